@@ -1,0 +1,64 @@
+"""`python -m benchmarks [probe|schedule|ingest] [--seconds N] [--json FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks import ingest, probe, schedule
+from mailwatch import __version__
+from mailwatch.models import now, rfc3339
+
+SECONDS = {"probe": 15.0, "schedule": 90.0, "ingest": 10.0}
+LONGEST = 600.0
+
+
+def main() -> None:
+    """Measure, print, and write what was measured as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("which", nargs="*", metavar="probe|schedule|ingest", help="default: all")
+    parser.add_argument("--seconds", type=float, help="how long each measurement takes")
+    parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="FILE")
+    options = parser.parse_args()
+    wanted = options.which or list(SECONDS)
+    if unknown := set(wanted) - set(SECONDS):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    if options.seconds is not None and not 1 <= options.seconds <= LONGEST:
+        parser.error(f"--seconds must be between 1 and {LONGEST:g}")
+    console = Console()
+    results: dict[str, Any] = {"taken_at": rfc3339(now()), "machine": _machine()}
+    for name in wanted:
+        results[name] = _run(name, options.seconds or SECONDS[name], console)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    console.print(f"written to {options.json}")
+
+
+def _run(name: str, seconds: float, console: Console) -> dict[str, Any]:
+    with console.status(f"{name}: about {seconds:g} s for each measurement"):
+        match name:
+            case "probe":
+                return probe.show(probe.measure(seconds), console)
+            case "schedule":
+                return schedule.show(schedule.measure(seconds), console)
+            case _:
+                return ingest.show(ingest.measure(seconds), console)
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "mailwatch": __version__,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The command line: one file per verb; each parses, calls, prints and returns its exit status.
+
+Data goes to stdout, talk to stderr. Exit 0 fine, 1 found a problem, 2 used wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mailwatch import __version__
+from mailwatch.cli import availability, config, ledger, outages, probe, providers, run
+from mailwatch.config import ConfigError
+from mailwatch.store import KeysMissing, Locked, StoreBroken
+
+VERBS = (run, probe, outages, availability, ledger, config, providers)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="mailwatch", description="Watches mailboxes by logging in, and proves their outages."
+    )
+    parser.add_argument("--version", action="version", version=f"mailwatch {__version__}")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the config file")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for verb in VERBS:
+        verb.add(subparsers)
+    args = parser.parse_args(arguments)
+    try:
+        status: int = args.run(args)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except (ConfigError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (Locked, KeysMissing, StoreBroken, OSError) as error:
+        print(f"mailwatch: {error}", file=sys.stderr)
+        return 1
+    return status

@@ -1,0 +1,55 @@
+"""mailwatch availability: how much of a window each target was up, at least and at most."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mailwatch import records
+from mailwatch.cli.opening import open_config, open_reader, options, window
+from mailwatch.config.targets import resolved
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    verb = subparsers.add_parser("availability", help="availability of a window, with its coverage")
+    options(verb)
+    when = "2026-01, 2026-01-22 (local time) or 2026-01-22T21:55:00+01:00"
+    verb.add_argument("--from", dest="start", required=True, metavar="TIME", help=when)
+    verb.add_argument("--to", dest="end", required=True, metavar="TIME", help="the end, not included")
+    verb.add_argument("--target", metavar="NAME", help="only this target")
+    verb.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    start, end = window(args.start, args.end)
+    config = open_config(args)
+    targets = [(section.name, section.interval or 60.0) for section, _ in resolved(config)]
+    # A target that is no longer watched still has its record.
+    wanted = [target for target in targets if args.target in (None, target[0])] or [(args.target, 60.0)]
+    reader = open_reader(config)
+    answers = records.availability(reader, wanted, start, end)
+    reader.close()
+    if args.json:
+        print(json.dumps(answers, indent=2, ensure_ascii=False))
+    else:
+        Console().print(_table(answers))
+    return 0
+
+
+def _table(answers: list[dict[str, Any]]) -> Table:
+    title = f"{answers[0]['from']} to {answers[0]['to']}"
+    table = Table("target", "up, at least", "at most", "coverage", "down, at least", "at most", title=title)
+    for answer in answers:
+        share, down = answer["availability"], answer["downtime"]
+        bounds = [_percent(share["lower"]), _percent(share["upper"]), _percent(answer["coverage"])]
+        table.add_row(answer["target"], *bounds, f"{down['min']:.1f} s", f"{down['max']:.1f} s")
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "no data" if share is None else f"{share:.4%}"

@@ -1,0 +1,78 @@
+"""mailwatch config: check, explain and show config.yaml."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mailwatch import config
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    verb = subparsers.add_parser("config", help="check, explain or show config.yaml")
+    actions = verb.add_subparsers(required=True, metavar="check|schema|show")
+    check = actions.add_parser("check", help="tell all mistakes with file:line; exit 1 if there are any")
+    check.set_defaults(run=_check)
+    schema = actions.add_parser("schema", help="print the JSON Schema, for editors")
+    schema.set_defaults(run=_schema)
+    show = actions.add_parser("show", help="print the effective config, without secrets")
+    show.set_defaults(run=_show)
+    for action in (check, show):
+        # SUPPRESS: a --config given before the verb must not be overwritten by a default here.
+        action.add_argument(
+            "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="the config file"
+        )
+        action.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _check(args: argparse.Namespace) -> int:
+    notes: tuple[config.Mistake, ...] = ()
+    mistakes: tuple[config.Mistake, ...] = ()
+    status, count = 0, 0
+    try:
+        loaded = config.load(_path(args))
+        notes = config.warnings(loaded)
+        count = len(config.build_targets(loaded))
+    except config.ConfigError as error:
+        mistakes = error.mistakes
+        status = 2 if isinstance(error, config.ConfigNotFound) else 1
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
+    for mistake in mistakes:
+        print(mistake, file=sys.stderr)
+    if args.json:
+        plain = {"valid": status == 0, "mistakes": _plain(mistakes), "warnings": _plain(notes)}
+        print(json.dumps(plain, indent=2, ensure_ascii=False))
+    if status == 0:
+        print(f"fine: {count} target{'' if count == 1 else 's'}", file=sys.stderr)
+    return status
+
+
+def _schema(args: argparse.Namespace) -> int:
+    print(json.dumps(config.schema(), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    try:
+        loaded = config.load(_path(args))
+    except config.ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, config.ConfigNotFound) else 1
+    if args.json:
+        print(json.dumps(config.effective(loaded), indent=2, ensure_ascii=False))
+    else:
+        print(config.show(loaded), end="")
+    return 0
+
+
+def _path(args: argparse.Namespace) -> Path:
+    given: Path | None = getattr(args, "config", None)
+    return Path(given) if given else config.default_path()
+
+
+def _plain(mistakes: tuple[config.Mistake, ...]) -> list[dict[str, str | int]]:
+    return [{"file": str(m.file), "line": m.line, "what": m.what} for m in mistakes]

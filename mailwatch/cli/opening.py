@@ -1,0 +1,65 @@
+"""What several verbs need first: the config, and the ledger that it names."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from tzlocal import get_localzone
+
+from mailwatch.config import Config, default_path, load
+from mailwatch.models import Millis
+from mailwatch.store import Reader
+from mailwatch.windows import parse_window
+
+
+def options(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
+    """Add --config (also before the verb) and --json."""
+    # SUPPRESS: a --config given before the verb must not be overwritten by a default here.
+    parser.add_argument("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="the config file")
+    if json:
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def config_path(args: argparse.Namespace) -> Path:
+    """Return the config file that was named, else the usual one. Raises ConfigNotFound."""
+    given: Path | None = args.config
+    return given or default_path()
+
+
+def open_config(args: argparse.Namespace) -> Config:
+    """Load the config. Raises ConfigError."""
+    return load(config_path(args))
+
+
+def open_reader(config: Config) -> Reader:
+    """Open the ledger for reading, also while `mailwatch run` writes it. Raises FileNotFoundError."""
+    return Reader.open(config.data_dir)
+
+
+def local_zone() -> ZoneInfo:
+    """Return the time zone of this machine, in which dates without a time are meant."""
+    zone = get_localzone()
+    return zone if isinstance(zone, ZoneInfo) else ZoneInfo("UTC")
+
+
+def window(text_from: str, text_to: str) -> tuple[Millis, Millis]:
+    """Read --from and --to; exits with status 2 when they are no window."""
+    try:
+        return parse_window(text_from, text_to, local_zone())
+    except ValueError as error:
+        print(f"mailwatch: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def moment(text: str | None, name: str) -> Millis | None:
+    """Read one optional time; exits with status 2 when it is none."""
+    if text is None:
+        return None
+    try:
+        return parse_window(text, "9998-01", local_zone())[0]
+    except ValueError as error:
+        print(f"mailwatch: --{name}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,117 @@
+"""mailwatch outages: the outages on record, newest first, or one in full."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mailwatch import records
+from mailwatch.cli.opening import moment, open_config, open_reader, options
+from mailwatch.models import rfc3339
+from mailwatch.outages import payload_json
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    verb = subparsers.add_parser("outages", help="list the outages on record, or show one in full")
+    options(verb)
+    verb.add_argument("--open", action="store_true", help="only those that are open")
+    verb.add_argument("--from", dest="start", metavar="TIME", help="only those that touch the time from here")
+    verb.add_argument("--to", dest="end", metavar="TIME", help="... to here")
+    verb.add_argument("words", nargs="*", metavar="show ID", help="show one outage in full")
+    verb.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.words and (len(args.words) != 2 or args.words[0] != "show"):
+        print("mailwatch: write `mailwatch outages`, or `mailwatch outages show ID`", file=sys.stderr)
+        return 2
+    start, end = moment(args.start, "from"), moment(args.end, "to")
+    reader = open_reader(open_config(args))
+    found = records.outage_payloads(reader, only_open=args.open, start=start, end=end)
+    reader.close()
+    if args.words:
+        return _show(args.words[1], found, args.json)
+    if args.json:
+        print(json.dumps([payload_json(payload) for payload in found], indent=2, ensure_ascii=False))
+    elif found:
+        Console().print(_table(found))
+    else:
+        print("no outage on record", file=sys.stderr)
+    return 0
+
+
+def _show(wanted: str, found: list[dict[str, Any]], as_json: bool) -> int:
+    fitting = [payload for payload in found if payload["id"].startswith(wanted)]
+    if len(fitting) != 1:
+        problem = f"{len(fitting)} outages begin with" if fitting else "no outage is called"
+        print(f"mailwatch: {problem} {wanted}; `mailwatch outages` lists them", file=sys.stderr)
+        return 1
+    if as_json:
+        print(json.dumps(payload_json(fitting[0]), indent=2, ensure_ascii=False))
+    else:
+        Console().print(record(fitting[0]))
+    return 0
+
+
+def _table(found: list[dict[str, Any]]) -> Table:
+    table = Table("outage", "target", "first seen down", "first seen up again", "at least", "at most", "cause")
+    for payload in found:
+        lasted, closed = payload["duration_ms"], payload["state"] == "closed"
+        table.add_row(
+            payload["id"],
+            payload["target"],
+            rfc3339(payload["first_bad"]),
+            rfc3339(payload["first_good"]) if closed else "[bold red]still down[/]",
+            span(lasted["min"]),
+            span(lasted["max"]) if closed else "",
+            ", ".join(payload["causes"]),
+        )
+    return table
+
+
+def record(payload: dict[str, Any]) -> Table:
+    """Lay one outage out in full, as its ledger entry tells it."""
+    table = Table(show_header=False, title=f"Outage {payload['id']} of {payload['target']}", min_width=70)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, key in (("last good", "last_good"), ("first bad", "first_bad"), ("last bad", "last_bad")):
+        table.add_row(name, "never seen up before" if payload[key] is None else rfc3339(payload[key]))
+    closed = payload["first_good"] is not None
+    table.add_row("first good", rfc3339(payload["first_good"]) if closed else "still down")
+    lasted = payload["duration_ms"]
+    table.add_row("at least", span(lasted["min"]))
+    table.add_row("at most", span(lasted["max"]))
+    if lasted["estimate"] is not None:
+        table.add_row("estimate", f"{span(lasted['estimate'])} ± {span(lasted['uncertainty'])}")
+    seen = payload["observations"]
+    table.add_row("looks", f"{seen['down']} down, {seen['up']} up, {seen['unknown']} unknown")
+    table.add_row("longest without a look", span(payload["largest_gap_ms"]))
+    table.add_row("unobserved", span(payload["unobserved_ms"]))
+    table.add_row("causes", ", ".join(f"{cause} ({n})" for cause, n in payload["causes"].items()))
+    table.add_row("failed at", ", ".join(f"{phase} ({n})" for phase, n in payload["phases"].items()))
+    for words in payload["replies"]:
+        table.add_row("the server said", words)
+    table.add_row("first failure", payload["first_detail"])
+    table.add_row("ledger", f"entries {payload['ledger']['first']} to {payload['ledger']['last']}")
+    return table
+
+
+def span(millis: int | None) -> str:
+    """Write a duration for people: 12.4 s, 3 min 07 s, 2 d 04 h 10 min."""
+    if millis is None:
+        return "not known"
+    seconds = millis / 1000
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours:02d} h {minutes:02d} min" if days else f"{hours} h {minutes:02d} min"

@@ -1,0 +1,133 @@
+"""mailwatch probe: one look now at each target, phase by phase, like a doctor reading a pulse."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mailwatch.cli.opening import open_config, options
+from mailwatch.config import Config, build_targets
+from mailwatch.config.fields import split_endpoint
+from mailwatch.guard import Guard, judge
+from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, now
+from mailwatch.probes import TlsContexts, observe
+from mailwatch.records import observation_json
+
+_COLOURS = {Outcome.UP: "green", Outcome.DOWN: "red", Outcome.UNKNOWN: "yellow"}
+_MARKS = {Outcome.UP: "● up", Outcome.DOWN: "▼ down", Outcome.UNKNOWN: "? unknown"}
+_SUBMISSION = (Phase.SUBMIT,)
+_READING = (Phase.MAILBOX, Phase.FETCH)
+_COMMON = (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.AUTH)
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    verb = subparsers.add_parser("probe", help="look once now; exit 0 all up, 1 some down, 3 some unknown")
+    options(verb)
+    verb.add_argument("targets", nargs="*", metavar="TARGET", help="names from the config; without, all")
+    verb.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    config = open_config(args)
+    targets = build_targets(config)
+    unknown = set(args.targets) - {target.name for target in targets}
+    if unknown:
+        names = ", ".join(target.name for target in targets)
+        print(f"mailwatch: no target {', '.join(sorted(unknown))}; there are {names}", file=sys.stderr)
+        return 2
+    wanted = [target for target in targets if not args.targets or target.name in args.targets]
+    seen = asyncio.run(_look(config, wanted, show=not args.json))
+    if args.json:
+        told = [observation_json(o, t.provider, t.kind) for t, o in zip(wanted, seen, strict=True)]
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+    outcomes = {observation.outcome for observation in seen}
+    return 1 if Outcome.DOWN in outcomes else 3 if Outcome.UNKNOWN in outcomes else 0
+
+
+async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Observation]:
+    console = Console()
+    pulses = [Pulse(target) for target in targets]
+    contexts, guard = TlsContexts(), _guard(config)
+    # At most a screenful at once, so that one look does not disturb the timing of another.
+    at_once = asyncio.Semaphore(8)
+
+    async def one(pulse: Pulse) -> Observation:
+        async with at_once:
+            seen = await observe(pulse.target, scheduled_at=now(), contexts=contexts, watch=pulse.watch)
+            if guard and seen.outcome is Outcome.DOWN:
+                answer = await guard.ask(pulse.target.provider, dns=seen.cause is Cause.DNS, since=seen.started_at)
+                seen = judge(seen, answer)
+            pulse.seen = seen
+            return seen
+
+    looks = asyncio.gather(*(one(pulse) for pulse in pulses))
+    if show and console.is_terminal:
+        with Live(console=console, refresh_per_second=12, get_renderable=lambda: _table(pulses)):
+            seen = await looks
+    else:
+        seen = await looks
+        if show:
+            console.print(_table(pulses))
+    return list(seen)
+
+
+class Pulse:
+    """One look as it happens: which phase is under way and what the earlier ones took."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.phases: dict[Phase, int | None] = {}
+        self.seen: Observation | None = None
+
+    def watch(self, phase: Phase, event: str, microseconds: int) -> None:
+        """Take in what the probe tells of its phases."""
+        self.phases[phase] = microseconds if event == "end" else None
+
+    def cell(self, phase: Phase) -> Text:
+        """Draw one phase: its milliseconds, a mark while it runs, a dot before."""
+        if self.seen is not None and self.seen.failed_phase is phase:
+            return Text("✗", style="bold red" if self.seen.outcome is Outcome.DOWN else "bold yellow")
+        if phase not in self.phases:
+            return Text("·", style="dim")
+        spent = self.phases[phase]
+        return Text("…", style="bold cyan") if spent is None else Text(f"{spent / 1000:.0f} ms")
+
+    def verdict(self) -> Text:
+        """Draw the outcome."""
+        if self.seen is None:
+            return Text("looking", style="cyan")
+        return Text(_MARKS[self.seen.outcome], style=f"bold {_COLOURS[self.seen.outcome]}")
+
+    def words(self) -> str:
+        """Say why it is not up, else where it was seen."""
+        if self.seen is None:
+            return ""
+        if self.seen.outcome is Outcome.UP:
+            return self.seen.attempts[-1].peer
+        return f"{self.seen.cause}: {self.seen.detail}"
+
+
+def _table(pulses: list[Pulse]) -> Table:
+    logins = any(pulse.target.login for pulse in pulses)
+    kinds = {pulse.target.kind for pulse in pulses}
+    last = (_READING if Kind.IMAP in kinds else ()) + (_SUBMISSION if Kind.SMTP in kinds else ())
+    phases = (*_COMMON, *last) if logins else _COMMON[:-1]
+    table = Table("target", *(phase.value for phase in phases), "outcome", "", box=None, header_style="bold")
+    for pulse in pulses:
+        cells = (pulse.cell(phase) for phase in phases)
+        table.add_row(pulse.target.name, *cells, pulse.verdict(), pulse.words())
+    return table
+
+
+def _guard(config: Config) -> Guard | None:
+    if config.guard is None:
+        return None
+    return Guard([split_endpoint(control) for control in config.guard.controls], config.guard.timeout)

@@ -1,0 +1,50 @@
+"""mailwatch run: the monitor itself, until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+
+import uvloop
+from rich.console import Console
+from rich.logging import RichHandler
+
+from mailwatch.cli.opening import config_path, options
+from mailwatch.config import load, warnings
+from mailwatch.daemon import run
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    verb = subparsers.add_parser("run", help="watch, record, serve, until SIGTERM; SIGHUP reloads the config")
+    options(verb, json=False)
+    verb.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    path = config_path(args)
+    _log_to_stderr()
+    config = load(path)
+    for note in warnings(config):
+        print(f"warning: {note}", file=sys.stderr)
+    # What the process makes is its owner's alone, whatever the shell's umask says.
+    os.umask(0o077)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(path, config))
+    return 0
+
+
+def _log_to_stderr() -> None:
+    """Colour for a person at a terminal; plain lines for a journal."""
+    for library in ("alembic", "uvicorn"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    if sys.stderr.isatty():
+        handler: logging.Handler = RichHandler(
+            console=Console(stderr=True), show_path=False, rich_tracebacks=False, log_time_format="%H:%M:%S"
+        )
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+        return
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -1,0 +1,29 @@
+"""The shape of config.yaml, read strictly: nothing that is written there is silently ignored.
+
+loaded = load(default_path())         # or ConfigError, which holds every mistake with file:line
+targets = build_targets(loaded)       # accounts expanded, secrets read
+for mistake in warnings(loaded): ...  # not fatal, worth saying
+"""
+
+from __future__ import annotations
+
+from mailwatch.config.effective import digest, effective, schema, show
+from mailwatch.config.load import default_path, load
+from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Mistake
+from mailwatch.config.shape import Config
+from mailwatch.config.targets import build_targets, warnings
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "ConfigNotFound",
+    "Mistake",
+    "build_targets",
+    "default_path",
+    "digest",
+    "effective",
+    "load",
+    "schema",
+    "show",
+    "warnings",
+]

@@ -1,0 +1,47 @@
+"""What a config amounts to, with every default and server filled in and no secret."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import yaml
+
+from mailwatch.config.shape import Config
+from mailwatch.config.targets import resolved
+
+
+def effective(config: Config) -> dict[str, Any]:
+    """Give the config in its long form: accounts as targets, nothing left to a default."""
+    plain = config.model_dump(mode="json", exclude={"accounts", "targets", "timestamps", "notify"})
+    targets = []
+    for section, _ in resolved(config):
+        target = section.model_dump(mode="json", exclude_none=True)
+        if target["provider"] == "":
+            del target["provider"]
+        command = target.get("login", {}).get("password_command")
+        if command:
+            # An argument may itself be a secret, such as a token.
+            target["login"]["password_command"] = [command[0], *("..." for _ in command[1:])]
+        targets.append(target)
+    return {**plain, "targets": targets}
+
+
+def show(config: Config) -> str:
+    """Write the effective config as YAML, which loads to the same again."""
+    return yaml.safe_dump(effective(config), sort_keys=False, allow_unicode=True)
+
+
+def digest(config: Config) -> str:
+    """Give the SHA-256 of the effective config in hex; it does not change with a password."""
+    text = json.dumps(effective(config), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def schema() -> dict[str, Any]:
+    """Give the JSON Schema of config.yaml, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Config.model_json_schema(mode="validation"),
+    }

@@ -1,0 +1,124 @@
+"""The kinds of value that config.yaml holds, and the rules of each."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+)
+
+from mailwatch.config import durations
+from mailwatch.config.mistakes import Fault
+from mailwatch.models import Kind
+
+BUILT = (Kind.IMAP, Kind.SMTP)
+
+
+class Section(BaseModel):
+    """A mapping of config.yaml: frozen, strict about keys, silent about values when it complains."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+
+def _bounded(seconds: float) -> float:
+    if not 0.05 <= seconds <= 86_400:
+        raise Fault("must lie between 50ms and 1d")
+    return seconds
+
+
+def _built(kind: Kind) -> Kind:
+    if kind not in BUILT:
+        raise Fault(f"kind '{kind}' is not built yet; remove it or use imap or smtp")
+    return kind
+
+
+def _from_folder(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder", Path())
+    return Path(folder, path.expanduser())
+
+
+def _label(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise Fault("must be printable, without a space at either end; correct it")
+    return text
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", text):
+        raise Fault("is not a mail address; write for example mario.rossi@libero.it")
+    return _label(text)
+
+
+def _variable(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        # Not repeated: it may be the password itself, written in the wrong place.
+        raise Fault("is not the name of an environment variable; write for example LIBERO_PASSWORD")
+    return text
+
+
+def _host(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        if len(text) > 253 or not re.fullmatch(r"(?!-)[\w-]{1,63}(\.[\w-]{1,63})*\.?", text):
+            raise Fault(
+                "is not a host name; write for example imap.example.org, without scheme or port"
+            ) from None
+    return text
+
+
+def split_endpoint(text: str) -> tuple[str, int]:
+    """Read "host:port" or "[::1]:port". Raises Fault."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 <= int(port) <= 65535 or not host:
+        raise Fault("is not host:port; write for example 127.0.0.1:8080")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if ":" in host and bare == host:
+        raise Fault("an IPv6 address needs brackets; write [::1]:8080")
+    return _host(bare), int(port)
+
+
+def _endpoint(text: str) -> str:
+    split_endpoint(text)
+    return text
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only be this very machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        name = host.casefold().rstrip(".")
+        return name == "localhost" or name.endswith(".localhost")
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(durations.parse),
+    AfterValidator(_bounded),
+    PlainSerializer(durations.write, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": durations.PATTERN, "examples": ["500ms", "5s", "1m"]}),
+]
+BuiltKind = Annotated[Kind, AfterValidator(_built)]
+FolderPath = Annotated[Path, AfterValidator(_from_folder)]
+Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_label)]
+Host = Annotated[str, AfterValidator(_host)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+Address = Annotated[str, Field(max_length=255), AfterValidator(_address)]
+Variable = Annotated[str, AfterValidator(_variable)]
+Text = Annotated[str, Field(max_length=255), AfterValidator(_label)]
+Count = Annotated[int, Field(strict=True, ge=1, le=10_000)]

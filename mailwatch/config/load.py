@@ -1,0 +1,170 @@
+"""Reads config.yaml and tells all its mistakes at once."""
+
+from __future__ import annotations
+
+import os
+import typing
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from mailwatch.config.document import Document, Plain
+from mailwatch.config.fields import BUILT
+from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Fault, Mistake, Place, written
+from mailwatch.config.shape import Config
+
+_PLACES = (Path("config.yaml"), Path("/etc/mailwatch/config.yaml"))
+
+_CURES = {
+    "model_type": "must be a mapping; write key: value lines under it",
+    "tuple_type": "must be a list; write one - per line, or [a, b]",
+    "string_type": "must be text; put it in quotes",
+    "int_type": "must be a whole number, without quotes",
+    "path_type": "must be a path",
+    "missing": "is missing; add it",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "is empty; write it",
+    "string_too_long": "is longer than {max_length} characters; shorten it",
+    "too_short": "is an empty list; add to it, or remove it",
+    "too_long": "has more than {max_length} items; shorten it",
+    "enum": "is not known; use {expected}",
+}
+
+_NOT_KEYS = {
+    "password": "a password is never written here; put it into a file and write password_file: PATH "
+    "(or password_env, password_command)",
+    "oauth2": "is not built yet; use password_file, password_env or password_command",
+    "url_file": "is not built yet; remove it",
+}
+
+
+def default_path(places: tuple[Path, ...] = _PLACES) -> Path:
+    """Give $MAILWATCH_CONFIG, else the first of ./config.yaml and /etc/mailwatch/config.yaml."""
+    if named := os.environ.get("MAILWATCH_CONFIG"):
+        return Path(named)
+    for path in places:
+        if path.exists():
+            return path
+    what = f"is not there, nor is {places[-1]}; copy config.example.yaml to config.yaml, or use --config"
+    raise ConfigNotFound([Mistake(places[0], 1, what)])
+
+
+def load(path: Path) -> Config:
+    """Read a config file. Raises ConfigError with all mistakes, each at its line."""
+    document = Document(path)
+    mistakes = list(document.mistakes)
+    if not isinstance(document.data, dict):
+        mistakes.append(document.mistake((), "is empty or not a mapping; see config.example.yaml"))
+        raise ConfigError(mistakes)
+    mistakes += _empty(document, document.data, ())
+    mistakes += _twice(document, document.data)
+    if not document.data.get("accounts") and not document.data.get("targets"):
+        mistakes.append(document.mistake((), "there is nothing to watch; add accounts or targets"))
+    try:
+        config = Config.model_validate(document.data, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        mistakes += [_mistake(document, detail) for detail in details if not _told(detail)]
+        raise ConfigError(mistakes) from None
+    if mistakes:
+        raise ConfigError(mistakes)
+    config._document = document
+    return config
+
+
+def _told(detail: ErrorDetails) -> bool:
+    """Whether the mistake is already told, by `_empty` or at an item of the list that misses it."""
+    if detail["type"] in ("missing", "extra_forbidden"):
+        return False
+    return detail["input"] is None or (detail["type"] == "too_short" and bool(detail["input"]))
+
+
+def _empty(document: Document, data: Plain, place: Place) -> Iterator[Mistake]:
+    """Find keys without a value: nobody means the default by that, least of all under `login:`."""
+    if data is None:
+        yield document.mistake(place, f"{written(place)}: is empty; give it a value or remove it")
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield from _empty(document, value, (*place, key))
+    elif isinstance(data, list):
+        for number, value in enumerate(data):
+            yield from _empty(document, value, (*place, number))
+
+
+def _mistake(document: Document, detail: ErrorDetails) -> Mistake:
+    place: Place = detail["loc"]
+    kind = detail["type"]
+    fault = detail.get("ctx", {}).get("error")
+    if isinstance(fault, Fault) and fault.field:
+        place = (*place, fault.field)
+    name = written(place) + ":" if place else ""
+    if kind == "extra_forbidden":
+        return document.mistake(place, f"{name} {_unknown(place)}")
+    if isinstance(fault, Fault):
+        what = str(fault)
+    elif kind in _CURES:
+        what = _CURES[kind].format_map(detail.get("ctx", {})).replace("'", "")
+    else:
+        what = detail["msg"].lower() + "; correct it"
+    return document.mistake(place, f"{name} {what}")
+
+
+def _unknown(place: Place) -> str:
+    name = str(place[-1])
+    if name in _NOT_KEYS:
+        return _NOT_KEYS[name]
+    known = _keys(place[:-1])
+    near = get_close_matches(name, known, n=1)
+    return (
+        f"unknown key; did you mean '{near[0]}'?" if near else f"unknown key; use one of {', '.join(known)}"
+    )
+
+
+def _keys(place: Place) -> list[str]:
+    """Give the keys that a section knows."""
+    model: type[BaseModel] = Config
+    for part in place:
+        if isinstance(part, str):
+            model = next(_models(model.model_fields[part].annotation))
+    return list(model.model_fields)
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from _models(inner)
+
+
+def _twice(document: Document, data: dict[str, Plain]) -> Iterator[Mistake]:
+    """Find names that two targets would share, also among those that accounts expand to.
+
+    Done on the plain data, so that it is told together with mistakes of shape.
+    """
+    seen: dict[str, Place] = {}
+    for name, place in _names(data):
+        if name in seen:
+            first = document.line(seen[name])
+            yield document.mistake(place, f"the name '{name}' is already on line {first}; names must differ")
+        seen.setdefault(name, place)
+
+
+def _names(data: dict[str, Plain]) -> Iterator[tuple[str, Place]]:
+    for section in ("accounts", "targets"):
+        items = data.get(section)
+        for number, item in enumerate(items if isinstance(items, list) else []):
+            if not isinstance(item, dict):
+                continue
+            place: Place = (section, number)
+            address, name, channels = item.get("address"), item.get("name"), item.get("channels")
+            if section == "targets" and isinstance(name, str):
+                yield name, (*place, "name")
+            elif section == "accounts" and isinstance(address, str):
+                # Twice the same channel in one account is that account's own mistake.
+                kinds = dict.fromkeys(map(str, channels)) if isinstance(channels, list) else BUILT
+                for kind in kinds:
+                    yield f"{address}/{kind}", (*place, "address")

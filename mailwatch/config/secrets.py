@@ -1,0 +1,102 @@
+"""Reads passwords from where the config says they are. No message repeats what was read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from mailwatch.config.mistakes import Fault
+from mailwatch.config.shape import SecretSection
+
+COMMAND_TIMEOUT = 30.0
+_MAX_BYTES = 65_536
+
+
+def read(section: SecretSection, folder: Path, *, timeout: float = COMMAND_TIMEOUT) -> SecretStr:
+    """Read the password of a section; a command runs in `folder`. Raises Fault."""
+    if section.password_file is not None:
+        raw = _from_file(section.password_file)
+    elif section.password_env is not None:
+        raw = os.environb.get(section.password_env.encode(), b"")
+        if not raw:
+            raise Fault(f"the environment has no {section.password_env}; set it before the start")
+    else:
+        raw = _from_command(section.password_command or (), folder, timeout)
+    first = raw.split(b"\n", 1)[0].removesuffix(b"\r")
+    try:
+        password = first.decode()
+    except UnicodeDecodeError:
+        # Without "from None" the traceback would carry the bytes of the password.
+        raise Fault("the password is not UTF-8; save it as UTF-8") from None
+    if not password:
+        raise Fault("the first line is empty; the password must stand there")
+    return SecretStr(password)
+
+
+def readable_by_others(path: Path) -> bool:
+    """Whether group or others may read the file; False when there is none."""
+    try:
+        return bool(path.stat().st_mode & 0o044)
+    except OSError:
+        return False
+
+
+def _from_file(path: Path) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise Fault(f"{path} is not a file; name the file itself")
+        with path.open("rb") as file:
+            return file.read(_MAX_BYTES)
+    except OSError as error:
+        raise Fault(
+            f"{path} cannot be read: {error.strerror}; create it with the password as its first line"
+        ) from None
+
+
+def _from_command(command: tuple[str, ...], folder: Path, timeout: float) -> bytes:
+    try:
+        # A process group of its own, so that what the command started ends with it.
+        process = subprocess.Popen(  # noqa: S603 - the owner's own command, and no shell
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, process_group=0
+        )
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a command"
+        raise Fault(f"the command cannot be run: {reason}; is it installed?") from None
+    raw, expired = _output(process, timeout)
+    if expired:
+        raise Fault(f"the command gave no answer within {timeout:g} s; it must not ask a question")
+    if len(raw) > _MAX_BYTES:
+        raise Fault("the command does not stop printing; its first line must be the password")
+    if process.returncode != 0:
+        raise Fault(f"the command ended with status {process.returncode}; try it by hand")
+    return raw
+
+
+def _output(process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, bool]:
+    """Read what a process prints, up to a bound, and whether it had to be ended for being late."""
+    expired = threading.Event()
+
+    def end() -> None:
+        expired.set()
+        _kill(process)
+
+    timer = threading.Timer(timeout, end)
+    timer.start()
+    with process:
+        raw = process.stdout.read(_MAX_BYTES + 1) if process.stdout else b""
+        if len(raw) > _MAX_BYTES:
+            _kill(process)
+        process.wait()
+        timer.cancel()
+    return raw, expired.is_set()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

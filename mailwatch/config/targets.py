@@ -1,0 +1,156 @@
+"""From sections to targets: accounts expanded, the catalogue's servers filled in, passwords read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from mailwatch import catalogue
+from mailwatch.config import secrets
+from mailwatch.config.fields import BUILT
+from mailwatch.config.mistakes import ConfigError, Fault, Mistake, Place, written
+from mailwatch.config.shape import AccountSection, Config, LoginSection, TargetSection
+from mailwatch.models import Kind, Login, Target, TlsMode
+
+_PORTS = {
+    (Kind.IMAP, TlsMode.IMPLICIT): 993,
+    (Kind.IMAP, TlsMode.STARTTLS): 143,
+    (Kind.IMAP, TlsMode.NONE): 143,
+    (Kind.SMTP, TlsMode.IMPLICIT): 465,
+    (Kind.SMTP, TlsMode.STARTTLS): 587,
+    (Kind.SMTP, TlsMode.NONE): 587,
+}
+
+
+def build_targets(config: Config) -> tuple[Target, ...]:
+    """Give all targets, ready to be looked at. Reads the secrets; raises ConfigError with all that fail."""
+    targets, mistakes = [], []
+    # An account's channels share one secret: its command may ask a person, so it is run once.
+    read: dict[Place, SecretStr | Mistake] = {}
+    for section, place in resolved(config):
+        login = None
+        if section.login:
+            if place not in read:
+                read[place] = _secret(config, section.login, place)
+            secret = read[place]
+            if isinstance(secret, Mistake):
+                mistakes.append(secret)
+                continue
+            login = Login(username=section.login.username, password=secret)
+        targets.append(_target(section, login))
+    if mistakes:
+        raise ConfigError(mistakes)
+    return tuple(targets)
+
+
+def warnings(config: Config) -> tuple[Mistake, ...]:
+    """Give what is allowed but deserves a second look."""
+    found = []
+    for section, place in resolved(config):
+        at = written(place)
+        if (
+            section.interval is not None
+            and section.timeout is not None
+            and section.timeout > section.interval
+        ):
+            what = f"{at}: timeout is longer than interval; looks may be missed, so shorten timeout"
+            found.append(mistake_at(config, (*place, "timeout"), what))
+        if (
+            section.login
+            and section.login.password_file
+            and secrets.readable_by_others(section.login.password_file)
+        ):
+            what = f"{at}: password_file can be read by others; run chmod 600 {section.login.password_file}"
+            found.append(mistake_at(config, _secret_place(section.login, place), what))
+    return tuple(sorted(set(found)))
+
+
+def resolved(config: Config) -> Iterator[tuple[TargetSection, Place]]:
+    """Give each target in the long form with nothing left open, and the place it comes from."""
+    for number, account in enumerate(config.accounts):
+        for kind in account.kinds():
+            yield _fill(_channel(account, kind), config), ("accounts", number)
+    for number, target in enumerate(config.targets):
+        yield _fill(target, config), ("targets", number)
+
+
+def mistake_at(config: Config, place: Place, what: str) -> Mistake:
+    """Say something about a place of the file that `config` came from."""
+    document = config._document
+    return document.mistake(place, what) if document else Mistake(Path("config"), 1, what)
+
+
+def _channel(account: AccountSection, kind: Kind) -> TargetSection:
+    provider = account.found_provider()
+    server = catalogue.server(provider.key, kind) if provider else None
+    if provider is None or server is None:  # AccountSection refuses it before.
+        raise Fault(f"no {kind} server for {account.address}")
+    return TargetSection.model_construct(
+        name=f"{account.address}/{kind}",
+        kind=kind,
+        provider=provider.key,
+        host=server.host,
+        port=server.port,
+        tls=server.tls,
+        login=LoginSection.model_construct(
+            username=server.username_for(account.address),
+            password_file=account.password_file,
+            password_env=account.password_env,
+            password_command=account.password_command,
+        ),
+        interval=account.interval,
+        timeout=account.timeout,
+    )
+
+
+def _fill(target: TargetSection, config: Config) -> TargetSection:
+    host, port, tls = target.host, target.port, target.wanted_tls()
+    server = catalogue.server(target.provider, target.kind, tls) if target.provider and host is None else None
+    if server:
+        host, port, tls = server.host, port or server.port, server.tls
+    tls = tls or TlsMode.IMPLICIT
+    return target.model_copy(
+        update={
+            "provider": target.provider or "",
+            "host": host,
+            "port": port or _PORTS[target.kind, tls],
+            "tls": tls,
+            "interval": target.interval or config.defaults.interval,
+            "timeout": target.timeout or config.defaults.timeout,
+        }
+    )
+
+
+def _target(section: TargetSection, login: Login | None) -> Target:
+    if section.host is None or section.port is None or section.tls is None or section.kind not in BUILT:
+        raise Fault(f"{section.name} is not resolved")
+    return Target(
+        name=section.name,
+        kind=section.kind,
+        host=section.host,
+        port=section.port,
+        provider=section.provider or "",
+        tls=section.tls,
+        ca_file=section.ca_file,
+        login=login,
+        interval=section.interval or 60.0,
+        timeout=section.timeout or 30.0,
+    )
+
+
+def _secret(config: Config, login: LoginSection, place: Place) -> SecretStr | Mistake:
+    folder = config._document.path.absolute().parent if config._document else Path.cwd()
+    try:
+        return secrets.read(login, folder)
+    except Fault as fault:
+        here = _secret_place(login, place)
+        return mistake_at(config, here, f"{written(here)}: {fault}")
+
+
+def _secret_place(login: LoginSection, place: Place) -> Place:
+    way = next(
+        w for w in ("password_file", "password_env", "password_command") if getattr(login, w) is not None
+    )
+    return (*place, way) if place[0] == "accounts" else (*place, "login", way)

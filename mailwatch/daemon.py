@@ -1,0 +1,309 @@
+"""`mailwatch run`: puts the rooms together, keeps them running until SIGTERM, reloads on SIGHUP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import platform
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from mailwatch import __version__, records
+from mailwatch.clock import ClockWatch
+from mailwatch.config import Config, ConfigError, build_targets, digest, load
+from mailwatch.config.fields import split_endpoint
+from mailwatch.guard import Guard
+from mailwatch.metrics import Metrics
+from mailwatch.models import GapReason, Millis, Observation, Target, VantagePoint, now
+from mailwatch.monitor import HOUSEKEEPING, Monitor, Watch
+from mailwatch.outages import Rules, payload_json
+from mailwatch.replay import Replayed, resume, rule_book, written_rules
+from mailwatch.service_level import Buckets
+from mailwatch.store import Draft, Reader, Store, Writer
+from mailwatch.web.app import Sources, create_app
+
+logger = logging.getLogger(__name__)
+CHECKPOINT_EVERY = 600.0
+"""Seconds; also in quiet times."""
+FILL_EVERY = 5.0
+HOUR: Millis = 3_600_000
+QUARTER: Millis = 90 * 24 * HOUR
+
+
+class Daemon:
+    """One running MailWatch. `path` is read again on SIGHUP."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self.config = config
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry)
+        self.stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until `stopping` is set.
+
+        Raises what start-up raises: ConfigError, Locked, KeysMissing, StoreBroken, OSError.
+        """
+        config = self.config
+        targets = await asyncio.to_thread(build_targets, config)
+        store = await asyncio.to_thread(Store.open, config.data_dir)
+        for finding in store.findings:
+            logger.warning("ledger: %s", finding)
+        reader = Reader.open(config.data_dir)
+        writer = Writer(store, on_commit=lambda seconds, _entries: self.metrics.committed(seconds))
+        await writer.start()
+        self.monitor = Monitor(
+            vantage_point=VantagePoint(name=config.vantage_point.name, place=config.vantage_point.place),
+            rules=_rules(config),
+            writer=writer,
+            metrics=self.metrics,
+            guard=_guard(config),
+            clock=ClockWatch(),
+            at_once=config.limits.max_concurrent,
+        )
+        self.reader, self.writer = reader, writer
+        try:
+            if (last := await asyncio.to_thread(_last_sign_of_life, reader)) is not None:
+                self.monitor.disturb(last, now(), GapReason.NOT_RUNNING)
+            await self._node("start", findings=store.findings)
+            await self._resume(targets)
+            self.metrics.config_reload(True, now() / 1000)
+            self.monitor.schedule.start()
+            async with self._serving(), self._housekeeping():
+                logger.info("watching %d targets; web on %s", len(self.monitor.watches), config.web.listen)
+                await self.stopping.wait()
+                self.monitor.schedule.stop()
+                await self.monitor.schedule.finish(5.0)
+        finally:
+            await self._node("stop")
+            await writer.close()
+            reader.close()
+
+    async def _node(self, event: str, **more: Any) -> None:
+        payload = {
+            "event": event,
+            "version": __version__,
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "config": digest(self.config),
+            "vantage_point": self.config.vantage_point.name,
+            "place": self.config.vantage_point.place,
+            "rules": written_rules(self.monitor.rules),
+            **more,
+        }
+        await self.writer.submit(Draft(kind="node", time=now(), target=None, payload=payload))
+
+    async def _resume(self, targets: Iterable[Target]) -> None:
+        """Take targets up where the ledger left them."""
+        wanted = list(targets)
+
+        def read() -> list[Replayed]:
+            book = rule_book(self.reader)
+            return [resume(self.reader, target.name, book) for target in wanted]
+
+        since = now() - HOUR
+        for target, replayed in zip(wanted, await asyncio.to_thread(read), strict=True):
+            watch = Watch(
+                target=target,
+                state=replayed.state,
+                buckets=Buckets(interval=target.interval),
+                unfilled=[],
+                seen_until=replayed.seen_until,
+                latest=replayed.latest,
+                outages={oid: payload_json(payload) for oid, payload in replayed.recorded.items()},
+            )
+            if target.login and (replayed.seen_until or 0) > since:
+                self.monitor.logins.recall(target, await asyncio.to_thread(self._looks, target.name, since))
+            self.monitor.watch(watch)
+            for outage in replayed.missing:
+                await self.monitor.outage_changed(watch, outage)
+            self.monitor.show(watch)
+
+    def _looks(self, name: str, since: Millis) -> list[Observation]:
+        entries = self.reader.entries(target=name, kinds=["observation"], start_ms=since)
+        return [fact for entry in entries if isinstance(fact := entry.fact, Observation)]
+
+    async def reload(self) -> None:
+        """Read the config again; a faulty one changes nothing and is told line by line."""
+        try:
+            config = await asyncio.to_thread(load, self.path)
+            targets = {target.name: target for target in await asyncio.to_thread(build_targets, config)}
+        except (ConfigError, OSError) as error:
+            self.metrics.config_reload(False, now() / 1000)
+            logger.error("the config is kept as it was:\n%s", error)
+            return
+        fixed = ("data_dir", "web", "database", "vantage_point", "limits", "guard", "detection")
+        for field in fixed:
+            if getattr(config, field) != getattr(self.config, field):
+                logger.warning("%s changed: it takes effect at the next start", field)
+        self.config = config
+        for name in [name for name in self.monitor.watches if name not in targets]:
+            self.monitor.forget(name)
+        await self._node("reload")
+        await self._resume(target for name, target in targets.items() if name not in self.monitor.watches)
+        for name, target in targets.items():
+            if self.monitor.watches[name].target != target:
+                self.monitor.change(self.monitor.watches[name], target)
+        self.metrics.config_reload(True, now() / 1000)
+        logger.info("config reloaded: watching %d targets", len(targets))
+
+    @contextlib.asynccontextmanager
+    async def _housekeeping(self) -> AsyncIterator[None]:
+        async def checkpoints() -> None:
+            while True:
+                await self.writer.checkpoint()
+                last = await asyncio.to_thread(self.reader.last_checkpoint)
+                size = await asyncio.to_thread(self.reader.size)
+                self.metrics.ledger(size=size, last_checkpoint_ms=last.time_ms if last else None, valid=True)
+                await asyncio.sleep(CHECKPOINT_EVERY)
+
+        tasks = [asyncio.create_task(checkpoints()), asyncio.create_task(self._fill())]
+        tasks += [asyncio.create_task(work(self.monitor)) for work in HOUSEKEEPING]
+        for task in tasks:
+            task.add_done_callback(self._ended)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _fill(self) -> None:
+        """Count what the ledger has of the last 90 days towards availability, again after a reload."""
+        while True:
+            for watch in [watch for watch in self.monitor.watches.values() if watch.unfilled is not None]:
+                watch.filled(*await asyncio.to_thread(self._buckets, watch.target))
+            await asyncio.sleep(FILL_EVERY)
+
+    def _buckets(self, target: Target) -> tuple[Buckets, int]:
+        buckets, last = Buckets(interval=target.interval), -1
+        for entry in self.reader.entries(target=target.name, kinds=["observation"], start_ms=now() - QUARTER):
+            fact, last = entry.fact, entry.index
+            if isinstance(fact, Observation):
+                buckets.add(fact)
+        return buckets, last
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("housekeeping stopped; MailWatch stops with it", exc_info=task.exception())
+            self.metrics.error()
+            self.stopping.set()
+
+    @contextlib.asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        # Bound here, so that a taken port is an error of ours with its own words before probing starts.
+        listener = _listen(self.config.web.host, self.config.web.port)
+        server = _Server(
+            uvicorn.Config(
+                create_app(self._sources()),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=2,
+            )
+        )
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+
+    def _sources(self) -> Sources:
+        def targets() -> list[dict[str, Any]]:
+            return [self.monitor.status(watch) for watch in list(self.monitor.watches.values())]
+
+        def known() -> dict[str, tuple[str, str]]:
+            watches = list(self.monitor.watches.values())
+            return {w.target.name: (w.target.provider, w.target.kind.value) for w in watches}
+
+        def availability(target: str | None, start: Millis, end: Millis) -> list[dict[str, Any]]:
+            wanted = [
+                (watch.target.name, watch.target.interval)
+                for watch in list(self.monitor.watches.values())
+                if target in (None, watch.target.name)
+            ]
+            return records.availability(self.reader, wanted, start, end)
+
+        return Sources(
+            targets=targets,
+            outages=lambda only_open, start, end: records.outages(
+                self.reader, only_open=only_open, start=start, end=end
+            ),
+            observations=lambda target, start, end, limit: records.observations(
+                self.reader, known(), target=target, start=start, end=end, limit=limit
+            ),
+            availability=availability,
+            unready=self._unready,
+            registry=self.registry,
+        )
+
+    def _unready(self) -> list[str]:
+        problems = []
+        if not self.writer.healthy:
+            problems.append(f"the ledger cannot be written; {self.writer.pending} entries wait in memory")
+        if not self.monitor.schedule.running:
+            problems.append("the schedule is not running")
+        return problems
+
+
+def _last_sign_of_life(reader: Reader) -> Millis | None:
+    """When the ledger was last written: MailWatch was off since then, or died soon after."""
+    return next((entry.time for entry in reader.entries(descending=True, limit=1)), None)
+
+
+def _rules(config: Config) -> Rules:
+    detection = config.detection
+    return Rules(detection.open_after, detection.close_after, detection.recheck)
+
+
+def _guard(config: Config) -> Guard | None:
+    if config.guard is None:
+        return None
+    return Guard([split_endpoint(control) for control in config.guard.controls], config.guard.timeout)
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals of the process to `run`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind the web's socket. Raises OSError naming the address."""
+    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, proto)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"web.listen {host}:{port}: {error.strerror}") from None
+    return listener
+
+
+async def run(path: Path, config: Config) -> None:
+    """Run a daemon with the signals of the process: SIGTERM and SIGINT end it, SIGHUP reloads."""
+    daemon = Daemon(path, config)
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(daemon.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, daemon.stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    await daemon.run()

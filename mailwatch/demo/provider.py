@@ -1,0 +1,145 @@
+"""The stand-in provider: its listeners on 127.0.0.1, its mood, and the truth about when it was down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mailwatch.demo.certificate import server_context
+from mailwatch.demo.dialogue import Dialogue, Hangup, Mood
+from mailwatch.demo.imap import serve_imap
+from mailwatch.demo.smtp import serve_smtp
+from mailwatch.models import Millis, now
+
+Talk = Callable[[Dialogue], Awaitable[None]]
+
+
+class StandIn:
+    """A mail provider for as long as the context lasts.
+
+    IMAP over implicit TLS, submission over STARTTLS, and a control endpoint that is always there: the
+    demo's proof of being online. `ca_file` is what to trust. Ports stay the same through all moods.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.ca_file = folder / "ca.pem"
+        self.moods: list[tuple[Millis, Mood]] = []
+        """Since when it was in which mood; the last is the one now."""
+        tls = server_context(folder)
+        self._imap = _Door(serve_imap, tls)
+        self._smtp = _Door(lambda dialogue: serve_smtp(dialogue, tls), None)
+        self._control = _Door(_control, None)
+
+    @property
+    def mood(self) -> Mood:
+        """How it behaves now."""
+        return self.moods[-1][1] if self.moods else Mood.FINE
+
+    @property
+    def imap_port(self) -> int:
+        """Where IMAP is served over TLS from the first byte."""
+        return self._imap.port
+
+    @property
+    def smtp_port(self) -> int:
+        """Where submission is served, with STARTTLS."""
+        return self._smtp.port
+
+    @property
+    def control_port(self) -> int:
+        """Where a connection is always accepted."""
+        return self._control.port
+
+    async def __aenter__(self) -> Self:
+        for door in (self._control, self._imap, self._smtp):
+            await door.open(lambda: self.mood)
+        self.moods.append((now(), Mood.FINE))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for door in (self._control, self._imap, self._smtp):
+            await door.close()
+            door.release()
+
+    async def change(self, mood: Mood) -> None:
+        """Go on in another mood. A refusing provider hangs up on everyone."""
+        doors = (self._imap, self._smtp)
+        if self.mood is Mood.REFUSING and mood is not Mood.REFUSING:
+            for door in doors:
+                await door.open(lambda: self.mood)
+        self.moods.append((now(), mood))
+        if mood is Mood.REFUSING:
+            for door in doors:
+                await door.close()
+
+    def down_time(self) -> tuple[Millis, Millis | None] | None:
+        """The truth: from when to when the provider did not serve; None when it always did."""
+        began = next((i for i, (_, mood) in enumerate(self.moods) if not mood.serves), None)
+        if began is None:
+            return None
+        return self.moods[began][0], next((at for at, mood in self.moods[began:] if mood.serves), None)
+
+
+class _Door:
+    """A port of 127.0.0.1. Closed it still belongs to us: bound but not listening, so that it refuses."""
+
+    def __init__(self, talk: Talk, tls: ssl.SSLContext | None) -> None:
+        self._talk = talk
+        self._tls = tls
+        self._socket = _bound(0)
+        self.port: int = self._socket.getsockname()[1]
+        self._server: asyncio.Server | None = None
+        self._talks: set[asyncio.Task[None]] = set()
+
+    async def open(self, mood: Callable[[], Mood]) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            if task is None:
+                return
+            self._talks.add(task)
+            try:
+                with contextlib.suppress(Hangup, OSError, EOFError):
+                    await self._talk(Dialogue(reader, writer, mood))
+            except asyncio.CancelledError:
+                # The port is being closed. Not raised again: asyncio would log it as an error of the server.
+                writer.transport.abort()
+            finally:
+                self._talks.discard(task)
+                writer.close()
+
+        self._server = await asyncio.start_server(serve, sock=self._socket, ssl=self._tls)
+
+    async def close(self) -> None:
+        """Refuse from now on, and hang up."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        self._socket = _bound(self.port)
+        for task in list(self._talks):
+            task.cancel()
+        await asyncio.gather(*self._talks, return_exceptions=True)
+
+    def release(self) -> None:
+        """Give the port back."""
+        self._socket.close()
+
+
+async def _control(dialogue: Dialogue) -> None:
+    """To accept is all that is asked."""
+
+
+def _bound(port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", port))
+    bound.setblocking(False)
+    return bound

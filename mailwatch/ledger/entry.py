@@ -1,0 +1,49 @@
+"""One entry: a header that is a leaf of the tree, and a payload that the header seals.
+
+The header alone proves the payload's digest, its place and time; so a bundle can show the complete range of
+a ledger while the payloads of other people's targets stay at home. A target is named in the header by an
+opaque id, and target payloads carry a salt, so that a closed payload cannot be guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Any
+
+from mailwatch.ledger.canonical import canonical, digest
+from mailwatch.models import Millis
+
+VERSION = 1
+KINDS = ("observation", "gap", "guard", "clock", "node", "outage", "token")
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The two texts of an entry as they are kept: canonical JSON both."""
+
+    header: str
+    payload: str
+
+
+def target_id(secret: bytes, name: str) -> str:
+    """Name a target in a header: 16 hex digits that only the holder of the ledger's secret can make."""
+    return hmac.new(secret, name.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def seal(
+    *, index: int, kind: str, time: Millis, target: str | None, number: int | None, payload: dict[str, Any]
+) -> Sealed:
+    """Write an entry. `target` is the opaque id, `number` the target's own running number from 1."""
+    text = canonical(payload)
+    header = {
+        "index": index,
+        "kind": kind,
+        "number": number,
+        "payload": digest(text),
+        "target": target,
+        "time": time,
+        "v": VERSION,
+    }
+    return Sealed(canonical(header), text)

@@ -1,0 +1,76 @@
+"""How often a rejected login may be tried again, so that no account is locked by its own watchman."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mailwatch.models import Cause, Millis, Observation, Target
+
+HOUR: Millis = 3_600_000
+WAITS: tuple[Millis, ...] = (5 * 60_000, 20 * 60_000, HOUR)
+"""After the first, second and third rejection within an hour."""
+
+
+@dataclass(slots=True)
+class LoginGate:
+    """At most three rejected logins an hour for an account, over all its targets and over restarts."""
+
+    _rejected: dict[tuple[str, str], list[Millis]] = field(default_factory=dict)
+    _asking: set[tuple[str, str]] = field(default_factory=set)
+    _slots: dict[tuple[str, str], asyncio.Semaphore] = field(default_factory=dict)
+
+    def slot(self, target: Target) -> asyncio.Semaphore:
+        """At most three logins of an account under way: were all rejected, it would still be three."""
+        account = _account(target) or (target.name, "")
+        return self._slots.setdefault(account, asyncio.Semaphore(3))
+
+    def allows(self, target: Target, at: Millis) -> bool:
+        """Whether the target may log in now; False also for targets that have no login.
+
+        While one target of a suspect account tries its login, the others wait for what comes of it.
+        """
+        account = _account(target)
+        if account is None:
+            return False
+        times = self._rejected.get(account)
+        if not times:
+            return True
+        # A clock that stepped back must not open the gate: times in the future count as now.
+        recent = [min(time, at) for time in times if time > at - HOUR]
+        if recent and at < recent[-1] + WAITS[min(len(recent), len(WAITS)) - 1]:
+            return False
+        if account in self._asking:
+            return False
+        self._asking.add(account)
+        return True
+
+    def release(self, target: Target) -> None:
+        """The look that `allows` let through has ended, however it ended."""
+        account = _account(target)
+        if account is not None:
+            self._asking.discard(account)
+
+    def learn(self, target: Target, observation: Observation) -> None:
+        """Take in what came of a look, live or read back from the ledger."""
+        account = _account(target)
+        if account is None or not observation.with_login:
+            return
+        if observation.cause is Cause.CREDENTIALS:
+            times = self._rejected.setdefault(account, [])
+            times.append(observation.ended_at)
+            del times[:-3]
+        elif observation.cause is None:
+            self._rejected.pop(account, None)
+
+    def recall(self, target: Target, looks: Iterable[Observation]) -> None:
+        """Start-up: learn again what the ledger knows of the last hour, in its order."""
+        for observation in looks:
+            self.learn(target, observation)
+
+
+def _account(target: Target) -> tuple[str, str] | None:
+    if target.login is None:
+        return None
+    return target.provider or target.host, target.login.username

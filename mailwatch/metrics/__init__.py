@@ -1,0 +1,153 @@
+"""What Prometheus is told (docs/metrics.md). Numbers are kept per target and become text only when asked for."""
+
+from __future__ import annotations
+
+import heapq
+import platform
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+
+from mailwatch import __version__
+from mailwatch.metrics import families
+from mailwatch.metrics.labels import Family
+from mailwatch.metrics.record import ClosedOutage, Histogram, TargetRecord
+from mailwatch.models import Millis, Observation, Target
+
+__all__ = ["Metrics"]
+
+RECENT = 50
+"""Closed outages that are shown one by one, over all targets."""
+_LAG_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
+class Metrics:
+    """Takes in what is committed. Told in the event loop; read from any thread.
+
+    `exposition` writes /metrics. The registry has the same series, for those who collect from one; at
+    thousands of targets its own writer takes several times as long.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._records: dict[str, TargetRecord] = {}
+        self._recent: list[ClosedOutage] = []
+        self._lag = Histogram(_LAG_BUCKETS)
+        self._commit = Histogram(_COMMIT_BUCKETS)
+        self._errors = 0
+        self._online: int | None = None
+        self._clock_error: float | None = None
+        self._ledger: tuple[int | None, float | None, int | None] = (None, None, None)
+        self._reload: tuple[int | None, float | None] = (None, None)
+        registry.register(self)
+
+    def declare(self, target: Target) -> None:
+        """Begin to show a target: every series that it can have, at 0; what is known of the name stays."""
+        if target.name in self._records:
+            self.change(target, target)
+        else:
+            self._records[target.name] = TargetRecord.of(target)
+
+    def change(self, old: Target, new: Target) -> None:
+        """Show a target under changed settings; its counts stay."""
+        record = self._records.pop(old.name)
+        record.change(new)
+        self._records[new.name] = record
+
+    def forget(self, target: Target) -> None:
+        """Show the target no more."""
+        self._records.pop(target.name, None)
+        self._recent = [outage for outage in self._recent if outage.target != target.name]
+        heapq.heapify(self._recent)
+
+    def observed(self, target: Target, observation: Observation, state: str) -> None:
+        """Count a look; one that ended after its target was forgotten is not shown."""
+        record = self._records.get(target.name)
+        if record is not None:
+            record.observed(observation, state)
+
+    def outages(self, target: Target, told: Sequence[dict[str, Any]]) -> None:
+        """Show the outages of a target: all that are on record, each as the API has it."""
+        record = self._records.get(target.name)
+        if record is None:
+            return
+        for outage in record.outages(told):
+            heapq.heappush(self._recent, outage)
+            if len(self._recent) > RECENT:
+                heapq.heappop(self._recent)
+
+    def gap(self, target: Target, seconds: float) -> None:
+        """Count time in which nobody looked at the target."""
+        record = self._records.get(target.name)
+        if record is not None:
+            record.gap_seconds += max(seconds, 0.0)
+
+    def availability(
+        self, target: Target, window: str, lower: float | None, upper: float | None, coverage: float | None
+    ) -> None:
+        """Show the availability of a window; None is not known, and not shown."""
+        record = self._records.get(target.name)
+        if record is not None:
+            record.availability[window] = (lower, upper, coverage)
+
+    def lag(self, seconds: float) -> None:
+        """Count how late a look began; a clock that stepped back makes none early."""
+        self._lag.observe(max(seconds, 0.0))
+
+    def committed(self, seconds: float) -> None:
+        """Count how long a commit took."""
+        self._commit.observe(seconds)
+
+    def error(self) -> None:
+        """Count a fault of our own."""
+        self._errors += 1
+
+    def guard(self, online: bool | None) -> None:
+        """Show whether we are online; None could not be told."""
+        self._online = None if online is None else int(online)
+
+    def clock(self, error_bound_seconds: float | None) -> None:
+        """Show how far the clock may be off; None is not known."""
+        self._clock_error = error_bound_seconds
+
+    def ledger(self, *, size: int, last_checkpoint_ms: Millis | None, valid: bool) -> None:
+        """Show the state of the ledger."""
+        checkpoint = None if last_checkpoint_ms is None else last_checkpoint_ms / 1000
+        self._ledger = (size, checkpoint, int(valid))
+
+    def config_reload(self, ok: bool, at_seconds: float) -> None:
+        """Show how the config was last read."""
+        self._reload = (int(ok), at_seconds if ok else self._reload[1])
+
+    def exposition(self) -> bytes:
+        """Return all of /metrics in the text format 0.0.4."""
+        return "".join(family.text() for family in self._families()).encode()
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the same for a `CollectorRegistry`."""
+        return (family.metric() for family in self._families())
+
+    def _families(self) -> Iterator[Family]:
+        yield families.info(
+            "build_info", "Which MailWatch this is.", version=__version__, python=platform.python_version()
+        )
+        yield from families.of_targets(list(self._records.values()), list(self._recent))
+        yield from families.of_monitor(self._values())
+        yield families.of_histogram("schedule_lag_seconds", "How late looks began.", self._lag)
+        yield families.of_histogram("commit_seconds", "How long commits to the ledger took.", self._commit)
+
+    def _values(self) -> dict[str, tuple[str, str, float | None]]:
+        size, checkpoint, valid = self._ledger
+        reload, reloaded = self._reload
+        return {
+            "guard_online": ("gauge", "Whether our own line is up; absent when it cannot be told.", self._online),
+            "clock_error_bound_seconds": ("gauge", "How far the clock may be off, at most.", self._clock_error),
+            "ledger_size": ("gauge", "Entries in the ledger.", size),
+            "ledger_last_checkpoint_timestamp_seconds": ("gauge", "Time of the last checkpoint.", checkpoint),
+            "ledger_valid": ("gauge", "Whether the ledger agreed with its checkpoints.", valid),
+            "config_last_reload_successful": ("gauge", "Whether the config was good when last read.", reload),
+            "config_last_reload_success_timestamp_seconds": ("gauge", "When it was last good.", reloaded),
+            "monitor_errors_total": ("counter", "Faults of our own.", self._errors),
+        }

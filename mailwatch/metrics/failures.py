@@ -1,0 +1,51 @@
+"""Which failures a target can have: every one is created at 0, so that its first occurrence shows as a rise."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from mailwatch.models import Cause, Kind, Phase, Target, TlsMode
+
+_LOST = (Cause.TIMEOUT, Cause.DISCONNECTED)
+_ANSWERED = (*_LOST, Cause.PROTOCOL, Cause.UNAVAILABLE, Cause.THROTTLED)
+_CAUSES: dict[Phase, tuple[Cause, ...]] = {
+    Phase.RESOLVE: (Cause.DNS, Cause.TIMEOUT),
+    Phase.CONNECT: (*_LOST, Cause.REFUSED, Cause.UNREACHABLE),
+    Phase.TLS: (*_LOST, Cause.TLS, Cause.PROTOCOL),
+    Phase.GREETING: _ANSWERED,
+    Phase.AUTH: (*_ANSWERED, Cause.CREDENTIALS),
+    Phase.MAILBOX: (*_ANSWERED, Cause.MAILBOX),
+    Phase.FETCH: (*_ANSWERED, Cause.MAILBOX),
+    Phase.SUBMIT: (*_ANSWERED, Cause.REJECTED),
+    Phase.DELIVER: (Cause.UNDELIVERED,),
+}
+_WITH_LOGIN: dict[Kind, tuple[Phase, ...]] = {
+    Kind.IMAP: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
+    Kind.POP3: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
+    Kind.SMTP: (Phase.AUTH,),
+    Kind.MX: (),
+    Kind.WEBMAIL: (Phase.AUTH, Phase.MAILBOX),
+    Kind.ROUNDTRIP: (Phase.AUTH, Phase.SUBMIT, Phase.DELIVER),
+}
+
+
+def possible_failures(target: Target) -> tuple[tuple[str, str], ...]:
+    """Return the (cause, phase) that a target of that kind, encryption and login can fail with."""
+    return _possible(target.kind, target.tls, target.login is not None)
+
+
+@cache
+def _possible(kind: Kind, tls: TlsMode, login: bool) -> tuple[tuple[str, str], ...]:
+    phases = [Phase.RESOLVE, Phase.CONNECT, Phase.GREETING]
+    if tls is not TlsMode.NONE:
+        phases.append(Phase.TLS)
+    if login:
+        phases.extend(_WITH_LOGIN[kind])
+    found = [(cause.value, phase.value) for phase in phases for cause in _CAUSES[phase]]
+    if tls is TlsMode.STARTTLS:
+        found.append((Cause.UNAVAILABLE.value, Phase.TLS.value))
+    # A login that is held back after a rejection is no failure of a phase, and neither are our own.
+    found.extend((cause.value, "none") for cause in (Cause.OFFLINE, Cause.MONITOR))
+    if login:
+        found.append((Cause.CREDENTIALS.value, "none"))
+    return tuple(found)

@@ -1,0 +1,177 @@
+"""From records to metric families: every name, its help and where its numbers are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from operator import attrgetter
+
+from mailwatch.metrics.labels import NO_LABELS, Family, Labels, Row
+from mailwatch.metrics.record import ClosedOutage, Histogram, OpenOutage, TargetRecord
+from mailwatch.models import Outcome
+
+STATES = ("up", "suspect", "down", "recovering", "unknown")
+Records = Sequence[TargetRecord]
+
+_GAUGES = (
+    ("probe_success", "Whether the latest look found the service up; absent while unknown.", "success"),
+    ("probe_duration_seconds", "How long the phases of the latest look took together.", "duration"),
+    ("probe_last_timestamp_seconds", "When the latest look began.", "last"),
+    ("probe_last_success_timestamp_seconds", "When the latest look that was up began.", "last_success"),
+    ("probe_interval_seconds", "Seconds between two looks, as configured.", "interval"),
+    (
+        "tls_certificate_not_after_timestamp_seconds",
+        "When the certificate seen last expires.",
+        "certificate_not_after",
+    ),
+)
+
+
+def of_targets(records: Records, recent: Iterable[ClosedOutage]) -> Iterator[Family]:
+    """Yield the families that are labelled by target."""
+    for name, text, field in _GAUGES:
+        yield _family(name, "gauge", text, _simple(records, attrgetter(field)))
+    yield _family(
+        "target_state", "gauge", "1 for the state that the target is in, 0 for others.", _states(records)
+    )
+    yield _family(
+        "probe_phase_duration_seconds", "gauge", "How long each phase of the latest look took.", _phases(records)
+    )
+    yield from _availability(records)
+    yield _family("observations_total", "counter", "Looks by outcome.", _observations(records))
+    yield _family(
+        "probe_failures_total", "counter", "Looks that were not up, by cause and phase.", _failures(records)
+    )
+    yield _family(
+        "gap_seconds_total", "counter", "Time in which nobody looked.", _simple(records, attrgetter("gap_seconds"))
+    )
+    yield _family(
+        "probe_latency_seconds", "histogram", "How long looks took that were up.",
+        (row for r in records for row in _histogram(r.latency, r.labels)),
+    )  # fmt: skip
+    yield from _outages(records, recent)
+
+
+def of_monitor(values: Mapping[str, tuple[str, str, float | None]]) -> Iterator[Family]:
+    """Yield the families without labels: name to kind, help and value; None is left out."""
+    for name, (kind, text, value) in values.items():
+        rows = [] if value is None else [("", NO_LABELS, NO_LABELS, value)]
+        yield _family(name, kind, text, rows)
+
+
+def of_histogram(name: str, text: str, histogram: Histogram) -> Family:
+    """Return the family of a histogram without labels."""
+    return _family(name, "histogram", text, _histogram(histogram, NO_LABELS))
+
+
+def info(name: str, text: str, **labels: str) -> Family:
+    """Return the family of facts that are labels of a constant 1."""
+    return _family(name, "gauge", text, [("", NO_LABELS, Labels.of(**labels), 1)])
+
+
+def _family(name: str, kind: str, text: str, rows: Iterable[Row]) -> Family:
+    return Family(f"mailwatch_{name}", kind, text, rows)
+
+
+@cache
+def _label(name: str, value: str) -> Labels:
+    return Labels.of(**{name: value})
+
+
+@cache
+def _labels(first: str, one: str, second: str, other: str) -> Labels:
+    return Labels.of(**{first: one, second: other})
+
+
+def _simple(records: Records, value_of: Callable[[TargetRecord], float | None]) -> Iterator[Row]:
+    for record in records:
+        value = value_of(record)
+        if value is not None:
+            yield "", record.labels, NO_LABELS, value
+
+
+def _states(records: Records) -> Iterator[Row]:
+    labels = [(state, _label("state", state)) for state in STATES]
+    for record in records:
+        for state, label in labels:
+            yield "", record.labels, label, int(record.state == state)
+
+
+def _phases(records: Records) -> Iterator[Row]:
+    for record in records:
+        for phase, took in record.phases.items():
+            yield "", record.labels, _label("phase", phase), took / 1_000_000
+
+
+def _availability(records: Records) -> Iterator[Family]:
+    def ratios() -> Iterator[Row]:
+        for record in records:
+            for window, (lower, upper, _) in list(record.availability.items()):
+                for bound, value in (("lower", lower), ("upper", upper)):
+                    if value is not None:
+                        yield "", record.labels, _labels("window", window, "bound", bound), value
+
+    def coverages() -> Iterator[Row]:
+        for record in records:
+            for window, (_, _, coverage) in list(record.availability.items()):
+                if coverage is not None:
+                    yield "", record.labels, _label("window", window), coverage
+
+    yield _family("availability_ratio", "gauge", "Share of the time surely up, and possibly up.", ratios())
+    yield _family("coverage_ratio", "gauge", "Share of the time that was looked at.", coverages())
+
+
+def _observations(records: Records) -> Iterator[Row]:
+    labels = [(outcome, _label("outcome", outcome)) for outcome in Outcome]
+    for record in records:
+        for outcome, label in labels:
+            yield "", record.labels, label, record.observations[outcome]
+
+
+def _failures(records: Records) -> Iterator[Row]:
+    for record in records:
+        for (cause, phase), count in record.failures.items():
+            yield "", record.labels, _labels("cause", cause, "phase", phase), count
+
+
+def _histogram(histogram: Histogram, labels: Labels) -> Iterator[Row]:
+    # One copy, so that the buckets and the count agree while the monitor goes on counting.
+    counts, total, below = list(histogram.counts), histogram.total, 0
+    for bound, count in zip((*map(str, histogram.bounds), "+Inf"), counts, strict=True):
+        below += count
+        yield "_bucket", labels, _label("le", bound), below
+    yield "_count", labels, NO_LABELS, below
+    yield "_sum", labels, NO_LABELS, total
+
+
+def _outages(records: Records, recent: Iterable[ClosedOutage]) -> Iterator[Family]:
+    known = {record.name: record for record in records}
+    closed = [(known[outage.target], outage) for outage in recent if outage.target in known]
+    shown: list[tuple[TargetRecord, OpenOutage | ClosedOutage]] = [
+        *((record, record.open) for record in records if record.open is not None),
+        *closed,
+    ]
+    yield _family(
+        "outage_active", "gauge", "Whether an outage is open.",
+        (("", r.labels, NO_LABELS, int(r.open is not None)) for r in records),
+    )  # fmt: skip
+    yield _family(
+        "outage_start_timestamp_seconds", "gauge",
+        "First look that was down, of the open outages and the last 50; the cause seen most often.",
+        (
+            ("", r.labels, Labels.of(outage_id=o.id, cause=o.cause), o.start / 1000)
+            for r, o in shown
+        ),
+    )  # fmt: skip
+    yield _family(
+        "outage_end_timestamp_seconds", "gauge", "First look that was up again, of the last 50 outages.",
+        (("", r.labels, Labels.of(outage_id=o.id), o.end / 1000) for r, o in closed),
+    )  # fmt: skip
+    yield _family(
+        "outages_total", "counter", "Outages on record.",
+        (("", r.labels, NO_LABELS, len(r.closed) + (r.open is not None)) for r in records),
+    )  # fmt: skip
+    yield _family(
+        "outage_seconds_total", "counter", "Time that was surely outage: the sum of minimum durations.",
+        _simple(records, attrgetter("outage_seconds")),
+    )  # fmt: skip

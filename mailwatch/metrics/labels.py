@@ -1,0 +1,61 @@
+"""Label sets and metric families, and their text form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prometheus_client.core import Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """A label set with its text, escaped once; most of a scrape is label text."""
+
+    pairs: tuple[tuple[str, str], ...]
+    text: str
+
+    @classmethod
+    def of(cls, **values: str) -> Labels:
+        """Make a label set; the order is kept."""
+        return cls(tuple(values.items()), ",".join(f'{k}="{_escape(v)}"' for k, v in values.items()))
+
+
+NO_LABELS = Labels((), "")
+
+Row = tuple[str, Labels, Labels, float]
+"""What is appended to the family's name, the target's labels, further labels, the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """All series of one metric; `kind` is gauge, counter (whose name ends in _total) or histogram."""
+
+    name: str
+    kind: str
+    help: str
+    rows: Iterable[Row]
+
+    def metric(self) -> Metric:
+        """Return it as prometheus_client knows it."""
+        metric = Metric(self.name.removesuffix("_total"), self.help, self.kind)
+        for suffix, target, further, value in self.rows:
+            metric.add_sample(self.name + suffix, dict(target.pairs + further.pairs), value)
+        return metric
+
+    def text(self) -> str:
+        """Return it in the text format of Prometheus, version 0.0.4."""
+        name = self.name
+        lines = [f"# HELP {name} {self.help}\n# TYPE {name} {self.kind}\n"]
+        for suffix, target, further, value in self.rows:
+            if target.text and further.text:
+                lines.append(f"{name}{suffix}{{{target.text},{further.text}}} {value}\n")
+            elif target.text or further.text:
+                lines.append(f"{name}{suffix}{{{target.text}{further.text}}} {value}\n")
+            else:
+                lines.append(f"{name}{suffix} {value}\n")
+        return "".join(lines)
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

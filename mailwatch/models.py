@@ -1,0 +1,220 @@
+"""The words of MailWatch as frozen facts; this module imports nothing of ours.
+
+Points in time are `Millis`: whole milliseconds since 1970-01-01T00:00Z, UTC. They are exact, compare
+fast and go into canonical JSON unchanged. Phase durations are whole microseconds of the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import SecretStr
+
+Millis = int
+"""Milliseconds since the Unix epoch, UTC."""
+
+
+class Kind(StrEnum):
+    """How a mail service is spoken to."""
+
+    IMAP = "imap"
+    POP3 = "pop3"
+    SMTP = "smtp"
+    MX = "mx"
+    WEBMAIL = "webmail"
+    ROUNDTRIP = "roundtrip"
+
+
+class TlsMode(StrEnum):
+    """When encryption begins: at the first byte, by STARTTLS, or never (loopback only with a login)."""
+
+    IMPLICIT = "implicit"
+    STARTTLS = "starttls"
+    NONE = "none"
+
+
+class Phase(StrEnum):
+    """A timed part of an attempt, in the order in which a mail program meets them."""
+
+    RESOLVE = "resolve"
+    CONNECT = "connect"
+    TLS = "tls"
+    GREETING = "greeting"
+    AUTH = "auth"
+    MAILBOX = "mailbox"
+    FETCH = "fetch"
+    SUBMIT = "submit"
+    DELIVER = "deliver"
+
+
+class Outcome(StrEnum):
+    """What one observation says of the service."""
+
+    UP = "up"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+
+
+class Cause(StrEnum):
+    """Why an observation is not up (docs/architecture.md, "Causes")."""
+
+    DNS = "dns"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    DISCONNECTED = "disconnected"
+    TLS = "tls"
+    PROTOCOL = "protocol"
+    UNAVAILABLE = "unavailable"
+    MAILBOX = "mailbox"
+    UNDELIVERED = "undelivered"
+    REJECTED = "rejected"
+    THROTTLED = "throttled"
+    CREDENTIALS = "credentials"
+    OFFLINE = "offline"
+    MONITOR = "monitor"
+
+    @property
+    def outcome(self) -> Outcome:
+        """Unknown for what is the owner's, our line's or our own doing; down for the provider's."""
+        return Outcome.UNKNOWN if self in _NOT_THE_PROVIDERS else Outcome.DOWN
+
+
+_NOT_THE_PROVIDERS = frozenset({Cause.THROTTLED, Cause.CREDENTIALS, Cause.OFFLINE, Cause.MONITOR})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A user name and its password, which is never printed."""
+
+    username: str
+    password: SecretStr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One thing looked at. `interval` and `timeout` are seconds."""
+
+    name: str
+    kind: Kind
+    host: str
+    port: int
+    provider: str = ""
+    tls: TlsMode = TlsMode.IMPLICIT
+    ca_file: Path | None = None
+    login: Login | None = None
+    interval: float = 60.0
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VantagePoint:
+    """Where we look from."""
+
+    name: str
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFacts:
+    """What the handshake showed. `fingerprint` is the SHA-256 of the leaf certificate in hex."""
+
+    version: str
+    cipher: str
+    fingerprint: str
+    not_after: Millis | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One connection to one address.
+
+    `phases` are microseconds in the order walked, the failed phase included. `replies` are the server's
+    own words, redacted and bounded. `peer` is "address:port" ("" when the name did not resolve).
+    """
+
+    started_at: Millis
+    ended_at: Millis
+    peer: str = ""
+    phases: dict[Phase, int] = field(default_factory=dict)
+    cause: Cause | None = None
+    failed_phase: Phase | None = None
+    detail: str = ""
+    replies: tuple[str, ...] = ()
+    tls: TlsFacts | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardAnswer:
+    """Were we online? None when the guard is off. `controls` maps "host:port" to "ok" or the reason."""
+
+    asked_at: Millis
+    online: bool | None
+    controls: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What one vantage point saw of one target at one time: one or more attempts.
+
+    The last attempt decides. `partial` names the addresses that did not serve although another did.
+    `addresses` are all that the name had, A and AAAA. `with_login` is False while a target with a login
+    was looked at without it (rejected credentials back off).
+    """
+
+    target: str
+    scheduled_at: Millis
+    started_at: Millis
+    ended_at: Millis
+    outcome: Outcome
+    cause: Cause | None = None
+    failed_phase: Phase | None = None
+    detail: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    addresses: tuple[str, ...] = ()
+    partial: tuple[str, ...] = ()
+    with_login: bool = False
+    guard: GuardAnswer | None = None
+
+
+class GapReason(StrEnum):
+    """Why nobody looked."""
+
+    NOT_RUNNING = "not_running"
+    SUSPENDED = "suspended"
+    CLOCK_STEP = "clock_step"
+    MISSED = "missed"
+    STORE = "store"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A time in which a target was not looked at; never counted as up or down."""
+
+    target: str
+    start: Millis
+    end: Millis
+    reason: GapReason
+
+
+def now() -> Millis:
+    """Read the wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+def rfc3339(at: Millis) -> str:
+    """Write `at` as RFC 3339 in UTC with milliseconds: 2026-01-22T21:55:00.000Z."""
+    moment = datetime.fromtimestamp(at // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at % 1000:03d}Z"
+
+
+def parse_rfc3339(text: str) -> Millis:
+    """Read an RFC 3339 time with any offset. Raises ValueError, also without an offset."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no UTC offset; write for example {text}Z")
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,181 @@
+"""From a host name to one connection: resolve, connect to one address, TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from mailwatch.models import Login, Phase, Target, TlsFacts, TlsMode
+from mailwatch.probes.certificates import Certificates, WitnessedTls
+from mailwatch.probes.recorder import Recorder
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+Goodbye = Callable[[], Awaitable[None]]
+"""How a probe that found nothing wrong takes its leave."""
+
+
+class OurFault(Exception):
+    """The look failed by nothing that the server did."""
+
+
+class Address(NamedTuple):
+    """One address of a host. `sockaddr` is what the socket module connects to."""
+
+    family: int
+    sockaddr: tuple[Any, ...]
+
+    @property
+    def host(self) -> str:
+        """Return the address alone."""
+        return str(self.sockaddr[0])
+
+    @property
+    def peer(self) -> str:
+        """Return "address:port", with an IPv6 address in brackets."""
+        port = self.sockaddr[1]
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+
+
+class TlsContexts:
+    """TLS contexts, one for each `ca_file`, and what is known of certificates. Made once, shared by all looks."""
+
+    def __init__(self) -> None:
+        self._contexts: dict[Path | None, ssl.SSLContext] = {}
+        self._certificates = Certificates()
+
+    def get(self, target: Target) -> ssl.SSLContext:
+        """Return the context that trusts the target's `ca_file`, or the system's authorities."""
+        context = self._contexts.get(target.ca_file)
+        if context is None:
+            try:
+                context = ssl.create_default_context(cafile=target.ca_file)
+            except (OSError, ValueError) as error:
+                raise OurFault(f"cannot load the certificates of {target.ca_file}: {error}") from error
+            context.sslobject_class = WitnessedTls
+            self._contexts[target.ca_file] = context
+        return context
+
+    def facts(self, connection: ssl.SSLObject) -> TlsFacts:
+        """Return what the finished handshake showed."""
+        return self._certificates.facts(connection)
+
+
+async def resolve(host: str, port: int, timeout: float) -> tuple[Address, ...]:
+    """Return all addresses of `host`, A and AAAA, in the order in which a mail program tries them."""
+    literal = _literal(host, port)
+    if literal:
+        return (literal,)
+    began = False
+
+    def lookup() -> list[Address]:
+        nonlocal began
+        began = True
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        return [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
+
+    # Not loop.getaddrinfo: only so can a silent name server, which is the provider's or the line's, be
+    # told from a lookup that never began because all our threads were busy.
+    try:
+        async with asyncio.timeout(timeout):
+            found = await asyncio.get_running_loop().run_in_executor(None, lookup)
+    except TimeoutError as error:
+        if not began:
+            raise OurFault("no thread was free to resolve the name") from error
+        raise
+    return tuple(dict.fromkeys(found))
+
+
+def _literal(host: str, port: int) -> Address | None:
+    for family, rest in ((socket.AF_INET, ()), (socket.AF_INET6, (0, 0))):
+        try:
+            socket.inet_pton(family, host)
+        except (OSError, ValueError):
+            continue
+        return Address(family, (host, port, *rest))
+    return None
+
+
+@dataclass(slots=True)
+class Call:
+    """One connection to one address, for one look at a target."""
+
+    target: Target
+    address: Address
+    login: Login | None
+    recorder: Recorder
+    contexts: TlsContexts
+    transport: asyncio.Transport | None = None
+
+    async def open(self, factory: Callable[[], P]) -> P:
+        """Connect, with TLS if it begins at the first byte."""
+        loop = asyncio.get_running_loop()
+        implicit = self.target.tls is TlsMode.IMPLICIT
+        context = self.contexts.get(self.target) if implicit else None
+        with self.recorder.phase(Phase.CONNECT):
+            sock = await _connect(loop, self.address)
+            if context is None:
+                self.transport, protocol = await loop.create_connection(factory, sock=sock)
+                return protocol
+        with self.recorder.phase(Phase.TLS):
+            self.transport, protocol = await loop.create_connection(
+                factory,
+                sock=sock,
+                ssl=context,
+                server_hostname=self._name(),
+                ssl_handshake_timeout=self._never(),
+            )
+            self._secured()
+        return protocol
+
+    async def upgrade(self, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
+        """Begin TLS on the open connection (STARTTLS), inside the caller's phase."""
+        if self.transport is None or self.transport.is_closing():
+            raise ConnectionResetError("connection lost before the handshake")
+        upgraded = await asyncio.get_running_loop().start_tls(
+            self.transport,
+            protocol,
+            self.contexts.get(self.target),
+            server_hostname=self._name(),
+            ssl_handshake_timeout=self._never(),
+        )
+        if upgraded is None:
+            raise ConnectionResetError("connection lost in the handshake")
+        self.transport = upgraded
+        self._secured()
+        return upgraded
+
+    def close(self) -> None:
+        """Drop the connection at once: a peer that is silent at the close must not cost time."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _name(self) -> str:
+        return self.target.host.rstrip(".")
+
+    def _never(self) -> float:
+        """Return a handshake timeout beyond the attempt's own deadline, the only one that counts."""
+        return self.target.timeout + 60.0
+
+    def _secured(self) -> None:
+        connection = self.transport.get_extra_info("ssl_object") if self.transport else None
+        # A peer that leaves in the handshake can make the loop return a connection without TLS.
+        if connection is None or connection.version() is None:
+            raise ConnectionResetError("connection lost in the handshake")
+        self.recorder.tls = self.contexts.facts(connection)
+
+
+async def _connect(loop: asyncio.AbstractEventLoop, address: Address) -> socket.socket:
+    sock = socket.socket(address.family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await loop.sock_connect(sock, address.sockaddr)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,66 @@
+"""Look at an IMAP server as a mail program does: greeting, login, INBOX, the newest message's date."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aioimaplib.aioimaplib import AUTH
+
+from mailwatch.models import Cause, Login, Phase, TlsMode
+from mailwatch.probes.connect import Call, Goodbye
+from mailwatch.probes.failures import Failed
+from mailwatch.probes.imap_client import ImapClient
+
+
+async def probe(call: Call) -> Goodbye:
+    """Walk the phases; the first failure raises. Returns how to say goodbye.
+
+    INBOX is opened with EXAMINE and read with BODY.PEEK: nothing in the mailbox changes, not even \\Recent.
+    """
+    loop = asyncio.get_running_loop()
+    phase = call.recorder.phase
+    client = await call.open(lambda: ImapClient(loop))
+    with phase(Phase.GREETING):
+        call.recorder.heard(await client.hello())
+        if not client.capabilities:
+            await client.capability()
+    if call.target.tls is TlsMode.STARTTLS:
+        with phase(Phase.TLS):
+            await _starttls(client, call)
+    if call.login is None:
+        return client.logout
+    if client.state == AUTH:
+        call.recorder.note = "the server let us in without a login (PREAUTH)"
+    else:
+        with phase(Phase.AUTH):
+            await _log_in(client, call.login)
+    with phase(Phase.MAILBOX):
+        newest = await client.examine()
+    if newest:
+        with phase(Phase.FETCH):
+            if not await client.read_date(newest):
+                raise Failed(Cause.MAILBOX, f"the server did not give message {newest} of {newest}")
+    return client.logout
+
+
+async def _starttls(client: ImapClient, call: Call) -> None:
+    if client.state == AUTH:
+        # RFC 9051, section 7.1.4: whoever says PREAUTH in plain text keeps us from STARTTLS.
+        raise Failed(Cause.TLS, "the server said PREAUTH before STARTTLS")
+    if "STARTTLS" not in client.capabilities:
+        raise Failed(Cause.TLS, "the server does not offer STARTTLS")
+    await client.starttls(call.upgrade)
+
+
+async def _log_in(client: ImapClient, login: Login) -> None:
+    """Log in by the one way that fits: each try counts at the provider."""
+    user, password = login.username, login.password.get_secret_value()
+    if any(c in user or c in password for c in "\r\n\0"):
+        raise Failed(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")
+    disabled = "LOGINDISABLED" in client.capabilities
+    if "AUTH=PLAIN" in client.capabilities and (disabled or not (user + password).isascii()):
+        await client.authenticate_plain(user, password)
+    elif disabled:
+        raise Failed(Cause.PROTOCOL, "the server offers no login that we speak (LOGINDISABLED)")
+    else:
+        await client.login(user, password)

@@ -1,0 +1,283 @@
+"""The one place that mends aioimaplib 2.0.3 for hostile, broken and dying servers.
+
+What the library does, and what is different here:
+- it hides a BYE greeting and a lost connection until a timeout; here both are raised at once;
+- its buffers have no bound and its parser calls itself for each line; imap_lines.py has neither fault;
+- it keeps mail in memory; here only the lines that a command asks for are kept;
+- it returns NO and BAD as values; here they are raised, with their response code (RFC 9051, section 7.1);
+- it knows no STARTTLS, sends user names unquoted, and logs a password that has a quote or backslash in it;
+- it always asks for the capabilities; here the greeting's are enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
+
+from aioimaplib.aioimaplib import (
+    AUTH,
+    CONNECTED,
+    LOGOUT,
+    NONAUTH,
+    SELECTED,
+    Command,
+    IMAP4ClientProtocol,
+    Response,
+)
+
+from mailwatch.probes.imap_lines import Lines, NotImap, text_of
+from mailwatch.probes.redact import wire
+
+_GREETING = re.compile(rb"\* (OK|PREAUTH|BYE)(?: (.*))?$", re.IGNORECASE)
+_UNTAGGED = re.compile(rb"[A-Za-z0-9][A-Za-z0-9.+-]*(?= |$)")
+_CAPABILITY = re.compile(rb"(?:OK )?\[?CAPABILITY ([^\]]*)", re.IGNORECASE)
+_CODE = re.compile(r"\[([^\] ]+)[^\]]*\] ?(.*)", re.DOTALL)
+_EXISTS = re.compile(rb"(\d{1,10}) EXISTS *$", re.IGNORECASE)
+_FETCH = re.compile(rb"(\d{1,10}) FETCH \(", re.IGNORECASE)
+
+
+class ServerBye(Exception):
+    """The server said BYE, and why in `words`."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(f"BYE {words}")
+        self.words = words
+
+
+class ConnectionLost(ConnectionError):
+    """The connection ended before the answer was complete."""
+
+
+class Refused(Exception):
+    """The server answered NO or BAD. `code` is the response code in capitals, "" without one."""
+
+    def __init__(self, command: str, status: str, words: str) -> None:
+        super().__init__(f"{status} {words}")
+        self.words = f"{status} {words}"
+        self.command = command
+        self.status = status
+        found = _CODE.match(words)
+        self.code, self.text = (found[1].upper(), found[2]) if found else ("", words)
+
+
+class Request(Command):
+    """A command that shows its name only, and keeps only the untagged lines that match `wanted`.
+
+    `parts` are sent one by one, each but the first when the server asks for it (literals, AUTHENTICATE).
+    """
+
+    def __init__(self, name: str, tag: str, parts: tuple[bytes, ...], wanted: re.Pattern[bytes] | None) -> None:
+        super().__init__(name, tag)
+        head, *rest = parts or (b"",)
+        self.parts = [f"{tag} {name} ".encode() + head if head else f"{tag} {name}".encode(), *rest]
+        self._wanted = wanted
+
+    def append_to_resp(self, line: bytes, result: str = "Pending") -> None:
+        """Keep a line of the answer; the library's also winds up a timer for each."""
+        self._resp_result = result
+        if result != "Pending" or (self._wanted and self._wanted.match(line)):
+            self._resp_lines.append(line)
+
+    def fail(self, error: Exception) -> None:
+        """Let the one who waits for the answer have the error."""
+        self._exception = error  # type: ignore[assignment]
+        self._event.set()
+
+
+class ImapClient(IMAP4ClientProtocol):
+    """One IMAP connection; one command at a time. Its `state` is the library's."""
+
+    transport: asyncio.Transport | None  # type: ignore[assignment]
+    pending_sync_command: Request | None  # type: ignore[assignment]
+    capabilities: set[str]
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._greeting: asyncio.Future[str] = loop.create_future()
+        self._failure: Exception | None = None
+        self._lines = Lines()
+        self._between = False
+        """Between the OK to STARTTLS and the handshake: whatever comes now was slipped in by someone."""
+
+    async def hello(self) -> str:
+        """Return the greeting's words."""
+        words = await self._greeting
+        self._check()
+        return words
+
+    async def ask(self, name: str, *parts: bytes, wanted: re.Pattern[bytes] | None = None) -> list[bytes]:
+        """Send the command and return the untagged lines it wanted. Raises Refused unless the server says OK."""
+        self._check()
+        self._lines.next_response()
+        command = self.pending_sync_command = Request(name, self.new_tag(), parts, wanted)
+        self._send(command.parts.pop(0))
+        await command.wait()
+        result, answer = command.response
+        lines: list[bytes] = answer[:-1]
+        if result != "OK":
+            raise Refused(name, result, text_of(answer[-1]))
+        return lines
+
+    async def execute(self, command: Command, scrub: str | None = None) -> Response:
+        """Refuse: a library command has no bounds, and its repr shows its arguments."""
+        raise NotImplementedError(f"{command.name} is not mended; use ask()")
+
+    async def capability(self) -> None:
+        """Learn the capabilities anew."""
+        self.capabilities = set()
+        await self.ask("CAPABILITY")
+        if not any(name.startswith("IMAP4") for name in self.capabilities):
+            raise NotImap("the server does not say that it speaks IMAP4")
+
+    async def starttls(self, upgrade: Callable[[IMAP4ClientProtocol], Awaitable[asyncio.Transport]]) -> None:
+        """Begin TLS, and forget what was said without it (RFC 9051, section 6.2.1)."""
+        await self.ask("STARTTLS")
+        self._check()
+        self._between = False
+        self.transport = await upgrade(self)
+        await self.capability()
+
+    async def login(self, user: str, password: str) -> None:
+        """LOGIN, with literals for what is not ASCII (RFC 9051, sections 4.3 and 6.2.3)."""
+        parts = [b""]
+        for argument in (wire(user), wire(password)):
+            space = b" " if parts != [b""] else b""
+            if argument.isascii():
+                parts[-1] += space + b'"' + argument.replace(b"\\", rb"\\").replace(b'"', rb"\"") + b'"'
+            else:
+                parts[-1] += space + b"{%d}" % len(argument)
+                parts.append(argument)
+        await self.ask("LOGIN", *parts)
+        self.state = AUTH
+
+    async def authenticate_plain(self, user: str, password: str) -> None:
+        """AUTHENTICATE PLAIN (RFC 4616), in one step where the server can (RFC 4959)."""
+        secret = b64encode(b"\0" + wire(user) + b"\0" + wire(password))
+        parts = (b"PLAIN " + secret,) if "SASL-IR" in self.capabilities else (b"PLAIN", secret)
+        await self.ask("AUTHENTICATE", *parts)
+        self.state = AUTH
+
+    async def examine(self) -> int:
+        """Open INBOX for reading only and return the number of its messages."""
+        counts = await self.ask("EXAMINE", b"INBOX", wanted=_EXISTS)
+        if not counts:
+            raise NotImap("EXAMINE was answered without EXISTS")
+        self.state = SELECTED
+        return int(counts[-1].split()[0])
+
+    async def read_date(self, number: int) -> bool:
+        """Read the Date field of a message, without marking it as seen, and say whether it came."""
+        lines = await self.ask("FETCH", b"%d BODY.PEEK[HEADER.FIELDS (DATE)]" % number, wanted=_FETCH)
+        return any(int(line.split()[0]) == number for line in lines)
+
+    async def logout(self) -> None:
+        """LOGOUT; the BYE that comes with it is no failure."""
+        self.state = LOGOUT
+        await self.ask("LOGOUT")
+
+    def send(self, line: str, scrub: str | None = None) -> None:
+        """Send a line, without a trace of it in the log."""
+        self._send(wire(line))
+
+    def data_received(self, d: bytes) -> None:
+        """Take in what came, line by line, until the first failure."""
+        if self._failure is not None:
+            return
+        try:
+            self._not_between(d)
+            for line in self._lines.feed(d):
+                self._handle_line(line, None)
+                if self._between and self._lines.pending:
+                    self._not_between(b"...")
+        except (NotImap, ServerBye, ConnectionLost) as error:
+            self._fail(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End every wait at once."""
+        error = ConnectionLost("connection lost")
+        error.__cause__ = exc
+        self._fail(error)
+
+    def _not_between(self, data: bytes) -> None:
+        if self._between:
+            raise NotImap("plain text after the answer to STARTTLS", data[:200])
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _send(self, line: bytes) -> None:
+        if self.transport is None or self.transport.is_closing():
+            raise ConnectionLost("connection lost")
+        self.transport.write(line + b"\r\n")
+
+    def _fail(self, error: Exception) -> None:
+        """Keep the first failure, which explains the later ones, and stop listening."""
+        if self._failure is not None:
+            return
+        self._failure = error
+        self._lines = Lines()
+        if self.pending_sync_command is not None:
+            self.pending_sync_command.fail(error)
+        if not self._greeting.done():
+            self._greeting.set_exception(error)
+            self._greeting.exception()  # read here, since nobody may wait for it and asyncio would complain
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _handle_line(self, line: bytes, current_cmd: Command | None) -> None:
+        if self.state == CONNECTED:
+            self._greet(line)
+        elif line.startswith(b"* "):
+            self._untagged(line[2:])
+        elif line.startswith(b"+"):
+            self._continuation(line)
+        elif line:
+            self._response_done(line)
+
+    def _greet(self, line: bytes) -> None:
+        greeting = _GREETING.match(line)
+        if greeting is None:
+            raise NotImap("greeting is not IMAP", line)
+        status, words = greeting[1].upper(), greeting[2] or b""
+        if status == b"BYE":
+            raise ServerBye(text_of(words))
+        self.state = AUTH if status == b"PREAUTH" else NONAUTH
+        self._learn(words)
+        self._greeting.set_result(text_of(line))
+
+    def _learn(self, words: bytes) -> None:
+        found = _CAPABILITY.match(words)
+        if found:
+            self.capabilities = {text_of(name).upper() for name in found[1].split()}
+
+    def _untagged(self, line: bytes) -> None:
+        name = _UNTAGGED.match(line)
+        if name is None:
+            raise NotImap("answer is not IMAP", line)
+        if name[0].upper() == b"BYE" and self.state != LOGOUT:
+            raise ServerBye(text_of(line[4:]))
+        self._learn(line)
+        if self.pending_sync_command is not None:
+            self.pending_sync_command.append_to_resp(line)
+
+    def _continuation(self, line: bytes) -> None:
+        command = self.pending_sync_command
+        if command is None or not command.parts:
+            raise NotImap("the server asks for more than there is", line)
+        self._send(command.parts.pop(0))
+
+    def _response_done(self, line: bytes) -> None:
+        command = self.pending_sync_command
+        tag, _, answer = line.partition(b" ")
+        status, _, words = answer.partition(b" ")
+        result = text_of(status).upper()
+        if command is None or tag != command.tag.encode() or result not in ("OK", "NO", "BAD"):
+            raise NotImap("answer is not IMAP", line)
+        self.pending_sync_command = None
+        if result == "OK":
+            self._learn(words)
+            self._between = command.name == "STARTTLS"
+        command.close(words, result)

@@ -1,0 +1,91 @@
+"""Cuts what an IMAP server sends into lines, within bounds; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+MAX_LINE = 64 * 1024
+MAX_LITERAL = 256 * 1024
+MAX_RESPONSE = 1024 * 1024
+"""Bytes that the server may send in answer to one command."""
+
+_LITERAL = re.compile(rb"\{(\d+)\+?\}$")
+
+
+class NotImap(Exception):
+    """The answer is not the protocol. `words` are what the server sent instead."""
+
+    def __init__(self, what: str, words: bytes = b"") -> None:
+        self.words = text_of(words)
+        super().__init__(f"{what}: {self.words}" if words else what)
+
+
+def text_of(line: bytes) -> str:
+    """Decode a server's words; bytes that are not UTF-8 are shown as they are."""
+    return line.decode("utf-8", "backslashreplace")
+
+
+class Lines:
+    """A buffer of bytes that gives whole lines. Literals (RFC 9051, section 4.3) are counted and dropped."""
+
+    __slots__ = ("_buffer", "_head", "_skip", "_taken")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._head = b""
+        self._skip = 0
+        self._taken = 0
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are bytes that belong to no line given so far."""
+        return bool(self._buffer or self._head or self._skip)
+
+    def next_response(self) -> None:
+        """Begin to count anew: what comes now answers another command."""
+        self._taken = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Give the lines that are whole with `data`, which is taken in when the first is asked for.
+
+        Raises NotImap beyond the bounds. A line that a literal interrupts is given as one, without it.
+        """
+        self._taken += len(data)
+        if self._taken > MAX_RESPONSE:
+            raise NotImap("response longer than 1 MiB")
+        self._buffer += data
+        while (line := self._cut()) is not None:
+            literal = _LITERAL.search(line)
+            if literal:
+                self._skip = _size(literal[1])
+                self._head = self._joined(line)
+            else:
+                line, self._head = self._joined(line), b""
+                yield line
+        self._joined(b"" if self._skip else bytes(self._buffer[: MAX_LINE + 1]))
+
+    def _cut(self) -> bytes | None:
+        buffer = self._buffer
+        if self._skip:
+            dropped = min(self._skip, len(buffer))
+            del buffer[:dropped]
+            self._skip -= dropped
+        end = -1 if self._skip else buffer.find(b"\n")
+        if end < 0:
+            return None
+        line = bytes(buffer[:end]).removesuffix(b"\r")
+        # Cheap: a bytearray forgets its beginning without moving the rest.
+        del buffer[: end + 1]
+        return line
+
+    def _joined(self, line: bytes) -> bytes:
+        if len(self._head) + len(line) > MAX_LINE:
+            raise NotImap("line longer than 64 KiB")
+        return self._head + line
+
+
+def _size(digits: bytes) -> int:
+    if len(digits) > 9 or int(digits) > MAX_LITERAL:
+        raise NotImap("literal longer than 256 KiB")
+    return int(digits)

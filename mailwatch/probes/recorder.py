@@ -1,0 +1,84 @@
+"""Times the phases of one attempt and keeps what was said in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from mailwatch.models import Attempt, Cause, Millis, Phase, TlsFacts, now
+from mailwatch.probes.redact import Redactor
+
+MAX_REPLIES = 8
+Watch = Callable[[Phase, str, int], None]
+"""Told live: the phase, "begin" or "end", and the microseconds it took so far."""
+
+
+class Recorder:
+    """What one attempt leaves behind. The phase that an exception passes through is the failed one."""
+
+    __slots__ = ("_hide", "_watch", "failed", "note", "phases", "replies", "started_at", "tls")
+
+    def __init__(self, redactor: Redactor, watch: Watch | None) -> None:
+        self._hide = redactor
+        self._watch = watch
+        self.started_at: Millis = now()
+        self.phases: dict[Phase, int] = {}
+        self.failed: Phase | None = None
+        self.replies: list[str] = []
+        self.tls: TlsFacts | None = None
+        self.note = ""
+
+    def phase(self, phase: Phase) -> _Span:
+        """Time what happens inside `with`; a phase that is entered again goes on counting."""
+        return _Span(self, phase)
+
+    def heard(self, words: str) -> None:
+        """Keep the server's words, the first ones if there are too many."""
+        if len(self.replies) < MAX_REPLIES:
+            self.replies.append(self._hide(words))
+
+    def attempt(self, peer: str, *, cause: Cause | None = None, detail: str = "") -> Attempt:
+        """Close the record."""
+        return Attempt(
+            started_at=self.started_at,
+            ended_at=max(self.started_at, now()),
+            peer=peer,
+            phases=self.phases,
+            cause=cause,
+            failed_phase=self.failed if cause else None,
+            detail=self._hide(detail or self.note),
+            replies=tuple(self.replies),
+            tls=self.tls,
+        )
+
+    def _begin(self, phase: Phase) -> None:
+        if self._watch is not None:
+            self._watch(phase, "begin", self.phases.get(phase, 0))
+
+    def _end(self, phase: Phase, took: int, failed: bool) -> None:
+        total = self.phases[phase] = self.phases.get(phase, 0) + took
+        if failed:
+            self.failed = phase
+        if self._watch is not None:
+            self._watch(phase, "end", total)
+
+
+class _Span:
+    """A `with` block of its own kind: a generator-based one costs several times as much."""
+
+    __slots__ = ("_began", "_phase", "_recorder")
+
+    def __init__(self, recorder: Recorder, phase: Phase) -> None:
+        self._recorder = recorder
+        self._phase = phase
+
+    def __enter__(self) -> None:
+        self._recorder._begin(self._phase)
+        self._began = time.monotonic_ns()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        took = (time.monotonic_ns() - self._began) // 1000
+        self._recorder._end(self._phase, took, kind is not None)

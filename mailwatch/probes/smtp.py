@@ -1,0 +1,152 @@
+"""Look at a submission server as a mail program does: greeting, login, and a message that is never sent."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from aiosmtplib import SMTPServerDisconnected
+from aiosmtplib.auth import auth_crammd5_verify, auth_plain_encode
+from aiosmtplib.esmtp import parse_esmtp_extensions
+from aiosmtplib.protocol import SMTPProtocol
+from aiosmtplib.response import SMTPResponse
+
+from mailwatch.models import Cause, Login, Phase, TlsMode
+from mailwatch.probes.connect import Call, Goodbye
+from mailwatch.probes.failures import Failed, SmtpRefused
+from mailwatch.probes.redact import wire
+
+MAX_UNASKED = 1000
+_REPLY = re.compile(rb"([45]\d\d)[ -]([^\r\n]*)")
+_ADDRESS = re.compile(r"[^@\s<>]+@[^@\s<>]+")
+
+
+class SmtpClient(SMTPProtocol):
+    """One SMTP connection. What the server says unasked, like a last 421, is kept and not dropped."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._unasked = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Take in a reply, or what is none."""
+        if not self._response_pending or self._response_waiter is None or self._response_waiter.done():
+            self._unasked += data[: MAX_UNASKED - len(self._unasked)]
+        super().data_received(data)
+
+    @property
+    def unasked(self) -> bytes:
+        """Return what the server said beyond its replies."""
+        return bytes(self._buffer[:MAX_UNASKED]) + self._unasked
+
+    async def reply(self, step: str, *expected: int) -> SMTPResponse:
+        """Wait for a reply with one of the expected codes."""
+        return self._expect(step, await self._answer(self.read_response()), expected)
+
+    async def ask(self, step: str, *words: bytes, expect: tuple[int, ...]) -> SMTPResponse:
+        """Send a command, or a further line of one, and wait for a reply with one of the expected codes."""
+        return self._expect(step, await self._answer(self.execute_command(*words)), expect)
+
+    async def starttls(self, upgrade: Callable[[SMTPProtocol], Awaitable[asyncio.Transport]]) -> None:
+        """Begin TLS; unlike the library's, with slipped-in plain text as a failure (RFC 3207, section 6)."""
+        await self.ask("STARTTLS", b"STARTTLS", expect=(220,))
+        if self.unasked:
+            words = self.unasked[:200].decode("utf-8", "backslashreplace")
+            raise Failed(Cause.PROTOCOL, "plain text after the answer to STARTTLS", words)
+        self.transport = await upgrade(self)
+        self._over_ssl = True
+
+    async def quit(self) -> None:
+        """Say QUIT."""
+        await self.execute_command(b"QUIT")
+
+    async def _answer(self, waiting: Awaitable[SMTPResponse]) -> SMTPResponse:
+        try:
+            return await waiting
+        except SMTPServerDisconnected as error:
+            last = _REPLY.search(self.unasked)
+            if last is None:
+                raise
+            raise SmtpRefused("unasked", int(last[1]), last[2].decode("utf-8", "backslashreplace")) from error
+
+    @staticmethod
+    def _expect(step: str, response: SMTPResponse, expected: tuple[int, ...]) -> SMTPResponse:
+        if response.code not in expected:
+            raise SmtpRefused(step, response.code, response.message)
+        return response
+
+
+class Offer(NamedTuple):
+    """What the server offers in its reply to EHLO."""
+
+    extensions: dict[str, str]
+    mechanisms: list[str]
+
+
+async def probe(call: Call) -> Goodbye:
+    """Walk the phases; the first failure raises. Returns how to say goodbye."""
+    loop = asyncio.get_running_loop()
+    phase = call.recorder.phase
+    client = await call.open(lambda: SmtpClient(loop))
+    with phase(Phase.GREETING):
+        greeting = await client.reply("greeting", 220)
+        call.recorder.heard(str(greeting))
+        offer = await _ehlo(client)
+    if call.target.tls is TlsMode.STARTTLS:
+        with phase(Phase.TLS):
+            if "starttls" not in offer.extensions:
+                raise Failed(Cause.TLS, "the server does not offer STARTTLS")
+            await client.starttls(call.upgrade)
+        with phase(Phase.GREETING):
+            offer = await _ehlo(client)
+    if call.login is not None:
+        with phase(Phase.AUTH):
+            await _log_in(client, call.login, offer.mechanisms)
+        address = call.login.username
+        if _ADDRESS.fullmatch(address) and (address.isascii() or "smtputf8" in offer.extensions):
+            with phase(Phase.SUBMIT):
+                await _submit(client, address)
+    return client.quit
+
+
+async def _ehlo(client: SmtpClient) -> Offer:
+    response = await client.ask("EHLO", b"EHLO", _own_name(client), expect=(250,))
+    return Offer(*parse_esmtp_extensions(response.message))
+
+
+def _own_name(client: SmtpClient) -> bytes:
+    """Return our address as an address literal (RFC 5321, section 4.1.3): the host name may take long to find."""
+    host = (client.transport.get_extra_info("sockname") if client.transport else None) or ("127.0.0.1",)
+    address = str(host[0]).partition("%")[0]
+    return f"[IPv6:{address}]".encode() if ":" in address else f"[{address}]".encode()
+
+
+async def _log_in(client: SmtpClient, login: Login, mechanisms: list[str]) -> None:
+    """Log in by one mechanism and never by a second: each try counts at the provider."""
+    user, password = wire(login.username), wire(login.password.get_secret_value())
+    if any(c in user or c in password for c in (b"\r", b"\n", b"\0")):
+        raise Failed(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")
+    if "plain" in mechanisms:
+        await client.ask("AUTH", b"AUTH", b"PLAIN", auth_plain_encode(user, password), expect=(235,))
+    elif "login" in mechanisms:
+        await client.ask("AUTH", b"AUTH", b"LOGIN", expect=(334,))
+        await client.ask("AUTH", b64encode(user), expect=(334,))
+        await client.ask("AUTH", b64encode(password), expect=(235,))
+    elif "cram-md5" in mechanisms:
+        challenge = await client.ask("AUTH", b"AUTH", b"CRAM-MD5", expect=(334,))
+        await client.ask("AUTH", auth_crammd5_verify(user, password, challenge.message), expect=(235,))
+    else:
+        offered = " ".join(mechanisms).upper() or "none"
+        raise Failed(Cause.PROTOCOL, f"the server offers no AUTH mechanism that we speak ({offered})")
+
+
+async def _submit(client: SmtpClient, address: str) -> None:
+    """Ask whether a message to ourselves would be taken. It is never sent: DATA is not said."""
+    route = wire(f"<{address}>")
+    utf8 = () if route.isascii() else (b"SMTPUTF8",)
+    await client.ask("MAIL", b"MAIL", b"FROM:" + route, *utf8, expect=(250,))
+    await client.ask("RCPT", b"RCPT", b"TO:" + route, expect=(250, 251))
+    await client.ask("RSET", b"RSET", expect=(250,))

@@ -1,0 +1,136 @@
+"""What is on record, as the JSON of design.md 6.3: the same answers for the command line and the API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mailwatch.models import Gap, Kind, Millis, Observation, rfc3339
+from mailwatch.outages import Event, Outage, detect, outage_payload, payload_json
+from mailwatch.replay import FACTS, RuleBook, resume, rule_book
+from mailwatch.service_level import availability as availability_of
+from mailwatch.store import Entry, Reader
+
+
+def outage_payloads(
+    reader: Reader,
+    *,
+    only_open: bool = False,
+    start: Millis | None = None,
+    end: Millis | None = None,
+) -> list[dict[str, Any]]:
+    """Return the outages on record, newest first; those that touch [start, end) when given.
+
+    A closed outage is told as its ledger entry tells it. An open one is replayed to the last entry.
+    """
+    latest: dict[str, dict[str, Any]] = {}
+    for entry in reader.entries(kinds=["outage"]):
+        payload = entry.payload
+        latest[payload["id"]] = payload
+    book = rule_book(reader) if any(payload["state"] == "open" for payload in latest.values()) else None
+    found = []
+    for payload in latest.values():
+        told = _as_of_now(reader, book, payload) if book and payload["state"] == "open" else payload
+        over = told["first_good"]
+        if only_open and told["state"] != "open":
+            continue
+        if start is not None and over is not None and over <= start:
+            continue
+        if end is not None and told["first_bad"] >= end:
+            continue
+        found.append(told)
+    return sorted(found, key=lambda told: int(told["first_bad"]), reverse=True)
+
+
+def outages(
+    reader: Reader, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
+) -> list[dict[str, Any]]:
+    """Return `outage_payloads` in the public form."""
+    found = outage_payloads(reader, only_open=only_open, start=start, end=end)
+    return [payload_json(payload) for payload in found]
+
+
+def _as_of_now(reader: Reader, book: RuleBook, payload: dict[str, Any]) -> dict[str, Any]:
+    replayed = resume(reader, payload["target"], book)
+    outage: Outage | None = replayed.state.outage
+    if outage is None or outage.id != payload["id"]:
+        # It closed a moment ago, and the entry that says so is being written.
+        outage = next((closed for closed in replayed.missing if closed.id == payload["id"]), None)
+    if outage is None:
+        return payload
+    return outage_payload(outage, payload["provider"], Kind(payload["kind"]), payload["vantage_point"])
+
+
+def observation_json(observation: Observation, provider: str, kind: str) -> dict[str, Any]:
+    """Return an observation as `mailwatch probe --json` and the API tell it; durations in seconds."""
+    last = observation.attempts[-1] if observation.attempts else None
+    tls = last.tls if last else None
+    return {
+        "target": observation.target,
+        "kind": kind,
+        "provider": provider,
+        "started_at": rfc3339(observation.started_at),
+        "outcome": observation.outcome.value,
+        "cause": observation.cause.value if observation.cause else None,
+        "failed_phase": observation.failed_phase.value if observation.failed_phase else None,
+        "detail": observation.detail,
+        "phases": {phase.value: spent / 1e6 for phase, spent in last.phases.items()} if last else {},
+        "duration": (observation.ended_at - observation.started_at) / 1000,
+        "peer": last.peer if last else "",
+        "tls": None
+        if tls is None
+        else {
+            "version": tls.version,
+            "cipher": tls.cipher,
+            "fingerprint": tls.fingerprint,
+            "not_after": rfc3339(tls.not_after) if tls.not_after is not None else None,
+        },
+        "attempts": len(observation.attempts),
+        "partial": list(observation.partial),
+        "replies": list(last.replies) if last else [],
+        "guard": None if observation.guard is None else observation.guard.online,
+    }
+
+
+def observations(
+    reader: Reader,
+    known: dict[str, tuple[str, str]],
+    *,
+    target: str | None,
+    start: Millis | None,
+    end: Millis | None,
+    limit: int,
+) -> list[dict[str, Any]]:
+    """Return observations, newest first, with their index. `known` gives provider and kind of a target."""
+    found = []
+    for entry in reader.entries(
+        target=target, kinds=["observation"], start_ms=start, end_ms=end, descending=True, limit=limit
+    ):
+        fact = entry.fact
+        if isinstance(fact, Observation):
+            provider, kind = known.get(fact.target, ("", ""))
+            found.append({"index": entry.index, **observation_json(fact, provider, kind)})
+    return found
+
+
+def availability(
+    reader: Reader, targets: Iterable[tuple[str, float]], start: Millis, end: Millis
+) -> list[dict[str, Any]]:
+    """Return the availability of each target (name, interval in seconds) in [start, end)."""
+    book = rule_book(reader)
+    answers = []
+    for name, interval in targets:
+        # A look before the window speaks for its beginning.
+        margin = round(interval * 3000) + 60_000
+        entries = reader.entries(target=name, kinds=FACTS, start_ms=start - margin, end_ms=end + margin)
+        events = [Event(entry.index, _fact(entry)) for entry in entries]
+        rules = book.at(events[-1].index) if events else book.at(0)
+        told = availability_of(events, start, end, interval=interval, outages=detect(events, rules))
+        answers.append({"target": name, "from": rfc3339(start), "to": rfc3339(end), **told.as_json()})
+    return answers
+
+
+def _fact(entry: Entry) -> Observation | Gap:
+    fact = entry.fact
+    assert fact is not None
+    return fact

@@ -1,0 +1,121 @@
+"""Where the outage rules stood when the ledger was last written: found by replaying it, never stored apart."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mailwatch.models import Gap, Kind, Millis, Observation, Outcome
+from mailwatch.outages import Event, Outage, Rules, State, Transition, advance, outage_payload
+from mailwatch.store import Entry, Finding, Reader
+
+FACTS = ("observation", "gap")
+
+
+@dataclass(frozen=True, slots=True)
+class RuleBook:
+    """Which rules were in force at which entry: each start of MailWatch puts its rules on record."""
+
+    starts: tuple[int, ...]
+    rules: tuple[Rules, ...]
+
+    def at(self, index: int) -> Rules:
+        """Return the rules by which entry `index` was judged."""
+        return self.rules[max(0, bisect_right(self.starts, index) - 1)]
+
+
+def rule_book(reader: Reader) -> RuleBook:
+    """Read the rules of all starts; the default rules for a ledger without any."""
+    starts, rules = [], []
+    for entry in reader.entries(kinds=["node"]):
+        written = entry.payload.get("rules")
+        if written:
+            starts.append(entry.index)
+            recheck = tuple(millis / 1000 for millis in written["recheck_ms"])
+            rules.append(Rules(written["open_after"], written["close_after"], recheck))
+    return RuleBook(tuple(starts), tuple(rules) or (Rules(),))
+
+
+def written_rules(rules: Rules) -> dict[str, Any]:
+    """Write rules for the record of a start."""
+    recheck = [round(seconds * 1000) for seconds in rules.recheck]
+    return {"open_after": rules.open_after, "close_after": rules.close_after, "recheck_ms": recheck}
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """The state of one target's rules after its last entry.
+
+    `recorded` are the outage entries' payloads by id, the latest of each; `missing` are the changes that
+    were decided by committed observations but whose outage entry was not (a crash came between).
+    """
+
+    state: State
+    seen_until: Millis | None
+    latest: Observation | None
+    recorded: dict[str, dict[str, Any]]
+    missing: tuple[Outage, ...]
+
+
+def resume(reader: Reader, target: str, book: RuleBook) -> Replayed:
+    """Replay the target's entries from the last moment at which nothing was open.
+
+    1. An open outage is replayed from the up observation before it, which is its last good.
+    2. Else the last up observation is the whole state; what follows it is replayed.
+    """
+    recorded: dict[str, dict[str, Any]] = {}
+    for entry in reader.entries(target=target, kinds=["outage"]):
+        payload = entry.payload
+        recorded[payload["id"]] = payload
+    latest = next(reversed(recorded.values()), None)
+    before = latest["ledger"]["first"] + 1 if latest and latest["state"] == "open" else None
+    start = reader.last_index(target=target, outcome=Outcome.UP, before=before) or 0
+    state, missing = State(), []
+    seen_until: Millis | None = None
+    last: Observation | None = None
+    for entry, fact in _facts(reader, target, start):
+        state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
+        last = fact if isinstance(fact, Observation) else last
+        seen_until = fact.ended_at if isinstance(fact, Observation) else fact.end
+        if transition and _state_of(transition.outage) != recorded.get(transition.outage.id, {}).get("state"):
+            missing.append(transition.outage)
+    return Replayed(state, seen_until, last, recorded, tuple(missing))
+
+
+def _facts(reader: Reader, target: str, start: int = 0) -> Iterator[tuple[Entry, Observation | Gap]]:
+    for entry in reader.entries(target=target, kinds=FACTS, from_index=start):
+        fact = entry.fact
+        if fact is not None:
+            yield entry, fact
+
+
+def _state_of(outage: Outage) -> str:
+    return "open" if outage.first_good is None else "closed"
+
+
+def audit_outages(reader: Reader, book: RuleBook, target: str) -> list[Finding]:
+    """Replay a target from its first entry, and compare what it gives with what was recorded live."""
+    told = list(reader.entries(target=target, kinds=["outage"]))
+    expected: list[Transition] = []
+    state = State()
+    for entry, fact in _facts(reader, target):
+        state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
+        if transition is not None:
+            expected.append(transition)
+    findings = []
+    for entry, transition in zip(told, expected, strict=False):
+        payload = entry.payload
+        kept = {key: value for key, value in payload.items() if key not in _NOT_REPLAYED}
+        given = outage_payload(transition.outage, "", Kind.IMAP, "")
+        if kept != {key: value for key, value in given.items() if key not in _NOT_REPLAYED}:
+            findings.append(Finding(entry.index, f"outage {payload['id']} is not what a replay gives"))
+    for entry in told[len(expected) :]:
+        findings.append(Finding(entry.index, "an outage is on record that a replay does not give"))
+    for transition in expected[len(told) :]:
+        findings.append(Finding(None, f"outage {transition.outage.id} of {target} is missing from the record"))
+    return findings
+
+
+_NOT_REPLAYED = ("salt", "provider", "kind", "vantage_point")

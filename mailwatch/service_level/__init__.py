@@ -1,0 +1,149 @@
+"""How much of the time a service was up: an interval with its coverage, since no data is no data.
+
+Time is divided by stretches.py. The surely down time of an outage is never more than its minimum, and
+surely down plus undecided never more than its maximum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mailwatch.models import Gap, Millis, Observation, Outcome
+from mailwatch.service_level.buckets import Buckets, Ratio
+from mailwatch.service_level.stretches import Walk
+
+__all__ = ["Availability", "Bounds", "Buckets", "Ratio", "availability"]
+
+
+class _Event(Protocol):
+    """An entry of the ledger about one target."""
+
+    @property
+    def fact(self) -> Observation | Gap: ...
+
+
+class _Outage(Protocol):
+    """The four times of an outage; this module stands beside `outages`, not upon it."""
+
+    @property
+    def last_good(self) -> Millis | None: ...
+    @property
+    def first_bad(self) -> Millis: ...
+    @property
+    def last_bad(self) -> Millis: ...
+    @property
+    def first_good(self) -> Millis | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Seconds, at least and at most."""
+
+    lower: float
+    upper: float
+
+    @property
+    def middle(self) -> float:
+        """The estimate."""
+        return round((self.lower + self.upper) / 2, 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Availability:
+    """What is known of one target in a window. Times are milliseconds; `mttr` and `mtbf` seconds."""
+
+    window: Millis
+    up: Millis
+    down: Millis
+    undecided: Millis
+    looks: dict[Outcome, int]
+    mttr: Bounds | None = None
+    mtbf: Bounds | None = None
+
+    @property
+    def covered(self) -> Millis:
+        """The observed time."""
+        return self.up + self.down + self.undecided
+
+    @property
+    def lower(self) -> float | None:
+        """The share of the observed time in which the service was surely up."""
+        return self.up / self.covered if self.covered else None
+
+    @property
+    def upper(self) -> float | None:
+        """The share of the observed time in which the service was possibly up."""
+        return (self.up + self.undecided) / self.covered if self.covered else None
+
+    @property
+    def coverage(self) -> float:
+        """The observed share of the window."""
+        return self.covered / self.window
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as `mailwatch availability --json` and the API tell it; durations in seconds."""
+        return {
+            "availability": {"lower": self.lower, "upper": self.upper},
+            "coverage": self.coverage,
+            "downtime": {"min": self.down / 1000, "max": (self.down + self.undecided) / 1000},
+            "observations": {outcome.value: self.looks[outcome] for outcome in Outcome},
+            "unobserved": (self.window - self.covered) / 1000,
+            "mttr": self.mttr.middle if self.mttr else None,
+            "mtbf": self.mtbf.middle if self.mtbf else None,
+        }
+
+
+def availability(
+    events: Iterable[_Event], start: Millis, end: Millis, *, interval: float, outages: Iterable[_Outage] = ()
+) -> Availability:
+    """Return the availability of one target in [start, end), from its events in the ledger's order.
+
+    Events just outside the window decide its edges. `interval` (seconds) is the beat: looks further apart
+    than one and a half of it, and a second, say nothing of the time between them. `outages` are for the
+    mean times to repair (of those that ended in the window and have both ends) and between failures (the
+    time up for each that began in it). Raises ValueError when the window is empty.
+    """
+    if end <= start:
+        raise ValueError(f"the window is empty: its end {end} is not after its start {start}")
+    walk, looks = Walk(interval), dict.fromkeys(Outcome, 0)
+    spent = [0, 0, 0]
+    counted_until = start
+    for event in events:
+        fact = event.fact
+        if isinstance(fact, Observation) and start <= fact.started_at < end:
+            looks[fact.outcome] += 1
+        for begun, ended, share in walk.add(fact):
+            # After the clock was set back the same time is not counted twice.
+            begun, ended = max(begun, counted_until), min(ended, end)
+            if begun < ended:
+                spent[share] += ended - begun
+                counted_until = ended
+    up, down, undecided = spent
+    known = list(outages)
+    return Availability(
+        window=end - start,
+        up=up,
+        down=down,
+        undecided=undecided,
+        looks=looks,
+        mttr=_mttr(known, start, end),
+        mtbf=_mtbf(known, start, end, up, undecided),
+    )
+
+
+def _mttr(outages: list[_Outage], start: Millis, end: Millis) -> Bounds | None:
+    spans = [
+        (o.last_bad - o.first_bad, o.first_good - o.last_good)
+        for o in outages
+        if o.last_good is not None and o.first_good is not None and start <= o.first_good < end
+    ]
+    if not spans:
+        return None
+    return Bounds(*(sum(span) / len(spans) / 1000 for span in zip(*spans, strict=True)))
+
+
+def _mtbf(outages: list[_Outage], start: Millis, end: Millis, up: Millis, undecided: Millis) -> Bounds | None:
+    begun = sum(start <= o.first_bad < end for o in outages)
+    return Bounds(up / begun / 1000, (up + undecided) / begun / 1000) if begun else None

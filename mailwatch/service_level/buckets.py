@@ -1,0 +1,112 @@
+"""Rolling availability in a memory that does not grow: about 7 KB for each target."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+
+from mailwatch.models import Millis, Observation
+from mailwatch.service_level.stretches import Share, Walk
+
+HOUR: Millis = 3_600_000
+DAY: Millis = 24 * HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Shares of the observed time, None when there is none; `coverage` is its share of the window."""
+
+    lower: float | None
+    upper: float | None
+    coverage: float
+
+
+class Buckets:
+    """The looks of one target over the last 90 days.
+
+    Windows up to 7 days are counted in whole hours, longer ones in whole quarters of a day. A window begins
+    with the bucket that its first moment falls in, so that it is up to one bucket longer than asked for.
+    """
+
+    __slots__ = ("_rings", "_walk")
+
+    def __init__(self, *, interval: float) -> None:
+        self._walk = Walk(interval)
+        self._rings: tuple[_Ring, ...] = ()
+
+    def add(self, observation: Observation) -> None:
+        """Take in the next look."""
+        for start, end, share in self._walk.add(observation):
+            # A target that was never observed needs no memory.
+            self._rings = self._rings or (_Ring(HOUR, 7 * DAY), _Ring(6 * HOUR, 90 * DAY))
+            for ring in self._rings:
+                ring.add(start, end, share)
+
+    def ratio(self, window: Millis, now: Millis) -> Ratio:
+        """Return the availability of the last `window` milliseconds before `now`; at most 90 days."""
+        for ring in self._rings:
+            if window <= ring.longest:
+                return ring.ratio(now - window, now)
+        if self._rings:
+            raise ValueError(f"the longest window is {self._rings[-1].longest} ms, not {window}")
+        return Ratio(None, None, 0.0)
+
+
+class _Ring:
+    """Milliseconds of each share in buckets of one length, the oldest overwritten by the newest."""
+
+    __slots__ = ("_length", "_newest", "_size", "_spent", "longest")
+
+    def __init__(self, length: Millis, longest: Millis) -> None:
+        self.longest = longest
+        self._length = length
+        # One more: a window that does not begin with a bucket touches one more.
+        self._size = longest // length + 1
+        self._newest = 0
+        self._spent = tuple(array("I", bytes(4 * self._size)) for _ in Share)
+
+    def add(self, start: Millis, end: Millis, share: Share) -> None:
+        """Count a stretch."""
+        while start < end:
+            bucket = start // self._length
+            until = min(end, (bucket + 1) * self._length)
+            self._turn(bucket)
+            at = bucket % self._size
+            # Full is full: after the clock was set back the same time comes twice.
+            free = self._length - sum(spent[at] for spent in self._spent)
+            self._spent[share][at] += min(until - start, free)
+            start = until
+
+    def ratio(self, start: Millis, now: Millis) -> Ratio:
+        """Return the shares from the bucket of `start` on."""
+        first = start // self._length
+        newest = min(now // self._length, self._newest)
+        oldest = max(first, self._newest - self._size + 1)
+        up, down, undecided = (self._sum(spent, oldest, newest) for spent in self._spent)
+        covered = up + down + undecided
+        if not covered:
+            return Ratio(None, None, 0.0)
+        coverage = min(1.0, covered / (now - first * self._length))
+        return Ratio(up / covered, (up + undecided) / covered, coverage)
+
+    def _turn(self, bucket: int) -> None:
+        """Make `bucket` one that is held, forgetting those that are too old.
+
+        A bucket older than all that is held means that the clock was far ahead: the ring begins anew.
+        """
+        if self._newest - self._size < bucket <= self._newest:
+            return
+        steps = bucket - self._newest
+        stale = range(self._newest + 1, bucket + 1) if 0 < steps < self._size else range(self._size)
+        for number in stale:
+            for spent in self._spent:
+                spent[number % self._size] = 0
+        self._newest = bucket
+
+    def _sum(self, spent: array[int], oldest: int, newest: int) -> int:
+        if newest < oldest:
+            return 0
+        left, right = oldest % self._size, newest % self._size
+        if left <= right:
+            return sum(spent[left : right + 1])
+        return sum(spent[left:]) + sum(spent[: right + 1])

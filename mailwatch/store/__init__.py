@@ -1,0 +1,25 @@
+"""The only room that speaks SQL. Store first: what is shown or sent is already on record here."""
+
+from __future__ import annotations
+
+from mailwatch.store.audit import Finding, audit
+from mailwatch.store.keys import KeysMissing
+from mailwatch.store.lock import Locked
+from mailwatch.store.reader import CheckpointRow, Entry, Reader
+from mailwatch.store.store import Draft, Store, StoreBroken
+from mailwatch.store.writer import StoreFull, Writer
+
+__all__ = [
+    "CheckpointRow",
+    "Draft",
+    "Entry",
+    "Finding",
+    "KeysMissing",
+    "Locked",
+    "Reader",
+    "Store",
+    "StoreBroken",
+    "StoreFull",
+    "Writer",
+    "audit",
+]

@@ -1,0 +1,91 @@
+"""Recomputes the whole ledger and compares it with what it says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from mailwatch.ledger import checkpoint as notes
+from mailwatch.ledger.canonical import canonical, digest
+from mailwatch.ledger.checkpoint import CheckpointError
+from mailwatch.ledger.entry import VERSION, target_id
+from mailwatch.ledger.merkle import CompactRange, leaf_hash
+from mailwatch.store.reader import CheckpointRow, Entry, Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that does not fit. `index` is the entry, None for the ledger as a whole."""
+
+    index: int | None
+    what: str
+
+
+def audit(
+    reader: Reader,
+    public: Ed25519PublicKey,
+    secret: bytes,
+    progress: Callable[[int], None] = lambda _done: None,
+) -> list[Finding]:
+    """Check every entry and checkpoint; the empty list means that all fits.
+
+    1. Indexes and each target's running numbers follow one another.
+    2. Headers are canonical, agree with the columns, and carry the digest of their payload.
+    3. Every checkpoint is signed by our key and has the root that the entries give.
+    """
+    findings: list[Finding] = []
+    tree = CompactRange()
+    numbers: dict[str, int] = {}
+    signed = iter(reader.checkpoints())
+    due = next(signed, None)
+    for entry in reader.entries():
+        findings += _check(entry, tree.size, numbers, secret)
+        tree.append(leaf_hash(entry.header.encode()))
+        while due is not None and due.size == tree.size:
+            _compare(due, tree, public, findings)
+            due = next(signed, None)
+        if tree.size % 1000 == 0:
+            progress(tree.size)
+    while due is not None:
+        findings.append(Finding(None, f"a checkpoint covers {due.size} entries, but there are {tree.size}"))
+        due = next(signed, None)
+    return findings
+
+
+def _compare(row: CheckpointRow, tree: CompactRange, public: Ed25519PublicKey, findings: list[Finding]) -> None:
+    try:
+        note = notes.verify(row.note, public)
+    except CheckpointError as error:
+        findings.append(Finding(None, f"checkpoint {row.size}: {error}"))
+        return
+    if (note.size, note.root) != (tree.size, tree.root()):
+        signed, given = f"{note.size} entries, root {note.root.hex()}", tree.root().hex()
+        findings.append(Finding(None, f"checkpoint {row.size}: signs {signed}; the entries give {given}"))
+
+
+def _check(entry: Entry, expected: int, numbers: dict[str, int], secret: bytes) -> list[Finding]:
+    number = opaque = None
+    if entry.target is not None:
+        number = numbers[entry.target] = numbers.get(entry.target, 0) + 1
+        opaque = target_id(secret, entry.target)
+    fitting = {
+        "index": expected,
+        "kind": entry.kind,
+        "number": number,
+        "payload": digest(entry.text),
+        "target": opaque,
+        "time": entry.time,
+        "v": VERSION,
+    }
+    findings = []
+    if entry.header != canonical(fitting):
+        header = json.loads(entry.header)
+        wrong = [key for key in fitting if header.get(key) != fitting[key]] or ["its form"]
+        findings.append(Finding(entry.index, f"its header does not fit in: {', '.join(wrong)}"))
+    named = entry.payload.get("target") if entry.target is not None else None
+    if named != entry.target:
+        findings.append(Finding(entry.index, f"filed under {entry.target}, but its payload is of {named}"))
+    return findings

@@ -1,0 +1,131 @@
+"""The reading side: any number of readers, also of other processes, while one writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from mailwatch.ledger.facts import gap_from, observation_from
+from mailwatch.models import Gap, Millis, Observation, Outcome
+from mailwatch.store.schema import checkpoints, database, engine, entries
+
+_COLUMNS = ("idx", "kind", "time_ms", "target", "number", "header", "payload")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A committed entry. `header` and `text` are its canonical JSON; `target` is the clear name."""
+
+    index: int
+    kind: str
+    time: Millis
+    target: str | None
+    number: int | None
+    header: str
+    text: str
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The payload, parsed anew each time."""
+        parsed: dict[str, Any] = json.loads(self.text)
+        return parsed
+
+    @property
+    def fact(self) -> Observation | Gap | None:
+        """The observation or gap it records; None for other kinds."""
+        if self.kind == "observation":
+            return observation_from(self.payload)
+        return gap_from(self.payload) if self.kind == "gap" else None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRow:
+    """A signed checkpoint and when it was made."""
+
+    size: int
+    time_ms: Millis
+    note: str
+
+
+class Reader:
+    """Queries over the ledger; sees what is committed and nothing else."""
+
+    def __init__(self, made: sa.Engine) -> None:
+        self._engine = made
+
+    @classmethod
+    def open(cls, data_dir: Path) -> Reader:
+        """Open a data_dir for reading. Raises FileNotFoundError when it holds no ledger yet."""
+        path = database(data_dir)
+        if not path.exists():
+            raise FileNotFoundError(f"{data_dir} holds no ledger yet; `mailwatch run` makes it")
+        return cls(engine(data_dir, read_only=True))
+
+    def entries(
+        self,
+        *,
+        target: str | None = None,
+        kinds: Sequence[str] = (),
+        start_ms: Millis | None = None,
+        end_ms: Millis | None = None,
+        from_index: int | None = None,
+        descending: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Entry]:
+        """Yield entries in ledger order; times bound the entry's own time, half-open."""
+        column = entries.c
+        query = sa.select(*(column[name] for name in _COLUMNS))
+        if target is not None:
+            query = query.where(column.target == target)
+        if kinds:
+            query = query.where(column.kind.in_(kinds))
+        if start_ms is not None:
+            query = query.where(column.time_ms >= start_ms)
+        if end_ms is not None:
+            query = query.where(column.time_ms < end_ms)
+        if from_index is not None:
+            query = query.where(column.idx >= from_index)
+        query = query.order_by(column.idx.desc() if descending else column.idx).limit(limit)
+        with self._engine.connect() as connection:
+            for row in connection.execution_options(yield_per=1000).execute(query):
+                yield Entry(*row)
+
+    def last_index(self, *, target: str, outcome: Outcome, before: int | None = None) -> int | None:
+        """Find the newest observation of that outcome, before index `before` if given."""
+        column = entries.c
+        query = sa.select(column.idx).where(column.target == target, column.outcome == outcome.value)
+        if before is not None:
+            query = query.where(column.idx < before)
+        return self._scalar(query.order_by(column.idx.desc()).limit(1))
+
+    def size(self) -> int:
+        """Count the committed entries."""
+        newest = self._scalar(sa.select(sa.func.max(entries.c.idx)))
+        return 0 if newest is None else newest + 1
+
+    def checkpoints(self) -> Iterator[CheckpointRow]:
+        """Yield all checkpoints, oldest first."""
+        query = sa.select(checkpoints.c.size, checkpoints.c.time_ms, checkpoints.c.note)
+        with self._engine.connect() as connection:
+            for row in connection.execution_options(yield_per=1000).execute(query.order_by("size")):
+                yield CheckpointRow(*row)
+
+    def last_checkpoint(self) -> CheckpointRow | None:
+        """Return the newest checkpoint."""
+        query = sa.select(checkpoints.c.size, checkpoints.c.time_ms, checkpoints.c.note)
+        with self._engine.connect() as connection:
+            row = connection.execute(query.order_by(checkpoints.c.size.desc()).limit(1)).one_or_none()
+        return None if row is None else CheckpointRow(*row)
+
+    def _scalar(self, query: sa.Select[tuple[Any]]) -> int | None:
+        with self._engine.connect() as connection:
+            return connection.execute(query).scalar()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()

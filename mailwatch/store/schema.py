@@ -1,0 +1,83 @@
+"""The tables, and how a database is opened. migrations/ makes them; a test keeps the two alike."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+metadata = sa.MetaData()
+# SQLite keeps rows in the order of an INTEGER key; there it holds 64 bits.
+INDEX = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+entries = sa.Table(
+    "entries",
+    metadata,
+    sa.Column("idx", INDEX, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("time_ms", sa.BigInteger, nullable=False),
+    sa.Column("target", sa.Text),
+    sa.Column("number", sa.BigInteger),
+    sa.Column("outcome", sa.Text),
+    sa.Column("header", sa.Text, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Index("entries_by_target", "target", "idx"),
+    sa.Index("entries_by_time", "time_ms"),
+    sa.Index("entries_by_kind", "kind", "idx", sqlite_where=sa.text("kind <> 'observation'")),
+)
+"""The ledger. `header` and `payload` are the sealed texts; the other columns repeat them for queries."""
+
+checkpoints = sa.Table(
+    "checkpoints",
+    metadata,
+    sa.Column("size", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("time_ms", sa.BigInteger, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("hashes", sa.LargeBinary, nullable=False),
+)
+"""Signed notes, with the compact range from which the tree can be grown again."""
+
+
+def database(data_dir: Path) -> Path:
+    """Name the SQLite file of a data_dir."""
+    return data_dir / "mailwatch.sqlite"
+
+
+def engine(data_dir: Path, *, read_only: bool = False) -> sa.Engine:
+    """Open the SQLite file, made with mode 0600 if it is not there. Write-ahead log, every commit on disk."""
+    path = database(data_dir)
+    if not read_only:
+        # SQLite gives its -wal and -shm files the mode of the database.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    made = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
+
+    @sa.event.listens_for(made, "connect")
+    def _pragmas(connection: DBAPIConnection, _record: Any) -> None:
+        # The driver's own transaction control begins too late for DDL and reads; SQLAlchemy's "begin" rules.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        if read_only:
+            cursor.execute("PRAGMA query_only=ON")
+        cursor.close()
+
+    @sa.event.listens_for(made, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return made
+
+
+def migrate(made: sa.Engine) -> None:
+    """Bring the tables to this version's shape, in one transaction."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with made.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,199 @@
+"""The writing side: the one process that holds the lock appends entries and signs checkpoints.
+
+Not asynchronous: `writer.py` calls it in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from mailwatch.ledger import checkpoint as notes
+from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError
+from mailwatch.ledger.entry import seal, target_id
+from mailwatch.ledger.facts import payload_of
+from mailwatch.ledger.merkle import CompactRange, leaf_hash
+from mailwatch.models import Gap, Millis, Observation, now
+from mailwatch.store.keys import Keys, load_or_make
+from mailwatch.store.lock import Lock
+from mailwatch.store.reader import Entry
+from mailwatch.store.schema import checkpoints, database, engine, entries, migrate
+
+
+class StoreBroken(Exception):
+    """The ledger on disk is not what was written; says what is wrong and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """An entry to be: `payload` is a fact, or a dict of whole numbers and text; `target` a clear name."""
+
+    kind: str
+    time: Millis
+    target: str | None
+    payload: Observation | Gap | dict[str, Any]
+
+
+class Store:
+    """An opened ledger. `findings` tells what start-up found and mended."""
+
+    def __init__(self, lock: Lock, keys: Keys, made: sa.Engine) -> None:
+        self.keys = keys
+        self.findings: list[str] = []
+        self._lock = lock
+        self._connection = made.connect()
+        self._insert = sa.insert(entries)
+        self._ids: dict[str, str] = {}
+        self._numbers: dict[str, int] = {}
+        self._tree = CompactRange()
+        self._checkpointed = -1
+
+    @classmethod
+    def open(cls, data_dir: Path) -> Store:
+        """Lock, migrate and check a data_dir, made if missing.
+
+        Raises Locked, KeysMissing, StoreBroken, OSError.
+
+        1. The last checkpoint must carry our signature and fit the tree it was made of.
+        2. The entries after it must follow one another; the tree is grown again over them.
+        """
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = Lock(data_dir)
+        try:
+            keys = load_or_make(data_dir)
+            made = engine(data_dir)
+            migrate(made)
+            store = cls(lock, keys, made)
+            store._check()
+        except sa.exc.DatabaseError as error:
+            lock.release()
+            raise StoreBroken(
+                f"{database(data_dir)} cannot be used: {error.orig}; restore it from your backup"
+            ) from None
+        except BaseException:
+            lock.release()
+            raise
+        return store
+
+    @property
+    def size(self) -> int:
+        """How many entries are committed."""
+        return self._tree.size
+
+    def append_batch(self, drafts: Sequence[Draft]) -> list[Entry]:
+        """Append all drafts in one transaction; when this returns they are on disk.
+
+        Raises sqlalchemy.exc.SQLAlchemyError, and then nothing was appended.
+        """
+        tree = self._tree.copy()
+        numbers: dict[str, int] = {}
+        written: list[Entry] = []
+        rows: list[dict[str, Any]] = []
+        for draft in drafts:
+            entry = self._entry(draft, tree.size, numbers)
+            tree.append(leaf_hash(entry.header.encode()))
+            written.append(entry)
+            outcome = draft.payload.outcome.value if isinstance(draft.payload, Observation) else None
+            rows.append(
+                {
+                    "idx": entry.index,
+                    "kind": entry.kind,
+                    "time_ms": entry.time,
+                    "target": entry.target,
+                    "number": entry.number,
+                    "outcome": outcome,
+                    "header": entry.header,
+                    "payload": entry.text,
+                }
+            )
+        with self._connection.begin():
+            self._connection.execute(self._insert, rows)
+        # Only now: a failed transaction must leave no trace in memory either.
+        self._tree = tree
+        self._numbers.update(numbers)
+        return written
+
+    def _entry(self, draft: Draft, index: int, numbers: dict[str, int]) -> Entry:
+        payload = draft.payload if isinstance(draft.payload, dict) else payload_of(draft.payload)
+        opaque = number = None
+        if draft.target is not None:
+            payload = {**payload, "salt": secrets.token_hex(16)}
+            opaque = self._ids.get(draft.target)
+            if opaque is None:
+                opaque = self._ids[draft.target] = target_id(self.keys.secret, draft.target)
+            number = numbers[draft.target] = self._last_number(draft.target, numbers) + 1
+        sealed = seal(index=index, kind=draft.kind, time=draft.time, target=opaque, number=number, payload=payload)
+        return Entry(index, draft.kind, draft.time, draft.target, number, sealed.header, sealed.payload)
+
+    def _last_number(self, target: str, numbers: dict[str, int]) -> int:
+        for known in (numbers, self._numbers):
+            if target in known:
+                return known[target]
+        newest = sa.select(entries.c.number).where(entries.c.target == target).order_by(entries.c.idx.desc())
+        with self._connection.begin():
+            return int(self._connection.execute(newest.limit(1)).scalar() or 0)
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Sign the tree as it stands; None when nothing was added since the last time."""
+        if self._tree.size in (0, self._checkpointed):
+            return None
+        made = Checkpoint(self.keys.origin, self._tree.size, self._tree.root())
+        row = {
+            "size": made.size,
+            "time_ms": now(),
+            "note": notes.sign(made, self.keys.private),
+            "hashes": self._tree.to_bytes(),
+        }
+        with self._connection.begin():
+            self._connection.execute(sa.insert(checkpoints), [row])
+        self._checkpointed = made.size
+        return made
+
+    def _check(self) -> None:
+        with self._connection.begin():
+            last = self._connection.execute(
+                sa.select(checkpoints).order_by(checkpoints.c.size.desc()).limit(1)
+            ).one_or_none()
+            tree = CompactRange() if last is None else self._verified(last)
+            tail = sa.select(entries.c.idx, entries.c.header).where(entries.c.idx >= tree.size)
+            for index, header in self._connection.execute(tail.order_by(entries.c.idx)):
+                if index != tree.size or json.loads(header)["index"] != index:
+                    raise StoreBroken(f"entry {tree.size} is missing; restore the database from your backup")
+                tree.append(leaf_hash(header.encode()))
+            newest = self._connection.execute(sa.select(sa.func.max(entries.c.idx))).scalar()
+        have = 0 if newest is None else newest + 1
+        if have < tree.size:
+            raise StoreBroken(
+                f"the last checkpoint covers {tree.size} entries, but there are {have}; "
+                "restore the database from your backup"
+            )
+        if last is not None:
+            self._checkpointed = last.size
+            if tree.size > last.size:
+                self.findings.append(f"{tree.size - last.size} entries after the last checkpoint checked")
+        self._tree = tree
+
+    def _verified(self, row: sa.Row[Any]) -> CompactRange:
+        try:
+            note = notes.verify(row.note, self.keys.public)
+            tree = CompactRange.from_bytes(row.size, row.hashes)
+        except (CheckpointError, ValueError) as error:
+            raise StoreBroken(f"the last checkpoint: {error}; restore keys and database together") from None
+        if (note.size, note.root) != (tree.size, tree.root()):
+            raise StoreBroken(
+                f"the last checkpoint signs {note.size} entries with root {note.root.hex()}, "
+                f"but its tree gives {tree.root().hex()}; restore the database from your backup"
+            )
+        return tree
+
+    def close(self) -> None:
+        """Close the database and let other processes in."""
+        self._connection.close()
+        self._connection.engine.dispose()
+        self._lock.release()

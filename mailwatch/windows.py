@@ -1,0 +1,52 @@
+"""Windows of time as people name them, half-open [start, end) in UTC."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from mailwatch.models import Millis, parse_rfc3339
+
+Window = tuple[Millis, Millis]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# ASCII digits: \d would take Arabic-Indic ones too.
+_DAY = re.compile(r"([0-9]{4})-([0-9]{2})(?:-([0-9]{2}))?")
+
+
+def month(year: int, month: int, zone: ZoneInfo) -> Window:
+    """Return a calendar month of `zone`, which is an hour shorter or longer when the clocks change in it."""
+    return _midnight(year, month, 1, zone), _midnight(year + month // 12, month % 12 + 1, 1, zone)
+
+
+def parse_window(text_from: str, text_to: str, zone: ZoneInfo) -> Window:
+    """Read a window written as RFC 3339 times with offset, dates (2026-01-22) or months (2026-01).
+
+    A date is its first moment in `zone`, a month that of its first day. The end is not included: all of
+    January is from 2026-01 to 2026-02. Raises ValueError that names the faulty part.
+    """
+    start, end = _moment(text_from, "from", zone), _moment(text_to, "to", zone)
+    if end <= start:
+        raise ValueError(
+            f"to ({text_to}) must be later than from ({text_from}); "
+            "the end is not included, so a day goes from its date to the next one's"
+        )
+    return start, end
+
+
+def _moment(text: str, name: str, zone: ZoneInfo) -> Millis:
+    found = _DAY.fullmatch(text)
+    try:
+        if found is None:
+            return parse_rfc3339(text)
+        return _midnight(int(found[1]), int(found[2]), int(found[3] or 1), zone)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{name}: {text!r} is no time ({error}); write 2026-01-22T21:55:00+01:00, 2026-01-22 or 2026-01"
+        ) from None
+
+
+def _midnight(year: int, month: int, day: int, zone: ZoneInfo) -> Millis:
+    """The first moment of a day: where clocks are set at midnight, the earlier or the only one there is."""
+    return (datetime(year, month, day, tzinfo=zone) - _EPOCH) // timedelta(milliseconds=1)

@@ -1,0 +1,101 @@
+"""Real servers for the tests that ask for them, and targets that name those servers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from mailwatch.models import Kind, Login, Target, TlsMode
+from tests.servers import ALICE, DOVECOT, POSTFIX, Certificates, Dovecot, Postfix, server_folder
+
+HOW_TO_INSTALL = "run: sh tests/install_servers.sh"
+
+
+def _need(program: Path, *, root: bool = False) -> None:
+    """Skip without the server, but fail where the tests are the gate: there a skip would pass unseen."""
+    lacking = None
+    if not program.exists():
+        lacking = f"{program} is not installed; {HOW_TO_INSTALL}"
+    elif root and os.geteuid() != 0:
+        lacking = f"{program} runs as root only"
+    if lacking is None:
+        return
+    if os.environ.get("CI") or os.environ.get("MAILWATCH_TESTS_REQUIRE_SERVERS") == "1":
+        pytest.fail(lacking)
+    pytest.skip(lacking)
+
+
+@pytest.fixture(scope="session")
+def certificates() -> Iterator[Certificates]:
+    """Certificates of a known authority and of one that nobody knows."""
+    with server_folder() as folder:
+        yield Certificates(folder)
+
+
+@pytest.fixture(scope="session")
+def dovecot(certificates: Certificates) -> Iterator[Dovecot]:
+    """A Dovecot that all tests share: leave it as it was."""
+    _need(DOVECOT)
+    with server_folder() as folder, Dovecot(folder, certificates).running() as server:
+        yield server
+
+
+@pytest.fixture
+def own_dovecot(certificates: Certificates) -> Iterator[Dovecot]:
+    """A Dovecot of the test's own, to stop and to break."""
+    _need(DOVECOT)
+    with server_folder() as folder, Dovecot(folder, certificates).running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postfix(certificates: Certificates, dovecot: Dovecot) -> Iterator[Postfix]:
+    """A Postfix that all tests share, with the users of `dovecot`."""
+    _need(POSTFIX, root=True)
+    with server_folder() as folder, Postfix(folder, certificates, dovecot.auth_socket).running() as server:
+        yield server
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Makes targets of the servers on this machine."""
+
+    certificates: Certificates
+
+    def imap(
+        self, server: Dovecot, tls: TlsMode = TlsMode.IMPLICIT, *, user: str = ALICE, password: str = ""
+    ) -> Target:
+        """An IMAP target with a login, by default with the user's right password."""
+        port = server.imap_port if tls is TlsMode.STARTTLS else server.imaps_port
+        return self._target(Kind.IMAP, port, tls, user, password or server.passwords[user])
+
+    def smtp(
+        self, server: Postfix, tls: TlsMode = TlsMode.IMPLICIT, *, user: str = ALICE, password: str
+    ) -> Target:
+        """A submission target with a login; the password is Dovecot's."""
+        port = server.submission_port if tls is TlsMode.STARTTLS else server.submissions_port
+        return self._target(Kind.SMTP, port, tls, user, password)
+
+    def _target(self, kind: Kind, port: int, tls: TlsMode, user: str, password: str) -> Target:
+        return Target(
+            name=f"lab-{kind}",
+            kind=kind,
+            provider="lab",
+            host="localhost",
+            port=port,
+            tls=tls,
+            ca_file=self.certificates.ca_file,
+            login=Login(username=user, password=SecretStr(password)),
+            timeout=10.0,
+        )
+
+
+@pytest.fixture(scope="session")
+def targets(certificates: Certificates) -> Targets:
+    """The maker of targets."""
+    return Targets(certificates)

@@ -1,0 +1,27 @@
+"""Real mail servers for the tests: Dovecot and Postfix with a configuration, a folder and ports of their own.
+
+Nothing of the system's own installation is read or changed but the programs themselves. Dovecot runs as
+root or as any user; Postfix insists on root.
+"""
+
+from tests.servers.certificates import Certificate, Certificates
+from tests.servers.dovecot import ALICE, BOB, DOVECOT, Dovecot
+from tests.servers.postfix import POSTFIX, Postfix
+from tests.servers.program import HOST, Program, free_port, is_open, server_folder, session_members
+
+__all__ = [
+    "ALICE",
+    "BOB",
+    "DOVECOT",
+    "HOST",
+    "POSTFIX",
+    "Certificate",
+    "Certificates",
+    "Dovecot",
+    "Postfix",
+    "Program",
+    "free_port",
+    "is_open",
+    "server_folder",
+    "session_members",
+]

@@ -1,0 +1,230 @@
+"""Dovecot 2.3: IMAP, and the logins of Postfix."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import grp
+import imaplib
+import os
+import pwd
+import re
+import secrets
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.servers.certificates import Certificate, Certificates
+from tests.servers.program import HOST, PATIENCE, Program, free_port
+
+DOVECOT = Path("/usr/sbin/dovecot")
+ALICE = "a@example.org"
+BOB = "b@example.org"
+
+MESSAGE = b"""From: Alice <a@example.org>\r
+To: Bob <b@example.org>\r
+Subject: %b\r
+Date: Thu, 22 Jan 2026 21:55:00 +0000\r
+Message-ID: <%b@example.org>\r
+\r
+A message of a test.\r
+"""
+
+DOVECOT_CONF = """\
+base_dir = {directory}/run
+state_dir = {directory}/state
+log_path = {directory}/log
+protocols = imap
+listen = {host}
+ssl = yes
+disable_plaintext_auth = yes
+auth_mechanisms = plain login
+auth_username_chars =
+auth_verbose = yes
+auth_failure_delay = 0
+mail_location = maildir:~/Maildir
+mail_uid = {owner}
+mail_gid = {group}
+first_valid_uid = 1
+{settings}
+passdb {{
+  driver = passwd-file
+  args = username_format=%u {directory}/users
+}}
+userdb {{
+  driver = passwd-file
+  args = username_format=%u {directory}/users
+}}
+service imap-login {{
+  inet_listener imap {{
+    port = {imap_port}
+  }}
+  inet_listener imaps {{
+    port = {imaps_port}
+    ssl = yes
+  }}
+}}
+service auth {{
+  unix_listener {directory}/sasl {{
+    mode = 0666
+  }}
+}}
+service anvil {{
+  # No growing delays after rejected logins.
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
+"""
+
+DOVECOT_CONF_UNPRIVILEGED = """\
+default_internal_user = {owner}
+default_internal_group = {group}
+default_login_user = {owner}
+service imap-login {{
+  chroot =
+}}
+service anvil {{
+  chroot =
+}}
+"""
+
+
+class Dovecot(Program):
+    """IMAP with implicit TLS on `imaps_port` and with STARTTLS on `imap_port`; also Postfix's login.
+
+    `passwords` are those of the users; each has two new messages. `max_connections` is per user and address.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        certificates: Certificates,
+        *,
+        users: tuple[str, ...] = (ALICE, BOB),
+        messages: int = 2,
+        max_connections: int = 100,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.imaps_port, self.imap_port = free_port(), free_port()
+        config = directory / "dovecot.conf"
+        command = (str(DOVECOT), "-F", "-c", str(config))
+        super().__init__(directory, command, (self.imaps_port, self.imap_port))
+        self._certificates = certificates
+        self.auth_socket = directory / "sasl"
+        self.passwords: dict[str, str] = {}
+        self._config = config
+        self._settings = {"mail_max_userip_connections": str(max_connections)}
+        self._messages = messages
+        self._owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+        for user in users:
+            self.add_user(user, secrets.token_urlsafe(12))
+        self.use_certificate(certificates.server)
+
+    def add_user(self, user: str, password: str) -> None:
+        """A user with a mailbox; any name and password, which for a running server count at once."""
+        self.passwords[user] = password
+        for part in ("cur", "new", "tmp"):
+            (self.maildir(user) / part).mkdir(parents=True)
+        for number in range(self._messages):
+            name = f"{number}.test"
+            (self.maildir(user) / "new" / name).write_bytes(MESSAGE % (name.encode(), name.encode()))
+        self._own(self.home(user))
+        self._publish(user)
+
+    def set_password(self, user: str, password: str) -> None:
+        """Change a password and return once the running server takes it."""
+        assert user in self.passwords
+        self.passwords[user] = password
+        self._publish(user)
+
+    def _publish(self, user: str) -> None:
+        self._write_users()
+        if self._process is None:
+            return
+        # Dovecot notices a changed file by its time in whole seconds, so it may take a second.
+        deadline = time.monotonic() + PATIENCE
+        while not self._accepts(user):
+            assert time.monotonic() < deadline, f"dovecot does not take the new password of {user}"
+
+    def _accepts(self, user: str) -> bool:
+        test = ["doveadm", "-c", str(self._config), "auth", "test", user, self.passwords[user]]
+        return subprocess.run(test, capture_output=True, check=False).returncode == 0
+
+    @contextlib.contextmanager
+    def session(self, user: str) -> Iterator[imaplib.IMAP4]:
+        """The user, logged in with a mail program that is not ours."""
+        context = ssl.create_default_context(cafile=str(self._certificates.ca_file))
+        with imaplib.IMAP4_SSL("localhost", self.imaps_port, ssl_context=context, timeout=PATIENCE) as client:
+            client.login(user, self.passwords[user])
+            yield client
+
+    def break_mailbox(self, user: str) -> None:
+        """From now on the user can log in but not open a mailbox."""
+        self.maildir(user).chmod(0)
+
+    def mend_mailbox(self, user: str) -> None:
+        """Undo `break_mailbox`."""
+        self.maildir(user).chmod(0o700)
+
+    def use_certificate(self, certificate: Certificate) -> None:
+        """Serve another certificate; a running server is restarted for it."""
+        self._settings |= {"ssl_cert": f"<{certificate.chain}", "ssl_key": f"<{certificate.key}"}
+        self._configure()
+        if self._process is not None:
+            self.restart()
+
+    def set_max_connections(self, number: int) -> None:
+        """How many connections a user may have from one address; a running server is restarted for it."""
+        self._settings["mail_max_userip_connections"] = str(number)
+        self._configure()
+        if self._process is not None:
+            self.restart()
+
+    def home(self, user: str) -> Path:
+        """The user's folder; its name says nothing of the user, whose name may hold any character."""
+        return self.directory / "home" / str(list(self.passwords).index(user))
+
+    def maildir(self, user: str) -> Path:
+        """The user's mailboxes; INBOX is the folder itself."""
+        return self.home(user) / "Maildir"
+
+    def _own(self, folder: Path) -> None:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, self._owner.pw_uid, self._owner.pw_gid)
+
+    def _write_users(self) -> None:
+        # Dovecot looks for the name with its quotes escaped; a colon in it cannot be written at all.
+        # For passwords it knows Base64.
+        lines = []
+        for user, password in self.passwords.items():
+            name = re.sub(r"""(["'\\])""", r"\\\1", user)
+            secret = base64.b64encode(password.encode()).decode()
+            lines.append(f"{name}:{{PLAIN.b64}}{secret}::::{self.home(user)}::\n")
+        users = self.directory / "users"
+        fresh = users.with_suffix(".new")
+        fresh.write_text("".join(lines))
+        if users.exists():
+            # A new time in whole seconds even when two changes fall into one second.
+            later = users.stat().st_mtime_ns + 1_000_000_000
+            os.utime(fresh, ns=(later, later))
+        fresh.replace(users)
+
+    def _configure(self) -> None:
+        owner = self._owner
+        group = grp.getgrgid(owner.pw_gid).gr_name
+        settings = "".join(f"{key} = {value}\n" for key, value in self._settings.items())
+        config = DOVECOT_CONF.format(
+            directory=self.directory,
+            host=HOST,
+            imap_port=self.imap_port,
+            imaps_port=self.imaps_port,
+            settings=settings,
+            owner=owner.pw_name,
+            group=group,
+        )
+        if os.geteuid() != 0:
+            config += DOVECOT_CONF_UNPRIVILEGED.format(owner=owner.pw_name, group=group)
+        self._config.write_text(config)

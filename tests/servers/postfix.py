@@ -1,0 +1,121 @@
+"""Postfix: submission, with the users of Dovecot."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from tests.servers.certificates import Certificates
+from tests.servers.program import HOST, PATIENCE, Program, free_port
+
+POSTFIX = Path("/usr/sbin/postfix")
+
+POSTFIX_MAIN_CF = """\
+compatibility_level = 3.6
+queue_directory = {directory}/queue
+data_directory = {directory}/data
+maillog_file = {directory}/log
+maillog_file_prefixes = {directory}
+myhostname = localhost
+mydestination = example.org
+mynetworks = 127.0.0.0/8
+inet_interfaces = loopback-only
+inet_protocols = ipv4
+disable_dns_lookups = yes
+alias_maps =
+alias_database =
+local_recipient_maps =
+local_transport = discard:
+defer_transports = discard
+default_transport = error:only example.org is known here
+smtpd_peername_lookup = no
+smtpd_tls_chain_files = {certificates.server.key}, {certificates.server.chain}
+smtpd_tls_security_level = may
+smtpd_tls_auth_only = yes
+smtpd_sasl_auth_enable = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = {auth_socket}
+smtpd_relay_restrictions = permit_sasl_authenticated, reject
+smtpd_recipient_restrictions = permit_sasl_authenticated, reject
+# No growing delays after rejected logins.
+smtpd_error_sleep_time = 0
+smtpd_soft_error_limit = 1000
+smtpd_hard_error_limit = 1000
+"""
+
+POSTFIX_MASTER_CF = """\
+{host}:{submission} inet n - n - - smtpd
+{host}:{submissions} inet n - n - - smtpd
+  -o smtpd_tls_wrappermode=yes
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+proxymap unix - - n - - proxymap
+showq unix n - n - - showq
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+anvil unix - - n - 1 anvil
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+class Postfix(Program):
+    """Submission with STARTTLS on `submission_port`, with implicit TLS on `submissions_port`.
+
+    Only Dovecot's users may send, to example.org alone. What they send is never delivered: it stays in the
+    queue, where a test can see it.
+    """
+
+    def __init__(self, directory: Path, certificates: Certificates, auth_socket: Path) -> None:
+        self.submission_port, self.submissions_port = free_port(), free_port()
+        directory.mkdir(parents=True, exist_ok=True)
+        self._config = directory / "etc"
+        for name in ("etc", "queue", "data"):
+            (directory / name).mkdir(exist_ok=True)
+        shutil.chown(directory / "data", "postfix")
+        (self._config / "main.cf").write_text(
+            POSTFIX_MAIN_CF.format(directory=directory, certificates=certificates, auth_socket=auth_socket)
+        )
+        (self._config / "master.cf").write_text(
+            POSTFIX_MASTER_CF.format(host=HOST, submission=self.submission_port, submissions=self.submissions_port)
+        )
+        # The master itself, since "postfix start" leaves no child of ours to wait for.
+        daemons = self._say("postconf", "-h", "daemon_directory").strip()
+        command = (f"{daemons}/master", "-d", "-c", str(self._config))
+        super().__init__(directory, command, (self.submission_port, self.submissions_port))
+        self._say("postfix", "check")  # makes the folders of the queue
+
+    def mark(self) -> int:
+        """Where the log stands between sessions, for `log_of_sessions`."""
+        self.log_of_sessions(0)
+        return self.log_size
+
+    def log_of_sessions(self, mark: int) -> str:
+        """What was logged since `mark`, once a session was and all have ended; it comes a little late."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            said = self.log_since(mark)
+            begun, ended = said.count(": connect from"), said.count(": disconnect from")
+            if begun == ended > 0:
+                return said
+            assert time.monotonic() < deadline, f"{begun} sessions began, {ended} ended:\n{said}"
+            time.sleep(0.01)
+
+    def queue(self) -> list[str]:
+        """The messages in the queue, one JSON object each."""
+        return self._say("postqueue", "-j").splitlines()
+
+    def _say(self, program: str, *arguments: str) -> str:
+        """Run a program of Postfix on this configuration."""
+        command = [f"/usr/sbin/{program}", "-c", str(self._config), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{program}: {done.stderr or done.stdout}"
+        return done.stdout

@@ -1,0 +1,152 @@
+"""Starting a server, waiting until it serves, and leaving no process of it behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+HOST = "127.0.0.1"
+PATIENCE = 15.0
+"""Seconds that a server may take to start or stop before the test fails; far above what it needs."""
+
+
+@contextlib.contextmanager
+def server_folder() -> Iterator[Path]:
+    """A folder that the servers' own users may enter, which pytest's folders do not allow.
+
+    Its path is short, since a Unix socket's may have no more than 107 bytes (unix(7)).
+    """
+    with tempfile.TemporaryDirectory(prefix="mailwatch-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def is_open(port: int) -> bool:
+    """Whether somebody accepts connections on the port."""
+    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+        return True
+    return False
+
+
+def session_members(session: int) -> list[int]:
+    """The living processes of a session. Zombies do not count: nobody may be there to bury orphans."""
+    members = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # proc(5): the name stands in parentheses; state is the first field after it, session the fourth.
+            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+            if fields[0] not in "ZX" and int(fields[3]) == session:
+                members.append(int(stat.parent.name))
+    return members
+
+
+class Program:
+    """A server in the foreground, with all its children in one session of its own."""
+
+    def __init__(self, directory: Path, command: tuple[str, ...], ports: tuple[int, ...]) -> None:
+        self.directory = directory
+        self.log = directory / "log"
+        self._output = directory / "output"
+        self._command = command
+        self._ports = ports
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The master process, of a server that runs."""
+        assert self._process is not None, f"{self._command[0]} does not run"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it and return once every port accepts connections."""
+        assert self._process is None, f"{self._command[0]} runs already"
+        with self._output.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            self._wait_until_open(self._process)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait_until_open(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not all(is_open(port) for port in self._ports):
+            ended = process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                words = self._output.read_text(errors="replace") + self.log_since(0)
+                raise AssertionError(f"{self._command[0]} does not start:\n{words}")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Stop it and return once its ports are closed and no process is left. Twice does no harm."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        # All of them at once: Dovecot's master alone would wait a second for its children.
+        for pid in session_members(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+        deadline = time.monotonic() + PATIENCE
+        # The whole session, since a child that outlives its master would keep the ports.
+        while left := session_members(process.pid):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            assert time.monotonic() < deadline, f"{self._command[0]} does not stop: {left}"
+            time.sleep(0.01)
+        process.wait(PATIENCE)
+        assert not any(is_open(port) for port in self._ports), f"{self._command[0]} left a port open"
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Self]:
+        """Started, and stopped in any case; in between it may be stopped and started at will."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def restart(self) -> None:
+        """Stop and start again, with the configuration as it is now."""
+        self.stop()
+        self.start()
+
+    @property
+    def log_size(self) -> int:
+        """How many bytes were logged so far, for `log_since`."""
+        return self.log.stat().st_size if self.log.exists() else 0
+
+    def log_since(self, mark: int) -> str:
+        """What was logged after the first `mark` bytes."""
+        return self.log.read_bytes()[mark:].decode(errors="replace") if self.log.exists() else ""
+
+    def log_until(self, words: str, mark: int) -> str:
+        """What was logged after the first `mark` bytes, once `words` are among it."""
+        deadline = time.monotonic() + PATIENCE
+        while words not in (said := self.log_since(mark)):
+            assert time.monotonic() < deadline, f"{self._command[0]} never logged {words!r}:\n{said}"
+            time.sleep(0.01)
+        return said

@@ -1,0 +1,194 @@
+"""The catalogue of providers is whole, agrees with itself, and is found by what people type."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+
+import pytest
+
+from mailwatch import catalogue
+from mailwatch.cli import providers as verb
+from mailwatch.models import Kind, TlsMode
+
+ROWS = [(provider, server) for provider in catalogue.providers() for server in provider.servers]
+PRESETS = {
+    (Kind.IMAP, 993): TlsMode.IMPLICIT,
+    (Kind.IMAP, 143): TlsMode.STARTTLS,
+    (Kind.POP3, 995): TlsMode.IMPLICIT,
+    (Kind.POP3, 110): TlsMode.STARTTLS,
+    (Kind.SMTP, 465): TlsMode.IMPLICIT,
+    (Kind.SMTP, 587): TlsMode.STARTTLS,
+    (Kind.SMTP, 25): TlsMode.STARTTLS,
+}
+HEAD = "key\tname\tkind\thost\tport\ttls\tauth\tusername\tdomains\n"
+ROW = "lab\tLab\timap\timap.example.org\t993\timplicit\tpassword\taddress\texample.org"
+
+
+def test_libero_and_virgilio_come_first_with_all_their_domains() -> None:
+    libero, virgilio = catalogue.providers()[:2]
+    assert (libero.key, libero.name) == ("libero", "Libero")
+    assert libero.domains == ("libero.it", "iol.it", "blu.it", "inwind.it", "giallo.it")
+    assert (virgilio.key, virgilio.name, virgilio.domains) == ("virgilio", "Virgilio", ("virgilio.it",))
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "host", "port"),
+    [
+        ("libero", Kind.IMAP, "imapmail.libero.it", 993),
+        ("libero", Kind.POP3, "popmail.libero.it", 995),
+        ("libero", Kind.SMTP, "smtp.libero.it", 465),
+        ("virgilio", Kind.IMAP, "in.virgilio.it", 993),
+        ("virgilio", Kind.POP3, "in.virgilio.it", 995),
+        ("virgilio", Kind.SMTP, "out.virgilio.it", 465),
+    ],
+)
+def test_the_two_that_it_is_about_have_their_servers(key: str, kind: Kind, host: str, port: int) -> None:
+    server = catalogue.server(key, kind)
+    assert server is not None
+    assert (server.host, server.port, server.tls) == (host, port, TlsMode.IMPLICIT)
+    assert server.takes_password
+    assert server.username_for("mario.rossi@libero.it") == "mario.rossi@libero.it"
+
+
+@pytest.mark.parametrize(("provider", "server"), ROWS, ids=lambda row: getattr(row, "key", ""))
+def test_port_and_tls_agree_in_every_row(provider: catalogue.Provider, server: catalogue.Server) -> None:
+    assert PRESETS[server.kind, server.port] is server.tls
+
+
+def test_587_is_never_spoken_to_as_implicit_tls() -> None:
+    doors = [server for _, server in ROWS if server.port == 587]
+    assert len(doors) > 5
+    assert {server.tls for server in doors} == {TlsMode.STARTTLS}
+
+
+def test_every_row_is_well_formed() -> None:
+    for provider, server in ROWS:
+        assert re.fullmatch(r"[a-z0-9-]+", provider.key)
+        assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", server.host), server.host
+        assert set(server.auth) <= {"password", "password-encrypted", "oauth2"}
+
+
+def test_every_provider_has_domains_and_both_ways_of_mail() -> None:
+    for provider in catalogue.providers():
+        kinds = {server.kind for server in provider.servers}
+        assert provider.domains, provider.key
+        assert Kind.SMTP in kinds, provider.key
+        assert kinds & {Kind.IMAP, Kind.POP3}, provider.key
+
+
+def test_a_key_and_a_domain_belong_to_one_provider_only() -> None:
+    keys = [provider.key for provider in catalogue.providers()]
+    domains = [domain for provider in catalogue.providers() for domain in provider.domains]
+    assert len(keys) == len(set(keys))
+    assert len(domains) == len(set(domains))
+
+
+def test_the_source_and_its_date_stand_in_the_file_too() -> None:
+    from importlib import resources
+
+    text = resources.files(catalogue).joinpath("providers.tsv").read_text(encoding="utf-8")
+    assert f"# Seen: {catalogue.SEEN}" in text
+    assert "Thunderbird" in text.split("\n")[1]
+
+
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        ("mario.rossi@libero.it", "libero"),
+        ("libero.it", "libero"),
+        ("  Mario.Rossi@LIBERO.IT ", "libero"),
+        ('"a@b"@virgilio.it', "virgilio"),
+        ("a@iol.it", "libero"),
+        ("a@notlibero.it", None),
+        ("a@mail.libero.it", None),
+        ("", None),
+    ],
+)
+def test_an_address_finds_the_provider_of_its_domain(address: str, key: str | None) -> None:
+    found = catalogue.by_domain(address)
+    assert (found.key if found else None) == key
+
+
+@pytest.mark.parametrize(
+    ("word", "first"),
+    [("LIBERO", "libero"), ("inwind", "libero"), ("out.virgilio", "virgilio"), ("", "libero"), ("zzz", None)],
+)
+def test_a_word_finds_providers_in_the_order_of_the_catalogue(word: str, first: str | None) -> None:
+    found = [provider.key for provider in catalogue.find(word)]
+    order = [provider.key for provider in catalogue.providers()]
+    assert (found[0] if found else None) == first
+    assert found == sorted(found, key=order.index)
+
+
+def test_the_first_row_of_a_kind_is_the_first_choice() -> None:
+    assert catalogue.server("gandi", Kind.SMTP) == catalogue.server("gandi", Kind.SMTP, TlsMode.IMPLICIT)
+    second = catalogue.server("gandi", Kind.SMTP, TlsMode.STARTTLS)
+    assert second is not None
+    assert second.port == 587
+    assert catalogue.server("libero", Kind.SMTP, TlsMode.STARTTLS) is None
+    assert catalogue.server("nobody", Kind.SMTP) is None
+
+
+def test_a_provider_that_wants_the_local_part_gets_it() -> None:
+    free = catalogue.server("free", Kind.IMAP)
+    assert free is not None
+    assert free.username_for("mario.rossi@free.fr") == "mario.rossi"
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        (ROW.replace("993", "many"), "line 2: invalid literal"),
+        (ROW.replace("implicit", "ssl"), "line 2: 'ssl' is not a valid TlsMode"),
+        (ROW.replace("\timap\t", "\tjmap\t"), "line 2: 'jmap' is not a valid Kind"),
+        (ROW.replace("\taddress", "\twhole"), "line 2: 'whole' is not a valid UsernameForm"),
+        ("lab\tLab", "line 2: expected 9 columns, got 2"),
+        (ROW + "\tmore", "line 2: expected 9 columns, got 10"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_line(row: str, complaint: str) -> None:
+    assert catalogue.parse(HEAD + ROW)[0].domains == ("example.org",)
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        catalogue.parse(HEAD + row)
+
+
+# The verb
+
+
+def run(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    verb.add(parser.add_subparsers())
+    args = parser.parse_args(["providers", *words])
+    status: int = args.run(args)
+    return status
+
+
+def test_the_list_as_json_is_the_whole_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--json") == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert [item["key"] for item in plain] == [provider.key for provider in catalogue.providers()]
+    assert plain[0]["servers"][0] == {
+        "kind": "imap", "host": "imapmail.libero.it", "port": 993,
+        "tls": "implicit", "auth": ["password"], "username": "address",
+    }  # fmt: skip
+
+
+def test_an_address_lists_its_provider_and_the_source(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("mario.rossi@virgilio.it") == 0
+    told = capsys.readouterr()
+    assert [line.split()[-4:-1] for line in told.out.splitlines()[2:]] == [
+        ["in.virgilio.it:995", "implicit", "password,"],
+        ["out.virgilio.it:465", "implicit", "password,"],
+    ]
+    assert "libero" not in told.out
+    assert told.err == f"Source: {catalogue.SOURCE}, seen {catalogue.SEEN}\n"
+
+
+def test_a_word_that_nothing_matches_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("zzz") == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "no provider matches 'zzz'; mailwatch providers lists all\n")
+    assert run("zzz", "--json") == 1
+    assert json.loads(capsys.readouterr().out) == []

@@ -1,0 +1,554 @@
+"""config.yaml is read strictly, speaks clearly about its mistakes and never about its secrets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import pickle
+import re
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from mailwatch import config
+from mailwatch.cli import config as verb
+from mailwatch.config import durations, secrets
+from mailwatch.config.document import MAX_BYTES
+from mailwatch.config.load import _models
+from mailwatch.config.mistakes import Fault
+from mailwatch.config.shape import Config, SecretSection
+from mailwatch.models import Kind, TlsMode
+
+HERE = Path(__file__).parent
+EXAMPLE = HERE.parent / "config.example.yaml"
+BAD = sorted((HERE / "testdata" / "bad-config").glob("*.yaml"))
+CANARY = "canary-7f3a"
+HOME = "vantage_point: {name: home}\n"
+LAB = HOME + "targets:\n  - name: lab\n    kind: imap\n    host: imap.example.org\n"
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def _write(text: str, name: str = "config.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return _write
+
+
+def refusal(path: Path) -> list[str]:
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(path)
+    return str(caught.value).splitlines()
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_a_bad_file_is_refused_with_the_line_and_the_cure(path: Path) -> None:
+    heads = [line for line in path.read_text().splitlines() if line.startswith("#! ")]
+    assert heads, "a bad file begins with the lines that it expects: #! LINE: MESSAGE"
+    assert refusal(path) == [f"{path}:{head.removeprefix('#! ')}" for head in heads]
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_no_complaint_repeats_a_secret(path: Path) -> None:
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(path)
+    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.mistakes)
+    assert CANARY not in told
+    assert "canary!7f3a" not in told
+
+
+def test_the_bad_files_hold_secrets_that_could_leak() -> None:
+    assert sum(CANARY in path.read_text() for path in BAD) >= 5
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"a: 1\nb: \xff\n", "2: is not UTF-8; save the file as UTF-8"),
+        (b"a: 1\nb: 2\nc: \x07\n", "3: control character; remove it"),
+        (b"#" * (MAX_BYTES + 1), f"1: is larger than {MAX_BYTES} bytes; is it the right file?"),
+    ],
+    ids=["latin-1", "control", "large"],
+)
+def test_what_is_no_text_is_refused(tmp_path: Path, raw: bytes, expected: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(raw)
+    assert refusal(path) == [f"{path}:{expected}"]
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + LAB.encode())
+    assert config.load(path).vantage_point.name == "home"
+
+
+def test_a_config_that_never_ends_is_not_read(tmp_path: Path) -> None:
+    fifo = tmp_path / "config.yaml"
+    os.mkfifo(fifo)
+    assert refusal(fifo) == [f"{fifo}:1: is not a file; name the YAML file itself"]
+    assert refusal(Path("/dev/zero")) == ["/dev/zero:1: is not a file; name the YAML file itself"]
+
+
+def test_a_missing_file_is_told_apart_from_a_bad_one(tmp_path: Path) -> None:
+    with pytest.raises(config.ConfigNotFound, match=r"nowhere\.yaml:1: cannot be read: No such file"):
+        config.load(tmp_path / "nowhere.yaml")
+
+
+def test_mistakes_of_secrets_are_all_told_at_once_at_their_lines(write) -> None:
+    path = write(
+        HOME
+        + "accounts:\n  - address: mario.rossi@libero.it\n    password_file: nowhere\n"
+        + "targets:\n  - name: lab\n    kind: imap\n    host: imap.example.org\n"
+        + "    login: {username: a, password_env: MAILWATCH_TEST_UNSET}\n"
+    )
+    with pytest.raises(config.ConfigError) as caught:
+        config.build_targets(config.load(path))
+    folder = path.parent
+    assert str(caught.value).splitlines() == [
+        f"{path}:4: accounts[0].password_file: {folder}/nowhere cannot be read: No such file or directory; "
+        "create it with the password as its first line",
+        f"{path}:9: targets[0].login.password_env: the environment has no MAILWATCH_TEST_UNSET; "
+        "set it before the start",
+    ]
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("500ms", 0.5), ("5s", 5), ("1m", 60), ("2h", 7200), ("1d", 86400), ("1.5s", 1.5), ("0.1s", 0.1)],
+)
+def test_a_duration_has_a_unit(text: str, seconds: float) -> None:
+    assert durations.parse(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "5", "s", "5 s", "-5s", "+5s", "5S", "5s\n", "٥s", "1e3s", "1_000s", "1m30s", 5, 5.0, True, None],
+)
+def test_what_only_looks_like_a_duration_is_none(text: object) -> None:
+    with pytest.raises(Fault):
+        durations.parse(text)
+
+
+@given(st.integers(min_value=0, max_value=86_400_000))
+def test_a_written_duration_reads_as_the_same(milliseconds: int) -> None:
+    assert durations.parse(durations.write(milliseconds / 1000)) == milliseconds / 1000
+
+
+def test_words_stay_words(write) -> None:
+    loaded = config.load(write(LAB.replace("name: home", "name: no, place: 12:30") + "guard: off\n"))
+    assert (loaded.vantage_point.name, loaded.vantage_point.place) == ("no", "12:30")
+    assert loaded.guard is None
+
+
+def test_relative_paths_are_relative_to_the_file(
+    write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "etc").mkdir()
+    path = write(
+        LAB + "    ca_file: ca.pem\n    login: {username: a, password_file: secrets/lab}\ndata_dir: data\n",
+        "etc/config.yaml",
+    )
+    monkeypatch.chdir(tmp_path)
+    for given_path in (path, Path("etc/config.yaml")):
+        loaded = config.load(given_path)
+        target = loaded.targets[0]
+        assert loaded.data_dir == tmp_path / "etc" / "data"
+        assert target.ca_file == tmp_path / "etc" / "ca.pem"
+        assert target.login is not None
+        assert target.login.password_file == tmp_path / "etc" / "secrets" / "lab"
+
+
+def test_without_data_dir_the_data_lies_beside_the_file(write, tmp_path: Path) -> None:
+    assert config.load(write(LAB)).data_dir == tmp_path / "data"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "lab.localhost"])
+def test_a_login_in_the_clear_is_for_this_machine_only(write, host: str) -> None:
+    login = "    tls: none\n    login: {username: a, password_env: A}\n"
+    assert config.load(write(LAB.replace("imap.example.org", f'"{host}"') + login)).targets
+    for other in ("10.0.0.1", "localhost.example.org", "127.0.0.1.example.org"):
+        assert "in the clear" in refusal(write(LAB.replace("imap.example.org", other) + login))[0]
+
+
+# Servers
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "port", "tls"),
+    [
+        (Kind.IMAP, "", 993, TlsMode.IMPLICIT),
+        (Kind.IMAP, "port: 143", 143, TlsMode.STARTTLS),
+        (Kind.IMAP, "tls: starttls", 143, TlsMode.STARTTLS),
+        (Kind.IMAP, "port: 10993", 10993, TlsMode.IMPLICIT),
+        (Kind.SMTP, "", 465, TlsMode.IMPLICIT),
+        (Kind.SMTP, "port: 465", 465, TlsMode.IMPLICIT),
+        (Kind.SMTP, "tls: starttls", 587, TlsMode.STARTTLS),
+        (Kind.SMTP, "port: 587", 587, TlsMode.STARTTLS),
+        (Kind.SMTP, "port: 25", 25, TlsMode.STARTTLS),
+    ],
+)
+def test_port_and_tls_agree_when_one_is_written(
+    write, kind: Kind, written: str, port: int, tls: TlsMode
+) -> None:
+    loaded = config.load(write(LAB.replace("kind: imap", f"kind: {kind}") + f"    {written}\n"))
+    target = config.build_targets(loaded)[0]
+    assert (target.port, target.tls) == (port, tls)
+
+
+def test_587_beside_a_catalogue_key_is_not_spoken_to_as_implicit(write) -> None:
+    path = write(HOME + "targets: [{name: x, kind: smtp, provider: gandi, port: 587}]\n")
+    target = config.build_targets(config.load(path))[0]
+    assert (target.host, target.port, target.tls) == ("mail.gandi.net", 587, TlsMode.STARTTLS)
+
+
+def test_a_provider_fills_host_port_and_tls(write) -> None:
+    path = write(HOME + "targets: [{name: alice, kind: imap, provider: alice}]\n")
+    target = config.build_targets(config.load(path))[0]
+    assert (target.host, target.port, target.tls) == ("in.alice.it", 143, TlsMode.STARTTLS)
+
+
+def test_an_account_becomes_one_target_a_channel(write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIBERO", CANARY)
+    path = write(
+        HOME + "accounts:\n  - {address: mario.rossi@libero.it, password_env: LIBERO, interval: 5m}\n"
+    )
+    targets = config.build_targets(config.load(path))
+    assert [(t.name, t.kind, t.host, t.port, t.tls, t.provider, t.interval, t.timeout) for t in targets] == [
+        (
+            "mario.rossi@libero.it/imap",
+            Kind.IMAP,
+            "imapmail.libero.it",
+            993,
+            TlsMode.IMPLICIT,
+            "libero",
+            300,
+            30,
+        ),
+        ("mario.rossi@libero.it/smtp", Kind.SMTP, "smtp.libero.it", 465, TlsMode.IMPLICIT, "libero", 300, 30),
+    ]
+    for target in targets:
+        assert target.login is not None
+        assert target.login.username == "mario.rossi@libero.it"
+        assert target.login.password.get_secret_value() == CANARY
+
+
+def test_channels_and_provider_of_an_account_are_heeded(write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREE", CANARY)
+    path = write(
+        HOME
+        + "accounts:\n  - {address: a@example.org, provider: free, channels: [smtp], password_env: FREE}\n"
+    )
+    (target,) = config.build_targets(config.load(path))
+    assert target.login is not None
+    assert (target.host, target.login.username) == ("smtp.free.fr", "a")
+
+
+def test_defaults_hold_where_nothing_else_is_written(write) -> None:
+    more = "    interval: 5s\n  - {name: b, kind: smtp, host: b.example.org}\n"
+    a, b = config.build_targets(config.load(write(LAB + more + "defaults: {interval: 10m, timeout: 7s}\n")))
+    assert [(t.interval, t.timeout) for t in (a, b)] == [(5, 7), (600, 7)]
+
+
+# Secrets
+
+
+def section(**way: object) -> SecretSection:
+    return SecretSection.model_validate(way)
+
+
+@pytest.mark.parametrize("raw", [b"pass word\n", b"pass word", b"pass word\r\nsecond line\n"])
+def test_a_password_file_gives_its_first_line(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "secret").write_bytes(raw)
+    assert (
+        secrets.read(section(password_file=tmp_path / "secret"), tmp_path).get_secret_value() == "pass word"
+    )
+
+
+def test_a_command_runs_in_the_folder_of_the_config_and_gives_its_first_line(tmp_path: Path) -> None:
+    command = ["sh", "-c", "pwd; echo more"]
+    assert secrets.read(section(password_command=command), tmp_path).get_secret_value() == str(
+        tmp_path.resolve()
+    )
+
+
+@pytest.mark.parametrize(
+    ("way", "complaint"),
+    [
+        ({"password_file": "empty"}, "the first line is empty; the password must stand there"),
+        ({"password_file": "latin"}, "the password is not UTF-8; save it as UTF-8"),
+        ({"password_file": "."}, " is not a file; name the file itself"),
+        ({"password_env": "MAILWATCH_TEST_UNSET"}, "the environment has no MAILWATCH_TEST_UNSET"),
+        (
+            {"password_command": ["sh", "-c", "echo canary-7f3a; exit 3"]},
+            "ended with status 3; try it by hand",
+        ),
+        ({"password_command": ["no-such-program-here"]}, "cannot be run: No such file or directory"),
+        ({"password_command": ["true"]}, "the first line is empty"),
+        ({"password_command": ["a\0b"]}, "cannot be run: not a command"),
+    ],
+)
+def test_a_secret_that_cannot_be_read_says_how_to_mend_it(
+    tmp_path: Path, way: dict[str, object], complaint: str
+) -> None:
+    (tmp_path / "empty").write_text("\nsecond\n")
+    (tmp_path / "latin").write_bytes(b"canary-7f3a-\xe8\n")
+    if "password_file" in way:
+        way = {"password_file": tmp_path / str(way["password_file"])}
+    with pytest.raises(Fault, match=re.escape(complaint)) as caught:
+        secrets.read(section(**way), tmp_path)
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_command_that_never_answers_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    # The grandchild holds the pipe: killing the shell alone would wait for it.
+    began = time.monotonic()
+    with pytest.raises(Fault, match=r"no answer within 0\.2 s"):
+        secrets.read(section(password_command=["sh", "-c", "sleep 60 & sleep 60"]), tmp_path, timeout=0.2)
+    assert time.monotonic() - began < 10
+
+
+def test_a_command_that_never_stops_printing_is_not_read_to_the_end(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="does not stop printing"):
+        secrets.read(section(password_command=["yes"]), tmp_path)
+
+
+def test_the_command_of_an_account_runs_once_for_all_its_channels(write, tmp_path: Path) -> None:
+    command = "[sh, -c, 'echo run >> runs; echo canary-7f3a']"
+    path = write(HOME + f"accounts: [{{address: mario.rossi@libero.it, password_command: {command}}}]\n")
+    assert len(config.build_targets(config.load(path))) == 2
+    assert (tmp_path / "runs").read_text() == "run\n"
+
+
+@pytest.fixture
+def guarded(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A config whose secrets are the canary, in every way that there is."""
+    (tmp_path / "secret").write_text(CANARY + "\n")
+    (tmp_path / "secret").chmod(0o600)
+    monkeypatch.setenv("LIBERO", CANARY)
+    return config.load(
+        write(
+            LAB.replace("host: imap.example.org", "host: imap.example.org\n    ca_file: ca.pem")
+            + "    login: {username: a@example.org, password_file: secret}\n"
+            + "    interval: 90s\n"
+            + "  - name: 'off'\n    kind: smtp\n    host: smtp.example.org\n"
+            + f"    login: {{username: 'no', password_command: [echo, {CANARY}]}}\n"
+            + "accounts: [{address: mario.rossi@libero.it, password_env: LIBERO}]\n"
+            + "guard: off\nweb: {listen: '[::1]:0'}\ndetection: {recheck: [500ms, 1.5s]}\n"
+        )
+    )
+
+
+def test_a_secret_is_in_nothing_that_is_shown(guarded: Config, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    targets = config.build_targets(guarded)
+    assert all(t.login and t.login.password.get_secret_value() == CANARY for t in targets)
+    shown = [repr(targets), str(targets), config.show(guarded), config.digest(guarded)]
+    shown += [json.dumps(config.effective(guarded)), json.dumps(config.schema()), caplog.text]
+    for text in shown:
+        assert CANARY not in text
+
+
+def test_the_config_itself_holds_no_secret(guarded: Config) -> None:
+    # Only the arguments of a command stand in the file; what files and variables hold does not.
+    assert CANARY not in repr(guarded.accounts) + repr(guarded.targets[0])
+
+
+# Show
+
+
+def test_what_is_shown_loads_to_the_same_again(guarded: Config, write) -> None:
+    again = config.load(write(config.show(guarded), "shown.yaml"))
+    assert config.effective(again) == config.effective(guarded)
+    assert config.digest(again) == config.digest(guarded)
+    assert config.show(again) == config.show(guarded)
+
+
+def test_the_example_shown_gives_the_same_targets_again(write) -> None:
+    loaded = config.load(EXAMPLE)
+    again = config.load(write(config.show(loaded)))
+    assert config.build_targets(again) == config.build_targets(loaded)
+
+
+WORDS = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1, max_size=30).filter(
+    lambda text: text == text.strip()
+)
+
+
+@given(WORDS, WORDS)
+def test_any_words_survive_being_shown(
+    tmp_path_factory: pytest.TempPathFactory, name: str, place: str
+) -> None:
+    folder = tmp_path_factory.mktemp("words")
+    plain = {
+        "vantage_point": {"name": name, "place": place},
+        "targets": [{"name": name, "kind": "imap", "host": "a"}],
+    }
+    first = folder / "first.yaml"
+    first.write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
+    again = folder / "again.yaml"
+    again.write_text(config.show(config.load(first)), encoding="utf-8")
+    assert config.load(again).vantage_point.model_dump() == plain["vantage_point"]
+
+
+def test_the_digest_changes_with_a_setting_and_not_with_a_comment(write) -> None:
+    first = config.digest(config.load(write(LAB)))
+    assert config.digest(config.load(write("# a comment\n" + LAB))) == first
+    assert config.digest(config.load(write(LAB + "    interval: 5s\n"))) != first
+
+
+# The example and the schema
+
+
+def fields(model: type[BaseModel]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield name
+        for inner in _models(field.annotation):
+            yield from fields(inner)
+
+
+def test_the_example_loads_without_a_warning_and_needs_no_secret() -> None:
+    loaded = config.load(EXAMPLE)
+    names = [target.name for target in config.build_targets(loaded)]
+    assert names == ["libero-imap", "libero-smtp", "virgilio-imap", "virgilio-smtp"]
+    assert config.warnings(loaded) == ()
+
+
+def test_the_example_mentions_every_field() -> None:
+    text = EXAMPLE.read_text()
+    missing = {name for name in fields(Config) if not re.search(rf"^[-# ]*[{{ ]*{name}:", text, re.M)}
+    assert missing == set()
+
+
+def test_the_defaults_that_the_example_shows_are_the_true_ones(write) -> None:
+    names = ("limits", "defaults", "detection", "guard")
+    text = EXAMPLE.read_text()
+    for name in names:
+        # Uncomments the section, from its name to the line that is not indented below it.
+        text = re.sub(
+            rf"^# ({name}:.*\n)((?:#   .*\n)+)", lambda m: m[1] + m[2].replace("#", "", 1), text, flags=re.M
+        )
+    uncommented = config.load(write(text))
+    assert set(names) <= uncommented.model_fields_set
+    for name in names:
+        assert getattr(uncommented, name) == getattr(config.load(EXAMPLE), name)
+
+
+def test_the_schema_describes_every_field() -> None:
+    definitions = config.schema()["$defs"]
+    for section_name, definition in definitions.items():
+        for name, field in definition.get("properties", {}).items():
+            assert "description" in field, f"{section_name}.{name}"
+    assert {"TargetSection", "AccountSection", "DetectionSection"} <= definitions.keys()
+
+
+# Warnings
+
+
+def test_a_timeout_beyond_the_interval_is_worth_a_word(write) -> None:
+    path = write(LAB + "    interval: 5s\n    timeout: 6s\n")
+    (note,) = config.warnings(config.load(path))
+    assert (
+        str(note)
+        == f"{path}:7: targets[0]: timeout is longer than interval; looks may be missed, so shorten timeout"
+    )
+
+
+def test_a_password_file_open_to_others_is_worth_a_word(write, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x\n")
+    path = write(LAB + "    login: {username: a, password_file: secret}\n")
+    loaded = config.load(path)
+    secret.chmod(0o600)
+    assert config.warnings(loaded) == ()
+    secret.chmod(0o644)
+    (note,) = config.warnings(loaded)
+    assert str(note).endswith(f"password_file can be read by others; run chmod 600 {secret}")
+
+
+# Where it is looked for
+
+
+def test_the_variable_goes_before_the_folder_goes_before_etc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etc = tmp_path / "etc.yaml"
+    places = (Path("config.yaml"), etc)
+    monkeypatch.delenv("MAILWATCH_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(config.ConfigNotFound, match="copy config"):
+        config.default_path(places)
+    etc.touch()
+    assert config.default_path(places) == etc
+    (tmp_path / "config.yaml").touch()
+    assert config.default_path(places) == Path("config.yaml")
+    monkeypatch.setenv("MAILWATCH_CONFIG", "/elsewhere.yaml")
+    assert config.default_path(places) == Path("/elsewhere.yaml")
+
+
+def test_a_config_error_crosses_processes(tmp_path: Path) -> None:
+    error = config.ConfigError([config.Mistake(tmp_path, 3, "is wrong")])
+    assert str(error) == f"{tmp_path}:3: is wrong"
+    assert pickle.loads(pickle.dumps(error.mistakes)) == error.mistakes
+
+
+# The verb
+
+
+def run(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    verb.add(parser.add_subparsers())
+    args = parser.parse_args(["config", *words])
+    status: int = args.run(args)
+    return status
+
+
+def test_check_is_silent_on_stdout_when_all_is_fine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", "--config", str(EXAMPLE)) == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "fine: 4 targets\n")
+
+
+def test_check_tells_mistakes_and_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    bad = next(path for path in BAD if path.stem == "several")
+    assert run("check", "--json", "--config", str(bad)) == 1
+    told = capsys.readouterr()
+    plain = json.loads(told.out)
+    assert plain["valid"] is False
+    assert [f"{m['file']}:{m['line']}: {m['what']}" for m in plain["mistakes"]] == told.err.splitlines()
+    assert len(plain["mistakes"]) == 6
+
+
+def test_check_without_a_config_is_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("check", "--config", str(tmp_path / "nowhere.yaml")) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_check_reads_the_secrets(write, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(LAB + "    login: {username: a, password_file: nowhere}\n")
+    assert run("check", "--config", str(path)) == 1
+    assert f"{path}:6: targets[0].login.password_file:" in capsys.readouterr().err
+
+
+def test_show_and_schema_print_what_a_program_can_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("schema") == 0
+    assert json.loads(capsys.readouterr().out) == config.schema()
+    assert run("show", "--config", str(EXAMPLE)) == 0
+    assert capsys.readouterr().out == config.show(config.load(EXAMPLE))
+    assert run("show", "--json", "--config", str(EXAMPLE)) == 0
+    assert json.loads(capsys.readouterr().out) == config.effective(config.load(EXAMPLE))

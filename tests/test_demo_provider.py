@@ -1,0 +1,246 @@
+"""The demo's stand-in, talked to by the mail clients of the standard library, in each of its moods."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import imaplib
+import smtplib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from mailwatch.demo.dialogue import PASSWORD, USERNAME, Mood
+from mailwatch.demo.provider import StandIn
+
+HOST = "127.0.0.1"
+PATIENCE = 0.3
+T = TypeVar("T")
+
+
+@pytest.fixture
+async def standin(tmp_path: Path) -> AsyncIterator[StandIn]:
+    async with StandIn(tmp_path) as provider:
+        yield provider
+
+
+async def blocking(function: Callable[[], T]) -> T:
+    """The standard library's clients block; the stand-in must go on meanwhile."""
+    return await asyncio.to_thread(function)
+
+
+def trusting(standin: StandIn) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(standin.ca_file))
+    if hasattr(ssl, "VERIFY_X509_STRICT"):
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+    return context
+
+
+def imap(standin: StandIn, timeout: float = 10) -> imaplib.IMAP4_SSL:
+    return imaplib.IMAP4_SSL(HOST, standin.imap_port, ssl_context=trusting(standin), timeout=timeout)
+
+
+def smtp(standin: StandIn, timeout: float = 10) -> smtplib.SMTP:
+    return smtplib.SMTP(HOST, standin.smtp_port, timeout=timeout)
+
+
+def submission(standin: StandIn) -> smtplib.SMTP:
+    client = smtp(standin)
+    client.starttls(context=trusting(standin))
+    return client
+
+
+# Fine
+
+
+async def test_imap_serves_three_dated_messages(standin: StandIn) -> None:
+    def read() -> list[bytes]:
+        with imap(standin) as client:
+            assert "AUTH=PLAIN" in client.capabilities
+            assert client.login(USERNAME, PASSWORD)[0] == "OK"
+            assert client.select("INBOX", readonly=True) == ("OK", [b"3"])
+            assert client.noop()[0] == "OK"
+            status, data = client.fetch("1:*", "(BODY.PEEK[HEADER.FIELDS (DATE)])")
+            assert status == "OK"
+            return [part[1] for part in data if isinstance(part, tuple)]
+
+    headers = await blocking(read)
+    dates = [parsedate_to_datetime(header.decode().removeprefix("Date: ").strip()) for header in headers]
+    assert len(dates) == 3
+    assert dates == sorted(dates)
+
+
+@pytest.mark.parametrize("mood", [Mood.FINE, Mood.SLOW])
+async def test_imap_takes_sasl_plain_and_refuses_a_wrong_password(standin: StandIn, mood: Mood) -> None:
+    await standin.change(mood)
+
+    def enter(password: str) -> str:
+        with imap(standin) as client:
+            return client.authenticate("PLAIN", lambda _: f"\0{USERNAME}\0{password}".encode())[0]
+
+    assert await blocking(lambda: enter(PASSWORD)) == "OK"
+    with pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"):
+        await blocking(lambda: enter("wrong"))
+
+
+async def test_imap_takes_a_password_as_literal(standin: StandIn) -> None:
+    reader, writer = await asyncio.open_connection(HOST, standin.imap_port, ssl=trusting(standin))
+    await reader.readline()
+    writer.write(f"a LOGIN {USERNAME} {{{len(PASSWORD)}}}\r\n".encode())
+    assert (await reader.readline()).startswith(b"+")
+    writer.write(f"{PASSWORD}\r\n".encode())
+    assert (await reader.readline()).startswith(b"a OK")
+    writer.close()
+
+
+async def test_imap_opens_nothing_before_login_and_inbox_only(standin: StandIn) -> None:
+    def misuse() -> None:
+        with imap(standin) as client:
+            client.state = "AUTH"  # what imaplib would refuse itself
+            with pytest.raises(imaplib.IMAP4.error, match="BAD"):
+                client.select("INBOX")
+            client.state = "NONAUTH"
+            client.login(USERNAME, PASSWORD)
+            assert client.select("Archive")[0] == "NO"
+
+    await blocking(misuse)
+
+
+async def test_submission_takes_a_login_over_starttls_and_an_envelope(standin: StandIn) -> None:
+    def submit() -> None:
+        with submission(standin) as client:
+            assert client.login(USERNAME, PASSWORD)[0] == 235
+            assert client.mail("a@provider.example")[0] == 250
+            assert client.rcpt("b@provider.example")[0] == 250
+            assert client.rset()[0] == 250
+
+    await blocking(submit)
+
+
+@pytest.mark.parametrize("mechanism", ["plain", "login"])
+async def test_submission_knows_both_ways_to_log_in(standin: StandIn, mechanism: str) -> None:
+    def enter(password: str) -> int:
+        with submission(standin) as client:
+            client.ehlo()
+            client.user, client.password = USERNAME, password
+            return client.auth(mechanism.upper(), getattr(client, f"auth_{mechanism}"))[0]
+
+    assert await blocking(lambda: enter(PASSWORD)) == 235
+    with pytest.raises(smtplib.SMTPAuthenticationError) as caught:
+        await blocking(lambda: enter("wrong"))
+    assert caught.value.smtp_code == 535
+
+
+async def test_submission_hears_no_password_in_the_clear(standin: StandIn) -> None:
+    def ask() -> None:
+        with smtp(standin) as client:
+            client.ehlo()
+            assert not client.has_extn("auth")
+            assert client.docmd("AUTH", "PLAIN AAAA")[0] == 530
+            assert client.docmd("MAIL", "FROM:<a@provider.example>")[0] == 530
+
+    await blocking(ask)
+
+
+async def test_the_certificate_is_for_this_host_and_from_the_throw_away_authority_only(standin: StandIn) -> None:
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await blocking(
+            lambda: imaplib.IMAP4_SSL(HOST, standin.imap_port, ssl_context=ssl.create_default_context())
+        )
+    assert not list(standin.ca_file.parent.glob("server*")), "the private key stays in memory"
+
+
+# Broken
+
+
+async def test_silent_accepts_and_says_nothing(standin: StandIn) -> None:
+    await standin.change(Mood.SILENT)
+    with pytest.raises(TimeoutError):
+        await blocking(lambda: imap(standin, PATIENCE))
+    with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out"):
+        await blocking(lambda: smtp(standin, PATIENCE))
+
+
+async def test_silence_stays_on_a_connection_when_the_mood_has_changed(standin: StandIn) -> None:
+    await standin.change(Mood.SILENT)
+    reader, writer = await asyncio.open_connection(HOST, standin.smtp_port)
+    writer.write(b"EHLO me\r\n")
+    await standin.change(Mood.FINE)
+    fresh, other = await asyncio.open_connection(HOST, standin.smtp_port)
+    assert (await fresh.readline()).startswith(b"220")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.readline(), PATIENCE)
+    for end in (writer, other):
+        end.close()
+
+
+async def test_bye_is_said_instead_of_a_greeting(standin: StandIn) -> None:
+    await standin.change(Mood.BYE)
+    with pytest.raises(imaplib.IMAP4.error, match="BYE"):
+        await blocking(lambda: imap(standin))
+    with pytest.raises(smtplib.SMTPConnectError) as caught:
+        await blocking(lambda: smtp(standin))
+    assert caught.value.smtp_code == 421
+
+
+async def test_unavailable_answers_to_the_login(standin: StandIn) -> None:
+    await standin.change(Mood.UNAVAILABLE)
+
+    def enter_imap() -> None:
+        with imap(standin) as client:
+            client.login(USERNAME, PASSWORD)
+
+    def enter_smtp() -> None:
+        with submission(standin) as client:
+            client.login(USERNAME, PASSWORD)
+
+    with pytest.raises(imaplib.IMAP4.error, match=r"\[UNAVAILABLE\]"):
+        await blocking(enter_imap)
+    with pytest.raises(smtplib.SMTPAuthenticationError) as caught:
+        await blocking(enter_smtp)
+    assert caught.value.smtp_code == 454
+
+
+async def test_refusing_hangs_up_refuses_and_comes_back_on_the_same_port(standin: StandIn) -> None:
+    reader, writer = await asyncio.open_connection(HOST, standin.smtp_port)
+    await reader.readline()
+    await standin.change(Mood.REFUSING)
+    with contextlib.suppress(ConnectionResetError):
+        assert await reader.read() == b""
+    writer.close()
+    for connect in (imap, smtp):
+        with pytest.raises(ConnectionRefusedError):
+            await blocking(lambda connect=connect: connect(standin))
+    await standin.change(Mood.FINE)
+    (await blocking(lambda: imap(standin))).shutdown()
+    (await blocking(lambda: smtp(standin))).close()
+
+
+@pytest.mark.parametrize("mood", list(Mood))
+async def test_the_control_endpoint_answers_in_every_mood(standin: StandIn, mood: Mood) -> None:
+    await standin.change(mood)
+    _, writer = await asyncio.open_connection(HOST, standin.control_port)
+    writer.close()
+
+
+async def test_the_truth_is_from_the_first_broken_mood_to_the_first_that_serves(standin: StandIn) -> None:
+    assert standin.down_time() is None
+    for mood in (Mood.SLOW, Mood.UNAVAILABLE, Mood.REFUSING):
+        await standin.change(mood)
+    began = standin.moods[2][0]
+    assert standin.down_time() == (began, None)
+    await standin.change(Mood.FINE)
+    assert standin.down_time() == (began, standin.moods[-1][0])
+
+
+async def test_after_the_end_nobody_listens(tmp_path: Path) -> None:
+    async with StandIn(tmp_path) as standin:
+        ports = (standin.imap_port, standin.smtp_port, standin.control_port)
+    for port in ports:
+        with socket.socket() as other:
+            assert other.connect_ex((HOST, port)) != 0

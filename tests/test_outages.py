@@ -1,0 +1,545 @@
+"""Outages: dated truly, bounded honestly, the same on every replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailwatch.models import (
+    Attempt,
+    Cause,
+    Gap,
+    GapReason,
+    Kind,
+    Millis,
+    Observation,
+    Outcome,
+    Phase,
+    rfc3339,
+)
+from mailwatch.outages import (
+    REPLIES,
+    Event,
+    Outage,
+    Rules,
+    State,
+    advance,
+    detect,
+    next_delay,
+    outage_json,
+    outage_payload,
+    payload_json,
+)
+
+MINUTE = 60_000
+AT_ONCE = Rules(open_after=1, close_after=1)
+OUTCOMES = {"+": Outcome.UP, "-": Outcome.DOWN, "?": Outcome.UNKNOWN}
+
+
+def look(sign: str, start: Millis, end: Millis | None = None, **more: Any) -> Observation:
+    outcome = OUTCOMES[sign]
+    cause = {Outcome.DOWN: Cause.TIMEOUT, Outcome.UNKNOWN: Cause.OFFLINE}.get(outcome)
+    facts: dict[str, Any] = {
+        "target": "lab-imap",
+        "scheduled_at": start,
+        "started_at": start,
+        "ended_at": start if end is None else end,
+        "outcome": outcome,
+        "cause": cause,
+        "failed_phase": Phase.CONNECT if outcome is Outcome.DOWN else None,
+    }
+    return Observation(**{**facts, **more})
+
+
+def events(signs: str, lasts: Millis = 1000) -> list[Event]:
+    """One look a minute, "_" for a gap that fills the time since the look before."""
+    found = []
+    for index, sign in enumerate(signs):
+        start = index * MINUTE
+        if sign == "_":
+            gap = Gap(target="lab-imap", start=start - MINUTE + lasts, end=start, reason=GapReason.MISSED)
+            found.append(Event(index, gap))
+        else:
+            found.append(Event(index, look(sign, start, start + lasts)))
+    return found
+
+
+def minutes(outages: list[Outage]) -> list[tuple[int, int | None]]:
+    return [(o.first_bad // MINUTE, None if o.first_good is None else o.first_good // MINUTE) for o in outages]
+
+
+def states(signs: str, rules: Rules) -> list[State]:
+    found, state = [], State()
+    for event in events(signs):
+        state, _ = advance(state, event, rules)
+        found.append(state)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("signs", "expected"),
+    [
+        ("", []),
+        ("++++", []),
+        ("+-+", [(1, 2)]),
+        ("+--+", [(1, 3)]),
+        ("+-?-+", [(1, 4)]),  # our own trouble neither confirms nor clears
+        ("+-?+", [(1, 3)]),
+        ("+-_-+", [(1, 4)]),
+        ("+-", [(1, None)]),
+        ("-+", [(0, 1)]),  # down before we ever saw it up
+        ("???", []),  # no data is neither up nor down
+        ("_", []),
+        ("+-+-+", [(1, 2), (3, 4)]),
+    ],
+)
+def test_one_look_opens_and_one_closes_when_the_rules_say_so(signs: str, expected: object) -> None:
+    assert minutes(detect(events(signs), AT_ONCE)) == expected
+
+
+@pytest.mark.parametrize(
+    ("signs", "expected"),
+    [
+        ("+--+", []),  # not confirmed
+        ("+--+--+--+", []),  # an up look breaks the streak
+        ("+---++", [(1, 4)]),  # dated to the first failure and the first success, not to the decision
+        ("+-?-_-?+_+", [(1, 7)]),  # unknown looks and gaps do not break a streak
+        ("+-??__-??", []),  # ... nor do they count in it
+        ("+---+", [(1, None)]),  # not yet confirmed as over
+        ("+---+-++", [(1, 6)]),  # a single success inside does not end it
+        ("+---+?+", [(1, 4)]),
+        ("+---+?", [(1, None)]),
+        ("+---++---++", [(1, 4), (6, 9)]),
+    ],
+)
+def test_three_open_and_two_close_by_default(signs: str, expected: object) -> None:
+    assert minutes(detect(events(signs), Rules())) == expected
+
+
+@pytest.mark.parametrize(
+    ("signs", "names"),
+    [
+        ("+", "up"),
+        ("?", "unknown"),
+        ("_", "unknown"),
+        ("+-", "up suspect"),
+        ("+-+", "up suspect up"),
+        ("+---", "up suspect suspect down"),
+        ("---++", "suspect suspect down recovering up"),
+        ("---+-", "suspect suspect down recovering down"),
+        ("+?-", "up unknown suspect"),
+        ("---?-", "suspect suspect down unknown down"),
+        ("---+?+", "suspect suspect down recovering unknown up"),
+        ("+_+", "up unknown up"),
+    ],
+)
+def test_the_state_tells_what_the_latest_event_saw(signs: str, names: str) -> None:
+    assert [state.name for state in states(signs, Rules())] == names.split()
+
+
+def test_nothing_is_known_before_the_first_look() -> None:
+    assert State().name == "unknown"
+    assert State().outage is None
+
+
+def test_an_outage_stays_open_while_we_cannot_look() -> None:
+    after = states("+---?_", Rules())[-1]
+    assert after.name == "unknown"
+    assert after.outage is not None
+
+
+def test_the_start_is_the_first_failed_probe_and_not_the_decision() -> None:
+    state, transition = State(), None
+    for event in events("++---"):
+        state, transition = advance(state, event, Rules())
+    assert transition is not None
+    assert transition.outage.first_bad == 2 * MINUTE + 1000
+    assert transition.outage.last_good == 1 * MINUTE
+    assert transition.outage.first_index == 1
+    assert transition.outage.first_good is None
+
+
+def test_no_outage_is_too_short_to_be_kept() -> None:
+    facts = [look("+", 0, 10), look("-", 20, 30), look("+", 40, 50)]
+    (outage,) = detect([Event(i, fact) for i, fact in enumerate(facts)], AT_ONCE)
+    assert (outage.last_good, outage.first_bad, outage.last_bad, outage.first_good) == (0, 30, 30, 50)
+
+
+def test_what_lies_inside_is_counted_from_the_last_good_look_to_the_first_good_one() -> None:
+    (outage,) = detect(events("+?-?--+-++?"), Rules())
+    assert (outage.down, outage.up, outage.unknown) == (4, 1, 2)
+    assert (outage.first_index, outage.last_index) == (0, 8)
+
+
+def test_unknown_looks_before_anything_was_known_belong_to_no_outage() -> None:
+    (outage,) = detect(events("??_?---++"), Rules())
+    assert (outage.unknown, outage.unobserved, outage.first_index) == (0, 0, 4)
+    assert outage.last_good is None
+
+
+def test_an_open_outage_counts_what_has_been_seen_so_far() -> None:
+    outage = states("+---+?", Rules())[-1].outage
+    assert outage is not None
+    assert (outage.down, outage.up, outage.unknown, outage.last_index) == (3, 1, 1, 5)
+
+
+@pytest.mark.parametrize(
+    ("signs", "largest_gap", "unobserved"),
+    [
+        ("+---++", 59_000, 0),
+        ("+-?--++", 119_000, 119_000),  # an unknown look did not see the server
+        ("+-_--++", 119_000, 119_000),
+        ("+?---++", 119_000, 119_000),
+        ("+---?++", 119_000, 119_000),
+        ("+---+?+", 59_000, 0),  # after the first good look it is over
+        ("+-?-?-++", 119_000, 238_000),
+        ("+-?_?--++", 239_000, 239_000),
+        ("---++", 59_000, 0),
+        ("+---?", 60_000, 60_000),  # still open: as far as the latest event
+        ("+---__", 119_000, 119_000),
+    ],
+)
+def test_time_without_a_look_is_told(signs: str, largest_gap: int, unobserved: int) -> None:
+    (outage,) = detect(events(signs), Rules())
+    assert (outage.largest_gap, outage.unobserved) == (largest_gap, unobserved)
+
+
+def test_causes_phases_and_the_first_detail_are_those_of_the_bad_looks() -> None:
+    facts = [
+        look("+", 0),
+        look("-", 1, cause=Cause.TLS, failed_phase=Phase.TLS, detail="certificate expired"),
+        look("-", 2, cause=Cause.TIMEOUT, failed_phase=Phase.AUTH, detail="no answer"),
+        look("?", 3, cause=Cause.OFFLINE),
+        look("-", 4, cause=Cause.TIMEOUT, failed_phase=Phase.CONNECT),
+    ]
+    (outage,) = detect([Event(i, fact) for i, fact in enumerate(facts)], Rules())
+    payload = outage_payload(outage, "lab", Kind.IMAP, "home")
+    assert list(payload["causes"].items()) == [("timeout", 2), ("tls", 1)]
+    assert list(payload["phases"].items()) == [("auth", 1), ("connect", 1), ("tls", 1)]
+    assert payload["first_detail"] == "certificate expired"
+
+
+def test_the_latest_distinct_words_of_the_server_are_kept() -> None:
+    def said(at: Millis, *words: str) -> Observation:
+        return look("-", at, attempts=(Attempt(started_at=at, ended_at=at, replies=words),))
+
+    facts = [said(at, "* OK hello", f"NO {at % 7}") for at in range(20)] + [said(20)]
+    (outage,) = detect([Event(i, fact) for i, fact in enumerate(facts)], Rules())
+    assert outage.replies == ("NO 1", "NO 2", "NO 3", "NO 4", "NO 5")
+    assert len(outage.replies) == REPLIES
+
+
+def test_the_id_is_that_of_the_first_bad_entry_and_of_the_target() -> None:
+    def ids(target: str, first: int) -> list[str]:
+        facts = [replace(look("-", at), target=target) for at in range(4)]
+        return [o.id for o in detect([Event(first + i, fact) for i, fact in enumerate(facts)], Rules())]
+
+    assert ids("a", 7) == ids("a", 7)
+    assert len({*ids("a", 7), *ids("a", 8), *ids("b", 7)}) == 3
+    assert [len(found) for found in ids("a", 7)] == [12]
+
+
+def test_the_id_does_not_change_between_opening_and_closing() -> None:
+    state, told = State(), []
+    for event in events("+---?+-++"):
+        state, transition = advance(state, event, Rules())
+        told += [] if transition is None else [transition.outage]
+    opened, closed = told
+    assert opened.id == closed.id
+    assert (opened.first_good, closed.first_good) == (None, 7 * MINUTE + 1000)
+
+
+def test_a_clock_set_back_makes_no_negative_durations() -> None:
+    facts = [look("+", 9000, 9100), look("-", 5000, 5100), look("-", 3000, 3100), look("+", 1000, 1100)]
+    (outage,) = detect([Event(i, fact) for i, fact in enumerate(facts)], AT_ONCE)
+    assert outage.last_good is not None
+    assert outage.first_good is not None
+    assert outage.last_good <= outage.first_bad <= outage.last_bad <= outage.first_good
+    assert outage.largest_gap >= 0
+    assert outage.unobserved >= 0
+
+
+# How soon the next look comes.
+
+
+def delays(signs: str, interval: float = 60.0, rules: Rules | None = None) -> list[float]:
+    rules = rules or Rules(open_after=5, close_after=4)
+    return [next_delay(state, interval, rules) for state in states(signs, rules)]
+
+
+@pytest.mark.parametrize(
+    ("signs", "expected"),
+    [
+        ("++", [60, 60]),
+        ("+?_", [60, 60, 60]),  # nothing was bad: no hurry
+        ("+----", [60, 5, 10, 20, 20]),
+        ("+-?-", [60, 5, 10, 20]),  # an unknown look does not put an end to the doubt
+        ("+-+-", [60, 5, 60, 5]),  # a new doubt begins at the first step
+        ("?-", [60, 5]),
+        ("-----", [5, 10, 20, 20, 20]),
+        ("------", [5, 10, 20, 20, 20, 20]),  # down: the end is to be dated tightly too
+        ("-----?", [5, 10, 20, 20, 20, 20]),
+        ("-----+++", [5, 10, 20, 20, 20, 5, 10, 20]),
+        ("-----+?+", [5, 10, 20, 20, 20, 5, 10, 20]),
+        ("-----+-+", [5, 10, 20, 20, 20, 5, 20, 5]),
+        ("-----++++", [5, 10, 20, 20, 20, 5, 10, 20, 60]),
+    ],
+)
+def test_doubtful_looks_come_sooner(signs: str, expected: list[float]) -> None:
+    assert delays(signs) == expected
+
+
+def test_no_look_comes_later_than_the_beat() -> None:
+    assert delays("+------", interval=7.0) == [7, 5, 7, 7, 7, 7, 7]
+
+
+def test_without_recheck_the_beat_is_kept() -> None:
+    assert delays("+---+", rules=Rules(recheck=())) == [60] * 5
+
+
+def test_a_server_that_throttles_is_not_hurried() -> None:
+    state = State()
+    told = []
+    for event in [*events("+-"), Event(2, look("?", 2, cause=Cause.THROTTLED)), Event(3, look("-", 3))]:
+        state, _ = advance(state, event, Rules())
+        told.append(next_delay(state, 60.0, Rules()))
+    assert told == [60, 5, 60, 20]
+
+
+# What is told of it.
+
+CLOSED = (
+    [look("+", 1_000, 1_200)]
+    + [look("-", at, at + 2_000) for at in (5_000, 10_000, 15_500)]
+    + [look("+", at, at + 250) for at in (20_000, 25_000)]
+)
+
+
+def closed() -> Outage:
+    (outage,) = detect([Event(40 + i, fact) for i, fact in enumerate(CLOSED)], Rules())
+    return outage
+
+
+def test_the_json_is_the_contract_to_the_letter() -> None:
+    outage = closed()
+    assert outage_json(outage, "lab", Kind.IMAP, "home-milan") == {
+        "id": outage.id,
+        "target": "lab-imap",
+        "provider": "lab",
+        "kind": "imap",
+        "vantage_point": "home-milan",
+        "state": "closed",
+        "last_good": "1970-01-01T00:00:01.000Z",
+        "first_bad": "1970-01-01T00:00:07.000Z",
+        "last_bad": "1970-01-01T00:00:15.500Z",
+        "first_good": "1970-01-01T00:00:20.250Z",
+        "duration": {"min": 8.5, "max": 19.25, "estimate": 13.875, "uncertainty": 4.418},
+        "observations": {"down": 3, "up": 0, "unknown": 0},
+        "largest_gap": 3.8,
+        "unobserved": 0.0,
+        "causes": {"timeout": 3},
+        "phases": {"connect": 3},
+        "ledger": {"first": 40, "last": 44},
+    }
+
+
+def test_the_estimate_is_that_of_the_worked_example() -> None:
+    day, hour = 86_400_000, 3_600_000
+    good, bad = 21 * hour + 55 * MINUTE, 22 * hour
+    last, again = 4 * day + 19 * hour + 55 * MINUTE, 4 * day + 20 * hour
+    facts = [look("+", good), look("-", bad), look("-", last), look("+", again)]
+    (outage,) = detect([Event(i, fact) for i, fact in enumerate(facts)], AT_ONCE)
+    duration = outage_json(outage, "", Kind.IMAP, "")["duration"]
+    assert duration["min"] == (93 * 60 + 55) * 60
+    assert duration["max"] == (94 * 60 + 5) * 60
+    assert duration["estimate"] == 94 * 3600
+    assert duration["uncertainty"] == pytest.approx(4.08 * 60, abs=1)
+
+
+@pytest.mark.parametrize("signs", ["+---", "---++"])
+def test_what_cannot_be_bounded_is_null(signs: str) -> None:
+    (outage,) = detect(events(signs), Rules())
+    told = outage_json(outage, "lab", Kind.IMAP, "home")
+    assert told["duration"] == {"min": 119.0, "max": None, "estimate": None, "uncertainty": None}
+    assert (told["state"], told["last_good"], told["first_good"]) == (
+        ("open", rfc3339(0), None) if signs == "+---" else ("closed", None, rfc3339(3 * MINUTE + 1000))
+    )
+
+
+def leaves(value: object) -> list[object]:
+    if isinstance(value, dict):
+        return [leaf for item in value.values() for leaf in leaves(item)]
+    if isinstance(value, list):
+        return [leaf for item in value for leaf in leaves(item)]
+    return [value]
+
+
+@pytest.mark.parametrize("signs", ["+---", "+---++", "---++", "+-?-_-++"])
+def test_the_payload_has_no_floats_and_no_enums(signs: str) -> None:
+    (outage,) = detect(events(signs), Rules())
+    payload = outage_payload(outage, "lab", Kind.IMAP, "home")
+    assert {type(leaf) for leaf in leaves(payload)} <= {int, str, type(None)}
+    assert all(type(key) is str for counts in (payload["causes"], payload["phases"]) for key in counts)
+
+
+def test_a_stored_payload_is_told_like_the_outage_itself() -> None:
+    outage = closed()
+    payload = outage_payload(outage, "lab", Kind.IMAP, "home")
+    told = outage_json(outage, "lab", Kind.IMAP, "home")
+    stored = {key: payload[key] for key in sorted(payload)} | {"salt": "00"}
+    assert payload_json(stored) == told
+    assert list(payload_json(stored)) == list(told)
+
+
+# Properties.
+
+RULES = st.builds(Rules, open_after=st.integers(1, 4), close_after=st.integers(1, 4))
+SIGNS = st.text("+-?_", max_size=40)
+
+
+@given(signs=SIGNS, rules=RULES, cut=st.integers(0, 40))
+def test_a_replay_from_anywhere_gives_what_was_told_live(signs: str, rules: Rules, cut: int) -> None:
+    told, state = [], State()
+    for event in events(signs)[:cut]:
+        state, transition = advance(state, event, rules)
+        told += [transition.outage] if transition and transition.outage.first_good is not None else []
+    for event in events(signs)[cut:]:
+        state, transition = advance(state, event, rules)
+        told += [transition.outage] if transition and transition.outage.first_good is not None else []
+    assert detect(events(signs), rules) == told + ([state.outage] if state.outage else [])
+
+
+@given(signs=SIGNS, rules=RULES)
+def test_a_restart_needs_to_replay_only_from_the_last_good_look(signs: str, rules: Rules) -> None:
+    """The last up look outside an outage is the whole state; an open outage tells where it begins."""
+    state, resume_at = State(), 0
+    for event in events(signs):
+        state, _ = advance(state, event, rules)
+        resume_at = event.index if state.name == "up" else resume_at
+    if state.outage is not None:
+        assert resume_at in (0, state.outage.first_index)
+        resume_at = state.outage.first_index
+    again = State()
+    for event in events(signs)[resume_at:]:
+        again, _ = advance(again, event, rules)
+    assert again == state
+
+
+@given(signs=SIGNS, rules=RULES)
+def test_each_transition_opens_or_closes_and_they_alternate(signs: str, rules: Rules) -> None:
+    state, opened = State(), None
+    for event in events(signs):
+        state, transition = advance(state, event, rules)
+        if transition is None:
+            continue
+        if opened is None:
+            assert transition.outage.first_good is None
+            assert state.outage == transition.outage
+            opened = transition.outage.id
+        else:
+            assert transition.outage.first_good is not None
+            assert transition.outage.id == opened
+            assert state.outage is None
+            opened = None
+
+
+@given(signs=SIGNS, rules=RULES)
+def test_an_outage_never_overlaps_another_of_its_target(signs: str, rules: Rules) -> None:
+    found = detect(events(signs), rules)
+    for earlier, later in pairwise(found):
+        assert earlier.first_good is not None
+        assert later.last_good is not None
+        assert earlier.last_bad < later.first_bad
+        assert earlier.last_index <= later.first_index
+        if rules.close_after > 1:
+            assert earlier.first_good <= later.last_good
+
+
+@given(signs=SIGNS, rules=RULES)
+def test_the_times_are_in_order_and_the_sums_can_be_checked(signs: str, rules: Rules) -> None:
+    for outage in detect(events(signs), rules):
+        duration = outage_payload(outage, "", Kind.IMAP, "")["duration_ms"]
+        assert outage.first_bad <= outage.last_bad
+        assert duration["min"] == outage.last_bad - outage.first_bad
+        assert outage.down >= rules.open_after
+        assert sum(outage.causes.values()) == outage.down
+        if outage.last_good is None or outage.first_good is None:
+            continue
+        assert outage.last_good < outage.first_bad
+        assert outage.last_bad < outage.first_good
+        assert duration["max"] == outage.first_good - outage.last_good
+        assert duration["min"] <= duration["estimate"] <= duration["max"]
+        assert 0 <= outage.unobserved <= duration["max"]
+        assert 0 < outage.largest_gap <= duration["max"]
+
+
+@given(signs=SIGNS, rules=RULES)
+def test_unknown_looks_and_gaps_decide_nothing(signs: str, rules: Rules) -> None:
+    everything = events(signs)
+    conclusive = [e for e in everything if isinstance(e.fact, Observation) and e.fact.cause is not Cause.OFFLINE]
+
+    def times(outages: list[Outage]) -> list[tuple[object, ...]]:
+        return [(o.id, o.last_good, o.first_bad, o.last_bad, o.first_good) for o in outages]
+
+    assert times(detect(everything, rules)) == times(detect(conclusive, rules))
+
+
+@st.composite
+def watched(draw: Callable[..., Any]) -> tuple[int, int, list[Event]]:
+    """A server that is down exactly in [a, b), and looks that each see it at some moment within them."""
+    kinds = st.sampled_from(["look", "look", "look", "unknown", "gap"])
+    steps = draw(st.lists(st.tuples(st.integers(1, 900), st.integers(0, 700), kinds), min_size=6, max_size=25))
+    total = sum(pause + lasts for pause, lasts, _ in steps)
+    a = draw(st.integers(0, total))
+    b = draw(st.integers(a + 1, total + 1))
+    found: list[Event] = []
+    at = 0
+    for pause, lasts, kind in steps:
+        start, at = at + pause, at + pause + lasts
+        if kind == "gap":
+            fact: Observation | Gap = Gap(target="lab-imap", start=start, end=at, reason=GapReason.MISSED)
+        else:
+            saw = draw(st.integers(start, at))
+            sign = "?" if kind == "unknown" else "-" if a <= saw < b else "+"
+            fact = look(sign, start, at)
+        found.append(Event(len(found), fact))
+    return a, b, found
+
+
+@given(watched(), RULES)
+def test_the_true_duration_lies_between_the_bounds(truth: tuple[int, int, list[Event]], rules: Rules) -> None:
+    a, b, seen = truth
+    found = detect(seen, rules)
+    assert len(found) <= 1
+    for outage in found:
+        last_bad = max(
+            e.fact.started_at for e in seen if isinstance(e.fact, Observation) and e.fact.outcome is Outcome.DOWN
+        )
+        assert outage.last_bad == max(last_bad, outage.first_bad)
+        assert outage.last_bad - outage.first_bad <= b - a
+        assert a <= outage.first_bad
+        assert last_bad <= b
+        if outage.last_good is not None:
+            assert outage.last_good <= a
+        if outage.first_good is not None:
+            assert b <= outage.first_good
+        if outage.last_good is not None and outage.first_good is not None:
+            assert b - a <= outage.first_good - outage.last_good
+
+
+def test_a_state_does_not_grow_with_the_outage() -> None:
+    def size(value: object) -> int:
+        return len(repr(value))
+
+    state, early = State(), 0
+    for at in range(5000):
+        words = (Attempt(started_at=at, ended_at=at, replies=(f"NO {at:06d}",)),)
+        state, _ = advance(state, Event(at, look("?" if at % 5 == 4 else "-", at, attempts=words)), Rules())
+        early = size(state) if at == 50 else early
+    assert size(state) < early + 100

@@ -1,0 +1,323 @@
+"""Service levels: an interval with its coverage; what nobody saw is neither up nor down."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailwatch.models import Gap, GapReason, Millis, Observation, Outcome
+from mailwatch.service_level import Availability, Buckets, availability
+
+MINUTE = 60_000
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+OUTCOMES = {"+": Outcome.UP, "-": Outcome.DOWN, "?": Outcome.UNKNOWN}
+
+
+@dataclass(frozen=True)
+class Fact:
+    fact: Observation | Gap
+
+
+@dataclass(frozen=True)
+class Span:
+    """The four times of an outage."""
+
+    last_good: Millis | None
+    first_bad: Millis
+    last_bad: Millis
+    first_good: Millis | None
+
+
+def look(sign: str, start: Millis, end: Millis | None = None) -> Observation:
+    return Observation(
+        target="t",
+        scheduled_at=start,
+        started_at=start,
+        ended_at=start if end is None else end,
+        outcome=OUTCOMES[sign],
+    )
+
+
+def facts(signs: str, lasts: Millis = 0, first: Millis = 0) -> list[Fact]:
+    """One look a minute, "_" for a gap at that minute, " " for nothing at all."""
+    found: list[Fact] = []
+    for index, sign in enumerate(signs):
+        at = first + index * MINUTE
+        if sign == "_":
+            found.append(Fact(Gap(target="t", start=at, end=at + 1, reason=GapReason.MISSED)))
+        elif sign != " ":
+            found.append(Fact(look(sign, at, at + lasts)))
+    return found
+
+
+def minutes(told: Availability) -> tuple[float, float, float]:
+    return told.up / MINUTE, told.down / MINUTE, told.undecided / MINUTE
+
+
+@pytest.mark.parametrize(
+    ("signs", "up", "down", "undecided"),
+    [
+        ("", 0, 0, 0),
+        ("+", 0, 0, 0),  # a single look says nothing of any duration
+        ("++", 1, 0, 0),
+        ("--", 0, 1, 0),
+        ("+-", 0, 0, 1),
+        ("-+", 0, 0, 1),
+        ("+--+", 0, 1, 2),
+        ("++--++", 2, 1, 2),
+        ("?????", 0, 0, 0),  # no data is neither up nor down
+        ("++?++", 2, 0, 0),  # ... nor is what lies around an unknown look
+        ("--_--", 0, 2, 0),
+        ("-?+", 0, 0, 0),
+        ("+ +", 0, 0, 0),  # two beats apart: one look is missing
+        ("++ ++", 2, 0, 0),
+    ],
+)
+def test_time_is_known_only_between_two_looks_on_the_beat(signs: str, up: int, down: int, undecided: int) -> None:
+    told = availability(facts(signs), 0, 10 * MINUTE, interval=60)
+    assert minutes(told) == (up, down, undecided)
+
+
+@pytest.mark.parametrize(
+    ("pause", "covered"), [(91_000, 91_000), (91_001, 0)], ids=["on the beat", "too far apart"]
+)
+def test_looks_reach_as_far_as_the_monitor_lets_them_be_apart(pause: int, covered: int) -> None:
+    told = availability([Fact(look("+", 0)), Fact(look("+", pause))], 0, HOUR, interval=60)
+    assert told.covered == covered
+
+
+@pytest.mark.parametrize(
+    ("signs", "up", "down", "undecided"),
+    [
+        ("+++", 2 * 50 + 10, 0, 0),
+        ("---", 0, 2 * 50 + 10, 0),
+        ("+-+", 0, 0, 2 * 50 + 2 * 10),  # the last one waits for the look after it
+        ("++-", 50, 0, 10 + 50),  # the second look borders on the change
+        ("++?", 50, 0, 0),  # ... here on nothing that was seen
+        ("+-?", 0, 0, 10 + 50 + 10),
+    ],
+)
+def test_the_time_of_a_look_is_decided_by_both_its_sides(signs: str, up: int, down: int, undecided: int) -> None:
+    told = availability(facts(signs, lasts=10_000), 0, HOUR, interval=60)
+    assert (told.up, told.down, told.undecided) == (up * 1000, down * 1000, undecided * 1000)
+
+
+def test_downtime_is_bounded_like_an_outage() -> None:
+    """At least from the end of the first bad look to the start of the last, at most between the good ones."""
+    told = availability(facts("++---++", lasts=10_000), 0, HOUR, interval=60).as_json()["downtime"]
+    assert told == {"min": 4 * 60 - (2 * 60 + 10), "max": (5 * 60 + 10) - 60}
+
+
+def test_the_json_is_the_contract_to_the_letter() -> None:
+    outage = Span(3 * MINUTE, 4 * MINUTE, 5 * MINUTE, 6 * MINUTE)
+    told = availability(facts("+++" + "+--+" + "?"), 0, 10 * MINUTE, interval=60, outages=[outage])
+    assert told.as_json() == {
+        "availability": {"lower": 3 / 6, "upper": 5 / 6},
+        "coverage": 0.6,
+        "downtime": {"min": 60.0, "max": 180.0},
+        "observations": {"up": 5, "down": 2, "unknown": 1},
+        "unobserved": 240.0,
+        "mttr": 120.0,
+        "mtbf": 240.0,
+    }
+
+
+@pytest.mark.parametrize("signs", ["", "?", "????", "_", "+"])
+def test_no_data_is_neither_all_up_nor_all_down(signs: str) -> None:
+    told = availability(facts(signs), 0, 10 * MINUTE, interval=60).as_json()
+    assert told["availability"] == {"lower": None, "upper": None}
+    assert told["coverage"] == 0
+    assert told["unobserved"] == 600
+    assert (told["mttr"], told["mtbf"]) == (None, None)
+
+
+def test_looks_outside_the_window_decide_its_edges_but_are_not_counted() -> None:
+    told = availability(facts("++--"), MINUTE // 2, 2 * MINUTE + MINUTE // 2, interval=60)
+    assert minutes(told) == (0.5, 0.5, 1)
+    assert (told.looks[Outcome.UP], told.looks[Outcome.DOWN]) == (1, 1)
+    assert told.coverage == 1
+
+
+def test_the_window_is_half_open() -> None:
+    told = availability(facts("+++"), 0, 2 * MINUTE, interval=60)
+    assert told.looks[Outcome.UP] == 2
+
+
+def test_an_empty_window_is_refused() -> None:
+    with pytest.raises(ValueError, match="the window is empty: its end 5 is not after its start 5"):
+        availability([], 5, 5, interval=60)
+
+
+def test_a_clock_set_back_covers_no_time_twice() -> None:
+    told = availability([*facts("+" * 11), *facts("-" * 11, first=5 * MINUTE)], 0, 20 * MINUTE, interval=60)
+    assert minutes(told) == (10, 5, 0)
+
+
+def test_the_looks_beside_a_step_back_of_the_clock_have_nothing_on_that_side() -> None:
+    seen = [*facts("++", lasts=10_000, first=30 * MINUTE), *facts("--", lasts=10_000)]
+    told = availability(seen, 0, HOUR, interval=60)
+    assert (told.up, told.down, told.undecided) == (50_000, 0, 0)
+
+
+def test_mean_times_are_those_of_the_outages_that_end_or_begin_in_the_window() -> None:
+    outages = [
+        Span(None, 1000, 2000, 3000),  # its beginning is unknown: no time to repair, but a failure
+        Span(4000, 5000, 6000, 7000),
+        Span(10_000, 11_000, 14_000, 15_000),
+        Span(55_000, 59_000, 61_000, 65_000),  # ends after the window
+        Span(70_000, 71_000, 72_000, 73_000),
+    ]
+    told = availability(facts("++"), 0, MINUTE, interval=60, outages=outages)
+    assert told.mttr is not None
+    assert told.mtbf is not None
+    assert (told.mttr.lower, told.mttr.upper) == (2.0, 4.0)
+    assert (told.mtbf.lower, told.mtbf.upper) == (15.0, 15.0)
+    assert told.as_json()["mttr"] == 3.0
+
+
+# Properties.
+
+SIGNS = st.text("++++---?_ ", max_size=60)
+LASTS = st.integers(0, 40_000)
+
+
+@given(signs=SIGNS, lasts=LASTS, start=st.integers(0, HOUR), length=st.integers(1, HOUR))
+def test_the_bounds_are_in_order(signs: str, lasts: int, start: int, length: int) -> None:
+    told = availability(facts(signs, lasts), start, start + length, interval=60)
+    assert 0 <= told.coverage <= 1
+    assert (told.lower is None) == (told.upper is None) == (told.covered == 0)
+    if told.lower is not None and told.upper is not None:
+        assert 0 <= told.lower <= told.upper <= 1
+
+
+@given(signs=SIGNS, lasts=LASTS, cut=st.integers(1, HOUR - 1))
+def test_the_halves_of_a_window_add_up_to_it(signs: str, lasts: int, cut: int) -> None:
+    seen = facts(signs, lasts)
+    whole, left, right = (
+        availability(seen, start, end, interval=60) for start, end in [(0, HOUR), (0, cut), (cut, HOUR)]
+    )
+    for part in ("up", "down", "undecided"):
+        assert getattr(whole, part) == getattr(left, part) + getattr(right, part)
+    assert whole.looks == {o: left.looks[o] + right.looks[o] for o in Outcome}
+
+
+@given(
+    signs=st.text("+-", min_size=2, max_size=40),
+    lasts=LASTS,
+    saw=st.floats(0, 1),
+    changed=st.floats(0, 1),
+)
+def test_the_true_time_down_lies_between_the_bounds(signs: str, lasts: int, saw: float, changed: float) -> None:
+    """Each look sees the truth at some moment within it; between two that differ it changes at some moment."""
+    truth, moment = 0, round(lasts * saw)
+    change = round(MINUTE * changed)
+    for before, after in pairwise(signs):
+        truth += {"--": MINUTE, "+-": MINUTE - change, "-+": change, "++": 0}[before + after]
+    told = availability(facts(signs, lasts), 0, HOUR, interval=60)
+    # The rest of the first look and the beginning of the last have no look beyond them to decide them.
+    edges = (lasts - moment) * (signs[0] == "-") + moment * ("-" in signs[-2:])
+    assert told.down <= truth <= told.down + told.undecided + edges
+
+
+# Rolling windows.
+
+
+def filled(signs: str, every: Millis, lasts: Millis = 0) -> tuple[Buckets, list[Observation]]:
+    starts = [1000 * DAY + index * every for index in range(len(signs))]
+    seen = [look(sign, start, start + lasts) for sign, start in zip(signs, starts, strict=True)]
+    buckets = Buckets(interval=every / 1000)
+    for observation in seen:
+        buckets.add(observation)
+    return buckets, seen
+
+
+def test_before_any_look_the_rolling_ratio_is_no_data() -> None:
+    told = Buckets(interval=60).ratio(DAY, 1000 * DAY)
+    assert (told.lower, told.upper, told.coverage) == (None, None, 0)
+
+
+@pytest.mark.parametrize("signs", ["?" * 10, "+", "+?+?+"])
+def test_looks_that_know_nothing_leave_no_data(signs: str) -> None:
+    buckets, _ = filled(signs, MINUTE)
+    assert buckets.ratio(DAY, 1000 * DAY + HOUR).lower is None
+
+
+@given(
+    signs=st.lists(st.sampled_from(["+" * 40, "-" * 7, "?" * 3, "-+-", "+?"]), max_size=8).map("".join),
+    lasts=st.integers(0, 90_000),
+    window=st.sampled_from([DAY, 7 * DAY, 30 * DAY, 90 * DAY]),
+    later=st.integers(1, 100 * DAY),
+)
+def test_a_rolling_window_is_the_availability_from_its_first_bucket_on(
+    signs: str, lasts: int, window: int, later: int
+) -> None:
+    every = 47 * MINUTE
+    buckets, seen = filled(signs, every, lasts)
+    now = 1000 * DAY + len(signs) * every + later
+    bucket = HOUR if window <= 7 * DAY else 6 * HOUR
+    told = buckets.ratio(window, now)
+    exact = availability(map(Fact, seen), (now - window) // bucket * bucket, now, interval=every / 1000)
+    assert (told.lower, told.upper) == (exact.lower, exact.upper)
+    assert told.coverage == pytest.approx(exact.coverage)
+
+
+def test_what_is_older_than_the_window_is_forgotten() -> None:
+    buckets, _ = filled("-" * 48 + "+" * 49, HOUR)
+    now = 1000 * DAY + 96 * HOUR
+    assert buckets.ratio(DAY, now).lower == 1
+    assert buckets.ratio(7 * DAY, now).lower == pytest.approx(48 / 95, abs=0.02)
+
+
+def test_ninety_days_are_remembered() -> None:
+    buckets, _ = filled("-" * 25 + "+" * (89 * 24), HOUR)
+    told = buckets.ratio(90 * DAY, 1090 * DAY)
+    assert told.lower == pytest.approx(89 / 90, abs=0.001)
+    assert told.coverage == pytest.approx(1, abs=0.001)
+
+
+def test_a_clock_set_back_never_covers_more_than_all() -> None:
+    buckets, seen = filled("+" * 600, MINUTE)
+    for observation in seen:
+        buckets.add(observation)
+    told = buckets.ratio(DAY, 1000 * DAY + 10 * HOUR)
+    assert told.coverage <= 1
+    assert told.upper == 1
+
+
+def test_a_clock_that_was_years_ahead_does_not_blind_the_windows() -> None:
+    buckets, _ = filled("++", MINUTE)
+    for index in range(60):
+        buckets.add(look("+", 3000 * DAY + index * MINUTE))
+    for index in range(61):
+        buckets.add(look("-", 1001 * DAY + index * MINUTE))
+    for window in (DAY, 90 * DAY):
+        told = buckets.ratio(window, 1001 * DAY + HOUR)
+        assert (told.lower, told.upper) == (0, 0)
+        assert told.coverage > 0
+
+
+def test_a_window_longer_than_is_remembered_is_refused() -> None:
+    buckets, _ = filled("++", MINUTE)
+    with pytest.raises(ValueError, match="the longest window is 7776000000 ms"):
+        buckets.ratio(91 * DAY, 1000 * DAY)
+
+
+def test_ten_thousand_targets_fit() -> None:
+    def watched() -> Buckets:
+        buckets = Buckets(interval=HOUR / 1000)
+        for index in range(91 * 24):
+            buckets.add(look("+-"[index % 5 == 0], index * HOUR, index * HOUR + 500))
+        return buckets
+
+    watched()
+    tracemalloc.start()
+    kept = [watched() for _ in range(5)]
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size / len(kept) <= 10_000
