@@ -44,7 +44,8 @@ def measure(seconds: float) -> list[Cost]:
 def mailwatch(lab: Lab, seconds: float, folder: Path) -> Cost:
     """The whole monitor: schedule, probes, ledger on disk, outage rules, metrics, web."""
     targets = round(RATE * INTERVAL)
-    monitor = Monitor(folder, [_target(lab, number, folder) for number in range(targets)])
+    wanted = [_target(lab, number, folder) for number in range(targets)]
+    monitor = Monitor(folder, wanted, interval=INTERVAL)
     with monitor.running():
         while sum(monitor.observations().values()) < 2 * targets:
             time.sleep(0.5)
@@ -71,8 +72,6 @@ def _target(lab: Lab, number: int, folder: Path) -> dict[str, Any]:
         "tls": "implicit",
         "ca_file": str(lab.ca_file),
         "login": {"username": user, "password_file": str(secret)},
-        "interval": f"{INTERVAL:g}s",
-        "timeout": f"{INTERVAL:g}s",
     }
 
 

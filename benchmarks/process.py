@@ -38,7 +38,7 @@ def peak_memory(pid: int) -> int:
 class Monitor:
     """A running `mailwatch run` with a folder of its own."""
 
-    def __init__(self, folder: Path, targets: list[dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, targets: list[dict[str, Any]], *, interval: float) -> None:
         self._port = free_port()
         self._config = folder / "config.yaml"
         self._log = folder / "log"
@@ -47,9 +47,11 @@ class Monitor:
             "data_dir": str(folder / "data"),
             "web": {"listen": f"{HOST}:{self._port}"},
             "guard": "off",
+            "clock": {"servers": []},
+            "defaults": {"interval": f"{interval:g}s", "timeout": f"{min(interval, 10):g}s"},
             "targets": targets,
         }
-        self._config.write_text(json.dumps(config))  # JSON is YAML too
+        self._config.write_text(json.dumps(config, separators=(",", ":")))  # JSON is YAML too
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -95,7 +97,7 @@ class Monitor:
         return False
 
     def _get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://{HOST}:{self._port}{path}", timeout=120) as answer:
+        with urllib.request.urlopen(f"http://{HOST}:{self._port}{path}", timeout=60) as answer:
             return str(answer.read().decode())
 
     def metrics(self, *names: str) -> dict[str, float]:

@@ -16,7 +16,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from mailwatch import __version__, records
-from mailwatch.clock import ClockWatch
+from mailwatch.clock import ClockWatch, survey
 from mailwatch.config import Config, ConfigError, build_targets, digest, load
 from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_EVERY = 600.0
 """Seconds; also in quiet times."""
 FILL_EVERY = 5.0
+CLOCK_SURVEY_EVERY = 3600.0
 HOUR: Millis = 3_600_000
 QUARTER: Millis = 90 * 24 * HOUR
 
@@ -43,8 +44,7 @@ class Daemon:
     def __init__(self, path: Path, config: Config) -> None:
         self.path = path
         self.config = config
-        self.registry = CollectorRegistry()
-        self.metrics = Metrics(self.registry)
+        self.metrics = Metrics(CollectorRegistry())
         self.stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -118,8 +118,11 @@ class Daemon:
                 unfilled=[],
                 seen_until=replayed.seen_until,
                 latest=replayed.latest,
-                outages={oid: payload_json(payload) for oid, payload in replayed.recorded.items()},
+                outages={identity: payload_json(told) for identity, told in replayed.recorded.items()},
             )
+            if replayed.state.outage:
+                # Its entry is as old as its opening; what the metrics add up must not fall at a restart.
+                watch.outages[replayed.state.outage.id] = self.monitor.told(target, replayed.state.outage)
             if target.login and (replayed.seen_until or 0) > since:
                 self.monitor.logins.recall(target, await asyncio.to_thread(self._looks, target.name, since))
             self.monitor.watch(watch)
@@ -140,7 +143,7 @@ class Daemon:
             self.metrics.config_reload(False, now() / 1000)
             logger.error("the config is kept as it was:\n%s", error)
             return
-        fixed = ("data_dir", "web", "database", "vantage_point", "limits", "guard", "detection")
+        fixed = ("data_dir", "web", "database", "vantage_point", "limits", "guard", "detection", "clock")
         for field in fixed:
             if getattr(config, field) != getattr(self.config, field):
                 logger.warning("%s changed: it takes effect at the next start", field)
@@ -165,7 +168,7 @@ class Daemon:
                 self.metrics.ledger(size=size, last_checkpoint_ms=last.time_ms if last else None, valid=True)
                 await asyncio.sleep(CHECKPOINT_EVERY)
 
-        tasks = [asyncio.create_task(checkpoints()), asyncio.create_task(self._fill())]
+        tasks = [asyncio.create_task(work) for work in (checkpoints(), self._fill(), self._keep_time())]
         tasks += [asyncio.create_task(work(self.monitor)) for work in HOUSEKEEPING]
         for task in tasks:
             task.add_done_callback(self._ended)
@@ -175,6 +178,16 @@ class Daemon:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep_time(self) -> None:
+        """How far the clock may be off, at the start and each hour."""
+        while True:
+            asked = await survey([split_endpoint(server) for server in self.config.clock.servers])
+            self.metrics.clock(asked.error_bound_seconds())
+            if asked.degraded:
+                logger.warning("clock: not known to be right; times on record may be off; is NTP running?")
+            await self.writer.submit(Draft(kind="clock", time=asked.at, target=None, payload=asked.as_json()))
+            await asyncio.sleep(CLOCK_SURVEY_EVERY)
 
     async def _fill(self) -> None:
         """Count what the ledger has of the last 90 days towards availability, again after a reload."""
@@ -243,7 +256,7 @@ class Daemon:
             ),
             availability=availability,
             unready=self._unready,
-            registry=self.registry,
+            metrics=self.metrics.exposition,
         )
 
     def _unready(self) -> list[str]:

@@ -49,7 +49,7 @@ class Guard:
     """
 
     def __init__(self, controls: Sequence[tuple[str, int]], timeout: float, names: Sequence[str] = NAMES) -> None:
-        self._controls = tuple(controls)
+        self._controls = tuple(dict.fromkeys(controls))
         self._names = tuple(dict.fromkeys([*(host for host, _ in controls if not _is_address(host)), *names]))
         self._timeout = timeout
         self._line = _Rounds(self._ask_controls)

@@ -22,12 +22,23 @@ from mailwatch.models import (
     Millis,
     Observation,
     Outcome,
+    Phase,
     Target,
     VantagePoint,
     now,
     rfc3339,
 )
-from mailwatch.outages import Event, Outage, Rules, State, advance, next_delay, outage_payload, payload_json
+from mailwatch.outages import (
+    Event,
+    Outage,
+    Rules,
+    State,
+    advance,
+    next_delay,
+    outage_json,
+    outage_payload,
+    payload_json,
+)
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.schedule import Schedule
 from mailwatch.service_level import Buckets
@@ -108,6 +119,7 @@ class Monitor:
 
     def change(self, watch: Watch, target: Target) -> None:
         """Go on with the same target under changed settings: its record and open outage stay."""
+        self._metrics.change(watch.target, target)
         watch.target = target
         self.schedule.add(target)
 
@@ -173,7 +185,7 @@ class Monitor:
             return observation
         answer = await self._guard.ask(
             target.provider or target.host,
-            dns=observation.cause is Cause.DNS,
+            dns=observation.cause is Cause.DNS or observation.failed_phase is Phase.RESOLVE,
             since=observation.started_at,
         )
         self._metrics.guard(answer.online)
@@ -183,10 +195,11 @@ class Monitor:
         name = watch.target.name
         await self._record_gap(watch, observation)
         entry = await self._write("observation", observation.ended_at, name, observation)
-        watch.latest, watch.seen_until = observation, observation.ended_at
-        transition = self._advance(watch, entry, observation)
+        state, transition = advance(watch.state, Event(entry.index, observation), self.rules)
         if transition is not None:
-            await self.outage_changed(watch, transition)
+            await self.outage_changed(watch, transition.outage)
+        # All at once and after the last await: no page shows a state whose outage is not yet on record.
+        watch.state, watch.latest, watch.seen_until = state, observation, observation.ended_at
         watch.add(entry.index, observation)
         self._metrics.observed(watch.target, observation, watch.state.name)
         delay = next_delay(watch.state, watch.target.interval, self.rules)
@@ -212,12 +225,9 @@ class Monitor:
         for start, end, reason in found:
             gap = Gap(target=watch.target.name, start=start, end=end, reason=reason)
             entry = await self._write("gap", end, watch.target.name, gap)
-            self._advance(watch, entry, gap)
+            # A gap opens and closes nothing.
+            watch.state, _ = advance(watch.state, Event(entry.index, gap), self.rules)
             self._metrics.gap(watch.target, (end - start) / 1000)
-
-    def _advance(self, watch: Watch, entry: Entry, fact: Observation | Gap) -> Outage | None:
-        watch.state, transition = advance(watch.state, Event(entry.index, fact), self.rules)
-        return None if transition is None else transition.outage
 
     async def outage_changed(self, watch: Watch, outage: Outage) -> None:
         """Put the opening or closing of an outage on record, seal it with a checkpoint, then show it."""
@@ -225,9 +235,13 @@ class Monitor:
         payload = outage_payload(outage, target.provider, target.kind, self.vantage_point.name)
         await self._write("outage", now(), target.name, payload)
         await self._writer.checkpoint()
-        told = watch.outages[outage.id] = payload_json(payload)
+        watch.outages[outage.id] = payload_json(payload)
         self.show(watch)
-        logger.warning("%s: outage %s is %s", target.name, outage.id, told["state"])
+        logger.warning("%s: outage %s is %s", target.name, outage.id, payload["state"])
+
+    def told(self, target: Target, outage: Outage) -> dict[str, Any]:
+        """Return an outage in the public form."""
+        return outage_json(outage, target.provider, target.kind, self.vantage_point.name)
 
     def show(self, watch: Watch) -> None:
         """Tell the metrics of the target's outages."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import math
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,6 +23,7 @@ from mailwatch.models import Millis, Target
 Look = Callable[[Target, Millis], Coroutine[Any, Any, None]]
 """Looks at a target once; given the time at which the look was due."""
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 logger = logging.getLogger(__name__)
 # One line per run at INFO and above would drown MailWatch's own words at 10,000 targets a minute.
 logging.getLogger("apscheduler").setLevel(logging.ERROR)
@@ -33,17 +33,19 @@ class Beat(BaseTrigger):  # type: ignore[misc]
     """Fires at `offset + k * interval` seconds of the Unix time.
 
     The offset comes from the target's name: targets spread over the interval, and a restart keeps their beat.
+    Reckoned in whole microseconds: a beat that rounding puts at `now` again would fire for ever.
     """
 
     def __init__(self, name: str, interval: float) -> None:
-        self.interval = interval
+        self.interval = round(interval * 1_000_000)
         digest = hashlib.sha256(name.encode()).digest()
-        self.offset = int.from_bytes(digest[:8]) / 2**64 * interval
+        self.offset = int.from_bytes(digest[:8]) * self.interval >> 64
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
         """Return the first beat after `now`."""
-        beats = math.floor((now.timestamp() - self.offset) / self.interval) + 1
-        return datetime.fromtimestamp(self.offset + beats * self.interval, UTC)
+        since = (now - EPOCH) // timedelta(microseconds=1)
+        beats = (since - self.offset) // self.interval + 1
+        return EPOCH + timedelta(microseconds=self.offset + beats * self.interval)
 
 
 class _Looks(BaseExecutor):  # type: ignore[misc]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 
 import pytest
 
 from mailwatch import catalogue
-from mailwatch.cli import providers as verb
+from mailwatch.cli import main
 from mailwatch.models import Kind, TlsMode
 
 ROWS = [(provider, server) for provider in catalogue.providers() for server in provider.servers]
@@ -158,11 +157,7 @@ def test_a_bad_row_is_refused_with_its_line(row: str, complaint: str) -> None:
 
 
 def run(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    verb.add(parser.add_subparsers())
-    args = parser.parse_args(["providers", *words])
-    status: int = args.run(args)
-    return status
+    return main(["providers", *words])
 
 
 def test_the_list_as_json_is_the_whole_catalogue(capsys: pytest.CaptureFixture[str]) -> None:

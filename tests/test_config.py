@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -19,12 +18,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from mailwatch import config
-from mailwatch.cli import config as verb
+from mailwatch.cli import main
 from mailwatch.config import durations, secrets
 from mailwatch.config.document import MAX_BYTES
 from mailwatch.config.load import _models
 from mailwatch.config.mistakes import Fault
-from mailwatch.config.shape import Config, SecretSection
+from mailwatch.config.shape import Config
+from mailwatch.config.watched import SecretSection
 from mailwatch.models import Kind, TlsMode
 
 HERE = Path(__file__).parent
@@ -156,9 +156,7 @@ def test_words_stay_words(write) -> None:
     assert loaded.guard is None
 
 
-def test_relative_paths_are_relative_to_the_file(
-    write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_are_relative_to_the_file(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "etc").mkdir()
     path = write(
         LAB + "    ca_file: ca.pem\n    login: {username: a, password_file: secrets/lab}\ndata_dir: data\n",
@@ -203,9 +201,7 @@ def test_a_login_in_the_clear_is_for_this_machine_only(write, host: str) -> None
         (Kind.SMTP, "port: 25", 25, TlsMode.STARTTLS),
     ],
 )
-def test_port_and_tls_agree_when_one_is_written(
-    write, kind: Kind, written: str, port: int, tls: TlsMode
-) -> None:
+def test_port_and_tls_agree_when_one_is_written(write, kind: Kind, written: str, port: int, tls: TlsMode) -> None:
     loaded = config.load(write(LAB.replace("kind: imap", f"kind: {kind}") + f"    {written}\n"))
     target = config.build_targets(loaded)[0]
     assert (target.port, target.tls) == (port, tls)
@@ -225,9 +221,7 @@ def test_a_provider_fills_host_port_and_tls(write) -> None:
 
 def test_an_account_becomes_one_target_a_channel(write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIBERO", CANARY)
-    path = write(
-        HOME + "accounts:\n  - {address: mario.rossi@libero.it, password_env: LIBERO, interval: 5m}\n"
-    )
+    path = write(HOME + "accounts:\n  - {address: mario.rossi@libero.it, password_env: LIBERO, interval: 5m}\n")
     targets = config.build_targets(config.load(path))
     assert [(t.name, t.kind, t.host, t.port, t.tls, t.provider, t.interval, t.timeout) for t in targets] == [
         (
@@ -251,8 +245,7 @@ def test_an_account_becomes_one_target_a_channel(write, monkeypatch: pytest.Monk
 def test_channels_and_provider_of_an_account_are_heeded(write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREE", CANARY)
     path = write(
-        HOME
-        + "accounts:\n  - {address: a@example.org, provider: free, channels: [smtp], password_env: FREE}\n"
+        HOME + "accounts:\n  - {address: a@example.org, provider: free, channels: [smtp], password_env: FREE}\n"
     )
     (target,) = config.build_targets(config.load(path))
     assert target.login is not None
@@ -275,16 +268,12 @@ def section(**way: object) -> SecretSection:
 @pytest.mark.parametrize("raw", [b"pass word\n", b"pass word", b"pass word\r\nsecond line\n"])
 def test_a_password_file_gives_its_first_line(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "secret").write_bytes(raw)
-    assert (
-        secrets.read(section(password_file=tmp_path / "secret"), tmp_path).get_secret_value() == "pass word"
-    )
+    assert secrets.read(section(password_file=tmp_path / "secret"), tmp_path).get_secret_value() == "pass word"
 
 
 def test_a_command_runs_in_the_folder_of_the_config_and_gives_its_first_line(tmp_path: Path) -> None:
     command = ["sh", "-c", "pwd; echo more"]
-    assert secrets.read(section(password_command=command), tmp_path).get_secret_value() == str(
-        tmp_path.resolve()
-    )
+    assert secrets.read(section(password_command=command), tmp_path).get_secret_value() == str(tmp_path.resolve())
 
 
 @pytest.mark.parametrize(
@@ -391,9 +380,7 @@ WORDS = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1
 
 
 @given(WORDS, WORDS)
-def test_any_words_survive_being_shown(
-    tmp_path_factory: pytest.TempPathFactory, name: str, place: str
-) -> None:
+def test_any_words_survive_being_shown(tmp_path_factory: pytest.TempPathFactory, name: str, place: str) -> None:
     folder = tmp_path_factory.mktemp("words")
     plain = {
         "vantage_point": {"name": name, "place": place},
@@ -511,11 +498,7 @@ def test_a_config_error_crosses_processes(tmp_path: Path) -> None:
 
 
 def run(*words: str) -> int:
-    parser = argparse.ArgumentParser()
-    verb.add(parser.add_subparsers())
-    args = parser.parse_args(["config", *words])
-    status: int = args.run(args)
-    return status
+    return main(["config", *words])
 
 
 def test_check_is_silent_on_stdout_when_all_is_fine(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,12 +11,18 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TypeVar
+from string import Formatter
+from typing import Any, TypeVar
 
 import pytest
 
+from mailwatch import config
 from mailwatch.demo.dialogue import PASSWORD, USERNAME, Mood
+from mailwatch.demo.performance import LOG, perform
 from mailwatch.demo.provider import StandIn
+from mailwatch.demo.script import SPEEDS, TARGETS, write_config
+from mailwatch.demo.witness import Seen, proven, verdicts
+from mailwatch.demo.words import ENGLISH, ITALIAN, language
 
 HOST = "127.0.0.1"
 PATIENCE = 0.3
@@ -244,3 +250,83 @@ async def test_after_the_end_nobody_listens(tmp_path: Path) -> None:
     for port in ports:
         with socket.socket() as other:
             assert other.connect_ex((HOST, port)) != 0
+
+
+# The demo around it
+
+
+def test_both_languages_say_the_same_things_with_the_same_facts() -> None:
+    def facts(text: str) -> set[str | None]:
+        return {field for _, field, _, _ in Formatter().parse(text) if field}
+
+    assert ENGLISH.keys() == ITALIAN.keys()
+    for key, text in ENGLISH.items():
+        assert facts(text) == facts(ITALIAN[key]), key
+    assert {*Mood, "up", "suspect", "down", "recovering", "unknown", "open", "closed"} <= ENGLISH.keys()
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"LANG": "it_IT.UTF-8"}, "it"),
+        ({"LANG": "it_IT.UTF-8", "LC_ALL": "C"}, "en"),
+        ({"LANG": "de_DE.UTF-8"}, "en"),
+        ({"LANG": "en_US.UTF-8", "LC_MESSAGES": "it_IT"}, "it"),
+        ({}, "en"),
+    ],
+)
+def test_the_language_is_the_one_of_the_environment(environment: dict[str, str], expected: str) -> None:
+    assert language(environment) == expected
+
+
+@pytest.mark.parametrize("speed", [*SPEEDS, 1.0])
+async def test_the_config_of_the_demo_is_one_that_mailwatch_takes(
+    standin: StandIn, tmp_path: Path, speed: float
+) -> None:
+    loaded = config.load(write_config(standin, tmp_path, 8080, speed))
+    targets = config.build_targets(loaded)
+    assert tuple(target.name for target in targets) == TARGETS
+    assert [target.port for target in targets] == [standin.imap_port, standin.smtp_port]
+    for target in targets:
+        assert target.login is not None
+        assert target.login.password.get_secret_value() == PASSWORD
+    assert not [note for note in config.warnings(loaded) if "others" in note.what]
+
+
+def outage(target: str, least: float, most: float | None) -> dict[str, Any]:
+    state = "open" if most is None else "closed"
+    return {"target": target, "state": state, "duration": {"min": least, "max": most}}
+
+
+@pytest.mark.parametrize(
+    ("outages", "expected"),
+    [
+        ([outage("a", 29.0, 31.0), outage("b", 30.0, 30.0)], True),
+        ([outage("a", 29.0, 31.0), outage("b", 30.1, 31.0)], False),
+        ([outage("a", 29.0, 31.0), outage("b", 28.0, 29.9)], False),
+        ([outage("a", 29.0, 31.0), outage("b", 29.0, None)], False),
+        ([outage("a", 29.0, 31.0)], False),
+        ([outage("a", 29.0, 31.0), outage("a", 29.0, 31.0), outage("b", 29.0, 31.0)], False),
+        ([], False),
+    ],
+)
+def test_it_is_proven_only_by_one_closed_outage_a_target_around_the_truth(
+    outages: list[dict[str, Any]], expected: bool
+) -> None:
+    seen = Seen(targets=[], outages=outages, looks={})
+    assert proven(verdicts(seen, (1_000, 31_000)), ("a", "b")) is expected
+
+
+async def test_the_demo_ends_with_an_outage_whose_bounds_hold_the_truth(tmp_path: Path) -> None:
+    shown: list[tuple[Mood, set[str]]] = []
+
+    def show(mood: Mood, seen: Seen, url: str) -> None:
+        shown.append((mood, {target["state"] for target in seen.targets}))
+
+    result = await perform(tmp_path, 6, show)
+    assert proven(result.verdicts, TARGETS), result
+    assert {Mood.FINE, Mood.UNAVAILABLE, Mood.REFUSING} <= {mood for mood, _ in shown}
+    assert any("down" in states for _, states in shown)
+    causes = set().union(*(verdict.outage["causes"] for verdict in result.verdicts))
+    assert {"unavailable", "timeout", "refused"} <= causes
+    assert PASSWORD.encode() not in (tmp_path / LOG).read_bytes()

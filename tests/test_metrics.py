@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -183,7 +184,8 @@ def test_counters_are_there_at_0_before_anything_happened(kind: Kind, tls: TlsMo
     assert {("offline", "none"), ("monitor", "none")} <= told
     assert (("tls", "tls") in told) == (tls is not TlsMode.NONE)
     assert (("credentials", "auth") in told) == (login is not None and kind is not Kind.MX)
-    assert 14 <= len(told) <= 40
+    assert (("unavailable", "tls") in told) == (tls is TlsMode.STARTTLS)
+    assert len(told) <= 40
 
 
 def test_a_failure_is_counted_by_cause_and_phase(metrics: Metrics) -> None:
@@ -353,8 +355,9 @@ def labels_of(name: str, text: str) -> frozenset[str]:
 
 def test_promtool_has_nothing_to_say() -> None:
     promtool = shutil.which("promtool")
-    if promtool is None:
+    if promtool is None and "CI" not in os.environ:
         pytest.skip("promtool is not installed")
+    assert promtool, "promtool is not installed: apt-get install prometheus"
     done = subprocess.run(
         [promtool, "check", "metrics"], input=with_everything().exposition(), capture_output=True, timeout=60
     )

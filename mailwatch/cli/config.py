@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from mailwatch import config
+from mailwatch.cli.opening import config_path, options
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,11 +21,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     show = actions.add_parser("show", help="print the effective config, without secrets")
     show.set_defaults(run=_show)
     for action in (check, show):
-        # SUPPRESS: a --config given before the verb must not be overwritten by a default here.
-        action.add_argument(
-            "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="the config file"
-        )
-        action.add_argument("--json", action="store_true", help="print JSON")
+        options(action)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -33,7 +29,7 @@ def _check(args: argparse.Namespace) -> int:
     mistakes: tuple[config.Mistake, ...] = ()
     status, count = 0, 0
     try:
-        loaded = config.load(_path(args))
+        loaded = config.load(config_path(args))
         notes = config.warnings(loaded)
         count = len(config.build_targets(loaded))
     except config.ConfigError as error:
@@ -58,7 +54,7 @@ def _schema(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     try:
-        loaded = config.load(_path(args))
+        loaded = config.load(config_path(args))
     except config.ConfigError as error:
         print(error, file=sys.stderr)
         return 2 if isinstance(error, config.ConfigNotFound) else 1
@@ -67,11 +63,6 @@ def _show(args: argparse.Namespace) -> int:
     else:
         print(config.show(loaded), end="")
     return 0
-
-
-def _path(args: argparse.Namespace) -> Path:
-    given: Path | None = getattr(args, "config", None)
-    return Path(given) if given else config.default_path()
 
 
 def _plain(mistakes: tuple[config.Mistake, ...]) -> list[dict[str, str | int]]:

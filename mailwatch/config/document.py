@@ -14,7 +14,7 @@ import yaml
 
 from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Mistake, Place
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 4_000_000
 _MAX_DEPTH = 20
 
 Plain = dict[str, "Plain"] | list["Plain"] | str | int | float | bool | None
@@ -32,9 +32,7 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _refusal(event.start_mark, "anchors and aliases are not used here; write the value again")
         if getattr(event, "tag", None):
-            raise _refusal(
-                event.start_mark, "tags are not used here; put the text in quotes if it begins with !"
-            )
+            raise _refusal(event.start_mark, "tags are not used here; put the text in quotes if it begins with !")
         if self.depth >= _MAX_DEPTH:
             raise _refusal(event.start_mark, f"more than {_MAX_DEPTH} levels deep; flatten it")
         self.depth += 1

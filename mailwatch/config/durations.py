@@ -16,9 +16,7 @@ def parse(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise Fault(f"{value} has no unit; write {value}s, or ms, m, h, d")
     # fullmatch with ASCII digits: $ would let a line feed through, \d Arabic-Indic digits.
-    found = (
-        re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)", value) if isinstance(value, str) else None
-    )
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)", value) if isinstance(value, str) else None
     if found is None:
         raise Fault("is not a duration; write for example 500ms, 5s, 1m, 2h or 1d")
     # Whole milliseconds, so that 0.1s and 100ms are one and the same number.
@@ -28,7 +26,5 @@ def parse(value: object) -> float:
 def write(seconds: float) -> str:
     """Write seconds in the largest unit that holds them as a whole number."""
     milliseconds = round(seconds * 1000)
-    unit = max(
-        (u for u in _MILLISECONDS if milliseconds % _MILLISECONDS[u] == 0), key=_MILLISECONDS.__getitem__
-    )
+    unit = max((u for u in _MILLISECONDS if milliseconds % _MILLISECONDS[u] == 0), key=_MILLISECONDS.__getitem__)
     return f"{milliseconds // _MILLISECONDS[unit]}{unit}" if milliseconds else "0s"

@@ -74,9 +74,7 @@ def _host(text: str) -> str:
         ipaddress.ip_address(text)
     except ValueError:
         if len(text) > 253 or not re.fullmatch(r"(?!-)[\w-]{1,63}(\.[\w-]{1,63})*\.?", text):
-            raise Fault(
-                "is not a host name; write for example imap.example.org, without scheme or port"
-            ) from None
+            raise Fault("is not a host name; write for example imap.example.org, without scheme or port") from None
     return text
 
 

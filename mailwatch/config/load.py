@@ -119,9 +119,7 @@ def _unknown(place: Place) -> str:
         return _NOT_KEYS[name]
     known = _keys(place[:-1])
     near = get_close_matches(name, known, n=1)
-    return (
-        f"unknown key; did you mean '{near[0]}'?" if near else f"unknown key; use one of {', '.join(known)}"
-    )
+    return f"unknown key; did you mean '{near[0]}'?" if near else f"unknown key; use one of {', '.join(known)}"
 
 
 def _keys(place: Place) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from mailwatch.config.mistakes import Fault
-from mailwatch.config.shape import SecretSection
+from mailwatch.config.watched import SecretSection
 
 COMMAND_TIMEOUT = 30.0
 _MAX_BYTES = 65_536

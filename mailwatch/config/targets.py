@@ -11,7 +11,8 @@ from mailwatch import catalogue
 from mailwatch.config import secrets
 from mailwatch.config.fields import BUILT
 from mailwatch.config.mistakes import ConfigError, Fault, Mistake, Place, written
-from mailwatch.config.shape import AccountSection, Config, LoginSection, TargetSection
+from mailwatch.config.shape import Config
+from mailwatch.config.watched import AccountSection, LoginSection, TargetSection
 from mailwatch.models import Kind, Login, Target, TlsMode
 
 _PORTS = {
@@ -50,11 +51,7 @@ def warnings(config: Config) -> tuple[Mistake, ...]:
     found = []
     for section, place in resolved(config):
         at = written(place)
-        if (
-            section.interval is not None
-            and section.timeout is not None
-            and section.timeout > section.interval
-        ):
+        if section.interval is not None and section.timeout is not None and section.timeout > section.interval:
             what = f"{at}: timeout is longer than interval; looks may be missed, so shorten timeout"
             found.append(mistake_at(config, (*place, "timeout"), what))
         if (
@@ -150,7 +147,5 @@ def _secret(config: Config, login: LoginSection, place: Place) -> SecretStr | Mi
 
 
 def _secret_place(login: LoginSection, place: Place) -> Place:
-    way = next(
-        w for w in ("password_file", "password_env", "password_command") if getattr(login, w) is not None
-    )
+    way = next(w for w in ("password_file", "password_env", "password_command") if getattr(login, w) is not None)
     return (*place, way) if place[0] == "accounts" else (*place, "login", way)

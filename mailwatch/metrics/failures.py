@@ -11,7 +11,7 @@ _ANSWERED = (*_LOST, Cause.PROTOCOL, Cause.UNAVAILABLE, Cause.THROTTLED)
 _CAUSES: dict[Phase, tuple[Cause, ...]] = {
     Phase.RESOLVE: (Cause.DNS, Cause.TIMEOUT),
     Phase.CONNECT: (*_LOST, Cause.REFUSED, Cause.UNREACHABLE),
-    Phase.TLS: (*_LOST, Cause.TLS, Cause.PROTOCOL),
+    Phase.TLS: (*_LOST, Cause.TLS),
     Phase.GREETING: _ANSWERED,
     Phase.AUTH: (*_ANSWERED, Cause.CREDENTIALS),
     Phase.MAILBOX: (*_ANSWERED, Cause.MAILBOX),
@@ -22,7 +22,7 @@ _CAUSES: dict[Phase, tuple[Cause, ...]] = {
 _WITH_LOGIN: dict[Kind, tuple[Phase, ...]] = {
     Kind.IMAP: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
     Kind.POP3: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
-    Kind.SMTP: (Phase.AUTH,),
+    Kind.SMTP: (Phase.AUTH, Phase.SUBMIT),
     Kind.MX: (),
     Kind.WEBMAIL: (Phase.AUTH, Phase.MAILBOX),
     Kind.ROUNDTRIP: (Phase.AUTH, Phase.SUBMIT, Phase.DELIVER),
@@ -43,7 +43,8 @@ def _possible(kind: Kind, tls: TlsMode, login: bool) -> tuple[tuple[str, str], .
         phases.extend(_WITH_LOGIN[kind])
     found = [(cause.value, phase.value) for phase in phases for cause in _CAUSES[phase]]
     if tls is TlsMode.STARTTLS:
-        found.append((Cause.UNAVAILABLE.value, Phase.TLS.value))
+        # STARTTLS is a command, and what follows it can be any answer.
+        found.extend((cause.value, Phase.TLS.value) for cause in _ANSWERED if cause not in _LOST)
     # A login that is held back after a rejection is no failure of a phase, and neither are our own.
     found.extend((cause.value, "none") for cause in (Cause.OFFLINE, Cause.MONITOR))
     if login:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import traceback
+from collections.abc import Awaitable, Callable
 
 from mailwatch.models import Attempt, Cause, Kind, Millis, Observation, Outcome, Phase, Target
 from mailwatch.probes import imap, smtp
@@ -22,6 +23,9 @@ MAX_ATTEMPTS = 4
 GOODBYE = 1.0
 """Seconds that a server has to answer LOGOUT or QUIT."""
 
+Lookup = Callable[[str, int, float], Awaitable[tuple[Address, ...]]]
+"""From host, port and timeout in seconds to addresses."""
+
 _TRY_NEXT = frozenset({Cause.REFUSED, Cause.UNREACHABLE, Cause.TIMEOUT})
 
 
@@ -32,6 +36,7 @@ async def observe(
     contexts: TlsContexts,
     with_login: bool = True,
     watch: Watch | None = None,
+    lookup: Lookup = resolve,
 ) -> Observation:
     """Look at `target` once. Raises nothing but CancelledError: a failed look is an observation too.
 
@@ -41,25 +46,29 @@ async def observe(
     login = target.login if with_login else None
     redactor = Redactor(login)
     recorder = Recorder(redactor, watch)
-    started_at = recorder.started_at
     attempts: list[Attempt] = []
     addresses: tuple[Address, ...] = ()
     try:
         with recorder.phase(Phase.RESOLVE):
-            addresses = await resolve(target.host, target.port, target.timeout)
+            addresses = await lookup(target.host, target.port, target.timeout)
     except Exception as error:
         attempts.append(_failed(recorder, redactor, error, target))
     for address in addresses[:MAX_ATTEMPTS]:
-        call = Call(target, address, login, recorder, contexts)
-        attempts.append(await _attempt(call, redactor))
+        attempts.append(await _attempt(Call(target, address, login, recorder, contexts), redactor))
         if attempts[-1].failed_phase is not Phase.CONNECT or attempts[-1].cause not in _TRY_NEXT:
             break
         recorder = Recorder(redactor, watch)
+    return _told(target, scheduled_at, attempts, addresses, login is not None)
+
+
+def _told(
+    target: Target, due: Millis, attempts: list[Attempt], addresses: tuple[Address, ...], with_login: bool
+) -> Observation:
     last = attempts[-1]
     return Observation(
         target=target.name,
-        scheduled_at=scheduled_at,
-        started_at=started_at,
+        scheduled_at=due,
+        started_at=attempts[0].started_at,
         ended_at=last.ended_at,
         outcome=last.cause.outcome if last.cause else Outcome.UP,
         cause=last.cause,
@@ -68,7 +77,7 @@ async def observe(
         attempts=tuple(attempts),
         addresses=tuple(address.host for address in addresses),
         partial=() if last.cause else tuple(attempt.peer for attempt in attempts[:-1]),
-        with_login=login is not None,
+        with_login=with_login,
     )
 
 

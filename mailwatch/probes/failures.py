@@ -100,7 +100,7 @@ def judge(error: BaseException, target: Target) -> Verdict:
     whole chain of causes, the telling kinds before the general ones.
     """
     chain = list(_chain(error))
-    for judgement in (_own, _tls, _network):
+    for judgement in (_own, _exhausted, _tls, _network):
         for link in chain:
             verdict = judgement(link, target)
             if verdict is not None:
@@ -140,16 +140,21 @@ def _own(error: BaseException, target: Target) -> Verdict | None:
     return None
 
 
+def _exhausted(error: BaseException, target: Target) -> Verdict | None:
+    if isinstance(error, OSError) and error.errno in _OUR_ERRNOS:
+        return Verdict(Cause.MONITOR, f"our own fault: {_words(error)}")
+    return None
+
+
 def _tls(error: BaseException, target: Target) -> Verdict | None:
     match error:
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
             return Verdict(Cause.DISCONNECTED, "connection lost")
         case ssl.SSLCertVerificationError():
             return Verdict(Cause.TLS, complaint(error, target.host))
-        case ssl.SSLError() if error.reason in _NOT_TLS:
-            return Verdict(Cause.TLS, f"answer is not TLS ({error.reason})")
         case ssl.SSLError():
-            return Verdict(Cause.TLS, f"handshake failed: {error.reason or error}")
+            reason = getattr(error, "reason", None) or str(error)
+            return Verdict(Cause.TLS, f"{'answer is not TLS' if reason in _NOT_TLS else 'TLS failed'} ({reason})")
     return None
 
 
@@ -163,8 +168,6 @@ def _network(error: BaseException, target: Target) -> Verdict | None:
             return Verdict(Cause.TIMEOUT, f"no answer within {target.timeout:g} s")
         case ConnectionRefusedError():
             return Verdict(Cause.REFUSED, "connection refused")
-        case OSError() if error.errno in _OUR_ERRNOS:
-            return Verdict(Cause.MONITOR, f"our own fault: {_words(error)}")
         case OSError() if error.errno in _UNREACHABLE:
             return Verdict(Cause.UNREACHABLE, _words(error))
         case OSError() if error.errno in _OUR_FIREWALL:

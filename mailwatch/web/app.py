@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from mailwatch import __version__
 from mailwatch.models import Millis, parse_rfc3339, rfc3339
@@ -24,7 +24,7 @@ class Sources:
     observations: Callable[[str | None, Millis | None, Millis | None, int], list[dict[str, Any]]]
     availability: Callable[[str | None, Millis, Millis], list[dict[str, Any]]]
     unready: Callable[[], list[str]]
-    registry: CollectorRegistry
+    metrics: Callable[[], bytes]
 
 
 When = Annotated[str | None, Query(description="RFC 3339 time with its offset", max_length=40)]
@@ -49,13 +49,11 @@ def create_app(sources: Sources) -> FastAPI:
     @app.get("/readyz", response_class=PlainTextResponse, summary="Is it probing and writing?")
     async def readyz() -> Response:
         problems = sources.unready()
-        return PlainTextResponse(
-            "".join(f"{line}\n" for line in problems) or "ok\n", 503 if problems else 200
-        )
+        return PlainTextResponse("".join(f"{line}\n" for line in problems) or "ok\n", 503 if problems else 200)
 
     @app.get("/metrics", include_in_schema=False)
     def metrics() -> Response:
-        return Response(generate_latest(sources.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(sources.metrics(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     @app.get("/api/v1/targets", summary="All targets with their state and latest observation")
     def targets() -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ from html import escape
 from typing import Any
 
 _STYLE = """
-:root{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif}body{max-width:60rem;margin:2rem auto;padding:0 1rem}
+:root{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif}
+body{max-width:60rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.35rem .6rem;border-bottom:1px solid #8885}
 .up{color:#157a3c}.down,.suspect{color:#c0261d}.unknown,.recovering{color:#8a6100}
 @media(prefers-color-scheme:dark){.up{color:#5fd38d}.down,.suspect{color:#ff8a80}.unknown,.recovering{color:#ffcf66}}

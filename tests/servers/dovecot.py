@@ -111,7 +111,7 @@ class Dovecot(Program):
         self.imaps_port, self.imap_port = free_port(), free_port()
         config = directory / "dovecot.conf"
         command = (str(DOVECOT), "-F", "-c", str(config))
-        super().__init__(directory, command, (self.imaps_port, self.imap_port))
+        super().__init__(directory, command, {self.imaps_port: True, self.imap_port: False})
         self._certificates = certificates
         self.auth_socket = directory / "sasl"
         self.passwords: dict[str, str] = {}

@@ -90,7 +90,7 @@ class Postfix(Program):
         # The master itself, since "postfix start" leaves no child of ours to wait for.
         daemons = self._say("postconf", "-h", "daemon_directory").strip()
         command = (f"{daemons}/master", "-d", "-c", str(self._config))
-        super().__init__(directory, command, (self.submission_port, self.submissions_port))
+        super().__init__(directory, command, {self.submissions_port: True, self.submission_port: False})
         self._say("postfix", "check")  # makes the folders of the queue
 
     def mark(self) -> int:

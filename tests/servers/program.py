@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -43,6 +44,19 @@ def is_open(port: int) -> bool:
     return False
 
 
+def greets(port: int, tls: bool) -> bool:
+    """Whether a server says its greeting there, after a handshake if `tls`; the certificate does not matter."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=5) as plain:
+        if not tls:
+            return bool(plain.recv(1))
+        with context.wrap_socket(plain) as secured:
+            return bool(secured.recv(1))
+    return False
+
+
 def session_members(session: int) -> list[int]:
     """The living processes of a session. Zombies do not count: nobody may be there to bury orphans."""
     members = []
@@ -56,9 +70,12 @@ def session_members(session: int) -> list[int]:
 
 
 class Program:
-    """A server in the foreground, with all its children in one session of its own."""
+    """A server in the foreground, with all its children in one session of its own.
 
-    def __init__(self, directory: Path, command: tuple[str, ...], ports: tuple[int, ...]) -> None:
+    `ports` says of each port whether TLS comes first there.
+    """
+
+    def __init__(self, directory: Path, command: tuple[str, ...], ports: dict[int, bool]) -> None:
         self.directory = directory
         self.log = directory / "log"
         self._output = directory / "output"
@@ -73,7 +90,7 @@ class Program:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it and return once every port accepts connections."""
+        """Start it and return once it greets on every port."""
         assert self._process is None, f"{self._command[0]} runs already"
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
@@ -84,14 +101,15 @@ class Program:
                 start_new_session=True,
             )
         try:
-            self._wait_until_open(self._process)
+            self._wait_until_serving(self._process)
         except BaseException:
             self.stop()
             raise
 
-    def _wait_until_open(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_until_serving(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + PATIENCE
-        while not all(is_open(port) for port in self._ports):
+        # An open port is not enough: a child that is killed while it starts takes Dovecot 6 s to stop.
+        while not all(greets(port, tls) for port, tls in self._ports.items()):
             ended = process.poll() is not None
             if ended or time.monotonic() > deadline:
                 words = self._output.read_text(errors="replace") + self.log_since(0)

@@ -1,0 +1,172 @@
+"""What is watched: accounts in the short form, targets in the long one, and where their passwords are."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from mailwatch import catalogue
+from mailwatch.config.fields import (
+    BUILT,
+    Address,
+    BuiltKind,
+    FolderPath,
+    Host,
+    Label,
+    Port,
+    Seconds,
+    Section,
+    Text,
+    Variable,
+    is_loopback,
+)
+from mailwatch.config.mistakes import Fault
+from mailwatch.models import Kind, TlsMode
+
+_TLS_OF_PORT = {
+    25: TlsMode.STARTTLS,
+    143: TlsMode.STARTTLS,
+    587: TlsMode.STARTTLS,
+    465: TlsMode.IMPLICIT,
+    993: TlsMode.IMPLICIT,
+}
+
+
+class SecretSection(Section):
+    """Where a password comes from: exactly one of three ways, never the config itself."""
+
+    password_file: FolderPath | None = None
+    """A file whose first line is the password."""
+    password_env: Variable | None = None
+    """The environment variable that holds it."""
+    password_command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """A program and its arguments; the first line of its output is the password."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        ways = ("password_file", "password_env", "password_command")
+        given = [way for way in ways if getattr(self, way) is not None]
+        if not given:
+            raise Fault("has no password; add password_file: PATH, password_env or password_command")
+        if len(given) > 1:
+            raise Fault(f"has {len(given)} passwords; keep one of {', '.join(given)}", given[1])
+        return self
+
+
+class LoginSection(SecretSection):
+    """A user name and where its password comes from."""
+
+    username: Annotated[Text, Field(min_length=1)]
+    """What the server wants, mostly the whole address."""
+
+
+class AccountSection(SecretSection):
+    """The short form: one address, watched on all its channels, servers from the catalogue."""
+
+    address: Address
+    """The mail address, which is also the login."""
+    provider: str | None = None
+    """A catalogue key, for an address under a domain of its own."""
+    channels: Annotated[tuple[BuiltKind, ...], Field(min_length=1)] | None = None
+    """Which kinds to watch; without it, all that the catalogue has and this version can."""
+    interval: Seconds | None = None
+    """How often to look, instead of the default."""
+    timeout: Seconds | None = None
+    """How long one attempt may take, instead of the default."""
+
+    def found_provider(self) -> catalogue.Provider | None:
+        """The provider by key, else by the domain of the address."""
+        return catalogue.by_key(self.provider) if self.provider else catalogue.by_domain(self.address)
+
+    def kinds(self) -> tuple[Kind, ...]:
+        """The channels that are watched."""
+        provider = self.found_provider()
+        has = {server.kind for server in provider.servers} if provider else set()
+        return self.channels or tuple(kind for kind in BUILT if kind in has)
+
+    @model_validator(mode="after")
+    def _served(self) -> Self:
+        provider = self.found_provider()
+        if provider is None:
+            if self.provider:
+                raise Fault(unknown_provider(self.provider), "provider")
+            domain = self.address.rpartition("@")[2]
+            raise Fault(
+                f"no provider is known for {domain}; add provider: KEY or use targets with a host", "address"
+            )
+        for kind in self.kinds():
+            server = catalogue.server(provider.key, kind)
+            if server is None:
+                raise Fault(f"{provider.key} has no {kind} server in the catalogue; remove it", "channels")
+            if not server.takes_password:
+                raise Fault(
+                    f"{provider.key} wants OAuth 2, which is not built yet; "
+                    f"remove the account and use a target with provider: {provider.key} and no login",
+                    "address",
+                )
+        if len(set(self.kinds())) < len(self.kinds()):
+            raise Fault("the same channel twice; keep one", "channels")
+        return self
+
+
+class TargetSection(Section):
+    """The long form: any server. With `provider` of the catalogue, host, port and tls may be left out."""
+
+    name: Label
+    """The name in reports and metrics."""
+    kind: BuiltKind
+    """imap or smtp in this version; pop3, mx, webmail and roundtrip will follow."""
+    provider: Label | None = None
+    """The company behind it: a catalogue key, or a word of your own if host is given."""
+    host: Host | None = None
+    """The server's name or address."""
+    port: Port | None = None
+    """The port, if it is not the usual one of kind and tls."""
+    tls: TlsMode | None = None
+    """implicit, starttls or none; without it what the port is usually for, else implicit."""
+    ca_file: FolderPath | None = None
+    """PEM certificates to trust instead of the system's."""
+    login: LoginSection | None = None
+    """Without it the probe goes as far as the greeting and capabilities."""
+    interval: Seconds | None = None
+    """How often to look, instead of the default."""
+    timeout: Seconds | None = None
+    """How long one attempt may take, instead of the default."""
+
+    def wanted_tls(self) -> TlsMode | None:
+        """What is written, else what the port is for, else None: any."""
+        return self.tls or (_TLS_OF_PORT.get(self.port) if self.port else None)
+
+    @model_validator(mode="after")
+    def _speaks_as_the_port(self) -> Self:
+        usual = _TLS_OF_PORT.get(self.port) if self.port else None
+        # The wrong one of the two hangs until the timeout: it would be booked as the provider's outage.
+        if usual and self.tls and TlsMode.NONE != self.tls != usual:
+            raise Fault(f"port {self.port} is for tls: {usual}; write that, or change the port", "tls")
+        return self
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.host is None:
+            if self.provider is None:
+                raise Fault("has no host; add host: NAME, or provider: KEY of the catalogue")
+            if catalogue.by_key(self.provider) is None:
+                raise Fault(f"{unknown_provider(self.provider)}, or add host", "provider")
+            tls = self.wanted_tls()
+            if catalogue.server(self.provider, self.kind, tls) is None:
+                how = f" with tls: {tls}" if tls else ""
+                raise Fault(
+                    f"{self.provider} has no {self.kind} server{how} in the catalogue; add host", "provider"
+                )
+        elif self.login and self.tls is TlsMode.NONE and not is_loopback(self.host):
+            raise Fault("would send the password in the clear; use implicit or starttls, or remove login", "tls")
+        return self
+
+
+def unknown_provider(key: str) -> str:
+    """Say that the catalogue has no such provider, with the nearest one that it has."""
+    near = get_close_matches(key.casefold(), [provider.key for provider in catalogue.providers()], n=1)
+    hint = f"did you mean '{near[0]}'" if near else "see mailwatch providers"
+    return f"'{key}' is not in the catalogue; {hint}"

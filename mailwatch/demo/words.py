@@ -1,0 +1,103 @@
+"""What the demo says, in two languages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+ENGLISH = {
+    "title": "MailWatch demo: a stand-in provider on this machine, real logins, no network",
+    "starting": "starting a stand-in provider and `mailwatch run` in {folder}",
+    "page": "status page while this runs: {url}",
+    "provider": "The provider, in truth",
+    "fine": "works",
+    "slow": "works, slowly",
+    "silent": "accepts connections and says nothing",
+    "bye": "hangs up with a goodbye",
+    "unavailable": "refuses logins: temporarily unavailable",
+    "refusing": "refuses connections",
+    "target": "target",
+    "state": "MailWatch sees",
+    "looks": "last looks",
+    "outage": "outage",
+    "up": "up",
+    "suspect": "suspect",
+    "down": "DOWN",
+    "recovering": "recovering",
+    "unknown": "unknown",
+    "none": "none so far",
+    "open": "open since {first_bad}, at least {min} s",
+    "closed": "closed: between {min} s and {max} s",
+    "record": "On record: outage {id}",
+    "last_good": "last good",
+    "first_bad": "first bad",
+    "last_bad": "last bad",
+    "first_good": "first good",
+    "duration": "duration",
+    "estimate": "estimate",
+    "observations": "looks",
+    "causes": "causes",
+    "phases": "failed at",
+    "largest_gap": "longest time without a look",
+    "ledger": "ledger entries",
+    "within": "true down time {truth} s lies between {min} s and {max} s",
+    "outside": "true down time {truth} s does NOT lie between {min} s and {max} s",
+    "incomplete": "not every target had exactly one outage that opened and closed",
+    "kept": "kept: {folder} (look at it with: mailwatch --config {config} outages)",
+    "died": "`mailwatch run` ended with status {status}; the end of {log}:",
+    "not_ready": "`mailwatch run` was not ready within {seconds} s; the end of {log}:",
+    "mute": "`mailwatch run` never answered over HTTP; the end of {log}:",
+    "stopped": "stopped",
+}
+
+ITALIAN = {
+    "title": "Demo di MailWatch: un finto provider su questo computer, login veri, senza rete",
+    "starting": "avvio un finto provider e `mailwatch run` in {folder}",
+    "page": "pagina di stato finché gira: {url}",
+    "provider": "Il provider, in verità",
+    "fine": "funziona",
+    "slow": "funziona, ma piano",
+    "silent": "accetta le connessioni e tace",
+    "bye": "riattacca con un saluto",
+    "unavailable": "rifiuta i login: temporaneamente non disponibile",
+    "refusing": "rifiuta le connessioni",
+    "target": "bersaglio",
+    "state": "MailWatch vede",
+    "looks": "ultimi controlli",
+    "outage": "disservizio",
+    "up": "attivo",
+    "suspect": "sospetto",
+    "down": "GUASTO",
+    "recovering": "in ripresa",
+    "unknown": "ignoto",
+    "none": "finora nessuno",
+    "open": "aperto dalle {first_bad}, almeno {min} s",
+    "closed": "chiuso: tra {min} s e {max} s",
+    "record": "A registro: disservizio {id}",
+    "last_good": "ultimo buono",
+    "first_bad": "primo fallito",
+    "last_bad": "ultimo fallito",
+    "first_good": "primo di nuovo buono",
+    "duration": "durata",
+    "estimate": "stima",
+    "observations": "controlli",
+    "causes": "cause",
+    "phases": "falliti in fase",
+    "largest_gap": "tempo più lungo senza controlli",
+    "ledger": "voci del registro",
+    "within": "la durata vera, {truth} s, sta tra {min} s e {max} s",
+    "outside": "la durata vera, {truth} s, NON sta tra {min} s e {max} s",
+    "incomplete": "non ogni bersaglio ha avuto un solo disservizio, aperto e poi chiuso",
+    "kept": "conservato: {folder} (da guardare con: mailwatch --config {config} outages)",
+    "died": "`mailwatch run` è terminato con stato {status}; la fine di {log}:",
+    "not_ready": "`mailwatch run` non era pronto entro {seconds} s; la fine di {log}:",
+    "mute": "`mailwatch run` non ha mai risposto via HTTP; la fine di {log}:",
+    "stopped": "interrotto",
+}
+
+LANGUAGES: Mapping[str, Mapping[str, str]] = {"en": ENGLISH, "it": ITALIAN}
+
+
+def language(environment: Mapping[str, str]) -> str:
+    """Give the language that a POSIX environment asks for: Italian, else English."""
+    named = next((environment[key] for key in ("LC_ALL", "LC_MESSAGES", "LANG") if environment.get(key)), "")
+    return "it" if named.startswith("it") else "en"

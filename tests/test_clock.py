@@ -1,0 +1,359 @@
+"""Do we know the time: scripted clocks, and a scripted time server on the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailwatch.clock import (
+    ClockEvent,
+    ClockSurvey,
+    ClockWatch,
+    KernelSync,
+    Reading,
+    kernel_sync,
+    read_clocks,
+    survey,
+)
+from mailwatch.sntp import Offset, SntpError, read_answer, sntp
+
+S = 1_000_000_000
+WALL = 1_700_000_000 * S
+MS = 1_700_000_000_000
+
+
+class Clocks:
+    """Three clocks that go as the test says."""
+
+    def __init__(self) -> None:
+        self.reading = Reading(wall=WALL, running=0, boot=0)
+
+    def __call__(self) -> Reading:
+        return self.reading
+
+    def go(self, seconds: float, *, asleep: float = 0.0, step: float = 0.0) -> None:
+        """Let time pass, some of it asleep, and set the wall clock."""
+        here = self.reading
+        self.reading = Reading(
+            wall=here.wall + round((seconds + asleep + step) * S),
+            running=here.running + round(seconds * S),
+            boot=here.boot + round((seconds + asleep) * S),
+        )
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    return Clocks()
+
+
+@pytest.fixture
+def watch(clocks: Clocks) -> ClockWatch:
+    """A watch that has ticked once."""
+    watch = ClockWatch(clocks)
+    assert watch.tick() == []
+    return watch
+
+
+def test_a_steady_clock_is_no_event(clocks: Clocks, watch: ClockWatch) -> None:
+    for wait in (1.0, 1.4, 0.001, 5.9, 0.0):
+        clocks.go(wait)
+        assert watch.tick() == []
+
+
+def test_a_suspend_is_dated_from_the_last_tick_to_this_one(clocks: Clocks, watch: ClockWatch) -> None:
+    clocks.go(1.0, asleep=3600)
+    assert watch.tick() == [ClockEvent("suspend", MS, MS + 3_601_000, 3600.0)]
+    clocks.go(1.0)
+    assert watch.tick() == []
+
+
+@pytest.mark.parametrize("step", [0.6, -0.6, 3600.0, -3600.0])
+def test_a_step_is_told_with_its_sign(clocks: Clocks, watch: ClockWatch, step: float) -> None:
+    clocks.go(1.0, step=step)
+    (event,) = watch.tick()
+    assert event.kind == "step"
+    assert event.seconds == pytest.approx(step)
+    assert (event.start, event.end) == (MS, MS + 1000 + round(step * 1000))
+    assert event.as_json() == {
+        "event": "step", "start": MS, "end": event.end, "milliseconds": round(step * 1000),
+    }  # fmt: skip
+    clocks.go(1.0)
+    assert watch.tick() == []
+
+
+def test_many_small_steps_add_up_to_one(clocks: Clocks, watch: ClockWatch) -> None:
+    told: list[ClockEvent] = []
+    for _ in range(6):
+        clocks.go(1.0, step=0.1)
+        told += watch.tick()
+    assert [(event.kind, round(event.seconds, 1)) for event in told] == [("step", 0.6)]
+
+
+def test_a_stopped_process_is_stalled(clocks: Clocks, watch: ClockWatch) -> None:
+    clocks.go(6.1)
+    (event,) = watch.tick()
+    assert (event.kind, event.start, event.end) == ("stalled", MS, MS + 6100)
+    assert event.seconds == pytest.approx(5.1)
+
+
+def test_a_slow_start_is_no_stall_but_a_step_in_it_is_told(clocks: Clocks) -> None:
+    watch = ClockWatch(clocks)
+    clocks.go(60.0, step=10.0)
+    assert [event.kind for event in watch.tick()] == ["step"]
+    clocks.go(60.0)
+    assert [event.kind for event in watch.tick()] == ["stalled"]
+
+
+def test_a_suspend_with_a_step_at_its_end_is_both(clocks: Clocks, watch: ClockWatch) -> None:
+    clocks.go(1.0, asleep=100, step=-30)
+    assert [(event.kind, event.seconds) for event in watch.tick()] == [("suspend", 100.0), ("step", -30.0)]
+
+
+def test_the_machines_clocks_are_read_as_at_one_moment() -> None:
+    reading = read_clocks()
+    assert abs(reading.wall - time.time_ns()) < S
+    assert ClockWatch().tick() == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="adjtimex is of Linux")
+def test_the_kernel_tells_its_synchronisation() -> None:
+    told = kernel_sync()
+    if told is None:
+        pytest.skip("adjtimex is forbidden here")
+    assert 0 <= told.state <= 5
+    # The kernel lets the error grow to 16 s and no further; another value would be a wrong structure.
+    assert 0 <= told.max_error_us <= 16_000_000
+    assert 0 <= told.estimated_error_us <= 16_000_000
+
+
+Answer = Callable[[bytes], bytes | None]
+
+
+def ntp(at: float) -> bytes:
+    """Write Unix seconds as an NTP timestamp."""
+    return round((at + 2_208_988_800) % 2**32 * 2**32).to_bytes(8)
+
+
+def packet(
+    request: bytes,
+    *,
+    first: int = 4 << 3 | 4,
+    stratum: int = 2,
+    root_delay: float = 0.01,
+    root_dispersion: float = 0.02,
+    reference: bytes = b"GPS\0",
+    originate: bytes | None = None,
+    ahead: float = 0.0,
+    held: float = 0.0,
+    transmit: bytes | None = None,
+) -> bytes:
+    at = time.time() + ahead
+    head = struct.pack("!BBbb", first, stratum, 6, -20)
+    roots = struct.pack("!iI", round(root_delay * 65536), round(root_dispersion * 65536))
+    echo = request[40:48] if originate is None else originate
+    sent = ntp(at + held) if transmit is None else transmit
+    return head + roots + reference + ntp(at) + echo + ntp(at) + sent
+
+
+class _Server(asyncio.DatagramProtocol):
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.requests: list[bytes] = []
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self.requests.append(data)
+        answer = self.answer(data)
+        if answer is not None:
+            self.transport.sendto(answer, addr)
+
+
+@asynccontextmanager
+async def time_server(answer: Answer = packet) -> AsyncIterator[tuple[int, _Server]]:
+    transport, server = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: _Server(answer), local_addr=("127.0.0.1", 0)
+    )
+    try:
+        yield transport.get_extra_info("sockname")[1], server
+    finally:
+        transport.close()
+
+
+async def ask(answer: Answer = packet) -> Offset:
+    async with time_server(answer) as (port, _):
+        return await sntp("127.0.0.1", port, timeout=2.0)
+
+
+@pytest.mark.parametrize("ahead", [0.0, 2.5, -2.5, 86_400.0])
+async def test_the_offset_is_the_servers_time_minus_ours_within_its_bound(ahead: float) -> None:
+    told = await ask(lambda request: packet(request, ahead=ahead))
+    assert abs(told.offset_us - round(ahead * 1e6)) <= told.bound_us
+    assert told.bound_us == pytest.approx(told.delay_us / 2 + 25_000, abs=50)
+    assert told.delay_us < 1_000_000
+    assert (told.stratum, told.server) == (2, "127.0.0.1")
+
+
+async def test_the_request_shows_nothing_of_our_clock_and_never_repeats() -> None:
+    async with time_server() as (port, server):
+        await sntp("127.0.0.1", port)
+        await sntp("127.0.0.1", port)
+    one, other = server.requests
+    assert one[:40] == other[:40] == b"\x23" + bytes(39)
+    assert one[40:] != other[40:]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"originate": b"\1" * 8}, "does not repeat our request"),
+        ({"first": 4 << 3 | 3}, "mode 3 is not a server's answer"),
+        ({"first": 2 << 3 | 4}, "version 2 mode 4"),
+        ({"first": 3 << 6 | 4 << 3 | 4}, "itself not synchronised"),
+        ({"stratum": 16}, "itself not synchronised"),
+        ({"stratum": 0, "reference": b"RATE"}, r"does not want to be asked \('RATE'\)"),
+        ({"transmit": bytes(8)}, "names no time"),
+        ({"root_delay": -0.5}, "from its source"),
+        ({"root_delay": 1.0, "root_dispersion": 0.6}, "1.1 s or more from its source"),
+        ({"held": -0.1}, "sent before the request was received"),
+    ],
+)
+async def test_an_answer_that_cannot_be_used_is_refused_with_its_reason(
+    changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(SntpError, match=message):
+        await ask(lambda request: packet(request, **changes))  # type: ignore[arg-type]
+
+
+async def test_a_short_answer_is_refused() -> None:
+    with pytest.raises(SntpError, match="47 bytes are no NTP answer"):
+        await ask(lambda request: packet(request)[:47])
+
+
+async def test_a_long_answer_with_extension_fields_is_read() -> None:
+    assert (await ask(lambda request: packet(request) + bytes(64))).stratum == 2
+
+
+async def test_a_silent_server_times_out() -> None:
+    async with time_server(lambda _: None) as (port, _):
+        with pytest.raises(TimeoutError):
+            await sntp("127.0.0.1", port, timeout=0.05)
+
+
+async def test_a_closed_port_is_told_at_once() -> None:
+    async with time_server() as (port, _):
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        await sntp("127.0.0.1", port, timeout=30)
+
+
+def test_the_time_that_the_server_held_the_request_is_not_delay() -> None:
+    nonce = b"nonce..."
+    sent_ns = time.time_ns()
+    data = packet(bytes(40) + nonce, held=0.5)
+    told = read_answer(data, nonce=nonce, sent_ns=sent_ns, elapsed_ns=600_000_000, server="x")
+    assert told.delay_us == pytest.approx(100_000, abs=10)
+
+
+def test_the_seconds_that_begin_anew_in_2036_are_read_as_the_nearest() -> None:
+    after = 2_085_978_496 + 10  # 2036-02-07T06:28:26Z
+    nonce = bytes(8)
+    data = struct.pack("!BBbbiI4s", 4 << 3 | 4, 1, 0, 0, 0, 0, b"GPS\0") + bytes(8) + nonce
+    data += ntp(after) + ntp(after)
+    assert int.from_bytes(ntp(after)[:4]) == 10
+    told = read_answer(data, nonce=nonce, sent_ns=(after - 20) * S, elapsed_ns=0, server="x")
+    assert told.offset_us == pytest.approx(20_000_000, abs=2)
+
+
+@given(st.binary(max_size=100))
+def test_no_bytes_whatever_do_more_than_be_refused(data: bytes) -> None:
+    try:
+        told = read_answer(data, nonce=data[24:32], sent_ns=WALL, elapsed_ns=S, server="x")
+    except SntpError:
+        return
+    assert 0 < told.stratum < 16
+    assert 0 <= told.bound_us < 2_000_000
+
+
+def offset(offset_us: int, bound_us: int = 1000) -> Offset:
+    return Offset("s", offset_us, bound_us, delay_us=10, stratum=1)
+
+
+def kernel(synchronised: bool, max_error_us: int = 5000) -> KernelSync:
+    return KernelSync(0 if synchronised else 5, synchronised, max_error_us, 0)
+
+
+def told_by(*answers: Offset, kernel: KernelSync | None = None) -> ClockSurvey:
+    return ClockSurvey(at=MS, kernel=kernel, answers=answers)
+
+
+def test_one_liar_among_three_servers_does_not_move_the_median() -> None:
+    told = told_by(offset(100), offset(-200, bound_us=3000), offset(3_600_000_000))
+    assert told.offset_us == 100
+    assert told.disagreement_us == 3_600_000_200
+    assert told.error_bound_us == 100 + 3000
+    assert not told.degraded
+
+
+def test_of_two_servers_that_disagree_either_may_be_right() -> None:
+    told = told_by(offset(0), offset(4_000_000))
+    assert told.error_bound_us == 2_000_000 + 2_000_000 + 1000
+    assert told.degraded
+
+
+def test_without_servers_the_kernels_word_counts_while_it_is_synchronised() -> None:
+    assert told_by(kernel=kernel(True)).error_bound_seconds() == 0.005
+    assert not told_by(kernel=kernel(True)).degraded
+    assert told_by(kernel=kernel(True, max_error_us=2_000_000)).degraded
+    assert told_by(kernel=kernel(False)).error_bound_seconds() is None
+    assert told_by(kernel=kernel(False)).degraded
+    assert told_by().degraded
+
+
+def test_a_server_knows_better_than_a_kernel_that_is_wrong() -> None:
+    assert told_by(offset(1_500_000), kernel=kernel(True)).degraded
+    assert not told_by(offset(10_000), kernel=kernel(False)).degraded
+
+
+def test_an_unsynchronised_kernel_has_no_error_bound() -> None:
+    assert kernel(True).error_bound_seconds() == 0.005
+    assert kernel(False).error_bound_seconds() is None
+
+
+async def test_a_survey_notes_who_answered_and_who_did_not() -> None:
+    async with (
+        time_server() as (good, _),
+        time_server(lambda _: None) as (mute, _),
+        time_server(lambda request: packet(request, stratum=0, reference=b"DENY")) as (deny, _),
+    ):
+        told = await survey([("127.0.0.1", port) for port in (good, mute, deny)], timeout=0.2)
+    assert len(told.answers) == 1
+    assert told.failures == {
+        f"127.0.0.1:{mute}": "TimeoutError",
+        f"127.0.0.1:{deny}": "the server does not want to be asked ('DENY')",
+    }
+    assert not told.degraded
+
+
+def test_a_survey_goes_into_the_ledger_without_floats() -> None:
+    def leaves(value: object) -> list[object]:
+        if isinstance(value, dict):
+            return [leaf for child in value.values() for leaf in leaves(child)]
+        if isinstance(value, list | tuple):
+            return [leaf for child in value for leaf in leaves(child)]
+        return [value]
+
+    told = replace(told_by(offset(1), offset(2), kernel=kernel(True)), failures={"x:123": "TimeoutError"})
+    assert told.as_json()["error_bound_us"] is not None
+    assert all(leaf is None or isinstance(leaf, int | str) for leaf in leaves(told.as_json()))

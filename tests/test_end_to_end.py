@@ -1,0 +1,294 @@
+"""The whole of MailWatch on real servers: outages with the truth inside their bounds, and no one else's fault."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailwatch.models import Outcome, now, parse_rfc3339
+from mailwatch.store import Reader
+from tests.servers import ALICE, Certificates, Dovecot, Postfix
+from tests.watching import Watching
+
+BEAT = 1.0
+"""Interval and recheck in these tests."""
+
+
+def imap(server: Dovecot, certificates: Certificates, secret: Path, **more: Any) -> dict[str, Any]:
+    secret.write_text(server.passwords[ALICE] + "\n")
+    secret.chmod(0o600)
+    return {
+        "name": "lab-imap",
+        "kind": "imap",
+        "provider": "lab",
+        "host": "localhost",
+        "port": server.imaps_port,
+        "tls": "implicit",
+        "ca_file": str(certificates.ca_file),
+        "login": {"username": ALICE, "password_file": str(secret)},
+        "interval": f"{BEAT}s",
+        "timeout": "2s",
+        **more,
+    }
+
+
+@pytest.fixture
+def watching(own_dovecot: Dovecot, certificates: Certificates, tmp_path: Path) -> Iterator[Watching]:
+    """MailWatch on one IMAP target of a Dovecot that the test may stop; leaves no password anywhere."""
+    target = imap(own_dovecot, certificates, tmp_path / "secret")
+    mailwatch = Watching(tmp_path, [target], detection={"recheck": [f"{BEAT}s"]})
+    with mailwatch.running():
+        yield mailwatch
+        shown = mailwatch.everything()
+    shown += mailwatch.everything()
+    assert_absent(own_dovecot.passwords[ALICE], shown)
+
+
+def assert_absent(password: str, shown: bytes) -> None:
+    for user in ("", ALICE, f"\0{ALICE}\0"):
+        for canary in (f"{user}{password}".encode(), base64.b64encode(f"{user}{password}".encode())):
+            assert canary not in shown, f"{canary!r} was shown"
+
+
+def test_the_true_down_time_lies_within_the_bounds(watching: Watching, own_dovecot: Dovecot) -> None:
+    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    before_stop = now()
+    own_dovecot.stop()
+    stopped = now()
+    opened = watching.until(lambda: watching.api("outages?open=true"), "an open outage")[0]
+    assert opened["state"] == "open"
+    assert opened["duration"]["max"] is None
+    assert watching.metric("mailwatch_outage_active{") == 1
+    assert watching.metric("mailwatch_probe_success{") == 0
+    # A few more bad looks, so that the outage has a length of its own.
+    watching.until(lambda: watching.seen("lab-imap", "down") >= 5, "five bad looks")
+    before_start = now()
+    own_dovecot.start()
+    started = now()
+    watching.until(lambda: watching.api("outages")[0]["state"] == "closed", "a closed outage")
+    (outage,) = watching.api("outages")
+    assert outage["id"] == opened["id"]
+    assert outage["first_bad"] == opened["first_bad"]
+    # The server went away at some time of stop(), and came back at some time of start().
+    times = {k: parse_rfc3339(outage[k]) for k in ("last_good", "first_bad", "last_bad", "first_good")}
+    assert times["last_good"] <= stopped
+    assert times["first_bad"] >= before_stop
+    assert times["last_bad"] <= started
+    assert times["first_good"] >= before_start
+    assert outage["duration"]["min"] <= (started - before_stop) / 1000
+    assert outage["duration"]["max"] >= (before_start - stopped) / 1000
+    assert times["first_bad"] - times["last_good"] < 2 * BEAT * 1000
+    assert times["first_good"] - times["last_bad"] < 2 * BEAT * 1000
+    assert outage["causes"].keys() <= {"refused", "disconnected"}
+    assert outage["unobserved"] == 0
+    watching.until(lambda: watching.state("lab-imap") == "up", "up again")
+    assert watching.metric("mailwatch_outage_active{") == 0
+    assert watching.metric("mailwatch_outages_total{") == 1
+
+
+def test_commands_tell_what_the_api_tells(watching: Watching, own_dovecot: Dovecot) -> None:
+    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    own_dovecot.stop()
+    watching.until(lambda: watching.api("outages"), "an outage")
+    own_dovecot.start()
+    watching.until(lambda: watching.api("outages")[0]["state"] == "closed", "a closed outage")
+    outages = watching.api("outages")
+    assert json.loads(watching.command("outages", "--json").stdout) == outages
+    identity = outages[0]["id"]
+    assert watching.api(f"outages/{identity}") == outages[0]
+    assert json.loads(watching.command("outages", "show", identity, "--json").stdout) == outages[0]
+    shown = watching.command("outages", "show", identity[:6])
+    assert f"Outage {identity} of lab-imap" in shown.stdout
+    assert watching.command("outages", "show", "zzz").returncode == 1
+    day = ("2020-01-01T00:00:00Z", "2100-01-01T00:00:00Z")
+    assert json.loads(watching.command("outages", "--json", "--to", day[0]).stdout) == []
+    told = json.loads(watching.command("availability", "--json", "--from", day[0], "--to", day[1]).stdout)
+    assert told[0]["target"] == "lab-imap"
+    assert told[0]["observations"]["down"] >= 3
+    assert 0 < told[0]["availability"]["lower"] < told[0]["availability"]["upper"] < 1
+    audit = watching.command("ledger", "audit", "--json")
+    assert (audit.returncode, json.loads(audit.stdout)["findings"]) == (0, [])
+    assert watching.command("probe").returncode == 0
+    probe = json.loads(watching.command("probe", "--json", "lab-imap").stdout)
+    assert (probe[0]["outcome"], probe[0]["tls"]["version"]) == ("up", "TLSv1.3")
+    assert list(probe[0]["phases"]) == ["resolve", "connect", "tls", "greeting", "auth", "mailbox", "fetch"]
+
+
+def test_kill_9_in_an_outage_leaves_the_same_outage_with_a_gap_inside(
+    watching: Watching, own_dovecot: Dovecot
+) -> None:
+    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    own_dovecot.stop()
+    opened = watching.until(lambda: watching.api("outages"), "an outage")[0]
+    watching.kill()
+    time.sleep(2 * BEAT)  # this is the gap itself
+    watching.start()
+    before = opened["observations"]["down"]
+    watching.until(lambda: watching.api("outages")[0]["observations"]["down"] > before, "a look after the restart")
+    own_dovecot.start()
+    watching.until(lambda: watching.api("outages")[0]["state"] == "closed", "closed")
+    (outage,) = watching.api("outages")
+    assert (outage["id"], outage["first_bad"]) == (opened["id"], opened["first_bad"])
+    assert outage["unobserved"] >= 2 * BEAT - 1
+    assert outage["largest_gap"] >= 2 * BEAT
+    assert watching.metric("mailwatch_gap_seconds_total{") or 0 > 0
+    audit = watching.command("ledger", "audit", "--json")
+    assert json.loads(audit.stdout)["findings"] == []
+
+
+def test_a_frozen_process_leaves_a_gap_and_no_outage(watching: Watching) -> None:
+    watching.until(lambda: watching.seen("lab-imap", "up") >= 2, "two looks")
+    watching.signal(signal.SIGSTOP)
+    time.sleep(8)  # longer than the 5 s from which a stall is told
+    watching.signal(signal.SIGCONT)
+    watching.until(lambda: (watching.metric("mailwatch_gap_seconds_total{") or 0) > 6, "a gap")
+    assert watching.api("outages") == []
+    assert watching.seen("lab-imap", "down") == 0
+    watching.stop()
+    reader = Reader.open(watching.data_dir)
+    gaps = [entry.payload["reason"] for entry in reader.entries(kinds=["gap"])]
+    clock = [entry.payload["event"] for entry in reader.entries(kinds=["clock"])]
+    reader.close()
+    assert gaps == ["suspended"]
+    assert "stalled" in clock
+
+
+def test_a_wrong_password_is_unknown_and_is_tried_once_not_hammered(
+    own_dovecot: Dovecot, certificates: Certificates, tmp_path: Path
+) -> None:
+    target = imap(own_dovecot, certificates, tmp_path / "secret", interval="200ms")
+    (tmp_path / "secret").write_text("not the password\n")
+    mark = own_dovecot.log_size
+    with Watching(tmp_path, [target], detection={"recheck": ["200ms"]}).running() as watching:
+        watching.until(lambda: watching.seen("lab-imap", "unknown") >= 8, "eight looks")
+        assert watching.state("lab-imap") == "unknown"
+        assert watching.api("outages") == []
+        assert watching.metric("mailwatch_probe_success{") is None
+        latest = watching.api("targets")[0]
+        assert latest["cause"] == "credentials"
+        # The restart knows it too: an account is not locked by a watchman that is started again and again.
+        watching.stop()
+        watching.start()
+        seen = watching.seen("lab-imap", "unknown")
+        watching.until(lambda: watching.seen("lab-imap", "unknown") > seen + 3, "looks after the restart")
+        assert_absent("not the password", watching.everything())
+    assert own_dovecot.log_since(mark).count("auth failed, 1 attempts") == 1
+
+
+def test_without_a_route_it_is_unknown_and_no_outage(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        assert not os.environ.get("CI"), "needs root and unshare"
+        pytest.skip("a network namespace needs root")
+    target = {"name": "far", "kind": "imap", "host": "192.0.2.1", "interval": "300ms", "timeout": "1s"}
+    guard = {"controls": ["192.0.2.2:443", "198.51.100.1:443"], "timeout": "500ms"}
+    watching = Watching(tmp_path, [target], guard=guard, detection={"recheck": ["300ms"]})
+    # The test itself stays outside: the namespace has a loopback of its own and nothing else.
+    watching.prefix = ("unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+    watching.start(ready=False)
+
+    def looks() -> list[dict[str, Any]]:
+        try:
+            reader = Reader.open(watching.data_dir)
+        except FileNotFoundError:
+            return []
+        try:
+            return [entry.payload for entry in reader.entries(kinds=["observation"])]
+        except Exception:
+            return []  # the tables are being made
+        finally:
+            reader.close()
+
+    watching.until(lambda: len(looks()) >= 6, "six looks")
+    assert watching.stop() == 0
+    assert {(look["outcome"], look["cause"]) for look in looks()} == {("unknown", "offline")}
+    assert all(look["guard"]["online"] is False for look in looks())
+    assert json.loads(watching.command("outages", "--json").stdout) == []
+    reader = Reader.open(watching.data_dir)
+    assert any(entry.payload["online"] is False for entry in reader.entries(kinds=["guard"]))
+    reader.close()
+
+
+def test_smtp_submission_is_watched_too(
+    dovecot: Dovecot, postfix: Postfix, certificates: Certificates, tmp_path: Path
+) -> None:
+    target = imap(dovecot, certificates, tmp_path / "secret", name="lab-smtp", kind="smtp", tls="starttls")
+    target["port"] = postfix.submission_port
+    with Watching(tmp_path, [target]).running() as watching:
+        watching.until(lambda: watching.seen("lab-smtp", "up") >= 2, "two good looks")
+        last = watching.api("observations?target=lab-smtp")[0]
+        assert list(last["phases"]) == ["resolve", "connect", "tls", "greeting", "auth", "submit"]
+    assert postfix.queue() == []
+
+
+def test_a_faulty_config_is_kept_out_at_sighup_and_a_good_one_is_taken(watching: Watching) -> None:
+    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    good = watching.settings["targets"]
+    watching.settings["targets"] = [{**good[0], "intervall": "1s"}]
+    watching.write_config()
+    watching.signal(signal.SIGHUP)
+    reloaded = "mailwatch_config_last_reload_successful"
+    watching.until(lambda: watching.metric(reloaded) == 0, "the refusal")
+    assert "config.yaml:" in watching.log.read_text()
+    assert "did you mean 'interval'?" in watching.log.read_text()
+    assert watching.state("lab-imap") == "up"
+    second = {"name": "greeting", "kind": "imap", "host": "localhost", "port": good[0]["port"]}
+    watching.settings["targets"] = [*good, {**second, "ca_file": good[0]["ca_file"], "interval": "1s"}]
+    watching.write_config()
+    watching.signal(signal.SIGHUP)
+    watching.until(lambda: watching.metric(reloaded) == 1, "the reload")
+    watching.until(lambda: watching.state("greeting") == "up", "the new target up")
+    watching.settings["targets"] = good
+    watching.write_config()
+    watching.signal(signal.SIGHUP)
+    watching.until(lambda: len(watching.api("targets")) == 1, "the target gone")
+    assert 'target="greeting"' not in watching.get("/metrics")
+
+
+def test_a_second_process_is_told_who_holds_the_data(watching: Watching) -> None:
+    second = watching.command("run")
+    assert second.returncode == 1
+    assert f"process {watching.pid}" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_pages_answer_and_describe_themselves(watching: Watching) -> None:
+    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    assert watching.get("/healthz") == "ok\n"
+    assert "lab-imap" in watching.get("/")
+    paths = json.loads(watching.get("/api/openapi.json"))["paths"]
+    assert {"/api/v1/targets", "/api/v1/outages", "/api/v1/observations", "/api/v1/availability"} <= paths.keys()
+    assert watching.get("/api/v1/outages?from=yesterday").startswith("422")
+    assert watching.get("/api/v1/outages/none").startswith("404")
+    assert watching.get("/api/v1/availability?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z").startswith("422")
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=watching.get("/metrics"),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_sigterm_ends_it_with_status_0_and_the_record_says_so(watching: Watching) -> None:
+    watching.until(lambda: watching.seen("lab-imap", "up") >= 1, "a look")
+    assert watching.stop() == 0
+    reader = Reader.open(watching.data_dir)
+    events = [entry.payload["event"] for entry in reader.entries(kinds=["node"])]
+    last, size = reader.last_checkpoint(), reader.size()
+    outcomes = {entry.payload["outcome"] for entry in reader.entries(kinds=["observation"])}
+    reader.close()
+    assert events == ["start", "stop"]
+    assert outcomes == {Outcome.UP.value}
+    assert last is not None
+    assert last.size == size

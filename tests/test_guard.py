@@ -1,0 +1,319 @@
+"""Are we online: real sockets on the loopback; nothing leaves the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from mailwatch.guard import ANSWER_COUNTS_FOR, Guard, judge
+from mailwatch.models import Cause, GuardAnswer, Observation, Outcome, Phase, now
+
+Control = tuple[str, int]
+RESOLVES = "localhost"
+DOES_NOT = "no-such-name.invalid"
+HANGS = "slow.invalid"
+
+
+@dataclass
+class Door:
+    """A control that accepts, and counts how often."""
+
+    control: Control = ("", 0)
+    visits: int = 0
+
+    async def visit(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.visits += 1
+        writer.close()
+
+
+@asynccontextmanager
+async def door() -> AsyncIterator[Door]:
+    door = Door()
+    server = await asyncio.start_server(door.visit, "127.0.0.1", 0)
+    async with server:
+        door.control = server.sockets[0].getsockname()
+        yield door
+
+
+@pytest.fixture
+def closed() -> Control:
+    """A port that refuses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[:2]  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def silent() -> Iterator[Control]:
+    """A port that never answers: its queue is full, and nobody takes from it."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()
+
+
+def name_of(control: Control) -> str:
+    return f"{control[0]}:{control[1]}"
+
+
+def failing(cause: Cause = Cause.TIMEOUT) -> Observation:
+    at = now()
+    return Observation(
+        target="lab", scheduled_at=at, started_at=at, ended_at=at, outcome=Outcome.DOWN,
+        cause=cause, failed_phase=Phase.CONNECT, detail="no answer in 5 s",
+    )  # fmt: skip
+
+
+async def test_one_control_that_accepts_is_enough(closed: Control, silent: Control) -> None:
+    async with door() as good:
+        before = now()
+        answer = await Guard([closed, silent, good.control], timeout=60).ask()
+    assert answer.online is True
+    assert answer.controls[name_of(good.control)] == "ok"
+    assert answer.controls[name_of(silent)] == "not awaited"
+    assert before <= answer.asked_at <= now()
+
+
+async def test_all_controls_failing_is_offline_each_with_its_reason(closed: Control, silent: Control) -> None:
+    answer = await Guard([closed, silent], timeout=0.2).ask()
+    assert answer.online is False
+    assert answer.controls == {name_of(closed): "refused", name_of(silent): "timeout"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems name it otherwise")
+async def test_an_address_without_a_route_is_unreachable() -> None:
+    # The kernel refuses to connect to a broadcast address before anything is sent.
+    answer = await Guard([("255.255.255.255", 443)], timeout=5).ask()
+    assert answer.online is False
+    assert answer.controls == {"255.255.255.255:443": "unreachable"}
+
+
+async def test_no_control_at_all_cannot_tell() -> None:
+    assert (await Guard([], timeout=1).ask()).online is None
+
+
+async def test_asking_leaves_no_socket_and_no_task_behind(closed: Control, silent: Control) -> None:
+    async with door() as good:
+        tasks = asyncio.all_tasks()
+        await Guard([closed, silent, silent, good.control], timeout=60).ask()
+        assert {task.get_name() for task in asyncio.all_tasks() - tasks if not task.done()} == set()
+    # A socket left open is a ResourceWarning, and warnings are errors.
+    gc.collect()
+
+
+async def test_concurrent_askers_share_one_round() -> None:
+    async with door() as good:
+        guard = Guard([good.control], timeout=5)
+        answers = await asyncio.gather(*(guard.ask(provider=f"p{n}") for n in range(50)))
+    assert good.visits == 1
+    assert {answer.online for answer in answers} == {True}
+
+
+async def test_an_answer_older_than_the_failing_look_is_not_reused() -> None:
+    async with door() as good:
+        guard = Guard([good.control], timeout=5)
+        first = await guard.ask()
+        await guard.ask(since=first.asked_at)
+        assert good.visits == 1
+        later = await guard.ask(since=first.asked_at + 1)
+        assert good.visits == 2
+        assert later.online is True
+
+
+async def test_an_answer_is_reused_for_two_seconds_only() -> None:
+    async with door() as good:
+        guard = Guard([good.control], timeout=5)
+        await guard.ask()
+        guard._line._began -= ANSWER_COUNTS_FOR - 1
+        await guard.ask()
+        assert good.visits == 1
+        guard._line._began -= 1.01
+        await guard.ask()
+        assert good.visits == 2
+
+
+async def test_an_asker_that_is_cancelled_does_not_take_the_answer_from_others(silent: Control) -> None:
+    guard = Guard([silent], timeout=0.3)
+    impatient = asyncio.create_task(guard.ask())
+    patient = asyncio.create_task(guard.ask())
+    while guard._line._latest is None:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # now both wait for it
+    impatient.cancel()
+    assert (await patient).online is False
+    assert impatient.cancelled()
+
+
+async def test_another_providers_sighting_proves_that_we_were_online(closed: Control) -> None:
+    guard = Guard([closed], timeout=1)
+    guard.saw_up("libero", now())
+    assert (await guard.ask(provider="virgilio")).online is True
+    assert (await guard.ask(provider="virgilio")).controls["target:libero"] == "ok"
+    assert (await guard.ask(provider="libero")).online is False
+
+
+async def test_a_sighting_half_a_minute_old_proves_nothing(closed: Control) -> None:
+    guard = Guard([closed], timeout=1)
+    guard.saw_up("libero", now() - 31_000)
+    assert (await guard.ask(provider="virgilio")).online is False
+
+
+async def test_a_sighting_before_the_failing_look_proves_nothing(closed: Control) -> None:
+    guard = Guard([closed], timeout=1)
+    seen = now()
+    guard.saw_up("libero", seen)
+    assert (await guard.ask(provider="virgilio", since=seen + 1)).online is False
+    guard.saw_up("libero", seen + 1)
+    assert (await guard.ask(provider="virgilio", since=seen + 1)).online is True
+
+
+@pytest.mark.parametrize(
+    ("peer", "proof"),
+    [
+        ("", True),
+        ("213.209.0.1:993", True),
+        ("2001:4860::1:993", True),
+        ("[2001:4860::1]:993", True),
+        ("127.0.0.1:993", False),
+        ("192.168.1.2:993", False),
+        ("::1:993", False),
+        ("fe80::1%eth0:993", False),
+    ],
+)
+async def test_a_server_in_our_own_house_does_not_prove_the_line(closed: Control, peer: str, proof: bool) -> None:
+    guard = Guard([closed], timeout=1)
+    guard.saw_up("lab", now(), peer)
+    assert (await guard.ask(provider="libero")).online is proof
+
+
+async def test_a_silence_during_the_look_outweighs_a_line_that_came_back(closed: Control) -> None:
+    guard = Guard([closed], timeout=1)
+    began = now()
+    assert (await guard.ask()).online is False
+    guard._line._began -= ANSWER_COUNTS_FOR  # a new round would find the line up
+    with socket.create_server(closed):
+        assert (await guard.ask(since=began)).online is False
+        while now() == began or now() <= guard._line._silence.ended_at:  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+        assert (await guard.ask(since=now())).online is True
+
+
+async def test_our_own_lack_of_file_handles_is_not_being_offline(closed: Control) -> None:
+    free = os.dup(0)  # the lowest number that is free
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        answer = await Guard([closed, ("127.0.0.2", closed[1])], timeout=1).ask()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert answer.online is None
+    assert set(answer.controls.values()) == {"monitor"}
+
+
+@dataclass
+class Resolver:
+    """Knows one name, and hangs on another until it is released."""
+
+    asked: list[str] = field(default_factory=list)
+    release: threading.Event = field(default_factory=threading.Event)
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
+    """Stands in for the system's resolver, which would ask a server for every name but localhost."""
+    real, resolver = socket.getaddrinfo, Resolver()
+
+    def getaddrinfo(host: str, *args: object, **options: object) -> object:
+        resolver.asked.append(host)
+        if host == HANGS:
+            resolver.release.wait(60)
+        if host != RESOLVES:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield resolver
+    resolver.release.set()
+
+
+@pytest.mark.usefixtures("resolver")
+async def test_names_that_resolve_leave_a_dns_failure_with_the_provider() -> None:
+    async with door() as good:
+        answer = await Guard([good.control], timeout=5, names=[DOES_NOT, RESOLVES]).ask(dns=True)
+    assert answer.online is True
+    assert answer.controls[f"dns:{RESOLVES}"] == "ok"
+
+
+@pytest.mark.usefixtures("resolver")
+async def test_a_line_without_names_is_not_online_for_a_dns_failure() -> None:
+    async with door() as good:
+        guard = Guard([good.control], timeout=5, names=[DOES_NOT])
+        answer = await guard.ask(dns=True)
+        assert answer.online is False
+        assert answer.controls == {name_of(good.control): "ok", f"dns:{DOES_NOT}": "unresolved"}
+        assert (await guard.ask()).online is True
+    judged = judge(failing(Cause.DNS), answer)
+    assert judged.cause is Cause.OFFLINE
+    assert judged.detail == "names did not resolve here, not even the control names (was: dns)"
+
+
+@pytest.mark.usefixtures("resolver")
+async def test_a_control_may_be_a_host_name(closed: Control) -> None:
+    async with door() as good:
+        port = good.control[1]
+        answer = await Guard([(RESOLVES, port), (DOES_NOT, port)], timeout=5, names=[]).ask(dns=True)
+    assert answer.online is True
+    assert answer.controls[f"{RESOLVES}:{port}"] == "ok"
+    assert (await Guard([(DOES_NOT, port)], timeout=5).ask()).controls == {f"{DOES_NOT}:{port}": "unresolved"}
+
+
+async def test_a_resolver_that_hangs_is_asked_once_and_not_waited_for(resolver: Resolver) -> None:
+    guard = Guard([], timeout=0.05, names=[HANGS])
+    first = await guard.ask(dns=True)
+    second = await guard.ask(dns=True, since=now() + 1)
+    assert first.controls == second.controls == {f"dns:{HANGS}": "timeout"}
+    assert first.online is False
+    assert resolver.asked == [HANGS]
+
+
+def test_offline_makes_a_failure_unknown_and_says_what_it_was() -> None:
+    observation = failing()
+    answer = GuardAnswer(asked_at=1, online=False, controls={"192.0.2.1:443": "timeout"})
+    judged = judge(observation, answer)
+    assert judged == replace(
+        observation, outcome=Outcome.UNKNOWN, cause=Cause.OFFLINE, guard=answer,
+        detail="our own line was down (was: timeout)",
+    )  # fmt: skip
+
+
+def test_a_guard_that_cannot_tell_makes_a_failure_unknown() -> None:
+    judged = judge(failing(), GuardAnswer(asked_at=1, online=None, controls={"192.0.2.1:443": "monitor"}))
+    assert (judged.outcome, judged.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
+    assert "was: timeout" in judged.detail
+
+
+def test_online_leaves_the_failure_with_the_provider_and_stores_the_answer() -> None:
+    observation, answer = failing(), GuardAnswer(asked_at=1, online=True)
+    assert judge(observation, answer) == replace(observation, guard=answer)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.UP, Outcome.UNKNOWN])
+def test_only_a_failure_is_judged(outcome: Outcome) -> None:
+    observation, answer = replace(failing(), outcome=outcome), GuardAnswer(asked_at=1, online=False)
+    assert judge(observation, answer) == replace(observation, guard=answer)

@@ -1,0 +1,119 @@
+"""When targets are looked at: a steady beat, spread out, never two looks at a time, nothing dropped."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailwatch.models import Kind, Millis, Target, now
+from mailwatch.schedule import Beat, Schedule
+
+NOW = datetime(2026, 11, 24, 1, 2, 3, 456789, tzinfo=UTC)
+
+
+def target(name: str, interval: float) -> Target:
+    return Target(name=name, kind=Kind.IMAP, host="localhost", port=1, interval=interval)
+
+
+@given(st.text(), st.integers(50, 86_400_000), st.datetimes(timezones=st.just(UTC)))
+def test_the_next_beat_is_later_and_exactly_one_interval_after_this_one(
+    name: str, millis: int, moment: datetime
+) -> None:
+    beat = Beat(name, millis / 1000)
+    first = beat.get_next_fire_time(None, moment)
+    assert moment < first <= moment + timedelta(milliseconds=millis)
+    # A beat asked at its own microsecond must not answer with itself.
+    assert beat.get_next_fire_time(first, first) - first == timedelta(milliseconds=millis)
+
+
+def test_targets_spread_over_the_interval_and_keep_their_beat() -> None:
+    beats = sorted(Beat(f"t{n}", 60.0).get_next_fire_time(None, NOW) for n in range(10_000))
+    per_second = [sum(b.second == second for b in beats) for second in range(60)]
+    assert min(per_second) > 100
+    assert max(per_second) < 235
+    assert Beat("t1", 60.0).get_next_fire_time(None, NOW) == Beat("t1", 60.0).get_next_fire_time(None, NOW)
+
+
+async def test_a_slow_look_is_not_overtaken_and_the_next_comes_on_the_beat() -> None:
+    seen: list[tuple[Millis, Millis]] = []
+    enough, under_way = asyncio.Event(), 0
+
+    async def look(_: Target, due: Millis) -> None:
+        nonlocal under_way
+        under_way += 1
+        assert under_way == 1
+        seen.append((due, now()))
+        await asyncio.sleep(0.12)  # the look itself, longer than two beats
+        under_way -= 1
+        if len(seen) == 4:
+            enough.set()
+
+    schedule = Schedule(look)
+    schedule.add(target("a", 0.05))
+    schedule.start()
+    await enough.wait()
+    schedule.stop()
+    await schedule.finish(5)
+    assert not schedule.running
+    dues = [due for due, _ in seen]
+    assert dues == sorted(set(dues))
+    assert all(at >= due for due, at in seen)
+
+
+async def test_sooner_brings_a_look_forward_and_never_puts_one_off() -> None:
+    looks: asyncio.Queue[Millis] = asyncio.Queue()
+
+    async def look(_: Target, due: Millis) -> None:
+        looks.put_nowait(due)
+
+    schedule = Schedule(look)
+    schedule.add(target("a", 3600.0))
+    schedule.start()
+    began = now()
+    schedule.sooner("a", 0.1)
+    schedule.sooner("a", 1800.0)
+    schedule.sooner("removed long ago", 0.1)
+    due = await asyncio.wait_for(looks.get(), 10)
+    schedule.stop()
+    assert began + 90 <= due <= began + 1000
+
+
+async def test_looks_under_way_at_the_end_are_waited_for_and_then_cancelled() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def look(_: Target, __: Millis) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    schedule = Schedule(look)
+    schedule.add(target("a", 0.05))
+    schedule.start()
+    await begun.wait()
+    schedule.stop()
+    await schedule.finish(0.05)
+    assert ended.is_set()
+
+
+async def test_a_removed_target_is_looked_at_no_more() -> None:
+    looks: list[str] = []
+    other = asyncio.Event()
+
+    async def look(seen: Target, _: Millis) -> None:
+        looks.append(seen.name)
+        if looks.count("b") == 3:
+            other.set()
+
+    schedule = Schedule(look)
+    for name in "ab":
+        schedule.add(target(name, 0.05))
+    schedule.remove("a")
+    schedule.start()
+    await other.wait()
+    schedule.stop()
+    assert "a" not in looks

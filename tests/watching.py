@@ -1,0 +1,157 @@
+"""A whole `mailwatch run` as a process of its own, for the tests to watch, stop, freeze and kill."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.servers import free_port
+
+PATIENCE = 20.0
+"""Seconds that anything may take before the test fails; far above what it needs."""
+
+
+class Watching:
+    """One installation of MailWatch in `folder`. Its config.yaml is written as JSON, which is YAML."""
+
+    def __init__(self, folder: Path, targets: list[dict[str, Any]], **sections: Any) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.config = folder / "config.yaml"
+        self.log = folder / "log"
+        self.data_dir = folder / "data"
+        self.prefix: tuple[str, ...] = ()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.settings: dict[str, Any] = {
+            "vantage_point": {"name": "test", "place": "here"},
+            "data_dir": "data",
+            "web": {"listen": f"127.0.0.1:{self.port}"},
+            "guard": "off",
+            "clock": {"servers": []},
+            "targets": targets,
+            **sections,
+        }
+        self.write_config()
+
+    def write_config(self) -> None:
+        """Write the settings as they are now."""
+        self.config.write_text(json.dumps(self.settings, indent=1))
+
+    @property
+    def pid(self) -> int:
+        """The process, which runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self, *, ready: bool = True) -> None:
+        """Start it; return once it says that it is ready."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self.prefix, sys.executable, "-m", "mailwatch", "--config", str(self.config), "run"],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        if ready:
+            self.until(lambda: self.get("/readyz") == "ok\n", "ready")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.signal(signal.SIGKILL)
+        assert self._process is not None
+        self._process.wait()
+        self._process = None
+
+    def stop(self) -> int:
+        """SIGTERM; return its exit status. Twice does no harm."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        try:
+            return process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"not stopped within 10 s:\n{self.log.read_text()}") from None
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Watching]:
+        """Started, and stopped in any case."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def get(self, path: str) -> str:
+        """GET a page; "" while it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            return f"{error.code} {error.read().decode()}"
+        except OSError:
+            return ""
+
+    def api(self, what: str) -> Any:
+        """GET /api/v1/WHAT, parsed."""
+        return json.loads(self.get(f"/api/v1/{what}"))
+
+    def metric(self, start: str) -> float | None:
+        """The value of the one metric line that begins like this, None without one."""
+        lines = [line for line in self.get("/metrics").splitlines() if line.startswith(start)]
+        assert len(lines) <= 1, lines
+        return float(lines[0].rpartition(" ")[2]) if lines else None
+
+    def until(self, holds: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+        """Wait until something holds, and return it."""
+        deadline = time.monotonic() + patience
+        while not (answer := holds()):
+            died = self._process is not None and self._process.poll() is not None
+            if died or time.monotonic() > deadline:
+                raise AssertionError(f"never {what}; its log:\n{self.log.read_text()}")
+            time.sleep(0.02)
+        return answer
+
+    def state(self, target: str) -> str:
+        """The state of a target as the API tells it."""
+        return next(str(told["state"]) for told in self.api("targets") if told["target"] == target)
+
+    def seen(self, target: str, outcome: str) -> int:
+        """How many looks of that outcome the API has."""
+        return sum(o["outcome"] == outcome for o in self.api(f"observations?target={target}&limit=1000"))
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run another command of mailwatch on the same config."""
+        command = [sys.executable, "-m", "mailwatch", "--config", str(self.config), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    def everything(self) -> bytes:
+        """All that it wrote or shows: files (but for the secrets given to it), log, pages, command lines."""
+        shown = b""
+        for path in self.folder.rglob("*"):
+            if path.is_file() and "secret" not in path.name:
+                shown += path.read_bytes()
+        if self._process is not None:
+            for page in ("/", "/metrics", "/api/v1/targets", "/api/v1/observations?limit=1000", "/api/v1/outages"):
+                shown += self.get(page).encode()
+            for process in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    shown += process.read_bytes()
+        return shown
