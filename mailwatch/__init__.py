@@ -3,11 +3,20 @@
 The house, from the ground up (a module imports only from floors below; tests/test_floors.py keeps it so):
 
 models                                  the words, as frozen facts
-config, catalogue, ledger, outages, service_level
-probes, guard, clock, store             the doors to mail services, to the network, to the disk
+catalogue                               mail providers, as data
+ledger                                  the transparency log: canonical entries, Merkle tree, checkpoints
+outages, service_level, windows         pure rules: when a target was down, for how long, how much of a month
+logins                                  how often a rejected login may be tried again
+sntp                                    what a time server says of our clock
+config                                  config.yaml, read strictly
+probes                                  the only door to a mail service
+guard, clock                            were we online; do we know the time
+store                                   the only room that speaks SQL
+replay, records                         what the ledger says: state to go on from, answers to give
 metrics, web                            outlets; never each other
-monitor, schedule                       the hall
-cli                                     one file per verb
+schedule, monitor                       when to look; the hall that carries each look through the rooms
+daemon, demo                            the whole, running; and a show of it
+cli, __main__                           one file per verb
 """
 
 __version__ = "0.1.0"

@@ -77,13 +77,19 @@ class _Looks(BaseExecutor):  # type: ignore[misc]
             logger.error("the look at %s failed by our own fault", name, exc_info=error)
 
 
+class _Scheduler(AsyncIOScheduler):  # type: ignore[misc]
+    def _start_timer(self, wait_seconds: float | None) -> None:
+        # The loop's timers count whole milliseconds: without this one it wakes just before the beat, for nothing.
+        super()._start_timer(None if wait_seconds is None else wait_seconds + 0.001)
+
+
 class Schedule:
     """The beats of all targets. `look` is awaited once a beat, never twice at a time for one target."""
 
     def __init__(self, look: Look) -> None:
         self._beats: dict[str, Beat] = {}
         self._looks = _Looks(look)
-        self._scheduler = AsyncIOScheduler(
+        self._scheduler = _Scheduler(
             timezone=UTC,
             executors={"default": self._looks},
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -32,6 +33,9 @@ def _run(args: argparse.Namespace) -> int:
         print(f"warning: {note}", file=sys.stderr)
     # What the process makes is its owner's alone, whatever the shell's umask says.
     os.umask(0o077)
+    # What is loaded stays; looks leave few cycles behind. Collecting as often as Python does costs a twentieth.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(path, config))
     return 0

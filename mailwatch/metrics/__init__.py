@@ -121,9 +121,11 @@ class Metrics:
         """Show how the config was last read."""
         self._reload = (int(ok), at_seconds if ok else self._reload[1])
 
-    def exposition(self) -> bytes:
-        """Return all of /metrics in the text format 0.0.4."""
-        return "".join(family.text() for family in self._families()).encode()
+    def exposition(self) -> Iterator[bytes]:
+        """Yield all of /metrics in the text format 0.0.4, piece by piece."""
+        for family in self._families():
+            for piece in family.text():
+                yield piece.encode()
 
     def collect(self) -> Iterator[Metric]:
         """Return the same for a `CollectorRegistry`."""

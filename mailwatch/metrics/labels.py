@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client.core import Metric
+
+PIECE = 2000
+"""Lines in a piece: ten thousand targets fill a hundred megabytes, which need not be in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,8 @@ class Family:
             metric.add_sample(self.name + suffix, dict(target.pairs + further.pairs), value)
         return metric
 
-    def text(self) -> str:
-        """Return it in the text format of Prometheus, version 0.0.4."""
+    def text(self) -> Iterator[str]:
+        """Yield it in the text format of Prometheus, version 0.0.4, in pieces of bounded size."""
         name = self.name
         lines = [f"# HELP {name} {self.help}\n# TYPE {name} {self.kind}\n"]
         for suffix, target, further, value in self.rows:
@@ -54,7 +57,10 @@ class Family:
                 lines.append(f"{name}{suffix}{{{target.text}{further.text}}} {value}\n")
             else:
                 lines.append(f"{name}{suffix} {value}\n")
-        return "".join(lines)
+            if len(lines) >= PIECE:
+                yield "".join(lines)
+                lines.clear()
+        yield "".join(lines)
 
 
 def _escape(value: str) -> str:

@@ -14,6 +14,7 @@ from mailwatch.probes.connect import Address, Call, Goodbye, OurFault, TlsContex
 from mailwatch.probes.failures import judge
 from mailwatch.probes.recorder import Recorder, Watch
 from mailwatch.probes.redact import Redactor
+from mailwatch.probes.redact import redactor as redactor_of
 
 __all__ = ["TlsContexts", "observe"]
 
@@ -44,7 +45,7 @@ async def observe(
     `watch` is told live where the look is.
     """
     login = target.login if with_login else None
-    redactor = Redactor(login)
+    redactor = redactor_of(login)
     recorder = Recorder(redactor, watch)
     attempts: list[Attempt] = []
     addresses: tuple[Address, ...] = ()

@@ -15,6 +15,7 @@ import asyncio
 import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 from aioimaplib.aioimaplib import (
     AUTH,
@@ -36,6 +37,12 @@ _CAPABILITY = re.compile(rb"(?:OK )?\[?CAPABILITY ([^\]]*)", re.IGNORECASE)
 _CODE = re.compile(r"\[([^\] ]+)[^\]]*\] ?(.*)", re.DOTALL)
 _EXISTS = re.compile(rb"(\d{1,10}) EXISTS *$", re.IGNORECASE)
 _FETCH = re.compile(rb"(\d{1,10}) FETCH \(", re.IGNORECASE)
+
+
+@lru_cache(maxsize=256)
+def _capabilities(names: bytes) -> frozenset[str]:
+    """Servers say the same in every session."""
+    return frozenset(text_of(name).upper() for name in names.split())
 
 
 class ServerBye(Exception):
@@ -251,7 +258,7 @@ class ImapClient(IMAP4ClientProtocol):
     def _learn(self, words: bytes) -> None:
         found = _CAPABILITY.match(words)
         if found:
-            self.capabilities = {text_of(name).upper() for name in found[1].split()}
+            self.capabilities = set(_capabilities(found[1]))
 
     def _untagged(self, line: bytes) -> None:
         name = _UNTAGGED.match(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from mailwatch.models import Login
 
@@ -60,6 +60,12 @@ class Redactor:
             return ()
         username = self._login.username
         return tuple(filter(None, (username, username.partition("@")[0])))
+
+
+@lru_cache(maxsize=1024)
+def redactor(login: Login | None) -> Redactor:
+    """Return the redactor of a login; making its forms of the password anew for each look would cost."""
+    return Redactor(login)
 
 
 def _base64(data: bytes) -> str:

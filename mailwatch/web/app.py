@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from mailwatch import __version__
@@ -24,7 +24,7 @@ class Sources:
     observations: Callable[[str | None, Millis | None, Millis | None, int], list[dict[str, Any]]]
     availability: Callable[[str | None, Millis, Millis], list[dict[str, Any]]]
     unready: Callable[[], list[str]]
-    metrics: Callable[[], bytes]
+    metrics: Callable[[], Iterator[bytes]]
 
 
 When = Annotated[str | None, Query(description="RFC 3339 time with its offset", max_length=40)]
@@ -53,7 +53,7 @@ def create_app(sources: Sources) -> FastAPI:
 
     @app.get("/metrics", include_in_schema=False)
     def metrics() -> Response:
-        return Response(sources.metrics(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+        return StreamingResponse(sources.metrics(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     @app.get("/api/v1/targets", summary="All targets with their state and latest observation")
     def targets() -> list[dict[str, Any]]:
