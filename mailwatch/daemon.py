@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_EVERY = 600.0
 """Seconds; also in quiet times."""
 FILL_EVERY = 5.0
+FIRST_LOOKS = 0.05
+"""Seconds between the first looks at the start."""
 CLOCK_SURVEY_EVERY = 3600.0
 HOUR: Millis = 3_600_000
 QUARTER: Millis = 90 * 24 * HOUR
@@ -77,6 +79,9 @@ class Daemon:
             await self._resume(targets)
             self.metrics.config_reload(True, now() / 1000)
             self.monitor.schedule.start()
+            for number, name in enumerate(self.monitor.watches):
+                # Nobody likes to wait a minute for the first look; but not all at once.
+                self.monitor.schedule.sooner(name, number * FIRST_LOOKS)
             async with self._serving(), self._housekeeping():
                 logger.info("watching %d targets; web on %s", len(self.monitor.watches), config.web.listen)
                 await self.stopping.wait()

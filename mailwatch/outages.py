@@ -322,7 +322,7 @@ def _outage(state: State, end: _Look | None, tally: _Tally) -> Outage:
     assert bad is not None
     assert last is not None
     last_bad = max(last.start, bad.end)
-    digest = hashlib.sha256(f"{bad.target}\n{bad.index}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{bad.target}\n{bad.index}\n{bad.start}".encode()).hexdigest()
     return Outage(
         id=digest[:12],
         target=bad.target,

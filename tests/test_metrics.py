@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

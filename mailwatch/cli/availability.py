@@ -6,11 +6,10 @@ import argparse
 import json
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from mailwatch import records
-from mailwatch.cli.opening import open_config, open_reader, options, window
+from mailwatch.cli.opening import open_config, open_reader, options, stdout, window
 from mailwatch.config.targets import resolved
 
 
@@ -37,7 +36,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(answers, indent=2, ensure_ascii=False))
     else:
-        Console().print(_table(answers))
+        stdout().print(_table(answers))
     return 0
 
 

@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from rich.console import Console
 from tzlocal import get_localzone
 
 from mailwatch.config import Config, default_path, load
 from mailwatch.models import Millis
 from mailwatch.store import Reader
 from mailwatch.windows import parse_window
+
+PIPE_WIDTH = 200
 
 
 def options(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
@@ -37,6 +40,14 @@ def open_config(args: argparse.Namespace) -> Config:
 def open_reader(config: Config) -> Reader:
     """Open the ledger for reading, also while `mailwatch run` writes it. Raises FileNotFoundError."""
     return Reader.open(config.data_dir)
+
+
+def stdout() -> Console:
+    """Return the console for data: as wide as the terminal, and in a pipe wide enough to cut nothing."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
 
 
 def local_zone() -> ZoneInfo:

@@ -7,11 +7,10 @@ import json
 import sys
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from mailwatch import records
-from mailwatch.cli.opening import moment, open_config, open_reader, options
+from mailwatch.cli.opening import moment, open_config, open_reader, options, stdout
 from mailwatch.models import rfc3339
 from mailwatch.outages import payload_json
 
@@ -40,7 +39,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([payload_json(payload) for payload in found], indent=2, ensure_ascii=False))
     elif found:
-        Console().print(_table(found))
+        stdout().print(_table(found))
     else:
         print("no outage on record", file=sys.stderr)
     return 0
@@ -55,12 +54,14 @@ def _show(wanted: str, found: list[dict[str, Any]], as_json: bool) -> int:
     if as_json:
         print(json.dumps(payload_json(fitting[0]), indent=2, ensure_ascii=False))
     else:
-        Console().print(record(fitting[0]))
+        stdout().print(record(fitting[0]))
     return 0
 
 
 def _table(found: list[dict[str, Any]]) -> Table:
     table = Table("outage", "target", "first seen down", "first seen up again", "at least", "at most", "cause")
+    for column in table.columns[:6]:
+        column.overflow = "fold"
     for payload in found:
         lasted, closed = payload["duration_ms"], payload["state"] == "closed"
         table.add_row(

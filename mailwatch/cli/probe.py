@@ -7,12 +7,11 @@ import asyncio
 import json
 import sys
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mailwatch.cli.opening import open_config, options
+from mailwatch.cli.opening import open_config, options, stdout
 from mailwatch.config import Config, build_targets
 from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard, judge
@@ -53,7 +52,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Observation]:
-    console = Console()
+    console = stdout()
     pulses = [Pulse(target) for target in targets]
     contexts, guard = TlsContexts(), _guard(config)
     # At most a screenful at once, so that one look does not disturb the timing of another.

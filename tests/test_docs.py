@@ -1,0 +1,61 @@
+"""What the documents say is so: commands, links, causes, and what must never be committed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mailwatch.cli import VERBS, main
+from mailwatch.models import Cause
+
+ROOT = Path(__file__).parent.parent
+NAMES = [verb.__name__.rpartition(".")[2] for verb in VERBS]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_command_is_in_the_readme_and_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"`mailwatch {name}" in (ROOT / "README.md").read_text()
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: mailwatch {name}" in capsys.readouterr().out
+
+
+def test_links_in_documents_lead_somewhere() -> None:
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            if "://" not in link:
+                assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_each_cause_that_this_version_knows_is_explained() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    told = [cause for row in re.findall(r"^\| ([a-z, ]+) \|", text, re.MULTILINE) for cause in row.split(", ")]
+    # Round trips come later.
+    assert {cause.value for cause in Cause} - set(told) == {"undelivered"}
+
+
+def test_a_command_used_wrongly_exits_with_2_and_says_how() -> None:
+    for words in ([], ["nonsense"], ["outages", "show"], ["availability"], ["--config", "/nowhere", "run"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "mailwatch", *words], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2, words
+        assert done.stderr, words
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+
+
+def test_pins_have_hashes_and_no_index_address() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        text = (ROOT / name).read_text()
+        pins = re.findall(r"^[a-z0-9].*==", text, re.MULTILINE)
+        assert len(pins) > 20
+        assert "://" not in text
+        assert "--index" not in text
+        blocks = re.split(r"\n(?=[a-z0-9])", text)
+        assert all("--hash=sha256:" in block for block in blocks if "==" in block)

@@ -1,0 +1,90 @@
+"""An account is never locked by its own watchman: at most three rejected logins an hour, come what may."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from mailwatch.logins import HOUR, WAITS, LoginGate
+from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Target
+
+MINUTE = 60_000
+LOGIN = Login(username="a@example.org", password=SecretStr("secret"))
+
+
+def target(kind: Kind = Kind.IMAP, login: Login | None = LOGIN) -> Target:
+    return Target(name=kind.value, kind=kind, host=f"{kind}.example.org", port=1, provider="lab", login=login)
+
+
+def looked(at: int, cause: Cause | None, *, with_login: bool = True) -> Observation:
+    outcome = Outcome.UP if cause is None else cause.outcome
+    return Observation(
+        target="t",
+        scheduled_at=at,
+        started_at=at,
+        ended_at=at,
+        outcome=outcome,
+        cause=cause,
+        with_login=with_login,
+    )
+
+
+def attempt(gate: LoginGate, at: int, cause: Cause | None, which: Target | None = None) -> bool:
+    """One look that ends at once; whether it was made with the login."""
+    which = which or target()
+    allowed = gate.allows(which, at)
+    gate.learn(which, looked(at, cause, with_login=allowed))
+    gate.release(which)
+    return allowed
+
+
+def test_each_rejection_puts_the_next_try_further_off() -> None:
+    gate = LoginGate()
+    tried = [minute for minute in range(60) if attempt(gate, minute * MINUTE, Cause.CREDENTIALS)]
+    assert tried == [0, 5, 25]
+    assert WAITS == (5 * MINUTE, 20 * MINUTE, HOUR)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10 * MINUTE), st.sampled_from([Kind.IMAP, Kind.SMTP])), max_size=200))
+def test_no_hour_has_more_than_three_rejections_over_all_targets(looks: list[tuple[int, Kind]]) -> None:
+    gate, at, rejected = LoginGate(), 0, []
+    for wait, kind in looks:
+        at += wait
+        if attempt(gate, at, Cause.CREDENTIALS, target(kind)):
+            rejected.append(at)
+    for begin in rejected:
+        assert sum(begin <= time < begin + HOUR for time in rejected) <= 3
+
+
+def test_a_login_that_works_forgets_the_rejections() -> None:
+    gate = LoginGate()
+    assert attempt(gate, 0, Cause.CREDENTIALS)
+    assert not attempt(gate, MINUTE, None)
+    assert attempt(gate, 6 * MINUTE, None)
+    assert attempt(gate, 7 * MINUTE, None)
+
+
+def test_other_failures_do_not_hold_logins_back() -> None:
+    gate = LoginGate()
+    assert all(attempt(gate, at, Cause.TIMEOUT) for at in range(10))
+
+
+def test_the_other_targets_of_a_suspect_account_wait_for_the_one_that_tries() -> None:
+    gate = LoginGate()
+    attempt(gate, 0, Cause.CREDENTIALS)
+    assert gate.allows(target(Kind.IMAP), 6 * MINUTE)
+    assert not gate.allows(target(Kind.SMTP), 6 * MINUTE)
+    gate.release(target(Kind.IMAP))
+    assert gate.allows(target(Kind.SMTP), 6 * MINUTE)
+
+
+def test_a_restart_remembers_and_a_clock_set_back_does_not_open_the_gate() -> None:
+    gate = LoginGate()
+    gate.recall(target(), [looked(0, Cause.CREDENTIALS), looked(MINUTE, Cause.CREDENTIALS, with_login=False)])
+    assert not gate.allows(target(), 4 * MINUTE)
+    assert not gate.allows(target(), -3 * HOUR)
+
+
+def test_a_target_without_a_login_is_never_asked_for_one() -> None:
+    assert not LoginGate().allows(target(login=None), 0)
