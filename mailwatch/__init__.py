@@ -14,7 +14,8 @@ guard, clock                            were we online; do we know the time
 store                                   the only room that speaks SQL
 replay, records                         what the ledger says: state to go on from, answers to give
 metrics, web                            outlets; never each other
-schedule, monitor                       when to look; the hall that carries each look through the rooms
+schedule, watch, monitor                when to look; the hall that carries each look through the rooms
+housekeeping                            what runs beside the looks: clock, guard, checkpoints, availability
 daemon, demo                            the whole, running; and a show of it
 cli, __main__                           one file per verb
 """

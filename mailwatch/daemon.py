@@ -7,37 +7,33 @@ import contextlib
 import logging
 import platform
 import signal
-import socket
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from prometheus_client import CollectorRegistry
 
 from mailwatch import __version__, records
-from mailwatch.clock import ClockWatch, survey
+from mailwatch.clock import ClockWatch
 from mailwatch.config import Config, ConfigError, build_targets, digest, load
 from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard
+from mailwatch.housekeeping import Housekeeping
 from mailwatch.metrics import Metrics
 from mailwatch.models import GapReason, Millis, Observation, Target, VantagePoint, now
-from mailwatch.monitor import HOUSEKEEPING, Monitor, Watch
+from mailwatch.monitor import Monitor
 from mailwatch.outages import Rules, payload_json
 from mailwatch.replay import Replayed, resume, rule_book, written_rules
 from mailwatch.service_level import Buckets
 from mailwatch.store import Draft, Reader, Store, Writer
+from mailwatch.watch import Watch
 from mailwatch.web.app import Sources, create_app
+from mailwatch.web.serve import serving
 
 logger = logging.getLogger(__name__)
-CHECKPOINT_EVERY = 600.0
-"""Seconds; also in quiet times."""
-FILL_EVERY = 5.0
 FIRST_LOOKS = 0.05
 """Seconds between the first looks at the start."""
-CLOCK_SURVEY_EVERY = 3600.0
 HOUR: Millis = 3_600_000
-QUARTER: Millis = 90 * 24 * HOUR
 
 
 class Daemon:
@@ -48,6 +44,7 @@ class Daemon:
         self.config = config
         self.metrics = Metrics(CollectorRegistry())
         self.stopping = asyncio.Event()
+        self._reloading = asyncio.Lock()
 
     async def run(self) -> None:
         """Run until `stopping` is set.
@@ -78,19 +75,30 @@ class Daemon:
             await self._node("start", findings=store.findings)
             await self._resume(targets)
             self.metrics.config_reload(True, now() / 1000)
-            self.monitor.schedule.start()
-            for number, name in enumerate(self.monitor.watches):
-                # Nobody likes to wait a minute for the first look; but not all at once.
-                self.monitor.schedule.sooner(name, number * FIRST_LOOKS)
-            async with self._serving(), self._housekeeping():
+            app = create_app(self._sources())
+            async with serving(app, config.web.host, config.web.port), self._housekeeping():
+                self._begin()
                 logger.info("watching %d targets; web on %s", len(self.monitor.watches), config.web.listen)
                 await self.stopping.wait()
                 self.monitor.schedule.stop()
                 await self.monitor.schedule.finish(5.0)
         finally:
-            await self._node("stop")
+            # A disk that takes nothing must not keep us from ending.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(3):
+                    await self._node("stop")
             await writer.close()
             reader.close()
+
+    def _begin(self) -> None:
+        self.monitor.schedule.start()
+        for number, name in enumerate(self.monitor.watches):
+            # Nobody likes to wait a minute for the first look; but not all at once.
+            self.monitor.schedule.sooner(name, number * FIRST_LOOKS)
+
+    def _housekeeping(self) -> contextlib.AbstractAsyncContextManager[None]:
+        servers = [split_endpoint(server) for server in self.config.clock.servers]
+        return Housekeeping(self.monitor, self.reader, servers).running(self.stopping)
 
     async def _node(self, event: str, **more: Any) -> None:
         payload = {
@@ -141,6 +149,10 @@ class Daemon:
 
     async def reload(self) -> None:
         """Read the config again; a faulty one changes nothing and is told line by line."""
+        async with self._reloading:
+            await self._reload()
+
+    async def _reload(self) -> None:
         try:
             config = await asyncio.to_thread(load, self.path)
             targets = {target.name: target for target in await asyncio.to_thread(build_targets, config)}
@@ -162,78 +174,6 @@ class Daemon:
                 self.monitor.change(self.monitor.watches[name], target)
         self.metrics.config_reload(True, now() / 1000)
         logger.info("config reloaded: watching %d targets", len(targets))
-
-    @contextlib.asynccontextmanager
-    async def _housekeeping(self) -> AsyncIterator[None]:
-        async def checkpoints() -> None:
-            while True:
-                await self.writer.checkpoint()
-                last = await asyncio.to_thread(self.reader.last_checkpoint)
-                size = await asyncio.to_thread(self.reader.size)
-                self.metrics.ledger(size=size, last_checkpoint_ms=last.time_ms if last else None, valid=True)
-                await asyncio.sleep(CHECKPOINT_EVERY)
-
-        tasks = [asyncio.create_task(work) for work in (checkpoints(), self._fill(), self._keep_time())]
-        tasks += [asyncio.create_task(work(self.monitor)) for work in HOUSEKEEPING]
-        for task in tasks:
-            task.add_done_callback(self._ended)
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _keep_time(self) -> None:
-        """How far the clock may be off, at the start and each hour."""
-        while True:
-            asked = await survey([split_endpoint(server) for server in self.config.clock.servers])
-            self.metrics.clock(asked.error_bound_seconds())
-            if asked.degraded:
-                logger.warning("clock: not known to be right; times on record may be off; is NTP running?")
-            await self.writer.submit(Draft(kind="clock", time=asked.at, target=None, payload=asked.as_json()))
-            await asyncio.sleep(CLOCK_SURVEY_EVERY)
-
-    async def _fill(self) -> None:
-        """Count what the ledger has of the last 90 days towards availability, again after a reload."""
-        while True:
-            for watch in [watch for watch in self.monitor.watches.values() if watch.unfilled is not None]:
-                watch.filled(*await asyncio.to_thread(self._buckets, watch.target))
-            await asyncio.sleep(FILL_EVERY)
-
-    def _buckets(self, target: Target) -> tuple[Buckets, int]:
-        buckets, last = Buckets(interval=target.interval), -1
-        for entry in self.reader.entries(target=target.name, kinds=["observation"], start_ms=now() - QUARTER):
-            fact, last = entry.fact, entry.index
-            if isinstance(fact, Observation):
-                buckets.add(fact)
-        return buckets, last
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("housekeeping stopped; MailWatch stops with it", exc_info=task.exception())
-            self.metrics.error()
-            self.stopping.set()
-
-    @contextlib.asynccontextmanager
-    async def _serving(self) -> AsyncIterator[None]:
-        # Bound here, so that a taken port is an error of ours with its own words before probing starts.
-        listener = _listen(self.config.web.host, self.config.web.port)
-        server = _Server(
-            uvicorn.Config(
-                create_app(self._sources()),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=2,
-            )
-        )
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            yield
-        finally:
-            server.should_exit = True
-            await serving
 
     def _sources(self) -> Sources:
         def targets() -> list[dict[str, Any]]:
@@ -287,27 +227,6 @@ def _guard(config: Config) -> Guard | None:
     if config.guard is None:
         return None
     return Guard([split_endpoint(control) for control in config.guard.controls], config.guard.timeout)
-
-
-class _Server(uvicorn.Server):
-    """Leaves the signals of the process to `run`."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Bind the web's socket. Raises OSError naming the address."""
-    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.socket(family, kind, proto)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise OSError(error.errno, f"web.listen {host}:{port}: {error.strerror}") from None
-    return listener
 
 
 async def run(path: Path, config: Config) -> None:

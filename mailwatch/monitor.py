@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from mailwatch.clock import ClockWatch
@@ -32,7 +32,6 @@ from mailwatch.outages import (
     Event,
     Outage,
     Rules,
-    State,
     advance,
     next_delay,
     outage_json,
@@ -41,47 +40,14 @@ from mailwatch.outages import (
 )
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.schedule import Schedule
-from mailwatch.service_level import Buckets
 from mailwatch.store import Draft, Entry, Writer
+from mailwatch.watch import Watch
 
 logger = logging.getLogger(__name__)
 
-CLOCK_EVERY = 1.0
-GUARD_EVERY = 15.0
-AVAILABILITY_EVERY = 60.0
-WINDOWS = {"24h": 24, "7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}
-"""Hours of each availability window."""
 SHORTEST_GAP: Millis = 1000
 STORE_SLOW: Millis = 10_000
 """A commit that takes longer is itself a reason for missing looks."""
-
-
-@dataclass(slots=True)
-class Watch:
-    """What the monitor remembers of one target while it runs; all of it can be had again from the ledger."""
-
-    target: Target
-    state: State
-    buckets: Buckets
-    unfilled: list[tuple[int, Observation]] | None = None
-    """Looks that came while the buckets are being filled from the ledger; None once they are."""
-    seen_until: Millis | None = None
-    latest: Observation | None = None
-    outages: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def add(self, index: int, observation: Observation) -> None:
-        """Count a look towards availability."""
-        if self.unfilled is None:
-            self.buckets.add(observation)
-        else:
-            self.unfilled.append((index, observation))
-
-    def filled(self, buckets: Buckets, last_index: int) -> None:
-        """Go on with buckets that hold all looks up to entry `last_index`."""
-        for index, observation in self.unfilled or ():
-            if index > last_index:
-                buckets.add(observation)
-        self.buckets, self.unfilled = buckets, None
 
 
 class Monitor:
@@ -103,9 +69,9 @@ class Monitor:
         self.watches: dict[str, Watch] = {}
         self.logins = LoginGate()
         self.disturbances: list[tuple[Millis, Millis, GapReason]] = []
-        self._writer = writer
-        self._metrics = metrics
-        self._guard = guard
+        self.writer = writer
+        self.metrics = metrics
+        self.guard = guard
         self._clock = clock
         self._contexts = TlsContexts()
         self._at_once = asyncio.Semaphore(at_once)
@@ -114,12 +80,12 @@ class Monitor:
     def watch(self, watch: Watch) -> None:
         """Begin to look at a target, or go on under a changed config."""
         self.watches[watch.target.name] = watch
-        self._metrics.declare(watch.target)
+        self.metrics.declare(watch.target)
         self.schedule.add(watch.target)
 
     def change(self, watch: Watch, target: Target) -> None:
         """Go on with the same target under changed settings: its record and open outage stay."""
-        self._metrics.change(watch.target, target)
+        self.metrics.change(watch.target, target)
         watch.target = target
         self.schedule.add(target)
 
@@ -127,7 +93,7 @@ class Monitor:
         """Look no more at the target; what is on record stays."""
         watch = self.watches.pop(name)
         self.schedule.remove(name)
-        self._metrics.forget(watch.target)
+        self.metrics.forget(watch.target)
 
     async def look(self, target: Target, due: Millis) -> None:
         """One look at a target, from its due time to the next one."""
@@ -139,12 +105,12 @@ class Monitor:
         except asyncio.CancelledError:
             raise
         except Exception:
-            self._metrics.error()
+            self.metrics.error()
             logger.exception("the look at %s failed by our own fault", target.name)
 
     async def _observe(self, target: Target, due: Millis) -> Observation:
         async with self._at_once, self.logins.slot(target):
-            self._metrics.lag((now() - due) / 1000)
+            self.metrics.lag((now() - due) / 1000)
             with_login = self.logins.allows(target, now())
             try:
                 observation = await observe(
@@ -166,42 +132,44 @@ class Monitor:
     async def _judge(self, target: Target, observation: Observation) -> Observation:
         """Is a failure the provider's, or our line's, or that of a machine that slept?"""
         if observation.outcome is Outcome.UP:
-            if self._guard:
+            if self.guard:
                 peer = observation.attempts[-1].peer if observation.attempts else ""
-                self._guard.saw_up(target.provider or target.host, observation.ended_at, peer)
+                self.guard.saw_up(target.provider or target.host, observation.ended_at, peer)
             return observation
         await self.check_clock()
         if observation.outcome is not Outcome.DOWN:
             return observation
         for start, end, reason in self.disturbances:
-            if start <= observation.ended_at and end >= observation.started_at:
+            disturbed = start <= observation.ended_at and end >= observation.started_at
+            # A slow disk holds up the record, not the look.
+            if disturbed and reason in (GapReason.SUSPENDED, GapReason.CLOCK_STEP):
                 return replace(
                     observation,
                     outcome=Outcome.UNKNOWN,
                     cause=Cause.MONITOR,
                     detail=f"{reason} during the look; was: {observation.cause} ({observation.detail})",
                 )
-        if self._guard is None:
+        if self.guard is None:
             return observation
-        answer = await self._guard.ask(
+        answer = await self.guard.ask(
             target.provider or target.host,
             dns=observation.cause is Cause.DNS or observation.failed_phase is Phase.RESOLVE,
             since=observation.started_at,
         )
-        self._metrics.guard(answer.online)
+        self.metrics.guard(answer.online)
         return judge(observation, answer)
 
     async def _record(self, watch: Watch, observation: Observation) -> None:
         name = watch.target.name
         await self._record_gap(watch, observation)
-        entry = await self._write("observation", observation.ended_at, name, observation)
+        entry = await self.write("observation", observation.ended_at, name, observation)
         state, transition = advance(watch.state, Event(entry.index, observation), self.rules)
         if transition is not None:
             await self.outage_changed(watch, transition.outage)
         # All at once and after the last await: no page shows a state whose outage is not yet on record.
         watch.state, watch.latest, watch.seen_until = state, observation, observation.ended_at
         watch.add(entry.index, observation)
-        self._metrics.observed(watch.target, observation, watch.state.name)
+        self.metrics.observed(watch.target, observation, watch.state.name)
         delay = next_delay(watch.state, watch.target.interval, self.rules)
         if delay < watch.target.interval:
             self.schedule.sooner(name, delay)
@@ -224,17 +192,17 @@ class Monitor:
             found = [(since, until, found[-1][2] if found else GapReason.MISSED)]
         for start, end, reason in found:
             gap = Gap(target=watch.target.name, start=start, end=end, reason=reason)
-            entry = await self._write("gap", end, watch.target.name, gap)
+            entry = await self.write("gap", end, watch.target.name, gap)
             # A gap opens and closes nothing.
             watch.state, _ = advance(watch.state, Event(entry.index, gap), self.rules)
-            self._metrics.gap(watch.target, (end - start) / 1000)
+            self.metrics.gap(watch.target, (end - start) / 1000)
 
     async def outage_changed(self, watch: Watch, outage: Outage) -> None:
         """Put the opening or closing of an outage on record, seal it with a checkpoint, then show it."""
         target = watch.target
         payload = outage_payload(outage, target.provider, target.kind, self.vantage_point.name)
-        await self._write("outage", now(), target.name, payload)
-        await self._writer.checkpoint()
+        await self.write("outage", now(), target.name, payload)
+        await self.writer.checkpoint()
         watch.outages[outage.id] = payload_json(payload)
         self.show(watch)
         logger.warning("%s: outage %s is %s", target.name, outage.id, payload["state"])
@@ -246,7 +214,7 @@ class Monitor:
     def show(self, watch: Watch) -> None:
         """Tell the metrics of the target's outages."""
         if watch.outages:
-            self._metrics.outages(watch.target, list(watch.outages.values()))
+            self.metrics.outages(watch.target, list(watch.outages.values()))
 
     def status(self, watch: Watch) -> dict[str, Any]:
         """Return the target as GET /api/v1/targets has it."""
@@ -273,43 +241,14 @@ class Monitor:
             if reason is GapReason.CLOCK_STEP:
                 self.schedule.realign()
             logger.warning("clock: %s of %.1f s", event.kind, event.seconds)
-            await self._write("clock", event.end, None, event.as_json())
+            await self.write("clock", event.end, None, event.as_json())
 
-    async def keep_clock(self) -> None:
-        """Notice suspends and steps within a second of their end."""
-        while True:
-            await self.check_clock()
-            await asyncio.sleep(CLOCK_EVERY)
-
-    async def keep_guard(self) -> None:
-        """Ask regularly, so that being offline is itself on record; each change is an entry, and each hour."""
-        told: bool | None = None
-        told_at = 0
-        while self._guard is not None:
-            answer = await self._guard.ask()
-            self._metrics.guard(answer.online)
-            if answer.online is not told or now() - told_at > 3_600_000:
-                if told is not None and answer.online is not told:
-                    logger.warning("guard: we are %s", "online again" if answer.online else "offline")
-                told, told_at = answer.online, now()
-                await self._write("guard", answer.asked_at, None, asdict(answer))
-            await asyncio.sleep(GUARD_EVERY)
-
-    async def keep_availability(self) -> None:
-        """Bring the availability gauges up to date, a slice of the targets at a time."""
-        while True:
-            for watch in list(self.watches.values()):
-                for window, hours in WINDOWS.items():
-                    told = watch.buckets.ratio(hours * 3_600_000, now())
-                    self._metrics.availability(watch.target, window, told.lower, told.upper, told.coverage)
-                await asyncio.sleep(0)
-            await asyncio.sleep(AVAILABILITY_EVERY)
-
-    async def _write(
+    async def write(
         self, kind: str, at: Millis, target: str | None, payload: Observation | Gap | dict[str, Any]
     ) -> Entry:
+        """Put something on record; return when it is on disk."""
         began = now()
-        entry = await self._writer.submit(Draft(kind=kind, time=at, target=target, payload=payload))
+        entry = await self.writer.submit(Draft(kind=kind, time=at, target=target, payload=payload))
         if now() - began > STORE_SLOW:
             # No look is taken while its record cannot be written: the hole has a name.
             self.disturb(began, now(), GapReason.STORE)
@@ -319,7 +258,3 @@ class Monitor:
         """Remember why looks in that time may be missing or wrong."""
         self.disturbances.append((min(start, end), max(start, end), reason))
         del self.disturbances[:-100]
-
-
-HOUSEKEEPING = (Monitor.keep_clock, Monitor.keep_guard, Monitor.keep_availability)
-"""What runs beside the looks, each until cancelled."""

@@ -24,7 +24,6 @@ from mailwatch.models import (
     rfc3339,
 )
 from mailwatch.outages import (
-    REPLIES,
     Event,
     Outage,
     Rules,
@@ -36,6 +35,7 @@ from mailwatch.outages import (
     outage_payload,
     payload_json,
 )
+from mailwatch.outages.tally import REPLIES
 
 MINUTE = 60_000
 AT_ONCE = Rules(open_after=1, close_after=1)

@@ -60,8 +60,12 @@ class Writer:
         return future
 
     async def checkpoint(self) -> Checkpoint | None:
-        """Sign what is committed; None when nothing was added since the last checkpoint."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._store.checkpoint)
+        """Sign what is committed; None when nothing was added since the last time, or the disk takes it not."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._store.checkpoint)
+        except sa.exc.OperationalError as error:
+            logger.error("the checkpoint cannot be written: %s; the next one will cover it", error.orig)
+            return None
 
     async def close(self) -> None:
         """Commit what waits, sign it, close the store. Gives up on a disk that does not take it."""
@@ -69,10 +73,7 @@ class Writer:
         self._wake.set()
         if self._task:
             await self._task
-        try:
-            await self.checkpoint()
-        except sa.exc.SQLAlchemyError:
-            logger.exception("the last checkpoint could not be written")
+        await self.checkpoint()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
         self._thread.shutdown()
 

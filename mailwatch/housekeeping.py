@@ -1,0 +1,128 @@
+"""What runs beside the looks: clock, guard, checkpoints, availability. Each loop until it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
+
+from mailwatch.clock import survey
+from mailwatch.models import Millis, Observation, Target, now
+from mailwatch.monitor import Monitor
+from mailwatch.service_level import Buckets
+from mailwatch.store import Reader
+
+logger = logging.getLogger(__name__)
+
+CLOCK_EVERY = 1.0
+GUARD_EVERY = 15.0
+LEDGER_EVERY = 15.0
+FILL_EVERY = 5.0
+AVAILABILITY_EVERY = 60.0
+SURVEY_EVERY = 3600.0
+"""Seconds."""
+CHECKPOINT_EVERY: Millis = 600_000
+HOUR: Millis = 3_600_000
+QUARTER = 90 * 24 * HOUR
+WINDOWS = {"24h": 24 * HOUR, "7d": 7 * 24 * HOUR, "30d": 30 * 24 * HOUR, "90d": QUARTER}
+
+
+class Housekeeping:
+    """`time_servers` (host, port) are asked how far our clock is off."""
+
+    def __init__(self, monitor: Monitor, reader: Reader, time_servers: Sequence[tuple[str, int]]) -> None:
+        self._monitor = monitor
+        self._reader = reader
+        self._time_servers = tuple(time_servers)
+
+    @contextlib.asynccontextmanager
+    async def running(self, stopping: asyncio.Event) -> AsyncIterator[None]:
+        """Keep house while the context lasts. A loop that fails is our bug: it sets `stopping`."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None:
+                logger.error("housekeeping stopped; MailWatch stops with it", exc_info=task.exception())
+                self._monitor.metrics.error()
+                stopping.set()
+
+        work = (self.clock, self.survey, self.guard, self.ledger, self.fill, self.availability)
+        tasks = [asyncio.create_task(loop()) for loop in work]
+        for task in tasks:
+            task.add_done_callback(ended)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def clock(self) -> None:
+        """Notice suspends and steps within a second of their end."""
+        while True:
+            await self._monitor.check_clock()
+            await asyncio.sleep(CLOCK_EVERY)
+
+    async def survey(self) -> None:
+        """How far the clock may be off, at the start and each hour."""
+        while True:
+            asked = await survey(self._time_servers)
+            self._monitor.metrics.clock(asked.error_bound_seconds())
+            if asked.degraded:
+                logger.warning("clock: not known to be right; times on record may be off; is NTP running?")
+            await self._monitor.write("clock", asked.at, None, asked.as_json())
+            await asyncio.sleep(SURVEY_EVERY)
+
+    async def guard(self) -> None:
+        """Ask regularly, so that being offline is itself on record: each change is an entry, and each hour."""
+        monitor = self._monitor
+        told: bool | None = None
+        told_at = 0
+        while monitor.guard is not None:
+            answer = await monitor.guard.ask()
+            monitor.metrics.guard(answer.online)
+            if answer.online is not told or now() - told_at > HOUR:
+                if told is not None and answer.online is not told:
+                    logger.warning("guard: we are %s", "online again" if answer.online else "offline")
+                told, told_at = answer.online, now()
+                await monitor.write("guard", answer.asked_at, None, asdict(answer))
+            await asyncio.sleep(GUARD_EVERY)
+
+    async def ledger(self) -> None:
+        """Sign a checkpoint every ten minutes, also in quiet times, and show how the ledger stands."""
+        while True:
+            last = await asyncio.to_thread(self._reader.last_checkpoint)
+            if last is None or now() - last.time_ms >= CHECKPOINT_EVERY:
+                await self._monitor.writer.checkpoint()
+                last = await asyncio.to_thread(self._reader.last_checkpoint)
+            size = await asyncio.to_thread(self._reader.size)
+            at = last.time_ms if last else None
+            self._monitor.metrics.ledger(size=size, last_checkpoint_ms=at, valid=True)
+            await asyncio.sleep(LEDGER_EVERY)
+
+    async def fill(self) -> None:
+        """Count what the ledger has of the last 90 days towards availability; after a reload too."""
+        while True:
+            for watch in [watch for watch in self._monitor.watches.values() if watch.unfilled is not None]:
+                watch.filled(*await asyncio.to_thread(self._buckets, watch.target))
+            await asyncio.sleep(FILL_EVERY)
+
+    def _buckets(self, target: Target) -> tuple[Buckets, int]:
+        buckets, last = Buckets(interval=target.interval), -1
+        for entry in self._reader.entries(target=target.name, kinds=["observation"], start_ms=now() - QUARTER):
+            fact, last = entry.fact, entry.index
+            if isinstance(fact, Observation):
+                buckets.add(fact)
+        return buckets, last
+
+    async def availability(self) -> None:
+        """Bring the gauges up to date, giving way to the looks between targets."""
+        monitor = self._monitor
+        while True:
+            for watch in list(monitor.watches.values()):
+                for window, length in WINDOWS.items():
+                    told = watch.buckets.ratio(length, now())
+                    monitor.metrics.availability(watch.target, window, told.lower, told.upper, told.coverage)
+                await asyncio.sleep(0)
+            await asyncio.sleep(AVAILABILITY_EVERY)

@@ -1,0 +1,213 @@
+"""When a target was down: a pure function of the ledger and the rules; a replay gives what was told live.
+
+A look lasts from its start to its end, and the server may break or come back in the middle of it. A good
+look proves only that the server was up at some time within it, a bad one that it was down at some time
+within it. Hence the four times of an outage:
+
+    last_good   start of the last good look      first_bad   end of the first bad look
+    last_bad    start of the last bad look       first_good  end of the first good look
+
+It began between last_good and first_bad and ended between last_bad and first_good. At least it lasted
+last_bad - first_bad, at most first_good - last_good; anyone can check the sums in the JSON. Where the last
+bad look began before the first one ended (a single look), last_bad is shown as first_bad: at least 0.
+Times that run backwards because the clock was set are held at the later one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from mailwatch.models import Cause, Gap, Observation, Outcome
+from mailwatch.outages.outage import Outage, outage_json, outage_payload, payload_json
+from mailwatch.outages.tally import NOTHING, Look, Tally
+
+__all__ = [
+    "Event",
+    "Outage",
+    "Rules",
+    "State",
+    "Transition",
+    "advance",
+    "detect",
+    "next_delay",
+    "outage_json",
+    "outage_payload",
+    "payload_json",
+]
+
+StateName = Literal["up", "suspect", "down", "recovering", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When an outage opens and closes, and the seconds between looks that are in doubt, first to last."""
+
+    open_after: int = 3
+    close_after: int = 2
+    recheck: tuple[float, ...] = (5.0, 10.0, 20.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A fact of one target and its place in the ledger."""
+
+    index: int
+    fact: Observation | Gap
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """An outage that opened, or closed when its `first_good` is set."""
+
+    outage: Outage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Where a target stands. All of it follows from the events since the last good look."""
+
+    name: StateName = "unknown"
+    is_open: bool = False
+    last_good: Look | None = None
+    first_bad: Look | None = None
+    last_bad: Look | None = None
+    first_good: Look | None = None
+    streak: int = 0
+    """Bad looks in a row that may open, or good ones in a row that may close."""
+    doubts: int = 0
+    """Looks since the first of that streak, the unknown ones among them."""
+    throttled: bool = False
+    tally: Tally = NOTHING
+    ending: Tally | None = None
+    """The tally when the first good look came: the final one, should that look be confirmed."""
+
+    @property
+    def outage(self) -> Outage | None:
+        """The open outage as of the latest event, None when there is none."""
+        return _outage(self, None, self.tally) if self.is_open else None
+
+
+def advance(state: State, event: Event, rules: Rules) -> tuple[State, Transition | None]:
+    """Return the state after one more event, and the outage it opened or closed, if any.
+
+    A change is dated to the look that began the streak, not to the one that confirmed it. Gaps and unknown
+    looks neither count in a streak nor break it. Only `name` forgets: it tells what the latest event saw.
+    """
+    fact, index = event.fact, event.index
+    if isinstance(fact, Gap):
+        return replace(state, name="unknown", tally=state.tally.blind(index, fact.end, 0)), None
+    if fact.outcome is Outcome.UNKNOWN:
+        unknown = replace(
+            state,
+            name="unknown",
+            doubts=state.doubts + 1,
+            throttled=fact.cause is Cause.THROTTLED,
+            tally=state.tally.blind(index, fact.ended_at, 1),
+        )
+        return unknown, None
+    look = Look(index, fact.target, fact.started_at, fact.ended_at, fact.detail)
+    if fact.outcome is Outcome.DOWN:
+        return _down(state, look, fact, rules)
+    return _up(state, look, fact, rules)
+
+
+def detect(events: Iterable[Event], rules: Rules) -> list[Outage]:
+    """Return the outages of one target, oldest first; the last may be open.
+
+    Two of them share no certain time. With `close_after` 1 a single good look may end one and precede the
+    next, so that their uncertain edges meet within that look.
+    """
+    state, found = State(), []
+    for event in events:
+        state, transition = advance(state, event, rules)
+        if transition is not None and transition.outage.first_good is not None:
+            found.append(transition.outage)
+    return found if state.outage is None else [*found, state.outage]
+
+
+def next_delay(state: State, interval: float, rules: Rules) -> float:
+    """Return the seconds until the next look; never more than `interval`.
+
+    In doubt (suspect or recovering) looks come sooner, and unknown ones do not put an end to the doubt.
+    In an outage they come at the last of `recheck`, so that its end is dated as tightly as its beginning.
+    A server that throttles us is left alone for the whole interval.
+    """
+    if state.first_bad is None or state.throttled or not rules.recheck:
+        return interval
+    in_doubt = not state.is_open or state.first_good is not None
+    step = min(state.doubts, len(rules.recheck)) - 1 if in_doubt else -1
+    return min(interval, rules.recheck[step])
+
+
+def _down(state: State, look: Look, fact: Observation, rules: Rules) -> tuple[State, Transition | None]:
+    # Unknown looks before anything was known belong to no outage.
+    tally = state.tally if state.last_good or state.first_bad else NOTHING
+    streak = 0 if state.is_open else state.streak + 1
+    is_open = state.is_open or streak >= rules.open_after
+    after = replace(
+        state,
+        name="down" if is_open else "suspect",
+        is_open=is_open,
+        first_bad=state.first_bad or look,
+        last_bad=look,
+        first_good=None,
+        streak=0 if is_open else streak,
+        doubts=0 if is_open else (state.doubts if state.first_bad else 0) + 1,
+        throttled=False,
+        tally=tally.failed(look.index, fact),
+        ending=None,
+    )
+    opened = after.outage if is_open and not state.is_open else None
+    return after, None if opened is None else Transition(opened)
+
+
+def _up(state: State, look: Look, fact: Observation, rules: Rules) -> tuple[State, Transition | None]:
+    tally = state.tally.seen(look.index, fact)
+    healthy = State(name="up", last_good=look, tally=Tally(last_index=look.index, seen_until=look.end))
+    if not state.is_open:
+        return healthy, None
+    streak = state.streak + 1
+    first_good, ending = state.first_good or look, state.ending or tally
+    if streak >= rules.close_after:
+        return healthy, Transition(_outage(state, first_good, ending))
+    recovering = replace(
+        state,
+        name="recovering",
+        first_good=first_good,
+        streak=streak,
+        doubts=(state.doubts if state.first_good else 0) + 1,
+        throttled=False,
+        tally=replace(tally, up=tally.up + 1),
+        ending=ending,
+    )
+    return recovering, None
+
+
+def _outage(state: State, end: Look | None, tally: Tally) -> Outage:
+    good, bad, last = state.last_good, state.first_bad, state.last_bad
+    assert bad is not None
+    assert last is not None
+    last_bad = max(last.start, bad.end)
+    digest = hashlib.sha256(f"{bad.target}\n{bad.index}\n{bad.start}".encode()).hexdigest()
+    return Outage(
+        id=digest[:12],
+        target=bad.target,
+        last_good=None if good is None else min(good.start, bad.end),
+        first_bad=bad.end,
+        last_bad=last_bad,
+        first_good=None if end is None else max(end.end, last_bad),
+        down=tally.down,
+        up=tally.up,
+        unknown=tally.unknown,
+        largest_gap=tally.largest_gap,
+        unobserved=tally.unobserved,
+        causes=tally.causes,
+        phases=tally.phases,
+        replies=tally.replies,
+        first_index=(good or bad).index,
+        last_index=tally.last_index,
+        first_detail=bad.detail,
+    )
