@@ -54,7 +54,8 @@ def engine(data_dir: Path, *, read_only: bool = False) -> sa.Engine:
     if not read_only:
         # SQLite gives its -wal and -shm files the mode of the database.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    made = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
+    # As many readers as the web has threads.
+    made = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 10}, max_overflow=40)
 
     @sa.event.listens_for(made, "connect")
     def _pragmas(connection: DBAPIConnection, _record: Any) -> None:

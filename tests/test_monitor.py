@@ -1,0 +1,175 @@
+"""The hall: nothing is shown before it is on disk, holes have names, and what disturbed us is not theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from mailwatch.clock import ClockWatch
+from mailwatch.metrics import Metrics
+from mailwatch.models import Cause, GapReason, Kind, Outcome, Target, TlsMode, VantagePoint, now
+from mailwatch.monitor import Monitor
+from mailwatch.outages import Rules, State
+from mailwatch.service_level import Buckets
+from mailwatch.store import Reader, Store, Writer
+from mailwatch.store.schema import database
+from mailwatch.watch import Watch
+from tests.servers import free_port
+
+
+class Hall:
+    """A monitor over a real store, and a mail server that greets or is not there."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.database = database(data_dir)
+        self.writer = Writer(Store.open(data_dir))
+        self.reader = Reader.open(data_dir)
+        self.metrics = Metrics(CollectorRegistry())
+        self.port = free_port()
+        self.server: asyncio.Server | None = None
+        self.monitor = Monitor(
+            vantage_point=VantagePoint(name="here"),
+            rules=Rules(),
+            writer=self.writer,
+            metrics=self.metrics,
+            guard=None,
+            clock=ClockWatch(),
+        )
+        self.target = Target(
+            name="t", kind=Kind.IMAP, host="127.0.0.1", port=self.port, tls=TlsMode.NONE, timeout=2.0
+        )
+        watch = Watch(target=self.target, state=State(), buckets=Buckets(interval=60.0))
+        self.monitor.watch(watch)
+        self.watch = watch
+
+    async def greet(self) -> None:
+        """Begin to serve."""
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"* OK [CAPABILITY IMAP4rev1] ready\r\n")
+            line = await reader.readline()
+            writer.write(b"* BYE\r\n" + line.split()[0] + b" OK\r\n" if line else b"")
+            writer.close()
+
+        self.server = await asyncio.start_server(serve, "127.0.0.1", self.port)
+
+    async def look(self) -> None:
+        """One look, as the schedule would start it."""
+        await self.monitor.look(self.target, now())
+
+    def recorded(self, kind: str) -> list[dict[str, Any]]:
+        return [entry.payload for entry in self.reader.entries(kinds=[kind])]
+
+    def shown(self) -> str:
+        return b"".join(self.metrics.exposition()).decode()
+
+
+@pytest.fixture
+async def hall(tmp_path: Path) -> AsyncIterator[Hall]:
+    made = Hall(tmp_path / "data")
+    await made.writer.start()
+    yield made
+    if made.server:
+        made.server.close()
+        await made.server.wait_closed()
+    await made.writer.close()
+    made.reader.close()
+
+
+async def test_a_look_goes_through_all_rooms(hall: Hall) -> None:
+    await hall.greet()
+    await hall.look()
+    assert [look["outcome"] for look in hall.recorded("observation")] == ["up"]
+    assert hall.watch.state.name == "up"
+    assert 'mailwatch_observations_total{target="t",provider="",kind="imap",outcome="up"} 1' in hall.shown()
+
+
+async def test_nothing_is_shown_before_it_is_on_disk(hall: Hall) -> None:
+    # Another writer holds the database: the commit waits.
+    blocker = sqlite3.connect(hall.database, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    looking = asyncio.create_task(hall.look())
+    while not hall.writer.pending:
+        await asyncio.sleep(0.01)
+    downs = 'mailwatch_observations_total{target="t",provider="",kind="imap",outcome="down"} '
+    assert f"{downs}0\n" in hall.shown()
+    assert hall.monitor.status(hall.watch)["outcome"] is None
+    assert not looking.done()
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    await looking
+    assert f"{downs}1\n" in hall.shown()
+    assert hall.monitor.status(hall.watch)["outcome"] == "down"
+
+
+async def test_an_outage_is_on_record_and_sealed_before_it_is_shown(hall: Hall) -> None:
+    await hall.greet()
+    await hall.look()
+    assert hall.server is not None
+    hall.server.close()
+    await hall.server.wait_closed()
+    for _ in range(3):
+        await hall.look()
+    (outage,) = hall.recorded("outage")
+    assert outage["state"] == "open"
+    last = hall.reader.last_checkpoint()
+    assert last is not None
+    assert last.size == hall.reader.size()
+    assert hall.monitor.status(hall.watch)["outage"] == outage["id"]
+    assert hall.monitor.status(hall.watch)["state"] == "down"
+
+
+async def test_a_long_time_without_a_look_is_a_gap_with_its_reason(hall: Hall) -> None:
+    hall.watch.seen_until = now() - 600_000
+    hall.monitor.disturb(now() - 500_000, now() - 400_000, GapReason.SUSPENDED)
+    await hall.look()
+    (gap,) = hall.recorded("gap")
+    assert gap["reason"] == "suspended"
+    assert gap["end"] - gap["start"] >= 599_000
+    assert "mailwatch_gap_seconds_total" in hall.shown()
+
+
+async def test_a_missed_run_is_a_gap_of_its_own(hall: Hall) -> None:
+    hall.watch.seen_until = now() - 100_000
+    await hall.look()
+    assert [gap["reason"] for gap in hall.recorded("gap")] == ["missed"]
+
+
+async def test_the_usual_time_between_looks_is_no_gap_unless_mailwatch_was_off(hall: Hall) -> None:
+    hall.watch.seen_until = now() - 59_000
+    await hall.look()
+    assert hall.recorded("gap") == []
+    hall.watch.seen_until = now() - 30_000
+    hall.monitor.disturb(now() - 20_000, now() - 10_000, GapReason.NOT_RUNNING)
+    await hall.look()
+    (gap,) = hall.recorded("gap")
+    assert gap["reason"] == "not_running"
+    assert 9_900 <= gap["end"] - gap["start"] <= 10_100
+
+
+@pytest.mark.parametrize("reason", [GapReason.SUSPENDED, GapReason.CLOCK_STEP])
+async def test_a_failure_while_we_slept_is_ours(hall: Hall, reason: GapReason) -> None:
+    hall.monitor.disturb(now() - 1000, now() + 60_000, reason)
+    await hall.look()
+    (look,) = hall.recorded("observation")
+    assert (look["outcome"], look["cause"]) == (Outcome.UNKNOWN, Cause.MONITOR)
+    assert "refused" in look["detail"]
+
+
+async def test_a_slow_disk_does_not_excuse_the_provider(hall: Hall) -> None:
+    hall.monitor.disturb(now() - 1000, now() + 60_000, GapReason.STORE)
+    await hall.look()
+    assert [look["outcome"] for look in hall.recorded("observation")] == ["down"]
+
+
+async def test_a_forgotten_target_is_not_looked_at_and_its_record_stays(hall: Hall) -> None:
+    await hall.look()
+    hall.monitor.forget("t")
+    await hall.look()
+    assert len(hall.recorded("observation")) == 1

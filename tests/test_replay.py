@@ -1,0 +1,148 @@
+"""A restart at any moment goes on as if there had been none, and the audit replays what was told live."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mailwatch.models import Cause, Gap, GapReason, Kind, Observation, Outcome
+from mailwatch.outages import Event, Rules, State, advance, outage_payload
+from mailwatch.replay import audit_outages, resume, rule_book, written_rules
+from mailwatch.store import Draft, Reader, Store
+
+SECOND = 1000
+MARKS = st.text("+-?~", min_size=1, max_size=25)
+
+
+def fact(mark: str, at: int) -> Observation | Gap:
+    """+ up, - down, ? unknown, ~ a gap; each a second after the last."""
+    start = at * 10 * SECOND
+    if mark == "~":
+        return Gap(target="t", start=start, end=start + 5 * SECOND, reason=GapReason.MISSED)
+    cause = {"+": None, "-": Cause.TIMEOUT, "?": Cause.OFFLINE}[mark]
+    outcome = Outcome.UP if cause is None else cause.outcome
+    return Observation(
+        target="t", scheduled_at=start, started_at=start, ended_at=start + SECOND, outcome=outcome, cause=cause
+    )
+
+
+class Live:
+    """What the monitor does with each fact, without its waiting."""
+
+    def __init__(self, store: Store, rules: Rules) -> None:
+        self.store, self.rules, self.state = store, rules, State()
+        self.start()
+
+    def start(self) -> None:
+        """Put the rules of a start on record."""
+        payload = {"event": "start", "rules": written_rules(self.rules)}
+        self.store.append_batch([Draft(kind="node", time=1, target=None, payload=payload)])
+
+    def take(self, seen: Observation | Gap, *, crash: bool = False) -> None:
+        """Record a fact and what follows from it; a crash comes between the two."""
+        kind = "gap" if isinstance(seen, Gap) else "observation"
+        (entry,) = self.store.append_batch([Draft(kind=kind, time=1, target="t", payload=seen)])
+        self.state, transition = advance(self.state, Event(entry.index, seen), self.rules)
+        if transition is not None and not crash:
+            payload = outage_payload(transition.outage, "lab", Kind.IMAP, "here")
+            self.store.append_batch([Draft(kind="outage", time=1, target="t", payload=payload)])
+
+
+@contextmanager
+def ledger() -> Iterator[tuple[Store, Reader]]:
+    with tempfile.TemporaryDirectory() as name:
+        store = Store.open(Path(name))
+        reader = Reader.open(Path(name))
+        yield store, reader
+        reader.close()
+        store.close()
+
+
+@settings(max_examples=40, deadline=None)
+@given(MARKS, MARKS)
+def test_a_restart_between_any_two_looks_changes_nothing(before: str, after: str) -> None:
+    with ledger() as (store, reader):
+        live = Live(store, Rules())
+        for at, mark in enumerate(before):
+            live.take(fact(mark, at))
+        resumed = resume(reader, "t", rule_book(reader))
+        assert resumed.missing == ()
+        assert resumed.state.outage == live.state.outage
+        # The new process goes on from what it read; so does one that never stopped.
+        fresh, same = resumed.state, live.state
+        for at, mark in enumerate(after, start=len(before)):
+            event = Event(10_000 + at, fact(mark, at))
+            fresh, told = advance(fresh, event, live.rules)
+            same, expected = advance(same, event, live.rules)
+            assert (told, fresh.name) == (expected, same.name)
+
+
+def test_a_crash_between_a_look_and_its_outage_is_made_good() -> None:
+    with ledger() as (store, reader):
+        live = Live(store, Rules())
+        for at, mark in enumerate("+--"):
+            live.take(fact(mark, at))
+        live.take(fact("-", 3), crash=True)
+        (missing,) = resume(reader, "t", rule_book(reader)).missing
+        assert missing == live.state.outage
+        assert [finding.what for finding in audit_outages(reader, rule_book(reader), "t")] == [
+            f"outage {missing.id} of t is missing from the record"
+        ]
+        payload = outage_payload(missing, "lab", Kind.IMAP, "here")
+        store.append_batch([Draft(kind="outage", time=1, target="t", payload=payload)])
+        assert resume(reader, "t", rule_book(reader)).missing == ()
+        assert audit_outages(reader, rule_book(reader), "t") == []
+
+
+@settings(max_examples=20, deadline=None)
+@given(MARKS)
+def test_the_audit_agrees_with_what_was_told_live(marks: str) -> None:
+    with ledger() as (store, reader):
+        live = Live(store, Rules(open_after=2))
+        for at, mark in enumerate(marks):
+            live.take(fact(mark, at))
+        assert audit_outages(reader, rule_book(reader), "t") == []
+
+
+def test_an_outage_opened_under_old_rules_stays_open_under_new_ones() -> None:
+    with ledger() as (store, reader):
+        live = Live(store, Rules(open_after=1))
+        for at, mark in enumerate("+-"):
+            live.take(fact(mark, at))
+        assert live.state.outage is not None
+        live.rules = Rules(open_after=5)
+        live.start()
+        resumed = resume(reader, "t", rule_book(reader))
+        assert resumed.state.outage == live.state.outage
+        assert resumed.missing == ()
+
+
+def test_an_outage_that_nobody_saw_is_found_by_the_audit() -> None:
+    with ledger() as (store, reader):
+        live = Live(store, Rules())
+        for at, mark in enumerate("+---"):
+            live.take(fact(mark, at))
+        assert live.state.outage is not None
+        invented = outage_payload(live.state.outage, "lab", Kind.IMAP, "here")
+        store.append_batch([Draft(kind="outage", time=1, target="t", payload=invented)])
+        (finding,) = audit_outages(reader, rule_book(reader), "t")
+        assert finding.what == "an outage is on record that a replay does not give"
+
+
+def test_an_altered_outage_is_found_by_the_audit() -> None:
+    with ledger() as (store, reader):
+        live = Live(store, Rules())
+        for at, mark in enumerate("+--"):
+            live.take(fact(mark, at))
+        live.take(fact("-", 3), crash=True)
+        assert live.state.outage is not None
+        payload = outage_payload(live.state.outage, "lab", Kind.IMAP, "here")
+        payload["first_bad"] -= 3_600_000
+        store.append_batch([Draft(kind="outage", time=1, target="t", payload=payload)])
+        (finding,) = audit_outages(reader, rule_book(reader), "t")
+        assert finding.what == f"outage {payload['id']} is not what a replay gives"
