@@ -42,11 +42,13 @@ def _run(args: argparse.Namespace) -> int:
 
 def _table(answers: list[dict[str, Any]]) -> Table:
     title = f"{answers[0]['from']} to {answers[0]['to']}"
-    table = Table("target", "up, at least", "at most", "coverage", "down, at least", "at most", title=title)
+    columns = ("target", "up, at least", "at most", "coverage", "down, at least", "at most", "mean to repair")
+    table = Table(*columns, title=title)
     for answer in answers:
         share, down = answer["availability"], answer["downtime"]
         bounds = [_percent(share["lower"]), _percent(share["upper"]), _percent(answer["coverage"])]
-        table.add_row(answer["target"], *bounds, f"{down['min']:.1f} s", f"{down['max']:.1f} s")
+        repair = "" if answer["mttr"] is None else f"{answer['mttr']:.1f} s"
+        table.add_row(answer["target"], *bounds, f"{down['min']:.1f} s", f"{down['max']:.1f} s", repair)
     return table
 
 

@@ -61,12 +61,15 @@ def engine(data_dir: Path, *, read_only: bool = False) -> sa.Engine:
     def _pragmas(connection: DBAPIConnection, _record: Any) -> None:
         # The driver's own transaction control begins too late for DDL and reads; SQLAlchemy's "begin" rules.
         connection.isolation_level = None
+        pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"]
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        if read_only:
-            cursor.execute("PRAGMA query_only=ON")
-        cursor.close()
+        try:
+            for pragma in (*pragmas, "query_only=ON") if read_only else pragmas:
+                cursor.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            # The pool does not know the connection yet, and would leave it open.
+            connection.close()
+            raise
 
     @sa.event.listens_for(made, "begin")
     def _begin(connection: sa.Connection) -> None:

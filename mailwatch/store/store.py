@@ -5,6 +5,7 @@ Not asynchronous: `writer.py` calls it in a thread of its own.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections.abc import Sequence
@@ -64,21 +65,22 @@ class Store:
         2. The entries after it must follow one another; the tree is grown again over them.
         """
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = Lock(data_dir)
-        try:
+        with contextlib.ExitStack() as undo:
+            lock = Lock(data_dir)
+            undo.callback(lock.release)
             keys = load_or_make(data_dir)
             made = engine(data_dir)
-            migrate(made)
-            store = cls(lock, keys, made)
-            store._check()
-        except sa.exc.DatabaseError as error:
-            lock.release()
-            raise StoreBroken(
-                f"{database(data_dir)} cannot be used: {error.orig}; restore it from your backup"
-            ) from None
-        except BaseException:
-            lock.release()
-            raise
+            undo.callback(made.dispose)
+            try:
+                migrate(made)
+                store = cls(lock, keys, made)
+                undo.callback(store._connection.close)
+                store._check()
+            except sa.exc.DatabaseError as error:
+                full = isinstance(error, sa.exc.OperationalError)
+                cure = "is the disk full or not writable?" if full else "restore it from your backup"
+                raise StoreBroken(f"{database(data_dir)} cannot be used: {error.orig}; {cure}") from None
+            undo.pop_all()
         return store
 
     @property
