@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,12 @@ def test_pins_have_hashes_and_no_index_address() -> None:
         assert "--index" not in text
         blocks = re.split(r"\n(?=[a-z0-9])", text)
         assert all("--hash=sha256:" in block for block in blocks if "==" in block)
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("requirements.txt", "run"), ("requirements-dev.txt", "dev")])
+def test_whatever_is_asked_for_is_pinned(name: str, wanted: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = project["dependencies"] + (project["optional-dependencies"]["dev"] if wanted == "dev" else [])
+    pinned = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / name).read_text(), re.MULTILINE))
+    names = {re.split(r"[<>=\[ ]", line)[0].lower() for line in asked}
+    assert names - pinned == set()
