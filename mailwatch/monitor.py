@@ -119,6 +119,10 @@ class Monitor:
             finally:
                 self.logins.release(target)
         self.logins.learn(target, observation)
+        if observation.with_login and observation.cause is Cause.CREDENTIALS:
+            logger.warning(
+                "%s: the login was rejected: %s; it is tried again later", target.name, observation.detail
+            )
         if target.login and not observation.with_login and observation.outcome is Outcome.UP:
             # The greeting alone is less than was asked for: it is no proof that the mailbox can be used.
             return replace(

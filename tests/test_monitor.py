@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.servers import free_port
 class Hall:
     """A monitor over a real store, and a mail server that greets or is not there."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, at_once: int = 200) -> None:
         self.database = database(data_dir)
         self.writer = Writer(Store.open(data_dir))
         self.reader = Reader.open(data_dir)
@@ -40,6 +41,7 @@ class Hall:
             metrics=self.metrics,
             guard=None,
             clock=ClockWatch(),
+            at_once=at_once,
         )
         self.target = Target(
             name="t", kind=Kind.IMAP, host="127.0.0.1", port=self.port, tls=TlsMode.NONE, timeout=2.0
@@ -166,6 +168,37 @@ async def test_a_slow_disk_does_not_excuse_the_provider(hall: Hall) -> None:
     hall.monitor.disturb(now() - 1000, now() + 60_000, GapReason.STORE)
     await hall.look()
     assert [look["outcome"] for look in hall.recorded("observation")] == ["down"]
+
+
+async def test_no_more_looks_than_allowed_are_under_way_at_once(tmp_path: Path) -> None:
+    hall = Hall(tmp_path / "data", at_once=2)
+    await hall.writer.start()
+    connected, most, both, release = 0, 0, asyncio.Event(), asyncio.Event()
+
+    async def stall(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected, most
+        connected += 1
+        most = max(most, connected)
+        if connected == 2:
+            both.set()
+        await release.wait()
+        connected -= 1
+        writer.close()
+
+    server = await asyncio.start_server(stall, "127.0.0.1", hall.port)
+    targets = [replace(hall.target, name=f"t{n}") for n in range(6)]
+    for target in targets:
+        hall.monitor.watch(Watch(target=target, state=State(), buckets=Buckets(interval=60.0)))
+    looks = [asyncio.create_task(hall.monitor.look(target, now())) for target in targets]
+    await both.wait()
+    release.set()
+    await asyncio.gather(*looks)
+    server.close()
+    await server.wait_closed()
+    await hall.writer.close()
+    assert most == 2
+    assert len(hall.recorded("observation")) == 6
+    hall.reader.close()
 
 
 async def test_a_forgotten_target_is_not_looked_at_and_its_record_stays(hall: Hall) -> None:
