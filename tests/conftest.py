@@ -74,6 +74,13 @@ class Targets:
         port = server.imap_port if tls is TlsMode.STARTTLS else server.imaps_port
         return self._target(Kind.IMAP, port, tls, user, password or server.passwords[user])
 
+    def pop3(
+        self, server: Dovecot, tls: TlsMode = TlsMode.IMPLICIT, *, user: str = ALICE, password: str = ""
+    ) -> Target:
+        """A POP3 target with a login, by default with the user's right password."""
+        port = server.pop3_port if tls is TlsMode.STARTTLS else server.pop3s_port
+        return self._target(Kind.POP3, port, tls, user, password or server.passwords[user])
+
     def smtp(
         self, server: Postfix, tls: TlsMode = TlsMode.IMPLICIT, *, user: str = ALICE, password: str
     ) -> Target:

@@ -9,6 +9,7 @@ need() { # PACKAGE PROGRAM...
     done
 }
 need dovecot-imapd /usr/sbin/dovecot
+need dovecot-pop3d /usr/lib/dovecot/pop3
 need postfix /usr/sbin/postfix
 need prometheus /usr/bin/promtool
 need prometheus-blackbox-exporter /usr/bin/prometheus-blackbox-exporter

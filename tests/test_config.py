@@ -235,6 +235,7 @@ def test_an_account_becomes_one_target_a_channel(write, monkeypatch: pytest.Monk
             30,
         ),
         ("mario.rossi@libero.it/smtp", Kind.SMTP, "smtp.libero.it", 465, TlsMode.IMPLICIT, "libero", 300, 30),
+        ("mario.rossi@libero.it/pop3", Kind.POP3, "popmail.libero.it", 995, TlsMode.IMPLICIT, "libero", 300, 30),
     ]
     for target in targets:
         assert target.login is not None
@@ -320,7 +321,7 @@ def test_a_command_that_never_stops_printing_is_not_read_to_the_end(tmp_path: Pa
 def test_the_command_of_an_account_runs_once_for_all_its_channels(write, tmp_path: Path) -> None:
     command = "[sh, -c, 'echo run >> runs; echo canary-7f3a']"
     path = write(HOME + f"accounts: [{{address: mario.rossi@libero.it, password_command: {command}}}]\n")
-    assert len(config.build_targets(config.load(path))) == 2
+    assert len(config.build_targets(config.load(path))) == 3
     assert (tmp_path / "runs").read_text() == "run\n"
 
 

@@ -117,7 +117,7 @@ class Pulse:
 def _table(pulses: list[Pulse]) -> Table:
     logins = any(pulse.target.login for pulse in pulses)
     kinds = {pulse.target.kind for pulse in pulses}
-    last = (_READING if Kind.IMAP in kinds else ()) + (_SUBMISSION if Kind.SMTP in kinds else ())
+    last = (_READING if kinds & {Kind.IMAP, Kind.POP3} else ()) + (_SUBMISSION if Kind.SMTP in kinds else ())
     phases = (*_COMMON, *last) if logins else _COMMON[:-1]
     table = Table("target", *(phase.value for phase in phases), "outcome", "", box=None, header_style="bold")
     for pulse in pulses:

@@ -22,7 +22,7 @@ from mailwatch.config import durations
 from mailwatch.config.mistakes import Fault
 from mailwatch.models import Kind
 
-BUILT = (Kind.IMAP, Kind.SMTP)
+BUILT = (Kind.IMAP, Kind.SMTP, Kind.POP3)
 
 
 class Section(BaseModel):
@@ -41,7 +41,7 @@ def _bounded(seconds: float) -> float:
 
 def _built(kind: Kind) -> Kind:
     if kind not in BUILT:
-        raise Fault(f"kind '{kind}' is not built yet; remove it or use imap or smtp")
+        raise Fault(f"kind '{kind}' is not built yet; remove it or use imap, pop3 or smtp")
     return kind
 
 

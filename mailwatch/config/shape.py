@@ -20,15 +20,6 @@ from mailwatch.config.fields import (
 )
 from mailwatch.config.mistakes import Fault
 from mailwatch.config.watched import AccountSection, TargetSection
-from mailwatch.models import TlsMode
-
-_TLS_OF_PORT = {
-    25: TlsMode.STARTTLS,
-    143: TlsMode.STARTTLS,
-    587: TlsMode.STARTTLS,
-    465: TlsMode.IMPLICIT,
-    993: TlsMode.IMPLICIT,
-}
 
 
 class VantagePointSection(Section):

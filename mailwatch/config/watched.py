@@ -27,10 +27,12 @@ from mailwatch.models import Kind, TlsMode
 
 _TLS_OF_PORT = {
     25: TlsMode.STARTTLS,
+    110: TlsMode.STARTTLS,
     143: TlsMode.STARTTLS,
     587: TlsMode.STARTTLS,
     465: TlsMode.IMPLICIT,
     993: TlsMode.IMPLICIT,
+    995: TlsMode.IMPLICIT,
 }
 
 
@@ -117,7 +119,7 @@ class TargetSection(Section):
     name: Label
     """The name in reports and metrics."""
     kind: BuiltKind
-    """imap or smtp in this version; pop3, mx, webmail and roundtrip will follow."""
+    """imap, pop3 or smtp in this version; mx, webmail and roundtrip will follow."""
     provider: Label | None = None
     """The company behind it: a catalogue key, or a word of your own if host is given."""
     host: Host | None = None

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 
 from mailwatch.models import Attempt, Cause, Kind, Millis, Observation, Outcome, Phase, Target
-from mailwatch.probes import imap, smtp
+from mailwatch.probes import imap, pop3, smtp
 from mailwatch.probes.connect import Address, Call, Goodbye, OurFault, TlsContexts, resolve
 from mailwatch.probes.failures import judge
 from mailwatch.probes.recorder import Recorder, Watch
@@ -107,6 +107,8 @@ async def _probe(call: Call) -> Goodbye:
     match call.target.kind:
         case Kind.IMAP:
             return await imap.probe(call)
+        case Kind.POP3:
+            return await pop3.probe(call)
         case Kind.SMTP:
             return await smtp.probe(call)
     raise OurFault(f"no probe is built for {call.target.kind}")

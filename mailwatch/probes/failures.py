@@ -21,12 +21,12 @@ from mailwatch.probes.connect import OurFault
 from mailwatch.probes.imap_client import Refused, ServerBye
 from mailwatch.probes.imap_lines import NotImap
 
-_LIMITS = re.compile(
+LIMITS = re.compile(
     r"too many|\brate\b|ratelimit|throttl|slow down|concurrent|maximum number of connections|\[limit\]"
     r"|(?:connection|session|login|request|command)s? limit|limit exceeded",
     re.IGNORECASE,
 )
-_PASSING = re.compile(r"temporar|try again|unavailable|internal (?:server )?error|time[d ]? ?out", re.IGNORECASE)
+PASSING = re.compile(r"temporar|try again|unavailable|internal (?:server )?error|time[d ]? ?out", re.IGNORECASE)
 _ENHANCED = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})\b")
 
 _OUR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -131,7 +131,7 @@ def _own(error: BaseException, target: Target) -> Verdict | None:
         case SmtpRefused():
             return Verdict(_smtp_refused(error), str(error), error.words)
         case ServerBye():
-            limited = _LIMITS.search(error.words) or "[INUSE]" in error.words.upper()
+            limited = LIMITS.search(error.words) or "[INUSE]" in error.words.upper()
             return Verdict(Cause.THROTTLED if limited else Cause.UNAVAILABLE, str(error), str(error))
         case NotImap():
             return Verdict(Cause.PROTOCOL, str(error), error.words)
@@ -191,13 +191,13 @@ def _refused(reply: Refused) -> Cause:
         return Cause.PROTOCOL
     if reply.command in _AT_LOGIN and reply.code in _IMAP_LOGIN_CODES:
         return Cause.CREDENTIALS
-    if _LIMITS.search(reply.text):
+    if LIMITS.search(reply.text):
         return Cause.THROTTLED
     if reply.command in _AT_MAILBOX:
         return Cause.MAILBOX
     if reply.command not in _AT_LOGIN:
         return Cause.PROTOCOL
-    return Cause.UNAVAILABLE if _PASSING.search(reply.text) else Cause.CREDENTIALS
+    return Cause.UNAVAILABLE if PASSING.search(reply.text) else Cause.CREDENTIALS
 
 
 def _smtp_refused(reply: SmtpRefused) -> Cause:
@@ -206,7 +206,7 @@ def _smtp_refused(reply: SmtpRefused) -> Cause:
         return Cause.PROTOCOL
     if reply.step == "AUTH" and reply.code in _SMTP_LOGIN_CODES:
         return Cause.CREDENTIALS
-    if _LIMITS.search(reply.text) and (reply.code < 500 or reply.step in ("greeting", "AUTH")):
+    if LIMITS.search(reply.text) and (reply.code < 500 or reply.step in ("greeting", "AUTH")):
         return Cause.THROTTLED
     if reply.code < 500 or reply.step == "greeting":
         return Cause.UNAVAILABLE
@@ -225,4 +225,4 @@ def _login_refused(reply: SmtpRefused) -> Cause:
         return Cause.PROTOCOL
     if reply.status in _SMTP_LOGIN_STATUSES:
         return Cause.CREDENTIALS
-    return Cause.UNAVAILABLE if _PASSING.search(reply.text) else Cause.CREDENTIALS
+    return Cause.UNAVAILABLE if PASSING.search(reply.text) else Cause.CREDENTIALS

@@ -1,4 +1,4 @@
-"""Dovecot 2.3: IMAP, and the logins of Postfix."""
+"""Dovecot 2.3: IMAP, POP3, and the logins of Postfix."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DOVECOT_CONF = """\
 base_dir = {directory}/run
 state_dir = {directory}/state
 log_path = {directory}/log
-protocols = imap
+protocols = imap pop3
 listen = {host}
 ssl = yes
 disable_plaintext_auth = yes
@@ -66,6 +66,15 @@ service imap-login {{
     ssl = yes
   }}
 }}
+service pop3-login {{
+  inet_listener pop3 {{
+    port = {pop3_port}
+  }}
+  inet_listener pop3s {{
+    port = {pop3s_port}
+    ssl = yes
+  }}
+}}
 service auth {{
   unix_listener {directory}/sasl {{
     mode = 0666
@@ -86,6 +95,9 @@ default_login_user = {owner}
 service imap-login {{
   chroot =
 }}
+service pop3-login {{
+  chroot =
+}}
 service anvil {{
   chroot =
 }}
@@ -93,7 +105,7 @@ service anvil {{
 
 
 class Dovecot(Program):
-    """IMAP with implicit TLS on `imaps_port` and with STARTTLS on `imap_port`; also Postfix's login.
+    """IMAP with implicit TLS on `imaps_port` and STARTTLS on `imap_port`; POP3 likewise; Postfix's login.
 
     `passwords` are those of the users; each has two new messages. `max_connections` is per user and address.
     """
@@ -109,9 +121,11 @@ class Dovecot(Program):
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.imaps_port, self.imap_port = free_port(), free_port()
+        self.pop3s_port, self.pop3_port = free_port(), free_port()
         config = directory / "dovecot.conf"
         command = (str(DOVECOT), "-F", "-c", str(config))
-        super().__init__(directory, command, {self.imaps_port: True, self.imap_port: False})
+        ports = {self.imaps_port: True, self.imap_port: False, self.pop3s_port: True, self.pop3_port: False}
+        super().__init__(directory, command, ports)
         self._certificates = certificates
         self.auth_socket = directory / "sasl"
         self.passwords: dict[str, str] = {}
@@ -221,6 +235,8 @@ class Dovecot(Program):
             host=HOST,
             imap_port=self.imap_port,
             imaps_port=self.imaps_port,
+            pop3_port=self.pop3_port,
+            pop3s_port=self.pop3s_port,
             settings=settings,
             owner=owner.pw_name,
             group=group,

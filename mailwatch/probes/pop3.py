@@ -1,0 +1,55 @@
+"""Look at a POP3 server as a mail program does: greeting, login, how many messages, the newest one's headers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from mailwatch.models import Cause, Phase, TlsMode
+from mailwatch.probes.connect import Call, Goodbye
+from mailwatch.probes.failures import Failed
+from mailwatch.probes.pop3_client import Pop3Client
+
+_STAT = re.compile(r"\+OK (\d+) \d+")
+
+
+async def probe(call: Call) -> Goodbye:
+    """Walk the phases; the first failure raises. Returns how to say goodbye.
+
+    Nothing is deleted, and TOP with no lines reads headers only; they are not kept.
+    """
+    loop = asyncio.get_running_loop()
+    phase = call.recorder.phase
+    client = await call.open(lambda: Pop3Client(loop))
+    with phase(Phase.GREETING):
+        call.recorder.heard(await client.hello())
+        await client.learn_capabilities()
+    if call.target.tls is TlsMode.STARTTLS:
+        with phase(Phase.TLS):
+            if "STLS" not in client.capabilities:
+                raise Failed(Cause.TLS, "the server does not offer STLS")
+            await client.starttls(call.upgrade)
+        with phase(Phase.GREETING):
+            await client.learn_capabilities()
+    if call.login is None:
+        return client.quit
+    user, password = call.login.username, call.login.password.get_secret_value()
+    if any(c in user or c in password for c in "\r\n\0"):
+        raise Failed(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")
+    with phase(Phase.AUTH):
+        await client.log_in(user, password)
+    with phase(Phase.MAILBOX):
+        messages = _count(await client.ask("STAT"))
+    if messages and "TOP" in client.capabilities:
+        with phase(Phase.FETCH):
+            await client.ask("TOP", str(messages).encode(), b"0")
+            await client.lines()
+    return client.quit
+
+
+def _count(answer: str) -> int:
+    """Read the drop listing (RFC 1939, section 5)."""
+    found = _STAT.match(answer)
+    if found is None:
+        raise Failed(Cause.PROTOCOL, f"STAT: answer is not POP3: {answer[:200]}", answer)
+    return int(found[1][:9])

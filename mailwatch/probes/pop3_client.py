@@ -1,0 +1,168 @@
+"""POP3 on the wire, within bounds (RFC 1939, RFC 2449, RFC 2595, RFC 5034)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from base64 import b64encode
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from mailwatch.models import Cause
+from mailwatch.probes.failures import LIMITS, PASSING, Failed
+from mailwatch.probes.redact import wire
+
+MAX_LINE = 64 * 1024
+MAX_RESPONSE = 1024 * 1024
+"""Bytes that the server may send in answer to one command."""
+
+_CODE = re.compile(r"\s*\[([A-Z0-9/-]+)\]", re.IGNORECASE)
+_CODES = {
+    "AUTH": Cause.CREDENTIALS,
+    "SYS/TEMP": Cause.UNAVAILABLE,
+    "SYS/PERM": Cause.UNAVAILABLE,
+    "IN-USE": Cause.THROTTLED,
+    "LOGIN-DELAY": Cause.THROTTLED,
+}
+"""Response codes of RFC 2449 and RFC 3206."""
+_AT_LOGIN = frozenset({"USER", "PASS", "AUTH"})
+
+
+class Pop3Client(asyncio.Protocol):
+    """One POP3 connection: a command, then its answer; what comes unasked is a failure."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._lines: deque[bytes] = deque()
+        self._taken = 0
+        self._ended: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.capabilities: dict[str, str] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; again after STLS, with the transport that encrypts."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Cut what came into lines."""
+        if self._ended is not None:
+            return
+        self._taken += len(data)
+        *lines, rest = (bytes(self._buffer) + data).split(b"\n")
+        self._buffer[:] = rest
+        if self._taken > MAX_RESPONSE:
+            self._end(Failed(Cause.PROTOCOL, "response longer than 1 MiB"))
+        elif max(map(len, (*lines, rest))) > MAX_LINE:
+            self._end(Failed(Cause.PROTOCOL, "line longer than 64 KiB"))
+        self._lines.extend(line.removesuffix(b"\r") for line in lines)
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail whoever waits."""
+        self._end(exc or ConnectionResetError("connection lost"))
+
+    async def hello(self) -> str:
+        """Wait for the greeting."""
+        return self._positive("greeting", await self._line())
+
+    async def ask(self, step: str, *words: bytes) -> str:
+        """Send a command and return the text after +OK; anything else raises Failed."""
+        if self._lines or self._buffer:
+            line = self._lines[0] if self._lines else bytes(self._buffer)
+            if not line.startswith(b"-ERR"):
+                raise Failed(Cause.PROTOCOL, f"the server speaks unasked before {step}", _text(line))
+            self._positive("unasked", line)
+        self._taken = 0
+        assert self._transport is not None
+        self._transport.write(b" ".join((step.encode(), *words)) + b"\r\n")
+        return self._positive(step, await self._line())
+
+    async def lines(self) -> list[bytes]:
+        """Wait for the rest of a multi-line answer (RFC 1939, section 3)."""
+        found = []
+        while (line := await self._line()) != b".":
+            found.append(line)
+        return found
+
+    async def learn_capabilities(self) -> None:
+        """Ask CAPA; a server that does not know it has none (RFC 2449, section 5)."""
+        try:
+            await self.ask("CAPA")
+        except Failed as failure:
+            if not failure.words.startswith("-ERR"):
+                raise
+            self.capabilities = {}
+            return
+        told = (_text(line).partition(" ") for line in await self.lines())
+        self.capabilities = {name.upper(): rest.upper() for name, _, rest in told}
+
+    async def starttls(self, upgrade: Callable[[asyncio.BaseProtocol], Awaitable[asyncio.Transport]]) -> None:
+        """Begin TLS by STLS (RFC 2595, section 4); plain text slipped in behind the answer is a failure."""
+        await self.ask("STLS")
+        if self._lines or self._buffer:
+            raise Failed(Cause.PROTOCOL, "plain text after the answer to STLS")
+        self._transport = await upgrade(self)
+
+    async def log_in(self, user: str, password: str) -> None:
+        """Log in by one way and never by a second: each try counts at the provider."""
+        name, secret = wire(user), wire(password)
+        plain = "PLAIN" in self.capabilities.get("SASL", "").split()
+        if plain and (not (user + password).isascii() or "USER" not in self.capabilities):
+            await self.ask("AUTH", b"PLAIN", b64encode(b"\0" + name + b"\0" + secret))
+            return
+        await self.ask("USER", name)
+        await self.ask("PASS", secret)
+
+    async def quit(self) -> None:
+        """Say QUIT; nothing was marked for deletion."""
+        await self.ask("QUIT")
+
+    def _positive(self, step: str, line: bytes) -> str:
+        text = _text(line)
+        if line.startswith(b"+OK"):
+            return text
+        if line.startswith(b"-ERR"):
+            raise Failed(_cause(step, text.removeprefix("-ERR")), f"{step}: {text}", text)
+        raise Failed(Cause.PROTOCOL, f"{step}: answer is not POP3: {text[:200]}", text)
+
+    async def _line(self) -> bytes:
+        while not self._lines:
+            if self._ended is not None:
+                raise self._ended
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        return self._lines.popleft()
+
+    def _end(self, error: Exception) -> None:
+        if self._ended is None:
+            self._ended = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "backslashreplace")
+
+
+def _cause(step: str, text: str) -> Cause:
+    """Judge -ERR. A code decides; words do only where there is none."""
+    code = _CODE.match(text)
+    if code and code[1].upper() in _CODES:
+        return _CODES[code[1].upper()]
+    if step == "STLS":
+        return Cause.TLS
+    if LIMITS.search(text):
+        return Cause.THROTTLED
+    if step in ("greeting", "unasked"):
+        return Cause.UNAVAILABLE
+    if step in ("STAT", "TOP"):
+        return Cause.MAILBOX
+    if step not in _AT_LOGIN:
+        return Cause.PROTOCOL
+    return Cause.UNAVAILABLE if PASSING.search(text) else Cause.CREDENTIALS
