@@ -20,7 +20,7 @@ from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard
 from mailwatch.housekeeping import Housekeeping
 from mailwatch.metrics import Metrics
-from mailwatch.models import GapReason, Millis, Observation, Target, VantagePoint, now
+from mailwatch.models import GapReason, Millis, Observation, Outcome, Target, VantagePoint, now
 from mailwatch.monitor import Monitor
 from mailwatch.outages import Rules, payload_json
 from mailwatch.replay import Replayed, resume, rule_book, written_rules
@@ -136,7 +136,7 @@ class Daemon:
             if replayed.state.outage:
                 # Its entry is as old as its opening; what the metrics add up must not fall at a restart.
                 watch.outages[replayed.state.outage.id] = self.monitor.told(target, replayed.state.outage)
-            if target.login and (replayed.seen_until or 0) > since:
+            if target.login:
                 self.monitor.logins.recall(target, await asyncio.to_thread(self._looks, target.name, since))
             self.monitor.watch(watch)
             for outage in replayed.missing:
@@ -144,8 +144,12 @@ class Daemon:
             self.monitor.show(watch)
 
     def _looks(self, name: str, since: Millis) -> list[Observation]:
-        entries = self.reader.entries(target=name, kinds=["observation"], start_ms=since)
-        return [fact for entry in entries if isinstance(fact := entry.fact, Observation)]
+        """Read what the login gate must know: the last good look, and the looks of the last hour."""
+        good = self.reader.last_index(target=name, outcome=Outcome.UP)
+        entries = [] if good is None else list(self.reader.entries(target=name, from_index=good, limit=1))
+        entries += self.reader.entries(target=name, kinds=["observation"], start_ms=since)
+        looks = {entry.index: entry.fact for entry in entries}
+        return [look for _, look in sorted(looks.items()) if isinstance(look, Observation)]
 
     async def reload(self) -> None:
         """Read the config again; a faulty one changes nothing and is told line by line."""

@@ -1,4 +1,4 @@
-"""How often a rejected login may be tried again, so that no account is locked by its own watchman."""
+"""Rejected logins: how often they may be tried again, and whether they are the owner's fault or the provider's."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from pydantic import SecretStr
+
 from mailwatch.models import Cause, Millis, Observation, Target
 
 HOUR: Millis = 3_600_000
 WAITS: tuple[Millis, ...] = (5 * 60_000, 20 * 60_000, HOUR)
 """After the first, second and third rejection within an hour."""
+TOGETHER: Millis = 10 * 60_000
+"""Accounts that begin to be rejected within this time begin together."""
 
 
 @dataclass(slots=True)
@@ -19,6 +23,8 @@ class LoginGate:
 
     _rejected: dict[tuple[str, str], list[Millis]] = field(default_factory=dict)
     _asking: set[tuple[str, str]] = field(default_factory=set)
+    _accepted: dict[tuple[str, str], SecretStr | None] = field(default_factory=dict)
+    _since: dict[tuple[str, str], Millis] = field(default_factory=dict)
     _slots: dict[tuple[str, str], asyncio.Semaphore] = field(default_factory=dict)
 
     def slot(self, target: Target) -> asyncio.Semaphore:
@@ -61,8 +67,29 @@ class LoginGate:
             times = self._rejected.setdefault(account, [])
             times.append(observation.ended_at)
             del times[:-3]
+            self._since.setdefault(account, observation.ended_at)
         elif observation.cause is None:
             self._rejected.pop(account, None)
+            self._since.pop(account, None)
+            self._accepted[account] = target.login.password if target.login else None
+
+    def failing_together(self, target: Target) -> int:
+        """How many accounts of the provider, this one among them, began to be rejected together.
+
+        Only those count whose very password was accepted before: it is not the owners who mistyped. 0 when
+        this account is not one of them.
+        """
+        account = _account(target)
+        if account is None or account not in self._since or not self._was_good(account, target):
+            return 0
+        began = self._since[account]
+        return sum(
+            other[0] == account[0] and other in self._accepted and abs(since - began) <= TOGETHER
+            for other, since in self._since.items()
+        )
+
+    def _was_good(self, account: tuple[str, str], target: Target) -> bool:
+        return target.login is not None and self._accepted.get(account) == target.login.password
 
     def recall(self, target: Target, looks: Iterable[Observation]) -> None:
         """Start-up: learn again what the ledger knows of the last hour, in its order."""

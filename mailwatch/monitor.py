@@ -123,6 +123,11 @@ class Monitor:
             logger.warning(
                 "%s: the login was rejected: %s; it is tried again later", target.name, observation.detail
             )
+            together = self.logins.failing_together(target)
+            if together > 1:
+                # One bad password is its owner's; good ones that fail together are the provider's broken login.
+                words = f"rejected together with the login of {together - 1} other account(s) that worked before"
+                return replace(observation, outcome=Outcome.DOWN, detail=f"{words}: {observation.detail}")
         if target.login and not observation.with_login and observation.outcome is Outcome.UP:
             # The greeting alone is less than was asked for: it is no proof that the mailbox can be used.
             return replace(

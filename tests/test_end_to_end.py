@@ -17,7 +17,7 @@ import pytest
 
 from mailwatch.models import Outcome, now, parse_rfc3339
 from mailwatch.store import Reader
-from tests.servers import ALICE, Certificates, Dovecot, Postfix
+from tests.servers import ALICE, BOB, Certificates, Dovecot, Postfix
 from tests.watching import Watching
 
 BEAT = 1.0
@@ -183,6 +183,29 @@ def test_a_wrong_password_is_unknown_and_is_tried_once_not_hammered(
         watching.until(lambda: watching.seen("lab-imap", "unknown") > seen + 3, "looks after the restart")
         assert_absent("not the password", watching.everything())
     assert own_dovecot.log_since(mark).count("auth failed, 1 attempts") == 1
+
+
+def test_two_good_passwords_rejected_together_are_the_providers_broken_login(
+    own_dovecot: Dovecot, certificates: Certificates, tmp_path: Path
+) -> None:
+    targets = []
+    for name, user in (("alice", ALICE), ("bob", BOB)):
+        target = imap(own_dovecot, certificates, tmp_path / f"secret-{name}", name=name)
+        (tmp_path / f"secret-{name}").write_text(own_dovecot.passwords[user])
+        targets.append({**target, "login": {**target["login"], "username": user}})
+    with Watching(tmp_path, targets, detection={"open_after": 1}).running() as watching:
+        watching.until(lambda: watching.seen("alice", "up") and watching.seen("bob", "up"), "both up")
+        # The restart must know from the ledger that both passwords were good.
+        watching.stop()
+        for user in (ALICE, BOB):
+            own_dovecot.set_password(user, "another")
+        watching.start()
+        (outage,) = watching.until(lambda: watching.api("outages"), "an outage")
+        assert outage["causes"] == {"credentials": 1}
+        assert outage["phases"] == {"auth": 1}
+        first = "bob" if outage["target"] == "alice" else "alice"
+        assert watching.seen(first, "down") == 0
+        assert watching.seen(first, "unknown") > 0
 
 
 def test_without_a_route_it_is_unknown_and_no_outage(tmp_path: Path) -> None:

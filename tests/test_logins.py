@@ -88,3 +88,52 @@ def test_a_restart_remembers_and_a_clock_set_back_does_not_open_the_gate() -> No
 
 def test_a_target_without_a_login_is_never_asked_for_one() -> None:
     assert not LoginGate().allows(target(login=None), 0)
+
+
+def named(user: str, *, password: str = "secret", provider: str = "lab") -> Target:
+    login = Login(username=user, password=SecretStr(password))
+    return Target(name=user, kind=Kind.IMAP, host="imap", port=1, provider=provider, login=login)
+
+
+def test_good_passwords_that_fail_together_are_told_from_one_alone() -> None:
+    gate = LoginGate()
+    for user in "abc":
+        attempt(gate, 0, None, named(user))
+    attempt(gate, HOUR, Cause.CREDENTIALS, named("a"))
+    assert gate.failing_together(named("a")) == 1
+    attempt(gate, HOUR + 2 * MINUTE, Cause.CREDENTIALS, named("b"))
+    assert gate.failing_together(named("a")) == 2
+    assert gate.failing_together(named("b")) == 2
+    assert gate.failing_together(named("c")) == 0
+    # As soon as one gets in again, the other's rejection is its own.
+    attempt(gate, HOUR + 8 * MINUTE, None, named("a"))
+    assert gate.failing_together(named("b")) == 1
+
+
+def test_a_password_that_never_worked_proves_nothing() -> None:
+    gate = LoginGate()
+    attempt(gate, 0, None, named("a"))
+    attempt(gate, MINUTE, Cause.CREDENTIALS, named("a"))
+    attempt(gate, MINUTE, Cause.CREDENTIALS, named("never good"))
+    assert gate.failing_together(named("a")) == 1
+    assert gate.failing_together(named("never good")) == 0
+
+
+def test_a_changed_password_another_provider_and_another_time_prove_nothing() -> None:
+    gate = LoginGate()
+    for who in (named("a"), named("b"), named("c", provider="other")):
+        attempt(gate, 0, None, who)
+    attempt(gate, HOUR, Cause.CREDENTIALS, named("a"))
+    attempt(gate, HOUR, Cause.CREDENTIALS, named("c", provider="other"))
+    assert gate.failing_together(named("a", password="changed")) == 0
+    attempt(gate, HOUR + 11 * MINUTE, Cause.CREDENTIALS, named("b"))
+    assert gate.failing_together(named("a")) == 1
+    assert gate.failing_together(named("b")) == 1
+
+
+def test_two_targets_of_one_account_are_one_account() -> None:
+    gate = LoginGate()
+    attempt(gate, 0, None, target(Kind.IMAP))
+    attempt(gate, MINUTE, Cause.CREDENTIALS, target(Kind.IMAP))
+    assert not attempt(gate, MINUTE, Cause.CREDENTIALS, target(Kind.SMTP))
+    assert gate.failing_together(target(Kind.SMTP)) == 1
