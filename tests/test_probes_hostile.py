@@ -122,7 +122,7 @@ async def test_silence_is_a_timeout_in_its_phase(kind: Kind, step: int) -> None:
     assert verdict(observation) == (Cause.TIMEOUT, phases[step])
     assert observation.outcome is Outcome.DOWN
     assert observation.detail == "no answer within 0.2 s"
-    assert 0.2 <= loop.time() - began < 0.6
+    assert 0.2 <= loop.time() - began < 2  # a slow machine is not a slow probe
 
 
 @pytest.mark.parametrize("end", [RESET, CLOSE])
