@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -315,3 +316,24 @@ def test_sigterm_ends_it_with_status_0_and_the_record_says_so(watching: Watching
     assert outcomes == {Outcome.UP.value}
     assert last is not None
     assert last.size == size
+
+
+def test_sigterm_does_not_wait_for_a_server_that_is_silent(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        target = {
+            "name": "silent",
+            "kind": "imap",
+            "host": "127.0.0.1",
+            "port": port,
+            "tls": "none",
+            "timeout": "60s",
+        }
+        with Watching(tmp_path, [target], defaults={"interval": "60s"}).running() as watching:
+            silent.settimeout(20)
+            connection, _ = silent.accept()
+            # stop() fails after the ten seconds that are promised.
+            assert watching.stop() == 0
+            connection.close()
+        audit = watching.command("ledger", "audit", "--json")
+        assert json.loads(audit.stdout)["valid"]

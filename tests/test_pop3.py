@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import trustme
+import uvloop
 from pydantic import SecretStr
 
 from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, Target, TlsMode, now
@@ -38,6 +39,15 @@ async def test_a_real_mailbox_is_read_down_to_a_message_and_keeps_it(
     assert [path.stat().st_ino for path in left if path.stat().st_ino in messages] != []
     assert sorted(path.stat().st_ino for path in left) == messages
     assert not any("S" in path.name.partition(":2,")[2] for path in left), "a message was marked as read"
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("tls", [TlsMode.IMPLICIT, TlsMode.STARTTLS])
+def test_either_loop_reads_a_real_mailbox(
+    dovecot: Dovecot, targets: Targets, tls: TlsMode, run: Callable[..., Observation]
+) -> None:
+    seen = run(look(targets.pop3(dovecot, tls)))
+    assert (seen.outcome, seen.detail) == (Outcome.UP, "")
 
 
 async def test_a_rejected_password_is_nobodys_outage_and_is_tried_once(dovecot: Dovecot, targets: Targets) -> None:

@@ -7,6 +7,7 @@ import re
 from base64 import b64encode
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from mailwatch.models import Cause
 from mailwatch.probes.failures import LIMITS, PASSING, Failed
@@ -43,8 +44,8 @@ class Pop3Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; again after STLS, with the transport that encrypts."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not asserted: uvloop's encrypting transport is of no class of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         """Cut what came into lines."""
