@@ -254,6 +254,16 @@ def test_smtp_submission_is_watched_too(
     assert postfix.queue() == []
 
 
+def test_pop3_is_watched_too(dovecot: Dovecot, certificates: Certificates, tmp_path: Path) -> None:
+    target = imap(
+        dovecot, certificates, tmp_path / "secret", name="lab-pop3", kind="pop3", port=dovecot.pop3s_port
+    )
+    with Watching(tmp_path, [target]).running() as watching:
+        watching.until(lambda: watching.seen("lab-pop3", "up") >= 2, "two good looks")
+        last = watching.api("observations?target=lab-pop3")[0]
+        assert list(last["phases"]) == ["resolve", "connect", "tls", "greeting", "auth", "mailbox", "fetch"]
+
+
 def test_a_faulty_config_is_kept_out_at_sighup_and_a_good_one_is_taken(watching: Watching) -> None:
     watching.until(lambda: watching.state("lab-imap") == "up", "up")
     good = watching.settings["targets"]
