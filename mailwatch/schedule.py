@@ -65,7 +65,7 @@ class _Looks(BaseExecutor):  # type: ignore[misc]
         """What APScheduler believes it runs; `_do_submit_job` starts the look itself."""
 
     def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
-        due = round(run_times[-1].timestamp() * 1000)
+        due = (run_times[-1] - EPOCH) // timedelta(milliseconds=1)  # cut off as now() is: never after the look
         task = asyncio.ensure_future(self._look(job.args[0], due))
         self.tasks.add(task)
         task.add_done_callback(lambda done: self._ended(job.id, done))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from threading import Lock
+from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mailwatch.models import Kind, Millis, Target, now
-from mailwatch.schedule import Beat, Schedule
+from mailwatch.schedule import Beat, Schedule, _Looks
 
 NOW = datetime(2026, 11, 24, 1, 2, 3, 456789, tzinfo=UTC)
 
@@ -61,6 +63,21 @@ async def test_a_slow_look_is_not_overtaken_and_the_next_comes_on_the_beat() -> 
     dues = [due for due, _ in seen]
     assert dues == sorted(set(dues))
     assert all(at >= due for due, at in seen)
+
+
+async def test_a_due_time_is_never_after_the_look_that_begins_in_the_same_millisecond() -> None:
+    dues: asyncio.Queue[Millis] = asyncio.Queue()
+
+    async def look(_: Target, due: Millis) -> None:
+        dues.put_nowait(due)
+
+    looks, job = _Looks(look), SimpleNamespace(args=(target("a", 1.0),), id="a")
+    looks.start(SimpleNamespace(_create_lock=Lock, _dispatch_event=lambda _: None), "default")
+    moment = NOW.replace(microsecond=456_999)
+    looks._instances["a"] = 1
+    looks._do_submit_job(job, [moment])
+    assert await dues.get() == int(NOW.timestamp()) * 1000 + 456
+    await asyncio.gather(*looks.tasks)
 
 
 async def test_sooner_brings_a_look_forward_and_never_puts_one_off() -> None:
