@@ -66,6 +66,7 @@ class Daemon:
             metrics=self.metrics,
             guard=_guard(config),
             clock=ClockWatch(),
+            secret=store.keys.secret,
             at_once=config.limits.max_concurrent,
         )
         self.reader, self.writer = reader, writer
@@ -127,6 +128,7 @@ class Daemon:
             watch = Watch(
                 target=target,
                 state=replayed.state,
+                proof=replayed.proof,
                 buckets=Buckets(interval=target.interval),
                 unfilled=[],
                 seen_until=replayed.seen_until,

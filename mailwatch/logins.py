@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pydantic import SecretStr
-
 from mailwatch.models import Cause, Millis, Observation, Target
 
 HOUR: Millis = 3_600_000
@@ -21,10 +19,12 @@ TOGETHER: Millis = 10 * 60_000
 class LoginGate:
     """At most three rejected logins an hour for an account, over all its targets and over restarts."""
 
+    waits: tuple[Millis, ...] = WAITS
     _rejected: dict[tuple[str, str], list[Millis]] = field(default_factory=dict)
     _asking: set[tuple[str, str]] = field(default_factory=set)
-    _accepted: dict[tuple[str, str], SecretStr | None] = field(default_factory=dict)
+    _accepted: dict[tuple[str, str], str] = field(default_factory=dict)
     _since: dict[tuple[str, str], Millis] = field(default_factory=dict)
+    _tried: dict[tuple[str, str], str] = field(default_factory=dict)
     _slots: dict[tuple[str, str], asyncio.Semaphore] = field(default_factory=dict)
 
     def slot(self, target: Target) -> asyncio.Semaphore:
@@ -45,7 +45,7 @@ class LoginGate:
             return True
         # A clock that stepped back must not open the gate: times in the future count as now.
         recent = [min(time, at) for time in times if time > at - HOUR]
-        if recent and at < recent[-1] + WAITS[min(len(recent), len(WAITS)) - 1]:
+        if recent and at < recent[-1] + self.waits[min(len(recent), len(self.waits)) - 1]:
             return False
         if account in self._asking:
             return False
@@ -63,6 +63,7 @@ class LoginGate:
         account = _account(target)
         if account is None or not observation.with_login:
             return
+        self._tried[account] = observation.secret
         if observation.cause is Cause.CREDENTIALS:
             times = self._rejected.setdefault(account, [])
             times.append(observation.ended_at)
@@ -71,25 +72,25 @@ class LoginGate:
         elif observation.cause is None:
             self._rejected.pop(account, None)
             self._since.pop(account, None)
-            self._accepted[account] = target.login.password if target.login else None
+            self._accepted[account] = observation.secret
 
     def failing_together(self, target: Target) -> int:
         """How many accounts of the provider, this one among them, began to be rejected together.
 
-        Only those count whose very password was accepted before: it is not the owners who mistyped. 0 when
-        this account is not one of them.
+        Only those count whose very password was accepted before, which the record's keyed digest tells: it is
+        not the owners who mistyped. 0 when this account is not one of them.
         """
         account = _account(target)
-        if account is None or account not in self._since or not self._was_good(account, target):
+        if account is None or account not in self._since or not self._rejected_good(account):
             return 0
         began = self._since[account]
         return sum(
-            other[0] == account[0] and other in self._accepted and abs(since - began) <= TOGETHER
+            other[0] == account[0] and self._rejected_good(other) and abs(since - began) <= TOGETHER
             for other, since in self._since.items()
         )
 
-    def _was_good(self, account: tuple[str, str], target: Target) -> bool:
-        return target.login is not None and self._accepted.get(account) == target.login.password
+    def _rejected_good(self, account: tuple[str, str]) -> bool:
+        return bool(self._accepted.get(account)) and self._accepted[account] == self._tried.get(account)
 
     def recall(self, target: Target, looks: Iterable[Observation]) -> None:
         """Start-up: learn again what the ledger knows of the last hour, in its order."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -95,9 +96,40 @@ class Login:
     password: SecretStr
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What an mx target asks of each exchanger. The empty `sender` is the null reverse-path."""
+
+    recipient: str
+    sender: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What a webmail target asks for: `contains` must appear in the page, `absent` must not."""
+
+    url: str
+    contains: str = ""
+    absent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What a roundtrip target sends: through `via` (smtp), awaited in `to` (imap) for `deadline` seconds."""
+
+    via: Target
+    to: Target
+    sender: str
+    recipient: str
+    deadline: float = 300.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One thing looked at. `interval` and `timeout` are seconds."""
+    """One thing looked at. `interval` and `timeout` are seconds.
+
+    `host` of an mx target is the mail domain. `task` is what mx, webmail and roundtrip targets have besides.
+    """
 
     name: str
     kind: Kind
@@ -109,6 +141,7 @@ class Target:
     login: Login | None = None
     interval: float = 60.0
     timeout: float = 30.0
+    task: Exchange | Page | Delivery | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +167,8 @@ class Attempt:
     """One connection to one address.
 
     `phases` are microseconds in the order walked, the failed phase included. `replies` are the server's
-    own words, redacted and bounded. `peer` is "address:port" ("" when the name did not resolve).
+    own words, redacted and bounded. `peer` is "address:port" ("" when the name did not resolve). `facts` are
+    what else a kind has to tell, fit for canonical JSON: text, whole numbers, lists and mappings of them.
     """
 
     started_at: Millis
@@ -146,6 +180,7 @@ class Attempt:
     detail: str = ""
     replies: tuple[str, ...] = ()
     tls: TlsFacts | None = None
+    facts: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +198,9 @@ class Observation:
 
     The last attempt decides. `partial` names the addresses that did not serve although another did.
     `addresses` are all that the name had, A and AAAA. `with_login` is False while a target with a login
-    was looked at without it (rejected credentials back off).
+    was looked at without it (rejected credentials back off); `secret` is then a keyed digest of the password,
+    which tells whether two looks used the same one and nothing else. `facts` are as an attempt's; the diagnosis
+    of a failure is among them.
     """
 
     target: str
@@ -178,7 +215,14 @@ class Observation:
     addresses: tuple[str, ...] = ()
     partial: tuple[str, ...] = ()
     with_login: bool = False
+    secret: str = ""
     guard: GuardAnswer | None = None
+    facts: dict[str, Any] | None = None
+
+    @property
+    def deciding(self) -> Attempt | None:
+        """The attempt that served, else the last one."""
+        return next((a for a in self.attempts if a.cause is None), self.attempts[-1] if self.attempts else None)
 
 
 class GapReason(StrEnum):

@@ -13,6 +13,7 @@ from typing import Any
 
 from mailwatch.clock import ClockWatch
 from mailwatch.guard import Guard, judge
+from mailwatch.ledger.entry import secret_id
 from mailwatch.logins import LoginGate
 from mailwatch.metrics import Metrics
 from mailwatch.models import (
@@ -33,6 +34,7 @@ from mailwatch.outages import (
     Outage,
     Rules,
     advance,
+    advance_proof,
     next_delay,
     outage_json,
     outage_payload,
@@ -51,7 +53,10 @@ STORE_SLOW: Millis = 10_000
 
 
 class Monitor:
-    """Looks at targets and keeps the record. Everything it works with is passed in."""
+    """Looks at targets and keeps the record. Everything it works with is passed in.
+
+    `secret` is the ledger's, for the keyed digests of passwords.
+    """
 
     def __init__(
         self,
@@ -62,6 +67,7 @@ class Monitor:
         metrics: Metrics,
         guard: Guard | None,
         clock: ClockWatch,
+        secret: bytes,
         at_once: int = 200,
     ) -> None:
         self.vantage_point = vantage_point
@@ -73,6 +79,7 @@ class Monitor:
         self.metrics = metrics
         self.guard = guard
         self._clock = clock
+        self._secret = secret
         self._contexts = TlsContexts()
         self._at_once = asyncio.Semaphore(at_once)
         self.schedule = Schedule(self.look)
@@ -101,23 +108,30 @@ class Monitor:
         if watch is None:
             return
         try:
-            await self._record(watch, await self._judge(target, await self._observe(target, due)))
+            await self._record(watch, await self._judge(target, await self._observe(watch, target, due)))
         except asyncio.CancelledError:
             raise
         except Exception:
             self.metrics.error()
             logger.exception("the look at %s failed by our own fault", target.name)
 
-    async def _observe(self, target: Target, due: Millis) -> Observation:
+    async def _observe(self, watch: Watch, target: Target, due: Millis) -> Observation:
         async with self._at_once, self.logins.slot(target):
             self.metrics.lag((now() - due) / 1000)
             with_login = self.logins.allows(target, now())
             try:
                 observation = await observe(
-                    target, scheduled_at=due, contexts=self._contexts, with_login=with_login
+                    target,
+                    scheduled_at=due,
+                    contexts=self._contexts,
+                    with_login=with_login,
+                    every_address=watch.state.is_open,
                 )
             finally:
                 self.logins.release(target)
+        if observation.with_login and target.login and (password := target.login.password.get_secret_value()):
+            digest = secret_id(self._secret, target.login.username, password)
+            observation = replace(observation, secret=digest)
         self.logins.learn(target, observation)
         if observation.with_login and observation.cause is Cause.CREDENTIALS:
             logger.warning(
@@ -142,7 +156,7 @@ class Monitor:
         """Is a failure the provider's, or our line's, or that of a machine that slept?"""
         if observation.outcome is Outcome.UP:
             if self.guard:
-                peer = observation.attempts[-1].peer if observation.attempts else ""
+                peer = observation.deciding.peer if observation.deciding else ""
                 self.guard.saw_up(target.provider or target.host, observation.ended_at, peer)
             return observation
         await self.check_clock()
@@ -173,10 +187,14 @@ class Monitor:
         await self._record_gap(watch, observation)
         entry = await self.write("observation", observation.ended_at, name, observation)
         state, transition = advance(watch.state, Event(entry.index, observation), self.rules)
+        proof, proven = advance_proof(watch.proof, entry.index, observation)
         if transition is not None:
             await self.outage_changed(watch, transition.outage)
+        if proven is not None:
+            await self.outage_changed(watch, proven)
         # All at once and after the last await: no page shows a state whose outage is not yet on record.
-        watch.state, watch.latest, watch.seen_until = state, observation, observation.ended_at
+        watch.state, watch.proof = state, proof
+        watch.latest, watch.seen_until = observation, observation.ended_at
         watch.add(entry.index, observation)
         self.metrics.observed(watch.target, observation, watch.state.name)
         delay = next_delay(watch.state, watch.target.interval, self.rules)
@@ -204,6 +222,7 @@ class Monitor:
             entry = await self.write("gap", end, watch.target.name, gap)
             # A gap opens and closes nothing.
             watch.state, _ = advance(watch.state, Event(entry.index, gap), self.rules)
+            watch.proof, _ = advance_proof(watch.proof, entry.index, gap)
             self.metrics.gap(watch.target, (end - start) / 1000)
 
     async def outage_changed(self, watch: Watch, outage: Outage) -> None:
@@ -214,7 +233,8 @@ class Monitor:
         await self.writer.checkpoint()
         watch.outages[outage.id] = payload_json(payload)
         self.show(watch)
-        logger.warning("%s: outage %s is %s", target.name, outage.id, payload["state"])
+        state = "proven afterwards" if outage.proven_afterwards else payload["state"]
+        logger.warning("%s: outage %s is %s", target.name, outage.id, state)
 
     def told(self, target: Target, outage: Outage) -> dict[str, Any]:
         """Return an outage in the public form."""

@@ -63,7 +63,7 @@ def _as_of_now(reader: Reader, book: RuleBook, payload: dict[str, Any]) -> dict[
 
 def observation_json(observation: Observation, provider: str, kind: str) -> dict[str, Any]:
     """Return an observation as `mailwatch probe --json` and the API tell it; durations in seconds."""
-    last = observation.attempts[-1] if observation.attempts else None
+    last = observation.deciding
     tls = last.tls if last else None
     return {
         "target": observation.target,

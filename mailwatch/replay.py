@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from mailwatch.models import Gap, Kind, Millis, Observation, Outcome
-from mailwatch.outages import Event, Outage, Rules, State, Transition, advance, outage_payload
+from mailwatch.outages import (
+    Event,
+    Outage,
+    Proof,
+    Rules,
+    State,
+    advance,
+    advance_proof,
+    outage_payload,
+)
 from mailwatch.store import Entry, Finding, Reader
 
 FACTS = ("observation", "gap")
@@ -53,6 +62,7 @@ class Replayed:
     """
 
     state: State
+    proof: Proof
     seen_until: Millis | None
     latest: Observation | None
     recorded: dict[str, dict[str, Any]]
@@ -69,19 +79,21 @@ def resume(reader: Reader, target: str, book: RuleBook) -> Replayed:
     for entry in reader.entries(target=target, kinds=["outage"]):
         payload = entry.payload
         recorded[payload["id"]] = payload
-    latest = next(reversed(recorded.values()), None)
-    before = latest["ledger"]["first"] + 1 if latest and latest["state"] == "open" else None
+    still_open = next((told for told in reversed(recorded.values()) if told["state"] == "open"), None)
+    before = still_open["ledger"]["first"] + 1 if still_open else None
     start = reader.last_index(target=target, outcome=Outcome.UP, before=before) or 0
-    state, missing = State(), []
+    state, proof, missing = State(), Proof(), []
     seen_until: Millis | None = None
     last: Observation | None = None
     for entry, fact in _facts(reader, target, start):
         state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
         last = fact if isinstance(fact, Observation) else last
         seen_until = fact.ended_at if isinstance(fact, Observation) else fact.end
-        if transition and _state_of(transition.outage) != recorded.get(transition.outage.id, {}).get("state"):
-            missing.append(transition.outage)
-    return Replayed(state, seen_until, last, recorded, tuple(missing))
+        proof, proven = advance_proof(proof, entry.index, fact)
+        for outage in (transition.outage if transition else None, proven):
+            if outage and _state_of(outage) != recorded.get(outage.id, {}).get("state"):
+                missing.append(outage)
+    return Replayed(state, proof, seen_until, last, recorded, tuple(missing))
 
 
 def _facts(reader: Reader, target: str, start: int = 0) -> Iterator[tuple[Entry, Observation | Gap]]:
@@ -98,23 +110,23 @@ def _state_of(outage: Outage) -> str:
 def audit_outages(reader: Reader, book: RuleBook, target: str) -> list[Finding]:
     """Replay a target from its first entry, and compare what it gives with what was recorded live."""
     told = list(reader.entries(target=target, kinds=["outage"]))
-    expected: list[Transition] = []
-    state = State()
+    expected: list[Outage] = []
+    state, proof = State(), Proof()
     for entry, fact in _facts(reader, target):
         state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
-        if transition is not None:
-            expected.append(transition)
+        proof, proven = advance_proof(proof, entry.index, fact)
+        expected += [outage for outage in (transition.outage if transition else None, proven) if outage]
     findings = []
-    for entry, transition in zip(told, expected, strict=False):
+    for entry, outage in zip(told, expected, strict=False):
         payload = entry.payload
         kept = {key: value for key, value in payload.items() if key not in _NOT_REPLAYED}
-        given = outage_payload(transition.outage, "", Kind.IMAP, "")
+        given = outage_payload(outage, "", Kind.IMAP, "")
         if kept != {key: value for key, value in given.items() if key not in _NOT_REPLAYED}:
             findings.append(Finding(entry.index, f"outage {payload['id']} is not what a replay gives"))
     for entry in told[len(expected) :]:
         findings.append(Finding(entry.index, "an outage is on record that a replay does not give"))
-    for transition in expected[len(told) :]:
-        findings.append(Finding(None, f"outage {transition.outage.id} of {target} is missing from the record"))
+    for outage in expected[len(told) :]:
+        findings.append(Finding(None, f"outage {outage.id} of {target} is missing from the record"))
     return findings
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mailwatch.models import Millis, Observation, Target
-from mailwatch.outages import State
+from mailwatch.outages import Proof, State
 from mailwatch.service_level import Buckets
 
 
@@ -21,6 +21,7 @@ class Watch:
     """Looks that came while the buckets are being filled from the ledger; None once they are."""
     seen_until: Millis | None = None
     latest: Observation | None = None
+    proof: Proof = field(default_factory=Proof)
     outages: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, index: int, observation: Observation) -> None:

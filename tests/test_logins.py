@@ -17,7 +17,7 @@ def target(kind: Kind = Kind.IMAP, login: Login | None = LOGIN) -> Target:
     return Target(name=kind.value, kind=kind, host=f"{kind}.example.org", port=1, provider="lab", login=login)
 
 
-def looked(at: int, cause: Cause | None, *, with_login: bool = True) -> Observation:
+def looked(at: int, cause: Cause | None, *, with_login: bool = True, secret: str = "d") -> Observation:
     outcome = Outcome.UP if cause is None else cause.outcome
     return Observation(
         target="t",
@@ -27,6 +27,7 @@ def looked(at: int, cause: Cause | None, *, with_login: bool = True) -> Observat
         outcome=outcome,
         cause=cause,
         with_login=with_login,
+        secret=secret if with_login else "",
     )
 
 
@@ -34,7 +35,8 @@ def attempt(gate: LoginGate, at: int, cause: Cause | None, which: Target | None 
     """One look that ends at once; whether it was made with the login."""
     which = which or target()
     allowed = gate.allows(which, at)
-    gate.learn(which, looked(at, cause, with_login=allowed))
+    secret = which.login.password.get_secret_value() if which.login else ""
+    gate.learn(which, looked(at, cause, with_login=allowed, secret=secret))
     gate.release(which)
     return allowed
 
@@ -123,9 +125,18 @@ def test_a_changed_password_another_provider_and_another_time_prove_nothing() ->
     gate = LoginGate()
     for who in (named("a"), named("b"), named("c", provider="other")):
         attempt(gate, 0, None, who)
-    attempt(gate, HOUR, Cause.CREDENTIALS, named("a"))
     attempt(gate, HOUR, Cause.CREDENTIALS, named("c", provider="other"))
-    assert gate.failing_together(named("a", password="changed")) == 0
+    attempt(gate, HOUR, Cause.CREDENTIALS, named("a", password="changed"))
+    attempt(gate, HOUR + MINUTE, Cause.CREDENTIALS, named("b"))
+    assert gate.failing_together(named("a")) == 0
+    assert gate.failing_together(named("b")) == 1
+
+
+def test_those_that_begin_to_fail_at_another_time_do_not_fail_together() -> None:
+    gate = LoginGate()
+    for user in "ab":
+        attempt(gate, 0, None, named(user))
+    attempt(gate, HOUR, Cause.CREDENTIALS, named("a"))
     attempt(gate, HOUR + 11 * MINUTE, Cause.CREDENTIALS, named("b"))
     assert gate.failing_together(named("a")) == 1
     assert gate.failing_together(named("b")) == 1
@@ -137,3 +148,20 @@ def test_two_targets_of_one_account_are_one_account() -> None:
     attempt(gate, MINUTE, Cause.CREDENTIALS, target(Kind.IMAP))
     assert not attempt(gate, MINUTE, Cause.CREDENTIALS, target(Kind.SMTP))
     assert gate.failing_together(target(Kind.SMTP)) == 1
+
+
+def test_without_a_password_nothing_is_known_to_be_the_same() -> None:
+    gate = LoginGate()
+    for user in "ab":
+        attempt(gate, 0, None, named(user, password=""))
+        attempt(gate, MINUTE, Cause.CREDENTIALS, named(user, password=""))
+    assert gate.failing_together(named("a")) == 0
+
+
+def test_a_restart_remembers_which_password_was_accepted() -> None:
+    gate = LoginGate()
+    for user in "ab":
+        gate.recall(named(user), [looked(0, None, secret="old")])
+        gate.learn(named(user), looked(HOUR, Cause.CREDENTIALS, secret="new" if user == "a" else "old"))
+    assert gate.failing_together(named("a")) == 0
+    assert gate.failing_together(named("b")) == 1

@@ -7,69 +7,14 @@ import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from mailwatch.clock import ClockWatch
-from mailwatch.metrics import Metrics
-from mailwatch.models import Cause, GapReason, Kind, Outcome, Target, TlsMode, VantagePoint, now
-from mailwatch.monitor import Monitor
-from mailwatch.outages import Rules, State
+from mailwatch.models import Cause, GapReason, Outcome, now
+from mailwatch.outages import State
 from mailwatch.service_level import Buckets
-from mailwatch.store import Reader, Store, Writer
-from mailwatch.store.schema import database
 from mailwatch.watch import Watch
-from tests.servers import free_port
-
-
-class Hall:
-    """A monitor over a real store, and a mail server that greets or is not there."""
-
-    def __init__(self, data_dir: Path, *, at_once: int = 200) -> None:
-        self.database = database(data_dir)
-        self.writer = Writer(Store.open(data_dir))
-        self.reader = Reader.open(data_dir)
-        self.metrics = Metrics(CollectorRegistry())
-        self.port = free_port()
-        self.server: asyncio.Server | None = None
-        self.monitor = Monitor(
-            vantage_point=VantagePoint(name="here"),
-            rules=Rules(),
-            writer=self.writer,
-            metrics=self.metrics,
-            guard=None,
-            clock=ClockWatch(),
-            at_once=at_once,
-        )
-        self.target = Target(
-            name="t", kind=Kind.IMAP, host="127.0.0.1", port=self.port, tls=TlsMode.NONE, timeout=2.0
-        )
-        watch = Watch(target=self.target, state=State(), buckets=Buckets(interval=60.0))
-        self.monitor.watch(watch)
-        self.watch = watch
-
-    async def greet(self) -> None:
-        """Begin to serve."""
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b"* OK [CAPABILITY IMAP4rev1] ready\r\n")
-            line = await reader.readline()
-            writer.write(b"* BYE\r\n" + line.split()[0] + b" OK\r\n" if line else b"")
-            writer.close()
-
-        self.server = await asyncio.start_server(serve, "127.0.0.1", self.port)
-
-    async def look(self) -> None:
-        """One look, as the schedule would start it."""
-        await self.monitor.look(self.target, now())
-
-    def recorded(self, kind: str) -> list[dict[str, Any]]:
-        return [entry.payload for entry in self.reader.entries(kinds=[kind])]
-
-    def shown(self) -> str:
-        return b"".join(self.metrics.exposition()).decode()
+from tests.hall import Hall
 
 
 @pytest.fixture
@@ -80,8 +25,7 @@ async def hall(tmp_path: Path) -> AsyncIterator[Hall]:
     if made.server:
         made.server.close()
         await made.server.wait_closed()
-    await made.writer.close()
-    made.reader.close()
+    await made.close()
 
 
 async def test_a_look_goes_through_all_rooms(hall: Hall) -> None:

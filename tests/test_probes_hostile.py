@@ -622,6 +622,28 @@ async def test_the_last_address_decides_and_no_more_than_four_are_tried() -> Non
     assert (len(observation.addresses), observation.partial) == (6, ())
 
 
+async def test_every_address_of_the_name_is_told_of_while_an_outage_is_open() -> None:
+    script = [IMAP_GREETING, r"LOGIN |LOGOUT", b"TAG NO [UNAVAILABLE] later\r\n"]
+    heard: list[bytes] = []
+    async with hostile(script, heard=heard, host="0.0.0.0") as port:
+        addresses = found("127.0.0.1", "127.0.0.2", "127.0.0.3")
+        observation = await look(at(port), lookup=addresses, every_address=True)
+    assert [attempt.peer for attempt in observation.attempts] == [f"127.0.0.1:{port}"]
+    assert verdict(observation) == (Cause.UNAVAILABLE, Phase.AUTH)
+    assert observation.facts == {"others": [{"peer": f"127.0.0.2:{port}"}, {"peer": f"127.0.0.3:{port}"}]}
+    # One login and no more, however many addresses there are.
+    assert sum(b"LOGIN" in line for line in heard) == 1
+
+
+async def test_an_address_that_does_not_serve_beside_one_that_does_is_partial() -> None:
+    async with hostile(IMAP) as port:
+        observation = await look(at(port), lookup=found("127.0.0.1", "127.0.0.2"), every_address=True)
+    assert (observation.outcome, observation.partial) == (Outcome.UP, (f"127.0.0.2:{port}",))
+    assert observation.facts is not None
+    (other,) = observation.facts["others"]
+    assert (other["cause"], other["failed_phase"]) == ("refused", "connect")
+
+
 async def test_an_address_that_connects_is_the_last_one_tried() -> None:
     """Each rejected login counts at the provider: no second address for it."""
     async with hostile(said(2, b"TAG NO [AUTHENTICATIONFAILED]\r\n")) as port:

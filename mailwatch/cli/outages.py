@@ -71,7 +71,7 @@ def _table(found: list[dict[str, Any]]) -> Table:
             rfc3339(payload["first_good"]) if closed else "[bold red]still down[/]",
             span(lasted["min"]),
             span(lasted["max"]) if closed else "",
-            ", ".join(payload["causes"]),
+            ", ".join(payload["causes"]) + (" (proven afterwards)" if payload.get("proven_afterwards") else ""),
         )
     return table
 
@@ -94,6 +94,8 @@ def record(payload: dict[str, Any]) -> Table:
     table.add_row("looks", f"{seen['down']} down, {seen['up']} up, {seen['unknown']} unknown")
     table.add_row("longest without a look", span(payload["largest_gap_ms"]))
     table.add_row("unobserved", span(payload["unobserved_ms"]))
+    if payload.get("proven_afterwards"):
+        table.add_row("proven afterwards", "the rejected password was accepted before and again after")
     table.add_row("causes", ", ".join(f"{cause} ({n})" for cause, n in payload["causes"].items()))
     table.add_row("failed at", ", ".join(f"{phase} ({n})" for phase, n in payload["phases"].items()))
     for words in payload["replies"]:

@@ -110,7 +110,7 @@ class Pulse:
         if self.seen is None:
             return ""
         if self.seen.outcome is Outcome.UP:
-            return self.seen.attempts[-1].peer
+            return self.seen.deciding.peer if self.seen.deciding else ""
         return f"{self.seen.cause}: {self.seen.detail}"
 
 

@@ -22,7 +22,8 @@ from mailwatch.config import durations
 from mailwatch.config.mistakes import Fault
 from mailwatch.models import Kind
 
-BUILT = (Kind.IMAP, Kind.SMTP, Kind.POP3)
+MAILBOX = (Kind.IMAP, Kind.SMTP, Kind.POP3)
+"""What an account is watched by unless it says otherwise."""
 
 
 class Section(BaseModel):
@@ -37,12 +38,6 @@ def _bounded(seconds: float) -> float:
     if not 0.05 <= seconds <= 86_400:
         raise Fault("must lie between 50ms and 1d")
     return seconds
-
-
-def _built(kind: Kind) -> Kind:
-    if kind not in BUILT:
-        raise Fault(f"kind '{kind}' is not built yet; remove it or use imap, pop3 or smtp")
-    return kind
 
 
 def _from_folder(path: Path, info: ValidationInfo) -> Path:
@@ -66,6 +61,17 @@ def _variable(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
         # Not repeated: it may be the password itself, written in the wrong place.
         raise Fault("is not the name of an environment variable; write for example LIBERO_PASSWORD")
+    return text
+
+
+def _page(text: str) -> str:
+    found = re.fullmatch(r"https://([^/?#@\s]+)(?:[/?][^#\s]*)?", text)
+    if not found:
+        raise Fault("is not the https address of a page; write for example https://mail.example.org/")
+    host, _, port = found[1].partition(":")
+    _host(host)
+    if port and not (port.isdigit() and 0 < int(port) <= 65535):
+        raise Fault("has no port that is one; write for example https://mail.example.org:8443/")
     return text
 
 
@@ -110,7 +116,7 @@ Seconds = Annotated[
     PlainSerializer(durations.write, return_type=str),
     WithJsonSchema({"type": "string", "pattern": durations.PATTERN, "examples": ["500ms", "5s", "1m"]}),
 ]
-BuiltKind = Annotated[Kind, AfterValidator(_built)]
+PageUrl = Annotated[str, Field(max_length=2000), AfterValidator(_page)]
 FolderPath = Annotated[Path, AfterValidator(_from_folder)]
 Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_label)]
 Host = Annotated[str, AfterValidator(_host)]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mailwatch.config.document import Document, Plain
-from mailwatch.config.fields import BUILT
+from mailwatch.config.fields import MAILBOX
 from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Fault, Mistake, Place, written
 from mailwatch.config.shape import Config
 
@@ -163,6 +163,6 @@ def _names(data: dict[str, Plain]) -> Iterator[tuple[str, Place]]:
                 yield name, (*place, "name")
             elif section == "accounts" and isinstance(address, str):
                 # Twice the same channel in one account is that account's own mistake.
-                kinds = dict.fromkeys(map(str, channels)) if isinstance(channels, list) else BUILT
+                kinds = dict.fromkeys(map(str, channels)) if isinstance(channels, list) else MAILBOX
                 for kind in kinds:
                     yield f"{address}/{kind}", (*place, "address")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from mailwatch import catalogue
 from mailwatch.config import secrets
-from mailwatch.config.fields import BUILT
 from mailwatch.config.mistakes import ConfigError, Fault, Mistake, Place, written
 from mailwatch.config.shape import Config
 from mailwatch.config.watched import AccountSection, LoginSection, TargetSection
-from mailwatch.models import Kind, Login, Target, TlsMode
+from mailwatch.models import Delivery, Exchange, Kind, Login, Page, Target, TlsMode
 
 _PORTS = {
     (Kind.IMAP, TlsMode.IMPLICIT): 993,
@@ -25,12 +27,19 @@ _PORTS = {
     (Kind.SMTP, TlsMode.IMPLICIT): 465,
     (Kind.SMTP, TlsMode.STARTTLS): 587,
     (Kind.SMTP, TlsMode.NONE): 587,
+    (Kind.MX, TlsMode.STARTTLS): 25,
+    (Kind.MX, TlsMode.NONE): 25,
 }
+ROUNDTRIP_INTERVAL = 900.0
+"""Seconds; each look sends a message, so that the interval of the other looks would be too often."""
+DEADLINE = 300.0
 
 
 def build_targets(config: Config) -> tuple[Target, ...]:
     """Give all targets, ready to be looked at. Reads the secrets; raises ConfigError with all that fail."""
-    targets, mistakes = [], []
+    made: dict[str, Target] = {}
+    later: list[tuple[TargetSection, Place]] = []
+    mistakes: list[Mistake] = []
     # An account's channels share one secret: its command may ask a person, so it is run once.
     read: dict[Place, SecretStr | Mistake] = {}
     for section, place in resolved(config):
@@ -43,10 +52,18 @@ def build_targets(config: Config) -> tuple[Target, ...]:
                 mistakes.append(secret)
                 continue
             login = Login(username=section.login.username, password=secret)
-        targets.append(_target(section, login))
+        if section.kind is Kind.ROUNDTRIP:
+            later.append((section, place))
+        else:
+            made[section.name] = _target(section, login)
+    for section, place in later if not mistakes else ():
+        try:
+            made[section.name] = _round_trip(section, made)
+        except Fault as fault:
+            mistakes.append(mistake_at(config, (*place, fault.field), f"{written(place)}.{fault.field}: {fault}"))
     if mistakes:
         raise ConfigError(mistakes)
-    return tuple(targets)
+    return tuple(made.values())
 
 
 def warnings(config: Config) -> tuple[Mistake, ...]:
@@ -84,6 +101,18 @@ def mistake_at(config: Config, place: Place, what: str) -> Mistake:
 
 def _channel(account: AccountSection, kind: Kind) -> TargetSection:
     provider = account.found_provider()
+    if kind in (Kind.ROUNDTRIP, Kind.MX):
+        more: dict[str, Any] = {"host": account.address.rpartition("@")[2], "recipient": account.address}
+        if kind is Kind.ROUNDTRIP:
+            more = {"via": f"{account.address}/{Kind.SMTP}", "to": f"{account.address}/{Kind.IMAP}"}
+        return TargetSection.model_construct(
+            name=f"{account.address}/{kind}",
+            kind=kind,
+            provider=provider.key if provider else None,
+            interval=account.interval if kind is Kind.MX else None,
+            timeout=account.timeout,
+            **more,
+        )
     server = catalogue.server(provider.key, kind) if provider else None
     if provider is None or server is None:  # AccountSection refuses it before.
         raise Fault(f"no {kind} server for {account.address}")
@@ -110,33 +139,71 @@ def _fill(target: TargetSection, config: Config) -> TargetSection:
     server = catalogue.server(target.provider, target.kind, tls) if target.provider and host is None else None
     if server:
         host, port, tls = server.host, port or server.port, server.tls
-    tls = tls or TlsMode.IMPLICIT
-    return target.model_copy(
-        update={
-            "provider": target.provider or "",
-            "host": host,
-            "port": port or _PORTS[target.kind, tls],
-            "tls": tls,
-            "interval": target.interval or config.defaults.interval,
-            "timeout": target.timeout or config.defaults.timeout,
-        }
-    )
+    tls = tls or (TlsMode.STARTTLS if target.kind is Kind.MX else TlsMode.IMPLICIT)
+    update: dict[str, object] = {
+        "provider": target.provider or "",
+        "interval": target.interval or config.defaults.interval,
+        "timeout": target.timeout or config.defaults.timeout,
+    }
+    if target.kind is Kind.ROUNDTRIP:
+        update["interval"] = target.interval or max(ROUNDTRIP_INTERVAL, config.defaults.interval)
+        update["deadline"] = target.deadline or DEADLINE
+    elif target.kind is not Kind.WEBMAIL:
+        update |= {"host": host, "port": port or _PORTS[target.kind, tls], "tls": tls}
+    return target.model_copy(update=update)
 
 
 def _target(section: TargetSection, login: Login | None) -> Target:
-    if section.host is None or section.port is None or section.tls is None or section.kind not in BUILT:
+    host, port, task = section.host, section.port, _task(section)
+    if isinstance(task, Page):
+        parts = urlsplit(task.url)
+        host, port = parts.hostname, parts.port or 443
+    if host is None or port is None:
         raise Fault(f"{section.name} is not resolved")
     return Target(
         name=section.name,
         kind=section.kind,
-        host=section.host,
-        port=section.port,
+        host=host,
+        port=port,
         provider=section.provider or "",
-        tls=section.tls,
+        tls=section.tls or TlsMode.IMPLICIT,
         ca_file=section.ca_file,
         login=login,
         interval=section.interval or 60.0,
         timeout=section.timeout or 30.0,
+        task=task,
+    )
+
+
+def _task(section: TargetSection) -> Exchange | Page | None:
+    if section.kind is Kind.MX:
+        return Exchange(section.recipient or f"postmaster@{section.host}", section.sender or "")
+    if section.kind is Kind.WEBMAIL:
+        return Page(url=section.url or "", contains=section.contains or "", absent=section.absent or "")
+    return None
+
+
+def _round_trip(section: TargetSection, made: Mapping[str, Target]) -> Target:
+    """Put a round trip together from the two targets that it names. Raises Fault."""
+    ends = []
+    for field, name, kind in (("via", section.via, Kind.SMTP), ("to", section.to, Kind.IMAP)):
+        end = made.get(name or "")
+        if end is None or end.kind is not kind:
+            raise Fault(f"there is no {kind} target named '{name}'; name one of targets or ADDRESS/{kind}", field)
+        if end.login is None or not re.fullmatch(r"[^@\s<>]+@[^@\s<>]+", end.login.username):
+            raise Fault(f"'{name}' has no login whose user name is a mail address; add it", field)
+        ends.append((end, end.login.username))
+    (via, sender), (to, recipient) = ends
+    return Target(
+        name=section.name,
+        kind=section.kind,
+        host=via.host,
+        port=via.port,
+        provider=section.provider or to.provider,
+        tls=via.tls,
+        interval=section.interval or ROUNDTRIP_INTERVAL,
+        timeout=section.timeout or 30.0,
+        task=Delivery(via=via, to=to, sender=sender, recipient=recipient, deadline=section.deadline or DEADLINE),
     )
 
 

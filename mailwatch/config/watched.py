@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 
 from mailwatch import catalogue
 from mailwatch.config.fields import (
-    BUILT,
+    MAILBOX,
     Address,
-    BuiltKind,
     FolderPath,
     Host,
     Label,
+    PageUrl,
     Port,
     Seconds,
     Section,
@@ -33,6 +33,24 @@ _TLS_OF_PORT = {
     465: TlsMode.IMPLICIT,
     993: TlsMode.IMPLICIT,
     995: TlsMode.IMPLICIT,
+}
+
+_ONLY_FOR = {
+    "url": (Kind.WEBMAIL,),
+    "contains": (Kind.WEBMAIL,),
+    "absent": (Kind.WEBMAIL,),
+    "recipient": (Kind.MX,),
+    "sender": (Kind.MX,),
+    "via": (Kind.ROUNDTRIP,),
+    "to": (Kind.ROUNDTRIP,),
+    "deadline": (Kind.ROUNDTRIP,),
+    "login": MAILBOX,
+}
+_NEEDED_BY = {Kind.WEBMAIL: ("url",), Kind.ROUNDTRIP: ("via", "to")}
+_NOT_FOR = {
+    Kind.WEBMAIL: ("host", "port", "tls"),
+    Kind.ROUNDTRIP: ("host", "port", "tls", "ca_file"),
+    Kind.MX: ("ca_file",),
 }
 
 
@@ -71,8 +89,8 @@ class AccountSection(SecretSection):
     """The mail address, which is also the login."""
     provider: str | None = None
     """A catalogue key, for an address under a domain of its own."""
-    channels: Annotated[tuple[BuiltKind, ...], Field(min_length=1)] | None = None
-    """Which kinds to watch; without it, all that the catalogue has and this version can."""
+    channels: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
+    """Which kinds to watch; without it imap, smtp and pop3, as far as the catalogue has them."""
     interval: Seconds | None = None
     """How often to look, instead of the default."""
     timeout: Seconds | None = None
@@ -86,7 +104,7 @@ class AccountSection(SecretSection):
         """The channels that are watched."""
         provider = self.found_provider()
         has = {server.kind for server in provider.servers} if provider else set()
-        return self.channels or tuple(kind for kind in BUILT if kind in has)
+        return self.channels or tuple(kind for kind in MAILBOX if kind in has)
 
     @model_validator(mode="after")
     def _served(self) -> Self:
@@ -98,7 +116,12 @@ class AccountSection(SecretSection):
             raise Fault(
                 f"no provider is known for {domain}; add provider: KEY or use targets with a host", "address"
             )
-        for kind in self.kinds():
+        kinds = self.kinds()
+        if Kind.WEBMAIL in kinds:
+            raise Fault("webmail needs the address of its page; write it as a target with url", "channels")
+        if Kind.ROUNDTRIP in kinds and not {Kind.SMTP, Kind.IMAP} <= set(kinds):
+            raise Fault("roundtrip sends by smtp and reads by imap; add both", "channels")
+        for kind in [kind for kind in kinds if kind in MAILBOX]:
             server = catalogue.server(provider.key, kind)
             if server is None:
                 raise Fault(f"{provider.key} has no {kind} server in the catalogue; remove it", "channels")
@@ -118,12 +141,12 @@ class TargetSection(Section):
 
     name: Label
     """The name in reports and metrics."""
-    kind: BuiltKind
-    """imap, pop3 or smtp in this version; mx, webmail and roundtrip will follow."""
+    kind: Kind
+    """imap, pop3, smtp, mx, webmail or roundtrip."""
     provider: Label | None = None
     """The company behind it: a catalogue key, or a word of your own if host is given."""
     host: Host | None = None
-    """The server's name or address."""
+    """The server's name or address; for mx the mail domain."""
     port: Port | None = None
     """The port, if it is not the usual one of kind and tls."""
     tls: TlsMode | None = None
@@ -136,10 +159,39 @@ class TargetSection(Section):
     """How often to look, instead of the default."""
     timeout: Seconds | None = None
     """How long one attempt may take, instead of the default."""
+    url: PageUrl | None = None
+    """webmail: the page, https only."""
+    contains: Annotated[Text, Field(min_length=1)] | None = None
+    """webmail: a text that must appear in the page."""
+    absent: Annotated[Text, Field(min_length=1)] | None = None
+    """webmail: a text that must not, such as the word for maintenance."""
+    recipient: Address | None = None
+    """mx: whom to ask for with RCPT TO, instead of the domain's postmaster; nothing is sent."""
+    sender: Address | None = None
+    """mx: the sender to say, instead of the null one."""
+    via: Label | None = None
+    """roundtrip: the name of the smtp target that sends; it needs a login."""
+    to: Label | None = None
+    """roundtrip: the name of the imap target where the message is awaited; it needs a login."""
+    deadline: Seconds | None = None
+    """roundtrip: how long a message may take, 5m unless told; one that comes later is recorded as late."""
 
     def wanted_tls(self) -> TlsMode | None:
         """What is written, else what the port is for, else None: any."""
         return self.tls or (_TLS_OF_PORT.get(self.port) if self.port else None)
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        for field, kinds in _ONLY_FOR.items():
+            if getattr(self, field) is not None and self.kind not in kinds:
+                raise Fault(f"is for {' and '.join(kinds)} only; remove it", field)
+        for field in _NEEDED_BY.get(self.kind, ()):
+            if getattr(self, field) is None:
+                raise Fault(f"a {self.kind} target needs {field}; add it")
+        for field in _NOT_FOR.get(self.kind, ()):
+            if getattr(self, field) is not None:
+                raise Fault(f"is not for {self.kind} targets; remove it", field)
+        return self
 
     @model_validator(mode="after")
     def _speaks_as_the_port(self) -> Self:
@@ -151,7 +203,9 @@ class TargetSection(Section):
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
-        if self.host is None:
+        if self.host is None and self.kind not in (Kind.WEBMAIL, Kind.ROUNDTRIP):
+            if self.kind is Kind.MX:
+                raise Fault("has no host; add host: DOMAIN, what stands behind the @ of its addresses")
             if self.provider is None:
                 raise Fault("has no host; add host: NAME, or provider: KEY of the catalogue")
             if catalogue.by_key(self.provider) is None:
@@ -162,7 +216,7 @@ class TargetSection(Section):
                 raise Fault(
                     f"{self.provider} has no {self.kind} server{how} in the catalogue; add host", "provider"
                 )
-        elif self.login and self.tls is TlsMode.NONE and not is_loopback(self.host):
+        elif self.login and self.tls is TlsMode.NONE and not is_loopback(self.host or ""):
             raise Fault("would send the password in the clear; use implicit or starttls, or remove login", "tls")
         return self
 

@@ -32,6 +32,12 @@ def target_id(secret: bytes, name: str) -> str:
     return hmac.new(secret, name.encode(), hashlib.sha256).hexdigest()[:16]
 
 
+def secret_id(secret: bytes, username: str, password: str) -> str:
+    """Name a password in a record: 16 hex digits, by which only the ledger's owner could try guesses."""
+    text = f"login\0{username}\0{password}".encode("utf-8", "surrogateescape")
+    return hmac.new(secret, text, hashlib.sha256).hexdigest()[:16]
+
+
 def seal(
     *, index: int, kind: str, time: Millis, target: str | None, number: int | None, payload: dict[str, Any]
 ) -> Sealed:

@@ -41,11 +41,15 @@ def payload_of(fact: Observation | Gap) -> dict[str, Any]:
         payload["detail"] = fact.detail
     if fact.addresses:
         payload["addresses"] = list(fact.addresses)
+    if fact.secret:
+        payload["secret"] = fact.secret
     if fact.partial:
         payload["partial"] = list(fact.partial)
     if fact.guard is not None:
         guard = fact.guard
         payload["guard"] = {"asked": guard.asked_at, "online": guard.online, "controls": guard.controls}
+    if fact.facts:
+        payload["facts"] = fact.facts
     return payload
 
 
@@ -71,6 +75,8 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
             "fingerprint": tls.fingerprint,
             "not_after": tls.not_after,
         }
+    if attempt.facts:
+        written["facts"] = attempt.facts
     return written
 
 
@@ -90,9 +96,11 @@ def observation_from(payload: dict[str, Any]) -> Observation:
         addresses=tuple(payload.get("addresses", ())),
         partial=tuple(payload.get("partial", ())),
         with_login=payload["login"],
+        secret=payload.get("secret", ""),
         guard=GuardAnswer(asked_at=guard["asked"], online=guard["online"], controls=guard["controls"])
         if guard
         else None,
+        facts=payload.get("facts"),
     )
 
 
@@ -110,6 +118,7 @@ def _attempt_from(written: dict[str, Any]) -> Attempt:
         detail=written.get("detail", ""),
         replies=tuple(written.get("replies", ())),
         tls=TlsFacts(**tls) if tls else None,
+        facts=written.get("facts"),
     )
 
 

@@ -15,22 +15,24 @@ Times that run backwards because the clock was set are held at the later one.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from mailwatch.models import Cause, Gap, Observation, Outcome
-from mailwatch.outages.outage import Outage, outage_json, outage_payload, payload_json
+from mailwatch.outages.outage import Outage, outage_id, outage_json, outage_payload, payload_json
+from mailwatch.outages.proven import Proof, advance_proof
 from mailwatch.outages.tally import NOTHING, Look, Tally
 
 __all__ = [
     "Event",
     "Outage",
+    "Proof",
     "Rules",
     "State",
     "Transition",
     "advance",
+    "advance_proof",
     "detect",
     "next_delay",
     "outage_json",
@@ -191,9 +193,8 @@ def _outage(state: State, end: Look | None, tally: Tally) -> Outage:
     assert bad is not None
     assert last is not None
     last_bad = max(last.start, bad.end)
-    digest = hashlib.sha256(f"{bad.target}\n{bad.index}\n{bad.start}".encode()).hexdigest()
     return Outage(
-        id=digest[:12],
+        id=outage_id("", bad),
         target=bad.target,
         last_good=None if good is None else min(good.start, bad.end),
         first_bad=bad.end,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mailwatch.models import Kind, Millis, rfc3339
+from mailwatch.outages.tally import Look
 
 DURATIONS = ("min", "max", "estimate", "uncertainty")
 
@@ -23,6 +25,7 @@ class Outage:
     3. `unobserved` is the total length of those stretches that hold an unknown look or a gap, each counted
        whole: nobody can say how long before and after it we would have seen nothing.
     4. `causes` and `phases` count the bad looks; `replies` are the last words of the server on them.
+    5. `proven_afterwards`: the looks were unknown when they were taken (proven.py).
     """
 
     id: str
@@ -42,11 +45,18 @@ class Outage:
     first_index: int
     last_index: int
     first_detail: str
+    proven_afterwards: bool = False
+
+
+def outage_id(kind: str, bad: Look) -> str:
+    """Name an outage after its first bad look: 12 hex digits that any replay gives again."""
+    text = "\n".join(filter(None, (kind, bad.target, str(bad.index), str(bad.start))))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def outage_payload(outage: Outage, provider: str, kind: Kind, vantage_name: str) -> dict[str, Any]:
     """Return the outage as the ledger keeps it: whole numbers only, since floats have no canonical form."""
-    return {
+    payload = {
         "id": outage.id,
         "target": outage.target,
         "provider": provider,
@@ -67,6 +77,7 @@ def outage_payload(outage: Outage, provider: str, kind: Kind, vantage_name: str)
         "replies": list(outage.replies),
         "first_detail": outage.first_detail,
     }
+    return payload | {"proven_afterwards": True} if outage.proven_afterwards else payload
 
 
 def payload_json(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +90,7 @@ def payload_json(payload: Mapping[str, Any]) -> dict[str, Any]:
         "largest_gap": _seconds(payload["largest_gap_ms"]),
         "unobserved": _seconds(payload["unobserved_ms"]),
         **{key: payload[key] for key in ("causes", "phases", "ledger")},
+        **{key: payload[key] for key in ("proven_afterwards",) if key in payload},
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 from mailwatch.models import Attempt, Cause, Millis, Phase, TlsFacts, now
 from mailwatch.probes.redact import Redactor
@@ -17,7 +18,7 @@ Watch = Callable[[Phase, str, int], None]
 class Recorder:
     """What one attempt leaves behind. The phase that an exception passes through is the failed one."""
 
-    __slots__ = ("_hide", "_watch", "failed", "note", "phases", "replies", "started_at", "tls")
+    __slots__ = ("_hide", "_watch", "facts", "failed", "note", "phases", "replies", "started_at", "tls")
 
     def __init__(self, redactor: Redactor, watch: Watch | None) -> None:
         self._hide = redactor
@@ -28,6 +29,7 @@ class Recorder:
         self.replies: list[str] = []
         self.tls: TlsFacts | None = None
         self.note = ""
+        self.facts: dict[str, Any] = {}
 
     def phase(self, phase: Phase) -> _Span:
         """Time what happens inside `with`; a phase that is entered again goes on counting."""
@@ -37,6 +39,10 @@ class Recorder:
         """Keep the server's words, the first ones if there are too many."""
         if len(self.replies) < MAX_REPLIES:
             self.replies.append(self._hide(words))
+
+    def hide(self, text: str) -> str:
+        """Replace the secrets in a text that is not for the record."""
+        return self._hide.hide(text)
 
     def attempt(self, peer: str, *, cause: Cause | None = None, detail: str = "") -> Attempt:
         """Close the record."""
@@ -50,6 +56,7 @@ class Recorder:
             detail=self._hide(detail or self.note),
             replies=tuple(self.replies),
             tls=self.tls,
+            facts=self.facts or None,
         )
 
     def _begin(self, phase: Phase) -> None:

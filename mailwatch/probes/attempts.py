@@ -1,0 +1,107 @@
+"""One connection to one address, and a walk along the addresses of a name as a mail program takes it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from mailwatch.models import Attempt, Cause, Phase, Target
+from mailwatch.probes.connect import Address, Call, Goodbye, TlsContexts
+from mailwatch.probes.failures import judge
+from mailwatch.probes.recorder import Recorder, Watch
+from mailwatch.probes.redact import redactor
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 4
+MAX_OTHERS = 8
+OTHERS_TIMEOUT = 10.0
+GOODBYE = 1.0
+"""Seconds that a server has to answer LOGOUT or QUIT."""
+
+Probe = Callable[[Call], Awaitable[Goodbye]]
+"""Walks the phases of one connection; the first failure raises. Returns how to say goodbye."""
+Lookup = Callable[[str, int, float], Awaitable[tuple[Address, ...]]]
+"""From host, port and timeout in seconds to addresses."""
+
+_TRY_NEXT = frozenset({Cause.REFUSED, Cause.UNREACHABLE, Cause.TIMEOUT})
+
+
+async def walk(
+    target: Target,
+    probe: Probe,
+    lookup: Lookup,
+    contexts: TlsContexts,
+    *,
+    watch: Watch | None = None,
+) -> tuple[list[Attempt], tuple[Address, ...]]:
+    """Resolve the target's host and try its addresses; return the attempts and all addresses found.
+
+    The next address is tried only after one that does not connect.
+    """
+    hide = redactor(target.login)
+    recorder = Recorder(hide, watch)
+    try:
+        with recorder.phase(Phase.RESOLVE):
+            addresses = await lookup(target.host, target.port, target.timeout)
+    except Exception as error:
+        return [failed(recorder, error, target)], ()
+    attempts: list[Attempt] = []
+    for address in addresses[:MAX_ATTEMPTS]:
+        attempts.append(await attempt(Call(target, address, target.login, recorder, contexts), probe))
+        if attempts[-1].failed_phase is not Phase.CONNECT or attempts[-1].cause not in _TRY_NEXT:
+            break
+        recorder = Recorder(hide, watch)
+    return attempts, addresses
+
+
+async def others(
+    target: Target, probe: Probe, addresses: Sequence[Address], contexts: TlsContexts
+) -> list[Attempt]:
+    """Look at further addresses of the name, all at once and without a login: each would cost one."""
+    bare = replace(target, login=None, timeout=min(target.timeout, OTHERS_TIMEOUT))
+    hide = redactor(target.login)
+    calls = [Call(bare, address, None, Recorder(hide, None), contexts) for address in addresses[:MAX_OTHERS]]
+    return await asyncio.gather(*(attempt(call, probe) for call in calls))
+
+
+async def attempt(call: Call, probe: Probe) -> Attempt:
+    """Make one connection, within one deadline."""
+    target, recorder = call.target, call.recorder
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + target.timeout
+    try:
+        async with asyncio.timeout_at(deadline):
+            goodbye = await probe(call)
+        made = recorder.attempt(call.address.peer)
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout_at(min(deadline, loop.time() + GOODBYE)):
+                await goodbye()
+    except Exception as error:
+        made = failed(recorder, error, target, call.address.peer)
+    finally:
+        call.close()
+    # The socket is closed in the loop's next turn; an observation that is returned has left nothing open.
+    await asyncio.sleep(0)
+    return made
+
+
+def failed(recorder: Recorder, error: Exception, target: Target, peer: str = "") -> Attempt:
+    """Close the record of an attempt that `error` ended."""
+    verdict = judge(error, target)
+    if verdict.words:
+        recorder.heard(verdict.words)
+    if verdict.cause is Cause.MONITOR:
+        # Not as exc_info: the text of a foreign exception may hold what was sent.
+        trace = "".join(traceback.format_exception(error))
+        logger.error("the look at %s failed by our own fault\n%s", target.name, recorder.hide(trace))
+    return recorder.attempt(peer, cause=verdict.cause, detail=verdict.detail)
+
+
+def unserved(attempts: Sequence[Attempt]) -> tuple[str, ...]:
+    """Return the peers of the attempts that failed."""
+    return tuple(attempt.peer for attempt in attempts if attempt.cause is not None)

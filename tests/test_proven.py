@@ -1,0 +1,148 @@
+"""A good password rejected for a while: no outage while nobody can know, one afterwards, with its bounds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailwatch.logins import LoginGate
+from mailwatch.models import Cause, Gap, GapReason, Kind, Observation, Outcome
+from mailwatch.outages import Outage, Proof, advance_proof, outage_payload, payload_json
+from mailwatch.replay import audit_outages, resume, rule_book
+from tests.conftest import Targets
+from tests.hall import Hall
+from tests.servers import ALICE, Dovecot
+
+MINUTE = 60_000
+
+
+def fact(sign: str, index: int) -> Observation | Gap:
+    """`+` accepted, `x` rejected, `X` rejected and down, `?` looked at without a login, `-` down, `_` a gap;
+    `*` another password accepted, `%` another one rejected.
+    """
+    start, end = index * MINUTE, index * MINUTE + 1000
+    if sign == "_":
+        return Gap(target="t", start=start, end=end, reason=GapReason.NOT_RUNNING)
+    outcome = {"+": Outcome.UP, "*": Outcome.UP, "X": Outcome.DOWN, "-": Outcome.DOWN}.get(sign, Outcome.UNKNOWN)
+    cause = {"+": None, "*": None, "-": Cause.TIMEOUT}.get(sign, Cause.CREDENTIALS)
+    return Observation(
+        target="t",
+        scheduled_at=start,
+        started_at=start,
+        ended_at=end,
+        outcome=outcome,
+        cause=cause,
+        with_login=sign != "?",
+        secret={"?": "", "*": "other", "%": "other"}.get(sign, "same"),
+    )
+
+
+def proven(signs: str) -> list[Outage]:
+    proof, found = Proof(), []
+    for index, sign in enumerate(signs):
+        proof, outage = advance_proof(proof, index, fact(sign, index))
+        found += [outage] if outage else []
+    return found
+
+
+@pytest.mark.parametrize(
+    ("signs", "expected"),
+    [
+        ("+x+", [(0, 1, 1, 2)]),
+        ("++x??x?+", [(1, 2, 5, 7)]),  # looks without a login neither prove nor clear
+        ("+x+x+", [(0, 1, 1, 2), (2, 3, 3, 4)]),
+        ("+x_+", [(0, 1, 1, 3)]),  # a restart between
+        ("+x-+", [(0, 1, 1, 3)]),
+        ("x+", []),  # never accepted before: a typing error that was mended elsewhere
+        ("+x", []),  # not accepted again yet
+        ("+x*", []),  # another password is accepted: the old one was changed
+        ("+%+", []),  # a wrong one was tried in between
+        ("+x%+", [(0, 1, 1, 3)]),
+        ("*x+", []),
+        ("+xX+", []),  # an outage of its own covers it
+        ("+xXx+", [(0, 3, 3, 4)]),
+        ("++", []),
+        ("+?+", []),
+    ],
+)
+def test_the_same_secret_accepted_rejected_and_accepted_again_is_an_outage(
+    signs: str, expected: list[tuple[int, int, int, int]]
+) -> None:
+    times = [(o.last_good, o.first_bad, o.last_bad, o.first_good) for o in proven(signs)]
+    starts = [tuple(None if t is None else t // MINUTE for t in outage) for outage in times]
+    assert starts == expected
+
+
+def test_its_bounds_are_as_wide_as_the_back_off_and_its_holes_are_told() -> None:
+    (outage,) = proven("+x????x??+")
+    told = payload_json(outage_payload(outage, "lab", Kind.IMAP, "here"))
+    assert told["proven_afterwards"] is True
+    assert told["state"] == "closed"
+    assert told["duration"]["min"] == 5 * 60 - 1  # end of the first rejected look to start of the last
+    assert told["duration"]["max"] == 9 * 60 + 1
+    assert told["observations"] == {"down": 2, "up": 0, "unknown": 6}
+    assert told["causes"] == {"credentials": 2}
+    assert told["largest_gap"] == 5 * 60 - 1
+    assert told["unobserved"] == 5 * 60 - 1 + 3 * 60 - 1
+
+
+@given(st.text("+x*%X-?_", max_size=40))
+def test_bounds_are_in_order_and_only_looks_with_the_same_secret_set_them(signs: str) -> None:
+    for outage in proven(signs):
+        assert outage.last_good is not None
+        assert outage.first_good is not None
+        assert outage.last_good <= outage.first_bad <= outage.last_bad <= outage.first_good
+        at = [t // MINUTE for t in (outage.last_good, outage.first_bad, outage.last_bad, outage.first_good)]
+        # The same secret at both ends, rejected at both inner times, and never accepted in between.
+        assert signs[at[0]] == signs[at[3]]
+        assert {signs[at[1]], signs[at[2]]} == {"x" if signs[at[0]] == "+" else "%"}
+        assert not set("+*") & set(signs[at[0] + 1 : at[3]])
+
+
+@given(st.text("+x*%X-?_", max_size=40), st.integers(0, 40))
+def test_a_replay_from_the_last_accepted_login_gives_the_same(signs: str, cut: int) -> None:
+    cut = min(cut, len(signs))
+    start = max(signs.rfind("+", 0, cut), signs.rfind("*", 0, cut), 0)
+    proof, whole = Proof(), []
+    for index, sign in enumerate(signs):
+        proof, outage = advance_proof(proof, index, fact(sign, index))
+        whole += [outage] if outage and index >= cut else []
+    proof, resumed = Proof(), []
+    for index, sign in enumerate(signs[start:], start=start):
+        proof, outage = advance_proof(proof, index, fact(sign, index))
+        resumed += [outage] if outage and index >= cut else []
+    assert resumed == whole
+
+
+async def test_a_real_server_that_rejects_a_good_password_for_a_while_is_proven_wrong(
+    own_dovecot: Dovecot, targets: Targets, tmp_path: Path
+) -> None:
+    hall = Hall(tmp_path)
+    await hall.writer.start()
+    hall.monitor.logins = LoginGate(waits=(0,))
+    target = replace(targets.imap(own_dovecot), name="t")
+    hall.watch_also(target)
+    good = own_dovecot.passwords[ALICE]
+    await hall.look(target)
+    own_dovecot.set_password(ALICE, "another")
+    await hall.look(target)
+    await hall.look(target)
+    assert hall.recorded("outage") == []
+    own_dovecot.set_password(ALICE, good)
+    await hall.look(target)
+    (outage,) = hall.recorded("outage")
+    looks = hall.recorded("observation")
+    assert [look["outcome"] for look in looks] == ["up", "unknown", "unknown", "up"]
+    assert len({look["secret"] for look in looks}) == 1
+    assert outage["proven_afterwards"] is True
+    assert (outage["last_good"], outage["first_bad"]) == (looks[0]["start"], looks[1]["end"])
+    assert (outage["last_bad"], outage["first_good"]) == (looks[2]["start"], looks[3]["end"])
+    book = rule_book(hall.reader)
+    assert audit_outages(hall.reader, book, "t") == []
+    assert resume(hall.reader, "t", book).missing == ()
+    assert 'mailwatch_outages_total{target="t",provider="lab",kind="imap"} 1' in hall.shown()
+    await hall.close()
