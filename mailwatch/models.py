@@ -232,6 +232,7 @@ class GapReason(StrEnum):
     SUSPENDED = "suspended"
     CLOCK_STEP = "clock_step"
     MISSED = "missed"
+    THROTTLED = "throttled"
     STORE = "store"
 
 

@@ -20,6 +20,7 @@ from mailwatch.models import (
     Cause,
     Gap,
     GapReason,
+    Kind,
     Millis,
     Observation,
     Outcome,
@@ -198,7 +199,10 @@ class Monitor:
         watch.add(entry.index, observation)
         self.metrics.observed(watch.target, observation, watch.state.name)
         delay = next_delay(watch.state, watch.target.interval, self.rules)
-        if delay < watch.target.interval:
+        if delay > watch.target.interval:
+            self.schedule.later(name, delay)
+        elif delay < watch.target.interval and watch.target.kind is not Kind.ROUNDTRIP:
+            # A round trip sends a message: in doubt too, its beat is enough.
             self.schedule.sooner(name, delay)
 
     async def _record_gap(self, watch: Watch, observation: Observation) -> None:
@@ -216,7 +220,8 @@ class Monitor:
             if min(end, until) - max(start, since) >= SHORTEST_GAP
         ]
         if until - since > watch.target.interval * 1500 + 1000:
-            found = [(since, until, found[-1][2] if found else GapReason.MISSED)]
+            why = GapReason.THROTTLED if watch.state.throttled else GapReason.MISSED
+            found = [(since, until, found[-1][2] if found else why)]
         for start, end, reason in found:
             gap = Gap(target=watch.target.name, start=start, end=end, reason=reason)
             entry = await self.write("gap", end, watch.target.name, gap)

@@ -143,6 +143,15 @@ class Schedule:
         if job.next_run_time is not None and wanted < job.next_run_time:
             job.modify(next_run_time=wanted)
 
+    def later(self, name: str, seconds: float) -> None:
+        """Leave the beats of the next `seconds` out, but for the last: looks stay on their beat."""
+        job: Any = self._scheduler.get_job(name)
+        if job is None:
+            return
+        beat = self._beats[name]
+        after = datetime.now(UTC) + timedelta(seconds=seconds) - timedelta(microseconds=beat.interval)
+        job.modify(next_run_time=beat.get_next_fire_time(None, after))
+
     def realign(self) -> None:
         """After a step of the wall clock: due times of the old clock would hold looks back or hurry them."""
         now = datetime.now(UTC)

@@ -87,6 +87,13 @@ async def test_a_missed_run_is_a_gap_of_its_own(hall: Hall) -> None:
     assert [gap["reason"] for gap in hall.recorded("gap")] == ["missed"]
 
 
+async def test_a_time_in_which_the_server_slowed_us_down_has_its_own_reason(hall: Hall) -> None:
+    hall.watch.seen_until = now() - 130_000
+    hall.watch.state = State(throttled=1)
+    await hall.look()
+    assert [gap["reason"] for gap in hall.recorded("gap")] == ["throttled"]
+
+
 async def test_the_usual_time_between_looks_is_no_gap_unless_mailwatch_was_off(hall: Hall) -> None:
     hall.watch.seen_until = now() - 59_000
     await hall.look()

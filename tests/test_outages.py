@@ -309,7 +309,17 @@ def test_a_server_that_throttles_is_not_hurried() -> None:
     for event in [*events("+-"), Event(2, look("?", 2, cause=Cause.THROTTLED)), Event(3, look("-", 3))]:
         state, _ = advance(state, event, Rules())
         told.append(next_delay(state, 60.0, Rules()))
-    assert told == [60, 5, 60, 20]
+    assert told == [60, 5, 120, 20]
+
+
+def test_a_server_that_goes_on_throttling_is_left_alone_for_longer_and_longer() -> None:
+    state, told = State(), []
+    for index in range(6):
+        state, _ = advance(state, Event(index, look("?", index, cause=Cause.THROTTLED)), Rules())
+        told.append(next_delay(state, 60.0, Rules()))
+    assert told == [120, 240, 480, 960, 960, 960]
+    state, _ = advance(state, Event(6, look("+", 6)), Rules())
+    assert next_delay(state, 60.0, Rules()) == 60
 
 
 # What is told of it.

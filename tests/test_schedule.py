@@ -98,6 +98,26 @@ async def test_sooner_brings_a_look_forward_and_never_puts_one_off() -> None:
     assert began + 90 <= due <= began + 1000
 
 
+async def test_later_leaves_beats_out_and_keeps_the_beat() -> None:
+    looks: asyncio.Queue[Millis] = asyncio.Queue()
+
+    async def look(_: Target, due: Millis) -> None:
+        looks.put_nowait(due)
+
+    schedule = Schedule(look)
+    schedule.add(target("a", 0.2))
+    schedule.start()
+    first = await asyncio.wait_for(looks.get(), 10)
+    schedule.later("a", 0.8)
+    schedule.later("removed long ago", 0.8)
+    put_off = await asyncio.wait_for(looks.get(), 10)
+    usual = await asyncio.wait_for(looks.get(), 10)
+    schedule.stop()
+    assert put_off - first >= 800
+    assert (put_off - first) % 200 in (0, 1, 199)
+    assert usual - put_off < 800
+
+
 async def test_looks_under_way_at_the_end_are_waited_for_and_then_cancelled() -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 

@@ -81,7 +81,8 @@ class State:
     """Bad looks in a row that may open, or good ones in a row that may close."""
     doubts: int = 0
     """Looks since the first of that streak, the unknown ones among them."""
-    throttled: bool = False
+    throttled: int = 0
+    """Looks in a row that the server slowed down or turned away."""
     tally: Tally = NOTHING
     ending: Tally | None = None
     """The tally when the first good look came: the final one, should that look be confirmed."""
@@ -106,7 +107,7 @@ def advance(state: State, event: Event, rules: Rules) -> tuple[State, Transition
             state,
             name="unknown",
             doubts=state.doubts + 1,
-            throttled=fact.cause is Cause.THROTTLED,
+            throttled=state.throttled + 1 if fact.cause is Cause.THROTTLED else 0,
             tally=state.tally.blind(index, fact.ended_at, 1),
         )
         return unknown, None
@@ -131,13 +132,15 @@ def detect(events: Iterable[Event], rules: Rules) -> list[Outage]:
 
 
 def next_delay(state: State, interval: float, rules: Rules) -> float:
-    """Return the seconds until the next look; never more than `interval`.
+    """Return the seconds until the next look; more than `interval` only for a server that slows us down.
 
     In doubt (suspect or recovering) looks come sooner, and unknown ones do not put an end to the doubt.
     In an outage they come at the last of `recheck`, so that its end is dated as tightly as its beginning.
-    A server that throttles us is left alone for the whole interval.
+    A server that throttles us is left alone for twice the interval, then four times, up to sixteen.
     """
-    if state.first_bad is None or state.throttled or not rules.recheck:
+    if state.throttled:
+        return interval * 2.0 ** min(state.throttled, 4)
+    if state.first_bad is None or not rules.recheck:
         return interval
     in_doubt = not state.is_open or state.first_good is not None
     step = min(state.doubts, len(rules.recheck)) - 1 if in_doubt else -1
@@ -158,7 +161,7 @@ def _down(state: State, look: Look, fact: Observation, rules: Rules) -> tuple[St
         first_good=None,
         streak=0 if is_open else streak,
         doubts=0 if is_open else (state.doubts if state.first_bad else 0) + 1,
-        throttled=False,
+        throttled=0,
         tally=tally.failed(look.index, fact),
         ending=None,
     )
@@ -181,7 +184,7 @@ def _up(state: State, look: Look, fact: Observation, rules: Rules) -> tuple[Stat
         first_good=first_good,
         streak=streak,
         doubts=(state.doubts if state.first_good else 0) + 1,
-        throttled=False,
+        throttled=0,
         tally=replace(tally, up=tally.up + 1),
         ending=ending,
     )
