@@ -7,7 +7,6 @@ import contextlib
 import logging
 import platform
 import signal
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,18 @@ from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard
 from mailwatch.housekeeping import Housekeeping
 from mailwatch.metrics import Metrics
-from mailwatch.models import GapReason, Millis, Observation, Outcome, Target, VantagePoint, now
+from mailwatch.models import GapReason, Millis, VantagePoint, now
 from mailwatch.monitor import Monitor
-from mailwatch.outages import Rules, payload_json
-from mailwatch.replay import Replayed, resume, rule_book, written_rules
-from mailwatch.service_level import Buckets
+from mailwatch.outages import Rules
+from mailwatch.replay import written_rules
 from mailwatch.store import Draft, Reader, Store, Writer
-from mailwatch.watch import Watch
+from mailwatch.takeup import last_sign_of_life, take_up
 from mailwatch.web.app import Sources, create_app
 from mailwatch.web.serve import serving
 
 logger = logging.getLogger(__name__)
 FIRST_LOOKS = 0.05
 """Seconds between the first looks at the start."""
-HOUR: Millis = 3_600_000
 
 
 class Daemon:
@@ -71,10 +68,10 @@ class Daemon:
         )
         self.reader, self.writer = reader, writer
         try:
-            if (last := await asyncio.to_thread(_last_sign_of_life, reader)) is not None:
+            if (last := await asyncio.to_thread(last_sign_of_life, reader)) is not None:
                 self.monitor.disturb(last, now(), GapReason.NOT_RUNNING)
             await self._node("start", findings=store.findings)
-            await self._resume(targets)
+            await take_up(self.monitor, self.reader, targets)
             self.metrics.config_reload(True, now() / 1000)
             app = create_app(self._sources())
             async with serving(app, config.web.host, config.web.port), self._housekeeping():
@@ -115,44 +112,6 @@ class Daemon:
         }
         await self.writer.submit(Draft(kind="node", time=now(), target=None, payload=payload))
 
-    async def _resume(self, targets: Iterable[Target]) -> None:
-        """Take targets up where the ledger left them."""
-        wanted = list(targets)
-
-        def read() -> list[Replayed]:
-            book = rule_book(self.reader)
-            return [resume(self.reader, target.name, book) for target in wanted]
-
-        since = now() - HOUR
-        for target, replayed in zip(wanted, await asyncio.to_thread(read), strict=True):
-            watch = Watch(
-                target=target,
-                state=replayed.state,
-                proof=replayed.proof,
-                buckets=Buckets(interval=target.interval),
-                unfilled=[],
-                seen_until=replayed.seen_until,
-                latest=replayed.latest,
-                outages={identity: payload_json(told) for identity, told in replayed.recorded.items()},
-            )
-            if replayed.state.outage:
-                # Its entry is as old as its opening; what the metrics add up must not fall at a restart.
-                watch.outages[replayed.state.outage.id] = self.monitor.told(target, replayed.state.outage)
-            if target.login:
-                self.monitor.logins.recall(target, await asyncio.to_thread(self._looks, target.name, since))
-            self.monitor.watch(watch)
-            for outage in replayed.missing:
-                await self.monitor.outage_changed(watch, outage)
-            self.monitor.show(watch)
-
-    def _looks(self, name: str, since: Millis) -> list[Observation]:
-        """Read what the login gate must know: the last good look, and the looks of the last hour."""
-        good = self.reader.last_index(target=name, outcome=Outcome.UP)
-        entries = [] if good is None else list(self.reader.entries(target=name, from_index=good, limit=1))
-        entries += self.reader.entries(target=name, kinds=["observation"], start_ms=since)
-        looks = {entry.index: entry.fact for entry in entries}
-        return [look for _, look in sorted(looks.items()) if isinstance(look, Observation)]
-
     async def reload(self) -> None:
         """Read the config again; a faulty one changes nothing and is told line by line."""
         async with self._reloading:
@@ -174,7 +133,8 @@ class Daemon:
         for name in [name for name in self.monitor.watches if name not in targets]:
             self.monitor.forget(name)
         await self._node("reload")
-        await self._resume(target for name, target in targets.items() if name not in self.monitor.watches)
+        added = [target for name, target in targets.items() if name not in self.monitor.watches]
+        await take_up(self.monitor, self.reader, added)
         for name, target in targets.items():
             if self.monitor.watches[name].target != target:
                 self.monitor.change(self.monitor.watches[name], target)
@@ -217,11 +177,6 @@ class Daemon:
         if not self.monitor.schedule.running:
             problems.append("the schedule is not running")
         return problems
-
-
-def _last_sign_of_life(reader: Reader) -> Millis | None:
-    """When the ledger was last written: MailWatch was off since then, or died soon after."""
-    return next((entry.time for entry in reader.entries(descending=True, limit=1)), None)
 
 
 def _rules(config: Config) -> Rules:

@@ -68,6 +68,7 @@ class Housekeeping:
         """How far the clock may be off, at the start and each hour."""
         while True:
             asked = await survey(self._time_servers)
+            self._monitor.clock_error_bound_us = asked.error_bound_us
             self._monitor.metrics.clock(asked.error_bound_seconds())
             if asked.degraded:
                 logger.warning("clock: not known to be right; times on record may be off; is NTP running?")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 from mailwatch.clock import ClockWatch
+from mailwatch.diagnosis import Diagnosis
 from mailwatch.guard import Guard, judge
 from mailwatch.ledger.entry import secret_id
 from mailwatch.logins import LoginGate
@@ -70,6 +72,7 @@ class Monitor:
         clock: ClockWatch,
         secret: bytes,
         at_once: int = 200,
+        observe: Callable[..., Awaitable[Observation]] = observe,
     ) -> None:
         self.vantage_point = vantage_point
         self.rules = rules
@@ -81,7 +84,11 @@ class Monitor:
         self.guard = guard
         self._clock = clock
         self._secret = secret
+        self._diagnosis = Diagnosis()
+        self.clock_error_bound_us: int | None = None
+        """How far the clock may be off, as the last survey found."""
         self._contexts = TlsContexts()
+        self._look_at = observe
         self._at_once = asyncio.Semaphore(at_once)
         self.schedule = Schedule(self.look)
 
@@ -109,7 +116,8 @@ class Monitor:
         if watch is None:
             return
         try:
-            await self._record(watch, await self._judge(target, await self._observe(watch, target, due)))
+            observation = await self._judge(target, await self._observe(watch, target, due))
+            await self._record(watch, await self._diagnosed(watch, observation))
         except asyncio.CancelledError:
             raise
         except Exception:
@@ -121,7 +129,7 @@ class Monitor:
             self.metrics.lag((now() - due) / 1000)
             with_login = self.logins.allows(target, now())
             try:
-                observation = await observe(
+                observation = await self._look_at(
                     target,
                     scheduled_at=due,
                     contexts=self._contexts,
@@ -183,6 +191,14 @@ class Monitor:
         self.metrics.guard(answer.online)
         return judge(observation, answer)
 
+    async def _diagnosed(self, watch: Watch, observation: Observation) -> Observation:
+        """Add to the first bad look what else is seen at that moment."""
+        if observation.outcome is not Outcome.DOWN or watch.state.first_bad is not None:
+            return observation
+        found = await self._diagnosis.of(watch.target, observation)
+        found["clock_error_bound_us"] = self.clock_error_bound_us
+        return replace(observation, facts={**(observation.facts or {}), "diagnosis": found})
+
     async def _record(self, watch: Watch, observation: Observation) -> None:
         name = watch.target.name
         await self._record_gap(watch, observation)
@@ -203,7 +219,8 @@ class Monitor:
             self.schedule.later(name, delay)
         elif delay < watch.target.interval and watch.target.kind is not Kind.ROUNDTRIP:
             # A round trip sends a message: in doubt too, its beat is enough.
-            self.schedule.sooner(name, delay)
+            # Counted from the look's end: the guard, the diagnosis and the disk may have taken their time.
+            self.schedule.sooner(name, max(0.0, delay - (now() - observation.ended_at) / 1000))
 
     async def _record_gap(self, watch: Watch, observation: Observation) -> None:
         """Put on record when nobody looked between the last look and this one.

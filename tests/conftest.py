@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,12 @@ def _need(program: Path, *, root: bool = False) -> None:
     if os.environ.get("CI") or os.environ.get("MAILWATCH_TESTS_REQUIRE_SERVERS") == "1":
         pytest.fail(lacking)
     pytest.skip(lacking)
+
+
+def need_root(*programs: str) -> None:
+    """Skip, or fail where the tests are the gate, without root or one of the programs."""
+    for program in programs:
+        _need(Path(shutil.which(program) or f"/usr/sbin/{program}"), root=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,161 @@
+"""What is found out at the first moment of a failure: how the name is answered, and the way to the host."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailwatch.diagnosis import AT_ONCE, Diagnosis
+from mailwatch.diagnosis.names import ask_names
+from mailwatch.ledger.canonical import canonical
+from mailwatch.models import Attempt, Cause, Kind, Observation, Outcome, Target
+from tests.conftest import need_root
+from tests.hall import Hall
+
+TARGET = Target(name="t", kind=Kind.IMAP, host="127.0.0.1", port=1)
+HERE = Path(__file__).parent.parent
+
+
+def failed(peer: str) -> Observation:
+    attempt = Attempt(started_at=1, ended_at=2, peer=peer, cause=Cause.TIMEOUT)
+    return Observation(
+        target="t",
+        scheduled_at=1,
+        started_at=1,
+        ended_at=2,
+        outcome=Outcome.DOWN,
+        cause=Cause.TIMEOUT,
+        attempts=(attempt,),
+    )
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def way() -> Iterator[tuple[str, str]]:
+    """Three network namespaces in a row: ours, a router, a host. Give the name of the first."""
+    need_root("ip")
+    names = [f"mw{os.getpid()}{part}" for part in "abc"]
+    ours, router, host = names
+    with ExitStack() as undo:
+        for name in names:
+            ip("netns", "add", name)
+            undo.callback(ip, "netns", "del", name)
+        for left, right, net in ((ours, router, 1), (router, host, 2)):
+            ip(
+                "link",
+                "add",
+                f"v{net}l",
+                "netns",
+                left,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                f"v{net}r",
+                "netns",
+                right,
+            )
+            for name, side, last in ((left, "l", 1), (right, "r", 2)):
+                ip("-n", name, "addr", "add", f"10.99.{net}.{last}/24", "dev", f"v{net}{side}")
+                ip("-n", name, "addr", "add", f"fd99:{net}::{last}/64", "dev", f"v{net}{side}", "nodad")
+                ip("-n", name, "link", "set", f"v{net}{side}", "up")
+        for setting in ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"):
+            subprocess.run(["ip", "netns", "exec", router, "sysctl", "-q", "-w", setting], check=True)
+        for name, route, via in ((ours, "2", "10.99.1.2"), (host, "1", "10.99.2.1")):
+            ip("-n", name, "route", "add", f"10.99.{route}.0/24", "via", via)
+        ip("-n", ours, "route", "add", "fd99:2::/64", "via", "fd99:1::2")
+        ip("-n", host, "route", "add", "fd99:1::/64", "via", "fd99:2::1")
+        yield ours, router
+
+
+def traced(namespace: str, peer: str, *, loop: str = "asyncio") -> Any:
+    script = (
+        f"import {loop} as l, asyncio, json; from mailwatch.diagnosis.route import trace;"
+        f"print(json.dumps(l.run(trace({peer!r}, 3.0))))"
+    )
+    done = subprocess.run(
+        ["ip", "netns", "exec", namespace, sys.executable, "-c", script],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    ("peer", "own", "hops"),
+    [
+        ("10.99.2.2:993", "10.99.1.1", ["10.99.1.2", "10.99.2.2"]),
+        ("[fd99:2::2]:993", "fd99:1::1", ["fd99:1::2", "fd99:2::2"]),
+    ],
+)
+def test_the_way_to_a_host_is_found_without_privileges(
+    way: tuple[str, str], loop: str, peer: str, own: str, hops: list[str]
+) -> None:
+    told = traced(way[0], peer, loop=loop)
+    assert told == {"to": hops[-1], "from": own, "hops": hops, "arrived": True}
+
+
+def test_a_way_that_ends_halfway_shows_where(way: tuple[str, str]) -> None:
+    ours, router = way
+    rules = "table inet t { chain f { type filter hook forward priority 0; policy drop; }; }"
+    subprocess.run(["ip", "netns", "exec", router, "nft", "-f", "-"], input=rules, text=True, check=True)
+    told = traced(ours, "10.99.2.2:993")
+    assert told == {"to": "10.99.2.2", "from": "10.99.1.1", "hops": ["10.99.1.2"], "arrived": False}
+
+
+def test_without_a_route_nothing_is_found_and_nothing_breaks(way: tuple[str, str]) -> None:
+    assert traced(way[0], "192.0.2.1:993") == {"to": "192.0.2.1", "from": "", "hops": [], "arrived": False}
+
+
+async def test_this_machine_and_an_address_need_no_asking() -> None:
+    told = await Diagnosis().of(TARGET, failed("127.0.0.1:1"))
+    assert told["route"] == {"skipped": "the host is this machine"}
+    assert told["dns"] == {"skipped": "the host is an address"}
+    assert "skipped" in await ask_names("localhost", 1.0)
+    canonical(told)
+
+
+async def test_a_look_that_tried_no_address_has_no_way() -> None:
+    told = await Diagnosis().of(TARGET, failed(""))
+    assert told["route"] == {"skipped": "no address was tried"}
+
+
+async def test_when_everything_fails_at_once_only_a_few_diagnoses_are_made() -> None:
+    diagnosis = Diagnosis()
+    told = await asyncio.gather(*(diagnosis.of(TARGET, failed("127.0.0.1:1")) for _ in range(AT_ONCE + 3)))
+    assert sum("skipped" in each for each in told) == 3
+    assert "skipped" not in await diagnosis.of(TARGET, failed("127.0.0.1:1"))
+
+
+async def test_what_goes_wrong_in_a_diagnosis_is_told_and_never_raised() -> None:
+    told = await Diagnosis().of(TARGET, failed("no address:1"))
+    assert told["route"]["failed"].startswith("ValueError")
+
+
+async def test_the_first_bad_look_has_a_diagnosis_and_the_others_have_none(tmp_path: Path) -> None:
+    hall = Hall(tmp_path)
+    await hall.writer.start()
+    hall.monitor.clock_error_bound_us = 1234
+    for _ in range(3):
+        await hall.look()
+    first, *rest = hall.recorded("observation")
+    assert first["facts"]["diagnosis"]["clock_error_bound_us"] == 1234
+    assert first["facts"]["diagnosis"]["route"] == {"skipped": "the host is this machine"}
+    assert [look.get("facts") for look in rest] == [None, None]
+    await hall.close()

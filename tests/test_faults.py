@@ -1,0 +1,35 @@
+"""Each way in which a mailbox fails has its outcome, cause and phase: the table of docs/failures.md, played."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mailwatch.models import now
+from mailwatch.probes import TlsContexts, observe
+from tests.fakes.fault import PASSWORD, Fault
+from tests.fakes.table import FAULTS, page
+
+PAGE = Path(__file__).parent.parent / "docs" / "failures.md"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.kind}: {fault.what}")
+async def test_each_fault_is_named_rightly(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    async with fault.place(fault.target) as target:
+        seen = await observe(target, scheduled_at=now(), contexts=TlsContexts())
+    said = (seen.outcome, seen.cause, seen.failed_phase)
+    assert said == (fault.expected, fault.cause, fault.phase), seen.detail
+    assert fault.says in seen.detail
+    assert PASSWORD not in repr(seen) + caplog.text
+
+
+def test_the_page_shows_this_very_table() -> None:
+    assert PAGE.read_text() == page(), "run: python -m tests.fakes.table > docs/failures.md"
+
+
+def test_the_table_is_large_and_no_line_is_twice() -> None:
+    lines = [(fault.kind, fault.what) for fault in FAULTS]
+    assert len(lines) == len(set(lines))
+    assert len(lines) >= 60
