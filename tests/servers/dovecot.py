@@ -130,6 +130,7 @@ class Dovecot(Program):
         self.auth_socket = directory / "sasl"
         self.passwords: dict[str, str] = {}
         self._config = config
+        self._blocks = ""
         self._settings = {"mail_max_userip_connections": str(max_connections)}
         self._messages = messages
         self._owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
@@ -185,14 +186,16 @@ class Dovecot(Program):
 
     def use_certificate(self, certificate: Certificate) -> None:
         """Serve another certificate; a running server is restarted for it."""
-        self._settings |= {"ssl_cert": f"<{certificate.chain}", "ssl_key": f"<{certificate.key}"}
-        self._configure()
-        if self._process is not None:
-            self.restart()
+        self.set(ssl_cert=f"<{certificate.chain}", ssl_key=f"<{certificate.key}")
 
     def set_max_connections(self, number: int) -> None:
         """How many connections a user may have from one address; a running server is restarted for it."""
-        self._settings["mail_max_userip_connections"] = str(number)
+        self.set(mail_max_userip_connections=str(number))
+
+    def set(self, blocks: str = "", **settings: str) -> None:
+        """Change settings of its configuration, and add blocks; a running server is restarted for them."""
+        self._settings |= settings
+        self._blocks += blocks
         self._configure()
         if self._process is not None:
             self.restart()
@@ -230,6 +233,7 @@ class Dovecot(Program):
         owner = self._owner
         group = grp.getgrgid(owner.pw_gid).gr_name
         settings = "".join(f"{key} = {value}\n" for key, value in self._settings.items())
+        settings += self._blocks
         config = DOVECOT_CONF.format(
             directory=self.directory,
             host=HOST,
