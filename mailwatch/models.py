@@ -89,11 +89,34 @@ _NOT_THE_PROVIDERS = frozenset({Cause.THROTTLED, Cause.CREDENTIALS, Cause.OFFLIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OAuth2:
+    """How a login gets its access tokens: who asks where, and the file with what its owner granted.
+
+    Endpoints are https, or http on the loopback; `device_endpoint` is "" where there is none. A public client
+    has no `client_secret`. `redirect_host` is the loopback host that the client is registered with.
+    """
+
+    authorization_endpoint: str
+    token_endpoint: str
+    scope: str
+    client_id: str
+    grant_file: Path
+    device_endpoint: str = ""
+    redirect_host: str = "127.0.0.1"
+    client_secret: SecretStr = field(default=SecretStr(""))
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """A user name and its password, which is never printed."""
+    """A user name and its password, which is never printed.
+
+    With `oauth2` the password is an access token, "" until one is supplied.
+    """
 
     username: str
     password: SecretStr
+    oauth2: OAuth2 | None = None
 
 
 @dataclass(frozen=True, slots=True)
