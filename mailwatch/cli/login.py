@@ -38,7 +38,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def _run(args: argparse.Namespace) -> int:
     config = open_config(args)
-    targets = [t for t in build_targets(config, login_of=args.address) if t.login and t.login.oauth2]
+    targets = build_targets(config, granted_by=args.address)
     if not targets:
         print(
             f"mailwatch: nothing in the config logs in as {args.address} by OAuth 2; "

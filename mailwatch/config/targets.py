@@ -36,10 +36,10 @@ ROUNDTRIP_INTERVAL = 900.0
 DEADLINE = 300.0
 
 
-def build_targets(config: Config, *, login_of: str | None = None) -> tuple[Target, ...]:
+def build_targets(config: Config, *, granted_by: str | None = None) -> tuple[Target, ...]:
     """Give all targets, ready to be looked at. Reads the secrets; raises ConfigError with all that fail.
 
-    With `login_of` only the mailbox targets that log in by that user name, and no other secret is read.
+    With `granted_by` only the mailbox targets that log in by OAuth 2 as that user, and no other secret is read.
     """
     made: dict[str, Target] = {}
     later: list[tuple[TargetSection, Place]] = []
@@ -47,7 +47,9 @@ def build_targets(config: Config, *, login_of: str | None = None) -> tuple[Targe
     # An account's channels share one secret: its command may ask a person, so it is run once.
     read: dict[Place, SecretStr | Mistake] = {}
     for section, place in resolved(config):
-        if login_of is not None and (section.login is None or section.login.username != login_of):
+        if granted_by is not None and (
+            section.login is None or section.login.oauth2 is None or section.login.username != granted_by
+        ):
             continue
         login = _login(config, section.login, place, read) if section.login else None
         if isinstance(login, Mistake):

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,9 @@ class _Account:
 class AccessTokens:
     """Supplies logins with access tokens; one request at a time for each account."""
 
-    def __init__(self, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, *, timeout: float = TIMEOUT, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeout = timeout
+        self._clock = clock
         self._accounts: dict[Path, _Account] = {}
         self._renewals: set[asyncio.Task[Supply]] = set()
 
@@ -99,7 +100,7 @@ class AccessTokens:
                 return self._troubled(account, address, Cause.CREDENTIALS, str(error))
             if rejected is not None and rejected == account.token:
                 account.token = None
-            now = time.monotonic()
+            now = self._clock()
             if account.token is not None and now < account.renew_at:
                 return Supply(token=account.token)
             if account.trouble is not None and now < account.again_at:
@@ -149,7 +150,7 @@ class AccessTokens:
         if rotated.get_secret_value() and rotated != grant.refresh_token:
             account.grant, account.unsaved = replace(grant, refresh_token=rotated), True
             await self._keep(account, client)
-        now = time.monotonic()
+        now = self._clock()
         account.token = token
         account.renew_at, account.ends_at = now + life - min(LEEWAY, life / 2), now + life
 
@@ -175,7 +176,7 @@ class AccessTokens:
 
     def _spare(self, account: _Account) -> Supply | None:
         """Return the old token as long as it lives, when the endpoint does not serve a new one."""
-        lives = account.token is not None and time.monotonic() < account.ends_at
+        lives = account.token is not None and self._clock() < account.ends_at
         return Supply(token=account.token) if lives else None
 
     def _troubled(
@@ -190,7 +191,7 @@ class AccessTokens:
         wait = waits[min(account.troubles, len(waits) - 1)]
         account.troubles += 1
         account.trouble = Supply(cause=cause, detail=detail, token_ms=token_ms)
-        account.again_at = time.monotonic() + wait
+        account.again_at = self._clock() + wait
         return self._spare(account) or account.trouble
 
 

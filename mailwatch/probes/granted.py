@@ -20,7 +20,8 @@ async def look_granted(target: Target, login: Login, tokens: AccessTokens, look:
 
     1. Without a token the look goes without a login: what is wrong with the server is told as it is; what
        works is no proof that the mailbox can be used, and the look is unknown.
-    2. A token that the server rejects is renewed once, in case it was revoked or ended early.
+    2. A token that the server rejects is renewed once, in case it was revoked or ended early. If it cannot be,
+       the rejection says nothing of the server, and the look counts as one without a login.
     """
     supply = await tokens.supply(login)
     if supply.token is None:
@@ -29,10 +30,14 @@ async def look_granted(target: Target, login: Login, tokens: AccessTokens, look:
     facts = _facts(supply)
     if _rejected(seen):
         again = await tokens.supply(login, rejected=supply.token)
-        if again.token is not None:
+        if again.token_ms is not None:
+            facts["token_ms"] = facts.get("token_ms", 0) + again.token_ms
+        if again.token is None:
+            seen = replace(seen, with_login=False, cause=again.cause, detail=f"{seen.detail}; {again.detail}")
+        else:
+            facts["token_renewed"] = 1
             first, seen = seen, await look(_with(target, login, again.token))
             seen = replace(seen, started_at=first.started_at, attempts=first.attempts + seen.attempts)
-            facts = {"token_renewed": 1, "token_ms": facts.get("token_ms", 0) + (again.token_ms or 0)}
     return replace(seen, facts={**(seen.facts or {}), **facts} or None)
 
 

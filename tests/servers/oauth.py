@@ -21,10 +21,10 @@ CLIENT_SECRET = "canary-client-secret-81c2"
 class AuthorizationServer:
     """Endpoints `/authorize`, `/token`, `/device` (RFC 6749, 7636, 8628) and `/introspect` (RFC 7662).
 
-    `fault` is what the token endpoint does instead of its work: "" nothing, "500", "slow", "garbage", "endless",
-    "error CODE", "redirect"; `down()` closes the port. `deny` makes the owner say no. `pending` is how often the
-    device flow says that the owner has not typed yet. Each refresh token is good once. `asked` are the grant
-    types asked for.
+    `fault` is what the token endpoint does instead of its work: "" nothing, "500", "slow" (answers once `released`
+    is set), "garbage", "endless", "error CODE", "redirect"; `down()` closes the port. `deny` makes the owner say
+    no. `pending` is how often the device flow says that the owner has not typed yet. Each refresh token is good
+    once. `asked` are the grant types asked for.
     """
 
     def __init__(self, user: str) -> None:
@@ -42,7 +42,7 @@ class AuthorizationServer:
         self.reject: set[str] = set()
         """Access tokens that introspection calls inactive."""
         self.codes: dict[str, dict[str, str]] = {}
-        self.released = threading.Event()
+        self.waiting, self.released = threading.Event(), threading.Event()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.owner = self
         self.port = self._server.server_address[1]
@@ -81,7 +81,7 @@ class AuthorizationServer:
             self._thread.join()
             self._thread = None
             self._server.server_close()
-            self.released = threading.Event()
+            self.waiting, self.released = threading.Event(), threading.Event()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Self]:
@@ -180,8 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
             case ["500"]:
                 return self._say(500, {"error": "server_error"})
             case ["slow"]:
+                owner.waiting.set()
                 owner.released.wait(60)
-                return None
             case ["garbage"]:
                 return self._raw(200, b"<html>maintenance of " + form.get("refresh_token", "").encode())
             case ["endless"]:
