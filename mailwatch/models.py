@@ -221,9 +221,9 @@ class Observation:
 
     The last attempt decides. `partial` names the addresses that did not serve although another did.
     `addresses` are all that the name had, A and AAAA. `with_login` is False while a target with a login
-    was looked at without it (rejected credentials back off); `secret` is then a keyed digest of the password,
-    which tells whether two looks used the same one and nothing else. `facts` are as an attempt's; the diagnosis
-    of a failure is among them.
+    was looked at without it (rejected credentials back off), or without an access token that counts; `secret`
+    is else a keyed digest of the password or grant, which tells whether two looks used the same one and nothing
+    else. `facts` are as an attempt's; the diagnosis of a failure is among them.
     """
 
     target: str

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import resource
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 
 from mailwatch.models import Cause, Kind, Login, OAuth2, Outcome, Target, TlsMode, now
 from mailwatch.oauth.access import AccessTokens
+from mailwatch.oauth.browser import authorization
 from mailwatch.oauth.endpoints import complaint
 from mailwatch.oauth.grant import GrantBusy, GrantUnusable, granted, locked, read_grant, write_grant
 from mailwatch.oauth.page import page
@@ -178,6 +180,22 @@ async def test_the_identity_stays_over_rotations(authority: AuthorizationServer,
     assert len(seen.pop()) == 32
 
 
+async def test_a_slow_endpoint_holds_a_look_up_for_a_short_time_only(
+    authority: AuthorizationServer, login: Login
+) -> None:
+    authority.fault = "slow"
+    tokens = AccessTokens(patience=0.05)
+    for _ in range(2):
+        supply = await tokens.supply(login)
+        assert (supply.token, supply.cause) == (None, Cause.MONITOR)
+        assert "did not hand one out within 0.05 s" in supply.detail
+    authority.released.set()
+    await tokens.finish(20)
+    assert (await tokens.supply(login)).token is not None
+    assert len(authority.asked) == 1
+    assert {kept(login)} == authority.refresh
+
+
 # What stands in the way
 
 FAULTS = [
@@ -210,9 +228,11 @@ async def test_without_a_token_the_server_is_looked_at_without_a_login(
     authority.fault = fault
     if fault == "down":
         authority.down()
-    tokens = AccessTokens(timeout=0.5 if fault == "slow" else 20)
+    clock = Clock()
+    tokens = AccessTokens(timeout=0.5 if fault == "slow" else 20, clock=clock)
     async with hostile(GREETS) as port:
         for _ in range(2):
+            clock.now += 7200
             seen = await observe(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
             assert (seen.outcome, seen.cause, seen.with_login) == (Outcome.UNKNOWN, cause, False)
             assert words in seen.detail
@@ -348,6 +368,29 @@ async def test_a_process_that_holds_the_grant_does_not_hold_us_up_for_ever(login
                 pass
         supply = await AccessTokens(timeout=0.1).supply(login)
         assert (supply.token, supply.cause) == (None, Cause.MONITOR)
+
+
+# The browser
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_rude_visitors_of_the_loopback_do_not_disturb_the_browser(login: Login, host: str) -> None:
+    """Microsoft's clients are registered with localhost, which a browser may take to be ::1."""
+    async with authorization(replace(client(login), redirect_host="localhost"), USER) as flow:
+        port = int(flow.redirect_uri.rpartition(":")[2])
+        assert flow.redirect_uri == f"http://localhost:{port}"
+        waiting = asyncio.create_task(flow.grant())
+        rude = []
+        for words in (b"", b"\0\r\n\r\n", b"GET\r\n\r\n", b"GET /" + b"x" * 30_000, b"POST / HTTP/1.1\r\n\r\n"):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(words)
+            rude.append((reader, writer))
+        there = f"{flow.url}&x=1"
+        back = await asyncio.to_thread(lambda: urllib.request.urlopen(there, timeout=20).read())
+        assert b"You can close this window" in back
+        assert (await waiting).client_id == client(login).client_id
+        for _, writer in rude:
+            writer.close()
 
 
 # Addresses and the page

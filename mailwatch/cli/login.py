@@ -69,7 +69,9 @@ async def _log_in(target: Target, *, device: bool, timeout: float) -> int:
     async with locked(client.grant_file, TIMEOUT):
         await asyncio.to_thread(write_grant, client.grant_file, grant)
     print(f"granted: kept in {client.grant_file}")
-    seen = await observe(target, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens())
+    seen = await observe(
+        target, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens(patience=2 * TIMEOUT)
+    )
     if seen.outcome is Outcome.UP:
         print(f"the login works: {target.name} is up")
         return 0

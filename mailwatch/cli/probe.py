@@ -17,6 +17,7 @@ from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard, judge
 from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, now
 from mailwatch.oauth.access import AccessTokens
+from mailwatch.oauth.request import TIMEOUT
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.records import observation_json
 
@@ -55,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
 async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Observation]:
     console = stdout()
     pulses = [Pulse(target) for target in targets]
-    contexts, guard, tokens = TlsContexts(), _guard(config), AccessTokens()
+    contexts, guard, tokens = TlsContexts(), _guard(config), AccessTokens(patience=2 * TIMEOUT)
     # At most a screenful at once, so that one look does not disturb the timing of another.
     at_once = asyncio.Semaphore(8)
 

@@ -10,23 +10,31 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import SecretStr
 
 from mailwatch.models import Cause, Login, OAuth2
 from mailwatch.oauth.endpoints import host_of
 from mailwatch.oauth.grant import LOGIN, Grant, GrantBusy, GrantUnusable, locked, read_grant, write_grant
-from mailwatch.oauth.request import TIMEOUT, NotServing, Refused, ask, secret_of, token_fields
+from mailwatch.oauth.request import (
+    TIMEOUT,
+    NotServing,
+    Refused,
+    access_token,
+    ask,
+    secret_of,
+    token_fields,
+)
 
 logger = logging.getLogger(__name__)
 
 LEEWAY = 60.0
 """Seconds before its end at which a token is renewed (half its life for a short one)."""
-DEFAULT_LIFE, LONGEST_LIFE = 300.0, 86_400.0
+PATIENCE = 5.0
+"""Seconds that a look is held up for a token; the request goes on, and serves the next one."""
 WAITS = {Cause.CREDENTIALS: (300.0, 1200.0, 3600.0), Cause.MONITOR: (5.0, 10.0, 20.0, 40.0, 60.0)}
 """Seconds until a refused grant, or an endpoint that does not serve, is asked again."""
 _CONFIGURED = frozenset({"invalid_client", "unauthorized_client", "invalid_scope", "deleted_client"})
@@ -60,7 +68,14 @@ class _Account:
 class AccessTokens:
     """Supplies logins with access tokens; one request at a time for each account."""
 
-    def __init__(self, *, timeout: float = TIMEOUT, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        patience: float = PATIENCE,
+        timeout: float = TIMEOUT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._patience = patience
         self._timeout = timeout
         self._clock = clock
         self._accounts: dict[Path, _Account] = {}
@@ -81,11 +96,17 @@ class AccessTokens:
         if client is None:
             return Supply(token=login.password)
         account = self._account(client)
-        # Shielded: a look that is ended while the endpoint rotates the grant must not lose the new one.
         task = asyncio.ensure_future(self._supply(account, client, login.username, rejected))
         self._renewals.add(task)
         task.add_done_callback(self._renewals.discard)
-        return await asyncio.shield(task)
+        # Not awaited itself: a look that ends while the endpoint rotates the grant must not lose the new one.
+        done, _ = await asyncio.wait({task}, timeout=self._patience)
+        if done:
+            return task.result()
+        late = (
+            f"no access token: {host_of(client.token_endpoint)} did not hand one out within {self._patience:g} s"
+        )
+        return self._spare(account) or Supply(cause=Cause.MONITOR, detail=late)
 
     async def finish(self, seconds: float) -> None:
         """Wait for requests that are under way, before the process ends."""
@@ -193,20 +214,6 @@ class AccessTokens:
         account.trouble = Supply(cause=cause, detail=detail, token_ms=token_ms)
         account.again_at = self._clock() + wait
         return self._spare(account) or account.trouble
-
-
-def access_token(answer: Mapping[str, Any], host: str) -> tuple[SecretStr, float]:
-    """Take the token and its life in seconds out of an answer (RFC 6749, section 5.1). Raises NotServing."""
-    token = secret_of(answer, "access_token")
-    if not token.get_secret_value():
-        raise NotServing(f"the token endpoint at {host} answers without an access token")
-    if str(answer.get("token_type", "bearer")).casefold() != "bearer":
-        raise NotServing(f"the token endpoint at {host} hands out tokens that are no bearer tokens")
-    try:
-        life = float(answer.get("expires_in") or DEFAULT_LIFE)
-    except (TypeError, ValueError):
-        life = DEFAULT_LIFE
-    return token, min(life, LONGEST_LIFE) if life > 0 else DEFAULT_LIFE
 
 
 def _same(grant: Grant, client: OAuth2) -> bool:

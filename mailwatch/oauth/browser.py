@@ -19,11 +19,10 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from pydantic import SecretStr
 
 from mailwatch.models import OAuth2
-from mailwatch.oauth.access import access_token
 from mailwatch.oauth.endpoints import host_of
 from mailwatch.oauth.grant import Grant, granted
 from mailwatch.oauth.page import page
-from mailwatch.oauth.request import NotServing, Refused, ask, secret_of, token_fields
+from mailwatch.oauth.request import NotServing, Refused, access_token, ask, secret_of, token_fields
 
 PATIENCE = 300.0
 """Seconds that the owner has to grant access."""

@@ -23,6 +23,8 @@ TIMEOUT = 15.0
 """Seconds for the whole of a request."""
 MAX_BYTES = 64 * 1024
 MAX_WORDS = 200
+DEFAULT_LIFE, LONGEST_LIFE = 300.0, 86_400.0
+"""Seconds that a token lives, if the endpoint does not say; and at most."""
 _CODE = re.compile(r"[\x21-\x7e]{1,60}")
 _PASSING = frozenset({"temporarily_unavailable", "server_error", "rate_limit_exceeded", "internal_failure"})
 _HEADERS = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
@@ -80,6 +82,20 @@ def secret_of(answer: Mapping[str, Any], name: str) -> SecretStr:
     # RFC 6749, appendices A.12 and A.17: visible ASCII. More would slip into the login's own syntax.
     good = isinstance(value, str) and re.fullmatch(r"[\x21-\x7e]{1,16384}", value)
     return SecretStr(str(value) if good else "")
+
+
+def access_token(answer: Mapping[str, Any], host: str) -> tuple[SecretStr, float]:
+    """Take the token and its life in seconds out of an answer (RFC 6749, section 5.1). Raises NotServing."""
+    token = secret_of(answer, "access_token")
+    if not token.get_secret_value():
+        raise NotServing(f"the token endpoint at {host} answers without an access token")
+    if str(answer.get("token_type", "bearer")).casefold() != "bearer":
+        raise NotServing(f"the token endpoint at {host} hands out tokens that are no bearer tokens")
+    try:
+        life = float(answer.get("expires_in") or DEFAULT_LIFE)
+    except (TypeError, ValueError):
+        life = DEFAULT_LIFE
+    return token, min(life, LONGEST_LIFE) if life > 0 else DEFAULT_LIFE
 
 
 async def _post(client: OAuth2, endpoint: str, body: str) -> tuple[int, bytes]:
