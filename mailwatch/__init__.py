@@ -8,6 +8,7 @@ ledger                                  the transparency log: canonical entries,
 outages, service_level, windows         pure rules: when a target was down, for how long, how much of a month
 logins                                  how often a rejected login may be tried again
 sntp                                    what a time server says of our clock
+oauth                                   access granted by an owner, and the tokens that come of it
 config                                  config.yaml, read strictly
 probes                                  the only door to a mail service
 guard, clock                            were we online; do we know the time

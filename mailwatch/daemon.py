@@ -81,6 +81,7 @@ class Daemon:
                 self.monitor.schedule.stop()
                 await self.monitor.schedule.finish(5.0)
         finally:
+            await self.monitor.tokens.finish(3.0)
             # A disk that takes nothing must not keep us from ending.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(3):

@@ -23,6 +23,7 @@ from mailwatch.models import (
     Gap,
     GapReason,
     Kind,
+    Login,
     Millis,
     Observation,
     Outcome,
@@ -32,6 +33,7 @@ from mailwatch.models import (
     now,
     rfc3339,
 )
+from mailwatch.oauth.access import AccessTokens
 from mailwatch.outages import (
     Event,
     Outage,
@@ -71,6 +73,7 @@ class Monitor:
         guard: Guard | None,
         clock: ClockWatch,
         secret: bytes,
+        tokens: AccessTokens | None = None,
         at_once: int = 200,
         observe: Callable[..., Awaitable[Observation]] = observe,
     ) -> None:
@@ -78,6 +81,7 @@ class Monitor:
         self.rules = rules
         self.watches: dict[str, Watch] = {}
         self.logins = LoginGate()
+        self.tokens = tokens or AccessTokens()
         self.disturbances: list[tuple[Millis, Millis, GapReason]] = []
         self.writer = writer
         self.metrics = metrics
@@ -127,6 +131,8 @@ class Monitor:
     async def _observe(self, watch: Watch, target: Target, due: Millis) -> Observation:
         async with self._at_once, self.logins.slot(target):
             self.metrics.lag((now() - due) / 1000)
+            if target.login and target.login.oauth2:
+                self.logins.renewed(target, self._secret_used(target.login))
             with_login = self.logins.allows(target, now())
             try:
                 observation = await self._look_at(
@@ -135,12 +141,12 @@ class Monitor:
                     contexts=self._contexts,
                     with_login=with_login,
                     every_address=watch.state.is_open,
+                    tokens=self.tokens,
                 )
             finally:
                 self.logins.release(target)
-        if observation.with_login and target.login and (password := target.login.password.get_secret_value()):
-            digest = secret_id(self._secret, target.login.username, password)
-            observation = replace(observation, secret=digest)
+        if observation.with_login and target.login:
+            observation = replace(observation, secret=self._secret_used(target.login))
         self.logins.learn(target, observation)
         if observation.with_login and observation.cause is Cause.CREDENTIALS:
             logger.warning(
@@ -160,6 +166,11 @@ class Monitor:
                 detail="looked at without a login, which was rejected before; it will be tried again",
             )
         return observation
+
+    def _secret_used(self, login: Login) -> str:
+        """Name what the login proves itself with: its password, or what its owner granted, "" without either."""
+        secret = self.tokens.identity(login) if login.oauth2 else login.password.get_secret_value()
+        return secret_id(self._secret, login.username, secret) if secret else ""
 
     async def _judge(self, target: Target, observation: Observation) -> Observation:
         """Is a failure the provider's, or our line's, or that of a machine that slept?"""

@@ -103,7 +103,8 @@ async def _play(peer: _Peer, step: Step, wrong: list[str]) -> None:
         case str():
             line = await peer.reader.readuntil(b"\n")
             peer.heard.append(line.rstrip(b"\r\n"))
-            peer.tag = line.split(b" ")[0]
+            # A line that goes on with a command, such as the answer to a challenge, has no tag.
+            peer.tag = line.split(b" ")[0] if b" " in line else peer.tag
             if not re.search(step.encode(), line):
                 wrong.append(f"expected {step!r}, got {line!r}")
         case Endless():

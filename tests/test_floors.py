@@ -13,6 +13,7 @@ HOUSE = Path(__file__).parent.parent / "mailwatch"
 FLOORS = (
     {"models"},
     {"catalogue", "ledger", "logins", "outages", "service_level", "sntp", "windows"},
+    {"oauth"},
     {"config"},
     {"clock", "guard", "probes", "store"},
     {"diagnosis"},

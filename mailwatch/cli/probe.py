@@ -16,6 +16,8 @@ from mailwatch.config import Config, build_targets
 from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard, judge
 from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, now
+from mailwatch.oauth.access import AccessTokens
+from mailwatch.oauth.request import TIMEOUT
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.records import observation_json
 
@@ -54,13 +56,15 @@ def _run(args: argparse.Namespace) -> int:
 async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Observation]:
     console = stdout()
     pulses = [Pulse(target) for target in targets]
-    contexts, guard = TlsContexts(), _guard(config)
+    contexts, guard, tokens = TlsContexts(), _guard(config), AccessTokens(patience=2 * TIMEOUT)
     # At most a screenful at once, so that one look does not disturb the timing of another.
     at_once = asyncio.Semaphore(8)
 
     async def one(pulse: Pulse) -> Observation:
         async with at_once:
-            seen = await observe(pulse.target, scheduled_at=now(), contexts=contexts, watch=pulse.watch)
+            seen = await observe(
+                pulse.target, scheduled_at=now(), contexts=contexts, watch=pulse.watch, tokens=tokens
+            )
             if guard and seen.outcome is Outcome.DOWN:
                 answer = await guard.ask(pulse.target.provider, dns=seen.cause is Cause.DNS, since=seen.started_at)
                 seen = judge(seen, answer)

@@ -100,15 +100,6 @@ def _endpoint(text: str) -> str:
     return text
 
 
-def is_loopback(host: str) -> bool:
-    """Whether `host` can only be this very machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        name = host.casefold().rstrip(".")
-        return name == "localhost" or name.endswith(".localhost")
-
-
 Seconds = Annotated[
     float,
     BeforeValidator(durations.parse),

@@ -6,6 +6,7 @@ root or as any user; Postfix insists on root.
 
 from tests.servers.certificates import Certificate, Certificates
 from tests.servers.dovecot import ALICE, BOB, DOVECOT, Dovecot
+from tests.servers.oauth import AuthorizationServer
 from tests.servers.postfix import POSTFIX, Postfix
 from tests.servers.program import HOST, Program, free_port, is_open, server_folder, session_members
 
@@ -15,6 +16,7 @@ __all__ = [
     "DOVECOT",
     "HOST",
     "POSTFIX",
+    "AuthorizationServer",
     "Certificate",
     "Certificates",
     "Dovecot",
