@@ -11,12 +11,13 @@ sntp                                    what a time server says of our clock
 config                                  config.yaml, read strictly
 probes                                  the only door to a mail service
 guard, clock                            were we online; do we know the time
+authorities                             who stamps the ledger from outside
 store                                   the only room that speaks SQL
 diagnosis                               what else is seen at the moment of a failure
 replay, records                         what the ledger says: state to go on from, answers to give
 metrics, web                            outlets; never each other
 schedule, watch, monitor                when to look; the hall that carries each look through the rooms
-housekeeping, takeup                    what runs beside the looks; going on from where the ledger ends
+housekeeping, timestamping, takeup      what runs beside the looks; going on from where the ledger ends
 daemon, demo                            the whole, running; and a show of it
 cli, __main__                           one file per verb
 """

@@ -89,6 +89,8 @@ class Monitor:
         """How far the clock may be off, as the last survey found."""
         self._contexts = TlsContexts()
         self._look_at = observe
+        self.sealed: list[Callable[[], None]] = []
+        """Called when an outage has been put on record and sealed."""
         self._at_once = asyncio.Semaphore(at_once)
         self.schedule = Schedule(self.look)
 
@@ -255,6 +257,8 @@ class Monitor:
         await self.writer.checkpoint()
         watch.outages[outage.id] = payload_json(payload)
         self.show(watch)
+        for tell in self.sealed:
+            tell()
         state = "proven afterwards" if outage.proven_afterwards else payload["state"]
         logger.warning("%s: outage %s is %s", target.name, outage.id, state)
 

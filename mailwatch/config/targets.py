@@ -46,12 +46,12 @@ def build_targets(config: Config) -> tuple[Target, ...]:
         login = None
         if section.login:
             if place not in read:
-                read[place] = _secret(config, section.login, place)
-            secret = read[place]
-            if isinstance(secret, Mistake):
-                mistakes.append(secret)
+                read[place] = secret(config, section.login, place)
+            word = read[place]
+            if isinstance(word, Mistake):
+                mistakes.append(word)
                 continue
-            login = Login(username=section.login.username, password=secret)
+            login = Login(username=section.login.username, password=word)
         if section.kind is Kind.ROUNDTRIP:
             later.append((section, place))
         else:
@@ -207,7 +207,8 @@ def _round_trip(section: TargetSection, made: Mapping[str, Target]) -> Target:
     )
 
 
-def _secret(config: Config, login: LoginSection, place: Place) -> SecretStr | Mistake:
+def secret(config: Config, login: LoginSection, place: Place) -> SecretStr | Mistake:
+    """Read the password of a login that stands at a place of the config, or say what is wrong with it."""
     folder = config._document.path.absolute().parent if config._document else Path.cwd()
     try:
         return secrets.read(login, folder)
