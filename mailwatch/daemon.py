@@ -21,8 +21,7 @@ from mailwatch.housekeeping import Housekeeping
 from mailwatch.metrics import Metrics
 from mailwatch.models import GapReason, Millis, VantagePoint, now
 from mailwatch.monitor import Monitor
-from mailwatch.outages import Rules
-from mailwatch.replay import written_rules
+from mailwatch.outages import Rules, written_rules
 from mailwatch.store import Draft, Reader, Store, Tokens, Writer
 from mailwatch.takeup import last_sign_of_life, take_up
 from mailwatch.timestamping import Timestamping

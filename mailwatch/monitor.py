@@ -42,6 +42,7 @@ from mailwatch.outages import (
     outage_json,
     outage_payload,
     payload_json,
+    written_rules,
 )
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.schedule import Schedule
@@ -253,6 +254,7 @@ class Monitor:
         """Put the opening or closing of an outage on record, seal it with a checkpoint, then show it."""
         target = watch.target
         payload = outage_payload(outage, target.provider, target.kind, self.vantage_point.name)
+        payload["rules"] = written_rules(self.rules)
         await self.write("outage", now(), target.name, payload)
         await self.writer.checkpoint()
         watch.outages[outage.id] = payload_json(payload)

@@ -18,6 +18,7 @@ FLOORS = (
     {"diagnosis"},
     {"metrics", "replay"},
     {"records", "schedule", "watch", "web"},
+    {"evidence"},
     {"monitor"},
     {"housekeeping", "takeup", "timestamping"},
     {"daemon", "demo"},
