@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from mailwatch.evidence.report.words import words
 from mailwatch.evidence.verify import Trust, verify
+from mailwatch.models import Cause, GapReason, Phase
 from tests.servers import BOB, Certificates, Dovecot, server_folder
 from tests.servers.authority import Authority
 from tests.test_end_to_end import imap
@@ -202,3 +205,43 @@ def test_an_unknown_outage_is_no_case(lived: tuple[Watching, Authority, str], tm
     assert said.returncode == 1
     assert "no outage is called zzz" in said.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_report_holds_the_statement_and_speaks_both_languages(
+    bundle: Path, lived: tuple[Watching, Authority, str], tmp_path: Path
+) -> None:
+    shutil.unpack_archive(bundle, tmp_path / "en")
+    english = text_of(tmp_path / "en" / "report.pdf")
+    lived[0].command("report", lived[2], "-o", str(tmp_path / "it.zip"), "--lang", "it")
+    shutil.unpack_archive(tmp_path / "it.zip", tmp_path / "it")
+    italian = text_of(tmp_path / "it" / "report.pdf")
+    assert "It did not work for at least" in english
+    assert "Non ha funzionato per almeno" in italian
+    assert "connection refused" in english
+    assert "accepted before it and after it" in english
+    for text in (english, italian):
+        assert lived[2] in text
+        assert "lab-imap" in text
+    subprocess.run(["pdfdetach", "-saveall", "-o", tmp_path, tmp_path / "en" / "report.pdf"], check=True)
+    assert (tmp_path / "outage.json").read_bytes() == (tmp_path / "en" / "outage.json").read_bytes()
+    declared = (tmp_path / "it" / "report.pdf").read_bytes()
+    assert re.findall(rb"pdfaid:(\w+)>(\w+)<", declared) == [(b"part", b"3"), (b"conformance", b"B")]
+
+
+def text_of(pdf: Path) -> str:
+    made = subprocess.run(["pdftotext", "-layout", pdf, "-"], capture_output=True, text=True, check=True)
+    return " ".join(made.stdout.split())
+
+
+def test_both_languages_have_the_same_words_and_places() -> None:
+    def shape(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: shape(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [shape(inner) for inner in value]
+        return sorted(set(re.findall(r"{\w*}", str(value))))
+
+    assert shape(words("it")) == shape(words("en"))
+    assert words("en")["causes"].keys() == {cause.value for cause in Cause}
+    assert words("en")["phases"].keys() == {phase.value for phase in Phase}
+    assert words("en")["reasons"].keys() == {reason.value for reason in GapReason}

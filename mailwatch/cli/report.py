@@ -10,11 +10,12 @@ from typing import Any
 
 from rich.console import Console
 
-from mailwatch.cli.opening import open_config, open_reader, options
+from mailwatch.cli.opening import local_zone, open_config, open_reader, options
 from mailwatch.config import Config, build_authorities, effective
-from mailwatch.evidence.bundle import File
+from mailwatch.evidence.bundle import File, pretty
 from mailwatch.evidence.case import Case, certificates, find, write
 from mailwatch.evidence.gather import NoCase
+from mailwatch.evidence.report import report
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import Keys, load_or_make
 
@@ -41,8 +42,12 @@ def _run(args: argparse.Namespace) -> int:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1
         case.statement["service"] = _service(config, case.payload["target"])
+        status.update("drawing the report")
+        place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
+        pdf = report(reader, case, pretty(case.statement), place, args.lang, local_zone())
         status.update("writing the bundle")
-        size = _write(args.output, reader, keys, case, args.lang, _enclosed(config, case))
+        files = [File("report.pdf", pdf), *_enclosed(config, case)]
+        size = _write(args.output, reader, keys, case, args.lang, files)
     reader.close()
     print(f"{args.output}: {size:,} bytes; check it with: mailwatch verify {args.output}")
     return 0
