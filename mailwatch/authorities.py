@@ -15,7 +15,16 @@ from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 
 from mailwatch import __version__
-from mailwatch.ledger.timestamp import MAX_REPLY, TimestampError, Token, certificates, check, request, verify
+from mailwatch.ledger.timestamp import (
+    MAX_REPLY,
+    Anchors,
+    TimestampError,
+    Token,
+    certificates,
+    check,
+    request,
+    verify,
+)
 from mailwatch.models import Authority, Millis, now
 
 SECONDS = 20.0
@@ -53,22 +62,22 @@ async def stamp(authority: Authority, note: str) -> Stamped:
     token = check(reply, note, nonce)
     distrust = ""
     try:
-        verify(reply, note, await asyncio.to_thread(_trusted, authority.ca_file))
+        verify(reply, note, await asyncio.to_thread(_anchors, authority.ca_file))
     except TimestampError as error:
         distrust = str(error)
     return Stamped(reply, token, asked_at, answered_at, distrust)
 
 
-def _trusted(ca_file: Path | None) -> list[x509.Certificate]:
+def _anchors(ca_file: Path | None) -> Anchors:
     """Read the certificates to trust, each time: they may be renewed while we run."""
     if ca_file is None:
         system = ssl.create_default_context().get_ca_certs(binary_form=True)
         with warnings.catch_warnings():
             # Old roots break rules of today, such as a serial number of 0.
             warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-            return [x509.load_der_x509_certificate(certificate) for certificate in system]
+            return Anchors([x509.load_der_x509_certificate(certificate) for certificate in system])
     try:
-        return certificates(ca_file.read_bytes())
+        return Anchors(certificates(ca_file.read_bytes()))
     except (OSError, ValueError) as error:
         raise TimestampError(f"{ca_file} cannot be read: {error}") from None
 

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from mailwatch import config
 from mailwatch.authorities import stamp
 from mailwatch.ledger import timestamp
-from mailwatch.ledger.timestamp import TimestampError
+from mailwatch.ledger.timestamp import Anchors, TimestampError
 from mailwatch.models import Authority as Asked
 from mailwatch.models import Login, now
 from mailwatch.store import Reader, Tokens
@@ -112,7 +112,7 @@ async def test_an_authority_that_wants_a_login_gets_it_and_nobody_else_sees_it(a
 
 async def test_no_changed_bit_of_what_is_signed_is_accepted(authority: Authority) -> None:
     stamped = await stamp(asked(authority), NOTE)
-    trusted = timestamp.certificates(authority.chain.read_bytes())
+    trusted = Anchors(timestamp.certificates(authority.chain.read_bytes()))
     assert timestamp.verify(stamped.reply, NOTE, trusted).time == stamped.token.time
     chance = random.Random(4)
     for _ in range(400):
@@ -136,7 +136,7 @@ def test_the_signer_must_be_meant_for_timestamps(made: Path, tmp_path: Path) -> 
     authority._server.server_close()
     query, _ = timestamp.request(NOTE)
     reply = authority.answer(query)
-    other = timestamp.certificates((made / "root.pem").read_bytes())
+    other = Anchors(timestamp.certificates((made / "root.pem").read_bytes()))
     with pytest.raises(TimestampError, match="trusted authority"):
         timestamp.verify(reply, NOTE, other)
 
@@ -181,7 +181,7 @@ def test_the_ledger_is_stamped_at_the_start_and_when_an_outage_opens_and_closes(
     notes = {row.size: row.note for row in reader.checkpoints()}
     reader.close()
     kept = Tokens(watching.data_dir)
-    trusted = timestamp.certificates(authority.chain.read_bytes())
+    trusted = Anchors(timestamp.certificates(authority.chain.read_bytes()))
     for payload in told:
         reply = kept.get(payload["reply"])
         assert reply is not None

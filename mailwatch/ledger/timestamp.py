@@ -11,7 +11,7 @@ drops the fraction of the second; the time is read with asn1crypto.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,6 +20,7 @@ from cryptography import x509
 from rfc3161_client import (
     HashAlgorithm,
     TimestampRequestBuilder,
+    Verifier,
     VerifierBuilder,
     decode_timestamp_response,
 )
@@ -98,19 +99,43 @@ def check(reply: bytes, note: str, nonce: int | None = None) -> Token:
     return token
 
 
-def verify(reply: bytes, note: str, trusted: Sequence[x509.Certificate]) -> Token:
-    """Check a reply and its signature up to one of `trusted`, each valid at the token's time.
+class Anchors:
+    """Certificates that signatures must lead to; those that are not self-signed help to build the chain.
 
-    Trusted certificates that are not self-signed help to build the chain. Raises TimestampError.
+    Sorted once: a machine trusts a hundred and more, of which a token leads to one.
+    """
+
+    def __init__(self, trusted: Iterable[x509.Certificate], helping: Iterable[x509.Certificate] = ()) -> None:
+        self._roots: dict[bytes, list[x509.Certificate]] = {}
+        self._between: list[x509.Certificate] = []
+        for certificate in trusted:
+            if certificate.issuer == certificate.subject:
+                self._roots.setdefault(certificate.subject.public_bytes(), []).append(certificate)
+            else:
+                self._between.append(certificate)
+        self._between += [certificate for certificate in helping if certificate.issuer != certificate.subject]
+
+    def for_token(self, token: Token) -> Verifier:
+        """Return a verifier with the roots that the token may lead to. Raises TimestampError without one."""
+        sent = [x509.load_der_x509_certificate(raw) for raw in token.certificates]
+        issuers = {certificate.issuer.public_bytes() for certificate in (*sent, *self._between)}
+        roots = [root for issuer in issuers for root in self._roots.get(issuer, ())]
+        if not roots:
+            raise TimestampError("its signature does not lead to a trusted authority: none of them issued it")
+        return VerifierBuilder(roots=roots, intermediates=list(self._between)).build()
+
+
+def verify(reply: bytes, note: str, anchors: Anchors) -> Token:
+    """Check a reply and its signature up to a trusted certificate, each valid at the token's time.
+
+    Raises TimestampError.
     """
     token = check(reply, note)
-    roots = [certificate for certificate in trusted if certificate.issuer == certificate.subject]
-    if not roots:
-        raise TimestampError("no root certificate was given to verify it with")
-    between = [certificate for certificate in trusted if certificate.issuer != certificate.subject]
-    verifier = VerifierBuilder(roots=roots, intermediates=between).build()
     try:
+        verifier = anchors.for_token(token)
         verifier.verify_message(decode_timestamp_response(_in_order(reply)), note.encode())
+    except TimestampError:
+        raise
     except Exception as error:  # VerificationError, and for hostile bytes whatever reads them raises.
         raise TimestampError(f"its signature does not lead to a trusted authority: {_reason(error)}") from None
     return token

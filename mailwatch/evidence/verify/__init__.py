@@ -26,6 +26,7 @@ from mailwatch.evidence.verify.tokens import Stamp, outside_times, stamps
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError, origin_of, verifier_key
 from mailwatch.ledger.merkle import CompactRange
+from mailwatch.ledger.timestamp import Anchors
 
 CLAIMS = (
     "archive",
@@ -128,7 +129,7 @@ class _Check:
     def _key(self) -> str:
         text = _text(self._archive.read("keys/ledger.pub"), "keys/ledger.pub").removesuffix("\n")
         try:
-            raw = base64.b64decode(text.rpartition("+")[2], validate=True)
+            raw = base64.b64decode(text.split("+", 2)[-1], validate=True)
             self._public = Ed25519PublicKey.from_public_bytes(raw[1:])
         except (binascii.Error, ValueError):
             raise Refused("keys/ledger.pub is not a key") from None
@@ -198,7 +199,8 @@ class _Check:
         given = self._trust.certificates
         trust = given or (_system() if replies else [])
         own = self._walk.shown.get("", [])
-        self._stamps = stamps(self._proof.get("tokens"), replies, self._notes, own, trust, enclosed, bool(given))
+        trusted, inside = Anchors(trust, enclosed), None if given else Anchors(enclosed)
+        self._stamps = stamps(self._proof.get("tokens"), replies, self._notes, own, trusted, inside)
         return _words(self._stamps)
 
     def _outage(self) -> str:

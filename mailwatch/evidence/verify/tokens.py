@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography import x509
-
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.evidence.verify.ledger import Shown
-from mailwatch.ledger.timestamp import TimestampError, Token, check, verify
+from mailwatch.ledger.timestamp import Anchors, TimestampError, Token, check, verify
 from mailwatch.models import Millis, rfc3339
 
 
@@ -30,11 +28,10 @@ def stamps(
     replies: dict[str, bytes],
     notes: dict[int, str],
     entries: Sequence[Shown],
-    trust: Sequence[x509.Certificate],
-    enclosed: Sequence[x509.Certificate],
-    strict: bool,
+    trust: Anchors,
+    enclosed: Anchors | None,
 ) -> list[Stamp]:
-    """Check every token. `strict`: what is enclosed in the bundle is no end of a chain.
+    """Check every token. `enclosed`: what the bundle itself holds, if that may be the end of a chain.
 
     Raises Refused at the first that does not fit.
     """
@@ -53,7 +50,7 @@ def stamps(
         entry = named.get(hashlib.sha256(reply).hexdigest())
         if entry is not None and (entry.index, entry.payload.get("checkpoint")) != (index, size):
             raise Refused(f"{name}: entry {entry.index} names it for checkpoint {entry.payload.get('checkpoint')}")
-        found.append(_stamp(name, reply, notes[size], index if entry else -1, size, trust, enclosed, strict))
+        found.append(_stamp(name, reply, notes[size], index if entry else -1, size, trust, enclosed))
         if entry is not None and entry.payload.get("time") != found[-1].token.time:
             raise Refused(f"{name}: entry {index} tells another time than the token")
     if spare := replies.keys() - files:
@@ -67,31 +64,25 @@ def _stamp(
     note: str,
     index: int,
     size: int,
-    trust: Sequence[x509.Certificate],
-    enclosed: Sequence[x509.Certificate],
-    strict: bool,
+    trust: Anchors,
+    enclosed: Anchors | None,
 ) -> Stamp:
     try:
         token = check(reply, note)
     except TimestampError as error:
         raise Refused(f"{name}: {error}") from None
     try:
-        verify(reply, note, [*trust, *_between(enclosed)])
+        verify(reply, note, trust)
         return Stamp(index, size, token, "trusted")
     except TimestampError as error:
         reason = str(error)
-        if strict:
-            raise Refused(f"{name}: {reason}") from None
+    if enclosed is None:
+        raise Refused(f"{name}: {reason}")
     try:
         verify(reply, note, enclosed)
     except TimestampError:
         raise Refused(f"{name}: {reason}; give the authority's certificate with --trust") from None
     return Stamp(index, size, token, "enclosed")
-
-
-def _between(enclosed: Sequence[x509.Certificate]) -> list[x509.Certificate]:
-    """Those that may help to build a chain but are the end of none."""
-    return [certificate for certificate in enclosed if certificate.issuer != certificate.subject]
 
 
 def outside_times(found: Sequence[Stamp], first: int, last: int) -> dict[str, str | None]:
