@@ -248,6 +248,20 @@ class Observation:
         return next((a for a in self.attempts if a.cause is None), self.attempts[-1] if self.attempts else None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """An outside authority that stamps checkpoints (RFC 3161): asked every so many seconds.
+
+    Its signatures must lead to the certificates in `ca_file` (PEM), without one to the system's.
+    """
+
+    name: str
+    url: str
+    every: float
+    ca_file: Path | None = None
+    login: Login | None = None
+
+
 class GapReason(StrEnum):
     """Why nobody looked."""
 

@@ -44,6 +44,7 @@ from mailwatch.outages import (
     outage_json,
     outage_payload,
     payload_json,
+    written_rules,
 )
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.schedule import Schedule
@@ -93,6 +94,8 @@ class Monitor:
         """How far the clock may be off, as the last survey found."""
         self._contexts = TlsContexts()
         self._look_at = observe
+        self.sealed: list[Callable[[], None]] = []
+        """Called when an outage has been put on record and sealed."""
         self._at_once = asyncio.Semaphore(at_once)
         self.schedule = Schedule(self.look)
 
@@ -262,10 +265,13 @@ class Monitor:
         """Put the opening or closing of an outage on record, seal it with a checkpoint, then show it."""
         target = watch.target
         payload = outage_payload(outage, target.provider, target.kind, self.vantage_point.name)
+        payload["rules"] = written_rules(self.rules)
         await self.write("outage", now(), target.name, payload)
         await self.writer.checkpoint()
         watch.outages[outage.id] = payload_json(payload)
         self.show(watch)
+        for tell in self.sealed:
+            tell()
         state = "proven afterwards" if outage.proven_afterwards else payload["state"]
         logger.warning("%s: outage %s is %s", target.name, outage.id, state)
 

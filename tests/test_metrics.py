@@ -113,6 +113,7 @@ def with_everything() -> Metrics:
     metrics.lag(0.1)
     metrics.committed(0.01)
     metrics.ledger(size=7, last_checkpoint_ms=T0, valid=True)
+    metrics.token(T0)
     metrics.config_reload(True, T0 / 1000)
     metrics.error()
     return metrics

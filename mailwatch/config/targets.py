@@ -231,12 +231,13 @@ def _login(
             return mistake_at(config, here, f"{written(here)}: {fault}")
         return Login(username=section.username, password=SecretStr(""), oauth2=client)
     if place not in read:
-        read[place] = _secret(config, section, place)
-    secret = read[place]
-    return secret if isinstance(secret, Mistake) else Login(username=section.username, password=secret)
+        read[place] = secret(config, section, place)
+    word = read[place]
+    return word if isinstance(word, Mistake) else Login(username=section.username, password=word)
 
 
-def _secret(config: Config, login: LoginSection, place: Place) -> SecretStr | Mistake:
+def secret(config: Config, login: LoginSection, place: Place) -> SecretStr | Mistake:
+    """Read the password of a login that stands at a place of the config, or say what is wrong with it."""
     folder = config._document.path.absolute().parent if config._document else Path.cwd()
     try:
         return secrets.read(login, folder)
