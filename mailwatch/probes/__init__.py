@@ -12,7 +12,20 @@ from mailwatch.probes.recorder import Watch
 
 __all__ = ["TlsContexts", "observe"]
 
-_PROBES: dict[Kind, Probe] = {Kind.IMAP: imap.probe, Kind.POP3: pop3.probe, Kind.SMTP: smtp.probe}
+
+async def _webmail(call: Call) -> Goodbye:
+    # Imported when first used: httpx takes a tenth of a second, and commands should start at once.
+    from mailwatch.probes import webmail
+
+    return await webmail.probe(call)
+
+
+_PROBES: dict[Kind, Probe] = {
+    Kind.IMAP: imap.probe,
+    Kind.POP3: pop3.probe,
+    Kind.SMTP: smtp.probe,
+    Kind.WEBMAIL: _webmail,
+}
 
 
 async def observe(

@@ -28,7 +28,7 @@ Probe = Callable[[Call], Awaitable[Goodbye]]
 Lookup = Callable[[str, int, float], Awaitable[tuple[Address, ...]]]
 """From host, port and timeout in seconds to addresses."""
 
-_TRY_NEXT = frozenset({Cause.REFUSED, Cause.UNREACHABLE, Cause.TIMEOUT})
+TRY_NEXT = frozenset({Cause.REFUSED, Cause.UNREACHABLE, Cause.TIMEOUT})
 
 
 async def walk(
@@ -52,8 +52,11 @@ async def walk(
         return [failed(recorder, error, target)], ()
     attempts: list[Attempt] = []
     for address in addresses[:MAX_ATTEMPTS]:
-        attempts.append(await attempt(Call(target, address, target.login, recorder, contexts), probe))
-        if attempts[-1].failed_phase is not Phase.CONNECT or attempts[-1].cause not in _TRY_NEXT:
+        call = Call(target, address, target.login, recorder, contexts)
+        attempts.append(await attempt(call, probe))
+        # A webmail page that did connect may have led to a host that does not.
+        connected = attempts[-1].failed_phase is not Phase.CONNECT or call.transport is not None
+        if connected or attempts[-1].cause not in TRY_NEXT:
             break
         recorder = Recorder(hide, watch)
     return attempts, addresses
