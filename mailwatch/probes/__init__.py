@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from mailwatch.models import Attempt, Kind, Millis, Observation, Outcome, Target
 from mailwatch.probes import imap, pop3, smtp
-from mailwatch.probes.attempts import Lookup, Probe, others, unserved, walk
-from mailwatch.probes.connect import Address, Call, Goodbye, OurFault, TlsContexts, resolve
+from mailwatch.probes.attempts import Probe, others, unserved, walk
+from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, OurFault, TlsContexts, resolve
 from mailwatch.probes.recorder import Watch
 
 __all__ = ["TlsContexts", "observe"]
