@@ -226,6 +226,13 @@ FAULTS: list[Fault] = [
         Phase.GREETING,
     ),
     _answers(
+        "redirects to an address of 9 kB",
+        answer("301 Moved", "", f"Location: /{'x' * 9000}"),
+        Cause.PROTOCOL,
+        Phase.GREETING,
+        says="leads too far",
+    ),
+    _answers(
         "redirects to http",
         answer("301 Moved", "", f"Location: http://127.0.0.1/?t={PASSWORD}"),
         Cause.TLS,
@@ -276,6 +283,13 @@ FAULTS: list[Fault] = [
     _answers(
         "a bot wall with 503",
         answer("503 Busy", '<div class="h-captcha">Password</div>'),
+        Cause.THROTTLED,
+        Phase.FETCH,
+        says="bot wall",
+    ),
+    _answers(
+        "a bot wall with 503 and no captcha",
+        answer("503 Busy", "<script>_cf_chl_opt={}</script>"),
         Cause.THROTTLED,
         Phase.FETCH,
         says="bot wall",
