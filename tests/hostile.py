@@ -37,9 +37,10 @@ SILENCE, RESET, CLOSE, HELLO = Rude.SILENCE, Rude.RESET, Rude.CLOSE, Rude.HELLO
 
 @dataclass(frozen=True, slots=True)
 class Endless:
-    """Sent again and again."""
+    """Sent again and again, with `pause` seconds between."""
 
     chunk: bytes
+    pause: float = 0.0
 
 
 Step = bytes | str | Rude | Endless | ssl.SSLContext
@@ -111,6 +112,7 @@ async def _play(peer: _Peer, step: Step, wrong: list[str]) -> None:
             while True:
                 peer.writer.write(step.chunk)
                 await peer.writer.drain()
+                await asyncio.sleep(step.pause)
         case ssl.SSLContext():
             await peer.writer.start_tls(step)
         case Rude():

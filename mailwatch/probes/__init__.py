@@ -7,14 +7,27 @@ from dataclasses import replace
 from mailwatch.models import Attempt, Kind, Millis, Observation, Outcome, Target
 from mailwatch.oauth.access import AccessTokens
 from mailwatch.probes import imap, pop3, smtp
-from mailwatch.probes.attempts import Lookup, Probe, others, unserved, walk
-from mailwatch.probes.connect import Address, Call, Goodbye, OurFault, TlsContexts, resolve
+from mailwatch.probes.attempts import Probe, others, unserved, walk
+from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, OurFault, TlsContexts, resolve
 from mailwatch.probes.granted import look_granted
 from mailwatch.probes.recorder import Watch
 
 __all__ = ["TlsContexts", "observe"]
 
-_PROBES: dict[Kind, Probe] = {Kind.IMAP: imap.probe, Kind.POP3: pop3.probe, Kind.SMTP: smtp.probe}
+
+async def _webmail(call: Call) -> Goodbye:
+    # Imported when first used: httpx takes a tenth of a second, and commands should start at once.
+    from mailwatch.probes import webmail
+
+    return await webmail.probe(call)
+
+
+_PROBES: dict[Kind, Probe] = {
+    Kind.IMAP: imap.probe,
+    Kind.POP3: pop3.probe,
+    Kind.SMTP: smtp.probe,
+    Kind.WEBMAIL: _webmail,
+}
 
 
 async def observe(

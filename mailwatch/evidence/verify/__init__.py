@@ -263,7 +263,9 @@ def _text(raw: bytes, name: str) -> str:
 
 def _certificates(raw: bytes, name: str) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(raw)
+        found = x509.load_pem_x509_certificates(raw)
+        # Names are read only now, and may be unreadable on their own.
+        return [certificate for certificate in found if certificate.subject and certificate.issuer]
     except ValueError:
         raise Refused(f"{name} holds no certificates") from None
 
