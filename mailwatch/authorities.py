@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import httpx
 from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 
@@ -26,6 +26,10 @@ from mailwatch.ledger.timestamp import (
     verify,
 )
 from mailwatch.models import Authority, Millis, now
+
+if TYPE_CHECKING:
+    # Loaded when an authority is asked: it takes longer than all else that a command needs.
+    import httpx
 
 SECONDS = 20.0
 """What an answer may take."""
@@ -49,6 +53,8 @@ class Stamped:
 
 async def stamp(authority: Authority, note: str) -> Stamped:
     """Ask for a token over the signed note of a checkpoint. Raises TimestampError, also for a dead authority."""
+    import httpx
+
     query, nonce = request(note)
     asked_at = now()
     try:
@@ -105,6 +111,8 @@ async def _post(authority: Authority, query: bytes) -> bytes:
 
 @asynccontextmanager
 async def _client(authority: Authority) -> AsyncIterator[httpx.AsyncClient]:
+    import httpx
+
     login = None
     if authority.login:
         login = httpx.BasicAuth(authority.login.username, authority.login.password.get_secret_value())

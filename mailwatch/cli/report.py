@@ -15,7 +15,6 @@ from mailwatch.config import Config, build_authorities, effective
 from mailwatch.evidence.bundle import File, pretty
 from mailwatch.evidence.case import Case, certificates, find, write
 from mailwatch.evidence.gather import NoCase
-from mailwatch.evidence.report import report
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import Keys, load_or_make
 
@@ -43,6 +42,8 @@ def _run(args: argparse.Namespace) -> int:
             return 1
         case.statement["service"] = _service(config, case.payload["target"])
         status.update("drawing the report")
+        from mailwatch.evidence.report import report  # It loads Typst, which other commands do not need.
+
         place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
         pdf = report(reader, case, pretty(case.statement), place, args.lang, local_zone())
         status.update("writing the bundle")
