@@ -53,17 +53,9 @@ class Stamped:
 
 async def stamp(authority: Authority, note: str) -> Stamped:
     """Ask for a token over the signed note of a checkpoint. Raises TimestampError, also for a dead authority."""
-    import httpx
-
     query, nonce = request(note)
     asked_at = now()
-    try:
-        async with asyncio.timeout(SECONDS):
-            reply = await _post(authority, query)
-    except TimeoutError:
-        raise TimestampError(f"no answer within {SECONDS:.0f} s") from None
-    except httpx.HTTPError as error:
-        raise TimestampError(f"{type(error).__name__}: {error}"[:200]) from None
+    reply = await post(authority, query)
     answered_at = now()
     token = check(reply, note, nonce)
     distrust = ""
@@ -86,6 +78,19 @@ def _anchors(ca_file: Path | None) -> Anchors:
         return Anchors(certificates(ca_file.read_bytes()))
     except (OSError, ValueError) as error:
         raise TimestampError(f"{ca_file} cannot be read: {error}") from None
+
+
+async def post(authority: Authority, query: bytes) -> bytes:
+    """Send a query, DER; return the raw reply. Raises TimestampError, also for a dead authority."""
+    import httpx
+
+    try:
+        async with asyncio.timeout(SECONDS):
+            return await _post(authority, query)
+    except TimeoutError:
+        raise TimestampError(f"no answer within {SECONDS:.0f} s") from None
+    except httpx.HTTPError as error:
+        raise TimestampError(f"{type(error).__name__}: {error}"[:200]) from None
 
 
 async def _post(authority: Authority, query: bytes) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from mailwatch.cli.opening import local_zone, open_config, open_reader, options
+from mailwatch.cli.signing import signed
 from mailwatch.config import Config, build_authorities, effective
 from mailwatch.evidence.bundle import File, pretty
 from mailwatch.evidence.case import Case, certificates, find, write
@@ -46,7 +47,12 @@ def _run(args: argparse.Namespace) -> int:
 
         place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
         pdf = report(reader, case, pretty(case.statement), place, args.lang, local_zone())
-        status.update("writing the bundle")
+        status.update("signing the report" if config.signing else "writing the bundle")
+        try:
+            pdf = signed(config, pdf)
+        except NoCase as error:
+            print(f"mailwatch: {error}", file=sys.stderr)
+            return 1
         files = [File("report.pdf", pdf), *_enclosed(config, case)]
         size = _write(args.output, reader, keys, case, args.lang, files)
     reader.close()

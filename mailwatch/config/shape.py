@@ -18,6 +18,7 @@ from mailwatch.config.fields import (
     Seconds,
     Section,
     Text,
+    Variable,
     split_endpoint,
 )
 from mailwatch.config.mistakes import Fault
@@ -130,6 +131,27 @@ class TimestampSection(Section):
         return self
 
 
+class SigningSection(Section):
+    """The owner's own key, with which report.pdf is signed (PAdES)."""
+
+    key_file: FolderPath
+    """A PEM private key (EC P-256 or RSA), or PKCS#12 if there is no certificate_file."""
+    certificate_file: FolderPath | None = None
+    """The PEM certificate of the key, and those that lead to its issuer."""
+    password_file: FolderPath | None = None
+    """A file whose first line opens the key."""
+    password_env: Variable | None = None
+    """The environment variable that does."""
+    timestamp: bool = True
+    """Whether the first of the timestamp authorities, if there is one, puts its time into the signature."""
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password_file and self.password_env:
+            raise Fault("has two passwords; keep one of password_file, password_env", "password_env")
+        return self
+
+
 def _guard(value: object) -> object:
     if value == "off":
         return None
@@ -186,6 +208,8 @@ class Config(Section):
     """Who is asked how far our clock is off."""
     timestamps: tuple[TimestampSection, ...] = ()
     """Outside authorities that stamp the ledger; several are better than one."""
+    signing: SigningSection | None = None
+    """The owner's own key for report.pdf."""
     notify: Later = None
     """Channels to tell, in a later version."""
 

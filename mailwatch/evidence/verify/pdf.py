@@ -7,7 +7,7 @@ import io
 from pyhanko.pdf_utils.misc import PdfError
 from pyhanko.pdf_utils.reader import PdfFileReader
 from pyhanko.sign.validation import validate_pdf_signature
-from pyhanko.sign.validation.status import SignatureCoverageLevel
+from pyhanko.sign.validation.status import PdfSignatureStatus, SignatureCoverageLevel
 from pyhanko_certvalidator import ValidationContext
 
 from mailwatch.evidence.verify.archive import Refused
@@ -45,14 +45,27 @@ def _check(pdf: bytes, statement: bytes) -> str:
     signatures = reader.embedded_signatures
     if not signatures:
         return f"{words}; the PDF itself is not signed"
+    time = ""
     for signature in signatures:
         status = validate_pdf_signature(signature, ValidationContext(trust_roots=[]))
         if not status.intact or not status.valid:
             raise Refused("the signature of report.pdf does not fit its bytes")
         if status.coverage is not SignatureCoverageLevel.ENTIRE_FILE:
             raise Refused("report.pdf was changed after it was signed: the signature does not cover all of it")
+        time = _time(status)
     signer = signatures[-1].signer_cert.subject.human_friendly
-    return f"{words}; its signature covers the entire file (certificate: {signer})"
+    return f"{words}; its signature covers the entire file (certificate: {signer}){time}"
+
+
+def _time(status: PdfSignatureStatus) -> str:
+    """Whose time is in the signature; that is over the signature, and was checked with it."""
+    stamped = status.timestamp_validity
+    if stamped is None:
+        return ""
+    if not stamped.intact or not stamped.valid:
+        raise Refused("the timestamp in the signature of report.pdf does not fit it")
+    name = stamped.signing_cert.subject.native.get("common_name", "an authority")
+    return f", by the time of {name} at {stamped.timestamp:%Y-%m-%d %H:%M:%S}Z"
 
 
 def _attached(reader: PdfFileReader) -> bytes:
