@@ -6,6 +6,7 @@ models                                  the words, as frozen facts
 catalogue                               mail providers, as data
 ledger                                  the transparency log: canonical entries, Merkle tree, checkpoints
 outages, service_level, windows         pure rules: when a target was down, for how long, how much of a month
+incidents                               outages of one provider that overlap: what people talk about
 logins                                  how often a rejected login may be tried again
 sntp                                    what a time server says of our clock
 config                                  config.yaml, read strictly

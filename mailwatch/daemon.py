@@ -18,6 +18,7 @@ from mailwatch.config import Config, ConfigError, build_targets, digest, load
 from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard
 from mailwatch.housekeeping import Housekeeping
+from mailwatch.incidents import incident_json
 from mailwatch.metrics import Metrics
 from mailwatch.models import GapReason, Millis, VantagePoint, now
 from mailwatch.monitor import Monitor
@@ -162,6 +163,10 @@ class Daemon:
             outages=lambda only_open, start, end: records.outages(
                 self.reader, only_open=only_open, start=start, end=end
             ),
+            incidents=lambda only_open, start, end: [
+                incident_json(incident)
+                for incident in records.incidents(self.reader, only_open=only_open, start=start, end=end)
+            ],
             observations=lambda target, start, end, limit: records.observations(
                 self.reader, known(), target=target, start=start, end=end, limit=limit
             ),

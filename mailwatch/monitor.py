@@ -15,11 +15,12 @@ from typing import Any
 from mailwatch.clock import ClockWatch
 from mailwatch.diagnosis import Diagnosis
 from mailwatch.guard import Guard, judge
-from mailwatch.ledger.entry import secret_id
+from mailwatch.ledger.entry import account_id, secret_id
 from mailwatch.logins import LoginGate
 from mailwatch.metrics import Metrics
 from mailwatch.models import (
     Cause,
+    Delivery,
     Gap,
     GapReason,
     Kind,
@@ -251,12 +252,19 @@ class Monitor:
         """Put the opening or closing of an outage on record, seal it with a checkpoint, then show it."""
         target = watch.target
         payload = outage_payload(outage, target.provider, target.kind, self.vantage_point.name)
+        if account := self._account(target):
+            payload["account"] = account
         await self.write("outage", now(), target.name, payload)
         await self.writer.checkpoint()
         watch.outages[outage.id] = payload_json(payload)
         self.show(watch)
         state = "proven afterwards" if outage.proven_afterwards else payload["state"]
         logger.warning("%s: outage %s is %s", target.name, outage.id, state)
+
+    def _account(self, target: Target) -> str:
+        """Tell which targets share an account without telling which it is; a round trip is its reader's."""
+        login = target.task.to.login if isinstance(target.task, Delivery) else target.login
+        return account_id(self._secret, target.provider, login.username) if login else ""
 
     def told(self, target: Target, outage: Outage) -> dict[str, Any]:
         """Return an outage in the public form."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from mailwatch.incidents import Incident, Member
+from mailwatch.incidents import incidents as incidents_of
 from mailwatch.models import Gap, Kind, Millis, Observation, rfc3339
 from mailwatch.outages import Event, Outage, detect, outage_payload, payload_json
 from mailwatch.replay import FACTS, RuleBook, resume, rule_book
@@ -23,14 +25,8 @@ def outage_payloads(
 
     A closed outage is told as its ledger entry tells it. An open one is replayed to the last entry.
     """
-    latest: dict[str, dict[str, Any]] = {}
-    for entry in reader.entries(kinds=["outage"]):
-        payload = entry.payload
-        latest[payload["id"]] = payload
-    book = rule_book(reader) if any(payload["state"] == "open" for payload in latest.values()) else None
     found = []
-    for payload in latest.values():
-        told = _as_of_now(reader, book, payload) if book and payload["state"] == "open" else payload
+    for told in _latest(reader):
         over = told["first_good"]
         if only_open and told["state"] != "open":
             continue
@@ -40,6 +36,36 @@ def outage_payloads(
             continue
         found.append(told)
     return sorted(found, key=lambda told: int(told["first_bad"]), reverse=True)
+
+
+def _latest(reader: Reader) -> list[dict[str, Any]]:
+    """Return each outage as it stands now, in the order in which they came on record."""
+    latest: dict[str, dict[str, Any]] = {}
+    for entry in reader.entries(kinds=["outage"]):
+        payload = entry.payload
+        latest[payload["id"]] = payload
+    book = rule_book(reader) if any(payload["state"] == "open" for payload in latest.values()) else None
+    return [
+        _as_of_now(reader, book, payload) if book and payload["state"] == "open" else payload
+        for payload in latest.values()
+    ]
+
+
+def incidents(
+    reader: Reader, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
+) -> list[Incident]:
+    """Return the incidents, newest first; those that touch [start, end) when given."""
+    found = []
+    for incident in incidents_of(Member.of(order, told) for order, told in enumerate(_latest(reader))):
+        over = incident.first_good
+        if only_open and over is not None:
+            continue
+        if start is not None and over is not None and over <= start:
+            continue
+        if end is not None and incident.first_bad >= end:
+            continue
+        found.append(incident)
+    return found[::-1]
 
 
 def outages(
@@ -58,7 +84,8 @@ def _as_of_now(reader: Reader, book: RuleBook, payload: dict[str, Any]) -> dict[
         outage = next((closed for closed in replayed.missing if closed.id == payload["id"]), None)
     if outage is None:
         return payload
-    return outage_payload(outage, payload["provider"], Kind(payload["kind"]), payload["vantage_point"])
+    told = outage_payload(outage, payload["provider"], Kind(payload["kind"]), payload["vantage_point"])
+    return told | {key: payload[key] for key in ("account",) if key in payload}
 
 
 def observation_json(observation: Observation, provider: str, kind: str) -> dict[str, Any]:

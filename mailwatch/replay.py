@@ -130,4 +130,4 @@ def audit_outages(reader: Reader, book: RuleBook, target: str) -> list[Finding]:
     return findings
 
 
-_NOT_REPLAYED = ("salt", "provider", "kind", "vantage_point")
+_NOT_REPLAYED = ("salt", "provider", "kind", "vantage_point", "account")

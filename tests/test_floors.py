@@ -12,7 +12,7 @@ HOUSE = Path(__file__).parent.parent / "mailwatch"
 
 FLOORS = (
     {"models"},
-    {"catalogue", "ledger", "logins", "outages", "service_level", "sntp", "windows"},
+    {"catalogue", "incidents", "ledger", "logins", "outages", "service_level", "sntp", "windows"},
     {"config"},
     {"clock", "guard", "probes", "store"},
     {"diagnosis"},
