@@ -12,7 +12,8 @@ HOUSE = Path(__file__).parent.parent / "mailwatch"
 
 FLOORS = (
     {"models"},
-    {"catalogue", "incidents", "ledger", "logins", "outages", "service_level", "sntp", "windows"},
+    {"windows"},
+    {"catalogue", "incidents", "ledger", "logins", "maintenance", "outages", "service_level", "sntp"},
     {"config"},
     {"clock", "guard", "probes", "store"},
     {"diagnosis"},
