@@ -7,6 +7,7 @@ for mistake in warnings(loaded): ...  # not fatal, worth saying
 
 from __future__ import annotations
 
+from mailwatch.config.announced import build_maintenance
 from mailwatch.config.effective import digest, effective, schema, show
 from mailwatch.config.load import default_path, load
 from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Mistake
@@ -18,6 +19,7 @@ __all__ = [
     "ConfigError",
     "ConfigNotFound",
     "Mistake",
+    "build_maintenance",
     "build_targets",
     "default_path",
     "digest",

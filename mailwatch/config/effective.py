@@ -14,7 +14,7 @@ from mailwatch.config.targets import resolved
 
 def effective(config: Config) -> dict[str, Any]:
     """Give the config in its long form: accounts as targets, nothing left to a default."""
-    plain = config.model_dump(mode="json", exclude={"accounts", "targets", "timestamps", "notify"})
+    plain = config.model_dump(mode="json", exclude={"accounts", "targets", "timestamps", "notify", "maintenance"})
     targets = []
     for section, _ in resolved(config):
         target = section.model_dump(mode="json", exclude_none=True)
@@ -25,6 +25,9 @@ def effective(config: Config) -> dict[str, Any]:
             # An argument may itself be a secret, such as a token.
             target["login"]["password_command"] = [command[0], *("..." for _ in command[1:])]
         targets.append(target)
+    if config.maintenance:
+        rules = [rule.model_dump(mode="json", exclude_none=True) for rule in config.maintenance]
+        plain["maintenance"] = rules
     return {**plain, "targets": targets}
 
 

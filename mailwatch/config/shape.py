@@ -18,6 +18,7 @@ from mailwatch.config.fields import (
     Text,
     split_endpoint,
 )
+from mailwatch.config.maintenance import RULES, MaintenanceSection
 from mailwatch.config.mistakes import Fault
 from mailwatch.config.watched import AccountSection, TargetSection
 
@@ -154,6 +155,8 @@ class Config(Section):
     """Who is asked whether our own line works; the word off disables it."""
     clock: ClockSection = ClockSection()
     """Who is asked how far our clock is off."""
+    maintenance: Annotated[tuple[MaintenanceSection, ...], Field(max_length=RULES)] = ()
+    """Times that are announced as maintenance, and left out of the availability."""
     timestamps: Later = None
     """RFC 3161 authorities, in a later version."""
     notify: Later = None

@@ -101,8 +101,8 @@ def check(when: When) -> None:
     sample = _starts(when, found, found.replace(year=found.year + _SAMPLE, day=1))
     for start, following in pairwise(sample):
         if following - start <= timedelta(milliseconds=when.duration):
-            at = following.isoformat(timespec="minutes")
-            raise WrongRule("duration", f"reaches to the next window, at {at}; shorten it")
+            hours = (following - start) / timedelta(hours=1)
+            raise WrongRule("duration", f"must be shorter than the {hours:g} h between two windows; shorten it")
 
 
 def windows(when: When, start: Millis, end: Millis) -> Iterator[Window]:
