@@ -15,8 +15,9 @@ from typing import Any
 from mailwatch.clock import ClockWatch
 from mailwatch.diagnosis import Diagnosis
 from mailwatch.guard import Guard, judge
-from mailwatch.ledger.entry import account_id, secret_id
+from mailwatch.ledger.entry import account_id, secret_id, target_id
 from mailwatch.logins import LoginGate
+from mailwatch.maintenance import Notices
 from mailwatch.metrics import Metrics
 from mailwatch.models import (
     Cause,
@@ -48,6 +49,7 @@ from mailwatch.probes import TlsContexts, observe
 from mailwatch.schedule import Schedule
 from mailwatch.store import Draft, Entry, Writer
 from mailwatch.watch import Watch
+from mailwatch.windows import Window
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,7 @@ class Monitor:
         self.writer = writer
         self.metrics = metrics
         self.guard = guard
+        self.maintenance = Notices()
         self._clock = clock
         self._secret = secret
         self._diagnosis = Diagnosis()
@@ -265,6 +268,10 @@ class Monitor:
         """Tell which targets share an account without telling which it is; a round trip is its reader's."""
         login = target.task.to.login if isinstance(target.task, Delivery) else target.login
         return account_id(self._secret, target.provider, login.username) if login else ""
+
+    def excluded(self, name: str, start: Millis, end: Millis) -> tuple[Window, ...]:
+        """Return the maintenance of a target in [start, end), as announced so far."""
+        return self.maintenance.of(target_id(self._secret, name), start, end) if self.maintenance.notices else ()
 
     def told(self, target: Target, outage: Outage) -> dict[str, Any]:
         """Return an outage in the public form."""

@@ -9,9 +9,10 @@ from mailwatch.incidents import Incident, Member
 from mailwatch.incidents import incidents as incidents_of
 from mailwatch.models import Gap, Kind, Millis, Observation, rfc3339
 from mailwatch.outages import Event, Outage, detect, outage_payload, payload_json
-from mailwatch.replay import FACTS, RuleBook, resume, rule_book
+from mailwatch.replay import FACTS, RuleBook, notices, resume, rule_book
 from mailwatch.service_level import availability as availability_of
 from mailwatch.store import Entry, Reader
+from mailwatch.windows import overlap
 
 
 def outage_payloads(
@@ -41,14 +42,20 @@ def outage_payloads(
 def _latest(reader: Reader) -> list[dict[str, Any]]:
     """Return each outage as it stands now, in the order in which they came on record."""
     latest: dict[str, dict[str, Any]] = {}
+    opaque: dict[str, str] = {}
     for entry in reader.entries(kinds=["outage"]):
         payload = entry.payload
         latest[payload["id"]] = payload
+        opaque[payload["target"]] = entry.opaque
     book = rule_book(reader) if any(payload["state"] == "open" for payload in latest.values()) else None
-    return [
-        _as_of_now(reader, book, payload) if book and payload["state"] == "open" else payload
-        for payload in latest.values()
-    ]
+    announced = notices(reader)
+    found = []
+    for payload in latest.values():
+        told = _as_of_now(reader, book, payload) if book and payload["state"] == "open" else payload
+        begin, end = told["first_bad"], told["last_bad"]
+        excused = overlap(announced.of(opaque[told["target"]], begin, end), begin, end)
+        found.append(told | {"maintenance_ms": excused} if excused else told)
+    return found
 
 
 def incidents(
@@ -143,8 +150,13 @@ def observations(
 def availability(
     reader: Reader, targets: Iterable[tuple[str, float]], start: Millis, end: Millis
 ) -> list[dict[str, Any]]:
-    """Return the availability of each target (name, interval in seconds) in [start, end)."""
-    book = rule_book(reader)
+    """Return the availability of each target (name, interval in seconds) in [start, end).
+
+    Announced maintenance is left out, as far as the record goes; where there was any, `with_maintenance` has the
+    same with its time counted as any other.
+    """
+    book, announced = rule_book(reader), notices(reader)
+    last = next((entry.time for entry in reader.entries(descending=True, limit=1)), 0)
     answers = []
     for name, interval in targets:
         # A look before the window speaks for its beginning.
@@ -152,9 +164,18 @@ def availability(
         entries = reader.entries(target=name, kinds=FACTS, start_ms=start - margin, end_ms=end + margin)
         events = [Event(entry.index, _fact(entry)) for entry in entries]
         rules = book.at(events[-1].index) if events else book.at(0)
-        told = availability_of(events, start, end, interval=interval, outages=detect(events, rules))
-        answers.append({"target": name, "from": rfc3339(start), "to": rfc3339(end), **told.as_json()})
+        found = detect(events, rules)
+        opaque = next((entry.opaque for entry in reader.entries(target=name, limit=1)), "")
+        excluded = announced.of(opaque, start - margin, min(end, last))
+        told = availability_of(events, start, end, interval=interval, outages=found, excluded=excluded).as_json()
+        if told.get("maintenance"):
+            whole = availability_of(events, start, end, interval=interval, outages=found).as_json()
+            told["with_maintenance"] = {key: whole[key] for key in _COUNTED}
+        answers.append({"target": name, "from": rfc3339(start), "to": rfc3339(end), **told})
     return answers
+
+
+_COUNTED = ("availability", "coverage", "downtime", "unobserved", "mttr", "mtbf")
 
 
 def _fact(entry: Entry) -> Observation | Gap:
