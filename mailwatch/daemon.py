@@ -169,6 +169,12 @@ class Daemon:
             ]
             return records.availability(self.reader, wanted, start, end)
 
+        def incident(wanted: str) -> dict[str, Any] | None:
+            for item in records.incidents(self.reader):
+                if item.id == wanted:
+                    return incident_json(records.in_full(self.reader, item))
+            return None
+
         return Sources(
             targets=targets,
             outages=lambda only_open, start, end: records.outages(
@@ -178,6 +184,7 @@ class Daemon:
                 incident_json(incident)
                 for incident in records.incidents(self.reader, only_open=only_open, start=start, end=end)
             ],
+            incident=incident,
             observations=lambda target, start, end, limit: records.observations(
                 self.reader, known(), target=target, start=start, end=end, limit=limit
             ),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
-from mailwatch.incidents import Incident, Member
+from mailwatch.incidents import Incident, Member, turns
 from mailwatch.incidents import incidents as incidents_of
-from mailwatch.models import Gap, Kind, Millis, Observation, rfc3339
+from mailwatch.models import Gap, Kind, Millis, Observation, Outcome, rfc3339
 from mailwatch.outages import Event, Outage, detect, outage_payload, payload_json
 from mailwatch.replay import FACTS, RuleBook, notices, resume, rule_book
 from mailwatch.service_level import availability as availability_of
@@ -73,6 +74,21 @@ def incidents(
             continue
         found.append(incident)
     return found[::-1]
+
+
+def in_full(reader: Reader, incident: Incident) -> Incident:
+    """Look up how the trouble of each outage changed: it reads every look of the incident."""
+    members = (replace(member, turns=turns(_bad_looks(reader, member))) for member in incident.members)
+    return replace(incident, members=tuple(members))
+
+
+def _bad_looks(reader: Reader, member: Member) -> Iterator[tuple[Millis, str | None]]:
+    for entry in reader.entries(target=member.target, kinds=["observation"], from_index=member.first_index):
+        if entry.index > member.last_index:
+            return
+        payload = entry.payload
+        if payload["outcome"] == Outcome.DOWN.value:
+            yield payload["end"], payload.get("failed_phase")
 
 
 def outages(

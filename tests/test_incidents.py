@@ -20,8 +20,9 @@ from mailwatch import records
 from mailwatch.cli import main
 from mailwatch.cli.incidents import listed, show
 from mailwatch.cli.timeline import POSSIBLE, SERVED, SURE, Bar, axis, picture, shortened
-from mailwatch.incidents import Incident, Member, incident_json, incidents
-from mailwatch.models import Kind, Login, TlsMode, rfc3339
+from mailwatch.incidents import Incident, Member, incident_json, incidents, turns
+from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, TlsMode, rfc3339
+from mailwatch.outages import Event, Rules, detect, outage_payload
 from mailwatch.store import Draft, Reader, Store
 from tests.conftest import Targets, need_root
 from tests.hall import Hall
@@ -220,6 +221,36 @@ def test_restoration_is_told_per_channel_and_per_account() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("phases", "expected"),
+    [
+        ("", []),
+        ("ccc", [(0, "unreachable")]),
+        ("cccaaa", [(0, "unreachable"), (3, "login down")]),
+        ("ccaacaacaaaamf", [(0, "unreachable"), (8, "login down")]),  # two in a row are no turn
+        ("cccaaammfm-", [(0, "unreachable"), (3, "login down"), (6, "mail missing")]),
+        ("aaa---", [(0, "login down"), (3, "unreachable")]),
+    ],
+)
+def test_three_looks_in_a_row_make_a_turn(phases: str, expected: list[tuple[int, str]]) -> None:
+    names = {"c": "connect", "a": "auth", "m": "mailbox", "f": "fetch", "-": None}
+    assert list(turns((at, names[phase]) for at, phase in enumerate(phases))) == expected
+
+
+def test_a_turn_is_a_stage_of_its_own() -> None:
+    whole = replace(member(1, 0, 30), turns=((T0, "unreachable"), (T0 + 10 * MINUTE, "login down")))
+    (incident,) = incidents([whole, member(2, 5, 20)])
+    stages = [((s.at - T0) // MINUTE, s.targets, s.trouble) for s in incident.stages()]
+    both = ("login down", "unreachable")
+    assert stages == [
+        (0, 1, ("unreachable",)),
+        (5, 2, ("unreachable",)),
+        (10, 2, both),
+        (21, 1, ("login down",)),
+        (31, 0, ()),
+    ]
+
+
 # How it looks.
 
 
@@ -295,6 +326,7 @@ def ledger(tmp_path: Path) -> Path:
             **{key: T0 + minute * MINUTE for key, minute in (("last_bad", end), ("first_good", end + 1))},
             "causes": {"refused": 3},
             "phases": {"connect": 3},
+            "ledger": {"first": 0, "last": 0},
         }
         store.append_batch([Draft(kind="outage", time=T0, target=name, payload=payload)])
     store.close()
@@ -327,6 +359,37 @@ def test_the_verb_lists_and_shows(ledger: Path, capsys: pytest.CaptureFixture[st
     assert json.loads(capsys.readouterr().out) == [oldest]
     assert run(ledger, "--open") == 0
     assert capsys.readouterr() == ("", "no incident on record\n")
+
+
+def test_one_incident_in_full_reads_its_looks(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    for minute, phase in enumerate([None, *[Phase.CONNECT] * 4, *[Phase.AUTH] * 4, None, None]):
+        at = T0 + minute * MINUTE
+        seen = Observation(
+            target="t",
+            scheduled_at=at,
+            started_at=at,
+            ended_at=at,
+            outcome=Outcome.DOWN if phase else Outcome.UP,
+            cause=Cause.TIMEOUT if phase else None,
+            failed_phase=phase,
+        )
+        store.append_batch([Draft(kind="observation", time=at, target="t", payload=seen)])
+    reader = Reader.open(tmp_path)
+    events = [Event(entry.index, entry.fact) for entry in reader.entries(target="t") if entry.fact]
+    (outage,) = detect(events, Rules())
+    payload = outage_payload(outage, "lab", Kind.IMAP, "home")
+    store.append_batch([Draft(kind="outage", time=T0, target="t", payload=payload)])
+    (incident,) = records.incidents(reader)
+    assert [stage.trouble for stage in incident.stages()] == [("unreachable",), ()]
+    stages = records.in_full(reader, incident).stages()
+    assert [((s.at - T0) // MINUTE, s.trouble) for s in stages] == [
+        (1, ("unreachable",)),
+        (5, ("login down",)),
+        (9, ()),
+    ]
+    reader.close()
+    store.close()
 
 
 @pytest.mark.parametrize(
@@ -406,7 +469,8 @@ def test_a_provider_that_goes_and_comes_back_channel_by_channel_is_one_incident(
         assert whole["first_bad"] == min(outage["first_bad"] for outage in outages.values())
         assert whole["first_good"] == outages["lab-smtp"]["first_good"]
         assert len({member["account"] for member in whole["outages"]} - {None}) == 1
-        assert watching.api(f"incidents/{whole['id']}") == whole
+        full = watching.api(f"incidents/{whole['id']}")
+        assert {**full, "stages": whole["stages"]} == whole
         assert watching.get("/api/v1/incidents/none").startswith("404")
         assert json.loads(watching.command("incidents", "--json").stdout) == [whole]
         assert SURE in watching.command("incidents", "show", whole["id"][:8]).stdout

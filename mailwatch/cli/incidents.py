@@ -14,9 +14,9 @@ from rich.text import Text
 from mailwatch import records
 from mailwatch.cli.opening import moment, open_config, open_reader, options, stdout
 from mailwatch.cli.outages import span
-from mailwatch.cli.timeline import Bar, picture, shortened
+from mailwatch.cli.timeline import Bar, minute, month_and_second, picture, second, shortened
 from mailwatch.incidents import Incident, Member, Stage, incident_json
-from mailwatch.models import Millis, now, rfc3339
+from mailwatch.models import Millis, now
 
 WIDE = 110
 """Columns from which a table tells more."""
@@ -40,6 +40,9 @@ def _run(args: argparse.Namespace) -> int:
     start, end = moment(args.start, "from"), moment(args.end, "to")
     reader = open_reader(open_config(args))
     found = records.incidents(reader, only_open=args.open, start=start, end=end)
+    if args.words:
+        found = _called(args.words[1], found)
+        found = [records.in_full(reader, incident) for incident in found] if len(found) == 1 else found
     reader.close()
     if args.words:
         return _show(args.words[1], found, args.json)
@@ -53,18 +56,20 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _called(wanted: str, found: list[Incident]) -> list[Incident]:
+    exact = [incident for incident in found if incident.id == wanted]
+    return exact or [incident for incident in found if incident.called(wanted)]
+
+
 def _show(wanted: str, found: list[Incident], as_json: bool) -> int:
-    fitting = [incident for incident in found if incident.id == wanted] or [
-        incident for incident in found if incident.called(wanted)
-    ]
-    if len(fitting) != 1:
-        problem = f"{len(fitting)} incidents begin with" if fitting else "no incident is called"
+    if len(found) != 1:
+        problem = f"{len(found)} incidents begin with" if found else "no incident is called"
         print(f"mailwatch: {problem} {wanted}; `mailwatch incidents` lists them", file=sys.stderr)
         return 1
     if as_json:
-        print(json.dumps(incident_json(fitting[0]), indent=2, ensure_ascii=False))
+        print(json.dumps(incident_json(found[0]), indent=2, ensure_ascii=False))
     else:
-        show(stdout(), fitting[0], now())
+        show(stdout(), found[0], now())
     return 0
 
 
@@ -78,8 +83,8 @@ def listed(found: list[Incident], width: int) -> Table:
         table.add_row(
             incident.id,
             escape(shortened(incident.provider or incident.members[0].target, width // 8)),
-            _minute(incident.first_bad),
-            _still_down() if over is None else _minute(over),
+            minute(incident.first_bad),
+            _still_down() if over is None else minute(over),
             span(incident.last_bad - incident.first_bad),
             _channels(incident) if width >= WIDE else str(len({member.seat for member in incident.members})),
         )
@@ -89,7 +94,7 @@ def listed(found: list[Incident], width: int) -> Table:
 def show(console: Console, incident: Incident, at: Millis) -> None:
     """Print one incident in full; an open one as of `at`."""
     over = incident.first_good
-    whose = escape(incident.provider or incident.members[0].target)
+    whose = incident.provider or incident.members[0].target
     state = _still_down() if over is None else Text("over", "bold green")
     good = "never seen up before" if incident.last_good is None else f"last good {second(incident.last_good)}"
     most = None if incident.last_good is None or over is None else over - incident.last_good
@@ -136,15 +141,16 @@ def _members(incident: Incident, width: int) -> Table:
         least, most = member.last_bad - member.first_bad, None if end is None or good is None else end - good
         row = [
             escape(shortened(member.target, name)),
-            _short(member.first_bad),
-            _still_down() if end is None else _short(end),
+            month_and_second(member.first_bad),
+            _still_down() if end is None else month_and_second(end),
             span(least),
         ]
         proven = ", proven afterwards" if member.proven_afterwards else ""
         excused = f", {span(member.maintenance)} of it in maintenance" if member.maintenance else ""
         if width >= WIDE:
             row += [span(most), escape(", ".join(member.causes))]
-        table.add_row(*row, member.trouble + proven + excused)
+        trouble = " → ".join(trouble for _, trouble in member.turns) or member.trouble
+        table.add_row(*row, trouble + proven + excused)
     return table
 
 
@@ -156,7 +162,7 @@ def _stages(stages: list[Stage], width: int) -> Table:
         changes += [f"[green]▲[/] {escape(shortened(m.target, room // 2 - 2))}" for m in stage.restored]
         channels = ", ".join(f"{kind} {count}" for kind, count in stage.channels.items())
         what = f"{', '.join(stage.trouble)} ({channels})" if channels else "[green]served[/]"
-        table.add_row(_short(stage.at), str(stage.targets), what, "\n".join(changes))
+        table.add_row(month_and_second(stage.at), str(stage.targets), what, "\n".join(changes))
     return table
 
 
@@ -181,16 +187,3 @@ def _room(table: Table, width: int, taken: int) -> int:
 
 def _still_down() -> Text:
     return Text("still down", "bold red")
-
-
-def second(at: Millis) -> str:
-    """Write a time to the second, UTC: 2026-01-22 21:55:00Z."""
-    return f"{rfc3339(at)[:19].replace('T', ' ')}Z"
-
-
-def _minute(at: Millis) -> str:
-    return f"{rfc3339(at)[:16].replace('T', ' ')}Z"
-
-
-def _short(at: Millis) -> str:
-    return rfc3339(at)[5:19].replace("T", " ")

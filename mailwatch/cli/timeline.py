@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from rich.text import Text
 
-from mailwatch.models import Millis
+from mailwatch.models import Millis, rfc3339
 
 SURE, POSSIBLE, SERVED = "█", "▒", "─"
 _STYLES = {SURE: "red", POSSIBLE: "dim red", SERVED: "dim green"}
@@ -64,6 +64,21 @@ def shortened(text: str, width: int) -> str:
         return text
     tail = (width - 1) // 2
     return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def second(at: Millis) -> str:
+    """Write a time to the second, UTC: 2026-01-22 21:55:00Z."""
+    return f"{rfc3339(at)[:19].replace('T', ' ')}Z"
+
+
+def minute(at: Millis) -> str:
+    """Write a time to the minute, UTC: 2026-01-22 21:55Z."""
+    return f"{rfc3339(at)[:16].replace('T', ' ')}Z"
+
+
+def month_and_second(at: Millis) -> str:
+    """Write a time without its year: 01-22 21:55:00."""
+    return rfc3339(at)[5:19].replace("T", " ")
 
 
 def _cells(bar: Bar, start: Millis, end: Millis, cells: int) -> str:

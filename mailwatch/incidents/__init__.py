@@ -15,9 +15,10 @@ from collections.abc import Iterable, Iterator
 
 from mailwatch.incidents.incident import Incident, Member, Stage, incident_id
 from mailwatch.incidents.public import incident_json
+from mailwatch.incidents.turns import turns
 from mailwatch.models import Millis
 
-__all__ = ["Incident", "Member", "Stage", "incident_id", "incident_json", "incidents"]
+__all__ = ["Incident", "Member", "Stage", "incident_id", "incident_json", "incidents", "turns"]
 
 
 def incidents(members: Iterable[Member]) -> list[Incident]:

@@ -8,17 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mailwatch.incidents.turns import Turn, trouble_of
 from mailwatch.models import Millis, Phase
-
-_TROUBLE = {
-    Phase.AUTH: "login down",
-    Phase.MAILBOX: "mail missing",
-    Phase.FETCH: "mail missing",
-    Phase.SUBMIT: "sending refused",
-    Phase.DELIVER: "delivery late",
-}
-UNREACHABLE = "unreachable"
-_PHASES = list(Phase)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +18,8 @@ class Member:
 
     `account` names the login without telling it ("" where there is none or it is not known); `phases` count where
     the looks failed. `maintenance` is how many milliseconds of the certain time lie in announced maintenance.
+    `turns` tell how its trouble changed; they are empty unless its looks, from entry `first_index` to `last_index`
+    of the ledger, were read.
     """
 
     order: int
@@ -44,6 +37,9 @@ class Member:
     phases: Mapping[str, int]
     proven_afterwards: bool = False
     maintenance: Millis = 0
+    first_index: int = 0
+    last_index: int = 0
+    turns: tuple[Turn, ...] = ()
 
     @classmethod
     def of(cls, order: int, payload: Mapping[str, Any]) -> Member:
@@ -57,6 +53,8 @@ class Member:
             phases=payload["phases"],
             proven_afterwards=payload.get("proven_afterwards", False),
             maintenance=payload.get("maintenance_ms", 0),
+            first_index=payload["ledger"]["first"],
+            last_index=payload["ledger"]["last"],
             **{key: payload[key] for key in keys},
         )
 
@@ -73,9 +71,12 @@ class Member:
     @property
     def trouble(self) -> str:
         """What was wrong for its user, by the phase in which most looks failed; of equals the earlier one."""
-        known = [phase for phase in _PHASES if self.phases.get(phase.value)]
-        worst = max(known, key=lambda phase: self.phases[phase.value], default=None)
-        return _TROUBLE.get(worst, UNREACHABLE) if worst else UNREACHABLE
+        known = [phase.value for phase in Phase if phase.value in self.phases]
+        return trouble_of(max(known, key=lambda phase: self.phases[phase], default=None))
+
+    def trouble_at(self, at: Millis) -> str:
+        """What was wrong at a time, as far as the turns are known."""
+        return next((trouble for since, trouble in reversed(self.turns) if since <= at), self.trouble)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,10 +135,12 @@ class Incident:
         return total
 
     def stages(self) -> list[Stage]:
-        """Return each change in what was down: from a first bad look, to the first good one."""
+        """Return each change in what was down, from a first bad look to the first good one, and in its trouble."""
         changes: dict[Millis, tuple[list[Member], list[Member]]] = defaultdict(lambda: ([], []))
         for member in self.members:
             changes[member.first_bad][0].append(member)
+            for turned, _ in member.turns[1:]:
+                changes[turned]  # a change of its own, in which nothing fails and nothing is restored
             if member.first_good is not None:
                 changes[member.first_good][1].append(member)
         down: dict[str, Member] = {}
@@ -152,7 +155,7 @@ class Incident:
                     at=at,
                     targets=len(seats),
                     channels=dict(sorted(Counter(member.kind for member in seats.values()).items())),
-                    trouble=tuple(sorted({member.trouble for member in down.values()})),
+                    trouble=tuple(sorted({member.trouble_at(at) for member in down.values()})),
                     failed=tuple(failed),
                     restored=tuple(restored),
                 )
