@@ -15,11 +15,13 @@ from typing import Any
 from mailwatch.clock import ClockWatch
 from mailwatch.diagnosis import Diagnosis
 from mailwatch.guard import Guard, judge
-from mailwatch.ledger.entry import secret_id
+from mailwatch.ledger.entry import account_id, secret_id, target_id
 from mailwatch.logins import LoginGate
+from mailwatch.maintenance import Notices
 from mailwatch.metrics import Metrics
 from mailwatch.models import (
     Cause,
+    Delivery,
     Gap,
     GapReason,
     Kind,
@@ -50,6 +52,7 @@ from mailwatch.probes import TlsContexts, observe
 from mailwatch.schedule import Schedule
 from mailwatch.store import Draft, Entry, Writer
 from mailwatch.watch import Watch
+from mailwatch.windows import Window
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +90,7 @@ class Monitor:
         self.writer = writer
         self.metrics = metrics
         self.guard = guard
+        self.maintenance = Notices()
         self._clock = clock
         self._secret = secret
         self._diagnosis = Diagnosis()
@@ -266,6 +270,8 @@ class Monitor:
         target = watch.target
         payload = outage_payload(outage, target.provider, target.kind, self.vantage_point.name)
         payload["rules"] = written_rules(self.rules)
+        if account := self._account(target):
+            payload["account"] = account
         await self.write("outage", now(), target.name, payload)
         await self.writer.checkpoint()
         watch.outages[outage.id] = payload_json(payload)
@@ -274,6 +280,15 @@ class Monitor:
             tell()
         state = "proven afterwards" if outage.proven_afterwards else payload["state"]
         logger.warning("%s: outage %s is %s", target.name, outage.id, state)
+
+    def _account(self, target: Target) -> str:
+        """Tell which targets share an account without telling which it is; a round trip is its reader's."""
+        login = target.task.to.login if isinstance(target.task, Delivery) else target.login
+        return account_id(self._secret, target.provider, login.username) if login else ""
+
+    def excluded(self, name: str, start: Millis, end: Millis) -> tuple[Window, ...]:
+        """Return the maintenance of a target in [start, end), as announced so far."""
+        return self.maintenance.of(target_id(self._secret, name), start, end) if self.maintenance.notices else ()
 
     def told(self, target: Target, outage: Outage) -> dict[str, Any]:
         """Return an outage in the public form."""

@@ -26,6 +26,7 @@ from mailwatch.config.load import _models
 from mailwatch.config.mistakes import Fault
 from mailwatch.config.shape import Config
 from mailwatch.config.watched import SecretSection
+from mailwatch.ledger.entry import target_id
 from mailwatch.models import Kind, TlsMode
 
 HERE = Path(__file__).parent
@@ -502,6 +503,31 @@ def test_the_defaults_that_the_example_shows_are_the_true_ones(write) -> None:
     assert set(names) <= uncommented.model_fields_set
     for name in names:
         assert getattr(uncommented, name) == getattr(config.load(EXAMPLE), name)
+
+
+def test_the_maintenance_that_the_example_shows_is_valid(write) -> None:
+    shown = re.search(r"^# maintenance:.*\n(?:#.*\n)+", EXAMPLE.read_text(), re.M)
+    assert shown
+    text = EXAMPLE.read_text().replace(shown[0], re.sub(r"^# ?", "", shown[0], flags=re.M))
+    loaded = config.load(write(text))
+    assert [rule.name for rule in loaded.maintenance] == ["nightly backup", "monthly update", "announced move"]
+    again = config.load(write(config.show(loaded), "shown.yaml"))
+    assert again.maintenance == loaded.maintenance
+    rules = config.build_maintenance(loaded, b"secret")
+    assert [None if rule.targets is None else len(rule.targets) for rule in rules] == [None, 1, 2]
+    assert config.build_maintenance(again, b"secret") == rules
+
+
+def test_rules_go_on_record_without_the_names_of_targets(write) -> None:
+    rule = "{name: x, cron: 0 3 * * 0, duration: 2h, timezone: UTC, targets: [lab]}"
+    (made,) = config.build_maintenance(config.load(write(LAB + f"maintenance: [{rule}]\n")), b"secret")
+    assert made.covers(target_id(b"secret", "lab"))
+    assert not made.covers(target_id(b"other", "lab"))
+    assert "lab" not in json.dumps(made.payload())
+
+
+def test_a_digest_does_not_change_with_a_section_that_is_not_written(write) -> None:
+    assert "maintenance" not in config.effective(config.load(write(LAB)))
 
 
 def test_the_schema_describes_every_field() -> None:

@@ -12,7 +12,8 @@ HOUSE = Path(__file__).parent.parent / "mailwatch"
 
 FLOORS = (
     {"models"},
-    {"catalogue", "ledger", "logins", "outages", "service_level", "sntp", "windows"},
+    {"windows"},
+    {"catalogue", "incidents", "ledger", "logins", "maintenance", "outages", "service_level", "sntp"},
     {"oauth"},
     {"config"},
     {"clock", "guard", "probes", "store", "authorities"},

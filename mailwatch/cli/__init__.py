@@ -16,6 +16,7 @@ from mailwatch.cli import (
     availability,
     config,
     demo,
+    incidents,
     ledger,
     login,
     outages,
@@ -28,7 +29,7 @@ from mailwatch.cli import (
 from mailwatch.config import ConfigError
 from mailwatch.store import KeysMissing, Locked, StoreBroken
 
-VERBS = (run, demo, login, probe, outages, availability, report, verify, ledger, config, providers)
+VERBS = (run, demo, login, probe, outages, incidents, availability, report, verify, ledger, config, providers)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,6 +21,7 @@ from mailwatch.config.fields import (
     Variable,
     split_endpoint,
 )
+from mailwatch.config.maintenance import RULES, MaintenanceSection
 from mailwatch.config.mistakes import Fault
 from mailwatch.config.watched import AccountSection, LoginSection, TargetSection
 from mailwatch.oauth.endpoints import is_loopback
@@ -206,6 +207,8 @@ class Config(Section):
     """Who is asked whether our own line works; the word off disables it."""
     clock: ClockSection = ClockSection()
     """Who is asked how far our clock is off."""
+    maintenance: Annotated[tuple[MaintenanceSection, ...], Field(max_length=RULES)] = ()
+    """Times that are announced as maintenance, and left out of the availability."""
     timestamps: tuple[TimestampSection, ...] = ()
     """Outside authorities that stamp the ledger; several are better than one."""
     signing: SigningSection | None = None
