@@ -43,6 +43,7 @@ from mailwatch.outages import (
     outage_payload,
     payload_json,
 )
+from mailwatch.port25 import Port25
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.schedule import Schedule
 from mailwatch.store import Draft, Entry, Writer
@@ -69,6 +70,7 @@ class Monitor:
         writer: Writer,
         metrics: Metrics,
         guard: Guard | None,
+        port25: Port25 | None = None,
         clock: ClockWatch,
         secret: bytes,
         at_once: int = 200,
@@ -82,6 +84,7 @@ class Monitor:
         self.writer = writer
         self.metrics = metrics
         self.guard = guard
+        self.port25 = port25
         self._clock = clock
         self._secret = secret
         self._diagnosis = Diagnosis()
@@ -189,7 +192,8 @@ class Monitor:
             since=observation.started_at,
         )
         self.metrics.guard(answer.online)
-        return judge(observation, answer)
+        judged = judge(observation, answer)
+        return await self.port25.judge(target, judged) if self.port25 else judged
 
     async def _diagnosed(self, watch: Watch, observation: Observation) -> Observation:
         """Add to the first bad look what else is seen at that moment."""

@@ -14,7 +14,7 @@ FLOORS = (
     {"models"},
     {"catalogue", "ledger", "logins", "outages", "service_level", "sntp", "windows"},
     {"config"},
-    {"clock", "guard", "probes", "store"},
+    {"clock", "guard", "port25", "probes", "store"},
     {"diagnosis"},
     {"metrics", "replay"},
     {"records", "schedule", "watch", "web"},

@@ -16,6 +16,7 @@ from mailwatch.config import Config, build_targets
 from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard, judge
 from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, now
+from mailwatch.port25 import Port25
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.records import observation_json
 
@@ -55,6 +56,7 @@ async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Ob
     console = stdout()
     pulses = [Pulse(target) for target in targets]
     contexts, guard = TlsContexts(), _guard(config)
+    port25 = Port25(config.guard.port25_controls if config.guard else ())
     # At most a screenful at once, so that one look does not disturb the timing of another.
     at_once = asyncio.Semaphore(8)
 
@@ -63,7 +65,7 @@ async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Ob
             seen = await observe(pulse.target, scheduled_at=now(), contexts=contexts, watch=pulse.watch)
             if guard and seen.outcome is Outcome.DOWN:
                 answer = await guard.ask(pulse.target.provider, dns=seen.cause is Cause.DNS, since=seen.started_at)
-                seen = judge(seen, answer)
+                seen = await port25.judge(pulse.target, judge(seen, answer))
             pulse.seen = seen
             return seen
 
@@ -110,15 +112,20 @@ class Pulse:
         if self.seen is None:
             return ""
         if self.seen.outcome is Outcome.UP:
-            return self.seen.deciding.peer if self.seen.deciding else ""
+            served = self.seen.deciding
+            words = (str((served.facts or {}).get("exchanger", "")), served.peer, served.detail) if served else ()
+            return " ".join(filter(None, words))
         return f"{self.seen.cause}: {self.seen.detail}"
 
 
 def _table(pulses: list[Pulse]) -> Table:
     logins = any(pulse.target.login for pulse in pulses)
     kinds = {pulse.target.kind for pulse in pulses}
-    last = (_READING if kinds & {Kind.IMAP, Kind.POP3} else ()) + (_SUBMISSION if Kind.SMTP in kinds else ())
-    phases = (*_COMMON, *last) if logins else _COMMON[:-1]
+    phases: tuple[Phase, ...] = _COMMON if logins else _COMMON[:-1]
+    if logins and kinds & {Kind.IMAP, Kind.POP3}:
+        phases += _READING
+    if Kind.MX in kinds or (logins and Kind.SMTP in kinds):
+        phases += _SUBMISSION
     table = Table("target", *(phase.value for phase in phases), "outcome", "", box=None, header_style="bold")
     for pulse in pulses:
         cells = (pulse.cell(phase) for phase in phases)

@@ -5,6 +5,7 @@ root or as any user; Postfix insists on root.
 """
 
 from tests.servers.certificates import Certificate, Certificates
+from tests.servers.dnsmasq import DNSMASQ, Dnsmasq, resolver_at
 from tests.servers.dovecot import ALICE, BOB, DOVECOT, Dovecot
 from tests.servers.postfix import POSTFIX, Postfix
 from tests.servers.program import HOST, Program, free_port, is_open, server_folder, session_members
@@ -12,16 +13,19 @@ from tests.servers.program import HOST, Program, free_port, is_open, server_fold
 __all__ = [
     "ALICE",
     "BOB",
+    "DNSMASQ",
     "DOVECOT",
     "HOST",
     "POSTFIX",
     "Certificate",
     "Certificates",
+    "Dnsmasq",
     "Dovecot",
     "Postfix",
     "Program",
     "free_port",
     "is_open",
+    "resolver_at",
     "server_folder",
     "session_members",
 ]
