@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from mailwatch.models import Cause, Exchange, Phase, TlsMode
+from mailwatch.probes.attempts import GOODBYE
 from mailwatch.probes.connect import Call, Goodbye, OurFault
 from mailwatch.probes.failures import Failed, SmtpRefused
 from mailwatch.probes.mx_replies import judged
@@ -42,11 +44,22 @@ async def _walk_phases(call: Call, within: float) -> Goodbye:
             offer = await _hello(client)
     elif call.target.tls is TlsMode.STARTTLS:
         call.recorder.facts["starttls"] = "not offered"
-    with phase(Phase.SUBMIT):
-        if not (asked.sender + asked.recipient).isascii() and "smtputf8" not in offer:
-            raise Failed(Cause.REJECTED, "no SMTPUTF8 is offered, which the recipient or sender needs (RFC 6531)")
-        await submit(client, asked.sender, asked.recipient)
+    try:
+        with phase(Phase.SUBMIT):
+            await _ask_for(client, asked, offer)
+    except SmtpRefused:
+        # Who comes again and again and never takes leave is soon taken for a robot.
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(GOODBYE):
+                await client.quit()
+        raise
     return client.quit
+
+
+async def _ask_for(client: SmtpClient, asked: Exchange, offer: dict[str, str]) -> None:
+    if not (asked.sender + asked.recipient).isascii() and "smtputf8" not in offer:
+        raise Failed(Cause.REJECTED, "no SMTPUTF8 is offered, which the recipient or sender needs (RFC 6531)")
+    await submit(client, asked.sender, asked.recipient)
 
 
 async def _hello(client: SmtpClient) -> dict[str, str]:
