@@ -48,6 +48,8 @@ RECORDS = (
     "mx-host=three.example,mx1.example.org,20",
     "mx-host=three.example,dead.example.org,10",
     "mx-host=three.example,gone.example.org,30",
+    "mx-host=lost.example,gone.example.org,10",
+    "mx-host=lost.example,mx1.example.org,20",
     "mx-host=equal.example,mx1.example.org,10",
     "mx-host=equal.example,dead.example.org,10",
     "mx-host=alias.example,mx.alias.example,10",
@@ -181,6 +183,13 @@ async def test_the_other_exchangers_are_looked_at_too_while_an_outage_is_open(
     assert seen.partial == (f"dead.example.org 127.0.0.3:{port}", "gone.example.org")
     (other,) = (seen.facts or {})["others"]
     assert (other["exchanger"], other["cause"], other["failed_phase"]) == ("gone.example.org", "dns", "resolve")
+
+
+async def test_what_was_tried_already_is_not_tried_again_among_the_others(
+    postfix: Postfix, names: Resolver
+) -> None:
+    seen = await look(replace(MX, host="lost.example", port=postfix.exchanger_port), names, every_address=True)
+    assert (seen.outcome, seen.partial, seen.facts) == (Outcome.UP, ("gone.example.org",), None)
 
 
 async def test_a_domain_without_mx_is_its_own_exchanger(postfix: Postfix, names: Resolver) -> None:

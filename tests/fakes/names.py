@@ -42,7 +42,7 @@ class _Answers(asyncio.DatagramProtocol):
         query = dns.message.from_wire(data)
         answer = dns.message.make_response(query, recursion_available=True)
         if self._fill(answer):
-            self._transport.sendto(answer.to_wire(), client)
+            self._transport.sendto(answer.to_wire(want_shuffle=False), client)
 
     def _fill(self, answer: dns.message.Message) -> bool:
         """Put in what the zone has; False for silence."""
