@@ -16,6 +16,7 @@ config                                  config.yaml, read strictly
 probes                                  the only door to a mail service
 guard, clock                            were we online; do we know the time
 authorities                             who stamps the ledger from outside
+port25                                  is the port between mail servers open from here
 store                                   the only room that speaks SQL
 diagnosis                               what else is seen at the moment of a failure
 replay, records                         what the ledger says: state to go on from, answers to give

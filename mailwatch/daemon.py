@@ -31,6 +31,7 @@ from mailwatch.metrics import Metrics
 from mailwatch.models import GapReason, Millis, VantagePoint, now
 from mailwatch.monitor import Monitor
 from mailwatch.outages import Rules, written_rules
+from mailwatch.port25 import Port25
 from mailwatch.replay import notices, written_maintenance
 from mailwatch.store import Draft, Reader, Store, Tokens, Writer
 from mailwatch.takeup import last_sign_of_life, take_up
@@ -73,6 +74,7 @@ class Daemon:
             writer=writer,
             metrics=self.metrics,
             guard=_guard(config),
+            port25=Port25(config.guard.port25_controls) if config.guard else None,
             clock=ClockWatch(),
             secret=store.keys.secret,
             at_once=config.limits.max_concurrent,

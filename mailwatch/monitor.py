@@ -48,6 +48,7 @@ from mailwatch.outages import (
     payload_json,
     written_rules,
 )
+from mailwatch.port25 import Port25
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.schedule import Schedule
 from mailwatch.store import Draft, Entry, Writer
@@ -75,6 +76,7 @@ class Monitor:
         writer: Writer,
         metrics: Metrics,
         guard: Guard | None,
+        port25: Port25 | None = None,
         clock: ClockWatch,
         secret: bytes,
         tokens: AccessTokens | None = None,
@@ -91,6 +93,7 @@ class Monitor:
         self.metrics = metrics
         self.guard = guard
         self.maintenance = Notices()
+        self.port25 = port25
         self._clock = clock
         self._secret = secret
         self._diagnosis = Diagnosis()
@@ -207,7 +210,8 @@ class Monitor:
             since=observation.started_at,
         )
         self.metrics.guard(answer.online)
-        return judge(observation, answer)
+        judged = judge(observation, answer)
+        return await self.port25.judge(target, judged) if self.port25 else judged
 
     async def _diagnosed(self, watch: Watch, observation: Observation) -> Observation:
         """Add to the first bad look what else is seen at that moment."""

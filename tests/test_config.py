@@ -27,7 +27,7 @@ from mailwatch.config.mistakes import Fault
 from mailwatch.config.shape import Config
 from mailwatch.config.watched import SecretSection
 from mailwatch.ledger.entry import target_id
-from mailwatch.models import Kind, TlsMode
+from mailwatch.models import Exchange, Kind, TlsMode
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "config.example.yaml"
@@ -253,6 +253,23 @@ def test_channels_and_provider_of_an_account_are_heeded(write, monkeypatch: pyte
     (target,) = config.build_targets(config.load(path))
     assert target.login is not None
     assert (target.host, target.login.username) == ("smtp.free.fr", "a")
+
+
+def test_mail_is_offered_to_the_postmaster_or_to_who_is_named(write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "x")
+    text = HOME + (
+        "accounts:\n  - {address: a@libero.it, password_env: SECRET, channels: [imap, smtp, mx]}\n"
+        "targets:\n  - {name: b, kind: mx, host: example.org, sender: anna@example.net}\n"
+        '  - {name: c, kind: mx, host: 192.0.2.1}\n  - {name: d, kind: mx, host: "2001:db8::1", tls: none}\n'
+    )
+    made = {target.name: target for target in config.build_targets(config.load(write(text)))}
+    account = made["a@libero.it/mx"]
+    assert (account.host, account.port, account.tls) == ("libero.it", 25, TlsMode.STARTTLS)
+    assert (account.login, account.task) == (None, Exchange("a@libero.it"))
+    assert made["b"].task == Exchange("postmaster@example.org", "anna@example.net")
+    # RFC 5321, section 4.1.3
+    assert made["c"].task == Exchange("postmaster@[192.0.2.1]")
+    assert made["d"].task == Exchange("postmaster@[IPv6:2001:db8::1]")
 
 
 def test_defaults_hold_where_nothing_else_is_written(write) -> None:

@@ -16,7 +16,7 @@ FLOORS = (
     {"catalogue", "incidents", "ledger", "logins", "maintenance", "outages", "service_level", "sntp"},
     {"oauth"},
     {"config"},
-    {"clock", "guard", "probes", "store", "authorities"},
+    {"clock", "guard", "port25", "probes", "store", "authorities"},
     {"diagnosis"},
     {"metrics", "replay"},
     {"records", "schedule", "watch", "web"},

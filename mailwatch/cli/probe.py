@@ -18,6 +18,7 @@ from mailwatch.guard import Guard, judge
 from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, now
 from mailwatch.oauth.access import AccessTokens
 from mailwatch.oauth.request import TIMEOUT
+from mailwatch.port25 import Port25
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.records import observation_json
 
@@ -60,6 +61,7 @@ async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Ob
     console = stdout()
     pulses = [Pulse(target) for target in targets]
     contexts, guard, tokens = TlsContexts(), _guard(config), AccessTokens(patience=2 * TIMEOUT)
+    port25 = Port25(config.guard.port25_controls if config.guard else ())
     # At most a screenful at once, so that one look does not disturb the timing of another.
     at_once = asyncio.Semaphore(8)
 
@@ -70,7 +72,7 @@ async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Ob
             )
             if guard and seen.outcome is Outcome.DOWN:
                 answer = await guard.ask(pulse.target.provider, dns=seen.cause is Cause.DNS, since=seen.started_at)
-                seen = judge(seen, answer)
+                seen = await port25.judge(pulse.target, judge(seen, answer))
             pulse.seen = seen
             return seen
 
@@ -135,15 +137,19 @@ def _table(pulses: list[Pulse]) -> Table:
 def _ladder(target: Target) -> tuple[Phase, ...]:
     if target.kind is Kind.WEBMAIL:
         return (*_COMMON, Phase.FETCH)
+    if target.kind is Kind.MX:
+        return (*_COMMON, Phase.SUBMIT)
     return (*_COMMON, *(_WITH_LOGIN.get(target.kind, ()) if target.login else ()))
 
 
 def _where(seen: Observation) -> str:
-    """Write the address that served, and where redirects led from it."""
-    if seen.deciding is None:
+    """Write the exchanger and the address that served, and where redirects led from it."""
+    served = seen.deciding
+    if served is None:
         return ""
-    hops = (seen.deciding.facts or {}).get("hops", [])
-    return " → ".join([seen.deciding.peer, *(str(hop["url"]) for hop in hops[1:])])
+    facts = served.facts or {}
+    words = filter(None, (str(facts.get("exchanger", "")), served.peer, served.detail))
+    return " → ".join([" ".join(words), *(str(hop["url"]) for hop in facts.get("hops", [])[1:])])
 
 
 def _guard(config: Config) -> Guard | None:

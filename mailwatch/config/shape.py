@@ -14,6 +14,7 @@ from mailwatch.config.fields import (
     Count,
     Endpoint,
     FolderPath,
+    Host,
     Label,
     Seconds,
     Section,
@@ -91,6 +92,13 @@ class GuardSection(Section):
     """Endpoints of several operators; all of them silent means that we are offline."""
     timeout: Seconds = 3.0
     """How long to wait for them."""
+    port25_controls: tuple[Host, ...] = (
+        "gmail-smtp-in.l.google.com",
+        "mx01.mail.icloud.com",
+        "in1-smtp.messagingengine.com",
+        "mail.protonmail.ch",
+    )
+    """mx: who is asked for a greeting on port 25 when a domain is silent there; an empty list asks nobody."""
 
 
 class ClockSection(Section):
