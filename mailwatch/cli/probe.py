@@ -23,6 +23,7 @@ _COLOURS = {Outcome.UP: "green", Outcome.DOWN: "red", Outcome.UNKNOWN: "yellow"}
 _MARKS = {Outcome.UP: "● up", Outcome.DOWN: "▼ down", Outcome.UNKNOWN: "? unknown"}
 _SUBMISSION = (Phase.SUBMIT,)
 _READING = (Phase.MAILBOX, Phase.FETCH)
+_ROUND_TRIP = (Phase.MAILBOX, Phase.SUBMIT, Phase.DELIVER)
 _COMMON = (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.AUTH)
 
 
@@ -115,9 +116,11 @@ class Pulse:
 
 
 def _table(pulses: list[Pulse]) -> Table:
-    logins = any(pulse.target.login for pulse in pulses)
+    logins = any(end.login for pulse in pulses for end in pulse.target.ends)
     kinds = {pulse.target.kind for pulse in pulses}
     last = (_READING if kinds & {Kind.IMAP, Kind.POP3} else ()) + (_SUBMISSION if Kind.SMTP in kinds else ())
+    if Kind.ROUNDTRIP in kinds:
+        last = tuple(phase for phase in Phase if phase in {*last, *_ROUND_TRIP})
     phases = (*_COMMON, *last) if logins else _COMMON[:-1]
     table = Table("target", *(phase.value for phase in phases), "outcome", "", box=None, header_style="bold")
     for pulse in pulses:

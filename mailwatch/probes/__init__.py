@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 
-from mailwatch.models import Attempt, Kind, Millis, Observation, Outcome, Target
+from mailwatch.models import Attempt, Delivery, Kind, Millis, Observation, Outcome, Target
 from mailwatch.probes import imap, pop3, smtp
 from mailwatch.probes.attempts import Lookup, Probe, others, unserved, walk
 from mailwatch.probes.connect import Address, Call, Goodbye, OurFault, TlsContexts, resolve
 from mailwatch.probes.recorder import Watch
+from mailwatch.probes.roundtrip import Outstanding, Trips
+from mailwatch.probes.roundtrip import look as look_at_round_trip
 
-__all__ = ["TlsContexts", "observe"]
+__all__ = ["Outstanding", "TlsContexts", "Trips", "observe"]
 
 _PROBES: dict[Kind, Probe] = {Kind.IMAP: imap.probe, Kind.POP3: pop3.probe, Kind.SMTP: smtp.probe}
 
@@ -24,13 +27,26 @@ async def observe(
     watch: Watch | None = None,
     lookup: Lookup = resolve,
     every_address: bool = False,
+    trips: Trips | None = None,
 ) -> Observation:
     """Look at `target` once. Raises nothing but CancelledError: a failed look is an observation too.
 
     The name is resolved once; the next address is tried only after one that does not connect. With
     `every_address` the others are looked at too, as far as the greeting: what they say decides nothing, and is
-    told in `facts` and `partial`. `watch` is told live where the look is.
+    told in `facts` and `partial`. `watch` is told live where the look is. `trips` is for round trips; without it
+    their messages are nobody's later on.
     """
+    if target.kind is Kind.ROUNDTRIP and isinstance(target.task, Delivery):
+        return await look_at_round_trip(
+            target,
+            target.task,
+            scheduled_at=scheduled_at,
+            contexts=contexts,
+            trips=trips or Trips(secrets.token_bytes(32)),
+            lookup=lookup,
+            watch=watch,
+            with_login=with_login,
+        )
     if target.login is not None and not with_login:
         target = replace(target, login=None)
     probe = _PROBES.get(target.kind, _unbuilt)

@@ -27,8 +27,11 @@ disable_dns_lookups = yes
 alias_maps =
 alias_database =
 local_recipient_maps =
-local_transport = discard:
-defer_transports = discard
+local_transport = {transport}
+defer_transports = {deferred}
+minimal_backoff_time = 1s
+maximal_backoff_time = 1s
+queue_run_delay = 1s
 default_transport = error:only example.org is known here
 smtpd_peername_lookup = no
 smtpd_tls_chain_files = {certificates.server.key}, {certificates.server.chain}
@@ -62,6 +65,7 @@ showq unix n - n - - showq
 error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
+lmtp unix - - n - - lmtp
 anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
@@ -70,11 +74,13 @@ postlog unix-dgram n - n - 1 postlogd
 class Postfix(Program):
     """Submission with STARTTLS on `submission_port`, with implicit TLS on `submissions_port`.
 
-    Only Dovecot's users may send, to example.org alone. What they send is never delivered: it stays in the
-    queue, where a test can see it.
+    Only Dovecot's users may send, to example.org alone. What they send is delivered to `lmtp_port`; without one
+    it stays in the queue, where a test can see it.
     """
 
-    def __init__(self, directory: Path, certificates: Certificates, auth_socket: Path) -> None:
+    def __init__(
+        self, directory: Path, certificates: Certificates, auth_socket: Path, *, lmtp_port: int = 0
+    ) -> None:
         self.submission_port, self.submissions_port = free_port(), free_port()
         directory.mkdir(parents=True, exist_ok=True)
         self._config = directory / "etc"
@@ -82,7 +88,13 @@ class Postfix(Program):
             (directory / name).mkdir(exist_ok=True)
         shutil.chown(directory / "data", "postfix")
         (self._config / "main.cf").write_text(
-            POSTFIX_MAIN_CF.format(directory=directory, certificates=certificates, auth_socket=auth_socket)
+            POSTFIX_MAIN_CF.format(
+                directory=directory,
+                certificates=certificates,
+                auth_socket=auth_socket,
+                transport=f"lmtp:inet:{HOST}:{lmtp_port}" if lmtp_port else "discard:",
+                deferred="" if lmtp_port else "discard",
+            )
         )
         (self._config / "master.cf").write_text(
             POSTFIX_MASTER_CF.format(host=HOST, submission=self.submission_port, submissions=self.submissions_port)
@@ -112,6 +124,13 @@ class Postfix(Program):
     def queue(self) -> list[str]:
         """The messages in the queue, one JSON object each."""
         return self._say("postqueue", "-j").splitlines()
+
+    def hold(self, held: bool) -> None:
+        """Keep what is accepted in the queue, or let it go."""
+        self._say("postconf", "-e", f"defer_transports={'lmtp' if held else ''}")
+        self._say("postfix", "reload")
+        if not held:
+            self._say("postqueue", "-f")
 
     def _say(self, program: str, *arguments: str) -> str:
         """Run a program of Postfix on this configuration."""
