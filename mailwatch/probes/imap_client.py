@@ -34,7 +34,8 @@ from mailwatch.probes.redact import wire
 
 _GREETING = re.compile(rb"\* (OK|PREAUTH|BYE)(?: (.*))?$", re.IGNORECASE)
 _UNTAGGED = re.compile(rb"[A-Za-z0-9][A-Za-z0-9.+-]*(?= |$)")
-_CAPABILITY = re.compile(rb"(?:OK )?\[?CAPABILITY ([^\]]*)", re.IGNORECASE)
+_CAPABILITY = re.compile(rb"(?:CAPABILITY |OK \[CAPABILITY )([^\]]*)", re.IGNORECASE)
+_CAPABILITY_CODE = re.compile(rb"\[CAPABILITY ([^\]]*)", re.IGNORECASE)
 _CODE = re.compile(r"\[([^\] ]+)[^\]]*\] ?(.*)", re.DOTALL)
 _EXISTS = re.compile(rb"(\d{1,10}) EXISTS *$", re.IGNORECASE)
 _FETCH = re.compile(rb"(\d{1,10}) FETCH \(", re.IGNORECASE)
@@ -147,6 +148,8 @@ class ImapClient(IMAP4ClientProtocol):
         self._greeting: asyncio.Future[str] = loop.create_future()
         self._failure: Exception | None = None
         self._lines = Lines()
+        self.exists = 0
+        """How many messages the open mailbox has, as the server said last, in whatever answer."""
         self._between = False
         """Between the OK to STARTTLS and the handshake: whatever comes now was slipped in by someone."""
 
@@ -326,11 +329,10 @@ class ImapClient(IMAP4ClientProtocol):
         if status == b"BYE":
             raise ServerBye(text_of(words))
         self.state = AUTH if status == b"PREAUTH" else NONAUTH
-        self._learn(words)
+        self._learn(_CAPABILITY_CODE.match(words))
         self._greeting.set_result(text_of(line))
 
-    def _learn(self, words: bytes) -> None:
-        found = _CAPABILITY.match(words)
+    def _learn(self, found: re.Match[bytes] | None) -> None:
         if found:
             self.capabilities = set(_capabilities(found[1]))
 
@@ -340,7 +342,9 @@ class ImapClient(IMAP4ClientProtocol):
             raise NotImap("answer is not IMAP", line)
         if name[0].upper() == b"BYE" and self.state != LOGOUT:
             raise ServerBye(text_of(line[4:]))
-        self._learn(line)
+        self._learn(_CAPABILITY.match(line))
+        if (count := _EXISTS.match(line)) is not None:
+            self.exists = int(count[1])
         if self.pending_sync_command is not None:
             self.pending_sync_command.append_to_resp(line)
 
@@ -362,6 +366,7 @@ class ImapClient(IMAP4ClientProtocol):
             raise NotImap("answer is not IMAP", line)
         self.pending_sync_command = None
         if result == "OK":
-            self._learn(words)
+            # Only the code: "OK Capability completed" names no capability.
+            self._learn(_CAPABILITY_CODE.match(words))
             self._between = command.name == "STARTTLS"
         command.close(words, result)

@@ -21,6 +21,8 @@ POLL = 5.0
 """Seconds between two questions to a server that does not tell of news."""
 SLICE = 30.0
 """Seconds of one IDLE: the junk folder is asked in between, and RFC 2177 allows no more than 29 minutes."""
+HURRIES = 5
+"""How often at most we search again at once."""
 REMEMBERED: Millis = 30 * 24 * 3_600_000
 """Messages of ours that are older are not looked for any more."""
 MAX_TOLD = 50
@@ -122,7 +124,7 @@ def _either(needle: str) -> bytes:
 async def _reports(mailbox: Mailbox, sealer: Sealer, *criteria: bytes) -> list[tuple[int, Bounce]]:
     """Read the delivery reports that speak of a message of ours, and no others."""
     try:
-        uids = await mailbox.search(*criteria, f'HEADER Content-Type "multipart/report" BODY "{NEEDLE}"'.encode())
+        uids = await mailbox.search(*criteria, f'HEADER Content-Type "multipart/report" TEXT "{NEEDLE}"'.encode())
     except Refused:
         return []
     found = []
@@ -162,10 +164,12 @@ class Wait:
         Raises Failed, Refused, and what ends the connection.
         """
         clock = asyncio.get_running_loop().time
-        idles, asked_junk = mailbox.idles, clock()
+        idles, asked_junk, hurried = mailbox.idles, clock(), 0
         while True:
             last = clock() >= self.until
             async with within(self.patience):
+                await mailbox.examine(INBOX)
+                counted = mailbox.count
                 found = await self._look(mailbox, INBOX, thorough=last)
             if found is None and (last or clock() - asked_junk >= SLICE):
                 asked_junk = clock()
@@ -176,6 +180,10 @@ class Wait:
                 return found
             async with within(self.patience):
                 await mailbox.examine(INBOX)
+            hurried = hurried + 1 if mailbox.count != counted else 0
+            if 0 < hurried < HURRIES:
+                # It came while we searched: the server has told so already, and would be silent now.
+                continue
             left = max(0.0, min(self.until - clock(), SLICE if idles else POLL))
             if idles:
                 try:

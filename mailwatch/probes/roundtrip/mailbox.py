@@ -57,6 +57,11 @@ class Mailbox:
         """Whether the server tells us of news (RFC 2177)."""
         return "IDLE" in self._client.capabilities
 
+    @property
+    def count(self) -> int:
+        """How many messages the open folder has, as the server said last."""
+        return self._client.exists
+
     async def find_folders(self) -> None:
         """Learn which folders take junk: by RFC 6154, else by their names."""
         if "SPECIAL-USE" not in self._client.capabilities:

@@ -18,7 +18,7 @@ _ENDS = ("late", "lost", "bounced")
 
 @dataclass(frozen=True, slots=True)
 class Outstanding:
-    """`sent` are on their way, oldest first; `told` are on record as arrived late and may still be cleaned up."""
+    """`sent` are on their way, oldest first; `told` are on record as arrived and may still lie in the mailbox."""
 
     sent: dict[str, Mark] = field(default_factory=dict)
     told: frozenset[str] = frozenset()
@@ -40,6 +40,9 @@ class Outstanding:
         if message and facts.get("stage") in ON_THE_WAY:
             sent[message["token"]] = Mark(message["token"], message["sent_at"])
         told = self.told | {entry["token"] for entry in facts.get("late", ())}
+        if "left" in facts:
+            told |= {entry["token"] for entry in facts.get("stray", ())}
+            told |= {message["token"]} if message and facts.get("stage") == "served" else set()
         return Outstanding(sent, told - set(facts.get("cleaned", ())))
 
     def overdue(self, at: Millis) -> list[Mark]:

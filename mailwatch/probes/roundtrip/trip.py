@@ -17,6 +17,7 @@ from mailwatch.probes.attempts import Lookup, walk
 from mailwatch.probes.connect import Address, Call, Goodbye, TlsContexts
 from mailwatch.probes.failures import Failed
 from mailwatch.probes.imap import enter
+from mailwatch.probes.imap_client import Refused
 from mailwatch.probes.recorder import Watch
 from mailwatch.probes.redact import redactor
 from mailwatch.probes.roundtrip.arrival import Wait, clear, tidy, within
@@ -100,17 +101,25 @@ class _Trip:
         self._first_uids: dict[bytes, int] = {}
         self._wait: Wait | None = None
         self._found: Copy | None = None
+        self._tidies = True
+        self._tidying = False
+        self._waited = False
 
     async def go(self, due: Millis) -> Observation:
         """Take the way to its end."""
         loop = asyncio.get_running_loop()
         arrivals = await self._arrive(self._timeout * 8 + self._task.deadline)
+        if self._tidying:
+            # To search a huge mailbox is more than a mail program asks for: no outage is founded on it.
+            self._facts["untidied"] = arrivals[-1].detail
+            self._tidies = False
+            arrivals += await self._arrive(self._timeout * 8 + self._task.deadline)
         if self._submission is None:
             # The mailbox cannot be entered. Whether mail is still taken is worth knowing all the more.
             await self._submit()
         for pause in RECONNECTS:
             last = arrivals[-1]
-            if self._wait is None or last.failed_phase is None or last.cause not in _COME_BACK:
+            if self._wait is None or not self._waited or last.cause not in _COME_BACK:
                 break
             if loop.time() + pause >= self._wait.until:
                 break
@@ -138,8 +147,12 @@ class _Trip:
                     await mailbox.find_folders()
                     for folder in mailbox.folders:
                         self._first_uids[folder] = await mailbox.next_uid(folder)
-                async with within(self._timeout):
-                    await self._tidy(mailbox)
+                    await mailbox.examine(INBOX)
+                if self._tidies:
+                    self._tidying = True
+                    async with within(self._timeout):
+                        await self._tidy(mailbox)
+                    self._tidying = False
             await self._submit()
             if self._wait is None:
                 return client.logout
@@ -147,6 +160,7 @@ class _Trip:
             with phase(Phase.MAILBOX):
                 async with within(self._timeout):
                     await mailbox.find_folders()
+        self._waited = True
         with phase(Phase.DELIVER):
             self._found = await self._delivered(self._wait, mailbox)
             self._facts["latency_ms"] = max(0, now() - self._facts["message"]["accepted_at"])
@@ -155,7 +169,11 @@ class _Trip:
         return client.logout
 
     async def _tidy(self, mailbox: Mailbox) -> None:
-        found = await tidy(mailbox, self._sealer, self._trips.outstanding)
+        try:
+            found = await tidy(mailbox, self._sealer, self._trips.outstanding)
+        except Refused as error:
+            self._facts["untidied"] = str(error)[:200]
+            return
         self._facts |= found.facts()
         known = {entry["token"] for entry in (*found.late, *found.bounced)}
         lost = [mark for mark in self._trips.outstanding.overdue(now()) if mark.token not in known]
