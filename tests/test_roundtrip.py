@@ -72,7 +72,7 @@ class Post:
 
 
 @contextlib.contextmanager
-def _post(certificates: Certificates, targets: Targets, **settings: Any) -> Iterator[Post]:
+def posting(certificates: Certificates, targets: Targets, **settings: Any) -> Iterator[Post]:
     _need(DOVECOT)
     _need(LMTP)
     _need(POSTFIX, root=True)
@@ -88,7 +88,7 @@ def _post(certificates: Certificates, targets: Targets, **settings: Any) -> Iter
 @pytest.fixture
 def post(certificates: Certificates, targets: Targets) -> Iterator[Post]:
     """A mail service of the test's own."""
-    with _post(certificates, targets) as made:
+    with posting(certificates, targets) as made:
         yield made
 
 
@@ -96,7 +96,7 @@ def post(certificates: Certificates, targets: Targets) -> Iterator[Post]:
 def polled(certificates: Certificates, targets: Targets) -> Iterator[Post]:
     """One whose Dovecot tells of no news (IDLE), of no folder's use and can expunge no single message."""
     settings = {"imap_capability": "IMAP4rev1 LITERAL+"}
-    with _post(certificates, targets, settings=settings) as made:
+    with posting(certificates, targets, settings=settings) as made:
         yield made
 
 
@@ -144,7 +144,7 @@ async def test_where_idle_is_lacking_the_server_is_asked(polled: Post, monkeypat
 
 async def test_the_junk_folder_counts_as_delivered(certificates: Certificates, targets: Targets) -> None:
     settings = {"lmtp_save_to_detail_mailbox": "yes", "recipient_delimiter": "+"}
-    with _post(certificates, targets, settings=settings) as post:
+    with posting(certificates, targets, settings=settings) as post:
         before = post.mail()
         seen = await post.look(recipient="a+Junk@example.org", deadline=4.0)
         assert verdict(seen) == SERVED, seen.detail

@@ -37,10 +37,11 @@ async def signatures(message: bytes, keys: Keys | None = None) -> list[dict[str,
     return found or [{"result": "none"}]
 
 
-async def txt(name: str) -> bytes | None:
+async def txt(name: str, resolver: dns.asyncresolver.Resolver | None = None) -> bytes | None:
     """Ask the system's name server for a TXT record."""
     try:
-        answer = await dns.asyncresolver.resolve(name, "TXT", lifetime=SECONDS, search=False)
+        asked = resolver or dns.asyncresolver.Resolver()
+        answer = await asked.resolve(name, "TXT", lifetime=SECONDS, search=False)
     except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer, dns.name.LabelTooLong, dns.name.EmptyLabel):
         return None
     except (dns.exception.DNSException, OSError) as error:
