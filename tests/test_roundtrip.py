@@ -15,7 +15,7 @@ from mailwatch.ledger.facts import observation_from, payload_of
 from mailwatch.models import Cause, Delivery, Kind, Observation, Outcome, Phase, Target, now
 from mailwatch.probes import Outstanding, TlsContexts, Trips, observe
 from mailwatch.probes.roundtrip import arrival
-from mailwatch.probes.roundtrip.message import Sealer, compose, new_mark
+from mailwatch.probes.roundtrip.message import Mark, Sealer, compose, new_mark
 from tests.conftest import Targets, _need
 from tests.servers import ALICE, BOB, DOVECOT, POSTFIX, Certificates, Dovecot, Postfix, server_folder
 
@@ -159,6 +159,8 @@ async def test_a_queue_that_is_held_is_told_and_the_message_found_when_it_is_rel
     assert verdict(seen) == (*UNDELIVERED, "queued"), seen.detail
     token = facts_of(seen)["message"]["token"]
     assert post.outstanding.sent.keys() == {token}
+    # Not even a place changed: what was new to the owner still is, where nothing was to be deleted.
+    assert post.mail() == before
     await asyncio.to_thread(post.postfix.hold, False)
     await until(lambda: len(post.mail()) > len(before))
     seen = await post.look()
@@ -277,6 +279,35 @@ async def test_a_submission_that_is_down_sends_nothing(post: Post) -> None:
     assert seen.deciding is not None
     assert seen.deciding.facts == {"end": "via"}
     assert not post.outstanding.sent
+
+
+async def test_copies_among_what_was_sent_are_cleaned_up_too(post: Post) -> None:
+    mark = new_mark(now())
+    ours = compose(mark, Sealer(SECRET, "trip").seal(mark), ALICE, ALICE)
+    with post.dovecot.session(ALICE) as owner:
+        owner.create("Sent")
+        for text in (ours, b"Subject: to my mother\r\n\r\nhello\r\n"):
+            owner.append("Sent", "", "", text)
+    before = post.mail()
+    seen = await post.look()
+    assert verdict(seen) == SERVED
+    assert "stray" not in facts_of(seen)
+    others = [body for body in before.values() if b"X-MailWatch-Token" not in body]
+    assert len(others) == len(before) - 1
+    assert sorted(post.mail().values()) == sorted(others)
+
+
+async def test_what_was_not_seen_for_a_week_is_told_as_lost_once(post: Post) -> None:
+    week = 8 * 24 * 3_600_000
+    gone, here = Mark("f" * 32, now() - week), Mark("e" * 32, now() - week)
+    text = compose(here, Sealer(SECRET, "trip").seal(here), ALICE, ALICE)
+    (post.dovecot.maildir(ALICE) / "new" / "here").write_bytes(text)
+    post.outstanding = Outstanding({mark.token: mark for mark in (gone, here)})
+    seen = await post.look()
+    assert facts_of(seen)["lost"] == [{"token": gone.token, "sent_at": gone.sent_at}]
+    (late,) = facts_of(seen)["late"]
+    assert (late["token"], late["delay_ms"] >= week - 60_000) == (here.token, True)
+    assert "lost" not in facts_of(await post.look())
 
 
 async def until(holds: Callable[[], bool]) -> None:

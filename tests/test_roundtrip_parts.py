@@ -22,7 +22,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.models import Cause, Observation, Outcome
+from mailwatch.ledger.canonical import canonical
+from mailwatch.ledger.facts import payload_of
+from mailwatch.models import Cause, Kind, Observation, Outcome
+from mailwatch.probes import TlsContexts, Trips, observe
 from mailwatch.probes.roundtrip import Outstanding, received
 from mailwatch.probes.roundtrip.bounce import read_bounce
 from mailwatch.probes.roundtrip.mailbox import since
@@ -30,10 +33,13 @@ from mailwatch.probes.roundtrip.message import Mark, Sealer, compose, new_mark
 from mailwatch.probes.roundtrip.outstanding import LOST_AFTER
 from mailwatch.probes.roundtrip.received import clock_skew_ms, fields_of, head_of, hops, millis_of
 from mailwatch.probes.roundtrip.signature import Keys, signatures, txt
-from tests.fakes.roundtrip import FULL_BOUNCE
+from tests.fakes.fault import Fault, nobody_listens
+from tests.fakes.roundtrip import FULL_BOUNCE, Service, serving, trip_of
+from tests.hostile import CLOSE
 
 AT = 1_769_119_200_123
 SEALER = Sealer(b"s" * 32, "trip")
+TRIP = Fault(kind=Kind.ROUNDTRIP, what="", cause=None, phase=None, place=nobody_listens).target
 MARK = Mark("0123456789abcdef" * 2, AT)
 
 
@@ -224,7 +230,7 @@ async def test_a_name_server_that_fails_is_no_failure_of_the_message() -> None:
 
 
 def bounce(head: str, **changed: str) -> bytes:
-    text = FULL_BOUNCE.format(user="b@example.net", head=head)
+    text = FULL_BOUNCE.format(user="b@example.net", head=head, diagnostic="smtp; 552 5.2.2 mailbox full")
     for old, new in changed.items():
         text = text.replace(f"{old.capitalize()}: failed", f"{old.capitalize()}: {new}")
     return text.replace("\n", "\r\n").encode()
@@ -248,6 +254,33 @@ def test_a_report_without_our_seal_is_read_and_proves_nothing() -> None:
     assert (told.token, told.proven) == (MARK.token, False)
     assert read_bounce(bounce("Message-ID: <somebody@example.org>"), SEALER) is None
     assert read_bounce(message(), SEALER) is None
+
+
+@pytest.mark.parametrize("becomes", ["itself", "bounce"])
+async def test_words_that_are_no_text_fit_into_the_record(becomes: str) -> None:
+    service = Service(
+        smtp={"message": b"250 \xff ok: queued as A\xff1 \r\n"},
+        becomes=becomes,
+        diagnostic="smtp; 552 \udcff full",
+    )
+    async with serving(service) as (via, to):
+        seen = await observe(trip_of(TRIP, via, to), scheduled_at=AT, contexts=TlsContexts())
+    assert seen.outcome is (Outcome.UP if becomes == "itself" else Outcome.DOWN)
+    assert seen.facts is not None
+    assert seen.facts["message"]["reply"] == r"250 \xff ok: queued as A\xff1"
+    assert canonical(payload_of(seen)).encode()
+
+
+async def test_a_message_that_nobody_acknowledged_may_have_been_accepted() -> None:
+    service = Service(smtp={"message": CLOSE}, times=1)
+    async with serving(service) as (via, to):
+        trip = trip_of(TRIP, via, to)
+        seen = await observe(trip, scheduled_at=AT, contexts=TlsContexts(), trips=Trips(b"s"))
+        assert (seen.cause, (seen.facts or {})["stage"]) == (Cause.DISCONNECTED, "unsure")
+        outstanding = Outstanding.recall([seen])
+        again = await observe(trip, scheduled_at=AT, contexts=TlsContexts(), trips=Trips(b"s", outstanding))
+    assert again.facts is not None
+    assert [late["token"] for late in again.facts["late"]] == [*outstanding.sent]
 
 
 def look(stage: str = "served", at: int = AT, **facts: Any) -> Observation:

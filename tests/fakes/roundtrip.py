@@ -27,7 +27,7 @@ Reporting-MTA: dns; mail.example.org
 Final-Recipient: rfc822; {user}
 Action: failed
 Status: 5.2.2
-Diagnostic-Code: smtp; 552 5.2.2 mailbox full
+Diagnostic-Code: {diagnostic}
 
 --B
 Content-Type: text/rfc822-headers
@@ -52,6 +52,7 @@ class Service:
     folder: str = "INBOX"
     folders: tuple[tuple[str, str], ...] = (("", "INBOX"), ("\\Junk", "Junk"))
     becomes: str = "itself"
+    diagnostic: str = "smtp; 552 5.2.2 mailbox full"
     after_searches: int = 0
     blind: bool = False
     """Whether searches for header fields find nothing."""
@@ -78,7 +79,8 @@ class Service:
             return re.sub(rb"(Seal: \d+ )[0-9a-f]{4}", rb"\g<1>0000", message)
         if self.becomes == "bounce":
             head = message.partition(b"\r\n\r\n")[0].decode()
-            return FULL_BOUNCE.format(user=USER, head=head).replace("\n", "\r\n").encode()
+            text = FULL_BOUNCE.format(user=USER, head=head, diagnostic=self.diagnostic)
+            return text.replace("\n", "\r\n").encode("utf-8", "surrogateescape")
         return message
 
     async def submission(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

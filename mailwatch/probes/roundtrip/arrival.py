@@ -12,7 +12,7 @@ from mailwatch.models import Cause, Millis, now
 from mailwatch.probes.failures import Failed
 from mailwatch.probes.imap_client import Refused
 from mailwatch.probes.roundtrip.bounce import Bounce, read_bounce
-from mailwatch.probes.roundtrip.mailbox import INBOX, Copy, Mailbox, since
+from mailwatch.probes.roundtrip.mailbox import INBOX, MAX_FOUND, Copy, Mailbox, since
 from mailwatch.probes.roundtrip.message import NEEDLE, TOKEN_FIELD, Mark, Sealer
 from mailwatch.probes.roundtrip.outstanding import Outstanding
 from mailwatch.probes.roundtrip.received import fields_of, head_of, hops
@@ -48,6 +48,10 @@ class Tidied:
     bounced: list[dict[str, Any]] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
     rubbish: dict[bytes, list[int]] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    """All tokens of ours that lie in the mailbox."""
+    whole: bool = True
+    """Whether everything that may be ours was looked at."""
 
     def facts(self) -> dict[str, Any]:
         """Return what there is to tell."""
@@ -55,8 +59,8 @@ class Tidied:
         return {name: entries for name, entries in told.items() if entries}
 
 
-async def tidy(mailbox: Mailbox, sealer: Sealer, outstanding: Outstanding) -> Tidied:
-    """Look through all folders for messages of earlier looks.
+async def tidy(mailbox: Mailbox, sealer: Sealer, outstanding: Outstanding, *, sent: bool) -> Tidied:
+    """Look through all folders for messages of earlier looks; in that of what was `sent` all of ours is rubbish.
 
     1. One that is on its way has come late: it is told, and left where it is until that is on record.
     2. One that was told so is rubbish.
@@ -68,11 +72,8 @@ async def tidy(mailbox: Mailbox, sealer: Sealer, outstanding: Outstanding) -> Ti
     age = since(now() - REMEMBERED)
     for folder in mailbox.folders:
         await mailbox.examine(folder)
-        uids = await _ours(mailbox, age)
-        for uid, head in (await mailbox.marks(uids)).items():
-            mark = sealer.recognise(dict(fields_of(head)))
-            if mark is None:
-                continue
+        for uid, mark in await _ours(mailbox, sealer, found, age):
+            found.seen.add(mark.token)
             if mark.token in outstanding.told:
                 found.known.append(mark.token)
             elif len(found.late) + len(found.stray) < MAX_TOLD:
@@ -90,6 +91,10 @@ async def tidy(mailbox: Mailbox, sealer: Sealer, outstanding: Outstanding) -> Ti
                 found.bounced.append({"token": report.token, **_said(report)})
             elif report.proven and report.token not in outstanding.sent:
                 found.rubbish.setdefault(folder, []).append(uid)
+    for folder in mailbox.sent if sent else ():
+        await mailbox.examine(folder)
+        if copies := [uid for uid, _ in await _ours(mailbox, sealer, Tidied(), age)]:
+            found.rubbish[folder] = copies
     return found
 
 
@@ -108,12 +113,16 @@ def _belated(mark: Mark, copy: Copy) -> dict[str, Any]:
     return told
 
 
-async def _ours(mailbox: Mailbox, *criteria: bytes) -> list[int]:
-    """Find what may be ours; on a server that cannot search headers, among all messages of that time."""
+async def _ours(mailbox: Mailbox, sealer: Sealer, found: Tidied, age: bytes) -> list[tuple[int, Mark]]:
+    """Find what carries our seal; on a server that cannot search headers, among all messages of that time."""
     try:
-        return await mailbox.search(*criteria, _either(NEEDLE))
+        uids = await mailbox.search(age, _either(NEEDLE))
     except Refused:
-        return await mailbox.search(*criteria)
+        uids = await mailbox.search(age)
+    found.whole = found.whole and len(uids) < MAX_FOUND
+    read = await mailbox.marks(uids)
+    marks = ((uid, sealer.recognise(dict(fields_of(head)))) for uid, head in read.items())
+    return [(uid, mark) for uid, mark in marks if mark is not None]
 
 
 def _either(needle: str) -> bytes:

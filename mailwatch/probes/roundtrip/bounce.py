@@ -59,8 +59,13 @@ def _said(parts: list[Message]) -> dict[str, str]:
         if part.get_content_type() == "message/delivery-status":
             for block in part.walk():
                 if "action" in block:
-                    return {name.lower(): " ".join(str(value).split()) for name, value in block.items()}
+                    return {name.lower(): _text(value) for name, value in block.items()}
     return {}
+
+
+def _text(value: object) -> str:
+    """Unfold a field; bytes that are no text come as lone surrogates, which no record takes."""
+    return " ".join(str(value).split()).encode("utf-8", "replace").decode()
 
 
 def _returned(parts: list[Message], sealer: Sealer) -> Mark | None:

@@ -15,9 +15,12 @@ from mailwatch.probes.roundtrip.received import millis_of
 MAX_MESSAGE = 64 * 1024
 MAX_FOUND = 400
 """Messages of one search that are looked at, the newest."""
-MAX_JUNK = 2
+MAX_OF_A_USE = 2
 JUNK_NAMES = frozenset(
     {"junk", "junk e-mail", "junk email", "spam", "bulk", "bulk mail", "posta indesiderata", "indesiderata"}
+)
+SENT_NAMES = frozenset(
+    {"sent", "sent items", "sent messages", "sent mail", "outbox", "posta inviata", "inviata", "inviati"}
 )
 INBOX = b"INBOX"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -50,6 +53,8 @@ class Mailbox:
     def __init__(self, client: ImapClient) -> None:
         self._client = client
         self.folders: tuple[bytes, ...] = (INBOX,)
+        self.sent: tuple[bytes, ...] = ()
+        """Where a service keeps what was handed in; one that does so by itself leaves our messages there."""
         self.opened = b""
 
     @property
@@ -63,24 +68,27 @@ class Mailbox:
         return self._client.exists
 
     async def find_folders(self) -> None:
-        """Learn which folders take junk: by RFC 6154, else by their names."""
+        """Learn which folders take junk and what was sent: by RFC 6154, else by their names."""
         if "SPECIAL-USE" not in self._client.capabilities:
             # Many servers tell the full list of what they can only after the login.
             await self._client.capability()
         listed = await self._client.ask("LIST", b'"" "*"', wanted=_LISTED)
-        marked, named = [], []
+        marked: dict[bytes, list[bytes]] = {b"\\junk": [], b"\\sent": []}
+        named: dict[bytes, list[bytes]] = {b"\\junk": [], b"\\sent": []}
         for line in listed:
             found = _LISTED.match(line)
             flags = {flag.lower() for flag in found[1].split()} if found else {b"\\noselect"}
             if found is None or flags & {b"\\noselect", b"\\nonexistent"}:
                 continue
             name, separator = _unquoted(found[3]), _unquoted(found[2])
-            last = name.rpartition(separator)[2] if separator else name
-            if b"\\junk" in flags:
-                marked.append(name)
-            elif last.decode("utf-8", "replace").lower() in JUNK_NAMES:
-                named.append(name)
-        self.folders = (INBOX, *(marked or named)[:MAX_JUNK])
+            last = (name.rpartition(separator)[2] if separator else name).decode("utf-8", "replace").lower()
+            for use, names in ((b"\\junk", JUNK_NAMES), (b"\\sent", SENT_NAMES)):
+                if use in flags:
+                    marked[use].append(name)
+                elif last in names:
+                    named[use].append(name)
+        junk, sent = ((marked[use] or named[use])[:MAX_OF_A_USE] for use in (b"\\junk", b"\\sent"))
+        self.folders, self.sent = (INBOX, *junk), tuple(sent)
 
     async def next_uid(self, folder: bytes) -> int:
         """Return the UID that the next message will have, 1 if the server does not tell."""

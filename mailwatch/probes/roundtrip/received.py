@@ -9,7 +9,7 @@ from typing import Any
 
 from mailwatch.models import Millis
 
-MAX_HOPS = 50
+MAX_HOPS = 25
 MAX_FIELD = 2000
 """Characters of a field that are looked at."""
 MAX_WORD = 200

@@ -63,7 +63,10 @@ class Submission:
         self.handed_over = True
         said = await client.send_message(message)
         self.accepted_at = now()
-        text = call.recorder.hide(f"{said.code} {said.message}")[:MAX_REPLY]
-        self.facts |= {"accepted_at": self.accepted_at, "reply": text}
+        # The library leaves bytes that are no text as lone surrogates, which no record takes.
+        words = f"{said.code} {said.message}".encode("utf-8", "surrogateescape").decode(
+            "utf-8", "backslashreplace"
+        )
+        self.facts |= {"accepted_at": self.accepted_at, "reply": call.recorder.hide(words)[:MAX_REPLY]}
         if queued := _QUEUED.search(said.message):
             self.facts["queue_id"] = queued[1] or queued[2]

@@ -170,14 +170,15 @@ class _Trip:
 
     async def _tidy(self, mailbox: Mailbox) -> None:
         try:
-            found = await tidy(mailbox, self._sealer, self._trips.outstanding)
+            own = self._via.login is not None and self._via.login == self._to.login
+            found = await tidy(mailbox, self._sealer, self._trips.outstanding, sent=own)
         except Refused as error:
             self._facts["untidied"] = str(error)[:200]
             return
         self._facts |= found.facts()
-        known = {entry["token"] for entry in (*found.late, *found.bounced)}
+        known = found.seen | {entry["token"] for entry in found.bounced}
         lost = [mark for mark in self._trips.outstanding.overdue(now()) if mark.token not in known]
-        if lost:
+        if lost and found.whole:
             self._facts["lost"] = [{"token": mark.token, "sent_at": mark.sent_at} for mark in lost]
         if found.rubbish and (why := await clear(mailbox, found.rubbish, self._timeout)):
             self._facts["left"] = redactor(self._to.login).hide(why)
@@ -262,7 +263,7 @@ class _Trip:
             target=self._name,
             scheduled_at=due,
             started_at=min(attempt.started_at for attempt in attempts),
-            ended_at=max(now(), *(attempt.ended_at for attempt in attempts)),
+            ended_at=max(attempt.ended_at for attempt in attempts),
             outcome=failed.cause.outcome if failed.cause else Outcome.UP,
             cause=failed.cause,
             failed_phase=failed.failed_phase,
