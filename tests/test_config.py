@@ -458,8 +458,9 @@ def test_a_timeout_beyond_the_interval_is_worth_a_word(write) -> None:
 
 
 def test_a_deadline_beyond_the_interval_is_worth_a_word(write) -> None:
-    ends = """vantage_point: {name: home}
-targets:
+    ends = (
+        HOME
+        + """targets:
   - {name: out, kind: smtp, host: 127.0.0.1, provider: lab, login: {username: a@b.it, password_env: LAB}}
   - {name: in, kind: imap, host: 127.0.0.1, provider: lab, login: {username: a@b.it, password_env: LAB}}
   - name: trip
@@ -468,6 +469,7 @@ targets:
     to: in
     interval: 2m
 """
+    )
     path = write(ends)
     (note,) = config.warnings(config.load(path))
     assert "targets[2]: deadline is longer than interval" in str(note)

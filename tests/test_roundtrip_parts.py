@@ -271,6 +271,24 @@ async def test_words_that_are_no_text_fit_into_the_record(becomes: str) -> None:
     assert canonical(payload_of(seen)).encode()
 
 
+async def test_without_uidplus_no_single_message_is_expunged() -> None:
+    service = Service(capabilities=b"IMAP4rev1 AUTH=PLAIN")
+    async with serving(service) as (via, to):
+        seen = await observe(trip_of(TRIP, via, to), scheduled_at=AT, contexts=TlsContexts())
+    assert seen.outcome is Outcome.UP
+    assert service.changed == ['SELECT "INBOX"', r"UID STORE 7 +FLAGS.SILENT (\Deleted)", "EXPUNGE"]
+
+
+async def test_a_message_that_comes_while_we_search_is_not_waited_for() -> None:
+    """The server tells of it in the answer to the search, and has no news for one who is idle after it."""
+    service = Service(silent=True, after_searches=2)
+    async with serving(service) as (via, to):
+        trip = trip_of(TRIP, via, to, deadline=25.0)
+        seen = await observe(trip, scheduled_at=AT, contexts=TlsContexts())
+    assert seen.outcome is Outcome.UP
+    assert (seen.facts or {})["latency_ms"] < 20_000
+
+
 async def test_a_message_that_nobody_acknowledged_may_have_been_accepted() -> None:
     service = Service(smtp={"message": CLOSE}, times=1)
     async with serving(service) as (via, to):

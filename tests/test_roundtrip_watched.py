@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mailwatch.guard import Guard
-from mailwatch.models import Kind
+from mailwatch.models import Delivery, Kind
 from mailwatch.monitor import Monitor
 from mailwatch.store import Reader
 from mailwatch.takeup import take_up
@@ -77,6 +77,10 @@ async def test_a_login_rejected_elsewhere_holds_the_trip_back(hall: Hall) -> Non
     service = Service(imap={"LOGIN": REJECTED})
     async with serving(service) as (via, to):
         trip = trip_of(TRIP, via, to)
+        assert isinstance(trip.task, Delivery)
+        assert trip.task.to.login is not None
+        another = replace(trip.task.to, login=replace(trip.task.to.login, username="anna@example.org"))
+        trip = replace(trip, task=replace(trip.task, to=another))
         mailbox = trip.ends[1]
         hall.watch_also(mailbox)
         hall.watch_also(trip)

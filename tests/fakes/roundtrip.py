@@ -56,6 +56,8 @@ class Service:
     after_searches: int = 0
     blind: bool = False
     """Whether searches for header fields find nothing."""
+    silent: bool = False
+    """Whether news is told in the answer to the search before it, and never to one who is idle."""
     bad: str = ""
     """Commands with these words are refused."""
     sent: list[bytes] = field(default_factory=list)
@@ -123,11 +125,13 @@ class Service:
                 searches += 1
             here = opened == self.folder and searches > self.after_searches
             writer.write(self._untagged(verb, command, self.arrived() if here else None))
+            if self.silent and verb == "UID SEARCH" and searches == self.after_searches > 0:
+                writer.write(b"* 3 EXISTS\r\n")
             if verb == "IDLE":
                 writer.write(b"+ idling\r\n")
                 with contextlib.suppress(TimeoutError):
                     # News that are none, now and then: who waits for them comes back to search.
-                    await asyncio.wait_for(reader.readline(), 0.2)
+                    await asyncio.wait_for(reader.readline(), None if self.silent else 0.2)
                     writer.write(tag.encode() + b" OK done\r\n")
                     continue
                 writer.write(b"* 3 EXISTS\r\n")
@@ -144,6 +148,9 @@ class Service:
                 uid = 8 if self.sent and self.folder in command else 7
                 return b"* STATUS x (UIDNEXT %d)\r\n" % uid
             case "UID SEARCH":
+                if command.endswith(" DELETED"):
+                    marked = any("STORE" in changed for changed in self.changed)
+                    return b"* SEARCH 7\r\n" if marked else b"* SEARCH\r\n"
                 wanted = "HEADER" not in command or (
                     not self.blind and ("multipart/report" in command) == (self.becomes == "bounce")
                 )
