@@ -24,6 +24,7 @@ from mailwatch.models import (
     Gap,
     GapReason,
     Kind,
+    Login,
     Millis,
     Observation,
     Outcome,
@@ -33,6 +34,7 @@ from mailwatch.models import (
     now,
     rfc3339,
 )
+from mailwatch.oauth.access import AccessTokens
 from mailwatch.outages import (
     Event,
     Outage,
@@ -43,6 +45,7 @@ from mailwatch.outages import (
     outage_json,
     outage_payload,
     payload_json,
+    written_rules,
 )
 from mailwatch.probes import TlsContexts, Trips, observe
 from mailwatch.schedule import Schedule
@@ -72,6 +75,7 @@ class Monitor:
         guard: Guard | None,
         clock: ClockWatch,
         secret: bytes,
+        tokens: AccessTokens | None = None,
         at_once: int = 200,
         observe: Callable[..., Awaitable[Observation]] = observe,
     ) -> None:
@@ -79,6 +83,7 @@ class Monitor:
         self.rules = rules
         self.watches: dict[str, Watch] = {}
         self.logins = LoginGate()
+        self.tokens = tokens or AccessTokens()
         self.disturbances: list[tuple[Millis, Millis, GapReason]] = []
         self.writer = writer
         self.metrics = metrics
@@ -90,6 +95,8 @@ class Monitor:
         """How far the clock may be off, as the last survey found."""
         self._contexts = TlsContexts()
         self._look_at = observe
+        self.sealed: list[Callable[[], None]] = []
+        """Called when an outage has been put on record and sealed."""
         self._at_once = asyncio.Semaphore(at_once)
         self.schedule = Schedule(self.look)
 
@@ -134,6 +141,9 @@ class Monitor:
             if target.kind is Kind.ROUNDTRIP:
                 # Once it has logged in it only waits, and must not keep others from looking.
                 more["trips"] = Trips(self._secret, watch.outstanding, settled=held.aclose)
+            for end in target.ends:
+                if end.login and end.login.oauth2:
+                    self.logins.renewed(end, self._secret_used(end.login))
             with_login = self.logins.allows(target, now())
             try:
                 observation = await self._look_at(
@@ -142,6 +152,7 @@ class Monitor:
                     contexts=self._contexts,
                     with_login=with_login,
                     every_address=watch.state.is_open,
+                    tokens=self.tokens,
                     **more,
                 )
             finally:
@@ -149,9 +160,8 @@ class Monitor:
         if target.kind is Kind.ROUNDTRIP:
             self._learn_ends(target, observation)
             return observation
-        if observation.with_login and target.login and (password := target.login.password.get_secret_value()):
-            digest = secret_id(self._secret, target.login.username, password)
-            observation = replace(observation, secret=digest)
+        if observation.with_login and target.login:
+            observation = replace(observation, secret=self._secret_used(target.login))
         self.logins.learn(target, observation)
         if observation.with_login and observation.cause is Cause.CREDENTIALS:
             logger.warning(
@@ -175,11 +185,16 @@ class Monitor:
     def _learn_ends(self, target: Target, observation: Observation) -> None:
         """Tell the gate what came of the logins at both ends of a round trip."""
         for end, seen in end_looks(target, observation):
-            if end.login and (password := end.login.password.get_secret_value()):
-                seen = replace(seen, secret=secret_id(self._secret, end.login.username, password))
+            if end.login:
+                seen = replace(seen, secret=self._secret_used(end.login))
             self.logins.learn(end, seen)
             if seen.cause is Cause.CREDENTIALS:
                 logger.warning("%s: the login at %s was rejected; it is tried again later", target.name, end.name)
+
+    def _secret_used(self, login: Login) -> str:
+        """Name what the login proves itself with: its password, or what its owner granted, "" without either."""
+        secret = self.tokens.identity(login) if login.oauth2 else login.password.get_secret_value()
+        return secret_id(self._secret, login.username, secret) if secret else ""
 
     async def _judge(self, target: Target, observation: Observation) -> Observation:
         """Is a failure the provider's, or our line's, or that of a machine that slept?"""
@@ -273,10 +288,13 @@ class Monitor:
         """Put the opening or closing of an outage on record, seal it with a checkpoint, then show it."""
         target = watch.target
         payload = outage_payload(outage, target.provider, target.kind, self.vantage_point.name)
+        payload["rules"] = written_rules(self.rules)
         await self.write("outage", now(), target.name, payload)
         await self.writer.checkpoint()
         watch.outages[outage.id] = payload_json(payload)
         self.show(watch)
+        for tell in self.sealed:
+            tell()
         state = "proven afterwards" if outage.proven_afterwards else payload["state"]
         logger.warning("%s: outage %s is %s", target.name, outage.id, state)
 

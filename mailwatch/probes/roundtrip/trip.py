@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mailwatch.models import Attempt, Cause, Delivery, Millis, Observation, Outcome, Phase, Target, now
-from mailwatch.probes.attempts import Lookup, walk
-from mailwatch.probes.connect import Address, Call, Goodbye, TlsContexts
+from mailwatch.oauth.access import AccessTokens, Supply
+from mailwatch.probes.attempts import walk
+from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, TlsContexts
 from mailwatch.probes.failures import Failed
 from mailwatch.probes.imap import enter
 from mailwatch.probes.imap_client import Refused
@@ -57,21 +58,40 @@ async def look(
     lookup: Lookup,
     watch: Watch | None = None,
     with_login: bool = True,
+    tokens: AccessTokens | None = None,
 ) -> Observation:
-    """Look once. Raises nothing but CancelledError."""
-    if not with_login:
-        at = now()
+    """Look once. Raises nothing but CancelledError. Without both logins nothing is sent."""
+    at = now()
+    missing = Supply(cause=Cause.CREDENTIALS, detail="a login was rejected before; it will be tried again")
+    if with_login:
+        task, missing = await _supplied(task, tokens)
+    if missing.cause is not None:
         return Observation(
             target=target.name,
             scheduled_at=scheduled_at,
             started_at=at,
-            ended_at=at,
-            outcome=Outcome.UNKNOWN,
-            cause=Cause.CREDENTIALS,
-            detail="nothing was sent: a login was rejected before; it will be tried again",
+            ended_at=max(at, now()),
+            outcome=missing.cause.outcome,
+            cause=missing.cause,
+            detail=f"nothing was sent: {missing.detail}",
         )
     trip = _Trip(target, task, contexts, trips, lookup, watch)
     return await trip.go(scheduled_at)
+
+
+async def _supplied(task: Delivery, tokens: AccessTokens | None) -> tuple[Delivery, Supply]:
+    """Return the task with access tokens where its ends want them, or why there is none.
+
+    One that was rejected is not renewed here: the looks at the end itself do that.
+    """
+    for name, end in (("via", task.via), ("to", task.to)):
+        if end.login is not None and end.login.oauth2 is not None and tokens is not None:
+            supply = await tokens.supply(end.login)
+            if supply.token is None:
+                return task, supply
+            fresh = replace(end, login=replace(end.login, password=supply.token))
+            task = replace(task, via=fresh) if name == "via" else replace(task, to=fresh)
+    return task, Supply()
 
 
 class _Trip:
@@ -170,7 +190,7 @@ class _Trip:
 
     async def _tidy(self, mailbox: Mailbox) -> None:
         try:
-            own = self._via.login is not None and self._via.login == self._to.login
+            own = self._task.sender == self._task.recipient
             found = await tidy(mailbox, self._sealer, self._trips.outstanding, sent=own)
         except Refused as error:
             self._facts["untidied"] = str(error)[:200]
