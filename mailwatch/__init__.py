@@ -10,7 +10,7 @@ logins                                  how often a rejected login may be tried 
 sntp                                    what a time server says of our clock
 config                                  config.yaml, read strictly
 probes                                  the only door to a mail service
-guard, clock                            were we online; do we know the time
+guard, clock                            were we online, and when not; do we know the time
 store                                   the only room that speaks SQL
 diagnosis                               what else is seen at the moment of a failure
 replay, records                         what the ledger says: state to go on from, answers to give

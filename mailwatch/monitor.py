@@ -14,7 +14,7 @@ from typing import Any
 
 from mailwatch.clock import ClockWatch
 from mailwatch.diagnosis import Diagnosis
-from mailwatch.guard import Guard, judge
+from mailwatch.guard import Guard, judge, names_matter
 from mailwatch.ledger.entry import secret_id
 from mailwatch.logins import LoginGate
 from mailwatch.metrics import Metrics
@@ -26,7 +26,6 @@ from mailwatch.models import (
     Millis,
     Observation,
     Outcome,
-    Phase,
     Target,
     VantagePoint,
     now,
@@ -82,6 +81,8 @@ class Monitor:
         self.writer = writer
         self.metrics = metrics
         self.guard = guard
+        self.line_in_doubt = asyncio.Event()
+        """Set when a look failed while we were offline."""
         self._clock = clock
         self._secret = secret
         self._diagnosis = Diagnosis()
@@ -185,11 +186,13 @@ class Monitor:
             return observation
         answer = await self.guard.ask(
             target.provider or target.host,
-            dns=observation.cause is Cause.DNS or observation.failed_phase is Phase.RESOLVE,
+            dns=names_matter(observation, target.host),
             since=observation.started_at,
         )
-        self.metrics.guard(answer.online)
-        return judge(observation, answer)
+        judged = judge(observation, answer)
+        if judged.cause is Cause.OFFLINE:
+            self.line_in_doubt.set()
+        return judged
 
     async def _diagnosed(self, watch: Watch, observation: Observation) -> Observation:
         """Add to the first bad look what else is seen at that moment."""

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from mailwatch.guard import ANSWER_COUNTS_FOR, Guard, judge
+from mailwatch.guard import Control, Guard, judge
+from mailwatch.guard.rounds import COUNTS_FOR
 from mailwatch.models import Cause, GuardAnswer, Observation, Outcome, Phase, now
 
-Control = tuple[str, int]
 RESOLVES = "localhost"
 DOES_NOT = "no-such-name.invalid"
 HANGS = "slow.invalid"
@@ -28,7 +28,7 @@ HANGS = "slow.invalid"
 class Door:
     """A control that accepts, and counts how often."""
 
-    control: Control = ("", 0)
+    control: Control = field(default_factory=lambda: Control("", 0))
     visits: int = 0
 
     async def visit(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,11 +37,11 @@ class Door:
 
 
 @asynccontextmanager
-async def door() -> AsyncIterator[Door]:
+async def door(host: str = "127.0.0.1") -> AsyncIterator[Door]:
     door = Door()
-    server = await asyncio.start_server(door.visit, "127.0.0.1", 0)
+    server = await asyncio.start_server(door.visit, host, 0)
     async with server:
-        door.control = server.sockets[0].getsockname()
+        door.control = Control(*server.sockets[0].getsockname()[:2])
         yield door
 
 
@@ -50,7 +50,7 @@ def closed() -> Control:
     """A port that refuses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[:2]  # type: ignore[no-any-return]
+        return Control(*probe.getsockname()[:2])
 
 
 @pytest.fixture
@@ -64,11 +64,7 @@ def silent() -> Iterator[Control]:
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
-        yield listener.getsockname()
-
-
-def name_of(control: Control) -> str:
-    return f"{control[0]}:{control[1]}"
+        yield Control(*listener.getsockname())
 
 
 def failing(cause: Cause = Cause.TIMEOUT) -> Observation:
@@ -84,21 +80,21 @@ async def test_one_control_that_accepts_is_enough(closed: Control, silent: Contr
         before = now()
         answer = await Guard([closed, silent, good.control], timeout=60).ask()
     assert answer.online is True
-    assert answer.controls[name_of(good.control)] == "ok"
-    assert answer.controls[name_of(silent)] == "not awaited"
+    assert answer.controls[good.control.label] == "ok"
+    assert answer.controls[silent.label] == "not awaited"
     assert before <= answer.asked_at <= now()
 
 
 async def test_all_controls_failing_is_offline_each_with_its_reason(closed: Control, silent: Control) -> None:
     answer = await Guard([closed, silent], timeout=0.2).ask()
     assert answer.online is False
-    assert answer.controls == {name_of(closed): "refused", name_of(silent): "timeout"}
+    assert answer.controls == {closed.label: "refused", silent.label: "timeout"}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems name it otherwise")
 async def test_an_address_without_a_route_is_unreachable() -> None:
     # The kernel refuses to connect to a broadcast address before anything is sent.
-    answer = await Guard([("255.255.255.255", 443)], timeout=5).ask()
+    answer = await Guard([Control("255.255.255.255", 443)], timeout=5).ask()
     assert answer.online is False
     assert answer.controls == {"255.255.255.255:443": "unreachable"}
 
@@ -139,10 +135,10 @@ async def test_an_answer_is_reused_for_two_seconds_only() -> None:
     async with door() as good:
         guard = Guard([good.control], timeout=5)
         await guard.ask()
-        guard._line._began -= ANSWER_COUNTS_FOR - 1
+        guard._lines[4].began -= COUNTS_FOR - 1
         await guard.ask()
         assert good.visits == 1
-        guard._line._began -= 1.01
+        guard._lines[4].began -= 1.01
         await guard.ask()
         assert good.visits == 2
 
@@ -151,7 +147,7 @@ async def test_an_asker_that_is_cancelled_does_not_take_the_answer_from_others(s
     guard = Guard([silent], timeout=0.3)
     impatient = asyncio.create_task(guard.ask())
     patient = asyncio.create_task(guard.ask())
-    while guard._line._latest is None:
+    while guard._lines[4].latest is None:
         await asyncio.sleep(0)
     await asyncio.sleep(0)  # now both wait for it
     impatient.cancel()
@@ -205,10 +201,10 @@ async def test_a_silence_during_the_look_outweighs_a_line_that_came_back(closed:
     guard = Guard([closed], timeout=1)
     began = now()
     assert (await guard.ask()).online is False
-    guard._line._began -= ANSWER_COUNTS_FOR  # a new round would find the line up
-    with socket.create_server(closed):
+    guard._lines[4].began -= COUNTS_FOR  # a new round would find the line up
+    with socket.create_server((closed.host, closed.port)):
         assert (await guard.ask(since=began)).online is False
-        while now() == began or now() <= guard._line._silence.ended_at:  # type: ignore[union-attr]
+        while now() == began or now() <= guard._lines[4].silence.ended_at:  # type: ignore[union-attr]
             await asyncio.sleep(0)
         assert (await guard.ask(since=now())).online is True
 
@@ -219,7 +215,7 @@ async def test_our_own_lack_of_file_handles_is_not_being_offline(closed: Control
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
     try:
-        answer = await Guard([closed, ("127.0.0.2", closed[1])], timeout=1).ask()
+        answer = await Guard([closed, Control("127.0.0.2", closed.port)], timeout=1).ask()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert answer.online is None
@@ -265,9 +261,11 @@ async def test_a_line_without_names_is_not_online_for_a_dns_failure() -> None:
     async with door() as good:
         guard = Guard([good.control], timeout=5, names=[DOES_NOT])
         answer = await guard.ask(dns=True)
-        assert answer.online is False
-        assert answer.controls == {name_of(good.control): "ok", f"dns:{DOES_NOT}": "unresolved"}
-        assert (await guard.ask()).online is True
+        assert answer.online is True
+        assert answer.resolver == "silent"
+        names = {f"dns:{DOES_NOT}": "unresolved", "dns:*.invalid": "unresolved"}
+        assert answer.controls == {good.control.label: "ok", **names}
+        assert (await guard.ask()).resolver == ""
     judged = judge(failing(Cause.DNS), answer)
     assert judged.cause is Cause.OFFLINE
     assert judged.detail == "names did not resolve here, not even the control names (was: dns)"
@@ -276,20 +274,22 @@ async def test_a_line_without_names_is_not_online_for_a_dns_failure() -> None:
 @pytest.mark.usefixtures("resolver")
 async def test_a_control_may_be_a_host_name(closed: Control) -> None:
     async with door() as good:
-        port = good.control[1]
-        answer = await Guard([(RESOLVES, port), (DOES_NOT, port)], timeout=5, names=[]).ask(dns=True)
+        port = good.control.port
+        answer = await Guard([Control(RESOLVES, port), Control(DOES_NOT, port)], timeout=5, names=[]).ask(dns=True)
     assert answer.online is True
     assert answer.controls[f"{RESOLVES}:{port}"] == "ok"
-    assert (await Guard([(DOES_NOT, port)], timeout=5).ask()).controls == {f"{DOES_NOT}:{port}": "unresolved"}
+    assert (await Guard([Control(DOES_NOT, port)], timeout=5).ask()).controls == {
+        f"{DOES_NOT}:{port}": "unresolved"
+    }
 
 
 async def test_a_resolver_that_hangs_is_asked_once_and_not_waited_for(resolver: Resolver) -> None:
     guard = Guard([], timeout=0.05, names=[HANGS])
     first = await guard.ask(dns=True)
     second = await guard.ask(dns=True, since=now() + 1)
-    assert first.controls == second.controls == {f"dns:{HANGS}": "timeout"}
-    assert first.online is False
-    assert resolver.asked == [HANGS]
+    assert first.controls == second.controls == {f"dns:{HANGS}": "timeout", "dns:*.invalid": "unresolved"}
+    assert first.resolver == "silent"
+    assert resolver.asked.count(HANGS) == 1
 
 
 def test_offline_makes_a_failure_unknown_and_says_what_it_was() -> None:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mailwatch import __version__
-from mailwatch.cli import availability, config, demo, ledger, outages, probe, providers, run
+from mailwatch.cli import availability, config, demo, ledger, offline, outages, probe, providers, run
 from mailwatch.config import ConfigError
 from mailwatch.store import KeysMissing, Locked, StoreBroken
 
-VERBS = (run, demo, probe, outages, availability, ledger, config, providers)
+VERBS = (run, demo, probe, outages, offline, availability, ledger, config, providers)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

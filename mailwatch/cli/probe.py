@@ -13,9 +13,8 @@ from rich.text import Text
 
 from mailwatch.cli.opening import open_config, options, stdout
 from mailwatch.config import Config, build_targets
-from mailwatch.config.fields import split_endpoint
-from mailwatch.guard import Guard, judge
-from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, now
+from mailwatch.guard import Guard, judge, names_matter
+from mailwatch.models import Kind, Observation, Outcome, Phase, Target, now
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.records import observation_json
 
@@ -54,7 +53,7 @@ def _run(args: argparse.Namespace) -> int:
 async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Observation]:
     console = stdout()
     pulses = [Pulse(target) for target in targets]
-    contexts, guard = TlsContexts(), _guard(config)
+    contexts, guard = TlsContexts(), Guard.of(config.guard)
     # At most a screenful at once, so that one look does not disturb the timing of another.
     at_once = asyncio.Semaphore(8)
 
@@ -62,7 +61,9 @@ async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Ob
         async with at_once:
             seen = await observe(pulse.target, scheduled_at=now(), contexts=contexts, watch=pulse.watch)
             if guard and seen.outcome is Outcome.DOWN:
-                answer = await guard.ask(pulse.target.provider, dns=seen.cause is Cause.DNS, since=seen.started_at)
+                target = pulse.target
+                names = names_matter(seen, target.host)
+                answer = await guard.ask(target.provider or target.host, dns=names, since=seen.started_at)
                 seen = judge(seen, answer)
             pulse.seen = seen
             return seen
@@ -124,9 +125,3 @@ def _table(pulses: list[Pulse]) -> Table:
         cells = (pulse.cell(phase) for phase in phases)
         table.add_row(pulse.target.name, *cells, pulse.verdict(), pulse.words())
     return table
-
-
-def _guard(config: Config) -> Guard | None:
-    if config.guard is None:
-        return None
-    return Guard([split_endpoint(control) for control in config.guard.controls], config.guard.timeout)
