@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from mailwatch.guard import Control, Guard, judge
+from mailwatch.guard import Control, Guard, judge, names_matter
 from mailwatch.guard.rounds import COUNTS_FOR
-from mailwatch.models import Cause, GuardAnswer, Observation, Outcome, Phase, now
+from mailwatch.models import Attempt, Cause, GuardAnswer, Observation, Outcome, Phase, TlsFacts, now
 
 RESOLVES = "localhost"
 DOES_NOT = "no-such-name.invalid"
@@ -228,6 +228,8 @@ class Resolver:
 
     asked: list[str] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
+    answers: dict[str, str] = field(default_factory=dict)
+    """What it makes of further names; "*" is every name that it does not know."""
 
 
 @pytest.fixture
@@ -239,6 +241,8 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
         resolver.asked.append(host)
         if host == HANGS:
             resolver.release.wait(60)
+        if made_up := resolver.answers.get(host, resolver.answers.get("*")):
+            return real(made_up, *args, **options)  # type: ignore[arg-type]
         if host != RESOLVES:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return real(host, *args, **options)  # type: ignore[arg-type]
@@ -290,6 +294,183 @@ async def test_a_resolver_that_hangs_is_asked_once_and_not_waited_for(resolver: 
     assert first.controls == second.controls == {f"dns:{HANGS}": "timeout", "dns:*.invalid": "unresolved"}
     assert first.resolver == "silent"
     assert resolver.asked.count(HANGS) == 1
+
+
+TRUTH = {"one.one.one.one": "1.1.1.1", "dns.quad9.net": "149.112.112.112", "dns.google": "2001:4860:4860::8844"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "state", "lie"),
+    [
+        (TRUTH, "ok", ()),
+        ({}, "silent", ()),
+        (TRUTH | {"*": "10.9.9.9"}, "lies", ("10.9.9.9",)),
+        ({"*": "10.9.9.9"}, "poisoned", ("10.9.9.9",)),
+        (TRUTH | {"dns.google": "203.0.113.9"}, "poisoned", ("203.0.113.9",)),
+        # A family filter: no lie, and two others tell the truth.
+        (TRUTH | {"dns.google": "0.0.0.0"}, "ok", ()),
+        (dict.fromkeys(TRUTH, "0.0.0.0"), "silent", ()),
+    ],
+    ids=["true", "dead", "every-name", "all-names", "one-name", "filter", "filter-of-all"],
+)
+async def test_a_resolver_is_believed_as_far_as_it_tells_the_truth(
+    resolver: Resolver, answers: dict[str, str], state: str, lie: tuple[str, ...]
+) -> None:
+    resolver.answers = answers
+    answer = await Guard([], timeout=10).ask(dns=True)
+    assert answer.resolver == state
+    assert answer.lie == lie
+    (nonsense,) = [name for name in resolver.asked if name not in TRUTH]
+    assert nonsense.endswith(".invalid.")
+
+
+async def test_a_name_that_cannot_exist_is_another_each_time(resolver: Resolver) -> None:
+    guard = Guard([], timeout=10, names=[])
+    await guard.ask(dns=True)
+    await guard.ask(dns=True, since=now() + 1)
+    assert len(set(resolver.asked)) == 2
+
+
+@pytest.mark.usefixtures("resolver")
+async def test_silence_of_the_controls_now_outweighs_a_sighting_before() -> None:
+    async with door() as good:
+        guard = Guard([good.control], timeout=5)
+        began = now()
+        assert (await guard.ask()).online is True
+    # The line goes in the middle of a long look, after another provider was seen up.
+    seen = now()
+    guard.saw_up("libero", seen, "213.209.0.1:993")
+    while now() <= seen:
+        await asyncio.sleep(0)
+    guard._lines[4].began -= COUNTS_FOR
+    answer = await guard.ask("virgilio", since=began)
+    assert answer.online is False
+    guard.saw_up("libero", now() + 60_000, "213.209.0.1:993")
+    assert (await guard.ask("virgilio", since=began)).online is True
+
+
+async def test_a_sighting_proves_the_line_of_its_family_only(closed: Control) -> None:
+    guard = Guard([closed, Control("::1", closed.port)], timeout=1)
+    guard.saw_up("libero", now(), "[2001:4860::1]:993")
+    answer = await guard.ask("virgilio")
+    assert (answer.online, answer.online4, answer.online6) == (True, False, True)
+
+
+async def test_a_sighting_that_is_all_the_proof_dates_the_answer(closed: Control) -> None:
+    guard = Guard([closed], timeout=1)
+    seen = now() - 20_000
+    guard.saw_up("libero", seen, "213.209.0.1:993")
+    assert (await guard.ask("virgilio")).asked_at == seen
+
+
+def tried(*attempts: tuple[str, Phase, Cause], tls: bool = False) -> Observation:
+    """A look that failed at these peers."""
+    at = now()
+    facts = TlsFacts(version="TLSv1.3", cipher="", fingerprint="", not_after=None) if tls else None
+    made = tuple(
+        Attempt(started_at=at, ended_at=at, peer=peer, cause=cause, failed_phase=phase, detail=peer, tls=facts)
+        for peer, phase, cause in attempts
+    )
+    last = made[-1]
+    return Observation(
+        target="t", scheduled_at=at, started_at=at, ended_at=at, outcome=Outcome.DOWN, attempts=made,
+        cause=last.cause, failed_phase=last.failed_phase, detail=last.detail,
+    )  # fmt: skip
+
+
+FOUR, SIX = "213.209.0.1:993", "[2001:4860::1]:993"
+DEAD = (Phase.CONNECT, Cause.TIMEOUT)
+REFUSED = (Phase.CONNECT, Cause.REFUSED)
+GREETED = (Phase.AUTH, Cause.UNAVAILABLE)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "online4", "online6", "cause", "told"),
+    [
+        ([(SIX, *DEAD)], True, False, Cause.OFFLINE, "our own line was down over IPv6 (was: timeout)"),
+        ([(SIX, *DEAD)], False, True, Cause.TIMEOUT, SIX),
+        ([(FOUR, *DEAD)], False, True, Cause.OFFLINE, "our own line was down over IPv4 (was: timeout)"),
+        ([(FOUR, *DEAD)], True, False, Cause.TIMEOUT, FOUR),
+        ([(FOUR, *DEAD)], False, False, Cause.OFFLINE, "our own line was down (was: timeout)"),
+        # What the family saw that works is what counts.
+        ([(SIX, *DEAD), (FOUR, *REFUSED)], True, False, Cause.REFUSED, FOUR),
+        ([(SIX, *REFUSED), (FOUR, *DEAD)], False, True, Cause.REFUSED, SIX),
+        # Nobody was asked over IPv6: a connection is its own proof, the lack of one proves nothing.
+        ([(SIX, *DEAD)], True, None, Cause.MONITOR, "we could not tell whether our own line was up over IPv6"),
+        ([(SIX, *GREETED)], True, None, Cause.UNAVAILABLE, SIX),
+        ([("[::1]:993", *DEAD)], True, None, Cause.TIMEOUT, "[::1]:993"),
+    ],
+)
+def test_a_failure_is_judged_by_the_family_that_it_was_seen_on(
+    attempts: list[tuple[str, Phase, Cause]], online4: bool | None, online6: bool | None, cause: Cause, told: str
+) -> None:
+    answer = GuardAnswer(asked_at=1, online=True in (online4, online6), online4=online4, online6=online6)
+    judged = judge(tried(*attempts), answer)
+    assert judged.cause is cause
+    assert judged.outcome is cause.outcome
+    assert judged.detail.startswith(told)
+    assert judged.guard == answer
+
+
+LIE = "10.9.9.9"
+HANDSHAKE = (Phase.TLS, Cause.TLS)
+
+
+@pytest.mark.parametrize(
+    ("peer", "resolver", "misled"),
+    [
+        (FOUR, "ok", False),
+        (FOUR, "silent", False),
+        (FOUR, "lies", False),
+        (f"{LIE}:993", "lies", True),
+        ("203.0.113.77:993", "lies", True),
+        ("192.168.1.1:993", "lies", True),
+        (FOUR, "poisoned", True),
+        ("192.168.1.1:993", "ok", False),
+    ],
+)
+def test_where_a_lying_resolver_sent_us_is_not_the_provider(peer: str, resolver: str, misled: bool) -> None:
+    lie = (LIE, "203.0.113.77")
+    answer = GuardAnswer(asked_at=1, online=True, online4=True, resolver=resolver, lie=lie)
+    judged = judge(tried((peer, *HANDSHAKE)), answer)
+    assert judged.outcome is (Outcome.UNKNOWN if misled else Outcome.DOWN)
+    assert judged.detail.startswith("the resolver lies") is misled
+    # Whoever shows the provider's certificate is the provider, however we came there.
+    assert judge(tried((peer, *GREETED), tls=True), answer).outcome is Outcome.DOWN
+
+
+@pytest.mark.parametrize(
+    ("resolver", "cause"),
+    [
+        ("ok", Cause.DNS),
+        ("silent", Cause.OFFLINE),
+        ("lies", Cause.OFFLINE),
+        ("poisoned", Cause.OFFLINE),
+        ("monitor", Cause.MONITOR),
+    ],
+)
+def test_a_name_that_does_not_resolve_is_the_providers_only_where_names_resolve(
+    resolver: str, cause: Cause
+) -> None:
+    assert judge(failing(Cause.DNS), GuardAnswer(asked_at=1, online=True, resolver=resolver)).cause is cause
+
+
+@pytest.mark.parametrize(
+    ("host", "observation", "matter"),
+    [
+        ("imap.example.org", tried((FOUR, *HANDSHAKE)), True),
+        ("imap.example.org", tried((FOUR, *GREETED)), True),
+        ("imap.example.org", tried((FOUR, *GREETED), tls=True), False),
+        ("213.209.0.1", tried((FOUR, *HANDSHAKE)), False),
+        ("localhost", tried((FOUR, *HANDSHAKE)), False),
+        ("", tried((FOUR, *HANDSHAKE)), False),
+        ("", failing(Cause.DNS), True),
+    ],
+)
+def test_the_resolver_is_asked_where_its_answer_could_matter(
+    host: str, observation: Observation, matter: bool
+) -> None:
+    assert names_matter(observation, host) is matter
 
 
 def test_offline_makes_a_failure_unknown_and_says_what_it_was() -> None:
