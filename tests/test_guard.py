@@ -331,22 +331,25 @@ async def test_a_name_that_cannot_exist_is_another_each_time(resolver: Resolver)
     assert len(set(resolver.asked)) == 2
 
 
-@pytest.mark.usefixtures("resolver")
-async def test_silence_of_the_controls_now_outweighs_a_sighting_before() -> None:
+async def test_silence_of_controls_that_answered_before_outweighs_a_sighting() -> None:
     async with door() as good:
         guard = Guard([good.control], timeout=5)
         began = now()
         assert (await guard.ask()).online is True
-    # The line goes in the middle of a long look, after another provider was seen up.
-    seen = now()
-    guard.saw_up("libero", seen, "213.209.0.1:993")
-    while now() <= seen:
-        await asyncio.sleep(0)
     guard._lines[4].began -= COUNTS_FOR
-    answer = await guard.ask("virgilio", since=began)
-    assert answer.online is False
+    # The line goes in the middle of a long look, after another provider was seen up.
+    guard.saw_up("libero", now() - 1, "213.209.0.1:993")
+    assert (await guard.ask("virgilio", since=began)).online is False
+    silence = guard._lines[4].silence
+    assert silence is not None
+    while now() <= silence.ended_at:
+        await asyncio.sleep(0)
+    # It comes back before that look fails: what is seen now says nothing of then.
+    guard.saw_up("libero", now(), "213.209.0.1:993")
+    assert (await guard.ask("virgilio", since=began)).online is False
+    # Seen up while the controls were asked anew: the controls are wrong.
     guard.saw_up("libero", now() + 60_000, "213.209.0.1:993")
-    assert (await guard.ask("virgilio", since=began)).online is True
+    assert (await guard.ask("virgilio", since=now())).online is True
 
 
 async def test_a_sighting_proves_the_line_of_its_family_only(closed: Control) -> None:

@@ -140,10 +140,29 @@ async def test_a_certificate_out_of_date_may_be_our_own_clock(authority: Authori
     assert set(answer.controls.values()) == {"monitor"}
 
 
-async def test_authorities_that_cannot_be_read_are_our_own_fault(tmp_path: Path, authority: Authority) -> None:
+async def test_authorities_that_cannot_be_read_are_our_own_fault_until_they_can(
+    tmp_path: Path, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    ca_file = tmp_path / "ca.pem"
     async with serving(authority.context(NAME)) as port:
-        answer = await Guard([Control("127.0.0.1", port, NAME, tmp_path / "gone.pem")], timeout=10).ask()
+        guard = Guard([Control("127.0.0.1", port, NAME, ca_file)], timeout=10)
+        assert (await guard.ask()).online is None
+        ca_file.write_text("")
+        assert (await guard.ask(since=now() + 1)).online is None
+        assert len(caplog.records) == 1
+        ca_file.write_bytes(authority.ca_file.read_bytes())
+        assert (await guard.ask(since=now() + 2)).online is True
+
+
+async def test_a_system_without_authorities_cannot_tell_portals(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "neither"))
+    async with serving(authority.context(NAME)) as port:
+        answer = await Guard([Control("127.0.0.1", port, NAME)], timeout=10).ask()
     assert answer.online is None
+    assert set(answer.controls.values()) == {"monitor"}
 
 
 async def test_handshakes_that_are_not_awaited_leave_nothing_behind(authority: Authority) -> None:

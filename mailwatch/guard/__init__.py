@@ -19,7 +19,7 @@ from mailwatch.guard.names import Resolver
 from mailwatch.guard.offline import offline_payloads
 from mailwatch.guard.reasons import OK, reason_of, verdict
 from mailwatch.guard.rounds import Heard, Rounds, Shown, first_ok
-from mailwatch.models import GuardAnswer, Millis
+from mailwatch.models import GuardAnswer, Millis, now
 
 __all__ = ["Changes", "Control", "Guard", "judge", "names_matter", "offline_payloads"]
 
@@ -68,10 +68,11 @@ class Guard:
         `since` is when the failing look began. No older proof counts then; and a round since then in
         which all were silent outweighs a good one now, for the line may have come back in between.
         """
+        called_at = now()
         rounds = [*self._lines.values(), *([self._names] if dns else [])]
         shown = await asyncio.gather(*(each.ask(since) for each in rounds))
         lines, names = dict(zip(FAMILIES, shown, strict=False)), shown[2].heard if dns else Heard({}, None)
-        sightings = self._sightings(provider, lines, since)
+        sightings = self._sightings(provider, lines, since, called_at)
         online, asked_at = {}, min(each.asked_at for each in shown)
         for family, line in lines.items():
             proofs = [at for (_, seen), at in sightings.items() if seen == family]
@@ -95,22 +96,19 @@ class Guard:
         )
 
     def _sightings(
-        self, provider: str | None, lines: dict[int, Shown], since: Millis | None
+        self, provider: str | None, lines: dict[int, Shown], since: Millis | None, called_at: Millis
     ) -> dict[tuple[str, int | None], Millis]:
-        """Return the sightings of other providers that prove the line of their family.
+        """Return the sightings of other providers that prove the line of their family, and when they were."""
 
-        Where controls answered before and are silent now, the line has just gone: only what was seen after
-        they were asked counts. Where none ever answered, a firewall of our own may keep us from them.
-        """
-        counting = {}
-        for (name, family), at in self._seen.items():
-            asked_at = max(line.asked_at for line in lines.values()) if family is None else lines[family].asked_at
-            rounds = [each for each_family, each in self._lines.items() if family in (None, each_family)]
-            answered = any(each.answered for each in rounds)
-            oldest = asked_at if answered else max(asked_at - SIGHTING_COUNTS_FOR, since or 0)
-            if name != provider and at >= oldest:
-                counting[name, family] = at
-        return counting
+        def proves(family: int | None, at: Millis) -> bool:
+            asked = [line for each, line in lines.items() if family in (None, each)]
+            if not any(self._lines[each].answered for each in lines if family in (None, each)):
+                # It may be a firewall of our own that keeps us from the controls.
+                return at >= max(asked[0].asked_at - SIGHTING_COUNTS_FOR, since or 0)
+            # Controls that answered before and are silent now: the line is gone, or was while the look went on.
+            return all(line.ended_at >= called_at and at >= line.asked_at for line in asked)
+
+        return {key: at for key, at in self._seen.items() if key[0] != provider and proves(key[1], at)}
 
     async def _ask_controls(self, family: int) -> Heard:
         asking = {}

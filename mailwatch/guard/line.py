@@ -22,7 +22,8 @@ class Line:
     """Connects to controls; its TLS contexts are made once."""
 
     def __init__(self) -> None:
-        self._contexts: dict[Path | None, ssl.SSLContext | None] = {}
+        self._contexts: dict[Path | None, ssl.SSLContext] = {}
+        self._complained: set[Path | None] = set()
 
     async def reach(self, control: Control, addresses: Sequence[str]) -> str:
         """Return OK or why the control could not be reached at any of `addresses`. Has no deadline of its own."""
@@ -52,28 +53,27 @@ class Line:
             sock.close()
 
     def _context(self, ca_file: Path | None) -> ssl.SSLContext | None:
-        """Return the context that trusts `ca_file` or the system's authorities, None when there are none."""
-        if ca_file not in self._contexts:
-            self._contexts[ca_file] = _made(ca_file)
-        return self._contexts[ca_file]
+        """Return the context that trusts `ca_file` or the system's authorities, None while it cannot be made."""
+        context = self._contexts.get(ca_file)
+        if context is None:
+            try:
+                self._contexts[ca_file] = context = _made(ca_file)
+            except (OSError, ValueError) as error:
+                if ca_file not in self._complained:
+                    logger.error("guard: no certificate can be checked: %s", error)
+                self._complained.add(ca_file)
+        return context
 
 
-def _made(ca_file: Path | None) -> ssl.SSLContext | None:
-    if ca_file is None and not _authorities():
-        # Everybody would look like an impostor to us.
-        logger.error("guard: this system trusts no certificate authority; install ca-certificates")
-        return None
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ValueError) as error:
-        logger.error("guard: cannot load the certificates of %s: %s", ca_file, error)
-        return None
-
-
-def _authorities() -> bool:
+def _made(ca_file: Path | None) -> ssl.SSLContext:
+    """Make a context. Raises OSError without any authority: everybody would look like an impostor to us."""
+    context = ssl.create_default_context(cafile=ca_file)
     paths = ssl.get_default_verify_paths()
-    file, folder = paths.cafile, paths.capath
-    return bool((file and Path(file).stat().st_size) or (folder and any(Path(folder).iterdir())))
+    folder = paths.capath if ca_file is None else None
+    # What lies in a folder is not counted: it is read when it is needed.
+    if not context.cert_store_stats()["x509_ca"] and not (folder and any(Path(folder).iterdir())):
+        raise OSError(f"no authority is trusted in {ca_file or 'this system; install ca-certificates'}")
+    return context
 
 
 async def _connect(address: str, port: int) -> socket.socket:
