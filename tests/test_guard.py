@@ -364,6 +364,11 @@ async def test_a_sighting_that_is_all_the_proof_dates_the_answer(closed: Control
     seen = now() - 20_000
     guard.saw_up("libero", seen, "213.209.0.1:993")
     assert (await guard.ask("virgilio")).asked_at == seen
+    async with door() as good:
+        both = Guard([good.control, Control("::1", closed.port)], timeout=1)
+        both.saw_up("libero", seen, "[2001:4860::1]:993")
+        answer = await both.ask("virgilio")
+    assert (answer.online4, answer.online6, answer.asked_at) == (True, True, seen)
 
 
 def tried(*attempts: tuple[str, Phase, Cause], tls: bool = False) -> Observation:

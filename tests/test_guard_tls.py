@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import resource
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -152,6 +154,20 @@ async def test_authorities_that_cannot_be_read_are_our_own_fault_until_they_can(
         assert len(caplog.records) == 1
         ca_file.write_bytes(authority.ca_file.read_bytes())
         assert (await guard.ask(since=now() + 2)).online is True
+
+
+async def test_a_lack_of_file_handles_is_ours_and_passes(authority: Authority) -> None:
+    async with serving(authority.context(NAME)) as port:
+        guard = Guard([authority.control(port)], timeout=10)
+        free = os.dup(0)  # the lowest number that is free
+        os.close(free)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            assert (await guard.ask()).online is None
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert (await guard.ask(since=now() + 1)).online is True
 
 
 async def test_a_system_without_authorities_cannot_tell_portals(
