@@ -8,15 +8,18 @@ ledger                                  the transparency log: canonical entries,
 outages, service_level, windows         pure rules: when a target was down, for how long, how much of a month
 logins                                  how often a rejected login may be tried again
 sntp                                    what a time server says of our clock
+oauth                                   access granted by an owner, and the tokens that come of it
 config                                  config.yaml, read strictly
 probes                                  the only door to a mail service
 guard, clock                            were we online, and when not; do we know the time
+authorities                             who stamps the ledger from outside
 store                                   the only room that speaks SQL
 diagnosis                               what else is seen at the moment of a failure
 replay, records                         what the ledger says: state to go on from, answers to give
 metrics, web                            outlets; never each other
+evidence                                an outage as one file, and the check of it
 schedule, watch, monitor                when to look; the hall that carries each look through the rooms
-housekeeping, takeup                    what runs beside the looks; going on from where the ledger ends
+housekeeping, timestamping, takeup      what runs beside the looks; going on from where the ledger ends
 daemon, demo                            the whole, running; and a show of it
 cli, __main__                           one file per verb
 """

@@ -14,17 +14,17 @@ from prometheus_client import CollectorRegistry
 
 from mailwatch import __version__, records
 from mailwatch.clock import ClockWatch
-from mailwatch.config import Config, ConfigError, build_targets, digest, load
+from mailwatch.config import Config, ConfigError, build_authorities, build_targets, digest, load
 from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard
 from mailwatch.housekeeping import Housekeeping
 from mailwatch.metrics import Metrics
 from mailwatch.models import GapReason, Millis, VantagePoint, now
 from mailwatch.monitor import Monitor
-from mailwatch.outages import Rules
-from mailwatch.replay import written_rules
-from mailwatch.store import Draft, Reader, Store, Writer
+from mailwatch.outages import Rules, written_rules
+from mailwatch.store import Draft, Reader, Store, Tokens, Writer
 from mailwatch.takeup import last_sign_of_life, take_up
+from mailwatch.timestamping import Timestamping
 from mailwatch.web.app import Sources, create_app
 from mailwatch.web.serve import serving
 
@@ -50,6 +50,7 @@ class Daemon:
         """
         config = self.config
         targets = await asyncio.to_thread(build_targets, config)
+        authorities = await asyncio.to_thread(build_authorities, config)
         store = await asyncio.to_thread(Store.open, config.data_dir)
         for finding in store.findings:
             logger.warning("ledger: %s", finding)
@@ -66,6 +67,7 @@ class Daemon:
             secret=store.keys.secret,
             at_once=config.limits.max_concurrent,
         )
+        self._timestamping = Timestamping(self.monitor, reader, Tokens(config.data_dir), authorities)
         self.reader, self.writer = reader, writer
         try:
             if (last := await asyncio.to_thread(last_sign_of_life, reader)) is not None:
@@ -81,6 +83,7 @@ class Daemon:
                 self.monitor.schedule.stop()
                 await self.monitor.schedule.finish(5.0)
         finally:
+            await self.monitor.tokens.finish(3.0)
             # A disk that takes nothing must not keep us from ending.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(3):
@@ -96,7 +99,7 @@ class Daemon:
 
     def _housekeeping(self) -> contextlib.AbstractAsyncContextManager[None]:
         servers = [split_endpoint(server) for server in self.config.clock.servers]
-        return Housekeeping(self.monitor, self.reader, servers).running(self.stopping)
+        return Housekeeping(self.monitor, self.reader, servers, self._timestamping.run).running(self.stopping)
 
     async def _node(self, event: str, **more: Any) -> None:
         payload = {
@@ -125,7 +128,17 @@ class Daemon:
             self.metrics.config_reload(False, now() / 1000)
             logger.error("the config is kept as it was:\n%s", error)
             return
-        fixed = ("data_dir", "web", "database", "vantage_point", "limits", "guard", "detection", "clock")
+        fixed = (
+            "data_dir",
+            "web",
+            "database",
+            "vantage_point",
+            "limits",
+            "guard",
+            "detection",
+            "clock",
+            "timestamps",
+        )
         for field in fixed:
             if getattr(config, field) != getattr(self.config, field):
                 logger.warning("%s changed: it takes effect at the next start", field)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
 from mailwatch.clock import survey
 from mailwatch.guard import Changes
@@ -31,12 +31,19 @@ WINDOWS = {"24h": 24 * HOUR, "7d": 7 * 24 * HOUR, "30d": 30 * 24 * HOUR, "90d": 
 
 
 class Housekeeping:
-    """`time_servers` (host, port) are asked how far our clock is off."""
+    """`time_servers` (host, port) are asked how far our clock is off; `others` are loops of other rooms."""
 
-    def __init__(self, monitor: Monitor, reader: Reader, time_servers: Sequence[tuple[str, int]]) -> None:
+    def __init__(
+        self,
+        monitor: Monitor,
+        reader: Reader,
+        time_servers: Sequence[tuple[str, int]],
+        *others: Callable[[], Coroutine[None, None, None]],
+    ) -> None:
         self._monitor = monitor
         self._reader = reader
         self._time_servers = tuple(time_servers)
+        self._others = others
 
     @contextlib.asynccontextmanager
     async def running(self, stopping: asyncio.Event) -> AsyncIterator[None]:
@@ -48,7 +55,7 @@ class Housekeeping:
                 self._monitor.metrics.error()
                 stopping.set()
 
-        work = (self.clock, self.survey, self.guard, self.ledger, self.fill, self.availability)
+        work = (self.clock, self.survey, self.guard, self.ledger, self.fill, self.availability, *self._others)
         tasks = [asyncio.create_task(loop()) for loop in work]
         for task in tasks:
             task.add_done_callback(ended)

@@ -52,6 +52,16 @@ class LoginGate:
         self._asking.add(account)
         return True
 
+    def renewed(self, target: Target, secret: str) -> None:
+        """Forget rejections of another secret than the one that would be used now (a digest, "" without one).
+
+        For access that its owner granted anew: a provider counts no wrong tokens towards locking an account.
+        """
+        account = _account(target)
+        if account in self._rejected and secret and self._tried.get(account, "") not in ("", secret):
+            del self._rejected[account]
+            self._since.pop(account, None)
+
     def release(self, target: Target) -> None:
         """The look that `allows` let through has ended, however it ended."""
         account = _account(target)

@@ -89,11 +89,34 @@ _NOT_THE_PROVIDERS = frozenset({Cause.THROTTLED, Cause.CREDENTIALS, Cause.OFFLIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OAuth2:
+    """How a login gets its access tokens: who asks where, and the file with what its owner granted.
+
+    Endpoints are https, or http on the loopback; `device_endpoint` is "" where there is none. A public client
+    has no `client_secret`. `redirect_host` is the loopback host that the client is registered with.
+    """
+
+    authorization_endpoint: str
+    token_endpoint: str
+    scope: str
+    client_id: str
+    grant_file: Path
+    device_endpoint: str = ""
+    redirect_host: str = "127.0.0.1"
+    client_secret: SecretStr = field(default=SecretStr(""))
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """A user name and its password, which is never printed."""
+    """A user name and its password, which is never printed.
+
+    With `oauth2` the password is an access token, "" until one is supplied.
+    """
 
     username: str
     password: SecretStr
+    oauth2: OAuth2 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +234,9 @@ class Observation:
 
     The last attempt decides. `partial` names the addresses that did not serve although another did.
     `addresses` are all that the name had, A and AAAA. `with_login` is False while a target with a login
-    was looked at without it (rejected credentials back off); `secret` is then a keyed digest of the password,
-    which tells whether two looks used the same one and nothing else. `facts` are as an attempt's; the diagnosis
-    of a failure is among them.
+    was looked at without it (rejected credentials back off), or without an access token that counts; `secret`
+    is else a keyed digest of the password or grant, which tells whether two looks used the same one and nothing
+    else. `facts` are as an attempt's; the diagnosis of a failure is among them.
     """
 
     target: str
@@ -236,6 +259,20 @@ class Observation:
     def deciding(self) -> Attempt | None:
         """The attempt that served, else the last one."""
         return next((a for a in self.attempts if a.cause is None), self.attempts[-1] if self.attempts else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """An outside authority that stamps checkpoints (RFC 3161): asked every so many seconds.
+
+    Its signatures must lead to the certificates in `ca_file` (PEM), without one to the system's.
+    """
+
+    name: str
+    url: str
+    every: float
+    ca_file: Path | None = None
+    login: Login | None = None
 
 
 class GapReason(StrEnum):

@@ -23,6 +23,7 @@ from mailwatch.models import (
     Gap,
     GapReason,
     Kind,
+    Login,
     Millis,
     Observation,
     Outcome,
@@ -31,6 +32,7 @@ from mailwatch.models import (
     now,
     rfc3339,
 )
+from mailwatch.oauth.access import AccessTokens
 from mailwatch.outages import (
     Event,
     Outage,
@@ -41,6 +43,7 @@ from mailwatch.outages import (
     outage_json,
     outage_payload,
     payload_json,
+    written_rules,
 )
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.schedule import Schedule
@@ -70,6 +73,7 @@ class Monitor:
         guard: Guard | None,
         clock: ClockWatch,
         secret: bytes,
+        tokens: AccessTokens | None = None,
         at_once: int = 200,
         observe: Callable[..., Awaitable[Observation]] = observe,
     ) -> None:
@@ -77,6 +81,7 @@ class Monitor:
         self.rules = rules
         self.watches: dict[str, Watch] = {}
         self.logins = LoginGate()
+        self.tokens = tokens or AccessTokens()
         self.disturbances: list[tuple[Millis, Millis, GapReason]] = []
         self.writer = writer
         self.metrics = metrics
@@ -90,6 +95,8 @@ class Monitor:
         """How far the clock may be off, as the last survey found."""
         self._contexts = TlsContexts()
         self._look_at = observe
+        self.sealed: list[Callable[[], None]] = []
+        """Called when an outage has been put on record and sealed."""
         self._at_once = asyncio.Semaphore(at_once)
         self.schedule = Schedule(self.look)
 
@@ -128,6 +135,8 @@ class Monitor:
     async def _observe(self, watch: Watch, target: Target, due: Millis) -> Observation:
         async with self._at_once, self.logins.slot(target):
             self.metrics.lag((now() - due) / 1000)
+            if target.login and target.login.oauth2:
+                self.logins.renewed(target, self._secret_used(target.login))
             with_login = self.logins.allows(target, now())
             try:
                 observation = await self._look_at(
@@ -136,12 +145,12 @@ class Monitor:
                     contexts=self._contexts,
                     with_login=with_login,
                     every_address=watch.state.is_open,
+                    tokens=self.tokens,
                 )
             finally:
                 self.logins.release(target)
-        if observation.with_login and target.login and (password := target.login.password.get_secret_value()):
-            digest = secret_id(self._secret, target.login.username, password)
-            observation = replace(observation, secret=digest)
+        if observation.with_login and target.login:
+            observation = replace(observation, secret=self._secret_used(target.login))
         self.logins.learn(target, observation)
         if observation.with_login and observation.cause is Cause.CREDENTIALS:
             logger.warning(
@@ -161,6 +170,11 @@ class Monitor:
                 detail="looked at without a login, which was rejected before; it will be tried again",
             )
         return observation
+
+    def _secret_used(self, login: Login) -> str:
+        """Name what the login proves itself with: its password, or what its owner granted, "" without either."""
+        secret = self.tokens.identity(login) if login.oauth2 else login.password.get_secret_value()
+        return secret_id(self._secret, login.username, secret) if secret else ""
 
     async def _judge(self, target: Target, observation: Observation) -> Observation:
         """Is a failure the provider's, or our line's, or that of a machine that slept?"""
@@ -254,10 +268,13 @@ class Monitor:
         """Put the opening or closing of an outage on record, seal it with a checkpoint, then show it."""
         target = watch.target
         payload = outage_payload(outage, target.provider, target.kind, self.vantage_point.name)
+        payload["rules"] = written_rules(self.rules)
         await self.write("outage", now(), target.name, payload)
         await self.writer.checkpoint()
         watch.outages[outage.id] = payload_json(payload)
         self.show(watch)
+        for tell in self.sealed:
+            tell()
         state = "proven afterwards" if outage.proven_afterwards else payload["state"]
         logger.warning("%s: outage %s is %s", target.name, outage.id, state)
 

@@ -17,6 +17,8 @@ from mailwatch.outages import (
     advance,
     advance_proof,
     outage_payload,
+    read_rules,
+    written_rules,
 )
 from mailwatch.store import Entry, Finding, Reader
 
@@ -42,15 +44,8 @@ def rule_book(reader: Reader) -> RuleBook:
         written = entry.payload.get("rules")
         if written:
             starts.append(entry.index)
-            recheck = tuple(millis / 1000 for millis in written["recheck_ms"])
-            rules.append(Rules(written["open_after"], written["close_after"], recheck))
+            rules.append(read_rules(written))
     return RuleBook(tuple(starts), tuple(rules) or (Rules(),))
-
-
-def written_rules(rules: Rules) -> dict[str, Any]:
-    """Write rules for the record of a start."""
-    recheck = [round(seconds * 1000) for seconds in rules.recheck]
-    return {"open_after": rules.open_after, "close_after": rules.close_after, "recheck_ms": recheck}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +118,9 @@ def audit_outages(reader: Reader, book: RuleBook, target: str) -> list[Finding]:
         given = outage_payload(outage, "", Kind.IMAP, "")
         if kept != {key: value for key, value in given.items() if key not in _NOT_REPLAYED}:
             findings.append(Finding(entry.index, f"outage {payload['id']} is not what a replay gives"))
+        rules = written_rules(book.at(entry.index))
+        if payload.get("rules", rules) != rules:
+            findings.append(Finding(entry.index, f"outage {payload['id']} names other rules than were in force"))
     for entry in told[len(expected) :]:
         findings.append(Finding(entry.index, "an outage is on record that a replay does not give"))
     for outage in expected[len(told) :]:
@@ -130,4 +128,4 @@ def audit_outages(reader: Reader, book: RuleBook, target: str) -> list[Finding]:
     return findings
 
 
-_NOT_REPLAYED = ("salt", "provider", "kind", "vantage_point")
+_NOT_REPLAYED = ("salt", "provider", "kind", "vantage_point", "rules")

@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from mailwatch.models import Kind, Login, Target, TlsMode
+from tests.lived import bundle, lived, trust  # noqa: F401 - fixtures
 from tests.servers import ALICE, DOVECOT, POSTFIX, Certificates, Dovecot, Postfix, server_folder
 
 HOW_TO_INSTALL = "run: sh tests/install_servers.sh"

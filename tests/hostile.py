@@ -37,9 +37,10 @@ SILENCE, RESET, CLOSE, HELLO = Rude.SILENCE, Rude.RESET, Rude.CLOSE, Rude.HELLO
 
 @dataclass(frozen=True, slots=True)
 class Endless:
-    """Sent again and again."""
+    """Sent again and again, with `pause` seconds between."""
 
     chunk: bytes
+    pause: float = 0.0
 
 
 Step = bytes | str | Rude | Endless | ssl.SSLContext
@@ -103,13 +104,15 @@ async def _play(peer: _Peer, step: Step, wrong: list[str]) -> None:
         case str():
             line = await peer.reader.readuntil(b"\n")
             peer.heard.append(line.rstrip(b"\r\n"))
-            peer.tag = line.split(b" ")[0]
+            # A line that goes on with a command, such as the answer to a challenge, has no tag.
+            peer.tag = line.split(b" ")[0] if b" " in line else peer.tag
             if not re.search(step.encode(), line):
                 wrong.append(f"expected {step!r}, got {line!r}")
         case Endless():
             while True:
                 peer.writer.write(step.chunk)
                 await peer.writer.drain()
+                await asyncio.sleep(step.pause)
         case ssl.SSLContext():
             await peer.writer.start_tls(step)
         case Rude():

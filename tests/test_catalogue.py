@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from importlib import resources
 
 import pytest
 
 from mailwatch import catalogue
+from mailwatch.catalogue.authorization import authorization_servers
 from mailwatch.cli import main
 from mailwatch.models import Kind, TlsMode
+from mailwatch.oauth.endpoints import complaint
 
 ROWS = [(provider, server) for provider in catalogue.providers() for server in provider.servers]
 PRESETS = {
@@ -85,8 +88,6 @@ def test_a_key_and_a_domain_belong_to_one_provider_only() -> None:
 
 
 def test_the_source_and_its_date_stand_in_the_file_too() -> None:
-    from importlib import resources
-
     text = resources.files(catalogue).joinpath("providers.tsv").read_text(encoding="utf-8")
     assert f"# Seen: {catalogue.SEEN}" in text
     assert "Thunderbird" in text.split("\n")[1]
@@ -151,6 +152,26 @@ def test_a_bad_row_is_refused_with_its_line(row: str, complaint: str) -> None:
     assert catalogue.parse(HEAD + ROW)[0].domains == ("example.org",)
     with pytest.raises(ValueError, match=re.escape(complaint)):
         catalogue.parse(HEAD + row)
+
+
+# Authorization servers
+
+
+def test_authorization_servers_are_spoken_to_over_tls_and_ask_for_mail() -> None:
+    servers = authorization_servers()
+    assert set(servers) == {"google", "microsoft"}
+    for server in servers.values():
+        addresses = [server.authorization, server.token, *filter(None, [server.device])]
+        assert all(address.startswith("https://") and complaint(address) == "" for address in addresses)
+        assert server.redirect in ("127.0.0.1", "localhost")
+    assert "offline_access" in servers["microsoft"].scope, "without it there is no refresh token"
+    assert servers["google"].device == "", "its device flow does not allow the scope of mail"
+
+
+def test_the_source_of_the_authorization_servers_and_its_date_are_told() -> None:
+    text = resources.files(catalogue).joinpath("authorization.tsv").read_text(encoding="utf-8")
+    assert re.search(r"^# Seen: \d{4}-\d\d-\d\d$", text, re.MULTILINE)
+    assert "# Source: " in text
 
 
 # The verb

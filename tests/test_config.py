@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from mailwatch import config
 from mailwatch.cli import main
 from mailwatch.config import durations, secrets
+from mailwatch.config.client import grant_file
 from mailwatch.config.document import MAX_BYTES
 from mailwatch.config.load import _models
 from mailwatch.config.mistakes import Fault
@@ -357,6 +358,72 @@ def test_a_secret_is_in_nothing_that_is_shown(guarded: Config, caplog: pytest.Lo
 def test_the_config_itself_holds_no_secret(guarded: Config) -> None:
     # Only the arguments of a command stand in the file; what files and variables hold does not.
     assert CANARY not in repr(guarded.accounts) + repr(guarded.targets[0])
+
+
+# OAuth 2
+
+GMAIL = (
+    HOME
+    + "accounts:\n  - address: mario.rossi@gmail.com\n    oauth2:\n      provider: google\n      client_id: mine\n"
+)
+
+
+def test_an_account_by_oauth2_has_the_providers_endpoints_and_one_grant(
+    write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE", CANARY)
+    loaded = config.load(write(GMAIL + "      client_secret_env: GOOGLE\n"))
+    targets = config.build_targets(loaded)
+    assert [target.kind for target in targets] == [Kind.IMAP, Kind.SMTP, Kind.POP3]
+    logins = {target.login for target in targets}
+    (login,) = logins
+    assert login is not None
+    assert login.oauth2 is not None
+    assert (login.username, login.password.get_secret_value()) == ("mario.rossi@gmail.com", "")
+    assert login.oauth2.token_endpoint == "https://oauth2.googleapis.com/token"
+    assert login.oauth2.scope == "https://mail.google.com/"
+    assert login.oauth2.client_secret.get_secret_value() == CANARY
+    assert login.oauth2.grant_file == tmp_path / "data" / "oauth" / "mario.rossi@gmail.com.json"
+    assert CANARY not in repr(targets) + config.show(loaded) + config.digest(loaded)
+
+
+def test_a_client_secret_that_cannot_be_read_is_told_at_its_line(write, tmp_path: Path) -> None:
+    path = write(GMAIL + "      client_secret_file: nowhere\n")
+    with pytest.raises(config.ConfigError) as caught:
+        config.build_targets(config.load(path))
+    assert f"{path}:7: accounts[0].oauth2.client_secret_file: {tmp_path}/nowhere cannot be read" in str(
+        caught.value
+    )
+
+
+def test_what_is_shown_of_oauth2_loads_to_the_same_again(write) -> None:
+    loaded = config.load(write(GMAIL))
+    again = config.load(write(config.show(loaded), "shown.yaml"))
+    assert config.build_targets(again) == config.build_targets(loaded)
+    assert config.digest(again) == config.digest(loaded)
+
+
+def test_access_that_is_not_granted_yet_or_open_to_others_is_worth_a_word(write, tmp_path: Path) -> None:
+    loaded = config.load(write(GMAIL + "      client_secret_file: secret\n"))
+    secret, grant = tmp_path / "secret", tmp_path / "data" / "oauth" / "mario.rossi@gmail.com.json"
+    secret.write_text("x\n")
+    secret.chmod(0o600)
+    (note,) = config.warnings(loaded)
+    assert str(note).endswith("access is not granted yet; run mailwatch login mario.rossi@gmail.com")
+    grant.parent.mkdir(parents=True)
+    grant.write_text("{}")
+    grant.chmod(0o600)
+    assert config.warnings(loaded) == ()
+    for path in (secret, grant):
+        path.chmod(0o644)
+        (note,) = config.warnings(loaded)
+        assert str(note).endswith(f"can be read by others; run chmod 600 {path}")
+        path.chmod(0o600)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "..", "a/b", "/etc/x", "a\\b"])
+def test_no_user_name_leads_out_of_the_folder_of_grants(tmp_path: Path, name: str) -> None:
+    assert grant_file(name, tmp_path).resolve().parent == (tmp_path / "oauth").resolve()
 
 
 # Show

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mailwatch.models import now
+from mailwatch.oauth.access import AccessTokens
 from mailwatch.probes import TlsContexts, observe
 from tests.fakes.fault import PASSWORD, Fault
 from tests.fakes.table import FAULTS, page
@@ -18,11 +19,12 @@ PAGE = Path(__file__).parent.parent / "docs" / "failures.md"
 async def test_each_fault_is_named_rightly(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     async with fault.place(fault.target) as target:
-        seen = await observe(target, scheduled_at=now(), contexts=TlsContexts())
+        seen = await observe(target, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens())
     said = (seen.outcome, seen.cause, seen.failed_phase)
     assert said == (fault.expected, fault.cause, fault.phase), seen.detail
     assert fault.says in seen.detail
-    assert PASSWORD not in repr(seen) + caplog.text
+    for secret in (PASSWORD, "canary-access", "canary-refresh", "canary-client"):
+        assert secret not in repr(seen) + caplog.text
 
 
 def test_the_page_shows_this_very_table() -> None:

@@ -103,14 +103,27 @@ def test_a_signed_checkpoint_is_read_back(key: Ed25519PrivateKey, note: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("07\n" + "A" * 43 + "=\n", "expected a size, got '07'"),
+        ("٧\n" + "A" * 43 + "=\n", "expected a size"),
+        ("7\n" + "A" * 42 + "B=\n", "expected 32 bytes in base64"),
+        ("7\n" + "A" * 43 + "=\nmore\n", "expected three lines"),
+    ],
+)
+def test_a_signed_text_that_is_no_checkpoint_is_refused(key: Ed25519PrivateKey, text: str, complaint: str) -> None:
+    origin = notes.origin_of(key.public_key())
+    with pytest.raises(notes.CheckpointError, match=complaint):
+        notes.verify(notes.sign_text(f"{origin}\n{text}", origin, key), key.public_key())
+
+
+@pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
         ("\n7\n", "\n8\n", "does not fit its text"),
-        ("\n7\n", "\n07\n", "expected a size, got '07'"),
-        ("\n7\n", "\n٧\n", "expected a size"),
         ("mailwatch/", "mailwatsch/", "expected the origin"),
-        ("AAA=", "AAB=", "expected 32 bytes in base64"),
-        ("\n\n", "\n\n\n", "expected three lines"),
+        ("AAA=", "AAB=", "does not fit its text"),
+        ("\n\n", "\n\n\n", "expected a text, an empty line and one signature"),
         ("— ", "- ", "expected a signature by"),
     ],
 )

@@ -35,6 +35,7 @@ DOCS = Path(__file__).parent.parent / "docs" / "metrics.md"
 T0 = 1_700_000_000_000
 TARGET = Target(name="lab-imap", kind=Kind.IMAP, host="127.0.0.1", port=993, provider="lab")
 T = {"target": "lab-imap", "provider": "lab", "kind": "imap"}
+READ = (Kind.IMAP, Kind.POP3)
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -113,6 +114,7 @@ def with_everything() -> Metrics:
     metrics.lag(0.1)
     metrics.committed(0.01)
     metrics.ledger(size=7, last_checkpoint_ms=T0, valid=True)
+    metrics.token(T0)
     metrics.config_reload(True, T0 / 1000)
     metrics.error()
     return metrics
@@ -186,7 +188,8 @@ def test_counters_are_there_at_0_before_anything_happened(kind: Kind, tls: TlsMo
     assert {("dns", "resolve"), ("refused", "connect"), ("unavailable", "greeting")} <= told
     assert {("offline", "none"), ("monitor", "none")} <= told
     assert (("tls", "tls") in told) == (tls is not TlsMode.NONE)
-    assert (("credentials", "auth") in told) == (login is not None and kind is not Kind.MX)
+    assert (("credentials", "auth") in told) == (login is not None and kind not in (Kind.MX, Kind.WEBMAIL))
+    assert (("unavailable", "fetch") in told) == (kind is Kind.WEBMAIL or (login is not None and kind in READ))
     assert (("unavailable", "tls") in told) == (tls is TlsMode.STARTTLS)
     assert len(told) <= 40
 

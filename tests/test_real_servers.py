@@ -147,6 +147,32 @@ async def test_too_many_connections_are_our_doing(own_dovecot: Dovecot, targets:
         assert verdict(await look(target)) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.AUTH)
 
 
+async def test_a_server_that_delays_its_rejection_is_heard_out(own_dovecot: Dovecot, targets: Targets) -> None:
+    """Delays slow guessing down; to hang up early would make our wrong password the server's silence."""
+    own_dovecot.set(auth_failure_delay="2 secs")  # It rounds down, to one at least.
+    observation = await look(targets.imap(own_dovecot, password="wrong-" + secrets.token_urlsafe()))
+    assert verdict(observation) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
+    assert observation.attempts[-1].phases[Phase.AUTH] > 900_000
+
+
+async def test_a_delay_longer_than_our_patience_is_silence_at_the_login(
+    own_dovecot: Dovecot, targets: Targets
+) -> None:
+    own_dovecot.set(auth_failure_delay="30 secs")
+    target = replace(targets.imap(own_dovecot, password="wrong-" + secrets.token_urlsafe()), timeout=1.0)
+    assert verdict(await look(target)) == (Outcome.DOWN, Cause.TIMEOUT, Phase.AUTH)
+
+
+async def test_a_full_mailbox_can_still_be_read(own_dovecot: Dovecot, targets: Targets) -> None:
+    """Over its quota a mailbox takes no more mail, which is for the round trip to see; reading works."""
+    quota = "plugin {\n  quota = maildir:User quota\n  quota_rule = *:storage=1B\n}\n"
+    own_dovecot.set(quota, mail_plugins="quota imap_quota")
+    with own_dovecot.session(ALICE) as owner:
+        said, words = owner.append("INBOX", "", "", b"Subject: one more\r\n\r\n")
+        assert (said, b"OVERQUOTA" in words[0]) == ("NO", True)
+    assert (await look(targets.imap(own_dovecot))).outcome is Outcome.UP
+
+
 async def test_a_changed_password_is_credentials_until_it_is_ours_again(
     own_dovecot: Dovecot, targets: Targets
 ) -> None:

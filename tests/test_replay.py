@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailwatch.models import Cause, Gap, GapReason, Kind, Observation, Outcome
-from mailwatch.outages import Event, Rules, State, advance, outage_payload
-from mailwatch.replay import audit_outages, resume, rule_book, written_rules
+from mailwatch.outages import Event, Rules, State, advance, outage_payload, written_rules
+from mailwatch.replay import audit_outages, resume, rule_book
 from mailwatch.store import Draft, Reader, Store
 
 SECOND = 1000

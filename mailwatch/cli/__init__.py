@@ -12,11 +12,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mailwatch import __version__
-from mailwatch.cli import availability, config, demo, ledger, offline, outages, probe, providers, run
+from mailwatch.cli import (
+    availability,
+    config,
+    demo,
+    ledger,
+    login,
+    offline,
+    outages,
+    probe,
+    providers,
+    report,
+    run,
+    verify,
+)
 from mailwatch.config import ConfigError
 from mailwatch.store import KeysMissing, Locked, StoreBroken
 
-VERBS = (run, demo, probe, outages, offline, availability, ledger, config, providers)
+VERBS = (run, demo, login, probe, outages, offline, availability, report, verify, ledger, config, providers)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

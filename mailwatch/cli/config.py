@@ -32,6 +32,7 @@ def _check(args: argparse.Namespace) -> int:
         loaded = config.load(config_path(args))
         notes = config.warnings(loaded)
         count = len(config.build_targets(loaded))
+        config.build_authorities(loaded)
     except config.ConfigError as error:
         mistakes = error.mistakes
         status = 2 if isinstance(error, config.ConfigNotFound) else 1

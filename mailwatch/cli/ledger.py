@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mailwatch.cli.opening import open_config, open_reader, options
 from mailwatch.replay import audit_outages, rule_book
-from mailwatch.store import Finding, Reader, audit
+from mailwatch.store import Finding, Reader, Tokens, audit, audit_tokens
 from mailwatch.store.keys import Keys, load_or_make
 
 
@@ -33,12 +33,15 @@ def _audit(args: argparse.Namespace) -> int:
     targets = sorted({entry.target for entry in reader.entries(kinds=["outage"]) if entry.target})
     for target in targets:
         findings += audit_outages(reader, rule_book(reader), target)
+    tokens, more = audit_tokens(reader, Tokens(config.data_dir))
+    findings += more
     reader.close()
     plain = {
         "valid": not findings,
         "origin": keys.origin,
         "entries": size,
         "checkpointed": signed.size if signed else 0,
+        "tokens": tokens,
         "findings": [{"index": finding.index, "what": finding.what} for finding in findings],
     }
     if args.json:
@@ -48,7 +51,10 @@ def _audit(args: argparse.Namespace) -> int:
         where = "ledger" if finding.index is None else f"entry {finding.index}"
         print(f"{where}: {finding.what}")
     verdict = f"{len(findings)} findings" if findings else "valid: every hash, signature and outage fits"
-    print(f"{keys.origin}: {size} entries, {plain['checkpointed']} under the last checkpoint; {verdict}")
+    print(
+        f"{keys.origin}: {size} entries, {plain['checkpointed']} under the last checkpoint, "
+        f"{tokens} timestamp tokens; {verdict}"
+    )
     return 1 if findings else 0
 
 

@@ -15,14 +15,19 @@ from mailwatch.cli.opening import open_config, options, stdout
 from mailwatch.config import Config, build_targets
 from mailwatch.guard import Guard, judge, names_matter
 from mailwatch.models import Kind, Observation, Outcome, Phase, Target, now
+from mailwatch.oauth.access import AccessTokens
+from mailwatch.oauth.request import TIMEOUT
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.records import observation_json
 
 _COLOURS = {Outcome.UP: "green", Outcome.DOWN: "red", Outcome.UNKNOWN: "yellow"}
 _MARKS = {Outcome.UP: "● up", Outcome.DOWN: "▼ down", Outcome.UNKNOWN: "? unknown"}
-_SUBMISSION = (Phase.SUBMIT,)
-_READING = (Phase.MAILBOX, Phase.FETCH)
-_COMMON = (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.AUTH)
+_COMMON = (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING)
+_WITH_LOGIN = {
+    Kind.IMAP: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
+    Kind.POP3: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
+    Kind.SMTP: (Phase.AUTH, Phase.SUBMIT),
+}
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -53,13 +58,15 @@ def _run(args: argparse.Namespace) -> int:
 async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Observation]:
     console = stdout()
     pulses = [Pulse(target) for target in targets]
-    contexts, guard = TlsContexts(), Guard.of(config.guard)
+    contexts, guard, tokens = TlsContexts(), Guard.of(config.guard), AccessTokens(patience=2 * TIMEOUT)
     # At most a screenful at once, so that one look does not disturb the timing of another.
     at_once = asyncio.Semaphore(8)
 
     async def one(pulse: Pulse) -> Observation:
         async with at_once:
-            seen = await observe(pulse.target, scheduled_at=now(), contexts=contexts, watch=pulse.watch)
+            seen = await observe(
+                pulse.target, scheduled_at=now(), contexts=contexts, watch=pulse.watch, tokens=tokens
+            )
             if guard and seen.outcome is Outcome.DOWN:
                 target = pulse.target
                 names = names_matter(seen, target.host)
@@ -111,17 +118,30 @@ class Pulse:
         if self.seen is None:
             return ""
         if self.seen.outcome is Outcome.UP:
-            return self.seen.deciding.peer if self.seen.deciding else ""
+            return _where(self.seen)
         return f"{self.seen.cause}: {self.seen.detail}"
 
 
 def _table(pulses: list[Pulse]) -> Table:
-    logins = any(pulse.target.login for pulse in pulses)
-    kinds = {pulse.target.kind for pulse in pulses}
-    last = (_READING if kinds & {Kind.IMAP, Kind.POP3} else ()) + (_SUBMISSION if Kind.SMTP in kinds else ())
-    phases = (*_COMMON, *last) if logins else _COMMON[:-1]
+    walked = {phase for pulse in pulses for phase in _ladder(pulse.target)}
+    phases = [phase for phase in Phase if phase in walked]
     table = Table("target", *(phase.value for phase in phases), "outcome", "", box=None, header_style="bold")
     for pulse in pulses:
         cells = (pulse.cell(phase) for phase in phases)
-        table.add_row(pulse.target.name, *cells, pulse.verdict(), pulse.words())
+        # As Text: a server's words in brackets are no markup.
+        table.add_row(Text(pulse.target.name), *cells, pulse.verdict(), Text(pulse.words()))
     return table
+
+
+def _ladder(target: Target) -> tuple[Phase, ...]:
+    if target.kind is Kind.WEBMAIL:
+        return (*_COMMON, Phase.FETCH)
+    return (*_COMMON, *(_WITH_LOGIN.get(target.kind, ()) if target.login else ()))
+
+
+def _where(seen: Observation) -> str:
+    """Write the address that served, and where redirects led from it."""
+    if seen.deciding is None:
+        return ""
+    hops = (seen.deciding.facts or {}).get("hops", [])
+    return " → ".join([seen.deciding.peer, *(str(hop["url"]) for hop in hops[1:])])

@@ -43,7 +43,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _log_to_stderr() -> None:
     """Colour for a person at a terminal; plain lines for a journal."""
-    for library in ("alembic", "uvicorn"):
+    for library in ("alembic", "uvicorn", "httpx"):
         logging.getLogger(library).setLevel(logging.WARNING)
     if sys.stderr.isatty():
         handler: logging.Handler = RichHandler(

@@ -2,11 +2,13 @@
 
 loaded = load(default_path())         # or ConfigError, which holds every mistake with file:line
 targets = build_targets(loaded)       # accounts expanded, secrets read
+build_authorities(loaded)             # those that stamp the ledger
 for mistake in warnings(loaded): ...  # not fatal, worth saying
 """
 
 from __future__ import annotations
 
+from mailwatch.config.authorities import build_authorities
 from mailwatch.config.effective import digest, effective, schema, show
 from mailwatch.config.load import default_path, load
 from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Mistake
@@ -18,6 +20,7 @@ __all__ = [
     "ConfigError",
     "ConfigNotFound",
     "Mistake",
+    "build_authorities",
     "build_targets",
     "default_path",
     "digest",

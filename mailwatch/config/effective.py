@@ -15,17 +15,24 @@ from mailwatch.config.targets import resolved
 def effective(config: Config) -> dict[str, Any]:
     """Give the config in its long form: accounts as targets, nothing left to a default."""
     plain = config.model_dump(mode="json", exclude={"accounts", "targets", "timestamps", "notify"})
+    plain["timestamps"] = [section.model_dump(mode="json", exclude_none=True) for section in config.timestamps]
+    for stamping in plain["timestamps"]:
+        _hide_arguments(stamping)
     targets = []
     for section, _ in resolved(config):
         target = section.model_dump(mode="json", exclude_none=True)
         if target["provider"] == "":
             del target["provider"]
-        command = target.get("login", {}).get("password_command")
-        if command:
-            # An argument may itself be a secret, such as a token.
-            target["login"]["password_command"] = [command[0], *("..." for _ in command[1:])]
+        _hide_arguments(target)
         targets.append(target)
     return {**plain, "targets": targets}
+
+
+def _hide_arguments(section: dict[str, Any]) -> None:
+    """An argument of a command may itself be a secret, such as a token."""
+    login = section.get("login") or {}
+    if command := login.get("password_command"):
+        login["password_command"] = [command[0], *("..." for _ in command[1:])]
 
 
 def show(config: Config) -> str:

@@ -75,6 +75,17 @@ def _page(text: str) -> str:
     return text
 
 
+def _authority(text: str) -> str:
+    found = re.fullmatch(r"https?://([^/?#@\s]+)(?:[/?][^#\s]*)?", text)
+    if not found:
+        raise Fault("is not the address of an authority; write for example https://tsa.example.org/")
+    host, _, port = found[1].partition(":")
+    _host(host)
+    if port and not (port.isdigit() and 0 < int(port) <= 65535):
+        raise Fault("has no port that is one; write for example https://tsa.example.org:8443/")
+    return text
+
+
 def _host(text: str) -> str:
     try:
         ipaddress.ip_address(text)
@@ -100,15 +111,6 @@ def _endpoint(text: str) -> str:
     return text
 
 
-def is_loopback(host: str) -> bool:
-    """Whether `host` can only be this very machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        name = host.casefold().rstrip(".")
-        return name == "localhost" or name.endswith(".localhost")
-
-
 Seconds = Annotated[
     float,
     BeforeValidator(durations.parse),
@@ -116,6 +118,7 @@ Seconds = Annotated[
     PlainSerializer(durations.write, return_type=str),
     WithJsonSchema({"type": "string", "pattern": durations.PATTERN, "examples": ["500ms", "5s", "1m"]}),
 ]
+AuthorityUrl = Annotated[str, Field(max_length=2000), AfterValidator(_authority)]
 PageUrl = Annotated[str, Field(max_length=2000), AfterValidator(_page)]
 FolderPath = Annotated[Path, AfterValidator(_from_folder)]
 Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_label)]

@@ -36,8 +36,9 @@ _CURES = {
 
 _NOT_KEYS = {
     "password": "a password is never written here; put it into a file and write password_file: PATH "
-    "(or password_env, password_command)",
-    "oauth2": "is not built yet; use password_file, password_env or password_command",
+    "(or password_env, password_command, oauth2)",
+    "client_secret": "a secret is never written here; put it into a file and write client_secret_file: PATH "
+    "(or client_secret_env)",
     "url_file": "is not built yet; remove it",
 }
 

@@ -20,14 +20,22 @@ _MAX_BYTES = 65_536
 
 def read(section: SecretSection, folder: Path, *, timeout: float = COMMAND_TIMEOUT) -> SecretStr:
     """Read the password of a section; a command runs in `folder`. Raises Fault."""
-    if section.password_file is not None:
-        raw = _from_file(section.password_file)
-    elif section.password_env is not None:
-        raw = os.environb.get(section.password_env.encode(), b"")
-        if not raw:
-            raise Fault(f"the environment has no {section.password_env}; set it before the start")
-    else:
-        raw = _from_command(section.password_command or (), folder, timeout)
+    if section.password_command is not None:
+        return _secret(_from_command(section.password_command, folder, timeout))
+    return read_plain(section.password_file, section.password_env)
+
+
+def read_plain(file: Path | None, variable: str | None) -> SecretStr:
+    """Read a secret from a file or the environment. Raises Fault."""
+    if file is not None:
+        return _secret(_from_file(file))
+    raw = os.environb.get((variable or "").encode(), b"")
+    if not raw:
+        raise Fault(f"the environment has no {variable}; set it before the start")
+    return _secret(raw)
+
+
+def _secret(raw: bytes) -> SecretStr:
     first = raw.split(b"\n", 1)[0].removesuffix(b"\r")
     try:
         password = first.decode()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, PlainSerializer, PrivateAttr, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, PrivateAttr, WithJsonSchema, model_validator
 
 from mailwatch.config.document import Document
 from mailwatch.config.fields import (
+    AuthorityUrl,
     Count,
     Endpoint,
     FolderPath,
@@ -17,10 +19,12 @@ from mailwatch.config.fields import (
     Seconds,
     Section,
     Text,
+    Variable,
     split_endpoint,
 )
 from mailwatch.config.mistakes import Fault
-from mailwatch.config.watched import AccountSection, TargetSection
+from mailwatch.config.watched import AccountSection, LoginSection, TargetSection
+from mailwatch.oauth.endpoints import is_loopback
 
 
 class VantagePointSection(Section):
@@ -150,6 +154,54 @@ class ClockSection(Section):
     """SNTP servers of several operators; an empty list asks nobody."""
 
 
+class TimestampSection(Section):
+    """An outside authority that stamps checkpoints of the ledger (RFC 3161)."""
+
+    url: AuthorityUrl
+    """Where it is asked. Plain http is usual: the answer is signed."""
+    every: Seconds = 3600.0
+    """How often; besides, whenever an outage opens or closes."""
+    ca_file: FolderPath | None = None
+    """PEM certificates that its signature must lead to; without it the system's."""
+    login: LoginSection | None = None
+    """For an authority that wants to know who asks, such as a qualified one."""
+
+    @property
+    def name(self) -> str:
+        """The authority's name in records: the host that is asked."""
+        return urlsplit(self.url).netloc
+
+    @model_validator(mode="after")
+    def _login_fits(self) -> Self:
+        parts = urlsplit(self.url)
+        if self.login and self.login.oauth2:
+            raise Fault("is for mailboxes; an authority takes a password_file", "login")
+        if self.login and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise Fault("would send the password in the clear; write https, or remove login", "url")
+        return self
+
+
+class SigningSection(Section):
+    """The owner's own key, with which report.pdf is signed (PAdES)."""
+
+    key_file: FolderPath
+    """A PEM private key (EC P-256 or RSA), or PKCS#12 if there is no certificate_file."""
+    certificate_file: FolderPath | None = None
+    """The PEM certificate of the key, and those that lead to its issuer."""
+    password_file: FolderPath | None = None
+    """A file whose first line opens the key."""
+    password_env: Variable | None = None
+    """The environment variable that does."""
+    timestamp: bool = True
+    """Whether the first of the timestamp authorities, if there is one, puts its time into the signature."""
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password_file and self.password_env:
+            raise Fault("has two passwords; keep one of password_file, password_env", "password_env")
+        return self
+
+
 def _guard(value: object) -> object:
     if value == "off":
         return None
@@ -204,8 +256,10 @@ class Config(Section):
     """Who is asked whether our own line works; the word off disables it."""
     clock: ClockSection = ClockSection()
     """Who is asked how far our clock is off."""
-    timestamps: Later = None
-    """RFC 3161 authorities, in a later version."""
+    timestamps: tuple[TimestampSection, ...] = ()
+    """Outside authorities that stamp the ledger; several are better than one."""
+    signing: SigningSection | None = None
+    """The owner's own key for report.pdf."""
     notify: Later = None
     """Channels to tell, in a later version."""
 

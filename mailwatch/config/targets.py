@@ -12,9 +12,10 @@ from pydantic import SecretStr
 
 from mailwatch import catalogue
 from mailwatch.config import secrets
+from mailwatch.config.client import client_of, grant_file
 from mailwatch.config.mistakes import ConfigError, Fault, Mistake, Place, written
 from mailwatch.config.shape import Config
-from mailwatch.config.watched import AccountSection, LoginSection, TargetSection
+from mailwatch.config.watched import WAYS, AccountSection, LoginSection, TargetSection
 from mailwatch.models import Delivery, Exchange, Kind, Login, Page, Target, TlsMode
 
 _PORTS = {
@@ -35,23 +36,25 @@ ROUNDTRIP_INTERVAL = 900.0
 DEADLINE = 300.0
 
 
-def build_targets(config: Config) -> tuple[Target, ...]:
-    """Give all targets, ready to be looked at. Reads the secrets; raises ConfigError with all that fail."""
+def build_targets(config: Config, *, granted_by: str | None = None) -> tuple[Target, ...]:
+    """Give all targets, ready to be looked at. Reads the secrets; raises ConfigError with all that fail.
+
+    With `granted_by` only the mailbox targets that log in by OAuth 2 as that user, and no other secret is read.
+    """
     made: dict[str, Target] = {}
     later: list[tuple[TargetSection, Place]] = []
     mistakes: list[Mistake] = []
     # An account's channels share one secret: its command may ask a person, so it is run once.
     read: dict[Place, SecretStr | Mistake] = {}
     for section, place in resolved(config):
-        login = None
-        if section.login:
-            if place not in read:
-                read[place] = _secret(config, section.login, place)
-            secret = read[place]
-            if isinstance(secret, Mistake):
-                mistakes.append(secret)
-                continue
-            login = Login(username=section.login.username, password=secret)
+        if granted_by is not None and (
+            section.login is None or section.login.oauth2 is None or section.login.username != granted_by
+        ):
+            continue
+        login = _login(config, section.login, place, read) if section.login else None
+        if isinstance(login, Mistake):
+            mistakes.append(login)
+            continue
         if section.kind is Kind.ROUNDTRIP:
             later.append((section, place))
         else:
@@ -74,13 +77,9 @@ def warnings(config: Config) -> tuple[Mistake, ...]:
         if section.interval is not None and section.timeout is not None and section.timeout > section.interval:
             what = f"{at}: timeout is longer than interval; looks may be missed, so shorten timeout"
             found.append(mistake_at(config, (*place, "timeout"), what))
-        if (
-            section.login
-            and section.login.password_file
-            and secrets.readable_by_others(section.login.password_file)
-        ):
-            what = f"{at}: password_file can be read by others; run chmod 600 {section.login.password_file}"
-            found.append(mistake_at(config, _secret_place(section.login, place), what))
+        if section.login:
+            here = _secret_place(section.login, place)
+            found += [mistake_at(config, here, f"{at}: {what}") for what in _doubts(config, section.login)]
     return tuple(sorted(set(found)))
 
 
@@ -128,6 +127,7 @@ def _channel(account: AccountSection, kind: Kind) -> TargetSection:
             password_file=account.password_file,
             password_env=account.password_env,
             password_command=account.password_command,
+            oauth2=account.oauth2,
         ),
         interval=account.interval,
         timeout=account.timeout,
@@ -207,7 +207,37 @@ def _round_trip(section: TargetSection, made: Mapping[str, Target]) -> Target:
     )
 
 
-def _secret(config: Config, login: LoginSection, place: Place) -> SecretStr | Mistake:
+def _doubts(config: Config, login: LoginSection) -> Iterator[str]:
+    files = {"password_file": login.password_file}
+    if login.oauth2 is not None:
+        grant = grant_file(login.username, config.data_dir)
+        files = {"client_secret_file": login.oauth2.client_secret_file, "the granted access": grant}
+        if not grant.exists():
+            yield f"access is not granted yet; run mailwatch login {login.username}"
+    for name, file in files.items():
+        if file is not None and secrets.readable_by_others(file):
+            yield f"{name} can be read by others; run chmod 600 {file}"
+
+
+def _login(
+    config: Config, section: LoginSection, place: Place, read: dict[Place, SecretStr | Mistake]
+) -> Login | Mistake:
+    if section.oauth2 is not None:
+        try:
+            client = client_of(section.oauth2, section.username, config.data_dir)
+        except Fault as fault:
+            way = "client_secret_file" if section.oauth2.client_secret_file else "client_secret_env"
+            here = (*_secret_place(section, place), way)
+            return mistake_at(config, here, f"{written(here)}: {fault}")
+        return Login(username=section.username, password=SecretStr(""), oauth2=client)
+    if place not in read:
+        read[place] = secret(config, section, place)
+    word = read[place]
+    return word if isinstance(word, Mistake) else Login(username=section.username, password=word)
+
+
+def secret(config: Config, login: LoginSection, place: Place) -> SecretStr | Mistake:
+    """Read the password of a login that stands at a place of the config, or say what is wrong with it."""
     folder = config._document.path.absolute().parent if config._document else Path.cwd()
     try:
         return secrets.read(login, folder)
@@ -217,5 +247,5 @@ def _secret(config: Config, login: LoginSection, place: Place) -> SecretStr | Mi
 
 
 def _secret_place(login: LoginSection, place: Place) -> Place:
-    way = next(w for w in ("password_file", "password_env", "password_command") if getattr(login, w) is not None)
+    way = next(way for way in WAYS if getattr(login, way) is not None)
     return (*place, way) if place[0] == "accounts" else (*place, "login", way)

@@ -20,10 +20,11 @@ from mailwatch.config.fields import (
     Section,
     Text,
     Variable,
-    is_loopback,
 )
 from mailwatch.config.mistakes import Fault
+from mailwatch.config.oauth2 import OAuth2Section
 from mailwatch.models import Kind, TlsMode
+from mailwatch.oauth.endpoints import is_loopback
 
 _TLS_OF_PORT = {
     25: TlsMode.STARTTLS,
@@ -54,8 +55,11 @@ _NOT_FOR = {
 }
 
 
+WAYS = ("password_file", "password_env", "password_command", "oauth2")
+
+
 class SecretSection(Section):
-    """Where a password comes from: exactly one of three ways, never the config itself."""
+    """Where a password comes from: exactly one of four ways, never the config itself."""
 
     password_file: FolderPath | None = None
     """A file whose first line is the password."""
@@ -63,15 +67,16 @@ class SecretSection(Section):
     """The environment variable that holds it."""
     password_command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """A program and its arguments; the first line of its output is the password."""
+    oauth2: OAuth2Section | None = None
+    """Instead of a password, access that its owner grants with mailwatch login ADDRESS."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        ways = ("password_file", "password_env", "password_command")
-        given = [way for way in ways if getattr(self, way) is not None]
+        given = [way for way in WAYS if getattr(self, way) is not None]
         if not given:
-            raise Fault("has no password; add password_file: PATH, password_env or password_command")
+            raise Fault("has no password; add password_file: PATH, password_env, password_command or oauth2")
         if len(given) > 1:
-            raise Fault(f"has {len(given)} passwords; keep one of {', '.join(given)}", given[1])
+            raise Fault(f"has {len(given)} ways to log in; keep one of {', '.join(given)}", given[1])
         return self
 
 
@@ -125,12 +130,10 @@ class AccountSection(SecretSection):
             server = catalogue.server(provider.key, kind)
             if server is None:
                 raise Fault(f"{provider.key} has no {kind} server in the catalogue; remove it", "channels")
-            if not server.takes_password:
-                raise Fault(
-                    f"{provider.key} wants OAuth 2, which is not built yet; "
-                    f"remove the account and use a target with provider: {provider.key} and no login",
-                    "address",
-                )
+            if self.oauth2 is None and not server.takes_password:
+                raise Fault(f"{provider.key} takes no password; add oauth2: (docs/oauth2.md)", "address")
+            if self.oauth2 is not None and "oauth2" not in server.auth:
+                raise Fault(f"{provider.key} takes no OAuth 2 as far as is known; add password_file", "oauth2")
         if len(set(self.kinds())) < len(self.kinds()):
             raise Fault("the same channel twice; keep one", "channels")
         return self

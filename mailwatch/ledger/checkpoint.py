@@ -54,24 +54,39 @@ def verifier_key(name: str, key: Ed25519PublicKey) -> str:
 
 def sign(checkpoint: Checkpoint, key: Ed25519PrivateKey) -> str:
     """Write the checkpoint as a signed note."""
-    text = checkpoint.text()
-    name, public = checkpoint.origin, key.public_key()
-    signature = base64.b64encode(key_id(name, public) + key.sign(text.encode())).decode()
+    return sign_text(checkpoint.text(), checkpoint.origin, key)
+
+
+def sign_text(text: str, name: str, key: Ed25519PrivateKey) -> str:
+    """Write any text that ends with a newline as a note signed by `name` (C2SP signed-note)."""
+    signature = base64.b64encode(key_id(name, key.public_key()) + key.sign(text.encode())).decode()
     return f"{text}\n— {name} {signature}\n"
 
 
 def verify(note: str, key: Ed25519PublicKey) -> Checkpoint:
     """Read a signed note strictly. Raises CheckpointError with expected and got."""
-    lines = note.split("\n")
-    if len(lines) != 6 or lines[3] or lines[5]:
-        raise CheckpointError("expected three lines, an empty one and one signature, got something else")
-    origin, size, root, _, signed, _ = lines
-    expected = origin_of(key)
-    if origin != expected:
-        raise CheckpointError(f"expected the origin {expected}, got {origin}")
+    lines = verify_text(note, key).split("\n")
+    if len(lines) != 4:
+        raise CheckpointError("expected three lines, got something else")
+    origin, size, root, _ = lines
     if not size.isascii() or not size.isdigit() or size != str(int(size)):
         raise CheckpointError(f"expected a size, got {size[:40]!r}")
-    checkpoint = Checkpoint(origin, int(size), _base64(root, 32))
+    return Checkpoint(origin, int(size), _base64(root, 32))
+
+
+def verify_text(note: str, key: Ed25519PublicKey) -> str:
+    """Return the text of a note that begins with the key's own origin and is signed by it alone.
+
+    Raises CheckpointError with expected and got.
+    """
+    body, blank, signed = note.rpartition("\n\n")
+    text = body + "\n"
+    if not blank or not signed.endswith("\n") or signed.count("\n") != 1 or "\n\n" in text:
+        raise CheckpointError("expected a text, an empty line and one signature, got something else")
+    origin = text.partition("\n")[0]
+    if origin != origin_of(key):
+        raise CheckpointError(f"expected the origin {origin_of(key)}, got {origin[:60]}")
+    signed = signed.removesuffix("\n")
     prefix = f"— {origin} "
     if not signed.startswith(prefix):
         raise CheckpointError(f"expected a signature by {origin}, got {signed[:60]!r}")
@@ -79,10 +94,10 @@ def verify(note: str, key: Ed25519PublicKey) -> Checkpoint:
     if raw[:4] != key_id(origin, key):
         raise CheckpointError(f"expected key {key_id(origin, key).hex()}, got {raw[:4].hex()}")
     try:
-        key.verify(raw[4:], checkpoint.text().encode())
+        key.verify(raw[4:], text.encode())
     except InvalidSignature:
-        raise CheckpointError(f"the signature over size {size} does not fit its text") from None
-    return checkpoint
+        raise CheckpointError("the signature does not fit its text") from None
+    return text
 
 
 def _base64(text: str, length: int) -> bytes:

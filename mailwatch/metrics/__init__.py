@@ -41,6 +41,7 @@ class Metrics:
         self._line: dict[str, bool | None] = {}
         self._clock_error: float | None = None
         self._ledger: tuple[int | None, float | None, int | None] = (None, None, None)
+        self._token: float | None = None
         self._reload: tuple[int | None, float | None] = (None, None)
         registry.register(self)
 
@@ -119,6 +120,10 @@ class Metrics:
         checkpoint = None if last_checkpoint_ms is None else last_checkpoint_ms / 1000
         self._ledger = (size, checkpoint, int(valid))
 
+    def token(self, time_ms: Millis) -> None:
+        """Show when an outside authority last stamped a checkpoint, by its own clock."""
+        self._token = max(self._token or 0, time_ms / 1000)
+
     def config_reload(self, ok: bool, at_seconds: float) -> None:
         """Show how the config was last read."""
         self._reload = (int(ok), at_seconds if ok else self._reload[1])
@@ -151,6 +156,11 @@ class Metrics:
             "clock_error_bound_seconds": ("gauge", "How far the clock may be off, at most.", self._clock_error),
             "ledger_size": ("gauge", "Entries in the ledger.", size),
             "ledger_last_checkpoint_timestamp_seconds": ("gauge", "Time of the last checkpoint.", checkpoint),
+            "ledger_last_token_timestamp_seconds": (
+                "gauge",
+                "Time of the last timestamp token, by the authority's clock.",
+                self._token,
+            ),
             "ledger_valid": ("gauge", "Whether the ledger agreed with its checkpoints.", valid),
             "config_last_reload_successful": ("gauge", "Whether the config was good when last read.", reload),
             "config_last_reload_success_timestamp_seconds": ("gauge", "When it was last good.", reloaded),

@@ -24,9 +24,11 @@ _WITH_LOGIN: dict[Kind, tuple[Phase, ...]] = {
     Kind.POP3: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
     Kind.SMTP: (Phase.AUTH, Phase.SUBMIT),
     Kind.MX: (),
-    Kind.WEBMAIL: (Phase.AUTH, Phase.MAILBOX),
+    Kind.WEBMAIL: (),
     Kind.ROUNDTRIP: (Phase.AUTH, Phase.SUBMIT, Phase.DELIVER),
 }
+_OF_PAGES = ((Cause.TLS, Phase.GREETING), *((cause, Phase.FETCH) for cause in _ANSWERED))
+"""Webmail: redirected to a page without TLS, and what is wrong with the page itself."""
 
 
 def possible_failures(target: Target) -> tuple[tuple[str, str], ...]:
@@ -45,6 +47,8 @@ def _possible(kind: Kind, tls: TlsMode, login: bool) -> tuple[tuple[str, str], .
     if tls is TlsMode.STARTTLS:
         # STARTTLS is a command, and what follows it can be any answer.
         found.extend((cause.value, Phase.TLS.value) for cause in _ANSWERED if cause not in _LOST)
+    if kind is Kind.WEBMAIL:
+        found.extend((cause.value, phase.value) for cause, phase in _OF_PAGES)
     # A login that is held back after a rejection is no failure of a phase, and neither are our own.
     found.extend((cause.value, "none") for cause in (Cause.OFFLINE, Cause.MONITOR))
     if login:

@@ -15,9 +15,9 @@ Times that run backwards because the clock was set are held at the later one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from mailwatch.models import Cause, Gap, Observation, Outcome
 from mailwatch.outages.outage import Outage, durations, outage_id, outage_json, outage_payload, payload_json
@@ -39,6 +39,8 @@ __all__ = [
     "outage_json",
     "outage_payload",
     "payload_json",
+    "read_rules",
+    "written_rules",
 ]
 
 StateName = Literal["up", "suspect", "down", "recovering", "unknown"]
@@ -51,6 +53,18 @@ class Rules:
     open_after: int = 3
     close_after: int = 2
     recheck: tuple[float, ...] = (5.0, 10.0, 20.0)
+
+
+def written_rules(rules: Rules) -> dict[str, Any]:
+    """Write rules for the record."""
+    recheck = [round(seconds * 1000) for seconds in rules.recheck]
+    return {"open_after": rules.open_after, "close_after": rules.close_after, "recheck_ms": recheck}
+
+
+def read_rules(written: Mapping[str, Any]) -> Rules:
+    """Read what `written_rules` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+    recheck = tuple(int(millis) / 1000 for millis in written["recheck_ms"])
+    return Rules(int(written["open_after"]), int(written["close_after"]), recheck)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,29 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mailwatch.models import Attempt, Kind, Millis, Observation, Outcome, Target
+from mailwatch.oauth.access import AccessTokens
 from mailwatch.probes import imap, pop3, smtp
-from mailwatch.probes.attempts import Lookup, Probe, others, unserved, walk
-from mailwatch.probes.connect import Address, Call, Goodbye, OurFault, TlsContexts, resolve
+from mailwatch.probes.attempts import Probe, others, unserved, walk
+from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, OurFault, TlsContexts, resolve
+from mailwatch.probes.granted import look_granted
 from mailwatch.probes.recorder import Watch
 
 __all__ = ["TlsContexts", "observe"]
 
-_PROBES: dict[Kind, Probe] = {Kind.IMAP: imap.probe, Kind.POP3: pop3.probe, Kind.SMTP: smtp.probe}
+
+async def _webmail(call: Call) -> Goodbye:
+    # Imported when first used: httpx takes a tenth of a second, and commands should start at once.
+    from mailwatch.probes import webmail
+
+    return await webmail.probe(call)
+
+
+_PROBES: dict[Kind, Probe] = {
+    Kind.IMAP: imap.probe,
+    Kind.POP3: pop3.probe,
+    Kind.SMTP: smtp.probe,
+    Kind.WEBMAIL: _webmail,
+}
 
 
 async def observe(
@@ -24,18 +39,33 @@ async def observe(
     watch: Watch | None = None,
     lookup: Lookup = resolve,
     every_address: bool = False,
+    tokens: AccessTokens | None = None,
 ) -> Observation:
     """Look at `target` once. Raises nothing but CancelledError: a failed look is an observation too.
 
     The name is resolved once; the next address is tried only after one that does not connect. With
     `every_address` the others are looked at too, as far as the greeting: what they say decides nothing, and is
-    told in `facts` and `partial`. `watch` is told live where the look is.
+    told in `facts` and `partial`. `watch` is told live where the look is. `tokens` supplies a login by OAuth 2;
+    without them it is our own fault that it fails.
     """
-    if target.login is not None and not with_login:
-        target = replace(target, login=None)
+
+    async def look(at: Target) -> Observation:
+        return await _look(at, scheduled_at, contexts, watch, lookup, every_address)
+
+    login = target.login
+    if login is not None and not with_login:
+        return await look(replace(target, login=None))
+    if login is not None and login.oauth2 is not None and tokens is not None:
+        return await look_granted(target, login, tokens, look)
+    return await look(target)
+
+
+async def _look(
+    target: Target, due: Millis, contexts: TlsContexts, watch: Watch | None, lookup: Lookup, every_address: bool
+) -> Observation:
     probe = _PROBES.get(target.kind, _unbuilt)
     attempts, addresses = await walk(target, probe, lookup, contexts, watch=watch)
-    told = _told(target, scheduled_at, attempts, addresses)
+    told = _told(target, due, attempts, addresses)
     if every_address and len(addresses) > len(attempts):
         rest = await others(target, probe, addresses[len(attempts) :], contexts)
         told = replace(told, facts={"others": [_other(attempt) for attempt in rest]})

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from mailwatch.models import Attempt, Cause, Phase, Target
-from mailwatch.probes.connect import Address, Call, Goodbye, TlsContexts
+from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, TlsContexts
 from mailwatch.probes.failures import judge
 from mailwatch.probes.recorder import Recorder, Watch
 from mailwatch.probes.redact import redactor
@@ -25,10 +25,8 @@ GOODBYE = 1.0
 
 Probe = Callable[[Call], Awaitable[Goodbye]]
 """Walks the phases of one connection; the first failure raises. Returns how to say goodbye."""
-Lookup = Callable[[str, int, float], Awaitable[tuple[Address, ...]]]
-"""From host, port and timeout in seconds to addresses."""
 
-_TRY_NEXT = frozenset({Cause.REFUSED, Cause.UNREACHABLE, Cause.TIMEOUT})
+TRY_NEXT = frozenset({Cause.REFUSED, Cause.UNREACHABLE, Cause.TIMEOUT})
 
 
 async def walk(
@@ -52,8 +50,11 @@ async def walk(
         return [failed(recorder, error, target)], ()
     attempts: list[Attempt] = []
     for address in addresses[:MAX_ATTEMPTS]:
-        attempts.append(await attempt(Call(target, address, target.login, recorder, contexts), probe))
-        if attempts[-1].failed_phase is not Phase.CONNECT or attempts[-1].cause not in _TRY_NEXT:
+        call = Call(target, address, target.login, recorder, contexts, lookup=lookup)
+        attempts.append(await attempt(call, probe))
+        # A webmail page that did connect may have led to a host that does not.
+        connected = attempts[-1].failed_phase is not Phase.CONNECT or call.transport is not None
+        if connected or attempts[-1].cause not in TRY_NEXT:
             break
         recorder = Recorder(hide, watch)
     return attempts, addresses

@@ -17,6 +17,8 @@ from mailwatch.probes.recorder import Recorder
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 Goodbye = Callable[[], Awaitable[None]]
 """How a probe that found nothing wrong takes its leave."""
+Lookup = Callable[[str, int, float], Awaitable[tuple["Address", ...]]]
+"""From host, port and timeout in seconds to addresses."""
 
 
 class OurFault(Exception):
@@ -102,7 +104,7 @@ def _literal(host: str, port: int) -> Address | None:
 
 @dataclass(slots=True)
 class Call:
-    """One connection to one address, for one look at a target."""
+    """One connection to one address, for one look at a target. `lookup` is for hosts that it leads to."""
 
     target: Target
     address: Address
@@ -110,6 +112,7 @@ class Call:
     recorder: Recorder
     contexts: TlsContexts
     transport: asyncio.Transport | None = None
+    lookup: Lookup = resolve
 
     async def open(self, factory: Callable[[], P]) -> P:
         """Connect, with TLS if it begins at the first byte."""

@@ -75,6 +75,7 @@ class SmtpRefused(Exception):
         self.step = step
         self.code = code
         self.text = text
+        self.note = ""
         self.words = f"{code} {text}"
         super().__init__(f"{step}: {self.words}")
 
@@ -127,9 +128,9 @@ def _own(error: BaseException, target: Target) -> Verdict | None:
         case OurFault():
             return Verdict(Cause.MONITOR, str(error))
         case Refused():
-            return Verdict(_refused(error), f"{error.command}: {error}", error.words)
+            return Verdict(_refused(error), f"{error.command}: {error}{error.note}", error.words)
         case SmtpRefused():
-            return Verdict(_smtp_refused(error), str(error), error.words)
+            return Verdict(_smtp_refused(error), f"{error}{error.note}", error.words)
         case ServerBye():
             limited = LIMITS.search(error.words) or "[INUSE]" in error.words.upper()
             return Verdict(Cause.THROTTLED if limited else Cause.UNAVAILABLE, str(error), str(error))

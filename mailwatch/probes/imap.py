@@ -7,9 +7,10 @@ import asyncio
 from aioimaplib.aioimaplib import AUTH
 
 from mailwatch.models import Cause, Login, Phase, TlsMode
+from mailwatch.probes import bearer
 from mailwatch.probes.connect import Call, Goodbye
 from mailwatch.probes.failures import Failed
-from mailwatch.probes.imap_client import ImapClient
+from mailwatch.probes.imap_client import ImapClient, Refused
 
 
 async def probe(call: Call) -> Goodbye:
@@ -33,7 +34,7 @@ async def probe(call: Call) -> Goodbye:
         call.recorder.note = "the server let us in without a login (PREAUTH)"
     else:
         with phase(Phase.AUTH):
-            await _log_in(client, call.login)
+            await _log_in(client, call, call.login)
     with phase(Phase.MAILBOX):
         newest = await client.examine()
     if newest:
@@ -52,8 +53,17 @@ async def _starttls(client: ImapClient, call: Call) -> None:
     await client.starttls(call.upgrade)
 
 
-async def _log_in(client: ImapClient, login: Login) -> None:
+async def _log_in(client: ImapClient, call: Call, login: Login) -> None:
     """Log in by the one way that fits: each try counts at the provider."""
+    if login.oauth2 is not None:
+        offered = (name.removeprefix("AUTH=") for name in client.capabilities if name.startswith("AUTH="))
+        mechanism = bearer.choose(call, login, offered)
+        try:
+            await client.authenticate(mechanism.name, mechanism.initial, mechanism.last_word)
+        except Refused as refused:
+            refused.note = bearer.status(client.challenge)
+            raise
+        return
     user, password = login.username, login.password.get_secret_value()
     if any(c in user or c in password for c in "\r\n\0"):
         raise Failed(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")

@@ -65,6 +65,7 @@ class Refused(Exception):
         self.words = f"{status} {words}"
         self.command = command
         self.status = status
+        self.note = ""
         found = _CODE.match(words)
         self.code, self.text = (found[1].upper(), found[2]) if found else ("", words)
 
@@ -105,6 +106,8 @@ class ImapClient(IMAP4ClientProtocol):
         self._greeting: asyncio.Future[str] = loop.create_future()
         self._failure: Exception | None = None
         self._lines = Lines()
+        self.challenge = b""
+        """What the server said when it last asked for more."""
         self._between = False
         """Between the OK to STARTTLS and the handshake: whatever comes now was slipped in by someone."""
 
@@ -161,9 +164,13 @@ class ImapClient(IMAP4ClientProtocol):
 
     async def authenticate_plain(self, user: str, password: str) -> None:
         """AUTHENTICATE PLAIN (RFC 4616), in one step where the server can (RFC 4959)."""
-        secret = b64encode(b"\0" + wire(user) + b"\0" + wire(password))
-        parts = (b"PLAIN " + secret,) if "SASL-IR" in self.capabilities else (b"PLAIN", secret)
-        await self.ask("AUTHENTICATE", *parts)
+        await self.authenticate("PLAIN", b64encode(b"\0" + wire(user) + b"\0" + wire(password)))
+
+    async def authenticate(self, mechanism: str, initial: bytes, *answers: bytes) -> None:
+        """AUTHENTICATE (RFC 9051, section 6.2.2); `answers` are for challenges, the last of which is kept."""
+        name = mechanism.encode()
+        first = (name + b" " + initial,) if "SASL-IR" in self.capabilities else (name, initial)
+        await self.ask("AUTHENTICATE", *first, *answers)
         self.state = AUTH
 
     async def examine(self) -> int:
@@ -274,6 +281,7 @@ class ImapClient(IMAP4ClientProtocol):
         command = self.pending_sync_command
         if command is None or not command.parts:
             raise NotImap("the server asks for more than there is", line)
+        self.challenge = line[1:].strip()
         self._send(command.parts.pop(0))
 
     def _response_done(self, line: bytes) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import re
 
 from mailwatch.models import Cause, Phase, TlsMode
+from mailwatch.probes import bearer
 from mailwatch.probes.connect import Call, Goodbye
 from mailwatch.probes.failures import Failed
 from mailwatch.probes.pop3_client import Pop3Client
@@ -37,7 +38,11 @@ async def probe(call: Call) -> Goodbye:
     if any(c in user or c in password for c in "\r\n\0"):
         raise Failed(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")
     with phase(Phase.AUTH):
-        await client.log_in(user, password)
+        if call.login.oauth2 is not None:
+            offered = client.capabilities.get("SASL", "").split()
+            await _present(client, bearer.choose(call, call.login, offered))
+        else:
+            await client.log_in(user, password)
     with phase(Phase.MAILBOX):
         messages = _count(await client.ask("STAT"))
     if messages and "TOP" in client.capabilities:
@@ -45,6 +50,19 @@ async def probe(call: Call) -> Goodbye:
             await client.ask("TOP", str(messages).encode(), b"0")
             await client.lines()
     return client.quit
+
+
+async def _present(client: Pop3Client, mechanism: bearer.Mechanism) -> None:
+    """Log in with an access token, which is too long for the line of the command (RFC 5034, section 4)."""
+    if await client.challenged("AUTH", mechanism.name.encode()) is None:
+        raise Failed(Cause.PROTOCOL, "AUTH: the server lets us in before it has the token")
+    challenge = await client.challenged("AUTH", mechanism.initial, line=True)
+    if challenge is not None:
+        try:
+            await client.challenged("AUTH", mechanism.last_word, line=True)
+        except Failed as failure:
+            raise Failed(failure.cause, f"{failure}{bearer.status(challenge)}", failure.words) from None
+        raise Failed(Cause.PROTOCOL, "AUTH: the server goes on after it told of a failure")
 
 
 def _count(answer: str) -> int:

@@ -71,6 +71,17 @@ class Pop3Client(asyncio.Protocol):
 
     async def ask(self, step: str, *words: bytes) -> str:
         """Send a command and return the text after +OK; anything else raises Failed."""
+        return self._positive(step, await self._say(step, step.encode(), *words))
+
+    async def challenged(self, step: str, *words: bytes, line: bool = False) -> bytes | None:
+        """Send a command, or a further line of one, and return the challenge (RFC 5034, 4), None at +OK."""
+        answer = await self._say(step, *(words if line else (step.encode(), *words)))
+        if answer == b"+" or answer.startswith(b"+ "):
+            return answer[2:]
+        self._positive(step, answer)
+        return None
+
+    async def _say(self, step: str, *words: bytes) -> bytes:
         if self._lines or self._buffer:
             line = self._lines[0] if self._lines else bytes(self._buffer)
             if not line.startswith(b"-ERR"):
@@ -78,8 +89,8 @@ class Pop3Client(asyncio.Protocol):
             self._positive("unasked", line)
         self._taken = 0
         assert self._transport is not None
-        self._transport.write(b" ".join((step.encode(), *words)) + b"\r\n")
-        return self._positive(step, await self._line())
+        self._transport.write(b" ".join(words) + b"\r\n")
+        return await self._line()
 
     async def lines(self) -> list[bytes]:
         """Wait for the rest of a multi-line answer (RFC 1939, section 3)."""

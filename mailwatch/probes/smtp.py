@@ -15,11 +15,14 @@ from aiosmtplib.protocol import SMTPProtocol
 from aiosmtplib.response import SMTPResponse
 
 from mailwatch.models import Cause, Login, Phase, TlsMode
+from mailwatch.probes import bearer
 from mailwatch.probes.connect import Call, Goodbye
 from mailwatch.probes.failures import Failed, SmtpRefused
 from mailwatch.probes.redact import wire
 
 MAX_UNASKED = 1000
+MAX_COMMAND = 512
+"""Bytes of a command line that every server takes (RFC 5321, section 4.5.3.1.4)."""
 _REPLY = re.compile(rb"([45]\d\d)[ -]([^\r\n]*)")
 _ADDRESS = re.compile(r"[^@\s<>]+@[^@\s<>]+")
 
@@ -104,7 +107,10 @@ async def probe(call: Call) -> Goodbye:
             offer = await _ehlo(client)
     if call.login is not None:
         with phase(Phase.AUTH):
-            await _log_in(client, call.login, offer.mechanisms)
+            if call.login.oauth2 is not None:
+                await _present(client, bearer.choose(call, call.login, offer.mechanisms))
+            else:
+                await _log_in(client, call.login, offer.mechanisms)
         address = call.login.username
         if _ADDRESS.fullmatch(address) and (address.isascii() or "smtputf8" in offer.extensions):
             with phase(Phase.SUBMIT):
@@ -141,6 +147,23 @@ async def _log_in(client: SmtpClient, login: Login, mechanisms: list[str]) -> No
     else:
         offered = " ".join(mechanisms).upper() or "none"
         raise Failed(Cause.PROTOCOL, f"the server offers no AUTH mechanism that we speak ({offered})")
+
+
+async def _present(client: SmtpClient, mechanism: bearer.Mechanism) -> None:
+    """Log in with an access token; one that makes the line too long goes out by itself (RFC 4954, section 4)."""
+    name, initial = mechanism.name.encode(), mechanism.initial
+    words = b"AUTH %b %b" % (name, initial)
+    if len(words) + 2 > MAX_COMMAND:
+        await client.ask("AUTH", b"AUTH", name, expect=(334,))
+        words = initial
+    challenge = await client.ask("AUTH", words, expect=(235, 334))
+    if challenge.code == 235:
+        return
+    try:
+        await client.ask("AUTH", mechanism.last_word, expect=())
+    except SmtpRefused as refused:
+        refused.note = bearer.status(challenge.message.encode())
+        raise
 
 
 async def _submit(client: SmtpClient, address: str) -> None:

@@ -7,6 +7,8 @@ from mailwatch.store.keys import KeysMissing
 from mailwatch.store.lock import Locked
 from mailwatch.store.reader import CheckpointRow, Entry, Reader
 from mailwatch.store.store import Draft, Store, StoreBroken
+from mailwatch.store.token_audit import audit_tokens
+from mailwatch.store.tokens import Tokens
 from mailwatch.store.writer import StoreFull, Writer
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "Store",
     "StoreBroken",
     "StoreFull",
+    "Tokens",
     "Writer",
     "audit",
+    "audit_tokens",
 ]

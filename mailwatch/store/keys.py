@@ -50,8 +50,8 @@ def load_or_make(data_dir: Path) -> Keys:
         if (data_dir / "mailwatch.sqlite").exists():
             raise KeysMissing(f"{folder} is empty, but there is a ledger; restore the keys from your backup")
         private = Ed25519PrivateKey.generate()
-        _write(naming, secrets.token_bytes(32))
-        _write(signing, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_whole(naming, secrets.token_bytes(32))
+        write_whole(signing, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     try:
         key = load_pem_private_key(signing.read_bytes(), None)
         secret = naming.read_bytes()
@@ -68,7 +68,7 @@ def load_or_make(data_dir: Path) -> Keys:
     return keys
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Write a new file that is whole or not there at all, readable by its owner only."""
     torn = path.with_suffix(".new")
     file = os.open(torn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

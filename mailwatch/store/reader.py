@@ -45,11 +45,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRow:
-    """A signed checkpoint and when it was made."""
+    """A signed checkpoint, when it was made, and the compact range from which the tree grows on."""
 
     size: int
     time_ms: Millis
     note: str
+    hashes: bytes = b""
 
 
 class Reader:
@@ -74,6 +75,7 @@ class Reader:
         start_ms: Millis | None = None,
         end_ms: Millis | None = None,
         from_index: int | None = None,
+        to_index: int | None = None,
         descending: bool = False,
         limit: int | None = None,
     ) -> Iterator[Entry]:
@@ -90,6 +92,8 @@ class Reader:
             query = query.where(column.time_ms < end_ms)
         if from_index is not None:
             query = query.where(column.idx >= from_index)
+        if to_index is not None:
+            query = query.where(column.idx < to_index)
         query = query.order_by(column.idx.desc() if descending else column.idx).limit(limit)
         with self._engine.connect() as connection:
             for row in connection.execution_options(yield_per=1000).execute(query):
@@ -108,12 +112,27 @@ class Reader:
         newest = self._scalar(sa.select(sa.func.max(entries.c.idx)))
         return 0 if newest is None else newest + 1
 
-    def checkpoints(self) -> Iterator[CheckpointRow]:
-        """Yield all checkpoints, oldest first."""
+    def checkpoints(self, first: int = 0, last: int | None = None) -> Iterator[CheckpointRow]:
+        """Yield the checkpoints of `first` to `last` entries, both included, oldest first; all without bounds."""
         query = sa.select(checkpoints.c.size, checkpoints.c.time_ms, checkpoints.c.note)
+        query = query.where(checkpoints.c.size >= first)
+        if last is not None:
+            query = query.where(checkpoints.c.size <= last)
         with self._engine.connect() as connection:
             for row in connection.execution_options(yield_per=1000).execute(query.order_by("size")):
                 yield CheckpointRow(*row)
+
+    def checkpoint(self, *, at_most: int | None = None, at_least: int | None = None) -> CheckpointRow | None:
+        """Return the largest checkpoint of at most so many entries, or the smallest of at least so many."""
+        size = checkpoints.c.size
+        query = sa.select(size, checkpoints.c.time_ms, checkpoints.c.note, checkpoints.c.hashes)
+        if at_most is not None:
+            query = query.where(size <= at_most).order_by(size.desc())
+        else:
+            query = query.where(size >= (at_least or 0)).order_by(size)
+        with self._engine.connect() as connection:
+            row = connection.execute(query.limit(1)).one_or_none()
+        return None if row is None else CheckpointRow(*row)
 
     def last_checkpoint(self) -> CheckpointRow | None:
         """Return the newest checkpoint."""

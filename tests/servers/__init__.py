@@ -1,4 +1,4 @@
-"""Real mail servers for the tests: Dovecot and Postfix with a configuration, a folder and ports of their own.
+"""Real servers for the tests: Dovecot, Postfix and nginx with a configuration, a folder and ports of their own.
 
 Nothing of the system's own installation is read or changed but the programs themselves. Dovecot runs as
 root or as any user; Postfix insists on root.
@@ -6,6 +6,8 @@ root or as any user; Postfix insists on root.
 
 from tests.servers.certificates import Certificate, Certificates
 from tests.servers.dovecot import ALICE, BOB, DOVECOT, Dovecot
+from tests.servers.nginx import NGINX, Nginx
+from tests.servers.oauth import AuthorizationServer
 from tests.servers.postfix import POSTFIX, Postfix
 from tests.servers.program import HOST, Program, free_port, is_open, server_folder, session_members
 
@@ -14,10 +16,13 @@ __all__ = [
     "BOB",
     "DOVECOT",
     "HOST",
+    "NGINX",
     "POSTFIX",
+    "AuthorizationServer",
     "Certificate",
     "Certificates",
     "Dovecot",
+    "Nginx",
     "Postfix",
     "Program",
     "free_port",

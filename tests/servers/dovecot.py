@@ -40,7 +40,7 @@ protocols = imap pop3
 listen = {host}
 ssl = yes
 disable_plaintext_auth = yes
-auth_mechanisms = plain login
+auth_mechanisms = plain login {mechanisms}
 auth_username_chars =
 auth_verbose = yes
 auth_failure_delay = 0
@@ -49,7 +49,7 @@ mail_uid = {owner}
 mail_gid = {group}
 first_valid_uid = 1
 {settings}
-passdb {{
+{tokens}passdb {{
   driver = passwd-file
   args = username_format=%u {directory}/users
 }}
@@ -108,6 +108,7 @@ class Dovecot(Program):
     """IMAP with implicit TLS on `imaps_port` and STARTTLS on `imap_port`; POP3 likewise; Postfix's login.
 
     `passwords` are those of the users; each has two new messages. `max_connections` is per user and address.
+    With an `introspection_url` (RFC 7662) users may log in with access tokens too, by `mechanisms`.
     """
 
     def __init__(
@@ -118,6 +119,8 @@ class Dovecot(Program):
         users: tuple[str, ...] = (ALICE, BOB),
         messages: int = 2,
         max_connections: int = 100,
+        introspection_url: str = "",
+        mechanisms: str = "oauthbearer xoauth2",
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.imaps_port, self.imap_port = free_port(), free_port()
@@ -130,8 +133,11 @@ class Dovecot(Program):
         self.auth_socket = directory / "sasl"
         self.passwords: dict[str, str] = {}
         self._config = config
+        self._blocks = ""
         self._settings = {"mail_max_userip_connections": str(max_connections)}
         self._messages = messages
+        self._introspection_url = introspection_url
+        self._mechanisms = mechanisms if introspection_url else ""
         self._owner = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
         for user in users:
             self.add_user(user, secrets.token_urlsafe(12))
@@ -185,17 +191,30 @@ class Dovecot(Program):
 
     def use_certificate(self, certificate: Certificate) -> None:
         """Serve another certificate; a running server is restarted for it."""
-        self._settings |= {"ssl_cert": f"<{certificate.chain}", "ssl_key": f"<{certificate.key}"}
+        self.set(ssl_cert=f"<{certificate.chain}", ssl_key=f"<{certificate.key}")
+
+    def set_max_connections(self, number: int) -> None:
+        """How many connections a user may have from one address; a running server is restarted for it."""
+        self.set(mail_max_userip_connections=str(number))
+
+    def set(self, blocks: str = "", **settings: str) -> None:
+        """Change settings of its configuration, and add blocks; a running server is restarted for them."""
+        self._settings |= settings
+        self._blocks += blocks
         self._configure()
         if self._process is not None:
             self.restart()
 
-    def set_max_connections(self, number: int) -> None:
-        """How many connections a user may have from one address; a running server is restarted for it."""
-        self._settings["mail_max_userip_connections"] = str(number)
-        self._configure()
-        if self._process is not None:
-            self.restart()
+    def _tokens(self) -> str:
+        """Let an authorization server say whose an access token is."""
+        if not self._introspection_url:
+            return ""
+        config = self.directory / "dovecot-oauth2.conf.ext"
+        config.write_text(
+            f"introspection_url = {self._introspection_url}\nintrospection_mode = post\n"
+            "username_attribute = email\nactive_attribute = active\nactive_value = true\n"
+        )
+        return f"passdb {{\n  driver = oauth2\n  mechanisms = {self._mechanisms}\n  args = {config}\n}}\n"
 
     def home(self, user: str) -> Path:
         """The user's folder; its name says nothing of the user, whose name may hold any character."""
@@ -230,6 +249,7 @@ class Dovecot(Program):
         owner = self._owner
         group = grp.getgrgid(owner.pw_gid).gr_name
         settings = "".join(f"{key} = {value}\n" for key, value in self._settings.items())
+        settings += self._blocks
         config = DOVECOT_CONF.format(
             directory=self.directory,
             host=HOST,
@@ -238,6 +258,8 @@ class Dovecot(Program):
             pop3_port=self.pop3_port,
             pop3s_port=self.pop3s_port,
             settings=settings,
+            mechanisms=self._mechanisms,
+            tokens=self._tokens(),
             owner=owner.pw_name,
             group=group,
         )

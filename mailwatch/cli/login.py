@@ -1,0 +1,148 @@
+"""mailwatch login: lets the owner grant access to a mailbox, then tries it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+import time
+import webbrowser
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+
+from mailwatch.cli.opening import open_config, options
+from mailwatch.config import build_targets
+from mailwatch.models import Kind, OAuth2, Outcome, Target, now
+from mailwatch.oauth.access import AccessTokens
+from mailwatch.oauth.browser import PATIENCE, Flow, authorization
+from mailwatch.oauth.device import device_code, device_grant
+from mailwatch.oauth.grant import Grant, GrantBusy, locked, write_grant
+from mailwatch.oauth.request import TIMEOUT, NotServing, Refused
+from mailwatch.probes import TlsContexts, observe
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    verb = subparsers.add_parser("login", help="grant access to a mailbox by OAuth 2, in your browser")
+    options(verb, json=False)
+    verb.add_argument("address", metavar="ADDRESS", help="the address of an account, or the user name of a target")
+    verb.add_argument("--device", action="store_true", help="show a code to type in anywhere")
+    verb.add_argument("--timeout", type=float, default=PATIENCE, metavar="SECONDS", help=argparse.SUPPRESS)
+    verb.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    config = open_config(args)
+    targets = build_targets(config, granted_by=args.address)
+    if not targets:
+        print(
+            f"mailwatch: nothing in the config logs in as {args.address} by OAuth 2; "
+            "add oauth2: to its account (docs/oauth2.md)",
+            file=sys.stderr,
+        )
+        return 2
+    # Reading is what most people mean by "does it work".
+    target = next((t for t in targets if t.kind is Kind.IMAP), targets[0])
+    os.umask(0o077)
+    try:
+        return asyncio.run(_log_in(target, device=args.device, timeout=args.timeout))
+    except TimeoutError:
+        print("mailwatch: nobody granted access in time; run it again", file=sys.stderr)
+    except Refused as error:
+        print(f"mailwatch: access was not granted: {error}", file=sys.stderr)
+    except (NotServing, GrantBusy) as error:
+        print(f"mailwatch: {error}", file=sys.stderr)
+    return 1
+
+
+async def _log_in(target: Target, *, device: bool, timeout: float) -> int:
+    client = target.login.oauth2 if target.login else None
+    if target.login is None or client is None:
+        raise ValueError(f"{target.name} has no login by OAuth 2")
+    username = target.login.username
+    grant = await (_by_device(client) if device else _by_browser(client, username, timeout))
+    async with locked(client.grant_file, TIMEOUT):
+        await asyncio.to_thread(write_grant, client.grant_file, grant)
+    print(f"granted: kept in {client.grant_file}")
+    seen = await observe(
+        target, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens(patience=2 * TIMEOUT)
+    )
+    if seen.outcome is Outcome.UP:
+        print(f"the login works: {target.name} is up")
+        return 0
+    print(f"the login does not work yet: {target.name} is {seen.outcome}: {seen.cause}: {seen.detail}")
+    return 1
+
+
+async def _by_browser(client: OAuth2, username: str, timeout: float) -> Grant:
+    async with authorization(client, username) as flow:
+        print("Grant access in your browser:\n", file=sys.stderr)
+        print(flow.url, flush=True)
+        print("", file=sys.stderr)
+        _open(flow.url)
+        if sys.stdin.isatty():
+            print("If it runs on another machine, paste here the address it ends at.", file=sys.stderr)
+            _listen(flow)
+        with _waiting("waiting for the browser", timeout):
+            return await flow.grant(timeout)
+
+
+async def _by_device(client: OAuth2) -> Grant:
+    code = await device_code(client)
+    print(f"Open {code.url} and type in {code.user_code}", flush=True)
+    with _waiting("waiting for the code to be typed in", code.seconds):
+        return await device_grant(client, code)
+
+
+def _open(url: str) -> None:
+    """Open a browser that has a window of its own: one in this terminal would be in the way."""
+    windows = sys.platform in ("darwin", "win32") or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+    )
+    if windows:
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+
+def _listen(flow: Flow) -> None:
+    """Take in pasted lines. A thread that ends with the process: a terminal cannot be told to stop reading."""
+    loop = asyncio.get_running_loop()
+
+    def read() -> None:
+        for line in sys.stdin:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(flow.redirected, line)
+
+    threading.Thread(target=read, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _waiting(what: str, seconds: float) -> Iterator[None]:
+    """Show how much time is left, at a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task, began = progress.add_task(what, total=seconds), time.monotonic()
+        ticker = asyncio.ensure_future(_tick(progress, task, began))
+        try:
+            yield
+        finally:
+            ticker.cancel()
+
+
+async def _tick(progress: Progress, task: TaskID, began: float) -> None:
+    while True:
+        progress.update(task, completed=time.monotonic() - began)
+        await asyncio.sleep(0.5)

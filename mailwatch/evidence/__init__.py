@@ -1,0 +1,7 @@
+"""From an outage on record to one file that a judge, a lawyer and an engineer can each check.
+
+gather      what of the ledger a case needs: one unbroken range between two checkpoints, and the tokens over it
+statement   what is claimed, as outage.json
+bundle      the zip, written as a stream
+verify/     the check of a zip from anywhere: no ledger, no config, nothing trusted that is in it
+"""

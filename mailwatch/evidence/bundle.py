@@ -1,0 +1,119 @@
+"""The zip: written as a stream, and the same bytes from the same ledger and inputs.
+
+outage.json      what is claimed
+report.pdf       the same for people, with outage.json attached
+entries.jsonl    the whole range of the ledger, in order: {"header": ..., "payload": ...} in canonical JSON;
+                 without the payload for what is not the owner's of this case
+proof.json       the tree before the range, and all signed checkpoints in it
+tokens/          the raw replies of timestamp authorities, and the certificates they lead to
+keys/ledger.pub  the key that signs the ledger
+VERIFY.md        how to check all this, also without MailWatch; verify.py is a checker that needs only Python
+manifest.json    the SHA-256 and the size of each file; manifest.sig: signed by the ledger's key
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from mailwatch.evidence.gather import OPEN_KINDS, Range
+from mailwatch.ledger.checkpoint import origin_of, sign_text, verifier_key
+from mailwatch.ledger.merkle import CompactRange
+from mailwatch.store import Entry, Reader
+
+MOMENT = (1980, 1, 1, 0, 0, 0)
+"""The date of each file in the zip: when it was packed says nothing, and would differ each time."""
+PROOF = "mailwatch-proof/1"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of the bundle that is at hand as a whole."""
+
+    name: str
+    content: bytes
+
+
+class Bundle:
+    """A zip being written to `out`; `close` adds the manifest."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._zip = zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6)
+        self._manifest: dict[str, dict[str, Any]] = {}
+
+    def add(self, name: str, parts: Iterable[bytes]) -> None:
+        """Write one file from its parts."""
+        info = zipfile.ZipInfo(name, MOMENT)
+        info.compress_type = zipfile.ZIP_DEFLATED
+        info.external_attr = 0o644 << 16
+        digest, size = hashlib.sha256(), 0
+        # Always the long form: how long the file will be is not known when its header is written.
+        with self._zip.open(info, "w", force_zip64=True) as file:
+            for part in parts:
+                digest.update(part)
+                size += len(part)
+                file.write(part)
+        self._manifest[name] = {"sha256": digest.hexdigest(), "size": size}
+
+    def close(self, key: Ed25519PrivateKey) -> None:
+        """Write the manifest and its signature."""
+        manifest = pretty({"format": "mailwatch-manifest/1", "files": self._manifest})
+        self.add("manifest.json", [manifest])
+        text = f"{origin_of(key.public_key())}\nmanifest {hashlib.sha256(manifest).hexdigest()}\n"
+        self.add("manifest.sig", [sign_text(text, origin_of(key.public_key()), key).encode()])
+        self._zip.close()
+
+
+def pack(
+    out: IO[bytes], reader: Reader, found: Range, key: Ed25519PrivateKey, own: Iterable[str], files: Iterable[File]
+) -> None:
+    """Write the bundle of a range. `own` are the targets whose entries are shown in full."""
+    bundle = Bundle(out)
+    for file in files:
+        bundle.add(file.name, [file.content])
+    bundle.add("entries.jsonl", lines(found.entries(reader), frozenset(own)))
+    bundle.add("proof.json", [pretty(proof(found, origin_of(key.public_key())))])
+    for token in found.tokens:
+        bundle.add(f"tokens/{token.digest}.tsr", [token.reply])
+    bundle.add("keys/ledger.pub", [f"{verifier_key(origin_of(key.public_key()), key.public_key())}\n".encode()])
+    bundle.close(key)
+
+
+def lines(entries: Iterable[Entry], own: frozenset[str]) -> Iterator[bytes]:
+    """Write entries, one a line; the payload only of what is the owner's or MailWatch's own."""
+    for entry in entries:
+        shown = entry.target in own if entry.target is not None else entry.kind in OPEN_KINDS
+        payload = f',"payload":{entry.text}' if shown else ""
+        yield f'{{"header":{entry.header}{payload}}}\n'.encode()
+
+
+def proof(found: Range, origin: str) -> dict[str, Any]:
+    """Return what ties the range to signed checkpoints."""
+    start = CompactRange.from_bytes(found.start.size, found.start.hashes)
+    return {
+        "format": PROOF,
+        "ledger": origin,
+        "start": {"size": start.size, "hashes": [one.hex() for one in start.hashes]},
+        "end": found.end.size,
+        "checkpoints": [row.note for row in found.checkpoints],
+        "tokens": [
+            {
+                "file": f"tokens/{token.digest}.tsr",
+                "entry": token.entry,
+                "checkpoint": token.checkpoint,
+                "authority": token.authority,
+            }
+            for token in found.tokens
+        ],
+    }
+
+
+def pretty(value: dict[str, Any]) -> bytes:
+    """Write JSON for people: two spaces, keys as given."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

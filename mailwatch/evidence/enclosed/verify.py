@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Checks this bundle with nothing but Python 3: python3 verify.py [BUNDLE.zip]
+
+1. each file has the SHA-256 of manifest.json
+2. the entries of the ledger follow one another, and hash (RFC 6962) to the root of each signed checkpoint
+3. each payload shown is the one its header seals; each target's own numbers run without a hole
+4. every entry of the target of outage.json is shown; the looks give the times and counts stated there
+Signatures and timestamp tokens are checked with openssl, as VERIFY.md tells: this script prints what it needs.
+"""
+
+import base64
+import hashlib
+import json
+import sys
+import zipfile
+
+bundle = zipfile.ZipFile(sys.argv[1] if len(sys.argv) > 1 else "bundle.zip")
+FAULTS = []
+
+
+def check(what, holds, detail=""):
+    """Print one line, and remember what does not hold."""
+    print(("ok   " if holds else "WRONG"), what, detail)
+    if not holds:
+        FAULTS.append(what)
+
+
+def sha(data):
+    """SHA-256, raw."""
+    return hashlib.sha256(data).digest()
+
+
+def grow(size, hashes, leaf):
+    """Append a leaf to a compact range: the roots of perfect subtrees, as a binary counter carries."""
+    while size & 1:
+        leaf, size = sha(b"\x01" + hashes.pop() + leaf), size >> 1
+    hashes.append(leaf)
+
+
+def root_of(hashes):
+    """The root over a compact range."""
+    root = hashes[-1] if hashes else sha(b"")
+    for left in reversed(hashes[:-1]):
+        root = sha(b"\x01" + left + root)
+    return root
+
+
+def canonical(value):
+    """RFC 8785 for text, whole numbers, true, false and null."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def milliseconds(text):
+    """2026-01-22T21:55:00.000Z in milliseconds since 1970."""
+    import datetime
+
+    return round(datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000)
+
+
+# 1. The files
+names = bundle.namelist()
+check("each file once", len(set(names)) == len(names))
+manifest = json.loads(bundle.read("manifest.json"))["files"]
+files = [name for name in names if not name.startswith("manifest.")]
+check("the files are those of the manifest", sorted(files) == sorted(manifest))
+for name in files:
+    with bundle.open(name) as file:
+        digest = hashlib.sha256()
+        while part := file.read(1 << 20):
+            digest.update(part)
+    check(name, digest.hexdigest() == manifest.get(name, {}).get("sha256"), digest.hexdigest())
+
+# 2. and 3. The ledger
+proof, stated = json.loads(bundle.read("proof.json")), json.loads(bundle.read("outage.json"))
+start = size = proof["start"]["size"]
+hashes = [bytes.fromhex(one) for one in proof["start"]["hashes"]]
+roots = {}
+for note in proof["checkpoints"]:
+    origin, covered, root = note.split("\n")[:3]
+    roots[int(covered)] = base64.b64decode(root)
+check("the range begins and ends at a checkpoint", (start == 0 or start in roots) and max(roots) == proof["end"])
+fits = {size: root_of(hashes) == roots[size]} if size in roots else {}
+outage = stated["outage"]
+numbers, own_ids, hidden, own = {}, set(), set(), []
+in_order = sealed = no_hole = True
+with bundle.open("entries.jsonl") as lines:
+    for line in lines:
+        entry = json.loads(line)
+        header = entry["header"]
+        in_order &= header["index"] == size
+        target, number = header["target"], header["number"]
+        if target is not None:
+            no_hole &= number == numbers.get(target, number - 1) + 1
+            numbers[target] = number
+        grow(size, hashes, sha(b"\x00" + canonical(header)))
+        size += 1
+        if size in roots:
+            fits[size] = root_of(hashes) == roots[size]
+        if "payload" not in entry:
+            hidden.add(target)
+            continue
+        payload = entry["payload"]
+        sealed &= hashlib.sha256(canonical(payload)).hexdigest() == header["payload"]
+        if target is not None and payload["target"] == outage["target"]:
+            own_ids.add(target)
+            own.append((header["index"], header["kind"], payload))
+check("entries follow one another", in_order, f"{start} to {size - 1}")
+check("entries hash to the root of every checkpoint", size == proof["end"] and all(fits.get(n) for n in roots))
+check("each payload is the one that was sealed", sealed)
+check("each target's numbers run without a hole", no_hole)
+check("no look at the target is left out", len(own_ids) == 1 and not own_ids & hidden)
+
+# 4. The outage: between its first and last entry the looks must give the stated times and counts.
+looks = [(i, p) for i, kind, p in own if kind == "observation"]
+where = outage["ledger"]
+inside = [(i, p) for i, p in looks if where["first"] <= i <= where["last"]]
+bad = [p for i, p in inside if p["outcome"] == "down"]
+if outage.get("proven_afterwards"):
+    print("     this outage was proven afterwards; its looks are unknown ones: see VERIFY.md")
+else:
+    check("looks that were down", len(bad) == outage["observations"]["down"], str(len(bad)))
+    check("first seen down", bad[0]["end"] == milliseconds(outage["first_bad"]), outage["first_bad"])
+    last = max(bad[-1]["start"], bad[0]["end"])
+    check("last seen down", last == milliseconds(outage["last_bad"]), outage["last_bad"])
+    least = (last - bad[0]["end"]) / 1000
+    check("it lasted at least", least == outage["duration"]["min"], f"{least} seconds")
+    after = [
+        p for i, p in looks if i > max(i for i, p in inside if p["outcome"] == "down") and p["outcome"] == "up"
+    ]
+    if outage["first_good"]:
+        first_good = max(after[0]["end"], last)
+        check("first seen up again", first_good == milliseconds(outage["first_good"]), outage["first_good"])
+    else:
+        check("not seen up again", not after or outage["state"] == "open")
+
+print("\nThe key that must have signed the checkpoints:", bundle.read("keys/ledger.pub").decode().strip())
+print("WRONG: " + "; ".join(FAULTS) if FAULTS else "Everything that plain Python can check holds.")
+sys.exit(1 if FAULTS else 0)

@@ -1,0 +1,277 @@
+"""Turns a case into what the report prints: finished texts, and the drawing's places between 0 and 1."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from mailwatch.evidence.case import Case
+from mailwatch.evidence.report.sightings import Run, Sightings
+from mailwatch.evidence.report.words import words
+from mailwatch.models import GapReason, Millis
+
+MAX_ROWS = 60
+MAX_STROKES = 600
+
+
+def layout(
+    case: Case, seen: Sightings, statement: bytes, place: str, language: str, zone: ZoneInfo
+) -> dict[str, Any]:
+    """Return the data of report.typ. `place` is where the observations were made from."""
+    return _Page(case, seen, place, language, zone).data(hashlib.sha256(statement).hexdigest())
+
+
+class _Page:
+    def __init__(self, case: Case, seen: Sightings, place: str, language: str, zone: ZoneInfo) -> None:
+        self._case, self._seen, self._place = case, seen, place
+        self._lang, self._zone = language, zone
+        self._w = words(language)
+        self._point = "," if language == "it" else "."
+        self._p = case.payload
+        end = self._p["first_good"] or self._p["last_bad"]
+        # In a short outage the tenths of a second matter; in a long one they only disturb.
+        self._tenths = end - self._p["first_bad"] < 600_000
+
+    def data(self, digest: str) -> dict[str, Any]:
+        w, p = self._w, self._p
+        at = datetime.fromtimestamp(self._case.found.end.time_ms / 1000, UTC)
+        closed, lasted = p["first_good"] is not None, p["duration_ms"]
+        headline = w["headline_closed"] if closed else w["headline_open"]
+        return {
+            "lang": self._lang,
+            "words": {key: value for key, value in w.items() if isinstance(value, str)},
+            "title": w["title"],
+            "subtitle": w["subtitle"],
+            "author": self._case.statement["made_by"],
+            "id": p["id"],
+            "date": {"year": at.year, "month": at.month, "day": at.day},
+            "headline": headline if lasted["min"] else w["headline_none"],
+            "least": self._span(lasted["min"]) if lasted["min"] else self._clock(p["first_bad"]),
+            "sentence": self._sentence(),
+            "facts": self._facts(),
+            "sure": self._sure(),
+            "outside": self._outside(),
+            "timeline": self._timeline(),
+            "local_note": w["local_note"].format(zone=str(self._zone)),
+            "runs": self._runs(),
+            "runs_cut": self._cut(),
+            "causes": [[w["causes"][cause], str(n)] for cause, n in p["causes"].items()],
+            "phases": [[w["phases"][phase], str(n)] for phase, n in p["phases"].items()],
+            "first_failure": p["first_detail"] or "–",
+            "replies": p["replies"],
+            "ours": self._ours(),
+            "service": self._service(),
+            "coverage": self._coverage(),
+            "gaps": [self._gap(gap.reason, gap.start, gap.end) for gap in self._seen.gaps[:MAX_ROWS]],
+            "method": self._method(),
+            "integrity": self._integrity(digest),
+            "tokens": [[t.authority, self._both(t.time), str(t.checkpoint)] for t in self._case.found.tokens],
+        }
+
+    def _sentence(self) -> str:
+        p, w = self._p, self._w
+        begun = w["began_unknown"] if p["last_good"] is None else self._both(p["last_good"])
+        given = {"a": begun, "b": self._both(p["first_bad"]), "c": self._both(p["last_bad"])}
+        if p["first_good"] is None:
+            return str(w["between_open"].format(**given))
+        return str(w["between"].format(**given, d=self._both(p["first_good"])))
+
+    def _facts(self) -> list[list[str]]:
+        p, w, lasted = self._p, self._w, self._p["duration_ms"]
+        estimate = w["no_estimate"]
+        if lasted["estimate"] is not None:
+            estimate = f"{self._span(lasted['estimate'])} ± {self._span(lasted['uncertainty'])}"
+        most = w["unknown_yet"] if p["first_good"] is None else w["no_estimate"]
+        return [
+            [w["account"], p["target"]],
+            [w["channel"], p["kind"].upper()],
+            [w["provider"], p["provider"] or "–"],
+            [w["from_where"], self._place],
+            [w["at_least"], self._span(lasted["min"])],
+            [w["at_most"], most if lasted["max"] is None else self._span(lasted["max"])],
+            [w["estimate"], estimate],
+        ]
+
+    def _sure(self) -> list[str]:
+        p, w = self._p, self._w
+        lines = [w["sure_looks"].format(**p["observations"])]
+        if p.get("proven_afterwards"):
+            lines.append(w["sure_proven"])
+        gap, unobserved = self._span(p["largest_gap_ms"]), self._span(p["unobserved_ms"])
+        return [*lines, w["sure_gap"].format(gap=gap), w["sure_unobserved"].format(time=unobserved)]
+
+    def _outside(self) -> str:
+        times, w = self._case.statement["outside_times"], self._w
+        a, b = times["not_before"], times["not_after"]
+        kind = {(True, True): "both", (True, False): "before", (False, True): "after", (False, False): "none"}
+        text: str = w[f"outside_{kind[bool(a), bool(b)]}"]
+        return text.format(a=a and self._stamp(a), b=b and self._stamp(b))
+
+    def _timeline(self) -> dict[str, Any]:
+        p = self._p
+        first, last = p["first_bad"], p["first_good"] or p["last_bad"]
+        begin = p["last_good"] if p["last_good"] is not None else first
+        margin = max(1000, (last - begin) // 12)
+        start, end = begin - margin, last + margin
+
+        def x(at: Millis) -> float:
+            return float(min(1.0, max(0.0, (at - start) / (end - start))))
+
+        spans = [{"kind": "down", "a": x(first), "b": x(p["last_bad"])}]
+        if p["last_good"] is not None:
+            spans.append({"kind": "edge", "a": x(begin), "b": x(first)})
+            spans.append({"kind": "up", "a": 0.0, "b": x(begin)})
+        if p["first_good"] is not None:
+            spans.append({"kind": "edge", "a": x(p["last_bad"]), "b": x(last)})
+            spans.append({"kind": "up", "a": x(last), "b": 1.0})
+        marks = [{"at": x(begin), "above": True, "left": x(begin) > 0.6, "text": self._both(begin)}]
+        marks.append({"at": x(first), "above": False, "left": False, "text": self._clock(first)})
+        marks.append({"at": x(p["last_bad"]), "above": False, "left": True, "text": self._clock(p["last_bad"])})
+        if p["first_good"] is not None:
+            marks.append({"at": x(last), "above": True, "left": True, "text": self._both(last)})
+        strokes = [
+            {"at": x(at), "what": run.what}
+            for run in self._seen.runs
+            if run.what != "gap" and run.end >= start and run.start <= end
+            for at in _spread(run, start, end)
+        ]
+        step = max(1, -(-len(strokes) // MAX_STROKES))
+        return {"spans": spans, "looks": strokes[::step], "marks": marks}
+
+    def _runs(self) -> list[dict[str, str]]:
+        names = {"up": "worked", "down": "failed", "unknown": "undecided", "gap": "nobody"}
+        rows = []
+        for run in self._shown():
+            text = str(self._w[names[run.what]])
+            if run.detail:
+                known = self._w["reasons" if run.what == "gap" else "causes"]
+                text += f": {known[run.detail]}"
+            count = "–" if run.what == "gap" else str(run.count)
+            rows.append(
+                {"a": self._both(run.start), "b": self._both(run.end), "what": run.what, "text": text, "n": count}
+            )
+        return rows
+
+    def _shown(self) -> list[Run]:
+        """The changes around the outage: from the last good run before it to the first good one after."""
+        p = self._p
+        start = p["last_good"] if p["last_good"] is not None else p["first_bad"]
+        end = p["first_good"] or p["last_bad"]
+        return [run for run in self._seen.runs if run.end >= start and run.start <= end][:MAX_ROWS]
+
+    def _cut(self) -> str:
+        p = self._p
+        start = p["last_good"] if p["last_good"] is not None else p["first_bad"]
+        end = p["first_good"] or p["last_bad"]
+        left = sum(run.end >= start and run.start <= end for run in self._seen.runs) - MAX_ROWS
+        return str(self._w["transitions_cut"].format(n=left + self._seen.more)) if left > 0 else ""
+
+    def _ours(self) -> list[list[str]]:
+        w, seen = self._w, self._seen
+        line = w["line_none"]
+        if seen.guarded:
+            controls = ", ".join(sorted(seen.controls)[:8])
+            line = w["line_asked"].format(n=seen.guarded, all=seen.down, controls=controls)
+        if seen.offline:
+            line += " " + w["line_offline"].format(n=seen.offline)
+        clock = w["clock_none"]
+        if seen.surveys:
+            clock = w["clock_bound"].format(n=seen.surveys, bound=f"{seen.bound_us / 1000:.1f} ms")
+        if seen.degraded:
+            clock = w["clock_degraded"].format(n=seen.degraded, all=seen.surveys)
+        if seen.steps:
+            clock += " " + w["clock_steps"].format(n=seen.steps)
+        if seen.offsets:
+            clock += " " + w["offset"].format(least=min(seen.offsets), most=max(seen.offsets))
+        return [[w["line"], line], [w["clock"], clock], [w["password"], self._password()]]
+
+    def _password(self) -> str:
+        w, seen = self._w, self._seen
+        if not seen.used and not seen.with_login:
+            return str(w["password_none"])
+        if seen.used and seen.used <= seen.accepted_before:
+            both = seen.used <= seen.accepted_after
+            return str(w["password_same"] if both else w["password_before"])
+        return str(w["password_unknown"])
+
+    def _service(self) -> list[list[str]]:
+        w, service = self._w, self._case.statement["service"]
+        rows: list[list[str]] = []
+        if service is None:
+            rows.append([w["server"], w["not_configured"]])
+        else:
+            rows += [
+                [w[key], str(service[key])] for key in ("port", "tls", "interval") if service.get(key) is not None
+            ]
+            rows.insert(0, [w["server"], str(service.get("host") or service.get("url") or "–")])
+            rows.append([w["login"], w["yes"] if service["with_login"] else w["no"]])
+        peers = sorted(self._seen.addresses, key=lambda peer: -self._seen.addresses[peer])[:8]
+        rows.append([w["addresses"], ", ".join(f"{peer} ({self._seen.addresses[peer]})" for peer in peers) or "–"])
+        prints = sorted(set(self._seen.fingerprints.values()))[:4]
+        rows.append([w["certificate"], " ".join(_pairs(one) for one in prints) or "–"])
+        return rows
+
+    def _coverage(self) -> str:
+        seen = self._seen
+        if seen.first is None or seen.last is None:
+            return ""
+        given = {"a": self._both(seen.first), "b": self._both(seen.last)}
+        return str(self._w["coverage_text"].format(n=seen.looks, gaps=len(seen.gaps), **given))
+
+    def _gap(self, reason: GapReason, start: Millis, end: Millis) -> str:
+        given = {"a": self._both(start), "b": self._both(end)}
+        return str(self._w["gap_row"].format(reason=self._w["reasons"][reason.value], **given))
+
+    def _method(self) -> list[str]:
+        rules = self._case.statement["rules"]
+        return [
+            line.format(open=rules["open_after"], close=rules["close_after"]) for line in self._w["method_text"]
+        ]
+
+    def _integrity(self, digest: str) -> list[list[str]]:
+        w, found = self._w, self._case.found
+        return [
+            [w["ledger"], self._case.statement["ledger"]],
+            [w["range"], f"{found.start.size} – {found.end.size - 1}"],
+            [w["checkpoints"], str(len(found.checkpoints))],
+            [w["last_root"], found.end.note.split("\n")[2]],
+            [w["statement_digest"], _pairs(digest)],
+        ]
+
+    def _both(self, at: Millis) -> str:
+        """A time for people: local, with UTC in brackets."""
+        utc = datetime.fromtimestamp(at / 1000, UTC)
+        return f"{utc.astimezone(self._zone):%d/%m/%Y} {self._clock(at)} ({utc:%H:%M:%S}Z)"
+
+    def _clock(self, at: Millis) -> str:
+        local = datetime.fromtimestamp(at // 1000, UTC).astimezone(self._zone)
+        return f"{local:%H:%M:%S}" + (f"{self._point}{at % 1000 // 100}" if self._tenths else "")
+
+    def _stamp(self, text: str) -> str:
+        return self._both(round(datetime.fromisoformat(text).timestamp() * 1000))
+
+    def _span(self, millis: int) -> str:
+        """A duration for people; seconds with one decimal only where they are all there is."""
+        if millis < 60_000:
+            return f"{millis / 1000:.1f} s".replace(".", self._point)
+        minutes, seconds = divmod(millis // 1000, 60)
+        if minutes < 60:
+            return f"{minutes} min {seconds:02d} s"
+        hours, minutes = divmod(minutes, 60)
+        days, hours = divmod(hours, 24)
+        day = ("giorno" if days == 1 else "giorni") if self._lang == "it" else ("day" if days == 1 else "days")
+        return f"{days} {day} {hours} h {minutes:02d} min" if days else f"{hours} h {minutes:02d} min"
+
+
+def _spread(run: Run, start: Millis, end: Millis) -> list[Millis]:
+    """Where the strokes of a run stand: evenly, since runs keep no single times."""
+    count = min(run.count, MAX_STROKES)
+    step = (run.end - run.start) / max(1, count - 1) if count > 1 else 0
+    return [at for at in (round(run.start + number * step) for number in range(count)) if start <= at <= end]
+
+
+def _pairs(digest: str) -> str:
+    """A digest in groups of eight, so that it breaks across lines."""
+    return " ".join(digest[at : at + 8] for at in range(0, len(digest), 8))

@@ -1,0 +1,115 @@
+"""What a range of entries shows of one target and of ourselves, read once, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mailwatch.ledger.facts import gap_from, observation_from
+from mailwatch.models import Gap, Millis, Observation, Outcome
+from mailwatch.store import Entry
+
+MAX_RUNS = 5000
+
+
+@dataclass(slots=True)
+class Run:
+    """Looks in a row that saw the same. `what` is up, down, unknown, or gap."""
+
+    what: str
+    start: Millis
+    end: Millis
+    count: int
+    detail: str
+
+
+@dataclass(slots=True)
+class Sightings:
+    """What was found. `runs` are in order; when there are too many, `more` counts those left out."""
+
+    runs: list[Run] = field(default_factory=list)
+    more: int = 0
+    looks: int = 0
+    first: Millis | None = None
+    last: Millis | None = None
+    gaps: list[Gap] = field(default_factory=list)
+    down: int = 0
+    guarded: int = 0
+    controls: set[str] = field(default_factory=set)
+    offline: int = 0
+    surveys: int = 0
+    degraded: int = 0
+    bound_us: int = 0
+    steps: int = 0
+    offsets: list[int] = field(default_factory=list)
+    accepted_before: set[str] = field(default_factory=set)
+    used: set[str] = field(default_factory=set)
+    accepted_after: set[str] = field(default_factory=set)
+    with_login: bool = False
+    addresses: dict[str, int] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+
+def sight(entries: Iterable[Entry], target: str, payload: dict[str, Any]) -> Sightings:
+    """Read the range around the outage that `payload` tells."""
+    found = Sightings()
+    for entry in entries:
+        if entry.target == target and entry.kind == "observation":
+            _look(found, entry.index, observation_from(entry.payload), payload)
+        elif entry.target == target and entry.kind == "gap":
+            gap = gap_from(entry.payload)
+            found.gaps.append(gap)
+            _run(found, "gap", gap.start, gap.end, gap.reason)
+        elif entry.target is None:
+            _ours(found, entry)
+    return found
+
+
+def _look(found: Sightings, index: int, look: Observation, payload: dict[str, Any]) -> None:
+    found.looks += 1
+    found.first = look.started_at if found.first is None else found.first
+    found.last = look.ended_at
+    inside = payload["ledger"]["first"] < index <= payload["ledger"]["last"]
+    if look.secret:
+        where = found.accepted_before if index <= payload["ledger"]["first"] else found.accepted_after
+        if look.outcome is Outcome.UP and not inside:
+            where.add(look.secret)
+        elif inside and look.outcome is not Outcome.UP:
+            found.used.add(look.secret)
+    if inside and look.outcome is Outcome.DOWN:
+        found.down += 1
+        found.with_login |= look.with_login
+        if look.guard is not None and look.guard.online:
+            found.guarded += 1
+            found.controls |= {name for name, told in look.guard.controls.items() if str(told) == "ok"}
+    for attempt in look.attempts:
+        if attempt.peer:
+            found.addresses[attempt.peer] = found.addresses.get(attempt.peer, 0) + 1
+        if attempt.tls is not None:
+            found.fingerprints[attempt.peer] = attempt.tls.fingerprint
+    _run(found, look.outcome.value, look.started_at, look.ended_at, look.cause.value if look.cause else "")
+
+
+def _run(found: Sightings, what: str, start: Millis, end: Millis, detail: str) -> None:
+    last = found.runs[-1] if found.runs else None
+    if last is not None and (last.what, last.detail) == (what, detail) and what != "gap":
+        last.end, last.count = end, last.count + 1
+    elif len(found.runs) < MAX_RUNS:
+        found.runs.append(Run(what, start, end, 1, detail))
+    else:
+        found.more += 1
+
+
+def _ours(found: Sightings, entry: Entry) -> None:
+    payload = entry.payload
+    if entry.kind == "guard":
+        found.offline += payload.get("online") is False
+    elif entry.kind == "clock" and "degraded" in payload:
+        found.surveys += 1
+        found.degraded += bool(payload["degraded"])
+        found.bound_us = max(found.bound_us, int(payload.get("error_bound_us") or 0))
+    elif entry.kind == "clock":
+        found.steps += 1
+    elif entry.kind == "token":
+        found.offsets.append(int(payload["offset_ms"]))

@@ -1,0 +1,291 @@
+"""`mailwatch verify`: checks a bundle from anywhere. No ledger, no config, and nothing in the bundle is trusted.
+
+One claim a line, in the order in which they rest on one another. What cannot be checked because an earlier one
+failed is not valid, and says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import ssl
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.utils import CryptographyDeprecationWarning
+
+from mailwatch.evidence.verify.archive import Archive, Refused
+from mailwatch.evidence.verify.ledger import Walk, walk
+from mailwatch.evidence.verify.outage import replayed
+from mailwatch.evidence.verify.tokens import Stamp, outside_times, stamps
+from mailwatch.ledger import checkpoint as notes
+from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError, origin_of, verifier_key
+from mailwatch.ledger.merkle import CompactRange
+from mailwatch.ledger.timestamp import Anchors
+
+CLAIMS = (
+    "archive",
+    "key",
+    "checkpoints",
+    "entries",
+    "order",
+    "numbers",
+    "nothing left out",
+    "tokens",
+    "outage",
+    "report",
+    "files",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One thing that the bundle says, whether it holds, and what was found."""
+
+    claim: str
+    valid: bool
+    detail: str
+
+
+@dataclass(slots=True)
+class Trust:
+    """What is trusted beforehand: keys of ledgers in their one-line form, and authorities' certificates."""
+
+    keys: set[str] = field(default_factory=set)
+    certificates: list[x509.Certificate] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, paths: Sequence[Path]) -> Trust:
+        """Read --trust files: PEM certificates, or a line as in keys/ledger.pub. Raises ValueError, OSError."""
+        trust = cls()
+        for path in paths:
+            raw = path.read_bytes()
+            if b"-----BEGIN CERTIFICATE-----" in raw:
+                trust.certificates += x509.load_pem_x509_certificates(raw)
+            elif raw.count(b"+") >= 2:
+                trust.keys |= {line.strip() for line in raw.decode().splitlines() if line.strip()}
+            else:
+                raise ValueError(f"{path} holds neither PEM certificates nor a ledger's key")
+        return trust
+
+
+def verify(path: Path, trust: Trust) -> list[Claim]:
+    """Check everything that a bundle claims."""
+    return _Check(trust).run(path)
+
+
+class _Check:
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+        self._claims: list[Claim] = []
+
+    def run(self, path: Path) -> list[Claim]:
+        opened: list[Archive] = []
+
+        def open_it() -> str:
+            opened.append(Archive(path))
+            self._archive = opened[0]
+            return f"{len(self._archive.names)} files, each once and within its bounds"
+
+        try:
+            steps: dict[str, Callable[[], str]] = {
+                "archive": open_it,
+                "key": self._key,
+                "checkpoints": self._checkpoints,
+                "entries": self._entries,
+                "order": lambda: _none(self._walk.order, f"indexes {self._range()} follow one another"),
+                "numbers": lambda: _none(self._walk.numbers, "each target's own numbers run without a hole"),
+                "nothing left out": self._shown,
+                "tokens": self._tokens,
+                "outage": self._outage,
+                "report": self._report,
+                "files": self._files,
+            }
+            failed = ""
+            for name, step in steps.items():
+                # The order of the entries and what follows says nothing once they are not the signed ones.
+                if failed in ("archive", "key", "checkpoints", "entries"):
+                    self._claims.append(Claim(name, False, f"not checked, since {failed} does not hold"))
+                    continue
+                failed = self._step(name, step) or failed
+        finally:
+            for archive in opened:
+                archive.close()
+        return self._claims
+
+    def _step(self, name: str, step: Callable[[], str]) -> str:
+        try:
+            self._claims.append(Claim(name, True, step()))
+        except Refused as error:
+            self._claims.append(Claim(name, False, str(error)))
+            return name
+        return ""
+
+    def _key(self) -> str:
+        text = _text(self._archive.read("keys/ledger.pub"), "keys/ledger.pub").removesuffix("\n")
+        try:
+            raw = base64.b64decode(text.split("+", 2)[-1], validate=True)
+            self._public = Ed25519PublicKey.from_public_bytes(raw[1:])
+        except (binascii.Error, ValueError):
+            raise Refused("keys/ledger.pub is not a key") from None
+        self._origin = origin_of(self._public)
+        if text != verifier_key(self._origin, self._public):
+            raise Refused("keys/ledger.pub is not written as keys are")
+        if self._trust.keys and text not in self._trust.keys:
+            raise Refused(f"{self._origin} is not among the keys of --trust")
+        known = "among the keys of --trust" if self._trust.keys else "compare it with the owner's key"
+        return f"{self._origin} ({known})"
+
+    def _checkpoints(self) -> str:
+        self._proof = self._archive.json("proof.json")
+        start, end, listed = (self._proof.get(key) for key in ("start", "end", "checkpoints"))
+        if not isinstance(start, dict) or not isinstance(end, int) or not isinstance(listed, list):
+            raise Refused("proof.json has no start, end and checkpoints")
+        if self._proof.get("ledger") != self._origin:
+            raise Refused("proof.json is of another ledger")
+        self._signed: dict[int, Checkpoint] = {}
+        self._notes: dict[int, str] = {}
+        try:
+            for note in listed:
+                made = notes.verify(str(note), self._public)
+                if made.size <= max(self._signed, default=0):
+                    raise Refused("the checkpoints do not grow")
+                self._signed[made.size], self._notes[made.size] = made, note
+            hashes = b"".join(bytes.fromhex(one) for one in start["hashes"])
+            self._start = CompactRange.from_bytes(start["size"], hashes)
+        except CheckpointError as error:
+            raise Refused(str(error)) from None
+        except (KeyError, ValueError, TypeError, AttributeError):
+            raise Refused("proof.json: start is not a size with its hashes") from None
+        first = min(self._signed, default=0)
+        if end not in self._signed or end != max(self._signed) or first < self._start.size:
+            raise Refused("the checkpoints do not reach from the start to the end of the range")
+        if self._start.size and self._start.size not in self._signed:
+            raise Refused("no checkpoint signs the start of the range")
+        return f"{len(self._signed)} signed by the key, of {first} to {end} entries"
+
+    def _entries(self) -> str:
+        self._walk = walk(self._archive.lines("entries.jsonl"), self._start, self._signed)
+        if self._walk.payloads:
+            raise Refused(self._walk.payloads[0])
+        for size, made in self._signed.items():
+            if size > self._walk.next_index:
+                raise Refused(f"there are entries up to {self._walk.next_index}, but checkpoint {size} signs more")
+            if self._walk.roots[size] != made.root:
+                raise Refused(f"the entries before {size} do not hash to the root that checkpoint {size} signs")
+        if self._walk.next_index != max(self._signed):
+            raise Refused(f"entries after {max(self._signed)} are under no checkpoint")
+        return f"{self._walk.count} hash to the roots of all checkpoints; {self._walk.in_full} shown in full"
+
+    def _range(self) -> str:
+        return f"{self._start.size} to {self._walk.next_index - 1}"
+
+    def _shown(self) -> str:
+        targets = ", ".join(sorted(self._walk.names.values())) or "no target"
+        return _none(self._walk.hidden, f"every entry of {targets} in the range is shown in full")
+
+    def _tokens(self) -> str:
+        names = self._archive.names
+        replies = {name: self._archive.read(name) for name in names if name.endswith(".tsr")}
+        enclosed = []
+        for name in names:
+            if name.endswith(".pem"):
+                enclosed += _certificates(self._archive.read(name), name)
+        given = self._trust.certificates
+        trust = given or (_system() if replies else [])
+        own = self._walk.shown.get("", [])
+        trusted, inside = Anchors(trust, enclosed), None if given else Anchors(enclosed)
+        self._stamps = stamps(self._proof.get("tokens"), replies, self._notes, own, trusted, inside)
+        return _words(self._stamps)
+
+    def _outage(self) -> str:
+        stated = self._archive.json("outage.json")
+        if stated.get("ledger") != self._origin:
+            raise Refused("outage.json is of another ledger")
+        words = replayed(self._walk, stated)
+        if stated.get("range") != {"first": self._start.size, "end": self._walk.next_index}:
+            raise Refused("outage.json states another range")
+        where = stated["outage"]["ledger"]
+        if hasattr(self, "_stamps"):
+            times = outside_times(self._stamps, where["first"], where["last"])
+            if stated.get("outside_times") != times:
+                raise Refused(f"the tokens give other outside times: {times}")
+        return words
+
+    def _report(self) -> str:
+        if "report.pdf" not in self._archive.names:
+            return "the bundle has no report.pdf"
+        from mailwatch.evidence.verify.pdf import check_report
+
+        return check_report(self._archive.read("report.pdf"), self._archive.read("outage.json"))
+
+    def _files(self) -> str:
+        raw = self._archive.read("manifest.json")
+        listed = self._archive.json("manifest.json").get("files")
+        if not isinstance(listed, dict):
+            raise Refused("manifest.json lists no files")
+        try:
+            note = _text(self._archive.read("manifest.sig"), "manifest.sig")
+            signed = notes.verify_text(note, self._public)
+        except CheckpointError as error:
+            raise Refused(f"manifest.sig: {error}") from None
+        if signed != f"{self._origin}\nmanifest {hashlib.sha256(raw).hexdigest()}\n":
+            raise Refused("manifest.sig signs another manifest")
+        for name in self._archive.names:
+            if name not in self._archive.seen:
+                self._archive.read(name)
+        seen = {name: told for name, told in self._archive.seen.items() if not name.startswith("manifest.")}
+        if odd := sorted(seen.keys() ^ listed.keys()):
+            raise Refused(f"{odd[0][:80]} is in the manifest or in the zip, but not in both")
+        for name, told in seen.items():
+            if listed[name] != told:
+                raise Refused(f"{name} is not the file of the manifest")
+        return f"{len(seen)} files are those of the manifest, which the ledger's key signs"
+
+
+def _none(faults: list[str], fine: str) -> str:
+    if faults:
+        raise Refused(faults[0])
+    return fine
+
+
+def _text(raw: bytes, name: str) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise Refused(f"{name} is not UTF-8") from None
+
+
+def _certificates(raw: bytes, name: str) -> list[x509.Certificate]:
+    try:
+        found = x509.load_pem_x509_certificates(raw)
+        # Names are read only now, and may be unreadable on their own.
+        return [certificate for certificate in found if certificate.subject and certificate.issuer]
+    except ValueError:
+        raise Refused(f"{name} holds no certificates") from None
+
+
+def _system() -> list[x509.Certificate]:
+    raw = ssl.create_default_context().get_ca_certs(binary_form=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        return [x509.load_der_x509_certificate(certificate) for certificate in raw]
+
+
+def _words(found: list[Stamp]) -> str:
+    if not found:
+        return "none: no outside time bounds the entries"
+    signers = ", ".join(sorted({stamp.token.authority for stamp in found}))
+    doubtful = sum(stamp.trusted == "enclosed" for stamp in found)
+    words = f"{len(found)} by {signers}, each over its checkpoint"
+    if doubtful:
+        words += f"; {doubtful} lead only to certificates in the bundle itself: compare those with the authority's"
+    return words
+
+
+__all__ = ["CLAIMS", "Claim", "Refused", "Trust", "Walk", "verify"]

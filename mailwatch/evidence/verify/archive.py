@@ -1,0 +1,137 @@
+"""Opens a zip that anybody may have made: no file is unpacked, every read is bounded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+MAX_FILES = 20_000
+MAX_LINE = 1 << 20
+SMALL = 64 << 20
+"""Bytes that a file may have which is read as a whole."""
+LARGE = 64 << 30
+RATIO = 200
+"""How many times longer a file may be than what is packed of it; entries come to about ten."""
+NAMES = re.compile(
+    r"outage\.json|report\.pdf|entries\.jsonl|proof\.json|manifest\.(json|sig)|keys/ledger\.pub|verify\.py"
+    r"|(VERIFY|VERIFICA)\.md|tokens/([0-9a-f]{64}\.tsr|[0-9A-Za-z][0-9A-Za-z._-]{0,100}\.pem)"
+)
+NEEDED = ("outage.json", "entries.jsonl", "proof.json", "manifest.json", "manifest.sig", "keys/ledger.pub")
+
+
+class Refused(Exception):
+    """The bundle, or a part of it, is not what it must be; says what and where."""
+
+
+class Archive:
+    """A bundle that was opened. What `read` and `lines` gave is hashed, and compared by `check`."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises Refused."""
+        try:
+            self._zip = zipfile.ZipFile(path)
+            infos = self._zip.infolist()
+        except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeDecodeError) as error:
+            raise Refused(f"not a zip that can be read: {error}") from None
+        self.seen: dict[str, dict[str, Any]] = {}
+        self._infos = _checked(infos, path.stat().st_size)
+
+    @property
+    def names(self) -> list[str]:
+        """The files in it."""
+        return list(self._infos)
+
+    def read(self, name: str) -> bytes:
+        """Return a whole file. Raises Refused."""
+        if name not in self._infos:
+            raise Refused(f"{name} is missing")
+        if self._infos[name].file_size > SMALL:
+            raise Refused(f"{name} is longer than {SMALL} bytes")
+        content = b"".join(self._parts(name))
+        return content
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Return a file that holds a JSON object. Raises Refused."""
+        return parse(self.read(name), name)
+
+    def lines(self, name: str) -> Iterator[bytes]:
+        """Yield the lines of a file, each with its line feed. Raises Refused."""
+        rest = b""
+        for part in self._parts(name):
+            whole = (rest + part).split(b"\n")
+            rest = whole.pop()
+            for line in whole:
+                yield line + b"\n"
+            if len(rest) > MAX_LINE:
+                raise Refused(f"{name} has a line of more than {MAX_LINE} bytes")
+        if rest:
+            raise Refused(f"{name} ends in the middle of a line")
+
+    def _parts(self, name: str) -> Iterator[bytes]:
+        digest, size = hashlib.sha256(), 0
+        try:
+            with self._zip.open(self._infos[name]) as file:
+                while part := file.read(1 << 18):
+                    digest.update(part)
+                    size += len(part)
+                    yield part
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+            raise Refused(f"{name} cannot be read: {error}") from None
+        self.seen[name] = {"sha256": digest.hexdigest(), "size": size}
+
+    def close(self) -> None:
+        """Close the zip."""
+        self._zip.close()
+
+
+def _checked(infos: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
+    found: dict[str, zipfile.ZipInfo] = {}
+    if len(infos) > MAX_FILES:
+        raise Refused(f"holds {len(infos)} files, more than {MAX_FILES}")
+    for info in infos:
+        name = info.filename
+        if info.orig_filename != name or not NAMES.fullmatch(name):
+            raise Refused(f"holds a file that does not belong there: {name[:80]!r}")
+        if name in found:
+            raise Refused(f"holds two files of the name {name}")
+        if info.flag_bits & 0x1:
+            raise Refused(f"{name} is encrypted")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise Refused(f"{name} is packed in an unknown way")
+        if info.file_size > min(LARGE, RATIO * info.compress_size + 4096):
+            raise Refused(f"{name} would unpack to {info.file_size} bytes out of {info.compress_size}")
+        found[name] = info
+    # Files that overlap in the zip unpack the same bytes again and again.
+    if sum(info.compress_size for info in infos) > size:
+        raise Refused("its files overlap")
+    if missing := [name for name in NEEDED if name not in found]:
+        raise Refused(f"{missing[0]} is missing")
+    return found
+
+
+def parse(raw: bytes, name: str) -> dict[str, Any]:
+    """Read a JSON object in which no name stands twice. Raises Refused."""
+    try:
+        value = json.loads(raw, object_pairs_hook=_once, parse_constant=_constant)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"{name} is not JSON: {str(error)[:120]}") from None
+    if not isinstance(value, dict):
+        raise Refused(f"{name} is not a JSON object")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return made
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

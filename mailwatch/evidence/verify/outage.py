@@ -1,0 +1,103 @@
+"""Replays the looks of a bundle by the rules on record, and compares the outage with what is stated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mailwatch.evidence.verify.archive import Refused
+from mailwatch.evidence.verify.ledger import Shown, Walk
+from mailwatch.ledger.facts import gap_from, observation_from
+from mailwatch.models import Gap, Kind, Observation
+from mailwatch.outages import (
+    Event,
+    Outage,
+    Proof,
+    Rules,
+    State,
+    advance,
+    advance_proof,
+    outage_payload,
+    payload_json,
+    read_rules,
+    written_rules,
+)
+
+FACTS: dict[str, Callable[[dict[str, Any]], Observation | Gap]] = {
+    "observation": observation_from,
+    "gap": gap_from,
+}
+
+
+def replayed(found: Walk, stated: dict[str, Any]) -> str:
+    """Return what was replayed, in words. Raises Refused when it is not what is stated."""
+    told = _typed(stated, "outage", dict)
+    target = _typed(told, "target", str)
+    entries = found.shown.get(target)
+    if not entries:
+        raise Refused(f"no entry of {target[:80]} is in the bundle")
+    rules, recorded = _rules(found, entries, str(told.get("id")))
+    if stated.get("rules") != written_rules(rules):
+        raise Refused("the stated rules are not those on record")
+    outage, looks = _outage(entries, rules, str(told.get("id")))
+    names = recorded or told
+    try:
+        payload = outage_payload(outage, names["provider"], Kind(names["kind"]), names["vantage_point"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise Refused(f"the outage does not say what it is of: {error}") from None
+    given = payload_json(payload) | {
+        key: told[key] for key in told if key not in payload_json(payload) and key in _ADDED
+    }
+    if given != told:
+        wrong = [key for key in given.keys() | told.keys() if given.get(key) != told.get(key)]
+        raise Refused(f"a replay of {looks} looks gives another outage in: {', '.join(sorted(wrong))}")
+    for key in ("replies", "first_detail"):
+        if stated.get(key) != payload[key]:
+            raise Refused(f"a replay gives another {key}")
+    return f"{looks} looks of {target} replayed by the rules on record give the outage as stated"
+
+
+_ADDED = ("maintenance",)
+"""What may be told beside the outage and follows from other entries."""
+
+
+def _outage(entries: list[Shown], rules: Rules, wanted: str) -> tuple[Outage, int]:
+    state, proof, looks = State(), Proof(), 0
+    latest: Outage | None = None
+    for entry in entries:
+        if entry.kind not in FACTS:
+            continue
+        try:
+            fact = FACTS[entry.kind](entry.payload)
+            state, transition = advance(state, Event(entry.index, fact), rules)
+            proof, proven = advance_proof(proof, entry.index, fact)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise Refused(
+                f"entry {entry.index} is no {entry.kind}: {type(error).__name__} {error}"[:200]
+            ) from None
+        looks += 1
+        for outage in (transition.outage if transition else None, proven, state.outage):
+            if outage is not None and outage.id == wanted:
+                latest = outage
+    if latest is None:
+        raise Refused(f"a replay of {looks} looks gives no outage {wanted[:20]}")
+    return latest, looks
+
+
+def _rules(found: Walk, entries: list[Shown], wanted: str) -> tuple[Rules, dict[str, Any] | None]:
+    """Return the rules in force, as the outage's own entry has them, else the last start of MailWatch."""
+    recorded = [e.payload for e in entries if e.kind == "outage" and e.payload.get("id") == wanted]
+    starts = [e.payload for e in found.shown.get("", []) if e.kind == "node"]
+    for payload in (*recorded, *reversed(starts)):
+        if "rules" in payload:
+            try:
+                return read_rules(payload["rules"]), recorded[-1] if recorded else None
+            except (KeyError, ValueError, TypeError):
+                raise Refused("the rules on record cannot be read") from None
+    raise Refused("no entry of the bundle says by which rules it was judged")
+
+
+def _typed(value: dict[str, Any], key: str, kind: type[Any]) -> Any:
+    if not isinstance(value.get(key), kind):
+        raise Refused(f"outage.json has no {key}")
+    return value[key]

@@ -1,0 +1,80 @@
+"""Checks report.pdf: the file attached to it is outage.json, and a signature, if any, covers all of it."""
+
+from __future__ import annotations
+
+import io
+
+from pyhanko.pdf_utils.misc import PdfError
+from pyhanko.pdf_utils.reader import PdfFileReader
+from pyhanko.sign.validation import validate_pdf_signature
+from pyhanko.sign.validation.status import PdfSignatureStatus, SignatureCoverageLevel
+from pyhanko_certvalidator import ValidationContext
+
+from mailwatch.evidence.verify.archive import Refused
+
+MAX_ATTACHMENT = 64 << 20
+
+
+def check_report(pdf: bytes, statement: bytes) -> str:
+    """Return what was found. Raises Refused."""
+    try:
+        return _check(pdf, statement)
+    except Refused:
+        raise
+    except (
+        PdfError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+        OSError,
+    ) as error:
+        # pyHanko tells the faults of hostile bytes in each of these ways.
+        raise Refused(f"report.pdf cannot be read: {type(error).__name__} {error}"[:200]) from None
+
+
+def _check(pdf: bytes, statement: bytes) -> str:
+    if not pdf.startswith(b"%PDF-"):
+        raise Refused("report.pdf is not a PDF")
+    reader = PdfFileReader(io.BytesIO(pdf), strict=False)
+    if _attached(reader) != statement:
+        raise Refused("the file attached to report.pdf is not outage.json")
+    words = "the file attached to report.pdf is outage.json"
+    signatures = reader.embedded_signatures
+    if not signatures:
+        return f"{words}; the PDF itself is not signed"
+    time = ""
+    for signature in signatures:
+        status = validate_pdf_signature(signature, ValidationContext(trust_roots=[]))
+        if not status.intact or not status.valid:
+            raise Refused("the signature of report.pdf does not fit its bytes")
+        if status.coverage is not SignatureCoverageLevel.ENTIRE_FILE:
+            raise Refused("report.pdf was changed after it was signed: the signature does not cover all of it")
+        time = _time(status)
+    signer = signatures[-1].signer_cert.subject.human_friendly
+    return f"{words}; its signature covers the entire file (certificate: {signer}){time}"
+
+
+def _time(status: PdfSignatureStatus) -> str:
+    """Whose time is in the signature; that is over the signature, and was checked with it."""
+    stamped = status.timestamp_validity
+    if stamped is None:
+        return ""
+    if not stamped.intact or not stamped.valid:
+        raise Refused("the timestamp in the signature of report.pdf does not fit it")
+    name = stamped.signing_cert.subject.native.get("common_name", "an authority")
+    return f", by the time of {name} at {stamped.timestamp:%Y-%m-%d %H:%M:%S}Z"
+
+
+def _attached(reader: PdfFileReader) -> bytes:
+    root = reader.root
+    names = root["/Names"]["/EmbeddedFiles"]["/Names"]
+    found = [names[at + 1] for at in range(0, len(names), 2) if str(names[at]) == "outage.json"]
+    if len(found) != 1:
+        raise Refused(f"report.pdf has {len(found)} attachments of the name outage.json")
+    data: bytes = found[0]["/EF"]["/F"].data
+    if len(data) > MAX_ATTACHMENT:
+        raise Refused("the file attached to report.pdf is too long")
+    return data

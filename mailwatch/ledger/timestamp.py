@@ -1,0 +1,178 @@
+"""Timestamp tokens of outside authorities (RFC 3161) over checkpoints: asked for, read, verified. Pure.
+
+A token says: these bytes existed at this time. What is stamped is the signed note of a checkpoint.
+
+rfc3161-client verifies signature and chain at the token's own time, but reads strict DER only, which some
+authorities do not send: the certificates of a token are a SET, in an order that openssl does not mind. They
+are not signed, and neither is the status, so both are put in order before it reads (`_in_order`). It also
+drops the fraction of the second; the time is read with asn1crypto.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from asn1crypto import cms, parser, tsp
+from cryptography import x509
+from rfc3161_client import (
+    HashAlgorithm,
+    TimestampRequestBuilder,
+    Verifier,
+    VerifierBuilder,
+    decode_timestamp_response,
+)
+
+from mailwatch.models import Millis
+
+MAX_REPLY = 65_536
+_GRANTED = bytes.fromhex("3003020100")
+
+
+class TimestampError(Exception):
+    """A reply is not a token over what was asked; says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """What an authority says. `accuracy_ms` is None when it promises none; `certificates` are DER, as sent."""
+
+    time: Millis
+    accuracy_ms: int | None
+    imprint: bytes
+    nonce: int | None
+    serial: str
+    policy: str
+    authority: str
+    certificates: tuple[bytes, ...]
+
+
+def request(note: str) -> tuple[bytes, int]:
+    """Return a query for a token over `note`, DER, and its nonce."""
+    query = TimestampRequestBuilder().data(note.encode()).hash_algorithm(HashAlgorithm.SHA256).build()
+    assert query.nonce is not None
+    return query.as_bytes(), query.nonce
+
+
+def read(reply: bytes) -> Token:
+    """Read a TimeStampResp (RFC 3161 section 2.4.2), also one that is not strict DER. Raises TimestampError."""
+    try:
+        response = tsp.TimeStampResp.load(reply, strict=True)
+        status = response["status"]["status"].native
+        if status not in ("granted", "granted_with_mods"):
+            words = response["status"]["status_string"].native or [""]
+            raise TimestampError(f"the authority refuses: {status} {' '.join(words)}".strip()[:200])
+        signed = response["time_stamp_token"]["content"]
+        told = signed["encap_content_info"]["content"].parsed
+        algorithm = told["message_imprint"]["hash_algorithm"]["algorithm"].native
+        if algorithm != "sha256":
+            raise TimestampError(f"expected an imprint by sha256, got {algorithm}")
+        accuracy = told["accuracy"].native
+        at: datetime = told["gen_time"].native
+        return Token(
+            time=round(at.timestamp() * 1000),
+            accuracy_ms=_millis(accuracy) if accuracy else None,
+            imprint=told["message_imprint"]["hashed_message"].native,
+            nonce=told["nonce"].native,
+            serial=f"{told['serial_number'].native:x}",
+            policy=str(told["policy"].dotted),
+            authority=_name(signed),
+            certificates=tuple(certificate.dump() for certificate in signed["certificates"]),
+        )
+    except TimestampError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        # asn1crypto tells each fault of the bytes as one of these, at the field where it is first read.
+        raise TimestampError(f"not an RFC 3161 reply: {str(error).splitlines()[0][:160]}") from None
+
+
+def check(reply: bytes, note: str, nonce: int | None = None) -> Token:
+    """Read a reply and make sure that it is over `note`, and answers the query. Raises TimestampError."""
+    token = read(reply)
+    expected = hashlib.sha256(note.encode()).digest()
+    if token.imprint != expected:
+        raise TimestampError(f"expected a token over {expected.hex()[:16]}…, got {token.imprint.hex()[:16]}…")
+    if nonce is not None and token.nonce != nonce:
+        raise TimestampError("the nonce is another one: the reply does not answer this query")
+    return token
+
+
+class Anchors:
+    """Certificates that signatures must lead to; those that are not self-signed help to build the chain.
+
+    Sorted once: a machine trusts a hundred and more, of which a token leads to one.
+    """
+
+    def __init__(self, trusted: Iterable[x509.Certificate], helping: Iterable[x509.Certificate] = ()) -> None:
+        self._roots: dict[bytes, list[x509.Certificate]] = {}
+        self._between: list[x509.Certificate] = []
+        for certificate in trusted:
+            if certificate.issuer == certificate.subject:
+                self._roots.setdefault(certificate.subject.public_bytes(), []).append(certificate)
+            else:
+                self._between.append(certificate)
+        self._between += [certificate for certificate in helping if certificate.issuer != certificate.subject]
+
+    def for_token(self, token: Token) -> Verifier:
+        """Return a verifier with the roots that the token may lead to. Raises TimestampError without one."""
+        sent = [x509.load_der_x509_certificate(raw) for raw in token.certificates]
+        issuers = {certificate.issuer.public_bytes() for certificate in (*sent, *self._between)}
+        roots = [root for issuer in issuers for root in self._roots.get(issuer, ())]
+        if not roots:
+            raise TimestampError("its signature does not lead to a trusted authority: none of them issued it")
+        return VerifierBuilder(roots=roots, intermediates=list(self._between)).build()
+
+
+def verify(reply: bytes, note: str, anchors: Anchors) -> Token:
+    """Check a reply and its signature up to a trusted certificate, each valid at the token's time.
+
+    Raises TimestampError.
+    """
+    token = check(reply, note)
+    try:
+        verifier = anchors.for_token(token)
+        verifier.verify_message(decode_timestamp_response(_in_order(reply)), note.encode())
+    except TimestampError:
+        raise
+    except Exception as error:  # VerificationError, and for hostile bytes whatever reads them raises.
+        raise TimestampError(f"its signature does not lead to a trusted authority: {_reason(error)}") from None
+    return token
+
+
+def certificates(pem: bytes) -> list[x509.Certificate]:
+    """Read all certificates of a PEM file. Raises ValueError."""
+    return x509.load_pem_x509_certificates(pem)
+
+
+def _in_order(reply: bytes) -> bytes:
+    """Write the reply as DER demands: the certificates sorted, the status granted; all else byte for byte."""
+    token = tsp.TimeStampResp.load(reply)["time_stamp_token"]
+    found = token["content"]["certificates"]
+    ordered: bytes = b"".join(sorted(certificate.dump() for certificate in found))
+    body = token.dump().replace(found.contents, ordered, 1)
+    written: bytes = parser.emit(0, 1, 16, _GRANTED + body)
+    return written
+
+
+def _millis(accuracy: dict[str, int | None]) -> int:
+    return (accuracy["seconds"] or 0) * 1000 + (accuracy["millis"] or 0) + (1 if accuracy["micros"] else 0)
+
+
+def _name(signed: cms.SignedData) -> str:
+    """Name the authority after the certificate that signed, which `sid` gives by its serial number."""
+    sid = signed["signer_infos"][0]["sid"].chosen
+    serial = sid["serial_number"].native if isinstance(sid, cms.IssuerAndSerialNumber) else None
+    for certificate in signed["certificates"]:
+        if serial is None or certificate.chosen.serial_number == serial:
+            subject = certificate.chosen.subject
+            return str(subject.native.get("common_name") or subject.human_friendly)[:200]
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    """The part of OpenSSL's error stack that says why."""
+    text = str(error)
+    _, found, rest = text.partition('data: "Verify error: ')
+    return rest.split('"')[0] if found else text.splitlines()[0][:160]

@@ -1,0 +1,30 @@
+"""The raw replies of timestamp authorities: files beside the database, named after what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from mailwatch.store.keys import write_whole
+
+
+class Tokens:
+    """The folder `tokens` of a data_dir. A reply is kept as it came: later readers may read what ours cannot."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._folder = data_dir / "tokens"
+
+    def keep(self, reply: bytes) -> str:
+        """Put a reply on disk for good; return its SHA-256 in hex, by which the ledger names it."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        name = hashlib.sha256(reply).hexdigest()
+        write_whole(self._folder / f"{name}.tsr", reply)
+        return name
+
+    def get(self, name: str) -> bytes | None:
+        """Return the reply of that digest; None when its file is gone or is no longer what it was."""
+        try:
+            reply = (self._folder / f"{name}.tsr").read_bytes()
+        except OSError:
+            return None
+        return reply if hashlib.sha256(reply).hexdigest() == name else None

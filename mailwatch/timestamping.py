@@ -1,0 +1,110 @@
+"""Has checkpoints stamped by outside authorities: on a schedule, and when an outage opens or closes.
+
+The digest of each reply is an entry of the ledger. So what lies between two such entries was written after the
+first token and before the second, whatever our own clock said. Nothing waits for an authority.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from mailwatch.authorities import Stamped, stamp
+from mailwatch.ledger.timestamp import TimestampError
+from mailwatch.models import Authority, now
+from mailwatch.monitor import Monitor
+from mailwatch.store import Reader, Tokens
+
+logger = logging.getLogger(__name__)
+
+RETRY = 60.0
+RETRY_MOST = 3600.0
+"""Seconds after a failure, doubled with each further one."""
+
+
+class Timestamping:
+    """One loop for each authority; a dead one delays neither the looks nor the others."""
+
+    def __init__(self, monitor: Monitor, reader: Reader, tokens: Tokens, authorities: Sequence[Authority]) -> None:
+        self._monitor = monitor
+        self._reader = reader
+        self._tokens = tokens
+        self._authorities = tuple(authorities)
+        self._wanted = {authority.name: asyncio.Event() for authority in authorities}
+        monitor.sealed.append(self.want)
+
+    def want(self) -> None:
+        """An outage opened or closed: have that stamped now."""
+        for wanted in self._wanted.values():
+            wanted.set()
+
+    async def run(self) -> None:
+        """Stamp until cancelled."""
+        last = await asyncio.to_thread(self._last)
+        if last:
+            self._monitor.metrics.token(max(last.values()))
+        await asyncio.gather(*(self._serve(each, last.get(each.name, 0)) for each in self._authorities))
+
+    async def _serve(self, authority: Authority, last: int) -> None:
+        failures = 0
+        wait = max(0.0, authority.every - (now() - last) / 1000)
+        while True:
+            wanted = self._wanted[authority.name]
+            try:
+                async with asyncio.timeout(wait):
+                    await wanted.wait()
+            except TimeoutError:
+                pass
+            wanted.clear()
+            try:
+                await self._stamp(authority)
+            except TimestampError as error:
+                failures += 1
+                wait = min(RETRY * 2.0 ** (failures - 1), RETRY_MOST, authority.every)
+                level = logging.WARNING if failures == 1 else logging.INFO
+                logger.log(
+                    level, "timestamps: %s gives none: %s; asked again in %.0f s", authority.name, error, wait
+                )
+            else:
+                failures, wait = 0, authority.every
+
+    async def _stamp(self, authority: Authority) -> None:
+        await self._monitor.writer.checkpoint()
+        signed = await asyncio.to_thread(self._reader.last_checkpoint)
+        if signed is None:
+            return
+        stamped = await stamp(authority, signed.note)
+        # First the reply, then the entry that names it: a crash between the two leaves a file too many.
+        digest = await asyncio.to_thread(self._tokens.keep, stamped.reply)
+        await self._monitor.write("token", now(), None, _payload(authority, signed.size, digest, stamped))
+        self._monitor.metrics.token(stamped.token.time)
+        if stamped.distrust:
+            logger.warning("timestamps: %s: %s; the token is kept", authority.name, stamped.distrust)
+
+    def _last(self) -> dict[str, int]:
+        """When each authority last gave a token."""
+        found: dict[str, int] = {}
+        for entry in self._reader.entries(kinds=["token"], descending=True, limit=50 * len(self._authorities)):
+            payload = entry.payload
+            found.setdefault(payload["authority"], payload["time"])
+        return {name: at for name, at in found.items() if name in self._wanted}
+
+
+def _payload(authority: Authority, size: int, digest: str, stamped: Stamped) -> dict[str, object]:
+    token = stamped.token
+    payload = {
+        "authority": authority.name,
+        "signer": token.authority,
+        "checkpoint": size,
+        "reply": digest,
+        "time": token.time,
+        "serial": token.serial,
+        "policy": token.policy,
+        "asked": stamped.asked_at,
+        "answered": stamped.answered_at,
+        "offset_ms": stamped.offset_ms,
+    }
+    if token.accuracy_ms is not None:
+        payload["accuracy_ms"] = token.accuracy_ms
+    return payload | ({"distrust": stamped.distrust} if stamped.distrust else {})

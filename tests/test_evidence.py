@@ -1,0 +1,182 @@
+"""Evidence from end to end: a real outage, a real authority, the bundle, and everybody who may check it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from mailwatch.evidence.report.words import words
+from mailwatch.evidence.verify import Trust, verify
+from mailwatch.models import Cause, GapReason, Phase
+from tests.lived import OTHERS_NAME
+from tests.servers import BOB
+from tests.servers.authority import Authority
+from tests.watching import Watching
+
+
+def test_a_good_bundle_is_valid_in_every_claim(bundle: Path, trust: Trust) -> None:
+    claims = verify(bundle, trust)
+    assert [claim for claim in claims if not claim.valid] == []
+    assert {claim.claim: claim.detail for claim in claims}["tokens"].endswith("each over its checkpoint")
+
+
+def test_without_trust_it_is_valid_and_says_on_what_it_rests(bundle: Path) -> None:
+    claims = {claim.claim: claim for claim in verify(bundle, Trust())}
+    assert all(claim.valid for claim in claims.values()), claims
+    assert "lead only to certificates in the bundle itself" in claims["tokens"].detail
+    assert "compare it with the owner's key" in claims["key"].detail
+
+
+def test_another_key_or_authority_than_the_trusted_one_is_refused(
+    bundle: Path, lived: tuple[Watching, Authority, str], tmp_path: Path
+) -> None:
+    other = Authority(tmp_path / "other")
+    other._server.server_close()
+    (claim,) = [c for c in verify(bundle, Trust.read([other.chain])) if not c.valid]
+    # What is enclosed may help to build a chain, but the trusted end of it is another one.
+    assert claim.claim == "tokens"
+    text = (lived[0].data_dir / "keys" / "ledger.pub").read_text()
+    (tmp_path / "key").write_text(text.replace("a", "b"))
+    assert "not among the keys" in next(
+        c.detail for c in verify(bundle, Trust.read([tmp_path / "key"])) if not c.valid
+    )
+
+
+def test_the_case_lies_between_two_outside_times(bundle: Path) -> None:
+    stated = json.loads(zipfile.ZipFile(bundle).read("outage.json"))
+    times, outage = stated["outside_times"], stated["outage"]
+    assert times["not_before"] <= outage["last_good"] < outage["first_good"] <= times["not_after"]
+    assert stated["service"] | {"port": 0} == {
+        "kind": "imap",
+        "provider": "lab",
+        "host": "localhost",
+        "port": 0,
+        "tls": "implicit",
+        "interval": "1s",
+        "timeout": "2s",
+        "with_login": True,
+    }
+
+
+def test_nothing_of_others_is_told(bundle: Path, lived: tuple[Watching, Authority, str]) -> None:
+    with zipfile.ZipFile(bundle) as opened:
+        everything = b"".join(opened.read(name) for name in opened.namelist())
+    entries = everything.count(b'"kind":"observation"')
+    assert entries > 2 * everything.count(b'"outcome":"up"')
+    assert OTHERS_NAME.encode() not in everything
+    assert BOB.encode() not in everything
+    assert (lived[0].folder / "secret").read_text().strip().encode() not in everything
+
+
+def test_the_same_ledger_gives_the_same_bytes(
+    bundle: Path, lived: tuple[Watching, Authority, str], tmp_path: Path
+) -> None:
+    again = tmp_path / "again.zip"
+    lived[0].command("report", lived[2], "-o", str(again), "--lang", "en")
+    assert again.read_bytes() == bundle.read_bytes()
+    assert again.stat().st_mode & 0o777 == 0o600
+
+
+def test_plain_python_checks_it(bundle: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(bundle) as opened:
+        opened.extract("verify.py", tmp_path)
+    # -I and -S: nothing of this environment's packages.
+    checked = subprocess.run(
+        [sys.executable, "-I", "-S", "verify.py", str(bundle)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "Everything that plain Python can check holds." in checked.stdout
+    assert len((tmp_path / "verify.py").read_text().splitlines()) <= 150
+
+
+def test_the_commands_of_the_instructions_work(
+    bundle: Path, lived: tuple[Watching, Authority, str], tmp_path: Path
+) -> None:
+    """What VERIFY.md tells to type is typed here: plain python3 and openssl."""
+    shutil.unpack_archive(bundle, tmp_path)
+    text = (tmp_path / "VERIFY.md").read_text()
+    script = text.partition("python3 - <<'END'\n")[2].partition("    END\n")[0]
+    script = "\n".join(line.removeprefix("    ") for line in script.splitlines())
+    subprocess.run([sys.executable, "-I", "-S", "-c", script], cwd=tmp_path, check=True)
+    proof = json.loads((tmp_path / "proof.json").read_text())
+    for number in range(len(proof["checkpoints"])):
+        (command,) = [line.strip() for line in text.splitlines() if line.strip().startswith("openssl pkeyutl")]
+        words = command.replace("checkpoint0", f"checkpoint{number}").split()
+        assert subprocess.run(words, cwd=tmp_path, capture_output=True).returncode == 0
+    notes = {int(note.split("\n")[1]): number for number, note in enumerate(proof["checkpoints"])}
+    assert len(proof["tokens"]) >= 2
+    (enclosed,) = (tmp_path / "tokens").glob("*.pem")
+    for token in proof["tokens"]:
+        note = f"checkpoint{notes[token['checkpoint']]}.note"
+        command = ["openssl", "ts", "-verify", "-in", token["file"], "-data", note, "-CAfile", str(enclosed)]
+        said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert "Verification: OK" in said.stdout, said.stderr
+    (tmp_path / "checkpoint0.txt").write_text("another text\n")
+    words = [w.replace("checkpoint0", "checkpoint0") for w in command_of(text)]
+    assert subprocess.run(words, cwd=tmp_path, capture_output=True).returncode == 1
+
+
+def command_of(text: str) -> list[str]:
+    return next(line.split() for line in text.splitlines() if line.strip().startswith("openssl pkeyutl"))
+
+
+def test_the_command_line_says_each_claim(bundle: Path, lived: tuple[Watching, Authority, str]) -> None:
+    said = lived[0].command("verify", str(bundle), "--trust", str(lived[1].chain))
+    assert said.returncode == 0, said.stdout
+    assert said.stdout.count("valid ") >= 10
+    told = json.loads(lived[0].command("verify", str(bundle), "--json").stdout)
+    assert told["valid"] is True
+    assert {claim["claim"] for claim in told["claims"]} >= {"entries", "tokens", "outage", "files"}
+    assert lived[0].command("verify", str(bundle) + "x").returncode == 2
+
+
+def test_an_unknown_outage_is_no_case(lived: tuple[Watching, Authority, str], tmp_path: Path) -> None:
+    said = lived[0].command("report", "zzz", "-o", str(tmp_path / "no.zip"))
+    assert said.returncode == 1
+    assert "no outage is called zzz" in said.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_report_holds_the_statement_and_speaks_both_languages(
+    bundle: Path, lived: tuple[Watching, Authority, str], tmp_path: Path
+) -> None:
+    shutil.unpack_archive(bundle, tmp_path / "en")
+    english = text_of(tmp_path / "en" / "report.pdf")
+    lived[0].command("report", lived[2], "-o", str(tmp_path / "it.zip"), "--lang", "it")
+    shutil.unpack_archive(tmp_path / "it.zip", tmp_path / "it")
+    italian = text_of(tmp_path / "it" / "report.pdf")
+    assert "It did not work for at least" in english
+    assert "Non ha funzionato per almeno" in italian
+    assert "connection refused" in english
+    assert "accepted before it and after it" in english
+    for text in (english, italian):
+        assert lived[2] in text
+        assert "lab-imap" in text
+    subprocess.run(["pdfdetach", "-saveall", "-o", tmp_path, tmp_path / "en" / "report.pdf"], check=True)
+    assert (tmp_path / "outage.json").read_bytes() == (tmp_path / "en" / "outage.json").read_bytes()
+    declared = (tmp_path / "it" / "report.pdf").read_bytes()
+    assert re.findall(rb"pdfaid:(\w+)>(\w+)<", declared) == [(b"part", b"3"), (b"conformance", b"B")]
+
+
+def text_of(pdf: Path) -> str:
+    made = subprocess.run(["pdftotext", "-layout", pdf, "-"], capture_output=True, text=True, check=True)
+    return " ".join(made.stdout.split())
+
+
+def test_both_languages_have_the_same_words_and_places() -> None:
+    def shape(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: shape(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [shape(inner) for inner in value]
+        return sorted(set(re.findall(r"{\w*}", str(value))))
+
+    assert shape(words("it")) == shape(words("en"))
+    assert words("en")["causes"].keys() == {cause.value for cause in Cause}
+    assert words("en")["phases"].keys() == {phase.value for phase in Phase}
+    assert words("en")["reasons"].keys() == {reason.value for reason in GapReason}

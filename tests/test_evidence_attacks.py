@@ -1,0 +1,398 @@
+"""A bundle in hostile hands: each change is refused by the claim that names it, and nothing makes verify fail."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import random
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from mailwatch.evidence.verify import Trust, verify
+from mailwatch.evidence.verify.archive import MAX_LINE
+from mailwatch.ledger.checkpoint import Checkpoint, origin_of, sign, sign_text, verifier_key
+from mailwatch.ledger.merkle import CompactRange, leaf_hash
+
+MUTATIONS = int(os.environ.get("MAILWATCH_MUTATIONS", "400"))
+"""How many random changes are tried; ten thousand and more before a release."""
+Files = dict[str, bytes]
+
+
+def files_of(bundle: Path) -> Files:
+    with zipfile.ZipFile(bundle) as opened:
+        return {name: opened.read(name) for name in opened.namelist()}
+
+
+def pack(path: Path, files: Files, *, refresh: bool = True, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    """Write a zip; with `refresh` its manifest fits again, which anybody can do but sign."""
+    if refresh:
+        listed = {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+            for name, content in files.items()
+            if not name.startswith("manifest.")
+        }
+        files = files | {"manifest.json": json.dumps({"files": listed}).encode()}
+    with zipfile.ZipFile(path, "w", method) as made:
+        for name, content in files.items():
+            made.writestr(name, content)
+    return path
+
+
+def lines_of(files: Files) -> list[bytes]:
+    return files["entries.jsonl"].splitlines(keepends=True)
+
+
+def put_lines(files: Files, lines: list[bytes]) -> None:
+    files["entries.jsonl"] = b"".join(lines)
+
+
+def own(files: Files, outcome: str = "down") -> int:
+    """The place of a look of the outage's own target."""
+    return next(n for n, line in enumerate(lines_of(files)) if f'"outcome":"{outcome}"'.encode() in line)
+
+
+def edit_line(files: Files, number: int, old: bytes, new: bytes) -> None:
+    lines = lines_of(files)
+    assert old in lines[number], lines[number]
+    lines[number] = lines[number].replace(old, new, 1)
+    put_lines(files, lines)
+
+
+def dropped(files: Files) -> None:
+    lines = lines_of(files)
+    del lines[own(files, "up")]
+    put_lines(files, lines)
+
+
+def swapped(files: Files) -> None:
+    lines = lines_of(files)
+    at = own(files)
+    lines[at], lines[at + 1] = lines[at + 1], lines[at]
+    put_lines(files, lines)
+
+
+def inserted(files: Files) -> None:
+    lines = lines_of(files)
+    lines.insert(own(files), lines[own(files)])
+    put_lines(files, lines)
+
+
+def edited(files: Files) -> None:
+    edit_line(files, own(files, "up"), b'"outcome":"up"', b'"outcome":"down"')
+
+
+def edited_and_resealed(files: Files) -> None:
+    """The payload changed, and the digest in its header with it."""
+    lines = lines_of(files)
+    at = own(files, "up")
+    entry = json.loads(lines[at])
+    entry["payload"]["outcome"] = "down"
+    text = json.dumps(entry["payload"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    entry["header"]["payload"] = hashlib.sha256(text.encode()).hexdigest()
+    header = json.dumps(entry["header"], sort_keys=True, separators=(",", ":"))
+    lines[at] = f'{{"header":{header},"payload":{text}}}\n'.encode()
+    put_lines(files, lines)
+
+
+def redated(files: Files) -> None:
+    lines = lines_of(files)
+    at = own(files)
+    time = json.loads(lines[at])["header"]["time"]
+    edit_line(files, at, f'"time":{time},"v"'.encode(), f'"time":{time + 1},"v"'.encode())
+
+
+def hidden(files: Files) -> None:
+    """A good look of the target shown without its payload: all hashes still fit."""
+    lines = lines_of(files)
+    at = own(files, "up")
+    lines[at] = lines[at].partition(b',"payload":{')[0] + b"}\n"
+    put_lines(files, lines)
+
+
+def cut_short(files: Files) -> None:
+    put_lines(files, lines_of(files)[:-1])
+
+
+def proof_of(files: Files, change: Callable[[dict], None]) -> None:
+    proof = json.loads(files["proof.json"])
+    change(proof)
+    files["proof.json"] = json.dumps(proof).encode()
+
+
+def resigned_checkpoint(files: Files) -> None:
+    """One checkpoint signed by another key under the old name."""
+    stranger = Ed25519PrivateKey.generate()
+
+    def change(proof: dict) -> None:
+        name, size, root = proof["checkpoints"][1].split("\n")[:3]
+        proof["checkpoints"][1] = sign(Checkpoint(name, int(size), base64.b64decode(root)), stranger)
+
+    proof_of(files, change)
+
+
+def first_checkpoint_gone(files: Files) -> None:
+    proof_of(files, lambda proof: proof["checkpoints"].pop(0))
+
+
+def other_start(files: Files) -> None:
+    proof_of(files, lambda proof: proof["start"]["hashes"].__setitem__(0, "00" * 32))
+
+
+def token_moved(files: Files) -> None:
+    """A token said to be over a later checkpoint than it is."""
+
+    def change(proof: dict) -> None:
+        proof["tokens"][0]["checkpoint"] = proof["tokens"][-1]["checkpoint"]
+
+    proof_of(files, change)
+
+
+def tokens_exchanged(files: Files) -> None:
+    a, b, *_ = sorted(name for name in files if name.endswith(".tsr"))
+    files[a], files[b] = files[b], files[a]
+
+
+def token_dropped(files: Files) -> None:
+    """The last outside time left out, so that the case seems to have been written at any later time."""
+
+    def change(proof: dict) -> None:
+        del files[proof["tokens"].pop()["file"]]
+
+    proof_of(files, change)
+
+
+def lied_in_outage(files: Files) -> None:
+    stated = json.loads(files["outage.json"])
+    stated["outage"]["duration"]["min"] += 3600
+    files["outage.json"] = json.dumps(stated).encode()
+
+
+def lied_about_rules(files: Files) -> None:
+    stated = json.loads(files["outage.json"])
+    stated["rules"]["open_after"] = 1
+    files["outage.json"] = json.dumps(stated).encode()
+
+
+def lied_about_times(files: Files) -> None:
+    stated = json.loads(files["outage.json"])
+    stated["outside_times"]["not_after"] = stated["outage"]["first_good"]
+    files["outage.json"] = json.dumps(stated).encode()
+
+
+def report_of_another(files: Files) -> None:
+    files["report.pdf"] = files["report.pdf"].replace(b"/Type /EmbeddedFile", b"/Type /EmbeddedFil_")
+    stated = json.loads(files["outage.json"])
+    stated["service"] = None
+    files["outage.json"] = json.dumps(stated).encode()
+
+
+def report_with_more(files: Files) -> None:
+    files["report.pdf"] += b"more"
+
+
+def instructions_changed(files: Files) -> None:
+    files["VERIFY.md"] += b"Trust me.\n"
+
+
+ATTACKS: list[tuple[Callable[[Files], None], str]] = [
+    (dropped, "entries"),
+    (swapped, "entries"),
+    (inserted, "entries"),
+    (edited, "entries"),
+    (edited_and_resealed, "entries"),
+    (redated, "entries"),
+    (cut_short, "entries"),
+    (hidden, "nothing left out"),
+    (resigned_checkpoint, "checkpoints"),
+    (first_checkpoint_gone, "checkpoints"),
+    (other_start, "entries"),
+    (token_moved, "tokens"),
+    (tokens_exchanged, "tokens"),
+    (token_dropped, "outage"),
+    (lied_in_outage, "outage"),
+    (lied_about_rules, "outage"),
+    (lied_about_times, "outage"),
+    (report_of_another, "report"),
+    (report_with_more, "files"),
+    (instructions_changed, "files"),
+]
+
+
+@pytest.mark.parametrize(("attack", "claim"), ATTACKS, ids=lambda value: getattr(value, "__name__", value))
+def test_an_attack_is_refused_by_the_claim_that_names_it(
+    bundle: Path, trust: Trust, tmp_path: Path, attack: Callable[[Files], None], claim: str
+) -> None:
+    files = files_of(bundle)
+    attack(files)
+    refused = [c for c in verify(pack(tmp_path / "forged.zip", files), trust) if not c.valid]
+    assert refused[0].claim == claim, refused
+    # Whatever else was done, the manifest cannot be signed again.
+    assert "files" in {c.claim for c in refused}
+
+
+def test_the_owner_cannot_write_the_past_anew(bundle: Path, tmp_path: Path, trust: Trust) -> None:
+    """Who holds a key can make a whole ledger of its own, consistent in itself; the tokens are over another."""
+    files, key = files_of(bundle), Ed25519PrivateKey.generate()
+    edited_and_resealed(files)
+    origin = origin_of(key.public_key())
+    proof, stated = json.loads(files["proof.json"]), json.loads(files["outage.json"])
+    tree = CompactRange(proof["start"]["size"], [bytes.fromhex(one) for one in proof["start"]["hashes"]])
+    sizes = {int(note.split("\n")[1]) for note in proof["checkpoints"]}
+    signed = [sign(Checkpoint(origin, tree.size, tree.root()), key)]
+    for line in lines_of(files):
+        header = json.dumps(json.loads(line)["header"], sort_keys=True, separators=(",", ":"))
+        tree.append(leaf_hash(header.encode()))
+        if tree.size in sizes:
+            signed.append(sign(Checkpoint(origin, tree.size, tree.root()), key))
+    proof |= {"ledger": origin, "checkpoints": signed}
+    files["proof.json"] = json.dumps(proof).encode()
+    files["outage.json"] = json.dumps(stated | {"ledger": origin}).encode()
+    files["keys/ledger.pub"] = (verifier_key(origin, key.public_key()) + "\n").encode()
+    pack(tmp_path / "forged.zip", files)
+    manifest = files_of(tmp_path / "forged.zip")["manifest.json"]
+    text = f"{origin}\nmanifest {hashlib.sha256(manifest).hexdigest()}\n"
+    files |= {"manifest.json": manifest, "manifest.sig": sign_text(text, origin, key).encode()}
+    forged = pack(tmp_path / "forged.zip", files, refresh=False)
+    claims = {claim.claim: claim for claim in verify(forged, Trust(certificates=trust.certificates))}
+    assert claims["entries"].valid, claims["entries"]
+    assert claims["files"].valid, claims["files"]
+    assert not claims["tokens"].valid
+    assert not {claim.claim: claim for claim in verify(forged, trust)}["key"].valid
+
+
+def test_a_key_may_hold_any_letter_of_base64(tmp_path: Path) -> None:
+    """Its one-line form is divided by plus signs, which base64 has too."""
+    while True:
+        key = Ed25519PrivateKey.generate().public_key()
+        text = verifier_key(origin_of(key), key)
+        if text.count("+") > 2:
+            break
+    files = dict.fromkeys(("outage.json", "entries.jsonl", "proof.json", "manifest.json", "manifest.sig"), b"{}")
+    claims = verify(pack(tmp_path / "key.zip", files | {"keys/ledger.pub": f"{text}\n".encode()}), Trust())
+    assert claims[1].claim == "key"
+    assert claims[1].valid, claims[1]
+
+
+def with_two_names(path: Path, files: Files) -> None:
+    pack(path, files)
+    with zipfile.ZipFile(path, "a") as made, pytest.warns(UserWarning, match="Duplicate name"):
+        made.writestr("outage.json", b"{}")
+
+
+def with_traversal(path: Path, files: Files) -> None:
+    pack(path, files | {"../../etc/cron.d/job": b"x"})
+
+
+def with_bomb(path: Path, files: Files) -> None:
+    pack(path, files | {"report.pdf": bytes(50 << 20)})
+
+
+def with_deep_json(path: Path, files: Files) -> None:
+    pack(path, files | {"outage.json": b'{"a":' * 100_000 + b"1" + b"}" * 100_000}, method=zipfile.ZIP_STORED)
+
+
+def with_endless_line(path: Path, files: Files) -> None:
+    chance = random.Random(1)
+    pack(path, files | {"entries.jsonl": chance.randbytes(2 * MAX_LINE).replace(b"\n", b"x")})
+
+
+def with_garbage(path: Path, _: Files) -> None:
+    path.write_bytes(b"PK\x03\x04" + bytes(100))
+
+
+def without_proof(path: Path, files: Files) -> None:
+    pack(path, {name: content for name, content in files.items() if name != "proof.json"})
+
+
+def with_a_name_twice_in_json(path: Path, files: Files) -> None:
+    raw = files["outage.json"].replace(b'{\n  "format"', b'{\n  "format": 1,\n  "format"', 1)
+    pack(path, files | {"outage.json": raw})
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (with_two_names, "two files of the name outage.json"),
+        (with_traversal, "does not belong there"),
+        (with_bomb, "would unpack"),
+        (with_deep_json, "not JSON"),
+        (with_endless_line, "a line of more than"),
+        (with_garbage, "not a zip"),
+        (without_proof, "proof.json is missing"),
+        (with_a_name_twice_in_json, "stands twice"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_hostile_zip_is_refused_in_words(
+    bundle: Path, tmp_path: Path, make: Callable[[Path, Files], None], words: str
+) -> None:
+    make(tmp_path / "hostile.zip", files_of(bundle))
+    refused = [claim for claim in verify(tmp_path / "hostile.zip", Trust()) if not claim.valid]
+    assert words in refused[0].detail
+
+
+def test_no_random_change_is_accepted_nor_makes_verify_fail(bundle: Path, tmp_path: Path, trust: Trust) -> None:
+    """Bits flipped, bytes cut, lines moved, values of the wrong type: in the zip as a whole, and in each file."""
+    raw, files = bundle.read_bytes(), files_of(bundle)
+    chance = random.Random(20230122)
+    path = tmp_path / "mutant.zip"
+    for number in range(MUTATIONS):
+        if number % 4 == 0:
+            altered = _altered(raw, chance)
+            path.write_bytes(altered)
+            try:
+                with zipfile.ZipFile(io.BytesIO(altered)) as opened:
+                    same = {name: opened.read(name) for name in opened.namelist()} == files
+            except Exception:
+                same = False
+        else:
+            name = chance.choice(list(files))
+            changed = _altered(files[name], chance) if number % 4 < 3 else _retyped(files[name], chance)
+            same = changed == files[name]
+            pack(path, files | {name: changed}, refresh=number % 2 == 1 and not name.startswith("manifest"))
+        claims = verify(path, trust)
+        # A bit of the zip's own that changes no file, such as a date, changes nothing that is claimed.
+        assert same or not all(claim.valid for claim in claims), (number, claims)
+
+
+def _altered(raw: bytes, chance: random.Random) -> bytes:
+    made = bytearray(raw)
+    at = chance.randrange(len(made))
+    match chance.randrange(5):
+        case 0 | 1:
+            made[at] ^= 1 << chance.randrange(8)
+        case 2:
+            del made[at : at + chance.randrange(1, 40)]
+        case 3:
+            made[at:at] = made[at : at + chance.randrange(1, 40)]
+        case _:
+            lines = raw.splitlines(keepends=True)
+            a, b = chance.randrange(len(lines)), chance.randrange(len(lines))
+            lines[a], lines[b] = lines[b], lines[a]
+            return b"".join(lines)
+    return bytes(made)
+
+
+def _retyped(raw: bytes, chance: random.Random) -> bytes:
+    """Give a value somewhere in the JSON another type."""
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        return _altered(raw, chance)
+    odd = chance.choice([None, True, -1, 2**70, "x", "", [], {}, [[]], 1.5])
+    place, step = value, None
+    while isinstance(place, dict | list) and place:
+        parent, step = place, chance.choice(list(place) if isinstance(place, dict) else range(len(place)))
+        place = parent[step]
+        if chance.random() < 0.3:
+            break
+    if step is not None:
+        parent[step] = odd
+    return json.dumps(value).encode()

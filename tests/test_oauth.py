@@ -1,0 +1,437 @@
+"""Access tokens: had once, kept, renewed; what stands in the way is told by whose it is, and no secret shown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trustme
+from pydantic import SecretStr
+
+from mailwatch.models import Cause, Kind, Login, OAuth2, Outcome, Target, TlsMode, now
+from mailwatch.oauth.access import AccessTokens
+from mailwatch.oauth.browser import authorization
+from mailwatch.oauth.endpoints import complaint
+from mailwatch.oauth.grant import GrantBusy, GrantUnusable, granted, locked, read_grant, write_grant
+from mailwatch.oauth.page import page
+from mailwatch.oauth.request import NotServing, ask
+from mailwatch.probes import TlsContexts, observe
+from tests.fakes.secured import good, served
+from tests.granting import grant, granted_login
+from tests.hostile import CLOSE, SILENCE, hostile
+from tests.servers.oauth import AuthorizationServer
+
+USER = "a@example.org"
+GREETING = b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n"
+GREETS = [GREETING, "LOGOUT", b"* BYE\r\nTAG OK\r\n"]
+
+
+@pytest.fixture
+def authority() -> Iterator[AuthorizationServer]:
+    with AuthorizationServer(USER).running() as server:
+        yield server
+
+
+@pytest.fixture
+def login(authority: AuthorizationServer, tmp_path: Path) -> Login:
+    return granted_login(authority, tmp_path, USER)
+
+
+def client(login: Login) -> OAuth2:
+    assert login.oauth2 is not None
+    return login.oauth2
+
+
+def kept(login: Login) -> str:
+    return str(json.loads(client(login).grant_file.read_text())["refresh_token"])
+
+
+def target(login: Login | None, port: int = 1) -> Target:
+    return Target(name="t", kind=Kind.IMAP, host="127.0.0.1", port=port, tls=TlsMode.NONE, login=login, timeout=20)
+
+
+class Clock:
+    """A clock that the test winds."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+# Had, kept, renewed
+
+
+async def test_a_token_is_asked_for_once_and_renewed_a_minute_before_its_end(
+    authority: AuthorizationServer, login: Login
+) -> None:
+    clock = Clock()
+    tokens = AccessTokens(clock=clock)
+    supplies = await asyncio.gather(*(tokens.supply(login) for _ in range(10)))
+    assert len(authority.asked) == 1
+    assert {supply.token for supply in supplies} == {SecretStr(next(iter(authority.access)))}
+    assert sum(supply.token_ms is not None for supply in supplies) == 1
+    clock.now += 3539
+    assert (await tokens.supply(login)).token == supplies[0].token
+    clock.now += 1
+    assert (await tokens.supply(login)).token != supplies[0].token
+    assert authority.asked == ["refresh_token"] * 2
+
+
+async def test_two_processes_never_use_the_same_refresh_token(
+    authority: AuthorizationServer, login: Login
+) -> None:
+    """The server knows each refresh token once; whoever came second reads what the first left."""
+    processes = [AccessTokens() for _ in range(5)]
+    supplies = await asyncio.gather(*(process.supply(login) for process in processes))
+    assert [supply.detail for supply in supplies] == [""] * 5
+    assert len(authority.asked) == 5
+    assert {kept(login)} == authority.refresh
+
+
+async def test_a_look_that_is_ended_does_not_lose_the_rotated_grant(
+    authority: AuthorizationServer, login: Login
+) -> None:
+    authority.fault = "slow"
+    tokens = AccessTokens()
+    looking = asyncio.create_task(tokens.supply(login))
+    await asyncio.to_thread(authority.waiting.wait, 20)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    authority.released.set()
+    await tokens.finish(20)
+    assert {kept(login)} == authority.refresh
+    assert (await tokens.supply(login)).token is not None
+    assert len(authority.asked) == 1
+
+
+async def test_a_disk_that_takes_no_rotated_grant_loses_nothing(
+    authority: AuthorizationServer, login: Login
+) -> None:
+    clock = Clock()
+    tokens, before = AccessTokens(clock=clock), kept(login)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        supply = await tokens.supply(login)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (supply.token, supply.cause) == (None, Cause.MONITOR)
+    assert "cannot be written: File too large" in supply.detail
+    assert kept(login) == before, "the file is whole, if old"
+    assert list(client(login).grant_file.parent.glob("*.new")) == []
+    clock.now += 3600
+    assert (await tokens.supply(login)).token is not None
+    assert {kept(login)} == authority.refresh
+
+
+async def test_the_old_token_serves_while_it_lives_when_the_endpoint_does_not(
+    authority: AuthorizationServer, login: Login
+) -> None:
+    clock = Clock()
+    tokens = AccessTokens(clock=clock)
+    first = (await tokens.supply(login)).token
+    authority.fault = "500"
+    clock.now += 3590
+    for _ in range(3):
+        assert (await tokens.supply(login)).token == first
+    assert len(authority.asked) == 2, "and is not asked at each look"
+    clock.now += 10
+    supply = await tokens.supply(login)
+    assert (supply.token, supply.cause) == (None, Cause.MONITOR)
+
+
+async def test_a_grant_that_is_refused_is_asked_for_less_and_less_until_it_is_new(
+    authority: AuthorizationServer, login: Login
+) -> None:
+    clock = Clock()
+    tokens = AccessTokens(clock=clock)
+    authority.revoke()
+    asked = []
+    for minute in range(130):
+        before = len(authority.asked)
+        assert (await tokens.supply(login)).cause is Cause.CREDENTIALS
+        asked += [minute] * (len(authority.asked) - before)
+        clock.now += 60
+    assert asked == [0, 5, 25, 85]
+    identity = tokens.identity(login)
+    grant(authority, client(login))
+    assert (await tokens.supply(login)).token is not None, "at once"
+    assert tokens.identity(login) not in ("", identity)
+
+
+async def test_the_identity_stays_over_rotations(authority: AuthorizationServer, login: Login) -> None:
+    clock = Clock()
+    tokens = AccessTokens(clock=clock)
+    seen = {tokens.identity(login)}
+    for _ in range(3):
+        await tokens.supply(login)
+        clock.now += 3600
+        seen |= {tokens.identity(login), AccessTokens().identity(login)}
+    assert len(seen) == 1
+    assert len(seen.pop()) == 32
+
+
+async def test_a_slow_endpoint_holds_a_look_up_for_a_short_time_only(
+    authority: AuthorizationServer, login: Login
+) -> None:
+    authority.fault = "slow"
+    tokens = AccessTokens(patience=0.05)
+    for _ in range(2):
+        supply = await tokens.supply(login)
+        assert (supply.token, supply.cause) == (None, Cause.MONITOR)
+        assert "did not hand one out within 0.05 s" in supply.detail
+    authority.released.set()
+    await tokens.finish(20)
+    assert (await tokens.supply(login)).token is not None
+    assert len(authority.asked) == 1
+    assert {kept(login)} == authority.refresh
+
+
+# What stands in the way
+
+FAULTS = [
+    ("500", Cause.MONITOR, "the token endpoint at 127.0.0.1 answers with HTTP status 500"),
+    ("slow", Cause.MONITOR, "the token endpoint at 127.0.0.1 does not answer within 0.5 s"),
+    ("garbage", Cause.MONITOR, "no JSON object"),
+    ("endless", Cause.MONITOR, "longer than 64 KiB"),
+    ("redirect", Cause.MONITOR, "HTTP status 307"),
+    ("down", Cause.MONITOR, "cannot be reached"),
+    ("error temporarily_unavailable", Cause.MONITOR, "HTTP status 400"),
+    (
+        "error invalid_grant",
+        Cause.CREDENTIALS,
+        "(invalid_grant: invalid_grant because of ***); run mailwatch login",
+    ),
+    ("error invalid_client", Cause.CREDENTIALS, "check client_id"),
+]
+
+
+@pytest.mark.parametrize(("fault", "cause", "words"), FAULTS, ids=[fault for fault, *_ in FAULTS])
+async def test_without_a_token_the_server_is_looked_at_without_a_login(
+    authority: AuthorizationServer,
+    login: Login,
+    caplog: pytest.LogCaptureFixture,
+    fault: str,
+    cause: Cause,
+    words: str,
+) -> None:
+    caplog.set_level("DEBUG")
+    authority.fault = fault
+    if fault == "down":
+        authority.down()
+    clock = Clock()
+    tokens = AccessTokens(timeout=0.5 if fault == "slow" else 20, clock=clock)
+    async with hostile(GREETS) as port:
+        for _ in range(2):
+            clock.now += 7200
+            seen = await observe(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+            assert (seen.outcome, seen.cause, seen.with_login) == (Outcome.UNKNOWN, cause, False)
+            assert words in seen.detail
+    assert kept(login) in authority.refresh, "nothing is lost"
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1, "told once"
+    assert words in warnings[0]
+    shown = repr((seen, tokens, login)) + caplog.text
+    assert "Traceback" not in caplog.text
+    assert [
+        secret for secret in (*authority.issued, client(login).client_secret.get_secret_value()) if secret in shown
+    ] == []
+    # What is wrong with the server itself is told as it is.
+    down = await observe(target(login), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+    assert (down.outcome, down.cause) == (Outcome.DOWN, Cause.REFUSED)
+
+
+async def test_the_time_for_a_token_is_none_of_the_look(authority: AuthorizationServer, login: Login) -> None:
+    script = [
+        GREETING,
+        "AUTHENTICATE XOAUTH2 ",
+        b"TAG OK\r\n",
+        "EXAMINE",
+        b"* 0 EXISTS\r\nTAG OK\r\n",
+        *GREETS[1:],
+    ]
+    authority.fault = "slow"
+    tokens = AccessTokens()
+    async with hostile(script) as port:
+        looking = asyncio.create_task(
+            observe(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+        )
+        await asyncio.to_thread(authority.waiting.wait, 20)
+        await asyncio.sleep(0.05)
+        released = now()
+        authority.released.set()
+        seen = await looking
+    assert seen.outcome is Outcome.UP
+    assert seen.started_at >= released
+    assert seen.facts is not None
+    assert seen.facts["token_ms"] >= 50
+
+
+async def test_a_token_that_is_rejected_and_cannot_be_renewed_proves_nothing_of_the_server(
+    authority: AuthorizationServer, login: Login
+) -> None:
+    """Grants of one client may end on the same day: that is no outage of the provider's login."""
+    tokens = AccessTokens()
+    await tokens.supply(login)
+    authority.revoke()
+    async with hostile([GREETING, "AUTHENTICATE", b"TAG NO [AUTHENTICATIONFAILED] no\r\n", CLOSE]) as port:
+        seen = await observe(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+    assert (seen.outcome, seen.cause, seen.with_login) == (Outcome.UNKNOWN, Cause.CREDENTIALS, False)
+    assert "[AUTHENTICATIONFAILED] no; the token endpoint at 127.0.0.1 refuses" in seen.detail
+
+
+async def test_a_challenge_without_end_is_bounded_and_no_token_is_in_a_line_of_its_own(
+    authority: AuthorizationServer, login: Login
+) -> None:
+    tokens = AccessTokens()
+    script = [GREETING, "AUTHENTICATE", b"+ " + b"A" * 60_000 + b"\r\n", "^\r\n$", b"TAG NO no\r\n", SILENCE]
+    async with hostile(script) as port:
+        seen = await observe(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+    assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.CREDENTIALS)
+    assert len(seen.detail) < 600
+
+
+async def test_the_endpoint_must_have_a_certificate_that_is_trusted(login: Login, tmp_path: Path) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    script = [served(good(ca)), "^POST /token", b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"a": "b"}']
+    async with hostile(script) as port:
+        known = replace(
+            client(login), token_endpoint=f"https://localhost:{port}/token", ca_file=tmp_path / "ca.pem"
+        )
+        assert await ask(known, known.token_endpoint, {"grant_type": "x"}) == {"a": "b"}
+        stranger = replace(known, ca_file=None)
+        with pytest.raises(NotServing, match=r"(?i)certificate verify failed"):
+            await ask(stranger, stranger.token_endpoint, {"grant_type": "x"})
+
+
+# The file
+
+
+def test_a_grant_survives_its_writing_and_is_its_owners_alone(login: Login) -> None:
+    path = client(login).grant_file
+    grant = granted(client(login), SecretStr("canary-new"))
+    write_grant(path, grant)
+    assert read_grant(client(login), USER) == grant
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+    assert "canary-new" not in repr(grant)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda path: path.unlink(), "access is not granted yet; run mailwatch login a@example.org"),
+        (lambda path: path.chmod(0o640), "can be read by others; run chmod 600"),
+        (lambda path: path.chmod(0o604), "can be read by others; run chmod 600"),
+        (lambda path: path.write_text('{"refresh_token": "canary-x'), "is damaged; run mailwatch login"),
+        (lambda path: path.write_text("[]"), "is damaged"),
+        (lambda path: path.write_text("[" * 60_000), "is damaged"),
+        (lambda path: (path.unlink(), os.mkfifo(path, 0o600)), "is not a file"),
+        (lambda path: (path.unlink(), path.mkdir(0o700)), "is not a file"),
+    ],
+    ids=["none", "group", "others", "torn", "list", "deep", "fifo", "folder"],
+)
+async def test_a_grant_that_cannot_be_used_says_how_to_mend_it(login: Login, spoil, words: str) -> None:
+    spoil(client(login).grant_file)
+    with pytest.raises(GrantUnusable) as caught:
+        read_grant(client(login), USER)
+    assert words in str(caught.value)
+    supply = await AccessTokens().supply(login)
+    assert (supply.token, supply.cause, supply.detail) == (None, Cause.CREDENTIALS, str(caught.value))
+    assert "canary" not in supply.detail
+
+
+async def test_a_grant_for_another_client_is_never_shown_to_this_one(
+    authority: AuthorizationServer, login: Login
+) -> None:
+    for other in ({"client_id": "other"}, {"token_endpoint": f"{authority.url}/other"}):
+        stranger = replace(login, oauth2=replace(client(login), **other))
+        supply = await AccessTokens().supply(stranger)
+        assert "another client" in supply.detail
+    assert authority.asked == []
+
+
+async def test_a_process_that_holds_the_grant_does_not_hold_us_up_for_ever(login: Login) -> None:
+    async with locked(client(login).grant_file, 20):
+        with pytest.raises(GrantBusy):
+            async with locked(client(login).grant_file, 0.1):
+                pass
+        supply = await AccessTokens(timeout=0.1).supply(login)
+        assert (supply.token, supply.cause) == (None, Cause.MONITOR)
+
+
+# The browser
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_rude_visitors_of_the_loopback_do_not_disturb_the_browser(login: Login, host: str) -> None:
+    """Microsoft's clients are registered with localhost, which a browser may take to be ::1."""
+    async with authorization(replace(client(login), redirect_host="localhost"), USER) as flow:
+        port = int(flow.redirect_uri.rpartition(":")[2])
+        assert flow.redirect_uri == f"http://localhost:{port}"
+        waiting = asyncio.create_task(flow.grant())
+        rude = []
+        for words in (b"", b"\0\r\n\r\n", b"GET\r\n\r\n", b"GET /" + b"x" * 30_000, b"POST / HTTP/1.1\r\n\r\n"):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(words)
+            rude.append((reader, writer))
+        there = f"{flow.url}&x=1"
+        back = await asyncio.to_thread(lambda: urllib.request.urlopen(there, timeout=20).read())
+        assert b"You can close this window" in back
+        assert (await waiting).client_id == client(login).client_id
+        for _, writer in rude:
+            writer.close()
+
+
+# Addresses and the page
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://login.example.org/token", ""),
+        ("http://127.0.0.1:8080/token", ""),
+        ("http://[::1]/token", ""),
+        ("http://localhost/token", ""),
+        ("http://login.example.org/token", "in the clear"),
+        ("http://127.0.0.1.example.org/", "in the clear"),
+        ("http://localhost.example.org/", "in the clear"),
+        ("http://127.0.0.1@evil.example/", "user name"),
+        ("ftp://login.example.org/", "is not a web address"),
+        ("https:///token", "is not a web address"),
+        ("https://a:b:c/", "is not an address"),
+        ("https://a/ b", "is not an address"),
+        ("https://a:99999/", "is not an address"),
+        ("https://a/#b", "fragment"),
+    ],
+)
+def test_tokens_go_over_tls_or_stay_on_this_machine(url: str, words: str) -> None:
+    assert words in complaint(url)
+    assert bool(words) == bool(complaint(url))
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted", "words"),
+    [
+        ("it-IT,it;q=0.9,en;q=0.8", True, "Puoi chiudere questa finestra"),
+        ("en-GB,en;q=0.9,it;q=0.8", True, "You can close this window"),
+        ("de", False, "Access not granted"),
+        ("it", False, "Accesso non concesso"),
+    ],
+)
+def test_the_last_page_speaks_the_browsers_language(asked: str, granted: bool, words: str) -> None:
+    head = f"GET / HTTP/1.1\r\nAccept-Language: {asked}\r\n\r\n"
+    answer = page(granted=granted, head=head)
+    assert words in answer.decode()
+    first, _, body = answer.partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(body)}".encode() in first

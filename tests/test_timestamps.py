@@ -1,0 +1,245 @@
+"""Outside time: tokens of a real authority (openssl ts behind HTTP) over the ledger's checkpoints."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from mailwatch import config
+from mailwatch.authorities import stamp
+from mailwatch.ledger import timestamp
+from mailwatch.ledger.timestamp import Anchors, TimestampError
+from mailwatch.models import Authority as Asked
+from mailwatch.models import Login, now
+from mailwatch.store import Reader, Tokens
+from tests.servers import Dovecot
+from tests.servers.authority import Authority
+from tests.servers.certificates import Certificates
+from tests.test_end_to_end import imap
+from tests.watching import Watching
+
+NOTE = "mailwatch/test\n7\nAAAA\n\n— mailwatch/test AAAA\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority's keys and certificates, to copy."""
+    folder = tmp_path_factory.mktemp("authority") / "made"
+    Authority(folder)._server.server_close()
+    return folder
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Iterator[Authority]:
+    with Authority(tmp_path / "authority").running() as running:
+        yield running
+
+
+def asked(authority: Authority, **more: Any) -> Asked:
+    return Asked(name="test", url=authority.url, every=3600.0, ca_file=authority.chain, **more)
+
+
+@pytest.mark.parametrize("with_chain", [False, True])
+async def test_a_checkpoint_is_stamped_and_openssl_agrees(authority: Authority, with_chain: bool) -> None:
+    """With its chain in it the token is not strict DER: openssl makes it so, and others read it."""
+    authority.with_chain = with_chain
+    before = now()
+    stamped = await stamp(asked(authority), NOTE)
+    assert stamped.distrust == ""
+    # The time has milliseconds, and is cut off at them.
+    assert before - 1 <= stamped.token.time <= now()
+    assert stamped.token.authority.endswith("Test signer")
+    assert stamped.token.accuracy_ms == 1000
+    assert abs(stamped.offset_ms) <= stamped.answered_at - stamped.asked_at + 1
+    reply, note = authority.folder / "reply.tsr", authority.folder / "note"
+    reply.write_bytes(stamped.reply)
+    note.write_bytes(NOTE.encode())
+    command = ["openssl", "ts", "-verify", "-in", reply, "-data", note, "-CAfile", authority.root]
+    checked = subprocess.run([*command, "-untrusted", authority.between], capture_output=True, text=True)
+    assert "Verification: OK" in checked.stdout, checked.stderr
+
+
+async def test_a_token_of_an_unknown_authority_is_kept_and_said_to_be(authority: Authority) -> None:
+    stamped = await stamp(Asked(name="test", url=authority.url, every=3600.0), NOTE)
+    assert "does not lead to a trusted authority" in stamped.distrust
+    assert stamped.token.time
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ("dead", "RemoteProtocolError|ReadError"),
+        ("500", "HTTP 500"),
+        ("garbage", "not an RFC 3161 reply"),
+        ("endless", "longer than 65536"),
+        ("other", "expected a token over|not an RFC 3161"),
+    ],
+)
+async def test_what_is_no_token_is_refused(authority: Authority, broken: str, words: str) -> None:
+    if broken == "other":
+        await stamp(asked(authority), "another note")
+    authority.broken = broken
+    with pytest.raises(TimestampError) as caught:
+        await stamp(asked(authority), NOTE)
+    assert any(word in str(caught.value) for word in words.split("|")), caught.value
+
+
+async def test_a_token_of_an_earlier_query_is_refused(authority: Authority) -> None:
+    """The same note asked twice: only the nonce tells an old answer from a new one."""
+    await stamp(asked(authority), NOTE)
+    authority.broken = "other"
+    with pytest.raises(TimestampError, match="nonce"):
+        await stamp(asked(authority), NOTE)
+
+
+async def test_an_authority_that_wants_a_login_gets_it_and_nobody_else_sees_it(authority: Authority) -> None:
+    authority.login = "anna:canary-5b1d"
+    login = Login(username="anna", password=SecretStr("canary-5b1d"))
+    given = asked(authority, login=login)
+    assert "canary" not in repr(given)
+    assert (await stamp(given, NOTE)).token.time
+    with pytest.raises(TimestampError, match="HTTP 401"):
+        await stamp(asked(authority), NOTE)
+
+
+async def test_no_changed_bit_of_what_is_signed_is_accepted(authority: Authority) -> None:
+    stamped = await stamp(asked(authority), NOTE)
+    trusted = Anchors(timestamp.certificates(authority.chain.read_bytes()))
+    assert timestamp.verify(stamped.reply, NOTE, trusted).time == stamped.token.time
+    chance = random.Random(4)
+    for _ in range(400):
+        altered = bytearray(stamped.reply)
+        altered[chance.randrange(len(altered))] ^= 1 << chance.randrange(8)
+        try:
+            read = timestamp.verify(bytes(altered), NOTE, trusted)
+        except TimestampError:
+            continue
+        # Status and certificates are not signed; what is said of the time is.
+        assert (read.time, read.imprint, read.serial) == (
+            stamped.token.time,
+            stamped.token.imprint,
+            stamped.token.serial,
+        )
+
+
+def test_the_signer_must_be_meant_for_timestamps(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "authority", dirs_exist_ok=True)
+    authority = Authority(tmp_path / "authority")
+    authority._server.server_close()
+    query, _ = timestamp.request(NOTE)
+    reply = authority.answer(query)
+    other = Anchors(timestamp.certificates((made / "root.pem").read_bytes()))
+    with pytest.raises(TimestampError, match="trusted authority"):
+        timestamp.verify(reply, NOTE, other)
+
+
+@pytest.fixture
+def watching(
+    own_dovecot: Dovecot, certificates: Certificates, authority: Authority, tmp_path: Path
+) -> Iterator[Watching]:
+    mailwatch = Watching(
+        tmp_path,
+        [imap(own_dovecot, certificates, tmp_path / "secret")],
+        detection={"recheck": ["1s"]},
+        timestamps=[
+            {"url": authority.url, "every": "1h", "ca_file": str(authority.chain)},
+            {"url": "http://127.0.0.1:9/dead", "every": "1h"},
+        ],
+    )
+    with mailwatch.running():
+        yield mailwatch
+
+
+def test_the_ledger_is_stamped_at_the_start_and_when_an_outage_opens_and_closes(
+    watching: Watching, own_dovecot: Dovecot, authority: Authority
+) -> None:
+    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    watching.until(lambda: tokens(watching) == 1, "a token at the start")
+    own_dovecot.stop()
+    watching.until(lambda: watching.api("outages"), "an outage")
+    watching.until(lambda: tokens(watching) == 2, "a token at the opening")
+    own_dovecot.start()
+    watching.until(lambda: tokens(watching) == 3, "a token at the closing")
+    assert watching.api("outages")[0]["state"] == "closed"
+    shown = watching.metric("mailwatch_ledger_last_token_timestamp_seconds")
+    assert shown is not None
+    assert abs(shown - time.time()) < 30
+    watching.stop()
+    audit = watching.command("ledger", "audit")
+    assert "3 timestamp tokens" in audit.stdout, audit.stdout
+    assert audit.returncode == 0, audit.stdout
+    reader = Reader.open(watching.data_dir)
+    told = [entry.payload for entry in reader.entries(kinds=["token"])]
+    notes = {row.size: row.note for row in reader.checkpoints()}
+    reader.close()
+    kept = Tokens(watching.data_dir)
+    trusted = Anchors(timestamp.certificates(authority.chain.read_bytes()))
+    for payload in told:
+        reply = kept.get(payload["reply"])
+        assert reply is not None
+        assert timestamp.verify(reply, notes[payload["checkpoint"]], trusted).time == payload["time"]
+    # The dead one delayed nothing, and is said once.
+    said = [line for line in watching.log.read_text().splitlines() if "127.0.0.1:9 gives none" in line]
+    assert ["WARNING" in line for line in said] == [True, *[False] * (len(said) - 1)]
+
+
+def test_a_restart_does_not_ask_again_before_its_time(watching: Watching, authority: Authority) -> None:
+    watching.until(lambda: tokens(watching) == 1, "a token at the start")
+    watching.kill()
+    watching.start()
+    watching.until(lambda: watching.metric("mailwatch_ledger_last_token_timestamp_seconds"), "the last token")
+    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    assert authority.asked == 1
+
+
+@pytest.mark.parametrize("harm", ["gone", "altered"])
+def test_the_audit_misses_a_token(watching: Watching, harm: str) -> None:
+    watching.until(lambda: tokens(watching) == 1, "a token at the start")
+    watching.stop()
+    (kept,) = (watching.data_dir / "tokens").iterdir()
+    if harm == "gone":
+        kept.unlink()
+    else:
+        kept.write_bytes(kept.read_bytes()[:-1] + b"\0")
+    audit = watching.command("ledger", "audit")
+    assert audit.returncode == 1
+    assert "is gone or altered" in audit.stdout
+
+
+def tokens(watching: Watching) -> int:
+    folder = watching.data_dir / "tokens"
+    reader = Reader.open(watching.data_dir)
+    try:
+        found = len(list(reader.entries(kinds=["token"])))
+    finally:
+        reader.close()
+    assert not found or len(list(folder.iterdir())) >= found
+    return found
+
+
+def test_each_mistake_of_the_certificates_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    (tmp_path / "none.pem").write_text("nothing")
+    path.write_text(
+        "vantage_point: {name: home}\n"
+        "targets: [{name: lab, kind: imap, host: imap.example.org}]\n"
+        "timestamps:\n"
+        "  - {url: 'https://a.example/', ca_file: none.pem}\n"
+        "  - {url: 'https://b.example/', ca_file: gone.pem}\n"
+        "  - {url: 'https://b.example/2'}\n"
+    )
+    with pytest.raises(config.ConfigError) as caught:
+        config.build_authorities(config.load(path))
+    text = str(caught.value)
+    assert f"{path}:4: timestamps[0].ca_file: " in text
+    assert "holds no PEM certificates" in text
+    assert f"{path}:5: timestamps[1].ca_file: " in text
+    assert f"{path}:6: timestamps[2].url: b.example is asked already; keep one" in text
