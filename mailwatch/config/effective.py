@@ -14,10 +14,12 @@ from mailwatch.config.targets import resolved
 
 def effective(config: Config) -> dict[str, Any]:
     """Give the config in its long form: accounts as targets, nothing left to a default."""
-    plain = config.model_dump(mode="json", exclude={"accounts", "targets", "timestamps", "notify"})
+    plain = config.model_dump(mode="json", exclude={"accounts", "targets", "timestamps", "signing", "notify"})
     plain["timestamps"] = [section.model_dump(mode="json", exclude_none=True) for section in config.timestamps]
     for stamping in plain["timestamps"]:
         _hide_arguments(stamping)
+    if config.signing:
+        plain["signing"] = config.signing.model_dump(mode="json", exclude_none=True)
     targets = []
     for section, _ in resolved(config):
         target = section.model_dump(mode="json", exclude_none=True)

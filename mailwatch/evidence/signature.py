@@ -79,7 +79,7 @@ class _Stamper(TimeStamper):
     """Asks the authorities of the config as the ledger does."""
 
     def __init__(self, authority: Authority) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._authority = authority
 
     async def async_request_tsa_response(self, req: tsp.TimeStampReq) -> tsp.TimeStampResp:
