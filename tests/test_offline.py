@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mailwatch import records
 from mailwatch.cli import main
+from mailwatch.evidence.report.sightings import sight
 from mailwatch.guard import Changes, offline_payloads
 from mailwatch.guard.changes import EVERY, EVERY_OFFLINE
 from mailwatch.models import GuardAnswer, rfc3339
@@ -184,6 +185,16 @@ async def test_the_record_is_told_newest_first_and_by_time(folder: Path) -> None
     some = records.offline(reader, start=T0 + 41_000, end=T0 + 60_000)
     reader.close()
     assert {told["first_offline"] for told in some} == {rfc3339(T0 + 50_100)}
+
+
+async def test_a_report_counts_times_offline_and_not_their_entries(folder: Path) -> None:
+    long = [said(at, False, six=None if at % 20_000 else False) for at in range(10_000, 90_000, 10_000)]
+    await keep(folder / "data", said(0, True), *long, said(90_000, True), said(100_000, False))
+    reader = Reader.open(folder / "data")
+    assert len(list(reader.entries(kinds=["guard"]))) == 11
+    found = sight(reader.entries(), "t", {})
+    reader.close()
+    assert found.offline == 2
 
 
 async def test_the_command_tells_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
