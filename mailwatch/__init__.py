@@ -14,7 +14,7 @@ sntp                                    what a time server says of our clock
 oauth                                   access granted by an owner, and the tokens that come of it
 config                                  config.yaml, read strictly
 probes                                  the only door to a mail service
-guard, clock                            were we online; do we know the time
+guard, clock                            were we online, and when not; do we know the time
 authorities                             who stamps the ledger from outside
 port25                                  is the port between mail servers open from here
 store                                   the only room that speaks SQL

@@ -73,7 +73,7 @@ class Daemon:
             rules=_rules(config),
             writer=writer,
             metrics=self.metrics,
-            guard=_guard(config),
+            guard=Guard.of(config.guard),
             port25=Port25(config.guard.port25_controls) if config.guard else None,
             clock=ClockWatch(),
             secret=store.keys.secret,
@@ -213,6 +213,7 @@ class Daemon:
                 self.reader, known(), target=target, start=start, end=end, limit=limit
             ),
             availability=availability,
+            offline=lambda start, end: records.offline(self.reader, start=start, end=end),
             unready=self._unready,
             metrics=self.metrics.exposition,
         )
@@ -229,12 +230,6 @@ class Daemon:
 def _rules(config: Config) -> Rules:
     detection = config.detection
     return Rules(detection.open_after, detection.close_after, detection.recheck)
-
-
-def _guard(config: Config) -> Guard | None:
-    if config.guard is None:
-        return None
-    return Guard([split_endpoint(control) for control in config.guard.controls], config.guard.timeout)
 
 
 async def run(path: Path, config: Config) -> None:

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import asdict
 from functools import partial
 
 from mailwatch.clock import survey
+from mailwatch.guard import Changes
 from mailwatch.models import Millis, Observation, Target, now
 from mailwatch.monitor import Monitor
 from mailwatch.service_level import Buckets
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 CLOCK_EVERY = 1.0
 GUARD_EVERY = 15.0
+GUARD_EVERY_OFFLINE = 5.0
 LEDGER_EVERY = 15.0
 FILL_EVERY = 5.0
 AVAILABILITY_EVERY = 60.0
@@ -85,19 +86,24 @@ class Housekeeping:
             await asyncio.sleep(SURVEY_EVERY)
 
     async def guard(self) -> None:
-        """Ask regularly, so that being offline is itself on record: each change is an entry, and each hour."""
-        monitor = self._monitor
+        """Ask regularly, and when a look found us offline, so that being offline is itself on record."""
+        monitor, changes = self._monitor, Changes()
         told: bool | None = None
-        told_at = 0
         while monitor.guard is not None:
-            answer = await monitor.guard.ask()
-            monitor.metrics.guard(answer.online)
-            if answer.online is not told or now() - told_at > HOUR:
-                if told is not None and answer.online is not told:
-                    logger.warning("guard: we are %s", "online again" if answer.online else "offline")
-                told, told_at = answer.online, now()
-                await monitor.write("guard", answer.asked_at, None, asdict(answer))
-            await asyncio.sleep(GUARD_EVERY)
+            monitor.line_in_doubt.clear()
+            answer = await monitor.guard.ask(dns=True)
+            monitor.metrics.guard(answer.online, answer.online4, answer.online6)
+            if (payload := changes.entry(answer)) is not None:
+                await monitor.write("guard", answer.asked_at, None, payload)
+            if told is not None and answer.online is not told:
+                logger.warning("guard: we are %s", "online again" if answer.online else "offline")
+            told = answer.online
+            if not told:
+                await asyncio.sleep(GUARD_EVERY_OFFLINE)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GUARD_EVERY):
+                    await monitor.line_in_doubt.wait()
 
     async def ledger(self) -> None:
         """Sign a checkpoint every ten minutes, also in quiet times, and show how the ledger stands."""

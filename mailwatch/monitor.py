@@ -15,7 +15,7 @@ from typing import Any
 
 from mailwatch.clock import ClockWatch
 from mailwatch.diagnosis import Diagnosis
-from mailwatch.guard import Guard, judge
+from mailwatch.guard import Guard, judge, names_matter
 from mailwatch.ledger.entry import account_id, secret_id, target_id
 from mailwatch.logins import LoginGate, end_looks
 from mailwatch.maintenance import Notices
@@ -30,7 +30,6 @@ from mailwatch.models import (
     Millis,
     Observation,
     Outcome,
-    Phase,
     Target,
     VantagePoint,
     now,
@@ -95,6 +94,8 @@ class Monitor:
         self.guard = guard
         self.maintenance = Notices()
         self.port25 = port25
+        self.line_in_doubt = asyncio.Event()
+        """Set when a look failed while we were offline."""
         self._clock = clock
         self._secret = secret
         self._diagnosis = Diagnosis()
@@ -227,11 +228,12 @@ class Monitor:
             return observation
         answer = await self.guard.ask(
             target.provider or target.host,
-            dns=observation.cause is Cause.DNS or observation.failed_phase is Phase.RESOLVE,
+            dns=names_matter(observation, target.host),
             since=observation.started_at,
         )
-        self.metrics.guard(answer.online)
         judged = judge(observation, answer)
+        if judged.cause is Cause.OFFLINE:
+            self.line_in_doubt.set()
         return await self.port25.judge(target, judged) if self.port25 else judged
 
     async def _diagnosed(self, watch: Watch, observation: Observation) -> Observation:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from mailwatch.guard import offline_payloads
 from mailwatch.incidents import Incident, Member, turns
 from mailwatch.incidents import incidents as incidents_of
 from mailwatch.models import Gap, Kind, Millis, Observation, Outcome, rfc3339
@@ -97,6 +98,31 @@ def outages(
     """Return `outage_payloads` in the public form."""
     found = outage_payloads(reader, only_open=only_open, start=start, end=end)
     return [payload_json(payload) for payload in found]
+
+
+def offline(reader: Reader, *, start: Millis | None = None, end: Millis | None = None) -> list[dict[str, Any]]:
+    """Return the times in which our own line was down, newest first; those that touch [start, end) when given."""
+    entries = ((entry.index, entry.payload) for entry in reader.entries(kinds=["guard"]))
+    found = []
+    for told in reversed(offline_payloads(entries)):
+        over = told["first_online"]
+        if (start is None or over is None or over > start) and (end is None or told["first_offline"] < end):
+            found.append(_offline_json(told))
+    return found
+
+
+def _offline_json(told: dict[str, Any]) -> dict[str, Any]:
+    times = ("last_online", "first_offline", "last_offline", "first_online")
+    lasted = told["duration_ms"].items()
+    return {
+        "part": told["part"],
+        "state": told["state"],
+        **{key: None if told[key] is None else rfc3339(told[key]) for key in times},
+        "duration": {key: None if millis is None else millis / 1000 for key, millis in lasted},
+        "unobserved": told["unobserved_ms"] / 1000,
+        "reasons": told["reasons"],
+        "ledger": told["ledger"],
+    }
 
 
 def _as_of_now(reader: Reader, book: RuleBook, payload: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ need prometheus /usr/bin/promtool
 need prometheus-blackbox-exporter /usr/bin/prometheus-blackbox-exporter
 need monitoring-plugins-basic /usr/lib/nagios/plugins/check_imap
 need nftables /usr/sbin/nft
+need dnsmasq-base /usr/sbin/dnsmasq
 need iproute2 /usr/bin/unshare /sbin/ip
 need poppler-utils /usr/bin/pdftotext
 need openssl /usr/bin/openssl

@@ -514,7 +514,10 @@ def test_the_defaults_that_the_example_shows_are_the_true_ones(write) -> None:
     for name in names:
         # Uncomments the section, from its name to the line that is not indented below it.
         text = re.sub(
-            rf"^# ({name}:.*\n)((?:#   .*\n)+)", lambda m: m[1] + m[2].replace("#", "", 1), text, flags=re.M
+            rf"^# ({name}:.*\n)((?:#   .*\n)+)",
+            lambda found: found[1] + re.sub("^#", "", found[2], flags=re.M),
+            text,
+            flags=re.M,
         )
     uncommented = config.load(write(text))
     assert set(names) <= uncommented.model_fields_set
@@ -545,6 +548,20 @@ def test_rules_go_on_record_without_the_names_of_targets(write) -> None:
 
 def test_a_digest_does_not_change_with_a_section_that_is_not_written(write) -> None:
     assert "maintenance" not in config.effective(config.load(write(LAB)))
+
+
+def test_a_control_is_an_address_or_says_whose_certificate_it_shows(write) -> None:
+    own = "{address: 'control.example:8443', name: control.example, ca_file: ca.pem}"
+    path = write(LAB + f"guard: {{controls: ['1.1.1.1:443', {own}]}}\n")
+    loaded = config.load(path)
+    assert loaded.guard is not None
+    known, other = loaded.guard.controls
+    assert (known.host, known.port, known.name) == ("1.1.1.1", 443, "")
+    assert (other.host, other.port, other.name) == ("control.example", 8443, "control.example")
+    assert other.ca_file == path.parent / "ca.pem"
+    shown = config.load(write(config.show(loaded), "shown.yaml"))
+    assert shown.guard == loaded.guard
+    assert config.effective(loaded)["guard"]["controls"][0] == "1.1.1.1:443"
 
 
 def test_the_schema_describes_every_field() -> None:

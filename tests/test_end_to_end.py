@@ -373,7 +373,13 @@ def test_pages_answer_and_describe_themselves(watching: Watching) -> None:
     assert watching.get("/healthz") == "ok\n"
     assert "lab-imap" in watching.get("/")
     paths = json.loads(watching.get("/api/openapi.json"))["paths"]
-    assert {"/api/v1/targets", "/api/v1/outages", "/api/v1/observations", "/api/v1/availability"} <= paths.keys()
+    assert {
+        "/api/v1/targets",
+        "/api/v1/outages",
+        "/api/v1/observations",
+        "/api/v1/availability",
+        "/api/v1/offline",
+    } <= paths.keys()
     assert watching.get("/api/v1/outages?from=yesterday").startswith("422")
     assert watching.get("/api/v1/outages/none").startswith("404")
     assert watching.get("/api/v1/availability?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z").startswith("422")

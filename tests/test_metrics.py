@@ -109,7 +109,7 @@ def with_everything() -> Metrics:
     metrics.observed(TARGET, replace(UP, facts={"latency_ms": 1500}), "up")
     metrics.outages(TARGET, [outage("a", T0, T0 + 60_000, T0 + 90_000), outage("b", T0 + 200_000, T0 + 300_000)])
     metrics.availability(TARGET, "24h", 0.9, 0.99, 0.8)
-    metrics.guard(True)
+    metrics.guard(True, True, False)
     metrics.clock(0.01)
     metrics.lag(0.1)
     metrics.committed(0.01)

@@ -19,7 +19,7 @@ import uvloop
 from dns.asyncresolver import Resolver
 
 from mailwatch.cli import main
-from mailwatch.guard import Guard
+from mailwatch.guard import Control, Guard
 from mailwatch.models import Cause, Exchange, GuardAnswer, Kind, Observation, Outcome, Phase, Target, TlsMode, now
 from mailwatch.outages import State
 from mailwatch.port25 import Port25
@@ -493,7 +493,7 @@ async def test_an_outage_is_none_where_the_port_is_blocked_and_one_where_it_is_o
     watch = Watch(target=target, state=State(), buckets=Buckets(interval=60.0))
     hall.monitor.watch(watch)
     async with await asyncio.start_server(lambda _, writer: writer.close(), BEST, 0) as online:
-        hall.monitor.guard = Guard([online.sockets[0].getsockname()[:2]], 2.0)
+        hall.monitor.guard = Guard([Control(*online.sockets[0].getsockname()[:2])], 2.0)
         hall.monitor.port25 = Port25([CONTROL], port=port)
         for _ in range(4):
             await hall.look(target)

@@ -13,9 +13,8 @@ from rich.text import Text
 
 from mailwatch.cli.opening import open_config, options, stdout
 from mailwatch.config import Config, build_targets
-from mailwatch.config.fields import split_endpoint
-from mailwatch.guard import Guard, judge
-from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, now
+from mailwatch.guard import Guard, judge, names_matter
+from mailwatch.models import Kind, Observation, Outcome, Phase, Target, now
 from mailwatch.oauth.access import AccessTokens
 from mailwatch.oauth.request import TIMEOUT
 from mailwatch.port25 import Port25
@@ -61,7 +60,7 @@ def _run(args: argparse.Namespace) -> int:
 async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Observation]:
     console = stdout()
     pulses = [Pulse(target) for target in targets]
-    contexts, guard, tokens = TlsContexts(), _guard(config), AccessTokens(patience=2 * TIMEOUT)
+    contexts, guard, tokens = TlsContexts(), Guard.of(config.guard), AccessTokens(patience=2 * TIMEOUT)
     port25 = Port25(config.guard.port25_controls if config.guard else ())
     # At most a screenful at once, so that one look does not disturb the timing of another.
     at_once = asyncio.Semaphore(8)
@@ -72,8 +71,10 @@ async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Ob
                 pulse.target, scheduled_at=now(), contexts=contexts, watch=pulse.watch, tokens=tokens
             )
             if guard and seen.outcome is Outcome.DOWN:
-                answer = await guard.ask(pulse.target.provider, dns=seen.cause is Cause.DNS, since=seen.started_at)
-                seen = await port25.judge(pulse.target, judge(seen, answer))
+                target = pulse.target
+                names = names_matter(seen, target.host)
+                answer = await guard.ask(target.provider or target.host, dns=names, since=seen.started_at)
+                seen = await port25.judge(target, judge(seen, answer))
             pulse.seen = seen
             return seen
 
@@ -151,9 +152,3 @@ def _where(seen: Observation) -> str:
     facts = served.facts or {}
     words = filter(None, (str(facts.get("exchanger", "")), served.peer, served.detail))
     return " → ".join([" ".join(words), *(str(hop["url"]) for hop in facts.get("hops", [])[1:])])
-
-
-def _guard(config: Config) -> Guard | None:
-    if config.guard is None:
-        return None
-    return Guard([split_endpoint(control) for control in config.guard.controls], config.guard.timeout)

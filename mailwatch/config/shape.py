@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PrivateAttr, WithJsonSchema, model_validator
@@ -81,15 +81,64 @@ class DetectionSection(Section):
     """Waits between the sooner looks after a change, so that both bounds of an outage are tight."""
 
 
+class ControlSection(Section):
+    """Somebody who is asked whether our line works. Who is known by the address needs no more than that."""
+
+    address: Endpoint
+    """Host and port."""
+    name: Host | Literal[""] = ""
+    """Whose certificate must be shown there; without a name, and of an unknown address, a connection is enough."""
+    ca_file: FolderPath | None = None
+    """Trust this for the certificate instead of the system's authorities."""
+
+    @property
+    def host(self) -> str:
+        """The host to connect to."""
+        return split_endpoint(self.address)[0]
+
+    @property
+    def port(self) -> int:
+        """The port to connect to."""
+        return split_endpoint(self.address)[1]
+
+
+def _control(value: object) -> object:
+    if isinstance(value, str):
+        split_endpoint(value)
+        return {"address": value}
+    if not isinstance(value, dict | ControlSection):
+        raise Fault("must be host:port, or a mapping with address, name and ca_file")
+    return value
+
+
+def _control_written(control: ControlSection) -> str | dict[str, Any]:
+    written = control.model_dump(mode="json", exclude_defaults=True)
+    return control.address if len(written) == 1 else written
+
+
+ControlEntry = Annotated[
+    ControlSection,
+    BeforeValidator(_control),
+    PlainSerializer(_control_written),
+    WithJsonSchema({"anyOf": [{"type": "string"}, ControlSection.model_json_schema()]}),
+]
+
+
 class GuardSection(Section):
     """Who is asked whether our own line works, when a target does not."""
 
-    controls: Annotated[tuple[Endpoint, ...], Field(min_length=1)] = (
-        "1.1.1.1:443",
-        "9.9.9.9:443",
-        "8.8.8.8:443",
+    controls: Annotated[tuple[ControlEntry, ...], Field(min_length=1)] = tuple(
+        ControlSection(address=address)
+        for address in (
+            "1.1.1.1:443",
+            "9.9.9.9:443",
+            "8.8.8.8:443",
+            "[2606:4700:4700::1111]:443",
+            "[2620:fe::fe]:443",
+            "[2001:4860:4860::8888]:443",
+        )
     )
-    """Endpoints of several operators; all of them silent means that we are offline."""
+    """Endpoints of several operators, over IPv4 and IPv6; all of them silent means that we are offline."""
     timeout: Seconds = 3.0
     """How long to wait for them."""
     port25_controls: tuple[Host, ...] = (

@@ -65,6 +65,13 @@ def of_monitor(values: Mapping[str, tuple[str, str, float | None]]) -> Iterator[
         yield _family(name, kind, text, rows)
 
 
+def of_line(line: Mapping[str, bool | None]) -> Family:
+    """Return the family of our own line by address family; None is left out."""
+    rows = [("", NO_LABELS, _label("family", name), int(up)) for name, up in line.items() if up is not None]
+    text = "Whether our own line is up over that address family; absent when it cannot be told."
+    return _family("guard_family_online", "gauge", text, rows)
+
+
 def of_histogram(name: str, text: str, histogram: Histogram) -> Family:
     """Return the family of a histogram without labels."""
     return _family(name, "histogram", text, _histogram(histogram, NO_LABELS))

@@ -24,6 +24,7 @@ class Sources:
     incidents: Callable[[bool, Millis | None, Millis | None], list[dict[str, Any]]]
     incident: Callable[[str], dict[str, Any] | None]
     observations: Callable[[str | None, Millis | None, Millis | None, int], list[dict[str, Any]]]
+    offline: Callable[[Millis | None, Millis | None], list[dict[str, Any]]]
     availability: Callable[[str | None, Millis, Millis], list[dict[str, Any]]]
     unready: Callable[[], list[str]]
     metrics: Callable[[], Iterator[bytes]]
@@ -99,6 +100,13 @@ def create_app(sources: Sources) -> FastAPI:
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
     ) -> list[dict[str, Any]]:
         return sources.observations(target, _time(from_, "from"), _time(to, "to"), limit)
+
+    @app.get("/api/v1/offline", summary="Times in which our own line was down, newest first")
+    def offline(
+        from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
+        to: When = None,
+    ) -> list[dict[str, Any]]:
+        return sources.offline(_time(from_, "from"), _time(to, "to"))
 
     @app.get("/api/v1/availability", summary="Availability as an interval, with its coverage")
     def availability(
