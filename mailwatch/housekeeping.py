@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
 
 from mailwatch.clock import survey
 from mailwatch.guard import Changes
@@ -22,6 +23,7 @@ GUARD_EVERY_OFFLINE = 5.0
 LEDGER_EVERY = 15.0
 FILL_EVERY = 5.0
 AVAILABILITY_EVERY = 60.0
+MAINTENANCE_EVERY = 5.0
 SURVEY_EVERY = 3600.0
 """Seconds."""
 CHECKPOINT_EVERY: Millis = 600_000
@@ -55,8 +57,8 @@ class Housekeeping:
                 self._monitor.metrics.error()
                 stopping.set()
 
-        work = (self.clock, self.survey, self.guard, self.ledger, self.fill, self.availability, *self._others)
-        tasks = [asyncio.create_task(loop()) for loop in work]
+        work = (self.clock, self.survey, self.guard, self.ledger, self.fill, self.availability, self.maintenance)
+        tasks = [asyncio.create_task(loop()) for loop in (*work, *self._others)]
         for task in tasks:
             task.add_done_callback(ended)
         try:
@@ -123,12 +125,24 @@ class Housekeeping:
             await asyncio.sleep(FILL_EVERY)
 
     def _buckets(self, target: Target) -> tuple[Buckets, int]:
-        buckets, last = Buckets(interval=target.interval), -1
+        excluded = partial(self._monitor.excluded, target.name)
+        buckets, last = Buckets(interval=target.interval, excluded=excluded), -1
         for entry in self._reader.entries(target=target.name, kinds=["observation"], start_ms=now() - QUARTER):
             fact, last = entry.fact, entry.index
             if isinstance(fact, Observation):
                 buckets.add(fact)
         return buckets, last
+
+    async def maintenance(self) -> None:
+        """Show which targets are in announced maintenance."""
+        monitor = self._monitor
+        while True:
+            for watch in list(monitor.watches.values()) if monitor.maintenance.notices else ():
+                at = now()
+                active = bool(monitor.excluded(watch.target.name, at, at + 1))
+                monitor.metrics.maintenance(watch.target, active)
+                await asyncio.sleep(0)
+            await asyncio.sleep(MAINTENANCE_EVERY)
 
     async def availability(self) -> None:
         """Bring the gauges up to date, giving way to the looks between targets."""

@@ -15,11 +15,13 @@ from typing import Any
 from mailwatch.clock import ClockWatch
 from mailwatch.diagnosis import Diagnosis
 from mailwatch.guard import Guard, judge, names_matter
-from mailwatch.ledger.entry import secret_id
+from mailwatch.ledger.entry import account_id, secret_id, target_id
 from mailwatch.logins import LoginGate
+from mailwatch.maintenance import Notices
 from mailwatch.metrics import Metrics
 from mailwatch.models import (
     Cause,
+    Delivery,
     Gap,
     GapReason,
     Kind,
@@ -45,10 +47,12 @@ from mailwatch.outages import (
     payload_json,
     written_rules,
 )
+from mailwatch.port25 import Port25
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.schedule import Schedule
 from mailwatch.store import Draft, Entry, Writer
 from mailwatch.watch import Watch
+from mailwatch.windows import Window
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +75,7 @@ class Monitor:
         writer: Writer,
         metrics: Metrics,
         guard: Guard | None,
+        port25: Port25 | None = None,
         clock: ClockWatch,
         secret: bytes,
         tokens: AccessTokens | None = None,
@@ -88,6 +93,8 @@ class Monitor:
         self.guard = guard
         self.line_in_doubt = asyncio.Event()
         """Set when a look failed while we were offline."""
+        self.maintenance = Notices()
+        self.port25 = port25
         self._clock = clock
         self._secret = secret
         self._diagnosis = Diagnosis()
@@ -206,7 +213,7 @@ class Monitor:
         judged = judge(observation, answer)
         if judged.cause is Cause.OFFLINE:
             self.line_in_doubt.set()
-        return judged
+        return await self.port25.judge(target, judged) if self.port25 else judged
 
     async def _diagnosed(self, watch: Watch, observation: Observation) -> Observation:
         """Add to the first bad look what else is seen at that moment."""
@@ -269,6 +276,8 @@ class Monitor:
         target = watch.target
         payload = outage_payload(outage, target.provider, target.kind, self.vantage_point.name)
         payload["rules"] = written_rules(self.rules)
+        if account := self._account(target):
+            payload["account"] = account
         await self.write("outage", now(), target.name, payload)
         await self.writer.checkpoint()
         watch.outages[outage.id] = payload_json(payload)
@@ -277,6 +286,15 @@ class Monitor:
             tell()
         state = "proven afterwards" if outage.proven_afterwards else payload["state"]
         logger.warning("%s: outage %s is %s", target.name, outage.id, state)
+
+    def _account(self, target: Target) -> str:
+        """Tell which targets share an account without telling which it is; a round trip is its reader's."""
+        login = target.task.to.login if isinstance(target.task, Delivery) else target.login
+        return account_id(self._secret, target.provider, login.username) if login else ""
+
+    def excluded(self, name: str, start: Millis, end: Millis) -> tuple[Window, ...]:
+        """Return the maintenance of a target in [start, end), as announced so far."""
+        return self.maintenance.of(target_id(self._secret, name), start, end) if self.maintenance.notices else ()
 
     def told(self, target: Target, outage: Outage) -> dict[str, Any]:
         """Return an outage in the public form."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 
 from mailwatch.models import Millis, Observation, Outcome, Target, now
 from mailwatch.monitor import Monitor
@@ -30,7 +31,7 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
             target=target,
             state=replayed.state,
             proof=replayed.proof,
-            buckets=Buckets(interval=target.interval),
+            buckets=Buckets(interval=target.interval, excluded=partial(monitor.excluded, target.name)),
             unfilled=[],
             seen_until=replayed.seen_until,
             latest=replayed.latest,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import re
 import socket
 import ssl
@@ -48,9 +49,16 @@ Step = bytes | str | Rude | Endless | ssl.SSLContext
 
 @contextlib.asynccontextmanager
 async def hostile(
-    script: Sequence[Step], *, heard: list[bytes] | None = None, host: str = "127.0.0.1", port: int = 0
+    script: Sequence[Step],
+    *,
+    then: Sequence[Step] | None = None,
+    heard: list[bytes] | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
 ) -> AsyncIterator[int]:
-    """Serve the script and give the port. `heard` gets the client's lines.
+    """Serve the script, to all but the first connection `then` if given, and give the port.
+
+    `heard` gets the client's lines.
 
     Raises AssertionError at the end if the client said what the script does not expect.
     """
@@ -60,8 +68,11 @@ async def hostile(
     steps = script[1:] if tls else script
     serving: set[asyncio.Task[None]] = set()
 
+    scripts = itertools.chain([steps], itertools.repeat(steps if then is None else then))
+
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(_serve(_Peer(reader, writer, [] if heard is None else heard), steps, wrong))
+        peer = _Peer(reader, writer, [] if heard is None else heard)
+        task = asyncio.ensure_future(_serve(peer, next(scripts), wrong))
         serving.add(task)
         task.add_done_callback(serving.discard)
 

@@ -12,6 +12,7 @@ need dovecot-imapd /usr/sbin/dovecot
 need dovecot-pop3d /usr/lib/dovecot/pop3
 need postfix /usr/sbin/postfix
 need nginx-light /usr/sbin/nginx
+need dnsmasq-base /usr/sbin/dnsmasq
 need prometheus /usr/bin/promtool
 need prometheus-blackbox-exporter /usr/bin/prometheus-blackbox-exporter
 need monitoring-plugins-basic /usr/lib/nagios/plugins/check_imap

@@ -130,6 +130,15 @@ def test_an_unknown_look_takes_probe_success_away(metrics: Metrics) -> None:
     assert value(metrics, "probe_success", **T) is None
 
 
+def test_maintenance_is_0_or_1_from_the_beginning(metrics: Metrics) -> None:
+    assert value(metrics, "maintenance_active", **T) == 0
+    metrics.maintenance(TARGET, True)
+    assert value(metrics, "maintenance_active", **T) == 1
+    metrics.forget(TARGET)
+    metrics.maintenance(TARGET, False)
+    assert value(metrics, "maintenance_active", **T) is None
+
+
 def test_exactly_one_state_is_1(metrics: Metrics) -> None:
     metrics.observed(TARGET, DOWN, "suspect")
     states = ("up", "suspect", "down", "recovering", "unknown")

@@ -706,7 +706,7 @@ async def test_a_ca_file_that_cannot_be_read_is_our_own_fault(caplog: pytest.Log
     assert "Traceback" in caplog.text
 
 
-@pytest.mark.parametrize("kind", [Kind.MX, Kind.WEBMAIL, Kind.ROUNDTRIP])
+@pytest.mark.parametrize("kind", [Kind.WEBMAIL, Kind.ROUNDTRIP])
 async def test_a_kind_without_a_probe_is_our_own_fault(kind: Kind) -> None:
     assert (await look(at(1, kind))).cause is Cause.MONITOR
 

@@ -16,6 +16,7 @@ from mailwatch.cli import (
     availability,
     config,
     demo,
+    incidents,
     ledger,
     login,
     offline,
@@ -29,7 +30,21 @@ from mailwatch.cli import (
 from mailwatch.config import ConfigError
 from mailwatch.store import KeysMissing, Locked, StoreBroken
 
-VERBS = (run, demo, login, probe, outages, offline, availability, report, verify, ledger, config, providers)
+VERBS = (
+    run,
+    demo,
+    login,
+    probe,
+    outages,
+    incidents,
+    offline,
+    availability,
+    report,
+    verify,
+    ledger,
+    config,
+    providers,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from mailwatch.guard import Guard, judge, names_matter
 from mailwatch.models import Kind, Observation, Outcome, Phase, Target, now
 from mailwatch.oauth.access import AccessTokens
 from mailwatch.oauth.request import TIMEOUT
+from mailwatch.port25 import Port25
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.records import observation_json
 
@@ -59,6 +60,7 @@ async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Ob
     console = stdout()
     pulses = [Pulse(target) for target in targets]
     contexts, guard, tokens = TlsContexts(), Guard.of(config.guard), AccessTokens(patience=2 * TIMEOUT)
+    port25 = Port25(config.guard.port25_controls if config.guard else ())
     # At most a screenful at once, so that one look does not disturb the timing of another.
     at_once = asyncio.Semaphore(8)
 
@@ -71,7 +73,7 @@ async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Ob
                 target = pulse.target
                 names = names_matter(seen, target.host)
                 answer = await guard.ask(target.provider or target.host, dns=names, since=seen.started_at)
-                seen = judge(seen, answer)
+                seen = await port25.judge(target, judge(seen, answer))
             pulse.seen = seen
             return seen
 
@@ -136,12 +138,16 @@ def _table(pulses: list[Pulse]) -> Table:
 def _ladder(target: Target) -> tuple[Phase, ...]:
     if target.kind is Kind.WEBMAIL:
         return (*_COMMON, Phase.FETCH)
+    if target.kind is Kind.MX:
+        return (*_COMMON, Phase.SUBMIT)
     return (*_COMMON, *(_WITH_LOGIN.get(target.kind, ()) if target.login else ()))
 
 
 def _where(seen: Observation) -> str:
-    """Write the address that served, and where redirects led from it."""
-    if seen.deciding is None:
+    """Write the exchanger and the address that served, and where redirects led from it."""
+    served = seen.deciding
+    if served is None:
         return ""
-    hops = (seen.deciding.facts or {}).get("hops", [])
-    return " → ".join([seen.deciding.peer, *(str(hop["url"]) for hop in hops[1:])])
+    facts = served.facts or {}
+    words = filter(None, (str(facts.get("exchanger", "")), served.peer, served.detail))
+    return " → ".join([" ".join(words), *(str(hop["url"]) for hop in facts.get("hops", [])[1:])])

@@ -14,7 +14,8 @@ from mailwatch.config.targets import resolved
 
 def effective(config: Config) -> dict[str, Any]:
     """Give the config in its long form: accounts as targets, nothing left to a default."""
-    plain = config.model_dump(mode="json", exclude={"accounts", "targets", "timestamps", "signing", "notify"})
+    written = {"accounts", "targets", "timestamps", "signing", "notify", "maintenance"}
+    plain = config.model_dump(mode="json", exclude=written)
     plain["timestamps"] = [section.model_dump(mode="json", exclude_none=True) for section in config.timestamps]
     for stamping in plain["timestamps"]:
         _hide_arguments(stamping)
@@ -27,6 +28,9 @@ def effective(config: Config) -> dict[str, Any]:
             del target["provider"]
         _hide_arguments(target)
         targets.append(target)
+    if config.maintenance:
+        rules = [rule.model_dump(mode="json", exclude_none=True) for rule in config.maintenance]
+        plain["maintenance"] = rules
     return {**plain, "targets": targets}
 
 

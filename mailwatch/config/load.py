@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from mailwatch.config.announced import maintenance_mistakes
 from mailwatch.config.document import Document, Plain
 from mailwatch.config.fields import MAILBOX
 from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Fault, Mistake, Place, written
@@ -71,9 +72,9 @@ def load(path: Path) -> Config:
         details = error.errors(include_url=False)
         mistakes += [_mistake(document, detail) for detail in details if not _told(detail)]
         raise ConfigError(mistakes) from None
-    if mistakes:
-        raise ConfigError(mistakes)
     config._document = document
+    if mistakes := mistakes or list(maintenance_mistakes(config)):
+        raise ConfigError(mistakes)
     return config
 
 

@@ -22,6 +22,7 @@ from mailwatch.config.fields import (
     Variable,
     split_endpoint,
 )
+from mailwatch.config.maintenance import RULES, MaintenanceSection
 from mailwatch.config.mistakes import Fault
 from mailwatch.config.watched import AccountSection, LoginSection, TargetSection
 from mailwatch.oauth.endpoints import is_loopback
@@ -140,6 +141,13 @@ class GuardSection(Section):
     """Endpoints of several operators, over IPv4 and IPv6; all of them silent means that we are offline."""
     timeout: Seconds = 3.0
     """How long to wait for them."""
+    port25_controls: tuple[Host, ...] = (
+        "gmail-smtp-in.l.google.com",
+        "mx01.mail.icloud.com",
+        "in1-smtp.messagingengine.com",
+        "mail.protonmail.ch",
+    )
+    """mx: who is asked for a greeting on port 25 when a domain is silent there; an empty list asks nobody."""
 
 
 class ClockSection(Section):
@@ -256,6 +264,8 @@ class Config(Section):
     """Who is asked whether our own line works; the word off disables it."""
     clock: ClockSection = ClockSection()
     """Who is asked how far our clock is off."""
+    maintenance: Annotated[tuple[MaintenanceSection, ...], Field(max_length=RULES)] = ()
+    """Times that are announced as maintenance, and left out of the availability."""
     timestamps: tuple[TimestampSection, ...] = ()
     """Outside authorities that stamp the ledger; several are better than one."""
     signing: SigningSection | None = None

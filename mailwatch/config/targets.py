@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -177,10 +179,18 @@ def _target(section: TargetSection, login: Login | None) -> Target:
 
 def _task(section: TargetSection) -> Exchange | Page | None:
     if section.kind is Kind.MX:
-        return Exchange(section.recipient or f"postmaster@{section.host}", section.sender or "")
+        return Exchange(section.recipient or _postmaster(section.host or ""), section.sender or "")
     if section.kind is Kind.WEBMAIL:
         return Page(url=section.url or "", contains=section.contains or "", absent=section.absent or "")
     return None
+
+
+def _postmaster(domain: str) -> str:
+    """Give who must exist at every domain (RFC 5321, section 4.5.1); an address stands in brackets there."""
+    with suppress(ValueError):
+        version = ipaddress.ip_address(domain).version
+        domain = f"[IPv6:{domain}]" if version == 6 else f"[{domain}]"
+    return f"postmaster@{domain}"
 
 
 def _round_trip(section: TargetSection, made: Mapping[str, Target]) -> Target:

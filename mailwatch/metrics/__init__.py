@@ -94,6 +94,12 @@ class Metrics:
         if record is not None:
             record.availability[window] = (lower, upper, coverage)
 
+    def maintenance(self, target: Target, active: bool) -> None:
+        """Show whether a target is in announced maintenance."""
+        record = self._records.get(target.name)
+        if record is not None:
+            record.maintenance = int(active)
+
     def lag(self, seconds: float) -> None:
         """Count how late a look began; a clock that stepped back makes none early."""
         self._lag.observe(max(seconds, 0.0))

@@ -43,12 +43,17 @@ def _possible(kind: Kind, tls: TlsMode, login: bool) -> tuple[tuple[str, str], .
         phases.append(Phase.TLS)
     if login:
         phases.extend(_WITH_LOGIN[kind])
+    if kind is Kind.MX:
+        phases.append(Phase.SUBMIT)
     found = [(cause.value, phase.value) for phase in phases for cause in _CAUSES[phase]]
     if tls is TlsMode.STARTTLS:
         # STARTTLS is a command, and what follows it can be any answer.
         found.extend((cause.value, Phase.TLS.value) for cause in _ANSWERED if cause not in _LOST)
     if kind is Kind.WEBMAIL:
         found.extend((cause.value, phase.value) for cause, phase in _OF_PAGES)
+    if kind is Kind.MX:
+        # A null MX; and who refuses our HELO.
+        found.extend((Cause.REJECTED.value, phase.value) for phase in (Phase.RESOLVE, Phase.GREETING))
     # A login that is held back after a rejection is no failure of a phase, and neither are our own.
     found.extend((cause.value, "none") for cause in (Cause.OFFLINE, Cause.MONITOR))
     if login:

@@ -19,6 +19,7 @@ _GAUGES = (
     ("probe_last_timestamp_seconds", "When the latest look began.", "last"),
     ("probe_last_success_timestamp_seconds", "When the latest look that was up began.", "last_success"),
     ("probe_interval_seconds", "Seconds between two looks, as configured.", "interval"),
+    ("maintenance_active", "Whether the target is in announced maintenance.", "maintenance"),
     (
         "tls_certificate_not_after_timestamp_seconds",
         "When the certificate seen last expires.",

@@ -72,6 +72,7 @@ class TargetRecord:
     observations: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     latency: Histogram = field(default_factory=lambda: Histogram(LATENCY_BUCKETS))
     gap_seconds: float = 0.0
+    maintenance: int = 0
     availability: dict[str, tuple[float | None, float | None, float | None]] = field(default_factory=dict)
     open: OpenOutage | None = None
     closed: set[str] = field(default_factory=set)

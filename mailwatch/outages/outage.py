@@ -81,7 +81,10 @@ def outage_payload(outage: Outage, provider: str, kind: Kind, vantage_name: str)
 
 
 def payload_json(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a payload of the ledger into the public JSON: times in RFC 3339, durations in seconds."""
+    """Turn a payload of the ledger into the public JSON: times in RFC 3339, durations in seconds.
+
+    `maintenance_ms`, which records.py adds, is how much of the minimum duration was announced as maintenance.
+    """
     return {
         **{key: payload[key] for key in ("id", "target", "provider", "kind", "vantage_point", "state")},
         **{key: _time(payload[key]) for key in ("last_good", "first_bad", "last_bad", "first_good")},
@@ -91,6 +94,7 @@ def payload_json(payload: Mapping[str, Any]) -> dict[str, Any]:
         "unobserved": _seconds(payload["unobserved_ms"]),
         **{key: payload[key] for key in ("causes", "phases", "ledger")},
         **{key: payload[key] for key in ("proven_afterwards",) if key in payload},
+        **({"maintenance": _seconds(payload["maintenance_ms"])} if payload.get("maintenance_ms") else {}),
     }
 
 

@@ -106,3 +106,11 @@ def failed(recorder: Recorder, error: Exception, target: Target, peer: str = "")
 def unserved(attempts: Sequence[Attempt]) -> tuple[str, ...]:
     """Return the peers of the attempts that failed."""
     return tuple(attempt.peer for attempt in attempts if attempt.cause is not None)
+
+
+def told(attempt: Attempt) -> dict[str, str]:
+    """Return an attempt that decided nothing as the record's facts have it."""
+    if attempt.cause is None:
+        return {"peer": attempt.peer}
+    words = {"peer": attempt.peer, "cause": attempt.cause.value, "detail": attempt.detail}
+    return words | ({"failed_phase": attempt.failed_phase.value} if attempt.failed_phase else {})

@@ -97,14 +97,14 @@ async def probe(call: Call) -> Goodbye:
     with phase(Phase.GREETING):
         greeting = await client.reply("greeting", 220)
         call.recorder.heard(str(greeting))
-        offer = await _ehlo(client)
+        offer = await ehlo(client)
     if call.target.tls is TlsMode.STARTTLS:
         with phase(Phase.TLS):
             if "starttls" not in offer.extensions:
                 raise Failed(Cause.TLS, "the server does not offer STARTTLS")
             await client.starttls(call.upgrade)
         with phase(Phase.GREETING):
-            offer = await _ehlo(client)
+            offer = await ehlo(client)
     if call.login is not None:
         with phase(Phase.AUTH):
             if call.login.oauth2 is not None:
@@ -114,16 +114,17 @@ async def probe(call: Call) -> Goodbye:
         address = call.login.username
         if _ADDRESS.fullmatch(address) and (address.isascii() or "smtputf8" in offer.extensions):
             with phase(Phase.SUBMIT):
-                await _submit(client, address)
+                await submit(client, address, address)
     return client.quit
 
 
-async def _ehlo(client: SmtpClient) -> Offer:
-    response = await client.ask("EHLO", b"EHLO", _own_name(client), expect=(250,))
+async def ehlo(client: SmtpClient) -> Offer:
+    """Say EHLO and return what the server offers."""
+    response = await client.ask("EHLO", b"EHLO", own_name(client), expect=(250,))
     return Offer(*parse_esmtp_extensions(response.message))
 
 
-def _own_name(client: SmtpClient) -> bytes:
+def own_name(client: SmtpClient) -> bytes:
     """Return our address as an address literal (RFC 5321, section 4.1.3): the host name may take long to find."""
     host = (client.transport.get_extra_info("sockname") if client.transport else None) or ("127.0.0.1",)
     address = str(host[0]).partition("%")[0]
@@ -166,10 +167,10 @@ async def _present(client: SmtpClient, mechanism: bearer.Mechanism) -> None:
         raise
 
 
-async def _submit(client: SmtpClient, address: str) -> None:
-    """Ask whether a message to ourselves would be taken. It is never sent: DATA is not said."""
-    route = wire(f"<{address}>")
-    utf8 = () if route.isascii() else (b"SMTPUTF8",)
-    await client.ask("MAIL", b"MAIL", b"FROM:" + route, *utf8, expect=(250,))
+async def submit(client: SmtpClient, sender: str, recipient: str) -> None:
+    """Ask whether a message would be taken. It is never sent: DATA is not said."""
+    source, route = wire(f"<{sender}>"), wire(f"<{recipient}>")
+    utf8 = () if (source + route).isascii() else (b"SMTPUTF8",)
+    await client.ask("MAIL", b"MAIL", b"FROM:" + source, *utf8, expect=(250,))
     await client.ask("RCPT", b"RCPT", b"TO:" + route, expect=(250, 251))
     await client.ask("RSET", b"RSET", expect=(250,))

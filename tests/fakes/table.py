@@ -5,10 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from tests.fakes import imap, oauth, pop3, smtp, webmail
+from tests.fakes import imap, mx, oauth, pop3, smtp, webmail
 from tests.fakes.fault import Fault
 
-FAULTS: list[Fault] = [*imap.FAULTS, *smtp.FAULTS, *pop3.FAULTS, *webmail.FAULTS, *oauth.FAULTS]
+FAULTS: list[Fault] = [
+    *imap.FAULTS,
+    *smtp.FAULTS,
+    *pop3.FAULTS,
+    *mx.FAULTS,
+    *webmail.FAULTS,
+    *oauth.FAULTS,
+]
 
 HEAD = """\
 # Each way a mailbox fails, and what MailWatch says of it

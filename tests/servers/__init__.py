@@ -5,6 +5,7 @@ root or as any user; Postfix insists on root.
 """
 
 from tests.servers.certificates import Certificate, Certificates
+from tests.servers.dnsmasq import DNSMASQ, Dnsmasq, resolver_at
 from tests.servers.dovecot import ALICE, BOB, DOVECOT, Dovecot
 from tests.servers.nginx import NGINX, Nginx
 from tests.servers.oauth import AuthorizationServer
@@ -14,6 +15,7 @@ from tests.servers.program import HOST, Program, free_port, is_open, server_fold
 __all__ = [
     "ALICE",
     "BOB",
+    "DNSMASQ",
     "DOVECOT",
     "HOST",
     "NGINX",
@@ -21,12 +23,14 @@ __all__ = [
     "AuthorizationServer",
     "Certificate",
     "Certificates",
+    "Dnsmasq",
     "Dovecot",
     "Nginx",
     "Postfix",
     "Program",
     "free_port",
     "is_open",
+    "resolver_at",
     "server_folder",
     "session_members",
 ]
