@@ -166,6 +166,11 @@ class Target:
     timeout: float = 30.0
     task: Exchange | Page | Delivery | None = None
 
+    @property
+    def ends(self) -> tuple[Target, ...]:
+        """The targets whose logins a look uses: the two ends of a round trip, else the target itself."""
+        return (self.task.via, self.task.to) if isinstance(self.task, Delivery) else (self,)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VantagePoint:
@@ -257,8 +262,9 @@ class Observation:
 
     @property
     def deciding(self) -> Attempt | None:
-        """The attempt that served, else the last one."""
-        return next((a for a in self.attempts if a.cause is None), self.attempts[-1] if self.attempts else None)
+        """The last attempt that came to what was concluded, else the last one."""
+        last = self.attempts[-1] if self.attempts else None
+        return next((a for a in reversed(self.attempts) if a.cause is self.cause), last)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ Nothing is counted or shown before it is committed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from mailwatch.clock import ClockWatch
 from mailwatch.diagnosis import Diagnosis
 from mailwatch.guard import Guard, judge, names_matter
 from mailwatch.ledger.entry import account_id, secret_id, target_id
-from mailwatch.logins import LoginGate
+from mailwatch.logins import LoginGate, end_looks
 from mailwatch.maintenance import Notices
 from mailwatch.metrics import Metrics
 from mailwatch.models import (
@@ -48,7 +49,7 @@ from mailwatch.outages import (
     written_rules,
 )
 from mailwatch.port25 import Port25
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import TlsContexts, Trips, observe
 from mailwatch.schedule import Schedule
 from mailwatch.store import Draft, Entry, Writer
 from mailwatch.watch import Watch
@@ -140,10 +141,17 @@ class Monitor:
             logger.exception("the look at %s failed by our own fault", target.name)
 
     async def _observe(self, watch: Watch, target: Target, due: Millis) -> Observation:
-        async with self._at_once, self.logins.slot(target):
+        async with contextlib.AsyncExitStack() as held:
+            for limit in (self._at_once, *self.logins.slots(target)):
+                await held.enter_async_context(limit)
             self.metrics.lag((now() - due) / 1000)
-            if target.login and target.login.oauth2:
-                self.logins.renewed(target, self._secret_used(target.login))
+            more: dict[str, Any] = {}
+            if target.kind is Kind.ROUNDTRIP:
+                # Once it has logged in it only waits, and must not keep others from looking.
+                more["trips"] = Trips(self._secret, watch.outstanding, settled=held.aclose)
+            for end in target.ends:
+                if end.login and end.login.oauth2:
+                    self.logins.renewed(end, self._secret_used(end.login))
             with_login = self.logins.allows(target, now())
             try:
                 observation = await self._look_at(
@@ -153,9 +161,13 @@ class Monitor:
                     with_login=with_login,
                     every_address=watch.state.is_open,
                     tokens=self.tokens,
+                    **more,
                 )
             finally:
                 self.logins.release(target)
+        if target.kind is Kind.ROUNDTRIP:
+            self._learn_ends(target, observation)
+            return observation
         if observation.with_login and target.login:
             observation = replace(observation, secret=self._secret_used(target.login))
         self.logins.learn(target, observation)
@@ -177,6 +189,15 @@ class Monitor:
                 detail="looked at without a login, which was rejected before; it will be tried again",
             )
         return observation
+
+    def _learn_ends(self, target: Target, observation: Observation) -> None:
+        """Tell the gate what came of the logins at both ends of a round trip."""
+        for end, seen in end_looks(target, observation):
+            if end.login:
+                seen = replace(seen, secret=self._secret_used(end.login))
+            self.logins.learn(end, seen)
+            if seen.cause is Cause.CREDENTIALS:
+                logger.warning("%s: the login at %s was rejected; it is tried again later", target.name, end.name)
 
     def _secret_used(self, login: Login) -> str:
         """Name what the login proves itself with: its password, or what its owner granted, "" without either."""
@@ -236,6 +257,8 @@ class Monitor:
         # All at once and after the last await: no page shows a state whose outage is not yet on record.
         watch.state, watch.proof = state, proof
         watch.latest, watch.seen_until = observation, observation.ended_at
+        if watch.target.kind is Kind.ROUNDTRIP:
+            watch.outstanding = watch.outstanding.after(observation)
         watch.add(entry.index, observation)
         self.metrics.observed(watch.target, observation, watch.state.name)
         delay = next_delay(watch.state, watch.target.interval, self.rules)

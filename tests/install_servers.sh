@@ -10,6 +10,7 @@ need() { # PACKAGE PROGRAM...
 }
 need dovecot-imapd /usr/sbin/dovecot
 need dovecot-pop3d /usr/lib/dovecot/pop3
+need dovecot-lmtpd /usr/lib/dovecot/lmtp
 need postfix /usr/sbin/postfix
 need nginx-light /usr/sbin/nginx
 need dnsmasq-base /usr/sbin/dnsmasq

@@ -584,6 +584,26 @@ def test_a_timeout_beyond_the_interval_is_worth_a_word(write) -> None:
     )
 
 
+def test_a_deadline_beyond_the_interval_is_worth_a_word(write) -> None:
+    ends = (
+        HOME
+        + """targets:
+  - {name: out, kind: smtp, host: 127.0.0.1, provider: lab, login: {username: a@b.it, password_env: LAB}}
+  - {name: in, kind: imap, host: 127.0.0.1, provider: lab, login: {username: a@b.it, password_env: LAB}}
+  - name: trip
+    kind: roundtrip
+    via: out
+    to: in
+    interval: 2m
+"""
+    )
+    path = write(ends)
+    (note,) = config.warnings(config.load(path))
+    assert "targets[2]: deadline is longer than interval" in str(note)
+    path = write(ends + "    deadline: 1m\n")
+    assert config.warnings(config.load(path)) == ()
+
+
 def test_a_password_file_open_to_others_is_worth_a_word(write, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x\n")

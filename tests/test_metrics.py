@@ -106,7 +106,7 @@ def with_everything() -> Metrics:
     """One of every series."""
     metrics = Metrics(CollectorRegistry())
     metrics.declare(TARGET)
-    metrics.observed(TARGET, UP, "up")
+    metrics.observed(TARGET, replace(UP, facts={"latency_ms": 1500}), "up")
     metrics.outages(TARGET, [outage("a", T0, T0 + 60_000, T0 + 90_000), outage("b", T0 + 200_000, T0 + 300_000)])
     metrics.availability(TARGET, "24h", 0.9, 0.99, 0.8)
     metrics.guard(True, True, False)
@@ -118,6 +118,13 @@ def with_everything() -> Metrics:
     metrics.config_reload(True, T0 / 1000)
     metrics.error()
     return metrics
+
+
+def test_only_a_message_that_came_in_time_has_a_latency(metrics: Metrics) -> None:
+    metrics.observed(TARGET, replace(UP, facts={"latency_ms": 1500}), "up")
+    assert value(metrics, "delivery_latency_seconds", **T) == 1.5
+    metrics.observed(TARGET, replace(DOWN, facts={"stage": "queued"}), "suspect")
+    assert value(metrics, "delivery_latency_seconds", **T) is None
 
 
 def test_an_unknown_look_takes_probe_success_away(metrics: Metrics) -> None:

@@ -28,6 +28,7 @@ _WITH_LOGIN = {
     Kind.IMAP: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
     Kind.POP3: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
     Kind.SMTP: (Phase.AUTH, Phase.SUBMIT),
+    Kind.ROUNDTRIP: (Phase.AUTH, Phase.MAILBOX, Phase.SUBMIT, Phase.DELIVER),
 }
 
 
@@ -140,7 +141,7 @@ def _ladder(target: Target) -> tuple[Phase, ...]:
         return (*_COMMON, Phase.FETCH)
     if target.kind is Kind.MX:
         return (*_COMMON, Phase.SUBMIT)
-    return (*_COMMON, *(_WITH_LOGIN.get(target.kind, ()) if target.login else ()))
+    return (*_COMMON, *(_WITH_LOGIN.get(target.kind, ()) if target.ends[0].login else ()))
 
 
 def _where(seen: Observation) -> str:

@@ -79,6 +79,9 @@ def warnings(config: Config) -> tuple[Mistake, ...]:
         if section.interval is not None and section.timeout is not None and section.timeout > section.interval:
             what = f"{at}: timeout is longer than interval; looks may be missed, so shorten timeout"
             found.append(mistake_at(config, (*place, "timeout"), what))
+        if section.deadline is not None and section.interval is not None and section.deadline > section.interval:
+            what = f"{at}: deadline is longer than interval; looks may be missed, so shorten deadline"
+            found.append(mistake_at(config, (*place, "deadline"), what))
         if section.login:
             here = _secret_place(section.login, place)
             found += [mistake_at(config, here, f"{at}: {what}") for what in _doubts(config, section.login)]

@@ -31,11 +31,18 @@ class Diagnosis:
         kinds = ("MX", "A", "AAAA") if target.kind is Kind.MX else ("A", "AAAA")
         try:
             names, route = await asyncio.gather(
-                _bounded(ask_names(target.host, SECONDS - 0.5, kinds=kinds)), _bounded(_route(observation))
+                _bounded(ask_names(_host(target, observation), SECONDS - 0.5, kinds=kinds)),
+                _bounded(_route(observation)),
             )
         finally:
             self._free += 1
         return {"dns": names, "route": route}
+
+
+def _host(target: Target, observation: Observation) -> str:
+    """Return the host that failed: a round trip has two."""
+    failed = (observation.deciding and observation.deciding.facts) or {}
+    return target.ends[-1].host if failed.get("end") == "to" else target.host
 
 
 async def _route(observation: Observation) -> Any:

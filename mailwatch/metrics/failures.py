@@ -17,7 +17,7 @@ _CAUSES: dict[Phase, tuple[Cause, ...]] = {
     Phase.MAILBOX: (*_ANSWERED, Cause.MAILBOX),
     Phase.FETCH: (*_ANSWERED, Cause.MAILBOX),
     Phase.SUBMIT: (*_ANSWERED, Cause.REJECTED),
-    Phase.DELIVER: (Cause.UNDELIVERED,),
+    Phase.DELIVER: (*_LOST, Cause.UNDELIVERED, Cause.REJECTED),
 }
 _WITH_LOGIN: dict[Kind, tuple[Phase, ...]] = {
     Kind.IMAP: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
@@ -33,7 +33,8 @@ _OF_PAGES = ((Cause.TLS, Phase.GREETING), *((cause, Phase.FETCH) for cause in _A
 
 def possible_failures(target: Target) -> tuple[tuple[str, str], ...]:
     """Return the (cause, phase) that a target of that kind, encryption and login can fail with."""
-    return _possible(target.kind, target.tls, target.login is not None)
+    # A round trip has the logins of its ends.
+    return _possible(target.kind, target.tls, any(end.login is not None for end in target.ends))
 
 
 @cache

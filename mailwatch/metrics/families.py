@@ -25,6 +25,11 @@ _GAUGES = (
         "When the certificate seen last expires.",
         "certificate_not_after",
     ),
+    (
+        "delivery_latency_seconds",
+        "How long the message of the latest look took from its acceptance until it was seen.",
+        "delivery",
+    ),
 )
 
 

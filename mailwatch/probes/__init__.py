@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mailwatch.models import Attempt, Kind, Millis, Observation, Outcome, Target
+from mailwatch.models import Attempt, Delivery, Kind, Millis, Observation, Outcome, Target
 from mailwatch.oauth.access import AccessTokens
 from mailwatch.probes import imap, pop3, smtp
 from mailwatch.probes.attempts import Probe, others, told, unserved, walk
 from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, OurFault, TlsContexts, resolve
 from mailwatch.probes.granted import look_granted
 from mailwatch.probes.recorder import Watch
+from mailwatch.probes.roundtrip import Outstanding, Trips
+from mailwatch.probes.roundtrip import look as look_at_round_trip
 
 if TYPE_CHECKING:
     from dns.asyncresolver import Resolver
 
-__all__ = ["TlsContexts", "observe"]
+__all__ = ["Outstanding", "TlsContexts", "Trips", "observe"]
 
 
 async def _webmail(call: Call) -> Goodbye:
@@ -43,6 +46,7 @@ async def observe(
     watch: Watch | None = None,
     lookup: Lookup = resolve,
     every_address: bool = False,
+    trips: Trips | None = None,
     tokens: AccessTokens | None = None,
     resolver: Resolver | None = None,
 ) -> Observation:
@@ -52,7 +56,7 @@ async def observe(
     `every_address` the others are looked at too, as far as the greeting: what they say decides nothing, and is
     told in `facts` and `partial`. `watch` is told live where the look is. `tokens` supplies a login by OAuth 2;
     without them it is our own fault that it fails. `resolver` is asked for the exchangers of an mx target,
-    instead of the system's.
+    instead of the system's. `trips` is for round trips; without it their messages are nobody's later on.
     """
     if target.kind is Kind.MX:
         # Imported when first used: dnspython takes a tenth of a second, and commands should start at once.
@@ -61,6 +65,18 @@ async def observe(
         walked = await mx.walk(target, contexts, watch=watch, resolver=resolver, every_address=every_address)
         seen = _told(target, scheduled_at, walked.decided(), tuple(walked.addresses))
         return mx.with_names(seen, walked)
+    if target.kind is Kind.ROUNDTRIP and isinstance(target.task, Delivery):
+        return await look_at_round_trip(
+            target,
+            target.task,
+            scheduled_at=scheduled_at,
+            contexts=contexts,
+            trips=trips or Trips(secrets.token_bytes(32)),
+            lookup=lookup,
+            watch=watch,
+            with_login=with_login,
+            tokens=tokens,
+        )
 
     async def look(at: Target) -> Observation:
         return await _look(at, scheduled_at, contexts, watch, lookup, every_address)

@@ -36,10 +36,12 @@ async def walk(
     contexts: TlsContexts,
     *,
     watch: Watch | None = None,
+    patience: float | None = None,
 ) -> tuple[list[Attempt], tuple[Address, ...]]:
     """Resolve the target's host and try its addresses; return the attempts and all addresses found.
 
-    The next address is tried only after one that does not connect.
+    The next address is tried only after one that does not connect. A probe that bounds its phases itself may
+    take `patience` seconds in all, instead of the target's timeout.
     """
     hide = redactor(target.login)
     recorder = Recorder(hide, watch)
@@ -51,7 +53,7 @@ async def walk(
     attempts: list[Attempt] = []
     for address in addresses[:MAX_ATTEMPTS]:
         call = Call(target, address, target.login, recorder, contexts, lookup=lookup)
-        attempts.append(await attempt(call, probe))
+        attempts.append(await attempt(call, probe, patience))
         # A webmail page that did connect may have led to a host that does not.
         connected = attempts[-1].failed_phase is not Phase.CONNECT or call.transport is not None
         if connected or attempts[-1].cause not in TRY_NEXT:
@@ -70,11 +72,11 @@ async def others(
     return await asyncio.gather(*(attempt(call, probe) for call in calls))
 
 
-async def attempt(call: Call, probe: Probe) -> Attempt:
-    """Make one connection, within one deadline."""
+async def attempt(call: Call, probe: Probe, patience: float | None = None) -> Attempt:
+    """Make one connection, within one deadline: `patience`, else the target's timeout."""
     target, recorder = call.target, call.recorder
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + target.timeout
+    deadline = loop.time() + (patience or target.timeout)
     try:
         async with asyncio.timeout_at(deadline):
             goodbye = await probe(call)

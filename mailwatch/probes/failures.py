@@ -45,7 +45,7 @@ _NOT_TLS = frozenset(
 )
 
 _AT_LOGIN = frozenset({"LOGIN", "AUTHENTICATE"})
-_AT_MAILBOX = frozenset({"EXAMINE", "FETCH"})
+_AT_MAILBOX = frozenset({"EXAMINE", "SELECT", "FETCH", "LIST", "STATUS", "UID FETCH", "UID SEARCH", "UID STORE"})
 _IMAP_CODES = {
     "UNAVAILABLE": Cause.UNAVAILABLE,
     "SERVERBUG": Cause.UNAVAILABLE,
@@ -217,7 +217,7 @@ def _smtp_refused(reply: SmtpRefused) -> Cause:
             return _login_refused(reply)
         case "STARTTLS":
             return Cause.TLS
-        case "MAIL" | "RCPT":
+        case "MAIL" | "RCPT" | "DATA" | "message":
             return Cause.REJECTED
     return Cause.PROTOCOL
 

@@ -24,6 +24,7 @@ MAX_UNASKED = 1000
 MAX_COMMAND = 512
 """Bytes of a command line that every server takes (RFC 5321, section 4.5.3.1.4)."""
 _REPLY = re.compile(rb"([45]\d\d)[ -]([^\r\n]*)")
+_DOTS = re.compile(rb"(?m)^\.")
 _ADDRESS = re.compile(r"[^@\s<>]+@[^@\s<>]+")
 
 
@@ -52,6 +53,16 @@ class SmtpClient(SMTPProtocol):
     async def ask(self, step: str, *words: bytes, expect: tuple[int, ...]) -> SMTPResponse:
         """Send a command, or a further line of one, and wait for a reply with one of the expected codes."""
         return self._expect(step, await self._answer(self.execute_command(*words)), expect)
+
+    async def send_message(self, message: bytes) -> SMTPResponse:
+        """Send the message after DATA was granted, with its dots doubled (RFC 5321, section 4.5.2)."""
+        body = _DOTS.sub(b"..", message)
+        return self._expect("message", await self._answer(self._send(body + b".\r\n")), (250,))
+
+    async def _send(self, data: bytes) -> SMTPResponse:
+        self._response_pending = True
+        self.write(data)
+        return await self.read_response()
 
     async def starttls(self, upgrade: Callable[[SMTPProtocol], Awaitable[asyncio.Transport]]) -> None:
         """Begin TLS; unlike the library's, with slipped-in plain text as a failure (RFC 3207, section 6)."""
@@ -91,6 +102,17 @@ class Offer(NamedTuple):
 
 async def probe(call: Call) -> Goodbye:
     """Walk the phases; the first failure raises. Returns how to say goodbye."""
+    client, offer = await enter(call)
+    if call.login is not None:
+        address = call.login.username
+        if _ADDRESS.fullmatch(address) and (address.isascii() or "smtputf8" in offer.extensions):
+            with call.recorder.phase(Phase.SUBMIT):
+                await submit(client, address, address)
+    return client.quit
+
+
+async def enter(call: Call) -> tuple[SmtpClient, Offer]:
+    """Connect, greet, begin TLS and log in, as far as the target has it; the first failure raises."""
     loop = asyncio.get_running_loop()
     phase = call.recorder.phase
     client = await call.open(lambda: SmtpClient(loop))
@@ -111,11 +133,7 @@ async def probe(call: Call) -> Goodbye:
                 await _present(client, bearer.choose(call, call.login, offer.mechanisms))
             else:
                 await _log_in(client, call.login, offer.mechanisms)
-        address = call.login.username
-        if _ADDRESS.fullmatch(address) and (address.isascii() or "smtputf8" in offer.extensions):
-            with phase(Phase.SUBMIT):
-                await submit(client, address, address)
-    return client.quit
+    return client, offer
 
 
 async def ehlo(client: SmtpClient) -> Offer:

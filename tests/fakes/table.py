@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from tests.fakes import imap, mx, oauth, pop3, smtp, webmail
+from tests.fakes import imap, mx, oauth, pop3, roundtrip, smtp, webmail
 from tests.fakes.fault import Fault
 
 FAULTS: list[Fault] = [
@@ -14,6 +14,7 @@ FAULTS: list[Fault] = [
     *pop3.FAULTS,
     *mx.FAULTS,
     *webmail.FAULTS,
+    *roundtrip.FAULTS,
     *oauth.FAULTS,
 ]
 

@@ -27,8 +27,11 @@ disable_dns_lookups = yes
 alias_maps =
 alias_database =
 local_recipient_maps =
-local_transport = discard:
-defer_transports = discard
+local_transport = {transport}
+defer_transports = {deferred}
+minimal_backoff_time = 1s
+maximal_backoff_time = 1s
+queue_run_delay = 1s
 default_transport = error:only example.org is known here
 smtpd_peername_lookup = no
 smtpd_tls_chain_files = {certificates.server.key}, {certificates.server.chain}
@@ -68,6 +71,7 @@ showq unix n - n - - showq
 error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
+lmtp unix - - n - - lmtp
 anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
@@ -81,14 +85,16 @@ AS_EXCHANGER = """\
 class Postfix(Program):
     """Submission with STARTTLS on `submission_port`, with implicit TLS on `submissions_port`.
 
-    At submission only Dovecot's users may send, to example.org alone. What they send is never delivered: it
-    stays in the queue, where a test can see it.
+    At submission only Dovecot's users may send, to example.org alone. What they send is delivered to `lmtp_port`;
+    without one it stays in the queue, where a test can see it.
 
     On `exchanger_port` it takes mail for postmaster and alice of example.org from anybody, with STARTTLS on offer;
     on `greylisting_port` too, but there it asks the policy server at `policy_port`, which a test may play.
     """
 
-    def __init__(self, directory: Path, certificates: Certificates, auth_socket: Path) -> None:
+    def __init__(
+        self, directory: Path, certificates: Certificates, auth_socket: Path, *, lmtp_port: int = 0
+    ) -> None:
         self.submission_port, self.submissions_port = free_port(), free_port()
         self.exchanger_port, self.greylisting_port, self.policy_port = free_port(), free_port(), free_port()
         directory.mkdir(parents=True, exist_ok=True)
@@ -97,7 +103,13 @@ class Postfix(Program):
             (directory / name).mkdir(exist_ok=True)
         shutil.chown(directory / "data", "postfix")
         (self._config / "main.cf").write_text(
-            POSTFIX_MAIN_CF.format(directory=directory, certificates=certificates, auth_socket=auth_socket)
+            POSTFIX_MAIN_CF.format(
+                directory=directory,
+                certificates=certificates,
+                auth_socket=auth_socket,
+                transport=f"lmtp:inet:{HOST}:{lmtp_port}" if lmtp_port else "discard:",
+                deferred="" if lmtp_port else "discard",
+            )
         )
         (self._config / "master.cf").write_text(
             POSTFIX_MASTER_CF.format(
@@ -137,6 +149,13 @@ class Postfix(Program):
     def queue(self) -> list[str]:
         """The messages in the queue, one JSON object each."""
         return self._say("postqueue", "-j").splitlines()
+
+    def hold(self, held: bool) -> None:
+        """Keep what is accepted in the queue, or let it go."""
+        self._say("postconf", "-e", f"defer_transports={'lmtp' if held else ''}")
+        self._say("postfix", "reload")
+        if not held:
+            self._say("postqueue", "-f")
 
     def _say(self, program: str, *arguments: str) -> str:
         """Run a program of Postfix on this configuration."""
