@@ -92,10 +92,10 @@ class Monitor:
         self.writer = writer
         self.metrics = metrics
         self.guard = guard
-        self.maintenance = Notices()
-        self.port25 = port25
         self.line_in_doubt = asyncio.Event()
         """Set when a look failed while we were offline."""
+        self.maintenance = Notices()
+        self.port25 = port25
         self._clock = clock
         self._secret = secret
         self._diagnosis = Diagnosis()

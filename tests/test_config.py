@@ -525,6 +525,20 @@ def test_the_defaults_that_the_example_shows_are_the_true_ones(write) -> None:
         assert getattr(uncommented, name) == getattr(config.load(EXAMPLE), name)
 
 
+def test_a_control_is_an_address_or_says_whose_certificate_it_shows(write) -> None:
+    own = "{address: 'control.example:8443', name: control.example, ca_file: ca.pem}"
+    path = write(LAB + f"guard: {{controls: ['1.1.1.1:443', {own}]}}\n")
+    loaded = config.load(path)
+    assert loaded.guard is not None
+    known, other = loaded.guard.controls
+    assert (known.host, known.port, known.name) == ("1.1.1.1", 443, "")
+    assert (other.host, other.port, other.name) == ("control.example", 8443, "control.example")
+    assert other.ca_file == path.parent / "ca.pem"
+    shown = config.load(write(config.show(loaded), "shown.yaml"))
+    assert shown.guard == loaded.guard
+    assert config.effective(loaded)["guard"]["controls"][0] == "1.1.1.1:443"
+
+
 def test_the_maintenance_that_the_example_shows_is_valid(write) -> None:
     shown = re.search(r"^# maintenance:.*\n(?:#.*\n)+", EXAMPLE.read_text(), re.M)
     assert shown
@@ -548,20 +562,6 @@ def test_rules_go_on_record_without_the_names_of_targets(write) -> None:
 
 def test_a_digest_does_not_change_with_a_section_that_is_not_written(write) -> None:
     assert "maintenance" not in config.effective(config.load(write(LAB)))
-
-
-def test_a_control_is_an_address_or_says_whose_certificate_it_shows(write) -> None:
-    own = "{address: 'control.example:8443', name: control.example, ca_file: ca.pem}"
-    path = write(LAB + f"guard: {{controls: ['1.1.1.1:443', {own}]}}\n")
-    loaded = config.load(path)
-    assert loaded.guard is not None
-    known, other = loaded.guard.controls
-    assert (known.host, known.port, known.name) == ("1.1.1.1", 443, "")
-    assert (other.host, other.port, other.name) == ("control.example", 8443, "control.example")
-    assert other.ca_file == path.parent / "ca.pem"
-    shown = config.load(write(config.show(loaded), "shown.yaml"))
-    assert shown.guard == loaded.guard
-    assert config.effective(loaded)["guard"]["controls"][0] == "1.1.1.1:443"
 
 
 def test_the_schema_describes_every_field() -> None:
