@@ -13,11 +13,23 @@ import pytest
 
 from mailwatch.ledger.facts import observation_from, payload_of
 from mailwatch.models import Cause, Delivery, Kind, Observation, Outcome, Phase, Target, now
+from mailwatch.oauth.access import AccessTokens
 from mailwatch.probes import Outstanding, TlsContexts, Trips, observe
 from mailwatch.probes.roundtrip import arrival
 from mailwatch.probes.roundtrip.message import Mark, Sealer, compose, new_mark
 from tests.conftest import Targets, _need
-from tests.servers import ALICE, BOB, DOVECOT, POSTFIX, Certificates, Dovecot, Postfix, server_folder
+from tests.granting import granted_login
+from tests.servers import (
+    ALICE,
+    BOB,
+    DOVECOT,
+    POSTFIX,
+    AuthorizationServer,
+    Certificates,
+    Dovecot,
+    Postfix,
+    server_folder,
+)
 
 SECRET = b"s" * 32
 LMTP = Path("/usr/lib/dovecot/lmtp")
@@ -308,6 +320,28 @@ async def test_what_was_not_seen_for_a_week_is_told_as_lost_once(post: Post) -> 
     (late,) = facts_of(seen)["late"]
     assert (late["token"], late["delay_ms"] >= week - 60_000) == (here.token, True)
     assert "lost" not in facts_of(await post.look())
+
+
+async def test_both_ends_may_log_in_with_tokens(
+    certificates: Certificates, targets: Targets, tmp_path: Path
+) -> None:
+    with AuthorizationServer(ALICE).running() as authority:
+        url = f"{authority.url}/introspect"
+        with posting(certificates, targets, introspection_url=url) as post:
+            login = granted_login(authority, tmp_path, ALICE)
+            task = post.trip().task
+            assert isinstance(task, Delivery)
+            ends = {"via": replace(task.via, login=login), "to": replace(task.to, login=login)}
+            trip, tokens = post.trip(**ends), AccessTokens()
+            seen = await observe(trip, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+            assert verdict(seen) == SERVED, seen.detail
+            assert {"end": "to", "sasl": "OAUTHBEARER"} in [attempt.facts for attempt in seen.attempts]
+            # Without a grant there is no token, and nothing is sent.
+            assert login.oauth2 is not None
+            login.oauth2.grant_file.unlink()
+            seen = await observe(trip, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens())
+            assert (seen.outcome, seen.cause, seen.attempts) == (Outcome.UNKNOWN, Cause.CREDENTIALS, ())
+            assert seen.detail.startswith("nothing was sent: ")
 
 
 async def until(holds: Callable[[], bool]) -> None:

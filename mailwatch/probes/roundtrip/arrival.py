@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from mailwatch.models import Cause, Millis, now
+from mailwatch.models import Cause
 from mailwatch.probes.failures import Failed
 from mailwatch.probes.imap_client import Refused
 from mailwatch.probes.roundtrip.bounce import Bounce, read_bounce
-from mailwatch.probes.roundtrip.mailbox import INBOX, MAX_FOUND, Copy, Mailbox, since
+from mailwatch.probes.roundtrip.mailbox import INBOX, Copy, Mailbox
 from mailwatch.probes.roundtrip.message import NEEDLE, TOKEN_FIELD, Mark, Sealer
-from mailwatch.probes.roundtrip.outstanding import Outstanding
-from mailwatch.probes.roundtrip.received import fields_of, head_of, hops
+from mailwatch.probes.roundtrip.received import fields_of
 
 POLL = 5.0
 """Seconds between two questions to a server that does not tell of news."""
@@ -23,9 +21,6 @@ SLICE = 30.0
 """Seconds of one IDLE: the junk folder is asked in between, and RFC 2177 allows no more than 29 minutes."""
 HURRIES = 5
 """How often at most we search again at once."""
-REMEMBERED: Millis = 30 * 24 * 3_600_000
-"""Messages of ours that are older are not looked for any more."""
-MAX_TOLD = 50
 MAX_REPORTS = 20
 
 
@@ -39,98 +34,7 @@ async def within(seconds: float) -> AsyncIterator[None]:
         raise Failed(Cause.TIMEOUT, f"no answer within {seconds:g} s") from error
 
 
-@dataclass(slots=True)
-class Tidied:
-    """What lay in the mailbox of earlier round trips. `rubbish` is by folder what may be deleted."""
-
-    late: list[dict[str, Any]] = field(default_factory=list)
-    stray: list[dict[str, Any]] = field(default_factory=list)
-    bounced: list[dict[str, Any]] = field(default_factory=list)
-    known: list[str] = field(default_factory=list)
-    rubbish: dict[bytes, list[int]] = field(default_factory=dict)
-    seen: set[str] = field(default_factory=set)
-    """All tokens of ours that lie in the mailbox."""
-    whole: bool = True
-    """Whether everything that may be ours was looked at."""
-
-    def facts(self) -> dict[str, Any]:
-        """Return what there is to tell."""
-        told = {"late": self.late, "stray": self.stray, "bounced": self.bounced, "cleaned": self.known}
-        return {name: entries for name, entries in told.items() if entries}
-
-
-async def tidy(mailbox: Mailbox, sealer: Sealer, outstanding: Outstanding, *, sent: bool) -> Tidied:
-    """Look through all folders for messages of earlier looks; in that of what was `sent` all of ours is rubbish.
-
-    1. One that is on its way has come late: it is told, and left where it is until that is on record.
-    2. One that was told so is rubbish.
-    3. One that nothing on record knows, but that carries our seal, was sent shortly before we were killed: it is
-       told as stray, and is rubbish.
-    4. A delivery report on one that is on its way ends the waiting for it, and is rubbish once that is on record.
-    """
-    found = Tidied()
-    age = since(now() - REMEMBERED)
-    for folder in mailbox.folders:
-        await mailbox.examine(folder)
-        for uid, mark in await _ours(mailbox, sealer, found, age):
-            found.seen.add(mark.token)
-            if mark.token in outstanding.told:
-                found.known.append(mark.token)
-            elif len(found.late) + len(found.stray) < MAX_TOLD:
-                copy = await mailbox.copy(uid)
-                if copy is not None:
-                    late = mark.token in outstanding.sent
-                    (found.late if late else found.stray).append(_belated(mark, copy))
-                    if late:
-                        continue
-            else:
-                continue
-            found.rubbish.setdefault(folder, []).append(uid)
-        for uid, report in await _reports(mailbox, sealer, age):
-            if report.token in outstanding.sent and report.action == "failed":
-                found.bounced.append({"token": report.token, **_said(report)})
-            elif report.proven and report.token not in outstanding.sent:
-                found.rubbish.setdefault(folder, []).append(uid)
-    for folder in mailbox.sent if sent else ():
-        await mailbox.examine(folder)
-        if copies := [uid for uid, _ in await _ours(mailbox, sealer, Tidied(), age)]:
-            found.rubbish[folder] = copies
-    return found
-
-
-def _belated(mark: Mark, copy: Copy) -> dict[str, Any]:
-    seen_at = now()
-    told: dict[str, Any] = {
-        "token": mark.token,
-        "sent_at": mark.sent_at,
-        "seen_at": seen_at,
-        "folder": _name(copy.folder),
-        "hops": hops(fields_of(head_of(copy.message)), mark.sent_at),
-    }
-    stored = copy.stored_at
-    # The server's own date, unless it cannot be: we know only that the message was there when we looked.
-    told["delay_ms"] = (stored if stored and mark.sent_at - 2000 <= stored <= seen_at else seen_at) - mark.sent_at
-    return told
-
-
-async def _ours(mailbox: Mailbox, sealer: Sealer, found: Tidied, age: bytes) -> list[tuple[int, Mark]]:
-    """Find what carries our seal; on a server that cannot search headers, among all messages of that time."""
-    try:
-        uids = await mailbox.search(age, _either(NEEDLE))
-    except Refused:
-        uids = await mailbox.search(age)
-    found.whole = found.whole and len(uids) < MAX_FOUND
-    read = await mailbox.marks(uids)
-    marks = ((uid, sealer.recognise(dict(fields_of(head)))) for uid, head in read.items())
-    return [(uid, mark) for uid, mark in marks if mark is not None]
-
-
-def _either(needle: str) -> bytes:
-    # The Message-ID is what servers have an index of; some replace it by one of their own.
-    return f'OR HEADER Message-ID "{needle}" HEADER {TOKEN_FIELD} "{needle}"'.encode()
-
-
-async def _reports(mailbox: Mailbox, sealer: Sealer, *criteria: bytes) -> list[tuple[int, Bounce]]:
+async def reports(mailbox: Mailbox, sealer: Sealer, *criteria: bytes) -> list[tuple[int, Bounce]]:
     """Read the delivery reports that speak of a message of ours, and no others."""
     try:
         uids = await mailbox.search(*criteria, f'HEADER Content-Type "multipart/report" TEXT "{NEEDLE}"'.encode())
@@ -145,12 +49,13 @@ async def _reports(mailbox: Mailbox, sealer: Sealer, *criteria: bytes) -> list[t
     return found
 
 
-def _said(report: Bounce) -> dict[str, str]:
+def said(report: Bounce) -> dict[str, str]:
     return {"status": report.status, "diagnostic": report.diagnostic}
 
 
-def _name(folder: bytes) -> str:
-    return folder.decode("utf-8", "backslashreplace")
+def either(needle: str) -> bytes:
+    # The Message-ID is what servers have an index of; some replace it by one of their own.
+    return f'OR HEADER Message-ID "{needle}" HEADER {TOKEN_FIELD} "{needle}"'.encode()
 
 
 @dataclass(slots=True)
@@ -213,7 +118,7 @@ class Wait:
         # "n:*" has the last message even if its UID is below n: harmless, since the seal decides.
         new = b"UID %d:*" % self.first_uids.get(folder, 1)
         try:
-            uids = await mailbox.search(new, _either(self.mark.needle))
+            uids = await mailbox.search(new, either(self.mark.needle))
         except Refused:
             uids, thorough = [], True
         if thorough and not uids:
@@ -223,11 +128,11 @@ class Wait:
         for uid, head in (await mailbox.marks(uids)).items():
             if self.sealer.recognise(dict(fields_of(head))) == self.mark:
                 return await mailbox.copy(uid)
-        for _, report in await _reports(mailbox, self.sealer, new):
+        for _, report in await reports(mailbox, self.sealer, new):
             if report.token == self.mark.token and report.action == "failed":
                 return report
             if report.token == self.mark.token:
-                self.delayed = _said(report)
+                self.delayed = said(report)
         return None
 
 

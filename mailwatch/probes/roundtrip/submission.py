@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +10,7 @@ from mailwatch.models import Millis, Phase, now
 from mailwatch.probes.connect import Call, Goodbye, OurFault
 from mailwatch.probes.failures import SmtpRefused
 from mailwatch.probes.redact import wire
+from mailwatch.probes.roundtrip.message import Mark, Sealer, compose, new_mark
 from mailwatch.probes.smtp import SmtpClient, enter
 
 MAX_REPLY = 300
@@ -21,12 +21,13 @@ _QUEUED = re.compile(r"queued as ([A-Za-z0-9.-]{1,100})|\bid=?\s*([A-Za-z0-9.-]{
 class Submission:
     """One message and what became of handing it in. `facts` are of the message, `refusal` the codes of a no.
 
-    `message` gives its bytes when the server asks for them, so that it is dated right.
+    It is written when the server asks for it, so that it is dated right.
     """
 
+    sealer: Sealer
     sender: str
     recipient: str
-    message: Callable[[], bytes]
+    mark: Mark | None = None
     accepted_at: Millis | None = None
     handed_over: bool = False
     """The last byte was sent: from here on the server may have it, whatever it says or does not say."""
@@ -59,7 +60,9 @@ class Submission:
         await client.ask("MAIL", b"MAIL", b"FROM:" + sender, *more, expect=(250,))
         await client.ask("RCPT", b"RCPT", b"TO:" + recipient, expect=(250, 251))
         await client.ask("DATA", b"DATA", expect=(354,))
-        message = self.message()
+        mark = self.mark = new_mark(now())
+        self.facts |= {"token": mark.token, "sent_at": mark.sent_at}
+        message = compose(mark, self.sealer.seal(mark), self.sender, self.recipient)
         self.handed_over = True
         said = await client.send_message(message)
         self.accepted_at = now()

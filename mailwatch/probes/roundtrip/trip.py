@@ -1,4 +1,4 @@
-"""One look at a round trip: the mailbox is opened, a message handed in, and awaited.
+"""A round trip: the mailbox is opened, a message handed in, and awaited.
 
 The stage tells how far mail service went, in the words of a long outage (docs/architecture.md, "Round trips"):
 unsubmitted, rejected, unsure, login, queued, missing, served.
@@ -7,13 +7,11 @@ unsubmitted, rejected, unsure, login, queued, missing, served.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mailwatch.models import Attempt, Cause, Delivery, Millis, Observation, Outcome, Phase, Target, now
-from mailwatch.oauth.access import AccessTokens, Supply
 from mailwatch.probes.attempts import walk
 from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, TlsContexts
 from mailwatch.probes.failures import Failed
@@ -21,13 +19,13 @@ from mailwatch.probes.imap import enter
 from mailwatch.probes.imap_client import Refused
 from mailwatch.probes.recorder import Watch
 from mailwatch.probes.redact import redactor
-from mailwatch.probes.roundtrip.arrival import Wait, clear, tidy, within
+from mailwatch.probes.roundtrip.arrival import Wait, clear, within
+from mailwatch.probes.roundtrip.belated import tidy
 from mailwatch.probes.roundtrip.bounce import Bounce
+from mailwatch.probes.roundtrip.evidence import kept
 from mailwatch.probes.roundtrip.mailbox import INBOX, Copy, Mailbox
-from mailwatch.probes.roundtrip.message import Sealer, compose, new_mark
+from mailwatch.probes.roundtrip.message import Sealer
 from mailwatch.probes.roundtrip.outstanding import Outstanding
-from mailwatch.probes.roundtrip.received import clock_skew_ms, fields_of, head_of, hops
-from mailwatch.probes.roundtrip.signature import signatures
 from mailwatch.probes.roundtrip.submission import Submission
 
 RECONNECTS = (2.0, 5.0, 10.0)
@@ -48,53 +46,9 @@ class Trips:
     settled: Callable[[], Awaitable[None]] = _nothing
 
 
-async def look(
-    target: Target,
-    task: Delivery,
-    *,
-    scheduled_at: Millis,
-    contexts: TlsContexts,
-    trips: Trips,
-    lookup: Lookup,
-    watch: Watch | None = None,
-    with_login: bool = True,
-    tokens: AccessTokens | None = None,
-) -> Observation:
-    """Look once. Raises nothing but CancelledError. Without both logins nothing is sent."""
-    at = now()
-    missing = Supply(cause=Cause.CREDENTIALS, detail="a login was rejected before; it will be tried again")
-    if with_login:
-        task, missing = await _supplied(task, tokens)
-    if missing.cause is not None:
-        return Observation(
-            target=target.name,
-            scheduled_at=scheduled_at,
-            started_at=at,
-            ended_at=max(at, now()),
-            outcome=missing.cause.outcome,
-            cause=missing.cause,
-            detail=f"nothing was sent: {missing.detail}",
-        )
-    trip = _Trip(target, task, contexts, trips, lookup, watch)
-    return await trip.go(scheduled_at)
+class Trip:
+    """One look under way: what is known of it so far."""
 
-
-async def _supplied(task: Delivery, tokens: AccessTokens | None) -> tuple[Delivery, Supply]:
-    """Return the task with access tokens where its ends want them, or why there is none.
-
-    One that was rejected is not renewed here: the looks at the end itself do that.
-    """
-    for name, end in (("via", task.via), ("to", task.to)):
-        if end.login is not None and end.login.oauth2 is not None and tokens is not None:
-            supply = await tokens.supply(end.login)
-            if supply.token is None:
-                return task, supply
-            fresh = replace(end, login=replace(end.login, password=supply.token))
-            task = replace(task, via=fresh) if name == "via" else replace(task, to=fresh)
-    return task, Supply()
-
-
-class _Trip:
     def __init__(
         self,
         target: Target,
@@ -128,12 +82,12 @@ class _Trip:
     async def go(self, due: Millis) -> Observation:
         """Take the way to its end."""
         loop = asyncio.get_running_loop()
-        arrivals = await self._arrive(self._timeout * 8 + self._task.deadline)
+        arrivals = await self._arrive(self._timeout * 16 + self._task.deadline)
         if self._tidying:
             # To search a huge mailbox is more than a mail program asks for: no outage is founded on it.
             self._facts["untidied"] = arrivals[-1].detail
             self._tidies = False
-            arrivals += await self._arrive(self._timeout * 8 + self._task.deadline)
+            arrivals += await self._arrive(self._timeout * 16 + self._task.deadline)
         if self._submission is None:
             # The mailbox cannot be entered. Whether mail is still taken is worth knowing all the more.
             await self._submit()
@@ -146,7 +100,7 @@ class _Trip:
             await asyncio.sleep(pause)
             arrivals += await self._arrive(self._timeout * 4 + self._wait.until - loop.time())
         if self._found is not None:
-            await self._read(self._found)
+            self._facts |= await kept(self._found, self._facts["message"]["sent_at"], (self._via, self._to))
         return self._told(due, arrivals)
 
     async def _arrive(self, patience: float) -> list[Attempt]:
@@ -207,15 +161,7 @@ class _Trip:
     async def _submit(self) -> None:
         """Hand the message in, once; what comes of it is in `_submission` and `_submissions`."""
         task = self._task
-
-        def message() -> bytes:
-            mark = new_mark(now())
-            submission.facts |= {"token": mark.token, "sent_at": mark.sent_at}
-            marks.append(mark)
-            return compose(mark, self._sealer.seal(mark), task.sender, task.recipient)
-
-        marks: list[Any] = []
-        submission = self._submission = Submission(task.sender, task.recipient, message)
+        submission = self._submission = Submission(self._sealer, task.sender, task.recipient)
         self._submissions, addresses = await walk(
             self._via, submission.probe, self._lookup, self._contexts, watch=self._watch
         )
@@ -224,9 +170,9 @@ class _Trip:
         await self._trips.settled()
         if submission.facts:
             self._facts["message"] = submission.facts
-        if submission.accepted_at is not None:
+        if submission.mark is not None and submission.accepted_at is not None:
             until = asyncio.get_running_loop().time() + task.deadline
-            self._wait = Wait(marks[-1], self._sealer, self._first_uids, until, self._timeout)
+            self._wait = Wait(submission.mark, self._sealer, self._first_uids, until, self._timeout)
 
     async def _delivered(self, wait: Wait, mailbox: Mailbox) -> Copy:
         found = await wait.arrival(mailbox)
@@ -239,28 +185,6 @@ class _Trip:
             self._facts["stage"] = "missing" if wait.grown and wait.delayed is None else "queued"
             raise Failed(Cause.UNDELIVERED, f"accepted, but not there within {self._task.deadline:g} s")
         return found
-
-    async def _read(self, copy: Copy) -> None:
-        """Keep what the arrived copy tells."""
-        head = head_of(copy.message)
-        fields = fields_of(head)
-        sent_at = self._facts["message"]["sent_at"]
-        way = hops(fields, sent_at)
-        text = head.decode("utf-8", "backslashreplace")
-        for end in (self._via, self._to):
-            text = redactor(end.login).hide_password(text)
-        self._facts |= {
-            "folder": "inbox" if copy.folder == INBOX else "junk",
-            "mailbox": copy.folder.decode("utf-8", "backslashreplace"),
-            "headers": text,
-            "hops": way,
-        }
-        if copy.stored_at is not None:
-            self._facts["stored_at"] = copy.stored_at
-        if skew := clock_skew_ms(way):
-            self._facts["clock_skew_ms"] = skew
-        with contextlib.suppress(Exception):
-            self._facts["dkim"] = await signatures(copy.message) if copy.whole else [{"result": "neutral"}]
 
     def _told(self, due: Millis, arrivals: list[Attempt]) -> Observation:
         submission = self._submission
