@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mailwatch.guard import Guard
+from mailwatch.guard import Control, Guard
 from mailwatch.models import Delivery, Kind
 from mailwatch.monitor import Monitor
 from mailwatch.store import Reader
@@ -113,7 +113,7 @@ async def test_a_message_that_is_awaited_keeps_nobody_from_looking(tmp_path: Pat
 async def test_a_line_that_was_down_while_we_waited_is_not_the_providers_fault(hall: Hall) -> None:
     control = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     port = control.sockets[0].getsockname()[1]
-    hall.monitor.guard = guard = Guard([("127.0.0.1", port)], 1.0, names=())
+    hall.monitor.guard = guard = Guard([Control("127.0.0.1", port)], 1.0, names=())
     service = Service(becomes="nothing")
     async with serving(service) as (via, to):
         trip = trip_of(TRIP, via, to, deadline=3.0)
