@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mailwatch.models import Cause, Millis, Observation, Target
+from mailwatch.models import Cause, Millis, Observation, Phase, Target
 
 HOUR: Millis = 3_600_000
 WAITS: tuple[Millis, ...] = (5 * 60_000, 20 * 60_000, HOUR)
 """After the first, second and third rejection within an hour."""
 TOGETHER: Millis = 10 * 60_000
 """Accounts that begin to be rejected within this time begin together."""
+AFTER_LOGIN = frozenset({Phase.MAILBOX, Phase.FETCH, Phase.SUBMIT})
+"""A look that fails in one of these has logged in."""
 
 
 @dataclass(slots=True)
@@ -69,7 +71,7 @@ class LoginGate:
             times.append(observation.ended_at)
             del times[:-3]
             self._since.setdefault(account, observation.ended_at)
-        elif observation.cause is None:
+        elif observation.cause is None or observation.failed_phase in AFTER_LOGIN:
             self._rejected.pop(account, None)
             self._since.pop(account, None)
             self._accepted[account] = observation.secret
@@ -92,9 +94,9 @@ class LoginGate:
     def _rejected_good(self, account: tuple[str, str]) -> bool:
         return bool(self._accepted.get(account)) and self._accepted[account] == self._tried.get(account)
 
-    def recall(self, target: Target, looks: Iterable[Observation]) -> None:
-        """Start-up: learn again what the ledger knows of the last hour, in its order."""
-        for observation in looks:
+    def recall(self, looks: Iterable[tuple[Target, Observation]]) -> None:
+        """Start-up: learn again what the ledger knows, in its order over all targets of an account."""
+        for target, observation in looks:
             self.learn(target, observation)
 
 

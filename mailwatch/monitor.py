@@ -204,7 +204,7 @@ class Monitor:
         await self._record_gap(watch, observation)
         entry = await self.write("observation", observation.ended_at, name, observation)
         state, transition = advance(watch.state, Event(entry.index, observation), self.rules)
-        proof, proven = advance_proof(watch.proof, entry.index, observation)
+        proof, proven = advance_proof(watch.proof, entry.index, observation, state.is_open)
         if transition is not None:
             await self.outage_changed(watch, transition.outage)
         if proven is not None:
@@ -244,7 +244,7 @@ class Monitor:
             entry = await self.write("gap", end, watch.target.name, gap)
             # A gap opens and closes nothing.
             watch.state, _ = advance(watch.state, Event(entry.index, gap), self.rules)
-            watch.proof, _ = advance_proof(watch.proof, entry.index, gap)
+            watch.proof, _ = advance_proof(watch.proof, entry.index, gap, watch.state.is_open)
             self.metrics.gap(watch.target, (end - start) / 1000)
 
     async def outage_changed(self, watch: Watch, outage: Outage) -> None:

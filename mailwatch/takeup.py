@@ -24,7 +24,8 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
         book = rule_book(reader)
         return [resume(reader, target.name, book) for target in wanted]
 
-    since = now() - HOUR
+    looks = await asyncio.to_thread(_looks, reader, wanted, now() - HOUR)
+    monitor.logins.recall(looks)
     for target, replayed in zip(wanted, await asyncio.to_thread(read), strict=True):
         watch = Watch(
             target=target,
@@ -39,8 +40,6 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
         if replayed.state.outage:
             # Its entry is as old as its opening; what the metrics add up must not fall at a restart.
             watch.outages[replayed.state.outage.id] = monitor.told(target, replayed.state.outage)
-        if target.login:
-            monitor.logins.recall(target, await asyncio.to_thread(_looks, reader, target.name, since))
         monitor.watch(watch)
         for outage in replayed.missing:
             await monitor.outage_changed(watch, outage)
@@ -52,10 +51,19 @@ def last_sign_of_life(reader: Reader) -> Millis | None:
     return next((entry.time for entry in reader.entries(descending=True, limit=1)), None)
 
 
-def _looks(reader: Reader, name: str, since: Millis) -> list[Observation]:
-    """Read what the login gate must know: the last good look, and the looks of the last hour."""
-    good = reader.last_index(target=name, outcome=Outcome.UP)
-    entries = [] if good is None else list(reader.entries(target=name, from_index=good, limit=1))
-    entries += reader.entries(target=name, kinds=["observation"], start_ms=since)
-    looks = {entry.index: entry.fact for entry in entries}
-    return [look for _, look in sorted(looks.items()) if isinstance(look, Observation)]
+def _looks(reader: Reader, targets: Iterable[Target], since: Millis) -> list[tuple[Target, Observation]]:
+    """Read what the login gate must know, oldest first: from each target's last good look on, or the last hour.
+
+    Accounts are rejected together that began to be; what began longer ago than an hour must not seem to begin
+    with the first rejection within it.
+    """
+    found: dict[int, tuple[Target, Observation]] = {}
+    for target in targets:
+        if target.login is None:
+            continue
+        good = reader.last_index(target=target.name, outcome=Outcome.UP)
+        hour = since if good is None else None
+        for entry in reader.entries(target=target.name, kinds=["observation"], from_index=good, start_ms=hour):
+            if isinstance(fact := entry.fact, Observation):
+                found[entry.index] = target, fact
+    return [look for _, look in sorted(found.items(), key=lambda item: item[0])]
