@@ -7,8 +7,9 @@ Nothing is counted or shown before it is committed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -51,6 +52,9 @@ from mailwatch.watch import Watch
 logger = logging.getLogger(__name__)
 
 SHORTEST_GAP: Millis = 1000
+HANGS_AFTER = 2.0
+ASK_AGAIN = 3.0
+"""Seconds: a look that takes longer than the first has the guard asked, and again after the second."""
 STORE_SLOW: Millis = 10_000
 """A commit that takes longer is itself a reason for missing looks."""
 
@@ -129,13 +133,14 @@ class Monitor:
             self.metrics.lag((now() - due) / 1000)
             with_login = self.logins.allows(target, now())
             try:
-                observation = await self._look_at(
-                    target,
-                    scheduled_at=due,
-                    contexts=self._contexts,
-                    with_login=with_login,
-                    every_address=watch.state.is_open,
-                )
+                with self._line_watched():
+                    observation = await self._look_at(
+                        target,
+                        scheduled_at=due,
+                        contexts=self._contexts,
+                        with_login=with_login,
+                        every_address=watch.state.is_open,
+                    )
             finally:
                 self.logins.release(target)
         if observation.with_login and target.login and (password := target.login.password.get_secret_value()):
@@ -160,6 +165,24 @@ class Monitor:
                 detail="looked at without a login, which was rejected before; it will be tried again",
             )
         return observation
+
+    @contextlib.contextmanager
+    def _line_watched(self) -> Iterator[None]:
+        """While a look hangs, keep asking whether we are online: else nobody saw the line go and come back."""
+        asking: list[asyncio.Task[None]] = []
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(HANGS_AFTER, lambda: asking.append(loop.create_task(self._keep_asking())))
+        try:
+            yield
+        finally:
+            timer.cancel()
+            for task in asking:
+                task.cancel()
+
+    async def _keep_asking(self) -> None:
+        while self.guard is not None:
+            await self.guard.ask(dns=True)
+            await asyncio.sleep(ASK_AGAIN)
 
     async def _judge(self, target: Target, observation: Observation) -> Observation:
         """Is a failure the provider's, or our line's, or that of a machine that slept?"""

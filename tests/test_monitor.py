@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch.models import Cause, GapReason, Outcome, now
+from mailwatch.guard import Guard
+from mailwatch.models import Cause, GapReason, GuardAnswer, Millis, Outcome, now
 from mailwatch.outages import State
 from mailwatch.service_level import Buckets
 from mailwatch.watch import Watch
 from tests.hall import Hall
+from tests.servers import free_port
 
 
 @pytest.fixture
@@ -119,6 +122,45 @@ async def test_a_slow_disk_does_not_excuse_the_provider(hall: Hall) -> None:
     hall.monitor.disturb(now() - 1000, now() + 60_000, GapReason.STORE)
     await hall.look()
     assert [look["outcome"] for look in hall.recorded("observation")] == ["down"]
+
+
+class Listened(Guard):
+    """A guard that tells when it has asked."""
+
+    asked: asyncio.Event
+
+    async def ask(
+        self, provider: str | None = None, *, dns: bool = False, since: Millis | None = None
+    ) -> GuardAnswer:
+        answer = await super().ask(provider, dns=dns, since=since)
+        self.asked.set()
+        return answer
+
+
+async def test_a_line_that_goes_and_comes_back_while_a_look_hangs_is_not_the_providers(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailwatch.monitor.HANGS_AFTER", 0.05)
+
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            await over.wait()
+
+    over, control = asyncio.Event(), free_port()
+    hall.monitor.guard = guard = Listened([("127.0.0.1", control)], timeout=1.0, names=())
+    guard.asked = asyncio.Event()
+    silent = await asyncio.start_server(accept, "127.0.0.1", hall.port)
+    looking = asyncio.create_task(hall.look())
+    await guard.asked.wait()
+    line = await asyncio.start_server(accept, "127.0.0.1", control)
+    assert (await Guard([("127.0.0.1", control)], timeout=1.0, names=()).ask()).online
+    await looking
+    (look,) = hall.recorded("observation")
+    assert (look["outcome"], look["cause"]) == (Outcome.UNKNOWN, Cause.OFFLINE)
+    over.set()
+    for server in (silent, line):
+        server.close()
+        await server.wait_closed()
 
 
 async def test_no_more_looks_than_allowed_are_under_way_at_once(tmp_path: Path) -> None:
