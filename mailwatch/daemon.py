@@ -19,12 +19,12 @@ from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard
 from mailwatch.housekeeping import Housekeeping
 from mailwatch.metrics import Metrics
-from mailwatch.models import GapReason, Millis, VantagePoint, now
+from mailwatch.models import Millis, VantagePoint, now
 from mailwatch.monitor import Monitor
 from mailwatch.outages import Rules
 from mailwatch.replay import written_rules
 from mailwatch.store import Draft, Reader, Store, Writer
-from mailwatch.takeup import last_sign_of_life, take_up
+from mailwatch.takeup import take_up
 from mailwatch.web.app import Sources, create_app
 from mailwatch.web.serve import serving
 
@@ -68,8 +68,6 @@ class Daemon:
         )
         self.reader, self.writer = reader, writer
         try:
-            if (last := await asyncio.to_thread(last_sign_of_life, reader)) is not None:
-                self.monitor.disturb(last, now(), GapReason.NOT_RUNNING)
             await self._node("start", findings=store.findings)
             await take_up(self.monitor, self.reader, targets)
             self.metrics.config_reload(True, now() / 1000)

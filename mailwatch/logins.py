@@ -37,7 +37,8 @@ class LoginGate:
     def allows(self, target: Target, at: Millis) -> bool:
         """Whether the target may log in now; False also for targets that have no login.
 
-        While one target of a suspect account tries its login, the others wait for what comes of it.
+        `at` is on a clock that nobody sets: an hour is an hour. While one target of a suspect account tries its
+        login, the others wait for what comes of it.
         """
         account = _account(target)
         if account is None:
@@ -45,8 +46,7 @@ class LoginGate:
         times = self._rejected.get(account)
         if not times:
             return True
-        # A clock that stepped back must not open the gate: times in the future count as now.
-        recent = [min(time, at) for time in times if time > at - HOUR]
+        recent = [time for time in times if time > at - HOUR]
         if recent and at < recent[-1] + self.waits[min(len(recent), len(self.waits)) - 1]:
             return False
         if account in self._asking:
@@ -60,17 +60,17 @@ class LoginGate:
         if account is not None:
             self._asking.discard(account)
 
-    def learn(self, target: Target, observation: Observation) -> None:
-        """Take in what came of a look, live or read back from the ledger."""
+    def learn(self, target: Target, observation: Observation, at: Millis) -> None:
+        """Take in what came of a look that ended `at`, live or read back from the ledger."""
         account = _account(target)
         if account is None or not observation.with_login:
             return
         self._tried[account] = observation.secret
         if observation.cause is Cause.CREDENTIALS:
             times = self._rejected.setdefault(account, [])
-            times.append(observation.ended_at)
+            times.append(at)
             del times[:-3]
-            self._since.setdefault(account, observation.ended_at)
+            self._since.setdefault(account, at)
         elif observation.cause is None or observation.failed_phase in AFTER_LOGIN:
             self._rejected.pop(account, None)
             self._since.pop(account, None)
@@ -94,10 +94,13 @@ class LoginGate:
     def _rejected_good(self, account: tuple[str, str]) -> bool:
         return bool(self._accepted.get(account)) and self._accepted[account] == self._tried.get(account)
 
-    def recall(self, looks: Iterable[tuple[Target, Observation]]) -> None:
-        """Start-up: learn again what the ledger knows, in its order over all targets of an account."""
+    def recall(self, looks: Iterable[tuple[Target, Observation]], at: Millis) -> None:
+        """Start-up `at`: learn again what the ledger knows, in its order over all targets of an account.
+
+        What seems to be yet to come was written before the clock was set back: it counts as just now.
+        """
         for target, observation in looks:
-            self.learn(target, observation)
+            self.learn(target, observation, min(observation.ended_at, at))
 
 
 def _account(target: Target) -> tuple[str, str] | None:

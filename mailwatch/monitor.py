@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mailwatch.clock import ClockWatch
@@ -59,6 +60,16 @@ STORE_SLOW: Millis = 10_000
 """A commit that takes longer is itself a reason for missing looks."""
 
 
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """Why looks in a time may be missing or wrong. `noticed` is on the monotonic clock: times may come twice."""
+
+    noticed: float
+    start: Millis
+    end: Millis
+    reason: GapReason
+
+
 class Monitor:
     """Looks at targets and keeps the record. Everything it works with is passed in.
 
@@ -82,7 +93,7 @@ class Monitor:
         self.rules = rules
         self.watches: dict[str, Watch] = {}
         self.logins = LoginGate()
-        self.disturbances: list[tuple[Millis, Millis, GapReason]] = []
+        self.disturbances: list[Disturbance] = []
         self.writer = writer
         self.metrics = metrics
         self.guard = guard
@@ -94,6 +105,7 @@ class Monitor:
         self._contexts = TlsContexts()
         self._look_at = observe
         self._at_once = asyncio.Semaphore(at_once)
+        self._started = now() - _running()
         self.schedule = Schedule(self.look)
 
     def watch(self, watch: Watch) -> None:
@@ -107,6 +119,7 @@ class Monitor:
         self.metrics.change(watch.target, target)
         watch.target = target
         self.schedule.add(target)
+        self._hurry(watch)
 
     def forget(self, name: str) -> None:
         """Look no more at the target; what is on record stays."""
@@ -120,7 +133,7 @@ class Monitor:
         if watch is None:
             return
         try:
-            observation = await self._judge(target, await self._observe(watch, target, due))
+            observation = await self._judge(watch, await self._observe(watch, target, due))
             await self._record(watch, await self._diagnosed(watch, observation))
         except asyncio.CancelledError:
             raise
@@ -131,8 +144,9 @@ class Monitor:
     async def _observe(self, watch: Watch, target: Target, due: Millis) -> Observation:
         async with self._at_once, self.logins.slot(target):
             self.metrics.lag((now() - due) / 1000)
-            with_login = self.logins.allows(target, now())
+            with_login = self.logins.allows(target, self.steady())
             try:
+                watch.began = time.monotonic()
                 with self._line_watched():
                     observation = await self._look_at(
                         target,
@@ -142,11 +156,12 @@ class Monitor:
                         every_address=watch.state.is_open,
                     )
             finally:
+                watch.ended = time.monotonic()
                 self.logins.release(target)
         if observation.with_login and target.login and (password := target.login.password.get_secret_value()):
             digest = secret_id(self._secret, target.login.username, password)
             observation = replace(observation, secret=digest)
-        self.logins.learn(target, observation)
+        self.logins.learn(target, observation, self.steady())
         if observation.with_login and observation.cause is Cause.CREDENTIALS:
             logger.warning(
                 "%s: the login was rejected: %s; it is tried again later", target.name, observation.detail
@@ -184,8 +199,9 @@ class Monitor:
             await self.guard.ask(dns=True)
             await asyncio.sleep(ASK_AGAIN)
 
-    async def _judge(self, target: Target, observation: Observation) -> Observation:
+    async def _judge(self, watch: Watch, observation: Observation) -> Observation:
         """Is a failure the provider's, or our line's, or that of a machine that slept?"""
+        target = watch.target
         if observation.outcome is Outcome.UP:
             if self.guard:
                 peer = observation.deciding.peer if observation.deciding else ""
@@ -194,15 +210,14 @@ class Monitor:
         await self.check_clock()
         if observation.outcome is not Outcome.DOWN:
             return observation
-        for start, end, reason in self.disturbances:
-            disturbed = start <= observation.ended_at and end >= observation.started_at
+        for found in self.disturbances:
             # A slow disk holds up the record, not the look.
-            if disturbed and reason in (GapReason.SUSPENDED, GapReason.CLOCK_STEP):
+            if found.noticed >= watch.began and found.reason in (GapReason.SUSPENDED, GapReason.CLOCK_STEP):
                 return replace(
                     observation,
                     outcome=Outcome.UNKNOWN,
                     cause=Cause.MONITOR,
-                    detail=f"{reason} during the look; was: {observation.cause} ({observation.detail})",
+                    detail=f"{found.reason} during the look; was: {observation.cause} ({observation.detail})",
                 )
         if self.guard is None:
             return observation
@@ -234,32 +249,40 @@ class Monitor:
             await self.outage_changed(watch, proven)
         # All at once and after the last await: no page shows a state whose outage is not yet on record.
         watch.state, watch.proof = state, proof
-        watch.latest, watch.seen_until = observation, observation.ended_at
+        watch.latest, watch.seen_until, watch.seen_at = observation, observation.ended_at, watch.ended
         watch.add(entry.index, observation)
         self.metrics.observed(watch.target, observation, watch.state.name)
         delay = next_delay(watch.state, watch.target.interval, self.rules)
         if delay > watch.target.interval:
             self.schedule.later(name, delay)
-        elif delay < watch.target.interval and watch.target.kind is not Kind.ROUNDTRIP:
-            # A round trip sends a message: in doubt too, its beat is enough.
+        self._hurry(watch)
+
+    def _hurry(self, watch: Watch) -> None:
+        """In doubt, look again before the next beat."""
+        delay = next_delay(watch.state, watch.target.interval, self.rules)
+        # A round trip sends a message: in doubt too, its beat is enough.
+        if delay < watch.target.interval and watch.target.kind is not Kind.ROUNDTRIP:
             # Counted from the look's end: the guard, the diagnosis and the disk may have taken their time.
-            self.schedule.sooner(name, max(0.0, delay - (now() - observation.ended_at) / 1000))
+            self.schedule.sooner(watch.target.name, max(0.0, delay - (time.monotonic() - watch.ended)))
 
     async def _record_gap(self, watch: Watch, observation: Observation) -> None:
         """Put on record when nobody looked between the last look and this one.
 
-        A time much longer than the beat is a hole as a whole; in a shorter one, only while MailWatch was off,
-        asleep or stopped.
+        A time much longer than the beat is a hole as a whole, and so is one over a restart; in a shorter one,
+        only while MailWatch was asleep or stopped.
         """
         since, until = watch.seen_until, observation.started_at
         if since is None:
             return
-        found = [
-            (max(start, since), min(end, until), reason)
-            for start, end, reason in self.disturbances
-            if min(end, until) - max(start, since) >= SHORTEST_GAP
-        ]
-        if until - since > watch.target.interval * 1500 + 1000:
+        if watch.seen_at is None:
+            found = [(since, until, GapReason.NOT_RUNNING)] if until - since >= SHORTEST_GAP else []
+        else:
+            found = [
+                (max(here.start, since), min(here.end, until), here.reason)
+                for here in self.disturbances
+                if here.noticed >= watch.seen_at and min(here.end, until) - max(here.start, since) >= SHORTEST_GAP
+            ]
+        if watch.seen_at is not None and until - since > watch.target.interval * 1500 + 1000:
             why = GapReason.THROTTLED if watch.state.throttled else GapReason.MISSED
             found = [(since, until, found[-1][2] if found else why)]
         for start, end, reason in found:
@@ -314,6 +337,8 @@ class Monitor:
             self.disturb(event.start, event.end, reason)
             if reason is GapReason.CLOCK_STEP:
                 self.schedule.realign()
+                for watch in self.watches.values():
+                    self._hurry(watch)
             logger.warning("clock: %s of %.1f s", event.kind, event.seconds)
             await self.write("clock", event.end, None, event.as_json())
 
@@ -329,6 +354,14 @@ class Monitor:
         return entry
 
     def disturb(self, start: Millis, end: Millis, reason: GapReason) -> None:
-        """Remember why looks in that time may be missing or wrong."""
-        self.disturbances.append((min(start, end), max(start, end), reason))
+        """Remember why looks in that time may be missing or wrong. A clock set back leaves no time for a gap."""
+        self.disturbances.append(Disturbance(time.monotonic(), min(start, end), end, reason))
         del self.disturbances[:-100]
+
+    def steady(self) -> Millis:
+        """Return the time by the clock as it was at the start: nobody sets this one."""
+        return self._started + _running()
+
+
+def _running() -> Millis:
+    return time.monotonic_ns() // 1_000_000

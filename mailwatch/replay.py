@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mailwatch.models import Gap, Kind, Millis, Observation, Outcome
+from mailwatch.models import Gap, Kind, Observation, Outcome
 from mailwatch.outages import (
     Event,
     Outage,
@@ -63,7 +63,6 @@ class Replayed:
 
     state: State
     proof: Proof
-    seen_until: Millis | None
     latest: Observation | None
     recorded: dict[str, dict[str, Any]]
     missing: tuple[Outage, ...]
@@ -86,17 +85,15 @@ def resume(reader: Reader, target: str, book: RuleBook) -> Replayed:
     if not still_open:
         start = reader.last_index(target=target, outcome=Outcome.UP, before=start) or 0
     state, proof, missing = State(), Proof(), []
-    seen_until: Millis | None = None
     last: Observation | None = None
     for entry, fact in _facts(reader, target, start):
         state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
         last = fact if isinstance(fact, Observation) else last
-        seen_until = fact.ended_at if isinstance(fact, Observation) else fact.end
         proof, proven = advance_proof(proof, entry.index, fact, state.is_open)
         for outage in (transition.outage if transition else None, proven):
             if outage and recorded.get(outage.id, {}).get("state") not in ("closed", _state_of(outage)):
                 missing.append(outage)
-    return Replayed(state, proof, seen_until, last, recorded, tuple(missing))
+    return Replayed(state, proof, last, recorded, tuple(missing))
 
 
 def _facts(reader: Reader, target: str, start: int = 0) -> Iterator[tuple[Entry, Observation | Gap]]:

@@ -25,7 +25,7 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
         return [resume(reader, target.name, book) for target in wanted]
 
     looks = await asyncio.to_thread(_looks, reader, wanted, now() - HOUR)
-    monitor.logins.recall(looks)
+    monitor.logins.recall(looks, monitor.steady())
     for target, replayed in zip(wanted, await asyncio.to_thread(read), strict=True):
         watch = Watch(
             target=target,
@@ -33,7 +33,8 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
             proof=replayed.proof,
             buckets=Buckets(interval=target.interval),
             unfilled=[],
-            seen_until=replayed.seen_until,
+            # A gap on record reaches as far as a look that a kill kept from the record: nobody looked until then.
+            seen_until=replayed.latest.ended_at if replayed.latest else None,
             latest=replayed.latest,
             outages={identity: payload_json(told) for identity, told in replayed.recorded.items()},
         )
@@ -44,11 +45,6 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
         for outage in replayed.missing:
             await monitor.outage_changed(watch, outage)
         monitor.show(watch)
-
-
-def last_sign_of_life(reader: Reader) -> Millis | None:
-    """When the ledger was last written: MailWatch was off since then, or died soon after."""
-    return next((entry.time for entry in reader.entries(descending=True, limit=1)), None)
 
 
 def _looks(reader: Reader, targets: Iterable[Target], since: Millis) -> list[tuple[Target, Observation]]:

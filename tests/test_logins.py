@@ -41,7 +41,7 @@ def attempt(gate: LoginGate, at: int, cause: Cause | None, which: Target | None 
     which = which or target()
     allowed = gate.allows(which, at)
     secret = which.login.password.get_secret_value() if which.login else ""
-    gate.learn(which, looked(at, cause, with_login=allowed, secret=secret))
+    gate.learn(which, looked(at, cause, with_login=allowed, secret=secret), at)
     gate.release(which)
     return allowed
 
@@ -76,7 +76,7 @@ def test_a_login_that_works_forgets_the_rejections_although_the_mailbox_is_broke
     gate = LoginGate()
     assert attempt(gate, 0, Cause.CREDENTIALS)
     assert gate.allows(target(Kind.IMAP), 6 * MINUTE)
-    gate.learn(target(), replace(looked(6 * MINUTE, Cause.MAILBOX), failed_phase=Phase.MAILBOX))
+    gate.learn(target(), replace(looked(6 * MINUTE, Cause.MAILBOX), failed_phase=Phase.MAILBOX), 6 * MINUTE)
     gate.release(target(Kind.IMAP))
     assert gate.allows(target(Kind.IMAP), 7 * MINUTE)
     assert gate.allows(target(Kind.SMTP), 7 * MINUTE)
@@ -99,7 +99,7 @@ def test_the_other_targets_of_a_suspect_account_wait_for_the_one_that_tries() ->
 def test_a_restart_remembers_and_a_clock_set_back_does_not_open_the_gate() -> None:
     gate = LoginGate()
     looks = [looked(0, Cause.CREDENTIALS), looked(MINUTE, Cause.CREDENTIALS, with_login=False)]
-    gate.recall((target(), look) for look in looks)
+    gate.recall(((target(), look) for look in looks), 2 * MINUTE)
     assert not gate.allows(target(), 4 * MINUTE)
     assert not gate.allows(target(), -3 * HOUR)
 
@@ -177,8 +177,8 @@ def test_without_a_password_nothing_is_known_to_be_the_same() -> None:
 def test_a_restart_remembers_which_password_was_accepted() -> None:
     gate = LoginGate()
     for user in "ab":
-        gate.recall([(named(user), looked(0, None, secret="old"))])
-        gate.learn(named(user), looked(HOUR, Cause.CREDENTIALS, secret="new" if user == "a" else "old"))
+        gate.recall([(named(user), looked(0, None, secret="old"))], HOUR)
+        gate.learn(named(user), looked(HOUR, Cause.CREDENTIALS, secret="new" if user == "a" else "old"), HOUR)
     assert gate.failing_together(named("a")) == 0
     assert gate.failing_together(named("b")) == 1
 
