@@ -202,12 +202,13 @@ class Monitor:
     async def _judge(self, watch: Watch, observation: Observation) -> Observation:
         """Is a failure the provider's, or our line's, or that of a machine that slept?"""
         target = watch.target
+        # Also after a good look: it may have begun before the tick that notices a suspend, and hide the gap.
+        await self.check_clock()
         if observation.outcome is Outcome.UP:
             if self.guard:
                 peer = observation.deciding.peer if observation.deciding else ""
                 self.guard.saw_up(target.provider or target.host, observation.ended_at, peer)
             return observation
-        await self.check_clock()
         if observation.outcome is not Outcome.DOWN:
             return observation
         for found in self.disturbances:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mailwatch.clock import ClockWatch, read_clocks
+from mailwatch.clock import ClockWatch, Reading, read_clocks
 from mailwatch.guard import Guard
 from mailwatch.models import Cause, GapReason, GuardAnswer, Millis, Observation, Outcome, now
 from mailwatch.outages import State
@@ -148,6 +148,22 @@ async def test_a_clock_that_was_set_back_does_not_excuse_the_provider_when_its_t
     await hall.look()
     assert [look["outcome"] for look in hall.recorded("observation")] == ["down", "down"]
     assert hall.recorded("gap") == []
+
+
+async def test_a_good_look_right_after_a_suspend_does_not_hide_it(hall: Hall) -> None:
+    await hall.greet()
+    slept = 0
+
+    def read() -> Reading:
+        here = read_clocks()
+        return replace(here, wall=here.wall + slept, boot=here.boot + slept)
+
+    hall.monitor._clock = ClockWatch(read)
+    hall.watch.seen_until, hall.watch.seen_at = now() - 30_000, time.monotonic()
+    slept = 20 * 10**9
+    hall.monitor._clock._last = replace(hall.monitor._clock._last, wall=time.time_ns() - slept)
+    await hall.look()
+    assert [gap["reason"] for gap in hall.recorded("gap")] == ["suspended"]
 
 
 async def test_a_time_over_a_restart_is_a_gap_as_a_whole(hall: Hall) -> None:
