@@ -84,11 +84,18 @@ class Bookkeeping:
         for span in self._run.history.disturbed:
             self._figures[f"{span.what}s"] += 1
             kind = "stalled" if span.what == "stall" else span.what
-            length = self._run.clocks.stepped(span.start) if kind == "step" else span.end - span.start
+            lengths = self._stepped(span.start) if kind == "step" else [span.end - span.start]
             died = any(span.end - 1 < off.start < span.end + SLACK for off in self._run.history.off)
-            near = any(event == kind and abs(seconds - length) < SLACK for event, seconds in told)
-            if abs(length) > NOTICED[span.what] and not died and not near:
-                yield f"not on record: a {span.what} of {length:.2f} s at {span.start:.1f}"
+            near = any(
+                event == kind and abs(seconds - length) < SLACK for event, seconds in told for length in lengths
+            )
+            if abs(lengths[0]) > NOTICED[span.what] and not died and not near:
+                yield f"not on record: a {span.what} of {lengths[0]:.2f} s at {span.start:.1f}"
+
+    def _stepped(self, moment: float) -> list[float]:
+        """By how much the clock was set then; and around that moment, for steps between two ticks are one."""
+        offset_at = self._run.clocks.offset_at
+        return [offset_at(moment + apart) - offset_at(moment - (apart or 1e-6)) for apart in (0.0, TICK)]
 
     def _gaps(self, service: Service) -> Iterator[str]:
         gaps: list[Gap] = []

@@ -54,10 +54,6 @@ class Clocks:
         """Return how far the wall clock was off at that time."""
         return self.offsets[bisect_right(self.offsets, (moment, math.inf)) - 1][1] if moment > 0 else 0.0
 
-    def stepped(self, moment: float) -> float:
-        """Return by how much the wall clock was set at that time."""
-        return self.offset_at(moment) - self.offset_at(moment - 1e-6)
-
     def time_ns(self) -> int:
         """Read the wall clock."""
         return EPOCH_NS + round((self.true + self.offset) * 1e9)
