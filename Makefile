@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint bench clean servers
+.PHONY: run test lint bench campaign clean servers
 
 run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (or CONFIG=your.yaml)
 	$(BIN)/mailwatch --config $(or $(CONFIG),config.example.yaml) run
@@ -19,6 +19,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev servers  ## ratios against peers, measured in one run
 	$(BIN)/python -m benchmarks
+
+campaign: $(VENV)/.dev  ## 500 simulated weeks of faults (or WEEKS=..., SEED=...); docs/campaign.md
+	$(BIN)/python -m tests.campaign --weeks $(or $(WEEKS),500) --seed $(or $(SEED),20260105) --jobs 2
 
 servers:
 	sh tests/install_servers.sh

@@ -28,13 +28,13 @@ from mailwatch.guard import Guard
 from mailwatch.housekeeping import Housekeeping
 from mailwatch.incidents import incident_json
 from mailwatch.metrics import Metrics
-from mailwatch.models import GapReason, Millis, VantagePoint, now
+from mailwatch.models import Millis, VantagePoint, now
 from mailwatch.monitor import Monitor
 from mailwatch.outages import Rules, written_rules
 from mailwatch.port25 import Port25
 from mailwatch.replay import notices, written_maintenance
 from mailwatch.store import Draft, Reader, Store, Tokens, Writer
-from mailwatch.takeup import last_sign_of_life, take_up
+from mailwatch.takeup import take_up
 from mailwatch.timestamping import Timestamping
 from mailwatch.web.app import Sources, create_app
 from mailwatch.web.serve import serving
@@ -83,8 +83,6 @@ class Daemon:
         self.reader, self.writer = reader, writer
         self._secret = store.keys.secret
         try:
-            if (last := await asyncio.to_thread(last_sign_of_life, reader)) is not None:
-                self.monitor.disturb(last, now(), GapReason.NOT_RUNNING)
             await self._node("start", findings=store.findings)
             await self._announced()
             await take_up(self.monitor, self.reader, targets)

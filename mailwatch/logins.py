@@ -13,6 +13,8 @@ WAITS: tuple[Millis, ...] = (5 * 60_000, 20 * 60_000, HOUR)
 """After the first, second and third rejection within an hour."""
 TOGETHER: Millis = 10 * 60_000
 """Accounts that begin to be rejected within this time begin together."""
+AFTER_LOGIN = frozenset({Phase.MAILBOX, Phase.FETCH, Phase.SUBMIT})
+"""A look that fails in one of these has logged in."""
 
 
 @dataclass(slots=True)
@@ -38,8 +40,8 @@ class LoginGate:
     def allows(self, target: Target, at: Millis) -> bool:
         """Whether the target may log in now; False also for targets that have no login.
 
-        While one target of a suspect account tries its login, the others wait for what comes of it. A round
-        trip may when both its accounts may.
+        `at` is on a clock that nobody sets: an hour is an hour. While one target of a suspect account tries its
+        login, the others wait for what comes of it. A round trip may when both its accounts may.
         """
         accounts = {_account(end) for end in target.ends}
         if None in accounts or not all(self._may(account, at) for account in accounts if account):
@@ -51,8 +53,7 @@ class LoginGate:
         times = self._rejected.get(account)
         if not times:
             return True
-        # A clock that stepped back must not open the gate: times in the future count as now.
-        recent = [min(time, at) for time in times if time > at - HOUR]
+        recent = [time for time in times if time > at - HOUR]
         if recent and at < recent[-1] + self.waits[min(len(recent), len(self.waits)) - 1]:
             return False
         return account not in self._asking
@@ -71,18 +72,18 @@ class LoginGate:
         """The look that `allows` let through has ended, however it ended."""
         self._asking.difference_update(account for end in target.ends if (account := _account(end)))
 
-    def learn(self, target: Target, observation: Observation) -> None:
-        """Take in what came of a look, live or read back from the ledger."""
+    def learn(self, target: Target, observation: Observation, at: Millis) -> None:
+        """Take in what came of a look that ended `at`, live or read back from the ledger."""
         account = _account(target)
         if account is None or not observation.with_login:
             return
         self._tried[account] = observation.secret
         if observation.cause is Cause.CREDENTIALS:
             times = self._rejected.setdefault(account, [])
-            times.append(observation.ended_at)
+            times.append(at)
             del times[:-3]
-            self._since.setdefault(account, observation.ended_at)
-        elif observation.cause is None:
+            self._since.setdefault(account, at)
+        elif observation.cause is None or observation.failed_phase in AFTER_LOGIN:
             self._rejected.pop(account, None)
             self._since.pop(account, None)
             self._accepted[account] = observation.secret
@@ -105,10 +106,13 @@ class LoginGate:
     def _rejected_good(self, account: tuple[str, str]) -> bool:
         return bool(self._accepted.get(account)) and self._accepted[account] == self._tried.get(account)
 
-    def recall(self, target: Target, looks: Iterable[Observation]) -> None:
-        """Start-up: learn again what the ledger knows of the last hour, in its order."""
-        for observation in looks:
-            self.learn(target, observation)
+    def recall(self, looks: Iterable[tuple[Target, Observation]], at: Millis) -> None:
+        """Start-up `at`: learn again what the ledger knows, in its order over all targets of an account.
+
+        What seems to be yet to come was written before the clock was set back: it counts as just now.
+        """
+        for target, observation in looks:
+            self.learn(target, observation, min(observation.ended_at, at))
 
 
 def end_looks(target: Target, observation: Observation) -> Iterator[tuple[Target, Observation]]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mailwatch.clock import ClockWatch
@@ -58,8 +59,21 @@ from mailwatch.windows import Window
 logger = logging.getLogger(__name__)
 
 SHORTEST_GAP: Millis = 1000
+HANGS_AFTER = 2.0
+ASK_AGAIN = 3.0
+"""Seconds: a look that takes longer than the first has the guard asked, and again after the second."""
 STORE_SLOW: Millis = 10_000
 """A commit that takes longer is itself a reason for missing looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """Why looks in a time may be missing or wrong. `noticed` is on the monotonic clock: times may come twice."""
+
+    noticed: float
+    start: Millis
+    end: Millis
+    reason: GapReason
 
 
 class Monitor:
@@ -88,7 +102,7 @@ class Monitor:
         self.watches: dict[str, Watch] = {}
         self.logins = LoginGate()
         self.tokens = tokens or AccessTokens()
-        self.disturbances: list[tuple[Millis, Millis, GapReason]] = []
+        self.disturbances: list[Disturbance] = []
         self.writer = writer
         self.metrics = metrics
         self.guard = guard
@@ -106,6 +120,7 @@ class Monitor:
         self.sealed: list[Callable[[], None]] = []
         """Called when an outage has been put on record and sealed."""
         self._at_once = asyncio.Semaphore(at_once)
+        self._started = now() - _running()
         self.schedule = Schedule(self.look)
 
     def watch(self, watch: Watch) -> None:
@@ -119,6 +134,7 @@ class Monitor:
         self.metrics.change(watch.target, target)
         watch.target = target
         self.schedule.add(target)
+        self._hurry(watch)
 
     def forget(self, name: str) -> None:
         """Look no more at the target; what is on record stays."""
@@ -132,7 +148,7 @@ class Monitor:
         if watch is None:
             return
         try:
-            observation = await self._judge(target, await self._observe(watch, target, due))
+            observation = await self._judge(watch, await self._observe(watch, target, due))
             await self._record(watch, await self._diagnosed(watch, observation))
         except asyncio.CancelledError:
             raise
@@ -152,25 +168,30 @@ class Monitor:
             for end in target.ends:
                 if end.login and end.login.oauth2:
                     self.logins.renewed(end, self._secret_used(end.login))
-            with_login = self.logins.allows(target, now())
+            with_login = self.logins.allows(target, self.steady())
+            # A round trip waits for minutes in any case: for it the regular rounds are enough.
+            watched = contextlib.nullcontext() if target.kind is Kind.ROUNDTRIP else self._line_watched()
             try:
-                observation = await self._look_at(
-                    target,
-                    scheduled_at=due,
-                    contexts=self._contexts,
-                    with_login=with_login,
-                    every_address=watch.state.is_open,
-                    tokens=self.tokens,
-                    **more,
-                )
+                watch.began = time.monotonic()
+                with watched:
+                    observation = await self._look_at(
+                        target,
+                        scheduled_at=due,
+                        contexts=self._contexts,
+                        with_login=with_login,
+                        every_address=watch.state.is_open,
+                        tokens=self.tokens,
+                        **more,
+                    )
             finally:
+                watch.ended = time.monotonic()
                 self.logins.release(target)
         if target.kind is Kind.ROUNDTRIP:
             self._learn_ends(target, observation)
             return observation
         if observation.with_login and target.login:
             observation = replace(observation, secret=self._secret_used(target.login))
-        self.logins.learn(target, observation)
+        self.logins.learn(target, observation, self.steady())
         if observation.with_login and observation.cause is Cause.CREDENTIALS:
             logger.warning(
                 "%s: the login was rejected: %s; it is tried again later", target.name, observation.detail
@@ -195,7 +216,7 @@ class Monitor:
         for end, seen in end_looks(target, observation):
             if end.login:
                 seen = replace(seen, secret=self._secret_used(end.login))
-            self.logins.learn(end, seen)
+            self.logins.learn(end, seen, self.steady())
             if seen.cause is Cause.CREDENTIALS:
                 logger.warning("%s: the login at %s was rejected; it is tried again later", target.name, end.name)
 
@@ -204,25 +225,44 @@ class Monitor:
         secret = self.tokens.identity(login) if login.oauth2 else login.password.get_secret_value()
         return secret_id(self._secret, login.username, secret) if secret else ""
 
-    async def _judge(self, target: Target, observation: Observation) -> Observation:
+    @contextlib.contextmanager
+    def _line_watched(self) -> Iterator[None]:
+        """While a look hangs, keep asking whether we are online: else nobody saw the line go and come back."""
+        asking: list[asyncio.Task[None]] = []
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(HANGS_AFTER, lambda: asking.append(loop.create_task(self._keep_asking())))
+        try:
+            yield
+        finally:
+            timer.cancel()
+            for task in asking:
+                task.cancel()
+
+    async def _keep_asking(self) -> None:
+        while self.guard is not None:
+            await self.guard.ask(dns=True)
+            await asyncio.sleep(ASK_AGAIN)
+
+    async def _judge(self, watch: Watch, observation: Observation) -> Observation:
         """Is a failure the provider's, or our line's, or that of a machine that slept?"""
+        target = watch.target
+        # Also after a good look: it may have begun before the tick that notices a suspend, and hide the gap.
+        await self.check_clock()
         if observation.outcome is Outcome.UP:
             if self.guard:
                 peer = observation.deciding.peer if observation.deciding else ""
                 self.guard.saw_up(target.provider or target.host, observation.ended_at, peer)
             return observation
-        await self.check_clock()
         if observation.outcome is not Outcome.DOWN:
             return observation
-        for start, end, reason in self.disturbances:
-            disturbed = start <= observation.ended_at and end >= observation.started_at
+        for found in self.disturbances:
             # A slow disk holds up the record, not the look.
-            if disturbed and reason in (GapReason.SUSPENDED, GapReason.CLOCK_STEP):
+            if found.noticed >= watch.began and found.reason in (GapReason.SUSPENDED, GapReason.CLOCK_STEP):
                 return replace(
                     observation,
                     outcome=Outcome.UNKNOWN,
                     cause=Cause.MONITOR,
-                    detail=f"{reason} during the look; was: {observation.cause} ({observation.detail})",
+                    detail=f"{found.reason} during the look; was: {observation.cause} ({observation.detail})",
                 )
         if self.guard is None:
             return observation
@@ -249,14 +289,14 @@ class Monitor:
         await self._record_gap(watch, observation)
         entry = await self.write("observation", observation.ended_at, name, observation)
         state, transition = advance(watch.state, Event(entry.index, observation), self.rules)
-        proof, proven = advance_proof(watch.proof, entry.index, observation)
+        proof, proven = advance_proof(watch.proof, entry.index, observation, state.is_open)
         if transition is not None:
             await self.outage_changed(watch, transition.outage)
         if proven is not None:
             await self.outage_changed(watch, proven)
         # All at once and after the last await: no page shows a state whose outage is not yet on record.
         watch.state, watch.proof = state, proof
-        watch.latest, watch.seen_until = observation, observation.ended_at
+        watch.latest, watch.seen_until, watch.seen_at = observation, observation.ended_at, watch.ended
         if watch.target.kind is Kind.ROUNDTRIP:
             watch.outstanding = watch.outstanding.after(observation)
         watch.add(entry.index, observation)
@@ -264,26 +304,34 @@ class Monitor:
         delay = next_delay(watch.state, watch.target.interval, self.rules)
         if delay > watch.target.interval:
             self.schedule.later(name, delay)
-        elif delay < watch.target.interval and watch.target.kind is not Kind.ROUNDTRIP:
-            # A round trip sends a message: in doubt too, its beat is enough.
+        self._hurry(watch)
+
+    def _hurry(self, watch: Watch) -> None:
+        """In doubt, look again before the next beat."""
+        delay = next_delay(watch.state, watch.target.interval, self.rules)
+        # A round trip sends a message: in doubt too, its beat is enough.
+        if delay < watch.target.interval and watch.target.kind is not Kind.ROUNDTRIP:
             # Counted from the look's end: the guard, the diagnosis and the disk may have taken their time.
-            self.schedule.sooner(name, max(0.0, delay - (now() - observation.ended_at) / 1000))
+            self.schedule.sooner(watch.target.name, max(0.0, delay - (time.monotonic() - watch.ended)))
 
     async def _record_gap(self, watch: Watch, observation: Observation) -> None:
         """Put on record when nobody looked between the last look and this one.
 
-        A time much longer than the beat is a hole as a whole; in a shorter one, only while MailWatch was off,
-        asleep or stopped.
+        A time much longer than the beat is a hole as a whole, and so is one over a restart; in a shorter one,
+        only while MailWatch was asleep or stopped.
         """
         since, until = watch.seen_until, observation.started_at
         if since is None:
             return
-        found = [
-            (max(start, since), min(end, until), reason)
-            for start, end, reason in self.disturbances
-            if min(end, until) - max(start, since) >= SHORTEST_GAP
-        ]
-        if until - since > watch.target.interval * 1500 + 1000:
+        if watch.seen_at is None:
+            found = [(since, until, GapReason.NOT_RUNNING)] if until - since >= SHORTEST_GAP else []
+        else:
+            found = [
+                (max(here.start, since), min(here.end, until), here.reason)
+                for here in self.disturbances
+                if here.noticed >= watch.seen_at and min(here.end, until) - max(here.start, since) >= SHORTEST_GAP
+            ]
+        if watch.seen_at is not None and until - since > watch.target.interval * 1500 + 1000:
             why = GapReason.THROTTLED if watch.state.throttled else GapReason.MISSED
             found = [(since, until, found[-1][2] if found else why)]
         for start, end, reason in found:
@@ -291,7 +339,7 @@ class Monitor:
             entry = await self.write("gap", end, watch.target.name, gap)
             # A gap opens and closes nothing.
             watch.state, _ = advance(watch.state, Event(entry.index, gap), self.rules)
-            watch.proof, _ = advance_proof(watch.proof, entry.index, gap)
+            watch.proof, _ = advance_proof(watch.proof, entry.index, gap, watch.state.is_open)
             self.metrics.gap(watch.target, (end - start) / 1000)
 
     async def outage_changed(self, watch: Watch, outage: Outage) -> None:
@@ -352,6 +400,8 @@ class Monitor:
             self.disturb(event.start, event.end, reason)
             if reason is GapReason.CLOCK_STEP:
                 self.schedule.realign()
+                for watch in self.watches.values():
+                    self._hurry(watch)
             logger.warning("clock: %s of %.1f s", event.kind, event.seconds)
             await self.write("clock", event.end, None, event.as_json())
 
@@ -367,6 +417,14 @@ class Monitor:
         return entry
 
     def disturb(self, start: Millis, end: Millis, reason: GapReason) -> None:
-        """Remember why looks in that time may be missing or wrong."""
-        self.disturbances.append((min(start, end), max(start, end), reason))
+        """Remember why looks in that time may be missing or wrong. A clock set back leaves no time for a gap."""
+        self.disturbances.append(Disturbance(time.monotonic(), min(start, end), end, reason))
         del self.disturbances[:-100]
+
+    def steady(self) -> Millis:
+        """Return the time by the clock as it was at the start: nobody sets this one."""
+        return self._started + _running()
+
+
+def _running() -> Millis:
+    return time.monotonic_ns() // 1_000_000

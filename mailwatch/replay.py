@@ -9,7 +9,7 @@ from typing import Any
 
 from mailwatch.ledger.canonical import canonical, digest
 from mailwatch.maintenance import Notice, Notices, Rule, WrongRule
-from mailwatch.models import Gap, Kind, Millis, Observation, Outcome
+from mailwatch.models import Gap, Kind, Observation, Outcome
 from mailwatch.outages import (
     Event,
     Outage,
@@ -99,7 +99,6 @@ class Replayed:
 
     state: State
     proof: Proof
-    seen_until: Millis | None
     latest: Observation | None
     recorded: dict[str, dict[str, Any]]
     missing: tuple[Outage, ...]
@@ -109,7 +108,8 @@ def resume(reader: Reader, target: str, book: RuleBook) -> Replayed:
     """Replay the target's entries from the last moment at which nothing was open.
 
     1. An open outage is replayed from the up observation before it, which is its last good.
-    2. Else the last up observation is the whole state; what follows it is replayed.
+    2. Else the last up observation is the whole state. It is replayed itself too, from the one before it: what
+       it proved of the login (proven.py) may not have come on record.
     """
     recorded: dict[str, dict[str, Any]] = {}
     for entry in reader.entries(target=target, kinds=["outage"]):
@@ -118,18 +118,18 @@ def resume(reader: Reader, target: str, book: RuleBook) -> Replayed:
     still_open = next((told for told in reversed(recorded.values()) if told["state"] == "open"), None)
     before = still_open["ledger"]["first"] + 1 if still_open else None
     start = reader.last_index(target=target, outcome=Outcome.UP, before=before) or 0
+    if not still_open:
+        start = reader.last_index(target=target, outcome=Outcome.UP, before=start) or 0
     state, proof, missing = State(), Proof(), []
-    seen_until: Millis | None = None
     last: Observation | None = None
     for entry, fact in _facts(reader, target, start):
         state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
         last = fact if isinstance(fact, Observation) else last
-        seen_until = fact.ended_at if isinstance(fact, Observation) else fact.end
-        proof, proven = advance_proof(proof, entry.index, fact)
+        proof, proven = advance_proof(proof, entry.index, fact, state.is_open)
         for outage in (transition.outage if transition else None, proven):
-            if outage and _state_of(outage) != recorded.get(outage.id, {}).get("state"):
+            if outage and recorded.get(outage.id, {}).get("state") not in ("closed", _state_of(outage)):
                 missing.append(outage)
-    return Replayed(state, proof, seen_until, last, recorded, tuple(missing))
+    return Replayed(state, proof, last, recorded, tuple(missing))
 
 
 def _facts(reader: Reader, target: str, start: int = 0) -> Iterator[tuple[Entry, Observation | Gap]]:
@@ -150,7 +150,7 @@ def audit_outages(reader: Reader, book: RuleBook, target: str) -> list[Finding]:
     state, proof = State(), Proof()
     for entry, fact in _facts(reader, target):
         state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
-        proof, proven = advance_proof(proof, entry.index, fact)
+        proof, proven = advance_proof(proof, entry.index, fact, state.is_open)
         expected += [outage for outage in (transition.outage if transition else None, proven) if outage]
     findings = []
     for entry, outage in zip(told, expected, strict=False):

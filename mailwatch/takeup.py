@@ -29,7 +29,8 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
         book = rule_book(reader)
         return [resume(reader, target.name, book) for target in wanted]
 
-    since = now() - HOUR
+    looks = await asyncio.to_thread(_looks, reader, wanted, now() - HOUR)
+    monitor.logins.recall(looks, monitor.steady())
     for target, replayed in zip(wanted, await asyncio.to_thread(read), strict=True):
         watch = Watch(
             target=target,
@@ -37,15 +38,14 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
             proof=replayed.proof,
             buckets=Buckets(interval=target.interval, excluded=partial(monitor.excluded, target.name)),
             unfilled=[],
-            seen_until=replayed.seen_until,
+            # A gap on record reaches as far as a look that a kill kept from the record: nobody looked until then.
+            seen_until=replayed.latest.ended_at if replayed.latest else None,
             latest=replayed.latest,
             outages={identity: payload_json(told) for identity, told in replayed.recorded.items()},
         )
         if replayed.state.outage:
             # Its entry is as old as its opening; what the metrics add up must not fall at a restart.
             watch.outages[replayed.state.outage.id] = monitor.told(target, replayed.state.outage)
-        if target.login:
-            monitor.logins.recall(target, await asyncio.to_thread(_looks, reader, target.name, since))
         if target.kind is Kind.ROUNDTRIP:
             await asyncio.to_thread(_recall_trips, monitor, reader, watch)
         monitor.watch(watch)
@@ -54,9 +54,22 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
         monitor.show(watch)
 
 
-def last_sign_of_life(reader: Reader) -> Millis | None:
-    """When the ledger was last written: MailWatch was off since then, or died soon after."""
-    return next((entry.time for entry in reader.entries(descending=True, limit=1)), None)
+def _looks(reader: Reader, targets: Iterable[Target], since: Millis) -> list[tuple[Target, Observation]]:
+    """Read what the login gate must know, oldest first: from each target's last good look on, or the last hour.
+
+    Accounts are rejected together that began to be; what began longer ago than an hour must not seem to begin
+    with the first rejection within it.
+    """
+    found: dict[int, tuple[Target, Observation]] = {}
+    for target in targets:
+        if target.login is None:
+            continue
+        good = reader.last_index(target=target.name, outcome=Outcome.UP)
+        hour = since if good is None else None
+        for entry in reader.entries(target=target.name, kinds=["observation"], from_index=good, start_ms=hour):
+            if isinstance(fact := entry.fact, Observation):
+                found[entry.index] = target, fact
+    return [look for _, look in sorted(found.items(), key=lambda item: item[0])]
 
 
 def _recall_trips(monitor: Monitor, reader: Reader, watch: Watch) -> None:
@@ -69,13 +82,4 @@ def _recall_trips(monitor: Monitor, reader: Reader, watch: Watch) -> None:
         for end, seen in end_looks(watch.target, look):
             # Which password was accepted is known from the looks at the ends themselves.
             if seen.cause is not None and seen.ended_at >= at - HOUR:
-                monitor.logins.learn(end, seen)
-
-
-def _looks(reader: Reader, name: str, since: Millis) -> list[Observation]:
-    """Read what the login gate must know: the last good look, and the looks of the last hour."""
-    good = reader.last_index(target=name, outcome=Outcome.UP)
-    entries = [] if good is None else list(reader.entries(target=name, from_index=good, limit=1))
-    entries += reader.entries(target=name, kinds=["observation"], start_ms=since)
-    looks = {entry.index: entry.fact for entry in entries}
-    return [look for _, look in sorted(looks.items()) if isinstance(look, Observation)]
+                monitor.logins.learn(end, seen, min(seen.ended_at, monitor.steady()))

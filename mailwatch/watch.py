@@ -21,6 +21,11 @@ class Watch:
     unfilled: list[tuple[int, Observation]] | None = None
     """Looks that came while the buckets are being filled from the ledger; None once they are."""
     seen_until: Millis | None = None
+    began: float = 0.0
+    ended: float = 0.0
+    """The latest look on the monotonic clock, which nobody sets."""
+    seen_at: float | None = None
+    """`seen_until` on that clock; None until MailWatch has looked since its start."""
     latest: Observation | None = None
     proof: Proof = field(default_factory=Proof)
     outages: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mailwatch.logins import HOUR, WAITS, LoginGate
-from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Target
+from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, Target, now
+from mailwatch.takeup import take_up
+from tests.hall import Hall
 
 MINUTE = 60_000
 LOGIN = Login(username="a@example.org", password=SecretStr("secret"))
@@ -36,7 +41,7 @@ def attempt(gate: LoginGate, at: int, cause: Cause | None, which: Target | None 
     which = which or target()
     allowed = gate.allows(which, at)
     secret = which.login.password.get_secret_value() if which.login else ""
-    gate.learn(which, looked(at, cause, with_login=allowed, secret=secret))
+    gate.learn(which, looked(at, cause, with_login=allowed, secret=secret), at)
     gate.release(which)
     return allowed
 
@@ -67,6 +72,16 @@ def test_a_login_that_works_forgets_the_rejections() -> None:
     assert attempt(gate, 7 * MINUTE, None)
 
 
+def test_a_login_that_works_forgets_the_rejections_although_the_mailbox_is_broken() -> None:
+    gate = LoginGate()
+    assert attempt(gate, 0, Cause.CREDENTIALS)
+    assert gate.allows(target(Kind.IMAP), 6 * MINUTE)
+    gate.learn(target(), replace(looked(6 * MINUTE, Cause.MAILBOX), failed_phase=Phase.MAILBOX), 6 * MINUTE)
+    gate.release(target(Kind.IMAP))
+    assert gate.allows(target(Kind.IMAP), 7 * MINUTE)
+    assert gate.allows(target(Kind.SMTP), 7 * MINUTE)
+
+
 def test_other_failures_do_not_hold_logins_back() -> None:
     gate = LoginGate()
     assert all(attempt(gate, at, Cause.TIMEOUT) for at in range(10))
@@ -83,7 +98,8 @@ def test_the_other_targets_of_a_suspect_account_wait_for_the_one_that_tries() ->
 
 def test_a_restart_remembers_and_a_clock_set_back_does_not_open_the_gate() -> None:
     gate = LoginGate()
-    gate.recall(target(), [looked(0, Cause.CREDENTIALS), looked(MINUTE, Cause.CREDENTIALS, with_login=False)])
+    looks = [looked(0, Cause.CREDENTIALS), looked(MINUTE, Cause.CREDENTIALS, with_login=False)]
+    gate.recall(((target(), look) for look in looks), 2 * MINUTE)
     assert not gate.allows(target(), 4 * MINUTE)
     assert not gate.allows(target(), -3 * HOUR)
 
@@ -161,7 +177,40 @@ def test_without_a_password_nothing_is_known_to_be_the_same() -> None:
 def test_a_restart_remembers_which_password_was_accepted() -> None:
     gate = LoginGate()
     for user in "ab":
-        gate.recall(named(user), [looked(0, None, secret="old")])
-        gate.learn(named(user), looked(HOUR, Cause.CREDENTIALS, secret="new" if user == "a" else "old"))
+        gate.recall([(named(user), looked(0, None, secret="old"))], HOUR)
+        gate.learn(named(user), looked(HOUR, Cause.CREDENTIALS, secret="new" if user == "a" else "old"), HOUR)
     assert gate.failing_together(named("a")) == 0
     assert gate.failing_together(named("b")) == 1
+
+
+async def taken_up(
+    folder: Path, targets: list[Target], looks: list[tuple[Target, int, Cause | None]]
+) -> LoginGate:
+    """A start over a ledger with these looks, each so many minutes ago."""
+    hall = Hall(folder)
+    await hall.writer.start()
+    for which, minutes, cause in looks:
+        at = now() - minutes * MINUTE
+        await hall.monitor.write("observation", at, which.name, replace(looked(at, cause), target=which.name))
+    await take_up(hall.monitor, hall.reader, targets)
+    await hall.close()
+    return hall.monitor.logins
+
+
+async def test_a_restart_learns_the_looks_of_an_accounts_targets_in_the_order_in_which_they_were_taken(
+    tmp_path: Path,
+) -> None:
+    imap, smtp = target(Kind.IMAP), target(Kind.SMTP)
+    gate = await taken_up(
+        tmp_path, [imap, smtp], [(smtp, 30, None), (imap, 29, None), (imap, 1, Cause.CREDENTIALS)]
+    )
+    assert not gate.allows(imap, now())
+    assert not gate.allows(smtp, now())
+
+
+async def test_a_restart_does_not_let_old_rejections_begin_together(tmp_path: Path) -> None:
+    ours, theirs = (replace(named(user), name=user) for user in ("a", "b"))
+    bad = Cause.CREDENTIALS
+    looks = [(ours, 200, None), (theirs, 199, None), (ours, 150, bad), (theirs, 90, bad), (ours, 35, bad)]
+    gate = await taken_up(tmp_path, [ours, theirs], [*looks, (theirs, 30, bad)])
+    assert gate.failing_together(ours) == 1

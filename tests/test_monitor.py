@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mailwatch.models import Cause, GapReason, Outcome, now
+from mailwatch.clock import ClockWatch, Reading, read_clocks
+from mailwatch.guard import Control, Guard
+from mailwatch.models import Cause, GapReason, GuardAnswer, Millis, Observation, Outcome, now
 from mailwatch.outages import State
+from mailwatch.probes import observe
 from mailwatch.service_level import Buckets
 from mailwatch.watch import Watch
 from tests.hall import Hall
+from tests.servers import free_port
 
 
 @pytest.fixture
@@ -72,7 +79,7 @@ async def test_an_outage_is_on_record_and_sealed_before_it_is_shown(hall: Hall) 
 
 
 async def test_a_long_time_without_a_look_is_a_gap_with_its_reason(hall: Hall) -> None:
-    hall.watch.seen_until = now() - 600_000
+    hall.watch.seen_until, hall.watch.seen_at = now() - 600_000, time.monotonic()
     hall.monitor.disturb(now() - 500_000, now() - 400_000, GapReason.SUSPENDED)
     await hall.look()
     (gap,) = hall.recorded("gap")
@@ -82,43 +89,149 @@ async def test_a_long_time_without_a_look_is_a_gap_with_its_reason(hall: Hall) -
 
 
 async def test_a_missed_run_is_a_gap_of_its_own(hall: Hall) -> None:
-    hall.watch.seen_until = now() - 100_000
+    hall.watch.seen_until, hall.watch.seen_at = now() - 100_000, time.monotonic()
     await hall.look()
     assert [gap["reason"] for gap in hall.recorded("gap")] == ["missed"]
 
 
 async def test_a_time_in_which_the_server_slowed_us_down_has_its_own_reason(hall: Hall) -> None:
-    hall.watch.seen_until = now() - 130_000
+    hall.watch.seen_until, hall.watch.seen_at = now() - 130_000, time.monotonic()
     hall.watch.state = State(throttled=1)
     await hall.look()
     assert [gap["reason"] for gap in hall.recorded("gap")] == ["throttled"]
 
 
-async def test_the_usual_time_between_looks_is_no_gap_unless_mailwatch_was_off(hall: Hall) -> None:
-    hall.watch.seen_until = now() - 59_000
+async def test_the_usual_time_between_looks_is_no_gap_unless_mailwatch_slept(hall: Hall) -> None:
+    hall.watch.seen_until, hall.watch.seen_at = now() - 59_000, time.monotonic()
     await hall.look()
     assert hall.recorded("gap") == []
     hall.watch.seen_until = now() - 30_000
-    hall.monitor.disturb(now() - 20_000, now() - 10_000, GapReason.NOT_RUNNING)
+    hall.monitor.disturb(now() - 20_000, now() - 10_000, GapReason.SUSPENDED)
     await hall.look()
     (gap,) = hall.recorded("gap")
-    assert gap["reason"] == "not_running"
+    assert gap["reason"] == "suspended"
     assert 9_900 <= gap["end"] - gap["start"] <= 10_100
+
+
+async def disturbed_look(hall: Hall, reason: GapReason) -> tuple[str, str, str]:
+    """A look at a server that is not there, during which something befalls our machine."""
+
+    async def disturbed(*args: Any, **more: Any) -> Observation:
+        seen = await observe(*args, **more)
+        hall.monitor.disturb(now() - 1000, now() + 60_000, reason)
+        return seen
+
+    hall.monitor._look_at = disturbed
+    await hall.look()
+    look = hall.recorded("observation")[-1]
+    return look["outcome"], look["cause"], look["detail"]
 
 
 @pytest.mark.parametrize("reason", [GapReason.SUSPENDED, GapReason.CLOCK_STEP])
 async def test_a_failure_while_we_slept_is_ours(hall: Hall, reason: GapReason) -> None:
-    hall.monitor.disturb(now() - 1000, now() + 60_000, reason)
-    await hall.look()
-    (look,) = hall.recorded("observation")
-    assert (look["outcome"], look["cause"]) == (Outcome.UNKNOWN, Cause.MONITOR)
-    assert "refused" in look["detail"]
+    outcome, cause, detail = await disturbed_look(hall, reason)
+    assert (outcome, cause) == (Outcome.UNKNOWN, Cause.MONITOR)
+    assert "refused" in detail
 
 
 async def test_a_slow_disk_does_not_excuse_the_provider(hall: Hall) -> None:
-    hall.monitor.disturb(now() - 1000, now() + 60_000, GapReason.STORE)
+    assert (await disturbed_look(hall, GapReason.STORE))[0] == "down"
+
+
+async def test_a_clock_that_was_set_back_does_not_excuse_the_provider_when_its_times_come_again(
+    hall: Hall,
+) -> None:
+    hall.watch.seen_until, hall.watch.seen_at = now() - 30_000, time.monotonic()
     await hall.look()
-    assert [look["outcome"] for look in hall.recorded("observation")] == ["down"]
+    hall.monitor.disturb(now(), now() + 7_200_000, GapReason.CLOCK_STEP)
+    hall.watch.seen_until, hall.watch.seen_at = now() - 30_000, time.monotonic()
+    await hall.look()
+    assert [look["outcome"] for look in hall.recorded("observation")] == ["down", "down"]
+    assert hall.recorded("gap") == []
+
+
+async def test_a_good_look_right_after_a_suspend_does_not_hide_it(hall: Hall) -> None:
+    await hall.greet()
+    slept = 0
+
+    def read() -> Reading:
+        here = read_clocks()
+        return replace(here, wall=here.wall + slept, boot=here.boot + slept)
+
+    hall.monitor._clock = ClockWatch(read)
+    hall.watch.seen_until, hall.watch.seen_at = now() - 30_000, time.monotonic()
+    slept = 20 * 10**9
+    hall.monitor._clock._last = replace(hall.monitor._clock._last, wall=time.time_ns() - slept)
+    await hall.look()
+    assert [gap["reason"] for gap in hall.recorded("gap")] == ["suspended"]
+
+
+async def test_a_time_over_a_restart_is_a_gap_as_a_whole(hall: Hall) -> None:
+    hall.watch.seen_until = now() - 30_000
+    await hall.look()
+    await hall.look()
+    (gap,) = hall.recorded("gap")
+    assert gap["reason"] == "not_running"
+    assert gap["end"] - gap["start"] >= 29_900
+
+
+async def test_after_the_clock_was_set_or_the_config_changed_a_look_in_doubt_is_not_put_off(hall: Hall) -> None:
+    def due() -> float:
+        job: Any = hall.monitor.schedule._scheduler.get_job("t")
+        return float(job.next_run_time.timestamp())
+
+    target, stepped = replace(hall.target, interval=3600.0), 0
+    hall.monitor._clock = ClockWatch(lambda: replace(read_clocks(), wall=read_clocks().wall + stepped))
+    hall.monitor.change(hall.watch, target)
+    hall.monitor.schedule.start()
+    await hall.look(target)  # suspect: the next look comes in five seconds
+    found, stepped = [due()], 10**9
+    await hall.monitor.check_clock()
+    found.append(due())
+    hall.monitor.change(hall.watch, replace(target, timeout=3.0))
+    found.append(due())
+    hall.monitor.schedule.stop()
+    assert [entry["event"] for entry in hall.recorded("clock")] == ["step"]
+    assert [at - now() / 1000 <= 5 for at in found] == [True, True, True]
+
+
+class Listened(Guard):
+    """A guard that tells when it has asked."""
+
+    asked: asyncio.Event
+
+    async def ask(
+        self, provider: str | None = None, *, dns: bool = False, since: Millis | None = None
+    ) -> GuardAnswer:
+        answer = await super().ask(provider, dns=dns, since=since)
+        self.asked.set()
+        return answer
+
+
+async def test_a_line_that_goes_and_comes_back_while_a_look_hangs_is_not_the_providers(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mailwatch.monitor.HANGS_AFTER", 0.05)
+
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            await over.wait()
+
+    over, control = asyncio.Event(), free_port()
+    hall.monitor.guard = guard = Listened([Control("127.0.0.1", control)], timeout=1.0, names=())
+    guard.asked = asyncio.Event()
+    silent = await asyncio.start_server(accept, "127.0.0.1", hall.port)
+    looking = asyncio.create_task(hall.look())
+    await guard.asked.wait()
+    line = await asyncio.start_server(accept, "127.0.0.1", control)
+    assert (await Guard([Control("127.0.0.1", control)], timeout=1.0, names=()).ask()).online
+    await looking
+    (look,) = hall.recorded("observation")
+    assert (look["outcome"], look["cause"]) == (Outcome.UNKNOWN, Cause.OFFLINE)
+    over.set()
+    for server in (silent, line):
+        server.close()
+        await server.wait_closed()
 
 
 async def test_no_more_looks_than_allowed_are_under_way_at_once(tmp_path: Path) -> None:

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from mailwatch.logins import LoginGate
 from mailwatch.models import Cause, Gap, GapReason, Kind, Observation, Outcome
-from mailwatch.outages import Outage, Proof, advance_proof, outage_payload, payload_json
+from mailwatch.outages import (
+    Event,
+    Outage,
+    Proof,
+    Rules,
+    State,
+    advance,
+    advance_proof,
+    outage_payload,
+    payload_json,
+)
 from mailwatch.replay import audit_outages, resume, rule_book
 from tests.conftest import Targets
 from tests.hall import Hall
@@ -41,10 +51,11 @@ def fact(sign: str, index: int) -> Observation | Gap:
     )
 
 
-def proven(signs: str) -> list[Outage]:
-    proof, found = Proof(), []
+def proven(signs: str, open_after: int = 1) -> list[Outage]:
+    proof, state, found = Proof(), State(), []
     for index, sign in enumerate(signs):
-        proof, outage = advance_proof(proof, index, fact(sign, index))
+        state, _ = advance(state, Event(index, fact(sign, index)), Rules(open_after, 1))
+        proof, outage = advance_proof(proof, index, fact(sign, index), state.is_open)
         found += [outage] if outage else []
     return found
 
@@ -75,6 +86,16 @@ def test_the_same_secret_accepted_rejected_and_accepted_again_is_an_outage(
     times = [(o.last_good, o.first_bad, o.last_bad, o.first_good) for o in proven(signs)]
     starts = [tuple(None if t is None else t // MINUTE for t in outage) for outage in times]
     assert starts == expected
+
+
+@pytest.mark.parametrize(
+    ("signs", "expected"), [("+xX+", [(0, 1, 2, 3)]), ("+XX+", [(0, 1, 2, 3)]), ("+XXX+", []), ("+xXXX+", [])]
+)
+def test_too_few_rejected_together_to_open_an_outage_are_proven_afterwards(
+    signs: str, expected: list[tuple[int, int, int, int]]
+) -> None:
+    times = [(o.last_good, o.first_bad, o.last_bad, o.first_good) for o in proven(signs, open_after=3)]
+    assert [tuple(None if t is None else t // MINUTE for t in outage) for outage in times] == expected
 
 
 def test_its_bounds_are_as_wide_as_the_back_off_and_its_holes_are_told() -> None:
@@ -109,11 +130,11 @@ def test_a_replay_from_the_last_accepted_login_gives_the_same(signs: str, cut: i
     start = max(signs.rfind("+", 0, cut), signs.rfind("*", 0, cut), 0)
     proof, whole = Proof(), []
     for index, sign in enumerate(signs):
-        proof, outage = advance_proof(proof, index, fact(sign, index))
+        proof, outage = advance_proof(proof, index, fact(sign, index), True)
         whole += [outage] if outage and index >= cut else []
     proof, resumed = Proof(), []
     for index, sign in enumerate(signs[start:], start=start):
-        proof, outage = advance_proof(proof, index, fact(sign, index))
+        proof, outage = advance_proof(proof, index, fact(sign, index), True)
         resumed += [outage] if outage and index >= cut else []
     assert resumed == whole
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -105,6 +106,28 @@ def test_a_crash_between_a_look_and_its_outage_is_made_good() -> None:
         store.append_batch([Draft(kind="outage", time=1, target="t", payload=payload)])
         assert resume(reader, "t", rule_book(reader)).missing == ()
         assert audit_outages(reader, rule_book(reader), "t") == []
+
+
+def test_a_crash_between_a_look_and_what_it_proves_of_the_login_is_made_good() -> None:
+    with ledger() as (store, reader):
+        live = Live(store, Rules())
+        for at, cause in enumerate((None, Cause.CREDENTIALS, None)):
+            look = replace(fact("+", at), outcome=cause.outcome if cause else Outcome.UP, cause=cause)
+            live.take(replace(look, with_login=True, secret="same"))
+        (missing,) = resume(reader, "t", rule_book(reader)).missing
+        assert missing.proven_afterwards
+        payload = outage_payload(missing, "lab", Kind.IMAP, "here")
+        store.append_batch([Draft(kind="outage", time=1, target="t", payload=payload)])
+        assert resume(reader, "t", rule_book(reader)).missing == ()
+        assert audit_outages(reader, rule_book(reader), "t") == []
+
+
+def test_what_was_told_as_closed_is_not_told_again_as_open() -> None:
+    with ledger() as (store, reader):
+        live = Live(store, Rules(close_after=1))
+        for at, mark in enumerate("+---+"):
+            live.take(fact(mark, at))
+        assert resume(reader, "t", rule_book(reader)).missing == ()
 
 
 @settings(max_examples=20, deadline=None)

@@ -25,11 +25,12 @@ class Proof:
     tally: Tally = NOTHING
 
 
-def advance_proof(proof: Proof, index: int, fact: Observation | Gap) -> tuple[Proof, Outage | None]:
+def advance_proof(proof: Proof, index: int, fact: Observation | Gap, is_open: bool) -> tuple[Proof, Outage | None]:
     """Return the proof after one more fact, and the outage that it proves, if any.
 
-    A rejected look that is down already (rejected together with other accounts) belongs to an outage of its
-    own: what was rejected before it lies within that outage's bounds and is not told twice.
+    `is_open`: whether the outage rules have an outage open after that fact. A rejected look that is down already
+    (rejected together with other accounts) then belongs to it: what was rejected before lies within its bounds
+    and is not told twice. Such looks that are too few to open one are proven afterwards like the others.
     """
     if isinstance(fact, Gap):
         return _blind(proof, index, fact.end), None
@@ -42,7 +43,7 @@ def advance_proof(proof: Proof, index: int, fact: Observation | Gap) -> tuple[Pr
         return Proof(secret=fact.secret, accepted=look, tally=seen), proven
     if fact.cause is not Cause.CREDENTIALS or fact.secret != proof.secret or proof.accepted is None:
         return _blind(proof, index, fact.ended_at), None
-    if fact.outcome is Outcome.DOWN:
+    if fact.outcome is Outcome.DOWN and is_open:
         return Proof(secret=proof.secret, accepted=proof.accepted, tally=proof.tally), None
     first = proof.first_rejected or look
     tally = proof.tally.failed(index, fact)

@@ -70,7 +70,7 @@ def _outage(entries: list[Shown], rules: Rules, wanted: str) -> tuple[Outage, in
         try:
             fact = FACTS[entry.kind](entry.payload)
             state, transition = advance(state, Event(entry.index, fact), rules)
-            proof, proven = advance_proof(proof, entry.index, fact)
+            proof, proven = advance_proof(proof, entry.index, fact, state.is_open)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise Refused(
                 f"entry {entry.index} is no {entry.kind}: {type(error).__name__} {error}"[:200]

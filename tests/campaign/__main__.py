@@ -1,0 +1,103 @@
+"""python -m tests.campaign: runs a campaign and prints its figures. Exit 0 when every promise was kept, else 1."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from tests.campaign.worlds import WEEKS, Campaign, verdicts
+
+SHOWN = 5
+"""Failures shown of each world."""
+ROWS = (
+    "looks",
+    "looks booked up",
+    "looks booked down",
+    "looks booked unknown",
+    "looks lost on the way",
+    "entries",
+    "gaps",
+    "starts",
+    "kills",
+    "suspends",
+    "stalls",
+    "steps",
+    "reloads",
+    "rejected logins",
+    "true outages",
+    "longer than the rechecks",
+    "found",
+    "found afterwards",
+    "excused",
+    "missed",
+    "reported",
+    "within bounds",
+    "bounds widened by a step",
+    "false",
+    "reported, of a login",
+    "proven afterwards",
+)
+
+
+def main() -> int:
+    """Run the campaign that the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
+    parser.add_argument("--weeks", type=int, default=500, help="simulated weeks, in worlds of two (%(default)s)")
+    parser.add_argument("--seed", default="1", help="any word (%(default)s)")
+    parser.add_argument("--only", type=int, help="the number of one world")
+    parser.add_argument("--jobs", type=int, default=1, help="processes (%(default)s)")
+    args = parser.parse_args()
+    first = 0 if args.only is None else args.only
+    worlds = range(first, first + (math.ceil(args.weeks / WEEKS) if args.only is None else 1))
+    campaign, began = Campaign(), time.monotonic()
+    talk = Console(stderr=True)
+    columns = (TextColumn("worlds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=talk, transient=True, disable=not talk.is_terminal) as progress:
+        task = progress.add_task("worlds", total=len(worlds))
+        for number, verdict in verdicts(args.seed, worlds, args.jobs):
+            campaign.add(number, verdict)
+            progress.advance(task)
+            for failure in verdict.failures[:SHOWN]:
+                talk.print(f"world {number}: {failure}"[:1000], style="red", markup=False, highlight=False)
+    page = Console()
+    page.print(_table(campaign, args.seed, time.monotonic() - began))
+    for number in sorted(campaign.failures):
+        again = f"python -m tests.campaign --seed {args.seed} --only {number}"
+        page.print(f"world {number} broke {len(campaign.failures[number])} promises; again: {again}")
+    return 1 if campaign.failures else 0
+
+
+def _table(campaign: Campaign, seed: str, seconds: float) -> Table:
+    table = Table(title=f"seed {seed}", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    figures = campaign.figures
+    figures["excused"] = campaign.excused.total()
+    figures["missed"] = figures["longer than the rechecks"] - figures["found"] - figures["excused"]
+    table.add_row("weeks", f"{figures['worlds'] * WEEKS:,.0f}")
+    table.add_row("worlds", f"{figures['worlds']:,}")
+    for row in ROWS:
+        table.add_row(row, f"{figures[row]:,}")
+        if row == "excused":
+            for why, count in campaign.excused.most_common():
+                table.add_row(f"  {why}", f"{count:,}")
+    table.add_row("broken promises", f"{sum(map(len, campaign.failures.values())):,}")
+    table.add_row("wall time", f"{seconds:,.0f} s")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""What is booked of each look, of the time between two looks, and of the logins, against what was true.
+
+1. No look that failed by our line, our sleep, our password or a throttle is booked as down, none that failed is
+   booked as up, and none is booked as unknown without such a reason.
+2. Time in which MailWatch was off, asleep or did not look for long is on record as a gap, and no other time is.
+   (A clock that is set back leaves no time on record in which to put one: the step itself is on record.)
+3. Suspends and steps of the clock are on record, as long as they were.
+4. An account is rejected at most three times an hour, and its logins are not held back without such a reason; an
+   hour in which the machine is awake.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mailwatch.clock import STALLED_AFTER, STEP, SUSPEND, TICK
+from mailwatch.models import Cause, Gap, Observation, Outcome
+from tests.campaign.looks import Taken
+from tests.campaign.run import Run
+from tests.campaign.truth import Truth
+from tests.campaign.virtual import EPOCH_NS
+from tests.campaign.world import HOUR, Account, Service, Span
+
+Facts = Sequence[tuple[int, Observation | Gap]]
+NOTICED = {"suspend": SUSPEND, "step": STEP, "stall": STALLED_AFTER + TICK}
+"""Seconds above which MailWatch notices what befalls its machine."""
+SLACK = 2 * TICK
+REJECTIONS = 3
+"""How often an account may be rejected in an hour."""
+
+
+class Bookkeeping:
+    """Judges one world."""
+
+    def __init__(
+        self,
+        run: Run,
+        truth: Truth,
+        facts: Mapping[str, Facts],
+        clock: Sequence[dict[str, Any]],
+        figures: Counter[str],
+    ) -> None:
+        self._run, self._truth, self._facts, self._clock, self._figures = run, truth, facts, clock, figures
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong, and count."""
+        history = self._run.history
+        if history.errors:
+            yield f"{history.errors:.0f} looks failed by MailWatch's own fault"
+        yield from self._noticed()
+        for name, service in self._run.world.services.items():
+            for _, fact in self._facts[name]:
+                if isinstance(fact, Observation):
+                    yield from self._booked(service, fact, self._look(fact))
+            yield from self._gaps(service)
+        for account in {id(s.account): s.account for s in self._run.world.services.values() if s.account}.values():
+            yield from self._logins(account)
+        self._figures["looks"] += len(self._run.looks.taken)
+        self._figures["starts"] += len(history.off)
+        self._figures["kills"] += history.kills
+        self._figures["reloads"] += history.reloads
+
+    def _look(self, fact: Observation) -> Taken:
+        assert fact.facts
+        number: int = fact.facts["look"]
+        return self._run.looks.taken[number]
+
+    def _booked(self, service: Service, fact: Observation, look: Taken) -> Iterator[str]:
+        self._figures[f"looks booked {fact.outcome}"] += 1
+        if fact.outcome is Outcome.DOWN and not look.met:
+            self._figures["looks lost on the way"] += look.why == "lost"
+            if look.why != "lost":
+                yield f"booked as down: {look}"
+        ours = look.cause in (Cause.THROTTLED, Cause.CREDENTIALS) or self._truth.is_disturbed(look)
+        if fact.outcome is Outcome.UNKNOWN and not ours and (service.account is None or look.with_login):
+            yield f"booked as unknown: {look} {fact.cause} {fact.detail}"
+        if fact.outcome is Outcome.UP and look.raw is not Outcome.UP:
+            yield f"booked as up: {look}"
+
+    def _noticed(self) -> Iterator[str]:
+        told = [(entry["event"], entry["milliseconds"] / 1000) for entry in self._clock]
+        for span in self._run.history.disturbed:
+            self._figures[f"{span.what}s"] += 1
+            kind = "stalled" if span.what == "stall" else span.what
+            lengths = self._stepped(span.start) if kind == "step" else [span.end - span.start]
+            died = any(span.end - 1 < off.start < span.end + SLACK for off in self._run.history.off)
+            near = any(
+                event == kind and abs(seconds - length) < SLACK for event, seconds in told for length in lengths
+            )
+            if abs(lengths[0]) > NOTICED[span.what] and not died and not near:
+                yield f"not on record: a {span.what} of {lengths[0]:.2f} s at {span.start:.1f}"
+
+    def _stepped(self, moment: float) -> list[float]:
+        """By how much the clock was set then; and around that moment, for steps between two ticks are one."""
+        offset_at = self._run.clocks.offset_at
+        return [offset_at(moment + apart) - offset_at(moment - (apart or 1e-6)) for apart in (0.0, TICK)]
+
+    def _gaps(self, service: Service) -> Iterator[str]:
+        gaps: list[Gap] = []
+        last: Observation | None = None
+        for _, fact in self._facts[service.target.name]:
+            if isinstance(fact, Gap):
+                gaps.append(fact)
+                continue
+            if last is not None:
+                yield from self._between(service, last, fact, gaps)
+            self._figures["gaps"] += len(gaps)
+            last, gaps = fact, []
+
+    def _between(self, service: Service, last: Observation, fact: Observation, gaps: list[Gap]) -> Iterator[str]:
+        start, end = self._look(last).end, self._look(fact).start
+        if self._run.clocks.offset_at(self._look(last).start) != self._run.clocks.offset_at(end + SLACK):
+            return
+        offset = round(self._run.clocks.offset_at(start) * 1000) + EPOCH_NS // 1_000_000
+        covered = [((gap.start - offset) / 1000, (gap.end - offset) / 1000) for gap in gaps]
+        where = f"{service.target.name} from {start:.1f} to {end:.1f}: {[gap.reason for gap in gaps]}"
+        if end - start > service.target.interval * 1.5 + 1 + SLACK:
+            if sum(until - since for since, until in covered) < end - start - 0.1:
+                yield f"no gap in a long time without a look: {where}"
+            return
+        unseen = [span for span in self._unseen() if span.overlaps(start, end)]
+        for span in unseen:
+            low, high = max(start, span.start), min(end, span.end)
+            if high - low > NOTICED.get(span.what, TICK) and high - low > TICK:
+                shown = sum(max(0.0, min(high, until) - max(low, since)) for since, until in covered)
+                if shown < high - low - SLACK:
+                    yield f"no gap while {span.what} from {span.start:.1f} to {span.end:.1f}: {where}"
+        if gaps and not unseen:
+            yield f"a gap for nothing: {where}"
+
+    def _unseen(self) -> list[Span]:
+        return [*self._run.history.off, *(span for span in self._run.history.disturbed if span.what != "step")]
+
+    def _logins(self, account: Account) -> Iterator[str]:
+        looks = sorted(
+            (look for look in self._run.looks.taken if self._run.world.services[look.target].account is account),
+            key=lambda look: look.start,
+        )
+        rejected = [look.end for look in looks if look.with_login and look.cause is Cause.CREDENTIALS]
+        rejected.sort()
+        self._figures["rejected logins"] += len(rejected)
+        for first, fourth in zip(rejected, rejected[REJECTIONS:], strict=False):
+            if fourth - first < HOUR - SLACK and not self._times_are_in_doubt(first, fourth):
+                yield f"{account.username}: rejected four times from {first:.1f} to {fourth:.1f}"
+        for look in looks:
+            if look.with_login or self._times_are_in_doubt(look.start - 5 * HOUR, look.start):
+                continue
+            recent = any(
+                at <= look.start + SLACK and self._awake(at, look.start) < HOUR + SLACK for at in rejected
+            )
+            if not recent and not any(o.with_login and o.start <= look.start <= o.end for o in looks):
+                yield f"{account.username}: its login was held back for nothing: {look}"
+
+    def _awake(self, start: float, end: float) -> float:
+        suspends = [
+            span for span in self._run.history.disturbed if span.what == "suspend" and start < span.end < end
+        ]
+        return end - start - sum(span.end - span.start for span in suspends)
+
+    def _times_are_in_doubt(self, start: float, end: float) -> bool:
+        """Whether the clock was set, and MailWatch read the times of rejections from the ledger after that."""
+        restarted = any(start < off.end < end for off in self._run.history.off)
+        return restarted and self._run.clocks.offset_at(start) != self._run.clocks.offset_at(end)

@@ -1,0 +1,33 @@
+"""Is the ledger whole, and does all that is known of a target follow from it? Asked at each start."""
+
+from __future__ import annotations
+
+from mailwatch.models import Gap, Observation
+from mailwatch.monitor import Monitor
+from mailwatch.outages import Event, Proof, State, advance, advance_proof
+from mailwatch.replay import FACTS, audit_outages, rule_book
+from mailwatch.store import Reader, audit
+from mailwatch.store.keys import Keys
+
+
+def check_ledger(reader: Reader, keys: Keys, monitor: Monitor) -> list[str]:
+    """Return what is wrong: hashes and signatures, outages that a replay does not give, states taken up wrongly.
+
+    A state that was taken up from somewhere in the ledger must be the one that a replay from its first entry
+    gives. Asked after the taking up, when what a kill left untold must have been told.
+    """
+    findings = [f"audit: {finding}" for finding in audit(reader, keys.public, keys.secret)]
+    book = rule_book(reader)
+    for name, watch in monitor.watches.items():
+        findings += [f"replay: {finding}" for finding in audit_outages(reader, book, name)]
+        state, proof = State(), Proof()
+        for entry in reader.entries(target=name, kinds=FACTS):
+            fact = entry.fact
+            assert isinstance(fact, Observation | Gap)
+            state, _ = advance(state, Event(entry.index, fact), book.at(entry.index))
+            proof, _ = advance_proof(proof, entry.index, fact, state.is_open)
+        if state != watch.state:
+            findings.append(f"taken up: {name} stands at {watch.state}, but a replay gives {state}")
+        if proof != watch.proof:
+            findings.append(f"taken up: the login of {name} stands at {watch.proof}, a replay gives {proof}")
+    return findings

@@ -1,0 +1,220 @@
+"""A simulated look: walks the phases in virtual time; each is decided by the truth of its moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mailwatch.models import Cause, Millis, Observation, Outcome, Phase, Target
+from mailwatch.probes.recorder import Recorder
+from mailwatch.probes.redact import redactor
+from tests.campaign.virtual import Clocks
+from tests.campaign.world import HOUR, Service, Span, World, cause_of
+
+FOREVER = 1e7
+FAILED_OTHERWISE = 99
+LOSS_APART = 12 * HOUR
+"""Seconds between a lost look and a fault of the provider."""
+RESOLVER_TIMEOUT, RESOLVER_ATTEMPTS = 5.0, 2
+OUTLIVED = 0.5
+"""Seconds of sleep that a connection outlives, and that MailWatch does not notice."""
+_CONNECTED = (Phase.TLS, Phase.GREETING, Phase.AUTH, Phase.MAILBOX, Phase.FETCH)
+_MEETS = {
+    "dns": (Phase.RESOLVE,),
+    "refused": (Phase.CONNECT, *_CONNECTED),
+    "unreachable": (Phase.CONNECT, *_CONNECTED),
+    "timeout": (Phase.CONNECT, *_CONNECTED),
+    "slow": (Phase.CONNECT, *_CONNECTED),
+    "disconnected": _CONNECTED,
+    "tls": (Phase.TLS,),
+    "protocol": (Phase.GREETING,),
+    "unavailable": (Phase.GREETING, Phase.AUTH),
+    "mailbox": (Phase.MAILBOX,),
+    "login": (Phase.AUTH,),
+}
+
+
+class _Failed(Exception):
+    def __init__(self, cause: Cause, detail: str = "") -> None:
+        super().__init__(detail)
+        self.cause, self.detail = cause, detail
+
+
+@dataclass(slots=True)
+class Taken:
+    """A look as it truly was, in true time.
+
+    `raw` is what the probe made of it, before the monitor judged. `met` are the provider's faults that it ran
+    into; `why` is what made it fail last: provider, line, resolver, lost, throttled, password, asleep.
+    """
+
+    target: str
+    start: float
+    end: float
+    raw: Outcome
+    cause: Cause | None
+    with_login: bool
+    password: str
+    met: list[Span]
+    why: str
+
+
+class Looks:
+    """Stands in for `probes.observe`; keeps the truth of every look under the number in its facts."""
+
+    def __init__(self, world: World, clocks: Clocks) -> None:
+        self._world, self._clocks = world, clocks
+        self.taken: list[Taken] = []
+        self.on_end: Callable[[], None] | None = None
+        self._losses: dict[str, int] = {}
+
+    async def observe(
+        self, target: Target, *, scheduled_at: Millis, with_login: bool = True, **_: Any
+    ) -> Observation:
+        """Look at `target` once."""
+        service = self._world.services[target.name]
+        recorder = Recorder(redactor(target.login), None)
+        start, logged_in = self._clocks.true, target.login is not None and with_login
+        walk = _Walk(self._world, self._clocks, service, target, logged_in, self._is_lost(service))
+        cause, detail = None, ""
+        try:
+            async with asyncio.timeout(target.timeout):
+                for phase in service.phases:
+                    if logged_in or phase not in (Phase.AUTH, Phase.MAILBOX, Phase.FETCH):
+                        with recorder.phase(phase):
+                            await walk.step(phase)
+        except _Failed as failed:
+            cause, detail = failed.cause, failed.detail
+        except TimeoutError:
+            cause, detail = Cause.TIMEOUT, f"no answer within {target.timeout:.0f} s"
+        made = recorder.attempt(f"127.0.0.1:{target.port}", cause=cause, detail=detail)
+        raw = cause.outcome if cause else Outcome.UP
+        why = walk.why if cause else ""
+        # Losses are scattered: each is preceded by a look that failed for no other reason.
+        self._losses[target.name] = 0 if cause is None else self._losses.get(target.name, 0) + 1
+        if why not in ("", "lost"):
+            self._losses[target.name] = FAILED_OTHERWISE
+        password = walk.password if logged_in else ""
+        taken = Taken(target.name, start, self._clocks.true, raw, cause, logged_in, password, walk.met, why)
+        self.taken.append(taken)
+        if self.on_end is not None:
+            self.on_end()
+        return Observation(
+            target=target.name,
+            scheduled_at=scheduled_at,
+            started_at=made.started_at,
+            ended_at=made.ended_at,
+            outcome=raw,
+            cause=cause,
+            failed_phase=made.failed_phase,
+            detail=made.detail,
+            attempts=(made,),
+            addresses=("127.0.0.1",),
+            with_login=logged_in,
+            facts={"look": len(self.taken) - 1},
+        )
+
+    def _is_lost(self, service: Service) -> bool:
+        """In lossy times looks are lost, but never as many in a row as open an outage, nor beside its looks.
+
+        More of them could not be told from the provider's failures by anyone (docs/campaign.md).
+        """
+        now = self._clocks.true
+        if service.lossy.at(now) is None or self._world.chance.random() > 0.2:
+            return False
+        if service.faults.touching(now - LOSS_APART, now + LOSS_APART):
+            return False
+        return self._losses.get(service.target.name, 0) < self._world.rules.open_after - 1
+
+
+class _Walk:
+    """One connection."""
+
+    def __init__(
+        self, world: World, clocks: Clocks, service: Service, target: Target, logged_in: bool, lost: bool
+    ) -> None:
+        self._world, self._clocks, self._service, self._target = world, clocks, service, target
+        self._asleep = clocks.true - clocks.running
+        slow = service.slow.at(clocks.true) is not None
+        # Slow, but within the deadline in any case.
+        self._latency = 0.5 * target.timeout / len(service.phases) if slow else 0.08
+        self._lose_at = world.chance.choice(service.phases[1:]) if lost else None
+        self.met: list[Span] = []
+        self.why = ""
+        self.password = target.login.password.get_secret_value() if target.login else ""
+
+    async def step(self, phase: Phase) -> None:
+        """Walk one phase. Raises _Failed; hangs where nothing answers."""
+        chance = self._world.chance
+        await self._line(phase)
+        await self._provider(phase)
+        await asyncio.sleep(self._latency * chance.uniform(0.2, 1.0))
+        slept = self._clocks.true - self._clocks.running - self._asleep
+        if phase in _CONNECTED and slept > OUTLIVED and chance.random() < 0.7:
+            self.why = "asleep"
+            raise _Failed(Cause.DISCONNECTED, "the connection did not outlive our sleep")
+        if phase is self._lose_at:
+            self.why = "lost"
+            await asyncio.sleep(FOREVER)
+        await self._line(phase)
+        await self._provider(phase)
+        if phase is Phase.GREETING and self._service.throttled.at(self._clocks.true):
+            self.why = "throttled"
+            raise _Failed(Cause.THROTTLED, "too many connections")
+        if phase is Phase.AUTH and not self._is_right():
+            self.why = "password"
+            raise _Failed(Cause.CREDENTIALS, "[AUTHENTICATIONFAILED]")
+
+    def _is_right(self) -> bool:
+        account = self._service.account
+        return account is not None and account.demanded(self._clocks.true) == self.password
+
+    async def _line(self, phase: Phase) -> None:
+        if phase is Phase.RESOLVE:
+            await self._resolve()
+        down = self._world.line.at(self._clocks.true)
+        if down is None:
+            return
+        self.why = "line"
+        if down.what == "unreachable" and phase is Phase.CONNECT:
+            raise _Failed(Cause.UNREACHABLE, "no route to host")
+        await self._hang(down, down.lasting and phase in _CONNECTED)
+
+    async def _resolve(self) -> None:
+        """The system's resolver asks twice, five seconds apart."""
+        for _ in range(RESOLVER_ATTEMPTS):
+            moment = self._clocks.true
+            down = self._world.resolver.at(moment) or self._world.line.at(moment)
+            if down is None:
+                return
+            self.why = "resolver" if self._world.resolver.at(moment) else "line"
+            await asyncio.sleep(RESOLVER_TIMEOUT)
+        raise _Failed(Cause.DNS, "the resolver does not answer")
+
+    async def _provider(self, phase: Phase) -> None:
+        fault = self._service.faults.at(self._clocks.true)
+        if fault is None or phase not in _MEETS[fault.what]:
+            return
+        self.why = "provider"
+        self.met.append(fault)
+        await asyncio.sleep(0.03)
+        if fault.what == "timeout" or (fault.what == "unreachable" and phase in _CONNECTED):
+            await self._hang(fault, fault.lasting)
+        elif fault.what == "slow":
+            await asyncio.sleep(self._target.timeout * 1.5)
+        elif fault.what == "refused" and phase in _CONNECTED:
+            raise _Failed(Cause.DISCONNECTED, "reset by the server that goes down")
+        elif fault.what == "login":
+            raise _Failed(Cause.CREDENTIALS, "[AUTHENTICATIONFAILED] of a good password")
+        else:
+            raise _Failed(cause_of(fault.what), fault.what)
+
+    async def _hang(self, trouble: Span, lasting: bool) -> None:
+        """Wait for an answer until the trouble ends, or for good where the connection died of it."""
+        while self._clocks.true < trouble.end:
+            await asyncio.sleep(trouble.end - self._clocks.true)
+        if lasting:
+            await asyncio.sleep(FOREVER)
+        await asyncio.sleep(self._world.chance.uniform(0, 1))

@@ -1,0 +1,238 @@
+"""Runs the real monitor, schedule, writer, store and judgement through a world."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from mailwatch.metrics import Metrics
+from mailwatch.models import Login, Target, VantagePoint, now
+from mailwatch.monitor import Monitor
+from mailwatch.replay import written_rules
+from mailwatch.store import Draft, Reader, Store, Writer
+from mailwatch.takeup import take_up
+from tests.campaign.guard import LineGuard
+from tests.campaign.ledgers import check_ledger
+from tests.campaign.looks import Looks
+from tests.campaign.virtual import Clocks, Ticks, VirtualLoop
+from tests.campaign.world import Span, World
+
+CHECKPOINT_EVERY = 4 * 3600.0
+
+
+@dataclass(slots=True)
+class History:
+    """What became of our machine, in true time."""
+
+    off: list[Span] = field(default_factory=list)
+    disturbed: list[Span] = field(default_factory=list)
+    kills: int = 0
+    reloads: int = 0
+    errors: float = 0.0
+    findings: list[str] = field(default_factory=list)
+    """What was wrong with the ledger, or with what was taken up from it, at a start."""
+
+
+class Run:
+    """One world from beginning to end; `folder` gets the ledger."""
+
+    def __init__(self, world: World, folder: Path, template: Path | None = None) -> None:
+        self.world, self.folder = world, folder
+        self.clocks = Clocks()
+        self.history = History()
+        self.looks = Looks(world, self.clocks)
+        self._happenings = list(world.happenings)
+        if template is not None:
+            shutil.copytree(template, folder)
+
+    def through(self) -> None:
+        """Live through all of the world, and start once more, which checks what the last life left."""
+        with self.clocks.shown():
+            while self.clocks.true < self.world.end:
+                self._live()
+            self._live()
+
+    def _live(self) -> None:
+        life = _Life(self)
+        off = life.live()
+        self.clocks.advance(off)
+        self.history.off.append(Span(life.ended, self.clocks.true, "not running"))
+
+    def targets(self) -> list[Target]:
+        """What the config says now."""
+        return [self._configured(service) for service in self.world.services.values()]
+
+    def _configured(self, service: Any) -> Target:
+        target: Target = service.target
+        if service.account is None:
+            return target
+        password = SecretStr(service.account.written(self.clocks.true))
+        login = Login(username=service.account.username, password=password)
+        return replace(target, login=login)
+
+    def disk(self) -> tuple[float, float]:
+        """How long a commit takes, before and after it is done."""
+        took = self.world.chance.uniform(0.001, 0.02)
+        return (took, 0.0) if self.world.chance.random() < 0.5 else (0.0, took)
+
+    def next_happening(self) -> Any:
+        """Take the next thing that befalls the machine; what came while it was off befell nobody."""
+        while self._happenings and self._happenings[0].at < self.clocks.true - 1.0:
+            self._happenings.pop(0)
+        return self._happenings.pop(0) if self._happenings else None
+
+
+class _Life:
+    """MailWatch from one start to its end."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._clocks = run, run.clocks
+        self._loop = VirtualLoop(run.clocks, run.disk)
+        self._off = 1.0
+        self.ended = 0.0
+
+    def live(self) -> float:
+        """Run until the world says stop or kill; return the seconds until the next start."""
+        asyncio.set_event_loop(self._loop)
+        self._store = Store.open(self._run.folder)
+        self._reader = Reader.open(self._run.folder)
+        main = self._loop.create_task(self._main())
+        main.add_done_callback(lambda _: self._loop.stop())
+        self._loop.run_forever()
+        if main.done():
+            main.result()
+        else:
+            self._drop()
+        self._run.history.errors += self._metrics._errors
+        self._loop.close()
+        asyncio.set_event_loop(None)
+        return self._off
+
+    def _drop(self) -> None:
+        """As the kernel does with a killed process: nothing runs on, files are closed, the lock is free."""
+        for task in asyncio.all_tasks(self._loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self._store.close()
+        self._reader.close()
+
+    async def _main(self) -> None:
+        world, run = self._run.world, self._run
+        self._metrics = Metrics(CollectorRegistry())
+        writer = Writer(self._store)
+        await writer.start()
+        self._ticks = Ticks(self._clocks)
+        self.monitor = monitor = Monitor(
+            vantage_point=VantagePoint(name="campaign"),
+            rules=world.rules,
+            writer=writer,
+            metrics=self._metrics,
+            guard=LineGuard(world, self._clocks),  # type: ignore[arg-type]
+            clock=self._ticks,
+            secret=self._store.keys.secret,
+            observe=run.looks.observe,
+        )
+        await self._node("start")
+        await take_up(monitor, self._reader, run.targets())
+        run.history.findings += check_ledger(self._reader, self._store.keys, monitor)
+        monitor.schedule.start()
+        for number, name in enumerate(monitor.watches):
+            monitor.schedule.sooner(name, number * 0.05)
+        stopping = asyncio.Event()
+        beside = [asyncio.create_task(self._machine(stopping)), asyncio.create_task(self._checkpoints())]
+        await stopping.wait()
+        self.ended = self._clocks.true
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+        monitor.schedule.stop()
+        await monitor.schedule.finish(5.0)
+        await self._node("stop")
+        await writer.close()
+        self._reader.close()
+
+    async def _node(self, event: str) -> None:
+        payload = {"event": event, "rules": written_rules(self._run.world.rules)}
+        await self.monitor.writer.submit(Draft(kind="node", time=now(), target=None, payload=payload))
+
+    async def _checkpoints(self) -> None:
+        while True:
+            await self.monitor.writer.checkpoint()
+            await asyncio.sleep(CHECKPOINT_EVERY)
+
+    async def _machine(self, stopping: asyncio.Event) -> None:
+        run, clocks = self._run, self._clocks
+        while True:
+            event = run.next_happening()
+            until = run.world.end if event is None else event.at
+            while clocks.true < until:
+                await asyncio.sleep(until - clocks.true)
+            if event is None or event.what == "off":
+                self._off = 1.0 if event is None else event.value
+                stopping.set()
+                return
+            if event.what == "kill":
+                self._off = event.value
+                self._doom()
+                return
+            self._befall(event)
+
+    def _doom(self) -> None:
+        """Kill soon: mostly a moment after a look, when its record is on the way, else just so."""
+
+        def kill() -> None:
+            self._run.looks.on_end = None
+            self._run.history.kills += 1
+            self.ended = self._clocks.true
+            self._loop.stop()
+
+        chance = self._run.world.chance
+        last = self._loop.call_later(chance.uniform(0, 1800), kill)
+
+        def ended() -> None:
+            if self._run.looks.on_end:
+                self._run.looks.on_end = None
+                last.cancel()
+                self._loop.call_later(chance.uniform(0, 0.3), kill)
+
+        self._run.looks.on_end = ended
+
+    def _befall(self, event: Any) -> None:
+        clocks, history = self._clocks, self._run.history
+        if event.what == "reload":
+            history.reloads += 1
+            for target in self._run.targets():
+                watch = self.monitor.watches[target.name]
+                if watch.target != target:
+                    self.monitor.change(watch, target)
+            return
+        self._ticks.before_disturbance()
+        self._loop.call_later(self._ticks.until_next(), self._tick)
+        start = clocks.true
+        if event.what == "suspend":
+            clocks.suspend(event.value)
+        elif event.what == "stall":
+            clocks.advance(event.value)
+        else:
+            clocks.step(event.value)
+        history.disturbed.append(Span(start, clocks.true, event.what))
+
+    def _tick(self) -> None:
+        task = self._loop.create_task(self.monitor.check_clock())
+        self._ticking = task
+        task.add_done_callback(lambda done: done.cancelled() or done.result())
+
+
+@contextlib.contextmanager
+def template(folder: Path) -> Iterator[Path]:
+    """An empty ledger to copy: making the keys and the tables takes as long as a day of looks."""
+    Store.open(folder).close()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

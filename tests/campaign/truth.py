@@ -1,0 +1,156 @@
+"""When could a fault be seen at all? What excuses an outage from being found, and nothing else does.
+
+A fault is a promise to be found where it can be looked at: its time without the stretches in which no look could
+have told it. These, by name:
+
+not running     MailWatch was off or killed, until its first look after the start
+asleep          the machine was suspended, or the process stood still
+clock           the clock was set: a look across that moment is in doubt
+our line        our own line, or our resolver, was down
+throttled       the provider turned us away, and the looks that we leave out for it (at most 16 intervals)
+login held back faults of login or mailbox only: the password in the config was wrong, or the login was
+                rejected and is not tried again yet
+
+In each stretch that is left, a look must come within one interval and one timeout; and when a look met the fault
+and the stretch lasts for as many further looks as open an outage, each a recheck and a timeout after the one
+before, the outage must be on record.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+
+from mailwatch.clock import TICK
+from mailwatch.models import Cause, Phase, Target
+from mailwatch.outages import Rules
+from tests.campaign.looks import Taken
+from tests.campaign.run import History
+from tests.campaign.world import Service, Span, World
+
+OVERHEAD = 1.0
+"""Seconds from the end of a look to its being on disk."""
+FIRST_LOOKS = 2.0
+"""Seconds from the start of MailWatch to its first look at each target."""
+LOGINS_AT_ONCE = 3
+
+
+class Truth:
+    """What could be seen in a world through which MailWatch lived."""
+
+    def __init__(self, world: World, history: History, taken: Iterable[Taken]) -> None:
+        self.world = world
+        self.looks: dict[str, list[Taken]] = {name: [] for name in world.services}
+        for look in taken:
+            self.looks[look.target].append(look)
+        self._starts = {name: [look.start for look in looks] for name, looks in self.looks.items()}
+        ours = [Span(off.start, off.end + FIRST_LOOKS, "not running") for off in history.off]
+        for span in history.disturbed:
+            ours.append(Span(span.start, span.end + 2 * TICK, "clock" if span.what == "step" else "asleep"))
+        for span in (*world.line.all, *world.resolver.all):
+            ours.append(Span(span.start, span.end, "our line"))
+        self._ours = sorted(ours, key=lambda span: span.start)
+        self._blind: dict[tuple[str, bool], list[Span]] = {}
+
+    def stretches(self, service: Service, fault: Span) -> tuple[list[Span], dict[str, float]]:
+        """Return the stretches of a fault that could be looked at, and the seconds of it lost by reason."""
+        found, lost, at = [], dict[str, float](), fault.start
+        for span in self._blind_spans(service, fault.what in ("login", "mailbox")):
+            if span.end <= at or span.start >= fault.end:
+                continue
+            if span.start > at:
+                found.append(Span(at, span.start))
+            until = min(span.end, fault.end)
+            lost[span.what] = lost.get(span.what, 0.0) + until - max(at, span.start)
+            at = until
+        if at < fault.end:
+            found.append(Span(at, fault.end))
+        return found, lost
+
+    def within(self, name: str, start: float, end: float) -> list[Taken]:
+        """Return the looks that began at or after `start` and ended by `end`."""
+        looks, first = self.looks[name], bisect_left(self._starts[name], start)
+        return [look for look in looks[first : bisect_left(self._starts[name], end)] if look.end <= end]
+
+    def is_disturbed(self, look: Taken) -> bool:
+        """Whether our line, our machine or our clock was in trouble at any time of the look."""
+        troubles = (span for span in self._ours if span.start <= look.end and look.start <= span.end)
+        return next(troubles, None) is not None
+
+    def look_due(self, service: Service) -> float:
+        """Return the seconds within which a look must begin: the beat, and a look that is under way."""
+        return service.target.interval + self._one_look(service)
+
+    def rest_needed(self, service: Service, met: Taken) -> float:
+        """Return the seconds that must remain after a look that met a fault, for it to be found for sure."""
+        doubts, looks = 1, self.looks[service.target.name]
+        for look in reversed(looks[: self._starts[service.target.name].index(met.start)]):
+            if look.cause is None:
+                break
+            doubts += 1
+        rules = self.world.rules
+        rechecks = [recheck(rules, service.target, doubts + more) for more in range(rules.open_after - 1)]
+        return sum(rechecks) + len(rechecks) * self._one_look(service)
+
+    def _one_look(self, service: Service) -> float:
+        sharing = [s for s in self.world.services.values() if s.account and s.account is service.account]
+        queue = service.target.timeout if len(sharing) > LOGINS_AT_ONCE else 0.0
+        return service.target.timeout + queue + OVERHEAD
+
+    def _blind_spans(self, service: Service, logging_in: bool) -> list[Span]:
+        key = service.target.name, logging_in
+        if key not in self._blind:
+            spans = [*self._ours, *self._throttled(service)]
+            if logging_in and service.account:
+                spans += self._held_back(service)
+            self._blind[key] = sorted(spans, key=lambda span: span.start)
+        return self._blind[key]
+
+    def _throttled(self, service: Service) -> list[Span]:
+        found = []
+        for span in service.throttled.all:
+            end = span.end
+            if any(look.cause is Cause.THROTTLED for look in self._around(service, span)):
+                longest = span.end + 16 * service.target.interval + self._one_look(service)
+                end = min(self._next_look(service, span.end), longest)
+            found.append(Span(span.start, end, "throttled"))
+        return found
+
+    def _held_back(self, service: Service) -> list[Span]:
+        """From a look that was rejected, or taken without the login, to the next one with it."""
+        found, since, why = [], None, ""
+        for look in self.looks[service.target.name]:
+            held = not look.with_login or look.cause is Cause.CREDENTIALS
+            if held and since is None:
+                since, why = look.start, "login held back"
+            elif not held and since is not None:
+                found.append(Span(since, look.start, why))
+                since = None
+        return found if since is None else [*found, Span(since, self.world.end, why)]
+
+    def _around(self, service: Service, span: Span) -> list[Taken]:
+        return self.within(
+            service.target.name, span.start - service.target.timeout, span.end + service.target.timeout
+        )
+
+    def _next_look(self, service: Service, moment: float) -> float:
+        starts = self._starts[service.target.name]
+        place = bisect_left(starts, moment)
+        return starts[place] if place < len(starts) else self.world.end
+
+
+def recheck(rules: Rules, target: Target, doubts: int) -> float:
+    """Return the seconds to the next look after so many looks in doubt."""
+    if not rules.recheck:
+        return target.interval
+    return min(target.interval, rules.recheck[min(doubts, len(rules.recheck)) - 1])
+
+
+def shortest(rules: Rules, target: Target) -> float:
+    """Return (open_after - 1) rechecks, in seconds: shorter outages nobody promised to find."""
+    return sum(recheck(rules, target, doubts) for doubts in range(1, rules.open_after))
+
+
+def needs_login(service: Service, what: str) -> bool:
+    """Whether only a look that logs in can meet such a fault."""
+    return what in ("login", "mailbox") and Phase.AUTH in service.phases

@@ -1,0 +1,229 @@
+"""Compares what the ledger tells with what was true.
+
+1. Found: each outage of a provider that could be seen for long enough is on record (truth.py says what that is).
+2. Bounds: it began between last_good and first_bad, and ended between last_bad and first_good, on the machine's
+   own clock. Where that clock was set in between, the bounds are wider by what it was set (the ledger has it).
+3. Honest: every reported outage begins and ends with looks that truly met a fault of that very target.
+4. Proven afterwards: only logins that were broken; and a broken login that was seen to be is told, then or later.
+
+What is booked of each look and of the time between looks is judged in bookkeeping.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from mailwatch import records
+from mailwatch.models import Cause, Gap, Millis, Observation, Outcome, parse_rfc3339
+from mailwatch.store import Reader
+from tests.campaign.bookkeeping import Bookkeeping
+from tests.campaign.looks import Taken
+from tests.campaign.run import Run
+from tests.campaign.truth import Truth, shortest
+from tests.campaign.virtual import EPOCH_NS
+from tests.campaign.world import Service, Span
+
+EPOCH = EPOCH_NS // 1_000_000
+ROUNDING = 2
+"""Milliseconds by which two cut-off times may differ."""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """Figures of one world, or of many added up, and what broke a promise."""
+
+    figures: Counter[str] = field(default_factory=Counter)
+    excused: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A reported outage, with the looks that its four times come from."""
+
+    json: dict[str, Any]
+    good: Taken | None
+    bad: Taken
+    last: Taken
+    end: Taken | None
+    first_index: int
+    last_index: int
+
+    @property
+    def name(self) -> str:
+        """How failures name it."""
+        return f"outage {self.json['id']} of {self.json['target']}"
+
+
+def judge(run: Run, reader: Reader) -> Verdict:
+    """Judge one world."""
+    return _Judge(run, reader).verdict()
+
+
+class _Judge:
+    def __init__(self, run: Run, reader: Reader) -> None:
+        self.run, self.world = run, run.world
+        self.truth = Truth(run.world, run.history, run.looks.taken)
+        self.result = Verdict()
+        self.figures = self.result.figures
+        self.facts: dict[str, list[tuple[int, Observation | Gap]]] = {name: [] for name in run.world.services}
+        for entry in reader.entries(kinds=["observation", "gap"]):
+            if entry.fact is not None:
+                self.facts[entry.fact.target].append((entry.index, entry.fact))
+        self.clock = [entry.payload for entry in reader.entries(kinds=["clock"])]
+        self.looks = {
+            index: self._look(fact)
+            for facts in self.facts.values()
+            for index, fact in facts
+            if isinstance(fact, Observation)
+        }
+        self.told: dict[str, list[Told]] = {name: [] for name in run.world.services}
+        for payload in records.outages(reader):
+            self.told[payload["target"]].append(self._told(payload))
+        self.figures["entries"] = reader.size()
+
+    def verdict(self) -> Verdict:
+        """Ask every question."""
+        self.result.failures += self.run.history.findings
+        for service in self.world.services.values():
+            for fault in service.faults.all:
+                self._found(service, fault)
+            for told in self.told[service.target.name]:
+                self._honest(told)
+        self.result.failures += Bookkeeping(self.run, self.truth, self.facts, self.clock, self.figures).faults()
+        return self.result
+
+    def _fail(self, what: str) -> None:
+        self.result.failures.append(what)
+
+    def _look(self, fact: Observation) -> Taken:
+        assert fact.facts
+        number: int = fact.facts["look"]
+        return self.run.looks.taken[number]
+
+    def _told(self, payload: dict[str, Any]) -> Told:
+        first, last = payload["ledger"]["first"], payload["ledger"]["last"]
+        looks = [
+            (index, fact)
+            for index, fact in self.facts[payload["target"]]
+            if first <= index <= last and isinstance(fact, Observation)
+        ]
+        rejected = payload.get("proven_afterwards", False)
+        bad = [index for index, fact in looks if (_rejected(fact) if rejected else fact.outcome is Outcome.DOWN)]
+        return Told(
+            payload,
+            good=self.looks[first] if payload["last_good"] else None,
+            bad=self.looks[bad[0]],
+            last=self.looks[bad[-1]],
+            end=self.looks[last] if payload["first_good"] else None,
+            first_index=bad[0],
+            last_index=bad[-1],
+        )
+
+    # 1
+
+    def _found(self, service: Service, fault: Span) -> None:
+        end = min(fault.end, self.world.end)
+        self.figures["true outages"] += 1
+        if end - fault.start <= shortest(self.world.rules, service.target):
+            self.figures["shorter than the rechecks"] += 1
+            return
+        self.figures["longer than the rechecks"] += 1
+        if self._is_found(service, fault):
+            self.figures["found"] += 1
+            return
+        if fault.what == "login":
+            self._login_found(service, fault)
+            return
+        stretches, lost = self.truth.stretches(service, fault)
+        met, cut = None, False
+        for stretch in stretches:
+            looks = self.truth.within(service.target.name, stretch.start, min(stretch.end, self.world.end))
+            due = stretch.start + self.truth.look_due(service)
+            if due < min(stretch.end, self.world.end) and not (looks and looks[0].start <= due):
+                self._fail(f"{service.target.name}: no look from {stretch.start:.1f} to {due:.1f} ({fault})")
+                return
+            if here := next((look for look in looks if fault in look.met), None):
+                met, cut = here, stretch.end < end
+                if met.end + self.truth.rest_needed(service, met) < stretch.end:
+                    self._fail(f"{service.target.name}: {fault} was met at {met.end:.1f} and is not on record")
+                    return
+        if lost and (cut or sum(lost.values()) > (end - fault.start) / 2):
+            self._excuse(max(lost, key=lambda why: lost[why]))
+        else:
+            self._excuse("over before its rechecks were" if met else "between two looks")
+
+    def _is_found(self, service: Service, fault: Span) -> bool:
+        for told in self.told[service.target.name]:
+            for index, fact in self.facts[service.target.name]:
+                if told.first_index <= index <= told.last_index and index in self.looks:
+                    assert isinstance(fact, Observation)
+                    if fault in self.looks[index].met and (fact.outcome is Outcome.DOWN or _rejected(fact)):
+                        self.figures["found afterwards"] += told.json.get("proven_afterwards", False)
+                        return True
+        return False
+
+    def _login_found(self, service: Service, fault: Span) -> None:
+        """A login that was accepted, rejected and accepted again with one password was broken: told, or a bug."""
+        accepted, rejected = "", ""
+        for _, fact in self.facts[service.target.name]:
+            if not isinstance(fact, Observation) or not fact.with_login:
+                continue
+            if fault in self._look(fact).met and fact.cause is Cause.CREDENTIALS:
+                rejected = fact.secret if fact.secret == accepted else rejected
+            elif fact.outcome is Outcome.UP:
+                if rejected and fact.secret == rejected:
+                    self._fail(f"{service.target.name}: {fault}: rejected and accepted again, and not told")
+                    return
+                accepted, rejected = fact.secret, ""
+        _, lost = self.truth.stretches(service, fault)
+        self._excuse(max(lost, key=lambda why: lost[why]) if lost else "between two looks")
+
+    def _excuse(self, why: str) -> None:
+        self.result.excused[why] += 1
+
+    # 2 and 3
+
+    def _honest(self, told: Told) -> None:
+        proven = told.json.get("proven_afterwards", False)
+        self.figures["reported"] += 1
+        self.figures["proven afterwards"] += proven
+        self.figures["reported, of a login"] += not proven and "credentials" in told.json["causes"]
+        faults = [fault for look in (told.bad, told.last) for fault in look.met]
+        if not told.bad.met or not told.last.met or (proven and any(f.what != "login" for f in faults)):
+            self.figures["false"] += 1
+            self._fail(f"{told.name} is not the provider's: {told.bad} {told.last} {told.json}")
+            return
+        starts, ends = [fault.start for fault in told.bad.met], [fault.end for fault in told.last.met]
+        wide = self._wider(told)
+        times = [told.json[key] for key in ("last_good", "first_bad", "last_bad", "first_good")]
+        good, bad, last, end = (None if time is None else parse_rfc3339(time) for time in times)
+        began = any(self._is_between(start, good, bad, wide) for start in starts)
+        ended = told.end is None or any(self._is_between(moment, last, end, wide) for moment in ends)
+        self.figures["bounds widened by a step"] += wide > 0
+        if began and ended:
+            self.figures["within bounds"] += 1
+        else:
+            self._fail(f"{told.name} is out of its bounds, by {wide} ms wider: {faults} {told.json}")
+
+    def _wider(self, told: Told) -> Millis:
+        """How much the clock was set from the first to the last of its looks."""
+        start = (told.good or told.bad).start
+        end = (told.end or told.last).end
+        clocks = self.run.clocks
+        seen = [clocks.offset_at(start), *(offset for at, offset in clocks.offsets if start < at <= end)]
+        return round((max(seen) - min(seen)) * 1000)
+
+    def _is_between(self, moment: float, first: Millis | None, last: Millis | None, wide: Millis) -> bool:
+        at = self._wall(moment)
+        low = first is None or first - wide - ROUNDING <= at
+        return low and (last is None or at <= last + wide + ROUNDING)
+
+    def _wall(self, moment: float) -> Millis:
+        return EPOCH + int((moment + self.run.clocks.offset_at(moment)) * 1000)
+
+
+def _rejected(fact: Observation) -> bool:
+    return fact.with_login and fact.cause is Cause.CREDENTIALS

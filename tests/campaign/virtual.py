@@ -1,0 +1,196 @@
+"""Virtual time: an event loop whose clock jumps to the next timer, and the clocks of a machine that follow it.
+
+Nothing waits and nothing real is waited for: what MailWatch hands to threads (commits, reads) is run on the
+spot, and its answer comes after a virtual time. Thus a run is the same each time, to the microsecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import selectors
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+import apscheduler.schedulers.base
+
+import mailwatch.schedule
+from mailwatch.clock import TICK, ClockEvent, ClockWatch, Reading
+
+EPOCH_NS = 1_767_571_200_000_000_000
+"""Monday, 2026-01-05T00:00Z: when every world begins."""
+
+
+class Clocks:
+    """The clocks of one machine, in seconds since the world began.
+
+    `true` is the time that passes (and CLOCK_BOOTTIME); `running` stops in a suspend; the wall clock shows
+    `true + offset`. `offsets` are the steps: (true time, offset from then on).
+    """
+
+    def __init__(self) -> None:
+        self.true = self.running = self.offset = 0.0
+        self.offsets: list[tuple[float, float]] = [(0.0, 0.0)]
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.true += seconds
+        self.running += seconds
+
+    def suspend(self, seconds: float) -> None:
+        """Let time pass asleep."""
+        self.true += seconds
+
+    def step(self, seconds: float) -> None:
+        """Set the wall clock forward, or back."""
+        self.offset += seconds
+        self.offsets.append((self.true, self.offset))
+
+    def offset_at(self, moment: float) -> float:
+        """Return how far the wall clock was off at that time."""
+        return self.offsets[bisect_right(self.offsets, (moment, math.inf)) - 1][1] if moment > 0 else 0.0
+
+    def time_ns(self) -> int:
+        """Read the wall clock."""
+        return EPOCH_NS + round((self.true + self.offset) * 1e9)
+
+    def read(self) -> Reading:
+        """Read all clocks."""
+        return Reading(self.time_ns(), round(self.running * 1e9), round(self.true * 1e9))
+
+    def datetime_now(self, zone: tzinfo | None = None) -> datetime:
+        """Read the wall clock as a date."""
+        return datetime.fromtimestamp(self.time_ns() / 1e9, zone or UTC)
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Let all that asks for the time see these clocks.
+
+        MailWatch asks `time.time_ns` (models.now) and `time.monotonic(_ns)` (recorder, writer), the schedule and
+        APScheduler `datetime.now`; the event loop asks its own `time()`. Plain assignments: a patch in C of
+        every clock of the process would cost more than the looks do, and leaves the monotonic ones alone.
+        """
+
+        class Date(datetime):
+            now = staticmethod(self.datetime_now)  # type: ignore[assignment]
+
+        seen: list[tuple[Any, str, Any]] = [
+            (time, "time_ns", self.time_ns),
+            (time, "time", lambda: self.time_ns() / 1e9),
+            (time, "monotonic", lambda: self.running),
+            (time, "monotonic_ns", lambda: round(self.running * 1e9)),
+            (mailwatch.schedule, "datetime", Date),
+            (apscheduler.schedulers.base, "datetime", Date),
+        ]
+        before = [getattr(where, name) for where, name, _ in seen]
+        try:
+            for where, name, virtual in seen:
+                setattr(where, name, virtual)
+            yield
+        finally:
+            for (where, name, _), real in zip(seen, before, strict=True):
+                setattr(where, name, real)
+
+
+class Ticks(ClockWatch):
+    """The monitor's clock watch, without the ticks that find nothing.
+
+    MailWatch ticks each second: 604,800 times a week, of which a few matter. The others only move the time of
+    the last tick on, which is made up for when somebody asks; whoever disturbs the clocks says so before.
+    """
+
+    def __init__(self, clocks: Clocks) -> None:
+        super().__init__(clocks.read)
+        self._clocks = clocks
+        self._began = clocks.running
+        self._disturbed = False
+
+    def before_disturbance(self) -> None:
+        """Take the latest tick that was left out as done; the next one finds what comes now."""
+        self._catch_up()
+        self._disturbed = True
+
+    def until_next(self) -> float:
+        """Return the seconds to the next tick of the beat."""
+        return TICK - (self._clocks.running - self._began) % TICK
+
+    def tick(self) -> list[ClockEvent]:
+        """Tick as MailWatch would at this moment."""
+        self._catch_up()
+        self._disturbed = False
+        return super().tick()
+
+    def _catch_up(self) -> None:
+        if self._disturbed:
+            return
+        here = self._clocks.read()
+        passed = round((TICK - self.until_next()) * 1e9)
+        if here.running - passed > self._last.running:
+            self._last = Reading(here.wall - passed, here.running - passed, here.boot - passed)
+            self._ticking = True
+
+
+class NothingToDo(Exception):
+    """The loop waits for something that never comes: no timer is set."""
+
+
+class _Jump(selectors.DefaultSelector):
+    """Instead of waiting, lets the time pass. No socket of this loop ever has anything to say."""
+
+    def __init__(self, clocks: Clocks) -> None:
+        super().__init__()
+        self._clocks = clocks
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None:
+            raise NothingToDo
+        if timeout > 0:
+            self._clocks.advance(timeout)
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop on virtual time. `disk` gives how many seconds the next job of a thread takes.
+
+    A job is done at once and answered later, or done later: a process killed in between has written or not.
+    """
+
+    def __init__(self, clocks: Clocks, disk: Callable[[], tuple[float, float]]) -> None:
+        self._clocks = clocks
+        self._disk = disk
+        super().__init__(_Jump(clocks))
+
+    def time(self) -> float:
+        """The virtual monotonic clock."""
+        return self._clocks.running
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Run `func` in this thread, some virtual time from now."""
+        future = self.create_future()
+        before, after = self._disk()
+
+        def run() -> None:
+            try:
+                result = func(*args)
+            except Exception as error:
+                self.call_later(after, _settle, future, None, error)
+            else:
+                self.call_later(after, _settle, future, result, None)
+
+        self.call_later(before, run)
+        return future
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

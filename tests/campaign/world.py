@@ -1,0 +1,307 @@
+"""What is true in a simulated world: the providers' services, our line, our machine, the passwords.
+
+All times are seconds of true time since the world began. Everything is drawn from the seed before the world
+begins; what happens while it runs (which look is lost) is drawn from a generator of the same seed.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from pydantic import SecretStr
+
+from mailwatch.models import Cause, Kind, Login, Phase, Target, TlsMode
+from mailwatch.outages import Rules
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+WEEK = 7 * DAY
+KILLS = 6.0
+"""Seconds that our own line must be down to take connections with it: a new address, a forgetful router."""
+DEFAULTS = Rules()
+AS_INSTALLED = 0.03
+"""Share of worlds with the beat of a fresh install, a look a minute, which take twenty times as long as others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of true time, [start, end). `lasting`: a connection that met it does not recover with it."""
+
+    start: float
+    end: float
+    what: str = ""
+    lasting: bool = False
+
+    def overlaps(self, start: float, end: float) -> bool:
+        """Whether it shares a moment with [start, end], both ends included."""
+        return self.start <= end and start < self.end
+
+
+class Spans:
+    """Spans that do not overlap, in order."""
+
+    def __init__(self, spans: Iterable[Span] = ()) -> None:
+        self.all: list[Span] = []
+        for span in sorted(spans, key=lambda span: (span.start, span.end)):
+            if not self.all or span.start > self.all[-1].end:
+                self.all.append(span)
+        self._starts = [span.start for span in self.all]
+
+    def at(self, moment: float) -> Span | None:
+        """Return the span of that moment."""
+        place = bisect_right(self._starts, moment) - 1
+        return self.all[place] if place >= 0 and moment < self.all[place].end else None
+
+    def touching(self, start: float, end: float) -> list[Span]:
+        """Return the spans that share a moment with [start, end]."""
+        first = max(0, bisect_right(self._starts, start) - 1)
+        return [s for s in self.all[first : bisect_right(self._starts, end)] if s.overlaps(start, end)]
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something that befalls our machine: off, kill, suspend, step, stall, reload; `value` is seconds."""
+
+    at: float
+    what: str
+    value: float = 0.0
+    name: str = ""
+
+
+@dataclass(slots=True)
+class Account:
+    """A mailbox login: the password in the config and the one that the provider demands, each from a time on."""
+
+    username: str
+    provider: str
+    configured: list[tuple[float, str]] = field(default_factory=lambda: [(0.0, "first")])
+    demands: list[tuple[float, str]] = field(default_factory=lambda: [(0.0, "first")])
+
+    def written(self, moment: float) -> str:
+        """Return the password of the config."""
+        return _since(self.configured, moment)
+
+    def demanded(self, moment: float) -> str:
+        """Return the password that is right."""
+        return _since(self.demands, moment)
+
+
+def _since(changes: Sequence[tuple[float, str]], moment: float) -> str:
+    return [word for at, word in changes if at <= moment][-1]
+
+
+@dataclass(slots=True)
+class Service:
+    """One target and what is true of it."""
+
+    target: Target
+    phases: tuple[Phase, ...]
+    account: Account | None
+    faults: Spans = field(default_factory=Spans)
+    throttled: Spans = field(default_factory=Spans)
+    slow: Spans = field(default_factory=Spans)
+    lossy: Spans = field(default_factory=Spans)
+
+
+@dataclass(slots=True)
+class World:
+    """All that is true."""
+
+    seed: str
+    end: float
+    rules: Rules
+    services: dict[str, Service]
+    line: Spans
+    resolver: Spans
+    happenings: list[Happening]
+    chance: random.Random
+
+
+_PHASES = {
+    Kind.IMAP: (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
+    Kind.POP3: (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
+    Kind.SMTP: (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.AUTH),
+}
+_WITH_LOGIN = (Phase.AUTH, Phase.MAILBOX, Phase.FETCH)
+CAUSES = ("refused", "unreachable", "timeout", "disconnected", "tls", "protocol", "unavailable", "dns", "slow")
+
+
+def make_world(seed: str, weeks: float = 2.0) -> World:
+    """Draw a world."""
+    draw = _Draw(seed, weeks * WEEK)
+    return draw.world()
+
+
+class _Draw:
+    def __init__(self, seed: str, end: float) -> None:
+        self.seed, self.end = seed, end
+        self.chance = random.Random(f"world {seed}")
+
+    def world(self) -> World:
+        services = self._services()
+        for provider in sorted({service.target.provider for service in services.values()}):
+            self._provider([s for s in services.values() if s.target.provider == provider])
+        edges = [edge for s in services.values() for f in s.faults.all for edge in (f.start, f.end)]
+        self.edges = sorted(edges)
+        line = self._ours(6, 1.0, 6 * HOUR, ("silent", "unreachable"))
+        resolver = self._ours(2, 1.0, 2 * HOUR, ("resolver",))
+        return World(
+            seed=self.seed,
+            end=self.end,
+            rules=self.rules,
+            services=services,
+            line=line,
+            resolver=resolver,
+            happenings=self._happenings(services),
+            chance=random.Random(f"run {self.seed}"),
+        )
+
+    def _services(self) -> dict[str, Service]:
+        chance = self.chance
+        count = chance.randint(1, 5)
+        interval = float(round(count * chance.uniform(400, 1500)))
+        # Now and then MailWatch's own defaults of recheck; else some that fit the beat.
+        fitting = tuple(round(interval / part, 1) for part in (12, 6, 3))
+        recheck = chance.choice([DEFAULTS.recheck if count < 3 else (), (), *[fitting] * 6])
+        self.rules = Rules(chance.choice([2, 3, 3, 3, 3, 4]), chance.choice([1, 2, 2, 2, 3]), recheck)
+        timeout = float(chance.choice([10, 20, 30]))
+        if chance.random() < AS_INSTALLED:
+            count, interval, timeout, self.rules = 1, 60.0, 30.0, DEFAULTS
+        services: dict[str, Service] = {}
+        accounts: dict[tuple[str, int], Account] = {}
+        providers = chance.randint(1, min(3, count))
+        for number in range(count):
+            provider = f"provider{number % providers}"
+            kind = chance.choice(list(_PHASES))
+            account = None
+            if chance.random() < 0.7:
+                who = chance.randint(1, 3)
+                account = accounts.setdefault((provider, who), Account(f"user{who}@{provider}", provider))
+            name = f"{provider}-{number}-{kind.value}"
+            target = Target(
+                name=name,
+                kind=kind,
+                host="127.0.0.1",
+                port=number + 1000,
+                provider=provider,
+                tls=TlsMode.IMPLICIT,
+                login=Login(username=account.username, password=SecretStr(account.written(0.0)))
+                if account
+                else None,
+                interval=interval,
+                timeout=timeout,
+            )
+            phases = tuple(phase for phase in _PHASES[kind] if account or phase not in _WITH_LOGIN)
+            services[name] = Service(target, phases, account)
+        return services
+
+    def _log_uniform(self, least: float, most: float) -> float:
+        return math.exp(self.chance.uniform(math.log(least), math.log(most)))
+
+    def _times(self, a_week: float) -> list[float]:
+        """Moments at random, on average so many a week."""
+        found, at = [], 0.0
+        while (at := at + self.chance.expovariate(a_week / WEEK)) < self.end:
+            found.append(at)
+        return found
+
+    def _provider(self, services: Sequence[Service]) -> None:
+        faults: dict[str, list[Span]] = {service.target.name: [] for service in services}
+        for start in self._times(3):
+            for span in self._outage(start):
+                self._befall(services, span, faults)
+        for service in services:
+            service.faults = Spans(faults[service.target.name])
+            service.throttled = self._spans(0.7, MINUTE, 6 * HOUR)
+            service.slow = self._spans(1, MINUTE, DAY)
+            service.lossy = self._spans(1, HOUR, DAY)
+
+    def _outage(self, start: float) -> list[Span]:
+        """An outage, now and then one that comes and goes."""
+        chance = self.chance
+        cause = chance.choice([*CAUSES, "mailbox", "mailbox", "login", "login"])
+        lasting = chance.random() < 0.5
+        found = [Span(start, start + self._log_uniform(3.0, 3 * DAY), cause, lasting)]
+        while chance.random() < 0.35 and len(found) < 12:
+            start = found[-1].end + self._log_uniform(0.5, HOUR)
+            found.append(Span(start, start + self._log_uniform(3.0, 2 * HOUR), cause, lasting))
+        return found
+
+    def _befall(self, services: Sequence[Service], span: Span, faults: dict[str, list[Span]]) -> None:
+        """Part of the provider's services break, not at quite the same moment; the login for all at once."""
+        chance = self.chance
+        if span.what == "login":
+            for service in services:
+                if service.account:
+                    faults[service.target.name].append(span)
+            return
+        for service in services:
+            if chance.random() < 0.7 and (span.what != "mailbox" or Phase.MAILBOX in service.phases):
+                shift, longer = chance.uniform(0, 30), self._log_uniform(1, HOUR) * chance.choice([0, 0, 1])
+                faults[service.target.name].append(
+                    replace(span, start=span.start + shift, end=span.end + shift + longer)
+                )
+
+    def _spans(self, a_week: float, least: float, most: float, what: Sequence[str] = ("",)) -> Spans:
+        return Spans(
+            Span(at, at + self._log_uniform(least, most), self.chance.choice(what), self.chance.random() < 0.5)
+            for at in self._times(a_week)
+        )
+
+    def _ours(self, a_week: float, least: float, most: float, what: Sequence[str]) -> Spans:
+        spans = []
+        for at in self._times(a_week):
+            begin = self._near(at)
+            spans.append(Span(begin, begin + self._log_uniform(least, most), self.chance.choice(what)))
+        lasting = (self.chance.random() < 0.5 for _ in spans)
+        return Spans(
+            replace(s, lasting=s.end - s.start >= KILLS and one) for s, one in zip(spans, lasting, strict=True)
+        )
+
+    def _near(self, at: float) -> float:
+        """Half of our own troubles come just when a provider breaks or comes back: there they do harm."""
+        if self.edges and self.chance.random() < 0.5:
+            return max(1.0, self.chance.choice(self.edges) + self.chance.uniform(-120, 120))
+        return at
+
+    def _happenings(self, services: dict[str, Service]) -> list[Happening]:
+        chance, found = self.chance, []
+        for at in self._times(1):
+            found.append(Happening(self._near(at), "off", self._log_uniform(2, DAY)))
+        for at in self._times(2):
+            found.append(Happening(self._near(at), "kill", self._log_uniform(1, 2 * HOUR)))
+        for at in self._times(4):
+            found.append(Happening(self._near(at), "suspend", self._log_uniform(0.2, 10 * HOUR)))
+        for at in self._times(3):
+            sign = chance.choice([-1, 1])
+            found.append(Happening(self._near(at), "step", sign * self._log_uniform(0.05, 2 * HOUR)))
+        for at in self._times(2):
+            found.append(Happening(self._near(at), "stall", self._log_uniform(0.5, 120)))
+        for account in {id(s.account): s.account for s in services.values() if s.account}.values():
+            found += self._passwords(account)
+        return sorted(found, key=lambda happening: happening.at)
+
+    def _passwords(self, account: Account) -> list[Happening]:
+        """Owners mistype a password in the config, or change it at the provider and in the config later."""
+        found, right = [], "first"
+        for number, at in enumerate(self._times(0.4)):
+            if at < account.configured[-1][0]:
+                continue
+            until = at + self._log_uniform(MINUTE, DAY)
+            if self.chance.random() < 0.5:
+                account.configured += [(at, f"mistyped {number}"), (until, right)]
+                found.append(Happening(at, "reload"))
+            else:
+                right = f"changed {number}"
+                account.demands.append((at, right))
+                account.configured.append((until, right))
+            found.append(Happening(until, "reload"))
+        return found
+
+
+def cause_of(what: str) -> Cause:
+    """The cause that a look gives for a fault."""
+    return Cause.TIMEOUT if what == "slow" else Cause.CREDENTIALS if what == "login" else Cause(what)

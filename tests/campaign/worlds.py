@@ -1,0 +1,65 @@
+"""One world from its seed to its verdict, many of them side by side, and their sum."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+from mailwatch.store import Reader
+from tests.campaign.run import Run, template
+from tests.campaign.verdict import Verdict, judge
+from tests.campaign.world import make_world
+
+WEEKS = 2.0
+"""How long a world lasts."""
+MEMORY = Path("/dev/shm")
+"""Where a commit costs no disk: our kills are kills, not power cuts, which the store's own tests are for."""
+
+
+def verdict_of(seed: str, number: int, weeks: float = WEEKS) -> Verdict:
+    """Live through world `number` of a seed."""
+    logging.disable(logging.CRITICAL)
+    place = MEMORY if MEMORY.is_dir() else None
+    with (
+        tempfile.TemporaryDirectory(prefix="campaign-", dir=place) as name,
+        template(Path(name) / "empty") as empty,
+    ):
+        run = Run(make_world(f"{seed}:{number}", weeks), Path(name) / "world", empty)
+        run.through()
+        reader = Reader.open(run.folder)
+        try:
+            return judge(run, reader)
+        finally:
+            reader.close()
+            logging.disable(logging.NOTSET)
+
+
+@dataclass(slots=True)
+class Campaign:
+    """What came of many worlds; `failures` by the number of the world."""
+
+    figures: Counter[str] = field(default_factory=Counter)
+    excused: Counter[str] = field(default_factory=Counter)
+    failures: dict[int, list[str]] = field(default_factory=dict)
+
+    def add(self, number: int, verdict: Verdict) -> None:
+        """Add one world."""
+        self.figures += verdict.figures
+        self.excused += verdict.excused
+        self.figures["worlds"] += 1
+        if verdict.failures:
+            self.failures[number] = verdict.failures
+
+
+def verdicts(seed: str, numbers: range, jobs: int) -> Iterator[tuple[int, Verdict]]:
+    """Yield the verdicts of worlds as they come, from so many processes: each has clocks of its own."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        asked = {pool.submit(verdict_of, seed, number): number for number in numbers}
+        for done in as_completed(asked):
+            yield asked[done], done.result()
