@@ -11,9 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from mailwatch.cli.opening import local_zone, open_config, open_reader, options
-from mailwatch.config import Config, build_authorities, effective
+from mailwatch.config import Config, build_authorities, claims, effective
 from mailwatch.evidence.bundle import File, pretty
 from mailwatch.evidence.case import Case, certificates, find, write
+from mailwatch.evidence.claims.stated import claim
 from mailwatch.evidence.gather import NoCase
 from mailwatch.evidence.report import report
 from mailwatch.store import Reader, Tokens
@@ -42,6 +43,8 @@ def _run(args: argparse.Namespace) -> int:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1
         case.statement["service"] = _service(config, case.payload["target"])
+        if section := claims.find(config.claims, case.payload):
+            case.statement["claim"] = claim(section, case.statement["outage"])
         status.update("drawing the report")
         place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
         pdf = report(reader, case, pretty(case.statement), place, args.lang, local_zone())

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PrivateAttr, WithJsonSchema, model_validator
 
+from mailwatch.config.claims import ClaimSection
 from mailwatch.config.document import Document
 from mailwatch.config.fields import (
     AuthorityUrl,
@@ -186,6 +187,8 @@ class Config(Section):
     """Who is asked how far our clock is off."""
     timestamps: tuple[TimestampSection, ...] = ()
     """Outside authorities that stamp the ledger; several are better than one."""
+    claims: tuple[ClaimSection, ...] = ()
+    """What the owner says of the contracts: for the report and the letter of complaint."""
     notify: Later = None
     """Channels to tell, in a later version."""
 
