@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -11,20 +12,25 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from zoneinfo import ZoneInfo
 
+import docx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mailwatch import config
 from mailwatch.catalogue import sla
+from mailwatch.cli.claim import days_left
 from mailwatch.config import claims
 from mailwatch.config.claims import ClaimSection
 from mailwatch.evidence.claims import stated
 from mailwatch.evidence.claims.reading import ZONE, Fee, Stretch, deadline, read, stretch, windows
+from mailwatch.evidence.letter import Letter, compose
+from mailwatch.evidence.letter import docx as docx_of
 from mailwatch.evidence.report.terms import terms
+from mailwatch.evidence.report.words import words
 from mailwatch.evidence.report.writing import Writing
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.models import rfc3339
@@ -375,12 +381,12 @@ def test_a_bundle_with_a_claim_is_valid_and_its_report_tells_it(
     assert "which is not verified" in found["outage"].detail
     shutil.unpack_archive(tmp_path / "b.zip", tmp_path / "out")
     text = text_of(tmp_path / "out" / "report.pdf")
-    for words in ("Maria Bianchi", "BNCMRA80A41F205X", "Mail Plus", "C-12345", "ticket 678", "31/01/2020"):
-        assert words in text
-    for words in {"en": ("NOT VERIFIED", "25 % of the fee"), "it": ("NON VERIFICATO", "25 % del canone")}[
+    for wanted in ("Maria Bianchi", "BNCMRA80A41F205X", "Mail Plus", "C-12345", "ticket 678", "31/01/2020"):
+        assert wanted in text
+    for wanted in {"en": ("NOT VERIFIED", "25 % of the fee"), "it": ("NON VERIFICATO", "25 % del canone")}[
         language
     ]:
-        assert words in text
+        assert wanted in text
     assert re.search("Quanto segue sul contratto è dichiarato|contract is stated by the owner", text)
 
 
@@ -416,3 +422,159 @@ def test_a_claim_without_a_rule_is_a_statement_only() -> None:
     outage = outage_json(lasted("2026-11-10T10:00", 40))
     assert stated.claim(FREE, outage) == {"note": "no legal advice", "stated_by_owner": {}}
     assert stated.check(stated.claim(FREE, outage), outage) == "a statement of the owner"
+
+
+# The letter
+
+
+def letter(
+    lived: tuple[Watching, Authority, str], folder: Path, language: str, key: str | None = None, *more: str
+) -> tuple[str, str, str]:
+    """Write one; return the PDF's text, the document's text, and what was said."""
+    watching, _, identity = lived
+    path = claimed(watching, key, folder) if key else watching.config
+    out = folder / "letter"
+    made = watching.command("--config", str(path), "claim", identity, "-o", str(out), "--lang", language, *more)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.split() == [f"{out}.pdf", f"{out}.docx"]
+    assert all(Path(name).stat().st_mode & 0o777 == 0o600 for name in made.stdout.split())
+    return (
+        text_of(out.with_suffix(".pdf")),
+        document_text(io.BytesIO(out.with_suffix(".docx").read_bytes())),
+        made.stderr,
+    )
+
+
+def document_text(file: IO[bytes]) -> str:
+    opened = docx.Document(file)
+    cells = [cell.text for table in opened.tables for row in table.rows for cell in row.cells]
+    return " ".join(" ".join([*(paragraph.text for paragraph in opened.paragraphs), *cells]).split())
+
+
+NO_ADVICE = {"en": "This is no legal advice", "it": "Non è un parere legale"}
+UNCHECKED = ("1229", "1453", "1454", "2712", "2019/770", "13533", "Lecce", "347/18", "2,50", "ConciliaWeb", "25 %")
+"""Law and amounts that nobody has checked."""
+
+
+@pytest.mark.parametrize("language", ["en", "it"])
+def test_the_letter_is_filled_in_as_pdf_and_as_document(
+    lived: tuple[Watching, Authority, str], tmp_path: Path, language: str
+) -> None:
+    pdf, document, said = letter(lived, tmp_path, language, "microsoft-365")
+    title = {"en": "Complaint: outage", "it": "Reclamo: disservizio"}[language]
+    mark = {"en": "is NOT VERIFIED", "it": "NON È VERIFICATA"}[language]
+    for text in (pdf, document):
+        for wanted in (
+            "Maria Bianchi",
+            "BNCMRA80A41F205X",
+            "lab-imap",
+            "C-12345",
+            "ticket 678",
+            lived[2],
+            title,
+            mark,
+        ):
+            assert wanted in text
+        assert NO_ADVICE[language] in text
+        assert [words for words in UNCHECKED if words in text] == []
+    assert "microsoft-365 is not verified" in said
+    assert re.search(r"last day to claim for 01/\d\d/\d{4} to .*: \d{4}-\d\d-\d\d \(-?\d+ days", said)
+
+
+@pytest.mark.parametrize("language", ["en", "it"])
+def test_without_a_claim_the_formal_notice_is_all_blanks_and_says_so(
+    lived: tuple[Watching, Authority, str], tmp_path: Path, language: str
+) -> None:
+    pdf, document, said = letter(lived, tmp_path, language, None, "--formal")
+    for text in (pdf, document):
+        assert {"en": "Formal notice to perform", "it": "Diffida ad adempiere"}[language] in text
+        assert text.count("____") >= 14
+        assert {"en": "[tax code: ", "it": "[codice fiscale: "}[language] in text
+        assert [words for words in UNCHECKED if words in text] == []
+        assert NO_ADVICE[language] in text
+    assert "no claim in the config is for this outage" in said
+
+
+def test_an_unknown_outage_has_no_letter(lived: tuple[Watching, Authority, str], tmp_path: Path) -> None:
+    said = lived[0].command("claim", "zzz", "-o", str(tmp_path / "letter"))
+    assert said.returncode == 1
+    assert "no outage is called zzz" in said.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def composed(
+    key: str | None, hours: float, language: str = "en", others: tuple[Stretch, ...] = (), **more: Any
+) -> str:
+    """The letter's text about an outage that nobody had to live through."""
+    outage = told(lasted("2026-11-10T10:00", hours), **more)
+    said = SAID | {"provider": "lab"} | ({"sla": key} if key else {})
+    claim = stated.claim(ClaimSection.model_validate(said), outage)
+    page = {
+        "sentence": "",
+        "causes": [],
+        "facts": [],
+        "replies": ["NO\x07 way"],
+        "sure": [],
+        "outside": "",
+        "ours": [["Line", "good"]],
+    }
+    others_told = [told(one) for one in others]
+    made = Letter(outage, claim, page, others_told, Writing(language, ROME, tenths=False), formal=False)
+    return document_text(io.BytesIO(docx_of(compose(made), "letter")))
+
+
+def told(one: Stretch, **more: Any) -> dict[str, Any]:
+    seconds = (one.sure[1] - one.sure[0]) / 1000
+    names = {"id": "abc", "target": "lab-imap", "provider": "lab", "state": "closed"}
+    return outage_json(one) | names | {"duration": {"min": seconds, "max": seconds + 120}} | more
+
+
+def test_a_verified_promise_that_was_not_kept_is_cited_with_its_source() -> None:
+    text = composed("pec", 7)
+    assert "D.M. 2 novembre 2005, art. 12" in text
+    assert "By this outage alone the promise was surely not kept." in text
+    assert "this one surely lasted longer" in text
+    assert "gazzettaufficiale.it" in text
+    assert "Già per questo solo disservizio la promessa certamente non è stata mantenuta." in composed(
+        "pec", 7, "it"
+    )
+
+
+def test_a_promise_that_was_kept_or_is_about_something_else_is_not_cited() -> None:
+    for key, why in (
+        ("pec", "the promise was kept"),
+        ("google-isp", "is about other channels"),
+        (None, "if there is one"),
+    ):
+        text = composed(key, 0.5)
+        assert why in text
+        assert "gazzettaufficiale" not in text
+        assert "10 %" not in text
+
+
+def test_outages_of_the_same_window_count_together_in_the_letter() -> None:
+    assert "the promise was kept" in composed("titan", 1)
+    text = composed("titan", 1, others=(lasted("2026-11-20T10:00", 1),))
+    assert "By the outages on record the promise was surely not kept." in text
+    assert "Other outages on record of the same service" in text
+
+
+def test_an_open_outage_asks_for_restoration() -> None:
+    assert "to restore the service" in composed(None, 5, state="open")
+    assert "to restore the service" not in composed(None, 5)
+
+
+def test_both_languages_of_the_letter_have_the_same_words_and_places() -> None:
+    en, it = (words(language, "mailwatch.evidence.letter") for language in ("en", "it"))
+    places = [{key: sorted(re.findall(r"{\w*}", text)) for key, text in one.items()} for one in (en, it)]
+    assert places[0] == places[1]
+
+
+@pytest.mark.parametrize(
+    ("today", "left"), [(date(2026, 12, 31), "(0 days left)"), (date(2027, 1, 2), "(2 days ago)")]
+)
+def test_the_days_left_are_counted(today: date, left: str) -> None:
+    outage = told(lasted("2026-11-10T10:00", 5))
+    claim = stated.claim(ClaimSection.model_validate({"provider": "lab", "sla": "microsoft-365"}), outage)
+    made = Letter(outage, claim, {}, [], Writing("it", ROME, tenths=False), formal=False)
+    assert days_left(made, today) == [f"last day to claim for 01/11/2026 to 30/11/2026: 2026-12-31 {left}"]

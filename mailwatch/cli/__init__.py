@@ -14,6 +14,7 @@ from pathlib import Path
 from mailwatch import __version__
 from mailwatch.cli import (
     availability,
+    claim,
     config,
     demo,
     ledger,
@@ -28,7 +29,7 @@ from mailwatch.cli import (
 from mailwatch.config import ConfigError
 from mailwatch.store import KeysMissing, Locked, StoreBroken
 
-VERBS = (run, demo, login, probe, outages, availability, report, verify, ledger, config, providers)
+VERBS = (run, demo, login, probe, outages, availability, report, claim, verify, ledger, config, providers)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

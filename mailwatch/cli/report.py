@@ -27,7 +27,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     options(verb, json=False)
     verb.add_argument("outage", metavar="OUTAGE_ID", help="its id, or how it begins; see `mailwatch outages`")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.zip", help="where to write it")
-    verb.add_argument("--lang", choices=("it", "en"), default=_language(), help="the report's language")
+    verb.add_argument("--lang", choices=("it", "en"), default=language(), help="the report's language")
     verb.set_defaults(run=_run)
 
 
@@ -85,7 +85,7 @@ def _service(config: Config, name: str) -> dict[str, Any] | None:
     return None
 
 
-def _language() -> str:
-    """Italian where the machine speaks it."""
+def language() -> str:
+    """Return Italian where the machine speaks it."""
     words = (os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return "it" if next(filter(None, words), "").startswith("it") else "en"

@@ -35,8 +35,8 @@ def terms(statement: dict[str, Any], writing: Writing) -> dict[str, Any] | None:
         "label": label(rule, writing),
         "rule": promise(rule, writing),
         "lines": lines,
-        "head": [w["way"], w["down"], w["available"]],
-        "windows": [_window(one, reading["zone"], writing) for one in reading["windows"]],
+        "head": head(writing),
+        "windows": [window(one, reading["zone"], writing) for one in reading["windows"]],
     }
 
 
@@ -132,11 +132,11 @@ def title(window: dict[str, Any], zone: str, writing: Writing) -> str:
     return str(w["from_to"].format(a=writing.day(first.isoformat()), b=writing.day(last.isoformat())))
 
 
-def verdict(window: dict[str, Any], writing: Writing) -> list[str]:
-    """Say what a window amounts to under the rule."""
+def verdict(window: dict[str, Any], writing: Writing, *, alone: bool = True) -> list[str]:
+    """Say what a window amounts to under the rule, by one outage `alone` or by all on record."""
     w, counted, lines = words(writing.language)["claim"], window.get("counted"), []
     if counted:
-        lines.append(w[f"broken_{counted['broken']}"])
+        lines.append(w[f"{'broken' if alone else 'together'}_{counted['broken']}"])
         for how, tier in counted["tier"].items():
             if tier is not None and (how == "surely" or tier != counted["tier"]["surely"]):
                 lines.append(w[f"credit_{how}"].format(credit=credit(tier, writing)))
@@ -148,9 +148,16 @@ def verdict(window: dict[str, Any], writing: Writing) -> list[str]:
     return lines
 
 
-def _window(window: dict[str, Any], zone: str, writing: Writing) -> dict[str, Any]:
-    told = {"title": title(window, zone, writing), "table": _table(window, writing)}
-    return told | {"lines": verdict(window, writing)}
+def window(given: dict[str, Any], zone: str, writing: Writing, *, alone: bool = True) -> dict[str, Any]:
+    """Return a window's title, its table under `head`, and what it amounts to by one outage `alone`, or all."""
+    told = {"title": title(given, zone, writing), "table": _table(given, writing)}
+    return told | {"lines": verdict(given, writing, alone=alone)}
+
+
+def head(writing: Writing) -> list[str]:
+    """Return the heads of a window's table."""
+    w = words(writing.language)["claim"]
+    return [w["way"], w["down"], w["available"]]
 
 
 def _table(window: dict[str, Any], writing: Writing) -> list[list[str]]:
