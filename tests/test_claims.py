@@ -418,6 +418,27 @@ def test_a_reading_that_does_not_follow_is_refused(change: Any, why: str) -> Non
         stated.check(claim, outage)
 
 
+def test_verify_refuses_a_bundle_whose_reading_does_not_follow(
+    lived: tuple[Watching, Authority, str], tmp_path: Path
+) -> None:
+    report(lived[0], claimed(lived[0], "microsoft-365", tmp_path), lived[2], tmp_path / "good.zip", "en")
+    with zipfile.ZipFile(tmp_path / "good.zip") as good, zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
+        for name in good.namelist():
+            raw = good.read(name)
+            bad.writestr(
+                name, raw.replace(b'"broken": "no"', b'"broken": "surely"') if name == "outage.json" else raw
+            )
+    found = {claim.claim: claim for claim in verify(tmp_path / "bad.zip", Trust())}
+    assert not found["outage"].valid
+    assert "the reading does not follow" in found["outage"].detail
+
+
+@pytest.mark.parametrize("maintenance", ["x", [1], -1, float("nan"), float("inf"), 1e300, None])
+def test_maintenance_that_is_no_time_is_refused(maintenance: Any) -> None:
+    with pytest.raises(ValueError, match="no time"):
+        stretch(outage_json(lasted("2026-11-10T10:00", 1)) | {"maintenance": maintenance})
+
+
 def test_a_claim_without_a_rule_is_a_statement_only() -> None:
     outage = outage_json(lasted("2026-11-10T10:00", 40))
     assert stated.claim(FREE, outage) == {"note": "no legal advice", "stated_by_owner": {}}

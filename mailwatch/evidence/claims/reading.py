@@ -55,12 +55,16 @@ class Fee:
 
 
 def stretch(outage: Mapping[str, Any]) -> Stretch:
-    """Read an outage in its public JSON."""
+    """Read an outage in its public JSON, where `maintenance` is in seconds. Raises ValueError."""
+    maintenance = outage.get("maintenance", 0)
+    # Of a stranger's bundle this alone is not proven by its entries.
+    if not isinstance(maintenance, int | float) or not 0 <= maintenance < 1e9:
+        raise ValueError("maintenance is no time")
     times = {key: outage[key] and parse_rfc3339(outage[key]) for key in ("last_good", "first_good")}
     good, end = times["last_good"], times["first_good"]
     sure = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
     possible = None if good is None or end is None else (good, end)
-    return Stretch(sure, possible, int(outage["observations"]["up"]), round(outage.get("maintenance", 0) * 1000))
+    return Stretch(sure, possible, int(outage["observations"]["up"]), round(maintenance * 1000))
 
 
 def windows(rule: Rule, span: Window, zone: ZoneInfo) -> list[Window]:

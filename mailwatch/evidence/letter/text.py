@@ -117,7 +117,7 @@ def _promise(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterato
     elif not any(_broken(one["counted"]) for one in found["windows"]):
         yield Paragraph((Blank(w["promise_kept"].format(name=rule["name"])),))
     else:
-        yield Paragraph((w["promise_text"],))
+        yield Paragraph((w["promise_text"],), "lead")
         yield table([[words(writing.language)["claim"]["rule"], rule["name"]], *terms.promise(rule, writing)])
         for window in found["windows"]:
             if _broken(window["counted"]):
@@ -132,7 +132,7 @@ def _earlier(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterato
     yield Paragraph((w["earlier"],), "heading")
     sent = terms.notified(said, letter.writing)
     if sent:
-        yield Paragraph((w["earlier_text"],))
+        yield Paragraph((w["earlier_text"],), "lead")
         yield table(
             [[cell or "–" for cell in one] for one in sent], [w[k] for k in ("date", "how", "reference", "answer")]
         )
@@ -145,7 +145,7 @@ def _earlier(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterato
 def _requests(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph((w["requests"],), "heading")
     days = Blank(w["days"])
-    yield Paragraph(fill(w["request_formal"], days=days) if letter.formal else (w["request_text"],))
+    yield Paragraph(fill(w["request_formal"], days=days) if letter.formal else (w["request_text"],), "lead")
     asked: list[Line] = [(w["request_cause"],)]
     if letter.outage["state"] == "open":
         asked.append((w["request_restore"],))

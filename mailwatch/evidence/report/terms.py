@@ -141,7 +141,7 @@ def verdict(window: dict[str, Any], writing: Writing, *, alone: bool = True) -> 
             if tier is not None and (how == "surely" or tier != counted["tier"]["surely"]):
                 lines.append(w[f"credit_{how}"].format(credit=credit(tier, writing)))
         if event := counted.get("single_event"):
-            limit = writing.span(round(event["limit"] * 1000))
+            limit = writing.number(f"{event['limit'] / 60:.1f} min")
             lines.append(w[f"single_{event['exceeded']}"].format(limit=limit))
     if "deadline" in window:
         lines.append(w["deadline"].format(date=writing.day(window["deadline"])))
