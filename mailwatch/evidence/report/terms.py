@@ -168,12 +168,12 @@ def _table(window: dict[str, Any], writing: Writing) -> list[list[str]]:
             continue
         down, available = window[way]["down"], window[way]["available"]
         most = unknown if down["max"] is None else writing.span(round(down["max"] * 1000))
-        least = unknown if available["at_least"] is None else f"{writing.number(available['at_least'])} %"
+        least = unknown if available["at_least"] is None else f"{writing.number(available['at_least'])} %"
         rows.append(
             [
                 w[way],
                 f"{writing.span(round(down['min'] * 1000))} – {most}",
-                f"{least} – {writing.number(available['at_most'])} %",
+                f"{least} – {writing.number(available['at_most'])} %",
             ]
         )
     return rows
