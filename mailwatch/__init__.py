@@ -5,14 +5,18 @@ The house, from the ground up (a module imports only from floors below; tests/te
 models                                  the words, as frozen facts
 catalogue                               mail providers, as data
 ledger                                  the transparency log: canonical entries, Merkle tree, checkpoints
-outages, service_level, windows         pure rules: when a target was down, for how long, how much of a month
+windows                                 half-open times, as people name them
+maintenance                             what was announced, and when it is
+outages, service_level                  pure rules: when a target was down, for how long, how much of a month
+incidents                               outages of one provider that overlap: what people talk about
 logins                                  how often a rejected login may be tried again
 sntp                                    what a time server says of our clock
 oauth                                   access granted by an owner, and the tokens that come of it
 config                                  config.yaml, read strictly
 probes                                  the only door to a mail service
-guard, clock                            were we online; do we know the time
+guard, clock                            were we online, and when not; do we know the time
 authorities                             who stamps the ledger from outside
+port25                                  is the port between mail servers open from here
 store                                   the only room that speaks SQL
 diagnosis                               what else is seen at the moment of a failure
 replay, records                         what the ledger says: state to go on from, answers to give

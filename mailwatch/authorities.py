@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import httpx
 from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 
@@ -26,6 +26,10 @@ from mailwatch.ledger.timestamp import (
     verify,
 )
 from mailwatch.models import Authority, Millis, now
+
+if TYPE_CHECKING:
+    # Loaded when an authority is asked: it takes longer than all else that a command needs.
+    import httpx
 
 SECONDS = 20.0
 """What an answer may take."""
@@ -51,13 +55,7 @@ async def stamp(authority: Authority, note: str) -> Stamped:
     """Ask for a token over the signed note of a checkpoint. Raises TimestampError, also for a dead authority."""
     query, nonce = request(note)
     asked_at = now()
-    try:
-        async with asyncio.timeout(SECONDS):
-            reply = await _post(authority, query)
-    except TimeoutError:
-        raise TimestampError(f"no answer within {SECONDS:.0f} s") from None
-    except httpx.HTTPError as error:
-        raise TimestampError(f"{type(error).__name__}: {error}"[:200]) from None
+    reply = await post(authority, query)
     answered_at = now()
     token = check(reply, note, nonce)
     distrust = ""
@@ -80,6 +78,19 @@ def _anchors(ca_file: Path | None) -> Anchors:
         return Anchors(certificates(ca_file.read_bytes()))
     except (OSError, ValueError) as error:
         raise TimestampError(f"{ca_file} cannot be read: {error}") from None
+
+
+async def post(authority: Authority, query: bytes) -> bytes:
+    """Send a query, DER; return the raw reply. Raises TimestampError, also for a dead authority."""
+    import httpx
+
+    try:
+        async with asyncio.timeout(SECONDS):
+            return await _post(authority, query)
+    except TimeoutError:
+        raise TimestampError(f"no answer within {SECONDS:.0f} s") from None
+    except httpx.HTTPError as error:
+        raise TimestampError(f"{type(error).__name__}: {error}"[:200]) from None
 
 
 async def _post(authority: Authority, query: bytes) -> bytes:
@@ -105,6 +116,8 @@ async def _post(authority: Authority, query: bytes) -> bytes:
 
 @asynccontextmanager
 async def _client(authority: Authority) -> AsyncIterator[httpx.AsyncClient]:
+    import httpx
+
     login = None
     if authority.login:
         login = httpx.BasicAuth(authority.login.username, authority.login.password.get_secret_value())

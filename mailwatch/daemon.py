@@ -14,14 +14,25 @@ from prometheus_client import CollectorRegistry
 
 from mailwatch import __version__, records
 from mailwatch.clock import ClockWatch
-from mailwatch.config import Config, ConfigError, build_authorities, build_targets, digest, load
+from mailwatch.config import (
+    Config,
+    ConfigError,
+    build_authorities,
+    build_maintenance,
+    build_targets,
+    digest,
+    load,
+)
 from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard
 from mailwatch.housekeeping import Housekeeping
+from mailwatch.incidents import incident_json
 from mailwatch.metrics import Metrics
 from mailwatch.models import GapReason, Millis, VantagePoint, now
 from mailwatch.monitor import Monitor
 from mailwatch.outages import Rules, written_rules
+from mailwatch.port25 import Port25
+from mailwatch.replay import notices, written_maintenance
 from mailwatch.store import Draft, Reader, Store, Tokens, Writer
 from mailwatch.takeup import last_sign_of_life, take_up
 from mailwatch.timestamping import Timestamping
@@ -62,17 +73,20 @@ class Daemon:
             rules=_rules(config),
             writer=writer,
             metrics=self.metrics,
-            guard=_guard(config),
+            guard=Guard.of(config.guard),
+            port25=Port25(config.guard.port25_controls) if config.guard else None,
             clock=ClockWatch(),
             secret=store.keys.secret,
             at_once=config.limits.max_concurrent,
         )
         self._timestamping = Timestamping(self.monitor, reader, Tokens(config.data_dir), authorities)
         self.reader, self.writer = reader, writer
+        self._secret = store.keys.secret
         try:
             if (last := await asyncio.to_thread(last_sign_of_life, reader)) is not None:
                 self.monitor.disturb(last, now(), GapReason.NOT_RUNNING)
             await self._node("start", findings=store.findings)
+            await self._announced()
             await take_up(self.monitor, self.reader, targets)
             self.metrics.config_reload(True, now() / 1000)
             app = create_app(self._sources())
@@ -111,9 +125,17 @@ class Daemon:
             "vantage_point": self.config.vantage_point.name,
             "place": self.config.vantage_point.place,
             "rules": written_rules(self.monitor.rules),
+            **written_maintenance(build_maintenance(self.config, self._secret)),
             **more,
         }
         await self.writer.submit(Draft(kind="node", time=now(), target=None, payload=payload))
+
+    async def _announced(self) -> None:
+        """Take maintenance as it is on record; an announcement is sealed at once."""
+        before = self.monitor.maintenance
+        self.monitor.maintenance = await asyncio.to_thread(notices, self.reader)
+        if self.monitor.maintenance != before:
+            await self.writer.checkpoint()
 
     async def reload(self) -> None:
         """Read the config again; a faulty one changes nothing and is told line by line."""
@@ -146,6 +168,7 @@ class Daemon:
         for name in [name for name in self.monitor.watches if name not in targets]:
             self.monitor.forget(name)
         await self._node("reload")
+        await self._announced()
         added = [target for name, target in targets.items() if name not in self.monitor.watches]
         await take_up(self.monitor, self.reader, added)
         for name, target in targets.items():
@@ -170,15 +193,27 @@ class Daemon:
             ]
             return records.availability(self.reader, wanted, start, end)
 
+        def incident(wanted: str) -> dict[str, Any] | None:
+            for item in records.incidents(self.reader):
+                if item.id == wanted:
+                    return incident_json(records.in_full(self.reader, item))
+            return None
+
         return Sources(
             targets=targets,
             outages=lambda only_open, start, end: records.outages(
                 self.reader, only_open=only_open, start=start, end=end
             ),
+            incidents=lambda only_open, start, end: [
+                incident_json(incident)
+                for incident in records.incidents(self.reader, only_open=only_open, start=start, end=end)
+            ],
+            incident=incident,
             observations=lambda target, start, end, limit: records.observations(
                 self.reader, known(), target=target, start=start, end=end, limit=limit
             ),
             availability=availability,
+            offline=lambda start, end: records.offline(self.reader, start=start, end=end),
             unready=self._unready,
             metrics=self.metrics.exposition,
         )
@@ -195,12 +230,6 @@ class Daemon:
 def _rules(config: Config) -> Rules:
     detection = config.detection
     return Rules(detection.open_after, detection.close_after, detection.recheck)
-
-
-def _guard(config: Config) -> Guard | None:
-    if config.guard is None:
-        return None
-    return Guard([split_endpoint(control) for control in config.guard.controls], config.guard.timeout)
 
 
 async def run(path: Path, config: Config) -> None:

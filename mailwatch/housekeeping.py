@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import asdict
+from functools import partial
 
 from mailwatch.clock import survey
+from mailwatch.guard import Changes
 from mailwatch.models import Millis, Observation, Target, now
 from mailwatch.monitor import Monitor
 from mailwatch.service_level import Buckets
@@ -18,9 +19,11 @@ logger = logging.getLogger(__name__)
 
 CLOCK_EVERY = 1.0
 GUARD_EVERY = 15.0
+GUARD_EVERY_OFFLINE = 5.0
 LEDGER_EVERY = 15.0
 FILL_EVERY = 5.0
 AVAILABILITY_EVERY = 60.0
+MAINTENANCE_EVERY = 5.0
 SURVEY_EVERY = 3600.0
 """Seconds."""
 CHECKPOINT_EVERY: Millis = 600_000
@@ -54,8 +57,8 @@ class Housekeeping:
                 self._monitor.metrics.error()
                 stopping.set()
 
-        work = (self.clock, self.survey, self.guard, self.ledger, self.fill, self.availability, *self._others)
-        tasks = [asyncio.create_task(loop()) for loop in work]
+        work = (self.clock, self.survey, self.guard, self.ledger, self.fill, self.availability, self.maintenance)
+        tasks = [asyncio.create_task(loop()) for loop in (*work, *self._others)]
         for task in tasks:
             task.add_done_callback(ended)
         try:
@@ -83,19 +86,24 @@ class Housekeeping:
             await asyncio.sleep(SURVEY_EVERY)
 
     async def guard(self) -> None:
-        """Ask regularly, so that being offline is itself on record: each change is an entry, and each hour."""
-        monitor = self._monitor
+        """Ask regularly, and when a look found us offline, so that being offline is itself on record."""
+        monitor, changes = self._monitor, Changes()
         told: bool | None = None
-        told_at = 0
         while monitor.guard is not None:
-            answer = await monitor.guard.ask()
-            monitor.metrics.guard(answer.online)
-            if answer.online is not told or now() - told_at > HOUR:
-                if told is not None and answer.online is not told:
-                    logger.warning("guard: we are %s", "online again" if answer.online else "offline")
-                told, told_at = answer.online, now()
-                await monitor.write("guard", answer.asked_at, None, asdict(answer))
-            await asyncio.sleep(GUARD_EVERY)
+            monitor.line_in_doubt.clear()
+            answer = await monitor.guard.ask(dns=True)
+            monitor.metrics.guard(answer.online, answer.online4, answer.online6)
+            if (payload := changes.entry(answer)) is not None:
+                await monitor.write("guard", answer.asked_at, None, payload)
+            if told is not None and answer.online is not told:
+                logger.warning("guard: we are %s", "online again" if answer.online else "offline")
+            told = answer.online
+            if not told:
+                await asyncio.sleep(GUARD_EVERY_OFFLINE)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GUARD_EVERY):
+                    await monitor.line_in_doubt.wait()
 
     async def ledger(self) -> None:
         """Sign a checkpoint every ten minutes, also in quiet times, and show how the ledger stands."""
@@ -117,12 +125,24 @@ class Housekeeping:
             await asyncio.sleep(FILL_EVERY)
 
     def _buckets(self, target: Target) -> tuple[Buckets, int]:
-        buckets, last = Buckets(interval=target.interval), -1
+        excluded = partial(self._monitor.excluded, target.name)
+        buckets, last = Buckets(interval=target.interval, excluded=excluded), -1
         for entry in self._reader.entries(target=target.name, kinds=["observation"], start_ms=now() - QUARTER):
             fact, last = entry.fact, entry.index
             if isinstance(fact, Observation):
                 buckets.add(fact)
         return buckets, last
+
+    async def maintenance(self) -> None:
+        """Show which targets are in announced maintenance."""
+        monitor = self._monitor
+        while True:
+            for watch in list(monitor.watches.values()) if monitor.maintenance.notices else ():
+                at = now()
+                active = bool(monitor.excluded(watch.target.name, at, at + 1))
+                monitor.metrics.maintenance(watch.target, active)
+                await asyncio.sleep(0)
+            await asyncio.sleep(MAINTENANCE_EVERY)
 
     async def availability(self) -> None:
         """Bring the gauges up to date, giving way to the looks between targets."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
-from mailwatch.models import Cause, Millis, Observation, Target
+from mailwatch.models import Cause, Millis, Observation, Phase, Target
 
 HOUR: Millis = 3_600_000
 WAITS: tuple[Millis, ...] = (5 * 60_000, 20 * 60_000, HOUR)
@@ -27,19 +27,27 @@ class LoginGate:
     _tried: dict[tuple[str, str], str] = field(default_factory=dict)
     _slots: dict[tuple[str, str], asyncio.Semaphore] = field(default_factory=dict)
 
-    def slot(self, target: Target) -> asyncio.Semaphore:
-        """At most three logins of an account under way: were all rejected, it would still be three."""
-        account = _account(target) or (target.name, "")
-        return self._slots.setdefault(account, asyncio.Semaphore(3))
+    def slots(self, target: Target) -> list[asyncio.Semaphore]:
+        """At most three logins of an account under way: were all rejected, it would still be three.
+
+        To be taken in this order, which is the same for all.
+        """
+        accounts = sorted({_account(end) or (target.name, "") for end in target.ends})
+        return [self._slots.setdefault(account, asyncio.Semaphore(3)) for account in accounts]
 
     def allows(self, target: Target, at: Millis) -> bool:
         """Whether the target may log in now; False also for targets that have no login.
 
-        While one target of a suspect account tries its login, the others wait for what comes of it.
+        While one target of a suspect account tries its login, the others wait for what comes of it. A round
+        trip may when both its accounts may.
         """
-        account = _account(target)
-        if account is None:
+        accounts = {_account(end) for end in target.ends}
+        if None in accounts or not all(self._may(account, at) for account in accounts if account):
             return False
+        self._asking.update(account for account in accounts if account and self._rejected.get(account))
+        return True
+
+    def _may(self, account: tuple[str, str], at: Millis) -> bool:
         times = self._rejected.get(account)
         if not times:
             return True
@@ -47,10 +55,7 @@ class LoginGate:
         recent = [min(time, at) for time in times if time > at - HOUR]
         if recent and at < recent[-1] + self.waits[min(len(recent), len(self.waits)) - 1]:
             return False
-        if account in self._asking:
-            return False
-        self._asking.add(account)
-        return True
+        return account not in self._asking
 
     def renewed(self, target: Target, secret: str) -> None:
         """Forget rejections of another secret than the one that would be used now (a digest, "" without one).
@@ -64,9 +69,7 @@ class LoginGate:
 
     def release(self, target: Target) -> None:
         """The look that `allows` let through has ended, however it ended."""
-        account = _account(target)
-        if account is not None:
-            self._asking.discard(account)
+        self._asking.difference_update(account for end in target.ends if (account := _account(end)))
 
     def learn(self, target: Target, observation: Observation) -> None:
         """Take in what came of a look, live or read back from the ledger."""
@@ -106,6 +109,17 @@ class LoginGate:
         """Start-up: learn again what the ledger knows of the last hour, in its order."""
         for observation in looks:
             self.learn(target, observation)
+
+
+def end_looks(target: Target, observation: Observation) -> Iterator[tuple[Target, Observation]]:
+    """Give what a look at a round trip says of the login at each of its ends, as a look at that end would."""
+    for end, name in zip(target.ends, ("via", "to"), strict=False):
+        for attempt in observation.attempts:
+            if attempt.facts and attempt.facts.get("end") == name and Phase.AUTH in attempt.phases:
+                rejected = attempt.failed_phase is Phase.AUTH
+                if not rejected or attempt.cause is Cause.CREDENTIALS:
+                    cause = attempt.cause if rejected else None
+                    yield end, replace(observation, cause=cause, ended_at=attempt.ended_at, with_login=True)
 
 
 def _account(target: Target) -> tuple[str, str] | None:

@@ -166,6 +166,11 @@ class Target:
     timeout: float = 30.0
     task: Exchange | Page | Delivery | None = None
 
+    @property
+    def ends(self) -> tuple[Target, ...]:
+        """The targets whose logins a look uses: the two ends of a round trip, else the target itself."""
+        return (self.task.via, self.task.to) if isinstance(self.task, Delivery) else (self,)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VantagePoint:
@@ -208,11 +213,24 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardAnswer:
-    """Were we online? None when the guard is off. `controls` maps "host:port" to "ok" or the reason."""
+    """Were we online? None where it cannot be told.
+
+    1. `controls` maps "host:port", "target:PROVIDER" and "dns:NAME" to "ok" or the reason.
+    2. `online` is the line as a whole; `online4` and `online6` are IPv4 and IPv6 apart, None also where nobody was
+       asked or the guard did not tell them apart.
+    3. `resolver` is "ok", "silent", "lies" (it resolves names that do not exist), "poisoned" (it gives wrong
+       addresses for the control names) or "monitor"; "" when it was not asked. `lie` are the wrong addresses.
+    4. All of it was seen between `asked_at` and `answered_at`.
+    """
 
     asked_at: Millis
     online: bool | None
     controls: dict[str, str] = field(default_factory=dict)
+    answered_at: Millis | None = None
+    online4: bool | None = None
+    online6: bool | None = None
+    resolver: str = ""
+    lie: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,8 +262,9 @@ class Observation:
 
     @property
     def deciding(self) -> Attempt | None:
-        """The attempt that served, else the last one."""
-        return next((a for a in self.attempts if a.cause is None), self.attempts[-1] if self.attempts else None)
+        """The last attempt that came to what was concluded, else the last one."""
+        last = self.attempts[-1] if self.attempts else None
+        return next((a for a in reversed(self.attempts) if a.cause is self.cause), last)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

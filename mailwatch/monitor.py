@@ -7,6 +7,7 @@ Nothing is counted or shown before it is committed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -14,12 +15,14 @@ from typing import Any
 
 from mailwatch.clock import ClockWatch
 from mailwatch.diagnosis import Diagnosis
-from mailwatch.guard import Guard, judge
-from mailwatch.ledger.entry import secret_id
-from mailwatch.logins import LoginGate
+from mailwatch.guard import Guard, judge, names_matter
+from mailwatch.ledger.entry import account_id, secret_id, target_id
+from mailwatch.logins import LoginGate, end_looks
+from mailwatch.maintenance import Notices
 from mailwatch.metrics import Metrics
 from mailwatch.models import (
     Cause,
+    Delivery,
     Gap,
     GapReason,
     Kind,
@@ -27,7 +30,6 @@ from mailwatch.models import (
     Millis,
     Observation,
     Outcome,
-    Phase,
     Target,
     VantagePoint,
     now,
@@ -46,10 +48,12 @@ from mailwatch.outages import (
     payload_json,
     written_rules,
 )
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.port25 import Port25
+from mailwatch.probes import TlsContexts, Trips, observe
 from mailwatch.schedule import Schedule
 from mailwatch.store import Draft, Entry, Writer
 from mailwatch.watch import Watch
+from mailwatch.windows import Window
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +76,7 @@ class Monitor:
         writer: Writer,
         metrics: Metrics,
         guard: Guard | None,
+        port25: Port25 | None = None,
         clock: ClockWatch,
         secret: bytes,
         tokens: AccessTokens | None = None,
@@ -87,6 +92,10 @@ class Monitor:
         self.writer = writer
         self.metrics = metrics
         self.guard = guard
+        self.line_in_doubt = asyncio.Event()
+        """Set when a look failed while we were offline."""
+        self.maintenance = Notices()
+        self.port25 = port25
         self._clock = clock
         self._secret = secret
         self._diagnosis = Diagnosis()
@@ -132,10 +141,17 @@ class Monitor:
             logger.exception("the look at %s failed by our own fault", target.name)
 
     async def _observe(self, watch: Watch, target: Target, due: Millis) -> Observation:
-        async with self._at_once, self.logins.slot(target):
+        async with contextlib.AsyncExitStack() as held:
+            for limit in (self._at_once, *self.logins.slots(target)):
+                await held.enter_async_context(limit)
             self.metrics.lag((now() - due) / 1000)
-            if target.login and target.login.oauth2:
-                self.logins.renewed(target, self._secret_used(target.login))
+            more: dict[str, Any] = {}
+            if target.kind is Kind.ROUNDTRIP:
+                # Once it has logged in it only waits, and must not keep others from looking.
+                more["trips"] = Trips(self._secret, watch.outstanding, settled=held.aclose)
+            for end in target.ends:
+                if end.login and end.login.oauth2:
+                    self.logins.renewed(end, self._secret_used(end.login))
             with_login = self.logins.allows(target, now())
             try:
                 observation = await self._look_at(
@@ -145,9 +161,13 @@ class Monitor:
                     with_login=with_login,
                     every_address=watch.state.is_open,
                     tokens=self.tokens,
+                    **more,
                 )
             finally:
                 self.logins.release(target)
+        if target.kind is Kind.ROUNDTRIP:
+            self._learn_ends(target, observation)
+            return observation
         if observation.with_login and target.login:
             observation = replace(observation, secret=self._secret_used(target.login))
         self.logins.learn(target, observation)
@@ -169,6 +189,15 @@ class Monitor:
                 detail="looked at without a login, which was rejected before; it will be tried again",
             )
         return observation
+
+    def _learn_ends(self, target: Target, observation: Observation) -> None:
+        """Tell the gate what came of the logins at both ends of a round trip."""
+        for end, seen in end_looks(target, observation):
+            if end.login:
+                seen = replace(seen, secret=self._secret_used(end.login))
+            self.logins.learn(end, seen)
+            if seen.cause is Cause.CREDENTIALS:
+                logger.warning("%s: the login at %s was rejected; it is tried again later", target.name, end.name)
 
     def _secret_used(self, login: Login) -> str:
         """Name what the login proves itself with: its password, or what its owner granted, "" without either."""
@@ -199,11 +228,13 @@ class Monitor:
             return observation
         answer = await self.guard.ask(
             target.provider or target.host,
-            dns=observation.cause is Cause.DNS or observation.failed_phase is Phase.RESOLVE,
+            dns=names_matter(observation, target.host),
             since=observation.started_at,
         )
-        self.metrics.guard(answer.online)
-        return judge(observation, answer)
+        judged = judge(observation, answer)
+        if judged.cause is Cause.OFFLINE:
+            self.line_in_doubt.set()
+        return await self.port25.judge(target, judged) if self.port25 else judged
 
     async def _diagnosed(self, watch: Watch, observation: Observation) -> Observation:
         """Add to the first bad look what else is seen at that moment."""
@@ -226,6 +257,8 @@ class Monitor:
         # All at once and after the last await: no page shows a state whose outage is not yet on record.
         watch.state, watch.proof = state, proof
         watch.latest, watch.seen_until = observation, observation.ended_at
+        if watch.target.kind is Kind.ROUNDTRIP:
+            watch.outstanding = watch.outstanding.after(observation)
         watch.add(entry.index, observation)
         self.metrics.observed(watch.target, observation, watch.state.name)
         delay = next_delay(watch.state, watch.target.interval, self.rules)
@@ -266,6 +299,8 @@ class Monitor:
         target = watch.target
         payload = outage_payload(outage, target.provider, target.kind, self.vantage_point.name)
         payload["rules"] = written_rules(self.rules)
+        if account := self._account(target):
+            payload["account"] = account
         await self.write("outage", now(), target.name, payload)
         await self.writer.checkpoint()
         watch.outages[outage.id] = payload_json(payload)
@@ -274,6 +309,15 @@ class Monitor:
             tell()
         state = "proven afterwards" if outage.proven_afterwards else payload["state"]
         logger.warning("%s: outage %s is %s", target.name, outage.id, state)
+
+    def _account(self, target: Target) -> str:
+        """Tell which targets share an account without telling which it is; a round trip is its reader's."""
+        login = target.task.to.login if isinstance(target.task, Delivery) else target.login
+        return account_id(self._secret, target.provider, login.username) if login else ""
+
+    def excluded(self, name: str, start: Millis, end: Millis) -> tuple[Window, ...]:
+        """Return the maintenance of a target in [start, end), as announced so far."""
+        return self.maintenance.of(target_id(self._secret, name), start, end) if self.maintenance.notices else ()
 
     def told(self, target: Target, outage: Outage) -> dict[str, Any]:
         """Return an outage in the public form."""

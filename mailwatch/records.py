@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
-from mailwatch.models import Gap, Kind, Millis, Observation, rfc3339
+from mailwatch.guard import offline_payloads
+from mailwatch.incidents import Incident, Member, turns
+from mailwatch.incidents import incidents as incidents_of
+from mailwatch.models import Gap, Kind, Millis, Observation, Outcome, rfc3339
 from mailwatch.outages import Event, Outage, detect, outage_payload, payload_json
-from mailwatch.replay import FACTS, RuleBook, resume, rule_book
+from mailwatch.replay import FACTS, RuleBook, notices, resume, rule_book
 from mailwatch.service_level import availability as availability_of
 from mailwatch.store import Entry, Reader
+from mailwatch.windows import overlap
 
 
 def outage_payloads(
@@ -23,14 +28,8 @@ def outage_payloads(
 
     A closed outage is told as its ledger entry tells it. An open one is replayed to the last entry.
     """
-    latest: dict[str, dict[str, Any]] = {}
-    for entry in reader.entries(kinds=["outage"]):
-        payload = entry.payload
-        latest[payload["id"]] = payload
-    book = rule_book(reader) if any(payload["state"] == "open" for payload in latest.values()) else None
     found = []
-    for payload in latest.values():
-        told = _as_of_now(reader, book, payload) if book and payload["state"] == "open" else payload
+    for told in _latest(reader):
         over = told["first_good"]
         if only_open and told["state"] != "open":
             continue
@@ -42,12 +41,88 @@ def outage_payloads(
     return sorted(found, key=lambda told: int(told["first_bad"]), reverse=True)
 
 
+def _latest(reader: Reader) -> list[dict[str, Any]]:
+    """Return each outage as it stands now, in the order in which they came on record."""
+    latest: dict[str, dict[str, Any]] = {}
+    opaque: dict[str, str] = {}
+    for entry in reader.entries(kinds=["outage"]):
+        payload = entry.payload
+        latest[payload["id"]] = payload
+        opaque[payload["target"]] = entry.opaque
+    book = rule_book(reader) if any(payload["state"] == "open" for payload in latest.values()) else None
+    announced = notices(reader)
+    found = []
+    for payload in latest.values():
+        told = _as_of_now(reader, book, payload) if book and payload["state"] == "open" else payload
+        begin, end = told["first_bad"], told["last_bad"]
+        excused = overlap(announced.of(opaque[told["target"]], begin, end), begin, end)
+        found.append(told | {"maintenance_ms": excused} if excused else told)
+    return found
+
+
+def incidents(
+    reader: Reader, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
+) -> list[Incident]:
+    """Return the incidents, newest first; those that touch [start, end) when given."""
+    found = []
+    for incident in incidents_of(Member.of(order, told) for order, told in enumerate(_latest(reader))):
+        over = incident.first_good
+        if only_open and over is not None:
+            continue
+        if start is not None and over is not None and over <= start:
+            continue
+        if end is not None and incident.first_bad >= end:
+            continue
+        found.append(incident)
+    return found[::-1]
+
+
+def in_full(reader: Reader, incident: Incident) -> Incident:
+    """Look up how the trouble of each outage changed: it reads every look of the incident."""
+    members = (replace(member, turns=turns(_bad_looks(reader, member))) for member in incident.members)
+    return replace(incident, members=tuple(members))
+
+
+def _bad_looks(reader: Reader, member: Member) -> Iterator[tuple[Millis, str | None]]:
+    for entry in reader.entries(target=member.target, kinds=["observation"], from_index=member.first_index):
+        if entry.index > member.last_index:
+            return
+        payload = entry.payload
+        if payload["outcome"] == Outcome.DOWN.value:
+            yield payload["end"], payload.get("failed_phase")
+
+
 def outages(
     reader: Reader, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
 ) -> list[dict[str, Any]]:
     """Return `outage_payloads` in the public form."""
     found = outage_payloads(reader, only_open=only_open, start=start, end=end)
     return [payload_json(payload) for payload in found]
+
+
+def offline(reader: Reader, *, start: Millis | None = None, end: Millis | None = None) -> list[dict[str, Any]]:
+    """Return the times in which our own line was down, newest first; those that touch [start, end) when given."""
+    entries = ((entry.index, entry.payload) for entry in reader.entries(kinds=["guard"]))
+    found = []
+    for told in reversed(offline_payloads(entries)):
+        over = told["first_online"]
+        if (start is None or over is None or over > start) and (end is None or told["first_offline"] < end):
+            found.append(_offline_json(told))
+    return found
+
+
+def _offline_json(told: dict[str, Any]) -> dict[str, Any]:
+    times = ("last_online", "first_offline", "last_offline", "first_online")
+    lasted = told["duration_ms"].items()
+    return {
+        "part": told["part"],
+        "state": told["state"],
+        **{key: None if told[key] is None else rfc3339(told[key]) for key in times},
+        "duration": {key: None if millis is None else millis / 1000 for key, millis in lasted},
+        "unobserved": told["unobserved_ms"] / 1000,
+        "reasons": told["reasons"],
+        "ledger": told["ledger"],
+    }
 
 
 def _as_of_now(reader: Reader, book: RuleBook, payload: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +133,8 @@ def _as_of_now(reader: Reader, book: RuleBook, payload: dict[str, Any]) -> dict[
         outage = next((closed for closed in replayed.missing if closed.id == payload["id"]), None)
     if outage is None:
         return payload
-    return outage_payload(outage, payload["provider"], Kind(payload["kind"]), payload["vantage_point"])
+    told = outage_payload(outage, payload["provider"], Kind(payload["kind"]), payload["vantage_point"])
+    return told | {key: payload[key] for key in ("account",) if key in payload}
 
 
 def observation_json(observation: Observation, provider: str, kind: str) -> dict[str, Any]:
@@ -116,8 +192,13 @@ def observations(
 def availability(
     reader: Reader, targets: Iterable[tuple[str, float]], start: Millis, end: Millis
 ) -> list[dict[str, Any]]:
-    """Return the availability of each target (name, interval in seconds) in [start, end)."""
-    book = rule_book(reader)
+    """Return the availability of each target (name, interval in seconds) in [start, end).
+
+    Announced maintenance is left out, as far as the record goes; where there was any, `with_maintenance` has the
+    same with its time counted as any other.
+    """
+    book, announced = rule_book(reader), notices(reader)
+    last = next((entry.time for entry in reader.entries(descending=True, limit=1)), 0)
     answers = []
     for name, interval in targets:
         # A look before the window speaks for its beginning.
@@ -125,9 +206,18 @@ def availability(
         entries = reader.entries(target=name, kinds=FACTS, start_ms=start - margin, end_ms=end + margin)
         events = [Event(entry.index, _fact(entry)) for entry in entries]
         rules = book.at(events[-1].index) if events else book.at(0)
-        told = availability_of(events, start, end, interval=interval, outages=detect(events, rules))
-        answers.append({"target": name, "from": rfc3339(start), "to": rfc3339(end), **told.as_json()})
+        found = detect(events, rules)
+        opaque = next((entry.opaque for entry in reader.entries(target=name, limit=1)), "")
+        excluded = announced.of(opaque, start - margin, min(end, last))
+        told = availability_of(events, start, end, interval=interval, outages=found, excluded=excluded).as_json()
+        if told.get("maintenance"):
+            whole = availability_of(events, start, end, interval=interval, outages=found).as_json()
+            told["with_maintenance"] = {key: whole[key] for key in _COUNTED}
+        answers.append({"target": name, "from": rfc3339(start), "to": rfc3339(end), **told})
     return answers
+
+
+_COUNTED = ("availability", "coverage", "downtime", "unobserved", "mttr", "mtbf")
 
 
 def _fact(entry: Entry) -> Observation | Gap:

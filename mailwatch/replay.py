@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mailwatch.ledger.canonical import canonical, digest
+from mailwatch.maintenance import Notice, Notices, Rule, WrongRule
 from mailwatch.models import Gap, Kind, Millis, Observation, Outcome
 from mailwatch.outages import (
     Event,
@@ -46,6 +48,45 @@ def rule_book(reader: Reader) -> RuleBook:
             starts.append(entry.index)
             rules.append(read_rules(written))
     return RuleBook(tuple(starts), tuple(rules) or (Rules(),))
+
+
+def written_maintenance(rules: tuple[Rule, ...]) -> dict[str, Any]:
+    """Write what a start or reload announces; nothing for no rules."""
+    if not rules:
+        return {}
+    told = [rule.payload() for rule in rules]
+    return {"maintenance": {"rules": told, "digest": digest(canonical(told))}}
+
+
+def notices(reader: Reader) -> Notices:
+    """Read what was announced, and when.
+
+    An announcement is no older than the entry before it: a clock that was set back makes none earlier.
+    """
+    found: list[Notice] = []
+    for entry in reader.entries(kinds=["node"]):
+        rules = tuple(Rule.read(told) for told in entry.payload.get("maintenance", {}).get("rules", ()))
+        if rules != (found[-1].rules if found else ()):
+            before = next(reader.entries(from_index=max(0, entry.index - 1), limit=1))
+            found.append(Notice(max(entry.time, before.time), rules))
+    return Notices(tuple(found))
+
+
+def audit_maintenance(reader: Reader) -> list[Finding]:
+    """Read each announcement again: its rules are in canonical form, and have the digest that it tells."""
+    findings = []
+    for entry in reader.entries(kinds=["node"]):
+        told = entry.payload.get("maintenance")
+        if told is None:
+            continue
+        try:
+            rules = tuple(Rule.read(rule) for rule in told["rules"])
+        except (WrongRule, KeyError, TypeError) as error:
+            findings.append(Finding(entry.index, f"a maintenance rule cannot be read: {error}"))
+            continue
+        if written_maintenance(rules) != {"maintenance": told}:
+            findings.append(Finding(entry.index, "its maintenance rules are not what their digest tells"))
+    return findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,4 +169,4 @@ def audit_outages(reader: Reader, book: RuleBook, target: str) -> list[Finding]:
     return findings
 
 
-_NOT_REPLAYED = ("salt", "provider", "kind", "vantage_point", "rules")
+_NOT_REPLAYED = ("salt", "provider", "kind", "vantage_point", "rules", "account")

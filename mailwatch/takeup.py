@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 
-from mailwatch.models import Millis, Observation, Outcome, Target, now
+from mailwatch.logins import end_looks
+from mailwatch.models import Kind, Millis, Observation, Outcome, Target, now
 from mailwatch.monitor import Monitor
 from mailwatch.outages import payload_json
+from mailwatch.probes import Outstanding
 from mailwatch.replay import Replayed, resume, rule_book
 from mailwatch.service_level import Buckets
 from mailwatch.store import Reader
 from mailwatch.watch import Watch
 
 HOUR: Millis = 3_600_000
+REMEMBERED = 30 * 24 * HOUR
+"""How far back messages of round trips are looked for on record."""
 
 
 async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -> None:
@@ -30,7 +35,7 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
             target=target,
             state=replayed.state,
             proof=replayed.proof,
-            buckets=Buckets(interval=target.interval),
+            buckets=Buckets(interval=target.interval, excluded=partial(monitor.excluded, target.name)),
             unfilled=[],
             seen_until=replayed.seen_until,
             latest=replayed.latest,
@@ -41,6 +46,8 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
             watch.outages[replayed.state.outage.id] = monitor.told(target, replayed.state.outage)
         if target.login:
             monitor.logins.recall(target, await asyncio.to_thread(_looks, reader, target.name, since))
+        if target.kind is Kind.ROUNDTRIP:
+            await asyncio.to_thread(_recall_trips, monitor, reader, watch)
         monitor.watch(watch)
         for outage in replayed.missing:
             await monitor.outage_changed(watch, outage)
@@ -50,6 +57,19 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
 def last_sign_of_life(reader: Reader) -> Millis | None:
     """When the ledger was last written: MailWatch was off since then, or died soon after."""
     return next((entry.time for entry in reader.entries(descending=True, limit=1)), None)
+
+
+def _recall_trips(monitor: Monitor, reader: Reader, watch: Watch) -> None:
+    """Learn which messages are on their way, and which logins were rejected within the hour."""
+    name, at = watch.target.name, now()
+    entries = reader.entries(target=name, kinds=["observation"], start_ms=at - REMEMBERED)
+    looks = [fact for entry in entries if isinstance(fact := entry.fact, Observation)]
+    watch.outstanding = Outstanding.recall(looks)
+    for look in looks:
+        for end, seen in end_looks(watch.target, look):
+            # Which password was accepted is known from the looks at the ends themselves.
+            if seen.cause is not None and seen.ended_at >= at - HOUR:
+                monitor.logins.learn(end, seen)
 
 
 def _looks(reader: Reader, name: str, since: Millis) -> list[Observation]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mailwatch.models import Millis, Observation, Target
 from mailwatch.outages import Proof, State
+from mailwatch.probes import Outstanding
 from mailwatch.service_level import Buckets
 
 
@@ -23,6 +24,8 @@ class Watch:
     latest: Observation | None = None
     proof: Proof = field(default_factory=Proof)
     outages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    outstanding: Outstanding = field(default_factory=Outstanding)
+    """Messages of a round trip that are on their way."""
 
     def add(self, index: int, observation: Observation) -> None:
         """Count a look towards availability."""

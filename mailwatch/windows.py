@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -33,6 +34,32 @@ def parse_window(text_from: str, text_to: str, zone: ZoneInfo) -> Window:
             "the end is not included, so a day goes from its date to the next one's"
         )
     return start, end
+
+
+def merged(windows: Iterable[Window]) -> tuple[Window, ...]:
+    """Return the same time as windows in order that neither overlap nor touch; empty ones are left out."""
+    found: list[Window] = []
+    for start, end in sorted(windows):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        elif start < end:
+            found.append((start, end))
+    return tuple(found)
+
+
+def overlap(windows: Iterable[Window], start: Millis, end: Millis) -> Millis:
+    """Return how much of [start, end) lies in `windows`, which are merged."""
+    return sum(max(0, min(end, until) - max(start, begin)) for begin, until in windows)
+
+
+def without(windows: Iterable[Window], start: Millis, end: Millis) -> Iterator[Window]:
+    """Yield what of [start, end) lies outside of `windows`, which are merged."""
+    for begin, until in windows:
+        if start < min(begin, end):
+            yield start, min(begin, end)
+        start = max(start, until)
+    if start < end:
+        yield start, end
 
 
 def _moment(text: str, name: str, zone: ZoneInfo) -> Millis:

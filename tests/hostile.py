@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import re
 import socket
 import ssl
@@ -37,9 +38,10 @@ SILENCE, RESET, CLOSE, HELLO = Rude.SILENCE, Rude.RESET, Rude.CLOSE, Rude.HELLO
 
 @dataclass(frozen=True, slots=True)
 class Endless:
-    """Sent again and again."""
+    """Sent again and again, with `pause` seconds between."""
 
     chunk: bytes
+    pause: float = 0.0
 
 
 Step = bytes | str | Rude | Endless | ssl.SSLContext
@@ -47,9 +49,16 @@ Step = bytes | str | Rude | Endless | ssl.SSLContext
 
 @contextlib.asynccontextmanager
 async def hostile(
-    script: Sequence[Step], *, heard: list[bytes] | None = None, host: str = "127.0.0.1", port: int = 0
+    script: Sequence[Step],
+    *,
+    then: Sequence[Step] | None = None,
+    heard: list[bytes] | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
 ) -> AsyncIterator[int]:
-    """Serve the script and give the port. `heard` gets the client's lines.
+    """Serve the script, to all but the first connection `then` if given, and give the port.
+
+    `heard` gets the client's lines.
 
     Raises AssertionError at the end if the client said what the script does not expect.
     """
@@ -59,8 +68,11 @@ async def hostile(
     steps = script[1:] if tls else script
     serving: set[asyncio.Task[None]] = set()
 
+    scripts = itertools.chain([steps], itertools.repeat(steps if then is None else then))
+
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(_serve(_Peer(reader, writer, [] if heard is None else heard), steps, wrong))
+        peer = _Peer(reader, writer, [] if heard is None else heard)
+        task = asyncio.ensure_future(_serve(peer, next(scripts), wrong))
         serving.add(task)
         task.add_done_callback(serving.discard)
 
@@ -111,6 +123,7 @@ async def _play(peer: _Peer, step: Step, wrong: list[str]) -> None:
             while True:
                 peer.writer.write(step.chunk)
                 await peer.writer.drain()
+                await asyncio.sleep(step.pause)
         case ssl.SSLContext():
             await peer.writer.start_tls(step)
         case Rude():

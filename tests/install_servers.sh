@@ -10,11 +10,15 @@ need() { # PACKAGE PROGRAM...
 }
 need dovecot-imapd /usr/sbin/dovecot
 need dovecot-pop3d /usr/lib/dovecot/pop3
+need dovecot-lmtpd /usr/lib/dovecot/lmtp
 need postfix /usr/sbin/postfix
+need nginx-light /usr/sbin/nginx
+need dnsmasq-base /usr/sbin/dnsmasq
 need prometheus /usr/bin/promtool
 need prometheus-blackbox-exporter /usr/bin/prometheus-blackbox-exporter
 need monitoring-plugins-basic /usr/lib/nagios/plugins/check_imap
 need nftables /usr/sbin/nft
+need dnsmasq-base /usr/sbin/dnsmasq
 need iproute2 /usr/bin/unshare /sbin/ip
 need poppler-utils /usr/bin/pdftotext
 need openssl /usr/bin/openssl

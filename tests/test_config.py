@@ -26,7 +26,8 @@ from mailwatch.config.load import _models
 from mailwatch.config.mistakes import Fault
 from mailwatch.config.shape import Config
 from mailwatch.config.watched import SecretSection
-from mailwatch.models import Kind, TlsMode
+from mailwatch.ledger.entry import target_id
+from mailwatch.models import Exchange, Kind, TlsMode
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "config.example.yaml"
@@ -252,6 +253,23 @@ def test_channels_and_provider_of_an_account_are_heeded(write, monkeypatch: pyte
     (target,) = config.build_targets(config.load(path))
     assert target.login is not None
     assert (target.host, target.login.username) == ("smtp.free.fr", "a")
+
+
+def test_mail_is_offered_to_the_postmaster_or_to_who_is_named(write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "x")
+    text = HOME + (
+        "accounts:\n  - {address: a@libero.it, password_env: SECRET, channels: [imap, smtp, mx]}\n"
+        "targets:\n  - {name: b, kind: mx, host: example.org, sender: anna@example.net}\n"
+        '  - {name: c, kind: mx, host: 192.0.2.1}\n  - {name: d, kind: mx, host: "2001:db8::1", tls: none}\n'
+    )
+    made = {target.name: target for target in config.build_targets(config.load(write(text)))}
+    account = made["a@libero.it/mx"]
+    assert (account.host, account.port, account.tls) == ("libero.it", 25, TlsMode.STARTTLS)
+    assert (account.login, account.task) == (None, Exchange("a@libero.it"))
+    assert made["b"].task == Exchange("postmaster@example.org", "anna@example.net")
+    # RFC 5321, section 4.1.3
+    assert made["c"].task == Exchange("postmaster@[192.0.2.1]")
+    assert made["d"].task == Exchange("postmaster@[IPv6:2001:db8::1]")
 
 
 def test_defaults_hold_where_nothing_else_is_written(write) -> None:
@@ -496,12 +514,54 @@ def test_the_defaults_that_the_example_shows_are_the_true_ones(write) -> None:
     for name in names:
         # Uncomments the section, from its name to the line that is not indented below it.
         text = re.sub(
-            rf"^# ({name}:.*\n)((?:#   .*\n)+)", lambda m: m[1] + m[2].replace("#", "", 1), text, flags=re.M
+            rf"^# ({name}:.*\n)((?:#   .*\n)+)",
+            lambda found: found[1] + re.sub("^#", "", found[2], flags=re.M),
+            text,
+            flags=re.M,
         )
     uncommented = config.load(write(text))
     assert set(names) <= uncommented.model_fields_set
     for name in names:
         assert getattr(uncommented, name) == getattr(config.load(EXAMPLE), name)
+
+
+def test_a_control_is_an_address_or_says_whose_certificate_it_shows(write) -> None:
+    own = "{address: 'control.example:8443', name: control.example, ca_file: ca.pem}"
+    path = write(LAB + f"guard: {{controls: ['1.1.1.1:443', {own}]}}\n")
+    loaded = config.load(path)
+    assert loaded.guard is not None
+    known, other = loaded.guard.controls
+    assert (known.host, known.port, known.name) == ("1.1.1.1", 443, "")
+    assert (other.host, other.port, other.name) == ("control.example", 8443, "control.example")
+    assert other.ca_file == path.parent / "ca.pem"
+    shown = config.load(write(config.show(loaded), "shown.yaml"))
+    assert shown.guard == loaded.guard
+    assert config.effective(loaded)["guard"]["controls"][0] == "1.1.1.1:443"
+
+
+def test_the_maintenance_that_the_example_shows_is_valid(write) -> None:
+    shown = re.search(r"^# maintenance:.*\n(?:#.*\n)+", EXAMPLE.read_text(), re.M)
+    assert shown
+    text = EXAMPLE.read_text().replace(shown[0], re.sub(r"^# ?", "", shown[0], flags=re.M))
+    loaded = config.load(write(text))
+    assert [rule.name for rule in loaded.maintenance] == ["nightly backup", "monthly update", "announced move"]
+    again = config.load(write(config.show(loaded), "shown.yaml"))
+    assert again.maintenance == loaded.maintenance
+    rules = config.build_maintenance(loaded, b"secret")
+    assert [None if rule.targets is None else len(rule.targets) for rule in rules] == [None, 1, 2]
+    assert config.build_maintenance(again, b"secret") == rules
+
+
+def test_rules_go_on_record_without_the_names_of_targets(write) -> None:
+    rule = "{name: x, cron: 0 3 * * 0, duration: 2h, timezone: UTC, targets: [lab]}"
+    (made,) = config.build_maintenance(config.load(write(LAB + f"maintenance: [{rule}]\n")), b"secret")
+    assert made.covers(target_id(b"secret", "lab"))
+    assert not made.covers(target_id(b"other", "lab"))
+    assert "lab" not in json.dumps(made.payload())
+
+
+def test_a_digest_does_not_change_with_a_section_that_is_not_written(write) -> None:
+    assert "maintenance" not in config.effective(config.load(write(LAB)))
 
 
 def test_the_schema_describes_every_field() -> None:
@@ -522,6 +582,26 @@ def test_a_timeout_beyond_the_interval_is_worth_a_word(write) -> None:
         str(note)
         == f"{path}:7: targets[0]: timeout is longer than interval; looks may be missed, so shorten timeout"
     )
+
+
+def test_a_deadline_beyond_the_interval_is_worth_a_word(write) -> None:
+    ends = (
+        HOME
+        + """targets:
+  - {name: out, kind: smtp, host: 127.0.0.1, provider: lab, login: {username: a@b.it, password_env: LAB}}
+  - {name: in, kind: imap, host: 127.0.0.1, provider: lab, login: {username: a@b.it, password_env: LAB}}
+  - name: trip
+    kind: roundtrip
+    via: out
+    to: in
+    interval: 2m
+"""
+    )
+    path = write(ends)
+    (note,) = config.warnings(config.load(path))
+    assert "targets[2]: deadline is longer than interval" in str(note)
+    path = write(ends + "    deadline: 1m\n")
+    assert config.warnings(config.load(path)) == ()
 
 
 def test_a_password_file_open_to_others_is_worth_a_word(write, tmp_path: Path) -> None:

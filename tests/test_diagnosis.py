@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dns.asyncresolver import Resolver
+from dns.rcode import SERVFAIL, Rcode
 
 from mailwatch.diagnosis import AT_ONCE, Diagnosis
 from mailwatch.diagnosis.names import ask_names
 from mailwatch.ledger.canonical import canonical
 from mailwatch.models import Attempt, Cause, Kind, Observation, Outcome, Target
 from tests.conftest import need_root
+from tests.fakes.names import name_server
 from tests.hall import Hall
+from tests.servers import DNSMASQ, Dnsmasq, server_folder
 
 TARGET = Target(name="t", kind=Kind.IMAP, host="127.0.0.1", port=1)
 HERE = Path(__file__).parent.parent
@@ -159,3 +163,60 @@ async def test_the_first_bad_look_has_a_diagnosis_and_the_others_have_none(tmp_p
     assert first["facts"]["diagnosis"]["route"] == {"skipped": "the host is this machine"}
     assert [look.get("facts") for look in rest] == [None, None]
     await hall.close()
+
+
+@pytest.fixture
+def names() -> Iterator[Resolver]:
+    """A resolver of a real dnsmasq."""
+    need_root(str(DNSMASQ))
+    records = (
+        "host-record=there.example,192.0.2.1,2001:db8::1",
+        "cname=alias.example,there.example",
+        "cname=far.example,alias.example",
+        "txt-record=empty.example,hello",
+        "mx-host=mail.example,there.example,10",
+        "server=/refused.example/#",
+    )
+    with server_folder() as folder, Dnsmasq(folder, *records).running() as server:
+        yield server.resolver
+
+
+async def test_how_the_name_server_answers_is_told(names: Resolver) -> None:
+    there = await ask_names("there.example", 5.0, names)
+    assert there["A"]["status"] == there["AAAA"]["status"] == "NOERROR"
+    assert (there["A"]["addresses"], there["AAAA"]["addresses"]) == (["192.0.2.1"], ["2001:db8::1"])
+    assert "chain" not in there["A"]
+    far = await ask_names("far.example", 5.0, names)
+    assert far["A"]["chain"] == ["alias.example.", "there.example."]
+    assert far["A"]["addresses"] == ["192.0.2.1"]
+    assert await ask_names("gone.example", 5.0, names) == {
+        "A": {"status": "NXDOMAIN"},
+        "AAAA": {"status": "NXDOMAIN"},
+    }
+    empty = await ask_names("empty.example", 5.0, names)
+    assert (empty["A"]["status"], empty["A"]["addresses"]) == ("no data", [])
+    refused = await ask_names("refused.example", 5.0, names)
+    assert refused["A"] == {"status": "no server answers usefully", "servers": [f"127.0.0.1@{names.port} REFUSED"]}
+    mail = await ask_names("mail.example", 5.0, names, kinds=("MX",))
+    assert mail["MX"]["addresses"] == ["10 there.example."]
+    for told in (there, far, empty, refused, mail):
+        canonical(told)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [(SERVFAIL, "no server answers usefully"), (None, "no answer")],
+    ids=["SERVFAIL", "silence"],
+)
+async def test_a_name_server_behind_ours_that_fails_is_told(said: Rcode | None, status: str) -> None:
+    need_root(str(DNSMASQ))
+    async with name_server({"broken.example A": said, "broken.example AAAA": said}) as upstream:
+        with server_folder() as folder:
+            server = Dnsmasq(folder, f"server=/broken.example/127.0.0.1#{upstream}")
+            await asyncio.to_thread(server.start)
+            try:
+                told = await ask_names("broken.example", 1.0, server.resolver)
+            finally:
+                await asyncio.to_thread(server.stop)
+    assert told["A"]["status"] == told["AAAA"]["status"] == status
+    assert told["A"].get("servers", []) == ([f"127.0.0.1@{server.port} SERVFAIL"] if said else [])

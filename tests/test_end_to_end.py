@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from mailwatch.models import Outcome, now, parse_rfc3339
+from mailwatch.models import Outcome, now, parse_rfc3339, rfc3339
 from mailwatch.store import Reader
 from tests.servers import ALICE, BOB, Certificates, Dovecot, Postfix
 from tests.watching import Watching
@@ -288,6 +288,79 @@ def test_a_faulty_config_is_kept_out_at_sighup_and_a_good_one_is_taken(watching:
     assert 'target="greeting"' not in watching.get("/metrics")
 
 
+def window(minutes: int) -> dict[str, Any]:
+    """A single window from a quarter of an hour ago on, in UTC."""
+    times = {"start": now() - 15 * 60_000, "end": now() + minutes * 60_000}
+    return {"name": "works", "timezone": "UTC", **{key: rfc3339(at)[:19] for key, at in times.items()}}
+
+
+def test_announced_maintenance_is_left_out_and_what_is_announced_later_hides_nothing(
+    watching: Watching, own_dovecot: Dovecot
+) -> None:
+    active = "mailwatch_maintenance_active{"
+    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    own_dovecot.stop()
+    watching.until(lambda: watching.seen("lab-imap", "down") >= 4, "an outage")
+    assert watching.metric(active) == 0
+    # The window covers all of it on the calendar, but it is announced only now.
+    watching.settings["maintenance"] = [window(60)]
+    watching.write_config()
+    watching.signal(signal.SIGHUP)
+    watching.until(lambda: watching.metric(active) == 1, "maintenance")
+    seen = watching.seen("lab-imap", "down")
+    watching.until(lambda: watching.seen("lab-imap", "down") >= seen + 3, "looks in maintenance")
+    (outage,) = watching.api("outages")
+    assert 0 < outage["maintenance"] < outage["duration"]["min"]
+    # Withdrawn, and announced again: a restart changes nothing of what was said before.
+    watching.stop()
+    watching.start()
+    watching.until(lambda: watching.metric(active) == 1, "maintenance after the restart")
+    watching.settings["maintenance"] = []
+    watching.write_config()
+    watching.signal(signal.SIGHUP)
+    watching.until(lambda: watching.metric(active) == 0, "no maintenance")
+    own_dovecot.start()
+    watching.until(lambda: watching.api("outages")[0]["state"] == "closed", "closed")
+    watching.until(lambda: watching.state("lab-imap") == "up", "up again")
+
+    reader = Reader.open(watching.data_dir)
+    nodes = list(reader.entries(kinds=["node"]))
+    reader.close()
+    told = [(node.payload["event"], "maintenance" in node.payload) for node in nodes]
+    assert told == [("start", False), ("reload", True), ("stop", True), ("start", True), ("reload", False)]
+    announced, withdrawn = nodes[1].time, nodes[4].time
+    assert "lab-imap" not in nodes[1].text
+
+    (outage,) = watching.api("outages")
+    first_bad, last_bad = (parse_rfc3339(outage[key]) for key in ("first_bad", "last_bad"))
+    # Of the outage's certain time, just what lies between the announcement and the withdrawal.
+    expected = min(last_bad, withdrawn) - max(first_bad, announced)
+    assert outage["maintenance"] == expected / 1000
+    assert json.loads(watching.command("outages", "--json").stdout) == [outage]
+    assert "of it in maintenance" in watching.command("outages").stdout
+    assert "in maintenance" in watching.command("outages", "show", outage["id"]).stdout
+    (incident,) = watching.api("incidents")
+    assert incident["outages"][0]["maintenance"] == outage["maintenance"]
+
+    # No look comes between one answer and the next.
+    watching.stop()
+    day = ("--from", rfc3339(now() - 3_600_000), "--to", rfc3339(now() + 3_600_000))
+    (told,) = json.loads(watching.command("availability", "--json", *day).stdout)
+    assert told["maintenance"] == (withdrawn - announced) / 1000
+    whole = told["with_maintenance"]
+    assert whole["downtime"]["min"] > told["downtime"]["min"] > 0
+    assert whole["availability"]["upper"] < told["availability"]["upper"]
+    shown = watching.command("availability", *day).stdout
+    assert f"{told['availability']['lower']:.4%}" in shown
+    assert "--with-maintenance" in shown
+    assert (
+        f"{whole['availability']['lower']:.4%}"
+        in watching.command("availability", "--with-maintenance", *day).stdout
+    )
+    audit = watching.command("ledger", "audit", "--json")
+    assert json.loads(audit.stdout)["findings"] == []
+
+
 def test_a_second_process_is_told_who_holds_the_data(watching: Watching) -> None:
     second = watching.command("run")
     assert second.returncode == 1
@@ -300,7 +373,13 @@ def test_pages_answer_and_describe_themselves(watching: Watching) -> None:
     assert watching.get("/healthz") == "ok\n"
     assert "lab-imap" in watching.get("/")
     paths = json.loads(watching.get("/api/openapi.json"))["paths"]
-    assert {"/api/v1/targets", "/api/v1/outages", "/api/v1/observations", "/api/v1/availability"} <= paths.keys()
+    assert {
+        "/api/v1/targets",
+        "/api/v1/outages",
+        "/api/v1/observations",
+        "/api/v1/availability",
+        "/api/v1/offline",
+    } <= paths.keys()
     assert watching.get("/api/v1/outages?from=yesterday").startswith("422")
     assert watching.get("/api/v1/outages/none").startswith("404")
     assert watching.get("/api/v1/availability?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z").startswith("422")

@@ -12,10 +12,11 @@ HOUSE = Path(__file__).parent.parent / "mailwatch"
 
 FLOORS = (
     {"models"},
-    {"catalogue", "ledger", "logins", "outages", "service_level", "sntp", "windows"},
+    {"windows"},
+    {"catalogue", "incidents", "ledger", "logins", "maintenance", "outages", "service_level", "sntp"},
     {"oauth"},
     {"config"},
-    {"clock", "guard", "probes", "store", "authorities"},
+    {"clock", "guard", "port25", "probes", "store", "authorities"},
     {"diagnosis"},
     {"metrics", "replay"},
     {"records", "schedule", "watch", "web"},

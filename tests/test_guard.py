@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from mailwatch.guard import ANSWER_COUNTS_FOR, Guard, judge
-from mailwatch.models import Cause, GuardAnswer, Observation, Outcome, Phase, now
+from mailwatch.guard import Control, Guard, judge, names_matter
+from mailwatch.guard.rounds import COUNTS_FOR
+from mailwatch.models import Attempt, Cause, GuardAnswer, Observation, Outcome, Phase, TlsFacts, now
 
-Control = tuple[str, int]
 RESOLVES = "localhost"
 DOES_NOT = "no-such-name.invalid"
 HANGS = "slow.invalid"
@@ -28,7 +28,7 @@ HANGS = "slow.invalid"
 class Door:
     """A control that accepts, and counts how often."""
 
-    control: Control = ("", 0)
+    control: Control = field(default_factory=lambda: Control("", 0))
     visits: int = 0
 
     async def visit(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,11 +37,11 @@ class Door:
 
 
 @asynccontextmanager
-async def door() -> AsyncIterator[Door]:
+async def door(host: str = "127.0.0.1") -> AsyncIterator[Door]:
     door = Door()
-    server = await asyncio.start_server(door.visit, "127.0.0.1", 0)
+    server = await asyncio.start_server(door.visit, host, 0)
     async with server:
-        door.control = server.sockets[0].getsockname()
+        door.control = Control(*server.sockets[0].getsockname()[:2])
         yield door
 
 
@@ -50,7 +50,7 @@ def closed() -> Control:
     """A port that refuses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[:2]  # type: ignore[no-any-return]
+        return Control(*probe.getsockname()[:2])
 
 
 @pytest.fixture
@@ -64,11 +64,7 @@ def silent() -> Iterator[Control]:
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
-        yield listener.getsockname()
-
-
-def name_of(control: Control) -> str:
-    return f"{control[0]}:{control[1]}"
+        yield Control(*listener.getsockname())
 
 
 def failing(cause: Cause = Cause.TIMEOUT) -> Observation:
@@ -84,21 +80,21 @@ async def test_one_control_that_accepts_is_enough(closed: Control, silent: Contr
         before = now()
         answer = await Guard([closed, silent, good.control], timeout=60).ask()
     assert answer.online is True
-    assert answer.controls[name_of(good.control)] == "ok"
-    assert answer.controls[name_of(silent)] == "not awaited"
+    assert answer.controls[good.control.label] == "ok"
+    assert answer.controls[silent.label] == "not awaited"
     assert before <= answer.asked_at <= now()
 
 
 async def test_all_controls_failing_is_offline_each_with_its_reason(closed: Control, silent: Control) -> None:
     answer = await Guard([closed, silent], timeout=0.2).ask()
     assert answer.online is False
-    assert answer.controls == {name_of(closed): "refused", name_of(silent): "timeout"}
+    assert answer.controls == {closed.label: "refused", silent.label: "timeout"}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems name it otherwise")
 async def test_an_address_without_a_route_is_unreachable() -> None:
     # The kernel refuses to connect to a broadcast address before anything is sent.
-    answer = await Guard([("255.255.255.255", 443)], timeout=5).ask()
+    answer = await Guard([Control("255.255.255.255", 443)], timeout=5).ask()
     assert answer.online is False
     assert answer.controls == {"255.255.255.255:443": "unreachable"}
 
@@ -139,10 +135,10 @@ async def test_an_answer_is_reused_for_two_seconds_only() -> None:
     async with door() as good:
         guard = Guard([good.control], timeout=5)
         await guard.ask()
-        guard._line._began -= ANSWER_COUNTS_FOR - 1
+        guard._lines[4].began -= COUNTS_FOR - 1
         await guard.ask()
         assert good.visits == 1
-        guard._line._began -= 1.01
+        guard._lines[4].began -= 1.01
         await guard.ask()
         assert good.visits == 2
 
@@ -151,7 +147,7 @@ async def test_an_asker_that_is_cancelled_does_not_take_the_answer_from_others(s
     guard = Guard([silent], timeout=0.3)
     impatient = asyncio.create_task(guard.ask())
     patient = asyncio.create_task(guard.ask())
-    while guard._line._latest is None:
+    while guard._lines[4].latest is None:
         await asyncio.sleep(0)
     await asyncio.sleep(0)  # now both wait for it
     impatient.cancel()
@@ -205,10 +201,10 @@ async def test_a_silence_during_the_look_outweighs_a_line_that_came_back(closed:
     guard = Guard([closed], timeout=1)
     began = now()
     assert (await guard.ask()).online is False
-    guard._line._began -= ANSWER_COUNTS_FOR  # a new round would find the line up
-    with socket.create_server(closed):
+    guard._lines[4].began -= COUNTS_FOR  # a new round would find the line up
+    with socket.create_server((closed.host, closed.port)):
         assert (await guard.ask(since=began)).online is False
-        while now() == began or now() <= guard._line._silence.ended_at:  # type: ignore[union-attr]
+        while now() == began or now() <= guard._lines[4].silence.ended_at:  # type: ignore[union-attr]
             await asyncio.sleep(0)
         assert (await guard.ask(since=now())).online is True
 
@@ -219,7 +215,7 @@ async def test_our_own_lack_of_file_handles_is_not_being_offline(closed: Control
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
     try:
-        answer = await Guard([closed, ("127.0.0.2", closed[1])], timeout=1).ask()
+        answer = await Guard([closed, Control("127.0.0.2", closed.port)], timeout=1).ask()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert answer.online is None
@@ -232,6 +228,8 @@ class Resolver:
 
     asked: list[str] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
+    answers: dict[str, str] = field(default_factory=dict)
+    """What it makes of further names; "*" is every name that it does not know."""
 
 
 @pytest.fixture
@@ -243,6 +241,8 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
         resolver.asked.append(host)
         if host == HANGS:
             resolver.release.wait(60)
+        if made_up := resolver.answers.get(host, resolver.answers.get("*")):
+            return real(made_up, *args, **options)  # type: ignore[arg-type]
         if host != RESOLVES:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return real(host, *args, **options)  # type: ignore[arg-type]
@@ -265,9 +265,11 @@ async def test_a_line_without_names_is_not_online_for_a_dns_failure() -> None:
     async with door() as good:
         guard = Guard([good.control], timeout=5, names=[DOES_NOT])
         answer = await guard.ask(dns=True)
-        assert answer.online is False
-        assert answer.controls == {name_of(good.control): "ok", f"dns:{DOES_NOT}": "unresolved"}
-        assert (await guard.ask()).online is True
+        assert answer.online is True
+        assert answer.resolver == "silent"
+        names = {f"dns:{DOES_NOT}": "unresolved", "dns:*.invalid": "unresolved"}
+        assert answer.controls == {good.control.label: "ok", **names}
+        assert (await guard.ask()).resolver == ""
     judged = judge(failing(Cause.DNS), answer)
     assert judged.cause is Cause.OFFLINE
     assert judged.detail == "names did not resolve here, not even the control names (was: dns)"
@@ -276,20 +278,207 @@ async def test_a_line_without_names_is_not_online_for_a_dns_failure() -> None:
 @pytest.mark.usefixtures("resolver")
 async def test_a_control_may_be_a_host_name(closed: Control) -> None:
     async with door() as good:
-        port = good.control[1]
-        answer = await Guard([(RESOLVES, port), (DOES_NOT, port)], timeout=5, names=[]).ask(dns=True)
+        port = good.control.port
+        answer = await Guard([Control(RESOLVES, port), Control(DOES_NOT, port)], timeout=5, names=[]).ask(dns=True)
     assert answer.online is True
     assert answer.controls[f"{RESOLVES}:{port}"] == "ok"
-    assert (await Guard([(DOES_NOT, port)], timeout=5).ask()).controls == {f"{DOES_NOT}:{port}": "unresolved"}
+    assert (await Guard([Control(DOES_NOT, port)], timeout=5).ask()).controls == {
+        f"{DOES_NOT}:{port}": "unresolved"
+    }
 
 
 async def test_a_resolver_that_hangs_is_asked_once_and_not_waited_for(resolver: Resolver) -> None:
     guard = Guard([], timeout=0.05, names=[HANGS])
     first = await guard.ask(dns=True)
     second = await guard.ask(dns=True, since=now() + 1)
-    assert first.controls == second.controls == {f"dns:{HANGS}": "timeout"}
-    assert first.online is False
-    assert resolver.asked == [HANGS]
+    assert first.controls == second.controls == {f"dns:{HANGS}": "timeout", "dns:*.invalid": "unresolved"}
+    assert first.resolver == "silent"
+    assert resolver.asked.count(HANGS) == 1
+
+
+TRUTH = {"one.one.one.one": "1.1.1.1", "dns.quad9.net": "149.112.112.112", "dns.google": "2001:4860:4860::8844"}
+
+
+@pytest.mark.parametrize(
+    ("answers", "state", "lie"),
+    [
+        (TRUTH, "ok", ()),
+        ({}, "silent", ()),
+        (TRUTH | {"*": "10.9.9.9"}, "lies", ("10.9.9.9",)),
+        ({"*": "10.9.9.9"}, "poisoned", ("10.9.9.9",)),
+        (TRUTH | {"dns.google": "203.0.113.9"}, "poisoned", ("203.0.113.9",)),
+        # A family filter: no lie, and two others tell the truth.
+        (TRUTH | {"dns.google": "0.0.0.0"}, "ok", ()),
+        (dict.fromkeys(TRUTH, "0.0.0.0"), "silent", ()),
+    ],
+    ids=["true", "dead", "every-name", "all-names", "one-name", "filter", "filter-of-all"],
+)
+async def test_a_resolver_is_believed_as_far_as_it_tells_the_truth(
+    resolver: Resolver, answers: dict[str, str], state: str, lie: tuple[str, ...]
+) -> None:
+    resolver.answers = answers
+    answer = await Guard([], timeout=10).ask(dns=True)
+    assert answer.resolver == state
+    assert answer.lie == lie
+    (nonsense,) = [name for name in resolver.asked if name not in TRUTH]
+    assert nonsense.endswith(".invalid.")
+
+
+async def test_a_name_that_cannot_exist_is_another_each_time(resolver: Resolver) -> None:
+    guard = Guard([], timeout=10, names=[])
+    await guard.ask(dns=True)
+    await guard.ask(dns=True, since=now() + 1)
+    assert len(set(resolver.asked)) == 2
+
+
+async def test_silence_of_controls_that_answered_before_outweighs_a_sighting() -> None:
+    async with door() as good:
+        guard = Guard([good.control], timeout=5)
+        began = now()
+        assert (await guard.ask()).online is True
+    guard._lines[4].began -= COUNTS_FOR
+    # The line goes in the middle of a long look, after another provider was seen up.
+    guard.saw_up("libero", now() - 1, "213.209.0.1:993")
+    assert (await guard.ask("virgilio", since=began)).online is False
+    silence = guard._lines[4].silence
+    assert silence is not None
+    while now() <= silence.ended_at:
+        await asyncio.sleep(0)
+    # It comes back before that look fails: what is seen now says nothing of then.
+    guard.saw_up("libero", now(), "213.209.0.1:993")
+    assert (await guard.ask("virgilio", since=began)).online is False
+    # Seen up while the controls were asked anew: the controls are wrong.
+    guard.saw_up("libero", now() + 60_000, "213.209.0.1:993")
+    assert (await guard.ask("virgilio", since=now())).online is True
+
+
+async def test_a_sighting_proves_the_line_of_its_family_only(closed: Control) -> None:
+    guard = Guard([closed, Control("::1", closed.port)], timeout=1)
+    guard.saw_up("libero", now(), "[2001:4860::1]:993")
+    answer = await guard.ask("virgilio")
+    assert (answer.online, answer.online4, answer.online6) == (True, False, True)
+
+
+async def test_a_sighting_that_is_all_the_proof_dates_the_answer(closed: Control) -> None:
+    guard = Guard([closed], timeout=1)
+    seen = now() - 20_000
+    guard.saw_up("libero", seen, "213.209.0.1:993")
+    assert (await guard.ask("virgilio")).asked_at == seen
+    async with door() as good:
+        both = Guard([good.control, Control("::1", closed.port)], timeout=1)
+        both.saw_up("libero", seen, "[2001:4860::1]:993")
+        answer = await both.ask("virgilio")
+    assert (answer.online4, answer.online6, answer.asked_at) == (True, True, seen)
+
+
+def tried(*attempts: tuple[str, Phase, Cause], tls: bool = False) -> Observation:
+    """A look that failed at these peers."""
+    at = now()
+    facts = TlsFacts(version="TLSv1.3", cipher="", fingerprint="", not_after=None) if tls else None
+    made = tuple(
+        Attempt(started_at=at, ended_at=at, peer=peer, cause=cause, failed_phase=phase, detail=peer, tls=facts)
+        for peer, phase, cause in attempts
+    )
+    last = made[-1]
+    return Observation(
+        target="t", scheduled_at=at, started_at=at, ended_at=at, outcome=Outcome.DOWN, attempts=made,
+        cause=last.cause, failed_phase=last.failed_phase, detail=last.detail,
+    )  # fmt: skip
+
+
+FOUR, SIX = "213.209.0.1:993", "[2001:4860::1]:993"
+DEAD = (Phase.CONNECT, Cause.TIMEOUT)
+REFUSED = (Phase.CONNECT, Cause.REFUSED)
+GREETED = (Phase.AUTH, Cause.UNAVAILABLE)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "online4", "online6", "cause", "told"),
+    [
+        ([(SIX, *DEAD)], True, False, Cause.OFFLINE, "our own line was down over IPv6 (was: timeout)"),
+        ([(SIX, *DEAD)], False, True, Cause.TIMEOUT, SIX),
+        ([(FOUR, *DEAD)], False, True, Cause.OFFLINE, "our own line was down over IPv4 (was: timeout)"),
+        ([(FOUR, *DEAD)], True, False, Cause.TIMEOUT, FOUR),
+        ([(FOUR, *DEAD)], False, False, Cause.OFFLINE, "our own line was down (was: timeout)"),
+        # What the family saw that works is what counts.
+        ([(SIX, *DEAD), (FOUR, *REFUSED)], True, False, Cause.REFUSED, FOUR),
+        ([(SIX, *REFUSED), (FOUR, *DEAD)], False, True, Cause.REFUSED, SIX),
+        # Nobody was asked over IPv6: a connection is its own proof, the lack of one proves nothing.
+        ([(SIX, *DEAD)], True, None, Cause.MONITOR, "we could not tell whether our own line was up over IPv6"),
+        ([(SIX, *GREETED)], True, None, Cause.UNAVAILABLE, SIX),
+        ([("[::1]:993", *DEAD)], True, None, Cause.TIMEOUT, "[::1]:993"),
+    ],
+)
+def test_a_failure_is_judged_by_the_family_that_it_was_seen_on(
+    attempts: list[tuple[str, Phase, Cause]], online4: bool | None, online6: bool | None, cause: Cause, told: str
+) -> None:
+    answer = GuardAnswer(asked_at=1, online=True in (online4, online6), online4=online4, online6=online6)
+    judged = judge(tried(*attempts), answer)
+    assert judged.cause is cause
+    assert judged.outcome is cause.outcome
+    assert judged.detail.startswith(told)
+    assert judged.guard == answer
+
+
+LIE = "10.9.9.9"
+HANDSHAKE = (Phase.TLS, Cause.TLS)
+
+
+@pytest.mark.parametrize(
+    ("peer", "resolver", "misled"),
+    [
+        (FOUR, "ok", False),
+        (FOUR, "silent", False),
+        (FOUR, "lies", False),
+        (f"{LIE}:993", "lies", True),
+        ("203.0.113.77:993", "lies", True),
+        ("192.168.1.1:993", "lies", True),
+        (FOUR, "poisoned", True),
+        ("192.168.1.1:993", "ok", False),
+    ],
+)
+def test_where_a_lying_resolver_sent_us_is_not_the_provider(peer: str, resolver: str, misled: bool) -> None:
+    lie = (LIE, "203.0.113.77")
+    answer = GuardAnswer(asked_at=1, online=True, online4=True, resolver=resolver, lie=lie)
+    judged = judge(tried((peer, *HANDSHAKE)), answer)
+    assert judged.outcome is (Outcome.UNKNOWN if misled else Outcome.DOWN)
+    assert judged.detail.startswith("the resolver lies") is misled
+    # Whoever shows the provider's certificate is the provider, however we came there.
+    assert judge(tried((peer, *GREETED), tls=True), answer).outcome is Outcome.DOWN
+
+
+@pytest.mark.parametrize(
+    ("resolver", "cause"),
+    [
+        ("ok", Cause.DNS),
+        ("silent", Cause.OFFLINE),
+        ("lies", Cause.OFFLINE),
+        ("poisoned", Cause.OFFLINE),
+        ("monitor", Cause.MONITOR),
+    ],
+)
+def test_a_name_that_does_not_resolve_is_the_providers_only_where_names_resolve(
+    resolver: str, cause: Cause
+) -> None:
+    assert judge(failing(Cause.DNS), GuardAnswer(asked_at=1, online=True, resolver=resolver)).cause is cause
+
+
+@pytest.mark.parametrize(
+    ("host", "observation", "matter"),
+    [
+        ("imap.example.org", tried((FOUR, *HANDSHAKE)), True),
+        ("imap.example.org", tried((FOUR, *GREETED)), True),
+        ("imap.example.org", tried((FOUR, *GREETED), tls=True), False),
+        ("213.209.0.1", tried((FOUR, *HANDSHAKE)), False),
+        ("localhost", tried((FOUR, *HANDSHAKE)), False),
+        ("", tried((FOUR, *HANDSHAKE)), False),
+        ("", failing(Cause.DNS), True),
+    ],
+)
+def test_the_resolver_is_asked_where_its_answer_could_matter(
+    host: str, observation: Observation, matter: bool
+) -> None:
+    assert names_matter(observation, host) is matter
 
 
 def test_offline_makes_a_failure_unknown_and_says_what_it_was() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import tracemalloc
 from base64 import b64decode
 from collections.abc import Coroutine
@@ -362,3 +363,58 @@ def test_lines_do_not_depend_on_how_the_bytes_are_cut(data: bytes, cuts: list[in
     told = [line for start, end in pairwise(edges) for line in pieces.feed(data[start:end])]
     assert told == list(whole.feed(data))
     assert whole.pending == pieces.pending
+
+
+async def test_words_of_an_answer_are_no_capabilities() -> None:
+    session = Session()
+    asked = session.client.capability()
+    await session.while_asked(asked, b"* CAPABILITY IMAP4rev1 IDLE\r\nTAG OK Capability completed.\r\n")
+    assert session.client.capabilities == {"IMAP4REV1", "IDLE"}
+
+
+async def test_literals_are_given_where_they_are_read() -> None:
+    session = Session()
+    asked = session.client.read("UID FETCH", b"1:2 BODY[]", wanted=re.compile(rb"\d+ FETCH"))
+    answer = [
+        b"* 1 FETCH (UID 1 BODY[] {5}\r\na\r",
+        b"\nbc)\r\n* 9 EXISTS\r\n* 2 FETCH (UID 2 BODY[] {0}\r\n)\r\n",
+        b"* 3 FETCH (FLAGS ())\r\nTAG OK\r\n",
+    ]
+    read = await session.while_asked(asked, *answer)
+    assert [literals for _, literals in read] == [[b"a\r\nbc"], [b""], []]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "answers"),
+    [
+        (60, [b"+ idling\r\n", b"* 1 EXISTS\r\n"]),
+        (60, [b"* 1 EXISTS\r\n+ idling\r\n"]),
+        (60, [b"+ idling\r\n* 2 FETCH (FLAGS ())\r\n* 3 EX", b"ISTS\r\n"]),
+        (0, [b"+ idling\r\n"]),
+    ],
+)
+async def test_idle_ends_with_news_and_with_the_time(seconds: float, answers: list[bytes]) -> None:
+    session = Session()
+    idling = asyncio.ensure_future(session.client.await_news(seconds, 60))
+    await asyncio.sleep(0)
+    tag = session.wire.sent[-1].split(b" ")[0]
+    for answer in answers:
+        assert session.wire.sent[-1] == tag + b" IDLE\r\n"
+        session.say(answer)
+    while session.wire.sent[-1] != b"DONE\r\n":
+        await asyncio.sleep(0)
+    session.say(tag + b" OK done\r\n")
+    await idling
+
+
+async def test_idle_that_is_refused_is_told() -> None:
+    session = Session()
+    with pytest.raises(Refused, match="BAD what"):
+        await session.while_asked(session.client.await_news(60, 60), b"TAG BAD what\r\n")
+    assert all(sent != b"DONE\r\n" for sent in session.wire.sent)
+
+
+async def test_idle_ends_with_the_connection() -> None:
+    session = Session()
+    with pytest.raises(ServerBye):
+        await session.while_asked(session.client.await_news(60, 60), b"+ idling\r\n", b"* BYE autologout\r\n")

@@ -193,6 +193,11 @@ OBSERVATIONS = st.builds(
         asked_at=MILLIS,
         online=st.none() | st.booleans(),
         controls=st.dictionaries(TEXT, TEXT, max_size=3),
+        answered_at=st.none() | MILLIS,
+        online4=st.none() | st.booleans(),
+        online6=st.none() | st.booleans(),
+        resolver=TEXT,
+        lie=st.lists(TEXT, max_size=2).map(tuple),
     ),
 )
 

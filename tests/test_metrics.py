@@ -35,6 +35,7 @@ DOCS = Path(__file__).parent.parent / "docs" / "metrics.md"
 T0 = 1_700_000_000_000
 TARGET = Target(name="lab-imap", kind=Kind.IMAP, host="127.0.0.1", port=993, provider="lab")
 T = {"target": "lab-imap", "provider": "lab", "kind": "imap"}
+READ = (Kind.IMAP, Kind.POP3)
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -105,10 +106,10 @@ def with_everything() -> Metrics:
     """One of every series."""
     metrics = Metrics(CollectorRegistry())
     metrics.declare(TARGET)
-    metrics.observed(TARGET, UP, "up")
+    metrics.observed(TARGET, replace(UP, facts={"latency_ms": 1500}), "up")
     metrics.outages(TARGET, [outage("a", T0, T0 + 60_000, T0 + 90_000), outage("b", T0 + 200_000, T0 + 300_000)])
     metrics.availability(TARGET, "24h", 0.9, 0.99, 0.8)
-    metrics.guard(True)
+    metrics.guard(True, True, False)
     metrics.clock(0.01)
     metrics.lag(0.1)
     metrics.committed(0.01)
@@ -119,6 +120,13 @@ def with_everything() -> Metrics:
     return metrics
 
 
+def test_only_a_message_that_came_in_time_has_a_latency(metrics: Metrics) -> None:
+    metrics.observed(TARGET, replace(UP, facts={"latency_ms": 1500}), "up")
+    assert value(metrics, "delivery_latency_seconds", **T) == 1.5
+    metrics.observed(TARGET, replace(DOWN, facts={"stage": "queued"}), "suspect")
+    assert value(metrics, "delivery_latency_seconds", **T) is None
+
+
 def test_an_unknown_look_takes_probe_success_away(metrics: Metrics) -> None:
     assert value(metrics, "probe_success", **T) is None
     metrics.observed(TARGET, UP, "up")
@@ -127,6 +135,15 @@ def test_an_unknown_look_takes_probe_success_away(metrics: Metrics) -> None:
     assert value(metrics, "probe_success", **T) == 0
     metrics.observed(TARGET, look(Outcome.UNKNOWN, cause=Cause.OFFLINE), "suspect")
     assert value(metrics, "probe_success", **T) is None
+
+
+def test_maintenance_is_0_or_1_from_the_beginning(metrics: Metrics) -> None:
+    assert value(metrics, "maintenance_active", **T) == 0
+    metrics.maintenance(TARGET, True)
+    assert value(metrics, "maintenance_active", **T) == 1
+    metrics.forget(TARGET)
+    metrics.maintenance(TARGET, False)
+    assert value(metrics, "maintenance_active", **T) is None
 
 
 def test_exactly_one_state_is_1(metrics: Metrics) -> None:
@@ -187,7 +204,8 @@ def test_counters_are_there_at_0_before_anything_happened(kind: Kind, tls: TlsMo
     assert {("dns", "resolve"), ("refused", "connect"), ("unavailable", "greeting")} <= told
     assert {("offline", "none"), ("monitor", "none")} <= told
     assert (("tls", "tls") in told) == (tls is not TlsMode.NONE)
-    assert (("credentials", "auth") in told) == (login is not None and kind is not Kind.MX)
+    assert (("credentials", "auth") in told) == (login is not None and kind not in (Kind.MX, Kind.WEBMAIL))
+    assert (("unavailable", "fetch") in told) == (kind is Kind.WEBMAIL or (login is not None and kind in READ))
     assert (("unavailable", "tls") in told) == (tls is TlsMode.STARTTLS)
     assert len(told) <= 40
 

@@ -148,7 +148,8 @@ async def test_an_answer_without_end_is_protocol_and_costs_little(kind: Kind, st
     script, phases = LADDERS[kind]
     tracemalloc.start()
     try:
-        observation = await meet([*script[:step], Endless(chunk)], kind)
+        # Tracing allocations makes it slow: the deadline must not come first.
+        observation = await meet([*script[:step], Endless(chunk)], kind, timeout=60.0)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -706,7 +707,7 @@ async def test_a_ca_file_that_cannot_be_read_is_our_own_fault(caplog: pytest.Log
     assert "Traceback" in caplog.text
 
 
-@pytest.mark.parametrize("kind", [Kind.MX, Kind.WEBMAIL, Kind.ROUNDTRIP])
+@pytest.mark.parametrize("kind", [Kind.WEBMAIL, Kind.ROUNDTRIP])
 async def test_a_kind_without_a_probe_is_our_own_fault(kind: Kind) -> None:
     assert (await look(at(1, kind))).cause is Cause.MONITOR
 

@@ -10,9 +10,17 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailwatch.maintenance import Notice, Notices, Rule, When
 from mailwatch.models import Cause, Gap, GapReason, Kind, Observation, Outcome
 from mailwatch.outages import Event, Rules, State, advance, outage_payload, written_rules
-from mailwatch.replay import audit_outages, resume, rule_book
+from mailwatch.replay import (
+    audit_maintenance,
+    audit_outages,
+    notices,
+    resume,
+    rule_book,
+    written_maintenance,
+)
 from mailwatch.store import Draft, Reader, Store
 
 SECOND = 1000
@@ -132,6 +140,52 @@ def test_an_outage_that_nobody_saw_is_found_by_the_audit() -> None:
         store.append_batch([Draft(kind="outage", time=1, target="t", payload=invented)])
         (finding,) = audit_outages(reader, rule_book(reader), "t")
         assert finding.what == "an outage is on record that a replay does not give"
+
+
+NIGHTLY = Rule(
+    name="nightly", when=When.of(timezone="UTC", cron="0 3 * * *", duration=3_600_000), targets=frozenset({"aa"})
+)
+HOURLY = Rule(name="often", when=When.of(timezone="UTC", cron="0 * * * *", duration=60_000))
+
+
+def announce(store: Store, at: int, *rules: Rule) -> None:
+    payload = {"event": "reload", **written_maintenance(rules)}
+    store.append_batch([Draft(kind="node", time=at, target=None, payload=payload)])
+
+
+def test_what_was_announced_is_read_from_the_record_with_its_time() -> None:
+    with ledger() as (store, reader):
+        announce(store, 1000)
+        announce(store, 2000, NIGHTLY)
+        announce(store, 3000, NIGHTLY)
+        announce(store, 4000, NIGHTLY, HOURLY)
+        announce(store, 5000)
+        expected = (Notice(2000, (NIGHTLY,)), Notice(4000, (NIGHTLY, HOURLY)), Notice(5000, ()))
+        assert notices(reader) == Notices(expected)
+        assert audit_maintenance(reader) == []
+
+
+def test_a_clock_that_was_set_back_announces_nothing_for_the_past() -> None:
+    with ledger() as (store, reader):
+        store.append_batch([Draft(kind="observation", time=9000, target="t", payload=fact("-", 0))])
+        announce(store, 2000, NIGHTLY)
+        assert notices(reader) == Notices((Notice(9000, (NIGHTLY,)),))
+
+
+def test_an_announcement_that_is_not_canonical_or_not_what_its_digest_tells_is_found() -> None:
+    told = written_maintenance((NIGHTLY,))["maintenance"]
+    longer = {**told["rules"][0], "duration_ms": 7_200_000}
+    other_form = {**told["rules"][0], "cron": "0 3 * * * "}
+    with ledger() as (store, reader):
+        wrong = ({**told, "rules": [longer]}, {**told, "rules": [other_form]}, {**told, "rules": [{"name": "x"}]})
+        for written in (told, *wrong):
+            payload = {"event": "reload", "maintenance": written}
+            store.append_batch([Draft(kind="node", time=1, target=None, payload=payload)])
+        assert [(finding.index, finding.what[:40]) for finding in audit_maintenance(reader)] == [
+            (1, "its maintenance rules are not what their"),
+            (2, "its maintenance rules are not what their"),
+            (3, "a maintenance rule cannot be read: When."),
+        ]
 
 
 def test_an_altered_outage_is_found_by_the_audit() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mailwatch.models import Gap, GapReason, Millis, Observation, Outcome
 from mailwatch.service_level import Availability, Buckets, availability
+from mailwatch.windows import Window, merged, overlap, without
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -225,13 +226,66 @@ def test_the_true_time_down_lies_between_the_bounds(signs: str, lasts: int, saw:
     assert told.down <= truth <= told.down + told.undecided + edges
 
 
+# Maintenance.
+
+WINDOWS = st.lists(st.tuples(st.integers(-HOUR, 2 * HOUR), st.integers(0, HOUR)), max_size=4).map(
+    lambda spans: merged((start, start + length) for start, length in spans)
+)
+
+
+def test_maintenance_is_left_out_and_told_apart() -> None:
+    told = availability(facts("++++++"), 0, 10 * MINUTE, interval=60, excluded=[(MINUTE, 3 * MINUTE)])
+    assert minutes(told) == (3, 0, 0)
+    assert told.coverage == 3 / 8
+    assert (told.as_json()["maintenance"], told.as_json()["unobserved"]) == (120.0, 300.0)
+
+
+def test_what_nobody_saw_during_maintenance_is_no_lack_of_coverage() -> None:
+    told = availability(facts("+++  +++"), 0, 7 * MINUTE, interval=60, excluded=[(2 * MINUTE, 5 * MINUTE)])
+    assert told.coverage == 1
+    assert availability([], 0, HOUR, interval=60, excluded=[(0, HOUR)]).coverage is None
+    nothing_else = Buckets(interval=60, excluded=lambda start, end: [(start, end)])
+    for observation in (look("+", 0), look("+", MINUTE)):
+        nothing_else.add(observation)
+    assert nothing_else.ratio(DAY, MINUTE).coverage is None
+
+
+def test_an_outage_that_lies_in_maintenance_as_a_whole_is_no_failure() -> None:
+    outages = [Span(4000, 5000, 6000, 7000), Span(10_000, 11_000, 14_000, 15_000)]
+    for excluded, failures in (((4500, 6500), 1), ((5500, 6500), 2)):
+        told = availability(facts("++"), 0, MINUTE, interval=60, outages=outages, excluded=[excluded])
+        assert told.mtbf is not None
+        assert told.mtbf.lower == told.up / 1000 / failures
+
+
+@given(signs=SIGNS, lasts=LASTS, excluded=WINDOWS, start=st.integers(0, HOUR), length=st.integers(1, HOUR))
+def test_excluded_and_counted_and_unobserved_make_the_window(
+    signs: str, lasts: int, excluded: tuple[Window, ...], start: int, length: int
+) -> None:
+    seen = facts(signs, lasts)
+    told = availability(seen, start, start + length, interval=60, excluded=excluded)
+    unobserved = round(told.as_json()["unobserved"] * 1000)
+    assert told.covered + told.maintenance + unobserved == length
+    assert unobserved >= 0
+    assert told.maintenance == overlap(excluded, start, start + length)
+    # What is counted is what would be counted of the pieces that remain.
+    pieces = [availability(seen, b, e, interval=60) for b, e in without(excluded, start, start + length)]
+    for part in ("up", "down", "undecided"):
+        assert getattr(told, part) == sum(getattr(piece, part) for piece in pieces)
+
+
 # Rolling windows.
 
 
-def filled(signs: str, every: Millis, lasts: Millis = 0) -> tuple[Buckets, list[Observation]]:
+def filled(
+    signs: str, every: Millis, lasts: Millis = 0, excluded: tuple[Window, ...] = ()
+) -> tuple[Buckets, list[Observation]]:
     starts = [1000 * DAY + index * every for index in range(len(signs))]
     seen = [look(sign, start, start + lasts) for sign, start in zip(signs, starts, strict=True)]
-    buckets = Buckets(interval=every / 1000)
+    buckets = Buckets(
+        interval=every / 1000,
+        excluded=lambda start, end: merged((max(b, start), min(e, end)) for b, e in excluded if b < end),
+    )
     for observation in seen:
         buckets.add(observation)
     return buckets, seen
@@ -253,16 +307,19 @@ def test_looks_that_know_nothing_leave_no_data(signs: str) -> None:
     lasts=st.integers(0, 90_000),
     window=st.sampled_from([DAY, 7 * DAY, 30 * DAY, 90 * DAY]),
     later=st.integers(1, 100 * DAY),
+    spans=st.lists(st.tuples(st.integers(0, 10 * DAY), st.integers(0, 2 * DAY)), max_size=3),
 )
 def test_a_rolling_window_is_the_availability_from_its_first_bucket_on(
-    signs: str, lasts: int, window: int, later: int
+    signs: str, lasts: int, window: int, later: int, spans: list[Window]
 ) -> None:
     every = 47 * MINUTE
-    buckets, seen = filled(signs, every, lasts)
+    excluded = merged((1000 * DAY + start, 1000 * DAY + start + length) for start, length in spans)
+    buckets, seen = filled(signs, every, lasts, excluded)
     now = 1000 * DAY + len(signs) * every + later
     bucket = HOUR if window <= 7 * DAY else 6 * HOUR
     told = buckets.ratio(window, now)
-    exact = availability(map(Fact, seen), (now - window) // bucket * bucket, now, interval=every / 1000)
+    start = (now - window) // bucket * bucket
+    exact = availability(map(Fact, seen), start, now, interval=every / 1000, excluded=excluded)
     assert (told.lower, told.upper) == (exact.lower, exact.upper)
     assert told.coverage == pytest.approx(exact.coverage)
 

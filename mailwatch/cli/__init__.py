@@ -17,8 +17,10 @@ from mailwatch.cli import (
     claim,
     config,
     demo,
+    incidents,
     ledger,
     login,
+    offline,
     outages,
     probe,
     providers,
@@ -29,7 +31,22 @@ from mailwatch.cli import (
 from mailwatch.config import ConfigError
 from mailwatch.store import KeysMissing, Locked, StoreBroken
 
-VERBS = (run, demo, login, probe, outages, availability, report, claim, verify, ledger, config, providers)
+VERBS = (
+    run,
+    demo,
+    login,
+    probe,
+    outages,
+    incidents,
+    offline,
+    availability,
+    report,
+    claim,
+    verify,
+    ledger,
+    config,
+    providers,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

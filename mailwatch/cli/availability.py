@@ -21,6 +21,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument("--from", dest="start", required=True, metavar="TIME", help=when)
     verb.add_argument("--to", dest="end", required=True, metavar="TIME", help="the end, not included")
     verb.add_argument("--target", metavar="NAME", help="only this target")
+    verb.add_argument("--with-maintenance", action="store_true", help="count announced maintenance too")
     verb.set_defaults(run=_run)
 
 
@@ -36,19 +37,26 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(answers, indent=2, ensure_ascii=False))
     else:
-        stdout().print(_table(answers))
+        stdout().print(_table(answers, with_maintenance=args.with_maintenance))
     return 0
 
 
-def _table(answers: list[dict[str, Any]]) -> Table:
+def _table(answers: list[dict[str, Any]], *, with_maintenance: bool) -> Table:
     title = f"{answers[0]['from']} to {answers[0]['to']}"
-    columns = ("target", "up, at least", "at most", "coverage", "down, at least", "at most", "mean to repair")
-    table = Table(*columns, title=title)
-    for answer in answers:
+    columns = ["target", "up, at least", "at most", "coverage", "down, at least", "at most", "mean to repair"]
+    excused = any("maintenance" in answer for answer in answers)
+    table = Table(*columns, *(["maintenance"] if excused else []), title=title)
+    if excused:
+        how = "counted as any other time" if with_maintenance else "left out; --with-maintenance counts it"
+        table.caption = f"announced maintenance is {how}"
+    for told in answers:
+        answer = told | told.get("with_maintenance", {}) if with_maintenance else told
         share, down = answer["availability"], answer["downtime"]
         bounds = [_percent(share["lower"]), _percent(share["upper"]), _percent(answer["coverage"])]
         repair = "" if answer["mttr"] is None else f"{answer['mttr']:.1f} s"
-        table.add_row(answer["target"], *bounds, f"{down['min']:.1f} s", f"{down['max']:.1f} s", repair)
+        seconds = [f"{down['min']:.1f} s", f"{down['max']:.1f} s", repair]
+        seconds += [f"{answer.get('maintenance', 0):.1f} s"] if excused else []
+        table.add_row(answer["target"], *bounds, *seconds)
     return table
 
 

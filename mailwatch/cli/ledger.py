@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mailwatch.cli.opening import open_config, open_reader, options
-from mailwatch.replay import audit_outages, rule_book
+from mailwatch.replay import audit_maintenance, audit_outages, rule_book
 from mailwatch.store import Finding, Reader, Tokens, audit, audit_tokens
 from mailwatch.store.keys import Keys, load_or_make
 
@@ -35,6 +35,7 @@ def _audit(args: argparse.Namespace) -> int:
         findings += audit_outages(reader, rule_book(reader), target)
     tokens, more = audit_tokens(reader, Tokens(config.data_dir))
     findings += more
+    findings += audit_maintenance(reader)
     reader.close()
     plain = {
         "valid": not findings,

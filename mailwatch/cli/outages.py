@@ -71,9 +71,15 @@ def _table(found: list[dict[str, Any]]) -> Table:
             rfc3339(payload["first_good"]) if closed else "[bold red]still down[/]",
             span(lasted["min"]),
             span(lasted["max"]) if closed else "",
-            ", ".join(payload["causes"]) + (" (proven afterwards)" if payload.get("proven_afterwards") else ""),
+            ", ".join(payload["causes"]) + _remarks(payload),
         )
     return table
+
+
+def _remarks(payload: dict[str, Any]) -> str:
+    proven = " (proven afterwards)" if payload.get("proven_afterwards") else ""
+    excused = payload.get("maintenance_ms")
+    return proven + (f" ({span(excused)} of it in maintenance)" if excused else "")
 
 
 def record(payload: dict[str, Any]) -> Table:
@@ -94,6 +100,8 @@ def record(payload: dict[str, Any]) -> Table:
     table.add_row("looks", f"{seen['down']} down, {seen['up']} up, {seen['unknown']} unknown")
     table.add_row("longest without a look", span(payload["largest_gap_ms"]))
     table.add_row("unobserved", span(payload["unobserved_ms"]))
+    if payload.get("maintenance_ms"):
+        table.add_row("in maintenance", f"{span(payload['maintenance_ms'])} of the least, announced before")
     if payload.get("proven_afterwards"):
         table.add_row("proven afterwards", "the rejected password was accepted before and again after")
     table.add_row("causes", ", ".join(f"{cause} ({n})" for cause, n in payload["causes"].items()))

@@ -13,19 +13,23 @@ from rich.text import Text
 
 from mailwatch.cli.opening import open_config, options, stdout
 from mailwatch.config import Config, build_targets
-from mailwatch.config.fields import split_endpoint
-from mailwatch.guard import Guard, judge
-from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, now
+from mailwatch.guard import Guard, judge, names_matter
+from mailwatch.models import Kind, Observation, Outcome, Phase, Target, now
 from mailwatch.oauth.access import AccessTokens
 from mailwatch.oauth.request import TIMEOUT
+from mailwatch.port25 import Port25
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.records import observation_json
 
 _COLOURS = {Outcome.UP: "green", Outcome.DOWN: "red", Outcome.UNKNOWN: "yellow"}
 _MARKS = {Outcome.UP: "● up", Outcome.DOWN: "▼ down", Outcome.UNKNOWN: "? unknown"}
-_SUBMISSION = (Phase.SUBMIT,)
-_READING = (Phase.MAILBOX, Phase.FETCH)
-_COMMON = (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.AUTH)
+_COMMON = (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING)
+_WITH_LOGIN = {
+    Kind.IMAP: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
+    Kind.POP3: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
+    Kind.SMTP: (Phase.AUTH, Phase.SUBMIT),
+    Kind.ROUNDTRIP: (Phase.AUTH, Phase.MAILBOX, Phase.SUBMIT, Phase.DELIVER),
+}
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,7 +60,8 @@ def _run(args: argparse.Namespace) -> int:
 async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Observation]:
     console = stdout()
     pulses = [Pulse(target) for target in targets]
-    contexts, guard, tokens = TlsContexts(), _guard(config), AccessTokens(patience=2 * TIMEOUT)
+    contexts, guard, tokens = TlsContexts(), Guard.of(config.guard), AccessTokens(patience=2 * TIMEOUT)
+    port25 = Port25(config.guard.port25_controls if config.guard else ())
     # At most a screenful at once, so that one look does not disturb the timing of another.
     at_once = asyncio.Semaphore(8)
 
@@ -66,8 +71,10 @@ async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Ob
                 pulse.target, scheduled_at=now(), contexts=contexts, watch=pulse.watch, tokens=tokens
             )
             if guard and seen.outcome is Outcome.DOWN:
-                answer = await guard.ask(pulse.target.provider, dns=seen.cause is Cause.DNS, since=seen.started_at)
-                seen = judge(seen, answer)
+                target = pulse.target
+                names = names_matter(seen, target.host)
+                answer = await guard.ask(target.provider or target.host, dns=names, since=seen.started_at)
+                seen = await port25.judge(target, judge(seen, answer))
             pulse.seen = seen
             return seen
 
@@ -114,23 +121,34 @@ class Pulse:
         if self.seen is None:
             return ""
         if self.seen.outcome is Outcome.UP:
-            return self.seen.deciding.peer if self.seen.deciding else ""
+            return _where(self.seen)
         return f"{self.seen.cause}: {self.seen.detail}"
 
 
 def _table(pulses: list[Pulse]) -> Table:
-    logins = any(pulse.target.login for pulse in pulses)
-    kinds = {pulse.target.kind for pulse in pulses}
-    last = (_READING if kinds & {Kind.IMAP, Kind.POP3} else ()) + (_SUBMISSION if Kind.SMTP in kinds else ())
-    phases = (*_COMMON, *last) if logins else _COMMON[:-1]
+    walked = {phase for pulse in pulses for phase in _ladder(pulse.target)}
+    phases = [phase for phase in Phase if phase in walked]
     table = Table("target", *(phase.value for phase in phases), "outcome", "", box=None, header_style="bold")
     for pulse in pulses:
         cells = (pulse.cell(phase) for phase in phases)
-        table.add_row(pulse.target.name, *cells, pulse.verdict(), pulse.words())
+        # As Text: a server's words in brackets are no markup.
+        table.add_row(Text(pulse.target.name), *cells, pulse.verdict(), Text(pulse.words()))
     return table
 
 
-def _guard(config: Config) -> Guard | None:
-    if config.guard is None:
-        return None
-    return Guard([split_endpoint(control) for control in config.guard.controls], config.guard.timeout)
+def _ladder(target: Target) -> tuple[Phase, ...]:
+    if target.kind is Kind.WEBMAIL:
+        return (*_COMMON, Phase.FETCH)
+    if target.kind is Kind.MX:
+        return (*_COMMON, Phase.SUBMIT)
+    return (*_COMMON, *(_WITH_LOGIN.get(target.kind, ()) if target.ends[0].login else ()))
+
+
+def _where(seen: Observation) -> str:
+    """Write the exchanger and the address that served, and where redirects led from it."""
+    served = seen.deciding
+    if served is None:
+        return ""
+    facts = served.facts or {}
+    words = filter(None, (str(facts.get("exchanger", "")), served.peer, served.detail))
+    return " → ".join([" ".join(words), *(str(hop["url"]) for hop in facts.get("hops", [])[1:])])

@@ -11,12 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from mailwatch.cli.opening import local_zone, open_config, open_reader, options
+from mailwatch.cli.signing import signed
 from mailwatch.config import Config, build_authorities, claims, effective
 from mailwatch.evidence.bundle import File, pretty
 from mailwatch.evidence.case import Case, certificates, find, write
 from mailwatch.evidence.claims.stated import claim
 from mailwatch.evidence.gather import NoCase
-from mailwatch.evidence.report import report
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import Keys, load_or_make
 
@@ -46,9 +46,16 @@ def _run(args: argparse.Namespace) -> int:
         if section := claims.find(config.claims, case.payload):
             case.statement["claim"] = claim(section, case.statement["outage"])
         status.update("drawing the report")
+        from mailwatch.evidence.report import report  # It loads Typst, which other commands do not need.
+
         place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
         pdf = report(reader, case, pretty(case.statement), place, args.lang, local_zone())
-        status.update("writing the bundle")
+        status.update("signing the report" if config.signing else "writing the bundle")
+        try:
+            pdf = signed(config, pdf)
+        except NoCase as error:
+            print(f"mailwatch: {error}", file=sys.stderr)
+            return 1
         files = [File("report.pdf", pdf), *_enclosed(config, case)]
         size = _write(args.output, reader, keys, case, args.lang, files)
     reader.close()

@@ -8,6 +8,7 @@ for mistake in warnings(loaded): ...  # not fatal, worth saying
 
 from __future__ import annotations
 
+from mailwatch.config.announced import build_maintenance
 from mailwatch.config.authorities import build_authorities
 from mailwatch.config.effective import digest, effective, schema, show
 from mailwatch.config.load import default_path, load
@@ -21,6 +22,7 @@ __all__ = [
     "ConfigNotFound",
     "Mistake",
     "build_authorities",
+    "build_maintenance",
     "build_targets",
     "default_path",
     "digest",

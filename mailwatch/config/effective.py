@@ -14,10 +14,13 @@ from mailwatch.config.targets import resolved
 
 def effective(config: Config) -> dict[str, Any]:
     """Give the config in its long form: accounts as targets, nothing left to a default."""
-    plain = config.model_dump(mode="json", exclude={"accounts", "targets", "timestamps", "notify", "claims"})
+    written = {"accounts", "targets", "timestamps", "signing", "notify", "maintenance", "claims"}
+    plain = config.model_dump(mode="json", exclude=written)
     plain["timestamps"] = [section.model_dump(mode="json", exclude_none=True) for section in config.timestamps]
     for stamping in plain["timestamps"]:
         _hide_arguments(stamping)
+    if config.signing:
+        plain["signing"] = config.signing.model_dump(mode="json", exclude_none=True)
     targets = []
     for section, _ in resolved(config):
         target = section.model_dump(mode="json", exclude_none=True)
@@ -25,6 +28,9 @@ def effective(config: Config) -> dict[str, Any]:
             del target["provider"]
         _hide_arguments(target)
         targets.append(target)
+    if config.maintenance:
+        rules = [rule.model_dump(mode="json", exclude_none=True) for rule in config.maintenance]
+        plain["maintenance"] = rules
     if config.claims:
         plain["claims"] = [section.model_dump(mode="json", exclude_defaults=True) for section in config.claims]
     return {**plain, "targets": targets}

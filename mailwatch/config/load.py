@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mailwatch.config import claims
+from mailwatch.config.announced import maintenance_mistakes
 from mailwatch.config.document import Document, Plain
 from mailwatch.config.fields import MAILBOX
 from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Fault, Mistake, Place, written
@@ -74,9 +75,9 @@ def load(path: Path) -> Config:
         mistakes += [_mistake(document, detail) for detail in details if not _told(detail)]
         raise ConfigError(mistakes) from None
     mistakes += claims.twice(document, config.claims)
-    if mistakes:
-        raise ConfigError(mistakes)
     config._document = document
+    if mistakes := mistakes or list(maintenance_mistakes(config)):
+        raise ConfigError(mistakes)
     return config
 
 

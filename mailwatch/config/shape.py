@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PrivateAttr, WithJsonSchema, model_validator
@@ -15,12 +15,15 @@ from mailwatch.config.fields import (
     Count,
     Endpoint,
     FolderPath,
+    Host,
     Label,
     Seconds,
     Section,
     Text,
+    Variable,
     split_endpoint,
 )
+from mailwatch.config.maintenance import RULES, MaintenanceSection
 from mailwatch.config.mistakes import Fault
 from mailwatch.config.watched import AccountSection, LoginSection, TargetSection
 from mailwatch.oauth.endpoints import is_loopback
@@ -79,17 +82,73 @@ class DetectionSection(Section):
     """Waits between the sooner looks after a change, so that both bounds of an outage are tight."""
 
 
+class ControlSection(Section):
+    """Somebody who is asked whether our line works. Who is known by the address needs no more than that."""
+
+    address: Endpoint
+    """Host and port."""
+    name: Host | Literal[""] = ""
+    """Whose certificate must be shown there; without a name, and of an unknown address, a connection is enough."""
+    ca_file: FolderPath | None = None
+    """Trust this for the certificate instead of the system's authorities."""
+
+    @property
+    def host(self) -> str:
+        """The host to connect to."""
+        return split_endpoint(self.address)[0]
+
+    @property
+    def port(self) -> int:
+        """The port to connect to."""
+        return split_endpoint(self.address)[1]
+
+
+def _control(value: object) -> object:
+    if isinstance(value, str):
+        split_endpoint(value)
+        return {"address": value}
+    if not isinstance(value, dict | ControlSection):
+        raise Fault("must be host:port, or a mapping with address, name and ca_file")
+    return value
+
+
+def _control_written(control: ControlSection) -> str | dict[str, Any]:
+    written = control.model_dump(mode="json", exclude_defaults=True)
+    return control.address if len(written) == 1 else written
+
+
+ControlEntry = Annotated[
+    ControlSection,
+    BeforeValidator(_control),
+    PlainSerializer(_control_written),
+    WithJsonSchema({"anyOf": [{"type": "string"}, ControlSection.model_json_schema()]}),
+]
+
+
 class GuardSection(Section):
     """Who is asked whether our own line works, when a target does not."""
 
-    controls: Annotated[tuple[Endpoint, ...], Field(min_length=1)] = (
-        "1.1.1.1:443",
-        "9.9.9.9:443",
-        "8.8.8.8:443",
+    controls: Annotated[tuple[ControlEntry, ...], Field(min_length=1)] = tuple(
+        ControlSection(address=address)
+        for address in (
+            "1.1.1.1:443",
+            "9.9.9.9:443",
+            "8.8.8.8:443",
+            "[2606:4700:4700::1111]:443",
+            "[2620:fe::fe]:443",
+            "[2001:4860:4860::8888]:443",
+        )
     )
-    """Endpoints of several operators; all of them silent means that we are offline."""
+    """Endpoints of several operators, over IPv4 and IPv6; all of them silent means that we are offline."""
     timeout: Seconds = 3.0
     """How long to wait for them."""
+    port25_controls: tuple[Host, ...] = (
+        "gmail-smtp-in.l.google.com",
+        "mx01.mail.icloud.com",
+        "in1-smtp.messagingengine.com",
+        "mail.protonmail.ch",
+    )
+    """mx: who is asked for a greeting on port 25 when a domain is silent there; an empty list asks nobody."""
 
 
 class ClockSection(Section):
@@ -128,6 +187,27 @@ class TimestampSection(Section):
             raise Fault("is for mailboxes; an authority takes a password_file", "login")
         if self.login and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise Fault("would send the password in the clear; write https, or remove login", "url")
+        return self
+
+
+class SigningSection(Section):
+    """The owner's own key, with which report.pdf is signed (PAdES)."""
+
+    key_file: FolderPath
+    """A PEM private key (EC P-256 or RSA), or PKCS#12 if there is no certificate_file."""
+    certificate_file: FolderPath | None = None
+    """The PEM certificate of the key, and those that lead to its issuer."""
+    password_file: FolderPath | None = None
+    """A file whose first line opens the key."""
+    password_env: Variable | None = None
+    """The environment variable that does."""
+    timestamp: bool = True
+    """Whether the first of the timestamp authorities, if there is one, puts its time into the signature."""
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password_file and self.password_env:
+            raise Fault("has two passwords; keep one of password_file, password_env", "password_env")
         return self
 
 
@@ -185,8 +265,12 @@ class Config(Section):
     """Who is asked whether our own line works; the word off disables it."""
     clock: ClockSection = ClockSection()
     """Who is asked how far our clock is off."""
+    maintenance: Annotated[tuple[MaintenanceSection, ...], Field(max_length=RULES)] = ()
+    """Times that are announced as maintenance, and left out of the availability."""
     timestamps: tuple[TimestampSection, ...] = ()
     """Outside authorities that stamp the ledger; several are better than one."""
+    signing: SigningSection | None = None
+    """The owner's own key for report.pdf."""
     claims: tuple[ClaimSection, ...] = ()
     """What the owner says of the contracts: for the report and the letter of complaint."""
     notify: Later = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -77,6 +79,9 @@ def warnings(config: Config) -> tuple[Mistake, ...]:
         if section.interval is not None and section.timeout is not None and section.timeout > section.interval:
             what = f"{at}: timeout is longer than interval; looks may be missed, so shorten timeout"
             found.append(mistake_at(config, (*place, "timeout"), what))
+        if section.deadline is not None and section.interval is not None and section.deadline > section.interval:
+            what = f"{at}: deadline is longer than interval; looks may be missed, so shorten deadline"
+            found.append(mistake_at(config, (*place, "deadline"), what))
         if section.login:
             here = _secret_place(section.login, place)
             found += [mistake_at(config, here, f"{at}: {what}") for what in _doubts(config, section.login)]
@@ -191,10 +196,18 @@ def _target(section: TargetSection, login: Login | None) -> Target:
 
 def _task(section: TargetSection) -> Exchange | Page | None:
     if section.kind is Kind.MX:
-        return Exchange(section.recipient or f"postmaster@{section.host}", section.sender or "")
+        return Exchange(section.recipient or _postmaster(section.host or ""), section.sender or "")
     if section.kind is Kind.WEBMAIL:
         return Page(url=section.url or "", contains=section.contains or "", absent=section.absent or "")
     return None
+
+
+def _postmaster(domain: str) -> str:
+    """Give who must exist at every domain (RFC 5321, section 4.5.1); an address stands in brackets there."""
+    with suppress(ValueError):
+        version = ipaddress.ip_address(domain).version
+        domain = f"[IPv6:{domain}]" if version == 6 else f"[{domain}]"
+    return f"postmaster@{domain}"
 
 
 def _round_trip(section: TargetSection, made: Mapping[str, Target]) -> Target:

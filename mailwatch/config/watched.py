@@ -194,6 +194,8 @@ class TargetSection(Section):
         for field in _NOT_FOR.get(self.kind, ()):
             if getattr(self, field) is not None:
                 raise Fault(f"is not for {self.kind} targets; remove it", field)
+        if self.kind is Kind.MX and self.wanted_tls() is TlsMode.IMPLICIT:
+            raise Fault("mail between servers begins in the clear; write starttls or none", "tls")
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from typing import Any
 
 from mailwatch.diagnosis.names import ask_names
 from mailwatch.diagnosis.route import trace
-from mailwatch.models import Observation, Target
+from mailwatch.models import Kind, Observation, Target
 
 SECONDS = 3.0
 """What the whole may take: the record of the look waits for it."""
@@ -28,13 +28,21 @@ class Diagnosis:
         if not self._free:
             return {"skipped": "other diagnoses were under way"}
         self._free -= 1
+        kinds = ("MX", "A", "AAAA") if target.kind is Kind.MX else ("A", "AAAA")
         try:
             names, route = await asyncio.gather(
-                _bounded(ask_names(target.host, SECONDS - 0.5)), _bounded(_route(observation))
+                _bounded(ask_names(_host(target, observation), SECONDS - 0.5, kinds=kinds)),
+                _bounded(_route(observation)),
             )
         finally:
             self._free += 1
         return {"dns": names, "route": route}
+
+
+def _host(target: Target, observation: Observation) -> str:
+    """Return the host that failed: a round trip has two."""
+    failed = (observation.deciding and observation.deciding.facts) or {}
+    return target.ends[-1].host if failed.get("end") == "to" else target.host
 
 
 async def _route(observation: Observation) -> Any:

@@ -15,8 +15,13 @@ import dns.resolver
 MAX_RECORDS = 16
 
 
-async def ask_names(host: str, seconds: float, resolver: dns.asyncresolver.Resolver | None = None) -> Any:
-    """Return the answers to A and AAAA by the system's name server.
+async def ask_names(
+    host: str,
+    seconds: float,
+    resolver: dns.asyncresolver.Resolver | None = None,
+    kinds: tuple[str, ...] = ("A", "AAAA"),
+) -> Any:
+    """Return the answers to A and AAAA, or other kinds of record, by the system's name server.
 
     Each is {"status", "server", "chain": [canonical names], "addresses": [...], "ttl"}; the status is the
     answer code of RFC 1035, section 4.1.1 (NOERROR, NXDOMAIN, SERVFAIL, ...), "no data" or "no answer".
@@ -30,8 +35,8 @@ async def ask_names(host: str, seconds: float, resolver: dns.asyncresolver.Resol
         asking = resolver or dns.asyncresolver.Resolver()
     except dns.resolver.NoResolverConfiguration:
         return {"failed": "this machine names no name server"}
-    answers = await asyncio.gather(*(_ask(asking, host, kind, seconds) for kind in ("A", "AAAA")))
-    return dict(zip(("A", "AAAA"), answers, strict=True))
+    answers = await asyncio.gather(*(_ask(asking, host, kind, seconds) for kind in kinds))
+    return dict(zip(kinds, answers, strict=True))
 
 
 async def _ask(resolver: dns.asyncresolver.Resolver, host: str, kind: str, seconds: float) -> dict[str, Any]:
@@ -41,7 +46,7 @@ async def _ask(resolver: dns.asyncresolver.Resolver, host: str, kind: str, secon
         return {"status": "NXDOMAIN"}
     except dns.resolver.NoNameservers as error:
         # Each server's own answer, such as SERVFAIL or REFUSED.
-        said = [f"{server} {text}" for _, server, _, _, text in _each(error)]
+        said = [f"{server.removeprefix('Do53:')} {what}" for server, _, _, what, _ in _each(error)]
         return {"status": "no server answers usefully", "servers": [words[:200] for words in said[:4]]}
     except dns.exception.Timeout:
         return {"status": "no answer"}
@@ -51,7 +56,7 @@ async def _ask(resolver: dns.asyncresolver.Resolver, host: str, kind: str, secon
         "server": answer.nameserver or "",
         "addresses": sorted(found)[:MAX_RECORDS],
     }
-    chain = [rrset.name.to_text() for rrset in answer.chaining_result.cnames][:MAX_RECORDS]
+    chain = [rrset[0].target.to_text() for rrset in answer.chaining_result.cnames][:MAX_RECORDS]
     return told | ({"chain": chain} if chain else {}) | ({"ttl": answer.rrset.ttl} if answer.rrset else {})
 
 

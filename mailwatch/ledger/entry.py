@@ -38,6 +38,12 @@ def secret_id(secret: bytes, username: str, password: str) -> str:
     return hmac.new(secret, text, hashlib.sha256).hexdigest()[:16]
 
 
+def account_id(secret: bytes, provider: str, username: str) -> str:
+    """Name an account in a record: 16 hex digits that only the holder of the ledger's secret can make."""
+    text = f"account\0{provider}\0{username}".encode("utf-8", "surrogateescape")
+    return hmac.new(secret, text, hashlib.sha256).hexdigest()[:16]
+
+
 def seal(
     *, index: int, kind: str, time: Millis, target: str | None, number: int | None, payload: dict[str, Any]
 ) -> Sealed:

@@ -46,11 +46,21 @@ def payload_of(fact: Observation | Gap) -> dict[str, Any]:
     if fact.partial:
         payload["partial"] = list(fact.partial)
     if fact.guard is not None:
-        guard = fact.guard
-        payload["guard"] = {"asked": guard.asked_at, "online": guard.online, "controls": guard.controls}
+        payload["guard"] = _guard(fact.guard)
     if fact.facts:
         payload["facts"] = fact.facts
     return payload
+
+
+def _guard(answer: GuardAnswer) -> dict[str, Any]:
+    written: dict[str, Any] = {"asked": answer.asked_at, "online": answer.online, "controls": answer.controls}
+    apart = {"answered": answer.answered_at, "online4": answer.online4, "online6": answer.online6}
+    written |= {key: value for key, value in apart.items() if value is not None}
+    if answer.resolver:
+        written["resolver"] = answer.resolver
+    if answer.lie:
+        written["lie"] = list(answer.lie)
+    return written
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
@@ -97,10 +107,21 @@ def observation_from(payload: dict[str, Any]) -> Observation:
         partial=tuple(payload.get("partial", ())),
         with_login=payload["login"],
         secret=payload.get("secret", ""),
-        guard=GuardAnswer(asked_at=guard["asked"], online=guard["online"], controls=guard["controls"])
-        if guard
-        else None,
+        guard=_guard_from(guard) if guard else None,
         facts=payload.get("facts"),
+    )
+
+
+def _guard_from(written: dict[str, Any]) -> GuardAnswer:
+    return GuardAnswer(
+        asked_at=written["asked"],
+        online=written["online"],
+        controls=written["controls"],
+        answered_at=written.get("answered"),
+        online4=written.get("online4"),
+        online6=written.get("online6"),
+        resolver=written.get("resolver", ""),
+        lie=tuple(written.get("lie", ())),
     )
 
 

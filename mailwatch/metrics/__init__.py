@@ -38,6 +38,7 @@ class Metrics:
         self._commit = Histogram(_COMMIT_BUCKETS)
         self._errors = 0
         self._online: int | None = None
+        self._line: dict[str, bool | None] = {}
         self._clock_error: float | None = None
         self._ledger: tuple[int | None, float | None, int | None] = (None, None, None)
         self._token: float | None = None
@@ -93,6 +94,12 @@ class Metrics:
         if record is not None:
             record.availability[window] = (lower, upper, coverage)
 
+    def maintenance(self, target: Target, active: bool) -> None:
+        """Show whether a target is in announced maintenance."""
+        record = self._records.get(target.name)
+        if record is not None:
+            record.maintenance = int(active)
+
     def lag(self, seconds: float) -> None:
         """Count how late a look began; a clock that stepped back makes none early."""
         self._lag.observe(max(seconds, 0.0))
@@ -105,9 +112,10 @@ class Metrics:
         """Count a fault of our own."""
         self._errors += 1
 
-    def guard(self, online: bool | None) -> None:
-        """Show whether we are online; None could not be told."""
+    def guard(self, online: bool | None, ipv4: bool | None = None, ipv6: bool | None = None) -> None:
+        """Show whether we are online, as a whole and by family; None could not be told."""
         self._online = None if online is None else int(online)
+        self._line = {"ipv4": ipv4, "ipv6": ipv6}
 
     def clock(self, error_bound_seconds: float | None) -> None:
         """Show how far the clock may be off; None is not known."""
@@ -142,6 +150,7 @@ class Metrics:
         )
         yield from families.of_targets(list(self._records.values()), list(self._recent))
         yield from families.of_monitor(self._values())
+        yield families.of_line(self._line)
         yield families.of_histogram("schedule_lag_seconds", "How late looks began.", self._lag)
         yield families.of_histogram("commit_seconds", "How long commits to the ledger took.", self._commit)
 

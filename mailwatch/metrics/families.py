@@ -19,10 +19,16 @@ _GAUGES = (
     ("probe_last_timestamp_seconds", "When the latest look began.", "last"),
     ("probe_last_success_timestamp_seconds", "When the latest look that was up began.", "last_success"),
     ("probe_interval_seconds", "Seconds between two looks, as configured.", "interval"),
+    ("maintenance_active", "Whether the target is in announced maintenance.", "maintenance"),
     (
         "tls_certificate_not_after_timestamp_seconds",
         "When the certificate seen last expires.",
         "certificate_not_after",
+    ),
+    (
+        "delivery_latency_seconds",
+        "How long the message of the latest look took from its acceptance until it was seen.",
+        "delivery",
     ),
 )
 
@@ -57,6 +63,13 @@ def of_monitor(values: Mapping[str, tuple[str, str, float | None]]) -> Iterator[
     for name, (kind, text, value) in values.items():
         rows = [] if value is None else [("", NO_LABELS, NO_LABELS, value)]
         yield _family(name, kind, text, rows)
+
+
+def of_line(line: Mapping[str, bool | None]) -> Family:
+    """Return the family of our own line by address family; None is left out."""
+    rows = [("", NO_LABELS, _label("family", name), int(up)) for name, up in line.items() if up is not None]
+    text = "Whether our own line is up over that address family; absent when it cannot be told."
+    return _family("guard_family_online", "gauge", text, rows)
 
 
 def of_histogram(name: str, text: str, histogram: Histogram) -> Family:

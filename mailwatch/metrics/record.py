@@ -71,7 +71,9 @@ class TargetRecord:
     certificate_not_after: float | None = None
     observations: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     latency: Histogram = field(default_factory=lambda: Histogram(LATENCY_BUCKETS))
+    delivery: float | None = None
     gap_seconds: float = 0.0
+    maintenance: int = 0
     availability: dict[str, tuple[float | None, float | None, float | None]] = field(default_factory=dict)
     open: OpenOutage | None = None
     closed: set[str] = field(default_factory=set)
@@ -96,6 +98,8 @@ class TargetRecord:
         self.success = None if outcome is Outcome.UNKNOWN else int(outcome is Outcome.UP)
         self.last = observation.started_at / 1000
         self._time(observation)
+        latency = (observation.facts or {}).get("latency_ms")
+        self.delivery = None if latency is None else latency / 1000
         if outcome is Outcome.UP:
             self.last_success = self.last
             if self.duration is not None:

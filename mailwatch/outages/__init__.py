@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mailwatch.models import Cause, Gap, Observation, Outcome
-from mailwatch.outages.outage import Outage, outage_id, outage_json, outage_payload, payload_json
+from mailwatch.outages.outage import Outage, durations, outage_id, outage_json, outage_payload, payload_json
 from mailwatch.outages.proven import Proof, advance_proof
 from mailwatch.outages.tally import NOTHING, Look, Tally
 
@@ -34,6 +34,7 @@ __all__ = [
     "advance",
     "advance_proof",
     "detect",
+    "durations",
     "next_delay",
     "outage_json",
     "outage_payload",

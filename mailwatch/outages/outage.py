@@ -67,7 +67,7 @@ def outage_payload(outage: Outage, provider: str, kind: Kind, vantage_name: str)
         "first_bad": outage.first_bad,
         "last_bad": outage.last_bad,
         "first_good": outage.first_good,
-        "duration_ms": _durations(outage),
+        "duration_ms": durations(outage.last_good, outage.first_bad, outage.last_bad, outage.first_good),
         "observations": {"down": outage.down, "up": outage.up, "unknown": outage.unknown},
         "largest_gap_ms": outage.largest_gap,
         "unobserved_ms": outage.unobserved,
@@ -81,7 +81,10 @@ def outage_payload(outage: Outage, provider: str, kind: Kind, vantage_name: str)
 
 
 def payload_json(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a payload of the ledger into the public JSON: times in RFC 3339, durations in seconds."""
+    """Turn a payload of the ledger into the public JSON: times in RFC 3339, durations in seconds.
+
+    `maintenance_ms`, which records.py adds, is how much of the minimum duration was announced as maintenance.
+    """
     return {
         **{key: payload[key] for key in ("id", "target", "provider", "kind", "vantage_point", "state")},
         **{key: _time(payload[key]) for key in ("last_good", "first_bad", "last_bad", "first_good")},
@@ -91,6 +94,7 @@ def payload_json(payload: Mapping[str, Any]) -> dict[str, Any]:
         "unobserved": _seconds(payload["unobserved_ms"]),
         **{key: payload[key] for key in ("causes", "phases", "ledger")},
         **{key: payload[key] for key in ("proven_afterwards",) if key in payload},
+        **({"maintenance": _seconds(payload["maintenance_ms"])} if payload.get("maintenance_ms") else {}),
     }
 
 
@@ -99,9 +103,11 @@ def outage_json(outage: Outage, provider: str, kind: Kind, vantage_name: str) ->
     return payload_json(outage_payload(outage, provider, kind, vantage_name))
 
 
-def _durations(outage: Outage) -> dict[str, int | None]:
-    """Minimum, maximum, estimate and twice its standard uncertainty (GUM, type B, uniform)."""
-    good, bad, last, end = outage.last_good, outage.first_bad, outage.last_bad, outage.first_good
+def durations(good: Millis | None, bad: Millis, last: Millis, end: Millis | None) -> dict[str, int | None]:
+    """Return minimum, maximum, estimate and twice its standard uncertainty (GUM, type B, uniform).
+
+    From last good, first bad, last bad and first good, in milliseconds.
+    """
     if good is None or end is None:
         return {"min": last - bad, "max": None, "estimate": None, "uncertainty": None}
     return {

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from mailwatch.models import Attempt, Kind, Millis, Observation, Outcome, Target
+from mailwatch.models import Attempt, Delivery, Kind, Millis, Observation, Outcome, Target
 from mailwatch.oauth.access import AccessTokens
 from mailwatch.probes import imap, pop3, smtp
-from mailwatch.probes.attempts import Lookup, Probe, others, unserved, walk
-from mailwatch.probes.connect import Address, Call, Goodbye, OurFault, TlsContexts, resolve
+from mailwatch.probes.attempts import Probe, others, told, unserved, walk
+from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, OurFault, TlsContexts, resolve
 from mailwatch.probes.granted import look_granted
 from mailwatch.probes.recorder import Watch
+from mailwatch.probes.roundtrip import Outstanding, Trips
+from mailwatch.probes.roundtrip import look as look_at_round_trip
 
-__all__ = ["TlsContexts", "observe"]
+if TYPE_CHECKING:
+    from dns.asyncresolver import Resolver
 
-_PROBES: dict[Kind, Probe] = {Kind.IMAP: imap.probe, Kind.POP3: pop3.probe, Kind.SMTP: smtp.probe}
+__all__ = ["Outstanding", "TlsContexts", "Trips", "observe"]
+
+
+async def _webmail(call: Call) -> Goodbye:
+    # Imported when first used: httpx takes a tenth of a second, and commands should start at once.
+    from mailwatch.probes import webmail
+
+    return await webmail.probe(call)
+
+
+_PROBES: dict[Kind, Probe] = {
+    Kind.IMAP: imap.probe,
+    Kind.POP3: pop3.probe,
+    Kind.SMTP: smtp.probe,
+    Kind.WEBMAIL: _webmail,
+}
 
 
 async def observe(
@@ -26,15 +46,37 @@ async def observe(
     watch: Watch | None = None,
     lookup: Lookup = resolve,
     every_address: bool = False,
+    trips: Trips | None = None,
     tokens: AccessTokens | None = None,
+    resolver: Resolver | None = None,
 ) -> Observation:
     """Look at `target` once. Raises nothing but CancelledError: a failed look is an observation too.
 
     The name is resolved once; the next address is tried only after one that does not connect. With
     `every_address` the others are looked at too, as far as the greeting: what they say decides nothing, and is
     told in `facts` and `partial`. `watch` is told live where the look is. `tokens` supplies a login by OAuth 2;
-    without them it is our own fault that it fails.
+    without them it is our own fault that it fails. `resolver` is asked for the exchangers of an mx target,
+    instead of the system's. `trips` is for round trips; without it their messages are nobody's later on.
     """
+    if target.kind is Kind.MX:
+        # Imported when first used: dnspython takes a tenth of a second, and commands should start at once.
+        from mailwatch.probes import mx
+
+        walked = await mx.walk(target, contexts, watch=watch, resolver=resolver, every_address=every_address)
+        seen = _told(target, scheduled_at, walked.decided(), tuple(walked.addresses))
+        return mx.with_names(seen, walked)
+    if target.kind is Kind.ROUNDTRIP and isinstance(target.task, Delivery):
+        return await look_at_round_trip(
+            target,
+            target.task,
+            scheduled_at=scheduled_at,
+            contexts=contexts,
+            trips=trips or Trips(secrets.token_bytes(32)),
+            lookup=lookup,
+            watch=watch,
+            with_login=with_login,
+            tokens=tokens,
+        )
 
     async def look(at: Target) -> Observation:
         return await _look(at, scheduled_at, contexts, watch, lookup, every_address)
@@ -52,13 +94,13 @@ async def _look(
 ) -> Observation:
     probe = _PROBES.get(target.kind, _unbuilt)
     attempts, addresses = await walk(target, probe, lookup, contexts, watch=watch)
-    told = _told(target, due, attempts, addresses)
+    seen = _told(target, due, attempts, addresses)
     if every_address and len(addresses) > len(attempts):
         rest = await others(target, probe, addresses[len(attempts) :], contexts)
-        told = replace(told, facts={"others": [_other(attempt) for attempt in rest]})
-        if told.outcome is Outcome.UP:
-            told = replace(told, partial=told.partial + unserved(rest))
-    return told
+        seen = replace(seen, facts={"others": [told(attempt) for attempt in rest]})
+        if seen.outcome is Outcome.UP:
+            seen = replace(seen, partial=seen.partial + unserved(rest))
+    return seen
 
 
 def _told(target: Target, due: Millis, attempts: list[Attempt], addresses: tuple[Address, ...]) -> Observation:
@@ -67,8 +109,8 @@ def _told(target: Target, due: Millis, attempts: list[Attempt], addresses: tuple
     return Observation(
         target=target.name,
         scheduled_at=due,
-        started_at=attempts[0].started_at,
-        ended_at=deciding.ended_at,
+        started_at=min(attempt.started_at for attempt in attempts),
+        ended_at=max(attempt.ended_at for attempt in attempts),
         outcome=deciding.cause.outcome if deciding.cause else Outcome.UP,
         cause=deciding.cause,
         failed_phase=deciding.failed_phase,
@@ -78,13 +120,6 @@ def _told(target: Target, due: Millis, attempts: list[Attempt], addresses: tuple
         partial=() if deciding.cause else unserved(attempts),
         with_login=target.login is not None,
     )
-
-
-def _other(attempt: Attempt) -> dict[str, str]:
-    if attempt.cause is None:
-        return {"peer": attempt.peer}
-    told = {"peer": attempt.peer, "cause": attempt.cause.value, "detail": attempt.detail}
-    return told | ({"failed_phase": attempt.failed_phase.value} if attempt.failed_phase else {})
 
 
 async def _unbuilt(call: Call) -> Goodbye:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from mailwatch.models import Attempt, Cause, Phase, Target
-from mailwatch.probes.connect import Address, Call, Goodbye, TlsContexts
+from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, TlsContexts
 from mailwatch.probes.failures import judge
 from mailwatch.probes.recorder import Recorder, Watch
 from mailwatch.probes.redact import redactor
@@ -25,10 +25,8 @@ GOODBYE = 1.0
 
 Probe = Callable[[Call], Awaitable[Goodbye]]
 """Walks the phases of one connection; the first failure raises. Returns how to say goodbye."""
-Lookup = Callable[[str, int, float], Awaitable[tuple[Address, ...]]]
-"""From host, port and timeout in seconds to addresses."""
 
-_TRY_NEXT = frozenset({Cause.REFUSED, Cause.UNREACHABLE, Cause.TIMEOUT})
+TRY_NEXT = frozenset({Cause.REFUSED, Cause.UNREACHABLE, Cause.TIMEOUT})
 
 
 async def walk(
@@ -38,10 +36,12 @@ async def walk(
     contexts: TlsContexts,
     *,
     watch: Watch | None = None,
+    patience: float | None = None,
 ) -> tuple[list[Attempt], tuple[Address, ...]]:
     """Resolve the target's host and try its addresses; return the attempts and all addresses found.
 
-    The next address is tried only after one that does not connect.
+    The next address is tried only after one that does not connect. A probe that bounds its phases itself may
+    take `patience` seconds in all, instead of the target's timeout.
     """
     hide = redactor(target.login)
     recorder = Recorder(hide, watch)
@@ -52,8 +52,11 @@ async def walk(
         return [failed(recorder, error, target)], ()
     attempts: list[Attempt] = []
     for address in addresses[:MAX_ATTEMPTS]:
-        attempts.append(await attempt(Call(target, address, target.login, recorder, contexts), probe))
-        if attempts[-1].failed_phase is not Phase.CONNECT or attempts[-1].cause not in _TRY_NEXT:
+        call = Call(target, address, target.login, recorder, contexts, lookup=lookup)
+        attempts.append(await attempt(call, probe, patience))
+        # A webmail page that did connect may have led to a host that does not.
+        connected = attempts[-1].failed_phase is not Phase.CONNECT or call.transport is not None
+        if connected or attempts[-1].cause not in TRY_NEXT:
             break
         recorder = Recorder(hide, watch)
     return attempts, addresses
@@ -69,11 +72,11 @@ async def others(
     return await asyncio.gather(*(attempt(call, probe) for call in calls))
 
 
-async def attempt(call: Call, probe: Probe) -> Attempt:
-    """Make one connection, within one deadline."""
+async def attempt(call: Call, probe: Probe, patience: float | None = None) -> Attempt:
+    """Make one connection, within one deadline: `patience`, else the target's timeout."""
     target, recorder = call.target, call.recorder
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + target.timeout
+    deadline = loop.time() + (patience or target.timeout)
     try:
         async with asyncio.timeout_at(deadline):
             goodbye = await probe(call)
@@ -105,3 +108,11 @@ def failed(recorder: Recorder, error: Exception, target: Target, peer: str = "")
 def unserved(attempts: Sequence[Attempt]) -> tuple[str, ...]:
     """Return the peers of the attempts that failed."""
     return tuple(attempt.peer for attempt in attempts if attempt.cause is not None)
+
+
+def told(attempt: Attempt) -> dict[str, str]:
+    """Return an attempt that decided nothing as the record's facts have it."""
+    if attempt.cause is None:
+        return {"peer": attempt.peer}
+    words = {"peer": attempt.peer, "cause": attempt.cause.value, "detail": attempt.detail}
+    return words | ({"failed_phase": attempt.failed_phase.value} if attempt.failed_phase else {})

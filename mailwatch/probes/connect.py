@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from mailwatch.models import Login, Phase, Target, TlsFacts, TlsMode
+from mailwatch.models import Kind, Login, Phase, Target, TlsFacts, TlsMode
 from mailwatch.probes.certificates import Certificates, WitnessedTls
 from mailwatch.probes.recorder import Recorder
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 Goodbye = Callable[[], Awaitable[None]]
 """How a probe that found nothing wrong takes its leave."""
+Lookup = Callable[[str, int, float], Awaitable[tuple["Address", ...]]]
+"""From host, port and timeout in seconds to addresses."""
 
 
 class OurFault(Exception):
@@ -46,10 +48,16 @@ class TlsContexts:
 
     def __init__(self) -> None:
         self._contexts: dict[Path | None, ssl.SSLContext] = {}
+        self._unverified: ssl.SSLContext | None = None
         self._certificates = Certificates()
 
     def get(self, target: Target) -> ssl.SSLContext:
-        """Return the context that trusts the target's `ca_file`, or the system's authorities."""
+        """Return the context that trusts the target's `ca_file`, or the system's authorities.
+
+        Between exchangers encryption is opportunistic (RFC 7435): any certificate is better than none.
+        """
+        if target.kind is Kind.MX:
+            return self._opportunistic()
         context = self._contexts.get(target.ca_file)
         if context is None:
             try:
@@ -60,6 +68,13 @@ class TlsContexts:
             self._contexts[target.ca_file] = context
         return context
 
+    def _opportunistic(self) -> ssl.SSLContext:
+        if self._unverified is None:
+            self._unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._unverified.check_hostname = False
+            self._unverified.verify_mode = ssl.CERT_NONE
+        return self._unverified
+
     def facts(self, connection: ssl.SSLObject) -> TlsFacts:
         """Return what the finished handshake showed."""
         return self._certificates.facts(connection)
@@ -67,9 +82,8 @@ class TlsContexts:
 
 async def resolve(host: str, port: int, timeout: float) -> tuple[Address, ...]:
     """Return all addresses of `host`, A and AAAA, in the order in which a mail program tries them."""
-    literal = _literal(host, port)
-    if literal:
-        return (literal,)
+    if address := literal(host, port):
+        return (address,)
     began = False
 
     def lookup() -> list[Address]:
@@ -90,7 +104,8 @@ async def resolve(host: str, port: int, timeout: float) -> tuple[Address, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _literal(host: str, port: int) -> Address | None:
+def literal(host: str, port: int) -> Address | None:
+    """Return the address that `host` is, None if it is a name."""
     for family, rest in ((socket.AF_INET, ()), (socket.AF_INET6, (0, 0))):
         try:
             socket.inet_pton(family, host)
@@ -102,7 +117,7 @@ def _literal(host: str, port: int) -> Address | None:
 
 @dataclass(slots=True)
 class Call:
-    """One connection to one address, for one look at a target."""
+    """One connection to one address, for one look at a target. `lookup` is for hosts that it leads to."""
 
     target: Target
     address: Address
@@ -110,6 +125,7 @@ class Call:
     recorder: Recorder
     contexts: TlsContexts
     transport: asyncio.Transport | None = None
+    lookup: Lookup = resolve
 
     async def open(self, factory: Callable[[], P]) -> P:
         """Connect, with TLS if it begins at the first byte."""

@@ -29,7 +29,8 @@ LIMITS = re.compile(
 PASSING = re.compile(r"temporar|try again|unavailable|internal (?:server )?error|time[d ]? ?out", re.IGNORECASE)
 _ENHANCED = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})\b")
 
-_OUR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+OUR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""What fails for want of something of our own."""
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 _OUR_FIREWALL = frozenset({errno.EACCES, errno.EPERM})
 _OUR_LOOKUP = frozenset({socket.EAI_MEMORY, socket.EAI_SYSTEM})
@@ -44,7 +45,7 @@ _NOT_TLS = frozenset(
 )
 
 _AT_LOGIN = frozenset({"LOGIN", "AUTHENTICATE"})
-_AT_MAILBOX = frozenset({"EXAMINE", "FETCH"})
+_AT_MAILBOX = frozenset({"EXAMINE", "SELECT", "FETCH", "LIST", "STATUS", "UID FETCH", "UID SEARCH", "UID STORE"})
 _IMAP_CODES = {
     "UNAVAILABLE": Cause.UNAVAILABLE,
     "SERVERBUG": Cause.UNAVAILABLE,
@@ -142,7 +143,7 @@ def _own(error: BaseException, target: Target) -> Verdict | None:
 
 
 def _exhausted(error: BaseException, target: Target) -> Verdict | None:
-    if isinstance(error, OSError) and error.errno in _OUR_ERRNOS:
+    if isinstance(error, OSError) and error.errno in OUR_ERRNOS:
         return Verdict(Cause.MONITOR, f"our own fault: {_words(error)}")
     return None
 
@@ -216,7 +217,7 @@ def _smtp_refused(reply: SmtpRefused) -> Cause:
             return _login_refused(reply)
         case "STARTTLS":
             return Cause.TLS
-        case "MAIL" | "RCPT":
+        case "MAIL" | "RCPT" | "DATA" | "message":
             return Cause.REJECTED
     return Cause.PROTOCOL
 

@@ -18,6 +18,21 @@ async def probe(call: Call) -> Goodbye:
 
     INBOX is opened with EXAMINE and read with BODY.PEEK: nothing in the mailbox changes, not even \\Recent.
     """
+    client = await enter(call)
+    if call.login is None:
+        return client.logout
+    phase = call.recorder.phase
+    with phase(Phase.MAILBOX):
+        newest = await client.examine()
+    if newest:
+        with phase(Phase.FETCH):
+            if not await client.read_date(newest):
+                raise Failed(Cause.MAILBOX, f"the server did not give message {newest} of {newest}")
+    return client.logout
+
+
+async def enter(call: Call) -> ImapClient:
+    """Connect, greet, begin TLS and log in, as far as the target has it; the first failure raises."""
     loop = asyncio.get_running_loop()
     phase = call.recorder.phase
     client = await call.open(lambda: ImapClient(loop))
@@ -29,19 +44,13 @@ async def probe(call: Call) -> Goodbye:
         with phase(Phase.TLS):
             await _starttls(client, call)
     if call.login is None:
-        return client.logout
+        return client
     if client.state == AUTH:
         call.recorder.note = "the server let us in without a login (PREAUTH)"
     else:
         with phase(Phase.AUTH):
             await _log_in(client, call, call.login)
-    with phase(Phase.MAILBOX):
-        newest = await client.examine()
-    if newest:
-        with phase(Phase.FETCH):
-            if not await client.read_date(newest):
-                raise Failed(Cause.MAILBOX, f"the server did not give message {newest} of {newest}")
-    return client.logout
+    return client
 
 
 async def _starttls(client: ImapClient, call: Call) -> None:

@@ -12,6 +12,7 @@ What the library does, and what is different here:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
@@ -29,13 +30,14 @@ from aioimaplib.aioimaplib import (
 )
 
 from mailwatch.probes.imap_lines import Lines, NotImap, text_of
+from mailwatch.probes.imap_requests import EXISTS, Idling, Reading, Request
 from mailwatch.probes.redact import wire
 
 _GREETING = re.compile(rb"\* (OK|PREAUTH|BYE)(?: (.*))?$", re.IGNORECASE)
 _UNTAGGED = re.compile(rb"[A-Za-z0-9][A-Za-z0-9.+-]*(?= |$)")
-_CAPABILITY = re.compile(rb"(?:OK )?\[?CAPABILITY ([^\]]*)", re.IGNORECASE)
+_CAPABILITY = re.compile(rb"(?:CAPABILITY |OK \[CAPABILITY )([^\]]*)", re.IGNORECASE)
+_CAPABILITY_CODE = re.compile(rb"\[CAPABILITY ([^\]]*)", re.IGNORECASE)
 _CODE = re.compile(r"\[([^\] ]+)[^\]]*\] ?(.*)", re.DOTALL)
-_EXISTS = re.compile(rb"(\d{1,10}) EXISTS *$", re.IGNORECASE)
 _FETCH = re.compile(rb"(\d{1,10}) FETCH \(", re.IGNORECASE)
 
 
@@ -70,30 +72,6 @@ class Refused(Exception):
         self.code, self.text = (found[1].upper(), found[2]) if found else ("", words)
 
 
-class Request(Command):
-    """A command that shows its name only, and keeps only the untagged lines that match `wanted`.
-
-    `parts` are sent one by one, each but the first when the server asks for it (literals, AUTHENTICATE).
-    """
-
-    def __init__(self, name: str, tag: str, parts: tuple[bytes, ...], wanted: re.Pattern[bytes] | None) -> None:
-        super().__init__(name, tag)
-        head, *rest = parts or (b"",)
-        self.parts = [f"{tag} {name} ".encode() + head if head else f"{tag} {name}".encode(), *rest]
-        self._wanted = wanted
-
-    def append_to_resp(self, line: bytes, result: str = "Pending") -> None:
-        """Keep a line of the answer; the library's also winds up a timer for each."""
-        self._resp_result = result
-        if result != "Pending" or (self._wanted and self._wanted.match(line)):
-            self._resp_lines.append(line)
-
-    def fail(self, error: Exception) -> None:
-        """Let the one who waits for the answer have the error."""
-        self._exception = error  # type: ignore[assignment]
-        self._event.set()
-
-
 class ImapClient(IMAP4ClientProtocol):
     """One IMAP connection; one command at a time. Its `state` is the library's."""
 
@@ -106,6 +84,8 @@ class ImapClient(IMAP4ClientProtocol):
         self._greeting: asyncio.Future[str] = loop.create_future()
         self._failure: Exception | None = None
         self._lines = Lines()
+        self.exists = 0
+        """How many messages the open mailbox has, as the server said last, in whatever answer."""
         self.challenge = b""
         """What the server said when it last asked for more."""
         self._between = False
@@ -119,15 +99,47 @@ class ImapClient(IMAP4ClientProtocol):
 
     async def ask(self, name: str, *parts: bytes, wanted: re.Pattern[bytes] | None = None) -> list[bytes]:
         """Send the command and return the untagged lines it wanted. Raises Refused unless the server says OK."""
+        return await self._run(Request(name, self.new_tag(), parts, wanted))
+
+    async def read(self, name: str, *parts: bytes, wanted: re.Pattern[bytes]) -> list[tuple[bytes, list[bytes]]]:
+        """Ask, and return each line with its literals; they are bounded as the whole answer is."""
+        command = Reading(name, self.new_tag(), parts, wanted, self._lines)
+        lines = await self._run(command, keep=True)
+        return list(zip(lines, command.literals, strict=False))
+
+    async def await_news(self, seconds: float, patience: float) -> None:
+        """IDLE until the mailbox has news, at most for `seconds`; each answer may take `patience`.
+
+        Raises Refused, TimeoutError, and what ends the connection.
+        """
         self._check()
         self._lines.next_response()
-        command = self.pending_sync_command = Request(name, self.new_tag(), parts, wanted)
+        command = Idling(self.new_tag())
+        self.pending_sync_command = command
+        self._send(command.parts.pop(0))
+        async with asyncio.timeout(patience):
+            await command.begun.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await command.news.wait()
+        if self.pending_sync_command is command and self._failure is None:
+            self._send(b"DONE")
+        async with asyncio.timeout(patience):
+            await command.wait()
+        result, answer = command.response
+        if result != "OK":
+            raise Refused("IDLE", result, text_of(answer[-1]))
+
+    async def _run(self, command: Request, *, keep: bool = False) -> list[bytes]:
+        self._check()
+        self._lines.next_response(keep=keep)
+        self.pending_sync_command = command
         self._send(command.parts.pop(0))
         await command.wait()
         result, answer = command.response
         lines: list[bytes] = answer[:-1]
         if result != "OK":
-            raise Refused(name, result, text_of(answer[-1]))
+            raise Refused(command.name, result, text_of(answer[-1]))
         return lines
 
     async def execute(self, command: Command, scrub: str | None = None) -> Response:
@@ -175,7 +187,7 @@ class ImapClient(IMAP4ClientProtocol):
 
     async def examine(self) -> int:
         """Open INBOX for reading only and return the number of its messages."""
-        counts = await self.ask("EXAMINE", b"INBOX", wanted=_EXISTS)
+        counts = await self.ask("EXAMINE", b"INBOX", wanted=EXISTS)
         if not counts:
             raise NotImap("EXAMINE was answered without EXISTS")
         self.state = SELECTED
@@ -259,11 +271,10 @@ class ImapClient(IMAP4ClientProtocol):
         if status == b"BYE":
             raise ServerBye(text_of(words))
         self.state = AUTH if status == b"PREAUTH" else NONAUTH
-        self._learn(words)
+        self._learn(_CAPABILITY_CODE.match(words))
         self._greeting.set_result(text_of(line))
 
-    def _learn(self, words: bytes) -> None:
-        found = _CAPABILITY.match(words)
+    def _learn(self, found: re.Match[bytes] | None) -> None:
         if found:
             self.capabilities = set(_capabilities(found[1]))
 
@@ -273,12 +284,17 @@ class ImapClient(IMAP4ClientProtocol):
             raise NotImap("answer is not IMAP", line)
         if name[0].upper() == b"BYE" and self.state != LOGOUT:
             raise ServerBye(text_of(line[4:]))
-        self._learn(line)
+        self._learn(_CAPABILITY.match(line))
+        if (count := EXISTS.match(line)) is not None:
+            self.exists = int(count[1])
         if self.pending_sync_command is not None:
             self.pending_sync_command.append_to_resp(line)
 
     def _continuation(self, line: bytes) -> None:
         command = self.pending_sync_command
+        if isinstance(command, Idling) and not command.begun.is_set():
+            command.begun.set()
+            return
         if command is None or not command.parts:
             raise NotImap("the server asks for more than there is", line)
         self.challenge = line[1:].strip()
@@ -293,6 +309,7 @@ class ImapClient(IMAP4ClientProtocol):
             raise NotImap("answer is not IMAP", line)
         self.pending_sync_command = None
         if result == "OK":
-            self._learn(words)
+            # Only the code: "OK Capability completed" names no capability.
+            self._learn(_CAPABILITY_CODE.match(words))
             self._between = command.name == "STARTTLS"
         command.close(words, result)

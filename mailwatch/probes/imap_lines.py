@@ -27,24 +27,33 @@ def text_of(line: bytes) -> str:
 
 
 class Lines:
-    """A buffer of bytes that gives whole lines. Literals (RFC 9051, section 4.3) are counted and dropped."""
+    """A buffer of bytes that gives whole lines.
 
-    __slots__ = ("_buffer", "_head", "_skip", "_taken")
+    Literals (RFC 9051, section 4.3) are counted and dropped; with `keep`, those of the line that was given last
+    are in `literals`.
+    """
+
+    __slots__ = ("_buffer", "_head", "_kept", "_skip", "_taken", "keep", "literals")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._head = b""
         self._skip = 0
         self._taken = 0
+        self._kept: list[bytearray] = []
+        self.keep = False
+        self.literals: list[bytes] = []
 
     @property
     def pending(self) -> bool:
         """Whether there are bytes that belong to no line given so far."""
         return bool(self._buffer or self._head or self._skip)
 
-    def next_response(self) -> None:
+    def next_response(self, *, keep: bool = False) -> None:
         """Begin to count anew: what comes now answers another command."""
         self._taken = 0
+        # A literal that is half read goes on as it began.
+        self.keep, self._kept = keep, self._kept if keep else []
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Give the lines that are whole with `data`, which is taken in when the first is asked for.
@@ -60,8 +69,12 @@ class Lines:
             if literal:
                 self._skip = _size(literal[1])
                 self._head = self._joined(line)
+                if self.keep:
+                    self._kept.append(bytearray())
             else:
                 line, self._head = self._joined(line), b""
+                if self.keep:
+                    self.literals, self._kept = [bytes(literal) for literal in self._kept], []
                 yield line
         self._joined(b"" if self._skip else bytes(self._buffer[: MAX_LINE + 1]))
 
@@ -69,6 +82,8 @@ class Lines:
         buffer = self._buffer
         if self._skip:
             dropped = min(self._skip, len(buffer))
+            if self._kept:
+                self._kept[-1] += buffer[:dropped]
             del buffer[:dropped]
             self._skip -= dropped
         end = -1 if self._skip else buffer.find(b"\n")

@@ -32,15 +32,21 @@ class Redactor:
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
     def hide(self, text: str) -> str:
-        """Replace the secrets only."""
+        """Replace the secrets and the user name only."""
+        text = self.hide_password(text)
         folded = text.lower()
-        for secret in self._secrets:
-            if secret.lower() in folded:
-                text = re.sub(re.escape(secret), MASK, text.replace(secret, MASK), flags=re.IGNORECASE)
         for name in self._names:
             if name.lower() in folded:
                 # Whole words only: the local part may be as short as "a".
                 text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", MASK, text, flags=re.IGNORECASE)
+        return text
+
+    def hide_password(self, text: str) -> str:
+        """Replace the password only: in the headers of our own messages the addresses are evidence."""
+        folded = text.lower()
+        for secret in self._secrets:
+            if secret.lower() in folded:
+                text = re.sub(re.escape(secret), MASK, text.replace(secret, MASK), flags=re.IGNORECASE)
         return text
 
     @cached_property

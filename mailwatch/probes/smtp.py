@@ -24,6 +24,7 @@ MAX_UNASKED = 1000
 MAX_COMMAND = 512
 """Bytes of a command line that every server takes (RFC 5321, section 4.5.3.1.4)."""
 _REPLY = re.compile(rb"([45]\d\d)[ -]([^\r\n]*)")
+_DOTS = re.compile(rb"(?m)^\.")
 _ADDRESS = re.compile(r"[^@\s<>]+@[^@\s<>]+")
 
 
@@ -52,6 +53,16 @@ class SmtpClient(SMTPProtocol):
     async def ask(self, step: str, *words: bytes, expect: tuple[int, ...]) -> SMTPResponse:
         """Send a command, or a further line of one, and wait for a reply with one of the expected codes."""
         return self._expect(step, await self._answer(self.execute_command(*words)), expect)
+
+    async def send_message(self, message: bytes) -> SMTPResponse:
+        """Send the message after DATA was granted, with its dots doubled (RFC 5321, section 4.5.2)."""
+        body = _DOTS.sub(b"..", message)
+        return self._expect("message", await self._answer(self._send(body + b".\r\n")), (250,))
+
+    async def _send(self, data: bytes) -> SMTPResponse:
+        self._response_pending = True
+        self.write(data)
+        return await self.read_response()
 
     async def starttls(self, upgrade: Callable[[SMTPProtocol], Awaitable[asyncio.Transport]]) -> None:
         """Begin TLS; unlike the library's, with slipped-in plain text as a failure (RFC 3207, section 6)."""
@@ -91,39 +102,47 @@ class Offer(NamedTuple):
 
 async def probe(call: Call) -> Goodbye:
     """Walk the phases; the first failure raises. Returns how to say goodbye."""
+    client, offer = await enter(call)
+    if call.login is not None:
+        address = call.login.username
+        if _ADDRESS.fullmatch(address) and (address.isascii() or "smtputf8" in offer.extensions):
+            with call.recorder.phase(Phase.SUBMIT):
+                await submit(client, address, address)
+    return client.quit
+
+
+async def enter(call: Call) -> tuple[SmtpClient, Offer]:
+    """Connect, greet, begin TLS and log in, as far as the target has it; the first failure raises."""
     loop = asyncio.get_running_loop()
     phase = call.recorder.phase
     client = await call.open(lambda: SmtpClient(loop))
     with phase(Phase.GREETING):
         greeting = await client.reply("greeting", 220)
         call.recorder.heard(str(greeting))
-        offer = await _ehlo(client)
+        offer = await ehlo(client)
     if call.target.tls is TlsMode.STARTTLS:
         with phase(Phase.TLS):
             if "starttls" not in offer.extensions:
                 raise Failed(Cause.TLS, "the server does not offer STARTTLS")
             await client.starttls(call.upgrade)
         with phase(Phase.GREETING):
-            offer = await _ehlo(client)
+            offer = await ehlo(client)
     if call.login is not None:
         with phase(Phase.AUTH):
             if call.login.oauth2 is not None:
                 await _present(client, bearer.choose(call, call.login, offer.mechanisms))
             else:
                 await _log_in(client, call.login, offer.mechanisms)
-        address = call.login.username
-        if _ADDRESS.fullmatch(address) and (address.isascii() or "smtputf8" in offer.extensions):
-            with phase(Phase.SUBMIT):
-                await _submit(client, address)
-    return client.quit
+    return client, offer
 
 
-async def _ehlo(client: SmtpClient) -> Offer:
-    response = await client.ask("EHLO", b"EHLO", _own_name(client), expect=(250,))
+async def ehlo(client: SmtpClient) -> Offer:
+    """Say EHLO and return what the server offers."""
+    response = await client.ask("EHLO", b"EHLO", own_name(client), expect=(250,))
     return Offer(*parse_esmtp_extensions(response.message))
 
 
-def _own_name(client: SmtpClient) -> bytes:
+def own_name(client: SmtpClient) -> bytes:
     """Return our address as an address literal (RFC 5321, section 4.1.3): the host name may take long to find."""
     host = (client.transport.get_extra_info("sockname") if client.transport else None) or ("127.0.0.1",)
     address = str(host[0]).partition("%")[0]
@@ -166,10 +185,10 @@ async def _present(client: SmtpClient, mechanism: bearer.Mechanism) -> None:
         raise
 
 
-async def _submit(client: SmtpClient, address: str) -> None:
-    """Ask whether a message to ourselves would be taken. It is never sent: DATA is not said."""
-    route = wire(f"<{address}>")
-    utf8 = () if route.isascii() else (b"SMTPUTF8",)
-    await client.ask("MAIL", b"MAIL", b"FROM:" + route, *utf8, expect=(250,))
+async def submit(client: SmtpClient, sender: str, recipient: str) -> None:
+    """Ask whether a message would be taken. It is never sent: DATA is not said."""
+    source, route = wire(f"<{sender}>"), wire(f"<{recipient}>")
+    utf8 = () if (source + route).isascii() else (b"SMTPUTF8",)
+    await client.ask("MAIL", b"MAIL", b"FROM:" + source, *utf8, expect=(250,))
     await client.ask("RCPT", b"RCPT", b"TO:" + route, expect=(250, 251))
     await client.ask("RSET", b"RSET", expect=(250,))

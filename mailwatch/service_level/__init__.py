@@ -1,18 +1,20 @@
 """How much of the time a service was up: an interval with its coverage, since no data is no data.
 
-Time is divided by stretches.py. The surely down time of an outage is never more than its minimum, and
+Time is divided by stretches.py. Announced maintenance is left out: the window is what remains, and the maintenance
+is told beside it. The surely down time of an outage is never more than its minimum, and
 surely down plus undecided never more than its maximum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mailwatch.models import Gap, Millis, Observation, Outcome
 from mailwatch.service_level.buckets import Buckets, Ratio
 from mailwatch.service_level.stretches import Walk
+from mailwatch.windows import Window, overlap, without
 
 __all__ = ["Availability", "Bounds", "Buckets", "Ratio", "availability"]
 
@@ -52,13 +54,17 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Availability:
-    """What is known of one target in a window. Times are milliseconds; `mttr` and `mtbf` seconds."""
+    """What is known of one target in a window. Times are milliseconds; `mttr` and `mtbf` seconds.
+
+    `maintenance` is the part of the window that is left out.
+    """
 
     window: Millis
     up: Millis
     down: Millis
     undecided: Millis
     looks: dict[Outcome, int]
+    maintenance: Millis = 0
     mttr: Bounds | None = None
     mtbf: Bounds | None = None
 
@@ -78,32 +84,41 @@ class Availability:
         return (self.up + self.undecided) / self.covered if self.covered else None
 
     @property
-    def coverage(self) -> float:
-        """The observed share of the window."""
-        return self.covered / self.window
+    def coverage(self) -> float | None:
+        """The observed share of the window without maintenance; None when there is nothing but maintenance."""
+        return self.covered / (self.window - self.maintenance) if self.window > self.maintenance else None
 
     def as_json(self) -> dict[str, Any]:
         """Return it as `mailwatch availability --json` and the API tell it; durations in seconds."""
-        return {
+        told = {
             "availability": {"lower": self.lower, "upper": self.upper},
             "coverage": self.coverage,
             "downtime": {"min": self.down / 1000, "max": (self.down + self.undecided) / 1000},
             "observations": {outcome.value: self.looks[outcome] for outcome in Outcome},
-            "unobserved": (self.window - self.covered) / 1000,
+            "unobserved": (self.window - self.maintenance - self.covered) / 1000,
             "mttr": self.mttr.middle if self.mttr else None,
             "mtbf": self.mtbf.middle if self.mtbf else None,
         }
+        return told | {"maintenance": self.maintenance / 1000} if self.maintenance else told
 
 
 def availability(
-    events: Iterable[_Event], start: Millis, end: Millis, *, interval: float, outages: Iterable[_Outage] = ()
+    events: Iterable[_Event],
+    start: Millis,
+    end: Millis,
+    *,
+    interval: float,
+    outages: Iterable[_Outage] = (),
+    excluded: Sequence[Window] = (),
 ) -> Availability:
     """Return the availability of one target in [start, end), from its events in the ledger's order.
 
     Events just outside the window decide its edges. `interval` (seconds) is the beat: looks further apart
     than one and a half of it, and a second, say nothing of the time between them. `outages` are for the
     mean times to repair (of those that ended in the window and have both ends) and between failures (the
-    time up for each that began in it). Raises ValueError when the window is empty.
+    time up for each that began in it). `excluded` is the target's maintenance, merged; it may reach beyond the
+    window. Its time is not counted, nor is an outage that lies in it as a whole; looks are counted all the same.
+    Raises ValueError when the window is empty.
     """
     if end <= start:
         raise ValueError(f"the window is empty: its end {end} is not after its start {start}")
@@ -118,16 +133,17 @@ def availability(
             # After the clock was set back the same time is not counted twice.
             begun, ended = max(begun, counted_until), min(ended, end)
             if begun < ended:
-                spent[share] += ended - begun
+                spent[share] += sum(until - since for since, until in without(excluded, begun, ended))
                 counted_until = ended
     up, down, undecided = spent
-    known = list(outages)
+    known = [o for o in outages if not any(b <= o.first_bad and o.last_bad <= e for b, e in excluded)]
     return Availability(
         window=end - start,
         up=up,
         down=down,
         undecided=undecided,
         looks=looks,
+        maintenance=overlap(excluded, start, end),
         mttr=_mttr(known, start, end),
         mtbf=_mtbf(known, start, end, up, undecided),
     )

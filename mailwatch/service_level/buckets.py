@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mailwatch.models import Millis, Observation
 from mailwatch.service_level.stretches import Share, Walk
+from mailwatch.windows import Window, without
 
 HOUR: Millis = 3_600_000
 DAY: Millis = 24 * HOUR
@@ -14,11 +16,19 @@ DAY: Millis = 24 * HOUR
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Shares of the observed time, None when there is none; `coverage` is its share of the window."""
+    """Shares of the observed time, None when there is none; `coverage` is its share of the window.
+
+    The window is without maintenance; the coverage of one that is nothing but maintenance is None.
+    """
 
     lower: float | None
     upper: float | None
-    coverage: float
+    coverage: float | None
+
+
+def nothing_excluded(start: Millis, end: Millis) -> Sequence[Window]:
+    """No maintenance at all."""
+    return ()
 
 
 class Buckets:
@@ -26,12 +36,16 @@ class Buckets:
 
     Windows up to 7 days are counted in whole hours, longer ones in whole quarters of a day. A window begins
     with the bucket that its first moment falls in, so that it is up to one bucket longer than asked for.
+    `excluded` gives the maintenance in [start, end), merged; it is asked anew each time.
     """
 
-    __slots__ = ("_rings", "_walk")
+    __slots__ = ("_excluded", "_rings", "_walk")
 
-    def __init__(self, *, interval: float) -> None:
+    def __init__(
+        self, *, interval: float, excluded: Callable[[Millis, Millis], Sequence[Window]] = nothing_excluded
+    ) -> None:
         self._walk = Walk(interval)
+        self._excluded = excluded
         self._rings: tuple[_Ring, ...] = ()
 
     def add(self, observation: Observation) -> None:
@@ -39,14 +53,17 @@ class Buckets:
         for start, end, share in self._walk.add(observation):
             # A target that was never observed needs no memory.
             self._rings = self._rings or (_Ring(HOUR, 7 * DAY), _Ring(6 * HOUR, 90 * DAY))
-            for ring in self._rings:
-                ring.add(start, end, share)
+            for begin, until in without(self._excluded(start, end), start, end):
+                for ring in self._rings:
+                    ring.add(begin, until, share)
 
     def ratio(self, window: Millis, now: Millis) -> Ratio:
         """Return the availability of the last `window` milliseconds before `now`; at most 90 days."""
         for ring in self._rings:
             if window <= ring.longest:
-                return ring.ratio(now - window, now)
+                first = ring.begin(now - window)
+                excused = sum(end - start for start, end in self._excluded(first, now))
+                return ring.ratio(first, now, excused)
         if self._rings:
             raise ValueError(f"the longest window is {self._rings[-1].longest} ms, not {window}")
         return Ratio(None, None, 0.0)
@@ -77,16 +94,20 @@ class _Ring:
             self._spent[share][at] += min(until - start, free)
             start = until
 
-    def ratio(self, start: Millis, now: Millis) -> Ratio:
-        """Return the shares from the bucket of `start` on."""
+    def begin(self, at: Millis) -> Millis:
+        """Return when the bucket of `at` begins."""
+        return at // self._length * self._length
+
+    def ratio(self, start: Millis, now: Millis, excused: Millis) -> Ratio:
+        """Return the shares from the bucket that begins at `start` on; `excused` of that time is left out."""
         first = start // self._length
         newest = min(now // self._length, self._newest)
         oldest = max(first, self._newest - self._size + 1)
         up, down, undecided = (self._sum(spent, oldest, newest) for spent in self._spent)
-        covered = up + down + undecided
+        covered, asked = up + down + undecided, now - start - excused
         if not covered:
-            return Ratio(None, None, 0.0)
-        coverage = min(1.0, covered / (now - first * self._length))
+            return Ratio(None, None, 0.0 if asked > 0 else None)
+        coverage = min(1.0, covered / asked) if asked > 0 else None
         return Ratio(up / covered, (up + undecided) / covered, coverage)
 
     def _turn(self, bucket: int) -> None:

@@ -36,6 +36,11 @@ class Entry:
         return parsed
 
     @property
+    def opaque(self) -> str:
+        """The id of its target in the header, "" without one."""
+        return json.loads(self.header)["target"] or ""
+
+    @property
     def fact(self) -> Observation | Gap | None:
         """The observation or gap it records; None for other kinds."""
         if self.kind == "observation":

@@ -21,7 +21,10 @@ class Sources:
 
     targets: Callable[[], list[dict[str, Any]]]
     outages: Callable[[bool, Millis | None, Millis | None], list[dict[str, Any]]]
+    incidents: Callable[[bool, Millis | None, Millis | None], list[dict[str, Any]]]
+    incident: Callable[[str], dict[str, Any] | None]
     observations: Callable[[str | None, Millis | None, Millis | None, int], list[dict[str, Any]]]
+    offline: Callable[[Millis | None, Millis | None], list[dict[str, Any]]]
     availability: Callable[[str | None, Millis, Millis], list[dict[str, Any]]]
     unready: Callable[[], list[str]]
     metrics: Callable[[], Iterator[bytes]]
@@ -74,6 +77,21 @@ def create_app(sources: Sources) -> FastAPI:
                 return item
         raise HTTPException(404, f"no outage {outage_id!r}; GET /api/v1/outages lists them")
 
+    @app.get("/api/v1/incidents", summary="Incidents: overlapping outages of one provider, newest first")
+    def incidents(
+        open: Annotated[bool, Query(description="only those in which something is down")] = False,
+        from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
+        to: When = None,
+    ) -> list[dict[str, Any]]:
+        return sources.incidents(open, _time(from_, "from"), _time(to, "to"))
+
+    @app.get("/api/v1/incidents/{incident_id}", summary="One incident, with each change of its trouble")
+    def incident(incident_id: str) -> dict[str, Any]:
+        item = sources.incident(incident_id)
+        if item is None:
+            raise HTTPException(404, f"no incident {incident_id!r}; GET /api/v1/incidents lists them")
+        return item
+
     @app.get("/api/v1/observations", summary="Observations, newest first")
     def observations(
         target: Annotated[str | None, Query(max_length=200)] = None,
@@ -82,6 +100,13 @@ def create_app(sources: Sources) -> FastAPI:
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
     ) -> list[dict[str, Any]]:
         return sources.observations(target, _time(from_, "from"), _time(to, "to"), limit)
+
+    @app.get("/api/v1/offline", summary="Times in which our own line was down, newest first")
+    def offline(
+        from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
+        to: When = None,
+    ) -> list[dict[str, Any]]:
+        return sources.offline(_time(from_, "from"), _time(to, "to"))
 
     @app.get("/api/v1/availability", summary="Availability as an interval, with its coverage")
     def availability(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
 from pydantic import SecretStr
 
-from mailwatch.models import Cause, Kind, Login, Outcome, Phase, Target, TlsMode
+from mailwatch.models import Cause, Exchange, Kind, Login, Observation, Outcome, Phase, Target, TlsMode
+from mailwatch.probes import observe
 from tests.hostile import SILENCE, Step, hostile
 
 USER = "mario.rossi@example.org"
@@ -22,6 +23,8 @@ IMPATIENCE = 1.0
 
 Place = Callable[[Target], AbstractAsyncContextManager[Target]]
 """Makes the fault for as long as the block lasts, and points the target at it."""
+Look = Callable[..., Awaitable[Observation]]
+"""Looks at the target, with the arguments of `observe`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,7 @@ class Fault:
     outcome: Outcome | None = None
     says: str = ""
     lesson: str = ""
+    look: Look = observe
 
     @property
     def expected(self) -> Outcome:
@@ -54,8 +58,9 @@ class Fault:
             port=1,
             provider="lab",
             tls=TlsMode.NONE,
-            login=Login(username=USER, password=SecretStr(PASSWORD)),
+            login=None if self.kind is Kind.MX else Login(username=USER, password=SecretStr(PASSWORD)),
             timeout=PATIENCE,
+            task=Exchange(recipient=USER) if self.kind is Kind.MX else None,
         )
 
 

@@ -5,10 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from tests.fakes import imap, oauth, pop3, smtp
+from tests.fakes import imap, mx, oauth, pop3, roundtrip, smtp, webmail
 from tests.fakes.fault import Fault
 
-FAULTS: list[Fault] = [*imap.FAULTS, *smtp.FAULTS, *pop3.FAULTS, *oauth.FAULTS]
+FAULTS: list[Fault] = [
+    *imap.FAULTS,
+    *smtp.FAULTS,
+    *pop3.FAULTS,
+    *mx.FAULTS,
+    *webmail.FAULTS,
+    *roundtrip.FAULTS,
+    *oauth.FAULTS,
+]
 
 HEAD = """\
 # Each way a mailbox fails, and what MailWatch says of it

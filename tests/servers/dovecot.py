@@ -36,7 +36,7 @@ DOVECOT_CONF = """\
 base_dir = {directory}/run
 state_dir = {directory}/state
 log_path = {directory}/log
-protocols = imap pop3
+protocols = {protocols}
 listen = {host}
 ssl = yes
 disable_plaintext_auth = yes
@@ -88,6 +88,28 @@ service anvil {{
 }}
 """
 
+DOVECOT_CONF_LMTP = """\
+service lmtp {{
+  inet_listener lmtp {{
+    address = {host}
+    port = {lmtp_port}
+  }}
+}}
+namespace inbox {{
+  inbox = yes
+  mailbox Junk {{
+    auto = create
+    special_use = \\Junk
+  }}
+}}
+protocol lmtp {{
+  mail_plugins = quota
+}}
+plugin {{
+  quota = maildir:User quota
+}}
+"""
+
 DOVECOT_CONF_UNPRIVILEGED = """\
 default_internal_user = {owner}
 default_internal_group = {group}
@@ -108,6 +130,7 @@ class Dovecot(Program):
     """IMAP with implicit TLS on `imaps_port` and STARTTLS on `imap_port`; POP3 likewise; Postfix's login.
 
     `passwords` are those of the users; each has two new messages. `max_connections` is per user and address.
+    With `lmtp` mail can be delivered on `lmtp_port`, and each user has a folder Junk. `settings` are further ones.
     With an `introspection_url` (RFC 7662) users may log in with access tokens too, by `mechanisms`.
     """
 
@@ -119,6 +142,8 @@ class Dovecot(Program):
         users: tuple[str, ...] = (ALICE, BOB),
         messages: int = 2,
         max_connections: int = 100,
+        lmtp: bool = False,
+        settings: dict[str, str] | None = None,
         introspection_url: str = "",
         mechanisms: str = "oauthbearer xoauth2",
     ) -> None:
@@ -128,13 +153,17 @@ class Dovecot(Program):
         config = directory / "dovecot.conf"
         command = (str(DOVECOT), "-F", "-c", str(config))
         ports = {self.imaps_port: True, self.imap_port: False, self.pop3s_port: True, self.pop3_port: False}
+        self.lmtp_port = free_port() if lmtp else 0
+        if lmtp:
+            ports[self.lmtp_port] = False
         super().__init__(directory, command, ports)
         self._certificates = certificates
         self.auth_socket = directory / "sasl"
         self.passwords: dict[str, str] = {}
         self._config = config
         self._blocks = ""
-        self._settings = {"mail_max_userip_connections": str(max_connections)}
+        self._settings = {"mail_max_userip_connections": str(max_connections), **(settings or {})}
+        self._full: set[str] = set()
         self._messages = messages
         self._introspection_url = introspection_url
         self._mechanisms = mechanisms if introspection_url else ""
@@ -180,6 +209,11 @@ class Dovecot(Program):
         with imaplib.IMAP4_SSL("localhost", self.imaps_port, ssl_context=context, timeout=PATIENCE) as client:
             client.login(user, self.passwords[user])
             yield client
+
+    def fill(self, user: str) -> None:
+        """From now on no mail can be delivered to the user: the quota is used up."""
+        self._full.add(user)
+        self._write_users()
 
     def break_mailbox(self, user: str) -> None:
         """From now on the user can log in but not open a mailbox."""
@@ -235,7 +269,8 @@ class Dovecot(Program):
         for user, password in self.passwords.items():
             name = re.sub(r"""(["'\\])""", r"\\\1", user)
             secret = base64.b64encode(password.encode()).decode()
-            lines.append(f"{name}:{{PLAIN.b64}}{secret}::::{self.home(user)}::\n")
+            more = "userdb_quota_rule=*:bytes=10" if user in self._full else ""
+            lines.append(f"{name}:{{PLAIN.b64}}{secret}::::{self.home(user)}::{more}\n")
         users = self.directory / "users"
         fresh = users.with_suffix(".new")
         fresh.write_text("".join(lines))
@@ -258,11 +293,14 @@ class Dovecot(Program):
             pop3_port=self.pop3_port,
             pop3s_port=self.pop3s_port,
             settings=settings,
+            protocols="imap pop3 lmtp" if self.lmtp_port else "imap pop3",
             mechanisms=self._mechanisms,
             tokens=self._tokens(),
             owner=owner.pw_name,
             group=group,
         )
+        if self.lmtp_port:
+            config += DOVECOT_CONF_LMTP.format(host=HOST, lmtp_port=self.lmtp_port)
         if os.geteuid() != 0:
             config += DOVECOT_CONF_UNPRIVILEGED.format(owner=owner.pw_name, group=group)
         self._config.write_text(config)

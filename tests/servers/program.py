@@ -109,12 +109,18 @@ class Program:
     def _wait_until_serving(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + PATIENCE
         # An open port is not enough: a child that is killed while it starts takes Dovecot 6 s to stop.
-        while not all(greets(port, tls) for port, tls in self._ports.items()):
+        while not self._serving():
             ended = process.poll() is not None
             if ended or time.monotonic() > deadline:
                 words = self._output.read_text(errors="replace") + self.log_since(0)
                 raise AssertionError(f"{self._command[0]} does not start:\n{words}")
             time.sleep(0.01)
+
+    def _serving(self) -> bool:
+        return all(self._serves(port, tls) for port, tls in self._ports.items())
+
+    def _serves(self, port: int, tls: bool) -> bool:
+        return greets(port, tls)
 
     def stop(self) -> None:
         """Stop it and return once its ports are closed and no process is left. Twice does no harm."""

@@ -38,6 +38,7 @@ class Sightings:
     guarded: int = 0
     controls: set[str] = field(default_factory=set)
     offline: int = 0
+    is_offline: bool = False
     surveys: int = 0
     degraded: int = 0
     bound_us: int = 0
@@ -104,7 +105,10 @@ def _run(found: Sightings, what: str, start: Millis, end: Millis, detail: str) -
 def _ours(found: Sightings, entry: Entry) -> None:
     payload = entry.payload
     if entry.kind == "guard":
-        found.offline += payload.get("online") is False
+        # A time offline has several entries: signs of life, and changes of its parts.
+        offline = payload.get("online") is False
+        found.offline += offline and not found.is_offline
+        found.is_offline = offline
     elif entry.kind == "clock" and "degraded" in payload:
         found.surveys += 1
         found.degraded += bool(payload["degraded"])

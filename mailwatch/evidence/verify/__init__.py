@@ -76,7 +76,10 @@ class Trust:
 
 def verify(path: Path, trust: Trust) -> list[Claim]:
     """Check everything that a bundle claims."""
-    return _Check(trust).run(path)
+    with warnings.catch_warnings():
+        # A hostile certificate, or an old root, breaks rules of today; what follows from it is told as a claim.
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        return _Check(trust).run(path)
 
 
 class _Check:
@@ -263,16 +266,16 @@ def _text(raw: bytes, name: str) -> str:
 
 def _certificates(raw: bytes, name: str) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(raw)
+        found = x509.load_pem_x509_certificates(raw)
+        # Names are read only now, and may be unreadable on their own.
+        return [certificate for certificate in found if certificate.subject and certificate.issuer]
     except ValueError:
         raise Refused(f"{name} holds no certificates") from None
 
 
 def _system() -> list[x509.Certificate]:
     raw = ssl.create_default_context().get_ca_certs(binary_form=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        return [x509.load_der_x509_certificate(certificate) for certificate in raw]
+    return [x509.load_der_x509_certificate(certificate) for certificate in raw]
 
 
 def _words(found: list[Stamp]) -> str:

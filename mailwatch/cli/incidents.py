@@ -1,0 +1,189 @@
+"""mailwatch incidents: overlapping outages of one provider as one, with a picture of what was down when."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from mailwatch import records
+from mailwatch.cli.opening import moment, open_config, open_reader, options, stdout
+from mailwatch.cli.outages import span
+from mailwatch.cli.timeline import Bar, minute, month_and_second, picture, second, shortened
+from mailwatch.incidents import Incident, Member, Stage, incident_json
+from mailwatch.models import Millis, now
+
+WIDE = 110
+"""Columns from which a table tells more."""
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    verb = subparsers.add_parser("incidents", help="list overlapping outages as incidents, or show one in full")
+    options(verb)
+    verb.add_argument("--open", action="store_true", help="only those in which something is down")
+    verb.add_argument("--from", dest="start", metavar="TIME", help="only those that touch the time from here")
+    verb.add_argument("--to", dest="end", metavar="TIME", help="... to here")
+    verb.add_argument("words", nargs="*", metavar="show ID", help="show one incident: its id, or an outage's")
+    verb.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.words and (len(args.words) != 2 or args.words[0] != "show"):
+        print("mailwatch: write `mailwatch incidents`, or `mailwatch incidents show ID`", file=sys.stderr)
+        return 2
+    start, end = moment(args.start, "from"), moment(args.end, "to")
+    reader = open_reader(open_config(args))
+    found = records.incidents(reader, only_open=args.open, start=start, end=end)
+    if args.words:
+        found = _called(args.words[1], found)
+        found = [records.in_full(reader, incident) for incident in found] if len(found) == 1 else found
+    reader.close()
+    if args.words:
+        return _show(args.words[1], found, args.json)
+    if args.json:
+        print(json.dumps([incident_json(incident) for incident in found], indent=2, ensure_ascii=False))
+    elif found:
+        console = stdout()
+        console.print(listed(found, console.width))
+    else:
+        print("no incident on record", file=sys.stderr)
+    return 0
+
+
+def _called(wanted: str, found: list[Incident]) -> list[Incident]:
+    exact = [incident for incident in found if incident.id == wanted]
+    return exact or [incident for incident in found if incident.called(wanted)]
+
+
+def _show(wanted: str, found: list[Incident], as_json: bool) -> int:
+    if len(found) != 1:
+        problem = f"{len(found)} incidents begin with" if found else "no incident is called"
+        print(f"mailwatch: {problem} {wanted}; `mailwatch incidents` lists them", file=sys.stderr)
+        return 1
+    if as_json:
+        print(json.dumps(incident_json(found[0]), indent=2, ensure_ascii=False))
+    else:
+        show(stdout(), found[0], now())
+    return 0
+
+
+def listed(found: list[Incident], width: int) -> Table:
+    """Lay incidents out in a table; what was down is told by channel where there is room."""
+    what = "channels" if width >= WIDE else "targets"
+    table = _table("incident", "provider", "first seen down", "all up again", "at least", what)
+    table.padding = (0, 2 if width >= WIDE else 1, 0, 0)
+    for incident in found:
+        over = incident.first_good
+        table.add_row(
+            incident.id,
+            escape(shortened(incident.provider or incident.members[0].target, width // 8)),
+            minute(incident.first_bad),
+            _still_down() if over is None else minute(over),
+            span(incident.last_bad - incident.first_bad),
+            _channels(incident) if width >= WIDE else str(len({member.seat for member in incident.members})),
+        )
+    return table
+
+
+def show(console: Console, incident: Incident, at: Millis) -> None:
+    """Print one incident in full; an open one as of `at`."""
+    over = incident.first_good
+    whose = incident.provider or incident.members[0].target
+    state = _still_down() if over is None else Text("over", "bold green")
+    good = "never seen up before" if incident.last_good is None else f"last good {second(incident.last_good)}"
+    most = None if incident.last_good is None or over is None else over - incident.last_good
+    least = span(incident.last_bad - incident.first_bad)
+    console.print(Text.assemble(("Incident ", "bold"), incident.id, " of ", (whose, "bold"), ": ", state))
+    console.print(f"from {second(incident.first_bad)} ({good})")
+    console.print(f"to   {second(incident.last_bad) if over is None else second(over)}", end="")
+    console.print(" (seen down last)" if over is None else " (all seen up again)")
+    length = f"at least {least}" + (f", at most {span(most)}" if most is not None else "")
+    console.print(f"{length}; something surely down for {span(incident.surely_down)}\n", highlight=False)
+    end = max(incident.last_bad + 1, over if over is not None else at)
+    start = incident.first_bad if incident.last_good is None else incident.last_good
+    console.print(picture(_bars(incident, end), min(start, incident.first_bad), end, console.width))
+    console.print("\n[dim]All times are UTC.[/]\n")
+    console.print(Group(_members(incident, console.width), "", _stages(incident.stages(), console.width)))
+
+
+def _bars(incident: Incident, end: Millis) -> list[Bar]:
+    seats: dict[tuple[str, str], list[Member]] = {}
+    for member in sorted(incident.members, key=lambda m: (m.kind, m.account, m.target)):
+        seats.setdefault(member.seat, []).append(member)
+    several = len({vantage for vantage, _ in seats}) > 1
+    return [
+        Bar(
+            label=f"{target} @{vantage}" if several else target,
+            sure=[(m.first_bad, m.last_bad) for m in members],
+            possible=[(m.begin, end if m.first_good is None else m.first_good) for m in members],
+            note="still down" if any(m.first_good is None for m in members) else span(_least(members)),
+        )
+        for (vantage, target), members in seats.items()
+    ]
+
+
+def _least(members: list[Member]) -> Millis:
+    return Incident(provider="", members=tuple(members)).surely_down
+
+
+def _members(incident: Incident, width: int) -> Table:
+    columns = ["target", "first seen down", "seen up again", "at least"]
+    table = _table(*columns, *(["at most", "causes", "trouble"] if width >= WIDE else ["trouble"]))
+    name = _room(table, width, 2 * len("01-22 22:00:00") + 13 + (30 if width >= WIDE else 0) + 17)
+    for member in sorted(incident.members, key=lambda m: (m.account or m.target, m.kind, m.first_bad)):
+        end, good = member.first_good, member.last_good
+        least, most = member.last_bad - member.first_bad, None if end is None or good is None else end - good
+        row = [
+            escape(shortened(member.target, name)),
+            month_and_second(member.first_bad),
+            _still_down() if end is None else month_and_second(end),
+            span(least),
+        ]
+        proven = ", proven afterwards" if member.proven_afterwards else ""
+        excused = f", {span(member.maintenance)} of it in maintenance" if member.maintenance else ""
+        if width >= WIDE:
+            row += [span(most), escape(", ".join(member.causes))]
+        trouble = " → ".join(trouble for _, trouble in member.turns) or member.trouble
+        table.add_row(*row, trouble + proven + excused)
+    return table
+
+
+def _stages(stages: list[Stage], width: int) -> Table:
+    table = _table("from", "down", "what", "change")
+    room = _room(table, width, len("01-22 22:00:00") + 4)
+    for stage in stages:
+        changes = [f"[red]▼[/] {escape(shortened(m.target, room // 2 - 2))}" for m in stage.failed]
+        changes += [f"[green]▲[/] {escape(shortened(m.target, room // 2 - 2))}" for m in stage.restored]
+        channels = ", ".join(f"{kind} {count}" for kind, count in stage.channels.items())
+        what = f"{', '.join(stage.trouble)} ({channels})" if channels else "[green]served[/]"
+        table.add_row(month_and_second(stage.at), str(stage.targets), what, "\n".join(changes))
+    return table
+
+
+def _channels(incident: Incident) -> str:
+    counts: dict[str, set[tuple[str, str]]] = {}
+    for member in incident.members:
+        counts.setdefault(member.kind, set()).add(member.seat)
+    return ", ".join(f"{kind} {len(seats)}" for kind, seats in sorted(counts.items()))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.no_wrap = column.header not in ("trouble", "causes", "what")
+    return table
+
+
+def _room(table: Table, width: int, taken: int) -> int:
+    """Columns that are left beside those of known width."""
+    return max(12, width - taken - 2 * (len(table.columns) - 1))
+
+
+def _still_down() -> Text:
+    return Text("still down", "bold red")

@@ -1,0 +1,56 @@
+"""mailwatch offline: when our own line was down, newest first."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from rich.table import Table
+
+from mailwatch import records
+from mailwatch.cli.opening import moment, open_config, open_reader, options, stdout
+from mailwatch.cli.outages import span
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    verb = subparsers.add_parser("offline", help="list the times in which our own line was down")
+    options(verb)
+    verb.add_argument("--from", dest="start", metavar="TIME", help="only those that touch the time from here")
+    verb.add_argument("--to", dest="end", metavar="TIME", help="... to here")
+    verb.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    start, end = moment(args.start, "from"), moment(args.end, "to")
+    reader = open_reader(open_config(args))
+    found = records.offline(reader, start=start, end=end)
+    reader.close()
+    if args.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    elif found:
+        stdout().print(_table(found))
+    else:
+        print("no time offline on record", file=sys.stderr)
+    return 0
+
+
+def _table(found: list[dict[str, Any]]) -> Table:
+    table = Table("part", "first seen offline", "first seen online again", "at least", "at most", "controls were")
+    for told in found:
+        lasted = told["duration"]
+        table.add_row(
+            told["part"],
+            told["first_offline"],
+            told["first_online"] or "[bold red]still offline[/]",
+            _span(lasted["min"]),
+            _span(lasted["max"]) if told["first_online"] else "",
+            ", ".join(told["reasons"]),
+        )
+    return table
+
+
+def _span(seconds: float | None) -> str:
+    return span(None if seconds is None else round(seconds * 1000))

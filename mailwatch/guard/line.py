@@ -1,0 +1,102 @@
+"""Reaching one control: a connection, and where its name is known the handshake that proves who answers."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+
+from mailwatch.guard.controls import Control
+from mailwatch.guard.reasons import DISCONNECTED, MONITOR, OK, reason_of
+
+logger = logging.getLogger(__name__)
+_NEVER = 3600.0
+"""Seconds for a handshake: the caller's deadline comes first."""
+
+
+class Line:
+    """Connects to controls; its TLS contexts are made once."""
+
+    def __init__(self) -> None:
+        self._contexts: dict[Path | None, ssl.SSLContext] = {}
+        self._complained: set[Path | None] = set()
+
+    async def reach(self, control: Control, addresses: Sequence[str]) -> str:
+        """Return OK or why the control could not be reached at any of `addresses`. Has no deadline of its own."""
+        reason = reason_of(OSError(errno.EHOSTUNREACH, "no address"))
+        for address in addresses:
+            reason = await self._reach(control, address)
+            if reason == OK:
+                break
+        return reason
+
+    async def _reach(self, control: Control, address: str) -> str:
+        context = self._context(control.ca_file) if control.certified else None
+        if control.certified and context is None:
+            return MONITOR
+        try:
+            sock = await _connect(address, control.port)
+        except OSError as error:
+            return reason_of(error)
+        if context is None:
+            sock.close()
+            return OK
+        try:
+            return await _handshake(sock, context, control.certified)
+        except OSError as error:
+            return reason_of(error)
+        finally:
+            sock.close()
+
+    def _context(self, ca_file: Path | None) -> ssl.SSLContext | None:
+        """Return the context that trusts `ca_file` or the system's authorities, None while it cannot be made."""
+        context = self._contexts.get(ca_file)
+        if context is None:
+            try:
+                self._contexts[ca_file] = context = _made(ca_file)
+            except (OSError, ValueError) as error:
+                if ca_file not in self._complained:
+                    logger.error("guard: no certificate can be checked: %s", error)
+                self._complained.add(ca_file)
+        return context
+
+
+def _made(ca_file: Path | None) -> ssl.SSLContext:
+    """Make a context. Raises OSError without any authority: everybody would look like an impostor to us."""
+    context = ssl.create_default_context(cafile=ca_file)
+    paths = ssl.get_default_verify_paths()
+    folder = paths.capath if ca_file is None else None
+    # What lies in a folder is not counted: it is read when it is needed.
+    if not context.cert_store_stats()["x509_ca"] and not (folder and any(Path(folder).iterdir())):
+        raise OSError(f"no authority is trusted in {ca_file or 'this system; install ca-certificates'}")
+    return context
+
+
+async def _connect(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _handshake(sock: socket.socket, context: ssl.SSLContext, name: str) -> str:
+    transport, _ = await asyncio.get_running_loop().create_connection(
+        asyncio.Protocol, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=_NEVER
+    )
+    try:
+        connection = transport.get_extra_info("ssl_object")
+        # A peer that leaves in the handshake can make the loop return a connection without TLS.
+        return OK if connection is not None and connection.version() else DISCONNECTED
+    finally:
+        transport.abort()
+        # The socket is closed in the loop's next turn.
+        await asyncio.sleep(0)

@@ -1,0 +1,89 @@
+"""Rounds of one question: shared by all who ask at the same time, and the last silent one is remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+
+from mailwatch.guard.reasons import MONITOR, NOT_AWAITED, OK
+from mailwatch.models import Millis, now
+
+logger = logging.getLogger(__name__)
+
+COUNTS_FOR = 2.0
+"""Seconds of the monotonic clock during which askers share a round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the asked said. `good` is None when it cannot be told; `lie` are addresses that a resolver made up."""
+
+    controls: dict[str, str]
+    good: bool | None
+    resolver: str = ""
+    lie: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What one round showed."""
+
+    asked_at: Millis
+    ended_at: Millis
+    heard: Heard
+
+
+@dataclass(slots=True)
+class Rounds:
+    """Rounds of one question. `answered` tells whether any was good since the start."""
+
+    question: Callable[[], Coroutine[None, None, Heard]]
+    answered: bool = False
+    began: float = 0.0
+    silence: Shown | None = None
+    latest: asyncio.Task[Shown] | None = None
+    _asked_at: Millis = field(default=0)
+
+    async def ask(self, since: Millis | None) -> Shown:
+        """Return the silent round since then, if there was one; else one begun lately, not before it."""
+        if since is not None and self.silence is not None and self.silence.ended_at >= since:
+            return self.silence
+        old = time.monotonic() - self.began > COUNTS_FOR or self._asked_at < (since or 0)
+        if self.latest is None or old or self.latest.cancelled():
+            self.began, self._asked_at = time.monotonic(), now()
+            self.latest = asyncio.ensure_future(self._round(self._asked_at))
+        # Shielded: an asker that is cancelled does not take the answer from the others.
+        return await asyncio.shield(self.latest)
+
+    async def _round(self, asked_at: Millis) -> Shown:
+        shown = Shown(asked_at, heard=await self.question(), ended_at=now())
+        if shown.heard.good is False:
+            self.silence = shown
+        self.answered = self.answered or shown.heard.good is True
+        return shown
+
+
+async def first_ok(asking: dict[str, Coroutine[None, None, str]]) -> dict[str, str]:
+    """Run all at once until one is OK; what is not known by then is "not awaited"."""
+    tasks = {name: asyncio.ensure_future(coroutine) for name, coroutine in asking.items()}
+    pending = set(tasks.values())
+    try:
+        while pending and not any(_reason(task) == OK for task in tasks.values() if task.done()):
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+    return {name: _reason(task) for name, task in tasks.items()}
+
+
+def _reason(task: asyncio.Task[str]) -> str:
+    if task.cancelled():
+        return NOT_AWAITED
+    if (error := task.exception()) is not None:
+        logger.error("a control was not asked by our own fault", exc_info=error)
+        return MONITOR
+    return task.result()

@@ -1,0 +1,173 @@
+"""An incident as a fact: its members, its bounds, and what was down when."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mailwatch.incidents.turns import Turn, trouble_of
+from mailwatch.models import Millis, Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One outage of an incident. `order` is its place on record: the lower, the earlier it was told.
+
+    `account` names the login without telling it ("" where there is none or it is not known); `phases` count where
+    the looks failed. `maintenance` is how many milliseconds of the certain time lie in announced maintenance.
+    `turns` tell how its trouble changed; they are empty unless its looks, from entry `first_index` to `last_index`
+    of the ledger, were read.
+    """
+
+    order: int
+    outage: str
+    target: str
+    kind: str
+    provider: str
+    vantage_point: str
+    account: str
+    last_good: Millis | None
+    first_bad: Millis
+    last_bad: Millis
+    first_good: Millis | None
+    causes: Mapping[str, int]
+    phases: Mapping[str, int]
+    proven_afterwards: bool = False
+    maintenance: Millis = 0
+    first_index: int = 0
+    last_index: int = 0
+    turns: tuple[Turn, ...] = ()
+
+    @classmethod
+    def of(cls, order: int, payload: Mapping[str, Any]) -> Member:
+        """Take an outage as the ledger tells it."""
+        keys = ("target", "kind", "provider", "vantage_point", "last_good", "first_bad", "last_bad", "first_good")
+        return cls(
+            order=order,
+            outage=payload["id"],
+            account=payload.get("account", ""),
+            causes=payload["causes"],
+            phases=payload["phases"],
+            proven_afterwards=payload.get("proven_afterwards", False),
+            maintenance=payload.get("maintenance_ms", 0),
+            first_index=payload["ledger"]["first"],
+            last_index=payload["ledger"]["last"],
+            **{key: payload[key] for key in keys},
+        )
+
+    @property
+    def begin(self) -> Millis:
+        """The earliest moment at which it may have begun, as far as anybody looked."""
+        return self.first_bad if self.last_good is None else self.last_good
+
+    @property
+    def seat(self) -> tuple[str, str]:
+        """What was down: a target as one vantage point sees it."""
+        return self.vantage_point, self.target
+
+    @property
+    def trouble(self) -> str:
+        """What was wrong for its user, by the phase in which most looks failed; of equals the earlier one."""
+        known = [phase.value for phase in Phase if phase.value in self.phases]
+        return trouble_of(max(known, key=lambda phase: self.phases[phase], default=None))
+
+    def trouble_at(self, at: Millis) -> str:
+        """What was wrong at a time, as far as the turns are known."""
+        return next((trouble for since, trouble in reversed(self.turns) if since <= at), self.trouble)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """How much was down from `at` until the next stage, as far as seen. `trouble` is empty when all is served."""
+
+    at: Millis
+    targets: int
+    channels: Mapping[str, int]
+    trouble: tuple[str, ...]
+    failed: tuple[Member, ...]
+    restored: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """Outages of one provider that overlap, by the time at which they may have begun."""
+
+    provider: str
+    members: tuple[Member, ...]
+
+    @property
+    def id(self) -> str:
+        """Its name, after the outage that was told first: it stays while the incident grows."""
+        return incident_id(self.provider, min(self.members, key=lambda m: (m.order, m.outage)).outage)
+
+    @property
+    def last_good(self) -> Millis | None:
+        """The earliest moment at which it may have begun; None when one member was never seen up before."""
+        goods = [member.last_good for member in self.members if member.last_good is not None]
+        return min(goods) if len(goods) == len(self.members) else None
+
+    @property
+    def first_bad(self) -> Millis:
+        """When something was first seen down."""
+        return min(member.first_bad for member in self.members)
+
+    @property
+    def last_bad(self) -> Millis:
+        """When something was last seen down."""
+        return max(member.last_bad for member in self.members)
+
+    @property
+    def first_good(self) -> Millis | None:
+        """When all of it had been seen up again; None while something is down."""
+        goods = [member.first_good for member in self.members if member.first_good is not None]
+        return max(goods) if len(goods) == len(self.members) else None
+
+    @property
+    def surely_down(self) -> Millis:
+        """How long at least one of its targets was surely down: what may lie between two members is left out."""
+        total, until = 0, self.first_bad
+        for member in sorted(self.members, key=lambda m: m.first_bad):
+            total += max(0, member.last_bad - max(member.first_bad, until))
+            until = max(until, member.last_bad)
+        return total
+
+    def stages(self) -> list[Stage]:
+        """Return each change in what was down, from a first bad look to the first good one, and in its trouble."""
+        changes: dict[Millis, tuple[list[Member], list[Member]]] = defaultdict(lambda: ([], []))
+        for member in self.members:
+            changes[member.first_bad][0].append(member)
+            for turned, _ in member.turns[1:]:
+                changes[turned]  # a change of its own, in which nothing fails and nothing is restored
+            if member.first_good is not None:
+                changes[member.first_good][1].append(member)
+        down: dict[str, Member] = {}
+        found = []
+        for at, (failed, restored) in sorted(changes.items()):
+            down |= {member.outage: member for member in failed}
+            for member in restored:
+                down.pop(member.outage, None)
+            seats = {member.seat: member for member in down.values()}
+            found.append(
+                Stage(
+                    at=at,
+                    targets=len(seats),
+                    channels=dict(sorted(Counter(member.kind for member in seats.values()).items())),
+                    trouble=tuple(sorted({member.trouble_at(at) for member in down.values()})),
+                    failed=tuple(failed),
+                    restored=tuple(restored),
+                )
+            )
+        return found
+
+    def called(self, name: str) -> bool:
+        """Whether `name` begins this incident's id, one that it had before it grew, or that of a member."""
+        names = (n for m in self.members for n in (incident_id(self.provider, m.outage), m.outage))
+        return any(known.startswith(name) for known in names)
+
+
+def incident_id(provider: str, first_outage: str) -> str:
+    """Name an incident: 12 hex digits."""
+    return hashlib.sha256(f"incident\n{provider}\n{first_outage}".encode()).hexdigest()[:12]

@@ -1,0 +1,155 @@
+"""When windows begin by RRULE or cron, on a clock without a time zone; when.py puts them into one.
+
+dateutil reckons RRULE (RFC 5545, 3.3.10), APScheduler's CronTrigger cron. Neither is given the time zone: with
+one, CronTrigger fires twice in the hour that comes twice, and then for ever at the same time. Nor is it given
+cron's days of the week as numbers, since its week begins with Monday as 0. Only rules are taken that begin at most
+once an hour.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.triggers.cron import CronTrigger
+from dateutil.rrule import rrule, rrulestr
+
+_FREQUENCIES = ("YEARLY", "MONTHLY", "WEEKLY", "DAILY")
+_PARTS = (
+    *("FREQ", "INTERVAL", "COUNT", "UNTIL", "WKST", "BYSETPOS", "BYMONTH", "BYWEEKNO", "BYYEARDAY"),
+    *("BYMONTHDAY", "BYDAY", "BYHOUR", "BYMINUTE"),
+)
+_WEEK = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_LATER = 19 * 400
+"""Years: the calendar repeats itself after 400, weekdays included."""
+_FIELD = re.compile(r"\*(/[1-9][0-9]?)?|([0-9]{1,2}|[a-z]{3})(-([0-9]{1,2}|[a-z]{3})(/[1-9][0-9]?)?)?")
+
+
+class WrongRule(ValueError):
+    """A rule that is none. `field` is the part of it that is wrong."""
+
+    def __init__(self, field: str, what: str) -> None:
+        super().__init__(what)
+        self.field = field
+
+
+def canonical_rrule(text: str) -> str:
+    """Write an RRULE in one way: upper case, FREQ first, then by name. Raises WrongRule."""
+    parts: dict[str, str] = {}
+    for part in text.upper().removeprefix("RRULE:").split(";"):
+        found = re.fullmatch(r"([A-Z]+)=([A-Z0-9,+-]+)", part)
+        if not found:
+            raise WrongRule("rrule", "is not an RRULE; write for example FREQ=WEEKLY;BYDAY=SU;BYHOUR=3")
+        if found[1] not in _PARTS:
+            raise WrongRule("rrule", f"{found[1][:20]} is not used here; use {', '.join(_PARTS)}")
+        if found[1] in parts:
+            raise WrongRule("rrule", f"has {found[1]} twice; keep one")
+        parts[found[1]] = found[2]
+    if parts.get("FREQ") not in _FREQUENCIES:
+        raise WrongRule("rrule", f"needs FREQ, one of {', '.join(_FREQUENCIES)}; write for example FREQ=WEEKLY")
+    if "," in parts.get("BYMINUTE", ""):
+        raise WrongRule("rrule", "begins more than once an hour; keep one BYMINUTE")
+    if "COUNT" in parts and "UNTIL" in parts:
+        raise WrongRule("rrule", "has both COUNT and UNTIL; keep one")
+    for name in ("INTERVAL", "COUNT"):
+        if not re.fullmatch(r"[1-9][0-9]{0,2}", parts.get(name, "1")):
+            raise WrongRule("rrule", f"{name} must lie between 1 and 999; correct it")
+    if parts["FREQ"] in ("WEEKLY", "DAILY") and re.search(r"[0-9]", parts.get("BYDAY", "")):
+        raise WrongRule("rrule", "BYDAY takes a number only with FREQ=MONTHLY or YEARLY; remove it")
+    return ";".join(f"{name}={parts[name]}" for name in sorted(parts, key=lambda name: (name != "FREQ", name)))
+
+
+def rrule_starts(text: str, begin: datetime, first: datetime, until: datetime) -> Iterator[datetime]:
+    """Yield the starts in [first, until) of a canonical RRULE whose DTSTART is `begin`. Raises WrongRule.
+
+    dateutil looks for the next start until the year 9999, for seconds when there is none. So it is asked in the
+    last of the calendar's cycles.
+    """
+    for start in _rrule(text, begin).xafter(_moved(first, _LATER), inc=True):
+        found = _moved(start, -_LATER)
+        if found >= until:
+            return
+        yield found
+
+
+def _rrule(text: str, begin: datetime) -> rrule:
+    kept = [part for part in text.split(";") if not part.startswith("UNTIL=")]
+    try:
+        made = rrulestr(";".join(kept), dtstart=_moved(begin, _LATER))
+        assert isinstance(made, rrule)
+        if len(kept) < text.count(";") + 1:
+            ends = re.search(r"UNTIL=([0-9]{8})(?:T([0-9]{6}))?(?=;|$)", text)
+            if ends is None:
+                raise ValueError("UNTIL is a local time such as 20261231T235959")
+            end = datetime.strptime(ends[1] + (ends[2] or "235959"), "%Y%m%d%H%M%S")  # noqa: DTZ007
+            made = made.replace(until=_moved(end, _LATER))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        raise WrongRule("rrule", f"is not an RRULE ({error}); see RFC 5545, 3.3.10") from None
+    return made
+
+
+def _moved(at: datetime, years: int) -> datetime:
+    return at.replace(year=at.year + years)
+
+
+def canonical_cron(text: str) -> str:
+    """Write a cron line of five fields in one way, days of the week as their names. Raises WrongRule."""
+    fields = text.lower().split()
+    if len(fields) != 5:
+        raise WrongRule("cron", 'must have five fields: minute, hour, day, month, weekday; write "0 3 * * 0"')
+    for field in fields:
+        if not all(_FIELD.fullmatch(item) for item in field.split(",")):
+            raise WrongRule("cron", f"'{field[:40]}' cannot be read; use numbers, names, *, a-b, a-b/n, */n")
+    minute, hour, day, month, weekday = fields
+    if not re.fullmatch(r"[0-9]{1,2}", minute):
+        raise WrongRule("cron", "begins more than once an hour; write one minute")
+    if day != "*" and weekday != "*":
+        # Vixie's cron takes either of the two, others both.
+        raise WrongRule("cron", "means day of month and day of week differently to different crons; use rrule")
+    canonical = " ".join((minute, hour, day, month, "*" if weekday == "*" else _weekdays(weekday)))
+    _trigger(canonical)
+    return canonical
+
+
+def _weekdays(field: str) -> str:
+    days: set[int] = set()
+    for item in field.split(","):
+        bounds, _, step = item.partition("/")
+        if bounds == "*":
+            bounds = "0-6"
+        first, _, last = bounds.partition("-")
+        begin, end = _weekday(first), _weekday(last or first)
+        end = 7 if end == 0 < begin else end
+        if end < begin:
+            raise WrongRule("cron", f"'{item}' runs backwards; write the days one by one")
+        days |= {day % 7 for day in range(begin, end + 1, int(step or 1))}
+    return ",".join(_WEEK[day] for day in sorted(days))
+
+
+def _weekday(text: str) -> int:
+    if text in _WEEK:
+        return _WEEK.index(text)
+    if text.isdigit() and int(text) <= 7:
+        return int(text)
+    raise WrongRule("cron", f"'{text}' is no day of the week; use 0 to 7, 0 and 7 being Sunday, or sun to sat")
+
+
+def _trigger(canonical: str) -> CronTrigger:
+    names = ("minute", "hour", "day", "month", "day_of_week")
+    try:
+        return CronTrigger(**dict(zip(names, canonical.split(), strict=True)), second="0", timezone=UTC)
+    except ValueError as error:
+        raise WrongRule("cron", f"is not a cron line ({error}); correct it") from None
+
+
+def cron_starts(canonical: str, first: datetime, until: datetime) -> Iterator[datetime]:
+    """Yield the starts in [first, until) of a canonical cron line."""
+    trigger = _trigger(canonical)
+    at = first.replace(tzinfo=UTC)
+    while (found := trigger.get_next_fire_time(None, at)) is not None:
+        start: datetime = found.replace(tzinfo=None)
+        if start >= until:
+            return
+        yield start
+        at = found + timedelta(minutes=1)

@@ -1,0 +1,149 @@
+"""HTTP/1.1 on the wire, within bounds (RFC 9110, RFC 9112): one request over a connection of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple, Self
+
+import anyio.lowlevel
+import httpcore
+import httpx
+
+from mailwatch.models import Cause
+from mailwatch.probes.connect import Call
+from mailwatch.probes.failures import Failed
+
+# At DEBUG they write headers, cookies among them, and at INFO whole addresses.
+for _library in ("httpcore", "httpx"):
+    logging.getLogger(_library).setLevel(logging.WARNING)
+
+MAX_HEAD = 256 * 1024
+"""Bytes until the end of the headers, interim answers (1xx) included; h11 takes 100 KiB for one of them."""
+MAX_PAGE = 1024 * 1024
+"""Bytes of a page, decompressed, on which it is judged."""
+_GZIP = zlib.MAX_WBITS | 16
+_VERSION = b"HTTP/"
+
+
+class Body(NamedTuple):
+    """What a page holds; `whole` is False where it went on beyond MAX_PAGE."""
+
+    data: bytes
+    whole: bool
+
+
+class Wire(httpcore.AsyncNetworkStream):
+    """An open connection as httpcore reads and writes it. The only deadline is the attempt's."""
+
+    def __init__(self, reader: asyncio.StreamReader, transport: asyncio.Transport) -> None:
+        self._reader = reader
+        self._transport = transport
+        self._taken = 0
+        self._first = b""
+        self.allowed = MAX_HEAD
+        """Bytes that may come in all."""
+        self.ended = False
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Return what came, b"" at the end. Raises Failed at the first byte that cannot be HTTP's."""
+        data = await self._reader.read(max_bytes)
+        self.ended = not data
+        self._taken += len(data)
+        if len(self._first) < len(_VERSION):
+            self._first += data[:80]
+            if not self._first.startswith(_VERSION[: len(self._first)]):
+                words = self._first.decode("utf-8", "backslashreplace")
+                raise Failed(Cause.PROTOCOL, f"answer is not HTTP: {words}", words)
+        if self._taken > self.allowed:
+            raise Failed(Cause.PROTOCOL, f"answer longer than {self.allowed // 1024} KiB")
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send; a request is small, so nobody waits until it is gone."""
+        self._transport.write(buffer)
+
+    async def aclose(self) -> None:
+        """Drop the connection."""
+        self._transport.abort()
+
+
+class HttpClient:
+    """One connection for one request."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._answer: httpcore.Response | None = None
+
+    @classmethod
+    async def open(cls, call: Call) -> Self:
+        """Connect and begin TLS, in the phases of `call`."""
+        # anyio, on which httpcore stands, loads half of itself when first used: not inside a phase.
+        await anyio.lowlevel.checkpoint()
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        await call.open(lambda: asyncio.StreamReaderProtocol(reader, loop=loop))
+        assert call.transport is not None
+        return cls(Wire(reader, call.transport))
+
+    async def ask(self, request: httpx.Request) -> httpx.Response:
+        """Send the request and return the answer as far as its headers. Raises Failed or ConnectionError."""
+        url = request.url
+        asked = httpcore.Request(
+            request.method,
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+        )
+        connection = httpcore.AsyncHTTP11Connection(asked.url.origin, self._wire)
+        with self._named():
+            self._answer = answer = await connection.handle_async_request(asked)
+        # Compressed, a page is smaller; in chunks it is somewhat larger.
+        self._wire.allowed += 2 * MAX_PAGE
+        return httpx.Response(
+            answer.status,
+            headers=answer.headers,
+            stream=httpx.ByteStream(b""),
+            request=request,
+            extensions={"reason_phrase": answer.extensions["reason_phrase"]},
+        )
+
+    async def page(self, encoding: str) -> Body:
+        """Read the page, decompressed by its Content-Encoding and never beyond MAX_PAGE."""
+        assert self._answer is not None
+        inflate = _inflater(encoding)
+        data = bytearray()
+        with self._named():
+            async for chunk in self._answer.aiter_stream():
+                # One byte more than is kept shows that there is more; 0 would mean no limit.
+                room = MAX_PAGE + 1 - len(data)
+                data += inflate.decompress(chunk, room) if inflate else chunk
+                if len(data) > MAX_PAGE:
+                    return Body(bytes(data[:MAX_PAGE]), whole=False)
+        if inflate and data and not inflate.eof:
+            raise Failed(Cause.PROTOCOL, "the page ends in the middle of its compressed data")
+        return Body(bytes(data), whole=True)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Tell a server that leaves in the middle of its answer from one that does not speak HTTP."""
+        try:
+            yield
+        except httpcore.RemoteProtocolError as error:
+            if self._wire.ended:
+                raise ConnectionResetError(str(error)) from error
+            raise Failed(Cause.PROTOCOL, f"answer is not HTTP: {error}") from error
+        except zlib.error as error:
+            raise Failed(Cause.PROTOCOL, f"the page cannot be decompressed: {error}") from error
+
+
+def _inflater(encoding: str) -> zlib._Decompress | None:
+    """Return what decompresses; only gzip was asked for (RFC 9110, section 8.4.1)."""
+    match encoding.strip().lower():
+        case "" | "identity":
+            return None
+        case "gzip" | "x-gzip":
+            return zlib.decompressobj(_GZIP)
+    raise Failed(Cause.PROTOCOL, f"the page comes as {encoding[:40]}, which was not asked for")

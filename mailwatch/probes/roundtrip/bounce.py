@@ -1,0 +1,84 @@
+"""Delivery reports (RFC 3464) that speak of one of our messages. Pure."""
+
+from __future__ import annotations
+
+import email
+import re
+from dataclasses import dataclass
+from email import policy
+from email.message import Message
+
+from mailwatch.models import Millis
+from mailwatch.probes.roundtrip.message import NEEDLE, Mark, Sealer
+from mailwatch.probes.roundtrip.received import fields_of, head_of
+
+MAX_WORDS = 300
+_TOKEN = re.compile(re.escape(NEEDLE).encode() + rb"([0-9a-f]{32})\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounce:
+    """What a report says. `proven`: it gives back our sealed header, so that it may be cleaned up."""
+
+    token: str
+    action: str
+    status: str
+    diagnostic: str
+    proven: bool
+    sent_at: Millis | None = None
+
+
+def read_bounce(message: bytes, sealer: Sealer) -> Bounce | None:
+    """Return what a report says of a message of ours; None if it is none, or speaks of no such message."""
+    try:
+        parsed = email.message_from_bytes(message, policy=policy.compat32)
+        if parsed.get_content_type() != "multipart/report":
+            return None
+        parts = list(parsed.walk())
+    except Exception:
+        # A message from anybody: what the library cannot read is no report.
+        return None
+    token = _TOKEN.search(message)
+    mark = _returned(parts, sealer)
+    if token is None and mark is None:
+        return None
+    said = _said(parts)
+    return Bounce(
+        token=mark.token if mark else token[1].decode() if token else "",
+        action=said.get("action", "").lower()[:20],
+        status=said.get("status", "")[:20],
+        diagnostic=said.get("diagnostic-code", "")[:MAX_WORDS],
+        proven=mark is not None,
+        sent_at=mark.sent_at if mark else None,
+    )
+
+
+def _said(parts: list[Message]) -> dict[str, str]:
+    """Read the fields of the first recipient (RFC 3464, section 2.3)."""
+    for part in parts:
+        if part.get_content_type() == "message/delivery-status":
+            for block in part.walk():
+                if "action" in block:
+                    return {name.lower(): _text(value) for name, value in block.items()}
+    return {}
+
+
+def _text(value: object) -> str:
+    """Unfold a field; bytes that are no text come as lone surrogates, which no record takes."""
+    return " ".join(str(value).split()).encode("utf-8", "replace").decode()
+
+
+def _returned(parts: list[Message], sealer: Sealer) -> Mark | None:
+    for part in parts:
+        kind = part.get_content_type()
+        if kind == "text/rfc822-headers":
+            payload = part.get_payload(decode=True)
+            head = payload if isinstance(payload, bytes) else b""
+        elif kind == "message/rfc822" and part.is_multipart():
+            inner = part.get_payload()
+            head = head_of(bytes(inner[0])) if isinstance(inner, list) and isinstance(inner[0], Message) else b""
+        else:
+            continue
+        if (mark := sealer.recognise(dict(fields_of(head)))) is not None:
+            return mark
+    return None

@@ -1,0 +1,185 @@
+"""INBOX and the junk folder of one account: searched, read without a trace, and cleared of our own messages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mailwatch.models import Millis
+from mailwatch.probes.imap_client import ImapClient
+from mailwatch.probes.roundtrip.message import SEAL_FIELD, TOKEN_FIELD
+from mailwatch.probes.roundtrip.received import millis_of
+
+MAX_MESSAGE = 64 * 1024
+MAX_FOUND = 400
+"""Messages of one search that are looked at, the newest."""
+MAX_OF_A_USE = 2
+JUNK_NAMES = frozenset(
+    {"junk", "junk e-mail", "junk email", "spam", "bulk", "bulk mail", "posta indesiderata", "indesiderata"}
+)
+SENT_NAMES = frozenset(
+    {"sent", "sent items", "sent messages", "sent mail", "outbox", "posta inviata", "inviata", "inviati"}
+)
+INBOX = b"INBOX"
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+_LISTED = re.compile(
+    rb"LIST \(([^)]*)\) (NIL|\"(?:\\.|[^\"\\])\") (\"(?:\\.|[^\"\\])*\"|[^\s\"{]+)$", re.IGNORECASE
+)
+_SEARCHED = re.compile(rb"SEARCH\b", re.IGNORECASE)
+_FETCHED = re.compile(rb"\d{1,10} FETCH \(", re.IGNORECASE)
+_UID = re.compile(rb"\bUID (\d{1,10})\b", re.IGNORECASE)
+_SIZE = re.compile(rb"\bRFC822\.SIZE (\d{1,10})\b", re.IGNORECASE)
+_DATE = re.compile(rb'\bINTERNALDATE "([^"]{0,40})"', re.IGNORECASE)
+_STATUS = re.compile(rb"STATUS .*\bUIDNEXT (\d{1,10})\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A message as it lies in a folder: at most 64 KiB of it, and when the server took it in."""
+
+    folder: bytes
+    uid: int
+    message: bytes
+    whole: bool
+    stored_at: Millis | None
+
+
+class Mailbox:
+    """The folders in which a message may arrive, INBOX first; one is open at a time."""
+
+    def __init__(self, client: ImapClient) -> None:
+        self._client = client
+        self.folders: tuple[bytes, ...] = (INBOX,)
+        self.sent: tuple[bytes, ...] = ()
+        """Where a service keeps what was handed in; one that does so by itself leaves our messages there."""
+        self.opened = b""
+
+    @property
+    def idles(self) -> bool:
+        """Whether the server tells us of news (RFC 2177)."""
+        return "IDLE" in self._client.capabilities
+
+    @property
+    def count(self) -> int:
+        """How many messages the open folder has, as the server said last."""
+        return self._client.exists
+
+    async def find_folders(self) -> None:
+        """Learn which folders take junk and what was sent: by RFC 6154, else by their names."""
+        if "SPECIAL-USE" not in self._client.capabilities:
+            # Many servers tell the full list of what they can only after the login.
+            await self._client.capability()
+        listed = await self._client.ask("LIST", b'"" "*"', wanted=_LISTED)
+        marked: dict[bytes, list[bytes]] = {b"\\junk": [], b"\\sent": []}
+        named: dict[bytes, list[bytes]] = {b"\\junk": [], b"\\sent": []}
+        for line in listed:
+            found = _LISTED.match(line)
+            flags = {flag.lower() for flag in found[1].split()} if found else {b"\\noselect"}
+            if found is None or flags & {b"\\noselect", b"\\nonexistent"}:
+                continue
+            name, separator = _unquoted(found[3]), _unquoted(found[2])
+            last = (name.rpartition(separator)[2] if separator else name).decode("utf-8", "replace").lower()
+            for use, names in ((b"\\junk", JUNK_NAMES), (b"\\sent", SENT_NAMES)):
+                if use in flags:
+                    marked[use].append(name)
+                elif last in names:
+                    named[use].append(name)
+        junk, sent = ((marked[use] or named[use])[:MAX_OF_A_USE] for use in (b"\\junk", b"\\sent"))
+        self.folders, self.sent = (INBOX, *junk), tuple(sent)
+
+    async def next_uid(self, folder: bytes) -> int:
+        """Return the UID that the next message will have, 1 if the server does not tell."""
+        lines = await self._client.ask("STATUS", _quoted(folder) + b" (UIDNEXT)", wanted=_STATUS)
+        found = [match for line in lines if (match := _STATUS.match(line))]
+        return int(found[-1][1]) if found else 1
+
+    async def examine(self, folder: bytes) -> None:
+        """Open a folder for reading only."""
+        if self.opened != folder:
+            await self._client.ask("EXAMINE", _quoted(folder))
+            self.opened = folder
+
+    async def poke(self) -> None:
+        """Let the server look for news."""
+        await self._client.ask("NOOP")
+
+    async def await_news(self, seconds: float, patience: float) -> None:
+        """Wait until the server has news, at most for `seconds`. Raises Refused where it does not IDLE."""
+        await self._client.await_news(seconds, patience)
+
+    async def search(self, *criteria: bytes) -> list[int]:
+        """Return the UIDs that match, the newest last."""
+        lines = await self._client.ask("UID SEARCH", b" ".join(criteria), wanted=_SEARCHED)
+        uids = {int(word) for line in lines for word in line.split()[1:] if word.isdigit() and len(word) <= 10}
+        return sorted(uids)[-MAX_FOUND:]
+
+    async def marks(self, uids: Sequence[int]) -> dict[int, bytes]:
+        """Read the fields by which a message of ours is known."""
+        if not uids:
+            return {}
+        names = f"MESSAGE-ID {TOKEN_FIELD} {SEAL_FIELD}".upper().encode()
+        # Cut short: whoever sends a huge field must not be able to keep us from reading the others.
+        what = _set(uids) + b" (UID BODY.PEEK[HEADER.FIELDS (" + names + b")]<0.1024>)"
+        read = await self._client.read("UID FETCH", what, wanted=_FETCHED)
+        return {int(uid[1]): literals[-1] for line, literals in read if literals and (uid := _UID.search(line))}
+
+    async def copy(self, uid: int) -> Copy | None:
+        """Read a message of the open folder, without marking it as seen; None if it is gone."""
+        what = b"%d (UID RFC822.SIZE INTERNALDATE BODY.PEEK[]<0.%d>)" % (uid, MAX_MESSAGE)
+        for line, literals in await self._client.read("UID FETCH", what, wanted=_FETCHED):
+            said = _UID.search(line)
+            if literals and said and int(said[1]) == uid:
+                size, date = _SIZE.search(line), _DATE.search(line)
+                message = literals[-1][:MAX_MESSAGE]
+                return Copy(
+                    folder=self.opened,
+                    uid=uid,
+                    message=message,
+                    whole=size is not None and int(size[1]) == len(message),
+                    stored_at=millis_of(date[1].decode("ascii", "replace")) if date else None,
+                )
+        return None
+
+    async def remove(self, folder: bytes, uids: Sequence[int]) -> str:
+        """Delete these messages of ours and nothing else; return why they were left, "" if they were not.
+
+        Without UID EXPUNGE (RFC 4315) only while nobody else's message is marked as deleted: a plain EXPUNGE
+        would take it too.
+        """
+        by_uid = "UIDPLUS" in self._client.capabilities
+        await self._client.ask("SELECT", _quoted(folder))
+        self.opened = b""
+        if not by_uid and await self.search(b"DELETED"):
+            return "other messages are marked as deleted, and the server cannot expunge ours alone"
+        await self._client.ask("UID STORE", _set(uids) + rb" +FLAGS.SILENT (\Deleted)")
+        if by_uid:
+            await self._client.ask("UID EXPUNGE", _set(uids))
+        elif set(await self.search(b"DELETED")) <= set(uids):
+            await self._client.ask("EXPUNGE")
+        else:
+            await self._client.ask("UID STORE", _set(uids) + rb" -FLAGS.SILENT (\Deleted)")
+            return "another message was marked as deleted meanwhile"
+        return ""
+
+
+def since(at: Millis) -> bytes:
+    """Write a day for SEARCH SINCE, one day early: the server's day may not be ours."""
+    day = datetime.fromtimestamp(at / 1000 - 86_400, UTC)
+    return f"SINCE {day.day}-{_MONTHS[day.month - 1]}-{day.year}".encode()
+
+
+def _set(uids: Sequence[int]) -> bytes:
+    return b",".join(b"%d" % uid for uid in uids)
+
+
+def _quoted(name: bytes) -> bytes:
+    return b'"' + name.replace(b"\\", rb"\\").replace(b'"', rb"\"") + b'"'
+
+
+def _unquoted(word: bytes) -> bytes:
+    if word[:1] != b'"':
+        return b"" if word.upper() == b"NIL" else word
+    return re.sub(rb"\\(.)", rb"\1", word[1:-1])

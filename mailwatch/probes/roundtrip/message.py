@@ -1,0 +1,97 @@
+"""The message of a round trip: what it says, and how it is known again as our own."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import quopri
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+from mailwatch.models import Millis
+
+NEEDLE = "mailwatch."
+"""What the Message-ID and the token header begin with; mailboxes are searched for it."""
+TOKEN_FIELD = "X-MailWatch-Token"  # noqa: S105 (the name of a field)
+SEAL_FIELD = "X-MailWatch-Seal"
+_TOKEN = re.compile(r"mailwatch\.([0-9a-f]{32})\b")
+_SEAL = re.compile(r"\s*(\d{1,16}) ([0-9a-f]{64})\s*")
+
+_WORDS = """\
+Questo messaggio è stato inviato da MailWatch, un programma che controlla se questa casella funziona.
+Serve a misurare quanto impiega un messaggio ad arrivare. MailWatch lo cancella da sé;
+se è rimasto qui, può essere cancellato senza alcun danno.
+
+This message was sent by MailWatch, a program that checks whether this mailbox works.
+It measures how long a message takes to arrive. MailWatch deletes it by itself;
+if it was left here, it can be deleted without harm.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What tells one of our messages from all others: 128 random bits in hex, and when it was made."""
+
+    token: str
+    sent_at: Millis
+
+    @property
+    def needle(self) -> str:
+        """What to search a mailbox for."""
+        return NEEDLE + self.token
+
+
+def new_mark(at: Millis) -> Mark:
+    """Make the mark of a new message."""
+    return Mark(secrets.token_hex(16), at)
+
+
+class Sealer:
+    """Seals the messages of one target with HMAC-SHA256, and knows them again.
+
+    Only what carries a seal of ours is ever deleted: nobody else can make one. The seal is the target's own, so
+    that two targets with one mailbox leave each other's messages alone.
+    """
+
+    def __init__(self, secret: bytes, target: str) -> None:
+        self._key = hmac.digest(secret, b"round trip\0" + target.encode(), hashlib.sha256)
+
+    def seal(self, mark: Mark) -> str:
+        """Return the value of the seal's header field."""
+        digest = hmac.new(self._key, f"{mark.token} {mark.sent_at}".encode(), hashlib.sha256).hexdigest()
+        return f"{mark.sent_at} {digest}"
+
+    def recognise(self, fields: Mapping[str, str]) -> Mark | None:
+        """Return the mark of a message with these header fields (names in small letters); None if not ours."""
+        token = _TOKEN.search(fields.get(TOKEN_FIELD.lower(), "")) or _TOKEN.search(fields.get("message-id", ""))
+        sealed = _SEAL.fullmatch(fields.get(SEAL_FIELD.lower(), ""))
+        if token is None or sealed is None:
+            return None
+        mark = Mark(token[1], int(sealed[1]))
+        return mark if hmac.compare_digest(self.seal(mark), f"{mark.sent_at} {sealed[2]}") else None
+
+
+def compose(mark: Mark, seal: str, sender: str, recipient: str) -> bytes:
+    """Write the message (RFC 5322), marked as made by a machine (RFC 3834, section 5)."""
+    # An address literal or the like is no right side of a Message-ID.
+    domain = re.sub(r"[^A-Za-z0-9.-]", "", sender.rpartition("@")[2]) or "mailwatch.invalid"
+    head = {
+        "From": f"MailWatch <{sender}>",
+        "To": f"<{recipient}>",
+        "Subject": f"MailWatch {mark.token[:8]}",
+        "Date": format_datetime(datetime.fromtimestamp(mark.sent_at / 1000, UTC)),
+        "Message-ID": f"<{mark.needle}@{domain}>",
+        TOKEN_FIELD: mark.needle,
+        SEAL_FIELD: seal,
+        "Auto-Submitted": "auto-generated",
+        "MIME-Version": "1.0",
+        "Content-Type": "text/plain; charset=utf-8",
+        "Content-Transfer-Encoding": "quoted-printable",
+    }
+    body = quopri.encodestring(_WORDS.encode())
+    text = "".join(f"{name}: {value}\n" for name, value in head.items()).encode("utf-8", "surrogateescape")
+    return (text + b"\n" + body).replace(b"\n", b"\r\n")

@@ -1,0 +1,90 @@
+"""Whether a message arrived as it was signed (DKIM, RFC 6376); results in the words of RFC 8601, section 2.7.1."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import dkim
+import dns.asyncresolver
+import dns.exception
+import dns.name
+import dns.resolver
+from dkim.util import InvalidTagValueList, parse_tag_value
+
+MAX_SIGNATURES = 4
+SECONDS = 5.0
+"""What one look-up of a key may take."""
+Keys = Callable[[str], Awaitable[bytes | None]]
+"""From the name of a key's TXT record to its text; None if there is none. Raises TimeoutError."""
+
+_silent = logging.getLogger(f"{__name__}.library")
+_silent.addHandler(logging.NullHandler())
+_silent.propagate = False
+
+
+async def signatures(message: bytes, keys: Keys | None = None) -> list[dict[str, str]]:
+    """Check each signature of the message: {"result", "domain", "selector", "why"}.
+
+    pass, fail, permerror (no key, or one that is none), temperror (no answer of the name server); one "none" for a
+    message without a signature.
+    """
+    lookup = keys or txt
+    found = []
+    for number, field in enumerate(_signature_fields(message)[:MAX_SIGNATURES]):
+        found.append(await _checked(message, number, field, lookup))
+    return found or [{"result": "none"}]
+
+
+async def txt(name: str, resolver: dns.asyncresolver.Resolver | None = None) -> bytes | None:
+    """Ask the system's name server for a TXT record."""
+    try:
+        asked = resolver or dns.asyncresolver.Resolver()
+        answer = await asked.resolve(name, "TXT", lifetime=SECONDS, search=False)
+    except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer, dns.name.LabelTooLong, dns.name.EmptyLabel):
+        return None
+    except (dns.exception.DNSException, OSError) as error:
+        raise TimeoutError(str(error)) from error
+    return b"".join(answer[0].strings)
+
+
+def _signature_fields(message: bytes) -> list[bytes]:
+    try:
+        headers, _ = dkim.rfc822_parse(message)
+    except dkim.MessageFormatError:
+        return []
+    return [value for name, value in headers if name.lower() == b"dkim-signature"]
+
+
+async def _checked(message: bytes, number: int, field: bytes, lookup: Keys) -> dict[str, str]:
+    try:
+        tags = parse_tag_value(field)
+        domain, selector = tags[b"d"].decode("ascii"), tags[b"s"].decode("ascii")
+    except (InvalidTagValueList, KeyError, UnicodeDecodeError):
+        return {"result": "permerror", "why": "the signature field cannot be read"}
+    told = {"domain": domain[:255], "selector": selector[:255]}
+    try:
+        async with asyncio.timeout(SECONDS):
+            key = await lookup(f"{selector}._domainkey.{domain}.")
+    except TimeoutError:
+        return told | {"result": "temperror", "why": "the name server did not give the key"}
+    if key is None:
+        return told | {"result": "permerror", "why": "there is no key of that name"}
+    # In a thread: the library is not made for a server that wants to keep it busy.
+    result, why = await asyncio.to_thread(_verified, message, number, key)
+    return told | {"result": result} | ({"why": why[:200]} if why else {})
+
+
+def _verified(message: bytes, number: int, key: bytes) -> tuple[str, str]:
+    try:
+        checked = dkim.DKIM(message, logger=_silent, minkey=512)
+        good = checked.verify(idx=number, dnsfunc=lambda _name, timeout=0: key)
+    except dkim.ValidationError as error:
+        return "fail", str(error)
+    except Exception as error:
+        return "permerror", f"{type(error).__name__}: {error}"
+    if good:
+        return "pass", ""
+    # The library says no more; it gives no key size where it could not read the key.
+    return ("fail", "the signature does not match") if checked.keysize else ("permerror", "the key is none")

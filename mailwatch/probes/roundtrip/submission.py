@@ -1,0 +1,75 @@
+"""Hand a message in as a mail program does: the ladder of an smtp target, then MAIL, RCPT and DATA in earnest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from mailwatch.models import Millis, Phase, now
+from mailwatch.probes.connect import Call, Goodbye, OurFault
+from mailwatch.probes.failures import SmtpRefused
+from mailwatch.probes.redact import wire
+from mailwatch.probes.roundtrip.message import Mark, Sealer, compose, new_mark
+from mailwatch.probes.smtp import SmtpClient, enter
+
+MAX_REPLY = 300
+_QUEUED = re.compile(r"queued as ([A-Za-z0-9.-]{1,100})|\bid=?\s*([A-Za-z0-9.-]{4,100})")
+
+
+@dataclass(slots=True)
+class Submission:
+    """One message and what became of handing it in. `facts` are of the message, `refusal` the codes of a no.
+
+    It is written when the server asks for it, so that it is dated right.
+    """
+
+    sealer: Sealer
+    sender: str
+    recipient: str
+    mark: Mark | None = None
+    accepted_at: Millis | None = None
+    handed_over: bool = False
+    """The last byte was sent: from here on the server may have it, whatever it says or does not say."""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def unsure(self) -> bool:
+        """Whether nobody can tell if the message was accepted."""
+        return self.handed_over and self.accepted_at is None
+
+    async def probe(self, call: Call) -> Goodbye:
+        """Walk the phases; the first failure raises."""
+        client, offer = await enter(call)
+        with call.recorder.phase(Phase.SUBMIT):
+            try:
+                await self._submit(client, call, "smtputf8" in offer.extensions)
+            except SmtpRefused as error:
+                # A clear no, unless it is the connection's end that came with it.
+                self.handed_over = self.handed_over and (error.step == "unasked" or error.code < 400)
+                self.facts |= {"reply_code": error.code} | ({"status": error.status} if error.status else {})
+                raise
+        return client.quit
+
+    async def _submit(self, client: SmtpClient, call: Call, utf8: bool) -> None:
+        sender, recipient = wire(f"<{self.sender}>"), wire(f"<{self.recipient}>")
+        international = not (sender + recipient).isascii()
+        if international and not utf8:
+            raise OurFault("the server takes no address that is not ASCII (SMTPUTF8)")
+        more = (b"SMTPUTF8",) if international else ()
+        await client.ask("MAIL", b"MAIL", b"FROM:" + sender, *more, expect=(250,))
+        await client.ask("RCPT", b"RCPT", b"TO:" + recipient, expect=(250, 251))
+        await client.ask("DATA", b"DATA", expect=(354,))
+        mark = self.mark = new_mark(now())
+        self.facts |= {"token": mark.token, "sent_at": mark.sent_at}
+        message = compose(mark, self.sealer.seal(mark), self.sender, self.recipient)
+        self.handed_over = True
+        said = await client.send_message(message)
+        self.accepted_at = now()
+        # The library leaves bytes that are no text as lone surrogates, which no record takes.
+        words = f"{said.code} {said.message}".encode("utf-8", "surrogateescape").decode(
+            "utf-8", "backslashreplace"
+        )
+        self.facts |= {"accepted_at": self.accepted_at, "reply": call.recorder.hide(words)[:MAX_REPLY]}
+        if queued := _QUEUED.search(said.message):
+            self.facts["queue_id"] = queued[1] or queued[2]

@@ -1,0 +1,219 @@
+"""A round trip: the mailbox is opened, a message handed in, and awaited.
+
+The stage tells how far mail service went, in the words of a long outage (docs/architecture.md, "Round trips"):
+unsubmitted, rejected, unsure, login, queued, missing, served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mailwatch.models import Attempt, Cause, Delivery, Millis, Observation, Outcome, Phase, Target, now
+from mailwatch.probes.attempts import walk
+from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, TlsContexts
+from mailwatch.probes.failures import Failed
+from mailwatch.probes.imap import enter
+from mailwatch.probes.imap_client import Refused
+from mailwatch.probes.recorder import Watch
+from mailwatch.probes.redact import redactor
+from mailwatch.probes.roundtrip.arrival import Wait, clear, within
+from mailwatch.probes.roundtrip.belated import tidy
+from mailwatch.probes.roundtrip.bounce import Bounce
+from mailwatch.probes.roundtrip.evidence import kept
+from mailwatch.probes.roundtrip.mailbox import INBOX, Copy, Mailbox
+from mailwatch.probes.roundtrip.message import Sealer
+from mailwatch.probes.roundtrip.outstanding import Outstanding
+from mailwatch.probes.roundtrip.submission import Submission
+
+RECONNECTS = (2.0, 5.0, 10.0)
+"""Seconds before each further connection when one is lost while we wait, as a mail program does."""
+_COME_BACK = frozenset({Cause.DISCONNECTED, Cause.UNAVAILABLE, Cause.REFUSED, Cause.TIMEOUT, Cause.UNREACHABLE})
+
+
+async def _nothing() -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class Trips:
+    """What a look needs besides its target. `settled` is awaited once no further login is under way."""
+
+    secret: bytes
+    outstanding: Outstanding = field(default_factory=Outstanding)
+    settled: Callable[[], Awaitable[None]] = _nothing
+
+
+class Trip:
+    """One look under way: what is known of it so far."""
+
+    def __init__(
+        self,
+        target: Target,
+        task: Delivery,
+        contexts: TlsContexts,
+        trips: Trips,
+        lookup: Lookup,
+        watch: Watch | None,
+    ) -> None:
+        self._name = target.name
+        self._via = replace(task.via, timeout=target.timeout)
+        self._to = replace(task.to, timeout=target.timeout)
+        self._timeout = target.timeout
+        self._task = task
+        self._contexts = contexts
+        self._trips = trips
+        self._lookup = lookup
+        self._watch = watch
+        self._sealer = Sealer(trips.secret, target.name)
+        self._facts: dict[str, Any] = {}
+        self._submission: Submission | None = None
+        self._submissions: list[Attempt] = []
+        self._addresses: tuple[Address, ...] = ()
+        self._first_uids: dict[bytes, int] = {}
+        self._wait: Wait | None = None
+        self._found: Copy | None = None
+        self._tidies = True
+        self._tidying = False
+        self._waited = False
+
+    async def go(self, due: Millis) -> Observation:
+        """Take the way to its end."""
+        loop = asyncio.get_running_loop()
+        arrivals = await self._arrive(self._timeout * 16 + self._task.deadline)
+        if self._tidying:
+            # To search a huge mailbox is more than a mail program asks for: no outage is founded on it.
+            self._facts["untidied"] = arrivals[-1].detail
+            self._tidies = False
+            arrivals += await self._arrive(self._timeout * 16 + self._task.deadline)
+        if self._submission is None:
+            # The mailbox cannot be entered. Whether mail is still taken is worth knowing all the more.
+            await self._submit()
+        for pause in RECONNECTS:
+            last = arrivals[-1]
+            if self._wait is None or not self._waited or last.cause not in _COME_BACK:
+                break
+            if loop.time() + pause >= self._wait.until:
+                break
+            await asyncio.sleep(pause)
+            arrivals += await self._arrive(self._timeout * 4 + self._wait.until - loop.time())
+        if self._found is not None:
+            self._facts |= await kept(self._found, self._facts["message"]["sent_at"], (self._via, self._to))
+        return self._told(due, arrivals)
+
+    async def _arrive(self, patience: float) -> list[Attempt]:
+        attempts, addresses = await walk(
+            self._to, self._await, self._lookup, self._contexts, watch=self._watch, patience=patience
+        )
+        self._addresses = addresses or self._addresses
+        return [replace(attempt, facts={**(attempt.facts or {}), "end": "to"}) for attempt in attempts]
+
+    async def _await(self, call: Call) -> Goodbye:
+        phase = call.recorder.phase
+        async with within(self._timeout):
+            client = await enter(call)
+        mailbox = Mailbox(client)
+        if self._wait is None:
+            with phase(Phase.MAILBOX):
+                async with within(self._timeout):
+                    await mailbox.find_folders()
+                    for folder in mailbox.folders:
+                        self._first_uids[folder] = await mailbox.next_uid(folder)
+                    await mailbox.examine(INBOX)
+                if self._tidies:
+                    self._tidying = True
+                    async with within(self._timeout):
+                        await self._tidy(mailbox)
+                    self._tidying = False
+            await self._submit()
+            if self._wait is None:
+                return client.logout
+        else:
+            with phase(Phase.MAILBOX):
+                async with within(self._timeout):
+                    await mailbox.find_folders()
+        self._waited = True
+        with phase(Phase.DELIVER):
+            self._found = await self._delivered(self._wait, mailbox)
+            self._facts["latency_ms"] = max(0, now() - self._facts["message"]["accepted_at"])
+        if why := await clear(mailbox, {self._found.folder: [self._found.uid]}, self._timeout):
+            self._facts["left"] = call.recorder.hide(why)
+        return client.logout
+
+    async def _tidy(self, mailbox: Mailbox) -> None:
+        try:
+            own = self._task.sender == self._task.recipient
+            found = await tidy(mailbox, self._sealer, self._trips.outstanding, sent=own)
+        except Refused as error:
+            self._facts["untidied"] = str(error)[:200]
+            return
+        self._facts |= found.facts()
+        known = found.seen | {entry["token"] for entry in found.bounced}
+        lost = [mark for mark in self._trips.outstanding.overdue(now()) if mark.token not in known]
+        if lost and found.whole:
+            self._facts["lost"] = [{"token": mark.token, "sent_at": mark.sent_at} for mark in lost]
+        if found.rubbish and (why := await clear(mailbox, found.rubbish, self._timeout)):
+            self._facts["left"] = redactor(self._to.login).hide(why)
+            self._facts.pop("cleaned", None)
+
+    async def _submit(self) -> None:
+        """Hand the message in, once; what comes of it is in `_submission` and `_submissions`."""
+        task = self._task
+        submission = self._submission = Submission(self._sealer, task.sender, task.recipient)
+        self._submissions, addresses = await walk(
+            self._via, submission.probe, self._lookup, self._contexts, watch=self._watch
+        )
+        self._submissions = [replace(a, facts={**(a.facts or {}), "end": "via"}) for a in self._submissions]
+        self._addresses = self._addresses or addresses
+        await self._trips.settled()
+        if submission.facts:
+            self._facts["message"] = submission.facts
+        if submission.mark is not None and submission.accepted_at is not None:
+            until = asyncio.get_running_loop().time() + task.deadline
+            self._wait = Wait(submission.mark, self._sealer, self._first_uids, until, self._timeout)
+
+    async def _delivered(self, wait: Wait, mailbox: Mailbox) -> Copy:
+        found = await wait.arrival(mailbox)
+        if wait.delayed is not None:
+            self._facts["delayed"] = wait.delayed
+        if isinstance(found, Bounce):
+            self._facts["bounce"] = {"status": found.status, "diagnostic": found.diagnostic}
+            raise Failed(Cause.REJECTED, f"came back: {found.status} {found.diagnostic}".strip())
+        if found is None:
+            self._facts["stage"] = "missing" if wait.grown and wait.delayed is None else "queued"
+            raise Failed(Cause.UNDELIVERED, f"accepted, but not there within {self._task.deadline:g} s")
+        return found
+
+    def _told(self, due: Millis, arrivals: list[Attempt]) -> Observation:
+        submission = self._submission
+        assert submission is not None
+        ended = self._submissions[-1]
+        failed = ended if submission.accepted_at is None else arrivals[-1]
+        # The attempt that decides comes last.
+        attempts = [*arrivals, *self._submissions] if failed is ended else [*self._submissions, *arrivals]
+        if failed.cause is None and self._found is not None:
+            self._facts["stage"] = "served"
+        elif submission.unsure:
+            self._facts["stage"] = "unsure"
+        elif failed.cause is Cause.REJECTED:
+            self._facts["stage"] = "rejected"
+        elif submission.accepted_at is None:
+            self._facts["stage"] = "unsubmitted"
+        else:
+            self._facts.setdefault("stage", "login")
+        return Observation(
+            target=self._name,
+            scheduled_at=due,
+            started_at=min(attempt.started_at for attempt in attempts),
+            ended_at=max(attempt.ended_at for attempt in attempts),
+            outcome=failed.cause.outcome if failed.cause else Outcome.UP,
+            cause=failed.cause,
+            failed_phase=failed.failed_phase,
+            detail=failed.detail,
+            attempts=tuple(attempts),
+            addresses=tuple(address.host for address in self._addresses),
+            with_login=True,
+            facts=self._facts,
+        )

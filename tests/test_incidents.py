@@ -1,0 +1,477 @@
+"""Outages of a provider that overlap are one incident: what is in it, what it is called, how it looks."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import random
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from mailwatch import records
+from mailwatch.cli import main
+from mailwatch.cli.incidents import listed, show
+from mailwatch.cli.timeline import POSSIBLE, SERVED, SURE, Bar, axis, picture, shortened
+from mailwatch.incidents import Incident, Member, incident_json, incidents, turns
+from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, TlsMode, rfc3339
+from mailwatch.outages import Event, Rules, detect, outage_payload
+from mailwatch.store import Draft, Reader, Store
+from tests.conftest import Targets, need_root
+from tests.hall import Hall
+from tests.servers import Certificates, Dovecot, Postfix, server_folder
+from tests.test_end_to_end import imap
+from tests.watching import Watching
+
+MINUTE = 60_000
+T0 = 1_769_119_200_000
+
+
+def member(order: int, begin: int, end: int | None, **more: Any) -> Member:
+    """An outage seen down from minute `begin` to `end`, a minute of doubt on both sides; open without an end."""
+    told: dict[str, Any] = {
+        "order": order,
+        "outage": f"{order:012x}",
+        "target": f"t{order}",
+        "kind": "imap",
+        "provider": "libero",
+        "vantage_point": "home",
+        "account": "",
+        "last_good": T0 + (begin - 1) * MINUTE,
+        "first_bad": T0 + begin * MINUTE,
+        "last_bad": T0 + (begin + 100 if end is None else end) * MINUTE,
+        "first_good": None if end is None else T0 + (end + 1) * MINUTE,
+        "causes": {"timeout": 3},
+        "phases": {"connect": 3},
+    }
+    return Member(**{**told, **more})
+
+
+@st.composite
+def outages(draw: st.DrawFn) -> list[Member]:
+    found = []
+    for order in range(draw(st.integers(0, 12))):
+        begin = draw(st.integers(0, 60))
+        made = member(
+            order,
+            begin,
+            draw(st.none() | st.integers(begin, begin + 15)),
+            provider=draw(st.sampled_from(["libero", "tim", ""])),
+            target=draw(st.sampled_from("abc")),
+            kind=draw(st.sampled_from(["imap", "smtp"])),
+        )
+        found.append(replace(made, last_good=None) if draw(st.booleans()) else made)
+    return found
+
+
+# What belongs together.
+
+
+@given(outages())
+def test_each_outage_is_in_exactly_one_incident(given_: list[Member]) -> None:
+    found = [m.outage for incident in incidents(given_) for m in incident.members]
+    assert sorted(found) == sorted(m.outage for m in given_)
+
+
+@given(outages())
+def test_no_two_incidents_of_a_provider_touch(given_: list[Member]) -> None:
+    for one in incidents(given_):
+        for other in incidents(given_):
+            same = one.provider == other.provider
+            if one.id != other.id and same and (one.provider or one.members[0].target == other.members[0].target):
+                spans = [
+                    (min(m.begin for m in i.members), i.first_good if i.first_good is not None else 10**18)
+                    for i in (one, other)
+                ]
+                (begin, end), (other_begin, other_end) = sorted(spans)
+                assert end < other_begin <= other_end
+                assert begin <= end
+
+
+@given(outages())
+def test_the_members_of_an_incident_hang_together(given_: list[Member]) -> None:
+    """Without the whole, nothing in it could be parted in time."""
+    for incident in incidents(given_):
+        assert len({m.provider for m in incident.members}) == 1
+        until = incident.members[0].begin
+        for m in incident.members:
+            assert m.begin <= until
+            until = max(until, 10**18 if m.first_good is None else m.first_good)
+
+
+@given(outages(), st.randoms())
+def test_the_order_in_which_they_are_given_does_not_matter(given_: list[Member], chance: random.Random) -> None:
+    shuffled = list(given_)
+    chance.shuffle(shuffled)
+    assert incidents(shuffled) == incidents(given_)
+
+
+@given(outages(), outages())
+def test_the_name_stays_while_an_incident_grows(first: list[Member], more: list[Member]) -> None:
+    later = [replace(m, order=m.order + 100, outage=f"{m.order + 100:012x}") for m in more]
+    grown = incidents([*first, *later])
+    for before in incidents(first):
+        (now_in,) = [i for i in grown if before.members[0] in i.members]
+        # Swallowed by an older one it goes under that one's name, and is still found under its own.
+        older = min(now_in.members, key=lambda m: m.order)
+        assert now_in.id == before.id or older not in before.members
+        assert now_in.called(before.id)
+
+
+@given(outages())
+def test_bounds_and_stages_agree_with_the_members(given_: list[Member]) -> None:
+    for incident in incidents(given_):
+        if incident.last_good is not None:
+            assert incident.last_good <= incident.first_bad
+        assert incident.first_bad <= incident.last_bad
+        assert 0 <= incident.surely_down <= incident.last_bad - incident.first_bad
+        assert incident.surely_down >= max(m.last_bad - m.first_bad for m in incident.members)
+        stages = incident.stages()
+        assert stages[0].at == incident.first_bad
+        assert (stages[-1].targets == 0) == (incident.first_good is not None)
+        for stage in stages:
+            down = {
+                m.seat
+                for m in incident.members
+                if m.first_bad <= stage.at and (m.first_good is None or m.first_good > stage.at)
+            }
+            assert stage.targets == len(down) == sum(stage.channels.values())
+            assert (stage.trouble == ()) == (not down)
+        json.dumps(incident_json(incident), allow_nan=False)
+
+
+def test_edges_that_touch_are_one_incident_and_a_moment_between_them_makes_two() -> None:
+    first = member(1, 0, 10)
+    assert len(incidents([first, member(2, 12, 20)])) == 1  # last good at minute 11, as the first's first good
+    later = member(2, 12, 20, last_good=T0 + 11 * MINUTE + 1)
+    assert len(incidents([first, later])) == 2
+
+
+def test_an_outage_that_bridges_two_incidents_makes_one_under_the_older_name() -> None:
+    old, new = member(1, 0, 10), member(2, 30, 40)
+    one, other = incidents([old, new])
+    bridge = member(3, 5, 35, proven_afterwards=True)
+    (both,) = incidents([old, new, bridge])
+    assert both.id == one.id
+    assert both.called(other.id)
+    assert both.surely_down == 40 * MINUTE
+
+
+def test_what_nobody_saw_down_between_two_members_is_not_surely_down() -> None:
+    (both,) = incidents([member(1, 0, 10), member(2, 12, 20)])
+    assert (both.last_bad - both.first_bad, both.surely_down) == (20 * MINUTE, 18 * MINUTE)
+
+
+def test_targets_without_a_provider_have_incidents_of_their_own_and_vantage_points_share_one() -> None:
+    assert len(incidents([member(1, 0, 5, provider=""), member(2, 0, 5, provider="")])) == 2
+    (seen_twice,) = incidents([member(1, 0, 5, target="t"), member(2, 1, 6, target="t", vantage_point="office")])
+    assert incident_json(seen_twice)["vantage_points"] == ["home", "office"]
+    assert [stage.targets for stage in seen_twice.stages()] == [1, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("phases", "trouble"),
+    [
+        ({"connect": 5, "auth": 2}, "unreachable"),
+        ({"tls": 1}, "unreachable"),
+        ({"auth": 3, "connect": 2}, "login down"),
+        ({"mailbox": 2, "fetch": 1}, "mail missing"),
+        ({"auth": 2, "mailbox": 2}, "login down"),
+        ({"submit": 1}, "sending refused"),
+        ({"deliver": 1}, "delivery late"),
+        ({}, "unreachable"),
+    ],
+)
+def test_trouble_is_told_by_the_phase_that_failed_most(phases: dict[str, int], trouble: str) -> None:
+    assert member(1, 0, 5, phases=phases).trouble == trouble
+
+
+def test_restoration_is_told_per_channel_and_per_account() -> None:
+    (incident,) = incidents(
+        [
+            member(1, 0, 10, target="anna/imap", account="aa"),
+            member(2, 1, 30, target="anna/smtp", kind="smtp", account="aa", phases={"submit": 1}),
+            member(3, 2, None, target="mario/imap", account="bb", phases={"auth": 4}),
+        ]
+    )
+    told = incident_json(incident)
+    at = lambda minute: rfc3339(T0 + minute * MINUTE)  # noqa: E731
+    assert told["channels"] == [
+        {"kind": "imap", "targets": ["anna/imap", "mario/imap"], "first_bad": at(0), "first_good": None},
+        {"kind": "smtp", "targets": ["anna/smtp"], "first_bad": at(1), "first_good": at(31)},
+    ]
+    assert told["accounts"] == [
+        {"account": "aa", "targets": ["anna/imap", "anna/smtp"], "first_bad": at(0), "first_good": at(31)},
+        {"account": "bb", "targets": ["mario/imap"], "first_bad": at(2), "first_good": None},
+    ]
+    assert (told["state"], told["first_good"], told["duration"]["max"]) == ("open", None, None)
+    assert [(s["targets_down"], s["channels_down"], s["trouble"]) for s in told["stages"]] == [
+        (1, {"imap": 1}, ["unreachable"]),
+        (2, {"imap": 1, "smtp": 1}, ["sending refused", "unreachable"]),
+        (3, {"imap": 2, "smtp": 1}, ["login down", "sending refused", "unreachable"]),
+        (2, {"imap": 1, "smtp": 1}, ["login down", "sending refused"]),
+        (1, {"imap": 1}, ["login down"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("phases", "expected"),
+    [
+        ("", []),
+        ("ccc", [(0, "unreachable")]),
+        ("cccaaa", [(0, "unreachable"), (3, "login down")]),
+        ("ccaacaacaaaamf", [(0, "unreachable"), (8, "login down")]),  # two in a row are no turn
+        ("cccaaammfm-", [(0, "unreachable"), (3, "login down"), (6, "mail missing")]),
+        ("aaa---", [(0, "login down"), (3, "unreachable")]),
+    ],
+)
+def test_three_looks_in_a_row_make_a_turn(phases: str, expected: list[tuple[int, str]]) -> None:
+    names = {"c": "connect", "a": "auth", "m": "mailbox", "f": "fetch", "-": None}
+    assert list(turns((at, names[phase]) for at, phase in enumerate(phases))) == expected
+
+
+def test_a_turn_is_a_stage_of_its_own() -> None:
+    whole = replace(member(1, 0, 30), turns=((T0, "unreachable"), (T0 + 10 * MINUTE, "login down")))
+    (incident,) = incidents([whole, member(2, 5, 20)])
+    stages = [((s.at - T0) // MINUTE, s.targets, s.trouble) for s in incident.stages()]
+    both = ("login down", "unreachable")
+    assert stages == [
+        (0, 1, ("unreachable",)),
+        (5, 2, ("unreachable",)),
+        (10, 2, both),
+        (21, 1, ("login down",)),
+        (31, 0, ()),
+    ]
+
+
+# How it looks.
+
+
+def drawn(incident: Incident, width: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
+    show(console, incident, T0 + 200 * MINUTE)
+    console.print(listed([incident], width))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_picture_fits_the_terminal_and_cuts_no_time_short(width: int) -> None:
+    name = "mario.rossi@libero.it/imap"
+    members = [member(1, 0, 60, target=name), member(2, 2, None, target="anna.bianchi@libero.it/imap")]
+    lines = drawn(incidents(members)[0], width)
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    for needed in ("still down", "1 h 00 min", "22:00:00", "23:01:00", "unreachable", "2026-01-22 22:00Z"):
+        assert needed in text
+    # The tables cut names themselves, in the middle; rich would cut what matters at the end of a column.
+    assert not re.search(r"…(\s|$)", text)
+
+
+def test_the_bars_say_what_is_sure_and_what_is_only_possible() -> None:
+    bar = Bar(label="x", sure=[(20, 60)], possible=[(10, 80)], note="n")
+    row = picture([bar], 0, 100, 27).plain.splitlines()[1]
+    cells = re.search(rf"[{SURE}{POSSIBLE}{SERVED}]+", row)
+    assert cells
+    assert len(cells[0]) == 21
+    share = [cells[0].count(mark) for mark in (SURE, POSSIBLE, SERVED)]
+    assert share == [9, 6, 6]
+    assert cells[0].strip(SERVED).strip(POSSIBLE) == SURE * 9
+
+
+def test_a_short_outage_does_not_vanish_from_a_long_picture() -> None:
+    row = picture([Bar(label="x", sure=[(999_999, 999_999)], possible=[])], 0, 1_000_000, 40).plain.splitlines()[1]
+    assert row.count(SURE) == 1
+
+
+@given(st.integers(0, 10**12), st.integers(1, 10**10), st.integers(16, 200))
+def test_the_axis_is_never_longer_than_the_bar_but_for_its_last_time(start: int, length: int, cells: int) -> None:
+    line = axis(start, start + length, cells)
+    times = re.findall(r"\d\d-\d\d \d\d:\d\d|\d\d:\d\d:\d\d|\d\d:\d\d", line)
+    assert times
+    assert len(line) <= cells
+    assert " ".join(times) == " ".join(line.split())
+
+
+@given(st.text(max_size=40), st.integers(8, 40))
+def test_a_name_is_cut_in_its_middle(text: str, width: int) -> None:
+    cut = shortened(text, width)
+    assert len(cut) <= max(width, 0)
+    assert cut == text if len(text) <= width else (cut[0], cut[-1]) == (text[0], text[-1])
+
+
+# From a ledger.
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """A config, and a ledger with two incidents: two channels together, and one alone a day later."""
+    store = Store.open(tmp_path / "data")
+    for number, (name, begin, end) in enumerate([("imap", 0, 10), ("smtp", 3, 20), ("imap", 1440, 1450)]):
+        payload = {
+            "id": f"{number:012x}",
+            "target": name,
+            "provider": "lab",
+            "kind": name,
+            "vantage_point": "home",
+            "state": "closed",
+            **{key: T0 + minute * MINUTE for key, minute in (("last_good", begin - 1), ("first_bad", begin))},
+            **{key: T0 + minute * MINUTE for key, minute in (("last_bad", end), ("first_good", end + 1))},
+            "causes": {"refused": 3},
+            "phases": {"connect": 3},
+            "ledger": {"first": 0, "last": 0},
+        }
+        store.append_batch([Draft(kind="outage", time=T0, target=name, payload=payload)])
+    store.close()
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "vantage_point: {name: home}\ndata_dir: data\ntargets: [{name: imap, kind: imap, host: localhost}]\n"
+    )
+    return config
+
+
+def run(config: Path, *words: str) -> int:
+    return main(["--config", str(config), "incidents", *words])
+
+
+def test_the_verb_lists_and_shows(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(ledger, "--json") == 0
+    newest, oldest = json.loads(capsys.readouterr().out)
+    assert (len(newest["outages"]), len(oldest["outages"])) == (1, 2)
+    assert run(ledger) == 0
+    shown = capsys.readouterr().out
+    assert shown.index(newest["id"]) < shown.index(oldest["id"])
+    for name in (oldest["id"], oldest["id"][:6], "000000000001"):
+        assert run(ledger, "show", name, "--json") == 0
+        assert json.loads(capsys.readouterr().out) == oldest
+    assert run(ledger, "show", oldest["id"]) == 0
+    assert "served" in capsys.readouterr().out
+    assert run(ledger, "--json", "--from", rfc3339(T0 + 1000 * MINUTE)) == 0
+    assert json.loads(capsys.readouterr().out) == [newest]
+    assert run(ledger, "--json", "--to", rfc3339(T0 + 1000 * MINUTE)) == 0
+    assert json.loads(capsys.readouterr().out) == [oldest]
+    assert run(ledger, "--open") == 0
+    assert capsys.readouterr() == ("", "no incident on record\n")
+
+
+def test_one_incident_in_full_reads_its_looks(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    for minute, phase in enumerate([None, *[Phase.CONNECT] * 4, *[Phase.AUTH] * 4, None, None]):
+        at = T0 + minute * MINUTE
+        seen = Observation(
+            target="t",
+            scheduled_at=at,
+            started_at=at,
+            ended_at=at,
+            outcome=Outcome.DOWN if phase else Outcome.UP,
+            cause=Cause.TIMEOUT if phase else None,
+            failed_phase=phase,
+        )
+        store.append_batch([Draft(kind="observation", time=at, target="t", payload=seen)])
+    reader = Reader.open(tmp_path)
+    events = [Event(entry.index, entry.fact) for entry in reader.entries(target="t") if entry.fact]
+    (outage,) = detect(events, Rules())
+    payload = outage_payload(outage, "lab", Kind.IMAP, "home")
+    store.append_batch([Draft(kind="outage", time=T0, target="t", payload=payload)])
+    (incident,) = records.incidents(reader)
+    assert [stage.trouble for stage in incident.stages()] == [("unreachable",), ()]
+    stages = records.in_full(reader, incident).stages()
+    assert [((s.at - T0) // MINUTE, s.trouble) for s in stages] == [
+        (1, ("unreachable",)),
+        (5, ("login down",)),
+        (9, ()),
+    ]
+    reader.close()
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (["show"], 2, "write `mailwatch incidents`, or `mailwatch incidents show ID`"),
+        (["hide", "x"], 2, "write `mailwatch incidents`"),
+        (["show", "nothing"], 1, "no incident is called nothing"),
+        (["show", "00000000000"], 1, "2 incidents begin with 00000000000"),
+    ],
+)
+def test_used_wrongly_it_says_how(
+    ledger: Path, words: list[str], status: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(ledger, *words) == status
+    assert told in capsys.readouterr().err
+
+
+async def test_targets_of_one_account_are_told_to_be_that_without_its_name(
+    own_dovecot: Dovecot, targets: Targets, tmp_path: Path
+) -> None:
+    hall = Hall(tmp_path)
+    await hall.writer.start()
+    found = [targets.imap(own_dovecot), replace(targets.imap(own_dovecot, TlsMode.STARTTLS), name="lab-starttls")]
+    found.append(replace(targets.pop3(own_dovecot), login=None))
+    own_dovecot.stop()
+    for target in found:
+        hall.watch_also(target)
+        for _ in range(3):
+            await hall.look(target)
+    (incident,) = records.incidents(Reader.open(tmp_path))
+    one, other, none = (next(m for m in incident.members if m.target == t.name) for t in found)
+    assert one.account == other.account != ""
+    assert none.account == ""
+    login = found[0].login
+    assert isinstance(login, Login)
+    assert login.username not in json.dumps(incident_json(incident))
+    assert none.kind == Kind.POP3
+    await hall.close()
+
+
+def test_a_provider_that_goes_and_comes_back_channel_by_channel_is_one_incident(
+    own_dovecot: Dovecot, certificates: Certificates, tmp_path: Path
+) -> None:
+    need_root("postfix")
+    secret, beat = tmp_path / "secret", {"interval": "500ms"}
+    with contextlib.ExitStack() as servers:
+        folder = servers.enter_context(server_folder())
+        postfix = Postfix(folder, certificates, own_dovecot.auth_socket)
+        servers.enter_context(postfix.running())
+        smtp = {"name": "lab-smtp", "kind": "smtp", "port": postfix.submissions_port}
+        targets = [imap(own_dovecot, certificates, secret, **beat, **more) for more in ({}, smtp)]
+        watching = Watching(tmp_path, targets, detection={"recheck": ["500ms"]})
+        servers.enter_context(watching.running())
+        for name in ("lab-imap", "lab-smtp"):
+            watching.until(lambda name=name: watching.state(name) == "up", f"{name} up")
+        own_dovecot.stop()
+        postfix.stop()
+        opened = watching.until(lambda: watching.api("incidents?open=true"), "an incident")[0]
+        watching.until(lambda: len(watching.api("outages?open=true")) == 2, "both channels down")
+        own_dovecot.start()
+        watching.until(lambda: watching.api("outages?open=true")[0]["target"] == "lab-smtp", "IMAP back")
+        watching.until(lambda: watching.state("lab-imap") == "up", "IMAP up")
+        (half,) = watching.api("incidents")
+        assert half["state"] == "open"
+        assert {c["kind"]: c["first_good"] is None for c in half["channels"]} == {"imap": False, "smtp": True}
+        postfix.start()
+        watching.until(lambda: watching.api("incidents")[0]["state"] == "closed", "all back")
+        (whole,) = watching.api("incidents")
+        outages = {outage["target"]: outage for outage in watching.api("outages")}
+        assert whole["id"] == opened["id"] == half["id"]
+        assert whole["stages"][-1]["targets_down"] == 0
+        assert max(stage["targets_down"] for stage in whole["stages"]) == 2
+        assert [channel["first_good"] for channel in whole["channels"]] == [
+            outages[name]["first_good"] for name in ("lab-imap", "lab-smtp")
+        ]
+        assert whole["first_bad"] == min(outage["first_bad"] for outage in outages.values())
+        assert whole["first_good"] == outages["lab-smtp"]["first_good"]
+        assert len({member["account"] for member in whole["outages"]} - {None}) == 1
+        full = watching.api(f"incidents/{whole['id']}")
+        assert {**full, "stages": whole["stages"]} == whole
+        assert watching.get("/api/v1/incidents/none").startswith("404")
+        assert json.loads(watching.command("incidents", "--json").stdout) == [whole]
+        assert SURE in watching.command("incidents", "show", whole["id"][:8]).stdout
+        assert watching.command("ledger", "audit").returncode == 0

@@ -1,0 +1,212 @@
+"""When we were offline: what the guard puts on record, and the bounds that follow from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailwatch import records
+from mailwatch.cli import main
+from mailwatch.evidence.report.sightings import sight
+from mailwatch.guard import Changes, offline_payloads
+from mailwatch.guard.changes import EVERY, EVERY_OFFLINE
+from mailwatch.models import GuardAnswer, rfc3339
+from mailwatch.store import Draft, Reader, Store, Writer
+
+T0 = 1_700_000_000_000
+
+
+def said(
+    at: int, online: bool | None, *, took: int = 100, six: bool | None = None, resolver: str = "ok"
+) -> GuardAnswer:
+    """An answer given at T0 + `at`."""
+    reasons = {"1.1.1.1:443": "ok" if online else "timeout", "9.9.9.9:443": "not awaited"}
+    return GuardAnswer(
+        asked_at=T0 + at, answered_at=T0 + at + took, online=online, online4=online, online6=six,
+        resolver=resolver, controls=reasons | {"dns:dns.google": resolver},
+    )  # fmt: skip
+
+
+def entries(*answers: GuardAnswer | None) -> list[tuple[int, dict[str, Any]]]:
+    """What is put on record of the answers; None is a restart."""
+    changes, kept = Changes(), []
+    for answer in answers:
+        if answer is None:
+            changes = Changes()
+        elif (payload := changes.entry(answer)) is not None:
+            kept.append(payload)
+    return list(enumerate(kept))
+
+
+def line(*answers: GuardAnswer | None, part: str = "line") -> list[dict[str, Any]]:
+    return [told for told in offline_payloads(entries(*answers)) if told["part"] == part]
+
+
+def test_only_changes_are_told_and_a_sign_of_life_now_and_then() -> None:
+    online = [said(at, True) for at in range(0, EVERY + 20_000, 15_000)]
+    assert len(entries(*online)) == 2
+    offline = [said(at, False) for at in range(0, EVERY_OFFLINE + 10_000, 5_000)]
+    assert len(entries(*offline)) == 2
+    assert len(entries(said(0, True), said(10, True, six=True), said(20, True, six=True, resolver="lies"))) == 3
+
+
+def test_a_time_offline_has_four_times_and_the_durations_of_an_outage() -> None:
+    answers = [said(0, True), said(15_000, True), said(30_000, False, took=3000), said(40_000, False, took=3000)]
+    (told,) = line(*answers, said(50_000, True))
+    assert told == {
+        "part": "line",
+        "state": "closed",
+        "last_online": T0 + 15_000,
+        "first_offline": T0 + 33_000,
+        "last_offline": T0 + 40_000,
+        "first_online": T0 + 50_100,
+        "duration_ms": {"min": 7_000, "max": 35_100, "estimate": 21_050, "uncertainty": 11_917},
+        "unobserved_ms": 0,
+        "reasons": ["timeout"],
+        "ledger": {"first": 1, "last": 2},
+    }
+
+
+def test_what_is_not_over_is_open_as_far_as_it_is_known() -> None:
+    (told,) = line(said(0, True), said(15_000, False), said(20_000, False), said(20_000 + EVERY_OFFLINE, False))
+    assert (told["state"], told["first_online"]) == ("open", None)
+    assert told["duration_ms"]["min"] == EVERY_OFFLINE + 20_000 - 15_100
+    assert told["duration_ms"]["max"] is None
+
+
+def test_between_two_runs_nobody_asked() -> None:
+    (told,) = line(said(0, True), said(15_000, False), said(20_000, False), None, said(80_000, True))
+    # The look at 20 s found no change and is not on record: what is not known is not claimed.
+    assert told["last_offline"] == T0 + 15_100
+    assert told["unobserved_ms"] == 64_900
+    assert told["duration_ms"]["min"] == 0
+    (after,) = line(said(0, True), said(60_000, True), None, said(90_000, False), said(95_000, True))
+    assert after["last_online"] == T0
+
+
+def test_a_family_that_never_worked_is_not_offline() -> None:
+    never = [said(at, True, six=False) for at in (0, 10_000, 20_000)]
+    assert line(*never, part="ipv6") == []
+    lost = [said(0, True, six=True), said(10_000, True, six=False), said(20_000, True, six=True)]
+    (told,) = line(*lost, part="ipv6")
+    assert told["last_offline"] == T0 + 10_100
+    assert line(*lost) == line(*lost, part="ipv4") == []
+
+
+def test_an_answer_that_cannot_tell_neither_begins_nor_ends_it() -> None:
+    (told,) = line(said(0, False), said(10_000, None), said(20_000, False), said(30_000, True))
+    assert told["last_online"] is None
+    assert told["first_online"] == T0 + 30_100
+    assert line(said(0, True), said(10_000, None), said(20_000, True)) == []
+
+
+def test_names_that_do_not_resolve_are_a_part_of_their_own() -> None:
+    answers = [said(0, True), said(10_000, True, resolver="silent"), said(20_000, True, resolver="lies")]
+    (told,) = line(*answers, part="names")
+    assert told["reasons"] == ["silent"]
+    assert line(*answers) == []
+
+
+def test_entries_of_the_first_version_are_read_too() -> None:
+    old = [
+        {"asked_at": T0 + at, "online": online, "controls": {}}
+        for at, online in ((0, True), (9, False), (20, True))
+    ]
+    (told,) = offline_payloads(enumerate(old))
+    assert told["duration_ms"] == {"min": 0, "max": 20, "estimate": 10, "uncertainty": 8}
+
+
+def test_a_clock_that_steps_back_makes_no_negative_duration() -> None:
+    (told,) = line(said(50_000, True), said(60_000, False), said(10_000, True))
+    assert told["last_online"] <= told["first_offline"] <= told["last_offline"] <= told["first_online"]
+
+
+@given(
+    beats=st.lists(st.tuples(st.integers(1, 15_000), st.integers(1, 3_000)), min_size=2, max_size=40),
+    cut=st.integers(0, 200_000),
+    lasts=st.integers(1, 100_000),
+    restarts=st.sets(st.integers(0, 40)),
+)
+def test_the_truth_lies_within_the_bounds(
+    beats: list[tuple[int, int]], cut: int, lasts: int, restarts: set[int]
+) -> None:
+    """A line that goes and comes back at any instant, also in the middle of a round."""
+    answers: list[GuardAnswer | None] = []
+    at = 0
+    for number, (wait, took) in enumerate(beats):
+        at += wait
+        if number in restarts:
+            answers.append(None)
+        # A round is silent if no instant of it was good; a good one needs a single instant.
+        silent = cut <= at and at + took <= cut + lasts
+        partly = at < cut + lasts and cut < at + took
+        answers.append(said(at, not silent if not partly or silent else number % 2 == 0, took=took))
+        at += took
+    for told in line(*answers):
+        assert told["last_online"] is None or told["last_online"] <= T0 + cut
+        assert told["first_offline"] >= T0 + cut
+        assert told["last_offline"] <= max(T0 + cut + lasts, told["first_offline"])
+        assert told["first_online"] is None or told["first_online"] >= T0 + cut + lasts
+        lasted = told["duration_ms"]
+        assert lasted["min"] <= lasts
+        assert lasted["max"] is None or lasted["max"] >= lasts
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.yaml").write_text(
+        "vantage_point: {name: home}\ntargets: [{name: t, kind: imap, host: imap.example.org}]\n"
+    )
+    return tmp_path
+
+
+async def keep(data_dir: Path, *answers: GuardAnswer) -> None:
+    writer = Writer(Store.open(data_dir))
+    await writer.start()
+    for _, payload in entries(*answers):
+        await writer.submit(Draft(kind="guard", time=payload["asked_at"], target=None, payload=payload))
+    await writer.close()
+
+
+async def test_the_record_is_told_newest_first_and_by_time(folder: Path) -> None:
+    spells = [said(at, at % 20_000 == 0) for at in range(0, 90_000, 10_000)]
+    await keep(folder / "data", *spells)
+    reader = Reader.open(folder / "data")
+    found = [told for told in records.offline(reader) if told["part"] == "line"]
+    assert [told["first_offline"] for told in found] == [
+        rfc3339(T0 + at + 100) for at in (70_000, 50_000, 30_000, 10_000)
+    ]
+    assert found[0]["duration"] == {"min": 0.0, "max": 20.1, "estimate": 10.05, "uncertainty": 8.206}
+    some = records.offline(reader, start=T0 + 41_000, end=T0 + 60_000)
+    reader.close()
+    assert {told["first_offline"] for told in some} == {rfc3339(T0 + 50_100)}
+
+
+async def test_a_report_counts_times_offline_and_not_their_entries(folder: Path) -> None:
+    long = [said(at, False, six=None if at % 20_000 else False) for at in range(10_000, 90_000, 10_000)]
+    await keep(folder / "data", said(0, True), *long, said(90_000, True), said(100_000, False))
+    reader = Reader.open(folder / "data")
+    assert len(list(reader.entries(kinds=["guard"]))) == 11
+    found = sight(reader.entries(), "t", {})
+    reader.close()
+    assert found.offline == 2
+
+
+async def test_the_command_tells_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ["--config", str(folder / "config.yaml"), "offline"]
+    await keep(folder / "data", said(0, True))
+    assert main(config) == 0
+    assert "no time offline on record" in capsys.readouterr().err
+    await keep(folder / "data", said(10, True), said(5_000, False), said(9_000, True))
+    assert main([*config, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {spell["part"] for spell in told} == {"line", "ipv4"}
+    assert main(config) == 0
+    shown = capsys.readouterr().out
+    assert rfc3339(T0 + 5_100) in shown
+    assert "timeout" in shown

@@ -1,0 +1,351 @@
+"""Round trips through a real Postfix and a real Dovecot: what arrives, what does not, what is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailwatch.ledger.facts import observation_from, payload_of
+from mailwatch.models import Cause, Delivery, Kind, Observation, Outcome, Phase, Target, now
+from mailwatch.oauth.access import AccessTokens
+from mailwatch.probes import Outstanding, TlsContexts, Trips, observe
+from mailwatch.probes.roundtrip import arrival
+from mailwatch.probes.roundtrip.message import Mark, Sealer, compose, new_mark
+from tests.conftest import Targets, _need
+from tests.granting import granted_login
+from tests.servers import (
+    ALICE,
+    BOB,
+    DOVECOT,
+    POSTFIX,
+    AuthorizationServer,
+    Certificates,
+    Dovecot,
+    Postfix,
+    server_folder,
+)
+
+SECRET = b"s" * 32
+LMTP = Path("/usr/lib/dovecot/lmtp")
+
+
+@dataclass(slots=True)
+class Post:
+    """A mail service that delivers, and one round trip over it."""
+
+    dovecot: Dovecot
+    postfix: Postfix
+    targets: Targets
+    outstanding: Outstanding = field(default_factory=Outstanding)
+    looks: list[Observation] = field(default_factory=list)
+
+    def trip(self, **more: Any) -> Target:
+        """Alice writes to herself."""
+        password = self.dovecot.passwords[ALICE]
+        task = Delivery(
+            via=self.targets.smtp(self.postfix, password=password),
+            to=self.targets.imap(self.dovecot),
+            sender=ALICE,
+            recipient=ALICE,
+            deadline=15.0,
+        )
+        return Target(
+            name="trip",
+            kind=Kind.ROUNDTRIP,
+            host="localhost",
+            port=task.via.port,
+            provider="lab",
+            timeout=10.0,
+            task=replace(task, **more),
+        )
+
+    async def look(self, **more: Any) -> Observation:
+        """One look, taken into account by the next."""
+        trips = Trips(SECRET, self.outstanding)
+        seen = await observe(self.trip(**more), scheduled_at=now(), contexts=TlsContexts(), trips=trips)
+        self.outstanding = self.outstanding.after(seen)
+        self.looks.append(seen)
+        return seen
+
+    def mail(self, user: str = ALICE) -> dict[str, bytes]:
+        """All messages of a user, by their place."""
+        home = self.dovecot.maildir(user)
+        return {
+            str(path.relative_to(home)): path.read_bytes()
+            for path in home.rglob("*")
+            if path.parent.name in ("new", "cur") and path.is_file()
+        }
+
+
+@contextlib.contextmanager
+def posting(certificates: Certificates, targets: Targets, **settings: Any) -> Iterator[Post]:
+    _need(DOVECOT)
+    _need(LMTP)
+    _need(POSTFIX, root=True)
+    with (
+        server_folder() as one,
+        Dovecot(one, certificates, lmtp=True, **settings).running() as dovecot,
+        server_folder() as other,
+        Postfix(other, certificates, dovecot.auth_socket, lmtp_port=dovecot.lmtp_port).running() as postfix,
+    ):
+        yield Post(dovecot, postfix, targets)
+
+
+@pytest.fixture
+def post(certificates: Certificates, targets: Targets) -> Iterator[Post]:
+    """A mail service of the test's own."""
+    with posting(certificates, targets) as made:
+        yield made
+
+
+@pytest.fixture
+def polled(certificates: Certificates, targets: Targets) -> Iterator[Post]:
+    """One whose Dovecot tells of no news (IDLE), of no folder's use and can expunge no single message."""
+    settings = {"imap_capability": "IMAP4rev1 LITERAL+"}
+    with posting(certificates, targets, settings=settings) as made:
+        yield made
+
+
+def facts_of(seen: Observation) -> dict[str, Any]:
+    assert seen.facts is not None
+    return seen.facts
+
+
+def verdict(seen: Observation) -> tuple[Outcome, Cause | None, Phase | None, str]:
+    return seen.outcome, seen.cause, seen.failed_phase, str(facts_of(seen)["stage"])
+
+
+SERVED = (Outcome.UP, None, None, "served")
+UNDELIVERED = (Outcome.DOWN, Cause.UNDELIVERED, Phase.DELIVER)
+
+
+async def test_a_message_arrives_and_is_cleaned_up(post: Post) -> None:
+    before = post.mail()
+    seen = await post.look()
+    facts = facts_of(seen)
+    assert verdict(seen) == SERVED, (seen.detail, facts)
+    assert facts["folder"] == "inbox"
+    assert facts["message"]["queue_id"] in facts["message"]["reply"]
+    assert 0 < facts["latency_ms"] < 15_000
+    submitted, delivered = facts["hops"]
+    assert submitted["id"] == facts["message"]["queue_id"]
+    assert (submitted["by"], submitted["with"], delivered["with"]) == ("localhost", "ESMTPSA", "LMTP")
+    assert f"Message-ID: <mailwatch.{facts['message']['token']}@example.org>" in facts["headers"]
+    assert facts["dkim"] == [{"result": "none"}]
+    via, to = seen.attempts
+    assert (via.facts, list(via.phases)[-1]) == ({"end": "via"}, Phase.SUBMIT)
+    assert (to.facts, list(to.phases)[-2:]) == ({"end": "to"}, [Phase.MAILBOX, Phase.DELIVER])
+    assert sorted(post.mail().values()) == sorted(before.values())
+    assert "left" not in facts
+    assert not post.outstanding.sent
+
+
+async def test_where_idle_is_lacking_the_server_is_asked(polled: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrival, "POLL", 0.2)
+    before = polled.mail()
+    seen = await polled.look()
+    assert verdict(seen) == SERVED, seen.detail
+    assert sorted(polled.mail().values()) == sorted(before.values())
+
+
+async def test_the_junk_folder_counts_as_delivered(certificates: Certificates, targets: Targets) -> None:
+    settings = {"lmtp_save_to_detail_mailbox": "yes", "recipient_delimiter": "+"}
+    with posting(certificates, targets, settings=settings) as post:
+        before = post.mail()
+        seen = await post.look(recipient="a+Junk@example.org", deadline=4.0)
+        assert verdict(seen) == SERVED, seen.detail
+        assert (facts_of(seen)["folder"], facts_of(seen)["mailbox"]) == ("junk", "Junk")
+        assert post.mail() == before
+
+
+async def test_a_queue_that_is_held_is_told_and_the_message_found_when_it_is_released(post: Post) -> None:
+    before = post.mail()
+    await asyncio.to_thread(post.postfix.hold, True)
+    seen = await post.look(deadline=2.0)
+    assert verdict(seen) == (*UNDELIVERED, "queued"), seen.detail
+    token = facts_of(seen)["message"]["token"]
+    assert post.outstanding.sent.keys() == {token}
+    # Not even a place changed: what was new to the owner still is, where nothing was to be deleted.
+    assert post.mail() == before
+    await asyncio.to_thread(post.postfix.hold, False)
+    await until(lambda: len(post.mail()) > len(before))
+    seen = await post.look()
+    assert verdict(seen) == SERVED
+    (late,) = facts_of(seen)["late"]
+    assert late["token"] == token
+    assert late["delay_ms"] >= 1000
+    assert late["seen_at"] - late["sent_at"] >= 2000
+    assert [hop["with"] for hop in late["hops"]] == ["ESMTPSA", "LMTP"]
+    assert not post.outstanding.sent
+    # Its arrival is on record now, and not before.
+    assert len(post.mail()) == len(before) + 1
+    seen = await post.look()
+    assert facts_of(seen)["cleaned"] == [token]
+    assert sorted(post.mail().values()) == sorted(before.values())
+
+
+async def test_other_mail_that_comes_while_ours_does_not_makes_it_missing(post: Post) -> None:
+    looking = asyncio.create_task(post.look(recipient=BOB, deadline=3.0))
+    await until(lambda: len(post.mail(BOB)) == 3)
+    (post.dovecot.maildir(ALICE) / "new" / "another").write_bytes(b"Subject: another\r\n\r\nhello\r\n")
+    assert verdict(await looking) == (*UNDELIVERED, "missing")
+
+
+async def test_what_the_ledger_says_is_enough_to_find_it_after_a_restart(post: Post) -> None:
+    await asyncio.to_thread(post.postfix.hold, True)
+    seen = await post.look(deadline=1.0)
+    await asyncio.to_thread(post.postfix.hold, False)
+    await until(lambda: len(post.mail()) == 3)
+    post.outstanding = Outstanding.recall([observation_from(payload_of(look)) for look in post.looks])
+    seen = await post.look()
+    assert [late["token"] for late in facts_of(seen)["late"]] == [facts_of(post.looks[0])["message"]["token"]]
+
+
+async def test_a_message_that_no_record_knows_is_known_by_its_seal(post: Post) -> None:
+    before = post.mail()
+    await asyncio.to_thread(post.postfix.hold, True)
+    seen = await post.look(deadline=1.0)
+    await asyncio.to_thread(post.postfix.hold, False)
+    await until(lambda: len(post.mail()) == len(before) + 1)
+    post.outstanding = Outstanding()
+    again = await post.look()
+    (stray,) = facts_of(again)["stray"]
+    assert stray["token"] == facts_of(seen)["message"]["token"]
+    assert "late" not in facts_of(again)
+    assert sorted(post.mail().values()) == sorted(before.values())
+
+
+@pytest.mark.parametrize("kind", ["post", "polled"])
+async def test_nobody_elses_message_is_touched(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even those that their owner marked as deleted: a plain EXPUNGE would take them too."""
+    post: Post = request.getfixturevalue(kind)
+    monkeypatch.setattr(arrival, "POLL", 0.2)
+    stranger = Sealer(b"another" * 8, "trip")
+    mark = new_mark(now())
+    forged = compose(mark, stranger.seal(mark), ALICE, ALICE)
+    (post.dovecot.maildir(ALICE) / "new" / "forged").write_bytes(forged)
+    with post.dovecot.session(ALICE) as owner:
+        owner.select("INBOX")
+        owner.store("1", "+FLAGS", "(\\Deleted \\Flagged)")
+    before = post.mail()
+    seen = await post.look()
+    assert verdict(seen) == SERVED
+    after = post.mail()
+    if kind == "post":
+        assert after == before
+    else:
+        assert "other messages are marked as deleted" in facts_of(seen)["left"]
+        assert {name: body for name, body in after.items() if name in before} == before
+        assert len(after) == len(before) + 1
+        with post.dovecot.session(ALICE) as owner:
+            owner.select("INBOX")
+            assert owner.search(None, "DELETED")[1] == [b"1"]
+            owner.store("1", "-FLAGS", "(\\Deleted)")
+        seen = await post.look()
+        assert "left" not in facts_of(seen)
+        assert "stray" not in facts_of(seen)
+        assert sorted(post.mail().values()) == sorted(before.values())
+
+
+async def test_a_bounce_is_a_rejection_and_is_cleaned_up(post: Post) -> None:
+    before = post.mail()
+    seen = await post.look(recipient="nobody@example.org")
+    assert verdict(seen) == (Outcome.DOWN, Cause.REJECTED, Phase.DELIVER, "rejected"), seen.detail
+    assert facts_of(seen)["bounce"]["status"] == "5.1.1"
+    assert "User doesn't exist" in facts_of(seen)["bounce"]["diagnostic"]
+    assert not post.outstanding.sent
+    assert len(post.mail()) == len(before) + 1
+    assert verdict(await post.look()) == SERVED
+    assert sorted(post.mail().values()) == sorted(before.values())
+
+
+async def test_a_full_mailbox_is_named(post: Post) -> None:
+    post.dovecot.fill(BOB)
+    seen = await post.look(recipient=BOB)
+    assert (seen.cause, facts_of(seen)["bounce"]["status"]) == (Cause.REJECTED, "5.2.2"), seen.detail
+
+
+async def test_a_login_that_is_down_leaves_the_message_on_its_way(post: Post) -> None:
+    """The third phase of a long outage: mail is taken, and nobody can read it."""
+    wrong = post.targets.imap(post.dovecot, password="wrong-password")
+    seen = await post.look(to=wrong)
+    assert verdict(seen) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH, "login")
+    token = facts_of(seen)["message"]["token"]
+    await until(lambda: len(post.mail()) == 3)
+    seen = await post.look()
+    assert [late["token"] for late in facts_of(seen)["late"]] == [token]
+
+
+async def test_a_submission_that_is_down_sends_nothing(post: Post) -> None:
+    post.postfix.stop()
+    seen = await post.look()
+    assert verdict(seen) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT, "unsubmitted")
+    assert seen.deciding is not None
+    assert seen.deciding.facts == {"end": "via"}
+    assert not post.outstanding.sent
+
+
+async def test_copies_among_what_was_sent_are_cleaned_up_too(post: Post) -> None:
+    mark = new_mark(now())
+    ours = compose(mark, Sealer(SECRET, "trip").seal(mark), ALICE, ALICE)
+    with post.dovecot.session(ALICE) as owner:
+        owner.create("Sent")
+        for text in (ours, b"Subject: to my mother\r\n\r\nhello\r\n"):
+            owner.append("Sent", "", "", text)
+    before = post.mail()
+    seen = await post.look()
+    assert verdict(seen) == SERVED
+    assert "stray" not in facts_of(seen)
+    others = [body for body in before.values() if b"X-MailWatch-Token" not in body]
+    assert len(others) == len(before) - 1
+    assert sorted(post.mail().values()) == sorted(others)
+
+
+async def test_what_was_not_seen_for_a_week_is_told_as_lost_once(post: Post) -> None:
+    week = 8 * 24 * 3_600_000
+    gone, here = Mark("f" * 32, now() - week), Mark("e" * 32, now() - week)
+    text = compose(here, Sealer(SECRET, "trip").seal(here), ALICE, ALICE)
+    (post.dovecot.maildir(ALICE) / "new" / "here").write_bytes(text)
+    post.outstanding = Outstanding({mark.token: mark for mark in (gone, here)})
+    seen = await post.look()
+    assert facts_of(seen)["lost"] == [{"token": gone.token, "sent_at": gone.sent_at}]
+    (late,) = facts_of(seen)["late"]
+    assert (late["token"], late["delay_ms"] >= week - 60_000) == (here.token, True)
+    assert "lost" not in facts_of(await post.look())
+
+
+async def test_both_ends_may_log_in_with_tokens(
+    certificates: Certificates, targets: Targets, tmp_path: Path
+) -> None:
+    with AuthorizationServer(ALICE).running() as authority:
+        url = f"{authority.url}/introspect"
+        with posting(certificates, targets, introspection_url=url) as post:
+            login = granted_login(authority, tmp_path, ALICE)
+            task = post.trip().task
+            assert isinstance(task, Delivery)
+            ends = {"via": replace(task.via, login=login), "to": replace(task.to, login=login)}
+            trip, tokens = post.trip(**ends), AccessTokens()
+            seen = await observe(trip, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+            assert verdict(seen) == SERVED, seen.detail
+            assert {"end": "to", "sasl": "OAUTHBEARER"} in [attempt.facts for attempt in seen.attempts]
+            # Without a grant there is no token, and nothing is sent.
+            assert login.oauth2 is not None
+            login.oauth2.grant_file.unlink()
+            seen = await observe(trip, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens())
+            assert (seen.outcome, seen.cause, seen.attempts) == (Outcome.UNKNOWN, Cause.CREDENTIALS, ())
+            assert seen.detail.startswith("nothing was sent: ")
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what another process does."""
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.05)

@@ -1,0 +1,352 @@
+"""What a round trip sends and reads, piece by piece: seal, way, signature, bounce, and what is outstanding."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from email import policy
+from functools import partial
+from typing import Any
+
+import dkim
+import dns.asyncresolver
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailwatch.ledger.canonical import canonical
+from mailwatch.ledger.facts import payload_of
+from mailwatch.models import Cause, Kind, Observation, Outcome
+from mailwatch.probes import TlsContexts, Trips, observe
+from mailwatch.probes.roundtrip import Outstanding, received
+from mailwatch.probes.roundtrip.bounce import read_bounce
+from mailwatch.probes.roundtrip.mailbox import since
+from mailwatch.probes.roundtrip.message import Mark, Sealer, compose, new_mark
+from mailwatch.probes.roundtrip.outstanding import LOST_AFTER
+from mailwatch.probes.roundtrip.received import clock_skew_ms, fields_of, head_of, hops, millis_of
+from mailwatch.probes.roundtrip.signature import Keys, signatures, txt
+from tests.fakes.fault import Fault, nobody_listens
+from tests.fakes.roundtrip import FULL_BOUNCE, Service, serving, trip_of
+from tests.hostile import CLOSE
+
+AT = 1_769_119_200_123
+SEALER = Sealer(b"s" * 32, "trip")
+TRIP = Fault(kind=Kind.ROUNDTRIP, what="", cause=None, phase=None, place=nobody_listens).target
+MARK = Mark("0123456789abcdef" * 2, AT)
+
+
+def message(mark: Mark = MARK, sealer: Sealer = SEALER) -> bytes:
+    return compose(mark, sealer.seal(mark), "anna@example.org", "bruno@example.net")
+
+
+def known(text: bytes, sealer: Sealer = SEALER) -> Mark | None:
+    return sealer.recognise(dict(fields_of(head_of(text))))
+
+
+def test_the_message_is_one_that_a_mail_program_reads() -> None:
+    parsed = email.message_from_bytes(message(), policy=policy.default)
+    assert parsed["message-id"] == f"<mailwatch.{MARK.token}@example.org>"
+    assert parsed["auto-submitted"] == "auto-generated"
+    assert parsed["date"].datetime.timestamp() == AT // 1000
+    assert parsed["subject"] == "MailWatch 01234567"
+    words = parsed.get_content()
+    assert "può essere cancellato" in words
+    assert "it can be deleted" in words
+    assert not parsed.defects
+    assert max(len(line) for line in message().split(b"\r\n")) < 200
+    assert b"\n" not in message().replace(b"\r\n", b"")
+
+
+def test_tokens_are_128_random_bits() -> None:
+    tokens = {new_mark(AT).token for _ in range(100)}
+    assert len(tokens) == 100
+    assert all(len(bytes.fromhex(token)) == 16 for token in tokens)
+
+
+def test_our_message_is_known_by_its_seal_alone() -> None:
+    assert known(message()) == MARK
+    other = Mark("f" * 32, AT)
+    seal = SEALER.seal(MARK)
+    for wrong in (
+        message(sealer=Sealer(b"t" * 32, "trip")),
+        message(sealer=Sealer(b"s" * 32, "another-trip")),
+        compose(other, seal, "a@example.org", "a@example.org"),
+        message().replace(b"X-MailWatch-Seal", b"X-Nothing"),
+        message().replace(str(AT).encode(), str(AT + 1).encode()),
+        b"Subject: hello\r\n\r\n" + message(),
+    ):
+        assert known(wrong) is None
+    # Some services give a message an id of their own.
+    assert known(message().replace(b"Message-ID: <mailwatch.", b"Message-ID: <")) == MARK
+
+
+@given(st.binary(max_size=400))
+def test_nothing_that_comes_is_ours_or_breaks_the_reading(junk: bytes) -> None:
+    assert known(junk) is None
+    assert read_bounce(b"Content-Type: multipart/report; boundary=B\r\n\r\n--B\r\n" + junk, SEALER) is None
+    hops([("received", junk.decode("latin-1"))], AT)
+    millis_of(junk.decode("latin-1"))
+
+
+HEAD = b"""\
+Received: from mx.example.net (mx.example.net [192.0.2.7])\r
+\tby store.example.net (Dovecot) with LMTP id XYZ\r
+\tfor <b@example.net>; Thu, 22 Jan 2026 23:00:05 +0100\r
+Received: from smtp.example.org ([IPv6:2001:db8::1]) by mx.example.net (Postfix (and (more)))\r
+ with ESMTPS id ABC; Thu, 22 Jan 2026 22:05:00 +0000 (UTC)\r
+Received: from [192.0.2.1] by smtp.example.org with ESMTPSA id Q1; Thu, 22 Jan 2026 21:59:58 -0000\r
+Received: nonsense\r
+Subject: hello\r
+"""
+
+
+def test_the_way_is_told_hop_by_hop_with_clocks_that_differ() -> None:
+    sent_at = millis_of("Thu, 22 Jan 2026 22:00:00 +0000")
+    assert sent_at is not None
+    none, first, second, third = hops(fields_of(HEAD), sent_at)
+    assert none == {}
+    assert first == {
+        "from": "[192.0.2.1]",
+        "address": "192.0.2.1",
+        "by": "smtp.example.org",
+        "with": "ESMTPSA",
+        "id": "Q1",
+        "at": sent_at - 2000,
+        "delay_ms": -2000,
+    }
+    assert (second["by"], second["address"], second["with"]) == ("mx.example.net", "2001:db8::1", "ESMTPS")
+    assert second["delay_ms"] == 302_000
+    assert third["delay_ms"] == -295_000
+    assert third["by"] == "store.example.net"
+    assert clock_skew_ms([first]) == 1000
+    assert clock_skew_ms([none, first, second, third]) == 294_000
+    assert clock_skew_ms([]) == clock_skew_ms([second]) == 0
+
+
+def test_a_header_without_end_is_bounded() -> None:
+    huge = b"Received: " + b"(" * 100_000 + b"from x by y; " + b"\r\n" + b"Received: from a\r\n" * 10_000
+    told = hops(fields_of(huge), AT)
+    assert len(told) == received.MAX_HOPS
+    assert all(len(str(hop)) < 4 * received.MAX_FIELD for hop in told)
+
+
+@pytest.mark.parametrize(
+    "date", ["", "yesterday", "Thu, 32 Jan 2026 22:00:00 +0000", "Thu, 1 Jan 99999 00:00:00 +0000"]
+)
+def test_a_date_that_is_none_is_none(date: str) -> None:
+    assert millis_of(date) is None
+
+
+def test_the_day_to_search_from_is_written_as_imap_wants_it() -> None:
+    assert since(AT) == b"SINCE 21-Jan-2026"
+
+
+class Names(asyncio.DatagramProtocol):
+    """A name server with one TXT record, or one that only refuses."""
+
+    def __init__(self, name: str, text: bytes, rcode: dns.rcode.Rcode = dns.rcode.NOERROR) -> None:
+        self.name, self.text, self.rcode = name, text, rcode
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        asked = dns.message.from_wire(data)
+        answer = dns.message.make_response(asked)
+        answer.set_rcode(self.rcode)
+        if self.rcode == dns.rcode.NOERROR:
+            if asked.question[0].name.to_text() == self.name:
+                pieces = [self.text[at : at + 200].decode() for at in range(0, len(self.text), 200)]
+                text = " ".join(f'"{piece}"' for piece in pieces)
+                answer.answer.append(dns.rrset.from_text(self.name, 60, "IN", "TXT", text))
+            else:
+                answer.set_rcode(dns.rcode.NXDOMAIN)
+        self.transport.sendto(answer.to_wire(), addr)
+
+
+@contextlib.asynccontextmanager
+async def name_server(text: bytes, rcode: dns.rcode.Rcode = dns.rcode.NOERROR) -> AsyncIterator[Keys]:
+    loop = asyncio.get_running_loop()
+    names = Names("mw._domainkey.example.org.", text, rcode)
+    transport, _ = await loop.create_datagram_endpoint(lambda: names, local_addr=("127.0.0.1", 0))
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers, resolver.port = ["127.0.0.1"], transport.get_extra_info("sockname")[1]
+    try:
+        yield partial(txt, resolver=resolver)
+    finally:
+        transport.close()
+
+
+KEY = generate_private_key(public_exponent=65537, key_size=2048)
+RECORD = b"v=DKIM1; k=rsa; p=" + b64encode(
+    KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+)
+
+
+def signed(text: bytes, domain: bytes = b"example.org", selector: bytes = b"mw") -> bytes:
+    pem = KEY.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    return (
+        bytes(dkim.sign(text, selector, domain, pem, include_headers=[b"From", b"Subject", b"Message-ID"])) + text
+    )
+
+
+async def test_a_signature_is_checked_with_the_key_of_its_domain() -> None:
+    whole = signed(message())
+    async with name_server(RECORD) as keys:
+        assert await signatures(whole, keys) == [{"result": "pass", "domain": "example.org", "selector": "mw"}]
+        (broken,) = await signatures(whole + b"Sent from my phone\r\n", keys)
+        assert (broken["result"], "body hash" in broken["why"]) == ("fail", True)
+        (changed,) = await signatures(whole.replace(b"Subject: MailWatch", b"Subject: MailWotch"), keys)
+        assert (changed["result"], changed["why"]) == ("fail", "the signature does not match")
+        twice = signed(whole, b"elsewhere.example")
+        assert [told["result"] for told in await signatures(twice, keys)] == ["permerror", "pass"]
+        assert [told["result"] for told in await signatures(b"DKIM-Signature: v=1\r\n" + message(), keys)] == [
+            "permerror"
+        ]
+        assert await signatures(message(), keys) == [{"result": "none"}]
+        flood = b"DKIM-Signature: v=1\r\n" * 1000 + message()
+        assert len(await signatures(flood, keys)) == 4
+
+
+@pytest.mark.parametrize("text", [b"v=DKIM1; p=", b"v=DKIM1; k=rsa; p=AAAA", b"hello"])
+async def test_a_key_that_is_none_is_no_failure_of_the_message(text: bytes) -> None:
+    async with name_server(text) as keys:
+        (told,) = await signatures(signed(message()), keys)
+    assert told["result"] == "permerror"
+
+
+async def test_a_name_server_that_fails_is_no_failure_of_the_message() -> None:
+    async with name_server(RECORD, dns.rcode.SERVFAIL) as keys:
+        (told,) = await signatures(signed(message()), keys)
+    assert told["result"] == "temperror"
+
+
+def bounce(head: str, **changed: str) -> bytes:
+    text = FULL_BOUNCE.format(user="b@example.net", head=head, diagnostic="smtp; 552 5.2.2 mailbox full")
+    for old, new in changed.items():
+        text = text.replace(f"{old.capitalize()}: failed", f"{old.capitalize()}: {new}")
+    return text.replace("\n", "\r\n").encode()
+
+
+def test_a_report_on_our_message_is_read() -> None:
+    head = message().partition(b"\r\n\r\n")[0].decode().replace("\r\n", "\n")
+    told = read_bounce(bounce(head), SEALER)
+    assert told is not None
+    assert (told.token, told.action, told.status) == (MARK.token, "failed", "5.2.2")
+    assert told.diagnostic == "smtp; 552 5.2.2 mailbox full"
+    assert (told.proven, told.sent_at) == (True, AT)
+    delayed = read_bounce(bounce(head, action="delayed"), SEALER)
+    assert delayed is not None
+    assert delayed.action == "delayed"
+
+
+def test_a_report_without_our_seal_is_read_and_proves_nothing() -> None:
+    told = read_bounce(bounce(f"Message-ID: <mailwatch.{MARK.token}@example.org>"), SEALER)
+    assert told is not None
+    assert (told.token, told.proven) == (MARK.token, False)
+    assert read_bounce(bounce("Message-ID: <somebody@example.org>"), SEALER) is None
+    assert read_bounce(message(), SEALER) is None
+
+
+@pytest.mark.parametrize("becomes", ["itself", "bounce"])
+async def test_words_that_are_no_text_fit_into_the_record(becomes: str) -> None:
+    service = Service(
+        smtp={"message": b"250 \xff ok: queued as A\xff1 \r\n"},
+        becomes=becomes,
+        diagnostic="smtp; 552 \udcff full",
+    )
+    async with serving(service) as (via, to):
+        seen = await observe(trip_of(TRIP, via, to), scheduled_at=AT, contexts=TlsContexts())
+    assert seen.outcome is (Outcome.UP if becomes == "itself" else Outcome.DOWN)
+    assert seen.facts is not None
+    assert seen.facts["message"]["reply"] == r"250 \xff ok: queued as A\xff1"
+    assert canonical(payload_of(seen)).encode()
+
+
+async def test_without_uidplus_no_single_message_is_expunged() -> None:
+    service = Service(capabilities=b"IMAP4rev1 AUTH=PLAIN")
+    async with serving(service) as (via, to):
+        seen = await observe(trip_of(TRIP, via, to), scheduled_at=AT, contexts=TlsContexts())
+    assert seen.outcome is Outcome.UP
+    assert service.changed == ['SELECT "INBOX"', r"UID STORE 7 +FLAGS.SILENT (\Deleted)", "EXPUNGE"]
+
+
+async def test_a_message_that_comes_while_we_search_is_not_waited_for() -> None:
+    """The server tells of it in the answer to the search, and has no news for one who is idle after it."""
+    service = Service(silent=True, after_searches=2)
+    async with serving(service) as (via, to):
+        trip = trip_of(TRIP, via, to, deadline=25.0)
+        seen = await observe(trip, scheduled_at=AT, contexts=TlsContexts())
+    assert seen.outcome is Outcome.UP
+    assert (seen.facts or {})["latency_ms"] < 20_000
+
+
+async def test_a_message_that_nobody_acknowledged_may_have_been_accepted() -> None:
+    service = Service(smtp={"message": CLOSE}, times=1)
+    async with serving(service) as (via, to):
+        trip = trip_of(TRIP, via, to)
+        seen = await observe(trip, scheduled_at=AT, contexts=TlsContexts(), trips=Trips(b"s"))
+        assert (seen.cause, (seen.facts or {})["stage"]) == (Cause.DISCONNECTED, "unsure")
+        outstanding = Outstanding.recall([seen])
+        again = await observe(trip, scheduled_at=AT, contexts=TlsContexts(), trips=Trips(b"s", outstanding))
+    assert again.facts is not None
+    assert [late["token"] for late in again.facts["late"]] == [*outstanding.sent]
+
+
+def look(stage: str = "served", at: int = AT, **facts: Any) -> Observation:
+    sent = {"token": MARK.token, "sent_at": MARK.sent_at}
+    return Observation(
+        target="trip",
+        scheduled_at=at,
+        started_at=at,
+        ended_at=at,
+        outcome=Outcome.DOWN,
+        cause=Cause.UNDELIVERED,
+        facts={"stage": stage, "message": sent, **facts},
+    )
+
+
+@pytest.mark.parametrize(
+    ("stage", "on_its_way"),
+    [
+        ("queued", True),
+        ("missing", True),
+        ("login", True),
+        ("unsure", True),
+        ("served", False),
+        ("rejected", False),
+        ("unsubmitted", False),
+    ],
+)
+def test_what_may_still_come_is_outstanding(stage: str, on_its_way: bool) -> None:
+    assert (MARK.token in Outstanding.recall([look(stage)]).sent) is on_its_way
+
+
+@pytest.mark.parametrize("end", ["late", "lost", "bounced"])
+def test_what_came_or_will_not_come_is_outstanding_no_more(end: str) -> None:
+    after = Outstanding.recall(
+        [look("queued"), look("unsubmitted", message=None, **{end: [{"token": MARK.token}]})]
+    )
+    assert not after.sent
+    assert after.told == ({MARK.token} if end == "late" else set())
+    assert not after.after(look("unsubmitted", message=None, cleaned=[MARK.token])).told
+
+
+def test_a_message_is_given_up_after_a_week_and_told_once() -> None:
+    waiting = Outstanding.recall([look("queued")])
+    assert waiting.overdue(AT + LOST_AFTER) == []
+    assert waiting.overdue(AT + LOST_AFTER + 1) == [MARK]
+    assert not waiting.after(look("unsubmitted", message=None, lost=[{"token": MARK.token}])).overdue(AT + 10**12)
+
+
+def test_what_could_not_be_deleted_is_known_and_no_stray() -> None:
+    assert Outstanding.recall([look("served", left="read-only")]).told == {MARK.token}
+    assert Outstanding.recall([look("served")]).told == set()

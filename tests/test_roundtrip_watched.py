@@ -1,0 +1,197 @@
+"""Round trips under watch: logins that are held back, lines that break, stops and kills in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailwatch.guard import Control, Guard
+from mailwatch.models import Delivery, Kind
+from mailwatch.monitor import Monitor
+from mailwatch.store import Reader
+from mailwatch.takeup import take_up
+from tests.conftest import Targets
+from tests.fakes.fault import Fault, nobody_listens
+from tests.fakes.roundtrip import Service, serving, trip_of
+from tests.hall import Hall
+from tests.servers import ALICE, Certificates
+from tests.test_roundtrip import posting, until
+from tests.watching import Watching
+
+REJECTED = b"TAG NO [AUTHENTICATIONFAILED] no\r\n"
+TRIP = Fault(kind=Kind.ROUNDTRIP, what="", cause=None, phase=None, place=nobody_listens).target
+
+
+@pytest.fixture
+async def hall(tmp_path: Path) -> AsyncIterator[Hall]:
+    made = Hall(tmp_path / "data")
+    await made.writer.start()
+    yield made
+    await made.close()
+
+
+def monitor_like(hall: Hall) -> Monitor:
+    """A monitor that begins anew over the same ledger."""
+    return Monitor(
+        vantage_point=hall.monitor.vantage_point,
+        rules=hall.monitor.rules,
+        writer=hall.writer,
+        metrics=hall.metrics,
+        guard=None,
+        clock=hall.monitor._clock,
+        secret=b"s" * 32,
+    )
+
+
+def latest(hall: Hall) -> dict[str, Any]:
+    return [look for look in hall.recorded("observation") if look["target"] == "lab"][-1]
+
+
+async def test_a_login_that_is_held_back_sends_nothing(hall: Hall) -> None:
+    service = Service(imap={"LOGIN": REJECTED})
+    async with serving(service) as (via, to):
+        trip = trip_of(TRIP, via, to)
+        hall.watch_also(trip)
+        await hall.look(trip)
+        assert (latest(hall)["outcome"], latest(hall)["cause"]) == ("unknown", "credentials")
+        assert len(service.sent) == 1
+        await hall.look(trip)
+        assert (latest(hall)["outcome"], latest(hall)["cause"]) == ("unknown", "credentials")
+        assert latest(hall)["detail"].startswith("nothing was sent")
+        assert len(service.sent) == 1
+        # What the trip learnt counts for all looks at the account, and after a restart too.
+        again = monitor_like(hall)
+        await take_up(again, hall.reader, [trip])
+        for monitor in (hall.monitor, again):
+            assert not monitor.logins.allows(trip.ends[1], latest(hall)["end"])
+        assert [*again.watches["lab"].outstanding.sent] == [*hall.monitor.watches["lab"].outstanding.sent]
+        assert len(again.watches["lab"].outstanding.sent) == 1
+
+
+async def test_a_login_rejected_elsewhere_holds_the_trip_back(hall: Hall) -> None:
+    service = Service(imap={"LOGIN": REJECTED})
+    async with serving(service) as (via, to):
+        trip = trip_of(TRIP, via, to)
+        assert isinstance(trip.task, Delivery)
+        assert trip.task.to.login is not None
+        another = replace(trip.task.to, login=replace(trip.task.to.login, username="anna@example.org"))
+        trip = replace(trip, task=replace(trip.task, to=another))
+        mailbox = trip.ends[1]
+        hall.watch_also(mailbox)
+        hall.watch_also(trip)
+        await hall.look(mailbox)
+        await hall.look(trip)
+        assert latest(hall)["detail"].startswith("nothing was sent")
+        assert service.sent == []
+
+
+async def test_a_message_that_is_awaited_keeps_nobody_from_looking(tmp_path: Path) -> None:
+    hall = Hall(tmp_path / "data", at_once=1)
+    await hall.writer.start()
+    service = Service(becomes="nothing")
+    async with serving(service) as (via, to):
+        trip = trip_of(TRIP, via, to, deadline=60.0)
+        hall.watch_also(trip)
+        await hall.greet()
+        waiting = asyncio.create_task(hall.look(trip))
+        await until(lambda: bool(service.sent))
+        await hall.look()
+        assert [look["target"] for look in hall.recorded("observation")] == ["t"]
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    assert [look["target"] for look in hall.recorded("observation")] == ["t"]
+    assert hall.server is not None
+    hall.server.close()
+    await hall.close()
+
+
+async def test_a_line_that_was_down_while_we_waited_is_not_the_providers_fault(hall: Hall) -> None:
+    control = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+    port = control.sockets[0].getsockname()[1]
+    hall.monitor.guard = guard = Guard([Control("127.0.0.1", port)], 1.0, names=())
+    service = Service(becomes="nothing")
+    async with serving(service) as (via, to):
+        trip = trip_of(TRIP, via, to, deadline=3.0)
+        hall.watch_also(trip)
+        waiting = asyncio.create_task(hall.look(trip))
+        await until(lambda: bool(service.sent))
+        control.close()
+        await control.wait_closed()
+        # As the housekeeping does every 15 seconds.
+        assert (await guard.ask()).online is False
+        control = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", port)
+        await waiting
+    control.close()
+    seen = latest(hall)
+    assert (seen["outcome"], seen["cause"]) == ("unknown", "offline")
+    assert "was: undelivered" in seen["detail"]
+    # It was accepted all the same, and may come.
+    assert len(hall.monitor.watches["lab"].outstanding.sent) == 1
+
+
+async def test_a_trip_in_doubt_keeps_its_beat(hall: Hall) -> None:
+    hurried: list[str] = []
+    hall.monitor.schedule.sooner = lambda name, seconds: hurried.append(name)  # type: ignore[method-assign]
+    async with serving(Service(becomes="nothing")) as (via, to):
+        trip = replace(trip_of(TRIP, via, to, deadline=0.5), interval=900.0)
+        hall.watch_also(trip)
+        await hall.look(trip)
+    assert latest(hall)["cause"] == "undelivered"
+    assert hurried == []
+
+
+def settings(post: Any, certificates: Certificates, folder: Path, **more: Any) -> list[dict[str, Any]]:
+    secret = folder / "secret"
+    secret.write_text(post.dovecot.passwords[ALICE] + "\n")
+    secret.chmod(0o600)
+    common = {
+        "provider": "lab",
+        "host": "localhost",
+        "tls": "implicit",
+        "ca_file": str(certificates.ca_file),
+        "login": {"username": ALICE, "password_file": str(secret)},
+        "interval": "60s",
+        "timeout": "10s",
+    }
+    return [
+        {"name": "lab-imap", "kind": "imap", "port": post.dovecot.imaps_port, **common},
+        {"name": "lab-smtp", "kind": "smtp", "port": post.postfix.submissions_port, **common},
+        {"name": "trip", "kind": "roundtrip", "via": "lab-smtp", "to": "lab-imap", "timeout": "10s", **more},
+    ]
+
+
+def trips(watching: Watching) -> list[dict[str, Any]]:
+    reader = Reader.open(watching.data_dir)
+    found = [entry.payload for entry in reader.entries(target="trip", kinds=["observation"])]
+    reader.close()
+    return found
+
+
+@pytest.mark.parametrize("end", [Watching.stop, Watching.kill], ids=["stop", "kill"])
+def test_a_message_on_its_way_at_the_end_is_found_by_the_next_start(
+    end: Callable[[Watching], Any], certificates: Certificates, targets: Targets, tmp_path: Path
+) -> None:
+    with posting(certificates, targets) as post:
+        before = post.mail()
+        post.postfix.hold(True)
+        watching = Watching(tmp_path, settings(post, certificates, tmp_path, deadline="5m", interval="15m"))
+        watching.start()
+        watching.until(post.postfix.queue, "a message in the queue")
+        end(watching)
+        assert trips(watching) == []
+        post.postfix.hold(False)
+        watching.until(lambda: len(post.mail()) > len(before), "delivered")
+        with watching.running():
+            (seen,) = watching.until(lambda: trips(watching), "a look")
+            assert (seen["outcome"], seen["facts"]["stage"]) == ("up", "served")
+            (stray,) = seen["facts"]["stray"]
+            assert stray["delay_ms"] >= 0
+            assert watching.metric("mailwatch_delivery_latency_seconds{") == seen["facts"]["latency_ms"] / 1000
+        assert sorted(post.mail().values()) == sorted(before.values())
+        assert post.dovecot.passwords[ALICE].encode() not in watching.everything()
+        assert "Traceback" not in watching.log.read_text()

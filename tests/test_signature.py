@@ -1,0 +1,122 @@
+"""report.pdf signed by its owner: judged by MailWatch, by pdfsig, and after it was changed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from pydantic import SecretStr
+
+from mailwatch.evidence.signature import SignatureError, load_signer
+from mailwatch.evidence.verify import Trust, verify
+from mailwatch.evidence.verify.archive import Refused
+from mailwatch.evidence.verify.pdf import check_report
+from tests.servers.authority import Authority
+from tests.watching import Watching
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A P-256 key with a certificate of its own, as PEM and as PKCS#12, both with a password."""
+    folder = tmp_path_factory.mktemp("keys")
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-days", "3650"]
+    more = ["-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=Anna Rossi", "-passout", "pass:canary-91c2"]
+    subprocess.run([*make, *more], cwd=folder, check=True, capture_output=True)
+    pack = ["openssl", "pkcs12", "-export", "-inkey", "key.pem", "-in", "cert.pem", "-out", "both.p12"]
+    words = ["-passin", "pass:canary-91c2", "-passout", "pass:canary-91c2"]
+    subprocess.run([*pack, *words], cwd=folder, check=True, capture_output=True)
+    (folder / "word").write_text("canary-91c2\n")
+    return folder
+
+
+def signed(
+    lived: tuple[Watching, Authority, str], keys: Path, tmp_path: Path, **signing: object
+) -> subprocess.CompletedProcess[str]:
+    """Run `mailwatch report` with the signing section; the config is as it was afterwards."""
+    watching, _, identity = lived
+    before = watching.config.read_text()
+    watching.config.write_text(json.dumps(json.loads(before) | {"signing": signing}))
+    try:
+        return watching.command("report", identity, "-o", str(tmp_path / "signed.zip"), "--lang", "en")
+    finally:
+        watching.config.write_text(before)
+
+
+@pytest.mark.parametrize("form", ["pkcs12", "pem"])
+def test_a_signed_report_is_valid_for_all(
+    lived: tuple[Watching, Authority, str], keys: Path, tmp_path: Path, trust: Trust, form: str
+) -> None:
+    how = {"key_file": str(keys / "both.p12"), "timestamp": False}
+    if form == "pem":
+        how = {"key_file": str(keys / "key.pem"), "certificate_file": str(keys / "cert.pem"), "timestamp": False}
+    made = signed(lived, keys, tmp_path, **how, password_file=str(keys / "word"))
+    assert made.returncode == 0, made.stderr
+    assert "canary-91c2" not in made.stdout + made.stderr
+    claims = {claim.claim: claim for claim in verify(tmp_path / "signed.zip", trust)}
+    assert all(claim.valid for claim in claims.values()), claims
+    assert "covers the entire file" in claims["report"].detail
+    assert "Anna Rossi" in claims["report"].detail
+    with zipfile.ZipFile(tmp_path / "signed.zip") as opened:
+        opened.extract("report.pdf", tmp_path)
+    said = subprocess.run(["pdfsig", tmp_path / "report.pdf"], capture_output=True, text=True)
+    assert "Signature Validation: Signature is Valid." in said.stdout, said.stdout
+    assert "Total document signed" in said.stdout
+
+
+def test_the_time_of_an_authority_is_in_the_signature(
+    lived: tuple[Watching, Authority, str], keys: Path, tmp_path: Path, trust: Trust
+) -> None:
+    """The authority of the config is gone by now; a new one at another place takes its turn."""
+    watching, _, _ = lived
+    before = watching.config.read_text()
+    with Authority(tmp_path / "authority").running() as authority:
+        settings = json.loads(before)
+        settings["timestamps"][0] |= {"url": authority.url, "ca_file": str(authority.chain)}
+        watching.config.write_text(json.dumps(settings))
+        try:
+            made = signed(lived, keys, tmp_path, key_file=str(keys / "both.p12"), password_file=str(keys / "word"))
+        finally:
+            watching.config.write_text(before)
+    assert made.returncode == 0, made.stderr
+    assert authority.asked >= 1
+    with zipfile.ZipFile(tmp_path / "signed.zip") as opened:
+        pdf, stated = opened.read("report.pdf"), opened.read("outage.json")
+    assert "by the time of Test signer" in check_report(pdf, stated)
+
+
+def test_a_report_changed_after_its_signature_is_refused(
+    lived: tuple[Watching, Authority, str], keys: Path, tmp_path: Path
+) -> None:
+    made = signed(
+        lived, keys, tmp_path, key_file=str(keys / "both.p12"), password_file=str(keys / "word"), timestamp=False
+    )
+    assert made.returncode == 0, made.stderr
+    with zipfile.ZipFile(tmp_path / "signed.zip") as opened:
+        pdf, stated = opened.read("report.pdf"), opened.read("outage.json")
+    check_report(pdf, stated)
+    with pytest.raises(Refused, match="does not cover all of it"):
+        check_report(pdf + b"\n% more\n", stated)
+    at = pdf.index(b"%PDF-1.7") + len(b"%PDF-1.7") + 6
+    with pytest.raises(Refused):
+        check_report(pdf[:at] + bytes([pdf[at] ^ 1]) + pdf[at + 1 :], stated)
+
+
+def test_each_mistake_with_keys_is_told(keys: Path, tmp_path: Path) -> None:
+    word = SecretStr("canary-91c2")
+    key = ed25519.Ed25519PrivateKey.generate()
+    (tmp_path / "ed.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    for args, words in [
+        ((tmp_path / "gone.p12", None, word), "cannot be read"),
+        ((keys / "both.p12", None, SecretStr("wrong")), "or its password is another one"),
+        ((keys / "key.pem", keys / "cert.pem", None), "or its password is another one"),
+        ((tmp_path / "ed.pem", keys / "cert.pem", None), "use EC P-256 or RSA"),
+        ((keys / "cert.pem", None, word), "is not PKCS#12"),
+    ]:
+        with pytest.raises(SignatureError, match=words) as caught:
+            load_signer(*args)
+        assert "canary" not in str(caught.value)

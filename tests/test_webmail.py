@@ -1,0 +1,421 @@
+"""Webmail on a real nginx, and on servers that redirect, lie and fall silent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from mailwatch.cli import main
+from mailwatch.ledger.canonical import canonical
+from mailwatch.models import Cause, Kind, Observation, Outcome, Page, Phase, Target, now
+from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes.connect import Address, Lookup, resolve
+from tests.conftest import _need
+from tests.fakes.secured import Issue, authority, good, of_another, self_made, served
+from tests.fakes.webmail import LOGIN, answer
+from tests.hall import Hall
+from tests.hostile import CLOSE, Endless, Step, hostile
+from tests.servers import HOST, NGINX, Certificates, Nginx, server_folder
+
+LADDER = [Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.FETCH]
+TOKEN = "canary-3b7e"
+
+
+@pytest.fixture(scope="module")
+def nginx(certificates: Certificates) -> Iterator[Nginx]:
+    """An nginx that the tests of this file share: leave it as it was."""
+    _need(NGINX)
+    with server_folder() as folder, Nginx(folder, certificates).running() as server:
+        yield server
+
+
+@pytest.fixture
+def own_nginx(certificates: Certificates) -> Iterator[Nginx]:
+    """An nginx of the test's own, to stop and to change."""
+    _need(NGINX)
+    with server_folder() as folder, Nginx(folder, certificates).running() as server:
+        yield server
+
+
+@pytest.fixture
+def ca_file(tmp_path: Path) -> Path:
+    """The authority of the hostile servers."""
+    path = tmp_path / "ca.pem"
+    authority().cert_pem.write_to_path(str(path))
+    return path
+
+
+def page(
+    port: int, ca_file: Path, path: str = "/", *, host: str = HOST, contains: str = "Password", **more: Any
+) -> Target:
+    task = Page(url=f"https://{host}:{port}{path}", contains=contains, absent="manutenzione")
+    return Target(
+        **{
+            "name": "web",
+            "kind": Kind.WEBMAIL,
+            "host": host,
+            "port": port,
+            "provider": "lab",
+            "timeout": 20.0,
+            **more,
+        },
+        ca_file=ca_file,
+        task=task,
+    )
+
+
+async def look(target: Target, lookup: Lookup = resolve, **more: Any) -> Observation:
+    return await observe(target, scheduled_at=now(), contexts=TlsContexts(), lookup=lookup, **more)
+
+
+def verdict(seen: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
+    return seen.outcome, seen.cause, seen.failed_phase
+
+
+def hops(seen: Observation) -> list[dict[str, Any]]:
+    facts = seen.attempts[-1].facts
+    assert facts is not None
+    canonical(facts)
+    return list(facts["hops"])
+
+
+def found(*addresses: str, local: str = "") -> Lookup:
+    """Any name has these addresses, but for `local`, which is 127.0.0.1."""
+
+    async def lookup(host: str, port: int, _timeout: float) -> tuple[Address, ...]:
+        wanted = (HOST,) if host == local else addresses
+        return tuple(
+            Address(socket.AF_INET6, (a, port, 0, 0)) if ":" in a else Address(socket.AF_INET, (a, port))
+            for a in wanted
+        )
+
+    return lookup
+
+
+# A real nginx
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_either_loop_reads_a_real_page_phase_by_phase(
+    nginx: Nginx, certificates: Certificates, run: Callable[[Coroutine[Any, Any, Observation]], Observation]
+) -> None:
+    seen = run(look(page(nginx.port, certificates.ca_file, "/login.html")))
+    assert verdict(seen) == (Outcome.UP, None, None), seen.detail
+    (attempt,) = seen.attempts
+    assert list(attempt.phases) == LADDER
+    assert attempt.peer == f"{HOST}:{nginx.port}"
+    assert attempt.tls is not None
+    assert attempt.tls.version == "TLSv1.3"
+    assert attempt.tls.not_after is not None
+    assert attempt.replies == ("200 OK",)
+    assert hops(seen) == [{"url": f"https://{HOST}:{nginx.port}/login.html", "status": 200}]
+
+
+REAL: list[tuple[str, str, Outcome, Cause | None, Phase | None, str]] = [
+    ("/compressed", "Città", Outcome.UP, None, None, ""),
+    ("/latin", "Città", Outcome.UP, None, None, ""),
+    ("/moved", "Password", Outcome.UP, None, None, ""),
+    ("/cookie", "Password", Outcome.UP, None, None, ""),
+    ("/elsewhere", "Password", Outcome.UP, None, None, ""),
+    ("/login.html", "password:", Outcome.DOWN, Cause.UNAVAILABLE, Phase.FETCH, 'does not contain "password:"'),
+    ("/nothing", "", Outcome.DOWN, Cause.UNAVAILABLE, Phase.GREETING, "404 Not Found"),
+    ("/dead", "", Outcome.DOWN, Cause.UNAVAILABLE, Phase.GREETING, "502 Bad Gateway"),
+    ("/slow", "", Outcome.DOWN, Cause.UNAVAILABLE, Phase.GREETING, "504 Gateway Time-out"),
+    ("/maintenance", "", Outcome.DOWN, Cause.UNAVAILABLE, Phase.FETCH, "Retry-After: 1800"),
+    ("/bomb", "Password", Outcome.DOWN, Cause.UNAVAILABLE, Phase.FETCH, "the first 1 MiB of the page does not"),
+    ("/private", "", Outcome.UNKNOWN, Cause.THROTTLED, Phase.GREETING, "401 Unauthorized"),
+    ("/plain", "", Outcome.DOWN, Cause.TLS, Phase.GREETING, "http://127.0.0.1/login.html, without encryption"),
+    ("/circle", "", Outcome.DOWN, Cause.PROTOCOL, Phase.GREETING, "too many redirects"),
+    ("/nowhere", "", Outcome.DOWN, Cause.DNS, Phase.RESOLVE, "does-not-exist.invalid does not resolve"),
+    ("/refuses", "", Outcome.DOWN, Cause.REFUSED, Phase.CONNECT, "localhost: connection refused"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "contains", "outcome", "cause", "phase", "says"), REAL, ids=lambda v: str(v)[:12]
+)
+async def test_what_nginx_answers_is_named_rightly(
+    nginx: Nginx,
+    certificates: Certificates,
+    path: str,
+    contains: str,
+    outcome: Outcome,
+    cause: Cause | None,
+    phase: Phase | None,
+    says: str,
+) -> None:
+    seen = await look(page(nginx.port, certificates.ca_file, path, contains=contains))
+    assert verdict(seen) == (outcome, cause, phase), seen.detail
+    assert says in seen.detail
+    assert len(seen.attempts) == 1
+
+
+async def test_a_rate_limit_is_no_outage(nginx: Nginx, certificates: Certificates) -> None:
+    target = page(nginx.port, certificates.ca_file, "/limited")
+    assert (await look(target)).outcome is Outcome.UP
+    seen = await look(target)
+    assert verdict(seen) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.GREETING)
+    assert "429" in seen.detail
+
+
+async def test_the_title_of_the_page_that_came_instead_is_kept(nginx: Nginx, certificates: Certificates) -> None:
+    seen = await look(page(nginx.port, certificates.ca_file, "/maintenance"))
+    assert seen.attempts[-1].replies == ("503 Service Temporarily Unavailable", "Sito in manutenzione")
+
+
+async def test_a_redirect_to_another_host_is_connected_anew_and_told(
+    nginx: Nginx, certificates: Certificates
+) -> None:
+    mark = (nginx.directory / "access").read_text().count("\n")
+    seen = await look(page(nginx.port, certificates.ca_file, f"/elsewhere?token={TOKEN}"))
+    there = hops(seen)[1]
+    assert there.pop("peer").endswith(f":{nginx.port}")
+    there.pop("unserved", None)
+    assert there == {"url": f"https://localhost:{nginx.port}/login.html", "status": 200}
+    assert hops(seen)[0] == {"url": f"https://{HOST}:{nginx.port}/elsewhere", "status": 302}
+    assert TOKEN not in repr(seen)
+    assert "session" not in repr(seen)
+    assert seen.attempts[0].peer == f"{HOST}:{nginx.port}"
+    requests = (nginx.directory / "access").read_text().splitlines()[mark:]
+    assert ['"MailWatch/' in request for request in requests] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("which", "says"),
+    [
+        ("expired", "certificate expired on"),
+        ("wrong_host", "certificate is for elsewhere.example, not 127.0.0.1"),
+        ("untrusted", "issuer not trusted"),
+    ],
+)
+async def test_a_bad_certificate_is_named(
+    own_nginx: Nginx, certificates: Certificates, which: str, says: str
+) -> None:
+    own_nginx.configure(certificate=getattr(certificates, which))
+    seen = await look(page(own_nginx.port, certificates.ca_file))
+    assert verdict(seen) == (Outcome.DOWN, Cause.TLS, Phase.TLS)
+    assert says in seen.detail
+
+
+@pytest.mark.parametrize("way", ["gone", "maintenance"])
+async def test_a_page_that_goes_away_and_comes_back_is_an_outage_with_an_end(
+    own_nginx: Nginx, certificates: Certificates, tmp_path: Path, way: str
+) -> None:
+    hall = Hall(tmp_path / "data")
+    await hall.writer.start()
+    target = page(own_nginx.port, certificates.ca_file, "/login.html")
+    watch = hall.watch_also(target)
+    await hall.look(target)
+    assert watch.state.name == "up"
+    if way == "gone":
+        own_nginx.stop()
+    else:
+        own_nginx.configure(settings="return 503;")
+    for _ in range(3):
+        await hall.look(target)
+    assert [told["state"] for told in hall.recorded("outage")] == ["open"]
+    own_nginx.configure()
+    if way == "gone":
+        own_nginx.start()
+    for _ in range(2):
+        await hall.look(target)
+    await hall.close()
+    opened, closed = hall.recorded("outage")
+    assert (closed["state"], closed["id"]) == ("closed", opened["id"])
+    assert closed["causes"] == ({"refused": 3} if way == "gone" else {"unavailable": 3})
+    assert closed["phases"] == ({"connect": 3} if way == "gone" else {"fetch": 3})
+    assert [told["outcome"] for told in hall.recorded("observation")] == ["up", *["down"] * 3, *["up"] * 2]
+
+
+def test_the_command_shows_the_page_as_a_ladder_down_to_fetch(
+    nginx: Nginx, certificates: Certificates, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def target(name: str, path: str) -> dict[str, Any]:
+        url = f"https://{HOST}:{nginx.port}{path}"
+        told = {"name": name, "kind": "webmail", "url": url, "contains": "Password"}
+        return told | {"ca_file": str(certificates.ca_file), "timeout": "20s"}
+
+    config = tmp_path / "config.yaml"
+    settings = {
+        "vantage_point": {"name": "t"},
+        "guard": "off",
+        "targets": [target("a", "/elsewhere"), target("b", "/dead")],
+    }
+    config.write_text(json.dumps(settings))
+    assert main(["--config", str(config), "probe"]) == 1
+    head, first, second = capsys.readouterr().out.splitlines()[:3]
+    assert head.split() == ["target", "resolve", "connect", "tls", "greeting", "fetch", "outcome"]
+    assert first.count(" ms") == 5
+    assert "502" in second
+    assert main(["--config", str(config), "probe", "--json", "a"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert list(told["phases"]) == [phase.value for phase in LADDER]
+
+
+# Two hosts
+
+
+def front(*script: Step, issue: Issue = good, port: int = 0) -> contextlib.AbstractAsyncContextManager[int]:
+    return hostile([served(issue(authority())), *script], port=port)
+
+
+def leads_to(url: str) -> list[Step]:
+    return ["^GET / ", answer("302 Found", "", f"Location: {url}"), CLOSE]
+
+
+@pytest.mark.parametrize(
+    ("issue", "says"),
+    [
+        (self_made, "other.example: issuer not trusted"),
+        (good, "certificate is for 127.0.0.1, localhost, not other.example"),
+    ],
+)
+async def test_the_certificate_of_the_host_that_a_redirect_leads_to_is_that_hosts(
+    ca_file: Path, issue: Issue, says: str
+) -> None:
+    async with front(issue=issue) as behind, front(*leads_to(f"https://other.example:{behind}/")) as port:
+        seen = await look(page(port, ca_file), found(HOST))
+    assert verdict(seen) == (Outcome.DOWN, Cause.TLS, Phase.TLS)
+    assert says in seen.detail
+    assert [hop["url"] for hop in hops(seen)][1] == f"https://other.example:{behind}/"
+
+
+async def test_the_facts_of_both_hosts_certificates_are_kept_apart(ca_file: Path) -> None:
+    async with (
+        front("^GET /login", answer("200 OK", LOGIN), CLOSE, issue=of_another) as behind,
+        front(*leads_to(f"https://other.example:{behind}/login?t={TOKEN}")) as port,
+    ):
+        seen = await look(page(port, ca_file), found(HOST))
+    assert seen.outcome is Outcome.UP, seen.detail
+    own, there = seen.attempts[0].tls, hops(seen)[1]["tls"]
+    assert own is not None
+    assert own.fingerprint != there["fingerprint"]
+    assert there["not_after"] > now()
+
+
+async def test_a_host_behind_a_redirect_is_tried_at_its_next_address(ca_file: Path) -> None:
+    """The first address refuses, the second is silent, the third serves."""
+    with socket.socket() as deaf, contextlib.ExitStack() as callers:
+        deaf.bind(("127.0.0.3", 0))
+        deaf.listen(0)
+        behind = deaf.getsockname()[1]
+        for _ in range(4):
+            caller = callers.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(deaf.getsockname())
+        async with (
+            front("^GET /login", answer("200 OK", LOGIN), CLOSE, issue=of_another, port=behind),
+            front(*leads_to(f"https://other.example:{behind}/login")) as port,
+        ):
+            lookup = found("127.0.0.2", "127.0.0.3", HOST, local="localhost")
+            seen = await look(page(port, ca_file, host="localhost", timeout=4.0), lookup)
+    assert seen.outcome is Outcome.UP, seen.detail
+    there = hops(seen)[1]
+    assert there["peer"] == f"{HOST}:{behind}"
+    assert there["unserved"] == [f"127.0.0.2:{behind}", f"127.0.0.3:{behind}"]
+
+
+async def test_a_dead_host_behind_a_redirect_is_no_reason_to_try_the_next_address_of_the_first(
+    ca_file: Path,
+) -> None:
+    heard: list[bytes] = []
+    steps: list[Step] = [served(good(authority())), *leads_to("https://other.example:1/")]
+    async with hostile(steps, heard=heard, host="0.0.0.0") as port:
+        seen = await look(page(port, ca_file, host="localhost"), found(HOST, "127.0.0.2"))
+    assert verdict(seen) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT)
+    assert len(seen.attempts) == len(heard) == 1
+    assert hops(seen)[1]["unserved"] == [f"{HOST}:1"]
+
+
+async def test_the_next_address_serves_where_ipv6_does_not(ca_file: Path) -> None:
+    async with front("^GET / ", answer("200 OK", LOGIN), CLOSE) as port:
+        seen = await look(page(port, ca_file, host="localhost"), found("::1", HOST))
+    assert seen.outcome is Outcome.UP, seen.detail
+    assert seen.partial == (f"[::1]:{port}",)
+    assert seen.attempts[-1].peer == f"{HOST}:{port}"
+
+
+# Bounds
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "rest"),
+    [(OK + b"\r\n", b"x" * 4096), (CHUNKED, b"1000\r\n" + b"x" * 4096 + b"\r\n"), (OK, b"X: x\r\n" * 1000)],
+    ids=["page", "chunks", "headers"],
+)
+async def test_what_comes_without_end_costs_little_memory(ca_file: Path, words: bytes, rest: bytes) -> None:
+    async with front("^GET", words, Endless(rest)) as port:
+        await look(page(port, ca_file))  # imports
+        tracemalloc.start()
+        seen = await look(page(port, ca_file))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert seen.outcome is Outcome.DOWN
+    assert peak < 16 * 1024 * 1024
+
+
+async def test_a_bomb_costs_little_memory(nginx: Nginx, certificates: Certificates) -> None:
+    target = page(nginx.port, certificates.ca_file, "/bomb")
+    await look(target)
+    tracemalloc.start()
+    await look(target)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "javascript:alert(1)",
+        "https:///no-host",
+        "https://" + "x" * 300 + ".example/",
+        "https://\xe0.example/",
+        "https://a:b@[::1",
+        "//[zz]/",
+        "https://h:99999/",
+        "https://h:0/",
+        "https://xn--\xff/",
+        "https://a..b/",
+        "/" + "x" * 9000,
+        "\x7f\x7f",
+        "?\xff\xfe",
+    ],
+)
+async def test_no_location_is_our_own_fault(ca_file: Path, location: str) -> None:
+    async def lookup(host: str, port: int, _timeout: float) -> tuple[Address, ...]:
+        if host != HOST:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return (Address(socket.AF_INET, (host, port)),)
+
+    head = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: "
+    async with front("^GET", head + location.encode("latin-1") + b"\r\n\r\n", CLOSE) as port:
+        seen = await look(page(port, ca_file), lookup)
+    assert seen.cause not in (None, Cause.MONITOR), seen.detail
+
+
+async def test_every_address_is_asked_for_the_page_while_an_outage_is_open(ca_file: Path) -> None:
+    async with front("^GET", answer("200 OK", LOGIN), CLOSE) as port:
+        seen = await look(page(port, ca_file, host="localhost"), found(HOST, "127.0.0.2"), every_address=True)
+    assert (seen.outcome, seen.partial) == (Outcome.UP, (f"127.0.0.2:{port}",))
+
+
+def test_commands_start_without_the_probe_that_is_slow_to_import() -> None:
+    """httpx and what it stands on take longer than most commands run."""
+    code = "import sys, mailwatch.cli; sys.exit('mailwatch.probes.webmail' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
