@@ -14,6 +14,7 @@ from pathlib import Path
 from mailwatch import __version__
 from mailwatch.cli import (
     availability,
+    claim,
     config,
     demo,
     incidents,
@@ -40,6 +41,7 @@ VERBS = (
     offline,
     availability,
     report,
+    claim,
     verify,
     ledger,
     config,

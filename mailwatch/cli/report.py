@@ -12,9 +12,10 @@ from rich.console import Console
 
 from mailwatch.cli.opening import local_zone, open_config, open_reader, options
 from mailwatch.cli.signing import signed
-from mailwatch.config import Config, build_authorities, effective
+from mailwatch.config import Config, build_authorities, claims, effective
 from mailwatch.evidence.bundle import File, pretty
 from mailwatch.evidence.case import Case, certificates, find, write
+from mailwatch.evidence.claims.stated import claim
 from mailwatch.evidence.gather import NoCase
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import Keys, load_or_make
@@ -26,7 +27,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     options(verb, json=False)
     verb.add_argument("outage", metavar="OUTAGE_ID", help="its id, or how it begins; see `mailwatch outages`")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.zip", help="where to write it")
-    verb.add_argument("--lang", choices=("it", "en"), default=_language(), help="the report's language")
+    verb.add_argument("--lang", choices=("it", "en"), default=language(), help="the report's language")
     verb.set_defaults(run=_run)
 
 
@@ -42,6 +43,8 @@ def _run(args: argparse.Namespace) -> int:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1
         case.statement["service"] = _service(config, case.payload["target"])
+        if section := claims.find(config.claims, case.payload):
+            case.statement["claim"] = claim(section, case.statement["outage"])
         status.update("drawing the report")
         from mailwatch.evidence.report import report  # It loads Typst, which other commands do not need.
 
@@ -89,7 +92,7 @@ def _service(config: Config, name: str) -> dict[str, Any] | None:
     return None
 
 
-def _language() -> str:
-    """Italian where the machine speaks it."""
+def language() -> str:
+    """Return Italian where the machine speaks it."""
     words = (os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return "it" if next(filter(None, words), "").startswith("it") else "en"

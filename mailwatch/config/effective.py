@@ -14,7 +14,7 @@ from mailwatch.config.targets import resolved
 
 def effective(config: Config) -> dict[str, Any]:
     """Give the config in its long form: accounts as targets, nothing left to a default."""
-    written = {"accounts", "targets", "timestamps", "signing", "notify", "maintenance"}
+    written = {"accounts", "targets", "timestamps", "signing", "notify", "maintenance", "claims"}
     plain = config.model_dump(mode="json", exclude=written)
     plain["timestamps"] = [section.model_dump(mode="json", exclude_none=True) for section in config.timestamps]
     for stamping in plain["timestamps"]:
@@ -31,6 +31,8 @@ def effective(config: Config) -> dict[str, Any]:
     if config.maintenance:
         rules = [rule.model_dump(mode="json", exclude_none=True) for rule in config.maintenance]
         plain["maintenance"] = rules
+    if config.claims:
+        plain["claims"] = [section.model_dump(mode="json", exclude_defaults=True) for section in config.claims]
     return {**plain, "targets": targets}
 
 
@@ -47,8 +49,9 @@ def show(config: Config) -> str:
 
 
 def digest(config: Config) -> str:
-    """Give the SHA-256 of the effective config in hex; it does not change with a password."""
-    text = json.dumps(effective(config), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """Give the SHA-256 of the effective config in hex; it does not change with a password or a claim."""
+    observed = {key: value for key, value in effective(config).items() if key != "claims"}
+    text = json.dumps(observed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

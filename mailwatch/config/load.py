@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from mailwatch.config import claims
 from mailwatch.config.announced import maintenance_mistakes
 from mailwatch.config.document import Document, Plain
 from mailwatch.config.fields import MAILBOX
@@ -33,6 +34,7 @@ _CURES = {
     "too_short": "is an empty list; add to it, or remove it",
     "too_long": "has more than {max_length} items; shorten it",
     "enum": "is not known; use {expected}",
+    "literal_error": "must be {expected}",
 }
 
 _NOT_KEYS = {
@@ -72,6 +74,7 @@ def load(path: Path) -> Config:
         details = error.errors(include_url=False)
         mistakes += [_mistake(document, detail) for detail in details if not _told(detail)]
         raise ConfigError(mistakes) from None
+    mistakes += claims.twice(document, config.claims)
     config._document = document
     if mistakes := mistakes or list(maintenance_mistakes(config)):
         raise ConfigError(mistakes)

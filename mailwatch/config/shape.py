@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PrivateAttr, WithJsonSchema, model_validator
 
+from mailwatch.config.claims import ClaimSection
 from mailwatch.config.document import Document
 from mailwatch.config.fields import (
     AuthorityUrl,
@@ -270,6 +271,8 @@ class Config(Section):
     """Outside authorities that stamp the ledger; several are better than one."""
     signing: SigningSection | None = None
     """The owner's own key for report.pdf."""
+    claims: tuple[ClaimSection, ...] = ()
+    """What the owner says of the contracts: for the report and the letter of complaint."""
     notify: Later = None
     """Channels to tell, in a later version."""
 

@@ -85,7 +85,21 @@ def warnings(config: Config) -> tuple[Mistake, ...]:
         if section.login:
             here = _secret_place(section.login, place)
             found += [mistake_at(config, here, f"{at}: {what}") for what in _doubts(config, section.login)]
+    found += _claims_of_nothing(config)
     return tuple(sorted(set(found)))
+
+
+def _claims_of_nothing(config: Config) -> Iterator[Mistake]:
+    """Find names in claims that nothing has; not a mistake, since what is no longer watched has its outages."""
+    known = {
+        "targets": {section.name for section, _ in resolved(config)},
+        "accounts": {account.address for account in config.accounts},
+    }
+    for number, claim in enumerate(config.claims):
+        for field, names in known.items():
+            for name in sorted(set(getattr(claim, field) or ()) - names):
+                what = f"nothing that is watched is called '{name}'; correct it if it is misspelt"
+                yield mistake_at(config, ("claims", number, field), f"claims[{number}].{field}: {what}")
 
 
 def resolved(config: Config) -> Iterator[tuple[TargetSection, Place]]:

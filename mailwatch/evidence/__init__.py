@@ -3,5 +3,8 @@
 gather      what of the ledger a case needs: one unbroken range between two checkpoints, and the tokens over it
 statement   what is claimed, as outage.json
 bundle      the zip, written as a stream
+report/     report.pdf, for a judge to read
+claims/     what an outage amounts to under a provider's own rule
+letter/     the letter of complaint
 verify/     the check of a zip from anywhere: no ledger, no config, nothing trusted that is in it
 """

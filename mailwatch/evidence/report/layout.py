@@ -9,7 +9,9 @@ from zoneinfo import ZoneInfo
 
 from mailwatch.evidence.case import Case
 from mailwatch.evidence.report.sightings import Run, Sightings
+from mailwatch.evidence.report.terms import claimant, terms
 from mailwatch.evidence.report.words import words
+from mailwatch.evidence.report.writing import Writing
 from mailwatch.models import GapReason, Millis
 
 MAX_ROWS = 60
@@ -28,11 +30,8 @@ class _Page:
         self._case, self._seen, self._place = case, seen, place
         self._lang, self._zone = language, zone
         self._w = words(language)
-        self._point = "," if language == "it" else "."
         self._p = case.payload
-        end = self._p["first_good"] or self._p["last_bad"]
-        # In a short outage the tenths of a second matter; in a long one they only disturb.
-        self._tenths = end - self._p["first_bad"] < 600_000
+        self._in = Writing.of(case.payload, language, zone)
 
     def data(self, digest: str) -> dict[str, Any]:
         w, p = self._w, self._p
@@ -48,7 +47,7 @@ class _Page:
             "id": p["id"],
             "date": {"year": at.year, "month": at.month, "day": at.day},
             "headline": headline if lasted["min"] else w["headline_none"],
-            "least": self._span(lasted["min"]) if lasted["min"] else self._clock(p["first_bad"]),
+            "least": self._in.span(lasted["min"]) if lasted["min"] else self._in.clock(p["first_bad"]),
             "sentence": self._sentence(),
             "facts": self._facts(),
             "sure": self._sure(),
@@ -66,31 +65,33 @@ class _Page:
             "coverage": self._coverage(),
             "gaps": [self._gap(gap.reason, gap.start, gap.end) for gap in self._seen.gaps[:MAX_ROWS]],
             "method": self._method(),
+            "terms": terms(self._case.statement, self._in),
+            "claimant": claimant(self._case.statement, self._in),
             "integrity": self._integrity(digest),
-            "tokens": [[t.authority, self._both(t.time), str(t.checkpoint)] for t in self._case.found.tokens],
+            "tokens": [[t.authority, self._in.both(t.time), str(t.checkpoint)] for t in self._case.found.tokens],
         }
 
     def _sentence(self) -> str:
         p, w = self._p, self._w
-        begun = w["began_unknown"] if p["last_good"] is None else self._both(p["last_good"])
-        given = {"a": begun, "b": self._both(p["first_bad"]), "c": self._both(p["last_bad"])}
+        begun = w["began_unknown"] if p["last_good"] is None else self._in.both(p["last_good"])
+        given = {"a": begun, "b": self._in.both(p["first_bad"]), "c": self._in.both(p["last_bad"])}
         if p["first_good"] is None:
             return str(w["between_open"].format(**given))
-        return str(w["between"].format(**given, d=self._both(p["first_good"])))
+        return str(w["between"].format(**given, d=self._in.both(p["first_good"])))
 
     def _facts(self) -> list[list[str]]:
         p, w, lasted = self._p, self._w, self._p["duration_ms"]
         estimate = w["no_estimate"]
         if lasted["estimate"] is not None:
-            estimate = f"{self._span(lasted['estimate'])} ± {self._span(lasted['uncertainty'])}"
+            estimate = f"{self._in.span(lasted['estimate'])} ± {self._in.span(lasted['uncertainty'])}"
         most = w["unknown_yet"] if p["first_good"] is None else w["no_estimate"]
         return [
             [w["account"], p["target"]],
             [w["channel"], p["kind"].upper()],
             [w["provider"], p["provider"] or "–"],
             [w["from_where"], self._place],
-            [w["at_least"], self._span(lasted["min"])],
-            [w["at_most"], most if lasted["max"] is None else self._span(lasted["max"])],
+            [w["at_least"], self._in.span(lasted["min"])],
+            [w["at_most"], most if lasted["max"] is None else self._in.span(lasted["max"])],
             [w["estimate"], estimate],
         ]
 
@@ -99,7 +100,7 @@ class _Page:
         lines = [w["sure_looks"].format(**p["observations"])]
         if p.get("proven_afterwards"):
             lines.append(w["sure_proven"])
-        gap, unobserved = self._span(p["largest_gap_ms"]), self._span(p["unobserved_ms"])
+        gap, unobserved = self._in.span(p["largest_gap_ms"]), self._in.span(p["unobserved_ms"])
         return [*lines, w["sure_gap"].format(gap=gap), w["sure_unobserved"].format(time=unobserved)]
 
     def _outside(self) -> str:
@@ -107,7 +108,7 @@ class _Page:
         a, b = times["not_before"], times["not_after"]
         kind = {(True, True): "both", (True, False): "before", (False, True): "after", (False, False): "none"}
         text: str = w[f"outside_{kind[bool(a), bool(b)]}"]
-        return text.format(a=a and self._stamp(a), b=b and self._stamp(b))
+        return text.format(a=a and self._in.stamp(a), b=b and self._in.stamp(b))
 
     def _timeline(self) -> dict[str, Any]:
         p = self._p
@@ -126,11 +127,11 @@ class _Page:
         if p["first_good"] is not None:
             spans.append({"kind": "edge", "a": x(p["last_bad"]), "b": x(last)})
             spans.append({"kind": "up", "a": x(last), "b": 1.0})
-        marks = [{"at": x(begin), "above": True, "left": x(begin) > 0.6, "text": self._both(begin)}]
-        marks.append({"at": x(first), "above": False, "left": False, "text": self._clock(first)})
-        marks.append({"at": x(p["last_bad"]), "above": False, "left": True, "text": self._clock(p["last_bad"])})
+        marks = [{"at": x(begin), "above": True, "left": x(begin) > 0.6, "text": self._in.both(begin)}]
+        marks.append({"at": x(first), "above": False, "left": False, "text": self._in.clock(first)})
+        marks.append({"at": x(p["last_bad"]), "above": False, "left": True, "text": self._in.clock(p["last_bad"])})
         if p["first_good"] is not None:
-            marks.append({"at": x(last), "above": True, "left": True, "text": self._both(last)})
+            marks.append({"at": x(last), "above": True, "left": True, "text": self._in.both(last)})
         strokes = [
             {"at": x(at), "what": run.what}
             for run in self._seen.runs
@@ -150,7 +151,13 @@ class _Page:
                 text += f": {known[run.detail]}"
             count = "–" if run.what == "gap" else str(run.count)
             rows.append(
-                {"a": self._both(run.start), "b": self._both(run.end), "what": run.what, "text": text, "n": count}
+                {
+                    "a": self._in.both(run.start),
+                    "b": self._in.both(run.end),
+                    "what": run.what,
+                    "text": text,
+                    "n": count,
+                }
             )
         return rows
 
@@ -217,11 +224,11 @@ class _Page:
         seen = self._seen
         if seen.first is None or seen.last is None:
             return ""
-        given = {"a": self._both(seen.first), "b": self._both(seen.last)}
+        given = {"a": self._in.both(seen.first), "b": self._in.both(seen.last)}
         return str(self._w["coverage_text"].format(n=seen.looks, gaps=len(seen.gaps), **given))
 
     def _gap(self, reason: GapReason, start: Millis, end: Millis) -> str:
-        given = {"a": self._both(start), "b": self._both(end)}
+        given = {"a": self._in.both(start), "b": self._in.both(end)}
         return str(self._w["gap_row"].format(reason=self._w["reasons"][reason.value], **given))
 
     def _method(self) -> list[str]:
@@ -239,30 +246,6 @@ class _Page:
             [w["last_root"], found.end.note.split("\n")[2]],
             [w["statement_digest"], _pairs(digest)],
         ]
-
-    def _both(self, at: Millis) -> str:
-        """A time for people: local, with UTC in brackets."""
-        utc = datetime.fromtimestamp(at / 1000, UTC)
-        return f"{utc.astimezone(self._zone):%d/%m/%Y} {self._clock(at)} ({utc:%H:%M:%S}Z)"
-
-    def _clock(self, at: Millis) -> str:
-        local = datetime.fromtimestamp(at // 1000, UTC).astimezone(self._zone)
-        return f"{local:%H:%M:%S}" + (f"{self._point}{at % 1000 // 100}" if self._tenths else "")
-
-    def _stamp(self, text: str) -> str:
-        return self._both(round(datetime.fromisoformat(text).timestamp() * 1000))
-
-    def _span(self, millis: int) -> str:
-        """A duration for people; seconds with one decimal only where they are all there is."""
-        if millis < 60_000:
-            return f"{millis / 1000:.1f} s".replace(".", self._point)
-        minutes, seconds = divmod(millis // 1000, 60)
-        if minutes < 60:
-            return f"{minutes} min {seconds:02d} s"
-        hours, minutes = divmod(minutes, 60)
-        days, hours = divmod(hours, 24)
-        day = ("giorno" if days == 1 else "giorni") if self._lang == "it" else ("day" if days == 1 else "days")
-        return f"{days} {day} {hours} h {minutes:02d} min" if days else f"{hours} h {minutes:02d} min"
 
 
 def _spread(run: Run, start: Millis, end: Millis) -> list[Millis]:

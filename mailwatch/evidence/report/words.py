@@ -12,8 +12,8 @@ LANGUAGES = ("en", "it")
 
 
 @cache
-def words(language: str) -> dict[str, Any]:
+def words(language: str, package: str = "mailwatch.evidence.report") -> dict[str, Any]:
     """Return the texts of a language; `causes`, `phases` and `reasons` by the values of the models."""
-    text = (resources.files("mailwatch.evidence.report") / f"{language}.yaml").read_text(encoding="utf-8")
+    text = (resources.files(package) / f"{language}.yaml").read_text(encoding="utf-8")
     loaded: dict[str, Any] = yaml.safe_load(text)
     return loaded

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mailwatch.evidence.claims import stated as claims
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.evidence.verify.ledger import Shown, Walk
 from mailwatch.ledger.facts import gap_from, observation_from
@@ -54,7 +55,13 @@ def replayed(found: Walk, stated: dict[str, Any]) -> str:
     for key in ("replies", "first_detail"):
         if stated.get(key) != payload[key]:
             raise Refused(f"a replay gives another {key}")
-    return f"{looks} looks of {target} replayed by the rules on record give the outage as stated"
+    words = f"{looks} looks of {target} replayed by the rules on record give the outage as stated"
+    if "claim" in stated:
+        try:
+            words += f"; the claim is {claims.check(stated['claim'], told)}"
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
+            raise Refused(f"the claim does not hold: {error}"[:200]) from None
+    return words
 
 
 _ADDED = ("maintenance",)

@@ -1,0 +1,97 @@
+"""The letter of complaint to the provider (reclamo, or diffida ad adempiere), as PDF and as a text to edit.
+
+text        what it says, as blocks
+blocks      paragraphs, tables and blanks
+document    the blocks as .docx; letter.typ lays them out as PDF
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib import resources
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import typst
+
+from mailwatch import records
+from mailwatch.catalogue.sla import Rule, rule
+from mailwatch.config.claims import ClaimSection
+from mailwatch.evidence.case import Case
+from mailwatch.evidence.claims.reading import ZONE, stretch, windows
+from mailwatch.evidence.claims.stated import claim
+from mailwatch.evidence.letter.blocks import Block, Table
+from mailwatch.evidence.letter.document import docx
+from mailwatch.evidence.letter.text import Letter, compose
+from mailwatch.evidence.report.layout import layout
+from mailwatch.evidence.report.sightings import sight
+from mailwatch.evidence.report.words import words
+from mailwatch.evidence.report.writing import Writing
+from mailwatch.outages import payload_json
+from mailwatch.store import Reader
+
+_BY_THE_MONTH = Rule(key="", name="", source_url="", seen_on="", verified=False)
+
+
+def prepare(
+    reader: Reader,
+    case: Case,
+    section: ClaimSection | None,
+    place: str,
+    language: str,
+    zone: ZoneInfo,
+    formal: bool,
+) -> Letter:
+    """Gather what the letter of a case says. `section` is the claim of the config that is for it, if any."""
+    outage = case.statement["outage"]
+    page = layout(
+        case, sight(case.found.entries(reader), outage["target"], case.payload), b"", place, language, zone
+    )
+    claimed = claim(section, outage) if section else {}
+    others = _others(reader, outage, rule(section.sla) if section and section.sla else None)
+    return Letter(outage, claimed, page, others, Writing.of(case.payload, language, zone), formal)
+
+
+def pdf(letter: Letter, blocks: list[Block]) -> bytes:
+    """Lay the letter out. Its date is that of the record, so that the same case gives the same bytes."""
+    w = words(letter.writing.language, "mailwatch.evidence.letter")
+    data = {
+        "lang": letter.writing.language,
+        "title": w["title_formal" if letter.formal else "title"],
+        "date": letter.page["date"],
+        "blocks": [_plain(block) for block in blocks],
+    }
+    template = resources.files(__package__ or "") / "letter.typ"
+    made: bytes = typst.compile(
+        template.read_bytes(),
+        format="pdf",
+        pdf_standards=["a-3b"],
+        ignore_system_fonts=True,
+        sys_inputs={"data": json.dumps(data, ensure_ascii=False)},
+    )
+    return made
+
+
+def _plain(block: Block) -> dict[str, Any]:
+    plain = asdict(block)
+    if isinstance(block, Table):
+        alone = len(block.rows) == 1 and not any(isinstance(run, str) for cell in block.rows[0] for run in cell)
+        return plain | {"kind": "table", "signature": alone}
+    return plain | {"kind": "paragraph"}
+
+
+def _others(reader: Reader, outage: dict[str, Any], given: Rule | None) -> list[dict[str, Any]]:
+    """Find the other outages of the same target in the same windows, oldest first."""
+    case = stretch(outage)
+    found = windows(given or _BY_THE_MONTH, case.possible or case.sure, ZoneInfo(ZONE))
+    told = []
+    for payload in records.outage_payloads(reader):
+        if payload["target"] != outage["target"] or payload["id"] == outage["id"]:
+            continue
+        if payload["first_bad"] < found[-1][1] and payload["last_bad"] >= found[0][0]:
+            told.append(payload_json(payload))
+    return sorted(told, key=lambda one: str(one["first_bad"]))
+
+
+__all__ = ["Letter", "compose", "docx", "pdf", "prepare"]

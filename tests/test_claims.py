@@ -1,0 +1,616 @@
+"""Claims: what the config takes, what arithmetic makes of an outage under a rule, and what of it is told."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import subprocess
+import zipfile
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any
+from zoneinfo import ZoneInfo
+
+import docx
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mailwatch import config
+from mailwatch.catalogue import sla
+from mailwatch.cli.claim import days_left
+from mailwatch.config import claims
+from mailwatch.config.claims import ClaimSection
+from mailwatch.evidence.claims import stated
+from mailwatch.evidence.claims.reading import ZONE, Fee, Stretch, deadline, read, stretch, windows
+from mailwatch.evidence.letter import Letter, compose
+from mailwatch.evidence.letter import docx as docx_of
+from mailwatch.evidence.report.terms import terms
+from mailwatch.evidence.report.words import words
+from mailwatch.evidence.report.writing import Writing
+from mailwatch.evidence.verify import Trust, verify
+from mailwatch.models import rfc3339
+from tests.servers.authority import Authority
+from tests.test_evidence import text_of
+from tests.watching import Watching
+
+ROME = ZoneInfo(ZONE)
+MINUTE = 60_000
+HOUR = 60 * MINUTE
+PROMISES = sla.rules()
+SAID = {
+    "holder": {"name": "Maria Bianchi", "tax_code": "BNCMRA80A41F205X", "email": "maria@example.org"},
+    "plan": "Mail Plus",
+    "contract_number": "C-12345",
+    "fee": {"amount": 9.9, "currency": "EUR", "period": "month"},
+    "since": "2020-01-31",
+    "notified": [{"date": "2026-11-24", "means": "PEC", "reference": "ticket 678", "answer": "none so far"}],
+}
+FREE = ClaimSection.model_validate({"provider": "lab"})
+
+
+def at(text: str) -> int:
+    """A local time in Rome."""
+    return round(datetime.fromisoformat(text).replace(tzinfo=ROME).timestamp() * 1000)
+
+
+def lasted(start: str, hours: float, edge: int = MINUTE, **more: Any) -> Stretch:
+    begin = at(start)
+    end = begin + round(hours * HOUR)
+    return Stretch((begin, end), (begin - edge, end + edge), **more)
+
+
+def only(told: dict[str, Any]) -> dict[str, Any]:
+    (window,) = told["windows"]
+    return window
+
+
+def outage_json(one: Stretch, kind: str = "imap") -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "last_good": one.possible and rfc3339(one.possible[0]),
+        "first_bad": rfc3339(one.sure[0]),
+        "last_bad": rfc3339(one.sure[1]),
+        "first_good": one.possible and rfc3339(one.possible[1]),
+        "observations": {"down": 9, "up": one.ups, "unknown": 0},
+        **({"maintenance": one.maintenance / 1000} if one.maintenance else {}),
+    }
+
+
+# The catalogue
+
+
+def test_each_promise_names_its_source_and_when_it_was_seen() -> None:
+    for rule in PROMISES.values():
+        assert rule.source_url.startswith("https://"), rule.key
+        assert date.fromisoformat(rule.seen_on) <= datetime.now(UTC).date()
+        assert sla.read(rule.key, sla.written(rule)) == rule
+        assert rule.target is not None or not rule.tiers
+    # What is not from the official text, or only in part, is not called verified.
+    assert {key for key, rule in PROMISES.items() if rule.verified} == {"pec", "google-isp", "titan", "zen"}
+    assert PROMISES["libero"].target is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target": "1e-99999999"},
+        {"target": "100.1"},
+        {"target": 99.9},
+        {"target": "NaN"},
+        {"window": "week"},
+        {"verified": "yes"},
+        {"minimum_minutes": -1},
+        {"minimum_minutes": True},
+        {"tiers": [{"below": "95"}, {"below": "99"}]},
+        {"tiers": 7},
+        {"deadline": {"days": 1, "month_end": 1}},
+        {"deadline": {"days": 10**9}},
+        {"definition": {"en": "x"}},
+        {"definition": [[]]},
+        {"name": "x" * 3000},
+        {"surprise": 1},
+    ],
+    ids=str,
+)
+def test_a_rule_of_a_stranger_is_read_strictly(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        sla.read("pec", sla.written(PROMISES["pec"]) | change)
+
+
+# The config
+
+
+def test_the_nearest_claim_is_found() -> None:
+    written = [{"provider": "libero"}, {"accounts": ["a@libero.it"]}, {"targets": ["a@libero.it/imap"]}]
+    made = tuple(ClaimSection.model_validate(one) for one in written)
+    for target, expected in (("a@libero.it/imap", 2), ("a@libero.it/smtp", 1), ("b@libero.it/smtp", 0)):
+        assert claims.find(made, {"target": target, "provider": "libero"}) is made[expected]
+    assert claims.find(made, {"target": "x", "provider": "lab"}) is None
+    assert claims.find((), {"target": "x", "provider": "lab"}) is None
+
+
+def test_claims_survive_being_shown_and_change_no_digest(tmp_path: Path) -> None:
+    plain: dict[str, Any] = {
+        "vantage_point": {"name": "home"},
+        "targets": [{"name": "lab", "kind": "imap", "host": "imap.example.org"}],
+    }
+    (tmp_path / "without").write_text(json.dumps(plain))
+    (tmp_path / "with").write_text(json.dumps(plain | {"claims": [SAID | {"targets": ["lab", "old"]}]}))
+    without, loaded = config.load(tmp_path / "without"), config.load(tmp_path / "with")
+    (tmp_path / "again").write_text(config.show(loaded))
+    assert config.load(tmp_path / "again").claims == loaded.claims
+    assert loaded.claims[0].fee is not None
+    assert loaded.claims[0].fee.amount == Decimal("9.9")
+    assert config.digest(loaded) == config.digest(without)
+    assert "claims" not in config.effective(without)
+    (warned,) = config.warnings(loaded)
+    assert "nothing that is watched is called 'old'" in warned.what
+
+
+# Windows
+
+
+@pytest.mark.parametrize(
+    ("day", "hours"),
+    [("2026-03-15", 743), ("2026-10-15", 745), ("2026-11-15", 720), ("2024-02-10", 696)],
+)
+def test_a_month_has_the_hours_of_the_calendar_of_rome(day: str, hours: int) -> None:
+    ((start, end),) = windows(PROMISES["titan"], (at(day), at(day) + HOUR), ROME)
+    assert end - start == hours * HOUR
+
+
+def test_a_quadrimestre_is_four_months_and_ends_with_the_year() -> None:
+    found = windows(PROMISES["pec"], (at("2026-12-31T23:59"), at("2027-01-01T00:01")), ROME)
+    assert found == [(at("2026-09-01"), at("2027-01-01")), (at("2027-01-01"), at("2027-05-01"))]
+
+
+@given(
+    st.integers(at("2019-12-01"), at("2031-01-01")),
+    st.integers(0, 400 * 24 * HOUR),
+    st.sampled_from(["pec", "titan"]),
+)
+def test_windows_cover_the_span_and_touch_one_another(start: int, length: int, key: str) -> None:
+    span = (start, start + length)
+    found = windows(PROMISES[key], span, ROME)
+    assert found[0][0] <= span[0] < found[0][1]
+    assert found[-1][0] <= span[1] < found[-1][1]
+    assert [one[1] for one in found[:-1]] == [one[0] for one in found[1:]]
+    assert all(datetime.fromtimestamp(one[0] / 1000, ROME).strftime("%d %H:%M") == "01 00:00" for one in found)
+
+
+@given(st.integers(at("2019-12-01"), at("2031-01-01")), st.integers(0, 200 * 24 * HOUR), st.integers(0, HOUR))
+def test_what_is_counted_adds_up_over_the_windows(start: int, length: int, edge: int) -> None:
+    one = Stretch((start, start + length), (start - edge, start + length + edge))
+    told = read(PROMISES["titan"], "imap", [one], None)["windows"]
+    # Sums of thousandths of a second.
+    assert round(sum(window["raw"]["down"]["min"] for window in told) * 1000) == length
+    assert round(sum(window["raw"]["down"]["max"] for window in told) * 1000) == length + 2 * edge
+    for window in told:
+        share = window["counted"]["available"]
+        assert 0 <= Decimal(share["at_least"]) <= Decimal(share["at_most"]) <= 100
+
+
+def test_a_span_without_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than 240 windows"):
+        windows(PROMISES["titan"], (0, at("2026-01-01")), ROME)
+
+
+# The provider's reading
+
+
+def test_what_is_shorter_than_the_minimum_does_not_count_but_perhaps() -> None:
+    google = PROMISES["google-isp"]
+    short = only(read(google, "webmail", [lasted("2026-11-10T10:00", 9 / 60)], None))
+    assert short["raw"]["down"] == {"min": 540.0, "max": 660.0}
+    assert short["counted"]["down"] == {"min": 0.0, "max": 660.0}
+    shorter = only(read(google, "webmail", [lasted("2026-11-10T10:00", 7 / 60)], None))
+    assert shorter["counted"]["down"] == {"min": 0.0, "max": 0.0}
+    full = only(read(google, "webmail", [lasted("2026-11-10T10:00", 10 / 60)], None))
+    assert full["counted"]["down"]["min"] == 600.0
+
+
+@example([7 * MINUTE, 8 * MINUTE])
+@given(st.lists(st.integers(0, 25 * MINUTE), min_size=1, max_size=6))
+def test_good_looks_inside_never_make_more_count_than_the_pieces(pieces: list[int]) -> None:
+    """However an outage was cut by good looks: what is said to count surely is not more than what does."""
+    google, start = PROMISES["google-isp"], at("2026-11-10T10:00")
+    span = (start, start + sum(pieces))
+    one = Stretch(span, span, ups=len(pieces) - 1)
+    told = only(read(google, "webmail", [one], None))["counted"]["down"]["min"] * 1000
+    truth = sum(piece for piece in pieces if piece >= 10 * MINUTE)
+    assert round(told) <= truth
+    if len(pieces) == 1:
+        assert round(told) == truth
+
+
+def test_a_channel_that_the_definition_leaves_out_has_its_raw_figure_only() -> None:
+    told = read(PROMISES["google-workspace"], "imap", [lasted("2026-11-10T10:00", 30)], None)
+    assert told["covered"] is False
+    assert only(told).keys() == {"from", "to", "raw"}
+    assert only(told)["raw"]["available"] == {"at_most": "95.8334", "at_least": "95.8287"}
+
+
+def test_maintenance_is_left_out_where_the_rule_says_so() -> None:
+    announced = lasted("2026-11-10T10:00", 2, maintenance=HOUR)
+    assert only(read(PROMISES["titan"], "imap", [announced], None))["counted"]["down"]["min"] == 3600.0
+    pec = only(read(PROMISES["pec"], "imap", [announced], None))
+    assert pec["counted"]["down"]["min"] == 7200.0
+    assert stretch(outage_json(announced)) == announced
+
+
+@pytest.mark.parametrize(
+    ("hours", "surely", "possibly"),
+    [
+        (0.68, None, None),
+        (0.71, None, "25"),
+        (0.73, "25", "25"),
+        (7.18, "25", "50"),
+        (7.3, "50", "50"),
+        (40, "100", "100"),
+    ],
+)
+def test_tiers_and_money_follow_from_the_share(hours: float, surely: str | None, possibly: str | None) -> None:
+    fee = Fee(Decimal("9.99"), "EUR", "month")
+    tier = only(read(PROMISES["microsoft-365"], "imap", [lasted("2026-11-10T10:00", hours)], fee))["counted"][
+        "tier"
+    ]
+    assert [tier[how] and tier[how]["percent"] for how in ("surely", "possibly")] == [surely, possibly]
+    if surely == "25":
+        assert (tier["surely"]["amount"], tier["surely"]["currency"]) == ("2.49", "EUR")
+
+
+def test_exactly_what_was_promised_is_a_promise_kept() -> None:
+    exact = only(read(PROMISES["microsoft-365"], "imap", [lasted("2026-11-10T10:00", 0.72, edge=0)], None))
+    assert exact["counted"]["available"] == {"at_most": "99.9000", "at_least": "99.9000"}
+    assert exact["counted"]["broken"] == "no"
+    assert exact["counted"]["tier"] == {"surely": None, "possibly": None}
+
+
+def test_money_is_told_only_where_the_rule_gives_some_and_a_fee_is_known() -> None:
+    long = [lasted("2026-11-10T10:00", 40)]
+    year = Fee(Decimal("120"), "EUR", "year")
+    microsoft = only(read(PROMISES["microsoft-365"], "imap", long, year))
+    assert microsoft["counted"]["tier"]["surely"]["amount"] == "10.00"
+    days = only(read(PROMISES["google-workspace"], "webmail", long, year))["counted"]["tier"]["surely"]
+    assert days == {"below": "95", "days": 15}
+    assert only(read(PROMISES["google-isp"], "webmail", long, year))["counted"]["tier"]["surely"] == {
+        "below": "95"
+    }
+    without = only(read(PROMISES["microsoft-365"], "imap", long, None))["counted"]["tier"]["surely"]
+    assert without == {"below": "95", "percent": "100"}
+
+
+def test_an_outage_without_both_ends_has_no_upper_figure() -> None:
+    one = replace(lasted("2026-11-10T10:00", 40), possible=None)
+    told = only(read(PROMISES["microsoft-365"], "imap", [one], None))["counted"]
+    assert told["down"]["max"] is None
+    assert told["available"]["at_least"] is None
+    assert told["broken"] == "surely"
+    assert told["tier"]["possibly"] is None
+    brief = replace(lasted("2026-11-10T10:00", 0.1), possible=None)
+    assert only(read(PROMISES["microsoft-365"], "imap", [brief], None))["counted"]["broken"] == "possibly"
+
+
+def test_one_event_of_a_certified_mailbox_may_take_half_of_what_is_allowed() -> None:
+    """A quadrimestre of 2929 hours (in October a clock is set back): 0.2 % are 5.858 h, half of it 2.929 h."""
+    cases = [(2.89, "no", "no"), (2.92, "possibly", "no"), (3, "surely", "no"), (6, "surely", "surely")]
+    for hours, exceeded, broken in cases:
+        told = only(read(PROMISES["pec"], "imap", [lasted("2026-11-10T10:00", hours)], None))["counted"]
+        assert told["single_event"] == {"limit": 10544.4, "exceeded": exceeded}, hours
+        assert told["broken"] == broken
+    cut = lasted("2026-11-10T10:00", 4, ups=1)
+    told = only(read(PROMISES["pec"], "imap", [cut], None))["counted"]
+    assert told["single_event"]["exceeded"] == "possibly"
+
+
+def test_other_outages_of_the_window_count_and_overlapping_ones_once() -> None:
+    first, second = lasted("2026-11-10T10:00", 1), lasted("2026-11-20T10:00", 1)
+    told = only(read(PROMISES["titan"], "imap", [first, second, first], None))["counted"]
+    assert told["down"]["min"] == 7200.0
+
+
+# Deadlines
+
+
+@pytest.mark.parametrize(
+    ("key", "start", "hours", "expected"),
+    [
+        ("google-workspace", "2026-11-10T23:30", 0.2, "2026-12-10"),
+        ("google-workspace", "2026-11-10T23:30", 1, "2026-12-11"),
+        ("microsoft-365", "2026-11-30T12:00", 1, "2026-12-31"),
+        ("microsoft-365", "2026-01-31T12:00", 1, "2026-02-28"),
+        ("microsoft-365", "2026-12-10T12:00", 1, "2027-01-31"),
+        ("pec", "2026-12-10T12:00", 1, None),
+    ],
+)
+def test_the_last_day_to_claim(key: str, start: str, hours: float, expected: str | None) -> None:
+    one = lasted(start, hours)
+    window = windows(PROMISES[key], one.sure, ROME)[0]
+    due = deadline(PROMISES[key], window, one, ROME)
+    assert (due and due.isoformat()) == expected
+
+
+def test_the_days_after_a_window_count_from_its_last_day() -> None:
+    one = lasted("2026-10-10T12:00", 1)
+    window = windows(PROMISES["zen"], one.sure, ROME)[0]
+    assert deadline(PROMISES["zen"], window, one, ROME) == date(2027, 1, 29)
+
+
+def test_a_deadline_from_the_end_does_not_run_before_it() -> None:
+    one = replace(lasted("2026-11-10T10:00", 1), possible=None)
+    assert deadline(PROMISES["google-workspace"], (at("2026-11-01"), at("2026-12-01")), one, ROME) is None
+
+
+# What is told
+
+
+@pytest.mark.parametrize("language", ["en", "it"])
+@pytest.mark.parametrize("key", list(PROMISES))
+def test_the_section_says_whether_the_rule_is_verified_and_that_it_is_no_advice(key: str, language: str) -> None:
+    section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": key})
+    outage = outage_json(lasted("2026-11-10T10:00", 40))
+    statement = {"outage": outage, "claim": json.loads(json.dumps(stated.claim(section, outage)))}
+    told = terms(statement, Writing(language, ROME, tenths=False))
+    assert told is not None
+    assert ("NOT VERIFIED" in told["label"] or "NON VERIFICATO" in told["label"]) is not PROMISES[key].verified
+    assert "no legal advice" in told["intro"] or "pareri legali" in told["intro"]
+    assert statement["claim"]["note"] == "no legal advice"
+    assert "Maria Bianchi" in told["contract"][0][1]
+    assert stated.check(statement["claim"], outage).startswith("a statement of the owner; its reading follows")
+
+
+def claimed(watching: Watching, key: str, folder: Path) -> Path:
+    settings = watching.settings | {"claims": [SAID | {"targets": ["lab-imap"], "sla": key}]}
+    path = watching.folder / f"{folder.name}.yaml"
+    path.write_text(json.dumps(settings))
+    return path
+
+
+def report(
+    watching: Watching, path: Path, identity: str, out: Path, language: str
+) -> subprocess.CompletedProcess[str]:
+    command = ["--config", str(path), "report", identity, "-o", str(out), "--lang", language]
+    return watching.command(*command)
+
+
+@pytest.mark.parametrize("language", ["en", "it"])
+def test_a_bundle_with_a_claim_is_valid_and_its_report_tells_it(
+    lived: tuple[Watching, Authority, str], trust: Trust, tmp_path: Path, language: str
+) -> None:
+    made = report(lived[0], claimed(lived[0], "microsoft-365", tmp_path), lived[2], tmp_path / "b.zip", language)
+    assert made.returncode == 0, made.stderr
+    found = {claim.claim: claim for claim in verify(tmp_path / "b.zip", trust)}
+    assert all(claim.valid for claim in found.values()), found
+    assert "which is not verified" in found["outage"].detail
+    shutil.unpack_archive(tmp_path / "b.zip", tmp_path / "out")
+    text = text_of(tmp_path / "out" / "report.pdf")
+    for wanted in ("Maria Bianchi", "BNCMRA80A41F205X", "Mail Plus", "C-12345", "ticket 678", "31/01/2020"):
+        assert wanted in text
+    for wanted in {"en": ("NOT VERIFIED", "25 % of the fee"), "it": ("NON VERIFICATO", "25 % del canone")}[
+        language
+    ]:
+        assert wanted in text
+    assert re.search("Quanto segue sul contratto è dichiarato|contract is stated by the owner", text)
+
+
+def test_without_a_claim_nothing_of_claims_is_told(bundle: Path) -> None:
+    with zipfile.ZipFile(bundle) as opened:
+        assert "claim" not in json.loads(opened.read("outage.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda claim: claim["reading"]["windows"][0]["counted"]["down"].update(min=9.0), "does not follow"),
+        (lambda claim: claim["stated_by_owner"]["fee"].update(amount="1e-999999999"), "no amount"),
+        (lambda claim: claim["rule"]["tiers"][2].update(percent="99"), "does not follow"),
+        (lambda claim: claim["rule"].update(surprise=1), "unknown key"),
+        (lambda claim: claim.pop("rule"), "its reading"),
+        (lambda claim: claim.pop("stated_by_owner"), "what the owner states"),
+        (lambda claim: claim.update(verdict="guilty"), "its reading"),
+    ],
+    ids=range(7),
+)
+def test_a_reading_that_does_not_follow_is_refused(change: Any, why: str) -> None:
+    section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "microsoft-365"})
+    outage = outage_json(lasted("2026-11-10T10:00", 40))
+    claim = json.loads(json.dumps(stated.claim(section, outage)))
+    stated.check(claim, outage)
+    change(claim)
+    with pytest.raises(ValueError, match=why):
+        stated.check(claim, outage)
+
+
+def test_verify_refuses_a_bundle_whose_reading_does_not_follow(
+    lived: tuple[Watching, Authority, str], tmp_path: Path
+) -> None:
+    report(lived[0], claimed(lived[0], "microsoft-365", tmp_path), lived[2], tmp_path / "good.zip", "en")
+    with zipfile.ZipFile(tmp_path / "good.zip") as good, zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
+        for name in good.namelist():
+            raw = good.read(name)
+            bad.writestr(
+                name, raw.replace(b'"broken": "no"', b'"broken": "surely"') if name == "outage.json" else raw
+            )
+    found = {claim.claim: claim for claim in verify(tmp_path / "bad.zip", Trust())}
+    assert not found["outage"].valid
+    assert "the reading does not follow" in found["outage"].detail
+
+
+@pytest.mark.parametrize("maintenance", ["x", [1], -1, float("nan"), float("inf"), 1e300, None])
+def test_maintenance_that_is_no_time_is_refused(maintenance: Any) -> None:
+    with pytest.raises(ValueError, match="no time"):
+        stretch(outage_json(lasted("2026-11-10T10:00", 1)) | {"maintenance": maintenance})
+
+
+def test_a_claim_without_a_rule_is_a_statement_only() -> None:
+    outage = outage_json(lasted("2026-11-10T10:00", 40))
+    assert stated.claim(FREE, outage) == {"note": "no legal advice", "stated_by_owner": {}}
+    assert stated.check(stated.claim(FREE, outage), outage) == "a statement of the owner"
+
+
+# The letter
+
+
+def letter(
+    lived: tuple[Watching, Authority, str], folder: Path, language: str, key: str | None = None, *more: str
+) -> tuple[str, str, str]:
+    """Write one; return the PDF's text, the document's text, and what was said."""
+    watching, _, identity = lived
+    path = claimed(watching, key, folder) if key else watching.config
+    out = folder / "letter"
+    made = watching.command("--config", str(path), "claim", identity, "-o", str(out), "--lang", language, *more)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.split() == [f"{out}.pdf", f"{out}.docx"]
+    assert all(Path(name).stat().st_mode & 0o777 == 0o600 for name in made.stdout.split())
+    return (
+        text_of(out.with_suffix(".pdf")),
+        document_text(io.BytesIO(out.with_suffix(".docx").read_bytes())),
+        made.stderr,
+    )
+
+
+def document_text(file: IO[bytes]) -> str:
+    opened = docx.Document(file)
+    cells = [cell.text for table in opened.tables for row in table.rows for cell in row.cells]
+    return " ".join(" ".join([*(paragraph.text for paragraph in opened.paragraphs), *cells]).split())
+
+
+NO_ADVICE = {"en": "This is no legal advice", "it": "Non è un parere legale"}
+UNCHECKED = ("1229", "1453", "1454", "2712", "2019/770", "13533", "Lecce", "347/18", "2,50", "ConciliaWeb", "25 %")
+"""Law and amounts that nobody has checked."""
+
+
+@pytest.mark.parametrize("language", ["en", "it"])
+def test_the_letter_is_filled_in_as_pdf_and_as_document(
+    lived: tuple[Watching, Authority, str], tmp_path: Path, language: str
+) -> None:
+    pdf, document, said = letter(lived, tmp_path, language, "microsoft-365")
+    title = {"en": "Complaint: outage", "it": "Reclamo: disservizio"}[language]
+    mark = {"en": "is NOT VERIFIED", "it": "NON È VERIFICATA"}[language]
+    for text in (pdf, document):
+        for wanted in (
+            "Maria Bianchi",
+            "BNCMRA80A41F205X",
+            "lab-imap",
+            "C-12345",
+            "ticket 678",
+            lived[2],
+            title,
+            mark,
+        ):
+            assert wanted in text
+        assert NO_ADVICE[language] in text
+        assert [words for words in UNCHECKED if words in text] == []
+    assert "microsoft-365 is not verified" in said
+    assert re.search(r"last day to claim for 01/\d\d/\d{4} to .*: \d{4}-\d\d-\d\d \(-?\d+ days", said)
+
+
+@pytest.mark.parametrize("language", ["en", "it"])
+def test_without_a_claim_the_formal_notice_is_all_blanks_and_says_so(
+    lived: tuple[Watching, Authority, str], tmp_path: Path, language: str
+) -> None:
+    pdf, document, said = letter(lived, tmp_path, language, None, "--formal")
+    for text in (pdf, document):
+        assert {"en": "Formal notice to perform", "it": "Diffida ad adempiere"}[language] in text
+        assert text.count("____") >= 14
+        assert {"en": "[tax code: ", "it": "[codice fiscale: "}[language] in text
+        assert [words for words in UNCHECKED if words in text] == []
+        assert NO_ADVICE[language] in text
+    assert "no claim in the config is for this outage" in said
+
+
+def test_an_unknown_outage_has_no_letter(lived: tuple[Watching, Authority, str], tmp_path: Path) -> None:
+    said = lived[0].command("claim", "zzz", "-o", str(tmp_path / "letter"))
+    assert said.returncode == 1
+    assert "no outage is called zzz" in said.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def composed(
+    key: str | None, hours: float, language: str = "en", others: tuple[Stretch, ...] = (), **more: Any
+) -> str:
+    """The letter's text about an outage that nobody had to live through."""
+    outage = told(lasted("2026-11-10T10:00", hours), **more)
+    said = SAID | {"provider": "lab"} | ({"sla": key} if key else {})
+    claim = stated.claim(ClaimSection.model_validate(said), outage)
+    page = {
+        "sentence": "",
+        "causes": [],
+        "facts": [],
+        "replies": ["NO\x07 way"],
+        "sure": [],
+        "outside": "",
+        "ours": [["Line", "good"]],
+    }
+    others_told = [told(one) for one in others]
+    made = Letter(outage, claim, page, others_told, Writing(language, ROME, tenths=False), formal=False)
+    return document_text(io.BytesIO(docx_of(compose(made), "letter")))
+
+
+def told(one: Stretch, **more: Any) -> dict[str, Any]:
+    seconds = (one.sure[1] - one.sure[0]) / 1000
+    names = {"id": "abc", "target": "lab-imap", "provider": "lab", "state": "closed"}
+    return outage_json(one) | names | {"duration": {"min": seconds, "max": seconds + 120}} | more
+
+
+def test_a_verified_promise_that_was_not_kept_is_cited_with_its_source() -> None:
+    text = composed("pec", 7)
+    assert "D.M. 2 novembre 2005, art. 12" in text
+    assert "By this outage alone the promise was surely not kept." in text
+    assert "this one surely lasted longer" in text
+    assert "gazzettaufficiale.it" in text
+    assert "Già per questo solo disservizio la promessa certamente non è stata mantenuta." in composed(
+        "pec", 7, "it"
+    )
+
+
+def test_a_promise_that_was_kept_or_is_about_something_else_is_not_cited() -> None:
+    for key, why in (
+        ("pec", "the promise was kept"),
+        ("google-isp", "is about other channels"),
+        (None, "if there is one"),
+    ):
+        text = composed(key, 0.5)
+        assert why in text
+        assert "gazzettaufficiale" not in text
+        assert "10 %" not in text
+
+
+def test_a_rule_that_is_not_verified_is_not_cited() -> None:
+    text = composed("microsoft-365", 40)
+    assert 'the rule "Microsoft 365 (Exchange Online)" of the catalogue is NOT VERIFIED' in text
+    assert "100 %" not in text
+    assert "9.90 EUR =" not in text
+
+
+def test_outages_of_the_same_window_count_together_in_the_letter() -> None:
+    assert "the promise was kept" in composed("titan", 1)
+    text = composed("titan", 1, others=(lasted("2026-11-20T10:00", 1),))
+    assert "By the outages on record the promise was surely not kept." in text
+    assert "Other outages on record of the same service" in text
+
+
+def test_an_open_outage_asks_for_restoration() -> None:
+    assert "to restore the service" in composed(None, 5, state="open")
+    assert "to restore the service" not in composed(None, 5)
+
+
+def test_both_languages_of_the_letter_have_the_same_words_and_places() -> None:
+    en, it = (words(language, "mailwatch.evidence.letter") for language in ("en", "it"))
+    places = [{key: sorted(re.findall(r"{\w*}", text)) for key, text in one.items()} for one in (en, it)]
+    assert places[0] == places[1]
+
+
+@pytest.mark.parametrize(
+    ("today", "left"), [(date(2026, 12, 31), "(0 days left)"), (date(2027, 1, 2), "(2 days ago)")]
+)
+def test_the_days_left_are_counted(today: date, left: str) -> None:
+    outage = told(lasted("2026-11-10T10:00", 5))
+    claim = stated.claim(ClaimSection.model_validate({"provider": "lab", "sla": "microsoft-365"}), outage)
+    made = Letter(outage, claim, {}, [], Writing("it", ROME, tenths=False), formal=False)
+    assert days_left(made, today) == [f"last day to claim for 01/11/2026 to 30/11/2026: 2026-12-31 {left}"]
