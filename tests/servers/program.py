@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -30,11 +31,28 @@ def server_folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def _ports() -> Iterator[int]:
+    """The ports that this process of the tests hands out: below those that the system gives to connections.
+
+    Each worker of pytest-xdist has its own; other runs on this machine begin elsewhere.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = range(20_000 + 2_000 * (worker % 6), 22_000 + 2_000 * (worker % 6))
+    first = os.getpid() * 37 % len(mine)
+    return itertools.cycle([*mine[first:], *mine[:first]])
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback address that nobody listens on, and that no connection will take meanwhile."""
+    for port in _PORTS:
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+            return port
+    raise AssertionError("never reached")
 
 
 def is_open(port: int) -> bool:
