@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from mailwatch.evidence.case import Case
+from mailwatch.evidence.report.phrases import Phrases, pairs
 from mailwatch.evidence.report.sightings import Run, Sightings
 from mailwatch.evidence.report.words import words
 from mailwatch.models import GapReason, Millis
@@ -23,16 +24,14 @@ def layout(
     return _Page(case, seen, place, language, zone).data(hashlib.sha256(statement).hexdigest())
 
 
-class _Page:
+class _Page(Phrases):
     def __init__(self, case: Case, seen: Sightings, place: str, language: str, zone: ZoneInfo) -> None:
         self._case, self._seen, self._place = case, seen, place
-        self._lang, self._zone = language, zone
         self._w = words(language)
-        self._point = "," if language == "it" else "."
         self._p = case.payload
         end = self._p["first_good"] or self._p["last_bad"]
         # In a short outage the tenths of a second matter; in a long one they only disturb.
-        self._tenths = end - self._p["first_bad"] < 600_000
+        super().__init__(language, zone, tenths=end - self._p["first_bad"] < 600_000)
 
     def data(self, digest: str) -> dict[str, Any]:
         w, p = self._w, self._p
@@ -210,7 +209,7 @@ class _Page:
         peers = sorted(self._seen.addresses, key=lambda peer: -self._seen.addresses[peer])[:8]
         rows.append([w["addresses"], ", ".join(f"{peer} ({self._seen.addresses[peer]})" for peer in peers) or "–"])
         prints = sorted(set(self._seen.fingerprints.values()))[:4]
-        rows.append([w["certificate"], " ".join(_pairs(one) for one in prints) or "–"])
+        rows.append([w["certificate"], " ".join(pairs(one) for one in prints) or "–"])
         return rows
 
     def _coverage(self) -> str:
@@ -237,32 +236,8 @@ class _Page:
             [w["range"], f"{found.start.size} – {found.end.size - 1}"],
             [w["checkpoints"], str(len(found.checkpoints))],
             [w["last_root"], found.end.note.split("\n")[2]],
-            [w["statement_digest"], _pairs(digest)],
+            [w["statement_digest"], pairs(digest)],
         ]
-
-    def _both(self, at: Millis) -> str:
-        """A time for people: local, with UTC in brackets."""
-        utc = datetime.fromtimestamp(at / 1000, UTC)
-        return f"{utc.astimezone(self._zone):%d/%m/%Y} {self._clock(at)} ({utc:%H:%M:%S}Z)"
-
-    def _clock(self, at: Millis) -> str:
-        local = datetime.fromtimestamp(at // 1000, UTC).astimezone(self._zone)
-        return f"{local:%H:%M:%S}" + (f"{self._point}{at % 1000 // 100}" if self._tenths else "")
-
-    def _stamp(self, text: str) -> str:
-        return self._both(round(datetime.fromisoformat(text).timestamp() * 1000))
-
-    def _span(self, millis: int) -> str:
-        """A duration for people; seconds with one decimal only where they are all there is."""
-        if millis < 60_000:
-            return f"{millis / 1000:.1f} s".replace(".", self._point)
-        minutes, seconds = divmod(millis // 1000, 60)
-        if minutes < 60:
-            return f"{minutes} min {seconds:02d} s"
-        hours, minutes = divmod(minutes, 60)
-        days, hours = divmod(hours, 24)
-        day = ("giorno" if days == 1 else "giorni") if self._lang == "it" else ("day" if days == 1 else "days")
-        return f"{days} {day} {hours} h {minutes:02d} min" if days else f"{hours} h {minutes:02d} min"
 
 
 def _spread(run: Run, start: Millis, end: Millis) -> list[Millis]:
@@ -270,8 +245,3 @@ def _spread(run: Run, start: Millis, end: Millis) -> list[Millis]:
     count = min(run.count, MAX_STROKES)
     step = (run.end - run.start) / max(1, count - 1) if count > 1 else 0
     return [at for at in (round(run.start + number * step) for number in range(count)) if start <= at <= end]
-
-
-def _pairs(digest: str) -> str:
-    """A digest in groups of eight, so that it breaks across lines."""
-    return " ".join(digest[at : at + 8] for at in range(0, len(digest), 8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mailwatch.evidence.period.replay import Seen
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.evidence.verify.ledger import Shown, Walk
 from mailwatch.ledger.facts import gap_from, observation_from
@@ -29,8 +30,8 @@ FACTS: dict[str, Callable[[dict[str, Any]], Observation | Gap]] = {
 }
 
 
-def replayed(found: Walk, stated: dict[str, Any]) -> str:
-    """Return what was replayed, in words. Raises Refused when it is not what is stated."""
+def replayed(found: Walk, stated: dict[str, Any], seen: Seen = lambda *_: None) -> str:
+    """Return what was replayed, in words; `seen` is told of each fact. Raises Refused if it is another outage."""
     told = _typed(stated, "outage", dict)
     target = _typed(told, "target", str)
     entries = found.shown.get(target)
@@ -39,7 +40,7 @@ def replayed(found: Walk, stated: dict[str, Any]) -> str:
     rules, recorded = _rules(found, entries, str(told.get("id")))
     if stated.get("rules") != written_rules(rules):
         raise Refused("the stated rules are not those on record")
-    outage, looks = _outage(entries, rules, str(told.get("id")))
+    outage, looks = _outage(entries, rules, str(told.get("id")), seen)
     names = recorded or told
     try:
         payload = outage_payload(outage, names["provider"], Kind(names["kind"]), names["vantage_point"])
@@ -61,7 +62,7 @@ _ADDED = ("maintenance",)
 """What may be told beside the outage and follows from other entries."""
 
 
-def _outage(entries: list[Shown], rules: Rules, wanted: str) -> tuple[Outage, int]:
+def _outage(entries: list[Shown], rules: Rules, wanted: str, seen: Seen) -> tuple[Outage, int]:
     state, proof, looks = State(), Proof(), 0
     latest: Outage | None = None
     for entry in entries:
@@ -76,6 +77,7 @@ def _outage(entries: list[Shown], rules: Rules, wanted: str) -> tuple[Outage, in
                 f"entry {entry.index} is no {entry.kind}: {type(error).__name__} {error}"[:200]
             ) from None
         looks += 1
+        seen(fact.target, fact, [])
         for outage in (transition.outage if transition else None, proven, state.outage):
             if outage is not None and outage.id == wanted:
                 latest = outage
