@@ -18,6 +18,7 @@ from mailwatch.cli import (
     demo,
     ledger,
     login,
+    merge,
     outages,
     probe,
     providers,
@@ -28,7 +29,7 @@ from mailwatch.cli import (
 from mailwatch.config import ConfigError
 from mailwatch.store import KeysMissing, Locked, StoreBroken
 
-VERBS = (run, demo, login, probe, outages, availability, report, verify, ledger, config, providers)
+VERBS = (run, demo, login, probe, outages, availability, report, verify, merge, ledger, config, providers)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

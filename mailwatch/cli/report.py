@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from mailwatch.cli import period
-from mailwatch.cli.opening import local_zone, open_config, open_reader, options
+from mailwatch.cli.opening import language, local_zone, open_config, open_reader, options
 from mailwatch.cli.writing import write_whole
 from mailwatch.config import Config, build_authorities, effective
 from mailwatch.evidence.bundle import File, pretty
@@ -38,7 +37,7 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--target", action="append", metavar="NAME", help="of the window only this target; may be repeated"
     )
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.zip", help="where to write it")
-    verb.add_argument("--lang", choices=("it", "en"), default=_language(), help="the report's language")
+    verb.add_argument("--lang", choices=("it", "en"), default=language(), help="the report's language")
     verb.set_defaults(run=_run)
 
 
@@ -92,9 +91,3 @@ def _service(config: Config, name: str) -> dict[str, Any] | None:
             shown = ("kind", "provider", "host", "port", "tls", "interval", "timeout", "url")
             return {key: target[key] for key in shown if key in target} | {"with_login": "login" in target}
     return None
-
-
-def _language() -> str:
-    """Italian where the machine speaks it."""
-    words = (os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
-    return "it" if next(filter(None, words), "").startswith("it") else "en"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mailwatch.config.durations import parse
+from mailwatch.config.mistakes import Fault
 from mailwatch.evidence.period.replay import Seen
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.evidence.verify.ledger import Shown, Walk
@@ -23,7 +25,10 @@ from mailwatch.outages import (
     read_rules,
     written_rules,
 )
+from mailwatch.service_level import stretches
 
+DEFAULT_BEAT = 60.0
+DEFAULT_BEAT = 60.0
 FACTS: dict[str, Callable[[dict[str, Any]], Observation | Gap]] = {
     "observation": observation_from,
     "gap": gap_from,
@@ -40,7 +45,10 @@ def replayed(found: Walk, stated: dict[str, Any], seen: Seen = lambda *_: None) 
     rules, recorded = _rules(found, entries, str(told.get("id")))
     if stated.get("rules") != written_rules(rules):
         raise Refused("the stated rules are not those on record")
-    outage, looks = _outage(entries, rules, str(told.get("id")), seen)
+    division = stretches.Walk(_beat(stated.get("service")))
+    outage, looks = _outage(
+        entries, rules, str(told.get("id")), lambda name, fact, _: seen(name, fact, division.add(fact))
+    )
     names = recorded or told
     try:
         payload = outage_payload(outage, names["provider"], Kind(names["kind"]), names["vantage_point"])
@@ -97,6 +105,14 @@ def _rules(found: Walk, entries: list[Shown], wanted: str) -> tuple[Rules, dict[
             except (KeyError, ValueError, TypeError):
                 raise Refused("the rules on record cannot be read") from None
     raise Refused("no entry of the bundle says by which rules it was judged")
+
+
+def _beat(service: Any) -> float:
+    """The seconds between two looks, as the config had it: those further apart say nothing of the time between."""
+    try:
+        return parse(service.get("interval")) if isinstance(service, dict) else DEFAULT_BEAT
+    except Fault:
+        return DEFAULT_BEAT
 
 
 def _typed(value: dict[str, Any], key: str, kind: type[Any]) -> Any:
