@@ -44,7 +44,7 @@ class Member:
     def same(self) -> tuple[Any, ...]:
         """Two bundles for which this is equal say the same."""
         told = [(one.provider, one.kind, *sorted(outage["id"] for outage in one.outages)) for one in self.channels]
-        return self.ledger, self.first, self.end, tuple(told)
+        return self.ledger, self.first, self.end, self.signed[self.end], tuple(told)
 
 
 class _Seen:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from mailwatch.evidence.merge.joint import Group
 from mailwatch.evidence.merge.sweep import Span, Step, length
 from mailwatch.evidence.report import typeset
-from mailwatch.evidence.report.phrases import Phrases
+from mailwatch.evidence.report.phrases import Phrases, pairs
 from mailwatch.evidence.report.words import words
 from mailwatch.models import Millis
 
@@ -50,7 +50,9 @@ class _Page(Phrases):
             **self._head(),
             "sources": w["sources_text"].format(**given),
             "groups": [self._group(one) for one in self._groups],
-            "members": [[one["vantage_point"], one["ledger"], one["sha256"]] for one in members[:MAX_MEMBERS]],
+            "members": [
+                [one["vantage_point"], one["ledger"], pairs(one["sha256"])] for one in members[:MAX_MEMBERS]
+            ],
             "members_cut": w["members_cut"].format(n=more) if more > 0 else "",
             "left_out": [[one["file"], one["reason"]] for one in left_out[:MAX_MEMBERS]],
             "method": [line.replace("`", "") for line in w["method_text"]],
@@ -130,7 +132,7 @@ class _Page(Phrases):
         margin = max(60_000, (last - first) // 20)
         start, end = first - margin, last + margin
         n = len(one.points)
-        marks = [start, *(at for at in (first, last) if self._far(at, start, end)), end]
+        marks = [start, (start + end) // 2, end]
         return {
             "n": n,
             "ticks": sorted({0, n, *(round(n * part / 4) for part in (1, 2, 3))}),
@@ -141,11 +143,6 @@ class _Page(Phrases):
                 {"at": (at - start) / (end - start), "text": f"{self._day(at)} {self._clock(at)}"} for at in marks
             ],
         }
-
-    @staticmethod
-    def _far(at: Millis, start: Millis, end: Millis) -> bool:
-        """Whether a mark can be written between those of the edges."""
-        return 0.22 < (at - start) / (end - start) < 0.78
 
 
 def _name(one: Group) -> str:
