@@ -3,5 +3,7 @@
 gather      what of the ledger a case needs: one unbroken range between two checkpoints, and the tokens over it
 statement   what is claimed, as outage.json
 bundle      the zip, written as a stream
+period/     the same for a window of time: a month or a year
+merge/      bundles of several vantage points as one joint report
 verify/     the check of a zip from anywhere: no ledger, no config, nothing trusted that is in it
 """

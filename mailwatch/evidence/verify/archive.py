@@ -127,7 +127,7 @@ def _checked(infos: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipIn
 def parse(raw: bytes, name: str) -> dict[str, Any]:
     """Read a JSON object in which no name stands twice. Raises Refused."""
     try:
-        value = json.loads(raw, object_pairs_hook=_once, parse_constant=_constant)
+        value = _STRICT.decode(raw.decode())
     except (ValueError, RecursionError) as error:
         raise Refused(f"{name} is not JSON: {str(error)[:120]}") from None
     if not isinstance(value, dict):
@@ -144,3 +144,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_constant)
