@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -15,17 +16,21 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from mailwatch import records
+from mailwatch.evidence.period.case import Watched, find
+from mailwatch.evidence.period.case import write as write_period
+from mailwatch.evidence.period.replay import Replay
 from mailwatch.evidence.report.calendar import Calendar
 from mailwatch.evidence.report.words import words
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.models import rfc3339
-from mailwatch.outages import payload_json
+from mailwatch.outages import Rules, payload_json
 from mailwatch.service_level import Share
-from mailwatch.store import Reader
+from mailwatch.store import Reader, Tokens
+from mailwatch.store.keys import load_or_make
 from tests.ledgers import DAY, HOUR, MINUTE, look, write
 from tests.servers.authority import Authority
 from tests.test_evidence import text_of
-from tests.test_evidence_attacks import Files, files_of, lines_of, pack, put_lines
+from tests.test_evidence_attacks import MUTATIONS, Files, _altered, _retyped, files_of, lines_of, pack, put_lines
 from tests.watching import Watching
 
 START = 1_767_222_000_000
@@ -245,6 +250,57 @@ def test_a_forged_period_is_refused(
     attack(files)
     refused = [c for c in verify(pack(tmp_path / "forged.zip", files), Trust()) if not c.valid]
     assert refused[0].claim == claim, refused
+
+
+@pytest.mark.parametrize(
+    ("window", "said"),
+    [
+        ((2 * HOUR, 3 * DAY), "the range ends inside the window"),
+        ((-12 * HOUR, DAY), "the range begins inside the window"),
+    ],
+)
+def test_the_owner_cannot_leave_out_the_edges(
+    folder: Path, tmp_path: Path, window: tuple[int, int], said: str
+) -> None:
+    """Who has the key can sign a range that ends where it suits, and count only what is left."""
+    reader, keys = Reader.open(folder / "data"), load_or_make(folder / "data")
+    watched = [Watched("mail", 60.0, "lab", "imap")]
+    case = find(reader, Tokens(folder / "data"), keys, (START + 2 * HOUR, START + DAY), watched, "here")
+    wanted = (START + window[0], START + window[1])
+    replay = Replay(wanted, {"mail": 60.0}, Rules())
+    for entry in case.found.entries(reader):
+        replay.take(entry.index, entry.kind, entry.time, entry.target, entry.payload)
+    bounds = replay.bounds()
+    assert bounds is not None
+    case.statement.update(
+        {
+            "window": {"from": rfc3339(wanted[0]), "to": rfc3339(wanted[1])},
+            "entries": {"first": bounds[0], "last": bounds[1]},
+            "availability": [{"target": "mail"} | replay.availability_of("mail").as_json()],
+            "outages": [payload_json(payload) for payload in replay.payloads()],
+        }
+    )
+    with (tmp_path / "forged.zip").open("wb") as out:
+        write_period(out, reader, keys, case, "en", [])
+    reader.close()
+    (refused,) = [claim for claim in verify(tmp_path / "forged.zip", Trust()) if not claim.valid]
+    assert (refused.claim, refused.detail[: len(said)]) == ("period", said)
+
+
+def test_no_odd_value_in_a_period_is_accepted_nor_makes_verify_fail(folder: Path, tmp_path: Path) -> None:
+    reader, keys = Reader.open(folder / "data"), load_or_make(folder / "data")
+    window = (START + 30 * HOUR - 5 * MINUTE, START + 31 * HOUR)
+    case = find(reader, Tokens(folder / "data"), keys, window, [Watched("mail", 60.0, "lab", "imap")], "here")
+    with (tmp_path / "small.zip").open("wb") as out:
+        write_period(out, reader, keys, case, "en", [])
+    reader.close()
+    assert all(claim.valid for claim in verify(tmp_path / "small.zip", Trust()))
+    files, chance = files_of(tmp_path / "small.zip"), random.Random(1)
+    for number in range(MUTATIONS):
+        name = ("period.json", "proof.json", "entries.jsonl")[number % 3]
+        changed = _retyped(files[name], chance) if number % 2 else _altered(files[name], chance)
+        claims = verify(pack(tmp_path / "mutant.zip", files | {name: changed}), Trust())
+        assert changed == files[name] or not all(claim.valid for claim in claims), (number, claims)
 
 
 def test_a_zip_with_both_statements_or_none_is_refused(period: Path, tmp_path: Path) -> None:
