@@ -601,7 +601,7 @@ def test_an_open_outage_asks_for_restoration() -> None:
 
 
 def test_both_languages_of_the_letter_have_the_same_words_and_places() -> None:
-    en, it = (words(language, "mailwatch.evidence.letter") for language in ("en", "it"))
+    en, it = (words(language, package="mailwatch.evidence.letter") for language in ("en", "it"))
     places = [{key: sorted(re.findall(r"{\w*}", text)) for key, text in one.items()} for one in (en, it)]
     assert places[0] == places[1]
 

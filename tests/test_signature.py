@@ -86,7 +86,7 @@ def test_the_time_of_an_authority_is_in_the_signature(
     assert authority.asked >= 1
     with zipfile.ZipFile(tmp_path / "signed.zip") as opened:
         pdf, stated = opened.read("report.pdf"), opened.read("outage.json")
-    assert "by the time of Test signer" in check_report(pdf, stated)
+    assert "by the time of Test signer" in check_report(pdf, stated, "outage.json")
 
 
 def test_a_report_changed_after_its_signature_is_refused(
@@ -98,12 +98,12 @@ def test_a_report_changed_after_its_signature_is_refused(
     assert made.returncode == 0, made.stderr
     with zipfile.ZipFile(tmp_path / "signed.zip") as opened:
         pdf, stated = opened.read("report.pdf"), opened.read("outage.json")
-    check_report(pdf, stated)
+    check_report(pdf, stated, "outage.json")
     with pytest.raises(Refused, match="does not cover all of it"):
-        check_report(pdf + b"\n% more\n", stated)
+        check_report(pdf + b"\n% more\n", stated, "outage.json")
     at = pdf.index(b"%PDF-1.7") + len(b"%PDF-1.7") + 6
     with pytest.raises(Refused):
-        check_report(pdf[:at] + bytes([pdf[at] ^ 1]) + pdf[at + 1 :], stated)
+        check_report(pdf[:at] + bytes([pdf[at] ^ 1]) + pdf[at + 1 :], stated, "outage.json")
 
 
 def test_each_mistake_with_keys_is_told(keys: Path, tmp_path: Path) -> None:

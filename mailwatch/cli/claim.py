@@ -9,8 +9,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from mailwatch.cli.opening import local_zone, open_config, open_reader, options
-from mailwatch.cli.report import language
+from mailwatch.cli.opening import language, local_zone, open_config, open_reader, options
 from mailwatch.config import claims
 from mailwatch.evidence.case import find
 from mailwatch.evidence.gather import NoCase

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -74,3 +75,9 @@ def moment(text: str | None, name: str) -> Millis | None:
     except ValueError as error:
         print(f"mailwatch: --{name}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def language() -> str:
+    """Return the language of documents: Italian where the machine speaks it."""
+    words = (os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    return "it" if next(filter(None, words), "").startswith("it") else "en"

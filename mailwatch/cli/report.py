@@ -1,40 +1,62 @@
-"""mailwatch report: the evidence of an outage as one file."""
+"""mailwatch report: the evidence of an outage, or the account of a month or a year, as one file."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from mailwatch.cli.opening import local_zone, open_config, open_reader, options
+from mailwatch.cli.opening import language, local_zone, open_config, open_reader, options
 from mailwatch.cli.signing import signed
+from mailwatch.cli.writing import write_whole
 from mailwatch.config import Config, build_authorities, claims, effective
 from mailwatch.evidence.bundle import File, pretty
-from mailwatch.evidence.case import Case, certificates, find, write
+from mailwatch.evidence.case import certificates, find, write
 from mailwatch.evidence.claims.stated import claim
-from mailwatch.evidence.gather import NoCase
-from mailwatch.store import Reader, Tokens
-from mailwatch.store.keys import Keys, load_or_make
+from mailwatch.evidence.gather import NoCase, Range
+from mailwatch.store import Tokens
+from mailwatch.store.keys import load_or_make
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb."""
-    verb = subparsers.add_parser("report", help="write the evidence of an outage into one file")
+    verb = subparsers.add_parser(
+        "report", help="write the evidence of an outage, or of a month or a year, into one file"
+    )
     options(verb, json=False)
-    verb.add_argument("outage", metavar="OUTAGE_ID", help="its id, or how it begins; see `mailwatch outages`")
+    verb.add_argument(
+        "outage", metavar="OUTAGE_ID", nargs="?", help="its id, or how it begins; see `mailwatch outages`"
+    )
+    when = "2026-01, 2026-01-22 (local time) or 2026-01-22T21:55:00+01:00"
+    verb.add_argument("--from", dest="start", metavar="TIME", help=f"instead of an outage a window: {when}")
+    verb.add_argument("--to", dest="end", metavar="TIME", help="its end, not included")
+    verb.add_argument(
+        "--target", action="append", metavar="NAME", help="of the window only this target; may be repeated"
+    )
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.zip", help="where to write it")
     verb.add_argument("--lang", choices=("it", "en"), default=language(), help="the report's language")
     verb.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
+    whole = args.start is not None and args.end is not None
+    if whole == (args.outage is not None) or (args.start is None) != (args.end is None):
+        print(
+            "mailwatch: write `mailwatch report OUTAGE_ID`, or `... report --from TIME --to TIME`", file=sys.stderr
+        )
+        return 2
     config = open_config(args)
     reader = open_reader(config)
     keys = load_or_make(config.data_dir)
+    if whole:
+        from mailwatch.cli import period  # It loads Typst, which other commands do not need.
+
+        made = period.make(args, config, reader, keys, _service, _enclosed)
+        reader.close()
+        return 1 if made is None else _done(args.output, made[1])
     tokens = Tokens(config.data_dir)
     with Console(stderr=True).status("gathering the entries") as status:
         try:
@@ -56,29 +78,19 @@ def _run(args: argparse.Namespace) -> int:
         except NoCase as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1
-        files = [File("report.pdf", pdf), *_enclosed(config, case)]
-        size = _write(args.output, reader, keys, case, args.lang, files)
+        files = [File("report.pdf", pdf), *_enclosed(config, case.found)]
+        size = write_whole(args.output, lambda out: write(out, reader, keys, case, args.lang, files))
     reader.close()
-    print(f"{args.output}: {size:,} bytes; check it with: mailwatch verify {args.output}")
+    return _done(args.output, size)
+
+
+def _done(path: Path, size: int) -> int:
+    print(f"{path}: {size:,} bytes; check it with: mailwatch verify {path}")
     return 0
 
 
-def _write(path: Path, reader: Reader, keys: Keys, case: Case, language: str, files: list[File]) -> int:
-    """Write beside the wanted name first: a bundle is whole or not there."""
-    torn = path.with_name(path.name + ".part")
-    file = os.open(torn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(file, "wb") as out:
-            write(out, reader, keys, case, language, files)
-        torn.rename(path)
-    except BaseException:
-        torn.unlink(missing_ok=True)
-        raise
-    return path.stat().st_size
-
-
-def _enclosed(config: Config, case: Case) -> list[File]:
-    used = {token.authority for token in case.found.tokens}
+def _enclosed(config: Config, found: Range) -> list[File]:
+    used = {token.authority for token in found.tokens}
     known = [one for one in build_authorities(config) if one.name in used and one.ca_file]
     return [certificates(one.name, one.ca_file) for one in known if one.ca_file]
 
@@ -90,9 +102,3 @@ def _service(config: Config, name: str) -> dict[str, Any] | None:
             shown = ("kind", "provider", "host", "port", "tls", "interval", "timeout", "url")
             return {key: target[key] for key in shown if key in target} | {"with_login": "login" in target}
     return None
-
-
-def language() -> str:
-    """Return Italian where the machine speaks it."""
-    words = (os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
-    return "it" if next(filter(None, words), "").startswith("it") else "en"

@@ -6,5 +6,7 @@ bundle      the zip, written as a stream
 report/     report.pdf, for a judge to read
 claims/     what an outage amounts to under a provider's own rule
 letter/     the letter of complaint
+period/     the same for a window of time: a month or a year
+merge/      bundles of several vantage points as one joint report
 verify/     the check of a zip from anywhere: no ledger, no config, nothing trusted that is in it
 """

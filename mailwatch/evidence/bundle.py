@@ -1,7 +1,7 @@
 """The zip: written as a stream, and the same bytes from the same ledger and inputs.
 
-outage.json      what is claimed
-report.pdf       the same for people, with outage.json attached
+outage.json      what is claimed of an outage; of a window of time: period.json
+report.pdf       the same for people, with that file attached
 entries.jsonl    the whole range of the ledger, in order: {"header": ..., "payload": ...} in canonical JSON;
                  without the payload for what is not the owner's of this case
 proof.json       the tree before the range, and all signed checkpoints in it
@@ -18,6 +18,7 @@ import json
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib import resources
 from typing import IO, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -38,6 +39,11 @@ class File:
 
     name: str
     content: bytes
+
+
+def checker() -> File:
+    """Enclose the script that checks a bundle with nothing but Python."""
+    return File("verify.py", (resources.files("mailwatch.evidence") / "enclosed" / "verify.py").read_bytes())
 
 
 class Bundle:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import IO, Any
 
 from mailwatch import records
 from mailwatch.evidence import instructions
-from mailwatch.evidence.bundle import File, pack, pretty
+from mailwatch.evidence.bundle import File, checker, pack, pretty
 from mailwatch.evidence.gather import NoCase, Range, gather
 from mailwatch.evidence.statement import statement
 from mailwatch.outages import Rules, read_rules
@@ -43,12 +42,11 @@ def find(reader: Reader, tokens: Tokens, keys: Keys, wanted: str, service: dict[
 
 def write(out: IO[bytes], reader: Reader, keys: Keys, case: Case, language: str, files: list[File]) -> None:
     """Write the bundle of a case; `files` are the report and what else is made elsewhere."""
-    checker = resources.files("mailwatch.evidence") / "enclosed" / "verify.py"
     inside = [
         File("outage.json", pretty(case.statement)),
         *files,
         File(*instructions.page(language, case.statement)),
-        File("verify.py", checker.read_bytes()),
+        checker(),
     ]
     pack(out, reader, case.found, keys.private, [case.payload["target"]], inside)
 

@@ -12,4 +12,6 @@ def page(language: str, statement: dict[str, Any]) -> tuple[str, bytes]:
     """Return the file's name and content."""
     name = NAMES[language]
     text = (resources.files("mailwatch.evidence") / "enclosed" / name).read_text()
+    if "window" in statement:
+        text = text.replace("outage.json", "period.json")
     return name, text.replace("{ledger}", statement["ledger"]).encode()

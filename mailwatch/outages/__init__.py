@@ -185,10 +185,10 @@ def _down(state: State, look: Look, fact: Observation, rules: Rules) -> tuple[St
 
 
 def _up(state: State, look: Look, fact: Observation, rules: Rules) -> tuple[State, Transition | None]:
-    tally = state.tally.seen(look.index, fact)
     healthy = State(name="up", last_good=look, tally=Tally(last_index=look.index, seen_until=look.end))
     if not state.is_open:
         return healthy, None
+    tally = state.tally.seen(look.index, fact)
     streak = state.streak + 1
     first_good, ending = state.first_good or look, state.ending or tally
     if streak >= rules.close_after:

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from mailwatch.models import Gap, Millis, Observation, Outcome
 from mailwatch.service_level.buckets import Buckets, Ratio
-from mailwatch.service_level.stretches import Walk
+from mailwatch.service_level.stretches import Share, Stretch, Walk
 from mailwatch.windows import Window, overlap, without
 
-__all__ = ["Availability", "Bounds", "Buckets", "Ratio", "availability"]
+__all__ = ["Availability", "Bounds", "Buckets", "Meter", "Ratio", "Share", "Stretch", "availability"]
 
 
 class _Event(Protocol):
@@ -120,33 +120,58 @@ def availability(
     window. Its time is not counted, nor is an outage that lies in it as a whole; looks are counted all the same.
     Raises ValueError when the window is empty.
     """
-    if end <= start:
-        raise ValueError(f"the window is empty: its end {end} is not after its start {start}")
-    walk, looks = Walk(interval), dict.fromkeys(Outcome, 0)
-    spent = [0, 0, 0]
-    counted_until = start
+    meter = Meter(start, end, interval=interval, excluded=excluded)
     for event in events:
-        fact = event.fact
-        if isinstance(fact, Observation) and start <= fact.started_at < end:
-            looks[fact.outcome] += 1
-        for begun, ended, share in walk.add(fact):
+        meter.add(event.fact)
+    return meter.read(outages)
+
+
+class Meter:
+    """The account of one target in [start, end), fact by fact, in a memory that does not grow.
+
+    Facts just outside the window decide its edges; `excluded` is as for `availability`. Raises ValueError when the
+    window is empty.
+    """
+
+    __slots__ = ("_end", "_excluded", "_from", "_looks", "_spent", "_start", "_walk")
+
+    def __init__(self, start: Millis, end: Millis, *, interval: float, excluded: Sequence[Window] = ()) -> None:
+        if end <= start:
+            raise ValueError(f"the window is empty: its end {end} is not after its start {start}")
+        self._start, self._end, self._from = start, end, start
+        self._excluded = excluded
+        self._walk, self._looks, self._spent = Walk(interval), dict.fromkeys(Outcome, 0), [0, 0, 0]
+
+    def add(self, fact: Observation | Gap) -> list[Stretch]:
+        """Take in the next fact in the ledger's order; return the stretches of the window that it decides."""
+        if isinstance(fact, Observation) and self._start <= fact.started_at < self._end:
+            self._looks[fact.outcome] += 1
+        told = []
+        for begun, ended, share in self._walk.add(fact):
             # After the clock was set back the same time is not counted twice.
-            begun, ended = max(begun, counted_until), min(ended, end)
+            begun, ended = max(begun, self._from), min(ended, self._end)
             if begun < ended:
-                spent[share] += sum(until - since for since, until in without(excluded, begun, ended))
-                counted_until = ended
-    up, down, undecided = spent
-    known = [o for o in outages if not any(b <= o.first_bad and o.last_bad <= e for b, e in excluded)]
-    return Availability(
-        window=end - start,
-        up=up,
-        down=down,
-        undecided=undecided,
-        looks=looks,
-        maintenance=overlap(excluded, start, end),
-        mttr=_mttr(known, start, end),
-        mtbf=_mtbf(known, start, end, up, undecided),
-    )
+                left = without(self._excluded, begun, ended)
+                self._spent[share] += sum(until - since for since, until in left)
+                self._from = ended
+                told.append((begun, ended, share))
+        return told
+
+    def read(self, outages: Iterable[_Outage] = ()) -> Availability:
+        """Return the account as it stands; `outages` as for `availability`."""
+        up, down, undecided = self._spent
+        start, end, excluded = self._start, self._end, self._excluded
+        known = [o for o in outages if not any(b <= o.first_bad and o.last_bad <= e for b, e in excluded)]
+        return Availability(
+            window=end - start,
+            up=up,
+            down=down,
+            undecided=undecided,
+            looks=dict(self._looks),
+            maintenance=overlap(excluded, start, end),
+            mttr=_mttr(known, start, end),
+            mtbf=_mtbf(known, start, end, up, undecided),
+        )
 
 
 def _mttr(outages: list[_Outage], start: Millis, end: Millis) -> Bounds | None:

@@ -4,11 +4,12 @@
 1. each file has the SHA-256 of manifest.json
 2. the entries of the ledger follow one another, and hash (RFC 6962) to the root of each signed checkpoint
 3. each payload shown is the one its header seals; each target's own numbers run without a hole
-4. every entry of the target of outage.json is shown; the looks give the times and counts stated there
+4. every entry of the targets of outage.json or period.json is shown; the looks give what is stated there
 Signatures and timestamp tokens are checked with openssl, as VERIFY.md tells: this script prints what it needs.
 """
 
 import base64
+import datetime
 import hashlib
 import json
 import sys
@@ -52,8 +53,6 @@ def canonical(value):
 
 def milliseconds(text):
     """2026-01-22T21:55:00.000Z in milliseconds since 1970."""
-    import datetime
-
     return round(datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000)
 
 
@@ -71,7 +70,11 @@ for name in files:
     check(name, digest.hexdigest() == manifest.get(name, {}).get("sha256"), digest.hexdigest())
 
 # 2. and 3. The ledger
-proof, stated = json.loads(bundle.read("proof.json")), json.loads(bundle.read("outage.json"))
+proof = json.loads(bundle.read("proof.json"))
+stated = json.loads(bundle.read("period.json" if "period.json" in names else "outage.json"))
+outages = stated["outages"] if "outages" in stated else [stated["outage"]]
+wanted = {one["target"] for one in stated.get("targets", outages)}
+window = [milliseconds(stated["window"][edge]) for edge in ("from", "to")] if "window" in stated else [0, 0]
 start = size = proof["start"]["size"]
 hashes = [bytes.fromhex(one) for one in proof["start"]["hashes"]]
 roots = {}
@@ -80,8 +83,9 @@ for note in proof["checkpoints"]:
     roots[int(covered)] = base64.b64decode(root)
 check("the range begins and ends at a checkpoint", (start == 0 or start in roots) and max(roots) == proof["end"])
 fits = {size: root_of(hashes) == roots[size]} if size in roots else {}
-outage = stated["outage"]
-numbers, own_ids, hidden, own = {}, set(), set(), []
+numbers, own_ids, hidden, times = {}, {}, set(), []
+own = {name: [] for name in wanted}
+counts = {name: {"up": 0, "down": 0, "unknown": 0} for name in wanted}
 in_order = sealed = no_hole = True
 with bundle.open("entries.jsonl") as lines:
     for line in lines:
@@ -89,6 +93,7 @@ with bundle.open("entries.jsonl") as lines:
         header = entry["header"]
         in_order &= header["index"] == size
         target, number = header["target"], header["number"]
+        times = [*times[:1], header["time"]]
         if target is not None:
             no_hole &= number == numbers.get(target, number - 1) + 1
             numbers[target] = number
@@ -101,37 +106,44 @@ with bundle.open("entries.jsonl") as lines:
             continue
         payload = entry["payload"]
         sealed &= hashlib.sha256(canonical(payload)).hexdigest() == header["payload"]
-        if target is not None and payload["target"] == outage["target"]:
-            own_ids.add(target)
-            own.append((header["index"], header["kind"], payload))
+        if target is not None and payload["target"] in wanted:
+            own_ids.setdefault(payload["target"], set()).add(target)
+            if header["kind"] == "observation":
+                looks, outcome = own[payload["target"]], payload["outcome"]
+                counts[payload["target"]][outcome] += window[0] <= payload["start"] < window[1]
+                # Of good looks in a row the first is enough.
+                if outcome != "unknown" and not (looks and looks[-1][1] == outcome == "up"):
+                    looks.append((header["index"], outcome, payload["start"], payload["end"]))
 check("entries follow one another", in_order, f"{start} to {size - 1}")
 check("entries hash to the root of every checkpoint", size == proof["end"] and all(fits.get(n) for n in roots))
 check("each payload is the one that was sealed", sealed)
 check("each target's numbers run without a hole", no_hole)
-check("no look at the target is left out", len(own_ids) == 1 and not own_ids & hidden)
+for name in wanted:
+    check(f"no look at {name} is left out", len(own_ids.get(name, ())) == 1 and not own_ids[name] & hidden)
 
-# 4. The outage: between its first and last entry the looks must give the stated times and counts.
-looks = [(i, p) for i, kind, p in own if kind == "observation"]
-where = outage["ledger"]
-inside = [(i, p) for i, p in looks if where["first"] <= i <= where["last"]]
-bad = [p for i, p in inside if p["outcome"] == "down"]
-if outage.get("proven_afterwards"):
-    print("     this outage was proven afterwards; its looks are unknown ones: see VERIFY.md")
-else:
+# 4. Each outage: between its first and last entry the looks must give the stated times and counts.
+for outage in outages:
+    where, looks = outage["ledger"], own[outage["target"]]
+    print(f"     outage {outage['id']} of {outage['target']}")
+    if outage.get("proven_afterwards"):
+        continue  # Its looks are unknown ones: see VERIFY.md.
+    bad = [look for look in looks if where["first"] <= look[0] <= where["last"] and look[1] == "down"]
     check("looks that were down", len(bad) == outage["observations"]["down"], str(len(bad)))
-    check("first seen down", bad[0]["end"] == milliseconds(outage["first_bad"]), outage["first_bad"])
-    last = max(bad[-1]["start"], bad[0]["end"])
+    check("first seen down", bad[0][3] == milliseconds(outage["first_bad"]), outage["first_bad"])
+    last = max(bad[-1][2], bad[0][3])
     check("last seen down", last == milliseconds(outage["last_bad"]), outage["last_bad"])
-    least = (last - bad[0]["end"]) / 1000
+    least = (last - bad[0][3]) / 1000
     check("it lasted at least", least == outage["duration"]["min"], f"{least} seconds")
-    after = [
-        p for i, p in looks if i > max(i for i, p in inside if p["outcome"] == "down") and p["outcome"] == "up"
-    ]
+    after = [look for look in looks if look[0] > bad[-1][0] and look[1] == "up"]
     if outage["first_good"]:
-        first_good = max(after[0]["end"], last)
+        first_good = max(after[0][3], last)
         check("first seen up again", first_good == milliseconds(outage["first_good"]), outage["first_good"])
     else:
         check("not seen up again", not after or outage["state"] == "open")
+reaches = (start == 0 or times[0] <= window[0]) and times[-1] >= window[1]
+check("the entries reach over the window on both sides", reaches or "window" not in stated)
+for one in stated.get("availability", []):
+    check(f"looks at {one['target']} in the window", one["observations"] == counts[one["target"]])
 
 print("\nThe key that must have signed the checkpoints:", bundle.read("keys/ledger.pub").decode().strip())
 print("WRONG: " + "; ".join(FAULTS) if FAULTS else "Everything that plain Python can check holds.")

@@ -55,7 +55,7 @@ def prepare(
 
 def pdf(letter: Letter, blocks: list[Block]) -> bytes:
     """Lay the letter out. Its date is that of the record, so that the same case gives the same bytes."""
-    w = words(letter.writing.language, "mailwatch.evidence.letter")
+    w = words(letter.writing.language, package="mailwatch.evidence.letter")
     data = {
         "lang": letter.writing.language,
         "title": w["title_formal" if letter.formal else "title"],

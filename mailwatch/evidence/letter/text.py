@@ -36,7 +36,7 @@ class Letter:
 
 def compose(letter: Letter) -> list[Block]:
     """Return the letter, block by block."""
-    w = words(letter.writing.language, "mailwatch.evidence.letter")
+    w = words(letter.writing.language, package="mailwatch.evidence.letter")
     said = letter.claim.get("stated_by_owner", {})
     parts = (_head, _contract, _facts, _method, _promise, _earlier, _requests, _end)
     return [block for part in parts for block in part(letter, w, said)]

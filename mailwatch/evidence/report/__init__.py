@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from importlib import resources
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import typst
@@ -21,9 +22,17 @@ def report(reader: Reader, case: Case, statement: bytes, place: str, language: s
     """Return the PDF. `statement` is outage.json as it stands in the bundle."""
     seen = sight(case.found.entries(reader), case.payload["target"], case.payload)
     data = layout(case, seen, statement, place, language, zone)
-    template = resources.files("mailwatch.evidence.report") / "report.typ"
+    return typeset("report.typ", data, statement)
+
+
+def typeset(template: str, data: dict[str, Any], statement: bytes) -> bytes:
+    """Return the PDF of a template. One that begins with `//+ FILE` has that file of this folder before it."""
+    folder = resources.files("mailwatch.evidence.report")
+    text = (folder / template).read_text(encoding="utf-8")
+    if text.startswith("//+ "):
+        text = (folder / text.split()[1]).read_text(encoding="utf-8") + text
     made: bytes = typst.compile(
-        template.read_bytes(),
+        text.encode(),
         format="pdf",
         pdf_standards=["a-3b"],
         ignore_system_fonts=True,

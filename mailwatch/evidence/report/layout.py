@@ -11,7 +11,7 @@ from mailwatch.evidence.case import Case
 from mailwatch.evidence.report.sightings import Run, Sightings
 from mailwatch.evidence.report.terms import claimant, terms
 from mailwatch.evidence.report.words import words
-from mailwatch.evidence.report.writing import Writing
+from mailwatch.evidence.report.writing import Writing, pairs
 from mailwatch.models import GapReason, Millis
 
 MAX_ROWS = 60
@@ -217,7 +217,7 @@ class _Page:
         peers = sorted(self._seen.addresses, key=lambda peer: -self._seen.addresses[peer])[:8]
         rows.append([w["addresses"], ", ".join(f"{peer} ({self._seen.addresses[peer]})" for peer in peers) or "–"])
         prints = sorted(set(self._seen.fingerprints.values()))[:4]
-        rows.append([w["certificate"], " ".join(_pairs(one) for one in prints) or "–"])
+        rows.append([w["certificate"], " ".join(pairs(one) for one in prints) or "–"])
         return rows
 
     def _coverage(self) -> str:
@@ -244,7 +244,7 @@ class _Page:
             [w["range"], f"{found.start.size} – {found.end.size - 1}"],
             [w["checkpoints"], str(len(found.checkpoints))],
             [w["last_root"], found.end.note.split("\n")[2]],
-            [w["statement_digest"], _pairs(digest)],
+            [w["statement_digest"], pairs(digest)],
         ]
 
 
@@ -253,8 +253,3 @@ def _spread(run: Run, start: Millis, end: Millis) -> list[Millis]:
     count = min(run.count, MAX_STROKES)
     step = (run.end - run.start) / max(1, count - 1) if count > 1 else 0
     return [at for at in (round(run.start + number * step) for number in range(count)) if start <= at <= end]
-
-
-def _pairs(digest: str) -> str:
-    """A digest in groups of eight, so that it breaks across lines."""
-    return " ".join(digest[at : at + 8] for at in range(0, len(digest), 8))

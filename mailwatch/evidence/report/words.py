@@ -12,8 +12,12 @@ LANGUAGES = ("en", "it")
 
 
 @cache
-def words(language: str, package: str = "mailwatch.evidence.report") -> dict[str, Any]:
-    """Return the texts of a language; `causes`, `phases` and `reasons` by the values of the models."""
-    text = (resources.files(package) / f"{language}.yaml").read_text(encoding="utf-8")
+def words(language: str, report: str = "", package: str = "mailwatch.evidence.report") -> dict[str, Any]:
+    """Return the texts of a language; `causes`, `phases` and `reasons` by the values of the models.
+
+    `report`: "" is the report of an outage; another ("period", "joint") has its own words on top of these.
+    """
+    name = f"{report}.{language}.yaml" if report else f"{language}.yaml"
+    text = (resources.files(package) / name).read_text(encoding="utf-8")
     loaded: dict[str, Any] = yaml.safe_load(text)
-    return loaded
+    return words(language) | loaded if report else loaded

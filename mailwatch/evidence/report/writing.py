@@ -38,6 +38,14 @@ class Writing:
         """A date, given as 2026-01-28."""
         return f"{date.fromisoformat(text):%d/%m/%Y}"
 
+    def date(self, at: Millis) -> str:
+        """The local date of a time."""
+        return f"{datetime.fromtimestamp(at // 1000, UTC).astimezone(self.zone):%d/%m/%Y}"
+
+    def share(self, share: float) -> str:
+        """A share as per cent; cut, not rounded, so that 100 % is said only of all."""
+        return f"{int(share * 100_000) / 1000:.3f} %".replace(".", self.point)
+
     def both(self, at: Millis) -> str:
         """A time for people: local, with UTC in brackets."""
         utc = datetime.fromtimestamp(at / 1000, UTC)
@@ -63,3 +71,8 @@ class Writing:
         days, hours = divmod(hours, 24)
         day = ("giorno" if days == 1 else "giorni") if self.language == "it" else ("day" if days == 1 else "days")
         return f"{days} {day} {hours} h {minutes:02d} min" if days else f"{hours} h {minutes:02d} min"
+
+
+def pairs(digest: str) -> str:
+    """A digest in groups of eight, so that it breaks across lines."""
+    return " ".join(digest[at : at + 8] for at in range(0, len(digest), 8))

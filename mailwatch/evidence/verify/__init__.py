@@ -14,14 +14,17 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.utils import CryptographyDeprecationWarning
 
+from mailwatch.evidence.period.replay import Seen
 from mailwatch.evidence.verify.archive import Archive, Refused
 from mailwatch.evidence.verify.ledger import Walk, walk
 from mailwatch.evidence.verify.outage import replayed
+from mailwatch.evidence.verify.period import Period
 from mailwatch.evidence.verify.tokens import Stamp, outside_times, stamps
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError, origin_of, verifier_key
@@ -41,6 +44,7 @@ CLAIMS = (
     "report",
     "files",
 )
+"""In a bundle of a window of time `outage` is called `period`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +80,41 @@ class Trust:
 
 def verify(path: Path, trust: Trust) -> list[Claim]:
     """Check everything that a bundle claims."""
+    return examine(path, trust).claims
+
+
+@dataclass(slots=True)
+class Examined:
+    """A bundle that was checked. The rest is to be used only when all claims are valid.
+
+    `statement` is outage.json or period.json; `signed` are the roots of its checkpoints by size.
+    """
+
+    claims: list[Claim]
+    statement: dict[str, Any] = field(default_factory=dict)
+    signed: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def valid(self) -> bool:
+        """Whether every claim is."""
+        return all(claim.valid for claim in self.claims)
+
+
+def examine(path: Path, trust: Trust, seen: Seen = lambda *_: None) -> Examined:
+    """Check a bundle. `seen` is told of the facts of its targets; to be believed only if it turns out valid."""
     with warnings.catch_warnings():
         # A hostile certificate, or an old root, breaks rules of today; what follows from it is told as a claim.
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        return _Check(trust).run(path)
+        return _Check(trust, seen).run(path)
 
 
 class _Check:
-    def __init__(self, trust: Trust) -> None:
-        self._trust = trust
+    def __init__(self, trust: Trust, seen: Seen) -> None:
+        self._trust, self._seen = trust, seen
         self._claims: list[Claim] = []
+        self._period: Period | None = None
 
-    def run(self, path: Path) -> list[Claim]:
+    def run(self, path: Path) -> Examined:
         opened: list[Archive] = []
 
         def open_it() -> str:
@@ -115,11 +142,16 @@ class _Check:
                 if failed in ("archive", "key", "checkpoints", "entries"):
                     self._claims.append(Claim(name, False, f"not checked, since {failed} does not hold"))
                     continue
+                if name == "outage" and self._archive.statement == "period.json":
+                    name, step = "period", self._whole
                 failed = self._step(name, step) or failed
         finally:
             for archive in opened:
                 archive.close()
-        return self._claims
+        if not self._claims[0].valid or not all(claim.valid for claim in self._claims):
+            return Examined(self._claims)
+        signed = {size: made.root for size, made in self._signed.items()}
+        return Examined(self._claims, self._stated, signed)
 
     def _step(self, name: str, step: Callable[[], str]) -> str:
         try:
@@ -173,7 +205,11 @@ class _Check:
         return f"{len(self._signed)} signed by the key, of {first} to {end} entries"
 
     def _entries(self) -> str:
-        self._walk = walk(self._archive.lines("entries.jsonl"), self._start, self._signed)
+        take = None
+        if self._archive.statement == "period.json":
+            self._period = Period(self._archive, self._seen)
+            take = self._period.take
+        self._walk = walk(self._archive.lines("entries.jsonl"), self._start, self._signed, take)
         if self._walk.payloads:
             raise Refused(self._walk.payloads[0])
         for size, made in self._signed.items():
@@ -208,24 +244,36 @@ class _Check:
 
     def _outage(self) -> str:
         stated = self._archive.json("outage.json")
+        words = replayed(self._walk, stated, self._seen)
+        self._placed(stated, stated["outage"]["ledger"])
+        return words
+
+    def _whole(self) -> str:
+        assert self._period is not None
+        words = self._period.compared(self._walk)
+        self._placed(self._period.stated, self._period.stated["entries"])
+        return words
+
+    def _placed(self, stated: dict[str, Any], where: dict[str, int]) -> None:
+        """Compare the ledger, the range and the outside times of the entries `where` with what is stated."""
+        name = self._archive.statement
         if stated.get("ledger") != self._origin:
-            raise Refused("outage.json is of another ledger")
-        words = replayed(self._walk, stated)
+            raise Refused(f"{name} is of another ledger")
         if stated.get("range") != {"first": self._start.size, "end": self._walk.next_index}:
-            raise Refused("outage.json states another range")
-        where = stated["outage"]["ledger"]
+            raise Refused(f"{name} states another range")
         if hasattr(self, "_stamps"):
             times = outside_times(self._stamps, where["first"], where["last"])
             if stated.get("outside_times") != times:
                 raise Refused(f"the tokens give other outside times: {times}")
-        return words
+        self._stated = stated
 
     def _report(self) -> str:
         if "report.pdf" not in self._archive.names:
             return "the bundle has no report.pdf"
         from mailwatch.evidence.verify.pdf import check_report
 
-        return check_report(self._archive.read("report.pdf"), self._archive.read("outage.json"))
+        name = self._archive.statement
+        return check_report(self._archive.read("report.pdf"), self._archive.read(name), name)
 
     def _files(self) -> str:
         raw = self._archive.read("manifest.json")
@@ -289,4 +337,4 @@ def _words(found: list[Stamp]) -> str:
     return words
 
 
-__all__ = ["CLAIMS", "Claim", "Refused", "Trust", "Walk", "verify"]
+__all__ = ["CLAIMS", "Claim", "Examined", "Refused", "Trust", "Walk", "examine", "verify"]

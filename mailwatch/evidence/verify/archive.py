@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-MAX_FILES = 20_000
+MAX_FILES = 50_000
 MAX_LINE = 1 << 20
 SMALL = 64 << 20
 """Bytes that a file may have which is read as a whole."""
@@ -19,10 +19,12 @@ LARGE = 64 << 30
 RATIO = 200
 """How many times longer a file may be than what is packed of it; entries come to about ten."""
 NAMES = re.compile(
-    r"outage\.json|report\.pdf|entries\.jsonl|proof\.json|manifest\.(json|sig)|keys/ledger\.pub|verify\.py"
+    r"(outage|period)\.json|report\.pdf|entries\.jsonl|proof\.json|manifest\.(json|sig)|keys/ledger\.pub|verify\.py"
     r"|(VERIFY|VERIFICA)\.md|tokens/([0-9a-f]{64}\.tsr|[0-9A-Za-z][0-9A-Za-z._-]{0,100}\.pem)"
 )
-NEEDED = ("outage.json", "entries.jsonl", "proof.json", "manifest.json", "manifest.sig", "keys/ledger.pub")
+NEEDED = ("entries.jsonl", "proof.json", "manifest.json", "manifest.sig", "keys/ledger.pub")
+STATEMENTS = ("outage.json", "period.json")
+"""A bundle holds one of them: what is claimed of an outage, or of a window of time."""
 
 
 class Refused(Exception):
@@ -46,6 +48,11 @@ class Archive:
     def names(self) -> list[str]:
         """The files in it."""
         return list(self._infos)
+
+    @property
+    def statement(self) -> str:
+        """The name of the file that says what is claimed."""
+        return next(name for name in STATEMENTS if name in self._infos)
 
     def read(self, name: str) -> bytes:
         """Return a whole file. Raises Refused."""
@@ -112,13 +119,15 @@ def _checked(infos: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipIn
         raise Refused("its files overlap")
     if missing := [name for name in NEEDED if name not in found]:
         raise Refused(f"{missing[0]} is missing")
+    if sum(name in found for name in STATEMENTS) != 1:
+        raise Refused("it must hold either outage.json or period.json")
     return found
 
 
 def parse(raw: bytes, name: str) -> dict[str, Any]:
     """Read a JSON object in which no name stands twice. Raises Refused."""
     try:
-        value = json.loads(raw, object_pairs_hook=_once, parse_constant=_constant)
+        value = _STRICT.decode(raw.decode())
     except (ValueError, RecursionError) as error:
         raise Refused(f"{name} is not JSON: {str(error)[:120]}") from None
     if not isinstance(value, dict):
@@ -135,3 +144,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_constant)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,13 +48,25 @@ class Walk:
     names: dict[bytes, str] = field(default_factory=dict)
     count: int = 0
     in_full: int = 0
+    first_time: int | None = None
+    last_time: int | None = None
 
 
 FAULTS = 20
+KEPT = frozenset(("node", "token"))
+"""MailWatch's own entries that the other claims ask for."""
 
 
-def walk(lines: Iterable[bytes], start: CompactRange, checkpoints: dict[int, Checkpoint]) -> Walk:
-    """Read all entries. Raises Refused where the bundle cannot be read on; other faults are noted."""
+def walk(
+    lines: Iterable[bytes],
+    start: CompactRange,
+    checkpoints: dict[int, Checkpoint],
+    take: Callable[[str, Shown], None] | None = None,
+) -> Walk:
+    """Read all entries. With `take` each shown one is handed on with its target ("": none), and not kept.
+
+    Raises Refused where the bundle cannot be read on; other faults are noted.
+    """
     found = Walk(start=start.copy(), next_index=start.size)
     tree, numbers, closed = start.copy(), dict[bytes, int](), set[bytes]()
     if tree.size in checkpoints:
@@ -67,8 +79,10 @@ def walk(lines: Iterable[bytes], start: CompactRange, checkpoints: dict[int, Che
         _order(found, int(index), kind, number, target, numbers)
         tree.append(leaf_hash(header))
         found.count += 1
+        found.first_time = int(time) if found.first_time is None else found.first_time
+        found.last_time = int(time)
         if payload is not None:
-            _show(found, int(index), kind, digest, target, int(time), payload)
+            _show(found, int(index), kind, digest, target, int(time), payload, take)
         elif target is not None:
             closed.add(target)
         elif kind in OPEN_KINDS:
@@ -102,7 +116,14 @@ def _order(
 
 
 def _show(
-    found: Walk, index: int, kind: bytes, digest: bytes, target: bytes | None, time: int, payload: bytes
+    found: Walk,
+    index: int,
+    kind: bytes,
+    digest: bytes,
+    target: bytes | None,
+    time: int,
+    payload: bytes,
+    take: Callable[[str, Shown], None] | None,
 ) -> None:
     found.in_full += 1
     if hashlib.sha256(payload).hexdigest().encode() != digest:
@@ -116,7 +137,11 @@ def _show(
             _note(found.payloads, f"entry {index} does not name its target as the others do")
             return
         name = said
-    found.shown.setdefault(name, []).append(Shown(index, kind.decode(), time, told))
+    shown = Shown(index, kind.decode(), time, told)
+    if take is not None:
+        take(name, shown)
+    if shown.kind in KEPT if target is None else take is None:
+        found.shown.setdefault(name, []).append(shown)
 
 
 def _note(faults: list[str], what: str) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mailwatch.config.durations import parse
+from mailwatch.config.mistakes import Fault
 from mailwatch.evidence.claims import stated as claims
+from mailwatch.evidence.period.replay import Seen
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.evidence.verify.ledger import Shown, Walk
 from mailwatch.ledger.facts import gap_from, observation_from
@@ -23,15 +26,18 @@ from mailwatch.outages import (
     read_rules,
     written_rules,
 )
+from mailwatch.service_level import stretches
 
+DEFAULT_BEAT = 60.0
+DEFAULT_BEAT = 60.0
 FACTS: dict[str, Callable[[dict[str, Any]], Observation | Gap]] = {
     "observation": observation_from,
     "gap": gap_from,
 }
 
 
-def replayed(found: Walk, stated: dict[str, Any]) -> str:
-    """Return what was replayed, in words. Raises Refused when it is not what is stated."""
+def replayed(found: Walk, stated: dict[str, Any], seen: Seen = lambda *_: None) -> str:
+    """Return what was replayed, in words; `seen` is told of each fact. Raises Refused if it is another outage."""
     told = _typed(stated, "outage", dict)
     target = _typed(told, "target", str)
     entries = found.shown.get(target)
@@ -40,7 +46,10 @@ def replayed(found: Walk, stated: dict[str, Any]) -> str:
     rules, recorded = _rules(found, entries, str(told.get("id")))
     if stated.get("rules") != written_rules(rules):
         raise Refused("the stated rules are not those on record")
-    outage, looks = _outage(entries, rules, str(told.get("id")))
+    division = stretches.Walk(_beat(stated.get("service")))
+    outage, looks = _outage(
+        entries, rules, str(told.get("id")), lambda name, fact, _: seen(name, fact, division.add(fact))
+    )
     names = recorded or told
     try:
         payload = outage_payload(outage, names["provider"], Kind(names["kind"]), names["vantage_point"])
@@ -68,7 +77,7 @@ _ADDED = ("maintenance",)
 """What may be told beside the outage and follows from other entries."""
 
 
-def _outage(entries: list[Shown], rules: Rules, wanted: str) -> tuple[Outage, int]:
+def _outage(entries: list[Shown], rules: Rules, wanted: str, seen: Seen) -> tuple[Outage, int]:
     state, proof, looks = State(), Proof(), 0
     latest: Outage | None = None
     for entry in entries:
@@ -83,6 +92,7 @@ def _outage(entries: list[Shown], rules: Rules, wanted: str) -> tuple[Outage, in
                 f"entry {entry.index} is no {entry.kind}: {type(error).__name__} {error}"[:200]
             ) from None
         looks += 1
+        seen(fact.target, fact, [])
         for outage in (transition.outage if transition else None, proven, state.outage):
             if outage is not None and outage.id == wanted:
                 latest = outage
@@ -102,6 +112,14 @@ def _rules(found: Walk, entries: list[Shown], wanted: str) -> tuple[Rules, dict[
             except (KeyError, ValueError, TypeError):
                 raise Refused("the rules on record cannot be read") from None
     raise Refused("no entry of the bundle says by which rules it was judged")
+
+
+def _beat(service: Any) -> float:
+    """The seconds between two looks, as the config had it: those further apart say nothing of the time between."""
+    try:
+        return parse(service.get("interval")) if isinstance(service, dict) else DEFAULT_BEAT
+    except Fault:
+        return DEFAULT_BEAT
 
 
 def _typed(value: dict[str, Any], key: str, kind: type[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Checks report.pdf: the file attached to it is outage.json, and a signature, if any, covers all of it."""
+"""Checks report.pdf: the file attached to it is the bundle's statement, and any signature covers all of it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from mailwatch.evidence.verify.archive import Refused
 MAX_ATTACHMENT = 64 << 20
 
 
-def check_report(pdf: bytes, statement: bytes) -> str:
-    """Return what was found. Raises Refused."""
+def check_report(pdf: bytes, statement: bytes, name: str) -> str:
+    """Return what was found. `statement` is the file of that name that must be attached. Raises Refused."""
     try:
-        return _check(pdf, statement)
+        return _check(pdf, statement, name)
     except Refused:
         raise
     except Exception as error:  # Hostile bytes: whatever the libraries that read them raise.
         raise Refused(f"report.pdf cannot be read: {type(error).__name__} {error}"[:200]) from None
 
 
-def _check(pdf: bytes, statement: bytes) -> str:
+def _check(pdf: bytes, statement: bytes, name: str) -> str:
     if not pdf.startswith(b"%PDF-"):
         raise Refused("report.pdf is not a PDF")
     reader = PdfFileReader(io.BytesIO(pdf), strict=False)
-    if _attached(reader) != statement:
-        raise Refused("the file attached to report.pdf is not outage.json")
-    words = "the file attached to report.pdf is outage.json"
+    if _attached(reader, name) != statement:
+        raise Refused(f"the file attached to report.pdf is not {name}")
+    words = f"the file attached to report.pdf is {name}"
     signatures = reader.embedded_signatures
     if not signatures:
         return f"{words}; the PDF itself is not signed"
@@ -57,12 +57,12 @@ def _time(status: PdfSignatureStatus) -> str:
     return f", by the time of {name} at {stamped.timestamp:%Y-%m-%d %H:%M:%S}Z"
 
 
-def _attached(reader: PdfFileReader) -> bytes:
+def _attached(reader: PdfFileReader, name: str) -> bytes:
     root = reader.root
     names = root["/Names"]["/EmbeddedFiles"]["/Names"]
-    found = [names[at + 1] for at in range(0, len(names), 2) if str(names[at]) == "outage.json"]
+    found = [names[at + 1] for at in range(0, len(names), 2) if str(names[at]) == name]
     if len(found) != 1:
-        raise Refused(f"report.pdf has {len(found)} attachments of the name outage.json")
+        raise Refused(f"report.pdf has {len(found)} attachments of the name {name}")
     data: bytes = found[0]["/EF"]["/F"].data
     if len(data) > MAX_ATTACHMENT:
         raise Refused("the file attached to report.pdf is too long")

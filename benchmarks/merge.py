@@ -1,0 +1,118 @@
+"""How long it takes to merge many bundles of a week: `python -m benchmarks.merge [--bundles 500]`.
+
+One ledger of a week is written for each of a few outages; every bundle is one of them signed anew by a key of
+its own, which to the verifier is a vantage point of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from mailwatch.evidence.bundle import Bundle, pretty
+from mailwatch.evidence.period.case import Watched, find, write
+from mailwatch.ledger.checkpoint import Checkpoint, origin_of, sign, verifier_key
+from mailwatch.ledger.checkpoint import verify as verified
+from mailwatch.models import Millis
+from mailwatch.store import Reader, Tokens
+from mailwatch.store.keys import load_or_make
+from tests import ledgers
+from tests.ledgers import DAY, HOUR
+
+START: Millis = 1_767_225_600_000
+TEMPLATES = 4
+
+
+def template(folder: Path, number: int) -> Path:
+    """Write a week of looks a minute apart with an outage of days, and its bundle."""
+    begin, end = START + DAY + number * 3 * HOUR, START + (3 + number) * DAY
+    skies = {"mail": lambda at: "-" if begin <= at < end else "+"}
+    ledgers.write(folder, skies, START, START + 7 * DAY, provider="libero").close()
+    reader, path = Reader.open(folder), folder.with_suffix(".zip")
+    watched = [Watched("mail", 60.0, "libero", "imap")]
+    window = (START + HOUR, START + 7 * DAY - HOUR)
+    case = find(reader, Tokens(folder), load_or_make(folder), window, watched, "home")
+    with path.open("wb") as out:
+        write(out, reader, load_or_make(folder), case, "en", [])
+    reader.close()
+    return path
+
+
+def signed_anew(number: int, templates: list[Path], folder: Path) -> Path:
+    """Write bundle `number`: a template's entries under another key."""
+    key = Ed25519PrivateKey.generate()
+    origin, path = origin_of(key.public_key()), folder / f"{number:03}.zip"
+    with zipfile.ZipFile(templates[number % len(templates)]) as opened, path.open("wb") as out:
+        old = load_or_make(templates[number % len(templates)].with_suffix("")).public
+        proof = json.loads(opened.read("proof.json")) | {"ledger": origin}
+        made = [verified(note, old) for note in proof["checkpoints"]]
+        proof["checkpoints"] = [sign(Checkpoint(origin, one.size, one.root), key) for one in made]
+        stated = json.loads(opened.read("period.json")) | {"ledger": origin}
+        bundle = Bundle(out)
+        bundle.add("period.json", [pretty(stated)])
+        bundle.add("entries.jsonl", [opened.read("entries.jsonl")])
+        bundle.add("proof.json", [pretty(proof)])
+        bundle.add("keys/ledger.pub", [f"{verifier_key(origin, key.public_key())}\n".encode()])
+        bundle.close(key)
+    return path
+
+
+def measure(bundles: int) -> dict[str, Any]:
+    """Make the bundles, merge them, and watch time and memory of all processes."""
+    parent = Path("build")
+    parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="merge-", dir=parent) as name:
+        folder = Path(name)
+        templates = [template(folder / f"template{number}", number) for number in range(min(TEMPLATES, bundles))]
+        with ProcessPoolExecutor() as pool:
+            paths = list(pool.map(partial(signed_anew, templates=templates, folder=folder), range(bundles)))
+        command = [sys.executable, "-m", "mailwatch", "merge", *map(str, paths), "-o", str(folder / "joint.zip")]
+        began, most = time.monotonic(), 0
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as merging:
+            while merging.poll() is None:
+                most = max(most, _resident(merging.pid))
+                time.sleep(0.5)
+        return {
+            "bundles": bundles,
+            "exit": merging.returncode,
+            "seconds": round(time.monotonic() - began, 1),
+            "megabytes": round(most / 1e6),
+            "joint_bytes": (folder / "joint.zip").stat().st_size,
+            "cores": os.cpu_count(),
+        }
+
+
+def _resident(session: int) -> int:
+    """The memory of all processes of a session, pages that they share counted in each."""
+    total = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session:
+            total += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.merge", description=__doc__)
+    parser.add_argument("--bundles", type=int, default=500)
+    print(json.dumps(measure(parser.parse_args().bundles)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""mailwatch merge: several people's bundles as one case. Needs no config and no ledger."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from mailwatch.cli.opening import language, local_zone
+from mailwatch.cli.writing import write_whole
+from mailwatch.evidence.bundle import File, pretty
+from mailwatch.evidence.merge.joint import group, sort_out, statement
+from mailwatch.evidence.merge.member import Member, read
+from mailwatch.evidence.merge.pack import write
+from mailwatch.evidence.report.joint import joint_report
+from mailwatch.evidence.verify import Trust
+
+FEW = 4
+"""So many bundles are read sooner than a pool of processes starts."""
+
+
+def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    verb = subparsers.add_parser("merge", help="merge the bundles of several vantage points into a joint report")
+    verb.add_argument("files", type=Path, nargs="+", metavar="FILE.zip", help="evidence bundles")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="JOINT.zip", help="where to write it")
+    verb.add_argument("--lang", choices=("it", "en"), default=language(), help="the report's language")
+    verb.add_argument("--enclose", action="store_true", help="put the bundles into it, not only their SHA-256")
+    verb.add_argument(
+        "--keep-going", action="store_true", help="leave out bundles that are not valid, and name them"
+    )
+    verb.add_argument(
+        "--trust",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="PEM certificates of timestamp authorities, or ledgers' keys, as for verify; may be repeated",
+    )
+    verb.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        Trust.read(args.trust)
+    except (OSError, ValueError) as error:
+        print(f"mailwatch: {error}", file=sys.stderr)
+        return 2
+    if missing := [path for path in args.files if not path.is_file()]:
+        print(f"mailwatch: {missing[0]} is not there", file=sys.stderr)
+        return 2
+    with Console(stderr=True).status("checking the bundles") as status:
+        read_so_far = []
+        for member in _members(args.files, args.trust):
+            read_so_far.append(member)
+            status.update(f"checking the bundles: {len(read_so_far)} of {len(args.files)}")
+    members, left_out = sort_out(read_so_far)
+    for one, reason in left_out:
+        print(f"mailwatch: {one.name} is left out: {reason}", file=sys.stderr)
+    twice = [one for one, reason in left_out if not one.reason and reason.startswith("the same range")]
+    if len(left_out) > len(twice) and not args.keep_going:
+        print("mailwatch: nothing is written; --keep-going merges the others", file=sys.stderr)
+        return 1
+    if not members:
+        print("mailwatch: no bundle is left", file=sys.stderr)
+        return 1
+    groups = group(members)
+    stated = statement(groups, members, left_out)
+    text = pretty(stated)
+    pdf = joint_report(groups, stated, text, args.lang, local_zone())
+    files = [File("joint.json", text), File("report.pdf", pdf)]
+    by_digest = {one.sha256: path for one, path in zip(read_so_far, args.files, strict=True)}
+    pairs = [(one, by_digest[one.sha256]) for one in members]
+    size = write_whole(args.output, partial(write, files=files, members=pairs, enclose=args.enclose))
+    points = len({one.ledger for one in members})
+    print(f"{args.output}: {size:,} bytes; {len(members)} bundles of {points} vantage points")
+    return 0
+
+
+def _members(paths: Sequence[Path], trust: Sequence[Path]) -> Iterator[Member]:
+    """Read the bundles, in order; many of them on all processors."""
+    if len(paths) <= FEW:
+        yield from (read(path, Trust.read(trust)) for path in paths)
+        return
+    # Spawned, for a fork of a process with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+        yield from pool.map(partial(_read, trust=tuple(trust)), paths, chunksize=1)
+
+
+def _read(path: Path, trust: Sequence[Path]) -> Member:
+    return read(path, Trust.read(trust))

@@ -1,0 +1,77 @@
+"""mailwatch report --from --to: a month or a year as one file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from mailwatch.cli.opening import local_zone, window
+from mailwatch.cli.signing import signed
+from mailwatch.cli.writing import write_whole
+from mailwatch.config import Config, effective
+from mailwatch.config.durations import parse
+from mailwatch.evidence.bundle import File, pretty
+from mailwatch.evidence.gather import NoCase, Range
+from mailwatch.evidence.period.case import PeriodCase, Watched, find, write
+from mailwatch.evidence.report.calendar import Calendar
+from mailwatch.evidence.report.period import period_report
+from mailwatch.store import Reader, Tokens
+from mailwatch.store.keys import Keys
+
+DEFAULT_BEAT = 60.0
+Service = Callable[[Config, str], dict[str, Any] | None]
+Enclosed = Callable[[Config, Range], list[File]]
+
+
+def make(
+    args: argparse.Namespace, config: Config, reader: Reader, keys: Keys, service: Service, enclosed: Enclosed
+) -> tuple[PeriodCase, int] | None:
+    """Make the case of --from, --to and --target, and write it; None when there is none, after saying why."""
+    zone, bounds = local_zone(), window(args.start, args.end)
+    calendar = Calendar(bounds, zone)
+    with Console(stderr=True).status("reading the entries") as status:
+        try:
+            case = find(
+                reader,
+                Tokens(config.data_dir),
+                keys,
+                bounds,
+                _watched(config, args.target, service),
+                config.vantage_point.name,
+                calendar.add,
+            )
+        except NoCase as error:
+            print(f"mailwatch: {error}", file=sys.stderr)
+            return None
+        if missing := sorted(set(args.target or ()) - case.replay.accounts.keys()):
+            print(f"mailwatch: nothing of {missing[0]} is on record in that window", file=sys.stderr)
+            return None
+        status.update("drawing the report")
+        place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
+        pdf = period_report(case, calendar, pretty(case.statement), place, args.lang, zone)
+        try:
+            pdf = signed(config, pdf)
+        except NoCase as error:
+            print(f"mailwatch: {error}", file=sys.stderr)
+            return None
+        status.update("writing the bundle")
+        files = [File("report.pdf", pdf), *enclosed(config, case.found)]
+        size = write_whole(args.output, lambda out: write(out, reader, keys, case, args.lang, files))
+    return case, size
+
+
+def _watched(config: Config, names: list[str] | None, service: Service) -> list[Watched]:
+    """What is asked for: the targets of the config, or those named, also when they are watched no more."""
+    told = {target["name"]: target for target in effective(config)["targets"]}
+    watched = []
+    for name in names or told:
+        target = told.get(name, {})
+        beat = parse(target["interval"]) if "interval" in target else DEFAULT_BEAT
+        watched.append(
+            Watched(name, beat, target.get("provider", ""), target.get("kind", ""), service(config, name))
+        )
+    return watched

@@ -1,0 +1,137 @@
+"""The account of a window, entry by entry: availability and outages of several targets at once.
+
+The memory that it takes does not grow with the number of looks, only with that of the outages. The bundle is
+made and checked by this code; it reads nothing but the entries, the window, the beats and the first rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mailwatch.ledger.facts import gap_from, observation_from
+from mailwatch.models import Gap, Kind, Millis, Observation, Outcome
+from mailwatch.outages import (
+    Event,
+    Outage,
+    Proof,
+    Rules,
+    State,
+    advance,
+    advance_proof,
+    outage_payload,
+    read_rules,
+    written_rules,
+)
+from mailwatch.service_level import Availability, Meter, Stretch
+
+Seen = Callable[[str, Observation | Gap, list[Stretch]], None]
+"""Told of each fact of a target, and of the stretches of the window that it decided."""
+
+
+class Odd(Exception):
+    """An entry is not what its kind promises, or contradicts the replay; says which and how."""
+
+
+@dataclass(slots=True)
+class Account:
+    """One target, as far as its entries were read. Indexes are those of its facts inside the window."""
+
+    meter: Meter
+    state: State = field(default_factory=State)
+    proof: Proof = field(default_factory=Proof)
+    outages: dict[str, Outage] = field(default_factory=dict)
+    recorded: dict[str, dict[str, Any]] = field(default_factory=dict)
+    first_index: int | None = None
+    last_index: int | None = None
+
+
+class Replay:
+    """Reads the entries of a range in order. `targets` maps each name to its beat in seconds."""
+
+    def __init__(
+        self,
+        window: tuple[Millis, Millis],
+        targets: Mapping[str, float],
+        rules: Rules,
+        seen: Seen = lambda *_: None,
+    ) -> None:
+        """Raises ValueError when the window is empty."""
+        self.window, self.rules, self._seen = window, rules, seen
+        self.accounts = {name: Account(Meter(*window, interval=beat)) for name, beat in targets.items()}
+
+    def take(self, index: int, kind: str, time: Millis, target: str | None, payload: dict[str, Any]) -> None:
+        """Take in the next entry; of MailWatch's own only its starts count. Raises Odd."""
+        try:
+            if kind == "node" and "rules" in payload:
+                self.rules = read_rules(payload["rules"])
+            elif target in self.accounts:
+                self._target(self.accounts[target], index, kind, time, payload)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise Odd(f"entry {index} is no {kind}: {type(error).__name__} {error}"[:200]) from None
+
+    def _target(self, account: Account, index: int, kind: str, time: Millis, payload: dict[str, Any]) -> None:
+        if kind == "outage":
+            account.recorded[payload["id"]] = payload
+            if payload.get("rules", written_rules(self.rules)) != written_rules(self.rules):
+                raise Odd(f"entry {index} names other rules than were in force")
+            return
+        fact = _fact(kind, payload)
+        if self.window[0] <= time < self.window[1]:
+            account.first_index = index if account.first_index is None else account.first_index
+            account.last_index = index
+        account.state, transition = advance(account.state, Event(index, fact), self.rules)
+        account.proof, proven = advance_proof(account.proof, index, fact, account.state.is_open)
+        for outage in (transition.outage if transition else None, proven):
+            if outage is not None:
+                account.outages[outage.id] = outage
+        self._seen(fact.target, fact, account.meter.add(fact))
+
+    def bounds(self) -> tuple[int, int] | None:
+        """The first and last entry of the window, None when there is none."""
+        found = [a for a in self.accounts.values() if a.first_index is not None]
+        if not found:
+            return None
+        return min(a.first_index or 0 for a in found), max(a.last_index or 0 for a in found)
+
+    def outages_of(self, name: str) -> list[Outage]:
+        """The outages of a target that touch the window and are on record as such, oldest first."""
+        account, (start, end) = self.accounts[name], self.window
+        still_open = account.state.outage
+        all_of_them = account.outages | ({still_open.id: still_open} if still_open else {})
+        touching = [
+            one
+            for one in all_of_them.values()
+            if one.id in account.recorded
+            and one.first_bad < end
+            and (one.first_good is None or one.first_good > start)
+        ]
+        return sorted(touching, key=lambda one: (one.first_bad, one.first_index))
+
+    def availability_of(self, name: str) -> Availability:
+        """The account of a target."""
+        return self.accounts[name].meter.read(self.outages_of(name))
+
+    def payloads(self) -> list[dict[str, Any]]:
+        """The outages of all targets as the ledger keeps them, oldest first. Raises Odd."""
+        made = []
+        for name, account in self.accounts.items():
+            for outage in self.outages_of(name):
+                told = account.recorded[outage.id]
+                try:
+                    made.append(
+                        outage_payload(outage, told["provider"], Kind(told["kind"]), told["vantage_point"])
+                    )
+                except (KeyError, ValueError, TypeError) as error:
+                    raise Odd(f"outage {outage.id} does not say what it is of: {error}") from None
+        return sorted(made, key=lambda payload: (payload["first_bad"], payload["target"]))
+
+
+def _fact(kind: str, payload: dict[str, Any]) -> Observation | Gap:
+    if kind == "gap":
+        return gap_from(payload)
+    if payload["outcome"] == Outcome.UP.value:
+        # Nothing here asks how a good look went, and there are half a million of them in a year.
+        payload = {**payload, "attempts": ()}
+    return observation_from(payload)

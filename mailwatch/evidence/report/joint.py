@@ -1,0 +1,169 @@
+"""report.pdf of several vantage points: turns their groups into what the report prints."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from mailwatch.evidence.merge.joint import Group
+from mailwatch.evidence.merge.sweep import Span, Step, length
+from mailwatch.evidence.report import typeset
+from mailwatch.evidence.report.words import words
+from mailwatch.evidence.report.writing import Writing, pairs
+from mailwatch.models import Millis
+
+MAX_ROWS = 40
+MAX_MEMBERS = 100
+MAX_POINTS = 400
+"""Steps that a chart can show; of more the lowest of those that fall together are drawn, or the highest."""
+LEVELS = 16
+
+
+def joint_report(
+    groups: list[Group], stated: dict[str, Any], statement: bytes, language: str, zone: ZoneInfo
+) -> bytes:
+    """Return the PDF. `statement` is joint.json as it stands in the zip, `stated` what it says."""
+    return typeset("joint.typ", _Page(groups, stated, language, zone).data(), statement)
+
+
+class _Page:
+    def __init__(self, groups: list[Group], stated: dict[str, Any], language: str, zone: ZoneInfo) -> None:
+        self._in = Writing(language, zone, tenths=False)
+        self._groups, self._s, self._w = groups, stated, words(language, "joint")
+
+    def data(self) -> dict[str, Any]:
+        w, members, left_out = self._w, self._s["members"], self._s["left_out"]
+        at = datetime.fromtimestamp(self._latest() / 1000, UTC)
+        more = len(members) - MAX_MEMBERS
+        points = len({one["ledger"] for one in members})
+        given = {"members": len(members), "points": points, "left_out": len(left_out)}
+        return {
+            "lang": self._in.language,
+            "words": {key: value for key, value in w.items() if isinstance(value, str)},
+            "title": w["title"],
+            "subtitle": w["subtitle"],
+            "author": self._s["made_by"],
+            "id": w["group_text"].format(n=points, with_outage="", outages="", without="").partition(";")[0],
+            "date": {"year": at.year, "month": at.month, "day": at.day},
+            "attached": "joint.json",
+            **self._head(),
+            "sources": w["sources_text"].format(**given),
+            "groups": [self._group(one) for one in self._groups],
+            "members": [
+                [one["vantage_point"], one["ledger"], pairs(one["sha256"])] for one in members[:MAX_MEMBERS]
+            ],
+            "members_cut": w["members_cut"].format(n=more) if more > 0 else "",
+            "left_out": [[one["file"], one["reason"]] for one in left_out[:MAX_MEMBERS]],
+            "method": [line.replace("`", "") for line in w["method_text"]],
+            "local_note": w["local_note"].format(zone=str(self._in.zone)),
+        }
+
+    def _latest(self) -> Millis:
+        """The last time that any of the outages tells: the report is of then."""
+        return max((one.possibly[-1][0] for one in self._groups if one.possibly), default=0)
+
+    def _head(self) -> dict[str, Any]:
+        """The one figure of the first page: of the channel that most vantage points found down together."""
+        w = self._w
+        worst = max(self._groups, key=lambda one: one.peak, default=None)
+        if worst is None or not worst.peak:
+            points = str(len({one["ledger"] for one in self._s["members"]}))
+            return {
+                "headline": w["headline_fine"],
+                "figure": points,
+                "alarming": False,
+                "sentence": w["sentence_fine"],
+            }
+        n, half = len(worst.points), -(-len(worst.points) // 2)
+        lasting = worst.least[half - 1]
+        span = max(worst.least[worst.peak - 1], key=lambda span: span[1] - span[0])
+        return {
+            "headline": w["headline"].format(channel=_name(worst)),
+            "figure": w["figure"].format(k=worst.peak, n=n),
+            "alarming": True,
+            "sentence": w["sentence"].format(
+                a=self._in.both(span[0]),
+                b=self._in.both(span[1]),
+                half=half,
+                time=self._in.span(length(lasting)),
+            ),
+        }
+
+    def _group(self, one: Group) -> dict[str, Any]:
+        w, n = self._w, len(one.points)
+        having = sum(bool(point.outages) for point in one.points)
+        outages = sum(len(point.outages) for point in one.points)
+        shown = _levels(n)
+        longest = sorted(one.contradictions, key=lambda found: found.span[0] - found.span[1])[:MAX_ROWS]
+        more = len(one.contradictions) - MAX_ROWS
+        return {
+            "name": _name(one),
+            "text": w["group_text"].format(n=n, with_outage=having, outages=outages, without=n - having),
+            "chart": self._chart(one),
+            "levels": [
+                [str(k), *self._level(one.least[k - 1]), *self._level(one.most[k - 1])]
+                for k in shown
+                if one.most[k - 1]
+            ],
+            "levels_cut": w["levels_cut"] if len(shown) < n else "",
+            "contradictions": [
+                [
+                    f"{found.vantage} ({found.ledger.rpartition('/')[2][:8]})",
+                    self._in.both(found.span[0]),
+                    self._in.both(found.span[1]),
+                    self._in.span(found.span[1] - found.span[0]),
+                    str(found.down),
+                ]
+                for found in longest
+            ],
+            "contradictions_cut": w["contradictions_cut"].format(n=more) if more > 0 else "",
+        }
+
+    def _level(self, spans: list[Span]) -> list[str]:
+        if not spans:
+            return ["–", "–", "–"]
+        return [self._in.span(length(spans)), self._in.both(spans[0][0]), self._in.both(spans[-1][1])]
+
+    def _chart(self, one: Group) -> dict[str, Any] | None:
+        if not one.possibly:
+            return None
+        first, last = one.possibly[0][0], one.possibly[-1][0]
+        margin = max(60_000, (last - first) // 20)
+        start, end = first - margin, last + margin
+        n = len(one.points)
+        marks = [start, (start + end) // 2, end]
+        return {
+            "n": n,
+            "ticks": sorted({0, n, *(round(n * part / 4) for part in (1, 2, 3))}),
+            "possibly": _drawn(one.possibly, start, end, max),
+            "surely": _drawn(one.surely, start, end, min),
+            "up": _drawn(one.up, start, end, min),
+            "marks": [
+                {"at": (at - start) / (end - start), "text": f"{self._in.date(at)} {self._in.clock(at)}"}
+                for at in marks
+            ],
+        }
+
+
+def _name(one: Group) -> str:
+    return f"{one.provider} {one.kind.upper()}"
+
+
+def _levels(n: int) -> list[int]:
+    """All k of a few, of many some: the first and last ones and about evenly in between."""
+    if n <= LEVELS:
+        return list(range(1, n + 1))
+    return sorted({1, 2, 3, n, *(round(n * part / (LEVELS - 4)) for part in range(1, LEVELS - 4))})
+
+
+def _drawn(counted: list[Step], start: Millis, end: Millis, choose: Any) -> list[tuple[float, int]]:
+    """Places from 0 to 1 with their counts; at most so many, choosing among those that fall together."""
+    before = [count for at, count in counted if at <= start]
+    points = [(start, before[-1] if before else 0)] + [step for step in counted if start < step[0] < end]
+    drawn: dict[int, tuple[float, int]] = {}
+    for at, count in points:
+        place = (at - start) / (end - start)
+        slot = int(place * MAX_POINTS) if len(points) > MAX_POINTS else len(drawn)
+        drawn[slot] = (drawn[slot][0], choose(drawn[slot][1], count)) if slot in drawn else (place, count)
+    return [*drawn.values(), (1.0, list(drawn.values())[-1][1])]

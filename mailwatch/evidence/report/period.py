@@ -1,0 +1,192 @@
+"""report.pdf of a window of time: turns its case into what the report prints."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from mailwatch.evidence.period.case import PeriodCase
+from mailwatch.evidence.report import typeset
+from mailwatch.evidence.report.calendar import Calendar, Cell
+from mailwatch.evidence.report.words import words
+from mailwatch.evidence.report.writing import Writing, pairs
+
+MAX_OUTAGES = 200
+MAX_TOKENS = 12
+
+
+def period_report(
+    case: PeriodCase, calendar: Calendar, statement: bytes, place: str, language: str, zone: ZoneInfo
+) -> bytes:
+    """Return the PDF. `statement` is period.json as it stands in the bundle; `place` is where we look from."""
+    data = _Page(case, calendar, place, language, zone).data(hashlib.sha256(statement).hexdigest())
+    return typeset("period.typ", data, statement)
+
+
+class _Page:
+    def __init__(self, case: PeriodCase, calendar: Calendar, place: str, language: str, zone: ZoneInfo) -> None:
+        self._in = Writing(language, zone, tenths=False)
+        self._case, self._calendar, self._place = case, calendar, place
+        self._w = words(language, "period")
+        self._s = case.statement
+        self._window = case.replay.window
+        self._told = {one["target"]: one for one in self._s["availability"]}
+
+    def data(self, digest: str) -> dict[str, Any]:
+        w, found = self._w, self._case.found
+        at = datetime.fromtimestamp(found.end.time_ms / 1000, UTC)
+        note = w["calendar_hours"] if self._calendar.hourly else w["calendar_days"]
+        more = len(self._case.outages) - MAX_OUTAGES
+        return {
+            "lang": self._in.language,
+            "words": {key: value for key, value in w.items() if isinstance(value, str)},
+            "title": w["title"],
+            "subtitle": w["subtitle"],
+            "author": self._s["made_by"],
+            "id": " – ".join(self._in.date(at) for at in self._window),
+            "date": {"year": at.year, "month": at.month, "day": at.day},
+            "attached": "period.json",
+            **self._head(),
+            "channels": [self._channel(name) for name in self._told],
+            "sure": [self._looks(name) for name in self._told],
+            "outside": self._outside(),
+            "local_note": w["local_note"].format(zone=str(self._in.zone)),
+            "calendar_note": note.format(zone=str(self._in.zone)),
+            "pictures": [self._picture(one) for one in self._s["targets"]],
+            "outages": [self._outage(payload) for payload in self._case.outages[:MAX_OUTAGES]],
+            "outages_cut": w["outages_cut"].format(n=more) if more > 0 else "",
+            "odd": [
+                [name, w["causes"].get(cause, cause), str(count)]
+                for name, causes in self._calendar.causes.items()
+                for cause, count in causes.items()
+                if name in self._told
+            ],
+            "gaps": [
+                [name, w["reasons"][reason], str(count), self._in.span(spent)]
+                for name, gaps in self._calendar.gaps.items()
+                for reason, (count, spent) in gaps.items()
+                if name in self._told
+            ],
+            "method": [
+                line.format(open=self._s["rules"]["open_after"], close=self._s["rules"]["close_after"])
+                for line in w["method_text"]
+            ],
+            "integrity": [
+                [w["ledger"], self._s["ledger"]],
+                [w["range"], f"{found.start.size} – {found.end.size - 1}"],
+                [w["checkpoints"], str(len(found.checkpoints))],
+                [w["last_root"], found.end.note.split("\n")[2]],
+                [w["statement_digest"], pairs(digest)],
+            ],
+            "tokens": [[t.authority, self._in.both(t.time), str(t.checkpoint)] for t in found.tokens[:MAX_TOKENS]],
+            "tokens_cut": w["tokens_cut"].format(n=len(found.tokens) - MAX_TOKENS)
+            if len(found.tokens) > MAX_TOKENS
+            else "",
+        }
+
+    def _head(self) -> dict[str, Any]:
+        """The figure of the first page: the worst channel's certain downtime, else the least certain uptime."""
+        w, (start, end) = self._w, self._window
+        worst = max(self._told.values(), key=lambda one: float(one["downtime"]["min"]))
+        down = round(worst["downtime"]["min"] * 1000)
+        shares = [one["availability"]["lower"] for one in self._told.values()]
+        fine = w["no_data"] if None in shares else self._in.share(min(shares))
+        cut = end < self._asked_end
+        return {
+            "headline": w["headline"].format(name=worst["target"]) if down else w["headline_fine"],
+            "figure": self._in.span(down) if down else fine,
+            "alarming": down > 0,
+            "sentence": w["sentence_cut" if cut else "sentence"].format(
+                a=self._in.both(start), b=self._in.both(end)
+            ),
+        }
+
+    @property
+    def _asked_end(self) -> int:
+        return self._calendar.window[1]
+
+    def _channel(self, name: str) -> list[str]:
+        told = self._told[name]
+        count = sum(payload["target"] == name for payload in self._case.outages)
+        down = told["downtime"]
+        return [
+            name,
+            *self._shares(told["availability"], told["coverage"]),
+            self._in.span(round(down["min"] * 1000)),
+            self._in.span(round(down["max"] * 1000)),
+            str(count),
+        ]
+
+    def _shares(self, share: dict[str, float | None], coverage: float) -> list[str]:
+        bounds = [
+            self._w["no_data"] if one is None else self._in.share(one) for one in (share["lower"], share["upper"])
+        ]
+        return [*bounds, self._in.share(coverage)]
+
+    def _looks(self, name: str) -> str:
+        return str(self._w["sure_looks"].format(name=name, **self._told[name]["observations"]))
+
+    def _outside(self) -> str:
+        times, w = self._s["outside_times"], self._w
+        a, b = times["not_before"], times["not_after"]
+        kind = {(True, True): "both", (True, False): "before", (False, True): "after", (False, False): "none"}
+        text: str = w[f"outside_{kind[bool(a), bool(b)]}"]
+        return text.format(a=a and self._in.stamp(a), b=b and self._in.stamp(b))
+
+    def _picture(self, one: dict[str, Any]) -> dict[str, Any]:
+        w, beat = self._w, round(one["interval"] * 1000)
+        rows = list(self._calendar.rows(one["target"], self._window[1]))
+        columns = range(24) if self._calendar.hourly else range(1, 32)
+        service = one["service"] or {}
+        server = service.get("host") or service.get("url")
+        facts = [
+            [w["channel"], one["kind"].upper() or "–"],
+            [w["provider"], one["provider"] or "–"],
+            [w["server"], f"{server}:{service['port']}" if server and "port" in service else server or "–"],
+            [w["from_where"], self._place],
+        ]
+        return {
+            "name": one["target"],
+            "facts": facts,
+            "columns": [str(column) for column in columns],
+            "rows": [
+                {
+                    "label": self._row(label),
+                    "cells": [cells[c].parts(beat) if c in cells else None for c in columns],
+                }
+                for label, cells in rows
+            ],
+            "months": [] if self._calendar.hourly else [self._month(label, cells) for label, cells in rows],
+        }
+
+    def _row(self, label: str) -> str:
+        parts = label.split("-")
+        return "/".join(reversed(parts))
+
+    def _month(self, label: str, cells: dict[int, Cell]) -> list[str]:
+        up, down, odd, whole = (
+            sum(getattr(cell, part) for cell in cells.values()) for part in ("up", "down", "undecided", "whole")
+        )
+        seen = up + down + odd
+        share = {"lower": up / seen if seen else None, "upper": (up + odd) / seen if seen else None}
+        return [
+            self._row(label),
+            *self._shares(share, seen / whole),
+            self._in.span(down),
+            self._in.span(down + odd),
+        ]
+
+    def _outage(self, payload: dict[str, Any]) -> list[str]:
+        w, lasted = self._w, payload["duration_ms"]
+        most = self._in.span(lasted["max"]) if lasted["max"] is not None else w["no_estimate"]
+        causes = sorted(payload["causes"], key=lambda cause: -payload["causes"][cause])[:2]
+        return [
+            payload["target"],
+            self._in.both(payload["first_bad"]),
+            self._in.both(payload["last_bad"]),
+            self._in.span(lasted["min"]),
+            w["not_ended"] if payload["first_good"] is None else most,
+            "; ".join(w["causes"][cause] for cause in causes),
+        ]

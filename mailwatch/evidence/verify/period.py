@@ -1,0 +1,93 @@
+"""Computes a period's availability and outages again while its entries are read: as period.json states?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mailwatch.evidence.period.replay import Odd, Replay, Seen
+from mailwatch.evidence.verify.archive import Archive, Refused
+from mailwatch.evidence.verify.ledger import Shown, Walk
+from mailwatch.models import parse_rfc3339
+from mailwatch.outages import payload_json, read_rules, written_rules
+
+MAX_TARGETS = 1000
+
+
+class Period:
+    """What period.json claims, and the replay of it. A fault waits until asked for: other claims go first."""
+
+    def __init__(self, archive: Archive, seen: Seen) -> None:
+        self.stated: dict[str, Any] = {}
+        self._fault = ""
+        self._replay: Replay | None = None
+        try:
+            self.stated = archive.json("period.json")
+            self._replay = _begin(self.stated, seen)
+        except Refused as error:
+            self._fault = str(error)
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            self._fault = f"period.json has no window, targets and rules: {type(error).__name__} {error}"[:200]
+
+    def take(self, target: str, entry: Shown) -> None:
+        """Take in an entry that was shown."""
+        if self._fault or self._replay is None:
+            return
+        try:
+            self._replay.take(entry.index, entry.kind, entry.time, target or None, entry.payload)
+        except Odd as error:
+            self._fault = str(error)
+
+    def compared(self, walk: Walk) -> str:
+        """Return what was compared, in words. Raises Refused when it is not what is stated."""
+        replay = self._replay
+        if self._fault or replay is None:
+            raise Refused(self._fault)
+        _covered(walk, replay)
+        first = [entry for entry in walk.shown.get("", []) if entry.kind == "node"][:1]
+        for entry in first:
+            if entry.index == walk.start.size == 0 and self.stated["rules"] != entry.payload.get("rules"):
+                raise Refused("the stated rules are not those on record")
+        if missing := sorted(replay.accounts.keys() - set(walk.names.values())):
+            raise Refused(f"no entry of {missing[0][:80]} is in the bundle")
+        bounds = replay.bounds()
+        if bounds is None or self.stated.get("entries") != {"first": bounds[0], "last": bounds[1]}:
+            raise Refused(f"the entries of the window are {bounds}, not as stated")
+        told, looks = [], 0
+        for name in replay.accounts:
+            known = replay.availability_of(name)
+            looks += sum(known.looks.values())
+            told.append({"target": name} | known.as_json())
+        if self.stated.get("availability") != told:
+            raise Refused("a replay gives another availability")
+        try:
+            outages = [payload_json(payload) for payload in replay.payloads()]
+        except Odd as error:
+            raise Refused(str(error)) from None
+        if self.stated.get("outages") != outages:
+            raise Refused(f"a replay of {looks} looks gives other outages ({len(outages)})")
+        channels = f"{len(told)} channels" if len(told) > 1 else "1 channel"
+        return f"{looks} looks of {channels} replayed give the availability and {len(outages)} outages as stated"
+
+
+def _begin(stated: dict[str, Any], seen: Seen) -> Replay:
+    window = parse_rfc3339(stated["window"]["from"]), parse_rfc3339(stated["window"]["to"])
+    targets = {one["target"]: one["interval"] for one in stated["targets"]}
+    if not 0 < len(targets) == len(stated["targets"]) <= MAX_TARGETS:
+        raise Refused("period.json names no target, too many, or one twice")
+    for name, beat in targets.items():
+        if not isinstance(name, str) or isinstance(beat, bool) or not isinstance(beat, int | float) or beat <= 0:
+            raise Refused("period.json: a target without name and interval")
+    if written_rules(read_rules(stated["rules"])) != stated["rules"]:
+        raise Refused("the stated rules are not written as rules are")
+    return Replay(window, targets, read_rules(stated["rules"]), seen)
+
+
+def _covered(walk: Walk, replay: Replay) -> None:
+    """The range must reach over the window on both sides: else looks could be left out at its ends."""
+    start, end = replay.window
+    if walk.first_time is None or walk.last_time is None:
+        raise Refused("there are no entries")
+    if walk.start.size and walk.first_time > start:
+        raise Refused("the range begins inside the window, and not at the first entry of the ledger")
+    if walk.last_time < end:
+        raise Refused("the range ends inside the window")

@@ -1,0 +1,83 @@
+"""Ledgers of looks that were never made, written by the Store as the monitor would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mailwatch.models import Attempt, Cause, Gap, GapReason, Kind, Millis, Observation, Outcome, Phase
+from mailwatch.outages import Event, Proof, Rules, State, advance, advance_proof, outage_payload, written_rules
+from mailwatch.store import Draft, Store
+
+SECOND: Millis = 1000
+MINUTE: Millis = 60 * SECOND
+HOUR: Millis = 60 * MINUTE
+DAY: Millis = 24 * HOUR
+
+Sky = Callable[[Millis], str]
+"""What a look at that time sees: + up, - down, ? unknown, and a blank when nobody looks."""
+
+
+def look(target: str, mark: str, at: Millis) -> Observation:
+    """A look of 200 ms."""
+    cause = {"+": None, "-": Cause.TIMEOUT, "?": Cause.OFFLINE}[mark]
+    failed = Phase.CONNECT if cause else None
+    detail = "no answer within 30 s" if cause else ""
+    attempt = Attempt(
+        started_at=at, ended_at=at + 200, peer="192.0.2.1:993", phases={Phase.CONNECT: 20_000}, cause=cause,
+        failed_phase=failed, detail=detail,
+    )  # fmt: skip
+    outcome = cause.outcome if cause else Outcome.UP
+    return Observation(
+        target=target, scheduled_at=at, started_at=at, ended_at=at + 200, outcome=outcome, cause=cause,
+        failed_phase=failed, detail=detail, attempts=(attempt,),
+    )  # fmt: skip
+
+
+def write(
+    folder: Path,
+    skies: dict[str, Sky],
+    start: Millis,
+    end: Millis,
+    *,
+    beat: Millis = MINUTE,
+    provider: str = "lab",
+    vantage: str = "here",
+    rules: Rules | None = None,
+    every: int = 60,
+) -> Store:
+    """Write a ledger of imap targets, looked at every `beat`; a checkpoint after `every` beats. Not closed."""
+    rules = rules or Rules()
+    store = Store.open(folder)
+    node = {"event": "start", "vantage_point": vantage, "rules": written_rules(rules)}
+    drafts = [Draft(kind="node", time=start, target=None, payload=node)]
+    index, states, proofs = store.size + 1, dict.fromkeys(skies, State()), dict.fromkeys(skies, Proof())
+    blind: dict[str, Millis] = {}
+    for number, at in enumerate(range(start, end, beat)):
+        for name, sky in skies.items():
+            mark = sky(at)
+            if mark == " ":
+                blind.setdefault(name, at)
+                continue
+            facts: list[Observation | Gap] = [look(name, mark, at)]
+            if name in blind:
+                facts.insert(0, Gap(target=name, start=blind.pop(name), end=at, reason=GapReason.NOT_RUNNING))
+            for fact in facts:
+                kind = "gap" if isinstance(fact, Gap) else "observation"
+                drafts.append(Draft(kind=kind, time=at, target=name, payload=fact))
+                states[name], told = advance(states[name], Event(index, fact), rules)
+                proofs[name], _ = advance_proof(proofs[name], index, fact, states[name].is_open)
+                index += 1
+                if told is not None:
+                    payload = outage_payload(told.outage, provider, Kind.IMAP, vantage)
+                    payload |= {"rules": written_rules(rules)}
+                    drafts.append(Draft(kind="outage", time=at, target=name, payload=payload))
+                    index += 1
+        if drafts and number % every == 0:
+            store.append_batch(drafts)
+            drafts = []
+            store.checkpoint()
+    if drafts:
+        store.append_batch(drafts)
+    store.checkpoint()
+    return store

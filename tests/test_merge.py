@@ -1,0 +1,257 @@
+"""Bundles of several vantage points as one case: counted right, nobody twice, and contradictions told."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailwatch.evidence.merge.joint import group, sort_out, statement
+from mailwatch.evidence.merge.member import Member, read
+from mailwatch.evidence.merge.sweep import Span, at_least, common, length, steps, united
+from mailwatch.evidence.period.case import Watched, find, write
+from mailwatch.evidence.report.words import words
+from mailwatch.evidence.verify import Trust
+from mailwatch.models import Millis, parse_rfc3339
+from mailwatch.store import Reader, Tokens
+from mailwatch.store.keys import load_or_make
+from tests import ledgers
+from tests.ledgers import HOUR, MINUTE
+from tests.test_evidence import text_of
+
+START = 1_767_225_600_000
+END = START + 12 * HOUR
+SPANS = st.lists(
+    st.tuples(st.integers(0, 30), st.integers(0, 30)).map(lambda pair: (min(pair), max(pair))), max_size=6
+)
+POINTS = st.lists(SPANS, max_size=7)
+
+
+def covers(spans: list[Span], at: float) -> bool:
+    return any(start <= at < end for start, end in spans)
+
+
+@given(POINTS)
+def test_the_sweep_counts_as_one_does_by_hand(points: list[list[Span]]) -> None:
+    levels = at_least(steps(points), len(points))
+    assert len(levels) == len(points)
+    for at in range(31):
+        count = sum(covers(spans, at) for spans in points)
+        assert [covers(level, at) for level in levels] == [k < count for k in range(len(points))]
+    for level in levels:
+        assert level == united(level)
+
+
+@given(SPANS, SPANS)
+def test_what_two_have_in_common(first: list[Span], second: list[Span]) -> None:
+    a, b = united(first), united(second)
+    both = common(a, b)
+    assert [covers(both, at) for at in range(31)] == [covers(first, at) and covers(second, at) for at in range(31)]
+    assert length(a) == sum(covers(first, at) for at in range(31))
+
+
+def part_of(
+    folder: Path,
+    sky: Callable[[Millis], str],
+    vantage: str,
+    *,
+    provider: str = "libero",
+    start: Millis = START,
+    end: Millis = END,
+) -> Path:
+    """Write a ledger of twelve hours unless it is there already, and a bundle of a part of it, without a PDF."""
+    if not (folder / "mailwatch.sqlite").exists():
+        skies = {"a@example.org": sky}
+        ledgers.write(folder, skies, START, END, provider=provider, vantage=vantage, every=30).close()
+    reader, keys = Reader.open(folder), load_or_make(folder)
+    watched = [Watched("a@example.org", 60.0, provider, "imap")]
+    case = find(reader, Tokens(folder), keys, (start, end), watched, vantage)
+    path = folder.with_suffix(f".{start - START}.zip")
+    with path.open("wb") as out:
+        write(out, reader, keys, case, "en", [])
+    reader.close()
+    return path
+
+
+def down(begin: float, end: float) -> Callable[[Millis], str]:
+    """Down in the hours from `begin` to `end`."""
+    return lambda at: "-" if begin * HOUR <= at - START < end * HOUR else "+"
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("three")
+    return [
+        part_of(folder / "a", down(2, 6), "home-a"),
+        part_of(folder / "b", down(4, 9), "home-b"),
+        part_of(folder / "c", down(99, 99), "home-c"),
+    ]
+
+
+def joint(paths: list[Path]) -> dict:
+    members, left_out = sort_out(read(path, Trust()) for path in paths)
+    return statement(group(members), members, left_out)
+
+
+def times(told: dict) -> list[list[float]]:
+    """Hours since the start."""
+    return [[round((parse_rfc3339(at) - START) / HOUR, 1) for at in pair] for pair in told["times"]]
+
+
+def test_at_least_k_of_three(three: list[Path]) -> None:
+    told = joint(three)
+    assert told["left_out"] == []
+    (channel,) = told["groups"]
+    assert (channel["provider"], channel["kind"], len(channel["vantage_points"])) == ("libero", "imap", 3)
+    one, two, all_of_them = channel["at_least"]
+    assert times(one["surely"]) == [[2.0, 9.0]]
+    assert times(two["surely"]) == [[4.0, 6.0]]
+    assert all_of_them["possibly"] == {"seconds": 0, "times": []}
+    # From the last bad look's start to the first one's end, and from the good ones around them.
+    assert two["surely"]["seconds"] == 2 * 3600 - 60 - 0.2
+    assert two["possibly"]["seconds"] == 2 * 3600 + 60 + 0.2
+    assert len(channel["outages"]) == 2
+    assert "a@example.org" not in json.dumps(told)
+
+
+def test_who_saw_it_up_meanwhile_is_told(three: list[Path]) -> None:
+    found = joint(three)["groups"][0]["contradictions"]
+    told = {(one["vantage_point"], *times({"times": [[one["from"], one["to"]]]})[0], one["down"]) for one in found}
+    assert told == {("home-a", 6.0, 9.0, 1), ("home-b", 2.0, 4.0, 1), ("home-c", 2.0, 9.0, 2)}
+
+
+def test_the_order_of_the_bundles_changes_nothing(three: list[Path]) -> None:
+    assert joint(three) == joint(three[::-1])
+
+
+def test_a_ledger_counts_once_however_many_bundles_are_of_it(three: list[Path], tmp_path: Path) -> None:
+    half = part_of(three[0].with_suffix("").with_suffix(""), down(2, 6), "home-a", start=START + 3 * HOUR)
+    again = shutil.copy(three[0], tmp_path / "again.zip")
+    told = joint([*three, half, again])
+    assert len(told["members"]) == 4
+    assert [one["reason"] for one in told["left_out"]] == [f"the same range of the same ledger as {three[0].name}"]
+    del told["members"], told["left_out"]
+    first = joint(three)
+    assert told["groups"] == first["groups"]
+
+
+def test_a_ledger_with_two_histories_is_left_out(tmp_path: Path, three: list[Path]) -> None:
+    first = part_of(tmp_path / "x", down(1, 3), "home-x")
+    shutil.copytree(tmp_path / "x" / "keys", tmp_path / "y" / "keys")
+    second = part_of(tmp_path / "y", down(1, 8), "home-x")
+    told = joint([first, second, *three])
+    assert {one["reason"] for one in told["left_out"]} == {"its ledger signs two different histories"}
+    assert len(told["members"]) == 3
+
+
+def test_providers_are_not_mixed(tmp_path: Path, three: list[Path]) -> None:
+    other = part_of(tmp_path / "o", down(2, 6), "home-o", provider="other")
+    unnamed = part_of(tmp_path / "u", down(2, 6), "home-u", provider="")
+    told = joint([*three, other, unnamed])
+    assert [len(one["vantage_points"]) for one in told["groups"]] == [3, 1, 1]
+
+
+def spoilt(path: Path, made: Path) -> Path:
+    """The bundle without one of its looks."""
+    with zipfile.ZipFile(path) as opened, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as out:
+        for name in opened.namelist():
+            content = opened.read(name)
+            if name == "entries.jsonl":
+                lines = content.splitlines(keepends=True)
+                content = b"".join(lines[:100] + lines[101:])
+            out.writestr(name, content)
+    return made
+
+
+def test_a_bad_bundle_is_named(three: list[Path], tmp_path: Path) -> None:
+    told = joint([*three[:2], spoilt(three[2], tmp_path / "bad.zip")])
+    assert [one["file"] for one in told["left_out"]] == ["bad.zip"]
+    assert told["left_out"][0]["reason"].startswith("entries: ")
+    assert len(told["groups"][0]["vantage_points"]) == 2
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mailwatch", "merge", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+
+
+def test_merge_on_the_command_line(three: list[Path], tmp_path: Path) -> None:
+    bad = spoilt(three[2], tmp_path / "bad.zip")
+    refused = run(*three, bad, "-o", tmp_path / "no.zip")
+    assert refused.returncode == 1
+    assert "bad.zip is left out: entries:" in refused.stderr
+    assert "--keep-going" in refused.stderr
+    assert not (tmp_path / "no.zip").exists()
+    texts = {}
+    for lang in ("en", "it"):
+        made = run(*three, bad, three[0], "--keep-going", "-o", tmp_path / f"{lang}.zip", "--lang", lang)
+        assert made.returncode == 0, made.stderr
+        assert "3 bundles of 3 vantage points" in made.stdout
+        shutil.unpack_archive(tmp_path / f"{lang}.zip", tmp_path / lang)
+        texts[lang] = text_of(tmp_path / lang / "report.pdf")
+        declared = (tmp_path / lang / "report.pdf").read_bytes()
+        assert re.findall(rb"pdfaid:(\w+)>(\w+)<", declared) == [(b"part", b"3"), (b"conformance", b"B")]
+    assert "2 of 3" in texts["en"]
+    assert "2 su 3" in texts["it"]
+    assert "bad.zip" in texts["en"]
+    assert (tmp_path / "en" / "joint.json").read_bytes() == (tmp_path / "it" / "joint.json").read_bytes()
+    listed = (tmp_path / "en" / "members.sha256").read_text()
+    assert sorted(listed.split()[1::2]) == sorted(path.name for path in three)
+    subprocess.run(["pdfdetach", "-saveall", "-o", tmp_path, tmp_path / "en" / "report.pdf"], check=True)
+    assert (tmp_path / "joint.json").read_bytes() == (tmp_path / "en" / "joint.json").read_bytes()
+
+
+def test_members_can_be_enclosed(three: list[Path], tmp_path: Path) -> None:
+    made = run(*three[:2], "--enclose", "-o", tmp_path / "joint.zip")
+    assert made.returncode == 0, made.stderr
+    shutil.unpack_archive(tmp_path / "joint.zip", tmp_path / "joint")
+    checked = subprocess.run(
+        ["sha256sum", "-c", "members.sha256"], cwd=tmp_path / "joint", capture_output=True, text=True, check=False
+    )
+    assert checked.stdout.count(": OK") == 2, checked.stderr
+
+
+def test_wrong_use_exits_with_2(tmp_path: Path) -> None:
+    assert run(tmp_path / "none.zip", "-o", tmp_path / "o.zip").returncode == 2
+    assert run("-o", tmp_path / "o.zip").returncode == 2
+
+
+def test_an_outage_bundle_is_a_member_too(bundle: Path, trust: Trust) -> None:
+    member: Member = read(bundle, trust)
+    assert member.reason == ""
+    (channel,) = member.channels
+    ((begin, end),) = channel.surely
+    assert channel.possibly[0][0] < begin < end < channel.possibly[0][1]
+    # It was seen to work before and after.
+    assert channel.up[0][0] < begin
+    assert channel.up[-1][1] > end
+
+
+def test_both_languages_have_the_same_words_and_places() -> None:
+    def shape(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: shape(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [shape(inner) for inner in value]
+        return sorted(set(re.findall(r"{\w*}", str(value))))
+
+    assert shape(words("it", "joint")) == shape(words("en", "joint"))
+
+
+def test_a_count_that_falls_together_is_never_drawn_higher() -> None:
+    from mailwatch.evidence.report.joint import MAX_POINTS, _drawn
+
+    counted = [(at * MINUTE, at % 7) for at in range(5 * MAX_POINTS)]
+    drawn = _drawn(counted, 0, 5 * MAX_POINTS * MINUTE, min)
+    assert len(drawn) <= MAX_POINTS + 2
+    for place, count in drawn[:-1]:
+        assert count <= max(c for at, c in counted if at / (5 * MAX_POINTS * MINUTE) >= place - 1e-9)

@@ -1,0 +1,374 @@
+"""A month as one file: written, checked, drawn, and attacked."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from mailwatch import records
+from mailwatch.evidence.period.case import Watched, find
+from mailwatch.evidence.period.case import write as write_period
+from mailwatch.evidence.period.replay import Replay
+from mailwatch.evidence.report.calendar import Calendar
+from mailwatch.evidence.report.words import words
+from mailwatch.evidence.verify import Trust, verify
+from mailwatch.models import rfc3339
+from mailwatch.outages import Rules, payload_json
+from mailwatch.service_level import Share
+from mailwatch.store import Reader, Tokens
+from mailwatch.store.keys import load_or_make
+from tests.ledgers import DAY, HOUR, MINUTE, look, write
+from tests.servers.authority import Authority
+from tests.test_evidence import text_of
+from tests.test_evidence_attacks import MUTATIONS, Files, _altered, _retyped, files_of, lines_of, pack, put_lines
+from tests.watching import Watching
+
+START = 1_767_222_000_000
+"""2026-01-01T00:00 in Rome."""
+
+
+def sky(at: int) -> str:
+    """Down over the window's beginning, for an hour in it, and over its end; blind and unknown for a while."""
+    hours = (at - START) / HOUR
+    if -1 <= hours < 1 or 30 <= hours < 31 or 71.5 <= hours < 73:
+        return "-"
+    if 40 <= hours < 42:
+        return " "
+    return "?" if 50 <= hours < 51 else "+"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config and a ledger of six days around a window of three, of two targets and one of somebody else's."""
+    folder = tmp_path_factory.mktemp("period")
+    skies = {"mail": sky, "quiet": lambda at: "+", "other": lambda at: "-" if at % (7 * HOUR) < HOUR else "+"}
+    write(folder / "data", skies, START - DAY, START + 5 * DAY, every=30).close()
+    watching = Watching(
+        folder,
+        [
+            {"name": name, "kind": "imap", "provider": "lab", "host": "127.0.0.1", "port": 1, "tls": "none"}
+            for name in ("mail", "quiet")
+        ],
+    )
+    assert watching.config.exists()
+    return folder
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mailwatch", "--config", str(folder / "config.yaml"), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def period(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundle") / "period.zip"
+    window = ("--from", rfc3339(START), "--to", rfc3339(START + 3 * DAY))
+    made = run(folder, "report", *window, "-o", str(path), "--lang", "en")
+    assert made.returncode == 0, made.stderr
+    return path
+
+
+def stated_of(path: Path) -> dict:
+    with zipfile.ZipFile(path) as opened:
+        return dict(json.loads(opened.read("period.json")))
+
+
+def test_a_good_period_is_valid_in_every_claim(period: Path) -> None:
+    claims = verify(period, Trust())
+    assert [claim for claim in claims if not claim.valid] == []
+    assert "period" in {claim.claim for claim in claims}
+    assert b'"other"' not in b"".join(files_of(period).values())
+
+
+def test_it_says_what_the_other_commands_say(folder: Path, period: Path) -> None:
+    stated = stated_of(period)
+    reader = Reader.open(folder / "data")
+    end = START + 3 * DAY
+    told = records.availability(reader, [("mail", 60.0), ("quiet", 60.0)], START, end)
+    # The mean times differ: here an outage over the window's edge is known from its beginning to its end.
+    same = ("target", "availability", "coverage", "downtime", "observations", "unobserved")
+    assert [{key: one[key] for key in same} for one in stated["availability"]] == [
+        {key: one[key] for key in same} for one in told
+    ]
+    payloads = records.outage_payloads(reader, start=START, end=end)
+    reader.close()
+    mine = [payload_json(payload) for payload in reversed(payloads) if payload["target"] != "other"]
+    assert stated["outages"] == mine
+    assert len(mine) == 3
+    assert mine[0]["first_bad"] < stated["window"]["from"]
+    assert mine[-1]["first_good"] > stated["window"]["to"]
+
+
+def test_plain_python_checks_a_period(period: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(period) as opened:
+        opened.extract("verify.py", tmp_path)
+    command = [sys.executable, "-I", "-S", "verify.py", str(period)]
+    checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert checked.stdout.count("first seen down") == 3
+    assert checked.stdout.count("in the window") == 2
+
+
+def test_the_same_ledger_gives_the_same_bytes(folder: Path, period: Path, tmp_path: Path) -> None:
+    window = ("--from", rfc3339(START), "--to", rfc3339(START + 3 * DAY))
+    run(folder, "report", *window, "-o", str(tmp_path / "again.zip"), "--lang", "en")
+    assert (tmp_path / "again.zip").read_bytes() == period.read_bytes()
+
+
+def test_a_window_without_records_is_no_case(folder: Path, tmp_path: Path) -> None:
+    for window, said in (
+        (("--from", "2025-01", "--to", "2025-02"), "nothing of mail, quiet is on record"),
+        (("--from", "2027-01", "--to", "2027-02"), "the signed record ends at"),
+        (("--from", "2026-01-01", "--to", "2026-01-02", "--target", "no"), "nothing of no is on record"),
+    ):
+        done = run(folder, "report", *window, "-o", str(tmp_path / "no.zip"))
+        assert done.returncode == 1, done.stdout
+        assert said in done.stderr
+    assert run(folder, "report", "--from", "2026-01", "-o", str(tmp_path / "no.zip")).returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_window_beyond_the_record_is_cut(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.zip"
+    made = run(folder, "report", "--from", "2026-01-02", "--to", "2027-01", "--target", "quiet", "-o", str(path))
+    assert made.returncode == 0, made.stderr
+    stated = stated_of(path)
+    assert stated["window"]["to"] == rfc3339(START + 5 * DAY - MINUTE)
+    assert stated["availability"][0]["coverage"] > 0.999
+    assert all(claim.valid for claim in verify(path, Trust()))
+
+
+def place(files: Files, outcome: str) -> int:
+    return next(n for n, line in enumerate(lines_of(files)) if f'"outcome":"{outcome}"'.encode() in line)
+
+
+def left_out(files: Files) -> None:
+    lines = lines_of(files)
+    del lines[place(files, "up")]
+    put_lines(files, lines)
+
+
+def edited(files: Files) -> None:
+    lines, at = lines_of(files), place(files, "up")
+    lines[at] = lines[at].replace(b'"outcome":"up"', b'"outcome":"down"')
+    put_lines(files, lines)
+
+
+def hidden(files: Files) -> None:
+    lines, at = lines_of(files), place(files, "up")
+    lines[at] = lines[at].partition(b',"payload":{')[0] + b"}\n"
+    put_lines(files, lines)
+
+
+def stated_otherwise(change: Callable[[dict], None]) -> Callable[[Files], None]:
+    def attack(files: Files) -> None:
+        stated = json.loads(files["period.json"])
+        change(stated)
+        files["period.json"] = (json.dumps(stated, indent=2) + "\n").encode()
+
+    return attack
+
+
+def lower(stated: dict) -> None:
+    stated["availability"][0]["availability"]["lower"] -= 0.01
+
+
+def fewer_outages(stated: dict) -> None:
+    del stated["outages"][1]
+
+
+def longer(stated: dict) -> None:
+    stated["outages"][1]["duration"]["min"] += 3600
+
+
+def wider(stated: dict) -> None:
+    stated["window"]["to"] = rfc3339(START + 5 * DAY)
+
+
+def earlier(stated: dict) -> None:
+    stated["window"]["from"] = rfc3339(START - 1000 * DAY)
+
+
+def other_rules(stated: dict) -> None:
+    stated["rules"]["open_after"] = 1
+
+
+def other_beat(stated: dict) -> None:
+    stated["targets"][0]["interval"] = 1.0
+
+
+def wild_beat(stated: dict) -> None:
+    stated["targets"][0]["interval"] = "60"
+
+
+def no_target(stated: dict) -> None:
+    stated["targets"] = []
+
+
+def somebody_elses(stated: dict) -> None:
+    stated["targets"][0]["target"] = "other"
+
+
+def tokens_invented(stated: dict) -> None:
+    stated["outside_times"]["not_after"] = rfc3339(START + 4 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("attack", "claim"),
+    [(left_out, "entries"), (edited, "entries"), (hidden, "nothing left out")]
+    + [
+        (stated_otherwise(change), "period")
+        for change in (
+            lower,
+            fewer_outages,
+            longer,
+            wider,
+            earlier,
+            other_rules,
+            other_beat,
+            wild_beat,
+            no_target,
+            somebody_elses,
+            tokens_invented,
+        )
+    ],
+)
+def test_a_forged_period_is_refused(
+    period: Path, tmp_path: Path, attack: Callable[[Files], None], claim: str
+) -> None:
+    files = files_of(period)
+    attack(files)
+    refused = [c for c in verify(pack(tmp_path / "forged.zip", files), Trust()) if not c.valid]
+    assert refused[0].claim == claim, refused
+
+
+@pytest.mark.parametrize(
+    ("window", "said"),
+    [
+        ((2 * HOUR, 3 * DAY), "the range ends inside the window"),
+        ((-12 * HOUR, DAY), "the range begins inside the window"),
+    ],
+)
+def test_the_owner_cannot_leave_out_the_edges(
+    folder: Path, tmp_path: Path, window: tuple[int, int], said: str
+) -> None:
+    """Who has the key can sign a range that ends where it suits, and count only what is left."""
+    reader, keys = Reader.open(folder / "data"), load_or_make(folder / "data")
+    watched = [Watched("mail", 60.0, "lab", "imap")]
+    case = find(reader, Tokens(folder / "data"), keys, (START + 2 * HOUR, START + DAY), watched, "here")
+    wanted = (START + window[0], START + window[1])
+    replay = Replay(wanted, {"mail": 60.0}, Rules())
+    for entry in case.found.entries(reader):
+        replay.take(entry.index, entry.kind, entry.time, entry.target, entry.payload)
+    bounds = replay.bounds()
+    assert bounds is not None
+    case.statement.update(
+        {
+            "window": {"from": rfc3339(wanted[0]), "to": rfc3339(wanted[1])},
+            "entries": {"first": bounds[0], "last": bounds[1]},
+            "availability": [{"target": "mail"} | replay.availability_of("mail").as_json()],
+            "outages": [payload_json(payload) for payload in replay.payloads()],
+        }
+    )
+    with (tmp_path / "forged.zip").open("wb") as out:
+        write_period(out, reader, keys, case, "en", [])
+    reader.close()
+    (refused,) = [claim for claim in verify(tmp_path / "forged.zip", Trust()) if not claim.valid]
+    assert (refused.claim, refused.detail[: len(said)]) == ("period", said)
+
+
+def test_no_odd_value_in_a_period_is_accepted_nor_makes_verify_fail(folder: Path, tmp_path: Path) -> None:
+    reader, keys = Reader.open(folder / "data"), load_or_make(folder / "data")
+    window = (START + 30 * HOUR - 5 * MINUTE, START + 31 * HOUR)
+    case = find(reader, Tokens(folder / "data"), keys, window, [Watched("mail", 60.0, "lab", "imap")], "here")
+    with (tmp_path / "small.zip").open("wb") as out:
+        write_period(out, reader, keys, case, "en", [])
+    reader.close()
+    assert all(claim.valid for claim in verify(tmp_path / "small.zip", Trust()))
+    files, chance = files_of(tmp_path / "small.zip"), random.Random(1)
+    for number in range(MUTATIONS):
+        name = ("period.json", "proof.json", "entries.jsonl")[number % 3]
+        changed = _retyped(files[name], chance) if number % 2 else _altered(files[name], chance)
+        claims = verify(pack(tmp_path / "mutant.zip", files | {name: changed}), Trust())
+        assert changed == files[name] or not all(claim.valid for claim in claims), (number, claims)
+
+
+def test_a_zip_with_both_statements_or_none_is_refused(period: Path, tmp_path: Path) -> None:
+    files = files_of(period)
+    for changed in (files | {"outage.json": b"{}"}, {n: c for n, c in files.items() if n != "period.json"}):
+        (claim, *_) = verify(pack(tmp_path / "forged.zip", changed), Trust())
+        assert (claim.claim, claim.valid) == ("archive", False)
+
+
+def test_a_period_with_real_tokens_lies_between_outside_times(
+    lived: tuple[Watching, Authority, str], trust: Trust, tmp_path: Path
+) -> None:
+    watching, path = lived[0], tmp_path / "lived.zip"
+    told = json.loads(watching.command("outages", "--json").stdout)
+    window = (min(one["first_bad"] for one in told), max(one["last_bad"] for one in told))
+    made = watching.command("report", "--from", window[0], "--to", window[1], "-o", str(path))
+    assert made.returncode == 0, made.stderr
+    assert [claim for claim in verify(path, trust) if not claim.valid] == []
+    stated = stated_of(path)
+    assert stated["outside_times"]["not_before"] <= window[0]
+    assert stated["outside_times"]["not_after"] >= window[1]
+    assert {one["target"] for one in stated["outages"]} == {one["target"] for one in told}
+    files = files_of(path)
+    proof = json.loads(files["proof.json"])
+    del proof["tokens"][-1]
+    forged = pack(tmp_path / "forged.zip", files | {"proof.json": json.dumps(proof).encode()})
+    assert next(c.claim for c in verify(forged, trust) if not c.valid) == "tokens"
+
+
+def test_the_report_speaks_both_languages(folder: Path, period: Path, tmp_path: Path) -> None:
+    shutil.unpack_archive(period, tmp_path / "en")
+    english = text_of(tmp_path / "en" / "report.pdf")
+    window = ("--from", rfc3339(START), "--to", rfc3339(START + 3 * DAY))
+    run(folder, "report", *window, "-o", str(tmp_path / "it.zip"), "--lang", "it")
+    shutil.unpack_archive(tmp_path / "it.zip", tmp_path / "it")
+    italian = text_of(tmp_path / "it" / "report.pdf")
+    assert "Surely down, in total, the worst channel (mail)" in english
+    assert "Sicuramente fuori servizio, in totale, il canale peggiore (mail)" in italian
+    assert "our own line was down" in english
+    for text in (english, italian):
+        assert stated_of(period)["ledger"] in text
+    assert "period.json" in (tmp_path / "en" / "VERIFY.md").read_text()
+    assert "outage.json" not in (tmp_path / "en" / "VERIFY.md").read_text()
+    declared = (tmp_path / "it" / "report.pdf").read_bytes()
+    assert re.findall(rb"pdfaid:(\w+)>(\w+)<", declared) == [(b"part", b"3"), (b"conformance", b"B")]
+
+
+@pytest.mark.parametrize("report", ["period"])
+def test_both_languages_have_the_same_words_and_places(report: str) -> None:
+    def shape(name: str) -> dict[str, list[str]]:
+        return {key: sorted(set(re.findall(r"{\w*}", str(text)))) for key, text in words(name, report).items()}
+
+    assert shape("it") == shape("en")
+
+
+def test_each_cell_of_the_calendar_adds_up() -> None:
+    """A day on which the clocks are set has 25 hours, and the failure in it is seen however short it was."""
+    rome, start = ZoneInfo("Europe/Rome"), 1_792_879_200_000  # 2026-10-25T00:00+02:00
+    calendar = Calendar((start, start + 45 * DAY), rome)
+    calendar.add("t", look("t", "-", start), [(start, start + MINUTE, Share.DOWN)])
+    calendar.add("t", look("t", "+", start), [(start + MINUTE, start + 25 * HOUR, Share.UP)])
+    calendar.add("t", look("t", "?", start + 30 * HOUR), [])
+    rows = dict(calendar.rows("t", start + 40 * DAY))
+    assert list(rows) == ["2026-10", "2026-11", "2026-12"]
+    first, second, third = (rows["2026-10"][day] for day in (25, 26, 27))
+    assert first.whole == 25 * HOUR == first.up + first.down
+    assert first.parts(MINUTE) == (20, 0, 80)
+    assert second.whole == 24 * HOUR
+    assert second.parts(MINUTE)[1] > 0
+    assert third.parts(MINUTE) == (0, 0, 0)
+    assert sum(cell.whole for row in rows.values() for cell in row.values()) == 40 * DAY
