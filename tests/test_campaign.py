@@ -20,7 +20,7 @@ from mailwatch.schedule import Schedule
 from tests.campaign.worlds import WEEKS, verdict_of
 
 ONE_WEEK = 1.0
-FAILED = [("20260105", 37)]
+FAILED = [("20260105", 37), ("20260105", 124), ("20260105", 135)]
 """Worlds that broke a promise once."""
 TRIED = 12
 """Worlds in which a defect must show."""

@@ -123,6 +123,31 @@ def test_three_open_and_two_close_by_default(signs: str, expected: object) -> No
 
 
 @pytest.mark.parametrize(
+    ("signs", "phase", "expected"),
+    [
+        ("+-?-?-?", Phase.CONNECT, []),  # the server greets in between
+        ("+-?---?-", Phase.GREETING, [(3, None)]),
+        ("+-?-?-?", Phase.MAILBOX, [(1, None)]),  # a greeting says nothing of the mailbox
+        ("+-?-?-?", Phase.AUTH, []),  # it rejects the login, which is an answer
+        ("---?", Phase.CONNECT, [(0, None)]),  # what is open stays open until the login works
+    ],
+)
+def test_a_login_held_back_shows_that_the_server_greets(
+    signs: str, phase: Phase, expected: list[tuple[int, int | None]]
+) -> None:
+    found = []
+    for event in events(signs):
+        fact = event.fact
+        assert isinstance(fact, Observation)
+        if fact.outcome is Outcome.UNKNOWN:
+            fact = replace(fact, cause=Cause.CREDENTIALS, with_login=phase is Phase.AUTH)
+        elif fact.outcome is Outcome.DOWN:
+            fact = replace(fact, failed_phase=phase)
+        found.append(Event(event.index, fact))
+    assert minutes(detect(found, Rules())) == expected
+
+
+@pytest.mark.parametrize(
     ("signs", "names"),
     [
         ("+", "up"),

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from mailwatch.models import Cause, Gap, Observation, Outcome
+from mailwatch.models import Cause, Gap, Observation, Outcome, Phase
 from mailwatch.outages.outage import Outage, durations, outage_id, outage_json, outage_payload, payload_json
 from mailwatch.outages.proven import Proof, advance_proof
 from mailwatch.outages.tally import NOTHING, Look, Tally
@@ -43,6 +43,8 @@ __all__ = [
     "written_rules",
 ]
 
+_BEFORE_LOGIN = frozenset({Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING})
+_UNTIL_LOGIN = _BEFORE_LOGIN | {Phase.AUTH}
 StateName = Literal["up", "suspect", "down", "recovering", "unknown"]
 
 
@@ -113,11 +115,15 @@ def advance(state: State, event: Event, rules: Rules) -> tuple[State, Transition
 
     A change is dated to the look that began the streak, not to the one that confirmed it. Gaps and unknown
     looks neither count in a streak nor break it. Only `name` forgets: it tells what the latest event saw.
+    A rejected login, or a look that does without, breaks a streak of failures to get that far: the server
+    answered us. Scattered failures would else add up to an outage while a login is held back.
     """
     fact, index = event.fact, event.index
     if isinstance(fact, Gap):
         return replace(state, name="unknown", tally=state.tally.blind(index, fact.end, 0)), None
     if fact.outcome is Outcome.UNKNOWN:
+        if fact.cause is Cause.CREDENTIALS and not state.is_open:
+            state = _answered(state, _UNTIL_LOGIN if fact.with_login else _BEFORE_LOGIN)
         unknown = replace(
             state,
             name="unknown",
@@ -160,6 +166,13 @@ def next_delay(state: State, interval: float, rules: Rules) -> float:
     in_doubt = not state.is_open or state.first_good is not None
     step = min(state.doubts, len(rules.recheck)) - 1 if in_doubt else -1
     return min(interval, rules.recheck[step])
+
+
+def _answered(state: State, phases: frozenset[Phase]) -> State:
+    """The server answered in these phases: failures in them are forgotten, unless others came with them."""
+    if not phases.issuperset(state.tally.phases):
+        return state
+    return replace(state, first_bad=None, last_bad=None, streak=0, doubts=0, tally=state.tally.forgiven())
 
 
 def _down(state: State, look: Look, fact: Observation, rules: Rules) -> tuple[State, Transition | None]:

@@ -19,7 +19,7 @@ class Outage:
     """A measured time in which a target was down; open while `first_good` is None.
 
     1. `down`, `up` and `unknown` count the looks between the last good and the first good one; without a
-       last good one, from the first bad one on.
+       last good one, from the first bad one on. Failures that were answered before they opened it do not count.
     2. `largest_gap` is the longest stretch from the end of a conclusive look (up or down) to the start of
        the next: a shorter recovery cannot be excluded.
     3. `unobserved` is the total length of those stretches that hold an unknown look or a gap, each counted

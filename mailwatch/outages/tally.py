@@ -76,6 +76,10 @@ class Tally:
             replies=tuple([word for word in self.replies if word not in words] + words)[-REPLIES:],
         )
 
+    def forgiven(self) -> Tally:
+        """Forget the bad looks, which led to nothing."""
+        return replace(self, down=0, causes={}, phases={}, replies=())
+
 
 NOTHING = Tally()
 """The tally before anything was seen."""

@@ -138,10 +138,16 @@ class Bookkeeping:
             (look for look in self._run.looks.taken if self._run.world.services[look.target].account is account),
             key=lambda look: look.start,
         )
-        rejected = [look.end for look in looks if look.with_login and look.cause is Cause.CREDENTIALS]
-        rejected.sort()
+        rejections = sorted(
+            (look for look in looks if look.with_login and look.cause is Cause.CREDENTIALS),
+            key=lambda look: look.end,
+        )
+        rejected = [look.end for look in rejections]
+        # One that a kill kept from the record is unknown to the next start.
+        recorded = {id(look) for name in self._facts for look in self._recorded(name)}
+        known = [look.end for look in rejections if id(look) in recorded]
         self._figures["rejected logins"] += len(rejected)
-        for first, fourth in zip(rejected, rejected[REJECTIONS:], strict=False):
+        for first, fourth in zip(known, known[REJECTIONS:], strict=False):
             if fourth - first < HOUR - SLACK and not self._times_are_in_doubt(first, fourth):
                 yield f"{account.username}: rejected four times from {first:.1f} to {fourth:.1f}"
         for look in looks:
@@ -152,6 +158,9 @@ class Bookkeeping:
             )
             if not recent and not any(o.with_login and o.start <= look.start <= o.end for o in looks):
                 yield f"{account.username}: its login was held back for nothing: {look}"
+
+    def _recorded(self, name: str) -> list[Taken]:
+        return [self._look(fact) for _, fact in self._facts[name] if isinstance(fact, Observation)]
 
     def _awake(self, start: float, end: float) -> float:
         suspends = [
