@@ -14,6 +14,7 @@ from pathlib import Path
 from mailwatch import __version__
 from mailwatch.cli import (
     availability,
+    backup,
     config,
     demo,
     incidents,
@@ -42,6 +43,7 @@ VERBS = (
     report,
     verify,
     ledger,
+    backup,
     config,
     providers,
 )
