@@ -80,13 +80,13 @@ def healthy(name: str) -> bool:
 def test_it_adds_less_than_250_mb_to_its_base(image: str) -> None:
     base = (ROOT / "Dockerfile").read_text().partition("ARG PYTHON=")[2].split()[0]
     whole, below = (int(docker("image", "inspect", "-f", "{{.Size}}", name)) for name in (image, base))
-    print(f"image {whole / 1e6:.0f} MB, of which base {below / 1e6:.0f} MB")
+    print(f"image {whole / 1e6:.0f} MB, of which base {below / 1e6:.0f} MB")  # noqa: T201
     assert whole - below < OURS
 
 
 def test_without_a_config_it_starts_with_the_example_and_ends_on_sigterm(container: Callable[..., str]) -> None:
     name = container()
-    print(f"healthy after {until(lambda: healthy(name), 'healthy', 90):.1f} s")
+    print(f"healthy after {until(lambda: healthy(name), 'healthy', 90):.1f} s")  # noqa: T201
     docker("stop", "-t", "20", name)
     assert docker("inspect", "-f", "{{.State.ExitCode}}", name).strip() == b"0"
     logs = subprocess.run(["docker", "logs", name], capture_output=True, check=True).stderr
@@ -102,13 +102,13 @@ def test_the_demo_shows_an_outage_within_two_minutes(container: Callable[..., st
         done = subprocess.run(["docker", "exec", name, "python", "-c", ask], capture_output=True, check=False)
         return done.returncode == 0 and bool(json.loads(done.stdout))
 
-    print(f"an outage after {until(outage, 'broken', 120):.1f} s")
+    print(f"an outage after {until(outage, 'broken', 120):.1f} s")  # noqa: T201
     docker("stop", "-t", "20", name)
     assert docker("inspect", "-f", "{{.State.ExitCode}}", name).strip() == b"0"
 
 
 def test_a_backup_of_a_running_container_is_restored_into_a_new_volume(
-    image: str, container: Callable[..., str], volume: Callable[[], str], tmp_path: Path
+    image: str, volume: Callable[[], str], container: Callable[..., str], tmp_path: Path
 ) -> None:
     name = container("-v", f"{volume()}:/data")
     until(lambda: healthy(name), "healthy", 90)
