@@ -18,7 +18,7 @@ import pytest
 
 from mailwatch import config
 from mailwatch.demo.dialogue import PASSWORD, USERNAME, Mood
-from mailwatch.demo.performance import LOG, perform
+from mailwatch.demo.performance import LOG, perform, serve
 from mailwatch.demo.provider import StandIn
 from mailwatch.demo.script import SPEEDS, TARGETS, write_config
 from mailwatch.demo.witness import Seen, proven, verdicts
@@ -283,7 +283,7 @@ def test_the_language_is_the_one_of_the_environment(environment: dict[str, str],
 async def test_the_config_of_the_demo_is_one_that_mailwatch_takes(
     standin: StandIn, tmp_path: Path, speed: float
 ) -> None:
-    loaded = config.load(write_config(standin, tmp_path, 8080, speed))
+    loaded = config.load(write_config(standin, tmp_path, "127.0.0.1:8080", speed))
     targets = config.build_targets(loaded)
     assert tuple(target.name for target in targets) == TARGETS
     assert [target.port for target in targets] == [standin.imap_port, standin.smtp_port]
@@ -330,3 +330,36 @@ async def test_the_demo_ends_with_an_outage_whose_bounds_hold_the_truth(tmp_path
     causes = set().union(*(verdict.outage["causes"] for verdict in result.verdicts))
     assert {"unavailable", "timeout", "refused"} <= causes
     assert PASSWORD.encode() not in (tmp_path / LOG).read_bytes()
+
+
+async def test_the_demo_that_goes_on_plays_again_and_heeds_no_variable_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAILWATCH_DATA_DIR", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("MAILWATCH_LISTEN", "127.0.0.1:1")
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        listen = f"{HOST}:{probe.getsockname()[1]}"
+    moods: list[Mood] = []
+    outages: set[str] = set()
+    twice = asyncio.Event()
+
+    def show(mood: Mood, seen: Seen, url: str) -> None:
+        assert url == f"http://{listen}"
+        if moods[-1:] != [mood]:
+            moods.append(mood)
+        outages.update(outage["id"] for outage in seen.outages)
+        if moods.count(Mood.UNAVAILABLE) > 1 and len(outages) > len(TARGETS):
+            twice.set()
+
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    playing = asyncio.create_task(serve(folder, 6, listen, show, pause=0.5))
+    waiting = asyncio.create_task(twice.wait())
+    await asyncio.wait({playing, waiting}, timeout=90, return_when=asyncio.FIRST_COMPLETED)
+    assert twice.is_set(), (moods, outages, playing)
+    playing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await playing
+    assert (folder / "data" / "mailwatch.sqlite").exists()
+    assert not (tmp_path / "elsewhere").exists()

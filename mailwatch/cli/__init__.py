@@ -14,6 +14,7 @@ from pathlib import Path
 from mailwatch import __version__
 from mailwatch.cli import (
     availability,
+    backup,
     claim,
     config,
     demo,
@@ -46,6 +47,7 @@ VERBS = (
     verify,
     merge,
     ledger,
+    backup,
     config,
     providers,
 )

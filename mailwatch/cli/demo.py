@@ -15,9 +15,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from mailwatch.config.fields import split_endpoint
+from mailwatch.config.mistakes import Fault
 from mailwatch.demo import display
 from mailwatch.demo.dialogue import Mood
-from mailwatch.demo.performance import LOG, Failed, Result, Show, perform
+from mailwatch.demo.performance import LOG, Failed, Result, Show, perform, serve
 from mailwatch.demo.script import SPEEDS, TARGETS
 from mailwatch.demo.witness import Seen, proven
 from mailwatch.demo.words import LANGUAGES, language
@@ -31,6 +33,9 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument("--lang", choices=sorted(LANGUAGES), help="default: as LANG says")
     verb.add_argument("--keep", type=Path, metavar="DIR", help="where config, ledger and log go; empty or new")
     verb.add_argument("--json", action="store_true", help="print the record as JSON")
+    verb.add_argument(
+        "--serve", type=_listen, metavar="HOST:PORT", help="break again every few minutes, with pages there"
+    )
     verb.set_defaults(run=_run)
 
 
@@ -43,6 +48,8 @@ def _run(args: argparse.Namespace) -> int:
     print(words["starting"].format(folder=folder), file=sys.stderr)
     try:
         with _shown(words) as show:
+            if args.serve:
+                asyncio.run(serve(folder, args.speed, args.serve, show))
             result = asyncio.run(perform(folder, args.speed, show))
     except Failed as failure:
         print(
@@ -51,7 +58,8 @@ def _run(args: argparse.Namespace) -> int:
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         print(words["stopped"], file=sys.stderr)
-        return 130
+        # One that goes on until it is stopped has done what it should.
+        return 0 if args.serve else 130
     finally:
         print(words["kept"].format(folder=folder, config=folder / "config.yaml"), file=sys.stderr)
     return _tell(words, result, as_json=args.json)
@@ -117,3 +125,13 @@ def _speed(text: str) -> float:
         if slowest <= speed <= fastest:
             return speed
     raise argparse.ArgumentTypeError(f"must be a number from {slowest:g} to {fastest:g}")
+
+
+def _listen(text: str) -> str:
+    try:
+        _, port = split_endpoint(text)
+    except Fault as fault:
+        raise argparse.ArgumentTypeError(str(fault)) from None
+    if port == 0:
+        raise argparse.ArgumentTypeError("needs a port of its own, not 0")
+    return text

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from mailwatch.config import claims
 from mailwatch.config.announced import maintenance_mistakes
 from mailwatch.config.document import Document, Plain
+from mailwatch.config.environment import override, source
 from mailwatch.config.fields import MAILBOX
 from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Fault, Mistake, Place, written
 from mailwatch.config.shape import Config
@@ -65,6 +66,7 @@ def load(path: Path) -> Config:
         mistakes.append(document.mistake((), "is empty or not a mapping; see config.example.yaml"))
         raise ConfigError(mistakes)
     mistakes += _empty(document, document.data, ())
+    override(document.data)
     mistakes += _twice(document, document.data)
     if not document.data.get("accounts") and not document.data.get("targets"):
         mistakes.append(document.mistake((), "there is nothing to watch; add accounts or targets"))
@@ -106,7 +108,7 @@ def _mistake(document: Document, detail: ErrorDetails) -> Mistake:
     fault = detail.get("ctx", {}).get("error")
     if isinstance(fault, Fault) and fault.field:
         place = (*place, fault.field)
-    name = written(place) + ":" if place else ""
+    name = f"{written(place)}{source(place)}:" if place else ""
     if kind == "extra_forbidden":
         return document.mistake(place, f"{name} {_unknown(place)}")
     if isinstance(fault, Fault):

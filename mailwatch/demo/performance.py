@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -11,9 +12,11 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mailwatch.config.environment import VARIABLES
+from mailwatch.config.fields import split_endpoint
 from mailwatch.demo.dialogue import Mood
 from mailwatch.demo.provider import StandIn
-from mailwatch.demo.script import PATIENCE, SCRIPT, play, write_config
+from mailwatch.demo.script import PATIENCE, PAUSE, SCRIPT, play, write_config
 from mailwatch.demo.witness import Seen, Verdict, Witness, verdicts
 from mailwatch.models import Millis
 
@@ -57,16 +60,36 @@ class _Stage:
 
 async def perform(folder: Path, speed: float, show: Show) -> Result:
     """Play the script to its end. Raises Failed; ends on SIGTERM and SIGHUP as on Ctrl-C."""
-    _end_on_signals()
-    port = _free_port()
-    async with StandIn(folder) as standin:
-        config = write_config(standin, folder, port, speed)
-        async with _monitor(config, folder) as monitor:
-            stage = _Stage(standin=standin, monitor=monitor, witness=Witness(port))
-            await _ready(stage)
-            seen = await _watch(stage, speed, show)
-        truth = standin.down_time()
+    async with _staged(folder, speed, f"127.0.0.1:{_free_port()}") as stage:
+        seen = await _watch(stage, speed, show)
+        truth = stage.standin.down_time()
     return Result(verdicts=verdicts(seen, truth), down_time=truth)
+
+
+async def serve(folder: Path, speed: float, listen: str, show: Show, *, pause: float = PAUSE) -> None:
+    """Play the script again and again, `pause` seconds apart, with the pages on `listen`, host:port.
+
+    Never returns: raises Failed, or CancelledError on SIGTERM, SIGHUP and Ctrl-C.
+    """
+    async with _staged(folder, speed, listen) as stage:
+        while True:
+            await _watch(stage, speed, show)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await stage.monitor.wait()
+            stage.check()
+
+
+@contextlib.asynccontextmanager
+async def _staged(folder: Path, speed: float, listen: str) -> AsyncIterator[_Stage]:
+    """Set up the stand-in and a `mailwatch run` that is ready and watches it."""
+    _end_on_signals()
+    async with StandIn(folder) as standin:
+        config = write_config(standin, folder, listen, speed)
+        async with _monitor(config, folder) as monitor:
+            stage = _Stage(standin=standin, monitor=monitor, witness=Witness(split_endpoint(listen)[1]))
+            await _ready(stage)
+            yield stage
 
 
 def _end_on_signals() -> None:
@@ -86,7 +109,9 @@ async def _monitor(config: Path, folder: Path) -> AsyncIterator[asyncio.subproce
     """Run `mailwatch run` as its users do, and end it with SIGTERM."""
     with (folder / LOG).open("wb") as log:
         command = (sys.executable, "-m", "mailwatch", "--config", str(config), "run")
-        process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+        # A container's data_dir and port are not the demo's.
+        environment = {name: value for name, value in os.environ.items() if name not in VARIABLES.values()}
+        process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, env=environment)
     try:
         yield process
     finally:

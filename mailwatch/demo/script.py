@@ -35,6 +35,9 @@ SCRIPT = (
 PATIENCE = 30.0
 """Seconds after the last step, at any speed, within which every outage must have been seen to close."""
 
+PAUSE = 120.0
+"""Seconds from one play to the next, when the demo goes on."""
+
 TARGETS = ("demo-imap", "demo-smtp")
 
 
@@ -47,18 +50,18 @@ async def play(standin: StandIn, speed: float, script: tuple[Step, ...] = SCRIPT
         await standin.change(step.mood)
 
 
-def write_config(standin: StandIn, folder: Path, web_port: int, speed: float) -> Path:
+def write_config(standin: StandIn, folder: Path, listen: str, speed: float) -> Path:
     """Write config.yaml and the password file into `folder`, and return the config's path."""
     secret = folder / "password"
     secret.touch(mode=0o600)
     secret.write_text(PASSWORD + "\n", encoding="utf-8")
     config = folder / "config.yaml"
-    text = yaml.safe_dump(_config(standin, web_port, speed), sort_keys=False)
+    text = yaml.safe_dump(_config(standin, listen, speed), sort_keys=False)
     config.write_text(f"# Written by mailwatch demo.\n{text}", encoding="utf-8")
     return config
 
 
-def _config(standin: StandIn, web_port: int, speed: float) -> dict[str, Any]:
+def _config(standin: StandIn, listen: str, speed: float) -> dict[str, Any]:
     doors = (("imap", standin.imap_port, "implicit"), ("smtp", standin.smtp_port, "starttls"))
     targets = [
         {"name": f"demo-{kind}", "kind": kind, "provider": "demo", "host": "127.0.0.1", "port": port, "tls": tls,
@@ -68,7 +71,7 @@ def _config(standin: StandIn, web_port: int, speed: float) -> dict[str, Any]:
     return {
         "vantage_point": {"name": "demo"},
         "data_dir": "data",
-        "web": {"listen": f"127.0.0.1:{web_port}"},
+        "web": {"listen": listen},
         "defaults": {"interval": _faster(2.0, speed, 0.2), "timeout": _faster(2.0, speed, 1.0)},
         "detection": {
             "open_after": 3,

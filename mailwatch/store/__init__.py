@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mailwatch.store.audit import Finding, audit
+from mailwatch.store.backup import Backup, backup
 from mailwatch.store.keys import KeysMissing
 from mailwatch.store.lock import Locked
 from mailwatch.store.reader import CheckpointRow, Entry, Reader
@@ -12,6 +13,7 @@ from mailwatch.store.tokens import Tokens
 from mailwatch.store.writer import StoreFull, Writer
 
 __all__ = [
+    "Backup",
     "CheckpointRow",
     "Draft",
     "Entry",
@@ -26,4 +28,5 @@ __all__ = [
     "Writer",
     "audit",
     "audit_tokens",
+    "backup",
 ]

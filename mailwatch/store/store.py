@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from alembic.util.exc import CommandError
 
+from mailwatch import __version__
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError
 from mailwatch.ledger.entry import seal, target_id
@@ -76,6 +78,11 @@ class Store:
                 store = cls(lock, keys, made)
                 undo.callback(store._connection.close)
                 store._check()
+            except CommandError:
+                raise StoreBroken(
+                    f"{database(data_dir)} was written by a newer MailWatch than this {__version__}; install that "
+                    "version again, or restore the backup made before the upgrade into an empty data_dir"
+                ) from None
             except sa.exc.DatabaseError as error:
                 full = isinstance(error, sa.exc.OperationalError)
                 cure = "is the disk full or not writable?" if full else "restore it from your backup"

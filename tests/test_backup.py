@@ -1,0 +1,194 @@
+"""A backup made while a real `mailwatch run` writes is restored on a new machine, and goes on there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mailwatch.cli import main
+from mailwatch.config import ConfigError, load
+from mailwatch.store import Draft, KeysMissing, Reader, Store, StoreBroken, backup
+from mailwatch.store.tokens import Tokens
+from tests.servers import ALICE, Certificates, Dovecot
+from tests.watching import Watching
+
+
+@pytest.fixture
+def watching(dovecot: Dovecot, certificates: Certificates, tmp_path: Path) -> Iterator[Watching]:
+    secret = tmp_path / "secret"
+    secret.write_text(dovecot.passwords[ALICE] + "\n")
+    secret.chmod(0o600)
+    target = {
+        "name": "lab-imap",
+        "kind": "imap",
+        "provider": "lab",
+        "host": "localhost",
+        "port": dovecot.imaps_port,
+        "tls": "implicit",
+        "ca_file": str(certificates.ca_file),
+        "login": {"username": ALICE, "password_file": str(secret)},
+        "interval": "200ms",
+        "timeout": "200ms",
+    }
+    folder = tmp_path / "old"
+    folder.mkdir()
+    mailwatch = Watching(folder, [target])
+    with mailwatch.running():
+        yield mailwatch
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """A small ledger that nobody writes."""
+    data_dir = tmp_path / "data"
+    store = Store.open(data_dir)
+    store.append_batch([Draft(kind="node", time=1, target=None, payload={"event": "start"})])
+    store.checkpoint()
+    store.close()
+    return data_dir
+
+
+def restored(file: Path, folder: Path) -> Path:
+    """As docs/backup.md says it."""
+    folder.mkdir(mode=0o700)
+    subprocess.run(["tar", "-xpf", str(file), "-C", str(folder)], check=True)
+    return folder
+
+
+def headers(data_dir: Path) -> list[str]:
+    reader = Reader.open(data_dir)
+    try:
+        return [entry.header for entry in reader.entries()]
+    finally:
+        reader.close()
+
+
+def test_a_backup_made_while_it_writes_is_restored_and_the_same_ledger_goes_on(
+    watching: Watching, tmp_path: Path
+) -> None:
+    watching.until(lambda: watching.seen("lab-imap", "up") + watching.seen("lab-imap", "down") >= 5, "five looks")
+    before = len(headers(watching.data_dir))
+    file = tmp_path / "backup.tar.gz"
+    done = watching.command("backup", str(file), "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["entries"] >= before
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.glob(".mailwatch-backup-*")) == []
+    # The old machine goes on for a while, and dies of a power cut.
+    watching.until(lambda: len(headers(watching.data_dir)) > told["entries"], "going on")
+    watching.kill()
+    original = headers(watching.data_dir)
+
+    folder = tmp_path / "new"
+    folder.mkdir()
+    new = Watching(folder, watching.settings["targets"])
+    restored(file, new.data_dir)
+    assert headers(new.data_dir) == original[: told["entries"]]
+    audit = new.command("ledger", "audit", "--json")
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+    assert json.loads(audit.stdout)["origin"] == told["origin"]
+    assert json.loads(audit.stdout)["entries"] == told["entries"]
+    with new.running():
+        new.until(lambda: len(headers(new.data_dir)) > told["entries"] + 3, "going on from the backup")
+    assert headers(new.data_dir)[: told["entries"]] == original[: told["entries"]]
+    audit = new.command("ledger", "audit", "--json")
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+    assert json.loads(audit.stdout)["origin"] == told["origin"]
+    # The time from the backup until now was not watched, and the record says so.
+    reader = Reader.open(new.data_dir)
+    gaps = [entry for entry in reader.entries(kinds=["gap"]) if entry.index >= told["entries"]]
+    reader.close()
+    assert gaps
+
+
+def test_everything_that_belongs_to_a_ledger_is_in_it_and_nothing_half_written(
+    ledger: Path, tmp_path: Path
+) -> None:
+    token = Tokens(ledger).keep(b"a reply")
+    (ledger / "oauth").mkdir(mode=0o700)
+    for name in ("anna@example.org.json", "anna@example.org.lock", "anna@example.org.json.1234.new"):
+        (ledger / "oauth" / name).write_text("{}")
+    file = tmp_path / "backup.tar.gz"
+    made = backup(ledger, file)
+    assert (made.entries, made.files) == (1, 6)
+    with tarfile.open(file) as tar:
+        members = {member.name: member for member in tar.getmembers()}
+    assert set(members) == {
+        "keys", "tokens", "oauth", "mailwatch.sqlite", "keys/ledger.pem", "keys/ledger.pub", "keys/targets.key",
+        f"tokens/{token}.tsr", "oauth/anna@example.org.json",
+    }  # fmt: skip
+    for name, member in members.items():
+        assert member.mode == (0o700 if member.isdir() else 0o600), name
+        assert (member.uid, member.uname) == (0, ""), name
+    copy = restored(file, tmp_path / "copy")
+    assert Tokens(copy).get(token) == b"a reply"
+    assert (copy / "keys" / "ledger.pem").read_bytes() == (ledger / "keys" / "ledger.pem").read_bytes()
+
+
+def test_a_file_that_is_there_is_not_replaced(
+    ledger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "backup.tar.gz"
+    file.write_text("yesterday's")
+    config = tmp_path / "config.yaml"
+    config.write_text("vantage_point: {name: x}\ntargets: [{name: a, kind: imap, provider: libero}]\n")
+    assert main(["--config", str(config), "backup", str(file)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert file.read_text() == "yesterday's"
+    assert list(tmp_path.glob(".mailwatch-backup-*")) == []
+
+
+def test_a_backup_that_could_not_be_restored_is_not_made(ledger: Path, tmp_path: Path) -> None:
+    file = tmp_path / "backup.tar.gz"
+    aside = tmp_path / "targets.key"
+    shutil.move(ledger / "keys" / "targets.key", aside)
+    with pytest.raises(KeysMissing):
+        backup(ledger, file)
+    shutil.move(aside, ledger / "keys" / "targets.key")
+    other = Store.open(tmp_path / "other")
+    other.append_batch([Draft(kind="node", time=1, target=None, payload={"event": "start"})])
+    other.checkpoint()
+    other.close()
+    for name in ("ledger.pem", "targets.key", "ledger.pub"):
+        shutil.copy(tmp_path / "other" / "keys" / name, ledger / "keys" / name)
+    with pytest.raises(StoreBroken, match="restore keys and database together"):
+        backup(ledger, file)
+    with pytest.raises(FileNotFoundError, match="no ledger yet"):
+        backup(tmp_path / "nowhere", file)
+    assert not file.exists()
+    assert list(tmp_path.glob(".mailwatch-backup-*")) == []
+
+
+def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(ledger: Path) -> None:
+    path = ledger / "mailwatch.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreBroken, match="written by a newer MailWatch"):
+        Store.open(ledger)
+    assert path.read_bytes() == before
+
+
+def test_the_environment_wins_over_the_file_for_data_and_listen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("vantage_point: {name: x}\ntargets: [{name: a, kind: imap, provider: libero}]\n")
+    assert (load(config).data_dir, load(config).web.listen) == (tmp_path / "data", "127.0.0.1:8080")
+    monkeypatch.setenv("MAILWATCH_DATA_DIR", "/elsewhere")
+    monkeypatch.setenv("MAILWATCH_LISTEN", "0.0.0.0:9000")
+    assert (load(config).data_dir, load(config).web.listen) == (Path("/elsewhere"), "0.0.0.0:9000")
+    monkeypatch.setenv("MAILWATCH_DATA_DIR", "")
+    assert load(config).data_dir == tmp_path / "data"
+    monkeypatch.setenv("MAILWATCH_LISTEN", "nonsense")
+    with pytest.raises(ConfigError, match=r"web\.listen \(from MAILWATCH_LISTEN\)"):
+        load(config)

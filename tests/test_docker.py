@@ -1,0 +1,123 @@
+"""What Dockerfile and compose.yaml promise; `make image-test` builds the image and runs it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mailwatch.cli import demo
+from mailwatch.config import load
+from mailwatch.config.environment import VARIABLES
+from mailwatch.config.load import _PLACES
+
+ROOT = Path(__file__).parent.parent
+DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+LINES = [line for line in DOCKERFILE.splitlines() if line and not line.startswith("#")]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+def instructions(word: str) -> list[str]:
+    return [line.partition(" ")[2] for line in LINES if line.startswith(f"{word} ")]
+
+
+def last_stage() -> list[str]:
+    return LINES[max(number for number, line in enumerate(LINES) if line.startswith("FROM ")) :]
+
+
+def test_every_base_has_a_version_and_nothing_is_fetched_unseen() -> None:
+    (base,) = instructions("ARG")
+    assert re.fullmatch(r"PYTHON=python:3\.\d+-slim-[a-z]+", base)
+    assert [line.split()[0] for line in instructions("FROM")] == ["${PYTHON}", "${PYTHON}"]
+    assert not instructions("ADD")
+    assert not re.search(r"curl|wget|git clone", DOCKERFILE)
+    (pins,) = [line for line in instructions("RUN") if "requirements.txt" in line]
+    assert "--require-hashes" in pins
+    assert "--only-binary :all:" in pins
+
+
+def test_it_runs_as_nobody_of_note_on_the_port_and_volume_that_it_names() -> None:
+    stage = last_stage()
+    assert [line for line in stage if line.startswith("USER ")] == ["USER 10001:10001"]
+    assert "VOLUME /data" in stage
+    assert "EXPOSE 8080" in stage
+    assert 'ENTRYPOINT ["mailwatch"]' in stage
+    assert 'CMD ["run"]' in stage
+    # After USER nothing may be written, so nothing may be run or copied.
+    after = stage[stage.index("USER 10001:10001") :]
+    assert not [line for line in after if line.split()[0] in ("RUN", "COPY")]
+    (health,) = [line for line in stage if line.startswith("HEALTHCHECK ")]
+    assert "/healthz" in health
+    assert "8080" in health
+
+
+def test_without_a_config_of_ones_own_it_takes_the_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "config.example.yaml /etc/mailwatch/config.yaml" in instructions("COPY")
+    # That is where mailwatch looks when there is none in the working directory.
+    assert Path("/etc/mailwatch/config.yaml") in _PLACES
+    (words,) = [line for line in instructions("ENV") if "MAILWATCH" in line]
+    set_here = dict(re.findall(r"(MAILWATCH_\w+)=(\S+)", words))
+    assert set(set_here) == set(VARIABLES.values())
+    for name, value in set_here.items():
+        monkeypatch.setenv(name, value)
+    config = load(ROOT / "config.example.yaml")
+    assert (str(config.data_dir), config.web.listen) == ("/data", "0.0.0.0:8080")
+
+
+def test_the_builder_is_given_what_it_needs_and_no_secret() -> None:
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    assert rules[0] == "*"
+    kept = [rule[1:] for rule in rules if rule.startswith("!")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = ["requirements.txt", "pyproject.toml", "mailwatch", "config.example.yaml", project["readme"],
+              *project["license-files"]]  # fmt: skip
+    assert sorted(kept) == sorted(needed)
+    for private in ("config.yaml", "data", "secrets", ".git", ".env"):
+        assert not any(fnmatch(private, rule) for rule in kept)
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_service_is_confined(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "mem_limit" in service
+    assert not {"privileged", "cap_add", "network_mode", "pid"} & set(service)
+    # The pages ask for no login: only this machine may see them.
+    assert service["ports"]
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    if "build" not in service:
+        assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", service["image"])
+
+
+def test_no_password_stands_in_the_compose_file() -> None:
+    for service in SERVICES.values():
+        for key in service.get("environment", {}):
+            assert not re.search(r"PASSWORD|SECRET|TOKEN", key) or key.endswith("__FILE")
+
+
+def test_a_bind_mount_comes_from_this_repository_and_is_read_only() -> None:
+    named = set(COMPOSE["volumes"])
+    for service in SERVICES.values():
+        for mount in service.get("volumes", ()):
+            mount = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", mount)
+            source, _, rest = mount.partition(":")
+            assert source in named or (source.startswith("./") and rest.endswith(":ro")), mount
+
+
+def test_the_demo_is_asked_for_and_is_a_command_that_mailwatch_knows() -> None:
+    assert SERVICES["demo"]["profiles"] == ["demo"]
+    assert [name for name, service in SERVICES.items() if "profiles" in service] == ["demo"]
+    verb, *words = SERVICES["demo"]["command"]
+    assert verb == "demo"
+    assert demo._listen(words[words.index("--serve") + 1]) == "0.0.0.0:8080"
+    assert SERVICES["demo"]["image"] == SERVICES["mailwatch"]["image"]
