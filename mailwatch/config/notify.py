@@ -103,9 +103,7 @@ class HeartbeatSection(UrlSection):
     @model_validator(mode="after")
     def _http(self) -> Self:
         if self.url is not None and not is_http(self.url):
-            raise Fault(
-                "is not an http or https address; write for example https://hc.example.org/ping/...", "url"
-            )
+            raise Fault("is not an http or https address; write for example https://hc.example.org/ID", "url")
         return self
 
 

@@ -9,6 +9,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from mailwatch.models import Channel, News, Observation, Topic, now
@@ -154,20 +155,21 @@ class Notifier:
             return channel.group - waited, failures
         together = _together(letters, channel)
         title, body = text_of([letter.news for letter in together], channel, now())
-        if not await send(channel, title, body):
+        noted = partial(self._outbox.done, [letter.number for letter in together], "sent", now())
+        if not await send(channel, title, body, noted):
             self._counted(channel.name, "failed")
             if failures == 0:
                 logger.warning("notify: %s did not take a message; it is tried again", channel.name)
             return RETRY[min(failures, len(RETRY) - 1)], failures + 1
-        await self._done(together)
+        await self._done(noted)
         self._counted(channel.name, "sent")
         return 0.0, 0
 
-    async def _done(self, letters: Sequence[Letter]) -> None:
-        """Note what was sent; as long as that cannot be noted, nothing else is, or it would be sent again."""
+    async def _done(self, noted: Callable[[], None]) -> None:
+        """Note again what was sent, should that have failed; until it is, nothing else is sent."""
         while True:
             try:
-                await asyncio.to_thread(self._outbox.done, [letter.number for letter in letters], "sent", now())
+                await asyncio.to_thread(noted)
             except OutboxBroken as error:
                 logger.error("notify: the outbox cannot be written: %s", error)
                 await asyncio.sleep(RETRY[0])

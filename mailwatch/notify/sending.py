@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from mailwatch.models import Channel
+from mailwatch.store import OutboxBroken
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = 60.0
 """Seconds for one message; Apprise itself waits 4 s for a connection and 4 s for an answer."""
 
 
-async def send(channel: Channel, title: str, body: str) -> bool:
+async def send(channel: Channel, title: str, body: str, then: Callable[[], None] = lambda: None) -> bool:
     """Hand a message to the channel; whether it was taken. Never raises, and logs no address.
 
+    `then` is called in the thread once it was taken, also if nobody waits any more: MailWatch may be ending.
     What ends at the deadline may still arrive later: then it arrives twice.
     """
     loop = asyncio.get_running_loop()
@@ -27,6 +33,9 @@ async def send(channel: Channel, title: str, body: str) -> bool:
 
     def work() -> None:
         answer = _notify(channel, title, body)
+        if answer:
+            with contextlib.suppress(OutboxBroken):
+                then()
         try:
             loop.call_soon_threadsafe(settle, answer)
         except RuntimeError:
@@ -43,6 +52,7 @@ async def send(channel: Channel, title: str, body: str) -> bool:
 
 
 def _notify(channel: Channel, title: str, body: str) -> bool:
+    # Loaded late: it takes half a second, which only those who have a channel should wait.
     import apprise
 
     for library in ("apprise", "urllib3", "requests"):
@@ -55,5 +65,7 @@ def _notify(channel: Channel, title: str, body: str) -> bool:
             sender.add(channel.url.get_secret_value())
             and sender.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT)
         )
-    except Exception:
+    except Exception as error:
+        # Not its text: it may repeat the address.
+        logger.error("notify: %s: Apprise failed by %s", channel.name, type(error).__name__)
         return False
