@@ -7,6 +7,7 @@ import contextlib
 import logging
 import platform
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from mailwatch.config import (
     Config,
     ConfigError,
     build_authorities,
+    build_channels,
+    build_heartbeat,
     build_maintenance,
     build_targets,
     digest,
@@ -30,10 +33,11 @@ from mailwatch.incidents import incident_json
 from mailwatch.metrics import Metrics
 from mailwatch.models import Millis, VantagePoint, now
 from mailwatch.monitor import Monitor
+from mailwatch.notify import Notifier, heartbeat, tell_broken
 from mailwatch.outages import Rules, written_rules
 from mailwatch.port25 import Port25
 from mailwatch.replay import notices, written_maintenance
-from mailwatch.store import Draft, Reader, Store, Tokens, Writer
+from mailwatch.store import Draft, Reader, Store, StoreBroken, Tokens, Writer
 from mailwatch.takeup import take_up
 from mailwatch.timestamping import Timestamping
 from mailwatch.web.app import Sources, create_app
@@ -53,6 +57,7 @@ class Daemon:
         self.metrics = Metrics(CollectorRegistry())
         self.stopping = asyncio.Event()
         self._reloading = asyncio.Lock()
+        self._began: Millis | None = None
 
     async def run(self) -> None:
         """Run until `stopping` is set.
@@ -62,7 +67,13 @@ class Daemon:
         config = self.config
         targets = await asyncio.to_thread(build_targets, config)
         authorities = await asyncio.to_thread(build_authorities, config)
-        store = await asyncio.to_thread(Store.open, config.data_dir)
+        channels = await asyncio.to_thread(build_channels, config)
+        self._heartbeat = await asyncio.to_thread(build_heartbeat, config)
+        try:
+            store = await asyncio.to_thread(Store.open, config.data_dir)
+        except StoreBroken as error:
+            await tell_broken(channels, config.data_dir, str(error))
+            raise
         for finding in store.findings:
             logger.warning("ledger: %s", finding)
         reader = Reader.open(config.data_dir)
@@ -82,7 +93,16 @@ class Daemon:
         self._timestamping = Timestamping(self.monitor, reader, Tokens(config.data_dir), authorities)
         self.reader, self.writer = reader, writer
         self._secret = store.keys.secret
+        self.metrics.channels([channel.name for channel in channels])
+        self._notifier = Notifier(
+            channels,
+            config.data_dir,
+            reader,
+            latest=lambda: [w.latest for w in list(self.monitor.watches.values()) if w.latest],
+            counted=self.metrics.notified,
+        )
         try:
+            await asyncio.to_thread(self._notifier.begin)
             await self._node("start", findings=store.findings)
             await self._announced()
             await take_up(self.monitor, self.reader, targets)
@@ -101,9 +121,11 @@ class Daemon:
                 async with asyncio.timeout(3):
                     await self._node("stop")
             await writer.close()
+            self._notifier.close()
             reader.close()
 
     def _begin(self) -> None:
+        self._began = now()
         self.monitor.schedule.start()
         for number, name in enumerate(self.monitor.watches):
             # Nobody likes to wait a minute for the first look; but not all at once.
@@ -111,7 +133,10 @@ class Daemon:
 
     def _housekeeping(self) -> contextlib.AbstractAsyncContextManager[None]:
         servers = [split_endpoint(server) for server in self.config.clock.servers]
-        return Housekeeping(self.monitor, self.reader, servers, self._timestamping.run).running(self.stopping)
+        others = [self._timestamping.run, self._notifier.run]
+        if self._heartbeat and (section := self.config.heartbeat):
+            others.append(partial(heartbeat, self._heartbeat, section.every, lambda: not self._ill()))
+        return Housekeeping(self.monitor, self.reader, servers, *others).running(self.stopping)
 
     async def _node(self, event: str, **more: Any) -> None:
         payload = {
@@ -158,6 +183,8 @@ class Daemon:
             "detection",
             "clock",
             "timestamps",
+            "notify",
+            "heartbeat",
         )
         for field in fixed:
             if getattr(config, field) != getattr(self.config, field):
@@ -215,6 +242,14 @@ class Daemon:
             unready=self._unready,
             metrics=self.metrics.exposition,
         )
+
+    def _ill(self) -> list[str]:
+        """Say why the heartbeat must stop: not ready, or no look was put on record for long."""
+        watches = list(self.monitor.watches.values())
+        newest = max((watch.seen_until or 0 for watch in watches), default=0)
+        shortest = min((watch.target.interval for watch in watches), default=0.0)
+        late = self._began is not None and now() - max(newest, self._began) > shortest * 3000 + 120_000
+        return [*self._unready(), *(["no look was put on record"] if watches and late else [])]
 
     def _unready(self) -> list[str]:
         problems = []

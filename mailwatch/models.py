@@ -281,6 +281,44 @@ class Authority:
     login: Login | None = None
 
 
+class Topic(StrEnum):
+    """What an owner can be told of."""
+
+    OPEN = "open"
+    CLOSE = "close"
+    CREDENTIALS = "credentials"
+    OFFLINE = "offline"
+    CERTIFICATE = "certificate"
+    DISK = "disk"
+    LEDGER = "ledger"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """Something to tell: `key` names it for good, so that it is told once; `facts` are JSON, times in ms."""
+
+    key: str
+    topic: Topic
+    time: Millis
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """Where an owner is told: an Apprise address, mostly a secret. `name` is its scheme and number: json-1.
+
+    `quiet` is from and until in minutes after midnight in `timezone`; `group` seconds are waited for more.
+    """
+
+    name: str
+    url: SecretStr
+    on: frozenset[Topic] = frozenset(Topic)
+    lang: str = "en"
+    quiet: tuple[int, int] | None = None
+    timezone: str = "UTC"
+    group: float = 10.0
+
+
 class GapReason(StrEnum):
     """Why nobody looked."""
 

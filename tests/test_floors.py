@@ -18,7 +18,7 @@ FLOORS = (
     {"config"},
     {"clock", "guard", "port25", "probes", "store", "authorities"},
     {"diagnosis"},
-    {"metrics", "replay"},
+    {"metrics", "notify", "replay"},
     {"records", "schedule", "watch", "web"},
     {"evidence"},
     {"monitor"},

@@ -117,6 +117,10 @@ def with_everything() -> Metrics:
     metrics.token(T0)
     metrics.config_reload(True, T0 / 1000)
     metrics.error()
+    metrics.channels(["json-1"])
+    metrics.notified("json-1", "sent")
+    # Of a channel that is not there nothing is shown: labels are bounded.
+    metrics.notified("json-2", "sent")
     return metrics
 
 

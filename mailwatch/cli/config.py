@@ -33,6 +33,9 @@ def _check(args: argparse.Namespace) -> int:
         notes = config.warnings(loaded)
         count = len(config.build_targets(loaded))
         config.build_authorities(loaded)
+        config.build_channels(loaded)
+        config.build_heartbeat(loaded)
+        notes += tuple(config.channel_warnings(loaded))
     except config.ConfigError as error:
         mistakes = error.mistakes
         status = 2 if isinstance(error, config.ConfigNotFound) else 1

@@ -3,6 +3,7 @@
 loaded = load(default_path())         # or ConfigError, which holds every mistake with file:line
 targets = build_targets(loaded)       # accounts expanded, secrets read
 build_authorities(loaded)             # those that stamp the ledger
+build_channels(loaded)                # those that are told
 for mistake in warnings(loaded): ...  # not fatal, worth saying
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from mailwatch.config.announced import build_maintenance
 from mailwatch.config.authorities import build_authorities
+from mailwatch.config.channels import build_channels, build_heartbeat, channel_warnings
 from mailwatch.config.effective import digest, effective, schema, show
 from mailwatch.config.load import default_path, load
 from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Mistake
@@ -22,8 +24,11 @@ __all__ = [
     "ConfigNotFound",
     "Mistake",
     "build_authorities",
+    "build_channels",
+    "build_heartbeat",
     "build_maintenance",
     "build_targets",
+    "channel_warnings",
     "default_path",
     "digest",
     "effective",

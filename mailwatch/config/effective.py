@@ -8,19 +8,33 @@ from typing import Any
 
 import yaml
 
+from mailwatch.config.notify import UrlSection
 from mailwatch.config.shape import Config
 from mailwatch.config.targets import resolved
 
 
 def effective(config: Config) -> dict[str, Any]:
     """Give the config in its long form: accounts as targets, nothing left to a default."""
-    written = {"accounts", "targets", "timestamps", "signing", "notify", "maintenance", "claims"}
+    written = {
+        "accounts",
+        "targets",
+        "timestamps",
+        "signing",
+        "claims",
+        "notify",
+        "heartbeat",
+        "maintenance",
+    }
     plain = config.model_dump(mode="json", exclude=written)
     plain["timestamps"] = [section.model_dump(mode="json", exclude_none=True) for section in config.timestamps]
     for stamping in plain["timestamps"]:
         _hide_arguments(stamping)
     if config.signing:
         plain["signing"] = config.signing.model_dump(mode="json", exclude_none=True)
+    if config.notify:
+        plain["notify"] = [_address_hidden(section) for section in config.notify]
+    if config.heartbeat:
+        plain["heartbeat"] = _address_hidden(config.heartbeat)
     targets = []
     for section, _ in resolved(config):
         target = section.model_dump(mode="json", exclude_none=True)
@@ -34,6 +48,14 @@ def effective(config: Config) -> dict[str, Any]:
     if config.claims:
         plain["claims"] = [section.model_dump(mode="json", exclude_defaults=True) for section in config.claims]
     return {**plain, "targets": targets}
+
+
+def _address_hidden(section: UrlSection) -> dict[str, Any]:
+    """Of an address only the scheme is shown; the rest mostly holds a secret."""
+    plain = section.model_dump(mode="json", exclude_none=True)
+    if section.url is not None:
+        plain["url"] = f"{section.url.partition('://')[0][:20]}://..." if "://" in section.url else "..."
+    return plain
 
 
 def _hide_arguments(section: dict[str, Any]) -> None:

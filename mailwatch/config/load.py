@@ -43,7 +43,6 @@ _NOT_KEYS = {
     "(or password_env, password_command, oauth2)",
     "client_secret": "a secret is never written here; put it into a file and write client_secret_file: PATH "
     "(or client_secret_env)",
-    "url_file": "is not built yet; remove it",
 }
 
 

@@ -25,6 +25,7 @@ from mailwatch.config.fields import (
 )
 from mailwatch.config.maintenance import RULES, MaintenanceSection
 from mailwatch.config.mistakes import Fault
+from mailwatch.config.notify import HeartbeatSection, NotifySection
 from mailwatch.config.watched import AccountSection, LoginSection, TargetSection
 from mailwatch.oauth.endpoints import is_loopback
 
@@ -219,10 +220,6 @@ def _guard(value: object) -> object:
     return value
 
 
-def _later(value: object) -> object:
-    raise Fault("is not built yet in this version; remove it")
-
-
 def _sqlite(value: object) -> object:
     # The value may hold a password, so it is not repeated.
     if isinstance(value, str) and value.startswith("postgres"):
@@ -230,9 +227,6 @@ def _sqlite(value: object) -> object:
     if value != "sqlite":
         raise Fault("is not a known store; write sqlite")
     return value
-
-
-Later = Annotated[None, BeforeValidator(_later), WithJsonSchema({"type": "array", "deprecated": True})]
 
 
 class Config(Section):
@@ -273,7 +267,9 @@ class Config(Section):
     """The owner's own key for report.pdf."""
     claims: tuple[ClaimSection, ...] = ()
     """What the owner says of the contracts: for the report and the letter of complaint."""
-    notify: Later = None
-    """Channels to tell, in a later version."""
+    notify: tuple[NotifySection, ...] = ()
+    """Who is told of outages, and how."""
+    heartbeat: HeartbeatSection | None = None
+    """Who notices when MailWatch itself is dead."""
 
     _document: Document | None = PrivateAttr(default=None)

@@ -42,6 +42,7 @@ class Metrics:
         self._clock_error: float | None = None
         self._ledger: tuple[int | None, float | None, int | None] = (None, None, None)
         self._token: float | None = None
+        self._notifications: dict[tuple[str, str], int] = {}
         self._reload: tuple[int | None, float | None] = (None, None)
         registry.register(self)
 
@@ -112,6 +113,15 @@ class Metrics:
         """Count a fault of our own."""
         self._errors += 1
 
+    def channels(self, names: Sequence[str]) -> None:
+        """Begin to show the channels that are told, every outcome at 0."""
+        self._notifications = {(name, outcome): 0 for name in names for outcome in ("sent", "failed", "dropped")}
+
+    def notified(self, channel: str, outcome: str) -> None:
+        """Count a message; one for a channel that is no longer there is not shown."""
+        if (channel, outcome) in self._notifications:
+            self._notifications[channel, outcome] += 1
+
     def guard(self, online: bool | None, ipv4: bool | None = None, ipv6: bool | None = None) -> None:
         """Show whether we are online, as a whole and by family; None could not be told."""
         self._online = None if online is None else int(online)
@@ -151,6 +161,7 @@ class Metrics:
         yield from families.of_targets(list(self._records.values()), list(self._recent))
         yield from families.of_monitor(self._values())
         yield families.of_line(self._line)
+        yield families.of_channels(self._notifications)
         yield families.of_histogram("schedule_lag_seconds", "How late looks began.", self._lag)
         yield families.of_histogram("commit_seconds", "How long commits to the ledger took.", self._commit)
 

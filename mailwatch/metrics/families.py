@@ -72,6 +72,12 @@ def of_line(line: Mapping[str, bool | None]) -> Family:
     return _family("guard_family_online", "gauge", text, rows)
 
 
+def of_channels(told: Mapping[tuple[str, str], int]) -> Family:
+    """Return the family of messages to people, by channel and outcome."""
+    rows = [("", NO_LABELS, Labels.of(channel=name, outcome=outcome), n) for (name, outcome), n in told.items()]
+    return _family("notifications_total", "counter", "Messages to people, by channel and outcome.", rows)
+
+
 def of_histogram(name: str, text: str, histogram: Histogram) -> Family:
     """Return the family of a histogram without labels."""
     return _family(name, "histogram", text, _histogram(histogram, NO_LABELS))

@@ -6,6 +6,7 @@ from mailwatch.store.audit import Finding, audit
 from mailwatch.store.backup import Backup, backup
 from mailwatch.store.keys import KeysMissing
 from mailwatch.store.lock import Locked
+from mailwatch.store.outbox import Letter, Outbox, OutboxBroken
 from mailwatch.store.reader import CheckpointRow, Entry, Reader
 from mailwatch.store.store import Draft, Store, StoreBroken
 from mailwatch.store.token_audit import audit_tokens
@@ -19,7 +20,10 @@ __all__ = [
     "Entry",
     "Finding",
     "KeysMissing",
+    "Letter",
     "Locked",
+    "Outbox",
+    "OutboxBroken",
     "Reader",
     "Store",
     "StoreBroken",

@@ -42,6 +42,31 @@ checkpoints = sa.Table(
 )
 """Signed notes, with the compact range from which the tree can be grown again."""
 
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("number", INDEX, primary_key=True),
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("time_ms", sa.BigInteger, nullable=False),
+    sa.Column("put_ms", sa.BigInteger, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("done_ms", sa.BigInteger),
+    sa.Column("outcome", sa.Text),
+    sa.Index("outbox_once", "channel", "key", unique=True),
+    sa.Index("outbox_pending", "channel", "number", sqlite_where=sa.text("done_ms IS NULL")),
+)
+"""What is to be told to whom. A row that is done stays for a while, so that its key is not told again."""
+
+outbox_cursor = sa.Table(
+    "outbox_cursor",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("idx", sa.BigInteger, nullable=False),
+)
+"""One row: up to which index of the ledger events were put into the outbox."""
+
 
 def database(data_dir: Path) -> Path:
     """Name the SQLite file of a data_dir."""

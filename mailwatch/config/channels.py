@@ -1,0 +1,139 @@
+"""The channels of the config, ready to be told. No message repeats an address: it is mostly a secret."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import SecretStr
+
+from mailwatch import catalogue
+from mailwatch.config import secrets
+from mailwatch.config.mistakes import ConfigError, Fault, Mistake, Place
+from mailwatch.config.notify import NotifySection, UrlSection, is_http, minutes
+from mailwatch.config.shape import Config
+from mailwatch.config.targets import mistake_at, resolved
+from mailwatch.models import Channel
+
+_SCHEME = re.compile(r"([a-z][a-z0-9]{1,19})://.+")
+_MAIL = ("mailto", "mailtos")
+WRONG = "is not an address of Apprise; write for example ntfys://ntfy.example.org/topic"
+
+
+def build_channels(config: Config) -> tuple[Channel, ...]:
+    """Give all channels. Reads the secret addresses; raises ConfigError with all that fail."""
+    made: list[Channel] = []
+    mistakes: list[Mistake] = []
+    for number, section in enumerate(config.notify):
+        place: Place = ("notify", number)
+        try:
+            made.append(_channel(section, number + 1))
+        except Fault as fault:
+            mistakes.append(
+                mistake_at(config, (*place, way(section)), f"notify[{number}].{way(section)}: {fault}")
+            )
+    if mistakes:
+        raise ConfigError(mistakes)
+    return tuple(made)
+
+
+def build_heartbeat(config: Config) -> SecretStr | None:
+    """Give the address of the heartbeat, None without one. Raises ConfigError."""
+    section = config.heartbeat
+    if section is None:
+        return None
+    try:
+        url = _url(section)
+        if not is_http(url.get_secret_value()):
+            raise Fault("is not an http or https address; correct it")
+    except Fault as fault:
+        place: Place = ("heartbeat", way(section))
+        raise ConfigError([mistake_at(config, place, f"heartbeat.{way(section)}: {fault}")]) from None
+    return url
+
+
+def channel_warnings(config: Config) -> Iterator[Mistake]:
+    """Say when the only way to tell is a mailbox that is itself watched: its outage would be told to nobody."""
+    try:
+        channels = build_channels(config)
+    except ConfigError:
+        return
+    watched = {section.provider for section, _ in resolved(config)} - {None, ""}
+    hosts = [_hosts(channel.url.get_secret_value()) for channel in channels]
+    if channels and all(_watched(names, watched, config) for names in hosts):
+        what = "every channel is a mailbox at a provider that is itself watched; add another kind, such as ntfy"
+        yield mistake_at(config, ("notify",), f"notify: {what}")
+    for number, section in enumerate(config.notify):
+        if section.url_file and secrets.readable_by_others(section.url_file):
+            what = f"notify[{number}]: others may read {section.url_file}; chmod 600"
+            yield mistake_at(config, ("notify", number, "url_file"), what)
+
+
+def _channel(section: NotifySection, number: int) -> Channel:
+    url = _url(section)
+    found = _SCHEME.fullmatch(url.get_secret_value())
+    if not found or not _understood(url.get_secret_value()):
+        raise Fault(WRONG)
+    if parse_qs(urlsplit(url.get_secret_value()).query).get("verify", ["yes"])[-1].lower() not in (
+        "yes",
+        "true",
+        "1",
+    ):
+        raise Fault("switches off the check of certificates; remove verify")
+    return Channel(
+        name=f"{found[1]}-{number}",
+        url=url,
+        on=frozenset(section.on),
+        lang=section.lang,
+        quiet=minutes(section.quiet_hours) if section.quiet_hours else None,
+        timezone=section.timezone,
+        group=section.group,
+    )
+
+
+def _understood(url: str) -> bool:
+    # Loaded late: it takes half a second, which only those who have a channel should wait.
+    import apprise
+
+    # It would log the address, and what it thinks of it.
+    logging.getLogger("apprise").disabled = True
+    try:
+        return apprise.Apprise.instantiate(url, suppress_exceptions=True) is not None
+    except Exception:
+        return False
+
+
+def way(section: UrlSection) -> str:
+    """Name the key under which a section has its address."""
+    return next(way for way in ("url", "url_file", "url_env") if getattr(section, way) is not None)
+
+
+def _url(section: UrlSection) -> SecretStr:
+    if section.url is not None:
+        return SecretStr(section.url)
+    return secrets.read_plain(section.url_file, section.url_env)
+
+
+def _hosts(url: str) -> set[str] | None:
+    """Name the mail domains that a message to this address needs; None if it is no mailbox."""
+    parts = urlsplit(url)
+    if parts.scheme not in _MAIL:
+        return None
+    to = [
+        address.rpartition("@")[2] for value in parse_qs(parts.query).get("to", []) for address in value.split(",")
+    ]
+    paths = [word.rpartition("@")[2] for word in parts.path.split("/") if "@" in word]
+    return {host.lower() for host in (*to, *paths) if host} or {(parts.hostname or "").lower()}
+
+
+def _watched(names: set[str] | None, providers: set[str | None], config: Config) -> bool:
+    if names is None:
+        return False
+    own = {(section.host or "").lower() for section, _ in resolved(config)}
+    for name in names:
+        provider = catalogue.by_domain(f"x@{name}")
+        if (provider and provider.key in providers) or any(h == name or h.endswith(f".{name}") for h in own):
+            return True
+    return False

@@ -1,0 +1,11 @@
+"""Tells people what happened: what is on record goes into the outbox, and from there to each channel.
+
+The outbox follows the ledger, so that a crash between the two loses nothing.
+"""
+
+from __future__ import annotations
+
+from mailwatch.notify.heartbeat import heartbeat
+from mailwatch.notify.notifier import Notifier, tell_broken
+
+__all__ = ["Notifier", "heartbeat", "tell_broken"]

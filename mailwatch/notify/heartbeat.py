@@ -1,0 +1,34 @@
+"""Pings an address while all is well, so that somebody outside notices when MailWatch is dead."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import httpx
+from pydantic import SecretStr
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT = 10.0
+
+
+async def heartbeat(url: SecretStr, every: float, well: Callable[[], bool]) -> None:
+    """Ask for `url` each `every` seconds while `well` says so, until cancelled. Its failure is logged once."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    failing = False
+    async with httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client:
+        while True:
+            if well():
+                try:
+                    async with asyncio.timeout(TIMEOUT), client.stream("GET", url.get_secret_value()) as answer:
+                        ok = answer.is_success
+                        why = f"status {answer.status_code}"
+                except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+                    # Not the error's text: it may repeat the address.
+                    ok, why = False, type(error).__name__
+                if not ok and not failing:
+                    logger.warning("heartbeat: it was not taken: %s; it is tried again", why)
+                failing = not ok
+            await asyncio.sleep(every)

@@ -1,0 +1,208 @@
+"""Follows the ledger into the outbox, and empties it into the channels, each in its own order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from mailwatch.models import Channel, News, Observation, Topic, now
+from mailwatch.notify.news import DAY, of_certificate, of_entry
+from mailwatch.notify.quiet import is_quiet
+from mailwatch.notify.sending import send
+from mailwatch.notify.words import text_of
+from mailwatch.store import Entry, Letter, Outbox, OutboxBroken, Reader
+
+logger = logging.getLogger(__name__)
+
+FOLLOW_EVERY = 1.0
+STATE_EVERY = 60.0
+RETRY = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
+"""Seconds until a message is tried again, the last for ever."""
+DROP_AFTER = 7 * DAY
+KEEP = 30 * DAY
+BATCH = 500
+LOW_DISK = 500_000_000
+"""Bytes."""
+
+
+class Notifier:
+    """`latest` gives the last look of each target, `counted` takes (channel, outcome): sent, failed, dropped."""
+
+    def __init__(
+        self,
+        channels: Sequence[Channel],
+        data_dir: Path,
+        reader: Reader,
+        *,
+        latest: Callable[[], Iterable[Observation]],
+        counted: Callable[[str, str], None],
+    ) -> None:
+        self._channels = channels
+        self._data_dir = data_dir
+        self._reader = reader
+        self._outbox = Outbox(data_dir)
+        self._latest = latest
+        self._counted = counted
+        self._cursor = 0
+        self._woken = {channel.name: asyncio.Event() for channel in channels}
+
+    def begin(self) -> None:
+        """Take up where the ledger was last read; what happened before there was anyone to tell is not told.
+
+        Called before anything is looked at.
+        """
+        known = self._outbox.cursor() if self._channels else None
+        self._cursor = self._reader.size() if known is None else known
+        self._outbox.put([], at=now(), cursor=self._cursor)
+
+    def close(self) -> None:
+        """Close the outbox."""
+        self._outbox.close()
+
+    async def run(self) -> None:
+        """Tell until cancelled."""
+        if not self._channels:
+            # So that those who come to be told one day are not told of all that was.
+            while True:
+                await asyncio.sleep(STATE_EVERY)
+                await asyncio.to_thread(self.begin)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._kept(self._follow, FOLLOW_EVERY))
+            group.create_task(self._kept(self._states, STATE_EVERY))
+            for channel in self._channels:
+                group.create_task(self._deliver(channel))
+
+    async def _kept(self, work: Callable[[], None], every: float) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(work)
+            except OutboxBroken as error:
+                logger.error("notify: the outbox cannot be used now: %s", error)
+            except Exception:
+                logger.exception("notify: the record could not be followed, by our own fault")
+            for woken in self._woken.values():
+                woken.set()
+            await asyncio.sleep(every)
+
+    def _follow(self) -> None:
+        """Put into the outbox what the ledger has gained."""
+        while entries := list(self._reader.entries(from_index=self._cursor, limit=BATCH)):
+            found = [news for entry in entries if _may_be_news(entry) for news in of_entry(self._reader, entry)]
+            cursor = entries[-1].index + 1
+            self._put(found, cursor)
+            self._cursor = cursor
+
+    def _put(self, found: Sequence[News], cursor: int | None = None) -> None:
+        at = now()
+        fresh = [news for news in found if at - news.time < DROP_AFTER]
+        letters = [
+            (channel.name, news) for news in fresh for channel in self._channels if news.topic in channel.on
+        ]
+        moot = [
+            (channel.name, f"{Topic.OPEN}:{news.facts['id']}")
+            for news in fresh
+            if news.topic is Topic.CLOSE
+            for channel in self._channels
+            if is_quiet(channel, news.time) and is_quiet(channel, at)
+        ]
+        self._outbox.put(letters, at=at, cursor=cursor, moot=moot)
+
+    def _states(self) -> None:
+        """Tell of what is not an entry: certificates and the disk; give up what is too old."""
+        at = now()
+        found = [news for look in list(self._latest()) for news in of_certificate(look, at)]
+        free = shutil.disk_usage(self._data_dir).free
+        if free < LOW_DISK:
+            facts = {"free": free // 1_000_000}
+            found.append(News(key=f"disk:{at // DAY}", topic=Topic.DISK, time=at, facts=facts))
+        if found:
+            self._put(found)
+        for channel, key in self._outbox.drop(at - DROP_AFTER, at):
+            logger.error("notify: %s never took %s; it is given up after %d days", channel, key, DROP_AFTER // DAY)
+            self._counted(channel, "dropped")
+        self._outbox.clear(at - KEEP)
+
+    async def _deliver(self, channel: Channel) -> None:
+        """Send what waits for a channel, the oldest first; what is not taken holds up the rest."""
+        failures = 0
+        while True:
+            woken = self._woken[channel.name]
+            woken.clear()
+            try:
+                wait, failures = await self._next(channel, failures)
+            except OutboxBroken as error:
+                logger.error("notify: the outbox cannot be used now: %s", error)
+                wait = RETRY[0]
+            if wait is None:
+                await woken.wait()
+            else:
+                await asyncio.sleep(wait)
+
+    async def _next(self, channel: Channel, failures: int) -> tuple[float | None, int]:
+        """Send the next message; return the seconds to wait (None: for news) and the failures in a row."""
+        letters = await asyncio.to_thread(self._outbox.pending, channel.name, BATCH)
+        if not letters or is_quiet(channel, now()):
+            return None, failures
+        waited = (now() - letters[0].put) / 1000
+        if 0 <= waited < channel.group:
+            return channel.group - waited, failures
+        together = _together(letters, channel)
+        title, body = text_of([letter.news for letter in together], channel, now())
+        noted = partial(self._outbox.done, [letter.number for letter in together], "sent", now())
+        if not await send(channel, title, body, noted):
+            self._counted(channel.name, "failed")
+            if failures == 0:
+                logger.warning("notify: %s did not take a message; it is tried again", channel.name)
+            return RETRY[min(failures, len(RETRY) - 1)], failures + 1
+        await self._done(noted)
+        self._counted(channel.name, "sent")
+        return 0.0, 0
+
+    async def _done(self, noted: Callable[[], None]) -> None:
+        """Note again what was sent, should that have failed; until it is, nothing else is sent."""
+        while True:
+            try:
+                await asyncio.to_thread(noted)
+            except OutboxBroken as error:
+                logger.error("notify: the outbox cannot be written: %s", error)
+                await asyncio.sleep(RETRY[0])
+            else:
+                return
+
+
+async def tell_broken(channels: Sequence[Channel], data_dir: Path, finding: str) -> None:
+    """Tell that the ledger is invalid. There is no outbox without it: each channel is tried once, then daily."""
+    told = data_dir / "told-broken"
+    with contextlib.suppress(OSError):
+        if time.time() - told.stat().st_mtime < DAY / 1000:
+            return
+    news = News(key="ledger", topic=Topic.LEDGER, time=now(), facts={"finding": finding})
+    wanted = [channel for channel in channels if Topic.LEDGER in channel.on]
+    sent = await asyncio.gather(*(send(channel, *text_of([news], channel, now())) for channel in wanted))
+    for channel, taken in zip(wanted, sent, strict=True):
+        logger.warning(
+            "notify: %s was %s that the ledger is invalid", channel.name, "told" if taken else "not told"
+        )
+    if any(sent):
+        with contextlib.suppress(OSError):
+            told.touch(mode=0o600)
+
+
+def _together(letters: Sequence[Letter], channel: Channel) -> list[Letter]:
+    """Take from the head what is one message: all of its topic until another comes."""
+    if not channel.group:
+        return list(letters[:1])
+    topic = letters[0].news.topic
+    return list(itertools.takewhile(lambda letter: letter.news.topic is topic, letters))
+
+
+def _may_be_news(entry: Entry) -> bool:
+    """Without parsing the many looks that are up."""
+    return entry.kind in ("outage", "guard") or (entry.kind == "observation" and '"credentials"' in entry.text)

@@ -1,0 +1,30 @@
+"""The outbox: what is to be told, and how far the ledger was read for it."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Make the two tables; unlike the ledger they change and are cleared."""
+    op.create_table(
+        "outbox",
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+        sa.Column("channel", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("event", sa.Text, nullable=False),
+        sa.Column("time_ms", sa.BigInteger, nullable=False),
+        sa.Column("put_ms", sa.BigInteger, nullable=False),
+        sa.Column("payload", sa.Text, nullable=False),
+        sa.Column("done_ms", sa.BigInteger),
+        sa.Column("outcome", sa.Text),
+    )
+    op.create_index("outbox_once", "outbox", ["channel", "key"], unique=True)
+    op.create_index("outbox_pending", "outbox", ["channel", "number"], sqlite_where=sa.text("done_ms IS NULL"))
+    op.create_table(
+        "outbox_cursor",
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("idx", sa.BigInteger, nullable=False),
+    )

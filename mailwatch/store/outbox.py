@@ -1,0 +1,131 @@
+"""What is to be told and to whom, on disk before it is sent. Not asynchronous.
+
+At least once: a row is done only after its channel took it. Once in the normal case: a channel has a key once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from mailwatch.models import Millis, News, Topic
+from mailwatch.store.schema import engine, outbox, outbox_cursor
+
+
+class OutboxBroken(Exception):
+    """The disk does not take it, or give it, now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """News that wait for one channel since `put`."""
+
+    number: int
+    put: Millis
+    news: News
+
+
+class Outbox:
+    """The outbox of a data_dir whose store is open, for the one process that holds its lock.
+
+    Each method raises OutboxBroken.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._engine = engine(data_dir)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.DBAPIError as error:
+            raise OutboxBroken(str(error.orig)) from None
+
+    def cursor(self) -> int | None:
+        """Tell up to which index of the ledger news were taken; None when nobody was told before."""
+        with self._transaction() as connection:
+            return connection.execute(sa.select(outbox_cursor.c.idx)).scalar()
+
+    def put(
+        self,
+        letters: Iterable[tuple[str, News]],
+        *,
+        at: Millis,
+        cursor: int | None = None,
+        moot: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """Take news for channels and move the cursor, in one transaction.
+
+        A key that its channel had before is passed over. `moot` are (channel, key) that need not be told any more.
+        """
+        rows = [
+            {
+                "channel": channel,
+                "key": news.key,
+                "event": news.topic.value,
+                "time_ms": news.time,
+                "put_ms": at,
+                "payload": json.dumps(news.facts, ensure_ascii=False),
+            }
+            for channel, news in letters
+        ]
+        c = outbox.c
+        with self._transaction() as connection:
+            if rows:
+                connection.execute(insert(outbox).on_conflict_do_nothing(), rows)
+            for channel, key in moot:
+                pending = (c.channel == channel) & (c.key == key) & c.done_ms.is_(None)
+                connection.execute(sa.update(outbox).where(pending).values(done_ms=at, outcome="moot"))
+            if cursor is not None:
+                connection.execute(
+                    insert(outbox_cursor)
+                    .values(id=1, idx=cursor)
+                    .on_conflict_do_update(index_elements=["id"], set_={"idx": cursor})
+                )
+
+    def pending(self, channel: str, limit: int) -> list[Letter]:
+        """Return what waits for a channel, in the order in which it happened."""
+        c = outbox.c
+        query = sa.select(c.number, c.put_ms, c.key, c.event, c.time_ms, c.payload)
+        query = query.where(c.channel == channel, c.done_ms.is_(None)).order_by(c.number).limit(limit)
+        with self._transaction() as connection:
+            rows = connection.execute(query).all()
+        return [
+            Letter(row.number, row.put_ms, News(
+                key=row.key, topic=Topic(row.event), time=row.time_ms, facts=json.loads(row.payload)
+            ))
+            for row in rows
+        ]  # fmt: skip
+
+    def done(self, numbers: Sequence[int], outcome: str, at: Millis) -> None:
+        """Note that these need not be sent again."""
+        with self._transaction() as connection:
+            connection.execute(
+                sa.update(outbox).where(outbox.c.number.in_(numbers)).values(done_ms=at, outcome=outcome)
+            )
+
+    def drop(self, before: Millis, at: Millis) -> list[tuple[str, str]]:
+        """Give up what waits since before that time; return (channel, key) of each."""
+        c = outbox.c
+        late = c.done_ms.is_(None) & (c.put_ms < before)
+        with self._transaction() as connection:
+            found = [(row.channel, row.key) for row in connection.execute(sa.select(c.channel, c.key).where(late))]
+            if found:
+                connection.execute(sa.update(outbox).where(late).values(done_ms=at, outcome="dropped"))
+        return found
+
+    def clear(self, before: Millis) -> None:
+        """Remove what was done before that time."""
+        with self._transaction() as connection:
+            connection.execute(sa.delete(outbox).where(outbox.c.done_ms < before))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()

@@ -1,0 +1,368 @@
+"""Who is told of what: over real sockets, through crashes, in order, once, and never with a secret shown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import time_machine
+from pydantic import SecretStr
+
+from mailwatch.models import (
+    Attempt,
+    Cause,
+    Channel,
+    Kind,
+    News,
+    Observation,
+    Outcome,
+    TlsFacts,
+    Topic,
+    now,
+)
+from mailwatch.notify import Notifier, tell_broken
+from mailwatch.notify import notifier as notifier_module
+from mailwatch.notify.news import of_certificate
+from mailwatch.notify.quiet import is_quiet
+from mailwatch.notify.words import text_of, words
+from mailwatch.outages import Outage, outage_payload
+from mailwatch.store import Draft, Outbox, Reader, Store
+from tests.receivers import Webhook
+
+DAY = 86_400_000
+NIGHT = 1_790_000_000_000 - 1_790_000_000_000 % DAY
+"""A midnight, UTC."""
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    receiver = Webhook().open()
+    yield receiver
+    receiver.close()
+
+
+def channel(webhook: Webhook, **more: Any) -> Channel:
+    return Channel(**{"name": "json-1", "url": SecretStr(webhook.url), "group": 0.05, **more})
+
+
+class Record:
+    """A ledger, and who tells of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = Store.open(folder)
+        self.reader = Reader.open(folder)
+        self.counted: list[tuple[str, str]] = []
+
+    def sent(self, number: int) -> Callable[[], bool]:
+        """Whether so many messages more were taken, and noted, than so far."""
+        so_far = len([outcome for _, outcome in self.counted if outcome == "sent"])
+        return lambda: len([outcome for _, outcome in self.counted if outcome == "sent"]) >= so_far + number
+
+    def notifier(self, *channels: Channel, latest: tuple[Observation, ...] = ()) -> Notifier:
+        made = Notifier(
+            channels,
+            self.folder,
+            self.reader,
+            latest=lambda: latest,
+            counted=lambda name, outcome: self.counted.append((name, outcome)),
+        )
+        made.begin()
+        return made
+
+    def outage(self, target: str, *, closed: bool = False, at: int | None = None, provider: str = "lab") -> None:
+        at = now() if at is None else at
+        bad = 1_790_000_000_000
+        outage = Outage(
+            id=f"id-{target}",
+            target=target,
+            last_good=bad - 60_000,
+            first_bad=bad,
+            last_bad=bad + 120_000,
+            first_good=bad + 180_000 if closed else None,
+            down=3,
+            up=0,
+            unknown=0,
+            largest_gap=0,
+            unobserved=0,
+            causes={"timeout": 3},
+            phases={},
+            replies=(),
+            first_index=0,
+            last_index=0,
+            first_detail="",
+        )
+        payload = outage_payload(outage, provider, Kind.IMAP, "here")
+        self.store.append_batch([Draft(kind="outage", time=at, target=target, payload=payload)])
+
+    def look(self, target: str, outcome: Outcome, cause: Cause | None = None) -> None:
+        look = Observation(
+            target=target,
+            scheduled_at=now(),
+            started_at=now(),
+            ended_at=now(),
+            outcome=outcome,
+            cause=cause,
+            with_login=True,
+        )
+        self.store.append_batch([Draft(kind="observation", time=now(), target=target, payload=look)])
+
+    def guard(self, online: bool, asked: int, checked: int | None = None) -> None:
+        payload = {"asked_at": asked, "online": online, "controls": {}}
+        if checked is not None:
+            payload["checked_at"] = checked
+        self.store.append_batch([Draft(kind="guard", time=now(), target=None, payload=payload)])
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Iterator[Record]:
+    made = Record(tmp_path / "data")
+    yield made
+    made.reader.close()
+    made.store.close()
+
+
+async def telling(notifier: Notifier, until: Callable[[], bool]) -> None:
+    """Run it until something holds."""
+    task = asyncio.create_task(notifier.run())
+    try:
+        async with asyncio.timeout(20):
+            while not until():
+                assert not task.done(), task
+                await asyncio.sleep(0.02)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_outage_is_told_when_it_opens_and_when_it_closes_once_each(
+    record: Record, webhook: Webhook
+) -> None:
+    notifier = record.notifier(channel(webhook))
+    record.outage("a")
+    record.outage("a", closed=True)
+    await telling(notifier, record.sent(2))
+    # Following the same record again makes nothing new.
+    Outbox(record.folder).put([], at=now(), cursor=0)
+    again = record.notifier(channel(webhook))
+    record.outage("b")
+    await telling(again, record.sent(1))
+    assert webhook.titles == ["MailWatch: a is down", "MailWatch: a works again", "MailWatch: b is down"]
+    told = webhook.took[1]["message"]
+    assert "down at least 2 min 0 s, estimated 3 min 0 s" in told
+    assert "outage id-a" in told
+    assert "told late" not in told
+    assert record.counted == [("json-1", "sent")] * 3
+
+
+async def test_what_was_on_record_but_not_in_the_outbox_is_told_after_a_crash(
+    record: Record, webhook: Webhook
+) -> None:
+    # begin() of the first run set the cursor; it was killed before it followed.
+    record.notifier(channel(webhook)).close()
+    record.outage("a")
+    await telling(record.notifier(channel(webhook)), record.sent(1))
+    assert webhook.titles == ["MailWatch: a is down"]
+
+
+async def test_what_was_before_anyone_was_to_be_told_is_not_told(record: Record, webhook: Webhook) -> None:
+    record.outage("before")
+    record.notifier()
+    record.outage("unheard")
+    record.notifier()
+    # Who is new is told of what comes from now on.
+    notifier = record.notifier(channel(webhook, group=0.0))
+    record.outage("a")
+    record.outage("b")
+    await telling(notifier, record.sent(2))
+    assert webhook.titles == ["MailWatch: a is down", "MailWatch: b is down"]
+    assert "before" not in str(webhook.took)
+
+
+async def test_while_the_receiver_is_down_nothing_is_lost_and_the_order_stays(
+    record: Record, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifier_module, "RETRY", (0.05,))
+    notifier = record.notifier(channel(webhook, group=0.0))
+    webhook.status = 503
+    for name in "abc":
+        record.outage(name)
+        record.outage(name, closed=True)
+
+    async def heal() -> None:
+        while len(webhook.refused) < 2:
+            await asyncio.sleep(0.01)
+        # From an answer that refuses to nobody at all, and back.
+        await asyncio.to_thread(webhook.close)
+        while record.counted.count(("json-1", "failed")) < 4:
+            await asyncio.sleep(0.01)
+        webhook.status = 200
+        webhook.open()
+
+    healing = asyncio.create_task(heal())
+    await telling(notifier, record.sent(6))
+    await healing
+    wanted = [f"MailWatch: {name} {what}" for name in "abc" for what in ("is down", "works again")]
+    assert webhook.titles == wanted
+    assert {told["title"] for told in webhook.refused} == {wanted[0]}
+
+
+async def test_ten_targets_down_are_one_message(record: Record, webhook: Webhook) -> None:
+    notifier = record.notifier(channel(webhook, group=2.0))
+    for number in range(10):
+        record.outage(f"t{number}")
+    await telling(notifier, record.sent(1))
+    (told,) = webhook.took
+    assert told["title"] == "MailWatch: 10 outages"
+    assert [f"t{number}:" in told["message"] for number in range(10)] == [True] * 10
+    assert record.counted == [("json-1", "sent")]
+
+
+async def test_a_channel_is_told_only_what_it_asked_for_in_its_language(record: Record, webhook: Webhook) -> None:
+    other = Webhook().open()
+    italian = channel(webhook, on=frozenset({Topic.CLOSE}), lang="it", timezone="Europe/Rome")
+    notifier = record.notifier(italian, channel(other, name="json-2", on=frozenset({Topic.OPEN})))
+    record.outage("a")
+    record.outage("a", closed=True)
+    await telling(notifier, record.sent(2))
+    other.close()
+    assert webhook.titles == ["MailWatch: a funziona di nuovo"]
+    assert "stima 3 min 0 s" in webhook.took[0]["message"]
+    assert "CEST" in webhook.took[0]["message"]
+    assert other.titles == ["MailWatch: a is down"]
+
+
+async def test_in_quiet_hours_nothing_is_sent_and_what_is_over_by_then_is_not_told_as_open(
+    record: Record, webhook: Webhook
+) -> None:
+    quiet = channel(webhook, quiet=(22 * 60, 7 * 60))
+    with time_machine.travel((NIGHT + 3_600_000) / 1000, tick=False):
+        notifier = record.notifier(quiet)
+        record.outage("over")
+        record.outage("lasting")
+        record.outage("over", closed=True)
+        waiting = Outbox(record.folder)
+        await telling(notifier, lambda: bool(waiting.pending("json-1", 10)))
+        keys = [letter.news.key for letter in waiting.pending("json-1", 10)]
+        assert keys == ["open:id-lasting", "close:id-over"]
+        assert webhook.took == []
+    with time_machine.travel((NIGHT + 8 * 3_600_000) / 1000, tick=False):
+        await telling(record.notifier(quiet), record.sent(2))
+    assert webhook.titles == ["MailWatch: lasting is down", "MailWatch: over works again"]
+    assert all("told late" in told["message"] for told in webhook.took)
+
+
+def test_quiet_hours_go_around_midnight_in_their_own_time_zone(webhook: Webhook) -> None:
+    night, noon = channel(webhook, quiet=(22 * 60, 7 * 60)), channel(webhook, quiet=(12 * 60, 14 * 60))
+    hours = [hour for hour in range(24) if is_quiet(night, NIGHT + hour * 3_600_000)]
+    assert hours == [0, 1, 2, 3, 4, 5, 6, 22, 23]
+    assert [hour for hour in range(24) if is_quiet(noon, NIGHT + hour * 3_600_000)] == [12, 13]
+    rome = channel(webhook, quiet=(22 * 60, 7 * 60), timezone="Europe/Rome")
+    assert [h for h in range(24) if is_quiet(rome, NIGHT + h * 3_600_000)] == [0, 1, 2, 3, 4, 20, 21, 22, 23]
+
+
+async def test_a_rejected_login_is_told_once_until_it_worked_again(record: Record, webhook: Webhook) -> None:
+    notifier = record.notifier(channel(webhook, group=0.0))
+    record.look("a", Outcome.UP)
+    for _ in range(3):
+        record.look("a", Outcome.UNKNOWN, Cause.CREDENTIALS)
+    record.look("a", Outcome.UP)
+    record.look("a", Outcome.UNKNOWN, Cause.CREDENTIALS)
+    # Rejected with others: that is an outage, and told as one.
+    record.look("b", Outcome.DOWN, Cause.CREDENTIALS)
+    record.outage("last")
+    await telling(notifier, record.sent(3))
+    assert webhook.titles == ["MailWatch: login of a rejected"] * 2 + ["MailWatch: last is down"]
+
+
+async def test_a_time_offline_is_told_when_it_is_over(record: Record, webhook: Webhook) -> None:
+    notifier = record.notifier(channel(webhook))
+    at = now()
+    record.guard(True, at - 100_000)
+    record.guard(False, at - 60_000, at - 70_000)
+    record.guard(True, at - 10_000, at - 20_000)
+    await telling(notifier, record.sent(1))
+    (told,) = webhook.took
+    assert told["title"] == "MailWatch: we were offline"
+    assert "at least 40 s" in told["message"]
+
+
+def seen_certificate(left: int) -> Observation:
+    tls = TlsFacts(version="TLSv1.3", cipher="x", fingerprint="0", not_after=NIGHT + left)
+    attempt = Attempt(started_at=NIGHT, ended_at=NIGHT, tls=tls)
+    return Observation(
+        target="a", scheduled_at=NIGHT, started_at=NIGHT, ended_at=NIGHT, outcome=Outcome.UP, attempts=(attempt,)
+    )
+
+
+@pytest.mark.parametrize(
+    ("left", "days"),
+    [(15 * DAY, []), (14 * DAY, [14]), (4 * DAY, [14]), (3 * DAY, [3]), (1, [3]), (0, []), (-DAY, [])],
+)
+def test_a_certificate_is_told_of_at_14_days_and_at_3(left: int, days: list[int]) -> None:
+    assert [news.facts["days"] for news in of_certificate(seen_certificate(left), NIGHT)] == days
+
+
+async def test_a_full_disk_and_a_certificate_are_told_once(
+    record: Record, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifier_module, "LOW_DISK", 1 << 62)
+    monkeypatch.setattr(notifier_module, "STATE_EVERY", 0.05)
+    with time_machine.travel(NIGHT / 1000, tick=False):
+        look = seen_certificate(2 * DAY)
+        notifier = record.notifier(channel(webhook, group=0.0), latest=(look, look))
+        await telling(notifier, record.sent(2))
+        record.outage("last")
+        await telling(notifier, record.sent(1))
+    assert webhook.titles == [
+        "MailWatch: certificate of a ends soon",
+        "MailWatch: disk nearly full",
+        "MailWatch: last is down",
+    ]
+
+
+async def test_what_nobody_takes_for_a_week_is_given_up_and_said_so(
+    record: Record, webhook: Webhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    box = Outbox(record.folder)
+    old = News(key="disk:1", topic=Topic.DISK, time=now() - 8 * DAY, facts={"free": 1})
+    box.put([("json-9", old)], at=now() - 8 * DAY)
+    await telling(record.notifier(channel(webhook)), lambda: bool(record.counted))
+    assert record.counted == [("json-9", "dropped")]
+    assert "json-9 never took disk:1; it is given up after 7 days" in caplog.text
+    assert box.pending("json-9", 10) == []
+    assert webhook.took == []
+
+
+async def test_an_invalid_ledger_is_told_without_an_outbox_and_not_at_every_restart(
+    tmp_path: Path, webhook: Webhook
+) -> None:
+    for _ in range(3):
+        await tell_broken([channel(webhook)], tmp_path, "entry 7 is missing")
+    assert webhook.titles == ["MailWatch: ledger invalid"]
+    assert "entry 7 is missing" in webhook.took[0]["message"]
+
+
+def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webhook) -> None:
+    fields = {
+        "target": "a", "provider": "lab", "kind": "imap", "id": "x", "causes": {"timeout": 1}, "first_bad": NIGHT,
+        "first_good": None, "duration_ms": {"min": 7_200_000, "estimate": None}, "first_offline": NIGHT,
+        "first_online": NIGHT, "not_after": NIGHT, "days": 3, "free": 10, "finding": "entry 7",
+    }  # fmt: skip
+    assert words("it").keys() == words("en").keys()
+    for lang in ("it", "en"):
+        for topic in Topic:
+            many = [News(key="k", topic=topic, time=NIGHT, facts=fields)] * 25
+            title, body = text_of(many, channel(webhook, lang=lang), NIGHT)
+            assert title.startswith("MailWatch: ")
+            assert "{" not in title + body
+            assert len(body.splitlines()) == 21
+    assert (
+        "2 h 0 min, stima non nota"
+        in text_of(
+            [News(key="k", topic=Topic.CLOSE, time=NIGHT, facts=fields)], channel(webhook, lang="it"), NIGHT
+        )[1]
+    )

@@ -1,0 +1,197 @@
+"""A whole `mailwatch run` that tells a real webhook and a real mail server: killed, and with its secrets kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from mailwatch.config import Config, ConfigError, build_channels, channel_warnings, load, show
+from mailwatch.config.channels import build_heartbeat
+from tests.receivers import Webhook
+from tests.servers import ALICE, Certificates, Dovecot, Postfix, free_port
+from tests.watching import Watching
+
+CANARY = "canary-7f3a"
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    receiver = Webhook().open()
+    yield receiver
+    receiver.close()
+
+
+def nobody_there(name: str = "lab") -> dict[str, Any]:
+    return {
+        "name": name,
+        "kind": "imap",
+        "provider": "lab",
+        "host": "127.0.0.1",
+        "port": free_port(),
+        "tls": "none",
+        "interval": "1s",
+        "timeout": "1s",
+    }
+
+
+def watching(folder: Path, webhook_url: str, *, names: tuple[str, ...] = ("lab",), **more: Any) -> Watching:
+    (folder / "secret-url").write_text(webhook_url + "\n")
+    (folder / "secret-url").chmod(0o600)
+    channel = {"url_file": "secret-url", "group": "2s", **more.pop("channel", {})}
+    detection = {"recheck": ["50ms"], "open_after": 2}
+    return Watching(folder, [nobody_there(name) for name in names], detection=detection, notify=[channel], **more)
+
+
+def test_killed_between_commit_and_send_it_tells_after_the_restart_and_once(
+    tmp_path: Path, webhook: Webhook
+) -> None:
+    mailwatch = watching(tmp_path, webhook.url, names=("a", "b", "c"), channel={"group": "10s"})
+    mailwatch.start()
+    mailwatch.until(lambda: len(mailwatch.api("outages?open=true")) == 3, "three outages")
+    # Committed, and not sent: the channel waits ten seconds for more.
+    mailwatch.kill()
+    assert webhook.took == []
+    with mailwatch.running():
+        mailwatch.until(lambda: webhook.took, "told", 40)
+        mailwatch.until(
+            lambda: mailwatch.metric('mailwatch_notifications_total{channel="json-1",outcome="sent"'), "noted"
+        )
+    # Killed after it was told: nothing is told again.
+    mailwatch.start()
+    mailwatch.kill()
+    with mailwatch.running():
+        shown = mailwatch.everything()
+    assert webhook.titles == ["MailWatch: 3 outages"]
+    assert CANARY.encode() not in shown
+    assert f"127.0.0.1:{webhook.port}".encode() not in shown
+
+
+def test_a_receiver_that_is_away_is_told_later_and_no_secret_is_shown(tmp_path: Path, webhook: Webhook) -> None:
+    webhook.close()
+    mailwatch = watching(tmp_path, webhook.url, channel={"group": "0s", "lang": "it"})
+    with mailwatch.running():
+        failed = 'mailwatch_notifications_total{channel="json-1",outcome="failed"'
+        mailwatch.until(lambda: (mailwatch.metric(failed) or 0) >= 1, "a failed attempt")
+        webhook.open()
+        mailwatch.until(lambda: webhook.took, "told")
+        shown = mailwatch.everything()
+    shown += mailwatch.everything()
+    assert webhook.titles == ["MailWatch: lab non funziona"]
+    assert CANARY.encode() not in shown
+    assert f"127.0.0.1:{webhook.port}".encode() not in shown
+    assert b"notify: json-1 did not take a message" in shown
+
+
+def test_the_heartbeat_comes_while_all_is_well_and_its_address_is_not_shown(
+    tmp_path: Path, webhook: Webhook
+) -> None:
+    (tmp_path / "secret-ping").write_text(f"http://127.0.0.1:{webhook.port}/{CANARY}\n")
+    heartbeat = {"url_file": "secret-ping", "every": "100ms"}
+    mailwatch = Watching(tmp_path, [nobody_there()], heartbeat=heartbeat)
+    with mailwatch.running():
+        mailwatch.until(lambda: len(webhook.pings) >= 3, "three pings")
+        webhook.status = 500
+        mailwatch.until(lambda: b"heartbeat: it was not taken: status 500" in mailwatch.everything(), "said so")
+        shown = mailwatch.everything()
+    so_far = len(webhook.pings)
+    assert set(webhook.pings) == {f"/{CANARY}"}
+    assert CANARY.encode() not in shown + mailwatch.everything()
+    assert len(webhook.pings) == so_far
+
+
+def test_a_real_mail_server_takes_the_message_over_verified_tls(
+    tmp_path: Path,
+    certificates: Certificates,
+    dovecot: Dovecot,
+    postfix: Postfix,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    password = dovecot.passwords[ALICE]
+    login = f"{quote(ALICE, safe='')}:{quote(password, safe='')}"
+    where = f"localhost:{postfix.submissions_port}?mode=ssl&from={ALICE}&to={ALICE}"
+    mailwatch = watching(tmp_path, f"mailtos://{login}@{where}")
+
+    def arrived() -> list[EmailMessage]:
+        with dovecot.session(ALICE) as imap:
+            imap.select("INBOX", readonly=True)
+            _, (numbers,) = imap.search(None, "ALL")
+            raw = [imap.fetch(number, "(RFC822)")[1][0][1] for number in numbers.split()]
+        messages = [message_from_bytes(each, policy=default) for each in raw]
+        return [message for message in messages if message["Subject"] == "MailWatch: lab is down"]
+
+    before = len(arrived())
+    # Not by an authority that is not trusted.
+    with mailwatch.running():
+        failed = 'mailwatch_notifications_total{channel="mailtos-1",outcome="failed"'
+        mailwatch.until(lambda: (mailwatch.metric(failed) or 0) >= 1, "a failed attempt", 40)
+    assert len(arrived()) == before
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_file))
+    with mailwatch.running():
+        sent = 'mailwatch_notifications_total{channel="mailtos-1",outcome="sent"'
+        mailwatch.until(lambda: (mailwatch.metric(sent) or 0) >= 1, "sent", 40)
+        mailwatch.until(lambda: len(arrived()) > before, "arrived")
+        shown = mailwatch.everything()
+    assert len(arrived()) == before + 1
+    body = arrived()[-1].get_body(("plain", "html"))
+    assert body is not None
+    assert "lab: outage since" in body.get_content()
+    assert password.encode() not in shown
+
+
+def config_of(folder: Path, *channels: dict[str, Any], **more: Any) -> Config:
+    path = folder / "config.yaml"
+    target = {"name": "a", "kind": "imap", "provider": "libero"}
+    settings = {"vantage_point": {"name": "here"}, "targets": [target], "notify": list(channels), **more}
+    path.write_text(json.dumps(settings))
+    return load(path)
+
+
+@pytest.mark.parametrize(
+    ("urls", "warned"),
+    [
+        (["mailtos://u:p@libero.it"], True),
+        (["mailtos://u:p@smtp.example.net?to=a@libero.it"], True),
+        (["mailtos://u:p@smtp.example.net?to=a@example.net"], False),
+        (["mailtos://u:p@libero.it", "json://127.0.0.1/x"], False),
+        (["json://127.0.0.1/x"], False),
+        ([], False),
+    ],
+)
+def test_a_mailbox_that_is_watched_is_a_bad_only_channel(tmp_path: Path, urls: list[str], warned: bool) -> None:
+    found = list(channel_warnings(config_of(tmp_path, *({"url": url} for url in urls))))
+    assert ["itself watched" in mistake.what for mistake in found] == [True] * warned
+
+
+@pytest.mark.parametrize(
+    "url", [f"jsons://{CANARY}.example/?verify=no", f"nonsense://{CANARY}.example/", CANARY, f"ntfy:/{CANARY}"]
+)
+def test_an_address_that_cannot_be_used_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_channels(config_of(tmp_path, {"url": url}))
+    assert "notify[0].url" in str(caught.value)
+    assert CANARY not in str(caught.value)
+
+
+def test_an_address_without_its_file_or_of_a_heartbeat_without_http_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"notify\[0\].url_file"):
+        build_channels(config_of(tmp_path, {"url_file": "gone"}))
+    (tmp_path / "ping").write_text(f"ftp://{CANARY}/")
+    with pytest.raises(ConfigError, match="is not an http") as caught:
+        build_heartbeat(config_of(tmp_path, heartbeat={"url_file": "ping"}))
+    assert CANARY not in str(caught.value)
+
+
+def test_the_effective_config_shows_the_scheme_only(tmp_path: Path) -> None:
+    url = f"https://127.0.0.1/{CANARY}"
+    shown = show(config_of(tmp_path, {"url": f"json://u:{CANARY}@h/{CANARY}"}, heartbeat={"url": url}))
+    assert CANARY not in shown
+    assert "json://..." in shown
+    assert "https://..." in shown
