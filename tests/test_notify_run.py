@@ -15,8 +15,9 @@ import pytest
 
 from mailwatch.config import Config, ConfigError, build_channels, channel_warnings, load, show
 from mailwatch.config.channels import build_heartbeat
+from tests.conftest import need_root
 from tests.receivers import Webhook
-from tests.servers import ALICE, Certificates, Dovecot, Postfix, free_port
+from tests.servers import ALICE, POSTFIX, Certificates, Dovecot, Postfix, free_port, server_folder
 from tests.watching import Watching
 
 CANARY = "canary-7f3a"
@@ -27,6 +28,19 @@ def webhook() -> Iterator[Webhook]:
     receiver = Webhook().open()
     yield receiver
     receiver.close()
+
+
+@pytest.fixture
+def provider(certificates: Certificates) -> Iterator[tuple[Dovecot, Postfix]]:
+    """A Postfix that hands on to a Dovecot what it takes."""
+    need_root(str(POSTFIX))
+    with (
+        server_folder() as one,
+        Dovecot(one, certificates, lmtp=True).running() as dovecot,
+        server_folder() as other,
+        Postfix(other, certificates, dovecot.auth_socket, lmtp_port=dovecot.lmtp_port).running() as postfix,
+    ):
+        yield dovecot, postfix
 
 
 def nobody_there(name: str = "lab") -> dict[str, Any]:
@@ -110,10 +124,10 @@ def test_the_heartbeat_comes_while_all_is_well_and_its_address_is_not_shown(
 def test_a_real_mail_server_takes_the_message_over_verified_tls(
     tmp_path: Path,
     certificates: Certificates,
-    dovecot: Dovecot,
-    postfix: Postfix,
+    provider: tuple[Dovecot, Postfix],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    dovecot, postfix = provider
     password = dovecot.passwords[ALICE]
     login = f"{quote(ALICE, safe='')}:{quote(password, safe='')}"
     where = f"localhost:{postfix.submissions_port}?mode=ssl&from={ALICE}&to={ALICE}"
