@@ -108,7 +108,8 @@ def made() -> dict[str, Any]:
         },
         names={"target": "Service", "provider": "Provider", "kind": "Kind"},
         look={
-            "State": [("mappings", [{"type": "value", "options": states}]),
+            "Provider": [("custom.width", 110)], "Kind": [("custom.width", 90)],
+            "State": [("custom.width", 90), ("mappings", [{"type": "value", "options": states}]),
                       ("custom.cellOptions", {"type": "color-text"})],
             **{f"{sure} up, {window}": RATIO for sure in ("Surely", "Possibly") for window in ("24 h", "30 days")},
             "Looked at, 30 days": RATIO,
