@@ -1,7 +1,8 @@
 """A copy of the alert rules for Grafana's own alerting, made from those of Prometheus.
 
-Each alert is what Grafana itself makes when it takes in rules of Prometheus: the question, "is that a number", and
-a threshold, so that an expression that returns 0 (`ledger_valid == 0`) fires as it does in Prometheus.
+Each alert is the question and a threshold below all that it can return, so that an expression that returns 0
+(`ledger_valid == 0`) or less (a certificate that has expired) fires as it does in Prometheus. No dollar stands
+outside the annotations: Grafana would read it as a variable of its environment.
 """
 
 from __future__ import annotations
@@ -13,17 +14,13 @@ import yaml
 
 RULES = Path(__file__).parents[2] / "prometheus" / "mailwatch.rules.yml"
 DATASOURCE = "mailwatch-prometheus"
+BELOW_ALL = -(10**15)
 LOOK_BACK = {"from": 600, "to": 0}
 HEAD = """\
 # Made from prometheus/mailwatch.rules.yml by `make dashboards`: change that file, not this one.
 # Use it instead of Prometheus with an Alertmanager, not beside it, or each alert comes twice. The recording rules
 # must still run in Prometheus. It was never loaded by a Grafana: see docs/monitoring.md.
 """
-
-
-def _step(name: str, kind: str, **more: Any) -> dict[str, Any]:
-    model = {"refId": name, "type": kind, "datasource": {"type": "__expr__", "uid": "__expr__"}, **more}
-    return {"refId": name, "datasourceUid": "__expr__", "model": model}
 
 
 def _rule(rule: dict[str, Any]) -> dict[str, Any]:
@@ -35,15 +32,20 @@ def _rule(rule: dict[str, Any]) -> dict[str, Any]:
         "instant": True,
         "range": False,
     }
-    fires = {"evaluator": {"type": "gt", "params": [0]}}
+    threshold = {
+        "refId": "threshold",
+        "type": "threshold",
+        "datasource": {"type": "__expr__", "uid": "__expr__"},
+        "expression": "query",
+        "conditions": [{"evaluator": {"type": "gt", "params": [BELOW_ALL]}}],
+    }
     return {
         "uid": name.lower(),
         "title": name,
         "condition": "threshold",
         "data": [
-            {"refId": "query", "relativeTimeRange": LOOK_BACK, "datasourceUid": DATASOURCE, "model": model},
-            _step("number", "math", expression="is_number($query) || is_nan($query) || is_inf($query)"),
-            _step("threshold", "threshold", expression="number", conditions=[fires]),
+            {"refId": "query", "relativeTimeRange": dict(LOOK_BACK), "datasourceUid": DATASOURCE, "model": model},
+            {"refId": "threshold", "datasourceUid": "__expr__", "model": threshold},
         ],
         # An expression that filters returns nothing while all is well.
         "noDataState": "OK",
@@ -64,6 +66,5 @@ def made() -> str:
             groups.append(
                 {"orgId": 1, "name": group["name"], "folder": "MailWatch", "interval": "1m", "rules": rules}
             )
-    # A dollar in the file stands for a variable of the environment, but for annotations; there it stays.
     text = yaml.safe_dump({"apiVersion": 1, "groups": groups}, sort_keys=False, width=110)
     return HEAD + text
