@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint bench campaign clean servers image-test
+.PHONY: run test lint bench campaign clean servers image-test dashboards
 
 run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (or CONFIG=your.yaml)
 	$(BIN)/mailwatch --config $(or $(CONFIG),config.example.yaml) run
@@ -25,6 +25,9 @@ campaign: $(VENV)/.dev  ## 500 simulated weeks of faults (or WEEKS=..., SEED=...
 
 image-test: $(VENV)/.dev  ## builds the image and tries it; needs a Docker daemon, so `make test` leaves it out
 	$(BIN)/pytest -p no:cacheprovider tests/image.py
+
+dashboards: $(VENV)/.dev  ## write grafana/dashboards and grafana/alerting anew
+	$(BIN)/python -m grafana.generate
 
 servers:
 	sh tests/install_servers.sh

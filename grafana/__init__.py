@@ -1,0 +1,1 @@
+"""What Grafana is given; made by `python -m grafana.generate`."""

@@ -1,0 +1,1 @@
+"""The sources of grafana/dashboards and grafana/alerting."""

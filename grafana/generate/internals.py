@@ -1,0 +1,90 @@
+"""How MailWatch itself is doing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grafana_foundation_sdk.models import dashboard
+
+from grafana.generate.frame import I, compose
+from grafana.generate.panels import GREEN, GREY, ORANGE, RED, YELLOW, graph, number, query, timeline
+
+
+def late(metric: str, bound: str) -> str:
+    """Share of the events of a histogram that took longer than one of its buckets: exact, unlike a quantile."""
+    within = f'sum(rate({metric}_bucket{{{I}, le="{bound}"}}[$__rate_interval]))'
+    return f"1 - {within} / sum(rate({metric}_count{{{I}}}[$__rate_interval]))"
+
+
+def made() -> dict[str, Any]:
+    """The dashboard."""
+    stats = [
+        (4, number("Does MailWatch answer?", "Whether Prometheus reads its metrics.",
+            f"min(up{{{I}}})", meaning={0: ("NO", RED), 1: ("yes", GREEN)})),
+        (4, number("Version", "Which MailWatch this is.", f"mailwatch_build_info{{{I}}}", legend="{{version}}")),
+        (4, number("Is the config taken up?", "If not, MailWatch goes on with the one before.",
+            f"min(mailwatch_config_last_reload_successful{{{I}}})", meaning={0: ("NO", RED), 1: ("yes", GREEN)})),
+        (4, number("Faults in this range", "Of MailWatch itself; its log names them.",
+            f"ceil(sum(increase(mailwatch_monitor_errors_total{{{I}}}[$__range])))", decimals=0,
+            steps=((0, GREEN), (1, RED)))),
+        (4, number("Services not looked at", "Three looks or more were missed.",
+            f"count(mailwatch_probe_interval_seconds{{{I}}}) - count(time() - mailwatch_probe_last_timestamp_seconds"
+            f"{{{I}}} <= 3 * mailwatch_probe_interval_seconds{{{I}}} + 60)", steps=((0, GREEN), (1, RED)))),
+        (4, number("Services watched", "As configured.", f"count(mailwatch_probe_interval_seconds{{{I}}})")),
+    ]  # fmt: skip
+    looks = graph(
+        "Looks by outcome", "In each step.",
+        query(f"sum by (outcome) (increase(mailwatch_observations_total{{{I}}}[$__rate_interval]))", "{{outcome}}"),
+        bars=True,
+    )  # fmt: skip
+    for outcome, color in (("up", GREEN), ("down", RED), ("unknown", GREY)):
+        fixed = dashboard.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": color})
+        looks = looks.override_by_name(outcome, [fixed])
+    lag = graph(
+        "Looks that began late", "Share of looks that began more than a quarter of a second after their time.",
+        query(late("mailwatch_schedule_lag_seconds", "0.25"), "later than 0.25 s"),
+        query(late("mailwatch_schedule_lag_seconds", "1.0"), "later than 1 s"), unit="percentunit",
+    )  # fmt: skip
+    commit = graph(
+        "Slow commits to the ledger", "Share of commits by how long they took.",
+        query(late("mailwatch_commit_seconds", "0.05"), "longer than 0.05 s"),
+        query(late("mailwatch_commit_seconds", "0.5"), "longer than 0.5 s"), unit="percentunit",
+    )  # fmt: skip
+    faults = graph(
+        "Faults of MailWatch itself", "Its log names them.",
+        query(f"sum(increase(mailwatch_monitor_errors_total{{{I}}}[$__rate_interval]))", "faults"), bars=True,
+    )  # fmt: skip
+    told = graph(
+        "Notifications", "By channel and outcome. Nothing while no channel is configured.",
+        query(f"sum by (channel, outcome) (increase(mailwatch_notifications_total{{{I}}}[$__rate_interval]))",
+              "{{channel}}: {{outcome}}"), bars=True,
+    )  # fmt: skip
+    answers = timeline(
+        "Does it answer Prometheus?", "The worst of each step.",
+        query(f"min by (instance) (min_over_time(up{{{I}}}[$__rate_interval]))", "{{instance}}"),
+        meaning={0: ("no", RED), 1: ("yes", GREEN)},
+    )  # fmt: skip
+    scrape = graph(
+        "Time to read the metrics", "Keep it below scrape_timeout.",
+        query(f"max(scrape_duration_seconds{{{I}}})", "one scrape"), unit="s",
+    )  # fmt: skip
+    series = graph(
+        "Series", "Samples of one scrape: about 60 to 80 for each service.",
+        query(f"max(scrape_samples_scraped{{{I}}})", "samples"), decimals=0,
+    )  # fmt: skip
+    alerts = timeline(
+        "Alerts of MailWatch", "As Prometheus judged them. The dead man's switch always fires: that is its work.",
+        query('max by (alertname) (max_over_time(ALERTS{alertname=~"MailWatch.+", alertstate="firing"}'
+              "[$__rate_interval]) * 2 or max_over_time(ALERTS{alertname=~\"MailWatch.+\", alertstate=\"pending\"}"
+              "[$__rate_interval]))", "{{alertname}}"),
+        meaning={0: ("", GREY), 1: ("pending", YELLOW), 2: ("firing", ORANGE)},
+    )  # fmt: skip
+    return compose(
+        "mailwatch-internals", "MailWatch: internals", "How MailWatch itself is doing.",
+        [
+            ("Now", 4, stats),
+            ("Looking", 8, [(12, looks), (12, lag), (12, commit), (12, faults)]),
+            ("Telling", 8, [(12, alerts), (12, told), (8, answers), (8, scrape), (8, series)]),
+        ],
+        since="now-6h", services=False,
+    )  # fmt: skip

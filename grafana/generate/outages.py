@@ -1,0 +1,130 @@
+"""The outages on record, and whether the record can be trusted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grafana.generate.frame import I, T, compose
+from grafana.generate.panels import GREEN, GREY, ORANGE, RED, columns, graph, number, query, timeline
+
+WHEN = [("unit", "dateTimeAsIso")]
+OPEN = f"mailwatch_outage_start_timestamp_seconds{{{T}}}[$__range]"
+END = f"mailwatch_outage_end_timestamp_seconds{{{T}}}[$__range]"
+
+
+def age(metric: str) -> str:
+    """Seconds since a time stamp."""
+    return f"time() - min({metric}{{{I}}})"
+
+
+def made() -> dict[str, Any]:
+    """The dashboard."""
+    counted = f"mailwatch_outages_total{{{T}}}[$__range]"
+    lost = f"mailwatch_outage_seconds_total{{{T}}}[$__range]"
+    stats = [
+        (4, number("Open outages", "Outages that are confirmed and have not ended.",
+            f"sum(mailwatch_outage_active{{{T}}})", steps=((0, GREEN), (1, RED)))),
+        (4, number("Outages in this range", "How many were confirmed; as far back as Prometheus remembers.",
+            f"sum(max_over_time({counted}) - min_over_time({counted}))", decimals=0, steps=((0, GREEN), (1, ORANGE)))),
+        (4, number("Time surely lost", "In this range: minimum durations of all outages together.",
+            f"sum(max_over_time({lost}) - min_over_time({lost}))", unit="dtdurations", steps=((0, GREEN), (1, ORANGE)))),
+        (4, number("Does the ledger agree?", "With its signed checkpoints, when it was last compared.",
+            f"min(mailwatch_ledger_valid{{{I}}})", meaning={0: ("NO", RED), 1: ("yes", GREEN)})),
+        (4, number("Since the last checkpoint", "Due every ten minutes.",
+            age("mailwatch_ledger_last_checkpoint_timestamp_seconds"), unit="dtdurations",
+            steps=((-60, GREEN), (1200, ORANGE), (3600, RED)))),
+        (4, number("Last outside time stamp", "No data: no authority was asked, or none has answered yet.",
+            age("mailwatch_ledger_last_token_timestamp_seconds"), unit="dtdurations",
+            steps=((-60, GREEN), (26 * 3600, ORANGE)))),
+    ]  # fmt: skip
+    # The counter helps where an outage began and ended between two samples of the gauge.
+    seen = (
+        f"ceil(clamp_max(max by (target) (max_over_time(mailwatch_outage_active{{{T}}}[$__rate_interval])"
+        f" + increase(mailwatch_outages_total{{{T}}}[$__rate_interval])), 1))"
+    )
+    lanes = timeline(
+        "Outages of each service", "Red if any of the step was outage: a short one fills its whole step. "
+        "The table has the true times. An empty stretch: Prometheus has no data.",
+        query(seen, "{{target}}"), meaning={0: ("no outage", GREEN), 1: ("outage", RED)},
+    )  # fmt: skip
+    records = columns(
+        "Outages on record",
+        "The open ones and the last 50 that ended. From the first look that was down to the first that was up: the "
+        "outage cannot have been much longer, but may have been shorter. The link leads to its page.",
+        "outage_id",
+        {
+            # One row for an outage, though its most frequent cause may change: the cause that was told longest.
+            "Samples": f"topk by (outage_id) (1, count_over_time({OPEN}))",
+            "First look down": f"max by (outage_id) (last_over_time({OPEN})) * 1000",
+            "First look up": f"max by (outage_id) (last_over_time({END})) * 1000",
+            "Between them": f"(max by (outage_id) (last_over_time({END}))"
+            f" or 0 * max by (outage_id) (last_over_time({OPEN})) + time())"
+            f" - max by (outage_id) (last_over_time({OPEN}))",
+        },
+        names={"target": "Service", "provider": "Provider", "kind": "Kind", "cause": "Cause", "outage_id": "Outage"},
+        hidden=("Value #A", "instance", "job", "__name__"),
+        look={
+            "First look down": WHEN,
+            "First look up": [*WHEN, ("noValue", "still open")],
+            "Between them": [("unit", "dtdurations")],
+            "Outage": [("links", [{"title": "Open it in MailWatch", "targetBlank": True,
+                                   "url": "${mailwatch}/outages/${__value.raw}"}])],
+        },
+        sort="First look down", descending=True,
+    )  # fmt: skip
+    ratio = f"max by (target) (mailwatch_availability_ratio{{{T}, "
+    percent = [("unit", "percentunit"), ("decimals", 3)]
+    windows = {"24h": "24 h", "7d": "7 days", "30d": "30 days", "90d": "90 days"}
+    available = columns(
+        "Availability by window",
+        "From MailWatch's own store, so that Prometheus' memory does not matter: surely up, possibly up.",
+        "target",
+        {
+            f"{word} up, {name}": f'{ratio}window="{window}", bound="{bound}"}})'
+            for window, name in windows.items()
+            for word, bound in (("Surely", "lower"), ("Possibly", "upper"))
+        },
+        names={"target": "Service"},
+        look={f"{word} up, {name}": percent for name in windows.values() for word in ("Surely", "Possibly")},
+        sort="Service", descending=False,
+    )  # fmt: skip
+    daily = graph(
+        "Outages by day", "Confirmed outages that began in each 24 hours.",
+        query(f"ceil(sum by (provider) (increase(mailwatch_outages_total{{{T}}}[$__interval])))", "{{provider}}"),
+        bars=True, interval="1d", decimals=0,
+    )  # fmt: skip
+    blind = graph(
+        "Time in which nobody looked", "Gaps: MailWatch was stopped, asleep or too slow. Nothing is claimed about them.",
+        query(f"sum by (target) (increase(mailwatch_gap_seconds_total{{{T}}}[$__rate_interval]))", "{{target}}"),
+        unit="s", bars=True,
+    )  # fmt: skip
+    line = timeline(
+        "Our own line", "While it is down nothing is said about providers. Nothing here: the guard is off.",
+        query(f"min(min_over_time(mailwatch_guard_online{{{I}}}[$__rate_interval]))", "all"),
+        query(f"min by (family) (min_over_time(mailwatch_guard_family_online{{{I}}}[$__rate_interval]))", "{{family}}"),
+        meaning={0: ("down", RED), 1: ("up", GREEN)},
+    )  # fmt: skip
+    clock = graph(
+        "How far the clock may be off", "At most. Nothing here: no time server was asked, or none has answered.",
+        query(f"max(max_over_time(mailwatch_clock_error_bound_seconds{{{I}}}[$__rate_interval]))", "bound"), unit="s",
+    )  # fmt: skip
+    judged = timeline(
+        "Ledger against its checkpoints", "The worst of each step.",
+        query(f"min(min_over_time(mailwatch_ledger_valid{{{I}}}[$__rate_interval]))", "ledger"),
+        meaning={0: ("does not agree", RED), 1: ("agrees", GREEN), 2: ("", GREY)},
+    )  # fmt: skip
+    size = graph(
+        "Entries in the ledger", "It only grows.",
+        query(f"max(mailwatch_ledger_size{{{I}}})", "entries"), zero=False, decimals=0,
+    )  # fmt: skip
+    return compose(
+        "mailwatch-outages", "MailWatch: outages and evidence",
+        "The outages on record, and whether the record can be trusted. For a claim use the evidence file.",
+        [
+            ("Outages", 4, stats),
+            ("When and how long", 8, [(24, lanes), (24, records)]),
+            ("How often", 8, [(16, available), (8, daily)]),
+            ("What the claims rest on", 6, [(12, line), (12, judged), (8, blind), (8, clock), (8, size)]),
+        ],
+        since="now-30d",
+    )  # fmt: skip

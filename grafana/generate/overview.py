@@ -1,0 +1,141 @@
+"""Is my mail well now, and how was it lately?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grafana.generate.frame import I, T, compose
+from grafana.generate.panels import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    YELLOW,
+    columns,
+    graph,
+    number,
+    query,
+    timeline,
+)  # fmt: skip
+
+STATES = {
+    0: ("up", GREEN),
+    1: ("unknown", GREY),
+    2: ("suspect", YELLOW),
+    3: ("recovering", ORANGE),
+    4: ("down", RED),
+}
+RATIO = [("unit", "percentunit"), ("decimals", 3)]
+
+
+def worst_state(window: str) -> str:
+    """The worst state of each target in a step, as the numbers of STATES."""
+    each = [
+        f'{value} * max_over_time(mailwatch_target_state{{{T}, state="{state}"}}[{window}])'
+        for value, (state, _) in STATES.items()
+    ]
+    # A state that it never was in counts as 0, which is up: so one that was up or worse must be on record.
+    some = f"max by (target) (max_over_time(mailwatch_target_state{{{T}}}[{window}])) > 0"
+    return f"max by (target) ({' or '.join(each)}) and on (target) ({some})"
+
+
+def made() -> dict[str, Any]:
+    """The dashboard."""
+    stats = [
+        (4, number("Does MailWatch answer?", "Whether Prometheus reads its metrics. If not, all else here is old.",
+            f"min(up{{{I}}})", meaning={0: ("NO", RED), 1: ("yes", GREEN)})),
+        (4, number("Services that are up", "Services in the state up, now.",
+            f'sum(mailwatch_target_state{{{T}, state="up"}})', steps=((0, RED), (1, GREEN)))),
+        (4, number("Services that are not up", "Down, suspect, recovering or unknown, now.",
+            f'sum(mailwatch_target_state{{{T}, state!="up"}})',
+            steps=((0, GREEN), (1, ORANGE)))),
+        (4, number("Open outages", "Outages that are confirmed and have not ended.",
+            f"sum(mailwatch_outage_active{{{T}}})", steps=((0, GREEN), (1, RED)))),
+        (4, number("Next certificate expires in", "The earliest of all certificates seen.",
+            f"min(mailwatch_tls_certificate_not_after_timestamp_seconds{{{T}}}) - time()", unit="dtdurations",
+            steps=((-1e9, RED), (3 * 86400, ORANGE), (14 * 86400, GREEN)))),
+        (4, number("Longest since a look", "How long ago the service began that nobody looked at for longest.",
+            f"time() - min(mailwatch_probe_last_timestamp_seconds{{{T}}})", unit="dtdurations",
+            steps=((0, GREEN), (1200, ORANGE), (3600, RED)))),
+    ]  # fmt: skip
+    answers = graph(
+        "Response time", "The slowest look of each step, failed ones too: a time-out shows as its full length.",
+        query(f"max by (target) (max_over_time(mailwatch_probe_duration_seconds{{{T}}}[$__rate_interval]))", "{{target}}"),
+        unit="s",
+    )  # fmt: skip
+    phases = graph(
+        "Where the time goes", "Mean of all services chosen, by phase of the look.",
+        query(f"avg by (phase) (avg_over_time(mailwatch_probe_phase_duration_seconds{{{T}}}[$__rate_interval]))", "{{phase}}"),
+        unit="s", stacked=True,
+    )  # fmt: skip
+    causes = graph(
+        "Looks that failed, by cause",
+        "credentials, offline and monitor are not the provider's fault, and count for no outage.",
+        query(f"sum by (cause) (increase(mailwatch_probe_failures_total{{{T}}}[$__rate_interval]))", "{{cause}}"),
+        bars=True, calcs=("sum",),
+    )  # fmt: skip
+    burn = graph(
+        "Share of looks that were down", "Over the last hour and the last six; the alerts look at these.",
+        query(f"max by (target) (target:mailwatch_looks_down:ratio_rate1h{{{T}}})", "{{target}}, 1 h"),
+        query(f"max by (target) (target:mailwatch_looks_down:ratio_rate6h{{{T}}})", "{{target}}, 6 h"),
+        unit="percentunit",
+    )  # fmt: skip
+    delivery = graph(
+        "Delivery time of round trips", "From acceptance until the message was seen. Nothing without round trips.",
+        query(f"max by (target) (max_over_time(mailwatch_delivery_latency_seconds{{{T}}}[$__rate_interval]))", "{{target}}"),
+        unit="s",
+    )  # fmt: skip
+    state = " or ".join(
+        f'{value} * (mailwatch_target_state{{{T}, state="{name}"}} == 1)' for value, (name, _) in STATES.items()
+    )
+    ratio = f"max by (target) (mailwatch_availability_ratio{{{T}, "
+    states = {str(value): {"text": word, "color": color} for value, (word, color) in STATES.items()}
+    each = columns(
+        "Each service",
+        "Availability is an interval: what was surely up, and what may have been. Read it with the share looked at.",
+        "target",
+        {
+            "State": f"max by (target, provider, kind) ({state})",
+            "Surely up, 24 h": ratio + 'window="24h", bound="lower"})',
+            "Possibly up, 24 h": ratio + 'window="24h", bound="upper"})',
+            "Surely up, 30 days": ratio + 'window="30d", bound="lower"})',
+            "Possibly up, 30 days": ratio + 'window="30d", bound="upper"})',
+            "Looked at, 30 days": f'max by (target) (mailwatch_coverage_ratio{{{T}, window="30d"}})',
+            "Budget left": f"max by (target) (target:mailwatch_error_budget_left:ratio_30d{{{T}}})",
+            "Last look took": f"max by (target) (mailwatch_probe_duration_seconds{{{T}}})",
+            "Certificate": f"max by (target) (mailwatch_tls_certificate_not_after_timestamp_seconds{{{T}}}) - time()",
+        },
+        names={"target": "Service", "provider": "Provider", "kind": "Kind"},
+        look={
+            "Provider": [("custom.width", 110)], "Kind": [("custom.width", 90)],
+            "State": [("custom.width", 90), ("mappings", [{"type": "value", "options": states}]),
+                      ("custom.cellOptions", {"type": "color-text"})],
+            **{f"{sure} up, {window}": RATIO for sure in ("Surely", "Possibly") for window in ("24 h", "30 days")},
+            "Looked at, 30 days": RATIO,
+            "Budget left": [("unit", "percentunit"), ("decimals", 1)],
+            "Last look took": [("unit", "s"), ("decimals", 3)],
+            "Certificate": [("unit", "dtdurations"), ("decimals", 0)],
+        },
+        sort="State", descending=True,
+    )  # fmt: skip
+    lanes = timeline(
+        "State of each service", "The worst state of each step: a short outage fills its whole step. "
+        "An empty stretch: nobody knows, since Prometheus has no data.",
+        query(worst_state("$__rate_interval"), "{{target}}"), meaning=STATES,
+    )  # fmt: skip
+    held = timeline(
+        "Announced maintenance", "It hides nothing: looks and outages are counted in it as ever.",
+        query(f"max by (target) (max_over_time(mailwatch_maintenance_active{{{T}}}[$__rate_interval]))", "{{target}}"),
+        meaning={0: ("none", GREY), 1: ("maintenance", BLUE)},
+    )  # fmt: skip
+    return compose(
+        "mailwatch-overview", "MailWatch: overview", "Is my mail well now, and how was it lately?",
+        [
+            ("Now", 4, stats),
+            ("Services", 8, [(24, lanes), (24, each)]),
+            ("Speed", 8, [(12, answers), (12, phases), (12, delivery), (12, held)]),
+            ("Failures", 8, [(12, causes), (12, burn)]),
+        ],
+        since="now-24h",
+    )  # fmt: skip

@@ -1,0 +1,70 @@
+"""Prometheus, on the scrape config and the rules of this repository, in a hurry."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.servers.program import HOST, Program, free_port
+
+FOLDER = Path(__file__).parents[2] / "prometheus"
+EVERY = 1
+"""Seconds between scrapes, and between evaluations."""
+
+
+def hurried(rules: dict[str, Any]) -> dict[str, Any]:
+    """The same rules, with `for` in seconds where it is in minutes and in minutes where it is in hours."""
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            if "for" in rule:
+                amount, unit = re.fullmatch(r"(\d+)([mh])", rule["for"]).groups()  # type: ignore[union-attr]
+                rule["for"] = f"{amount}{ {'m': 's', 'h': 'm'}[unit] }"
+    return rules
+
+
+class Prometheus(Program):
+    """Scrapes one MailWatch on `port_of_mailwatch` each second."""
+
+    def __init__(self, directory: Path, port_of_mailwatch: int) -> None:
+        self.port = free_port()
+        config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+        config["global"] = {"scrape_interval": f"{EVERY}s", "evaluation_interval": f"{EVERY}s"}
+        config["scrape_configs"][0].pop("scrape_timeout")
+        config["scrape_configs"][0]["static_configs"] = [{"targets": [f"{HOST}:{port_of_mailwatch}"]}]
+        (directory / "prometheus.yml").write_text(json.dumps(config))
+        rules = hurried(yaml.safe_load((FOLDER / "mailwatch.rules.yml").read_text()))
+        (directory / "mailwatch.rules.yml").write_text(json.dumps(rules))
+        command = (
+            "/usr/bin/prometheus",
+            f"--config.file={directory}/prometheus.yml",
+            f"--storage.tsdb.path={directory}/tsdb",
+            f"--web.listen-address={HOST}:{self.port}",
+        )
+        super().__init__(directory, command, {self.port: False})
+
+    def _serves(self, port: int, tls: bool) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{port}/-/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def get(self, what: str, **asked: str) -> Any:
+        """GET /api/v1/WHAT: its data. An error of the query is an error."""
+        address = f"http://{HOST}:{self.port}/api/v1/{what}?{urllib.parse.urlencode(asked)}"
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return json.load(answer)["data"]
+
+    def ask(self, expr: str) -> list[dict[str, Any]]:
+        """What an expression returns now."""
+        return list(self.get("query", query=expr)["result"])
+
+    def alerts(self) -> dict[str, str]:
+        """The alerts that are pending or firing."""
+        return {alert["labels"]["alertname"]: alert["state"] for alert in self.get("alerts")["alerts"]}

@@ -1,0 +1,54 @@
+"""The scrape config and the rules: as Prometheus' own tools see them, and each name one that MailWatch has."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import _need
+
+HERE = Path(__file__).parent.parent
+FOLDER = HERE / "prometheus"
+LATER = {"mailwatch_notifications_total"}
+"""Metrics that this version has not got: a rule about them says nothing until it has."""
+
+
+def promtool(*words: str) -> None:
+    _need(Path(shutil.which("promtool") or "/usr/bin/promtool"))
+    done = subprocess.run(
+        ["promtool", *words], cwd=FOLDER, capture_output=True, text=True, check=False, timeout=90
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", "config", "prometheus.yml"),
+        ("check", "rules", "--lint=all", "--lint-fatal", "mailwatch.rules.yml"),
+        ("test", "rules", "mailwatch.test.yml"),
+    ],
+    ids=" ".join,
+)
+def test_promtool_agrees(words: tuple[str, ...]) -> None:
+    promtool(*words)
+
+
+def test_rules_and_dashboards_ask_only_for_metrics_that_are_documented() -> None:
+    known = set(re.findall(r"^\| `(mailwatch_\w+)`", (HERE / "docs" / "metrics.md").read_text(), re.MULTILINE))
+    known |= {f"mailwatch_{h}_seconds_{end}" for h in ("schedule_lag", "commit") for end in ("count", "bucket")}
+    for file in (FOLDER / "mailwatch.rules.yml", *(HERE / "grafana" / "dashboards").glob("*.json")):
+        asked = set(re.findall(r"(?<![:\w])mailwatch_\w+(?=[\[{ )]| [=<>])", file.read_text()))
+        assert asked - known - LATER == set(), file.name
+
+
+def test_each_alert_has_a_test_of_its_own() -> None:
+    alerts = re.findall(r"- alert: (\w+)", (FOLDER / "mailwatch.rules.yml").read_text())
+    tests = (FOLDER / "mailwatch.test.yml").read_text()
+    assert len(alerts) > 10
+    for alert in alerts:
+        assert re.search(rf"alertname: {alert}\n +exp_alerts:\n", tests), alert
