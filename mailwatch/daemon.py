@@ -31,13 +31,15 @@ from mailwatch.metrics import Metrics
 from mailwatch.models import GapReason, Millis, VantagePoint, now
 from mailwatch.monitor import Monitor
 from mailwatch.outages import Rules, written_rules
+from mailwatch.outlook import outlook
 from mailwatch.port25 import Port25
 from mailwatch.replay import notices, written_maintenance
 from mailwatch.store import Draft, Reader, Store, Tokens, Writer
 from mailwatch.takeup import last_sign_of_life, take_up
 from mailwatch.timestamping import Timestamping
-from mailwatch.web.app import Sources, create_app
+from mailwatch.web.app import create_app
 from mailwatch.web.serve import serving
+from mailwatch.web.sources import Sources
 
 logger = logging.getLogger(__name__)
 FIRST_LOOKS = 0.05
@@ -89,7 +91,7 @@ class Daemon:
             await self._announced()
             await take_up(self.monitor, self.reader, targets)
             self.metrics.config_reload(True, now() / 1000)
-            app = create_app(self._sources())
+            app = create_app(self._sources(), outlook(self.monitor, reader, self.path, config))
             async with serving(app, config.web.host, config.web.port), self._housekeeping():
                 self._begin()
                 logger.info("watching %d targets; web on %s", len(self.monitor.watches), config.web.listen)
