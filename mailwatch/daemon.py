@@ -22,6 +22,7 @@ from mailwatch.config import (
     build_targets,
     digest,
     load,
+    web_password,
 )
 from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard
@@ -64,6 +65,7 @@ class Daemon:
         config = self.config
         targets = await asyncio.to_thread(build_targets, config)
         authorities = await asyncio.to_thread(build_authorities, config)
+        password = await asyncio.to_thread(web_password, config)
         store = await asyncio.to_thread(Store.open, config.data_dir)
         for finding in store.findings:
             logger.warning("ledger: %s", finding)
@@ -91,7 +93,7 @@ class Daemon:
             await self._announced()
             await take_up(self.monitor, self.reader, targets)
             self.metrics.config_reload(True, now() / 1000)
-            app = create_app(self._sources(), outlook(self.monitor, reader, self.path, config))
+            app = create_app(self._sources(), outlook(self.monitor, reader, self.path, config), password)
             async with serving(app, config.web.host, config.web.port), self._housekeeping():
                 self._begin()
                 logger.info("watching %d targets; web on %s", len(self.monitor.watches), config.web.listen)

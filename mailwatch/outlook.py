@@ -14,6 +14,7 @@ from mailwatch.evidence.apart import Making
 from mailwatch.evidence.gather import NoCase, gather
 from mailwatch.models import Millis, Observation
 from mailwatch.monitor import Monitor
+from mailwatch.oauth.endpoints import is_loopback
 from mailwatch.service_level import DAY
 from mailwatch.store import Reader, Tokens
 from mailwatch.web.views import NotMade, Views
@@ -27,7 +28,11 @@ def outlook(monitor: Monitor, reader: Reader, path: Path, config: Config) -> Vie
     """Return what the pages need of a running MailWatch. `path` is its config file."""
     making = Making(path, config.data_dir)
 
+    downloads = config.web.password_file is not None or is_loopback(config.web.host)
+
     async def evidence(identity: str, language: str) -> Path:
+        if not downloads:
+            raise NotMade("evidence is handed out on loopback or with web.password_file only; set it")
         if await asyncio.to_thread(_payload, reader, identity) is None:
             raise NotMade(f"no outage {identity!r}; GET /api/v1/outages lists them")
         try:
@@ -43,6 +48,7 @@ def outlook(monitor: Monitor, reader: Reader, path: Path, config: Config) -> Vie
         outage=partial(_outage, reader, Tokens(config.data_dir)),
         ledger=partial(_ledger, reader),
         pulse=partial(_pulse, monitor),
+        downloads=downloads,
         evidence=evidence,
     )
 
@@ -103,9 +109,8 @@ def _outage(reader: Reader, tokens: Tokens, identity: str) -> dict[str, Any] | N
 
 
 def _looks(reader: Reader, target: str, first: int, last: int) -> Iterator[Observation]:
-    before = reader.entries(target=target, kinds=["observation"], to_index=first, descending=True, limit=1)
     within = reader.entries(target=target, kinds=["observation"], from_index=first, limit=LOOKS_AT_MOST)
-    for entry in [*before, *within]:
+    for entry in within:
         if isinstance(fact := entry.fact, Observation):
             yield fact
             if entry.index > last:

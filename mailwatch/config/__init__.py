@@ -8,6 +8,7 @@ for mistake in warnings(loaded): ...  # not fatal, worth saying
 
 from __future__ import annotations
 
+from mailwatch.config.access import web_password
 from mailwatch.config.announced import build_maintenance
 from mailwatch.config.authorities import build_authorities
 from mailwatch.config.effective import digest, effective, schema, show
@@ -31,4 +32,5 @@ __all__ = [
     "schema",
     "show",
     "warnings",
+    "web_password",
 ]

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import SecretStr
 from starlette.background import BackgroundTask
 
 from mailwatch import __version__
 from mailwatch.models import Millis, parse_rfc3339, rfc3339
+from mailwatch.web.access import Access
 from mailwatch.web.headers import SafeHeaders
 from mailwatch.web.pages import Pages
 from mailwatch.web.sources import Sources
@@ -20,14 +22,16 @@ from mailwatch.web.views import NotMade, Views
 When = Annotated[str | None, Query(description="RFC 3339 time with its offset", max_length=40)]
 
 
-def create_app(sources: Sources, views: Views) -> FastAPI:
-    """Build the application: the API over `sources`, and the pages over both."""
+def create_app(sources: Sources, views: Views, password: SecretStr | None = None) -> FastAPI:
+    """Build the application: the API over `sources`, and the pages over both; it asks for `password`."""
     app = FastAPI(
         title="MailWatch", version=__version__, docs_url=None, redoc_url=None,
         openapi_url="/api/openapi.json",
         description="Availability and outages of mail services, from an append-only ledger.",
     )  # fmt: skip
 
+    if password:
+        app.add_middleware(Access, password=password)
     app.add_middleware(SafeHeaders)
     Pages(sources, views).add_to(app)
 

@@ -42,7 +42,7 @@ class Pages:
             loader=PackageLoader("mailwatch.web"), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
-        self._templates.filters.update(span=span, share=share, utc=utc, iso=iso)
+        self._templates.filters.update(span=span, share=share, utc=utc, exact=exact, iso=iso)
 
     def add_to(self, app: FastAPI) -> None:
         """Put the pages into `app`."""
@@ -127,7 +127,7 @@ class Pages:
         marks = timeline.marks(told)
         return self._show(
             request, "outage.html", "outages", o=told, marks=marks, stretches=timeline.stretches(told, marks),
-            here_name=self._views.vantage_point, place=self._views.place,
+            downloads=self._views.downloads, here_name=self._views.vantage_point, place=self._views.place,
         )  # fmt: skip
 
     def _incidents(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
@@ -219,6 +219,11 @@ def utc(at: Millis | str) -> str:
     """Write a time for people, to the second."""
     millis = parse_rfc3339(at) if isinstance(at, str) else at
     return f"{datetime.fromtimestamp(millis // 1000, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def exact(at: Millis) -> str:
+    """Write a time for people, to the millisecond."""
+    return f"{utc(at)}.{at % 1000:03d}"
 
 
 def span(seconds: float) -> str:
