@@ -17,6 +17,7 @@ from mailwatch.monitor import Monitor
 from mailwatch.oauth.endpoints import is_loopback
 from mailwatch.service_level import DAY
 from mailwatch.store import Reader, Tokens
+from mailwatch.watch import Watch
 from mailwatch.web.views import NotMade, Views
 
 LOOKS_AT_MOST = 5000
@@ -79,10 +80,16 @@ def _outages(monitor: Monitor) -> list[dict[str, Any]]:
 
 def _pulse(monitor: Monitor) -> str:
     states = (
-        (w.target.name, w.state.name, w.latest.started_at if w.latest else 0)
+        (w.target.name, w.state.name, w.latest.started_at if w.latest else 0, _newest(w))
         for w in list(monitor.watches.values())
     )
     return str(hash(tuple(states)))
+
+
+def _newest(watch: Watch) -> tuple[str, str]:
+    """An outage is on record a moment after the look that opened or closed it."""
+    newest = next(reversed(watch.outages.values()), None)
+    return (newest["id"], newest["state"]) if newest else ("", "")
 
 
 def _payload(reader: Reader, identity: str) -> dict[str, Any] | None:
