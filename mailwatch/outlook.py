@@ -12,7 +12,7 @@ from mailwatch import records
 from mailwatch.config import Config
 from mailwatch.evidence.apart import Making
 from mailwatch.evidence.gather import NoCase, gather
-from mailwatch.models import Millis, Observation
+from mailwatch.models import Millis, Observation, Outcome
 from mailwatch.monitor import Monitor
 from mailwatch.oauth.endpoints import is_loopback
 from mailwatch.service_level import DAY
@@ -102,7 +102,7 @@ def _outage(reader: Reader, tokens: Tokens, identity: str) -> dict[str, Any] | N
         return None
     first, last = payload["ledger"]["first"], payload["ledger"]["last"]
     looks = list(_looks(reader, payload["target"], first, last))
-    guard = next((look.guard for look in looks if look.started_at == payload["first_bad"]), None)
+    guard = next((look.guard for look in looks if look.outcome is Outcome.DOWN), None)
     shown = None if guard is None else {"online": guard.online, "controls": guard.controls}
     return {
         "proven_afterwards": False,
@@ -132,7 +132,8 @@ def _transitions(looks: list[Observation]) -> list[dict[str, Any]]:
         if here != before and len(told) < TRANSITIONS_AT_MOST:
             told.append(
                 {
-                    "at": look.started_at,
+                    # As the bounds are taken: the last good look counts from its start, others from their end.
+                    "at": look.started_at if not told and look.outcome is Outcome.UP else look.ended_at,
                     "outcome": look.outcome.value,
                     "cause": look.cause.value if look.cause else None,
                     "phase": look.failed_phase.value if look.failed_phase else None,

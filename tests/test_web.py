@@ -110,6 +110,9 @@ def test_an_outage_is_told_with_bounds_words_and_proof(web: tuple[Watching, str]
     assert status == 200
     for key in timeline.TIMES:
         assert f'datetime="{told[key]}"' in text
+    # The bounds and the changes of the same looks bear the same times.
+    for key in ("last_good", "first_bad", "first_good"):
+        assert text.count(f'datetime="{told[key]}"') == 2, key
     assert f"entries {told['ledger']['first']} to {told['ledger']['last']}" in text
     assert "the connection was refused" in text
     assert "over the first" in text
