@@ -24,6 +24,7 @@ metrics, notify, web                    outlets; never each other
 evidence                                an outage as one file, and the check of it
 schedule, watch, monitor                when to look; the hall that carries each look through the rooms
 housekeeping, timestamping, takeup      what runs beside the looks; going on from where the ledger ends
+outlook                                 what the pages show of all that
 daemon, demo                            the whole, running; and a show of it
 cli, __main__                           one file per verb
 """

@@ -25,6 +25,7 @@ from mailwatch.config import (
     build_targets,
     digest,
     load,
+    web_password,
 )
 from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard
@@ -35,13 +36,15 @@ from mailwatch.models import Millis, VantagePoint, now
 from mailwatch.monitor import Monitor
 from mailwatch.notify import Notifier, heartbeat, tell_broken
 from mailwatch.outages import Rules, written_rules
+from mailwatch.outlook import outlook
 from mailwatch.port25 import Port25
 from mailwatch.replay import notices, written_maintenance
 from mailwatch.store import Draft, Reader, Store, StoreBroken, Tokens, Writer
 from mailwatch.takeup import take_up
 from mailwatch.timestamping import Timestamping
-from mailwatch.web.app import Sources, create_app
+from mailwatch.web.app import create_app
 from mailwatch.web.serve import serving
+from mailwatch.web.sources import Sources
 
 logger = logging.getLogger(__name__)
 FIRST_LOOKS = 0.05
@@ -69,6 +72,7 @@ class Daemon:
         authorities = await asyncio.to_thread(build_authorities, config)
         channels = await asyncio.to_thread(build_channels, config)
         self._heartbeat = await asyncio.to_thread(build_heartbeat, config)
+        password = await asyncio.to_thread(web_password, config)
         try:
             store = await asyncio.to_thread(Store.open, config.data_dir)
         except StoreBroken as error:
@@ -107,7 +111,7 @@ class Daemon:
             await self._announced()
             await take_up(self.monitor, self.reader, targets)
             self.metrics.config_reload(True, now() / 1000)
-            app = create_app(self._sources())
+            app = create_app(self._sources(), outlook(self.monitor, reader, self.path, config), password)
             async with serving(app, config.web.host, config.web.port), self._housekeeping():
                 self._begin()
                 logger.info("watching %d targets; web on %s", len(self.monitor.watches), config.web.listen)

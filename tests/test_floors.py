@@ -22,7 +22,7 @@ FLOORS = (
     {"records", "schedule", "watch", "web"},
     {"evidence"},
     {"monitor"},
-    {"housekeeping", "takeup", "timestamping"},
+    {"housekeeping", "outlook", "takeup", "timestamping"},
     {"daemon", "demo"},
     {"cli"},
     {"__main__"},

@@ -9,6 +9,7 @@ for mistake in warnings(loaded): ...  # not fatal, worth saying
 
 from __future__ import annotations
 
+from mailwatch.config.access import web_password
 from mailwatch.config.announced import build_maintenance
 from mailwatch.config.authorities import build_authorities
 from mailwatch.config.channels import build_channels, build_heartbeat, channel_warnings
@@ -36,4 +37,5 @@ __all__ = [
     "schema",
     "show",
     "warnings",
+    "web_password",
 ]

@@ -29,6 +29,7 @@ def effective(config: Config) -> dict[str, Any]:
     plain["timestamps"] = [section.model_dump(mode="json", exclude_none=True) for section in config.timestamps]
     for stamping in plain["timestamps"]:
         _hide_arguments(stamping)
+    plain["web"] = config.web.model_dump(mode="json", exclude_none=True)
     if config.signing:
         plain["signing"] = config.signing.model_dump(mode="json", exclude_none=True)
     if config.notify:

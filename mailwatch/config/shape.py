@@ -43,7 +43,9 @@ class WebSection(Section):
     """The status page, the API and /metrics."""
 
     listen: Endpoint = "127.0.0.1:8080"
-    """Host and port. The pages ask for no login: keep them on loopback or behind a proxy."""
+    """Host and port. Beyond loopback the pages should ask for a password, here or in a proxy."""
+    password_file: FolderPath | None = None
+    """A file whose first line is the password that the pages ask for; the user is `mailwatch`."""
 
     @property
     def host(self) -> str:

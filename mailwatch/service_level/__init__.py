@@ -12,11 +12,22 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mailwatch.models import Gap, Millis, Observation, Outcome
-from mailwatch.service_level.buckets import Buckets, Ratio
+from mailwatch.service_level.buckets import DAY, Buckets, Day, Ratio
 from mailwatch.service_level.stretches import Share, Stretch, Walk
 from mailwatch.windows import Window, overlap, without
 
-__all__ = ["Availability", "Bounds", "Buckets", "Meter", "Ratio", "Share", "Stretch", "availability"]
+__all__ = [
+    "DAY",
+    "Availability",
+    "Bounds",
+    "Buckets",
+    "Day",
+    "Meter",
+    "Ratio",
+    "Share",
+    "Stretch",
+    "availability",
+]
 
 
 class _Event(Protocol):

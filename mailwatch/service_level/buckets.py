@@ -26,6 +26,18 @@ class Ratio:
     coverage: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One day, UTC, in milliseconds: `length` of it has passed, and of that so much was up, down, undecided."""
+
+    start: Millis
+    length: Millis
+    up: Millis
+    down: Millis
+    undecided: Millis
+    maintenance: Millis
+
+
 def nothing_excluded(start: Millis, end: Millis) -> Sequence[Window]:
     """No maintenance at all."""
     return ()
@@ -68,6 +80,19 @@ class Buckets:
             raise ValueError(f"the longest window is {self._rings[-1].longest} ms, not {window}")
         return Ratio(None, None, 0.0)
 
+    def days(self, now: Millis) -> list[Day]:
+        """Return the last 90 days, oldest first, today included as far as it has come."""
+        today = now // DAY * DAY
+        first = today - 89 * DAY
+        excused = self._excluded(first, now)
+        told = []
+        for start in range(first, today + 1, DAY):
+            length = min(DAY, now - start)
+            spent = self._rings[-1].spent(start, start + DAY - 1) if self._rings else (0, 0, 0)
+            maintenance = sum(max(0, min(end, start + length) - max(begin, start)) for begin, end in excused)
+            told.append(Day(start, length, *spent, maintenance))
+        return told
+
 
 class _Ring:
     """Milliseconds of each share in buckets of one length, the oldest overwritten by the newest."""
@@ -109,6 +134,13 @@ class _Ring:
             return Ratio(None, None, 0.0 if asked > 0 else None)
         coverage = min(1.0, covered / asked) if asked > 0 else None
         return Ratio(up / covered, (up + undecided) / covered, coverage)
+
+    def spent(self, start: Millis, end: Millis) -> tuple[int, int, int]:
+        """Return milliseconds up, down and undecided in the buckets from that of `start` to that of `end`."""
+        newest = min(end // self._length, self._newest)
+        oldest = max(start // self._length, self._newest - self._size + 1)
+        up, down, undecided = (self._sum(spent, oldest, newest) for spent in self._spent)
+        return up, down, undecided
 
     def _turn(self, bucket: int) -> None:
         """Make `bucket` one that is held, forgetting those that are too old.

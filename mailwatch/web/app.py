@@ -1,49 +1,39 @@
-"""The JSON API, /metrics and the health checks. It only reads; all it needs is passed in."""
+"""The JSON API, /metrics, the health checks and the pages. It only reads; all it needs is passed in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Query
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import SecretStr
+from starlette.background import BackgroundTask
 
 from mailwatch import __version__
 from mailwatch.models import Millis, parse_rfc3339, rfc3339
-from mailwatch.web.page import overview
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """Where the answers come from. Each returns what is committed, ready to be written as JSON."""
-
-    targets: Callable[[], list[dict[str, Any]]]
-    outages: Callable[[bool, Millis | None, Millis | None], list[dict[str, Any]]]
-    incidents: Callable[[bool, Millis | None, Millis | None], list[dict[str, Any]]]
-    incident: Callable[[str], dict[str, Any] | None]
-    observations: Callable[[str | None, Millis | None, Millis | None, int], list[dict[str, Any]]]
-    offline: Callable[[Millis | None, Millis | None], list[dict[str, Any]]]
-    availability: Callable[[str | None, Millis, Millis], list[dict[str, Any]]]
-    unready: Callable[[], list[str]]
-    metrics: Callable[[], Iterator[bytes]]
-
+from mailwatch.web.access import Access
+from mailwatch.web.headers import SafeHeaders
+from mailwatch.web.pages import Pages
+from mailwatch.web.sources import Sources
+from mailwatch.web.views import NotMade, Views
 
 When = Annotated[str | None, Query(description="RFC 3339 time with its offset", max_length=40)]
 
 
-def create_app(sources: Sources) -> FastAPI:
-    """Build the application over `sources`."""
+def create_app(sources: Sources, views: Views, password: SecretStr | None = None) -> FastAPI:
+    """Build the application: the API over `sources`, and the pages over both; it asks for `password`."""
     app = FastAPI(
-        title="MailWatch", version=__version__, docs_url="/api/docs", redoc_url=None,
+        title="MailWatch", version=__version__, docs_url=None, redoc_url=None,
         openapi_url="/api/openapi.json",
         description="Availability and outages of mail services, from an append-only ledger.",
     )  # fmt: skip
 
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    def status_page() -> str:
-        return overview(sources.targets(), sources.outages(False, None, None)[:50])
+    if password:
+        app.add_middleware(Access, password=password)
+    app.add_middleware(SafeHeaders)
+    Pages(sources, views).add_to(app)
 
     @app.get("/healthz", response_class=PlainTextResponse, summary="Is the process alive?")
     async def healthz() -> str:
@@ -76,6 +66,21 @@ def create_app(sources: Sources) -> FastAPI:
             if item["id"] == outage_id:
                 return item
         raise HTTPException(404, f"no outage {outage_id!r}; GET /api/v1/outages lists them")
+
+    @app.get("/api/v1/outages/{outage_id}/evidence.zip", summary="The evidence of an outage as one file")
+    async def evidence(
+        request: Request, outage_id: str, lang: Annotated[str, Query(pattern="^(en|it)$")] = "en"
+    ) -> Response:
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise HTTPException(403, "other sites may not have evidence made; open the page of the outage")
+        if not re.fullmatch("[0-9a-f]{12}", outage_id):
+            raise HTTPException(404, "no such outage; GET /api/v1/outages lists them")
+        try:
+            path = await views.evidence(outage_id, lang)
+        except NotMade as error:
+            raise HTTPException(409, str(error)) from None
+        name = f"outage-{outage_id}.zip"
+        return FileResponse(path, filename=name, background=BackgroundTask(path.unlink, missing_ok=True))
 
     @app.get("/api/v1/incidents", summary="Incidents: overlapping outages of one provider, newest first")
     def incidents(

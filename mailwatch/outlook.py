@@ -1,0 +1,173 @@
+"""What the pages show, from what the monitor has in memory and, for a single outage, from the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mailwatch import records
+from mailwatch.config import Config
+from mailwatch.evidence.apart import Making
+from mailwatch.evidence.gather import NoCase, gather
+from mailwatch.models import Millis, Observation, Outcome
+from mailwatch.monitor import Monitor
+from mailwatch.oauth.endpoints import is_loopback
+from mailwatch.service_level import DAY
+from mailwatch.store import Reader, Tokens
+from mailwatch.watch import Watch
+from mailwatch.web.views import NotMade, Views
+
+LOOKS_AT_MOST = 5000
+"""Looks of an outage that are read for its transitions."""
+TRANSITIONS_AT_MOST = 100
+
+
+def outlook(monitor: Monitor, reader: Reader, path: Path, config: Config) -> Views:
+    """Return what the pages need of a running MailWatch. `path` is its config file."""
+    making = Making(path, config.data_dir)
+
+    downloads = config.web.password_file is not None or is_loopback(config.web.host)
+
+    async def evidence(identity: str, language: str) -> Path:
+        if not downloads:
+            raise NotMade("evidence is handed out on loopback or with web.password_file only; set it")
+        if await asyncio.to_thread(_payload, reader, identity) is None:
+            raise NotMade(f"no outage {identity!r}; GET /api/v1/outages lists them")
+        try:
+            return await making.make(identity, language)
+        except NoCase as error:
+            raise NotMade(str(error)) from None
+
+    return Views(
+        vantage_point=config.vantage_point.name,
+        place=config.vantage_point.place,
+        glance=partial(_glance, monitor),
+        outages=partial(_outages, monitor),
+        outage=partial(_outage, reader, Tokens(config.data_dir)),
+        ledger=partial(_ledger, reader),
+        pulse=partial(_pulse, monitor),
+        downloads=downloads,
+        evidence=evidence,
+    )
+
+
+def _glance(monitor: Monitor, name: str, at: Millis) -> dict[str, Any]:
+    watch = monitor.watches[name]
+    latest = watch.latest
+    last = latest.deciding if latest else None
+    ratio = watch.buckets.ratio(90 * DAY, at)
+    return {
+        "phases": {phase.value: spent / 1e6 for phase, spent in last.phases.items()} if last else {},
+        "duration": (latest.ended_at - latest.started_at) / 1000 if latest else 0.0,
+        "ratio": {"lower": ratio.lower, "upper": ratio.upper, "coverage": ratio.coverage},
+        "days": watch.buckets.days(at),
+    }
+
+
+def _outages(monitor: Monitor) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for watch in list(monitor.watches.values()):
+        told = dict(watch.outages)
+        if watch.state.outage:
+            # What was written when it opened is as old as that.
+            told[watch.state.outage.id] = monitor.told(watch.target, watch.state.outage)
+        found += told.values()
+    return sorted(found, key=lambda outage: str(outage["first_bad"]), reverse=True)
+
+
+def _pulse(monitor: Monitor) -> str:
+    states = (
+        (w.target.name, w.state.name, w.latest.started_at if w.latest else 0, _newest(w))
+        for w in list(monitor.watches.values())
+    )
+    return str(hash(tuple(states)))
+
+
+def _newest(watch: Watch) -> tuple[str, str]:
+    """An outage is on record a moment after the look that opened or closed it."""
+    newest = next(reversed(watch.outages.values()), None)
+    return (newest["id"], newest["state"]) if newest else ("", "")
+
+
+def _payload(reader: Reader, identity: str) -> dict[str, Any] | None:
+    return next((o for o in records.outage_payloads(reader) if o["id"] == identity), None)
+
+
+def _outage(reader: Reader, tokens: Tokens, identity: str) -> dict[str, Any] | None:
+    payload = _payload(reader, identity)
+    if payload is None:
+        return None
+    first, last = payload["ledger"]["first"], payload["ledger"]["last"]
+    looks = list(_looks(reader, payload["target"], first, last))
+    guard = next((look.guard for look in looks if look.outcome is Outcome.DOWN), None)
+    shown = None if guard is None else {"online": guard.online, "controls": guard.controls}
+    return {
+        "proven_afterwards": False,
+        "maintenance_ms": 0,
+        **payload,
+        "transitions": _transitions(looks),
+        "guard": shown,
+        "clock_bound": _clock_bound(reader, first),
+        "range": _range(reader, tokens, payload["target"], first, last),
+    }
+
+
+def _looks(reader: Reader, target: str, first: int, last: int) -> Iterator[Observation]:
+    within = reader.entries(target=target, kinds=["observation"], from_index=first, limit=LOOKS_AT_MOST)
+    for entry in within:
+        if isinstance(fact := entry.fact, Observation):
+            yield fact
+            if entry.index > last:
+                return
+
+
+def _transitions(looks: list[Observation]) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = []
+    before = None
+    for look in looks:
+        here = (look.outcome, look.cause, look.failed_phase)
+        if here != before and len(told) < TRANSITIONS_AT_MOST:
+            told.append(
+                {
+                    # As the bounds are taken: the last good look counts from its start, others from their end.
+                    "at": look.started_at if not told and look.outcome is Outcome.UP else look.ended_at,
+                    "outcome": look.outcome.value,
+                    "cause": look.cause.value if look.cause else None,
+                    "phase": look.failed_phase.value if look.failed_phase else None,
+                    "detail": look.detail,
+                }
+            )
+        before = here
+    return told
+
+
+def _clock_bound(reader: Reader, index: int) -> float | None:
+    """Return the error bound in seconds by the last survey before an entry, None without one."""
+    for entry in reader.entries(kinds=["clock"], to_index=index, descending=True, limit=20):
+        if entry.payload["event"] == "survey":
+            bound = entry.payload.get("error_bound_us")
+            return None if bound is None else bound / 1e6
+    return None
+
+
+def _range(reader: Reader, tokens: Tokens, target: str, first: int, last: int) -> dict[str, Any] | None:
+    closing = reader.entries(target=target, kinds=["outage"], from_index=last, limit=1)
+    try:
+        found = gather(reader, tokens, first, max([last, *(entry.index for entry in closing)]))
+    except NoCase:
+        return None
+    stamped = [{"time": t.time, "authority": t.authority, "checkpoint": t.checkpoint} for t in found.tokens]
+    return {"start": found.start.size, "end": found.end.size, "note": found.end.note, "tokens": stamped}
+
+
+def _ledger(reader: Reader) -> dict[str, Any]:
+    row = reader.last_checkpoint()
+    token = next(iter(reader.entries(kinds=["token"], descending=True, limit=1)), None)
+    return {
+        "size": reader.size(),
+        "checkpoint": None if row is None else {"size": row.size, "time": row.time_ms, "note": row.note},
+        "token": None if token is None else token.payload,
+    }

@@ -1,0 +1,247 @@
+"""The pages: everything can be read without JavaScript, and nothing is written by any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mailwatch import __version__
+from mailwatch.models import Millis, now, parse_rfc3339, rfc3339
+from mailwatch.web import timeline
+from mailwatch.web.days import bars
+from mailwatch.web.sources import Sources
+from mailwatch.web.views import Views
+from mailwatch.web.words import COOKIE, LANGUAGES, choose, words
+
+PLACES = tuple((name, "" if name == "overview" else name) for name in
+               ("overview", "outages", "incidents", "observations", "ledger", "about"))  # fmt: skip
+PER_PAGE = 50
+LIVE_AT_MOST = 32
+"""Streams at once; a browser that gets none shows the page as it was loaded."""
+BEAT = 2.0
+_TYPES = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
+
+
+class Pages:
+    """Draws the pages over what they show."""
+
+    def __init__(self, sources: Sources, views: Views) -> None:
+        self._sources, self._views = sources, views
+        self._streams = 0
+        self._kept: dict[tuple[str, int], tuple[str, bytes]] = {}
+        self._templates = Environment(
+            loader=PackageLoader("mailwatch.web"), autoescape=True, undefined=StrictUndefined,
+            trim_blocks=True, lstrip_blocks=True,
+        )  # fmt: skip
+        self._templates.filters.update(span=span, share=share, utc=utc, exact=exact, iso=iso)
+
+    def add_to(self, app: FastAPI) -> None:
+        """Put the pages into `app`."""
+        router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+        router.add_api_route("/", self._overview)
+        for path, page in (
+            ("outages", self._outages), ("outages/{outage_id}", self._outage), ("incidents", self._incidents),
+            ("observations", self._observations), ("ledger", self._ledger), ("about", self._about),
+            ("api/docs", self._docs), ("static/{name}", self._static), ("live", self._live),
+        ):  # fmt: skip
+            router.add_api_route(f"/{path}", page)
+        app.include_router(router)
+        self._app = app
+
+    def _show(self, request: Request, template: str, here: str, status: int = 200, **facts: Any) -> Response:
+        language = _language(request)
+        text = self._draw(request, template, language, here, **facts)
+        return self._answer(request, text.encode(), language, status)
+
+    def _draw(self, request: Request, template: str, language: str, here: str, **facts: Any) -> str:
+        vantage = ", ".join(filter(None, (self._views.vantage_point, self._views.place)))
+        root = "../" * (request.url.path.count("/") - 1) or "./"
+        if prefix := request.scope.get("root_path", ""):
+            root = "../" * (request.url.path.removeprefix(prefix).count("/") - 1) or "./"
+        return self._templates.get_template(template).render(
+            w=words(language), root=root, here=here, places=PLACES, vantage=vantage, **facts
+        )
+
+    def _answer(self, request: Request, page: bytes, language: str, status: int = 200) -> Response:
+        answer = HTMLResponse(page, status, {"vary": "accept-language, cookie", "content-language": language})
+        if request.query_params.get("lang") in LANGUAGES:
+            answer.set_cookie(COOKIE, language, max_age=31_536_000, samesite="lax", httponly=True)
+        return answer
+
+    def _overview(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
+        language, pulse = _language(request), self._views.pulse()
+        kept = self._kept.get((language, page))
+        if kept is None or kept[0] != pulse:
+            kept = pulse, self._draw_overview(request, language, page).encode()
+            if len(self._kept) > PER_PAGE:
+                self._kept.clear()
+            self._kept[language, page] = kept
+        return self._answer(request, kept[1], language)
+
+    def _draw_overview(self, request: Request, language: str, page: int) -> str:
+        targets = self._sources.targets()
+        w, at = words(language), now()
+        up = sum(t["state"] == "up" for t in targets)
+        down = sum(t["state"] == "down" for t in targets)
+        verdict = "down" if down else "up" if targets and up == len(targets) else "unknown"
+        key = verdict if verdict != "unknown" else "doubt" if targets else "none"
+        shown, pages = _page(sorted(targets, key=lambda t: (t["state"] != "down", t["state"] == "up")), page)
+        groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for number, told in enumerate(shown):
+            groups[told["provider"]].append(told | self._glance(told["target"], at) | {"number": number})
+        return self._draw(
+            request, "overview.html", language, "overview", verdict=verdict, groups=list(groups.items()),
+            verdict_text=w["answer_text"][key].format(n=len(targets), up=up, down=down),
+            latest=self._views.outages()[:10], page=page, pages=pages,
+        )  # fmt: skip
+
+    def _glance(self, name: str, at: Millis) -> dict[str, Any]:
+        glance = self._views.glance(name, at)
+        drawn = bars(glance["days"])
+        total = sum(glance["phases"].values()) or 1.0
+        x, phases = 0.0, []
+        for phase, seconds in glance["phases"].items():
+            width = seconds / total * 100
+            phases.append({"name": phase, "seconds": seconds, "x": round(x, 2), "width": round(width, 2)})
+            x += width
+        told = [bar for bar in drawn if bar.state not in ("up", "nodata") or bar is drawn[-1]]
+        return {**glance, "bars": drawn, "told": told[::-1], "phases": phases}
+
+    def _outages(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
+        shown, pages = _page(self._sources.outages(False, None, None), page)
+        return self._show(request, "outages.html", "outages", list=shown, page=page, pages=pages)
+
+    def _outage(self, request: Request, outage_id: str) -> Response:
+        told = self._views.outage(outage_id)
+        if told is None:
+            return self._show(request, "missing.html", "outages", 404)
+        marks = timeline.marks(told)
+        return self._show(
+            request, "outage.html", "outages", o=told, marks=marks, stretches=timeline.stretches(told, marks),
+            downloads=self._views.downloads, here_name=self._views.vantage_point, place=self._views.place,
+        )  # fmt: skip
+
+    def _incidents(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
+        shown, pages = _page(self._sources.incidents(False, None, None), page)
+        return self._show(request, "incidents.html", "incidents", list=shown, page=page, pages=pages)
+
+    def _observations(
+        self,
+        request: Request,
+        target: Annotated[str, Query(max_length=200)] = "",
+        from_: Annotated[str, Query(alias="from", max_length=40)] = "",
+        to: Annotated[str, Query(max_length=40)] = "",
+    ) -> Response:
+        times, bad = [], False
+        for text in (from_, to):
+            try:
+                times.append(_moment(text))
+            except (ValueError, OverflowError):
+                times.append(None)
+                bad = True
+        found = self._sources.observations(target or None, times[0], times[1], 100)
+        names = sorted(t["target"] for t in self._sources.targets())
+        return self._show(
+            request, "observations.html", "observations", list=found, names=names, chosen=target, from_=from_,
+            to=to, bad=bad,
+        )  # fmt: skip
+
+    def _ledger(self, request: Request) -> Response:
+        return self._show(request, "ledger.html", "ledger", l=self._views.ledger())
+
+    def _about(self, request: Request) -> Response:
+        return self._show(request, "about.html", "about", version=__version__)
+
+    def _docs(self, request: Request) -> Response:
+        paths = self._app.openapi()["paths"]
+        return self._show(request, "docs.html", "about", paths=paths)
+
+    def _static(self, request: Request, name: str) -> Response:
+        if name not in _TYPES:
+            return self._show(request, "missing.html", "", 404)
+        content = (resources.files("mailwatch.web") / "static" / name).read_bytes()
+        return Response(content, media_type=_TYPES[name], headers={"cache-control": "max-age=300"})
+
+    async def _live(self) -> Response:
+        if self._streams >= LIVE_AT_MOST:
+            return PlainTextResponse("too many listen\n", 503, {"retry-after": "60"})
+        headers = {"x-accel-buffering": "no"}
+        return StreamingResponse(self._changes(), media_type="text/event-stream", headers=headers)
+
+    async def _changes(self) -> AsyncIterator[bytes]:
+        self._streams += 1
+        try:
+            told = self._views.pulse()
+            yield b"retry: 5000\n\n"
+            while True:
+                await asyncio.sleep(BEAT)
+                pulse = self._views.pulse()
+                # A comment else, so that a client that is gone is noticed.
+                yield b": \n\n" if pulse == told else b"event: changed\ndata: \n\n"
+                told = pulse
+        finally:
+            self._streams -= 1
+
+
+def _language(request: Request) -> str:
+    asked, kept = request.query_params.get("lang", ""), request.cookies.get(COOKIE, "")
+    return choose(asked, kept, request.headers.get("accept-language", ""))
+
+
+def _page(items: Iterable[dict[str, Any]], page: int) -> tuple[list[dict[str, Any]], int]:
+    listed = list(items)
+    first = (page - 1) * PER_PAGE
+    return listed[first : first + PER_PAGE], max(1, math.ceil(len(listed) / PER_PAGE))
+
+
+def _moment(text: str) -> Millis | None:
+    if not text:
+        return None
+    moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def iso(at: Millis | str) -> str:
+    """Write a time as RFC 3339, whichever way it is given."""
+    return at if isinstance(at, str) else rfc3339(at)
+
+
+def utc(at: Millis | str) -> str:
+    """Write a time for people, to the second."""
+    millis = parse_rfc3339(at) if isinstance(at, str) else at
+    return f"{datetime.fromtimestamp(millis // 1000, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def exact(at: Millis) -> str:
+    """Write a time for people, to the millisecond."""
+    return f"{utc(at)}.{at % 1000:03d}"
+
+
+def span(seconds: float) -> str:
+    """Write a duration: 12 ms, 3.4 s, 5 min 3 s, 2 h 5 min, 3 d 4 h."""
+    if seconds == 0:
+        return "0 s"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms" if seconds >= 0.001 else "<1 ms"
+    if seconds < 60:
+        return f"{math.floor(seconds * 10) / 10:.1f} s"
+    whole = int(seconds)
+    for big, small, length, unit in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
+        if whole >= length:
+            rest = whole % length // unit
+            return f"{whole // length} {big}" + (f" {rest} {small}" if rest else "")
+    raise AssertionError(whole)
+
+
+def share(ratio: float | None) -> str:
+    """Write a share in per cent, never rounded up to 100."""
+    return "–" if ratio is None else f"{math.floor(ratio * 100_000) / 1000:.3f} %"

@@ -1,0 +1,267 @@
+"""The pages of a real MailWatch that lived through an outage of a real Dovecot."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailwatch.service_level import DAY, Day
+from mailwatch.web import timeline
+from mailwatch.web.days import bars, state
+from mailwatch.web.pages import share, span
+from mailwatch.web.words import choose, words
+from tests.servers.authority import Authority
+from tests.watching import Watching
+
+NOBODY = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
+PAGES = ("/", "/outages", "/incidents", "/observations", "/ledger", "/about", "/api/docs")
+
+
+@pytest.fixture(scope="module")
+def web(lived: tuple[Watching, Authority, str]) -> Iterator[tuple[Watching, str]]:
+    """A MailWatch that runs again after its outage, and the outage's id."""
+    watching, _, identity = lived
+    with watching.running():
+        yield watching, identity
+
+
+def _get(watching: Watching, path: str, **headers: str) -> tuple[int, Any, str]:
+    request = urllib.request.Request(f"http://127.0.0.1:{watching.port}{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.headers, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read().decode()
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _shape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_shape(item) for item in value]
+    return sorted(re.findall(r"{\w*}", str(value)))
+
+
+def test_both_languages_have_the_same_words() -> None:
+    english, italian = words("en"), words("it")
+    shapes = [
+        _shape({k: v for k, v in w.items() if k not in ("language", "other_code")}) for w in (english, italian)
+    ]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept", "accepted", "chosen"),
+    [
+        ("", "", "", "en"),
+        ("", "", "it-IT,it;q=0.9,en;q=0.8", "it"),
+        ("", "", "de, en;q=0.5, it;q=0.7", "it"),
+        ("", "", "it;q=much, en", "en"),
+        ("en", "it", "it", "en"),
+        ("xx", "it", "en", "it"),
+        ("../../etc", "<script>", "fr", "en"),
+    ],
+)
+def test_the_language_is_the_one_asked_for_then_the_kept_then_the_browsers(
+    asked: str, kept: str, accepted: str, chosen: str
+) -> None:
+    assert choose(asked, kept, accepted) == chosen
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("language", ["en", "it"])
+def test_each_page_answers_in_both_languages_with_nothing_from_elsewhere(
+    web: tuple[Watching, str], page: str, language: str
+) -> None:
+    status, headers, text = _get(web[0], page, **{"Accept-Language": language})
+    assert status == 200
+    assert f'<html lang="{language}">' in text
+    assert words(language)["skip"] in text
+    assert "'unsafe" not in headers["content-security-policy"]
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert not re.search(r"<style|<script>|\sstyle=|\son\w+=|(?:src|href)=\"(?:https?:)?//", text)
+
+
+def test_the_overview_says_how_mail_is_and_shows_ninety_days(web: tuple[Watching, str]) -> None:
+    watching, identity = web
+    watching.until(lambda: watching.state("lab-imap") == "up", "up again")
+    text = watching.until(lambda: (t := _get(watching, "/")[2]) and "Mail is well" in t and t, "well on the page")
+    assert text.count("<title>2") == 2 * 90
+    assert f"outages/{identity}" in text
+    assert "encryption" in text
+
+
+def test_an_outage_is_told_with_bounds_words_and_proof(web: tuple[Watching, str]) -> None:
+    watching, identity = web
+    told = next(o for o in watching.api("outages") if o["id"] == identity)
+    status, _, text = _get(watching, f"/outages/{identity}")
+    assert status == 200
+    for key in timeline.TIMES:
+        assert f'datetime="{told[key]}"' in text
+    # The bounds and the changes of the same looks bear the same times.
+    for key in ("last_good", "first_bad", "first_good"):
+        assert text.count(f'datetime="{told[key]}"') == 2, key
+    assert f"entries {told['ledger']['first']} to {told['ledger']['last']}" in text
+    assert "the connection was refused" in text
+    assert "over the first" in text
+    assert "evidence.zip" in text
+
+
+def test_the_evidence_file_of_the_page_is_valid(web: tuple[Watching, str], tmp_path: Path) -> None:
+    watching, identity = web
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{watching.port}/api/v1/outages/{identity}/evidence.zip?lang=it", timeout=60
+    ) as answer:
+        content = answer.read()
+    assert "report.pdf" in zipfile.ZipFile(io.BytesIO(content)).namelist()
+    (tmp_path / "evidence.zip").write_bytes(content)
+    assert watching.command("verify", str(tmp_path / "evidence.zip")).returncode == 0
+    watching.until(lambda: list((watching.data_dir / "making").iterdir()) == [], "nothing left behind")
+
+
+def test_other_sites_cannot_have_evidence_made_and_unknown_outages_have_none(web: tuple[Watching, str]) -> None:
+    watching, identity = web
+    assert _get(watching, f"/api/v1/outages/{identity}/evidence.zip", **{"Sec-Fetch-Site": "cross-site"})[0] == 403
+    assert _get(watching, "/api/v1/outages/000000000000/evidence.zip")[0] == 409
+    assert _get(watching, "/api/v1/outages/--help/evidence.zip")[0] == 404
+    assert _get(watching, "/outages/nothing")[0] == 404
+
+
+def test_what_is_asked_is_escaped_and_bounded(web: tuple[Watching, str]) -> None:
+    status, _, text = _get(web[0], "/observations?from=%22%3E%3Cscript%3E&target=%3Cb%3E&lang=it")
+    assert status == 200
+    assert "<script>" not in text
+    assert words("it")["bad_filter"] in text
+    assert _get(web[0], "/observations?target=" + "x" * 300)[0] == 422
+    assert _get(web[0], "/outages?page=0")[0] == 422
+    assert _get(web[0], "/static/..%2fapp.py")[0] == 404
+
+
+def test_observations_are_filtered(web: tuple[Watching, str]) -> None:
+    watching, _ = web
+    assert "<td>" in _get(watching, "/observations?target=lab-imap")[2]
+    assert words("en")["no_observations"] in _get(watching, "/observations?to=2020-01-01")[2]
+
+
+def test_a_language_once_chosen_is_kept(web: tuple[Watching, str]) -> None:
+    _, headers, _ = _get(web[0], "/?lang=it")
+    cookie = headers["set-cookie"].partition(";")[0]
+    assert '<html lang="it">' in _get(web[0], "/about", Cookie=cookie)[2]
+
+
+def test_the_page_hears_of_changes(web: tuple[Watching, str]) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{web[0].port}/live", timeout=20) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = iter(stream.readline, b"")
+        assert any(line == b"event: changed\n" for line in lines)
+
+
+def test_links_stay_below_the_prefix_of_a_proxy(web: tuple[Watching, str]) -> None:
+    watching, identity = web
+    for page in (*PAGES, f"/outages/{identity}"):
+        depth = page.count("/") - 1
+        for link in re.findall(r'(?:href|src|data-stream)="([^"]*)"', _get(watching, page)[2]):
+            assert not link.startswith("/"), (page, link)
+            assert link.count("../") == depth or link.startswith(("?", "#")), (page, link)
+
+
+@pytest.mark.parametrize(
+    ("spent", "expected"),
+    [
+        ((0, 0, 0, 0), "nodata"),
+        ((DAY, 0, 0, 0), "up"),
+        ((DAY - 2, 1, 1, 0), "down"),
+        ((DAY - 1, 0, 1, 0), "unknown"),
+        ((DAY // 2, 0, 0, DAY // 2), "maintenance"),
+    ],
+)
+def test_the_states_of_a_day_differ_in_shape_too(spent: tuple[int, int, int, int], expected: str) -> None:
+    day = Day(0, DAY, *spent)
+    assert state(day) == expected
+    shapes = {(b.y, b.height, b.state == "maintenance") for b in bars(
+        [Day(0, DAY, DAY, 0, 0, 0), Day(0, DAY, 0, 1, 0, 0), Day(0, DAY, 0, 0, 1, 0), Day(0, DAY, 0, 0, 0, 1),
+         Day(0, DAY, 0, 0, 0, 0)])}  # fmt: skip
+    assert len(shapes) == 5
+
+
+def test_a_day_of_which_little_was_seen_is_narrow() -> None:
+    whole, part = bars([Day(0, DAY, DAY, 0, 0, 0), Day(0, DAY, DAY // 2, 0, 0, 0)])
+    assert part.width < whole.width
+
+
+def test_marks_are_in_order_and_apart_however_close_the_times() -> None:
+    outage = {"last_good": 1000, "first_bad": 1001, "last_bad": 1001, "first_good": 9_000_000}
+    placed = timeline.marks(outage)
+    assert all(b.x - a.x >= 20 for a, b in pairwise(placed))
+    assert 0 < placed[0].x < placed[-1].x < timeline.WIDTH
+    assert [s.state for s in timeline.stretches(outage, placed)] == ["up", "undecided", "down", "undecided", "up"]
+    open_one = outage | {"last_good": None, "first_good": None}
+    assert [s.state for s in timeline.stretches(open_one, timeline.marks(open_one))][-1] == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0, "0 s"), (0.0123, "12 ms"), (59.99, "59.9 s"), (3600, "1 h"), (93_784, "1 d 2 h")]
+)
+def test_durations_for_people(seconds: float, told: str) -> None:
+    assert span(seconds) == told
+
+
+def test_a_share_is_never_rounded_up_to_all() -> None:
+    assert share(0.999_999_9) == "99.999 %"
+    assert share(None) == "–"
+
+
+def test_with_a_password_only_the_health_checks_are_open(tmp_path: Path) -> None:
+    (tmp_path / "secret-web").write_text("perché no\n")
+    (tmp_path / "secret-web").chmod(0o600)
+    watching = Watching(tmp_path, [NOBODY])
+    watching.settings["web"]["password_file"] = "secret-web"
+    watching.write_config()
+    right = "Basic " + base64.b64encode("mailwatch:perché no".encode()).decode()
+    wrong = "Basic " + base64.b64encode(b"mailwatch:perche no").decode()
+    with watching.running():
+        for page in ("/", "/metrics", "/api/v1/targets", "/static/style.css", "/live", "/healthz/../metrics"):
+            status, headers, _ = _get(watching, page)
+            assert status == 401, page
+            assert headers["www-authenticate"].startswith("Basic ")
+            assert "default-src 'none'" in headers["content-security-policy"]
+        assert _get(watching, "/healthz")[0] == 200
+        assert _get(watching, "/", Authorization=right)[0] == 200
+        assert _get(watching, "/", Authorization="Bearer x")[0] == 401
+        answers = [_get(watching, "/", Authorization=wrong)[0] for _ in range(12)]
+        assert answers[:9] == [401] * 9
+        assert answers[-1] == 429
+        assert _get(watching, "/", Authorization=right)[0] == 429
+        assert b"perch\xc3\xa9 no" not in watching.everything()
+
+
+def test_a_password_file_that_is_not_there_is_told_with_its_line(tmp_path: Path) -> None:
+    watching = Watching(tmp_path, [NOBODY])
+    watching.settings["web"]["password_file"] = "secret-none"
+    watching.write_config()
+    said = watching.command("run")
+    assert said.returncode == 2
+    assert "web.password_file" in said.stderr
+
+
+def test_beyond_loopback_without_a_password_one_is_warned_and_no_evidence_is_made(tmp_path: Path) -> None:
+    watching = Watching(tmp_path, [NOBODY])
+    watching.settings["web"]["listen"] = f"0.0.0.0:{watching.port}"
+    watching.write_config()
+    assert "set web.password_file" in watching.command("config", "check").stderr
+    with watching.running():
+        status, _, said = _get(watching, "/api/v1/outages/000000000000/evidence.zip")
+        assert status == 409
+        assert "web.password_file" in said

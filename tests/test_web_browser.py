@@ -1,0 +1,127 @@
+"""The pages in Debian's Chromium: no violation of WCAG 2.2 AA, on a phone and a desk, light and dark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.conftest import _need
+from tests.servers.authority import Authority
+from tests.watching import Watching
+
+CHROMIUM = "/usr/bin/chromium"
+SIZES = {"phone": {"width": 360, "height": 740}, "desk": {"width": 1280, "height": 900}}
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+_AXE = (resources.files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    _need(Path(CHROMIUM))
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def web(lived: tuple[Watching, Authority, str]) -> Iterator[tuple[Watching, str]]:
+    watching, _, identity = lived
+    with watching.running():
+        watching.until(lambda: watching.seen("lab-imap", "up") > 3, "looks")
+        yield watching, identity
+
+
+def _pages(identity: str) -> dict[str, str]:
+    return {
+        "overview": "/", "outages": "/outages", "outage": f"/outages/{identity}", "incidents": "/incidents",
+        "observations": "/observations", "ledger": "/ledger", "about": "/about", "api": "/api/docs",
+        "missing": "/outages/none",
+    }  # fmt: skip
+
+
+def _opened(page: Page, watching: Watching, path: str) -> list[str]:
+    """Open a page; return what it asked for elsewhere and what its console said of the policy."""
+    said: list[str] = []
+    home = f"http://127.0.0.1:{watching.port}"
+    page.on("request", lambda request: None if request.url.startswith(home) else said.append(request.url))
+    page.on("console", lambda message: said.append(message.text) if "Security Policy" in message.text else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(home + path, wait_until="domcontentloaded")
+    page.wait_for_selector("main h1, main h2")
+    return said
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("language", ["en", "it"])
+def test_no_page_keeps_anyone_out(
+    web: tuple[Watching, str], browser: Browser, language: str, size: str, scheme: Any
+) -> None:
+    watching, identity = web
+    context = browser.new_context(
+        locale=language, color_scheme=scheme, viewport=SIZES[size], timezone_id="Europe/Rome", bypass_csp=False
+    )
+    found: dict[str, Any] = {}
+    for name, path in _pages(identity).items():
+        page = context.new_page()
+        said = _opened(page, watching, path)
+        if folder := os.environ.get("MAILWATCH_PICTURES"):
+            page.screenshot(path=f"{folder}/{name}-{language}-{size}-{scheme}.png", full_page=True)
+        answer = page.evaluate(f"{_AXE}\naxe.run({{runOnly: {TAGS!r}}})")
+        problems = [(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in answer["violations"]]
+        wide = page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+        if problems or said or wide:
+            found[name] = (problems, said, "wider than the window" if wide else "")
+        page.close()
+    context.close()
+    assert found == {}
+
+
+def test_all_can_be_read_without_javascript(web: tuple[Watching, str], browser: Browser) -> None:
+    watching, identity = web
+    context = browser.new_context(java_script_enabled=False, locale="en")
+    page = context.new_page()
+    for path in _pages(identity).values():
+        page.goto(f"http://127.0.0.1:{watching.port}{path}", wait_until="domcontentloaded")
+        assert page.locator("main h1").first.is_visible()
+    page.goto(f"http://127.0.0.1:{watching.port}/", wait_until="domcontentloaded")
+    page.locator("summary").first.click()
+    assert page.locator("details[open]").count() == 1
+    page.goto(f"http://127.0.0.1:{watching.port}/outages/{identity}", wait_until="domcontentloaded")
+    with page.expect_download() as download:
+        page.locator("a.button").click()
+    assert download.value.suggested_filename == f"outage-{identity}.zip"
+    context.close()
+
+
+def test_by_keyboard_and_in_ones_own_time(web: tuple[Watching, str], browser: Browser) -> None:
+    watching, _ = web
+    context = browser.new_context(locale="it", timezone_id="Asia/Tokyo")
+    page = context.new_page()
+    assert _opened(page, watching, "/") == []
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    assert "Asia/Tokyo" in page.locator("time .own").first.inner_text()
+    assert "UTC" in page.locator("time").first.inner_text()
+    page.wait_for_function("document.getElementById('live').textContent === 'In diretta'")
+    context.close()
+
+
+def test_the_page_changes_by_itself(web: tuple[Watching, str], browser: Browser) -> None:
+    watching, _ = web
+    page = browser.new_page()
+    _opened(page, watching, "/")
+    before = page.locator("main time").first.get_attribute("datetime")
+    page.wait_for_function("b => document.querySelector('main time').dateTime !== b", arg=before)
+    page.close()
