@@ -22,7 +22,7 @@ from mailwatch.models import Gap, GapReason, Observation, Outcome
 from mailwatch.store import Draft, KeysMissing, Locked, Reader, Store, StoreBroken, StoreFull, Writer, audit
 from mailwatch.store import writer as writer_module
 from mailwatch.store.keys import load_or_make
-from mailwatch.store.schema import engine, metadata
+from mailwatch.store.schema import database, engine, metadata
 
 
 def observed(target: str, at: int, outcome: Outcome = Outcome.UP) -> Draft:
@@ -299,3 +299,16 @@ async def test_an_entry_that_cannot_be_written_does_not_hold_up_the_others(store
     assert not isinstance(good, BaseException)
     assert not isinstance(better, BaseException)
     assert (good.index, better.index) == (0, 1)
+
+
+def test_opening_once_more_keeps_the_locks_of_the_first(tmp_path: Path) -> None:
+    """A file that is opened and closed loses its process's locks; then others would take the log away under it."""
+    store = Store.open(tmp_path)
+    again = engine(tmp_path)
+    code = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('PRAGMA journal_mode=DELETE')"
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(database(tmp_path))], capture_output=True, text=True, check=False
+    )
+    assert "database is locked" in other.stderr
+    again.dispose()
+    store.close()

@@ -76,7 +76,9 @@ def database(data_dir: Path) -> Path:
 def engine(data_dir: Path, *, read_only: bool = False) -> sa.Engine:
     """Open the SQLite file, made with mode 0600 if it is not there. Write-ahead log, every commit on disk."""
     path = database(data_dir)
-    if not read_only:
+    if not read_only and not path.exists():
+        # Never when it is there: to close a file drops all locks that this process holds on it (fcntl(2)), and
+        # with them those of SQLite's other connections; another process then takes the log away under them.
         # SQLite gives its -wal and -shm files the mode of the database.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     # As many readers as the web has threads.

@@ -7,7 +7,6 @@ sent.
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -21,7 +20,7 @@ from mailwatch.probes import observe
 from tests.fakes.fault import IMPATIENCE, USER, Fault, Place, nobody_accepts, nobody_listens, plays
 from tests.fakes.names import Zone, name_server
 from tests.hostile import CLOSE, RESET, SILENCE, Step, hostile
-from tests.servers import resolver_at
+from tests.servers import free_port, resolver_at
 
 DOMAIN = "example.org"
 GREETING = b"220 mx1.example.org ready\r\n"
@@ -75,9 +74,7 @@ def _domain(zone: Zone, servers: Mapping[str, list[Step]], *, patience: float | 
 
     @contextlib.asynccontextmanager
     async def place(target: Target) -> AsyncIterator[Target]:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
-            holder.bind((BEST, 0))
-            port = holder.getsockname()[1]
+        port = free_port()
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(name_server(zone, port=port))
             for host, script in servers.items():
