@@ -59,7 +59,11 @@ class Timestamping:
             wanted.clear()
             try:
                 await self._stamp(authority)
-            except TimestampError as error:
+            except Exception as error:
+                # A full disk too: whatever keeps a stamp from us must not stop the looks.
+                if not isinstance(error, TimestampError | OSError):
+                    self._monitor.metrics.error()
+                    logger.exception("timestamps: the stamp failed by our own fault")
                 failures += 1
                 wait = min(RETRY * 2.0 ** (failures - 1), RETRY_MOST, authority.every)
                 level = logging.WARNING if failures == 1 else logging.INFO

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from mailwatch.notify.quiet import is_quiet
 from mailwatch.notify.words import text_of, words
 from mailwatch.outages import Outage, outage_payload
 from mailwatch.store import Draft, Outbox, Reader, Store
+from mailwatch.store.schema import database
 from tests.receivers import Webhook
 
 DAY = 86_400_000
@@ -366,3 +368,26 @@ def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webho
             [News(key="k", topic=Topic.CLOSE, time=NIGHT, facts=fields)], channel(webhook, lang="it"), NIGHT
         )[1]
     )
+
+
+async def test_an_outbox_that_cannot_be_written_does_not_end_the_monitor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a full disk. Nobody is to be told, as in the default install: its loop must go on all the same."""
+    monkeypatch.setattr(notifier_module, "STATE_EVERY", 0.01)
+    store, reader = Store.open(tmp_path), Reader.open(tmp_path)
+    notifier = Notifier([], tmp_path, reader, latest=list, counted=lambda *_: None)
+    notifier.begin()
+    told, broken = asyncio.Event(), sqlite3.connect(database(tmp_path))
+    monkeypatch.setattr(notifier_module.logger, "error", lambda *_: told.set())
+    broken.execute("ALTER TABLE outbox_cursor RENAME TO elsewhere")
+    running = asyncio.create_task(notifier.run())
+    await asyncio.wait([running, asyncio.create_task(told.wait())], return_when=asyncio.FIRST_COMPLETED)
+    assert told.is_set()
+    assert not running.done()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    broken.close()
+    notifier.close()
+    reader.close()
+    store.close()

@@ -200,6 +200,21 @@ def test_a_restart_does_not_ask_again_before_its_time(watching: Watching, author
     assert authority.asked == 1
 
 
+def test_a_token_that_cannot_be_kept_does_not_stop_the_looks(watching: Watching, authority: Authority) -> None:
+    """As with a full disk: the folder of the tokens cannot be made."""
+    watching.until(lambda: tokens(watching) == 1, "a token at the start")
+    watching.stop()
+    shutil.rmtree(watching.data_dir / "tokens")
+    (watching.data_dir / "tokens").write_text("not a folder")
+    settings = watching.settings["timestamps"]
+    settings[0]["every"] = "100ms"
+    watching.write_config()
+    watching.start()
+    watching.until(lambda: "File exists" in watching.log.read_text(), "told")
+    seen = watching.seen("lab-imap", "up")
+    watching.until(lambda: watching.seen("lab-imap", "up") >= seen + 3, "going on")
+
+
 @pytest.mark.parametrize("harm", ["gone", "altered"])
 def test_the_audit_misses_a_token(watching: Watching, harm: str) -> None:
     watching.until(lambda: tokens(watching) == 1, "a token at the start")

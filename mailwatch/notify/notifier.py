@@ -70,9 +70,7 @@ class Notifier:
         """Tell until cancelled."""
         if not self._channels:
             # So that those who come to be told one day are not told of all that was.
-            while True:
-                await asyncio.sleep(STATE_EVERY)
-                await asyncio.to_thread(self.begin)
+            await self._kept(self.begin, STATE_EVERY)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._kept(self._follow, FOLLOW_EVERY))
             group.create_task(self._kept(self._states, STATE_EVERY))
