@@ -45,10 +45,17 @@ def write(
     vantage: str = "here",
     rules: Rules | None = None,
     every: int = 60,
+    seen: Callable[[str, str, Millis], Observation] = look,
+    durable: bool = True,
 ) -> Store:
-    """Write a ledger of imap targets, looked at every `beat`; a checkpoint after `every` beats. Not closed."""
+    """Write a ledger of imap targets, looked at every `beat`; a checkpoint after `every` beats. Not closed.
+
+    `seen` makes a look of a target, a mark and a time. Not `durable`: nothing waits for the disk.
+    """
     rules = rules or Rules()
     store = Store.open(folder)
+    if not durable:
+        store._connection.connection.cursor().execute("PRAGMA synchronous=OFF")
     node = {"event": "start", "vantage_point": vantage, "rules": written_rules(rules)}
     drafts = [Draft(kind="node", time=start, target=None, payload=node)]
     index, states, proofs = store.size + 1, dict.fromkeys(skies, State()), dict.fromkeys(skies, Proof())
@@ -59,7 +66,7 @@ def write(
             if mark == " ":
                 blind.setdefault(name, at)
                 continue
-            facts: list[Observation | Gap] = [look(name, mark, at)]
+            facts: list[Observation | Gap] = [seen(name, mark, at)]
             if name in blind:
                 facts.insert(0, Gap(target=name, start=blind.pop(name), end=at, reason=GapReason.NOT_RUNNING))
             for fact in facts:

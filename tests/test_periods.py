@@ -270,6 +270,7 @@ def test_the_owner_cannot_leave_out_the_edges(
     replay = Replay(wanted, {"mail": 60.0}, Rules())
     for entry in case.found.entries(reader):
         replay.take(entry.index, entry.kind, entry.time, entry.target, entry.payload)
+    replay.settle()
     bounds = replay.bounds()
     assert bounds is not None
     case.statement.update(

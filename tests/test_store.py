@@ -274,8 +274,8 @@ async def test_a_full_disk_keeps_entries_in_memory_until_there_is_room(
 
 def test_a_failed_batch_leaves_no_trace(store: Store, data_dir: Path) -> None:
     store.append_batch([observed("a", 1)])
-    unwritable = Draft(kind="node", time=2**70, target=None, payload={})
-    with pytest.raises((sa.exc.SQLAlchemyError, OverflowError)):
+    unwritable = Draft(kind=None, time=1, target=None, payload={})
+    with pytest.raises(sa.exc.IntegrityError):
         store.append_batch([observed("a", 2), unwritable])
     assert [(e.index, e.number) for e in store.append_batch([observed("a", 3)])] == [(1, 2)]
     store.close()
@@ -295,7 +295,7 @@ async def test_an_entry_that_cannot_be_written_does_not_hold_up_the_others(store
     futures = [writer.submit(draft) for draft in (observed("a", 1), faulty, observed("a", 2))]
     good, bad, better = await asyncio.gather(*futures, return_exceptions=True)
     await writer.close()
-    assert isinstance(bad, UnicodeEncodeError)
+    assert isinstance(bad, TypeError)
     assert not isinstance(good, BaseException)
     assert not isinstance(better, BaseException)
     assert (good.index, better.index) == (0, 1)

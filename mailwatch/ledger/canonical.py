@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+import orjson
+
+_OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
 def canonical(value: Any) -> str:
@@ -14,8 +15,9 @@ def canonical(value: Any) -> str:
 
     Entries hold no fractions, whose canonical form is the hard part of RFC 8785, and their keys are
     sorted alike by code point and by UTF-16 unit, being ASCII. tests/test_ledger.py compares with rfc8785.
+    Raises TypeError for text that is not Unicode, and for numbers beyond 2**53, which RFC 8785 cannot write.
     """
-    return _encode(value)
+    return orjson.dumps(value, option=_OPTIONS).decode()
 
 
 def digest(text: str) -> str:

@@ -157,8 +157,23 @@ class Meter:
         """Take in the next fact in the ledger's order; return the stretches of the window that it decides."""
         if isinstance(fact, Observation) and self._start <= fact.started_at < self._end:
             self._looks[fact.outcome] += 1
+        return self._count(self._walk.add(fact))
+
+    def good(self, start: Millis, end: Millis) -> bool:
+        """Take in a good look as `Walk.good` does; to be settled before reading."""
+        if not self._walk.good(start, end):
+            return False
+        if self._start <= start < self._end:
+            self._looks[Outcome.UP] += 1
+        return True
+
+    def settle(self) -> list[Stretch]:
+        """Count what good looks decided, and return it as `add` does."""
+        return self._count(self._walk.settle())
+
+    def _count(self, decided: list[Stretch]) -> list[Stretch]:
         told = []
-        for begun, ended, share in self._walk.add(fact):
+        for begun, ended, share in decided:
             # After the clock was set back the same time is not counted twice.
             begun, ended = max(begun, self._from), min(ended, self._end)
             if begun < ended:

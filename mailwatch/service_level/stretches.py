@@ -33,7 +33,7 @@ Stretch = tuple[Millis, Millis, Share]
 class Walk:
     """Divides the time of one target, fact by fact in the ledger's order. `interval` is in seconds."""
 
-    __slots__ = ("_before", "_ended", "_reach", "_share", "_started")
+    __slots__ = ("_before", "_ended", "_reach", "_run", "_share", "_started")
 
     def __init__(self, interval: float) -> None:
         # As far apart as the monitor lets two looks be before it records a gap.
@@ -42,18 +42,43 @@ class Walk:
         self._started: Millis = 0
         self._ended: Millis = 0
         self._before: Share | None = None
+        self._run: Millis | None = None
+        """Since when nothing but good looks was taken in that are not told of yet."""
+
+    def good(self, start: Millis, end: Millis) -> bool:
+        """Take in a good look from `start` to `end` amid good ones, which decides what an `add` would.
+
+        It is told by `settle`, or by the next `add`. False when it is not amid good ones: then nothing is done.
+        """
+        if self._share is not Share.UP or self._before is not Share.UP:
+            return False
+        if not 0 <= start - self._ended <= self._reach:
+            return False
+        if self._run is None:
+            self._run = self._started
+        self._started, self._ended = start, end
+        return True
+
+    def settle(self) -> list[Stretch]:
+        """Return what good looks decided that was not told yet: one stretch up to the start of the latest."""
+        if self._run is None:
+            return []
+        told: list[Stretch] = [(self._run, self._started, Share.UP)]
+        self._run = None
+        return told
 
     def add(self, fact: Observation | Gap) -> list[Stretch]:
         """Return the stretches that `fact` decides: up to its start, its own time being still undecided."""
+        settled = self.settle()
         if isinstance(fact, Gap) or fact.outcome is Outcome.UNKNOWN:
             told = self._own(None)
             self._share = self._before = None
-            return told
+            return settled + told
         share = Share.UP if fact.outcome is Outcome.UP else Share.DOWN
         between: Share | None = None
         if self._share is not None and 0 <= fact.started_at - self._ended <= self._reach:
             between = share if share is self._share else Share.UNDECIDED
-        told = self._own(between)
+        told = settled + self._own(between)
         if between is not None:
             told.append((self._ended, fact.started_at, between))
         self._share, self._before = share, between

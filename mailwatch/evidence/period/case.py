@@ -13,8 +13,9 @@ from typing import IO, Any
 from mailwatch import __version__, records
 from mailwatch.evidence import instructions
 from mailwatch.evidence.bundle import File, checker, pack, pretty
+from mailwatch.evidence.course import Seen
 from mailwatch.evidence.gather import NoCase, Range, TokenFile, gather
-from mailwatch.evidence.period.replay import Replay, Seen
+from mailwatch.evidence.period.replay import Replay
 from mailwatch.evidence.statement import outside_times
 from mailwatch.models import Millis, rfc3339
 from mailwatch.outages import payload_json, written_rules
@@ -73,6 +74,7 @@ def find(
     for entry in found.entries(reader):
         if entry.kind == "node" or entry.target in replay.accounts:
             replay.take(entry.index, entry.kind, entry.time, entry.target, entry.payload)
+    replay.settle()
     bounds = replay.bounds()
     if bounds is None:
         raise NoCase(f"nothing of {', '.join(one.name for one in wanted)} is on record in that window")

@@ -6,28 +6,14 @@ made and checked by this code; it reads nothing but the entries, the window, the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mailwatch.ledger.facts import gap_from, observation_from
-from mailwatch.models import Gap, Kind, Millis, Observation, Outcome
-from mailwatch.outages import (
-    Event,
-    Outage,
-    Proof,
-    Rules,
-    State,
-    advance,
-    advance_proof,
-    outage_payload,
-    read_rules,
-    written_rules,
-)
-from mailwatch.service_level import Availability, Meter, Stretch
-
-Seen = Callable[[str, Observation | Gap, list[Stretch]], None]
-"""Told of each fact of a target, and of the stretches of the window that it decided."""
+from mailwatch.evidence.course import FACTS, Course, Seen
+from mailwatch.models import Kind, Millis
+from mailwatch.outages import Outage, Rules, outage_payload, read_rules, written_rules
+from mailwatch.service_level import Availability, Meter
 
 
 class Odd(Exception):
@@ -39,9 +25,7 @@ class Account:
     """One target, as far as its entries were read. Indexes are those of its facts inside the window."""
 
     meter: Meter
-    state: State = field(default_factory=State)
-    proof: Proof = field(default_factory=Proof)
-    outages: dict[str, Outage] = field(default_factory=dict)
+    course: Course
     recorded: dict[str, dict[str, Any]] = field(default_factory=dict)
     first_index: int | None = None
     last_index: int | None = None
@@ -58,8 +42,11 @@ class Replay:
         seen: Seen = lambda *_: None,
     ) -> None:
         """Raises ValueError when the window is empty."""
-        self.window, self.rules, self._seen = window, rules, seen
-        self.accounts = {name: Account(Meter(*window, interval=beat)) for name, beat in targets.items()}
+        self.window, self.rules = window, rules
+        self.accounts = {}
+        for name, beat in targets.items():
+            meter = Meter(*window, interval=beat)
+            self.accounts[name] = Account(meter, Course(meter, seen))
 
     def take(self, index: int, kind: str, time: Millis, target: str | None, payload: dict[str, Any]) -> None:
         """Take in the next entry; of MailWatch's own only its starts count. Raises Odd."""
@@ -77,16 +64,20 @@ class Replay:
             if payload.get("rules", written_rules(self.rules)) != written_rules(self.rules):
                 raise Odd(f"entry {index} names other rules than were in force")
             return
-        fact = _fact(kind, payload)
+        if kind not in FACTS:
+            raise ValueError("it is neither an observation nor a gap")
         if self.window[0] <= time < self.window[1]:
             account.first_index = index if account.first_index is None else account.first_index
             account.last_index = index
-        account.state, transition = advance(account.state, Event(index, fact), self.rules)
-        account.proof, proven = advance_proof(account.proof, index, fact, account.state.is_open)
-        for outage in (transition.outage if transition else None, proven):
-            if outage is not None:
-                account.outages[outage.id] = outage
-        self._seen(fact.target, fact, account.meter.add(fact))
+        account.course.take(index, kind, payload, self.rules)
+
+    def settle(self) -> None:
+        """To be called after the last entry. Raises Odd."""
+        for name, account in self.accounts.items():
+            try:
+                account.course.settle(self.rules)
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
+                raise Odd(f"the last look of {name} is none: {type(error).__name__} {error}"[:200]) from None
 
     def bounds(self) -> tuple[int, int] | None:
         """The first and last entry of the window, None when there is none."""
@@ -98,11 +89,9 @@ class Replay:
     def outages_of(self, name: str) -> list[Outage]:
         """The outages of a target that touch the window and are on record as such, oldest first."""
         account, (start, end) = self.accounts[name], self.window
-        still_open = account.state.outage
-        all_of_them = account.outages | ({still_open.id: still_open} if still_open else {})
         touching = [
             one
-            for one in all_of_them.values()
+            for one in account.course.known.values()
             if one.id in account.recorded
             and one.first_bad < end
             and (one.first_good is None or one.first_good > start)
@@ -126,12 +115,3 @@ class Replay:
                 except (KeyError, ValueError, TypeError) as error:
                     raise Odd(f"outage {outage.id} does not say what it is of: {error}") from None
         return sorted(made, key=lambda payload: (payload["first_bad"], payload["target"]))
-
-
-def _fact(kind: str, payload: dict[str, Any]) -> Observation | Gap:
-    if kind == "gap":
-        return gap_from(payload)
-    if payload["outcome"] == Outcome.UP.value:
-        # Nothing here asks how a good look went, and there are half a million of them in a year.
-        payload = {**payload, "attempts": ()}
-    return observation_from(payload)

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from mailwatch.config.durations import parse
 from mailwatch.config.mistakes import Fault
 from mailwatch.evidence.claims import stated as claims
-from mailwatch.evidence.period.replay import Seen
+from mailwatch.evidence.course import FACTS, Course, Seen
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.evidence.verify.ledger import Shown, Walk
-from mailwatch.ledger.facts import gap_from, observation_from
-from mailwatch.models import Gap, Kind, Observation
-from mailwatch.outages import (
-    Event,
-    Outage,
-    Proof,
-    Rules,
-    State,
-    advance,
-    advance_proof,
-    outage_payload,
-    payload_json,
-    read_rules,
-    written_rules,
-)
+from mailwatch.models import Kind
+from mailwatch.outages import Outage, Rules, outage_payload, payload_json, read_rules, written_rules
 from mailwatch.service_level import stretches
 
 DEFAULT_BEAT = 60.0
-DEFAULT_BEAT = 60.0
-FACTS: dict[str, Callable[[dict[str, Any]], Observation | Gap]] = {
-    "observation": observation_from,
-    "gap": gap_from,
-}
 
 
 def replayed(found: Walk, stated: dict[str, Any], seen: Seen = lambda *_: None) -> str:
@@ -46,10 +27,8 @@ def replayed(found: Walk, stated: dict[str, Any], seen: Seen = lambda *_: None) 
     rules, recorded = _rules(found, entries, str(told.get("id")))
     if stated.get("rules") != written_rules(rules):
         raise Refused("the stated rules are not those on record")
-    division = stretches.Walk(_beat(stated.get("service")))
-    outage, looks = _outage(
-        entries, rules, str(told.get("id")), lambda name, fact, _: seen(name, fact, division.add(fact))
-    )
+    course = Course(stretches.Walk(_beat(stated.get("service"))), seen)
+    outage, looks = _outage(course, entries, rules, str(told.get("id")))
     names = recorded or told
     try:
         payload = outage_payload(outage, names["provider"], Kind(names["kind"]), names["vantage_point"])
@@ -77,28 +56,18 @@ _ADDED = ("maintenance",)
 """What may be told beside the outage and follows from other entries."""
 
 
-def _outage(entries: list[Shown], rules: Rules, wanted: str, seen: Seen) -> tuple[Outage, int]:
-    state, proof, looks = State(), Proof(), 0
-    latest: Outage | None = None
-    for entry in entries:
-        if entry.kind not in FACTS:
-            continue
-        try:
-            fact = FACTS[entry.kind](entry.payload)
-            state, transition = advance(state, Event(entry.index, fact), rules)
-            proof, proven = advance_proof(proof, entry.index, fact, state.is_open)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise Refused(
-                f"entry {entry.index} is no {entry.kind}: {type(error).__name__} {error}"[:200]
-            ) from None
-        looks += 1
-        seen(fact.target, fact, [])
-        for outage in (transition.outage if transition else None, proven, state.outage):
-            if outage is not None and outage.id == wanted:
-                latest = outage
-    if latest is None:
-        raise Refused(f"a replay of {looks} looks gives no outage {wanted[:20]}")
-    return latest, looks
+def _outage(course: Course, entries: list[Shown], rules: Rules, wanted: str) -> tuple[Outage, int]:
+    entry = entries[0]
+    try:
+        for entry in entries:
+            if entry.kind in FACTS:
+                course.take(entry.index, entry.kind, entry.payload, rules)
+        course.settle(rules)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise Refused(f"entry {entry.index} is no {entry.kind}: {type(error).__name__} {error}"[:200]) from None
+    if wanted not in course.known:
+        raise Refused(f"a replay of {course.looks} looks gives no outage {wanted[:20]}")
+    return course.known[wanted], course.looks
 
 
 def _rules(found: Walk, entries: list[Shown], wanted: str) -> tuple[Rules, dict[str, Any] | None]:

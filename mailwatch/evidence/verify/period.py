@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailwatch.evidence.period.replay import Odd, Replay, Seen
+from mailwatch.evidence.course import Seen
+from mailwatch.evidence.period.replay import Odd, Replay
 from mailwatch.evidence.verify.archive import Archive, Refused
 from mailwatch.evidence.verify.ledger import Shown, Walk
 from mailwatch.models import parse_rfc3339
@@ -42,6 +43,10 @@ class Period:
         replay = self._replay
         if self._fault or replay is None:
             raise Refused(self._fault)
+        try:
+            replay.settle()
+        except Odd as error:
+            raise Refused(str(error)) from None
         _covered(walk, replay)
         first = [entry for entry in walk.shown.get("", []) if entry.kind == "node"][:1]
         for entry in first:

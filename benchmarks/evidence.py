@@ -1,0 +1,158 @@
+"""What evidence costs: reports out of a long ledger and out of a short one, and their check.
+
+Each is the real command, from its start to its end, with the memory that it took at most.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mailwatch.models import Millis, Observation, Phase, TlsFacts, rfc3339
+from mailwatch.store import Reader
+from tests import ledgers
+from tests.ledgers import DAY, HOUR
+
+START: Millis = 1_767_225_600_000
+TARGETS = ("imap", "smtp", "pop3", "web")
+OUTAGE_DAYS = 5
+TLS = TlsFacts(version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", fingerprint="ab" * 32, not_after=START)
+PHASES = (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.AUTH, Phase.MAILBOX)
+
+
+def seen(target: str, mark: str, at: Millis) -> Observation:
+    """A look whose entry is as long as that of a real login."""
+    made = ledgers.look(target, mark, at)
+    if mark != "+":
+        return made
+    phases = {phase: 1_000 + at // 1000 * step % 997 for step, phase in enumerate(PHASES, start=1)}
+    attempt = replace(made.attempts[0], phases=phases, tls=TLS)
+    return replace(made, attempts=(attempt,), addresses=("192.0.2.1",), with_login=True, secret="ab" * 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A ledger of looks a minute apart, `days` long; in its middle `TARGETS[0]` is down for five days."""
+
+    folder: Path
+    days: int
+    targets: tuple[str, ...]
+
+    @property
+    def config(self) -> Path:
+        """A config that watches its targets, for the commands."""
+        return self.folder / "config.yaml"
+
+    def ready(self) -> None:
+        """Write it, unless it is there: ten million entries take minutes."""
+        if self.config.exists():
+            return
+        begin = START + (self.days - OUTAGE_DAYS) // 2 * DAY + 3 * HOUR
+        down = range(begin, begin + OUTAGE_DAYS * DAY)
+
+        def first(at: Millis) -> str:
+            return "-" if at in down else "+"
+
+        skies = {name: first if name == self.targets[0] else lambda _: "+" for name in self.targets}
+        end = START + self.days * DAY
+        ledgers.write(
+            self.folder / "data", skies, START, end, provider="libero", every=10, seen=seen, durable=False
+        ).close()
+        listed = [
+            {"name": name, "kind": "imap", "provider": "libero", "host": "192.0.2.1", "interval": "60s"}
+            for name in self.targets
+        ]
+        told = {"vantage_point": {"name": "bench"}, "data_dir": "data", "targets": listed}
+        self.config.write_text(json.dumps(told))
+
+    def size(self) -> int:
+        """How many entries it has."""
+        reader = Reader.open(self.folder / "data")
+        try:
+            return reader.size()
+        finally:
+            reader.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a command took."""
+
+    seconds: float
+    megabytes: int
+    output: str
+
+
+def cost(*command: str) -> Cost:
+    """Run a command of MailWatch. Raises RuntimeError when it fails."""
+    began = time.monotonic()
+    # Counted by the kernel for this one child; a sampled figure would miss its peak.
+    with subprocess.Popen([sys.executable, "-m", "mailwatch", *command], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        output = process.stdout.read().decode()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    took = time.monotonic() - began
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}\n{output}")
+    return Cost(round(took, 2), round(used.ru_maxrss * 1024 / 1e6), output)
+
+
+def measure(entries: int) -> dict[str, Any]:
+    """Write the ledgers, and measure on them. `entries` is the length of the long one."""
+    parent = Path("build/evidence")
+    short, long, year = (
+        Ledger(parent / f"{len(targets)}x{days}", days, targets)
+        for days, targets in ((12, TARGETS), (entries // len(TARGETS) // 1440, TARGETS), (366, TARGETS[:1]))
+    )
+    told: dict[str, Any] = {}
+    for name, ledger in (("short", short), ("long", long)):
+        ledger.ready()
+        listed = cost("--config", str(ledger.config), "outages", "--json")
+        (outage,) = json.loads(listed.output)
+        told[name] = {"entries": ledger.size()} | _report(ledger, outage["id"])
+    year.ready()
+    ends = rfc3339(START + HOUR), rfc3339(START + 365 * DAY + HOUR)
+    told["year"] = {"entries": year.size()} | _report(year, "--from", ends[0], "--to", ends[1])
+    return told
+
+
+def _report(ledger: Ledger, *what: str) -> dict[str, Any]:
+    pdf, bundle = ledger.folder / "report.pdf", ledger.folder / "evidence.zip"
+    told: dict[str, Any] = {}
+    for name, path in (("pdf", pdf), ("bundle", bundle)):
+        spent = cost("--config", str(ledger.config), "report", *what, "-o", str(path), "--lang", "it")
+        told[name] = {"seconds": spent.seconds, "megabytes": spent.megabytes, "bytes": path.stat().st_size}
+    with zipfile.ZipFile(bundle) as made, made.open("entries.jsonl") as lines:
+        held = sum(1 for _ in lines)
+    # The empty command is what every command takes to begin.
+    idle, spent = cost("providers", "libero").seconds, cost("verify", str(bundle))
+    told["verify"] = {
+        "entries": held,
+        "seconds": spent.seconds,
+        "megabytes": spent.megabytes,
+        "entries_per_second": round(held / max(spent.seconds - idle, 0.01)),
+    }
+    return told
+
+
+def show(result: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Print a line for each ledger; return the result."""
+    for name, told in result.items():
+        pdf, bundle, check = told["pdf"], told["bundle"], told["verify"]
+        console.print(
+            f"evidence, {name} ledger of {told['entries']:,} entries: "
+            f"report.pdf [bold]{pdf['seconds']} s[/] and {pdf['megabytes']} MB, "
+            f"bundle [bold]{bundle['seconds']} s[/] and {bundle['megabytes']} MB, "
+            f"verify [bold]{check['entries_per_second']:,}[/] entries a second and {check['megabytes']} MB"
+        )
+    return result
