@@ -1,4 +1,4 @@
-"""`python -m benchmarks [probe|schedule|ingest] [--seconds N] [--json FILE]`."""
+"""`python -m benchmarks [probe|schedule|ingest|evidence|merge] [--seconds N] [--entries N] [--json FILE]`."""
 
 from __future__ import annotations
 
@@ -11,30 +11,41 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import ingest, probe, schedule
+from benchmarks import evidence, ingest, merge, probe, schedule
 from mailwatch import __version__
 from mailwatch.models import now, rfc3339
 
 SECONDS = {"probe": 15.0, "schedule": 90.0, "ingest": 10.0}
 LONGEST = 600.0
+NAMES = (*SECONDS, "evidence", "merge")
+ENTRIES = 1_000_000
+BUNDLES = 500
 
 
 def main() -> None:
     """Measure, print, and write what was measured as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("which", nargs="*", metavar="probe|schedule|ingest", help="default: all")
+    parser.add_argument("which", nargs="*", metavar="|".join(NAMES), help="default: all")
     parser.add_argument("--seconds", type=float, help="how long each measurement takes")
+    parser.add_argument("--entries", type=int, default=ENTRIES, help="of the long ledger of evidence")
+    parser.add_argument("--bundles", type=int, default=BUNDLES, help="that are merged")
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), metavar="FILE")
     options = parser.parse_args()
-    wanted = options.which or list(SECONDS)
-    if unknown := set(wanted) - set(SECONDS):
+    wanted = options.which or NAMES
+    if unknown := set(wanted) - set(NAMES):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     if options.seconds is not None and not 1 <= options.seconds <= LONGEST:
         parser.error(f"--seconds must be between 1 and {LONGEST:g}")
     console = Console()
     results: dict[str, Any] = {"taken_at": rfc3339(now()), "machine": _machine()}
     for name in wanted:
-        results[name] = _run(name, options.seconds or SECONDS[name], console)
+        match name:
+            case "evidence":
+                results[name] = evidence.show(evidence.measure(options.entries, console), console)
+            case "merge":
+                results[name] = merge.show(merge.measure(options.bundles), console)
+            case _:
+                results[name] = _run(name, options.seconds or SECONDS[name], console)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=2) + "\n")
     console.print(f"written to {options.json}")

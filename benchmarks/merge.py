@@ -1,4 +1,4 @@
-"""How long it takes to merge many bundles of a week: `python -m benchmarks.merge [--bundles 500]`.
+"""How long it takes to merge many bundles of a week.
 
 One ledger of a week is written for each of a few outages; every bundle is one of them signed anew by a key of
 its own, which to the verifier is a vantage point of its own.
@@ -6,7 +6,6 @@ its own, which to the verifier is a vantage point of its own.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
 
 from mailwatch.evidence.bundle import Bundle, pretty
 from mailwatch.evidence.period.case import Watched, find, write
@@ -107,12 +107,10 @@ def _resident(session: int) -> int:
     return total
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.merge", description=__doc__)
-    parser.add_argument("--bundles", type=int, default=500)
-    print(json.dumps(measure(parser.parse_args().bundles)))
-
-
-if __name__ == "__main__":
-    main()
+def show(result: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Print the result in one line; return it."""
+    console.print(
+        f"merge: {result['bundles']} bundles of a week in [bold]{result['seconds']} s[/] and "
+        f"{result['megabytes']} MB of all its processes, on {result['cores']} cores (exit {result['exit']})"
+    )
+    return result

@@ -373,3 +373,15 @@ def test_each_cell_of_the_calendar_adds_up() -> None:
     assert second.parts(MINUTE)[1] > 0
     assert third.parts(MINUTE) == (0, 0, 0)
     assert sum(cell.whole for row in rows.values() for cell in row.values()) == 40 * DAY
+
+
+def test_the_report_can_be_had_alone(folder: Path, period: Path, tmp_path: Path) -> None:
+    window = ["--from", rfc3339(START), "--to", rfc3339(START + 3 * DAY)]
+    alone = tmp_path / "report.pdf"
+    made = run(folder, "report", *window, "-o", str(alone), "--lang", "en")
+    assert (made.returncode, alone.read_bytes()) == (0, files_of(period)["report.pdf"])
+    assert "for the evidence name a .zip" in made.stdout
+    (first, *_) = json.loads(run(folder, "outages", "--json").stdout)
+    for name in ("outage.pdf", "outage.zip"):
+        assert run(folder, "report", first["id"], "-o", str(tmp_path / name), "--lang", "en").returncode == 0
+    assert (tmp_path / "outage.pdf").read_bytes() == files_of(tmp_path / "outage.zip")["report.pdf"]

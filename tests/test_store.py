@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -183,6 +184,7 @@ def test_the_tables_are_what_the_migrations_make(store: Store, data_dir: Path) -
 WRITING = """
 import asyncio, sys
 from pathlib import Path
+from typing import Any
 from mailwatch.store import Store, Writer
 from tests.test_store import observed
 
@@ -312,3 +314,41 @@ def test_opening_once_more_keeps_the_locks_of_the_first(tmp_path: Path) -> None:
     assert "database is locked" in other.stderr
     again.dispose()
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "index"),
+    [
+        ({"kinds": ["outage"]}, "entries_by_kind (kind=?)"),
+        ({"kinds": ["node", "token"]}, "entries_by_kind (kind=?)"),
+        (
+            {"kinds": ["token"], "to_index": 9, "descending": True, "limit": 1},
+            "entries_by_kind (kind=? AND idx<?)",
+        ),
+        ({"target": "a", "kinds": ["outage"], "from_index": 9}, "entries_by_kind (kind=? AND idx>?)"),
+        ({"target": "a", "kinds": ["observation"], "from_index": 9}, "entries_by_target (target=? AND idx>?)"),
+        (
+            {"target": "a", "start_ms": 1, "end_ms": 2},
+            "entries_by_target_time (target=? AND time_ms>? AND time_ms<?)",
+        ),
+        (
+            {"target": "a", "kinds": ["observation", "gap"], "start_ms": 1},
+            "entries_by_target_time (target=? AND time_ms>?)",
+        ),
+    ],
+)
+def test_what_is_asked_of_a_part_does_not_read_the_whole(
+    store: Store, data_dir: Path, asked: dict[str, Any], index: str
+) -> None:
+    """With ten million entries a query past the indexes takes seconds, and each web page asks several."""
+    made = engine(data_dir, read_only=True)
+    plans: list[str] = []
+
+    @sa.event.listens_for(made, "before_cursor_execute")
+    def _explain(_connection: Any, cursor: Any, text: str, values: Any, _context: Any, _many: bool) -> None:
+        plans.extend(row[3] for row in cursor.execute(f"EXPLAIN QUERY PLAN {text}", values).fetchall())
+
+    assert list(Reader(made).entries(**asked)) == []
+    made.dispose()
+    assert any(index in plan for plan in plans), plans
+    assert not any(plan.startswith("SCAN") for plan in plans), plans

@@ -9,47 +9,30 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from mailwatch import __version__
-from mailwatch.cli import (
-    availability,
-    backup,
-    claim,
-    config,
-    demo,
-    incidents,
-    ledger,
-    login,
-    merge,
-    offline,
-    outages,
-    probe,
-    providers,
-    report,
-    run,
-    verify,
-)
 from mailwatch.config import ConfigError
 from mailwatch.store import KeysMissing, Locked, StoreBroken
 
 VERBS = (
-    run,
-    demo,
-    login,
-    probe,
-    outages,
-    incidents,
-    offline,
-    availability,
-    report,
-    claim,
-    verify,
-    merge,
-    ledger,
-    backup,
-    config,
-    providers,
+    "run",
+    "demo",
+    "login",
+    "probe",
+    "outages",
+    "incidents",
+    "offline",
+    "availability",
+    "report",
+    "claim",
+    "verify",
+    "merge",
+    "ledger",
+    "backup",
+    "config",
+    "providers",
 )
 
 
@@ -61,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"mailwatch {__version__}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the config file")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for verb in VERBS:
-        verb.add(subparsers)
-    args = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    for verb in _wanted(given):
+        import_module(f"mailwatch.cli.{verb}").add(subparsers)
+    args = parser.parse_args(given)
     try:
         status: int = args.run(args)
     except BrokenPipeError:
@@ -79,3 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 1
     return status
+
+
+def _wanted(given: Sequence[str]) -> Sequence[str]:
+    """The verb that is meant, so that the rest of the house need not be loaded; all of them when in doubt."""
+    words = (word for before, word in zip(("", *given), given, strict=False) if before != "--config")
+    verb = next((word for word in words if not word.startswith("-")), "")
+    return (verb,) if verb in VERBS else VERBS

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mailwatch.cli.opening import local_zone, window
 from mailwatch.cli.signing import signed
-from mailwatch.cli.writing import write_whole
+from mailwatch.cli.writing import alone, write_whole
 from mailwatch.config import Config, effective
 from mailwatch.config.durations import parse
 from mailwatch.evidence.bundle import File, pretty
@@ -59,6 +59,8 @@ def make(
             print(f"mailwatch: {error}", file=sys.stderr)
             return None
         status.update("writing the bundle")
+        if alone(args.output):
+            return case, write_whole(args.output, lambda out: out.write(pdf))
         files = [File("report.pdf", pdf), *enclosed(config, case.found)]
         size = write_whole(args.output, lambda out: write(out, reader, keys, case, args.lang, files))
     return case, size

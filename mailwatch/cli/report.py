@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mailwatch.cli.opening import language, local_zone, open_config, open_reader, options
 from mailwatch.cli.signing import signed
-from mailwatch.cli.writing import write_whole
+from mailwatch.cli.writing import alone, write_whole
 from mailwatch.config import Config, build_authorities, claims, effective
 from mailwatch.evidence.bundle import File, pretty
 from mailwatch.evidence.case import certificates, find, write
@@ -36,7 +36,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     verb.add_argument(
         "--target", action="append", metavar="NAME", help="of the window only this target; may be repeated"
     )
-    verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.zip", help="where to write it")
+    where = "where to write it; as FILE.pdf the report alone, which proves nothing by itself"
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.zip", help=where)
     verb.add_argument("--lang", choices=("it", "en"), default=language(), help="the report's language")
     verb.set_defaults(run=_run)
 
@@ -78,14 +79,20 @@ def _run(args: argparse.Namespace) -> int:
         except NoCase as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1
-        files = [File("report.pdf", pdf), *_enclosed(config, case.found)]
-        size = write_whole(args.output, lambda out: write(out, reader, keys, case, args.lang, files))
+        if alone(args.output):
+            size = write_whole(args.output, lambda out: out.write(pdf))
+        else:
+            files = [File("report.pdf", pdf), *_enclosed(config, case.found)]
+            size = write_whole(args.output, lambda out: write(out, reader, keys, case, args.lang, files))
     reader.close()
     return _done(args.output, size)
 
 
 def _done(path: Path, size: int) -> int:
-    print(f"{path}: {size:,} bytes; check it with: mailwatch verify {path}")
+    if alone(path):
+        print(f"{path}: {size:,} bytes; the report alone, for the evidence name a .zip")
+    else:
+        print(f"{path}: {size:,} bytes; check it with: mailwatch verify {path}")
     return 0
 
 

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import IO
 
 
-def write_whole(path: Path, fill: Callable[[IO[bytes]], None]) -> int:
+def alone(path: Path) -> bool:
+    """Whether the report alone is wanted, without the evidence around it."""
+    return path.suffix.lower() == ".pdf"
+
+
+def write_whole(path: Path, fill: Callable[[IO[bytes]], object]) -> int:
     """Write beside the wanted name first, for its owner's eyes only; return the size in bytes. Raises OSError."""
     torn = path.with_name(path.name + ".part")
     file = os.open(torn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mailwatch.models import Millis
-from mailwatch.store import CheckpointRow, Entry, Reader, Tokens
+from mailwatch.store import CheckpointRow, Entry, Reader, Texts, Tokens
 
 LOOK_AHEAD = 2000
 """Token entries that are looked through on either side: a month of hourly ones of three authorities."""
@@ -48,6 +48,10 @@ class Range:
     def entries(self, reader: Reader) -> Iterator[Entry]:
         """Read them again, in order."""
         return reader.entries(from_index=self.start.size, to_index=self.end.size)
+
+    def texts(self, reader: Reader) -> Iterator[Texts]:
+        """Read them again as they are kept."""
+        return reader.texts(self.start.size, self.end.size)
 
 
 EMPTY = CheckpointRow(0, 0, "")

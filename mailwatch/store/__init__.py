@@ -7,7 +7,7 @@ from mailwatch.store.backup import Backup, backup
 from mailwatch.store.keys import KeysMissing
 from mailwatch.store.lock import Locked
 from mailwatch.store.outbox import Letter, Outbox, OutboxBroken
-from mailwatch.store.reader import CheckpointRow, Entry, Reader
+from mailwatch.store.reader import CheckpointRow, Entry, Reader, Texts
 from mailwatch.store.store import Draft, Store, StoreBroken
 from mailwatch.store.token_audit import audit_tokens
 from mailwatch.store.tokens import Tokens
@@ -28,6 +28,7 @@ __all__ = [
     "Store",
     "StoreBroken",
     "StoreFull",
+    "Texts",
     "Tokens",
     "Writer",
     "audit",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from mailwatch.ledger.facts import gap_from, observation_from
@@ -32,13 +32,13 @@ class Entry:
     @property
     def payload(self) -> dict[str, Any]:
         """The payload, parsed anew each time."""
-        parsed: dict[str, Any] = json.loads(self.text)
+        parsed: dict[str, Any] = orjson.loads(self.text)
         return parsed
 
     @property
     def opaque(self) -> str:
         """The id of its target in the header, "" without one."""
-        return json.loads(self.header)["target"] or ""
+        return orjson.loads(self.header)["target"] or ""
 
     @property
     def fact(self) -> Observation | Gap | None:
@@ -46,6 +46,10 @@ class Entry:
         if self.kind == "observation":
             return observation_from(self.payload)
         return gap_from(self.payload) if self.kind == "gap" else None
+
+
+Texts = tuple[int, str, Millis, str | None, str, str]
+"""Of an entry: index, kind, time, the clear name of its target, header and payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,9 @@ class Reader:
             query = query.where(column.target == target)
         if kinds:
             query = query.where(column.kind.in_(kinds))
+            if "observation" not in kinds:
+                # In the index's own words, or SQLite does not see that it may use it, and reads everything.
+                query = query.where(sa.text("kind <> 'observation'"))
         if start_ms is not None:
             query = query.where(column.time_ms >= start_ms)
         if end_ms is not None:
@@ -103,6 +110,16 @@ class Reader:
         with self._engine.connect() as connection:
             for row in connection.execution_options(yield_per=1000).execute(query):
                 yield Entry(*row)
+
+    def texts(self, from_index: int, to_index: int) -> Iterator[Texts]:
+        """Yield entries as they are kept, in half the time of `entries`."""
+        column = entries.c
+        names = ("idx", "kind", "time_ms", "target", "header", "payload")
+        query = sa.select(*(column[name] for name in names)).order_by(column.idx)
+        query = query.where(column.idx >= from_index, column.idx < to_index)
+        with self._engine.connect() as connection:
+            for part in connection.execution_options(yield_per=1000).execute(query).partitions():
+                yield from part
 
     def last_index(self, *, target: str, outcome: Outcome, before: int | None = None) -> int | None:
         """Find the newest observation of that outcome, before index `before` if given."""

@@ -27,6 +27,7 @@ entries = sa.Table(
     sa.Column("header", sa.Text, nullable=False),
     sa.Column("payload", sa.Text, nullable=False),
     sa.Index("entries_by_target", "target", "idx"),
+    sa.Index("entries_by_target_time", "target", "time_ms"),
     sa.Index("entries_by_time", "time_ms"),
     sa.Index("entries_by_kind", "kind", "idx", sqlite_where=sa.text("kind <> 'observation'")),
 )

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
+import orjson
+
 from mailwatch import __version__, records
 from mailwatch.evidence import instructions
 from mailwatch.evidence.bundle import File, checker, pack, pretty
@@ -71,9 +73,9 @@ def find(
         raise NoCase(f"the signed record ends at {rfc3339(last.time)}, before the window")
     rules = rule_book(reader).at(found.start.size)
     replay = Replay(window, {one.name: one.beat for one in wanted}, rules, seen)
-    for entry in found.entries(reader):
-        if entry.kind == "node" or entry.target in replay.accounts:
-            replay.take(entry.index, entry.kind, entry.time, entry.target, entry.payload)
+    for index, kind, time, target, _, text in found.texts(reader):
+        if kind == "node" or target in replay.accounts:
+            replay.take(index, kind, time, target, orjson.loads(text))
     replay.settle()
     bounds = replay.bounds()
     if bounds is None:

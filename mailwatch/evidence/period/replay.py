@@ -51,25 +51,23 @@ class Replay:
     def take(self, index: int, kind: str, time: Millis, target: str | None, payload: dict[str, Any]) -> None:
         """Take in the next entry; of MailWatch's own only its starts count. Raises Odd."""
         try:
-            if kind == "node" and "rules" in payload:
-                self.rules = read_rules(payload["rules"])
-            elif target in self.accounts:
-                self._target(self.accounts[target], index, kind, time, payload)
+            account = None if target is None else self.accounts.get(target)
+            if account is None:
+                if kind == "node" and "rules" in payload:
+                    self.rules = read_rules(payload["rules"])
+            elif kind in FACTS:
+                if self.window[0] <= time < self.window[1]:
+                    account.first_index = index if account.first_index is None else account.first_index
+                    account.last_index = index
+                account.course.take(index, kind, payload, self.rules)
+            elif kind == "outage":
+                account.recorded[payload["id"]] = payload
+                if payload.get("rules", written_rules(self.rules)) != written_rules(self.rules):
+                    raise Odd(f"entry {index} names other rules than were in force")
+            else:
+                raise ValueError("it is nothing that a target can have")
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise Odd(f"entry {index} is no {kind}: {type(error).__name__} {error}"[:200]) from None
-
-    def _target(self, account: Account, index: int, kind: str, time: Millis, payload: dict[str, Any]) -> None:
-        if kind == "outage":
-            account.recorded[payload["id"]] = payload
-            if payload.get("rules", written_rules(self.rules)) != written_rules(self.rules):
-                raise Odd(f"entry {index} names other rules than were in force")
-            return
-        if kind not in FACTS:
-            raise ValueError("it is neither an observation nor a gap")
-        if self.window[0] <= time < self.window[1]:
-            account.first_index = index if account.first_index is None else account.first_index
-            account.last_index = index
-        account.course.take(index, kind, payload, self.rules)
 
     def settle(self) -> None:
         """To be called after the last entry. Raises Odd."""

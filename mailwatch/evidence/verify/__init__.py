@@ -23,7 +23,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 from mailwatch.evidence.course import Seen
 from mailwatch.evidence.verify.archive import Archive, Refused
 from mailwatch.evidence.verify.ledger import Walk, walk
-from mailwatch.evidence.verify.outage import replayed
+from mailwatch.evidence.verify.outage import Single
 from mailwatch.evidence.verify.period import Period
 from mailwatch.evidence.verify.tokens import Stamp, outside_times, stamps
 from mailwatch.ledger import checkpoint as notes
@@ -112,7 +112,6 @@ class _Check:
     def __init__(self, trust: Trust, seen: Seen) -> None:
         self._trust, self._seen = trust, seen
         self._claims: list[Claim] = []
-        self._period: Period | None = None
 
     def run(self, path: Path) -> Examined:
         opened: list[Archive] = []
@@ -143,7 +142,7 @@ class _Check:
                     self._claims.append(Claim(name, False, f"not checked, since {failed} does not hold"))
                     continue
                 if name == "outage" and self._archive.statement == "period.json":
-                    name, step = "period", self._whole
+                    name = "period"
                 failed = self._step(name, step) or failed
         finally:
             for archive in opened:
@@ -158,6 +157,9 @@ class _Check:
             self._claims.append(Claim(name, True, step()))
         except Refused as error:
             self._claims.append(Claim(name, False, str(error)))
+            return name
+        except RecursionError:
+            self._claims.append(Claim(name, False, "what it holds is nested too deep"))
             return name
         return ""
 
@@ -205,11 +207,9 @@ class _Check:
         return f"{len(self._signed)} signed by the key, of {first} to {end} entries"
 
     def _entries(self) -> str:
-        take = None
-        if self._archive.statement == "period.json":
-            self._period = Period(self._archive, self._seen)
-            take = self._period.take
-        self._walk = walk(self._archive.lines("entries.jsonl"), self._start, self._signed, take)
+        whole = self._archive.statement == "period.json"
+        self._case = (Period if whole else Single)(self._archive, self._seen)
+        self._walk = walk(self._archive.lines("entries.jsonl"), self._start, self._signed, self._case.take)
         if self._walk.payloads:
             raise Refused(self._walk.payloads[0])
         for size, made in self._signed.items():
@@ -237,21 +237,13 @@ class _Check:
                 enclosed += _certificates(self._archive.read(name), name)
         given = self._trust.certificates
         trust = given or (_system() if replies else [])
-        own = self._walk.shown.get("", [])
         trusted, inside = Anchors(trust, enclosed), None if given else Anchors(enclosed)
-        self._stamps = stamps(self._proof.get("tokens"), replies, self._notes, own, trusted, inside)
+        self._stamps = stamps(self._proof.get("tokens"), replies, self._notes, self._walk.own, trusted, inside)
         return _words(self._stamps)
 
     def _outage(self) -> str:
-        stated = self._archive.json("outage.json")
-        words = replayed(self._walk, stated, self._seen)
-        self._placed(stated, stated["outage"]["ledger"])
-        return words
-
-    def _whole(self) -> str:
-        assert self._period is not None
-        words = self._period.compared(self._walk)
-        self._placed(self._period.stated, self._period.stated["entries"])
+        words = self._case.compared(self._walk)
+        self._placed(self._case.stated, self._case.entries)
         return words
 
     def _placed(self, stated: dict[str, Any], where: dict[str, int]) -> None:

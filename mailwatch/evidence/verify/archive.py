@@ -8,11 +8,13 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 MAX_FILES = 50_000
 MAX_LINE = 1 << 20
+PART = 1 << 19
 SMALL = 64 << 20
 """Bytes that a file may have which is read as a whole."""
 LARGE = 64 << 30
@@ -82,12 +84,21 @@ class Archive:
 
     def _parts(self, name: str) -> Iterator[bytes]:
         digest, size = hashlib.sha256(), 0
+
+        def unpack() -> bytes:
+            part = file.read(PART)
+            digest.update(part)
+            return part
+
         try:
-            with self._zip.open(self._infos[name]) as file:
-                while part := file.read(1 << 18):
-                    digest.update(part)
+            # One part is unpacked while the one before is worked on: neither needs the other's processor.
+            with self._zip.open(self._infos[name]) as file, ThreadPoolExecutor(1) as ahead:
+                part = unpack()
+                while part:
+                    coming = ahead.submit(unpack)
                     size += len(part)
                     yield part
+                    part = coming.result()
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
             raise Refused(f"{name} cannot be read: {error}") from None
         self.seen[name] = {"sha256": digest.hexdigest(), "size": size}

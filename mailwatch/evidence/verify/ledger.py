@@ -1,4 +1,7 @@
-"""Walks the range of the ledger in a bundle: hashes, order, numbers; keeps what the other claims need."""
+"""Walks the range of the ledger in a bundle: hashes, order, numbers; hands on what the other claims need.
+
+A year of one target is half a million entries: each is looked at once, and none is kept but MailWatch's own.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mailwatch.evidence.verify.archive import Refused, parse
+import orjson
+
+from mailwatch.evidence.verify.archive import Refused
 from mailwatch.ledger.checkpoint import Checkpoint
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 
@@ -20,6 +25,10 @@ LINE = re.compile(
 """A line in its one canonical form (RFC 8785); anything else is refused."""
 OPEN_KINDS = frozenset((b"guard", b"clock", b"node", b"token"))
 TARGET_KINDS = frozenset((b"observation", b"gap", b"outage"))
+
+
+Take = Callable[[int, str, int, str, dict[str, Any]], None]
+"""Given each entry that is shown: index, kind, time, the name of its target ("": none), payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +52,8 @@ class Walk:
     numbers: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
     payloads: list[str] = field(default_factory=list)
-    shown: dict[str, list[Shown]] = field(default_factory=dict)
-    """By target; the entries of MailWatch itself under ""."""
+    own: list[Shown] = field(default_factory=list)
+    """MailWatch's own entries, as far as the other claims ask for them."""
     names: dict[bytes, str] = field(default_factory=dict)
     count: int = 0
     in_full: int = 0
@@ -54,16 +63,10 @@ class Walk:
 
 FAULTS = 20
 KEPT = frozenset(("node", "token"))
-"""MailWatch's own entries that the other claims ask for."""
 
 
-def walk(
-    lines: Iterable[bytes],
-    start: CompactRange,
-    checkpoints: dict[int, Checkpoint],
-    take: Callable[[str, Shown], None] | None = None,
-) -> Walk:
-    """Read all entries. With `take` each shown one is handed on with its target ("": none), and not kept.
+def walk(lines: Iterable[bytes], start: CompactRange, checkpoints: dict[int, Checkpoint], take: Take) -> Walk:
+    """Read all entries, and hand on those that are shown.
 
     Raises Refused where the bundle cannot be read on; other faults are noted.
     """
@@ -71,22 +74,33 @@ def walk(
     tree, numbers, closed = start.copy(), dict[bytes, int](), set[bytes]()
     if tree.size in checkpoints:
         found.roots[tree.size] = tree.root()
+    fullmatch, append, sha256 = LINE.fullmatch, tree.append, hashlib.sha256
     for line in lines:
-        match = LINE.fullmatch(line)
+        match = fullmatch(line)
         if match is None:
             raise Refused(f"entries.jsonl: line {found.count + 1} is not an entry in canonical form")
-        header, index, kind, number, digest, target, time, payload = match.groups()
-        _order(found, int(index), kind, number, target, numbers)
-        tree.append(leaf_hash(header))
+        header, number_of, kind, number, digest, target, at, payload = match.groups()
+        index, time = int(number_of), int(at)
+        if index != start.size + found.count:
+            _note(found.order, f"expected entry {start.size + found.count}, got {index}")
+        if (target is None) != (number == b"null") or (target is None) == (kind in TARGET_KINDS):
+            _note(found.order, f"entry {index}: kind, target and number do not go together")
+        elif target is not None:
+            _count(found, index, target, int(number), numbers)
+        append(leaf_hash(header))
+        if found.count == 0:
+            found.first_time = time
         found.count += 1
-        found.first_time = int(time) if found.first_time is None else found.first_time
-        found.last_time = int(time)
+        found.last_time = time
         if payload is not None:
-            _show(found, int(index), kind, digest, target, int(time), payload, take)
+            if sha256(payload).hexdigest().encode() == digest:
+                _show(found, index, kind.decode(), time, target, payload, take)
+            else:
+                _note(found.payloads, f"the payload of entry {index} is not the one that its header seals")
         elif target is not None:
             closed.add(target)
         elif kind in OPEN_KINDS:
-            _note(found.hidden, f"entry {int(index)} ({kind.decode()}) has no payload")
+            _note(found.hidden, f"entry {index} ({kind.decode()}) has no payload")
         if tree.size in checkpoints:
             found.roots[tree.size] = tree.root()
     found.next_index = tree.size
@@ -97,39 +111,16 @@ def walk(
     return found
 
 
-def _order(
-    found: Walk, index: int, kind: bytes, number: bytes, target: bytes | None, numbers: dict[bytes, int]
-) -> None:
-    expected = found.start.size + found.count
-    if index != expected:
-        _note(found.order, f"expected entry {expected}, got {index}")
-    if (target is None) != (number == b"null") or (target is None) == (kind in TARGET_KINDS):
-        _note(found.order, f"entry {index}: kind, target and number do not go together")
-        return
-    if target is not None:
-        value = int(number)
-        if value != numbers.get(target, value - 1) + 1:
-            _note(
-                found.numbers, f"entry {index}: expected number {numbers[target] + 1} of its target, got {value}"
-            )
-        numbers[target] = value
+def _count(found: Walk, index: int, target: bytes, number: int, numbers: dict[bytes, int]) -> None:
+    last = numbers.get(target)
+    if last is not None and number != last + 1:
+        _note(found.numbers, f"entry {index}: expected number {last + 1} of its target, got {number}")
+    numbers[target] = number
 
 
-def _show(
-    found: Walk,
-    index: int,
-    kind: bytes,
-    digest: bytes,
-    target: bytes | None,
-    time: int,
-    payload: bytes,
-    take: Callable[[str, Shown], None] | None,
-) -> None:
+def _show(found: Walk, index: int, kind: str, time: int, target: bytes | None, payload: bytes, take: Take) -> None:
     found.in_full += 1
-    if hashlib.sha256(payload).hexdigest().encode() != digest:
-        _note(found.payloads, f"the payload of entry {index} is not the one that its header seals")
-        return
-    told = parse(payload, f"entry {index}")
+    told = _read(payload, index)
     name = ""
     if target is not None:
         said = told.get("target")
@@ -137,11 +128,22 @@ def _show(
             _note(found.payloads, f"entry {index} does not name its target as the others do")
             return
         name = said
-    shown = Shown(index, kind.decode(), time, told)
-    if take is not None:
-        take(name, shown)
-    if shown.kind in KEPT if target is None else take is None:
-        found.shown.setdefault(name, []).append(shown)
+    elif kind in KEPT:
+        found.own.append(Shown(index, kind, time, told))
+    take(index, kind, time, name, told)
+
+
+def _read(payload: bytes, index: int) -> dict[str, Any]:
+    """Read a payload in its canonical form, in which no name can stand twice. Raises Refused."""
+    try:
+        told = orjson.loads(payload)
+        if orjson.dumps(told, option=orjson.OPT_SORT_KEYS) != payload or not isinstance(told, dict):
+            raise Refused(f"entry {index}: its payload is not in canonical form")
+    except ValueError as error:
+        raise Refused(f"entry {index} is not JSON: {str(error)[:120]}") from None
+    except TypeError as error:
+        raise Refused(f"entry {index}: {str(error)[:120]}") from None
+    return told
 
 
 def _note(faults: list[str], what: str) -> None:

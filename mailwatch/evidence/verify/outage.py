@@ -1,4 +1,4 @@
-"""Replays the looks of a bundle by the rules on record, and compares the outage with what is stated."""
+"""Replays the looks of a bundle while they are read, and compares the outage with what is stated."""
 
 from __future__ import annotations
 
@@ -8,78 +8,105 @@ from mailwatch.config.durations import parse
 from mailwatch.config.mistakes import Fault
 from mailwatch.evidence.claims import stated as claims
 from mailwatch.evidence.course import FACTS, Course, Seen
-from mailwatch.evidence.verify.archive import Refused
-from mailwatch.evidence.verify.ledger import Shown, Walk
+from mailwatch.evidence.verify.archive import Archive, Refused
+from mailwatch.evidence.verify.ledger import Walk
 from mailwatch.models import Kind
-from mailwatch.outages import Outage, Rules, outage_payload, payload_json, read_rules, written_rules
+from mailwatch.outages import Outage, outage_payload, payload_json, read_rules, written_rules
 from mailwatch.service_level import stretches
 
 DEFAULT_BEAT = 60.0
 
 
-def replayed(found: Walk, stated: dict[str, Any], seen: Seen = lambda *_: None) -> str:
-    """Return what was replayed, in words; `seen` is told of each fact. Raises Refused if it is another outage."""
-    told = _typed(stated, "outage", dict)
-    target = _typed(told, "target", str)
-    entries = found.shown.get(target)
-    if not entries:
-        raise Refused(f"no entry of {target[:80]} is in the bundle")
-    rules, recorded = _rules(found, entries, str(told.get("id")))
-    if stated.get("rules") != written_rules(rules):
-        raise Refused("the stated rules are not those on record")
-    course = Course(stretches.Walk(_beat(stated.get("service"))), seen)
-    outage, looks = _outage(course, entries, rules, str(told.get("id")))
-    names = recorded or told
-    try:
-        payload = outage_payload(outage, names["provider"], Kind(names["kind"]), names["vantage_point"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise Refused(f"the outage does not say what it is of: {error}") from None
-    given = payload_json(payload) | {
-        key: told[key] for key in told if key not in payload_json(payload) and key in _ADDED
-    }
-    if given != told:
-        wrong = [key for key in given.keys() | told.keys() if given.get(key) != told.get(key)]
-        raise Refused(f"a replay of {looks} looks gives another outage in: {', '.join(sorted(wrong))}")
-    for key in ("replies", "first_detail"):
-        if stated.get(key) != payload[key]:
-            raise Refused(f"a replay gives another {key}")
-    words = f"{looks} looks of {target} replayed by the rules on record give the outage as stated"
-    if "claim" in stated:
+class Single:
+    """What outage.json claims, and the replay of it. A fault waits until asked for: other claims go first."""
+
+    def __init__(self, archive: Archive, seen: Seen) -> None:
+        self.stated: dict[str, Any] = {}
+        self._fault = self._target = self._id = ""
+        self._recorded: dict[str, Any] | None = None
         try:
-            words += f"; the claim is {claims.check(stated['claim'], told)}"
+            self.stated = archive.json("outage.json")
+            told = _typed(self.stated, "outage", dict)
+            self._target, self._id = _typed(told, "target", str), str(told.get("id"))
+            self._rules = read_rules(_typed(self.stated, "rules", dict))
+            if written_rules(self._rules) != self.stated["rules"]:
+                raise Refused("the stated rules are not written as rules are")
+            self._course = Course(stretches.Walk(_beat(self.stated.get("service"))), seen)
+        except Refused as error:
+            self._fault = str(error)
         except (KeyError, ValueError, TypeError, OverflowError) as error:
-            raise Refused(f"the claim does not hold: {error}"[:200]) from None
-    return words
+            self._fault = f"outage.json has no rules that can be read: {type(error).__name__} {error}"[:200]
+
+    @property
+    def entries(self) -> dict[str, int]:
+        """The first and the last entry of the outage."""
+        placed: dict[str, int] = self.stated["outage"]["ledger"]
+        return placed
+
+    def take(self, index: int, kind: str, time: int, target: str, payload: dict[str, Any]) -> None:
+        """Take in an entry that was shown."""
+        if self._fault or target != self._target:
+            return
+        try:
+            if kind in FACTS:
+                self._course.take(index, kind, payload, self._rules)
+            elif kind == "outage" and payload.get("id") == self._id:
+                self._recorded = payload
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            self._fault = f"entry {index} is no {kind}: {type(error).__name__} {error}"[:200]
+
+    def compared(self, walk: Walk) -> str:
+        """Return what was compared, in words. Raises Refused when it is not what is stated."""
+        if self._fault:
+            raise Refused(self._fault)
+        if self._target not in walk.names.values():
+            raise Refused(f"no entry of {self._target[:80]} is in the bundle")
+        if self.stated["rules"] != _on_record(walk, self._recorded):
+            raise Refused("the stated rules are not those on record")
+        outage, looks = self._outage()
+        told = self.stated["outage"]
+        names = self._recorded or told
+        try:
+            payload = outage_payload(outage, names["provider"], Kind(names["kind"]), names["vantage_point"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise Refused(f"the outage does not say what it is of: {error}") from None
+        public = payload_json(payload)
+        given = public | {key: told[key] for key in told if key not in public and key in _ADDED}
+        if given != told:
+            wrong = [key for key in given.keys() | told.keys() if given.get(key) != told.get(key)]
+            raise Refused(f"a replay of {looks} looks gives another outage in: {', '.join(sorted(wrong))}")
+        for key in ("replies", "first_detail"):
+            if self.stated.get(key) != payload[key]:
+                raise Refused(f"a replay gives another {key}")
+        words = f"{looks} looks of {self._target} replayed by the rules on record give the outage as stated"
+        if "claim" in self.stated:
+            try:
+                words += f"; the claim is {claims.check(self.stated['claim'], told)}"
+            except (KeyError, ValueError, TypeError, OverflowError) as error:
+                raise Refused(f"the claim does not hold: {error}"[:200]) from None
+        return words
+
+    def _outage(self) -> tuple[Outage, int]:
+        try:
+            self._course.settle(self._rules)
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise Refused(f"the last look is none: {type(error).__name__} {error}"[:200]) from None
+        looks, known = self._course.looks, self._course.known
+        if self._id not in known:
+            raise Refused(f"a replay of {looks} looks gives no outage {self._id[:20]}")
+        return known[self._id], looks
 
 
 _ADDED = ("maintenance",)
 """What may be told beside the outage and follows from other entries."""
 
 
-def _outage(course: Course, entries: list[Shown], rules: Rules, wanted: str) -> tuple[Outage, int]:
-    entry = entries[0]
-    try:
-        for entry in entries:
-            if entry.kind in FACTS:
-                course.take(entry.index, entry.kind, entry.payload, rules)
-        course.settle(rules)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise Refused(f"entry {entry.index} is no {entry.kind}: {type(error).__name__} {error}"[:200]) from None
-    if wanted not in course.known:
-        raise Refused(f"a replay of {course.looks} looks gives no outage {wanted[:20]}")
-    return course.known[wanted], course.looks
-
-
-def _rules(found: Walk, entries: list[Shown], wanted: str) -> tuple[Rules, dict[str, Any] | None]:
+def _on_record(walk: Walk, recorded: dict[str, Any] | None) -> Any:
     """Return the rules in force, as the outage's own entry has them, else the last start of MailWatch."""
-    recorded = [e.payload for e in entries if e.kind == "outage" and e.payload.get("id") == wanted]
-    starts = [e.payload for e in found.shown.get("", []) if e.kind == "node"]
-    for payload in (*recorded, *reversed(starts)):
+    starts = [entry.payload for entry in walk.own if entry.kind == "node"]
+    for payload in (recorded or {}, *reversed(starts)):
         if "rules" in payload:
-            try:
-                return read_rules(payload["rules"]), recorded[-1] if recorded else None
-            except (KeyError, ValueError, TypeError):
-                raise Refused("the rules on record cannot be read") from None
+            return payload["rules"]
     raise Refused("no entry of the bundle says by which rules it was judged")
 
 

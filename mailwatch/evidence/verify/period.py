@@ -7,7 +7,7 @@ from typing import Any
 from mailwatch.evidence.course import Seen
 from mailwatch.evidence.period.replay import Odd, Replay
 from mailwatch.evidence.verify.archive import Archive, Refused
-from mailwatch.evidence.verify.ledger import Shown, Walk
+from mailwatch.evidence.verify.ledger import Walk
 from mailwatch.models import parse_rfc3339
 from mailwatch.outages import payload_json, read_rules, written_rules
 
@@ -29,12 +29,18 @@ class Period:
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             self._fault = f"period.json has no window, targets and rules: {type(error).__name__} {error}"[:200]
 
-    def take(self, target: str, entry: Shown) -> None:
+    @property
+    def entries(self) -> dict[str, int]:
+        """The first and the last entry of the window."""
+        placed: dict[str, int] = self.stated["entries"]
+        return placed
+
+    def take(self, index: int, kind: str, time: int, target: str, payload: dict[str, Any]) -> None:
         """Take in an entry that was shown."""
         if self._fault or self._replay is None:
             return
         try:
-            self._replay.take(entry.index, entry.kind, entry.time, target or None, entry.payload)
+            self._replay.take(index, kind, time, target or None, payload)
         except Odd as error:
             self._fault = str(error)
 
@@ -48,7 +54,7 @@ class Period:
         except Odd as error:
             raise Refused(str(error)) from None
         _covered(walk, replay)
-        first = [entry for entry in walk.shown.get("", []) if entry.kind == "node"][:1]
+        first = [entry for entry in walk.own if entry.kind == "node"][:1]
         for entry in first:
             if entry.index == walk.start.size == 0 and self.stated["rules"] != entry.payload.get("rules"):
                 raise Refused("the stated rules are not those on record")
