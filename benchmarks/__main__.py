@@ -1,4 +1,4 @@
-"""`python -m benchmarks [probe|schedule|ingest|evidence|merge] [--seconds N] [--entries N] [--json FILE]`."""
+"""`python -m benchmarks [probe|schedule|ingest|load|evidence|merge] [--seconds N] [--entries N] [--json FILE]`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import evidence, ingest, merge, probe, schedule
+from benchmarks import evidence, ingest, load, merge, probe, schedule
 from mailwatch import __version__
 from mailwatch.models import now, rfc3339
 
-SECONDS = {"probe": 15.0, "schedule": 90.0, "ingest": 10.0}
+SECONDS = {"probe": 15.0, "schedule": 90.0, "ingest": 10.0, "load": 30.0}
 LONGEST = 600.0
 NAMES = (*SECONDS, "evidence", "merge")
 ENTRIES = 1_000_000
@@ -42,6 +42,9 @@ def main() -> None:
         match name:
             case "evidence":
                 results[name] = evidence.show(evidence.measure(options.entries, console), console)
+            case "load":
+                wanted_seconds = options.seconds or SECONDS[name]
+                results[name] = load.show(load.measure(wanted_seconds, options.entries, console), console)
             case "merge":
                 results[name] = merge.show(merge.measure(options.bundles), console)
             case _:

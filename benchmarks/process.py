@@ -39,13 +39,13 @@ class Monitor:
     """A running `mailwatch run` with a folder of its own."""
 
     def __init__(self, folder: Path, targets: list[dict[str, Any]], *, interval: float) -> None:
-        self._port = free_port()
+        self.port = free_port()
         self._config = folder / "config.yaml"
         self._log = folder / "log"
         config = {
             "vantage_point": {"name": "bench"},
             "data_dir": str(folder / "data"),
-            "web": {"listen": f"{HOST}:{self._port}"},
+            "web": {"listen": f"{HOST}:{self.port}"},
             "guard": "off",
             "clock": {"servers": []},
             "defaults": {"interval": f"{interval:g}s", "timeout": f"{min(interval, 10):g}s"},
@@ -97,7 +97,7 @@ class Monitor:
         return False
 
     def _get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://{HOST}:{self._port}{path}", timeout=60) as answer:
+        with urllib.request.urlopen(f"http://{HOST}:{self.port}{path}", timeout=60) as answer:
             return str(answer.read().decode())
 
     def metrics(self, *names: str) -> dict[str, float]:

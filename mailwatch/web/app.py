@@ -6,7 +6,7 @@ import re
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request
-from fastapi.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, PlainTextResponse, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import SecretStr
 from starlette.background import BackgroundTask
@@ -15,6 +15,7 @@ from mailwatch import __version__
 from mailwatch.models import Millis, parse_rfc3339, rfc3339
 from mailwatch.web.access import Access
 from mailwatch.web.headers import SafeHeaders
+from mailwatch.web.kept import Kept
 from mailwatch.web.pages import Pages
 from mailwatch.web.sources import Sources
 from mailwatch.web.views import NotMade, Views
@@ -44,9 +45,13 @@ def create_app(sources: Sources, views: Views, password: SecretStr | None = None
         problems = sources.unready()
         return PlainTextResponse("".join(f"{line}\n" for line in problems) or "ok\n", 503 if problems else 200)
 
+    kept = Kept()
+
     @app.get("/metrics", include_in_schema=False)
-    def metrics() -> Response:
-        return StreamingResponse(sources.metrics(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    async def metrics(request: Request) -> Response:
+        made = await kept.get("metrics", lambda: b"".join(sources.metrics()))
+        content, packed = made.fit_for(request.headers)
+        return Response(content, media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=packed | {"vary": "accept-encoding"})
 
     @app.get("/api/v1/targets", summary="All targets with their state and latest observation")
     def targets() -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from mailwatch import __version__
 from mailwatch.models import Millis, now, parse_rfc3339, rfc3339
 from mailwatch.web import timeline
 from mailwatch.web.days import bars
+from mailwatch.web.kept import Kept
 from mailwatch.web.sources import Sources
 from mailwatch.web.views import Views
 from mailwatch.web.words import COOKIE, LANGUAGES, choose, words
@@ -37,7 +38,7 @@ class Pages:
     def __init__(self, sources: Sources, views: Views) -> None:
         self._sources, self._views = sources, views
         self._streams = 0
-        self._kept: dict[tuple[str, int], tuple[str, bytes]] = {}
+        self._kept = Kept()
         self._templates = Environment(
             loader=PackageLoader("mailwatch.web"), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
@@ -77,15 +78,16 @@ class Pages:
             answer.set_cookie(COOKIE, language, max_age=31_536_000, samesite="lax", httponly=True)
         return answer
 
-    def _overview(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
-        language, pulse = _language(request), self._views.pulse()
-        kept = self._kept.get((language, page))
-        if kept is None or kept[0] != pulse:
-            kept = pulse, self._draw_overview(request, language, page).encode()
-            if len(self._kept) > PER_PAGE:
-                self._kept.clear()
-            self._kept[language, page] = kept
-        return self._answer(request, kept[1], language)
+    async def _overview(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
+        language = _language(request)
+        root = request.scope.get("root_path", "")
+        made = await self._kept.get(
+            (language, page, root), lambda: self._draw_overview(request, language, page).encode()
+        )
+        content, packed = made.fit_for(request.headers)
+        answer = self._answer(request, content, language)
+        answer.headers.update(packed | {"vary": "accept-language, cookie, accept-encoding"})
+        return answer
 
     def _draw_overview(self, request: Request, language: str, page: int) -> str:
         targets = self._sources.targets()

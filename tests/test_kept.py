@@ -1,0 +1,84 @@
+"""Answers that are made once for many."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import threading
+import time
+
+import pytest
+from starlette.datastructures import Headers
+
+from mailwatch.web.kept import Kept
+
+
+class Maker:
+    """Makes numbered answers, each when it is let."""
+
+    def __init__(self, cost: float = 0.0) -> None:
+        self.made, self.cost = 0, cost
+        self.let = threading.Event()
+        self.let.set()
+
+    def __call__(self) -> bytes:
+        assert self.let.wait(10)
+        time.sleep(self.cost)  # What it costs is what is measured.
+        self.made += 1
+        return b"%d" % self.made
+
+
+async def test_who_asks_while_one_is_made_gets_that_one() -> None:
+    kept, maker = Kept(), Maker()
+    maker.let.clear()
+    asking = [asyncio.create_task(kept.get("page", maker)) for _ in range(100)]
+    await asyncio.sleep(0)
+    maker.let.set()
+    assert {made.plain for made in await asyncio.gather(*asking)} == {b"1"}
+    assert maker.made == 1
+
+
+async def test_a_costly_answer_is_given_again_and_made_anew_behind_it() -> None:
+    kept, maker = Kept(), Maker(cost=0.05)
+    first = await kept.get("page", maker)
+    assert (await kept.get("page", maker)) is first
+    assert (await kept.get("other", maker)).plain == b"2"
+    while (await kept.get("page", maker)) is first:
+        await asyncio.sleep(0.01)
+    assert time.monotonic() - first.at > 10 * 0.05
+
+
+async def test_an_old_answer_is_not_given() -> None:
+    kept, maker = Kept(), Maker()
+    first = await kept.get("page", maker)
+    await asyncio.sleep(25 * first.cost + 0.01)
+    assert (await kept.get("page", maker)).plain == b"2"
+
+
+async def test_a_failure_is_told_to_all_and_not_kept() -> None:
+    kept = Kept()
+
+    def fail() -> bytes:
+        raise OSError("no")
+
+    told = await asyncio.gather(*(kept.get("page", fail) for _ in range(3)), return_exceptions=True)
+    assert [str(error) for error in told] == ["no"] * 3
+    assert (await kept.get("page", lambda: b"yes")).plain == b"yes"
+
+
+@pytest.mark.parametrize(
+    ("asked", "packed"),
+    [
+        ("gzip", True),
+        ("br, gzip;q=0.5", True),
+        ("", False),
+        ("br", False),
+        ("gzip;q=0", False),
+        ("identity", False),
+    ],
+)
+async def test_it_is_packed_for_those_who_take_it(asked: str, packed: bool) -> None:
+    made = await Kept().get("page", lambda: b"page" * 1000)
+    content, headers = made.fit_for(Headers({"accept-encoding": asked}))
+    assert (headers == {"content-encoding": "gzip"}) is packed
+    assert (gzip.decompress(content) if packed else content) == b"page" * 1000
