@@ -21,6 +21,7 @@ store                                   the only room that speaks SQL
 diagnosis                               what else is seen at the moment of a failure
 replay, records                         what the ledger says: state to go on from, answers to give
 metrics, notify, web                    outlets; never each other
+auditing                                the ledger checked by itself, slowly, each day
 evidence                                an outage as one file, and the check of it
 schedule, watch, monitor                when to look; the hall that carries each look through the rooms
 housekeeping, timestamping, takeup      what runs beside the looks; going on from where the ledger ends

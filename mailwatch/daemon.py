@@ -14,6 +14,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from mailwatch import __version__, records
+from mailwatch.auditing import Auditing
 from mailwatch.clock import ClockWatch
 from mailwatch.config import (
     Config,
@@ -97,6 +98,7 @@ class Daemon:
         self._timestamping = Timestamping(self.monitor, reader, Tokens(config.data_dir), authorities)
         self.reader, self.writer = reader, writer
         self._secret = store.keys.secret
+        self.metrics.audited(True)  # Store.open raises else.
         self.metrics.channels([channel.name for channel in channels])
         self._notifier = Notifier(
             channels,
@@ -105,13 +107,16 @@ class Daemon:
             latest=lambda: [w.latest for w in list(self.monitor.watches.values()) if w.latest],
             counted=self.metrics.notified,
         )
+        self._auditing = Auditing(reader, store.keys, self.metrics, self._notifier.tell)
         try:
             await asyncio.to_thread(self._notifier.begin)
             await self._node("start", findings=store.findings)
             await self._announced()
             await take_up(self.monitor, self.reader, targets)
             self.metrics.config_reload(True, now() / 1000)
-            app = create_app(self._sources(), outlook(self.monitor, reader, self.path, config), password)
+            app = create_app(
+                self._sources(), outlook(self.monitor, reader, self.path, config, self._auditing), password
+            )
             async with serving(app, config.web.host, config.web.port), self._housekeeping():
                 self._begin()
                 logger.info("watching %d targets; web on %s", len(self.monitor.watches), config.web.listen)
@@ -137,7 +142,7 @@ class Daemon:
 
     def _housekeeping(self) -> contextlib.AbstractAsyncContextManager[None]:
         servers = [split_endpoint(server) for server in self.config.clock.servers]
-        others = [self._timestamping.run, self._notifier.run]
+        others = [self._timestamping.run, self._notifier.run, self._auditing.run]
         if self._heartbeat and (section := self.config.heartbeat):
             others.append(partial(heartbeat, self._heartbeat, section.every, lambda: not self._ill()))
         return Housekeeping(self.monitor, self.reader, servers, *others).running(self.stopping)

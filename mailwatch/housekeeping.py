@@ -114,7 +114,7 @@ class Housekeeping:
                 last = await asyncio.to_thread(self._reader.last_checkpoint)
             size = await asyncio.to_thread(self._reader.size)
             at = last.time_ms if last else None
-            self._monitor.metrics.ledger(size=size, last_checkpoint_ms=at, valid=True)
+            self._monitor.metrics.ledger(size=size, last_checkpoint_ms=at)
             await asyncio.sleep(LEDGER_EVERY)
 
     async def fill(self) -> None:

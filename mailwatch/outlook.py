@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mailwatch import records
+from mailwatch.auditing import Auditing
 from mailwatch.config import Config
 from mailwatch.evidence.apart import Making
 from mailwatch.evidence.gather import NoCase, gather
@@ -25,7 +26,7 @@ LOOKS_AT_MOST = 5000
 TRANSITIONS_AT_MOST = 100
 
 
-def outlook(monitor: Monitor, reader: Reader, path: Path, config: Config) -> Views:
+def outlook(monitor: Monitor, reader: Reader, path: Path, config: Config, auditing: Auditing) -> Views:
     """Return what the pages need of a running MailWatch. `path` is its config file."""
     making = Making(path, config.data_dir)
 
@@ -47,7 +48,7 @@ def outlook(monitor: Monitor, reader: Reader, path: Path, config: Config) -> Vie
         glance=partial(_glance, monitor),
         outages=partial(_outages, monitor),
         outage=partial(_outage, reader, Tokens(config.data_dir)),
-        ledger=partial(_ledger, reader),
+        ledger=partial(_ledger, reader, auditing),
         pulse=partial(_pulse, monitor),
         downloads=downloads,
         evidence=evidence,
@@ -163,11 +164,12 @@ def _range(reader: Reader, tokens: Tokens, target: str, first: int, last: int) -
     return {"start": found.start.size, "end": found.end.size, "note": found.end.note, "tokens": stamped}
 
 
-def _ledger(reader: Reader) -> dict[str, Any]:
+def _ledger(reader: Reader, auditing: Auditing) -> dict[str, Any]:
     row = reader.last_checkpoint()
     token = next(iter(reader.entries(kinds=["token"], descending=True, limit=1)), None)
     return {
         "size": reader.size(),
         "checkpoint": None if row is None else {"size": row.size, "time": row.time_ms, "note": row.note},
         "token": None if token is None else token.payload,
+        "audit": auditing.latest,
     }

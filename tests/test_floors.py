@@ -19,7 +19,7 @@ FLOORS = (
     {"clock", "guard", "port25", "probes", "store", "authorities"},
     {"diagnosis"},
     {"metrics", "notify", "replay"},
-    {"records", "schedule", "watch", "web"},
+    {"auditing", "records", "schedule", "watch", "web"},
     {"evidence"},
     {"monitor"},
     {"housekeeping", "outlook", "takeup", "timestamping"},

@@ -113,7 +113,8 @@ def with_everything() -> Metrics:
     metrics.clock(0.01)
     metrics.lag(0.1)
     metrics.committed(0.01)
-    metrics.ledger(size=7, last_checkpoint_ms=T0, valid=True)
+    metrics.ledger(size=7, last_checkpoint_ms=T0)
+    metrics.audited(True)
     metrics.token(T0)
     metrics.config_reload(True, T0 / 1000)
     metrics.error()
@@ -324,7 +325,8 @@ def test_what_is_not_known_of_the_monitor_is_absent(metrics: Metrics) -> None:
     for name in ("guard_online", "clock_error_bound_seconds", "ledger_size", "ledger_valid"):
         assert value(metrics, name) is None
     metrics.guard(False)
-    metrics.ledger(size=0, last_checkpoint_ms=None, valid=False)
+    metrics.ledger(size=0, last_checkpoint_ms=None)
+    metrics.audited(False)
     assert value(metrics, "guard_online") == 0
     assert value(metrics, "ledger_size") == 0
     assert value(metrics, "ledger_valid") == 0

@@ -40,7 +40,8 @@ class Metrics:
         self._online: int | None = None
         self._line: dict[str, bool | None] = {}
         self._clock_error: float | None = None
-        self._ledger: tuple[int | None, float | None, int | None] = (None, None, None)
+        self._ledger: tuple[int | None, float | None] = (None, None)
+        self._valid: int | None = None
         self._token: float | None = None
         self._notifications: dict[tuple[str, str], int] = {}
         self._reload: tuple[int | None, float | None] = (None, None)
@@ -131,10 +132,13 @@ class Metrics:
         """Show how far the clock may be off; None is not known."""
         self._clock_error = error_bound_seconds
 
-    def ledger(self, *, size: int, last_checkpoint_ms: Millis | None, valid: bool) -> None:
+    def ledger(self, *, size: int, last_checkpoint_ms: Millis | None) -> None:
         """Show the state of the ledger."""
-        checkpoint = None if last_checkpoint_ms is None else last_checkpoint_ms / 1000
-        self._ledger = (size, checkpoint, int(valid))
+        self._ledger = (size, None if last_checkpoint_ms is None else last_checkpoint_ms / 1000)
+
+    def audited(self, valid: bool) -> None:
+        """Show whether the ledger is what was written: as checked at the start, and by the latest audit."""
+        self._valid = int(valid)
 
     def token(self, time_ms: Millis) -> None:
         """Show when an outside authority last stamped a checkpoint, by its own clock."""
@@ -166,7 +170,7 @@ class Metrics:
         yield families.of_histogram("commit_seconds", "How long commits to the ledger took.", self._commit)
 
     def _values(self) -> dict[str, tuple[str, str, float | None]]:
-        size, checkpoint, valid = self._ledger
+        size, checkpoint = self._ledger
         reload, reloaded = self._reload
         return {
             "guard_online": ("gauge", "Whether our own line is up; absent when it cannot be told.", self._online),
@@ -178,7 +182,7 @@ class Metrics:
                 "Time of the last timestamp token, by the authority's clock.",
                 self._token,
             ),
-            "ledger_valid": ("gauge", "Whether the ledger agreed with its checkpoints.", valid),
+            "ledger_valid": ("gauge", "Whether the ledger agreed with its checkpoints.", self._valid),
             "config_last_reload_successful": ("gauge", "Whether the config was good when last read.", reload),
             "config_last_reload_success_timestamp_seconds": ("gauge", "When it was last good.", reloaded),
             "monitor_errors_total": ("counter", "Faults of our own.", self._errors),

@@ -97,6 +97,13 @@ class Notifier:
             self._put(found, cursor)
             self._cursor = cursor
 
+    def tell(self, news: News) -> None:
+        """Put news that no entry tells into the outbox; not from the event loop."""
+        try:
+            self._put([news])
+        except OutboxBroken as error:
+            logger.error("notify: %s is not told: %s", news.key, error)
+
     def _put(self, found: Sequence[News], cursor: int | None = None) -> None:
         at = now()
         fresh = [news for news in found if at - news.time < DROP_AFTER]

@@ -15,6 +15,8 @@ from mailwatch.ledger.entry import VERSION, target_id
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.store.reader import CheckpointRow, Entry, Reader
 
+SLICE = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -30,28 +32,31 @@ def audit(
     secret: bytes,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> list[Finding]:
-    """Check every entry and checkpoint; the empty list means that all fits.
+    """Check every entry and checkpoint there is at the start; the empty list means that all fits.
 
     1. Indexes and each target's running numbers follow one another.
     2. Headers are canonical, agree with the columns, and carry the digest of their payload.
     3. Every checkpoint is signed by our key and has the root that the entries give.
+
+    Read in slices, so that a long audit does not keep the database from clearing up; `progress` may wait.
     """
     findings: list[Finding] = []
     tree = CompactRange()
     numbers: dict[str, int] = {}
-    signed = iter(reader.checkpoints())
-    due = next(signed, None)
-    for entry in reader.entries():
-        findings += _check(entry, tree.size, numbers, secret)
-        tree.append(leaf_hash(entry.header.encode()))
-        while due is not None and due.size == tree.size:
-            _compare(due, tree, public, findings)
-            due = next(signed, None)
-        if tree.size % 1000 == 0:
-            progress(tree.size)
-    while due is not None:
-        findings.append(Finding(None, f"a checkpoint covers {due.size} entries, but there are {tree.size}"))
-        due = next(signed, None)
+    signed = reader.last_checkpoint()
+    size = reader.size()
+    for start in range(0, size, SLICE):
+        end = min(size, start + SLICE)
+        due = {row.size: row for row in reader.checkpoints(start + 1, end)}
+        for entry in reader.entries(from_index=start, to_index=end):
+            findings += _check(entry, tree.size, numbers, secret)
+            tree.append(leaf_hash(entry.header.encode()))
+            if (row := due.pop(tree.size, None)) is not None:
+                _compare(row, tree, public, findings)
+        findings += [Finding(None, f"checkpoint {at}: there are {tree.size} entries up to there") for at in due]
+        progress(tree.size)
+    if signed is not None and signed.size > size:
+        findings.append(Finding(None, f"a checkpoint covers {signed.size} entries, but there are {size}"))
     return findings
 
 

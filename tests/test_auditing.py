@@ -1,0 +1,96 @@
+"""The running MailWatch audits its own ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from mailwatch import auditing
+from mailwatch.auditing import Auditing
+from mailwatch.metrics import Metrics
+from mailwatch.models import News, Topic
+from mailwatch.store import Reader
+from mailwatch.store.audit import SLICE
+from mailwatch.store.keys import load_or_make
+from tests.ledgers import MINUTE, write
+
+START = 1_767_225_600_000
+
+
+class Audits:
+    """An audit of a ledger of three slices, and what it told."""
+
+    def __init__(self, folder: Path) -> None:
+        write(folder, {"mail": lambda _: "+"}, START, START + 3 * SLICE * MINUTE, every=700, durable=False).close()
+        self.database = folder / "mailwatch.sqlite"
+        self.metrics, self.news = Metrics(CollectorRegistry()), list[News]()
+        self.metrics.audited(True)
+        self.reader = Reader.open(folder)
+        self.auditing = Auditing(self.reader, load_or_make(folder), self.metrics, self.news.append)
+
+    def spoil(self, statement: str) -> None:
+        """Change what is on disk, past the program and its triggers."""
+        with sqlite3.connect(self.database) as connection:
+            for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+                connection.execute(f"DROP TRIGGER {name}")
+            connection.execute(statement)
+        connection.close()
+
+    @property
+    def valid(self) -> str:
+        text = b"".join(self.metrics.exposition()).decode()
+        return next(line for line in text.splitlines() if line.startswith("mailwatch_ledger_valid "))
+
+
+@pytest.fixture
+def audits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audits:
+    monkeypatch.setattr(auditing, "SHARE", 1.0)
+    return Audits(tmp_path)
+
+
+def test_a_good_ledger_is_told_to_be_one(audits: Audits) -> None:
+    assert audits.auditing.latest is None
+    audits.auditing.audit()
+    assert audits.auditing.latest is not None
+    assert (audits.auditing.latest.entries, audits.auditing.latest.findings) == (3 * SLICE + 1, ())
+    assert audits.valid.endswith(" 1")
+    assert audits.news == []
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("UPDATE entries SET payload = replace(payload, 'up', 'down') WHERE idx = 2345", "entry 2345: its header"),
+        ("DELETE FROM entries WHERE idx = 1500", "entry 1501: its header does not fit in: index, number"),
+        ("DELETE FROM entries WHERE idx > 2900", "a checkpoint covers 3001 entries, but there are 2901"),
+        ("UPDATE checkpoints SET size = 750 WHERE size = 702", "checkpoint 750: signs 702 entries"),
+    ],
+)
+def test_what_was_changed_past_us_is_found_and_told(audits: Audits, change: str, found: str) -> None:
+    audits.spoil(change)
+    audits.auditing.audit()
+    assert audits.auditing.latest is not None
+    assert any(line.startswith(found) for line in audits.auditing.latest.findings), audits.auditing.latest
+    assert audits.valid.endswith(" 0")
+    (news,) = audits.news
+    assert (news.topic, news.facts) == (Topic.LEDGER, {"finding": audits.auditing.latest.findings[0]})
+
+
+async def test_it_takes_its_time_and_ends_at_once_when_we_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditing, "FIRST_AFTER", 0.0)
+    monkeypatch.setattr(auditing, "SHARE", 1e-6)
+    audits = Audits(tmp_path)
+    running = asyncio.create_task(audits.auditing.run())
+    await asyncio.sleep(0.5)
+    assert audits.auditing.latest is None
+    running.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.gather(running, return_exceptions=True)
+        await asyncio.get_running_loop().shutdown_default_executor()
+    assert audits.auditing.latest is None
