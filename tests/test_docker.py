@@ -121,3 +121,10 @@ def test_the_demo_is_asked_for_and_is_a_command_that_mailwatch_knows() -> None:
     assert verb == "demo"
     assert demo._listen(words[words.index("--serve") + 1]) == "0.0.0.0:8080"
     assert SERVICES["demo"]["image"] == SERVICES["mailwatch"]["image"]
+
+
+def test_prometheus_finds_the_demo_when_it_runs() -> None:
+    (job,) = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    (found,) = job["dns_sd_configs"]
+    assert found["names"] == SERVICES["demo"]["networks"]["default"]["aliases"]
+    assert SERVICES["demo"]["command"][-1].endswith(f":{found['port']}")
