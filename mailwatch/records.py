@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from mailwatch.course import FACTS, Course
 from mailwatch.guard import offline_payloads
 from mailwatch.incidents import Incident, Member, turns
 from mailwatch.incidents import incidents as incidents_of
 from mailwatch.models import Gap, Kind, Millis, Observation, Outcome, rfc3339
-from mailwatch.outages import Event, Outage, detect, outage_payload, payload_json
-from mailwatch.replay import FACTS, RuleBook, notices, resume, rule_book
-from mailwatch.service_level import availability as availability_of
-from mailwatch.store import Entry, Reader
+from mailwatch.outages import Outage, outage_payload, payload_json
+from mailwatch.replay import RuleBook, notices, resume, rule_book
+from mailwatch.service_level import Meter, Stretch
+from mailwatch.store import Reader
 from mailwatch.windows import overlap
 
 
@@ -203,16 +204,19 @@ def availability(
     for name, interval in targets:
         # A look before the window speaks for its beginning.
         margin = round(interval * 3000) + 60_000
-        entries = reader.entries(target=name, kinds=FACTS, start_ms=start - margin, end_ms=end + margin)
-        events = [Event(entry.index, _fact(entry)) for entry in entries]
-        rules = book.at(events[-1].index) if events else book.at(0)
-        found = detect(events, rules)
         opaque = next((entry.opaque for entry in reader.entries(target=name, limit=1)), "")
         excluded = announced.of(opaque, start - margin, min(end, last))
-        told = availability_of(events, start, end, interval=interval, outages=found, excluded=excluded).as_json()
+        without, whole = (Meter(start, end, interval=interval, excluded=left_out) for left_out in (excluded, ()))
+        course, rules = Course(_Both(without, whole), lambda *_: None), book.at(0)
+        for entry in reader.entries(target=name, kinds=FACTS, start_ms=start - margin, end_ms=end + margin):
+            rules = book.at(entry.index)
+            course.take(entry.index, entry.kind, entry.payload, rules)
+        course.settle(rules)
+        found = [outage for outage in course.known.values() if not outage.proven_afterwards]
+        told = without.read(found).as_json()
         if told.get("maintenance"):
-            whole = availability_of(events, start, end, interval=interval, outages=found).as_json()
-            told["with_maintenance"] = {key: whole[key] for key in _COUNTED}
+            counted = whole.read(found).as_json()
+            told["with_maintenance"] = {key: counted[key] for key in _COUNTED}
         answers.append({"target": name, "from": rfc3339(start), "to": rfc3339(end), **told})
     return answers
 
@@ -220,7 +224,20 @@ def availability(
 _COUNTED = ("availability", "coverage", "downtime", "unobserved", "mttr", "mtbf")
 
 
-def _fact(entry: Entry) -> Observation | Gap:
-    fact = entry.fact
-    assert fact is not None
-    return fact
+class _Both:
+    """Two accounts of the same facts: with announced maintenance left out, and with all time counted."""
+
+    def __init__(self, one: Meter, other: Meter) -> None:
+        self._one, self._other = one, other
+
+    def add(self, fact: Observation | Gap) -> list[Stretch]:
+        self._other.add(fact)
+        return self._one.add(fact)
+
+    def good(self, start: Millis, end: Millis) -> bool:
+        # Both or neither: what they leave out does not decide it.
+        return self._one.good(start, end) and self._other.good(start, end)
+
+    def settle(self) -> list[Stretch]:
+        self._other.settle()
+        return self._one.settle()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mailwatch.evidence.course import Course
+from mailwatch.course import Course
 from mailwatch.evidence.merge.sweep import united
 from mailwatch.ledger.facts import payload_of
 from mailwatch.models import Cause, Gap, GapReason, Observation, Outcome

@@ -18,7 +18,7 @@ FLOORS = (
     {"config"},
     {"clock", "guard", "port25", "probes", "store", "authorities"},
     {"diagnosis"},
-    {"metrics", "notify", "replay"},
+    {"course", "metrics", "notify", "replay"},
     {"auditing", "records", "schedule", "watch", "web"},
     {"evidence"},
     {"monitor"},

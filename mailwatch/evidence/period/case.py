@@ -13,9 +13,9 @@ from typing import IO, Any
 import orjson
 
 from mailwatch import __version__, records
+from mailwatch.course import Seen
 from mailwatch.evidence import instructions
 from mailwatch.evidence.bundle import File, checker, pack, pretty
-from mailwatch.evidence.course import Seen
 from mailwatch.evidence.gather import NoCase, Range, TokenFile, gather
 from mailwatch.evidence.period.replay import Replay
 from mailwatch.evidence.statement import outside_times

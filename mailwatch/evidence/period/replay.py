@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mailwatch.evidence.course import FACTS, Course, Seen
+from mailwatch.course import FACTS, Course, Seen
 from mailwatch.models import Kind, Millis
 from mailwatch.outages import Outage, Rules, outage_payload, read_rules, written_rules
 from mailwatch.service_level import Availability, Meter

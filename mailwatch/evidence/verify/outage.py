@@ -6,8 +6,8 @@ from typing import Any
 
 from mailwatch.config.durations import parse
 from mailwatch.config.mistakes import Fault
+from mailwatch.course import FACTS, Course, Seen
 from mailwatch.evidence.claims import stated as claims
-from mailwatch.evidence.course import FACTS, Course, Seen
 from mailwatch.evidence.verify.archive import Archive, Refused
 from mailwatch.evidence.verify.ledger import Walk
 from mailwatch.models import Kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailwatch.evidence.course import Seen
+from mailwatch.course import Seen
 from mailwatch.evidence.period.replay import Odd, Replay
 from mailwatch.evidence.verify.archive import Archive, Refused
 from mailwatch.evidence.verify.ledger import Walk
