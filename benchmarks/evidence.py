@@ -130,6 +130,8 @@ def _measured(short: Ledger, long: Ledger, year: Ledger) -> dict[str, Any]:
         told[name] = {"entries": ledger.size()} | _report(ledger, outage["id"])
     ends = rfc3339(START + HOUR), rfc3339(START + 365 * DAY + HOUR)
     told["year"] = {"entries": year.size()} | _report(year, "--from", ends[0], "--to", ends[1])
+    spent = cost("--config", str(year.config), "availability", "--from", ends[0], "--to", ends[1], "--json")
+    told["year"]["availability"] = {"seconds": spent.seconds, "megabytes": spent.megabytes}
     return told
 
 
@@ -162,5 +164,6 @@ def show(result: dict[str, Any], console: Console) -> dict[str, Any]:
             f"bundle [bold]{bundle['seconds']} s[/] and {bundle['megabytes']} MB, "
             f"verify [bold]{check['seconds']} s[/] and {check['megabytes']} MB for {check['entries']:,} entries, "
             f"{check['entries_per_second']:,} a second"
+            + (f", availability {told['availability']['seconds']} s" if "availability" in told else "")
         )
     return result
