@@ -7,6 +7,7 @@ import base64
 import contextlib
 import datetime
 import errno
+import itertools
 import logging
 import resource
 import socket
@@ -22,11 +23,13 @@ from typing import Any
 import pytest
 import trustme
 import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, Target, TlsMode
 from mailwatch.probes import TlsContexts, observe
-from mailwatch.probes.connect import Address
+from mailwatch.probes.connect import Address, alternating
 from mailwatch.probes.failures import SmtpRefused, judge
 from mailwatch.probes.imap_client import Refused, ServerBye
 from mailwatch.probes.redact import Redactor
@@ -621,6 +624,34 @@ async def test_the_last_address_decides_and_no_more_than_four_are_tried() -> Non
     assert [attempt.peer for attempt in observation.attempts] == [f"127.0.0.{n}:{port}" for n in range(1, 5)]
     assert verdict(observation) == (Cause.REFUSED, Phase.CONNECT)
     assert (len(observation.addresses), observation.partial) == (6, ())
+
+
+async def test_a_name_with_many_dead_addresses_of_one_family_is_reached_by_the_other() -> None:
+    """RFC 8305 section 4: four IPv6 addresses that do not answer are no outage for those who have IPv4."""
+
+    async def lookup(_host: str, port: int, _timeout: float) -> tuple[Address, ...]:
+        six = [Address(socket.AF_INET6, (f"::{n}", port, 0, 0)) for n in range(2, 8)]
+        return (*six, Address(socket.AF_INET, ("127.0.0.1", port)))
+
+    async with hostile(IMAP) as port:
+        observation = await look(at(port), lookup=lookup)
+    assert [attempt.peer for attempt in observation.attempts] == [f"[::2]:{port}", f"127.0.0.1:{port}"]
+    assert (observation.outcome, len(observation.addresses)) == (Outcome.UP, 7)
+    assert observation.partial == (f"[::2]:{port}",)
+
+
+@given(st.lists(st.tuples(st.sampled_from([socket.AF_INET, socket.AF_INET6]), st.integers(1, 9)), max_size=9))
+def test_families_take_turns_and_nothing_is_lost(told: list[tuple[int, int]]) -> None:
+    given_ = [Address(family, (str(number), 993)) for family, number in told]
+    turns = alternating(given_)
+    assert sorted(turns) == sorted(set(given_))
+    assert turns[:1] == tuple(given_[:1])
+    for family in (socket.AF_INET, socket.AF_INET6):
+        assert [a for a in turns if a.family == family] == list(
+            dict.fromkeys(a for a in given_ if a.family == family)
+        )
+    both = min(sum(a.family == family for a in turns) for family in (socket.AF_INET, socket.AF_INET6))
+    assert all(a.family != b.family for a, b in itertools.pairwise(turns[: 2 * both]))
 
 
 async def test_every_address_of_the_name_is_told_of_while_an_outage_is_open() -> None:

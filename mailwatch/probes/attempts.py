@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from mailwatch.models import Attempt, Cause, Phase, Target
-from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, TlsContexts
+from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, TlsContexts, alternating
 from mailwatch.probes.failures import judge
 from mailwatch.probes.recorder import Recorder, Watch
 from mailwatch.probes.redact import redactor
@@ -40,14 +40,14 @@ async def walk(
 ) -> tuple[list[Attempt], tuple[Address, ...]]:
     """Resolve the target's host and try its addresses; return the attempts and all addresses found.
 
-    The next address is tried only after one that does not connect. A probe that bounds its phases itself may
-    take `patience` seconds in all, instead of the target's timeout.
+    The next address is tried only after one that does not connect, IPv4 and IPv6 in turn. A probe that
+    bounds its phases itself may take `patience` seconds in all, instead of the target's timeout.
     """
     hide = redactor(target.login)
     recorder = Recorder(hide, watch)
     try:
         with recorder.phase(Phase.RESOLVE):
-            addresses = await lookup(target.host, target.port, target.timeout)
+            addresses = alternating(await lookup(target.host, target.port, target.timeout))
     except Exception as error:
         return [failed(recorder, error, target)], ()
     attempts: list[Attempt] = []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -102,6 +103,18 @@ async def resolve(host: str, port: int, timeout: float) -> tuple[Address, ...]:
             raise OurFault("no thread was free to resolve the name") from error
         raise
     return tuple(dict.fromkeys(found))
+
+
+def alternating(addresses: Iterable[Address]) -> tuple[Address, ...]:
+    """Put the families of addresses in turn, the first one's first (RFC 8305 section 4).
+
+    A name with many addresses of a family that does not work from here is then still reached by the other.
+    """
+    left = list(dict.fromkeys(addresses))
+    first = [address for address in left if address.family == left[0].family]
+    other = [address for address in left if address.family != left[0].family]
+    pairs = itertools.zip_longest(first, other)
+    return tuple(address for pair in pairs for address in pair if address is not None)
 
 
 def literal(host: str, port: int) -> Address | None:
