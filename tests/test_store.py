@@ -353,3 +353,24 @@ def test_what_is_asked_of_a_part_does_not_read_the_whole(
     assert any(index in plan for plan in plans), plans
     assert not any(plan.startswith("SCAN") for plan in plans), plans
     assert ("kinds" in asked and "node" in asked["kinds"]) or not any("ORDER BY" in plan for plan in plans), plans
+
+
+def test_a_ledger_of_an_older_version_is_brought_up_to_date_and_loses_nothing(
+    store: Store, data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = store.append_batch([observed("a", 1), observed("a", 2)])
+    store.close()
+    with sqlite3.connect(database(data_dir)) as connection:
+        connection.execute("DROP INDEX entries_by_target_time")
+        connection.execute("UPDATE alembic_version SET version_num = '0002'")
+    connection.close()
+    caplog.set_level("INFO", "mailwatch")
+    Store.open(data_dir).close()
+    assert "shape of this version" in caplog.text
+    caplog.clear()
+    again = Store.open(data_dir)
+    assert (caplog.text, again.size) == ("", 2)
+    again.close()
+    reader = Reader.open(data_dir)
+    assert list(reader.entries(target="a", start_ms=0)) == written
+    reader.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.engine.interfaces import DBAPIConnection
+
+logger = logging.getLogger(__name__)
 
 metadata = sa.MetaData()
 # SQLite keeps rows in the order of an INTEGER key; there it holds 64 bits.
@@ -111,5 +116,8 @@ def migrate(made: sa.Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with made.begin() as connection:
+        here = MigrationContext.configure(connection).get_current_revision()
+        if here not in (None, ScriptDirectory.from_config(config).get_current_head()):
+            logger.info("bringing the ledger's tables to the shape of this version; a long ledger takes a while")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
