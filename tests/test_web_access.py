@@ -10,17 +10,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from argon2 import PasswordHasher
+from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 
 from mailwatch.config import ConfigError, WebAccess, load, show, web_access
 from mailwatch.web.credentials import Credentials
-from mailwatch.web.gate import place
+from mailwatch.web.gate import STRANGERS_AT_ONCE, Gate, place
 from mailwatch.web.hosts import client, known_host
+from mailwatch.web.pages import Pages
 from mailwatch.web.sessions import COOKIE, Sessions
 from mailwatch.web.tries import WRONG_AT_MOST, WRONG_IN_ALL, Tries, peer_key
 from mailwatch.web.words import words
@@ -253,6 +255,36 @@ def test_what_a_proxy_passes_on_does_not_come_from_this_machine(tmp_path: Path) 
         assert "nobody" in ask(watching, "/")[2]
         assert "nobody" not in ask(watching, "/", {"X-Forwarded-For": "127.0.0.1"})[2]
         assert ask(watching, "/metrics", {"Forwarded": "for=127.0.0.1"})[0] == 403
+
+
+async def test_strangers_who_read_slowly_hold_nobody_up() -> None:
+    app = FastAPI()
+    app.add_api_route("/", lambda: "page")
+    gate = Gate(app, app, cast(Pages, None), WebAccess(public=True))
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+    }
+    stuck, served = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def never(_message: Any) -> None:
+        await stuck.wait()
+
+    async def read(_message: Any) -> None:
+        served.set()
+
+    slow = [asyncio.create_task(gate(dict(scope), receive, never)) for _ in range(2 * STRANGERS_AT_ONCE)]
+    quick = asyncio.create_task(gate(dict(scope), receive, read))
+    async with asyncio.timeout(10):
+        await served.wait()
+        stuck.set()
+        await asyncio.gather(*slow, quick)
 
 
 # Names

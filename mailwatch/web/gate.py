@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mailwatch.config.access import WebAccess
 from mailwatch.web.credentials import Credentials
@@ -90,8 +90,22 @@ class Gate:
         return self._ask
 
     async def _one_of_few(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._strangers:
-            await self._public(scope, receive, send)
+        await self._strangers.acquire()
+        held = True
+
+        async def begun(message: Message) -> None:
+            # It is made by now: who reads slowly holds nobody up.
+            nonlocal held
+            if held:
+                held = False
+                self._strangers.release()
+            await send(message)
+
+        try:
+            await self._public(scope, receive, begun)
+        finally:
+            if held:
+                self._strangers.release()
 
     async def _who(self, request: Request) -> Who:
         if not self._access.asks:
