@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from mailwatch.web.sessions import COOKIE
 from tests.canaries import PASSWORD, canaries
 from tests.conftest import _need
 from tests.servers.authority import Authority
@@ -136,6 +140,64 @@ def test_one_logs_in_and_out_without_javascript(
     assert page.get_by_role("heading", name="lab imap 1").is_visible()
     assert page.get_by_text("canary").count() == 0
     context.close()
+
+
+class _Prefixed(BaseHTTPRequestHandler):
+    """A proxy that puts MailWatch below /mail/, strips that, and sends nothing else there."""
+
+    port: int
+
+    def do_GET(self) -> None:
+        if not self.path.startswith("/mail/"):
+            self.send_error(404, f"outside of the prefix; cookie: {self.headers['cookie']}")
+            return
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        headers = dict(self.headers) | {"X-Forwarded-For": "198.51.100.7", "Connection": "close"}
+        connection.request(self.command, self.path.removeprefix("/mail"), body, headers)
+        answer = connection.getresponse()
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            self.send_header(name, value)
+        self.end_headers()
+        if answer.getheader("content-type", "").startswith("text/event-stream"):
+            return
+        self.wfile.write(answer.read())
+        connection.close()
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_one_logs_in_below_the_prefix_of_a_proxy(
+    strangers: tuple[Watching, dict[str, str]], browser: Browser
+) -> None:
+    watching, _ = strangers
+    handler = type("Proxy", (_Prefixed,), {"port": watching.port})
+    context = browser.new_context(locale="en")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        home = f"http://127.0.0.1:{proxy.server_port}/mail/"
+        page = context.new_page()
+        page.goto(home + "observations", wait_until="domcontentloaded")
+        page.get_by_label("Password or token").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("heading", name="Observations").wait_for()
+        assert page.url == home + "observations"
+        assert page.evaluate(f"{_AXE}\naxe.run({{runOnly: {TAGS!r}}})")["violations"] == []
+        if folder := os.environ.get("MAILWATCH_PICTURES"):
+            page.screenshot(path=f"{folder}/logged-in.png")
+        # Others who share the host with us are not sent our cookie.
+        assert [cookie["path"] for cookie in context.cookies() if cookie["name"] == COOKIE] == ["/mail"]
+        page.get_by_role("button", name="Log out").click()
+        page.get_by_role("heading", name="lab imap 1").wait_for()
+        assert page.url == home
+        assert [cookie for cookie in context.cookies() if cookie["name"] == COOKIE] == []
+        context.close()
+        proxy.shutdown()
 
 
 def test_all_can_be_read_without_javascript(web: tuple[Watching, str], browser: Browser) -> None:

@@ -149,15 +149,17 @@ class Gate:
             return self._pages.login(request, to=place(to), who=who.value, status=429 if who is Who.WAITS else 401)
         answer = RedirectResponse(f"./{place(to)}", 303)
         secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+        # Without a path it is for all that lies beside /login, also below the prefix of a proxy.
         answer.set_cookie(
-            COOKIE, self._sessions.open(), max_age=int(LASTS), httponly=True, samesite="strict", secure=secure
-        )
+            COOKIE, self._sessions.open(), max_age=int(LASTS), path=None, httponly=True, samesite="strict",
+            secure=secure,
+        )  # fmt: skip
         return answer
 
     async def _log_out(self, request: Request) -> Response:
         self._sessions.end(request.cookies.get(COOKIE, ""))
         answer = RedirectResponse("./", 303)
-        answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        answer.set_cookie(COOKIE, "", max_age=0, path=None, httponly=True, samesite="strict")
         return answer
 
     async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:

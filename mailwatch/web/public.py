@@ -11,7 +11,7 @@ import hashlib
 import hmac
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,14 @@ _MEMBER = ("kind", "state", *_TIMES, "duration", "causes", "trouble", "proven_af
 _STAGE = ("at", "targets_down", "channels_down", "trouble")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Masks:
     """Gives the names that strangers see. `secret` is the ledger's own, so that ids stay over restarts."""
 
     secret: bytes
     targets: Callable[[], list[Told]]
+    shown: Mapping[str, str] = field(default_factory=dict)
+    """The true name of each target that was shown last: put in place whole, so that no lock is needed."""
 
     def identity(self, real: str) -> str:
         """Another id of the same form."""
@@ -60,11 +62,12 @@ def public_sources(sources: Sources, masks: Masks) -> Sources:
     """Return the sources of the public pages and API: what is not shown gives nothing."""
 
     def targets() -> list[Told]:
-        name = masks.names()
+        name, found = masks.names(), sources.targets()
+        masks.shown = {name(told): told["target"] for told in found}
         return [
             _only(told, _TARGET)
             | {"target": name(told), "outage": told["outage"] and masks.identity(told["outage"])}
-            for told in sources.targets()
+            for told in found
         ]
 
     def outages(only_open: bool, start: Millis | None, end: Millis | None) -> list[Told]:
@@ -92,12 +95,10 @@ def public_sources(sources: Sources, masks: Masks) -> Sources:
 
 
 def public_views(views: Views, sources: Sources, masks: Masks) -> Views:
-    """Return what the public pages show besides. A glance is asked by the public name."""
+    """Return what the public pages show besides. A glance is asked by a name of `masks.shown`."""
 
     def glance(name: str, at: Millis) -> Told:
-        named = masks.names()
-        real = next(told["target"] for told in masks.targets() if named(told) == name)
-        return _only(views.glance(real, at), ("ratio", "days")) | {"phases": {}, "duration": 0.0}
+        return _only(views.glance(masks.shown[name], at), ("ratio", "days")) | {"phases": {}, "duration": 0.0}
 
     def outage(asked: str) -> Told | None:
         real = _real(masks, asked, sources.outages(False, None, None))
