@@ -207,6 +207,14 @@ def test_secrets_that_cannot_be_used_are_told_with_their_line(tmp_path: Path) ->
         assert "web.password_file" in said.stderr
 
 
+def test_half_a_hash_in_the_password_file_is_not_taken_for_a_password(tmp_path: Path) -> None:
+    watching = watching_with(tmp_path, password_file="secret-hash")
+    (tmp_path / "secret-hash").write_text("$argon2id$v=19$m=65536,t=3,p=4$canary-7f3a\n")
+    with pytest.raises(ConfigError, match=r"web\.password_file: is not an argon2id hash") as caught:
+        web_access(load(watching.config))
+    assert "canary" not in str(caught.value)
+
+
 def test_secrets_that_others_can_read_are_worth_a_word(tmp_path: Path) -> None:
     watching = watching_with(tmp_path, token_file="secret-token")
     (tmp_path / "secret-token").chmod(0o644)
