@@ -26,7 +26,7 @@ from mailwatch.config import (
     build_targets,
     digest,
     load,
-    web_password,
+    web_access,
 )
 from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard
@@ -73,7 +73,7 @@ class Daemon:
         authorities = await asyncio.to_thread(build_authorities, config)
         channels = await asyncio.to_thread(build_channels, config)
         self._heartbeat = await asyncio.to_thread(build_heartbeat, config)
-        password = await asyncio.to_thread(web_password, config)
+        access = await asyncio.to_thread(web_access, config)
         try:
             store = await asyncio.to_thread(Store.open, config.data_dir)
         except StoreBroken as error:
@@ -114,9 +114,8 @@ class Daemon:
             await self._announced()
             await take_up(self.monitor, self.reader, targets)
             self.metrics.config_reload(True, now() / 1000)
-            app = create_app(
-                self._sources(), outlook(self.monitor, reader, self.path, config, self._auditing), password
-            )
+            views = outlook(self.monitor, reader, self.path, config, self._auditing)
+            app = create_app(self._sources(), views, access, store.keys.secret)
             async with serving(app, config.web.host, config.web.port), self._housekeeping():
                 self._begin()
                 logger.info("watching %d targets; web on %s", len(self.monitor.watches), config.web.listen)

@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from mailwatch.cli import demo
-from mailwatch.config import load
+from mailwatch.config import load, web_access
 from mailwatch.config.environment import VARIABLES
 from mailwatch.config.load import _PLACES
+from mailwatch.web.hosts import known_host
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
@@ -65,7 +66,8 @@ def test_without_a_config_of_ones_own_it_takes_the_example(
     assert Path("/etc/mailwatch/config.yaml") in _PLACES
     (words,) = [line for line in instructions("ENV") if "MAILWATCH" in line]
     set_here = dict(re.findall(r"(MAILWATCH_\w+)=(\S+)", words))
-    assert set(set_here) == set(VARIABLES.values())
+    # Whom to trust is for those to say who publish the port.
+    assert set(set_here) == set(VARIABLES.values()) - {"MAILWATCH_TRUST_NETWORK"}
     for name, value in set_here.items():
         monkeypatch.setenv(name, value)
     config = load(ROOT / "config.example.yaml")
@@ -92,11 +94,26 @@ def test_every_service_is_confined(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "mem_limit" in service
     assert not {"privileged", "cap_add", "network_mode", "pid"} & set(service)
-    # The pages ask for no login: only this machine may see them.
+    # The pages ask for no login (MAILWATCH_TRUST_NETWORK): only this machine may see them.
     assert service["ports"]
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
     if "build" not in service:
         assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", service["image"])
+
+
+def test_prometheus_may_read_the_metrics_and_asks_by_a_name_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = SERVICES["mailwatch"]
+    for name, value in {"MAILWATCH_LISTEN": "0.0.0.0:8080", **service["environment"]}.items():
+        monkeypatch.setenv(name, value)
+    access = web_access(load(ROOT / "config.example.yaml"))
+    assert access.trust_network
+    assert not access.asks
+    scraped = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    (job,) = [job for job in scraped if job["job_name"] == "mailwatch"]
+    assert job["static_configs"] == [{"targets": [f"{service['hostname']}:8080"]}]
+    assert not known_host(access, "mailwatch:8080")
+    monkeypatch.setattr("socket.gethostname", lambda: service["hostname"])
+    assert known_host(access, "mailwatch:8080")
 
 
 def test_no_password_stands_in_the_compose_file() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import re
 import urllib.error
@@ -221,47 +220,3 @@ def test_durations_for_people(seconds: float, told: str) -> None:
 def test_a_share_is_never_rounded_up_to_all() -> None:
     assert share(0.999_999_9) == "99.999 %"
     assert share(None) == "–"
-
-
-def test_with_a_password_only_the_health_checks_are_open(tmp_path: Path) -> None:
-    (tmp_path / "secret-web").write_text("perché no\n")
-    (tmp_path / "secret-web").chmod(0o600)
-    watching = Watching(tmp_path, [NOBODY])
-    watching.settings["web"]["password_file"] = "secret-web"
-    watching.write_config()
-    right = "Basic " + base64.b64encode("mailwatch:perché no".encode()).decode()
-    wrong = "Basic " + base64.b64encode(b"mailwatch:perche no").decode()
-    with watching.running():
-        for page in ("/", "/metrics", "/api/v1/targets", "/static/style.css", "/live", "/healthz/../metrics"):
-            status, headers, _ = _get(watching, page)
-            assert status == 401, page
-            assert headers["www-authenticate"].startswith("Basic ")
-            assert "default-src 'none'" in headers["content-security-policy"]
-        assert _get(watching, "/healthz")[0] == 200
-        assert _get(watching, "/", Authorization=right)[0] == 200
-        assert _get(watching, "/", Authorization="Bearer x")[0] == 401
-        answers = [_get(watching, "/", Authorization=wrong)[0] for _ in range(12)]
-        assert answers[:9] == [401] * 9
-        assert answers[-1] == 429
-        assert _get(watching, "/", Authorization=right)[0] == 429
-        assert b"perch\xc3\xa9 no" not in watching.everything()
-
-
-def test_a_password_file_that_is_not_there_is_told_with_its_line(tmp_path: Path) -> None:
-    watching = Watching(tmp_path, [NOBODY])
-    watching.settings["web"]["password_file"] = "secret-none"
-    watching.write_config()
-    said = watching.command("run")
-    assert said.returncode == 2
-    assert "web.password_file" in said.stderr
-
-
-def test_beyond_loopback_without_a_password_one_is_warned_and_no_evidence_is_made(tmp_path: Path) -> None:
-    watching = Watching(tmp_path, [NOBODY])
-    watching.settings["web"]["listen"] = f"0.0.0.0:{watching.port}"
-    watching.write_config()
-    assert "set web.password_file" in watching.command("config", "check").stderr
-    with watching.running():
-        status, _, said = _get(watching, "/api/v1/outages/000000000000/evidence.zip")
-        assert status == 409
-        assert "web.password_file" in said

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from mailwatch.web.sessions import COOKIE
+from tests.canaries import PASSWORD, canaries
 from tests.conftest import _need
 from tests.servers.authority import Authority
 from tests.watching import Watching
@@ -40,6 +45,18 @@ def web(lived: tuple[Watching, Authority, str]) -> Iterator[tuple[Watching, str]
         yield watching, identity
 
 
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watching, dict[str, str]]]:
+    """A MailWatch in public mode, and the pages that strangers have."""
+    with canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _), watching.running():
+        watching.until(lambda: all(t["state"] == "up" for t in watching.api("targets")), "up again")
+        identity = watching.api("outages")[0]["id"]
+        yield watching, {
+            "public": "/", "public-outages": "/outages", "public-outage": f"/outages/{identity}",
+            "public-incidents": "/incidents", "public-about": "/about", "login": "/login", "asked": "/ledger",
+        }  # fmt: skip
+
+
 def _pages(identity: str) -> dict[str, str]:
     return {
         "overview": "/", "outages": "/outages", "outage": f"/outages/{identity}", "incidents": "/incidents",
@@ -67,11 +84,28 @@ def test_no_page_keeps_anyone_out(
     web: tuple[Watching, str], browser: Browser, language: str, size: str, scheme: Any
 ) -> None:
     watching, identity = web
+    assert _barriers(browser, watching, _pages(identity), language, size, scheme) == {}
+
+
+@pytest.mark.parametrize(
+    ("language", "size", "scheme"), [("en", "desk", "light"), ("it", "phone", "dark"), ("en", "phone", "light")]
+)
+def test_no_public_page_keeps_anyone_out(
+    strangers: tuple[Watching, dict[str, str]], browser: Browser, language: str, size: str, scheme: Any
+) -> None:
+    watching, pages = strangers
+    assert _barriers(browser, watching, pages, language, size, scheme) == {}
+
+
+def _barriers(
+    browser: Browser, watching: Watching, pages: dict[str, str], language: str, size: str, scheme: Any
+) -> dict[str, Any]:
+    """What axe, the policy or the width of the window have against each page."""
     context = browser.new_context(
         locale=language, color_scheme=scheme, viewport=SIZES[size], timezone_id="Europe/Rome", bypass_csp=False
     )
     found: dict[str, Any] = {}
-    for name, path in _pages(identity).items():
+    for name, path in pages.items():
         page = context.new_page()
         said = _opened(page, watching, path)
         if folder := os.environ.get("MAILWATCH_PICTURES"):
@@ -83,7 +117,87 @@ def test_no_page_keeps_anyone_out(
             found[name] = (problems, said, "wider than the window" if wide else "")
         page.close()
     context.close()
-    assert found == {}
+    return found
+
+
+def test_one_logs_in_and_out_without_javascript(
+    strangers: tuple[Watching, dict[str, str]], browser: Browser
+) -> None:
+    watching, _ = strangers
+    context = browser.new_context(java_script_enabled=False, locale="en")
+    page = context.new_page()
+    page.goto(f"http://127.0.0.1:{watching.port}/ledger", wait_until="domcontentloaded")
+    page.get_by_label("Password or token").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+    assert page.get_by_role("alert").is_visible()
+    page.get_by_label("Password or token").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    assert page.url.endswith("/ledger")
+    assert page.get_by_role("heading", name="Ledger").is_visible()
+    page.get_by_role("link", name="Overview").click()
+    assert page.get_by_role("heading", name="canary-address-1@example.org/imap").is_visible()
+    page.get_by_role("button", name="Log out").click()
+    assert page.get_by_role("heading", name="lab imap 1").is_visible()
+    assert page.get_by_text("canary").count() == 0
+    context.close()
+
+
+class _Prefixed(BaseHTTPRequestHandler):
+    """A proxy that puts MailWatch below /mail/, strips that, and sends nothing else there."""
+
+    port: int
+
+    def do_GET(self) -> None:
+        if not self.path.startswith("/mail/"):
+            self.send_error(404, f"outside of the prefix; cookie: {self.headers['cookie']}")
+            return
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        headers = dict(self.headers) | {"X-Forwarded-For": "198.51.100.7", "Connection": "close"}
+        connection.request(self.command, self.path.removeprefix("/mail"), body, headers)
+        answer = connection.getresponse()
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            self.send_header(name, value)
+        self.end_headers()
+        if answer.getheader("content-type", "").startswith("text/event-stream"):
+            return
+        self.wfile.write(answer.read())
+        connection.close()
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_one_logs_in_below_the_prefix_of_a_proxy(
+    strangers: tuple[Watching, dict[str, str]], browser: Browser
+) -> None:
+    watching, _ = strangers
+    handler = type("Proxy", (_Prefixed,), {"port": watching.port})
+    context = browser.new_context(locale="en")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        home = f"http://127.0.0.1:{proxy.server_port}/mail/"
+        page = context.new_page()
+        page.goto(home + "observations", wait_until="domcontentloaded")
+        page.get_by_label("Password or token").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("heading", name="Observations").wait_for()
+        assert page.url == home + "observations"
+        assert page.evaluate(f"{_AXE}\naxe.run({{runOnly: {TAGS!r}}})")["violations"] == []
+        if folder := os.environ.get("MAILWATCH_PICTURES"):
+            page.screenshot(path=f"{folder}/logged-in.png")
+        # Others who share the host with us are not sent our cookie.
+        assert [cookie["path"] for cookie in context.cookies() if cookie["name"] == COOKIE] == ["/mail"]
+        page.get_by_role("button", name="Log out").click()
+        page.get_by_role("heading", name="lab imap 1").wait_for()
+        assert page.url == home
+        assert [cookie for cookie in context.cookies() if cookie["name"] == COOKIE] == []
+        context.close()
+        proxy.shutdown()
 
 
 def test_all_can_be_read_without_javascript(web: tuple[Watching, str], browser: Browser) -> None:

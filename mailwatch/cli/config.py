@@ -1,8 +1,9 @@
-"""mailwatch config: check, explain and show config.yaml."""
+"""mailwatch config: check, explain and show config.yaml; make the hash of a password for it."""
 
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import sys
 
@@ -13,13 +14,17 @@ from mailwatch.cli.opening import config_path, options
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb."""
     verb = subparsers.add_parser("config", help="check, explain or show config.yaml")
-    actions = verb.add_subparsers(required=True, metavar="check|schema|show")
+    actions = verb.add_subparsers(required=True, metavar="check|schema|show|hash-password")
     check = actions.add_parser("check", help="tell all mistakes with file:line; exit 1 if there are any")
     check.set_defaults(run=_check)
     schema = actions.add_parser("schema", help="print the JSON Schema, for editors")
     schema.set_defaults(run=_schema)
     show = actions.add_parser("show", help="print the effective config, without secrets")
     show.set_defaults(run=_show)
+    hashing = actions.add_parser(
+        "hash-password", help="ask for a password, or read it from stdin, and print its argon2id hash"
+    )
+    hashing.set_defaults(run=_hash_password)
     for action in (check, show):
         options(action)
 
@@ -30,11 +35,12 @@ def _check(args: argparse.Namespace) -> int:
     status, count = 0, 0
     try:
         loaded = config.load(config_path(args))
-        notes = config.warnings(loaded)
+        notes = (*config.web_warnings(loaded), *config.warnings(loaded))
         count = len(config.build_targets(loaded))
         config.build_authorities(loaded)
         config.build_channels(loaded)
         config.build_heartbeat(loaded)
+        config.web_access(loaded)
         notes += tuple(config.channel_warnings(loaded))
     except config.ConfigError as error:
         mistakes = error.mistakes
@@ -66,6 +72,23 @@ def _show(args: argparse.Namespace) -> int:
         print(json.dumps(config.effective(loaded), indent=2, ensure_ascii=False))
     else:
         print(config.show(loaded), end="")
+    return 0
+
+
+def _hash_password(args: argparse.Namespace) -> int:
+    from argon2 import PasswordHasher
+
+    if sys.stdin.isatty():
+        password = getpass.getpass("password: ")
+        if getpass.getpass("once more: ") != password:
+            print("mailwatch: they differ; try again", file=sys.stderr)
+            return 2
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        print("mailwatch: there is no password on stdin; type one, or pipe one in", file=sys.stderr)
+        return 2
+    print(PasswordHasher().hash(password))
     return 0
 
 

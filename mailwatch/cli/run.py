@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from mailwatch.cli.opening import config_path, options
-from mailwatch.config import load, warnings
+from mailwatch.config import load, warnings, web_warnings
 from mailwatch.daemon import run
 
 
@@ -29,7 +29,7 @@ def _run(args: argparse.Namespace) -> int:
     path = config_path(args)
     _log_to_stderr()
     config = load(path)
-    for note in warnings(config):
+    for note in (*web_warnings(config), *warnings(config)):
         print(f"warning: {note}", file=sys.stderr)
     # What the process makes is its owner's alone, whatever the shell's umask says.
     os.umask(0o077)

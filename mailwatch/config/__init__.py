@@ -4,12 +4,13 @@ loaded = load(default_path())         # or ConfigError, which holds every mistak
 targets = build_targets(loaded)       # accounts expanded, secrets read
 build_authorities(loaded)             # those that stamp the ledger
 build_channels(loaded)                # those that are told
+web_access(loaded)                    # who may see what of the pages
 for mistake in warnings(loaded): ...  # not fatal, worth saying
 """
 
 from __future__ import annotations
 
-from mailwatch.config.access import web_password
+from mailwatch.config.access import WebAccess, web_access, web_warnings
 from mailwatch.config.announced import build_maintenance
 from mailwatch.config.authorities import build_authorities
 from mailwatch.config.channels import build_channels, build_heartbeat, channel_warnings
@@ -24,6 +25,7 @@ __all__ = [
     "ConfigError",
     "ConfigNotFound",
     "Mistake",
+    "WebAccess",
     "build_authorities",
     "build_channels",
     "build_heartbeat",
@@ -37,5 +39,6 @@ __all__ = [
     "schema",
     "show",
     "warnings",
-    "web_password",
+    "web_access",
+    "web_warnings",
 ]

@@ -1,21 +1,93 @@
-"""The password that the pages ask for."""
+"""Who may see what of the pages, with the secrets read."""
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from pydantic import SecretStr
 
-from mailwatch.config.mistakes import ConfigError, Fault
-from mailwatch.config.secrets import read_plain
+from mailwatch.config.mistakes import ConfigError, Fault, Mistake
+from mailwatch.config.secrets import read_plain, readable_by_others
 from mailwatch.config.shape import Config
 from mailwatch.config.targets import mistake_at
+from mailwatch.config.web import HASHED, check_hash
+from mailwatch.oauth.endpoints import is_loopback
+
+Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+TOKEN_AT_LEAST = 16
+"""Characters: a token is made by a program, and short ones are guessed."""
 
 
-def web_password(config: Config) -> SecretStr | None:
-    """Read it; None without one. Raises ConfigError when it cannot be read."""
-    if config.web.password_file is None:
-        return None
-    try:
-        return read_plain(config.web.password_file, None)
-    except Fault as fault:
-        what = f"web.password_file: {fault}"
-        raise ConfigError([mistake_at(config, ("web", "password_file"), what)]) from None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebAccess:
+    """What is asked before the pages are shown."""
+
+    password: SecretStr | None = None
+    hashed: SecretStr | None = None
+    """The argon2id hash of the password; at most one of the two is there."""
+    token: SecretStr | None = None
+    public: bool = False
+    loopback: bool = True
+    """Whether only this machine reaches the port."""
+    trust_network: bool = False
+    hosts: frozenset[str] = frozenset()
+    proxies: Networks = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything by which one could be let in."""
+        return bool(self.password or self.hashed or self.token)
+
+
+def web_access(config: Config) -> WebAccess:
+    """Read the secrets of `web:`. Raises ConfigError with all that cannot be read."""
+    web, mistakes = config.web, list[Mistake]()
+
+    def read(what: str) -> SecretStr | None:
+        file, variable = getattr(web, f"{what}_file"), getattr(web, f"{what}_env")
+        if file is None and variable is None:
+            return None
+        key = f"{what}_{'env' if file is None else 'file'}"
+        try:
+            secret = read_plain(file, variable)
+            if what == "token" and len(secret.get_secret_value()) < TOKEN_AT_LEAST:
+                raise Fault("the token has less than 16 characters; make one with: openssl rand -hex 32")
+            if what == "password" and secret.get_secret_value().startswith(HASHED):
+                check_hash(secret.get_secret_value())
+        except Fault as fault:
+            mistakes.append(mistake_at(config, ("web", key), f"web.{key}: {fault}"))
+            return None
+        return secret
+
+    password, hashed, token = read("password"), web.password_hash, read("token")
+    if mistakes:
+        raise ConfigError(mistakes)
+    if password and password.get_secret_value().startswith(HASHED):
+        password, hashed = None, password
+    return WebAccess(
+        password=password,
+        hashed=hashed,
+        token=token,
+        public=web.public,
+        loopback=is_loopback(web.host),
+        trust_network=web.trust_network,
+        hosts=frozenset(host.casefold().rstrip(".") for host in web.hosts),
+        proxies=tuple(ipaddress.ip_network(network) for network in web.trusted_proxies),
+    )
+
+
+def web_warnings(config: Config) -> Iterator[Mistake]:
+    """Give what is allowed but deserves a second look."""
+    web = config.web
+    if not (is_loopback(web.host) or web.asks or web.public or web.trust_network):
+        what = (
+            f"web.listen: others reach {web.host} and no password is asked for, so only the public view is shown; "
+            "set web.password_file, or web.public: true if that is all you want"
+        )
+        yield mistake_at(config, ("web", "listen"), what)
+    for key in ("password_file", "token_file"):
+        file = getattr(web, key)
+        if file is not None and readable_by_others(file):
+            yield mistake_at(config, ("web", key), f"web.{key} can be read by others; run chmod 600 {file}")

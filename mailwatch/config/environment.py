@@ -1,4 +1,4 @@
-"""Two keys that the environment may set, so that one config serves a machine and a container alike."""
+"""The keys that the environment may set, so that one config serves a machine and a container alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import os
 from mailwatch.config.document import Plain
 from mailwatch.config.mistakes import Place
 
-VARIABLES: dict[Place, str] = {("data_dir",): "MAILWATCH_DATA_DIR", ("web", "listen"): "MAILWATCH_LISTEN"}
+VARIABLES: dict[Place, str] = {
+    ("data_dir",): "MAILWATCH_DATA_DIR",
+    ("web", "listen"): "MAILWATCH_LISTEN",
+    ("web", "trust_network"): "MAILWATCH_TRUST_NETWORK",
+}
 """Which key is set by which variable. An empty variable sets nothing."""
 
 

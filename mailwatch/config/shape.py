@@ -27,6 +27,7 @@ from mailwatch.config.maintenance import RULES, MaintenanceSection
 from mailwatch.config.mistakes import Fault
 from mailwatch.config.notify import HeartbeatSection, NotifySection
 from mailwatch.config.watched import AccountSection, LoginSection, TargetSection
+from mailwatch.config.web import WebSection
 from mailwatch.oauth.endpoints import is_loopback
 
 
@@ -37,25 +38,6 @@ class VantagePointSection(Section):
     """A short name of this machine or place."""
     place: Text = ""
     """Where that is, for the reader of a report."""
-
-
-class WebSection(Section):
-    """The status page, the API and /metrics."""
-
-    listen: Endpoint = "127.0.0.1:8080"
-    """Host and port. Beyond loopback the pages should ask for a password, here or in a proxy."""
-    password_file: FolderPath | None = None
-    """A file whose first line is the password that the pages ask for; the user is `mailwatch`."""
-
-    @property
-    def host(self) -> str:
-        """The address to listen on."""
-        return split_endpoint(self.listen)[0]
-
-    @property
-    def port(self) -> int:
-        """The port to listen on; 0 lets the system choose."""
-        return split_endpoint(self.listen)[1]
 
 
 class DefaultsSection(Section):

@@ -19,7 +19,6 @@ from mailwatch.config.mistakes import ConfigError, Fault, Mistake, Place, writte
 from mailwatch.config.shape import Config
 from mailwatch.config.watched import WAYS, AccountSection, LoginSection, TargetSection
 from mailwatch.models import Delivery, Exchange, Kind, Login, Page, Target, TlsMode
-from mailwatch.oauth.endpoints import is_loopback
 
 _PORTS = {
     (Kind.IMAP, TlsMode.IMPLICIT): 993,
@@ -75,9 +74,6 @@ def build_targets(config: Config, *, granted_by: str | None = None) -> tuple[Tar
 def warnings(config: Config) -> tuple[Mistake, ...]:
     """Give what is allowed but deserves a second look."""
     found = []
-    if not is_loopback(config.web.host) and config.web.password_file is None:
-        what = f"web.listen: others reach {config.web.host} and no password is asked for; set web.password_file"
-        found.append(mistake_at(config, ("web", "listen"), what))
     for section, place in resolved(config):
         at = written(place)
         if section.interval is not None and section.timeout is not None and section.timeout > section.interval:

@@ -1,4 +1,7 @@
-"""The JSON API, /metrics, the health checks and the pages. It only reads; all it needs is passed in."""
+"""The JSON API, /metrics, the health checks and the pages. It only reads; all it needs is passed in.
+
+There are two apps: the full one, and the public one, which has fewer routes and knows less. web/gate.py chooses.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +11,53 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from pydantic import SecretStr
 from starlette.background import BackgroundTask
+from starlette.types import ASGIApp
 
 from mailwatch import __version__
+from mailwatch.config.access import WebAccess
 from mailwatch.models import Millis, parse_rfc3339, rfc3339
-from mailwatch.web.access import Access
+from mailwatch.web.gate import Gate
 from mailwatch.web.headers import SafeHeaders
 from mailwatch.web.kept import Kept
-from mailwatch.web.pages import Pages
+from mailwatch.web.pages import Audience, Pages
+from mailwatch.web.public import Masks, public_sources, public_views
 from mailwatch.web.sources import Sources
 from mailwatch.web.views import NotMade, Views
 
 When = Annotated[str | None, Query(description="RFC 3339 time with its offset", max_length=40)]
 
 
-def create_app(sources: Sources, views: Views, password: SecretStr | None = None) -> FastAPI:
-    """Build the application: the API over `sources`, and the pages over both; it asks for `password`."""
+def create_app(sources: Sources, views: Views, access: WebAccess, secret: bytes) -> ASGIApp:
+    """Build what answers: both apps behind the gate. `secret` makes the ids that strangers see."""
+    masks = Masks(secret, sources.targets)
+    shown = public_sources(sources, masks)
+    strangers = Audience(
+        public=True, account="login" if access.asks else "", hint=not (access.asks or access.public)
+    )
+    pages = Pages(shown, public_views(views, sources, masks), strangers)
+    full = full_app(sources, views, Audience(account="logout" if access.asks else ""))
+    return SafeHeaders(Gate(full, public_app(shown, pages), pages, access))
+
+
+def public_app(sources: Sources, pages: Pages) -> FastAPI:
+    """Build the app for strangers over what they may see."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    pages.add_to(app)
+    _add_states(app, sources)
+    return app
+
+
+def full_app(sources: Sources, views: Views, audience: Audience) -> FastAPI:
+    """Build the app that tells all."""
     app = FastAPI(
         title="MailWatch", version=__version__, docs_url=None, redoc_url=None,
         openapi_url="/api/openapi.json",
         description="Availability and outages of mail services, from an append-only ledger.",
     )  # fmt: skip
 
-    if password:
-        app.add_middleware(Access, password=password)
-    app.add_middleware(SafeHeaders)
-    Pages(sources, views).add_to(app)
+    Pages(sources, views, audience).add_to(app)
+    _add_states(app, sources)
 
     @app.get("/healthz", response_class=PlainTextResponse, summary="Is the process alive?")
     async def healthz() -> str:
@@ -53,25 +76,6 @@ def create_app(sources: Sources, views: Views, password: SecretStr | None = None
         content, packed = made.fit_for(request.headers)
         return Response(content, media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=packed | {"vary": "accept-encoding"})
 
-    @app.get("/api/v1/targets", summary="All targets with their state and latest observation")
-    def targets() -> list[dict[str, Any]]:
-        return sources.targets()
-
-    @app.get("/api/v1/outages", summary="Outages, newest first")
-    def outages(
-        open: Annotated[bool, Query(description="only those that are open")] = False,
-        from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
-        to: When = None,
-    ) -> list[dict[str, Any]]:
-        return sources.outages(open, _time(from_, "from"), _time(to, "to"))
-
-    @app.get("/api/v1/outages/{outage_id}", summary="One outage")
-    def outage(outage_id: str) -> dict[str, Any]:
-        for item in sources.outages(False, None, None):
-            if item["id"] == outage_id:
-                return item
-        raise HTTPException(404, f"no outage {outage_id!r}; GET /api/v1/outages lists them")
-
     @app.get("/api/v1/outages/{outage_id}/evidence.zip", summary="The evidence of an outage as one file")
     async def evidence(
         request: Request, outage_id: str, lang: Annotated[str, Query(pattern="^(en|it)$")] = "en"
@@ -86,21 +90,6 @@ def create_app(sources: Sources, views: Views, password: SecretStr | None = None
             raise HTTPException(409, str(error)) from None
         name = f"outage-{outage_id}.zip"
         return FileResponse(path, filename=name, background=BackgroundTask(path.unlink, missing_ok=True))
-
-    @app.get("/api/v1/incidents", summary="Incidents: overlapping outages of one provider, newest first")
-    def incidents(
-        open: Annotated[bool, Query(description="only those in which something is down")] = False,
-        from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
-        to: When = None,
-    ) -> list[dict[str, Any]]:
-        return sources.incidents(open, _time(from_, "from"), _time(to, "to"))
-
-    @app.get("/api/v1/incidents/{incident_id}", summary="One incident, with each change of its trouble")
-    def incident(incident_id: str) -> dict[str, Any]:
-        item = sources.incident(incident_id)
-        if item is None:
-            raise HTTPException(404, f"no incident {incident_id!r}; GET /api/v1/incidents lists them")
-        return item
 
     @app.get("/api/v1/observations", summary="Observations, newest first")
     def observations(
@@ -132,6 +121,44 @@ def create_app(sources: Sources, views: Views, password: SecretStr | None = None
         return sources.availability(target, start, end)
 
     return app
+
+
+def _add_states(app: FastAPI, sources: Sources) -> None:
+    """Add what both apps answer, each over its own sources."""
+
+    @app.get("/api/v1/targets", summary="All targets with their state and latest observation")
+    def targets() -> list[dict[str, Any]]:
+        return sources.targets()
+
+    @app.get("/api/v1/outages", summary="Outages, newest first")
+    def outages(
+        open: Annotated[bool, Query(description="only those that are open")] = False,
+        from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
+        to: When = None,
+    ) -> list[dict[str, Any]]:
+        return sources.outages(open, _time(from_, "from"), _time(to, "to"))
+
+    @app.get("/api/v1/outages/{outage_id}", summary="One outage")
+    def outage(outage_id: str) -> dict[str, Any]:
+        for item in sources.outages(False, None, None):
+            if item["id"] == outage_id:
+                return item
+        raise HTTPException(404, f"no outage {outage_id!r}; GET /api/v1/outages lists them")
+
+    @app.get("/api/v1/incidents", summary="Incidents: overlapping outages of one provider, newest first")
+    def incidents(
+        open: Annotated[bool, Query(description="only those in which something is down")] = False,
+        from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
+        to: When = None,
+    ) -> list[dict[str, Any]]:
+        return sources.incidents(open, _time(from_, "from"), _time(to, "to"))
+
+    @app.get("/api/v1/incidents/{incident_id}", summary="One incident, with each change of its trouble")
+    def incident(incident_id: str) -> dict[str, Any]:
+        item = sources.incident(incident_id)
+        if item is None:
+            raise HTTPException(404, f"no incident {incident_id!r}; GET /api/v1/incidents lists them")
+        return item
 
 
 def _time(text: str | None, name: str) -> Millis | None:

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Annotated, Any
@@ -29,14 +30,29 @@ PER_PAGE = 50
 LIVE_AT_MOST = 32
 """Streams at once; a browser that gets none shows the page as it was loaded."""
 BEAT = 2.0
+PUBLIC = ("overview", "outages", "incidents", "about")
+"""Those that strangers have."""
 _TYPES = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audience:
+    """Whom pages are drawn for."""
+
+    public: bool = False
+    """Strangers: what is left out is said to be."""
+    account: str = ""
+    """Which way the door leads: "login", "logout", or nowhere."""
+    hint: bool = False
+    """Whether to say how more can be seen."""
 
 
 class Pages:
     """Draws the pages over what they show."""
 
-    def __init__(self, sources: Sources, views: Views) -> None:
-        self._sources, self._views = sources, views
+    def __init__(self, sources: Sources, views: Views, audience: Audience) -> None:
+        self._sources, self._views, self._audience = sources, views, audience
+        self._places = [(name, path) for name, path in PLACES if name in PUBLIC or not audience.public]
         self._streams = 0
         self._kept = Kept()
         self._templates = Environment(
@@ -54,7 +70,8 @@ class Pages:
             ("observations", self._observations), ("ledger", self._ledger), ("about", self._about),
             ("api/docs", self._docs), ("static/{name}", self._static), ("live", self._live),
         ):  # fmt: skip
-            router.add_api_route(f"/{path}", page)
+            if not self._audience.public or path.partition("/")[0] in (*PUBLIC, "static", "live"):
+                router.add_api_route(f"/{path}", page)
         app.include_router(router)
         self._app = app
 
@@ -69,7 +86,13 @@ class Pages:
         if prefix := request.scope.get("root_path", ""):
             root = "../" * (request.url.path.removeprefix(prefix).count("/") - 1) or "./"
         return self._templates.get_template(template).render(
-            w=words(language), root=root, here=here, places=PLACES, vantage=vantage, **facts
+            w=words(language),
+            root=root,
+            here=here,
+            places=self._places,
+            vantage=vantage,
+            whom=self._audience,
+            **facts,
         )
 
     def _answer(self, request: Request, page: bytes, language: str, status: int = 200) -> Response:
@@ -129,7 +152,7 @@ class Pages:
         marks = timeline.marks(told)
         return self._show(
             request, "outage.html", "outages", o=told, marks=marks, stretches=timeline.stretches(told, marks),
-            downloads=self._views.downloads, here_name=self._views.vantage_point, place=self._views.place,
+            here_name=self._views.vantage_point, place=self._views.place,
         )  # fmt: skip
 
     def _incidents(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
@@ -156,6 +179,10 @@ class Pages:
             request, "observations.html", "observations", list=found, names=names, chosen=target, from_=from_,
             to=to, bad=bad,
         )  # fmt: skip
+
+    def login(self, request: Request, *, to: str = "", who: str = "", status: int = 200) -> Response:
+        """Draw the page to log in; `to` is where one wanted to go, `who` is wrong or waits."""
+        return self._show(request, "login.html", "login", status, to=to, who=who)
 
     def _ledger(self, request: Request) -> Response:
         return self._show(request, "ledger.html", "ledger", l=self._views.ledger())

@@ -8,14 +8,17 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 
 @contextlib.asynccontextmanager
-async def serving(app: FastAPI, host: str, port: int) -> AsyncIterator[None]:
+async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[None]:
     """Serve `app` while the context lasts. Raises OSError naming the address that cannot be had."""
     listener = _listen(host, port)
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
+    # uvicorn would believe the X-Forwarded-For of anybody on this machine; web/hosts.py believes those named.
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, proxy_headers=False
+    )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:

@@ -30,8 +30,6 @@ class Views:
     ledger: Callable[[], dict[str, Any]]
     pulse: Callable[[], str]
     """Changes when something that the pages show has changed."""
-    downloads: bool
-    """Whether evidence is handed out: on loopback, and to those who gave the password."""
     evidence: Callable[[str, str], Awaitable[Path]]
     """Makes the evidence file of an outage in a language. The caller deletes it. Raises NotMade."""
 

@@ -1,0 +1,204 @@
+"""What stands before the pages: by which name one came, who one is, and so which of the two apps answers.
+
+The full app is for those who know the password or the token, and, where none is set, for who is on this machine
+or on a network that is trusted. All others meet the public app, which was never given what it must not tell, or,
+where nothing is public, the page to log in. Programs send Authorization (Basic or Bearer, RFC 7617 and 6750); the
+form gives a cookie. /healthz and /readyz tell nothing of any mailbox and answer all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import re
+from enum import Enum
+from urllib.parse import parse_qs
+
+from fastapi import FastAPI
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mailwatch.config.access import WebAccess
+from mailwatch.web.credentials import Credentials
+from mailwatch.web.hosts import client, forwarded, known_host
+from mailwatch.web.pages import Pages
+from mailwatch.web.sessions import COOKIE, LASTS, Sessions
+from mailwatch.web.tries import Tries, peer_key
+
+logger = logging.getLogger(__name__)
+USER = "mailwatch"
+OPEN = frozenset({"/healthz", "/readyz"})
+STRANGERS_AT_ONCE = 4
+"""Answers that are made for strangers at the same time, so that a crowd of them takes no time from the looks."""
+FORM_AT_MOST = 4096
+"""Bytes."""
+
+
+class Who(Enum):
+    """Who asks."""
+
+    KNOWN = "known"
+    STRANGER = "stranger"
+    WRONG = "wrong"
+    WAITS = "waits"
+
+
+class Gate:
+    """Lets each request into the app that is for it."""
+
+    def __init__(self, full: ASGIApp, public: FastAPI, pages: Pages, access: WebAccess) -> None:
+        self._full, self._public, self._pages, self._access = full, public, pages, access
+        self._credentials = Credentials(access)
+        self._sessions = Sessions()
+        self._tries = Tries()
+        self._strangers = asyncio.Semaphore(STRANGERS_AT_ONCE)
+        # What is not public is not told apart from what is not there.
+        public.router.default = self._ask
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        try:
+            app = await self._choose(Request(scope, receive))
+        except ClientDisconnect:
+            return
+        await app(scope, receive, send)
+
+    async def _choose(self, request: Request) -> ASGIApp:
+        path = request.scope["path"]
+        if path in OPEN:
+            return self._full
+        if not known_host(self._access, request.headers.get("host", "")):
+            return PlainTextResponse(_UNKNOWN_HOST, 421)
+        if re.fullmatch(r"/static/[a-z.]+", path):
+            return self._public
+        if request.method == "POST" and path in ("/login", "/logout"):
+            return await (self._log_in if path == "/login" else self._log_out)(request)
+        who = await self._who(request)
+        if who is Who.WAITS:
+            return PlainTextResponse("too many wrong passwords; wait a minute\n", 429, {"retry-after": "60"})
+        if who is Who.KNOWN:
+            return RedirectResponse("./", 303) if path == "/login" else self._full
+        if who is Who.STRANGER and path == "/login" and self._access.asks:
+            return self._pages.login(request)
+        if who is Who.STRANGER and (self._access.public or not self._access.asks):
+            return self._public if path == "/live" else self._one_of_few
+        return self._ask
+
+    async def _one_of_few(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._strangers.acquire()
+        held = True
+
+        async def begun(message: Message) -> None:
+            # It is made by now: who reads slowly holds nobody up.
+            nonlocal held
+            if held:
+                held = False
+                self._strangers.release()
+            await send(message)
+
+        try:
+            await self._public(scope, receive, begun)
+        finally:
+            if held:
+                self._strangers.release()
+
+    async def _who(self, request: Request) -> Who:
+        if not self._access.asks:
+            # What a proxy passes on comes from anywhere, whatever its last stretch is.
+            near = self._access.loopback and not forwarded(request.headers)
+            trusted = not self._access.public and (near or self._access.trust_network)
+            return Who.KNOWN if trusted else Who.STRANGER
+        if self._sessions.holds(request.cookies.get(COOKIE, "")):
+            return Who.KNOWN
+        given = request.headers.get("authorization", "")
+        return await self._try(request, _word(given)) if given else Who.STRANGER
+
+    async def _try(self, request: Request, word: bytes | None) -> Who:
+        peer = request.client.host if request.client else ""
+        peer = peer_key(client(peer, request.headers, self._access.proxies))
+        if self._tries.must_wait(peer):
+            return Who.WAITS
+        if word is None or not self._credentials.known(word):
+            begun = self._tries.begin(peer)
+            if word is None or not await self._credentials.hold(word):
+                logger.warning("web: a wrong password or token from %s", peer)
+                return Who.WRONG
+            self._tries.take_back(peer, begun)
+        self._tries.right(peer)
+        return Who.KNOWN
+
+    async def _log_in(self, request: Request) -> Response:
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return PlainTextResponse("other sites may not log in here\n", 403)
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > FORM_AT_MOST:
+                return PlainTextResponse("too much for a password\n", 413)
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+        to = fields.get("to", [""])[0]
+        who = (
+            await self._try(request, fields.get("password", [""])[0].encode()) if self._access.asks else Who.WRONG
+        )
+        if who is not Who.KNOWN:
+            return self._pages.login(request, to=place(to), who=who.value, status=429 if who is Who.WAITS else 401)
+        answer = RedirectResponse(f"./{place(to)}", 303)
+        secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+        # Without a path it is for all that lies beside /login, also below the prefix of a proxy.
+        answer.set_cookie(
+            COOKIE, self._sessions.open(), max_age=int(LASTS), path=None, httponly=True, samesite="strict",
+            secure=secure,
+        )  # fmt: skip
+        return answer
+
+    async def _log_out(self, request: Request) -> Response:
+        self._sessions.end(request.cookies.get(COOKIE, ""))
+        answer = RedirectResponse("./", 303)
+        answer.set_cookie(COOKIE, "", max_age=0, path=None, httponly=True, samesite="strict")
+        return answer
+
+    async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._asking(Request(scope, receive))(scope, receive, send)
+
+    def _asking(self, request: Request) -> Response:
+        if not self._access.asks:
+            return PlainTextResponse(_PUBLIC_ONLY, 403)
+        if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+            # A browser opens no window of its own for Bearer, so that the page with the form is seen.
+            answer = self._pages.login(request, to=place(request.scope["path"].removeprefix("/")), status=401)
+            answer.headers["www-authenticate"] = 'Bearer realm="MailWatch"'
+            return answer
+        ask = {"www-authenticate": 'Basic realm="MailWatch", charset="UTF-8"'}
+        return PlainTextResponse("a password or a token is needed\n", 401, ask)
+
+
+_UNKNOWN_HOST = (
+    "MailWatch does not know itself by this name. If it is yours, write it in config.yaml:\n\n"
+    "    web:\n      hosts: [the.name.you.typed]\n\n"
+    "On the machine itself it answers at 127.0.0.1 and localhost.\n"
+)
+_PUBLIC_ONLY = "this is not public; to see it set web.password_file in config.yaml, and log in\n"
+
+
+def place(text: str) -> str:
+    """Return where to go after the log-in: a path below ours, never another site."""
+    return text if re.fullmatch(r"[a-z0-9]+(/[A-Za-z0-9_-]+)*", text) else ""
+
+
+def _word(header: str) -> bytes | None:
+    """What Authorization says one knows; None when it says nothing that we take."""
+    scheme, _, given = header.partition(" ")
+    if scheme.lower() == "bearer":
+        return given.strip().encode("latin-1", "replace")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, _, word = base64.b64decode(given.strip(), validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return None
+    return word if user == USER.encode() else None

@@ -1,0 +1,435 @@
+"""Who is let in to the pages of a real MailWatch, and by which way: password, hash, token, cookie, name, proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import http.client
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from argon2 import PasswordHasher
+from fastapi import FastAPI
+from pydantic import SecretStr
+from starlette.datastructures import Headers
+
+from mailwatch.config import ConfigError, WebAccess, load, show, web_access
+from mailwatch.web.credentials import Credentials
+from mailwatch.web.gate import STRANGERS_AT_ONCE, Gate, place
+from mailwatch.web.hosts import client, known_host
+from mailwatch.web.pages import Pages
+from mailwatch.web.sessions import COOKIE, Sessions
+from mailwatch.web.tries import WRONG_AT_MOST, WRONG_IN_ALL, Tries, peer_key
+from mailwatch.web.words import words
+from tests.watching import Watching
+
+NOBODY = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
+PASSWORD = "perché no"
+TOKEN = "0123456789abcdef-token"
+HTML = {"Accept": "text/html,application/xhtml+xml"}
+Answer = tuple[int, http.client.HTTPMessage, str]
+
+
+def ask(
+    watching: Watching, path: str, headers: dict[str, str] | None = None, *, form: str | None = None
+) -> Answer:
+    """Send one request and follow nothing."""
+    connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
+    try:
+        given = dict(headers or {})
+        if form is None:
+            connection.request("GET", path, headers=given)
+        else:
+            given["Content-Type"] = "application/x-www-form-urlencoded"
+            connection.request("POST", path, form.encode(), given)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def basic(password: str, user: str = "mailwatch") -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def watching_with(folder: Path, **web: Any) -> Watching:
+    """A MailWatch with a `web:` section, and files for what it names."""
+    for name, text in (("secret-web", PASSWORD), ("secret-token", TOKEN)):
+        (folder / name).write_text(text + "\n")
+        (folder / name).chmod(0o600)
+    watching = Watching(folder, [NOBODY])
+    watching.settings["web"] |= web
+    watching.write_config()
+    return watching
+
+
+# The ways in
+
+
+def test_with_a_password_only_the_health_checks_are_open(tmp_path: Path) -> None:
+    watching = watching_with(tmp_path, password_file="secret-web")
+    with watching.running():
+        for page in ("/", "/metrics", "/api/v1/targets", "/live", "/healthz/../metrics", "/nowhere", "/login/x"):
+            status, headers, _ = ask(watching, page)
+            assert status == 401, page
+            assert headers["www-authenticate"].startswith("Basic ")
+            assert "default-src 'none'" in headers["content-security-policy"]
+        assert ask(watching, "/healthz")[0] == 200
+        assert ask(watching, "/", basic(PASSWORD))[0] == 200
+        for wrong in (
+            basic(PASSWORD, "root"),
+            basic(""),
+            {"Authorization": "Bearer x"},
+            {"Authorization": "Basic"},
+        ):
+            assert ask(watching, "/", wrong)[0] == 401
+        answers = [ask(watching, "/", basic("perche no"))[0] for _ in range(12)]
+        assert answers[:5] == [401] * 5
+        assert answers[-1] == 429
+        assert ask(watching, "/", basic(PASSWORD))[0] == 429
+        assert "a wrong password or token from 127.0.0.1" in watching.log.read_text()
+        assert PASSWORD.encode() not in watching.everything()
+
+
+def test_a_token_opens_everything_and_is_told_nowhere(tmp_path: Path) -> None:
+    watching = watching_with(tmp_path, token_file="secret-token")
+    with watching.running():
+        status, _, text = ask(watching, "/metrics", {"Authorization": f"Bearer {TOKEN}"})
+        assert status == 200
+        assert "mailwatch_ledger_size" in text
+        assert ask(watching, "/metrics", {"Authorization": f"Bearer {TOKEN[:-1]}"})[0] == 401
+        assert ask(watching, "/metrics")[0] == 401
+        assert TOKEN.encode() not in watching.everything()
+
+
+@pytest.mark.parametrize("where", ["password_hash", "password_file"])
+def test_a_hash_serves_as_well_as_the_password(tmp_path: Path, where: str) -> None:
+    hashed = subprocess.run(
+        [sys.executable, "-m", "mailwatch", "config", "hash-password"],
+        input=PASSWORD + "\n", capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    assert hashed.startswith("$argon2id$")
+    watching = watching_with(tmp_path, **{where: hashed if where == "password_hash" else "secret-hash"})
+    (tmp_path / "secret-hash").write_text(hashed + "\n")
+    assert hashed.rpartition("$")[2] not in show(load(watching.config))
+    with watching.running():
+        assert ask(watching, "/", basic(PASSWORD))[0] == 200
+        assert ask(watching, "/", basic("perche no"))[0] == 401
+        # Who steals the hash does not know the password.
+        assert ask(watching, "/", basic(hashed))[0] == 401
+
+
+def test_hash_password_without_one_says_so() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "mailwatch", "config", "hash-password"],
+        input="\n", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "no password on stdin" in said.stderr
+
+
+def test_the_form_gives_a_cookie_that_nobody_else_can_use(tmp_path: Path) -> None:
+    watching = watching_with(tmp_path, password_file="secret-web")
+    with watching.running():
+        status, headers, page = ask(watching, "/outages", HTML | {"Accept-Language": "it"})
+        assert status == 401
+        # A browser would open a window of its own for Basic, over the page.
+        assert headers["www-authenticate"].startswith("Bearer ")
+        assert words("it")["login"]["password"] in page
+        assert '<input type="hidden" name="to" value="outages">' in page
+        assert ask(watching, "/static/style.css")[0] == 200
+        status, headers, page = ask(watching, "/login", HTML, form="password=perche+no&to=outages")
+        assert status == 401
+        assert words("en")["login"]["wrong"] in page
+        assert headers["set-cookie"] is None
+        status, headers, _ = ask(watching, "/login", HTML, form="password=perch%C3%A9+no&to=outages")
+        assert (status, headers["location"]) == (303, "./outages")
+        cookie = headers["set-cookie"]
+        assert {"HttpOnly", "SameSite=strict"} <= set(cookie.split("; "))
+        session = {"Cookie": cookie.partition(";")[0]}
+        status, _, page = ask(watching, "/", session)
+        assert status == 200
+        assert 'action="./logout"' in page
+        assert ask(watching, "/", {"Cookie": f"{COOKIE}=x"})[0] == 401
+        assert ask(watching, "/login", session)[0] == 303
+        assert ask(watching, "/logout", session, form="")[0] == 303
+        assert ask(watching, "/", session)[0] == 401
+
+
+def test_other_sites_cannot_log_in_and_a_form_has_an_end(tmp_path: Path) -> None:
+    watching = watching_with(tmp_path, token_file="secret-token")
+    with watching.running():
+        right = f"password={TOKEN}"
+        assert ask(watching, "/login", {"Sec-Fetch-Site": "cross-site"}, form=right)[0] == 403
+        assert ask(watching, "/login", form="password=" + "x" * 5000)[0] == 413
+        assert ask(watching, "/login", form="")[0] == 401
+        status, headers, _ = ask(
+            watching, "/login", {"X-Forwarded-Proto": "https"}, form=right + "&to=//evil.example"
+        )
+        assert (status, headers["location"]) == (303, "./")
+        assert "; Secure" in headers["set-cookie"]
+
+
+@pytest.mark.parametrize("text", ["//evil.example", "https://evil.example", "../x", "a/../b", "a//b", "\\x", "?x"])
+def test_after_the_log_in_nobody_is_led_elsewhere(text: str) -> None:
+    assert place(text) == ""
+    assert place("outages/0a1b2c") == "outages/0a1b2c"
+
+
+def test_no_get_changes_anything(tmp_path: Path) -> None:
+    watching = watching_with(tmp_path, password_file="secret-web")
+    with watching.running():
+        _, headers, _ = ask(watching, "/login", form="password=perch%C3%A9+no")
+        session = {"Cookie": headers["set-cookie"].partition(";")[0]}
+        assert ask(watching, "/logout", session)[0] == 404
+        assert ask(watching, "/login?password=perch%C3%A9+no")[1]["set-cookie"] is None
+        assert ask(watching, "/", session)[0] == 200
+        assert ask(watching, "/api/v1/targets", session, form="")[0] == 405
+
+
+def test_secrets_that_cannot_be_used_are_told_with_their_line(tmp_path: Path) -> None:
+    watching = watching_with(tmp_path, password_file="secret-none", token_file="secret-short")
+    (tmp_path / "secret-short").write_text("canary-7f3a\n")
+    with pytest.raises(ConfigError) as caught:
+        web_access(load(watching.config))
+    told = [mistake.what for mistake in caught.value.mistakes]
+    assert any("web.password_file" in what and "cannot be read" in what for what in told)
+    assert any("web.token_file" in what and "openssl rand -hex 32" in what for what in told)
+    assert "canary" not in str(caught.value)
+    for verb in (["run"], ["config", "check"]):
+        said = watching.command(*verb)
+        assert said.returncode in (1, 2)
+        assert "web.password_file" in said.stderr
+
+
+def test_half_a_hash_in_the_password_file_is_not_taken_for_a_password(tmp_path: Path) -> None:
+    watching = watching_with(tmp_path, password_file="secret-hash")
+    (tmp_path / "secret-hash").write_text("$argon2id$v=19$m=65536,t=3,p=4$canary-7f3a\n")
+    with pytest.raises(ConfigError, match=r"web\.password_file: is not an argon2id hash") as caught:
+        web_access(load(watching.config))
+    assert "canary" not in str(caught.value)
+
+
+def test_secrets_that_others_can_read_are_worth_a_word(tmp_path: Path) -> None:
+    watching = watching_with(tmp_path, token_file="secret-token")
+    (tmp_path / "secret-token").chmod(0o644)
+    assert "chmod 600" in watching.command("config", "check").stderr
+
+
+# Beyond loopback
+
+
+def test_beyond_loopback_without_a_password_only_the_public_view_is_shown(tmp_path: Path) -> None:
+    watching = watching_with(tmp_path, listen="0.0.0.0:0")
+    watching.settings["web"]["listen"] = f"0.0.0.0:{watching.port}"
+    watching.write_config()
+    assert "only the public view is shown; set web.password_file" in watching.command("config", "check").stderr
+    with watching.running():
+        status, _, page = ask(watching, "/")
+        assert status == 200
+        assert words("en")["public_hint"] in page
+        assert "nobody" not in page
+        for path in (
+            "/metrics",
+            "/ledger",
+            "/observations",
+            "/login",
+            "/api/v1/outages/000000000000/evidence.zip",
+        ):
+            status, _, said = ask(watching, path)
+            assert status == 403, path
+            assert "web.password_file" in said
+
+
+def test_a_network_that_is_trusted_sees_all_but_under_no_strange_name(tmp_path: Path) -> None:
+    watching = watching_with(tmp_path, trust_network=True)
+    watching.settings["web"]["listen"] = f"0.0.0.0:{watching.port}"
+    watching.write_config()
+    with watching.running():
+        assert "nobody" in ask(watching, "/")[2]
+        assert ask(watching, "/metrics", {"X-Forwarded-For": "192.0.2.7"})[0] == 200
+        assert ask(watching, "/", {"Host": "192.0.2.1:8080"})[0] == 200
+        assert ask(watching, "/", {"Host": "rebound.example"})[0] == 421
+
+
+def test_what_a_proxy_passes_on_does_not_come_from_this_machine(tmp_path: Path) -> None:
+    watching = watching_with(tmp_path)
+    with watching.running():
+        assert "nobody" in ask(watching, "/")[2]
+        assert "nobody" not in ask(watching, "/", {"X-Forwarded-For": "127.0.0.1"})[2]
+        assert ask(watching, "/metrics", {"Forwarded": "for=127.0.0.1"})[0] == 403
+
+
+async def test_strangers_who_read_slowly_hold_nobody_up() -> None:
+    app = FastAPI()
+    app.add_api_route("/", lambda: "page")
+    gate = Gate(app, app, cast(Pages, None), WebAccess(public=True))
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+    }
+    stuck, served = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def never(_message: Any) -> None:
+        await stuck.wait()
+
+    async def read(_message: Any) -> None:
+        served.set()
+
+    slow = [asyncio.create_task(gate(dict(scope), receive, never)) for _ in range(2 * STRANGERS_AT_ONCE)]
+    quick = asyncio.create_task(gate(dict(scope), receive, read))
+    async with asyncio.timeout(10):
+        await served.wait()
+        stuck.set()
+        await asyncio.gather(*slow, quick)
+
+
+# Names
+
+
+def test_a_name_that_was_bent_to_us_gets_nothing_but_the_cure(tmp_path: Path) -> None:
+    watching = watching_with(tmp_path, hosts=["status.example.org"])
+    with watching.running():
+        for host in ("rebound.example", f"rebound.example:{watching.port}", "", "a b", "192.0.2.1", "[::2]:1"):
+            status, headers, said = ask(watching, "/api/v1/targets", {"Host": host})
+            assert status in (400, 421), host
+            assert "nobody" not in said
+            if status == 421:
+                assert "hosts:" in said
+                assert "content-security-policy" in headers
+        for host in ("localhost", "LOCALHOST:1", "a.localhost", "127.0.0.1:80", "[::1]:80", "Status.Example.org"):
+            assert ask(watching, "/api/v1/targets", {"Host": host})[0] == 200, host
+        assert ask(watching, "/healthz", {"Host": "10.0.0.7:8080"})[0] == 200
+
+
+def test_beyond_loopback_a_name_need_not_be_known_where_a_password_is_asked() -> None:
+    beyond = WebAccess(loopback=False, password=SecretStr("x"))
+    assert known_host(beyond, "any.example")
+    named = WebAccess(loopback=False, password=SecretStr("x"), hosts=frozenset({"status.example.org"}))
+    assert not known_host(named, "any.example")
+    assert known_host(named, "status.example.org:443")
+    assert known_host(named, "192.0.2.1:8080")
+    assert known_host(WebAccess(loopback=False, public=True), "any.example")
+    assert not known_host(WebAccess(loopback=False, trust_network=True), "any.example")
+
+
+# Proxies, and how often one may try
+
+
+@pytest.mark.parametrize(
+    ("peer", "header", "proxies", "expected"),
+    [
+        ("127.0.0.1", ["198.51.100.1"], [], "127.0.0.1"),
+        ("127.0.0.1", ["198.51.100.1"], ["127.0.0.1"], "198.51.100.1"),
+        ("127.0.0.1", ["203.0.113.9, 198.51.100.1"], ["127.0.0.1"], "198.51.100.1"),
+        ("127.0.0.1", ["203.0.113.9", "198.51.100.1"], ["127.0.0.1"], "198.51.100.1"),
+        ("127.0.0.1", ["203.0.113.9, 198.51.100.1, 10.0.0.2"], ["127.0.0.1", "10.0.0.0/8"], "198.51.100.1"),
+        ("192.0.2.7", ["198.51.100.1"], ["127.0.0.1"], "192.0.2.7"),
+        ("127.0.0.1", ["unknown"], ["127.0.0.1"], "127.0.0.1"),
+        ("::ffff:10.0.0.2", ["2001:db8::1"], ["10.0.0.0/8"], "2001:db8::1"),
+        ("127.0.0.1", [], ["127.0.0.1"], "127.0.0.1"),
+    ],
+)
+def test_only_proxies_that_are_named_say_who_asks(
+    peer: str, header: list[str], proxies: list[str], expected: str, tmp_path: Path
+) -> None:
+    watching = watching_with(tmp_path, trusted_proxies=proxies)
+    headers = Headers(raw=[(b"x-forwarded-for", line.encode()) for line in header])
+    assert client(peer, headers, web_access(load(watching.config)).proxies) == expected
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_spoofed_address_does_not_evade_the_limit(tmp_path: Path, trusted: bool) -> None:
+    more = {"trusted_proxies": ["127.0.0.1"]} if trusted else {}
+    watching = watching_with(tmp_path, password_file="secret-web", **more)
+
+    def tried(number: int) -> int:
+        # What the client writes first, and what a proxy would add.
+        line = f"192.0.2.{number}, 198.51.100.1" if trusted else f"192.0.2.{number}"
+        return ask(watching, "/", basic("wrong") | {"X-Forwarded-For": line})[0]
+
+    with watching.running():
+        assert [tried(number) for number in range(WRONG_AT_MOST + 1)] == [401] * WRONG_AT_MOST + [429]
+        other = ask(watching, "/", basic(PASSWORD) | {"X-Forwarded-For": "198.51.100.2"})[0]
+        assert other == (200 if trusted else 429)
+
+
+def test_many_peers_wait_together_but_not_those_who_were_right() -> None:
+    tries = Tries()
+    tries.right("home")
+    for number in range(WRONG_IN_ALL):
+        assert not tries.must_wait(f"peer-{number}")
+        tries.begin(f"peer-{number}")
+    assert tries.must_wait("yet another")
+    assert not tries.must_wait("home")
+    for _ in range(WRONG_AT_MOST):
+        tries.begin("home")
+    assert tries.must_wait("home")
+
+
+def test_a_try_that_was_right_does_not_count() -> None:
+    tries = Tries()
+    for _ in range(2 * WRONG_IN_ALL):
+        tries.take_back("home", tries.begin("home"))
+    assert not tries.must_wait("home")
+    assert not tries.must_wait("other")
+
+
+def test_one_network_of_ipv6_is_one_peer() -> None:
+    assert peer_key("2001:db8:1:2::3") == peer_key("2001:db8:1:2:ffff::") == "2001:db8:1:2::/64"
+    assert peer_key("2001:db8:1:3::") != peer_key("2001:db8:1:2::")
+    assert peer_key("::ffff:192.0.2.1") == "192.0.2.1"
+    assert peer_key("") == ""
+
+
+def test_sessions_are_bounded_and_end() -> None:
+    sessions = Sessions()
+    first = sessions.open()
+    assert sessions.holds(first)
+    assert not sessions.holds("")
+    for _ in range(1000):
+        last = sessions.open()
+    assert not sessions.holds(first)
+    assert sessions.holds(last)
+    sessions.end(last)
+    assert not sessions.holds(last)
+
+
+async def test_argon2_runs_once_for_the_right_password_and_leaves_the_loop_free() -> None:
+    hasher = PasswordHasher(time_cost=8, memory_cost=65536, parallelism=1)
+    hashed = hasher.hash("right")
+    began = time.process_time()
+    hasher.verify(hashed, "right")
+    once = time.process_time() - began
+    credentials = Credentials(WebAccess(hashed=SecretStr(hashed)))
+    assert not credentials.known(b"right")
+    began = time.process_time()
+    asking = [asyncio.create_task(credentials.hold(word)) for word in (b"wrong", *[b"right"] * 6)]
+    turns = 0
+    while not all(task.done() for task in asking):
+        await asyncio.sleep(0.001)
+        turns += 1
+    assert [task.result() for task in asking] == [False, *[True] * 6]
+    assert turns > 10
+    # Seven were asked; two of them cost something.
+    assert time.process_time() - began < 5 * once
+    assert credentials.known(b"right")
+    assert not credentials.known(b"wrong")
+
+
+def test_what_is_kept_of_a_password_is_not_the_password() -> None:
+    credentials = Credentials(WebAccess(password=SecretStr("canary-7f3a"), token=SecretStr("canary-7f3a-token")))
+    assert credentials.known(b"canary-7f3a")
+    assert credentials.known(b"canary-7f3a-token")
+    assert not re.search("canary", repr(vars(credentials)))

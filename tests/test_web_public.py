@@ -1,0 +1,187 @@
+"""What strangers see of a real MailWatch: states and outages, and not one word that is somebody's."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+import pytest
+
+from mailwatch.web.app import full_app
+from mailwatch.web.pages import Audience
+from mailwatch.web.sources import Sources
+from mailwatch.web.views import Views
+from mailwatch.web.words import words
+from tests.canaries import CANARIES, PASSWORD, canaries
+from tests.test_web_access import HTML, ask, basic
+from tests.watching import Watching
+
+PUBLIC = {
+    "/", "/outages", "/outages/{outage_id}", "/incidents", "/about", "/static/{name}", "/live", "/login",
+    "/healthz", "/readyz", "/api/v1/targets", "/api/v1/outages", "/api/v1/outages/{outage_id}",
+    "/api/v1/incidents", "/api/v1/incidents/{incident_id}",
+}  # fmt: skip
+WHEN = "from=2020-01-01T00:00:00Z&to=2040-01-01T00:00:00Z&limit=1000"
+
+
+def routes_of(routes: Iterable[Any]) -> Iterator[str]:
+    for route in routes:
+        if path := getattr(route, "path", None):
+            yield path
+        else:
+            yield from routes_of(route.original_router.routes)
+
+
+ROUTES = sorted({*routes_of(full_app(cast(Sources, None), cast(Views, None), Audience()).routes), "/login"})
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
+    """It has an outage behind it, and is asked by strangers."""
+    with canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _):
+        watching.start()
+        watching.until(lambda: all(t["state"] == "up" for t in watching.api("targets")), "up again")
+        yield watching
+
+
+def told(watching: Watching, what: str, headers: dict[str, str] | None = None) -> Any:
+    return json.loads(ask(watching, f"/api/v1/{what}", headers)[2])
+
+
+def everything(watching: Watching, path: str, headers: dict[str, str]) -> tuple[int, str]:
+    """The status, and all of the answer; of a stream its beginning."""
+    if path.startswith("/live"):
+        connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        text = "".join(answer.readline().decode() for _ in range(4))
+        connection.close()
+        return answer.status, text
+    status, answered, text = ask(watching, path, headers)
+    return status, f"{answered}\n{text}"
+
+
+def addresses(watching: Watching, route: str) -> Iterator[str]:
+    """A route with everything that can stand in its gaps."""
+    if "{" not in route:
+        yield f"{route}?{WHEN}"
+        return
+    if "{name}" in route:
+        yield from (route.format(name=name) for name in ("style.css", "live.js", "icon.svg", "app.py"))
+        return
+    kind = "incidents" if "incident_id" in route else "outages"
+    for headers in (None, basic(PASSWORD)):
+        for item in told(watching, kind, headers):
+            yield route.format(incident_id=item["id"], outage_id=item["id"])
+
+
+def test_the_walk_knows_the_routes() -> None:
+    assert len(ROUTES) > 20
+    assert {"/metrics", "/ledger", "/observations", "/live", "/api/openapi.json", "/api/v1/availability",
+            "/api/v1/outages/{outage_id}/evidence.zip"} <= set(ROUTES)  # fmt: skip
+    assert set(ROUTES) >= PUBLIC
+
+
+@pytest.mark.parametrize("language", ["en", "it"])
+@pytest.mark.parametrize("accept", [{}, HTML], ids=["program", "browser"])
+def test_no_route_tells_a_stranger_anything_of_anybody(
+    public: Watching, accept: dict[str, str], language: str
+) -> None:
+    hidden = [*CANARIES, *(o["id"] for o in told(public, "outages", basic(PASSWORD)))]
+    for route in ROUTES:
+        for path in addresses(public, route):
+            status, text = everything(public, path, accept | {"Accept-Language": language})
+            assert status in ((200, 404) if route in PUBLIC else (401, 403)), path
+            # What one asks for may come back; nobody learns from that.
+            text = text.replace(path.partition("?")[0].rpartition("/")[2] or "/", "")
+            found = [word for word in hidden if word in text]
+            assert not found, (path, found)
+
+
+def test_to_those_who_log_in_all_of_that_is_told(public: Watching) -> None:
+    seen = "".join(
+        everything(public, path, basic(PASSWORD))[1] for route in ROUTES for path in addresses(public, route)
+        if not path.endswith("evidence.zip")
+    )  # fmt: skip
+    # But for passwords, user names and notes, which stand nowhere.
+    for word in ("canary-address", "canary-words", "canary-vantage", "canary-place", "127.0.0.1", "example.org"):
+        assert word in seen, word
+    assert "canary-password" not in seen
+    assert PASSWORD not in seen
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["//metrics", "/./metrics", "/metrics/", "/METRICS", "/%6detrics", "/static/../metrics", "/healthz/../metrics",
+     "/api/v1/observations/", "/about/../ledger", "/ledger;x", "/api/docs?x", "/outages/../observations"],
+)  # fmt: skip
+def test_no_spelling_of_a_path_leads_around_the_gate(public: Watching, path: str) -> None:
+    for method in ("GET", "HEAD", "POST", "PUT", "OPTIONS"):
+        connection = http.client.HTTPConnection("127.0.0.1", public.port, timeout=20)
+        connection.request(method, path)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        assert answer.status in (401, 404, 405), (method, path)
+        assert not [word for word in CANARIES if word in text]
+
+
+def test_states_and_outages_are_told_under_names_that_are_nobodys(public: Watching) -> None:
+    targets = told(public, "targets")
+    assert [t["target"] for t in targets] == ["lab imap 1", "lab imap 2"]
+    assert {t["state"] for t in targets} == {"up"}
+    real = {o["first_bad"]: o for o in told(public, "outages", basic(PASSWORD))}
+    shown = told(public, "outages")
+    assert len(shown) == len(real) >= 2
+    for outage in shown:
+        mine = real[outage["first_bad"]]
+        for key in ("last_good", "last_bad", "first_good", "duration", "causes", "phases", "observations"):
+            assert outage[key] == mine[key], key
+        assert outage["id"] != mine["id"]
+        assert outage["target"] in ("lab imap 1", "lab imap 2")
+        assert told(public, f"outages/{outage['id']}") == outage
+        page = ask(public, f"/outages/{outage['id']}")[2]
+        for key in ("last_good", "first_bad", "last_bad", "first_good"):
+            assert f'datetime="{outage[key]}"' in page
+        assert words("en")["guard_yes"] in page
+        assert "evidence.zip" not in page
+    incident = told(public, "incidents")[0]
+    assert {o["id"] for o in incident["outages"]} <= {o["id"] for o in shown}
+    assert told(public, f"incidents/{incident['id']}")["stages"]
+
+
+def test_an_id_of_the_record_opens_nothing_to_a_stranger(public: Watching) -> None:
+    real = told(public, "outages", basic(PASSWORD))[0]["id"]
+    assert ask(public, f"/outages/{real}")[0] == 404
+    assert ask(public, f"/outages/{real}", basic(PASSWORD))[0] == 200
+
+
+def test_every_link_of_a_public_page_can_be_followed(public: Watching) -> None:
+    outage = told(public, "outages")[0]["id"]
+    for page in ("/", "/outages", "/incidents", "/about", f"/outages/{outage}"):
+        base = page.rpartition("/")[0]
+        for link in set(re.findall(r'(?:href|src)="([^"#?]+)"', ask(public, page)[2])):
+            where = re.sub(r"/[^/]+/\.\./|/\./", "/", f"{base}/{link}")
+            assert ask(public, where)[0] == 200, (page, link, where)
+
+
+def test_the_names_stay_over_a_restart(public: Watching) -> None:
+    before = {o["id"] for o in told(public, "outages")}
+    assert public.stop() == 0
+    public.start()
+    assert {o["id"] for o in told(public, "outages")} == before
+
+
+def test_a_stranger_is_offered_the_log_in_and_gets_in_by_it(public: Watching) -> None:
+    assert 'href="./login"' in ask(public, "/")[2]
+    assert ask(public, "/login", HTML)[0] == 200
+    _, headers, _ = ask(public, "/login", HTML, form=f"password={PASSWORD}")
+    session = {"Cookie": headers["set-cookie"].partition(";")[0]}
+    page = ask(public, "/", session)[2]
+    assert "canary-address-1@example.org/imap" in page
+    assert words("en")["public_view"] not in page
+    # A wrong password is said to be wrong, not answered with less.
+    assert ask(public, "/", basic("wrong"))[0] == 401
