@@ -21,6 +21,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
+from benchmarks.evidence import seen
 from mailwatch.evidence.bundle import Bundle, pretty
 from mailwatch.evidence.period.case import Watched, find, write
 from mailwatch.ledger.checkpoint import Checkpoint, origin_of, sign, verifier_key
@@ -39,7 +40,7 @@ def template(folder: Path, number: int) -> Path:
     """Write a week of looks a minute apart with an outage of days, and its bundle."""
     begin, end = START + DAY + number * 3 * HOUR, START + (3 + number) * DAY
     skies = {"mail": lambda at: "-" if begin <= at < end else "+"}
-    ledgers.write(folder, skies, START, START + 7 * DAY, provider="libero").close()
+    ledgers.write(folder, skies, START, START + 7 * DAY, provider="libero", seen=seen).close()
     reader, path = Reader.open(folder), folder.with_suffix(".zip")
     watched = [Watched("mail", 60.0, "libero", "imap")]
     window = (START + HOUR, START + 7 * DAY - HOUR)

@@ -37,7 +37,7 @@ from mailwatch.models import Millis, VantagePoint, now
 from mailwatch.monitor import Monitor
 from mailwatch.notify import Notifier, heartbeat, tell_broken
 from mailwatch.outages import Rules, written_rules
-from mailwatch.outlook import outlook
+from mailwatch.outlook import nobodys, outlook
 from mailwatch.port25 import Port25
 from mailwatch.replay import notices, written_maintenance
 from mailwatch.store import Draft, Reader, Store, StoreBroken, Tokens, Writer
@@ -115,7 +115,8 @@ class Daemon:
             await take_up(self.monitor, self.reader, targets)
             self.metrics.config_reload(True, now() / 1000)
             views = outlook(self.monitor, reader, self.path, config, self._auditing)
-            app = create_app(self._sources(), views, access, store.keys.secret)
+            open_to_all = nobodys(self.monitor, reader)
+            app = create_app(self._sources(), views, access, store.keys.secret, open_to_all)
             async with serving(app, config.web.host, config.web.port), self._housekeeping():
                 self._begin()
                 logger.info("watching %d targets; web on %s", len(self.monitor.watches), config.web.listen)

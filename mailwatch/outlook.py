@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mailwatch import records
+from mailwatch import catalogue, records
 from mailwatch.auditing import Auditing
 from mailwatch.config import Config
 from mailwatch.evidence.apart import Making
 from mailwatch.evidence.gather import NoCase, gather
-from mailwatch.models import Millis, Observation, Outcome
+from mailwatch.models import Millis, Observation, Outcome, Target, now
 from mailwatch.monitor import Monitor
 from mailwatch.service_level import DAY
 from mailwatch.store import Reader, Tokens
@@ -47,6 +47,31 @@ def outlook(monitor: Monitor, reader: Reader, path: Path, config: Config, auditi
         pulse=partial(_pulse, monitor),
         evidence=evidence,
     )
+
+
+def nobodys(monitor: Monitor, reader: Reader) -> Callable[[], bool]:
+    """Return what says whether all on record is nobody's: servers of the catalogue, looked at without a log-in.
+
+    So it is with config.example.yaml, whose pages may be shown to anybody as they are.
+    """
+    known: tuple[frozenset[str], Millis, bool] = frozenset(), 0, False
+
+    def told() -> bool:
+        nonlocal known
+        watched = [watch.target for watch in list(monitor.watches.values())]
+        names, minute = frozenset(target.name for target in watched), now() // 60_000
+        if (names, minute) != known[:2]:
+            # What is no longer watched is still on record, and shown; a look may end after its target was removed.
+            known = names, minute, names.issuperset(reader.targets())
+        return known[2] and all(_is_nobodys(target) for target in watched)
+
+    return told
+
+
+def _is_nobodys(target: Target) -> bool:
+    provider = catalogue.by_key(target.provider) if target.provider else None
+    public = provider is not None and target.host in {server.host for server in provider.servers}
+    return public and target.login is None and target.task is None and "@" not in target.name
 
 
 def _glance(monitor: Monitor, name: str, at: Millis) -> dict[str, Any]:

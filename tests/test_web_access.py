@@ -6,9 +6,13 @@ import asyncio
 import base64
 import http.client
 import re
+import secrets
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +23,9 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 
 from mailwatch.config import ConfigError, WebAccess, load, show, web_access
+from mailwatch.models import Exchange, Kind, Login, Target
+from mailwatch.outlook import _is_nobodys
+from mailwatch.store import Reader
 from mailwatch.web.credentials import Credentials
 from mailwatch.web.gate import STRANGERS_AT_ONCE, Gate, place
 from mailwatch.web.hosts import client, known_host
@@ -26,6 +33,7 @@ from mailwatch.web.pages import Pages
 from mailwatch.web.sessions import COOKIE, Sessions
 from mailwatch.web.tries import WRONG_AT_MOST, WRONG_IN_ALL, Tries, peer_key
 from mailwatch.web.words import words
+from tests.namespaces import Namespace
 from tests.watching import Watching
 
 NOBODY = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
@@ -228,7 +236,7 @@ def test_beyond_loopback_without_a_password_only_the_public_view_is_shown(tmp_pa
     watching = watching_with(tmp_path, listen="0.0.0.0:0")
     watching.settings["web"]["listen"] = f"0.0.0.0:{watching.port}"
     watching.write_config()
-    assert "only the public view is shown; set web.password_file" in watching.command("config", "check").stderr
+    assert "they see the public view only" in watching.command("config", "check").stderr
     with watching.running():
         status, _, page = ask(watching, "/")
         assert status == 200
@@ -268,7 +276,7 @@ def test_what_a_proxy_passes_on_does_not_come_from_this_machine(tmp_path: Path) 
 async def test_strangers_who_read_slowly_hold_nobody_up() -> None:
     app = FastAPI()
     app.add_api_route("/", lambda: "page")
-    gate = Gate(app, app, cast(Pages, None), WebAccess(public=True))
+    gate = Gate(app, app, cast(Pages, None), WebAccess(public=True), lambda: False)
     scope = {
         "type": "http",
         "method": "GET",
@@ -433,3 +441,57 @@ def test_what_is_kept_of_a_password_is_not_the_password() -> None:
     assert credentials.known(b"canary-7f3a")
     assert credentials.known(b"canary-7f3a-token")
     assert not re.search("canary", repr(vars(credentials)))
+
+
+@pytest.fixture
+def apart() -> Iterator[Namespace]:
+    """A network in which there is nobody: looks at public servers get no further."""
+    namespace = Namespace(f"mw-{secrets.token_hex(4)}")
+    yield namespace
+    namespace.close()
+
+
+def test_what_is_nobodys_may_be_seen_by_all_until_something_is_somebodys(tmp_path: Path, apart: Namespace) -> None:
+    """The image as it is, with the example config: pages and metrics work without a password."""
+    apart.run(_shown_until_it_is_somebodys, tmp_path)
+
+
+def _shown_until_it_is_somebodys(folder: Path) -> None:
+    libero = {"name": "libero-imap", "kind": "imap", "provider": "libero"}
+    watching = Watching(folder, [libero], defaults={"interval": "1s", "timeout": "1s"})
+    watching.settings["web"]["listen"] = f"0.0.0.0:{watching.port}"
+    watching.write_config()
+    beyond = {"X-Forwarded-For": "192.0.2.7"}
+    with watching.running():
+        assert ask(watching, "/metrics", beyond)[0] == 200
+        assert "libero-imap" in ask(watching, "/api/v1/targets", beyond)[2]
+        watching.settings["targets"] = [libero, NOBODY]
+        watching.write_config()
+        watching.signal(signal.SIGHUP)
+        watching.until(lambda: ask(watching, "/metrics", beyond)[0] == 403, "closed to others")
+        assert "libero-imap" not in ask(watching, "/api/v1/targets", beyond)[2]
+        reader = Reader.open(watching.data_dir)
+        watching.until(lambda: "nobody" in reader.targets(), "on record")
+        reader.close()
+        watching.settings["targets"] = [libero]
+        watching.write_config()
+        watching.signal(signal.SIGHUP)
+        watching.until(lambda: "reloaded: watching 1 targets" in watching.log.read_text(), "reloaded")
+        # Its looks are still on record.
+        assert ask(watching, "/metrics", beyond)[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("change", "nobodys"),
+    [
+        ({}, True),
+        ({"login": Login(username="anna", password=SecretStr("x"))}, False),
+        ({"name": "anna@libero.it"}, False),
+        ({"provider": "lab"}, False),
+        ({"host": "imap.example.org"}, False),
+        ({"task": Exchange("anna@libero.it")}, False),
+    ],
+)
+def test_what_counts_as_nobodys(change: dict[str, Any], nobodys: bool) -> None:
+    target = Target(name="libero-imap", kind=Kind.IMAP, host="imapmail.libero.it", port=993, provider="libero")
+    assert _is_nobodys(replace(target, **change)) is nobodys

@@ -83,8 +83,9 @@ def web_warnings(config: Config) -> Iterator[Mistake]:
     web = config.web
     if not (is_loopback(web.host) or web.asks or web.public or web.trust_network):
         what = (
-            f"web.listen: others reach {web.host} and no password is asked for, so only the public view is shown; "
-            "set web.password_file, or web.public: true if that is all you want"
+            f"web.listen: others reach {web.host} and no password is asked for: they see the public view only, or "
+            "everything while only servers of the catalogue are watched, without a login; set web.password_file, "
+            "or web.public: true if the public view is all you want"
         )
         yield mistake_at(config, ("web", "listen"), what)
     for key in ("password_file", "token_file"):

@@ -145,6 +145,17 @@ class Reader:
             query = query.where(column.idx < before)
         return self._scalar(query.order_by(column.idx.desc()).limit(1))
 
+    def targets(self) -> list[str]:
+        """Return the names of all targets on record, each found by one step in an index."""
+        column, found = entries.c, list[str]()
+        with self._engine.connect() as connection:
+            while True:
+                after = column.target > found[-1] if found else column.target.is_not(None)
+                name = connection.execute(sa.select(sa.func.min(column.target)).where(after)).scalar()
+                if name is None:
+                    return found
+                found.append(name)
+
     def size(self) -> int:
         """Count the committed entries."""
         newest = self._scalar(sa.select(sa.func.max(entries.c.idx)))

@@ -6,6 +6,7 @@ There are two apps: the full one, and the public one, which has fewer routes and
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request
@@ -28,8 +29,13 @@ from mailwatch.web.views import NotMade, Views
 When = Annotated[str | None, Query(description="RFC 3339 time with its offset", max_length=40)]
 
 
-def create_app(sources: Sources, views: Views, access: WebAccess, secret: bytes) -> ASGIApp:
-    """Build what answers: both apps behind the gate. `secret` makes the ids that strangers see."""
+def create_app(
+    sources: Sources, views: Views, access: WebAccess, secret: bytes, nobodys: Callable[[], bool]
+) -> ASGIApp:
+    """Build what answers: both apps behind the gate.
+
+    `secret` makes the ids that strangers see; `nobodys` says whether all that is shown is nobody's.
+    """
     masks = Masks(secret, sources.targets)
     shown = public_sources(sources, masks)
     strangers = Audience(
@@ -37,7 +43,7 @@ def create_app(sources: Sources, views: Views, access: WebAccess, secret: bytes)
     )
     pages = Pages(shown, public_views(views, sources, masks), strangers)
     full = full_app(sources, views, Audience(account="logout" if access.asks else ""))
-    return SafeHeaders(Gate(full, public_app(shown, pages), pages, access))
+    return SafeHeaders(Gate(full, public_app(shown, pages), pages, access, nobodys))
 
 
 def public_app(sources: Sources, pages: Pages) -> FastAPI:

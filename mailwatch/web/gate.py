@@ -1,9 +1,10 @@
 """What stands before the pages: by which name one came, who one is, and so which of the two apps answers.
 
 The full app is for those who know the password or the token, and, where none is set, for who is on this machine
-or on a network that is trusted. All others meet the public app, which was never given what it must not tell, or,
-where nothing is public, the page to log in. Programs send Authorization (Basic or Bearer, RFC 7617 and 6750); the
-form gives a cookie. /healthz and /readyz tell nothing of any mailbox and answer all.
+or on a network that is trusted, and for all while nothing on record is anybody's. All others meet the public app,
+which was never given what it must not tell, or, where nothing is public, the page to log in. Programs send
+Authorization (Basic or Bearer, RFC 7617 and 6750); the form gives a cookie. /healthz and /readyz tell nothing of
+any mailbox and answer all.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import base64
 import binascii
 import logging
 import re
+from collections.abc import Callable
 from enum import Enum
 from urllib.parse import parse_qs
 
@@ -49,8 +51,11 @@ class Who(Enum):
 class Gate:
     """Lets each request into the app that is for it."""
 
-    def __init__(self, full: ASGIApp, public: FastAPI, pages: Pages, access: WebAccess) -> None:
+    def __init__(
+        self, full: ASGIApp, public: FastAPI, pages: Pages, access: WebAccess, nobodys: Callable[[], bool]
+    ) -> None:
         self._full, self._public, self._pages, self._access = full, public, pages, access
+        self._nobodys = nobodys
         self._credentials = Credentials(access)
         self._sessions = Sessions()
         self._tries = Tries()
@@ -111,7 +116,7 @@ class Gate:
         if not self._access.asks:
             # What a proxy passes on comes from anywhere, whatever its last stretch is.
             near = self._access.loopback and not forwarded(request.headers)
-            trusted = not self._access.public and (near or self._access.trust_network)
+            trusted = not self._access.public and (near or self._access.trust_network or self._nobodys())
             return Who.KNOWN if trusted else Who.STRANGER
         if self._sessions.holds(request.cookies.get(COOKIE, "")):
             return Who.KNOWN
