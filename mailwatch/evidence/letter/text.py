@@ -187,5 +187,5 @@ def _other(outage: dict[str, Any], writing: Writing) -> list[str]:
         outage["id"],
         writing.stamp(outage["first_bad"]),
         writing.span(round(outage["duration"]["min"] * 1000)),
-        unknown if most is None else writing.span(round(most * 1000)),
+        unknown if most is None else writing.span(round(most * 1000), up=True),
     ]

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mailwatch import catalogue
 from mailwatch.config.durations import parse
 from mailwatch.evidence.case import Case
 from mailwatch.evidence.report.ours import in_doubt, ours, widened
@@ -15,7 +14,7 @@ from mailwatch.evidence.report.sightings import Run, Sightings
 from mailwatch.evidence.report.terms import claimant, terms
 from mailwatch.evidence.report.timeline import timeline
 from mailwatch.evidence.report.words import words
-from mailwatch.evidence.report.writing import Writing, pairs
+from mailwatch.evidence.report.writing import Writing, pairs, provider_name
 from mailwatch.models import GapReason, Millis
 
 MAX_ROWS = 60
@@ -93,11 +92,10 @@ class _Page:
             half = self._in.span(lasted["uncertainty"], up=True, exact=True)
             estimate = f"{self._in.span(lasted['estimate'], exact=True)} ± {half}"
         most = w["unknown_yet"] if p["first_good"] is None else w["no_estimate"]
-        provider = catalogue.by_key(p["provider"] or "")
         return [
             [w["account"], p["target"]],
             [w["channel"], p["kind"].upper()],
-            [w["provider"], provider.name if provider else p["provider"] or "–"],
+            [w["provider"], provider_name(p["provider"])],
             [w["from_where"], self._place],
             [w["at_least"], self._in.span(least)],
             [w["at_most"], most if longest is None else self._in.span(longest, up=True)],

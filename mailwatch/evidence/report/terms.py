@@ -167,7 +167,7 @@ def _table(window: dict[str, Any], writing: Writing) -> list[list[str]]:
         if way not in window:
             continue
         down, available = window[way]["down"], window[way]["available"]
-        most = unknown if down["max"] is None else writing.span(round(down["max"] * 1000))
+        most = unknown if down["max"] is None else writing.span(round(down["max"] * 1000), up=True)
         least = unknown if available["at_least"] is None else f"{writing.number(available['at_least'])} %"
         rows.append(
             [

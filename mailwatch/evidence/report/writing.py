@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from mailwatch import catalogue
 from mailwatch.models import Millis
 
 
@@ -77,6 +78,12 @@ class Writing:
         day = ("giorno" if days == 1 else "giorni") if self.language == "it" else ("day" if days == 1 else "days")
         text = f"{days} {day} {hours} h {minutes:02d} min" if days else f"{hours} h {minutes:02d} min"
         return f"{text} {seconds:02d} s" if exact else text
+
+
+def provider_name(key: str | None) -> str:
+    """What people call a provider of the catalogue; its key, or a dash, where it is none."""
+    known = catalogue.by_key(key or "")
+    return known.name if known else key or "–"
 
 
 def pairs(digest: str) -> str:
