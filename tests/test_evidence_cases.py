@@ -18,6 +18,7 @@ from mailwatch.evidence.report.words import words
 from mailwatch.evidence.report.writing import Writing
 from tests.cases import BEGIN, CASES, WORDS, Made, make
 from tests.ledgers import HOUR
+from tests.pictures import DOCS, draw
 from tests.test_evidence import text_of
 
 
@@ -139,6 +140,15 @@ def test_the_report_says_what_was_seen(case: tuple[str, str], bundles: dict[tupl
     assert foreign == []
 
 
+@pytest.mark.parametrize("case", EVERY, ids="-".join)
+def test_no_page_is_nearly_empty(case: tuple[str, str], bundles: dict[tuple[str, str], Path]) -> None:
+    pdf = bundles[case].with_suffix("") / "report.pdf"
+    made = subprocess.run(["pdftotext", "-layout", pdf, "-"], capture_output=True, text=True, check=True)
+    pages = made.stdout.removesuffix("\f").split("\f")
+    assert min(len(page.split()) for page in pages) > 60, [len(page.split()) for page in pages]
+    assert len(pages) <= 4
+
+
 @pytest.mark.parametrize("language", ["it", "en"])
 def test_nothing_is_said_of_the_end_of_an_open_outage(language: str, bundles: dict[tuple[str, str], Path]) -> None:
     folder = bundles["open", language].with_suffix("")
@@ -198,3 +208,95 @@ def test_the_drawing_shows_what_nobody_saw_and_no_stroke_too_many() -> None:
     still = timeline(outage | {"first_good": None}, runs, writing)
     assert still["spans"][0]["b"] == 1.0
     assert [mark["text"] for mark in still["marks"] if mark["at"] == 1.0] == [writing.both(BEGIN + 9 * HOUR)]
+
+
+def test_what_was_sent_is_noted_listed_and_told(tmp_path: Path) -> None:
+    made = make("four-minutes", tmp_path / "sent")
+    path = made.folder / "data" / "claims" / "sent.jsonl"
+    nothing = made.command("claim", "log", made.outage)
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert "nothing is noted as sent" in nothing.stderr
+    later = ("--sent", "2026-02-09", "--by", "telefono", "--answer", "promesso un rimborso")
+    assert made.command("claim", "log", made.outage[:6], *later).returncode == 0
+    first = ("--sent", "2026-02-03", "--by", "PEC", "--to", "reclami@pec.example.org", "--ticket", "n. 678/è")
+    said = made.command("claim", "log", made.outage, *first)
+    assert said.stdout.splitlines() == [
+        "2026-02-03\tPEC\treclami@pec.example.org\tn. 678/è\t-",
+        "2026-02-09\ttelefono\t-\t-\tpromesso un rimborso",
+    ]
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert made.command("report", made.outage, "-o", str(tmp_path / "r.zip"), "--lang", "it").returncode == 0
+    assert made.command("verify", str(tmp_path / "r.zip")).returncode == 0
+    shutil.unpack_archive(tmp_path / "r.zip", tmp_path / "r")
+    assert made.command("claim", made.outage, "-o", str(tmp_path / "letter"), "--lang", "it").returncode == 0
+    for text in (text_of(tmp_path / "r" / "report.pdf"), text_of(tmp_path / "letter.pdf")):
+        # In the order of their dates: the first is the config's.
+        places = [text.find(one) for one in ("24/01/2026", "03/02/2026", "09/02/2026")]
+        assert -1 < places[0] < places[1] < places[2], text
+        for words_of_it in ("PEC (reclami@pec.example.org)", "n. 678/è", "promesso un rimborso"):
+            assert words_of_it in text
+    assert made.command("backup", str(tmp_path / "b.tar.gz")).returncode == 0
+    listed = subprocess.run(
+        ["tar", "tzf", tmp_path / "b.tar.gz"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "claims/sent.jsonl" in listed
+    # Without a claim in the config, what was sent is told all the same.
+    config = json.loads((made.folder / "config.yaml").read_text())
+    del config["claims"]
+    (made.folder / "config.yaml").write_text(json.dumps(config))
+    assert made.command("report", made.outage, "-o", str(tmp_path / "bare.pdf"), "--lang", "it").returncode == 0
+    assert "03/02/2026; PEC (reclami@pec.example.org); n. 678/è" in text_of(tmp_path / "bare.pdf")
+    # What a power cut left half written is named, and nothing is added behind it.
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    for words_of_it in (
+        ("claim", "log", made.outage, *first),
+        ("report", made.outage, "-o", str(tmp_path / "x.pdf")),
+    ):
+        refused = made.command(*words_of_it)
+        assert refused.returncode == 1
+        assert f"{path}:2: is no message that was sent; mend the line, or remove it" in refused.stderr
+    assert path.read_bytes() == whole[:-20]
+    path.write_bytes(whole[:-1])
+    assert len(made.command("claim", "log", made.outage, *first).stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "complaint"),
+    [
+        (("log", "{id}", "--sent", "3 February", "--by", "PEC"), 2, "--sent: is not a date; write for example"),
+        (("log", "{id}", "--sent", "2126-02-03", "--by", "PEC"), 2, "--sent: 2126-02-03 is yet to come"),
+        (("log", "{id}", "--sent", "2026-02-03", "--by", ""), 2, "--by: "),
+        (("log", "{id}", "--sent", "2026-02-03"), 2, "takes --sent and --by, or neither"),
+        (("log", "{id}", "-o", "x"), 2, "takes --sent and --by, or neither"),
+        (("log", "zzz"), 1, "no outage is called zzz"),
+        (("{id}",), 2, "write `mailwatch claim OUTAGE_ID -o FILE`"),
+        (("{id}", "-o", "x", "--sent", "2026-02-03"), 2, "write `mailwatch claim OUTAGE_ID -o FILE`"),
+        (("{id}", "{id}", "-o", "x"), 2, "write `mailwatch claim OUTAGE_ID -o FILE`"),
+    ],
+)
+def test_a_log_used_wrongly_writes_nothing(
+    told: tuple[str, ...], status: int, complaint: str, cases: dict[str, Made]
+) -> None:
+    made = cases["four-minutes"]
+    said = made.command("claim", *(word.format(id=made.outage) for word in told))
+    assert (said.returncode, said.stdout) == (status, "")
+    assert complaint in said.stderr
+    assert not (made.folder / "data" / "claims").exists()
+
+
+def test_the_pictures_of_the_documents_can_be_drawn_anew(tmp_path: Path) -> None:
+    for path in draw(tmp_path / "made", tmp_path):
+        for picture in (path, DOCS / path.name):
+            assert picture.read_bytes().startswith(b"\x89PNG")
+            assert 10_000 < picture.stat().st_size < 300_000
+        # The page of the documents is the size of the page that is drawn now.
+        assert path.read_bytes()[16:24] == (DOCS / path.name).read_bytes()[16:24]
+
+
+def test_the_letter_claims_no_more_than_the_report(cases: dict[str, Made], tmp_path: Path) -> None:
+    made = cases["badly-seen"]
+    assert made.command("claim", made.outage, "-o", str(tmp_path / "letter"), "--lang", "en").returncode == 0
+    text = text_of(tmp_path / "letter.pdf")
+    assert text.count("at least 1 day 1 h 57 min") == 2
+    assert "1 day 1 h 58 min," not in text

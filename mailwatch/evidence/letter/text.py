@@ -176,7 +176,7 @@ def _names(letter: Letter) -> dict[str, str]:
         "account": letter.outage["target"],
         "channel": letter.outage["kind"].upper(),
         "provider": provider.name if provider else letter.outage["provider"] or "–",
-        "least": letter.writing.span(round(letter.outage["duration"]["min"] * 1000)),
+        "least": letter.writing.span(letter.page["least_ms"]),
     }
 
 

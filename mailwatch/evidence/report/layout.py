@@ -52,6 +52,7 @@ class _Page:
             "date": {"year": at.year, "month": at.month, "day": at.day},
             "headline": headline if least else w["headline_none"],
             "least": self._in.span(least) if least else self._in.clock(p["first_bad"]),
+            "least_ms": least,
             "sentence": self._sentence(),
             "facts": self._facts(),
             "sure": self._sure(),

@@ -65,7 +65,10 @@ def _line(seen: Sightings, w: dict[str, Any]) -> str:
 def _clock(seen: Sightings, w: dict[str, Any], writing: Writing) -> str:
     clock = str(w["clock_none"])
     if seen.surveys:
-        given = {"n": seen.surveys, "bound": f"{writing.number(f'{seen.bound_us / 1000:.1f}')} ms"}
+        bound = f"{writing.number(f'{seen.bound_us / 1000:.1f}')} ms"
+        if seen.bound_us >= 1_000_000:
+            bound = writing.span(-(-seen.bound_us // 1000), up=True)
+        given = {"n": seen.surveys, "bound": bound}
         clock = w["clock_asked" if seen.unbounded else "clock_bound"].format(**given)
     if seen.degraded:
         clock += " " + w["clock_degraded"].format(n=seen.degraded)

@@ -75,11 +75,15 @@ def fee(given: dict[str, str], writing: Writing) -> str:
 
 
 def notified(said: dict[str, Any], writing: Writing) -> list[list[str]]:
-    """Return the log of notifications: date, means, reference, answer."""
+    """Return the log of notifications: date, means and to whom, reference, answer."""
     return [
-        [writing.day(one["date"]), one["means"], one.get("reference", ""), one.get("answer", "")]
+        [writing.day(one["date"]), _means(one), one.get("reference", ""), one.get("answer", "")]
         for one in said.get("notified", [])
     ]
+
+
+def _means(one: dict[str, Any]) -> str:
+    return f"{one['means']} ({one['to']})" if "to" in one else str(one["means"])
 
 
 def label(rule: dict[str, Any], writing: Writing) -> str:
