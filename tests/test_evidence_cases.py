@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -147,6 +148,8 @@ def test_no_page_is_nearly_empty(case: tuple[str, str], bundles: dict[tuple[str,
     pages = made.stdout.removesuffix("\f").split("\f")
     assert min(len(page.split()) for page in pages) > 60, [len(page.split()) for page in pages]
     assert len(pages) <= 4
+    numbers = re.findall(r"(?:pagina|page) (\d+) (?:di|of) (\d+)", made.stdout)
+    assert numbers == [(str(number), str(len(pages))) for number in range(1, len(pages) + 1)]
 
 
 @pytest.mark.parametrize("language", ["it", "en"])
