@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint bench campaign clean servers image-test dashboards
+.PHONY: run test lint bench campaign clean servers image-test dashboards pictures
 
 run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (or CONFIG=your.yaml)
 	$(BIN)/mailwatch --config $(or $(CONFIG),config.example.yaml) run
@@ -28,6 +28,9 @@ image-test: $(VENV)/.dev  ## builds the image and tries it; needs a Docker daemo
 
 dashboards: $(VENV)/.dev  ## write grafana/dashboards and grafana/alerting anew
 	$(BIN)/python -m grafana.generate
+
+pictures: $(VENV)/.dev servers  ## draw the pictures of the report in docs/ anew
+	$(BIN)/python -m tests.pictures
 
 servers:
 	sh tests/install_servers.sh

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from mailwatch.models import Attempt, Cause, Gap, GapReason, Kind, Millis, Observation, Outcome, Phase
 from mailwatch.outages import Event, Proof, Rules, State, advance, advance_proof, outage_payload, written_rules
@@ -47,10 +50,14 @@ def write(
     every: int = 60,
     seen: Callable[[str, str, Millis], Observation] = look,
     durable: bool = True,
+    own: Sequence[tuple[str, Millis, dict[str, Any]]] = (),
+    backdated: bool = False,
 ) -> Store:
     """Write a ledger of imap targets, looked at every `beat`; a checkpoint after `every` beats. Not closed.
 
     `seen` makes a look of a target, a mark and a time. Not `durable`: nothing waits for the disk.
+    `own` are entries of MailWatch itself as kind, time and payload, in order; each comes before the looks of its
+    time. `backdated`: checkpoints say that they were made when their last entry was, not now.
     """
     rules = rules or Rules()
     store = Store.open(folder)
@@ -60,7 +67,18 @@ def write(
     drafts = [Draft(kind="node", time=start, target=None, payload=node)]
     index, states, proofs = store.size + 1, dict.fromkeys(skies, State()), dict.fromkeys(skies, Proof())
     blind: dict[str, Millis] = {}
+    waiting = list(own)
+
+    def sign(at: Millis) -> None:
+        # The ledger cannot be changed afterwards, so it is the clock that is set.
+        with patch("mailwatch.store.store.now", lambda: at) if backdated else nullcontext():
+            store.checkpoint()
+
     for number, at in enumerate(range(start, end, beat)):
+        while waiting and waiting[0][1] <= at:
+            what, when, payload = waiting.pop(0)
+            drafts.append(Draft(kind=what, time=when, target=None, payload=payload))
+            index += 1
         for name, sky in skies.items():
             mark = sky(at)
             if mark == " ":
@@ -70,8 +88,8 @@ def write(
             if name in blind:
                 facts.insert(0, Gap(target=name, start=blind.pop(name), end=at, reason=GapReason.NOT_RUNNING))
             for fact in facts:
-                kind = "gap" if isinstance(fact, Gap) else "observation"
-                drafts.append(Draft(kind=kind, time=at, target=name, payload=fact))
+                what = "gap" if isinstance(fact, Gap) else "observation"
+                drafts.append(Draft(kind=what, time=at, target=name, payload=fact))
                 states[name], told = advance(states[name], Event(index, fact), rules)
                 proofs[name], _ = advance_proof(proofs[name], index, fact, states[name].is_open)
                 index += 1
@@ -83,8 +101,8 @@ def write(
         if drafts and number % every == 0:
             store.append_batch(drafts)
             drafts = []
-            store.checkpoint()
+            sign(at)
     if drafts:
         store.append_batch(drafts)
-    store.checkpoint()
+    sign(end)
     return store

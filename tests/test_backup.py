@@ -122,7 +122,8 @@ def test_everything_that_belongs_to_a_ledger_is_in_it_and_nothing_half_written(
     with tarfile.open(file) as tar:
         members = {member.name: member for member in tar.getmembers()}
     assert set(members) == {
-        "keys", "tokens", "oauth", "mailwatch.sqlite", "keys/ledger.pem", "keys/ledger.pub", "keys/targets.key",
+        "keys", "tokens", "oauth", "claims",
+        "mailwatch.sqlite", "keys/ledger.pem", "keys/ledger.pub", "keys/targets.key",
         f"tokens/{token}.tsr", "oauth/anna@example.org.json",
     }  # fmt: skip
     for name, member in members.items():

@@ -539,6 +539,7 @@ def composed(
     said = SAID | {"provider": "lab"} | ({"sla": key} if key else {})
     claim = stated.claim(ClaimSection.model_validate(said), outage)
     page = {
+        "least_ms": 0,
         "sentence": "",
         "causes": [],
         "facts": [],

@@ -1,4 +1,4 @@
-"""mailwatch claim: the letter of complaint about an outage, as PDF and as a text to edit."""
+"""mailwatch claim: the letter of complaint about an outage as PDF and to edit, and the log of what was sent."""
 
 from __future__ import annotations
 
@@ -9,40 +9,107 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from mailwatch.cli.opening import language, local_zone, open_config, open_reader, options
 from mailwatch.config import claims
-from mailwatch.evidence.case import find
+from mailwatch.config.claims import NotifiedSection
+from mailwatch.evidence.case import chosen, find
+from mailwatch.evidence.claims import log
 from mailwatch.evidence.gather import NoCase
 from mailwatch.evidence.letter import Letter, compose, docx, pdf, prepare
 from mailwatch.evidence.report.terms import title
 from mailwatch.store import Tokens
 from mailwatch.store.keys import load_or_make
 
+SENT = {"sent": "date", "by": "means", "to": "to", "ticket": "reference", "answer": "answer"}
+"""The options of the log, and what they are called in the config."""
+
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb."""
-    verb = subparsers.add_parser("claim", help="write the letter of complaint about an outage")
-    options(verb, json=False)
-    verb.add_argument("outage", metavar="OUTAGE_ID", help="its id, or how it begins; see `mailwatch outages`")
-    verb.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="writes FILE.pdf and, to edit, FILE.docx"
+    verb = subparsers.add_parser(
+        "claim",
+        help="write the letter of complaint about an outage, and log what was sent",
+        epilog="`mailwatch claim log OUTAGE_ID` lists what was sent to the provider about an outage; with --sent "
+        "and --by it notes one more, which the report and the letter then tell.",
     )
+    options(verb, json=False)
+    verb.add_argument(
+        "outage", nargs="+", metavar="OUTAGE_ID", help="its id, or how it begins; see `mailwatch outages`"
+    )
+    verb.add_argument("-o", "--output", type=Path, metavar="FILE", help="writes FILE.pdf and, to edit, FILE.docx")
     verb.add_argument("--lang", choices=("it", "en"), default=language(), help="the letter's language")
     verb.add_argument(
         "--formal", action="store_true", help="a formal notice (diffida ad adempiere), not a complaint"
     )
+    sent = verb.add_argument_group("with log: a message that was sent")
+    sent.add_argument("--sent", metavar="DATE", help="when, for example 2026-02-03")
+    sent.add_argument("--by", metavar="MEANS", help="PEC, registered letter, form, telephone")
+    sent.add_argument("--to", metavar="ADDRESS", help="where it went")
+    sent.add_argument("--ticket", metavar="REFERENCE", help="ticket or receipt number")
+    sent.add_argument("--answer", metavar="TEXT", help="what came back, and when")
     verb.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
+    logging = args.outage[0] == "log" and len(args.outage) == 2
+    stray = [name for name in SENT if getattr(args, name) is not None]
+    if not logging and (len(args.outage) != 1 or args.output is None or stray):
+        print(
+            "mailwatch: write `mailwatch claim OUTAGE_ID -o FILE`, or `... claim log OUTAGE_ID`", file=sys.stderr
+        )
+        return 2
+    if logging and (args.output is not None or (stray and (args.sent is None or args.by is None))):
+        print("mailwatch: `mailwatch claim log OUTAGE_ID` takes --sent and --by, or neither", file=sys.stderr)
+        return 2
+    return _log(args, args.outage[1]) if logging else _letter(args, args.outage[0])
+
+
+def _log(args: argparse.Namespace, wanted: str) -> int:
+    """List what was sent about an outage, after adding a message if one is told."""
     config = open_config(args)
     reader = open_reader(config)
     try:
-        case = find(reader, Tokens(config.data_dir), load_or_make(config.data_dir), args.outage, None)
-    except NoCase as error:
+        outage = chosen(reader, wanted)["id"]
+        if args.sent is not None:
+            told = {key: getattr(args, name) for name, key in SENT.items() if getattr(args, name) is not None}
+            message = NotifiedSection.model_validate(told)
+            if message.date > date.today():  # noqa: DTZ011 - the owner's own day
+                raise ValueError(f"--sent: {args.sent} is yet to come")
+            log.sent(config.data_dir, outage)  # A log that cannot be read is mended first.
+            log.add(config.data_dir, outage, message)
+        messages = log.sent(config.data_dir, outage)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = next((name for name, key in SENT.items() if key in first["loc"]), "sent")
+        print(f"mailwatch: --{name}: {first.get('ctx', {}).get('error', first['msg'])}", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(f"mailwatch: {error}", file=sys.stderr)
+        return 2
+    except (NoCase, log.BadLog, OSError) as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 1
-    section = claims.find(config.claims, case.payload)
+    finally:
+        reader.close()
+    if not messages:
+        print(f"mailwatch: nothing is noted as sent about {outage}; add it with --sent and --by", file=sys.stderr)
+    for one in messages:
+        parts = (one.date.isoformat(), one.means, one.to, one.reference, one.answer)
+        print("\t".join(part or "-" for part in parts))
+    return 0
+
+
+def _letter(args: argparse.Namespace, wanted: str) -> int:
+    config = open_config(args)
+    reader = open_reader(config)
+    try:
+        case = find(reader, Tokens(config.data_dir), load_or_make(config.data_dir), wanted, None)
+        section = log.with_log(claims.find(config.claims, case.payload), case.payload, config.data_dir)
+    except (NoCase, log.BadLog) as error:
+        print(f"mailwatch: {error}", file=sys.stderr)
+        return 1
     place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
     letter = prepare(reader, case, section, place, args.lang, local_zone(), args.formal)
     reader.close()

@@ -15,6 +15,7 @@ from mailwatch.cli.writing import alone, write_whole
 from mailwatch.config import Config, build_authorities, claims, effective
 from mailwatch.evidence.bundle import File, pretty
 from mailwatch.evidence.case import certificates, find, write
+from mailwatch.evidence.claims.log import BadLog, with_log
 from mailwatch.evidence.claims.stated import claim
 from mailwatch.evidence.gather import NoCase, Range
 from mailwatch.store import Tokens
@@ -66,7 +67,12 @@ def _run(args: argparse.Namespace) -> int:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1
         case.statement["service"] = _service(config, case.payload["target"])
-        if section := claims.find(config.claims, case.payload):
+        try:
+            section = with_log(claims.find(config.claims, case.payload), case.payload, config.data_dir)
+        except BadLog as error:
+            print(f"mailwatch: {error}", file=sys.stderr)
+            return 1
+        if section:
             case.statement["claim"] = claim(section, case.statement["outage"])
         status.update("drawing the report")
         from mailwatch.evidence.report import report  # It loads Typst, which other commands do not need.

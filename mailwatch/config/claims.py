@@ -104,6 +104,8 @@ class NotifiedSection(Section):
     """When it was sent."""
     means: Annotated[Text, Field(min_length=1)]
     """PEC, registered letter, form, telephone."""
+    to: Text | None = None
+    """Where it went: an address, an office."""
     reference: Text | None = None
     """Ticket or receipt number."""
     answer: Words | None = None

@@ -28,16 +28,21 @@ class Case:
 
 def find(reader: Reader, tokens: Tokens, keys: Keys, wanted: str, service: dict[str, Any] | None) -> Case:
     """Find the one outage whose id begins with `wanted`. Raises NoCase."""
-    fitting = [payload for payload in records.outage_payloads(reader) if payload["id"].startswith(wanted)]
-    if len(fitting) != 1:
-        problem = f"{len(fitting)} outages begin with" if fitting else "no outage is called"
-        raise NoCase(f"{problem} {wanted}; `mailwatch outages` lists them")
-    payload = fitting[0]
+    payload = chosen(reader, wanted)
     first, last = payload["ledger"]["first"], payload["ledger"]["last"]
     # The entry that tells of its end, and the look that confirmed it, belong to the case.
     closing = [e.index for e in reader.entries(target=payload["target"], kinds=["outage"], from_index=last)]
     found = gather(reader, tokens, first, max([last, *closing[:1]]))
     return Case(payload, found, statement(payload, _rules(reader, payload), found, keys.origin, service))
+
+
+def chosen(reader: Reader, wanted: str) -> dict[str, Any]:
+    """Return the payload of the one outage whose id begins with `wanted`. Raises NoCase."""
+    fitting = [payload for payload in records.outage_payloads(reader) if payload["id"].startswith(wanted)]
+    if len(fitting) != 1:
+        problem = f"{len(fitting)} outages begin with" if fitting else "no outage is called"
+        raise NoCase(f"{problem} {wanted}; `mailwatch outages` lists them")
+    return fitting[0]
 
 
 def write(out: IO[bytes], reader: Reader, keys: Keys, case: Case, language: str, files: list[File]) -> None:

@@ -79,20 +79,25 @@ def verify_text(note: str, key: Ed25519PublicKey) -> str:
 
     Raises CheckpointError with expected and got.
     """
+    origin = note.partition("\n")[0]
+    if origin != origin_of(key):
+        raise CheckpointError(f"expected the origin {origin_of(key)}, got {origin[:60]}")
+    return open_text(note, origin, key)
+
+
+def open_text(note: str, name: str, key: Ed25519PublicKey) -> str:
+    """Return the text of a note that is signed by `name` alone. Raises CheckpointError with expected and got."""
     body, blank, signed = note.rpartition("\n\n")
     text = body + "\n"
     if not blank or not signed.endswith("\n") or signed.count("\n") != 1 or "\n\n" in text:
         raise CheckpointError("expected a text, an empty line and one signature, got something else")
-    origin = text.partition("\n")[0]
-    if origin != origin_of(key):
-        raise CheckpointError(f"expected the origin {origin_of(key)}, got {origin[:60]}")
     signed = signed.removesuffix("\n")
-    prefix = f"— {origin} "
+    prefix = f"— {name} "
     if not signed.startswith(prefix):
-        raise CheckpointError(f"expected a signature by {origin}, got {signed[:60]!r}")
+        raise CheckpointError(f"expected a signature by {name}, got {signed[:60]!r}")
     raw = _base64(signed.removeprefix(prefix), 68)
-    if raw[:4] != key_id(origin, key):
-        raise CheckpointError(f"expected key {key_id(origin, key).hex()}, got {raw[:4].hex()}")
+    if raw[:4] != key_id(name, key):
+        raise CheckpointError(f"expected key {key_id(name, key).hex()}, got {raw[:4].hex()}")
     try:
         key.verify(raw[4:], text.encode())
     except InvalidSignature:

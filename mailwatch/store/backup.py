@@ -19,7 +19,7 @@ from mailwatch.store.keys import KeysMissing
 from mailwatch.store.schema import database
 from mailwatch.store.store import Store
 
-FOLDERS = {"keys": ("*.pem", "*.key", "*.pub"), "tokens": ("*.tsr",), "oauth": ("*.json",)}
+FOLDERS = {"keys": ("*.pem", "*.key", "*.pub"), "tokens": ("*.tsr",), "oauth": ("*.json",), "claims": ("*.jsonl",)}
 """What belongs to a ledger besides its database; half-written files and locks do not."""
 
 

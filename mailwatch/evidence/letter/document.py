@@ -32,6 +32,7 @@ def docx(blocks: Sequence[Block], title: str) -> bytes:
             for row in [*rows, *block.rows]:
                 for cell, line in zip(made.add_row().cells, row, strict=True):
                     _write(cell.paragraphs[0], line)
+                    cell.paragraphs[0].paragraph_format.space_after = Pt(2)
             document.add_paragraph()
             continue
         paragraph = document.add_paragraph(style=_STYLES.get(block.style))

@@ -176,7 +176,7 @@ def _names(letter: Letter) -> dict[str, str]:
         "account": letter.outage["target"],
         "channel": letter.outage["kind"].upper(),
         "provider": provider.name if provider else letter.outage["provider"] or "–",
-        "least": letter.writing.span(round(letter.outage["duration"]["min"] * 1000)),
+        "least": letter.writing.span(letter.page["least_ms"]),
     }
 
 
@@ -187,5 +187,5 @@ def _other(outage: dict[str, Any], writing: Writing) -> list[str]:
         outage["id"],
         writing.stamp(outage["first_bad"]),
         writing.span(round(outage["duration"]["min"] * 1000)),
-        unknown if most is None else writing.span(round(most * 1000)),
+        unknown if most is None else writing.span(round(most * 1000), up=True),
     ]

@@ -10,7 +10,7 @@ from mailwatch.evidence.merge.joint import Group
 from mailwatch.evidence.merge.sweep import Span, Step, length
 from mailwatch.evidence.report import typeset
 from mailwatch.evidence.report.words import words
-from mailwatch.evidence.report.writing import Writing, pairs
+from mailwatch.evidence.report.writing import Writing, pairs, provider_name
 from mailwatch.models import Millis
 
 MAX_ROWS = 40
@@ -102,7 +102,7 @@ class _Page:
             "text": w["group_text"].format(n=n, with_outage=having, outages=outages, without=n - having),
             "chart": self._chart(one),
             "levels": [
-                [str(k), *self._level(one.least[k - 1]), *self._level(one.most[k - 1])]
+                [str(k), *self._level(one.least[k - 1]), *self._level(one.most[k - 1], up=True)]
                 for k in shown
                 if one.most[k - 1]
             ],
@@ -120,10 +120,10 @@ class _Page:
             "contradictions_cut": w["contradictions_cut"].format(n=more) if more > 0 else "",
         }
 
-    def _level(self, spans: list[Span]) -> list[str]:
+    def _level(self, spans: list[Span], *, up: bool = False) -> list[str]:
         if not spans:
             return ["–", "–", "–"]
-        return [self._in.span(length(spans)), self._in.both(spans[0][0]), self._in.both(spans[-1][1])]
+        return [self._in.span(length(spans), up=up), self._in.both(spans[0][0]), self._in.both(spans[-1][1])]
 
     def _chart(self, one: Group) -> dict[str, Any] | None:
         if not one.possibly:
@@ -147,7 +147,7 @@ class _Page:
 
 
 def _name(one: Group) -> str:
-    return f"{one.provider} {one.kind.upper()}"
+    return f"{provider_name(one.provider)} {one.kind.upper()}"
 
 
 def _levels(n: int) -> list[int]:

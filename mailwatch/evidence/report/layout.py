@@ -7,15 +7,17 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from mailwatch.config.durations import parse
 from mailwatch.evidence.case import Case
+from mailwatch.evidence.report.ours import in_doubt, ours, widened
 from mailwatch.evidence.report.sightings import Run, Sightings
 from mailwatch.evidence.report.terms import claimant, terms
+from mailwatch.evidence.report.timeline import timeline
 from mailwatch.evidence.report.words import words
-from mailwatch.evidence.report.writing import Writing, pairs
+from mailwatch.evidence.report.writing import Writing, pairs, provider_name
 from mailwatch.models import GapReason, Millis
 
 MAX_ROWS = 60
-MAX_STROKES = 600
 
 
 def layout(
@@ -37,6 +39,8 @@ class _Page:
         w, p = self._w, self._p
         at = datetime.fromtimestamp(self._case.found.end.time_ms / 1000, UTC)
         closed, lasted = p["first_good"] is not None, p["duration_ms"]
+        least, _ = widened(self._seen, lasted)
+        drawn = timeline(p, self._seen.runs, self._in)
         headline = w["headline_closed"] if closed else w["headline_open"]
         return {
             "lang": self._lang,
@@ -46,13 +50,15 @@ class _Page:
             "author": self._case.statement["made_by"],
             "id": p["id"],
             "date": {"year": at.year, "month": at.month, "day": at.day},
-            "headline": headline if lasted["min"] else w["headline_none"],
-            "least": self._in.span(lasted["min"]) if lasted["min"] else self._in.clock(p["first_bad"]),
+            "headline": headline if least else w["headline_none"],
+            "least": self._in.span(least) if least else self._in.clock(p["first_bad"]),
+            "least_ms": least,
             "sentence": self._sentence(),
             "facts": self._facts(),
             "sure": self._sure(),
             "outside": self._outside(),
-            "timeline": self._timeline(),
+            "timeline": drawn,
+            "timeline_note": w["timeline_note" if drawn["looks"] else "timeline_bands"],
             "local_note": w["local_note"].format(zone=str(self._zone)),
             "runs": self._runs(),
             "runs_cut": self._cut(),
@@ -60,7 +66,7 @@ class _Page:
             "phases": [[w["phases"][phase], str(n)] for phase, n in p["phases"].items()],
             "first_failure": p["first_detail"] or "–",
             "replies": p["replies"],
-            "ours": self._ours(),
+            "ours": ours(self._seen, self._in),
             "service": self._service(),
             "coverage": self._coverage(),
             "gaps": [self._gap(gap.reason, gap.start, gap.end) for gap in self._seen.gaps[:MAX_ROWS]],
@@ -76,22 +82,24 @@ class _Page:
         begun = w["began_unknown"] if p["last_good"] is None else self._in.both(p["last_good"])
         given = {"a": begun, "b": self._in.both(p["first_bad"]), "c": self._in.both(p["last_bad"])}
         if p["first_good"] is None:
-            return str(w["between_open"].format(**given))
+            return str(w["between_open"].format(**given, now=self._in.stamp(self._case.statement["as_of"])))
         return str(w["between"].format(**given, d=self._in.both(p["first_good"])))
 
     def _facts(self) -> list[list[str]]:
         p, w, lasted = self._p, self._w, self._p["duration_ms"]
+        least, longest = widened(self._seen, lasted)
         estimate = w["no_estimate"]
         if lasted["estimate"] is not None:
-            estimate = f"{self._in.span(lasted['estimate'])} ± {self._in.span(lasted['uncertainty'])}"
+            half = self._in.span(lasted["uncertainty"], up=True, exact=True)
+            estimate = f"{self._in.span(lasted['estimate'], exact=True)} ± {half}"
         most = w["unknown_yet"] if p["first_good"] is None else w["no_estimate"]
         return [
             [w["account"], p["target"]],
             [w["channel"], p["kind"].upper()],
-            [w["provider"], p["provider"] or "–"],
+            [w["provider"], provider_name(p["provider"])],
             [w["from_where"], self._place],
-            [w["at_least"], self._in.span(lasted["min"])],
-            [w["at_most"], most if lasted["max"] is None else self._in.span(lasted["max"])],
+            [w["at_least"], self._in.span(least)],
+            [w["at_most"], most if longest is None else self._in.span(longest, up=True)],
             [w["estimate"], estimate],
         ]
 
@@ -100,8 +108,9 @@ class _Page:
         lines = [w["sure_looks"].format(**p["observations"])]
         if p.get("proven_afterwards"):
             lines.append(w["sure_proven"])
-        gap, unobserved = self._in.span(p["largest_gap_ms"]), self._in.span(p["unobserved_ms"])
-        return [*lines, w["sure_gap"].format(gap=gap), w["sure_unobserved"].format(time=unobserved)]
+        gap, unobserved = (self._in.span(p[key], up=True) for key in ("largest_gap_ms", "unobserved_ms"))
+        lines += [w["sure_gap"].format(gap=gap), w["sure_unobserved"].format(time=unobserved)]
+        return lines + in_doubt(self._seen, p["duration_ms"], self._in)
 
     def _outside(self) -> str:
         times, w = self._case.statement["outside_times"], self._w
@@ -109,37 +118,6 @@ class _Page:
         kind = {(True, True): "both", (True, False): "before", (False, True): "after", (False, False): "none"}
         text: str = w[f"outside_{kind[bool(a), bool(b)]}"]
         return text.format(a=a and self._in.stamp(a), b=b and self._in.stamp(b))
-
-    def _timeline(self) -> dict[str, Any]:
-        p = self._p
-        first, last = p["first_bad"], p["first_good"] or p["last_bad"]
-        begin = p["last_good"] if p["last_good"] is not None else first
-        margin = max(1000, (last - begin) // 12)
-        start, end = begin - margin, last + margin
-
-        def x(at: Millis) -> float:
-            return float(min(1.0, max(0.0, (at - start) / (end - start))))
-
-        spans = [{"kind": "down", "a": x(first), "b": x(p["last_bad"])}]
-        if p["last_good"] is not None:
-            spans.append({"kind": "edge", "a": x(begin), "b": x(first)})
-            spans.append({"kind": "up", "a": 0.0, "b": x(begin)})
-        if p["first_good"] is not None:
-            spans.append({"kind": "edge", "a": x(p["last_bad"]), "b": x(last)})
-            spans.append({"kind": "up", "a": x(last), "b": 1.0})
-        marks = [{"at": x(begin), "above": True, "left": x(begin) > 0.6, "text": self._in.both(begin)}]
-        marks.append({"at": x(first), "above": False, "left": False, "text": self._in.clock(first)})
-        marks.append({"at": x(p["last_bad"]), "above": False, "left": True, "text": self._in.clock(p["last_bad"])})
-        if p["first_good"] is not None:
-            marks.append({"at": x(last), "above": True, "left": True, "text": self._in.both(last)})
-        strokes = [
-            {"at": x(at), "what": run.what}
-            for run in self._seen.runs
-            if run.what != "gap" and run.end >= start and run.start <= end
-            for at in _spread(run, start, end)
-        ]
-        step = max(1, -(-len(strokes) // MAX_STROKES))
-        return {"spans": spans, "looks": strokes[::step], "marks": marks}
 
     def _runs(self) -> list[dict[str, str]]:
         names = {"up": "worked", "down": "failed", "unknown": "undecided", "gap": "nobody"}
@@ -175,42 +153,20 @@ class _Page:
         left = sum(run.end >= start and run.start <= end for run in self._seen.runs) - MAX_ROWS
         return str(self._w["transitions_cut"].format(n=left + self._seen.more)) if left > 0 else ""
 
-    def _ours(self) -> list[list[str]]:
-        w, seen = self._w, self._seen
-        line = w["line_none"]
-        if seen.guarded:
-            controls = ", ".join(sorted(seen.controls)[:8])
-            line = w["line_asked"].format(n=seen.guarded, all=seen.down, controls=controls)
-        if seen.offline:
-            line += " " + w["line_offline"].format(n=seen.offline)
-        clock = w["clock_none"]
-        if seen.surveys:
-            clock = w["clock_bound"].format(n=seen.surveys, bound=f"{seen.bound_us / 1000:.1f} ms")
-        if seen.degraded:
-            clock = w["clock_degraded"].format(n=seen.degraded, all=seen.surveys)
-        if seen.steps:
-            clock += " " + w["clock_steps"].format(n=seen.steps)
-        if seen.offsets:
-            clock += " " + w["offset"].format(least=min(seen.offsets), most=max(seen.offsets))
-        return [[w["line"], line], [w["clock"], clock], [w["password"], self._password()]]
-
-    def _password(self) -> str:
-        w, seen = self._w, self._seen
-        if not seen.used and not seen.with_login:
-            return str(w["password_none"])
-        if seen.used and seen.used <= seen.accepted_before:
-            both = seen.used <= seen.accepted_after
-            return str(w["password_same"] if both else w["password_before"])
-        return str(w["password_unknown"])
-
     def _service(self) -> list[list[str]]:
         w, service = self._w, self._case.statement["service"]
         rows: list[list[str]] = []
         if service is None:
             rows.append([w["server"], w["not_configured"]])
         else:
+            if service.get("port") is not None:
+                rows.append([w["port"], str(service["port"])])
+            if service.get("tls") is not None:
+                rows.append([w["tls"], w["tls_modes"][service["tls"]]])
             rows += [
-                [w[key], str(service[key])] for key in ("port", "tls", "interval") if service.get(key) is not None
+                [w[key], self._in.span(round(parse(service[key]) * 1000))]
+                for key in ("interval", "timeout")
+                if service.get(key) is not None
             ]
             rows.insert(0, [w["server"], str(service.get("host") or service.get("url") or "–")])
             rows.append([w["login"], w["yes"] if service["with_login"] else w["no"]])
@@ -246,10 +202,3 @@ class _Page:
             [w["last_root"], found.end.note.split("\n")[2]],
             [w["statement_digest"], pairs(digest)],
         ]
-
-
-def _spread(run: Run, start: Millis, end: Millis) -> list[Millis]:
-    """Where the strokes of a run stand: evenly, since runs keep no single times."""
-    count = min(run.count, MAX_STROKES)
-    step = (run.end - run.start) / max(1, count - 1) if count > 1 else 0
-    return [at for at in (round(run.start + number * step) for number in range(count)) if start <= at <= end]

@@ -11,7 +11,7 @@ from mailwatch.evidence.period.case import PeriodCase
 from mailwatch.evidence.report import typeset
 from mailwatch.evidence.report.calendar import Calendar, Cell
 from mailwatch.evidence.report.words import words
-from mailwatch.evidence.report.writing import Writing, pairs
+from mailwatch.evidence.report.writing import Writing, pairs, provider_name
 
 MAX_OUTAGES = 200
 MAX_TOKENS = 12
@@ -115,7 +115,7 @@ class _Page:
             name,
             *self._shares(told["availability"], told["coverage"]),
             self._in.span(round(down["min"] * 1000)),
-            self._in.span(round(down["max"] * 1000)),
+            self._in.span(round(down["max"] * 1000), up=True),
             str(count),
         ]
 
@@ -143,7 +143,7 @@ class _Page:
         server = service.get("host") or service.get("url")
         facts = [
             [w["channel"], one["kind"].upper() or "–"],
-            [w["provider"], one["provider"] or "–"],
+            [w["provider"], provider_name(one["provider"])],
             [w["server"], f"{server}:{service['port']}" if server and "port" in service else server or "–"],
             [w["from_where"], self._place],
         ]
@@ -175,12 +175,12 @@ class _Page:
             self._row(label),
             *self._shares(share, seen / whole),
             self._in.span(down),
-            self._in.span(down + odd),
+            self._in.span(down + odd, up=True),
         ]
 
     def _outage(self, payload: dict[str, Any]) -> list[str]:
         w, lasted = self._w, payload["duration_ms"]
-        most = self._in.span(lasted["max"]) if lasted["max"] is not None else w["no_estimate"]
+        most = self._in.span(lasted["max"], up=True) if lasted["max"] is not None else w["no_estimate"]
         causes = sorted(payload["causes"], key=lambda cause: -payload["causes"][cause])[:2]
         return [
             payload["target"],

@@ -26,7 +26,10 @@ class Run:
 
 @dataclass(slots=True)
 class Sightings:
-    """What was found. `runs` are in order; when there are too many, `more` counts those left out."""
+    """What was found. `runs` are in order; when there are too many, `more` counts those left out.
+
+    Of `surveys` of the clock, `degraded` left it in doubt; `unbounded` of these do not say how far it was off.
+    """
 
     runs: list[Run] = field(default_factory=list)
     more: int = 0
@@ -41,6 +44,7 @@ class Sightings:
     is_offline: bool = False
     surveys: int = 0
     degraded: int = 0
+    unbounded: int = 0
     bound_us: int = 0
     steps: int = 0
     offsets: list[int] = field(default_factory=list)
@@ -112,6 +116,7 @@ def _ours(found: Sightings, entry: Entry) -> None:
     elif entry.kind == "clock" and "degraded" in payload:
         found.surveys += 1
         found.degraded += bool(payload["degraded"])
+        found.unbounded += payload.get("error_bound_us") is None
         found.bound_us = max(found.bound_us, int(payload.get("error_bound_us") or 0))
     elif entry.kind == "clock":
         found.steps += 1

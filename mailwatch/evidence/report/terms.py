@@ -45,9 +45,9 @@ def claimant(statement: dict[str, Any], writing: Writing) -> list[list[str]]:
     w, said = words(writing.language), statement.get("claim", {}).get("stated_by_owner", {})
     holder = said.get("holder", {})
     named = ", ".join(holder[key] for key in ("name", "tax_code", "address", "email", "pec") if key in holder)
-    plan = [value for key, value in contract(said, writing) if key != w["claim"]["name"]]
+    plan = [f"{key}: {value}" for key, value in contract(said, writing) if key != w["claim"]["name"]]
     sent = ["; ".join(filter(None, one)) for one in notified(said, writing)]
-    answers = (("holder", named), ("contract", ", ".join(plan)), ("harm", ""), ("notified", " / ".join(sent)))
+    answers = (("holder", named), ("contract", "; ".join(plan)), ("harm", ""), ("notified", " / ".join(sent)))
     return [[w[key], text] for key, text in answers]
 
 
@@ -75,11 +75,15 @@ def fee(given: dict[str, str], writing: Writing) -> str:
 
 
 def notified(said: dict[str, Any], writing: Writing) -> list[list[str]]:
-    """Return the log of notifications: date, means, reference, answer."""
+    """Return the log of notifications: date, means and to whom, reference, answer."""
     return [
-        [writing.day(one["date"]), one["means"], one.get("reference", ""), one.get("answer", "")]
+        [writing.day(one["date"]), _means(one), one.get("reference", ""), one.get("answer", "")]
         for one in said.get("notified", [])
     ]
+
+
+def _means(one: dict[str, Any]) -> str:
+    return f"{one['means']} ({one['to']})" if "to" in one else str(one["means"])
 
 
 def label(rule: dict[str, Any], writing: Writing) -> str:
@@ -167,7 +171,7 @@ def _table(window: dict[str, Any], writing: Writing) -> list[list[str]]:
         if way not in window:
             continue
         down, available = window[way]["down"], window[way]["available"]
-        most = unknown if down["max"] is None else writing.span(round(down["max"] * 1000))
+        most = unknown if down["max"] is None else writing.span(round(down["max"] * 1000), up=True)
         least = unknown if available["at_least"] is None else f"{writing.number(available['at_least'])} %"
         rows.append(
             [

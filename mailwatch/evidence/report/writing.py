@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from mailwatch import catalogue
 from mailwatch.models import Millis
 
 
@@ -60,8 +61,13 @@ class Writing:
         """An RFC 3339 time as `both` writes it."""
         return self.both(round(datetime.fromisoformat(text).timestamp() * 1000))
 
-    def span(self, millis: int) -> str:
-        """A duration for people; seconds with one decimal only where they are all there is."""
+    def span(self, millis: int, *, up: bool = False, exact: bool = False) -> str:
+        """A duration for people, cut to what is shown of it, or `up` to the next: at least never says too much.
+
+        Tenths of a second below a minute, seconds below an hour and if `exact`, else minutes.
+        """
+        unit = 100 if millis < 60_000 else 1000 if exact or millis < 3_600_000 else 60_000
+        millis = (-(-millis // unit) if up else millis // unit) * unit
         if millis < 60_000:
             return f"{millis / 1000:.1f} s".replace(".", self.point)
         minutes, seconds = divmod(millis // 1000, 60)
@@ -70,7 +76,14 @@ class Writing:
         hours, minutes = divmod(minutes, 60)
         days, hours = divmod(hours, 24)
         day = ("giorno" if days == 1 else "giorni") if self.language == "it" else ("day" if days == 1 else "days")
-        return f"{days} {day} {hours} h {minutes:02d} min" if days else f"{hours} h {minutes:02d} min"
+        text = f"{days} {day} {hours} h {minutes:02d} min" if days else f"{hours} h {minutes:02d} min"
+        return f"{text} {seconds:02d} s" if exact else text
+
+
+def provider_name(key: str | None) -> str:
+    """What people call a provider of the catalogue; its key, or a dash, where it is none."""
+    known = catalogue.by_key(key or "")
+    return known.name if known else key or "–"
 
 
 def pairs(digest: str) -> str:

@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,21 @@ NAMES = re.compile(
     r"(outage|period)\.json|report\.pdf|entries\.jsonl|proof\.json|manifest\.(json|sig)|keys/ledger\.pub|verify\.py"
     r"|(VERIFY|VERIFICA)\.md|tokens/([0-9a-f]{64}\.tsr|[0-9A-Za-z][0-9A-Za-z._-]{0,100}\.pem)"
 )
-NEEDED = ("entries.jsonl", "proof.json", "manifest.json", "manifest.sig", "keys/ledger.pub")
+_NEEDED = ("entries.jsonl", "proof.json", "manifest.json", "manifest.sig", "keys/ledger.pub")
 STATEMENTS = ("outage.json", "period.json")
 """A bundle holds one of them: what is claimed of an outage, or of a window of time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a zip may and must hold: `names` of files, those `needed`, and exactly one of `statements`."""
+
+    names: re.Pattern[str]
+    needed: tuple[str, ...]
+    statements: tuple[str, ...]
+
+
+BUNDLE = Shape(NAMES, _NEEDED, STATEMENTS)
 
 
 class Refused(Exception):
@@ -36,7 +49,7 @@ class Refused(Exception):
 class Archive:
     """A bundle that was opened. What `read` and `lines` gave is hashed, and compared by `check`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shape: Shape = BUNDLE) -> None:
         """Raises Refused."""
         try:
             self._zip = zipfile.ZipFile(path)
@@ -44,7 +57,8 @@ class Archive:
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeDecodeError) as error:
             raise Refused(f"not a zip that can be read: {error}") from None
         self.seen: dict[str, dict[str, Any]] = {}
-        self._infos = _checked(infos, path.stat().st_size)
+        self._shape = shape
+        self._infos = _checked(infos, path.stat().st_size, shape)
 
     @property
     def names(self) -> list[str]:
@@ -54,7 +68,7 @@ class Archive:
     @property
     def statement(self) -> str:
         """The name of the file that says what is claimed."""
-        return next(name for name in STATEMENTS if name in self._infos)
+        return next(name for name in self._shape.statements if name in self._infos)
 
     def read(self, name: str) -> bytes:
         """Return a whole file. Raises Refused."""
@@ -68,6 +82,14 @@ class Archive:
     def json(self, name: str) -> dict[str, Any]:
         """Return a file that holds a JSON object. Raises Refused."""
         return parse(self.read(name), name)
+
+    def copy(self, name: str, path: Path) -> None:
+        """Write a file to `path`; one that is stored, which takes no more room than the zip. Raises Refused."""
+        if self._infos[name].compress_type != zipfile.ZIP_STORED:
+            raise Refused(f"{name} is packed twice")
+        with path.open("xb") as out:
+            for part in self._parts(name):
+                out.write(part)
 
     def lines(self, name: str) -> Iterator[bytes]:
         """Yield the lines of a file, each with its line feed. Raises Refused."""
@@ -108,13 +130,13 @@ class Archive:
         self._zip.close()
 
 
-def _checked(infos: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
+def _checked(infos: list[zipfile.ZipInfo], size: int, shape: Shape) -> dict[str, zipfile.ZipInfo]:
     found: dict[str, zipfile.ZipInfo] = {}
     if len(infos) > MAX_FILES:
         raise Refused(f"holds {len(infos)} files, more than {MAX_FILES}")
     for info in infos:
         name = info.filename
-        if info.orig_filename != name or not NAMES.fullmatch(name):
+        if info.orig_filename != name or not shape.names.fullmatch(name):
             raise Refused(f"holds a file that does not belong there: {name[:80]!r}")
         if name in found:
             raise Refused(f"holds two files of the name {name}")
@@ -128,10 +150,10 @@ def _checked(infos: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipIn
     # Files that overlap in the zip unpack the same bytes again and again.
     if sum(info.compress_size for info in infos) > size:
         raise Refused("its files overlap")
-    if missing := [name for name in NEEDED if name not in found]:
+    if missing := [name for name in shape.needed if name not in found]:
         raise Refused(f"{missing[0]} is missing")
-    if sum(name in found for name in STATEMENTS) != 1:
-        raise Refused("it must hold either outage.json or period.json")
+    if sum(name in found for name in shape.statements) != 1:
+        raise Refused(f"it must hold either {' or '.join(shape.statements)}")
     return found
 
 

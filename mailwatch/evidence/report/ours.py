@@ -1,0 +1,88 @@
+"""Whether our own line, clock and password were in order, and what a clock in doubt does to the times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mailwatch.evidence.report.sightings import Sightings
+from mailwatch.evidence.report.words import words
+from mailwatch.evidence.report.writing import Writing
+from mailwatch.models import Millis
+
+
+def ours(seen: Sightings, writing: Writing) -> list[list[str]]:
+    """Return the rows of the section."""
+    w = words(writing.language)
+    return [
+        [w["line"], _line(seen, w)],
+        [w["clock"], _clock(seen, w, writing)],
+        [w["password"], _password(seen, w)],
+    ]
+
+
+def doubt(seen: Sightings) -> Millis:
+    """By how much each time may be off more than is worth telling; 0 for a good clock, or where nobody knows."""
+    return -(-seen.bound_us // 1000) if seen.degraded and not seen.unbounded else 0
+
+
+def widened(seen: Sightings, duration: dict[str, Any]) -> tuple[Millis, Millis | None]:
+    """Return the least and the most that it lasted, wider by what a clock in doubt may be off at both ends.
+
+    One end may be off to either side of the other: the clock may have been set in between.
+    """
+    twice = 2 * doubt(seen)
+    return max(0, duration["min"] - twice), None if duration["max"] is None else duration["max"] + twice
+
+
+def in_doubt(seen: Sightings, duration: dict[str, Any], writing: Writing) -> list[str]:
+    """Say what a clock in doubt does to the times and the duration; nothing for a good one."""
+    w = words(writing.language)
+    if not seen.degraded:
+        return []
+    if seen.unbounded:
+        return [str(w["doubt_unknown"])]
+    bound = doubt(seen)
+    given = {
+        "bound": writing.span(bound, up=True),
+        "twice": writing.span(2 * bound, up=True),
+        "least": writing.span(duration["min"], exact=True),
+    }
+    if duration["max"] is None:
+        return [str(w["doubt_open"].format(**given))]
+    return [str(w["doubt"].format(**given, most=writing.span(duration["max"], up=True, exact=True)))]
+
+
+def _line(seen: Sightings, w: dict[str, Any]) -> str:
+    line = str(w["line_none"])
+    if seen.guarded:
+        controls = ", ".join(sorted(seen.controls)[:8])
+        line = w["line_asked"].format(n=seen.guarded, all=seen.down, controls=controls)
+    if seen.offline:
+        line += " " + w["line_offline"].format(n=seen.offline)
+    return line
+
+
+def _clock(seen: Sightings, w: dict[str, Any], writing: Writing) -> str:
+    clock = str(w["clock_none"])
+    if seen.surveys:
+        bound = f"{writing.number(f'{seen.bound_us / 1000:.1f}')} ms"
+        if seen.bound_us >= 1_000_000:
+            bound = writing.span(-(-seen.bound_us // 1000), up=True)
+        given = {"n": seen.surveys, "bound": bound}
+        clock = w["clock_asked" if seen.unbounded else "clock_bound"].format(**given)
+    if seen.degraded:
+        clock += " " + w["clock_degraded"].format(n=seen.degraded)
+    if seen.steps:
+        clock += " " + w["clock_steps"].format(n=seen.steps)
+    if seen.offsets:
+        clock += " " + w["offset"].format(least=min(seen.offsets), most=max(seen.offsets))
+    return clock
+
+
+def _password(seen: Sightings, w: dict[str, Any]) -> str:
+    if not seen.used and not seen.with_login:
+        return str(w["password_none"])
+    if seen.used and seen.used <= seen.accepted_before:
+        both = seen.used <= seen.accepted_after
+        return str(w["password_same"] if both else w["password_before"])
+    return str(w["password_unknown"])

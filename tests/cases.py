@@ -1,0 +1,165 @@
+"""Four outages for reports: of five days, of four minutes, one not over, and one badly seen under a bad clock."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mailwatch.models import Cause, GuardAnswer, Millis, Observation, Phase, TlsFacts
+from tests.ledgers import HOUR, MINUTE, SECOND, look, write
+from tests.watching import Watching
+
+ACCOUNT = "mario.rossi@libero.it"
+BEGIN: Millis = round(datetime(2026, 1, 22, 20, 55, tzinfo=UTC).timestamp() * 1000)
+"""When mail stops working: 21:55 in Rome."""
+CLAIMS = [
+    {
+        "targets": [ACCOUNT],
+        "holder": {
+            "name": "Mario Rossi",
+            "tax_code": "RSSMRA80A01F205X",
+            "address": "Via Roma 1, 20121 Milano",
+            "pec": "mario.rossi@pec.example.it",
+        },
+        "plan": "Mail Plus",
+        "contract_number": "LM-2021-004711",
+        "fee": {"amount": 1.99, "currency": "EUR", "period": "month"},
+        "since": "2021-03-15",
+        "notified": [{"date": "2026-01-24", "means": "PEC", "reference": "ticket 678", "answer": "none so far"}],
+    }
+]
+WORDS = ("* BYE Temporary failure, please try again later", "* NO [UNAVAILABLE] Mailbox storage is not available")
+Own = list[tuple[str, Millis, dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A case: what its sky is from `start` to `end` of the looks, relative to BEGIN, and our own entries."""
+
+    sky: Callable[[Millis], str]
+    start: Millis
+    end: Millis
+    own: Callable[[], Own]
+    beat: Millis = MINUTE
+
+
+def surveys(start: Millis, end: Millis, bound_us: int | None, every: Millis = HOUR) -> Own:
+    """Comparisons of the clock with time servers: what `ClockSurvey.as_json` writes."""
+    degraded = bound_us is None or bound_us > 1_000_000
+    kernel = {"state": 5 if degraded else 0, "synchronised": not degraded, "max_error_us": 16_000_000,
+              "estimated_error_us": 16_000_000}  # fmt: skip
+    return [
+        ("clock", at, {
+            "event": "survey", "at": at, "kernel": kernel, "servers": [], "failures": {},
+            "offset_us": None if bound_us is None else bound_us - 10_000, "disagreement_us": 0,
+            "error_bound_us": bound_us, "degraded": degraded,
+        })
+        for at in range(start, end, every)
+    ]  # fmt: skip
+
+
+def badly_seen() -> Own:
+    """An hour's surveys of a clock that is off by seconds, one step, and a line that was down."""
+    at = BEGIN + 5 * HOUR
+    guard = {"asked_at": at, "online": False, "controls": {"gmail": "no answer"}, "checked_at": at}
+    told = surveys(BEGIN - 3 * HOUR, BEGIN + 30 * HOUR, 34_200_000)
+    step = {"event": "step", "start": BEGIN + 12 * HOUR, "end": BEGIN + 12 * HOUR + SECOND, "milliseconds": -3800}
+    told += [("guard", at, guard), ("guard", at + 40 * MINUTE, {**guard, "asked_at": at + 40 * MINUTE,
+             "online": True, "controls": {"gmail": "ok"}})]  # fmt: skip
+    told.append(("clock", step["end"], step))
+    return sorted(told, key=lambda one: one[1])
+
+
+def _bad_sky(at: Millis) -> str:
+    hours = at / HOUR
+    if not 0 <= hours < 26:
+        return "+"
+    if 8 <= hours < 11.2 or 20 <= hours < 20.5:
+        return " "
+    return "?" if 5 <= hours < 5.7 else "-"
+
+
+CASES = {
+    "five-days": Told(
+        lambda at: "-" if 0 <= at < 5 * 24 * HOUR else "+", -6 * HOUR, (5 * 24 + 5) * HOUR,
+        lambda: surveys(BEGIN - 6 * HOUR, BEGIN + 125 * HOUR, 24_300),
+    ),
+    "four-minutes": Told(
+        lambda at: "-" if 0 <= at < 4 * MINUTE else "+", -HOUR, HOUR,
+        lambda: surveys(BEGIN - HOUR, BEGIN + HOUR, 24_300), 20 * SECOND,
+    ),
+    "open": Told(
+        lambda at: "-" if at >= 0 else "+", -6 * HOUR, 31 * HOUR,
+        lambda: surveys(BEGIN - 6 * HOUR, BEGIN + 31 * HOUR, 24_300),
+    ),
+    "badly-seen": Told(_bad_sky, -3 * HOUR, 30 * HOUR, badly_seen),
+}  # fmt: skip
+
+
+def _seen(name: str, mark: str, at: Millis) -> Observation:
+    """A look with a login and a guard, at a server that at first is silent, then refuses, then talks."""
+    made = look(name, mark, at)
+    hours = (at - BEGIN) / HOUR
+    attempt = replace(made.attempts[0], peer="213.209.30.1:993" if hours % 2 < 1 else "213.209.30.2:993")
+    if mark == "+":
+        tls = TlsFacts(version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", fingerprint="ab" * 32, not_after=None)
+        return replace(made, attempts=(replace(attempt, tls=tls),), secret="5e" * 8)
+    guard = GuardAnswer(
+        asked_at=at + 100, online=mark == "-", controls={"gmail": "ok", "outlook": "ok", "fastmail": "ok"}
+    )
+    if mark == "?":
+        return replace(made, guard=replace(guard, controls={"gmail": "no answer"}))
+    cause, phase, detail, replies = Cause.TIMEOUT, Phase.CONNECT, "no answer within 30 s", ()
+    if 14 <= hours < 60:
+        cause, detail = Cause.REFUSED, "connection refused"
+    elif hours >= 60:
+        cause, phase = Cause.UNAVAILABLE, Phase.MAILBOX
+        detail, replies = "the server says that it is not available", (WORDS[int(hours) % 2],)
+    attempt = replace(attempt, cause=cause, failed_phase=phase, detail=detail, replies=replies)
+    return replace(
+        made, cause=cause, failed_phase=phase, detail=detail, attempts=(attempt,), guard=guard, secret="5e" * 8
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An installation that holds one case."""
+
+    folder: Path
+    outage: str
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a verb, in Rome."""
+        command = [sys.executable, "-m", "mailwatch", "--config", str(self.folder / "config.yaml"), *words]
+        return subprocess.run(
+            ["env", "TZ=Europe/Rome", *command], capture_output=True, text=True, check=False, timeout=120
+        )
+
+
+def make(name: str, folder: Path) -> Made:
+    """Write the ledger and the config of a case."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told = CASES[name]
+    write(
+        folder / "data", {ACCOUNT: lambda at: told.sky(at - BEGIN)}, BEGIN + told.start, BEGIN + told.end,
+        beat=told.beat, provider="libero", vantage="casa", every=10, seen=_seen, durable=False, own=told.own(),
+        backdated=True,
+    ).close()  # fmt: skip
+    target = {
+        "name": ACCOUNT, "kind": "imap", "provider": "libero", "interval": f"{told.beat // 1000}s",
+        "timeout": f"{min(30, told.beat // 1000)}s",
+        "login": {"username": ACCOUNT, "password_file": "secret"},
+    }  # fmt: skip
+    (folder / "secret").write_text("not used\n")
+    (folder / "secret").chmod(0o600)
+    watching = Watching(folder, [target], vantage_point={"name": "casa", "place": "Milano, IT"}, claims=CLAIMS)
+    made = Made(watching.folder, "")
+    ids = made.command("outages", "--json")
+    (only,) = json.loads(ids.stdout)
+    return replace(made, outage=only["id"])

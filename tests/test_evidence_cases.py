@@ -1,0 +1,305 @@
+"""Four kinds of outage through the real verbs in both languages: what a bundle proves, what its report says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from mailwatch.evidence.report.ours import doubt, in_doubt, widened
+from mailwatch.evidence.report.sightings import Run, Sightings
+from mailwatch.evidence.report.timeline import MAX_STROKES, timeline
+from mailwatch.evidence.report.words import words
+from mailwatch.evidence.report.writing import Writing
+from tests.cases import BEGIN, CASES, WORDS, Made, make
+from tests.ledgers import HOUR
+from tests.pictures import DOCS, draw
+from tests.test_evidence import text_of
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    folder = tmp_path_factory.mktemp("cases")
+    return {name: make(name, folder / name) for name in CASES}
+
+
+@pytest.fixture(scope="module")
+def bundles(cases: dict[str, Made]) -> dict[tuple[str, str], Path]:
+    """Each case in each language, as a bundle and unpacked beside it."""
+    found = {}
+    for name, made in cases.items():
+        for language in ("it", "en"):
+            path = made.folder / f"{language}.zip"
+            said = made.command("report", made.outage, "-o", str(path), "--lang", language)
+            assert said.returncode == 0, said.stderr
+            shutil.unpack_archive(path, made.folder / language)
+            found[name, language] = path
+    return found
+
+
+EVERY = [(name, language) for name in CASES for language in ("it", "en")]
+
+
+@pytest.mark.parametrize("case", EVERY, ids="-".join)
+def test_each_bundle_is_valid_and_plain_python_agrees(
+    case: tuple[str, str], bundles: dict[tuple[str, str], Path], cases: dict[str, Made]
+) -> None:
+    path = bundles[case]
+    said = cases[case[0]].command("verify", str(path), "--json")
+    assert (said.returncode, json.loads(said.stdout)["valid"]) == (0, True), said.stdout
+    plain = subprocess.run(
+        [sys.executable, "-I", "-S", "verify.py", str(path)],
+        cwd=path.with_suffix(""), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert plain.returncode == 0, plain.stdout + plain.stderr
+
+
+SAYS = {
+    ("five-days", "it"): (
+        "Non ha funzionato per almeno 4 giorni 23 h 58 min",
+        "fra 22/01/2026 21:54:00 (20:54:00Z) e 22/01/2026 21:55:00 (20:55:00Z)",
+        "Al massimo 5 giorni 0 h 02 min",
+        "Stima 5 giorni 0 h 00 min 00 s ± 49,2 s",
+        "fallite 7200, riuscite 0, senza esito 0",
+        "l'errore era al massimo di 24,3 ms",
+        "La stessa identica password usata durante il disservizio è stata accettata prima e dopo",
+        "7200 su 7200 (fastmail, gmail, outlook)",
+        "il server si dichiara non disponibile 3600",
+        "TLS dall'inizio",
+        "24/01/2026; PEC; ticket 678; none so far",
+        *WORDS,
+    ),
+    ("five-days", "en"): (
+        "It did not work for at least 4 days 23 h 58 min",
+        "At most 5 days 0 h 02 min",
+        "Estimate 5 days 0 h 00 min 00 s ± 49.2 s",
+        "it was off by at most 24.3 ms",
+        "TLS from the start",
+    ),
+    ("four-minutes", "it"): ("almeno 3 min 39 s", "Al massimo 4 min 21 s", "4 min 00 s ± 16,5 s", "19,8 s"),
+    ("four-minutes", "en"): ("at least 3 min 39 s", "At most 4 min 21 s", "4 min 00 s ± 16.5 s", "19.8 s"),
+    ("open", "it"): (
+        "All'ultima osservazione non era terminato; fino ad allora non ha funzionato per almeno 1 giorno 6 h",
+        "Era ancora in corso all'ultima osservazione fallita, delle 24/01/2026 04:54:00 (03:54:00Z)",
+        "redatto sulla registrazione al 24/01/2026 04:55:00 (03:55:00Z)",
+        "Al massimo non noto: non era terminato",
+        "Stima non nota",
+    ),
+    ("open", "en"): (
+        "It had not ended at the last observation; until then it did not work for at least 1 day 6 h",
+        "It was still open at the last observation that failed, at 24/01/2026 04:54:00 (03:54:00Z)",
+        "from the record as of 24/01/2026 04:55:00 (03:55:00Z)",
+        "At most not known: it had not ended",
+        "Estimate not known",
+    ),
+    ("badly-seen", "it"): (
+        "almeno 1 giorno 1 h 57 min",
+        "Al massimo 1 giorno 2 h 03 min",
+        "ogni orario qui può essere errato fino a 34,2 s",
+        "di 1 min 09 s rispetto a questo solo orologio, secondo cui è durato da 1 giorno 1 h 58 min 59 s a "
+        "1 giorno 2 h 01 min 01 s, come dice outage.json",
+        "senza un'osservazione conclusiva al suo interno è stato di 3 h 13 min",
+        "Tempo non osservato in totale: 4 h 27 min",
+        "nessuna osservazione: MailWatch spento",
+        "senza esito: propria linea interrotta 42",
+        "Interruzioni della propria linea nel tratto di registro: 1;",
+        "orologio in dubbio (non sincronizzato, o errato di oltre un secondo): 27",
+        "Volte che è stato regolato, o che la macchina era sospesa: 1;",
+        "Periodi in cui nessuno ha osservato: 2.",
+    ),
+    ("badly-seen", "en"): (
+        "at least 1 day 1 h 57 min",
+        "At most 1 day 2 h 03 min",
+        "each time here may be off by up to 34.2 s",
+        "from 1 day 1 h 58 min 59 s to 1 day 2 h 01 min 01 s, as outage.json says",
+        "The longest time without a conclusive observation inside it was 3 h 13 min",
+        "Unobserved in total: 4 h 27 min",
+        "nobody looked: MailWatch was off",
+        "undecided: our own line was down 42",
+        "MailWatch was off: from 23/01/2026 05:55:00 (04:55:00Z) to 23/01/2026 09:07:00 (08:07:00Z)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EVERY, ids="-".join)
+def test_the_report_says_what_was_seen(case: tuple[str, str], bundles: dict[tuple[str, str], Path]) -> None:
+    text = text_of(bundles[case].with_suffix("") / "report.pdf")
+    for words_of_it in SAYS[case]:
+        assert words_of_it in text, (words_of_it, text)
+    other = words("en" if case[1] == "it" else "it")
+    foreign = [
+        told for key, told in other.items()
+        if isinstance(told, str) and len(told) > 4 and "{" not in told and told != words(case[1])[key]
+        and f" {told} " in text
+    ]  # fmt: skip
+    assert foreign == []
+
+
+@pytest.mark.parametrize("case", EVERY, ids="-".join)
+def test_no_page_is_nearly_empty(case: tuple[str, str], bundles: dict[tuple[str, str], Path]) -> None:
+    pdf = bundles[case].with_suffix("") / "report.pdf"
+    made = subprocess.run(["pdftotext", "-layout", pdf, "-"], capture_output=True, text=True, check=True)
+    pages = made.stdout.removesuffix("\f").split("\f")
+    assert min(len(page.split()) for page in pages) > 60, [len(page.split()) for page in pages]
+    assert len(pages) <= 4
+    numbers = re.findall(r"(?:pagina|page) (\d+) (?:di|of) (\d+)", made.stdout)
+    assert numbers == [(str(number), str(len(pages))) for number in range(1, len(pages) + 1)]
+
+
+@pytest.mark.parametrize("language", ["it", "en"])
+def test_nothing_is_said_of_the_end_of_an_open_outage(language: str, bundles: dict[tuple[str, str], Path]) -> None:
+    folder = bundles["open", language].with_suffix("")
+    told = json.loads((folder / "outage.json").read_text())
+    assert told["as_of"] == "2026-01-24T03:55:00.000Z"
+    assert (told["outage"]["state"], told["outage"]["first_good"]) == ("open", None)
+    assert told["outage"]["duration"]["max"] is None
+    text = text_of(folder / "report.pdf")
+    assert words(language)["between"].partition("{b}")[2][:12] not in text
+    assert "±" not in text
+
+
+def test_a_clock_of_which_nobody_knows_widens_nothing_but_says_so() -> None:
+    lasted = {"min": 60_000, "max": 120_000}
+    known, unknown = (
+        Sightings(surveys=2, degraded=1, bound_us=1_500_001),
+        Sightings(surveys=1, degraded=1, unbounded=1),
+    )
+    good = Sightings(surveys=1, bound_us=900_000)
+    assert doubt(known) == 1501
+    assert widened(known, lasted) == (56_998, 123_002)
+    assert widened(known, {"min": 1000, "max": None}) == (0, None)
+    for seen in (unknown, good):
+        assert widened(seen, lasted) == (60_000, 120_000)
+    writing = Writing("en", ZoneInfo("UTC"), True)
+    assert in_doubt(good, lasted, writing) == []
+    assert "how far it was off is not known" in in_doubt(unknown, lasted, writing)[0]
+    assert "at least 1 min 00 s" in in_doubt(known, {"min": 60_000, "max": None}, writing)[0]
+
+
+def test_a_time_never_claims_more_than_was_measured() -> None:
+    writing = Writing("en", ZoneInfo("UTC"), False)
+    assert (writing.span(59_999), writing.span(59_999, up=True)) == ("59.9 s", "1 min 00 s")
+    assert (writing.span(3_599_001), writing.span(3_599_001, up=True)) == ("59 min 59 s", "1 h 00 min")
+    assert (writing.span(HOUR + 1), writing.span(HOUR + 1, up=True)) == ("1 h 00 min", "1 h 01 min")
+    assert writing.span(25 * HOUR + 61_400, exact=True) == "1 day 1 h 01 min 01 s"
+
+
+def test_the_drawing_shows_what_nobody_saw_and_no_stroke_too_many() -> None:
+    outage = {
+        "last_good": BEGIN,
+        "first_bad": BEGIN + HOUR,
+        "last_bad": BEGIN + 9 * HOUR,
+        "first_good": BEGIN + 10 * HOUR,
+    }
+    runs = [
+        Run("down", BEGIN + HOUR, BEGIN + 4 * HOUR, MAX_STROKES - 1, "timeout"),
+        Run("gap", BEGIN + 4 * HOUR, BEGIN + 6 * HOUR, 1, "not_running"),
+        Run("down", BEGIN + 6 * HOUR, BEGIN + 9 * HOUR, 1, "timeout"),
+    ]
+    writing = Writing("en", ZoneInfo("UTC"), False)
+    drawn = timeline(outage, runs, writing)
+    assert [band["kind"] for band in drawn["spans"]] == ["down", "edge", "up", "edge", "up", "gap"]
+    assert len(drawn["looks"]) == MAX_STROKES
+    runs[0].count += 1
+    assert timeline(outage, runs, writing)["looks"] == []
+    still = timeline(outage | {"first_good": None}, runs, writing)
+    assert still["spans"][0]["b"] == 1.0
+    assert [mark["text"] for mark in still["marks"] if mark["at"] == 1.0] == [writing.both(BEGIN + 9 * HOUR)]
+
+
+def test_what_was_sent_is_noted_listed_and_told(tmp_path: Path) -> None:
+    made = make("four-minutes", tmp_path / "sent")
+    path = made.folder / "data" / "claims" / "sent.jsonl"
+    nothing = made.command("claim", "log", made.outage)
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert "nothing is noted as sent" in nothing.stderr
+    later = ("--sent", "2026-02-09", "--by", "telefono", "--answer", "promesso un rimborso")
+    assert made.command("claim", "log", made.outage[:6], *later).returncode == 0
+    first = ("--sent", "2026-02-03", "--by", "PEC", "--to", "reclami@pec.example.org", "--ticket", "n. 678/è")
+    said = made.command("claim", "log", made.outage, *first)
+    assert said.stdout.splitlines() == [
+        "2026-02-03\tPEC\treclami@pec.example.org\tn. 678/è\t-",
+        "2026-02-09\ttelefono\t-\t-\tpromesso un rimborso",
+    ]
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert made.command("report", made.outage, "-o", str(tmp_path / "r.zip"), "--lang", "it").returncode == 0
+    assert made.command("verify", str(tmp_path / "r.zip")).returncode == 0
+    shutil.unpack_archive(tmp_path / "r.zip", tmp_path / "r")
+    assert made.command("claim", made.outage, "-o", str(tmp_path / "letter"), "--lang", "it").returncode == 0
+    for text in (text_of(tmp_path / "r" / "report.pdf"), text_of(tmp_path / "letter.pdf")):
+        # In the order of their dates: the first is the config's.
+        places = [text.find(one) for one in ("24/01/2026", "03/02/2026", "09/02/2026")]
+        assert -1 < places[0] < places[1] < places[2], text
+        for words_of_it in ("PEC (reclami@pec.example.org)", "n. 678/è", "promesso un rimborso"):
+            assert words_of_it in text
+    assert made.command("backup", str(tmp_path / "b.tar.gz")).returncode == 0
+    listed = subprocess.run(
+        ["tar", "tzf", tmp_path / "b.tar.gz"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "claims/sent.jsonl" in listed
+    # Without a claim in the config, what was sent is told all the same.
+    config = json.loads((made.folder / "config.yaml").read_text())
+    del config["claims"]
+    (made.folder / "config.yaml").write_text(json.dumps(config))
+    assert made.command("report", made.outage, "-o", str(tmp_path / "bare.pdf"), "--lang", "it").returncode == 0
+    assert "03/02/2026; PEC (reclami@pec.example.org); n. 678/è" in text_of(tmp_path / "bare.pdf")
+    # What a power cut left half written is named, and nothing is added behind it.
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    for words_of_it in (
+        ("claim", "log", made.outage, *first),
+        ("report", made.outage, "-o", str(tmp_path / "x.pdf")),
+    ):
+        refused = made.command(*words_of_it)
+        assert refused.returncode == 1
+        assert f"{path}:2: is no message that was sent; mend the line, or remove it" in refused.stderr
+    assert path.read_bytes() == whole[:-20]
+    path.write_bytes(whole[:-1])
+    assert len(made.command("claim", "log", made.outage, *first).stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "complaint"),
+    [
+        (("log", "{id}", "--sent", "3 February", "--by", "PEC"), 2, "--sent: is not a date; write for example"),
+        (("log", "{id}", "--sent", "2126-02-03", "--by", "PEC"), 2, "--sent: 2126-02-03 is yet to come"),
+        (("log", "{id}", "--sent", "2026-02-03", "--by", ""), 2, "--by: "),
+        (("log", "{id}", "--sent", "2026-02-03"), 2, "takes --sent and --by, or neither"),
+        (("log", "{id}", "-o", "x"), 2, "takes --sent and --by, or neither"),
+        (("log", "zzz"), 1, "no outage is called zzz"),
+        (("{id}",), 2, "write `mailwatch claim OUTAGE_ID -o FILE`"),
+        (("{id}", "-o", "x", "--sent", "2026-02-03"), 2, "write `mailwatch claim OUTAGE_ID -o FILE`"),
+        (("{id}", "{id}", "-o", "x"), 2, "write `mailwatch claim OUTAGE_ID -o FILE`"),
+    ],
+)
+def test_a_log_used_wrongly_writes_nothing(
+    told: tuple[str, ...], status: int, complaint: str, cases: dict[str, Made]
+) -> None:
+    made = cases["four-minutes"]
+    said = made.command("claim", *(word.format(id=made.outage) for word in told))
+    assert (said.returncode, said.stdout) == (status, "")
+    assert complaint in said.stderr
+    assert not (made.folder / "data" / "claims").exists()
+
+
+def test_the_pictures_of_the_documents_can_be_drawn_anew(tmp_path: Path) -> None:
+    for path in draw(tmp_path / "made", tmp_path):
+        for picture in (path, DOCS / path.name):
+            assert picture.read_bytes().startswith(b"\x89PNG")
+            assert 10_000 < picture.stat().st_size < 300_000
+        # The page of the documents is the size of the page that is drawn now.
+        assert path.read_bytes()[16:24] == (DOCS / path.name).read_bytes()[16:24]
+
+
+def test_the_letter_claims_no_more_than_the_report(cases: dict[str, Made], tmp_path: Path) -> None:
+    made = cases["badly-seen"]
+    assert made.command("claim", made.outage, "-o", str(tmp_path / "letter"), "--lang", "en").returncode == 0
+    text = text_of(tmp_path / "letter.pdf")
+    assert text.count("at least 1 day 1 h 57 min") == 2
+    assert "1 day 1 h 58 min," not in text
