@@ -116,6 +116,8 @@ SAYS = {
     ("badly-seen", "en"): (
         "at least 1 day 1 h 57 min",
         "At most 1 day 2 h 03 min",
+        # Twice the root of (60.2**2 + 60.2**2) / 12 + 2 * 34.2**2 / 3, in seconds.
+        "Estimate 1 day 2 h 00 min 00 s ± 1 min 15 s",
         "each time here may be off by up to 34.2 s",
         "from 1 day 1 h 58 min 59 s to 1 day 2 h 01 min 01 s, as outage.json says",
         "The longest time without a conclusive observation inside it was 3 h 13 min",

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from mailwatch.config.durations import parse
 from mailwatch.evidence.case import Case
-from mailwatch.evidence.report.ours import in_doubt, ours, widened
+from mailwatch.evidence.report.ours import in_doubt, ours, spread, widened
 from mailwatch.evidence.report.sightings import Run, Sightings
 from mailwatch.evidence.report.terms import claimant, terms
 from mailwatch.evidence.report.timeline import timeline
@@ -90,7 +90,7 @@ class _Page:
         least, longest = widened(self._seen, lasted)
         estimate = w["no_estimate"]
         if lasted["estimate"] is not None:
-            half = self._in.span(lasted["uncertainty"], up=True, exact=True)
+            half = self._in.span(spread(self._seen, lasted["uncertainty"]), up=True, exact=True)
             estimate = f"{self._in.span(lasted['estimate'], exact=True)} ± {half}"
         most = w["unknown_yet"] if p["first_good"] is None else w["no_estimate"]
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mailwatch.evidence.report.sightings import Sightings
@@ -32,6 +33,14 @@ def widened(seen: Sightings, duration: dict[str, Any]) -> tuple[Millis, Millis |
     """
     twice = 2 * doubt(seen)
     return max(0, duration["min"] - twice), None if duration["max"] is None else duration["max"] + twice
+
+
+def spread(seen: Sightings, uncertainty: Millis) -> Millis:
+    """Return the expanded uncertainty (k = 2) of the estimate with that of a clock in doubt at both of its ends.
+
+    Its bound is taken as uniform, as the times between two looks are (GUM 4.3.7): variance bound**2 / 3 each.
+    """
+    return math.ceil(math.sqrt(uncertainty**2 + 4 * 2 * doubt(seen) ** 2 / 3))
 
 
 def in_doubt(seen: Sightings, duration: dict[str, Any], writing: Writing) -> list[str]:
