@@ -385,3 +385,11 @@ def test_the_report_can_be_had_alone(folder: Path, period: Path, tmp_path: Path)
     for name in ("outage.pdf", "outage.zip"):
         assert run(folder, "report", first["id"], "-o", str(tmp_path / name), "--lang", "en").returncode == 0
     assert (tmp_path / "outage.pdf").read_bytes() == files_of(tmp_path / "outage.zip")["report.pdf"]
+
+
+def test_a_window_that_begins_before_the_watch_says_so(folder: Path, tmp_path: Path) -> None:
+    """The ledger begins a day before START: of the two days before that nobody knows anything."""
+    alone = tmp_path / "early.pdf"
+    window = ["--from", rfc3339(START - 2 * DAY), "--to", rfc3339(START + DAY)]
+    assert run(folder, "report", *window, "-o", str(alone), "--lang", "en").returncode == 0
+    assert re.search(r"quiet +not watched yet +1 +1 d", text_of(alone)), text_of(alone)

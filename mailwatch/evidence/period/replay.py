@@ -27,6 +27,8 @@ class Account:
     meter: Meter
     course: Course
     recorded: dict[str, dict[str, Any]] = field(default_factory=dict)
+    begun: Millis | None = None
+    """When it was first looked at, as far as the entries reach."""
     first_index: int | None = None
     last_index: int | None = None
 
@@ -56,6 +58,8 @@ class Replay:
                 if kind == "node" and "rules" in payload:
                     self.rules = read_rules(payload["rules"])
             elif kind in FACTS:
+                if account.begun is None:
+                    account.begun = time
                 if self.window[0] <= time < self.window[1]:
                     account.first_index = index if account.first_index is None else account.first_index
                     account.last_index = index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -64,10 +65,13 @@ class _Page:
                 if name in self._told
             ],
             "gaps": [
-                [name, w["reasons"][reason], str(count), self._in.span(spent)]
-                for name, gaps in self._calendar.gaps.items()
-                for reason, (count, spent) in gaps.items()
-                if name in self._told
+                *self._before(),
+                *(
+                    [name, w["reasons"][reason], str(count), self._in.span(spent)]
+                    for name, gaps in self._calendar.gaps.items()
+                    for reason, (count, spent) in gaps.items()
+                    if name in self._told
+                ),
             ],
             "method": [
                 line.format(open=self._s["rules"]["open_after"], close=self._s["rules"]["close_after"])
@@ -134,6 +138,13 @@ class _Page:
         kind = {(True, True): "both", (True, False): "before", (False, True): "after", (False, False): "none"}
         text: str = w[f"outside_{kind[bool(a), bool(b)]}"]
         return text.format(a=a and self._in.stamp(a), b=b and self._in.stamp(b))
+
+    def _before(self) -> Iterator[list[str]]:
+        """Yield the time at the window's beginning in which a channel was not watched yet."""
+        for name in self._told:
+            begun = self._case.replay.accounts[name].begun
+            if begun is not None and begun > self._window[0]:
+                yield [name, self._w["not_yet"], "1", self._in.span(begun - self._window[0])]
 
     def _picture(self, one: dict[str, Any]) -> dict[str, Any]:
         w, beat = self._w, round(one["interval"] * 1000)
