@@ -9,14 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import ssl
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.utils import CryptographyDeprecationWarning
 
@@ -26,6 +24,7 @@ from mailwatch.evidence.verify.ledger import Walk, walk
 from mailwatch.evidence.verify.outage import Single
 from mailwatch.evidence.verify.period import Period
 from mailwatch.evidence.verify.tokens import Stamp, outside_times, stamps
+from mailwatch.evidence.verify.trust import Trust, certificates, system
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError, origin_of, verifier_key
 from mailwatch.ledger.merkle import CompactRange
@@ -54,28 +53,6 @@ class Claim:
     claim: str
     valid: bool
     detail: str
-
-
-@dataclass(slots=True)
-class Trust:
-    """What is trusted beforehand: keys of ledgers in their one-line form, and authorities' certificates."""
-
-    keys: set[str] = field(default_factory=set)
-    certificates: list[x509.Certificate] = field(default_factory=list)
-
-    @classmethod
-    def read(cls, paths: Sequence[Path]) -> Trust:
-        """Read --trust files: PEM certificates, or a line as in keys/ledger.pub. Raises ValueError, OSError."""
-        trust = cls()
-        for path in paths:
-            raw = path.read_bytes()
-            if b"-----BEGIN CERTIFICATE-----" in raw:
-                trust.certificates += x509.load_pem_x509_certificates(raw)
-            elif raw.count(b"+") >= 2:
-                trust.keys |= {line.strip() for line in raw.decode().splitlines() if line.strip()}
-            else:
-                raise ValueError(f"{path} holds neither PEM certificates nor a ledger's key")
-        return trust
 
 
 def verify(path: Path, trust: Trust) -> list[Claim]:
@@ -234,9 +211,9 @@ class _Check:
         enclosed = []
         for name in names:
             if name.endswith(".pem"):
-                enclosed += _certificates(self._archive.read(name), name)
+                enclosed += certificates(self._archive.read(name), name)
         given = self._trust.certificates
-        trust = given or (_system() if replies else [])
+        trust = given or (system() if replies else [])
         trusted, inside = Anchors(trust, enclosed), None if given else Anchors(enclosed)
         self._stamps = stamps(self._proof.get("tokens"), replies, self._notes, self._walk.own, trusted, inside)
         return _words(self._stamps)
@@ -302,20 +279,6 @@ def _text(raw: bytes, name: str) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         raise Refused(f"{name} is not UTF-8") from None
-
-
-def _certificates(raw: bytes, name: str) -> list[x509.Certificate]:
-    try:
-        found = x509.load_pem_x509_certificates(raw)
-        # Names are read only now, and may be unreadable on their own.
-        return [certificate for certificate in found if certificate.subject and certificate.issuer]
-    except ValueError:
-        raise Refused(f"{name} holds no certificates") from None
-
-
-def _system() -> list[x509.Certificate]:
-    raw = ssl.create_default_context().get_ca_certs(binary_form=True)
-    return [x509.load_der_x509_certificate(certificate) for certificate in raw]
 
 
 def _words(found: list[Stamp]) -> str:
