@@ -5,7 +5,7 @@ The house, from the ground up (a module imports only from floors below; tests/te
 models                                  the words, as frozen facts
 catalogue                               mail providers, as data
 ledger                                  the transparency log: canonical entries, Merkle tree, checkpoints
-windows                                 half-open times, as people name them
+windows, lasting                        half-open times, and how long they are, as people say it
 maintenance                             what was announced, and when it is
 outages, service_level                  pure rules: when a target was down, for how long, how much of a month
 incidents                               outages of one provider that overlap: what people talk about

@@ -1,6 +1,7 @@
-"""Draw docs/report-it.png and docs/report-en.png anew: python -m tests.pictures (or `make pictures`).
+"""Draw the pictures of docs/ anew: python -m tests.pictures (or `make pictures`).
 
-Each is a page of the report of a made-up outage of five days, drawn by poppler's pdftoppm.
+report-it.png, report-en.png    a page each of the report of a made-up outage of five days, by poppler's pdftoppm
+web-overview.png, web-outage.png    the pages of a MailWatch with ninety made-up days behind it, in Chromium
 """
 
 from __future__ import annotations
@@ -9,14 +10,24 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from playwright.sync_api import Page, sync_playwright
+
+from benchmarks.schedule import stand_in
+from mailwatch.models import now
+from tests import cases
 from tests.cases import make
+from tests.ledgers import DAY, HOUR, MINUTE, Sky, write
+from tests.watching import Watching
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = (("it", 1), ("en", 2))
 DPI = 80
+BEAT = 5 * MINUTE
+CHROMIUM = "/usr/bin/chromium"
+NAMES = ("libero-mario", "libero-anna", "virgilio-luca")
 
 
-def draw(folder: Path, docs: Path) -> list[Path]:
+def reports(folder: Path, docs: Path) -> list[Path]:
     """Write a picture of each page of PAGES."""
     made, drawn = make("five-days", folder), []
     for language, page in PAGES:
@@ -30,6 +41,67 @@ def draw(folder: Path, docs: Path) -> list[Path]:
     return drawn
 
 
+def skies(now: int) -> dict[str, Sky]:
+    """What was seen in the ninety days before `now`: five bad days on all channels, and some lesser things."""
+
+    def sky(begin: float, end: float, short: float) -> Sky:
+        def seen(at: int) -> str:
+            ago = (now - at) / DAY
+            if begin >= ago > end or short >= ago > short - 0.13:
+                return "-"
+            if 64 >= ago > 62.6:
+                return " "
+            return "?" if 25.5 >= ago > 25 else "+"
+
+        return seen
+
+    return {
+        "libero-mario": sky(46.1, 41.2, 12.3),
+        "libero-anna": sky(46.1, 42.5, -1),
+        "virgilio-luca": sky(45.9, 41.2, 7.4),
+    }
+
+
+def pages(folder: Path, docs: Path) -> list[Path]:
+    """Write a picture of the overview and one of the longest outage."""
+    end = now() - HOUR
+    write(
+        folder / "data", skies(end), end - 95 * DAY, end, beat=BEAT, provider="libero", vantage="casa", every=12,
+        seen=cases._seen, durable=False, backdated=True,
+    ).close()  # fmt: skip
+    drawn = [docs / "web-overview.png", docs / "web-outage.png"]
+    with stand_in() as port, sync_playwright() as playwright:
+        targets = [
+            {"name": name, "kind": "imap", "provider": name.partition("-")[0], "host": "127.0.0.1", "port": port,
+             "tls": "none", "interval": "5m"}
+            for name in NAMES
+        ]  # fmt: skip
+        watching = Watching(folder, targets, vantage_point={"name": "casa", "place": "Milano, IT"})
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(
+            viewport={"width": 1060, "height": 900},
+            locale="en-GB",
+            timezone_id="Europe/Rome",
+            color_scheme="light",
+        )
+        with watching.running():
+            watching.until(lambda: all(one["state"] == "up" for one in watching.api("targets")), "up")
+            home = f"http://127.0.0.1:{watching.port}"
+            watching.until(lambda: _bars(page, home).count('class="up"') > 60, "the history")
+            page.screenshot(path=drawn[0], clip={"x": 0, "y": 0, "width": 1060, "height": 1010}, full_page=True)
+            longest = max(watching.api("outages"), key=lambda told: float(told["duration"]["min"]))
+            page.goto(f"{home}/outages/{longest['id']}", wait_until="networkidle")
+            page.screenshot(path=drawn[1], clip={"x": 0, "y": 0, "width": 1060, "height": 1130}, full_page=True)
+        browser.close()
+    return drawn
+
+
+def _bars(page: Page, home: str) -> str:
+    page.goto(home)
+    return page.locator("svg.bars").last.inner_html()
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        draw(Path(folder) / "made", DOCS)
+        reports(Path(folder) / "made", DOCS)
+        pages(Path(folder) / "pages", DOCS)

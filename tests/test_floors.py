@@ -12,7 +12,7 @@ HOUSE = Path(__file__).parent.parent / "mailwatch"
 
 FLOORS = (
     {"models"},
-    {"windows"},
+    {"lasting", "windows"},
     {"catalogue", "incidents", "ledger", "logins", "maintenance", "outages", "service_level", "sntp"},
     {"oauth"},
     {"config"},

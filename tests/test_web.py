@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from mailwatch.lasting import span
 from mailwatch.service_level import DAY, Day
 from mailwatch.web import timeline
 from mailwatch.web.days import bars, state
-from mailwatch.web.pages import share, span
+from mailwatch.web.pages import share
 from mailwatch.web.words import choose, words
 from tests.servers.authority import Authority
 from tests.watching import Watching
@@ -211,10 +212,22 @@ def test_marks_are_in_order_and_apart_however_close_the_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(0, "0 s"), (0.0123, "12 ms"), (59.99, "59.9 s"), (3600, "1 h"), (93_784, "1 d 2 h")]
+    ("seconds", "least", "most"),
+    [
+        (0, "0 s", "0 s"),
+        (0.0001, "<1 ms", "1 ms"),
+        (0.0123, "12 ms", "13 ms"),
+        (2.3, "2.3 s", "2.3 s"),
+        (59.96, "59.9 s", "1 min"),
+        (303.2, "5 min 3 s", "5 min 4 s"),
+        (3599.5, "59 min 59 s", "1 h"),
+        (3600, "1 h", "1 h"),
+        (93_784, "1 d 2 h 3 min", "1 d 2 h 4 min"),
+        (431_999, "4 d 23 h 59 min", "5 d"),
+    ],
 )
-def test_durations_for_people(seconds: float, told: str) -> None:
-    assert span(seconds) == told
+def test_durations_for_people_say_no_more_than_is_known(seconds: float, least: str, most: str) -> None:
+    assert (span(seconds), span(seconds, up=True)) == (least, most)
 
 
 def test_a_share_is_never_rounded_up_to_all() -> None:

@@ -103,7 +103,7 @@ def show(console: Console, incident: Incident, at: Millis) -> None:
     console.print(f"from {second(incident.first_bad)} ({good})")
     console.print(f"to   {second(incident.last_bad) if over is None else second(over)}", end="")
     console.print(" (seen down last)" if over is None else " (all seen up again)")
-    length = f"at least {least}" + (f", at most {span(most)}" if most is not None else "")
+    length = f"at least {least}" + (f", at most {span(most, up=True)}" if most is not None else "")
     console.print(f"{length}; something surely down for {span(incident.surely_down)}\n", highlight=False)
     end = max(incident.last_bad + 1, over if over is not None else at)
     start = incident.first_bad if incident.last_good is None else incident.last_good
@@ -148,7 +148,7 @@ def _members(incident: Incident, width: int) -> Table:
         proven = ", proven afterwards" if member.proven_afterwards else ""
         excused = f", {span(member.maintenance)} of it in maintenance" if member.maintenance else ""
         if width >= WIDE:
-            row += [span(most), escape(", ".join(member.causes))]
+            row += [span(most, up=True), escape(", ".join(member.causes))]
         trouble = " → ".join(trouble for _, trouble in member.turns) or member.trouble
         table.add_row(*row, trouble + proven + excused)
     return table

@@ -46,11 +46,11 @@ def _table(found: list[dict[str, Any]]) -> Table:
             told["first_offline"],
             told["first_online"] or "[bold red]still offline[/]",
             _span(lasted["min"]),
-            _span(lasted["max"]) if told["first_online"] else "",
+            _span(lasted["max"], up=True) if told["first_online"] else "",
             ", ".join(told["reasons"]),
         )
     return table
 
 
-def _span(seconds: float | None) -> str:
-    return span(None if seconds is None else round(seconds * 1000))
+def _span(seconds: float | None, *, up: bool = False) -> str:
+    return span(None if seconds is None else round(seconds * 1000), up=up)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from mailwatch import records
+from mailwatch import lasting, records
 from mailwatch.cli.opening import moment, open_config, open_reader, options, stdout
 from mailwatch.models import rfc3339
 from mailwatch.outages import payload_json
@@ -70,7 +70,7 @@ def _table(found: list[dict[str, Any]]) -> Table:
             rfc3339(payload["first_bad"]),
             rfc3339(payload["first_good"]) if closed else "[bold red]still down[/]",
             span(lasted["min"]),
-            span(lasted["max"]) if closed else "",
+            span(lasted["max"], up=True) if closed else "",
             ", ".join(payload["causes"]) + _remarks(payload),
         )
     return table
@@ -93,13 +93,13 @@ def record(payload: dict[str, Any]) -> Table:
     table.add_row("first good", rfc3339(payload["first_good"]) if closed else "still down")
     lasted = payload["duration_ms"]
     table.add_row("at least", span(lasted["min"]))
-    table.add_row("at most", span(lasted["max"]))
+    table.add_row("at most", span(lasted["max"], up=True))
     if lasted["estimate"] is not None:
-        table.add_row("estimate", f"{span(lasted['estimate'])} ± {span(lasted['uncertainty'])}")
+        table.add_row("estimate", f"{span(lasted['estimate'])} ± {span(lasted['uncertainty'], up=True)}")
     seen = payload["observations"]
     table.add_row("looks", f"{seen['down']} down, {seen['up']} up, {seen['unknown']} unknown")
-    table.add_row("longest without a look", span(payload["largest_gap_ms"]))
-    table.add_row("unobserved", span(payload["unobserved_ms"]))
+    table.add_row("longest without a look", span(payload["largest_gap_ms"], up=True))
+    table.add_row("unobserved", span(payload["unobserved_ms"], up=True))
     if payload.get("maintenance_ms"):
         table.add_row("in maintenance", f"{span(payload['maintenance_ms'])} of the least, announced before")
     if payload.get("proven_afterwards"):
@@ -113,16 +113,6 @@ def record(payload: dict[str, Any]) -> Table:
     return table
 
 
-def span(millis: int | None) -> str:
-    """Write a duration for people: 12.4 s, 3 min 07 s, 2 d 04 h 10 min."""
-    if millis is None:
-        return "not known"
-    seconds = millis / 1000
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours:02d} h {minutes:02d} min" if days else f"{hours} h {minutes:02d} min"
+def span(millis: int | None, *, up: bool = False) -> str:
+    """Write a duration that may not be known."""
+    return "not known" if millis is None else lasting.span(millis / 1000, up)

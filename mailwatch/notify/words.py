@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import yaml
 
+from mailwatch.lasting import span
 from mailwatch.models import Channel, Millis, News
 
 LATE: Millis = 120_000
@@ -41,7 +42,7 @@ def _line(news: News, channel: Channel, at: Millis) -> str:
     texts = words(channel.lang)
     facts = {key: _shown(key, value, channel) for key, value in news.facts.items()}
     for key, millis in news.facts.get("duration_ms", {}).items():
-        facts[key] = texts["unknown"] if millis is None else _lasted(millis)
+        facts[key] = texts["unknown"] if millis is None else span(millis / 1000, up=key == "max")
     line: str = texts[news.topic.value].format_map(facts)
     if at - news.time > LATE + channel.group * 1000:
         line += texts["late"].format(time=_time(news.time, channel.timezone))
@@ -58,9 +59,3 @@ def _shown(key: str, value: Any, channel: Channel) -> str:
 
 def _time(at: Millis, zone: str) -> str:
     return f"{datetime.fromtimestamp(at // 1000, ZoneInfo(zone)):%Y-%m-%d %H:%M:%S %Z}"
-
-
-def _lasted(millis: Millis) -> str:
-    minutes, seconds = divmod(round(millis / 1000), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response, Streami
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mailwatch import __version__
+from mailwatch.lasting import span
 from mailwatch.models import Millis, now, parse_rfc3339, rfc3339
 from mailwatch.web import timeline
 from mailwatch.web.days import bars
@@ -253,22 +254,6 @@ def utc(at: Millis | str) -> str:
 def exact(at: Millis) -> str:
     """Write a time for people, to the millisecond."""
     return f"{utc(at)}.{at % 1000:03d}"
-
-
-def span(seconds: float) -> str:
-    """Write a duration: 12 ms, 3.4 s, 5 min 3 s, 2 h 5 min, 3 d 4 h."""
-    if seconds == 0:
-        return "0 s"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms" if seconds >= 0.001 else "<1 ms"
-    if seconds < 60:
-        return f"{math.floor(seconds * 10) / 10:.1f} s"
-    whole = int(seconds)
-    for big, small, length, unit in (("d", "h", 86400, 3600), ("h", "min", 3600, 60), ("min", "s", 60, 1)):
-        if whole >= length:
-            rest = whole % length // unit
-            return f"{whole // length} {big}" + (f" {rest} {small}" if rest else "")
-    raise AssertionError(whole)
 
 
 def share(ratio: float | None) -> str:

@@ -2,7 +2,9 @@
 // Times in the viewer's zone, and the page anew when something changed. Without it all is still there to read.
 (() => {
   const lang = document.documentElement.lang;
-  const own = new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "medium" });
+  // The page's language as the viewer writes it: en-GB has the day before the month.
+  const written = navigator.languages.find((one) => one.split("-")[0] === lang) || lang;
+  const own = new Intl.DateTimeFormat(written, { dateStyle: "medium", timeStyle: "medium" });
   const localTimes = (root) => {
     for (const time of root.querySelectorAll("time[datetime]")) {
       const at = new Date(time.dateTime);
