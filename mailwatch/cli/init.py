@@ -93,6 +93,7 @@ def _converse(args: argparse.Namespace, asker: Asker, path: Path) -> int:
     address = args.address or asker.ask("ask_address", "ADDRESS", check=ADDRESS)
     servers = _servers(args, asker, address, wanted)
     draft = Draft(name="", place="", address=address, username=args.username or address, servers=servers, kinds=())
+    _fitting(args, asker, draft)
     secret, password = None, SecretStr("")
     if servers.provider and _oauth_only(servers.provider, servers):
         draft = _with_client(args, asker, draft, servers.provider)
@@ -134,6 +135,20 @@ def _servers(args: argparse.Namespace, asker: Asker, address: str, wanted: tuple
 def _oauth_only(provider: Provider, servers: Servers) -> bool:
     found = [catalogue_server(provider.key, door.kind) for door in servers.doors]
     return provider.key in _AUTHORITIES and not any(server and server.takes_password for server in found)
+
+
+def _fitting(args: argparse.Namespace, asker: Asker, draft: Draft) -> None:
+    """Refuse options that would do nothing. Raises Wrong."""
+    provider = draft.servers.provider
+    granted = provider is not None and _oauth_only(provider, draft.servers)
+    useless = {
+        "--username": args.username is not None and provider is not None,
+        "--password-file": args.password_file is not None and granted,
+        "--client-id": args.client_id is not None and not granted,
+    }
+    who = provider.name if provider else draft.address.rpartition("@")[2]
+    for option in (option for option, is_given in useless.items() if is_given):
+        raise Wrong(asker.text("not_for", option=option, provider=who))
 
 
 def _with_client(args: argparse.Namespace, asker: Asker, draft: Draft, provider: Provider) -> Draft:

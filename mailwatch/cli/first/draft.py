@@ -60,7 +60,8 @@ def text_of(draft: Draft, words: Mapping[str, Any], today: date) -> str:
         *(_account(draft, words) if draft.servers.provider else _targets(draft, words)),
     ]
     if draft.timestamps:
-        lines += ["", _line("timestamps:", told["timestamps"]), f"  - url: {STAMP_URL}", "    every: 1h"]
+        lines += ["", _line("timestamps:", told["timestamps"]), f"  - url: {STAMP_URL}"]
+        lines.append(_line("    every: 1h", told["every"]))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -84,16 +85,21 @@ def _targets(draft: Draft, words: Mapping[str, Any]) -> Iterator[str]:
     told = words["config"]
     yield _line("targets:", told["targets"])
     yield from _remarks(draft, words, "  ")
-    for door in (door for door in draft.servers.doors if door.kind in draft.kinds):
-        yield f"  - name: {_value(f'{draft.address}/{door.kind}')}"
-        yield f"    kind: {door.kind}"
-        yield f"    provider: {_value(draft.address.rpartition('@')[2])}"
-        yield f"    host: {_value(door.host)}"
-        yield f"    port: {door.port}"
-        yield f"    tls: {door.tls}"
-        yield "    login:"
-        yield f"      username: {_value(draft.username)}"
-        yield _line(f"      password_file: {_value(draft.password_file)}", told["password_file"])
+    secret, domain = _value(draft.password_file), _value(draft.address.rpartition("@")[2])
+    for number, door in enumerate(door for door in draft.servers.doors if door.kind in draft.kinds):
+        lines = (
+            (f"  - name: {_value(f'{draft.address}/{door.kind}')}", ""),
+            (f"    kind: {door.kind}", ""),
+            (f"    provider: {domain}", told["company"]),
+            (f"    host: {_value(door.host)}", ""),
+            (f"    port: {door.port}", ""),
+            (f"    tls: {door.tls}", told["tls"]),
+            ("    login:", ""),
+            (f"      username: {_value(draft.username)}", ""),
+            (f"      password_file: {secret}", told["password_file"]),
+        )
+        # Each comment once is enough.
+        yield from (_line(text, comment if number == 0 else "") for text, comment in lines)
 
 
 def _remarks(draft: Draft, words: Mapping[str, Any], indent: str) -> Iterator[str]:
@@ -104,6 +110,8 @@ def _remarks(draft: Draft, words: Mapping[str, Any], indent: str) -> Iterator[st
 
 
 def _line(text: str, comment: str) -> str:
+    if not comment:
+        return text
     return f"{text:{_COLUMN}}# {comment}" if len(text) < _COLUMN - 1 else f"{text}   # {comment}"
 
 

@@ -55,6 +55,8 @@ def given(words: Collection[str], asker: Asker) -> tuple[Door, ...]:
             doors.append(_door(Kind(kind if kind in MAILBOX else ""), where))
         except ValueError:
             raise ValueError(asker.text("bad_server", word=word)) from None
+        if len({door.kind for door in doors}) < len(doors):
+            raise ValueError(asker.text("twice", kind=kind))
     return tuple(doors)
 
 

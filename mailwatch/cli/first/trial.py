@@ -22,22 +22,23 @@ async def look(targets: Sequence[Target], console: Console) -> dict[Kind, Observ
     other, so that one slip of the fingers is one rejection. Then the rest at once.
     """
     contexts = TlsContexts()
-    pulses = [Pulse(target) for target in targets]
+    begun: list[Pulse] = []
 
-    async def one(pulse: Pulse) -> Observation:
+    async def one(target: Target) -> Observation:
+        begun.append(pulse := Pulse(target))
         pulse.seen = await observe(
-            replace(pulse.target, timeout=SECONDS), scheduled_at=now(), contexts=contexts, watch=pulse.watch
+            replace(target, timeout=SECONDS), scheduled_at=now(), contexts=contexts, watch=pulse.watch
         )
         return pulse.seen
 
     async def each() -> None:
-        for number, pulse in enumerate(pulses):
-            seen = await one(pulse)
+        for number, target in enumerate(targets):
+            seen = await one(target)
             if seen.cause is Cause.CREDENTIALS:
                 return
             if seen.cause is None:
-                await asyncio.gather(*(one(other) for other in pulses[number + 1 :]))
+                await asyncio.gather(*(one(other) for other in targets[number + 1 :]))
                 return
 
-    await live(each(), pulses, console)
-    return {pulse.target.kind: pulse.seen for pulse in pulses if pulse.seen}
+    await live(each(), begun, console)
+    return {pulse.target.kind: pulse.seen for pulse in begun if pulse.seen}
