@@ -19,6 +19,7 @@ authorities                             who stamps the ledger from outside
 port25                                  is the port between mail servers open from here
 store                                   the only room that speaks SQL
 diagnosis                               what else is seen at the moment of a failure
+discovery                               which servers serve an address, before anybody logs in
 course                                  one target followed quickly through half a million entries
 replay, records                         what the ledger says: state to go on from, answers to give
 metrics, notify, web                    outlets; never each other

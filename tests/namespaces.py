@@ -78,12 +78,12 @@ class Namespace:
 class Issued(Certificates):
     """Certificates for the names of this world."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *more: str) -> None:
         self._directory = directory
         known, unknown = trustme.CA(), trustme.CA()
         self.ca_file = directory / "ca.pem"
         known.cert_pem.write_to_path(self.ca_file)
-        names = ("localhost", "127.0.0.1", PROVIDER, PROVIDER6, MAIL, MAIL6)
+        names = ("localhost", "127.0.0.1", PROVIDER, PROVIDER6, MAIL, MAIL6, *more)
         self.server = self._keep("server", known.issue_cert(*names))
         self.control = self._keep("control", known.issue_cert(CONTROL_NAME))
         self.portal = self._keep("portal", unknown.issue_cert("portal.test", CONTROL_NAME, MAIL))
@@ -102,11 +102,14 @@ class FarDovecot(Dovecot):
 
 
 class World:
-    """`home` looks at what is in `far`: a provider with a real Dovecot, a control, maybe a resolver."""
+    """`home` looks at what is in `far`: a provider with a real Dovecot, a control, maybe a resolver.
 
-    def __init__(self, folder: Path) -> None:
+    The provider's certificate is good for `names` too.
+    """
+
+    def __init__(self, folder: Path, *names: str) -> None:
         self.folder = folder
-        self.certificates = Issued(folder)
+        self.certificates = Issued(folder, *names)
         self._stack = contextlib.ExitStack()
         token = secrets.token_hex(4)
         try:
@@ -191,12 +194,15 @@ class World:
         self._stack.callback(end)
 
     @contextlib.contextmanager
-    def resolver(self, names: Mapping[str, str]) -> Iterator[None]:
-        """A real dnsmasq that knows these names, one address each or several with commas; "#" is every name."""
+    def resolver(self, names: Mapping[str, str], *more: str) -> Iterator[None]:
+        """A real dnsmasq that knows these names, one address each or several with commas; "#" is every name.
+
+        `more` are lines of dnsmasq.conf(5).
+        """
         lines = ["port=53", "no-hosts", "no-resolv", f"listen-address={RESOLVER}", "bind-interfaces", "user=root"]
         lines += [f"address=/{name}/{a}" for name, addresses in names.items() for a in addresses.split(",")]
         config = self.folder / "dnsmasq.conf"
-        config.write_text("".join(f"{line}\n" for line in lines))
+        config.write_text("".join(f"{line}\n" for line in (*lines, *more)))
         words = [
             shutil.which("dnsmasq") or "/usr/sbin/dnsmasq",
             "--keep-in-foreground",

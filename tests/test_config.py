@@ -626,7 +626,7 @@ def test_the_variable_goes_before_the_folder_goes_before_etc(
     places = (Path("config.yaml"), etc)
     monkeypatch.delenv("MAILWATCH_CONFIG", raising=False)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(config.ConfigNotFound, match="copy config"):
+    with pytest.raises(config.ConfigNotFound, match="mailwatch init"):
         config.default_path(places)
     etc.touch()
     assert config.default_path(places) == etc

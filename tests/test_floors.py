@@ -17,7 +17,7 @@ FLOORS = (
     {"oauth"},
     {"config"},
     {"clock", "guard", "port25", "probes", "store", "authorities"},
-    {"diagnosis"},
+    {"diagnosis", "discovery"},
     {"course", "metrics", "notify", "replay"},
     {"auditing", "records", "schedule", "watch", "web"},
     {"evidence"},

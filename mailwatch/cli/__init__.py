@@ -19,6 +19,7 @@ from mailwatch.store import KeysMissing, Locked, StoreBroken
 VERBS = (
     "run",
     "demo",
+    "init",
     "login",
     "probe",
     "outages",

@@ -7,29 +7,16 @@ import asyncio
 import json
 import sys
 
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
-
 from mailwatch.cli.opening import open_config, options, stdout
+from mailwatch.cli.pulse import Pulse, live
 from mailwatch.config import Config, build_targets
 from mailwatch.guard import Guard, judge, names_matter
-from mailwatch.models import Kind, Observation, Outcome, Phase, Target, now
+from mailwatch.models import Observation, Outcome, Target, now
 from mailwatch.oauth.access import AccessTokens
 from mailwatch.oauth.request import TIMEOUT
 from mailwatch.port25 import Port25
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.records import observation_json
-
-_COLOURS = {Outcome.UP: "green", Outcome.DOWN: "red", Outcome.UNKNOWN: "yellow"}
-_MARKS = {Outcome.UP: "● up", Outcome.DOWN: "▼ down", Outcome.UNKNOWN: "? unknown"}
-_COMMON = (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING)
-_WITH_LOGIN = {
-    Kind.IMAP: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
-    Kind.POP3: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
-    Kind.SMTP: (Phase.AUTH, Phase.SUBMIT),
-    Kind.ROUNDTRIP: (Phase.AUTH, Phase.MAILBOX, Phase.SUBMIT, Phase.DELIVER),
-}
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -79,76 +66,4 @@ async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Ob
             return seen
 
     looks = asyncio.gather(*(one(pulse) for pulse in pulses))
-    if show and console.is_terminal:
-        with Live(console=console, refresh_per_second=12, get_renderable=lambda: _table(pulses)):
-            seen = await looks
-    else:
-        seen = await looks
-        if show:
-            console.print(_table(pulses))
-    return list(seen)
-
-
-class Pulse:
-    """One look as it happens: which phase is under way and what the earlier ones took."""
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.phases: dict[Phase, int | None] = {}
-        self.seen: Observation | None = None
-
-    def watch(self, phase: Phase, event: str, microseconds: int) -> None:
-        """Take in what the probe tells of its phases."""
-        self.phases[phase] = microseconds if event == "end" else None
-
-    def cell(self, phase: Phase) -> Text:
-        """Draw one phase: its milliseconds, a mark while it runs, a dot before."""
-        if self.seen is not None and self.seen.failed_phase is phase:
-            return Text("✗", style="bold red" if self.seen.outcome is Outcome.DOWN else "bold yellow")
-        if phase not in self.phases:
-            return Text("·", style="dim")
-        spent = self.phases[phase]
-        return Text("…", style="bold cyan") if spent is None else Text(f"{spent / 1000:.0f} ms")
-
-    def verdict(self) -> Text:
-        """Draw the outcome."""
-        if self.seen is None:
-            return Text("looking", style="cyan")
-        return Text(_MARKS[self.seen.outcome], style=f"bold {_COLOURS[self.seen.outcome]}")
-
-    def words(self) -> str:
-        """Say why it is not up, else where it was seen."""
-        if self.seen is None:
-            return ""
-        if self.seen.outcome is Outcome.UP:
-            return _where(self.seen)
-        return f"{self.seen.cause}: {self.seen.detail}"
-
-
-def _table(pulses: list[Pulse]) -> Table:
-    walked = {phase for pulse in pulses for phase in _ladder(pulse.target)}
-    phases = [phase for phase in Phase if phase in walked]
-    table = Table("target", *(phase.value for phase in phases), "outcome", "", box=None, header_style="bold")
-    for pulse in pulses:
-        cells = (pulse.cell(phase) for phase in phases)
-        # As Text: a server's words in brackets are no markup.
-        table.add_row(Text(pulse.target.name), *cells, pulse.verdict(), Text(pulse.words()))
-    return table
-
-
-def _ladder(target: Target) -> tuple[Phase, ...]:
-    if target.kind is Kind.WEBMAIL:
-        return (*_COMMON, Phase.FETCH)
-    if target.kind is Kind.MX:
-        return (*_COMMON, Phase.SUBMIT)
-    return (*_COMMON, *(_WITH_LOGIN.get(target.kind, ()) if target.ends[0].login else ()))
-
-
-def _where(seen: Observation) -> str:
-    """Write the exchanger and the address that served, and where redirects led from it."""
-    served = seen.deciding
-    if served is None:
-        return ""
-    facts = served.facts or {}
-    words = filter(None, (str(facts.get("exchanger", "")), served.peer, served.detail))
-    return " → ".join([" ".join(words), *(str(hop["url"]) for hop in facts.get("hops", [])[1:])])
+    return list(await (live(looks, pulses, console) if show else looks))

@@ -53,7 +53,7 @@ def default_path(places: tuple[Path, ...] = _PLACES) -> Path:
     for path in places:
         if path.exists():
             return path
-    what = f"is not there, nor is {places[-1]}; copy config.example.yaml to config.yaml, or use --config"
+    what = f"is not there, nor is {places[-1]}; write it with mailwatch init, or use --config"
     raise ConfigNotFound([Mistake(places[0], 1, what)])
 
 

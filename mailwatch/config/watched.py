@@ -26,7 +26,7 @@ from mailwatch.config.oauth2 import OAuth2Section
 from mailwatch.models import Kind, TlsMode
 from mailwatch.oauth.endpoints import is_loopback
 
-_TLS_OF_PORT = {
+TLS_OF_PORT = {
     25: TlsMode.STARTTLS,
     110: TlsMode.STARTTLS,
     143: TlsMode.STARTTLS,
@@ -181,7 +181,7 @@ class TargetSection(Section):
 
     def wanted_tls(self) -> TlsMode | None:
         """What is written, else what the port is for, else None: any."""
-        return self.tls or (_TLS_OF_PORT.get(self.port) if self.port else None)
+        return self.tls or (TLS_OF_PORT.get(self.port) if self.port else None)
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -200,7 +200,7 @@ class TargetSection(Section):
 
     @model_validator(mode="after")
     def _speaks_as_the_port(self) -> Self:
-        usual = _TLS_OF_PORT.get(self.port) if self.port else None
+        usual = TLS_OF_PORT.get(self.port) if self.port else None
         # The wrong one of the two hangs until the timeout: it would be booked as the provider's outage.
         if usual and self.tls and TlsMode.NONE != self.tls != usual:
             raise Fault(f"port {self.port} is for tls: {usual}; write that, or change the port", "tls")

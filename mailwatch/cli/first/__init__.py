@@ -1,0 +1,1 @@
+"""The conversation of `mailwatch init`: what it asks, tries and writes."""

@@ -1,0 +1,44 @@
+"""Tries the login, as `mailwatch run` will do it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rich.console import Console
+
+from mailwatch.cli.pulse import Pulse, live
+from mailwatch.models import Cause, Kind, Observation, Target, now
+from mailwatch.probes import TlsContexts, observe
+
+SECONDS = 20.0
+
+
+async def look(targets: Sequence[Target], console: Console) -> dict[Kind, Observation]:
+    """Look at each, and give what was seen of those that were looked at.
+
+    One after the other until a server has said what it thinks of the password; a rejected one is shown to no
+    other, so that one slip of the fingers is one rejection. Then the rest at once.
+    """
+    contexts = TlsContexts()
+    begun: list[Pulse] = []
+
+    async def one(target: Target) -> Observation:
+        begun.append(pulse := Pulse(target))
+        pulse.seen = await observe(
+            replace(target, timeout=SECONDS), scheduled_at=now(), contexts=contexts, watch=pulse.watch
+        )
+        return pulse.seen
+
+    async def each() -> None:
+        for number, target in enumerate(targets):
+            seen = await one(target)
+            if seen.cause is Cause.CREDENTIALS:
+                return
+            if seen.cause is None:
+                await asyncio.gather(*(one(other) for other in targets[number + 1 :]))
+                return
+
+    await live(each(), begun, console)
+    return {pulse.target.kind: pulse.seen for pulse in begun if pulse.seen}

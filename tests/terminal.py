@@ -1,0 +1,83 @@
+"""A program at a terminal, with a test as the person before it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import shutil
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+PATIENCE = 60.0
+CONTROL_C = "\x03"
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class Terminal:
+    """What a program shows, and how to answer it. It is its controlling terminal where the system has setsid."""
+
+    def __init__(self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+        setsid = shutil.which("setsid")
+        command = [setsid, "--ctty", *words] if setsid else list(words)
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=cwd, env={**env})
+        os.close(slave)
+        self.raw = ""
+        self._told = 0
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(cls, words: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> Iterator[Terminal]:
+        """Started, and ended in any case."""
+        terminal = cls(words, cwd=cwd, env=env)
+        try:
+            yield terminal
+        finally:
+            terminal.process.kill()
+            terminal.process.wait()
+            os.close(terminal._master)
+
+    @property
+    def shown(self) -> str:
+        """All that was shown, without colours and movements."""
+        return _ESCAPES.sub("", self.raw).replace("\r", "")
+
+    def until(self, words: str) -> str:
+        """Wait for words that were not waited for yet; return what was shown up to them, since the last time."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := self.shown.find(words, self._told)) < 0:
+            assert self._read(deadline - time.monotonic()), f"never showed {words!r}:\n{self.shown}"
+        before, self._told = self.shown[self._told : found], found + len(words)
+        return before
+
+    def type(self, words: str, *, enter: bool = True) -> None:
+        """Type a line."""
+        os.write(self._master, words.encode() + (b"\n" if enter else b""))
+
+    def end(self) -> int:
+        """Wait until it ends; return its exit status."""
+        deadline = time.monotonic() + PATIENCE
+        while self._read(deadline - time.monotonic()):
+            pass
+        return self.process.wait(PATIENCE)
+
+    def _read(self, seconds: float) -> bool:
+        """Take in what comes next; False at the end, or if nothing came."""
+        ready, _, _ = select.select([self._master], [], [], max(seconds, 0))
+        if not ready:
+            return False
+        try:
+            came = os.read(self._master, 65536)
+        except OSError:  # EIO: the program has closed its end.
+            return False
+        self.raw += came.decode(errors="replace")
+        return bool(came)

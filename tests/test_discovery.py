@@ -1,0 +1,199 @@
+"""Which servers a domain has, by a real name server and by one that lies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from dns.asyncresolver import Resolver
+
+from mailwatch.discovery import (
+    Door,
+    Said,
+    Source,
+    ascii_domain,
+    ask,
+    provider_of_doors,
+    provider_of_exchanger,
+    within,
+)
+from mailwatch.models import Kind, TlsMode
+from tests.conftest import need_root
+from tests.fakes.names import Records, name_server
+from tests.servers import DNSMASQ, Dnsmasq, free_port, resolver_at, server_folder
+
+RECORDS = (
+    # all three, TLS first, by priority and then weight
+    "srv-host=_imaps._tcp.all.test,second.all.test,993,20,0",
+    "srv-host=_imaps._tcp.all.test,light.all.test,993,10,1",
+    "srv-host=_imaps._tcp.all.test,imap.all.test,993,10,5",
+    "srv-host=_imap._tcp.all.test,plain.all.test,143,0,0",
+    "srv-host=_pop3s._tcp.all.test,pop.all.test,995,0,0",
+    "srv-host=_submissions._tcp.all.test,smtp.all.test,465,0,0",
+    "mx-host=all.test,mx.all.test,10",
+    # STARTTLS alone, and what is decidedly not offered
+    "srv-host=_imap._tcp.old.test,mail.old.test,1143,0,0",
+    "srv-host=_submission._tcp.old.test,mail.old.test,587,0,0",
+    "srv-host=_pop3s._tcp.old.test",
+    "srv-host=_pop3._tcp.old.test",
+    # TLS not offered, but STARTTLS
+    "srv-host=_imaps._tcp.half.test",
+    "srv-host=_imap._tcp.half.test,imap.half.test,143,0,0",
+    "mx-host=google.test,aspmx.l.google.com,10",
+    "mx-host=null.test,.,0",
+    "host-record=bare.test,127.0.0.1",
+)
+
+
+@pytest.fixture(scope="module")
+def names() -> Iterator[Resolver]:
+    """A resolver of a real dnsmasq."""
+    need_root(str(DNSMASQ))
+    with server_folder() as folder, Dnsmasq(folder, *RECORDS).running() as server:
+        yield server.resolver
+
+
+def found(said: Said) -> dict[Kind, tuple[str, TlsMode]]:
+    return {door.kind: (door.where, door.tls) for door in said.doors}
+
+
+def test_the_best_record_with_tls_from_the_first_byte_wins(names: Resolver) -> None:
+    said = asyncio.run(ask("all.test", names))
+    assert found(said) == {
+        Kind.IMAP: ("imap.all.test:993", TlsMode.IMPLICIT),
+        Kind.POP3: ("pop.all.test:995", TlsMode.IMPLICIT),
+        Kind.SMTP: ("smtp.all.test:465", TlsMode.IMPLICIT),
+    }
+    assert (said.refused, said.exchanger, said.silent) == (frozenset(), "mx.all.test", "")
+
+
+def test_starttls_is_the_second_choice_and_a_dot_means_not_offered(names: Resolver) -> None:
+    said = asyncio.run(ask("old.test", names))
+    assert found(said) == {
+        Kind.IMAP: ("mail.old.test:1143", TlsMode.STARTTLS),
+        Kind.SMTP: ("mail.old.test:587", TlsMode.STARTTLS),
+    }
+    assert said.refused == {Kind.POP3}
+    half = asyncio.run(ask("half.test", names))
+    assert found(half) == {Kind.IMAP: ("imap.half.test:143", TlsMode.STARTTLS)}
+    assert half.refused == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("domain", "exchanger", "silent"),
+    [
+        ("google.test", "aspmx.l.google.com", ""),
+        ("null.test", "", "null MX"),
+        ("bare.test", "", ""),
+        ("gone.test", "", "NXDOMAIN"),
+    ],
+)
+def test_the_exchanger_is_told_or_why_there_is_none(
+    names: Resolver, domain: str, exchanger: str, silent: str
+) -> None:
+    said = asyncio.run(ask(domain, names))
+    assert (said.doors, said.exchanger) == ((), exchanger)
+    assert silent in said.silent
+    assert bool(said.silent) == bool(silent)
+
+
+def test_a_silent_name_server_costs_no_more_than_one_wait() -> None:
+    async def timed() -> tuple[Said, float]:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        return await ask("all.test", resolver_at(free_port()), 0.5), loop.time() - began
+
+    said, took = asyncio.run(timed())
+    assert said.doors == ()
+    assert said.silent
+    assert took < 3
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "0 0 993 localhost.",
+        "0 0 993 127.0.0.1.",
+        "0 0 0 imap.lies.test.",
+        "0 0 143 imap.lies.test.",  # the port of STARTTLS: it would hang
+        "0 0 993 ima\\027[31mp.lies.test.",
+        "0 0 993 -imap.lies.test.",
+        "0 0 993 imap\\032.lies.test.",
+    ],
+)
+def test_a_record_that_names_no_host_that_could_be_meant_is_nothing(record: str) -> None:
+    async def asked(*records: str) -> Said:
+        said: Records = records
+        async with name_server({"_imaps._tcp.lies.test SRV": said, "lies.test MX": ["10 mx.lies.test."]}) as port:
+            return await ask("lies.test", resolver_at(port), 2.0)
+
+    said = asyncio.run(asked(record))
+    assert (said.doors, said.refused) == ((), frozenset())
+    said = asyncio.run(asked(record, "9 0 993 good.lies.test."))
+    assert [door.host for door in said.doors] == ["good.lies.test"]
+
+
+def test_a_flood_of_records_gives_one_server() -> None:
+    async def asked() -> Said:
+        flood = [f"{n} 0 993 imap{n}.flood.test." for n in range(20)]
+        async with name_server({"_imaps._tcp.flood.test SRV": flood}) as port:
+            return await ask("flood.test", resolver_at(port), 2.0)
+
+    assert [door.host for door in asyncio.run(asked()).doors] == ["imap0.flood.test"]
+
+
+@pytest.mark.parametrize(
+    ("exchanger", "key"),
+    [
+        ("aspmx.l.google.com", "gmail"),
+        ("example-org.mail.protection.outlook.com", "microsoft365"),
+        ("outlook-com.olc.protection.outlook.com", "outlook"),
+        ("mx.example.org", None),
+        ("google.com.example.org", None),
+        ("notgoogle.com", None),
+        ("com", None),
+    ],
+)
+def test_an_exchanger_belongs_to_the_provider_of_the_longest_domain_around_it(
+    exchanger: str, key: str | None
+) -> None:
+    provider = provider_of_exchanger(exchanger)
+    assert (provider.key if provider else None) == key
+
+
+def test_doors_belong_to_a_provider_only_all_of_them() -> None:
+    def door(kind: Kind, host: str, port: int) -> Door:
+        return Door(kind=kind, host=host, port=port, tls=TlsMode.IMPLICIT, source=Source.SRV)
+
+    gmail = door(Kind.IMAP, "imap.gmail.com", 993)
+    provider = provider_of_doors([gmail, door(Kind.SMTP, "smtp.gmail.com", 465)])
+    assert provider is not None
+    assert provider.key == "gmail"
+    assert provider_of_doors([gmail, door(Kind.SMTP, "smtp.example.org", 465)]) is None
+    assert provider_of_doors([door(Kind.IMAP, "outlook.office365.com", 993)]) is None  # two have it
+    assert provider_of_doors([]) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "domain"),
+    [
+        ("a@Example.ORG", "example.org"),
+        ("a@città.it", "xn--citt-3na.it"),
+        ("a@localhost", ""),
+        ("a@127.0.0.1", ""),
+        ("a@[127.0.0.1]", ""),
+        ("a@x/../y.it", ""),
+        ("a@" + "x" * 64 + ".it", ""),
+        ("a@..it", ""),
+    ],
+)
+def test_only_the_name_of_a_domain_is_asked_for(address: str, domain: str) -> None:
+    assert ascii_domain(address) == domain
+
+
+def test_within_a_domain_is_at_a_dot() -> None:
+    assert within("imap.example.org", "Example.org")
+    assert within("example.org", "example.org")
+    assert not within("evilexample.org", "example.org")
+    assert not within("example.org.evil.test", "example.org")
