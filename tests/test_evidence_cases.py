@@ -19,7 +19,7 @@ from mailwatch.evidence.report.words import words
 from mailwatch.evidence.report.writing import Writing
 from tests.cases import BEGIN, CASES, WORDS, Made, make
 from tests.ledgers import HOUR
-from tests.pictures import DOCS, draw
+from tests.pictures import DOCS, reports
 from tests.test_evidence import text_of
 
 
@@ -291,7 +291,7 @@ def test_a_log_used_wrongly_writes_nothing(
 
 
 def test_the_pictures_of_the_documents_can_be_drawn_anew(tmp_path: Path) -> None:
-    for path in draw(tmp_path / "made", tmp_path):
+    for path in reports(tmp_path / "made", tmp_path):
         for picture in (path, DOCS / path.name):
             assert picture.read_bytes().startswith(b"\x89PNG")
             assert 10_000 < picture.stat().st_size < 300_000
