@@ -5,10 +5,11 @@ Each is the real command, from its start to its end, with the memory that it too
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.process import peak_memory
 from mailwatch.models import Millis, Observation, Phase, TlsFacts, rfc3339
 from mailwatch.store import Reader
 from tests import ledgers
@@ -94,17 +96,21 @@ class Cost:
 
 def cost(*command: str) -> Cost:
     """Run a command of MailWatch. Raises RuntimeError when it fails."""
-    began = time.monotonic()
-    # Counted by the kernel for this one child; a sampled figure would miss its peak.
-    with subprocess.Popen([sys.executable, "-m", "mailwatch", *command], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        output = process.stdout.read().decode()
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    took = time.monotonic() - began
+    began, most = time.monotonic(), 0
+    with tempfile.TemporaryFile() as output:
+        command_line = [sys.executable, "-m", "mailwatch", *command]
+        with subprocess.Popen(command_line, stdout=output, stderr=subprocess.DEVNULL) as process:
+            # Its own high-water mark: what the kernel tells when it has ended begins with that of this process.
+            while process.poll() is None:
+                with contextlib.suppress(OSError, AssertionError):
+                    most = max(most, peak_memory(process.pid))
+                time.sleep(0.01)
+        took = time.monotonic() - began
+        output.seek(0)
+        said = output.read().decode()
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}\n{output}")
-    return Cost(round(took, 2), round(used.ru_maxrss * 1024 / 1e6), output)
+        raise RuntimeError(f"{' '.join(command)}: exit {process.returncode}\n{said}")
+    return Cost(round(took, 2), round(most / 1e6), said)
 
 
 def measure(entries: int, console: Console) -> dict[str, Any]:

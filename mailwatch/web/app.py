@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request
-from fastapi.responses import FileResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.background import BackgroundTask
 from starlette.types import ASGIApp
@@ -20,7 +20,7 @@ from mailwatch.config.access import WebAccess
 from mailwatch.models import Millis, parse_rfc3339, rfc3339
 from mailwatch.web.gate import Gate
 from mailwatch.web.headers import SafeHeaders
-from mailwatch.web.kept import Kept
+from mailwatch.web.kept import Kept, takes_packed
 from mailwatch.web.pages import Audience, Pages
 from mailwatch.web.public import Masks, public_sources, public_views
 from mailwatch.web.sources import Sources
@@ -78,9 +78,12 @@ def full_app(sources: Sources, views: Views, audience: Audience) -> FastAPI:
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:
-        made = await kept.get("metrics", lambda: b"".join(sources.metrics()))
-        content, packed = made.fit_for(request.headers)
-        return Response(content, media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=packed | {"vary": "accept-encoding"})
+        made = await kept.get("metrics", sources.metrics)
+        headers = {"vary": "accept-encoding"}
+        if takes_packed(request.headers):
+            headers["content-encoding"] = "gzip"
+            return Response(made.packed, media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=headers)
+        return StreamingResponse(made.plain(), media_type=CONTENT_TYPE_PLAIN_0_0_4, headers=headers)
 
     @app.get("/api/v1/outages/{outage_id}/evidence.zip", summary="The evidence of an outage as one file")
     async def evidence(

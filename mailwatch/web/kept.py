@@ -7,9 +7,9 @@ Prometheus servers, do not take the processor from the probes.
 from __future__ import annotations
 
 import asyncio
-import gzip
 import time
-from collections.abc import Callable, Hashable
+import zlib
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -17,25 +17,35 @@ from starlette.datastructures import Headers
 SPARED = 10.0
 """How many times as long as it took to make an answer is given."""
 KEYS_AT_MOST = 64
-GZIP_LEVEL = 1
+LEVEL = 1
 """A page of fifty targets becomes a tenth in a few milliseconds."""
+GZIP = 31
+"""What zlib calls the form of RFC 1952."""
+PART = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """An answer, also packed; `cost` is the seconds it took, `at` when it was begun, by the monotonic clock."""
+    """An answer, packed (gzip): of ten thousand targets the metrics are 50 MB, and packed a twentieth of it.
 
-    plain: bytes
+    `cost` is the seconds it took, `at` when it was begun, by the monotonic clock.
+    """
+
     packed: bytes
     at: float
     cost: float
 
-    def fit_for(self, headers: Headers) -> tuple[bytes, dict[str, str]]:
-        """Return what a client takes, and the headers that say so (RFC 9110 section 12.5.3)."""
-        taken = [word.partition(";") for word in headers.get("accept-encoding", "").replace(" ", "").split(",")]
-        if any(name.lower() == "gzip" and rest not in ("q=0", "q=0.0") for name, _, rest in taken):
-            return self.packed, {"content-encoding": "gzip"}
-        return self.plain, {}
+    def plain(self) -> Iterator[bytes]:
+        """Yield it unpacked, part by part."""
+        unpacker = zlib.decompressobj(GZIP)
+        for start in range(0, len(self.packed), PART):
+            yield unpacker.decompress(self.packed[start : start + PART])
+
+
+def takes_packed(headers: Headers) -> bool:
+    """Whether a client takes gzip (RFC 9110 section 12.5.3)."""
+    taken = [word.partition(";") for word in headers.get("accept-encoding", "").replace(" ", "").split(",")]
+    return any(name.lower() == "gzip" and rest not in ("q=0", "q=0.0") for name, _, rest in taken)
 
 
 class Kept:
@@ -45,7 +55,7 @@ class Kept:
         self._made: dict[Hashable, Made] = {}
         self._making: dict[Hashable, asyncio.Task[Made]] = {}
 
-    async def get(self, key: Hashable, make: Callable[[], bytes]) -> Made:
+    async def get(self, key: Hashable, make: Callable[[], Iterable[bytes]]) -> Made:
         """Return the answer for `key`. Raises what `make` raises.
 
         1. One that is young enough is given again.
@@ -63,7 +73,7 @@ class Kept:
         # Who gives up waiting does not take it from the others.
         return await asyncio.shield(task)
 
-    async def _make(self, key: Hashable, make: Callable[[], bytes]) -> Made:
+    async def _make(self, key: Hashable, make: Callable[[], Iterable[bytes]]) -> Made:
         try:
             made = await asyncio.to_thread(_make, make)
             if len(self._made) >= KEYS_AT_MOST:
@@ -74,9 +84,8 @@ class Kept:
             del self._making[key]
 
 
-def _make(make: Callable[[], bytes]) -> Made:
+def _make(make: Callable[[], Iterable[bytes]]) -> Made:
     began = time.monotonic()
-    plain = make()
-    # Without a date (mtime), which would tell when it was made and differ each time.
-    packed = gzip.compress(plain, GZIP_LEVEL, mtime=0)
-    return Made(plain, packed, began, time.monotonic() - began)
+    packer = zlib.compressobj(LEVEL, wbits=GZIP)
+    packed = [packer.compress(part) for part in make()]
+    return Made(b"".join([*packed, packer.flush()]), began, time.monotonic() - began)

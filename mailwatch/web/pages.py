@@ -20,7 +20,7 @@ from mailwatch.lasting import span
 from mailwatch.models import Millis, now, parse_rfc3339, rfc3339
 from mailwatch.web import timeline
 from mailwatch.web.days import bars
-from mailwatch.web.kept import Kept
+from mailwatch.web.kept import Kept, takes_packed
 from mailwatch.web.sources import Sources
 from mailwatch.web.views import Views
 from mailwatch.web.words import COOKIE, LANGUAGES, choose, words
@@ -106,11 +106,12 @@ class Pages:
         language = _language(request)
         root = request.scope.get("root_path", "")
         made = await self._kept.get(
-            (language, page, root), lambda: self._draw_overview(request, language, page).encode()
+            (language, page, root), lambda: [self._draw_overview(request, language, page).encode()]
         )
-        content, packed = made.fit_for(request.headers)
-        answer = self._answer(request, content, language)
-        answer.headers.update(packed | {"vary": "accept-language, cookie, accept-encoding"})
+        packed = takes_packed(request.headers)
+        answer = self._answer(request, made.packed if packed else b"".join(made.plain()), language)
+        answer.headers.update({"content-encoding": "gzip"} if packed else {})
+        answer.headers["vary"] = "accept-language, cookie, accept-encoding"
         return answer
 
     def _draw_overview(self, request: Request, language: str, page: int) -> str:
