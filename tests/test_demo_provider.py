@@ -8,6 +8,7 @@ import imaplib
 import smtplib
 import socket
 import ssl
+import zipfile
 from collections.abc import AsyncIterator, Callable
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -18,11 +19,12 @@ import pytest
 
 from mailwatch import config
 from mailwatch.demo.dialogue import PASSWORD, USERNAME, Mood
-from mailwatch.demo.performance import LOG, perform, serve
+from mailwatch.demo.performance import LOG, evidence, perform, serve
 from mailwatch.demo.provider import StandIn
 from mailwatch.demo.script import SPEEDS, TARGETS, write_config
 from mailwatch.demo.witness import Seen, proven, verdicts
 from mailwatch.demo.words import ENGLISH, ITALIAN, language
+from mailwatch.evidence.verify import Trust, verify
 
 HOST = "127.0.0.1"
 PATIENCE = 0.3
@@ -330,6 +332,10 @@ async def test_the_demo_ends_with_an_outage_whose_bounds_hold_the_truth(tmp_path
     causes = set().union(*(verdict.outage["causes"] for verdict in result.verdicts))
     assert {"unavailable", "timeout", "refused"} <= causes
     assert PASSWORD.encode() not in (tmp_path / LOG).read_bytes()
+    made = await evidence(tmp_path, result.verdicts[0].outage["id"], "it")
+    assert [claim for claim in verify(made, Trust()) if not claim.valid] == []
+    with zipfile.ZipFile(made) as opened:
+        assert {"report.pdf", "VERIFICA.md"} <= set(opened.namelist())
 
 
 async def test_the_demo_that_goes_on_plays_again_and_heeds_no_variable_of_a_container(

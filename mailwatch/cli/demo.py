@@ -19,7 +19,7 @@ from mailwatch.config.fields import split_endpoint
 from mailwatch.config.mistakes import Fault
 from mailwatch.demo import display
 from mailwatch.demo.dialogue import Mood
-from mailwatch.demo.performance import LOG, Failed, Result, Show, perform, serve
+from mailwatch.demo.performance import LOG, Failed, Result, Show, evidence, perform, serve
 from mailwatch.demo.script import SPEEDS, TARGETS
 from mailwatch.demo.witness import Seen, proven
 from mailwatch.demo.words import LANGUAGES, language
@@ -40,7 +40,8 @@ def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def _run(args: argparse.Namespace) -> int:
-    words = LANGUAGES[args.lang or language(os.environ)]
+    lang = args.lang or language(os.environ)
+    words = LANGUAGES[lang]
     folder = _folder(args.keep)
     if folder is None:
         print(f"mailwatch demo: {args.keep} is not empty; name a new folder", file=sys.stderr)
@@ -51,6 +52,7 @@ def _run(args: argparse.Namespace) -> int:
             if args.serve:
                 asyncio.run(serve(folder, args.speed, args.serve, show))
             result = asyncio.run(perform(folder, args.speed, show))
+        files = [asyncio.run(evidence(folder, told.outage["id"], lang)) for told in result.verdicts[:1]]
     except Failed as failure:
         print(
             words[failure.why].format(log=folder / LOG, **failure.facts), *_tail(folder), sep="\n", file=sys.stderr
@@ -62,17 +64,19 @@ def _run(args: argparse.Namespace) -> int:
         return 0 if args.serve else 130
     finally:
         print(words["kept"].format(folder=folder, config=folder / "config.yaml"), file=sys.stderr)
-    return _tell(words, result, as_json=args.json)
+    return _tell(words, result, files, as_json=args.json)
 
 
-def _tell(words: display.Words, result: Result, *, as_json: bool) -> int:
+def _tell(words: display.Words, result: Result, files: list[Path], *, as_json: bool) -> int:
     fine = proven(result.verdicts, TARGETS)
     if as_json:
-        print(_json(result, fine))
+        print(_json(result, files, fine))
     else:
         console = Console()
         for verdict in result.verdicts:
             console.print(display.record(words, verdict), "")
+        for path in files:
+            print(words["evidence"].format(path=path))
     if not fine:
         print(words["incomplete"], file=sys.stderr)
     return 0 if fine else 1
@@ -102,7 +106,7 @@ def _shown(words: display.Words) -> Iterator[Show]:
     yield tell
 
 
-def _json(result: Result, fine: bool) -> str:
+def _json(result: Result, files: list[Path], fine: bool) -> str:
     began, ended = result.down_time or (None, None)
     truth = {
         "began": None if began is None else rfc3339(began),
@@ -110,7 +114,8 @@ def _json(result: Result, fine: bool) -> str:
         "seconds": None if began is None or ended is None else (ended - began) / 1000,
     }
     outages = [{**verdict.outage, "holds_the_truth": verdict.holds} for verdict in result.verdicts]
-    return json.dumps({"proven": fine, "truth": truth, "outages": outages}, indent=2, ensure_ascii=False)
+    told = {"proven": fine, "truth": truth, "outages": outages, "evidence": [str(path) for path in files]}
+    return json.dumps(told, indent=2, ensure_ascii=False)
 
 
 def _tail(folder: Path) -> list[str]:

@@ -110,7 +110,7 @@ async def _monitor(config: Path, folder: Path) -> AsyncIterator[asyncio.subproce
     with (folder / LOG).open("wb") as log:
         command = (sys.executable, "-m", "mailwatch", "--config", str(config), "run")
         # A container's data_dir and port are not the demo's.
-        environment = {name: value for name, value in os.environ.items() if name not in VARIABLES.values()}
+        environment = own_environment()
         process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, env=environment)
     try:
         yield process
@@ -161,3 +161,22 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def own_environment() -> dict[str, str]:
+    """Return the environment without what a container says of its own MailWatch, not of this one."""
+    return {name: value for name, value in os.environ.items() if name not in VARIABLES.values()}
+
+
+async def evidence(folder: Path, outage_id: str, language: str) -> Path:
+    """Make the evidence file of an outage as its owner would. Raises Failed."""
+    path = folder / f"outage-{outage_id}.zip"
+    verb = ("report", outage_id, "-o", str(path), "--lang", language)
+    command = (sys.executable, "-m", "mailwatch", "--config", str(folder / "config.yaml"), *verb)
+    made = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env=own_environment()
+    )
+    _, said = await made.communicate()
+    if made.returncode:
+        raise Failed("no_evidence", reason=said.decode(errors="replace").strip())
+    return path
