@@ -59,12 +59,14 @@ class Auditing:
 
     def audit(self) -> None:
         """Audit once, and tell what was found. A ledger that cannot be read says nothing of what is in it."""
-        entries = self._reader.size()
+        keys = self._keys
         try:
-            found = audit(self._reader, self._keys.public, self._keys.secret, self._pace())
+            entries = self._reader.size()
+            found = audit(self._reader, keys.public, keys.secret, self._pace(), enough=FINDINGS)
         except _Stopped:
             return
         except Exception:
+            # A database that is locked or gone for a moment must not end the looks.
             logger.exception("ledger: the audit could not be ended, by our own fault")
             self._metrics.error()
             return

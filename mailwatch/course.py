@@ -1,7 +1,7 @@
 """One target followed entry by entry: its outages, and how its time divides.
 
 Nearly all entries are good looks that follow good looks. Such a one leaves nothing behind but that it was the
-latest, so that only the first and the last of them are read as facts: tests/test_periods.py holds this against
+latest, so that only the first and the last of them are read as facts: tests/test_course.py holds this against
 the rules taken one look at a time.
 """
 

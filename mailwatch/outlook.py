@@ -59,11 +59,13 @@ def nobodys(monitor: Monitor, reader: Reader) -> Callable[[], bool]:
     def told() -> bool:
         nonlocal known
         watched = [watch.target for watch in list(monitor.watches.values())]
+        if not all(_is_nobodys(target) for target in watched):
+            return False
         names, minute = frozenset(target.name for target in watched), now() // 60_000
         if (names, minute) != known[:2]:
             # What is no longer watched is still on record, and shown; a look may end after its target was removed.
             known = names, minute, names.issuperset(reader.targets())
-        return known[2] and all(_is_nobodys(target) for target in watched)
+        return known[2]
 
     return told
 

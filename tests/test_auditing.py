@@ -13,7 +13,7 @@ from mailwatch import auditing
 from mailwatch.auditing import Auditing
 from mailwatch.metrics import Metrics
 from mailwatch.models import News, Topic
-from mailwatch.store import Reader
+from mailwatch.store import Reader, audit
 from mailwatch.store.audit import SLICE
 from mailwatch.store.keys import load_or_make
 from tests.ledgers import MINUTE, write
@@ -78,6 +78,23 @@ def test_what_was_changed_past_us_is_found_and_told(audits: Audits, change: str,
     assert audits.valid.endswith(" 0")
     (news,) = audits.news
     assert (news.topic, news.facts) == (Topic.LEDGER, {"finding": audits.auditing.latest.findings[0]})
+
+
+def test_after_a_missing_entry_not_every_later_one_is_a_finding(audits: Audits) -> None:
+    """Of ten million entries they would fill the memory, and the system would end the monitor."""
+    audits.spoil("DELETE FROM entries WHERE idx = 5")
+    found = audit(audits.reader, load_or_make(audits.database.parent).public, b"", enough=auditing.FINDINGS)
+    assert auditing.FINDINGS <= len(found) < 2 * SLICE
+    audits.auditing.audit()
+    assert audits.auditing.latest is not None
+    assert len(audits.auditing.latest.findings) == auditing.FINDINGS
+
+
+def test_a_database_that_cannot_be_read_says_nothing_of_the_ledger_and_ends_nothing(audits: Audits) -> None:
+    audits.spoil("ALTER TABLE entries RENAME TO gone")
+    audits.auditing.audit()
+    assert (audits.auditing.latest, audits.news) == (None, [])
+    assert audits.valid.endswith(" 1")
 
 
 async def test_it_takes_its_time_and_ends_at_once_when_we_do(
