@@ -10,6 +10,7 @@ import errno
 import itertools
 import logging
 import resource
+import secrets
 import socket
 import ssl
 import threading
@@ -29,11 +30,12 @@ from pydantic import SecretStr
 
 from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, Target, TlsMode
 from mailwatch.probes import TlsContexts, observe
-from mailwatch.probes.connect import Address, alternating
+from mailwatch.probes.connect import Address, Lookup, alternating
 from mailwatch.probes.failures import SmtpRefused, judge
 from mailwatch.probes.imap_client import Refused, ServerBye
 from mailwatch.probes.redact import Redactor
 from tests.hostile import CLOSE, HELLO, RESET, SILENCE, Endless, Step, hostile
+from tests.namespaces import Namespace
 
 PASSWORD = 'canary-0123-p"a\\s'
 USER = "mario.rossi@example.org"
@@ -638,6 +640,27 @@ async def test_a_name_with_many_dead_addresses_of_one_family_is_reached_by_the_o
     assert [attempt.peer for attempt in observation.attempts] == [f"[::2]:{port}", f"127.0.0.1:{port}"]
     assert (observation.outcome, len(observation.addresses)) == (Outcome.UP, 7)
     assert observation.partial == (f"[::2]:{port}",)
+
+
+async def test_a_family_that_this_line_does_not_have_uses_up_nothing() -> None:
+    """IPv4 first, as a line without IPv6 has it sorted: the fourth IPv4 address is reached all the same."""
+
+    async def lookup(_host: str, port: int, _timeout: float) -> tuple[Address, ...]:
+        four = [Address(socket.AF_INET, (f"127.0.0.{n}", port)) for n in (2, 3, 4, 1)]
+        return (*four, *(Address(socket.AF_INET6, (f"2001:db8::{n}", port, 0, 0)) for n in range(4)))
+
+    namespace = Namespace(f"mw-{secrets.token_hex(4)}")
+    try:
+        observation = namespace.run_async(lambda: _look_at_one_of_four(lookup))
+    finally:
+        namespace.close()
+    assert observation.outcome is Outcome.UP
+    assert [attempt.cause for attempt in observation.attempts[1::2]] == [Cause.UNREACHABLE] * 3
+
+
+async def _look_at_one_of_four(lookup: Lookup) -> Observation:
+    async with hostile(IMAP) as port:
+        return await look(at(port), lookup=lookup)
 
 
 @given(st.lists(st.tuples(st.sampled_from([socket.AF_INET, socket.AF_INET6]), st.integers(1, 9)), max_size=9))

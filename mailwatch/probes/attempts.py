@@ -51,7 +51,10 @@ async def walk(
     except Exception as error:
         return [failed(recorder, error, target)], ()
     attempts: list[Attempt] = []
-    for address in addresses[:MAX_ATTEMPTS]:
+    for address in addresses[: 2 * MAX_ATTEMPTS]:
+        # A line without IPv6 fails at once over it, which must not use up what is left for IPv4.
+        if sum(made.cause is not Cause.UNREACHABLE for made in attempts) == MAX_ATTEMPTS:
+            break
         call = Call(target, address, target.login, recorder, contexts, lookup=lookup)
         attempts.append(await attempt(call, probe, patience))
         # A webmail page that did connect may have led to a host that does not.

@@ -11,7 +11,7 @@ from dns.asyncresolver import Resolver
 
 from mailwatch.models import Attempt, Observation, Outcome, Phase, Target, TlsMode
 from mailwatch.probes.attempts import MAX_OTHERS, OTHERS_TIMEOUT, Probe, attempt, failed, told
-from mailwatch.probes.connect import Address, Call, TlsContexts, alternating
+from mailwatch.probes.connect import Address, Call, TlsContexts
 from mailwatch.probes.mx_dialogue import probe
 from mailwatch.probes.mx_names import Exchanger, Found, addresses, exchangers, system_resolver
 from mailwatch.probes.recorder import Recorder, Watch
@@ -135,7 +135,7 @@ class _Visitor:
             walked.attempts.append(failed(recorder, error, self.target))
             return
         walked.addresses += found.addresses
-        for address in alternating(found.addresses)[:MAX_ADDRESSES]:
+        for address in found.addresses[:MAX_ADDRESSES]:
             within = CONNECT_SECONDS if walked.attempts else self.target.timeout
             walked.attempts += await self._ask(self.target, address, recorder, within)
             if walked.is_settled:

@@ -16,7 +16,7 @@ import httpx
 from mailwatch import __version__
 from mailwatch.models import Page, Phase, Target, TlsMode
 from mailwatch.probes.attempts import MAX_ATTEMPTS, TRY_NEXT
-from mailwatch.probes.connect import Address, Call, Goodbye, OurFault, alternating
+from mailwatch.probes.connect import Address, Call, Goodbye, OurFault
 from mailwatch.probes.failures import Failed, judge
 from mailwatch.probes.http_client import HttpClient
 from mailwatch.probes.page import onward, told, wrong
@@ -103,7 +103,7 @@ class _Visit:
                 addresses: tuple[Address, ...] = (here.address,)
             else:
                 with self._phase(Phase.RESOLVE):
-                    addresses = alternating(await self._call.lookup(host, port, self._left()))
+                    addresses = await self._call.lookup(host, port, self._left())
             there, client = await self._connect(target, addresses[:MAX_ATTEMPTS])
         # The attempt's TLS facts are those of its own peer.
         seen, recorder.tls = recorder.tls, own
