@@ -115,8 +115,8 @@ class Daemon:
             await take_up(self.monitor, self.reader, targets)
             self.metrics.config_reload(True, now() / 1000)
             views = outlook(self.monitor, reader, self.path, config, self._auditing)
-            open_to_all = nobodys(self.monitor, reader)
-            app = create_app(self._sources(), views, access, store.keys.secret, open_to_all)
+            self._open_to_all = nobodys(self.monitor, reader)
+            app = create_app(self._sources(), views, access, store.keys.secret, self._open_to_all)
             async with serving(app, config.web.host, config.web.port), self._housekeeping():
                 self._begin()
                 logger.info("watching %d targets; web on %s", len(self.monitor.watches), config.web.listen)
@@ -199,6 +199,7 @@ class Daemon:
             if getattr(config, field) != getattr(self.config, field):
                 logger.warning("%s changed: it takes effect at the next start", field)
         self.config = config
+        self._open_to_all()
         for name in [name for name in self.monitor.watches if name not in targets]:
             self.monitor.forget(name)
         await self._node("reload")

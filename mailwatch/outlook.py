@@ -13,7 +13,7 @@ from mailwatch.auditing import Auditing
 from mailwatch.config import Config
 from mailwatch.evidence.apart import Making
 from mailwatch.evidence.gather import NoCase, gather
-from mailwatch.models import Millis, Observation, Outcome, Target, now
+from mailwatch.models import Millis, Observation, Outcome, Target
 from mailwatch.monitor import Monitor
 from mailwatch.service_level import DAY
 from mailwatch.store import Reader, Tokens
@@ -52,20 +52,20 @@ def outlook(monitor: Monitor, reader: Reader, path: Path, config: Config, auditi
 def nobodys(monitor: Monitor, reader: Reader) -> Callable[[], bool]:
     """Return what says whether all on record is nobody's: servers of the catalogue, looked at without a log-in.
 
-    So it is with config.example.yaml, whose pages may be shown to anybody as they are.
+    So it is with config.example.yaml, whose pages may be shown to anybody as they are. What was somebody's once
+    stays on record, and is shown, when it is watched no longer: so this is asked before each reload, and a no is
+    for good.
     """
-    known: tuple[frozenset[str], Millis, bool] = frozenset(), 0, False
+    open_to_all: bool | None = None
 
     def told() -> bool:
-        nonlocal known
+        nonlocal open_to_all
         watched = [watch.target for watch in list(monitor.watches.values())]
         if not all(_is_nobodys(target) for target in watched):
-            return False
-        names, minute = frozenset(target.name for target in watched), now() // 60_000
-        if (names, minute) != known[:2]:
-            # What is no longer watched is still on record, and shown; a look may end after its target was removed.
-            known = names, minute, names.issuperset(reader.targets())
-        return known[2]
+            open_to_all = False
+        elif open_to_all is None:
+            open_to_all = {target.name for target in watched}.issuperset(reader.targets())
+        return open_to_all
 
     return told
 
