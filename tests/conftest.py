@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 from pydantic import SecretStr
 
 from mailwatch.models import Kind, Login, Target, TlsMode
 from tests.lived import bundle, lived, trust  # noqa: F401 - fixtures
 from tests.servers import ALICE, DOVECOT, POSTFIX, Certificates, Dovecot, Postfix, server_folder
+
+# No test is timed: a machine that is busy is no defect.
+hypothesis.settings.register_profile("untimed", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 HOW_TO_INSTALL = "run: sh tests/install_servers.sh"
 

@@ -72,7 +72,7 @@ def ledger() -> Iterator[tuple[Store, Reader]]:
         store.close()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(MARKS, MARKS)
 def test_a_restart_between_any_two_looks_changes_nothing(before: str, after: str) -> None:
     with ledger() as (store, reader):
@@ -130,7 +130,7 @@ def test_what_was_told_as_closed_is_not_told_again_as_open() -> None:
         assert resume(reader, "t", rule_book(reader)).missing == ()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(MARKS)
 def test_the_audit_agrees_with_what_was_told_live(marks: str) -> None:
     with ledger() as (store, reader):
