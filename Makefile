@@ -39,11 +39,13 @@ servers:
 $(VENV)/.run: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "MailWatch needs Python 3.11 or newer; try: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV) || { echo "cure: apt-get install python3-venv"; exit 1; }
+	@echo "installing what MailWatch needs into $(VENV), once: a minute or two"
 	$(BIN)/pip install --quiet --require-hashes -r requirements.txt
 	$(BIN)/pip install --quiet --no-deps -e .
 	touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	@echo "installing what the tests need into $(VENV), once: a minute or two"
 	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.txt
 	touch $@
 

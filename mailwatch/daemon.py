@@ -119,7 +119,7 @@ class Daemon:
             app = create_app(self._sources(), views, access, store.keys.secret, self._open_to_all)
             async with serving(app, config.web.host, config.web.port), self._housekeeping():
                 self._begin()
-                logger.info("watching %d targets; web on %s", len(self.monitor.watches), config.web.listen)
+                logger.info("watching %d targets; web on http://%s/", len(self.monitor.watches), config.web.listen)
                 await self.stopping.wait()
                 self.monitor.schedule.stop()
                 await self.monitor.schedule.finish(5.0)

@@ -17,6 +17,7 @@ from typing import Any
 from mailwatch.clock import ClockWatch
 from mailwatch.diagnosis import Diagnosis
 from mailwatch.guard import Guard, judge, names_matter
+from mailwatch.lasting import span
 from mailwatch.ledger.entry import account_id, secret_id, target_id
 from mailwatch.logins import LoginGate, end_looks
 from mailwatch.maintenance import Notices
@@ -294,6 +295,8 @@ class Monitor:
             await self.outage_changed(watch, transition.outage)
         if proven is not None:
             await self.outage_changed(watch, proven)
+        if watch.latest is None or state.name != watch.state.name:
+            logger.info("%s: %s%s", name, state.name, _why(observation))
         # All at once and after the last await: no page shows a state whose outage is not yet on record.
         watch.state, watch.proof = state, proof
         watch.latest, watch.seen_until, watch.seen_at = observation, observation.ended_at, watch.ended
@@ -428,3 +431,11 @@ class Monitor:
 
 def _running() -> Millis:
     return time.monotonic_ns() // 1_000_000
+
+
+def _why(observation: Observation) -> str:
+    """Say how long a good look took, or why another one was not."""
+    if observation.outcome is Outcome.UP:
+        return f", {span((observation.ended_at - observation.started_at) / 1000)}"
+    where = f" at {observation.failed_phase}" if observation.failed_phase else ""
+    return f": {observation.cause}{where}: {observation.detail}"

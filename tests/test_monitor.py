@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -41,6 +43,20 @@ async def test_a_look_goes_through_all_rooms(hall: Hall) -> None:
     assert [look["outcome"] for look in hall.recorded("observation")] == ["up"]
     assert hall.watch.state.name == "up"
     assert 'mailwatch_observations_total{target="t",provider="",kind="imap",outcome="up"} 1' in hall.shown()
+
+
+async def test_the_log_tells_each_change_of_a_state_and_why(hall: Hall, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mailwatch.monitor")
+    await hall.greet()
+    await hall.look()
+    await hall.look()
+    assert hall.server is not None
+    hall.server.close()
+    await hall.server.wait_closed()
+    await hall.look()
+    up, suspect = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch(r"t: up, \d+(\.\d)? (ms|s)", up)
+    assert suspect.startswith("t: suspect: refused at connect: ")
 
 
 async def test_nothing_is_shown_before_it_is_on_disk(hall: Hall) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
 from rich.table import Table
@@ -11,6 +12,9 @@ from rich.table import Table
 from mailwatch import records
 from mailwatch.cli.opening import open_config, open_reader, options, stdout, window
 from mailwatch.config.targets import resolved
+from mailwatch.lasting import span
+
+NO_DATA = "no data"
 
 
 def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,13 +56,19 @@ def _table(answers: list[dict[str, Any]], *, with_maintenance: bool) -> Table:
     for told in answers:
         answer = told | told.get("with_maintenance", {}) if with_maintenance else told
         share, down = answer["availability"], answer["downtime"]
-        bounds = [_percent(share["lower"]), _percent(share["upper"]), _percent(answer["coverage"])]
-        repair = "" if answer["mttr"] is None else f"{answer['mttr']:.1f} s"
-        seconds = [f"{down['min']:.1f} s", f"{down['max']:.1f} s", repair]
-        seconds += [f"{answer.get('maintenance', 0):.1f} s"] if excused else []
-        table.add_row(answer["target"], *bounds, *seconds)
+        bounds = [_percent(share["lower"]), _percent(share["upper"], up=True), _percent(answer["coverage"])]
+        # Where nobody looked nothing is known of downtime: that it was none least of all.
+        lasted = [span(down["min"]), span(down["max"], up=True)] if answer["coverage"] else [NO_DATA] * 2
+        lasted.append("" if answer["mttr"] is None else span(answer["mttr"]))
+        lasted += [span(answer.get("maintenance", 0))] if excused else []
+        table.add_row(answer["target"], *bounds, *lasted)
     return table
 
 
-def _percent(share: float | None) -> str:
-    return "no data" if share is None else f"{share:.4%}"
+def _percent(share: float | None, *, up: bool = False) -> str:
+    """Write a share, cut down to a ten-thousandth of a per cent or rounded `up`: neither bound says too much."""
+    if share is None:
+        return NO_DATA
+    # Six digits more are float's own noise: 0.9 is not a little less than that.
+    exact = round(Decimal(share) * 100, 10)
+    return f"{exact.quantize(Decimal('0.0001'), ROUND_CEILING if up else ROUND_FLOOR)}%"
