@@ -25,7 +25,9 @@ replay, records                         what the ledger says: state to go on fro
 metrics, notify, web                    outlets; never each other
 auditing                                the ledger checked by itself, slowly, each day
 evidence                                an outage as one file, and the check of it
-schedule, watch, monitor                when to look; the hall that carries each look through the rooms
+schedule, watch                         when to look; what is remembered of a target
+looking, judging                        one look, with its login or without; whose failure it is
+monitor                                 the hall that carries each look through the rooms
 housekeeping, timestamping, takeup      what runs beside the looks; going on from where the ledger ends
 outlook                                 what the pages show of all that
 daemon, demo                            the whole, running; and a show of it

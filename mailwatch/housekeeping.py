@@ -31,6 +31,8 @@ HOUR: Millis = 3_600_000
 QUARTER = 90 * 24 * HOUR
 WINDOWS = {"24h": 24 * HOUR, "7d": 7 * 24 * HOUR, "30d": 30 * 24 * HOUR, "90d": QUARTER}
 
+ONLINE = {True: "we are online again", False: "we are offline", None: "it cannot be told whether we are online"}
+
 
 class Housekeeping:
     """`time_servers` (host, port) are asked how far our clock is off; `others` are loops of other rooms."""
@@ -78,7 +80,7 @@ class Housekeeping:
         """How far the clock may be off, at the start and each hour."""
         while True:
             asked = await survey(self._time_servers)
-            self._monitor.clock_error_bound_us = asked.error_bound_us
+            self._monitor.judging.clock_error_bound_us = asked.error_bound_us
             self._monitor.metrics.clock(asked.error_bound_seconds())
             if asked.degraded:
                 logger.warning("clock: not known to be right; times on record may be off; is NTP running?")
@@ -87,23 +89,23 @@ class Housekeeping:
 
     async def guard(self) -> None:
         """Ask regularly, and when a look found us offline, so that being offline is itself on record."""
-        monitor, changes = self._monitor, Changes()
-        told: bool | None = None
-        while monitor.guard is not None:
-            monitor.line_in_doubt.clear()
-            answer = await monitor.guard.ask(dns=True)
+        monitor, judging, changes = self._monitor, self._monitor.judging, Changes()
+        told: bool | None = True
+        while judging.guard is not None:
+            judging.line_in_doubt.clear()
+            answer = await judging.guard.ask(dns=True)
             monitor.metrics.guard(answer.online, answer.online4, answer.online6)
             if (payload := changes.entry(answer)) is not None:
                 await monitor.write("guard", answer.asked_at, None, payload)
-            if told is not None and answer.online is not told:
-                logger.warning("guard: we are %s", "online again" if answer.online else "offline")
+            if answer.online is not told:
+                logger.warning("guard: %s", ONLINE[answer.online])
             told = answer.online
             if not told:
                 await asyncio.sleep(GUARD_EVERY_OFFLINE)
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GUARD_EVERY):
-                    await monitor.line_in_doubt.wait()
+                    await judging.line_in_doubt.wait()
 
     async def ledger(self) -> None:
         """Sign a checkpoint every ten minutes, also in quiet times, and show how the ledger stands."""

@@ -7,28 +7,24 @@ Nothing is counted or shown before it is committed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mailwatch.clock import ClockWatch
-from mailwatch.diagnosis import Diagnosis
-from mailwatch.guard import Guard, judge, names_matter
+from mailwatch.guard import Guard
+from mailwatch.judging import Judging
 from mailwatch.lasting import span
-from mailwatch.ledger.entry import account_id, secret_id, target_id
-from mailwatch.logins import LoginGate, end_looks
+from mailwatch.ledger.entry import account_id, target_id
+from mailwatch.looking import Looking
 from mailwatch.maintenance import Notices
 from mailwatch.metrics import Metrics
 from mailwatch.models import (
-    Cause,
     Delivery,
     Gap,
     GapReason,
     Kind,
-    Login,
     Millis,
     Observation,
     Outcome,
@@ -51,7 +47,7 @@ from mailwatch.outages import (
     written_rules,
 )
 from mailwatch.port25 import Port25
-from mailwatch.probes import TlsContexts, Trips, observe
+from mailwatch.probes import observe
 from mailwatch.schedule import Schedule
 from mailwatch.store import Draft, Entry, Writer
 from mailwatch.watch import Watch
@@ -60,21 +56,8 @@ from mailwatch.windows import Window
 logger = logging.getLogger(__name__)
 
 SHORTEST_GAP: Millis = 1000
-HANGS_AFTER = 2.0
-ASK_AGAIN = 3.0
-"""Seconds: a look that takes longer than the first has the guard asked, and again after the second."""
 STORE_SLOW: Millis = 10_000
 """A commit that takes longer is itself a reason for missing looks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Disturbance:
-    """Why looks in a time may be missing or wrong. `noticed` is on the monotonic clock: times may come twice."""
-
-    noticed: float
-    start: Millis
-    end: Millis
-    reason: GapReason
 
 
 class Monitor:
@@ -101,27 +84,23 @@ class Monitor:
         self.vantage_point = vantage_point
         self.rules = rules
         self.watches: dict[str, Watch] = {}
-        self.logins = LoginGate()
         self.tokens = tokens or AccessTokens()
-        self.disturbances: list[Disturbance] = []
         self.writer = writer
         self.metrics = metrics
-        self.guard = guard
-        self.line_in_doubt = asyncio.Event()
-        """Set when a look failed while we were offline."""
+        self.judging = Judging(guard, port25)
+        self.looking = Looking(
+            secret=secret,
+            tokens=self.tokens,
+            metrics=metrics,
+            at_once=at_once,
+            beside=self.judging.line_watched,
+            observe=observe,
+        )
         self.maintenance = Notices()
-        self.port25 = port25
         self._clock = clock
         self._secret = secret
-        self._diagnosis = Diagnosis()
-        self.clock_error_bound_us: int | None = None
-        """How far the clock may be off, as the last survey found."""
-        self._contexts = TlsContexts()
-        self._look_at = observe
         self.sealed: list[Callable[[], None]] = []
         """Called when an outage has been put on record and sealed."""
-        self._at_once = asyncio.Semaphore(at_once)
-        self._started = now() - _running()
         self.schedule = Schedule(self.look)
 
     def watch(self, watch: Watch) -> None:
@@ -149,141 +128,16 @@ class Monitor:
         if watch is None:
             return
         try:
-            observation = await self._judge(watch, await self._observe(watch, target, due))
-            await self._record(watch, await self._diagnosed(watch, observation))
+            seen = await self.looking.look(watch, target, due)
+            # Also after a good look: it may have begun before the tick that notices a suspend, and hide the gap.
+            await self.check_clock()
+            judged = await self.judging.judge(watch, seen)
+            await self._record(watch, await self.judging.diagnosed(watch, judged))
         except asyncio.CancelledError:
             raise
         except Exception:
             self.metrics.error()
             logger.exception("the look at %s failed by our own fault", target.name)
-
-    async def _observe(self, watch: Watch, target: Target, due: Millis) -> Observation:
-        async with contextlib.AsyncExitStack() as held:
-            for limit in (self._at_once, *self.logins.slots(target)):
-                await held.enter_async_context(limit)
-            self.metrics.lag((now() - due) / 1000)
-            more: dict[str, Any] = {}
-            if target.kind is Kind.ROUNDTRIP:
-                # Once it has logged in it only waits, and must not keep others from looking.
-                more["trips"] = Trips(self._secret, watch.outstanding, settled=held.aclose)
-            for end in target.ends:
-                if end.login and end.login.oauth2:
-                    self.logins.renewed(end, self._secret_used(end.login))
-            with_login = self.logins.allows(target, self.steady())
-            # A round trip waits for minutes in any case: for it the regular rounds are enough.
-            watched = contextlib.nullcontext() if target.kind is Kind.ROUNDTRIP else self._line_watched()
-            try:
-                watch.began = time.monotonic()
-                with watched:
-                    observation = await self._look_at(
-                        target,
-                        scheduled_at=due,
-                        contexts=self._contexts,
-                        with_login=with_login,
-                        every_address=watch.state.is_open,
-                        tokens=self.tokens,
-                        **more,
-                    )
-            finally:
-                watch.ended = time.monotonic()
-                self.logins.release(target)
-        if target.kind is Kind.ROUNDTRIP:
-            self._learn_ends(target, observation)
-            return observation
-        if observation.with_login and target.login:
-            observation = replace(observation, secret=self._secret_used(target.login))
-        self.logins.learn(target, observation, self.steady())
-        if observation.with_login and observation.cause is Cause.CREDENTIALS:
-            logger.warning(
-                "%s: the login was rejected: %s; it is tried again later", target.name, observation.detail
-            )
-            together = self.logins.failing_together(target)
-            if together > 1:
-                # One bad password is its owner's; good ones that fail together are the provider's broken login.
-                words = f"rejected together with the login of {together - 1} other account(s) that worked before"
-                return replace(observation, outcome=Outcome.DOWN, detail=f"{words}: {observation.detail}")
-        if target.login and not observation.with_login and observation.outcome is Outcome.UP:
-            # The greeting alone is less than was asked for: it is no proof that the mailbox can be used.
-            return replace(
-                observation,
-                outcome=Outcome.UNKNOWN,
-                cause=Cause.CREDENTIALS,
-                detail="looked at without a login, which was rejected before; it will be tried again",
-            )
-        return observation
-
-    def _learn_ends(self, target: Target, observation: Observation) -> None:
-        """Tell the gate what came of the logins at both ends of a round trip."""
-        for end, seen in end_looks(target, observation):
-            if end.login:
-                seen = replace(seen, secret=self._secret_used(end.login))
-            self.logins.learn(end, seen, self.steady())
-            if seen.cause is Cause.CREDENTIALS:
-                logger.warning("%s: the login at %s was rejected; it is tried again later", target.name, end.name)
-
-    def _secret_used(self, login: Login) -> str:
-        """Name what the login proves itself with: its password, or what its owner granted, "" without either."""
-        secret = self.tokens.identity(login) if login.oauth2 else login.password.get_secret_value()
-        return secret_id(self._secret, login.username, secret) if secret else ""
-
-    @contextlib.contextmanager
-    def _line_watched(self) -> Iterator[None]:
-        """While a look hangs, keep asking whether we are online: else nobody saw the line go and come back."""
-        asking: list[asyncio.Task[None]] = []
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(HANGS_AFTER, lambda: asking.append(loop.create_task(self._keep_asking())))
-        try:
-            yield
-        finally:
-            timer.cancel()
-            for task in asking:
-                task.cancel()
-
-    async def _keep_asking(self) -> None:
-        while self.guard is not None:
-            await self.guard.ask(dns=True)
-            await asyncio.sleep(ASK_AGAIN)
-
-    async def _judge(self, watch: Watch, observation: Observation) -> Observation:
-        """Is a failure the provider's, or our line's, or that of a machine that slept?"""
-        target = watch.target
-        # Also after a good look: it may have begun before the tick that notices a suspend, and hide the gap.
-        await self.check_clock()
-        if observation.outcome is Outcome.UP:
-            if self.guard:
-                peer = observation.deciding.peer if observation.deciding else ""
-                self.guard.saw_up(target.provider or target.host, observation.ended_at, peer)
-            return observation
-        if observation.outcome is not Outcome.DOWN:
-            return observation
-        for found in self.disturbances:
-            # A slow disk holds up the record, not the look.
-            if found.noticed >= watch.began and found.reason in (GapReason.SUSPENDED, GapReason.CLOCK_STEP):
-                return replace(
-                    observation,
-                    outcome=Outcome.UNKNOWN,
-                    cause=Cause.MONITOR,
-                    detail=f"{found.reason} during the look; was: {observation.cause} ({observation.detail})",
-                )
-        if self.guard is None:
-            return observation
-        answer = await self.guard.ask(
-            target.provider or target.host,
-            dns=names_matter(observation, target.host),
-            since=observation.started_at,
-        )
-        judged = judge(observation, answer)
-        if judged.cause is Cause.OFFLINE:
-            self.line_in_doubt.set()
-        return await self.port25.judge(target, judged) if self.port25 else judged
-
-    async def _diagnosed(self, watch: Watch, observation: Observation) -> Observation:
-        """Add to the first bad look what else is seen at that moment."""
-        if observation.outcome is not Outcome.DOWN or watch.state.first_bad is not None:
-            return observation
-        found = await self._diagnosis.of(watch.target, observation)
-        found["clock_error_bound_us"] = self.clock_error_bound_us
-        return replace(observation, facts={**(observation.facts or {}), "diagnosis": found})
 
     async def _record(self, watch: Watch, observation: Observation) -> None:
         name = watch.target.name
@@ -295,7 +149,7 @@ class Monitor:
             await self.outage_changed(watch, transition.outage)
         if proven is not None:
             await self.outage_changed(watch, proven)
-        if watch.latest is None or state.name != watch.state.name:
+        if watch.seen_at is None or state.name != watch.state.name:
             logger.info("%s: %s%s", name, state.name, _why(observation))
         # All at once and after the last await: no page shows a state whose outage is not yet on record.
         watch.state, watch.proof = state, proof
@@ -331,7 +185,7 @@ class Monitor:
         else:
             found = [
                 (max(here.start, since), min(here.end, until), here.reason)
-                for here in self.disturbances
+                for here in self.judging.disturbances
                 if here.noticed >= watch.seen_at and min(here.end, until) - max(here.start, since) >= SHORTEST_GAP
             ]
         if watch.seen_at is not None and until - since > watch.target.interval * 1500 + 1000:
@@ -400,7 +254,7 @@ class Monitor:
         """Note suspends and steps since the last call; after a step the due times are set anew."""
         for event in self._clock.tick():
             reason = GapReason.CLOCK_STEP if event.kind == "step" else GapReason.SUSPENDED
-            self.disturb(event.start, event.end, reason)
+            self.judging.disturb(event.start, event.end, reason)
             if reason is GapReason.CLOCK_STEP:
                 self.schedule.realign()
                 for watch in self.watches.values():
@@ -416,21 +270,8 @@ class Monitor:
         entry = await self.writer.submit(Draft(kind=kind, time=at, target=target, payload=payload))
         if now() - began > STORE_SLOW:
             # No look is taken while its record cannot be written: the hole has a name.
-            self.disturb(began, now(), GapReason.STORE)
+            self.judging.disturb(began, now(), GapReason.STORE)
         return entry
-
-    def disturb(self, start: Millis, end: Millis, reason: GapReason) -> None:
-        """Remember why looks in that time may be missing or wrong. A clock set back leaves no time for a gap."""
-        self.disturbances.append(Disturbance(time.monotonic(), min(start, end), end, reason))
-        del self.disturbances[:-100]
-
-    def steady(self) -> Millis:
-        """Return the time by the clock as it was at the start: nobody sets this one."""
-        return self._started + _running()
-
-
-def _running() -> Millis:
-    return time.monotonic_ns() // 1_000_000
 
 
 def _why(observation: Observation) -> str:

@@ -30,7 +30,7 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
         return [resume(reader, target.name, book) for target in wanted]
 
     looks = await asyncio.to_thread(_looks, reader, wanted, now() - HOUR)
-    monitor.logins.recall(looks, monitor.steady())
+    monitor.looking.logins.recall(looks, monitor.looking.steady())
     for target, replayed in zip(wanted, await asyncio.to_thread(read), strict=True):
         watch = Watch(
             target=target,
@@ -82,4 +82,4 @@ def _recall_trips(monitor: Monitor, reader: Reader, watch: Watch) -> None:
         for end, seen in end_looks(watch.target, look):
             # Which password was accepted is known from the looks at the ends themselves.
             if seen.cause is not None and seen.ended_at >= at - HOUR:
-                monitor.logins.learn(end, seen, min(seen.ended_at, monitor.steady()))
+                monitor.looking.logins.learn(end, seen, min(seen.ended_at, monitor.looking.steady()))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import mailwatch.judging
 import mailwatch.monitor
 import mailwatch.outages
 import mailwatch.takeup
@@ -61,7 +62,7 @@ async def careless(*_: Any) -> None:
 
 
 DEFECTS: list[tuple[str, Any, str, Callable[..., Any]]] = [
-    ("booked as down", mailwatch.monitor, "judge", deaf),
+    ("booked as down", mailwatch.judging, "judge", deaf),
     ("out of its bounds", mailwatch.outages, "Look", late),
     ("was met at", Schedule, "sooner", lambda *_: None),
     ("no gap", Monitor, "_record_gap", careless),

@@ -155,7 +155,7 @@ async def test_what_goes_wrong_in_a_diagnosis_is_told_and_never_raised() -> None
 async def test_the_first_bad_look_has_a_diagnosis_and_the_others_have_none(tmp_path: Path) -> None:
     hall = Hall(tmp_path)
     await hall.writer.start()
-    hall.monitor.clock_error_bound_us = 1234
+    hall.monitor.judging.clock_error_bound_us = 1234
     for _ in range(3):
         await hall.look()
     first, *rest = hall.recorded("observation")

@@ -21,6 +21,7 @@ FLOORS = (
     {"course", "metrics", "notify", "replay"},
     {"auditing", "records", "schedule", "watch", "web"},
     {"evidence"},
+    {"judging", "looking"},
     {"monitor"},
     {"housekeeping", "outlook", "takeup", "timestamping"},
     {"daemon", "demo"},

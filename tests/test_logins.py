@@ -194,7 +194,7 @@ async def taken_up(
         await hall.monitor.write("observation", at, which.name, replace(looked(at, cause), target=which.name))
     await take_up(hall.monitor, hall.reader, targets)
     await hall.close()
-    return hall.monitor.logins
+    return hall.monitor.looking.logins
 
 
 async def test_a_restart_learns_the_looks_of_an_accounts_targets_in_the_order_in_which_they_were_taken(

@@ -96,7 +96,7 @@ async def test_an_outage_is_on_record_and_sealed_before_it_is_shown(hall: Hall) 
 
 async def test_a_long_time_without_a_look_is_a_gap_with_its_reason(hall: Hall) -> None:
     hall.watch.seen_until, hall.watch.seen_at = now() - 600_000, time.monotonic()
-    hall.monitor.disturb(now() - 500_000, now() - 400_000, GapReason.SUSPENDED)
+    hall.monitor.judging.disturb(now() - 500_000, now() - 400_000, GapReason.SUSPENDED)
     await hall.look()
     (gap,) = hall.recorded("gap")
     assert gap["reason"] == "suspended"
@@ -122,7 +122,7 @@ async def test_the_usual_time_between_looks_is_no_gap_unless_mailwatch_slept(hal
     await hall.look()
     assert hall.recorded("gap") == []
     hall.watch.seen_until = now() - 30_000
-    hall.monitor.disturb(now() - 20_000, now() - 10_000, GapReason.SUSPENDED)
+    hall.monitor.judging.disturb(now() - 20_000, now() - 10_000, GapReason.SUSPENDED)
     await hall.look()
     (gap,) = hall.recorded("gap")
     assert gap["reason"] == "suspended"
@@ -134,10 +134,10 @@ async def disturbed_look(hall: Hall, reason: GapReason) -> tuple[str, str, str]:
 
     async def disturbed(*args: Any, **more: Any) -> Observation:
         seen = await observe(*args, **more)
-        hall.monitor.disturb(now() - 1000, now() + 60_000, reason)
+        hall.monitor.judging.disturb(now() - 1000, now() + 60_000, reason)
         return seen
 
-    hall.monitor._look_at = disturbed
+    hall.monitor.looking.observe = disturbed
     await hall.look()
     look = hall.recorded("observation")[-1]
     return look["outcome"], look["cause"], look["detail"]
@@ -159,7 +159,7 @@ async def test_a_clock_that_was_set_back_does_not_excuse_the_provider_when_its_t
 ) -> None:
     hall.watch.seen_until, hall.watch.seen_at = now() - 30_000, time.monotonic()
     await hall.look()
-    hall.monitor.disturb(now(), now() + 7_200_000, GapReason.CLOCK_STEP)
+    hall.monitor.judging.disturb(now(), now() + 7_200_000, GapReason.CLOCK_STEP)
     hall.watch.seen_until, hall.watch.seen_at = now() - 30_000, time.monotonic()
     await hall.look()
     assert [look["outcome"] for look in hall.recorded("observation")] == ["down", "down"]
@@ -227,14 +227,14 @@ class Listened(Guard):
 async def test_a_line_that_goes_and_comes_back_while_a_look_hangs_is_not_the_providers(
     hall: Hall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailwatch.monitor.HANGS_AFTER", 0.05)
+    monkeypatch.setattr("mailwatch.judging.HANGS_AFTER", 0.05)
 
     async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):
             await over.wait()
 
     over, control = asyncio.Event(), free_port()
-    hall.monitor.guard = guard = Listened([Control("127.0.0.1", control)], timeout=1.0, names=())
+    hall.monitor.judging.guard = guard = Listened([Control("127.0.0.1", control)], timeout=1.0, names=())
     guard.asked = asyncio.Event()
     silent = await asyncio.start_server(accept, "127.0.0.1", hall.port)
     looking = asyncio.create_task(hall.look())

@@ -493,13 +493,13 @@ async def test_an_outage_is_none_where_the_port_is_blocked_and_one_where_it_is_o
     watch = Watch(target=target, state=State(), buckets=Buckets(interval=60.0))
     hall.monitor.watch(watch)
     async with await asyncio.start_server(lambda _, writer: writer.close(), BEST, 0) as online:
-        hall.monitor.guard = Guard([Control(*online.sockets[0].getsockname()[:2])], 2.0)
-        hall.monitor.port25 = Port25([CONTROL], port=port)
+        hall.monitor.judging.guard = Guard([Control(*online.sockets[0].getsockname()[:2])], 2.0)
+        hall.monitor.judging.port25 = Port25([CONTROL], port=port)
         for _ in range(4):
             await hall.look(target)
         assert {look["cause"] for look in hall.recorded("observation")} == {"offline"}
         assert hall.recorded("outage") == []
-        hall.monitor.port25 = Port25([CONTROL], port=port)
+        hall.monitor.judging.port25 = Port25([CONTROL], port=port)
         async with hostile([GREETING, "^QUIT"], host=CONTROL, port=port):
             for _ in range(3):
                 await hall.look(target)

@@ -101,7 +101,7 @@ async def test_a_silent_token_endpoint_is_counted_as_our_own_and_opens_nothing(
 async def test_a_good_grant_that_is_rejected_for_a_while_is_proven_afterwards(
     hall: Hall, authority: AuthorizationServer, tmp_path: Path
 ) -> None:
-    hall.monitor.logins = LoginGate(waits=(0,))
+    hall.monitor.looking.logins = LoginGate(waits=(0,))
     target = watched(hall, granted_login(authority, tmp_path, ALICE))
     for script in (TAKES, REJECTS, REJECTS, TAKES):
         await look(hall, script, target)

@@ -144,7 +144,7 @@ async def test_a_real_server_that_rejects_a_good_password_for_a_while_is_proven_
 ) -> None:
     hall = Hall(tmp_path)
     await hall.writer.start()
-    hall.monitor.logins = LoginGate(waits=(0,))
+    hall.monitor.looking.logins = LoginGate(waits=(0,))
     target = replace(targets.imap(own_dovecot), name="t")
     hall.watch_also(target)
     good = own_dovecot.passwords[ALICE]

@@ -68,7 +68,7 @@ async def test_a_login_that_is_held_back_sends_nothing(hall: Hall) -> None:
         again = monitor_like(hall)
         await take_up(again, hall.reader, [trip])
         for monitor in (hall.monitor, again):
-            assert not monitor.logins.allows(trip.ends[1], latest(hall)["end"])
+            assert not monitor.looking.logins.allows(trip.ends[1], latest(hall)["end"])
         assert [*again.watches["lab"].outstanding.sent] == [*hall.monitor.watches["lab"].outstanding.sent]
         assert len(again.watches["lab"].outstanding.sent) == 1
 
@@ -113,7 +113,7 @@ async def test_a_message_that_is_awaited_keeps_nobody_from_looking(tmp_path: Pat
 async def test_a_line_that_was_down_while_we_waited_is_not_the_providers_fault(hall: Hall) -> None:
     control = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     port = control.sockets[0].getsockname()[1]
-    hall.monitor.guard = guard = Guard([Control("127.0.0.1", port)], 1.0, names=())
+    hall.monitor.judging.guard = guard = Guard([Control("127.0.0.1", port)], 1.0, names=())
     service = Service(becomes="nothing")
     async with serving(service) as (via, to):
         trip = trip_of(TRIP, via, to, deadline=3.0)

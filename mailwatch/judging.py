@@ -1,0 +1,104 @@
+"""Whose failure it is: the provider's, or our line's, our clock's, our machine's? In doubt not the provider's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from mailwatch.diagnosis import Diagnosis
+from mailwatch.guard import Guard, judge, names_matter
+from mailwatch.models import Cause, GapReason, Millis, Observation, Outcome
+from mailwatch.port25 import Port25
+from mailwatch.watch import Watch
+
+HANGS_AFTER = 2.0
+ASK_AGAIN = 3.0
+"""Seconds: a look that takes longer than the first has the guard asked, and again after the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """Why looks in a time may be missing or wrong. `noticed` is on the monotonic clock: times may come twice."""
+
+    noticed: float
+    start: Millis
+    end: Millis
+    reason: GapReason
+
+
+class Judging:
+    """Judges what a look saw, by the guard and by what disturbed us meanwhile."""
+
+    def __init__(self, guard: Guard | None, port25: Port25 | None) -> None:
+        self.guard, self.port25 = guard, port25
+        self.line_in_doubt = asyncio.Event()
+        """Set when a look failed while we were offline."""
+        self.clock_error_bound_us: int | None = None
+        """How far the clock may be off, as the last survey found."""
+        self.disturbances: list[Disturbance] = []
+        self._diagnosis = Diagnosis()
+
+    def disturb(self, start: Millis, end: Millis, reason: GapReason) -> None:
+        """Remember why looks in that time may be missing or wrong. A clock set back leaves no time for a gap."""
+        self.disturbances.append(Disturbance(time.monotonic(), min(start, end), end, reason))
+        del self.disturbances[:-100]
+
+    @contextlib.contextmanager
+    def line_watched(self) -> Iterator[None]:
+        """While a look hangs, keep asking whether we are online: else nobody saw the line go and come back."""
+        asking: list[asyncio.Task[None]] = []
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(HANGS_AFTER, lambda: asking.append(loop.create_task(self._keep_asking())))
+        try:
+            yield
+        finally:
+            timer.cancel()
+            for task in asking:
+                task.cancel()
+
+    async def _keep_asking(self) -> None:
+        while self.guard is not None:
+            await self.guard.ask(dns=True)
+            await asyncio.sleep(ASK_AGAIN)
+
+    async def judge(self, watch: Watch, observation: Observation) -> Observation:
+        """Is a failure the provider's, or our line's, or that of a machine that slept?"""
+        target = watch.target
+        if observation.outcome is Outcome.UP:
+            if self.guard:
+                peer = observation.deciding.peer if observation.deciding else ""
+                self.guard.saw_up(target.provider or target.host, observation.ended_at, peer)
+            return observation
+        if observation.outcome is not Outcome.DOWN:
+            return observation
+        for found in self.disturbances:
+            # A slow disk holds up the record, not the look.
+            if found.noticed >= watch.began and found.reason in (GapReason.SUSPENDED, GapReason.CLOCK_STEP):
+                return replace(
+                    observation,
+                    outcome=Outcome.UNKNOWN,
+                    cause=Cause.MONITOR,
+                    detail=f"{found.reason} during the look; was: {observation.cause} ({observation.detail})",
+                )
+        if self.guard is None:
+            return observation
+        answer = await self.guard.ask(
+            target.provider or target.host,
+            dns=names_matter(observation, target.host),
+            since=observation.started_at,
+        )
+        judged = judge(observation, answer)
+        if judged.cause is Cause.OFFLINE:
+            self.line_in_doubt.set()
+        return await self.port25.judge(target, judged) if self.port25 else judged
+
+    async def diagnosed(self, watch: Watch, observation: Observation) -> Observation:
+        """Add to the first bad look what else is seen at that moment."""
+        if observation.outcome is not Outcome.DOWN or watch.state.first_bad is not None:
+            return observation
+        found = await self._diagnosis.of(watch.target, observation)
+        found["clock_error_bound_us"] = self.clock_error_bound_us
+        return replace(observation, facts={**(observation.facts or {}), "diagnosis": found})

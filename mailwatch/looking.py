@@ -1,0 +1,127 @@
+"""Takes one look at a target: with its login or while that is held back, and learns what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from mailwatch.ledger.entry import secret_id
+from mailwatch.logins import LoginGate, end_looks
+from mailwatch.metrics import Metrics
+from mailwatch.models import Cause, Kind, Login, Millis, Observation, Outcome, Target, now
+from mailwatch.oauth.access import AccessTokens
+from mailwatch.probes import TlsContexts, Trips, observe
+from mailwatch.watch import Watch
+
+logger = logging.getLogger(__name__)
+
+
+class Looking:
+    """Looks, `at_once` at the most. `secret` is the ledger's, for the keyed digests of passwords.
+
+    `beside` is entered for as long as a look lasts, but for round trips.
+    """
+
+    def __init__(
+        self,
+        *,
+        secret: bytes,
+        tokens: AccessTokens,
+        metrics: Metrics,
+        at_once: int,
+        beside: Callable[[], contextlib.AbstractContextManager[None]],
+        observe: Callable[..., Awaitable[Observation]] = observe,
+    ) -> None:
+        self.logins = LoginGate()
+        self.observe = observe
+        self._secret, self._tokens, self._metrics, self._beside = secret, tokens, metrics, beside
+        self._at_once = asyncio.Semaphore(at_once)
+        self._contexts = TlsContexts()
+        self._started = now() - _running()
+
+    async def look(self, watch: Watch, target: Target, due: Millis) -> Observation:
+        """Look at the target, due at that time; what it saw is not judged yet."""
+        async with contextlib.AsyncExitStack() as held:
+            for limit in (self._at_once, *self.logins.slots(target)):
+                await held.enter_async_context(limit)
+            self._metrics.lag((now() - due) / 1000)
+            more: dict[str, Any] = {}
+            if target.kind is Kind.ROUNDTRIP:
+                # Once it has logged in it only waits, and must not keep others from looking.
+                more["trips"] = Trips(self._secret, watch.outstanding, settled=held.aclose)
+            for end in target.ends:
+                if end.login and end.login.oauth2:
+                    self.logins.renewed(end, self._secret_used(end.login))
+            with_login = self.logins.allows(target, self.steady())
+            # A round trip waits for minutes in any case: for it the regular rounds are enough.
+            watched = contextlib.nullcontext() if target.kind is Kind.ROUNDTRIP else self._beside()
+            try:
+                watch.began = time.monotonic()
+                with watched:
+                    observation = await self.observe(
+                        target,
+                        scheduled_at=due,
+                        contexts=self._contexts,
+                        with_login=with_login,
+                        every_address=watch.state.is_open,
+                        tokens=self._tokens,
+                        **more,
+                    )
+            finally:
+                watch.ended = time.monotonic()
+                self.logins.release(target)
+        if target.kind is Kind.ROUNDTRIP:
+            self._learn_ends(target, observation)
+            return observation
+        return self._learn(target, observation)
+
+    def _learn(self, target: Target, observation: Observation) -> Observation:
+        """Tell the gate what came of the login, and say what follows from it."""
+        if observation.with_login and target.login:
+            observation = replace(observation, secret=self._secret_used(target.login))
+        self.logins.learn(target, observation, self.steady())
+        if observation.with_login and observation.cause is Cause.CREDENTIALS:
+            logger.warning(
+                "%s: the login was rejected: %s; it is tried again later", target.name, observation.detail
+            )
+            together = self.logins.failing_together(target)
+            if together > 1:
+                # One bad password is its owner's; good ones that fail together are the provider's broken login.
+                words = f"rejected together with the login of {together - 1} other account(s) that worked before"
+                return replace(observation, outcome=Outcome.DOWN, detail=f"{words}: {observation.detail}")
+        if target.login and not observation.with_login and observation.outcome is Outcome.UP:
+            # The greeting alone is less than was asked for: it is no proof that the mailbox can be used.
+            return replace(
+                observation,
+                outcome=Outcome.UNKNOWN,
+                cause=Cause.CREDENTIALS,
+                detail="looked at without a login, which was rejected before; it will be tried again",
+            )
+        return observation
+
+    def _learn_ends(self, target: Target, observation: Observation) -> None:
+        """Tell the gate what came of the logins at both ends of a round trip."""
+        for end, seen in end_looks(target, observation):
+            if end.login:
+                seen = replace(seen, secret=self._secret_used(end.login))
+            self.logins.learn(end, seen, self.steady())
+            if seen.cause is Cause.CREDENTIALS:
+                logger.warning("%s: the login at %s was rejected; it is tried again later", target.name, end.name)
+
+    def _secret_used(self, login: Login) -> str:
+        """Name what the login proves itself with: its password, or what its owner granted, "" without either."""
+        secret = self._tokens.identity(login) if login.oauth2 else login.password.get_secret_value()
+        return secret_id(self._secret, login.username, secret) if secret else ""
+
+    def steady(self) -> Millis:
+        """Return the time by the clock as it was at the start: nobody sets this one."""
+        return self._started + _running()
+
+
+def _running() -> Millis:
+    return time.monotonic_ns() // 1_000_000
