@@ -3,6 +3,7 @@
 The house, from the ground up (a module imports only from floors below; tests/test_floors.py keeps it so):
 
 models                                  the words, as frozen facts
+endings                                 errors that end a command in a line
 catalogue                               mail providers, as data
 ledger                                  the transparency log: canonical entries, Merkle tree, checkpoints
 windows, lasting                        half-open times, and how long they are, as people say it

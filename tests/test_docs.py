@@ -25,6 +25,15 @@ def test_each_command_is_in_the_readme_and_has_help(name: str, capsys: pytest.Ca
     assert f"usage: mailwatch {name}" in capsys.readouterr().out
 
 
+def test_asking_for_help_loads_no_room_of_the_house() -> None:
+    program = "import sys; from mailwatch.cli import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules)"
+    for words in (["--help"], ["--version"]):
+        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+        loaded = done.stdout.splitlines()[-1].split()
+        assert "mailwatch.cli" in loaded
+        assert not {"sqlalchemy", "pydantic", "mailwatch.config"} & set(loaded)
+
+
 def test_links_in_documents_lead_somewhere() -> None:
     for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         for link in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
@@ -39,7 +48,14 @@ def test_each_cause_that_this_version_knows_is_explained() -> None:
 
 
 def test_a_command_used_wrongly_exits_with_2_and_says_how() -> None:
-    for words in ([], ["nonsense"], ["outages", "show"], ["availability"], ["--config", "/nowhere", "run"]):
+    for words in (
+        [],
+        ["nonsense"],
+        ["outages", "show"],
+        ["availability"],
+        ["--config", "/nowhere", "run"],
+        ["--conf", "x", "run"],
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "mailwatch", *words], capture_output=True, text=True, check=False
         )

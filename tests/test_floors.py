@@ -11,7 +11,7 @@ import pytest
 HOUSE = Path(__file__).parent.parent / "mailwatch"
 
 FLOORS = (
-    {"models"},
+    {"endings", "models"},
     {"lasting", "windows"},
     {"catalogue", "incidents", "ledger", "logins", "maintenance", "outages", "service_level", "sntp"},
     {"oauth"},

@@ -13,41 +13,45 @@ from importlib import import_module
 from pathlib import Path
 
 from mailwatch import __version__
-from mailwatch.config import ConfigError
-from mailwatch.store import KeysMissing, Locked, StoreBroken
+from mailwatch.endings import Refused, UsedWrongly
 
-VERBS = (
-    "run",
-    "demo",
-    "init",
-    "login",
-    "probe",
-    "outages",
-    "incidents",
-    "offline",
-    "availability",
-    "report",
-    "claim",
-    "verify",
-    "merge",
-    "ledger",
-    "backup",
-    "config",
-    "providers",
-)
+VERBS = {
+    "run": "watch, record, serve, until SIGTERM; SIGHUP reloads the config",
+    "demo": "watch a stand-in provider break and recover; needs no network",
+    "init": "set up a mailbox: find its servers, try the login, write config.yaml",
+    "login": "grant access to a mailbox by OAuth 2, in your browser",
+    "probe": "look once now; exit 0 all up, 1 some down, 3 some unknown",
+    "outages": "list the outages on record, or show one in full",
+    "incidents": "list overlapping outages as incidents, or show one in full",
+    "offline": "list the times in which our own line was down",
+    "availability": "availability of a window, with its coverage",
+    "report": "write the evidence of an outage, or of a month or a year, into one file",
+    "claim": "write the letter of complaint about an outage, and log what was sent",
+    "verify": "check an evidence bundle, offline; exit 1 if it is not valid",
+    "merge": "merge the bundles of several vantage points into a joint report",
+    "ledger": "check the record of everything seen",
+    "backup": "one file to restore from, also while the monitor runs",
+    "config": "check, explain or show config.yaml",
+    "providers": "list the mail providers of the catalogue",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     parser = argparse.ArgumentParser(
-        prog="mailwatch", description="Watches mailboxes by logging in, and proves their outages."
+        prog="mailwatch",
+        description="Watches mailboxes by logging in, and proves their outages.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"mailwatch {__version__}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the config file")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     given = sys.argv[1:] if arguments is None else arguments
-    for verb in _wanted(given):
-        import_module(f"mailwatch.cli.{verb}").add(subparsers)
+    wanted = _wanted(given)
+    for name, does in VERBS.items():
+        verb = subparsers.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
+        if name == wanted:
+            import_module(f"mailwatch.cli.{name}").add(verb)
     args = parser.parse_args(given)
     try:
         status: int = args.run(args)
@@ -57,17 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except (ConfigError, FileNotFoundError) as error:
+    except (UsedWrongly, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
-    except (Locked, KeysMissing, StoreBroken, OSError) as error:
+    except (Refused, OSError) as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 1
     return status
 
 
-def _wanted(given: Sequence[str]) -> Sequence[str]:
-    """The verb that is meant, so that the rest of the house need not be loaded; all of them when in doubt."""
+def _wanted(given: Sequence[str]) -> str:
+    """Return the verb that is meant, or "": the rooms of the others need not be loaded."""
     words = (word for before, word in zip(("", *given), given, strict=False) if before != "--config")
-    verb = next((word for word in words if not word.startswith("-")), "")
-    return (verb,) if verb in VERBS else VERBS
+    return next((word for word in words if not word.startswith("-")), "")

@@ -17,9 +17,8 @@ from mailwatch.lasting import span
 NO_DATA = "no data"
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser("availability", help="availability of a window, with its coverage")
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     options(verb)
     when = "2026-01, 2026-01-22 (local time) or 2026-01-22T21:55:00+01:00"
     verb.add_argument("--from", dest="start", required=True, metavar="TIME", help=when)

@@ -11,9 +11,8 @@ from mailwatch.cli.opening import open_config, options
 from mailwatch.store import backup
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser("backup", help="one file to restore from, also while the monitor runs")
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     verb.add_argument("file", type=Path, metavar="FILE", help="a new file, such as mailwatch-2026-11-24.tar.gz")
     options(verb)
     verb.set_defaults(run=_backup)

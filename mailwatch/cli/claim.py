@@ -26,13 +26,11 @@ SENT = {"sent": "date", "by": "means", "to": "to", "ticket": "reference", "answe
 """The options of the log, and what they are called in the config."""
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser(
-        "claim",
-        help="write the letter of complaint about an outage, and log what was sent",
-        epilog="`mailwatch claim log OUTAGE_ID` lists what was sent to the provider about an outage; with --sent "
-        "and --by it notes one more, which the report and the letter then tell.",
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
+    verb.epilog = (
+        "`mailwatch claim log OUTAGE_ID` lists what was sent to the provider about an outage; with --sent "
+        "and --by it notes one more, which the report and the letter then tell."
     )
     options(verb, json=False)
     verb.add_argument(

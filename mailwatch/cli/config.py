@@ -11,9 +11,8 @@ from mailwatch import config
 from mailwatch.cli.opening import config_path, options
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser("config", help="check, explain or show config.yaml")
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     actions = verb.add_subparsers(required=True, metavar="check|schema|show|hash-password")
     check = actions.add_parser("check", help="tell all mistakes with file:line; exit 1 if there are any")
     check.set_defaults(run=_check)

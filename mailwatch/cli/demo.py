@@ -26,9 +26,8 @@ from mailwatch.demo.words import LANGUAGES, language
 from mailwatch.models import rfc3339
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser("demo", help="watch a stand-in provider break and recover; needs no network")
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     verb.add_argument("--speed", type=_speed, default=1.0, metavar="FACTOR", help="2 is twice as fast")
     verb.add_argument("--lang", choices=sorted(LANGUAGES), help="default: as LANG says")
     verb.add_argument("--keep", type=Path, metavar="DIR", help="where config, ledger and log go; empty or new")

@@ -22,9 +22,8 @@ WIDE = 110
 """Columns from which a table tells more."""
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser("incidents", help="list overlapping outages as incidents, or show one in full")
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     options(verb)
     verb.add_argument("--open", action="store_true", help="only those in which something is down")
     verb.add_argument("--from", dest="start", metavar="TIME", help="only those that touch the time from here")

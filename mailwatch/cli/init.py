@@ -30,11 +30,8 @@ _AUTHORITIES = {"outlook": "microsoft", "microsoft365": "microsoft"}
 """Where providers of the catalogue that take OAuth 2 only have their access granted."""
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser(
-        "init", help="set up a mailbox: find its servers, try the login, write config.yaml"
-    )
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     options(verb, json=False)
     verb.add_argument("address", nargs="?", metavar="ADDRESS", help="the mail address; asked for without it")
     verb.add_argument("--password-file", type=Path, metavar="FILE", help="holds the password; used where it is")

@@ -15,9 +15,8 @@ from mailwatch.store import Finding, Reader, Tokens, audit, audit_tokens
 from mailwatch.store.keys import Keys, load_or_make
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser("ledger", help="check the record of everything seen")
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     actions = verb.add_subparsers(required=True, metavar="audit")
     action = actions.add_parser("audit", help="recompute hashes, signatures and outages; exit 1 if one differs")
     options(action)

@@ -26,9 +26,8 @@ from mailwatch.oauth.request import TIMEOUT, NotServing, Refused
 from mailwatch.probes import TlsContexts, observe
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser("login", help="grant access to a mailbox by OAuth 2, in your browser")
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     options(verb, json=False)
     verb.add_argument("address", metavar="ADDRESS", help="the address of an account, or the user name of a target")
     verb.add_argument("--device", action="store_true", help="show a code to type in anywhere")

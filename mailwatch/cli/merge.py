@@ -26,9 +26,8 @@ FEW = 4
 """So many bundles are read sooner than a pool of processes starts."""
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser("merge", help="merge the bundles of several vantage points into a joint report")
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     verb.add_argument("files", type=Path, nargs="+", metavar="FILE.zip", help="evidence bundles")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="JOINT.zip", help="where to write it")
     verb.add_argument("--lang", choices=("it", "en"), default=language(), help="the report's language")

@@ -14,9 +14,8 @@ from mailwatch.cli.opening import moment, open_config, open_reader, options, std
 from mailwatch.cli.outages import span
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser("offline", help="list the times in which our own line was down")
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     options(verb)
     verb.add_argument("--from", dest="start", metavar="TIME", help="only those that touch the time from here")
     verb.add_argument("--to", dest="end", metavar="TIME", help="... to here")

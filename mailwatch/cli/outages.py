@@ -15,9 +15,8 @@ from mailwatch.models import rfc3339
 from mailwatch.outages import payload_json
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser("outages", help="list the outages on record, or show one in full")
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     options(verb)
     verb.add_argument("--open", action="store_true", help="only those that are open")
     verb.add_argument("--from", dest="start", metavar="TIME", help="only those that touch the time from here")

@@ -19,9 +19,8 @@ from mailwatch.probes import TlsContexts, observe
 from mailwatch.records import observation_json
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser("probe", help="look once now; exit 0 all up, 1 some down, 3 some unknown")
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     options(verb)
     verb.add_argument("targets", nargs="*", metavar="TARGET", help="names from the config; without, all")
     verb.set_defaults(run=_run)

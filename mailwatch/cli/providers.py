@@ -12,9 +12,8 @@ from rich.table import Table
 from mailwatch import catalogue
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser("providers", help="list the mail providers of the catalogue")
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     verb.add_argument("word", nargs="?", default="", metavar="WORD", help="a key, name, domain, address or host")
     verb.add_argument("--json", action="store_true", help="print JSON")
     verb.set_defaults(run=_run)

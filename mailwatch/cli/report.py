@@ -22,11 +22,8 @@ from mailwatch.store import Tokens
 from mailwatch.store.keys import load_or_make
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser(
-        "report", help="write the evidence of an outage, or of a month or a year, into one file"
-    )
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     options(verb, json=False)
     verb.add_argument(
         "outage", metavar="OUTAGE_ID", nargs="?", help="its id, or how it begins; see `mailwatch outages`"

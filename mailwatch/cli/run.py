@@ -18,9 +18,8 @@ from mailwatch.config import load, warnings, web_warnings
 from mailwatch.daemon import run
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser("run", help="watch, record, serve, until SIGTERM; SIGHUP reloads the config")
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     options(verb, json=False)
     verb.set_defaults(run=_run)
 

@@ -17,9 +17,8 @@ from mailwatch.evidence.verify import Claim, Trust, verify
 _UNCHECKED = "[yellow]not checked[/]"
 
 
-def add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the verb."""
-    verb = subparsers.add_parser("verify", help="check an evidence bundle, offline; exit 1 if it is not valid")
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
     verb.add_argument(
         "file", type=Path, metavar="FILE.zip", help="the bundle, or a joint zip of `mailwatch merge`"
     )

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mailwatch.endings import UsedWrongly
+
 Place = tuple[str | int, ...]
 """Where in the document: ("targets", 0, "interval")."""
 
@@ -22,7 +24,7 @@ class Mistake:
         return f"{self.file}:{self.line}: {self.what}"
 
 
-class ConfigError(Exception):
+class ConfigError(UsedWrongly):
     """The config cannot be used. `mistakes` holds all that were found, in the order of the file."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:

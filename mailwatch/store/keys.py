@@ -15,10 +15,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from mailwatch.endings import Refused
 from mailwatch.ledger.checkpoint import origin_of, verifier_key
 
 
-class KeysMissing(Exception):
+class KeysMissing(Refused):
     """The ledger has entries, but the key that signs it is gone or is another one."""
 
 

@@ -6,8 +6,10 @@ import fcntl
 import os
 from pathlib import Path
 
+from mailwatch.endings import Refused
 
-class Locked(Exception):
+
+class Locked(Refused):
     """Another process works in this data_dir."""
 
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from alembic.util.exc import CommandError
 
 from mailwatch import __version__
+from mailwatch.endings import Refused
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError
 from mailwatch.ledger.entry import seal, target_id
@@ -29,7 +30,7 @@ from mailwatch.store.reader import Entry
 from mailwatch.store.schema import checkpoints, database, engine, entries, migrate
 
 
-class StoreBroken(Exception):
+class StoreBroken(Refused):
     """The ledger on disk is not what was written; says what is wrong and what to do."""
 
 
