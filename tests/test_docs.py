@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch.cli import VERBS, main
+from mailwatch.cli import VERBS, main, parse
 from mailwatch.models import Cause
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +32,14 @@ def test_asking_for_help_loads_no_room_of_the_house() -> None:
         loaded = done.stdout.splitlines()[-1].split()
         assert "mailwatch.cli" in loaded
         assert not {"sqlalchemy", "pydantic", "mailwatch.config"} & set(loaded)
+
+
+def test_each_command_of_the_italian_guide_is_one() -> None:
+    text = (ROOT / "README.it.md").read_text()
+    lines = re.findall(r"^    (?:\.venv/bin/)?mailwatch (.*?)(?:  +#.*)?$", text, re.MULTILINE)
+    assert len(lines) > 5
+    for line in lines:
+        assert parse(line.split()).run
 
 
 def test_links_in_documents_lead_somewhere() -> None:

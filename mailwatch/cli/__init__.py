@@ -36,8 +36,8 @@ VERBS = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
+def parse(given: Sequence[str]) -> argparse.Namespace:
+    """Read the words of one command; its `run` does it. Exits with 2 where they mean nothing."""
     parser = argparse.ArgumentParser(
         prog="mailwatch",
         description="Watches mailboxes by logging in, and proves their outages.",
@@ -46,13 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"mailwatch {__version__}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the config file")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    given = sys.argv[1:] if arguments is None else arguments
     wanted = _wanted(given)
     for name, does in VERBS.items():
         verb = subparsers.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
         if name == wanted:
             import_module(f"mailwatch.cli.{name}").add(verb)
-    args = parser.parse_args(given)
+    return parser.parse_args(given)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    args = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         status: int = args.run(args)
     except BrokenPipeError:
