@@ -80,6 +80,8 @@ class ClockWatch:
         self._read = read
         self._last = self._base = read()
         self._ticking = False
+        self.late = 0.0
+        """Seconds by which the last tick was late: so long the process stood still, or nearly."""
 
     def tick(self) -> list[ClockEvent]:
         """Return what happened since the last tick, if anything.
@@ -92,7 +94,7 @@ class ClockWatch:
         slept = (here.boot - here.running - base.boot + base.running) / 1e9
         stepped = (here.wall - here.boot - base.wall + base.boot) / 1e9
         # Nobody promised a tick before the first: what comes before it is the start of the program.
-        late = (here.running - last.running) / 1e9 - TICK if self._ticking else 0.0
+        self.late = late = (here.running - last.running) / 1e9 - TICK if self._ticking else 0.0
         self._ticking = True
         events = []
         if slept > SUSPEND:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,9 @@ from mailwatch.watch import Watch
 HANGS_AFTER = 2.0
 ASK_AGAIN = 3.0
 """Seconds: a look that takes longer than the first has the guard asked, and again after the second."""
+
+STALLED_SHARE = 0.2
+"""A timeout says nothing of a server that had so much less of its time because we stood still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,12 @@ class Judging:
         self.clock_error_bound_us: int | None = None
         """How far the clock may be off, as the last survey found."""
         self.disturbances: list[Disturbance] = []
+        self._stalls: deque[tuple[float, float]] = deque(maxlen=100)
         self._diagnosis = Diagnosis()
+
+    def stalled(self, seconds: float) -> None:
+        """Remember that we stood still just now."""
+        self._stalls.append((time.monotonic(), seconds))
 
     def disturb(self, start: Millis, end: Millis, reason: GapReason) -> None:
         """Remember why looks in that time may be missing or wrong. A clock set back leaves no time for a gap."""
@@ -83,6 +92,14 @@ class Judging:
                     cause=Cause.MONITOR,
                     detail=f"{found.reason} during the look; was: {observation.cause} ({observation.detail})",
                 )
+        stalled = sum(seconds for noticed, seconds in self._stalls if noticed >= watch.began)
+        if observation.cause is Cause.TIMEOUT and stalled > target.timeout * STALLED_SHARE:
+            return replace(
+                observation,
+                outcome=Outcome.UNKNOWN,
+                cause=Cause.MONITOR,
+                detail=f"our own process stood still for {stalled:.1f} s; was: timeout ({observation.detail})",
+            )
         if self.guard is None:
             return observation
         answer = await self.guard.ask(

@@ -56,6 +56,8 @@ from mailwatch.windows import Window
 logger = logging.getLogger(__name__)
 
 SHORTEST_GAP: Millis = 1000
+STALL = 1.0
+"""Seconds by which a tick may be late on a machine that has other work to do."""
 STORE_SLOW: Millis = 10_000
 """A commit that takes longer is itself a reason for missing looks."""
 
@@ -252,7 +254,10 @@ class Monitor:
 
     async def check_clock(self) -> None:
         """Note suspends and steps since the last call; after a step the due times are set anew."""
-        for event in self._clock.tick():
+        events = self._clock.tick()
+        if self._clock.late > STALL:
+            self.judging.stalled(self._clock.late)
+        for event in events:
             reason = GapReason.CLOCK_STEP if event.kind == "step" else GapReason.SUSPENDED
             self.judging.disturb(event.start, event.end, reason)
             if reason is GapReason.CLOCK_STEP:

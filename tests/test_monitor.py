@@ -143,6 +143,39 @@ async def disturbed_look(hall: Hall, reason: GapReason) -> tuple[str, str, str]:
     return look["outcome"], look["cause"], look["detail"]
 
 
+@pytest.mark.parametrize(("late", "outcome"), [(1.2, Outcome.UNKNOWN), (0.9, Outcome.DOWN)])
+async def test_a_timeout_is_ours_if_we_stood_still_for_much_of_it(
+    hall: Hall, late: float, outcome: Outcome
+) -> None:
+    """Too short for the record of stalls, but long for a server that has a second."""
+    ahead = 0.0
+
+    def read() -> Reading:
+        here, more = read_clocks(), round(ahead * 1e9)
+        return Reading(here.wall + more, here.running + more, here.boot + more)
+
+    async def stalled(*args: Any, **more: Any) -> Observation:
+        nonlocal ahead
+        seen = await observe(*args, **more)
+        # A tick is due each second: here the last one, now the next.
+        ahead += 1 + late - (read_clocks().running - hall.monitor._clock._last.running) / 1e9
+        return seen
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            await over.wait()
+
+    over, hall.monitor._clock = asyncio.Event(), ClockWatch(read)
+    hall.server = await asyncio.start_server(silent, "127.0.0.1", hall.port)
+    hall.monitor.looking.observe = stalled
+    await hall.monitor.check_clock()
+    await hall.look(replace(hall.target, timeout=0.5))
+    over.set()
+    (seen,) = hall.recorded("observation")
+    assert seen["outcome"] == outcome
+    assert hall.recorded("clock") == []
+
+
 @pytest.mark.parametrize("reason", [GapReason.SUSPENDED, GapReason.CLOCK_STEP])
 async def test_a_failure_while_we_slept_is_ours(hall: Hall, reason: GapReason) -> None:
     outcome, cause, detail = await disturbed_look(hall, reason)

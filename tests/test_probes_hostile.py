@@ -9,6 +9,7 @@ import datetime
 import errno
 import itertools
 import logging
+import re
 import resource
 import secrets
 import socket
@@ -569,6 +570,39 @@ def free_port() -> Iterator[int]:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_answer_that_came_while_we_stood_still_is_no_timeout_of_the_servers(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """The deadline and the greeting are both there when we come to: the deadline strikes first."""
+    asleep = threading.Event()
+
+    async def watch() -> Observation:
+        asyncio.get_running_loop().call_later(0.1, stand_still)
+        return await look(at(port, timeout=0.5))
+
+    def stand_still() -> None:
+        asleep.set()
+        # As a machine that starves us would have it: a second and more past the deadline.
+        threading.Event().wait(1.8)
+
+    def greet() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            asleep.wait()
+            connection.sendall(IMAP_GREETING)
+            connection.recv(100)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as server:
+        port = listener.getsockname()[1]
+        greeted = server.submit(greet)
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            seen = runner.run(watch())
+        greeted.result()
+    assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
+    assert re.fullmatch(r".*our own process stood still for 1\.\d s; was: timeout", seen.detail)
 
 
 async def test_a_port_where_nobody_listens_is_refused() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from mailwatch.models import Attempt, Cause, Phase, Target
-from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, TlsContexts, alternating
+from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, OurFault, TlsContexts, alternating
 from mailwatch.probes.failures import judge
 from mailwatch.probes.recorder import Recorder, Watch
 from mailwatch.probes.redact import redactor
@@ -25,6 +26,9 @@ GOODBYE = 1.0
 
 Probe = Callable[[Call], Awaitable[Goodbye]]
 """Walks the phases of one connection; the first failure raises. Returns how to say goodbye."""
+
+STALLED = 1.0
+"""Seconds: a deadline that strikes later than this found us asleep, and what had come by then was not read."""
 
 TRY_NEXT = frozenset({Cause.REFUSED, Cause.UNREACHABLE, Cause.TIMEOUT})
 
@@ -79,7 +83,9 @@ async def attempt(call: Call, probe: Probe, patience: float | None = None) -> At
     """Make one connection, within one deadline: `patience`, else the target's timeout."""
     target, recorder = call.target, call.recorder
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + (patience or target.timeout)
+    seconds = patience or target.timeout
+    # The loop's own time is that of its last turn, which may be what came late.
+    deadline, due = loop.time() + seconds, time.monotonic() + seconds
     try:
         async with asyncio.timeout_at(deadline):
             goodbye = await probe(call)
@@ -88,6 +94,9 @@ async def attempt(call: Call, probe: Probe, patience: float | None = None) -> At
             async with asyncio.timeout_at(min(deadline, loop.time() + GOODBYE)):
                 await goodbye()
     except Exception as error:
+        late = time.monotonic() - due
+        if isinstance(error, TimeoutError) and late > STALLED:
+            error = OurFault(f"our own process stood still for {late:.1f} s; was: timeout")
         made = failed(recorder, error, target, call.address.peer)
     finally:
         call.close()
