@@ -75,7 +75,7 @@ class Record:
         made.begin()
         return made
 
-    def outage(self, target: str, *, closed: bool = False, at: int | None = None, provider: str = "lab") -> None:
+    def outage(self, target: str, *, closed: bool = False, at: int | None = None, proven: bool = False) -> None:
         at = now() if at is None else at
         bad = 1_790_000_000_000
         outage = Outage(
@@ -96,8 +96,9 @@ class Record:
             first_index=0,
             last_index=0,
             first_detail="",
+            proven_afterwards=proven,
         )
-        payload = outage_payload(outage, provider, Kind.IMAP, "here")
+        payload = outage_payload(outage, "lab", Kind.IMAP, "here")
         self.store.append_batch([Draft(kind="outage", time=at, target=target, payload=payload)])
 
     def look(self, target: str, outcome: Outcome, cause: Cause | None = None) -> None:
@@ -143,18 +144,18 @@ async def telling(notifier: Notifier, until: Callable[[], bool]) -> None:
 async def test_an_outage_is_told_when_it_opens_and_when_it_closes_once_each(
     record: Record, webhook: Webhook
 ) -> None:
-    notifier = record.notifier(channel(webhook))
+    notifier = record.notifier(channel(webhook, group=0.0))
     record.outage("a")
     record.outage("a", closed=True)
     await telling(notifier, record.sent(2))
     # Following the same record again makes nothing new.
     Outbox(record.folder).put([], at=now(), cursor=0)
-    again = record.notifier(channel(webhook))
+    again = record.notifier(channel(webhook, group=0.0))
     record.outage("b")
     await telling(again, record.sent(1))
     assert webhook.titles == ["MailWatch: a is down", "MailWatch: a works again", "MailWatch: b is down"]
     told = webhook.took[1]["message"]
-    assert "down at least 2 min, estimated 3 min" in told
+    assert "down at least 2 min, estimate 3 min" in told
     assert "outage id-a" in told
     assert "told late" not in told
     assert record.counted == [("json-1", "sent")] * 3
@@ -223,6 +224,73 @@ async def test_ten_targets_down_are_one_message(record: Record, webhook: Webhook
     assert record.counted == [("json-1", "sent")]
 
 
+async def test_ten_targets_that_go_down_within_a_minute_are_two_messages(record: Record, webhook: Webhook) -> None:
+    """As they do that are looked at once a minute: one message for the first, one for the rest."""
+    notifier = record.notifier(channel(webhook))
+    record.outage("t0")
+    await telling(notifier, record.sent(1))
+    for number in range(1, 10):
+        record.outage(f"t{number}")
+    waiting = Outbox(record.folder)
+    await telling(notifier, lambda: len(waiting.pending("json-1", 10)) == 9)
+    assert len(webhook.took) == 1
+    # A minute later.
+    notifier._sent["json-1"][0] -= 60
+    await telling(notifier, record.sent(1))
+    assert webhook.titles == ["MailWatch: t0 is down", "MailWatch: 9 outages"]
+
+
+async def test_a_target_that_flaps_for_an_hour_rings_sixteen_times(
+    record: Record, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes down and comes back each half minute, on a clock of its own."""
+    clock = [NIGHT]
+    monkeypatch.setattr(notifier_module, "now", lambda: clock[0])
+    monkeypatch.setattr(notifier_module.time, "monotonic", lambda: clock[0] / 1000)
+    told = channel(webhook, group=10.0)
+    notifier = record.notifier(told)
+    for second in range(0, 3600, 15):
+        clock[0] = NIGHT + second * 1000
+        record.outage(f"{second // 30}", closed=second % 30 == 15, at=clock[0])
+        notifier._follow()
+        await notifier._next(told, 0)
+    assert len(webhook.took) == 16
+    # All is told that is older than five minutes, and in its order.
+    lines = [line for message in webhook.took for line in message["message"].splitlines()]
+    assert [line.partition(":")[0] for line in lines] == [f"{n // 2}" for n in range(len(lines))]
+    assert len(lines) >= 240 - 22
+
+
+async def test_what_cannot_be_read_or_written_ends_neither_the_looks_nor_the_telling(
+    record: Record, webhook: Webhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As another version may have left it."""
+    other = Webhook().open()
+    notifier = record.notifier(channel(webhook), channel(other, name="json-2"))
+    record.store.append_batch([Draft(kind="outage", time=now(), target="a", payload={"id": "x"})])
+    box = Outbox(record.folder)
+    box.put([("json-1", News(key="close:x", topic=Topic.CLOSE, time=now(), facts={}))], at=now())
+    with sqlite3.connect(database(record.folder)) as later:
+        later.execute(
+            "INSERT INTO outbox (channel, key, event, time_ms, put_ms, payload)"
+            " VALUES ('json-2', 'k', 'of a later version', 0, ?, '{}')", (now(),),
+        )  # fmt: skip
+    record.outage("b")
+    await telling(notifier, lambda: bool(other.took) and "json-1: a message could not be written" in caplog.text)
+    other.close()
+    assert other.titles == ["MailWatch: b is down"]
+    assert "nothing is told of entry 0, by our own fault" in caplog.text
+
+
+async def test_an_outage_proven_afterwards_is_told_as_what_it_was(record: Record, webhook: Webhook) -> None:
+    notifier = record.notifier(channel(webhook))
+    record.outage("a", closed=True, proven=True)
+    await telling(notifier, record.sent(1))
+    (told,) = webhook.took
+    assert told["title"] == "MailWatch: login of a was broken"
+    assert "the login was rejected though the password was right; an outage of at least 2 min" in told["message"]
+
+
 async def test_a_channel_is_told_only_what_it_asked_for_in_its_language(record: Record, webhook: Webhook) -> None:
     other = Webhook().open()
     italian = channel(webhook, on=frozenset({Topic.CLOSE}), lang="it", timezone="Europe/Rome")
@@ -252,9 +320,9 @@ async def test_in_quiet_hours_nothing_is_sent_and_what_is_over_by_then_is_not_to
         assert keys == ["open:id-lasting", "close:id-over"]
         assert webhook.took == []
     with time_machine.travel((NIGHT + 8 * 3_600_000) / 1000, tick=False):
-        await telling(record.notifier(quiet), record.sent(2))
-    assert webhook.titles == ["MailWatch: lasting is down", "MailWatch: over works again"]
-    assert all("told late" in told["message"] for told in webhook.took)
+        await telling(record.notifier(quiet), record.sent(1))
+    assert webhook.titles == ["MailWatch: lasting is down, over works again"]
+    assert webhook.took[0]["message"].count("told late") == 2
 
 
 def test_quiet_hours_go_around_midnight_in_their_own_time_zone(webhook: Webhook) -> None:
@@ -353,8 +421,11 @@ def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webho
         "target": "a", "provider": "lab", "kind": "imap", "id": "x", "causes": {"timeout": 1}, "first_bad": NIGHT,
         "first_good": None, "duration_ms": {"min": 7_200_000, "estimate": None}, "first_offline": NIGHT,
         "first_online": NIGHT, "not_after": NIGHT, "days": 3, "free": 10, "finding": "entry 7",
+        "vantage_point": "here",
     }  # fmt: skip
     assert words("it").keys() == words("en").keys()
+    assert words("it")["title"].keys() == words("en")["title"].keys() == {*Topic, "proven"}
+    assert words("it")["cause"].keys() == words("en")["cause"].keys() == set(Cause)
     for lang in ("it", "en"):
         for topic in Topic:
             many = [News(key="k", topic=topic, time=NIGHT, facts=fields)] * 25

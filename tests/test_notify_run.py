@@ -101,7 +101,7 @@ def test_a_receiver_that_is_away_is_told_later_and_no_secret_is_shown(tmp_path: 
     assert webhook.titles == ["MailWatch: lab non funziona"]
     assert CANARY.encode() not in shown
     assert f"127.0.0.1:{webhook.port}".encode() not in shown
-    assert b"notify: json-1 did not take a message" in shown
+    assert b"notify: json-1 did not take a message: no connection" in shown
 
 
 def test_the_heartbeat_comes_while_all_is_well_and_its_address_is_not_shown(
@@ -114,6 +114,8 @@ def test_the_heartbeat_comes_while_all_is_well_and_its_address_is_not_shown(
         mailwatch.until(lambda: len(webhook.pings) >= 3, "three pings")
         webhook.status = 500
         mailwatch.until(lambda: b"heartbeat: it was not taken: status 500" in mailwatch.everything(), "said so")
+        webhook.status = 200
+        mailwatch.until(lambda: b"heartbeat: it is taken again" in mailwatch.everything(), "said so")
         shown = mailwatch.everything()
     so_far = len(webhook.pings)
     assert set(webhook.pings) == {f"/{CANARY}"}
@@ -154,10 +156,49 @@ def test_a_real_mail_server_takes_the_message_over_verified_tls(
         mailwatch.until(lambda: len(arrived()) > before, "arrived")
         shown = mailwatch.everything()
     assert len(arrived()) == before + 1
+    tried = mailwatch.command("notify", "test")
+    assert (tried.returncode, tried.stdout) == (0, "mailtos-1: taken\n"), tried.stderr
     body = arrived()[-1].get_body(("plain", "html"))
     assert body is not None
-    assert "lab: outage since" in body.get_content()
+    assert "lab: down since" in body.get_content()
     assert password.encode() not in shown
+
+
+def test_a_channel_can_be_tried_and_says_why_it_does_not_work(tmp_path: Path, webhook: Webhook) -> None:
+    refusing = Webhook().open()
+    refusing.status = 401
+    nobody = f"json://127.0.0.1:{free_port()}/{CANARY}"
+    well = {"url": webhook.url, "lang": "it", "quiet_hours": "00:00-23:59"}
+    more = [well, {"url": refusing.url}, {"url": nobody}]
+    mailwatch = Watching(tmp_path, [nobody_there()], notify=more)
+    tried = mailwatch.command("notify", "test")
+    refusing.close()
+    assert tried.returncode == 1
+    assert tried.stdout.splitlines() == [
+        "json-1: taken",
+        "json-2: NOT taken: it answered 401",
+        "json-3: NOT taken: no connection, or the login was refused",
+    ]
+    assert webhook.titles == ["MailWatch: prova"]
+    assert "inviata da MailWatch (test)" in webhook.took[0]["message"]
+    one = mailwatch.command("notify", "test", "json-1", "--json")
+    assert one.returncode == 0
+    assert json.loads(one.stdout) == [{"channel": "json-1", "taken": True, "why": None}]
+    assert CANARY not in tried.stdout + tried.stderr + one.stderr
+    assert not mailwatch.data_dir.exists()
+
+
+def test_a_trial_without_a_channel_or_of_one_that_is_not_there_fails(tmp_path: Path, webhook: Webhook) -> None:
+    mailwatch = Watching(tmp_path, [nobody_there()])
+    tried = mailwatch.command("notify", "test")
+    assert (tried.returncode, tried.stdout) == (1, "")
+    assert "the config has no notify" in tried.stderr
+    mailwatch.settings["notify"] = [{"url": webhook.url}]
+    mailwatch.write_config()
+    tried = mailwatch.command("notify", "test", "ntfys-1")
+    assert tried.returncode == 2
+    assert "no channel ntfys-1; there is: json-1" in tried.stderr
+    assert webhook.took == []
 
 
 def config_of(folder: Path, *channels: dict[str, Any], **more: Any) -> Config:

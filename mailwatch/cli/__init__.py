@@ -32,6 +32,7 @@ VERBS = {
     "ledger": "check the record of everything seen",
     "backup": "one file to restore from, also while the monitor runs",
     "config": "check, explain or show config.yaml",
+    "notify": "try the channels over which you are told",
     "providers": "list the mail providers of the catalogue",
 }
 

@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from mailwatch.notify.heartbeat import heartbeat
 from mailwatch.notify.notifier import Notifier, tell_broken
+from mailwatch.notify.trial import try_channels
 
-__all__ = ["Notifier", "heartbeat", "tell_broken"]
+__all__ = ["Notifier", "heartbeat", "tell_broken", "try_channels"]

@@ -15,7 +15,7 @@ TIMEOUT = 10.0
 
 
 async def heartbeat(url: SecretStr, every: float, well: Callable[[], bool]) -> None:
-    """Ask for `url` each `every` seconds while `well` says so, until cancelled. Its failure is logged once."""
+    """Ask for `url` each `every` seconds while `well` says so, until cancelled; its failures are logged once."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
     failing = False
     async with httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client:
@@ -30,5 +30,7 @@ async def heartbeat(url: SecretStr, every: float, well: Callable[[], bool]) -> N
                     ok, why = False, type(error).__name__
                 if not ok and not failing:
                     logger.warning("heartbeat: it was not taken: %s; it is tried again", why)
+                elif ok and failing:
+                    logger.warning("heartbeat: it is taken again")
                 failing = not ok
             await asyncio.sleep(every)

@@ -21,6 +21,8 @@ def of_entry(reader: Reader, entry: Entry) -> Iterator[News]:
         payload = entry.payload
         topic = Topic.OPEN if payload["state"] == "open" else Topic.CLOSE
         facts = {key: payload[key] for key in _OUTAGE}
+        if payload.get("proven_afterwards"):
+            facts["proven_afterwards"] = True
         yield News(key=f"{topic}:{payload['id']}", topic=topic, time=entry.time, facts=facts)
     elif entry.kind == "guard" and entry.payload.get("online"):
         yield from _offline(reader, entry)

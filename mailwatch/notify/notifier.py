@@ -8,6 +8,7 @@ import itertools
 import logging
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from mailwatch.models import Channel, News, Observation, Topic, now
 from mailwatch.notify.news import DAY, of_certificate, of_entry
 from mailwatch.notify.quiet import is_quiet
 from mailwatch.notify.sending import send
-from mailwatch.notify.words import text_of
+from mailwatch.notify.words import LINES, text_of
 from mailwatch.store import Entry, Letter, Outbox, OutboxBroken, Reader
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ FOLLOW_EVERY = 1.0
 STATE_EVERY = 60.0
 RETRY = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 """Seconds until a message is tried again, the last for ever."""
+PACE = (0.0, *[60.0] * 5, 300.0)
+"""Seconds from one message to the next of a channel that groups, by how many it had within the hour before."""
 DROP_AFTER = 7 * DAY
 KEEP = 30 * DAY
 BATCH = 500
@@ -52,6 +55,7 @@ class Notifier:
         self._counted = counted
         self._cursor = 0
         self._woken = {channel.name: asyncio.Event() for channel in channels}
+        self._sent: dict[str, deque[float]] = {channel.name: deque() for channel in channels}
 
     def begin(self) -> None:
         """Take up where the ledger was last read; what happened before there was anyone to tell is not told.
@@ -92,10 +96,18 @@ class Notifier:
     def _follow(self) -> None:
         """Put into the outbox what the ledger has gained."""
         while entries := list(self._reader.entries(from_index=self._cursor, limit=BATCH)):
-            found = [news for entry in entries if _may_be_news(entry) for news in of_entry(self._reader, entry)]
+            found = [news for entry in entries if _may_be_news(entry) for news in self._news(entry)]
             cursor = entries[-1].index + 1
             self._put(found, cursor)
             self._cursor = cursor
+
+    def _news(self, entry: Entry) -> list[News]:
+        try:
+            return list(of_entry(self._reader, entry))
+        except (LookupError, TypeError, ValueError):
+            # Else it would be read again each second, and nothing after it be told.
+            logger.exception("notify: nothing is told of entry %d, by our own fault", entry.index)
+            return []
 
     def tell(self, news: News) -> None:
         """Put news that no entry tells into the outbox; not from the event loop."""
@@ -145,6 +157,10 @@ class Notifier:
             except OutboxBroken as error:
                 logger.error("notify: the outbox cannot be used now: %s", error)
                 wait = RETRY[0]
+            except Exception:
+                # One that an older or newer version left, say. The looks and the other channels go on.
+                logger.exception("notify: %s: a message could not be written, by our own fault", channel.name)
+                wait = RETRY[-1]
             if wait is None:
                 await woken.wait()
             else:
@@ -155,20 +171,35 @@ class Notifier:
         letters = await asyncio.to_thread(self._outbox.pending, channel.name, BATCH)
         if not letters or is_quiet(channel, now()):
             return None, failures
-        waited = (now() - letters[0].put) / 1000
-        if 0 <= waited < channel.group:
-            return channel.group - waited, failures
+        if (wait := self._wait(channel, letters[0])) > 0:
+            return wait, failures
         together = _together(letters, channel)
         title, body = text_of([letter.news for letter in together], channel, now())
         noted = partial(self._outbox.done, [letter.number for letter in together], "sent", now())
-        if not await send(channel, title, body, noted):
+        if (why := await send(channel, title, body, noted)) is not None:
             self._counted(channel.name, "failed")
             if failures == 0:
-                logger.warning("notify: %s did not take a message; it is tried again", channel.name)
+                logger.warning("notify: %s did not take a message: %s; it is tried again", channel.name, why)
             return RETRY[min(failures, len(RETRY) - 1)], failures + 1
         await self._done(noted)
+        self._sent[channel.name].append(time.monotonic())
         self._counted(channel.name, "sent")
         return 0.0, 0
+
+    def _wait(self, channel: Channel, first: Letter) -> float:
+        """Seconds until more of what belongs together has come; the more a channel had of late, the longer.
+
+        Ten targets that are looked at once a minute go down within a minute; one that flaps does so all night.
+        """
+        if not channel.group:
+            return 0.0
+        sent, at = self._sent[channel.name], time.monotonic()
+        while sent and at - sent[0] > 3600:
+            sent.popleft()
+        pace = PACE[min(len(sent), len(PACE) - 1)] - (at - sent[-1]) if sent else 0.0
+        waited = (now() - first.put) / 1000
+        # A clock that was set back makes nobody wait.
+        return max(pace, channel.group - waited if waited >= 0 else 0.0)
 
     async def _done(self, noted: Callable[[], None]) -> None:
         """Note again what was sent, should that have failed; until it is, nothing else is sent."""
@@ -191,21 +222,21 @@ async def tell_broken(channels: Sequence[Channel], data_dir: Path, finding: str)
     news = News(key="ledger", topic=Topic.LEDGER, time=now(), facts={"finding": finding})
     wanted = [channel for channel in channels if Topic.LEDGER in channel.on]
     sent = await asyncio.gather(*(send(channel, *text_of([news], channel, now())) for channel in wanted))
-    for channel, taken in zip(wanted, sent, strict=True):
-        logger.warning(
-            "notify: %s was %s that the ledger is invalid", channel.name, "told" if taken else "not told"
-        )
-    if any(sent):
+    for channel, why in zip(wanted, sent, strict=True):
+        done = "was told" if why is None else f"was not told ({why})"
+        logger.warning("notify: %s %s that the ledger is invalid", channel.name, done)
+    if None in sent:
         with contextlib.suppress(OSError):
             told.touch(mode=0o600)
 
 
 def _together(letters: Sequence[Letter], channel: Channel) -> list[Letter]:
-    """Take from the head what is one message: all of its topic until another comes."""
+    """Take from the head what is one message: of one topic all, of several no more than can be written out."""
     if not channel.group:
         return list(letters[:1])
     topic = letters[0].news.topic
-    return list(itertools.takewhile(lambda letter: letter.news.topic is topic, letters))
+    same = list(itertools.takewhile(lambda letter: letter.news.topic is topic, letters))
+    return max(same, list(letters[:LINES]), key=len)
 
 
 def _may_be_news(entry: Entry) -> bool:

@@ -1,4 +1,4 @@
-"""News in words: one text for all that are told together, in the language and time zone of the channel."""
+"""News in words: one text for all that is told together, in the language and time zone of the channel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import yaml
 
 from mailwatch.lasting import span
-from mailwatch.models import Channel, Millis, News
+from mailwatch.models import Channel, Millis, News, now
 
 LATE: Millis = 120_000
 """News that are older than this when they are sent say so."""
@@ -28,14 +28,34 @@ def words(lang: str) -> dict[str, Any]:
 
 
 def text_of(news: Sequence[News], channel: Channel, at: Millis) -> tuple[str, str]:
-    """Write title and body of news of one topic, sent at that time. What begins with a name is sorted by it."""
-    texts, topic = words(channel.lang), news[0].topic.value
-    one, many = texts["title"][topic]
-    title = (one if len(news) == 1 else many).format(count=len(news), target=news[0].facts.get("target", ""))
+    """Write title and body of news sent at that time. What begins with a name is sorted by it."""
+    texts = words(channel.lang)
+    kinds: dict[str, list[News]] = {}
+    for each in news:
+        kinds.setdefault(_kind(each), []).append(each)
+    title = ", ".join(_title(texts["title"][kind], alike) for kind, alike in kinds.items())
     lines = [_line(each, channel, at) for each in news[:LINES]]
     if len(news) > LINES:
         lines.append(texts["more"].format(count=len(news) - LINES))
-    return title, "\n".join(lines)
+    return f"MailWatch: {title}", "\n".join(lines)
+
+
+def trial_text(channel: Channel, vantage_point: str) -> tuple[str, str]:
+    """Write a message that only shows that the channel works."""
+    texts = words(channel.lang)["trial"]
+    at = _time(now(), channel)
+    return f"MailWatch: {texts['title']}", texts["body"].format(vantage_point=vantage_point, time=at)
+
+
+def _kind(news: News) -> str:
+    """Its topic, but for the outage that was proven afterwards: it was never told as open."""
+    return "proven" if news.facts.get("proven_afterwards") else news.topic.value
+
+
+def _title(forms: Sequence[str], alike: Sequence[News]) -> str:
+    one, many = forms
+    form = one if len(alike) == 1 else many
+    return form.format(count=len(alike), target=alike[0].facts.get("target", ""))
 
 
 def _line(news: News, channel: Channel, at: Millis) -> str:
@@ -43,19 +63,21 @@ def _line(news: News, channel: Channel, at: Millis) -> str:
     facts = {key: _shown(key, value, channel) for key, value in news.facts.items()}
     for key, millis in news.facts.get("duration_ms", {}).items():
         facts[key] = texts["unknown"] if millis is None else span(millis / 1000, up=key == "max")
-    line: str = texts[news.topic.value].format_map(facts)
+    line: str = texts[_kind(news)].format_map(facts)
     if at - news.time > LATE + channel.group * 1000:
-        line += texts["late"].format(time=_time(news.time, channel.timezone))
+        line += texts["late"].format(time=_time(news.time, channel))
     return line
 
 
 def _shown(key: str, value: Any, channel: Channel) -> str:
     if key == "causes":
-        return ", ".join(value)
+        causes = words(channel.lang)["cause"]
+        return ", ".join(causes.get(cause, cause) for cause in value)
     if key.startswith(("first_", "not_after")):
-        return words(channel.lang)["unknown"] if value is None else _time(value, channel.timezone)
+        return words(channel.lang)["unknown"] if value is None else _time(value, channel)
     return str(value)
 
 
-def _time(at: Millis, zone: str) -> str:
-    return f"{datetime.fromtimestamp(at // 1000, ZoneInfo(zone)):%Y-%m-%d %H:%M:%S %Z}"
+def _time(at: Millis, channel: Channel) -> str:
+    local = datetime.fromtimestamp(at // 1000, ZoneInfo(channel.timezone))
+    return local.strftime(words(channel.lang)["time"])

@@ -91,10 +91,14 @@ class Outbox:
                 )
 
     def pending(self, channel: str, limit: int) -> list[Letter]:
-        """Return what waits for a channel, in the order in which it happened."""
+        """Return what waits for a channel, in the order in which it happened.
+
+        What a newer version left, of topics that this one does not know, waits until it is given up.
+        """
         c = outbox.c
         query = sa.select(c.number, c.put_ms, c.key, c.event, c.time_ms, c.payload)
-        query = query.where(c.channel == channel, c.done_ms.is_(None)).order_by(c.number).limit(limit)
+        known = c.event.in_([topic.value for topic in Topic])
+        query = query.where(c.channel == channel, c.done_ms.is_(None), known).order_by(c.number).limit(limit)
         with self._transaction() as connection:
             rows = connection.execute(query).all()
         return [

@@ -1,0 +1,41 @@
+"""mailwatch notify: try the channels over which people are told."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+
+from mailwatch.cli.opening import open_config, options
+from mailwatch.config import build_channels
+from mailwatch.notify import try_channels
+
+
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
+    actions = verb.add_subparsers(required=True, metavar="test")
+    test = actions.add_parser("test", help="send a test message over each channel; exit 1 if one does not take it")
+    test.add_argument("channels", nargs="*", metavar="CHANNEL", help="only these, such as ntfys-1")
+    options(test)
+    test.set_defaults(run=_test)
+
+
+def _test(args: argparse.Namespace) -> int:
+    config = open_config(args)
+    channels = build_channels(config)
+    if unknown := set(args.channels) - {channel.name for channel in channels}:
+        there = ", ".join(channel.name for channel in channels) or "none"
+        print(f"mailwatch: no channel {', '.join(sorted(unknown))}; there is: {there}", file=sys.stderr)
+        return 2
+    chosen = [channel for channel in channels if not args.channels or channel.name in args.channels]
+    answers = asyncio.run(try_channels(chosen, config.vantage_point.name))
+    if args.json:
+        plain = [{"channel": c.name, "taken": w is None, "why": w} for c, w in zip(chosen, answers, strict=True)]
+        print(json.dumps(plain, indent=2, ensure_ascii=False))
+    else:
+        for channel, why in zip(chosen, answers, strict=True):
+            print(f"{channel.name}: {'taken' if why is None else f'NOT taken: {why}'}")
+    if not chosen:
+        print("mailwatch: nobody is told: the config has no notify; see docs/notifications.md", file=sys.stderr)
+    return 0 if chosen and not any(answers) else 1
