@@ -7,6 +7,7 @@ import contextlib
 import logging
 import platform
 import signal
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,11 @@ class Daemon:
     def _begin(self) -> None:
         self._began = now()
         self.monitor.schedule.start()
-        for number, name in enumerate(self.monitor.watches):
-            # Nobody likes to wait a minute for the first look; but not all at once.
+        self._hurry(self.monitor.watches)
+
+    def _hurry(self, names: Iterable[str]) -> None:
+        for number, name in enumerate(names):
+            # Nobody likes to wait half an hour for the first look; but not all at once.
             self.monitor.schedule.sooner(name, number * FIRST_LOOKS)
 
     def _housekeeping(self) -> contextlib.AbstractAsyncContextManager[None]:
@@ -206,6 +210,7 @@ class Daemon:
         await self._announced()
         added = [target for name, target in targets.items() if name not in self.monitor.watches]
         await take_up(self.monitor, self.reader, added)
+        self._hurry(target.name for target in added)
         for name, target in targets.items():
             if self.monitor.watches[name].target != target:
                 self.monitor.change(self.monitor.watches[name], target)
