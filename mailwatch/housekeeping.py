@@ -14,6 +14,7 @@ from mailwatch.models import Millis, Observation, Target, now
 from mailwatch.monitor import Monitor
 from mailwatch.service_level import Buckets
 from mailwatch.store import Reader
+from mailwatch.watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ class Housekeeping:
         while True:
             for watch in [watch for watch in self._monitor.watches.values() if watch.unfilled is not None]:
                 watch.filled(*await asyncio.to_thread(self._buckets, watch.target))
+                self._show_availability(watch)
             await asyncio.sleep(FILL_EVERY)
 
     def _buckets(self, target: Target) -> tuple[Buckets, int]:
@@ -148,11 +150,13 @@ class Housekeeping:
 
     async def availability(self) -> None:
         """Bring the gauges up to date, giving way to the looks between targets."""
-        monitor = self._monitor
         while True:
-            for watch in list(monitor.watches.values()):
-                for window, length in WINDOWS.items():
-                    told = watch.buckets.ratio(length, now())
-                    monitor.metrics.availability(watch.target, window, told.lower, told.upper, told.coverage)
+            for watch in list(self._monitor.watches.values()):
+                self._show_availability(watch)
                 await asyncio.sleep(0)
             await asyncio.sleep(AVAILABILITY_EVERY)
+
+    def _show_availability(self, watch: Watch) -> None:
+        for window, length in WINDOWS.items():
+            told = watch.buckets.ratio(length, now())
+            self._monitor.metrics.availability(watch.target, window, told.lower, told.upper, told.coverage)

@@ -33,6 +33,8 @@ class Timestamping:
         self._authorities = tuple(authorities)
         self._wanted = {authority.name: asyncio.Event() for authority in authorities}
         monitor.sealed.append(self.want)
+        if authorities:
+            monitor.metrics.token_interval(min(authority.every for authority in authorities))
 
     def want(self) -> None:
         """An outage opened or closed: have that stamped now."""

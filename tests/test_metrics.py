@@ -116,6 +116,7 @@ def with_everything() -> Metrics:
     metrics.ledger(size=7, last_checkpoint_ms=T0)
     metrics.audited(True)
     metrics.token(T0)
+    metrics.token_interval(3600.0)
     metrics.config_reload(True, T0 / 1000)
     metrics.error()
     metrics.channels(["json-1"])

@@ -172,6 +172,7 @@ def test_the_ledger_is_stamped_at_the_start_and_when_an_outage_opens_and_closes(
     shown = watching.metric("mailwatch_ledger_last_token_timestamp_seconds")
     assert shown is not None
     assert abs(shown - time.time()) < 30
+    assert watching.metric("mailwatch_ledger_token_interval_seconds") == 3600
     watching.stop()
     audit = watching.command("ledger", "audit")
     assert "3 timestamp tokens" in audit.stdout, audit.stdout

@@ -7,7 +7,8 @@ from typing import Any
 from grafana_foundation_sdk.models import dashboard
 
 from grafana.generate.frame import I, compose
-from grafana.generate.panels import GREEN, GREY, ORANGE, RED, YELLOW, graph, number, query, timeline
+from grafana.generate.overview import stale
+from grafana.generate.panels import AHEAD, GREEN, GREY, ORANGE, RED, YELLOW, graph, number, query, timeline
 
 
 def late(metric: str, bound: str) -> str:
@@ -25,17 +26,16 @@ def made() -> dict[str, Any]:
         (4, number("Is the config taken up?", "If not, MailWatch goes on with the one before.",
             f"min(mailwatch_config_last_reload_successful{{{I}}})", meaning={0: ("NO", RED), 1: ("yes", GREEN)})),
         (4, number("Faults in this range", "Of MailWatch itself; its log names them.",
-            f"ceil(sum(increase(mailwatch_monitor_errors_total{{{I}}}[$__range])))", decimals=0,
+            f"round(sum(increase(mailwatch_monitor_errors_total{{{I}}}[$__range])))", decimals=0,
             steps=((0, GREEN), (1, RED)))),
-        (4, number("Services not looked at", "Three looks or more were missed.",
-            f"count(mailwatch_probe_interval_seconds{{{I}}}) - count(time() - mailwatch_probe_last_timestamp_seconds"
-            f"{{{I}}} <= 3 * mailwatch_probe_interval_seconds{{{I}}} + 60)", steps=((0, GREEN), (1, RED)))),
+        (4, number("Services nobody looks at", "Three looks were missed, or there was never one.", stale(I),
+            steps=((0, GREEN), (1, RED)))),
         (4, number("Services watched", "As configured.", f"count(mailwatch_probe_interval_seconds{{{I}}})")),
     ]  # fmt: skip
     looks = graph(
         "Looks by outcome", "In each step.",
         query(f"sum by (outcome) (increase(mailwatch_observations_total{{{I}}}[$__rate_interval]))", "{{outcome}}"),
-        bars=True,
+        bars=True, decimals=0,
     )  # fmt: skip
     for outcome, color in (("up", GREEN), ("down", RED), ("unknown", GREY)):
         fixed = dashboard.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": color})
@@ -52,16 +52,16 @@ def made() -> dict[str, Any]:
     )  # fmt: skip
     faults = graph(
         "Faults of MailWatch itself", "Its log names them.",
-        query(f"sum(increase(mailwatch_monitor_errors_total{{{I}}}[$__rate_interval]))", "faults"), bars=True,
+        query(f"sum(increase(mailwatch_monitor_errors_total{{{I}}}[$__rate_interval]))", "faults"), bars=True, decimals=0,
     )  # fmt: skip
     told = graph(
         "Notifications", "By channel and outcome. Nothing while no channel is configured.",
         query(f"sum by (channel, outcome) (increase(mailwatch_notifications_total{{{I}}}[$__rate_interval]))",
-              "{{channel}}: {{outcome}}"), bars=True,
+              "{{channel}}: {{outcome}}"), bars=True, decimals=0,
     )  # fmt: skip
     answers = timeline(
         "Does it answer Prometheus?", "The worst of each step.",
-        query(f"min by (instance) (min_over_time(up{{{I}}}[$__rate_interval]))", "{{instance}}"),
+        query(f"min by (instance) (min_over_time(up{{{I}}}{AHEAD}))", "{{instance}}"),
         meaning={0: ("no", RED), 1: ("yes", GREEN)},
     )  # fmt: skip
     scrape = graph(
@@ -72,12 +72,13 @@ def made() -> dict[str, Any]:
         "Series", "Samples of one scrape: about 60 to 80 for each service.",
         query(f"max(scrape_samples_scraped{{{I}}})", "samples"), decimals=0,
     )  # fmt: skip
+    fired = 'max_over_time(ALERTS{{alertname=~"MailWatch.+", alertstate="{}"}}' + AHEAD + ")"
+    switch = f'max_over_time(ALERTS{{alertname="MailWatchDeadMansSwitch"}}{AHEAD})'
     alerts = timeline(
         "Alerts of MailWatch", "As Prometheus judged them. The dead man's switch always fires: that is its work.",
-        query('max by (alertname) (max_over_time(ALERTS{alertname=~"MailWatch.+", alertstate="firing"}'
-              "[$__rate_interval]) * 2 or max_over_time(ALERTS{alertname=~\"MailWatch.+\", alertstate=\"pending\"}"
-              "[$__rate_interval]))", "{{alertname}}"),
-        meaning={0: ("", GREY), 1: ("pending", YELLOW), 2: ("firing", ORANGE)},
+        query(f"max by (alertname) (3 * {switch} or 2 * {fired.format('firing')} or {fired.format('pending')})",
+              "{{alertname}}"),
+        meaning={1: ("pending", YELLOW), 2: ("firing", ORANGE), 3: ("fires as it should", GREEN)},
     )  # fmt: skip
     return compose(
         "mailwatch-internals", "MailWatch: internals", "How MailWatch itself is doing.",

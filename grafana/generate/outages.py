@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from grafana.generate.frame import I, T, compose
-from grafana.generate.panels import GREEN, GREY, ORANGE, RED, columns, graph, number, query, timeline
+from grafana.generate.panels import AHEAD, GREEN, GREY, ORANGE, RED, columns, graph, number, query, timeline
 
 WHEN = [("unit", "dateTimeAsIso")]
 OPEN = f"mailwatch_outage_start_timestamp_seconds{{{T}}}[$__range]"
@@ -39,8 +39,8 @@ def made() -> dict[str, Any]:
     ]  # fmt: skip
     # The counter helps where an outage began and ended between two samples of the gauge.
     seen = (
-        f"ceil(clamp_max(max by (target) (max_over_time(mailwatch_outage_active{{{T}}}[$__rate_interval])"
-        f" + increase(mailwatch_outages_total{{{T}}}[$__rate_interval])), 1))"
+        f"ceil(clamp_max(max by (target) (max_over_time(mailwatch_outage_active{{{T}}}{AHEAD})"
+        f" + increase(mailwatch_outages_total{{{T}}}{AHEAD})), 1))"
     )
     lanes = timeline(
         "Outages of each service", "Red if any of the step was outage: a short one fills its whole step. "
@@ -73,24 +73,27 @@ def made() -> dict[str, Any]:
         sort="First look down", descending=True,
     )  # fmt: skip
     ratio = f"max by (target) (mailwatch_availability_ratio{{{T}, "
-    percent = [("unit", "percentunit"), ("decimals", 3)]
+    percent = [("unit", "percentunit"), ("decimals", 3), ("custom.width", 112)]
     windows = {"24h": "24 h", "7d": "7 days", "30d": "30 days", "90d": "90 days"}
     available = columns(
         "Availability by window",
-        "From MailWatch's own store, so that Prometheus' memory does not matter: surely up, possibly up.",
+        "From MailWatch's own store, so that Prometheus' memory does not matter: the share of the time that was surely up, and "
+        "the share that may have been.",
         "target",
         {
-            f"{word} up, {name}": f'{ratio}window="{window}", bound="{bound}"}})'
+            f"{word}, {name}": f'{ratio}window="{window}", bound="{bound}"}})'
             for window, name in windows.items()
-            for word, bound in (("Surely", "lower"), ("Possibly", "upper"))
+            for word, bound in (("At least", "lower"), ("At most", "upper"))
         },
         names={"target": "Service"},
-        look={f"{word} up, {name}": percent for name in windows.values() for word in ("Surely", "Possibly")},
+        look={f"{word}, {name}": percent for name in windows.values() for word in ("At least", "At most")},
         sort="Service", descending=False,
     )  # fmt: skip
+    day = f"mailwatch_outages_total{{{T}}}[$__interval] offset -$__interval"
     daily = graph(
-        "Outages by day", "Confirmed outages that began in each 24 hours.",
-        query(f"ceil(sum by (provider) (increase(mailwatch_outages_total{{{T}}}[$__interval])))", "{{provider}}"),
+        "Outages by day", "Confirmed outages that were told in the 24 hours after each bar's time.",
+        # Not by increase(), which reckons beyond the samples: one outage would be 1.01 of them, and never a whole number.
+        query(f"sum by (provider) (max_over_time({day}) - min_over_time({day}))", "{{provider}}"),
         bars=True, interval="1d", decimals=0,
     )  # fmt: skip
     blind = graph(
@@ -100,8 +103,8 @@ def made() -> dict[str, Any]:
     )  # fmt: skip
     line = timeline(
         "Our own line", "While it is down nothing is said about providers. Nothing here: the guard is off.",
-        query(f"min(min_over_time(mailwatch_guard_online{{{I}}}[$__rate_interval]))", "all"),
-        query(f"min by (family) (min_over_time(mailwatch_guard_family_online{{{I}}}[$__rate_interval]))", "{{family}}"),
+        query(f"min(min_over_time(mailwatch_guard_online{{{I}}}{AHEAD}))", "all"),
+        query(f"min by (family) (min_over_time(mailwatch_guard_family_online{{{I}}}{AHEAD}))", "{{family}}"),
         meaning={0: ("down", RED), 1: ("up", GREEN)},
     )  # fmt: skip
     clock = graph(
@@ -110,7 +113,7 @@ def made() -> dict[str, Any]:
     )  # fmt: skip
     judged = timeline(
         "Ledger against its checkpoints", "The worst of each step.",
-        query(f"min(min_over_time(mailwatch_ledger_valid{{{I}}}[$__rate_interval]))", "ledger"),
+        query(f"min(min_over_time(mailwatch_ledger_valid{{{I}}}{AHEAD}))", "ledger"),
         meaning={0: ("does not agree", RED), 1: ("agrees", GREEN), 2: ("", GREY)},
     )  # fmt: skip
     size = graph(

@@ -6,6 +6,7 @@ from typing import Any
 
 from grafana.generate.frame import I, T, compose
 from grafana.generate.panels import (
+    AHEAD,
     BLUE,
     GREEN,
     GREY,
@@ -26,18 +27,25 @@ STATES = {
     3: ("recovering", ORANGE),
     4: ("down", RED),
 }
-RATIO = [("unit", "percentunit"), ("decimals", 3)]
+RATIO = [("unit", "percentunit"), ("decimals", 3), ("custom.width", 105)]
 
 
 def worst_state(window: str) -> str:
-    """The worst state of each target in a step, as the numbers of STATES."""
+    """The worst state of each target in a window, as the numbers of STATES."""
     each = [
-        f'{value} * max_over_time(mailwatch_target_state{{{T}, state="{state}"}}[{window}])'
+        f'{value} * max_over_time(mailwatch_target_state{{{T}, state="{state}"}}{window})'
         for value, (state, _) in STATES.items()
     ]
     # A state that it never was in counts as 0, which is up: so one that was up or worse must be on record.
-    some = f"max by (target) (max_over_time(mailwatch_target_state{{{T}}}[{window}])) > 0"
+    some = f"max by (target) (max_over_time(mailwatch_target_state{{{T}}}{window})) > 0"
     return f"max by (target) ({' or '.join(each)}) and on (target) ({some})"
+
+
+def stale(of: str) -> str:
+    """How many services nobody looks at: 0 is an answer, and no service is no data."""
+    interval = f"mailwatch_probe_interval_seconds{{{of}}}"
+    late = f"time() - mailwatch_probe_last_timestamp_seconds{{{of}}} <= bool 3 * {interval} + 60"
+    return f"count({interval}) - (sum({late}) or 0 * count({interval}))"
 
 
 def made() -> dict[str, Any]:
@@ -55,9 +63,8 @@ def made() -> dict[str, Any]:
         (4, number("Next certificate expires in", "The earliest of all certificates seen.",
             f"min(mailwatch_tls_certificate_not_after_timestamp_seconds{{{T}}}) - time()", unit="dtdurations",
             steps=((-1e9, RED), (3 * 86400, ORANGE), (14 * 86400, GREEN)))),
-        (4, number("Longest since a look", "How long ago the service began that nobody looked at for longest.",
-            f"time() - min(mailwatch_probe_last_timestamp_seconds{{{T}}})", unit="dtdurations",
-            steps=((0, GREEN), (1200, ORANGE), (3600, RED)))),
+        (4, number("Services nobody looks at", "Three looks were missed, or there was never one.", stale(T),
+            steps=((0, GREEN), (1, RED)))),
     ]  # fmt: skip
     answers = graph(
         "Response time", "The slowest look of each step, failed ones too: a time-out shows as its full length.",
@@ -73,12 +80,12 @@ def made() -> dict[str, Any]:
         "Looks that failed, by cause",
         "credentials, offline and monitor are not the provider's fault, and count for no outage.",
         query(f"sum by (cause) (increase(mailwatch_probe_failures_total{{{T}}}[$__rate_interval]))", "{{cause}}"),
-        bars=True, calcs=("sum",),
+        bars=True, calcs=("sum",), decimals=0,
     )  # fmt: skip
     burn = graph(
-        "Share of looks that were down", "Over the last hour and the last six; the alerts look at these.",
-        query(f"max by (target) (target:mailwatch_looks_down:ratio_rate1h{{{T}}})", "{{target}}, 1 h"),
-        query(f"max by (target) (target:mailwatch_looks_down:ratio_rate6h{{{T}}})", "{{target}}, 6 h"),
+        "Share of time down", "Over the last hour and the last six; the alerts look at these.",
+        query(f"max by (target) (target:mailwatch_down:ratio_1h{{{T}}})", "{{target}}, 1 h"),
+        query(f"max by (target) (target:mailwatch_down:ratio_6h{{{T}}})", "{{target}}, 6 h"),
         unit="percentunit",
     )  # fmt: skip
     delivery = graph(
@@ -93,40 +100,44 @@ def made() -> dict[str, Any]:
     states = {str(value): {"text": word, "color": color} for value, (word, color) in STATES.items()}
     each = columns(
         "Each service",
-        "Availability is an interval: what was surely up, and what may have been. Read it with the share looked at.",
+        "Up for at least and at most so much of the time: what was surely up, and what may have been. Read it with the "
+        "share that was looked at.",
         "target",
         {
             "State": f"max by (target, provider, kind) ({state})",
-            "Surely up, 24 h": ratio + 'window="24h", bound="lower"})',
-            "Possibly up, 24 h": ratio + 'window="24h", bound="upper"})',
-            "Surely up, 30 days": ratio + 'window="30d", bound="lower"})',
-            "Possibly up, 30 days": ratio + 'window="30d", bound="upper"})',
-            "Looked at, 30 days": f'max by (target) (mailwatch_coverage_ratio{{{T}, window="30d"}})',
+            "Down for": f"time() - max by (target) (mailwatch_outage_start_timestamp_seconds{{{T}}}"
+            f" unless on (outage_id) mailwatch_outage_end_timestamp_seconds{{{T}}})",
+            "At least, 24 h": ratio + 'window="24h", bound="lower"})',
+            "At most, 24 h": ratio + 'window="24h", bound="upper"})',
+            "At least, 30 d": ratio + 'window="30d", bound="lower"})',
+            "At most, 30 d": ratio + 'window="30d", bound="upper"})',
+            "Looked at, 30 d": f'max by (target) (mailwatch_coverage_ratio{{{T}, window="30d"}})',
             "Budget left": f"max by (target) (target:mailwatch_error_budget_left:ratio_30d{{{T}}})",
             "Last look took": f"max by (target) (mailwatch_probe_duration_seconds{{{T}}})",
             "Certificate": f"max by (target) (mailwatch_tls_certificate_not_after_timestamp_seconds{{{T}}}) - time()",
         },
         names={"target": "Service", "provider": "Provider", "kind": "Kind"},
         look={
-            "Provider": [("custom.width", 110)], "Kind": [("custom.width", 90)],
-            "State": [("custom.width", 90), ("mappings", [{"type": "value", "options": states}]),
+            "Provider": [("custom.width", 100)], "Kind": [("custom.width", 80)],
+            "Down for": [("unit", "dtdurations"), ("decimals", 0), ("noValue", "–"), ("custom.width", 110)],
+            "State": [("custom.width", 100), ("mappings", [{"type": "value", "options": states}]),
                       ("custom.cellOptions", {"type": "color-text"})],
-            **{f"{sure} up, {window}": RATIO for sure in ("Surely", "Possibly") for window in ("24 h", "30 days")},
-            "Looked at, 30 days": RATIO,
-            "Budget left": [("unit", "percentunit"), ("decimals", 1)],
-            "Last look took": [("unit", "s"), ("decimals", 3)],
-            "Certificate": [("unit", "dtdurations"), ("decimals", 0)],
+            **{f"{sure}, {window}": RATIO for sure in ("At least", "At most") for window in ("24 h", "30 d")},
+            "Looked at, 30 d": RATIO,
+            "Budget left": [("unit", "percentunit"), ("decimals", 1), ("custom.width", 100)],
+            "Last look took": [("unit", "s"), ("decimals", 3), ("custom.width", 110)],
+            "Certificate": [("unit", "dtdurations"), ("decimals", 0), ("custom.width", 110)],
         },
         sort="State", descending=True,
     )  # fmt: skip
     lanes = timeline(
-        "State of each service", "The worst state of each step: a short outage fills its whole step. "
+        "State of each service", "The worst state of each step: a short outage fills its step. "
         "An empty stretch: nobody knows, since Prometheus has no data.",
-        query(worst_state("$__rate_interval"), "{{target}}"), meaning=STATES,
+        query(worst_state(AHEAD), "{{target}}"), meaning=STATES,
     )  # fmt: skip
     held = timeline(
         "Announced maintenance", "It hides nothing: looks and outages are counted in it as ever.",
-        query(f"max by (target) (max_over_time(mailwatch_maintenance_active{{{T}}}[$__rate_interval]))", "{{target}}"),
+        query(f"max by (target) (max_over_time(mailwatch_maintenance_active{{{T}}}{AHEAD}))", "{{target}}"),
         meaning={0: ("none", GREY), 1: ("maintenance", BLUE)},
     )  # fmt: skip
     return compose(

@@ -20,6 +20,9 @@ GREY, GREEN, YELLOW, ORANGE, RED, BLUE = "text", "green", "yellow", "orange", "r
 Steps = Sequence[tuple[float, str]]
 Panel = stat.Panel | timeseries.Panel | statetimeline.Panel | table.Panel
 NO_DATA = "no data"
+AHEAD = "[$__rate_interval] offset -$__rate_interval"
+"""The step that begins at the time of a sample. Looking back, an outage would be drawn a step late, and the step that is
+not over, hours at 30 days, would not be drawn at all."""
 
 
 def query(expr: str, legend: str = "", *, instant: bool = False, as_table: bool = False) -> prometheus.Dataquery:
@@ -100,7 +103,10 @@ def graph(
 def timeline(
     title: str, text: str, *asked: prometheus.Dataquery, meaning: Mapping[int, tuple[str, str]]
 ) -> statetimeline.Panel:
-    """Lanes of states. 200 steps at most: the shortest outage is still some pixels wide, a step of its own."""
+    """Lanes of states. 200 steps at most: the shortest outage is still some pixels wide, a step of its own.
+
+    Each question looks ahead (AHEAD), since Grafana draws a value from its time on to the next.
+    """
     made = statetimeline.Panel().title(title).description(text).datasource(SOURCE).no_value(NO_DATA)
     made = made.targets(list(asked)).mappings(words(meaning)).thresholds(scale(())).max_data_points(200)
     made = made.color_scheme(d.FieldColor().mode(dashboard.FieldColorModeId.THRESHOLDS))
@@ -133,6 +139,9 @@ def columns(
                     "indexByName": {name: place for place, name in enumerate((*(names or {}), *renamed))},
                     "renameByName": {**renamed, **(names or {})},
                 },
+            ),
+            dashboard.DataTransformerConfig(
+                id_val="sortBy", options={"fields": {}, "sort": [{"field": sort, "desc": descending}]}
             ),
         ]
     )  # fmt: skip

@@ -43,6 +43,7 @@ class Metrics:
         self._ledger: tuple[int | None, float | None] = (None, None)
         self._valid: int | None = None
         self._token: float | None = None
+        self._token_interval: float | None = None
         self._notifications: dict[tuple[str, str], int] = {}
         self._reload: tuple[int | None, float | None] = (None, None)
         registry.register(self)
@@ -144,6 +145,10 @@ class Metrics:
         """Show when an outside authority last stamped a checkpoint, by its own clock."""
         self._token = max(self._token or 0, time_ms / 1000)
 
+    def token_interval(self, seconds: float) -> None:
+        """Show how often an outside authority is asked, so that one that never answers is missed."""
+        self._token_interval = seconds
+
     def config_reload(self, ok: bool, at_seconds: float) -> None:
         """Show how the config was last read."""
         self._reload = (int(ok), at_seconds if ok else self._reload[1])
@@ -181,6 +186,11 @@ class Metrics:
                 "gauge",
                 "Time of the last timestamp token, by the authority's clock.",
                 self._token,
+            ),
+            "ledger_token_interval_seconds": (
+                "gauge",
+                "Seconds between two timestamp tokens, as configured; absent without an authority.",
+                self._token_interval,
             ),
             "ledger_valid": ("gauge", "Whether the ledger agreed with its checkpoints.", self._valid),
             "config_last_reload_successful": ("gauge", "Whether the config was good when last read.", reload),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -18,13 +19,20 @@ EVERY = 1
 """Seconds between scrapes, and between evaluations."""
 
 
+_SMALLER = {"m": "s", "h": "m", "d": "h"}
+
+
+def _hurry(text: str) -> str:
+    return re.sub(r"\b(\d+)([mhd])\b", lambda found: f"{found[1]}{_SMALLER[found[2]]}", text)
+
+
 def hurried(rules: dict[str, Any]) -> dict[str, Any]:
-    """The same rules, with `for` in seconds where it is in minutes and in minutes where it is in hours."""
+    """The same rules, with `for` and windows in seconds for minutes, in minutes for hours, in hours for days."""
     for group in rules["groups"]:
         for rule in group["rules"]:
+            rule["expr"] = re.sub(r"\[\w+\]", lambda found: _hurry(found[0]), rule["expr"])
             if "for" in rule:
-                amount, unit = re.fullmatch(r"(\d+)([mh])", rule["for"]).groups()  # type: ignore[union-attr]
-                rule["for"] = f"{amount}{ {'m': 's', 'h': 'm'}[unit] }"
+                rule["for"] = _hurry(rule["for"])
     return rules
 
 
@@ -61,9 +69,9 @@ class Prometheus(Program):
         with urllib.request.urlopen(address, timeout=10) as answer:
             return json.load(answer)["data"]
 
-    def ask(self, expr: str) -> list[dict[str, Any]]:
-        """What an expression returns now."""
-        return list(self.get("query", query=expr)["result"])
+    def ask(self, expr: str, ago: float = 0.0) -> list[dict[str, Any]]:
+        """What an expression returns now, or so many seconds ago."""
+        return list(self.get("query", query=expr, time=str(time.time() - ago))["result"])
 
     def alerts(self) -> dict[str, str]:
         """The alerts that are pending or firing."""
