@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,10 +17,12 @@ import pytest
 import yaml
 
 from mailwatch.cli import demo
-from mailwatch.config import load, web_access
+from mailwatch.config import ConfigNotFound, default_path, load, web_access
 from mailwatch.config.environment import VARIABLES
 from mailwatch.config.load import _PLACES
+from mailwatch.store.lock import Lock
 from mailwatch.web.hosts import known_host
+from tests.conftest import need_root
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
@@ -145,3 +152,43 @@ def test_prometheus_finds_the_demo_when_it_runs() -> None:
     (found,) = job["dns_sd_configs"]
     assert found["names"] == SERVICES["demo"]["networks"]["default"]["aliases"]
     assert SERVICES["demo"]["command"][-1].endswith(f":{found['port']}")
+
+
+NOBODY = 65534
+
+
+def test_data_of_another_owner_is_told_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_root("unshare")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MAILWATCH_CONFIG", raising=False)
+    tmp_path.chmod(0o700)
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        with pytest.raises(PermissionError, match="is not ours to write; chown -R 65534:65534 it"):
+            Lock(tmp_path)
+        # The working directory of the image is that volume: it hides no config elsewhere.
+        with pytest.raises(ConfigNotFound, match=r"nor is /etc/mailwatch/config\.yaml"):
+            default_path()
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+def catches_sigterm(pid: int) -> bool:
+    (mask,) = re.findall(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_the_first_process_of_a_container_ends_on_sigterm_whatever_it_does() -> None:
+    """Without an init, and before there is a loop that listens to signals: here it waits for a password."""
+    need_root("unshare")
+    words = ("unshare", "--pid", "--fork", sys.executable, "-m", "mailwatch", "config", "hash-password")
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as unshare:
+        children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children")
+        until = time.monotonic() + 20
+        while not (first := children.read_text().split()) or not catches_sigterm(int(first[0])):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        os.kill(int(first[0]), signal.SIGTERM)
+        assert unshare.wait(20) == 128 + signal.SIGTERM

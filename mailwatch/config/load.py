@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import typing
 from collections.abc import Iterator
@@ -51,8 +52,10 @@ def default_path(places: tuple[Path, ...] = _PLACES) -> Path:
     if named := os.environ.get("MAILWATCH_CONFIG"):
         return Path(named)
     for path in places:
-        if path.exists():
-            return path
+        # What may not even be looked for is not there: a working directory that is a volume of another owner.
+        with contextlib.suppress(PermissionError):
+            if path.exists():
+                return path
     what = f"is not there, nor is {places[-1]}; write it with mailwatch init, or use --config"
     raise ConfigNotFound([Mistake(places[0], 1, what)])
 

@@ -18,7 +18,11 @@ class Lock:
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / "lock"
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except PermissionError:
+            cure = f"chown -R {os.geteuid()}:{os.getegid()} it (of a container: what is mounted there)"
+            raise PermissionError(f"{data_dir} is not ours to write; {cure}, or name another data_dir") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
