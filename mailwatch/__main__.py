@@ -1,6 +1,22 @@
-"""Run as `python -m mailwatch`."""
+"""Run as `mailwatch` and as `python -m mailwatch`."""
 
-from mailwatch.cli import main
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+
+def main() -> int:
+    """Run one command and return its exit status."""
+    if os.getpid() == 1:
+        # The kernel keeps SIGTERM from the first process of a container until it asks for it.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Only now: to load it takes seconds on a small machine.
+    from mailwatch import cli
+
+    return cli.main()
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

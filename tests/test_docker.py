@@ -192,3 +192,10 @@ def test_the_first_process_of_a_container_ends_on_sigterm_whatever_it_does() -> 
             time.sleep(0.02)
         os.kill(int(first[0]), signal.SIGTERM)
         assert unshare.wait(20) == 128 + signal.SIGTERM
+    # It must ask for the signal before it loads the house: that takes longer than people wait.
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"] == {
+        "mailwatch": "mailwatch.__main__:main"
+    }
+    loaded = "import mailwatch.__main__, sys; print(*(m for m in sys.modules if m.startswith('mailwatch.')))"
+    done = subprocess.run((sys.executable, "-c", loaded), capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["mailwatch.__main__"]
