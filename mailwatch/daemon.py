@@ -107,6 +107,7 @@ class Daemon:
             reader,
             latest=lambda: [w.latest for w in list(self.monitor.watches.values()) if w.latest],
             counted=self.metrics.notified,
+            held=lambda target, at: bool(self.monitor.excluded(target, at, at + 1)),
         )
         self._auditing = Auditing(reader, store.keys, self.metrics, self._notifier.tell)
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,11 @@ from mailwatch.models import (
     Topic,
     now,
 )
-from mailwatch.notify import Notifier, tell_broken
+from mailwatch.notify import Notifier, heartbeat, pace, tell_broken
 from mailwatch.notify import notifier as notifier_module
 from mailwatch.notify.news import of_certificate
 from mailwatch.notify.quiet import is_quiet
+from mailwatch.notify.sending import send
 from mailwatch.notify.words import text_of, words
 from mailwatch.outages import Outage, outage_payload
 from mailwatch.store import Draft, Outbox, Reader, Store
@@ -64,13 +67,14 @@ class Record:
         so_far = len([outcome for _, outcome in self.counted if outcome == "sent"])
         return lambda: len([outcome for _, outcome in self.counted if outcome == "sent"]) >= so_far + number
 
-    def notifier(self, *channels: Channel, latest: tuple[Observation, ...] = ()) -> Notifier:
+    def notifier(self, *channels: Channel, latest: tuple[Observation, ...] = (), held: str = "") -> Notifier:
         made = Notifier(
             channels,
             self.folder,
             self.reader,
             latest=lambda: latest,
             counted=lambda name, outcome: self.counted.append((name, outcome)),
+            held=lambda target, at: target == held and at == 1_790_000_000_000,
         )
         made.begin()
         return made
@@ -235,7 +239,7 @@ async def test_ten_targets_that_go_down_within_a_minute_are_two_messages(record:
     await telling(notifier, lambda: len(waiting.pending("json-1", 10)) == 9)
     assert len(webhook.took) == 1
     # A minute later.
-    notifier._sent["json-1"][0] -= 60
+    notifier._pace["json-1"]._sent[0] -= 60
     await telling(notifier, record.sent(1))
     assert webhook.titles == ["MailWatch: t0 is down", "MailWatch: 9 outages"]
 
@@ -246,7 +250,7 @@ async def test_a_target_that_flaps_for_an_hour_rings_sixteen_times(
     """It goes down and comes back each half minute, on a clock of its own."""
     clock = [NIGHT]
     monkeypatch.setattr(notifier_module, "now", lambda: clock[0])
-    monkeypatch.setattr(notifier_module.time, "monotonic", lambda: clock[0] / 1000)
+    monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0] / 1000)
     told = channel(webhook, group=10.0)
     notifier = record.notifier(told)
     for second in range(0, 3600, 15):
@@ -289,6 +293,66 @@ async def test_an_outage_proven_afterwards_is_told_as_what_it_was(record: Record
     (told,) = webhook.took
     assert told["title"] == "MailWatch: login of a was broken"
     assert "the login was rejected though the password was right; an outage of at least 2 min" in told["message"]
+
+
+async def test_an_outage_in_announced_maintenance_is_told_as_such(record: Record, webhook: Webhook) -> None:
+    notifier = record.notifier(channel(webhook), held="b")
+    record.outage("a")
+    record.outage("b")
+    await telling(notifier, record.sent(1))
+    one, other = webhook.took[0]["message"].splitlines()
+    assert "maintenance" not in one
+    assert other.endswith("; outage id-b [in announced maintenance]")
+
+
+async def test_a_text_that_is_too_long_for_a_service_comes_in_pieces(webhook: Webhook) -> None:
+    """ntfy takes 7,800 characters, and refuses more however often it is asked."""
+    ntfy = channel(webhook, name="ntfy-1", url=SecretStr(f"ntfy://127.0.0.1:{webhook.port}/topic"))
+    line = "word " * 60 + "\n"
+    assert await send(ntfy, "title", line * 40) is None
+    assert [len(told["message"]) <= 7800 for told in webhook.took] == [True, True]
+    assert "".join(told["message"] for told in webhook.took).count("word") == 2400
+
+
+async def test_a_heartbeat_that_hangs_is_given_up_and_tried_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By its module: the package gives the function the same name.
+    monkeypatch.setattr(sys.modules["mailwatch.notify.heartbeat"], "TIMEOUT", 0.05)
+    asked, third = [], asyncio.Event()
+
+    async def hangs(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(writer)
+        if len(asked) == 3:
+            third.set()
+
+    server = await asyncio.start_server(hangs, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    beating = asyncio.create_task(heartbeat(SecretStr(f"http://127.0.0.1:{port}/canary"), 0.01, lambda: True))
+    async with asyncio.timeout(20):
+        await third.wait()
+    beating.cancel()
+    await asyncio.gather(beating, return_exceptions=True)
+    for writer in asked:
+        writer.close()
+    server.close()
+    assert caplog.text.count("heartbeat: it was not taken: ") == 1
+    assert "canary" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("night", "quiet"),
+    [
+        ("2026-03-28T23:00Z", [*range(6)]),  # spring: seven hours by the clock, six that pass
+        ("2026-10-24T22:00Z", [*range(8)]),  # autumn: eight
+    ],
+)
+def test_quiet_hours_end_by_the_clock_on_the_wall_also_when_it_is_changed(
+    webhook: Webhook, night: str, quiet: list[int]
+) -> None:
+    rome = channel(webhook, quiet=(22 * 60, 7 * 60), timezone="Europe/Rome")
+    midnight = int(datetime.fromisoformat(night).timestamp() * 1000)
+    assert [hour for hour in range(12) if is_quiet(rome, midnight + hour * 3_600_000)] == quiet
 
 
 async def test_a_channel_is_told_only_what_it_asked_for_in_its_language(record: Record, webhook: Webhook) -> None:

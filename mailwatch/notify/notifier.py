@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import shutil
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from mailwatch.models import Channel, News, Observation, Topic, now
+from mailwatch.models import Channel, Millis, News, Observation, Topic, now
 from mailwatch.notify.news import DAY, of_certificate, of_entry
+from mailwatch.notify.pace import Pace
 from mailwatch.notify.quiet import is_quiet
 from mailwatch.notify.sending import send
 from mailwatch.notify.words import LINES, text_of
@@ -26,8 +25,6 @@ FOLLOW_EVERY = 1.0
 STATE_EVERY = 60.0
 RETRY = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 """Seconds until a message is tried again, the last for ever."""
-PACE = (0.0, *[60.0] * 5, 300.0)
-"""Seconds from one message to the next of a channel that groups, by how many it had within the hour before."""
 DROP_AFTER = 7 * DAY
 KEEP = 30 * DAY
 BATCH = 500
@@ -36,7 +33,10 @@ LOW_DISK = 500_000_000
 
 
 class Notifier:
-    """`latest` gives the last look of each target, `counted` takes (channel, outcome): sent, failed, dropped."""
+    """`latest` gives the last look of each target, `counted` takes (channel, outcome): sent, failed, dropped.
+
+    `held` tells whether a target was in announced maintenance at a time.
+    """
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Notifier:
         *,
         latest: Callable[[], Iterable[Observation]],
         counted: Callable[[str, str], None],
+        held: Callable[[str, Millis], bool] = lambda _target, _at: False,
     ) -> None:
         self._channels = channels
         self._data_dir = data_dir
@@ -53,9 +54,10 @@ class Notifier:
         self._outbox = Outbox(data_dir)
         self._latest = latest
         self._counted = counted
+        self._held = held
         self._cursor = 0
         self._woken = {channel.name: asyncio.Event() for channel in channels}
-        self._sent: dict[str, deque[float]] = {channel.name: deque() for channel in channels}
+        self._pace = {channel.name: Pace(channel.group) for channel in channels}
 
     def begin(self) -> None:
         """Take up where the ledger was last read; what happened before there was anyone to tell is not told.
@@ -103,11 +105,17 @@ class Notifier:
 
     def _news(self, entry: Entry) -> list[News]:
         try:
-            return list(of_entry(self._reader, entry))
+            return [self._marked(news) for news in of_entry(self._reader, entry)]
         except (LookupError, TypeError, ValueError):
             # Else it would be read again each second, and nothing after it be told.
             logger.exception("notify: nothing is told of entry %d, by our own fault", entry.index)
             return []
+
+    def _marked(self, news: News) -> News:
+        """Say of an outage that it began in announced maintenance: it is told all the same."""
+        if news.topic is Topic.OPEN and self._held(news.facts["target"], news.facts["first_bad"]):
+            return replace(news, facts={**news.facts, "maintenance": True})
+        return news
 
     def tell(self, news: News) -> None:
         """Put news that no entry tells into the outbox; not from the event loop."""
@@ -171,7 +179,8 @@ class Notifier:
         letters = await asyncio.to_thread(self._outbox.pending, channel.name, BATCH)
         if not letters or is_quiet(channel, now()):
             return None, failures
-        if (wait := self._wait(channel, letters[0])) > 0:
+        pace = self._pace[channel.name]
+        if (wait := pace.wait((now() - letters[0].put) / 1000)) > 0:
             return wait, failures
         together = _together(letters, channel)
         title, body = text_of([letter.news for letter in together], channel, now())
@@ -182,24 +191,9 @@ class Notifier:
                 logger.warning("notify: %s did not take a message: %s; it is tried again", channel.name, why)
             return RETRY[min(failures, len(RETRY) - 1)], failures + 1
         await self._done(noted)
-        self._sent[channel.name].append(time.monotonic())
+        pace.sent()
         self._counted(channel.name, "sent")
         return 0.0, 0
-
-    def _wait(self, channel: Channel, first: Letter) -> float:
-        """Seconds until more of what belongs together has come; the more a channel had of late, the longer.
-
-        Ten targets that are looked at once a minute go down within a minute; one that flaps does so all night.
-        """
-        if not channel.group:
-            return 0.0
-        sent, at = self._sent[channel.name], time.monotonic()
-        while sent and at - sent[0] > 3600:
-            sent.popleft()
-        pace = PACE[min(len(sent), len(PACE) - 1)] - (at - sent[-1]) if sent else 0.0
-        waited = (now() - first.put) / 1000
-        # A clock that was set back makes nobody wait.
-        return max(pace, channel.group - waited if waited >= 0 else 0.0)
 
     async def _done(self, noted: Callable[[], None]) -> None:
         """Note again what was sent, should that have failed; until it is, nothing else is sent."""
@@ -211,23 +205,6 @@ class Notifier:
                 await asyncio.sleep(RETRY[0])
             else:
                 return
-
-
-async def tell_broken(channels: Sequence[Channel], data_dir: Path, finding: str) -> None:
-    """Tell that the ledger is invalid. There is no outbox without it: each channel is tried once, then daily."""
-    told = data_dir / "told-broken"
-    with contextlib.suppress(OSError):
-        if time.time() - told.stat().st_mtime < DAY / 1000:
-            return
-    news = News(key="ledger", topic=Topic.LEDGER, time=now(), facts={"finding": finding})
-    wanted = [channel for channel in channels if Topic.LEDGER in channel.on]
-    sent = await asyncio.gather(*(send(channel, *text_of([news], channel, now())) for channel in wanted))
-    for channel, why in zip(wanted, sent, strict=True):
-        done = "was told" if why is None else f"was not told ({why})"
-        logger.warning("notify: %s %s that the ledger is invalid", channel.name, done)
-    if None in sent:
-        with contextlib.suppress(OSError):
-            told.touch(mode=0o600)
 
 
 def _together(letters: Sequence[Letter], channel: Channel) -> list[Letter]:

@@ -67,6 +67,10 @@ def _notify(channel: Channel, title: str, body: str) -> str | None:
         sender: Any = apprise.Apprise(asset=asset)
         if not sender.add(channel.url.get_secret_value()):
             return "Apprise does not understand its address"
+        if "overflow=" not in channel.url.get_secret_value():
+            # As it comes a text that is too long is refused, today and for ever, and holds up all after it.
+            for service in sender:
+                service.overflow_mode = apprise.OverflowMode.SPLIT
         result = sender.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT)
         return None if result else _why(entry.message for entry in result.logs())
     except Exception as error:

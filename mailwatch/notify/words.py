@@ -64,6 +64,8 @@ def _line(news: News, channel: Channel, at: Millis) -> str:
     for key, millis in news.facts.get("duration_ms", {}).items():
         facts[key] = texts["unknown"] if millis is None else span(millis / 1000, up=key == "max")
     line: str = texts[_kind(news)].format_map(facts)
+    if news.facts.get("maintenance"):
+        line += texts["maintenance"]
     if at - news.time > LATE + channel.group * 1000:
         line += texts["late"].format(time=_time(news.time, channel))
     return line

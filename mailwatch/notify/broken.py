@@ -1,0 +1,34 @@
+"""Tells that the ledger is invalid, when MailWatch does not start."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mailwatch.models import Channel, News, Topic, now
+from mailwatch.notify.news import DAY
+from mailwatch.notify.sending import send
+from mailwatch.notify.words import text_of
+
+logger = logging.getLogger(__name__)
+
+
+async def tell_broken(channels: Sequence[Channel], data_dir: Path, finding: str) -> None:
+    """Tell that the ledger is invalid. There is no outbox without it: each channel is tried once, then daily."""
+    told = data_dir / "told-broken"
+    with contextlib.suppress(OSError):
+        if time.time() - told.stat().st_mtime < DAY / 1000:
+            return
+    news = News(key="ledger", topic=Topic.LEDGER, time=now(), facts={"finding": finding})
+    wanted = [channel for channel in channels if Topic.LEDGER in channel.on]
+    sent = await asyncio.gather(*(send(channel, *text_of([news], channel, now())) for channel in wanted))
+    for channel, why in zip(wanted, sent, strict=True):
+        done = "was told" if why is None else f"was not told ({why})"
+        logger.warning("notify: %s %s that the ledger is invalid", channel.name, done)
+    if None in sent:
+        with contextlib.suppress(OSError):
+            told.touch(mode=0o600)
