@@ -7,7 +7,10 @@ from typing import Any
 from grafana.generate.frame import I, T, compose
 from grafana.generate.panels import AHEAD, GREEN, GREY, ORANGE, RED, columns, graph, number, query, timeline
 
-WHEN = [("unit", "dateTimeAsIso")]
+WHEN: list[tuple[str, Any]] = [("unit", "dateTimeAsIso")]
+STILL_OPEN = [
+    {"type": "special", "options": {"match": "null+nan", "result": {"text": "still open", "color": RED}}}
+]
 OPEN = f"mailwatch_outage_start_timestamp_seconds{{{T}}}[$__range]"
 END = f"mailwatch_outage_end_timestamp_seconds{{{T}}}[$__range]"
 
@@ -25,9 +28,9 @@ def made() -> dict[str, Any]:
         (4, number("Open outages", "Outages that are confirmed and have not ended.",
             f"sum(mailwatch_outage_active{{{T}}})", steps=((0, GREEN), (1, RED)))),
         (4, number("Outages in this range", "How many were confirmed; as far back as Prometheus remembers.",
-            f"sum(max_over_time({counted}) - min_over_time({counted}))", decimals=0, steps=((0, GREEN), (1, ORANGE)))),
+            f"sum(round(increase({counted})))", decimals=0, steps=((0, GREEN), (1, ORANGE)))),
         (4, number("Time surely lost", "In this range: minimum durations of all outages together.",
-            f"sum(max_over_time({lost}) - min_over_time({lost}))", unit="dtdurations", steps=((0, GREEN), (1, ORANGE)))),
+            f"sum(increase({lost}))", unit="dtdurations", steps=((0, GREEN), (1, ORANGE)))),
         (4, number("Does the ledger agree?", "With its signed checkpoints, when it was last compared.",
             f"min(mailwatch_ledger_valid{{{I}}})", meaning={0: ("NO", RED), 1: ("yes", GREEN)})),
         (4, number("Since the last checkpoint", "Due every ten minutes.",
@@ -65,7 +68,8 @@ def made() -> dict[str, Any]:
         hidden=("Value #A", "instance", "job", "__name__"),
         look={
             "First look down": WHEN,
-            "First look up": [*WHEN, ("noValue", "still open")],
+            "First look up": [*WHEN, ("noValue", "still open"), ("mappings", STILL_OPEN),
+                              ("custom.cellOptions", {"type": "color-text"})],
             "Between them": [("unit", "dtdurations")],
             "Outage": [("links", [{"title": "Open it in MailWatch", "targetBlank": True,
                                    "url": "${mailwatch}/outages/${__value.raw}"}])],
@@ -73,8 +77,8 @@ def made() -> dict[str, Any]:
         sort="First look down", descending=True,
     )  # fmt: skip
     ratio = f"max by (target) (mailwatch_availability_ratio{{{T}, "
-    percent = [("unit", "percentunit"), ("decimals", 3), ("custom.width", 112)]
-    windows = {"24h": "24 h", "7d": "7 days", "30d": "30 days", "90d": "90 days"}
+    percent = [("unit", "percentunit"), ("decimals", 3), ("custom.width", 102)]
+    windows = {"24h": "24 h", "7d": "7 d", "30d": "30 d", "90d": "90 d"}
     available = columns(
         "Availability by window",
         "From MailWatch's own store, so that Prometheus' memory does not matter: the share of the time that was surely up, and "
@@ -92,8 +96,8 @@ def made() -> dict[str, Any]:
     day = f"mailwatch_outages_total{{{T}}}[$__interval] offset -$__interval"
     daily = graph(
         "Outages by day", "Confirmed outages that were told in the 24 hours after each bar's time.",
-        # Not by increase(), which reckons beyond the samples: one outage would be 1.01 of them, and never a whole number.
-        query(f"sum by (provider) (max_over_time({day}) - min_over_time({day}))", "{{provider}}"),
+        # increase() reckons a little beyond the samples: one outage is 1.01 of them.
+        query(f"sum by (provider) (round(increase({day})))", "{{provider}}"),
         bars=True, interval="1d", decimals=0,
     )  # fmt: skip
     blind = graph(

@@ -27,7 +27,7 @@ STATES = {
     3: ("recovering", ORANGE),
     4: ("down", RED),
 }
-RATIO = [("unit", "percentunit"), ("decimals", 3), ("custom.width", 105)]
+RATIO = [("unit", "percentunit"), ("decimals", 3), ("custom.width", 114)]
 
 
 def worst_state(window: str) -> str:
@@ -123,9 +123,9 @@ def made() -> dict[str, Any]:
             "State": [("custom.width", 100), ("mappings", [{"type": "value", "options": states}]),
                       ("custom.cellOptions", {"type": "color-text"})],
             **{f"{sure}, {window}": RATIO for sure in ("At least", "At most") for window in ("24 h", "30 d")},
-            "Looked at, 30 d": RATIO,
+            "Looked at, 30 d": [*RATIO[:-1], ("custom.width", 130)],
             "Budget left": [("unit", "percentunit"), ("decimals", 1), ("custom.width", 100)],
-            "Last look took": [("unit", "s"), ("decimals", 3), ("custom.width", 110)],
+            "Last look took": [("unit", "s"), ("decimals", 3), ("custom.width", 120)],
             "Certificate": [("unit", "dtdurations"), ("decimals", 0), ("custom.width", 110)],
         },
         sort="State", descending=True,
