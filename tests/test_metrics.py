@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,24 @@ def test_outages_told_twice_count_once(metrics: Metrics) -> None:
     metrics.outages(TARGET, [first, outage("b", T0 + 5000, T0 + 6000, T0 + 7000)])
     assert value(metrics, "outages_total", **T) == 2
     assert value(metrics, "outage_seconds_total", **T) == 2
+
+
+def test_a_scrape_while_outages_are_told_sees_them_as_they_were(metrics: Metrics) -> None:
+    """Else an alert would end and come again, and a counter that fell would be counted anew."""
+    before, running = outage("a", 0, 10, 20), outage("b", 30, 40)
+    metrics.outages(TARGET, [before, running])
+    seen = []
+
+    class Scraped(list[dict[str, Any]]):
+        def __iter__(self) -> Iterator[dict[str, Any]]:
+            for told in super().__iter__():
+                yield told
+                seen.append((value(metrics, "outage_active", **T), value(metrics, "outages_total", **T)))
+
+    metrics.outages(TARGET, Scraped([before, running]))
+    metrics.outages(TARGET, Scraped([before, outage("b", 30, 40, 50)]))
+    assert seen == [(1, 2)] * 4
+    assert (value(metrics, "outage_active", **T), value(metrics, "outages_total", **T)) == (0, 2)
 
 
 def test_only_the_last_50_closed_outages_are_shown_one_by_one(metrics: Metrics) -> None:

@@ -186,10 +186,7 @@ def _outages(records: Records, recent: Iterable[ClosedOutage]) -> Iterator[Famil
         "outage_end_timestamp_seconds", "gauge", "First look that was up again, of the last 50 outages.",
         (("", r.labels, Labels.of(outage_id=o.id), o.end / 1000) for r, o in closed),
     )  # fmt: skip
-    yield _family(
-        "outages_total", "counter", "Outages on record.",
-        (("", r.labels, NO_LABELS, len(r.closed) + (r.open is not None)) for r in records),
-    )  # fmt: skip
+    yield _family("outages_total", "counter", "Outages on record.", _simple(records, attrgetter("outage_count")))
     yield _family(
         "outage_seconds_total", "counter", "Time that was surely outage: the sum of minimum durations.",
         _simple(records, attrgetter("outage_seconds")),

@@ -78,6 +78,7 @@ class TargetRecord:
     open: OpenOutage | None = None
     closed: set[str] = field(default_factory=set)
     closed_seconds: float = 0.0
+    outage_count: int = 0
     outage_seconds: float = 0.0
 
     @classmethod
@@ -136,15 +137,17 @@ class TargetRecord:
 
     def outages(self, told: Sequence[dict[str, Any]]) -> list[ClosedOutage]:
         """Take in all the outages on record (design: `GET /api/v1/outages`); return those newly closed."""
-        fresh = []
-        self.open = None
+        fresh, still_open = [], None
         for outage in told:
             if outage["state"] == "open":
-                self.open = _open(outage)
+                still_open = _open(outage)
             elif outage["id"] not in self.closed:
                 self.closed.add(outage["id"])
                 self.closed_seconds += outage["duration"]["min"]
                 fresh.append(_closed(outage, self.name))
+        # At once: a scrape in another thread would see an open outage end for a moment, or count one twice.
+        self.open = still_open
+        self.outage_count = max(self.outage_count, len(self.closed) + (still_open is not None))
         self._sum()
         return fresh
 
