@@ -452,7 +452,7 @@ async def test_a_full_disk_and_a_certificate_are_told_once(
         record.outage("last")
         await telling(notifier, record.sent(1))
     assert webhook.titles == [
-        "MailWatch: certificate of a ends soon",
+        "MailWatch: certificate of a expires soon",
         "MailWatch: disk nearly full",
         "MailWatch: last is down",
     ]
