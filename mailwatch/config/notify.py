@@ -91,7 +91,7 @@ class NotifySection(UrlSection):
     timezone: Annotated[Text, AfterValidator(_timezone)] = "UTC"
     """Of the quiet hours and of the times in the texts."""
     group: Wait = 10.0
-    """How long to wait for more of the same, so that ten targets down are one message."""
+    """How long to wait for more, so that ten targets down are one message; 0s sends each at once."""
 
 
 class HeartbeatSection(UrlSection):
