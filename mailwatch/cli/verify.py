@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from mailwatch.evidence.merge.check import UNCHECKED, check, is_joint
 from mailwatch.evidence.verify import Claim, Trust, verify
@@ -61,12 +61,12 @@ def _run(args: argparse.Namespace) -> int:
         told = {"valid": valid, "claims": [asdict(claim) for claim in claims]}
         print(json.dumps(told, indent=2, ensure_ascii=False))
         return 0 if valid else 1
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    console, wide = Console(highlight=False), max(len(claim.claim) for claim in claims)
     for claim in claims:
-        mark = "[green]valid[/]" if claim.valid else _UNCHECKED if _unchecked(claim) else "[bold red]NOT VALID[/]"
-        table.add_row(mark, f"[bold]{claim.claim}[/]", claim.detail.replace("[", r"\["))
-    console = Console()
-    console.print(table)
+        mark = "[green]valid      [/]" if claim.valid else "[bold red]NOT VALID  [/]"
+        line = f"{_UNCHECKED if _unchecked(claim) else mark}  [bold]{claim.claim:{wide}}[/]  "
+        # soft_wrap: one line a claim, also in a pipe.
+        console.print(line + _printable(claim.detail), soft_wrap=True)
     if valid:
         console.print("[bold green]The bundle is valid.[/]")
     elif all(claim.valid or _unchecked(claim) for claim in claims):
@@ -74,6 +74,12 @@ def _run(args: argparse.Namespace) -> int:
     else:
         console.print("[bold red]The bundle is NOT valid.[/]")
     return 0 if valid else 1
+
+
+def _printable(text: str) -> str:
+    """What a stranger's bundle says, as one line of words: no line feed, no command to the terminal, no markup."""
+    told = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return escape(told)
 
 
 def _unchecked(claim: Claim) -> bool:

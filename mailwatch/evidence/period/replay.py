@@ -15,6 +15,9 @@ from mailwatch.models import Kind, Millis
 from mailwatch.outages import Outage, Rules, outage_payload, read_rules, written_rules
 from mailwatch.service_level import Availability, Meter
 
+TOLD = ("provider", "kind", "vantage_point")
+"""What of an outage does not follow from its looks."""
+
 
 class Odd(Exception):
     """An entry is not what its kind promises, or contradicts the replay; says which and how."""
@@ -65,7 +68,7 @@ class Replay:
                     account.last_index = index
                 account.course.take(index, kind, payload, self.rules)
             elif kind == "outage":
-                account.recorded[payload["id"]] = payload
+                account.recorded[payload["id"]] = {key: payload[key] for key in TOLD}
                 if payload.get("rules", written_rules(self.rules)) != written_rules(self.rules):
                     raise Odd(f"entry {index} names other rules than were in force")
             else:

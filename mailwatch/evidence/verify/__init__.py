@@ -23,7 +23,7 @@ from mailwatch.evidence.verify.archive import Archive, Refused
 from mailwatch.evidence.verify.ledger import Walk, walk
 from mailwatch.evidence.verify.outage import Single
 from mailwatch.evidence.verify.period import Period
-from mailwatch.evidence.verify.tokens import Stamp, outside_times, stamps
+from mailwatch.evidence.verify.tokens import Trusted, fitting, outside_times, stamps, words
 from mailwatch.evidence.verify.trust import Trust, certificates, system
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError, origin_of, verifier_key
@@ -39,6 +39,7 @@ CLAIMS = (
     "numbers",
     "nothing left out",
     "tokens",
+    "times",
     "outage",
     "report",
     "files",
@@ -108,6 +109,7 @@ class _Check:
                 "numbers": lambda: _none(self._walk.numbers, "each target's own numbers run without a hole"),
                 "nothing left out": self._shown,
                 "tokens": self._tokens,
+                "times": self._times,
                 "outage": self._outage,
                 "report": self._report,
                 "files": self._files,
@@ -186,7 +188,9 @@ class _Check:
     def _entries(self) -> str:
         whole = self._archive.statement == "period.json"
         self._case = (Period if whole else Single)(self._archive, self._seen)
-        self._walk = walk(self._archive.lines("entries.jsonl"), self._start, self._signed, self._case.take)
+        enclosed = frozenset(name.removeprefix("tokens/").removesuffix(".tsr") for name in self._replies())
+        lines = self._archive.lines("entries.jsonl")
+        self._walk = walk(lines, self._start, self._signed, enclosed, self._case.take)
         if self._walk.payloads:
             raise Refused(self._walk.payloads[0])
         for size, made in self._signed.items():
@@ -206,22 +210,30 @@ class _Check:
         return _none(self._walk.hidden, f"every entry of {targets} in the range is shown in full")
 
     def _tokens(self) -> str:
-        names = self._archive.names
-        replies = {name: self._archive.read(name) for name in names if name.endswith(".tsr")}
         enclosed = []
-        for name in names:
+        for name in self._archive.names:
             if name.endswith(".pem"):
                 enclosed += certificates(self._archive.read(name), name)
+        replies = self._replies()
         given = self._trust.certificates
         trust = given or (system() if replies else [])
-        trusted, inside = Anchors(trust, enclosed), None if given else Anchors(enclosed)
-        self._stamps = stamps(self._proof.get("tokens"), replies, self._notes, self._walk.own, trusted, inside)
-        return _words(self._stamps)
+        ends = Trusted(Anchors(trust, enclosed), None if given else Anchors(enclosed))
+        listed, read = self._proof.get("tokens"), self._archive.read
+        self._stamps = stamps(listed, replies, read, self._notes, self._walk.tokens, ends)
+        return words(self._stamps)
+
+    def _replies(self) -> list[str]:
+        return [name for name in self._archive.names if name.endswith(".tsr")]
+
+    def _times(self) -> str:
+        if not hasattr(self, "_stamps"):
+            raise Refused("not checked, since tokens does not hold")
+        return fitting(self._stamps, self._walk.spans, self._walk.stirred)
 
     def _outage(self) -> str:
-        words = self._case.compared(self._walk)
+        compared = self._case.compared(self._walk)
         self._placed(self._case.stated, self._case.entries)
-        return words
+        return compared
 
     def _placed(self, stated: dict[str, Any], where: dict[str, int]) -> None:
         """Compare the ledger, the range and the outside times of the entries `where` with what is stated."""
@@ -279,17 +291,6 @@ def _text(raw: bytes, name: str) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         raise Refused(f"{name} is not UTF-8") from None
-
-
-def _words(found: list[Stamp]) -> str:
-    if not found:
-        return "none: no outside time bounds the entries"
-    signers = ", ".join(sorted({stamp.token.authority for stamp in found}))
-    doubtful = sum(stamp.trusted == "enclosed" for stamp in found)
-    words = f"{len(found)} by {signers}, each over its checkpoint"
-    if doubtful:
-        words += f"; {doubtful} lead only to certificates in the bundle itself: compare those with the authority's"
-    return words
 
 
 __all__ = ["CLAIMS", "Claim", "Examined", "Refused", "Trust", "Walk", "examine", "verify"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,14 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mailwatch.ledger.timestamp import MAX_REPLY
+
 MAX_FILES = 50_000
 MAX_LINE = 1 << 20
 PART = 1 << 19
-SMALL = 64 << 20
-"""Bytes that a file may have which is read as a whole."""
 LARGE = 64 << 30
-RATIO = 200
-"""How many times longer a file may be than what is packed of it; entries come to about ten."""
+MOST = (
+    ("entries.jsonl", LARGE, 200),
+    (".zip", LARGE, 2),
+    (".tsr", MAX_REPLY, 200),
+    (".pem", 1 << 20, 200),
+    ("report.pdf", 32 << 20, 200),
+    ("", 64 << 20, 200),
+)
+"""By the end of its name: how many bytes a file may have, and how many times longer than packed it may be.
+
+Entries are read line by line, and come to about ten times; the others are read as a whole.
+"""
+MAX_VALUES = 1_000_000
+"""So many values a JSON file may hold: each takes a hundred bytes and more of memory, out of two."""
 NAMES = re.compile(
     r"(outage|period)\.json|report\.pdf|entries\.jsonl|proof\.json|manifest\.(json|sig)|keys/ledger\.pub|verify\.py"
     r"|(VERIFY|VERIFICA)\.md|tokens/([0-9a-f]{64}\.tsr|[0-9A-Za-z][0-9A-Za-z._-]{0,100}\.pem)"
@@ -74,10 +88,7 @@ class Archive:
         """Return a whole file. Raises Refused."""
         if name not in self._infos:
             raise Refused(f"{name} is missing")
-        if self._infos[name].file_size > SMALL:
-            raise Refused(f"{name} is longer than {SMALL} bytes")
-        content = b"".join(self._parts(name))
-        return content
+        return b"".join(self._parts(name))
 
     def json(self, name: str) -> dict[str, Any]:
         """Return a file that holds a JSON object. Raises Refused."""
@@ -113,14 +124,16 @@ class Archive:
             return part
 
         try:
-            # One part is unpacked while the one before is worked on: neither needs the other's processor.
-            with self._zip.open(self._infos[name]) as file, ThreadPoolExecutor(1) as ahead:
+            with self._zip.open(self._infos[name]) as file, contextlib.ExitStack() as stack:
                 part = unpack()
+                if len(part) == PART:
+                    # One part is unpacked while the one before is worked on: neither needs the other's processor.
+                    ahead = stack.enter_context(ThreadPoolExecutor(1))
                 while part:
-                    coming = ahead.submit(unpack)
+                    coming = ahead.submit(unpack) if len(part) == PART else None
                     size += len(part)
                     yield part
-                    part = coming.result()
+                    part = coming.result() if coming else unpack()
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
             raise Refused(f"{name} cannot be read: {error}") from None
         self.seen[name] = {"sha256": digest.hexdigest(), "size": size}
@@ -144,7 +157,11 @@ def _checked(infos: list[zipfile.ZipInfo], size: int, shape: Shape) -> dict[str,
             raise Refused(f"{name} is encrypted")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise Refused(f"{name} is packed in an unknown way")
-        if info.file_size > min(LARGE, RATIO * info.compress_size + 4096):
+        # A link would be made by who unpacks it, and written through.
+        if not stat.S_ISREG(info.external_attr >> 16) and stat.S_IFMT(info.external_attr >> 16):
+            raise Refused(f"{name} is no plain file")
+        most, ratio = next(rest for end, *rest in MOST if name.endswith(end))
+        if info.file_size > min(most, ratio * info.compress_size + 4096):
             raise Refused(f"{name} would unpack to {info.file_size} bytes out of {info.compress_size}")
         found[name] = info
     # Files that overlap in the zip unpack the same bytes again and again.
@@ -159,6 +176,8 @@ def _checked(infos: list[zipfile.ZipInfo], size: int, shape: Shape) -> dict[str,
 
 def parse(raw: bytes, name: str) -> dict[str, Any]:
     """Read a JSON object in which no name stands twice. Raises Refused."""
+    if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
+        raise Refused(f"{name} holds more than {MAX_VALUES} values")
     try:
         value = _STRICT.decode(raw.decode())
     except (ValueError, RecursionError) as error:

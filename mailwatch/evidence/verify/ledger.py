@@ -1,13 +1,13 @@
 """Walks the range of the ledger in a bundle: hashes, order, numbers; hands on what the other claims need.
 
-A year of one target is half a million entries: each is looked at once, and none is kept but MailWatch's own.
+A year of one target is half a million entries: each is looked at once, and none is kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import orjson
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.ledger.checkpoint import Checkpoint
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
+from mailwatch.models import Millis
 
 LINE = re.compile(
     rb'\{"header":(\{"index":(0|[1-9][0-9]{0,15}),"kind":"([a-z]{1,20})","number":(null|[1-9][0-9]{0,15}),'
@@ -26,19 +27,34 @@ LINE = re.compile(
 OPEN_KINDS = frozenset((b"guard", b"clock", b"node", b"token"))
 TARGET_KINDS = frozenset((b"observation", b"gap", b"outage"))
 
+MAX_TARGETS = 100_000
+MAX_NAME = 1000
+MAX_WORDS = 8192
+"""Characters that a server's reply may have: 500 are kept, of which one may be written as ten."""
 
 Take = Callable[[int, str, int, str, dict[str, Any]], None]
 """Given each entry that is shown: index, kind, time, the name of its target ("": none), payload."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """An entry whose payload is in the bundle."""
+class Named:
+    """What an entry says of a token: the size of the checkpoint it is over, its time, and ours around it."""
 
     index: int
-    kind: str
-    time: int
-    payload: dict[str, Any]
+    checkpoint: Any
+    time: Any
+    asked: Any
+    answered: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The earliest and the latest time that the entries [begin, end) say they were written at."""
+
+    begin: int
+    end: int
+    earliest: Millis
+    latest: Millis
 
 
 @dataclass(slots=True)
@@ -52,8 +68,15 @@ class Walk:
     numbers: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
     payloads: list[str] = field(default_factory=list)
-    own: list[Shown] = field(default_factory=list)
-    """MailWatch's own entries, as far as the other claims ask for them."""
+    tokens: dict[str, Named] = field(default_factory=dict)
+    """What entries say of the tokens enclosed, by the SHA-256 of the reply."""
+    first_rules: Any = None
+    rules: Any = None
+    """Those of the first and of the last start of MailWatch."""
+    stirred: Millis = 0
+    """By how much the clock was set, and how long MailWatch stood still, in all, as far as it is on record."""
+    spans: list[Span] = field(default_factory=list)
+    """Cut at each checkpoint and at each entry that names an enclosed token."""
     names: dict[bytes, str] = field(default_factory=dict)
     count: int = 0
     in_full: int = 0
@@ -62,11 +85,17 @@ class Walk:
 
 
 FAULTS = 20
-KEPT = frozenset(("node", "token"))
+NEVER: Millis = 1 << 62
 
 
-def walk(lines: Iterable[bytes], start: CompactRange, checkpoints: dict[int, Checkpoint], take: Take) -> Walk:
-    """Read all entries, and hand on those that are shown.
+def walk(
+    lines: Iterable[bytes],
+    start: CompactRange,
+    checkpoints: dict[int, Checkpoint],
+    enclosed: Collection[str],
+    take: Take,
+) -> Walk:
+    """Read all entries, and hand on those that are shown. `enclosed` are the SHA-256 of the tokens at hand.
 
     Raises Refused where the bundle cannot be read on; other faults are noted.
     """
@@ -74,6 +103,7 @@ def walk(lines: Iterable[bytes], start: CompactRange, checkpoints: dict[int, Che
     tree, numbers, closed = start.copy(), dict[bytes, int](), set[bytes]()
     if tree.size in checkpoints:
         found.roots[tree.size] = tree.root()
+    begun, earliest, latest, named = tree.size, NEVER, -NEVER, 0
     fullmatch, append, sha256 = LINE.fullmatch, tree.append, hashlib.sha256
     for line in lines:
         match = fullmatch(line)
@@ -94,15 +124,21 @@ def walk(lines: Iterable[bytes], start: CompactRange, checkpoints: dict[int, Che
         found.last_time = time
         if payload is not None:
             if sha256(payload).hexdigest().encode() == digest:
-                _show(found, index, kind.decode(), time, target, payload, take)
+                _show(found, index, kind.decode(), time, target, payload, enclosed, take)
             else:
                 _note(found.payloads, f"the payload of entry {index} is not the one that its header seals")
         elif target is not None:
             closed.add(target)
         elif kind in OPEN_KINDS:
             _note(found.hidden, f"entry {index} ({kind.decode()}) has no payload")
+        if kind != b"gap":
+            # A gap is written when it is over, however long after; all others as soon as they are known.
+            earliest, latest = min(earliest, time), max(latest, time)
         if tree.size in checkpoints:
             found.roots[tree.size] = tree.root()
+        if tree.size in checkpoints or len(found.tokens) > named:
+            found.spans.append(Span(begun, tree.size, earliest, latest))
+            begun, earliest, latest, named = tree.size, NEVER, -NEVER, len(found.tokens)
     found.next_index = tree.size
     for target in closed & found.names.keys():
         _note(found.hidden, f"entries of {found.names[target]} are shown without their payload")
@@ -113,24 +149,63 @@ def walk(lines: Iterable[bytes], start: CompactRange, checkpoints: dict[int, Che
 
 def _count(found: Walk, index: int, target: bytes, number: int, numbers: dict[bytes, int]) -> None:
     last = numbers.get(target)
+    if last is None and len(numbers) == MAX_TARGETS:
+        raise Refused(f"entries.jsonl is of more than {MAX_TARGETS} targets")
     if last is not None and number != last + 1:
         _note(found.numbers, f"entry {index}: expected number {last + 1} of its target, got {number}")
     numbers[target] = number
 
 
-def _show(found: Walk, index: int, kind: str, time: int, target: bytes | None, payload: bytes, take: Take) -> None:
+def _show(
+    found: Walk,
+    index: int,
+    kind: str,
+    time: Millis,
+    target: bytes | None,
+    payload: bytes,
+    enclosed: Collection[str],
+    take: Take,
+) -> None:
     found.in_full += 1
     told = _read(payload, index)
     name = ""
     if target is not None:
         said = told.get("target")
-        if not isinstance(said, str) or found.names.setdefault(target, said) != said:
+        if not isinstance(said, str) or len(said) > MAX_NAME or found.names.setdefault(target, said) != said:
             _note(found.payloads, f"entry {index} does not name its target as the others do")
             return
+        if kind == "observation":
+            if told.get("end") != time:
+                _note(found.payloads, f"entry {index} is dated otherwise than the look that it holds")
+            if len(payload) > MAX_WORDS and not _brief(told):
+                raise Refused(f"entry {index} holds words of a server that are longer than any on record")
+        if kind == "outage" and len(payload) > 16 * MAX_WORDS:
+            raise Refused(f"entry {index} is longer than any outage on record")
         name = said
-    elif kind in KEPT:
-        found.own.append(Shown(index, kind, time, told))
+    else:
+        _keep(found, index, kind, told, enclosed)
     take(index, kind, time, name, told)
+
+
+def _brief(look: dict[str, Any]) -> bool:
+    """Whether the words that an outage keeps of a look are as short as those on record."""
+    attempts = look.get("attempts")
+    told = [one.get("replies") for one in attempts if isinstance(one, dict)] if isinstance(attempts, list) else []
+    words = [word for replies in told if isinstance(replies, list) for word in replies]
+    return all(len(str(word)) <= MAX_WORDS for word in (*words, look.get("detail", "")))
+
+
+def _keep(found: Walk, index: int, kind: str, told: dict[str, Any], enclosed: Collection[str]) -> None:
+    """Keep what other claims ask for of MailWatch's own entries, in a size that does not grow with the range."""
+    if kind == "node":
+        found.rules = told.get("rules", found.rules)
+        if index == 0:
+            found.first_rules = told.get("rules", {})
+    elif kind == "clock" and isinstance(told.get("milliseconds"), int):
+        found.stirred += abs(told["milliseconds"])
+    elif kind == "token" and isinstance(reply := told.get("reply"), str) and reply in enclosed:
+        said = (told.get(key) for key in ("checkpoint", "time", "asked", "answered"))
+        found.tokens.setdefault(reply, Named(index, *said))
 
 
 def _read(payload: bytes, index: int) -> dict[str, Any]:

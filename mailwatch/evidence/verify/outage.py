@@ -50,6 +50,8 @@ class Single:
         try:
             if kind in FACTS:
                 self._course.take(index, kind, payload, self._rules)
+                for other in self._course.outages.keys() - {self._id}:
+                    del self._course.outages[other]
             elif kind == "outage" and payload.get("id") == self._id:
                 self._recorded = payload
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
@@ -103,11 +105,11 @@ _ADDED = ("maintenance",)
 
 def _on_record(walk: Walk, recorded: dict[str, Any] | None) -> Any:
     """Return the rules in force, as the outage's own entry has them, else the last start of MailWatch."""
-    starts = [entry.payload for entry in walk.own if entry.kind == "node"]
-    for payload in (recorded or {}, *reversed(starts)):
-        if "rules" in payload:
-            return payload["rules"]
-    raise Refused("no entry of the bundle says by which rules it was judged")
+    if recorded and "rules" in recorded:
+        return recorded["rules"]
+    if walk.rules is None:
+        raise Refused("no entry of the bundle says by which rules it was judged")
+    return walk.rules
 
 
 def _beat(service: Any) -> float:

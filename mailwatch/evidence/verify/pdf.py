@@ -30,7 +30,7 @@ def _check(pdf: bytes, statement: bytes, name: str) -> str:
     reader = PdfFileReader(io.BytesIO(pdf), strict=False)
     if _attached(reader, name) != statement:
         raise Refused(f"the file attached to report.pdf is not {name}")
-    words = f"the file attached to report.pdf is {name}"
+    words = f"the file attached to report.pdf is {name}, which counts: nobody compares what its pages say"
     signatures = reader.embedded_signatures
     if not signatures:
         return f"{words}; the PDF itself is not signed"

@@ -12,6 +12,8 @@ from mailwatch.models import parse_rfc3339
 from mailwatch.outages import payload_json, read_rules, written_rules
 
 MAX_TARGETS = 1000
+MAX_OUTAGES = 20_000
+"""Of one target: fifty a day for a year."""
 
 
 class Period:
@@ -43,6 +45,9 @@ class Period:
             self._replay.take(index, kind, time, target or None, payload)
         except Odd as error:
             self._fault = str(error)
+        account = self._replay.accounts.get(target)
+        if account is not None and max(len(account.course.outages), len(account.recorded)) > MAX_OUTAGES:
+            self._fault = f"{target[:80]} has more than {MAX_OUTAGES} outages"
 
     def compared(self, walk: Walk) -> str:
         """Return what was compared, in words. Raises Refused when it is not what is stated."""
@@ -54,10 +59,8 @@ class Period:
         except Odd as error:
             raise Refused(str(error)) from None
         _covered(walk, replay)
-        first = [entry for entry in walk.own if entry.kind == "node"][:1]
-        for entry in first:
-            if entry.index == walk.start.size == 0 and self.stated["rules"] != entry.payload.get("rules"):
-                raise Refused("the stated rules are not those on record")
+        if walk.first_rules is not None and self.stated["rules"] != walk.first_rules:
+            raise Refused("the stated rules are not those on record")
         if missing := sorted(replay.accounts.keys() - set(walk.names.values())):
             raise Refused(f"no entry of {missing[0][:80]} is in the bundle")
         bounds = replay.bounds()

@@ -1,16 +1,23 @@
-"""Checks each timestamp token of a bundle: over its checkpoint, named by its entry, signed by whom."""
+"""Checks each timestamp token of a bundle: over its checkpoint, named by its entry, signed by whom.
+
+And the times that the entries give themselves: between the tokens around them they must lie.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from mailwatch.evidence.verify.archive import Refused
-from mailwatch.evidence.verify.ledger import Shown
-from mailwatch.ledger.timestamp import Anchors, TimestampError, Token, check, verify
+from mailwatch.evidence.verify.ledger import NEVER, Named, Span
+from mailwatch.ledger.timestamp import Anchors, TimestampError, check, verify
 from mailwatch.models import Millis, rfc3339
+
+LATE: Millis = 60_000
+"""How long after its end a look may be on record: the guard is asked, routes are traced, the disk is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,77 +26,154 @@ class Stamp:
 
     entry: int
     checkpoint: int
-    token: Token
-    trusted: str
+    time: Millis
+    authority: str
+    trusted: bool
+    off: Millis
+    """How far our own clock was off then, as far as the entry tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """Where a chain may end; `enclosed`: also in what the bundle itself holds, unless that is None."""
+
+    anchors: Anchors
+    enclosed: Anchors | None
 
 
 def stamps(
     listed: Any,
-    replies: dict[str, bytes],
-    notes: dict[int, str],
-    entries: Sequence[Shown],
-    trust: Anchors,
-    enclosed: Anchors | None,
+    files: Collection[str],
+    read: Callable[[str], bytes],
+    notes: Mapping[int, str],
+    named: Mapping[str, Named],
+    trusted: Trusted,
 ) -> list[Stamp]:
-    """Check every token. `enclosed`: what the bundle itself holds, if that may be the end of a chain.
+    """Check every token. `read` gives the file of a name; `named` is what entries say of them.
 
     Raises Refused at the first that does not fit.
     """
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise Refused("proof.json: tokens is not a list of objects")
-    named = {entry.payload.get("reply"): entry for entry in entries if entry.kind == "token"}
-    found, files = [], set()
+    found, seen = [], set()
     for one in listed:
         name, size, index = one.get("file"), one.get("checkpoint"), one.get("entry")
         if not isinstance(name, str) or not isinstance(size, int) or not isinstance(index, int):
             raise Refused("proof.json: a token without file, checkpoint and entry")
-        if name not in replies or size not in notes:
-            raise Refused(f"{name[:80]}: the file or its checkpoint {size} is missing")
-        files.add(name)
-        reply = replies[name]
-        entry = named.get(hashlib.sha256(reply).hexdigest())
-        if entry is not None and (entry.index, entry.payload.get("checkpoint")) != (index, size):
-            raise Refused(f"{name}: entry {entry.index} names it for checkpoint {entry.payload.get('checkpoint')}")
-        found.append(_stamp(name, reply, notes[size], index if entry else -1, size, trust, enclosed))
-        if entry is not None and entry.payload.get("time") != found[-1].token.time:
-            raise Refused(f"{name}: entry {index} tells another time than the token")
-    if spare := replies.keys() - files:
+        if name not in files or size not in notes:
+            raise Refused(f"{name[:80]}: the file or its checkpoint {str(size)[:20]} is missing")
+        if name in seen:
+            raise Refused(f"proof.json names {name} twice")
+        seen.add(name)
+        reply = read(name)
+        digest = hashlib.sha256(reply).hexdigest()
+        if name != f"tokens/{digest}.tsr":
+            raise Refused(f"{name} is not the reply that it is named after")
+        entry = named.get(digest)
+        if entry is not None and (entry.index, entry.checkpoint) != (index, size):
+            raise Refused(f"{name}: entry {entry.index} names it for checkpoint {str(entry.checkpoint)[:20]}")
+        found.append(_stamp(name, reply, notes[size], size, entry, trusted))
+    if spare := set(files) - seen:
         raise Refused(f"{min(spare)} is not named in proof.json")
     return found
 
 
-def _stamp(
-    name: str,
-    reply: bytes,
-    note: str,
-    index: int,
-    size: int,
-    trust: Anchors,
-    enclosed: Anchors | None,
-) -> Stamp:
+def _stamp(name: str, reply: bytes, note: str, size: int, entry: Named | None, trusted: Trusted) -> Stamp:
     try:
         token = check(reply, note)
     except TimestampError as error:
         raise Refused(f"{name}: {error}") from None
+    if entry is not None and entry.time != token.time:
+        raise Refused(f"{name}: entry {entry.index} tells another time than the token")
+    known = _known(name, reply, note, token.authority, trusted)
+    index = -1 if entry is None else entry.index
+    return Stamp(index, size, token.time, token.authority, known, _off(entry, token.time))
+
+
+def _known(name: str, reply: bytes, note: str, authority: str, trusted: Trusted) -> bool:
+    """Whether the signature leads to whom we trust; False where only to what is enclosed. Raises Refused."""
     try:
-        verify(reply, note, trust)
-        return Stamp(index, size, token, "trusted")
+        verify(reply, note, trusted.anchors)
+        return True
     except TimestampError as error:
         reason = str(error)
-    if enclosed is None:
-        raise Refused(f"{name}: {reason}")
+    if trusted.enclosed is None:
+        raise Refused(f"{name} by {authority or 'nobody named'}: {reason}; --trust may be repeated")
     try:
-        verify(reply, note, enclosed)
+        verify(reply, note, trusted.enclosed)
     except TimestampError:
         raise Refused(f"{name}: {reason}; give the authority's certificate with --trust") from None
-    return Stamp(index, size, token, "enclosed")
+    return False
+
+
+def _off(entry: Named | None, time: Millis) -> Millis:
+    if entry is None or not isinstance(entry.asked, int) or not isinstance(entry.answered, int):
+        return 0
+    return max(0, entry.asked - time, time - entry.answered)
 
 
 def outside_times(found: Sequence[Stamp], first: int, last: int) -> dict[str, str | None]:
     """Compute between which outside times the entries `first` to `last` were written."""
-    before: list[Millis] = [stamp.token.time for stamp in found if 0 <= stamp.entry <= first]
-    after: list[Millis] = [stamp.token.time for stamp in found if stamp.checkpoint > last]
+    before = [stamp.time for stamp in found if 0 <= stamp.entry <= first]
+    after = [stamp.time for stamp in found if stamp.checkpoint > last]
     return {
         "not_before": rfc3339(max(before)) if before else None,
         "not_after": rfc3339(min(after)) if after else None,
     }
+
+
+def fitting(found: Sequence[Stamp], spans: Sequence[Span], stirred: Millis) -> str:
+    """Compare the times that entries give themselves with the tokens around them; return how well they fit.
+
+    What is on record of our clock is allowed for: how far it was off at each token, by how much it was set, and
+    how long the machine slept, since a look may go on record only afterwards.
+    Raises Refused when an entry claims to be older, or younger, than a token shows it to be.
+    """
+    if not found:
+        return "no outside time to compare the clock with"
+    off = max(stamp.off for stamp in found)
+    allowed = LATE + off + stirred
+    latest = dict(zip((span.end for span in spans), accumulate((span.latest for span in spans), max), strict=True))
+    earliest = dict(
+        zip(
+            (span.begin for span in reversed(spans)),
+            accumulate((span.earliest for span in reversed(spans)), min),
+            strict=True,
+        )
+    )
+    for stamp in found:
+        last, first = latest.get(stamp.checkpoint, -NEVER), earliest.get(stamp.entry + 1, NEVER)
+        if last > stamp.time + allowed:
+            raise Refused(f"{_told(stamp)} is over entries that are dated later, {_date(last)}")
+        if first < stamp.time - allowed:
+            raise Refused(f"{_told(stamp)} stands before entries that are dated earlier, {_date(first)}")
+    words = f"what entries say of their own time fits the tokens, at which our clock was off by at most {off} ms"
+    return words + (f"; it was set, or MailWatch stood still, for {stirred} ms in all" if stirred else "")
+
+
+def _told(stamp: Stamp) -> str:
+    return f"the token of {rfc3339(stamp.time)}"
+
+
+def _date(at: Millis) -> str:
+    try:
+        return rfc3339(at)
+    except (OverflowError, ValueError, OSError):
+        return f"{at} ms"
+
+
+def words(found: Sequence[Stamp]) -> str:
+    """Say whose tokens they are, of which times, and on whose word they rest."""
+    if not found:
+        return "none: no outside time bounds the entries"
+    doubtful = [stamp for stamp in found if not stamp.trusted]
+    said = f"{len(found)} by {_names(found)}, each over its checkpoint"
+    said += f", from {rfc3339(min(one.time for one in found))} to {rfc3339(max(one.time for one in found))}"
+    if doubtful:
+        said += f"; {len(doubtful)} by {_names(doubtful)} lead only to certificates in the bundle itself: "
+        said += "compare those with the authority's"
+    return said
+
+
+def _names(found: Sequence[Stamp]) -> str:
+    return ", ".join(sorted({stamp.authority or "nobody named" for stamp in found}))

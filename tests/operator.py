@@ -1,0 +1,106 @@
+"""An operator who knows the code, holds the key and writes what they like; only the authority is not theirs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mailwatch.evidence.bundle import File
+from mailwatch.evidence.case import find, write
+from mailwatch.evidence.verify import Trust
+from mailwatch.ledger import timestamp
+from mailwatch.models import Kind, Millis, now
+from mailwatch.outages import Event, Rules, State, advance, outage_payload, written_rules
+from mailwatch.store import Draft, Reader, Store, Tokens
+from tests.ledgers import look
+from tests.servers.authority import Authority
+
+
+class Operator:
+    """Writes a ledger by hand. `off` is how far the operator's clock is set off the true time, in milliseconds."""
+
+    def __init__(self, store: Store, folder: Path, target: str = "lab-imap") -> None:
+        self.store, self.folder, self.target = store, folder, target
+        self.off: Millis = 0
+        self.rules = Rules()
+        self._state = State()
+        self.start()
+
+    def clock(self) -> Millis:
+        """What the operator's clock says."""
+        return now() + self.off
+
+    def entry(self, kind: str, payload: dict[str, Any], target: str | None = None) -> None:
+        """Write anything."""
+        self.store.append_batch([Draft(kind=kind, time=self.clock(), target=target, payload=payload)])
+
+    def step(self, off: Millis) -> None:
+        """Set the clock, and write that down truly."""
+        moved, self.off = off - self.off, off
+        at = self.clock()
+        self.entry("clock", {"event": "step", "start": at, "end": at, "milliseconds": moved})
+
+    def start(self) -> None:
+        """Say that MailWatch was started, by which rules."""
+        self.entry("node", {"event": "start", "rules": written_rules(self.rules)})
+
+    def looks(self, marks: str, dated: Millis | None = None, detail: str = "") -> None:
+        """Look once for each mark (+ up, - down, ? unknown), now or as if it were another time."""
+        for mark in marks:
+            at = self.clock() if dated is None else dated
+            made = replace(look(self.target, mark, at), ended_at=at)
+            made = replace(made, detail=detail) if detail and mark == "-" else made
+            draft = Draft(kind="observation", time=made.ended_at, target=self.target, payload=made)
+            index = self.store.append_batch([draft])[0].index
+            self._state, told = advance(self._state, Event(index, made), self.rules)
+            if told is not None:
+                payload = outage_payload(told.outage, "lab", Kind.IMAP, "here")
+                self.entry("outage", payload | {"rules": written_rules(self.rules)}, self.target)
+
+    def stamp(self, authority: Authority) -> None:
+        """Have a checkpoint stamped, and write down truly what came back and what the clock said."""
+        self.store.checkpoint()
+        with self.reader() as reader:
+            signed = reader.last_checkpoint()
+        assert signed is not None
+        query, _ = timestamp.request(signed.note)
+        asked = self.clock()
+        reply = authority.answer(query)
+        answered = self.clock()
+        token = timestamp.check(reply, signed.note)
+        self.entry("token", {
+            "authority": authority.folder.name, "signer": token.authority, "checkpoint": signed.size,
+            "reply": Tokens(self.folder).keep(reply), "time": token.time, "serial": token.serial,
+            "policy": token.policy, "asked": asked, "answered": answered,
+            "offset_ms": (asked + answered) // 2 - token.time,
+        })  # fmt: skip
+
+    @contextmanager
+    def reader(self) -> Iterator[Reader]:
+        """Read what was written."""
+        reader = Reader.open(self.folder)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def bundle(self, *authorities: Authority) -> Path:
+        """Make the bundle of the newest outage, without a report."""
+        self.store.checkpoint()
+        path, out = self.folder / "case.zip", io.BytesIO()
+        with self.reader() as reader:
+            newest = next(reader.entries(kinds=["outage"], descending=True, limit=1))
+            case = find(reader, Tokens(self.folder), self.store.keys, newest.payload["id"], None)
+            files = [File(f"tokens/{one.folder.name}.pem", one.chain.read_bytes()) for one in authorities]
+            write(out, reader, self.store.keys, case, "en", files)
+        path.write_bytes(out.getvalue())
+        return path
+
+
+def trusting(*authorities: Authority) -> Trust:
+    """Trust these alone."""
+    return Trust.read([one.chain for one in authorities])

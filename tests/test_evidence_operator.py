@@ -1,0 +1,201 @@
+"""What the operator can make anybody believe: nothing about time, and nothing between two tokens afterwards."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mailwatch.cli import main
+from mailwatch.evidence.verify import Trust, verify
+from mailwatch.outages import Rules
+from mailwatch.store import Store
+from tests.ledgers import DAY, HOUR
+from tests.operator import Operator, trusting
+from tests.servers.authority import Authority
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return quiet(tmp_path_factory.mktemp("a") / "authority")
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return quiet(tmp_path_factory.mktemp("b") / "other")
+
+
+def quiet(folder: Path) -> Authority:
+    """An authority that is asked by hand."""
+    made = Authority(folder)
+    made._server.server_close()
+    return made
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Iterator[Operator]:
+    store = Store.open(tmp_path / "data")
+    yield Operator(store, tmp_path / "data")
+    store.close()
+
+
+def told(path: Path, trust: Trust) -> dict[str, tuple[bool, str]]:
+    return {claim.claim: (claim.valid, claim.detail) for claim in verify(path, trust)}
+
+
+def refused(path: Path, trust: Trust) -> list[tuple[str, str]]:
+    return [(claim.claim, claim.detail) for claim in verify(path, trust) if not claim.valid]
+
+
+def lived(operator: Operator, authority: Authority, marks: str = "++----++") -> None:
+    operator.looks("+")
+    operator.stamp(authority)
+    operator.looks(marks)
+    operator.stamp(authority)
+
+
+def test_an_outage_that_was_lived_through_holds(operator: Operator, authority: Authority) -> None:
+    lived(operator, authority)
+    path = operator.bundle(authority)
+    assert refused(path, trusting(authority)) == []
+    _, words = told(path, trusting(authority))["tokens"]
+    stated = json.loads(zipfile.ZipFile(path).read("outage.json"))["outside_times"]
+    assert stated["not_before"] in words
+    assert stated["not_after"] in words
+
+
+@pytest.mark.parametrize(("dated", "words"), [(-30 * DAY, "stands before entries"), (DAY, "is over entries")])
+def test_an_outage_cannot_be_said_to_be_of_another_time(
+    operator: Operator, authority: Authority, dated: int, words: str
+) -> None:
+    """All hashes and signatures are right, and the tokens are a real authority's: but they are of today."""
+    operator.looks("+")
+    operator.stamp(authority)
+    operator.looks("++----++", dated=operator.clock() + dated)
+    operator.stamp(authority)
+    ((claim, detail),) = refused(operator.bundle(authority), trusting(authority))
+    assert claim == "times"
+    assert words in detail
+
+
+def test_a_look_is_dated_as_its_entry_is(operator: Operator, authority: Authority) -> None:
+    """Else the headers would tell the time to the tokens, and the looks another one to the reader."""
+    append = operator.store.append_batch
+
+    def today(drafts: list) -> list:
+        return append([type(one)(kind=one.kind, time=operator.clock(), target=one.target, payload=one.payload)
+                       for one in drafts])  # fmt: skip
+
+    operator.store.append_batch = today  # type: ignore[method-assign]
+    operator.looks("+")
+    operator.stamp(authority)
+    operator.looks("++----++", dated=operator.clock() - 30 * DAY)
+    operator.stamp(authority)
+    claims = refused(operator.bundle(authority), trusting(authority))
+    assert claims[0][0] == "entries"
+    assert "is dated otherwise than the look that it holds" in claims[0][1]
+
+
+def test_a_clock_that_was_off_is_no_lie_but_told(operator: Operator, authority: Authority) -> None:
+    operator.off = -3 * HOUR
+    lived(operator, authority)
+    path = operator.bundle(authority)
+    assert refused(path, trusting(authority)) == []
+    _, words = told(path, trusting(authority))["times"]
+    assert 10_790_000 < int(words.removesuffix(" ms").rpartition(" ")[2]) < 10_810_000
+
+
+def test_a_clock_that_was_set_in_between_is_no_lie_but_told(operator: Operator, authority: Authority) -> None:
+    operator.looks("+")
+    operator.stamp(authority)
+    operator.looks("++--")
+    operator.step(-2 * HOUR)
+    operator.looks("--")
+    operator.step(0)
+    operator.looks("++")
+    operator.stamp(authority)
+    path = operator.bundle(authority)
+    assert refused(path, trusting(authority)) == []
+    assert "it was set, or MailWatch stood still, for 14400000 ms" in told(path, trusting(authority))["times"][1]
+
+
+def test_tokens_of_ones_own_making_are_named(operator: Operator, authority: Authority, other: Authority) -> None:
+    """One of a trusted authority lends the others nothing."""
+    operator.looks("+")
+    operator.stamp(authority)
+    operator.stamp(other)
+    operator.looks("++----++")
+    operator.stamp(authority)
+    operator.stamp(other)
+    path = operator.bundle(authority, other)
+    assert refused(path, trusting(authority, other)) == []
+    (claim, detail), *_ = refused(path, trusting(authority))
+    assert claim == "tokens"
+    assert "--trust may be repeated" in detail
+    assert "lead only to certificates in the bundle itself" in told(path, Trust())["tokens"][1]
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["open", "from the start", "restarted", "unicode", "long words", "no tokens", "other rules", "many looks"],
+)
+def test_a_good_bundle_is_never_refused(
+    tmp_path: Path, operator: Operator, authority: Authority, case: str
+) -> None:
+    match case:
+        case "open":
+            lived(operator, authority, "++----")
+        case "from the start":
+            operator.looks("----")
+            operator.stamp(authority)
+            operator.looks("--++")
+            operator.stamp(authority)
+        case "restarted":
+            operator.looks("+")
+            operator.stamp(authority)
+            operator.looks("+--")
+            operator.entry("node", {"event": "stop"})
+            operator.start()
+            operator.looks("--?-++")
+            operator.stamp(authority)
+        case "unicode":
+            operator.target = "caselle-è-🜛-‮x\u2028y"
+            lived(operator, authority)
+        case "long words":
+            operator.looks("+")
+            operator.stamp(authority)
+            operator.looks("+----++", detail="\x1b[31m\x00\n" + "è" * 5000)
+            operator.stamp(authority)
+        case "no tokens":
+            operator.looks("++----++")
+        case "other rules":
+            operator.looks("+")
+            operator.stamp(authority)
+            operator.rules = Rules(open_after=2, close_after=1, recheck=())
+            operator.start()
+            operator.looks("+--+")
+            operator.stamp(authority)
+        case "many looks":
+            for _ in range(40):
+                operator.looks("+--")
+            lived(operator, authority, "-" * 60 + "++")
+    path = operator.bundle(*[authority] * (case != "no tokens"))
+    assert refused(path, trusting(authority)) == []
+
+
+def test_a_hostile_name_tells_nothing_of_its_own(
+    operator: Operator, authority: Authority, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line a claim: no line feed, markup or command to the terminal comes from the bundle."""
+    operator.target = "x\nvalid  outage  [bold]\x1b[2Jmade up"
+    lived(operator, authority)
+    path = operator.bundle(authority)
+    claims = verify(path, trusting(authority))
+    assert main(["verify", str(path), "--trust", str(authority.chain)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("valid  ") for line in lines[:-1])
+    assert [line.split()[1] for line in lines[:-1]] == [claim.claim.split()[0] for claim in claims]
+    assert "x\\nvalid  outage  [bold]\\x1b[2Jmade up" in lines[6]
