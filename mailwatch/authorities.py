@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 
 from mailwatch import __version__
@@ -22,6 +21,7 @@ from mailwatch.ledger.timestamp import (
     Token,
     certificates,
     check,
+    readable,
     request,
     verify,
 )
@@ -73,7 +73,7 @@ def _anchors(ca_file: Path | None) -> Anchors:
         with warnings.catch_warnings():
             # Old roots break rules of today, such as a serial number of 0.
             warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-            return Anchors([x509.load_der_x509_certificate(certificate) for certificate in system])
+            return Anchors(readable(system))
     try:
         return Anchors(certificates(ca_file.read_bytes()))
     except (OSError, ValueError) as error:

@@ -45,12 +45,18 @@ class Timestamping:
         """Stamp until cancelled."""
         last = await asyncio.to_thread(self._last)
         if last:
-            self._monitor.metrics.token(max(last.values()))
-        await asyncio.gather(*(self._serve(each, last.get(each.name, 0)) for each in self._authorities))
+            self._monitor.metrics.token(max(at for _, at in last.values()))
+        news = await asyncio.to_thread(self._news)
+        await asyncio.gather(
+            *(self._serve(each, *last.get(each.name, (0, 0)), news) for each in self._authorities)
+        )
 
-    async def _serve(self, authority: Authority, last: int) -> None:
+    async def _serve(self, authority: Authority, covered: int, last: int, news: int) -> None:
         failures = 0
-        wait = max(0.0, authority.every - (now() - last) / 1000)
+        # A clock that was set back must not put off the next stamp until it has caught up.
+        wait = min(authority.every, max(0.0, authority.every - (now() - last) / 1000))
+        if news >= covered:
+            self._wanted[authority.name].set()
         while True:
             wanted = self._wanted[authority.name]
             try:
@@ -88,13 +94,18 @@ class Timestamping:
         if stamped.distrust:
             logger.warning("timestamps: %s: %s; the token is kept", authority.name, stamped.distrust)
 
-    def _last(self) -> dict[str, int]:
-        """When each authority last gave a token."""
-        found: dict[str, int] = {}
+    def _last(self) -> dict[str, tuple[int, int]]:
+        """How many entries the last token of each authority covers, and its time."""
+        found: dict[str, tuple[int, int]] = {}
         for entry in self._reader.entries(kinds=["token"], descending=True, limit=50 * len(self._authorities)):
             payload = entry.payload
-            found.setdefault(payload["authority"], payload["time"])
+            found.setdefault(payload["authority"], (payload["checkpoint"], payload["time"]))
         return {name: at for name, at in found.items() if name in self._wanted}
+
+    def _news(self) -> int:
+        """The entry that last told of an outage: who has not stamped it, since we were stopped, does so now."""
+        newest = next(self._reader.entries(kinds=["outage"], descending=True, limit=1), None)
+        return -1 if newest is None else newest.index
 
 
 def _payload(authority: Authority, size: int, digest: str, stamped: Stamped) -> dict[str, object]:

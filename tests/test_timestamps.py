@@ -5,21 +5,23 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asn1crypto import cms, tsp, x509
 from pydantic import SecretStr
 
-from mailwatch import config
+from mailwatch import authorities, config
 from mailwatch.authorities import stamp
 from mailwatch.ledger import timestamp
 from mailwatch.ledger.timestamp import Anchors, TimestampError
 from mailwatch.models import Authority as Asked
 from mailwatch.models import Login, now
-from mailwatch.store import Reader, Tokens
+from mailwatch.store import Draft, Reader, Store, Tokens
 from tests.servers import Dovecot
 from tests.servers.authority import Authority
 from tests.servers.certificates import Certificates
@@ -80,10 +82,15 @@ async def test_a_token_of_an_unknown_authority_is_kept_and_said_to_be(authority:
         ("500", "HTTP 500"),
         ("garbage", "not an RFC 3161 reply"),
         ("endless", "longer than 65536"),
+        ("redirect", "HTTP 302"),
+        ("slow", "no answer within 1 s"),
         ("other", "expected a token over|not an RFC 3161"),
     ],
 )
-async def test_what_is_no_token_is_refused(authority: Authority, broken: str, words: str) -> None:
+async def test_what_is_no_token_is_refused(
+    authority: Authority, broken: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authorities, "SECONDS", 1.0 if broken == "slow" else authorities.SECONDS)
     if broken == "other":
         await stamp(asked(authority), "another note")
     authority.broken = broken
@@ -214,6 +221,66 @@ def test_a_token_that_cannot_be_kept_does_not_stop_the_looks(watching: Watching,
     watching.until(lambda: "File exists" in watching.log.read_text(), "told")
     seen = watching.seen("lab-imap", "up")
     watching.until(lambda: watching.seen("lab-imap", "up") >= seen + 3, "going on")
+
+
+def test_an_outage_that_nobody_stamped_is_stamped_at_the_next_start(
+    watching: Watching, own_dovecot: Dovecot, authority: Authority
+) -> None:
+    """The authority was out when mail was, and MailWatch was restarted before it came back."""
+    watching.until(lambda: tokens(watching) == 1, "a token at the start")
+    authority.broken = "500"
+    own_dovecot.stop()
+    watching.until(lambda: watching.api("outages"), "an outage")
+    watching.until(lambda: watching.log.read_text().count("HTTP 500"), "refused")
+    watching.kill()
+    authority.broken = ""
+    watching.start()
+    watching.until(lambda: tokens(watching) == 2, "a token over the outage")
+
+
+def test_a_clock_that_was_set_back_does_not_put_off_the_next_stamp(
+    watching: Watching, authority: Authority
+) -> None:
+    """The last token is of tomorrow, as our clock has it."""
+    watching.until(lambda: tokens(watching) == 1, "a token at the start")
+    watching.stop()
+    reader = Reader.open(watching.data_dir)
+    (told,) = [entry.payload for entry in reader.entries(kinds=["token"])]
+    reader.close()
+    store = Store.open(watching.data_dir)
+    tomorrow = told | {"time": now() + 86_400_000}
+    store.append_batch([Draft(kind="token", time=now(), target=None, payload=tomorrow)])
+    store.close()
+    watching.settings["timestamps"][0]["every"] = "1s"
+    watching.write_config()
+    watching.start()
+    watching.until(lambda: authority.asked > 1, "asked again")
+
+
+def test_of_two_certificates_that_claim_to_have_signed_none_names_the_authority(authority: Authority) -> None:
+    """Certificates are not signed: anybody may add one of the same serial number, with a better name."""
+    query, _ = timestamp.request(NOTE)
+    reply = authority.answer(query)
+    assert timestamp.read(reply).authority == "Test signer"
+    made = tsp.TimeStampResp.load(reply)
+    signed = made["time_stamp_token"]["content"]
+    first = signed["certificates"][0]
+    forged = first.copy()
+    forged.chosen["tbs_certificate"]["subject"] = x509.Name.build({"common_name": "A state's own authority"})
+    signed["certificates"] = cms.CertificateSet([forged, first])
+    assert timestamp.read(made.dump(force=True)).authority == ""
+
+
+def test_a_file_is_whole_or_not_there_when_the_disk_is_full(tmp_path: Path) -> None:
+    """A disk with room for a part takes that part, and says nothing of the rest until asked again."""
+    script = (
+        "import resource, sys; from pathlib import Path; from mailwatch.store import Tokens\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "Tokens(Path(sys.argv[1])).keep(bytes(1500))"
+    )
+    said = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
+    assert "OSError: [Errno 27]" in said.stderr
+    assert list((tmp_path / "tokens").iterdir()) == []
 
 
 @pytest.mark.parametrize("harm", ["gone", "altered"])

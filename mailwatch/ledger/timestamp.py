@@ -10,6 +10,7 @@ drops the fraction of the second; the time is read with asn1crypto.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ class Anchors:
 
     def for_token(self, token: Token) -> Verifier:
         """Return a verifier with the roots that the token may lead to. Raises TimestampError without one."""
-        sent = [x509.load_der_x509_certificate(raw) for raw in token.certificates]
+        sent = readable(token.certificates)
         issuers = {certificate.issuer.public_bytes() for certificate in (*sent, *self._between)}
         roots = [root for issuer in issuers for root in self._roots.get(issuer, ())]
         if not roots:
@@ -141,6 +142,15 @@ def verify(reply: bytes, note: str, anchors: Anchors) -> Token:
     return token
 
 
+def readable(certificates: Iterable[bytes]) -> list[x509.Certificate]:
+    """Read DER certificates; one that breaks the rules of today, of a token or of this machine, is left out."""
+    found = []
+    for raw in certificates:
+        with contextlib.suppress(ValueError):
+            found.append(x509.load_der_x509_certificate(raw))
+    return found
+
+
 def certificates(pem: bytes) -> list[x509.Certificate]:
     """Read all certificates of a PEM file. Raises ValueError."""
     return x509.load_pem_x509_certificates(pem)
@@ -161,14 +171,19 @@ def _millis(accuracy: dict[str, int | None]) -> int:
 
 
 def _name(signed: cms.SignedData) -> str:
-    """Name the authority after the certificate that signed, which `sid` gives by its serial number."""
+    """Name the authority after the certificate that signed, which `sid` gives by issuer and serial number.
+
+    Certificates are not signed: of two that claim to be it, none is believed.
+    """
     sid = signed["signer_infos"][0]["sid"].chosen
-    serial = sid["serial_number"].native if isinstance(sid, cms.IssuerAndSerialNumber) else None
-    for certificate in signed["certificates"]:
-        if serial is None or certificate.chosen.serial_number == serial:
-            subject = certificate.chosen.subject
-            return str(subject.native.get("common_name") or subject.human_friendly)[:200]
-    return ""
+    found = [certificate.chosen for certificate in signed["certificates"]]
+    if isinstance(sid, cms.IssuerAndSerialNumber):
+        meant = sid["issuer"].dump(), sid["serial_number"].native
+        found = [one for one in found if (one.issuer.dump(), one.serial_number) == meant]
+    if len(found) != 1:
+        return ""
+    subject = found[0].subject
+    return str(subject.native.get("common_name") or subject.human_friendly)[:200]
 
 
 def _reason(error: Exception) -> str:

@@ -70,14 +70,17 @@ def load_or_make(data_dir: Path) -> Keys:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a new file that is whole or not there at all, readable by its owner only."""
+    """Write a new file that is whole or not there at all, readable by its owner only. Raises OSError."""
     torn = path.with_suffix(".new")
-    file = os.open(torn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(file, data)
-        os.fsync(file)
-    finally:
-        os.close(file)
+        # Buffered: a disk that is nearly full takes a part of what a bare write is given, and says nothing.
+        with os.fdopen(os.open(torn, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        torn.unlink(missing_ok=True)
+        raise
     torn.rename(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -7,6 +7,7 @@ import contextlib
 import http.server
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,9 +31,9 @@ ess_cert_id_alg = sha256
 class Authority:
     """Answers queries at `url`. `root` is its authority's certificate, `chain` those between, `signer` its own.
 
-    `broken` is what it does instead: "dead" (hangs up), "500", "garbage", "endless", "other" (a token of
-    another query). `login` demands a user and a password. `with_chain` puts all certificates into the token,
-    in an order that strict DER does not allow.
+    `broken` is what it does instead: "dead" (hangs up), "500", "garbage", "endless", "slow" (a byte now and then),
+    "redirect" (to itself), "other" (a token of another query). `login` demands a user and a password. `with_chain`
+    puts all certificates into the token, in an order that strict DER does not allow.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -113,6 +114,11 @@ class Authority:
                 if authority.broken == "500":
                     self.send_error(500)
                     return
+                if authority.broken == "redirect":
+                    self.send_response(302)
+                    self.send_header("Location", authority.url)
+                    self.end_headers()
+                    return
                 reply = authority.answer(query)
                 if authority.broken == "garbage":
                     reply = b"<html>no token here</html>"
@@ -123,6 +129,9 @@ class Authority:
                 self.end_headers()
                 authority._last = reply
                 with contextlib.suppress(OSError):
+                    while authority.broken == "slow":
+                        self.wfile.write(b"0")
+                        time.sleep(0.2)
                     self.wfile.write(reply)
                     while authority.broken == "endless":
                         self.wfile.write(b"\0" * 4096)

@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography import x509
 
 from mailwatch.evidence.verify.archive import Refused
+from mailwatch.ledger.timestamp import readable
 
 
 @dataclass(slots=True)
@@ -47,4 +48,4 @@ def certificates(raw: bytes, name: str) -> list[x509.Certificate]:
 def system() -> list[x509.Certificate]:
     """Return the authorities that this machine trusts."""
     raw = ssl.create_default_context().get_ca_certs(binary_form=True)
-    return [x509.load_der_x509_certificate(certificate) for certificate in raw]
+    return readable(raw)
