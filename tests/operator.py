@@ -61,7 +61,7 @@ class Operator:
                 payload = outage_payload(told.outage, "lab", Kind.IMAP, "here")
                 self.entry("outage", payload | {"rules": written_rules(self.rules)}, self.target)
 
-    def stamp(self, authority: Authority) -> None:
+    def stamp(self, authority: Authority, **more: Any) -> Path:
         """Have a checkpoint stamped, and write down truly what came back and what the clock said."""
         self.store.checkpoint()
         with self.reader() as reader:
@@ -72,12 +72,14 @@ class Operator:
         reply = authority.answer(query)
         answered = self.clock()
         token = timestamp.check(reply, signed.note)
+        digest = Tokens(self.folder).keep(reply)
         self.entry("token", {
             "authority": authority.folder.name, "signer": token.authority, "checkpoint": signed.size,
-            "reply": Tokens(self.folder).keep(reply), "time": token.time, "serial": token.serial,
+            "reply": digest, "time": token.time, "serial": token.serial,
             "policy": token.policy, "asked": asked, "answered": answered,
-            "offset_ms": (asked + answered) // 2 - token.time,
+            "offset_ms": (asked + answered) // 2 - token.time, **more,
         })  # fmt: skip
+        return self.folder / "tokens" / f"{digest}.tsr"
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:

@@ -199,3 +199,53 @@ def test_a_hostile_name_tells_nothing_of_its_own(
     assert all(line.startswith("valid  ") for line in lines[:-1])
     assert [line.split()[1] for line in lines[:-1]] == [claim.claim.split()[0] for claim in claims]
     assert "x\\nvalid  outage  [bold]\\x1b[2Jmade up" in lines[6]
+
+
+def test_each_authority_bounds_the_case_for_who_believes_only_that_one(
+    operator: Operator, authority: Authority, other: Authority
+) -> None:
+    """One that is asked daily is older than the one that is asked hourly, on both sides."""
+    operator.looks("+")
+    operator.stamp(other)
+    operator.looks("++")
+    operator.stamp(authority)
+    operator.looks("++----++")
+    operator.stamp(authority)
+    operator.looks("++")
+    operator.stamp(other)
+    path = operator.bundle(authority, other)
+    assert refused(path, trusting(authority, other)) == []
+    with zipfile.ZipFile(path) as opened:
+        proof, stated = (json.loads(opened.read(f"{name}.json")) for name in ("proof", "outage"))
+    first, last = stated["outage"]["ledger"]["first"], stated["outage"]["ledger"]["last"]
+    sides = {(one["authority"], one["entry"] < first, one["checkpoint"] > last) for one in proof["tokens"]}
+    assert sides == {(one.folder.name, early, not early) for one in (authority, other) for early in (True, False)}
+
+
+def test_a_token_of_nobody_does_not_spoil_those_of_an_authority(
+    operator: Operator, authority: Authority, other: Authority
+) -> None:
+    """Its certificate is not in the config: whoever checks the bundle could not verify it."""
+    operator.looks("+")
+    operator.stamp(authority)
+    operator.stamp(other, distrust="its signature does not lead to a trusted authority")
+    operator.looks("++----++")
+    operator.stamp(other, distrust="its signature does not lead to a trusted authority")
+    operator.stamp(authority)
+    path = operator.bundle(authority)
+    assert refused(path, trusting(authority)) == []
+    assert "2 by Test signer" in told(path, Trust())["tokens"][1]
+
+
+def test_a_token_whose_file_is_gone_is_replaced_by_the_next_one(operator: Operator, authority: Authority) -> None:
+    operator.looks("+")
+    operator.stamp(authority)
+    operator.looks("+")
+    operator.stamp(authority).unlink()
+    operator.looks("++----++")
+    operator.stamp(authority).unlink()
+    operator.stamp(authority)
+    path = operator.bundle(authority)
+    assert refused(path, trusting(authority)) == []
+    times = json.loads(zipfile.ZipFile(path).read("outage.json"))["outside_times"]
+    assert None not in times.values()

@@ -2,18 +2,21 @@
 
 The range begins at the checkpoint that was stamped last before the case, so that its first observation was
 surely made after an outside time; it ends at the first checkpoint after the case that was stamped, so that its
-last one was surely made before another. Without tokens the nearest checkpoints serve.
+last one was surely made before another. Of several authorities each counts that stamped one within a day of the
+nearest: a court may believe only the one that is qualified. Without tokens the nearest checkpoints serve.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from mailwatch.models import Millis
 from mailwatch.store import CheckpointRow, Entry, Reader, Texts, Tokens
 
+DAY: Millis = 86_400_000
 LOOK_AHEAD = 2000
 """Token entries that are looked through on either side: a month of hourly ones of three authorities."""
 OPEN_KINDS = ("guard", "clock", "node", "token")
@@ -60,34 +63,55 @@ EMPTY = CheckpointRow(0, 0, "")
 
 def gather(reader: Reader, tokens: Tokens, first: int, last: int) -> Range:
     """Find the range around the entries `first` to `last`. Raises NoCase when nothing signed covers them."""
-    stamped = list(_token_entries(reader, first, last))
-    before = [payload["checkpoint"] for index, payload in stamped if index <= first]
-    after = [payload["checkpoint"] for _, payload in stamped if payload["checkpoint"] > last]
-    start = reader.checkpoint(at_most=max(before) if before else first) or EMPTY
-    end = reader.checkpoint(at_least=min(after) if after else last + 1)
+    near = list(_near(reader, tokens, first, last))
+    # Those of nobody we trust would make the others doubtful; where there are no others they are shown.
+    stamped = [token for token, trusted in near if trusted] or [token for token, _ in near]
+    before = _one_each([token for token in reversed(stamped) if token.entry <= first])
+    after = _one_each([token for token in stamped if token.checkpoint > last])
+    start = reader.checkpoint(at_most=min((t.checkpoint for t in before), default=first)) or EMPTY
+    end = reader.checkpoint(at_least=max((t.checkpoint for t in after), default=last + 1))
     if end is None:
         raise NoCase(f"entry {last} is not under a checkpoint yet; `mailwatch run` signs one every ten minutes")
-    found = []
-    for index, payload in stamped:
-        reply = tokens.get(payload["reply"])
-        if start.size <= payload["checkpoint"] <= end.size and reply is not None:
-            found.append(_token(index, payload, reply))
+    found = [token for token in stamped if start.size <= token.checkpoint <= end.size]
     between = tuple(reader.checkpoints(max(1, start.size), end.size))
     return Range(start, end, between, tuple(sorted(found, key=lambda token: (token.time, token.entry))))
 
 
-def _token_entries(reader: Reader, first: int, last: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the token entries within, and those near it on both sides, in no certain order."""
-    for entry in reader.entries(kinds=["token"], to_index=first + 1, descending=True, limit=1):
-        newest = entry.payload
-        yield entry.index, newest
-        # Other authorities stamped the same checkpoint, or one a little older: the newest one decides.
-    for entry in reader.entries(kinds=["token"], from_index=first + 1, to_index=last + 1):
-        yield entry.index, entry.payload
-    for entry in reader.entries(kinds=["token"], from_index=last + 1, limit=LOOK_AHEAD):
-        yield entry.index, entry.payload
-        if entry.payload["checkpoint"] > last:
+def _one_each(stamped: list[TokenFile]) -> list[TokenFile]:
+    """Keep the first token of each authority, if it is within a day of the very first."""
+    found: dict[str, TokenFile] = {}
+    for token in stamped:
+        if abs(token.time - stamped[0].time) <= DAY:
+            found.setdefault(token.authority, token)
+    return list(found.values())
+
+
+def _near(reader: Reader, tokens: Tokens, first: int, last: int) -> Iterator[tuple[TokenFile, bool]]:
+    """Yield the tokens within, and those of a day and more on both sides, in order; whether we trusted them.
+
+    One whose file is gone or altered serves nobody.
+    """
+    before = list(
+        _until(reader.entries(kinds=["token"], to_index=first + 1, descending=True, limit=LOOK_AHEAD), -1)
+    )
+    within = reader.entries(kinds=["token"], from_index=first + 1, to_index=last + 1)
+    after = _until(reader.entries(kinds=["token"], from_index=last + 1, limit=LOOK_AHEAD), last)
+    for entry in chain(reversed(before), within, after):
+        reply = tokens.get(entry.payload["reply"])
+        if reply is not None:
+            yield _token(entry.index, entry.payload, reply), "distrust" not in entry.payload
+
+
+def _until(entries: Iterable[Entry], last: int) -> Iterator[Entry]:
+    """Yield token entries until a day past the first that is trusted and over more than `last` entries."""
+    nearest: Millis | None = None
+    for entry in entries:
+        payload = entry.payload
+        if nearest is not None and abs(payload["time"] - nearest) > DAY:
             return
+        yield entry
+        if nearest is None and payload["checkpoint"] > last and "distrust" not in payload:
+            nearest = payload["time"]
 
 
 def _token(index: int, payload: dict[str, Any], reply: bytes) -> TokenFile:
