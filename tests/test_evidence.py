@@ -10,6 +10,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from mailwatch.evidence.report.words import words
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.models import Cause, GapReason, Phase
@@ -96,35 +98,72 @@ def test_plain_python_checks_it(bundle: Path, tmp_path: Path) -> None:
     assert len((tmp_path / "verify.py").read_text().splitlines()) <= 150
 
 
+def typed(folder: Path, zipped: Path) -> list[subprocess.CompletedProcess[str]]:
+    """Type each block of the instructions as it stands into a plain shell; mailwatch itself is not there."""
+    (page,) = folder.glob("VERIFI*.md") if (folder / "VERIFICA.md").exists() else folder.glob("VERIFY.md")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    said = []
+    for block in blocks:
+        text = re.sub(r"BUNDLE\.zip|FASCICOLO\.zip", str(zipped), block)
+        if not text.startswith("mailwatch"):
+            env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+            said.append(subprocess.run(["sh", "-c", text], cwd=folder, env=env, capture_output=True, text=True))
+    return said
+
+
+@pytest.mark.parametrize("language", ["en", "it"])
 def test_the_commands_of_the_instructions_work(
-    bundle: Path, lived: tuple[Watching, Authority, str], tmp_path: Path
+    bundle: Path, lived: tuple[Watching, Authority, str], tmp_path: Path, language: str
 ) -> None:
-    """What VERIFY.md tells to type is typed here: plain python3 and openssl."""
-    shutil.unpack_archive(bundle, tmp_path)
-    text = (tmp_path / "VERIFY.md").read_text()
-    script = text.partition("python3 - <<'END'\n")[2].partition("    END\n")[0]
-    script = "\n".join(line.removeprefix("    ") for line in script.splitlines())
-    subprocess.run([sys.executable, "-I", "-S", "-c", script], cwd=tmp_path, check=True)
-    proof = json.loads((tmp_path / "proof.json").read_text())
-    for number in range(len(proof["checkpoints"])):
-        (command,) = [line.strip() for line in text.splitlines() if line.strip().startswith("openssl pkeyutl")]
-        words = command.replace("checkpoint0", f"checkpoint{number}").split()
-        assert subprocess.run(words, cwd=tmp_path, capture_output=True).returncode == 0
-    notes = {int(note.split("\n")[1]): number for number, note in enumerate(proof["checkpoints"])}
-    assert len(proof["tokens"]) >= 2
-    (enclosed,) = (tmp_path / "tokens").glob("*.pem")
-    for token in proof["tokens"]:
-        note = f"checkpoint{notes[token['checkpoint']]}.note"
-        command = ["openssl", "ts", "-verify", "-in", token["file"], "-data", note, "-CAfile", str(enclosed)]
-        said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert "Verification: OK" in said.stdout, said.stderr
-    (tmp_path / "checkpoint0.txt").write_text("another text\n")
-    words = [w.replace("checkpoint0", "checkpoint0") for w in command_of(text)]
-    assert subprocess.run(words, cwd=tmp_path, capture_output=True).returncode == 1
+    """Plain python3, sha256sum and openssl, in both languages; and they notice what was changed."""
+    zipped = tmp_path / "case.zip"
+    shutil.copy(bundle, zipped)
+    if language == "it":
+        assert lived[0].command("report", lived[2], "-o", str(zipped), "--lang", "it").returncode == 0
+    folder = tmp_path / "unpacked"
+    shutil.unpack_archive(zipped, folder)
+    proof = json.loads((folder / "proof.json").read_text())
+    script, sums, split, signed, stamped = typed(folder, zipped)
+    assert "Everything that plain Python can check holds." in script.stdout, script
+    assert sums.returncode == 0, sums
+    assert sums.stdout.count(": OK\n") == len(zipfile.ZipFile(zipped).namelist()) - 2
+    assert (split.returncode, split.stdout, split.stderr) == (0, "", "")
+    assert signed.stdout.count("Signature Verified Successfully") == len(proof["checkpoints"]) + 1
+    digests = re.findall(r"[0-9a-f]{64}", signed.stdout)
+    assert len(digests) == 2
+    assert digests[0] == digests[1]
+    assert stamped.stdout.count("Verification: OK") == len(proof["tokens"]) >= 2, stamped
+    assert stamped.stdout.count("Time stamp: ") == len(proof["tokens"])
+    # One letter changed in the entries, and in each checkpoint.
+    entries = folder / "entries.jsonl"
+    entries.write_bytes(entries.read_bytes().replace(b'"down"', b'"dowm"', 1))
+    text = json.dumps(proof | {"checkpoints": [note.replace("\n", "0\n", 1) for note in proof["checkpoints"]]})
+    (folder / "proof.json").write_text(text)
+    _, sums, _, signed, stamped = typed(folder, zipped)
+    assert "entries.jsonl: FAILED" in sums.stdout
+    assert signed.stdout.count("Signature Verified Successfully") == 1
+    assert "Verification: OK" not in stamped.stdout
 
 
-def command_of(text: str) -> list[str]:
-    return next(line.split() for line in text.splitlines() if line.strip().startswith("openssl pkeyutl"))
+def test_the_plain_script_says_in_a_line_what_is_no_bundle(bundle: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(bundle) as opened:
+        opened.extract("verify.py", tmp_path)
+        entries = opened.read("entries.jsonl")
+        files = {name: opened.read(name) for name in opened.namelist()}
+    twice = entries.replace(b'"outcome":"down"', b'"outcome":"up","outcome":"down"', 1)
+    for name, content, wrong in [
+        ("proof.json", b"[1]", "WRONG: this is no such bundle: TypeError"),
+        ("entries.jsonl", twice, "WRONG each payload is the one that was sealed, in canonical form"),
+    ]:
+        with zipfile.ZipFile(tmp_path / "altered.zip", "w") as made:
+            for known, told in (files | {name: content}).items():
+                made.writestr(known, told)
+        said = subprocess.run(
+            [sys.executable, "-I", "-S", "verify.py", "altered.zip"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert said.returncode == 1
+        assert wrong in said.stdout
+        assert said.stderr == ""
 
 
 def test_the_command_line_says_each_claim(bundle: Path, lived: tuple[Watching, Authority, str]) -> None:
