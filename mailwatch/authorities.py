@@ -60,7 +60,7 @@ async def stamp(authority: Authority, note: str) -> Stamped:
     token = check(reply, note, nonce)
     distrust = ""
     try:
-        verify(reply, note, await asyncio.to_thread(_anchors, authority.ca_file))
+        verify(reply, note, await asyncio.to_thread(_anchors, authority.ca_file), token)
     except TimestampError as error:
         distrust = str(error)
     return Stamped(reply, token, asked_at, answered_at, distrust)

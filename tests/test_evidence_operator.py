@@ -14,7 +14,7 @@ from mailwatch.evidence.verify import Trust, verify
 from mailwatch.outages import Rules
 from mailwatch.store import Store
 from tests.ledgers import DAY, HOUR
-from tests.operator import Operator, trusting
+from tests.operator import Operator, quiet, trusting
 from tests.servers.authority import Authority
 
 
@@ -26,13 +26,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return quiet(tmp_path_factory.mktemp("b") / "other")
-
-
-def quiet(folder: Path) -> Authority:
-    """An authority that is asked by hand."""
-    made = Authority(folder)
-    made._server.server_close()
-    return made
 
 
 @pytest.fixture

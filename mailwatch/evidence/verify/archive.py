@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mailwatch.evidence.verify.layout import fault
 from mailwatch.ledger.timestamp import MAX_REPLY
 
 MAX_FILES = 50_000
@@ -69,10 +70,18 @@ class Archive:
             self._zip = zipfile.ZipFile(path)
             infos = self._zip.infolist()
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeDecodeError) as error:
-            raise Refused(f"not a zip that can be read: {error}") from None
+            raise Refused(f"not a zip that can be read: {str(error)[:120]}") from None
         self.seen: dict[str, dict[str, Any]] = {}
         self._shape = shape
-        self._infos = _checked(infos, path.stat().st_size, shape)
+        try:
+            self._infos = _checked(infos, shape)
+            with path.open("rb") as file:
+                wrong = fault(file, infos, self._zip.start_dir, path.stat().st_size)
+            if wrong:
+                raise Refused(f"not a zip that all programs read alike: {wrong}")
+        except Refused:
+            self.close()
+            raise
 
     @property
     def names(self) -> list[str]:
@@ -135,7 +144,9 @@ class Archive:
                     yield part
                     part = coming.result() if coming else unpack()
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-            raise Refused(f"{name} cannot be read: {error}") from None
+            raise Refused(f"{name} cannot be read: {str(error)[:120]}") from None
+        if size != self._infos[name].file_size:
+            raise Refused(f"{name} is not as long as the zip says")
         self.seen[name] = {"sha256": digest.hexdigest(), "size": size}
 
     def close(self) -> None:
@@ -143,7 +154,7 @@ class Archive:
         self._zip.close()
 
 
-def _checked(infos: list[zipfile.ZipInfo], size: int, shape: Shape) -> dict[str, zipfile.ZipInfo]:
+def _checked(infos: list[zipfile.ZipInfo], shape: Shape) -> dict[str, zipfile.ZipInfo]:
     found: dict[str, zipfile.ZipInfo] = {}
     if len(infos) > MAX_FILES:
         raise Refused(f"holds {len(infos)} files, more than {MAX_FILES}")
@@ -164,9 +175,6 @@ def _checked(infos: list[zipfile.ZipInfo], size: int, shape: Shape) -> dict[str,
         if info.file_size > min(most, ratio * info.compress_size + 4096):
             raise Refused(f"{name} would unpack to {info.file_size} bytes out of {info.compress_size}")
         found[name] = info
-    # Files that overlap in the zip unpack the same bytes again and again.
-    if sum(info.compress_size for info in infos) > size:
-        raise Refused("its files overlap")
     if missing := [name for name in shape.needed if name not in found]:
         raise Refused(f"{missing[0]} is missing")
     if sum(name in found for name in shape.statements) != 1:

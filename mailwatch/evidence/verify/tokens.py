@@ -13,7 +13,7 @@ from typing import Any
 
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.evidence.verify.ledger import NEVER, Named, Span
-from mailwatch.ledger.timestamp import Anchors, TimestampError, check, verify
+from mailwatch.ledger.timestamp import Anchors, TimestampError, Token, check, verify
 from mailwatch.models import Millis, rfc3339
 
 LATE: Millis = 60_000
@@ -85,22 +85,22 @@ def _stamp(name: str, reply: bytes, note: str, size: int, entry: Named | None, t
         raise Refused(f"{name}: {error}") from None
     if entry is not None and entry.time != token.time:
         raise Refused(f"{name}: entry {entry.index} tells another time than the token")
-    known = _known(name, reply, note, token.authority, trusted)
+    known = _known(name, reply, note, token, trusted)
     index = -1 if entry is None else entry.index
     return Stamp(index, size, token.time, token.authority, known, _off(entry, token.time))
 
 
-def _known(name: str, reply: bytes, note: str, authority: str, trusted: Trusted) -> bool:
+def _known(name: str, reply: bytes, note: str, token: Token, trusted: Trusted) -> bool:
     """Whether the signature leads to whom we trust; False where only to what is enclosed. Raises Refused."""
     try:
-        verify(reply, note, trusted.anchors)
+        verify(reply, note, trusted.anchors, token)
         return True
     except TimestampError as error:
         reason = str(error)
     if trusted.enclosed is None:
-        raise Refused(f"{name} by {authority or 'nobody named'}: {reason}; --trust may be repeated")
+        raise Refused(f"{name} by {token.authority or 'nobody named'}: {reason}; --trust may be repeated")
     try:
-        verify(reply, note, trusted.enclosed)
+        verify(reply, note, trusted.enclosed, token)
     except TimestampError:
         raise Refused(f"{name}: {reason}; give the authority's certificate with --trust") from None
     return False
