@@ -21,11 +21,16 @@ from tests.servers.authority import Authority
 
 
 class Operator:
-    """Writes a ledger by hand. `off` is how far the operator's clock is set off the true time, in milliseconds."""
+    """Writes a ledger by hand.
+
+    In milliseconds, `off` is how far the operator's clock is set off the true time, and `begun` how much after its
+    end a look is said to have begun.
+    """
 
     def __init__(self, store: Store, folder: Path, target: str = "lab-imap") -> None:
         self.store, self.folder, self.target = store, folder, target
         self.off: Millis = 0
+        self.begun: Millis = 0
         self.rules = Rules()
         self._state = State()
         self.start()
@@ -52,7 +57,7 @@ class Operator:
         """Look once for each mark (+ up, - down, ? unknown), now or as if it were another time."""
         for mark in marks:
             at = self.clock() if dated is None else dated
-            made = replace(look(self.target, mark, at), ended_at=at)
+            made = replace(look(self.target, mark, at), started_at=at + self.begun, ended_at=at)
             made = replace(made, detail=detail) if detail and mark == "-" else made
             draft = Draft(kind="observation", time=made.ended_at, target=self.target, payload=made)
             index = self.store.append_batch([draft])[0].index

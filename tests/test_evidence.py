@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,14 @@ def test_the_case_lies_between_two_outside_times(bundle: Path) -> None:
 
 def test_nothing_of_others_is_told(bundle: Path, lived: tuple[Watching, Authority, str]) -> None:
     with zipfile.ZipFile(bundle) as opened:
+        pdf = opened.read("report.pdf")
         everything = b"".join(opened.read(name) for name in opened.namelist())
+    unpacked = [
+        zlib.decompressobj().decompress(pdf[at.end() :])
+        for at in re.finditer(rb"FlateDecode.*?stream\r?\n", pdf, re.DOTALL)
+    ]
+    assert b"lab-imap" in b"".join(unpacked)
+    everything += b"".join(unpacked)
     entries = everything.count(b'"kind":"observation"')
     assert entries > 2 * everything.count(b'"outcome":"up"')
     assert OTHERS_NAME.encode() not in everything

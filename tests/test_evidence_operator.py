@@ -92,6 +92,31 @@ def test_a_look_is_dated_as_its_entry_is(operator: Operator, authority: Authorit
     assert "is dated otherwise than the look that it holds" in claims[0][1]
 
 
+@pytest.mark.parametrize(
+    ("begun", "claim", "words"),
+    [
+        (DAY, "entries", "dated otherwise than the look that it holds"),
+        (-(10**13), "entries", "dated otherwise than the look that it holds"),
+        (-DAY, "times", "ms before the one before it had ended"),
+    ],
+)
+def test_a_look_cannot_begin_when_it_likes(
+    operator: Operator, authority: Authority, begun: int, claim: str, words: str
+) -> None:
+    """The last bad look would end an outage days later, or begin it days before."""
+    operator.looks("+")
+    operator.stamp(authority)
+    operator.looks("++---")
+    operator.begun = begun
+    operator.looks("-")
+    operator.begun = 0
+    operator.looks("++")
+    operator.stamp(authority)
+    claims = refused(operator.bundle(authority), trusting(authority))
+    assert claims[0][0] == claim
+    assert words in claims[0][1]
+
+
 def test_a_clock_that_was_off_is_no_lie_but_told(operator: Operator, authority: Authority) -> None:
     operator.off = -3 * HOUR
     lived(operator, authority)

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from asn1crypto import cms, tsp, x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import Certificate
 from pydantic import SecretStr
 
 from mailwatch import authorities, config
@@ -22,8 +24,9 @@ from mailwatch.ledger.timestamp import Anchors, TimestampError
 from mailwatch.models import Authority as Asked
 from mailwatch.models import Login, now
 from mailwatch.store import Draft, Reader, Store, Tokens
+from tests.operator import quiet
 from tests.servers import Dovecot
-from tests.servers.authority import Authority
+from tests.servers.authority import AUTHORITY_S, SERVER_S, Authority
 from tests.servers.certificates import Certificates
 from tests.test_end_to_end import imap
 from tests.watching import Watching
@@ -137,15 +140,47 @@ async def test_no_changed_bit_of_what_is_signed_is_accepted(authority: Authority
         )
 
 
-def test_the_signer_must_be_meant_for_timestamps(made: Path, tmp_path: Path) -> None:
-    shutil.copytree(made, tmp_path / "authority", dirs_exist_ok=True)
-    authority = Authority(tmp_path / "authority")
-    authority._server.server_close()
-    query, _ = timestamp.request(NOTE)
-    reply = authority.answer(query)
+def test_a_signer_of_another_root_of_the_same_name_is_refused(made: Path, tmp_path: Path) -> None:
+    reply = quiet(tmp_path / "authority").answer(timestamp.request(NOTE)[0])
     other = Anchors(timestamp.certificates((made / "root.pem").read_bytes()))
     with pytest.raises(TimestampError, match="trusted authority"):
         timestamp.verify(reply, NOTE, other)
+
+
+def test_a_certificate_that_had_expired_signs_nothing(tmp_path: Path) -> None:
+    authority = quiet(tmp_path / "authority")
+    authority.certify("signer", AUTHORITY_S, days=-1)
+    reply = authority.answer(timestamp.request(NOTE)[0])
+    with pytest.raises(TimestampError, match="certificate has expired"):
+        timestamp.verify(reply, NOTE, Anchors(timestamp.certificates(authority.chain.read_bytes())))
+
+
+@pytest.mark.parametrize("where", ["alone", "in front", "behind", "enclosed"])
+def test_a_server_s_certificate_of_a_trusted_authority_signs_no_time(tmp_path: Path, where: str) -> None:
+    """Anybody gets one of those. `openssl ts` would not sign with it: it did with a decoy of the same key, issuer
+    and serial number, but made by a false authority; which of the two is meant must not be left to chance."""
+    true, false = quiet(tmp_path / "true"), quiet(tmp_path / "false")
+    shutil.copy(true.folder / "signer.csr", false.folder)
+    shutil.copy(true.folder / "signer.key", false.folder)
+    false.certify("signer", AUTHORITY_S, serial=77)
+    true.certify("server", SERVER_S, serial=77, request="signer")
+    reply = false.answer(timestamp.request(NOTE)[0])
+    served, decoy = der(true.folder / "server.pem"), der(false.signer)
+    sent = {"alone": [served], "in front": [served, decoy], "behind": [decoy, served], "enclosed": [decoy]}[where]
+    made = tsp.TimeStampResp.load(reply)
+    made["time_stamp_token"]["content"]["certificates"] = cms.CertificateSet(sent)
+    helping = [x509_of(true.between)] + ([x509_of(true.folder / "server.pem")] if where == "enclosed" else [])
+    with pytest.raises(TimestampError, match="trusted authority"):
+        timestamp.verify(made.dump(force=True), NOTE, Anchors([x509_of(true.root)], helping))
+
+
+def x509_of(path: Path) -> Certificate:
+    (found,) = timestamp.certificates(path.read_bytes())
+    return found
+
+
+def der(path: Path) -> x509.Certificate:
+    return x509.Certificate.load(x509_of(path).public_bytes(Encoding.DER))
 
 
 @pytest.fixture

@@ -27,6 +27,10 @@ tsa_name = yes
 ess_cert_id_alg = sha256
 """
 
+CA = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n"
+AUTHORITY_S = "extendedKeyUsage=critical,timeStamping\nkeyUsage=critical,digitalSignature\n"
+SERVER_S = "extendedKeyUsage=serverAuth\nkeyUsage=critical,digitalSignature\n"
+
 
 class Authority:
     """Answers queries at `url`. `root` is its authority's certificate, `chain` those between, `signer` its own.
@@ -75,27 +79,41 @@ class Authority:
     def _make(self) -> None:
         (self.folder / "tsa.cnf").write_text(CONF.format(folder=self.folder))
         (self.folder / "serial").write_text("01\n")
-        self._certificate("root", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n", "root")
-        self._certificate("between", "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\n", "root")
-        extensions = "extendedKeyUsage=critical,timeStamping\nkeyUsage=critical,digitalSignature\n"
-        self._certificate("signer", extensions, "between")
+        self._ask("root")
+        self._ask("between")
+        self._ask("signer")
+        self.certify("root", CA, issuer="root")
+        self.certify("between", CA, issuer="root")
+        self.certify("signer", AUTHORITY_S)
         self.chain.write_bytes(self.between.read_bytes() + self.root.read_bytes())
 
-    def _certificate(self, name: str, extensions: str, issuer: str) -> None:
-        folder, subject = self.folder, f"/O=MailWatch tests/CN=Test {name}"
-        key, made = folder / f"{name}.key", folder / f"{name}.pem"
-        (folder / f"{name}.ext").write_text(extensions)
+    def _ask(self, name: str) -> None:
         ask = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        csr = folder / f"{name}.csr"
-        subprocess.run(
-            [*ask, "-keyout", str(key), "-out", str(csr), "-subj", subject], check=True, capture_output=True
-        )
-        if name == issuer:
-            by = ["-signkey", str(key)]
-        else:
-            by = ["-CA", str(folder / f"{issuer}.pem"), "-CAkey", str(folder / f"{issuer}.key"), "-CAcreateserial"]
-        sign = ["openssl", "x509", "-req", "-in", str(csr), "-days", "3650", "-out", str(made), *by]
-        subprocess.run([*sign, "-extfile", str(folder / f"{name}.ext")], check=True, capture_output=True)
+        ask += ["-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/O=MailWatch tests/CN=Test {name}"]
+        subprocess.run(ask, cwd=self.folder, check=True, capture_output=True)
+
+    def certify(
+        self, name: str, extensions: str, *, issuer: str = "between", request: str = "", days: int = 3650,
+        serial: int | None = None,
+    ) -> None:  # fmt: skip
+        """Make a certificate for the key of `request`, which has its own name."""
+        (self.folder / f"{name}.ext").write_text(extensions)
+        by = ["-CA", f"{issuer}.pem", "-CAkey", f"{issuer}.key", "-CAcreateserial"]
+        by = ["-signkey", f"{name}.key"] if name == issuer else by
+        numbered = [] if serial is None else ["-set_serial", str(serial)]
+        sign = [
+            "openssl",
+            "x509",
+            "-req",
+            "-in",
+            f"{request or name}.csr",
+            "-days",
+            str(days),
+            "-out",
+            f"{name}.pem",
+        ]
+        sign += [*by, *numbered, "-extfile", f"{name}.ext"]
+        subprocess.run(sign, cwd=self.folder, check=True, capture_output=True)
 
     def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
         authority = self

@@ -147,7 +147,8 @@ def statement(groups: list[Group], members: list[Member], left_out: list[tuple[M
             for one in sorted(members, key=lambda one: one.sha256)
         ],
         "left_out": [
-            {"file": one.name, "sha256": one.sha256, "reason": reason}
+            # What does not hold of a bundle may name its target: it is said when merging, not to all.
+            {"file": one.name, "sha256": one.sha256, "reason": f"not valid: {one.bad}" if one.bad else reason}
             for one, reason in sorted(left_out, key=lambda pair: pair[0].sha256)
         ],
         "groups": [_group(one) for one in groups],

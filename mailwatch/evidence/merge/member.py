@@ -27,12 +27,13 @@ class Channel:
 
 @dataclass(slots=True)
 class Member:
-    """A bundle. `reason` says why it is not valid; the rest is empty then."""
+    """A bundle. `reason` says why it is not valid, by the claim `bad`; the rest is empty then."""
 
     name: str
     sha256: str
     size: int
     reason: str = ""
+    bad: str = ""
     ledger: str = ""
     vantage: str = ""
     first: int = 0
@@ -74,7 +75,7 @@ def read(path: Path, trust: Trust) -> Member:
     examined = examine(path, trust, seen.take)
     bad = next((claim for claim in examined.claims if not claim.valid), None)
     if bad is not None:
-        member.reason = f"{bad.claim}: {bad.detail}"
+        member.bad, member.reason = bad.claim, f"{bad.claim}: {bad.detail}"
         return member
     _keep(member, examined, seen)
     return member

@@ -73,7 +73,7 @@ class Replay:
                     raise Odd(f"entry {index} names other rules than were in force")
             else:
                 raise ValueError("it is nothing that a target can have")
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             raise Odd(f"entry {index} is no {kind}: {type(error).__name__} {error}"[:200]) from None
 
     def settle(self) -> None:
@@ -81,7 +81,7 @@ class Replay:
         for name, account in self.accounts.items():
             try:
                 account.course.settle(self.rules)
-            except (KeyError, ValueError, TypeError, AttributeError) as error:
+            except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
                 raise Odd(f"the last look of {name} is none: {type(error).__name__} {error}"[:200]) from None
 
     def bounds(self) -> tuple[int, int] | None:

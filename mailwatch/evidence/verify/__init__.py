@@ -228,7 +228,7 @@ class _Check:
     def _times(self) -> str:
         if not hasattr(self, "_stamps"):
             raise Refused("not checked, since tokens does not hold")
-        return fitting(self._stamps, self._walk.spans, self._walk.stirred)
+        return fitting(self._stamps, self._walk)
 
     def _outage(self) -> str:
         compared = self._case.compared(self._walk)

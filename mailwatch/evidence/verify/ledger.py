@@ -20,10 +20,10 @@ from mailwatch.models import Millis
 
 LINE = re.compile(
     rb'\{"header":(\{"index":(0|[1-9][0-9]{0,15}),"kind":"([a-z]{1,20})","number":(null|[1-9][0-9]{0,15}),'
-    rb'"payload":"([0-9a-f]{64})","target":(?:null|"([0-9a-f]{16})"),"time":(0|-?[1-9][0-9]{0,15}),"v":1\})'
+    rb'"payload":"([0-9a-f]{64})","target":(?:null|"([0-9a-f]{16})"),"time":(0|[1-9][0-9]{0,13}|-[1-9][0-9]{0,11}),"v":1\})'
     rb'(?:,"payload":(\{[^\n]*\}))?\}\n'
 )
-"""A line in its one canonical form (RFC 8785); anything else is refused."""
+"""A line in its one canonical form (RFC 8785), of the years 1938 to 5138; anything else is refused."""
 OPEN_KINDS = frozenset((b"guard", b"clock", b"node", b"token"))
 TARGET_KINDS = frozenset((b"observation", b"gap", b"outage"))
 
@@ -75,6 +75,9 @@ class Walk:
     """Those of the first and of the last start of MailWatch."""
     stirred: Millis = 0
     """By how much the clock was set, and how long MailWatch stood still, in all, as far as it is on record."""
+    ends: dict[bytes, Millis] = field(default_factory=dict)
+    overlap: Millis = 0
+    """When the last look at each target had ended, and by how much the next one was said to begin before that."""
     spans: list[Span] = field(default_factory=list)
     """Cut at each checkpoint and at each entry that names an enclosed token."""
     names: dict[bytes, str] = field(default_factory=dict)
@@ -86,6 +89,7 @@ class Walk:
 
 FAULTS = 20
 NEVER: Millis = 1 << 62
+EARLIEST: Millis = -(10**12)
 
 
 def walk(
@@ -175,8 +179,7 @@ def _show(
             _note(found.payloads, f"entry {index} does not name its target as the others do")
             return
         if kind == "observation":
-            if told.get("end") != time:
-                _note(found.payloads, f"entry {index} is dated otherwise than the look that it holds")
+            _date(found, index, time, target, told)
             if len(payload) > MAX_WORDS and not _brief(told):
                 raise Refused(f"entry {index} holds words of a server that are longer than any on record")
         if kind == "outage" and len(payload) > 16 * MAX_WORDS:
@@ -185,6 +188,16 @@ def _show(
     else:
         _keep(found, index, kind, told, enclosed)
     take(index, kind, time, name, told)
+
+
+def _date(found: Walk, index: int, time: Millis, target: bytes, look: dict[str, Any]) -> None:
+    """A look is on record as of its end, begins before that, and after the one before it had ended."""
+    start, end = look.get("start"), look.get("end")
+    if type(start) is not int or type(end) is not int or end != time or not EARLIEST <= start <= end:
+        _note(found.payloads, f"entry {index} is dated otherwise than the look that it holds")
+    else:
+        found.overlap = max(found.overlap, found.ends.get(target, start) - start)
+        found.ends[target] = end
 
 
 def _brief(look: dict[str, Any]) -> bool:

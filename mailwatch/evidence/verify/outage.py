@@ -70,9 +70,9 @@ class Single:
         names = self._recorded or told
         try:
             payload = outage_payload(outage, names["provider"], Kind(names["kind"]), names["vantage_point"])
-        except (KeyError, ValueError, TypeError) as error:
-            raise Refused(f"the outage does not say what it is of: {error}") from None
-        public = payload_json(payload)
+            public = payload_json(payload)
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
+            raise Refused(f"the outage does not say what it is of: {error}"[:200]) from None
         given = public | {key: told[key] for key in told if key not in public and key in _ADDED}
         if given != told:
             wrong = [key for key in given.keys() | told.keys() if given.get(key) != told.get(key)]

@@ -60,10 +60,9 @@ def _time(status: PdfSignatureStatus) -> str:
 def _attached(reader: PdfFileReader, name: str) -> bytes:
     root = reader.root
     names = root["/Names"]["/EmbeddedFiles"]["/Names"]
-    found = [names[at + 1] for at in range(0, len(names), 2) if str(names[at]) == name]
-    if len(found) != 1:
-        raise Refused(f"report.pdf has {len(found)} attachments of the name {name}")
-    data: bytes = found[0]["/EF"]["/F"].data
+    if len(names) != 2 or {str(told) for told in (names[0], names[1]["/F"], names[1]["/UF"])} != {name}:
+        raise Refused(f"what is attached to report.pdf is not {name} alone")
+    data: bytes = names[1]["/EF"]["/F"].data
     if len(data) > MAX_ATTACHMENT:
         raise Refused("the file attached to report.pdf is too long")
     return data

@@ -75,8 +75,8 @@ class Period:
             raise Refused("a replay gives another availability")
         try:
             outages = [payload_json(payload) for payload in replay.payloads()]
-        except Odd as error:
-            raise Refused(str(error)) from None
+        except (Odd, ValueError, OverflowError) as error:
+            raise Refused(str(error)[:200]) from None
         if self.stated.get("outages") != outages:
             raise Refused(f"a replay of {looks} looks gives other outages ({len(outages)})")
         channels = f"{len(told)} channels" if len(told) > 1 else "1 channel"

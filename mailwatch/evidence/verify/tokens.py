@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 from mailwatch.evidence.verify.archive import Refused
-from mailwatch.evidence.verify.ledger import NEVER, Named, Span
+from mailwatch.evidence.verify.ledger import NEVER, Named, Walk
 from mailwatch.ledger.timestamp import Anchors, TimestampError, Token, check, verify
 from mailwatch.models import Millis, rfc3339
 
@@ -122,17 +122,19 @@ def outside_times(found: Sequence[Stamp], first: int, last: int) -> dict[str, st
     }
 
 
-def fitting(found: Sequence[Stamp], spans: Sequence[Span], stirred: Millis) -> str:
-    """Compare the times that entries give themselves with the tokens around them; return how well they fit.
+def fitting(found: Sequence[Stamp], walk: Walk) -> str:
+    """Compare the times that entries give themselves with each other and the tokens; return how well they fit.
 
     What is on record of our clock is allowed for: how far it was off at each token, by how much it was set, and
     how long the machine slept, since a look may go on record only afterwards.
     Raises Refused when an entry claims to be older, or younger, than a token shows it to be.
     """
+    off, stirred, spans = max((stamp.off for stamp in found), default=0), walk.stirred, walk.spans
+    allowed = LATE + off + stirred
+    if walk.overlap > allowed:
+        raise Refused(f"a look is said to begin {walk.overlap} ms before the one before it had ended")
     if not found:
         return "no outside time to compare the clock with"
-    off = max(stamp.off for stamp in found)
-    allowed = LATE + off + stirred
     latest = dict(zip((span.end for span in spans), accumulate((span.latest for span in spans), max), strict=True))
     earliest = dict(
         zip(
