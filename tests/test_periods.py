@@ -30,7 +30,8 @@ from mailwatch.store.keys import load_or_make
 from tests.ledgers import DAY, HOUR, MINUTE, look, write
 from tests.servers.authority import Authority
 from tests.test_evidence import text_of
-from tests.test_evidence_attacks import MUTATIONS, Files, _altered, _retyped, files_of, lines_of, pack, put_lines
+from tests.test_evidence_attacks import Files, files_of, lines_of, pack, put_lines
+from tests.test_evidence_mutations import MUTATIONS, altered, retyped
 from tests.watching import Watching
 
 START = 1_767_222_000_000
@@ -297,9 +298,9 @@ def test_no_odd_value_in_a_period_is_accepted_nor_makes_verify_fail(folder: Path
     reader.close()
     assert all(claim.valid for claim in verify(tmp_path / "small.zip", Trust()))
     files, chance = files_of(tmp_path / "small.zip"), random.Random(1)
-    for number in range(MUTATIONS):
+    for number in range(MUTATIONS // 20):
         name = ("period.json", "proof.json", "entries.jsonl")[number % 3]
-        changed = _retyped(files[name], chance) if number % 2 else _altered(files[name], chance)
+        changed = retyped(files[name], chance) if number % 2 else altered(files[name], chance)
         claims = verify(pack(tmp_path / "mutant.zip", files | {name: changed}), Trust())
         assert changed == files[name] or not all(claim.valid for claim in claims), (number, claims)
 
