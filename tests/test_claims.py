@@ -389,11 +389,12 @@ def test_a_bundle_with_a_claim_is_valid_and_its_report_tells_it(
     assert "which is not verified" in found["outage"].detail
     shutil.unpack_archive(tmp_path / "b.zip", tmp_path / "out")
     text = text_of(tmp_path / "out" / "report.pdf")
-    for wanted in ("Maria Bianchi", "BNCMRA80A41F205X", "Mail Plus", "C-12345", "ticket 678", "31/01/2020"):
+    for wanted in ("Maria Bianchi", "BNCMRA80A41F205X", "Mail Plus", "C-12345", "ticket 678"):
         assert wanted in text
-    for wanted in {"en": ("NOT VERIFIED", "25 % of the fee"), "it": ("NON VERIFICATO", "25 % del canone")}[
-        language
-    ]:
+    for wanted in {
+        "en": ("NOT VERIFIED", "25 % of the fee", "31 Jan 2020"),
+        "it": ("NON VERIFICATO", "25 % del canone", "31/01/2020"),
+    }[language]:
         assert wanted in text
     assert re.search("Quanto segue sul contratto è dichiarato|contract is stated by the owner", text)
 
@@ -507,7 +508,7 @@ def test_the_letter_is_filled_in_as_pdf_and_as_document(
         assert NO_ADVICE[language] in text
         assert [words for words in UNCHECKED if words in text] == []
     assert "microsoft-365 is not verified" in said
-    assert re.search(r"last day to claim for 01/\d\d/\d{4} to .*: \d{4}-\d\d-\d\d \(-?\d+ days", said)
+    assert re.search(r"last day to claim for 1 \w+ \d{4} to .*: \d{4}-\d\d-\d\d \(-?\d+ days", said)
 
 
 @pytest.mark.parametrize("language", ["en", "it"])
@@ -614,4 +615,4 @@ def test_the_days_left_are_counted(today: date, left: str) -> None:
     outage = told(lasted("2026-11-10T10:00", 5))
     claim = stated.claim(ClaimSection.model_validate({"provider": "lab", "sla": "microsoft-365"}), outage)
     made = Letter(outage, claim, {}, [], Writing("it", ROME, tenths=False), formal=False)
-    assert days_left(made, today) == [f"last day to claim for 01/11/2026 to 30/11/2026: 2026-12-31 {left}"]
+    assert days_left(made, today) == [f"last day to claim for 1 Nov 2026 to 30 Nov 2026: 2026-12-31 {left}"]

@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -63,8 +65,10 @@ def test_each_bundle_is_valid_and_plain_python_agrees(
 SAYS = {
     ("five-days", "it"): (
         "Non ha funzionato per almeno 4 giorni 23 h 58 min",
-        "fra 22/01/2026 21:54:00 (20:54:00Z) e 22/01/2026 21:55:00 (20:55:00Z)",
-        "Al massimo 5 giorni 0 h 02 min",
+        "iniziato fra il 22/01/2026 21:54:00 (20:54:00 UTC) e il 22/01/2026 21:55:01 (20:55:01 UTC)",
+        "terminato fra il 27/01/2026 21:54:00 (20:54:00 UTC) e il 27/01/2026 21:55:01 (20:55:01 UTC)",
+        "Almeno 4 giorni 23 h 58 min 59 s",
+        "Al massimo 5 giorni 0 h 01 min 01 s",
         "Stima 5 giorni 0 h 00 min 00 s ± 49,2 s",
         "fallite 7200, riuscite 0, senza esito 0",
         "l'errore era al massimo di 24,3 ms",
@@ -77,7 +81,8 @@ SAYS = {
     ),
     ("five-days", "en"): (
         "It did not work for at least 4 days 23 h 58 min",
-        "At most 5 days 0 h 02 min",
+        "At most 5 days 0 h 01 min 01 s",
+        "between 22 Jan 2026 21:54:00 (20:54:00 UTC) and 22 Jan 2026 21:55:01 (20:55:01 UTC)",
         "Estimate 5 days 0 h 00 min 00 s ± 49.2 s",
         "it was off by at most 24.3 ms",
         "TLS from the start",
@@ -86,21 +91,22 @@ SAYS = {
     ("four-minutes", "en"): ("at least 3 min 39 s", "At most 4 min 21 s", "4 min 00 s ± 16.5 s", "19.8 s"),
     ("open", "it"): (
         "All'ultima osservazione non era terminato; fino ad allora non ha funzionato per almeno 1 giorno 6 h",
-        "Era ancora in corso all'ultima osservazione fallita, delle 24/01/2026 04:54:00 (03:54:00Z)",
-        "redatto sulla registrazione al 24/01/2026 04:55:00 (03:55:00Z)",
+        "Era ancora in corso all'ultima osservazione fallita, del 24/01/2026 04:54:00 (03:54:00 UTC)",
+        "redatto sulla registrazione al 24/01/2026 04:55:00 (03:55:00 UTC)",
         "Al massimo non noto: non era terminato",
         "Stima non nota",
     ),
     ("open", "en"): (
         "It had not ended at the last observation; until then it did not work for at least 1 day 6 h",
-        "It was still open at the last observation that failed, at 24/01/2026 04:54:00 (03:54:00Z)",
-        "from the record as of 24/01/2026 04:55:00 (03:55:00Z)",
+        "It was still open at the last observation that failed, at 24 Jan 2026 04:54:00 (03:54:00 UTC)",
+        "from the record as of 24 Jan 2026 04:55:00 (03:55:00 UTC)",
         "At most not known: it had not ended",
         "Estimate not known",
     ),
     ("badly-seen", "it"): (
         "almeno 1 giorno 1 h 57 min",
-        "Al massimo 1 giorno 2 h 03 min",
+        "Al massimo 1 giorno 2 h 02 min 09 s",
+        "24/01/2026 00:05:00 (23/01 23:05:00 UTC)",
         "ogni orario qui può essere errato fino a 34,2 s",
         "di 1 min 09 s rispetto a questo solo orologio, secondo cui è durato da 1 giorno 1 h 58 min 59 s a "
         "1 giorno 2 h 01 min 01 s, come dice outage.json",
@@ -115,7 +121,8 @@ SAYS = {
     ),
     ("badly-seen", "en"): (
         "at least 1 day 1 h 57 min",
-        "At most 1 day 2 h 03 min",
+        "At most 1 day 2 h 02 min 09 s",
+        "24 Jan 2026 00:05:00 (23 Jan 23:05:00 UTC)",
         # Twice the root of (60.2**2 + 60.2**2) / 12 + 2 * 34.2**2 / 3, in seconds.
         "Estimate 1 day 2 h 00 min 00 s ± 1 min 15 s",
         "each time here may be off by up to 34.2 s",
@@ -124,7 +131,7 @@ SAYS = {
         "Unobserved in total: 4 h 27 min",
         "nobody looked: MailWatch was off",
         "undecided: our own line was down 42",
-        "MailWatch was off: from 23/01/2026 05:55:00 (04:55:00Z) to 23/01/2026 09:07:00 (08:07:00Z)",
+        "MailWatch was off: from 23 Jan 2026 05:55:00 (04:55:00 UTC) to 23 Jan 2026 09:07:00 (08:07:00 UTC)",
     ),
 }
 
@@ -162,7 +169,7 @@ def test_nothing_is_said_of_the_end_of_an_open_outage(language: str, bundles: di
     assert (told["outage"]["state"], told["outage"]["first_good"]) == ("open", None)
     assert told["outage"]["duration"]["max"] is None
     text = text_of(folder / "report.pdf")
-    assert words(language)["between"].partition("{b}")[2][:12] not in text
+    assert words(language)["between"].partition("{b}")[2][:18] not in text
     assert "±" not in text
 
 
@@ -190,6 +197,22 @@ def test_a_time_never_claims_more_than_was_measured() -> None:
     assert (writing.span(3_599_001), writing.span(3_599_001, up=True)) == ("59 min 59 s", "1 h 00 min")
     assert (writing.span(HOUR + 1), writing.span(HOUR + 1, up=True)) == ("1 h 00 min", "1 h 01 min")
     assert writing.span(25 * HOUR + 61_400, exact=True) == "1 day 1 h 01 min 01 s"
+
+
+def test_a_bound_is_never_told_narrower_than_it_is_nor_of_another_day() -> None:
+    italian, english = (Writing(language, ZoneInfo("Europe/Rome"), False) for language in ("it", "en"))
+    at = round(datetime(2026, 7, 5, 22, 30, 0, 200_000, UTC).timestamp() * 1000)
+    assert italian.both(at) == "06/07/2026 00:30:00 (05/07 22:30:00 UTC)"
+    assert italian.both(at, up=True) == "06/07/2026 00:30:01 (05/07 22:30:01 UTC)"
+    assert english.both(at + 800, up=True) == "6 Jul 2026 00:30:01 (5 Jul 22:30:01 UTC)"
+    assert replace(italian, tenths=True).both(at + 1, up=True) == "06/07/2026 00:30:00,3 (05/07 22:30:00,3 UTC)"
+    # In October an hour comes twice; only UTC tells which.
+    twice = [round(datetime(2026, 10, 25, hour, 30, tzinfo=UTC).timestamp() * 1000) for hour in (0, 1)]
+    assert [italian.both(one) for one in twice] == [
+        "25/10/2026 02:30:00 (00:30:00 UTC)", "25/10/2026 02:30:00 (01:30:00 UTC)"
+    ]  # fmt: skip
+    assert (english.share(0.8314399), english.share(0.8314399, up=True)) == ("83.143 %", "83.144 %")
+    assert (english.share(0.29), english.share(0.29, up=True)) == ("29.000 %", "29.000 %")
 
 
 def test_the_drawing_shows_what_nobody_saw_and_no_stroke_too_many() -> None:

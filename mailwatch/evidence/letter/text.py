@@ -185,7 +185,7 @@ def _other(outage: dict[str, Any], writing: Writing) -> list[str]:
     unknown = words(writing.language)["no_estimate"]
     return [
         outage["id"],
-        writing.stamp(outage["first_bad"]),
+        writing.stamp(outage["first_bad"], up=True),
         writing.span(round(outage["duration"]["min"] * 1000)),
         unknown if most is None else writing.span(round(most * 1000), up=True),
     ]

@@ -83,7 +83,7 @@ class _Page:
             "figure": w["figure"].format(k=worst.peak, n=n),
             "alarming": True,
             "sentence": w["sentence"].format(
-                a=self._in.both(span[0]),
+                a=self._in.both(span[0], up=True),
                 b=self._in.both(span[1]),
                 half=half,
                 time=self._in.span(length(lasting)),
@@ -110,7 +110,7 @@ class _Page:
             "contradictions": [
                 [
                     f"{found.vantage} ({found.ledger.rpartition('/')[2][:8]})",
-                    self._in.both(found.span[0]),
+                    self._in.both(found.span[0], up=True),
                     self._in.both(found.span[1]),
                     self._in.span(found.span[1] - found.span[0]),
                     str(found.down),
@@ -123,7 +123,8 @@ class _Page:
     def _level(self, spans: list[Span], *, up: bool = False) -> list[str]:
         if not spans:
             return ["–", "–", "–"]
-        return [self._in.span(length(spans), up=up), self._in.both(spans[0][0]), self._in.both(spans[-1][1])]
+        first, last = self._in.both(spans[0][0], up=not up), self._in.both(spans[-1][1], up=up)
+        return [self._in.span(length(spans), up=up), first, last]
 
     def _chart(self, one: Group) -> dict[str, Any] | None:
         if not one.possibly:

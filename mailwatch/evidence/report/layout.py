@@ -78,12 +78,21 @@ class _Page:
         }
 
     def _sentence(self) -> str:
-        p, w = self._p, self._w
-        begun = w["began_unknown"] if p["last_good"] is None else self._in.both(p["last_good"])
-        given = {"a": begun, "b": self._in.both(p["first_bad"]), "c": self._in.both(p["last_bad"])}
-        if p["first_good"] is None:
-            return str(w["between_open"].format(**given, now=self._in.stamp(self._case.statement["as_of"])))
-        return str(w["between"].format(**given, d=self._in.both(p["first_good"])))
+        p = self._p
+        given = {"b": self._in.both(p["first_bad"], up=True), "c": self._in.both(p["last_bad"])}
+        if p["last_good"] is not None:
+            given["a"] = self._in.both(p["last_good"])
+        if p["first_good"] is not None:
+            given["d"] = self._in.both(p["first_good"], up=True)
+        else:
+            given["now"] = self._in.stamp(self._case.statement["as_of"])
+        key = {
+            (True, True): "between",
+            (True, False): "between_open",
+            (False, True): "between_began_unknown",
+            (False, False): "between_unknown_open",
+        }["a" in given, "d" in given]
+        return str(self._w[key].format(**given))
 
     def _facts(self) -> list[list[str]]:
         p, w, lasted = self._p, self._w, self._p["duration_ms"]
@@ -98,8 +107,8 @@ class _Page:
             [w["channel"], p["kind"].upper()],
             [w["provider"], provider_name(p["provider"])],
             [w["from_where"], self._place],
-            [w["at_least"], self._in.span(least)],
-            [w["at_most"], most if longest is None else self._in.span(longest, up=True)],
+            [w["at_least"], self._in.span(least, exact=True)],
+            [w["at_most"], most if longest is None else self._in.span(longest, up=True, exact=True)],
             [w["estimate"], estimate],
         ]
 
@@ -117,7 +126,7 @@ class _Page:
         a, b = times["not_before"], times["not_after"]
         kind = {(True, True): "both", (True, False): "before", (False, True): "after", (False, False): "none"}
         text: str = w[f"outside_{kind[bool(a), bool(b)]}"]
-        return text.format(a=a and self._in.stamp(a), b=b and self._in.stamp(b))
+        return text.format(a=a and self._in.stamp(a), b=b and self._in.stamp(b, up=True))
 
     def _runs(self) -> list[dict[str, str]]:
         names = {"up": "worked", "down": "failed", "unknown": "undecided", "gap": "nobody"}

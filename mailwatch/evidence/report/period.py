@@ -124,9 +124,11 @@ class _Page:
         ]
 
     def _shares(self, share: dict[str, float | None], coverage: float) -> list[str]:
-        bounds = [
-            self._w["no_data"] if one is None else self._in.share(one) for one in (share["lower"], share["upper"])
-        ]
+        lower, upper = share["lower"], share["upper"]
+        if lower is None or upper is None:
+            bounds = [self._w["no_data"]] * 2
+        else:
+            bounds = [self._in.share(lower), self._in.share(upper, up=True)]
         return [*bounds, self._in.share(coverage)]
 
     def _looks(self, name: str) -> str:
@@ -137,7 +139,7 @@ class _Page:
         a, b = times["not_before"], times["not_after"]
         kind = {(True, True): "both", (True, False): "before", (False, True): "after", (False, False): "none"}
         text: str = w[f"outside_{kind[bool(a), bool(b)]}"]
-        return text.format(a=a and self._in.stamp(a), b=b and self._in.stamp(b))
+        return text.format(a=a and self._in.stamp(a), b=b and self._in.stamp(b, up=True))
 
     def _before(self) -> Iterator[list[str]]:
         """Yield the time at the window's beginning in which a channel was not watched yet."""
@@ -195,7 +197,7 @@ class _Page:
         causes = sorted(payload["causes"], key=lambda cause: -payload["causes"][cause])[:2]
         return [
             payload["target"],
-            self._in.both(payload["first_bad"]),
+            self._in.both(payload["first_bad"], up=True),
             self._in.both(payload["last_bad"]),
             self._in.span(lasted["min"]),
             w["not_ended"] if payload["first_good"] is None else most,

@@ -64,10 +64,10 @@ def _marks(outage: dict[str, Any], x: Any, writing: Writing) -> list[dict[str, A
     end = last if over is None else over
     marks = [
         {"at": x(begin), "above": True, "left": False, "text": writing.both(begin)},
-        {"at": x(end), "above": True, "left": True, "text": writing.both(end)},
+        {"at": x(end), "above": True, "left": True, "text": writing.both(end, up=over is not None)},
     ]
     if good is not None:
-        marks.append({"at": x(first), "above": False, "left": narrow, "text": writing.clock(first)})
+        marks.append({"at": x(first), "above": False, "left": narrow, "text": writing.clock(first, up=True)})
     if over is not None:
         marks.append({"at": x(last), "above": False, "left": not narrow, "text": writing.clock(last)})
     return marks

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from mailwatch import catalogue
-from mailwatch.models import Millis
+from mailwatch.models import Millis, parse_rfc3339
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+"""06/07/2026 is in July for some who read English and in June for others; 6 Jul 2026 is the same for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +41,51 @@ class Writing:
 
     def day(self, text: str) -> str:
         """A date, given as 2026-01-28."""
-        return f"{date.fromisoformat(text):%d/%m/%Y}"
+        return self._day(date.fromisoformat(text))
 
     def date(self, at: Millis) -> str:
         """The local date of a time."""
-        return f"{datetime.fromtimestamp(at // 1000, UTC).astimezone(self.zone):%d/%m/%Y}"
+        return self._day(self._utc(at).astimezone(self.zone))
 
-    def share(self, share: float) -> str:
-        """A share as per cent; cut, not rounded, so that 100 % is said only of all."""
-        return f"{int(share * 100_000) / 1000:.3f} %".replace(".", self.point)
+    def share(self, share: float, *, up: bool = False) -> str:
+        """A share as per cent, cut or `up` to the next thousandth: 100 % is said surely only of all."""
+        exact = Decimal(repr(share)) * 100
+        return f"{exact.quantize(Decimal('0.001'), ROUND_CEILING if up else ROUND_FLOOR)} %".replace(
+            ".", self.point
+        )
 
-    def both(self, at: Millis) -> str:
-        """A time for people: local, with UTC in brackets."""
-        utc = datetime.fromtimestamp(at / 1000, UTC)
-        return f"{utc.astimezone(self.zone):%d/%m/%Y} {self.clock(at)} ({utc:%H:%M:%S}Z)"
+    def both(self, at: Millis, *, up: bool = False) -> str:
+        """A time for people: local, with UTC in brackets, and its date where that is another one.
 
-    def clock(self, at: Millis) -> str:
+        It is cut to what is shown of it, or `up` to the next: what began by then did so by the time shown.
+        """
+        utc = self._utc(self._shown(at, up))
+        local = utc.astimezone(self.zone)
+        other = "" if utc.date() == local.date() else f"{self._day(utc, year=False)} "
+        return f"{self._day(local)} {self._time(local)} ({other}{self._time(utc)} UTC)"
+
+    def clock(self, at: Millis, *, up: bool = False) -> str:
         """The local time of day."""
-        local = datetime.fromtimestamp(at // 1000, UTC).astimezone(self.zone)
-        return f"{local:%H:%M:%S}" + (f"{self.point}{at % 1000 // 100}" if self.tenths else "")
+        return self._time(self._utc(self._shown(at, up)).astimezone(self.zone))
 
-    def stamp(self, text: str) -> str:
+    def stamp(self, text: str, *, up: bool = False) -> str:
         """An RFC 3339 time as `both` writes it."""
-        return self.both(round(datetime.fromisoformat(text).timestamp() * 1000))
+        return self.both(parse_rfc3339(text), up=up)
+
+    def _shown(self, at: Millis, up: bool) -> Millis:
+        unit = 100 if self.tenths else 1000
+        return (-(-at // unit) if up else at // unit) * unit
+
+    def _utc(self, at: Millis) -> datetime:
+        return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=at)
+
+    def _day(self, day: date, *, year: bool = True) -> str:
+        if self.language == "it":
+            return f"{day:%d/%m/%Y}" if year else f"{day:%d/%m}"
+        return f"{day.day} {MONTHS[day.month - 1]}" + (f" {day.year}" if year else "")
+
+    def _time(self, at: datetime) -> str:
+        return f"{at:%H:%M:%S}" + (f"{self.point}{at.microsecond // 100_000}" if self.tenths else "")
 
     def span(self, millis: int, *, up: bool = False, exact: bool = False) -> str:
         """A duration for people, cut to what is shown of it, or `up` to the next: at least never says too much.
