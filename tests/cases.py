@@ -1,4 +1,4 @@
-"""Four outages for reports: of five days, of four minutes, one not over, and one badly seen under a bad clock."""
+"""Outages for reports: of five days, of four minutes, not over, badly seen, proven afterwards."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ CLAIMS = [
     }
 ]
 WORDS = ("* BYE Temporary failure, please try again later", "* NO [UNAVAILABLE] Mailbox storage is not available")
+REJECTED = "NO [AUTHENTICATIONFAILED] Invalid credentials"
 Own = list[tuple[str, Millis, dict[str, Any]]]
 
 
@@ -56,7 +57,9 @@ def surveys(start: Millis, end: Millis, bound_us: int | None, every: Millis = HO
               "estimated_error_us": 16_000_000}  # fmt: skip
     return [
         ("clock", at, {
-            "event": "survey", "at": at, "kernel": kernel, "servers": [], "failures": {},
+            "event": "survey", "at": at, "kernel": kernel, "failures": {},
+            "servers": [{"server": server, "offset_us": 0, "bound_us": bound_us, "delay_us": 9000, "stratum": 1}
+                        for server in ("ntp1.inrim.it", "ntp2.inrim.it") if bound_us is not None],
             "offset_us": None if bound_us is None else bound_us - 10_000, "disagreement_us": 0,
             "error_bound_us": bound_us, "degraded": degraded,
         })
@@ -99,17 +102,28 @@ CASES = {
         lambda: surveys(BEGIN - 6 * HOUR, BEGIN + 31 * HOUR, 24_300),
     ),
     "badly-seen": Told(_bad_sky, -3 * HOUR, 30 * HOUR, badly_seen),
+    "proven": Told(
+        lambda at: "+" if not 0 <= at < 7 * HOUR else "x" if at // MINUTE % 20 == 0 else "n", -3 * HOUR, 12 * HOUR,
+        lambda: surveys(BEGIN - 3 * HOUR, BEGIN + 12 * HOUR, 24_300),
+    ),
 }  # fmt: skip
 
 
 def _seen(name: str, mark: str, at: Millis) -> Observation:
-    """A look with a login and a guard, at a server that at first is silent, then refuses, then talks."""
-    made = look(name, mark, at)
+    """A look with a login and a guard, at a server that at first is silent, then refuses, then talks.
+
+    x is a login that is rejected, n a look that does without one meanwhile.
+    """
+    made = replace(look(name, "?" if mark in "xn" else mark, at), with_login=mark != "n")
     hours = (at - BEGIN) / HOUR
     attempt = replace(made.attempts[0], peer="213.209.30.1:993" if hours % 2 < 1 else "213.209.30.2:993")
     if mark == "+":
         tls = TlsFacts(version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", fingerprint="ab" * 32, not_after=None)
         return replace(made, attempts=(replace(attempt, tls=tls),), secret="5e" * 8)
+    if mark in "xn":
+        told: dict[str, Any] = {"cause": Cause.CREDENTIALS, "failed_phase": Phase.AUTH, "detail": "login rejected"}
+        attempt = replace(attempt, **told, replies=(REJECTED,))
+        return replace(made, **told, attempts=(attempt,), secret="5e" * 8 if mark == "x" else "")
     guard = GuardAnswer(
         asked_at=at + 100, online=mark == "-", controls={"gmail": "ok", "outlook": "ok", "fastmail": "ok"}
     )

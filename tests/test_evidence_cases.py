@@ -1,4 +1,4 @@
-"""Four kinds of outage through the real verbs in both languages: what a bundle proves, what its report says."""
+"""Kinds of outage through the real verbs in both languages: what a bundle proves, what its report says."""
 
 from __future__ import annotations
 
@@ -7,42 +7,66 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 import pytest
+import typst
 
-from mailwatch.evidence.report.ours import doubt, in_doubt, widened
+from mailwatch.evidence.case import Case
+from mailwatch.evidence.gather import EMPTY, Range, TokenFile
+from mailwatch.evidence.report.custody import outside, tokens
+from mailwatch.evidence.report.method import limits, method
+from mailwatch.evidence.report.ours import doubt, in_doubt, ours, widened
+from mailwatch.evidence.report.printable import LONG, printable
 from mailwatch.evidence.report.sightings import Run, Sightings
 from mailwatch.evidence.report.timeline import MAX_STROKES, timeline
 from mailwatch.evidence.report.words import words
 from mailwatch.evidence.report.writing import Writing
+from mailwatch.models import Kind
 from tests.cases import BEGIN, CASES, WORDS, Made, make
 from tests.ledgers import HOUR
 from tests.pictures import DOCS, reports
 from tests.test_evidence import text_of
 
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Lazily(dict[K, V]):
+    """What is made when it is asked for first, so that no test waits for what others need."""
+
+    def __init__(self, made: Callable[[K], V]) -> None:
+        self._made = made
+
+    def __missing__(self, key: K) -> V:
+        self[key] = self._made(key)
+        return self[key]
+
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     folder = tmp_path_factory.mktemp("cases")
-    return {name: make(name, folder / name) for name in CASES}
+    return Lazily(lambda name: make(name, folder / name))
 
 
 @pytest.fixture(scope="module")
 def bundles(cases: dict[str, Made]) -> dict[tuple[str, str], Path]:
     """Each case in each language, as a bundle and unpacked beside it."""
-    found = {}
-    for name, made in cases.items():
-        for language in ("it", "en"):
-            path = made.folder / f"{language}.zip"
-            said = made.command("report", made.outage, "-o", str(path), "--lang", language)
-            assert said.returncode == 0, said.stderr
-            shutil.unpack_archive(path, made.folder / language)
-            found[name, language] = path
-    return found
+
+    def made(key: tuple[str, str]) -> Path:
+        case, language = cases[key[0]], key[1]
+        path = case.folder / f"{language}.zip"
+        said = case.command("report", case.outage, "-o", str(path), "--lang", language)
+        assert said.returncode == 0, said.stderr
+        shutil.unpack_archive(path, case.folder / language)
+        return path
+
+    return Lazily(made)
 
 
 EVERY = [(name, language) for name in CASES for language in ("it", "en")]
@@ -64,12 +88,24 @@ def test_each_bundle_is_valid_and_plain_python_agrees(
 
 SAYS = {
     ("five-days", "it"): (
-        "Non ha funzionato per almeno 4 giorni 23 h 58 min",
+        "Il servizio di posta mario.rossi@libero.it (IMAP) non ha funzionato per almeno 4 giorni 23 h 58 min",
+        "IMAP (lettura della posta con un programma o un'app)",
+        "in 7200 delle 7200 osservazioni fallite rispondevano, nello stesso momento, server di altri operatori",
+        "in cui il server stesso ha risposto alla connessione: 3600 su 7200",
+        "121 (ntp1.inrim.it, ntp2.inrim.it); l'errore",
+        "apertura della casella in sola lettura",
+        "dopo 5 s, 10 s, 20 s, durante un disservizio ogni 20 s",
+        "alla 3ª osservazione fallita di seguito",
+        "Che cosa questo rapporto non dimostra",
+        "Un ripristino più breve di 59,8 s può essere sfuggito",
+        "8e8858d05f81, mailwatch-evidence/1, MailWatch 0.1.0",
+        "MailWatch 0.1.0, Python 3.11.2, Linux-6.1-x86_64 Configurazione",
+        "Fornitore (denominazione legale, partita IVA, sede, PEC per i reclami)",
         "iniziato fra il 22/01/2026 21:54:00 (20:54:00 UTC) e il 22/01/2026 21:55:01 (20:55:01 UTC)",
         "terminato fra il 27/01/2026 21:54:00 (20:54:00 UTC) e il 27/01/2026 21:55:01 (20:55:01 UTC)",
         "Almeno 4 giorni 23 h 58 min 59 s",
         "Al massimo 5 giorni 0 h 01 min 01 s",
-        "Stima 5 giorni 0 h 00 min 00 s ± 49,2 s",
+        "Stima (k = 2) 5 giorni 0 h 00 min 00 s ± 49,2 s",
         "fallite 7200, riuscite 0, senza esito 0",
         "l'errore era al massimo di 24,3 ms",
         "La stessa identica password usata durante il disservizio è stata accettata prima e dopo",
@@ -80,28 +116,30 @@ SAYS = {
         *WORDS,
     ),
     ("five-days", "en"): (
-        "It did not work for at least 4 days 23 h 58 min",
+        "The mail service mario.rossi@libero.it (IMAP) did not work for at least 4 days 23 h 58 min",
         "At most 5 days 0 h 01 min 01 s",
         "between 22 Jan 2026 21:54:00 (20:54:00 UTC) and 22 Jan 2026 21:55:01 (20:55:01 UTC)",
-        "Estimate 5 days 0 h 00 min 00 s ± 49.2 s",
+        "Estimate (k = 2) 5 days 0 h 00 min 00 s ± 49.2 s",
         "it was off by at most 24.3 ms",
         "TLS from the start",
     ),
     ("four-minutes", "it"): ("almeno 3 min 39 s", "Al massimo 4 min 21 s", "4 min 00 s ± 16,5 s", "19,8 s"),
     ("four-minutes", "en"): ("at least 3 min 39 s", "At most 4 min 21 s", "4 min 00 s ± 16.5 s", "19.8 s"),
     ("open", "it"): (
-        "All'ultima osservazione non era terminato; fino ad allora non ha funzionato per almeno 1 giorno 6 h",
+        "All'ultima osservazione il servizio di posta mario.rossi@libero.it (IMAP) non funzionava ancora; fino ad "
+        "allora non aveva funzionato per almeno 1 giorno 6 h",
         "Era ancora in corso all'ultima osservazione fallita, del 24/01/2026 04:54:00 (03:54:00 UTC)",
         "redatto sulla registrazione al 24/01/2026 04:55:00 (03:55:00 UTC)",
         "Al massimo non noto: non era terminato",
-        "Stima non nota",
+        "Stima (k = 2) non nota",
     ),
     ("open", "en"): (
-        "It had not ended at the last observation; until then it did not work for at least 1 day 6 h",
+        "At the last observation the mail service mario.rossi@libero.it (IMAP) was still not working; until then "
+        "it had not worked for at least 1 day 6 h",
         "It was still open at the last observation that failed, at 24 Jan 2026 04:54:00 (03:54:00 UTC)",
         "from the record as of 24 Jan 2026 04:55:00 (03:55:00 UTC)",
         "At most not known: it had not ended",
-        "Estimate not known",
+        "Estimate (k = 2) not known",
     ),
     ("badly-seen", "it"): (
         "almeno 1 giorno 1 h 57 min",
@@ -110,13 +148,13 @@ SAYS = {
         "ogni orario qui può essere errato fino a 34,2 s",
         "di 1 min 09 s rispetto a questo solo orologio, secondo cui è durato da 1 giorno 1 h 58 min 59 s a "
         "1 giorno 2 h 01 min 01 s, come dice outage.json",
-        "senza un'osservazione conclusiva al suo interno è stato di 3 h 13 min",
-        "Tempo non osservato in totale: 4 h 27 min",
-        "nessuna osservazione: MailWatch spento",
+        "senza un'osservazione conclusiva (riuscita o fallita) è stato di 3 h 13 min",
+        "Per 4 h 27 min di questo periodo mancano osservazioni conclusive: un ripristino",
+        "nessuna osservazione: MailWatch",
         "senza esito: propria linea interrotta 42",
         "Interruzioni della propria linea nel tratto di registro: 1;",
         "orologio in dubbio (non sincronizzato, o errato di oltre un secondo): 27",
-        "Volte che è stato regolato, o che la macchina era sospesa: 1;",
+        "Volte che l'orologio è stato regolato o che la macchina era sospesa: 1;",
         "Periodi in cui nessuno ha osservato: 2.",
     ),
     ("badly-seen", "en"): (
@@ -124,16 +162,46 @@ SAYS = {
         "At most 1 day 2 h 02 min 09 s",
         "24 Jan 2026 00:05:00 (23 Jan 23:05:00 UTC)",
         # Twice the root of (60.2**2 + 60.2**2) / 12 + 2 * 34.2**2 / 3, in seconds.
-        "Estimate 1 day 2 h 00 min 00 s ± 1 min 15 s",
+        "Estimate (k = 2) 1 day 2 h 00 min 00 s ± 1 min 15 s",
         "each time here may be off by up to 34.2 s",
         "from 1 day 1 h 58 min 59 s to 1 day 2 h 01 min 01 s, as outage.json says",
-        "The longest time without a conclusive observation inside it was 3 h 13 min",
-        "Unobserved in total: 4 h 27 min",
+        "The longest time without a conclusive observation (succeeded or failed) was 3 h 13 min",
         "nobody looked: MailWatch was off",
         "undecided: our own line was down 42",
+        "For 4 h 27 min of this time conclusive observations are missing",
+        "The shortest duration includes the times inside it without conclusive observations",
         "MailWatch was off: from 23 Jan 2026 05:55:00 (04:55:00 UTC) to 23 Jan 2026 09:07:00 (08:07:00 UTC)",
     ),
 }
+
+
+SAYS |= {
+    ("proven", "it"): (
+        "6 h 39 min",
+        "l'accesso con la password è stato tentato 21 volte, e ogni volta rifiutato",
+        "era stata accettata prima ed è stata accettata dopo",
+        "A rifiutare la password è stato ogni volta il server stesso, quindi la linea funzionava",
+        "La stessa identica password usata durante il disservizio è stata accettata prima e dopo",
+        "Questo disservizio è stato riconosciuto dopo",
+        "dalla fine del primo accesso rifiutato all'inizio dell'ultimo",
+    ),
+    ("proven", "en"): (
+        "the login with the password was tried 21 times, and rejected each time",
+        "It was the server itself that rejected the password each time",
+        "was accepted before it and after it",
+        "This outage was recognised afterwards",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", ["it", "en"])
+def test_what_was_proven_afterwards_is_not_told_by_the_rules_of_others(
+    language: str, bundles: dict[tuple[str, str], Path]
+) -> None:
+    text = text_of(bundles["proven", language].with_suffix("") / "report.pdf")
+    w = words(language)
+    for foreign in (w["line_none"], w["method_text"]["unguarded"], w["method_text"]["guarded"], "3ª", "number 3"):
+        assert foreign[:60] not in text
 
 
 @pytest.mark.parametrize("case", EVERY, ids="-".join)
@@ -199,16 +267,93 @@ def test_a_time_never_claims_more_than_was_measured() -> None:
     assert writing.span(25 * HOUR + 61_400, exact=True) == "1 day 1 h 01 min 01 s"
 
 
+HOSTILE = "".join(chr(code) for code in range(0x3000)) + "日本😀\u202e\ufeff"
+
+
+@pytest.mark.parametrize("font", ["Libertinus Serif", "DejaVu Sans Mono"])
+def test_no_letter_of_a_server_keeps_a_report_from_being_made(font: str) -> None:
+    """PDF/A wants a font that has each."""
+    text = (
+        f'#set document(date: datetime(year: 2026, month: 1, day: 1))\n#set text(font: "{font}")\n#sys.inputs.said'
+    )
+    made = typst.compile(
+        text.encode(), format="pdf", pdf_standards=["a-3b"], ignore_system_fonts=True,
+        sys_inputs={"said": printable(HOSTILE)},
+    )  # fmt: skip
+    assert made.startswith(b"%PDF")
+
+
+def test_what_cannot_be_shown_is_named_and_what_is_too_long_can_break() -> None:
+    assert printable({"a": ["ok è €", ("日\u202e\x07", 1)]}) == {"a": ["ok è €", ["[U+65E5][U+202E][U+0007]", 1]]}
+    assert printable("e\u0300") == "è"
+    assert printable("x" * (LONG + 1)) == "x" * LONG + "\u200bx"
+    assert printable("https://" + "x" * 99) == "https://" + "x" * 99
+
+
+def test_the_method_is_that_of_the_kind_and_says_what_was_not_checked() -> None:
+    rules = {"open_after": 3, "close_after": 2, "recheck_ms": [5000, 10_000, 90_000]}
+    writing = Writing("en", ZoneInfo("UTC"), False)
+    told = {"kind": "smtp", "largest_gap_ms": 0, "unobserved_ms": 0, "vantage_point": "home", "target": "t"}
+    bare = " ".join(method(told, rules, Sightings(down=3), writing))
+    assert "without logging in" in bare
+    assert "had no part in these observations: a broken line on the observer's side would" in bare
+    assert "after 5 s, 10 s, 90 s, during an outage every 90 s" in bare
+    full = " ".join(method(told, rules, Sightings(down=3, guarded=3, with_login=True), writing))
+    assert "then it cancels, and no message is sent" in full
+    assert "has failed only if the failure cannot have come from the observer's own line" in full
+    assert "The shortest duration includes" not in full
+    assert "The shortest duration includes" in " ".join(
+        method(told | {"unobserved_ms": 1}, rules, Sightings(), writing)
+    )
+    trip = " ".join(method(told | {"kind": "roundtrip"}, rules, Sightings(with_login=True), writing))
+    assert "sends a test message of its own" in trip
+    assert "after 5 s" not in trip
+    for language in ("it", "en"):
+        for kind in Kind:
+            assert words(language)["channels"][kind.value]
+            assert words(language)["steps"][kind.value]
+    mail = "Whether messages were lost or arrived late."
+    assert mail in limits(told, writing)
+    assert mail not in limits(told | {"kind": "roundtrip"}, writing)
+
+
+def test_what_other_operators_did_not_answer_is_said() -> None:
+    writing = Writing("en", ZoneInfo("UTC"), False)
+    line = dict(ours(Sightings(down=9, guarded=7, answered=2, controls={"a"}), writing))["Line"]
+    assert "7 of 9 (a)" in line
+    assert "Other failed observations, 2: no other operator is on record" in line
+    assert "the server itself answered the connection: 2 of 9" in line
+
+
+@pytest.mark.parametrize(("told", "said"), [({}, False), ({"distrust": "unknown issuer"}, True)])
+def test_a_token_that_nobody_vouches_for_is_no_independent_time(told: dict[str, str], said: bool) -> None:
+    found = Range(EMPTY, EMPTY, (), (TokenFile(5, 4, BEGIN, "home-made", "", b""),))
+    case = Case({}, found, {"outside_times": {"not_before": "2026-01-22T20:00:00.100Z", "not_after": None}}, "")
+    seen = Sightings(tokens={5: {"signer": "CN=me", "serial": "17", "accuracy_ms": 500, **told}})
+    writing = Writing("en", ZoneInfo("UTC"), False)
+    text = outside(case, seen, writing)
+    assert "outside timestamp authority (home-made)" in text
+    assert ("does not lead to a certificate that the configuration trusts" in text) is said
+    (row,) = tokens(case, seen, writing)
+    assert row[0].startswith("home-made; CN=me")
+    assert ("not traced to a trusted certificate" in row[0]) is said
+    assert (row[1].endswith("± 500 ms"), row[2:]) == (True, ["17", "0 – 3"])
+
+
 def test_a_bound_is_never_told_narrower_than_it_is_nor_of_another_day() -> None:
     italian, english = (Writing(language, ZoneInfo("Europe/Rome"), False) for language in ("it", "en"))
     at = round(datetime(2026, 7, 5, 22, 30, 0, 200_000, UTC).timestamp() * 1000)
-    assert italian.both(at) == "06/07/2026 00:30:00 (05/07 22:30:00 UTC)"
-    assert italian.both(at, up=True) == "06/07/2026 00:30:01 (05/07 22:30:01 UTC)"
-    assert english.both(at + 800, up=True) == "6 Jul 2026 00:30:01 (5 Jul 22:30:01 UTC)"
-    assert replace(italian, tenths=True).both(at + 1, up=True) == "06/07/2026 00:30:00,3 (05/07 22:30:00,3 UTC)"
+
+    def told(writing: Writing, at: int, *, up: bool = False) -> str:
+        return " ".join(writing.both(at, up=up).split())
+
+    assert told(italian, at) == "06/07/2026 00:30:00 (05/07 22:30:00 UTC)"
+    assert told(italian, at, up=True) == "06/07/2026 00:30:01 (05/07 22:30:01 UTC)"
+    assert told(english, at + 800, up=True) == "6 Jul 2026 00:30:01 (5 Jul 22:30:01 UTC)"
+    assert told(replace(italian, tenths=True), at + 1, up=True) == "06/07/2026 00:30:00,3 (05/07 22:30:00,3 UTC)"
     # In October an hour comes twice; only UTC tells which.
     twice = [round(datetime(2026, 10, 25, hour, 30, tzinfo=UTC).timestamp() * 1000) for hour in (0, 1)]
-    assert [italian.both(one) for one in twice] == [
+    assert [told(italian, one) for one in twice] == [
         "25/10/2026 02:30:00 (00:30:00 UTC)", "25/10/2026 02:30:00 (01:30:00 UTC)"
     ]  # fmt: skip
     assert (english.share(0.8314399), english.share(0.8314399, up=True)) == ("83.143 %", "83.144 %")

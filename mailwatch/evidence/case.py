@@ -11,6 +11,7 @@ from mailwatch.evidence import instructions
 from mailwatch.evidence.bundle import File, checker, pack, pretty
 from mailwatch.evidence.gather import NoCase, Range, gather
 from mailwatch.evidence.statement import statement
+from mailwatch.ledger.checkpoint import verifier_key
 from mailwatch.outages import Rules, read_rules
 from mailwatch.replay import rule_book
 from mailwatch.store import Reader, Tokens
@@ -19,11 +20,12 @@ from mailwatch.store.keys import Keys
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An outage as the ledger tells it, the range that proves it, and what is claimed."""
+    """An outage as the ledger tells it, the range that proves it, and what is claimed; `key` is the public one."""
 
     payload: dict[str, Any]
     found: Range
     statement: dict[str, Any]
+    key: str
 
 
 def find(reader: Reader, tokens: Tokens, keys: Keys, wanted: str, service: dict[str, Any] | None) -> Case:
@@ -33,7 +35,8 @@ def find(reader: Reader, tokens: Tokens, keys: Keys, wanted: str, service: dict[
     # The entry that tells of its end, and the look that confirmed it, belong to the case.
     closing = [e.index for e in reader.entries(target=payload["target"], kinds=["outage"], from_index=last)]
     found = gather(reader, tokens, first, max([last, *closing[:1]]))
-    return Case(payload, found, statement(payload, _rules(reader, payload), found, keys.origin, service))
+    stated = statement(payload, _rules(reader, payload), found, keys.origin, service)
+    return Case(payload, found, stated, verifier_key(keys.origin, keys.public))
 
 
 def chosen(reader: Reader, wanted: str) -> dict[str, Any]:

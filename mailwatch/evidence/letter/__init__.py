@@ -24,8 +24,9 @@ from mailwatch.evidence.claims.stated import claim
 from mailwatch.evidence.letter.blocks import Block, Table
 from mailwatch.evidence.letter.document import docx
 from mailwatch.evidence.letter.text import Letter, compose
+from mailwatch.evidence.report import look_up
 from mailwatch.evidence.report.layout import layout
-from mailwatch.evidence.report.sightings import sight
+from mailwatch.evidence.report.printable import printable
 from mailwatch.evidence.report.words import words
 from mailwatch.evidence.report.writing import Writing
 from mailwatch.outages import payload_json
@@ -45,9 +46,7 @@ def prepare(
 ) -> Letter:
     """Gather what the letter of a case says. `section` is the claim of the config that is for it, if any."""
     outage = case.statement["outage"]
-    page = layout(
-        case, sight(case.found.entries(reader), outage["target"], case.payload), b"", place, language, zone
-    )
+    page = layout(case, look_up(reader, case), b"", place, language, zone)
     claimed = claim(section, outage) if section else {}
     others = _others(reader, outage, rule(section.sla) if section and section.sla else None)
     return Letter(outage, claimed, page, others, Writing.of(case.payload, language, zone), formal)
@@ -68,7 +67,7 @@ def pdf(letter: Letter, blocks: list[Block]) -> bytes:
         format="pdf",
         pdf_standards=["a-3b"],
         ignore_system_fonts=True,
-        sys_inputs={"data": json.dumps(data, ensure_ascii=False)},
+        sys_inputs={"data": json.dumps(printable(data), ensure_ascii=False)},
     )
     return made
 

@@ -82,6 +82,8 @@ def _facts(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[
     yield Paragraph((w["outage"],), "heading")
     yield Paragraph((w["outage_text"].format(**_names(letter)),))
     yield Paragraph((page["sentence"],))
+    if page["reserve"]:
+        yield Paragraph((page["reserve"],))
     if letter.outage["state"] == "open":
         yield Paragraph((w["open"],))
     causes = "; ".join(f"{name} ({count})" for name, count in page["causes"])

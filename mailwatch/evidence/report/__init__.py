@@ -14,15 +14,27 @@ import typst
 
 from mailwatch.evidence.case import Case
 from mailwatch.evidence.report.layout import layout
-from mailwatch.evidence.report.sightings import sight
+from mailwatch.evidence.report.printable import printable
+from mailwatch.evidence.report.sightings import Sightings, sight
 from mailwatch.store import Reader
 
 
 def report(reader: Reader, case: Case, statement: bytes, place: str, language: str, zone: ZoneInfo) -> bytes:
     """Return the PDF. `statement` is outage.json as it stands in the bundle."""
-    seen = sight(case.found.entries(reader), case.payload["target"], case.payload)
+    seen = look_up(reader, case)
     data = layout(case, seen, statement, place, language, zone)
     return typeset("report.typ", data, statement)
+
+
+def look_up(reader: Reader, case: Case) -> Sightings:
+    """Return what the range shows, with what the ledger says near it of the program and of the tokens."""
+    seen = sight(case.found.entries(reader), case.payload["target"], case.payload)
+    for entry in reader.entries(kinds=["node"], to_index=case.found.start.size, descending=True, limit=1):
+        seen.node_before = entry.payload
+    for token in case.found.tokens:
+        for entry in reader.entries(from_index=token.entry, to_index=token.entry + 1):
+            seen.tokens[token.entry] = entry.payload
+    return seen
 
 
 def typeset(template: str, data: dict[str, Any], statement: bytes) -> bytes:
@@ -36,7 +48,7 @@ def typeset(template: str, data: dict[str, Any], statement: bytes) -> bytes:
         format="pdf",
         pdf_standards=["a-3b"],
         ignore_system_fonts=True,
-        sys_inputs={"data": json.dumps(data, ensure_ascii=False), "statement": statement.decode()},
+        sys_inputs={"data": json.dumps(printable(data), ensure_ascii=False), "statement": statement.decode()},
     )
     # A signature is appended, and needs the line to be ended.
     return made + b"\n"

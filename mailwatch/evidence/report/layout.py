@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mailwatch.config.durations import parse
 from mailwatch.evidence.case import Case
+from mailwatch.evidence.report.custody import integrity, observer, outside, service, tokens
+from mailwatch.evidence.report.method import limits, method
 from mailwatch.evidence.report.ours import in_doubt, ours, spread, widened
 from mailwatch.evidence.report.sightings import Run, Sightings
 from mailwatch.evidence.report.terms import claimant, terms
 from mailwatch.evidence.report.timeline import timeline
 from mailwatch.evidence.report.words import words
-from mailwatch.evidence.report.writing import Writing, pairs, provider_name
+from mailwatch.evidence.report.writing import Writing, provider_name
 from mailwatch.models import GapReason, Millis
 
 MAX_ROWS = 60
@@ -41,7 +42,7 @@ class _Page:
         closed, lasted = p["first_good"] is not None, p["duration_ms"]
         least, _ = widened(self._seen, lasted)
         drawn = timeline(p, self._seen.runs, self._in)
-        headline = w["headline_closed"] if closed else w["headline_open"]
+        headline = (w["headline_closed"] if closed else w["headline_open"]) if least else w["headline_none"]
         return {
             "lang": self._lang,
             "words": {key: value for key, value in w.items() if isinstance(value, str)},
@@ -50,31 +51,35 @@ class _Page:
             "author": self._case.statement["made_by"],
             "id": p["id"],
             "date": {"year": at.year, "month": at.month, "day": at.day},
-            "headline": headline if least else w["headline_none"],
+            "headline": headline.format(target=p["target"], kind=p["kind"].upper()),
+            "reserve": self._reserve(),
             "least": self._in.span(least) if least else self._in.clock(p["first_bad"]),
             "least_ms": least,
             "sentence": self._sentence(),
             "facts": self._facts(),
             "sure": self._sure(),
-            "outside": self._outside(),
+            "outside": outside(self._case, self._seen, self._in),
             "timeline": drawn,
             "timeline_note": w["timeline_note" if drawn["looks"] else "timeline_bands"],
             "local_note": w["local_note"].format(zone=str(self._zone)),
             "runs": self._runs(),
             "runs_cut": self._cut(),
-            "causes": [[w["causes"][cause], str(n)] for cause, n in p["causes"].items()],
-            "phases": [[w["phases"][phase], str(n)] for phase, n in p["phases"].items()],
+            "causes": [[w["causes"][cause], str(n)] for cause, n in _most(p["causes"])],
+            "phases": [[w["phases"][phase], str(n)] for phase, n in _most(p["phases"])],
             "first_failure": p["first_detail"] or "–",
             "replies": p["replies"],
-            "ours": ours(self._seen, self._in),
-            "service": self._service(),
+            "ours": ours(self._seen, self._in, proven=bool(p.get("proven_afterwards"))),
+            "service": service(self._case, self._seen, self._in),
             "coverage": self._coverage(),
             "gaps": [self._gap(gap.reason, gap.start, gap.end) for gap in self._seen.gaps[:MAX_ROWS]],
-            "method": self._method(),
+            "gaps_cut": self._more("gaps_cut", len(self._seen.gaps) - MAX_ROWS),
+            "observer": observer(self._seen, self._in),
+            "method": method(p, self._case.statement["rules"], self._seen, self._in),
+            "limits": limits(p, self._in),
             "terms": terms(self._case.statement, self._in),
             "claimant": claimant(self._case.statement, self._in),
-            "integrity": self._integrity(digest),
-            "tokens": [[t.authority, self._in.both(t.time), str(t.checkpoint)] for t in self._case.found.tokens],
+            "integrity": integrity(self._case, digest, self._in),
+            "tokens": tokens(self._case, self._seen, self._in),
         }
 
     def _sentence(self) -> str:
@@ -104,7 +109,7 @@ class _Page:
         most = w["unknown_yet"] if p["first_good"] is None else w["no_estimate"]
         return [
             [w["account"], p["target"]],
-            [w["channel"], p["kind"].upper()],
+            [w["channel"], w["channels"][p["kind"]]],
             [w["provider"], provider_name(p["provider"])],
             [w["from_where"], self._place],
             [w["at_least"], self._in.span(least, exact=True)],
@@ -112,21 +117,27 @@ class _Page:
             [w["estimate"], estimate],
         ]
 
-    def _sure(self) -> list[str]:
+    def _reserve(self) -> str:
+        """What the headline leaves open: beside it, for it may be all that is read."""
         p, w = self._p, self._w
+        if p.get("proven_afterwards"):
+            return str(w["headline_proven"].format(**p["observations"]))
+        blind = self._in.span(p["unobserved_ms"], up=True)
+        return str(w["headline_blind"].format(time=blind)) if p["unobserved_ms"] else ""
+
+    def _sure(self) -> list[str]:
+        p, w, seen = self._p, self._w, self._seen
         lines = [w["sure_looks"].format(**p["observations"])]
+        if p["observations"]["up"]:
+            lines.append(w["sure_ups"].format(close=self._case.statement["rules"]["close_after"]))
         if p.get("proven_afterwards"):
             lines.append(w["sure_proven"])
-        gap, unobserved = (self._in.span(p[key], up=True) for key in ("largest_gap_ms", "unobserved_ms"))
-        lines += [w["sure_gap"].format(gap=gap), w["sure_unobserved"].format(time=unobserved)]
-        return lines + in_doubt(self._seen, p["duration_ms"], self._in)
-
-    def _outside(self) -> str:
-        times, w = self._case.statement["outside_times"], self._w
-        a, b = times["not_before"], times["not_after"]
-        kind = {(True, True): "both", (True, False): "before", (False, True): "after", (False, False): "none"}
-        text: str = w[f"outside_{kind[bool(a), bool(b)]}"]
-        return text.format(a=a and self._in.stamp(a), b=b and self._in.stamp(b, up=True))
+        elif seen.guarded:
+            lines.append(w["sure_line"].format(n=seen.guarded, all=seen.down))
+        else:
+            lines.append(w["line_none"])
+        lines.append(w["sure_gap"].format(gap=self._in.span(p["largest_gap_ms"], up=True)))
+        return lines + in_doubt(seen, p["duration_ms"], self._in)
 
     def _runs(self) -> list[dict[str, str]]:
         names = {"up": "worked", "down": "failed", "unknown": "undecided", "gap": "nobody"}
@@ -160,30 +171,7 @@ class _Page:
         start = p["last_good"] if p["last_good"] is not None else p["first_bad"]
         end = p["first_good"] or p["last_bad"]
         left = sum(run.end >= start and run.start <= end for run in self._seen.runs) - MAX_ROWS
-        return str(self._w["transitions_cut"].format(n=left + self._seen.more)) if left > 0 else ""
-
-    def _service(self) -> list[list[str]]:
-        w, service = self._w, self._case.statement["service"]
-        rows: list[list[str]] = []
-        if service is None:
-            rows.append([w["server"], w["not_configured"]])
-        else:
-            if service.get("port") is not None:
-                rows.append([w["port"], str(service["port"])])
-            if service.get("tls") is not None:
-                rows.append([w["tls"], w["tls_modes"][service["tls"]]])
-            rows += [
-                [w[key], self._in.span(round(parse(service[key]) * 1000))]
-                for key in ("interval", "timeout")
-                if service.get(key) is not None
-            ]
-            rows.insert(0, [w["server"], str(service.get("host") or service.get("url") or "–")])
-            rows.append([w["login"], w["yes"] if service["with_login"] else w["no"]])
-        peers = sorted(self._seen.addresses, key=lambda peer: -self._seen.addresses[peer])[:8]
-        rows.append([w["addresses"], ", ".join(f"{peer} ({self._seen.addresses[peer]})" for peer in peers) or "–"])
-        prints = sorted(set(self._seen.fingerprints.values()))[:4]
-        rows.append([w["certificate"], " ".join(pairs(one) for one in prints) or "–"])
-        return rows
+        return self._more("transitions_cut", left + self._seen.more if left > 0 else 0)
 
     def _coverage(self) -> str:
         seen = self._seen
@@ -196,18 +184,9 @@ class _Page:
         given = {"a": self._in.both(start), "b": self._in.both(end)}
         return str(self._w["gap_row"].format(reason=self._w["reasons"][reason.value], **given))
 
-    def _method(self) -> list[str]:
-        rules = self._case.statement["rules"]
-        return [
-            line.format(open=rules["open_after"], close=rules["close_after"]) for line in self._w["method_text"]
-        ]
+    def _more(self, key: str, n: int) -> str:
+        return str(self._w[key].format(n=n)) if n > 0 else ""
 
-    def _integrity(self, digest: str) -> list[list[str]]:
-        w, found = self._w, self._case.found
-        return [
-            [w["ledger"], self._case.statement["ledger"]],
-            [w["range"], f"{found.start.size} – {found.end.size - 1}"],
-            [w["checkpoints"], str(len(found.checkpoints))],
-            [w["last_root"], found.end.note.split("\n")[2]],
-            [w["statement_digest"], pairs(digest)],
-        ]
+
+def _most(counts: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda one: -one[1])

@@ -11,11 +11,11 @@ from mailwatch.evidence.report.writing import Writing
 from mailwatch.models import Millis
 
 
-def ours(seen: Sightings, writing: Writing) -> list[list[str]]:
-    """Return the rows of the section."""
+def ours(seen: Sightings, writing: Writing, *, proven: bool = False) -> list[list[str]]:
+    """Return the rows of the section; of an outage `proven` afterwards no look is down."""
     w = words(writing.language)
     return [
-        [w["line"], _line(seen, w)],
+        [w["line"], str(w["line_proven"]) if proven else _line(seen, w)],
         [w["clock"], _clock(seen, w, writing)],
         [w["password"], _password(seen, w)],
     ]
@@ -62,13 +62,17 @@ def in_doubt(seen: Sightings, duration: dict[str, Any], writing: Writing) -> lis
 
 
 def _line(seen: Sightings, w: dict[str, Any]) -> str:
-    line = str(w["line_none"])
+    lines = [w["line_none"]]
     if seen.guarded:
         controls = ", ".join(sorted(seen.controls)[:8])
-        line = w["line_asked"].format(n=seen.guarded, all=seen.down, controls=controls)
+        lines = [w["line_asked"].format(n=seen.guarded, all=seen.down, controls=controls)]
+        if rest := seen.down - seen.guarded:
+            lines.append(w["line_rest"].format(n=rest))
+    if seen.answered:
+        lines.append(w["line_answered"].format(n=seen.answered, all=seen.down))
     if seen.offline:
-        line += " " + w["line_offline"].format(n=seen.offline)
-    return line
+        lines.append(w["line_offline"].format(n=seen.offline))
+    return " ".join(lines)
 
 
 def _clock(seen: Sightings, w: dict[str, Any], writing: Writing) -> str:
@@ -77,7 +81,8 @@ def _clock(seen: Sightings, w: dict[str, Any], writing: Writing) -> str:
         bound = f"{writing.number(f'{seen.bound_us / 1000:.1f}')} ms"
         if seen.bound_us >= 1_000_000:
             bound = writing.span(-(-seen.bound_us // 1000), up=True)
-        given = {"n": seen.surveys, "bound": bound}
+        servers = ", ".join(sorted(seen.servers)[:8]) or w["clock_servers_none"]
+        given = {"n": seen.surveys, "bound": bound, "servers": servers}
         clock = w["clock_asked" if seen.unbounded else "clock_bound"].format(**given)
     if seen.degraded:
         clock += " " + w["clock_degraded"].format(n=seen.degraded)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mailwatch.ledger.facts import gap_from, observation_from
-from mailwatch.models import Gap, Millis, Observation, Outcome
+from mailwatch.models import Gap, Millis, Observation, Outcome, Phase
 from mailwatch.store import Entry
 
 MAX_RUNS = 5000
@@ -28,6 +28,7 @@ class Run:
 class Sightings:
     """What was found. `runs` are in order; when there are too many, `more` counts those left out.
 
+    Of `down` looks, `guarded` found other operators to answer, and in `answered` the server took the connection.
     Of `surveys` of the clock, `degraded` left it in doubt; `unbounded` of these do not say how far it was off.
     """
 
@@ -39,6 +40,7 @@ class Sightings:
     gaps: list[Gap] = field(default_factory=list)
     down: int = 0
     guarded: int = 0
+    answered: int = 0
     controls: set[str] = field(default_factory=set)
     offline: int = 0
     is_offline: bool = False
@@ -52,8 +54,13 @@ class Sightings:
     used: set[str] = field(default_factory=set)
     accepted_after: set[str] = field(default_factory=set)
     with_login: bool = False
+    servers: set[str] = field(default_factory=set)
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    node_before: dict[str, Any] | None = None
+    tokens: dict[int, dict[str, Any]] = field(default_factory=dict)
     addresses: dict[str, int] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    ciphers: set[str] = field(default_factory=set)
 
 
 def sight(entries: Iterable[Entry], target: str, payload: dict[str, Any]) -> Sightings:
@@ -75,25 +82,34 @@ def _look(found: Sightings, index: int, look: Observation, payload: dict[str, An
     found.looks += 1
     found.first = look.started_at if found.first is None else found.first
     found.last = look.ended_at
-    inside = payload["ledger"]["first"] < index <= payload["ledger"]["last"]
-    if look.secret:
-        where = found.accepted_before if index <= payload["ledger"]["first"] else found.accepted_after
-        if look.outcome is Outcome.UP and not inside:
-            where.add(look.secret)
-        elif inside and look.outcome is not Outcome.UP:
-            found.used.add(look.secret)
+    first, last = payload["ledger"]["first"], payload["ledger"]["last"]
+    inside = first < index <= last
+    if look.secret and look.outcome is Outcome.UP:
+        if index <= first:
+            found.accepted_before.add(look.secret)
+        elif index >= last:
+            # The last entry of an outage that is over is the good look that ended it.
+            found.accepted_after.add(look.secret)
+    elif look.secret and inside:
+        found.used.add(look.secret)
     if inside and look.outcome is Outcome.DOWN:
-        found.down += 1
-        found.with_login |= look.with_login
-        if look.guard is not None and look.guard.online:
-            found.guarded += 1
-            found.controls |= {name for name, told in look.guard.controls.items() if str(told) == "ok"}
+        _failed(found, look)
     for attempt in look.attempts:
         if attempt.peer:
             found.addresses[attempt.peer] = found.addresses.get(attempt.peer, 0) + 1
         if attempt.tls is not None:
             found.fingerprints[attempt.peer] = attempt.tls.fingerprint
+            found.ciphers.add(f"{attempt.tls.version}, {attempt.tls.cipher}")
     _run(found, look.outcome.value, look.started_at, look.ended_at, look.cause.value if look.cause else "")
+
+
+def _failed(found: Sightings, look: Observation) -> None:
+    found.down += 1
+    found.with_login |= look.with_login
+    found.answered += look.failed_phase not in (Phase.RESOLVE, Phase.CONNECT)
+    if look.guard is not None and look.guard.online:
+        found.guarded += 1
+        found.controls |= {name for name, told in look.guard.controls.items() if str(told) == "ok"}
 
 
 def _run(found: Sightings, what: str, start: Millis, end: Millis, detail: str) -> None:
@@ -118,7 +134,10 @@ def _ours(found: Sightings, entry: Entry) -> None:
         found.degraded += bool(payload["degraded"])
         found.unbounded += payload.get("error_bound_us") is None
         found.bound_us = max(found.bound_us, int(payload.get("error_bound_us") or 0))
+        found.servers |= {str(one["server"]) for one in payload.get("servers", ())}
     elif entry.kind == "clock":
         found.steps += 1
     elif entry.kind == "token":
         found.offsets.append(int(payload["offset_ms"]))
+    elif entry.kind == "node":
+        found.nodes.append(payload)

@@ -47,7 +47,13 @@ def claimant(statement: dict[str, Any], writing: Writing) -> list[list[str]]:
     named = ", ".join(holder[key] for key in ("name", "tax_code", "address", "email", "pec") if key in holder)
     plan = [f"{key}: {value}" for key, value in contract(said, writing) if key != w["claim"]["name"]]
     sent = ["; ".join(filter(None, one)) for one in notified(said, writing)]
-    answers = (("holder", named), ("contract", "; ".join(plan)), ("harm", ""), ("notified", " / ".join(sent)))
+    answers = (
+        ("holder", named),
+        ("provider_legal", ""),
+        ("contract", "; ".join(plan)),
+        ("harm", ""),
+        ("notified", " / ".join(sent)),
+    )
     return [[w[key], text] for key, text in answers]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -41,7 +42,7 @@ class Writing:
 
     def day(self, text: str) -> str:
         """A date, given as 2026-01-28."""
-        return self._day(date.fromisoformat(text))
+        return self._day(dt.date.fromisoformat(text))
 
     def date(self, at: Millis) -> str:
         """The local date of a time."""
@@ -62,7 +63,9 @@ class Writing:
         utc = self._utc(self._shown(at, up))
         local = utc.astimezone(self.zone)
         other = "" if utc.date() == local.date() else f"{self._day(utc, year=False)} "
-        return f"{self._day(local)} {self._time(local)} ({other}{self._time(utc)} UTC)"
+        # No line is to end between a time and its zone.
+        bracket = f"({other}{self._time(utc)} UTC)".replace(" ", "\u00a0")
+        return f"{self._day(local)} {self._time(local)} {bracket}"
 
     def clock(self, at: Millis, *, up: bool = False) -> str:
         """The local time of day."""
@@ -79,7 +82,7 @@ class Writing:
     def _utc(self, at: Millis) -> datetime:
         return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=at)
 
-    def _day(self, day: date, *, year: bool = True) -> str:
+    def _day(self, day: dt.date, *, year: bool = True) -> str:
         if self.language == "it":
             return f"{day:%d/%m/%Y}" if year else f"{day:%d/%m}"
         return f"{day.day} {MONTHS[day.month - 1]}" + (f" {day.year}" if year else "")

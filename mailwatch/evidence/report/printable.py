@@ -1,0 +1,44 @@
+"""What the embedded fonts can show: a stranger's words must not keep a report from being made.
+
+A server chooses what it says. PDF/A refuses a letter that no embedded font has, so that a single one would be
+the end of the report; marks that reorder text would let a line read otherwise than it was sent.
+
+>>> printable({"said": "no \\u65e5 \\u202e ok è"})
+{'said': 'no [U+65E5] [U+202E] ok è'}
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+_SHOWN = re.compile("[\\n\\u00a0 -~¡-\u024f\u0370-\u03ff\u0400-\u045f\u2010-\u2027\u2030-\u203e€−≤≥→]")
+"""Latin, Greek, Cyrillic and common marks: Libertinus Serif and DejaVu Sans Mono have them; a test keeps it so."""
+LONG = 45
+"""A word longer than this would run out of its column; it may then be broken."""
+_LONG = re.compile(rf"\S{{{LONG + 1},}}")
+
+
+def printable(data: Any) -> Any:
+    """Return plain data with each text in it fit to be printed."""
+    if isinstance(data, str):
+        return _LONG.sub(_breakable, "".join(map(_letter, unicodedata.normalize("NFC", data))))
+    if isinstance(data, dict):
+        return {key: printable(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [printable(value) for value in data]
+    return data
+
+
+def _letter(letter: str) -> str:
+    shown = _SHOWN.match(letter) and (letter.isprintable() or letter in "\n\u00a0")
+    return letter if shown else f"[U+{ord(letter):04X}]"
+
+
+def _breakable(found: re.Match[str]) -> str:
+    word = found[0]
+    # Addresses of pages break by themselves, and are copied.
+    if word.startswith("http"):
+        return word
+    return "\u200b".join(word[at : at + LONG] for at in range(0, len(word), LONG))
