@@ -76,7 +76,8 @@ def outage_json(one: Stretch, kind: str = "imap") -> dict[str, Any]:
         "first_bad": rfc3339(one.sure[0]),
         "last_bad": rfc3339(one.sure[1]),
         "first_good": one.possible and rfc3339(one.possible[1]),
-        "observations": {"down": 9, "up": one.ups, "unknown": 0},
+        "observations": {"down": 9, "up": one.ups, "unknown": one.unknown},
+        "unobserved": one.unobserved / 1000,
         **({"maintenance": one.maintenance / 1000} if one.maintenance else {}),
     }
 
@@ -285,6 +286,56 @@ def test_money_is_told_only_where_the_rule_gives_some_and_a_fee_is_known() -> No
     assert without == {"below": "95", "percent": "100"}
 
 
+def test_what_nobody_observed_does_not_surely_count_under_a_rule() -> None:
+    """Five hours of which one was unobserved, in a hole: as measured it is five, by the rule at least four."""
+    holed = lasted("2026-11-10T10:00", 5, unobserved=HOUR)
+    told = only(read(PROMISES["titan"], "imap", [holed], None))
+    assert told["raw"]["down"] == {"min": 18_000.0, "max": 18_120.0}
+    assert told["counted"]["down"] == {"min": 14_400.0, "max": 18_120.0}
+    assert stretch(outage_json(holed)) == holed
+    # What was unobserved as a whole (a login tried now and then) breaks no promise for sure.
+    blind = only(read(PROMISES["titan"], "imap", [lasted("2026-11-10T10:00", 5, unobserved=5 * HOUR)], None))
+    assert (blind["counted"]["down"]["min"], blind["counted"]["broken"]) == (0.0, "possibly")
+    # Nor is it for sure one event: a recovery may lie in the hole.
+    pec = only(read(PROMISES["pec"], "imap", [lasted("2026-11-10T10:00", 9, unobserved=HOUR)], None))
+    assert (pec["counted"]["broken"], pec["counted"]["single_event"]["exceeded"]) == ("surely", "possibly")
+
+
+def test_a_hole_may_have_left_pieces_that_are_too_short_to_count() -> None:
+    """25 minutes with a hole of 12: two pieces of six and a half, of which a rule of ten minutes counts none."""
+    for hidden in ({"unobserved": 12 * MINUTE}, {"maintenance": 12 * MINUTE}):
+        one = lasted("2026-11-10T10:00", 25 / 60, **hidden)
+        assert only(read(PROMISES["google-isp"], "webmail", [one], None))["counted"]["down"]["min"] == 0.0
+    # One unknown look of a second within five days: at most two cuts of less than ten minutes.
+    long = lasted("2026-11-10T10:00", 120, unobserved=1000, unknown=1)
+    told = only(read(PROMISES["google-isp"], "webmail", [long], None))["counted"]["down"]["min"]
+    assert told == 120 * 3600 - 1 - 2 * 600
+
+
+def test_an_outage_over_the_end_of_a_month_and_over_a_change_of_clocks() -> None:
+    """29 March 2026 has 23 hours: from noon on the 28th to noon on 2 April are 119 hours, not 120."""
+    start, end = at("2026-03-28T12:00"), at("2026-04-02T12:00")
+    assert end - start == 119 * HOUR
+    march, april = read(PROMISES["titan"], "imap", [Stretch((start, end), (start, end))], None)["windows"]
+    assert (march["from"], march["to"]) == ("2026-02-28T23:00:00.000Z", "2026-03-31T22:00:00.000Z")
+    assert march["raw"]["down"] == {"min": 83 * 3600.0, "max": 83 * 3600.0}
+    assert april["raw"]["down"] == {"min": 36 * 3600.0, "max": 36 * 3600.0}
+    # 83 of 743 hours, and 36 of 720.
+    assert march["counted"]["available"] == {"at_most": "88.8291", "at_least": "88.8290"}
+    assert april["counted"]["available"] == {"at_most": "95.0000", "at_least": "95.0000"}
+
+
+def test_a_tier_begins_below_its_bound_and_not_at_it() -> None:
+    """Exactly 95 % is still the tier below 99 %: 36 of 720 hours; a millisecond more is the next."""
+    fee = Fee(Decimal("11.99"), "EUR", "year")
+    for more, percent, amount in ((0, "50", "0.49"), (1, "100", "0.99")):
+        begin = at("2026-11-10T10:00")
+        one = Stretch((begin, begin + 36 * HOUR + more), (begin, begin + 36 * HOUR + more))
+        tier = only(read(PROMISES["microsoft-365"], "imap", [one], fee))["counted"]["tier"]["surely"]
+        # A twelfth of 11.99 is 0.99916...; half of it 0.49958...: cents are cut.
+        assert (tier["percent"], tier["amount"]) == (percent, amount)
+
+
 def test_an_outage_without_both_ends_has_no_upper_figure() -> None:
     one = replace(lasted("2026-11-10T10:00", 40), possible=None)
     told = only(read(PROMISES["microsoft-365"], "imap", [one], None))["counted"]
@@ -342,8 +393,13 @@ def test_the_days_after_a_window_count_from_its_last_day() -> None:
 
 
 def test_a_deadline_from_the_end_does_not_run_before_it() -> None:
-    one = replace(lasted("2026-11-10T10:00", 1), possible=None)
-    assert deadline(PROMISES["google-workspace"], (at("2026-11-01"), at("2026-12-01")), one, ROME) is None
+    one, window = replace(lasted("2026-11-10T10:00", 1), possible=None), (at("2026-11-01"), at("2026-12-01"))
+    assert deadline(PROMISES["google-workspace"], window, replace(one, over=False), ROME) is None
+    # Never seen working before, but over: the deadline runs, though how long it lasted at most is not known.
+    assert deadline(PROMISES["google-workspace"], window, one, ROME) == date(2026, 12, 10)
+    for first_good in (None, "2026-11-10T11:00:00Z"):
+        told = outage_json(one) | {"last_good": None, "first_good": first_good}
+        assert stretch(told).over is (first_good is not None)
 
 
 # What is told

@@ -1,9 +1,11 @@
 """Reads outages by a rule of the catalogue: what counted surely and possibly, in each calendar window.
 
 1. What surely counted is the least that the rule's own words leave: of the time from the first to the last bad
-   look, without all announced maintenance, and without what may have been shorter than the rule's minimum.
+   look, without that which nobody observed, without all announced maintenance where the rule leaves it out, and
+   without what may have been shorter than the rule's minimum.
 2. What possibly counted is the whole from the last good to the first good look; None when one of them is missing.
-3. A good look inside may have cut a stretch in two. k of them make at most k + 1 pieces, and of a stretch of
+3. A good look inside may have cut a stretch in two, and so may a time unobserved or of maintenance, of which
+   only the sum is known: it is taken for as many as it has seconds. k cuts make at most k + 1 pieces, and of
    L >= (k + 1) * m at most k pieces can be shorter than m: L - k * m surely counted. Of a shorter one, nothing.
 4. Other outages in the window only lower the availability: what is told of one alone holds with them too, but
    for what is told as possible.
@@ -26,6 +28,7 @@ from mailwatch.windows import Window, month
 ZONE = "Europe/Rome"
 """Whose calendar the windows are of; the rules seen name none."""
 MAX_WINDOWS = 240
+SECOND = 1000
 MINUTE = 60_000
 _STEP = Decimal("0.0001")
 _CENT = Decimal("0.01")
@@ -33,12 +36,23 @@ _CENT = Decimal("0.01")
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """An outage: surely down in `sure`, at most in `possible`; `ups` good looks inside, `maintenance` in it."""
+    """An outage: down in `sure` as far as it was observed, at most in `possible`; `over` once it has ended.
+
+    Inside are `ups` good looks and `unknown` ones, `unobserved` time, and announced `maintenance`.
+    """
 
     sure: Window
     possible: Window | None
     ups: int = 0
+    unknown: int = 0
+    unobserved: Millis = 0
     maintenance: Millis = 0
+    over: bool = True
+
+    def cuts(self, *, excluded: bool) -> int:
+        """At most how often it was interrupted, of maintenance only if that is `excluded`."""
+        hidden = self.unobserved + (self.maintenance if excluded else 0)
+        return self.ups + self.unknown + -(-hidden // SECOND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +78,11 @@ def stretch(outage: Mapping[str, Any]) -> Stretch:
     good, end = times["last_good"], times["first_good"]
     sure = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
     possible = None if good is None or end is None else (good, end)
-    return Stretch(sure, possible, int(outage["observations"]["up"]), round(maintenance * 1000))
+    looks = outage["observations"]
+    return Stretch(
+        sure, possible, ups=int(looks["up"]), unknown=int(looks["unknown"]), over=end is not None,
+        unobserved=round(outage["unobserved"] * 1000), maintenance=round(maintenance * 1000),
+    )  # fmt: skip
 
 
 def windows(rule: Rule, span: Window, zone: ZoneInfo) -> list[Window]:
@@ -90,7 +108,7 @@ def read(rule: Rule, kind: str, stretches: Sequence[Stretch], fee: Fee | None) -
     told = []
     for window in windows(rule, case.possible or case.sure, zone):
         one: dict[str, Any] = {"from": rfc3339(window[0]), "to": rfc3339(window[1])}
-        one["raw"] = _share(window, *_down(window, stretches, 0, excluded=False))
+        one["raw"] = _share(window, *_down(window, stretches, None))
         if covered and rule.target is not None:
             one["counted"] = _counted(rule, window, stretches, fee)
         due = deadline(rule, window, case, zone) if covered else None
@@ -103,8 +121,7 @@ def deadline(rule: Rule, window: Window, case: Stretch, zone: ZoneInfo) -> date 
     if rule.deadline is None:
         return None
     if rule.deadline.after == "outage":
-        closed = case.possible is not None
-        return _day(case.sure[1], zone) + timedelta(days=rule.deadline.days) if closed else None
+        return _day(case.sure[1], zone) + timedelta(days=rule.deadline.days) if case.over else None
     last = _day(window[1] - 1, zone)
     if rule.deadline.month_end:
         after = last.year * 12 + last.month + rule.deadline.month_end
@@ -114,7 +131,7 @@ def deadline(rule: Rule, window: Window, case: Stretch, zone: ZoneInfo) -> date 
 
 def _counted(rule: Rule, window: Window, stretches: Sequence[Stretch], fee: Fee | None) -> dict[str, Any]:
     assert rule.target is not None
-    surely, possibly = _down(window, stretches, rule.minimum_minutes * MINUTE, excluded=rule.scheduled_excluded)
+    surely, possibly = _down(window, stretches, rule)
     total = window[1] - window[0]
     told = _share(window, surely, possibly)
     told["broken"] = _verdict(_below(total, surely, rule.target), possibly, total, rule.target)
@@ -127,19 +144,20 @@ def _counted(rule: Rule, window: Window, stretches: Sequence[Stretch], fee: Fee 
     return told
 
 
-def _down(
-    window: Window, stretches: Iterable[Stretch], minimum: Millis, *, excluded: bool
-) -> tuple[Millis, Millis | None]:
+def _down(window: Window, stretches: Iterable[Stretch], rule: Rule | None) -> tuple[Millis, Millis | None]:
+    """Return what counted in a window surely and possibly, by a rule or as measured."""
+    minimum = rule.minimum_minutes * MINUTE if rule else 0
     surely, possibly, seen = 0, 0, 0
     known = True
     for one in sorted(stretches, key=lambda stretch: stretch.sure):
         if one.sure[0] >= seen:
             # Two that overlap are one time, seen in two ways.
             seen = one.sure[1]
-            length = _overlap(one.sure, window)
-            length = max(0, length - one.maintenance) if excluded else length
-            pieces = one.ups + 1
-            surely += max(0, length - one.ups * minimum) if length >= pieces * minimum else 0
+            length, cuts = _overlap(one.sure, window), 0
+            if rule:
+                hidden = one.unobserved + (one.maintenance if rule.scheduled_excluded else 0)
+                length, cuts = max(0, length - hidden), one.cuts(excluded=rule.scheduled_excluded)
+            surely += length - cuts * minimum if length >= (cuts + 1) * minimum else 0
         if one.possible is None:
             known = known and not (one.sure[0] < window[1] and one.sure[1] >= window[0])
         elif one.possible[1] - one.possible[0] >= minimum:
@@ -152,8 +170,9 @@ def _single(rule: Rule, total: Millis, case: Stretch) -> dict[str, Any]:
     assert rule.target is not None
     assert rule.single_event_percent is not None
     limit = total * (100 - Fraction(rule.target)) / 100 * Fraction(rule.single_event_percent) / 100
-    # Good looks inside may have made several events of it; the longest is not shorter than the mean.
-    surely = Fraction(case.sure[1] - case.sure[0], case.ups + 1)
+    # It may have been several events; the longest is not shorter than the mean.
+    observed = max(0, case.sure[1] - case.sure[0] - case.unobserved)
+    surely = Fraction(observed, case.cuts(excluded=False) + 1)
     possibly = None if case.possible is None else case.possible[1] - case.possible[0]
     exceeded = "surely" if surely > limit else "no" if possibly is not None and possibly <= limit else "possibly"
     return {"limit": int(limit) / 1000, "exceeded": exceeded}
