@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import zipfile
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -547,7 +548,7 @@ def test_the_letter_is_filled_in_as_pdf_and_as_document(
     lived: tuple[Watching, Authority, str], tmp_path: Path, language: str
 ) -> None:
     pdf, document, said = letter(lived, tmp_path, language, "microsoft-365")
-    title = {"en": "Complaint: outage", "it": "Reclamo: disservizio"}[language]
+    title = {"en": "Subject: complaint about an outage", "it": "Oggetto: reclamo per disservizio"}[language]
     mark = {"en": "is NOT VERIFIED", "it": "NON È VERIFICATA"}[language]
     for text in (pdf, document):
         for wanted in (
@@ -563,6 +564,14 @@ def test_the_letter_is_filled_in_as_pdf_and_as_document(
             assert wanted in text
         assert NO_ADVICE[language] in text
         assert [words for words in UNCHECKED if words in text] == []
+    # The same letters in both, whatever their order; a footer has numbers only.
+    assert Counter(filter(str.isalpha, pdf)) == Counter(filter(str.isalpha, document))
+    opened = docx.Document(str(tmp_path / "letter.docx"))
+    assert [round(side.cm, 1) for side in (opened.sections[0].page_width, opened.sections[0].page_height)] == [
+        21,
+        29.7,
+    ]
+    assert {"en": "en-GB", "it": "it-IT"}[language] in opened.styles.element.xml
     assert "microsoft-365 is not verified" in said
     assert re.search(r"last day to claim for 1 \w+ \d{4} to .*: \d{4}-\d\d-\d\d \(-?\d+ days", said)
 
@@ -573,7 +582,7 @@ def test_without_a_claim_the_formal_notice_is_all_blanks_and_says_so(
 ) -> None:
     pdf, document, said = letter(lived, tmp_path, language, None, "--formal")
     for text in (pdf, document):
-        assert {"en": "Formal notice to perform", "it": "Diffida ad adempiere"}[language] in text
+        assert {"en": "Subject: formal notice to perform", "it": "Oggetto: diffida ad adempiere"}[language] in text
         assert text.count("____") >= 14
         assert {"en": "[tax code: ", "it": "[codice fiscale: "}[language] in text
         assert [words for words in UNCHECKED if words in text] == []
@@ -588,6 +597,20 @@ def test_an_unknown_outage_has_no_letter(lived: tuple[Watching, Authority, str],
     assert list(tmp_path.iterdir()) == []
 
 
+PAGE: dict[str, Any] = {
+    "least_ms": 0,
+    "sentence": "",
+    "reserve": "",
+    "local_note": "Times are local.",
+    "causes": [],
+    "facts": [],
+    "replies": ["NO\x07 way"],
+    "sure": [],
+    "outside": "",
+    "ours": [["Line", "good"]],
+}
+
+
 def composed(
     key: str | None, hours: float, language: str = "en", others: tuple[Stretch, ...] = (), **more: Any
 ) -> str:
@@ -595,20 +618,14 @@ def composed(
     outage = told(lasted("2026-11-10T10:00", hours), **more)
     said = SAID | {"provider": "lab"} | ({"sla": key} if key else {})
     claim = stated.claim(ClaimSection.model_validate(said), outage)
-    page = {
-        "least_ms": 0,
-        "sentence": "",
-        "reserve": "",
-        "causes": [],
-        "facts": [],
-        "replies": ["NO\x07 way"],
-        "sure": [],
-        "outside": "",
-        "ours": [["Line", "good"]],
-    }
     others_told = [told(one) for one in others]
-    made = Letter(outage, claim, page, others_told, Writing(language, ROME, tenths=False), formal=False)
-    return document_text(io.BytesIO(docx_of(compose(made), "letter")))
+    return text_of_letter(
+        Letter(outage, claim, PAGE, others_told, Writing(language, ROME, tenths=False), formal=False)
+    )
+
+
+def text_of_letter(made: Letter) -> str:
+    return document_text(io.BytesIO(docx_of(compose(made), "letter", made.writing.language)))
 
 
 def told(one: Stretch, **more: Any) -> dict[str, Any]:
@@ -620,10 +637,10 @@ def told(one: Stretch, **more: Any) -> dict[str, Any]:
 def test_a_verified_promise_that_was_not_kept_is_cited_with_its_source() -> None:
     text = composed("pec", 7)
     assert "D.M. 2 novembre 2005, art. 12" in text
-    assert "By this outage alone the promise was surely not kept." in text
+    assert "By this count, by this outage alone the promise was surely not kept." in text
     assert "this one surely lasted longer" in text
     assert "gazzettaufficiale.it" in text
-    assert "Già per questo solo disservizio la promessa certamente non è stata mantenuta." in composed(
+    assert "già per questo solo disservizio la promessa certamente non è stata mantenuta." in composed(
         "pec", 7, "it"
     )
 
@@ -650,11 +667,56 @@ def test_a_rule_that_is_not_verified_is_not_cited() -> None:
 def test_outages_of_the_same_window_count_together_in_the_letter() -> None:
     assert "the promise was kept" in composed("titan", 1)
     text = composed("titan", 1, others=(lasted("2026-11-20T10:00", 1),))
-    assert "By the outages on record the promise was surely not kept." in text
+    assert "By this count, by the outages on record the promise was surely not kept." in text
     assert "Other outages on record of the same service" in text
 
 
-def test_an_open_outage_asks_for_restoration() -> None:
+@pytest.mark.parametrize(("key", "verified"), [("microsoft-365", False), ("titan", True)])
+def test_nothing_follows_from_a_rule_that_nobody_verified(key: str, verified: bool) -> None:
+    section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": key})
+    outage = outage_json(lasted("2026-11-10T10:00", 40))
+    statement = {"outage": outage, "claim": json.loads(json.dumps(stated.claim(section, outage)))}
+    given = terms(statement, Writing("en", ROME, tenths=False))
+    assert given is not None
+    (window,) = given["windows"]
+    concluded = [line for line in window["lines"] if "promise" in line or "Remedy" in line or "EUR" in line]
+    assert bool(concluded) is verified
+    assert any("no conclusion and no amount is drawn" in line for line in given["lines"]) is not verified
+    assert any("Whether it is, the contract tells" in line for line in given["lines"])
+    deadlines = [line for line in window["lines"] if "Last day to claim" in line]
+    assert deadlines == (
+        [] if verified else ["Last day to claim, counted with caution: 31 Dec 2026 (not verified)."]
+    )
+
+
+def test_where_no_promise_is_known_nothing_is_counted() -> None:
+    section = ClaimSection.model_validate(
+        {"provider": "lab", "sla": "libero", "fee": {"amount": 0, "period": "month"}}
+    )
+    outage = outage_json(lasted("2026-11-10T10:00", 40))
+    statement = {"outage": outage, "claim": json.loads(json.dumps(stated.claim(section, outage)))}
+    given = terms(statement, Writing("it", ROME, tenths=False))
+    assert given is not None
+    assert (given["lines"], given["windows"]) == (["Qui non è noto alcun livello di servizio promesso."], [])
+    assert given["contract"] == [["Canone", "nessuno (gratuito)"]]
+
+
+def test_the_letter_does_not_tell_the_provider_when_the_time_to_claim_ends() -> None:
+    """Zen counts pings; as a rule of its own it would be cited, and has a deadline."""
+    rule = sla.written(replace(PROMISES["zen"], channels=()))
+    outage = told(lasted("2026-11-10T10:00", 40))
+    claim = stated.claim(ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "zen"}), outage)
+    claim["rule"] = {"key": "zen", **rule}
+    text = text_of_letter(Letter(outage, claim, PAGE, [], Writing("en", ROME, tenths=False), formal=False))
+    assert "Zen hosted MDaemon" in text
+    assert "surely not kept" in text
+    assert "Last day" not in text
+
+
+def test_an_open_outage_asks_for_restoration_and_says_nothing_of_today() -> None:
+    """The record ends before the letter is written; how it is then, only the owner knows."""
+    assert "[works again since ..., or still does not work: ____" in composed(None, 5, state="open")
+    assert "still does not work" not in composed(None, 5)
     assert "to restore the service" in composed(None, 5, state="open")
     assert "to restore the service" not in composed(None, 5)
 

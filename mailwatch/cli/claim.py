@@ -113,7 +113,7 @@ def _letter(args: argparse.Namespace, wanted: str) -> int:
     reader.close()
     blocks = compose(letter)
     stem = args.output.with_suffix("") if args.output.suffix in (".pdf", ".docx") else args.output
-    for suffix, content in ((".pdf", pdf(letter, blocks)), (".docx", docx(blocks, stem.name))):
+    for suffix, content in ((".pdf", pdf(letter, blocks)), (".docx", docx(blocks, stem.name, args.lang))):
         path = stem.with_name(stem.name + suffix)
         # It names a person.
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:

@@ -26,12 +26,13 @@ from mailwatch.evidence.letter.document import docx
 from mailwatch.evidence.letter.text import Letter, compose
 from mailwatch.evidence.report import look_up
 from mailwatch.evidence.report.layout import layout
-from mailwatch.evidence.report.printable import printable
+from mailwatch.evidence.report.printable import LONG, printable
 from mailwatch.evidence.report.words import words
 from mailwatch.evidence.report.writing import Writing
 from mailwatch.outages import payload_json
 from mailwatch.store import Reader
 
+NARROW = 16
 _BY_THE_MONTH = Rule(key="", name="", source_url="", seen_on="", verified=False)
 
 
@@ -76,7 +77,9 @@ def _plain(block: Block) -> dict[str, Any]:
     plain = asdict(block)
     if isinstance(block, Table):
         alone = len(block.rows) == 1 and not any(isinstance(run, str) for cell in block.rows[0] for run in cell)
-        return plain | {"kind": "table", "signature": alone}
+        # The columns of a table with a head are narrow.
+        fit: dict[str, Any] = printable(plain, NARROW if block.head else LONG)
+        return fit | {"kind": "table", "signature": alone}
     return plain | {"kind": "paragraph"}
 
 

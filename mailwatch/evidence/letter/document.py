@@ -7,31 +7,37 @@ from collections.abc import Sequence
 
 from docx import Document
 from docx.enum.text import WD_COLOR_INDEX
+from docx.oxml.ns import qn
 from docx.shared import Cm, Pt
 from docx.text.paragraph import Paragraph as Target
 
 from mailwatch.evidence.letter.blocks import Blank, Block, Line, Table
 
-_STYLES = {"title": "Heading 1", "heading": "Heading 2", "item": "List Bullet"}
+LOCALES = {"en": "en-GB", "it": "it-IT"}
+_STYLES = {"title": "Heading 1", "heading": "Heading 2", "item": "List Bullet", "last": "List Bullet"}
 
 
-def docx(blocks: Sequence[Block], title: str) -> bytes:
+def docx(blocks: Sequence[Block], title: str, language: str) -> bytes:
     """Return the file."""
     document = Document()
     # The template of the library names its own author and date.
     document.core_properties.author = ""
     document.core_properties.comments = ""
     document.core_properties.title = title
+    for told in document.styles.element.iter(qn("w:lang")):
+        told.set(qn("w:val"), LOCALES[language])
     for section in document.sections:
+        # The template is of American paper.
+        section.page_width, section.page_height = Cm(21), Cm(29.7)
         section.left_margin = section.right_margin = Cm(2.2)
     for block in blocks:
         if isinstance(block, Table):
             rows = [tuple((name,) for name in block.head)] if block.head else []
             made = document.add_table(rows=0, cols=len(block.rows[0]))
             made.style = "Table Grid" if block.head else "Normal Table"
-            for row in [*rows, *block.rows]:
+            for number, row in enumerate([*rows, *block.rows]):
                 for cell, line in zip(made.add_row().cells, row, strict=True):
-                    _write(cell.paragraphs[0], line)
+                    _write(cell.paragraphs[0], line, bold=bool(rows) and number == 0)
                     cell.paragraphs[0].paragraph_format.space_after = Pt(2)
             document.add_paragraph()
             continue

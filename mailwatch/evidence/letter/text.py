@@ -62,8 +62,8 @@ def _head(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[B
     yield Paragraph((provider.name if provider else letter.outage["provider"] or "–",), "right")
     yield Paragraph((Blank(w["provider_address"]),), "right")
     yield Paragraph(fill(w["by"], means=Blank(w["means"])), "by")
-    title = w["title_formal" if letter.formal else "title"]
-    yield Paragraph((w["subject"].format(title=title, **_names(letter)),), "title")
+    subject = w["subject_formal" if letter.formal else "subject"]
+    yield Paragraph((subject.format(**_names(letter)),), "title")
     yield Paragraph(fill(w["undersigned"], name=holder.get("name") or Blank(w["name"])))
 
 
@@ -80,15 +80,17 @@ def _contract(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterat
 def _facts(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
     page, writing = letter.page, letter.writing
     yield Paragraph((w["outage"],), "heading")
-    yield Paragraph((w["outage_text"].format(**_names(letter)),))
+    channel = words(writing.language)["channels"][letter.outage["kind"]]
+    yield Paragraph((w["outage_text"].format(**_names(letter) | {"channel": channel}),))
     yield Paragraph((page["sentence"],))
     if page["reserve"]:
         yield Paragraph((page["reserve"],))
     if letter.outage["state"] == "open":
-        yield Paragraph((w["open"],))
+        # What the record does not reach, the letter does not say.
+        yield Paragraph((f"{w['open']}: ", Blank(w["open_blank"])))
     causes = "; ".join(f"{name} ({count})" for name, count in page["causes"])
-    # The account, the channel and the provider have been named.
-    rows = [*page["facts"][3:], [w["causes"], causes]]
+    # The account, the channel and the provider have been named; what the estimate means, the report explains.
+    rows = [*page["facts"][3:-1], [w["causes"], causes]]
     if page["replies"]:
         rows.append([w["replies"], " / ".join(page["replies"][:MAX_REPLIES])])
     yield table(rows)
@@ -161,11 +163,11 @@ def _requests(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterat
 
 def _end(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph((w["enclosed"],), "heading")
-    yield Paragraph(fill(w["enclosed_bundle"], id=letter.outage["id"], blank=Blank(w["bundle"])), "item")
-    yield Paragraph(fill(w["enclosed_other"], blank=Blank(w["other"])), "item")
+    yield Paragraph(fill(w["enclosed_bundle"], id=letter.outage["id"], blank=Blank(w["bundle"])), "last")
+    yield Paragraph(fill(w["enclosed_other"], blank=Blank(w["other"])), "last")
     name = said.get("holder", {}).get("name")
     yield table([[Blank(w["place_date"]), Blank(w["signature"] + (f" ({name})" if name else ""))]])
-    yield Paragraph((w["advice"],), "small")
+    yield Paragraph((f"{letter.page['local_note']} {w['advice']}",), "small")
 
 
 def _broken(counted: dict[str, Any]) -> bool:

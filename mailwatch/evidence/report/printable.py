@@ -13,32 +13,31 @@ import re
 import unicodedata
 from typing import Any
 
-_SHOWN = re.compile("[\\n\\u00a0 -~¡-\u024f\u0370-\u03ff\u0400-\u045f\u2010-\u2027\u2030-\u203e€−≤≥→]")
+_SHOWN = re.compile("[\\n\\u00a0\\u200b -~¡-\u024f\u0370-\u03ff\u0400-\u045f\u2010-\u2027\u2030-\u203e€−≤≥→]")
 """Latin, Greek, Cyrillic and common marks: Libertinus Serif and DejaVu Sans Mono have them; a test keeps it so."""
 LONG = 45
 """A word longer than this would run out of its column; it may then be broken."""
-_LONG = re.compile(rf"\S{{{LONG + 1},}}")
 
 
-def printable(data: Any) -> Any:
-    """Return plain data with each text in it fit to be printed."""
+def printable(data: Any, long: int = LONG) -> Any:
+    """Return plain data with each text in it fit to be printed, words longer than `long` being breakable."""
     if isinstance(data, str):
-        return _LONG.sub(_breakable, "".join(map(_letter, unicodedata.normalize("NFC", data))))
+        shown = "".join(map(_letter, unicodedata.normalize("NFC", data)))
+        return re.sub(rf"\S{{{long + 1},}}", lambda found: _breakable(found[0], long), shown)
     if isinstance(data, dict):
-        return {key: printable(value) for key, value in data.items()}
+        return {key: printable(value, long) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [printable(value) for value in data]
+        return [printable(value, long) for value in data]
     return data
 
 
 def _letter(letter: str) -> str:
-    shown = _SHOWN.match(letter) and (letter.isprintable() or letter in "\n\u00a0")
+    shown = _SHOWN.match(letter) and (letter.isprintable() or letter in "\n\u00a0\u200b")
     return letter if shown else f"[U+{ord(letter):04X}]"
 
 
-def _breakable(found: re.Match[str]) -> str:
-    word = found[0]
+def _breakable(word: str, long: int) -> str:
     # Addresses of pages break by themselves, and are copied.
     if word.startswith("http"):
         return word
-    return "\u200b".join(word[at : at + LONG] for at in range(0, len(word), LONG))
+    return "\u200b".join(word[at : at + long] for at in range(0, len(word), long))

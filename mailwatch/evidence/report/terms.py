@@ -24,11 +24,13 @@ def terms(statement: dict[str, Any], writing: Writing) -> dict[str, Any] | None:
     if "rule" not in claim:
         return told
     rule, reading = claim["rule"], claim["reading"]
-    lines = [w["alone"].format(zone=reading["zone"])]
+    lines, shown = [w["alone"].format(zone=reading["zone"])], reading["windows"]
     if "target" not in rule:
-        lines.insert(0, w["no_promise"])
+        lines, shown = [w["no_promise"]], []
     elif not reading["covered"]:
         lines.insert(0, w["not_covered"].format(kind=statement["outage"]["kind"].upper()))
+    else:
+        lines += [w["presumed"]] if rule["verified"] else [w["presumed"], w["no_conclusion"]]
     return told | {
         "name": rule["name"],
         "verified": rule["verified"],
@@ -36,7 +38,7 @@ def terms(statement: dict[str, Any], writing: Writing) -> dict[str, Any] | None:
         "rule": promise(rule, writing),
         "lines": lines,
         "head": head(writing),
-        "windows": [window(one, reading["zone"], writing) for one in reading["windows"]],
+        "windows": [_in_report(one, reading["zone"], rule, writing) for one in shown],
     }
 
 
@@ -151,11 +153,25 @@ def verdict(window: dict[str, Any], writing: Writing, *, alone: bool = True) -> 
             if tier is not None and (how == "surely" or tier != counted["tier"]["surely"]):
                 lines.append(w[f"credit_{how}"].format(credit=credit(tier, writing)))
         if event := counted.get("single_event"):
-            limit = writing.number(f"{event['limit'] / 60:.1f} min")
+            limit = writing.span(round(event["limit"] * 1000), up=True, exact=True)
             lines.append(w[f"single_{event['exceeded']}"].format(limit=limit))
-    if "deadline" in window:
-        lines.append(w["deadline"].format(date=writing.day(window["deadline"])))
     return lines
+
+
+def deadline(window: dict[str, Any], rule: dict[str, Any], writing: Writing) -> list[str]:
+    """Say until when to claim: to the owner, not to the provider."""
+    if "deadline" not in window:
+        return []
+    w = words(writing.language)["claim"]
+    text = str(w["deadline"].format(date=writing.day(window["deadline"])))
+    return [text if rule["verified"] else f"{text.removesuffix('.')} ({w['unverified_short']})."]
+
+
+def _in_report(given: dict[str, Any], zone: str, rule: dict[str, Any], writing: Writing) -> dict[str, Any]:
+    """A window as the report tells it: nothing follows from a rule that nobody verified."""
+    told = window(given, zone, writing)
+    verdicts = told["lines"] if rule["verified"] else []
+    return told | {"lines": verdicts + deadline(given, rule, writing)}
 
 
 def window(given: dict[str, Any], zone: str, writing: Writing, *, alone: bool = True) -> dict[str, Any]:
@@ -177,12 +193,12 @@ def _table(window: dict[str, Any], writing: Writing) -> list[list[str]]:
         if way not in window:
             continue
         down, available = window[way]["down"], window[way]["available"]
-        most = unknown if down["max"] is None else writing.span(round(down["max"] * 1000), up=True)
+        most = unknown if down["max"] is None else writing.span(round(down["max"] * 1000), up=True, exact=True)
         least = unknown if available["at_least"] is None else f"{writing.number(available['at_least'])} %"
         rows.append(
             [
                 w[way],
-                f"{writing.span(round(down['min'] * 1000))} – {most}",
+                f"{writing.span(round(down['min'] * 1000), exact=True)} – {most}",
                 f"{least} – {writing.number(available['at_most'])} %",
             ]
         )
