@@ -202,6 +202,11 @@ def test_merge_on_the_command_line(three: list[Path], tmp_path: Path) -> None:
         assert re.findall(rb"pdfaid:(\w+)>(\w+)<", declared) == [(b"part", b"3"), (b"conformance", b"B")]
     assert "2 of 3" in texts["en"]
     assert "2 su 3" in texts["it"]
+    # Different keys do not make different people: nothing on the page says that they are independent.
+    assert "independent" not in texts["en"].replace("How independent they are", "")
+    assert "indipendenti" not in texts["it"].replace("Quanto sono indipendenti", "")
+    assert "electronic mail · Vantage points: 3 page 1 of" in texts["en"]
+    assert "posta elettronica · Punti di osservazione: 3 pagina 1 di" in texts["it"]
     assert "bad.zip" in texts["en"]
     assert (tmp_path / "en" / "joint.json").read_bytes() == (tmp_path / "it" / "joint.json").read_bytes()
     listed = (tmp_path / "en" / "members.sha256").read_text()

@@ -339,9 +339,15 @@ def test_the_report_speaks_both_languages(folder: Path, period: Path, tmp_path: 
     run(folder, "report", *window, "-o", str(tmp_path / "it.zip"), "--lang", "it")
     shutil.unpack_archive(tmp_path / "it.zip", tmp_path / "it")
     italian = text_of(tmp_path / "it" / "report.pdf")
-    assert "Surely down, in total, the worst channel (mail)" in english
-    assert "Sicuramente fuori servizio, in totale, il canale peggiore (mail)" in italian
+    assert "The channel that was hit most (mail) was down, in total, for at least" in english
+    assert "Il canale più colpito (mail) è stato fuori servizio, in totale, per almeno" in italian
     assert "our own line was down" in english
+    # No guard was asked at these failures, and no look logged in.
+    assert "other operators' servers were asked at once and answered: 0 of 150" in english
+    assert "a broken line on the observer's side would have been taken for a failure" in english
+    assert "without logging in to the mailbox" in english
+    assert "What this report does not show" in english
+    assert "at least one a day" in english
     for text in (english, italian):
         assert stated_of(period)["ledger"] in text
     assert "period.json" in (tmp_path / "en" / "VERIFY.md").read_text()

@@ -47,6 +47,8 @@ class Calendar:
         self.window, self._zone = window, zone
         self.hourly = window[1] - window[0] <= HOURLY
         self.causes: dict[str, dict[str, int]] = {}
+        self.failed: dict[str, list[int]] = {}
+        """Of each target the looks in the window that failed, and at how many of them other operators answered."""
         self.gaps: dict[str, dict[str, tuple[int, Millis]]] = {}
         self._cells: dict[str, dict[tuple[str, int], Cell]] = {}
         self._keys: dict[int, tuple[str, int]] = {}
@@ -68,6 +70,10 @@ class Calendar:
                 start = until
         if isinstance(fact, Gap):
             self._gap(target, fact)
+        elif fact.outcome is Outcome.DOWN and self.window[0] <= fact.started_at < self.window[1]:
+            failed = self.failed.setdefault(target, [0, 0])
+            failed[0] += 1
+            failed[1] += fact.guard is not None and bool(fact.guard.online)
         elif fact.outcome is Outcome.UNKNOWN and self.window[0] <= fact.started_at < self.window[1]:
             cells.setdefault(self._key(fact.started_at // QUARTER), Cell()).odd += 1
             causes, cause = self.causes.setdefault(target, {}), fact.cause.value if fact.cause else ""

@@ -44,7 +44,7 @@ class _Page:
             "title": w["title"],
             "subtitle": w["subtitle"],
             "author": self._s["made_by"],
-            "id": w["group_text"].format(n=points, with_outage="", outages="", without="").partition(";")[0],
+            "id": w["group_text"].format(n=points, with_outage="", outages="", without="").partition(".")[0],
             "date": {"year": at.year, "month": at.month, "day": at.day},
             "attached": "joint.json",
             **self._head(),

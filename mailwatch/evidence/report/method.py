@@ -9,6 +9,8 @@ from mailwatch.evidence.report.sightings import Sightings
 from mailwatch.evidence.report.words import words
 from mailwatch.evidence.report.writing import Writing
 
+ALWAYS = ("harm", "key", "line", "outside")
+
 
 def method(outage: dict[str, Any], rules: dict[str, Any], seen: Sightings, writing: Writing) -> list[str]:
     """Return the paragraphs. `outage` is a payload, `rules` those that the statement names."""
@@ -34,6 +36,16 @@ def steps(kinds: Iterable[str], with_login: bool, writing: Writing) -> list[str]
     return [str(line) for line in (*told, w["each"])]
 
 
+def of_period(
+    kinds: Iterable[str], with_login: bool, rules: dict[str, Any], writing: Writing, guarded: bool
+) -> list[str]:
+    """Return the paragraphs for all outages of a period."""
+    w = words(writing.language)["method_text"]
+    opening = w["open"].format(open=rules["open_after"], close=rules["close_after"])
+    told = (rhythm(rules, writing), opening, w["bounds"], w["guarded" if guarded else "unguarded"])
+    return [*steps(kinds, with_login, writing), *map(str, told)]
+
+
 def rhythm(rules: dict[str, Any], writing: Writing) -> str:
     """Say when the next look comes."""
     w = words(writing.language)["method_text"]
@@ -47,5 +59,11 @@ def limits(outage: dict[str, Any], writing: Writing) -> list[str]:
     gap = writing.span(outage["largest_gap_ms"], up=True)
     given = {"gap": gap, "place": outage["vantage_point"], "target": outage["target"]}
     left = () if outage["kind"] == "roundtrip" else ("mail",)
-    order = ("cause", "others", "shorter", *left, "harm", "key", "line", "outside")
+    order = ("cause", "others", "shorter", *left, *ALWAYS)
     return [str(w[key].format(**given)) for key in order]
+
+
+def limits_of_period(writing: Writing) -> list[str]:
+    """Say what cannot be concluded from a period."""
+    w = words(writing.language)["limits_text"]
+    return [str(w[key]) for key in ("cause", *ALWAYS)]

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from mailwatch.evidence.period.case import PeriodCase
 from mailwatch.evidence.report import typeset
 from mailwatch.evidence.report.calendar import Calendar, Cell
+from mailwatch.evidence.report.method import limits_of_period, of_period
 from mailwatch.evidence.report.words import words
 from mailwatch.evidence.report.writing import Writing, pairs, provider_name
 
@@ -73,18 +74,20 @@ class _Page:
                     if name in self._told
                 ),
             ],
-            "method": [
-                line.format(open=self._s["rules"]["open_after"], close=self._s["rules"]["close_after"])
-                for line in w["method_text"]
-            ],
+            "method": self._method(),
+            "limits": limits_of_period(self._in),
             "integrity": [
+                [w["document"], f"{self._s['format']}, {self._s['made_by']}"],
+                [w["as_of"], self._in.stamp(self._s["as_of"])],
                 [w["ledger"], self._s["ledger"]],
                 [w["range"], f"{found.start.size} – {found.end.size - 1}"],
                 [w["checkpoints"], str(len(found.checkpoints))],
                 [w["last_root"], found.end.note.split("\n")[2]],
                 [w["statement_digest"], pairs(digest)],
             ],
-            "tokens": [[t.authority, self._in.both(t.time), str(t.checkpoint)] for t in found.tokens[:MAX_TOKENS]],
+            "tokens": [
+                [t.authority, self._in.both(t.time), f"0 – {t.checkpoint - 1}"] for t in found.tokens[:MAX_TOKENS]
+            ],
             "tokens_cut": w["tokens_cut"].format(n=len(found.tokens) - MAX_TOKENS)
             if len(found.tokens) > MAX_TOKENS
             else "",
@@ -132,14 +135,24 @@ class _Page:
         return [*bounds, self._in.share(coverage)]
 
     def _looks(self, name: str) -> str:
-        return str(self._w["sure_looks"].format(name=name, **self._told[name]["observations"]))
+        text = str(self._w["sure_looks"].format(name=name, **self._told[name]["observations"]))
+        failed, answered = self._calendar.failed.get(name, (0, 0))
+        return f"{text} {self._w['line_period'].format(n=answered, all=failed)}" if failed else text
+
+    def _method(self) -> list[str]:
+        shown = [one for one in self._s["targets"] if one["kind"] in self._w["steps"]]
+        failed = [self._calendar.failed.get(name, (0, 0)) for name in self._told]
+        guarded = any(answered for _, answered in failed) or not any(count for count, _ in failed)
+        with_login = any((one["service"] or {}).get("with_login", True) for one in shown)
+        return of_period((one["kind"] for one in shown), with_login, self._s["rules"], self._in, guarded)
 
     def _outside(self) -> str:
         times, w = self._s["outside_times"], self._w
         a, b = times["not_before"], times["not_after"]
         kind = {(True, True): "both", (True, False): "before", (False, True): "after", (False, False): "none"}
         text: str = w[f"outside_{kind[bool(a), bool(b)]}"]
-        return text.format(a=a and self._in.stamp(a), b=b and self._in.stamp(b, up=True))
+        names = ", ".join(dict.fromkeys(token.authority for token in self._case.found.tokens))
+        return text.format(names=names, a=a and self._in.stamp(a), b=b and self._in.stamp(b, up=True))
 
     def _before(self) -> Iterator[list[str]]:
         """Yield the time at the window's beginning in which a channel was not watched yet."""
@@ -155,7 +168,7 @@ class _Page:
         service = one["service"] or {}
         server = service.get("host") or service.get("url")
         facts = [
-            [w["channel"], one["kind"].upper() or "–"],
+            [w["channel"], w["channels"].get(one["kind"], "–")],
             [w["provider"], provider_name(one["provider"])],
             [w["server"], f"{server}:{service['port']}" if server and "port" in service else server or "–"],
             [w["from_where"], self._place],

@@ -62,7 +62,7 @@ class Writing:
         """
         utc = self._utc(self._shown(at, up))
         local = utc.astimezone(self.zone)
-        other = "" if utc.date() == local.date() else f"{self._day(utc, year=False)} "
+        other = "" if utc.date() == local.date() else f"{self._day(utc, year=utc.year != local.year)} "
         # No line is to end between a time and its zone.
         bracket = f"({other}{self._time(utc)} UTC)".replace(" ", "\u00a0")
         return f"{self._day(local)} {self._time(local)} {bracket}"
