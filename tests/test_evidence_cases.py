@@ -178,6 +178,7 @@ SAYS = {
 SAYS |= {
     ("proven", "it"): (
         "6 h 39 min",
+        "rifiutati: 21 (registrati allora come senza esito); altre osservazioni, senza accesso o senza esito: 399",
         "l'accesso con la password è stato tentato 21 volte, e ogni volta rifiutato",
         "era stata accettata prima ed è stata accettata dopo",
         "A rifiutare la password è stato ogni volta il server stesso, quindi la linea funzionava",

@@ -32,7 +32,7 @@ from mailwatch.evidence.report.writing import Writing
 from mailwatch.outages import payload_json
 from mailwatch.store import Reader
 
-NARROW = 16
+NARROW = 26
 _BY_THE_MONTH = Rule(key="", name="", source_url="", seen_on="", verified=False)
 
 

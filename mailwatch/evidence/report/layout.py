@@ -127,10 +127,11 @@ class _Page:
 
     def _sure(self) -> list[str]:
         p, w, seen = self._p, self._w, self._seen
-        lines = [w["sure_looks"].format(**p["observations"])]
+        proven = bool(p.get("proven_afterwards"))
+        lines = [w["sure_looks_proven" if proven else "sure_looks"].format(**p["observations"])]
         if p["observations"]["up"]:
             lines.append(w["sure_ups"].format(close=self._case.statement["rules"]["close_after"]))
-        if p.get("proven_afterwards"):
+        if proven:
             lines.append(w["sure_proven"])
         elif seen.guarded:
             lines.append(w["sure_line"].format(n=seen.guarded, all=seen.down))
