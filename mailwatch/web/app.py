@@ -22,6 +22,7 @@ from mailwatch.web.gate import Gate
 from mailwatch.web.headers import SafeHeaders
 from mailwatch.web.kept import Kept, takes_packed
 from mailwatch.web.pages import Audience, Pages
+from mailwatch.web.problems import tell_problems
 from mailwatch.web.public import Masks, public_sources, public_views
 from mailwatch.web.sources import Sources
 from mailwatch.web.views import NotMade, Views
@@ -50,6 +51,7 @@ def public_app(sources: Sources, pages: Pages) -> FastAPI:
     """Build the app for strangers over what they may see."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     pages.add_to(app)
+    tell_problems(app, pages)
     _add_states(app, sources)
     return app
 
@@ -58,11 +60,13 @@ def full_app(sources: Sources, views: Views, audience: Audience) -> FastAPI:
     """Build the app that tells all."""
     app = FastAPI(
         title="MailWatch", version=__version__, docs_url=None, redoc_url=None,
-        openapi_url="/api/openapi.json",
+        openapi_url="/api/openapi.json", redirect_slashes=False,
         description="Availability and outages of mail services, from an append-only ledger.",
     )  # fmt: skip
 
-    Pages(sources, views, audience).add_to(app)
+    pages = Pages(sources, views, audience)
+    pages.add_to(app)
+    tell_problems(app, pages)
     _add_states(app, sources)
 
     @app.get("/healthz", response_class=PlainTextResponse, summary="Is the process alive?")
@@ -107,14 +111,15 @@ def full_app(sources: Sources, views: Views, audience: Audience) -> FastAPI:
         to: When = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
     ) -> list[dict[str, Any]]:
-        return sources.observations(target, _time(from_, "from"), _time(to, "to"), limit)
+        start, end = _window(from_, to)
+        return sources.observations(target, start, end, limit)
 
     @app.get("/api/v1/offline", summary="Times in which our own line was down, newest first")
     def offline(
         from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
         to: When = None,
     ) -> list[dict[str, Any]]:
-        return sources.offline(_time(from_, "from"), _time(to, "to"))
+        return sources.offline(*_window(from_, to))
 
     @app.get("/api/v1/availability", summary="Availability as an interval, with its coverage")
     def availability(
@@ -122,11 +127,9 @@ def full_app(sources: Sources, views: Views, audience: Audience) -> FastAPI:
         to: Annotated[str, Query(max_length=40)],
         target: Annotated[str | None, Query(max_length=200)] = None,
     ) -> list[dict[str, Any]]:
-        start, end = _time(from_, "from"), _time(to, "to")
+        start, end = _window(from_, to)
         assert start is not None
         assert end is not None
-        if end <= start:
-            raise HTTPException(422, f"to ({rfc3339(end)}) must be later than from ({rfc3339(start)})")
         return sources.availability(target, start, end)
 
     return app
@@ -145,7 +148,7 @@ def _add_states(app: FastAPI, sources: Sources) -> None:
         from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
         to: When = None,
     ) -> list[dict[str, Any]]:
-        return sources.outages(open, _time(from_, "from"), _time(to, "to"))
+        return sources.outages(open, *_window(from_, to))
 
     @app.get("/api/v1/outages/{outage_id}", summary="One outage")
     def outage(outage_id: str) -> dict[str, Any]:
@@ -160,7 +163,7 @@ def _add_states(app: FastAPI, sources: Sources) -> None:
         from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
         to: When = None,
     ) -> list[dict[str, Any]]:
-        return sources.incidents(open, _time(from_, "from"), _time(to, "to"))
+        return sources.incidents(open, *_window(from_, to))
 
     @app.get("/api/v1/incidents/{incident_id}", summary="One incident, with each change of its trouble")
     def incident(incident_id: str) -> dict[str, Any]:
@@ -168,6 +171,13 @@ def _add_states(app: FastAPI, sources: Sources) -> None:
         if item is None:
             raise HTTPException(404, f"no incident {incident_id!r}; GET /api/v1/incidents lists them")
         return item
+
+
+def _window(from_: str | None, to: str | None) -> tuple[Millis | None, Millis | None]:
+    start, end = _time(from_, "from"), _time(to, "to")
+    if start is not None and end is not None and end <= start:
+        raise HTTPException(422, f"to ({rfc3339(end)}) must be later than from ({rfc3339(start)})")
+    return start, end
 
 
 def _time(text: str | None, name: str) -> Millis | None:

@@ -27,6 +27,7 @@ from mailwatch.config.access import WebAccess
 from mailwatch.web.credentials import Credentials
 from mailwatch.web.hosts import client, forwarded, known_host
 from mailwatch.web.pages import Pages
+from mailwatch.web.problems import refusal
 from mailwatch.web.sessions import COOKIE, LASTS, Sessions
 from mailwatch.web.tries import Tries, peer_key
 
@@ -37,6 +38,8 @@ STRANGERS_AT_ONCE = 4
 """Answers that are made for strangers at the same time, so that a crowd of them takes no time from the looks."""
 FORM_AT_MOST = 4096
 """Bytes."""
+PATIENCE = 10.0
+"""Seconds for them to come in."""
 
 
 class Who(Enum):
@@ -77,15 +80,17 @@ class Gate:
         path = request.scope["path"]
         if path in OPEN:
             return self._full
-        if not known_host(self._access, request.headers.get("host", "")):
-            return PlainTextResponse(_UNKNOWN_HOST, 421)
         if re.fullmatch(r"/static/[a-z.]+", path):
+            # Everybody has them already: they are published.
             return self._public
+        if not known_host(self._access, request.headers.get("host", "")):
+            return refusal(self._pages, request, 421, _UNKNOWN_HOST, cure=_HOSTS)
         if request.method == "POST" and path in ("/login", "/logout"):
             return await (self._log_in if path == "/login" else self._log_out)(request)
         who = await self._who(request)
         if who is Who.WAITS:
-            return PlainTextResponse("too many wrong passwords; wait a minute\n", 429, {"retry-after": "60"})
+            said = "too many wrong passwords; wait a minute"
+            return refusal(self._pages, request, 429, said, {"retry-after": "60"})
         if who is Who.KNOWN:
             return RedirectResponse("./", 303) if path == "/login" else self._full
         if who is Who.STRANGER and path == "/login" and self._access.asks:
@@ -138,13 +143,17 @@ class Gate:
         return Who.KNOWN
 
     async def _log_in(self, request: Request) -> Response:
-        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        if _from_elsewhere(request):
             return PlainTextResponse("other sites may not log in here\n", 403)
         body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > FORM_AT_MOST:
-                return PlainTextResponse("too much for a password\n", 413)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > FORM_AT_MOST:
+                        return PlainTextResponse("too much for a password\n", 413)
+        except TimeoutError:
+            return PlainTextResponse("the password did not come\n", 408, {"connection": "close"})
         fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
         to = fields.get("to", [""])[0]
         who = (
@@ -162,6 +171,8 @@ class Gate:
         return answer
 
     async def _log_out(self, request: Request) -> Response:
+        if _from_elsewhere(request):
+            return PlainTextResponse("other sites may not log out here\n", 403)
         self._sessions.end(request.cookies.get(COOKIE, ""))
         answer = RedirectResponse("./", 303)
         answer.set_cookie(COOKIE, "", max_age=0, path=None, httponly=True, samesite="strict")
@@ -172,22 +183,27 @@ class Gate:
 
     def _asking(self, request: Request) -> Response:
         if not self._access.asks:
-            return PlainTextResponse(_PUBLIC_ONLY, 403)
+            return refusal(self._pages, request, 403, _PUBLIC_ONLY)
         if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
             # A browser opens no window of its own for Bearer, so that the page with the form is seen.
             answer = self._pages.login(request, to=place(request.scope["path"].removeprefix("/")), status=401)
             answer.headers["www-authenticate"] = 'Bearer realm="MailWatch"'
             return answer
         ask = {"www-authenticate": 'Basic realm="MailWatch", charset="UTF-8"'}
-        return PlainTextResponse("a password or a token is needed\n", 401, ask)
+        return refusal(self._pages, request, 401, "a password or a token is needed", ask)
 
 
 _UNKNOWN_HOST = (
-    "MailWatch does not know itself by this name. If it is yours, write it in config.yaml:\n\n"
-    "    web:\n      hosts: [the.name.you.typed]\n\n"
-    "On the machine itself it answers at 127.0.0.1 and localhost.\n"
+    "MailWatch does not know itself by this name. On the machine itself it answers at 127.0.0.1 and localhost. "
+    "If the name is yours, write it in config.yaml:"
 )
-_PUBLIC_ONLY = "this is not public; to see it set web.password_file in config.yaml, and log in\n"
+_HOSTS = "web:\n  hosts: [the.name.you.typed]"
+_PUBLIC_ONLY = "this is not public; to see it set web.password_file in config.yaml, and log in"
+
+
+def _from_elsewhere(request: Request) -> bool:
+    """Whether a page of another site sent it; browsers say so, and nobody else needs to."""
+    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
 
 
 def place(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,8 +21,12 @@ SAFE = {
 }
 
 
+_NO_HEAD = re.compile(r"/live|/api/v1/outages/[^/]*/evidence\.zip")
+"""What never ends, and what is much work to make."""
+
+
 class SafeHeaders:
-    """Adds them; what is not said otherwise is not kept by caches."""
+    """Adds them; what is not said otherwise is not kept by caches. HEAD is answered as GET, without the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -36,4 +42,7 @@ class SafeHeaders:
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
+        if scope.get("method") == "HEAD" and not _NO_HEAD.fullmatch(scope["path"]):
+            # The server, which has the scope as it was, leaves the body out.
+            scope = {**scope, "method": "GET"}
         await self._app(scope, receive, with_headers)

@@ -21,6 +21,7 @@ from mailwatch.models import Millis, now, parse_rfc3339, rfc3339
 from mailwatch.web import timeline
 from mailwatch.web.days import bars
 from mailwatch.web.kept import Kept, takes_packed
+from mailwatch.web.problems import WORDS
 from mailwatch.web.sources import Sources
 from mailwatch.web.views import Views
 from mailwatch.web.words import COOKIE, LANGUAGES, choose, words
@@ -93,7 +94,7 @@ class Pages:
             places=self._places,
             vantage=vantage,
             whom=self._audience,
-            **facts,
+            **{"bare": here == "login", **facts},
         )
 
     def _answer(self, request: Request, page: bytes, language: str, status: int = 200) -> Response:
@@ -150,7 +151,7 @@ class Pages:
     def _outage(self, request: Request, outage_id: str) -> Response:
         told = self._views.outage(outage_id)
         if told is None:
-            return self._show(request, "missing.html", "outages", 404)
+            return self.problem(request, 404)
         marks = timeline.marks(told)
         return self._show(
             request, "outage.html", "outages", o=told, marks=marks, stretches=timeline.stretches(told, marks),
@@ -186,6 +187,12 @@ class Pages:
         """Draw the page to log in; `to` is where one wanted to go, `who` is wrong or waits."""
         return self._show(request, "login.html", "login", status, to=to, who=who)
 
+    def problem(self, request: Request, status: int, cure: str = "") -> Response:
+        """Draw why there is nothing to see. To a name that is not ours nothing else is shown."""
+        told = words(_language(request))["problem"][WORDS.get(status, "asked")]
+        bare = status == 421
+        return self._show(request, "problem.html", "", status, told=told, cure=cure, bare=bare)
+
     def _ledger(self, request: Request) -> Response:
         return self._show(request, "ledger.html", "ledger", l=self._views.ledger())
 
@@ -198,7 +205,7 @@ class Pages:
 
     def _static(self, request: Request, name: str) -> Response:
         if name not in _TYPES:
-            return self._show(request, "missing.html", "", 404)
+            return self.problem(request, 404)
         content = (resources.files("mailwatch.web") / "static" / name).read_bytes()
         return Response(content, media_type=_TYPES[name], headers={"cache-control": "max-age=300"})
 

@@ -1,0 +1,71 @@
+"""What went wrong, told in the way that suits who asks: a page to browsers, JSON of the API, a line to others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+if TYPE_CHECKING:
+    from mailwatch.web.pages import Pages
+
+WORDS = {400: "asked", 403: "closed", 404: "missing", 405: "method", 409: "missing", 421: "name", 422: "asked",
+         429: "wait", 500: "fault", 503: "busy"}  # fmt: skip
+"""Which words of the pages (`problem`) tell a status."""
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a browser shows the answer to somebody."""
+    in_api = request.scope["path"].startswith("/api/v1")
+    return request.method == "GET" and not in_api and "text/html" in request.headers.get("accept", "")
+
+
+def refusal(
+    pages: Pages,
+    request: Request,
+    status: int,
+    text: str,
+    headers: Mapping[str, str] | None = None,
+    cure: str = "",
+) -> Response:
+    """Answer a request that gets nothing. `text` says why, to programs; `cure` is what to write to be let in."""
+    if wants_page(request):
+        answer = pages.problem(request, status, cure)
+        answer.headers.update(headers or {})
+        return answer
+    whole = f"{text}\n\n{cure}" if cure else text
+    if request.scope["path"].startswith("/api/"):
+        return JSONResponse({"detail": whole}, status, headers)
+    return PlainTextResponse(f"{whole}\n", status, headers)
+
+
+def tell_problems(app: FastAPI, pages: Pages) -> None:
+    """Let `app` tell its errors so."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if wants_page(request):
+            answer = pages.problem(request, error.status_code)
+            answer.headers.update(error.headers or {})
+            return answer
+        return await http_exception_handler(request, error)
+
+    async def misunderstood(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        if wants_page(request):
+            return pages.problem(request, 422)
+        return await request_validation_exception_handler(request, error)
+
+    async def failed(request: Request, _error: Exception) -> Response:
+        # It is raised again after this, and so comes into the log.
+        return refusal(pages, request, 500, "a fault of our own; the log tells more")
+
+    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(RequestValidationError, misunderstood)
+    app.add_exception_handler(Exception, failed)

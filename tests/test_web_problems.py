@@ -1,0 +1,190 @@
+"""What is answered to what cannot be answered: a page to people, JSON to programs, and nothing that leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from starlette.types import ASGIApp
+
+from mailwatch.config import WebAccess
+from mailwatch.web import gate
+from mailwatch.web.app import full_app
+from mailwatch.web.gate import Gate
+from mailwatch.web.pages import Audience, Pages
+from mailwatch.web.problems import WORDS
+from mailwatch.web.sources import Sources
+from mailwatch.web.views import Views
+from mailwatch.web.words import words
+from tests.test_web_access import HTML, NOBODY, PASSWORD, ask, basic, watching_with
+from tests.watching import Watching
+
+
+@pytest.fixture(scope="module")
+def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
+    with Watching(tmp_path_factory.mktemp("nobody"), [NOBODY]).running() as watching:
+        yield watching
+
+
+@pytest.mark.parametrize("language", ["en", "it"])
+@pytest.mark.parametrize(
+    ("path", "host", "status"),
+    [
+        ("/nowhere", "localhost", 404),
+        ("/outages/none", "localhost", 404),
+        ("/outages/", "localhost", 404),
+        ("/api/nothing", "localhost", 404),
+        ("/outages?page=0", "localhost", 422),
+        ("/outages?page=-1", "localhost", 422),
+        ("/incidents?page=many", "localhost", 422),
+        ("/observations?target=" + "x" * 300, "localhost", 422),
+        ("/", "rebound.example", 421),
+    ],
+)
+def test_a_browser_gets_a_page_that_says_what_is_wrong(
+    nobody: Watching, path: str, host: str, status: int, language: str
+) -> None:
+    got, headers, page = ask(nobody, path, HTML | {"Accept-Language": language, "Host": host})
+    assert got == status
+    assert headers["content-type"] == "text/html; charset=utf-8"
+    told = words(language)["problem"][WORDS[status]]
+    assert f"<h1>{told['title']}</h1>" in page
+    assert "static/style.css" in page
+    assert headers["cache-control"] == "no-store"
+    # To a name that was bent to us not even the pages' names are shown.
+    assert ("<nav" in page) is (status != 421)
+    assert ("hosts: [" in page) is (status == 421)
+    assert ask(nobody, "/static/style.css", {"Host": host})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "word"),
+    [
+        ("/api/v1/nothing", 404, "Not Found"),
+        ("/api/v1/outages/none", 404, "GET /api/v1/outages"),
+        ("/api/v1/outages?from=now", 422, "from: "),
+        ("/api/v1/observations?limit=1000000000", 422, "less than or equal to 10000"),
+        ("/api/v1/observations?limit=-1", 422, "greater than or equal to 1"),
+        ("/api/v1/observations?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", 422, "must be later than from"),
+        ("/api/v1/outages?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", 422, "must be later than from"),
+        ("/api/v1/incidents?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", 422, "must be later than from"),
+        ("/api/v1/offline?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", 422, "must be later than from"),
+    ],
+)
+@pytest.mark.parametrize("accept", [{}, HTML], ids=["program", "browser"])
+def test_the_api_says_in_json_what_is_wrong(
+    nobody: Watching, path: str, status: int, word: str, accept: dict[str, str]
+) -> None:
+    got, headers, text = ask(nobody, path, accept)
+    assert (got, headers["content-type"]) == (status, "application/json")
+    assert word in str(json.loads(text)["detail"])
+
+
+def test_the_api_says_in_json_who_may_not_ask(nobody: Watching, tmp_path: Any) -> None:
+    assert "hosts: [" in json.loads(ask(nobody, "/api/v1/targets", {"Host": "rebound.example"})[2])["detail"]
+    watching = watching_with(tmp_path, password_file="secret-web")
+    with watching.running():
+        assert json.loads(ask(watching, "/api/v1/targets")[2]) == {"detail": "a password or a token is needed"}
+        for _ in range(10):
+            ask(watching, "/api/v1/targets", basic("wrong"))
+        status, headers, text = ask(watching, "/api/v1/targets", basic(PASSWORD))
+        assert (status, headers["retry-after"]) == (429, "60")
+        assert "wait" in json.loads(text)["detail"]
+        status, headers, page = ask(watching, "/", basic(PASSWORD) | HTML | {"Accept-Language": "it"})
+        assert (status, headers["retry-after"]) == (429, "60")
+        assert words("it")["problem"]["wait"]["title"] in page
+
+
+Told = tuple[int, http.client.HTTPMessage, bytes]
+READ = ("/", "/about", "/outages", "/metrics", "/healthz", "/api/v1/targets", "/static/live.js")
+
+
+def _method(watching: Watching, method: str, path: str, **headers: str) -> Told:
+    connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    told = answer.status, answer.headers, answer.read()
+    connection.close()
+    return told
+
+
+@pytest.mark.parametrize("packing", ["gzip", "identity"])
+@pytest.mark.parametrize(
+    "path", ["/", "/about", "/outages", "/metrics", "/healthz", "/api/v1/targets", "/static/live.js"]
+)
+def test_head_tells_what_get_would(nobody: Watching, path: str, packing: str) -> None:
+    packed = {"Accept-Encoding": packing}
+    status, head, body = _method(nobody, "HEAD", path, **packed)
+    assert (status, body) == (200, b"")
+    get = _method(nobody, "GET", path, **packed)[1]
+    for name in ("content-type", "content-encoding", "vary", "cache-control", "content-security-policy"):
+        assert head[name] == get[name], name
+    assert "server" not in head
+
+
+def test_what_never_ends_or_is_much_work_has_no_head_and_nothing_can_be_written(nobody: Watching) -> None:
+    for method, path in (
+        ("HEAD", "/live"), ("HEAD", "/api/v1/outages/000000000000/evidence.zip"),
+        ("POST", "/"), ("PUT", "/api/v1/targets"), ("DELETE", "/outages"), ("OPTIONS", "/"), ("TRACE", "/"),
+    ):  # fmt: skip
+        status, headers, _ = _method(nobody, method, path)
+        assert status == 405, (method, path)
+        assert headers["allow"] == "GET"
+
+
+async def _asked(app: ASGIApp, path: str, method: str = "GET", **headers: str) -> tuple[int, str]:
+    """Ask an app that nobody serves; no body is ever sent to it."""
+    said: list[dict[str, Any]] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    lines = [(b"host", b"localhost"), *((name.lower().encode(), text.encode()) for name, text in headers.items())]
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": lines}
+    async with asyncio.timeout(10):
+        with contextlib.suppress(Broken):
+            await app(scope, receive, send)
+    return said[0]["status"], b"".join(message.get("body", b"") for message in said).decode()
+
+
+class Broken(Exception):
+    """A fault of ours."""
+
+
+async def test_a_fault_of_ours_is_told_without_its_details() -> None:
+    def broken(*_: Any) -> list[dict[str, Any]]:
+        raise Broken("canary")
+
+    sources = Sources(**dict.fromkeys(Sources.__slots__, broken))
+    texts = {"vantage_point": "", "place": "", "pulse": str}
+    app = full_app(sources, Views(**dict.fromkeys(Views.__slots__, broken) | texts), Audience())
+    status, page = await _asked(app, "/outages", **HTML)
+    assert (status, "canary" in page) == (500, False)
+    assert words("en")["problem"]["fault"]["title"] in page
+    status, said = await _asked(app, "/api/v1/outages")
+    assert (status, json.loads(said)) == (500, {"detail": "a fault of our own; the log tells more"})
+
+
+def test_other_sites_cannot_log_anybody_out(tmp_path: Any) -> None:
+    watching = watching_with(tmp_path, password_file="secret-web")
+    with watching.running():
+        _, headers, _ = ask(watching, "/login", form="password=perch%C3%A9+no")
+        session = {"Cookie": headers["set-cookie"].partition(";")[0]}
+        status, headers, _ = ask(watching, "/logout", session | {"Sec-Fetch-Site": "cross-site"}, form="")
+        assert (status, headers["set-cookie"]) == (403, None)
+        assert ask(watching, "/", session)[0] == 200
+
+
+async def test_a_password_that_is_never_sent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "PATIENCE", 0.05)
+    app = full_app(cast(Sources, None), cast(Views, None), Audience())
+    asked = Gate(app, app, cast(Pages, None), WebAccess(public=True), lambda: False)
+    assert (await _asked(asked, "/login", "POST"))[0] == 408
