@@ -256,6 +256,7 @@ class Daemon:
             availability=availability,
             offline=lambda start, end: records.offline(self.reader, start=start, end=end),
             unready=self._unready,
+            ill=self._ill,
             metrics=self.metrics.exposition,
         )
 

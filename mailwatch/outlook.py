@@ -86,6 +86,7 @@ def _glance(monitor: Monitor, name: str, at: Millis) -> dict[str, Any]:
         "duration": (latest.ended_at - latest.started_at) / 1000 if latest else 0.0,
         "ratio": {"lower": ratio.lower, "upper": ratio.upper, "coverage": ratio.coverage},
         "days": watch.buckets.days(at),
+        "filling": watch.unfilled is not None,
     }
 
 

@@ -8,17 +8,24 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from mailwatch.lasting import span
 from mailwatch.service_level import DAY, Day
 from mailwatch.web import timeline
 from mailwatch.web.days import bars, state
-from mailwatch.web.pages import share
+from mailwatch.web.formats import drawing, share
+from mailwatch.web.formats import span as written
+from mailwatch.web.pages import Audience, Pages
+from mailwatch.web.sources import Sources
+from mailwatch.web.verdict import verdict
+from mailwatch.web.views import Views
 from mailwatch.web.words import choose, words
 from tests.servers.authority import Authority
 from tests.watching import Watching
@@ -97,8 +104,13 @@ def test_each_page_answers_in_both_languages_with_nothing_from_elsewhere(
 def test_the_overview_says_how_mail_is_and_shows_ninety_days(web: tuple[Watching, str]) -> None:
     watching, identity = web
     watching.until(lambda: watching.state("lab-imap") == "up", "up again")
-    text = watching.until(lambda: (t := _get(watching, "/")[2]) and "Mail is well" in t and t, "well on the page")
-    assert text.count("<title>2") == 2 * 90
+    well = "</span> Mail is well</h1>"
+
+    def shown() -> str:
+        text = _get(watching, "/")[2]
+        return text if well in text and text.count("<title>2") == 2 * 90 else ""
+
+    text = watching.until(shown, "well, with ninety days of both")
     assert f"outages/{identity}" in text
     assert "encryption" in text
 
@@ -230,6 +242,70 @@ def test_durations_for_people_say_no_more_than_is_known(seconds: float, least: s
     assert (span(seconds), span(seconds, up=True)) == (least, most)
 
 
-def test_a_share_is_never_rounded_up_to_all() -> None:
-    assert share(0.999_999_9) == "99.999 %"
-    assert share(None) == "–"
+def test_a_share_says_no_more_than_is_known() -> None:
+    assert (share("en", 0.999_999_9), share("en", 0.999_999_9, up=True)) == ("99.999 %", "100.000 %")
+    assert (share("en", 0.5000049), share("en", 0.5000041, up=True)) == ("50.000 %", "50.001 %")
+    assert (share("en", 1.0), share("en", 0.0), share("en", 1e-9)) == ("100 %", "0 %", "0.000 %")
+    assert share("it", None) == "–"
+
+
+def test_italian_is_written_as_italians_write() -> None:
+    assert (share("it", 0.97), written("it", 25.7)) == ("97,000 %", "25,7 s")
+    assert written("it", 93_784, up=True) == "1 g 2 h 4 min"
+    assert drawing("it").from_string("{{ 0.0123|span(true) }}").render() == "13 ms"
+
+
+@pytest.mark.parametrize(
+    ("states", "ill", "answer", "sign", "count", "names"),
+    [
+        ([], False, "none", "unknown", 0, ()),
+        (["up"], False, "up", "up", 1, ()),
+        (["up", "up"], True, "ill", "unknown", 0, ()),
+        (["down"], False, "down", "down", 1, ("0",)),
+        (["up", "down", "unknown"], False, "part", "down", 1, ("1",)),
+        (["down", "down"], True, "ill", "unknown", 0, ()),
+        (["up", "suspect"], False, "doubt", "unknown", 1, ("1",)),
+        (["recovering", "up"], False, "doubt", "unknown", 1, ("0",)),
+        (["unknown"], False, "unknown", "unknown", 0, ("0",)),
+        (["down"] * 7, False, "down", "down", 7, ("0", "1", "2", "3", "4")),
+    ],
+)
+def test_the_first_thing_said_is_true(
+    states: list[str], ill: bool, answer: str, sign: str, count: int, names: tuple[str, ...]
+) -> None:
+    told = verdict([{"target": str(n), "state": state} for n, state in enumerate(states)], ill=ill)
+    assert (told.answer, told.state, told.count, told.of, told.names) == (answer, sign, count, len(states), names)
+    assert told.more == (2 if len(states) == 7 else 0)
+    for language in ("en", "it"):
+        text = words(language)["answer_text"][answer].format(count=count, of=len(states), names=", ".join(names))
+        assert all(name in text for name in names)
+
+
+def test_no_word_is_left_over() -> None:
+    web = resources.files("mailwatch.web")
+    drawn = "".join(one.read_text() for one in (web / "templates").iterdir())
+    drawn += (web / "pages.py").read_text()
+    by_name = {"language", "open", "closed"}
+    unused = [
+        key for key in words("en") if key not in by_name and not re.search(rf"\bw\.{key}\b|\"{key}\"", drawn)
+    ]
+    assert unused == []
+
+
+def test_days_that_are_not_counted_yet_are_not_shown_as_days_without_data() -> None:
+    told = {"target": "t", "kind": "imap", "state": "up", "outage": None, "last_observation": None, "cause": None,
+            "provider": "", "failed_phase": None, "detail": ""}  # fmt: skip
+    glance = {"phases": {}, "duration": 0.0, "days": [Day(0, DAY, 0, 0, 0, 0)] * 90,
+              "ratio": {"lower": 1.0, "upper": 1.0, "coverage": 1e-6}}  # fmt: skip
+    for filling in (True, False):
+        sources = Sources(**dict.fromkeys(Sources.__slots__, lambda *_: []) | {"targets": lambda: [told]})
+        shown: dict[str, Any] = {"glance": lambda *_: glance | {"filling": filling}, "outages": list}  # noqa: B023
+        views = Views(**dict.fromkeys(Views.__slots__, lambda *_: "") | {"vantage_point": "", "place": ""} | shown)
+        page = Pages(sources, views, Audience())._draw_overview(_request(), "en", 1)
+        assert (words("en")["filling"] in page) is filling
+        assert ("100 %" in page) is not filling
+        assert page.count('class="bars"') == (0 if filling else 1)
+
+
+def _request() -> Request:
+    return Request({"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []})

@@ -13,16 +13,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mailwatch import __version__
-from mailwatch.lasting import span
-from mailwatch.models import Millis, now, parse_rfc3339, rfc3339
+from mailwatch.models import Millis, now
 from mailwatch.web import timeline
 from mailwatch.web.days import bars
+from mailwatch.web.formats import drawing
 from mailwatch.web.kept import Kept, takes_packed
 from mailwatch.web.problems import WORDS
 from mailwatch.web.sources import Sources
+from mailwatch.web.verdict import verdict
 from mailwatch.web.views import Views
 from mailwatch.web.words import COOKIE, LANGUAGES, choose, words
 
@@ -57,11 +57,6 @@ class Pages:
         self._places = [(name, path) for name, path in PLACES if name in PUBLIC or not audience.public]
         self._streams = 0
         self._kept = Kept()
-        self._templates = Environment(
-            loader=PackageLoader("mailwatch.web"), autoescape=True, undefined=StrictUndefined,
-            trim_blocks=True, lstrip_blocks=True,
-        )  # fmt: skip
-        self._templates.filters.update(span=span, share=share, utc=utc, exact=exact, iso=iso)
 
     def add_to(self, app: FastAPI) -> None:
         """Put the pages into `app`."""
@@ -87,14 +82,17 @@ class Pages:
         root = "../" * (request.url.path.count("/") - 1) or "./"
         if prefix := request.scope.get("root_path", ""):
             root = "../" * (request.url.path.removeprefix(prefix).count("/") - 1) or "./"
-        return self._templates.get_template(template).render(
-            w=words(language),
-            root=root,
-            here=here,
-            places=self._places,
-            vantage=vantage,
-            whom=self._audience,
-            **{"bare": here == "login", **facts},
+        return (
+            drawing(language)
+            .get_template(template)
+            .render(
+                root=root,
+                here=here,
+                places=self._places,
+                vantage=vantage,
+                whom=self._audience,
+                **{"bare": here == "login", **facts},
+            )
         )
 
     def _answer(self, request: Request, page: bytes, language: str, status: int = 200) -> Response:
@@ -117,18 +115,14 @@ class Pages:
 
     def _draw_overview(self, request: Request, language: str, page: int) -> str:
         targets = self._sources.targets()
-        w, at = words(language), now()
-        up = sum(t["state"] == "up" for t in targets)
-        down = sum(t["state"] == "down" for t in targets)
-        verdict = "down" if down else "up" if targets and up == len(targets) else "unknown"
-        key = verdict if verdict != "unknown" else "doubt" if targets else "none"
+        at = now()
         shown, pages = _page(sorted(targets, key=lambda t: (t["state"] != "down", t["state"] == "up")), page)
         groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for number, told in enumerate(shown):
             groups[told["provider"]].append(told | self._glance(told["target"], at) | {"number": number})
         return self._draw(
-            request, "overview.html", language, "overview", verdict=verdict, groups=list(groups.items()),
-            verdict_text=w["answer_text"][key].format(n=len(targets), up=up, down=down),
+            request, "overview.html", language, "overview",
+            verdict=verdict(targets, ill=bool(self._sources.ill())), groups=list(groups.items()),
             latest=self._views.outages()[:10], page=page, pages=pages,
         )  # fmt: skip
 
@@ -246,24 +240,3 @@ def _moment(text: str) -> Millis | None:
         return None
     moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def iso(at: Millis | str) -> str:
-    """Write a time as RFC 3339, whichever way it is given."""
-    return at if isinstance(at, str) else rfc3339(at)
-
-
-def utc(at: Millis | str) -> str:
-    """Write a time for people, to the second."""
-    millis = parse_rfc3339(at) if isinstance(at, str) else at
-    return f"{datetime.fromtimestamp(millis // 1000, UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def exact(at: Millis) -> str:
-    """Write a time for people, to the millisecond."""
-    return f"{utc(at)}.{at % 1000:03d}"
-
-
-def share(ratio: float | None) -> str:
-    """Write a share in per cent, never rounded up to 100."""
-    return "–" if ratio is None else f"{math.floor(ratio * 100_000) / 1000:.3f} %"

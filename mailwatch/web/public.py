@@ -90,6 +90,8 @@ def public_sources(sources: Sources, masks: Masks) -> Sources:
         offline=lambda *_: [],
         availability=lambda *_: [],
         unready=list,
+        # Whether, not why.
+        ill=lambda: ["ill"] if sources.ill() else [],
         metrics=lambda: iter(()),
     )
 
@@ -98,7 +100,8 @@ def public_views(views: Views, sources: Sources, masks: Masks) -> Views:
     """Return what the public pages show besides. A glance is asked by a name of `masks.shown`."""
 
     def glance(name: str, at: Millis) -> Told:
-        return _only(views.glance(masks.shown[name], at), ("ratio", "days")) | {"phases": {}, "duration": 0.0}
+        told = _only(views.glance(masks.shown[name], at), ("ratio", "days", "filling"))
+        return told | {"phases": {}, "duration": 0.0}
 
     def outage(asked: str) -> Told | None:
         real = _real(masks, asked, sources.outages(False, None, None))

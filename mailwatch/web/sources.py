@@ -21,4 +21,6 @@ class Sources:
     offline: Callable[[Millis | None, Millis | None], list[dict[str, Any]]]
     availability: Callable[[str | None, Millis, Millis], list[dict[str, Any]]]
     unready: Callable[[], list[str]]
+    ill: Callable[[], list[str]]
+    """Why what is shown may be old: not ready, or no look was put on record for long."""
     metrics: Callable[[], Iterator[bytes]]

@@ -22,7 +22,10 @@ class Views:
     vantage_point: str
     place: str
     glance: Callable[[str, Millis], dict[str, Any]]
-    """Phases (seconds) of the last look at a target, its availability of 90 days, and its `Day`s, oldest first."""
+    """Phases (seconds) of the last look at a target, its availability of 90 days, and its `Day`s, oldest first.
+
+    `filling`: the ledger is still being read for it, so that days and availability are not what they will be.
+    """
     outages: Callable[[], list[dict[str, Any]]]
     """The newest outages of what is watched now, as the ledger tells them, newest first."""
     outage: Callable[[str], dict[str, Any] | None]
