@@ -42,6 +42,15 @@ def web(lived: tuple[Watching, Authority, str]) -> Iterator[tuple[Watching, str]
         yield watching, identity
 
 
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
+    """A MailWatch that has looked once and will not for hours."""
+    folder = tmp_path_factory.mktemp("still")
+    with Watching(folder, [NOBODY | {"interval": "1h"}], detection={"recheck": ["1h"]}).running() as watching:
+        watching.until(lambda: watching.seen("nobody", "down") == 1, "a look")
+        yield watching
+
+
 def _get(watching: Watching, path: str, **headers: str) -> tuple[int, Any, str]:
     request = urllib.request.Request(f"http://127.0.0.1:{watching.port}{path}", headers=headers)
     try:
@@ -178,6 +187,34 @@ def test_the_page_hears_of_changes(web: tuple[Watching, str]) -> None:
         assert stream.headers["content-type"].startswith("text/event-stream")
         lines = iter(stream.readline, b"")
         assert any(line == b"event: changed\n" for line in lines)
+
+
+def _first(watching: Watching, path: str, **headers: str) -> list[str]:
+    """The first thing that a stream says after how long to wait."""
+    request = urllib.request.Request(f"http://127.0.0.1:{watching.port}{path}", headers=headers)
+    with urllib.request.urlopen(request, timeout=20) as stream:
+        return ["".join(iter(lambda: stream.readline().decode(), "\n")) for _ in range(2)]
+
+
+def test_what_changed_before_one_listened_is_told_at_once(still: Watching) -> None:
+    [seen] = re.findall(r'data-pulse="([^"]+)"', _get(still, "/")[2])
+    assert re.findall(r'data-pulse="([^"]+)"', _get(still, "/outages")[2]) == [seen]
+    news = ["retry: 5000\n", f"id: {seen}\nevent: changed\ndata: {seen}\n"]
+    quiet = ["retry: 5000\n", ": \n"]
+    assert _first(still, f"/live?seen={seen}") == quiet
+    assert _first(still, "/live") == quiet
+    assert _first(still, "/live?seen=older") == news
+    # A browser that comes back says by itself what it heard last.
+    assert _first(still, f"/live?seen={seen}", **{"Last-Event-ID": "older"}) == news
+    assert _first(still, "/live?seen=older", **{"Last-Event-ID": seen}) == quiet
+
+
+def test_a_page_that_changes_no_more_is_not_asked_for_again(web: tuple[Watching, str]) -> None:
+    watching, identity = web
+    for page in ("/", "/outages", "/incidents", "/observations", "/ledger"):
+        assert "data-pulse" in _get(watching, page)[2], page
+    for page in ("/about", "/api/docs", "/outages/none", f"/outages/{identity}"):
+        assert "data-pulse" not in _get(watching, page)[2], page
 
 
 def test_links_stay_below_the_prefix_of_a_proxy(web: tuple[Watching, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from mailwatch.web.sessions import COOKIE
+from mailwatch.web.words import words
 from tests.canaries import PASSWORD, canaries
 from tests.conftest import _need
 from tests.servers.authority import Authority
@@ -226,16 +228,101 @@ def test_by_keyboard_and_in_ones_own_time(web: tuple[Watching, str], browser: Br
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
-    assert "Asia/Tokyo" in page.locator("time .own").first.inner_text()
-    assert "UTC" in page.locator("time").first.inner_text()
+    assert page.locator("time").first.inner_text().split()[-1] == "UTC"
+    own, utc = (page.locator(f"time .{which}").first.inner_text() for which in ("own", "utc"))
+    assert own.endswith("GMT+9")
+    assert (int(own.split()[3][:2]) - int(utc.split()[1][:2])) % 24 == 9
     page.wait_for_function("document.getElementById('live').textContent === 'In diretta'")
     context.close()
 
 
-def test_the_page_changes_by_itself(web: tuple[Watching, str], browser: Browser) -> None:
+CHANGED = "b => document.querySelector('main time').dateTime !== b"
+
+
+def _first_time(page: Page) -> str | None:
+    return page.locator("main time").first.get_attribute("datetime")
+
+
+def test_the_page_changes_by_itself_and_keeps_what_is_open(web: tuple[Watching, str], browser: Browser) -> None:
     watching, _ = web
-    page = browser.new_page()
+    page = browser.new_page(locale="en")
     _opened(page, watching, "/")
-    before = page.locator("main time").first.get_attribute("datetime")
-    page.wait_for_function("b => document.querySelector('main time').dateTime !== b", arg=before)
+    page.wait_for_function("document.querySelectorAll('svg.bars').length === 2")
+    summary = page.locator("summary").nth(1)
+    summary.focus()
+    page.keyboard.press("Enter")
+    text = summary.inner_text()
+    before = _first_time(page)
+    page.wait_for_function(CHANGED, arg=before)
+    assert page.locator("details[open] summary").all_inner_texts() == [text]
+    assert page.evaluate("document.activeElement.innerText") == text
+    assert page.locator("time:not(:has(.own))").count() == 0
+    page.close()
+
+
+def test_nothing_moves_while_it_is_stopped_or_somebody_writes(web: tuple[Watching, str], browser: Browser) -> None:
+    watching, _ = web
+    page = browser.new_page(locale="en")
+    _opened(page, watching, "/observations")
+    field = page.get_by_label("From")
+    field.fill("2026")
+    page.get_by_text(words("en")["live_held"]).wait_for()
+    assert field.input_value() == "2026"
+    before = _first_time(page)
+    page.locator("nav a").first.focus()
+    page.wait_for_function(CHANGED, arg=before)
+    pause = page.get_by_role("button", name=words("en")["pause"])
+    pause.click()
+    page.get_by_text(words("en")["live_paused"], exact=True).wait_for()
+    before = _first_time(page)
+    seen = watching.seen("lab-imap", "up")
+    watching.until(lambda: watching.seen("lab-imap", "up") > seen + 2, "looks while it is stopped")
+    assert _first_time(page) == before
+    pause.click()
+    page.wait_for_function(CHANGED, arg=before)
+    page.close()
+
+
+def test_the_page_comes_back_after_a_restart_and_after_an_answer_that_is_no_stream(
+    tmp_path: Path, browser: Browser
+) -> None:
+    nobody = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none", "interval": "1h"}
+    watching = Watching(tmp_path, [nobody], detection={"recheck": ["1h"]})
+    stream = re.compile(r"/live\?")
+    page = browser.new_page(locale="en")
+    # What a proxy says while MailWatch is away; a browser never asks again by itself after that.
+    page.route(stream, lambda route: route.fulfill(status=502))
+    with watching.running():
+        watching.until(lambda: watching.seen("nobody", "down") == 1, "a look")
+        with page.expect_response(stream):
+            _opened(page, watching, "/")
+        page.unroute(stream)
+        page.get_by_text(words("en")["live_on"], exact=True).wait_for()
+        before = _first_time(page)
+    page.get_by_text(words("en")["live_off"]).wait_for()
+    with watching.running():
+        page.get_by_text(words("en")["live_on"], exact=True).wait_for()
+        page.wait_for_function(CHANGED, arg=before)
+    page.close()
+
+
+def test_the_evidence_is_made_before_ones_eyes(web: tuple[Watching, str], browser: Browser) -> None:
+    watching, identity = web
+    page = browser.new_page(locale="it")
+    said = _opened(page, watching, f"/outages/{identity}")
+    button, told = page.locator("a.button"), page.locator("#making")
+    with page.expect_download() as download:
+        button.click()
+        page.get_by_role("progressbar").wait_for()
+        assert told.inner_text() == words("it")["evidence_making"]
+    assert download.value.suggested_filename == f"outage-{identity}.zip"
+    download.value.save_as(watching.folder / "seen.zip")
+    assert watching.command("verify", str(watching.folder / "seen.zip")).returncode == 0
+    page.get_by_text(words("it")["evidence_made"]).wait_for()
+    assert page.get_by_role("progressbar").count() == 0
+    page.evaluate("document.querySelector('a.button').href = '000000000000/../../api/v1/outages/0/evidence.zip'")
+    button.click()
+    page.get_by_text(words("it")["evidence_failed"]).wait_for()
+    assert "no such outage" in told.inner_text()
+    assert not [one for one in said if "Policy" in one]
     page.close()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from importlib import resources
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
 from mailwatch import __version__
@@ -32,6 +32,8 @@ PER_PAGE = 50
 LIVE_AT_MOST = 32
 """Streams at once; a browser that gets none shows the page as it was loaded."""
 BEAT = 2.0
+LIVE = ("outages", "outages/{outage_id}", "incidents", "observations", "ledger")
+"""Those that change, besides the overview."""
 PUBLIC = ("overview", "outages", "incidents", "about")
 """Those that strangers have."""
 _TYPES = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -68,9 +70,14 @@ class Pages:
             ("api/docs", self._docs), ("static/{name}", self._static), ("live", self._live),
         ):  # fmt: skip
             if not self._audience.public or path.partition("/")[0] in (*PUBLIC, "static", "live"):
-                router.add_api_route(f"/{path}", page)
+                live = [Depends(self._note)] if path in LIVE else []
+                router.add_api_route(f"/{path}", page, dependencies=live)
         app.include_router(router)
         self._app = app
+
+    async def _note(self, request: Request) -> None:
+        # Before anything is read, so that no change is missed between the page and its stream.
+        request.state.pulse = self._views.pulse()
 
     def _show(self, request: Request, template: str, here: str, status: int = 200, **facts: Any) -> Response:
         language = _language(request)
@@ -91,7 +98,7 @@ class Pages:
                 places=self._places,
                 vantage=vantage,
                 whom=self._audience,
-                **{"bare": here == "login", **facts},
+                **{"bare": here == "login", "pulse": getattr(request.state, "pulse", ""), **facts},
             )
         )
 
@@ -114,8 +121,8 @@ class Pages:
         return answer
 
     def _draw_overview(self, request: Request, language: str, page: int) -> str:
+        pulse, at = self._views.pulse(), now()
         targets = self._sources.targets()
-        at = now()
         shown, pages = _page(sorted(targets, key=lambda t: (t["state"] != "down", t["state"] == "up")), page)
         groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for number, told in enumerate(shown):
@@ -123,7 +130,7 @@ class Pages:
         return self._draw(
             request, "overview.html", language, "overview",
             verdict=verdict(targets, ill=bool(self._sources.ill())), groups=list(groups.items()),
-            latest=self._views.outages()[:10], page=page, pages=pages,
+            latest=self._views.outages()[:10], page=page, pages=pages, pulse=pulse,
         )  # fmt: skip
 
     def _glance(self, name: str, at: Millis) -> dict[str, Any]:
@@ -147,9 +154,12 @@ class Pages:
         if told is None:
             return self.problem(request, 404)
         marks = timeline.marks(told)
+        # One that is over and sealed changes no more.
+        settled = told["state"] == "closed" and told.get("range", True)
         return self._show(
             request, "outage.html", "outages", o=told, marks=marks, stretches=timeline.stretches(told, marks),
             here_name=self._views.vantage_point, place=self._views.place,
+            pulse="" if settled else request.state.pulse,
         )  # fmt: skip
 
     def _incidents(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
@@ -185,7 +195,7 @@ class Pages:
         """Draw why there is nothing to see. To a name that is not ours nothing else is shown."""
         told = words(_language(request))["problem"][WORDS.get(status, "asked")]
         bare = status == 421
-        return self._show(request, "problem.html", "", status, told=told, cure=cure, bare=bare)
+        return self._show(request, "problem.html", "", status, told=told, cure=cure, bare=bare, pulse="")
 
     def _ledger(self, request: Request) -> Response:
         return self._show(request, "ledger.html", "ledger", l=self._views.ledger())
@@ -203,23 +213,25 @@ class Pages:
         content = (resources.files("mailwatch.web") / "static" / name).read_bytes()
         return Response(content, media_type=_TYPES[name], headers={"cache-control": "max-age=300"})
 
-    async def _live(self) -> Response:
+    async def _live(self, request: Request, seen: Annotated[str, Query(max_length=40)] = "") -> Response:
         if self._streams >= LIVE_AT_MOST:
             return PlainTextResponse("too many listen\n", 503, {"retry-after": "60"})
         headers = {"x-accel-buffering": "no"}
-        return StreamingResponse(self._changes(), media_type="text/event-stream", headers=headers)
+        changes = self._changes(request.headers.get("last-event-id", seen))
+        return StreamingResponse(changes, media_type="text/event-stream", headers=headers)
 
-    async def _changes(self) -> AsyncIterator[bytes]:
+    async def _changes(self, seen: str) -> AsyncIterator[bytes]:
+        """Say when something changed since the page was drawn, or since what was heard last (`seen`)."""
         self._streams += 1
         try:
-            told = self._views.pulse()
             yield b"retry: 5000\n\n"
+            seen = seen or self._views.pulse()
             while True:
-                await asyncio.sleep(BEAT)
                 pulse = self._views.pulse()
                 # A comment else, so that a client that is gone is noticed.
-                yield b": \n\n" if pulse == told else b"event: changed\ndata: \n\n"
-                told = pulse
+                yield b": \n\n" if pulse == seen else f"id: {pulse}\nevent: changed\ndata: {pulse}\n\n".encode()
+                seen = pulse
+                await asyncio.sleep(BEAT)
         finally:
             self._streams -= 1
 
