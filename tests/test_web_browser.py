@@ -212,6 +212,8 @@ def test_all_can_be_read_without_javascript(web: tuple[Watching, str], browser: 
     page.goto(f"http://127.0.0.1:{watching.port}/", wait_until="domcontentloaded")
     page.locator("summary").first.click()
     assert page.locator("details[open]").count() == 1
+    # What would do nothing is not there.
+    assert page.get_by_role("button").count() == 0
     page.goto(f"http://127.0.0.1:{watching.port}/outages/{identity}", wait_until="domcontentloaded")
     with page.expect_download() as download:
         page.locator("a.button").click()
@@ -234,6 +236,28 @@ def test_by_keyboard_and_in_ones_own_time(web: tuple[Watching, str], browser: Br
     assert (int(own.split()[3][:2]) - int(utc.split()[1][:2])) % 24 == 9
     page.wait_for_function("document.getElementById('live').textContent === 'In diretta'")
     context.close()
+
+
+BEYOND = """edge => [...document.querySelectorAll("main *:not(option)")]
+    .filter((one) => one.checkVisibility() && !one.closest("thead, details:not([open]) > :not(summary)"))
+    .filter((one) => one.getBoundingClientRect().right > edge).map((one) => one.outerHTML)"""
+"""What can be seen and goes beyond an edge. The heads of tables are for screen readers there."""
+
+
+def test_the_longest_name_fits_the_narrowest_window(tmp_path: Path, browser: Browser) -> None:
+    """320 pixels: what WCAG 1.4.10 asks for."""
+    name = "un.nome.lunghissimo." * 3 + "di.una.persona@" + "esempio" * 3 + ".it"
+    nobody = {"name": name, "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none", "interval": "1s"}
+    watching = Watching(tmp_path, [nobody], detection={"recheck": ["200ms"]})
+    page = browser.new_page(locale="it", viewport={"width": 320, "height": 640})
+    with watching.running():
+        watching.until(lambda: watching.api("outages"), "an outage")
+        identity = watching.api("outages")[0]["id"]
+        for path in ("/", "/outages", f"/outages/{identity}", "/incidents", "/observations"):
+            _opened(page, watching, path)
+            assert page.evaluate(BEYOND, 320) == [], path
+            assert page.locator("main").get_by_text(name).count() > 0, path
+    page.close()
 
 
 CHANGED = "b => document.querySelector('main time').dateTime !== b"
