@@ -8,6 +8,7 @@ import logging
 import platform
 import signal
 from collections.abc import Iterable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -250,9 +251,7 @@ class Daemon:
                 for incident in records.incidents(self.reader, only_open=only_open, start=start, end=end)
             ],
             incident=incident,
-            observations=lambda target, start, end, limit: records.observations(
-                self.reader, known(), target=target, start=start, end=end, limit=limit
-            ),
+            observations=lambda looks: records.observations(self.reader, known(), **asdict(looks)),
             availability=availability,
             offline=lambda start, end: records.offline(self.reader, start=start, end=end),
             unready=self._unready,

@@ -177,12 +177,19 @@ def observations(
     start: Millis | None,
     end: Millis | None,
     limit: int,
+    outcome: Outcome | None = None,
+    before: int | None = None,
+    after: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Return observations, newest first, with their index. `known` gives provider and kind of a target."""
+    """Return observations, newest first, with their index. `known` gives provider and kind of a target.
+
+    Of the entries from index `after` to that before `before`, if given.
+    """
     found = []
     for entry in reader.entries(
-        target=target, kinds=["observation"], start_ms=start, end_ms=end, descending=True, limit=limit
-    ):
+        target=target, kinds=["observation"], outcome=outcome, start_ms=start, end_ms=end, from_index=after,
+        to_index=before, descending=True, limit=limit,
+    ):  # fmt: skip
         fact = entry.fact
         if isinstance(fact, Observation):
             provider, kind = known.get(fact.target, ("", ""))

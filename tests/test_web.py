@@ -17,16 +17,19 @@ import pytest
 from starlette.requests import Request
 
 from mailwatch.lasting import span
+from mailwatch.models import now
 from mailwatch.service_level import DAY, Day
 from mailwatch.web import timeline
 from mailwatch.web.days import bars, state
 from mailwatch.web.formats import drawing, share
 from mailwatch.web.formats import span as written
+from mailwatch.web.looking import REACH, Asked, look_back
 from mailwatch.web.pages import Audience, Pages
-from mailwatch.web.sources import Sources
+from mailwatch.web.sources import Looks, Sources
 from mailwatch.web.verdict import verdict
 from mailwatch.web.views import Views
 from mailwatch.web.words import choose, words
+from tests.ledgers import HOUR, MINUTE, Sky, write
 from tests.servers.authority import Authority
 from tests.watching import Watching
 
@@ -44,8 +47,10 @@ def web(lived: tuple[Watching, Authority, str]) -> Iterator[tuple[Watching, str]
 
 @pytest.fixture(scope="module")
 def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
-    """A MailWatch that has looked once and will not for hours."""
-    folder = tmp_path_factory.mktemp("still")
+    """A MailWatch with 250 looks behind it, that has looked once more and will not for hours."""
+    folder, end = tmp_path_factory.mktemp("still"), now() - HOUR
+    skies: dict[str, Sky] = {"nobody": lambda _: "+"}
+    write(folder / "data", skies, end - 250 * MINUTE, end, vantage="test", durable=False).close()
     with Watching(folder, [NOBODY | {"interval": "1h"}], detection={"recheck": ["1h"]}).running() as watching:
         watching.until(lambda: watching.seen("nobody", "down") == 1, "a look")
         yield watching
@@ -171,9 +176,62 @@ def test_what_is_asked_is_escaped_and_bounded(web: tuple[Watching, str]) -> None
 
 
 def test_observations_are_filtered(web: tuple[Watching, str]) -> None:
-    watching, _ = web
-    assert "<td>" in _get(watching, "/observations?target=lab-imap")[2]
+    watching, identity = web
+    assert "<code>" not in _get(watching, "/observations?target=lab-imap&outcome=up")[2]
     assert words("en")["no_observations"] in _get(watching, "/observations?to=2020-01-01")[2]
+    assert words("en")["no_observations"] in _get(watching, "/observations?outcome=unknown")[2]
+    assert (
+        words("it")["backwards"].partition("'")[0]
+        in _get(watching, "/observations?from=2026-02-01&to=2026-01-01&lang=it")[2]
+    )
+    told = next(o for o in watching.api("outages") if o["id"] == identity)
+    page = _get(watching, "/observations?target=lab-imap&outcome=down")[2]
+    assert page.count('<tr role="row"><td') == told["observations"]["down"]
+    assert f'datetime="{told["first_bad"]}"' not in page  # They bear the times at which they began.
+    downs = watching.api("observations?target=lab-imap&outcome=down")
+    assert {look["outcome"] for look in downs} == {"down"}
+    assert page.count(f'datetime="{downs[-1]["started_at"]}"') == 1
+    older = watching.api(f"observations?target=lab-imap&before={downs[-1]['index']}&limit=1")
+    assert [look["outcome"] for look in older] == ["up"]
+    assert _get(watching, "/observations?outcome=wrong")[0] == 422
+    assert _get(watching, "/api/v1/observations?before=-1")[0] == 422
+
+
+def test_one_can_look_back_to_the_first_observation(still: Watching) -> None:
+    query, seen, sizes = "from=2020-01-01&lang=it", list[str](), list[int]()
+    while query:
+        page = _get(still, f"/observations?{query}")[2]
+        assert ("data-pulse" in page) is (not seen)
+        shown = re.findall(r'<tr role="row"><td[^>]*><time datetime="([^"]*)"', page)
+        seen += shown
+        sizes.append(len(shown))
+        [query] = re.findall(r'href="\?([^"]*)" rel="next"', page) or [""]
+        assert not query or query.startswith("from=2020-01-01&amp;before=")
+        query = query.replace("&amp;", "&")
+    assert sizes == [100, 100, 51]
+    assert seen == [look["started_at"] for look in still.api("observations?limit=1000")]
+
+
+def test_a_rare_outcome_is_looked_for_a_part_of_the_ledger_at_a_time() -> None:
+    ledger = [{"index": index, "outcome": "down" if index == 7 else "up"} for index in range(2 * REACH)]
+
+    def observations(looks: Looks) -> list[dict[str, Any]]:
+        part = ledger[looks.after or 0 : looks.before]
+        return [look for look in part[::-1] if looks.outcome in (None, look["outcome"])][: looks.limit]
+
+    asked = Asked("", "down", "", "")
+    found, older = look_back(observations, asked, None)
+    assert (found, older) == ([], REACH - 1)
+    found, older = look_back(observations, asked, older)
+    assert ([look["index"] for look in found], older) == ([7], None)
+    assert look_back(observations, asked, 0) == ([], None)
+
+
+def test_the_other_language_keeps_the_filter(web: tuple[Watching, str]) -> None:
+    page = _get(web[0], "/observations?target=lab-imap&lang=en&from=%22%3E")[2]
+    assert 'href="?target=lab-imap&amp;from=%22%3E&amp;lang=it"' in page
+    # The overview is drawn once for all: what one asked for is not shown to others.
+    assert 'href="?lang=it"' in _get(web[0], "/?canary=1")[2]
 
 
 def test_a_language_once_chosen_is_kept(web: tuple[Watching, str]) -> None:

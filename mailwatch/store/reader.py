@@ -81,6 +81,7 @@ class Reader:
         *,
         target: str | None = None,
         kinds: Sequence[str] = (),
+        outcome: Outcome | None = None,
         start_ms: Millis | None = None,
         end_ms: Millis | None = None,
         from_index: int | None = None,
@@ -98,6 +99,8 @@ class Reader:
             if "observation" not in kinds:
                 # In the index's own words, or SQLite does not see that it may use it, and reads everything.
                 query = query.where(sa.text("kind <> 'observation'"))
+        if outcome is not None:
+            query = query.where(column.outcome == outcome.value)
         if target is not None and (start_ms is not None or end_ms is not None):
             # First where they lie, in an index alone: by that index the rows would have to be sorted.
             low, high = self._bounds(target, start_ms, end_ms)

@@ -17,14 +17,14 @@ from starlette.types import ASGIApp
 
 from mailwatch import __version__
 from mailwatch.config.access import WebAccess
-from mailwatch.models import Millis, parse_rfc3339, rfc3339
+from mailwatch.models import Millis, Outcome, parse_rfc3339, rfc3339
 from mailwatch.web.gate import Gate
 from mailwatch.web.headers import SafeHeaders
 from mailwatch.web.kept import Kept, takes_packed
-from mailwatch.web.pages import Audience, Pages
+from mailwatch.web.pages import MOST, Audience, Pages
 from mailwatch.web.problems import tell_problems
 from mailwatch.web.public import Masks, public_sources, public_views
-from mailwatch.web.sources import Sources
+from mailwatch.web.sources import Looks, Sources
 from mailwatch.web.views import NotMade, Views
 
 When = Annotated[str | None, Query(description="RFC 3339 time with its offset", max_length=40)]
@@ -110,9 +110,12 @@ def full_app(sources: Sources, views: Views, audience: Audience) -> FastAPI:
         from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
         to: When = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+        outcome: Outcome | None = None,
+        before: Annotated[int | None, Query(ge=0, le=MOST, description="only those of a lower index")] = None,
     ) -> list[dict[str, Any]]:
         start, end = _window(from_, to)
-        return sources.observations(target, start, end, limit)
+        looks = Looks(target=target, outcome=outcome, start=start, end=end, before=before, limit=limit)
+        return sources.observations(looks)
 
     @app.get("/api/v1/offline", summary="Times in which our own line was down, newest first")
     def offline(

@@ -7,9 +7,9 @@ import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import resources
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
@@ -20,6 +20,7 @@ from mailwatch.web import timeline
 from mailwatch.web.days import bars
 from mailwatch.web.formats import drawing
 from mailwatch.web.kept import Kept, takes_packed
+from mailwatch.web.looking import Asked, look_back
 from mailwatch.web.problems import WORDS
 from mailwatch.web.sources import Sources
 from mailwatch.web.verdict import verdict
@@ -29,6 +30,8 @@ from mailwatch.web.words import COOKIE, LANGUAGES, choose, words
 PLACES = tuple((name, "" if name == "overview" else name) for name in
                ("overview", "outages", "incidents", "observations", "ledger", "about"))  # fmt: skip
 PER_PAGE = 50
+MOST = 2**53
+"""More than any number that is asked for."""
 LIVE_AT_MOST = 32
 """Streams at once; a browser that gets none shows the page as it was loaded."""
 BEAT = 2.0
@@ -81,7 +84,9 @@ class Pages:
 
     def _show(self, request: Request, template: str, here: str, status: int = 200, **facts: Any) -> Response:
         language = _language(request)
-        text = self._draw(request, template, language, here, **facts)
+        others = [(key, text) for key, text in request.query_params.multi_items() if key != "lang"]
+        query = urlencode(others) + "&" if others else ""
+        text = self._draw(request, template, language, here, **{"query": query, **facts})
         return self._answer(request, text.encode(), language, status)
 
     def _draw(self, request: Request, template: str, language: str, here: str, **facts: Any) -> str:
@@ -131,6 +136,7 @@ class Pages:
             request, "overview.html", language, "overview",
             verdict=verdict(targets, ill=bool(self._sources.ill())), groups=list(groups.items()),
             latest=self._views.outages()[:10], page=page, pages=pages, pulse=pulse,
+            query=f"page={page}&" if page > 1 else "",
         )  # fmt: skip
 
     def _glance(self, name: str, at: Millis) -> dict[str, Any]:
@@ -170,21 +176,17 @@ class Pages:
         self,
         request: Request,
         target: Annotated[str, Query(max_length=200)] = "",
+        outcome: Annotated[str, Query(pattern="^(up|down|unknown)?$")] = "",
         from_: Annotated[str, Query(alias="from", max_length=40)] = "",
         to: Annotated[str, Query(max_length=40)] = "",
+        before: Annotated[int | None, Query(ge=0, le=MOST)] = None,
     ) -> Response:
-        times, bad = [], False
-        for text in (from_, to):
-            try:
-                times.append(_moment(text))
-            except (ValueError, OverflowError):
-                times.append(None)
-                bad = True
-        found = self._sources.observations(target or None, times[0], times[1], 100)
+        asked = Asked(target, outcome, from_, to)
+        found, older = look_back(self._sources.observations, asked, before)
         names = sorted(t["target"] for t in self._sources.targets())
         return self._show(
-            request, "observations.html", "observations", list=found, names=names, chosen=target, from_=from_,
-            to=to, bad=bad,
+            request, "observations.html", "observations", list=found, names=names, asked=asked, older=older,
+            newer=before is not None, pulse=request.state.pulse if before is None else "",
         )  # fmt: skip
 
     def login(self, request: Request, *, to: str = "", who: str = "", status: int = 200) -> Response:
@@ -245,10 +247,3 @@ def _page(items: Iterable[dict[str, Any]], page: int) -> tuple[list[dict[str, An
     listed = list(items)
     first = (page - 1) * PER_PAGE
     return listed[first : first + PER_PAGE], max(1, math.ceil(len(listed) / PER_PAGE))
-
-
-def _moment(text: str) -> Millis | None:
-    if not text:
-        return None
-    moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

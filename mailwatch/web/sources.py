@@ -6,7 +6,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mailwatch.models import Millis
+from mailwatch.models import Millis, Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looks:
+    """Which observations are wanted. `before` and `after` are indices of the ledger: [after, before)."""
+
+    target: str | None = None
+    outcome: Outcome | None = None
+    start: Millis | None = None
+    end: Millis | None = None
+    before: int | None = None
+    after: int | None = None
+    limit: int = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +30,7 @@ class Sources:
     outages: Callable[[bool, Millis | None, Millis | None], list[dict[str, Any]]]
     incidents: Callable[[bool, Millis | None, Millis | None], list[dict[str, Any]]]
     incident: Callable[[str], dict[str, Any] | None]
-    observations: Callable[[str | None, Millis | None, Millis | None, int], list[dict[str, Any]]]
+    observations: Callable[[Looks], list[dict[str, Any]]]
     offline: Callable[[Millis | None, Millis | None], list[dict[str, Any]]]
     availability: Callable[[str | None, Millis, Millis], list[dict[str, Any]]]
     unready: Callable[[], list[str]]
