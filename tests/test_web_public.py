@@ -20,9 +20,9 @@ from tests.test_web_access import HTML, ask, basic
 from tests.watching import Watching
 
 PUBLIC = {
-    "/", "/outages", "/outages/{outage_id}", "/incidents", "/about", "/static/{name}", "/live", "/login",
-    "/healthz", "/readyz", "/api/v1/targets", "/api/v1/outages", "/api/v1/outages/{outage_id}",
-    "/api/v1/incidents", "/api/v1/incidents/{incident_id}",
+    "/", "/outages", "/outages/{outage_id}", "/outages.atom", "/incidents", "/about", "/static/{name}", "/live",
+    "/login", "/healthz", "/readyz", "/api/v1/targets", "/api/v1/outages", "/api/v1/outages.csv",
+    "/api/v1/outages/{outage_id}", "/api/v1/incidents", "/api/v1/incidents/{incident_id}",
 }  # fmt: skip
 WHEN = "from=2020-01-01T00:00:00Z&to=2040-01-01T00:00:00Z&limit=1000"
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.background import BackgroundTask
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from mailwatch import __version__
 from mailwatch.config.access import WebAccess
 from mailwatch.models import Millis, Outcome, parse_rfc3339, rfc3339
+from mailwatch.web.exports import OBSERVATION, OUTAGE, csv_of
 from mailwatch.web.gate import Gate
 from mailwatch.web.headers import SafeHeaders
 from mailwatch.web.kept import Kept, takes_packed
@@ -105,17 +106,12 @@ def full_app(sources: Sources, views: Views, audience: Audience) -> FastAPI:
         return FileResponse(path, filename=name, background=BackgroundTask(path.unlink, missing_ok=True))
 
     @app.get("/api/v1/observations", summary="Observations, newest first")
-    def observations(
-        target: Annotated[str | None, Query(max_length=200)] = None,
-        from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
-        to: When = None,
-        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
-        outcome: Outcome | None = None,
-        before: Annotated[int | None, Query(ge=0, le=MOST, description="only those of a lower index")] = None,
-    ) -> list[dict[str, Any]]:
-        start, end = _window(from_, to)
-        looks = Looks(target=target, outcome=outcome, start=start, end=end, before=before, limit=limit)
+    def observations(looks: Annotated[Looks, Depends(_looks)]) -> list[dict[str, Any]]:
         return sources.observations(looks)
+
+    @app.get("/api/v1/observations.csv", summary="The same for spreadsheets", response_class=Response)
+    def observations_csv(looks: Annotated[Looks, Depends(_looks)]) -> Response:
+        return csv_of(sources.observations(looks), OBSERVATION, "observations")
 
     @app.get("/api/v1/offline", summary="Times in which our own line was down, newest first")
     def offline(
@@ -153,6 +149,10 @@ def _add_states(app: FastAPI, sources: Sources) -> None:
     ) -> list[dict[str, Any]]:
         return sources.outages(open, *_window(from_, to))
 
+    @app.get("/api/v1/outages.csv", summary="All outages for spreadsheets", response_class=Response)
+    def outages_csv() -> Response:
+        return csv_of(sources.outages(False, None, None), OUTAGE, "outages")
+
     @app.get("/api/v1/outages/{outage_id}", summary="One outage")
     def outage(outage_id: str) -> dict[str, Any]:
         for item in sources.outages(False, None, None):
@@ -174,6 +174,18 @@ def _add_states(app: FastAPI, sources: Sources) -> None:
         if item is None:
             raise HTTPException(404, f"no incident {incident_id!r}; GET /api/v1/incidents lists them")
         return item
+
+
+def _looks(
+    target: Annotated[str | None, Query(max_length=200)] = None,
+    from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
+    to: When = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+    outcome: Outcome | None = None,
+    before: Annotated[int | None, Query(ge=0, le=MOST, description="only those of a lower index")] = None,
+) -> Looks:
+    start, end = _window(from_, to)
+    return Looks(target=target, outcome=outcome, start=start, end=end, before=before, limit=limit)
 
 
 def _window(from_: str | None, to: str | None) -> tuple[Millis | None, Millis | None]:

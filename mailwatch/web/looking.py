@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from mailwatch.models import Millis, Outcome
+from mailwatch.models import Millis, Outcome, rfc3339
 from mailwatch.web.sources import Looks
 
 PER_PAGE = 100
@@ -40,6 +40,13 @@ class Asked:
         """Whether the time ends before it begins."""
         start, end = self.times()
         return start is not None and end is not None and end <= start
+
+    def export(self) -> str:
+        """Write what the API is to be asked for the same, and for more of it at once."""
+        times = dict(zip(("from", "to"), self.times(), strict=True))
+        fields = {"target": self.target, "outcome": self.outcome, "limit": "10000"}
+        fields |= {key: rfc3339(at) for key, at in times.items() if at is not None}
+        return urlencode({key: text for key, text in fields.items() if text})
 
     def query(self, before: int | None = None) -> str:
         """Write the address of the newest, or of those before an index."""

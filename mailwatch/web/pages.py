@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
 from mailwatch import __version__
-from mailwatch.models import Millis, now
+from mailwatch.models import Millis, now, rfc3339
 from mailwatch.web import timeline
 from mailwatch.web.days import bars
 from mailwatch.web.formats import drawing
@@ -68,11 +68,12 @@ class Pages:
         router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
         router.add_api_route("/", self._overview)
         for path, page in (
-            ("outages", self._outages), ("outages/{outage_id}", self._outage), ("incidents", self._incidents),
-            ("observations", self._observations), ("ledger", self._ledger), ("about", self._about),
-            ("api/docs", self._docs), ("static/{name}", self._static), ("live", self._live),
+            ("outages", self._outages), ("outages.atom", self._feed), ("outages/{outage_id}", self._outage),
+            ("incidents", self._incidents), ("observations", self._observations), ("ledger", self._ledger),
+            ("about", self._about), ("api/docs", self._docs), ("static/{name}", self._static),
+            ("live", self._live),
         ):  # fmt: skip
-            if not self._audience.public or path.partition("/")[0] in (*PUBLIC, "static", "live"):
+            if not self._audience.public or path.partition("/")[0] in (*PUBLIC, "outages.atom", "static", "live"):
                 live = [Depends(self._note)] if path in LIVE else []
                 router.add_api_route(f"/{path}", page, dependencies=live)
         app.include_router(router)
@@ -154,6 +155,13 @@ class Pages:
     def _outages(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
         shown, pages = _page(self._sources.outages(False, None, None), page)
         return self._show(request, "outages.html", "outages", list=shown, page=page, pages=pages)
+
+    def _feed(self, request: Request) -> Response:
+        shown = self._sources.outages(False, None, None)[:PER_PAGE]
+        updated = max((told["first_good"] or told["first_bad"] for told in shown), default=rfc3339(0))
+        language = _language(request)
+        feed = self._draw(request, "outages.atom", language, "outages", list=shown, updated=updated)
+        return Response(feed, media_type="application/atom+xml", headers={"vary": "accept-language, cookie"})
 
     def _outage(self, request: Request, outage_id: str) -> Response:
         told = self._views.outage(outage_id)
