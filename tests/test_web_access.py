@@ -150,6 +150,8 @@ def test_the_form_gives_a_cookie_that_nobody_else_can_use(tmp_path: Path) -> Non
         assert headers["www-authenticate"].startswith("Bearer ")
         assert words("it")["login"]["password"] in page
         assert '<input type="hidden" name="to" value="outages">' in page
+        page = ask(watching, "/observations?target=a%40b&outcome=down", HTML)[2]
+        assert 'name="to" value="observations?target=a%40b&amp;outcome=down"' in page
         assert ask(watching, "/static/style.css")[0] == 200
         status, headers, page = ask(watching, "/login", HTML, form="password=perche+no&to=outages")
         assert status == 401
@@ -183,10 +185,14 @@ def test_other_sites_cannot_log_in_and_a_form_has_an_end(tmp_path: Path) -> None
         assert "; Secure" in headers["set-cookie"]
 
 
-@pytest.mark.parametrize("text", ["//evil.example", "https://evil.example", "../x", "a/../b", "a//b", "\\x", "?x"])
+@pytest.mark.parametrize(
+    "text",
+    ["//evil.example", "https://evil.example", "../x", "a/../b", "a//b", "\\x", "?x", "a?//b", "a?b#c", "a?\r\nx"],
+)
 def test_after_the_log_in_nobody_is_led_elsewhere(text: str) -> None:
     assert place(text) == ""
     assert place("outages/0a1b2c") == "outages/0a1b2c"
+    assert place("observations?target=a%40b&from=2026-01-01") == "observations?target=a%40b&from=2026-01-01"
 
 
 def test_no_get_changes_anything(tmp_path: Path) -> None:

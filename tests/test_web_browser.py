@@ -257,6 +257,9 @@ def test_the_longest_name_fits_the_narrowest_window(tmp_path: Path, browser: Bro
             _opened(page, watching, path)
             assert page.evaluate(BEYOND, 320) == [], path
             assert page.locator("main").get_by_text(name).count() > 0, path
+        page.set_viewport_size(SIZES["desk"])
+        # Nor are words cut to pieces where there is room.
+        assert page.evaluate("document.querySelector('thead').getBoundingClientRect().height") < 60
     page.close()
 
 

@@ -28,7 +28,9 @@ from mailwatch.web.public import Masks, public_sources, public_views
 from mailwatch.web.sources import Looks, Sources
 from mailwatch.web.views import NotMade, Views
 
-When = Annotated[str | None, Query(description="RFC 3339 time with its offset", max_length=40)]
+_WHEN = "RFC 3339 time with its offset"
+From = Annotated[str | None, Query(alias="from", description=_WHEN, max_length=40)]
+When = Annotated[str | None, Query(description=_WHEN, max_length=40)]
 
 
 def create_app(
@@ -115,15 +117,15 @@ def full_app(sources: Sources, views: Views, audience: Audience) -> FastAPI:
 
     @app.get("/api/v1/offline", summary="Times in which our own line was down, newest first")
     def offline(
-        from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
+        from_: From = None,
         to: When = None,
     ) -> list[dict[str, Any]]:
         return sources.offline(*_window(from_, to))
 
     @app.get("/api/v1/availability", summary="Availability as an interval, with its coverage")
     def availability(
-        from_: Annotated[str, Query(alias="from", max_length=40)],
-        to: Annotated[str, Query(max_length=40)],
+        from_: Annotated[str, Query(alias="from", description=_WHEN, max_length=40)],
+        to: Annotated[str, Query(description=_WHEN, max_length=40)],
         target: Annotated[str | None, Query(max_length=200)] = None,
     ) -> list[dict[str, Any]]:
         start, end = _window(from_, to)
@@ -144,7 +146,7 @@ def _add_states(app: FastAPI, sources: Sources) -> None:
     @app.get("/api/v1/outages", summary="Outages, newest first")
     def outages(
         open: Annotated[bool, Query(description="only those that are open")] = False,
-        from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
+        from_: From = None,
         to: When = None,
     ) -> list[dict[str, Any]]:
         return sources.outages(open, *_window(from_, to))
@@ -163,7 +165,7 @@ def _add_states(app: FastAPI, sources: Sources) -> None:
     @app.get("/api/v1/incidents", summary="Incidents: overlapping outages of one provider, newest first")
     def incidents(
         open: Annotated[bool, Query(description="only those in which something is down")] = False,
-        from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
+        from_: From = None,
         to: When = None,
     ) -> list[dict[str, Any]]:
         return sources.incidents(open, *_window(from_, to))
@@ -178,7 +180,7 @@ def _add_states(app: FastAPI, sources: Sources) -> None:
 
 def _looks(
     target: Annotated[str | None, Query(max_length=200)] = None,
-    from_: Annotated[str | None, Query(alias="from", max_length=40)] = None,
+    from_: From = None,
     to: When = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
     outcome: Outcome | None = None,

@@ -186,7 +186,9 @@ class Gate:
             return refusal(self._pages, request, 403, _PUBLIC_ONLY)
         if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
             # A browser opens no window of its own for Bearer, so that the page with the form is seen.
-            answer = self._pages.login(request, to=place(request.scope["path"].removeprefix("/")), status=401)
+            query = request.scope["query_string"].decode("ascii", "replace")
+            wanted = request.scope["path"].removeprefix("/") + (f"?{query}" if query else "")
+            answer = self._pages.login(request, to=place(wanted), status=401)
             answer.headers["www-authenticate"] = 'Bearer realm="MailWatch"'
             return answer
         ask = {"www-authenticate": 'Basic realm="MailWatch", charset="UTF-8"'}
@@ -208,7 +210,7 @@ def _from_elsewhere(request: Request) -> bool:
 
 def place(text: str) -> str:
     """Return where to go after the log-in: a path below ours, never another site."""
-    return text if re.fullmatch(r"[a-z0-9]+(/[A-Za-z0-9_-]+)*", text) else ""
+    return text if re.fullmatch(r"[a-z0-9]+(/[A-Za-z0-9_-]+)*(\?[A-Za-z0-9%=&._+~-]*)?", text) else ""
 
 
 def _word(header: str) -> bytes | None:

@@ -82,7 +82,10 @@
     main.replaceChildren(...fresh.childNodes);
     document.title = page.title;
     if (name) [...main.querySelectorAll(at.localName)].find((one) => named(one) === name)?.focus({ preventScroll: true });
-    say("on");
+    if (stream.readyState === EventSource.OPEN) say("on");
+    // The overview is drawn once for all who ask at about the same time, and may be a little old.
+    const drawn = page.getElementById("live")?.dataset.pulse;
+    if (drawn && drawn !== pulse) later();
   };
   const later = () => {
     if (waiting) return;
