@@ -236,7 +236,7 @@ class Daemon:
             return records.availability(self.reader, wanted, start, end)
 
         def incident(wanted: str) -> dict[str, Any] | None:
-            for item in records.incidents(self.reader):
+            for item in records.incidents(self.reader, live=self.monitor.open_outages()):
                 if item.id == wanted:
                     return incident_json(records.in_full(self.reader, item))
             return None
@@ -244,11 +244,13 @@ class Daemon:
         return Sources(
             targets=targets,
             outages=lambda only_open, start, end: records.outages(
-                self.reader, only_open=only_open, start=start, end=end
+                self.reader, only_open=only_open, start=start, end=end, live=self.monitor.open_outages()
             ),
             incidents=lambda only_open, start, end: [
                 incident_json(incident)
-                for incident in records.incidents(self.reader, only_open=only_open, start=start, end=end)
+                for incident in records.incidents(
+                    self.reader, only_open=only_open, start=start, end=end, live=self.monitor.open_outages()
+                )
             ],
             incident=incident,
             observations=lambda looks: records.observations(self.reader, known(), **asdict(looks)),

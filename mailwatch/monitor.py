@@ -230,6 +230,16 @@ class Monitor:
         """Return an outage in the public form."""
         return outage_json(outage, target.provider, target.kind, self.vantage_point.name)
 
+    def open_outages(self) -> dict[str, dict[str, Any]]:
+        """Return what the ledger would say of each outage that is open now, by its id."""
+        vantage = self.vantage_point.name
+        opened = [(w.target, w.state.outage) for w in list(self.watches.values())]
+        return {
+            outage.id: outage_payload(outage, target.provider, target.kind, vantage)
+            for target, outage in opened
+            if outage
+        }
+
     def show(self, watch: Watch) -> None:
         """Tell the metrics of the target's outages."""
         if watch.outages:

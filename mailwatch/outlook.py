@@ -30,7 +30,7 @@ def outlook(monitor: Monitor, reader: Reader, path: Path, config: Config, auditi
     making = Making(path, config.data_dir)
 
     async def evidence(identity: str, language: str) -> Path:
-        if await asyncio.to_thread(_payload, reader, identity) is None:
+        if await asyncio.to_thread(_payload, monitor, reader, identity) is None:
             raise NotMade(f"no outage {identity!r}; GET /api/v1/outages lists them")
         try:
             return await making.make(identity, language)
@@ -42,7 +42,7 @@ def outlook(monitor: Monitor, reader: Reader, path: Path, config: Config, auditi
         place=config.vantage_point.place,
         glance=partial(_glance, monitor),
         outages=partial(_outages, monitor),
-        outage=partial(_outage, reader, Tokens(config.data_dir)),
+        outage=partial(_outage, monitor, reader, Tokens(config.data_dir)),
         ledger=partial(_ledger, reader, auditing),
         pulse=partial(_pulse, monitor),
         evidence=evidence,
@@ -115,12 +115,13 @@ def _newest(watch: Watch) -> tuple[str, str]:
     return (newest["id"], newest["state"]) if newest else ("", "")
 
 
-def _payload(reader: Reader, identity: str) -> dict[str, Any] | None:
-    return next((o for o in records.outage_payloads(reader) if o["id"] == identity), None)
+def _payload(monitor: Monitor, reader: Reader, identity: str) -> dict[str, Any] | None:
+    found = records.outage_payloads(reader, live=monitor.open_outages())
+    return next((told for told in found if told["id"] == identity), None)
 
 
-def _outage(reader: Reader, tokens: Tokens, identity: str) -> dict[str, Any] | None:
-    payload = _payload(reader, identity)
+def _outage(monitor: Monitor, reader: Reader, tokens: Tokens, identity: str) -> dict[str, Any] | None:
+    payload = _payload(monitor, reader, identity)
     if payload is None:
         return None
     first, last = payload["ledger"]["first"], payload["ledger"]["last"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,10 @@ from mailwatch.service_level import Meter, Stretch
 from mailwatch.store import Reader
 from mailwatch.windows import overlap
 
+Live = Mapping[str, Mapping[str, Any]]
+"""Payloads of open outages by their ids, as whoever follows every look has them."""
+NOTHING_LIVE: Live = {}
+
 
 def outage_payloads(
     reader: Reader,
@@ -24,13 +28,15 @@ def outage_payloads(
     only_open: bool = False,
     start: Millis | None = None,
     end: Millis | None = None,
+    live: Live = NOTHING_LIVE,
 ) -> list[dict[str, Any]]:
     """Return the outages on record, newest first; those that touch [start, end) when given.
 
-    A closed outage is told as its ledger entry tells it. An open one is replayed to the last entry.
+    A closed outage is told as its ledger entry tells it. An open one is replayed to the last entry, unless `live`
+    has it: that takes a second for ten thousand looks.
     """
     found = []
-    for told in _latest(reader):
+    for told in _latest(reader, live):
         over = told["first_good"]
         if only_open and told["state"] != "open":
             continue
@@ -42,7 +48,7 @@ def outage_payloads(
     return sorted(found, key=lambda told: int(told["first_bad"]), reverse=True)
 
 
-def _latest(reader: Reader) -> list[dict[str, Any]]:
+def _latest(reader: Reader, live: Live) -> list[dict[str, Any]]:
     """Return each outage as it stands now, in the order in which they came on record."""
     latest: dict[str, dict[str, Any]] = {}
     opaque: dict[str, str] = {}
@@ -50,11 +56,16 @@ def _latest(reader: Reader) -> list[dict[str, Any]]:
         payload = entry.payload
         latest[payload["id"]] = payload
         opaque[payload["target"]] = entry.opaque
-    book = rule_book(reader) if any(payload["state"] == "open" for payload in latest.values()) else None
+    still_open = {identity for identity, payload in latest.items() if payload["state"] == "open"}
+    book = rule_book(reader) if still_open - live.keys() else None
     announced = notices(reader)
     found = []
-    for payload in latest.values():
-        told = _as_of_now(reader, book, payload) if book and payload["state"] == "open" else payload
+    for identity, payload in latest.items():
+        told = payload
+        if identity in still_open and identity in live:
+            told = _with_account(live[identity], payload)
+        elif identity in still_open and book:
+            told = _as_of_now(reader, book, payload)
         begin, end = told["first_bad"], told["last_bad"]
         excused = overlap(announced.of(opaque[told["target"]], begin, end), begin, end)
         found.append(told | {"maintenance_ms": excused} if excused else told)
@@ -62,11 +73,16 @@ def _latest(reader: Reader) -> list[dict[str, Any]]:
 
 
 def incidents(
-    reader: Reader, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
+    reader: Reader,
+    *,
+    only_open: bool = False,
+    start: Millis | None = None,
+    end: Millis | None = None,
+    live: Live = NOTHING_LIVE,
 ) -> list[Incident]:
     """Return the incidents, newest first; those that touch [start, end) when given."""
     found = []
-    for incident in incidents_of(Member.of(order, told) for order, told in enumerate(_latest(reader))):
+    for incident in incidents_of(Member.of(order, told) for order, told in enumerate(_latest(reader, live))):
         over = incident.first_good
         if only_open and over is not None:
             continue
@@ -94,10 +110,15 @@ def _bad_looks(reader: Reader, member: Member) -> Iterator[tuple[Millis, str | N
 
 
 def outages(
-    reader: Reader, *, only_open: bool = False, start: Millis | None = None, end: Millis | None = None
+    reader: Reader,
+    *,
+    only_open: bool = False,
+    start: Millis | None = None,
+    end: Millis | None = None,
+    live: Live = NOTHING_LIVE,
 ) -> list[dict[str, Any]]:
     """Return `outage_payloads` in the public form."""
-    found = outage_payloads(reader, only_open=only_open, start=start, end=end)
+    found = outage_payloads(reader, only_open=only_open, start=start, end=end, live=live)
     return [payload_json(payload) for payload in found]
 
 
@@ -135,7 +156,11 @@ def _as_of_now(reader: Reader, book: RuleBook, payload: dict[str, Any]) -> dict[
     if outage is None:
         return payload
     told = outage_payload(outage, payload["provider"], Kind(payload["kind"]), payload["vantage_point"])
-    return told | {key: payload[key] for key in ("account",) if key in payload}
+    return _with_account(told, payload)
+
+
+def _with_account(told: Mapping[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
+    return {**told, **{key: payload[key] for key in ("account",) if key in payload}}
 
 
 def observation_json(observation: Observation, provider: str, kind: str) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from mailwatch import records
 from mailwatch.lasting import span
 from mailwatch.models import now
 from mailwatch.service_level import DAY, Day
+from mailwatch.store import Reader
 from mailwatch.web import timeline
 from mailwatch.web.days import bars, state
 from mailwatch.web.formats import drawing, share
@@ -265,6 +267,23 @@ def test_what_changed_before_one_listened_is_told_at_once(still: Watching) -> No
     # A browser that comes back says by itself what it heard last.
     assert _first(still, f"/live?seen={seen}", **{"Last-Event-ID": "older"}) == news
     assert _first(still, "/live?seen=older", **{"Last-Event-ID": seen}) == quiet
+
+
+def test_an_open_outage_is_told_as_its_replay_would_without_one(tmp_path: Path) -> None:
+    once = {"open_after": 1, "recheck": ["1h"]}
+    with Watching(tmp_path, [NOBODY | {"interval": "1h"}], detection=once).running() as watching:
+        told = watching.until(lambda: watching.api("outages"), "an open outage")
+        reader = Reader.open(watching.data_dir)
+        assert records.outages(reader) == told
+        [payload] = records.outage_payloads(reader)
+        live = {payload["id"]: payload | {"last_bad": payload["last_bad"] + 1}}
+        # What is followed live is not read out of the ledger again, which takes a second for ten thousand looks.
+        assert records.outage_payloads(reader, live=live) == [*live.values()]
+        assert records.incidents(reader, live=live)[0].last_bad == payload["last_bad"] + 1
+        assert records.outage_payloads(reader, live={"another": payload}) == [payload]
+        reader.close()
+        assert f"outages/{told[0]['id']}" in _get(watching, "/outages")[2]
+        assert _get(watching, f"/outages/{told[0]['id']}")[2].count(told[0]["last_bad"]) >= 2
 
 
 def test_a_page_that_changes_no_more_is_not_asked_for_again(web: tuple[Watching, str]) -> None:
