@@ -87,7 +87,7 @@ def pages(folder: Path, docs: Path) -> list[Path]:
         with watching.running():
             watching.until(lambda: all(one["state"] == "up" for one in watching.api("targets")), "up")
             home = f"http://127.0.0.1:{watching.port}"
-            watching.until(lambda: _bars(page, home).count('class="up"') > 60, "the history")
+            watching.until(lambda: _bars(page, home) == len(NAMES), "the history")
             page.screenshot(path=drawn[0], clip={"x": 0, "y": 0, "width": 1060, "height": 1010}, full_page=True)
             longest = max(watching.api("outages"), key=lambda told: float(told["duration"]["min"]))
             page.goto(f"{home}/outages/{longest['id']}", wait_until="networkidle")
@@ -96,9 +96,9 @@ def pages(folder: Path, docs: Path) -> list[Path]:
     return drawn
 
 
-def _bars(page: Page, home: str) -> str:
+def _bars(page: Page, home: str) -> int:
     page.goto(home)
-    return page.locator("svg.bars").last.inner_html()
+    return page.locator("svg.bars").count()
 
 
 if __name__ == "__main__":
