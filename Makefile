@@ -10,7 +10,7 @@ run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (o
 	$(BIN)/mailwatch --config $(or $(CONFIG),config.example.yaml) run
 
 test: $(VENV)/.dev servers lint  ## lint, types and every test, on real Dovecot and Postfix
-	$(BIN)/pytest -n 3 --dist loadfile  # Most tests wait for servers: three at a time.
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder  # Most tests wait for servers: three at a time.
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

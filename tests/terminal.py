@@ -9,6 +9,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import struct
 import subprocess
 import termios
@@ -29,7 +30,12 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
         setsid = shutil.which("setsid")
         command = [setsid, "--ctty", *words] if setsid else list(words)
-        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=cwd, env={**env})
+        # Who runs the tests in the background has Ctrl-C ignored, and a program inherits that.
+        heeded = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=cwd, env={**env})
+        finally:
+            signal.signal(signal.SIGINT, heeded)
         os.close(slave)
         self.raw = ""
         self._told = 0

@@ -49,7 +49,6 @@ def lean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Trust
     store.close()
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_change_by_anybody_is_accepted(
     lean: tuple[Path, Trust, Ed25519PrivateKey], tmp_path: Path, part: int
@@ -62,7 +61,6 @@ def test_no_change_by_anybody_is_accepted(
         judged(path, altered, tmp_path / "mutant.zip", trust, (part, number), signed=signed)
 
 
-@pytest.mark.timeout(120)
 def test_nor_is_one_of_a_bundle_with_its_report(
     bundle: Path, lived: tuple[Watching, Any, str], trust: Trust, tmp_path: Path
 ) -> None:
