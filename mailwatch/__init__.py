@@ -7,6 +7,7 @@ endings                                 errors that end a command in a line
 catalogue                               mail providers, as data
 ledger                                  the transparency log: canonical entries, Merkle tree, checkpoints
 windows, lasting                        half-open times, and how long they are, as people say it
+monotonic, elapsed                      the clock that nobody can set, and how long it is between two moments
 maintenance                             what was announced, and when it is
 outages, service_level                  pure rules: when a target was down, for how long, how much of a month
 incidents                               outages of one provider that overlap: what people talk about

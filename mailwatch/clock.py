@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import math
 import statistics
 import sys
 import time
@@ -11,7 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from mailwatch import monotonic
 from mailwatch.models import Millis, now
+from mailwatch.monotonic import clock_ids
 from mailwatch.sntp import Offset, SntpError, sntp
 
 TICK = 1.0
@@ -39,12 +42,17 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class ClockEvent:
-    """What befell the clock between two ticks. After a step back, of negative `seconds`, `end` may be first."""
+    """What happened to the clock between two ticks. After a step back, of negative `seconds`, `end` may be first.
+
+    `since` and `until` are the two ticks on the clock that nobody can set, in milliseconds.
+    """
 
     kind: Literal["step", "suspend", "stalled"]
     start: Millis
     end: Millis
     seconds: float
+    since: Millis = 0
+    until: Millis = 0
 
     def as_json(self) -> dict[str, int | str]:
         """Return the event for the ledger: no floats, so that its canonical form is beyond doubt."""
@@ -63,14 +71,7 @@ def read_clocks() -> Reading:
     return reading
 
 
-def _clocks() -> tuple[int, int]:
-    """Return the clocks that stop and that go on in a suspend; one for both where that is all there is."""
-    if sys.platform == "darwin":
-        return time.CLOCK_UPTIME_RAW, time.CLOCK_MONOTONIC
-    return time.CLOCK_MONOTONIC, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-_CLOCKS = _clocks()
+_CLOCKS = clock_ids()
 
 
 class ClockWatch:
@@ -91,6 +92,7 @@ class ClockWatch:
         last, self._last = self._last, self._read()
         here, base = self._last, self._base
         start, end = last.wall // 1_000_000, here.wall // 1_000_000
+        ticks = last.boot // 1_000_000, here.boot // 1_000_000
         slept = (here.boot - here.running - base.boot + base.running) / 1e9
         stepped = (here.wall - here.boot - base.wall + base.boot) / 1e9
         # Nobody promised a tick before the first: what comes before it is the start of the program.
@@ -98,14 +100,44 @@ class ClockWatch:
         self._ticking = True
         events = []
         if slept > SUSPEND:
-            events.append(ClockEvent("suspend", start, end, slept))
+            events.append(ClockEvent("suspend", start, end, slept, *ticks))
         if abs(stepped) > STEP:
-            events.append(ClockEvent("step", start, end, stepped))
+            events.append(ClockEvent("step", start, end, stepped, *ticks))
         if late > STALLED_AFTER:
-            events.append(ClockEvent("stalled", start, end, late))
+            events.append(ClockEvent("stalled", start, end, late, *ticks))
         if slept > SUSPEND or abs(stepped) > STEP:
             self._base = here
         return events
+
+
+class ClockBound:
+    """How far the wall clock may be off, as it was found last; unknown again once it is set.
+
+    Nothing disciplines the clock of a machine without NTP: since it was asked it may have drifted by 100 ppm,
+    which the oscillators of computers keep.
+    """
+
+    DRIFT = 1e-4
+
+    def __init__(self) -> None:
+        self._found: tuple[Millis, Millis] | None = None
+
+    def learn(self, bound_us: int | None) -> None:
+        """Take in that it is off by at most so many microseconds now; None where nobody knows."""
+        self._found = None if bound_us is None else (-(-bound_us // 1000), monotonic.milliseconds())
+
+    def improve(self, bound_us: int) -> None:
+        """Take in a bound that counts only if it is tighter than what is known."""
+        known = self.milliseconds()
+        if known is None or -(-bound_us // 1000) < known:
+            self.learn(bound_us)
+
+    def milliseconds(self) -> Millis | None:
+        """Return it as of now, None where nobody knows."""
+        if self._found is None:
+            return None
+        bound, at = self._found
+        return bound + math.ceil((monotonic.milliseconds() - at) * self.DRIFT)
 
 
 @dataclass(frozen=True, slots=True)

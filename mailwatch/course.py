@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from mailwatch.ledger.facts import gap_from, observation_from
-from mailwatch.models import Gap, Millis, Observation, Outcome
+from mailwatch.ledger.facts import FACTS, fact_from
+from mailwatch.models import Fact, Observation, Outcome
 from mailwatch.outages import Event, Outage, Proof, Rules, State, advance, advance_proof
 from mailwatch.service_level import Stretch
 
-FACTS = ("observation", "gap")
+__all__ = ["FACTS", "Course", "Seen"]
+
 UP = Outcome.UP.value
-Seen = Callable[[str, Observation | Gap, list[Stretch]], None]
+Seen = Callable[[str, Fact, list[Stretch]], None]
 """Told of facts of a target, and of the stretches of time that are decided. Of good looks in a row it is told of
 the first and the last, with all their stretches; what their attempts were is left out."""
 
@@ -25,8 +26,8 @@ the first and the last, with all their stretches; what their attempts were is le
 class _Division(Protocol):
     """Divides time by facts: a walk, or the meter of a window."""
 
-    def add(self, fact: Observation | Gap) -> list[Stretch]: ...
-    def good(self, start: Millis, end: Millis) -> bool: ...
+    def add(self, fact: Fact) -> list[Stretch]: ...
+    def good(self, payload: dict[str, Any]) -> bool: ...
     def settle(self) -> list[Stretch]: ...
 
 
@@ -49,12 +50,7 @@ class Course:
     def take(self, index: int, kind: str, payload: dict[str, Any], rules: Rules) -> None:
         """Take in the next observation or gap. Raises KeyError, TypeError, ValueError or AttributeError."""
         self.looks += 1
-        if (
-            self._plain
-            and kind == "observation"
-            and payload["outcome"] == UP
-            and self._division.good(payload["start"], payload["end"])
-        ):
+        if self._plain and kind == "observation" and payload["outcome"] == UP and self._division.good(payload):
             self._latest = index, payload
             if payload["login"] and payload.get("secret"):
                 self._login = self._latest
@@ -90,10 +86,8 @@ class Course:
         return self.outages if now is None else self.outages | {now.id: now}
 
 
-def _fact(kind: str, payload: dict[str, Any]) -> Observation | Gap:
-    if kind == "gap":
-        return gap_from(payload)
-    if payload["outcome"] == UP:
+def _fact(kind: str, payload: dict[str, Any]) -> Fact:
+    if kind == "observation" and payload["outcome"] == UP:
         # Nothing here asks how a good look went.
         payload = {**payload, "attempts": ()}
-    return observation_from(payload)
+    return fact_from(kind, payload)

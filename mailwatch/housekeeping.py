@@ -10,8 +10,10 @@ from functools import partial
 
 from mailwatch.clock import survey
 from mailwatch.guard import Changes
-from mailwatch.models import Millis, Observation, Target, now
+from mailwatch.ledger.facts import FACTS
+from mailwatch.models import Millis, Target, now
 from mailwatch.monitor import Monitor
+from mailwatch.records import watched_at
 from mailwatch.service_level import Buckets
 from mailwatch.store import Reader
 from mailwatch.watch import Watch
@@ -78,15 +80,22 @@ class Housekeeping:
             await asyncio.sleep(CLOCK_EVERY)
 
     async def survey(self) -> None:
-        """How far the clock may be off, at the start and each hour."""
+        """How far the clock may be off, at the start, each hour, and when it was set."""
+        judging = self._monitor.judging
         while True:
+            judging.clock_in_doubt.clear()
             asked = await survey(self._time_servers)
-            self._monitor.judging.clock_error_bound_us = asked.error_bound_us
+            if judging.clock_in_doubt.is_set():
+                # It was set while the servers were asked.
+                continue
+            judging.clock_bound.learn(asked.error_bound_us)
             self._monitor.metrics.clock(asked.error_bound_seconds())
             if asked.degraded:
                 logger.warning("clock: not known to be right; times on record may be off; is NTP running?")
             await self._monitor.write("clock", asked.at, None, asked.as_json())
-            await asyncio.sleep(SURVEY_EVERY)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SURVEY_EVERY):
+                    await judging.clock_in_doubt.wait()
 
     async def guard(self) -> None:
         """Ask regularly, and when a look found us offline, so that being offline is itself on record."""
@@ -130,10 +139,15 @@ class Housekeeping:
 
     def _buckets(self, target: Target) -> tuple[Buckets, int]:
         excluded = partial(self._monitor.excluded, target.name)
-        buckets, last = Buckets(interval=target.interval, excluded=excluded), -1
-        for entry in self._reader.entries(target=target.name, kinds=["observation"], start_ms=now() - QUARTER):
+        # Where no interval is on record, it is found in the record itself; today's says nothing of the past.
+        buckets, last = Buckets(interval=target.interval, excluded=excluded, infer=True), -1
+        since = now() - QUARTER
+        watched = watched_at(self._reader, target.name, since)
+        if watched is not None:
+            buckets.add(watched.fact)
+        for entry in self._reader.entries(target=target.name, kinds=FACTS, start_ms=since):
             fact, last = entry.fact, entry.index
-            if isinstance(fact, Observation):
+            if fact is not None:
                 buckets.add(fact)
         return buckets, last
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from mailwatch.clock import ClockBound
 from mailwatch.diagnosis import Diagnosis
 from mailwatch.guard import Guard, judge, names_matter
 from mailwatch.models import Cause, GapReason, Millis, Observation, Outcome
@@ -25,7 +26,10 @@ STALLED_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Disturbance:
-    """Why looks in a time may be missing or wrong. `noticed` is on the monotonic clock: times may come twice."""
+    """Why observations in a time may be missing or wrong.
+
+    `noticed` is on time.monotonic(), `start` and `end` in milliseconds of the clock that nobody can set.
+    """
 
     noticed: float
     start: Millis
@@ -40,8 +44,10 @@ class Judging:
         self.guard, self.port25 = guard, port25
         self.line_in_doubt = asyncio.Event()
         """Set when a look failed while we were offline."""
-        self.clock_error_bound_us: int | None = None
-        """How far the clock may be off, as the last survey found."""
+        self.clock_bound = ClockBound()
+        """How far the wall clock may be off."""
+        self.clock_in_doubt = asyncio.Event()
+        """Set when the wall clock was set: it is to be surveyed anew."""
         self.disturbances: list[Disturbance] = []
         self._stalls: deque[tuple[float, float]] = deque(maxlen=100)
         self._diagnosis = Diagnosis()
@@ -51,8 +57,11 @@ class Judging:
         self._stalls.append((time.monotonic(), seconds))
 
     def disturb(self, start: Millis, end: Millis, reason: GapReason) -> None:
-        """Remember why looks in that time may be missing or wrong. A clock set back leaves no time for a gap."""
-        self.disturbances.append(Disturbance(time.monotonic(), min(start, end), end, reason))
+        """Remember why observations from `start` to `end`, on the steady clock, may be missing or wrong."""
+        self.disturbances.append(Disturbance(time.monotonic(), start, end, reason))
+        if reason is GapReason.CLOCK_STEP:
+            self.clock_bound.learn(None)
+            self.clock_in_doubt.set()
         del self.disturbances[:-100]
 
     @contextlib.contextmanager
@@ -117,5 +126,6 @@ class Judging:
         if observation.outcome is not Outcome.DOWN or watch.state.first_bad is not None:
             return observation
         found = await self._diagnosis.of(watch.target, observation)
-        found["clock_error_bound_us"] = self.clock_error_bound_us
+        bound = self.clock_bound.milliseconds()
+        found["clock_error_bound_us"] = None if bound is None else bound * 1000
         return replace(observation, facts={**(observation.facts or {}), "diagnosis": found})

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+from mailwatch import monotonic
 from mailwatch.ledger.entry import secret_id
 from mailwatch.logins import LoginGate, end_looks
 from mailwatch.metrics import Metrics
-from mailwatch.models import Cause, Kind, Login, Millis, Observation, Outcome, Target, now
+from mailwatch.models import Cause, ClockSpan, Kind, Login, Millis, Observation, Outcome, Target, now
 from mailwatch.oauth.access import AccessTokens
 from mailwatch.probes import TlsContexts, Trips, observe
 from mailwatch.watch import Watch
@@ -24,7 +25,8 @@ logger = logging.getLogger(__name__)
 class Looking:
     """Looks, `at_once` at the most. `secret` is the ledger's, for the keyed digests of passwords.
 
-    `beside` is entered for as long as a look lasts, but for round trips.
+    `beside` is entered for as long as a look lasts, but for round trips. `clock_bound` gives by how many
+    milliseconds the wall clock may be off now.
     """
 
     def __init__(
@@ -35,10 +37,12 @@ class Looking:
         metrics: Metrics,
         at_once: int,
         beside: Callable[[], contextlib.AbstractContextManager[None]],
+        clock_bound: Callable[[], Millis | None] = lambda: None,
         observe: Callable[..., Awaitable[Observation]] = observe,
     ) -> None:
         self.logins = LoginGate()
         self.observe = observe
+        self.clock_bound = clock_bound
         self._secret, self._tokens, self._metrics, self._beside = secret, tokens, metrics, beside
         self._at_once = asyncio.Semaphore(at_once)
         self._contexts = TlsContexts()
@@ -60,6 +64,7 @@ class Looking:
             with_login = self.logins.allows(target, self.steady())
             # A round trip waits for minutes in any case: for it the regular rounds are enough.
             watched = contextlib.nullcontext() if target.kind is Kind.ROUNDTRIP else self._beside()
+            began = monotonic.milliseconds()
             try:
                 watch.began = time.monotonic()
                 with watched:
@@ -75,6 +80,7 @@ class Looking:
             finally:
                 watch.ended = time.monotonic()
                 self.logins.release(target)
+            observation = replace(observation, clock=_clock(observation, began, self.clock_bound()))
         if target.kind is Kind.ROUNDTRIP:
             self._learn_ends(target, observation)
             return observation
@@ -121,6 +127,17 @@ class Looking:
     def steady(self) -> Millis:
         """Return the time by the clock as it was at the start: nobody sets this one."""
         return self._started + _running()
+
+
+def _clock(observation: Observation, began: Millis, bound: Millis | None) -> ClockSpan:
+    """Return from when to when the attempts lasted, on the clock that nobody can set; since `began` without
+    any.
+    """
+    spans = [attempt.clock for attempt in observation.attempts if attempt.clock is not None]
+    starts = [span.start for span in spans if span.start is not None]
+    if not starts:
+        return monotonic.since(began, bound)
+    return ClockSpan(spans[0].boot, min(starts), max(span.end for span in spans), bound)
 
 
 def _running() -> Millis:

@@ -190,17 +190,34 @@ class TlsFacts:
     not_after: Millis | None
 
 
+@dataclass(frozen=True, slots=True)
+class ClockSpan:
+    """From when to when something lasted, on a clock that nobody can set (monotonic.py), in milliseconds.
+
+    Readings of one `boot` can be compared, others cannot. `start` is None for what began in an earlier boot.
+    `bound` is how far the wall clock may have been off then, in milliseconds, None where nobody knows.
+    """
+
+    boot: str
+    start: Millis | None
+    end: Millis
+    bound: Millis | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One connection to one address.
 
     `phases` are microseconds in the order walked, the failed phase included. `replies` are the server's
     own words, redacted and bounded. `peer` is "address:port" ("" when the name did not resolve). `facts` are
-    what else a kind has to tell, fit for canonical JSON: text, whole numbers, lists and mappings of them.
+    what else a kind has to tell, fit for canonical JSON: text, whole numbers, lists and mappings of them. `clock`
+    is
+    for the observation made of it; the record keeps only that one's.
     """
 
     started_at: Millis
     ended_at: Millis
+    clock: ClockSpan | None = field(default=None, compare=False)
     peer: str = ""
     phases: dict[Phase, int] = field(default_factory=dict)
     cause: Cause | None = None
@@ -241,7 +258,8 @@ class Observation:
     `addresses` are all that the name had, A and AAAA. `with_login` is False while a target with a login
     was looked at without it (rejected credentials back off), or without an access token that counts; `secret`
     is else a keyed digest of the password or grant, which tells whether two looks used the same one and nothing
-    else. `facts` are as an attempt's; the diagnosis of a failure is among them.
+    else. `facts` are as an attempt's; the diagnosis of a failure is among them. `clock` is None on old records
+    only.
     """
 
     target: str
@@ -259,6 +277,7 @@ class Observation:
     secret: str = ""
     guard: GuardAnswer | None = None
     facts: dict[str, Any] | None = None
+    clock: ClockSpan | None = None
 
     @property
     def deciding(self) -> Attempt | None:
@@ -338,6 +357,73 @@ class Gap:
     start: Millis
     end: Millis
     reason: GapReason
+    clock: ClockSpan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When an outage opens and closes, and the seconds between observations that are in doubt, first to last."""
+
+    open_after: int = 3
+    close_after: int = 2
+    recheck: tuple[float, ...] = (5.0, 10.0, 20.0)
+
+
+class WatchEvent(StrEnum):
+    """What happens to the watching of a target."""
+
+    BEGIN = "begin"
+    CONTINUE = "continue"
+    CHANGE = "change"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchSettings:
+    """What is watched under a target's name, and how; `interval` and `timeout` in milliseconds.
+
+    `catalogue`: the host is the catalogue's for that provider. `own_ca`: its certificate is trusted by a file of
+    the owner's, not by the system's authorities. `login` is a keyed digest of the login name, `task` one of what
+    mx, webmail and roundtrip targets ask for; "" without one.
+    """
+
+    kind: Kind
+    provider: str
+    host: str
+    port: int
+    tls: TlsMode
+    interval: Millis
+    timeout: Millis
+    catalogue: bool
+    own_ca: bool
+    login: str = ""
+    task: str = ""
+    rules: Rules = Rules()
+
+    @property
+    def service(self) -> tuple[str, ...]:
+        """What makes it the same thing that is watched: with another one the watching of the old one ends."""
+        return self.kind.value, self.host.lower().rstrip("."), str(self.port), self.login, self.task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchChange:
+    """The watching of a target begins, goes on, changes or ends. `settings` hold from then on; those that held, at
+    END.
+
+    `reason` says why: start, reload, removed, replaced, daily.
+    """
+
+    target: str
+    at: Millis
+    event: WatchEvent
+    settings: WatchSettings
+    reason: str = ""
+    clock: ClockSpan | None = None
+
+
+Fact = Observation | Gap | WatchChange
+"""What the ledger knows of one target, in its order."""
 
 
 def now() -> Millis:

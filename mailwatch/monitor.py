@@ -12,7 +12,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from mailwatch import monotonic
 from mailwatch.clock import ClockWatch
+from mailwatch.elapsed import length_of
 from mailwatch.guard import Guard
 from mailwatch.judging import Judging
 from mailwatch.lasting import span
@@ -21,7 +23,9 @@ from mailwatch.looking import Looking
 from mailwatch.maintenance import Notices
 from mailwatch.metrics import Metrics
 from mailwatch.models import (
+    ClockSpan,
     Delivery,
+    Fact,
     Gap,
     GapReason,
     Kind,
@@ -96,6 +100,7 @@ class Monitor:
             metrics=metrics,
             at_once=at_once,
             beside=self.judging.line_watched,
+            clock_bound=self.judging.clock_bound.milliseconds,
             observe=observe,
         )
         self.maintenance = Notices()
@@ -156,6 +161,7 @@ class Monitor:
         # All at once and after the last await: no page shows a state whose outage is not yet on record.
         watch.state, watch.proof = state, proof
         watch.latest, watch.seen_until, watch.seen_at = observation, observation.ended_at, watch.ended
+        watch.seen_interval = watch.target.interval
         if watch.target.kind is Kind.ROUNDTRIP:
             watch.outstanding = watch.outstanding.after(observation)
         watch.add(entry.index, observation)
@@ -174,32 +180,61 @@ class Monitor:
             self.schedule.sooner(watch.target.name, max(0.0, delay - (time.monotonic() - watch.ended)))
 
     async def _record_gap(self, watch: Watch, observation: Observation) -> None:
-        """Put on record when nobody looked between the last look and this one.
+        """Put on record when nobody probed between the latest observation and this one.
 
-        A time much longer than the beat is a hole as a whole, and so is one over a restart; in a shorter one,
-        only while MailWatch was asleep or stopped.
+        A time much longer than the interval is a gap as a whole, and so is one over a restart; in a shorter one,
+        only while MailWatch was asleep or stopped. The interval is the one that was in force: a shorter one that
+        was configured meanwhile makes no gap.
         """
-        since, until = watch.seen_until, observation.started_at
-        if since is None:
-            return
+        for gap in self._gaps(watch, observation):
+            entry = await self.write("gap", gap.end, watch.target.name, gap)
+            # A gap opens and closes nothing.
+            watch.state, _ = advance(watch.state, Event(entry.index, gap), self.rules)
+            watch.proof, _ = advance_proof(watch.proof, entry.index, gap, watch.state.is_open)
+            watch.add(entry.index, gap)
+            self.metrics.gap(watch.target, length_of(gap) / 1000)
+
+    def _gaps(self, watch: Watch, observation: Observation) -> list[Gap]:
+        if watch.seen_until is None or watch.latest is None:
+            return []
+        name, before, here = watch.target.name, watch.latest.clock, observation.clock
+        assert here is not None
+        assert here.start is not None
+        wall = observation.started_at
+        if before is None or before.boot != here.boot:
+            # The machine was restarted, or an older MailWatch wrote the record: only the wall clock is left.
+            clock = ClockSpan(here.boot, None, here.start, here.bound)
+            gap = Gap(
+                target=name,
+                start=min(watch.seen_until, wall),
+                end=wall,
+                reason=GapReason.NOT_RUNNING,
+                clock=clock,
+            )
+            return [gap] if length_of(gap) >= SHORTEST_GAP else []
+        since, until = before.end, here.start
         if watch.seen_at is None:
             found = [(since, until, GapReason.NOT_RUNNING)] if until - since >= SHORTEST_GAP else []
         else:
             found = [
-                (max(here.start, since), min(here.end, until), here.reason)
-                for here in self.judging.disturbances
-                if here.noticed >= watch.seen_at and min(here.end, until) - max(here.start, since) >= SHORTEST_GAP
+                (max(each.start, since), min(each.end, until), each.reason)
+                for each in self.judging.disturbances
+                if each.noticed >= watch.seen_at and min(each.end, until) - max(each.start, since) >= SHORTEST_GAP
             ]
-        if watch.seen_at is not None and until - since > watch.target.interval * 1500 + 1000:
-            why = GapReason.THROTTLED if watch.state.throttled else GapReason.MISSED
-            found = [(since, until, found[-1][2] if found else why)]
-        for start, end, reason in found:
-            gap = Gap(target=watch.target.name, start=start, end=end, reason=reason)
-            entry = await self.write("gap", end, watch.target.name, gap)
-            # A gap opens and closes nothing.
-            watch.state, _ = advance(watch.state, Event(entry.index, gap), self.rules)
-            watch.proof, _ = advance_proof(watch.proof, entry.index, gap, watch.state.is_open)
-            self.metrics.gap(watch.target, (end - start) / 1000)
+            if until - since > max(watch.target.interval, watch.seen_interval) * 1500 + 1000:
+                why = GapReason.THROTTLED if watch.state.throttled else GapReason.MISSED
+                found = [(since, until, found[-1][2] if found else why)]
+        shift = wall - here.start
+        return [
+            Gap(
+                target=name,
+                start=start + shift,
+                end=end + shift,
+                reason=reason,
+                clock=ClockSpan(here.boot, start, end, here.bound),
+            )
+            for start, end, reason in found
+        ]
 
     async def outage_changed(self, watch: Watch, outage: Outage) -> None:
         """Put the opening or closing of an outage on record, seal it with a checkpoint, then show it."""
@@ -269,7 +304,7 @@ class Monitor:
             self.judging.stalled(self._clock.late)
         for event in events:
             reason = GapReason.CLOCK_STEP if event.kind == "step" else GapReason.SUSPENDED
-            self.judging.disturb(event.start, event.end, reason)
+            self.judging.disturb(event.since, event.until, reason)
             if reason is GapReason.CLOCK_STEP:
                 self.schedule.realign()
                 for watch in self.watches.values():
@@ -277,15 +312,13 @@ class Monitor:
             logger.warning("clock: %s of %.1f s", event.kind, event.seconds)
             await self.write("clock", event.end, None, event.as_json())
 
-    async def write(
-        self, kind: str, at: Millis, target: str | None, payload: Observation | Gap | dict[str, Any]
-    ) -> Entry:
+    async def write(self, kind: str, at: Millis, target: str | None, payload: Fact | dict[str, Any]) -> Entry:
         """Put something on record; return when it is on disk."""
-        began = now()
+        began = monotonic.milliseconds()
         entry = await self.writer.submit(Draft(kind=kind, time=at, target=target, payload=payload))
-        if now() - began > STORE_SLOW:
-            # No look is taken while its record cannot be written: the hole has a name.
-            self.judging.disturb(began, now(), GapReason.STORE)
+        if (ended := monotonic.milliseconds()) - began > STORE_SLOW:
+            # No probe is made while its record cannot be written: the gap has a name.
+            self.judging.disturb(began, ended, GapReason.STORE)
         return entry
 
 

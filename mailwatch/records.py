@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from mailwatch.course import FACTS, Course
 from mailwatch.guard import offline_payloads
 from mailwatch.incidents import Incident, Member, turns
 from mailwatch.incidents import incidents as incidents_of
-from mailwatch.models import Gap, Kind, Millis, Observation, Outcome, rfc3339
+from mailwatch.models import Fact, Kind, Millis, Observation, Outcome, WatchChange, rfc3339
 from mailwatch.outages import Outage, outage_payload, payload_json
 from mailwatch.replay import RuleBook, notices, resume, rule_book
 from mailwatch.service_level import Meter, Stretch
@@ -227,18 +227,25 @@ def availability(
 ) -> list[dict[str, Any]]:
     """Return the availability of each target (name, interval in seconds) in [start, end).
 
-    Announced maintenance is left out, as far as the record goes; where there was any, `with_maintenance` has the
-    same with its time counted as any other.
+    Each observation is judged by the interval on record; the one given is for records that have none. Announced
+    maintenance is left out, as far as the record goes; where there was any, `with_maintenance` has the same with
+    its time counted as any other.
     """
     book, announced = rule_book(reader), notices(reader)
     last = next((entry.time for entry in reader.entries(descending=True, limit=1)), 0)
     answers = []
     for name, interval in targets:
-        # A look before the window speaks for its beginning.
+        settings = watched_at(reader, name, start)
+        if settings is not None:
+            interval = settings.fact.settings.interval / 1000
+        # An observation before the window speaks for its beginning.
         margin = round(interval * 3000) + 60_000
         opaque = next((entry.opaque for entry in reader.entries(target=name, limit=1)), "")
         excluded = announced.of(opaque, start - margin, min(end, last))
-        without, whole = (Meter(start, end, interval=interval, excluded=left_out) for left_out in (excluded, ()))
+        without, whole = (
+            Meter(start, end, interval=interval, excluded=left_out, infer=settings is None)
+            for left_out in (excluded, ())
+        )
         course, rules = Course(_Both(without, whole), lambda *_: None), book.at(0)
         for entry in reader.entries(target=name, kinds=FACTS, start_ms=start - margin, end_ms=end + margin):
             rules = book.at(entry.index)
@@ -253,6 +260,21 @@ def availability(
     return answers
 
 
+class WatchedAt(NamedTuple):
+    """What was on record of the watching of a target at a time, and in which entry."""
+
+    entry: int
+    fact: WatchChange
+
+
+def watched_at(reader: Reader, target: str, at: Millis) -> WatchedAt | None:
+    """Return the latest change of what is watched before `at`, None where the record has none."""
+    for entry in reader.entries(target=target, kinds=["watch"], end_ms=at, descending=True, limit=1):
+        if isinstance(fact := entry.fact, WatchChange):
+            return WatchedAt(entry.index, fact)
+    return None
+
+
 _COUNTED = ("availability", "coverage", "downtime", "unobserved", "mttr", "mtbf")
 
 
@@ -262,13 +284,13 @@ class _Both:
     def __init__(self, one: Meter, other: Meter) -> None:
         self._one, self._other = one, other
 
-    def add(self, fact: Observation | Gap) -> list[Stretch]:
+    def add(self, fact: Fact) -> list[Stretch]:
         self._other.add(fact)
         return self._one.add(fact)
 
-    def good(self, start: Millis, end: Millis) -> bool:
+    def good(self, payload: dict[str, Any]) -> bool:
         # Both or neither: what they leave out does not decide it.
-        return self._one.good(start, end) and self._other.good(start, end)
+        return self._one.good(payload) and self._other.good(payload)
 
     def settle(self) -> list[Stretch]:
         self._other.settle()

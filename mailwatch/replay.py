@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mailwatch.ledger.canonical import canonical, digest
+from mailwatch.ledger.facts import FACTS
 from mailwatch.maintenance import Notice, Notices, Rule, WrongRule
-from mailwatch.models import Gap, Kind, Observation, Outcome
+from mailwatch.models import Fact, Kind, Observation, Outcome
 from mailwatch.outages import (
     Event,
     Outage,
@@ -23,8 +24,6 @@ from mailwatch.outages import (
     written_rules,
 )
 from mailwatch.store import Entry, Finding, Reader
-
-FACTS = ("observation", "gap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +126,16 @@ def resume(reader: Reader, target: str, book: RuleBook) -> Replayed:
         last = fact if isinstance(fact, Observation) else last
         proof, proven = advance_proof(proof, entry.index, fact, state.is_open)
         for outage in (transition.outage if transition else None, proven):
-            if outage and recorded.get(outage.id, {}).get("state") not in ("closed", _state_of(outage)):
+            if outage and recorded.get(outage.id, {}).get("state") not in ("closed", "unwatched", outage.state):
                 missing.append(outage)
     return Replayed(state, proof, last, recorded, tuple(missing))
 
 
-def _facts(reader: Reader, target: str, start: int = 0) -> Iterator[tuple[Entry, Observation | Gap]]:
+def _facts(reader: Reader, target: str, start: int = 0) -> Iterator[tuple[Entry, Fact]]:
     for entry in reader.entries(target=target, kinds=FACTS, from_index=start):
         fact = entry.fact
         if fact is not None:
             yield entry, fact
-
-
-def _state_of(outage: Outage) -> str:
-    return "open" if outage.first_good is None else "closed"
 
 
 def audit_outages(reader: Reader, book: RuleBook, target: str) -> list[Finding]:

@@ -40,6 +40,7 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
             unfilled=[],
             # A gap on record reaches as far as a look that a kill kept from the record: nobody looked until then.
             seen_until=replayed.latest.ended_at if replayed.latest else None,
+            seen_interval=target.interval,
             latest=replayed.latest,
             outages={identity: payload_json(told) for identity, told in replayed.recorded.items()},
         )

@@ -91,6 +91,11 @@ class Timestamping:
         digest = await asyncio.to_thread(self._tokens.keep, stamped.reply)
         await self._monitor.write("token", now(), None, _payload(authority, signed.size, digest, stamped))
         self._monitor.metrics.token(stamped.token.time)
+        if not stamped.distrust:
+            # Its time lies between the asking and the answer: so far our clock may be off, and no further.
+            accuracy = 1000 if stamped.token.accuracy_ms is None else stamped.token.accuracy_ms
+            apart = max(abs(stamped.token.time - at) for at in (stamped.asked_at, stamped.answered_at))
+            self._monitor.judging.clock_bound.improve((apart + max(accuracy, 1000)) * 1000)
         if stamped.distrust:
             logger.warning("timestamps: %s: %s; the token is kept", authority.name, stamped.distrust)
 

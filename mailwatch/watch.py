@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mailwatch.models import Millis, Observation, Target
+from mailwatch.models import Fact, Millis, Observation, Target
 from mailwatch.outages import Proof, State
 from mailwatch.probes import Outstanding
 from mailwatch.service_level import Buckets
@@ -18,30 +18,35 @@ class Watch:
     target: Target
     state: State
     buckets: Buckets
-    unfilled: list[tuple[int, Observation]] | None = None
-    """Looks that came while the buckets are being filled from the ledger; None once they are."""
+    unfilled: list[tuple[int, Fact]] | None = None
+    """Facts that came while the buckets are being filled from the ledger; None once they are."""
     seen_until: Millis | None = None
+    """When the latest observation had ended, by the wall clock; None where nothing was observed since it is
+    watched.
+    """
+    seen_interval: float = 0.0
+    """The interval in seconds that was in force then."""
     began: float = 0.0
     ended: float = 0.0
-    """The latest look on the monotonic clock, which nobody sets."""
+    """The latest probe on time.monotonic()."""
     seen_at: float | None = None
-    """`seen_until` on that clock; None until MailWatch has looked since its start."""
+    """`seen_until` on that clock; None until MailWatch has probed since its start."""
     latest: Observation | None = None
     proof: Proof = field(default_factory=Proof)
     outages: dict[str, dict[str, Any]] = field(default_factory=dict)
     outstanding: Outstanding = field(default_factory=Outstanding)
     """Messages of a round trip that are on their way."""
 
-    def add(self, index: int, observation: Observation) -> None:
-        """Count a look towards availability."""
+    def add(self, index: int, fact: Fact) -> None:
+        """Count a fact towards availability."""
         if self.unfilled is None:
-            self.buckets.add(observation)
+            self.buckets.add(fact)
         else:
-            self.unfilled.append((index, observation))
+            self.unfilled.append((index, fact))
 
     def filled(self, buckets: Buckets, last_index: int) -> None:
         """Go on with buckets that hold all looks up to entry `last_index`."""
-        for index, observation in self.unfilled or ():
+        for index, fact in self.unfilled or ():
             if index > last_index:
-                buckets.add(observation)
+                buckets.add(fact)
         self.buckets, self.unfilled = buckets, None

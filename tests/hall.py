@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from mailwatch import monotonic
 from mailwatch.clock import ClockWatch
 from mailwatch.metrics import Metrics
-from mailwatch.models import Kind, Target, TlsMode, VantagePoint, now
+from mailwatch.models import ClockSpan, Kind, Millis, Observation, Outcome, Target, TlsMode, VantagePoint, now
 from mailwatch.monitor import Monitor
 from mailwatch.outages import Rules, State
 from mailwatch.service_level import Buckets
@@ -57,6 +59,16 @@ class Hall:
             writer.close()
 
         self.server = await asyncio.start_server(serve, "127.0.0.1", self.port)
+
+    def seen(self, ago: Millis, watch: Watch | None = None) -> None:
+        """As if the target had been up so many milliseconds ago, since the start of MailWatch."""
+        watch = watch or self.watch
+        at, clock = now() - ago, monotonic.milliseconds() - ago
+        watch.latest = Observation(
+            target=watch.target.name, scheduled_at=at, started_at=at, ended_at=at, outcome=Outcome.UP,
+            clock=ClockSpan(monotonic.origin().boot, clock, clock),
+        )  # fmt: skip
+        watch.seen_until, watch.seen_at, watch.seen_interval = at, time.monotonic(), watch.target.interval
 
     async def look(self, target: Target | None = None) -> None:
         """One look, as the schedule would start it."""

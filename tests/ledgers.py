@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from mailwatch.models import Attempt, Cause, Gap, GapReason, Kind, Millis, Observation, Outcome, Phase
+from mailwatch import monotonic
+from mailwatch.models import Attempt, Cause, ClockSpan, Gap, GapReason, Kind, Millis, Observation, Outcome, Phase
 from mailwatch.outages import Event, Proof, Rules, State, advance, advance_proof, outage_payload, written_rules
 from mailwatch.store import Draft, Store
 
@@ -33,8 +34,15 @@ def look(target: str, mark: str, at: Millis) -> Observation:
     outcome = cause.outcome if cause else Outcome.UP
     return Observation(
         target=target, scheduled_at=at, started_at=at, ended_at=at + 200, outcome=outcome, cause=cause,
-        failed_phase=failed, detail=detail, attempts=(attempt,),
+        failed_phase=failed, detail=detail, attempts=(attempt,), clock=clock_of(at, at + 200),
     )  # fmt: skip
+
+
+def clock_of(start: Millis, end: Millis) -> ClockSpan:
+    """A machine that was started in 1970, and whose wall clock was never set and is right to a tenth of a
+    second.
+    """
+    return ClockSpan(monotonic.origin().boot, start, end, 100)
 
 
 def write(
@@ -61,6 +69,8 @@ def write(
     """
     rules = rules or Rules()
     store = Store.open(folder)
+    ticked = start
+    store.read_clock = lambda: ticked
     if not durable:
         store._connection.connection.cursor().execute("PRAGMA synchronous=OFF")
     program = {"version": "0.1.0", "python": "3.11.2", "system": "Linux-6.1-x86_64", "config": "c0" * 32}
@@ -101,6 +111,7 @@ def write(
                     payload |= {"rules": written_rules(rules)}
                     drafts.append(Draft(kind="outage", time=at, target=name, payload=payload))
                     index += 1
+        ticked = at + beat
         if drafts and number % every == 0:
             store.append_batch(drafts)
             drafts = []

@@ -72,7 +72,7 @@ def test_a_steady_clock_is_no_event(clocks: Clocks, watch: ClockWatch) -> None:
 
 def test_a_suspend_is_dated_from_the_last_tick_to_this_one(clocks: Clocks, watch: ClockWatch) -> None:
     clocks.go(1.0, asleep=3600)
-    assert watch.tick() == [ClockEvent("suspend", MS, MS + 3_601_000, 3600.0)]
+    assert watch.tick() == [ClockEvent("suspend", MS, MS + 3_601_000, 3600.0, 0, 3_601_000)]
     clocks.go(1.0)
     assert watch.tick() == []
 

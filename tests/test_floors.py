@@ -12,8 +12,9 @@ HOUSE = Path(__file__).parent.parent / "mailwatch"
 
 FLOORS = (
     {"endings", "models"},
-    {"lasting", "windows"},
-    {"catalogue", "incidents", "ledger", "logins", "maintenance", "outages", "service_level", "sntp"},
+    {"lasting", "monotonic", "windows"},
+    {"elapsed", "ledger"},
+    {"catalogue", "incidents", "logins", "maintenance", "outages", "service_level", "sntp"},
     {"oauth"},
     {"config"},
     {"clock", "guard", "port25", "probes", "store", "authorities"},

@@ -28,6 +28,7 @@ from mailwatch.models import (
     Phase,
     TlsFacts,
 )
+from mailwatch.monotonic import Origin
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 WHOLE = st.integers(-(2**53) + 1, 2**53 - 1)
@@ -148,11 +149,15 @@ def test_any_text_is_read_or_refused_with_one_error(text: str) -> None:
 
 def test_a_header_seals_its_payload_and_hides_its_target() -> None:
     opaque = target_id(bytes(32), "libero-imap")
-    sealed = seal(index=3, kind="gap", time=5, target=opaque, number=2, payload={"b": 1, "a": "è"})
+    sealed = seal(
+        index=3, kind="gap", time=5, target=opaque, number=2, payload={"b": 1, "a": "è"}, clock=7,
+        origin=Origin("b" * 16, "c" * 16),
+    )  # fmt: skip
     assert sealed.payload == '{"a":"è","b":1}'
     digest = hashlib.sha256(sealed.payload.encode()).hexdigest()
     assert sealed.header == (
-        f'{{"index":3,"kind":"gap","number":2,"payload":"{digest}","target":"{opaque}","time":5,"v":1}}'
+        f'{{"boot":"{"b" * 16}","clock":7,"index":3,"kind":"gap","number":2,"payload":"{digest}",'
+        f'"run":"{"c" * 16}","target":"{opaque}","time":5,"v":2}}'
     )
     assert len(opaque) == 16
     assert opaque != target_id(bytes(31) + b"1", "libero-imap")

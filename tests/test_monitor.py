@@ -7,7 +7,6 @@ import contextlib
 import logging
 import re
 import sqlite3
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mailwatch import monotonic
 from mailwatch.clock import ClockWatch, Reading, read_clocks
 from mailwatch.guard import Control, Guard
 from mailwatch.models import Cause, GapReason, GuardAnswer, Millis, Observation, Outcome, now
@@ -94,9 +94,14 @@ async def test_an_outage_is_on_record_and_sealed_before_it_is_shown(hall: Hall) 
     assert hall.monitor.status(hall.watch)["state"] == "down"
 
 
+def ticked(apart: int) -> int:
+    """So many milliseconds from now, on the clock that nobody can set."""
+    return monotonic.milliseconds() + apart
+
+
 async def test_a_long_time_without_a_look_is_a_gap_with_its_reason(hall: Hall) -> None:
-    hall.watch.seen_until, hall.watch.seen_at = now() - 600_000, time.monotonic()
-    hall.monitor.judging.disturb(now() - 500_000, now() - 400_000, GapReason.SUSPENDED)
+    hall.seen(600_000)
+    hall.monitor.judging.disturb(ticked(-500_000), ticked(-400_000), GapReason.SUSPENDED)
     await hall.look()
     (gap,) = hall.recorded("gap")
     assert gap["reason"] == "suspended"
@@ -105,24 +110,24 @@ async def test_a_long_time_without_a_look_is_a_gap_with_its_reason(hall: Hall) -
 
 
 async def test_a_missed_run_is_a_gap_of_its_own(hall: Hall) -> None:
-    hall.watch.seen_until, hall.watch.seen_at = now() - 100_000, time.monotonic()
+    hall.seen(100_000)
     await hall.look()
     assert [gap["reason"] for gap in hall.recorded("gap")] == ["missed"]
 
 
 async def test_a_time_in_which_the_server_slowed_us_down_has_its_own_reason(hall: Hall) -> None:
-    hall.watch.seen_until, hall.watch.seen_at = now() - 130_000, time.monotonic()
+    hall.seen(130_000)
     hall.watch.state = State(throttled=1)
     await hall.look()
     assert [gap["reason"] for gap in hall.recorded("gap")] == ["throttled"]
 
 
 async def test_the_usual_time_between_looks_is_no_gap_unless_mailwatch_slept(hall: Hall) -> None:
-    hall.watch.seen_until, hall.watch.seen_at = now() - 59_000, time.monotonic()
+    hall.seen(59_000)
     await hall.look()
     assert hall.recorded("gap") == []
-    hall.watch.seen_until = now() - 30_000
-    hall.monitor.judging.disturb(now() - 20_000, now() - 10_000, GapReason.SUSPENDED)
+    hall.seen(30_000)
+    hall.monitor.judging.disturb(ticked(-20_000), ticked(-10_000), GapReason.SUSPENDED)
     await hall.look()
     (gap,) = hall.recorded("gap")
     assert gap["reason"] == "suspended"
@@ -134,7 +139,7 @@ async def disturbed_look(hall: Hall, reason: GapReason) -> tuple[str, str, str]:
 
     async def disturbed(*args: Any, **more: Any) -> Observation:
         seen = await observe(*args, **more)
-        hall.monitor.judging.disturb(now() - 1000, now() + 60_000, reason)
+        hall.monitor.judging.disturb(ticked(-1000), ticked(60_000), reason)
         return seen
 
     hall.monitor.looking.observe = disturbed
@@ -190,10 +195,10 @@ async def test_a_slow_disk_does_not_excuse_the_provider(hall: Hall) -> None:
 async def test_a_clock_that_was_set_back_does_not_excuse_the_provider_when_its_times_come_again(
     hall: Hall,
 ) -> None:
-    hall.watch.seen_until, hall.watch.seen_at = now() - 30_000, time.monotonic()
+    hall.seen(30_000)
     await hall.look()
-    hall.monitor.judging.disturb(now(), now() + 7_200_000, GapReason.CLOCK_STEP)
-    hall.watch.seen_until, hall.watch.seen_at = now() - 30_000, time.monotonic()
+    hall.monitor.judging.disturb(ticked(0), ticked(7_200_000), GapReason.CLOCK_STEP)
+    hall.seen(30_000)
     await hall.look()
     assert [look["outcome"] for look in hall.recorded("observation")] == ["down", "down"]
     assert hall.recorded("gap") == []
@@ -205,18 +210,20 @@ async def test_a_good_look_right_after_a_suspend_does_not_hide_it(hall: Hall) ->
 
     def read() -> Reading:
         here = read_clocks()
-        return replace(here, wall=here.wall + slept, boot=here.boot + slept)
+        return replace(here, running=here.running - slept)
 
     hall.monitor._clock = ClockWatch(read)
-    hall.watch.seen_until, hall.watch.seen_at = now() - 30_000, time.monotonic()
+    hall.seen(30_000)
     slept = 20 * 10**9
-    hall.monitor._clock._last = replace(hall.monitor._clock._last, wall=time.time_ns() - slept)
+    before = hall.monitor._clock._last
+    hall.monitor._clock._last = replace(before, wall=before.wall - slept, boot=before.boot - slept)
     await hall.look()
     assert [gap["reason"] for gap in hall.recorded("gap")] == ["suspended"]
 
 
 async def test_a_time_over_a_restart_is_a_gap_as_a_whole(hall: Hall) -> None:
-    hall.watch.seen_until = now() - 30_000
+    hall.seen(30_000)
+    hall.watch.seen_at = None
     await hall.look()
     await hall.look()
     (gap,) = hall.recorded("gap")

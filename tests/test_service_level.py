@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailwatch.elapsed import Durations
 from mailwatch.models import Gap, GapReason, Millis, Observation, Outcome
 from mailwatch.service_level import Availability, Buckets, availability
 from mailwatch.windows import Window, merged, overlap, without
@@ -33,6 +34,11 @@ class Span:
     first_bad: Millis
     last_bad: Millis
     first_good: Millis | None
+
+    @property
+    def durations(self) -> Durations:
+        known = self.last_good is not None and self.first_good is not None
+        return Durations(self.last_bad - self.first_bad, self.first_good - self.last_good if known else None)  # type: ignore[operator]
 
 
 def look(sign: str, start: Millis, end: Millis | None = None) -> Observation:

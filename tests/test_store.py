@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from mailwatch import monotonic
 from mailwatch.models import Gap, GapReason, Observation, Outcome
 from mailwatch.store import Draft, KeysMissing, Locked, Reader, Store, StoreBroken, StoreFull, Writer, audit
 from mailwatch.store import writer as writer_module
@@ -27,7 +28,10 @@ from mailwatch.store.schema import database, engine, metadata
 
 
 def observed(target: str, at: int, outcome: Outcome = Outcome.UP) -> Draft:
-    seen = Observation(target=target, scheduled_at=at, started_at=at, ended_at=at + 1, outcome=outcome)
+    clock = monotonic.since(monotonic.milliseconds())
+    seen = Observation(
+        target=target, scheduled_at=at, started_at=at, ended_at=at + 1, outcome=outcome, clock=clock
+    )  # fmt: skip
     return Draft(kind="observation", time=at, target=target, payload=seen)
 
 

@@ -14,9 +14,11 @@ from typing import Any
 
 from mailwatch.ledger.canonical import canonical, digest
 from mailwatch.models import Millis
+from mailwatch.monotonic import Origin
 
-VERSION = 1
-KINDS = ("observation", "gap", "guard", "clock", "node", "outage", "token")
+VERSION = 2
+"""Of the header. Version 1, written until 2026-11, has no boot, clock and run."""
+KINDS = ("observation", "gap", "guard", "clock", "node", "outage", "token", "watch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +46,37 @@ def account_id(secret: bytes, provider: str, username: str) -> str:
     return hmac.new(secret, text, hashlib.sha256).hexdigest()[:16]
 
 
+def login_id(secret: bytes, username: str) -> str:
+    """Name a login name in a record: 16 hex digits that only the holder of the ledger's secret can make."""
+    text = f"login name\0{username}".encode("utf-8", "surrogateescape")
+    return hmac.new(secret, text, hashlib.sha256).hexdigest()[:16]
+
+
 def seal(
-    *, index: int, kind: str, time: Millis, target: str | None, number: int | None, payload: dict[str, Any]
+    *,
+    index: int,
+    kind: str,
+    time: Millis,
+    target: str | None,
+    number: int | None,
+    payload: dict[str, Any],
+    clock: Millis,
+    origin: Origin,
 ) -> Sealed:
-    """Write an entry. `target` is the opaque id, `number` the target's own running number from 1."""
+    """Write an entry. `target` is the opaque id, `number` the target's own running number from 1.
+
+    `clock` is the reading of the clock that nobody can set at the moment of writing, in milliseconds: within a
+    boot it never runs backwards from one entry to the next.
+    """
     text = canonical(payload)
     header = {
+        "boot": origin.boot,
+        "clock": clock,
         "index": index,
         "kind": kind,
         "number": number,
         "payload": digest(text),
+        "run": origin.run,
         "target": target,
         "time": time,
         "v": VERSION,

@@ -15,12 +15,31 @@ Times that run backwards because the clock was set are held at the later one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-from mailwatch.models import Cause, Gap, Observation, Outcome, Phase
-from mailwatch.outages.outage import Outage, durations, outage_id, outage_json, outage_payload, payload_json
+from mailwatch.ledger.facts import read_rules, written_rules
+from mailwatch.models import (
+    Cause,
+    Fact,
+    Gap,
+    Observation,
+    Outcome,
+    Phase,
+    Rules,
+    WatchChange,
+    WatchEvent,
+)
+from mailwatch.outages.outage import (
+    Outage,
+    bounds_of,
+    durations,
+    outage_id,
+    outage_json,
+    outage_payload,
+    payload_json,
+)
 from mailwatch.outages.proven import Proof, advance_proof
 from mailwatch.outages.tally import NOTHING, Look, Tally
 
@@ -49,37 +68,16 @@ StateName = Literal["up", "suspect", "down", "recovering", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """When an outage opens and closes, and the seconds between looks that are in doubt, first to last."""
-
-    open_after: int = 3
-    close_after: int = 2
-    recheck: tuple[float, ...] = (5.0, 10.0, 20.0)
-
-
-def written_rules(rules: Rules) -> dict[str, Any]:
-    """Write rules for the record."""
-    recheck = [round(seconds * 1000) for seconds in rules.recheck]
-    return {"open_after": rules.open_after, "close_after": rules.close_after, "recheck_ms": recheck}
-
-
-def read_rules(written: Mapping[str, Any]) -> Rules:
-    """Read what `written_rules` wrote. Raises KeyError, TypeError or ValueError for anything else."""
-    recheck = tuple(int(millis) / 1000 for millis in written["recheck_ms"])
-    return Rules(int(written["open_after"]), int(written["close_after"]), recheck)
-
-
-@dataclass(frozen=True, slots=True)
 class Event:
     """A fact of one target and its place in the ledger."""
 
     index: int
-    fact: Observation | Gap
+    fact: Fact
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """An outage that opened, or closed when its `first_good` is set."""
+    """An outage that opened, closed (its `first_good` is set), or whose target is watched no longer."""
 
     outage: Outage
 
@@ -119,8 +117,10 @@ def advance(state: State, event: Event, rules: Rules) -> tuple[State, Transition
     answered us. Scattered failures would else add up to an outage while a login is held back.
     """
     fact, index = event.fact, event.index
+    if isinstance(fact, WatchChange):
+        return _watched(state, fact)
     if isinstance(fact, Gap):
-        return replace(state, name="unknown", tally=state.tally.blind(index, fact.end, 0)), None
+        return replace(state, name="unknown", tally=state.tally.blind(index, fact)), None
     if fact.outcome is Outcome.UNKNOWN:
         if fact.cause is Cause.CREDENTIALS and not state.is_open:
             state = _answered(state, _UNTIL_LOGIN if fact.with_login else _BEFORE_LOGIN)
@@ -129,13 +129,12 @@ def advance(state: State, event: Event, rules: Rules) -> tuple[State, Transition
             name="unknown",
             doubts=state.doubts + 1,
             throttled=state.throttled + 1 if fact.cause is Cause.THROTTLED else 0,
-            tally=state.tally.blind(index, fact.ended_at, 1),
+            tally=state.tally.blind(index, fact),
         )
         return unknown, None
-    look = Look(index, fact.target, fact.started_at, fact.ended_at, fact.detail)
     if fact.outcome is Outcome.DOWN:
-        return _down(state, look, fact, rules)
-    return _up(state, look, fact, rules)
+        return _down(state, index, fact, rules)
+    return _up(state, index, fact, rules)
 
 
 def detect(events: Iterable[Event], rules: Rules) -> list[Outage]:
@@ -147,7 +146,7 @@ def detect(events: Iterable[Event], rules: Rules) -> list[Outage]:
     state, found = State(), []
     for event in events:
         state, transition = advance(state, event, rules)
-        if transition is not None and transition.outage.first_good is not None:
+        if transition is not None and transition.outage.state != "open":
             found.append(transition.outage)
     return found if state.outage is None else [*found, state.outage]
 
@@ -168,6 +167,17 @@ def next_delay(state: State, interval: float, rules: Rules) -> float:
     return min(interval, rules.recheck[step])
 
 
+def _watched(state: State, change: WatchChange) -> tuple[State, Transition | None]:
+    """Another service, or none, is watched from now on: what is known of the old one says nothing of it.
+
+    An open outage becomes unwatched: down up to its last failure, and nobody knows how much longer.
+    """
+    if change.event in (WatchEvent.CONTINUE, WatchEvent.CHANGE):
+        return state, None
+    left = _outage(state, None, state.tally, unwatched=True) if state.is_open else None
+    return State(), None if left is None else Transition(left)
+
+
 def _answered(state: State, phases: frozenset[Phase]) -> State:
     """The server answered in these phases: failures in them are forgotten, unless others came with them."""
     if not phases.issuperset(state.tally.phases):
@@ -175,9 +185,10 @@ def _answered(state: State, phases: frozenset[Phase]) -> State:
     return replace(state, first_bad=None, last_bad=None, streak=0, doubts=0, tally=state.tally.forgiven())
 
 
-def _down(state: State, look: Look, fact: Observation, rules: Rules) -> tuple[State, Transition | None]:
+def _down(state: State, index: int, fact: Observation, rules: Rules) -> tuple[State, Transition | None]:
     # Unknown looks before anything was known belong to no outage.
-    tally = state.tally if state.last_good or state.first_bad else NOTHING
+    tally = (state.tally if state.last_good or state.first_bad else NOTHING).failed(index, fact)
+    look = Look.of(index, fact, tally)
     streak = 0 if state.is_open else state.streak + 1
     is_open = state.is_open or streak >= rules.open_after
     after = replace(
@@ -190,20 +201,21 @@ def _down(state: State, look: Look, fact: Observation, rules: Rules) -> tuple[St
         streak=0 if is_open else streak,
         doubts=0 if is_open else (state.doubts if state.first_bad else 0) + 1,
         throttled=0,
-        tally=tally.failed(look.index, fact),
+        tally=tally,
         ending=None,
     )
     opened = after.outage if is_open and not state.is_open else None
     return after, None if opened is None else Transition(opened)
 
 
-def _up(state: State, look: Look, fact: Observation, rules: Rules) -> tuple[State, Transition | None]:
-    healthy = State(name="up", last_good=look, tally=Tally(last_index=look.index, seen_until=look.end))
+def _up(state: State, index: int, fact: Observation, rules: Rules) -> tuple[State, Transition | None]:
+    begun = Tally.after(index, fact)
+    healthy = State(name="up", last_good=Look.of(index, fact, begun), tally=begun)
     if not state.is_open:
         return healthy, None
-    tally = state.tally.seen(look.index, fact)
+    tally = state.tally.seen(index, fact)
     streak = state.streak + 1
-    first_good, ending = state.first_good or look, state.ending or tally
+    first_good, ending = state.first_good or Look.of(index, fact, tally), state.ending or tally
     if streak >= rules.close_after:
         return healthy, Transition(_outage(state, first_good, ending))
     recovering = replace(
@@ -219,18 +231,18 @@ def _up(state: State, look: Look, fact: Observation, rules: Rules) -> tuple[Stat
     return recovering, None
 
 
-def _outage(state: State, end: Look | None, tally: Tally) -> Outage:
+def _outage(state: State, end: Look | None, tally: Tally, *, unwatched: bool = False) -> Outage:
     good, bad, last = state.last_good, state.first_bad, state.last_bad
     assert bad is not None
     assert last is not None
-    last_bad = max(last.start, bad.end)
+    bounds = bounds_of(good, bad, last, end, tally)
     return Outage(
         id=outage_id("", bad),
         target=bad.target,
-        last_good=None if good is None else min(good.start, bad.end),
-        first_bad=bad.end,
-        last_bad=last_bad,
-        first_good=None if end is None else max(end.end, last_bad),
+        last_good=bounds.last_good,
+        first_bad=bounds.first_bad,
+        last_bad=bounds.last_bad,
+        first_good=bounds.first_good,
         down=tally.down,
         up=tally.up,
         unknown=tally.unknown,
@@ -242,4 +254,7 @@ def _outage(state: State, end: Look | None, tally: Tally) -> Outage:
         first_index=(good or bad).index,
         last_index=tally.last_index,
         first_detail=bad.detail,
+        durations=bounds.durations,
+        unwatched=unwatched,
+        clock=bounds.clock,
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mailwatch.elapsed import Distance, Durations, distance, durations_of, shown
 from mailwatch.models import Kind, Millis, rfc3339
-from mailwatch.outages.tally import Look
+from mailwatch.outages.tally import Look, Tally
 
 DURATIONS = ("min", "max", "estimate", "uncertainty")
 
@@ -26,6 +26,10 @@ class Outage:
        whole: nobody can say how long before and after it we would have seen nothing.
     4. `causes` and `phases` count the bad looks; `replies` are the last words of the server on them.
     5. `proven_afterwards`: the looks were unknown when they were taken (proven.py).
+    6. `durations` are on the clock that nobody can set; `clock` says what happened to the wall clock, None on
+    records
+       that have no other (elapsed.py).
+    7. `unwatched`: the watching of the target ended while it was open, so that nobody knows when it ended.
     """
 
     id: str
@@ -45,12 +49,75 @@ class Outage:
     first_index: int
     last_index: int
     first_detail: str
+    durations: Durations
     proven_afterwards: bool = False
+    unwatched: bool = False
+    clock: ClockFacts | None = None
+
+    @property
+    def state(self) -> str:
+        """Return "open", "closed" or "unwatched"."""
+        if self.unwatched:
+            return "unwatched"
+        return "open" if self.first_good is None else "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class ClockFacts:
+    """What happened to the wall clock from the last good observation on.
+
+    It was set by `stepped` milliseconds in all, and the machine was restarted `reboots` times.
+    """
+
+    stepped: Millis
+    reboots: int
+
+    def as_payload(self) -> dict[str, int]:
+        """Return it as the ledger has it."""
+        return {"stepped_ms": self.stepped, "reboots": self.reboots}
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The four times of an outage, on one wall clock, with the durations between them."""
+
+    last_good: Millis | None
+    first_bad: Millis
+    last_bad: Millis
+    first_good: Millis | None
+    durations: Durations
+    clock: ClockFacts | None
+
+
+def bounds_of(good: Look | None, bad: Look, last: Look, end: Look | None, tally: Tally) -> Bounds:
+    """Return the bounds from the last good, first bad, last bad and first good observation."""
+    epochs = tally.epochs
+    observed = last.passed - bad.passed - ((bad.end.clock or 0) - (bad.start.clock or 0))
+    down = distance(bad.end, last.start, epochs, max(0, observed))
+    first_bad = shown(bad.end, bad.end, epochs)
+    # A single failure ends after it began: at least 0.
+    last_bad = max(shown(last.start, bad.end, epochs), first_bad)
+    last_good = None if good is None else min(shown(good.start, bad.end, epochs), first_bad)
+    first_good = None if end is None else max(shown(end.end, bad.end, epochs), last_bad)
+    clock = None if bad.end.clock is None or last.end.clock is None else ClockFacts(tally.stepped, tally.reboots)
+    if clock is None:
+        # Wall times only: the sums of the four times, as anyone can check them.
+        before = None if last_good is None else Distance(first_bad - last_good, first_bad - last_good)
+        after = None if first_good is None else Distance(first_good - last_bad, first_good - last_bad)
+        whole = None if last_good is None or first_good is None else Distance(0, first_good - last_good)
+        down = Distance(last_bad - first_bad, last_bad - first_bad)
+    else:
+        before = None if good is None else distance(good.start, bad.end, epochs)
+        after = None if end is None else distance(last.start, end.end, epochs)
+        if bad.index == last.index and after is not None and end is not None:
+            after = distance(bad.end, end.end, epochs)
+        whole = None if good is None or end is None else distance(good.start, end.end, epochs)
+    return Bounds(last_good, first_bad, last_bad, first_good, durations_of(down, before, after, whole), clock)
 
 
 def outage_id(kind: str, bad: Look) -> str:
     """Name an outage after its first bad look: 12 hex digits that any replay gives again."""
-    text = "\n".join(filter(None, (kind, bad.target, str(bad.index), str(bad.start))))
+    text = "\n".join(filter(None, (kind, bad.target, str(bad.index), str(bad.start.wall))))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -62,12 +129,12 @@ def outage_payload(outage: Outage, provider: str, kind: Kind, vantage_name: str)
         "provider": provider,
         "kind": kind.value,
         "vantage_point": vantage_name,
-        "state": "open" if outage.first_good is None else "closed",
+        "state": outage.state,
         "last_good": outage.last_good,
         "first_bad": outage.first_bad,
         "last_bad": outage.last_bad,
         "first_good": outage.first_good,
-        "duration_ms": durations(outage.last_good, outage.first_bad, outage.last_bad, outage.first_good),
+        "duration_ms": outage.durations.as_payload(),
         "observations": {"down": outage.down, "up": outage.up, "unknown": outage.unknown},
         "largest_gap_ms": outage.largest_gap,
         "unobserved_ms": outage.unobserved,
@@ -77,6 +144,8 @@ def outage_payload(outage: Outage, provider: str, kind: Kind, vantage_name: str)
         "replies": list(outage.replies),
         "first_detail": outage.first_detail,
     }
+    if outage.clock is not None:
+        payload["clock"] = outage.clock.as_payload()
     return payload | {"proven_afterwards": True} if outage.proven_afterwards else payload
 
 
@@ -94,8 +163,14 @@ def payload_json(payload: Mapping[str, Any]) -> dict[str, Any]:
         "unobserved": _seconds(payload["unobserved_ms"]),
         **{key: payload[key] for key in ("causes", "phases", "ledger")},
         **{key: payload[key] for key in ("proven_afterwards",) if key in payload},
+        **({"clock": _clock_json(payload["clock"])} if "clock" in payload else {}),
         **({"maintenance": _seconds(payload["maintenance_ms"])} if payload.get("maintenance_ms") else {}),
     }
+
+
+def _clock_json(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Seconds by which the wall clock was set in all; restarts of the machine."""
+    return {"stepped": _seconds(told["stepped_ms"]), "reboots": told["reboots"]}
 
 
 def outage_json(outage: Outage, provider: str, kind: Kind, vantage_name: str) -> dict[str, Any]:
@@ -104,18 +179,16 @@ def outage_json(outage: Outage, provider: str, kind: Kind, vantage_name: str) ->
 
 
 def durations(good: Millis | None, bad: Millis, last: Millis, end: Millis | None) -> dict[str, int | None]:
-    """Return minimum, maximum, estimate and twice its standard uncertainty (GUM, type B, uniform).
+    """Return minimum, maximum, estimate and twice its standard uncertainty from four times on one clock.
 
     From last good, first bad, last bad and first good, in milliseconds.
     """
-    if good is None or end is None:
-        return {"min": last - bad, "max": None, "estimate": None, "uncertainty": None}
-    return {
-        "min": last - bad,
-        "max": end - good,
-        "estimate": round((end + last - bad - good) / 2),
-        "uncertainty": round(2 * math.sqrt(((bad - good) ** 2 + (end - last) ** 2) / 12)),
-    }
+
+    def apart(start: Millis | None, until: Millis | None) -> Distance | None:
+        return None if start is None or until is None else Distance(until - start, until - start)
+
+    down = Distance(last - bad, last - bad)
+    return durations_of(down, apart(good, bad), apart(last, end), apart(good, end)).as_payload()
 
 
 def _time(at: Millis | None) -> str | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mailwatch.models import Cause, Gap, Observation, Outcome
-from mailwatch.outages.outage import Outage, outage_id
+from mailwatch.models import Cause, Fact, Gap, Observation, Outcome, WatchChange, WatchEvent
+from mailwatch.outages.outage import Outage, bounds_of, outage_id
 from mailwatch.outages.tally import NOTHING, Look, Tally
 
 
@@ -25,49 +25,56 @@ class Proof:
     tally: Tally = NOTHING
 
 
-def advance_proof(proof: Proof, index: int, fact: Observation | Gap, is_open: bool) -> tuple[Proof, Outage | None]:
+def advance_proof(proof: Proof, index: int, fact: Fact, is_open: bool) -> tuple[Proof, Outage | None]:
     """Return the proof after one more fact, and the outage that it proves, if any.
 
     `is_open`: whether the outage rules have an outage open after that fact. A rejected look that is down already
     (rejected together with other accounts) then belongs to it: what was rejected before lies within its bounds
     and is not told twice. Such looks that are too few to open one are proven afterwards like the others.
     """
+    if isinstance(fact, WatchChange):
+        # Another login, or none, from now on.
+        return (Proof() if fact.event in (WatchEvent.BEGIN, WatchEvent.END) else proof), None
     if isinstance(fact, Gap):
-        return _blind(proof, index, fact.end), None
+        return _blind(proof, index, fact), None
     if not fact.with_login or not fact.secret:
-        return _blind(proof, index, fact.ended_at), None
-    look = Look(index, fact.target, fact.started_at, fact.ended_at, fact.detail)
+        return _blind(proof, index, fact), None
     if fact.outcome is Outcome.UP:
-        proven = _proven(proof, look, fact) if fact.secret == proof.secret else None
-        seen = Tally(last_index=index, seen_until=fact.ended_at)
-        return Proof(secret=fact.secret, accepted=look, tally=seen), proven
+        proven = _proven(proof, index, fact) if fact.secret == proof.secret else None
+        seen = Tally.after(index, fact)
+        return Proof(secret=fact.secret, accepted=Look.of(index, fact, seen), tally=seen), proven
     if fact.cause is not Cause.CREDENTIALS or fact.secret != proof.secret or proof.accepted is None:
-        return _blind(proof, index, fact.ended_at), None
+        return _blind(proof, index, fact), None
     if fact.outcome is Outcome.DOWN and is_open:
         return Proof(secret=proof.secret, accepted=proof.accepted, tally=proof.tally), None
-    first = proof.first_rejected or look
     tally = proof.tally.failed(index, fact)
+    look = Look.of(index, fact, tally)
+    first = proof.first_rejected or look
     return replace(proof, first_rejected=first, last_rejected=look, tally=tally), None
 
 
-def _blind(proof: Proof, index: int, until: int) -> Proof:
+def _blind(proof: Proof, index: int, fact: Observation | Gap) -> Proof:
     # Until something is rejected there is nothing to count, and a healthy target costs nothing.
-    return replace(proof, tally=proof.tally.blind(index, until, 1)) if proof.first_rejected else proof
+    if not proof.first_rejected:
+        return proof
+    tally = proof.tally.blind(index, fact)
+    # A gap in between is one more time in which nobody could tell.
+    return replace(proof, tally=replace(tally, unknown=proof.tally.unknown + 1))
 
 
-def _proven(proof: Proof, end: Look, fact: Observation) -> Outage | None:
+def _proven(proof: Proof, index: int, fact: Observation) -> Outage | None:
     good, bad, last = proof.accepted, proof.first_rejected, proof.last_rejected
     if good is None or bad is None or last is None:
         return None
-    tally = proof.tally.seen(end.index, fact)
-    last_bad = max(last.start, bad.end)
+    tally = proof.tally.seen(index, fact)
+    bounds = bounds_of(good, bad, last, Look.of(index, fact, tally), tally)
     return Outage(
         id=outage_id("proven afterwards", bad),
         target=bad.target,
-        last_good=min(good.start, bad.end),
-        first_bad=bad.end,
-        last_bad=last_bad,
-        first_good=max(end.end, last_bad),
+        last_good=bounds.last_good,
+        first_bad=bounds.first_bad,
+        last_bad=bounds.last_bad,
+        first_good=bounds.first_good,
         down=tally.down,
         up=0,
         unknown=tally.unknown,
@@ -77,7 +84,9 @@ def _proven(proof: Proof, end: Look, fact: Observation) -> Outage | None:
         phases=tally.phases,
         replies=tally.replies,
         first_index=good.index,
-        last_index=end.index,
+        last_index=index,
         first_detail=bad.detail,
+        durations=bounds.durations,
+        clock=bounds.clock,
         proven_afterwards=True,
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from mailwatch.models import Millis, Observation
+from mailwatch.elapsed import NO_EPOCHS, Epochs, Moment, distance, end_of, known_epochs, start_of
+from mailwatch.models import Gap, Millis, Observation
+from mailwatch.monotonic import STEP_MS
 
 REPLIES = 5
 """How many of the server's latest distinct words an outage keeps."""
@@ -13,18 +15,32 @@ REPLIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What an outage needs to know of one of its four looks."""
+    """What an outage needs to know of one of its four observations."""
 
     index: int
     target: str
-    start: Millis
-    end: Millis
+    start: Moment
+    end: Moment
     detail: str
+    passed: Millis = 0
+    """The tally's `passed` at its start."""
+
+    @classmethod
+    def of(cls, index: int, fact: Observation, tally: Tally) -> Look:
+        """Refer to an observation that `tally` has taken in."""
+        start = start_of(fact)
+        return cls(index, fact.target, start, end_of(fact), fact.detail, tally.passed_at(start))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """What was seen since the last good look, in a size that does not grow with the outage."""
+    """What was seen since the last good observation, in a size that does not grow with the outage.
+
+    1. `seen_until` is the end of the last conclusive observation, `blind_until` that of what followed it unseen.
+    2. `epochs` are what is known of the wall clock in each boot, `latest` the last moment of all.
+    3. `passed` is the time since the first moment that surely passed inside of boots. `stepped` is by how much the
+       wall clock was set, in all, and `reboots` how often the machine was restarted; all in milliseconds.
+    """
 
     last_index: int = 0
     down: int = 0
@@ -35,38 +51,81 @@ class Tally:
     causes: Mapping[str, int] = field(default_factory=dict)
     phases: Mapping[str, int] = field(default_factory=dict)
     replies: tuple[str, ...] = ()
-    seen_until: Millis | None = None
-    blind_until: Millis | None = None
+    seen_until: Moment | None = None
+    blind_until: Moment | None = None
+    epochs: Epochs = field(default_factory=dict)
+    latest: Moment | None = None
+    passed: Millis = 0
+    stepped: Millis = 0
+    reboots: int = 0
+    _offset: Millis | None = None
 
-    def blind(self, index: int, until: Millis, unknown: int) -> Tally:
-        """Take in a gap or an unknown look."""
-        told = replace(self, last_index=index, unknown=self.unknown + unknown)
+    @classmethod
+    def after(cls, index: int, good: Observation) -> Tally:
+        """Begin with a good observation."""
+        end = end_of(good)
+        epochs = known_epochs(NO_EPOCHS, good.clock, good.ended_at)
+        return cls(last_index=index, seen_until=end, epochs=epochs, latest=end, _offset=end.offset)
+
+    def _lived(self, fact: Observation | Gap) -> Tally:
+        """Take in how the clocks went until the end of a fact."""
+        end, latest = end_of(fact), self.latest
+        if end.clock is None:
+            return replace(self, latest=end)
+        epochs = known_epochs(self.epochs, fact.clock, end.wall)
+        if latest is None or latest.clock is None:
+            return replace(self, epochs=epochs, latest=end, _offset=end.offset)
+        if latest.boot != end.boot:
+            return replace(self, epochs=epochs, latest=end, reboots=self.reboots + 1, _offset=end.offset)
+        stepped, offset = self.stepped, self._offset
+        assert end.offset is not None
+        if offset is None or abs(end.offset - offset) > STEP_MS:
+            stepped += 0 if offset is None else abs(end.offset - offset)
+            offset = end.offset
+        passed = self.passed + max(0, end.clock - latest.clock)
+        latest = end if end.clock >= latest.clock else latest
+        return replace(self, epochs=epochs, latest=latest, passed=passed, stepped=stepped, _offset=offset)
+
+    def passed_at(self, moment: Moment) -> Millis:
+        """Return `passed` as it was at a moment not far from the latest."""
+        if self.latest is None or self.latest.clock is None or moment.clock is None:
+            return self.passed
+        if self.latest.boot != moment.boot:
+            return self.passed
+        return self.passed + moment.clock - self.latest.clock
+
+    def blind(self, index: int, fact: Observation | Gap) -> Tally:
+        """Take in a gap or an unknown observation."""
+        unknown = self.unknown + isinstance(fact, Observation)
+        told = replace(self._lived(fact), last_index=index, unknown=unknown)
         if self.seen_until is None:
             return told
+        until = end_of(fact)
         counted = self.seen_until if self.blind_until is None else self.blind_until
         return replace(
             told,
-            largest_gap=max(self.largest_gap, until - self.seen_until),
-            unobserved=self.unobserved + max(0, until - counted),
-            blind_until=max(counted, until),
+            largest_gap=max(self.largest_gap, _length(self.seen_until, until, told.epochs)),
+            unobserved=self.unobserved + _length(counted, until, told.epochs),
+            blind_until=_later(counted, until),
         )
 
     def seen(self, index: int, look: Observation) -> Tally:
-        """Take in the time since the last conclusive look, without counting this one."""
-        start, end = look.started_at, look.ended_at
+        """Take in the time since the last conclusive observation, without counting this one."""
+        told = self._lived(look)
+        start, end = start_of(look), end_of(look)
         since = start if self.seen_until is None else self.seen_until
         counted = start if self.blind_until is None else self.blind_until
         return replace(
-            self,
+            told,
             last_index=index,
-            largest_gap=max(self.largest_gap, start - since),
-            unobserved=self.unobserved + max(0, start - counted),
-            seen_until=max(since, end),
+            largest_gap=max(self.largest_gap, _length(since, start, told.epochs)),
+            unobserved=self.unobserved + _length(counted, start, told.epochs),
+            seen_until=_later(since, end),
             blind_until=None,
         )
 
     def failed(self, index: int, look: Observation) -> Tally:
-        """Take in a bad look."""
+        """Take in a failed observation."""
         words = [word for attempt in look.attempts[-1:] for word in attempt.replies[-1:]]
         return replace(
             self.seen(index, look),
@@ -77,12 +136,27 @@ class Tally:
         )
 
     def forgiven(self) -> Tally:
-        """Forget the bad looks, which led to nothing."""
+        """Forget the failed observations, which led to nothing."""
         return replace(self, down=0, causes={}, phases={}, replies=())
 
 
 NOTHING = Tally()
 """The tally before anything was seen."""
+
+
+def _length(start: Moment, end: Moment, epochs: Epochs) -> Millis:
+    """Return how long it was at most, so that no recovery is hidden; over a reboot that nobody can date by
+    wall.
+    """
+    apart = distance(start, end, epochs)
+    return apart.most if apart.most is not None else max(apart.least, end.wall - start.wall)
+
+
+def _later(one: Moment, other: Moment) -> Moment:
+    """Return the later of two moments, the second of which is on record later."""
+    if one.clock is not None and other.clock is not None:
+        return one if one.boot == other.boot and one.clock > other.clock else other
+    return one if one.wall > other.wall else other
 
 
 def _counted(counts: Mapping[str, int], name: str | None) -> Mapping[str, int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from mailwatch import monotonic
 from mailwatch.models import Attempt, Cause, Millis, Phase, TlsFacts, now
 from mailwatch.probes.redact import Redactor
 
@@ -18,12 +19,13 @@ Watch = Callable[[Phase, str, int], None]
 class Recorder:
     """What one attempt leaves behind. The phase that an exception passes through is the failed one."""
 
-    __slots__ = ("_hide", "_watch", "facts", "failed", "note", "phases", "replies", "started_at", "tls")
+    __slots__ = ("_clock", "_hide", "_watch", "facts", "failed", "note", "phases", "replies", "started_at", "tls")
 
     def __init__(self, redactor: Redactor, watch: Watch | None) -> None:
         self._hide = redactor
         self._watch = watch
         self.started_at: Millis = now()
+        self._clock: Millis = monotonic.milliseconds()
         self.phases: dict[Phase, int] = {}
         self.failed: Phase | None = None
         self.replies: list[str] = []
@@ -49,6 +51,7 @@ class Recorder:
         return Attempt(
             started_at=self.started_at,
             ended_at=max(self.started_at, now()),
+            clock=monotonic.since(self._clock),
             peer=peer,
             phases=self.phases,
             cause=cause,

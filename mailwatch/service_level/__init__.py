@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mailwatch.models import Gap, Millis, Observation, Outcome
+from mailwatch.elapsed import Durations
+from mailwatch.models import Fact, Millis, Observation, Outcome
 from mailwatch.service_level.buckets import DAY, Buckets, Day, Ratio
 from mailwatch.service_level.stretches import Share, Stretch, Walk
 from mailwatch.windows import Window, overlap, without
@@ -34,11 +35,11 @@ class _Event(Protocol):
     """An entry of the ledger about one target."""
 
     @property
-    def fact(self) -> Observation | Gap: ...
+    def fact(self) -> Fact: ...
 
 
 class _Outage(Protocol):
-    """The four times of an outage; this module stands beside `outages`, not upon it."""
+    """The four times of an outage and its durations; this module stands beside `outages`, not upon it."""
 
     @property
     def last_good(self) -> Millis | None: ...
@@ -48,6 +49,8 @@ class _Outage(Protocol):
     def last_bad(self) -> Millis: ...
     @property
     def first_good(self) -> Millis | None: ...
+    @property
+    def durations(self) -> Durations: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class Bounds:
 class Availability:
     """What is known of one target in a window. Times are milliseconds; `mttr` and `mtbf` seconds.
 
-    `maintenance` is the part of the window that is left out.
+    `window` is how long it truly was: a clock that was set forward in it left a part out, one that was set back
+    went through a part twice. `maintenance` is the part of the window that is left out.
     """
 
     window: Millis
@@ -97,7 +101,9 @@ class Availability:
     @property
     def coverage(self) -> float | None:
         """The observed share of the window without maintenance; None when there is nothing but maintenance."""
-        return self.covered / (self.window - self.maintenance) if self.window > self.maintenance else None
+        if self.window <= self.maintenance:
+            return None
+        return min(1.0, self.covered / (self.window - self.maintenance))
 
     def as_json(self) -> dict[str, Any]:
         """Return it as `mailwatch availability --json` and the API tell it; durations in seconds."""
@@ -106,7 +112,7 @@ class Availability:
             "coverage": self.coverage,
             "downtime": {"min": self.down / 1000, "max": (self.down + self.undecided) / 1000},
             "observations": {outcome.value: self.looks[outcome] for outcome in Outcome},
-            "unobserved": (self.window - self.maintenance - self.covered) / 1000,
+            "unobserved": max(0, self.window - self.maintenance - self.covered) / 1000,
             "mttr": self.mttr.middle if self.mttr else None,
             "mtbf": self.mtbf.middle if self.mtbf else None,
         }
@@ -144,38 +150,48 @@ class Meter:
     window is empty.
     """
 
-    __slots__ = ("_end", "_excluded", "_from", "_looks", "_spent", "_start", "_walk")
+    __slots__ = ("_end", "_excluded", "_from", "_looks", "_spent", "_start", "_steady", "_stepped", "_walk")
 
-    def __init__(self, start: Millis, end: Millis, *, interval: float, excluded: Sequence[Window] = ()) -> None:
+    def __init__(
+        self, start: Millis, end: Millis, *, interval: float, excluded: Sequence[Window] = (), infer: bool = False
+    ) -> None:
         if end <= start:
             raise ValueError(f"the window is empty: its end {end} is not after its start {start}")
         self._start, self._end, self._from = start, end, start
         self._excluded = excluded
-        self._walk, self._looks, self._spent = Walk(interval), dict.fromkeys(Outcome, 0), [0, 0, 0]
+        self._walk, self._looks = Walk(interval, infer=infer), dict.fromkeys(Outcome, 0)
+        self._spent, self._stepped, self._steady = [0, 0, 0], 0, False
 
-    def add(self, fact: Observation | Gap) -> list[Stretch]:
+    def add(self, fact: Fact) -> list[Stretch]:
         """Take in the next fact in the ledger's order; return the stretches of the window that it decides."""
         if isinstance(fact, Observation) and self._start <= fact.started_at < self._end:
             self._looks[fact.outcome] += 1
-        return self._count(self._walk.add(fact))
+        told = self._count(self._walk.add(fact))
+        self._steady = fact.clock is not None
+        for before, after in self._walk.jumps:
+            # Forward: that time never was. Back: it was twice.
+            sign = 1 if after > before else -1
+            self._stepped += sign * overlap([(min(before, after), max(before, after))], self._start, self._end)
+        self._walk.jumps.clear()
+        return told
 
-    def good(self, start: Millis, end: Millis) -> bool:
-        """Take in a good look as `Walk.good` does; to be settled before reading."""
-        if not self._walk.good(start, end):
+    def good(self, payload: dict[str, Any]) -> bool:
+        """Take in a good observation as `Walk.good` does; to be settled before reading."""
+        if not self._walk.good(payload):
             return False
-        if self._start <= start < self._end:
+        if self._start <= payload["start"] < self._end:
             self._looks[Outcome.UP] += 1
         return True
 
     def settle(self) -> list[Stretch]:
-        """Count what good looks decided, and return it as `add` does."""
+        """Count what good observations decided, and return it as `add` does."""
         return self._count(self._walk.settle())
 
     def _count(self, decided: list[Stretch]) -> list[Stretch]:
         told = []
         for begun, ended, share in decided:
-            # After the clock was set back the same time is not counted twice.
-            begun, ended = max(begun, self._from), min(ended, self._end)
+            # On records without a steady clock the same time is not counted twice after the clock was set back.
+            begun, ended = max(begun, self._start if self._steady else self._from), min(ended, self._end)
             if begun < ended:
                 left = without(self._excluded, begun, ended)
                 self._spent[share] += sum(until - since for since, until in left)
@@ -189,7 +205,7 @@ class Meter:
         start, end, excluded = self._start, self._end, self._excluded
         known = [o for o in outages if not any(b <= o.first_bad and o.last_bad <= e for b, e in excluded)]
         return Availability(
-            window=end - start,
+            window=end - start - self._stepped,
             up=up,
             down=down,
             undecided=undecided,
@@ -202,9 +218,9 @@ class Meter:
 
 def _mttr(outages: list[_Outage], start: Millis, end: Millis) -> Bounds | None:
     spans = [
-        (o.last_bad - o.first_bad, o.first_good - o.last_good)
+        (o.durations.least, o.durations.most)
         for o in outages
-        if o.last_good is not None and o.first_good is not None and start <= o.first_good < end
+        if o.durations.most is not None and o.first_good is not None and start <= o.first_good < end
     ]
     if not spans:
         return None

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mailwatch.models import Millis, Observation
+from mailwatch.models import Fact, Millis
 from mailwatch.service_level.stretches import Share, Walk
 from mailwatch.windows import Window, without
 
@@ -54,20 +54,26 @@ class Buckets:
     __slots__ = ("_excluded", "_rings", "_walk")
 
     def __init__(
-        self, *, interval: float, excluded: Callable[[Millis, Millis], Sequence[Window]] = nothing_excluded
+        self,
+        *,
+        interval: float,
+        excluded: Callable[[Millis, Millis], Sequence[Window]] = nothing_excluded,
+        infer: bool = False,
     ) -> None:
-        self._walk = Walk(interval)
+        self._walk = Walk(interval, infer=infer)
         self._excluded = excluded
         self._rings: tuple[_Ring, ...] = ()
 
-    def add(self, observation: Observation) -> None:
-        """Take in the next look."""
-        for start, end, share in self._walk.add(observation):
+    def add(self, fact: Fact) -> None:
+        """Take in the next observation, gap or change of what is watched."""
+        stretches = self._walk.add(fact)
+        self._walk.jumps.clear()
+        for start, end, share in stretches:
             # A target that was never observed needs no memory.
             self._rings = self._rings or (_Ring(HOUR, 7 * DAY), _Ring(6 * HOUR, 90 * DAY))
             for begin, until in without(self._excluded(start, end), start, end):
                 for ring in self._rings:
-                    ring.add(begin, until, share)
+                    ring.add(begin, until, share, twice=fact.clock is not None)
 
     def ratio(self, window: Millis, now: Millis) -> Ratio:
         """Return the availability of the last `window` milliseconds before `now`; at most 90 days."""
@@ -107,15 +113,15 @@ class _Ring:
         self._newest = 0
         self._spent = tuple(array("I", bytes(4 * self._size)) for _ in Share)
 
-    def add(self, start: Millis, end: Millis, share: Share) -> None:
-        """Count a stretch."""
+    def add(self, start: Millis, end: Millis, share: Share, *, twice: bool) -> None:
+        """Count a stretch. After the clock was set back the same time comes `twice`, if a steady clock says so."""
         while start < end:
             bucket = start // self._length
             until = min(end, (bucket + 1) * self._length)
             self._turn(bucket)
             at = bucket % self._size
-            # Full is full: after the clock was set back the same time comes twice.
-            free = self._length - sum(spent[at] for spent in self._spent)
+            most = 2**31 if twice else self._length
+            free = most - sum(spent[at] for spent in self._spent)
             self._spent[share][at] += min(until - start, free)
             start = until
 

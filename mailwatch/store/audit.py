@@ -13,6 +13,7 @@ from mailwatch.ledger.canonical import canonical, digest
 from mailwatch.ledger.checkpoint import CheckpointError
 from mailwatch.ledger.entry import VERSION, target_id
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
+from mailwatch.ledger.readings import KEYS, Readings
 from mailwatch.store.reader import CheckpointRow, Entry, Reader
 
 SLICE = 1000
@@ -38,7 +39,8 @@ def audit(
 
     1. Indexes and each target's running numbers follow one another.
     2. Headers are canonical, agree with the columns, and carry the digest of their payload.
-    3. Every checkpoint is signed by our key and has the root that the entries give.
+    3. The readings of the clock that nobody can set fit one another (ledger/readings.py).
+    4. Every checkpoint is signed by our key and has the root that the entries give.
 
     Read in slices, so that a long audit does not keep the database from clearing up; `progress` may wait.
     With `enough` findings it ends: after one missing entry none that follows fits, and each would be a finding.
@@ -46,13 +48,14 @@ def audit(
     findings: list[Finding] = []
     tree = CompactRange()
     numbers: dict[str, int] = {}
+    readings = Readings()
     signed = reader.last_checkpoint()
     size = reader.size()
     for start in range(0, size, SLICE):
         end = min(size, start + SLICE)
         due = {row.size: row for row in reader.checkpoints(start + 1, end)}
         for entry in reader.entries(from_index=start, to_index=end):
-            findings += _check(entry, tree.size, numbers, secret)
+            findings += _check(entry, tree.size, numbers, secret, readings)
             tree.append(leaf_hash(entry.header.encode()))
             if (row := due.pop(tree.size, None)) is not None:
                 _compare(row, tree, public, findings)
@@ -76,26 +79,36 @@ def _compare(row: CheckpointRow, tree: CompactRange, public: Ed25519PublicKey, f
         findings.append(Finding(None, f"checkpoint {row.size}: signs {signed}; the entries give {given}"))
 
 
-def _check(entry: Entry, expected: int, numbers: dict[str, int], secret: bytes) -> list[Finding]:
+def _check(
+    entry: Entry, expected: int, numbers: dict[str, int], secret: bytes, readings: Readings
+) -> list[Finding]:
     number = opaque = None
     if entry.target is not None:
         number = numbers[entry.target] = numbers.get(entry.target, 0) + 1
         opaque = target_id(secret, entry.target)
+    header = json.loads(entry.header)
     fitting = {
+        **{key: header[key] for key in KEYS if key in header},
         "index": expected,
         "kind": entry.kind,
         "number": number,
         "payload": digest(entry.text),
         "target": opaque,
         "time": entry.time,
-        "v": VERSION,
+        "v": header.get("v"),
     }
-    findings = []
+    findings = [Finding(entry.index, f"clock: {what}") for what in readings.header(header)]
+    if header.get("v") not in (1, VERSION):
+        findings.append(Finding(entry.index, f"its header is of version {header.get('v')}, which is unknown"))
     if entry.header != canonical(fitting):
-        header = json.loads(entry.header)
         wrong = [key for key in fitting if header.get(key) != fitting[key]] or ["its form"]
         findings.append(Finding(entry.index, f"its header does not fit in: {', '.join(wrong)}"))
-    named = entry.payload.get("target") if entry.target is not None else None
+    payload = entry.payload
+    findings += [
+        Finding(entry.index, f"clock: {what}")
+        for what in readings.payload(entry.kind, entry.target or "", payload)
+    ]
+    named = payload.get("target") if entry.target is not None else None
     if named != entry.target:
         findings.append(Finding(entry.index, f"filed under {entry.target}, but its payload is of {named}"))
     return findings

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from mailwatch.ledger.facts import gap_from, observation_from
-from mailwatch.models import Gap, Millis, Observation, Outcome
+from mailwatch.ledger.facts import FACTS, fact_from
+from mailwatch.models import Fact, Millis, Outcome
 from mailwatch.store.schema import checkpoints, database, engine, entries
 
 _COLUMNS = ("idx", "kind", "time_ms", "target", "number", "header", "payload")
@@ -41,11 +41,9 @@ class Entry:
         return orjson.loads(self.header)["target"] or ""
 
     @property
-    def fact(self) -> Observation | Gap | None:
-        """The observation or gap it records; None for other kinds."""
-        if self.kind == "observation":
-            return observation_from(self.payload)
-        return gap_from(self.payload) if self.kind == "gap" else None
+    def fact(self) -> Fact | None:
+        """The observation, gap or change of what is watched that it records; None for other kinds."""
+        return fact_from(self.kind, self.payload) if self.kind in FACTS else None
 
 
 Texts = tuple[int, str, Millis, str | None, str, str]

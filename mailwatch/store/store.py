@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from typing import Any
 import sqlalchemy as sa
 from alembic.util.exc import CommandError
 
-from mailwatch import __version__
+from mailwatch import __version__, monotonic
 from mailwatch.endings import Refused
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError
 from mailwatch.ledger.entry import seal, target_id
 from mailwatch.ledger.facts import payload_of
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
-from mailwatch.models import Gap, Millis, Observation, now
+from mailwatch.models import Fact, Millis, Observation, now
+from mailwatch.monotonic import Origin
 from mailwatch.store.keys import Keys, load_or_make
 from mailwatch.store.lock import Lock
 from mailwatch.store.reader import Entry
@@ -41,7 +42,7 @@ class Draft:
     kind: str
     time: Millis
     target: str | None
-    payload: Observation | Gap | dict[str, Any]
+    payload: Fact | dict[str, Any]
 
 
 class Store:
@@ -57,6 +58,8 @@ class Store:
         self._numbers: dict[str, int] = {}
         self._tree = CompactRange()
         self._checkpointed = -1
+        self.read_clock: Callable[[], Millis] = monotonic.milliseconds
+        """The clock that nobody can set, read once for each batch."""
 
     @classmethod
     def open(cls, data_dir: Path) -> Store:
@@ -103,10 +106,11 @@ class Store:
         """
         tree = self._tree.copy()
         numbers: dict[str, int] = {}
+        clock, origin = self.read_clock(), monotonic.origin()
         written: list[Entry] = []
         rows: list[dict[str, Any]] = []
         for draft in drafts:
-            entry = self._entry(draft, tree.size, numbers)
+            entry = self._entry(draft, tree.size, numbers, clock, origin)
             tree.append(leaf_hash(entry.header.encode()))
             written.append(entry)
             outcome = draft.payload.outcome.value if isinstance(draft.payload, Observation) else None
@@ -129,7 +133,7 @@ class Store:
         self._numbers.update(numbers)
         return written
 
-    def _entry(self, draft: Draft, index: int, numbers: dict[str, int]) -> Entry:
+    def _entry(self, draft: Draft, index: int, numbers: dict[str, int], clock: Millis, origin: Origin) -> Entry:
         payload = draft.payload if isinstance(draft.payload, dict) else payload_of(draft.payload)
         opaque = number = None
         if draft.target is not None:
@@ -138,7 +142,10 @@ class Store:
             if opaque is None:
                 opaque = self._ids[draft.target] = target_id(self.keys.secret, draft.target)
             number = numbers[draft.target] = self._last_number(draft.target, numbers) + 1
-        sealed = seal(index=index, kind=draft.kind, time=draft.time, target=opaque, number=number, payload=payload)
+        sealed = seal(
+            index=index, kind=draft.kind, time=draft.time, target=opaque, number=number, payload=payload,
+            clock=clock, origin=origin,
+        )  # fmt: skip
         return Entry(index, draft.kind, draft.time, draft.target, number, sealed.header, sealed.payload)
 
     def _last_number(self, target: str, numbers: dict[str, int]) -> int:

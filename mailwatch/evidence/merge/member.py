@@ -9,7 +9,7 @@ from typing import Any
 
 from mailwatch.evidence.merge.sweep import Span, united
 from mailwatch.evidence.verify import Examined, Trust, examine
-from mailwatch.models import Gap, Observation, parse_rfc3339
+from mailwatch.models import Fact, Gap, WatchChange, parse_rfc3339
 from mailwatch.service_level import Share, Stretch
 
 
@@ -55,10 +55,16 @@ class _Seen:
         self.facts: dict[str, Span] = {}
         self.up: dict[str, list[Span]] = {}
 
-    def take(self, target: str, fact: Observation | Gap, stretches: list[Stretch]) -> None:
+    def take(self, target: str, fact: Fact, stretches: list[Stretch]) -> None:
+        if isinstance(fact, WatchChange):
+            self._join(target, stretches)
+            return
         start, end = (fact.start, fact.end) if isinstance(fact, Gap) else (fact.started_at, fact.ended_at)
         known = self.facts.get(target, (start, end))
         self.facts[target] = min(known[0], start), max(known[1], end)
+        self._join(target, stretches)
+
+    def _join(self, target: str, stretches: list[Stretch]) -> None:
         up = self.up.setdefault(target, [])
         for begun, ended, share in stretches:
             if share is Share.UP and up and up[-1][1] == begun:

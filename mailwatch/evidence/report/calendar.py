@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from mailwatch.models import Gap, Millis, Observation, Outcome
+from mailwatch.elapsed import length_of
+from mailwatch.models import Fact, Gap, Millis, Outcome, WatchChange
 from mailwatch.service_level import Share, Stretch
 
 QUARTER: Millis = 900_000
@@ -53,7 +54,7 @@ class Calendar:
         self._cells: dict[str, dict[tuple[str, int], Cell]] = {}
         self._keys: dict[int, tuple[str, int]] = {}
 
-    def add(self, target: str, fact: Observation | Gap, stretches: list[Stretch]) -> None:
+    def add(self, target: str, fact: Fact, stretches: list[Stretch]) -> None:
         """Take in a fact, and what it decided of the window."""
         cells = self._cells.setdefault(target, {})
         for start, end, share in stretches:
@@ -70,6 +71,8 @@ class Calendar:
                 start = until
         if isinstance(fact, Gap):
             self._gap(target, fact)
+        elif isinstance(fact, WatchChange):
+            return
         elif fact.outcome is Outcome.DOWN and self.window[0] <= fact.started_at < self.window[1]:
             failed = self.failed.setdefault(target, [0, 0])
             failed[0] += 1
@@ -80,7 +83,7 @@ class Calendar:
             causes[cause] = causes.get(cause, 0) + 1
 
     def _gap(self, target: str, gap: Gap) -> None:
-        spent = min(gap.end, self.window[1]) - max(gap.start, self.window[0])
+        spent = min(gap.end, self.window[1]) - max(gap.end - length_of(gap), self.window[0])
         if spent > 0:
             gaps = self.gaps.setdefault(target, {})
             count, total = gaps.get(gap.reason.value, (0, 0))

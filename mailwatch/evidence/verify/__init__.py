@@ -37,6 +37,7 @@ CLAIMS = (
     "entries",
     "order",
     "numbers",
+    "clock",
     "nothing left out",
     "tokens",
     "times",
@@ -107,6 +108,7 @@ class _Check:
                 "entries": self._entries,
                 "order": lambda: _none(self._walk.order, f"indexes {self._range()} follow one another"),
                 "numbers": lambda: _none(self._walk.numbers, "each target's own numbers run without a hole"),
+                "clock": self._clock,
                 "nothing left out": self._shown,
                 "tokens": self._tokens,
                 "times": self._times,
@@ -204,6 +206,15 @@ class _Check:
 
     def _range(self) -> str:
         return f"{self._start.size} to {self._walk.next_index - 1}"
+
+    def _clock(self) -> str:
+        walk = self._walk
+        if not walk.clocked and not walk.clock:
+            return "written before entries had a reading of a clock that nobody can set"
+        old = walk.count - walk.clocked
+        words = f"readings of the clock that nobody can set follow one another in {walk.clocked} entries"
+        words += f", {walk.boots} boots" if walk.boots > 1 else ""
+        return _none(walk.clock, words + (f"; {old} older ones have none" if old else ""))
 
     def _shown(self) -> str:
         targets = ", ".join(sorted(self._walk.names.values())) or "no target"

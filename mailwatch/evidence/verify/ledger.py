@@ -16,16 +16,18 @@ import orjson
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.ledger.checkpoint import Checkpoint
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
+from mailwatch.ledger.readings import KEYS, Readings
 from mailwatch.models import Millis
 
 LINE = re.compile(
-    rb'\{"header":(\{"index":(0|[1-9][0-9]{0,15}),"kind":"([a-z]{1,20})","number":(null|[1-9][0-9]{0,15}),'
-    rb'"payload":"([0-9a-f]{64})","target":(?:null|"([0-9a-f]{16})"),"time":(0|[1-9][0-9]{0,13}|-[1-9][0-9]{0,11}),"v":1\})'
+    rb'\{"header":(\{(?:"boot":"([0-9a-f]{16})","clock":(0|[1-9][0-9]{0,15}),)?"index":(0|[1-9][0-9]{0,15}),'
+    rb'"kind":"([a-z]{1,20})","number":(null|[1-9][0-9]{0,15}),"payload":"([0-9a-f]{64})",(?:"run":"([0-9a-f]{16})",)?'
+    rb'"target":(?:null|"([0-9a-f]{16})"),"time":(0|[1-9][0-9]{0,13}|-[1-9][0-9]{0,11}),"v":([12])\})'
     rb'(?:,"payload":(\{[^\n]*\}))?\}\n'
 )
 """A line in its one canonical form (RFC 8785), of the years 1938 to 5138; anything else is refused."""
 OPEN_KINDS = frozenset((b"guard", b"clock", b"node", b"token"))
-TARGET_KINDS = frozenset((b"observation", b"gap", b"outage"))
+TARGET_KINDS = frozenset((b"observation", b"gap", b"outage", b"watch"))
 
 MAX_TARGETS = 100_000
 MAX_NAME = 1000
@@ -38,9 +40,14 @@ Take = Callable[[int, str, int, str, dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What an entry says of a token: the size of the checkpoint it is over, its time, and ours around it."""
+    """What an entry says of a token: the size of the checkpoint it is over, its time, and ours around it.
+
+    `boot` and `clock` are the reading of its header, "" and 0 on old records.
+    """
 
     index: int
+    boot: str
+    clock: Millis
     checkpoint: Any
     time: Any
     asked: Any
@@ -68,6 +75,11 @@ class Walk:
     numbers: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
     payloads: list[str] = field(default_factory=list)
+    clock: list[str] = field(default_factory=list)
+    readings: Readings = field(default_factory=Readings)
+    clocked: int = 0
+    """Entries that have a reading of the clock that nobody can set."""
+    boots: int = 0
     tokens: dict[str, Named] = field(default_factory=dict)
     """What entries say of the tokens enclosed, by the SHA-256 of the reply."""
     first_rules: Any = None
@@ -109,26 +121,42 @@ def walk(
         found.roots[tree.size] = tree.root()
     begun, earliest, latest, named = tree.size, NEVER, -NEVER, 0
     fullmatch, append, sha256 = LINE.fullmatch, tree.append, hashlib.sha256
+    here, last_run, ticked = b"", b"", 0
     for line in lines:
-        match = fullmatch(line)
+        match, odd = fullmatch(line), None
+        if match is None:
+            match, odd = _without_reading(line)
         if match is None:
             raise Refused(f"entries.jsonl: line {found.count + 1} is not an entry in canonical form")
-        header, number_of, kind, number, digest, target, at, payload = match.groups()
+        header, boot, clock, number_of, kind, number, digest, run, target, at, version, payload = match.groups()
         index, time = int(number_of), int(at)
+        if odd is None and version == b"2" and boot == here and run == last_run and clock and int(clock) >= ticked:
+            # Nearly all entries: the same run, a little later.
+            ticked = int(clock)
+            found.readings.tick(ticked)
+        else:
+            read = odd or {"v": int(version)} | {
+                key: value.decode() for key, value in (("boot", boot), ("run", run)) if value is not None
+            } | ({} if clock is None else {"clock": int(clock)})
+            for fault in found.readings.header(read):
+                _note(found.clock, f"entry {index}: {fault}")
+            found.boots += boot is not None and boot != here
+            here, last_run, ticked = boot or b"", run or b"", int(clock or 0)
+        found.clocked += boot is not None
         if index != start.size + found.count:
             _note(found.order, f"expected entry {start.size + found.count}, got {index}")
         if (target is None) != (number == b"null") or (target is None) == (kind in TARGET_KINDS):
             _note(found.order, f"entry {index}: kind, target and number do not go together")
         elif target is not None:
             _count(found, index, target, int(number), numbers)
-        append(leaf_hash(header))
+        append(leaf_hash(header if odd is None else orjson.dumps(odd, option=orjson.OPT_SORT_KEYS)))
         if found.count == 0:
             found.first_time = time
         found.count += 1
         found.last_time = time
         if payload is not None:
             if sha256(payload).hexdigest().encode() == digest:
-                _show(found, index, kind.decode(), time, target, payload, enclosed, take)
+                _show(found, index, kind.decode(), time, target, payload, enclosed, take, (here.decode(), ticked))
             else:
                 _note(found.payloads, f"the payload of entry {index} is not the one that its header seals")
         elif target is not None:
@@ -151,6 +179,20 @@ def walk(
     return found
 
 
+def _without_reading(line: bytes) -> tuple[re.Match[bytes] | None, dict[str, Any] | None]:
+    """Read a line that is canonical but for the reading of the clock in its header, which is told as a fault."""
+    try:
+        entry = orjson.loads(line)
+        header = entry["header"]
+        if orjson.dumps(entry, option=orjson.OPT_SORT_KEYS) + b"\n" != line or header["v"] not in (1, 2):
+            return None, None
+        bare = {key: value for key, value in header.items() if key not in KEYS}
+        entry = {**entry, "header": bare}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None, None
+    return LINE.fullmatch(orjson.dumps(entry, option=orjson.OPT_SORT_KEYS) + b"\n"), header
+
+
 def _count(found: Walk, index: int, target: bytes, number: int, numbers: dict[bytes, int]) -> None:
     last = numbers.get(target)
     if last is None and len(numbers) == MAX_TARGETS:
@@ -169,6 +211,7 @@ def _show(
     payload: bytes,
     enclosed: Collection[str],
     take: Take,
+    reading: tuple[str, Millis],
 ) -> None:
     found.in_full += 1
     told = _read(payload, index)
@@ -178,6 +221,8 @@ def _show(
         if not isinstance(said, str) or len(said) > MAX_NAME or found.names.setdefault(target, said) != said:
             _note(found.payloads, f"entry {index} does not name its target as the others do")
             return
+        for fault in found.readings.payload(kind, said, told):
+            _note(found.clock, f"entry {index}: {fault}")
         if kind == "observation":
             _date(found, index, time, target, told)
             if len(payload) > MAX_WORDS and not _brief(told):
@@ -186,7 +231,7 @@ def _show(
             raise Refused(f"entry {index} is longer than any outage on record")
         name = said
     else:
-        _keep(found, index, kind, told, enclosed)
+        _keep(found, index, kind, told, enclosed, reading)
     take(index, kind, time, name, told)
 
 
@@ -208,7 +253,14 @@ def _brief(look: dict[str, Any]) -> bool:
     return all(len(str(word)) <= MAX_WORDS for word in (*words, look.get("detail", "")))
 
 
-def _keep(found: Walk, index: int, kind: str, told: dict[str, Any], enclosed: Collection[str]) -> None:
+def _keep(
+    found: Walk,
+    index: int,
+    kind: str,
+    told: dict[str, Any],
+    enclosed: Collection[str],
+    reading: tuple[str, Millis],
+) -> None:
     """Keep what other claims ask for of MailWatch's own entries, in a size that does not grow with the range."""
     if kind == "node":
         found.rules = told.get("rules", found.rules)
@@ -218,7 +270,7 @@ def _keep(found: Walk, index: int, kind: str, told: dict[str, Any], enclosed: Co
         found.stirred += abs(told["milliseconds"])
     elif kind == "token" and isinstance(reply := told.get("reply"), str) and reply in enclosed:
         said = (told.get(key) for key in ("checkpoint", "time", "asked", "answered"))
-        found.tokens.setdefault(reply, Named(index, *said))
+        found.tokens.setdefault(reply, Named(index, *reading, *said))
 
 
 def _read(payload: bytes, index: int) -> dict[str, Any]:
