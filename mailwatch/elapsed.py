@@ -142,17 +142,15 @@ def durations_of(
 def shown(moment: Moment, reference: Moment, epochs: Epochs) -> Millis:
     """Return when a moment was, on one wall clock for all of an outage.
 
-    The wall clock as it was, unless it was set in between: then by what is best known of it in that boot, or else
-    as it went at `reference`.
+    That is the wall clock as it went at `reference`, or in another boot as it went there, unless that is known to
+    have been wrong: then as it must have gone. A moment at which it was set otherwise is shown as if it had not
+    been.
     """
-    if moment.clock is None:
+    own = moment.offset
+    if own is None or moment.clock is None:
         return moment.wall
+    base = own if moment.boot != reference.boot or reference.offset is None else reference.offset
     known = epochs.get(moment.boot)
-    if known is not None:
-        middle, half = (known[0] + known[1]) // 2, (known[1] - known[0]) // 2
-        apart = abs(moment.wall - moment.clock - middle)
-        return moment.clock + middle if apart > half + STEP_MS else moment.wall
-    if moment.boot == reference.boot and reference.offset is not None:
-        stepped = abs(moment.wall - moment.clock - reference.offset) > STEP_MS
-        return moment.clock + reference.offset if stepped else moment.wall
-    return moment.wall
+    if known is not None and not known[0] - STEP_MS <= base <= known[1] + STEP_MS:
+        base = (known[0] + known[1]) // 2
+    return moment.wall if abs(own - base) <= STEP_MS else moment.clock + base

@@ -11,7 +11,7 @@ from mailwatch.guard import offline_payloads
 from mailwatch.incidents import Incident, Member, turns
 from mailwatch.incidents import incidents as incidents_of
 from mailwatch.models import Fact, Kind, Millis, Observation, Outcome, WatchChange, rfc3339
-from mailwatch.outages import Outage, outage_payload, payload_json
+from mailwatch.outages import Outage, defended, outage_payload, payload_json
 from mailwatch.replay import RuleBook, notices, resume, rule_book
 from mailwatch.service_level import Meter, Stretch
 from mailwatch.store import Reader
@@ -59,17 +59,36 @@ def _latest(reader: Reader, live: Live) -> list[dict[str, Any]]:
     still_open = {identity for identity, payload in latest.items() if payload["state"] == "open"}
     book = rule_book(reader) if still_open - live.keys() else None
     announced = notices(reader)
-    found = []
+    found, steps = [], None
     for identity, payload in latest.items():
         told = payload
         if identity in still_open and identity in live:
             told = _with_account(live[identity], payload)
         elif identity in still_open and book:
             told = _as_of_now(reader, book, payload)
+        if "clock" not in told:
+            steps = steps_of(reader) if steps is None else steps
+            told = defended(told, *stepped(steps, told["ledger"]["first"], told["ledger"]["last"]))
         begin, end = told["first_bad"], told["last_bad"]
         excused = overlap(announced.of(opaque[told["target"]], begin, end), begin, end)
         found.append(told | {"maintenance_ms": excused} if excused else told)
     return found
+
+
+Steps = list[tuple[int, Millis]]
+"""By entry, how far the wall clock was set."""
+
+
+def steps_of(reader: Reader) -> Steps:
+    """Read by how much the wall clock was set, and in which entries."""
+    told = ((entry.index, entry.payload) for entry in reader.entries(kinds=["clock"]))
+    return [(index, payload["milliseconds"]) for index, payload in told if payload["event"] == "step"]
+
+
+def stepped(steps: Steps, first: int, last: int) -> tuple[Millis, Millis]:
+    """Return by how much the clock was set ahead and back in the entries after `first` up to `last`."""
+    inside = [millis for index, millis in steps if first < index <= last]
+    return sum(max(0, millis) for millis in inside), sum(max(0, -millis) for millis in inside)
 
 
 def incidents(

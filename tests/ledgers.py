@@ -97,7 +97,9 @@ def write(
                 continue
             facts: list[Observation | Gap] = [seen(name, mark, at)]
             if name in blind:
-                facts.insert(0, Gap(target=name, start=blind.pop(name), end=at, reason=GapReason.NOT_RUNNING))
+                since = blind.pop(name)
+                why, clock = GapReason.NOT_RUNNING, clock_of(since, at)
+                facts.insert(0, Gap(target=name, start=since, end=at, reason=why, clock=clock))
             for fact in facts:
                 what, when = ("gap", at) if isinstance(fact, Gap) else ("observation", fact.ended_at)
                 drafts.append(Draft(kind=what, time=when, target=name, payload=fact))

@@ -16,7 +16,7 @@ from mailwatch.ledger import timestamp
 from mailwatch.models import Kind, Millis, now
 from mailwatch.outages import Event, Rules, State, advance, outage_payload, written_rules
 from mailwatch.store import Draft, Reader, Store, Tokens
-from tests.ledgers import look
+from tests.ledgers import clock_of, look
 from tests.servers.authority import Authority
 
 
@@ -31,6 +31,9 @@ class Operator:
         self.store, self.folder, self.target = store, folder, target
         self.off: Millis = 0
         self.begun: Millis = 0
+        self.run_ahead: Millis = 0
+        """By how much the operator made the clock run that nobody can set."""
+        store.read_clock = self.steady
         self.rules = Rules()
         self._state = State()
         self.start()
@@ -38,6 +41,10 @@ class Operator:
     def clock(self) -> Millis:
         """What the operator's clock says."""
         return now() + self.off
+
+    def steady(self) -> Millis:
+        """The clock that nobody can set: as if the machine had been started in 1970."""
+        return now() + self.run_ahead
 
     def entry(self, kind: str, payload: dict[str, Any], target: str | None = None) -> None:
         """Write anything."""
@@ -57,7 +64,8 @@ class Operator:
         """Look once for each mark (+ up, - down, ? unknown), now or as if it were another time."""
         for mark in marks:
             at = self.clock() if dated is None else dated
-            made = replace(look(self.target, mark, at), started_at=at + self.begun, ended_at=at)
+            clock = replace(clock_of(self.steady(), self.steady()), bound=None)
+            made = replace(look(self.target, mark, at), started_at=at + self.begun, ended_at=at, clock=clock)
             made = replace(made, detail=detail) if detail and mark == "-" else made
             draft = Draft(kind="observation", time=made.ended_at, target=self.target, payload=made)
             index = self.store.append_batch([draft])[0].index

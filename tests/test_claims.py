@@ -79,6 +79,10 @@ def outage_json(one: Stretch, kind: str = "imap") -> dict[str, Any]:
         "first_good": one.possible and rfc3339(one.possible[1]),
         "observations": {"down": 9, "up": one.ups, "unknown": one.unknown},
         "unobserved": one.unobserved / 1000,
+        "duration": {
+            "min": (one.sure[1] - one.sure[0]) / 1000,
+            "max": one.possible and (one.possible[1] - one.possible[0]) / 1000,
+        },
         **({"maintenance": one.maintenance / 1000} if one.maintenance else {}),
     }
 

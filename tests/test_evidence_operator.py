@@ -16,6 +16,7 @@ from mailwatch.store import Store
 from tests.ledgers import DAY, HOUR
 from tests.operator import Operator, quiet, trusting
 from tests.servers.authority import Authority
+from tests.test_evidence_attacks import files_of, pack
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_an_outage_cannot_be_said_to_be_of_another_time(
     operator.stamp(authority)
     operator.looks("++----++", dated=operator.clock() + dated)
     operator.stamp(authority)
-    ((claim, detail),) = refused(operator.bundle(authority), trusting(authority))
+    (claim, detail), *_ = refused(operator.bundle(authority), trusting(authority))
     assert claim == "times"
     assert words in detail
 
@@ -138,6 +139,72 @@ def test_a_clock_that_was_set_in_between_is_no_lie_but_told(operator: Operator, 
     path = operator.bundle(authority)
     assert refused(path, trusting(authority)) == []
     assert "it was set, or MailWatch stood still, for 14400000 ms" in told(path, trusting(authority))["times"][1]
+
+
+def test_a_clock_set_ahead_within_an_outage_makes_it_no_longer(operator: Operator, authority: Authority) -> None:
+    """The stock program on a machine whose clock is set by four days: what lasted seconds is told as seconds."""
+    operator.looks("+")
+    operator.stamp(authority)
+    operator.looks("++--")
+    operator.step(4 * DAY)
+    operator.looks("--++")
+    operator.step(0)
+    operator.stamp(authority)
+    path = operator.bundle(authority)
+    assert refused(path, trusting(authority)) == []
+    outage = json.loads(zipfile.ZipFile(path).read("outage.json"))["outage"]
+    assert outage["duration"]["max"] < 60
+    assert outage["clock"] == {"stepped": pytest.approx(4 * DAY / 1000, abs=1), "reboots": 0}
+
+
+@pytest.mark.parametrize("off", [0, 4 * DAY])
+def test_a_clock_that_nobody_can_set_is_held_against_the_tokens(
+    operator: Operator, authority: Authority, off: int
+) -> None:
+    """An operator who makes even that clock run by four days more, with the wall clock or without it."""
+    operator.looks("+")
+    operator.stamp(authority)
+    operator.looks("++--")
+    operator.run_ahead = 4 * DAY
+    operator.step(off)
+    operator.looks("--++")
+    operator.step(0)
+    operator.stamp(authority)
+    claims = refused(operator.bundle(authority), trusting(authority))
+    assert claims[0][0] == "times"
+    assert "the clock that nobody can set went on by" in claims[0][1]
+    assert claims[1][0] == "outage"
+    assert "longer than the tokens around it allow" in claims[1][1]
+
+
+def test_a_clock_error_beyond_ten_minutes_must_be_stated(operator: Operator, authority: Authority) -> None:
+    """A look at 2023, made today with a clock of then: valid only with the error on its first page."""
+    operator.off = -3 * HOUR
+    lived(operator, authority)
+    path = operator.bundle(authority)
+    files = files_of(path)
+    stated = json.loads(files["outage.json"])
+    assert stated["clock_error"] == pytest.approx(3 * 3600, abs=2)
+    for said in (None, 0, 60.0, -1, "10800", True):
+        forged = stated | {"clock_error": said}
+        if said is None:
+            del forged["clock_error"]
+        files["outage.json"] = json.dumps(forged).encode()
+        pack(path, files)
+        assert "outage" in [claim for claim, _ in refused(path, trusting(authority))], said
+
+
+def test_a_failure_dated_outside_the_tokens_is_refused(operator: Operator, authority: Authority) -> None:
+    """One entry that says that the clock was set by years, and everything after it dated by that."""
+    operator.looks("+")
+    operator.stamp(authority)
+    operator.step(-5 * 365 * DAY)
+    operator.looks("++----++")
+    operator.step(0)
+    operator.stamp(authority)
+    claims = refused(operator.bundle(authority), trusting(authority))
+    assert [claim for claim, _ in claims] == ["outage"]
+    assert "before the token of" in claims[0][1]
 
 
 def test_tokens_of_ones_own_making_are_named(operator: Operator, authority: Authority, other: Authority) -> None:
@@ -216,7 +283,7 @@ def test_a_hostile_name_tells_nothing_of_its_own(
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith("valid  ") for line in lines[:-1])
     assert [line.split()[1] for line in lines[:-1]] == [claim.claim.split()[0] for claim in claims]
-    assert "x\\nvalid  outage  [bold]\\x1b[2Jmade up" in lines[6]
+    assert "x\\nvalid  outage  [bold]\\x1b[2Jmade up" in lines[7]
 
 
 def test_each_authority_bounds_the_case_for_who_believes_only_that_one(

@@ -37,6 +37,8 @@ class TokenFile:
     authority: str
     digest: str
     reply: bytes
+    off: Millis = 0
+    """By how much our clock was off then, at least, by when the token was asked for and answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,4 +117,7 @@ def _until(entries: Iterable[Entry], last: int) -> Iterator[Entry]:
 
 
 def _token(index: int, payload: dict[str, Any], reply: bytes) -> TokenFile:
-    return TokenFile(index, payload["checkpoint"], payload["time"], payload["authority"], payload["reply"], reply)
+    time, asked, answered = payload["time"], payload.get("asked"), payload.get("answered")
+    known = isinstance(asked, int) and isinstance(answered, int)
+    off = max(0, asked - time, time - answered) if known else 0
+    return TokenFile(index, payload["checkpoint"], time, payload["authority"], payload["reply"], reply, off)

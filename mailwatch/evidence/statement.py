@@ -14,6 +14,8 @@ from mailwatch.models import Millis, rfc3339
 from mailwatch.outages import Rules, payload_json, written_rules
 
 FORMAT = "mailwatch-evidence/1"
+STATED_FROM: Millis = 1_000
+"""Tokens have whole seconds."""
 
 
 def statement(
@@ -33,8 +35,18 @@ def statement(
         "rules": written_rules(rules),
         "range": {"first": found.start.size, "end": found.end.size},
         "outside_times": outside_times(found, payload["ledger"]["first"], payload["ledger"]["last"]),
+        **clock_error(found),
         "service": service,
     }
+
+
+def clock_error(found: Range) -> dict[str, float]:
+    """State by how many seconds the wall clock was off at the tokens, if it was more than a second at one of them.
+
+    What is on record about when a token was asked for and answered, compared with its own time.
+    """
+    off = max((token.off for token in found.tokens), default=0)
+    return {"clock_error": off / 1000} if off > STATED_FROM else {}
 
 
 def outside_times(found: Range, first: int, last: int) -> dict[str, str | None]:

@@ -36,6 +36,8 @@ class Member:
     causes: Mapping[str, int]
     phases: Mapping[str, int]
     proven_afterwards: bool = False
+    least: Millis | None = None
+    """Its minimum duration, if that is less than the wall clock says, as over a restart of the machine."""
     maintenance: Millis = 0
     first_index: int = 0
     last_index: int = 0
@@ -52,6 +54,7 @@ class Member:
             causes=payload["causes"],
             phases=payload["phases"],
             proven_afterwards=payload.get("proven_afterwards", False),
+            least=payload.get("duration_ms", {}).get("min"),
             maintenance=payload.get("maintenance_ms", 0),
             first_index=payload["ledger"]["first"],
             last_index=payload["ledger"]["last"],
@@ -130,8 +133,11 @@ class Incident:
         """How long at least one of its targets was surely down: what may lie between two members is left out."""
         total, until = 0, self.first_bad
         for member in sorted(self.members, key=lambda m: m.first_bad):
-            total += max(0, member.last_bad - max(member.first_bad, until))
-            until = max(until, member.last_bad)
+            surely_until = member.last_bad
+            if member.least is not None:
+                surely_until = min(surely_until, member.first_bad + member.least)
+            total += max(0, surely_until - max(member.first_bad, until))
+            until = max(until, surely_until)
         return total
 
     def stages(self) -> list[Stage]:

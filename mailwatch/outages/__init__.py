@@ -34,6 +34,7 @@ from mailwatch.models import (
 from mailwatch.outages.outage import (
     Outage,
     bounds_of,
+    defended,
     durations,
     outage_id,
     outage_json,
@@ -52,6 +53,7 @@ __all__ = [
     "Transition",
     "advance",
     "advance_proof",
+    "defended",
     "detect",
     "durations",
     "next_delay",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -168,9 +169,29 @@ def payload_json(payload: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def defended(payload: dict[str, Any], ahead: Millis, back: Millis) -> dict[str, Any]:
+    """Return an outage of which only wall times are on record with the bounds that can be defended.
+
+    Within it the clock was set `ahead` and `back` by so many milliseconds in all, as the record says. What it was
+    set ahead may be all of the minimum, and what it was set back may have been passed through twice.
+    """
+    if "clock" in payload or not (ahead or back):
+        return payload
+    known = payload["duration_ms"]
+    least = max(0, known["min"] - ahead)
+    most = None if known["max"] is None else max(known["max"] + back, least)
+    estimate = uncertainty = None
+    if most is not None:
+        estimate, uncertainty = round((least + most) / 2), round((most - least) / math.sqrt(3))
+    durations = Durations(least, most, estimate, uncertainty)
+    clock = {"stepped_ms": ahead + back, "reboots": 0, "wall": True}
+    return {**payload, "duration_ms": durations.as_payload(), "clock": clock}
+
+
 def _clock_json(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Seconds by which the wall clock was set in all; restarts of the machine."""
-    return {"stepped": _seconds(told["stepped_ms"]), "reboots": told["reboots"]}
+    """Seconds by which the wall clock was set in all; restarts of the machine; whether there is no other clock."""
+    wall = {"wall": True} if told.get("wall") else {}
+    return {"stepped": _seconds(told["stepped_ms"]), "reboots": told["reboots"]} | wall
 
 
 def outage_json(outage: Outage, provider: str, kind: Kind, vantage_name: str) -> dict[str, Any]:

@@ -76,8 +76,13 @@ def stretch(outage: Mapping[str, Any]) -> Stretch:
         raise ValueError("maintenance is no time")
     times = {key: outage[key] and parse_rfc3339(outage[key]) for key in ("last_good", "first_good")}
     good, end = times["last_good"], times["first_good"]
-    sure = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
-    possible = None if good is None or end is None else (good, end)
+    bad, last = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
+    # Over a restart of the machine less is sure than the wall clock says, and more possible.
+    least, most = round(outage["duration"]["min"] * 1000), outage["duration"]["max"]
+    sure = bad, min(last, bad + least)
+    possible = None
+    if good is not None and end is not None and most is not None:
+        possible = good, max(end, good + round(most * 1000))
     looks = outage["observations"]
     return Stretch(
         sure, possible, ups=int(looks["up"]), unknown=int(looks["unknown"]), over=end is not None,

@@ -4,7 +4,9 @@
 1. each file has the SHA-256 of manifest.json
 2. the entries of the ledger follow one another, and hash (RFC 6962) to the root of each signed checkpoint
 3. each payload shown is the one its header seals, in canonical form; each target's own numbers run without a hole
-4. every entry of the targets of outage.json or period.json is shown; the looks give what is stated there
+4. every entry of the targets of outage.json or period.json is shown; the observations give what is stated there
+5. the readings of the clock that nobody can set never run backwards in a boot; each stated duration fits them, and
+   the times of the tokens on both sides
 Signatures and timestamp tokens are checked with openssl, as VERIFY.md tells: this script prints what it needs.
 """
 
@@ -82,7 +84,9 @@ hashes = [bytes.fromhex(one) for one in proof["start"]["hashes"]]
 roots = {int(size): base64.b64decode(root) for _, size, root, *_ in (n.split("\n") for n in proof["checkpoints"])}
 check("the range begins and ends at a checkpoint", (start == 0 or start in roots) and max(roots) == proof["end"])
 fits = {size: root_of(hashes) == roots[size]} if size in roots else {}
-numbers, own_ids, hidden, times = {}, {}, set(), []
+numbers, own_ids, hidden, times, tokens = {}, {}, set(), [], []
+here, ticked, steady, boots = None, 0, True, set()
+enclosed = {one["entry"] for one in proof["tokens"]}
 own = {name: [] for name in wanted}
 counts = {name: {"up": 0, "down": 0, "unknown": 0} for name in wanted}
 in_order = sealed = no_hole = True
@@ -97,6 +101,12 @@ with bundle.open("entries.jsonl") as lines:
         if target is not None:
             no_hole &= number == numbers.get(target, number - 1) + 1
             numbers[target] = number
+        boot, clock = header.get("boot"), header.get("clock")
+        if here is not None or boot is not None:
+            whole = isinstance(clock, int) and not isinstance(clock, bool) and isinstance(boot, str)
+            steady &= whole and (clock >= ticked if boot == here else boot not in boots)
+            here, ticked = boot, clock if whole else 0
+            boots.add(boot)
         grow(size, hashes, sha(b"\x00" + canonical(header)))
         if (size := size + 1) in roots:
             fits[size] = root_of(hashes) == roots[size]
@@ -105,6 +115,8 @@ with bundle.open("entries.jsonl") as lines:
             continue
         payload = entry["payload"]
         sealed &= hashlib.sha256(canonical(payload)).hexdigest() == header["payload"]
+        if header["kind"] == "token" and header["index"] in enclosed:
+            tokens.append((header["index"], payload["checkpoint"], payload["time"]))
         if target is not None and payload["target"] in wanted:
             own_ids.setdefault(payload["target"], set()).add(target)
             if header["kind"] == "observation":
@@ -113,11 +125,14 @@ with bundle.open("entries.jsonl") as lines:
                 counts[payload["target"]][outcome] += window[0] <= payload["start"] < window[1]
                 # Of good looks in a row the first is enough.
                 if outcome != "unknown" and not (looks and looks[-1][1] == outcome == "up"):
-                    looks.append((header["index"], outcome, payload["start"], payload["end"]))
+                    looks.append(
+                        (header["index"], outcome, payload["start"], payload["end"], payload.get("clock"))
+                    )
 check("entries follow one another", in_order, f"{start} to {size - 1}")
 check("entries hash to the root of every checkpoint", size == proof["end"] and all(fits.get(n) for n in roots))
 check("each payload is the one that was sealed, in canonical form", sealed)
 check("each target's numbers run without a hole", no_hole)
+check("the clock that nobody can set never runs backwards", steady, f"{len(boots)} boots")
 for name in wanted:
     check(f"no look at {name} is left out", len(own_ids.get(name, ())) == 1 and not own_ids[name] & hidden)
 
@@ -129,17 +144,44 @@ for outage in outages:
         continue  # Its looks were unknown when they were taken: only MailWatch replays those.
     bad = [look for look in looks if where["first"] <= look[0] <= where["last"] and look[1] == "down"]
     check("looks that were down", len(bad) == outage["observations"]["down"], str(len(bad)))
-    check("first seen down", bad[0][3] == milliseconds(outage["first_bad"]), outage["first_bad"])
-    last = max(bad[-1][2], bad[0][3])
-    check("last seen down", last == milliseconds(outage["last_bad"]), outage["last_bad"])
-    least = (last - bad[0][3]) / 1000
-    check("it lasted at least", least == outage["duration"]["min"], f"{least} seconds")
+    clock, first, end = outage.get("clock", {}), bad[0], bad[-1]
+    first_bad, last_bad = milliseconds(outage["first_bad"]), milliseconds(outage["last_bad"])
+    least = outage["duration"]["min"]
+    if not clock.get("stepped"):
+        check("first seen down", first[3] == first_bad, outage["first_bad"])
+        check("last seen down", max(end[2], first[3]) == last_bad, outage["last_bad"])
+    if first[4] and end[4] and first[4]["boot"] == end[4]["boot"]:
+        ran = max(0, end[4]["start"] - first[4]["end"]) / 1000
+        check("it lasted at least, by the clock that nobody can set", least == ran, f"{ran} seconds")
+    elif first[4] and end[4]:
+        check(
+            "it lasted at least, over a restart of the machine",
+            True,
+            f"{least} seconds: computed by MailWatch only",
+        )
+    else:
+        # Written before 2026-11: only the wall clock, and how far it was set.
+        wall = (last_bad - first_bad) / 1000
+        check("it lasted at least", least <= wall if clock else least == wall, f"{least} seconds")
+    before = max((time for index, _, time in tokens if index <= where["first"]), default=None)
+    behind = min((time for _, covered, time in tokens if covered > where["last"]), default=None)
+    off = 60_000 + round(stated.get("clock_error", 0) * 1000)
+    if before is not None:
+        check("the first failure is not before the token before it", first_bad >= before - off)
+    if behind is not None:
+        check("the last failure is not after the token after it", last_bad <= behind + off)
+    if before is not None and behind is not None:
+        fits = least * 1000 <= max(0, behind - before) + 2000
+        check(
+            "it lasted no longer than the tokens around it are apart", fits, f"{(behind - before) / 1000} seconds"
+        )
     after = [look for look in looks if look[0] > bad[-1][0] and look[1] == "up"]
     if outage["first_good"]:
-        first_good = max(after[0][3], last)
-        check("first seen up again", first_good == milliseconds(outage["first_good"]), outage["first_good"])
+        first_good = max(after[0][3], last_bad)
+        fits = first_good == milliseconds(outage["first_good"]) or bool(clock.get("stepped"))
+        check("first seen up again", fits, outage["first_good"])
     else:
-        check("not seen up again", not after or outage["state"] == "open")
+        check("not seen up again", not after or outage["state"] != "closed")
 reaches = (start == 0 or times[0] <= window[0]) and times[-1] >= window[1]
 check("the entries reach over the window on both sides", reaches or "window" not in stated)
 for one in stated.get("availability", []):

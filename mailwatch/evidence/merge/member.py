@@ -12,6 +12,9 @@ from mailwatch.evidence.verify import Examined, Trust, examine
 from mailwatch.models import Fact, Gap, WatchChange, parse_rfc3339
 from mailwatch.service_level import Share, Stretch
 
+CLOCK_ERROR = 600.0
+"""Seconds by which a member's clock may be off."""
+
 
 @dataclass(slots=True)
 class Channel:
@@ -83,6 +86,11 @@ def read(path: Path, trust: Trust) -> Member:
     if bad is not None:
         member.bad, member.reason = bad.claim, f"{bad.claim}: {bad.detail}"
         return member
+    error = examined.statement.get("clock_error", 0)
+    if error > CLOCK_ERROR:
+        # Its times cannot be laid beside those of others.
+        member.bad, member.reason = "times", f"times: its clock was off by {error:g} s, by its own tokens"
+        return member
     _keep(member, examined, seen)
     return member
 
@@ -112,7 +120,13 @@ def _channel(provider: str, kind: str, target: str, outages: list[dict[str, Any]
     for outage in outages:
         bad, last = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
         good, over = (outage[key] and parse_rfc3339(outage[key]) for key in ("last_good", "first_good"))
-        surely.append((bad, last))
+        least = round(outage["duration"]["min"] * 1000)
+        if least >= last - bad:
+            surely.append((bad, last))
+        elif not outage.get("clock", {}).get("wall"):
+            # Over a restart the two may be closer than the wall clock says: so much less on either side is sure.
+            spare = last - bad - least
+            surely.append((bad + spare, last - spare))
         # Never seen up before or after: possibly down as far as anything was seen at all.
         possibly.append((min(begun, bad) if good is None else good, max(ended, last) if over is None else over))
     return Channel(provider, kind, united(surely), united(possibly), united(seen.up[target]), outages)

@@ -18,7 +18,7 @@ from mailwatch.evidence import instructions
 from mailwatch.evidence.bundle import File, checker, pack, pretty
 from mailwatch.evidence.gather import NoCase, Range, TokenFile, gather
 from mailwatch.evidence.period.replay import Replay
-from mailwatch.evidence.statement import outside_times
+from mailwatch.evidence.statement import clock_error, outside_times
 from mailwatch.models import Millis, rfc3339
 from mailwatch.outages import payload_json, written_rules
 from mailwatch.replay import rule_book
@@ -103,6 +103,7 @@ def find(
         "entries": {"first": bounds[0], "last": bounds[1]},
         "range": {"first": found.start.size, "end": found.end.size},
         "outside_times": outside_times(found, *bounds),
+        **clock_error(found),
     }
     return PeriodCase(found, replay, outages, statement)
 

@@ -23,7 +23,15 @@ from mailwatch.evidence.verify.archive import Archive, Refused
 from mailwatch.evidence.verify.ledger import Walk, walk
 from mailwatch.evidence.verify.outage import Single
 from mailwatch.evidence.verify.period import Period
-from mailwatch.evidence.verify.tokens import Trusted, fitting, outside_times, stamps, words
+from mailwatch.evidence.verify.tokens import (
+    Trusted,
+    bounded,
+    fitting,
+    outside_times,
+    stamps,
+    stated_error,
+    words,
+)
 from mailwatch.evidence.verify.trust import Trust, certificates, system
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError, origin_of, verifier_key
@@ -257,6 +265,9 @@ class _Check:
             times = outside_times(self._stamps, where["first"], where["last"])
             if stated.get("outside_times") != times:
                 raise Refused(f"the tokens give other outside times: {times}")
+            off = stated_error(stated, self._stamps)
+            for outage in stated["outages"] if "outages" in stated else [stated["outage"]]:
+                bounded(outage, self._stamps, off)
         self._stated = stated
 
     def _report(self) -> str:

@@ -30,6 +30,7 @@ OPEN_KINDS = frozenset((b"guard", b"clock", b"node", b"token"))
 TARGET_KINDS = frozenset((b"observation", b"gap", b"outage", b"watch"))
 
 MAX_TARGETS = 100_000
+MAX_STEPS = 100_000
 MAX_NAME = 1000
 MAX_WORDS = 8192
 """Characters that a server's reply may have: 500 are kept, of which one may be written as ten."""
@@ -62,6 +63,9 @@ class Span:
     end: int
     earliest: Millis
     latest: Millis
+    boot: str = ""
+    clock: Millis = 0
+    """The reading of the last of them, "" on old records."""
 
 
 @dataclass(slots=True)
@@ -85,6 +89,8 @@ class Walk:
     first_rules: Any = None
     rules: Any = None
     """Those of the first and of the last start of MailWatch."""
+    steps: list[tuple[int, Millis]] = field(default_factory=list)
+    """By entry, how far the wall clock was set."""
     stirred: Millis = 0
     """By how much the clock was set, and how long MailWatch stood still, in all, as far as it is on record."""
     ends: dict[bytes, Millis] = field(default_factory=dict)
@@ -169,7 +175,7 @@ def walk(
         if tree.size in checkpoints:
             found.roots[tree.size] = tree.root()
         if tree.size in checkpoints or len(found.tokens) > named:
-            found.spans.append(Span(begun, tree.size, earliest, latest))
+            found.spans.append(Span(begun, tree.size, earliest, latest, here.decode(), ticked))
             begun, earliest, latest, named = tree.size, NEVER, -NEVER, len(found.tokens)
     found.next_index = tree.size
     for target in closed & found.names.keys():
@@ -268,6 +274,8 @@ def _keep(
             found.first_rules = told.get("rules", {})
     elif kind == "clock" and isinstance(told.get("milliseconds"), int):
         found.stirred += abs(told["milliseconds"])
+        if told.get("event") == "step" and len(found.steps) < MAX_STEPS:
+            found.steps.append((index, told["milliseconds"]))
     elif kind == "token" and isinstance(reply := told.get("reply"), str) and reply in enclosed:
         said = (told.get(key) for key in ("checkpoint", "time", "asked", "answered"))
         found.tokens.setdefault(reply, Named(index, *reading, *said))

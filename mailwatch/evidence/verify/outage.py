@@ -11,7 +11,7 @@ from mailwatch.evidence.claims import stated as claims
 from mailwatch.evidence.verify.archive import Archive, Refused
 from mailwatch.evidence.verify.ledger import Walk
 from mailwatch.models import Kind
-from mailwatch.outages import Outage, outage_payload, payload_json, read_rules, written_rules
+from mailwatch.outages import Outage, defended, outage_payload, payload_json, read_rules, written_rules
 from mailwatch.service_level import stretches
 
 DEFAULT_BEAT = 60.0
@@ -70,6 +70,7 @@ class Single:
         names = self._recorded or told
         try:
             payload = outage_payload(outage, names["provider"], Kind(names["kind"]), names["vantage_point"])
+            payload = _defended(payload, walk, told)
             public = payload_json(payload)
         except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise Refused(f"the outage does not say what it is of: {error}"[:200]) from None
@@ -97,6 +98,19 @@ class Single:
         if self._id not in known:
             raise Refused(f"a replay of {looks} looks gives no outage {self._id[:20]}")
         return known[self._id], looks
+
+
+def _defended(payload: dict[str, Any], walk: Walk, told: dict[str, Any]) -> dict[str, Any]:
+    """Widen the bounds of an outage that has only wall times by what the clock was set in it."""
+    first, last = payload["ledger"]["first"], payload["ledger"]["last"]
+    inside = [millis for index, millis in walk.steps if first < index <= last]
+    ahead, back = sum(max(0, one) for one in inside), sum(max(0, -one) for one in inside)
+    wide = defended(payload, ahead, back)
+    if wide is not payload and "clock" not in told:
+        raise Refused(
+            f"the clock was set by {sum(map(abs, inside))} ms within the outage, which its durations leave out"
+        )
+    return wide
 
 
 _ADDED = ("maintenance",)

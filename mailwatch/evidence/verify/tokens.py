@@ -8,16 +8,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.evidence.verify.ledger import NEVER, Named, Walk
 from mailwatch.ledger.timestamp import Anchors, TimestampError, Token, check, verify
-from mailwatch.models import Millis, rfc3339
+from mailwatch.models import Millis, parse_rfc3339, rfc3339
 
 LATE: Millis = 60_000
 """How long after its end a look may be on record: the guard is asked, routes are traced, the disk is slow."""
+
+
+TOLERANCE: Millis = 2_000
+"""Tokens have whole seconds, and what an authority calls its accuracy is about one."""
+DRIFT = 1_000
+"""One thousandth: far more than the oscillator of a computer is off, or than NTP slews a clock."""
+UNSTATED: Millis = 600_000
+"""A clock error up to here need not be stated: ten minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,9 @@ class Stamp:
     trusted: bool
     off: Millis
     """How far our own clock was off then, as far as the entry tells."""
+    boot: str = ""
+    clock: Millis = 0
+    """The reading of the entry that names it: the clock that nobody can set, a moment after the token was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +97,10 @@ def _stamp(name: str, reply: bytes, note: str, size: int, entry: Named | None, t
     if entry is not None and entry.time != token.time:
         raise Refused(f"{name}: entry {entry.index} tells another time than the token")
     known = _known(name, reply, note, token, trusted)
-    index = -1 if entry is None else entry.index
-    return Stamp(index, size, token.time, token.authority, known, _off(entry, token.time))
+    off = _off(entry, token.time)
+    if entry is None:
+        return Stamp(-1, size, token.time, token.authority, known, off)
+    return Stamp(entry.index, size, token.time, token.authority, known, off, entry.boot, entry.clock)
 
 
 def _known(name: str, reply: bytes, note: str, token: Token, trusted: Trusted) -> bool:
@@ -131,6 +144,7 @@ def fitting(found: Sequence[Stamp], walk: Walk) -> str:
     """
     off, stirred, spans = max((stamp.off for stamp in found), default=0), walk.stirred, walk.spans
     allowed = LATE + off + stirred
+    _paced(found, walk)
     if walk.overlap > allowed:
         raise Refused(f"a look is said to begin {walk.overlap} ms before the one before it had ended")
     if not found:
@@ -151,6 +165,75 @@ def fitting(found: Sequence[Stamp], walk: Walk) -> str:
             raise Refused(f"{_told(stamp)} stands before entries that are dated earlier, {_date(first)}")
     words = f"what entries say of their own time fits the tokens, at which our clock was off by at most {off} ms"
     return words + (f"; it was set, or MailWatch stood still, for {stirred} ms in all" if stirred else "")
+
+
+def _paced(found: Sequence[Stamp], walk: Walk) -> None:
+    """The clock that nobody can set must go as the authorities' clocks do. Raises Refused.
+
+    A token was made after the last entry under its checkpoint was written, and before the entry that names it.
+    """
+    read = {span.end: (span.boot, span.clock) for span in walk.spans}
+    ordered = sorted(found, key=lambda stamp: stamp.checkpoint)
+    for first, later in pairwise(ordered):
+        boot, clock = read.get(later.checkpoint, ("", 0))
+        passed = later.time - first.time
+        if boot and boot == first.boot and clock - first.clock > passed + TOLERANCE + max(0, passed) // DRIFT:
+            raise Refused(
+                f"the clock that nobody can set went on by {clock - first.clock} ms between the tokens of "
+                f"{rfc3339(first.time)} and {rfc3339(later.time)}, which are {passed} ms apart"
+            )
+        boot, clock = read.get(first.checkpoint, ("", 0))
+        if boot and boot == later.boot and passed > later.clock - clock + TOLERANCE + max(0, passed) // DRIFT:
+            raise Refused(
+                f"the clock that nobody can set went on by {later.clock - clock} ms between the tokens of "
+                f"{rfc3339(first.time)} and {rfc3339(later.time)}, which are {passed} ms apart"
+            )
+
+
+def bounded(outage: Mapping[str, Any], found: Sequence[Stamp], off: Millis) -> None:
+    """Hold an outage as it is stated against the tokens on both sides of it. Raises Refused.
+
+    `off` is the clock error that is stated, in milliseconds. What lies between two tokens is no longer than they
+    are apart, and neither the first nor the last failure lies outside of them.
+    """
+    where = outage["ledger"]
+    before = [stamp for stamp in found if 0 <= stamp.entry <= where["first"]]
+    after = [stamp for stamp in found if stamp.checkpoint > where["last"]]
+    start = max((stamp.time for stamp in before), default=None)
+    end = min((stamp.time for stamp in after), default=None)
+    bad, last = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
+    least = round(outage["duration"]["min"] * 1000)
+    allowed = LATE + off
+    if start is not None and end is not None and least > max(0, end - start) + TOLERANCE:
+        raise Refused(
+            f"the minimum of outage {outage['id'][:20]}, {least} ms, is longer than the tokens around it allow: "
+            f"{rfc3339(start)} and {rfc3339(end)} are {end - start} ms apart"
+        )
+    if start is not None and bad < start - allowed:
+        raise Refused(
+            f"the first failure of outage {outage['id'][:20]} is dated {_date(bad)}, before the token of "
+            f"{rfc3339(start)}, after which it is on record"
+        )
+    if end is not None and last > end + allowed:
+        raise Refused(
+            f"the last failure of outage {outage['id'][:20]} is dated {_date(last)}, after the token of "
+            f"{rfc3339(end)}, before which it is on record"
+        )
+
+
+def stated_error(stated: Mapping[str, Any], found: Sequence[Stamp]) -> Millis:
+    """Return by how many milliseconds the wall clock was off by the tokens, as far as that is stated.
+
+    An error of more than ten minutes that is not stated, or stated as less, is refused: whoever reads the times
+    would take them for right. Raises Refused.
+    """
+    off = max((stamp.off for stamp in found), default=0)
+    said = stated.get("clock_error", 0)
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < 1e12:
+        raise Refused("the stated clock error is no number of seconds")
+    if off > UNSTATED and off > round(said * 1000) + TOLERANCE:
+        raise Refused(f"by its tokens the clock was off by {off} ms, of which {said:g} s are stated")
+    return off
 
 
 def _told(stamp: Stamp) -> str:
