@@ -59,6 +59,8 @@ async def tidy(mailbox: Mailbox, sealer: Sealer, outstanding: Outstanding, *, se
                 copy = await mailbox.copy(uid)
                 if copy is not None:
                     late = mark.token in outstanding.sent
+                    # The record knows the clock of the one that is on its way; the message does not.
+                    mark = outstanding.sent.get(mark.token, mark)
                     (found.late if late else found.stray).append(_belated(mark, copy))
                     if late:
                         continue
@@ -86,9 +88,11 @@ def _belated(mark: Mark, copy: Copy) -> dict[str, Any]:
         "folder": copy.folder.decode("utf-8", "backslashreplace"),
         "hops": hops(fields_of(head_of(copy.message)), mark.sent_at),
     }
-    stored = copy.stored_at
+    stored, age = copy.stored_at, mark.age(seen_at)
+    # When it was sent by the wall clock as it goes now, which may have been set meanwhile.
+    sent_at = seen_at - age
     # The server's own date, unless it cannot be: we know only that the message was there when we looked.
-    told["delay_ms"] = (stored if stored and mark.sent_at - 2000 <= stored <= seen_at else seen_at) - mark.sent_at
+    told["delay_ms"] = stored - sent_at if stored and sent_at - 2000 <= stored <= seen_at else age
     return told
 
 

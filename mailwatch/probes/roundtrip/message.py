@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
+from mailwatch import monotonic
 from mailwatch.models import Millis
 
 NEEDLE = "mailwatch."
@@ -34,10 +35,21 @@ if it was left here, it can be deleted without harm.
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What tells one of our messages from all others: 128 random bits in hex, and when it was made."""
+    """What tells one of our messages from all others: 128 random bits in hex, and when it was made.
+
+    `clock` is when that was on the clock that nobody can set, in the boot `boot`; None where it is not known.
+    """
 
     token: str
     sent_at: Millis
+    clock: Millis | None = None
+    boot: str = ""
+
+    def age(self, at: Millis) -> Millis:
+        """Return how old it is at the wall time `at`, which is now."""
+        if self.clock is None or self.boot != monotonic.origin().boot:
+            return at - self.sent_at
+        return monotonic.milliseconds() - self.clock
 
     @property
     def needle(self) -> str:
@@ -47,7 +59,7 @@ class Mark:
 
 def new_mark(at: Millis) -> Mark:
     """Make the mark of a new message."""
-    return Mark(secrets.token_hex(16), at)
+    return Mark(secrets.token_hex(16), at, monotonic.milliseconds(), monotonic.origin().boot)
 
 
 class Sealer:

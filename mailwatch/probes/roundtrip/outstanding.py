@@ -38,7 +38,8 @@ class Outstanding:
         sent = {token: mark for token, mark in self.sent.items() if token not in ended}
         message = facts.get("message")
         if message and facts.get("stage") in ON_THE_WAY:
-            sent[message["token"]] = Mark(message["token"], message["sent_at"])
+            clock = message.get("clock"), message.get("boot", "")
+            sent[message["token"]] = Mark(message["token"], message["sent_at"], *clock)
         told = self.told | {entry["token"] for entry in facts.get("late", ())}
         if "left" in facts:
             told |= {entry["token"] for entry in facts.get("stray", ())}
@@ -47,4 +48,4 @@ class Outstanding:
 
     def overdue(self, at: Millis) -> list[Mark]:
         """Return those that are given up."""
-        return [mark for mark in self.sent.values() if at - mark.sent_at > LOST_AFTER]
+        return [mark for mark in self.sent.values() if mark.age(at) > LOST_AFTER]

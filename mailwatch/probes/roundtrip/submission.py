@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from mailwatch import monotonic
 from mailwatch.models import Millis, Phase, now
 from mailwatch.probes.connect import Call, Goodbye, OurFault
 from mailwatch.probes.failures import SmtpRefused
@@ -29,6 +30,8 @@ class Submission:
     recipient: str
     mark: Mark | None = None
     accepted_at: Millis | None = None
+    accepted_clock: Millis = 0
+    """`accepted_at` on the clock that nobody can set."""
     handed_over: bool = False
     """The last byte was sent: from here on the server may have it, whatever it says or does not say."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -61,11 +64,11 @@ class Submission:
         await client.ask("RCPT", b"RCPT", b"TO:" + recipient, expect=(250, 251))
         await client.ask("DATA", b"DATA", expect=(354,))
         mark = self.mark = new_mark(now())
-        self.facts |= {"token": mark.token, "sent_at": mark.sent_at}
+        self.facts |= {"token": mark.token, "sent_at": mark.sent_at, "clock": mark.clock, "boot": mark.boot}
         message = compose(mark, self.sealer.seal(mark), self.sender, self.recipient)
         self.handed_over = True
         said = await client.send_message(message)
-        self.accepted_at = now()
+        self.accepted_at, self.accepted_clock = now(), monotonic.milliseconds()
         # The library leaves bytes that are no text as lone surrogates, which no record takes.
         words = f"{said.code} {said.message}".encode("utf-8", "surrogateescape").decode(
             "utf-8", "backslashreplace"

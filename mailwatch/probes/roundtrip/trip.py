@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mailwatch import monotonic
 from mailwatch.models import Attempt, Cause, Delivery, Millis, Observation, Outcome, Phase, Target, now
 from mailwatch.probes.attempts import walk
 from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, TlsContexts
@@ -137,7 +138,8 @@ class Trip:
         self._waited = True
         with phase(Phase.DELIVER):
             self._found = await self._delivered(self._wait, mailbox)
-            self._facts["latency_ms"] = max(0, now() - self._facts["message"]["accepted_at"])
+            accepted = self._submission.accepted_clock if self._submission else monotonic.milliseconds()
+            self._facts["latency_ms"] = max(0, monotonic.milliseconds() - accepted)
         if why := await clear(mailbox, {self._found.folder: [self._found.uid]}, self._timeout):
             self._facts["left"] = call.recorder.hide(why)
         return client.logout
