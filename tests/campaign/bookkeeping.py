@@ -80,7 +80,7 @@ class Bookkeeping:
             yield f"booked as up: {look}"
 
     def _noticed(self) -> Iterator[str]:
-        told = [(entry["event"], entry["milliseconds"] / 1000) for entry in self._clock]
+        told = [(entry["event"], entry["milliseconds"] / 1000) for entry in self._clock if "milliseconds" in entry]
         for span in self._run.history.disturbed:
             self._figures[f"{span.what}s"] += 1
             kind = "stalled" if span.what == "stall" else span.what
