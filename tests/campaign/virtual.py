@@ -36,8 +36,8 @@ class Clocks:
 
     `true` is the time that passes; CLOCK_BOOTTIME shows what passed of it since the latest boot; `running`, of the
     boot too, stops in a suspend; the wall clock shows `true + offset`. `offsets` are the steps: (true time, offset
-    from then on). `boots` are when each boot began, by its identity. `synchronised`: NTP disciplines the wall clock,
-    as the kernel knows.
+    from then on). `boots` are when each boot began, by its identity. `synchronised`: NTP disciplines the wall
+    clock, as the kernel knows.
     """
 
     def __init__(self, seed: str = "") -> None:

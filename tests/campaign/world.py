@@ -292,7 +292,7 @@ class _Draw:
         return self.chance.choice([-1, -1, 1]) * self._log_uniform(least, 3 * YEAR)
 
     def _happenings(self, services: dict[str, Service]) -> list[Happening]:
-        chance, found = self.chance, []
+        found = []
         for at in self._times(1):
             found.append(Happening(self._near(at), "off", self._log_uniform(2, DAY)))
         for at in self._times(2):
