@@ -120,11 +120,13 @@ class ClockBound:
     DRIFT = 1e-4
 
     def __init__(self) -> None:
-        self._found: tuple[Millis, Millis] | None = None
+        self._found: tuple[Millis, Millis, Millis] | None = None
 
     def learn(self, bound_us: int | None) -> None:
         """Take in that it is off by at most so many microseconds now; None where nobody knows."""
-        self._found = None if bound_us is None else (-(-bound_us // 1000), monotonic.milliseconds())
+        self._found = None
+        if bound_us is not None:
+            self._found = -(-bound_us // 1000), monotonic.milliseconds(), monotonic.offset()
 
     def improve(self, bound_us: int) -> None:
         """Take in a bound that counts only if it is tighter than what is known."""
@@ -136,8 +138,10 @@ class ClockBound:
         """Return it as of now, None where nobody knows."""
         if self._found is None:
             return None
-        bound, at = self._found
-        return bound + math.ceil((monotonic.milliseconds() - at) * self.DRIFT)
+        bound, at, offset = self._found
+        # What it was set by meanwhile counts at once: the tick that notices comes later, and none below STEP.
+        stepped = abs(monotonic.offset() - offset)
+        return bound + stepped + math.ceil((monotonic.milliseconds() - at) * self.DRIFT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,9 +63,10 @@ def length_of(gap: Gap) -> Millis:
         return max(0, gap.end - gap.start)
     if clock.start is not None:
         return clock.end - clock.start
-    # It began in an earlier boot, and the clock of this one began at 0 in the middle of it at the latest.
+    # It began in an earlier boot, and the clock of this one began at 0 in the middle of it at the latest. Its bound
+    # is that of the wall clock at both ends together.
     wall = max(0, gap.end - gap.start)
-    return wall if clock.bound is not None else min(wall, clock.end)
+    return max(min(wall, clock.end), 0 if clock.bound is None else wall - clock.bound)
 
 
 def distance(start: Moment, end: Moment, epochs: Epochs = NO_EPOCHS, observed: Millis = 0) -> Distance:

@@ -85,6 +85,7 @@ class Housekeeping:
         while True:
             judging.clock_in_doubt.clear()
             asked = await survey(self._time_servers)
+            await self._monitor.check_clock()
             if judging.clock_in_doubt.is_set():
                 # It was set while the servers were asked.
                 continue

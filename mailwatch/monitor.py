@@ -203,7 +203,9 @@ class Monitor:
         wall = observation.started_at
         if before is None or before.boot != here.boot:
             # The machine was restarted, or an older MailWatch wrote the record: only the wall clock is left.
-            clock = ClockSpan(here.boot, None, here.start, here.bound)
+            known = None not in (before and before.bound, here.bound)
+            bound = (before.bound or 0) + (here.bound or 0) if before and known else None
+            clock = ClockSpan(here.boot, None, here.start, bound)
             gap = Gap(
                 target=name,
                 start=min(watch.seen_until, wall),
@@ -211,7 +213,8 @@ class Monitor:
                 reason=GapReason.NOT_RUNNING,
                 clock=clock,
             )
-            return [gap] if length_of(gap) >= SHORTEST_GAP else []
+            # Also where the wall clock runs backwards over it: nobody probed while the machine was off.
+            return [gap]
         since, until = before.end, here.start
         if watch.seen_at is None:
             found = [(since, until, GapReason.NOT_RUNNING)] if until - since >= SHORTEST_GAP else []
@@ -221,9 +224,13 @@ class Monitor:
                 for each in self.judging.disturbances
                 if each.noticed >= watch.seen_at and min(each.end, until) - max(each.start, since) >= SHORTEST_GAP
             ]
+            short = [part for part in found if part[2] is not GapReason.CLOCK_STEP]
             if until - since > max(watch.target.interval, watch.seen_interval) * 1500 + 1000:
                 why = GapReason.THROTTLED if watch.state.throttled else GapReason.MISSED
                 found = [(since, until, found[-1][2] if found else why)]
+            else:
+                # Nobody slept while the clock was set: it is no time in which nobody probed.
+                found = short
         shift = wall - here.start
         return [
             Gap(

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailwatch.models import ClockSpan, Millis
+from mailwatch.models import ClockSpan, Millis, now
 
 STEP_MS: Millis = 500
 """By how much wall clock and steady clock may part unnoticed: slewing moves both alike, only steps part them."""
@@ -75,6 +75,17 @@ _here = _origin()
 def origin() -> Origin:
     """Return the boot and the run of this process."""
     return _here
+
+
+def offset() -> Millis:
+    """Return the wall clock minus this clock, which only a step changes."""
+    return now() - milliseconds()
+
+
+def by_the_wall(at: Millis, offset_then: Millis) -> Millis:
+    """Return what the wall clock of now would have shown at `at`, when the `offset` was that."""
+    stepped = offset() - offset_then
+    return at + stepped if abs(stepped) > STEP_MS else at
 
 
 def since(start: Millis, bound: Millis | None = None) -> ClockSpan:

@@ -20,6 +20,7 @@ from mailwatch.guard.offline import offline_payloads
 from mailwatch.guard.reasons import OK, reason_of, verdict
 from mailwatch.guard.rounds import Heard, Rounds, Shown, first_ok
 from mailwatch.models import GuardAnswer, Millis, now
+from mailwatch.monotonic import by_the_wall, offset
 
 __all__ = ["Changes", "Control", "Guard", "judge", "names_matter", "offline_payloads"]
 
@@ -43,7 +44,8 @@ class Guard:
         self._resolver = Resolver([*hosts, *names], timeout)
         self._lines = {family: Rounds(partial(self._ask_controls, family)) for family in FAMILIES}
         self._names = Rounds(self._resolver.ask)
-        self._seen: dict[tuple[str, int | None], Millis] = {}
+        self._seen: dict[tuple[str, int | None], tuple[Millis, Millis]] = {}
+        """When each was seen last, and the offset of the wall clock then."""
 
     @classmethod
     def of(cls, section: GuardSection | None) -> Guard | None:
@@ -58,7 +60,8 @@ class Guard:
         host = host_of(peer)
         if not peer or is_outside(host):
             key = provider, family_of(host)
-            self._seen[key] = max(at, self._seen.get(key, at))
+            before = self._seen.get(key)
+            self._seen[key] = (at if before is None else max(at, by_the_wall(*before)), offset())
 
     async def ask(
         self, provider: str | None = None, *, dns: bool = False, since: Millis | None = None
@@ -108,7 +111,8 @@ class Guard:
             # Controls that answered before and are silent now: the line is gone, or was while the look went on.
             return all(line.ended_at >= called_at and at >= line.asked_at for line in asked)
 
-        return {key: at for key, at in self._seen.items() if key[0] != provider and proves(key[1], at)}
+        seen = {key: by_the_wall(*found) for key, found in self._seen.items() if key[0] != provider}
+        return {key: at for key, at in seen.items() if proves(key[1], at)}
 
     async def _ask_controls(self, family: int) -> Heard:
         asking = {}

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mailwatch.guard.reasons import MONITOR, NOT_AWAITED, OK
 from mailwatch.models import Millis, now
+from mailwatch.monotonic import by_the_wall, offset
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +30,17 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What one round showed."""
+    """What one round showed. `offset` is that of the wall clock at its end (monotonic.py)."""
 
     asked_at: Millis
     ended_at: Millis
     heard: Heard
+    offset: Millis
+
+    def by_the_wall(self) -> Shown:
+        """Return it with its times as the wall clock of now would have shown them."""
+        stepped = by_the_wall(self.ended_at, self.offset) - self.ended_at
+        return replace(self, asked_at=self.asked_at + stepped, ended_at=self.ended_at + stepped)
 
 
 @dataclass(slots=True)
@@ -49,8 +56,10 @@ class Rounds:
 
     async def ask(self, since: Millis | None) -> Shown:
         """Return the silent round since then, if there was one; else one begun lately, not before it."""
-        if since is not None and self.silence is not None and self.silence.ended_at >= since:
-            return self.silence
+        # A silent round before the clock was set back must not seem to be later than all that comes.
+        silence = self.silence.by_the_wall() if self.silence is not None else None
+        if since is not None and silence is not None and silence.ended_at >= since:
+            return silence
         old = time.monotonic() - self.began > COUNTS_FOR or self._asked_at < (since or 0)
         if self.latest is None or old or self.latest.cancelled():
             self.began, self._asked_at = time.monotonic(), now()
@@ -59,7 +68,7 @@ class Rounds:
         return await asyncio.shield(self.latest)
 
     async def _round(self, asked_at: Millis) -> Shown:
-        shown = Shown(asked_at, heard=await self.question(), ended_at=now())
+        shown = Shown(asked_at, heard=await self.question(), ended_at=now(), offset=offset())
         if shown.heard.good is False:
             self.silence = shown
         self.answered = self.answered or shown.heard.good is True

@@ -3,7 +3,7 @@
 1. No look that failed by our line, our sleep, our password or a throttle is booked as down, none that failed is
    booked as up, and none is booked as unknown without such a reason.
 2. Time in which MailWatch was off, asleep or did not look for long is on record as a gap, and no other time is.
-   (A clock that is set back leaves no time on record in which to put one: the step itself is on record.)
+   A gap is as long as it truly was; over a reboot, at least what surely passed. So is the sum in the metrics.
 3. Suspends and steps of the clock are on record, as long as they were.
 4. An account is rejected at most three times an hour, and its logins are not held back without such a reason; an
    hour in which the machine is awake.
@@ -16,11 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mailwatch.clock import STALLED_AFTER, STEP, SUSPEND, TICK
+from mailwatch.elapsed import length_of
 from mailwatch.models import Cause, Gap, Observation, Outcome
+from tests.campaign.bounds import true_span
 from tests.campaign.looks import Taken
 from tests.campaign.run import Run
 from tests.campaign.truth import Truth
-from tests.campaign.virtual import EPOCH_NS
 from tests.campaign.world import HOUR, Account, Service, Span
 
 Facts = Sequence[tuple[int, Observation | Gap]]
@@ -60,6 +61,7 @@ class Bookkeeping:
         self._figures["looks"] += len(self._run.looks.taken)
         self._figures["starts"] += len(history.off)
         self._figures["kills"] += history.kills
+        self._figures["reboots"] += history.reboots
         self._figures["reloads"] += history.reloads
 
     def _look(self, fact: Observation) -> Taken:
@@ -80,7 +82,7 @@ class Bookkeeping:
             yield f"booked as up: {look}"
 
     def _noticed(self) -> Iterator[str]:
-        told = [(entry["event"], entry["milliseconds"] / 1000) for entry in self._clock]
+        told = [(entry["event"], entry["milliseconds"] / 1000) for entry in self._clock if "milliseconds" in entry]
         for span in self._run.history.disturbed:
             self._figures[f"{span.what}s"] += 1
             kind = "stalled" if span.what == "stall" else span.what
@@ -111,12 +113,14 @@ class Bookkeeping:
 
     def _between(self, service: Service, last: Observation, fact: Observation, gaps: list[Gap]) -> Iterator[str]:
         start, end = self._look(last).end, self._look(fact).start
-        if self._run.clocks.offset_at(self._look(last).start) != self._run.clocks.offset_at(end + SLACK):
-            return
-        offset = round(self._run.clocks.offset_at(start) * 1000) + EPOCH_NS // 1_000_000
-        covered = [((gap.start - offset) / 1000, (gap.end - offset) / 1000) for gap in gaps]
+        covered = [true_span(gap, self._run.clocks, start) for gap in gaps]
         where = f"{service.target.name} from {start:.1f} to {end:.1f}: {[gap.reason for gap in gaps]}"
         if end - start > service.target.interval * 1.5 + 1 + SLACK:
+            for gap, (since, until) in zip(gaps, covered, strict=True):
+                known, true = length_of(gap) / 1000, until - since
+                exact = not self._run.clocks.booted_between(since, until)
+                if known > true + 0.002 or (exact and known < true - 0.002):
+                    yield f"a gap of {true:.3f} s is taken for {known:.3f}: {where}"
             if sum(until - since for since, until in covered) < end - start - 0.1:
                 yield f"no gap in a long time without a look: {where}"
             return

@@ -13,6 +13,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+import mailwatch.housekeeping
+from mailwatch.housekeeping import Housekeeping
 from mailwatch.metrics import Metrics
 from mailwatch.models import Login, Target, VantagePoint, now
 from mailwatch.monitor import Monitor
@@ -22,8 +24,9 @@ from mailwatch.takeup import take_up
 from tests.campaign.guard import LineGuard
 from tests.campaign.ledgers import check_ledger
 from tests.campaign.looks import Looks
-from tests.campaign.virtual import Clocks, Ticks, VirtualLoop
-from tests.campaign.world import Span, World
+from tests.campaign.survey import SYNCHRONISED_WITHIN, Survey
+from tests.campaign.virtual import Clocks, Ticks, VirtualLoop, patched
+from tests.campaign.world import FARTHEST, Happening, Span, World
 
 CHECKPOINT_EVERY = 4 * 3600.0
 
@@ -36,6 +39,7 @@ class History:
     disturbed: list[Span] = field(default_factory=list)
     kills: int = 0
     reloads: int = 0
+    reboots: int = 0
     errors: float = 0.0
     findings: list[str] = field(default_factory=list)
     """What was wrong with the ledger, or with what was taken up from it, at a start."""
@@ -46,7 +50,7 @@ class Run:
 
     def __init__(self, world: World, folder: Path, template: Path | None = None) -> None:
         self.world, self.folder = world, folder
-        self.clocks = Clocks()
+        self.clocks = Clocks(world.seed)
         self.history = History()
         self.looks = Looks(world, self.clocks)
         self._happenings = list(world.happenings)
@@ -55,16 +59,53 @@ class Run:
 
     def through(self) -> None:
         """Live through all of the world, and start once more, which checks what the last life left."""
-        with self.clocks.shown():
+        survey = Survey(self.world, self.clocks)
+        with self.clocks.shown(), patched(mailwatch.housekeeping, "survey", survey.ask):
             while self.clocks.true < self.world.end:
                 self._live()
             self._live()
 
     def _live(self) -> None:
+        self.clocks.start()
         life = _Life(self)
-        off = life.live()
-        self.clocks.advance(off)
+        self._after(life.live())
         self.history.off.append(Span(life.ended, self.clocks.true, "not running"))
+
+    def _after(self, event: Happening) -> None:
+        """Let the time pass until MailWatch starts again."""
+        if event.what != "reboot":
+            self._pass(event.value)
+            return
+        self.clocks.advance(event.value)
+        self._happenings = [each for each in self._happenings if each.what != "ntp" or each.at > self.clocks.true]
+        self.clocks.reboot(self.clocks.offset if event.clock is None else self._bounded(event.clock))
+        self.history.reboots += 1
+        if event.ntp is not None:
+            self._happenings.append(Happening(self.clocks.true + event.ntp, "ntp"))
+            self._happenings.sort(key=lambda each: each.at)
+        self._pass(self.world.chance.uniform(1.0, 30.0))
+
+    def _pass(self, seconds: float) -> None:
+        """While MailWatch is off, its clock may be put right: nobody sees it."""
+        until = self.clocks.true + seconds
+        for event in [each for each in self._happenings if each.what == "ntp" and each.at <= until]:
+            self.clocks.advance(max(0.0, event.at - self.clocks.true))
+            self.put_right()
+            self._happenings.remove(event)
+        self.clocks.advance(until - self.clocks.true)
+
+    def put_right(self) -> None:
+        """NTP sets the clock, as well as it can."""
+        error = SYNCHRONISED_WITHIN * self.world.chance.uniform(-1, 1)
+        self.clocks.set_off(error, synchronised=True)
+
+    def put_wrong(self, seconds: float) -> None:
+        """Somebody sets the clock by so much."""
+        self.clocks.set_off(self._bounded(self.clocks.offset + seconds))
+
+    @staticmethod
+    def _bounded(offset: float) -> float:
+        return min(max(offset, -FARTHEST), FARTHEST)
 
     def targets(self) -> list[Target]:
         """What the config says now."""
@@ -96,11 +137,11 @@ class _Life:
     def __init__(self, run: Run) -> None:
         self._run, self._clocks = run, run.clocks
         self._loop = VirtualLoop(run.clocks, run.disk)
-        self._off = 1.0
+        self._why = Happening(0.0, "off", 1.0)
         self.ended = 0.0
 
-    def live(self) -> float:
-        """Run until the world says stop or kill; return the seconds until the next start."""
+    def live(self) -> Happening:
+        """Run until the world says stop or kill; return what put an end to it."""
         asyncio.set_event_loop(self._loop)
         self._store = Store.open(self._run.folder)
         self._reader = Reader.open(self._run.folder)
@@ -114,7 +155,7 @@ class _Life:
         self._run.history.errors += self._metrics._errors
         self._loop.close()
         asyncio.set_event_loop(None)
-        return self._off
+        return self._why
 
     def _drop(self) -> None:
         """As the kernel does with a killed process: nothing runs on, files are closed, the lock is free."""
@@ -147,6 +188,7 @@ class _Life:
             monitor.schedule.sooner(name, number * 0.05)
         stopping = asyncio.Event()
         beside = [asyncio.create_task(self._machine(stopping)), asyncio.create_task(self._checkpoints())]
+        beside.append(asyncio.create_task(Housekeeping(monitor, self._reader, ()).survey()))
         await stopping.wait()
         self.ended = self._clocks.true
         for task in beside:
@@ -174,13 +216,15 @@ class _Life:
             until = run.world.end if event is None else event.at
             while clocks.true < until:
                 await asyncio.sleep(until - clocks.true)
-            if event is None or event.what == "off":
-                self._off = 1.0 if event is None else event.value
+            if event is None:
                 stopping.set()
                 return
-            if event.what == "kill":
-                self._off = event.value
-                self._doom()
+            if event.what in ("off", "kill", "reboot"):
+                self._why = event
+                if event.what == "kill" or event.killed:
+                    self._doom()
+                else:
+                    stopping.set()
                 return
             self._befall(event)
 
@@ -205,7 +249,7 @@ class _Life:
         self._run.looks.on_end = ended
 
     def _befall(self, event: Any) -> None:
-        clocks, history = self._clocks, self._run.history
+        run, clocks, history = self._run, self._clocks, self._run.history
         if event.what == "reload":
             history.reloads += 1
             for target in self._run.targets():
@@ -220,9 +264,12 @@ class _Life:
             clocks.suspend(event.value)
         elif event.what == "stall":
             clocks.advance(event.value)
+        elif event.what == "ntp":
+            run.put_right()
         else:
-            clocks.step(event.value)
-        history.disturbed.append(Span(start, clocks.true, event.what))
+            run.put_wrong(event.value)
+        what = "step" if event.what == "ntp" else event.what
+        history.disturbed.append(Span(start, clocks.true, what))
 
     def _tick(self) -> None:
         task = self._loop.create_task(self.monitor.check_clock())

@@ -1,12 +1,13 @@
 """Compares what the ledger tells with what was true.
 
 1. Found: each outage of a provider that could be seen for long enough is on record (truth.py says what that is).
-2. Bounds: it began between last_good and first_bad, and ended between last_bad and first_good, on the machine's
-   own clock. Where that clock was set in between, the bounds are wider by what it was set (the ledger has it).
+2. Bounds: it began between last_good and first_bad, and ended between last_bad and first_good, and its durations
+   are those that truly passed, whatever the wall clock was set to in between (bounds.py).
 3. Honest: every reported outage begins and ends with looks that truly met a fault of that very target.
 4. Proven afterwards: only logins that were broken; and a broken login that was seen to be is told, then or later.
 
-What is booked of each look and of the time between looks is judged in bookkeeping.py.
+What is booked of each look and of the time between looks is judged in bookkeeping.py, the availability in
+accounts.py.
 """
 
 from __future__ import annotations
@@ -16,18 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mailwatch import records
-from mailwatch.models import Cause, Gap, Millis, Observation, Outcome, parse_rfc3339
+from mailwatch.models import Cause, Gap, Observation, Outcome
 from mailwatch.store import Reader
+from tests.campaign.accounts import Accounts
 from tests.campaign.bookkeeping import Bookkeeping
+from tests.campaign.bounds import Bounds, Unseen
 from tests.campaign.looks import Taken
 from tests.campaign.run import Run
+from tests.campaign.told import Told
 from tests.campaign.truth import Truth, shortest
-from tests.campaign.virtual import EPOCH_NS
 from tests.campaign.world import Service, Span
-
-EPOCH = EPOCH_NS // 1_000_000
-ROUNDING = 2
-"""Milliseconds by which two cut-off times may differ."""
 
 
 @dataclass(slots=True)
@@ -39,24 +38,6 @@ class Verdict:
     failures: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A reported outage, with the looks that its four times come from."""
-
-    json: dict[str, Any]
-    good: Taken | None
-    bad: Taken
-    last: Taken
-    end: Taken | None
-    first_index: int
-    last_index: int
-
-    @property
-    def name(self) -> str:
-        """How failures name it."""
-        return f"outage {self.json['id']} of {self.json['target']}"
-
-
 def judge(run: Run, reader: Reader) -> Verdict:
     """Judge one world."""
     return _Judge(run, reader).verdict()
@@ -64,7 +45,7 @@ def judge(run: Run, reader: Reader) -> Verdict:
 
 class _Judge:
     def __init__(self, run: Run, reader: Reader) -> None:
-        self.run, self.world = run, run.world
+        self.run, self.world, self.reader = run, run.world, reader
         self.truth = Truth(run.world, run.history, run.looks.taken)
         self.result = Verdict()
         self.figures = self.result.figures
@@ -93,6 +74,7 @@ class _Judge:
             for told in self.told[service.target.name]:
                 self._honest(told)
         self.result.failures += Bookkeeping(self.run, self.truth, self.facts, self.clock, self.figures).faults()
+        self.result.failures += Accounts(self.run, self.reader, self.facts, self.looks).faults()
         return self.result
 
     def _fail(self, what: str) -> None:
@@ -196,33 +178,27 @@ class _Judge:
             self.figures["false"] += 1
             self._fail(f"{told.name} is not the provider's: {told.bad} {told.last} {told.json}")
             return
-        starts, ends = [fault.start for fault in told.bad.met], [fault.end for fault in told.last.met]
-        wide = self._wider(told)
-        times = [told.json[key] for key in ("last_good", "first_bad", "last_bad", "first_good")]
-        good, bad, last, end = (None if time is None else parse_rfc3339(time) for time in times)
-        began = any(self._is_between(start, good, bad, wide) for start in starts)
-        ended = told.end is None or any(self._is_between(moment, last, end, wide) for moment in ends)
-        self.figures["bounds widened by a step"] += wide > 0
-        if began and ended:
+        good, end = told.good, told.end
+        began = any(good is None or good.start <= f.start <= told.bad.end for f in told.bad.met)
+        ended = end is None or any(told.last.start <= f.end <= end.end for f in told.last.met)
+        facts = [each for each in self.facts[told.json["target"]] if self._spans(told, each[0])]
+        bounds = Bounds(told, facts, self.run.clocks)
+        wrong = list(bounds.faults())
+        if not proven:
+            wrong += Unseen(told, facts, self.looks, self.run.clocks).faults(bounds.known)
+        self.figures["over a step of the clock"] += bounds.stepped
+        self.figures["over a reboot"] += bounds.rebooted
+        self.figures["over a reboot that nobody can date"] += bounds.rebooted and not bounds.known
+        if began and ended and not wrong:
             self.figures["within bounds"] += 1
         else:
-            self._fail(f"{told.name} is out of its bounds, by {wide} ms wider: {faults} {told.json}")
+            why = "; ".join(wrong) or f"it was {faults}"
+            self._fail(f"{told.name} is out of its bounds: {why} {told.json}")
 
-    def _wider(self, told: Told) -> Millis:
-        """How much the clock was set from the first to the last of its looks."""
-        start = (told.good or told.bad).start
-        end = (told.end or told.last).end
-        clocks = self.run.clocks
-        seen = [clocks.offset_at(start), *(offset for at, offset in clocks.offsets if start < at <= end)]
-        return round((max(seen) - min(seen)) * 1000)
-
-    def _is_between(self, moment: float, first: Millis | None, last: Millis | None, wide: Millis) -> bool:
-        at = self._wall(moment)
-        low = first is None or first - wide - ROUNDING <= at
-        return low and (last is None or at <= last + wide + ROUNDING)
-
-    def _wall(self, moment: float) -> Millis:
-        return EPOCH + int((moment + self.run.clocks.offset_at(moment)) * 1000)
+    @staticmethod
+    def _spans(told: Told, index: int) -> bool:
+        first, last = told.json["ledger"]["first"], told.json["ledger"]["last"]
+        return bool(first <= index <= last)
 
 
 def _rejected(fact: Observation) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import math
 import selectors
 import time
@@ -19,22 +20,36 @@ from typing import Any
 import apscheduler.schedulers.base
 
 import mailwatch.schedule
+from mailwatch import monotonic
 from mailwatch.clock import TICK, ClockEvent, ClockWatch, Reading
+from mailwatch.models import Millis
+from mailwatch.monotonic import Origin
 
 EPOCH_NS = 1_767_571_200_000_000_000
 """Monday, 2026-01-05T00:00Z: when every world begins."""
+UPTIME = 4321.0
+"""Seconds for which the machine runs by then."""
 
 
 class Clocks:
     """The clocks of one machine, in seconds since the world began.
 
-    `true` is the time that passes (and CLOCK_BOOTTIME); `running` stops in a suspend; the wall clock shows
-    `true + offset`. `offsets` are the steps: (true time, offset from then on).
+    `true` is the time that passes; CLOCK_BOOTTIME shows what passed of it since the latest boot; `running`, of the
+    boot too, stops in a suspend; the wall clock shows `true + offset`. `offsets` are the steps: (true time, offset
+    from then on). `boots` are when each boot began, by its identity. `synchronised`: NTP disciplines the wall
+    clock, as the kernel knows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seed: str = "") -> None:
         self.true = self.running = self.offset = 0.0
         self.offsets: list[tuple[float, float]] = [(0.0, 0.0)]
+        self.synchronised = True
+        self.boots: dict[str, float] = {}
+        self._seed = seed
+        self._booted = -UPTIME
+        self._boot = self._identity("boot", 0)
+        self.boots[self._boot] = self._booted
+        self._runs = 0
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
@@ -45,10 +60,40 @@ class Clocks:
         """Let time pass asleep."""
         self.true += seconds
 
-    def step(self, seconds: float) -> None:
-        """Set the wall clock forward, or back."""
-        self.offset += seconds
-        self.offsets.append((self.true, self.offset))
+    def set_off(self, offset: float, *, synchronised: bool = False) -> None:
+        """Set the wall clock so that it is off by so much; `synchronised`: by NTP, which keeps it so."""
+        if offset != self.offset:
+            self.offset = offset
+            self.offsets.append((self.true, offset))
+        self.synchronised = synchronised
+
+    def reboot(self, offset: float) -> None:
+        """Begin another boot, with a wall clock that is off by so much and that nobody disciplines yet."""
+        self._booted = self.true
+        self.running = 0.0
+        self._boot = self._identity("boot", len(self.boots))
+        self.boots[self._boot] = self._booted
+        self.set_off(offset)
+
+    def start(self) -> None:
+        """Begin another run of MailWatch: gives it the identities of boot and run."""
+        self._runs += 1
+        monotonic._here = Origin(self._boot, self._identity("run", self._runs))
+
+    def _identity(self, what: str, number: int) -> str:
+        return hashlib.sha256(f"{self._seed} {what} {number}".encode()).hexdigest()[:16]
+
+    def booted_between(self, start: float, end: float) -> bool:
+        """Whether the machine was restarted in that time."""
+        return any(start < at <= end for at in self.boots.values())
+
+    def true_time(self, boot: str, reading: Millis) -> float:
+        """Return when the steady clock of that boot read so."""
+        return self.boots[boot] + reading / 1000
+
+    def steady_ns(self) -> int:
+        """Read the clock that nobody can set."""
+        return round((self.true - self._booted) * 1e9)
 
     def offset_at(self, moment: float) -> float:
         """Return how far the wall clock was off at that time."""
@@ -60,7 +105,7 @@ class Clocks:
 
     def read(self) -> Reading:
         """Read all clocks."""
-        return Reading(self.time_ns(), round(self.running * 1e9), round(self.true * 1e9))
+        return Reading(self.time_ns(), round(self.running * 1e9), self.steady_ns())
 
     def datetime_now(self, zone: tzinfo | None = None) -> datetime:
         """Read the wall clock as a date."""
@@ -80,21 +125,29 @@ class Clocks:
 
         seen: list[tuple[Any, str, Any]] = [
             (time, "time_ns", self.time_ns),
-            (time, "clock_gettime_ns", lambda _which: round(self.true * 1e9)),
+            (time, "clock_gettime_ns", lambda _which: self.steady_ns()),
+            (monotonic, "_here", monotonic._here),
             (time, "time", lambda: self.time_ns() / 1e9),
             (time, "monotonic", lambda: self.running),
             (time, "monotonic_ns", lambda: round(self.running * 1e9)),
             (mailwatch.schedule, "datetime", Date),
             (apscheduler.schedulers.base, "datetime", Date),
         ]
-        before = [getattr(where, name) for where, name, _ in seen]
-        try:
-            for where, name, virtual in seen:
-                setattr(where, name, virtual)
+        with contextlib.ExitStack() as undone:
+            for place in seen:
+                undone.enter_context(patched(*place))
             yield
-        finally:
-            for (where, name, _), real in zip(seen, before, strict=True):
-                setattr(where, name, real)
+
+
+@contextlib.contextmanager
+def patched(where: Any, name: str, virtual: Any) -> Iterator[None]:
+    """Put something virtual in the place of what asks a machine."""
+    real = getattr(where, name)
+    setattr(where, name, virtual)
+    try:
+        yield
+    finally:
+        setattr(where, name, real)
 
 
 class Ticks(ClockWatch):

@@ -18,7 +18,9 @@ from mailwatch.models import Cause, Kind, Login, Phase, Target, TlsMode
 from mailwatch.outages import Rules
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
-WEEK = 7 * DAY
+WEEK, YEAR = 7 * DAY, 365 * DAY
+FARTHEST = 30 * YEAR
+"""By how much a wall clock is wrong at the most."""
 KILLS = 6.0
 """Seconds that our own line must be down to take connections with it: a new address, a forgetful router."""
 DEFAULTS = Rules()
@@ -63,12 +65,19 @@ class Spans:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something that befalls our machine: off, kill, suspend, step, stall, reload; `value` is seconds."""
+    """Something that befalls our machine: off, kill, reboot, suspend, step, ntp, stall, reload.
+
+    `value` is seconds. For a reboot: how long it was without power; `clock` is then by how much the wall clock is
+    wrong after it, None where a battery kept it, and `ntp` how many seconds later it is put right, None for not by
+    itself; `killed`: the power failed, and nobody stopped MailWatch before.
+    """
 
     at: float
     what: str
     value: float = 0.0
-    name: str = ""
+    clock: float | None = None
+    ntp: float | None = None
+    killed: bool = False
 
 
 @dataclass(slots=True)
@@ -118,6 +127,8 @@ class World:
     resolver: Spans
     happenings: list[Happening]
     chance: random.Random
+    time_servers: bool
+    """Whether MailWatch may ask time servers, or has only the kernel's word."""
 
 
 _PHASES = {
@@ -146,6 +157,7 @@ class _Draw:
             self._provider([s for s in services.values() if s.target.provider == provider])
         edges = [edge for s in services.values() for f in s.faults.all for edge in (f.start, f.end)]
         self.edges = sorted(edges)
+        self.within = [f for s in services.values() for f in s.faults.all if f.end < self.end]
         line = self._ours(6, 1.0, 6 * HOUR, ("silent", "unreachable"))
         resolver = self._ours(2, 1.0, 2 * HOUR, ("resolver",))
         return World(
@@ -157,6 +169,7 @@ class _Draw:
             resolver=resolver,
             happenings=self._happenings(services),
             chance=random.Random(f"run {self.seed}"),
+            time_servers=self.chance.random() < 0.6,
         )
 
     def _services(self) -> dict[str, Service]:
@@ -267,8 +280,19 @@ class _Draw:
             return max(1.0, self.chance.choice(self.edges) + self.chance.uniform(-120, 120))
         return at
 
+    def _worst(self, at: float) -> float:
+        """Two thirds of what makes times wrong comes within an outage, or at one of its ends."""
+        if self.within and self.chance.random() < 1 / 3:
+            fault = self.chance.choice(self.within)
+            return self.chance.uniform(fault.start, fault.end)
+        return self._near(at)
+
+    def _wrong(self, least: float) -> float:
+        """By how much a clock is wrong: from `least` seconds to years, more often slow than fast."""
+        return self.chance.choice([-1, -1, 1]) * self._log_uniform(least, 3 * YEAR)
+
     def _happenings(self, services: dict[str, Service]) -> list[Happening]:
-        chance, found = self.chance, []
+        found = []
         for at in self._times(1):
             found.append(Happening(self._near(at), "off", self._log_uniform(2, DAY)))
         for at in self._times(2):
@@ -276,13 +300,28 @@ class _Draw:
         for at in self._times(4):
             found.append(Happening(self._near(at), "suspend", self._log_uniform(0.2, 10 * HOUR)))
         for at in self._times(3):
-            sign = chance.choice([-1, 1])
-            found.append(Happening(self._near(at), "step", sign * self._log_uniform(0.05, 2 * HOUR)))
+            found += self._step(self._worst(at))
+        for at in self._times(1.5):
+            found.append(self._reboot(self._worst(at)))
         for at in self._times(2):
             found.append(Happening(self._near(at), "stall", self._log_uniform(0.5, 120)))
         for account in {id(s.account): s.account for s in services.values() if s.account}.values():
             found += self._passwords(account)
         return sorted(found, key=lambda happening: happening.at)
+
+    def _step(self, at: float) -> list[Happening]:
+        """Somebody sets the clock, and mostly NTP puts it right later."""
+        step = [Happening(at, "step", self._wrong(0.05))]
+        if self.chance.random() < 0.7:
+            step.append(Happening(at + self._log_uniform(1.0, 2 * DAY), "ntp"))
+        return step
+
+    def _reboot(self, at: float) -> Happening:
+        """The machine restarts: with a clock battery, or as a Raspberry without one, which NTP puts right."""
+        clock = None if self.chance.random() < 0.3 else self._wrong(MINUTE)
+        ntp = None if self.chance.random() < 0.1 else self._log_uniform(1.0, DAY)
+        off = self._log_uniform(5.0, 10 * HOUR)
+        return Happening(at, "reboot", off, clock=clock, ntp=ntp, killed=self.chance.random() < 0.5)
 
     def _passwords(self, account: Account) -> list[Happening]:
         """Owners mistype a password in the config, or change it at the provider and in the config later."""

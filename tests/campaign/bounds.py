@@ -1,0 +1,165 @@
+"""Are the durations of a reported outage true? Held against the time that truly passed, not any wall clock's.
+
+Within a boot they are exact. Over a reboot they are bounds: the minimum never more and the maximum never less than
+the truth, the maximum unknown only where no observation of one of both boots knew how wrong its clock was, and the
+minimum never less than what was observed inside the boots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from mailwatch.elapsed import end_of, start_of
+from mailwatch.models import Gap, Millis, Observation, Outcome, parse_rfc3339
+from mailwatch.monotonic import STEP_MS
+from tests.campaign.looks import Taken
+from tests.campaign.survey import SYNCHRONISED_WITHIN
+from tests.campaign.told import ROUNDING, Told
+from tests.campaign.virtual import EPOCH_NS, Clocks
+
+EPOCH = EPOCH_NS // 1_000_000
+TIMES = ("last_good", "first_bad", "last_bad", "first_good")
+Facts = Sequence[tuple[int, Observation | Gap]]
+
+
+class Bounds:
+    """Judges the durations of one outage; `facts` are its target's from its first entry to its last."""
+
+    def __init__(self, told: Told, facts: Facts, clocks: Clocks) -> None:
+        self._told, self._clocks = told, clocks
+        self._facts = [fact for _, fact in facts]
+        self._begin, self._end = (told.good or told.bad).start, (told.end or told.last).end
+        self.rebooted = clocks.booted_between(self._begin, self._end)
+        self.stepped = any(self._begin < at <= self._end for at, _ in clocks.offsets)
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong."""
+        told, lasted = self._told, self._told.json["duration"]
+        inner = max(0, _millis(told.last.start - told.bad.end))
+        least = _millis(lasted["min"])
+        if least > inner + ROUNDING or (not self.rebooted and least < inner - ROUNDING):
+            yield f"at least {least} ms, but {inner} passed from its first to its last failure"
+        if self.rebooted and least < self._observed() - ROUNDING:
+            yield f"at least {least} ms, but {self._observed()} were observed inside of boots"
+        most = None if lasted["max"] is None else _millis(lasted["max"])
+        if told.good is None or told.end is None:
+            if most is not None:
+                yield f"at most {most} ms, but one of its ends is open"
+        else:
+            yield from self._most(most, _millis(told.end.end - told.good.start))
+        if most is not None and not least <= _millis(lasted["estimate"]) <= most:
+            yield f"its estimate is not between its bounds: {lasted}"
+        yield from self._clock()
+        yield from self._times()
+
+    def _most(self, most: Millis | None, outer: Millis) -> Iterator[str]:
+        if most is None:
+            if not self.rebooted or self.known:
+                yield f"no maximum, although {'the clocks were known' if self.rebooted else 'no reboot was in it'}"
+        elif most < outer - ROUNDING or (not self.rebooted and most > outer + ROUNDING):
+            yield f"at most {most} ms, but {outer} passed from the last good to the first good one"
+
+    @property
+    def known(self) -> bool:
+        """Whether in the boots of both ends an observation knew how wrong the wall clock was."""
+        known = {fact.clock.boot for fact in self._facts if fact.clock and fact.clock.bound is not None}
+        ends = [fact.clock.boot for fact in (self._facts[0], self._facts[-1]) if fact.clock]
+        return all(boot in known for boot in ends)
+
+    def _observed(self) -> Millis:
+        """What surely passed between the first and the last failure, boot by boot."""
+        low, high = self._told.bad.end, self._told.last.start
+        found: dict[str, list[float]] = {}
+        for fact in self._facts:
+            end = end_of(fact)
+            assert end.clock is not None
+            at = self._clocks.true_time(end.boot, end.clock)
+            found.setdefault(end.boot, []).append(min(max(at, low), high))
+        return sum(int((max(ends) - min(ends)) * 1000) for ends in found.values())
+
+    def _clock(self) -> Iterator[str]:
+        """Say what is wrong with what is reported of the wall clock."""
+        told = self._told.json.get("clock")
+        if told is None:
+            yield "nothing is said of its clock"
+            return
+        boots = {fact.clock.boot for fact in self._facts if fact.clock}
+        if told["reboots"] != len(boots) - 1:
+            yield f"{told['reboots']} reboots are reported, and it has observations of {len(boots)} boots"
+        apart = 0.0
+        for before, after in pairwise(end_of(fact) for fact in self._facts):
+            if before.boot == after.boot and before.offset is not None and after.offset is not None:
+                apart += abs(after.offset - before.offset) / 1000
+        if abs(told["stepped"] - apart) > 1.0 and not (told["stepped"] < apart < 2 * STEP_MS / 1000):
+            yield f"its clock was set by {apart:.3f} s in all, and {told['stepped']:.3f} are reported"
+
+    def _times(self) -> Iterator[str]:
+        """Say what is wrong with its four times, which are on one wall clock."""
+        told = self._told
+        times = {key: parse_rfc3339(told.json[key]) for key in TIMES if told.json[key] is not None}
+        if sorted(times.values()) != list(times.values()):
+            yield f"its times are not in order: {times}"
+        true = {"first_bad": told.bad.end, "last_bad": max(told.last.start, told.bad.end)}
+        true |= {"last_good": told.good.start} if told.good else {}
+        true |= {"first_good": told.end.end} if told.end else {}
+        offsets = [offset for at, offset in self._clocks.offsets if self._begin < at <= self._end]
+        offsets.append(self._clocks.offset_at(self._begin))
+        if all(abs(offset) <= SYNCHRONISED_WITHIN for offset in offsets):
+            for key, at in times.items():
+                if abs(at - EPOCH - true[key] * 1000) > SYNCHRONISED_WITHIN * 1000 + ROUNDING:
+                    yield f"{key} was {true[key]:.3f} s, by a clock that was right"
+        if self.rebooted:
+            return
+        bounds = [fact.clock.bound for fact in self._facts if fact.clock and fact.clock.bound is not None]
+        near = 2 * (STEP_MS + ROUNDING + min(bounds, default=0))
+        for (one, here), (other, there) in pairwise(times.items()):
+            if abs(there - here - (true[other] - true[one]) * 1000) > near:
+                passed = true[other] - true[one]
+                yield f"from {one} to {other} {passed:.3f} s passed, by its times {there - here} ms"
+
+
+class Unseen:
+    """What could not be seen within an outage: its longest stretch, and all of it."""
+
+    def __init__(self, told: Told, facts: Facts, looks: dict[int, Taken], clocks: Clocks) -> None:
+        self._told = told
+        self.largest, self.total, self.pieces, self.rebooted = 0.0, 0.0, 0, False
+        before: Taken | None = None
+        blind = False
+        for index, fact in facts:
+            if isinstance(fact, Gap) or fact.outcome is Outcome.UNKNOWN:
+                blind = True
+                continue
+            look = looks[index]
+            if before is not None:
+                self._stretch(look.start - before.end, blind, clocks.booted_between(before.end, look.start))
+            before, blind = look, False
+
+    def _stretch(self, seconds: float, blind: bool, rebooted: bool) -> None:
+        self.largest = max(self.largest, seconds)
+        self.total += seconds if blind else 0.0
+        self.pieces += 1
+        self.rebooted |= rebooted
+
+    def faults(self, known: bool) -> Iterator[str]:
+        """Yield what is wrong; `known`: the wall clock's error was on record in all of its boots."""
+        if self.rebooted and not known:
+            return
+        gap, total = self._told.json["largest_gap"], self._told.json["unobserved"]
+        if gap < self.largest - ROUNDING / 1000:
+            yield f"its largest gap was {self.largest:.3f} s, not {gap}"
+        if total < self.total - ROUNDING * self.pieces / 1000:
+            yield f"{self.total:.3f} s of it were not observed, not {total}"
+
+
+def true_span(fact: Observation | Gap, clocks: Clocks, before: float) -> tuple[float, float]:
+    """Return when a fact began and ended in true time; `before` for one that began in an earlier boot."""
+    start, end = start_of(fact), end_of(fact)
+    assert end.clock is not None
+    ended = clocks.true_time(end.boot, end.clock)
+    return (before if start.clock is None else clocks.true_time(start.boot, start.clock)), ended
+
+
+def _millis(seconds: float) -> Millis:
+    return round(seconds * 1000)

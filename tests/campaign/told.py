@@ -1,0 +1,29 @@
+"""A reported outage, with the probes that its four times come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.campaign.looks import Taken
+
+ROUNDING = 2
+"""Milliseconds by which two cut-off times may differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A reported outage, with the looks that its four times come from."""
+
+    json: dict[str, Any]
+    good: Taken | None
+    bad: Taken
+    last: Taken
+    end: Taken | None
+    first_index: int
+    last_index: int
+
+    @property
+    def name(self) -> str:
+        """How failures name it."""
+        return f"outage {self.json['id']} of {self.json['target']}"
