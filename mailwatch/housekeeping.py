@@ -106,7 +106,7 @@ class Housekeeping:
             judging.line_in_doubt.clear()
             answer = await judging.guard.ask(dns=True)
             monitor.metrics.guard(answer.online, answer.online4, answer.online6)
-            if (payload := changes.entry(answer)) is not None:
+            if (payload := changes.entry(answer, judging.clock_bound.milliseconds())) is not None:
                 await monitor.write("guard", answer.asked_at, None, payload)
             if answer.online is not told:
                 logger.warning("guard: %s", ONLINE[answer.online])

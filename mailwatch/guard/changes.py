@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mailwatch import monotonic
 from mailwatch.models import GuardAnswer, Millis
 
 EVERY: Millis = 3_600_000
@@ -16,24 +17,35 @@ class Changes:
 
     def __init__(self) -> None:
         self._latest: GuardAnswer | None = None
+        self._asked: Millis = 0
         self._told_at: Millis = 0
+        """When the latest was asked for, and the last one put on record, on the clock that nobody can set."""
 
-    def entry(self, answer: GuardAnswer) -> dict[str, Any] | None:
-        """Return the payload that the answer deserves, None for none.
+    def entry(self, answer: GuardAnswer, bound: Millis | None = None) -> dict[str, Any] | None:
+        """Return the payload that an answer of just now deserves, None for none.
+
+        `bound` is by how many milliseconds the wall clock may be off.
 
         `checked_at`: until then at least all was as the entry before says. The first entry of a run has none,
         for between two runs nobody asked.
         """
         before, self._latest = self._latest, answer
+        asked = answer.asked_at - monotonic.offset()
+        checked, self._asked = self._asked, asked
         patience = EVERY if answer.online else EVERY_OFFLINE
-        old = answer.asked_at - self._told_at >= patience
+        old = asked - self._told_at >= patience
         if before is not None and not old and _state(before) == _state(answer):
             return None
-        self._told_at = answer.asked_at
+        self._told_at = asked
+        answered = asked if answer.answered_at is None else asked + answer.answered_at - answer.asked_at
+        clock = {"boot": monotonic.origin().boot, "asked": asked, "answered": answered}
+        clock |= {"checked": checked} if before else {}
+        clock |= {} if bound is None else {"bound": bound}
         payload: dict[str, Any] = {
             "asked_at": answer.asked_at,
             "online": answer.online,
             "controls": answer.controls,
+            "clock": clock,
         }
         apart = {
             "answered_at": answer.answered_at,

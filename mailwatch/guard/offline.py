@@ -6,8 +6,9 @@ Hence the four times, as in mailwatch/outages:
     last_online   start of the last good round      first_offline  end of the first silent round
     last_offline  start of the last silent round    first_online   end of the first good round
 
-It began between the first two and ended between the last two. Times that run backwards because the clock was
-set are held at the later one. Between two runs of MailWatch nobody asked: that time is `unobserved`.
+It began between the first two and ended between the last two. How long that is, the clock says that nobody can set
+(elapsed.py); on records that have none, times that run backwards because the clock was set are held at the later
+one. Between two runs of MailWatch nobody asked: that time is `unobserved`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mailwatch.elapsed import NO_EPOCHS, Distance, Epochs, Moment, distance, durations_of, known_epochs, shown
 from mailwatch.guard.names import LIES, POISONED, SILENT
 from mailwatch.guard.reasons import NOT_AWAITED, OK
-from mailwatch.models import Millis
-from mailwatch.outages import durations
+from mailwatch.models import ClockSpan, Millis
 
 Part = Literal["line", "ipv4", "ipv6", "names"]
 PARTS: tuple[Part, ...] = ("line", "ipv4", "ipv6", "names")
@@ -28,12 +29,12 @@ _NAMES = {OK: True, LIES: True, SILENT: False, POISONED: False}
 
 
 @dataclass(slots=True)
-class _Spell:
+class _Period:
     """A time offline that is not over yet."""
 
-    last_online: Millis | None
-    first_offline: Millis
-    last_offline: Millis
+    last_online: Moment | None
+    first_offline: Moment
+    last_offline: Moment
     first_index: int
     last_index: int
     reasons: set[str]
@@ -47,37 +48,46 @@ class _Follower:
     part: Part
     found: list[dict[str, Any]] = field(default_factory=list)
     online: bool | None = None
-    last_online: Millis | None = None
-    seen_until: Millis | None = None
-    spell: _Spell | None = None
+    last_online: Moment | None = None
+    seen_until: Moment | None = None
+    period: _Period | None = None
+    epochs: Epochs = field(default_factory=dict)
 
     def take(self, index: int, payload: Mapping[str, Any]) -> None:
         """Take in one entry: what was so until `checked_at`, and what is so since."""
-        checked, asked = payload.get("checked_at"), payload["asked_at"]
-        if checked is not None and self.online is not None:
+        clock = payload.get("clock") or {}
+        boot = clock.get("boot", "")
+        asked = Moment(payload["asked_at"], clock.get("asked"), boot)
+        answered = Moment(payload.get("answered_at") or payload["asked_at"], clock.get("answered"), boot)
+        if answered.clock is not None:
+            span = ClockSpan(boot, asked.clock, answered.clock, clock.get("bound"))
+            self.epochs = known_epochs(self.epochs, span, answered.wall)
+        if payload.get("checked_at") is not None and self.online is not None:
+            checked = Moment(payload["checked_at"], clock.get("checked"), boot)
             self._sign(self.online, checked, checked, index)
-        elif checked is None and self.spell is not None and self.seen_until is not None:
-            self.spell.unobserved += max(0, asked - self.seen_until)
+        elif payload.get("checked_at") is None and self.period is not None and self.seen_until is not None:
+            self.period.unobserved += _most(self.seen_until, asked, self.epochs)
         self.online = _online(self.part, payload)
         if self.online is not None:
-            self._sign(self.online, asked, payload.get("answered_at") or asked, index)
-            if self.spell is not None:
-                self.spell.reasons |= _reasons(self.part, payload)
+            self._sign(self.online, asked, answered, index)
+            if self.period is not None:
+                self.period.reasons |= _reasons(self.part, payload)
+        elif self.period is None:
+            self.epochs = NO_EPOCHS
 
-    def _sign(self, online: bool, start: Millis, end: Millis, index: int) -> None:
-        self.seen_until = max(end, self.seen_until or end)
-        spell = self.spell
+    def _sign(self, online: bool, start: Moment, end: Moment, index: int) -> None:
+        self.seen_until = end if self.seen_until is None else _later(self.seen_until, end)
+        period = self.period
         if online:
-            if spell is not None:
-                spell.last_index = index
-                self.found.append(_payload(self.part, spell, max(end, spell.last_offline)))
-                self.spell = None
+            if period is not None:
+                period.last_index = index
+                self.found.append(_payload(self.part, period, end, self.epochs))
+                self.period = None
             self.last_online = start
-        elif spell is None:
-            good = None if self.last_online is None else min(self.last_online, end)
-            self.spell = _Spell(good, end, end, index, index, set())
+        elif period is None:
+            self.period = _Period(self.last_online, end, end, index, index, set())
         else:
-            spell.last_offline, spell.last_index = max(spell.last_offline, start), index
+            period.last_offline, period.last_index = _later(period.last_offline, start), index
 
 
 def offline_payloads(entries: Iterable[tuple[int, Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -91,25 +101,58 @@ def offline_payloads(entries: Iterable[tuple[int, Mapping[str, Any]]]) -> list[d
         for follower in followers:
             follower.take(index, payload)
     found = [told for follower in followers for told in follower.found]
-    found += [_payload(each.part, each.spell, None) for each in followers if each.spell is not None]
-    told = [spell for spell in found if spell["part"] not in _FAMILIES or spell["last_online"] is not None]
-    return sorted(told, key=lambda spell: int(spell["first_offline"]))
+    found += [_payload(each.part, each.period, None, each.epochs) for each in followers if each.period is not None]
+    told = [period for period in found if period["part"] not in _FAMILIES or period["last_online"] is not None]
+    return sorted(told, key=lambda period: int(period["first_offline"]))
 
 
-def _payload(part: Part, spell: _Spell, first_online: Millis | None) -> dict[str, Any]:
-    good, bad, last = spell.last_online, spell.first_offline, spell.last_offline
+def _payload(part: Part, period: _Period, end: Moment | None, epochs: Epochs) -> dict[str, Any]:
+    good, bad, last = period.last_online, period.first_offline, period.last_offline
+    first_offline = shown(bad, bad, epochs)
+    last_offline = max(shown(last, bad, epochs), first_offline)
+    last_online = None if good is None else min(shown(good, bad, epochs), first_offline)
+    first_online = None if end is None else max(shown(end, bad, epochs), last_offline)
+    if bad.clock is None or last.clock is None:
+        # Wall times only: the sums of the four times.
+        down = Distance(last_offline - first_offline, last_offline - first_offline)
+        lasted = durations_of(
+            down, _apart(last_online, first_offline), _apart(last_offline, first_online), _apart(last_online,
+            first_online),
+        )  # fmt: skip
+    else:
+        lasted = durations_of(
+            distance(bad, last, epochs),
+            None if good is None else distance(good, bad, epochs),
+            None if end is None else distance(last, end, epochs),
+            None if good is None or end is None else distance(good, end, epochs),
+        )
     return {
         "part": part,
         "state": "open" if first_online is None else "closed",
-        "last_online": good,
-        "first_offline": bad,
-        "last_offline": last,
+        "last_online": last_online,
+        "first_offline": first_offline,
+        "last_offline": last_offline,
         "first_online": first_online,
-        "duration_ms": durations(good, bad, last, first_online),
-        "unobserved_ms": spell.unobserved,
-        "reasons": sorted(spell.reasons),
-        "ledger": {"first": spell.first_index, "last": spell.last_index},
+        "duration_ms": lasted.as_payload(),
+        "unobserved_ms": period.unobserved,
+        "reasons": sorted(period.reasons),
+        "ledger": {"first": period.first_index, "last": period.last_index},
     }
+
+
+def _apart(start: Millis | None, end: Millis | None) -> Distance | None:
+    return None if start is None or end is None else Distance(end - start, end - start)
+
+
+def _later(one: Moment, other: Moment) -> Moment:
+    if one.clock is not None and other.clock is not None:
+        return one if one.boot == other.boot and one.clock > other.clock else other
+    return one if one.wall > other.wall else other
+
+
+def _most(start: Moment, end: Moment, epochs: Epochs) -> Millis:
+    apart = distance(start, end, epochs)
+    return max(0, apart.most if apart.most is not None else max(apart.least, end.wall - start.wall))
 
 
 def _online(part: Part, payload: Mapping[str, Any]) -> bool | None:

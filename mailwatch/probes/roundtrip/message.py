@@ -8,7 +8,7 @@ import quopri
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -42,8 +42,8 @@ class Mark:
 
     token: str
     sent_at: Millis
-    clock: Millis | None = None
-    boot: str = ""
+    clock: Millis | None = field(default=None, compare=False)
+    boot: str = field(default="", compare=False)
 
     def age(self, at: Millis) -> Millis:
         """Return how old it is at the wall time `at`, which is now."""
