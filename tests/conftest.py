@@ -49,6 +49,11 @@ def _need(program: Path, *, root: bool = False) -> None:
     pytest.skip(lacking)
 
 
+def need_program(program: Path) -> None:
+    """Skip, or fail where the tests are the gate, without a program or library."""
+    _need(program)
+
+
 def need_root(*programs: str) -> None:
     """Skip, or fail where the tests are the gate, without root or one of the programs."""
     for program in programs:

@@ -22,6 +22,7 @@ need dnsmasq-base /usr/sbin/dnsmasq
 need iproute2 /usr/bin/unshare /sbin/ip
 need poppler-utils /usr/bin/pdftotext
 need openssl /usr/bin/openssl
+need faketime /usr/bin/faketime
 need chromium /usr/bin/chromium
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

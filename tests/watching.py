@@ -31,6 +31,8 @@ class Watching:
         self.log = folder / "log"
         self.data_dir = folder / "data"
         self.prefix: tuple[str, ...] = ()
+        self.environment: dict[str, str] = {}
+        """What `run` has in its environment besides ours."""
         self._process: subprocess.Popen[bytes] | None = None
         self.settings: dict[str, Any] = {
             "vantage_point": {"name": "test", "place": "here"},
@@ -61,6 +63,7 @@ class Watching:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
+                env=os.environ | self.environment,
             )
         if ready:
             self.until(lambda: self.get("/readyz") == "ok\n", "ready")

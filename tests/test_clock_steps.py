@@ -1,0 +1,178 @@
+"""The real program under a wall clock that is set while it runs (Debian's faketime): no duration follows it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import need_program
+from tests.servers import free_port
+from tests.watching import Watching
+
+LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+HOUR, DAY = 3600, 86_400
+STEPS = {"an hour ahead": HOUR, "an hour back": -HOUR, "four days ahead": 4 * DAY, "three years back": -1095 * DAY}
+BUSY = 60.0
+"""Seconds by which a busy machine may delay a probe: far less than any step."""
+
+
+class Greeting(socketserver.ThreadingTCPServer):
+    """An IMAP server that greets, on a port that it can leave and come back to."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                self.wfile.write(b"* OK [CAPABILITY IMAP4rev1] ready\r\n")
+                line = self.rfile.readline()
+                self.wfile.write(b"* BYE\r\n" + line.split()[:1][0] + b" OK\r\n" if line.split() else b"")
+
+
+@contextlib.contextmanager
+def greeting(port: int) -> Iterator[None]:
+    with Greeting(("127.0.0.1", port), Greeting.Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
+class WallClock:
+    """The wall clock of one process, as libfaketime shows it; the clocks that nobody can set stay as they are."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "faketime"
+        self.off = 0
+        self.step(0)
+        self.environment = {
+            "LD_PRELOAD": str(LIBRARIES[-1]),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def step(self, seconds: int) -> None:
+        """Set it by so many seconds more, from one moment to the next."""
+        self.off += seconds
+        fresh = self._file.with_suffix(".new")
+        fresh.write_text(f"{self.off:+d}\n")
+        fresh.rename(self._file)
+
+
+@dataclass(frozen=True)
+class Lived:
+    """An outage as it truly was, in seconds: at least and at most, as far as the test itself knows."""
+
+    outage: dict[str, Any]
+    least: float
+    most: float
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watching, dict[str, Lived]]]:
+    """One run with an outage for each step, in the middle of which the clock is set; and set right after it."""
+    need_program(LIBRARIES[-1] if LIBRARIES else Path("/usr/bin/faketime"))
+    folder = tmp_path_factory.mktemp("steps")
+    port, clock = free_port(), WallClock(folder)
+    target = {"name": "lab", "kind": "imap", "provider": "lab", "host": "127.0.0.1", "port": port, "tls": "none",
+              "interval": "1s", "timeout": "2s"}  # fmt: skip
+    watching = Watching(folder, [target], detection={"recheck": ["200ms"]})
+    watching.environment = clock.environment
+    found: dict[str, Lived] = {}
+    with watching.running():
+        for name, seconds in STEPS.items():
+            with greeting(port):
+                watching.until(lambda: watching.state("lab") == "up", "up")
+                seen = watching.seen("lab", "up")
+                watching.until(lambda seen=seen: watching.seen("lab", "up") > seen, "up once more")
+                before = time.monotonic()
+            began = time.monotonic()
+            known = {outage["id"] for outage in watching.api("outages")}
+            opened = watching.until(
+                lambda known=known: [o for o in watching.api("outages?open=true") if o["id"] not in known], "open"
+            )[0]["id"]
+            clock.step(seconds)
+            steps = watching.seen("lab", "down")
+            watching.until(lambda steps=steps: watching.seen("lab", "down") > steps + 5, "more failures")
+            ended = time.monotonic()
+            with greeting(port):
+                after = time.monotonic()
+                watching.until(lambda: not watching.api("outages?open=true"), "closed")
+                clock.step(-seconds)
+                seen = watching.seen("lab", "up")
+                watching.until(lambda seen=seen: watching.seen("lab", "up") > seen + 2, "up again")
+            outage = next(o for o in watching.api("outages") if o["id"] == opened)
+            found[name] = Lived(outage, ended - began, after - before)
+        gaps = watching.metric("mailwatch_gap_seconds_total")
+    yield watching, found
+    assert gaps is not None
+    assert gaps < 8 * BUSY, "gaps are as long as the clock was set by"
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_an_outage_lasts_as_long_as_it_lasts(lived: tuple[Watching, dict[str, Lived]], name: str) -> None:
+    one = lived[1][name]
+    told = one.outage["duration"]
+    assert told["min"] <= one.most
+    assert told["max"] >= one.least
+    assert told["max"] < one.most + BUSY
+    assert told["estimate"] < one.most + BUSY
+    assert one.outage["clock"]["reboots"] == 0
+    assert abs(one.outage["clock"]["stepped"] - abs(STEPS[name])) < 2
+    assert one.outage["largest_gap"] < BUSY
+    times = [one.outage[key] for key in ("last_good", "first_bad", "last_bad", "first_good")]
+    assert times == sorted(times), "all on one wall clock"
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_its_evidence_says_so_and_holds(
+    lived: tuple[Watching, dict[str, Lived]], name: str, tmp_path: Path
+) -> None:
+    watching, found = lived
+    path = tmp_path / "case.zip"
+    made = watching.command("report", found[name].outage["id"], "-o", str(path), "--lang", "en")
+    assert made.returncode == 0, made.stderr
+    checked = watching.command("verify", str(path))
+    assert checked.returncode == 0, checked.stdout
+    with zipfile.ZipFile(path) as opened:
+        opened.extractall(tmp_path)
+    plain = subprocess.run(
+        [sys.executable, "-I", "-S", "verify.py", str(path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert plain.returncode == 0, plain.stdout
+    text = subprocess.run(
+        ["pdftotext", "-layout", "report.pdf", "-"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "clock was set" in " ".join(text.stdout.split())
+
+
+def test_the_ledger_replays_and_the_pages_say_that_the_clock_was_set(
+    lived: tuple[Watching, dict[str, Lived]],
+) -> None:
+    watching, found = lived
+    assert watching.command("ledger", "audit").returncode == 0
+    told = {outage["id"]: outage for outage in json.loads(watching.command("outages", "--json").stdout)}
+    assert {one.outage["id"]: one.outage["duration"] for one in found.values()} == {
+        identity: outage["duration"] for identity, outage in told.items()
+    }
+    shown = watching.command("outages", "show", found["an hour ahead"].outage["id"]).stdout
+    assert "clock was set" in shown
