@@ -63,8 +63,8 @@ def length_of(gap: Gap) -> Millis:
         return max(0, gap.end - gap.start)
     if clock.start is not None:
         return clock.end - clock.start
-    # It began in an earlier boot, and the clock of this one began at 0 in the middle of it at the latest. Its bound
-    # is that of the wall clock at both ends together.
+    # It began in an earlier boot, and the clock of this one began at 0 in the middle of it at the latest. Its
+    # bound is that of the wall clock at both ends together.
     wall = max(0, gap.end - gap.start)
     return max(min(wall, clock.end), 0 if clock.bound is None else wall - clock.bound)
 
