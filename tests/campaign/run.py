@@ -165,6 +165,10 @@ class _Life:
             # As the kernel does with a killed process: nothing runs on, files are closed, the lock is free.
             self._store.close()
             self._reader.close()
+        for task in asyncio.all_tasks(self._loop):
+            for _ in range(2):  # one that awaits something in its `finally` is closed at the second time
+                with contextlib.suppress(RuntimeError):
+                    task.get_coro().close()  # type: ignore[union-attr]
         self._run.history.errors += self._metrics._errors
         self._loop.close()
         asyncio.set_event_loop(None)
