@@ -32,12 +32,13 @@ def outage_payloads(
 ) -> list[dict[str, Any]]:
     """Return the outages on record, newest first; those that touch [start, end) when given.
 
-    A closed outage is told as its ledger entry tells it. An open one is replayed to the last entry, unless `live`
+    A closed outage is told as its ledger entry tells it, and so is one that was watched no longer: it touches what
+    lies before its last failure. An open one is replayed to the last entry, unless `live`
     has it: that takes a second for ten thousand looks.
     """
     found = []
     for told in _latest(reader, live):
-        over = told["first_good"]
+        over = told["last_bad"] if told["state"] == "unwatched" else told["first_good"]
         if only_open and told["state"] != "open":
             continue
         if start is not None and over is not None and over <= start:
@@ -83,8 +84,8 @@ def incidents(
     """Return the incidents, newest first; those that touch [start, end) when given."""
     found = []
     for incident in incidents_of(Member.of(order, told) for order, told in enumerate(_latest(reader, live))):
-        over = incident.first_good
-        if only_open and over is not None:
+        over = incident.until
+        if only_open and incident.state != "open":
             continue
         if start is not None and over is not None and over <= start:
             continue

@@ -17,6 +17,7 @@ from mailwatch.evidence.report.writing import Writing, pairs, provider_name
 
 MAX_OUTAGES = 200
 MAX_TOKENS = 12
+_NOT_OVER = {"open": "not_ended", "unwatched": "watched_no_more"}
 
 
 def period_report(
@@ -213,6 +214,6 @@ class _Page:
             self._in.both(payload["first_bad"], up=True),
             self._in.both(payload["last_bad"]),
             self._in.span(lasted["min"]),
-            w["not_ended"] if payload["first_good"] is None else most,
+            w[_NOT_OVER[payload["state"]]] if payload["state"] in _NOT_OVER else most,
             "; ".join(w["causes"][cause] for cause in causes),
         ]
