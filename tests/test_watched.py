@@ -212,12 +212,14 @@ def test_a_start_and_a_restart_say_what_is_watched(watching: Callable[..., Watch
     clean(here)
 
 
-def test_an_outage_of_a_removed_target_is_unwatched_at_once(watching: Callable[..., Watching]) -> None:
-    here = watching(section(free_port()), section(free_port(), "other", interval="1h"))
+def test_an_outage_of_a_removed_target_is_unwatched_at_once(
+    watching: Callable[..., Watching], greeter: Greeter
+) -> None:
+    here = watching(section(free_port()), section(greeter.port, "other", interval="1h"))
     here.start()
     here.until(lambda: outages(here), "an outage")
     (opened,) = outages(here)
-    reload(here, section(free_port(), "other", interval="1h"))
+    reload(here, section(greeter.port, "other", interval="1h"))
     (told,) = outages(here)
     assert (told["id"], told["state"], told["first_good"]) == (opened["id"], "unwatched", None)
     assert told["duration"]["max"] is None
@@ -245,8 +247,10 @@ def test_an_outage_of_a_removed_target_is_unwatched_at_once(watching: Callable[.
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_a_target_that_comes_back_is_fresh_and_a_new_outage_begins(watching: Callable[..., Watching]) -> None:
-    port, other = free_port(), section(free_port(), "other", interval="1h")
+def test_a_target_that_comes_back_is_fresh_and_a_new_outage_begins(
+    watching: Callable[..., Watching], greeter: Greeter
+) -> None:
+    port, other = free_port(), section(greeter.port, "other", interval="1h")
     here = watching(section(port), other)
     here.start()
     here.until(lambda: outages(here), "an outage")

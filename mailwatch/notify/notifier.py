@@ -113,11 +113,8 @@ class Notifier:
 
     def _marked(self, news: News) -> News:
         """Say of an outage that it began in announced maintenance: it is told all the same."""
-        if (
-            news.topic is Topic.OPEN
-            and not news.facts.get("unwatched")
-            and self._held(news.facts["target"], news.facts["first_bad"])
-        ):
+        opened = news.topic is Topic.OPEN and not news.facts.get("unwatched")
+        if opened and self._held(news.facts["target"], news.facts["first_bad"]):
             return replace(news, facts={**news.facts, "maintenance": True})
         return news
 
