@@ -228,11 +228,7 @@ class Daemon:
             return {w.target.name: (w.target.provider, w.target.kind.value) for w in watches}
 
         def availability(target: str | None, start: Millis, end: Millis) -> list[dict[str, Any]]:
-            wanted = [
-                (watch.target.name, watch.target.interval)
-                for watch in list(self.monitor.watches.values())
-                if target in (None, watch.target.name)
-            ]
+            wanted = records.wanted_targets(self.reader, target, list(self.monitor.watches))
             return records.availability(self.reader, wanted, start, end)
 
         def incident(wanted: str) -> dict[str, Any] | None:

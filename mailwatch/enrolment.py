@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from itertools import pairwise
 from typing import Any
 
 from mailwatch import monotonic
 from mailwatch.models import (
     Kind,
     Millis,
-    Observation,
     Target,
     TlsMode,
     WatchChange,
@@ -28,6 +25,7 @@ from mailwatch.models import (
 from mailwatch.monitor import Monitor
 from mailwatch.outages import payload_json
 from mailwatch.replay import resume, rule_book
+from mailwatch.service_level import GUESS_FROM, usual_interval
 from mailwatch.store import Reader
 from mailwatch.watch import Watch
 from mailwatch.watched import DAILY, RELOAD, REMOVED, REPLACED, START, Step, settings_of, steps
@@ -37,8 +35,6 @@ RENEW_AFTER = 24 * HOUR
 """How old the settings on record may be, so that the bundle of a window holds those in force."""
 RENEW_SPREAD = 6 * HOUR
 """By how much earlier those of some targets are written: not all in one batch."""
-GUESS_FROM = 50
-"""Observations by which the interval of an old record is found."""
 
 
 async def enrol(monitor: Monitor, reader: Reader, targets: Collection[Target], reason: str = START) -> None:
@@ -154,16 +150,15 @@ def latest_changes(reader: Reader, names: Collection[str]) -> dict[str, WatchCha
 def _guessed(reader: Reader, name: str, told: Mapping[str, Mapping[str, Any]]) -> WatchSettings:
     """Say what an old record gives of a target: its host, port, timeout and trust are not known ("", 0)."""
     outage = list(told.values())[-1]
-    looks = reader.entries(target=name, kinds=["observation"], descending=True, limit=GUESS_FROM)
-    due = [fact.scheduled_at for entry in looks if isinstance(fact := entry.fact, Observation)]
-    apart = Counter(later - earlier for later, earlier in pairwise(due) if later > earlier)
+    newest = reader.entries(target=name, kinds=["observation"], descending=True, limit=GUESS_FROM)
+    due = [entry.payload["scheduled"] for entry in newest][::-1]
     return WatchSettings(
         kind=Kind(outage["kind"]),
         provider=outage["provider"],
         host="",
         port=0,
         tls=TlsMode.IMPLICIT,
-        interval=apart.most_common(1)[0][0] if apart else 60_000,
+        interval=usual_interval(due),
         timeout=0,
         catalogue=False,
         own_ca=False,

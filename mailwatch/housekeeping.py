@@ -14,7 +14,7 @@ from mailwatch.guard import Changes
 from mailwatch.ledger.facts import FACTS
 from mailwatch.models import Millis, Target, now
 from mailwatch.monitor import Monitor
-from mailwatch.records import watched_at
+from mailwatch.records import guessed_interval, watched_at
 from mailwatch.service_level import Buckets
 from mailwatch.store import Reader
 from mailwatch.watch import Watch
@@ -151,9 +151,10 @@ class Housekeeping:
     def _buckets(self, target: Target) -> tuple[Buckets, int]:
         excluded = partial(self._monitor.excluded, target.name)
         # Where no interval is on record, it is found in the record itself; today's says nothing of the past.
-        buckets, last = Buckets(interval=target.interval, excluded=excluded, infer=True), -1
-        since = now() - QUARTER
+        since, last = now() - QUARTER, -1
         watched = watched_at(self._reader, target.name, since)
+        interval = guessed_interval(self._reader, target.name, since) / 1000
+        buckets = Buckets(interval=interval, excluded=excluded, infer=watched is None)
         if watched is not None:
             buckets.add(watched.fact)
         for entry in self._reader.entries(target=target.name, kinds=FACTS, start_ms=since):

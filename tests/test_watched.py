@@ -224,7 +224,7 @@ def test_an_outage_of_a_removed_target_is_unwatched_at_once(
     assert (told["id"], told["state"], told["first_good"]) == (opened["id"], "unwatched", None)
     assert told["duration"]["max"] is None
     assert told["last_bad"] >= opened["last_bad"]
-    assert here.api("outages?state=open") == []
+    assert here.api("outages?open=true") == []
     (incident,) = here.api("incidents")
     assert (incident["state"], incident["first_good"]) == ("unwatched", None)
     assert incident["stages"][-1]["restored"] == []

@@ -97,8 +97,8 @@ class Member:
 class Stage:
     """How much was down from `at` until the next stage, as far as seen.
 
-    `trouble` is empty when nothing is seen down. `left` are those that were seen down last then, and whose target was
-    watched no longer.
+    `trouble` is empty when nothing is seen down. `left` are those that were seen down last then, and whose target
+    was watched no longer.
     """
 
     at: Millis
