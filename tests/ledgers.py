@@ -97,7 +97,10 @@ def write(
                 continue
             facts: list[Observation | Gap] = [seen(name, mark, at)]
             if name in blind:
-                facts.insert(0, Gap(target=name, start=blind.pop(name), end=at, reason=GapReason.NOT_RUNNING))
+                since = blind.pop(name)
+                clock = clock_of(since, at)
+                gap = Gap(target=name, start=since, end=at, reason=GapReason.NOT_RUNNING, clock=clock)
+                facts.insert(0, gap)
             for fact in facts:
                 what, when = ("gap", at) if isinstance(fact, Gap) else ("observation", fact.ended_at)
                 drafts.append(Draft(kind=what, time=when, target=name, payload=fact))
