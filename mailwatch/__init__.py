@@ -14,6 +14,7 @@ incidents                               outages of one provider that overlap: wh
 logins                                  how often a rejected login may be tried again
 sntp                                    what a time server says of our clock
 oauth                                   access granted by an owner, and the tokens that come of it
+watched                                 what is watched under a target's name, as the record says it
 config                                  config.yaml, read strictly
 probes                                  the only door to a mail service
 guard, clock                            were we online, and when not; do we know the time
@@ -30,6 +31,7 @@ evidence                                an outage as one file, and the check of 
 schedule, watch                         when to look; what is remembered of a target
 looking, judging                        one look, with its login or without; whose failure it is
 monitor                                 the hall that carries each look through the rooms
+enrolment                               which targets are watched goes on record: start, reload, each day
 housekeeping, timestamping, takeup      what runs beside the looks; going on from where the ledger ends
 outlook                                 what the pages show of all that
 daemon, demo                            the whole, running; and a show of it

@@ -31,6 +31,7 @@ from mailwatch.config import (
     web_access,
 )
 from mailwatch.config.fields import split_endpoint
+from mailwatch.enrolment import enrol, reenrol, retire
 from mailwatch.guard import Guard
 from mailwatch.housekeeping import Housekeeping
 from mailwatch.incidents import incident_json
@@ -45,6 +46,7 @@ from mailwatch.replay import notices, written_maintenance
 from mailwatch.store import Draft, Reader, Store, StoreBroken, Tokens, Writer
 from mailwatch.takeup import take_up
 from mailwatch.timestamping import Timestamping
+from mailwatch.watched import RELOAD
 from mailwatch.web.app import create_app
 from mailwatch.web.serve import serving
 from mailwatch.web.sources import Sources
@@ -115,6 +117,8 @@ class Daemon:
             await asyncio.to_thread(self._notifier.begin)
             await self._node("start", findings=store.findings)
             await self._announced()
+            await retire(self.monitor, self.reader, {target.name for target in targets})
+            await enrol(self.monitor, self.reader, targets)
             await take_up(self.monitor, self.reader, targets)
             self.metrics.config_reload(True, now() / 1000)
             views = outlook(self.monitor, reader, self.path, config, self._auditing)
@@ -206,16 +210,12 @@ class Daemon:
                 logger.warning("%s changed: it takes effect at the next start", field)
         self.config = config
         self._open_to_all()
-        for name in [name for name in self.monitor.watches if name not in targets]:
-            self.monitor.forget(name)
         await self._node("reload")
         await self._announced()
-        added = [target for name, target in targets.items() if name not in self.monitor.watches]
+        added = await reenrol(self.monitor, targets)
+        await enrol(self.monitor, self.reader, added, RELOAD)
         await take_up(self.monitor, self.reader, added)
         self._hurry(target.name for target in added)
-        for name, target in targets.items():
-            if self.monitor.watches[name].target != target:
-                self.monitor.change(self.monitor.watches[name], target)
         self.metrics.config_reload(True, now() / 1000)
         logger.info("config reloaded: watching %d targets", len(targets))
 
@@ -228,11 +228,7 @@ class Daemon:
             return {w.target.name: (w.target.provider, w.target.kind.value) for w in watches}
 
         def availability(target: str | None, start: Millis, end: Millis) -> list[dict[str, Any]]:
-            wanted = [
-                (watch.target.name, watch.target.interval)
-                for watch in list(self.monitor.watches.values())
-                if target in (None, watch.target.name)
-            ]
+            wanted = records.wanted_targets(self.reader, target, list(self.monitor.watches))
             return records.availability(self.reader, wanted, start, end)
 
         def incident(wanted: str) -> dict[str, Any] | None:

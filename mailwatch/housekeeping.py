@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 
 from mailwatch.clock import survey
+from mailwatch.enrolment import renew
 from mailwatch.guard import Changes
 from mailwatch.ledger.facts import FACTS
 from mailwatch.models import Millis, Target, now
 from mailwatch.monitor import Monitor
-from mailwatch.records import watched_at
+from mailwatch.records import guessed_interval, watched_at
 from mailwatch.service_level import Buckets
 from mailwatch.store import Reader
 from mailwatch.watch import Watch
@@ -27,6 +28,7 @@ LEDGER_EVERY = 15.0
 FILL_EVERY = 5.0
 AVAILABILITY_EVERY = 60.0
 MAINTENANCE_EVERY = 5.0
+RENEW_EVERY = 60.0
 SURVEY_EVERY = 3600.0
 """Seconds."""
 CHECKPOINT_EVERY: Millis = 600_000
@@ -62,7 +64,16 @@ class Housekeeping:
                 self._monitor.metrics.error()
                 stopping.set()
 
-        work = (self.clock, self.survey, self.guard, self.ledger, self.fill, self.availability, self.maintenance)
+        work = (
+            self.clock,
+            self.survey,
+            self.guard,
+            self.ledger,
+            self.fill,
+            self.availability,
+            self.maintenance,
+            self.renew,
+        )
         tasks = [asyncio.create_task(loop()) for loop in (*work, *self._others)]
         for task in tasks:
             task.add_done_callback(ended)
@@ -141,9 +152,10 @@ class Housekeeping:
     def _buckets(self, target: Target) -> tuple[Buckets, int]:
         excluded = partial(self._monitor.excluded, target.name)
         # Where no interval is on record, it is found in the record itself; today's says nothing of the past.
-        buckets, last = Buckets(interval=target.interval, excluded=excluded, infer=True), -1
-        since = now() - QUARTER
+        since, last = now() - QUARTER, -1
         watched = watched_at(self._reader, target.name, since)
+        interval = guessed_interval(self._reader, target.name, since) / 1000
+        buckets = Buckets(interval=interval, excluded=excluded, infer=watched is None)
         if watched is not None:
             buckets.add(watched.fact)
         for entry in self._reader.entries(target=target.name, kinds=FACTS, start_ms=since):
@@ -162,6 +174,12 @@ class Housekeeping:
                 monitor.metrics.maintenance(watch.target, active)
                 await asyncio.sleep(0)
             await asyncio.sleep(MAINTENANCE_EVERY)
+
+    async def renew(self) -> None:
+        """Put on record once a day how each target is watched."""
+        while True:
+            await asyncio.sleep(RENEW_EVERY)
+            await renew(self._monitor)
 
     async def availability(self) -> None:
         """Bring the gauges up to date, giving way to the looks between targets."""

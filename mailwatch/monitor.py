@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from mailwatch import monotonic
@@ -19,6 +19,7 @@ from mailwatch.guard import Guard
 from mailwatch.judging import Judging
 from mailwatch.lasting import span
 from mailwatch.ledger.entry import account_id, target_id
+from mailwatch.ledger.facts import written_settings
 from mailwatch.looking import Looking
 from mailwatch.maintenance import Notices
 from mailwatch.metrics import Metrics
@@ -34,6 +35,9 @@ from mailwatch.models import (
     Outcome,
     Target,
     VantagePoint,
+    WatchChange,
+    WatchEvent,
+    WatchSettings,
     now,
     rfc3339,
 )
@@ -55,6 +59,7 @@ from mailwatch.probes import observe
 from mailwatch.schedule import Schedule
 from mailwatch.store import Draft, Entry, Writer
 from mailwatch.watch import Watch
+from mailwatch.watched import settings_of
 from mailwatch.windows import Window
 
 logger = logging.getLogger(__name__)
@@ -105,7 +110,9 @@ class Monitor:
         )
         self.maintenance = Notices()
         self._clock = clock
-        self._secret = secret
+        self.secret = secret
+        self.former: dict[str, dict[str, Any]] = {}
+        """Outages on record of targets that are not watched any more, by their ids, in the public form."""
         self.sealed: list[Callable[[], None]] = []
         """Called when an outage has been put on record and sealed."""
         self.schedule = Schedule(self.look)
@@ -122,6 +129,57 @@ class Monitor:
         watch.target = target
         self.schedule.add(target)
         self._hurry(watch)
+
+    def watch_change(self, name: str, event: WatchEvent, settings: WatchSettings, reason: str) -> WatchChange:
+        """Make what is to be put on record of the watching of a target."""
+        here = monotonic.milliseconds()
+        clock = ClockSpan(monotonic.origin().boot, here, here, self.judging.clock_bound.milliseconds())
+        return WatchChange(target=name, at=now(), event=event, settings=settings, reason=reason, clock=clock)
+
+    async def confirm(self, watch: Watch, reason: str) -> None:
+        """Put on record once more how a target is watched."""
+        async with watch.lock:
+            if self._is_watched(watch) and watch.settings is not None:
+                await self._happened(watch, WatchEvent.CONTINUE, watch.settings, reason)
+
+    async def rewatch(self, watch: Watch, target: Target, reason: str) -> None:
+        """Go on with the same service under changed settings, which are put on record first."""
+        settings = settings_of(target, self.rules, self.secret)
+        async with watch.lock:
+            if not self._is_watched(watch):
+                return
+            if settings != watch.settings:
+                await self._happened(watch, WatchEvent.CHANGE, settings, reason)
+            self.change(watch, target)
+
+    async def end(self, watch: Watch, reason: str) -> None:
+        """Watch a target no more: put it on record, with what was open, and forget it.
+
+        A probe that is still under way is not put on record.
+        """
+        async with watch.lock:
+            if not self._is_watched(watch):
+                return
+            held = watch.settings or settings_of(watch.target, self.rules, self.secret)
+            await self._happened(watch, WatchEvent.END, held, reason)
+            self.former |= watch.outages
+            self.forget(watch.target.name)
+
+    def _is_watched(self, watch: Watch) -> bool:
+        return self.watches.get(watch.target.name) is watch
+
+    async def _happened(self, watch: Watch, event: WatchEvent, settings: WatchSettings, reason: str) -> None:
+        """Put a change on record, and let the rules take it in there. The lock is held."""
+        name = watch.target.name
+        change = self.watch_change(name, event, settings, reason)
+        entry = await self.write("watch", change.at, name, change)
+        state, transition = advance(watch.state, Event(entry.index, change), self.rules)
+        proof, _ = advance_proof(watch.proof, entry.index, change, state.is_open)
+        if transition is not None:
+            await self.outage_changed(watch, transition.outage)
+        watch.state, watch.proof, watch.settings = state, proof, settings
+        watch.settings_written = monotonic.milliseconds()
+        watch.add(entry.index, change)
 
     def forget(self, name: str) -> None:
         """Look no more at the target; what is on record stays."""
@@ -147,6 +205,12 @@ class Monitor:
             logger.exception("the look at %s failed by our own fault", target.name)
 
     async def _record(self, watch: Watch, observation: Observation) -> None:
+        async with watch.lock:
+            # Not of what is watched no more: another service may stand under its name by now.
+            if self._is_watched(watch):
+                await self._record_watched(watch, observation)
+
+    async def _record_watched(self, watch: Watch, observation: Observation) -> None:
         name = watch.target.name
         await self._record_gap(watch, observation)
         entry = await self.write("observation", observation.ended_at, name, observation)
@@ -243,30 +307,47 @@ class Monitor:
             for start, end, reason in found
         ]
 
-    async def outage_changed(self, watch: Watch, outage: Outage) -> None:
-        """Put the opening or closing of an outage on record, seal it with a checkpoint, then show it."""
+    async def outage_changed(self, watch: Watch, outage: Outage, settings: WatchSettings | None = None) -> None:
+        """Put the opening or closing of an outage on record, seal it with a checkpoint, then show it.
+
+        `settings` are those that were in force when it was decided, if not today's.
+        """
         target = watch.target
-        payload = outage_payload(outage, target.provider, target.kind, self.vantage_point.name)
-        payload["rules"] = written_rules(self.rules)
-        if account := self._account(target):
-            payload["account"] = account
-        await self.write("outage", now(), target.name, payload)
-        await self.writer.checkpoint()
+        identity = {"provider": target.provider, "kind": target.kind.value, "account": self._account(target)}
+        payload = await self.put_outage(outage, identity, settings or watch.settings)
         watch.outages[outage.id] = payload_json(payload)
         self.show(watch)
+
+    async def put_outage(
+        self, outage: Outage, identity: Mapping[str, Any], settings: WatchSettings | None
+    ) -> dict[str, Any]:
+        """Put an outage on record, seal it with a checkpoint, and return its payload.
+
+        `identity` says whose it is: provider, kind and, if known, account. `settings` are those in force.
+        """
+        provider, kind = identity["provider"], Kind(identity["kind"])
+        payload = outage_payload(outage, provider, kind, self.vantage_point.name)
+        payload["rules"] = written_rules(self.rules)
+        if settings is not None:
+            payload["watch"] = written_settings(settings)
+        if account := identity.get("account"):
+            payload["account"] = account
+        await self.write("outage", now(), outage.target, payload)
+        await self.writer.checkpoint()
         for tell in self.sealed:
             tell()
         state = "proven afterwards" if outage.proven_afterwards else payload["state"]
-        logger.warning("%s: outage %s is %s", target.name, outage.id, state)
+        logger.warning("%s: outage %s is %s", outage.target, outage.id, state)
+        return payload
 
     def _account(self, target: Target) -> str:
         """Tell which targets share an account without telling which it is; a round trip is its reader's."""
         login = target.task.to.login if isinstance(target.task, Delivery) else target.login
-        return account_id(self._secret, target.provider, login.username) if login else ""
+        return account_id(self.secret, target.provider, login.username) if login else ""
 
     def excluded(self, name: str, start: Millis, end: Millis) -> tuple[Window, ...]:
         """Return the maintenance of a target in [start, end), as announced so far."""
-        return self.maintenance.of(target_id(self._secret, name), start, end) if self.maintenance.notices else ()
+        return self.maintenance.of(target_id(self.secret, name), start, end) if self.maintenance.notices else ()
 
     def told(self, target: Target, outage: Outage) -> dict[str, Any]:
         """Return an outage in the public form."""

@@ -91,14 +91,14 @@ def _glance(monitor: Monitor, name: str, at: Millis) -> dict[str, Any]:
 
 
 def _outages(monitor: Monitor) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    found = dict(monitor.former)
     for watch in list(monitor.watches.values()):
         told = dict(watch.outages)
         if watch.state.outage:
             # What was written when it opened is as old as that.
             told[watch.state.outage.id] = monitor.told(watch.target, watch.state.outage)
-        found += told.values()
-    return sorted(found, key=lambda outage: str(outage["first_bad"]), reverse=True)
+        found |= told
+    return sorted(found.values(), key=lambda outage: str(outage["first_bad"]), reverse=True)
 
 
 def _pulse(monitor: Monitor) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from mailwatch.incidents import incidents as incidents_of
 from mailwatch.models import Fact, Kind, Millis, Observation, Outcome, WatchChange, rfc3339
 from mailwatch.outages import Outage, defended, outage_payload, payload_json
 from mailwatch.replay import RuleBook, notices, resume, rule_book
-from mailwatch.service_level import Meter, Stretch
+from mailwatch.service_level import GUESS_FROM, Meter, Stretch, usual_interval
 from mailwatch.store import Reader
 from mailwatch.windows import overlap
 
@@ -32,12 +33,13 @@ def outage_payloads(
 ) -> list[dict[str, Any]]:
     """Return the outages on record, newest first; those that touch [start, end) when given.
 
-    A closed outage is told as its ledger entry tells it. An open one is replayed to the last entry, unless `live`
+    A closed outage is told as its ledger entry tells it, and so is one that was watched no longer: it touches what
+    lies before its last failure. An open one is replayed to the last entry, unless `live`
     has it: that takes a second for ten thousand looks.
     """
     found = []
     for told in _latest(reader, live):
-        over = told["first_good"]
+        over = told["last_bad"] if told["state"] == "unwatched" else told["first_good"]
         if only_open and told["state"] != "open":
             continue
         if start is not None and over is not None and over <= start:
@@ -102,8 +104,8 @@ def incidents(
     """Return the incidents, newest first; those that touch [start, end) when given."""
     found = []
     for incident in incidents_of(Member.of(order, told) for order, told in enumerate(_latest(reader, live))):
-        over = incident.first_good
-        if only_open and over is not None:
+        over = incident.until
+        if only_open and incident.state != "open":
             continue
         if start is not None and over is not None and over <= start:
             continue
@@ -241,24 +243,53 @@ def observations(
     return found
 
 
-def availability(
-    reader: Reader, targets: Iterable[tuple[str, float]], start: Millis, end: Millis
-) -> list[dict[str, Any]]:
-    """Return the availability of each target (name, interval in seconds) in [start, end).
+class NoSuchTarget(LookupError):
+    """Nothing of that name is in the config or on record; names what is called most like it."""
 
-    Each observation is judged by the interval on record; the one given is for records that have none. Announced
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+        cure = f"; is it {' or '.join(near)}?" if near else ""
+        super().__init__(f"there is no target {name[:100]!r}, in the config or on record{cure}")
+
+
+def wanted_targets(reader: Reader, name: str | None, configured: Sequence[str]) -> list[str]:
+    """Return the targets that are asked for: all in the config, or the one of that name, which may be on record
+    only.
+
+    Raises NoSuchTarget.
+    """
+    if name is None:
+        return list(configured)
+    if name not in configured and name not in (on_record := reader.targets()):
+        raise NoSuchTarget(name, {*configured, *on_record})
+    return [name]
+
+
+def guessed_interval(reader: Reader, target: str, start: Millis | None = None, *, index: int = 0) -> Millis:
+    """Return the interval of a target where it is not on record: as it was observed from a time or entry on."""
+    entries = reader.entries(
+        target=target, kinds=["observation"], start_ms=start, from_index=index, limit=GUESS_FROM
+    )
+    return usual_interval([entry.payload["scheduled"] for entry in entries])
+
+
+def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Millis) -> list[dict[str, Any]]:
+    """Return the availability of each target in [start, end).
+
+    Each observation is judged by the interval on record, or where there is none by how it was observed. Announced
     maintenance is left out, as far as the record goes; where there was any, `with_maintenance` has the same with
     its time counted as any other.
     """
     book, announced = rule_book(reader), notices(reader)
     last = next((entry.time for entry in reader.entries(descending=True, limit=1)), 0)
     answers = []
-    for name, interval in targets:
+    for name in targets:
         settings = watched_at(reader, name, start)
-        if settings is not None:
-            interval = settings.fact.settings.interval / 1000
+        length = settings.fact.settings.interval if settings else guessed_interval(reader, name, start)
         # An observation before the window speaks for its beginning.
-        margin = round(interval * 3000) + 60_000
+        margin = 3 * length + 60_000
+        settings = watched_at(reader, name, start - margin)
+        interval = (settings.fact.settings.interval if settings else length) / 1000
         opaque = next((entry.opaque for entry in reader.entries(target=name, limit=1)), "")
         excluded = announced.of(opaque, start - margin, min(end, last))
         without, whole = (

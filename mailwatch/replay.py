@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mailwatch.ledger.canonical import canonical, digest
-from mailwatch.ledger.facts import FACTS
+from mailwatch.ledger.facts import FACTS, written_settings
 from mailwatch.maintenance import Notice, Notices, Rule, WrongRule
-from mailwatch.models import Fact, Kind, Observation, Outcome
+from mailwatch.models import Fact, Kind, Observation, Outcome, WatchChange, WatchEvent, WatchSettings
 from mailwatch.outages import (
     Event,
     Outage,
@@ -93,7 +93,9 @@ class Replayed:
     """The state of one target's rules after its last entry.
 
     `recorded` are the outage entries' payloads by id, the latest of each; `missing` are the changes that
-    were decided by committed observations but whose outage entry was not (a crash came between).
+    were decided by committed observations but whose outage entry was not (a crash came between), and
+    `missing_under` what was watched then. `latest` is None where nothing was observed since the watching began, at
+    entry `since`; `settings` are those in force.
     """
 
     state: State
@@ -101,6 +103,9 @@ class Replayed:
     latest: Observation | None
     recorded: dict[str, dict[str, Any]]
     missing: tuple[Outage, ...]
+    missing_under: tuple[WatchSettings | None, ...] = ()
+    settings: WatchSettings | None = None
+    since: int = 0
 
 
 def resume(reader: Reader, target: str, book: RuleBook) -> Replayed:
@@ -119,16 +124,28 @@ def resume(reader: Reader, target: str, book: RuleBook) -> Replayed:
     start = reader.last_index(target=target, outcome=Outcome.UP, before=before) or 0
     if not still_open:
         start = reader.last_index(target=target, outcome=Outcome.UP, before=start) or 0
-    state, proof, missing = State(), Proof(), []
+    state, proof, missing, under = State(), Proof(), list[Outage](), list[WatchSettings | None]()
     last: Observation | None = None
+    since = 0
     for entry, fact in _facts(reader, target, start):
         state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
         last = fact if isinstance(fact, Observation) else last
+        if isinstance(fact, WatchChange) and fact.event in (WatchEvent.BEGIN, WatchEvent.END):
+            last, since = None, entry.index
         proof, proven = advance_proof(proof, entry.index, fact, state.is_open)
         for outage in (transition.outage if transition else None, proven):
             if outage and recorded.get(outage.id, {}).get("state") not in ("closed", "unwatched", outage.state):
                 missing.append(outage)
-    return Replayed(state, proof, last, recorded, tuple(missing))
+                under.append(_settings_at(reader, target, entry.index))
+    settings = _settings_at(reader, target)
+    return Replayed(state, proof, last, recorded, tuple(missing), tuple(under), settings, since)
+
+
+def _settings_at(reader: Reader, target: str, index: int | None = None) -> WatchSettings | None:
+    """Return what was watched at an entry, or is now; None where the record does not say."""
+    entry = reader.latest(target, "watch", at_most=index)
+    fact = None if entry is None else entry.fact
+    return fact.settings if isinstance(fact, WatchChange) else None
 
 
 def _facts(reader: Reader, target: str, start: int = 0) -> Iterator[tuple[Entry, Fact]]:
@@ -141,14 +158,16 @@ def _facts(reader: Reader, target: str, start: int = 0) -> Iterator[tuple[Entry,
 def audit_outages(reader: Reader, book: RuleBook, target: str) -> list[Finding]:
     """Replay a target from its first entry, and compare what it gives with what was recorded live."""
     told = list(reader.entries(target=target, kinds=["outage"]))
-    expected: list[Outage] = []
-    state, proof = State(), Proof()
+    expected: list[tuple[Outage, WatchSettings | None]] = []
+    state, proof, settings = State(), Proof(), None
     for entry, fact in _facts(reader, target):
         state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
         proof, proven = advance_proof(proof, entry.index, fact, state.is_open)
-        expected += [outage for outage in (transition.outage if transition else None, proven) if outage]
+        settings = fact.settings if isinstance(fact, WatchChange) else settings
+        decided = (transition.outage if transition else None, proven)
+        expected += [(outage, settings) for outage in decided if outage]
     findings = []
-    for entry, outage in zip(told, expected, strict=False):
+    for entry, (outage, settings) in zip(told, expected, strict=False):
         payload = entry.payload
         kept = {key: value for key, value in payload.items() if key not in _NOT_REPLAYED}
         given = outage_payload(outage, "", Kind.IMAP, "")
@@ -157,11 +176,13 @@ def audit_outages(reader: Reader, book: RuleBook, target: str) -> list[Finding]:
         rules = written_rules(book.at(entry.index))
         if payload.get("rules", rules) != rules:
             findings.append(Finding(entry.index, f"outage {payload['id']} names other rules than were in force"))
+        if payload.get("watch") != (None if settings is None else written_settings(settings)):
+            findings.append(Finding(entry.index, f"outage {payload['id']} was watched otherwise than it says"))
     for entry in told[len(expected) :]:
         findings.append(Finding(entry.index, "an outage is on record that a replay does not give"))
-    for outage in expected[len(told) :]:
+    for outage, _ in expected[len(told) :]:
         findings.append(Finding(None, f"outage {outage.id} of {target} is missing from the record"))
     return findings
 
 
-_NOT_REPLAYED = ("salt", "provider", "kind", "vantage_point", "rules", "account")
+_NOT_REPLAYED = ("salt", "provider", "kind", "vantage_point", "rules", "watch", "account")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
+from mailwatch import monotonic
 from mailwatch.logins import end_looks
-from mailwatch.models import Kind, Millis, Observation, Outcome, Target, now
+from mailwatch.models import Kind, Millis, Observation, Outcome, Target, WatchSettings, now
 from mailwatch.monitor import Monitor
-from mailwatch.outages import payload_json
+from mailwatch.outages import Outage, payload_json
 from mailwatch.probes import Outstanding
 from mailwatch.replay import Replayed, resume, rule_book
 from mailwatch.service_level import Buckets
@@ -41,6 +43,8 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
             # A gap on record reaches as far as a look that a kill kept from the record: nobody looked until then.
             seen_until=replayed.latest.ended_at if replayed.latest else None,
             seen_interval=target.interval,
+            settings=replayed.settings,
+            settings_written=monotonic.milliseconds(),
             latest=replayed.latest,
             outages={identity: payload_json(told) for identity, told in replayed.recorded.items()},
         )
@@ -48,11 +52,22 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
             # Its entry is as old as its opening; what the metrics add up must not fall at a restart.
             watch.outages[replayed.state.outage.id] = monitor.told(target, replayed.state.outage)
         if target.kind is Kind.ROUNDTRIP:
-            await asyncio.to_thread(_recall_trips, monitor, reader, watch)
+            await asyncio.to_thread(_recall_trips, monitor, reader, watch, replayed.since)
         monitor.watch(watch)
-        for outage in replayed.missing:
-            await monitor.outage_changed(watch, outage)
+        for outage, settings in zip(replayed.missing, replayed.missing_under, strict=True):
+            await _tell(monitor, watch, outage, settings, replayed.recorded.get(outage.id))
         monitor.show(watch)
+
+
+async def _tell(
+    monitor: Monitor, watch: Watch, outage: Outage, settings: WatchSettings | None, told: dict[str, Any] | None
+) -> None:
+    """Put on record what a crash or the end of an earlier watching left out: that one may be another service's."""
+    if settings is None or (watch.settings and settings.service == watch.settings.service):
+        await monitor.outage_changed(watch, outage, settings)
+        return
+    identity = told or {"provider": settings.provider, "kind": settings.kind.value}
+    watch.outages[outage.id] = payload_json(await monitor.put_outage(outage, identity, settings))
 
 
 def _looks(reader: Reader, targets: Iterable[Target], since: Millis) -> list[tuple[Target, Observation]]:
@@ -73,10 +88,10 @@ def _looks(reader: Reader, targets: Iterable[Target], since: Millis) -> list[tup
     return [look for _, look in sorted(found.items(), key=lambda item: item[0])]
 
 
-def _recall_trips(monitor: Monitor, reader: Reader, watch: Watch) -> None:
+def _recall_trips(monitor: Monitor, reader: Reader, watch: Watch, since: int) -> None:
     """Learn which messages are on their way, and which logins were rejected within the hour."""
     name, at = watch.target.name, now()
-    entries = reader.entries(target=name, kinds=["observation"], start_ms=at - REMEMBERED)
+    entries = reader.entries(target=name, kinds=["observation"], start_ms=at - REMEMBERED, from_index=since)
     looks = [fact for entry in entries if isinstance(fact := entry.fact, Observation)]
     watch.outstanding = Outstanding.recall(looks)
     for look in looks:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from mailwatch.models import Fact, Millis, Observation, Target
+from mailwatch.models import Fact, Millis, Observation, Target, WatchSettings
 from mailwatch.outages import Proof, State
 from mailwatch.probes import Outstanding
 from mailwatch.service_level import Buckets
@@ -36,6 +37,11 @@ class Watch:
     outages: dict[str, dict[str, Any]] = field(default_factory=dict)
     outstanding: Outstanding = field(default_factory=Outstanding)
     """Messages of a round trip that are on their way."""
+    settings: WatchSettings | None = None
+    """What the record says of the target, and when that was written (on the clock that nobody can set)."""
+    settings_written: Millis = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while an observation or a change goes on record: the rules take in each at its place in the ledger."""
 
     def add(self, index: int, fact: Fact) -> None:
         """Count a fact towards availability."""

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailwatch.clock import (
+    ClockBound,
     ClockEvent,
     ClockSurvey,
     ClockWatch,
@@ -97,6 +98,17 @@ def test_many_small_steps_add_up_to_one(clocks: Clocks, watch: ClockWatch) -> No
         clocks.go(1.0, step=0.1)
         told += watch.tick()
     assert [(event.kind, round(event.seconds, 1)) for event in told] == [("step", 0.6)]
+
+
+@pytest.mark.parametrize("step", [-31_536_000_000, -300, 300, 31_536_000_000])
+def test_what_the_clock_was_set_by_since_it_was_asked_counts_before_any_tick(
+    step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound, real = ClockBound(), time.time_ns
+    bound.learn(20_000)
+    assert bound.milliseconds() in range(20, 120)
+    monkeypatch.setattr(time, "time_ns", lambda: real() + step * 1_000_000)
+    assert bound.milliseconds() in range(19 + abs(step), 120 + abs(step))
 
 
 def test_a_stopped_process_is_stalled(clocks: Clocks, watch: ClockWatch) -> None:

@@ -9,6 +9,7 @@ import resource
 import socket
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -207,6 +208,22 @@ async def test_a_silence_during_the_look_outweighs_a_line_that_came_back(closed:
         while now() == began or now() <= guard._lines[4].silence.ended_at:  # type: ignore[union-attr]
             await asyncio.sleep(0)
         assert (await guard.ask(since=now())).online is True
+
+
+async def test_a_silence_before_the_clock_was_set_back_is_not_one_of_later_probes(
+    closed: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard, real = Guard([closed], timeout=1), time.time_ns
+    guard.saw_up("libero", now())
+    assert (await guard.ask(provider="libero")).online is False
+    monkeypatch.setattr(time, "time_ns", lambda: real() - 365 * 86_400 * 10**9)
+    guard._lines[4].began -= COUNTS_FOR
+    # Nor is a sighting before it one of this very moment.
+    monkeypatch.setattr("mailwatch.guard.SIGHTING_COUNTS_FOR", -1)
+    assert (await guard.ask(provider="virgilio")).online is False
+    guard._lines[4].began -= COUNTS_FOR
+    with socket.create_server((closed.host, closed.port)):
+        assert (await guard.ask(since=now() + 1)).online is True
 
 
 async def test_our_own_lack_of_file_handles_is_not_being_offline(closed: Control) -> None:

@@ -16,14 +16,17 @@ import pytest
 
 from mailwatch import monotonic
 from mailwatch.clock import ClockWatch, Reading, read_clocks
+from mailwatch.elapsed import length_of
 from mailwatch.guard import Control, Guard
-from mailwatch.models import Cause, GapReason, GuardAnswer, Millis, Observation, Outcome, now
+from mailwatch.models import Cause, Gap, GapReason, GuardAnswer, Millis, Observation, Outcome, now
 from mailwatch.outages import State
 from mailwatch.probes import observe
 from mailwatch.service_level import Buckets
 from mailwatch.watch import Watch
 from tests.hall import Hall
 from tests.servers import free_port
+
+DAY = 86_400_000
 
 
 @pytest.fixture
@@ -229,6 +232,35 @@ async def test_a_time_over_a_restart_is_a_gap_as_a_whole(hall: Hall) -> None:
     (gap,) = hall.recorded("gap")
     assert gap["reason"] == "not_running"
     assert gap["end"] - gap["start"] >= 29_900
+
+
+@pytest.mark.parametrize(
+    ("ago", "bounds", "at_least"),
+    [(-DAY, (None, 10), 0), (DAY, (None, 10), 0), (DAY, (1000, None), 0), (DAY, (1000, 10), DAY - 2000)],
+)
+async def test_a_restart_of_the_machine_is_a_gap_as_long_as_surely_passed(
+    hall: Hall, ago: int, bounds: tuple[int | None, int | None], at_least: int
+) -> None:
+    hall.seen(ago)
+    assert hall.watch.latest is not None
+    assert hall.watch.latest.clock is not None
+    before = replace(hall.watch.latest.clock, boot="another", end=7_000_000_000, bound=bounds[0])
+    hall.watch.latest = replace(hall.watch.latest, clock=before)
+    hall.monitor.looking.clock_bound = lambda: bounds[1]
+    await hall.look()
+    (gap,) = [entry.fact for entry in hall.reader.entries(kinds=["gap"])]
+    assert isinstance(gap, Gap)
+    assert gap.reason is GapReason.NOT_RUNNING
+    surely = at_least or min(max(0, ago), gap.clock.end if gap.clock else 0)
+    assert surely - 1 <= length_of(gap) <= max(surely, DAY) + 2000
+    assert at_least or length_of(gap) <= max(0, monotonic.milliseconds())
+
+
+async def test_a_clock_that_was_set_between_two_probes_is_no_gap(hall: Hall) -> None:
+    hall.seen(30_000)
+    hall.monitor.judging.disturb(ticked(-20_000), ticked(-18_000), GapReason.CLOCK_STEP)
+    await hall.look()
+    assert hall.recorded("gap") == []
 
 
 async def test_after_the_clock_was_set_or_the_config_changed_a_look_in_doubt_is_not_put_off(hall: Hall) -> None:

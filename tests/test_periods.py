@@ -95,7 +95,7 @@ def test_it_says_what_the_other_commands_say(folder: Path, period: Path) -> None
     stated = stated_of(period)
     reader = Reader.open(folder / "data")
     end = START + 3 * DAY
-    told = records.availability(reader, [("mail", 60.0), ("quiet", 60.0)], START, end)
+    told = records.availability(reader, ["mail", "quiet"], START, end)
     # The mean times differ: here an outage over the window's edge is known from its beginning to its end.
     same = ("target", "availability", "coverage", "downtime", "observations", "unobserved")
     assert [{key: one[key] for key in same} for one in stated["availability"]] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
@@ -31,12 +32,16 @@ def add(verb: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     start, end = window(args.start, args.end)
     config = open_config(args)
-    targets = [(section.name, section.interval or 60.0) for section, _ in resolved(config)]
-    # A target that is no longer watched still has its record.
-    wanted = [target for target in targets if args.target in (None, target[0])] or [(args.target, 60.0)]
     reader = open_reader(config)
-    answers = records.availability(reader, wanted, start, end)
-    reader.close()
+    try:
+        # A target that is no longer watched still has its record.
+        wanted = records.wanted_targets(reader, args.target, [section.name for section, _ in resolved(config)])
+        answers = records.availability(reader, wanted, start, end)
+    except records.NoSuchTarget as error:
+        print(f"mailwatch: {error}", file=sys.stderr)
+        return 2
+    finally:
+        reader.close()
     if args.json:
         print(json.dumps(answers, indent=2, ensure_ascii=False))
     else:

@@ -83,7 +83,7 @@ def listed(found: list[Incident], width: int) -> Table:
             incident.id,
             escape(shortened(incident.provider or incident.members[0].target, width // 8)),
             minute(incident.first_bad),
-            _still_down() if over is None else minute(over),
+            _not_over(incident) if over is None else minute(over),
             span(incident.last_bad - incident.first_bad),
             _channels(incident) if width >= WIDE else str(len({member.seat for member in incident.members})),
         )
@@ -94,7 +94,7 @@ def show(console: Console, incident: Incident, at: Millis) -> None:
     """Print one incident in full; an open one as of `at`."""
     over = incident.first_good
     whose = incident.provider or incident.members[0].target
-    state = _still_down() if over is None else Text("over", "bold green")
+    state = _not_over(incident) if over is None else Text("over", "bold green")
     good = "never seen up before" if incident.last_good is None else f"last good {second(incident.last_good)}"
     most = None if incident.last_good is None or over is None else over - incident.last_good
     least = span(incident.last_bad - incident.first_bad)
@@ -104,7 +104,8 @@ def show(console: Console, incident: Incident, at: Millis) -> None:
     console.print(" (seen down last)" if over is None else " (all seen up again)")
     length = f"at least {least}" + (f", at most {span(most, up=True)}" if most is not None else "")
     console.print(f"{length}; something surely down for {span(incident.surely_down)}\n", highlight=False)
-    end = max(incident.last_bad + 1, over if over is not None else at)
+    until = incident.until
+    end = max(incident.last_bad + 1, until if until is not None else at)
     start = incident.first_bad if incident.last_good is None else incident.last_good
     console.print(picture(_bars(incident, end), min(start, incident.first_bad), end, console.width))
     console.print("\n[dim]All times are UTC.[/]\n")
@@ -120,8 +121,8 @@ def _bars(incident: Incident, end: Millis) -> list[Bar]:
         Bar(
             label=f"{target} @{vantage}" if several else target,
             sure=[(m.first_bad, m.last_bad) for m in members],
-            possible=[(m.begin, end if m.first_good is None else m.first_good) for m in members],
-            note="still down" if any(m.first_good is None for m in members) else span(_least(members)),
+            possible=[(m.begin, end if m.until is None else m.until) for m in members],
+            note="still down" if any(m.state == "open" for m in members) else span(_least(members)),
         )
         for (vantage, target), members in seats.items()
     ]
@@ -141,7 +142,7 @@ def _members(incident: Incident, width: int) -> Table:
         row = [
             escape(shortened(member.target, name)),
             month_and_second(member.first_bad),
-            _still_down() if end is None else month_and_second(end),
+            _not_over(member) if end is None else month_and_second(end),
             span(least),
         ]
         proven = ", proven afterwards" if member.proven_afterwards else ""
@@ -159,8 +160,10 @@ def _stages(stages: list[Stage], width: int) -> Table:
     for stage in stages:
         changes = [f"[red]▼[/] {escape(shortened(m.target, room // 2 - 2))}" for m in stage.failed]
         changes += [f"[green]▲[/] {escape(shortened(m.target, room // 2 - 2))}" for m in stage.restored]
+        changes += [f"[yellow]?[/] {escape(shortened(m.target, room // 2 - 2))}" for m in stage.left]
         channels = ", ".join(f"{kind} {count}" for kind, count in stage.channels.items())
-        what = f"{', '.join(stage.trouble)} ({channels})" if channels else "[green]served[/]"
+        served = "[yellow]not watched any more[/]" if stage.left else "[green]served[/]"
+        what = f"{', '.join(stage.trouble)} ({channels})" if channels else served
         table.add_row(month_and_second(stage.at), str(stage.targets), what, "\n".join(changes))
     return table
 
@@ -184,5 +187,6 @@ def _room(table: Table, width: int, taken: int) -> int:
     return max(12, width - taken - 2 * (len(table.columns) - 1))
 
 
-def _still_down() -> Text:
-    return Text("still down", "bold red")
+def _not_over(told: Incident | Member) -> Text:
+    """Say why there is no end."""
+    return Text("still down", "bold red") if told.state == "open" else Text("not watched any more", "yellow")

@@ -67,12 +67,15 @@ def _table(found: list[dict[str, Any]]) -> Table:
             payload["id"],
             payload["target"],
             rfc3339(payload["first_bad"]),
-            rfc3339(payload["first_good"]) if closed else "[bold red]still down[/]",
+            rfc3339(payload["first_good"]) if closed else _NOT_OVER[payload["state"]],
             span(lasted["min"]),
-            span(lasted["max"], up=True) if closed else "",
+            "" if payload["state"] == "open" else span(lasted["max"], up=True),
             ", ".join(payload["causes"]) + _remarks(payload),
         )
     return table
+
+
+_NOT_OVER = {"open": "[bold red]still down[/]", "unwatched": "[yellow]not watched any more[/]"}
 
 
 def _remarks(payload: dict[str, Any]) -> str:
@@ -89,7 +92,8 @@ def record(payload: dict[str, Any]) -> Table:
     for name, key in (("last good", "last_good"), ("first bad", "first_bad"), ("last bad", "last_bad")):
         table.add_row(name, "never seen up before" if payload[key] is None else rfc3339(payload[key]))
     closed = payload["first_good"] is not None
-    table.add_row("first good", rfc3339(payload["first_good"]) if closed else "still down")
+    over = "not known: it is watched no more" if payload["state"] == "unwatched" else "still down"
+    table.add_row("first good", rfc3339(payload["first_good"]) if closed else over)
     lasted = payload["duration_ms"]
     table.add_row("at least", span(lasted["min"]))
     table.add_row("at most", span(lasted["max"], up=True))

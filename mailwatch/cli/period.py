@@ -13,7 +13,6 @@ from mailwatch.cli.opening import local_zone, window
 from mailwatch.cli.signing import signed
 from mailwatch.cli.writing import alone, write_whole
 from mailwatch.config import Config, effective
-from mailwatch.config.durations import parse
 from mailwatch.evidence.bundle import File, pretty
 from mailwatch.evidence.gather import NoCase, Range
 from mailwatch.evidence.period.case import PeriodCase, Watched, find, write
@@ -22,7 +21,6 @@ from mailwatch.evidence.report.period import period_report
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import Keys
 
-DEFAULT_BEAT = 60.0
 Service = Callable[[Config, str], dict[str, Any] | None]
 Enclosed = Callable[[Config, Range], list[File]]
 
@@ -72,8 +70,5 @@ def _watched(config: Config, names: list[str] | None, service: Service) -> list[
     watched = []
     for name in names or told:
         target = told.get(name, {})
-        beat = parse(target["interval"]) if "interval" in target else DEFAULT_BEAT
-        watched.append(
-            Watched(name, beat, target.get("provider", ""), target.get("kind", ""), service(config, name))
-        )
+        watched.append(Watched(name, target.get("provider", ""), target.get("kind", ""), service(config, name)))
     return watched

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from mailwatch import records
 from mailwatch.cli.opening import language, local_zone, open_config, open_reader, options
 from mailwatch.cli.signing import signed
 from mailwatch.cli.writing import alone, write_whole
@@ -51,6 +52,14 @@ def _run(args: argparse.Namespace) -> int:
     reader = open_reader(config)
     keys = load_or_make(config.data_dir)
     if whole:
+        try:
+            configured = [target["name"] for target in effective(config)["targets"]]
+            for name in args.target or ():
+                records.wanted_targets(reader, name, configured)
+        except records.NoSuchTarget as error:
+            print(f"mailwatch: {error}", file=sys.stderr)
+            reader.close()
+            return 2
         from mailwatch.cli import period  # It loads Typst, which other commands do not need.
 
         made = period.make(args, config, reader, keys, _service, _enclosed)

@@ -2,10 +2,10 @@
 
 Two outages belong together when their longest possible times, [last_good, first_good], share a moment: the
 uncertainty of their edges, about an interval each, is all the tolerance there is. An open outage reaches on
-without end, one without a last good look begins at its first bad one. So the incidents of a provider never touch,
-each outage lies in exactly one, and the order in which they are given does not matter. When an outage appears that
-touches two incidents they are one, under the name of the older. A target without a provider has incidents of its
-own.
+without end, one that was watched no longer to its last bad look, and one without a last good look begins at its
+first bad one. So the incidents of a provider never touch, each outage lies in exactly one, and the order in which
+they are given does not matter. When an outage appears that touches two incidents they are one, under the name of
+the older. A target without a provider has incidents of its own.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def _together(group: list[Member]) -> Iterator[tuple[Member, ...]]:
             yield tuple(joined)
             joined = []
         if not joined:
-            until = member.first_good
+            until = member.until
         elif until is not None:
-            until = None if member.first_good is None else max(until, member.first_good)
+            until = None if member.until is None else max(until, member.until)
         joined.append(member)
     yield tuple(joined)

@@ -17,9 +17,9 @@ class Member:
     """One outage of an incident. `order` is its place on record: the lower, the earlier it was told.
 
     `account` names the login without telling it ("" where there is none or it is not known); `phases` count where
-    the looks failed. `maintenance` is how many milliseconds of the certain time lie in announced maintenance.
-    `turns` tell how its trouble changed; they are empty unless its looks, from entry `first_index` to `last_index`
-    of the ledger, were read.
+    the looks failed. `unwatched`: its target was watched no longer before it was over. `maintenance` is how many
+    milliseconds of the certain time lie in announced maintenance. `turns` tell how its trouble changed; they are
+    empty unless its looks, from entry `first_index` to `last_index` of the ledger, were read.
     """
 
     order: int
@@ -38,6 +38,7 @@ class Member:
     proven_afterwards: bool = False
     least: Millis | None = None
     """Its minimum duration, if that is less than the wall clock says, as over a restart of the machine."""
+    unwatched: bool = False
     maintenance: Millis = 0
     first_index: int = 0
     last_index: int = 0
@@ -55,6 +56,7 @@ class Member:
             phases=payload["phases"],
             proven_afterwards=payload.get("proven_afterwards", False),
             least=payload.get("duration_ms", {}).get("min"),
+            unwatched=payload.get("state") == "unwatched",
             maintenance=payload.get("maintenance_ms", 0),
             first_index=payload["ledger"]["first"],
             last_index=payload["ledger"]["last"],
@@ -65,6 +67,18 @@ class Member:
     def begin(self) -> Millis:
         """The earliest moment at which it may have begun, as far as anybody looked."""
         return self.first_bad if self.last_good is None else self.last_good
+
+    @property
+    def until(self) -> Millis | None:
+        """Until when it may have lasted as far as it was watched; None while it is open."""
+        return self.last_bad if self.unwatched else self.first_good
+
+    @property
+    def state(self) -> str:
+        """Return "open", "closed" or "unwatched"."""
+        if self.unwatched:
+            return "unwatched"
+        return "open" if self.first_good is None else "closed"
 
     @property
     def seat(self) -> tuple[str, str]:
@@ -84,7 +98,11 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """How much was down from `at` until the next stage, as far as seen. `trouble` is empty when all is served."""
+    """How much was down from `at` until the next stage, as far as seen.
+
+    `trouble` is empty when nothing is seen down. `left` are those that were seen down last then, and whose target
+    was watched no longer.
+    """
 
     at: Millis
     targets: int
@@ -92,6 +110,7 @@ class Stage:
     trouble: tuple[str, ...]
     failed: tuple[Member, ...]
     restored: tuple[Member, ...]
+    left: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +143,21 @@ class Incident:
 
     @property
     def first_good(self) -> Millis | None:
-        """When all of it had been seen up again; None while something is down."""
+        """When all of it had been seen up again; None while something is down, or where nobody watched its end."""
         goods = [member.first_good for member in self.members if member.first_good is not None]
         return max(goods) if len(goods) == len(self.members) else None
+
+    @property
+    def until(self) -> Millis | None:
+        """Until when it may have lasted as far as it was watched; None while something is open."""
+        ends = [member.until for member in self.members if member.until is not None]
+        return max(ends) if len(ends) == len(self.members) else None
+
+    @property
+    def state(self) -> str:
+        """Return "open", "closed", or "unwatched": over, but nobody watched all of it until its end."""
+        states = {member.state for member in self.members}
+        return next(state for state in ("open", "unwatched", "closed") if state in states)
 
     @property
     def surely_down(self) -> Millis:
@@ -142,18 +173,19 @@ class Incident:
 
     def stages(self) -> list[Stage]:
         """Return each change in what was down, from a first bad look to the first good one, and in its trouble."""
-        changes: dict[Millis, tuple[list[Member], list[Member]]] = defaultdict(lambda: ([], []))
+        changes: dict[Millis, tuple[list[Member], list[Member], list[Member]]]
+        changes = defaultdict(lambda: ([], [], []))
         for member in self.members:
             changes[member.first_bad][0].append(member)
             for turned, _ in member.turns[1:]:
                 changes[turned]  # a change of its own, in which nothing fails and nothing is restored
-            if member.first_good is not None:
-                changes[member.first_good][1].append(member)
+            if member.until is not None:
+                changes[member.until][2 if member.unwatched else 1].append(member)
         down: dict[str, Member] = {}
         found = []
-        for at, (failed, restored) in sorted(changes.items()):
+        for at, (failed, restored, left) in sorted(changes.items()):
             down |= {member.outage: member for member in failed}
-            for member in restored:
+            for member in (*restored, *left):
                 down.pop(member.outage, None)
             seats = {member.seat: member for member in down.values()}
             found.append(
@@ -164,6 +196,7 @@ class Incident:
                     trouble=tuple(sorted({member.trouble_at(at) for member in down.values()})),
                     failed=tuple(failed),
                     restored=tuple(restored),
+                    left=tuple(left),
                 )
             )
         return found

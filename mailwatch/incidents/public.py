@@ -21,7 +21,7 @@ def incident_json(incident: Incident) -> dict[str, Any]:
     return {
         "id": incident.id,
         "provider": incident.provider,
-        "state": "open" if incident.first_good is None else "closed",
+        "state": incident.state,
         "last_good": _time(incident.last_good),
         "first_bad": rfc3339(incident.first_bad),
         "last_bad": rfc3339(incident.last_bad),
@@ -57,7 +57,7 @@ def _member(member: Member) -> dict[str, Any]:
         "kind": member.kind,
         "account": member.account or None,
         "vantage_point": member.vantage_point,
-        "state": "open" if member.first_good is None else "closed",
+        "state": member.state,
         "last_good": _time(member.last_good),
         "first_bad": rfc3339(member.first_bad),
         "last_bad": rfc3339(member.last_bad),
@@ -74,7 +74,7 @@ def _member(member: Member) -> dict[str, Any]:
 
 
 def _stage(stage: Stage) -> dict[str, Any]:
-    return {
+    told: dict[str, Any] = {
         "at": rfc3339(stage.at),
         "targets_down": stage.targets,
         "channels_down": dict(stage.channels),
@@ -82,6 +82,7 @@ def _stage(stage: Stage) -> dict[str, Any]:
         "failed": _names(stage.failed),
         "restored": _names(stage.restored),
     }
+    return told | {"unwatched": _names(stage.left)} if stage.left else told
 
 
 def _names(members: Iterable[Member]) -> list[str]:

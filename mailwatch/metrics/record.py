@@ -144,7 +144,9 @@ class TargetRecord:
             elif outage["id"] not in self.closed:
                 self.closed.add(outage["id"])
                 self.closed_seconds += outage["duration"]["min"]
-                fresh.append(_closed(outage, self.name))
+                if outage["first_good"] is not None:
+                    # Of one that was watched no longer nobody knows the end.
+                    fresh.append(_closed(outage, self.name))
         # At once: a scrape in another thread would see an open outage end for a moment, or count one twice.
         self.open = still_open
         self.outage_count = max(self.outage_count, len(self.closed) + (still_open is not None))

@@ -19,8 +19,13 @@ def of_entry(reader: Reader, entry: Entry) -> Iterator[News]:
     """Yield what an entry gives to tell."""
     if entry.kind == "outage":
         payload = entry.payload
-        topic = Topic.OPEN if payload["state"] == "open" else Topic.CLOSE
         facts = {key: payload[key] for key in _OUTAGE}
+        if payload["state"] == "unwatched":
+            # Never as one that is over: nobody knows whether it is.
+            facts |= {"unwatched": True, "last_bad": payload["last_bad"]}
+            yield News(key=f"unwatched:{payload['id']}", topic=Topic.OPEN, time=entry.time, facts=facts)
+            return
+        topic = Topic.OPEN if payload["state"] == "open" else Topic.CLOSE
         if payload.get("proven_afterwards"):
             facts["proven_afterwards"] = True
         yield News(key=f"{topic}:{payload['id']}", topic=topic, time=entry.time, facts=facts)

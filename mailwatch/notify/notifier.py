@@ -113,7 +113,8 @@ class Notifier:
 
     def _marked(self, news: News) -> News:
         """Say of an outage that it began in announced maintenance: it is told all the same."""
-        if news.topic is Topic.OPEN and self._held(news.facts["target"], news.facts["first_bad"]):
+        opened = news.topic is Topic.OPEN and not news.facts.get("unwatched")
+        if opened and self._held(news.facts["target"], news.facts["first_bad"]):
             return replace(news, facts={**news.facts, "maintenance": True})
         return news
 
@@ -128,7 +129,10 @@ class Notifier:
         at = now()
         fresh = [news for news in found if at - news.time < DROP_AFTER]
         letters = [
-            (channel.name, news) for news in fresh for channel in self._channels if news.topic in channel.on
+            (channel.name, news)
+            for news in fresh
+            for channel in self._channels
+            if news.topic in channel.on and self._concerns(channel, news, at)
         ]
         moot = [
             (channel.name, f"{Topic.OPEN}:{news.facts['id']}")
@@ -138,6 +142,16 @@ class Notifier:
             if is_quiet(channel, news.time) and is_quiet(channel, at)
         ]
         self._outbox.put(letters, at=at, cursor=cursor, moot=moot)
+
+    def _concerns(self, channel: Channel, news: News, at: Millis) -> bool:
+        """That an outage is watched no more is of interest to those who heard of it.
+
+        Of one that opened so long ago that the outbox has forgotten it, all are told.
+        """
+        if not news.facts.get("unwatched"):
+            return True
+        key = f"{Topic.OPEN}:{news.facts['id']}"
+        return at - news.facts["first_bad"] >= KEEP or self._outbox.took(channel.name, key)
 
     def _states(self) -> None:
         """Tell of what is not an entry: certificates and the disk; give up what is too old."""

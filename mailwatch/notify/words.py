@@ -48,7 +48,9 @@ def trial_text(channel: Channel, vantage_point: str) -> tuple[str, str]:
 
 
 def _kind(news: News) -> str:
-    """Its topic, but for the outage that was proven afterwards: it was never told as open."""
+    """Its topic, but for an outage that was proven afterwards, or whose target is watched no more."""
+    if news.facts.get("unwatched"):
+        return "unwatched"
     return "proven" if news.facts.get("proven_afterwards") else news.topic.value
 
 
@@ -75,7 +77,7 @@ def _shown(key: str, value: Any, channel: Channel) -> str:
     if key == "causes":
         causes = words(channel.lang)["cause"]
         return ", ".join(causes.get(cause, cause) for cause in value)
-    if key.startswith(("first_", "not_after")):
+    if key.startswith(("first_", "last_", "not_after")):
         return words(channel.lang)["unknown"] if value is None else _time(value, channel)
     return str(value)
 

@@ -14,11 +14,12 @@ from typing import Any, Protocol
 from mailwatch.elapsed import Durations
 from mailwatch.models import Fact, Millis, Observation, Outcome
 from mailwatch.service_level.buckets import DAY, Buckets, Day, Ratio
-from mailwatch.service_level.stretches import Share, Stretch, Walk
+from mailwatch.service_level.stretches import GUESS_FROM, Share, Stretch, Walk, usual_interval
 from mailwatch.windows import Window, overlap, without
 
 __all__ = [
     "DAY",
+    "GUESS_FROM",
     "Availability",
     "Bounds",
     "Buckets",
@@ -28,6 +29,7 @@ __all__ = [
     "Share",
     "Stretch",
     "availability",
+    "usual_interval",
 ]
 
 

@@ -18,7 +18,10 @@ record itself gives it: good observations are due at even distances.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any
 
 from mailwatch.elapsed import Moment, distance, end_of, start_of
@@ -176,6 +179,18 @@ class Walk:
         if self._share is None or None in sides:
             return []
         return [(self._started, ended, self._share)]
+
+
+GUESS_FROM = 50
+"""Due times by which the usual interval is found."""
+NO_INTERVAL: Millis = 60_000
+"""The interval of a target that was observed once, where it decides nothing."""
+
+
+def usual_interval(due: Sequence[Millis]) -> Millis:
+    """Return the distance between due times, in their order, that is the most frequent; of equals the shortest."""
+    apart = Counter(later - earlier for earlier, later in pairwise(due) if later > earlier)
+    return min(apart, key=lambda each: (-apart[each], each), default=NO_INTERVAL)
 
 
 def _reach(interval: Millis) -> Millis:

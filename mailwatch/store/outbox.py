@@ -108,6 +108,14 @@ class Outbox:
             for row in rows
         ]  # fmt: skip
 
+    def took(self, channel: str, key: str) -> bool:
+        """Tell whether a channel was sent this, or is to be."""
+        c = outbox.c
+        query = sa.select(c.outcome).where(c.channel == channel, c.key == key)
+        with self._transaction() as connection:
+            row = connection.execute(query).one_or_none()
+        return row is not None and row.outcome in (None, "sent")
+
     def done(self, numbers: Sequence[int], outcome: str, at: Millis) -> None:
         """Note that these need not be sent again."""
         with self._transaction() as connection:

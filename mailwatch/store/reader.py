@@ -117,6 +117,23 @@ class Reader:
             for row in connection.execution_options(yield_per=1000).execute(query):
                 yield Entry(*row)
 
+    def latest(self, target: str, kind: str, *, at_most: int | None = None) -> Entry | None:
+        """Find the newest entry of a kind (not observation) about a target, of index `at_most` if given.
+
+        It goes back over the target's own entries, and not beyond the first of that kind.
+        """
+        column = entries.c
+        query = sa.select(*(column[name] for name in _COLUMNS)).where(column.target == target)
+        first = sa.select(sa.func.min(column.idx)).where(column.kind == kind, sa.text("kind <> 'observation'"))
+        # By the target's index: by that of the kind, the entries of all other targets would be gone through.
+        query = query.where(sa.literal_column("+kind") == kind, column.idx >= first.scalar_subquery())
+        query = query.order_by(column.idx.desc()).limit(1)
+        if at_most is not None:
+            query = query.where(column.idx <= at_most)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else Entry(*row)
+
     def _bounds(self, target: str, start_ms: Millis | None, end_ms: Millis | None) -> tuple[int, int]:
         column = entries.c
         query = sa.select(sa.func.min(column.idx), sa.func.max(column.idx)).where(column.target == target)

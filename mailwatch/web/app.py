@@ -131,7 +131,10 @@ def full_app(sources: Sources, views: Views, audience: Audience) -> FastAPI:
         start, end = _window(from_, to)
         assert start is not None
         assert end is not None
-        return sources.availability(target, start, end)
+        try:
+            return sources.availability(target, start, end)
+        except LookupError as error:
+            raise HTTPException(404, str(error)) from None
 
     return app
 

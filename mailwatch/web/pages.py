@@ -169,7 +169,7 @@ class Pages:
             return self.problem(request, 404)
         marks = timeline.marks(told)
         # One that is over and sealed changes no more.
-        settled = told["state"] == "closed" and told.get("range", True)
+        settled = told["state"] != "open" and told.get("range", True)
         return self._show(
             request, "outage.html", "outages", o=told, marks=marks, stretches=timeline.stretches(told, marks),
             here_name=self._views.vantage_point, place=self._views.place,

@@ -1,66 +1,95 @@
-"""The guard's answers in a simulated world, without sockets."""
+"""The real guard over simulated controls: whether they are reached is decided by the truth about our line."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
 
-from mailwatch.models import GuardAnswer, Millis, now
+from mailwatch.guard import Control, Guard
+from mailwatch.guard.line import Line
+from mailwatch.guard.names import NONSENSE, Found, Resolver
+from mailwatch.guard.reasons import OK
+from mailwatch.housekeeping import GUARD_EVERY, GUARD_EVERY_OFFLINE
 from tests.campaign.virtual import Clocks
-from tests.campaign.world import Spans, World
+from tests.campaign.world import Span, World
 
 CONTROL_TIMEOUT = 3.0
-GUARD_EVERY = 15.0
 """Seconds, as a fresh install has them."""
+CONTROLS = (Control("203.0.113.1", 443), Control("203.0.113.2", 53), Control("2001:db8::1", 53))
+NAME = "control.example"
+ANSWERS_IN = 0.04
+EDGE = 60.0
+"""Seconds around each end of a trouble in which the regular rounds are truly asked; in between nothing changes."""
 
 
-class LineGuard:
-    """The guard's answers, from the truth about our line: as mailwatch.guard's, but without sockets.
+def guard_of(world: World, clocks: Clocks) -> Guard:
+    """Build the guard of one life."""
+    guard = Guard(CONTROLS, CONTROL_TIMEOUT, ())
+    line = _Line(world, clocks)
+    guard._line = line
+    guard._resolver.__class__ = _Resolver
+    guard._resolver._names = (NAME,)
+    guard._resolver.line = line  # type: ignore[attr-defined]
+    return guard
 
-    Silent rounds are remembered. Of the rounds that housekeeping asks for each quarter of a minute only their
-    silence is reckoned, when somebody asks.
-    """
+
+class _Line(Line):
+    """A line that is as the world says."""
 
     def __init__(self, world: World, clocks: Clocks) -> None:
+        super().__init__()
         self._world, self._clocks = world, clocks
-        self._silent: dict[int, tuple[float, float]] = {}
 
-    def saw_up(self, *_: Any) -> None:
-        """Nothing needs to be noted."""
+    async def reach(self, control: Control, addresses: Sequence[str]) -> str:
+        """Connect to nobody: what hangs is answered when the line comes back."""
+        while (down := self._world.line.at(self._clocks.true)) is not None:
+            if down.what == "unreachable":
+                return "unreachable"
+            await asyncio.sleep(down.end - self._clocks.true)
+        await asyncio.sleep(ANSWERS_IN)
+        return OK
 
-    async def ask(
-        self, provider: str | None = None, *, dns: bool = False, since: Millis | None = None
-    ) -> GuardAnswer:
-        """Ask now; a silent round since `since` outweighs the answer."""
-        asked_at, began = now(), self._clocks.true
-        trouble = [self._world.line, *([self._world.resolver] if dns else [])]
-        answers = await asyncio.gather(*(self._round(spans) for spans in trouble))
-        online = all(answers)
-        if since is not None and online:
-            back = began - (asked_at - since) / 1000
-            online = not any(self._was_silent(spans, back, began) for spans in trouble)
-        return GuardAnswer(asked_at=asked_at, online=online, controls={"control": "ok" if online else "timeout"})
+    async def resolve(self, key: str) -> Found:
+        """Ask a resolver that hangs while it is down, or our line is."""
+        while down := self._world.resolver.at(self._clocks.true) or self._world.line.at(self._clocks.true):
+            await asyncio.sleep(down.end - self._clocks.true)
+        await asyncio.sleep(ANSWERS_IN)
+        return Found("unresolved") if key == NONSENSE else Found(OK, ("203.0.113.9",))
 
-    async def _round(self, spans: Spans) -> bool:
-        began = self._clocks.true
-        down = spans.at(began)
-        if down is None:
-            await asyncio.sleep(0.04)
-            return True
-        if down.what != "unreachable":
-            await asyncio.sleep(min(CONTROL_TIMEOUT, down.end - began + 0.04))
-        ended = self._clocks.true
-        if ended >= down.end:
-            return True
-        self._silent[id(spans)] = began, ended
-        return False
 
-    def _was_silent(self, spans: Spans, start: float, end: float) -> bool:
-        """Whether a round that ended in that time was silent from beginning to end."""
-        if self._silent.get(id(spans), (0.0, -1.0))[1] >= start:
-            return True
-        for span in spans.touching(start, end):
-            first = -(-max(span.start, start - CONTROL_TIMEOUT) // GUARD_EVERY) * GUARD_EVERY
-            if first + CONTROL_TIMEOUT <= min(span.end, end):
-                return True
-        return False
+class _Resolver(Resolver):
+    """A resolver without threads."""
+
+    line: _Line
+
+    async def _look_up(self, key: str, name: str) -> Found:
+        future = self._lookups.get(key)
+        if future is None or future.done():
+            future = self._lookups[key] = asyncio.ensure_future(self.line.resolve(key))
+        return await asyncio.shield(future)
+
+
+async def regular_rounds(guard: Guard, world: World, clocks: Clocks) -> None:
+    """Ask as the housekeeping does, every quarter of a minute; but far from any trouble it finds nothing new."""
+    began = clocks.true
+    await guard.ask(dns=True)
+    for span in _edges(world):
+        if span.end <= clocks.true:
+            continue
+        # On the beat that began with the start.
+        await _until(clocks, began + (max(span.start, clocks.true) - began) // GUARD_EVERY * GUARD_EVERY)
+        while clocks.true < span.end:
+            answer = await guard.ask(dns=True)
+            await asyncio.sleep(GUARD_EVERY if answer.online else GUARD_EVERY_OFFLINE)
+
+
+def _edges(world: World) -> list[Span]:
+    found = []
+    for span in (*world.line.all, *world.resolver.all):
+        found += [Span(edge - EDGE, edge + EDGE) for edge in (span.start, span.end)]
+    return sorted(found, key=lambda span: span.start)
+
+
+async def _until(clocks: Clocks, moment: float) -> None:
+    while clocks.true < moment:
+        await asyncio.sleep(moment - clocks.true)

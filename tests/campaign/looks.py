@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mailwatch.models import Cause, Millis, Observation, Outcome, Phase, Target
+from mailwatch.models import Cause, Millis, Observation, Outcome, Phase, Target, TlsFacts
 from mailwatch.probes.recorder import Recorder
 from mailwatch.probes.redact import redactor
 from tests.campaign.virtual import Clocks
@@ -20,6 +20,7 @@ LOSS_APART = 12 * HOUR
 RESOLVER_TIMEOUT, RESOLVER_ATTEMPTS = 5.0, 2
 OUTLIVED = 0.5
 """Seconds of sleep that a connection outlives, and that MailWatch does not notice."""
+CERTIFICATE = TlsFacts(version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", fingerprint="00" * 32, not_after=None)
 _CONNECTED = (Phase.TLS, Phase.GREETING, Phase.AUTH, Phase.MAILBOX, Phase.FETCH)
 _MEETS = {
     "dns": (Phase.RESOLVE,),
@@ -85,11 +86,13 @@ class Looks:
                     if logged_in or phase not in (Phase.AUTH, Phase.MAILBOX, Phase.FETCH):
                         with recorder.phase(phase):
                             await walk.step(phase)
+                        if phase is Phase.TLS:
+                            recorder.tls = CERTIFICATE
         except _Failed as failed:
             cause, detail = failed.cause, failed.detail
         except TimeoutError:
             cause, detail = Cause.TIMEOUT, f"no answer within {target.timeout:.0f} s"
-        made = recorder.attempt(f"127.0.0.1:{target.port}", cause=cause, detail=detail)
+        made = recorder.attempt(walk.peer, cause=cause, detail=detail)
         raw = cause.outcome if cause else Outcome.UP
         why = walk.why if cause else ""
         # Losses are scattered: each is preceded by a look that failed for no other reason.
@@ -111,7 +114,7 @@ class Looks:
             failed_phase=made.failed_phase,
             detail=made.detail,
             attempts=(made,),
-            addresses=("127.0.0.1",),
+            addresses=(service.address,),
             with_login=logged_in,
             facts={"look": len(self.taken) - 1},
         )
@@ -143,6 +146,7 @@ class _Walk:
         self._lose_at = world.chance.choice(service.phases[1:]) if lost else None
         self.met: list[Span] = []
         self.why = ""
+        self.peer = ""
         self.password = target.login.password.get_secret_value() if target.login else ""
 
     async def step(self, phase: Phase) -> None:
@@ -174,6 +178,7 @@ class _Walk:
     async def _line(self, phase: Phase) -> None:
         if phase is Phase.RESOLVE:
             await self._resolve()
+        self.peer = "" if phase is Phase.RESOLVE else f"{self._service.address}:{self._target.port}"
         down = self._world.line.at(self._clocks.true)
         if down is None:
             return

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 import mailwatch.housekeeping
+from mailwatch.diagnosis import Diagnosis
 from mailwatch.housekeeping import Housekeeping
 from mailwatch.metrics import Metrics
 from mailwatch.models import Login, Target, VantagePoint, now
@@ -21,7 +22,7 @@ from mailwatch.monitor import Monitor
 from mailwatch.replay import written_rules
 from mailwatch.store import Draft, Reader, Store, Writer
 from mailwatch.takeup import take_up
-from tests.campaign.guard import LineGuard
+from tests.campaign.guard import guard_of, regular_rounds
 from tests.campaign.ledgers import check_ledger
 from tests.campaign.looks import Looks
 from tests.campaign.survey import SYNCHRONISED_WITHIN, Survey
@@ -131,6 +132,14 @@ class Run:
         return self._happenings.pop(0) if self._happenings else None
 
 
+class NoDiagnosis(Diagnosis):
+    """Sees nothing else at the moment of a failure."""
+
+    async def of(self, *_: Any) -> dict[str, Any]:
+        """Ask nobody."""
+        return {}
+
+
 class _Life:
     """MailWatch from one start to its end."""
 
@@ -148,21 +157,22 @@ class _Life:
         main = self._loop.create_task(self._main())
         main.add_done_callback(lambda _: self._loop.stop())
         self._loop.run_forever()
+        for task in asyncio.all_tasks(self._loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
         if main.done():
             main.result()
         else:
-            self._drop()
+            # As the kernel does with a killed process: nothing runs on, files are closed, the lock is free.
+            self._store.close()
+            self._reader.close()
+        for task in asyncio.all_tasks(self._loop):
+            for _ in range(2):  # one that awaits something in its `finally` is closed at the second time
+                with contextlib.suppress(RuntimeError):
+                    task.get_coro().close()  # type: ignore[union-attr]
         self._run.history.errors += self._metrics._errors
         self._loop.close()
         asyncio.set_event_loop(None)
         return self._why
-
-    def _drop(self) -> None:
-        """As the kernel does with a killed process: nothing runs on, files are closed, the lock is free."""
-        for task in asyncio.all_tasks(self._loop):
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-        self._store.close()
-        self._reader.close()
 
     async def _main(self) -> None:
         world, run = self._run.world, self._run
@@ -170,16 +180,19 @@ class _Life:
         writer = Writer(self._store)
         await writer.start()
         self._ticks = Ticks(self._clocks)
+        guard = guard_of(world, self._clocks)
         self.monitor = monitor = Monitor(
             vantage_point=VantagePoint(name="campaign"),
             rules=world.rules,
             writer=writer,
             metrics=self._metrics,
-            guard=LineGuard(world, self._clocks),  # type: ignore[arg-type]
+            guard=guard,
             clock=self._ticks,
             secret=self._store.keys.secret,
             observe=run.looks.observe,
         )
+        # It would ask the real network about hosts that are nowhere.
+        monitor.judging._diagnosis = NoDiagnosis()
         await self._node("start")
         await take_up(monitor, self._reader, run.targets())
         run.history.findings += check_ledger(self._reader, self._store.keys, monitor)
@@ -188,6 +201,7 @@ class _Life:
             monitor.schedule.sooner(name, number * 0.05)
         stopping = asyncio.Event()
         beside = [asyncio.create_task(self._machine(stopping)), asyncio.create_task(self._checkpoints())]
+        beside.append(asyncio.create_task(regular_rounds(guard, world, self._clocks)))
         beside.append(asyncio.create_task(Housekeeping(monitor, self._reader, ()).survey()))
         await stopping.wait()
         self.ended = self._clocks.true

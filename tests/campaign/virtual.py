@@ -83,6 +83,11 @@ class Clocks:
     def _identity(self, what: str, number: int) -> str:
         return hashlib.sha256(f"{self._seed} {what} {number}".encode()).hexdigest()[:16]
 
+    @property
+    def was_wrong(self) -> bool:
+        """Whether the wall clock was ever set by what one would notice."""
+        return any(abs(offset) > 1.0 for _, offset in self.offsets)
+
     def booted_between(self, start: float, end: float) -> bool:
         """Whether the machine was restarted in that time."""
         return any(start < at <= end for at in self.boots.values())
@@ -221,6 +226,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """The virtual monotonic clock."""
         return self._clocks.running
+
+    def _check_closed(self) -> None:
+        """Tasks of a killed process are thrown away: whatever they still ask of their loop is never done."""
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., Any], *args: Any

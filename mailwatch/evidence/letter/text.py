@@ -85,7 +85,7 @@ def _facts(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[
     yield Paragraph((page["sentence"],))
     if page["reserve"]:
         yield Paragraph((page["reserve"],))
-    if letter.outage["state"] == "open":
+    if letter.outage["state"] != "closed":
         # What the record does not reach, the letter does not say.
         yield Paragraph((f"{w['open']}: ", Blank(w["open_blank"])))
     causes = "; ".join(f"{name} ({count})" for name, count in page["causes"])

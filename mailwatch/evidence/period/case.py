@@ -1,7 +1,7 @@
 """The range of the ledger that proves a window, and what is claimed of it, as period.json.
 
 Everything in it but `targets` follows from the entries; `mailwatch verify` computes it again. `targets` is what
-the config says of them today; of it only the beat (`interval`) is used in the account.
+the config says of them today, but for the `intervals`: those follow from the entries, and the account is by them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mailwatch.evidence.bundle import File, checker, pack, pretty
 from mailwatch.evidence.gather import NoCase, Range, TokenFile, gather
 from mailwatch.evidence.period.replay import Replay
 from mailwatch.evidence.statement import clock_error, outside_times
-from mailwatch.models import Millis, rfc3339
+from mailwatch.models import Millis, WatchEvent, rfc3339
 from mailwatch.outages import payload_json, written_rules
 from mailwatch.replay import rule_book
 from mailwatch.store import Reader, Tokens
@@ -31,10 +31,9 @@ DAY: Millis = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A target of the period; `beat` in seconds. `service` is what the config says of it."""
+    """A target of the period. `service` is what the config says of it."""
 
     name: str
-    beat: float
     provider: str = ""
     kind: str = ""
     service: dict[str, Any] | None = None
@@ -61,8 +60,9 @@ def find(
 ) -> PeriodCase:
     """Make the case of a window. Raises NoCase.
 
-    1. The range begins before the last look before the window, and before the last good look of an outage
-       that reaches into it; it ends behind the window, and behind the end of an outage that reaches out of it.
+    1. The range begins before the last look before the window, before the entry that says how each target was
+       watched then, and before the last good look of an outage that reaches into it; it ends behind the window,
+       and behind the end of an outage that reaches out of it.
     2. Of what is wanted, targets without an entry in the window are left out.
     3. A window that the ledger does not reach yet is cut where its signed record ends.
     """
@@ -72,7 +72,10 @@ def find(
     if window[1] <= window[0]:
         raise NoCase(f"the signed record ends at {rfc3339(last.time)}, before the window")
     rules = rule_book(reader).at(found.start.size)
-    replay = Replay(window, {one.name: one.beat for one in wanted}, rules, seen)
+    guesses = {
+        one.name: records.guessed_interval(reader, one.name, index=found.start.size) / 1000 for one in wanted
+    }
+    replay = Replay(window, guesses, rules, seen)
     for index, kind, time, target, _, text in found.texts(reader):
         if kind == "node" or target in replay.accounts:
             replay.take(index, kind, time, target, orjson.loads(text))
@@ -93,8 +96,14 @@ def find(
         "window": {"from": rfc3339(window[0]), "to": rfc3339(window[1])},
         "vantage_point": vantage_name,
         "targets": [
-            {"target": one.name, "provider": one.provider, "kind": one.kind, "interval": one.beat}
-            | {"service": one.service}
+            {
+                "target": one.name,
+                "provider": one.provider,
+                "kind": one.kind,
+                "interval": guesses[one.name],
+                "intervals": replay.intervals_of(one.name),
+                "service": one.service,
+            }
             for one in wanted
         ],
         "availability": [{"target": one.name} | replay.availability_of(one.name).as_json() for one in wanted],
@@ -126,9 +135,19 @@ def _range(reader: Reader, tokens: Tokens, window: tuple[Millis, Millis], wanted
     if newest is None:
         raise NoCase("the ledger has no checkpoint yet; `mailwatch run` signs one every ten minutes")
     # A look before the window speaks for its beginning, one after it for its end.
-    margin = round(max(one.beat for one in wanted) * 3000) + 60_000
+    watched = {one.name: records.watched_at(reader, one.name, window[0]) for one in wanted}
+    lengths = [
+        records.guessed_interval(reader, name, window[0]) if change is None else change.fact.settings.interval
+        for name, change in watched.items()
+    ]
+    margin = 3 * max(lengths) + 60_000
     first = max(0, _locate(reader, window[0] - margin) - 1)
     last = _locate(reader, window[1] + margin)
+    # How it was watched at the window's beginning; not of what was watched no more by then.
+    for name in watched:
+        change = records.watched_at(reader, name, window[0] - margin)
+        if change is not None and change.fact.event is not WatchEvent.END:
+            first = min(first, change.entry)
     names = {one.name for one in wanted}
     touching = {told["id"]: told for told in records.outage_payloads(reader, start=window[0], end=window[1])}
     for entry in reader.entries(kinds=["outage"]):

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mailwatch.course import FACTS, Course, Seen
-from mailwatch.models import Kind, Millis
+from mailwatch.models import Kind, Millis, WatchEvent, rfc3339
 from mailwatch.outages import Outage, Rules, outage_payload, read_rules, written_rules
-from mailwatch.service_level import Availability, Meter
+from mailwatch.service_level import GUESS_FROM, Availability, Meter, usual_interval
 
 TOLD = ("provider", "kind", "vantage_point")
 """What of an outage does not follow from its looks."""
@@ -30,14 +30,32 @@ class Account:
     meter: Meter
     course: Course
     recorded: dict[str, dict[str, Any]] = field(default_factory=dict)
+    intervals: list[tuple[Millis | None, Millis]] = field(default_factory=list)
+    """From when on which interval was in force, by the record; None as far as that does not say."""
+    due: list[Millis] = field(default_factory=list)
+    """When the first observations were due."""
     begun: Millis | None = None
     """When it was first looked at, as far as the entries reach."""
     first_index: int | None = None
     last_index: int | None = None
 
+    def note(self, kind: str, payload: dict[str, Any]) -> None:
+        """Learn the intervals from the next entry. Raises KeyError, TypeError or ValueError."""
+        if kind == "watch" and payload["event"] != WatchEvent.END.value:
+            interval = payload["settings"]["interval"]
+            if not self.intervals or self.intervals[-1][1] != interval:
+                self.intervals.append((payload["at"], interval))
+        elif kind == "observation" and len(self.due) < GUESS_FROM:
+            self.due.append(payload["scheduled"])
+            if not self.intervals:
+                self.intervals.append((None, 0))
+
 
 class Replay:
-    """Reads the entries of a range in order. `targets` maps each name to its beat in seconds."""
+    """Reads the entries of a range in order. `targets` maps each name to its interval in seconds.
+
+    That one counts as far as the record has none; with `infer` it is a guess, corrected by what was observed.
+    """
 
     def __init__(
         self,
@@ -45,12 +63,14 @@ class Replay:
         targets: Mapping[str, float],
         rules: Rules,
         seen: Seen = lambda *_: None,
+        *,
+        infer: bool = True,
     ) -> None:
         """Raises ValueError when the window is empty."""
         self.window, self.rules = window, rules
         self.accounts = {}
         for name, beat in targets.items():
-            meter = Meter(*window, interval=beat)
+            meter = Meter(*window, interval=beat, infer=infer)
             self.accounts[name] = Account(meter, Course(meter, seen))
 
     def take(self, index: int, kind: str, time: Millis, target: str | None, payload: dict[str, Any]) -> None:
@@ -67,6 +87,7 @@ class Replay:
                     account.first_index = index if account.first_index is None else account.first_index
                     account.last_index = index
                 account.course.take(index, kind, payload, self.rules)
+                account.note(kind, payload)
             elif kind == "outage":
                 account.recorded[payload["id"]] = {key: payload[key] for key in TOLD}
                 if payload.get("rules", written_rules(self.rules)) != written_rules(self.rules):
@@ -91,6 +112,27 @@ class Replay:
             return None
         return min(a.first_index or 0 for a in found), max(a.last_index or 0 for a in found)
 
+    def guess_of(self, name: str) -> Millis:
+        """The interval of a target by its first observations in the range."""
+        return usual_interval(self.accounts[name].due)
+
+    def intervals_of(self, name: str) -> list[dict[str, Any]]:
+        """The intervals (seconds) in force in the window, as they are stated, each with its beginning.
+
+        Where the record has none, what was observed gives it: that one is `inferred`, from the beginning on.
+        """
+        found = self.accounts[name].intervals
+        later = [at for at, _ in found[1:]] + [self.window[1]]
+        told: list[dict[str, Any]] = []
+        for (at, interval), until in zip(found, later, strict=True):
+            if at is None:
+                told.append({"from": None, "interval": self.guess_of(name) / 1000, "inferred": True})
+            elif at < self.window[1]:
+                told.append({"from": rfc3339(at), "interval": interval / 1000})
+            if until is not None and until <= self.window[0]:
+                told.pop()
+        return told
+
     def outages_of(self, name: str) -> list[Outage]:
         """The outages of a target that touch the window and are on record as such, oldest first."""
         account, (start, end) = self.accounts[name], self.window
@@ -99,7 +141,7 @@ class Replay:
             for one in account.course.known.values()
             if one.id in account.recorded
             and one.first_bad < end
-            and (one.first_good is None or one.first_good > start)
+            and (one.last_bad > start if one.unwatched else one.first_good is None or one.first_good > start)
         ]
         return sorted(touching, key=lambda one: (one.first_bad, one.first_index))
 

@@ -97,6 +97,8 @@ class _Page:
             (False, True): "between_began_unknown",
             (False, False): "between_unknown_open",
         }["a" in given, "d" in given]
+        if p["state"] == "unwatched":
+            key = "between_unwatched" if "a" in given else "between_unknown_unwatched"
         return str(self._w[key].format(**given))
 
     def _facts(self) -> list[list[str]]:
@@ -106,7 +108,7 @@ class _Page:
         if lasted["estimate"] is not None:
             half = self._in.span(spread(self._seen, lasted["uncertainty"]), up=True, exact=True)
             estimate = f"{self._in.span(lasted['estimate'], exact=True)} ± {half}"
-        most = w["unknown_yet"] if p["first_good"] is None else w["no_estimate"]
+        most = w[{"open": "unknown_yet", "unwatched": "unknown_unwatched"}.get(p["state"], "no_estimate")]
         return [
             [w["account"], p["target"]],
             [w["channel"], w["channels"][p["kind"]]],

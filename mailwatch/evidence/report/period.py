@@ -17,6 +17,7 @@ from mailwatch.evidence.report.writing import Writing, pairs, provider_name
 
 MAX_OUTAGES = 200
 MAX_TOKENS = 12
+_NOT_OVER = {"open": "not_ended", "unwatched": "watched_no_more"}
 
 
 def period_report(
@@ -99,11 +100,20 @@ class _Page:
         worst = max(self._told.values(), key=lambda one: float(one["downtime"]["min"]))
         down = round(worst["downtime"]["min"] * 1000)
         shares = [one["availability"]["lower"] for one in self._told.values()]
-        fine = w["no_data"] if None in shares else self._in.share(min(shares))
+        known = [share for share in shares if share is not None]
+        fine = w["no_data"] if len(known) < len(shares) else self._in.share(min(known))
         cut = end < self._asked_end
+        headline, figure = w["headline_fine"], fine
+        if down:
+            headline, figure = w["headline"].format(name=worst["target"]), self._in.span(down)
+        elif self._case.outages and len(known) < len(shares):
+            # Too little was observed to say for how long, but not for none.
+            headline, figure = w["headline_outages"], str(len(self._case.outages))
+        elif len(known) < len(shares):
+            headline = w["headline_no_data"]
         return {
-            "headline": w["headline"].format(name=worst["target"]) if down else w["headline_fine"],
-            "figure": self._in.span(down) if down else fine,
+            "headline": headline,
+            "figure": figure,
             "alarming": down > 0,
             "sentence": w["sentence_cut" if cut else "sentence"].format(
                 a=self._in.both(start), b=self._in.both(end)
@@ -117,14 +127,18 @@ class _Page:
     def _channel(self, name: str) -> list[str]:
         told = self._told[name]
         count = sum(payload["target"] == name for payload in self._case.outages)
-        down = told["downtime"]
+        least, most = (round(told["downtime"][key] * 1000) for key in ("min", "max"))
+        seen = told["availability"]["lower"] is not None
         return [
             name,
             *self._shares(told["availability"], told["coverage"]),
-            self._in.span(round(down["min"] * 1000)),
-            self._in.span(round(down["max"] * 1000), up=True),
+            *self._lasted(least, most, seen),
             str(count),
         ]
+
+    def _lasted(self, least: int, most: int, seen: bool) -> list[str]:
+        """How long something was down, at least and at most: nothing is known of what nobody saw."""
+        return [self._in.span(least), self._in.span(most, up=True)] if seen else [self._w["no_data"]] * 2
 
     def _shares(self, share: dict[str, float | None], coverage: float) -> list[str]:
         lower, upper = share["lower"], share["upper"]
@@ -200,8 +214,7 @@ class _Page:
         return [
             self._row(label),
             *self._shares(share, seen / whole),
-            self._in.span(down),
-            self._in.span(down + odd, up=True),
+            *self._lasted(down, down + odd, bool(seen)),
         ]
 
     def _outage(self, payload: dict[str, Any]) -> list[str]:
@@ -213,6 +226,6 @@ class _Page:
             self._in.both(payload["first_bad"], up=True),
             self._in.both(payload["last_bad"]),
             self._in.span(lasted["min"]),
-            w["not_ended"] if payload["first_good"] is None else most,
+            w[_NOT_OVER[payload["state"]]] if payload["state"] in _NOT_OVER else most,
             "; ".join(w["causes"][cause] for cause in causes),
         ]

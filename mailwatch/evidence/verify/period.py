@@ -59,6 +59,7 @@ class Period:
         except Odd as error:
             raise Refused(str(error)) from None
         _covered(walk, replay)
+        _intervals(self.stated["targets"], replay)
         if walk.first_rules is not None and self.stated["rules"] != walk.first_rules:
             raise Refused("the stated rules are not those on record")
         if missing := sorted(replay.accounts.keys() - set(walk.names.values())):
@@ -93,7 +94,21 @@ def _begin(stated: dict[str, Any], seen: Seen) -> Replay:
             raise Refused("period.json: a target without name and interval")
     if written_rules(read_rules(stated["rules"])) != stated["rules"]:
         raise Refused("the stated rules are not written as rules are")
-    return Replay(window, targets, read_rules(stated["rules"]), seen)
+    # Statements from before 2026-11 have one interval, by which all is judged.
+    infer = {"intervals" in one for one in stated["targets"]}
+    if len(infer) != 1:
+        raise Refused("period.json: only some of the targets have intervals")
+    return Replay(window, targets, read_rules(stated["rules"]), seen, infer=infer.pop())
+
+
+def _intervals(targets: list[dict[str, Any]], replay: Replay) -> None:
+    """Stated intervals must be those on record, or those that the observations give."""
+    for one in targets:
+        if "intervals" not in one:
+            return
+        name = one["target"]
+        if one["intervals"] != replay.intervals_of(name) or one["interval"] != replay.guess_of(name) / 1000:
+            raise Refused(f"the intervals of {name[:80]} are not those on record")
 
 
 def _covered(walk: Walk, replay: Replay) -> None:

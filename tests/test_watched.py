@@ -1,0 +1,323 @@
+"""What is watched is on record, and each observation is judged by what was watched then; with the real program."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from mailwatch.models import (
+    Delivery,
+    Exchange,
+    Kind,
+    Login,
+    Page,
+    Rules,
+    Target,
+    WatchChange,
+    WatchEvent,
+    WatchSettings,
+)
+from mailwatch.store import Reader
+from mailwatch.watched import settings_of, steps
+from tests.servers import free_port
+from tests.watching import Watching
+
+SECRET = b"s" * 32
+TARGET = Target(name="lab", kind=Kind.IMAP, host="mail.example.org", port=993)
+
+
+def test_the_record_says_what_is_watched_and_never_the_login_name() -> None:
+    login = Login(username="mario@example.org", password=SecretStr("x"))
+    settings = settings_of(replace(TARGET, login=login, interval=90.0, timeout=20.0), Rules(), SECRET)
+    assert (settings.kind, settings.host, settings.port) == (Kind.IMAP, "mail.example.org", 993)
+    assert (settings.interval, settings.timeout) == (90_000, 20_000)
+    assert len(settings.login) == 16
+    assert "mario" not in str(settings)
+    assert settings.login != settings_of(replace(TARGET, login=login), Rules(), b"t" * 32).login
+    assert (settings.catalogue, settings.own_ca, settings.task) == (False, False, "")
+    assert settings_of(replace(TARGET, ca_file=Path("ca.pem")), Rules(), SECRET).own_ca
+
+
+@pytest.mark.parametrize(
+    ("provider", "kind", "host", "expected"),
+    [
+        ("libero", Kind.IMAP, "imapmail.libero.it", True),
+        ("libero", Kind.IMAP, "IMAPmail.libero.it.", True),
+        ("libero", Kind.SMTP, "imapmail.libero.it", False),
+        ("libero", Kind.IMAP, "imap.example.org", False),
+        ("virgilio", Kind.IMAP, "imapmail.libero.it", False),
+        ("nobody", Kind.IMAP, "imapmail.libero.it", False),
+        ("libero", Kind.MX, "libero.it", True),
+        ("libero", Kind.MX, "example.org", False),
+    ],
+)
+def test_whether_the_host_is_the_catalogues(provider: str, kind: Kind, host: str, expected: bool) -> None:
+    target = replace(TARGET, provider=provider, kind=kind, host=host)
+    assert settings_of(target, Rules(), SECRET).catalogue is expected
+
+
+def test_what_is_asked_for_makes_another_service() -> None:
+    def mailbox(name: str, kind: Kind) -> Target:
+        login = Login(username=name, password=SecretStr("x"))
+        return Target(name=name, kind=kind, host="h", port=1, login=login)
+
+    via, to = mailbox("a@example.org", Kind.SMTP), mailbox("b@example.org", Kind.IMAP)
+    other = mailbox("c@example.org", Kind.IMAP)
+    trip = Delivery(via=via, to=to, sender="a@example.org", recipient="b@example.org")
+    tasks = [
+        None,
+        Exchange("postmaster@example.org"),
+        Exchange("postmaster@example.org", "a@example.org"),
+        Page(url="https://mail.example.org/"),
+        Page(url="https://mail.example.org/in"),
+        trip,
+        replace(trip, to=other),
+        replace(trip, via=replace(via, host="i")),
+    ]
+    services = {settings_of(replace(TARGET, task=task), Rules(), SECRET).service for task in tasks}
+    assert len(services) == len(tasks)
+
+
+HELD = settings_of(TARGET, Rules(), SECRET)
+
+
+def latest(event: WatchEvent) -> WatchChange:
+    return WatchChange(target="lab", at=0, event=event, settings=HELD)
+
+
+@pytest.mark.parametrize(
+    ("on_record", "known", "wanted", "expected"),
+    [
+        (None, False, HELD, ["begin"]),
+        (None, True, HELD, ["continue"]),
+        (latest(WatchEvent.BEGIN), True, HELD, ["continue"]),
+        (latest(WatchEvent.END), True, HELD, ["begin"]),
+        (latest(WatchEvent.CONTINUE), True, replace(HELD, interval=1), ["change"]),
+        (latest(WatchEvent.CHANGE), True, replace(HELD, rules=Rules(open_after=1)), ["change"]),
+        (latest(WatchEvent.CHANGE), True, replace(HELD, own_ca=True), ["change"]),
+        (latest(WatchEvent.BEGIN), True, replace(HELD, host="other.example.org"), ["end", "begin"]),
+        (latest(WatchEvent.BEGIN), True, replace(HELD, host="MAIL.example.org."), ["change"]),
+        (latest(WatchEvent.BEGIN), True, replace(HELD, login="0" * 16), ["end", "begin"]),
+        (latest(WatchEvent.BEGIN), True, replace(HELD, kind=Kind.POP3), ["end", "begin"]),
+    ],
+)
+def test_what_happens_to_a_target_at_a_start(
+    on_record: WatchChange | None, known: bool, wanted: WatchSettings, expected: list[str]
+) -> None:
+    found = list(steps(on_record, known, wanted, "start"))
+    assert [event for event, _, _ in found] == expected
+    assert [settings for event, settings, _ in found if event is WatchEvent.END] == [HELD] * (len(found) - 1)
+    assert found[-1][1:] == (wanted, "start")
+
+
+class Greeter:
+    """A mail server that greets while it is open, and resets else."""
+
+    def __init__(self) -> None:
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                with contextlib.suppress(OSError):
+                    self.wfile.write(b"* OK [CAPABILITY IMAP4rev1] ready\r\n")
+                    line = self.rfile.readline()
+                    self.wfile.write(b"* BYE\r\n" + line.split()[0] + b" OK\r\n" if line else b"")
+
+        class Server(socketserver.ThreadingTCPServer):
+            allow_reuse_address = daemon_threads = True
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def greeter() -> Iterator[Greeter]:
+    made = Greeter()
+    yield made
+    made.close()
+
+
+def section(port: int, name: str = "lab", **more: Any) -> dict[str, Any]:
+    base = {"name": name, "kind": "imap", "host": "127.0.0.1", "port": port, "tls": "none"}
+    return {**base, "interval": "1s", "timeout": "1s", **more}
+
+
+QUICK = {"open_after": 2, "close_after": 1, "recheck": ["200ms"]}
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[Callable[..., Watching]]:
+    made: list[Watching] = []
+
+    def make(*targets: dict[str, Any], **sections: Any) -> Watching:
+        made.append(Watching(tmp_path, list(targets), **{"detection": QUICK, **sections}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+def changes(watching: Watching, name: str | None = None) -> list[tuple[str, str]]:
+    reader = Reader.open(watching.data_dir)
+    found = [entry.payload for entry in reader.entries(kinds=["watch"], target=name)]
+    reader.close()
+    return [(told["event"], told["reason"]) for told in found]
+
+
+def reload(watching: Watching, *targets: dict[str, Any]) -> None:
+    """Change the targets, and wait until that is taken over."""
+    before = watching.log.read_text().count("config reloaded")
+    watching.settings["targets"] = list(targets)
+    watching.write_config()
+    watching.signal(signal.SIGHUP)
+    watching.until(lambda: watching.log.read_text().count("config reloaded") > before, "reloaded")
+
+
+def outages(watching: Watching) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = watching.api("outages")
+    return found
+
+
+def clean(watching: Watching) -> None:
+    audit = watching.command("ledger", "audit")
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
+def test_a_start_and_a_restart_say_what_is_watched(watching: Callable[..., Watching], greeter: Greeter) -> None:
+    here = watching(section(greeter.port))
+    with here.running():
+        here.until(lambda: here.seen("lab", "up"), "up")
+    assert changes(here) == [("begin", "start")]
+    here.settings["detection"] = {**QUICK, "open_after": 3}
+    here.write_config()
+    with here.running():
+        pass
+    with here.running():
+        pass
+    assert changes(here) == [("begin", "start"), ("change", "start"), ("continue", "start")]
+    clean(here)
+
+
+def test_an_outage_of_a_removed_target_is_unwatched_at_once(
+    watching: Callable[..., Watching], greeter: Greeter
+) -> None:
+    here = watching(section(free_port()), section(greeter.port, "other", interval="1h"))
+    here.start()
+    here.until(lambda: outages(here), "an outage")
+    (opened,) = outages(here)
+    reload(here, section(greeter.port, "other", interval="1h"))
+    (told,) = outages(here)
+    assert (told["id"], told["state"], told["first_good"]) == (opened["id"], "unwatched", None)
+    assert told["duration"]["max"] is None
+    assert told["last_bad"] >= opened["last_bad"]
+    assert here.api("outages?open=true") == []
+    (incident,) = here.api("incidents")
+    assert (incident["state"], incident["first_good"]) == ("unwatched", None)
+    assert incident["stages"][-1]["restored"] == []
+    assert incident["stages"][-1]["unwatched"] == ["lab"]
+    for language, words in (("en", "watched no more"), ("it", "non più sorvegliato")):
+        for page in ("outages", f"outages/{told['id']}", "incidents"):
+            assert words in here.get(f"/{page}?lang={language}"), page
+    assert changes(here, "lab") == [("begin", "start"), ("end", "removed")]
+    here.stop()
+    shown = here.command("outages").stdout
+    assert "not watched any more" in shown
+    assert "still down" not in shown
+    assert json.loads(here.command("outages", "--open", "--json").stdout) == []
+    assert "not watched any more" in here.command("incidents").stdout
+    clean(here)
+    bundle = here.folder / "case.zip"
+    made = here.command("report", told["id"], "-o", str(bundle))
+    assert made.returncode == 0, made.stderr
+    checked = here.command("verify", str(bundle))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_target_that_comes_back_is_fresh_and_a_new_outage_begins(
+    watching: Callable[..., Watching], greeter: Greeter
+) -> None:
+    port, other = free_port(), section(greeter.port, "other", interval="1h")
+    here = watching(section(port), other)
+    here.start()
+    here.until(lambda: outages(here), "an outage")
+    reload(here, other)
+    reload(here, other, section(port))
+    here.until(lambda: len(outages(here)) == 2, "a new outage")
+    assert sorted(told["state"] for told in outages(here)) == ["open", "unwatched"]
+    reader = Reader.open(here.data_dir)
+    gaps = list(reader.entries(kinds=["gap"], target="lab"))
+    reader.close()
+    assert gaps == []
+    assert here.metric('mailwatch_outage_active{target="lab"') == 1
+    assert here.metric('mailwatch_outages_total{target="lab"') == 2
+    clean(here)
+
+
+def test_another_host_under_the_same_name_closes_nothing(
+    watching: Callable[..., Watching], greeter: Greeter
+) -> None:
+    here = watching(section(free_port()))
+    here.start()
+    here.until(lambda: outages(here), "an outage")
+    reload(here, section(greeter.port))
+    here.until(lambda: here.state("lab") == "up", "up")
+    (told,) = outages(here)
+    assert told["state"] == "unwatched"
+    assert changes(here) == [("begin", "start"), ("end", "replaced"), ("begin", "reload")]
+    clean(here)
+
+
+@pytest.mark.parametrize("how", ["host", "renamed", "removed"])
+def test_what_was_changed_while_mailwatch_was_stopped(
+    watching: Callable[..., Watching], greeter: Greeter, how: str
+) -> None:
+    here = watching(section(free_port()))
+    with here.running():
+        here.until(lambda: outages(here), "an outage")
+    name = "lab" if how == "host" else "new"
+    here.settings["targets"] = [section(greeter.port, name)]
+    here.write_config()
+    with here.running():
+        here.until(lambda: here.state(name) == "up", "up")
+        (told,) = outages(here)
+        assert (told["target"], told["state"]) == ("lab", "unwatched")
+        assert f"outages/{told['id']}" in here.get("/outages")
+        assert "watched no more" in here.get(f"/outages/{told['id']}?lang=en")
+    assert ("end", "replaced" if how == "host" else "removed") in changes(here, "lab")
+    with here.running():
+        assert [told["state"] for told in outages(here)] == ["unwatched"]
+    clean(here)
+
+
+def test_an_interval_changed_by_sighup_is_on_record_and_makes_no_gap(
+    watching: Callable[..., Watching], greeter: Greeter
+) -> None:
+    here = watching(section(greeter.port, interval="8s"))
+    here.start()
+    here.until(lambda: here.seen("lab", "up") >= 2, "up twice")
+    reload(here, section(greeter.port, interval="1s"))
+    here.until(lambda: here.seen("lab", "up") >= 5, "up")
+    assert changes(here) == [("begin", "start"), ("change", "reload")]
+    answer = here.api("availability?from=2026-01-01T00:00:00Z&to=2027-01-01T00:00:00Z&target=lab")
+    assert answer[0]["availability"]["lower"] == 1.0
+    here.stop()
+    reader = Reader.open(here.data_dir)
+    intervals = [entry.payload["settings"]["interval"] for entry in reader.entries(kinds=["watch"])]
+    assert list(reader.entries(kinds=["gap"])) == []
+    reader.close()
+    assert intervals == [8000, 1000]
+    clean(here)
