@@ -73,7 +73,7 @@ def part_of(
         skies = {"a@example.org": sky}
         ledgers.write(folder, skies, START, END, provider=provider, vantage=vantage, every=30).close()
     reader, keys = Reader.open(folder), load_or_make(folder)
-    watched = [Watched("a@example.org", 60.0, provider, "imap")]
+    watched = [Watched("a@example.org", provider, "imap")]
     case = find(reader, Tokens(folder), keys, (start, end), watched, vantage)
     path = folder.with_suffix(f".{start - START}.zip")
     with path.open("wb") as out:

@@ -14,6 +14,7 @@ import pytest
 import time_machine
 from pydantic import SecretStr
 
+from mailwatch.elapsed import Durations
 from mailwatch.models import (
     Attempt,
     Cause,
@@ -79,9 +80,17 @@ class Record:
         made.begin()
         return made
 
-    def outage(self, target: str, *, closed: bool = False, at: int | None = None, proven: bool = False) -> None:
+    def outage(
+        self,
+        target: str,
+        *,
+        closed: bool = False,
+        at: int | None = None,
+        proven: bool = False,
+        unwatched: bool = False,
+        bad: int = 1_790_000_000_000,
+    ) -> None:
         at = now() if at is None else at
-        bad = 1_790_000_000_000
         outage = Outage(
             id=f"id-{target}",
             target=target,
@@ -100,7 +109,9 @@ class Record:
             first_index=0,
             last_index=0,
             first_detail="",
+            durations=Durations(120_000, 240_000, 180_000, 60_000) if closed else Durations(120_000, None),
             proven_afterwards=proven,
+            unwatched=unwatched,
         )
         payload = outage_payload(outage, "lab", Kind.IMAP, "here")
         self.store.append_batch([Draft(kind="outage", time=at, target=target, payload=payload)])
@@ -284,6 +295,31 @@ async def test_what_cannot_be_read_or_written_ends_neither_the_looks_nor_the_tel
     other.close()
     assert other.titles == ["MailWatch: b is down"]
     assert "nothing is told of entry 0, by our own fault" in caplog.text
+
+
+async def test_an_outage_that_is_watched_no_more_is_told_once_to_those_who_heard_of_it(
+    record: Record, webhook: Webhook
+) -> None:
+    at, asked = now() - 600_000, frozenset({Topic.CLOSE})
+    told = channel(webhook, group=0.0)
+    notifier = record.notifier(told)
+    record.outage("lab", bad=at)
+    await telling(notifier, record.sent(1))
+    record.outage("lab", unwatched=True, bad=at)
+    record.outage("late", unwatched=True, bad=at)
+    later = channel(webhook, name="json-2", lang="it", group=0.0)
+    notifier = record.notifier(told, later, channel(webhook, name="json-3", on=asked, group=0.0))
+    await telling(notifier, record.sent(1))
+    record.outage("end")
+    await telling(notifier, record.sent(2))
+    titles = webhook.titles
+    assert titles[:2] == ["MailWatch: lab is down", "MailWatch: lab is no longer watched"]
+    # Neither those who were told of nothing, nor twice, nor as over: only the next outage is told to both.
+    assert sorted(titles[2:]) == ["MailWatch: end is down", "MailWatch: end non funziona"]
+    body = webhook.took[1]["message"]
+    assert "nobody knows whether it still lasts" in body
+    assert "down at least until" in body
+    assert "working again" not in "".join(took["message"] for took in webhook.took)
 
 
 async def test_an_outage_proven_afterwards_is_told_as_what_it_was(record: Record, webhook: Webhook) -> None:
@@ -488,7 +524,7 @@ def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webho
         "vantage_point": "here",
     }  # fmt: skip
     assert words("it").keys() == words("en").keys()
-    assert words("it")["title"].keys() == words("en")["title"].keys() == {*Topic, "proven"}
+    assert words("it")["title"].keys() == words("en")["title"].keys() == {*Topic, "proven", "unwatched"}
     assert words("it")["cause"].keys() == words("en")["cause"].keys() == set(Cause)
     for lang in ("it", "en"):
         for topic in Topic:

@@ -130,11 +130,14 @@ def test_a_window_without_records_is_no_case(folder: Path, tmp_path: Path) -> No
     for window, said in (
         (("--from", "2025-01", "--to", "2025-02"), "nothing of mail, quiet is on record"),
         (("--from", "2027-01", "--to", "2027-02"), "the signed record ends at"),
-        (("--from", "2026-01-01", "--to", "2026-01-02", "--target", "no"), "nothing of no is on record"),
     ):
         done = run(folder, "report", *window, "-o", str(tmp_path / "no.zip"))
         assert done.returncode == 1, done.stdout
         assert said in done.stderr
+    window = ("--from", "2026-01-01", "--to", "2026-01-02")
+    done = run(folder, "report", *window, "--target", "mial", "-o", str(tmp_path / "no.zip"))
+    assert done.returncode == 2
+    assert "there is no target 'mial', in the config or on record; is it mail?" in done.stderr
     assert run(folder, "report", "--from", "2026-01", "-o", str(tmp_path / "no.zip")).returncode == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -212,6 +215,14 @@ def wild_beat(stated: dict) -> None:
     stated["targets"][0]["interval"] = "60"
 
 
+def other_intervals(stated: dict) -> None:
+    stated["targets"][0]["intervals"][0]["interval"] = 600.0
+
+
+def no_intervals(stated: dict) -> None:
+    del stated["targets"][0]["intervals"]
+
+
 def no_target(stated: dict) -> None:
     stated["targets"] = []
 
@@ -238,6 +249,8 @@ def tokens_invented(stated: dict) -> None:
             other_rules,
             other_beat,
             wild_beat,
+            other_intervals,
+            no_intervals,
             no_target,
             somebody_elses,
             tokens_invented,
@@ -265,7 +278,7 @@ def test_the_owner_cannot_leave_out_the_edges(
 ) -> None:
     """Who has the key can sign a range that ends where it suits, and count only what is left."""
     reader, keys = Reader.open(folder / "data"), load_or_make(folder / "data")
-    watched = [Watched("mail", 60.0, "lab", "imap")]
+    watched = [Watched("mail", "lab", "imap")]
     case = find(reader, Tokens(folder / "data"), keys, (START + 2 * HOUR, START + DAY), watched, "here")
     wanted = (START + window[0], START + window[1])
     replay = Replay(wanted, {"mail": 60.0}, Rules())
@@ -292,7 +305,7 @@ def test_the_owner_cannot_leave_out_the_edges(
 def test_no_odd_value_in_a_period_is_accepted_nor_makes_verify_fail(folder: Path, tmp_path: Path) -> None:
     reader, keys = Reader.open(folder / "data"), load_or_make(folder / "data")
     window = (START + 30 * HOUR - 5 * MINUTE, START + 31 * HOUR)
-    case = find(reader, Tokens(folder / "data"), keys, window, [Watched("mail", 60.0, "lab", "imap")], "here")
+    case = find(reader, Tokens(folder / "data"), keys, window, [Watched("mail", "lab", "imap")], "here")
     with (tmp_path / "small.zip").open("wb") as out:
         write_period(out, reader, keys, case, "en", [])
     reader.close()

@@ -1,0 +1,262 @@
+"""Each observation is judged by the interval in force at its time: on record, or found in the record itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailwatch import records
+from mailwatch.evidence.verify import Trust, verify
+from mailwatch.ledger.facts import written_settings
+from mailwatch.models import (
+    Fact,
+    Kind,
+    Millis,
+    Observation,
+    Rules,
+    TlsMode,
+    WatchChange,
+    WatchEvent,
+    WatchSettings,
+    rfc3339,
+)
+from mailwatch.outages import Event, State, advance, outage_payload, written_rules
+from mailwatch.replay import audit_outages, resume, rule_book
+from mailwatch.service_level import usual_interval
+from mailwatch.store import Draft, Reader, Store
+from tests.ledgers import DAY, HOUR, MINUTE, clock_of, look
+from tests.test_evidence import text_of
+from tests.watching import Watching
+
+START = 1_767_225_600_000
+"""2026-01-01T00:00Z."""
+
+
+def change(event: WatchEvent, at: Millis, interval: Millis, name: str = "mail", **more: Any) -> WatchChange:
+    settings: dict[str, Any] = {
+        "kind": Kind.IMAP, "provider": "lab", "host": "127.0.0.1", "port": 1, "tls": TlsMode.NONE,
+        "interval": interval, "timeout": 30_000, "catalogue": False, "own_ca": False, **more,
+    }  # fmt: skip
+    return WatchChange(
+        target=name, at=at, event=event, settings=WatchSettings(**settings), reason="start", clock=clock_of(at, at)
+    )
+
+
+def ledger(folder: Path, facts: Sequence[Fact], name: str = "mail") -> None:
+    """Write facts of one target with what follows from them, as the monitor would; a checkpoint after each 500."""
+    store = Store.open(folder)
+    store._connection.connection.cursor().execute("PRAGMA synchronous=OFF")
+    ticked = START - DAY
+    store.read_clock = lambda: ticked
+    node = {
+        "event": "start", "version": "0.1.0", "python": "3.11.2", "system": "Linux", "config": "c0" * 32,
+        "vantage_point": "here", "rules": written_rules(Rules()),
+    }  # fmt: skip
+    drafts = [
+        Draft(
+            kind="node",
+            time=facts[0].at if isinstance(facts[0], WatchChange) else START - DAY,
+            target=None,
+            payload=node,
+        )
+    ]
+    state, index, settings = State(), store.size + 1, None
+    for fact in facts:
+        at = (
+            fact.at
+            if isinstance(fact, WatchChange)
+            else fact.ended_at
+            if isinstance(fact, Observation)
+            else fact.end
+        )
+        kind = "watch" if isinstance(fact, WatchChange) else "observation"
+        drafts.append(Draft(kind=kind, time=at, target=name, payload=fact))
+        state, transition = advance(state, Event(index, fact), Rules())
+        settings = fact.settings if isinstance(fact, WatchChange) else settings
+        index += 1
+        if transition is not None:
+            payload = outage_payload(transition.outage, "lab", Kind.IMAP, "here") | {
+                "rules": written_rules(Rules())
+            }
+            payload |= {"watch": written_settings(settings)} if settings else {}
+            drafts.append(Draft(kind="outage", time=at, target=name, payload=payload))
+            index += 1
+        ticked = at
+        if len(drafts) >= 500:
+            store.append_batch(drafts)
+            store.checkpoint()
+            drafts = []
+    if drafts:
+        store.append_batch(drafts)
+    store.checkpoint()
+    store.close()
+
+
+def looks(start: Millis, end: Millis, every: Millis, mark: str = "+") -> list[Fact]:
+    return [look("mail", mark, at) for at in range(start, end, every)]
+
+
+def changed(folder: Path, *, watched: bool) -> None:
+    """19 days at 5m, then two at 1m; a day before the window, and one after it."""
+    turn, end = START + 18 * DAY, START + 21 * DAY
+    slow, quick = looks(START - DAY, turn, 5 * MINUTE), looks(turn, end, MINUTE)
+    if not watched:
+        ledger(folder, [*slow, *quick])
+        return
+    begin = change(WatchEvent.BEGIN, START - DAY, 5 * MINUTE)
+    daily = change(WatchEvent.CONTINUE, START - HOUR, 5 * MINUTE)
+    at = (DAY - HOUR) // (5 * MINUTE)
+    facts = [begin, *slow[:at], daily, *slow[at:], change(WatchEvent.CHANGE, turn, MINUTE), *quick]
+    ledger(folder, facts)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["recorded", "inferred"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("changed")
+    changed(made / "data", watched=request.param)
+    target = {"name": "mail", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none", "interval": "1m"}
+    Watching(made, [target])
+    return made
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mailwatch", "--config", str(folder / "config.yaml"), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_another_interval_changes_nothing_of_the_past(folder: Path) -> None:
+    reader = Reader.open(folder / "data")
+    (told,) = records.availability(reader, ["mail"], START, START + 20 * DAY)
+    reader.close()
+    assert told["availability"] == {"lower": 1.0, "upper": 1.0}
+    assert told["coverage"] > 0.999
+    assert told["unobserved"] < 600
+
+
+def test_the_report_of_the_month_is_by_the_intervals_then(folder: Path, tmp_path: Path) -> None:
+    recorded = "recorded" if Reader.open(folder / "data").latest("mail", "watch") else "inferred"
+    path = tmp_path / "period.zip"
+    window = ("--from", rfc3339(START), "--to", rfc3339(START + 20 * DAY))
+    made = run(folder, "report", *window, "-o", str(path), "--lang", "en")
+    assert made.returncode == 0, made.stderr
+    assert [claim for claim in verify(path, Trust()) if not claim.valid] == []
+    with zipfile.ZipFile(path) as opened:
+        stated = json.loads(opened.read("period.json"))
+    assert stated["availability"][0]["coverage"] > 0.999
+    first, *more = stated["targets"][0]["intervals"]
+    assert first["interval"] == 300.0
+    if recorded == "recorded":
+        assert first["from"] == rfc3339(START - DAY)
+        assert more == [{"from": rfc3339(START + 18 * DAY), "interval": 60.0}]
+        # The range reaches back to what says how it was watched at the window's beginning.
+        with zipfile.ZipFile(path) as opened:
+            assert b'"continue"' in opened.read("entries.jsonl")
+    else:
+        assert (first, more) == ({"from": None, "interval": 300.0, "inferred": True}, [])
+
+
+def test_five_days_without_a_probe_and_without_a_gap_entry_are_not_observed(tmp_path: Path) -> None:
+    ledger(
+        tmp_path / "data", [*looks(START, START + DAY, MINUTE), *looks(START + 6 * DAY, START + 7 * DAY, MINUTE)]
+    )
+    reader = Reader.open(tmp_path / "data")
+    (told,) = records.availability(reader, ["mail"], START, START + 7 * DAY)
+    reader.close()
+    assert told["unobserved"] == pytest.approx(5 * 86_400, abs=180)
+    assert told["coverage"] == pytest.approx(2 / 7, abs=0.001)
+
+
+def test_no_data_is_never_written_as_no_downtime(tmp_path: Path) -> None:
+    """An outage of three failures that are further apart than the interval: it was, for how long nobody knows."""
+    facts: list[Fact] = [change(WatchEvent.BEGIN, START - HOUR, MINUTE)]
+    facts += [look("mail", mark, START + number * HOUR) for number, mark in enumerate("+---++")]
+    ledger(tmp_path / "data", facts)
+    Watching(tmp_path, [{"name": "mail", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}])
+    window = ("--from", rfc3339(START - HOUR), "--to", rfc3339(START + DAY))
+    shown = run(tmp_path, "availability", *window).stdout
+    assert shown.count("no data") >= 4
+    assert "0 s" not in shown
+    for language, unclear in (("en", "too little was observed"), ("it", "si è osservato troppo poco")):
+        made = run(tmp_path, "report", *window, "-o", str(tmp_path / f"{language}.zip"), "--lang", language)
+        assert made.returncode == 0, made.stderr
+        shutil.unpack_archive(tmp_path / f"{language}.zip", tmp_path / language)
+        text = text_of(tmp_path / language / "report.pdf")
+        assert unclear in text
+        assert "0.0 s" not in text
+        assert "0,0 s" not in text
+
+
+def test_a_target_that_is_no_longer_in_the_config_is_judged_by_its_own_interval(tmp_path: Path) -> None:
+    ledger(tmp_path / "data", looks(START, START + 2 * DAY, 15 * MINUTE))
+    other = {"name": "other", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
+    Watching(tmp_path, [other])
+    window = ("--from", rfc3339(START), "--to", rfc3339(START + 2 * DAY))
+    (told,) = json.loads(run(tmp_path, "availability", *window, "--target", "mail", "--json").stdout)
+    assert told["coverage"] > 0.98
+    made = run(tmp_path, "report", *window, "--target", "mail", "-o", str(tmp_path / "p.zip"))
+    assert made.returncode == 0, made.stderr
+    assert all(claim.valid for claim in verify(tmp_path / "p.zip", Trust()))
+
+
+def test_a_name_that_never_was_is_an_error_that_names_the_nearest(folder: Path) -> None:
+    window = ("--from", rfc3339(START), "--to", rfc3339(START + DAY))
+    asked = run(folder, "availability", *window, "--target", "mial", "--json")
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert "no target 'mial'" in asked.stderr
+    assert "is it mail?" in asked.stderr
+    assert "is it" not in run(folder, "availability", *window, "--target", "zzzzzzzz").stderr
+
+
+@pytest.mark.parametrize(
+    ("due", "expected"),
+    [
+        ([], 60_000),
+        ([5], 60_000),
+        ([0, 300, 600], 300),
+        ([0, 20, 40, 300, 600, 900, 1200], 300),
+        ([0, 20, 40, 300, 580], 20),
+        ([0, 1, 5], 1),
+        ([9, 0], 60_000),
+    ],
+)
+def test_the_usual_interval(due: list[int], expected: int) -> None:
+    assert usual_interval(due) == expected
+
+
+MARKS = "+++---?--+++"
+
+
+@pytest.mark.parametrize("cut", range(1, len(MARKS)))
+@pytest.mark.parametrize("events", [(WatchEvent.END, WatchEvent.BEGIN), (WatchEvent.END,), (WatchEvent.CHANGE,)])
+def test_a_replay_over_a_change_gives_what_was_decided_live(
+    tmp_path: Path, cut: int, events: tuple[WatchEvent, ...]
+) -> None:
+    """Also where a crash came before what follows from the end of a watching was on record."""
+    seen: list[Fact] = [look("mail", mark, START + number * MINUTE) for number, mark in enumerate(MARKS)]
+    at = START + cut * MINUTE - 1000
+    facts = [*seen[:cut], *(change(event, at, MINUTE, host=f"h{number}") for number, event in enumerate(events))]
+    facts += seen[cut:] if events[-1] is not WatchEvent.END else []
+    ledger(tmp_path, facts)
+    reader = Reader.open(tmp_path)
+    live, index = State(), 1
+    for fact in facts:
+        live, transition = advance(live, Event(index, fact), Rules())
+        index += 1 + (transition is not None)
+    resumed = resume(reader, "mail", rule_book(reader))
+    audited = audit_outages(reader, rule_book(reader), "mail")
+    reader.close()
+    assert audited == []
+    assert resumed.missing == ()
+    assert (resumed.state.name, resumed.state.is_open) == (live.name, live.is_open)
+    assert (resumed.state.outage, resumed.state.last_good) == (live.outage, live.last_good)
+    if events[-1] is WatchEvent.END:
+        assert resumed.state == State()
+        assert resumed.latest is None
