@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import socket
+from collections.abc import Iterator
 
 import pytest
 
 from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, TlsMode, now
 from mailwatch.probes import TlsContexts, observe
 from tests.conftest import Targets
-from tests.servers import ALICE, BOB, Certificate, Certificates, Courier, Cyrus, Exim, OpenSmtpd
+from tests.servers import ALICE, BOB, HOST, Certificate, Certificates, Courier, Cyrus, Exim, OpenSmtpd
 
 TLS = [TlsMode.IMPLICIT, TlsMode.STARTTLS]
 MAILBOXES, SUBMISSIONS = ["cyrus", "courier"], ["exim", "opensmtpd"]
@@ -145,3 +148,24 @@ async def test_a_missing_mailbox_of_cyrus_is_down_although_the_login_works(
 ) -> None:
     observation = await probe(mailbox(targets, cyrus, kind, user=BOB))
     assert observation.outcome is Outcome.DOWN
+
+
+@pytest.mark.parametrize("tls", TLS)
+async def test_a_limit_that_exim_states_before_the_handshake_is_our_doing(
+    own_exim: Exim, targets: Targets, tls: TlsMode
+) -> None:
+    """It says 421 in the clear, also on the port where TLS is implicit."""
+    own_exim.set_max_connections(1)
+    own_exim.restart()
+    with held(own_exim.submission_port):
+        observation = await probe(submission(targets, own_exim, tls))
+    assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.THROTTLED), observation.detail
+    assert "Too many concurrent SMTP connections" in observation.attempts[-1].replies[-1]
+
+
+@contextlib.contextmanager
+def held(port: int) -> Iterator[None]:
+    """Somebody else's connection, greeted and kept."""
+    with socket.create_connection((HOST, port), timeout=10) as other:
+        assert other.recv(1)
+        yield

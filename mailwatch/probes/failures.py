@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from aiosmtplib import SMTPResponseException
 
-from mailwatch.models import Cause, Target
+from mailwatch.models import Cause, Kind, Target
+from mailwatch.probes import cleartext
 from mailwatch.probes.certificates import complaint
 from mailwatch.probes.connect import OurFault
 from mailwatch.probes.imap_client import Refused, ServerBye
@@ -148,7 +149,23 @@ def _exhausted(error: BaseException, target: Target) -> Verdict | None:
     return None
 
 
+def _refused_in_clear(kind: Kind, text: str) -> Cause | None:
+    """Judge what a server said in the clear where TLS should begin, as a refusal in place of its greeting."""
+    if not cleartext.is_refusal(kind, text):
+        return None
+    if kind is Kind.SMTP:
+        return _smtp_refused(SmtpRefused("greeting", int(text[:3]), text[4:]))
+    limited = LIMITS.search(text) or re.search(r"\[(?:IN-?USE|LOGIN-DELAY)\]", text, re.IGNORECASE)
+    return Cause.THROTTLED if limited else Cause.UNAVAILABLE
+
+
 def _tls(error: BaseException, target: Target) -> Verdict | None:
+    if said := cleartext.words(error):
+        reason = getattr(error, "reason", None) or type(error).__name__
+        cause = _refused_in_clear(target.kind, said)
+        if cause is not None:
+            return Verdict(cause, f"refused in the clear, before TLS: {said}", said)
+        return Verdict(Cause.TLS, f"answer is not TLS ({reason})", said)
     match error:
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
             return Verdict(Cause.DISCONNECTED, "connection lost")
