@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from mailwatch.clock import TICK
 from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, TlsMode, now
 from mailwatch.probes import TlsContexts, observe
 from tests.conftest import Targets
+from tests.hall import Hall
 from tests.servers import ALICE, BOB, HOST, Certificate, Certificates, Courier, Cyrus, Exim, OpenSmtpd
 
 TLS = [TlsMode.IMPLICIT, TlsMode.STARTTLS]
@@ -169,3 +174,61 @@ def held(port: int) -> Iterator[None]:
     with socket.create_connection((HOST, port), timeout=10) as other:
         assert other.recv(1)
         yield
+
+
+async def ticks(hall: Hall) -> None:
+    """The monitor's own clock, each second."""
+    while True:
+        await asyncio.sleep(TICK)
+        await hall.monitor.check_clock()
+
+
+async def watched(
+    folder: Path, targets: Sequence[Target], between: Callable[[], None] | None = None
+) -> list[Observation]:
+    """What a monitor over a fresh ledger records of these probes, one after the other; `between` the first two."""
+    hall = Hall(folder)
+    await hall.writer.start()
+    for name in {target.name for target in targets}:
+        hall.watch_also(next(target for target in targets if target.name == name))
+    # As in a real run: without it the whole of a long probe seems to have been a standstill of ours.
+    ticking = asyncio.create_task(ticks(hall))
+    for number, target in enumerate(targets):
+        if number == 1 and between:
+            await asyncio.to_thread(between)
+        await hall.look(target)
+    ticking.cancel()
+    await hall.close()
+    found = (entry.fact for entry in hall.reader.entries(kinds=["observation"]))
+    return [fact for fact in found if isinstance(fact, Observation)]
+
+
+@pytest.mark.parametrize("kind", [Kind.IMAP, Kind.POP3])
+async def test_a_refusal_that_courier_delays_beyond_our_timeout_is_no_outage_and_no_second_try(
+    own_courier: Courier, targets: Targets, tmp_path: Path, kind: Kind
+) -> None:
+    """It takes five seconds over it: a shorter timeout hears nothing."""
+    target = replace(mailbox(targets, own_courier, kind, password=wrong()), timeout=2.0)
+    mark = own_courier.log_size
+    seen = await watched(tmp_path, [target] * 4)
+    assert [(one.outcome, one.cause) for one in seen] == [(Outcome.UNKNOWN, Cause.CREDENTIALS)] * 4
+    assert [one.with_login for one in seen] == [True, False, False, False]
+    assert "set a longer timeout" in seen[0].detail
+    assert seen[0].attempts[-1].facts == {"password_sent": 1}
+    log = await asyncio.to_thread(own_courier.log_until, "LOGIN FAILED", mark)
+    assert log.count("LOGIN FAILED") == 1
+
+
+@pytest.mark.parametrize("kind", [Kind.IMAP, Kind.POP3])
+async def test_an_authdaemon_of_courier_that_hangs_is_its_own_fault(
+    own_courier: Courier, targets: Targets, tmp_path: Path, kind: Kind
+) -> None:
+    """The password was accepted before: what comes late or never now is no refusal of it."""
+    target = replace(mailbox(targets, own_courier, kind), timeout=4.0)
+    seen = await watched(tmp_path, [target] * 3, between=own_courier.hang_logins)
+    assert [(one.outcome, one.cause) for one in seen] == [
+        (Outcome.UP, None),
+        (Outcome.DOWN, Cause.TIMEOUT),
+        (Outcome.DOWN, Cause.TIMEOUT),
+    ]
+    assert {one.failed_phase for one in seen[1:]} == {Phase.AUTH}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 from pathlib import Path
 
 from tests.servers.certificates import Certificate, Certificates
 from tests.servers.dovecot import MESSAGE
-from tests.servers.program import HOST, free_port
+from tests.servers.program import HOST, free_port, session_members
 from tests.servers.rooted import Rooted, crypted
 
 AUTHDAEMONRC = """\
@@ -115,6 +118,13 @@ class Courier(Rooted):
                 program, "-", f"/etc/courier/{name}.tmp", f"/etc/courier/{name}.dat", said=f"{said}.\n"
             )  # fmt: skip
             (self.root / "etc/courier" / f"{name}.dat").chmod(0o600)
+
+    def hang_logins(self) -> None:
+        """From now on the program that checks passwords answers nothing; stopping the server still ends it."""
+        for pid in session_members(self.pid):
+            with contextlib.suppress(OSError):
+                if AUTHDAEMOND in Path(f"/proc/{pid}/cmdline").read_text():
+                    os.kill(pid, signal.SIGSTOP)
 
     def lose_mailbox(self, user: str) -> None:
         """From now on the user has a home but no mailbox."""
