@@ -149,22 +149,23 @@ def _exhausted(error: BaseException, target: Target) -> Verdict | None:
     return None
 
 
-def _refused_in_clear(kind: Kind, text: str) -> Cause | None:
-    """Judge what a server said in the clear where TLS should begin, as a refusal in place of its greeting."""
-    if not cleartext.is_refusal(kind, text):
-        return None
+def _refused_in_clear(kind: Kind, text: str) -> Exception:
+    """Return what the client would have raised, had it heard this refusal in place of a greeting."""
     if kind is Kind.SMTP:
-        return _smtp_refused(SmtpRefused("greeting", int(text[:3]), text[4:]))
-    limited = LIMITS.search(text) or re.search(r"\[(?:IN-?USE|LOGIN-DELAY)\]", text, re.IGNORECASE)
-    return Cause.THROTTLED if limited else Cause.UNAVAILABLE
+        return SmtpRefused("greeting", int(text[:3]), re.sub(r"(?m)^\d{3}[ -]?", "", text))
+    if kind is Kind.IMAP:
+        return ServerBye(text.partition(" ")[2].partition(" ")[2])
+    limited = LIMITS.search(text) or re.search(r"\[(?:IN-USE|LOGIN-DELAY)\]", text, re.IGNORECASE)
+    return Failed(Cause.THROTTLED if limited else Cause.UNAVAILABLE, f"greeting: {text}", text)
 
 
 def _tls(error: BaseException, target: Target) -> Verdict | None:
     if said := cleartext.words(error):
+        if cleartext.is_refusal(target.kind, said):
+            verdict = _own(_refused_in_clear(target.kind, said), target)
+            assert verdict is not None
+            return verdict._replace(detail=f"refused in the clear, before TLS: {verdict.detail}", words=said)
         reason = getattr(error, "reason", None) or type(error).__name__
-        cause = _refused_in_clear(target.kind, said)
-        if cause is not None:
-            return Verdict(cause, f"refused in the clear, before TLS: {said}", said)
         return Verdict(Cause.TLS, f"answer is not TLS ({reason})", said)
     match error:
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
