@@ -121,10 +121,17 @@ class Courier(Rooted):
 
     def hang_logins(self) -> None:
         """From now on the program that checks passwords answers nothing; stopping the server still ends it."""
+        self._to_authdaemon(signal.SIGSTOP)
+
+    def kill_logins(self) -> None:
+        """From now on there is no program that checks passwords."""
+        self._to_authdaemon(signal.SIGKILL)
+
+    def _to_authdaemon(self, what: signal.Signals) -> None:
         for pid in session_members(self.pid):
             with contextlib.suppress(OSError):
                 if AUTHDAEMOND in Path(f"/proc/{pid}/cmdline").read_text():
-                    os.kill(pid, signal.SIGSTOP)
+                    os.kill(pid, what)
 
     def lose_mailbox(self, user: str) -> None:
         """From now on the user has a home but no mailbox."""

@@ -34,7 +34,7 @@ begin acl
 mail:
   deny authenticated = *
        condition = ${{lookup{{$authenticated_id}}lsearch{{/srv/disabled}}{{yes}}{{no}}}}
-       message = 5.7.1 This account is disabled
+       message = ${{lookup{{$authenticated_id}}lsearch{{/srv/disabled}}}}
   accept
 rcpt:
   accept authenticated = *
@@ -86,6 +86,6 @@ class Exim(Rooted):
         if lost:
             users.unlink()
 
-    def disable(self, user: str) -> None:
-        """From now on the user may log in, but not send."""
-        self.write("srv/disabled", f"{user}:\n", owner="exim")
+    def disable(self, user: str, words: str) -> None:
+        """From now on the user may log in, but not send: 550 with these words, or with the code in them."""
+        self.write("srv/disabled", f"{user}: {words}\n", owner="exim")
