@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (or CONFIG=your.yaml)
 	$(BIN)/mailwatch --config $(or $(CONFIG),config.example.yaml) run
 
-test: $(VENV)/.dev servers lint  ## lint, types and every test, on real Dovecot and Postfix
+test: $(VENV)/.dev servers lint  ## lint, types and every test, on real servers
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder  # Most tests wait for servers: three at a time.
 
 lint: $(VENV)/.dev

@@ -1,4 +1,8 @@
-"""Rejected logins: how often they may be tried again, and whether they are the owner's fault or the provider's."""
+"""Rejected logins: how often they may be tried again, and whether they are the owner's fault or the provider's.
+
+A password that was sent and got no answer counts as rejected while the server has never accepted it: some servers
+(Courier, by five seconds) delay the refusal of a wrong password beyond a short timeout, and each try counts there.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from mailwatch.models import Cause, Millis, Observation, Phase, Target
+from mailwatch.models import Attempt, Cause, Millis, Observation, Phase, Target
 
 HOUR: Millis = 3_600_000
 WAITS: tuple[Millis, ...] = (5 * 60_000, 20 * 60_000, HOUR)
@@ -15,6 +19,8 @@ TOGETHER: Millis = 10 * 60_000
 """Accounts that begin to be rejected within this time begin together."""
 AFTER_LOGIN = frozenset({Phase.MAILBOX, Phase.FETCH, Phase.SUBMIT})
 """A look that fails in one of these has logged in."""
+Key = tuple[str, ...]
+"""An account (provider and user name), or an account at one server (its host and port besides)."""
 
 
 @dataclass(slots=True)
@@ -22,12 +28,12 @@ class LoginGate:
     """At most three rejected logins an hour for an account, over all its targets and over restarts."""
 
     waits: tuple[Millis, ...] = WAITS
-    _rejected: dict[tuple[str, str], list[Millis]] = field(default_factory=dict)
-    _asking: set[tuple[str, str]] = field(default_factory=set)
-    _accepted: dict[tuple[str, str], str] = field(default_factory=dict)
-    _since: dict[tuple[str, str], Millis] = field(default_factory=dict)
-    _tried: dict[tuple[str, str], str] = field(default_factory=dict)
-    _slots: dict[tuple[str, str], asyncio.Semaphore] = field(default_factory=dict)
+    _rejected: dict[Key, list[Millis]] = field(default_factory=dict)
+    _asking: set[Key] = field(default_factory=set)
+    _accepted: dict[Key, str] = field(default_factory=dict)
+    _since: dict[Key, Millis] = field(default_factory=dict)
+    _tried: dict[Key, str] = field(default_factory=dict)
+    _slots: dict[Key, asyncio.Semaphore] = field(default_factory=dict)
 
     def slots(self, target: Target) -> list[asyncio.Semaphore]:
         """At most three logins of an account under way: were all rejected, it would still be three.
@@ -43,20 +49,20 @@ class LoginGate:
         `at` is on a clock that nobody sets: an hour is an hour. While one target of a suspect account tries its
         login, the others wait for what comes of it. A round trip may when both its accounts may.
         """
-        accounts = {_account(end) for end in target.ends}
-        if None in accounts or not all(self._may(account, at) for account in accounts if account):
+        keys = _keys(target)
+        if any(end.login is None for end in target.ends) or not all(self._may(key, at) for key in keys):
             return False
-        self._asking.update(account for account in accounts if account and self._rejected.get(account))
+        self._asking.update(key for key in keys if self._rejected.get(key))
         return True
 
-    def _may(self, account: tuple[str, str], at: Millis) -> bool:
-        times = self._rejected.get(account)
+    def _may(self, key: Key, at: Millis) -> bool:
+        times = self._rejected.get(key)
         if not times:
             return True
         recent = [time for time in times if time > at - HOUR]
         if recent and at < recent[-1] + self.waits[min(len(recent), len(self.waits)) - 1]:
             return False
-        return account not in self._asking
+        return key not in self._asking
 
     def renewed(self, target: Target, secret: str) -> None:
         """Forget rejections of another secret than the one that would be used now (a digest, "" without one).
@@ -70,7 +76,7 @@ class LoginGate:
 
     def release(self, target: Target) -> None:
         """The look that `allows` let through has ended, however it ended."""
-        self._asking.difference_update(account for end in target.ends if (account := _account(end)))
+        self._asking.difference_update(_keys(target))
 
     def learn(self, target: Target, observation: Observation, at: Millis) -> None:
         """Take in what came of a look that ended `at`, live or read back from the ledger."""
@@ -78,15 +84,32 @@ class LoginGate:
         if account is None or not observation.with_login:
             return
         self._tried[account] = observation.secret
-        if observation.cause is Cause.CREDENTIALS:
-            times = self._rejected.setdefault(account, [])
-            times.append(at)
-            del times[:-3]
+        silent = observation.cause is Cause.CREDENTIALS and unanswered(observation)
+        if silent:
+            # The password is good if another server of the provider takes it: then only this one waits.
+            good = self._accepts(account, observation.secret)
+            self._count(_at_server(target, account) if good else account, at)
+        elif observation.cause is Cause.CREDENTIALS:
+            self._count(account, at)
             self._since.setdefault(account, at)
         elif observation.cause is None or observation.failed_phase in AFTER_LOGIN:
-            self._rejected.pop(account, None)
             self._since.pop(account, None)
-            self._accepted[account] = observation.secret
+            for key in (account, _at_server(target, account)):
+                self._rejected.pop(key, None)
+                self._accepted[key] = observation.secret
+
+    def _count(self, key: Key, at: Millis) -> None:
+        times = self._rejected.setdefault(key, [])
+        times.append(at)
+        del times[:-3]
+
+    def _accepts(self, key: Key, secret: str) -> bool:
+        return bool(secret) and self._accepted.get(key) == secret
+
+    def accepted_there(self, target: Target, secret: str) -> bool:
+        """Whether this very server has accepted this very secret (its keyed digest) before."""
+        account = _account(target)
+        return account is not None and self._accepts(_at_server(target, account), secret)
 
     def failing_together(self, target: Target) -> int:
         """How many accounts of the provider, this one among them, began to be rejected together.
@@ -103,7 +126,7 @@ class LoginGate:
             for other, since in self._since.items()
         )
 
-    def _rejected_good(self, account: tuple[str, str]) -> bool:
+    def _rejected_good(self, account: Key) -> bool:
         return bool(self._accepted.get(account)) and self._accepted[account] == self._tried.get(account)
 
     def recall(self, looks: Iterable[tuple[Target, Observation]], at: Millis) -> None:
@@ -115,18 +138,40 @@ class LoginGate:
             self.learn(target, observation, min(observation.ended_at, at))
 
 
+def unanswered(observation: Observation) -> bool:
+    """Whether a password was sent and nothing came back: silence, or a hang-up."""
+    last = observation.attempts[-1] if observation.attempts else None
+    return last is not None and _silent(last)
+
+
+def _silent(attempt: Attempt) -> bool:
+    sent = bool(attempt.facts and attempt.facts.get("password_sent"))
+    return sent and attempt.failed_phase is Phase.AUTH and attempt.cause in (Cause.TIMEOUT, Cause.DISCONNECTED)
+
+
 def end_looks(target: Target, observation: Observation) -> Iterator[tuple[Target, Observation]]:
     """Give what a look at a round trip says of the login at each of its ends, as a look at that end would."""
     for end, name in zip(target.ends, ("via", "to"), strict=False):
         for attempt in observation.attempts:
             if attempt.facts and attempt.facts.get("end") == name and Phase.AUTH in attempt.phases:
                 rejected = attempt.failed_phase is Phase.AUTH
-                if not rejected or attempt.cause is Cause.CREDENTIALS:
-                    cause = attempt.cause if rejected else None
-                    yield end, replace(observation, cause=cause, ended_at=attempt.ended_at, with_login=True)
+                silent = _silent(attempt) and observation.cause is Cause.CREDENTIALS
+                if not rejected or silent or attempt.cause is Cause.CREDENTIALS:
+                    cause = Cause.CREDENTIALS if rejected else None
+                    seen = replace(observation, cause=cause, ended_at=attempt.ended_at, with_login=True)
+                    yield end, replace(seen, attempts=(attempt,))
 
 
-def _account(target: Target) -> tuple[str, str] | None:
+def _account(target: Target) -> Key | None:
     if target.login is None:
         return None
     return target.provider or target.host, target.login.username
+
+
+def _at_server(target: Target, account: Key) -> Key:
+    return (*account, target.host, str(target.port))
+
+
+def _keys(target: Target) -> set[Key]:
+    accounts = [(end, account) for end in target.ends if (account := _account(end))]
+    return {key for end, account in accounts for key in (account, _at_server(end, account))}

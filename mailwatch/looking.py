@@ -12,7 +12,7 @@ from typing import Any
 
 from mailwatch import monotonic
 from mailwatch.ledger.entry import secret_id
-from mailwatch.logins import LoginGate, end_looks
+from mailwatch.logins import LoginGate, end_looks, unanswered
 from mailwatch.metrics import Metrics
 from mailwatch.models import Cause, ClockSpan, Kind, Login, Millis, Observation, Outcome, Target, now
 from mailwatch.oauth.access import AccessTokens
@@ -20,6 +20,12 @@ from mailwatch.probes import TlsContexts, Trips, observe
 from mailwatch.watch import Watch
 
 logger = logging.getLogger(__name__)
+
+
+_UNHEARD = (
+    "{} after the password was sent, which this server has not accepted before; the refusal of a wrong one may"
+    " take longer: check the password, or set a longer timeout"
+)
 
 
 class Looking:
@@ -82,16 +88,16 @@ class Looking:
                 self.logins.release(target)
             observation = replace(observation, clock=_clock(observation, began, self.clock_bound()))
         if target.kind is Kind.ROUNDTRIP:
-            self._learn_ends(target, observation)
-            return observation
+            return self._learn_ends(target, observation)
         return self._learn(target, observation)
 
     def _learn(self, target: Target, observation: Observation) -> Observation:
         """Tell the gate what came of the login, and say what follows from it."""
         if observation.with_login and target.login:
             observation = replace(observation, secret=self._secret_used(target.login))
+            observation = self._heard(target, observation, observation.secret)
         self.logins.learn(target, observation, self.steady())
-        if observation.with_login and observation.cause is Cause.CREDENTIALS:
+        if observation.with_login and observation.cause is Cause.CREDENTIALS and not unanswered(observation):
             logger.warning(
                 "%s: the login was rejected: %s; it is tried again later", target.name, observation.detail
             )
@@ -106,18 +112,38 @@ class Looking:
                 observation,
                 outcome=Outcome.UNKNOWN,
                 cause=Cause.CREDENTIALS,
-                detail="looked at without a login, which was rejected before; it will be tried again",
+                detail="looked at without a login, which was rejected or not answered; it will be tried again",
             )
         return observation
 
-    def _learn_ends(self, target: Target, observation: Observation) -> None:
-        """Tell the gate what came of the logins at both ends of a round trip."""
+    def _heard(self, target: Target, observation: Observation, secret: str) -> Observation:
+        """Silence after a password that this server never accepted is no verdict: it may be a slow refusal.
+
+        What it did accept before cannot be a wrong password, so that its silence is its own.
+        """
+        if not unanswered(observation) or self.logins.accepted_there(target, secret):
+            return observation
+        logger.warning("%s: no answer came after the password was sent; it is tried again later", target.name)
+        return replace(
+            observation,
+            outcome=Outcome.UNKNOWN,
+            cause=Cause.CREDENTIALS,
+            detail=_UNHEARD.format(observation.detail),
+        )
+
+    def _learn_ends(self, target: Target, observation: Observation) -> Observation:
+        """Tell the gate what came of the logins at both ends of a round trip, and say what follows from it."""
+        last = observation.attempts[-1] if observation.attempts else None
+        for end, name in zip(target.ends, ("via", "to"), strict=True):
+            if end.login and last and last.cause is observation.cause and (last.facts or {}).get("end") == name:
+                observation = self._heard(end, observation, self._secret_used(end.login))
         for end, seen in end_looks(target, observation):
             if end.login:
                 seen = replace(seen, secret=self._secret_used(end.login))
             self.logins.learn(end, seen, self.steady())
             if seen.cause is Cause.CREDENTIALS:
                 logger.warning("%s: the login at %s was rejected; it is tried again later", target.name, end.name)
+        return observation
 
     def _secret_used(self, login: Login) -> str:
         """Name what the login proves itself with: its password, or what its owner granted, "" without either."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import hypothesis
 import pytest
@@ -14,7 +16,20 @@ from pydantic import SecretStr
 
 from mailwatch.models import Kind, Login, Target, TlsMode
 from tests.lived import bundle, lived, trust  # noqa: F401 - fixtures
-from tests.servers import ALICE, DOVECOT, POSTFIX, Certificates, Dovecot, Postfix, server_folder
+from tests.servers import (
+    ALICE,
+    DOVECOT,
+    POSTFIX,
+    ROOTS,
+    Certificates,
+    Courier,
+    Cyrus,
+    Dovecot,
+    Exim,
+    OpenSmtpd,
+    Postfix,
+    server_folder,
+)
 
 # No test is timed: a machine that is busy is no defect.
 hypothesis.settings.register_profile("untimed", hypothesis.settings(), deadline=None)
@@ -91,6 +106,72 @@ def postfix(certificates: Certificates, dovecot: Dovecot) -> Iterator[Postfix]:
         yield server
 
 
+R = TypeVar("R", Cyrus, Courier, Exim, OpenSmtpd)
+
+
+@contextlib.contextmanager
+def _in_its_root(server: type[R], certificates: Certificates) -> Iterator[R]:
+    _need(ROOTS / server.__name__.lower(), root=True)
+    with server_folder() as folder, server(folder, certificates).running() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cyrus(certificates: Certificates) -> Iterator[Cyrus]:
+    """A Cyrus that all tests share: leave it as it was."""
+    with _in_its_root(Cyrus, certificates) as server:
+        yield server
+
+
+@pytest.fixture
+def own_cyrus(certificates: Certificates) -> Iterator[Cyrus]:
+    """A Cyrus of the test's own, to stop and to break."""
+    with _in_its_root(Cyrus, certificates) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def courier(certificates: Certificates) -> Iterator[Courier]:
+    """A Courier that all tests share: leave it as it was."""
+    with _in_its_root(Courier, certificates) as server:
+        yield server
+
+
+@pytest.fixture
+def own_courier(certificates: Certificates) -> Iterator[Courier]:
+    """A Courier of the test's own, to stop and to break."""
+    with _in_its_root(Courier, certificates) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def exim(certificates: Certificates) -> Iterator[Exim]:
+    """An Exim that all tests share: leave it as it was."""
+    with _in_its_root(Exim, certificates) as server:
+        yield server
+
+
+@pytest.fixture
+def own_exim(certificates: Certificates) -> Iterator[Exim]:
+    """An Exim of the test's own, to stop and to break."""
+    with _in_its_root(Exim, certificates) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def opensmtpd(certificates: Certificates) -> Iterator[OpenSmtpd]:
+    """An OpenSMTPD that all tests share: leave it as it was."""
+    with _in_its_root(OpenSmtpd, certificates) as server:
+        yield server
+
+
+@pytest.fixture
+def own_opensmtpd(certificates: Certificates) -> Iterator[OpenSmtpd]:
+    """An OpenSMTPD of the test's own, to stop and to break."""
+    with _in_its_root(OpenSmtpd, certificates) as server:
+        yield server
+
+
 @dataclass(frozen=True, slots=True)
 class Targets:
     """Makes targets of the servers on this machine."""
@@ -98,23 +179,38 @@ class Targets:
     certificates: Certificates
 
     def imap(
-        self, server: Dovecot, tls: TlsMode = TlsMode.IMPLICIT, *, user: str = ALICE, password: str = ""
+        self,
+        server: Dovecot | Cyrus | Courier,
+        tls: TlsMode = TlsMode.IMPLICIT,
+        *,
+        user: str = ALICE,
+        password: str = "",
     ) -> Target:
         """An IMAP target with a login, by default with the user's right password."""
         port = server.imap_port if tls is TlsMode.STARTTLS else server.imaps_port
         return self._target(Kind.IMAP, port, tls, user, password or server.passwords[user])
 
     def pop3(
-        self, server: Dovecot, tls: TlsMode = TlsMode.IMPLICIT, *, user: str = ALICE, password: str = ""
+        self,
+        server: Dovecot | Cyrus | Courier,
+        tls: TlsMode = TlsMode.IMPLICIT,
+        *,
+        user: str = ALICE,
+        password: str = "",
     ) -> Target:
         """A POP3 target with a login, by default with the user's right password."""
         port = server.pop3_port if tls is TlsMode.STARTTLS else server.pop3s_port
         return self._target(Kind.POP3, port, tls, user, password or server.passwords[user])
 
     def smtp(
-        self, server: Postfix, tls: TlsMode = TlsMode.IMPLICIT, *, user: str = ALICE, password: str
+        self,
+        server: Postfix | Exim | OpenSmtpd,
+        tls: TlsMode = TlsMode.IMPLICIT,
+        *,
+        user: str = ALICE,
+        password: str,
     ) -> Target:
-        """A submission target with a login; the password is Dovecot's."""
+        """A submission target with a login; Postfix's passwords are those of Dovecot."""
         port = server.submission_port if tls is TlsMode.STARTTLS else server.submissions_port
         return self._target(Kind.SMTP, port, tls, user, password)
 

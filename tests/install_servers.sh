@@ -24,6 +24,48 @@ need poppler-utils /usr/bin/pdftotext
 need openssl /usr/bin/openssl
 need faketime /usr/bin/faketime
 need chromium /usr/bin/chromium
+
+# Cyrus, Courier, Exim and OpenSMTPD cannot be installed beside Dovecot and Postfix (their packages conflict), and their
+# paths are compiled in. So each has a small root folder of its own, which tests/servers/rooted.py copies and enters.
+roots=$(cd "$(dirname "$0")/.." && pwd)/build/servers
+libraries() { # PACKAGE...: the libraries that these packages need, theirs included
+    todo="$*" known=" "
+    while [ -n "$todo" ]; do
+        # shellcheck disable=SC2086
+        todo=$(apt-cache depends --important $todo | sed -n 's/^ [ |]*\(Pre\)\?Depends: \(lib[^<:]*\)$/\2/p' | sort -u)
+        fresh=""
+        for name in $todo; do
+            case $known in *" $name "*) ;; *) known="$known$name " fresh="$fresh $name" ;; esac
+        done
+        todo=$fresh
+    done
+    echo "$known"
+}
+root_of() { # NAME PACKAGE...
+    name=$1; shift
+    rm -rf "$roots/$name.new" && mkdir -p "$roots/$name.new/packages"
+    # shellcheck disable=SC2046
+    (cd "$roots/$name.new/packages" && apt-get -qq -o APT::Sandbox::User=root download "$@" zlib1g $(libraries "$@"))
+    for package in "$roots/$name.new/packages"/*.deb; do dpkg-deb --extract "$package" "$roots/$name.new"; done
+    (cd "$roots/$name.new" && rm -rf packages usr/share/doc usr/share/man usr/share/locale usr/share/info \
+        usr/lib/*/gconv usr/lib/*/perl usr/lib/*/systemd usr/lib/python3* usr/share/gcc usr/lib/systemd lib/systemd)
+    rm -rf "${roots:?}/$name" && mv "$roots/$name.new" "$roots/$name"
+}
+rooted() { # NAME PACKAGE...
+    [ -d "$roots/$1" ] || unpacked="${unpacked:-}$*
+"
+}
+rooted courier courier-base courier-imap courier-pop courier-authlib courier-authdaemon courier-authlib-userdb
+rooted cyrus cyrus-common cyrus-imapd cyrus-pop3d sasl2-bin tzdata
+rooted exim exim4-base exim4-daemon-heavy
+rooted opensmtpd opensmtpd tcc
+if [ -n "${unpacked:-}" ] && command -v apt-get >/dev/null; then
+    [ "$(id -u)" != 0 ] || apt-get -qq update
+    printf %s "$unpacked" | while read -r line; do
+        # shellcheck disable=SC2086
+        root_of $line
+    done
+fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     # No service is started: the tests run the programs with their own configuration and high ports.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mailwatch.logins import HOUR, WAITS, LoginGate
-from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, Target, now
+from mailwatch.models import Attempt, Cause, Kind, Login, Observation, Outcome, Phase, Target, TlsMode, now
 from mailwatch.takeup import take_up
 from tests.hall import Hall
+from tests.hostile import CLOSE, RESET, SILENCE, Step, hostile
 
 MINUTE = 60_000
 LOGIN = Login(username="a@example.org", password=SecretStr("secret"))
@@ -214,3 +217,134 @@ async def test_a_restart_does_not_let_old_rejections_begin_together(tmp_path: Pa
     looks = [(ours, 200, None), (theirs, 199, None), (ours, 150, bad), (theirs, 90, bad), (ours, 35, bad)]
     gate = await taken_up(tmp_path, [ours, theirs], [*looks, (theirs, 30, bad)])
     assert gate.failing_together(ours) == 1
+
+
+def silent(at: int, cause: Cause = Cause.CREDENTIALS, *, secret: str = "d") -> Observation:
+    """A probe that sent the password and heard nothing: by default one that is no verdict."""
+    made = Attempt(
+        started_at=at,
+        ended_at=at,
+        phases={Phase.AUTH: 1},
+        cause=Cause.TIMEOUT,
+        failed_phase=Phase.AUTH,
+        facts={"password_sent": 1},
+    )
+    return replace(looked(at, cause, secret=secret), failed_phase=Phase.AUTH, attempts=(made,))
+
+
+def test_a_password_that_got_no_answer_counts_as_one_that_was_rejected() -> None:
+    gate, sent = LoginGate(), []
+    for minute in range(60):
+        if gate.allows(target(), minute * MINUTE):
+            sent.append(minute)
+            gate.learn(target(), silent(minute * MINUTE), minute * MINUTE)
+        gate.release(target())
+    assert sent == [0, 5, 25]
+    assert not gate.allows(target(Kind.SMTP), 59 * MINUTE)
+
+
+def test_silence_of_a_server_that_accepted_the_password_holds_no_login_back() -> None:
+    gate = LoginGate()
+    for at in range(10):
+        assert gate.allows(target(), at)
+        gate.learn(target(), silent(at, Cause.TIMEOUT), at)
+        gate.release(target())
+
+
+def test_silence_at_one_server_holds_back_no_other_that_takes_the_same_password() -> None:
+    gate = LoginGate()
+    gate.learn(target(Kind.IMAP), looked(0, None), 0)
+    gate.learn(target(Kind.SMTP), silent(MINUTE), MINUTE)
+    assert not gate.allows(target(Kind.SMTP), 2 * MINUTE)
+    assert gate.allows(target(Kind.IMAP), 2 * MINUTE)
+    gate.learn(target(Kind.SMTP), looked(7 * MINUTE, None), 7 * MINUTE)
+    assert gate.allows(target(Kind.SMTP), 7 * MINUTE)
+
+
+def test_accepted_is_the_same_password_by_the_same_server() -> None:
+    gate = LoginGate()
+    gate.learn(target(Kind.IMAP), looked(0, None), 0)
+    gate.learn(target(Kind.SMTP), replace(looked(0, Cause.REJECTED), failed_phase=Phase.SUBMIT), 0)
+    assert gate.accepted_there(target(Kind.IMAP), "d")
+    assert gate.accepted_there(target(Kind.SMTP), "d")
+    assert not gate.accepted_there(target(Kind.IMAP), "another")
+    assert not gate.accepted_there(target(Kind.POP3), "d")
+    assert not gate.accepted_there(replace(target(Kind.IMAP), port=2), "d")
+    gate.learn(target(Kind.POP3), looked(0, None, secret=""), 0)
+    assert not gate.accepted_there(target(Kind.POP3), "")
+
+
+def test_silence_is_no_rejection_that_accounts_share() -> None:
+    gate = LoginGate()
+    for user in "ab":
+        gate.learn(named(user), looked(0, None), 0)
+        gate.learn(named(user), silent(HOUR), HOUR)
+    assert gate.failing_together(named("a")) == 0
+
+
+async def test_a_restart_remembers_what_was_accepted_and_what_got_no_answer(tmp_path: Path) -> None:
+    imap, smtp = target(Kind.IMAP), replace(target(Kind.SMTP), provider="another")
+    hall = Hall(tmp_path)
+    await hall.writer.start()
+    for which, seen in ((imap, looked(now() - 500 * MINUTE, None)), (smtp, silent(now() - MINUTE))):
+        await hall.monitor.write("observation", seen.ended_at, which.name, replace(seen, target=which.name))
+    await take_up(hall.monitor, hall.reader, [imap, smtp])
+    await hall.close()
+    gate = hall.monitor.looking.logins
+    assert gate.accepted_there(imap, "d")
+    assert gate.allows(imap, now())
+    assert not gate.allows(smtp, now())
+
+
+IN: list[Step] = [b"* OK [CAPABILITY IMAP4rev1] hi\r\n", "LOGIN "]
+OUT: list[Step] = ["LOGOUT", b"* BYE\r\nTAG OK\r\n"]
+ACCEPTED: list[Step] = [*IN, b"TAG OK in\r\n", "EXAMINE", b"* 0 EXISTS\r\nTAG OK\r\n", *OUT]
+GREETS: list[Step] = [IN[0], *OUT]
+
+
+@pytest.mark.parametrize("end", [SILENCE, CLOSE, RESET])
+async def test_no_answer_to_a_password_that_was_never_accepted_is_no_verdict_and_not_asked_again_at_once(
+    tmp_path: Path, end: Step
+) -> None:
+    heard: list[bytes] = []
+    async with hostile([*IN, end], then=GREETS, heard=heard) as port:
+        seen = await probed(tmp_path, replace(named("a"), host="127.0.0.1", port=port), 3)
+    assert [(one["outcome"], one["cause"]) for one in seen] == [("unknown", "credentials")] * 3
+    assert "longer timeout" in seen[0]["detail"]
+    assert seen[0]["attempts"][-1]["facts"] == {"password_sent": 1}
+    assert seen[0]["attempts"][-1]["cause"] in ("timeout", "disconnected")
+    assert [one["login"] for one in seen] == [True, False, False]
+    assert sum(b"LOGIN" in line for line in heard) == 1
+
+
+@pytest.mark.parametrize("end", [SILENCE, CLOSE])
+async def test_no_answer_to_a_password_that_was_accepted_before_is_the_servers(tmp_path: Path, end: Step) -> None:
+    async with hostile(ACCEPTED, then=[*IN, end]) as port:
+        seen = await probed(tmp_path, replace(named("a"), host="127.0.0.1", port=port), 4)
+    assert [one["outcome"] for one in seen] == ["up", "down", "down", "down"]
+    assert all(one["login"] and one["failed_phase"] == "auth" for one in seen[1:])
+
+
+async def test_silence_before_the_password_is_the_servers(tmp_path: Path) -> None:
+    """AUTH LOGIN asks for the name first: nothing that could be rejected has been sent by then."""
+    hello: list[Step] = [b"220 hi\r\n", "EHLO", b"250-hi\r\n250 AUTH LOGIN\r\n", "AUTH LOGIN"]
+    smtp = replace(target(Kind.SMTP), host="127.0.0.1")
+    async with hostile([*hello, SILENCE]) as port:
+        (seen,) = await probed(tmp_path / "1", replace(smtp, port=port), 1)
+    assert (seen["outcome"], seen["cause"]) == ("down", "timeout")
+    async with hostile([*hello, b"334 VXNlcm5hbWU6\r\n", ".", b"334 UGFzc3dvcmQ6\r\n", ".", SILENCE]) as port:
+        (seen,) = await probed(tmp_path / "2", replace(smtp, port=port), 1)
+    assert (seen["outcome"], seen["cause"]) == ("unknown", "credentials")
+
+
+async def probed(folder: Path, which: Target, times: int) -> list[dict[str, Any]]:
+    """What a monitor over a fresh ledger puts on record of so many probes."""
+    folder.mkdir(exist_ok=True)
+    hall = Hall(folder)
+    await hall.writer.start()
+    which = replace(which, tls=TlsMode.NONE, timeout=1.0)
+    hall.watch_also(which)
+    for _ in range(times):
+        await hall.look(which)
+    await hall.close()
+    return hall.recorded("observation")

@@ -524,7 +524,9 @@ def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webho
         "vantage_point": "here",
     }  # fmt: skip
     assert words("it").keys() == words("en").keys()
-    assert words("it")["title"].keys() == words("en")["title"].keys() == {*Topic, "proven", "unwatched"}
+    assert (
+        words("it")["title"].keys() == words("en")["title"].keys() == {*Topic, "proven", "unanswered", "unwatched"}
+    )
     assert words("it")["cause"].keys() == words("en")["cause"].keys() == set(Cause)
     for lang in ("it", "en"):
         for topic in Topic:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mailwatch.guard import offline_payloads
+from mailwatch.logins import unanswered
 from mailwatch.models import Cause, Millis, News, Observation, Outcome, Topic
 from mailwatch.store import Entry, Reader
 
@@ -51,7 +52,8 @@ def _credentials(reader: Reader, entry: Entry, fact: Observation) -> Iterator[Ne
     if fact.outcome is Outcome.UNKNOWN and fact.cause is Cause.CREDENTIALS:
         before = reader.last_index(target=fact.target, outcome=Outcome.UP, before=entry.index)
         key = f"credentials:{fact.target}:{-1 if before is None else before}"
-        yield News(key=key, topic=Topic.CREDENTIALS, time=entry.time, facts={"target": fact.target})
+        facts: dict[str, Any] = {"target": fact.target} | ({"unanswered": True} if unanswered(fact) else {})
+        yield News(key=key, topic=Topic.CREDENTIALS, time=entry.time, facts=facts)
 
 
 def of_certificate(fact: Observation, at: Millis) -> Iterator[News]:

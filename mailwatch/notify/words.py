@@ -16,6 +16,7 @@ from mailwatch.models import Channel, Millis, News, now
 
 LATE: Millis = 120_000
 """News that are older than this when they are sent say so."""
+_OTHERWISE = {"unwatched": "unwatched", "proven_afterwards": "proven", "unanswered": "unanswered"}
 LINES = 20
 """More are counted only: some channels take no long text."""
 
@@ -48,10 +49,12 @@ def trial_text(channel: Channel, vantage_point: str) -> tuple[str, str]:
 
 
 def _kind(news: News) -> str:
-    """Its topic, but for an outage that was proven afterwards, or whose target is watched no more."""
-    if news.facts.get("unwatched"):
-        return "unwatched"
-    return "proven" if news.facts.get("proven_afterwards") else news.topic.value
+    """Its topic, but for what its topic's words would not be true of.
+
+    An outage that was proven afterwards was never reported as open, one whose target is watched no more has no end, and
+    a login that got no answer was not rejected.
+    """
+    return next((kind for fact, kind in _OTHERWISE.items() if news.facts.get(fact)), news.topic.value)
 
 
 def _title(forms: Sequence[str], alike: Sequence[News]) -> str:

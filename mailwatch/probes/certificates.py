@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import ssl
 import time
-from typing import Any
+from typing import Any, Self
 
 from cryptography import x509
 
 from mailwatch.models import Millis, TlsFacts
+from mailwatch.probes import cleartext
 
 MAX_KNOWN = 256
 MAX_NAMES = 10
@@ -23,15 +24,31 @@ class WitnessedTls(ssl.SSLObject):
     """A TLS connection that hands the certificate it rejects to the exception, as `error.certificate`.
 
     OpenSSL names neither the names nor the dates of a certificate that it rejects, and nothing is left to
-    ask after the handshake: a second connection could meet another server behind the same name.
+    ask after the handshake: a second connection could meet another server behind the same name. Neither does it
+    give back what is no TLS at all: that is `error.heard` (cleartext.py).
     """
 
+    _incoming: ssl.MemoryBIO
+    _heard: bytes = b""
+
+    @classmethod
+    def _create(cls, incoming: ssl.MemoryBIO, *arguments: Any, **named: Any) -> Self:
+        # Called by SSLContext.wrap_bio: the one way to see what comes in before OpenSSL does.
+        made: Self = super()._create(incoming, *arguments, **named)  # type: ignore[misc]
+        made._incoming = incoming
+        return made
+
     def do_handshake(self) -> None:
-        """Raise as the original does, with the rejected certificate (DER) attached."""
+        """Raise as the original does, with the rejected certificate (DER) or the clear text attached."""
+        if came := self._incoming.read():
+            self._incoming.write(came)
+            self._heard = cleartext.keep(self._heard, came)
         try:
             super().do_handshake()
-        except ssl.SSLCertVerificationError as error:
-            error.certificate = self._leaf()  # type: ignore[attr-defined]
+        except ssl.SSLError as error:
+            error.heard = self._heard  # type: ignore[attr-defined]
+            if isinstance(error, ssl.SSLCertVerificationError):
+                error.certificate = self._leaf()  # type: ignore[attr-defined]
             raise
 
     def _leaf(self) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import socket
 import ssl
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from mailwatch.models import Kind, Login, Phase, Target, TlsFacts, TlsMode
+from mailwatch.probes import cleartext
 from mailwatch.probes.certificates import Certificates, WitnessedTls
 from mailwatch.probes.recorder import Recorder
 
@@ -150,15 +152,19 @@ class Call:
             if context is None:
                 self.transport, protocol = await loop.create_connection(factory, sock=sock)
                 return protocol
-        with self.recorder.phase(Phase.TLS):
-            self.transport, protocol = await loop.create_connection(
-                factory,
-                sock=sock,
-                ssl=context,
-                server_hostname=self._name(),
-                ssl_handshake_timeout=self._never(),
-            )
-            self._secured()
+        with self.recorder.phase(Phase.TLS), contextlib.closing(_twin(sock)) as twin:
+            try:
+                self.transport, protocol = await loop.create_connection(
+                    factory,
+                    sock=sock,
+                    ssl=context,
+                    server_hostname=self._name(),
+                    ssl_handshake_timeout=self._never(),
+                )
+                self._secured()
+            except OSError as error:
+                await cleartext.hear_out(error, twin)
+                raise
         return protocol
 
     async def upgrade(self, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
@@ -196,6 +202,15 @@ class Call:
         if connection is None or connection.version() is None:
             raise ConnectionResetError("connection lost in the handshake")
         self.recorder.tls = self.contexts.facts(connection)
+
+
+def _twin(sock: socket.socket) -> socket.socket:
+    """Return another handle of the connection, to read what is left after the loop has closed its own."""
+    try:
+        return sock.dup()
+    except OSError:
+        sock.close()
+        raise
 
 
 async def _connect(loop: asyncio.AbstractEventLoop, address: Address) -> socket.socket:

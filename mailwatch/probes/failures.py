@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from aiosmtplib import SMTPResponseException
 
-from mailwatch.models import Cause, Target
+from mailwatch.models import Cause, Kind, Target
+from mailwatch.probes import cleartext
 from mailwatch.probes.certificates import complaint
 from mailwatch.probes.connect import OurFault
 from mailwatch.probes.imap_client import Refused, ServerBye
@@ -148,7 +149,24 @@ def _exhausted(error: BaseException, target: Target) -> Verdict | None:
     return None
 
 
+def _refused_in_clear(kind: Kind, text: str) -> Exception:
+    """Return what the client would have raised, had it heard this refusal in place of a greeting."""
+    if kind is Kind.SMTP:
+        return SmtpRefused("greeting", int(text[:3]), re.sub(r"(?m)^\d{3}[ -]?", "", text))
+    if kind is Kind.IMAP:
+        return ServerBye(text.partition(" ")[2].partition(" ")[2])
+    limited = LIMITS.search(text) or re.search(r"\[(?:IN-USE|LOGIN-DELAY)\]", text, re.IGNORECASE)
+    return Failed(Cause.THROTTLED if limited else Cause.UNAVAILABLE, f"greeting: {text}", text)
+
+
 def _tls(error: BaseException, target: Target) -> Verdict | None:
+    if said := cleartext.words(error):
+        if cleartext.is_refusal(target.kind, said):
+            verdict = _own(_refused_in_clear(target.kind, said), target)
+            assert verdict is not None
+            return verdict._replace(detail=f"refused in the clear, before TLS: {verdict.detail}", words=said)
+        reason = getattr(error, "reason", None) or type(error).__name__
+        return Verdict(Cause.TLS, f"answer is not TLS ({reason})", said)
     match error:
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
             return Verdict(Cause.DISCONNECTED, "connection lost")

@@ -77,6 +77,8 @@ async def _log_in(client: ImapClient, call: Call, login: Login) -> None:
     if any(c in user or c in password for c in "\r\n\0"):
         raise Failed(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")
     disabled = "LOGINDISABLED" in client.capabilities
+    # Said before it goes out: with AUTHENTICATE and without SASL-IR the server may fall silent in between.
+    call.recorder.password_sent = not disabled or "AUTH=PLAIN" in client.capabilities
     if "AUTH=PLAIN" in client.capabilities and (disabled or not (user + password).isascii()):
         await client.authenticate_plain(user, password)
     elif disabled:

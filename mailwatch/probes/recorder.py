@@ -19,7 +19,19 @@ Watch = Callable[[Phase, str, int], None]
 class Recorder:
     """What one attempt leaves behind. The phase that an exception passes through is the failed one."""
 
-    __slots__ = ("_clock", "_hide", "_watch", "facts", "failed", "note", "phases", "replies", "started_at", "tls")
+    __slots__ = (
+        "_clock",
+        "_hide",
+        "_watch",
+        "facts",
+        "failed",
+        "note",
+        "password_sent",
+        "phases",
+        "replies",
+        "started_at",
+        "tls",
+    )
 
     def __init__(self, redactor: Redactor, watch: Watch | None) -> None:
         self._hide = redactor
@@ -31,6 +43,7 @@ class Recorder:
         self.replies: list[str] = []
         self.tls: TlsFacts | None = None
         self.note = ""
+        self.password_sent = False
         self.facts: dict[str, Any] = {}
 
     def phase(self, phase: Phase) -> _Span:
@@ -47,7 +60,9 @@ class Recorder:
         return self._hide.hide(text)
 
     def attempt(self, peer: str, *, cause: Cause | None = None, detail: str = "") -> Attempt:
-        """Close the record."""
+        """Close the record; of a login that failed it says whether the password was sent."""
+        if self.password_sent and cause and self.failed is Phase.AUTH:
+            self.facts["password_sent"] = 1
         return Attempt(
             started_at=self.started_at,
             ended_at=max(self.started_at, now()),

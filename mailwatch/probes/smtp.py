@@ -132,7 +132,7 @@ async def enter(call: Call) -> tuple[SmtpClient, Offer]:
             if call.login.oauth2 is not None:
                 await _present(client, bearer.choose(call, call.login, offer.mechanisms))
             else:
-                await _log_in(client, call.login, offer.mechanisms)
+                await _log_in(client, call, call.login, offer.mechanisms)
     return client, offer
 
 
@@ -149,19 +149,22 @@ def own_name(client: SmtpClient) -> bytes:
     return f"[IPv6:{address}]".encode() if ":" in address else f"[{address}]".encode()
 
 
-async def _log_in(client: SmtpClient, login: Login, mechanisms: list[str]) -> None:
+async def _log_in(client: SmtpClient, call: Call, login: Login, mechanisms: list[str]) -> None:
     """Log in by one mechanism and never by a second: each try counts at the provider."""
     user, password = wire(login.username), wire(login.password.get_secret_value())
     if any(c in user or c in password for c in (b"\r", b"\n", b"\0")):
         raise Failed(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")
     if "plain" in mechanisms:
+        call.recorder.password_sent = True
         await client.ask("AUTH", b"AUTH", b"PLAIN", auth_plain_encode(user, password), expect=(235,))
     elif "login" in mechanisms:
         await client.ask("AUTH", b"AUTH", b"LOGIN", expect=(334,))
         await client.ask("AUTH", b64encode(user), expect=(334,))
+        call.recorder.password_sent = True
         await client.ask("AUTH", b64encode(password), expect=(235,))
     elif "cram-md5" in mechanisms:
         challenge = await client.ask("AUTH", b"AUTH", b"CRAM-MD5", expect=(334,))
+        call.recorder.password_sent = True
         await client.ask("AUTH", auth_crammd5_verify(user, password, challenge.message), expect=(235,))
     else:
         offered = " ".join(mechanisms).upper() or "none"

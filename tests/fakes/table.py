@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from tests.fakes import imap, mx, oauth, pop3, roundtrip, smtp, webmail
+from tests.fakes import cleartext, imap, mx, oauth, pop3, roundtrip, smtp, webmail
 from tests.fakes.fault import Fault
 
 FAULTS: list[Fault] = [
@@ -16,6 +16,7 @@ FAULTS: list[Fault] = [
     *webmail.FAULTS,
     *roundtrip.FAULTS,
     *oauth.FAULTS,
+    *cleartext.FAULTS,
 ]
 
 HEAD = """\

@@ -32,6 +32,8 @@ class Certificates:
         unknown.cert_pem.write_to_path(self.unknown_ca_file)
         yesterday = datetime.now(UTC) - timedelta(days=1)
         self.server = self._keep("server", known.issue_cert("localhost", HOST))
+        # OpenSMTPD signs in a process apart from the connection, and with OpenSSL 3 it can do so by RSA only.
+        self.rsa = self._keep("rsa", known.issue_cert("localhost", HOST, key_type=trustme.KeyType.RSA))
         self.expired = self._keep("expired", known.issue_cert("localhost", HOST, not_after=yesterday))
         self.wrong_host = self._keep("wrong-host", known.issue_cert("elsewhere.example"))
         self.untrusted = self._keep("untrusted", unknown.issue_cert("localhost", HOST))

@@ -1,0 +1,73 @@
+"""What a server says in the clear where TLS should begin: mostly that it will not serve us now.
+
+Exim, for one, refuses a connection beyond its limit before the handshake, also on the ports where TLS is implicit
+(RFC 8314, section 3). OpenSSL calls it a wrong version; a person reads "too many connections".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+
+from mailwatch.models import Kind
+
+MAX_HEARD = 1000
+"""Bytes that are kept."""
+REST_SECONDS = 1.0
+"""How long the rest of a line is waited for: a refusal may come in several packets."""
+_RECORD_TYPES = frozenset(range(20, 25))
+"""The first byte of all that is TLS (RFC 8446, section 5.1)."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_REFUSALS = {
+    Kind.SMTP: re.compile(r"[45]\d\d(?:[ -]|$)"),
+    Kind.IMAP: re.compile(r"\* (?:BYE|NO|BAD)\b", re.IGNORECASE),
+    Kind.POP3: re.compile(r"-ERR\b", re.IGNORECASE),
+}
+
+
+def keep(heard: bytes, more: bytes) -> bytes:
+    """Return what came so far, `more` added, as far as it may be clear text."""
+    if heard and heard[0] in _RECORD_TYPES:
+        return heard
+    return (heard + more)[:MAX_HEARD]
+
+
+async def hear_out(error: OSError, twin: socket.socket) -> None:
+    """Read the rest of what the server said when the handshake failed by `error`, to which it is attached.
+
+    `twin` is a duplicate of the connection's socket. The same words in other packets are the same words.
+    """
+    if not isinstance(error, (ssl.SSLError, ConnectionError)):
+        return
+    heard: bytes = getattr(error, "heard", b"")
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(REST_SECONDS):
+            while not _whole(heard) and (more := await loop.sock_recv(twin, MAX_HEARD)):
+                heard = keep(heard, more)
+    except OSError:
+        pass  # Reset or silent: what came is all there is.
+    error.heard = heard  # type: ignore[union-attr]
+
+
+def words(error: BaseException) -> str:
+    """Return what the server said in the clear when the handshake failed by `error`, "" if it was no text."""
+    heard: bytes = getattr(error, "heard", b"")
+    text = heard.decode("utf-8", "backslashreplace").replace("\r\n", "\n").strip()
+    return "" if _CONTROLS.search(text) else text
+
+
+def is_refusal(kind: Kind, text: str) -> bool:
+    """Whether `text` is how a server of this protocol refuses a connection instead of greeting."""
+    pattern = _REFUSALS.get(kind)
+    return bool(pattern and pattern.match(text))
+
+
+def _whole(heard: bytes) -> bool:
+    """Whether no more is expected: it is TLS, or enough, or a line that no other follows (RFC 5321, 4.2.1)."""
+    if len(heard) >= MAX_HEARD or (heard and heard[0] in _RECORD_TYPES):
+        return True
+    lines = heard.split(b"\n")
+    return len(lines) > 1 and not lines[-1] and not re.match(rb"\d\d\d-", lines[-2])

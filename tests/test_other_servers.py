@@ -1,0 +1,234 @@
+"""The probes against Cyrus, Courier, Exim and OpenSMTPD, which speak otherwise than Dovecot and Postfix do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mailwatch.clock import TICK
+from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, TlsMode, now
+from mailwatch.probes import TlsContexts, observe
+from tests.conftest import Targets
+from tests.hall import Hall
+from tests.servers import ALICE, BOB, HOST, Certificate, Certificates, Courier, Cyrus, Exim, OpenSmtpd
+
+TLS = [TlsMode.IMPLICIT, TlsMode.STARTTLS]
+MAILBOXES, SUBMISSIONS = ["cyrus", "courier"], ["exim", "opensmtpd"]
+CREDENTIALS = (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
+Mailboxes = Cyrus | Courier
+Submission = Exim | OpenSmtpd
+
+
+async def probe(target: Target) -> Observation:
+    """One probe with the login."""
+    return await observe(target, scheduled_at=now(), contexts=TlsContexts(), with_login=True)
+
+
+def verdict(observation: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
+    return observation.outcome, observation.cause, observation.failed_phase
+
+
+def mailbox(
+    targets: Targets,
+    server: Mailboxes,
+    kind: Kind,
+    tls: TlsMode = TlsMode.IMPLICIT,
+    *,
+    user: str = ALICE,
+    password: str = "",
+) -> Target:
+    return (targets.imap if kind is Kind.IMAP else targets.pop3)(server, tls, user=user, password=password)
+
+
+def submission(
+    targets: Targets, server: Submission, tls: TlsMode = TlsMode.IMPLICIT, password: str = ""
+) -> Target:
+    return targets.smtp(server, tls, password=password or server.passwords[ALICE])
+
+
+def wrong() -> str:
+    return "wrong-" + secrets.token_urlsafe()
+
+
+@pytest.fixture
+def mailboxes(request: pytest.FixtureRequest) -> Mailboxes:
+    """The server that the parameter names."""
+    server: Mailboxes = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture
+def submissions(request: pytest.FixtureRequest) -> Submission:
+    """The server that the parameter names."""
+    server: Submission = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.mark.parametrize("mailboxes", MAILBOXES, indirect=True)
+@pytest.mark.parametrize("kind", [Kind.IMAP, Kind.POP3])
+@pytest.mark.parametrize("tls", TLS)
+async def test_a_mailbox_is_read_down_to_a_message(
+    mailboxes: Mailboxes, targets: Targets, kind: Kind, tls: TlsMode
+) -> None:
+    observation = await probe(mailbox(targets, mailboxes, kind, tls))
+    assert verdict(observation) == (Outcome.UP, None, None), observation.detail
+    assert list(observation.attempts[-1].phases)[-3:] == [Phase.AUTH, Phase.MAILBOX, Phase.FETCH]
+    assert observation.attempts[-1].tls is not None
+
+
+@pytest.mark.parametrize("submissions", SUBMISSIONS, indirect=True)
+@pytest.mark.parametrize("tls", TLS)
+async def test_submission_is_spoken_up_to_the_recipient(
+    submissions: Submission, targets: Targets, tls: TlsMode
+) -> None:
+    observation = await probe(submission(targets, submissions, tls))
+    assert verdict(observation) == (Outcome.UP, None, None), observation.detail
+    assert list(observation.attempts[-1].phases)[-2:] == [Phase.AUTH, Phase.SUBMIT]
+    assert observation.attempts[-1].tls is not None
+
+
+@pytest.mark.parametrize("mailboxes", MAILBOXES, indirect=True)
+@pytest.mark.parametrize(("kind", "tls"), [(Kind.IMAP, TlsMode.IMPLICIT), (Kind.POP3, TlsMode.STARTTLS)])
+async def test_a_wrong_password_is_credentials_however_late_it_is_refused(
+    mailboxes: Mailboxes, targets: Targets, kind: Kind, tls: TlsMode
+) -> None:
+    """Cyrus takes three seconds for it, Courier five."""
+    observation = await probe(mailbox(targets, mailboxes, kind, tls, password=wrong()))
+    assert verdict(observation) == CREDENTIALS
+    assert observation.attempts[-1].phases[Phase.AUTH] > 2_900_000
+
+
+@pytest.mark.parametrize("submissions", SUBMISSIONS, indirect=True)
+@pytest.mark.parametrize("tls", TLS)
+async def test_a_wrong_password_at_submission_is_credentials(
+    submissions: Submission, targets: Targets, tls: TlsMode
+) -> None:
+    assert verdict(await probe(submission(targets, submissions, tls, wrong()))) == CREDENTIALS
+
+
+@pytest.mark.parametrize("mailboxes", ["own_cyrus", "own_courier"], indirect=True)
+async def test_an_untrusted_certificate_is_named(
+    mailboxes: Mailboxes, certificates: Certificates, targets: Targets
+) -> None:
+    await refuses_certificate(mailboxes, certificates.untrusted, mailbox(targets, mailboxes, Kind.IMAP))
+
+
+@pytest.mark.parametrize("tls", TLS)
+async def test_an_expired_certificate_at_submission_is_named(
+    own_exim: Exim, certificates: Certificates, targets: Targets, tls: TlsMode
+) -> None:
+    await refuses_certificate(own_exim, certificates.expired, submission(targets, own_exim, tls))
+
+
+async def refuses_certificate(server: Mailboxes | Submission, certificate: Certificate, target: Target) -> None:
+    server.use_certificate(certificate)
+    server.restart()
+    observation = await probe(target)
+    assert verdict(observation) == (Outcome.DOWN, Cause.TLS, Phase.TLS)
+    assert Phase.AUTH not in observation.attempts[-1].phases
+
+
+@pytest.mark.parametrize("mailboxes", ["own_cyrus", "own_courier"], indirect=True)
+@pytest.mark.parametrize("kind", [Kind.IMAP, Kind.POP3])
+async def test_a_mailbox_server_that_goes_away_is_refused_and_comes_back(
+    mailboxes: Mailboxes, targets: Targets, kind: Kind
+) -> None:
+    target = mailbox(targets, mailboxes, kind)
+    mailboxes.stop()
+    assert verdict(await probe(target)) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT)
+    mailboxes.start()
+    assert (await probe(target)).outcome is Outcome.UP
+
+
+@pytest.mark.parametrize("kind", [Kind.IMAP, Kind.POP3])
+async def test_a_missing_mailbox_of_cyrus_is_down_although_the_login_works(
+    cyrus: Cyrus, targets: Targets, kind: Kind
+) -> None:
+    observation = await probe(mailbox(targets, cyrus, kind, user=BOB))
+    assert observation.outcome is Outcome.DOWN
+
+
+@pytest.mark.parametrize("tls", TLS)
+async def test_a_limit_that_exim_states_before_the_handshake_is_our_doing(
+    own_exim: Exim, targets: Targets, tls: TlsMode
+) -> None:
+    """It says 421 in the clear, also on the port where TLS is implicit."""
+    own_exim.set_max_connections(1)
+    own_exim.restart()
+    with held(own_exim.submission_port):
+        observation = await probe(submission(targets, own_exim, tls))
+    assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.THROTTLED), observation.detail
+    assert "Too many concurrent SMTP connections" in observation.attempts[-1].replies[-1]
+
+
+@contextlib.contextmanager
+def held(port: int) -> Iterator[None]:
+    """Somebody else's connection, greeted and kept."""
+    with socket.create_connection((HOST, port), timeout=10) as other:
+        assert other.recv(1)
+        yield
+
+
+async def ticks(hall: Hall) -> None:
+    """The monitor's own clock, each second."""
+    while True:
+        await asyncio.sleep(TICK)
+        await hall.monitor.check_clock()
+
+
+async def watched(
+    folder: Path, targets: Sequence[Target], between: Callable[[], None] | None = None
+) -> list[Observation]:
+    """What a monitor over a fresh ledger records of these probes, one after the other; `between` the first two."""
+    hall = Hall(folder)
+    await hall.writer.start()
+    for name in {target.name for target in targets}:
+        hall.watch_also(next(target for target in targets if target.name == name))
+    # As in a real run: without it the whole of a long probe seems to have been a standstill of ours.
+    ticking = asyncio.create_task(ticks(hall))
+    for number, target in enumerate(targets):
+        if number == 1 and between:
+            await asyncio.to_thread(between)
+        await hall.look(target)
+    ticking.cancel()
+    await hall.close()
+    found = (entry.fact for entry in hall.reader.entries(kinds=["observation"]))
+    return [fact for fact in found if isinstance(fact, Observation)]
+
+
+@pytest.mark.parametrize("kind", [Kind.IMAP, Kind.POP3])
+async def test_a_refusal_that_courier_delays_beyond_our_timeout_is_no_outage_and_no_second_try(
+    own_courier: Courier, targets: Targets, tmp_path: Path, kind: Kind
+) -> None:
+    """It takes five seconds over it: a shorter timeout hears nothing."""
+    target = replace(mailbox(targets, own_courier, kind, password=wrong()), timeout=2.0)
+    mark = own_courier.log_size
+    seen = await watched(tmp_path, [target] * 4)
+    assert [(one.outcome, one.cause) for one in seen] == [(Outcome.UNKNOWN, Cause.CREDENTIALS)] * 4
+    assert [one.with_login for one in seen] == [True, False, False, False]
+    assert "set a longer timeout" in seen[0].detail
+    assert seen[0].attempts[-1].facts == {"password_sent": 1}
+    log = await asyncio.to_thread(own_courier.log_until, "LOGIN FAILED", mark)
+    assert log.count("LOGIN FAILED") == 1
+
+
+@pytest.mark.parametrize("kind", [Kind.IMAP, Kind.POP3])
+async def test_an_authdaemon_of_courier_that_hangs_is_its_own_fault(
+    own_courier: Courier, targets: Targets, tmp_path: Path, kind: Kind
+) -> None:
+    """The password was accepted before: what comes late or never now is no refusal of it."""
+    target = replace(mailbox(targets, own_courier, kind), timeout=4.0)
+    seen = await watched(tmp_path, [target] * 3, between=own_courier.hang_logins)
+    assert [(one.outcome, one.cause) for one in seen] == [
+        (Outcome.UP, None),
+        (Outcome.DOWN, Cause.TIMEOUT),
+        (Outcome.DOWN, Cause.TIMEOUT),
+    ]
+    assert {one.failed_phase for one in seen[1:]} == {Phase.AUTH}
