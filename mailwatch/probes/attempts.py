@@ -108,8 +108,11 @@ async def attempt(call: Call, probe: Probe, patience: float | None = None) -> At
 def failed(recorder: Recorder, error: Exception, target: Target, peer: str = "") -> Attempt:
     """Close the record of an attempt that `error` ended."""
     verdict = judge(error, target)
-    if verdict.words:
-        recorder.heard(verdict.words)
+    for line in verdict.lines or (verdict.words,):
+        if line:
+            recorder.heard(line)
+    if verdict.known is False:
+        recorder.facts["words"] = "unknown"
     if verdict.cause is Cause.MONITOR:
         # Not as exc_info: the text of a foreign exception may hold what was sent.
         trace = "".join(traceback.format_exception(error))

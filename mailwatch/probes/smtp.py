@@ -21,6 +21,8 @@ from mailwatch.probes.failures import Failed, SmtpRefused
 from mailwatch.probes.redact import wire
 
 MAX_UNASKED = 1000
+MAX_LINE = 8192
+"""Bytes of a line that the library takes."""
 MAX_COMMAND = 512
 """Bytes of a command line that every server takes (RFC 5321, section 4.5.3.1.4)."""
 _REPLY = re.compile(rb"([45]\d\d)[ -]([^\r\n]*)")
@@ -34,9 +36,25 @@ class SmtpClient(SMTPProtocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._unasked = b""
+        self._line = bytearray()
 
     def data_received(self, data: bytes) -> None:
-        """Take in a reply, or what is none."""
+        """Give the library one line at a time: how the bytes were cut into packets must not matter."""
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._taken_in(bytes(self._line) + line + b"\n")
+            self._line.clear()
+        self._line += rest
+        if len(self._line) > MAX_LINE:
+            self._taken_in(bytes(self._line) + b"\n")
+            self._line.clear()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take in the last words, though no line's end came."""
+        self._unasked += self._line[: MAX_UNASKED - len(self._unasked)]
+        super().connection_lost(exc)
+
+    def _taken_in(self, data: bytes) -> None:
         if not self._response_pending or self._response_waiter is None or self._response_waiter.done():
             self._unasked += data[: MAX_UNASKED - len(self._unasked)]
         super().data_received(data)
@@ -44,7 +62,7 @@ class SmtpClient(SMTPProtocol):
     @property
     def unasked(self) -> bytes:
         """Return what the server said beyond its replies."""
-        return bytes(self._buffer[:MAX_UNASKED]) + self._unasked
+        return bytes(self._buffer[:MAX_UNASKED]) + self._unasked + bytes(self._line[:MAX_UNASKED])
 
     async def reply(self, step: str, *expected: int) -> SMTPResponse:
         """Wait for a reply with one of the expected codes."""
@@ -119,14 +137,14 @@ async def enter(call: Call) -> tuple[SmtpClient, Offer]:
     with phase(Phase.GREETING):
         greeting = await client.reply("greeting", 220)
         call.recorder.heard(str(greeting))
-        offer = await ehlo(client)
+        offer = await ehlo(client, call.target.helo_name)
     if call.target.tls is TlsMode.STARTTLS:
         with phase(Phase.TLS):
             if "starttls" not in offer.extensions:
                 raise Failed(Cause.TLS, "the server does not offer STARTTLS")
             await client.starttls(call.upgrade)
         with phase(Phase.GREETING):
-            offer = await ehlo(client)
+            offer = await ehlo(client, call.target.helo_name)
     if call.login is not None:
         with phase(Phase.AUTH):
             if call.login.oauth2 is not None:
@@ -136,13 +154,29 @@ async def enter(call: Call) -> tuple[SmtpClient, Offer]:
     return client, offer
 
 
-async def ehlo(client: SmtpClient) -> Offer:
-    """Say EHLO and return what the server offers."""
-    response = await client.ask("EHLO", b"EHLO", own_name(client), expect=(250,))
-    return Offer(*parse_esmtp_extensions(response.message))
+async def ehlo(client: SmtpClient, name: str = "") -> Offer:
+    """Say EHLO, or HELO to who does not know it, and return what the server offers.
+
+    `name` is the owner's for this machine; without one our address has to do (RFC 5321, sections 3.2 and 4.1.3).
+    """
+    own = name.encode() if name else own_address(client)
+    try:
+        response = await client.ask("EHLO", b"EHLO", own, expect=(250,))
+    except SmtpRefused as refused:
+        if refused.step != "EHLO" or refused.code < 500:
+            raise
+        earlier = refused
+    else:
+        return Offer(*parse_esmtp_extensions(response.message))
+    try:
+        await client.ask("HELO", b"HELO", own, expect=(250,))
+    except SmtpRefused as refused:
+        refused.earlier = earlier
+        raise
+    return Offer({}, [])
 
 
-def own_name(client: SmtpClient) -> bytes:
+def own_address(client: SmtpClient) -> bytes:
     """Return our address as an address literal (RFC 5321, section 4.1.3): the host name may take long to find."""
     host = (client.transport.get_extra_info("sockname") if client.transport else None) or ("127.0.0.1",)
     address = str(host[0]).partition("%")[0]
@@ -165,7 +199,9 @@ async def _log_in(client: SmtpClient, login: Login, mechanisms: list[str]) -> No
         await client.ask("AUTH", auth_crammd5_verify(user, password, challenge.message), expect=(235,))
     else:
         offered = " ".join(mechanisms).upper() or "none"
-        raise Failed(Cause.PROTOCOL, f"the server offers no AUTH mechanism that we speak ({offered})")
+        # Others may speak them; which way an account goes in by is its owner's to say.
+        cause = Cause.CREDENTIALS if mechanisms else Cause.PROTOCOL
+        raise Failed(cause, f"the server offers no AUTH mechanism that we speak ({offered})")
 
 
 async def _present(client: SmtpClient, mechanism: bearer.Mechanism) -> None:
