@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
-from mailwatch.models import Cause
+from mailwatch.models import Cause, Outcome
 
 MAX_JUDGED = 4000
 """Characters of a line, or of all lines of an SMTP reply, that are searched for known words."""
@@ -144,7 +144,7 @@ class Row:
             return False
         if self.clear and not reply.clear:
             return False
-        if self.code and not self.code & reply.codes or self.unless & reply.codes:
+        if (self.code and not self.code & reply.codes) or self.unless & reply.codes:
             return False
         return self.words is None or self.words.search(reply.words) is not None
 
@@ -180,15 +180,22 @@ def rows() -> tuple[Row, ...]:
 
 
 def _row(plain: dict[str, Any]) -> Row:
-    words = plain.pop("words", "")
-    sets = {name: frozenset(plain.pop(name, ())) for name in ("code", "unless", "at")}
+    words = plain.get("words", "")
     return Row(
-        cause=Cause(plain.pop("cause")),
+        id=plain["id"],
+        cause=Cause(plain["cause"]),
+        source=plain["source"],
+        says=tuple(plain["says"]),
         words=re.compile(words, re.IGNORECASE) if words else None,
-        protocols=frozenset(plain.pop("in", ())),
-        says=tuple(plain.pop("says")),
-        **sets,
-        **plain,
+        code=frozenset(plain.get("code", ())),
+        unless=frozenset(plain.get("unless", ())),
+        protocols=frozenset(plain.get("in", ())),
+        at=frozenset(plain.get("at", ())),
+        clear=plain.get("clear", False),
+        weak=plain.get("weak", False),
+        remedy=plain.get("remedy", ""),
+        hint=plain.get("hint", ""),
+        why=plain.get("why", ""),
     )
 
 
@@ -206,7 +213,7 @@ def classify(reply: Reply) -> Judged:
         other = _row_of(said)
         if other is None or other.weak:
             continue
-        if said.status == "OK" and not other.cause.outcome == "unknown":
+        if said.status == "OK" and other.cause.outcome is not Outcome.UNKNOWN:
             continue
         return Judged(other.cause, other)
     return Judged(found.cause, found) if found else Judged(_by_class(reply))

@@ -32,6 +32,7 @@ _NOT_TLS = frozenset(
     }
 )
 
+
 class Failed(Exception):
     """A failure that the probe itself has judged."""
 

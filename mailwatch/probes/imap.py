@@ -81,7 +81,7 @@ async def _read_newest(client: ImapClient, call: Call, newest: int) -> None:
         if client.exists and not await client.read_date(client.exists):
             raise Failed(Cause.MAILBOX, f"the server did not give the header of message {client.exists}")
     except ServerBye as bye:
-        # It had answered in good order that the message is gone; a goodbye without a reason takes nothing from that.
+        # It had answered in good order that the message is gone; a goodbye without a reason changes nothing.
         if classify(Reply("imap", bye.command, "BYE", bye.words, before=bye.before)).known:
             raise
         call.recorder.note = "the newest message was deleted meanwhile"

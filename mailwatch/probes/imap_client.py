@@ -50,7 +50,7 @@ _DATA = re.compile(
 """Untagged data; what is none is words, such as the "* Too many invalid logon attempts." of some servers."""
 MAX_NOTICES = 5
 """Untagged lines with words that are kept of a connection."""
-AFTER_BYE = 2.0
+AFTER_BYE = 0.5
 """Seconds that the answer to the command may come later than the BYE before it."""
 
 
@@ -61,7 +61,7 @@ def _capabilities(names: bytes) -> frozenset[str]:
 
 
 class ServerBye(Exception):
-    """The server said BYE in answer to `command`, and why in `words`; `before` are the notices that came before."""
+    """The server said BYE in answer to `command`, and why in `words`; `before` are the notices before it."""
 
     def __init__(self, words: str, command: str = "greeting", before: Sequence[str] = ()) -> None:
         super().__init__(f"BYE {words}")
@@ -232,7 +232,7 @@ class ImapClient(IMAP4ClientProtocol):
         await self.ask("ID", b'("name" "MailWatch")')
 
     async def read_date(self, number: int) -> bool:
-        """Read the Date field of a message, without marking it as seen, and say whether it came, if only as NIL."""
+        """Read the Date field of a message without marking it as seen; say whether it came, if only as NIL."""
         lines = await self.ask("FETCH", b"%d BODY.PEEK[HEADER.FIELDS (DATE)]" % number, wanted=_FETCH)
         return any(int(line.split()[0]) == number and _HEADER.match(line) for line in lines)
 
@@ -349,7 +349,7 @@ class ImapClient(IMAP4ClientProtocol):
         if command is None or self._bye is not None or isinstance(command, Idling):
             raise self._bye or ServerBye(words, command.name if command else "unasked", self.notices)
         self._bye = ServerBye(words, command.name, self.notices)
-        self.loop.call_later(AFTER_BYE, self._fail, self._bye)
+        asyncio.get_running_loop().call_later(AFTER_BYE, self._fail, self._bye)
 
     def _continuation(self, line: bytes) -> None:
         command = self.pending_sync_command

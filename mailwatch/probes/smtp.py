@@ -22,7 +22,9 @@ from mailwatch.probes.redact import wire
 
 MAX_UNASKED = 1000
 MAX_LINE = 8192
-"""Bytes of a line that the library takes."""
+MAX_REPLY = 32768
+"""Bytes of a line and of a reply that the library takes."""
+_GOES_ON = re.compile(rb"\d{3}-")
 MAX_COMMAND = 512
 """Bytes of a command line that every server takes (RFC 5321, section 4.5.3.1.4)."""
 _REPLY = re.compile(rb"([45]\d\d)[ -]([^\r\n]*)")
@@ -36,33 +38,39 @@ class SmtpClient(SMTPProtocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._unasked = b""
+        self._reply = bytearray()
         self._line = bytearray()
 
     def data_received(self, data: bytes) -> None:
-        """Give the library one line at a time: how the bytes were cut into packets must not matter."""
+        """Give the library whole replies: how the bytes were cut into packets must not matter."""
         *lines, rest = data.split(b"\n")
         for line in lines:
-            self._taken_in(bytes(self._line) + line + b"\n")
+            self._take(bytes(self._line) + line + b"\n")
             self._line.clear()
         self._line += rest
         if len(self._line) > MAX_LINE:
-            self._taken_in(bytes(self._line) + b"\n")
+            self._take(bytes(self._line) + b"\n")
             self._line.clear()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take in the last words, though no line's end came."""
-        self._unasked += self._line[: MAX_UNASKED - len(self._unasked)]
+        self._unasked = self.unasked[:MAX_UNASKED]
         super().connection_lost(exc)
 
-    def _taken_in(self, data: bytes) -> None:
+    def _take(self, line: bytes) -> None:
+        self._reply += line
+        if _GOES_ON.match(line) and len(self._reply) <= MAX_REPLY:
+            return
+        reply = bytes(self._reply)
+        self._reply.clear()
         if not self._response_pending or self._response_waiter is None or self._response_waiter.done():
-            self._unasked += data[: MAX_UNASKED - len(self._unasked)]
-        super().data_received(data)
+            self._unasked += reply[: MAX_UNASKED - len(self._unasked)]
+        super().data_received(reply)
 
     @property
     def unasked(self) -> bytes:
         """Return what the server said beyond its replies."""
-        return bytes(self._buffer[:MAX_UNASKED]) + self._unasked + bytes(self._line[:MAX_UNASKED])
+        return bytes(self._buffer[:MAX_UNASKED]) + self._unasked + bytes((self._reply + self._line)[:MAX_UNASKED])
 
     async def reply(self, step: str, *expected: int) -> SMTPResponse:
         """Wait for a reply with one of the expected codes."""
@@ -173,6 +181,8 @@ async def ehlo(client: SmtpClient, name: str = "") -> Offer:
     except SmtpRefused as refused:
         refused.earlier = earlier
         raise
+    except (SMTPServerDisconnected, ConnectionError):
+        raise earlier from None
     return Offer({}, [])
 
 
