@@ -22,6 +22,8 @@ MAX_JUDGED = 4000
 NOT_FROM_HERE = "not possible from here"
 
 _CODES = re.compile(r"\s*\[([^\]\s]{1,40})[^\]]{0,2000}\]")
+_BEHIND = re.compile(r"\(?#([245]\.\d{1,3}\.\d{1,3})\)?\s*$")
+"""Where qmail writes the enhanced status."""
 _ENHANCED = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})(?![\d.])[ :-]?")
 _STAGES = {
     "STARTTLS": "tls",
@@ -110,10 +112,14 @@ class Reply:
             if status := _ENHANCED.match(line):
                 first = first or status[1]
                 line = line[status.end() :]
+            elif not first and (status := _BEHIND.search(line)):
+                first = status[1]
             lines.append(line.strip())
         if first:
             kind, subject, detail = first.split(".")
             codes |= {first, f"{kind}.{subject}", f"x.{subject}", f"x.{subject}.{detail}"}
+            if len(detail) == 3:
+                codes.add(f"{kind}.{subject}.{detail[0]}xx")
         return frozenset(codes), first, " ".join(lines)
 
 

@@ -142,7 +142,7 @@ def _own(error: BaseException, target: Target) -> Verdict | None:
         case ConnectionLost() if error.before:
             said = classify(Reply("imap", error.command, "", "", clear, error.before))
             if said.known:
-                return _said(said, f"connection lost after: {error.before[-1]}", "")
+                return _said(said, f"no more came after: {error.before[-1]}", "")
         case Pop3Refused():
             err = Reply("pop3", error.step, "-ERR", error.words.removeprefix("-ERR").strip(), clear)
             return _said(classify(err), f"{error}{error.note}", error.words)

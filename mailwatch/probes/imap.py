@@ -93,6 +93,7 @@ async def enter(call: Call) -> ImapClient:
     phase = call.recorder.phase
     client = await call.open(lambda: ImapClient(loop))
     client.notice = call.recorder.heard
+    call.recorder.unanswered = client.unanswered
     with phase(Phase.GREETING):
         call.recorder.heard(await client.hello())
         if not client.capabilities:

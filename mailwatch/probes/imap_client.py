@@ -260,11 +260,17 @@ class ImapClient(IMAP4ClientProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End every wait at once."""
-        error = ConnectionLost("connection lost")
+        error = self.unanswered() or ConnectionLost("connection lost")
         error.__cause__ = exc
-        if self.pending_sync_command is not None:
-            error.command, error.before = self.pending_sync_command.name, tuple(self.notices)
         self._fail(self._bye or error)
+
+    def unanswered(self) -> ConnectionLost | None:
+        """Return the words that came in answer to the last command, where nothing else did."""
+        if self.pending_sync_command is None or not self.notices:
+            return None
+        error = ConnectionLost("connection lost")
+        error.command, error.before = self.pending_sync_command.name, tuple(self.notices)
+        return error
 
     def _not_between(self, data: bytes) -> None:
         if self._between:

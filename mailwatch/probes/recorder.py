@@ -18,7 +18,18 @@ Watch = Callable[[Phase, str, int], None]
 class Recorder:
     """What one attempt leaves behind. The phase that an exception passes through is the failed one."""
 
-    __slots__ = ("_hide", "_watch", "facts", "failed", "note", "phases", "replies", "started_at", "tls")
+    __slots__ = (
+        "_hide",
+        "_watch",
+        "facts",
+        "failed",
+        "note",
+        "phases",
+        "replies",
+        "started_at",
+        "tls",
+        "unanswered",
+    )
 
     def __init__(self, redactor: Redactor, watch: Watch | None) -> None:
         self._hide = redactor
@@ -30,6 +41,8 @@ class Recorder:
         self.tls: TlsFacts | None = None
         self.note = ""
         self.facts: dict[str, Any] = {}
+        self.unanswered: Callable[[], Exception | None] = lambda: None
+        """What the server said before it fell silent, if it said anything."""
 
     def phase(self, phase: Phase) -> _Span:
         """Time what happens inside `with`; a phase that is entered again goes on counting."""
