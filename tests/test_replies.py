@@ -54,7 +54,7 @@ def test_each_row_is_whole_and_has_a_name_of_its_own() -> None:
 
 @pytest.mark.parametrize("row", [row for row in rows() if row.words], ids=lambda row: row.id)
 def test_each_pattern_is_linear(row: Row) -> None:
-    """Eight times the length costs about eight times the time, and not 64 times: of our own, whatever else runs."""
+    """Eight times the length costs about eight times the processor's time, and not 64 times."""
     assert row.words is not None
     words = sorted({word for said in row.says for word in said.lower().split()})
     for seed in (*words[:4], "a", "too many ", "unable to x ", "account x ", "exceeded x "):
@@ -237,19 +237,41 @@ async def test_words_before_a_silence_excuse_the_server_and_do_not_accuse_it() -
     "script",
     [
         # Who wants to know the program is told, once and only then.
-        [*IN, "EXAMINE", b"TAG NO EXAMINE Unsafe Login\r\n", '^\\S+ ID \\("name" ', b"* ID NIL\r\nTAG OK\r\n", *OPEN[3:], MAIL],
+        [
+            *IN,
+            "EXAMINE",
+            b"TAG NO EXAMINE Unsafe Login\r\n",
+            '^\\S+ ID \\("name" ',
+            b"* ID NIL\r\nTAG OK\r\n",
+            *OPEN[3:],
+            MAIL,
+        ],
         [*IN, "EXAMINE", b"TAG BAD unknown command\r\n", "SELECT INBOX", OPEN[4], "FETCH 3", MAIL],
         # Deleted meanwhile.
         [*OPEN, b"* 3 EXPUNGE\r\nTAG OK\r\n", "FETCH 2", MAIL.replace(b"* 3", b"* 2")],
-        [*OPEN, b"TAG NO [EXPUNGEISSUED] gone\r\n", "NOOP", b"* 3 EXPUNGE\r\nTAG OK\r\n", "FETCH 2", MAIL.replace(b"* 3", b"* 2")],
-        [*OPEN, b"TAG OK [EXPUNGEISSUED] gone\r\n", "NOOP", b"* 4 EXISTS\r\nTAG OK\r\n", "FETCH 4", MAIL.replace(b"* 3", b"* 4")],
+        [
+            *OPEN,
+            b"TAG NO [EXPUNGEISSUED] gone\r\n",
+            "NOOP",
+            b"* 3 EXPUNGE\r\nTAG OK\r\n",
+            "FETCH 2",
+            MAIL.replace(b"* 3", b"* 2"),
+        ],
+        [
+            *OPEN,
+            b"TAG OK [EXPUNGEISSUED] gone\r\n",
+            "NOOP",
+            b"* 4 EXISTS\r\nTAG OK\r\n",
+            "FETCH 4",
+            MAIL.replace(b"* 3", b"* 4"),
+        ],
         [*OPEN[:4], b"* 1 EXISTS\r\nTAG OK open\r\n", "FETCH 1", b"* 1 EXPUNGE\r\nTAG OK\r\n"],
         # Ways to give a header.
         [*OPEN, b"* 3 FETCH (BODY[HEADER.FIELDS (DATE)] NIL)\r\nTAG OK\r\n"],
         [*OPEN, b"* 1 FETCH (FLAGS ())\r\n* 4 EXISTS\r\n" + MAIL],
         [b"* OK ready {123}\r\n", "CAPABILITY", b"* CAPABILITY IMAP4rev1\r\nTAG OK {99}\r\n", *OPEN[1:], MAIL],
     ],
-)  # fmt: skip
+)
 async def test_imap_goes_on_as_mail_programs_do(script: list[Step]) -> None:
     seen = await meet([*script, *BYE])
     assert verdict(seen) == WELL, seen.detail
@@ -262,11 +284,26 @@ async def test_imap_goes_on_as_mail_programs_do(script: list[Step]) -> None:
         ([*OPEN, b"* 2 FETCH (BODY[] NIL)\r\nTAG OK\r\n"], Cause.MAILBOX, Phase.FETCH),
         ([*OPEN, b"* 3 EXPUNGE\r\nTAG OK\r\n", "FETCH 2", b"TAG OK\r\n"], Cause.MAILBOX, Phase.FETCH),
         ([*OPEN, b"* 3 EXPUNGE\r\nTAG OK\r\n", "FETCH 2", b"TAG NO broken\r\n"], Cause.MAILBOX, Phase.FETCH),
-        ([*IN, "EXAMINE", b"TAG NO x Unsafe Login\r\n", "ID", b"TAG BAD\r\n", "EXAMINE", b"TAG NO x Unsafe Login\r\n"],
-         Cause.CREDENTIALS, Phase.MAILBOX),
-        ([*IN, "EXAMINE", b"TAG BAD unknown command\r\n", "SELECT", b"TAG NO x\r\n"], Cause.MAILBOX, Phase.MAILBOX),
+        (
+            [
+                *IN,
+                "EXAMINE",
+                b"TAG NO x Unsafe Login\r\n",
+                "ID",
+                b"TAG BAD\r\n",
+                "EXAMINE",
+                b"TAG NO x Unsafe Login\r\n",
+            ],
+            Cause.CREDENTIALS,
+            Phase.MAILBOX,
+        ),
+        (
+            [*IN, "EXAMINE", b"TAG BAD unknown command\r\n", "SELECT", b"TAG NO x\r\n"],
+            Cause.MAILBOX,
+            Phase.MAILBOX,
+        ),
     ],
-)  # fmt: skip
+)
 async def test_imap_that_does_not_serve_is_not_up(script: list[Step], cause: Cause, phase: Phase) -> None:
     assert verdict(await meet([*script, CLOSE])) == (cause.outcome, cause, phase)
 
@@ -346,15 +383,71 @@ async def test_a_limit_said_to_capa_is_heard_before_the_server_hangs_up() -> Non
 # However the bytes are cut
 
 DIALOGUES: list[tuple[Kind, list[tuple[str, bytes]]]] = [
-    (Kind.IMAP, [("", HI), ("LOGIN", b"TAG OK in\r\n"), ("EXAMINE", b"* 3 EXISTS\r\nTAG OK\r\n"), ("FETCH", MAIL), ("LOGOUT", b"TAG OK\r\n")]),
+    (
+        Kind.IMAP,
+        [
+            ("", HI),
+            ("LOGIN", b"TAG OK in\r\n"),
+            ("EXAMINE", b"* 3 EXISTS\r\nTAG OK\r\n"),
+            ("FETCH", MAIL),
+            ("LOGOUT", b"TAG OK\r\n"),
+        ],
+    ),
     (Kind.IMAP, [("", HI), ("LOGIN", b"* BYE Too many logins\r\nTAG NO Login failed\r\n")]),
-    (Kind.IMAP, [("", b"* OK hi {5}\r\n"), ("CAPABILITY", b"* CAPABILITY IMAP4rev1\r\nTAG OK\r\n"), ("LOGIN", b"* NO x\r\nTAG NO [UNAVAILABLE] y\r\n")]),
-    (Kind.POP3, [("", HELLO[0]), ("CAPA", HELLO[2]), ("USER", b"+OK\r\n"), ("PASS", b"+OK\r\n"), ("STAT", b"+OK 1 9\r\n"), ("TOP", b"+OK\r\nA: b\r\n\r\nbody\r\n.\r\n"), ("QUIT", b"+OK\r\n")]),
-    (Kind.POP3, [("", HELLO[0]), ("CAPA", HELLO[2]), ("USER", b"+OK\r\n"), ("PASS", b"-ERR Unable to lock maildrop\r\n")]),
-    (Kind.SMTP, [("", b"220-x\r\n220 ESMTP\r\n"), ("EHLO", b"250-x\r\n250-SIZE\r\n250 AUTH PLAIN\r\n"), ("AUTH", b"235 in\r\n"), ("MAIL", b"250 ok\r\n"), ("RCPT", b"250 ok\r\n"), ("RSET", b"250 ok\r\n"), ("QUIT", b"221 x\r\n")]),
-    (Kind.SMTP, [("", b"220 x\r\n"), ("EHLO", b"250-x\r\n250 AUTH PLAIN\r\n"), ("AUTH", b"535-5.7.8 no\r\n535 5.7.8 no\r\n")]),
-    (Kind.SMTP, [("", b"220 x\r\n"), ("EHLO", b"250-x\r\n250 AUTH PLAIN\r\n"), ("AUTH", b"235 in\r\n"), ("MAIL", b"550-5.4.5 Daily sending limit\r\n550 5.4.5 exceeded\r\n")]),
-]  # fmt: skip
+    (
+        Kind.IMAP,
+        [
+            ("", b"* OK hi {5}\r\n"),
+            ("CAPABILITY", b"* CAPABILITY IMAP4rev1\r\nTAG OK\r\n"),
+            ("LOGIN", b"* NO x\r\nTAG NO [UNAVAILABLE] y\r\n"),
+        ],
+    ),
+    (
+        Kind.POP3,
+        [
+            ("", HELLO[0]),
+            ("CAPA", HELLO[2]),
+            ("USER", b"+OK\r\n"),
+            ("PASS", b"+OK\r\n"),
+            ("STAT", b"+OK 1 9\r\n"),
+            ("TOP", b"+OK\r\nA: b\r\n\r\nbody\r\n.\r\n"),
+            ("QUIT", b"+OK\r\n"),
+        ],
+    ),
+    (
+        Kind.POP3,
+        [("", HELLO[0]), ("CAPA", HELLO[2]), ("USER", b"+OK\r\n"), ("PASS", b"-ERR Unable to lock maildrop\r\n")],
+    ),
+    (
+        Kind.SMTP,
+        [
+            ("", b"220-x\r\n220 ESMTP\r\n"),
+            ("EHLO", b"250-x\r\n250-SIZE\r\n250 AUTH PLAIN\r\n"),
+            ("AUTH", b"235 in\r\n"),
+            ("MAIL", b"250 ok\r\n"),
+            ("RCPT", b"250 ok\r\n"),
+            ("RSET", b"250 ok\r\n"),
+            ("QUIT", b"221 x\r\n"),
+        ],
+    ),
+    (
+        Kind.SMTP,
+        [
+            ("", b"220 x\r\n"),
+            ("EHLO", b"250-x\r\n250 AUTH PLAIN\r\n"),
+            ("AUTH", b"535-5.7.8 no\r\n535 5.7.8 no\r\n"),
+        ],
+    ),
+    (
+        Kind.SMTP,
+        [
+            ("", b"220 x\r\n"),
+            ("EHLO", b"250-x\r\n250 AUTH PLAIN\r\n"),
+            ("AUTH", b"235 in\r\n"),
+            ("MAIL", b"550-5.4.5 Daily sending limit\r\n550 5.4.5 exceeded\r\n"),
+        ],
+    ),
+]
 
 
 async def _in_pieces(kind: Kind, answers: list[tuple[str, bytes]], sizes: list[int]) -> Observation:

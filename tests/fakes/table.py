@@ -108,18 +108,25 @@ def _where(row: Row) -> str:
 OPEN = """
 What no row can say:
 
-- **BYE before NO.** The answer to the command is awaited for half a second after a BYE, and both are read: a limit in
-  the BYE counts though the NO says only that the login failed.
-- **A banner that ends like a literal** (`* OK ready {123}`) is text for people, which holds no literals; it is taken
-  as it stands.
-- **LOGINDISABLED without a mechanism**: without TLS it is the owner's `tls: none` (*credentials*), and so it is where
-  other mechanisms are offered, since those go in by another way than a password. Over TLS with no mechanism at all
-  nobody can log in: *protocol*, down.
-- **Words before a silence or a lost connection** count where they excuse the server, or are known; else the silence does.
+- **BYE before NO.** The answer to the command is awaited for half a second after a BYE, and both are read: a
+  limit in the BYE counts though the NO says only that the login failed.
+- **A banner that ends like a literal** (`* OK ready {123}`) is text for people, which holds no literals; it is
+  taken as it stands.
+- **LOGINDISABLED without a mechanism**: without TLS it is the owner's `tls: none` (*credentials*), and so it is
+  where other mechanisms are offered, since those go in by another way than a password. Over TLS with no mechanism
+  at all nobody can log in: *protocol*, down.
+- **Words before a silence** count where they excuse the server, **before a lost connection** where they are known;
+  else the silence or the loss does.
 - **Plain text instead of the protocol** is judged by its words where they are known, else it is *protocol*.
-- **Accounts that fail together, retries within a probe, and *proven afterwards*** go on as they were. More replies are
-  *credentials* now (disabled, locked, switched off): they count for accounts that fail together as a wrong password
-  does. Fewer are *down*: a limit and a lock no longer begin an outage.
+- **Accounts that fail together, retries within a probe, and *proven afterwards*** go on as they were. More replies
+  are *credentials* now (disabled, locked, switched off): they count for accounts that fail together as a wrong
+  password does. Fewer are *down*: a limit and a lock no longer begin an outage.
+
+What a mail program does about a reply, MailWatch does too, once: where EXAMINE is refused to a program that is
+not known, ID (RFC 2971) is said if it is offered; where EXAMINE is not known, INBOX is opened by SELECT
+(`\\Recent` goes, nothing else changes); where the newest message was deleted meanwhile, the then newest is read;
+where EHLO is refused, HELO is said. A name that is refused in both is *not possible from here*: set
+`defaults.helo_name`. Of POP3 the header of the newest message is read and no more, though some servers send all.
 """
 
 
