@@ -356,6 +356,11 @@ async def test_the_reason_of_ehlo_counts_where_helo_is_refused_without_one() -> 
     assert verdict(await meet([*script[:3], "^HELO", CLOSE], Kind.SMTP))[1] is Cause.OFFLINE
 
 
+async def test_who_takes_auth_plain_in_two_lines_is_given_two() -> None:
+    two: list[Step] = [*AUTHED[:-1], b"334 \r\n", "^[A-Za-z0-9+/=]+\r$", b"235 in\r\n"]
+    assert verdict(await meet([*two, *SENT], Kind.SMTP)) == WELL
+
+
 HELLO: list[Step] = [b"+OK ready\r\n", "^CAPA", b"+OK\r\nTOP\r\nUSER\r\n.\r\n"]
 POPPED: list[Step] = [*HELLO, "^USER", b"+OK\r\n", "^PASS", b"+OK\r\n", "^STAT", b"+OK 1 9\r\n", "^TOP 1 0"]
 

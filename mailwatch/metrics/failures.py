@@ -15,7 +15,7 @@ _CAUSES: dict[Phase, tuple[Cause, ...]] = {
     Phase.GREETING: _ANSWERED,
     Phase.AUTH: (*_ANSWERED, Cause.CREDENTIALS, Cause.MAILBOX),
     Phase.MAILBOX: (*_ANSWERED, Cause.MAILBOX, Cause.CREDENTIALS),
-    Phase.FETCH: (*_ANSWERED, Cause.MAILBOX, Cause.CREDENTIALS),
+    Phase.FETCH: (*_ANSWERED, Cause.MAILBOX),
     Phase.SUBMIT: (*_ANSWERED, Cause.REJECTED, Cause.CREDENTIALS),
     Phase.DELIVER: (*_LOST, Cause.UNDELIVERED, Cause.REJECTED),
 }

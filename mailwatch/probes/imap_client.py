@@ -370,7 +370,7 @@ class ImapClient(IMAP4ClientProtocol):
     def _response_done(self, line: bytes) -> None:
         command = self.pending_sync_command
         tag, _, answer = line.partition(b" ")
-        status, _, words = answer.partition(b" ")
+        status, _, words = answer.lstrip(b" ").partition(b" ")
         result = text_of(status).upper()
         if command is None or tag != command.tag.encode() or result not in ("OK", "NO", "BAD"):
             raise NotImap("answer is not IMAP", line)

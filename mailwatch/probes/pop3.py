@@ -11,7 +11,7 @@ from mailwatch.probes.connect import Call, Goodbye
 from mailwatch.probes.failures import Failed, NotPop3, Pop3Refused
 from mailwatch.probes.pop3_client import Pop3Client
 
-_STAT = re.compile(r"\+OK\s{1,9}(\d+)\s{1,9}\d")
+_STAT = re.compile(r"\+OK\s{1,9}(\d+)\b")
 
 
 async def probe(call: Call) -> Goodbye:

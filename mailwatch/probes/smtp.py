@@ -199,7 +199,13 @@ async def _log_in(client: SmtpClient, login: Login, mechanisms: list[str]) -> No
     if any(c in user or c in password for c in (b"\r", b"\n", b"\0")):
         raise Failed(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")
     if "plain" in mechanisms:
-        await client.ask("AUTH", b"AUTH", b"PLAIN", auth_plain_encode(user, password), expect=(235,))
+        words = auth_plain_encode(user, password)
+        said = await client.ask("AUTH", b"AUTH", b"PLAIN", words, expect=(235, 334))
+        if said.code == 334:
+            if said.message.strip():
+                raise SmtpRefused("AUTH", said.code, said.message)
+            # It takes the words on a line of their own only (RFC 4954, section 4): still the first try.
+            await client.ask("AUTH", words, expect=(235,))
     elif "login" in mechanisms:
         await client.ask("AUTH", b"AUTH", b"LOGIN", expect=(334,))
         await client.ask("AUTH", b64encode(user), expect=(334,))
@@ -236,5 +242,5 @@ async def submit(client: SmtpClient, sender: str, recipient: str) -> None:
     source, route = wire(f"<{sender}>"), wire(f"<{recipient}>")
     utf8 = () if (source + route).isascii() else (b"SMTPUTF8",)
     await client.ask("MAIL", b"MAIL", b"FROM:" + source, *utf8, expect=(250,))
-    await client.ask("RCPT", b"RCPT", b"TO:" + route, expect=(250, 251))
+    await client.ask("RCPT", b"RCPT", b"TO:" + route, expect=(250, 251, 252))
     await client.ask("RSET", b"RSET", expect=(250,))
