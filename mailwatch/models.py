@@ -152,6 +152,7 @@ class Target:
     """One thing looked at. `interval` and `timeout` are seconds.
 
     `host` of an mx target is the mail domain. `task` is what mx, webmail and roundtrip targets have besides.
+    `helo_name` is what smtp and mx targets greet with, "" for our address.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Target:
     interval: float = 60.0
     timeout: float = 30.0
     task: Exchange | Page | Delivery | None = None
+    helo_name: str = ""
 
     @property
     def ends(self) -> tuple[Target, ...]:

@@ -278,6 +278,16 @@ def test_defaults_hold_where_nothing_else_is_written(write) -> None:
     assert [(t.interval, t.timeout) for t in (a, b)] == [(5, 7), (600, 7)]
 
 
+def test_the_name_for_ehlo_is_for_those_who_greet(write) -> None:
+    more = "  - {name: b, kind: smtp, host: b.example.org}\n  - {name: c, kind: mx, host: example.org}\n"
+    named = "defaults: {helo_name: watch.example.org}\n"
+    made = config.build_targets(config.load(write(LAB + more + named)))
+    assert [target.helo_name for target in made] == ["", "watch.example.org", "watch.example.org"]
+    assert [target.helo_name for target in config.build_targets(config.load(write(LAB + more)))] == ["", "", ""]
+    with pytest.raises(config.ConfigError, match="is not a host name"):
+        config.load(write(LAB + "defaults: {helo_name: 'a b'}\n"))
+
+
 # Secrets
 
 
@@ -285,7 +295,9 @@ def section(**way: object) -> SecretSection:
     return SecretSection.model_validate(way)
 
 
-@pytest.mark.parametrize("raw", [b"pass word\n", b"pass word", b"pass word\r\nsecond line\n"])
+@pytest.mark.parametrize(
+    "raw", [b"pass word\n", b"pass word", b"pass word\r\nsecond line\n", b"\xef\xbb\xbfpass word\n"]
+)
 def test_a_password_file_gives_its_first_line(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "secret").write_bytes(raw)
     assert secrets.read(section(password_file=tmp_path / "secret"), tmp_path).get_secret_value() == "pass word"

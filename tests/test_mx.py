@@ -26,7 +26,6 @@ from mailwatch.port25 import Port25
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.failures import SmtpRefused, judge
 from mailwatch.probes.mx_names import Exchanger, addresses, exchangers
-from mailwatch.probes.mx_replies import judged
 from mailwatch.service_level import Buckets
 from mailwatch.watch import Watch
 from tests.conftest import need_root
@@ -396,7 +395,7 @@ def test_on_uvloop_too() -> None:
     ],
 )
 def test_a_refusal_is_about_us_the_recipient_or_the_service(step: str, code: int, text: str, cause: Cause) -> None:
-    found = judge(judged(SmtpRefused(step, code, text)), MX)
+    found = judge(SmtpRefused(step, code, text), MX)
     assert found.cause is cause
     assert found.words == f"{code} {text}"
     assert found.detail.startswith("not possible from here: ") == (cause is Cause.OFFLINE)

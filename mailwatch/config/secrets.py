@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import signal
@@ -36,7 +37,8 @@ def read_plain(file: Path | None, variable: str | None) -> SecretStr:
 
 
 def _secret(raw: bytes) -> SecretStr:
-    first = raw.split(b"\n", 1)[0].removesuffix(b"\r")
+    # Some editors put a byte order mark before the text, which nobody means as part of the password.
+    first = raw.removeprefix(codecs.BOM_UTF8).split(b"\n", 1)[0].removesuffix(b"\r")
     try:
         password = first.decode()
     except UnicodeDecodeError:

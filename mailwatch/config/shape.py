@@ -47,6 +47,8 @@ class DefaultsSection(Section):
     """How often to look."""
     timeout: Seconds = 30.0
     """How long one attempt may take."""
+    helo_name: Host | Literal[""] = ""
+    """smtp and mx: the name that this machine greets with (EHLO), if servers refuse its address."""
 
 
 class LimitsSection(Section):

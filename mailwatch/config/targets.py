@@ -60,7 +60,7 @@ def build_targets(config: Config, *, granted_by: str | None = None) -> tuple[Tar
         if section.kind is Kind.ROUNDTRIP:
             later.append((section, place))
         else:
-            made[section.name] = _target(section, login)
+            made[section.name] = _target(section, login, config.defaults.helo_name)
     for section, place in later if not mistakes else ():
         try:
             made[section.name] = _round_trip(section, made)
@@ -172,7 +172,7 @@ def _fill(target: TargetSection, config: Config) -> TargetSection:
     return target.model_copy(update=update)
 
 
-def _target(section: TargetSection, login: Login | None) -> Target:
+def _target(section: TargetSection, login: Login | None, helo_name: str) -> Target:
     host, port, task = section.host, section.port, _task(section)
     if isinstance(task, Page):
         parts = urlsplit(task.url)
@@ -191,6 +191,7 @@ def _target(section: TargetSection, login: Login | None) -> Target:
         interval=section.interval or 60.0,
         timeout=section.timeout or 30.0,
         task=task,
+        helo_name=helo_name if section.kind in (Kind.SMTP, Kind.MX) else "",
     )
 
 

@@ -13,10 +13,10 @@ _CAUSES: dict[Phase, tuple[Cause, ...]] = {
     Phase.CONNECT: (*_LOST, Cause.REFUSED, Cause.UNREACHABLE),
     Phase.TLS: (*_LOST, Cause.TLS),
     Phase.GREETING: _ANSWERED,
-    Phase.AUTH: (*_ANSWERED, Cause.CREDENTIALS),
-    Phase.MAILBOX: (*_ANSWERED, Cause.MAILBOX),
+    Phase.AUTH: (*_ANSWERED, Cause.CREDENTIALS, Cause.MAILBOX),
+    Phase.MAILBOX: (*_ANSWERED, Cause.MAILBOX, Cause.CREDENTIALS),
     Phase.FETCH: (*_ANSWERED, Cause.MAILBOX),
-    Phase.SUBMIT: (*_ANSWERED, Cause.REJECTED),
+    Phase.SUBMIT: (*_ANSWERED, Cause.REJECTED, Cause.CREDENTIALS),
     Phase.DELIVER: (*_LOST, Cause.UNDELIVERED, Cause.REJECTED),
 }
 _WITH_LOGIN: dict[Kind, tuple[Phase, ...]] = {

@@ -51,8 +51,8 @@ def trial_text(channel: Channel, vantage_point: str) -> tuple[str, str]:
 def _kind(news: News) -> str:
     """Its topic, but for what its topic's words would not be true of.
 
-    An outage that was proven afterwards was never reported as open, one whose target is watched no more has no end, and
-    a login that got no answer was not rejected.
+    An outage that was proven afterwards was never reported as open, one whose target is watched no more has no
+    end, and a login that got no answer was not rejected.
     """
     return next((kind for fact, kind in _OTHERWISE.items() if news.facts.get(fact)), news.topic.value)
 

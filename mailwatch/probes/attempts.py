@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from mailwatch.models import Attempt, Cause, Phase, Target
+from mailwatch.models import Attempt, Cause, Outcome, Phase, Target
 from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, OurFault, TlsContexts, alternating
 from mailwatch.probes.failures import judge
 from mailwatch.probes.recorder import Recorder, Watch
@@ -108,8 +108,15 @@ async def attempt(call: Call, probe: Probe, patience: float | None = None) -> At
 def failed(recorder: Recorder, error: Exception, target: Target, peer: str = "") -> Attempt:
     """Close the record of an attempt that `error` ended."""
     verdict = judge(error, target)
-    if verdict.words:
-        recorder.heard(verdict.words)
+    if verdict.cause is Cause.TIMEOUT and (words := recorder.unanswered()) is not None:
+        # What it said before it fell silent may be that we come too often, or what its owner has to change.
+        said = judge(words, target)
+        verdict = said if said.cause.outcome is Outcome.UNKNOWN else verdict
+    for line in verdict.lines or (verdict.words,):
+        if line:
+            recorder.heard(line)
+    if verdict.known is False:
+        recorder.facts["words"] = "unknown"
     if verdict.cause is Cause.MONITOR:
         # Not as exc_info: the text of a foreign exception may hold what was sent.
         trace = "".join(traceback.format_exception(error))

@@ -1,13 +1,8 @@
-"""The one table from foreign exceptions and server replies to a Cause.
-
-IMAP response codes: RFC 5530 and RFC 9051, section 7.1. SMTP reply codes: RFC 5321, section 4.2, and for AUTH
-RFC 4954, section 6; enhanced status codes: RFC 3463 and RFC 5248.
-"""
+"""The one table from foreign exceptions to a Cause; what servers say is judged by classify.py."""
 
 from __future__ import annotations
 
 import errno
-import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -15,20 +10,13 @@ from typing import NamedTuple
 
 from aiosmtplib import SMTPResponseException
 
-from mailwatch.models import Cause, Kind, Target
+from mailwatch.models import Cause, Kind, Target, TlsMode
 from mailwatch.probes import cleartext
 from mailwatch.probes.certificates import complaint
+from mailwatch.probes.classify import NOT_FROM_HERE, Judged, Reply, classify, free_text
 from mailwatch.probes.connect import OurFault
-from mailwatch.probes.imap_client import Refused, ServerBye
+from mailwatch.probes.imap_client import ConnectionLost, Refused, ServerBye
 from mailwatch.probes.imap_lines import NotImap
-
-LIMITS = re.compile(
-    r"too many|\brate\b|ratelimit|throttl|slow down|concurrent|maximum number of connections|\[limit\]"
-    r"|(?:connection|session|login|request|command)s? limit|limit exceeded",
-    re.IGNORECASE,
-)
-PASSING = re.compile(r"temporar|try again|unavailable|internal (?:server )?error|time[d ]? ?out", re.IGNORECASE)
-_ENHANCED = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})\b")
 
 OUR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """What fails for want of something of our own."""
@@ -44,21 +32,6 @@ _NOT_TLS = frozenset(
         "UNEXPECTED_MESSAGE",
     }
 )
-
-_AT_LOGIN = frozenset({"LOGIN", "AUTHENTICATE"})
-_AT_MAILBOX = frozenset({"EXAMINE", "SELECT", "FETCH", "LIST", "STATUS", "UID FETCH", "UID SEARCH", "UID STORE"})
-_IMAP_CODES = {
-    "UNAVAILABLE": Cause.UNAVAILABLE,
-    "SERVERBUG": Cause.UNAVAILABLE,
-    "CORRUPTION": Cause.UNAVAILABLE,
-    "LIMIT": Cause.THROTTLED,
-    "INUSE": Cause.THROTTLED,
-    "PRIVACYREQUIRED": Cause.PROTOCOL,
-    "CLIENTBUG": Cause.PROTOCOL,
-}
-_IMAP_LOGIN_CODES = frozenset({"AUTHENTICATIONFAILED", "AUTHORIZATIONFAILED", "EXPIRED", "CONTACTADMIN"})
-_SMTP_LOGIN_CODES = frozenset({535, 534, 525, 432})
-_SMTP_LOGIN_STATUSES = frozenset({"5.7.8", "5.7.9", "5.7.0", "5.7.13", "5.7.14"})
 
 
 class Failed(Exception):
@@ -78,22 +51,53 @@ class SmtpRefused(Exception):
         self.code = code
         self.text = text
         self.note = ""
+        self.earlier: SmtpRefused | None = None
+        """What was refused before it, such as EHLO before HELO."""
         self.words = f"{code} {text}"
-        super().__init__(f"{step}: {self.words}")
+        super().__init__(f"{step}: {' '.join(self.words.split(chr(10)))}")
 
     @property
     def status(self) -> str:
         """Return the enhanced status code, "" without one."""
-        found = _ENHANCED.match(self.text)
-        return found[1] if found else ""
+        return Reply("smtp", self.step, str(self.code), self.text).code
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Return the reply line by line, as it came (RFC 5321, section 4.2.1)."""
+        *more, last = self.text.split("\n")
+        return (*(f"{self.code}-{line}" for line in more), f"{self.code} {last}")
+
+
+class NotPop3(Exception):
+    """The answer is not the protocol. `words` are what the server sent instead."""
+
+    def __init__(self, what: str, words: str = "") -> None:
+        super().__init__(what)
+        self.words = words
+
+
+class Pop3Refused(Exception):
+    """The server answered -ERR to `step` ("greeting", "unasked" or the command)."""
+
+    def __init__(self, step: str, words: str) -> None:
+        super().__init__(f"{step}: {words}")
+        self.step = step
+        self.words = words
+        self.note = ""
 
 
 class Verdict(NamedTuple):
-    """What an exception means. `words` are the server's, not yet redacted."""
+    """What an exception means. `words` are the server's, not yet redacted.
+
+    `lines` are the same as they came, for the record. `known` is whether they are in the table of replies; None
+    where no words decided.
+    """
 
     cause: Cause
     detail: str
     words: str = ""
+    lines: tuple[str, ...] = ()
+    known: bool | None = None
 
 
 def judge(error: BaseException, target: Target) -> Verdict:
@@ -124,23 +128,57 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _own(error: BaseException, target: Target) -> Verdict | None:
+    clear = target.tls is TlsMode.NONE
     match error:
         case Failed():
             return Verdict(error.cause, str(error), error.words)
         case OurFault():
             return Verdict(Cause.MONITOR, str(error))
         case Refused():
-            return Verdict(_refused(error), f"{error.command}: {error}{error.note}", error.words)
-        case SmtpRefused():
-            return Verdict(_smtp_refused(error), f"{error}{error.note}", error.words)
+            no = Reply("imap", error.command, error.status, error.full, clear, error.before)
+            return _said(classify(no), f"{error.command}: {error}{error.note}", error.words)
         case ServerBye():
-            limited = LIMITS.search(error.words) or "[INUSE]" in error.words.upper()
-            return Verdict(Cause.THROTTLED if limited else Cause.UNAVAILABLE, str(error), str(error))
+            bye = Reply("imap", error.command, "BYE", error.words, clear, error.before)
+            return _said(classify(bye), str(error), str(error))
+        case ConnectionLost() if error.before:
+            said = classify(Reply("imap", error.command, "", "", clear, error.before))
+            if said.known:
+                return _said(said, f"no more came after: {error.before[-1]}", "")
+        case Pop3Refused():
+            err = Reply("pop3", error.step, "-ERR", error.words.removeprefix("-ERR").strip(), clear)
+            return _said(classify(err), f"{error}{error.note}", error.words)
+        case SmtpRefused():
+            return _smtp(error, "mx" if target.kind is Kind.MX else "smtp", clear)
         case NotImap():
-            return Verdict(Cause.PROTOCOL, str(error), error.words)
+            return _free("imap", str(error), error.words, clear)
+        case NotPop3():
+            return _free("pop3", str(error), error.words, clear)
         case SMTPResponseException():
-            return Verdict(Cause.PROTOCOL, str(error.message), str(error.message))
+            return _free("mx" if target.kind is Kind.MX else "smtp", str(error.message), str(error.message), clear)
     return None
+
+
+def _said(found: Judged, detail: str, words: str, lines: tuple[str, ...] = ()) -> Verdict:
+    detail = f"{NOT_FROM_HERE}: {detail}" if found.cause is Cause.OFFLINE else detail
+    detail = f"{detail}; {found.hint}" if found.hint else detail
+    return Verdict(found.cause, detail, words, lines, found.known)
+
+
+def _free(protocol: str, detail: str, words: str, clear: bool) -> Verdict:
+    found = free_text(protocol, words, clear=clear) if words else Judged(Cause.PROTOCOL)
+    return _said(found, detail, words)._replace(known=found.known if words else None)
+
+
+def _smtp(error: SmtpRefused, protocol: str, clear: bool) -> Verdict:
+    """Judge a reply; where it says nothing, what was refused just before it may."""
+    found = classify(Reply(protocol, error.step, str(error.code), error.text, clear))
+    if error.earlier is not None and (found.row is None or found.row.weak):
+        before = error.earlier
+        first = classify(Reply(protocol, before.step, str(before.code), before.text, clear))
+        if first.row is not None and not first.row.weak:
+            found = first
+    lines = (*(error.earlier.lines if error.earlier else ()), *error.lines)
+    return _said(found, f"{error}{error.note}", error.words, lines)
 
 
 def _exhausted(error: BaseException, target: Target) -> Verdict | None:
@@ -149,21 +187,23 @@ def _exhausted(error: BaseException, target: Target) -> Verdict | None:
     return None
 
 
-def _refused_in_clear(kind: Kind, text: str) -> Exception:
-    """Return what the client would have raised, had it heard this refusal in place of a greeting."""
+def _refused_in_clear(kind: Kind, text: str) -> Verdict:
+    """Judge a refusal that came in the clear as it would be in place of a greeting."""
     if kind is Kind.SMTP:
-        return SmtpRefused("greeting", int(text[:3]), re.sub(r"(?m)^\d{3}[ -]?", "", text))
-    if kind is Kind.IMAP:
-        return ServerBye(text.partition(" ")[2].partition(" ")[2])
-    limited = LIMITS.search(text) or re.search(r"\[(?:IN-USE|LOGIN-DELAY)\]", text, re.IGNORECASE)
-    return Failed(Cause.THROTTLED if limited else Cause.UNAVAILABLE, f"greeting: {text}", text)
+        lines = [line[:3] + line[4:] for line in text.splitlines()]
+        reply = Reply("smtp", "greeting", text[:3], "\n".join(line[3:] for line in lines))
+    elif kind is Kind.IMAP:
+        _, status, rest = [*text.split(" ", 2), ""][:3]
+        reply = Reply("imap", "greeting", status.upper(), rest)
+    else:
+        reply = Reply("pop3", "greeting", "-ERR", text[len("-ERR") :].strip())
+    return _said(classify(reply), text, text)
 
 
 def _tls(error: BaseException, target: Target) -> Verdict | None:
     if said := cleartext.words(error):
         if cleartext.is_refusal(target.kind, said):
-            verdict = _own(_refused_in_clear(target.kind, said), target)
-            assert verdict is not None
+            verdict = _refused_in_clear(target.kind, said)
             return verdict._replace(detail=f"refused in the clear, before TLS: {verdict.detail}", words=said)
         reason = getattr(error, "reason", None) or type(error).__name__
         return Verdict(Cause.TLS, f"answer is not TLS ({reason})", said)
@@ -197,52 +237,3 @@ def _network(error: BaseException, target: Target) -> Verdict | None:
 
 def _words(error: BaseException) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _refused(reply: Refused) -> Cause:
-    """Judge NO and BAD. A code decides; words do only where there is none, or one that says nothing."""
-    if reply.code in ("CORRUPTION", "SERVERBUG") and reply.command in _AT_MAILBOX:
-        return Cause.MAILBOX
-    if reply.code in _IMAP_CODES:
-        return _IMAP_CODES[reply.code]
-    if reply.command == "STARTTLS":
-        return Cause.TLS
-    if reply.status == "BAD":
-        return Cause.PROTOCOL
-    if reply.command in _AT_LOGIN and reply.code in _IMAP_LOGIN_CODES:
-        return Cause.CREDENTIALS
-    if LIMITS.search(reply.text):
-        return Cause.THROTTLED
-    if reply.command in _AT_MAILBOX:
-        return Cause.MAILBOX
-    if reply.command not in _AT_LOGIN:
-        return Cause.PROTOCOL
-    return Cause.UNAVAILABLE if PASSING.search(reply.text) else Cause.CREDENTIALS
-
-
-def _smtp_refused(reply: SmtpRefused) -> Cause:
-    """Judge a reply code by where it came; 2xx and 3xx out of place are no answer to what was said."""
-    if not 400 <= reply.code <= 599:
-        return Cause.PROTOCOL
-    if reply.step == "AUTH" and reply.code in _SMTP_LOGIN_CODES:
-        return Cause.CREDENTIALS
-    if LIMITS.search(reply.text) and (reply.code < 500 or reply.step in ("greeting", "AUTH")):
-        return Cause.THROTTLED
-    if reply.code < 500 or reply.step == "greeting":
-        return Cause.UNAVAILABLE
-    match reply.step:
-        case "AUTH":
-            return _login_refused(reply)
-        case "STARTTLS":
-            return Cause.TLS
-        case "MAIL" | "RCPT" | "DATA" | "message":
-            return Cause.REJECTED
-    return Cause.PROTOCOL
-
-
-def _login_refused(reply: SmtpRefused) -> Cause:
-    if reply.code in (500, 501, 502, 503, 504, 530, 538):
-        return Cause.PROTOCOL
-    if reply.status in _SMTP_LOGIN_STATUSES:
-        return Cause.CREDENTIALS
-    return Cause.UNAVAILABLE if PASSING.search(reply.text) else Cause.CREDENTIALS

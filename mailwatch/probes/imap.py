@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 
 from aioimaplib.aioimaplib import AUTH
 
 from mailwatch.models import Cause, Login, Phase, TlsMode
 from mailwatch.probes import bearer
+from mailwatch.probes.classify import Reply, classify
 from mailwatch.probes.connect import Call, Goodbye
 from mailwatch.probes.failures import Failed
-from mailwatch.probes.imap_client import ImapClient, Refused
+from mailwatch.probes.imap_client import ImapClient, Refused, ServerBye
+
+_NO_SUCH_COMMAND = re.compile(
+    r"(?:unknown|unrecogni[sz]ed|unsupported|invalid|illegal) command|(?:command|examine) (?:\S+ )?"
+    r"(?:unknown|unrecogni[sz]ed|unsupported|not (?:implemented|supported|known|recogni[sz]ed))",
+    re.IGNORECASE,
+)
 
 
 async def probe(call: Call) -> Goodbye:
@@ -23,12 +32,59 @@ async def probe(call: Call) -> Goodbye:
         return client.logout
     phase = call.recorder.phase
     with phase(Phase.MAILBOX):
-        newest = await client.examine()
+        newest = await open_inbox(client, call)
     if newest:
         with phase(Phase.FETCH):
-            if not await client.read_date(newest):
-                raise Failed(Cause.MAILBOX, f"the server did not give message {newest} of {newest}")
+            await _read_newest(client, call, newest)
     return client.logout
+
+
+async def open_inbox(client: ImapClient, call: Call) -> int:
+    """Open INBOX as mail programs do where EXAMINE alone is refused, and return the number of its messages.
+
+    Who wants to know the program first is told (RFC 2971), and who does not know EXAMINE is asked by SELECT, which
+    takes \\Recent from the messages and changes nothing else.
+    """
+    try:
+        return await client.examine()
+    except Refused as refused:
+        said = Reply("imap", "EXAMINE", refused.status, refused.full, before=refused.before)
+        if classify(said).remedy == "id" and "ID" in client.capabilities:
+            call.recorder.heard(refused.words)
+            with contextlib.suppress(Refused):
+                await client.identify()
+            return await client.examine()
+        if refused.status == "BAD" and _NO_SUCH_COMMAND.search(refused.full):
+            call.recorder.heard(refused.words)
+            call.recorder.note = "opened by SELECT, since the server does not know EXAMINE"
+            return await client.examine("SELECT")
+        raise
+
+
+async def _read_newest(client: ImapClient, call: Call, newest: int) -> None:
+    """Read the newest message; where another program deleted it meanwhile, the then newest, once."""
+    removed = client.removed
+    try:
+        if await client.read_date(newest):
+            return
+        gone = Failed(Cause.MAILBOX, f"the server did not give the header of message {newest} of {newest}")
+        if client.removed == removed and "[EXPUNGEISSUED]" not in client.answer.upper():
+            raise gone
+    except Refused as refused:
+        said = Reply("imap", "FETCH", refused.status, refused.full, before=refused.before)
+        if classify(said).remedy != "newest":
+            raise
+        call.recorder.heard(refused.words)
+    try:
+        if client.removed == removed:
+            await client.ask("NOOP")
+        if client.exists and not await client.read_date(client.exists):
+            raise Failed(Cause.MAILBOX, f"the server did not give the header of message {client.exists}")
+    except ServerBye as bye:
+        # It had answered in good order that the message is gone; a goodbye without a reason changes nothing.
+        if classify(Reply("imap", bye.command, "BYE", bye.words, before=bye.before)).known:
+            raise
+        call.recorder.note = "the newest message was deleted meanwhile"
 
 
 async def enter(call: Call) -> ImapClient:
@@ -36,6 +92,8 @@ async def enter(call: Call) -> ImapClient:
     loop = asyncio.get_running_loop()
     phase = call.recorder.phase
     client = await call.open(lambda: ImapClient(loop))
+    client.notice = call.recorder.heard
+    call.recorder.unanswered = client.unanswered
     with phase(Phase.GREETING):
         call.recorder.heard(await client.hello())
         if not client.capabilities:
@@ -82,6 +140,17 @@ async def _log_in(client: ImapClient, call: Call, login: Login) -> None:
     if "AUTH=PLAIN" in client.capabilities and (disabled or not (user + password).isascii()):
         await client.authenticate_plain(user, password)
     elif disabled:
-        raise Failed(Cause.PROTOCOL, "the server offers no login that we speak (LOGINDISABLED)")
+        raise _no_login(client, call)
     else:
         await client.login(user, password)
+
+
+def _no_login(client: ImapClient, call: Call) -> Failed:
+    """Say why there is no login: by another way than a password, or only over TLS, it is the owner's to change."""
+    others = sorted(name for name in client.capabilities if name.startswith("AUTH="))
+    offered = " ".join(["LOGINDISABLED", *others])
+    if others:
+        return Failed(Cause.CREDENTIALS, f"the server takes no password as we send it ({offered})")
+    if call.target.tls is TlsMode.NONE:
+        return Failed(Cause.CREDENTIALS, f"the server takes no password without TLS ({offered}); see tls")
+    return Failed(Cause.PROTOCOL, f"the server offers no login at all ({offered})")

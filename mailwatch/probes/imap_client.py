@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import re
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 
 from aioimaplib.aioimaplib import (
@@ -39,6 +39,19 @@ _CAPABILITY = re.compile(rb"(?:CAPABILITY |OK \[CAPABILITY )([^\]]*)", re.IGNORE
 _CAPABILITY_CODE = re.compile(rb"\[CAPABILITY ([^\]]*)", re.IGNORECASE)
 _CODE = re.compile(r"\[([^\] ]+)[^\]]*\] ?(.*)", re.DOTALL)
 _FETCH = re.compile(rb"(\d{1,10}) FETCH \(", re.IGNORECASE)
+_HEADER = re.compile(rb"\d{1,10} FETCH \(.*\bBODY\[", re.IGNORECASE | re.DOTALL)
+_EXPUNGE = re.compile(rb"\d{1,10} EXPUNGE\b|VANISHED\b", re.IGNORECASE)
+_NOTICE = re.compile(rb"(?:NO|BAD|BYE)\b|OK \[ALERT\]", re.IGNORECASE)
+_DATA = re.compile(
+    rb"\d|OK\b|PREAUTH\b|CAPABILITY\b|FLAGS\b|X?LIST\b|LSUB\b|E?SEARCH\b|STATUS\b|ENABLED\b|NAMESPACE\b|ID\b"
+    rb"|QUOTA|VANISHED\b|SORT\b|THREAD\b|ACL\b|METADATA\b|ANNOTATION|LANGUAGE\b|COMPARATOR\b|MYRIGHTS\b|X-",
+    re.IGNORECASE,
+)
+"""Untagged data; what is none is words, such as the "* Too many invalid logon attempts." of some servers."""
+MAX_NOTICES = 5
+"""Untagged lines with words that are kept of a connection."""
+AFTER_BYE = 0.5
+"""Seconds that the answer to the command may come later than the BYE before it."""
 
 
 @lru_cache(maxsize=256)
@@ -48,25 +61,35 @@ def _capabilities(names: bytes) -> frozenset[str]:
 
 
 class ServerBye(Exception):
-    """The server said BYE, and why in `words`."""
+    """The server said BYE in answer to `command`, and why in `words`; `before` are the notices before it."""
 
-    def __init__(self, words: str) -> None:
+    def __init__(self, words: str, command: str = "greeting", before: Sequence[str] = ()) -> None:
         super().__init__(f"BYE {words}")
         self.words = words
+        self.command = command
+        self.before = tuple(before)
 
 
 class ConnectionLost(ConnectionError):
-    """The connection ended before the answer was complete."""
+    """The connection ended before the answer to `command` was complete; `before` are the notices that came."""
+
+    command = "unasked"
+    before: tuple[str, ...] = ()
 
 
 class Refused(Exception):
-    """The server answered NO or BAD. `code` is the response code in capitals, "" without one."""
+    """The server answered NO or BAD. `code` is the response code in capitals, "" without one.
 
-    def __init__(self, command: str, status: str, words: str) -> None:
+    `full` is the text with its code; `before` are the untagged lines with words that came before it.
+    """
+
+    def __init__(self, command: str, status: str, words: str, before: Sequence[str] = ()) -> None:
         super().__init__(f"{status} {words}")
         self.words = f"{status} {words}"
         self.command = command
         self.status = status
+        self.full = words
+        self.before = tuple(before)
         self.note = ""
         found = _CODE.match(words)
         self.code, self.text = (found[1].upper(), found[2]) if found else ("", words)
@@ -88,6 +111,16 @@ class ImapClient(IMAP4ClientProtocol):
         """How many messages the open mailbox has, as the server said last, in whatever answer."""
         self.challenge = b""
         """What the server said when it last asked for more."""
+        self.notices: list[str] = []
+        """The untagged lines with words that came in answer to the last command."""
+        self.notice: Callable[[str], None] = lambda words: None
+        """Told of each, at most MAX_NOTICES of a connection."""
+        self.answer = ""
+        """The words of the last OK."""
+        self.removed = 0
+        """How many times the open mailbox lost messages."""
+        self._noticed = 0
+        self._bye: ServerBye | None = None
         self._between = False
         """Between the OK to STARTTLS and the handshake: whatever comes now was slipped in by someone."""
 
@@ -128,18 +161,19 @@ class ImapClient(IMAP4ClientProtocol):
             await command.wait()
         result, answer = command.response
         if result != "OK":
-            raise Refused("IDLE", result, text_of(answer[-1]))
+            raise Refused("IDLE", result, text_of(answer[-1]), self.notices)
 
     async def _run(self, command: Request, *, keep: bool = False) -> list[bytes]:
         self._check()
         self._lines.next_response(keep=keep)
+        self.notices = []
         self.pending_sync_command = command
         self._send(command.parts.pop(0))
         await command.wait()
         result, answer = command.response
         lines: list[bytes] = answer[:-1]
         if result != "OK":
-            raise Refused(command.name, result, text_of(answer[-1]))
+            raise Refused(command.name, result, text_of(answer[-1]), self.notices)
         return lines
 
     async def execute(self, command: Command, scrub: str | None = None) -> Response:
@@ -185,18 +219,22 @@ class ImapClient(IMAP4ClientProtocol):
         await self.ask("AUTHENTICATE", *first, *answers)
         self.state = AUTH
 
-    async def examine(self) -> int:
-        """Open INBOX for reading only and return the number of its messages."""
-        counts = await self.ask("EXAMINE", b"INBOX", wanted=EXISTS)
+    async def examine(self, command: str = "EXAMINE") -> int:
+        """Open INBOX and return the number of its messages; but for SELECT, nothing changes by it."""
+        counts = await self.ask(command, b"INBOX", wanted=EXISTS)
         if not counts:
-            raise NotImap("EXAMINE was answered without EXISTS")
+            raise NotImap(f"{command} was answered without EXISTS")
         self.state = SELECTED
         return int(counts[-1].split()[0])
 
+    async def identify(self) -> None:
+        """Say which program this is (RFC 2971). Raises Refused."""
+        await self.ask("ID", b'("name" "MailWatch")')
+
     async def read_date(self, number: int) -> bool:
-        """Read the Date field of a message, without marking it as seen, and say whether it came."""
+        """Read the Date field of a message without marking it as seen; say whether it came, if only as NIL."""
         lines = await self.ask("FETCH", b"%d BODY.PEEK[HEADER.FIELDS (DATE)]" % number, wanted=_FETCH)
-        return any(int(line.split()[0]) == number for line in lines)
+        return any(int(line.split()[0]) == number and _HEADER.match(line) for line in lines)
 
     async def logout(self) -> None:
         """LOGOUT; the BYE that comes with it is no failure."""
@@ -222,9 +260,17 @@ class ImapClient(IMAP4ClientProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End every wait at once."""
-        error = ConnectionLost("connection lost")
+        error = self.unanswered() or ConnectionLost("connection lost")
         error.__cause__ = exc
-        self._fail(error)
+        self._fail(self._bye or error)
+
+    def unanswered(self) -> ConnectionLost | None:
+        """Return the words that came in answer to the last command, where nothing else did."""
+        if self.pending_sync_command is None or not self.notices:
+            return None
+        error = ConnectionLost("connection lost")
+        error.command, error.before = self.pending_sync_command.name, tuple(self.notices)
+        return error
 
     def _not_between(self, data: bytes) -> None:
         if self._between:
@@ -283,12 +329,33 @@ class ImapClient(IMAP4ClientProtocol):
         if name is None:
             raise NotImap("answer is not IMAP", line)
         if name[0].upper() == b"BYE" and self.state != LOGOUT:
-            raise ServerBye(text_of(line[4:]))
+            self._said_bye(text_of(line[4:]))
+            return
+        if _NOTICE.match(line) or not _DATA.match(line):
+            self._noted(line)
         self._learn(_CAPABILITY.match(line))
         if (count := EXISTS.match(line)) is not None:
             self.exists = int(count[1])
+        elif _EXPUNGE.match(line):
+            self.removed += 1
+            self.exists = max(0, self.exists - 1)
         if self.pending_sync_command is not None:
             self.pending_sync_command.append_to_resp(line)
+
+    def _noted(self, line: bytes) -> None:
+        if self._noticed < MAX_NOTICES:
+            self._noticed += 1
+            words = text_of(line)
+            self.notices.append(words)
+            self.notice(words)
+
+    def _said_bye(self, words: str) -> None:
+        """Take a BYE; some servers say it before they answer the command, whose NO tells more."""
+        command = self.pending_sync_command
+        if command is None or self._bye is not None or isinstance(command, Idling):
+            raise self._bye or ServerBye(words, command.name if command else "unasked", self.notices)
+        self._bye = ServerBye(words, command.name, self.notices)
+        asyncio.get_running_loop().call_later(AFTER_BYE, self._fail, self._bye)
 
     def _continuation(self, line: bytes) -> None:
         command = self.pending_sync_command
@@ -303,13 +370,18 @@ class ImapClient(IMAP4ClientProtocol):
     def _response_done(self, line: bytes) -> None:
         command = self.pending_sync_command
         tag, _, answer = line.partition(b" ")
-        status, _, words = answer.partition(b" ")
+        status, _, words = answer.lstrip(b" ").partition(b" ")
         result = text_of(status).upper()
         if command is None or tag != command.tag.encode() or result not in ("OK", "NO", "BAD"):
             raise NotImap("answer is not IMAP", line)
+        if self._bye is not None:
+            if result == "OK" or self._failure is not None:
+                raise self._bye
+            self._noted(b"* BYE " + self._bye.words.encode("utf-8", "replace"))
         self.pending_sync_command = None
         if result == "OK":
             # Only the code: "OK Capability completed" names no capability.
             self._learn(_CAPABILITY_CODE.match(words))
+            self.answer = text_of(words)
             self._between = command.name == "STARTTLS"
         command.close(words, result)

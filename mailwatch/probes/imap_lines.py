@@ -11,6 +11,8 @@ MAX_RESPONSE = 1024 * 1024
 """Bytes that the server may send in answer to one command."""
 
 _LITERAL = re.compile(rb"\{(\d+)\+?\}$")
+_TEXT = re.compile(rb"\+|\S{1,64} (?:OK|NO|BAD|BYE|PREAUTH)\b", re.IGNORECASE)
+"""A line whose end is text for people (RFC 9051, section 9, resp-text): "{5}" in it begins no literal."""
 
 
 class NotImap(Exception):
@@ -60,13 +62,10 @@ class Lines:
 
         Raises NotImap beyond the bounds. A line that a literal interrupts is given as one, without it.
         """
-        self._taken += len(data)
-        if self._taken > MAX_RESPONSE:
-            raise NotImap("response longer than 1 MiB")
         self._buffer += data
         while (line := self._cut()) is not None:
             literal = _LITERAL.search(line)
-            if literal:
+            if literal and (self._head or not _TEXT.match(line)):
                 self._skip = _size(literal[1])
                 self._head = self._joined(line)
                 if self.keep:
@@ -78,6 +77,12 @@ class Lines:
                 yield line
         self._joined(b"" if self._skip else bytes(self._buffer[: MAX_LINE + 1]))
 
+    def _count(self, length: int) -> None:
+        """Count bytes as they are used, not as they come: how they are cut into packets must not matter."""
+        self._taken += length
+        if self._taken > MAX_RESPONSE:
+            raise NotImap("response longer than 1 MiB")
+
     def _cut(self) -> bytes | None:
         buffer = self._buffer
         if self._skip:
@@ -86,12 +91,14 @@ class Lines:
                 self._kept[-1] += buffer[:dropped]
             del buffer[:dropped]
             self._skip -= dropped
+            self._count(dropped)
         end = -1 if self._skip else buffer.find(b"\n")
         if end < 0:
             return None
         line = bytes(buffer[:end]).removesuffix(b"\r")
         # Cheap: a bytearray forgets its beginning without moving the rest.
         del buffer[: end + 1]
+        self._count(end + 1)
         return line
 
     def _joined(self, line: bytes) -> bytes:

@@ -9,8 +9,7 @@ from mailwatch.models import Cause, Exchange, Phase, TlsMode
 from mailwatch.probes.attempts import GOODBYE
 from mailwatch.probes.connect import Call, Goodbye, OurFault
 from mailwatch.probes.failures import Failed, SmtpRefused
-from mailwatch.probes.mx_replies import judged
-from mailwatch.probes.smtp import SmtpClient, ehlo, own_name, submit
+from mailwatch.probes.smtp import SmtpClient, ehlo, submit
 
 
 async def probe(call: Call, *, within: float) -> Goodbye:
@@ -21,7 +20,7 @@ async def probe(call: Call, *, within: float) -> Goodbye:
         call.recorder.facts["code"] = refused.code
         if refused.status:
             call.recorder.facts["status"] = refused.status
-        raise judged(refused) from None
+        raise
 
 
 async def _walk_phases(call: Call, within: float) -> Goodbye:
@@ -36,12 +35,12 @@ async def _walk_phases(call: Call, within: float) -> Goodbye:
         raise Failed(Cause.TIMEOUT, f"no connection within {within:g} s") from error
     with phase(Phase.GREETING):
         call.recorder.heard(str(await client.reply("greeting", 220)))
-        offer = await _hello(client)
+        offer = (await ehlo(client, call.target.helo_name)).extensions
     if call.target.tls is TlsMode.STARTTLS and "starttls" in offer:
         with phase(Phase.TLS):
             await client.starttls(call.upgrade)
         with phase(Phase.GREETING):
-            offer = await _hello(client)
+            offer = (await ehlo(client, call.target.helo_name)).extensions
     elif call.target.tls is TlsMode.STARTTLS:
         call.recorder.facts["starttls"] = "not offered"
     try:
@@ -60,14 +59,3 @@ async def _ask_for(client: SmtpClient, asked: Exchange, offer: dict[str, str]) -
     if not (asked.sender + asked.recipient).isascii() and "smtputf8" not in offer:
         raise Failed(Cause.REJECTED, "no SMTPUTF8 is offered, which the recipient or sender needs (RFC 6531)")
     await submit(client, asked.sender, asked.recipient)
-
-
-async def _hello(client: SmtpClient) -> dict[str, str]:
-    """Say EHLO, or HELO to who does not know it, and return what is offered."""
-    try:
-        return (await ehlo(client)).extensions
-    except SmtpRefused as refused:
-        if refused.step != "EHLO" or refused.code < 500:
-            raise
-    await client.ask("HELO", b"HELO", own_name(client), expect=(250,))
-    return {}

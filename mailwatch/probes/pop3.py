@@ -8,10 +8,10 @@ import re
 from mailwatch.models import Cause, Phase, TlsMode
 from mailwatch.probes import bearer
 from mailwatch.probes.connect import Call, Goodbye
-from mailwatch.probes.failures import Failed
+from mailwatch.probes.failures import Failed, NotPop3, Pop3Refused
 from mailwatch.probes.pop3_client import Pop3Client
 
-_STAT = re.compile(r"\+OK (\d+) \d+")
+_STAT = re.compile(r"\+OK\s{1,9}(\d+)\b")
 
 
 async def probe(call: Call) -> Goodbye:
@@ -49,8 +49,8 @@ async def probe(call: Call) -> Goodbye:
         messages = _count(await client.ask("STAT"))
     if messages and "TOP" in client.capabilities:
         with phase(Phase.FETCH):
-            await client.ask("TOP", str(messages).encode(), b"0")
-            await client.lines()
+            if not await client.header(messages):
+                return client.leave
     return client.quit
 
 
@@ -62,8 +62,9 @@ async def _present(client: Pop3Client, mechanism: bearer.Mechanism) -> None:
     if challenge is not None:
         try:
             await client.challenged("AUTH", mechanism.last_word, line=True)
-        except Failed as failure:
-            raise Failed(failure.cause, f"{failure}{bearer.status(challenge)}", failure.words) from None
+        except Pop3Refused as refused:
+            refused.note = bearer.status(challenge)
+            raise
         raise Failed(Cause.PROTOCOL, "AUTH: the server goes on after it told of a failure")
 
 
@@ -71,5 +72,5 @@ def _count(answer: str) -> int:
     """Read the drop listing (RFC 1939, section 5)."""
     found = _STAT.match(answer)
     if found is None:
-        raise Failed(Cause.PROTOCOL, f"STAT: answer is not POP3: {answer[:200]}", answer)
+        raise NotPop3(f"STAT: answer is not POP3: {answer[:200]}", answer)
     return int(found[1][:9])

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from base64 import b64encode
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from mailwatch.models import Cause
-from mailwatch.probes.failures import LIMITS, PASSING, Failed
+from mailwatch.models import Cause, Outcome
+from mailwatch.probes.classify import Reply, classify
+from mailwatch.probes.failures import Failed, NotPop3, Pop3Refused
 from mailwatch.probes.redact import wire
 
 MAX_LINE = 64 * 1024
 MAX_RESPONSE = 1024 * 1024
 """Bytes that the server may send in answer to one command."""
-
-_CODE = re.compile(r"\s*\[([A-Z0-9/-]+)\]", re.IGNORECASE)
-_CODES = {
-    "AUTH": Cause.CREDENTIALS,
-    "SYS/TEMP": Cause.UNAVAILABLE,
-    "SYS/PERM": Cause.UNAVAILABLE,
-    "IN-USE": Cause.THROTTLED,
-    "LOGIN-DELAY": Cause.THROTTLED,
-}
-"""Response codes of RFC 2449 and RFC 3206."""
-_AT_LOGIN = frozenset({"USER", "PASS", "AUTH"})
 
 
 class Pop3Client(asyncio.Protocol):
@@ -41,6 +30,8 @@ class Pop3Client(asyncio.Protocol):
         self._ended: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.capabilities: dict[str, str] = {}
+        self.long_lines = False
+        """Whether lines may be as long as the whole answer: those of a message may."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; again after STLS, with the transport that encrypts."""
@@ -51,15 +42,28 @@ class Pop3Client(asyncio.Protocol):
         """Cut what came into lines."""
         if self._ended is not None:
             return
-        self._taken += len(data)
-        *lines, rest = (bytes(self._buffer) + data).split(b"\n")
-        self._buffer[:] = rest
-        if self._taken > MAX_RESPONSE:
-            self._end(Failed(Cause.PROTOCOL, "response longer than 1 MiB"))
-        elif max(map(len, (*lines, rest))) > MAX_LINE:
-            self._end(Failed(Cause.PROTOCOL, "line longer than 64 KiB"))
-        self._lines.extend(line.removesuffix(b"\r") for line in lines)
+        # Counted as lines, not as packets: how the bytes were cut must not matter.
+        lines: list[bytes] = []
+        self._buffer += data
+        if b"\n" in data:
+            *lines, rest = bytes(self._buffer).split(b"\n")
+            self._buffer[:] = rest
+        for line in lines:
+            self._taken += len(line) + 1
+            if not self._bounded(len(line)):
+                break
+            self._lines.append(line.removesuffix(b"\r"))
+        else:
+            self._bounded(len(self._buffer), more=len(self._buffer))
         self._wake()
+
+    def _bounded(self, length: int, *, more: int = 0) -> bool:
+        """Whether a line of that length is within the bounds; else everything ends after the lines before it."""
+        if self._taken + more > MAX_RESPONSE:
+            self._end(NotPop3("response longer than 1 MiB"))
+        elif length > MAX_LINE and not self.long_lines:
+            self._end(NotPop3("line longer than 64 KiB"))
+        return self._ended is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail whoever waits."""
@@ -70,7 +74,7 @@ class Pop3Client(asyncio.Protocol):
         return self._positive("greeting", await self._line())
 
     async def ask(self, step: str, *words: bytes) -> str:
-        """Send a command and return the text after +OK; anything else raises Failed."""
+        """Send a command and return the text after +OK. Raises Pop3Refused or NotPop3."""
         return self._positive(step, await self._say(step, step.encode(), *words))
 
     async def challenged(self, step: str, *words: bytes, line: bool = False) -> bytes | None:
@@ -85,7 +89,7 @@ class Pop3Client(asyncio.Protocol):
         if self._lines or self._buffer:
             line = self._lines[0] if self._lines else bytes(self._buffer)
             if not line.startswith(b"-ERR"):
-                raise Failed(Cause.PROTOCOL, f"the server speaks unasked before {step}", _text(line))
+                raise NotPop3(f"the server speaks unasked before {step}", _text(line))
             self._positive("unasked", line)
         self._taken = 0
         assert self._transport is not None
@@ -99,12 +103,24 @@ class Pop3Client(asyncio.Protocol):
             found.append(line)
         return found
 
+    async def header(self, number: int) -> bool:
+        """Read the header of a message by TOP; say whether the answer ended with it.
+
+        Some servers send the whole message: what comes after the header is not waited for.
+        """
+        self.long_lines = True
+        await self.ask("TOP", str(number).encode(), b"0")
+        while (line := await self._line()) not in (b"", b"."):
+            pass
+        return line == b"."
+
     async def learn_capabilities(self) -> None:
         """Ask CAPA; a server that does not know it has none (RFC 2449, section 5)."""
         try:
             await self.ask("CAPA")
-        except Failed as failure:
-            if not failure.words.startswith("-ERR"):
+        except Pop3Refused as refused:
+            # It may not know CAPA; but what excuses it is said before it hangs up.
+            if classify(Reply("pop3", "CAPA", "-ERR", refused.words[4:])).cause.outcome is Outcome.UNKNOWN:
                 raise
             self.capabilities = {}
             return
@@ -132,13 +148,19 @@ class Pop3Client(asyncio.Protocol):
         """Say QUIT; nothing was marked for deletion."""
         await self.ask("QUIT")
 
+    async def leave(self) -> None:
+        """Read what is left of an answer, as far as the bounds go, and say QUIT."""
+        while await self._line() != b".":
+            pass
+        await self.quit()
+
     def _positive(self, step: str, line: bytes) -> str:
         text = _text(line)
         if line.startswith(b"+OK"):
             return text
         if line.startswith(b"-ERR"):
-            raise Failed(_cause(step, text.removeprefix("-ERR")), f"{step}: {text}", text)
-        raise Failed(Cause.PROTOCOL, f"{step}: answer is not POP3: {text[:200]}", text)
+            raise Pop3Refused(step, text)
+        raise NotPop3(f"{step}: answer is not POP3: {text[:200]}", text)
 
     async def _line(self) -> bytes:
         while not self._lines:
@@ -160,21 +182,3 @@ class Pop3Client(asyncio.Protocol):
 
 def _text(line: bytes) -> str:
     return line.decode("utf-8", "backslashreplace")
-
-
-def _cause(step: str, text: str) -> Cause:
-    """Judge -ERR. A code decides; words do only where there is none."""
-    code = _CODE.match(text)
-    if code and code[1].upper() in _CODES:
-        return _CODES[code[1].upper()]
-    if step == "STLS":
-        return Cause.TLS
-    if LIMITS.search(text):
-        return Cause.THROTTLED
-    if step in ("greeting", "unasked"):
-        return Cause.UNAVAILABLE
-    if step in ("STAT", "TOP"):
-        return Cause.MAILBOX
-    if step not in _AT_LOGIN:
-        return Cause.PROTOCOL
-    return Cause.UNAVAILABLE if PASSING.search(text) else Cause.CREDENTIALS

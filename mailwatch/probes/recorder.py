@@ -31,6 +31,7 @@ class Recorder:
         "replies",
         "started_at",
         "tls",
+        "unanswered",
     )
 
     def __init__(self, redactor: Redactor, watch: Watch | None) -> None:
@@ -45,6 +46,8 @@ class Recorder:
         self.note = ""
         self.password_sent = False
         self.facts: dict[str, Any] = {}
+        self.unanswered: Callable[[], Exception | None] = lambda: None
+        """What the server said before it fell silent, if it said anything."""
 
     def phase(self, phase: Phase) -> _Span:
         """Time what happens inside `with`; a phase that is entered again goes on counting."""

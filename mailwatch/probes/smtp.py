@@ -21,6 +21,10 @@ from mailwatch.probes.failures import Failed, SmtpRefused
 from mailwatch.probes.redact import wire
 
 MAX_UNASKED = 1000
+MAX_LINE = 8192
+MAX_REPLY = 32768
+"""Bytes of a line and of a reply that the library takes."""
+_GOES_ON = re.compile(rb"\d{3}-")
 MAX_COMMAND = 512
 """Bytes of a command line that every server takes (RFC 5321, section 4.5.3.1.4)."""
 _REPLY = re.compile(rb"([45]\d\d)[ -]([^\r\n]*)")
@@ -34,17 +38,39 @@ class SmtpClient(SMTPProtocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._unasked = b""
+        self._reply = bytearray()
+        self._line = bytearray()
 
     def data_received(self, data: bytes) -> None:
-        """Take in a reply, or what is none."""
+        """Give the library whole replies: how the bytes were cut into packets must not matter."""
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._take(bytes(self._line) + line + b"\n")
+            self._line.clear()
+        self._line += rest
+        if len(self._line) > MAX_LINE:
+            self._take(bytes(self._line) + b"\n")
+            self._line.clear()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take in the last words, though no line's end came."""
+        self._unasked = self.unasked[:MAX_UNASKED]
+        super().connection_lost(exc)
+
+    def _take(self, line: bytes) -> None:
+        self._reply += line
+        if _GOES_ON.match(line) and len(self._reply) <= MAX_REPLY:
+            return
+        reply = bytes(self._reply)
+        self._reply.clear()
         if not self._response_pending or self._response_waiter is None or self._response_waiter.done():
-            self._unasked += data[: MAX_UNASKED - len(self._unasked)]
-        super().data_received(data)
+            self._unasked += reply[: MAX_UNASKED - len(self._unasked)]
+        super().data_received(reply)
 
     @property
     def unasked(self) -> bytes:
         """Return what the server said beyond its replies."""
-        return bytes(self._buffer[:MAX_UNASKED]) + self._unasked
+        return bytes(self._buffer[:MAX_UNASKED]) + self._unasked + bytes((self._reply + self._line)[:MAX_UNASKED])
 
     async def reply(self, step: str, *expected: int) -> SMTPResponse:
         """Wait for a reply with one of the expected codes."""
@@ -119,14 +145,14 @@ async def enter(call: Call) -> tuple[SmtpClient, Offer]:
     with phase(Phase.GREETING):
         greeting = await client.reply("greeting", 220)
         call.recorder.heard(str(greeting))
-        offer = await ehlo(client)
+        offer = await ehlo(client, call.target.helo_name)
     if call.target.tls is TlsMode.STARTTLS:
         with phase(Phase.TLS):
             if "starttls" not in offer.extensions:
                 raise Failed(Cause.TLS, "the server does not offer STARTTLS")
             await client.starttls(call.upgrade)
         with phase(Phase.GREETING):
-            offer = await ehlo(client)
+            offer = await ehlo(client, call.target.helo_name)
     if call.login is not None:
         with phase(Phase.AUTH):
             if call.login.oauth2 is not None:
@@ -136,13 +162,31 @@ async def enter(call: Call) -> tuple[SmtpClient, Offer]:
     return client, offer
 
 
-async def ehlo(client: SmtpClient) -> Offer:
-    """Say EHLO and return what the server offers."""
-    response = await client.ask("EHLO", b"EHLO", own_name(client), expect=(250,))
-    return Offer(*parse_esmtp_extensions(response.message))
+async def ehlo(client: SmtpClient, name: str = "") -> Offer:
+    """Say EHLO, or HELO to who does not know it, and return what the server offers.
+
+    `name` is the owner's for this machine; without one our address has to do (RFC 5321, sections 3.2 and 4.1.3).
+    """
+    own = name.encode() if name else own_address(client)
+    try:
+        response = await client.ask("EHLO", b"EHLO", own, expect=(250,))
+    except SmtpRefused as refused:
+        if refused.step != "EHLO" or refused.code < 500:
+            raise
+        earlier = refused
+    else:
+        return Offer(*parse_esmtp_extensions(response.message))
+    try:
+        await client.ask("HELO", b"HELO", own, expect=(250,))
+    except SmtpRefused as refused:
+        refused.earlier = earlier
+        raise
+    except (SMTPServerDisconnected, ConnectionError):
+        raise earlier from None
+    return Offer({}, [])
 
 
-def own_name(client: SmtpClient) -> bytes:
+def own_address(client: SmtpClient) -> bytes:
     """Return our address as an address literal (RFC 5321, section 4.1.3): the host name may take long to find."""
     host = (client.transport.get_extra_info("sockname") if client.transport else None) or ("127.0.0.1",)
     address = str(host[0]).partition("%")[0]
@@ -155,8 +199,14 @@ async def _log_in(client: SmtpClient, call: Call, login: Login, mechanisms: list
     if any(c in user or c in password for c in (b"\r", b"\n", b"\0")):
         raise Failed(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")
     if "plain" in mechanisms:
+        words = auth_plain_encode(user, password)
         call.recorder.password_sent = True
-        await client.ask("AUTH", b"AUTH", b"PLAIN", auth_plain_encode(user, password), expect=(235,))
+        said = await client.ask("AUTH", b"AUTH", b"PLAIN", words, expect=(235, 334))
+        if said.code == 334:
+            if said.message.strip():
+                raise SmtpRefused("AUTH", said.code, said.message)
+            # It takes the words on a line of their own only (RFC 4954, section 4): still the first try.
+            await client.ask("AUTH", words, expect=(235,))
     elif "login" in mechanisms:
         await client.ask("AUTH", b"AUTH", b"LOGIN", expect=(334,))
         await client.ask("AUTH", b64encode(user), expect=(334,))
@@ -168,7 +218,9 @@ async def _log_in(client: SmtpClient, call: Call, login: Login, mechanisms: list
         await client.ask("AUTH", auth_crammd5_verify(user, password, challenge.message), expect=(235,))
     else:
         offered = " ".join(mechanisms).upper() or "none"
-        raise Failed(Cause.PROTOCOL, f"the server offers no AUTH mechanism that we speak ({offered})")
+        # Others may speak them; which way an account goes in by is its owner's to say.
+        cause = Cause.CREDENTIALS if mechanisms else Cause.PROTOCOL
+        raise Failed(cause, f"the server offers no AUTH mechanism that we speak ({offered})")
 
 
 async def _present(client: SmtpClient, mechanism: bearer.Mechanism) -> None:
@@ -193,5 +245,5 @@ async def submit(client: SmtpClient, sender: str, recipient: str) -> None:
     source, route = wire(f"<{sender}>"), wire(f"<{recipient}>")
     utf8 = () if (source + route).isascii() else (b"SMTPUTF8",)
     await client.ask("MAIL", b"MAIL", b"FROM:" + source, *utf8, expect=(250,))
-    await client.ask("RCPT", b"RCPT", b"TO:" + route, expect=(250, 251))
+    await client.ask("RCPT", b"RCPT", b"TO:" + route, expect=(250, 251, 252))
     await client.ask("RSET", b"RSET", expect=(250,))

@@ -278,7 +278,7 @@ FAULTS: list[Fault] = [
     _smtp("DATA", b"550 5.7.1 not today\r\n", Cause.REJECTED, Phase.SUBMIT),
     _smtp("DATA", b"451 4.3.0 queue full\r\n", Cause.UNAVAILABLE, Phase.SUBMIT),
     _smtp("message", b"554 5.6.0 looks like spam\r\n", Cause.REJECTED, Phase.SUBMIT),
-    _smtp("message", b"451 4.7.1 greylisted\r\n", Cause.UNAVAILABLE, Phase.SUBMIT),
+    _smtp("message", b"451 4.7.1 greylisted\r\n", Cause.THROTTLED, Phase.SUBMIT),
     _fault(
         what="the connection ends before the message is acknowledged: nobody knows whether it was accepted",
         cause=Cause.DISCONNECTED,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+from mailwatch.probes.classify import Row, rows
 from tests.fakes import cleartext, imap, mx, oauth, pop3, roundtrip, smtp, webmail
 from tests.fakes.fault import Fault
 
@@ -31,7 +32,7 @@ brackets stands for a mistake that another monitor made.
 
 def page() -> str:
     """Return the page."""
-    return "\n".join([HEAD, *_sections(), *_lessons()]) + "\n"
+    return "\n".join([HEAD, *_sections(), *_lessons(), *_replies()]) + "\n"
 
 
 def _sections() -> Iterator[str]:
@@ -58,6 +59,76 @@ LESSONS = list(dict.fromkeys(fault.lesson for fault in FAULTS if fault.lesson))
 def _lessons() -> Iterator[str]:
     yield "## What other monitors got wrong here\n"
     yield from (f"{number}. {lesson}" for number, lesson in enumerate(LESSONS, 1))
+
+
+REPLIES = """
+## What servers say
+
+Printed from `mailwatch/probes/replies.toml`, the one table by which the replies of all protocols are judged; a new
+reply is a row with an example, and each example is a test. Rows are tried in this order, and the first that fits
+decides. All lines of an answer are read: the reply itself counts first, unless it is marked *weak*; then what came
+untagged before it; then its class, as below. An untagged OK may excuse a server, never accuse it. A reply that
+is in no row is judged by its class, and its record says `"words": "unknown"`.
+
+| class of a reply in no row | cause |
+|---|---|
+| IMAP BYE; POP3 -ERR at the greeting; SMTP 4xx, and 5xx at the greeting | unavailable |
+| NO, -ERR or 5xx to a login | credentials |
+| NO or -ERR to EXAMINE, FETCH, STAT, TOP | mailbox |
+| 5xx to MAIL, RCPT, DATA or the message; to EHLO and HELO between servers, but for 500 to 504 | rejected |
+| NO, BAD, -ERR or 5xx to STARTTLS | tls |
+| all else | protocol |
+"""
+
+
+def _replies() -> Iterator[str]:
+    yield REPLIES
+    yield "| reply | where | for example | MailWatch says | cause | source |"
+    yield "|---|---|---|---|---|---|"
+    reasons = []
+    for row in rows():
+        mark = ""
+        if row.why:
+            reasons.append(row)
+            mark = f" ({len(reasons)})"
+        example = row.says[0].partition(": ")[2].replace("|", "\\|")
+        cells = (f"{row.id}{mark}", _where(row), f"`{example}`", row.cause.outcome, row.cause, row.source)
+        yield "| " + " | ".join(cells) + " |"
+    yield "\nWhy, where one may disagree:\n"
+    yield from (f"{number}. *{row.id}*: {row.why}" for number, row in enumerate(reasons, 1))
+    yield OPEN
+
+
+def _where(row: Row) -> str:
+    """Say in which protocols and where in the dialogue a row counts."""
+    said = " ".join(sorted(row.protocols)) or "all"
+    said += f", at {' '.join(sorted(row.at))}" if row.at else ""
+    return said + (", without TLS" if row.clear else "") + (", weak" if row.weak else "")
+
+
+OPEN = """
+What no row can say:
+
+- **BYE before NO.** The answer to the command is awaited for half a second after a BYE, and both are read: a
+  limit in the BYE counts though the NO says only that the login failed.
+- **A banner that ends like a literal** (`* OK ready {123}`) is text for people, which holds no literals; it is
+  taken as it stands.
+- **LOGINDISABLED without a mechanism**: without TLS it is the owner's `tls: none` (*credentials*), and so it is
+  where other mechanisms are offered, since those go in by another way than a password. Over TLS with no mechanism
+  at all nobody can log in: *protocol*, down.
+- **Words before a silence** count where they excuse the server, **before a lost connection** where they are known;
+  else the silence or the loss does.
+- **Plain text instead of the protocol** is judged by its words where they are known, else it is *protocol*.
+- **Accounts that fail together, retries within a probe, and *proven afterwards*** go on as they were. More replies
+  are *credentials* now (disabled, locked, switched off): they count for accounts that fail together as a wrong
+  password does. Fewer are *down*: a limit and a lock no longer begin an outage.
+
+What a mail program does about a reply, MailWatch does too, once: where EXAMINE is refused to a program that is
+not known, ID (RFC 2971) is said if it is offered; where EXAMINE is not known, INBOX is opened by SELECT
+(`\\Recent` goes, nothing else changes); where the newest message was deleted meanwhile, the then newest is read;
+where EHLO is refused, HELO is said. A name that is refused in both is *not possible from here*: set
+`defaults.helo_name`. Of POP3 the header of the newest message is read and no more, though some servers send all.
+"""
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ class _Page:
             "phases": [[w["phases"][phase], str(n)] for phase, n in _most(p["phases"])],
             "first_failure": p["first_detail"] or "–",
             "replies": p["replies"],
+            "replies_note": self._unknown_words(),
             "ours": ours(self._seen, self._in, proven=bool(p.get("proven_afterwards"))),
             "service": service(self._case, self._seen, self._in),
             "coverage": self._coverage(),
@@ -81,6 +82,11 @@ class _Page:
             "integrity": integrity(self._case, digest, self._in),
             "tokens": tokens(self._case, self._seen, self._in),
         }
+
+    def _unknown_words(self) -> str:
+        """Say that the class of a reply decided, where nobody knows its words."""
+        unknown, down = self._seen.unknown_words, self._seen.down
+        return str(self._w["unknown_words"].format(n=unknown, all=down)) if unknown else ""
 
     def _sentence(self) -> str:
         p = self._p

@@ -28,7 +28,8 @@ class Run:
 class Sightings:
     """What was found. `runs` are in order; when there are too many, `more` counts those left out.
 
-    Of `down` looks, `guarded` found other operators to answer, and in `answered` the server took the connection.
+    Of `down` looks, `guarded` found other operators to answer, and in `answered` the server took the connection;
+    in `unknown_words` it said what is in no row of the table of replies.
     Of `surveys` of the clock, `degraded` left it in doubt; `unbounded` of these do not say how far it was off.
     """
 
@@ -41,6 +42,7 @@ class Sightings:
     down: int = 0
     guarded: int = 0
     answered: int = 0
+    unknown_words: int = 0
     controls: set[str] = field(default_factory=set)
     offline: int = 0
     is_offline: bool = False
@@ -106,6 +108,8 @@ def _look(found: Sightings, index: int, look: Observation, payload: dict[str, An
 def _failed(found: Sightings, look: Observation) -> None:
     found.down += 1
     found.with_login |= look.with_login
+    deciding = look.deciding
+    found.unknown_words += (deciding.facts or {}).get("words") == "unknown" if deciding else 0
     found.answered += look.failed_phase not in (Phase.RESOLVE, Phase.CONNECT)
     if look.guard is not None and look.guard.online:
         found.guarded += 1

@@ -1,0 +1,280 @@
+"""The one judge of what servers say, for all protocols. Its knowledge is data: replies.toml beside it.
+
+A reply that is in no row is judged by its class: by where it came, and by NO, BAD, BYE, -ERR or its code.
+IMAP response codes: RFC 5530 and RFC 9051, section 7.1. SMTP reply codes: RFC 5321, section 4.2; enhanced status
+codes: RFC 3463 and RFC 5248. POP3: RFC 1939, RFC 2449, RFC 3206.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib.resources import files
+from typing import Any
+
+from mailwatch.models import Cause, Outcome
+
+MAX_JUDGED = 4000
+"""Characters of a line, or of all lines of an SMTP reply, that are searched for known words."""
+NOT_FROM_HERE = "not possible from here"
+
+_CODES = re.compile(r"\s*\[([^\]\s]{1,40})[^\]]{0,2000}\]")
+_BEHIND = re.compile(r"\(?#([245]\.\d{1,3}\.\d{1,3})\)?\s*$")
+"""Where qmail writes the enhanced status."""
+_ENHANCED = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})(?![\d.])[ :-]?")
+_STAGES = {
+    "STARTTLS": "tls",
+    "STLS": "tls",
+    "LOGIN": "auth",
+    "AUTHENTICATE": "auth",
+    "AUTH": "auth",
+    "USER": "auth",
+    "PASS": "auth",
+    "EXAMINE": "mailbox",
+    "SELECT": "mailbox",
+    "LIST": "mailbox",
+    "STATUS": "mailbox",
+    "STAT": "mailbox",
+    "FETCH": "fetch",
+    "UID FETCH": "fetch",
+    "UID SEARCH": "fetch",
+    "UID STORE": "fetch",
+    "TOP": "fetch",
+    "MAIL": "submit",
+    "RCPT": "submit",
+    "DATA": "submit",
+    "message": "submit",
+    "RSET": "submit",
+}
+"""What no command says stands for is the greeting's: EHLO, CAPA, NOOP, and what comes unasked."""
+_LIKE_IMAP = frozenset({"NO", "BAD", "BYE", "OK", "PREAUTH"})
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server said. Not slotted: its parts are found when they are first asked for.
+
+    1. `protocol` is imap, pop3, smtp (submission) or mx; `command` what it answers, or "greeting" or "unasked".
+    2. `status` is NO, BAD, BYE, OK, -ERR, the reply code, or "" for what is no reply of the protocol.
+    3. `text` is what follows it, with its codes; lines of SMTP are parted by line feeds.
+    4. `before` are the untagged lines that came before it (IMAP), oldest first.
+    """
+
+    protocol: str
+    command: str
+    status: str
+    text: str
+    clear: bool = False
+    """Whether the connection is without TLS."""
+    before: Sequence[str] = ()
+
+    @property
+    def stage(self) -> str:
+        """Where in the dialogue it came."""
+        return _STAGES.get(self.command, "greeting")
+
+    @property
+    def number(self) -> int:
+        """The reply code of SMTP, 0 for anything else."""
+        return int(self.status) if self.status.isascii() and self.status.isdecimal() else 0
+
+    @property
+    def code(self) -> str:
+        """The enhanced status of SMTP, or the first response code in capitals, "" without one."""
+        return self._parts[1]
+
+    @cached_property
+    def codes(self) -> frozenset[str]:
+        """All codes as rows name them."""
+        return self._parts[0]
+
+    @cached_property
+    def words(self) -> str:
+        """The text without its codes."""
+        return self._parts[2]
+
+    @cached_property
+    def _parts(self) -> tuple[frozenset[str], str, str]:
+        if self.protocol in ("smtp", "mx"):
+            return self._of_smtp()
+        text, found = self.text[:MAX_JUDGED], []
+        while code := _CODES.match(text):
+            found.append(code[1].upper())
+            text = text[code.end() :]
+        return frozenset({self.status, *(f"[{code}]" for code in found)}), found[0] if found else "", text.strip()
+
+    def _of_smtp(self) -> tuple[frozenset[str], str, str]:
+        codes, first, lines = {self.status, self.status[:1]}, "", []
+        for line in self.text[:MAX_JUDGED].split("\n"):
+            if status := _ENHANCED.match(line):
+                first = first or status[1]
+                line = line[status.end() :]
+            elif not first and (status := _BEHIND.search(line)):
+                first = status[1]
+            lines.append(line.strip())
+        if first:
+            kind, subject, detail = first.split(".")
+            codes |= {first, f"{kind}.{subject}", f"x.{subject}", f"x.{subject}.{detail}"}
+            if len(detail) == 3:
+                codes.add(f"{kind}.{subject}.{detail[0]}xx")
+        return frozenset(codes), first, " ".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of replies.toml, whose head says what each field means."""
+
+    id: str
+    cause: Cause
+    source: str
+    says: tuple[str, ...]
+    words: re.Pattern[str] | None = None
+    code: frozenset[str] = frozenset()
+    unless: frozenset[str] = frozenset()
+    protocols: frozenset[str] = frozenset()
+    at: frozenset[str] = frozenset()
+    clear: bool = False
+    weak: bool = False
+    remedy: str = ""
+    hint: str = ""
+    why: str = ""
+
+    def fits(self, reply: Reply) -> bool:
+        """Whether the reply is one of these."""
+        if self.protocols and reply.protocol not in self.protocols:
+            return False
+        if self.at and reply.stage not in self.at and reply.command not in self.at:
+            return False
+        if self.clear and not reply.clear:
+            return False
+        if (self.code and not self.code & reply.codes) or self.unless & reply.codes:
+            return False
+        return self.words is None or self.words.search(reply.words) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a reply means. Without a `row` its words are not known, and its class decided."""
+
+    cause: Cause
+    row: Row | None = field(default=None, repr=False)
+
+    @property
+    def known(self) -> bool:
+        """Whether the reply is in the table."""
+        return self.row is not None
+
+    @property
+    def remedy(self) -> str:
+        """What a mail program does about it: "id", "newest", or ""."""
+        return self.row.remedy if self.row else ""
+
+    @property
+    def hint(self) -> str:
+        """What its owner can do about it."""
+        return self.row.hint if self.row else ""
+
+
+@cache
+def rows() -> tuple[Row, ...]:
+    """Read the table, once. Raises ValueError for a row that is none, which the tests would find."""
+    text = files("mailwatch.probes").joinpath("replies.toml").read_text(encoding="utf-8")
+    return tuple(_row(plain) for plain in tomllib.loads(text)["reply"])
+
+
+def _row(plain: dict[str, Any]) -> Row:
+    words = plain.get("words", "")
+    return Row(
+        id=plain["id"],
+        cause=Cause(plain["cause"]),
+        source=plain["source"],
+        says=tuple(plain["says"]),
+        words=re.compile(words, re.IGNORECASE) if words else None,
+        code=frozenset(plain.get("code", ())),
+        unless=frozenset(plain.get("unless", ())),
+        protocols=frozenset(plain.get("in", ())),
+        at=frozenset(plain.get("at", ())),
+        clear=plain.get("clear", False),
+        weak=plain.get("weak", False),
+        remedy=plain.get("remedy", ""),
+        hint=plain.get("hint", ""),
+        why=plain.get("why", ""),
+    )
+
+
+def classify(reply: Reply) -> Judged:
+    """Judge a reply, with all lines that came before it.
+
+    The reply itself counts first, unless it says little; then what came before it; then its class. An untagged OK,
+    such as an announcement, may excuse the server but not accuse it.
+    """
+    found = _row_of(reply)
+    if found is not None and not found.weak:
+        return Judged(found.cause, found)
+    for line in reply.before:
+        said = _untagged(reply, line)
+        other = _row_of(said)
+        if other is None or other.weak:
+            continue
+        if said.status == "OK" and other.cause.outcome is not Outcome.UNKNOWN:
+            continue
+        return Judged(other.cause, other)
+    return Judged(found.cause, found) if found else Judged(_by_class(reply))
+
+
+def free_text(protocol: str, words: str, *, command: str = "greeting", clear: bool = False) -> Judged:
+    """Judge what is no reply of the protocol, such as plain text where it should begin."""
+    found = classify(Reply(protocol, command, "", words, clear))
+    return found if found.row and not found.row.weak else Judged(Cause.PROTOCOL, None)
+
+
+def _row_of(reply: Reply) -> Row | None:
+    return next((row for row in rows() if row.fits(reply)), None)
+
+
+def _untagged(reply: Reply, line: str) -> Reply:
+    status, _, rest = line.removeprefix("* ").partition(" ")
+    if status.upper() not in _LIKE_IMAP:
+        status, rest = "", line.removeprefix("* ")
+    return Reply(reply.protocol, reply.command, status.upper(), rest, reply.clear)
+
+
+def _by_class(reply: Reply) -> Cause:
+    """Judge what is in no row by where it came."""
+    if not reply.status:
+        return Cause.PROTOCOL
+    if reply.protocol in ("smtp", "mx"):
+        return _smtp_class(reply)
+    if reply.status == "BYE":
+        return Cause.UNAVAILABLE
+    match reply.stage:
+        case "tls":
+            return Cause.TLS
+        case _ if reply.status == "BAD":
+            return Cause.PROTOCOL
+        case "auth":
+            return Cause.CREDENTIALS
+        case "mailbox" | "fetch":
+            return Cause.MAILBOX
+    return Cause.UNAVAILABLE if reply.command in ("greeting", "unasked") else Cause.PROTOCOL
+
+
+def _smtp_class(reply: Reply) -> Cause:
+    """2xx and 3xx out of place are no answer to what was said."""
+    if not 400 <= reply.number <= 599:
+        return Cause.PROTOCOL
+    if reply.number < 500 or reply.command == "greeting":
+        return Cause.UNAVAILABLE
+    match reply.stage:
+        case "auth":
+            return Cause.CREDENTIALS
+        case "tls":
+            return Cause.TLS
+        case "submit" if reply.command != "RSET":
+            return Cause.REJECTED
+    syntax = reply.number in (500, 501, 502, 503, 504)
+    # Between servers, who refuses our HELO refuses us as a sender.
+    return Cause.REJECTED if reply.protocol == "mx" and not syntax else Cause.PROTOCOL

@@ -1,0 +1,510 @@
+"""What servers say: each row of the table by its examples, whole answers, and each kind over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from mailwatch.models import Cause, Exchange, Kind, Login, Observation, Outcome, Phase, Target, TlsMode, now
+from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes.classify import Judged, Reply, Row, classify, free_text, rows
+from mailwatch.probes.failures import SmtpRefused, judge
+from tests.hostile import CLOSE, SILENCE, Endless, Step, hostile
+
+LOGIN = Login(username="mario.rossi@example.org", password=SecretStr("canary-of-replies"))
+EXAMPLES = [(row, said) for row in rows() for said in row.says]
+
+
+def told(said: str, *, clear: bool = False, before: Sequence[str] = ()) -> Judged:
+    """Judge "PROTOCOL COMMAND: STATUS words", as the table's examples are written."""
+    head, _, text = said.partition(": ")
+    protocol, _, command = head.partition(" ")
+    status, _, rest = text.partition(" ")
+    return classify(Reply(protocol, command, status, rest, clear, before))
+
+
+# The table
+
+
+@pytest.mark.parametrize(("row", "said"), EXAMPLES, ids=[f"{row.id}: {said}"[:90] for row, said in EXAMPLES])
+def test_each_example_is_judged_by_its_row(row: Row, said: str) -> None:
+    found = told(said, clear=row.clear)
+    assert (found.row and found.row.id, found.cause) == (row.id, row.cause)
+
+
+def test_each_row_is_whole_and_has_a_name_of_its_own() -> None:
+    names = [row.id for row in rows()]
+    assert len(names) == len(set(names))
+    for row in rows():
+        assert row.says, row.id
+        assert row.source, row.id
+        assert row.words or row.code, row.id
+        assert row.protocols <= {"imap", "pop3", "smtp", "mx"}, row.id
+
+
+@pytest.mark.parametrize("row", [row for row in rows() if row.words], ids=lambda row: row.id)
+def test_each_pattern_is_linear(row: Row) -> None:
+    """Eight times the length costs about eight times the processor's time, and not 64 times."""
+    assert row.words is not None
+    words = sorted({word for said in row.says for word in said.lower().split()})
+    for seed in (*words[:4], "a", "too many ", "unable to x ", "account x ", "exceeded x "):
+        costs = []
+        for length in (2_000, 16_000):
+            text = (f"{seed} " * length)[:length]
+            runs = []
+            for _ in range(2):
+                began = time.process_time()
+                row.words.search(text)
+                runs.append(time.process_time() - began)
+            costs.append(min(runs))
+        assert costs[1] < 30 * max(costs[0], 1e-4), (seed, costs)
+
+
+# The same words, the same verdict
+
+
+SAME = {
+    "Too many simultaneous connections": Cause.THROTTLED,
+    "Maximum number of connections from user+IP exceeded": Cause.THROTTLED,
+    "Account exceeded bandwidth limits": Cause.THROTTLED,
+    "Request is throttled. Suggested Backoff Time: 299961 milliseconds": Cause.THROTTLED,
+    "Daily user sending limit exceeded": Cause.THROTTLED,
+    "Your account has been disabled": Cause.CREDENTIALS,
+    "Your IP address is blocked": Cause.OFFLINE,
+    "System error": Cause.UNAVAILABLE,
+    "Too many open files": Cause.UNAVAILABLE,
+    "generic failure": Cause.UNAVAILABLE,
+}
+PLACES = [
+    *(f"imap {command}: {status}" for command in ("LOGIN", "EXAMINE", "FETCH") for status in ("NO", "BAD", "BYE")),
+    *(f"imap LOGIN: NO [{code}]" for code in ("UNAVAILABLE", "ALERT", "SERVERBUG")),
+    *(f"pop3 {command}: -ERR" for command in ("greeting", "USER", "PASS", "STAT", "TOP")),
+    "pop3 PASS: -ERR [SYS/PERM]",
+    *(
+        f"smtp {command}: {code}"
+        for command in ("greeting", "EHLO", "AUTH", "MAIL", "RCPT")
+        for code in (421, 550)
+    ),
+    *(f"mx {command}: {code}" for command in ("greeting", "EHLO", "MAIL", "RCPT") for code in (421, 550)),
+]
+
+
+@pytest.mark.parametrize("words", SAME)
+@pytest.mark.parametrize("place", PLACES)
+def test_the_same_words_get_the_same_verdict_everywhere(place: str, words: str) -> None:
+    assert told(f"{place} {words}").cause is SAME[words]
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        ("imap LOGIN: NO foo", Cause.CREDENTIALS),
+        ("imap LOGIN: BAD foo", Cause.PROTOCOL),
+        ("imap LOGIN: BYE foo", Cause.UNAVAILABLE),
+        ("imap EXAMINE: NO too many words", Cause.MAILBOX),
+        ("pop3 greeting: -ERR foo", Cause.UNAVAILABLE),
+        ("pop3 STLS: -ERR foo", Cause.TLS),
+        ("smtp AUTH: 550 foo", Cause.CREDENTIALS),
+        ("smtp MAIL: 250 foo", Cause.PROTOCOL),
+        ("smtp RCPT: 550 too many bad words", Cause.REJECTED),
+        ("smtp RCPT: 450 foo", Cause.UNAVAILABLE),
+        ("mx EHLO: 550 foo", Cause.REJECTED),
+        ("mx EHLO: 502 foo", Cause.PROTOCOL),
+    ],
+)
+def test_what_is_in_no_row_is_judged_by_its_class_and_said_to_be_unknown(said: str, cause: Cause) -> None:
+    found = told(said)
+    assert (found.cause, found.known) == (cause, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "before", "cause"),
+    [
+        ("imap LOGIN: BAD Goodbye", ["Too many invalid logon attempts."], Cause.THROTTLED),
+        ("imap LOGIN: NO Login failed", ["* BYE Too many connections"], Cause.THROTTLED),
+        ("imap LOGIN: NO Login failed", ["NO [ALERT] System error"], Cause.UNAVAILABLE),
+        # An announcement accuses nobody, and what the reply itself says counts first.
+        ("imap LOGIN: NO foo", ["OK [ALERT] System maintenance tonight"], Cause.CREDENTIALS),
+        ("imap LOGIN: NO [AUTHENTICATIONFAILED] foo", ["* BYE Server shutting down"], Cause.CREDENTIALS),
+        ("imap EXAMINE: NO foo", ["OK [ALERT] Too many simultaneous connections"], Cause.THROTTLED),
+    ],
+)
+def test_all_lines_of_an_answer_are_read(said: str, before: list[str], cause: Cause) -> None:
+    assert told(said, before=before).cause is cause
+
+
+def test_plain_text_instead_of_the_protocol_is_read() -> None:
+    assert free_text("imap", "Too many connections from your address").cause is Cause.THROTTLED
+    assert free_text("imap", "HTTP/1.1 400 Bad Request").cause is Cause.PROTOCOL
+
+
+def test_lines_of_a_reply_are_read_as_one_and_kept_apart() -> None:
+    text = "5.7.1 Service unavailable; Client host [203.0.113.7]\n5.7.1 blocked using zen.spamhaus.org"
+    refused = SmtpRefused("RCPT", 554, text)
+    target = Target(name="t", kind=Kind.SMTP, host="mail.example.org", port=465)
+    verdict = judge(refused, target)
+    assert verdict.cause is Cause.OFFLINE
+    assert verdict.lines == tuple(f"554{mark}{line}" for mark, line in zip("- ", text.split("\n"), strict=True))
+    assert refused.status == "5.7.1"
+
+
+def test_over_tls_a_server_that_wants_tls_is_at_fault() -> None:
+    said = "imap LOGIN: NO [PRIVACYREQUIRED] x"
+    assert told(said, clear=True).cause is Cause.CREDENTIALS
+    assert told(said).cause is Cause.PROTOCOL
+
+
+# Over real sockets
+
+
+def target(port: int, kind: Kind = Kind.IMAP, **changes: object) -> Target:
+    login = None if kind is Kind.MX else LOGIN
+    task = Exchange("mario.rossi@example.org") if kind is Kind.MX else None
+    plain = Target(
+        name="t", kind=kind, host="127.0.0.1", port=port, tls=TlsMode.NONE, login=login, timeout=20.0, task=task
+    )
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+async def meet(script: Sequence[Step], kind: Kind = Kind.IMAP, **changes: object) -> Observation:
+    async with hostile(script) as port:
+        return await observe(target(port, kind, **changes), scheduled_at=now(), contexts=TlsContexts())
+
+
+def verdict(seen: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
+    return seen.outcome, seen.cause, seen.failed_phase
+
+
+HI = b"* OK [CAPABILITY IMAP4rev1 ID] ready\r\n"
+IN: list[Step] = [HI, "LOGIN", b"TAG OK in\r\n"]
+OPEN: list[Step] = [*IN, "EXAMINE", b"* 3 EXISTS\r\nTAG OK open\r\n", "FETCH 3"]
+MAIL = b"* 3 FETCH (BODY[HEADER.FIELDS (DATE)] {4}\r\n\r\n\r\n)\r\nTAG OK\r\n"
+BYE: list[Step] = ["LOGOUT", b"* BYE\r\nTAG OK\r\n"]
+WELL = (Outcome.UP, None, None)
+
+
+async def test_untagged_lines_are_on_record_in_order_and_unknown_words_are_said_to_be() -> None:
+    seen = await meet(
+        [HI, "LOGIN", b"* NO one\r\n* BAD two\r\n* Three.\r\n* OK [ALERT] four\r\nTAG NO five\r\n", CLOSE]
+    )
+    assert verdict(seen) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
+    replies = [*seen.attempts[-1].replies]
+    assert replies == [HI.decode().strip(), "NO one", "BAD two", "Three.", "OK [ALERT] four", "NO five"]
+    assert seen.attempts[-1].facts == {"words": "unknown"}
+    seen = await meet([HI, "LOGIN", b"TAG NO System error\r\n", CLOSE])
+    assert seen.attempts[-1].facts is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (b"* BYE Too many connections\r\nTAG NO Login failed\r\n", Cause.THROTTLED),
+        (b"* BYE bye\r\nTAG NO [AUTHENTICATIONFAILED] no\r\n", Cause.CREDENTIALS),
+        (b"* BYE bye\r\n", Cause.UNAVAILABLE),
+        (b"* BYE bye\r\nTAG OK in\r\n", Cause.UNAVAILABLE),
+        (b"* NO [ALERT] Too many logins\r\n", Cause.THROTTLED),
+        (b"* NO [ALERT] hello\r\n", Cause.DISCONNECTED),
+    ],
+)
+async def test_what_came_before_the_end_is_read(answer: bytes, cause: Cause) -> None:
+    seen = await meet([HI, "LOGIN", answer, CLOSE])
+    assert verdict(seen) == (cause.outcome, cause, Phase.AUTH)
+
+
+async def test_a_bye_is_believed_though_the_server_neither_answers_nor_leaves() -> None:
+    seen = await meet([HI, "LOGIN", b"* BYE System error\r\n", SILENCE])
+    assert verdict(seen) == (Outcome.DOWN, Cause.UNAVAILABLE, Phase.AUTH)
+
+
+async def test_words_before_a_silence_excuse_the_server_and_do_not_accuse_it() -> None:
+    script: list[Step] = [HI, "LOGIN", b"* NO [ALERT] Too many logins\r\n", SILENCE]
+    assert verdict(await meet(script, timeout=0.7)) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.AUTH)
+    script[2] = b"* NO [ALERT] System error\r\n"
+    assert verdict(await meet(script, timeout=0.7)) == (Outcome.DOWN, Cause.TIMEOUT, Phase.AUTH)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        # Who wants to know the program is told, once and only then.
+        [
+            *IN,
+            "EXAMINE",
+            b"TAG NO EXAMINE Unsafe Login\r\n",
+            '^\\S+ ID \\("name" ',
+            b"* ID NIL\r\nTAG OK\r\n",
+            *OPEN[3:],
+            MAIL,
+        ],
+        [*IN, "EXAMINE", b"TAG BAD unknown command\r\n", "SELECT INBOX", OPEN[4], "FETCH 3", MAIL],
+        # Deleted meanwhile.
+        [*OPEN, b"* 3 EXPUNGE\r\nTAG OK\r\n", "FETCH 2", MAIL.replace(b"* 3", b"* 2")],
+        [
+            *OPEN,
+            b"TAG NO [EXPUNGEISSUED] gone\r\n",
+            "NOOP",
+            b"* 3 EXPUNGE\r\nTAG OK\r\n",
+            "FETCH 2",
+            MAIL.replace(b"* 3", b"* 2"),
+        ],
+        [
+            *OPEN,
+            b"TAG OK [EXPUNGEISSUED] gone\r\n",
+            "NOOP",
+            b"* 4 EXISTS\r\nTAG OK\r\n",
+            "FETCH 4",
+            MAIL.replace(b"* 3", b"* 4"),
+        ],
+        [*OPEN[:4], b"* 1 EXISTS\r\nTAG OK open\r\n", "FETCH 1", b"* 1 EXPUNGE\r\nTAG OK\r\n"],
+        # Ways to give a header.
+        [*OPEN, b"* 3 FETCH (BODY[HEADER.FIELDS (DATE)] NIL)\r\nTAG OK\r\n"],
+        [*OPEN, b"* 1 FETCH (FLAGS ())\r\n* 4 EXISTS\r\n" + MAIL],
+        [b"* OK ready {123}\r\n", "CAPABILITY", b"* CAPABILITY IMAP4rev1\r\nTAG OK {99}\r\n", *OPEN[1:], MAIL],
+    ],
+)
+async def test_imap_goes_on_as_mail_programs_do(script: list[Step]) -> None:
+    seen = await meet([*script, *BYE])
+    assert verdict(seen) == WELL, seen.detail
+
+
+@pytest.mark.parametrize(
+    ("script", "cause", "phase"),
+    [
+        ([*OPEN, b"* 3 FETCH (FLAGS (\\Seen))\r\nTAG OK\r\n"], Cause.MAILBOX, Phase.FETCH),
+        ([*OPEN, b"* 2 FETCH (BODY[] NIL)\r\nTAG OK\r\n"], Cause.MAILBOX, Phase.FETCH),
+        ([*OPEN, b"* 3 EXPUNGE\r\nTAG OK\r\n", "FETCH 2", b"TAG OK\r\n"], Cause.MAILBOX, Phase.FETCH),
+        ([*OPEN, b"* 3 EXPUNGE\r\nTAG OK\r\n", "FETCH 2", b"TAG NO broken\r\n"], Cause.MAILBOX, Phase.FETCH),
+        (
+            [
+                *IN,
+                "EXAMINE",
+                b"TAG NO x Unsafe Login\r\n",
+                "ID",
+                b"TAG BAD\r\n",
+                "EXAMINE",
+                b"TAG NO x Unsafe Login\r\n",
+            ],
+            Cause.CREDENTIALS,
+            Phase.MAILBOX,
+        ),
+        (
+            [*IN, "EXAMINE", b"TAG BAD unknown command\r\n", "SELECT", b"TAG NO x\r\n"],
+            Cause.MAILBOX,
+            Phase.MAILBOX,
+        ),
+    ],
+)
+async def test_imap_that_does_not_serve_is_not_up(script: list[Step], cause: Cause, phase: Phase) -> None:
+    assert verdict(await meet([*script, CLOSE])) == (cause.outcome, cause, phase)
+
+
+EHLO: list[Step] = [b"220 x ESMTP\r\n", "^EHLO "]
+AUTHED: list[Step] = [*EHLO, b"250-x\r\n250 AUTH PLAIN\r\n", "^AUTH", b"235 in\r\n"]
+SENT: list[Step] = [
+    "^MAIL",
+    b"250 ok\r\n",
+    "^RCPT",
+    b"250 ok\r\n",
+    "^RSET",
+    b"250 ok\r\n",
+    "^QUIT",
+    b"221 bye\r\n",
+]
+
+
+async def test_a_submission_server_that_knows_helo_only_is_greeted_by_it() -> None:
+    script: list[Step] = [
+        *EHLO,
+        b"502 command not implemented\r\n",
+        "^HELO ",
+        b"250 x\r\n",
+        "^QUIT",
+        b"221 bye\r\n",
+    ]
+    assert verdict(await meet(script, Kind.SMTP, login=None)) == WELL
+
+
+async def test_a_refused_name_is_not_possible_from_here_and_names_the_key() -> None:
+    no = b"550 5.7.1 <[127.0.0.1]>: Helo command rejected: HELO cannot be [127.0.0.1]\r\n"
+    seen = await meet([*EHLO[:1], "^EHLO \\[127.0.0.1\\]", no, "^HELO \\[127.0.0.1\\]", no, CLOSE], Kind.SMTP)
+    assert verdict(seen) == (Outcome.UNKNOWN, Cause.OFFLINE, Phase.GREETING)
+    assert seen.detail.startswith("not possible from here: HELO: 550 5.7.1")
+    assert "defaults.helo_name" in seen.detail
+    assert [*seen.attempts[-1].replies][1:] == [no.decode().strip()] * 2
+    script: list[Step] = [EHLO[0], "^EHLO mail.example.org\r", *AUTHED[2:], *SENT]
+    assert verdict(await meet(script, Kind.SMTP, helo_name="mail.example.org")) == WELL
+
+
+async def test_the_reason_of_ehlo_counts_where_helo_is_refused_without_one() -> None:
+    script: list[Step] = [
+        *EHLO,
+        b"550 Helo command rejected: need fully-qualified hostname\r\n",
+        "^HELO",
+        b"503 no\r\n",
+    ]
+    assert verdict(await meet([*script, CLOSE], Kind.SMTP)) == (Outcome.UNKNOWN, Cause.OFFLINE, Phase.GREETING)
+    assert verdict(await meet([*script[:3], "^HELO", CLOSE], Kind.SMTP))[1] is Cause.OFFLINE
+
+
+async def test_who_takes_auth_plain_in_two_lines_is_given_two() -> None:
+    two: list[Step] = [*AUTHED[:-1], b"334 \r\n", "^[A-Za-z0-9+/=]+\r$", b"235 in\r\n"]
+    assert verdict(await meet([*two, *SENT], Kind.SMTP)) == WELL
+
+
+HELLO: list[Step] = [b"+OK ready\r\n", "^CAPA", b"+OK\r\nTOP\r\nUSER\r\n.\r\n"]
+POPPED: list[Step] = [*HELLO, "^USER", b"+OK\r\n", "^PASS", b"+OK\r\n", "^STAT", b"+OK 1 9\r\n", "^TOP 1 0"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [b"+OK\r\nSubject: x\r\n\r\n" + (b"z" * 70 + b"\r\n") * 30_000 + b".\r\n", "^QUIT"],
+        [b"+OK\r\nSubject: x\r\n\r\n", Endless(b"z" * 65536)],
+        [b"+OK\r\nX-Long: " + b"y" * 70_000 + b"\r\n\r\n.\r\n", "^QUIT", b"+OK\r\n"],
+        [b"+OK\r\n.\r\n", "^QUIT", b"+OK\r\n"],
+    ],
+    ids=["whole message", "message without end", "long header", "no header"],
+)
+async def test_pop3_reads_what_it_needs_and_hangs_up(answer: list[Step]) -> None:
+    seen = await meet([*POPPED, *answer], Kind.POP3)
+    assert verdict(seen) == WELL, seen.detail
+
+
+async def test_a_limit_said_to_capa_is_heard_before_the_server_hangs_up() -> None:
+    seen = await meet([*HELLO[:2], b"-ERR too many connections\r\n", CLOSE], Kind.POP3)
+    assert verdict(seen) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.GREETING)
+
+
+# However the bytes are cut
+
+DIALOGUES: list[tuple[Kind, list[tuple[str, bytes]]]] = [
+    (
+        Kind.IMAP,
+        [
+            ("", HI),
+            ("LOGIN", b"TAG OK in\r\n"),
+            ("EXAMINE", b"* 3 EXISTS\r\nTAG OK\r\n"),
+            ("FETCH", MAIL),
+            ("LOGOUT", b"TAG OK\r\n"),
+        ],
+    ),
+    (Kind.IMAP, [("", HI), ("LOGIN", b"* BYE Too many logins\r\nTAG NO Login failed\r\n")]),
+    (
+        Kind.IMAP,
+        [
+            ("", b"* OK hi {5}\r\n"),
+            ("CAPABILITY", b"* CAPABILITY IMAP4rev1\r\nTAG OK\r\n"),
+            ("LOGIN", b"* NO x\r\nTAG NO [UNAVAILABLE] y\r\n"),
+        ],
+    ),
+    (
+        Kind.POP3,
+        [
+            ("", HELLO[0]),
+            ("CAPA", HELLO[2]),
+            ("USER", b"+OK\r\n"),
+            ("PASS", b"+OK\r\n"),
+            ("STAT", b"+OK 1 9\r\n"),
+            ("TOP", b"+OK\r\nA: b\r\n\r\nbody\r\n.\r\n"),
+            ("QUIT", b"+OK\r\n"),
+        ],
+    ),
+    (
+        Kind.POP3,
+        [("", HELLO[0]), ("CAPA", HELLO[2]), ("USER", b"+OK\r\n"), ("PASS", b"-ERR Unable to lock maildrop\r\n")],
+    ),
+    (
+        Kind.SMTP,
+        [
+            ("", b"220-x\r\n220 ESMTP\r\n"),
+            ("EHLO", b"250-x\r\n250-SIZE\r\n250 AUTH PLAIN\r\n"),
+            ("AUTH", b"235 in\r\n"),
+            ("MAIL", b"250 ok\r\n"),
+            ("RCPT", b"250 ok\r\n"),
+            ("RSET", b"250 ok\r\n"),
+            ("QUIT", b"221 x\r\n"),
+        ],
+    ),
+    (
+        Kind.SMTP,
+        [
+            ("", b"220 x\r\n"),
+            ("EHLO", b"250-x\r\n250 AUTH PLAIN\r\n"),
+            ("AUTH", b"535-5.7.8 no\r\n535 5.7.8 no\r\n"),
+        ],
+    ),
+    (
+        Kind.SMTP,
+        [
+            ("", b"220 x\r\n"),
+            ("EHLO", b"250-x\r\n250 AUTH PLAIN\r\n"),
+            ("AUTH", b"235 in\r\n"),
+            ("MAIL", b"550-5.4.5 Daily sending limit\r\n550 5.4.5 exceeded\r\n"),
+        ],
+    ),
+]
+
+
+async def _in_pieces(kind: Kind, answers: list[tuple[str, bytes]], sizes: list[int]) -> Observation:
+    """Play the answers, each cut into packets of these sizes in turn."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for name, answer in answers:
+            line = await reader.readline() if name else b""
+            said = answer.replace(b"TAG", line.split(b" ")[0])
+            cuts, turn = [0], 0
+            while cuts[-1] < len(said):
+                cuts.append(cuts[-1] + sizes[turn % len(sizes)])
+                turn += 1
+            for start, end in pairwise(cuts):
+                writer.write(said[start:end])
+                await writer.drain()
+                await asyncio.sleep(0)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        return await observe(target(port, kind), scheduled_at=now(), contexts=TlsContexts())
+
+
+@given(st.sampled_from(DIALOGUES), st.lists(st.integers(1, 40), min_size=1, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_the_same_bytes_get_the_same_verdict_however_they_are_cut(
+    dialogue: tuple[Kind, list[tuple[str, bytes]]], sizes: list[int]
+) -> None:
+    kind, answers = dialogue
+    whole = asyncio.run(_in_pieces(kind, answers, [1 << 20]))
+    pieces = asyncio.run(_in_pieces(kind, answers, sizes))
+    assert (verdict(pieces), pieces.detail) == (verdict(whole), whole.detail)
+    assert pieces.attempts[-1].replies == whole.attempts[-1].replies
+
+
+def test_a_table_that_is_shuffled_is_another_one() -> None:
+    """The order of the rows counts: a guard against a test of examples that would hold for any order."""
+    shuffled = list(rows())
+    random.Random(7).shuffle(shuffled)
+
+    def first(said: str) -> str:
+        head, _, text = said.partition(": ")
+        protocol, _, command = head.partition(" ")
+        status, _, rest = text.partition(" ")
+        return next(row.id for row in shuffled if row.fits(Reply(protocol, command, status, rest, True)))
+
+    assert any(first(said) != row.id for row, said in EXAMPLES)
+
+
+def test_the_table_is_shipped_beside_the_classifier() -> None:
+    from mailwatch.probes import classify as module
+
+    assert (Path(module.__file__).parent / "replies.toml").is_file()
