@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from mailwatch.models import ClockSpan, Gap, Millis, Observation
+from mailwatch.models import ClockSpan, Fact, Gap, Millis, Observation
 from mailwatch.monotonic import STEP_MS
 
 Epochs = Mapping[str, tuple[Millis, Millis]]
@@ -138,6 +138,23 @@ def durations_of(
     # Over a reboot: somewhere between the minimum and the maximum.
     most = max(whole.most, down.least)
     return Durations(down.least, most, round((down.least + most) / 2), round((most - down.least) / math.sqrt(3)))
+
+
+def reference_of(payload: Mapping[str, Any], first: Fact | None) -> Moment | None:
+    """Return the moment by whose wall clock an outage is shown, from its payload and its first observation.
+
+    None on records that have only wall times: what is shown then is what is on record.
+    """
+    if not isinstance(first, Observation) or first.clock is None or first.clock.start is None:
+        return None
+    if payload["last_good"] is None:
+        return Moment(payload["first_bad"], first.clock.end, first.clock.boot)
+    return Moment(payload["last_good"], first.clock.start, first.clock.boot)
+
+
+def as_shown(moment: Moment, reference: Moment | None) -> Millis:
+    """Return when a moment was by the wall clock of `reference`, as it is on record without one."""
+    return moment.wall if reference is None else shown(moment, reference, NO_EPOCHS)
 
 
 def shown(moment: Moment, reference: Moment, epochs: Epochs) -> Millis:

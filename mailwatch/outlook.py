@@ -11,6 +11,7 @@ from typing import Any
 from mailwatch import catalogue, records
 from mailwatch.auditing import Auditing
 from mailwatch.config import Config
+from mailwatch.elapsed import Moment, as_shown, end_of, reference_of, start_of
 from mailwatch.evidence.apart import Making
 from mailwatch.evidence.gather import NoCase, gather
 from mailwatch.models import Millis, Observation, Outcome, Target
@@ -132,7 +133,7 @@ def _outage(monitor: Monitor, reader: Reader, tokens: Tokens, identity: str) -> 
         "proven_afterwards": False,
         "maintenance_ms": 0,
         **payload,
-        "transitions": _transitions(looks),
+        "transitions": _transitions(looks, reference_of(payload, looks[0] if looks else None)),
         "guard": shown,
         "clock_bound": _clock_bound(reader, first),
         "range": _range(reader, tokens, payload["target"], first, last),
@@ -148,7 +149,7 @@ def _looks(reader: Reader, target: str, first: int, last: int) -> Iterator[Obser
                 return
 
 
-def _transitions(looks: list[Observation]) -> list[dict[str, Any]]:
+def _transitions(looks: list[Observation], reference: Moment | None) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
     before = None
     for look in looks:
@@ -157,7 +158,9 @@ def _transitions(looks: list[Observation]) -> list[dict[str, Any]]:
             told.append(
                 {
                     # As the bounds are taken: the last good look counts from its start, others from their end.
-                    "at": look.started_at if not told and look.outcome is Outcome.UP else look.ended_at,
+                    "at": as_shown(
+                        start_of(look) if not told and look.outcome is Outcome.UP else end_of(look), reference
+                    ),
                     "outcome": look.outcome.value,
                     "cause": look.cause.value if look.cause else None,
                     "phase": look.failed_phase.value if look.failed_phase else None,

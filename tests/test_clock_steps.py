@@ -139,7 +139,7 @@ def test_an_outage_lasts_as_long_as_it_lasts(lived: tuple[Watching, dict[str, Li
     assert times == sorted(times), "all on one wall clock"
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", ["an hour back", "four days ahead"])
 def test_its_evidence_says_so_and_holds(
     lived: tuple[Watching, dict[str, Lived]], name: str, tmp_path: Path
 ) -> None:

@@ -103,6 +103,8 @@ def record(payload: dict[str, Any]) -> Table:
     table.add_row("looks", f"{seen['down']} down, {seen['up']} up, {seen['unknown']} unknown")
     table.add_row("longest without a look", span(payload["largest_gap_ms"], up=True))
     table.add_row("unobserved", span(payload["unobserved_ms"], up=True))
+    if clock := _clock(payload.get("clock")):
+        table.add_row("the clock", clock)
     if payload.get("maintenance_ms"):
         table.add_row("in maintenance", f"{span(payload['maintenance_ms'])} of the least, announced before")
     if payload.get("proven_afterwards"):
@@ -114,6 +116,19 @@ def record(payload: dict[str, Any]) -> Table:
     table.add_row("first failure", payload["first_detail"])
     table.add_row("ledger", f"entries {payload['ledger']['first']} to {payload['ledger']['last']}")
     return table
+
+
+def _clock(clock: dict[str, Any] | None) -> str:
+    """Say what happened to the wall clock meanwhile, "" if nothing did."""
+    if clock is None or not (clock["stepped_ms"] or clock["reboots"]):
+        return ""
+    told = [f"the clock was set by {span(clock['stepped_ms'], up=True)} in all"] if clock["stepped_ms"] else []
+    if clock["reboots"]:
+        told.append(f"the machine was restarted ({clock['reboots']})")
+    why = "at least and at most are wider by that" if clock.get("wall") else "durations are by another clock"
+    if clock["reboots"]:
+        why = "over a restart durations are as wide as the wall clock may have been off"
+    return f"{' and '.join(told)}; {why}"
 
 
 def span(millis: int | None, *, up: bool = False) -> str:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from mailwatch.evidence.case import Case
 from mailwatch.evidence.report.custody import integrity, observer, outside, service, tokens
 from mailwatch.evidence.report.method import limits, method
-from mailwatch.evidence.report.ours import in_doubt, ours, spread, widened
+from mailwatch.evidence.report.ours import in_doubt, of_the_clock, ours, spread, widened
 from mailwatch.evidence.report.sightings import Run, Sightings
 from mailwatch.evidence.report.terms import claimant, terms
 from mailwatch.evidence.report.timeline import timeline
@@ -19,6 +19,8 @@ from mailwatch.evidence.report.writing import Writing, provider_name
 from mailwatch.models import GapReason, Millis
 
 MAX_ROWS = 60
+CLOCK_ERROR = 600.0
+"""Seconds by which the clock may be off before the first page says so."""
 
 
 def layout(
@@ -39,8 +41,8 @@ class _Page:
     def data(self, digest: str) -> dict[str, Any]:
         w, p = self._w, self._p
         at = datetime.fromtimestamp(self._case.found.end.time_ms / 1000, UTC)
-        closed, lasted = p["first_good"] is not None, p["duration_ms"]
-        least, _ = widened(self._seen, lasted)
+        closed = p["first_good"] is not None
+        least, _ = widened(self._seen, p)
         drawn = timeline(p, self._seen.runs, self._in)
         headline = (w["headline_closed"] if closed else w["headline_open"]) if least else w["headline_none"]
         return {
@@ -109,10 +111,10 @@ class _Page:
 
     def _facts(self) -> list[list[str]]:
         p, w, lasted = self._p, self._w, self._p["duration_ms"]
-        least, longest = widened(self._seen, lasted)
+        least, longest = widened(self._seen, p)
         estimate = w["no_estimate"]
         if lasted["estimate"] is not None:
-            half = self._in.span(spread(self._seen, lasted["uncertainty"]), up=True, exact=True)
+            half = self._in.span(spread(self._seen, p), up=True, exact=True)
             estimate = f"{self._in.span(lasted['estimate'], exact=True)} ± {half}"
         most = w[{"open": "unknown_yet", "unwatched": "unknown_unwatched"}.get(p["state"], "no_estimate")]
         return [
@@ -128,10 +130,14 @@ class _Page:
     def _reserve(self) -> str:
         """What the headline leaves open: beside it, for it may be all that is read."""
         p, w = self._p, self._w
+        told = []
+        if (error := self._case.statement.get("clock_error", 0)) > CLOCK_ERROR:
+            told.append(w["headline_clock"].format(time=self._in.span(round(error * 1000), up=True)))
         if p.get("proven_afterwards"):
-            return str(w["headline_proven"].format(**p["observations"]))
-        blind = self._in.span(p["unobserved_ms"], up=True)
-        return str(w["headline_blind"].format(time=blind)) if p["unobserved_ms"] else ""
+            told.append(w["headline_proven"].format(**p["observations"]))
+        elif p["unobserved_ms"]:
+            told.append(w["headline_blind"].format(time=self._in.span(p["unobserved_ms"], up=True)))
+        return " ".join(map(str, told))
 
     def _sure(self) -> list[str]:
         p, w, seen = self._p, self._w, self._seen
@@ -146,7 +152,7 @@ class _Page:
         else:
             lines.append(w["line_none"])
         lines.append(w["sure_gap"].format(gap=self._in.span(p["largest_gap_ms"], up=True)))
-        return lines + in_doubt(seen, p["duration_ms"], self._in)
+        return lines + of_the_clock(p, self._in) + in_doubt(seen, p, self._in)
 
     def _runs(self) -> list[dict[str, str]]:
         names = {"up": "worked", "down": "failed", "unknown": "undecided", "gap": "nobody"}

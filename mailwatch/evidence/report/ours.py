@@ -21,36 +21,59 @@ def ours(seen: Sightings, writing: Writing, *, proven: bool = False) -> list[lis
     ]
 
 
+def steady(outage: dict[str, Any]) -> bool:
+    """Whether durations were measured by a clock that nobody can set, whatever the wall clock did."""
+    return "clock" in outage and not outage["clock"].get("wall")
+
+
+def of_the_clock(outage: dict[str, Any], writing: Writing) -> list[str]:
+    """Say what happened to the clock within the outage, and by which clock it was measured."""
+    w, clock = words(writing.language), outage.get("clock")
+    if clock is None:
+        return []
+    by = writing.span(clock["stepped_ms"], up=True)
+    if clock.get("wall"):
+        return [str(w["clock_wall"].format(time=by))]
+    told = [w["clock_set"].format(time=by)] if clock["stepped_ms"] else []
+    if clock["reboots"]:
+        told.append(w["clock_reboots"].format(n=clock["reboots"]))
+    return [str(one) for one in (*told, w["clock_steady"])]
+
+
 def doubt(seen: Sightings) -> Millis:
     """By how much each time may be off more than is worth telling; 0 for a good clock, or where nobody knows."""
     return -(-seen.bound_us // 1000) if seen.degraded and not seen.unbounded else 0
 
 
-def widened(seen: Sightings, duration: dict[str, Any]) -> tuple[Millis, Millis | None]:
+def widened(seen: Sightings, outage: dict[str, Any]) -> tuple[Millis, Millis | None]:
     """Return the least and the most that it lasted, wider by what a clock in doubt may be off at both ends.
 
-    One end may be off to either side of the other: the clock may have been set in between.
+    One end may be off to either side of the other: the clock may have been set in between. Not so where a clock
+    that nobody can set measured it.
     """
-    twice = 2 * doubt(seen)
+    twice, duration = 0 if steady(outage) else 2 * doubt(seen), outage["duration_ms"]
     return max(0, duration["min"] - twice), None if duration["max"] is None else duration["max"] + twice
 
 
-def spread(seen: Sightings, uncertainty: Millis) -> Millis:
+def spread(seen: Sightings, outage: dict[str, Any]) -> Millis:
     """Return the expanded uncertainty (k = 2) of the estimate with that of a clock in doubt at both of its ends.
 
     Its bound is taken as uniform, as the times between two looks are (GUM 4.3.7): variance bound**2 / 3 each.
     """
-    return math.ceil(math.sqrt(uncertainty**2 + 4 * 2 * doubt(seen) ** 2 / 3))
+    uncertainty, off = outage["duration_ms"]["uncertainty"], 0 if steady(outage) else doubt(seen)
+    return math.ceil(math.sqrt(uncertainty**2 + 4 * 2 * off**2 / 3))
 
 
-def in_doubt(seen: Sightings, duration: dict[str, Any], writing: Writing) -> list[str]:
+def in_doubt(seen: Sightings, outage: dict[str, Any], writing: Writing) -> list[str]:
     """Say what a clock in doubt does to the times and the duration; nothing for a good one."""
-    w = words(writing.language)
+    w, duration = words(writing.language), outage["duration_ms"]
     if not seen.degraded:
         return []
     if seen.unbounded:
-        return [str(w["doubt_unknown"])]
+        return [str(w["doubt_unknown_times" if steady(outage) else "doubt_unknown"])]
     bound = doubt(seen)
+    if steady(outage):
+        return [str(w["doubt_times"].format(bound=writing.span(bound, up=True)))]
     given = {
         "bound": writing.span(bound, up=True),
         "twice": writing.span(2 * bound, up=True),

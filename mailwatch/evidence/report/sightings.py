@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mailwatch.elapsed import Moment, as_shown, end_of, length_of, start_of
 from mailwatch.ledger.facts import gap_from, observation_from
 from mailwatch.models import Gap, Millis, Observation, Outcome, Phase
 from mailwatch.store import Entry
@@ -51,6 +52,7 @@ class Sightings:
     unbounded: int = 0
     bound_us: int = 0
     steps: int = 0
+    reference: Moment | None = None
     offsets: list[int] = field(default_factory=list)
     accepted_before: set[str] = field(default_factory=set)
     used: set[str] = field(default_factory=set)
@@ -65,16 +67,19 @@ class Sightings:
     ciphers: set[str] = field(default_factory=set)
 
 
-def sight(entries: Iterable[Entry], target: str, payload: dict[str, Any]) -> Sightings:
-    """Read the range around the outage that `payload` tells."""
-    found = Sightings()
+def sight(
+    entries: Iterable[Entry], target: str, payload: dict[str, Any], reference: Moment | None = None
+) -> Sightings:
+    """Read the range around the outage that `payload` tells; times by the wall clock of `reference`."""
+    found = Sightings(reference=reference)
     for entry in entries:
         if entry.target == target and entry.kind == "observation":
             _look(found, entry.index, observation_from(entry.payload), payload)
         elif entry.target == target and entry.kind == "gap":
             gap = gap_from(entry.payload)
             found.gaps.append(gap)
-            _run(found, "gap", gap.start, gap.end, gap.reason)
+            until = as_shown(end_of(gap), reference)
+            _run(found, "gap", until - length_of(gap), until, gap.reason)
         elif entry.target is None:
             _ours(found, entry)
     return found
@@ -82,8 +87,9 @@ def sight(entries: Iterable[Entry], target: str, payload: dict[str, Any]) -> Sig
 
 def _look(found: Sightings, index: int, look: Observation, payload: dict[str, Any]) -> None:
     found.looks += 1
-    found.first = look.started_at if found.first is None else found.first
-    found.last = look.ended_at
+    start, end = as_shown(start_of(look), found.reference), as_shown(end_of(look), found.reference)
+    found.first = start if found.first is None else found.first
+    found.last = end
     first, last = payload["ledger"]["first"], payload["ledger"]["last"]
     inside = first < index <= last
     if look.secret and look.outcome is Outcome.UP:
@@ -102,7 +108,7 @@ def _look(found: Sightings, index: int, look: Observation, payload: dict[str, An
         if attempt.tls is not None:
             found.fingerprints[attempt.peer] = attempt.tls.fingerprint
             found.ciphers.add(f"{attempt.tls.version}, {attempt.tls.cipher}")
-    _run(found, look.outcome.value, look.started_at, look.ended_at, look.cause.value if look.cause else "")
+    _run(found, look.outcome.value, start, end, look.cause.value if look.cause else "")
 
 
 def _failed(found: Sightings, look: Observation) -> None:
