@@ -7,6 +7,7 @@ import contextlib
 import logging
 import platform
 import signal
+import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
@@ -65,7 +66,8 @@ class Daemon:
         self.metrics = Metrics(CollectorRegistry())
         self.stopping = asyncio.Event()
         self._reloading = asyncio.Lock()
-        self._began: Millis | None = None
+        self._began: float | None = None
+        """On time.monotonic()."""
 
     async def run(self) -> None:
         """Run until `stopping` is set.
@@ -141,7 +143,7 @@ class Daemon:
             reader.close()
 
     def _begin(self) -> None:
-        self._began = now()
+        self._began = time.monotonic()
         self.monitor.schedule.start()
         self._hurry(self.monitor.watches)
 
@@ -260,9 +262,9 @@ class Daemon:
     def _ill(self) -> list[str]:
         """Say why the heartbeat must stop: not ready, or no look was put on record for long."""
         watches = list(self.monitor.watches.values())
-        newest = max((watch.seen_until or 0 for watch in watches), default=0)
+        newest = max((watch.seen_at or 0.0 for watch in watches), default=0.0)
         shortest = min((watch.target.interval for watch in watches), default=0.0)
-        late = self._began is not None and now() - max(newest, self._began) > shortest * 3000 + 120_000
+        late = self._began is not None and time.monotonic() - max(newest, self._began) > shortest * 3 + 120
         return [*self._unready(), *(["no look was put on record"] if watches and late else [])]
 
     def _unready(self) -> list[str]:

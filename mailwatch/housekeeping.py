@@ -133,7 +133,8 @@ class Housekeeping:
         """Sign a checkpoint every ten minutes, also in quiet times, and show how the ledger stands."""
         while True:
             last = await asyncio.to_thread(self._reader.last_checkpoint)
-            if last is None or now() - last.time_ms >= CHECKPOINT_EVERY:
+            # Also when the clock was set back: else none would be signed until it has caught up.
+            if last is None or not 0 <= now() - last.time_ms < CHECKPOINT_EVERY:
                 await self._monitor.writer.checkpoint()
                 last = await asyncio.to_thread(self._reader.last_checkpoint)
             size = await asyncio.to_thread(self._reader.size)

@@ -229,7 +229,9 @@ class Monitor:
         if watch.target.kind is Kind.ROUNDTRIP:
             watch.outstanding = watch.outstanding.after(observation)
         watch.add(entry.index, observation)
-        self.metrics.observed(watch.target, observation, watch.state.name)
+        open_outage = watch.state.outage
+        least = None if open_outage is None else open_outage.durations.least / 1000
+        self.metrics.observed(watch.target, observation, watch.state.name, least)
         delay = next_delay(watch.state, watch.target.interval, self.rules)
         if delay > watch.target.interval:
             self.schedule.later(name, delay)

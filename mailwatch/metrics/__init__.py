@@ -67,11 +67,14 @@ class Metrics:
         self._recent = [outage for outage in self._recent if outage.target != target.name]
         heapq.heapify(self._recent)
 
-    def observed(self, target: Target, observation: Observation, state: str) -> None:
-        """Count a look; one that ended after its target was forgotten is not shown."""
+    def observed(self, target: Target, observation: Observation, state: str, least: float | None = None) -> None:
+        """Count an observation; one that ended after its target was forgotten is not shown.
+
+        `least` is how many seconds the open outage lasted at least, None without one.
+        """
         record = self._records.get(target.name)
         if record is not None:
-            record.observed(observation, state)
+            record.observed(observation, state, least)
 
     def outages(self, target: Target, told: Sequence[dict[str, Any]]) -> None:
         """Show the outages of a target: all that are on record, each as the API has it."""

@@ -39,7 +39,6 @@ class OpenOutage:
     id: str
     cause: str
     start: Millis
-    last_bad: Millis
     seconds: float
 
 
@@ -91,8 +90,8 @@ class TargetRecord:
         self.labels, self.interval = labels_of(target), target.interval
         self.failures = dict.fromkeys(possible_failures(target), 0) | self.failures
 
-    def observed(self, observation: Observation, state: str) -> None:
-        """Take in a look."""
+    def observed(self, observation: Observation, state: str, least: float | None = None) -> None:
+        """Take in an observation; an open outage lasted `least` seconds so far."""
         outcome = observation.outcome
         self.state = state
         self.observations[outcome] += 1
@@ -108,7 +107,8 @@ class TargetRecord:
         elif observation.cause is not None:
             self._failed(observation.cause, observation.failed_phase)
         if outcome is Outcome.DOWN and self.open is not None:
-            self._grow(self.open, observation.started_at)
+            grown = (observation.started_at - self.open.start) / 1000 if least is None else least
+            self._grow(self.open, grown)
 
     def _time(self, observation: Observation) -> None:
         phases: dict[Phase, int] = {}
@@ -129,10 +129,9 @@ class TargetRecord:
             self.failures = self.failures | {key: 0}
         self.failures[key] += 1
 
-    def _grow(self, outage: OpenOutage, at: Millis) -> None:
-        if at > outage.last_bad:
-            outage.seconds += (at - outage.last_bad) / 1000
-            outage.last_bad = at
+    def _grow(self, outage: OpenOutage, seconds: float) -> None:
+        if seconds > outage.seconds:
+            outage.seconds = seconds
             self._sum()
 
     def outages(self, told: Sequence[dict[str, Any]]) -> list[ClosedOutage]:
@@ -169,7 +168,6 @@ def _open(told: dict[str, Any]) -> OpenOutage:
         id=told["id"],
         cause=_main_cause(told),
         start=parse_rfc3339(told["first_bad"]),
-        last_bad=parse_rfc3339(told["last_bad"]),
         seconds=told["duration"]["min"],
     )
 
