@@ -132,7 +132,7 @@ def durations_of(
         return Durations(
             down.least,
             whole.most,
-            down.least + round((before.least + after.least) / 2),
+            round((2 * down.least + before.least + after.least) / 2),
             round(2 * math.sqrt((before.least**2 + after.least**2) / 12)),
         )
     # Over a reboot: somewhere between the minimum and the maximum.

@@ -214,3 +214,25 @@ def test_old_bundles_can_be_merged_again(tmp_path: Path) -> None:
     made = mailwatch("merge", *members, "-o", tmp_path / "joint.zip", "--enclose", *trust_of("a"))
     assert made.returncode == 0, made.stderr
     assert mailwatch("verify", tmp_path / "joint.zip", *trust_of("a")).returncode == 0
+
+
+@pytest.mark.parametrize("ledger", ["b", "b-stamped"])
+def test_an_old_outage_across_a_step_has_bounds_that_can_be_defended(ledger: str, tmp_path: Path) -> None:
+    """656f141 made of twelve seconds an hour, and of twelve seconds one."""
+    watching = unpacked(ledger, tmp_path)
+    truth = json.loads((OLD / f"{ledger}-truth.json").read_text())
+    told = {outage["id"]: outage for outage in json.loads(watching.command("outages", "--json").stdout)}
+    assert len(truth) == 2
+    for one in truth:
+        outage = told[one["id"]]
+        assert outage["duration"]["min"] <= one["true_seconds_at_most"], "at least"
+        assert outage["duration"]["max"] >= one["true_seconds_at_least"], "at most"
+        assert outage["clock"]["wall"] is True
+        assert abs(outage["clock"]["stepped"] - 3600) < 1
+        path = tmp_path / f"{one['id']}.zip"
+        made = watching.command("report", one["id"], "-o", str(path), "--lang", "it")
+        assert made.returncode == 0, made.stderr
+        checked = watching.command("verify", str(path), *trust_of(f"{ledger}-ahead"))
+        assert checked.returncode == 0, checked.stdout
+        shown = watching.command("outages", "show", one["id"]).stdout
+        assert "wider by that" in " ".join(shown.split())

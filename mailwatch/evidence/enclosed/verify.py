@@ -166,6 +166,7 @@ for outage in outages:
     before = max((time for index, _, time in tokens if index <= where["first"]), default=None)
     behind = min((time for _, covered, time in tokens if covered > where["last"]), default=None)
     off = 60_000 + round(stated.get("clock_error", 0) * 1000)
+    off += round(clock["stepped"] * 1000) if clock.get("wall") else 0
     if before is not None:
         check("the first failure is not before the token before it", first_bad >= before - off)
     if behind is not None:

@@ -204,6 +204,10 @@ def bounded(outage: Mapping[str, Any], found: Sequence[Stamp], off: Millis) -> N
     bad, last = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
     least = round(outage["duration"]["min"] * 1000)
     allowed = LATE + off
+    clock = outage.get("clock") or {}
+    if clock.get("wall"):
+        # An old record has only the wall clock, which was set within: what was written after that is dated by that.
+        allowed += round(clock["stepped"] * 1000)
     if start is not None and end is not None and least > max(0, end - start) + TOLERANCE:
         raise Refused(
             f"the minimum of outage {outage['id'][:20]}, {least} ms, is longer than the tokens around it allow: "
