@@ -176,7 +176,7 @@ class Monitor:
         state, transition = advance(watch.state, Event(entry.index, change), self.rules)
         proof, _ = advance_proof(watch.proof, entry.index, change, state.is_open)
         if transition is not None:
-            await self.outage_changed(watch, transition.outage)
+            await self.outage_changed(watch, transition.outage, settings)
         watch.state, watch.proof, watch.settings = state, proof, settings
         watch.settings_written = monotonic.milliseconds()
         watch.add(entry.index, change)
