@@ -45,8 +45,8 @@ _EVEN: Millis = 5
 class Walk:
     """Divides the time of one target, fact by fact in the ledger's order.
 
-    `interval` (seconds) is in force until the record says another; with `infer` it is a guess that counts only
-    until the record gives one.
+    `interval` (seconds) is in force until the record says another, in a change of what is watched or with an
+    observation; with `infer` it is a guess that counts only until the record gives one.
     """
 
     __slots__ = (
@@ -92,8 +92,12 @@ class Walk:
             if self._offset is None or abs(start - clock["start"] - self._offset) > STEP_MS:
                 return False
             apart = clock["start"] - here.clock
-        if not 0 <= apart <= max(self._reach, self._reached):
+        interval = payload.get("interval")
+        longest = self._reach if interval is None else reach(interval)
+        if not 0 <= apart <= max(longest, self._reached):
             return False
+        if interval is not None:
+            self._reach, self._infer = longest, False
         if self._infer:
             self._learn(payload["scheduled"])
         if self._run is None:
@@ -124,6 +128,8 @@ class Walk:
             told = self._own(None)
             self._share = self._before = None
             return settled + told
+        if fact.interval is not None:
+            self._reach, self._infer = reach(fact.interval), False
         if self._infer:
             self._learn(fact.scheduled_at if fact.outcome is Outcome.UP else None)
         share = Share.UP if fact.outcome is Outcome.UP else Share.DOWN

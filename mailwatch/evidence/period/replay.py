@@ -122,8 +122,8 @@ class Replay:
     def intervals_of(self, name: str) -> list[dict[str, Any]]:
         """The intervals (seconds) in force in the window, as they are stated, each with its beginning.
 
-        Where the record has none, what was observed gives it: that one is `inferred`, from the beginning on. Raises
-        ValueError or OverflowError for a beginning that is no time.
+        Where the record has none, what was observed gives it: that one is `inferred`, from the beginning on.
+        Raises ValueError or OverflowError for a beginning that is no time.
         """
         start, end = self.window
         found = self.accounts[name].intervals
