@@ -20,11 +20,22 @@ from mailwatch import monotonic, records
 from mailwatch.clock import ClockWatch, Reading, read_clocks
 from mailwatch.enrolment import enrol, renew, retire
 from mailwatch.guard import Control, Guard
-from mailwatch.models import Cause, GapReason, GuardAnswer, Millis, Observation, Outcome, now
+from mailwatch.models import (
+    Cause,
+    GapReason,
+    GuardAnswer,
+    Kind,
+    Millis,
+    Observation,
+    Outcome,
+    WatchEvent,
+    now,
+)
 from mailwatch.outages import State
 from mailwatch.probes import observe
 from mailwatch.replay import audit_outages, rule_book
 from mailwatch.service_level import Buckets
+from mailwatch.takeup import take_up
 from mailwatch.watch import Watch
 from mailwatch.watched import settings_of
 from tests.hall import Hall
@@ -423,3 +434,37 @@ async def test_thousands_of_targets_are_enrolled_in_batches(hall: Hall) -> None:
     events = Counter(told["event"] for told in hall.recorded("watch"))
     assert events == {"begin": 3000, "continue": 2999, "change": 1}
     assert took < 60
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["removed", "another"])
+async def test_a_crash_between_the_end_of_a_watching_and_what_follows_is_made_good(hall: Hall, gone: bool) -> None:
+    await enrol(hall.monitor, hall.reader, [hall.target])
+    hall.watch.settings = settings_of(hall.target, hall.monitor.rules, hall.monitor.secret)
+    for _ in range(3):
+        await hall.look()
+    end = hall.monitor.watch_change("t", WatchEvent.END, hall.watch.settings, "removed")
+    await hall.monitor.write("watch", end.at, "t", end)
+    hall.monitor.forget("t")
+    if gone:
+        await retire(hall.monitor, hall.reader, set())
+    else:
+        other = replace(hall.target, host="localhost", kind=Kind.POP3, provider="other")
+        await enrol(hall.monitor, hall.reader, [other])
+        await take_up(hall.monitor, hall.reader, [other])
+        assert hall.monitor.watches["t"].state == State()
+        assert hall.monitor.watches["t"].seen_until is None
+    opened, left = hall.recorded("outage")
+    same = ("id", "provider", "kind", "watch")
+    assert [left[key] for key in same] == [opened[key] for key in same]
+    assert (opened["state"], left["state"]) == ("open", "unwatched")
+    assert audit_outages(hall.reader, rule_book(hall.reader), "t") == []
+
+
+async def test_a_target_that_was_removed_costs_no_replay(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        await hall.look()
+    await hall.monitor.end(hall.watch, "removed")
+    monkeypatch.setattr("mailwatch.records.resume", lambda *_: pytest.fail("replayed"))
+    (told,) = records.outages(hall.reader, live=hall.monitor.open_outages())
+    assert told["state"] == "unwatched"
+    assert records.outages(hall.reader, only_open=True) == []
