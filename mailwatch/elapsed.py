@@ -55,7 +55,7 @@ def end_of(fact: Observation | Gap) -> Moment:
 
 
 def reach(interval: Millis) -> Millis:
-    """Return how far apart two observations may be before nobody looked in between, in milliseconds."""
+    """Return how far apart two observations may be (milliseconds) for the time between them to be observed."""
     return round(interval * 1.5) + 1000
 
 

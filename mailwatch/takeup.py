@@ -65,18 +65,18 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
             await asyncio.to_thread(_recall_trips, monitor, reader, watch)
         monitor.watch(watch)
         for outage, settings in zip(replayed.missing, replayed.missing_under, strict=True):
-            await _tell(monitor, watch, outage, settings, replayed.recorded.get(outage.id))
+            await _put_missing(monitor, watch, outage, settings, replayed.recorded.get(outage.id))
         monitor.show(watch)
 
 
-async def _tell(
-    monitor: Monitor, watch: Watch, outage: Outage, settings: WatchSettings | None, told: dict[str, Any] | None
+async def _put_missing(
+    monitor: Monitor, watch: Watch, outage: Outage, settings: WatchSettings | None, recorded: dict[str, Any] | None
 ) -> None:
     """Put on record what a crash or the end of an earlier watching left out: that one may be another service's."""
     if settings is None or (watch.settings and settings.service == watch.settings.service):
         await monitor.outage_changed(watch, outage, settings)
         return
-    identity = told or {"provider": settings.provider, "kind": settings.kind.value}
+    identity = recorded or {"provider": settings.provider, "kind": settings.kind.value}
     watch.outages[outage.id] = payload_json(await monitor.put_outage(outage, identity, settings))
 
 

@@ -121,7 +121,7 @@ class Tally:
         apart = _length(since, start, told.epochs)
         counted = self.blind_until
         if counted is None:
-            # Too far apart for its interval: nobody looked, also where no gap is on record.
+            # Too far apart for its interval: the time is not observed, also where no gap is on record.
             known = None if look.interval is None else reach(max(look.interval, self.interval or 0))
             counted = since if known is not None and apart > known else start
         return replace(

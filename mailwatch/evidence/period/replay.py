@@ -127,16 +127,16 @@ class Replay:
         """
         start, end = self.window
         found = self.accounts[name].intervals
-        told: list[dict[str, Any]] = []
+        stated: list[dict[str, Any]] = []
         for number, (at, interval) in enumerate(found):
             until = found[number + 1][0] if number + 1 < len(found) else None
             if (until is not None and until <= start) or (at is not None and at >= end):
                 continue
             if at is None:
-                told.append({"from": None, "interval": self.guess_of(name) / 1000, "inferred": True})
+                stated.append({"from": None, "interval": self.guess_of(name) / 1000, "inferred": True})
             else:
-                told.append({"from": rfc3339(at), "interval": interval / 1000})
-        return told
+                stated.append({"from": rfc3339(at), "interval": interval / 1000})
+        return stated
 
     def outages_of(self, name: str) -> list[Outage]:
         """The outages of a target that touch the window and are on record as such, oldest first."""
