@@ -49,7 +49,7 @@ class Course:
 
     def take(self, index: int, kind: str, payload: dict[str, Any], rules: Rules) -> None:
         """Take in the next observation or gap. Raises KeyError, TypeError, ValueError or AttributeError."""
-        self.looks += 1
+        self.looks += kind != "watch"
         if self._plain and kind == "observation" and payload["outcome"] == UP and self._division.good(payload):
             self._latest = index, payload
             if payload["login"] and payload.get("secret"):

@@ -54,6 +54,11 @@ def end_of(fact: Observation | Gap) -> Moment:
     return Moment(wall) if fact.clock is None else Moment(wall, fact.clock.end, fact.clock.boot)
 
 
+def reach(interval: Millis) -> Millis:
+    """Return how far apart two observations may be (milliseconds) for the time between them to be observed."""
+    return round(interval * 1.5) + 1000
+
+
 def length_of(gap: Gap) -> Millis:
     """Return how long a gap was, at least: over a reboot what surely passed, if nobody knows the wall clock's
     error.

@@ -64,39 +64,41 @@ async def retire(monitor: Monitor, reader: Reader, names: Collection[str]) -> No
 
     def read() -> tuple[dict[str, WatchChange], dict[str, dict[str, dict[str, Any]]]]:
         gone = set(reader.targets()) - set(names)
-        told: dict[str, dict[str, dict[str, Any]]] = {}
+        recorded: dict[str, dict[str, dict[str, Any]]] = {}
         for entry in reader.entries(kinds=["outage"]) if gone else ():
             if entry.target in gone:
                 payload = entry.payload
-                told.setdefault(payload["target"], {})[payload["id"]] = payload
-        return latest_changes(reader, gone), told
+                recorded.setdefault(payload["target"], {})[payload["id"]] = payload
+        return latest_changes(reader, gone), recorded
 
-    latest, told = await asyncio.to_thread(read)
+    latest, recorded = await asyncio.to_thread(read)
     watched = {name: change.settings for name, change in latest.items() if change.event is not WatchEvent.END}
-    still_open = {name for name, outages in told.items() if any(o["state"] == "open" for o in outages.values())}
+    still_open = {
+        name for name, outages in recorded.items() if any(o["state"] == "open" for o in outages.values())
+    }
     for name in sorted(still_open - latest.keys()):
         # On record before such changes were. Without an open outage nothing would follow from its end.
-        watched[name] = await asyncio.to_thread(_guessed, reader, name, told[name])
+        watched[name] = await asyncio.to_thread(_guessed, reader, name, recorded[name])
     for name in watched:
         # Should a crash have kept the opening of an outage from the record.
-        await _complete(monitor, reader, name, told.setdefault(name, {}))
+        await _complete(monitor, reader, name, recorded.setdefault(name, {}))
     ends = [(name, [(WatchEvent.END, settings, REMOVED)]) for name, settings in watched.items()]
     await asyncio.gather(*(_write(monitor, name, happening) for name, happening in ends))
-    for name, outages in told.items():
+    for name, outages in recorded.items():
         if any(outage["state"] == "open" for outage in outages.values()):
             await _complete(monitor, reader, name, outages)
         monitor.former |= {identity: payload_json(payload) for identity, payload in outages.items()}
 
 
-async def _complete(monitor: Monitor, reader: Reader, name: str, told: dict[str, dict[str, Any]]) -> None:
+async def _complete(monitor: Monitor, reader: Reader, name: str, recorded: dict[str, dict[str, Any]]) -> None:
     """Put on record what follows from the entries of a target that is not watched any more."""
     replayed = await asyncio.to_thread(lambda: resume(reader, name, rule_book(reader)))
     for outage, settings in zip(replayed.missing, replayed.missing_under, strict=True):
-        identity: Mapping[str, Any] | None = told.get(outage.id)
+        identity: Mapping[str, Any] | None = recorded.get(outage.id)
         if identity is None and settings is not None:
             identity = {"provider": settings.provider, "kind": settings.kind.value}
         if identity is not None:
-            told[outage.id] = await monitor.put_outage(outage, identity, settings)
+            recorded[outage.id] = await monitor.put_outage(outage, identity, settings)
 
 
 async def reenrol(monitor: Monitor, targets: Mapping[str, Target]) -> list[Target]:
@@ -147,9 +149,9 @@ def latest_changes(reader: Reader, names: Collection[str]) -> dict[str, WatchCha
     return found
 
 
-def _guessed(reader: Reader, name: str, told: Mapping[str, Mapping[str, Any]]) -> WatchSettings:
+def _guessed(reader: Reader, name: str, recorded: Mapping[str, Mapping[str, Any]]) -> WatchSettings:
     """Say what an old record gives of a target: its host, port, timeout and trust are not known ("", 0)."""
-    outage = list(told.values())[-1]
+    outage = list(recorded.values())[-1]
     newest = reader.entries(target=name, kinds=["observation"], descending=True, limit=GUESS_FROM)
     due = [entry.payload["scheduled"] for entry in newest][::-1]
     return WatchSettings(

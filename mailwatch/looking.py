@@ -86,7 +86,9 @@ class Looking:
             finally:
                 watch.ended = time.monotonic()
                 self.logins.release(target)
-            observation = replace(observation, clock=_clock(observation, began, self.clock_bound()))
+            interval = max(1, round(target.interval * 1000))
+            clock = _clock(observation, began, self.clock_bound())
+            observation = replace(observation, clock=clock, interval=interval)
         if target.kind is Kind.ROUNDTRIP:
             return self._learn_ends(target, observation)
         return self._learn(target, observation)

@@ -260,8 +260,8 @@ class Observation:
     `addresses` are all that the name had, A and AAAA. `with_login` is False while a target with a login
     was looked at without it (rejected credentials back off), or without an access token that counts; `secret`
     is else a keyed digest of the password or grant, which tells whether two looks used the same one and nothing
-    else. `facts` are as an attempt's; the diagnosis of a failure is among them. `clock` is None on old records
-    only.
+    else. `facts` are as an attempt's; the diagnosis of a failure is among them. `interval` (milliseconds) was in
+    force; it and `clock` are None on old records only.
     """
 
     target: str
@@ -280,6 +280,7 @@ class Observation:
     guard: GuardAnswer | None = None
     facts: dict[str, Any] | None = None
     clock: ClockSpan | None = None
+    interval: Millis | None = None
 
     @property
     def deciding(self) -> Attempt | None:

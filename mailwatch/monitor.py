@@ -176,7 +176,7 @@ class Monitor:
         state, transition = advance(watch.state, Event(entry.index, change), self.rules)
         proof, _ = advance_proof(watch.proof, entry.index, change, state.is_open)
         if transition is not None:
-            await self.outage_changed(watch, transition.outage)
+            await self.outage_changed(watch, transition.outage, settings)
         watch.state, watch.proof, watch.settings = state, proof, settings
         watch.settings_written = monotonic.milliseconds()
         watch.add(entry.index, change)
@@ -217,9 +217,9 @@ class Monitor:
         state, transition = advance(watch.state, Event(entry.index, observation), self.rules)
         proof, proven = advance_proof(watch.proof, entry.index, observation, state.is_open)
         if transition is not None:
-            await self.outage_changed(watch, transition.outage)
+            await self.outage_changed(watch, transition.outage, watch.settings)
         if proven is not None:
-            await self.outage_changed(watch, proven)
+            await self.outage_changed(watch, proven, watch.settings)
         if watch.seen_at is None or state.name != watch.state.name:
             logger.info("%s: %s%s", name, state.name, _why(observation))
         # All at once and after the last await: no page shows a state whose outage is not yet on record.
@@ -309,14 +309,14 @@ class Monitor:
             for start, end, reason in found
         ]
 
-    async def outage_changed(self, watch: Watch, outage: Outage, settings: WatchSettings | None = None) -> None:
+    async def outage_changed(self, watch: Watch, outage: Outage, settings: WatchSettings | None) -> None:
         """Put the opening or closing of an outage on record, seal it with a checkpoint, then show it.
 
-        `settings` are those that were in force when it was decided, if not today's.
+        `settings` are those that were in force when it was decided, None where the record did not say.
         """
         target = watch.target
         identity = {"provider": target.provider, "kind": target.kind.value, "account": self._account(target)}
-        payload = await self.put_outage(outage, identity, settings or watch.settings)
+        payload = await self.put_outage(outage, identity, settings)
         watch.outages[outage.id] = payload_json(payload)
         self.show(watch)
 

@@ -94,8 +94,8 @@ class Replayed:
 
     `recorded` are the outage entries' payloads by id, the latest of each; `missing` are the changes that
     were decided by committed observations but whose outage entry was not (a crash came between), and
-    `missing_under` what was watched then. `latest` is None where nothing was observed since the watching began, at
-    entry `since`; `settings` are those in force.
+    `missing_under` what was watched then. `latest` is None where nothing was observed since the watching
+    began; `settings` are those in force.
     """
 
     state: State
@@ -105,7 +105,6 @@ class Replayed:
     missing: tuple[Outage, ...]
     missing_under: tuple[WatchSettings | None, ...] = ()
     settings: WatchSettings | None = None
-    since: int = 0
 
 
 def resume(reader: Reader, target: str, book: RuleBook) -> Replayed:
@@ -126,19 +125,18 @@ def resume(reader: Reader, target: str, book: RuleBook) -> Replayed:
         start = reader.last_index(target=target, outcome=Outcome.UP, before=start) or 0
     state, proof, missing, under = State(), Proof(), list[Outage](), list[WatchSettings | None]()
     last: Observation | None = None
-    since = 0
     for entry, fact in _facts(reader, target, start):
         state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
         last = fact if isinstance(fact, Observation) else last
         if isinstance(fact, WatchChange) and fact.event in (WatchEvent.BEGIN, WatchEvent.END):
-            last, since = None, entry.index
+            last = None
         proof, proven = advance_proof(proof, entry.index, fact, state.is_open)
         for outage in (transition.outage if transition else None, proven):
             if outage and recorded.get(outage.id, {}).get("state") not in ("closed", "unwatched", outage.state):
                 missing.append(outage)
                 under.append(_settings_at(reader, target, entry.index))
     settings = _settings_at(reader, target)
-    return Replayed(state, proof, last, recorded, tuple(missing), tuple(under), settings, since)
+    return Replayed(state, proof, last, recorded, tuple(missing), tuple(under), settings)
 
 
 def _settings_at(reader: Reader, target: str, index: int | None = None) -> WatchSettings | None:

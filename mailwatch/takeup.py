@@ -9,7 +9,17 @@ from typing import Any
 
 from mailwatch import monotonic
 from mailwatch.logins import end_looks
-from mailwatch.models import Kind, Millis, Observation, Outcome, Target, WatchSettings, now
+from mailwatch.models import (
+    Kind,
+    Millis,
+    Observation,
+    Outcome,
+    Target,
+    WatchChange,
+    WatchEvent,
+    WatchSettings,
+    now,
+)
 from mailwatch.monitor import Monitor
 from mailwatch.outages import Outage, payload_json
 from mailwatch.probes import Outstanding
@@ -52,21 +62,21 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
             # Its entry is as old as its opening; what the metrics add up must not fall at a restart.
             watch.outages[replayed.state.outage.id] = monitor.told(target, replayed.state.outage)
         if target.kind is Kind.ROUNDTRIP:
-            await asyncio.to_thread(_recall_trips, monitor, reader, watch, replayed.since)
+            await asyncio.to_thread(_recall_trips, monitor, reader, watch)
         monitor.watch(watch)
         for outage, settings in zip(replayed.missing, replayed.missing_under, strict=True):
-            await _tell(monitor, watch, outage, settings, replayed.recorded.get(outage.id))
+            await _put_missing(monitor, watch, outage, settings, replayed.recorded.get(outage.id))
         monitor.show(watch)
 
 
-async def _tell(
-    monitor: Monitor, watch: Watch, outage: Outage, settings: WatchSettings | None, told: dict[str, Any] | None
+async def _put_missing(
+    monitor: Monitor, watch: Watch, outage: Outage, settings: WatchSettings | None, recorded: dict[str, Any] | None
 ) -> None:
     """Put on record what a crash or the end of an earlier watching left out: that one may be another service's."""
     if settings is None or (watch.settings and settings.service == watch.settings.service):
         await monitor.outage_changed(watch, outage, settings)
         return
-    identity = told or {"provider": settings.provider, "kind": settings.kind.value}
+    identity = recorded or {"provider": settings.provider, "kind": settings.kind.value}
     watch.outages[outage.id] = payload_json(await monitor.put_outage(outage, identity, settings))
 
 
@@ -88,10 +98,15 @@ def _looks(reader: Reader, targets: Iterable[Target], since: Millis) -> list[tup
     return [look for _, look in sorted(found.items(), key=lambda item: item[0])]
 
 
-def _recall_trips(monitor: Monitor, reader: Reader, watch: Watch, since: int) -> None:
+def _recall_trips(monitor: Monitor, reader: Reader, watch: Watch) -> None:
     """Learn which messages are on their way, and which logins were rejected within the hour."""
     name, at = watch.target.name, now()
-    entries = reader.entries(target=name, kinds=["observation"], start_ms=at - REMEMBERED, from_index=since)
+    begun = 0
+    for entry in reader.entries(target=name, kinds=["watch"], start_ms=at - REMEMBERED):
+        if isinstance(fact := entry.fact, WatchChange) and fact.event is WatchEvent.BEGIN:
+            # What was sent between other mailboxes before arrives in none of these.
+            begun = entry.index
+    entries = reader.entries(target=name, kinds=["observation"], start_ms=at - REMEMBERED, from_index=begun)
     looks = [fact for entry in entries if isinstance(fact := entry.fact, Observation)]
     watch.outstanding = Outstanding.recall(looks)
     for look in looks:

@@ -10,25 +10,33 @@ from hypothesis import strategies as st
 from mailwatch.course import Course
 from mailwatch.evidence.merge.sweep import united
 from mailwatch.ledger.facts import payload_of
-from mailwatch.models import Cause, Gap, GapReason, Observation, Outcome
+from mailwatch.models import Cause, Gap, GapReason, Observation, Outcome, WatchChange, WatchEvent
 from mailwatch.outages import Event, Outage, Proof, Rules, State, advance, advance_proof
 from mailwatch.service_level import Meter, Share, Stretch
 from tests.ledgers import MINUTE, SECOND, look
+from tests.test_watched_record import change
 
 WINDOW = (5 * MINUTE, 25 * MINUTE)
-MARKS = "+++++++-?xg"
-"""Up (mostly, with a secret or without), down, offline, a rejected login, a gap."""
+MARKS = "+++++++-?xgcie"
+"""Up (mostly, with a secret or without), down, offline, a rejected login, a gap; watched as before, at another
+interval, no more.
+"""
+CHANGES = {"c": WatchEvent.CONTINUE, "i": WatchEvent.CHANGE, "e": WatchEvent.END}
 STEPS = [MINUTE, MINUTE, MINUTE, 3 * MINUTE, 20 * SECOND, 100, -2 * MINUTE]
 
 
-def fact(mark: str, at: int, secret: str) -> Observation | Gap:
+def fact(mark: str, at: int, secret: str) -> Observation | Gap | WatchChange:
+    if mark in CHANGES:
+        return change(CHANGES[mark], at, 2 * MINUTE if mark == "i" else MINUTE)
     if mark == "g":
         return Gap(target="mail", start=at - MINUTE, end=at, reason=GapReason.NOT_RUNNING)
     if mark == "x":
         seen = replace(look("mail", "?", at), cause=Cause.CREDENTIALS, outcome=Outcome.UNKNOWN)
     else:
         seen = look("mail", mark, at)
-    return replace(seen, with_login=bool(secret), secret=secret)
+    # Some name their interval, as those of old records do not.
+    interval = {"a": None, "b": 3 * MINUTE}.get(secret, MINUTE)
+    return replace(seen, with_login=bool(secret), secret=secret, interval=interval)
 
 
 def runs(told: str) -> list[tuple[str, int, str]]:
@@ -52,7 +60,7 @@ def test_what_is_put_off_changes_nothing(
     told: list[tuple[str, int, str]], open_after: int, close_after: int
 ) -> None:
     rules = Rules(open_after, close_after)
-    slow, quick = Meter(*WINDOW, interval=60), Meter(*WINDOW, interval=60)
+    slow, quick = Meter(*WINDOW, interval=60, infer=True), Meter(*WINDOW, interval=60, infer=True)
     state, proof, outages = State(), Proof(), dict[str, Outage]()
     expected: list[Stretch] = []
     seen: list[Stretch] = []
@@ -67,12 +75,17 @@ def test_what_is_put_off_changes_nothing(
         for outage in (transition.outage if transition else None, proven):
             if outage is not None:
                 outages[outage.id] = outage
-        course.take(index, "gap" if isinstance(one, Gap) else "observation", payload_of(one), rules)
+        kind = "gap" if isinstance(one, Gap) else "watch" if isinstance(one, WatchChange) else "observation"
+        course.take(index, kind, payload_of(one), rules)
     course.settle(rules)
     if state.outage is not None:
         outages[state.outage.id] = state.outage
     assert course.known == outages
-    assert (course.state, course.proof, course.looks) == (state, proof, len(told))
+    assert (course.state, course.proof, course.looks) == (
+        state,
+        proof,
+        sum(mark not in CHANGES for mark, _, _ in told),
+    )
     assert quick.read(outages.values()) == slow.read(outages.values())
     for share in Share:
         assert united((a, b) for a, b, s in seen if s is share) == united(

@@ -475,3 +475,20 @@ def test_a_provider_that_goes_and_comes_back_channel_by_channel_is_one_incident(
         assert json.loads(watching.command("incidents", "--json").stdout) == [whole]
         assert SURE in watching.command("incidents", "show", whole["id"][:8]).stdout
         assert watching.command("ledger", "audit").returncode == 0
+
+
+def test_an_incident_whose_member_is_watched_no_more_is_over_and_never_restored() -> None:
+    left = member(0, 10, None, unwatched=True, last_bad=T0 + 20 * MINUTE)
+    (incident,) = incidents([left, member(1, 12, 14)])
+    assert (incident.state, incident.first_good) == ("unwatched", None)
+    assert incident.until == T0 + 20 * MINUTE
+    assert [(stage.targets, len(stage.restored), len(stage.left)) for stage in incident.stages()][-1] == (0, 0, 1)
+    told = incident_json(incident)
+    assert told["state"] == "unwatched"
+    assert (told["first_good"], told["duration"]["max"]) == (None, None)
+    assert told["stages"][-1]["unwatched"] == ["t0"]
+    assert told["channels"][0]["first_good"] is None
+    # It does not reach on for ever, as an open one does.
+    assert len(incidents([left, member(1, 30, 40)])) == 2
+    assert len(incidents([member(0, 10, None), member(1, 300, 400)])) == 1
+    assert next(iter(incidents([left, member(1, 12, None)]))).state == "open"

@@ -7,6 +7,8 @@ import contextlib
 import logging
 import re
 import sqlite3
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +16,30 @@ from typing import Any
 
 import pytest
 
-from mailwatch import monotonic
+from mailwatch import monotonic, records
 from mailwatch.clock import ClockWatch, Reading, read_clocks
 from mailwatch.elapsed import length_of
+from mailwatch.enrolment import enrol, renew, retire
 from mailwatch.guard import Control, Guard
-from mailwatch.models import Cause, Gap, GapReason, GuardAnswer, Millis, Observation, Outcome, now
+from mailwatch.models import (
+    Cause,
+    Gap,
+    GapReason,
+    GuardAnswer,
+    Kind,
+    Millis,
+    Observation,
+    Outcome,
+    WatchEvent,
+    now,
+)
 from mailwatch.outages import State
 from mailwatch.probes import observe
+from mailwatch.replay import audit_outages, rule_book
 from mailwatch.service_level import Buckets
+from mailwatch.takeup import take_up
 from mailwatch.watch import Watch
+from mailwatch.watched import settings_of
 from tests.hall import Hall
 from tests.servers import free_port
 
@@ -358,3 +375,129 @@ async def test_a_forgotten_target_is_not_looked_at_and_its_record_stays(hall: Ha
     hall.monitor.forget("t")
     await hall.look()
     assert len(hall.recorded("observation")) == 1
+
+
+async def test_a_probe_under_way_when_its_watching_ends_is_not_recorded(hall: Hall) -> None:
+    """Another service stands under the name by then: what was seen of the old one is nothing of it."""
+    probing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any, **more: Any) -> Observation:
+        probing.set()
+        await go_on.wait()
+        return await observe(*args, **more)
+
+    hall.monitor.looking.observe = slow
+    under_way = asyncio.create_task(hall.look())
+    await probing.wait()
+    await hall.monitor.end(hall.watch, "replaced")
+    hall.watch_also(replace(hall.target, host="localhost"))
+    go_on.set()
+    await under_way
+    assert hall.recorded("observation") == []
+    assert [(told["event"], told["reason"]) for told in hall.recorded("watch")] == [("end", "replaced")]
+
+
+async def test_the_end_of_a_watching_leaves_its_outage_unwatched_and_sealed(hall: Hall) -> None:
+    for _ in range(3):
+        await hall.look()
+    (opened,) = hall.recorded("outage")
+    await hall.monitor.end(hall.watch, "removed")
+    _, left = hall.recorded("outage")
+    assert (left["id"], left["state"], left["duration_ms"]["max"]) == (opened["id"], "unwatched", None)
+    assert left["watch"]["host"] == "127.0.0.1"
+    sealed = hall.reader.last_checkpoint()
+    assert sealed is not None
+    assert sealed.size == hall.reader.size()
+    assert hall.monitor.watches == {}
+    assert [told["state"] for told in hall.monitor.former.values()] == ["unwatched"]
+
+
+async def test_another_interval_goes_on_record_and_the_gauges_go_on_at_once(hall: Hall) -> None:
+    await hall.greet()
+    await hall.look()
+    hall.seen(250_000)
+    await hall.look()
+    hall.watch.buckets = Buckets(interval=300.0)
+    hall.seen(240_000)
+    hall.watch.seen_interval = 300.0
+    assert hall.watch.latest is not None
+    hall.watch.buckets.add(hall.watch.latest)
+    gaps = len(hall.recorded("gap"))
+    await hall.monitor.rewatch(hall.watch, replace(hall.target, interval=30.0), "reload")
+    await hall.look()
+    assert [told["settings"]["interval"] for told in hall.recorded("watch")] == [30_000]
+    assert len(hall.recorded("gap")) == gaps
+    assert hall.watch.buckets.ratio(3_600_000, now()).lower == 1.0
+    assert (hall.watch.buckets.ratio(3_600_000, now()).coverage or 0) > 0.03
+
+
+async def test_once_a_day_the_settings_go_on_record_again(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    await enrol(hall.monitor, hall.reader, [hall.target])
+    hall.watch.settings = settings_of(hall.target, hall.monitor.rules, hall.monitor.secret)
+    hall.watch.settings_written = monotonic.milliseconds()
+    await renew(hall.monitor)
+    assert [told["event"] for told in hall.recorded("watch")] == ["begin"]
+    hall.watch.settings_written -= 24 * 3_600_000
+    await renew(hall.monitor)
+    await renew(hall.monitor)
+    assert [(told["event"], told["reason"]) for told in hall.recorded("watch")][1:] == [("continue", "daily")]
+
+
+async def test_an_outage_of_an_old_record_ends_when_its_target_is_gone(hall: Hall) -> None:
+    for _ in range(3):
+        await hall.look()
+    hall.monitor.forget("t")  # As a MailWatch did that wrote nothing of it.
+    await retire(hall.monitor, hall.reader, {"another"})
+    await retire(hall.monitor, hall.reader, {"another"})
+    (end,) = hall.recorded("watch")
+    assert (end["event"], end["settings"]["host"], end["settings"]["kind"]) == ("end", "", "imap")
+    assert [told["state"] for told in hall.recorded("outage")] == ["open", "unwatched"]
+    assert audit_outages(hall.reader, rule_book(hall.reader), "t") == []
+    found = records.outage_payloads(hall.reader)
+    assert [told["state"] for told in found] == ["unwatched"]
+
+
+async def test_thousands_of_targets_are_enrolled_in_batches(hall: Hall) -> None:
+    targets = [replace(hall.target, name=f"t{number}") for number in range(3000)]
+    await enrol(hall.monitor, hall.reader, targets)
+    checked = replace(hall.target, name="t7", interval=30.0)
+    began = time.monotonic()
+    await enrol(hall.monitor, hall.reader, [*targets[:7], checked, *targets[8:]])
+    took = time.monotonic() - began
+    events = Counter(told["event"] for told in hall.recorded("watch"))
+    assert events == {"begin": 3000, "continue": 2999, "change": 1}
+    assert took < 60
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["removed", "another"])
+async def test_a_crash_between_the_end_of_a_watching_and_what_follows_is_made_good(hall: Hall, gone: bool) -> None:
+    await enrol(hall.monitor, hall.reader, [hall.target])
+    hall.watch.settings = settings_of(hall.target, hall.monitor.rules, hall.monitor.secret)
+    for _ in range(3):
+        await hall.look()
+    end = hall.monitor.watch_change("t", WatchEvent.END, hall.watch.settings, "removed")
+    await hall.monitor.write("watch", end.at, "t", end)
+    hall.monitor.forget("t")
+    if gone:
+        await retire(hall.monitor, hall.reader, set())
+    else:
+        other = replace(hall.target, host="localhost", kind=Kind.POP3, provider="other")
+        await enrol(hall.monitor, hall.reader, [other])
+        await take_up(hall.monitor, hall.reader, [other])
+        assert hall.monitor.watches["t"].state == State()
+        assert hall.monitor.watches["t"].seen_until is None
+    opened, left = hall.recorded("outage")
+    same = ("id", "provider", "kind", "watch")
+    assert [left[key] for key in same] == [opened[key] for key in same]
+    assert (opened["state"], left["state"]) == ("open", "unwatched")
+    assert audit_outages(hall.reader, rule_book(hall.reader), "t") == []
+
+
+async def test_a_target_that_was_removed_costs_no_replay(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        await hall.look()
+    await hall.monitor.end(hall.watch, "removed")
+    monkeypatch.setattr("mailwatch.records.resume", lambda *_: pytest.fail("replayed"))
+    (told,) = records.outages(hall.reader, live=hall.monitor.open_outages())
+    assert told["state"] == "unwatched"
+    assert records.outages(hall.reader, only_open=True) == []

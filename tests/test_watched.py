@@ -314,10 +314,36 @@ def test_an_interval_changed_by_sighup_is_on_record_and_makes_no_gap(
     assert changes(here) == [("begin", "start"), ("change", "reload")]
     answer = here.api("availability?from=2026-01-01T00:00:00Z&to=2027-01-01T00:00:00Z&target=lab")
     assert answer[0]["availability"]["lower"] == 1.0
+    unknown = here.get("/api/v1/availability?from=2026-01-01T00:00:00Z&to=2027-01-01T00:00:00Z&target=lba")
+    assert unknown.startswith("404 ")
+    assert "is it lab?" in unknown
     here.stop()
     reader = Reader.open(here.data_dir)
     intervals = [entry.payload["settings"]["interval"] for entry in reader.entries(kinds=["watch"])]
     assert list(reader.entries(kinds=["gap"])) == []
     reader.close()
     assert intervals == [8000, 1000]
+    clean(here)
+
+
+def test_another_login_is_another_watching_and_its_name_is_not_on_record(
+    watching: Callable[..., Watching], tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("x")
+    port = free_port()
+
+    def login(name: str) -> dict[str, Any]:
+        return section(port, login={"username": name, "password_file": str(tmp_path / "secret")})
+
+    here = watching(login("mario@example.org"))
+    here.start()
+    here.until(lambda: outages(here), "an outage")
+    reload(here, login("luigi@example.org"))
+    here.until(lambda: len(outages(here)) == 2, "a new outage")
+    assert changes(here) == [("begin", "start"), ("end", "replaced"), ("begin", "reload")]
+    here.stop()
+    reader = Reader.open(here.data_dir)
+    texts = [entry.text for entry in reader.entries()]
+    reader.close()
+    assert not any("mario" in text or "luigi" in text for text in texts)
     clean(here)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from mailwatch.models import (
     WatchSettings,
     rfc3339,
 )
-from mailwatch.outages import Event, State, advance, outage_payload, written_rules
+from mailwatch.outages import Event, State, advance, detect, outage_payload, written_rules
 from mailwatch.replay import audit_outages, resume, rule_book
 from mailwatch.service_level import usual_interval
 from mailwatch.store import Draft, Reader, Store
@@ -260,3 +261,21 @@ def test_a_replay_over_a_change_gives_what_was_decided_live(
     if events[-1] is WatchEvent.END:
         assert resumed.state == State()
         assert resumed.latest is None
+
+
+def test_time_without_a_probe_in_an_outage_is_not_observed_also_without_a_gap_entry(tmp_path: Path) -> None:
+    marks = [(0, "+"), (1, "-"), (2, "-"), (3, "-"), (3 + 5 * 1440, "-"), (4 + 5 * 1440, "+"), (5 + 5 * 1440, "+")]
+    for interval, expected in ((MINUTE, 5 * DAY - 200), (None, 0)):
+        facts = [replace(look("mail", mark, START + at * MINUTE), interval=interval) for at, mark in marks]
+        (outage,) = detect([Event(index, fact) for index, fact in enumerate(facts)], Rules())
+        # Records from before 2026-11 say what they said then.
+        assert (outage.unobserved, outage.largest_gap) == (expected, 5 * DAY - 200)
+
+
+def test_a_longer_time_than_the_interval_is_observed_where_that_was_longer_before() -> None:
+    facts = [replace(look("mail", mark, START + at * MINUTE), interval=MINUTE) for at, mark in enumerate("+---")]
+    facts[2] = replace(facts[2], interval=5 * MINUTE)
+    facts[3:] = [replace(look("mail", "-", START + 7 * MINUTE), interval=MINUTE)]
+    facts += [replace(look("mail", "+", START + at * MINUTE), interval=MINUTE) for at in (8, 9)]
+    (outage,) = detect([Event(index, fact) for index, fact in enumerate(facts)], Rules())
+    assert outage.unobserved == 0

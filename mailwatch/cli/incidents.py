@@ -187,6 +187,6 @@ def _room(table: Table, width: int, taken: int) -> int:
     return max(12, width - taken - 2 * (len(table.columns) - 1))
 
 
-def _not_over(told: Incident | Member) -> Text:
+def _not_over(part: Incident | Member) -> Text:
     """Say why there is no end."""
-    return Text("still down", "bold red") if told.state == "open" else Text("not watched any more", "yellow")
+    return Text("still down", "bold red") if part.state == "open" else Text("not watched any more", "yellow")

@@ -74,7 +74,7 @@ def _member(member: Member) -> dict[str, Any]:
 
 
 def _stage(stage: Stage) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    written: dict[str, Any] = {
         "at": rfc3339(stage.at),
         "targets_down": stage.targets,
         "channels_down": dict(stage.channels),
@@ -82,7 +82,7 @@ def _stage(stage: Stage) -> dict[str, Any]:
         "failed": _names(stage.failed),
         "restored": _names(stage.restored),
     }
-    return told | {"unwatched": _names(stage.left)} if stage.left else told
+    return written | {"unwatched": _names(stage.left)} if stage.left else written
 
 
 def _names(members: Iterable[Member]) -> list[str]:

@@ -18,6 +18,7 @@ from mailwatch.models import (
     GapReason,
     GuardAnswer,
     Kind,
+    Millis,
     Observation,
     Outcome,
     Phase,
@@ -64,6 +65,8 @@ def payload_of(fact: Fact) -> dict[str, Any]:
         payload["guard"] = _guard(fact.guard)
     if fact.facts:
         payload["facts"] = fact.facts
+    if fact.interval is not None:
+        payload["interval"] = fact.interval
     if fact.clock is not None:
         payload["clock"] = _clock(fact.clock)
     return payload
@@ -238,7 +241,15 @@ def observation_from(payload: dict[str, Any]) -> Observation:
         guard=_guard_from(guard) if guard else None,
         facts=payload.get("facts"),
         clock=clock_from(payload),
+        interval=_interval_from(payload),
     )
+
+
+def _interval_from(payload: dict[str, Any]) -> Millis | None:
+    interval = payload.get("interval")
+    if interval is not None and (type(interval) is not int or interval <= 0):
+        raise TypeError("its interval is not whole milliseconds")
+    return interval
 
 
 def _guard_from(written: dict[str, Any]) -> GuardAnswer:

@@ -146,7 +146,7 @@ class Notifier:
     def _concerns(self, channel: Channel, news: News, at: Millis) -> bool:
         """That an outage is watched no more is of interest to those who heard of it.
 
-        Of one that opened so long ago that the outbox has forgotten it, all are told.
+        Of one that opened so long ago that the outbox has forgotten it, all are notified.
         """
         if not news.facts.get("unwatched"):
             return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from mailwatch.elapsed import NO_EPOCHS, Epochs, Moment, distance, end_of, known_epochs, start_of
+from mailwatch.elapsed import NO_EPOCHS, Epochs, Moment, distance, end_of, known_epochs, reach, start_of
 from mailwatch.models import Gap, Millis, Observation
 from mailwatch.monotonic import STEP_MS
 
@@ -58,6 +58,8 @@ class Tally:
     passed: Millis = 0
     stepped: Millis = 0
     reboots: int = 0
+    interval: Millis | None = None
+    """The interval in force at the last conclusive observation, None where the record does not say."""
     _offset: Millis | None = None
 
     @classmethod
@@ -65,7 +67,9 @@ class Tally:
         """Begin with a good observation."""
         end = end_of(good)
         epochs = known_epochs(NO_EPOCHS, good.clock, good.ended_at)
-        return cls(last_index=index, seen_until=end, epochs=epochs, latest=end, _offset=end.offset)
+        return cls(
+            last_index=index, seen_until=end, epochs=epochs, latest=end, interval=good.interval, _offset=end.offset
+        )
 
     def _lived(self, fact: Observation | Gap) -> Tally:
         """Take in how the clocks went until the end of a fact."""
@@ -114,14 +118,20 @@ class Tally:
         told = self._lived(look)
         start, end = start_of(look), end_of(look)
         since = start if self.seen_until is None else self.seen_until
-        counted = start if self.blind_until is None else self.blind_until
+        apart = _length(since, start, told.epochs)
+        counted = self.blind_until
+        if counted is None:
+            # Too far apart for its interval: the time is not observed, also where no gap is on record.
+            known = None if look.interval is None else reach(max(look.interval, self.interval or 0))
+            counted = since if known is not None and apart > known else start
         return replace(
             told,
             last_index=index,
-            largest_gap=max(self.largest_gap, _length(since, start, told.epochs)),
+            largest_gap=max(self.largest_gap, apart),
             unobserved=self.unobserved + _length(counted, start, told.epochs),
             seen_until=_later(since, end),
             blind_until=None,
+            interval=look.interval,
         )
 
     def failed(self, index: int, look: Observation) -> Tally:

@@ -24,7 +24,7 @@ from enum import IntEnum
 from itertools import pairwise
 from typing import Any
 
-from mailwatch.elapsed import Moment, distance, end_of, start_of
+from mailwatch.elapsed import Moment, distance, end_of, reach, start_of
 from mailwatch.models import Fact, Gap, Millis, Outcome, WatchChange, WatchEvent
 from mailwatch.monotonic import STEP_MS
 
@@ -45,8 +45,8 @@ _EVEN: Millis = 5
 class Walk:
     """Divides the time of one target, fact by fact in the ledger's order.
 
-    `interval` (seconds) is in force until the record says another; with `infer` it is a guess that counts only
-    until the record gives one.
+    `interval` (seconds) is in force until the record says another, in a change of what is watched or with an
+    observation; with `infer` it is a guess that counts only until the record gives one.
     """
 
     __slots__ = (
@@ -55,7 +55,7 @@ class Walk:
     )  # fmt: skip
 
     def __init__(self, interval: float, *, infer: bool = False) -> None:
-        self._reach = self._reached = _reach(round(interval * 1000))
+        self._reach = self._reached = reach(round(interval * 1000))
         """How far apart two observations may be: by the interval now, and by the one of the latest observation."""
         self._infer = infer
         self._due: Millis | None = None
@@ -92,8 +92,12 @@ class Walk:
             if self._offset is None or abs(start - clock["start"] - self._offset) > STEP_MS:
                 return False
             apart = clock["start"] - here.clock
-        if not 0 <= apart <= max(self._reach, self._reached):
+        interval = payload.get("interval")
+        longest = self._reach if interval is None else reach(interval)
+        if not 0 <= apart <= max(longest, self._reached):
             return False
+        if interval is not None:
+            self._reach, self._infer = longest, False
         if self._infer:
             self._learn(payload["scheduled"])
         if self._run is None:
@@ -124,6 +128,8 @@ class Walk:
             told = self._own(None)
             self._share = self._before = None
             return settled + told
+        if fact.interval is not None:
+            self._reach, self._infer = reach(fact.interval), False
         if self._infer:
             self._learn(fact.scheduled_at if fact.outcome is Outcome.UP else None)
         share = Share.UP if fact.outcome is Outcome.UP else Share.DOWN
@@ -140,7 +146,7 @@ class Walk:
         return told
 
     def _watch(self, change: WatchChange) -> list[Stretch]:
-        self._reach, self._infer = _reach(change.settings.interval), False
+        self._reach, self._infer = reach(change.settings.interval), False
         if change.event in (WatchEvent.CONTINUE, WatchEvent.CHANGE):
             return []
         told = self._own(None)
@@ -167,7 +173,7 @@ class Walk:
         before, self._due = self._due, due
         spacing = None if before is None or due is None else due - before
         if spacing is not None and self._spacing is not None and abs(spacing - self._spacing) <= _EVEN < spacing:
-            self._reach = _reach(spacing)
+            self._reach = reach(spacing)
         self._spacing = spacing
 
     def _own(self, after: Share | None) -> list[Stretch]:
@@ -191,11 +197,6 @@ def usual_interval(due: Sequence[Millis]) -> Millis:
     """Return the distance between due times, in their order, that is the most frequent; of equals the shortest."""
     apart = Counter(later - earlier for earlier, later in pairwise(due) if later > earlier)
     return min(apart, key=lambda each: (-apart[each], each), default=NO_INTERVAL)
-
-
-def _reach(interval: Millis) -> Millis:
-    """Return how far apart the monitor lets two observations be before it records a gap."""
-    return round(interval * 1.5) + 1000
 
 
 def _between(start: Moment, end: Moment) -> Millis:

@@ -46,7 +46,10 @@ class Account:
             if not self.intervals or self.intervals[-1][1] != interval:
                 self.intervals.append((payload["at"], interval))
         elif kind == "observation" and len(self.due) < GUESS_FROM:
-            self.due.append(payload["scheduled"])
+            due = payload["scheduled"]
+            if type(due) is not int:
+                raise TypeError("its due time is not whole milliseconds")
+            self.due.append(due)
             if not self.intervals:
                 self.intervals.append((None, 0))
 
@@ -120,18 +123,20 @@ class Replay:
         """The intervals (seconds) in force in the window, as they are stated, each with its beginning.
 
         Where the record has none, what was observed gives it: that one is `inferred`, from the beginning on.
+        Raises ValueError or OverflowError for a beginning that is no time.
         """
+        start, end = self.window
         found = self.accounts[name].intervals
-        later = [at for at, _ in found[1:]] + [self.window[1]]
-        told: list[dict[str, Any]] = []
-        for (at, interval), until in zip(found, later, strict=True):
+        stated: list[dict[str, Any]] = []
+        for number, (at, interval) in enumerate(found):
+            until = found[number + 1][0] if number + 1 < len(found) else None
+            if (until is not None and until <= start) or (at is not None and at >= end):
+                continue
             if at is None:
-                told.append({"from": None, "interval": self.guess_of(name) / 1000, "inferred": True})
-            elif at < self.window[1]:
-                told.append({"from": rfc3339(at), "interval": interval / 1000})
-            if until is not None and until <= self.window[0]:
-                told.pop()
-        return told
+                stated.append({"from": None, "interval": self.guess_of(name) / 1000, "inferred": True})
+            else:
+                stated.append({"from": rfc3339(at), "interval": interval / 1000})
+        return stated
 
     def outages_of(self, name: str) -> list[Outage]:
         """The outages of a target that touch the window and are on record as such, oldest first."""

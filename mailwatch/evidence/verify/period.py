@@ -107,7 +107,11 @@ def _intervals(targets: list[dict[str, Any]], replay: Replay) -> None:
         if "intervals" not in one:
             return
         name = one["target"]
-        if one["intervals"] != replay.intervals_of(name) or one["interval"] != replay.guess_of(name) / 1000:
+        try:
+            intervals, guess = replay.intervals_of(name), replay.guess_of(name) / 1000
+        except (ValueError, OverflowError) as error:
+            raise Refused(f"the intervals of {name[:80]} begin at no time: {error}"[:200]) from None
+        if (one["intervals"], one["interval"]) != (intervals, guess):
             raise Refused(f"the intervals of {name[:80]} are not those on record")
 
 
