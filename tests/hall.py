@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from mailwatch import monotonic
-from mailwatch.clock import ClockWatch
+from mailwatch.clock import TICK, ClockWatch
 from mailwatch.metrics import Metrics
 from mailwatch.models import ClockSpan, Kind, Millis, Observation, Outcome, Target, TlsMode, VantagePoint, now
 from mailwatch.monitor import Monitor
@@ -73,6 +75,21 @@ class Hall:
     async def look(self, target: Target | None = None) -> None:
         """One look, as the schedule would start it."""
         await self.monitor.look(target or self.target, now())
+
+    @contextlib.asynccontextmanager
+    async def ticking(self) -> AsyncIterator[None]:
+        """The monitor's clock, each second: without it a long probe seems to be a standstill of ours."""
+
+        async def ticks() -> None:
+            while True:
+                await self.monitor.check_clock()
+                await asyncio.sleep(TICK)
+
+        task = asyncio.create_task(ticks())
+        try:
+            yield
+        finally:
+            task.cancel()
 
     def watch_also(self, target: Target) -> Watch:
         """Watch another target."""

@@ -59,6 +59,11 @@ def probed(
     return run(probe())
 
 
+def recorded(observation: Observation) -> list[str]:
+    """The lines on record."""
+    return r"\n".join(observation.attempts[-1].replies).split(r"\n")
+
+
 def cuts(words: bytes) -> list[list[Step]]:
     """The same words, all at once and in packets, before and after the client's hello, and how it ends then."""
     # OpenSSL reads five bytes before it knows that this is none of its own.
@@ -73,7 +78,7 @@ def test_a_limit_told_in_the_clear_is_our_doing(run: Run, kind: Kind, words: byt
     for script in cuts(words):
         observation = probed(run, kind, *script)
         assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.THROTTLED), script
-        assert observation.attempts[-1].replies == (words.decode().strip().replace("\r\n", r"\n"),), script
+        assert recorded(observation) == words.decode().split("\r\n")[:-1], script
 
 
 @RUNS
@@ -91,7 +96,7 @@ def test_other_plain_text_is_no_tls_and_is_on_record(run: Run, kind: Kind, words
         observation = probed(run, kind, *script)
         assert (observation.cause, observation.failed_phase) == (Cause.TLS, Phase.TLS), script
         assert "answer is not TLS" in observation.detail
-        assert observation.attempts[-1].replies == (words.decode().strip(),)
+        assert recorded(observation) == words.decode().split("\r\n")[:-1], script
 
 
 @RUNS

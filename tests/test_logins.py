@@ -342,9 +342,10 @@ async def probed(folder: Path, which: Target, times: int) -> list[dict[str, Any]
     folder.mkdir(exist_ok=True)
     hall = Hall(folder)
     await hall.writer.start()
-    which = replace(which, tls=TlsMode.NONE, timeout=1.0)
+    which = replace(which, tls=TlsMode.NONE, timeout=3.0)
     hall.watch_also(which)
-    for _ in range(times):
-        await hall.look(which)
+    async with hall.ticking():
+        for _ in range(times):
+            await hall.look(which)
     await hall.close()
     return hall.recorded("observation")

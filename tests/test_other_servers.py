@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch.clock import TICK
 from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, TlsMode, now
 from mailwatch.probes import TlsContexts, observe
 from tests.conftest import Targets
@@ -176,13 +175,6 @@ def held(port: int) -> Iterator[None]:
         yield
 
 
-async def ticks(hall: Hall) -> None:
-    """The monitor's own clock, each second."""
-    while True:
-        await asyncio.sleep(TICK)
-        await hall.monitor.check_clock()
-
-
 async def watched(
     folder: Path, targets: Sequence[Target], between: Callable[[], None] | None = None
 ) -> list[Observation]:
@@ -191,13 +183,11 @@ async def watched(
     await hall.writer.start()
     for name in {target.name for target in targets}:
         hall.watch_also(next(target for target in targets if target.name == name))
-    # As in a real run: without it the whole of a long probe seems to have been a standstill of ours.
-    ticking = asyncio.create_task(ticks(hall))
-    for number, target in enumerate(targets):
-        if number == 1 and between:
-            await asyncio.to_thread(between)
-        await hall.look(target)
-    ticking.cancel()
+    async with hall.ticking():
+        for number, target in enumerate(targets):
+            if number == 1 and between:
+                await asyncio.to_thread(between)
+            await hall.look(target)
     await hall.close()
     found = (entry.fact for entry in hall.reader.entries(kinds=["observation"]))
     return [fact for fact in found if isinstance(fact, Observation)]
@@ -208,7 +198,7 @@ async def test_a_refusal_that_courier_delays_beyond_our_timeout_is_no_outage_and
     own_courier: Courier, targets: Targets, tmp_path: Path, kind: Kind
 ) -> None:
     """It takes five seconds over it: a shorter timeout hears nothing."""
-    target = replace(mailbox(targets, own_courier, kind, password=wrong()), timeout=2.0)
+    target = replace(mailbox(targets, own_courier, kind, password=wrong()), timeout=4.0)
     mark = own_courier.log_size
     seen = await watched(tmp_path, [target] * 4)
     assert [(one.outcome, one.cause) for one in seen] == [(Outcome.UNKNOWN, Cause.CREDENTIALS)] * 4
@@ -224,8 +214,9 @@ async def test_an_authdaemon_of_courier_that_hangs_is_its_own_fault(
     own_courier: Courier, targets: Targets, tmp_path: Path, kind: Kind
 ) -> None:
     """The password was accepted before: what comes late or never now is no refusal of it."""
-    target = replace(mailbox(targets, own_courier, kind), timeout=4.0)
-    seen = await watched(tmp_path, [target] * 3, between=own_courier.hang_logins)
+    patient = mailbox(targets, own_courier, kind)
+    target = replace(patient, timeout=4.0)
+    seen = await watched(tmp_path, [patient, target, target], between=own_courier.hang_logins)
     assert [(one.outcome, one.cause) for one in seen] == [
         (Outcome.UP, None),
         (Outcome.DOWN, Cause.TIMEOUT),

@@ -63,8 +63,8 @@ class Recorder:
         return self._hide.hide(text)
 
     def attempt(self, peer: str, *, cause: Cause | None = None, detail: str = "") -> Attempt:
-        """Close the record; of a login that failed it says whether the password was sent."""
-        if self.password_sent and cause and self.failed is Phase.AUTH:
+        """Close the record; of a login that got no answer it says whether the password was sent."""
+        if self.password_sent and self.failed is Phase.AUTH and cause in (Cause.TIMEOUT, Cause.DISCONNECTED):
             self.facts["password_sent"] = 1
         return Attempt(
             started_at=self.started_at,

@@ -206,7 +206,8 @@ def bounded(outage: Mapping[str, Any], found: Sequence[Stamp], off: Millis) -> N
     allowed = LATE + off
     clock = outage.get("clock") or {}
     if clock.get("wall"):
-        # An old record has only the wall clock, which was set within: what was written after that is dated by that.
+        # An old record has only the wall clock, which was set within: what was written after that is dated by
+        # that.
         allowed += round(clock["stepped"] * 1000)
     if start is not None and end is not None and least > max(0, end - start) + TOLERANCE:
         raise Refused(
