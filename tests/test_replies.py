@@ -143,6 +143,11 @@ def test_all_lines_of_an_answer_are_read(said: str, before: list[str], cause: Ca
     assert told(said, before=before).cause is cause
 
 
+def test_an_address_that_is_repeated_says_nothing() -> None:
+    assert told("smtp RCPT: 550 5.1.1 <throttled@banned.example>: no").cause is Cause.REJECTED
+    assert told("imap LOGIN: NO user abuse@dynamic.example: no").known is False
+
+
 def test_plain_text_instead_of_the_protocol_is_read() -> None:
     assert free_text("imap", "Too many connections from your address").cause is Cause.THROTTLED
     assert free_text("imap", "HTTP/1.1 400 Bad Request").cause is Cause.PROTOCOL

@@ -22,6 +22,8 @@ MAX_JUDGED = 4000
 NOT_FROM_HERE = "not possible from here"
 
 _CODES = re.compile(r"\s*\[([^\]\s]{1,40})[^\]]{0,2000}\]")
+_ADDRESS = re.compile(r"[^\s<>@]{1,255}@[^\s<>@]{1,255}")
+"""Servers repeat addresses, whose names must not be taken for words."""
 _BEHIND = re.compile(r"\(?#([245]\.\d{1,3}\.\d{1,3})\)?\s*$")
 """Where qmail writes the enhanced status."""
 _ENHANCED = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})(?![\d.])[ :-]?")
@@ -104,7 +106,8 @@ class Reply:
         while code := _CODES.match(text):
             found.append(code[1].upper())
             text = text[code.end() :]
-        return frozenset({self.status, *(f"[{code}]" for code in found)}), found[0] if found else "", text.strip()
+        text = _ADDRESS.sub("", text).strip()
+        return frozenset({self.status, *(f"[{code}]" for code in found)}), found[0] if found else "", text
 
     def _of_smtp(self) -> tuple[frozenset[str], str, str]:
         codes, first, lines = {self.status, self.status[:1]}, "", []
@@ -120,7 +123,7 @@ class Reply:
             codes |= {first, f"{kind}.{subject}", f"x.{subject}", f"x.{subject}.{detail}"}
             if len(detail) == 3:
                 codes.add(f"{kind}.{subject}.{detail[0]}xx")
-        return frozenset(codes), first, " ".join(lines)
+        return frozenset(codes), first, _ADDRESS.sub("", " ".join(lines))
 
 
 @dataclass(frozen=True, slots=True)
