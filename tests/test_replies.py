@@ -19,6 +19,7 @@ from mailwatch.models import Cause, Exchange, Kind, Login, Observation, Outcome,
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.classify import Judged, Reply, Row, classify, free_text, rows
 from mailwatch.probes.failures import SmtpRefused, judge
+from mailwatch.probes.imap_lines import MAX_RESPONSE, Lines, NotImap
 from tests.hostile import CLOSE, SILENCE, Endless, Step, hostile
 
 LOGIN = Login(username="mario.rossi@example.org", password=SecretStr("canary-of-replies"))
@@ -493,6 +494,16 @@ def test_the_same_bytes_get_the_same_verdict_however_they_are_cut(
     pieces = asyncio.run(_in_pieces(kind, answers, sizes))
     assert (verdict(pieces), pieces.detail) == (verdict(whole), whole.detail)
     assert pieces.attempts[-1].replies == whole.attempts[-1].replies
+
+
+@pytest.mark.parametrize("size", [1 << 22, 1 << 16, 1000])
+def test_what_came_before_a_bound_is_given_however_it_was_cut(size: int) -> None:
+    data, lines = b"* x y z\r\n" * 150_000, Lines()
+    pieces = (data[start : start + size] for start in range(0, len(data), size))
+    given: list[bytes] = []
+    with pytest.raises(NotImap, match="longer than 1 MiB"):
+        given.extend(line for piece in pieces for line in lines.feed(piece))
+    assert len(given) == MAX_RESPONSE // 9
 
 
 def test_a_table_that_is_shuffled_is_another_one() -> None:
