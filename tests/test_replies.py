@@ -207,6 +207,8 @@ async def test_untagged_lines_are_on_record_in_order_and_unknown_words_are_said_
     replies = [*seen.attempts[-1].replies]
     assert replies == [HI.decode().strip(), "NO one", "BAD two", "Three.", "OK [ALERT] four", "NO five"]
     assert seen.attempts[-1].facts == {"words": "unknown"}
+    seen = await meet([HI, "LOGIN", b"TAG NO Account suspended\r\n", CLOSE])
+    assert seen.attempts[-1].facts == {"owner": "account-state"}
     seen = await meet([HI, "LOGIN", b"TAG NO System error\r\n", CLOSE])
     assert seen.attempts[-1].facts is None
 

@@ -141,6 +141,7 @@ class Row:
     at: frozenset[str] = frozenset()
     clear: bool = False
     weak: bool = False
+    owner: bool = False
     remedy: str = ""
     hint: str = ""
     why: str = ""
@@ -169,6 +170,11 @@ class Judged:
     def known(self) -> bool:
         """Whether the reply is in the table."""
         return self.row is not None
+
+    @property
+    def owner(self) -> str:
+        """The row that names the owner's account or setting, and not the password; "" for any other."""
+        return self.row.id if self.row and self.row.owner else ""
 
     @property
     def remedy(self) -> str:
@@ -202,6 +208,7 @@ def _row(plain: dict[str, Any]) -> Row:
         at=frozenset(plain.get("at", ())),
         clear=plain.get("clear", False),
         weak=plain.get("weak", False),
+        owner=plain.get("owner", False),
         remedy=plain.get("remedy", ""),
         hint=plain.get("hint", ""),
         why=plain.get("why", ""),
