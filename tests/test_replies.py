@@ -10,16 +10,21 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from mailwatch.evidence.report.sightings import sight
+from mailwatch.evidence.report.words import words as words_of
+from mailwatch.ledger.facts import payload_of
 from mailwatch.models import Cause, Exchange, Kind, Login, Observation, Outcome, Phase, Target, TlsMode, now
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.classify import Judged, Reply, Row, classify, free_text, rows
 from mailwatch.probes.failures import SmtpRefused, judge
 from mailwatch.probes.imap_lines import MAX_RESPONSE, Lines, NotImap
+from mailwatch.store import Entry
 from tests.hostile import CLOSE, SILENCE, Endless, Step, hostile
 
 LOGIN = Login(username="mario.rossi@example.org", password=SecretStr("canary-of-replies"))
@@ -211,6 +216,19 @@ async def test_untagged_lines_are_on_record_in_order_and_unknown_words_are_said_
     assert seen.attempts[-1].facts == {"owner": "account-state"}
     seen = await meet([HI, "LOGIN", b"TAG NO System error\r\n", CLOSE])
     assert seen.attempts[-1].facts is None
+
+
+async def test_a_report_counts_the_observations_whose_words_nobody_knows() -> None:
+    entries = []
+    for index, words in enumerate((b"BYE foo", b"BYE System error"), 1):
+        seen = await meet([HI, "LOGIN", b"* " + words + b"\r\n", CLOSE])
+        assert seen.outcome is Outcome.DOWN
+        text = orjson.dumps(payload_of(seen)).decode()
+        entries.append(Entry(index, "observation", seen.ended_at, "t", index, "{}", text))
+    found = sight(entries, "t", {"ledger": {"first": 0, "last": 9}})
+    assert (found.down, found.unknown_words) == (2, 1)
+    for language in ("en", "it"):
+        assert "1" in words_of(language)["unknown_words"].format(n=1, all=2)
 
 
 @pytest.mark.parametrize(
