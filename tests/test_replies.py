@@ -10,15 +10,21 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from mailwatch.evidence.report.sightings import sight
+from mailwatch.evidence.report.words import words as words_of
+from mailwatch.ledger.facts import payload_of
 from mailwatch.models import Cause, Exchange, Kind, Login, Observation, Outcome, Phase, Target, TlsMode, now
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.classify import Judged, Reply, Row, classify, free_text, rows
 from mailwatch.probes.failures import SmtpRefused, judge
+from mailwatch.probes.imap_lines import MAX_RESPONSE, Lines, NotImap
+from mailwatch.store import Entry
 from tests.hostile import CLOSE, SILENCE, Endless, Step, hostile
 
 LOGIN = Login(username="mario.rossi@example.org", password=SecretStr("canary-of-replies"))
@@ -143,6 +149,11 @@ def test_all_lines_of_an_answer_are_read(said: str, before: list[str], cause: Ca
     assert told(said, before=before).cause is cause
 
 
+def test_an_address_that_is_repeated_says_nothing() -> None:
+    assert told("smtp RCPT: 550 5.1.1 <throttled@banned.example>: no").cause is Cause.REJECTED
+    assert told("imap LOGIN: NO user abuse@dynamic.example: no").known is False
+
+
 def test_plain_text_instead_of_the_protocol_is_read() -> None:
     assert free_text("imap", "Too many connections from your address").cause is Cause.THROTTLED
     assert free_text("imap", "HTTP/1.1 400 Bad Request").cause is Cause.PROTOCOL
@@ -200,9 +211,24 @@ async def test_untagged_lines_are_on_record_in_order_and_unknown_words_are_said_
     assert verdict(seen) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
     replies = [*seen.attempts[-1].replies]
     assert replies == [HI.decode().strip(), "NO one", "BAD two", "Three.", "OK [ALERT] four", "NO five"]
-    assert seen.attempts[-1].facts == {"words": "unknown", "password_sent": 1}
+    assert seen.attempts[-1].facts == {"words": "unknown"}
+    seen = await meet([HI, "LOGIN", b"TAG NO Account suspended\r\n", CLOSE])
+    assert seen.attempts[-1].facts == {"owner": "account-state"}
     seen = await meet([HI, "LOGIN", b"TAG NO System error\r\n", CLOSE])
     assert seen.attempts[-1].facts is None
+
+
+async def test_a_report_counts_the_observations_whose_words_nobody_knows() -> None:
+    entries = []
+    for index, words in enumerate((b"BYE foo", b"BYE System error"), 1):
+        seen = await meet([HI, "LOGIN", b"* " + words + b"\r\n", CLOSE])
+        assert seen.outcome is Outcome.DOWN
+        text = orjson.dumps(payload_of(seen)).decode()
+        entries.append(Entry(index, "observation", seen.ended_at, "t", index, "{}", text))
+    found = sight(entries, "t", {"ledger": {"first": 0, "last": 9}})
+    assert (found.down, found.unknown_words) == (2, 1)
+    for language in ("en", "it"):
+        assert "1" in words_of(language)["unknown_words"].format(n=1, all=2)
 
 
 @pytest.mark.parametrize(
@@ -488,6 +514,16 @@ def test_the_same_bytes_get_the_same_verdict_however_they_are_cut(
     pieces = asyncio.run(_in_pieces(kind, answers, sizes))
     assert (verdict(pieces), pieces.detail) == (verdict(whole), whole.detail)
     assert pieces.attempts[-1].replies == whole.attempts[-1].replies
+
+
+@pytest.mark.parametrize("size", [1 << 22, 1 << 16, 1000])
+def test_what_came_before_a_bound_is_given_however_it_was_cut(size: int) -> None:
+    data, lines = b"* x y z\r\n" * 150_000, Lines()
+    pieces = (data[start : start + size] for start in range(0, len(data), size))
+    given: list[bytes] = []
+    with pytest.raises(NotImap, match="longer than 1 MiB"):
+        given.extend(line for piece in pieces for line in lines.feed(piece))
+    assert len(given) == MAX_RESPONSE // 9
 
 
 def test_a_table_that_is_shuffled_is_another_one() -> None:

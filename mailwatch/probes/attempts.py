@@ -117,6 +117,8 @@ def failed(recorder: Recorder, error: Exception, target: Target, peer: str = "")
             recorder.heard(line)
     if verdict.known is False:
         recorder.facts["words"] = "unknown"
+    if verdict.owner:
+        recorder.facts["owner"] = verdict.owner
     if verdict.cause is Cause.MONITOR:
         # Not as exc_info: the text of a foreign exception may hold what was sent.
         trace = "".join(traceback.format_exception(error))

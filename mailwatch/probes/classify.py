@@ -22,6 +22,8 @@ MAX_JUDGED = 4000
 NOT_FROM_HERE = "not possible from here"
 
 _CODES = re.compile(r"\s*\[([^\]\s]{1,40})[^\]]{0,2000}\]")
+_ADDRESS = re.compile(r"[^\s<>@]{1,255}@[^\s<>@]{1,255}")
+"""Servers repeat addresses, whose names must not be taken for words."""
 _BEHIND = re.compile(r"\(?#([245]\.\d{1,3}\.\d{1,3})\)?\s*$")
 """Where qmail writes the enhanced status."""
 _ENHANCED = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})(?![\d.])[ :-]?")
@@ -104,7 +106,8 @@ class Reply:
         while code := _CODES.match(text):
             found.append(code[1].upper())
             text = text[code.end() :]
-        return frozenset({self.status, *(f"[{code}]" for code in found)}), found[0] if found else "", text.strip()
+        text = _ADDRESS.sub("", text).strip()
+        return frozenset({self.status, *(f"[{code}]" for code in found)}), found[0] if found else "", text
 
     def _of_smtp(self) -> tuple[frozenset[str], str, str]:
         codes, first, lines = {self.status, self.status[:1]}, "", []
@@ -120,7 +123,7 @@ class Reply:
             codes |= {first, f"{kind}.{subject}", f"x.{subject}", f"x.{subject}.{detail}"}
             if len(detail) == 3:
                 codes.add(f"{kind}.{subject}.{detail[0]}xx")
-        return frozenset(codes), first, " ".join(lines)
+        return frozenset(codes), first, _ADDRESS.sub("", " ".join(lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,7 @@ class Row:
     at: frozenset[str] = frozenset()
     clear: bool = False
     weak: bool = False
+    owner: bool = False
     remedy: str = ""
     hint: str = ""
     why: str = ""
@@ -166,6 +170,11 @@ class Judged:
     def known(self) -> bool:
         """Whether the reply is in the table."""
         return self.row is not None
+
+    @property
+    def owner(self) -> str:
+        """The row that names the owner's account or setting, and not the password; "" for any other."""
+        return self.row.id if self.row and self.row.owner else ""
 
     @property
     def remedy(self) -> str:
@@ -199,6 +208,7 @@ def _row(plain: dict[str, Any]) -> Row:
         at=frozenset(plain.get("at", ())),
         clear=plain.get("clear", False),
         weak=plain.get("weak", False),
+        owner=plain.get("owner", False),
         remedy=plain.get("remedy", ""),
         hint=plain.get("hint", ""),
         why=plain.get("why", ""),

@@ -98,6 +98,8 @@ class Verdict(NamedTuple):
     words: str = ""
     lines: tuple[str, ...] = ()
     known: bool | None = None
+    owner: str = ""
+    """The row of the table that names the owner's account or setting, which is no rejected password."""
 
 
 def judge(error: BaseException, target: Target) -> Verdict:
@@ -161,7 +163,7 @@ def _own(error: BaseException, target: Target) -> Verdict | None:
 def _said(found: Judged, detail: str, words: str, lines: tuple[str, ...] = ()) -> Verdict:
     detail = f"{NOT_FROM_HERE}: {detail}" if found.cause is Cause.OFFLINE else detail
     detail = f"{detail}; {found.hint}" if found.hint else detail
-    return Verdict(found.cause, detail, words, lines, found.known)
+    return Verdict(found.cause, detail, words, lines, found.known, found.owner)
 
 
 def _free(protocol: str, detail: str, words: str, clear: bool) -> Verdict:

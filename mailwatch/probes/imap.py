@@ -68,7 +68,8 @@ async def _read_newest(client: ImapClient, call: Call, newest: int) -> None:
         if await client.read_date(newest):
             return
         gone = Failed(Cause.MAILBOX, f"the server did not give the header of message {newest} of {newest}")
-        if client.removed == removed and "[EXPUNGEISSUED]" not in client.answer.upper():
+        fewer = client.removed > removed or client.exists < newest
+        if not fewer and "[EXPUNGEISSUED]" not in client.answer.upper():
             raise gone
     except Refused as refused:
         said = Reply("imap", "FETCH", refused.status, refused.full, before=refused.before)
@@ -76,7 +77,7 @@ async def _read_newest(client: ImapClient, call: Call, newest: int) -> None:
             raise
         call.recorder.heard(refused.words)
     try:
-        if client.removed == removed:
+        if client.removed == removed and client.exists >= newest:
             await client.ask("NOOP")
         if client.exists and not await client.read_date(client.exists):
             raise Failed(Cause.MAILBOX, f"the server did not give the header of message {client.exists}")
