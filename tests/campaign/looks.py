@@ -45,7 +45,7 @@ class _Failed(Exception):
 
 @dataclass(slots=True)
 class Taken:
-    """A look as it truly was, in true time.
+    """A look as it truly was, in true time. `target` is the service that was met, `called` its name in the config.
 
     `raw` is what the probe made of it, before the monitor judged. `met` are the provider's faults that it ran
     into; `why` is what made it fail last: provider, line, resolver, lost, throttled, password, asleep.
@@ -60,6 +60,7 @@ class Taken:
     password: str
     met: list[Span]
     why: str
+    called: str = ""
 
 
 class Looks:
@@ -67,6 +68,7 @@ class Looks:
 
     def __init__(self, world: World, clocks: Clocks) -> None:
         self._world, self._clocks = world, clocks
+        self._hosts = {service.target.host: service for service in world.services.values()}
         self.taken: list[Taken] = []
         self.on_end: Callable[[], None] | None = None
         self._losses: dict[str, int] = {}
@@ -75,7 +77,7 @@ class Looks:
         self, target: Target, *, scheduled_at: Millis, with_login: bool = True, **_: Any
     ) -> Observation:
         """Look at `target` once."""
-        service = self._world.services[target.name]
+        service = self._hosts[target.host]
         recorder = Recorder(redactor(target.login), None)
         start, logged_in = self._clocks.true, target.login is not None and with_login
         walk = _Walk(self._world, self._clocks, service, target, logged_in, self._is_lost(service))
@@ -96,11 +98,13 @@ class Looks:
         raw = cause.outcome if cause else Outcome.UP
         why = walk.why if cause else ""
         # Losses are scattered: each is preceded by a look that failed for no other reason.
-        self._losses[target.name] = 0 if cause is None else self._losses.get(target.name, 0) + 1
+        key = service.key
+        self._losses[key] = 0 if cause is None else self._losses.get(key, 0) + 1
         if why not in ("", "lost"):
-            self._losses[target.name] = FAILED_OTHERWISE
+            self._losses[key] = FAILED_OTHERWISE
         password = walk.password if logged_in else ""
-        taken = Taken(target.name, start, self._clocks.true, raw, cause, logged_in, password, walk.met, why)
+        end = self._clocks.true
+        taken = Taken(key, start, end, raw, cause, logged_in, password, walk.met, why, called=target.name)
         self.taken.append(taken)
         if self.on_end is not None:
             self.on_end()
