@@ -64,6 +64,8 @@ class _Judge:
         }
         for facts in self.named.values():
             self._by_service(facts)
+        for facts in self.facts.values():
+            facts.sort(key=lambda each: each[0])
         self.clock = [entry.payload for entry in reader.entries(kinds=["clock"])]
         self.told: dict[str, list[Told]] = {name: [] for name in run.world.services}
         for payload in records.outages(reader):
@@ -153,12 +155,13 @@ class _Judge:
             self._excuse("over before its rechecks were" if met else "between two looks")
 
     def _is_found(self, service: Service, fault: Span) -> bool:
-        for told in self.told[service.target.name]:
-            for index, fact in self.facts[service.target.name]:
-                if told.first_index <= index <= told.last_index and isinstance(fact, Observation):
-                    if fault in self.looks[index].met and (fact.outcome is Outcome.DOWN or _rejected(fact)):
-                        self.figures["found afterwards"] += told.json.get("proven_afterwards", False)
-                        return True
+        for told in self.told[service.key]:
+            for index, fact in self.named[told.json["target"]]:
+                if not told.first_index <= index <= told.last_index or not isinstance(fact, Observation):
+                    continue
+                if fault in self.looks[index].met and (fact.outcome is Outcome.DOWN or _rejected(fact)):
+                    self.figures["found afterwards"] += told.json.get("proven_afterwards", False)
+                    return True
         return False
 
     def _login_found(self, service: Service, fault: Span) -> None:
