@@ -75,7 +75,7 @@ class Bookkeeping:
             self._figures["looks lost on the way"] += look.why == "lost"
             if look.why != "lost":
                 yield f"booked as down: {look}"
-        ours = look.cause in (Cause.THROTTLED, Cause.CREDENTIALS) or self._truth.is_disturbed(look)
+        ours = look.why in ("throttled", "password") or _is_login(look) or self._truth.is_disturbed(look)
         if fact.outcome is Outcome.UNKNOWN and not ours and (service.account is None or look.with_login):
             yield f"booked as unknown: {look} {fact.cause} {fact.detail}"
         if fact.outcome is Outcome.UP and look.raw is not Outcome.UP:
@@ -199,3 +199,8 @@ class Bookkeeping:
         """Whether the clock was set, and MailWatch read the times of rejections from the ledger after that."""
         restarted = any(start < off.end < end for off in self._run.history.off)
         return restarted and self._run.clocks.offset_at(start) != self._run.clocks.offset_at(end)
+
+
+def _is_login(look: Taken) -> bool:
+    """Whether it met a broken login, which nobody can tell from a wrong password until it is accepted again."""
+    return any(fault.what == "login" for fault in look.met)

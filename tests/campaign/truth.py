@@ -127,7 +127,7 @@ class Truth:
         found = []
         for span in service.throttled.all:
             end = span.end
-            if any(look.cause is Cause.THROTTLED for look in self._around(service, span)):
+            if any(look.why == "throttled" for look in self._around(service, span)):
                 longest = span.end + 16 * service.longest + self._one_look(service)
                 end = min(self._next_look(service, span.end), longest)
             found.append(Span(span.start, end, "throttled"))
