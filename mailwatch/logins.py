@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from mailwatch import monotonic
 from mailwatch.models import Attempt, Cause, Millis, Observation, Phase, Target
 
 HOUR: Millis = 3_600_000
@@ -132,10 +133,15 @@ class LoginGate:
     def recall(self, looks: Iterable[tuple[Target, Observation]], at: Millis) -> None:
         """Start-up `at`: learn again what the ledger knows, in its order over all targets of an account.
 
-        What seems to be yet to come was written before the clock was set back: it counts as just now.
+        How long ago it was, the clock that nobody can set says, as long as the machine was not restarted since. Else
+        what seems to be yet to come was written before the wall clock was set back: it counts as just now.
         """
+        boot, here = monotonic.origin().boot, monotonic.milliseconds()
         for target, observation in looks:
-            self.learn(target, observation, min(observation.ended_at, at))
+            clock = observation.clock
+            same = clock is not None and clock.boot == boot
+            ended = at - (here - clock.end) if same and clock is not None else min(observation.ended_at, at)
+            self.learn(target, observation, ended)
 
 
 def unanswered(observation: Observation) -> bool:

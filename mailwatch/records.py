@@ -288,16 +288,20 @@ def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Mil
         length = settings.fact.settings.interval if settings else guessed_interval(reader, name, start)
         # An observation before the window speaks for its beginning.
         margin = 3 * length + 60_000
-        settings = watched_at(reader, name, start - margin)
-        interval = (settings.fact.settings.interval if settings else length) / 1000
+        # All entries from the first to the last of the window's, whatever the wall clock was set to in between: of
+        # two that do not follow one another nothing is known.
+        first, after = reader.between(name, start - margin, end + margin)
+        held = reader.latest(name, "watch", at_most=first)
+        change = None if held is None else held.fact
+        interval = (change.settings.interval if isinstance(change, WatchChange) else length) / 1000
         opaque = next((entry.opaque for entry in reader.entries(target=name, limit=1)), "")
         excluded = announced.of(opaque, start - margin, min(end, last))
         without, whole = (
-            Meter(start, end, interval=interval, excluded=left_out, infer=settings is None)
+            Meter(start, end, interval=interval, excluded=left_out, infer=change is None)
             for left_out in (excluded, ())
         )
         course, rules = Course(_Both(without, whole), lambda *_: None), book.at(0)
-        for entry in reader.entries(target=name, kinds=FACTS, start_ms=start - margin, end_ms=end + margin):
+        for entry in reader.entries(target=name, kinds=FACTS, from_index=first, to_index=after):
             rules = book.at(entry.index)
             course.take(entry.index, entry.kind, entry.payload, rules)
         course.settle(rules)

@@ -46,8 +46,6 @@ class Tally:
     down: int = 0
     up: int = 0
     unknown: int = 0
-    largest_gap: Millis = 0
-    unobserved: Millis = 0
     causes: Mapping[str, int] = field(default_factory=dict)
     phases: Mapping[str, int] = field(default_factory=dict)
     replies: tuple[str, ...] = ()
@@ -61,6 +59,34 @@ class Tally:
     interval: Millis | None = None
     """The interval in force at the last conclusive observation, None where the record does not say."""
     _offset: Millis | None = None
+    _largest: Millis = 0
+    _unobserved: Millis = 0
+    _rebooted: tuple[tuple[Moment, Moment], ...] = ()
+    _unseen: tuple[tuple[Moment, Moment], ...] = ()
+    """Of the longest stretch, and of the unobserved time, what lies over a reboot: how long that is may come out
+    only later, when the wall clock's error is known."""
+
+    @property
+    def largest_gap(self) -> Millis:
+        """The longest stretch from the end of a conclusive observation to the start of the next."""
+        return max(self._largest, *(_length(*each, self.epochs) for each in self._rebooted), 0)
+
+    @property
+    def unobserved(self) -> Millis:
+        """The total length of the stretches that hold an unknown observation or a gap."""
+        return self._unobserved + sum(_length(*each, self.epochs) for each in self._unseen)
+
+    def _spent(self, since: Moment, counted: Moment, until: Moment) -> Tally:
+        """Take in a stretch from `since`, of which all from `counted` on is to be counted as unobserved."""
+        told = self
+        if _over_a_reboot(since, until):
+            others = tuple(each for each in self._rebooted if each[0] != since)
+            told = replace(told, _rebooted=(*others, (since, until)))
+        else:
+            told = replace(told, _largest=max(self._largest, _length(since, until, NO_EPOCHS)))
+        if _over_a_reboot(counted, until):
+            return replace(told, _unseen=(*told._unseen, (counted, until)))
+        return replace(told, _unobserved=told._unobserved + _length(counted, until, NO_EPOCHS))
 
     @classmethod
     def after(cls, index: int, good: Observation) -> Tally:
@@ -106,12 +132,7 @@ class Tally:
             return told
         until = end_of(fact)
         counted = self.seen_until if self.blind_until is None else self.blind_until
-        return replace(
-            told,
-            largest_gap=max(self.largest_gap, _length(self.seen_until, until, told.epochs)),
-            unobserved=self.unobserved + _length(counted, until, told.epochs),
-            blind_until=_later(counted, until),
-        )
+        return replace(told._spent(self.seen_until, counted, until), blind_until=_later(counted, until))
 
     def seen(self, index: int, look: Observation) -> Tally:
         """Take in the time since the last conclusive observation, without counting this one."""
@@ -125,10 +146,8 @@ class Tally:
             known = None if look.interval is None else reach(max(look.interval, self.interval or 0))
             counted = since if known is not None and apart > known else start
         return replace(
-            told,
+            told._spent(since, counted, start),
             last_index=index,
-            largest_gap=max(self.largest_gap, apart),
-            unobserved=self.unobserved + _length(counted, start, told.epochs),
             seen_until=_later(since, end),
             blind_until=None,
             interval=look.interval,
@@ -152,6 +171,10 @@ class Tally:
 
 NOTHING = Tally()
 """The tally before anything was seen."""
+
+
+def _over_a_reboot(start: Moment, end: Moment) -> bool:
+    return start.clock is not None and end.clock is not None and start.boot != end.boot
 
 
 def _length(start: Moment, end: Moment, epochs: Epochs) -> Millis:

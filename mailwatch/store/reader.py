@@ -134,6 +134,11 @@ class Reader:
             row = connection.execute(query).one_or_none()
         return None if row is None else Entry(*row)
 
+    def between(self, target: str, start_ms: Millis, end_ms: Millis) -> tuple[int, int]:
+        """Return the index of a target's first entry of that time and the one after its last; twice 0 for none."""
+        low, high = self._bounds(target, start_ms, end_ms)
+        return (low, high + 1) if high >= low >= 0 else (0, 0)
+
     def _bounds(self, target: str, start_ms: Millis | None, end_ms: Millis | None) -> tuple[int, int]:
         column = entries.c
         query = sa.select(sa.func.min(column.idx), sa.func.max(column.idx)).where(column.target == target)

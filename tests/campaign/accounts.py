@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from mailwatch import records
-from mailwatch.models import Gap, Millis, Observation, Outcome
+from mailwatch.models import Fact, Gap, Millis, Outcome, WatchChange, WatchEvent
 from mailwatch.store import Reader
 from tests.campaign.looks import Taken
 from tests.campaign.run import Run
 from tests.campaign.told import ROUNDING
 from tests.campaign.virtual import EPOCH_NS
-from tests.campaign.world import Service
 
 EVER: Millis = 4_000_000_000_000
 """Later than any wall clock of any world."""
-Facts = Sequence[tuple[int, Observation | Gap]]
+Facts = Sequence[tuple[int, Fact]]
 
 
 class Accounts:
@@ -29,10 +28,9 @@ class Accounts:
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong."""
-        for name, service in self._run.world.services.items():
-            wanted = [(name, service.target.interval)]
-            (told,) = records.availability(self._reader, wanted, 0, EVER)
-            down, undecided, covered, changes = self._sums(service)
+        for name, facts in self._facts.items():
+            (told,) = records.availability(self._reader, [name], 0, EVER)
+            down, undecided, covered, changes = self._sums(facts)
             reported = told["downtime"]
             slack = ROUNDING * (changes + 1) / 1000
             if abs(reported["min"] - down) > slack or abs(reported["max"] - down - undecided) > slack:
@@ -41,42 +39,48 @@ class Accounts:
             seen = told["unobserved"] * share / (1 - share)
             if abs(seen - covered) > slack + covered * 1e-6:
                 yield f"{name}: {covered:.3f} s were observed, not {seen:.3f}"
-            yield from self._parts(wanted, reported, slack)
+            yield from self._parts(name, reported, slack)
 
-    def _parts(self, wanted: list[tuple[str, float]], whole: dict[str, float], slack: float) -> Iterator[str]:
+    def _parts(self, name: str, whole: dict[str, float], slack: float) -> Iterator[str]:
         """Two windows that make up the whole count no time twice, and forget none."""
         middle = EPOCH_NS // 1_000_000 + round(self._run.world.end * 500)
-        parts = [records.availability(self._reader, wanted, *part)[0] for part in ((0, middle), (middle, EVER))]
+        parts = [records.availability(self._reader, [name], *part)[0] for part in ((0, middle), (middle, EVER))]
         for key in ("min", "max"):
             total = sum(part["downtime"][key] for part in parts)
             lost = whole[key] - total
             # Where the clock was set from one window to the other between two probes, neither sees both.
             if lost < -slack or (lost > slack and not self._run.clocks.was_wrong):
-                yield f"{wanted[0][0]}: down for {total:.3f} s in two windows, {whole[key]:.3f} in one ({key})"
+                yield f"{name}: down for {total:.3f} s in two windows, {whole[key]:.3f} in one ({key})"
 
-    def _sums(self, service: Service) -> tuple[float, float, float, int]:
+    def _sums(self, facts: Facts) -> tuple[float, float, float, int]:
         """Return the seconds down, undecided and observed, and how many stretches these are."""
         spent = {Outcome.UP: 0.0, Outcome.DOWN: 0.0, Outcome.UNKNOWN: 0.0}
-        pieces = 0
+        pieces, reach, reached = 0, 0.0, 0.0
         before: Taken | None = None
         said: Outcome | None = None
         side: Outcome | None = None
-        for index, fact in self._facts[service.target.name]:
+        for index, fact in facts:
+            if isinstance(fact, WatchChange):
+                reach = fact.settings.interval / 1000 * 1.5 + 1
+                if fact.event in (WatchEvent.BEGIN, WatchEvent.END):
+                    self._own(spent, before, said, side, None)
+                    before = said = side = None
+                continue
             if isinstance(fact, Gap) or fact.outcome is Outcome.UNKNOWN:
                 self._own(spent, before, said, side, None)
                 before = said = side = None
                 continue
             look, between = self._looks[index], None
-            if before is not None and self._adjoin(service, before, look):
+            if before is not None and self._adjoin(before, look, max(reach, reached)):
                 between = fact.outcome if fact.outcome is said else Outcome.UNKNOWN
                 spent[between] += look.start - before.end
                 pieces += between is not side
             self._own(spent, before, said, side, between)
-            before, said, side = look, fact.outcome, between
+            before, said, side, reached = look, fact.outcome, between, reach
         return spent[Outcome.DOWN], spent[Outcome.UNKNOWN], sum(spent.values()), 2 * pieces
 
-    def _adjoin(self, service: Service, before: Taken, look: Taken) -> bool:
-        near = look.start - before.end <= service.target.interval * 1.5 + 1
+    def _adjoin(self, before: Taken, look: Taken, reach: float) -> bool:
+        near = look.start - before.end <= reach
         return near and not self._run.clocks.booted_between(before.start, look.end)
 
     @staticmethod

@@ -17,14 +17,14 @@ from typing import Any
 
 from mailwatch.clock import STALLED_AFTER, STEP, SUSPEND, TICK
 from mailwatch.elapsed import length_of
-from mailwatch.models import Cause, Gap, Observation, Outcome
+from mailwatch.models import Cause, Fact, Gap, Observation, Outcome, WatchChange, WatchEvent
 from tests.campaign.bounds import true_span
 from tests.campaign.looks import Taken
 from tests.campaign.run import Run
 from tests.campaign.truth import Truth
 from tests.campaign.world import HOUR, Account, Service, Span
 
-Facts = Sequence[tuple[int, Observation | Gap]]
+Facts = Sequence[tuple[int, Fact]]
 NOTICED = {"suspend": SUSPEND, "step": STEP, "stall": STALLED_AFTER + TICK}
 """Seconds above which MailWatch notices what befalls its machine."""
 SLACK = 2 * TICK
@@ -75,7 +75,7 @@ class Bookkeeping:
             self._figures["looks lost on the way"] += look.why == "lost"
             if look.why != "lost":
                 yield f"booked as down: {look}"
-        ours = look.cause in (Cause.THROTTLED, Cause.CREDENTIALS) or self._truth.is_disturbed(look)
+        ours = look.why in ("throttled", "password") or _is_login(look) or self._truth.is_disturbed(look)
         if fact.outcome is Outcome.UNKNOWN and not ours and (service.account is None or look.with_login):
             yield f"booked as unknown: {look} {fact.cause} {fact.detail}"
         if fact.outcome is Outcome.UP and look.raw is not Outcome.UP:
@@ -102,20 +102,43 @@ class Bookkeeping:
     def _gaps(self, service: Service) -> Iterator[str]:
         gaps: list[Gap] = []
         last: Observation | None = None
-        for _, fact in self._facts[service.target.name]:
+        interval, before = 0.0, 0.0
+        for _, fact in self._facts[service.key]:
+            if isinstance(fact, WatchChange):
+                interval = fact.settings.interval / 1000
+                yield from self._watched(service, fact)
+                if fact.event in (WatchEvent.BEGIN, WatchEvent.END):
+                    last, gaps = None, []
+                self._figures[f"watching: {fact.event}"] += 1
+                continue
             if isinstance(fact, Gap):
                 gaps.append(fact)
                 continue
             if last is not None:
-                yield from self._between(service, last, fact, gaps)
+                yield from self._between(service, max(interval, before), last, fact, gaps)
+            elif gaps:
+                yield f"a gap before the watching of {service.key} began"
             self._figures["gaps"] += len(gaps)
-            last, gaps = fact, []
+            last, gaps, before = fact, [], interval
 
-    def _between(self, service: Service, last: Observation, fact: Observation, gaps: list[Gap]) -> Iterator[str]:
+    def _watched(self, service: Service, change: WatchChange) -> Iterator[str]:
+        """What is on record of the watching must be what the config said then."""
+        clock = change.clock
+        assert clock is not None
+        at = self._run.clocks.true_time(clock.boot, clock.end)
+        applied = [each for each in self._run.history.configs if each.start <= at + 0.001]
+        entry = applied[-1].entries.get(service.key) if applied else None
+        watched = change.event is not WatchEvent.END
+        if watched and entry is not None and entry != (change.target, change.settings.interval / 1000):
+            yield f"{service.key} is on record as {change} and in the config as {entry}"
+
+    def _between(
+        self, service: Service, interval: float, last: Observation, fact: Observation, gaps: list[Gap]
+    ) -> Iterator[str]:
         start, end = self._look(last).end, self._look(fact).start
         covered = [true_span(gap, self._run.clocks, start) for gap in gaps]
         where = f"{service.target.name} from {start:.1f} to {end:.1f}: {[gap.reason for gap in gaps]}"
-        if end - start > service.target.interval * 1.5 + 1 + SLACK:
+        if end - start > interval * 1.5 + 1 + SLACK:
             for gap, (since, until) in zip(gaps, covered, strict=True):
                 known, true = length_of(gap) / 1000, until - since
                 exact = not self._run.clocks.booted_between(since, until)
@@ -176,3 +199,8 @@ class Bookkeeping:
         """Whether the clock was set, and MailWatch read the times of rejections from the ledger after that."""
         restarted = any(start < off.end < end for off in self._run.history.off)
         return restarted and self._run.clocks.offset_at(start) != self._run.clocks.offset_at(end)
+
+
+def _is_login(look: Taken) -> bool:
+    """Whether it met a broken login, which nobody can tell from a wrong password until it is accepted again."""
+    return any(fault.what == "login" for fault in look.met)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from mailwatch.elapsed import end_of, start_of
-from mailwatch.models import Gap, Millis, Observation, Outcome, parse_rfc3339
+from mailwatch.models import Fact, Gap, Millis, Observation, Outcome, WatchChange, parse_rfc3339
 from mailwatch.monotonic import STEP_MS
 from tests.campaign.looks import Taken
 from tests.campaign.survey import SYNCHRONISED_WITHIN
@@ -20,7 +20,7 @@ from tests.campaign.virtual import EPOCH_NS, Clocks
 
 EPOCH = EPOCH_NS // 1_000_000
 TIMES = ("last_good", "first_bad", "last_bad", "first_good")
-Facts = Sequence[tuple[int, Observation | Gap]]
+Facts = Sequence[tuple[int, Fact]]
 
 
 class Bounds:
@@ -28,7 +28,7 @@ class Bounds:
 
     def __init__(self, told: Told, facts: Facts, clocks: Clocks) -> None:
         self._told, self._clocks = told, clocks
-        self._facts = [fact for _, fact in facts]
+        self._facts = [fact for _, fact in facts if not isinstance(fact, WatchChange)]
         self._begin, self._end = (told.good or told.bad).start, (told.end or told.last).end
         self.rebooted = clocks.booted_between(self._begin, self._end)
         self.stepped = any(self._begin < at <= self._end for at, _ in clocks.offsets)
@@ -128,6 +128,8 @@ class Unseen:
         before: Taken | None = None
         blind = False
         for index, fact in facts:
+            if isinstance(fact, WatchChange):
+                continue
             if isinstance(fact, Gap) or fact.outcome is Outcome.UNKNOWN:
                 blind = True
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mailwatch.models import Gap, Observation
 from mailwatch.monitor import Monitor
 from mailwatch.outages import Event, Proof, State, advance, advance_proof
 from mailwatch.replay import FACTS, audit_outages, rule_book
@@ -18,12 +17,13 @@ def check_ledger(reader: Reader, keys: Keys, monitor: Monitor) -> list[str]:
     """
     findings = [f"audit: {finding}" for finding in audit(reader, keys.public, keys.secret)]
     book = rule_book(reader)
-    for name, watch in monitor.watches.items():
+    for name in reader.targets():
         findings += [f"replay: {finding}" for finding in audit_outages(reader, book, name)]
+    for name, watch in monitor.watches.items():
         state, proof = State(), Proof()
         for entry in reader.entries(target=name, kinds=FACTS):
             fact = entry.fact
-            assert isinstance(fact, Observation | Gap)
+            assert fact is not None
             state, _ = advance(state, Event(entry.index, fact), book.at(entry.index))
             proof, _ = advance_proof(proof, entry.index, fact, state.is_open)
         if state != watch.state:

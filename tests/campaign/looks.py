@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from mailwatch.models import Cause, Millis, Observation, Outcome, Phase, Target, TlsFacts
 from mailwatch.probes.recorder import Recorder
 from mailwatch.probes.redact import redactor
+from tests.campaign.replies import says
 from tests.campaign.virtual import Clocks
 from tests.campaign.world import HOUR, Service, Span, World, cause_of
 
@@ -38,14 +39,14 @@ _MEETS = {
 
 
 class _Failed(Exception):
-    def __init__(self, cause: Cause, detail: str = "") -> None:
+    def __init__(self, cause: Cause, detail: str = "", words: str = "") -> None:
         super().__init__(detail)
-        self.cause, self.detail = cause, detail
+        self.cause, self.detail, self.words = cause, detail, words
 
 
 @dataclass(slots=True)
 class Taken:
-    """A look as it truly was, in true time.
+    """A look as it truly was, in true time. `target` is the service that was met, `called` its name in the config.
 
     `raw` is what the probe made of it, before the monitor judged. `met` are the provider's faults that it ran
     into; `why` is what made it fail last: provider, line, resolver, lost, throttled, password, asleep.
@@ -60,6 +61,7 @@ class Taken:
     password: str
     met: list[Span]
     why: str
+    called: str = ""
 
 
 class Looks:
@@ -67,6 +69,7 @@ class Looks:
 
     def __init__(self, world: World, clocks: Clocks) -> None:
         self._world, self._clocks = world, clocks
+        self._hosts = {service.target.host: service for service in world.services.values()}
         self.taken: list[Taken] = []
         self.on_end: Callable[[], None] | None = None
         self._losses: dict[str, int] = {}
@@ -75,7 +78,7 @@ class Looks:
         self, target: Target, *, scheduled_at: Millis, with_login: bool = True, **_: Any
     ) -> Observation:
         """Look at `target` once."""
-        service = self._world.services[target.name]
+        service = self._hosts[target.host]
         recorder = Recorder(redactor(target.login), None)
         start, logged_in = self._clocks.true, target.login is not None and with_login
         walk = _Walk(self._world, self._clocks, service, target, logged_in, self._is_lost(service))
@@ -90,17 +93,21 @@ class Looks:
                             recorder.tls = CERTIFICATE
         except _Failed as failed:
             cause, detail = failed.cause, failed.detail
+            if failed.words:
+                recorder.heard(failed.words)
         except TimeoutError:
             cause, detail = Cause.TIMEOUT, f"no answer within {target.timeout:.0f} s"
         made = recorder.attempt(walk.peer, cause=cause, detail=detail)
         raw = cause.outcome if cause else Outcome.UP
         why = walk.why if cause else ""
         # Losses are scattered: each is preceded by a look that failed for no other reason.
-        self._losses[target.name] = 0 if cause is None else self._losses.get(target.name, 0) + 1
+        key = service.key
+        self._losses[key] = 0 if cause is None else self._losses.get(key, 0) + 1
         if why not in ("", "lost"):
-            self._losses[target.name] = FAILED_OTHERWISE
+            self._losses[key] = FAILED_OTHERWISE
         password = walk.password if logged_in else ""
-        taken = Taken(target.name, start, self._clocks.true, raw, cause, logged_in, password, walk.met, why)
+        end = self._clocks.true
+        taken = Taken(key, start, end, raw, cause, logged_in, password, walk.met, why, called=target.name)
         self.taken.append(taken)
         if self.on_end is not None:
             self.on_end()
@@ -132,6 +139,11 @@ class Looks:
         return self._losses.get(service.target.name, 0) < self._world.rules.open_after - 1
 
 
+def limit_phase(limit: Span, phases: Sequence[Phase]) -> Phase:
+    """Return where a limit turns us away: at the greeting, or some of them at the login."""
+    return Phase.AUTH if limit.lasting and Phase.AUTH in phases else Phase.GREETING
+
+
 class _Walk:
     """One connection."""
 
@@ -143,6 +155,9 @@ class _Walk:
         slow = service.slow.at(clocks.true) is not None
         # Slow, but within the deadline in any case.
         self._latency = 0.5 * target.timeout / len(service.phases) if slow else 0.08
+        self._phases = [
+            p for p in service.phases if logged_in or p not in (Phase.AUTH, Phase.MAILBOX, Phase.FETCH)
+        ]
         self._lose_at = world.chance.choice(service.phases[1:]) if lost else None
         self.met: list[Span] = []
         self.why = ""
@@ -164,12 +179,20 @@ class _Walk:
             await asyncio.sleep(FOREVER)
         await self._line(phase)
         await self._provider(phase)
-        if phase is Phase.GREETING and self._service.throttled.at(self._clocks.true):
+        limit = self._service.throttled.at(self._clocks.true)
+        if limit is not None and phase is limit_phase(limit, self._phases):
             self.why = "throttled"
-            raise _Failed(Cause.THROTTLED, "too many connections")
+            self._say(Cause.THROTTLED, phase, limit.start)
         if phase is Phase.AUTH and not self._is_right():
             self.why = "password"
-            raise _Failed(Cause.CREDENTIALS, "[AUTHENTICATIONFAILED]")
+            self._say(Cause.CREDENTIALS, phase, 0.0)
+
+    def _say(self, cause: Cause, phase: Phase, seed: float) -> NoReturn:
+        """Answer in words that mean this. Raises what MailWatch makes of them."""
+        verdict = says(cause, self._target, phase, seed)
+        if verdict is None:
+            raise _Failed(cause, cause.value)
+        raise _Failed(verdict.cause, verdict.detail, verdict.words)
 
     def _is_right(self) -> bool:
         account = self._service.account
@@ -212,9 +235,9 @@ class _Walk:
         elif fault.what == "refused" and phase in _CONNECTED:
             raise _Failed(Cause.DISCONNECTED, "reset by the server that goes down")
         elif fault.what == "login":
-            raise _Failed(Cause.CREDENTIALS, "[AUTHENTICATIONFAILED] of a good password")
+            self._say(Cause.CREDENTIALS, phase, fault.start)
         else:
-            raise _Failed(cause_of(fault.what), fault.what)
+            self._say(cause_of(fault.what), phase, fault.start)
 
     async def _hang(self, trouble: Span, lasting: bool) -> None:
         """Wait for an answer until the trouble ends, or for good where the connection died of it."""

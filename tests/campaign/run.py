@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 import mailwatch.housekeeping
 from mailwatch.diagnosis import Diagnosis
+from mailwatch.enrolment import enrol, reenrol, renew, retire
 from mailwatch.housekeeping import Housekeeping
 from mailwatch.metrics import Metrics
 from mailwatch.models import Login, Target, VantagePoint, now
@@ -22,12 +23,13 @@ from mailwatch.monitor import Monitor
 from mailwatch.replay import written_rules
 from mailwatch.store import Draft, Reader, Store, Writer
 from mailwatch.takeup import take_up
+from mailwatch.watched import RELOAD, START
 from tests.campaign.guard import guard_of, regular_rounds
 from tests.campaign.ledgers import check_ledger
 from tests.campaign.looks import Looks
 from tests.campaign.survey import SYNCHRONISED_WITHIN, Survey
 from tests.campaign.virtual import Clocks, Ticks, VirtualLoop, patched
-from tests.campaign.world import FARTHEST, Happening, Span, World
+from tests.campaign.world import FARTHEST, Entry, Happening, Service, Span, World
 
 CHECKPOINT_EVERY = 4 * 3600.0
 
@@ -44,6 +46,16 @@ class History:
     errors: float = 0.0
     findings: list[str] = field(default_factory=list)
     """What was wrong with the ledger, or with what was taken up from it, at a start."""
+    configs: list[Applied] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A config that was read: when that began and was done with, and the name and interval of each service."""
+
+    start: float
+    end: float
+    entries: dict[str, Entry]
 
 
 class Run:
@@ -110,10 +122,14 @@ class Run:
 
     def targets(self) -> list[Target]:
         """What the config says now."""
-        return [self._configured(service) for service in self.world.services.values()]
+        found = []
+        for service in self.world.services.values():
+            if (entry := service.configured(self.clocks.true)) is not None:
+                found.append(self._configured(service, *entry))
+        return found
 
-    def _configured(self, service: Any) -> Target:
-        target: Target = service.target
+    def _configured(self, service: Service, name: str, interval: float) -> Target:
+        target = replace(service.target, name=name, interval=interval)
         if service.account is None:
             return target
         password = SecretStr(service.account.written(self.clocks.true))
@@ -194,7 +210,7 @@ class _Life:
         # It would ask the real network about hosts that are nowhere.
         monitor.judging._diagnosis = NoDiagnosis()
         await self._node("start")
-        await take_up(monitor, self._reader, run.targets())
+        await self._watch(begin=True)
         run.history.findings += check_ledger(self._reader, self._store.keys, monitor)
         monitor.schedule.start()
         for number, name in enumerate(monitor.watches):
@@ -202,6 +218,7 @@ class _Life:
         stopping = asyncio.Event()
         beside = [asyncio.create_task(self._machine(stopping)), asyncio.create_task(self._checkpoints())]
         beside.append(asyncio.create_task(regular_rounds(guard, world, self._clocks)))
+        beside.append(asyncio.create_task(self._renewals()))
         beside.append(asyncio.create_task(Housekeeping(monitor, self._reader, ()).survey()))
         await stopping.wait()
         self.ended = self._clocks.true
@@ -213,6 +230,28 @@ class _Life:
         await self._node("stop")
         await writer.close()
         self._reader.close()
+
+    async def _watch(self, *, begin: bool) -> None:
+        """Take over what the config says, at the start and at a reload, as the daemon does."""
+        run, monitor, start = self._run, self.monitor, self._clocks.true
+        targets = run.targets()
+        keys = {service.target.host: key for key, service in run.world.services.items()}
+        if begin:
+            await retire(monitor, self._reader, {target.name for target in targets})
+            added = targets
+        else:
+            added = await reenrol(monitor, {target.name: target for target in targets})
+        await enrol(monitor, self._reader, added, START if begin else RELOAD)
+        await take_up(monitor, self._reader, added)
+        entries = {keys[target.host]: (target.name, target.interval) for target in targets}
+        run.history.configs.append(Applied(start, self._clocks.true, entries))
+        for number, target in enumerate(() if begin else added):
+            monitor.schedule.sooner(target.name, number * 0.05)
+
+    async def _renewals(self) -> None:
+        while True:
+            await asyncio.sleep(3600)
+            await renew(self.monitor)
 
     async def _node(self, event: str) -> None:
         payload = {"event": event, "rules": written_rules(self._run.world.rules)}
@@ -240,37 +279,37 @@ class _Life:
                 else:
                     stopping.set()
                 return
-            self._befall(event)
+            if event.what == "reload":
+                run.history.reloads += 1
+                if event.killed:
+                    self._why = Happening(event.at, "kill", 60.0)
+                    self._loop.call_later(run.world.chance.uniform(0, 0.1), self._kill)
+                await self._watch(begin=False)
+            else:
+                self._befall(event)
+
+    def _kill(self) -> None:
+        self._run.looks.on_end = None
+        self._run.history.kills += 1
+        self.ended = self._clocks.true
+        self._loop.stop()
 
     def _doom(self) -> None:
         """Kill soon: mostly a moment after a look, when its record is on the way, else just so."""
 
-        def kill() -> None:
-            self._run.looks.on_end = None
-            self._run.history.kills += 1
-            self.ended = self._clocks.true
-            self._loop.stop()
-
         chance = self._run.world.chance
-        last = self._loop.call_later(chance.uniform(0, 1800), kill)
+        last = self._loop.call_later(chance.uniform(0, 1800), self._kill)
 
         def ended() -> None:
             if self._run.looks.on_end:
                 self._run.looks.on_end = None
                 last.cancel()
-                self._loop.call_later(chance.uniform(0, 0.3), kill)
+                self._loop.call_later(chance.uniform(0, 0.3), self._kill)
 
         self._run.looks.on_end = ended
 
     def _befall(self, event: Any) -> None:
         run, clocks, history = self._run, self._clocks, self._run.history
-        if event.what == "reload":
-            history.reloads += 1
-            for target in self._run.targets():
-                watch = self.monitor.watches[target.name]
-                if watch.target != target:
-                    self.monitor.change(watch, target)
-            return
         self._ticks.before_disturbance()
         self._loop.call_later(self._ticks.until_next(), self._tick)
         start = clocks.true

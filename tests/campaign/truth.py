@@ -7,6 +7,7 @@ not running     MailWatch was off or killed, until its first look after the star
 asleep          the machine was suspended, or the process stood still
 clock           the clock was set: a look across that moment is in doubt
 our line        our own line, or our resolver, was down
+not watched     the config did not have it, or its watching had just begun
 throttled       the provider turned us away, and the looks that we leave out for it (at most 16 intervals)
 login held back faults of login or mailbox only: the password in the config was wrong, or the login was
                 rejected and is not tried again yet
@@ -22,7 +23,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 from mailwatch.clock import TICK
-from mailwatch.models import Cause, Phase, Target
+from mailwatch.models import Cause, Phase
 from mailwatch.outages import Rules
 from tests.campaign.looks import Taken
 from tests.campaign.run import History
@@ -49,6 +50,7 @@ class Truth:
             ours.append(Span(span.start, span.end + 2 * TICK, "clock" if span.what == "step" else "asleep"))
         for span in (*world.line.all, *world.resolver.all):
             ours.append(Span(span.start, span.end, "our line"))
+        self._configs = history.configs
         self._ours = sorted(ours, key=lambda span: span.start)
         self._blind: dict[tuple[str, bool], list[Span]] = {}
 
@@ -77,9 +79,12 @@ class Truth:
         troubles = (span for span in self._ours if span.start <= look.end and look.start <= span.end)
         return next(troubles, None) is not None
 
-    def look_due(self, service: Service) -> float:
-        """Return the seconds within which a look must begin: the beat, and a look that is under way."""
-        return service.target.interval + self._one_look(service)
+    def look_due(self, service: Service, start: float) -> float:
+        """Return the seconds from `start` within which a look must begin: the beat, and a look under way."""
+        before = [each for each in self._configs if each.start <= start][-1:]
+        after = [each for each in self._configs if start < each.start <= start + service.longest]
+        intervals = [each.entries[service.key][1] for each in (*before, *after) if service.key in each.entries]
+        return max(intervals, default=service.longest) + self._one_look(service)
 
     def rest_needed(self, service: Service, met: Taken) -> float:
         """Return the seconds that must remain after a look that met a fault, for it to be found for sure."""
@@ -89,7 +94,7 @@ class Truth:
                 break
             doubts += 1
         rules = self.world.rules
-        rechecks = [recheck(rules, service.target, doubts + more) for more in range(rules.open_after - 1)]
+        rechecks = [recheck(rules, service, doubts + more) for more in range(rules.open_after - 1)]
         return sum(rechecks) + len(rechecks) * self._one_look(service)
 
     def _one_look(self, service: Service) -> float:
@@ -100,18 +105,30 @@ class Truth:
     def _blind_spans(self, service: Service, logging_in: bool) -> list[Span]:
         key = service.target.name, logging_in
         if key not in self._blind:
-            spans = [*self._ours, *self._throttled(service)]
+            spans = [*self._ours, *self._throttled(service), *self._not_watched(service)]
             if logging_in and service.account:
                 spans += self._held_back(service)
             self._blind[key] = sorted(spans, key=lambda span: span.start)
         return self._blind[key]
 
+    def _not_watched(self, service: Service) -> list[Span]:
+        found, since, name = [], 0.0, ""
+        for applied in self._configs:
+            here = applied.entries.get(service.key, ("", 0.0))[0]
+            if here != name:
+                # Another name is another target: what was seen under the old one does not count for it.
+                since = applied.start if name else since
+                if here:
+                    found.append(Span(since, applied.end + FIRST_LOOKS, "not watched"))
+                name = here
+        return found if name else [*found, Span(since, self.world.end, "not watched")]
+
     def _throttled(self, service: Service) -> list[Span]:
         found = []
         for span in service.throttled.all:
             end = span.end
-            if any(look.cause is Cause.THROTTLED for look in self._around(service, span)):
-                longest = span.end + 16 * service.target.interval + self._one_look(service)
+            if any(look.why == "throttled" for look in self._around(service, span)):
+                longest = span.end + 16 * service.longest + self._one_look(service)
                 end = min(self._next_look(service, span.end), longest)
             found.append(Span(span.start, end, "throttled"))
         return found
@@ -139,16 +156,16 @@ class Truth:
         return starts[place] if place < len(starts) else self.world.end
 
 
-def recheck(rules: Rules, target: Target, doubts: int) -> float:
-    """Return the seconds to the next look after so many looks in doubt."""
+def recheck(rules: Rules, service: Service, doubts: int) -> float:
+    """Return the seconds to the next look after so many looks in doubt, at the most."""
     if not rules.recheck:
-        return target.interval
-    return min(target.interval, rules.recheck[min(doubts, len(rules.recheck)) - 1])
+        return service.longest
+    return min(service.longest, rules.recheck[min(doubts, len(rules.recheck)) - 1])
 
 
-def shortest(rules: Rules, target: Target) -> float:
+def shortest(rules: Rules, service: Service) -> float:
     """Return (open_after - 1) rechecks, in seconds: shorter outages nobody promised to find."""
-    return sum(recheck(rules, target, doubts) for doubts in range(1, rules.open_after))
+    return sum(recheck(rules, service, doubts) for doubts in range(1, rules.open_after))
 
 
 def needs_login(service: Service, what: str) -> bool:

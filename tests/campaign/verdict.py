@@ -13,11 +13,13 @@ accounts.py.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mailwatch import records
-from mailwatch.models import Cause, Gap, Observation, Outcome
+from mailwatch.ledger.facts import FACTS
+from mailwatch.models import Cause, Fact, Observation, Outcome, WatchChange, WatchEvent
 from mailwatch.store import Reader
 from tests.campaign.accounts import Accounts
 from tests.campaign.bookkeeping import Bookkeeping
@@ -49,20 +51,26 @@ class _Judge:
         self.truth = Truth(run.world, run.history, run.looks.taken)
         self.result = Verdict()
         self.figures = self.result.figures
-        self.facts: dict[str, list[tuple[int, Observation | Gap]]] = {name: [] for name in run.world.services}
-        for entry in reader.entries(kinds=["observation", "gap"]):
+        self.facts: dict[str, list[tuple[int, Fact]]] = {name: [] for name in run.world.services}
+        self.named: dict[str, list[tuple[int, Fact]]] = {}
+        for entry in reader.entries(kinds=FACTS):
             if entry.fact is not None:
-                self.facts[entry.fact.target].append((entry.index, entry.fact))
-        self.clock = [entry.payload for entry in reader.entries(kinds=["clock"])]
+                self.named.setdefault(entry.fact.target, []).append((entry.index, entry.fact))
         self.looks = {
             index: self._look(fact)
-            for facts in self.facts.values()
+            for facts in self.named.values()
             for index, fact in facts
             if isinstance(fact, Observation)
         }
+        for facts in self.named.values():
+            self._by_service(facts)
+        for facts in self.facts.values():
+            facts.sort(key=lambda each: each[0])
+        self.clock = [entry.payload for entry in reader.entries(kinds=["clock"])]
         self.told: dict[str, list[Told]] = {name: [] for name in run.world.services}
         for payload in records.outages(reader):
-            self.told[payload["target"]].append(self._told(payload))
+            told = self._told(payload)
+            self.told[told.bad.target].append(told)
         self.figures["entries"] = reader.size()
 
     def verdict(self) -> Verdict:
@@ -71,11 +79,20 @@ class _Judge:
         for service in self.world.services.values():
             for fault in service.faults.all:
                 self._found(service, fault)
-            for told in self.told[service.target.name]:
+            for told in self.told[service.key]:
                 self._honest(told)
         self.result.failures += Bookkeeping(self.run, self.truth, self.facts, self.clock, self.figures).faults()
-        self.result.failures += Accounts(self.run, self.reader, self.facts, self.looks).faults()
+        self.result.failures += Accounts(self.run, self.reader, self.named, self.looks).faults()
         return self.result
+
+    def _by_service(self, facts: list[tuple[int, Fact]]) -> None:
+        """Divide what is on record under one name by what was watched under it."""
+        hosts = {service.target.host: key for key, service in self.world.services.items()}
+        key = ""
+        for index, fact in facts:
+            if isinstance(fact, WatchChange):
+                key = hosts[fact.settings.host]
+            self.facts[key].append((index, fact))
 
     def _fail(self, what: str) -> None:
         self.result.failures.append(what)
@@ -89,7 +106,7 @@ class _Judge:
         first, last = payload["ledger"]["first"], payload["ledger"]["last"]
         looks = [
             (index, fact)
-            for index, fact in self.facts[payload["target"]]
+            for index, fact in self.named[payload["target"]]
             if first <= index <= last and isinstance(fact, Observation)
         ]
         rejected = payload.get("proven_afterwards", False)
@@ -109,7 +126,7 @@ class _Judge:
     def _found(self, service: Service, fault: Span) -> None:
         end = min(fault.end, self.world.end)
         self.figures["true outages"] += 1
-        if end - fault.start <= shortest(self.world.rules, service.target):
+        if end - fault.start <= shortest(self.world.rules, service):
             self.figures["shorter than the rechecks"] += 1
             return
         self.figures["longer than the rechecks"] += 1
@@ -123,7 +140,7 @@ class _Judge:
         met, cut = None, False
         for stretch in stretches:
             looks = self.truth.within(service.target.name, stretch.start, min(stretch.end, self.world.end))
-            due = stretch.start + self.truth.look_due(service)
+            due = stretch.start + self.truth.look_due(service, stretch.start)
             if due < min(stretch.end, self.world.end) and not (looks and looks[0].start <= due):
                 self._fail(f"{service.target.name}: no look from {stretch.start:.1f} to {due:.1f} ({fault})")
                 return
@@ -138,19 +155,21 @@ class _Judge:
             self._excuse("over before its rechecks were" if met else "between two looks")
 
     def _is_found(self, service: Service, fault: Span) -> bool:
-        for told in self.told[service.target.name]:
-            for index, fact in self.facts[service.target.name]:
-                if told.first_index <= index <= told.last_index and index in self.looks:
-                    assert isinstance(fact, Observation)
-                    if fault in self.looks[index].met and (fact.outcome is Outcome.DOWN or _rejected(fact)):
-                        self.figures["found afterwards"] += told.json.get("proven_afterwards", False)
-                        return True
+        for told in self.told[service.key]:
+            for index, fact in self.named[told.json["target"]]:
+                if not told.first_index <= index <= told.last_index or not isinstance(fact, Observation):
+                    continue
+                if fault in self.looks[index].met and (fact.outcome is Outcome.DOWN or _rejected(fact)):
+                    self.figures["found afterwards"] += told.json.get("proven_afterwards", False)
+                    return True
         return False
 
     def _login_found(self, service: Service, fault: Span) -> None:
         """A login that was accepted, rejected and accepted again with one password was broken: told, or a bug."""
         accepted, rejected = "", ""
         for _, fact in self.facts[service.target.name]:
+            if isinstance(fact, WatchChange) and fact.event in (WatchEvent.BEGIN, WatchEvent.END):
+                accepted, rejected = "", ""
             if not isinstance(fact, Observation) or not fact.with_login:
                 continue
             if fault in self._look(fact).met and fact.cause is Cause.CREDENTIALS:
@@ -181,9 +200,10 @@ class _Judge:
         good, end = told.good, told.end
         began = any(good is None or good.start <= f.start <= told.bad.end for f in told.bad.met)
         ended = end is None or any(told.last.start <= f.end <= end.end for f in told.last.met)
-        facts = [each for each in self.facts[told.json["target"]] if self._spans(told, each[0])]
+        facts = [each for each in self.named[told.json["target"]] if self._spans(told, each[0])]
+        wrong = list(self._of_one(told, facts))
         bounds = Bounds(told, facts, self.run.clocks)
-        wrong = list(bounds.faults())
+        wrong += bounds.faults()
         if not proven:
             wrong += Unseen(told, facts, self.looks, self.run.clocks).faults(bounds.known)
         self.figures["over a step of the clock"] += bounds.stepped
@@ -194,6 +214,21 @@ class _Judge:
         else:
             why = "; ".join(wrong) or f"it was {faults}"
             self._fail(f"{told.name} is out of its bounds: {why} {told.json}")
+
+    def _of_one(self, told: Told, facts: Sequence[tuple[int, Fact]]) -> Iterator[str]:
+        """Say whether it is of more than one service, or its state is not that of its watching."""
+        met = {self.looks[index].target for index, _ in facts if index in self.looks}
+        if len(met) > 1:
+            yield f"it has probes of {met}"
+        later = [fact for index, fact in self.named[told.json["target"]] if index > told.last_index]
+        changes = [fact for fact in later if isinstance(fact, WatchChange)]
+        ended = any(change.event is WatchEvent.END for change in changes)
+        state = told.json["state"]
+        self.figures["unwatched"] += state == "unwatched"
+        if state == "open" and ended:
+            yield "it is open, and watched no more"
+        if state == "unwatched" and not ended:
+            yield "it is unwatched, but its watching did not end"
 
     @staticmethod
     def _spans(told: Told, index: int) -> bool:

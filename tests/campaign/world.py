@@ -67,6 +67,8 @@ class Spans:
 class Happening:
     """Something that befalls our machine: off, kill, reboot, suspend, step, ntp, stall, reload.
 
+    A `killed` reload is one in the middle of which the process dies.
+
     `value` is seconds. For a reboot: how long it was without power; `clock` is then by how much the wall clock is
     wrong after it, None where a battery kept it, and `ntp` how many seconds later it is put right, None for not by
     itself; `killed`: the power failed, and nobody stopped MailWatch before.
@@ -102,9 +104,16 @@ def _since(changes: Sequence[tuple[float, str]], moment: float) -> str:
     return [word for at, word in changes if at <= moment][-1]
 
 
+Entry = tuple[str, float]
+"""How the config has a service: the target's name, and the interval in seconds."""
+
+
 @dataclass(slots=True)
 class Service:
-    """One target and what is true of it."""
+    """One host, and what is true of it. Its name here is that of `target`, whatever the config calls it.
+
+    `entries` are how the config has it, each from a time on; None where it does not.
+    """
 
     target: Target
     phases: tuple[Phase, ...]
@@ -115,6 +124,21 @@ class Service:
     throttled: Spans = field(default_factory=Spans)
     slow: Spans = field(default_factory=Spans)
     lossy: Spans = field(default_factory=Spans)
+    entries: list[tuple[float, Entry | None]] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """How it is named here."""
+        return self.target.name
+
+    @property
+    def longest(self) -> float:
+        """The longest interval that it ever has."""
+        return max([self.target.interval, *(entry[1] for _, entry in self.entries if entry)])
+
+    def configured(self, moment: float) -> Entry | None:
+        """Return how the config has it then."""
+        return [entry for at, entry in self.entries if at <= moment][-1]
 
 
 @dataclass(slots=True)
@@ -155,6 +179,9 @@ class _Draw:
 
     def world(self) -> World:
         services = self._services()
+        spares = self._spares(services)
+        slots = list(services.values())
+        services |= spares
         for provider in sorted({service.target.provider for service in services.values()}):
             self._provider([s for s in services.values() if s.target.provider == provider])
         edges = [edge for s in services.values() for f in s.faults.all for edge in (f.start, f.end)]
@@ -169,7 +196,7 @@ class _Draw:
             services=services,
             line=line,
             resolver=resolver,
-            happenings=self._happenings(services),
+            happenings=self._happenings(services, slots, spares),
             chance=random.Random(f"run {self.seed}"),
             time_servers=self.chance.random() < 0.6,
         )
@@ -293,7 +320,43 @@ class _Draw:
         """By how much a clock is wrong: from `least` seconds to years, more often slow than fast."""
         return self.chance.choice([-1, -1, 1]) * self._log_uniform(least, 3 * YEAR)
 
-    def _happenings(self, services: dict[str, Service]) -> list[Happening]:
+    def _spares(self, services: dict[str, Service]) -> dict[str, Service]:
+        """Other hosts of the same providers, which may come under the names of the first ones."""
+        spares = {}
+        for service in services.values():
+            name, host = f"{service.key}-spare", f"spare-{service.target.host}"
+            target = replace(service.target, name=name, host=host)
+            address = service.address.replace("215", "216")
+            spares[name] = Service(target, service.phases, service.account, address)
+        return spares
+
+    def _config(self, service: Service, spare: Service) -> list[Happening]:
+        """What an owner does to a target in the config: its interval, its name, its host, all of it."""
+        chance, found = self.chance, []
+        name, interval, here, there, free = service.key, service.target.interval, service, spare, 0.0
+        here.entries, there.entries = [(0.0, (name, interval))], [(0.0, None)]
+        for number, at in enumerate(sorted(self._worst(at) for at in self._times(1.2))):
+            if at <= free:
+                continue
+            what, free = chance.choice(["interval", "interval", "remove", "rename", "swap"]), at
+            if what == "interval":
+                interval = max(20.0, round(service.target.interval * chance.choice([0.2, 0.5, 1.0, 2.0, 4.0])))
+            if what == "rename":
+                name = f"{service.key}-{number}"
+            if what == "swap":
+                here.entries.append((at, None))
+                here, there = there, here
+            if what == "remove":
+                here.entries.append((at, None))
+                free = at + self._log_uniform(MINUTE, 3 * DAY)
+                found.append(Happening(at, "reload", killed=chance.random() < 0.1))
+            here.entries.append((free, (name, interval)))
+            found.append(Happening(free, "reload", killed=chance.random() < 0.1))
+        return found
+
+    def _happenings(
+        self, services: dict[str, Service], slots: Sequence[Service], spares: dict[str, Service]
+    ) -> list[Happening]:
         found = []
         for at in self._times(1):
             found.append(Happening(self._near(at), "off", self._log_uniform(2, DAY)))
@@ -309,6 +372,8 @@ class _Draw:
             found.append(Happening(self._near(at), "stall", self._log_uniform(0.5, 120)))
         for account in {id(s.account): s.account for s in services.values() if s.account}.values():
             found += self._passwords(account)
+        for service in slots:
+            found += self._config(service, spares[f"{service.key}-spare"])
         return sorted(found, key=lambda happening: happening.at)
 
     def _step(self, at: float) -> list[Happening]:
