@@ -133,8 +133,8 @@ class LoginGate:
     def recall(self, looks: Iterable[tuple[Target, Observation]], at: Millis) -> None:
         """Start-up `at`: learn again what the ledger knows, in its order over all targets of an account.
 
-        How long ago it was, the clock that nobody can set says, as long as the machine was not restarted since. Else
-        what seems to be yet to come was written before the wall clock was set back: it counts as just now.
+        How long ago it was, the clock that nobody can set says, as long as the machine was not restarted since.
+        Else what seems to be yet to come was written before the wall clock was set back: it counts as just now.
         """
         boot, here = monotonic.origin().boot, monotonic.milliseconds()
         for target, observation in looks:
