@@ -90,9 +90,10 @@ class LoginGate:
             # The password is good if another server of the provider takes it: then only this one waits.
             good = self._accepts(account, observation.secret)
             self._count(_at_server(target, account) if good else account, at)
-        elif observation.cause is Cause.CREDENTIALS:
+        elif observation.cause is Cause.CREDENTIALS and observation.failed_phase not in AFTER_LOGIN:
             self._count(account, at)
-            self._since.setdefault(account, at)
+            if not _of_the_owner(observation):
+                self._since.setdefault(account, at)
         elif observation.cause is None or observation.failed_phase in AFTER_LOGIN:
             self._since.pop(account, None)
             for key in (account, _at_server(target, account)):
@@ -142,6 +143,15 @@ class LoginGate:
             same = clock is not None and clock.boot == boot
             ended = at - (here - clock.end) if same and clock is not None else min(observation.ended_at, at)
             self.learn(target, observation, ended)
+
+
+def _of_the_owner(observation: Observation) -> bool:
+    """Whether the account or a setting of the owner's was refused, and not the password.
+
+    Two accounts that are disabled together are no broken login.
+    """
+    deciding = observation.deciding
+    return deciding is not None and "owner" in (deciding.facts or {})
 
 
 def unanswered(observation: Observation) -> bool:

@@ -349,3 +349,24 @@ async def probed(folder: Path, which: Target, times: int) -> list[dict[str, Any]
             await hall.look(which)
     await hall.close()
     return hall.recorded("observation")
+
+
+@pytest.mark.parametrize("facts", [None, {"owner": "account-state"}])
+def test_two_accounts_that_are_disabled_are_no_broken_login(facts: dict[str, Any] | None) -> None:
+    """What is refused is the account and not its password: it holds back the login, and accuses nobody."""
+    gate = LoginGate()
+    targets = [target(login=Login(username=name, password=SecretStr("secret"))) for name in ("a", "b")]
+    for each in targets:
+        gate.learn(each, looked(0, None), 0)
+    for each in targets:
+        refused = Attempt(started_at=1, ended_at=1, cause=Cause.CREDENTIALS, failed_phase=Phase.AUTH, facts=facts)
+        seen = replace(looked(1, Cause.CREDENTIALS), failed_phase=Phase.AUTH, attempts=(refused,))
+        gate.learn(each, seen, 1)
+    assert gate.failing_together(targets[0]) == (2 if facts is None else 0)
+    assert not gate.allows(targets[0], 2)
+
+
+def test_a_setting_that_shuts_the_mailbox_after_the_login_is_no_rejected_password() -> None:
+    gate = LoginGate()
+    gate.learn(target(), replace(looked(0, Cause.CREDENTIALS), failed_phase=Phase.MAILBOX), 0)
+    assert gate.allows(target(), 1)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailwatch.logins import LoginGate
-from mailwatch.models import Cause, Gap, GapReason, Kind, Observation, Outcome
+from mailwatch.models import Attempt, Cause, Gap, GapReason, Kind, Observation, Outcome, Phase
 from mailwatch.outages import (
     Event,
     Outage,
@@ -167,3 +167,33 @@ async def test_a_real_server_that_rejects_a_good_password_for_a_while_is_proven_
     assert resume(hall.reader, "t", book).missing == ()
     assert 'mailwatch_outages_total{target="t",provider="lab",kind="imap"} 1' in hall.shown()
     await hall.close()
+
+
+@pytest.mark.parametrize(
+    ("phase", "facts", "proves"),
+    [
+        (Phase.AUTH, None, True),
+        (Phase.AUTH, {"owner": "account-state"}, False),
+        (Phase.MAILBOX, None, False),
+        (Phase.FETCH, None, False),
+    ],
+)
+def test_an_account_that_was_locked_and_opened_again_proves_nothing(
+    phase: Phase, facts: dict[str, str] | None, proves: bool
+) -> None:
+    proof, found = Proof(), []
+    for index, sign in enumerate("+xx+"):
+        seen = fact(sign, index)
+        assert isinstance(seen, Observation)
+        if sign == "x":
+            attempt = Attempt(
+                started_at=seen.started_at,
+                ended_at=seen.ended_at,
+                cause=Cause.CREDENTIALS,
+                failed_phase=phase,
+                facts=facts,
+            )
+            seen = replace(seen, failed_phase=phase, attempts=(attempt,))
+        proof, outage = advance_proof(proof, index, seen, False)
+        found += [outage] if outage else []
+    assert bool(found) is proves

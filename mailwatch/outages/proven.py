@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mailwatch.models import Cause, Fact, Gap, Observation, Outcome, WatchChange, WatchEvent
+from mailwatch.models import Cause, Fact, Gap, Observation, Outcome, Phase, WatchChange, WatchEvent
 from mailwatch.outages.outage import Outage, bounds_of, outage_id
 from mailwatch.outages.tally import NOTHING, Look, Tally
+
+_AFTER_LOGIN = frozenset({Phase.MAILBOX, Phase.FETCH, Phase.SUBMIT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,7 @@ def advance_proof(proof: Proof, index: int, fact: Fact, is_open: bool) -> tuple[
         proven = _proven(proof, index, fact) if fact.secret == proof.secret else None
         seen = Tally.after(index, fact)
         return Proof(secret=fact.secret, accepted=Look.of(index, fact, seen), tally=seen), proven
-    if fact.cause is not Cause.CREDENTIALS or fact.secret != proof.secret or proof.accepted is None:
+    if not _rejects_password(fact) or fact.secret != proof.secret or proof.accepted is None:
         return _blind(proof, index, fact), None
     if fact.outcome is Outcome.DOWN and is_open:
         return Proof(secret=proof.secret, accepted=proof.accepted, tally=proof.tally), None
@@ -51,6 +53,18 @@ def advance_proof(proof: Proof, index: int, fact: Fact, is_open: bool) -> tuple[
     look = Look.of(index, fact, tally)
     first = proof.first_rejected or look
     return replace(proof, first_rejected=first, last_rejected=look, tally=tally), None
+
+
+def _rejects_password(fact: Observation) -> bool:
+    """Whether the password itself was rejected.
+
+    An account that is locked, or a setting of the owner's that keeps the mailbox shut, says nothing of the
+    password: the owner may have undone it later, and the provider's login was never broken.
+    """
+    if fact.cause is not Cause.CREDENTIALS or fact.failed_phase in _AFTER_LOGIN:
+        return False
+    deciding = fact.deciding
+    return deciding is None or "owner" not in (deciding.facts or {})
 
 
 def _blind(proof: Proof, index: int, fact: Observation | Gap) -> Proof:
