@@ -51,7 +51,7 @@ def trial_text(channel: Channel, vantage_point: str) -> tuple[str, str]:
 def _kind(news: News) -> str:
     """Its topic, but for what its topic's words would not be true of.
 
-    An outage that was proven afterwards was never reported as open, and a login that got no answer was not rejected.
+    An outage that was proven afterwards was never reported as open; a login without an answer was not rejected.
     """
     return next((kind for fact, kind in _OTHERWISE.items() if news.facts.get(fact)), news.topic.value)
 
