@@ -114,7 +114,7 @@ class Looking:
                 observation,
                 outcome=Outcome.UNKNOWN,
                 cause=Cause.CREDENTIALS,
-                detail="looked at without a login, which was rejected or not answered; it will be tried again",
+                detail="probed without a login, which was rejected or not answered; it will be tried again",
             )
         return observation
 
@@ -134,7 +134,7 @@ class Looking:
         )
 
     def _learn_ends(self, target: Target, observation: Observation) -> Observation:
-        """Tell the gate what came of the logins at both ends of a round trip, and say what follows from it."""
+        """Record what came of the logins at both ends of a round trip, and return what follows from it."""
         last = observation.attempts[-1] if observation.attempts else None
         for end, name in zip(target.ends, ("via", "to"), strict=True):
             if end.login and last and last.cause is observation.cause and (last.facts or {}).get("end") == name:

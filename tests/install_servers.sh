@@ -45,27 +45,33 @@ root_of() { # NAME PACKAGE...
     name=$1; shift
     rm -rf "$roots/$name.new" && mkdir -p "$roots/$name.new/packages"
     # shellcheck disable=SC2046
-    (cd "$roots/$name.new/packages" && apt-get -qq -o APT::Sandbox::User=root download "$@" zlib1g $(libraries "$@"))
-    for package in "$roots/$name.new/packages"/*.deb; do dpkg-deb --extract "$package" "$roots/$name.new"; done
+    (cd "$roots/$name.new/packages" &&
+        apt-get -qq -o APT::Sandbox::User=root download "$@" zlib1g $(libraries "$@")) || return 1
+    for package in "$roots/$name.new/packages"/*.deb; do
+        dpkg-deb --extract "$package" "$roots/$name.new" || return 1
+    done
     (cd "$roots/$name.new" && rm -rf packages usr/share/doc usr/share/man usr/share/locale usr/share/info \
         usr/lib/*/gconv usr/lib/*/perl usr/lib/*/systemd usr/lib/python3* usr/share/gcc usr/lib/systemd lib/systemd)
+    echo "$*" >"$roots/$name.new/packages"
     rm -rf "${roots:?}/$name" && mv "$roots/$name.new" "$roots/$name"
 }
 rooted() { # NAME PACKAGE...
-    [ -d "$roots/$1" ] || unpacked="${unpacked:-}$*
-"
+    name=$1; shift
+    [ "$(cat "$roots/$name/packages" 2>/dev/null)" != "$*" ] || return 0
+    if [ -z "${listed:-}" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get -qq update
+        listed=1
+    fi
+    root_of "$name" "$@" 2>"$roots.log" || {
+        echo "mailwatch: without $name some tests are skipped; its packages cannot be had here: $*" >&2
+        cat "$roots.log" >&2
+    }
 }
+mkdir -p "$roots"
 rooted courier courier-base courier-imap courier-pop courier-authlib courier-authdaemon courier-authlib-userdb
 rooted cyrus cyrus-common cyrus-imapd cyrus-pop3d sasl2-bin tzdata
 rooted exim exim4-base exim4-daemon-heavy
 rooted opensmtpd opensmtpd tcc
-if [ -n "${unpacked:-}" ] && command -v apt-get >/dev/null; then
-    [ "$(id -u)" != 0 ] || apt-get -qq update
-    printf %s "$unpacked" | while read -r line; do
-        # shellcheck disable=SC2086
-        root_of $line
-    done
-fi
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     # No service is started: the tests run the programs with their own configuration and high ports.

@@ -74,7 +74,7 @@ def cuts(words: bytes) -> list[list[Step]]:
 
 @RUNS
 @pytest.mark.parametrize(("kind", "words"), LIMITS)
-def test_a_limit_told_in_the_clear_is_our_doing(run: Run, kind: Kind, words: bytes) -> None:
+def test_a_limit_stated_in_the_clear_is_our_doing(run: Run, kind: Kind, words: bytes) -> None:
     for script in cuts(words):
         observation = probed(run, kind, *script)
         assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.THROTTLED), script
