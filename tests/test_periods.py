@@ -302,6 +302,22 @@ def test_the_owner_cannot_leave_out_the_edges(
     assert (refused.claim, refused.detail[: len(said)]) == ("period", said)
 
 
+def test_a_statement_with_one_interval_is_checked_by_that_one(folder: Path, tmp_path: Path) -> None:
+    """So were they made until 2026-11."""
+    reader, keys = Reader.open(folder / "data"), load_or_make(folder / "data")
+    window = (START + 2 * HOUR, START + DAY)
+    case = find(reader, Tokens(folder / "data"), keys, window, [Watched("mail", "lab", "imap")], "here")
+    (target,) = case.statement["targets"]
+    assert target.pop("intervals") == [{"from": None, "interval": 60.0, "inferred": True}]
+    for interval, valid in ((60.0, True), (30.0, False)):
+        target["interval"] = interval
+        with (tmp_path / f"{interval}.zip").open("wb") as out:
+            write_period(out, reader, keys, case, "en", [])
+        claims = verify(tmp_path / f"{interval}.zip", Trust())
+        assert [claim.claim for claim in claims if not claim.valid] == ([] if valid else ["period"])
+    reader.close()
+
+
 def test_no_odd_value_in_a_period_is_accepted_nor_makes_verify_fail(folder: Path, tmp_path: Path) -> None:
     reader, keys = Reader.open(folder / "data"), load_or_make(folder / "data")
     window = (START + 30 * HOUR - 5 * MINUTE, START + 31 * HOUR)

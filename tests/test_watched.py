@@ -264,6 +264,8 @@ def test_a_target_that_comes_back_is_fresh_and_a_new_outage_begins(
     assert gaps == []
     assert here.metric('mailwatch_outage_active{target="lab"') == 1
     assert here.metric('mailwatch_outages_total{target="lab"') == 2
+    # Nobody knows when the first one ended.
+    assert here.metric("mailwatch_outage_end_timestamp_seconds{") is None
     clean(here)
 
 
