@@ -122,8 +122,8 @@ What no row can say:
 - **Accounts that fail together, retries within a probe, and *proven afterwards*** go on as they were for rejected
   passwords. What refuses the account or a setting of the owner's (disabled, locked, switched off: `facts.owner`
   names the row) holds back further logins as a wrong password does; but two accounts that are disabled together
-  are no broken login, and one that is opened again proves no outage afterwards. Fewer replies are *down*: a limit and
-  a lock no longer begin one.
+  are no broken login, and one that is opened again proves no outage afterwards. Fewer replies are *down*: a limit
+  and a lock no longer begin one.
 
 What a mail program does about a reply, MailWatch does too, once: where EXAMINE is refused to a program that is
 not known, ID (RFC 2971) is said if it is offered; where EXAMINE is not known, INBOX is opened by SELECT
