@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
+from mailwatch import monotonic
 from mailwatch.models import Cause, Millis, Observation, Phase, Target
 
 HOUR: Millis = 3_600_000
@@ -109,10 +110,22 @@ class LoginGate:
     def recall(self, looks: Iterable[tuple[Target, Observation]], at: Millis) -> None:
         """Start-up `at`: learn again what the ledger knows, in its order over all targets of an account.
 
-        What seems to be yet to come was written before the clock was set back: it counts as just now.
+        By the clock that nobody can set where they are of this boot. Of another one, what seems to be yet to come
+        was written before the wall clock was set back: it counts as just now. What this gate saw itself it knows
+        better.
         """
+        seen = set(self._tried)
         for target, observation in looks:
-            self.learn(target, observation, min(observation.ended_at, at))
+            if _account(target) not in seen:
+                self.learn(target, observation, min(_ended(observation, at), at))
+
+
+def _ended(observation: Observation, at: Millis) -> Millis:
+    """Return when a probe ended, on the clock that shows `at` now."""
+    clock = observation.clock
+    if clock is None or clock.boot != monotonic.origin().boot:
+        return observation.ended_at
+    return at - (monotonic.milliseconds() - clock.end)
 
 
 def end_looks(target: Target, observation: Observation) -> Iterator[tuple[Target, Observation]]:
