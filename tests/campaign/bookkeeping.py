@@ -196,9 +196,9 @@ class Bookkeeping:
         return end - start - sum(span.end - span.start for span in suspends)
 
     def _times_are_in_doubt(self, start: float, end: float) -> bool:
-        """Whether the clock was set, and MailWatch read the times of rejections from the ledger after that."""
-        restarted = any(start < off.end < end for off in self._run.history.off)
-        return restarted and self._run.clocks.offset_at(start) != self._run.clocks.offset_at(end)
+        """Whether the machine was restarted, and the clock set: MailWatch knows only then when it was before."""
+        clocks = self._run.clocks
+        return clocks.booted_between(start, end) and clocks.offset_at(start) != clocks.offset_at(end)
 
 
 def _is_login(look: Taken) -> bool:
