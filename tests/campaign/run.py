@@ -52,7 +52,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Lived:
-    """A life that ended in order: its entries of the ledger, and each target's gaps as the metrics had them then."""
+    """A life that ended in order: its entries of the ledger, and each target's gaps by the metrics then."""
 
     first: int
     last: int
