@@ -134,15 +134,22 @@ class LoginGate:
     def recall(self, looks: Iterable[tuple[Target, Observation]], at: Millis) -> None:
         """Start-up `at`: learn again what the ledger knows, in its order over all targets of an account.
 
-        How long ago it was, the clock that nobody can set says, as long as the machine was not restarted since.
-        Else what seems to be yet to come was written before the wall clock was set back: it counts as just now.
+        By the clock that nobody can set where they are of this boot. Of another one, what seems to be yet to come
+        was written before the wall clock was set back: it counts as just now. What this gate saw itself it knows
+        better.
         """
-        boot, here = monotonic.origin().boot, monotonic.milliseconds()
+        seen = set(self._tried)
         for target, observation in looks:
-            clock = observation.clock
-            same = clock is not None and clock.boot == boot
-            ended = at - (here - clock.end) if same and clock is not None else min(observation.ended_at, at)
-            self.learn(target, observation, ended)
+            if _account(target) not in seen:
+                self.learn(target, observation, min(_ended(observation, at), at))
+
+
+def _ended(observation: Observation, at: Millis) -> Millis:
+    """Return when a probe ended, on the clock that shows `at` now."""
+    clock = observation.clock
+    if clock is None or clock.boot != monotonic.origin().boot:
+        return observation.ended_at
+    return at - (monotonic.milliseconds() - clock.end)
 
 
 def _of_the_owner(observation: Observation) -> bool:

@@ -29,6 +29,8 @@ from mailwatch.store import Reader
 from mailwatch.watch import Watch
 
 HOUR: Millis = 3_600_000
+LATEST = 1000
+"""Observations of a target that was never up: more than an hour of them."""
 REMEMBERED = 30 * 24 * HOUR
 """How far back messages of round trips are looked for on record."""
 
@@ -41,7 +43,7 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
         book = rule_book(reader)
         return [resume(reader, target.name, book) for target in wanted]
 
-    looks = await asyncio.to_thread(_looks, reader, wanted, now() - HOUR)
+    looks = await asyncio.to_thread(_looks, reader, wanted)
     monitor.looking.logins.recall(looks, monitor.looking.steady())
     for target, replayed in zip(wanted, await asyncio.to_thread(read), strict=True):
         watch = Watch(
@@ -80,8 +82,8 @@ async def _put_missing(
     watch.outages[outage.id] = payload_json(await monitor.put_outage(outage, identity, settings))
 
 
-def _looks(reader: Reader, targets: Iterable[Target], since: Millis) -> list[tuple[Target, Observation]]:
-    """Read what the login gate must know, oldest first: from each target's last good look on, or the last hour.
+def _looks(reader: Reader, targets: Iterable[Target]) -> list[tuple[Target, Observation]]:
+    """Read what the login gate must know, oldest first: from each target's last good look on, or the latest.
 
     Accounts are rejected together that began to be; what began longer ago than an hour must not seem to begin
     with the first rejection within it.
@@ -91,8 +93,12 @@ def _looks(reader: Reader, targets: Iterable[Target], since: Millis) -> list[tup
         if target.login is None:
             continue
         good = reader.last_index(target=target.name, outcome=Outcome.UP)
-        hour = since if good is None else None
-        for entry in reader.entries(target=target.name, kinds=["observation"], from_index=good, start_ms=hour):
+        # Not by their wall times: these may be off by years.
+        some = LATEST if good is None else None
+        newest = reader.entries(
+            target=target.name, kinds=["observation"], from_index=good, descending=True, limit=some
+        )
+        for entry in newest:
             if isinstance(fact := entry.fact, Observation):
                 found[entry.index] = target, fact
     return [look for _, look in sorted(found.items(), key=lambda item: item[0])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,14 +11,21 @@ import pytest
 import mailwatch.judging
 import mailwatch.monitor
 import mailwatch.outages
+import mailwatch.outages.outage
+import mailwatch.service_level.stretches
 import mailwatch.takeup
+import tests.campaign.replies
+from mailwatch.clock import ClockBound
+from mailwatch.elapsed import Distance, Moment, distance
 from mailwatch.logins import LoginGate
-from mailwatch.models import Observation
+from mailwatch.models import Cause, Observation, Outcome, Target
 from mailwatch.monitor import Monitor
 from mailwatch.outages import Proof, State
-from mailwatch.outages.tally import Look
+from mailwatch.outages.tally import Look, Tally
+from mailwatch.probes.failures import Verdict
 from mailwatch.replay import Replayed
 from mailwatch.schedule import Schedule
+from mailwatch.watch import Watch
 from tests.campaign.worlds import WEEKS, verdict_of
 
 ONE_WEEK = 1.0
@@ -47,9 +55,18 @@ def deaf(observation: Observation, *_: Any) -> Observation:
     return observation
 
 
-def late(index: int, target: str, start: int, end: int, detail: str) -> Look:
-    """Date looks by ten minutes too late."""
-    return Look(index, target, start + 600_000, end + 600_000, detail)
+class Late(Look):
+    """Dates looks by ten minutes too late."""
+
+    @classmethod
+    def of(cls, index: int, fact: Observation, tally: Tally) -> Look:
+        """Refer to a look as if it had been later."""
+        look = Look.of(index, fact, tally)
+        start, end = (
+            replace(moment, wall=moment.wall + 600_000, clock=(moment.clock or 0) + 600_000)
+            for moment in (look.start, look.end)
+        )
+        return replace(look, start=start, end=end) if fact.outcome is Outcome.DOWN else look
 
 
 def forgetful(*_: Any) -> Replayed:
@@ -61,13 +78,52 @@ async def careless(*_: Any) -> None:
     """Record no gap."""
 
 
+def wall_durations(start: Moment, end: Moment, *_: Any) -> Distance:
+    """Take durations from the wall clock."""
+    apart = max(0, end.wall - start.wall)
+    return Distance(apart, apart)
+
+
+def one_boot(start: Moment, end: Moment, *more: Any) -> Distance:
+    """Take the steady clocks of two boots for one."""
+    return distance(replace(start, boot=end.boot), end, *more)
+
+
+def certain(*_: Any) -> None:
+    """Believe of each wall clock that it is right."""
+    return 0
+
+
+async def silent(monitor: Monitor, watch: Watch, target: Target, _: str) -> None:
+    """Go on under a changed interval without a word on record."""
+    monitor.change(watch, target)
+
+
+async def kept(monitor: Monitor, watch: Watch, _: str) -> None:
+    """End the watching of a target without a word on record."""
+    monitor.former |= watch.outages
+    monitor.forget(watch.target.name)
+
+
+def strict(protocol: Any, *more: Any) -> Verdict:
+    """Take every reply for the provider's failure."""
+    return Verdict(Cause.UNAVAILABLE, "refused")
+
+
 DEFECTS: list[tuple[str, Any, str, Callable[..., Any]]] = [
     ("booked as down", mailwatch.judging, "judge", deaf),
-    ("out of its bounds", mailwatch.outages, "Look", late),
+    ("out of its bounds", mailwatch.outages, "Look", Late),
     ("was met at", Schedule, "sooner", lambda *_: None),
     ("no gap", Monitor, "_record_gap", careless),
     ("taken up", mailwatch.takeup, "resume", forgetful),
     ("rejected four times", LoginGate, "allows", lambda _, target, __: target.login is not None),
+    ("at most", mailwatch.outages.outage, "distance", wall_durations),
+    ("out of its bounds", mailwatch.outages.outage, "distance", one_boot),
+    ("out of its bounds", ClockBound, "milliseconds", certain),
+    ("were observed", mailwatch.service_level.stretches, "_reach", lambda _: 1800 * 1500 + 1000),
+    ("on record as", Monitor, "rewatch", silent),
+    ("watched", Monitor, "end", kept),
+    ("booked as down", tests.campaign.replies, "judge", strict),
     ("and not told", mailwatch.monitor, "advance_proof", lambda proof, *_: (proof, None)),
 ]
 

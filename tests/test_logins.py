@@ -11,8 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from mailwatch import monotonic
 from mailwatch.logins import HOUR, WAITS, LoginGate
-from mailwatch.models import Attempt, Cause, Kind, Login, Observation, Outcome, Phase, Target, TlsMode, now
+from mailwatch.models import (
+    Attempt,
+    Cause,
+    ClockSpan,
+    Kind,
+    Login,
+    Observation,
+    Outcome,
+    Phase,
+    Target,
+    TlsMode,
+    now,
+)
 from mailwatch.takeup import take_up
 from tests.hall import Hall
 from tests.hostile import CLOSE, RESET, SILENCE, Step, hostile
@@ -105,6 +118,22 @@ def test_a_restart_remembers_and_a_clock_set_back_does_not_open_the_gate() -> No
     gate.recall(((target(), look) for look in looks), 2 * MINUTE)
     assert not gate.allows(target(), 4 * MINUTE)
     assert not gate.allows(target(), -3 * HOUR)
+
+
+@pytest.mark.parametrize("wrong", [-365 * 24 * HOUR, 365 * 24 * HOUR])
+def test_what_was_rejected_in_this_boot_is_as_old_as_it_is_however_the_clock_was_set(wrong: int) -> None:
+    clock = ClockSpan(monotonic.origin().boot, 0, monotonic.milliseconds() - 6 * MINUTE)
+    gate, at = LoginGate(), 10 * HOUR
+    gate.recall([(target(), replace(looked(at + wrong, Cause.CREDENTIALS), clock=clock))], at)
+    assert not gate.allows(target(), at - 2 * MINUTE)
+    assert gate.allows(target(), at)
+
+
+def test_a_reload_does_not_count_a_rejection_twice() -> None:
+    gate = LoginGate()
+    attempt(gate, 0, Cause.CREDENTIALS)
+    gate.recall([(target(), looked(0, Cause.CREDENTIALS, secret="secret"))], MINUTE)
+    assert gate.allows(target(), 6 * MINUTE)
 
 
 def test_a_target_without_a_login_is_never_asked_for_one() -> None:

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from mailwatch.models import (
     Attempt,
     Cause,
+    ClockSpan,
+    Fact,
     Gap,
     GapReason,
     Kind,
@@ -578,3 +580,30 @@ def test_a_state_does_not_grow_with_the_outage() -> None:
         state, _ = advance(state, Event(at, look("?" if at % 5 == 4 else "-", at, attempts=words)), Rules())
         early = size(state) if at == 50 else early
     assert size(state) < early + 100
+
+
+@pytest.mark.parametrize(("bound", "unseen"), [(10, 3_600_000), (None, 0)])
+def test_what_was_not_observed_over_a_restart_is_as_long_as_comes_out_when_the_clock_is_known(
+    bound: int | None, unseen: int
+) -> None:
+    """The machine was off for an hour, and began again with a clock that was an hour behind until NTP set it."""
+
+    def at(sign: str, boot: str, clock: int, wall: int, known: int | None) -> Observation:
+        return look(sign, wall, wall + 1000, clock=ClockSpan(boot, clock, clock + 1000, known))
+
+    behind = ClockSpan("b", None, 5000, None)
+    gap = Gap(target="lab-imap", start=64_000, end=64_000, reason=GapReason.NOT_RUNNING, clock=behind)
+    facts: list[Fact] = [
+        at("+", "a", 60_000, 0, 10),
+        at("-", "a", 123_000, 63_000, 10),
+        gap,
+        at("-", "b", 5000, 64_000, None),
+        at("-", "b", 65_000, 3_660_000 + 64_000, bound),
+        at("+", "b", 125_000, 3_660_000 + 124_000, bound),
+    ]
+    (outage,) = detect([Event(index, fact) for index, fact in enumerate(facts)], AT_ONCE)
+    assert outage.clock is not None
+    assert outage.clock.reboots == 1
+    assert unseen <= outage.unobserved <= unseen + 120
+    assert unseen <= outage.largest_gap <= unseen + 62_000
+    assert (outage.durations.most is None) is (bound is None)

@@ -42,6 +42,7 @@ ROWS = (
     "watching: continue",
     "watching: end",
     "rejected logins",
+    "of hosts not watched then",
     "true outages",
     "longer than the rechecks",
     "found",

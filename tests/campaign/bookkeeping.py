@@ -51,6 +51,7 @@ class Bookkeeping:
         if history.errors:
             yield f"{history.errors:.0f} looks failed by MailWatch's own fault"
         yield from self._noticed()
+        yield from self._summed()
         for name, service in self._run.world.services.items():
             for _, fact in self._facts[name]:
                 if isinstance(fact, Observation):
@@ -80,6 +81,24 @@ class Bookkeeping:
             yield f"booked as unknown: {look} {fact.cause} {fact.detail}"
         if fact.outcome is Outcome.UP and look.raw is not Outcome.UP:
             yield f"booked as up: {look}"
+
+    def _summed(self) -> Iterator[str]:
+        """The metrics must have the sum of a life's gaps, each of which `_between` holds against the truth."""
+        for life in self._run.history.lives:
+            sums: Counter[str] = Counter()
+            begun: Counter[str] = Counter()
+            for facts in self._facts.values():
+                for index, fact in facts:
+                    if not life.first <= index < life.last:
+                        continue
+                    if isinstance(fact, Gap):
+                        sums[fact.target] += length_of(fact)
+                    anew = (WatchEvent.BEGIN, WatchEvent.END)
+                    begun[fact.target] += isinstance(fact, WatchChange) and fact.event in anew
+            for name, shown in life.gap_seconds.items():
+                # Counted anew for a target that came again in the same life.
+                if begun[name] <= 1 and abs(shown * 1000 - sums[name]) > 1:
+                    yield f"{name}: gaps of {shown:.3f} s in the metrics, of {sums[name] / 1000:.3f} on record"
 
     def _noticed(self) -> Iterator[str]:
         told = [(entry["event"], entry["milliseconds"] / 1000) for entry in self._clock if "milliseconds" in entry]
@@ -196,9 +215,9 @@ class Bookkeeping:
         return end - start - sum(span.end - span.start for span in suspends)
 
     def _times_are_in_doubt(self, start: float, end: float) -> bool:
-        """Whether the clock was set, and MailWatch read the times of rejections from the ledger after that."""
-        restarted = any(start < off.end < end for off in self._run.history.off)
-        return restarted and self._run.clocks.offset_at(start) != self._run.clocks.offset_at(end)
+        """Whether the machine was restarted, and the clock set: MailWatch knows only then when it was before."""
+        clocks = self._run.clocks
+        return clocks.booted_between(start, end) and clocks.offset_at(start) != clocks.offset_at(end)
 
 
 def _is_login(look: Taken) -> bool:

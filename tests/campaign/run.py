@@ -47,6 +47,16 @@ class History:
     findings: list[str] = field(default_factory=list)
     """What was wrong with the ledger, or with what was taken up from it, at a start."""
     configs: list[Applied] = field(default_factory=list)
+    lives: list[Lived] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Lived:
+    """A life that ended in order: its entries of the ledger, and each target's gaps by the metrics then."""
+
+    first: int
+    last: int
+    gap_seconds: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +219,7 @@ class _Life:
         )
         # It would ask the real network about hosts that are nowhere.
         monitor.judging._diagnosis = NoDiagnosis()
+        first = self._reader.size()
         await self._node("start")
         await self._watch(begin=True)
         run.history.findings += check_ledger(self._reader, self._store.keys, monitor)
@@ -228,6 +239,8 @@ class _Life:
         monitor.schedule.stop()
         await monitor.schedule.finish(5.0)
         await self._node("stop")
+        shown = {record.name: record.gap_seconds for record in self._metrics._records.values()}
+        run.history.lives.append(Lived(first, self._reader.size(), shown))
         await writer.close()
         self._reader.close()
 

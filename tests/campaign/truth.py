@@ -111,6 +111,14 @@ class Truth:
             self._blind[key] = sorted(spans, key=lambda span: span.start)
         return self._blind[key]
 
+    def is_watched(self, service: Service, fault: Span) -> bool:
+        """Whether the config had the service at any time of a fault."""
+        ends = [*(applied.start for applied in self._configs[1:]), self.world.end]
+        return any(
+            service.key in applied.entries and applied.start < fault.end and fault.start < end
+            for applied, end in zip(self._configs, ends, strict=True)
+        )
+
     def _not_watched(self, service: Service) -> list[Span]:
         found, since, name = [], 0.0, ""
         for applied in self._configs:

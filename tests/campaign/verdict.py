@@ -125,6 +125,9 @@ class _Judge:
 
     def _found(self, service: Service, fault: Span) -> None:
         end = min(fault.end, self.world.end)
+        if not self.truth.is_watched(service, fault):
+            self.figures["of hosts not watched then"] += 1
+            return
         self.figures["true outages"] += 1
         if end - fault.start <= shortest(self.world.rules, service):
             self.figures["shorter than the rechecks"] += 1
