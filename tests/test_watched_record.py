@@ -232,6 +232,13 @@ def test_the_usual_interval(due: list[int], expected: int) -> None:
     assert usual_interval(due) == expected
 
 
+def facts_at(folder: Path, index: int) -> Fact | None:
+    reader = Reader.open(folder)
+    (entry,) = reader.entries(from_index=index, to_index=index + 1)
+    reader.close()
+    return entry.fact
+
+
 MARKS = "+++---?--+++"
 
 
@@ -255,6 +262,10 @@ def test_a_replay_over_a_change_gives_what_was_decided_live(
     audited = audit_outages(reader, rule_book(reader), "mail")
     reader.close()
     assert audited == []
+    for told in resumed.recorded.values():
+        if told["state"] == "unwatched":
+            # Its last entry is the one that ended the watching: what proves it reaches over that.
+            assert isinstance(facts_at(tmp_path, told["ledger"]["last"]), WatchChange)
     assert resumed.missing == ()
     assert (resumed.state.name, resumed.state.is_open) == (live.name, live.is_open)
     assert (resumed.state.outage, resumed.state.last_good) == (live.outage, live.last_good)

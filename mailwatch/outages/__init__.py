@@ -120,7 +120,7 @@ def advance(state: State, event: Event, rules: Rules) -> tuple[State, Transition
     """
     fact, index = event.fact, event.index
     if isinstance(fact, WatchChange):
-        return _watched(state, fact)
+        return _watched(state, index, fact)
     if isinstance(fact, Gap):
         return replace(state, name="unknown", tally=state.tally.blind(index, fact)), None
     if fact.outcome is Outcome.UNKNOWN:
@@ -169,14 +169,16 @@ def next_delay(state: State, interval: float, rules: Rules) -> float:
     return min(interval, rules.recheck[step])
 
 
-def _watched(state: State, change: WatchChange) -> tuple[State, Transition | None]:
+def _watched(state: State, index: int, change: WatchChange) -> tuple[State, Transition | None]:
     """Another service, or none, is watched from now on: what is known of the old one says nothing of it.
 
-    An open outage becomes unwatched: down up to its last failure, and nobody knows how much longer.
+    An open outage becomes unwatched: down up to its last failure, and nobody knows how much longer. This entry is
+    its last: without it the outage would be open.
     """
     if change.event in (WatchEvent.CONTINUE, WatchEvent.CHANGE):
         return state, None
-    left = _outage(state, None, state.tally, unwatched=True) if state.is_open else None
+    tally = replace(state.tally, last_index=index)
+    left = _outage(state, None, tally, unwatched=True) if state.is_open else None
     return State(), None if left is None else Transition(left)
 
 
