@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailwatch import models
 from mailwatch.logins import LoginGate
-from mailwatch.models import Cause, ClockSpan, Gap, GapReason, Kind, Observation, Outcome
+from mailwatch.models import Cause, Gap, GapReason, Kind, Observation, Outcome
 from mailwatch.outages import (
     Event,
     Outage,
@@ -175,7 +176,7 @@ def test_what_the_clock_was_set_by_before_the_first_rejection_is_reported() -> N
     def at(sign: str, boot: str, clock: int, wall: int) -> Observation:
         seen = fact(sign, 0)
         assert isinstance(seen, Observation)
-        return replace(seen, started_at=wall, ended_at=wall + 1000, clock=ClockSpan(boot, clock, clock + 1000, 5))
+        return replace(seen, started_at=wall, ended_at=wall + 1000, clock=models.ClockSpan(boot, clock, clock + 1000, 5))
 
     hour = 3_600_000
     facts = [
