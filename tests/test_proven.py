@@ -176,7 +176,9 @@ def test_what_the_clock_was_set_by_before_the_first_rejection_is_reported() -> N
     def at(sign: str, boot: str, clock: int, wall: int) -> Observation:
         seen = fact(sign, 0)
         assert isinstance(seen, Observation)
-        return replace(seen, started_at=wall, ended_at=wall + 1000, clock=models.ClockSpan(boot, clock, clock + 1000, 5))
+        return replace(
+            seen, started_at=wall, ended_at=wall + 1000, clock=models.ClockSpan(boot, clock, clock + 1000, 5)
+        )
 
     hour = 3_600_000
     facts = [
