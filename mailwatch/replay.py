@@ -158,7 +158,15 @@ def audit_outages(reader: Reader, book: RuleBook, target: str) -> list[Finding]:
     told = list(reader.entries(target=target, kinds=["outage"]))
     expected: list[tuple[Outage, WatchSettings | None]] = []
     state, proof, settings = State(), Proof(), None
-    for entry, fact in _facts(reader, target):
+    for entry in reader.entries(target=target, kinds=FACTS):
+        try:
+            fact = entry.fact
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            what = (
+                f"it is no {entry.kind}, so that nothing of {target} is replayed: {type(error).__name__} {error}"
+            )
+            return [Finding(entry.index, what[:200])]
+        assert fact is not None
         state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
         proof, proven = advance_proof(proof, entry.index, fact, state.is_open)
         settings = fact.settings if isinstance(fact, WatchChange) else settings

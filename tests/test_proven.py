@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailwatch import models
 from mailwatch.logins import LoginGate
 from mailwatch.models import Attempt, Cause, Gap, GapReason, Kind, Observation, Outcome, Phase
 from mailwatch.outages import (
@@ -197,3 +198,30 @@ def test_an_account_that_was_locked_and_opened_again_proves_nothing(
         proof, outage = advance_proof(proof, index, seen, False)
         found += [outage] if outage else []
     assert bool(found) is proves
+
+
+def test_what_the_clock_was_set_by_before_the_first_rejection_is_reported() -> None:
+    """Accepted, the clock set by an hour while nobody logged in, the machine restarted, rejected, accepted."""
+
+    def at(sign: str, boot: str, clock: int, wall: int) -> Observation:
+        seen = fact(sign, 0)
+        assert isinstance(seen, Observation)
+        return replace(
+            seen, started_at=wall, ended_at=wall + 1000, clock=models.ClockSpan(boot, clock, clock + 1000, 5)
+        )
+
+    hour = 3_600_000
+    facts = [
+        at("+", "a", 60_000, 0),
+        at("?", "a", 120_000, 60_000),
+        at("?", "a", 180_000, 120_000 + hour),
+        at("x", "b", 5000, 240_000 + hour),
+        at("+", "b", 65_000, 300_000 + hour),
+    ]
+    proof, found = Proof(), None
+    for index, each in enumerate(facts):
+        proof, outage = advance_proof(proof, index, each, False)
+        found = outage or found
+    assert found is not None
+    assert found.clock is not None
+    assert (found.clock.stepped, found.clock.reboots) == (hour, 1)

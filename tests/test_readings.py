@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from mailwatch import monotonic
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.ledger import entry as entries
 from mailwatch.ledger.canonical import canonical
 from mailwatch.ledger.entry import Sealed
 from mailwatch.ledger.readings import Readings
+from mailwatch.replay import audit_outages, rule_book
 from mailwatch.store import Store, audit
 from mailwatch.store import store as writing
 from tests.operator import Operator
@@ -110,7 +112,7 @@ def test_a_reading_that_does_not_fit_is_refused_by_name(
     claims = {claim.claim: claim for claim in verify(operator.bundle(), Trust())}
     assert not claims["clock"].valid
     assert words in claims["clock"].detail
-    # It names the first entry that does not fit, or, of what comes back, the one after it.
+
     assert claims["clock"].detail.startswith("entry ")
     assert claims["entries"].valid, "hashes and signatures are as good as ever"
 
@@ -131,3 +133,51 @@ def test_a_gap_over_a_reboot_has_no_start() -> None:
     gap = {"boot": "a" * 16, "end": 90}
     assert list(readings.payload("gap", "t", {"clock": gap})) == []
     assert list(readings.payload("observation", "t", {"clock": gap})) != []
+
+
+WATCH = {
+    "target": "lab-imap",
+    "at": 1,
+    "event": "begin",
+    "reason": "start",
+    "settings": {
+        "kind": "imap", "provider": "lab", "host": "127.0.0.1", "port": 993, "tls": "implicit", "interval": 60_000,
+        "timeout": 30_000, "catalogue": False, "own_ca": False,
+        "rules": {"open_after": 3, "close_after": 2, "recheck_ms": []},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("settings", "interval", 0),
+        ("settings", "interval", "60"),
+        ("settings", "port", None),
+        ("settings", "host", 5),
+        ("settings", "catalogue", 1),
+        ("settings", "kind", "fax"),
+        ("settings", "rules", {}),
+        ("", "event", "sometimes"),
+        ("", "at", "now"),
+        ("", "settings", None),
+    ],
+)
+def test_what_is_watched_is_refused_by_name_where_it_cannot_be_read(
+    operator: Operator, part: str, key: str, value: Any
+) -> None:
+    read = operator.steady()
+    written = json.loads(json.dumps(WATCH)) | {
+        "clock": {"boot": monotonic.origin().boot, "start": read, "end": read}
+    }
+    (written[part] if part else written)[key] = value
+    operator.looks("++--")
+    operator.entry("watch", written, operator.target)
+    operator.looks("--++")
+    with operator.reader() as reader:
+        found = audit(reader, operator.store.keys.public, operator.store.keys.secret)
+        replayed = audit_outages(reader, rule_book(reader), operator.target)
+    assert [finding for finding in found if finding.what.startswith("watch: ")]
+    assert replayed
+    claims = {claim.claim: claim for claim in verify(operator.bundle(), Trust())}
+    assert not claims["watched"].valid

@@ -68,9 +68,11 @@ def _rejects_password(fact: Observation) -> bool:
 
 
 def _blind(proof: Proof, index: int, fact: Observation | Gap) -> Proof:
-    # Until something is rejected there is nothing to count, and a healthy target costs nothing.
+    # Until something is rejected there is nothing to count, and a healthy target costs nothing; but how the clocks
+    # go from the last accepted login on is known of all that follows it.
     if not proof.first_rejected:
-        return proof
+        good = isinstance(fact, Observation) and fact.outcome is Outcome.UP
+        return proof if good or proof.accepted is None else replace(proof, tally=proof.tally.lived(fact))
     tally = proof.tally.blind(index, fact)
     # A gap in between is one more time in which nobody could tell.
     return replace(proof, tally=replace(tally, unknown=proof.tally.unknown + 1))

@@ -97,7 +97,7 @@ class Tally:
             last_index=index, seen_until=end, epochs=epochs, latest=end, interval=good.interval, _offset=end.offset
         )
 
-    def _lived(self, fact: Observation | Gap) -> Tally:
+    def lived(self, fact: Observation | Gap) -> Tally:
         """Take in how the clocks went until the end of a fact."""
         end, latest = end_of(fact), self.latest
         if end.clock is None:
@@ -127,7 +127,7 @@ class Tally:
     def blind(self, index: int, fact: Observation | Gap) -> Tally:
         """Take in a gap or an unknown observation."""
         unknown = self.unknown + isinstance(fact, Observation)
-        told = replace(self._lived(fact), last_index=index, unknown=unknown)
+        told = replace(self.lived(fact), last_index=index, unknown=unknown)
         if self.seen_until is None:
             return told
         until = end_of(fact)
@@ -136,7 +136,7 @@ class Tally:
 
     def seen(self, index: int, look: Observation) -> Tally:
         """Take in the time since the last conclusive observation, without counting this one."""
-        told = self._lived(look)
+        told = self.lived(look)
         start, end = start_of(look), end_of(look)
         since = start if self.seen_until is None else self.seen_until
         apart = _length(since, start, told.epochs)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -12,6 +13,7 @@ from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.canonical import canonical, digest
 from mailwatch.ledger.checkpoint import CheckpointError
 from mailwatch.ledger.entry import VERSION, target_id
+from mailwatch.ledger.facts import change_from
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.ledger.readings import KEYS, Readings
 from mailwatch.store.reader import CheckpointRow, Entry, Reader
@@ -79,6 +81,14 @@ def _compare(row: CheckpointRow, tree: CompactRange, public: Ed25519PublicKey, f
         findings.append(Finding(None, f"checkpoint {row.size}: signs {signed}; the entries give {given}"))
 
 
+def _wrong_change(payload: dict[str, Any]) -> Iterator[str]:
+    """Say why a change of what is watched cannot be read, if it cannot."""
+    try:
+        change_from(payload)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        yield f"what is watched cannot be read from it: {type(error).__name__} {error}"[:200]
+
+
 def _check(
     entry: Entry, expected: int, numbers: dict[str, int], secret: bytes, readings: Readings
 ) -> list[Finding]:
@@ -108,6 +118,8 @@ def _check(
         Finding(entry.index, f"clock: {what}")
         for what in readings.payload(entry.kind, entry.target or "", payload)
     ]
+    if entry.kind == "watch":
+        findings += [Finding(entry.index, f"watch: {what}") for what in _wrong_change(payload)]
     named = payload.get("target") if entry.target is not None else None
     if named != entry.target:
         findings.append(Finding(entry.index, f"filed under {entry.target}, but its payload is of {named}"))

@@ -150,6 +150,11 @@ class Bookkeeping:
         watched = change.event is not WatchEvent.END
         if watched and entry is not None and entry != (change.target, change.settings.interval / 1000):
             yield f"{service.key} is on record as {change} and in the config as {entry}"
+        if not watched and applied:
+            # One that no config took over was one in the middle of which the process was killed.
+            before = applied[-2:][0] if at <= applied[-1].end + 0.001 else applied[-1]
+            if before.entries.get(service.key, ("", 0.0))[0] != change.target:
+                yield f"the end of the watching of {change.target} ({service.key}) came late: {change}"
 
     def _between(
         self, service: Service, interval: float, last: Observation, fact: Observation, gaps: list[Gap]

@@ -46,6 +46,7 @@ CLAIMS = (
     "order",
     "numbers",
     "clock",
+    "watched",
     "nothing left out",
     "tokens",
     "times",
@@ -117,6 +118,7 @@ class _Check:
                 "order": lambda: _none(self._walk.order, f"indexes {self._range()} follow one another"),
                 "numbers": lambda: _none(self._walk.numbers, "each target's own numbers run without a hole"),
                 "clock": self._clock,
+                "watched": self._watched,
                 "nothing left out": self._shown,
                 "tokens": self._tokens,
                 "times": self._times,
@@ -223,6 +225,12 @@ class _Check:
         words = f"readings of the clock that nobody can set follow one another in {walk.clocked} entries"
         words += f", {walk.boots} boots" if walk.boots > 1 else ""
         return _none(walk.clock, words + (f"; {old} older ones have none" if old else ""))
+
+    def _watched(self) -> str:
+        found = self._walk.watches
+        return _none(
+            self._walk.watched, f"what was watched is told by {found} entries" if found else "not on record"
+        )
 
     def _shown(self) -> str:
         targets = ", ".join(sorted(self._walk.names.values())) or "no target"

@@ -15,6 +15,7 @@ import orjson
 
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.ledger.checkpoint import Checkpoint
+from mailwatch.ledger.facts import change_from
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.ledger.readings import KEYS, Readings
 from mailwatch.models import Millis
@@ -81,6 +82,9 @@ class Walk:
     payloads: list[str] = field(default_factory=list)
     clock: list[str] = field(default_factory=list)
     readings: Readings = field(default_factory=Readings)
+    watched: list[str] = field(default_factory=list)
+    watches: int = 0
+    """Entries that say what is watched."""
     clocked: int = 0
     """Entries that have a reading of the clock that nobody can set."""
     boots: int = 0
@@ -229,6 +233,12 @@ def _show(
             return
         for fault in found.readings.payload(kind, said, told):
             _note(found.clock, f"entry {index}: {fault}")
+        if kind == "watch":
+            try:
+                change_from(told)
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
+                _note(found.watched, f"entry {index}: {type(error).__name__} {error}"[:200])
+            found.watches += 1
         if kind == "observation":
             _date(found, index, time, target, told)
             if len(payload) > MAX_WORDS and not _brief(told):

@@ -31,7 +31,7 @@ class Single:
             self._rules = read_rules(_typed(self.stated, "rules", dict))
             if written_rules(self._rules) != self.stated["rules"]:
                 raise Refused("the stated rules are not written as rules are")
-            self._course = Course(stretches.Walk(_beat(self.stated.get("service"))), seen)
+            self._course = Course(stretches.Walk(_beat(self.stated.get("service")), infer=True), seen)
         except Refused as error:
             self._fault = str(error)
         except (KeyError, ValueError, TypeError, OverflowError) as error:
