@@ -61,6 +61,33 @@ def proven(signs: str, open_after: int = 1) -> list[Outage]:
     return found
 
 
+def test_what_the_clock_was_set_by_before_the_first_rejection_is_reported() -> None:
+    """Accepted, the clock set by an hour while nobody logged in, the machine restarted, rejected, accepted."""
+
+    def at(sign: str, boot: str, clock: int, wall: int) -> Observation:
+        seen = fact(sign, 0)
+        assert isinstance(seen, Observation)
+        return replace(
+            seen, started_at=wall, ended_at=wall + 1000, clock=models.ClockSpan(boot, clock, clock + 1000, 5)
+        )
+
+    hour = 3_600_000
+    facts = [
+        at("+", "a", 60_000, 0),
+        at("?", "a", 120_000, 60_000),
+        at("?", "a", 180_000, 120_000 + hour),
+        at("x", "b", 5000, 240_000 + hour),
+        at("+", "b", 65_000, 300_000 + hour),
+    ]
+    proof, found = Proof(), None
+    for index, each in enumerate(facts):
+        proof, outage = advance_proof(proof, index, each, False)
+        found = outage or found
+    assert found is not None
+    assert found.clock is not None
+    assert (found.clock.stepped, found.clock.reboots) == (hour, 1)
+
+
 @pytest.mark.parametrize(
     ("signs", "expected"),
     [
@@ -168,30 +195,3 @@ async def test_a_real_server_that_rejects_a_good_password_for_a_while_is_proven_
     assert resume(hall.reader, "t", book).missing == ()
     assert 'mailwatch_outages_total{target="t",provider="lab",kind="imap"} 1' in hall.shown()
     await hall.close()
-
-
-def test_what_the_clock_was_set_by_before_the_first_rejection_is_reported() -> None:
-    """Accepted, the clock set by an hour while nobody logged in, the machine restarted, rejected, accepted."""
-
-    def at(sign: str, boot: str, clock: int, wall: int) -> Observation:
-        seen = fact(sign, 0)
-        assert isinstance(seen, Observation)
-        return replace(
-            seen, started_at=wall, ended_at=wall + 1000, clock=models.ClockSpan(boot, clock, clock + 1000, 5)
-        )
-
-    hour = 3_600_000
-    facts = [
-        at("+", "a", 60_000, 0),
-        at("?", "a", 120_000, 60_000),
-        at("?", "a", 180_000, 120_000 + hour),
-        at("x", "b", 5000, 240_000 + hour),
-        at("+", "b", 65_000, 300_000 + hour),
-    ]
-    proof, found = Proof(), None
-    for index, each in enumerate(facts):
-        proof, outage = advance_proof(proof, index, each, False)
-        found = outage or found
-    assert found is not None
-    assert found.clock is not None
-    assert (found.clock.stepped, found.clock.reboots) == (hour, 1)
