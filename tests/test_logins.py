@@ -399,3 +399,16 @@ def test_a_setting_that_shuts_the_mailbox_after_the_login_is_no_rejected_passwor
     gate = LoginGate()
     gate.learn(target(), replace(looked(0, Cause.CREDENTIALS), failed_phase=Phase.MAILBOX), 0)
     assert gate.allows(target(), 1)
+
+
+@pytest.mark.parametrize(
+    ("more", "verdict"), [([], ("down", "timeout")), ([b"+OK\r\n", "PASS "], ("unknown", "credentials"))]
+)
+async def test_pop3_sends_its_password_with_pass_and_not_before(
+    tmp_path: Path, more: list[Step], verdict: tuple[str, str]
+) -> None:
+    script: list[Step] = [b"+OK hi\r\n", "CAPA", b"+OK\r\nUSER\r\n.\r\n", "USER ", *more, SILENCE]
+    async with hostile(script) as port:
+        pop3 = replace(named("a"), kind=Kind.POP3, host="127.0.0.1", port=port)
+        (seen,) = await probed(tmp_path, pop3, 1)
+    assert (seen["outcome"], seen["cause"]) == verdict

@@ -42,9 +42,7 @@ async def probe(call: Call) -> Goodbye:
             offered = client.capabilities.get("SASL", "").split()
             await _present(client, bearer.choose(call, call.login, offered))
         else:
-            # Said before it goes out: the server may fall silent at USER already.
-            call.recorder.password_sent = True
-            await client.log_in(user, password)
+            await client.log_in(user, password, call.recorder.sends_password)
     with phase(Phase.MAILBOX):
         messages = _count(await client.ask("STAT"))
     if messages and "TOP" in client.capabilities:

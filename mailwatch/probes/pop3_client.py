@@ -134,14 +134,19 @@ class Pop3Client(asyncio.Protocol):
             raise Failed(Cause.PROTOCOL, "plain text after the answer to STLS")
         self._transport = await upgrade(self)
 
-    async def log_in(self, user: str, password: str) -> None:
-        """Log in by one way and never by a second: each try counts at the provider."""
+    async def log_in(self, user: str, password: str, sending: Callable[[], None] = lambda: None) -> None:
+        """Log in by one way and never by a second: each try counts at the provider.
+
+        `sending` is called before the password goes out.
+        """
         name, secret = wire(user), wire(password)
         plain = "PLAIN" in self.capabilities.get("SASL", "").split()
         if plain and (not (user + password).isascii() or "USER" not in self.capabilities):
+            sending()
             await self.ask("AUTH", b"PLAIN", b64encode(b"\0" + name + b"\0" + secret))
             return
         await self.ask("USER", name)
+        sending()
         await self.ask("PASS", secret)
 
     async def quit(self) -> None:

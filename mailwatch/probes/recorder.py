@@ -49,6 +49,10 @@ class Recorder:
         self.unanswered: Callable[[], Exception | None] = lambda: None
         """What the server said before it fell silent, if it said anything."""
 
+    def sends_password(self) -> None:
+        """Note that the password goes out now: from here on a silence may be a refusal that is delayed."""
+        self.password_sent = True
+
     def phase(self, phase: Phase) -> _Span:
         """Time what happens inside `with`; a phase that is entered again goes on counting."""
         return _Span(self, phase)
