@@ -8,7 +8,7 @@ was observed inside the boots. Records from before 2026-11 have no such clock; t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -155,6 +155,33 @@ def reference_of(payload: Mapping[str, Any], first: Fact | None) -> Moment | Non
     if payload["last_good"] is None:
         return Moment(payload["first_bad"], first.clock.end, first.clock.boot)
     return Moment(payload["last_good"], first.clock.start, first.clock.boot)
+
+
+class TokenReading(NamedTuple):
+    """What a token of an outside authority says of the clocks in one boot.
+
+    It was made at `time`, after the reading `covered` (of the last entry under its checkpoint) and before the
+    reading `named` (of the entry that names it); None for what is of another boot or not at hand.
+    """
+
+    time: Millis
+    boot: str
+    covered: Millis | None
+    named: Millis | None
+
+
+def clock_error(anchor: Moment | None, tokens: Iterable[TokenReading]) -> Millis | None:
+    """Return by how much the wall clock by which an outage is shown was off at least, by the tokens of its boot.
+
+    `anchor` is a moment of it as it is shown. None without a token of that boot, and on records with wall times
+    only.
+    """
+    if anchor is None or anchor.offset is None:
+        return None
+    own = [token for token in tokens if token.boot == anchor.boot]
+    early = [token.time - token.named - anchor.offset for token in own if token.named is not None]
+    late = [anchor.offset - (token.time - token.covered) for token in own if token.covered is not None]
+    return max(0, *early, *late) if early or late else None
 
 
 def as_shown(moment: Moment, reference: Moment | None) -> Millis:

@@ -8,11 +8,22 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from mailwatch.course import FACTS, Course
+from mailwatch.elapsed import Moment
 from mailwatch.guard import offline_payloads
 from mailwatch.incidents import Incident, Member, turns
 from mailwatch.incidents import incidents as incidents_of
+from mailwatch.ledger.facts import clock_from
 from mailwatch.models import Fact, Kind, Millis, Observation, Outcome, WatchChange, rfc3339
-from mailwatch.outages import Outage, defended, outage_payload, payload_json
+from mailwatch.outages import (
+    PROVEN,
+    Outage,
+    Steps,
+    defended,
+    named_after,
+    outage_payload,
+    payload_json,
+    stepped,
+)
 from mailwatch.replay import RuleBook, notices, resume, rule_book
 from mailwatch.service_level import GUESS_FROM, Meter, Stretch, usual_interval
 from mailwatch.store import Reader
@@ -77,20 +88,10 @@ def _latest(reader: Reader, live: Live) -> list[dict[str, Any]]:
     return found
 
 
-Steps = list[tuple[int, Millis]]
-"""By entry, how far the wall clock was set."""
-
-
 def steps_of(reader: Reader) -> Steps:
     """Read by how much the wall clock was set, and in which entries."""
     told = ((entry.index, entry.payload) for entry in reader.entries(kinds=["clock"]))
     return [(index, payload["milliseconds"]) for index, payload in told if payload["event"] == "step"]
-
-
-def stepped(steps: Steps, first: int, last: int) -> tuple[Millis, Millis]:
-    """Return by how much the clock was set ahead and back in the entries after `first` up to `last`."""
-    inside = [millis for index, millis in steps if first < index <= last]
-    return sum(max(0, millis) for millis in inside), sum(max(0, -millis) for millis in inside)
 
 
 def incidents(
@@ -312,6 +313,19 @@ def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Mil
             told["with_maintenance"] = {key: counted[key] for key in _COUNTED}
         answers.append({"target": name, "from": rfc3339(start), "to": rfc3339(end), **told})
     return answers
+
+
+def anchor_of(reader: Reader, payload: Mapping[str, Any]) -> Moment | None:
+    """Return the first failure of an outage as it is shown; None on records with wall times only."""
+    kind = PROVEN if payload.get("proven_afterwards") else ""
+    first, last = payload["ledger"]["first"], payload["ledger"]["last"]
+    name = payload["target"]
+    for entry in reader.entries(target=name, kinds=["observation"], from_index=first, to_index=last + 1):
+        told = entry.payload
+        if named_after(kind, name, entry.index, told["start"]) == payload["id"]:
+            clock = clock_from(told)
+            return None if clock is None else Moment(payload["first_bad"], clock.end, clock.boot)
+    return None
 
 
 class WatchedAt(NamedTuple):

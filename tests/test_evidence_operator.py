@@ -155,6 +155,23 @@ def test_a_clock_set_ahead_within_an_outage_makes_it_no_longer(operator: Operato
     outage = json.loads(zipfile.ZipFile(path).read("outage.json"))["outage"]
     assert outage["duration"]["max"] < 60
     assert outage["clock"] == {"stepped": pytest.approx(4 * DAY / 1000, abs=1), "reboots": 0}
+    # The clock is as it was before when the tokens are asked for, and the times are shown by that.
+    assert "clock_error" not in json.loads(zipfile.ZipFile(path).read("outage.json"))
+
+
+def test_a_clock_that_was_wrong_at_a_token_only_is_no_error_of_the_times(
+    operator: Operator, authority: Authority
+) -> None:
+    """NTP sets a clock right that was years behind when the token before was asked for."""
+    operator.off = -3 * 365 * DAY
+    operator.looks("+")
+    operator.stamp(authority)
+    operator.step(0)
+    operator.looks("++----++")
+    operator.stamp(authority)
+    path = operator.bundle(authority)
+    assert "clock_error" not in json.loads(zipfile.ZipFile(path).read("outage.json"))
+    assert refused(path, trusting(authority)) == []
 
 
 @pytest.mark.parametrize("off", [0, 4 * DAY])
@@ -202,9 +219,17 @@ def test_a_failure_dated_outside_the_tokens_is_refused(operator: Operator, autho
     operator.looks("++----++")
     operator.step(0)
     operator.stamp(authority)
-    claims = refused(operator.bundle(authority), trusting(authority))
-    assert [claim for claim, _ in claims] == ["outage"]
-    assert "before the token of" in claims[0][1]
+    path = operator.bundle(authority)
+    files = files_of(path)
+    stated = json.loads(files["outage.json"])
+    # The program says by how much its times are wrong, on the first page too.
+    assert stated.pop("clock_error") == pytest.approx(5 * 365 * DAY / 1000, abs=2)
+    assert refused(path, trusting(authority)) == []
+    for said in ({}, {"clock_error": 3600}):
+        files["outage.json"] = json.dumps(stated | said).encode()
+        pack(path, files)
+        (_, detail), *_ = [one for one in refused(path, trusting(authority)) if one[0] == "outage"]
+        assert "of which" in detail
 
 
 def test_tokens_of_ones_own_making_are_named(operator: Operator, authority: Authority, other: Authority) -> None:
@@ -283,7 +308,7 @@ def test_a_hostile_name_tells_nothing_of_its_own(
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith("valid  ") for line in lines[:-1])
     assert [line.split()[1] for line in lines[:-1]] == [claim.claim.split()[0] for claim in claims]
-    assert "x\\nvalid  outage  [bold]\\x1b[2Jmade up" in lines[7]
+    assert "x\\nvalid  outage  [bold]\\x1b[2Jmade up" in lines[8]
 
 
 def test_each_authority_bounds_the_case_for_who_believes_only_that_one(

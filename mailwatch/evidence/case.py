@@ -10,7 +10,7 @@ from mailwatch import records
 from mailwatch.evidence import instructions
 from mailwatch.evidence.bundle import File, checker, pack, pretty
 from mailwatch.evidence.gather import NoCase, Range, gather
-from mailwatch.evidence.statement import statement
+from mailwatch.evidence.statement import error_of, statement
 from mailwatch.ledger.checkpoint import verifier_key
 from mailwatch.outages import Rules, read_rules
 from mailwatch.replay import rule_book
@@ -35,7 +35,8 @@ def find(reader: Reader, tokens: Tokens, keys: Keys, wanted: str, service: dict[
     # The entry that tells of its end, and the look that confirmed it, belong to the case.
     closing = [e.index for e in reader.entries(target=payload["target"], kinds=["outage"], from_index=last)]
     found = gather(reader, tokens, first, max([last, *closing[:1]]))
-    stated = statement(payload, _rules(reader, payload), found, keys.origin, service)
+    error = error_of(reader, found, [records.anchor_of(reader, payload)])
+    stated = statement(payload, _rules(reader, payload), found, keys.origin, service, error)
     return Case(payload, found, stated, verifier_key(keys.origin, keys.public))
 
 

@@ -6,12 +6,17 @@ again. `service` is what the config says of the target today, `claim` what the o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import orjson
+
 from mailwatch import __version__
-from mailwatch.evidence.gather import NoCase, Range
+from mailwatch.elapsed import Moment, TokenReading, clock_error
+from mailwatch.evidence.gather import NoCase, Range, TokenFile
 from mailwatch.models import Millis, rfc3339
 from mailwatch.outages import Rules, payload_json, written_rules
+from mailwatch.store import Reader
 
 FORMAT = "mailwatch-evidence/1"
 STATED_FROM: Millis = 1_000
@@ -19,7 +24,12 @@ STATED_FROM: Millis = 1_000
 
 
 def statement(
-    payload: dict[str, Any], rules: Rules, found: Range, origin: str, service: dict[str, Any] | None
+    payload: dict[str, Any],
+    rules: Rules,
+    found: Range,
+    origin: str,
+    service: dict[str, Any] | None,
+    error: Millis,
 ) -> dict[str, Any]:
     """Return the claim of one outage, `payload` as the ledger has it. Raises NoCase for an open one cut short."""
     if payload["ledger"]["first"] < found.start.size or payload["ledger"]["last"] >= found.end.size:
@@ -35,18 +45,35 @@ def statement(
         "rules": written_rules(rules),
         "range": {"first": found.start.size, "end": found.end.size},
         "outside_times": outside_times(found, payload["ledger"]["first"], payload["ledger"]["last"]),
-        **clock_error(found),
+        **stated_error(error),
         "service": service,
     }
 
 
-def clock_error(found: Range) -> dict[str, float]:
-    """State by how many seconds the wall clock was off at the tokens, if it was more than a second at one of them.
+def stated_error(error: Millis) -> dict[str, float]:
+    """State by how many seconds the wall clock of the times was off by the tokens, if it was more than one."""
+    return {"clock_error": error / 1000} if error > STATED_FROM else {}
 
-    What is on record about when a token was asked for and answered, compared with its own time.
+
+def error_of(reader: Reader, found: Range, anchors: Iterable[Moment | None]) -> Millis:
+    """Return by how much the wall clock by which outages are shown was off, by the tokens around them.
+
+    `anchors` is a moment of each (elapsed.py). By what is on record of when a token was asked for and answered,
+    where an outage's boot has none, or where there is no outage.
     """
-    off = max((token.off for token in found.tokens), default=0)
-    return {"clock_error": off / 1000} if off > STATED_FROM else {}
+    readings = [_reading(reader, token) for token in found.tokens]
+    errors = [clock_error(anchor, readings) for anchor in anchors]
+    asked = max((token.off for token in found.tokens), default=0)
+    return max((asked if error is None else error for error in errors), default=asked)
+
+
+def _reading(reader: Reader, token: TokenFile) -> TokenReading:
+    (named,) = reader.entries(from_index=token.entry, to_index=token.entry + 1)
+    (covered,) = reader.entries(from_index=token.checkpoint - 1, to_index=token.checkpoint)
+    after, before = orjson.loads(covered.header), orjson.loads(named.header)
+    boot = before.get("boot", "")
+    same = bool(boot) and after.get("boot") == boot
+    return TokenReading(token.time, boot, after["clock"] if same else None, before.get("clock"))
 
 
 def outside_times(found: Range, first: int, last: int) -> dict[str, str | None]:

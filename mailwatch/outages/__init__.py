@@ -33,34 +33,41 @@ from mailwatch.models import (
 )
 from mailwatch.outages.outage import (
     Outage,
+    Steps,
     bounds_of,
     defended,
     durations,
+    named_after,
     outage_id,
     outage_json,
     outage_payload,
     payload_json,
+    stepped,
 )
-from mailwatch.outages.proven import Proof, advance_proof
+from mailwatch.outages.proven import PROVEN, Proof, advance_proof
 from mailwatch.outages.tally import NOTHING, Look, Tally
 
 __all__ = [
+    "PROVEN",
     "Event",
     "Outage",
     "Proof",
     "Rules",
     "State",
+    "Steps",
     "Transition",
     "advance",
     "advance_proof",
     "defended",
     "detect",
     "durations",
+    "named_after",
     "next_delay",
     "outage_json",
     "outage_payload",
     "payload_json",
     "read_rules",
+    "stepped",
     "written_rules",
 ]
 
@@ -261,4 +268,5 @@ def _outage(state: State, end: Look | None, tally: Tally, *, unwatched: bool = F
         durations=bounds.durations,
         unwatched=unwatched,
         clock=bounds.clock,
+        anchor=bounds.anchor,
     )

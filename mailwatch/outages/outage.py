@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mailwatch.elapsed import Distance, Durations, distance, durations_of, shown
+from mailwatch.elapsed import Distance, Durations, Moment, distance, durations_of, shown
 from mailwatch.models import Kind, Millis, rfc3339
 from mailwatch.outages.tally import Look, Tally
 
@@ -54,6 +54,8 @@ class Outage:
     proven_afterwards: bool = False
     unwatched: bool = False
     clock: ClockFacts | None = None
+    anchor: Moment | None = None
+    """Its first failure as it is shown, by the clock that nobody can set; None on records with wall times only."""
 
     @property
     def state(self) -> str:
@@ -88,6 +90,7 @@ class Bounds:
     first_good: Millis | None
     durations: Durations
     clock: ClockFacts | None
+    anchor: Moment | None
 
 
 def bounds_of(good: Look | None, bad: Look, last: Look, end: Look | None, tally: Tally) -> Bounds:
@@ -101,6 +104,7 @@ def bounds_of(good: Look | None, bad: Look, last: Look, end: Look | None, tally:
     last_good = None if good is None else min(shown(good.start, bad.end, epochs), first_bad)
     first_good = None if end is None else max(shown(end.end, bad.end, epochs), last_bad)
     clock = None if bad.end.clock is None or last.end.clock is None else ClockFacts(tally.stepped, tally.reboots)
+    anchor = None if clock is None else Moment(first_bad, bad.end.clock, bad.end.boot)
     if clock is None:
         # Wall times only: the sums of the four times, as anyone can check them.
         before = None if last_good is None else Distance(first_bad - last_good, first_bad - last_good)
@@ -113,12 +117,19 @@ def bounds_of(good: Look | None, bad: Look, last: Look, end: Look | None, tally:
         if bad.index == last.index and after is not None and end is not None:
             after = distance(bad.end, end.end, epochs)
         whole = None if good is None or end is None else distance(good.start, end.end, epochs)
-    return Bounds(last_good, first_bad, last_bad, first_good, durations_of(down, before, after, whole), clock)
+    return Bounds(
+        last_good, first_bad, last_bad, first_good, durations_of(down, before, after, whole), clock, anchor
+    )
 
 
 def outage_id(kind: str, bad: Look) -> str:
-    """Name an outage after its first bad look: 12 hex digits that any replay gives again."""
-    text = "\n".join(filter(None, (kind, bad.target, str(bad.index), str(bad.start.wall))))
+    """Name an outage after its first failure: 12 hex digits that any replay gives again."""
+    return named_after(kind, bad.target, bad.index, bad.start.wall)
+
+
+def named_after(kind: str, target: str, index: int, start: Millis) -> str:
+    """Name an outage whose first failure is entry `index` and began at `start`; `kind` is "" or PROVEN."""
+    text = "\n".join(filter(None, (kind, target, str(index), str(start))))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -167,6 +178,16 @@ def payload_json(payload: Mapping[str, Any]) -> dict[str, Any]:
         **({"clock": _clock_json(payload["clock"])} if "clock" in payload else {}),
         **({"maintenance": _seconds(payload["maintenance_ms"])} if payload.get("maintenance_ms") else {}),
     }
+
+
+Steps = list[tuple[int, Millis]]
+"""By entry, how far the wall clock was set."""
+
+
+def stepped(steps: Steps, first: int, last: int) -> tuple[Millis, Millis]:
+    """Return by how much the clock was set ahead and back in the entries after `first` up to `last`."""
+    inside = [millis for index, millis in steps if first < index <= last]
+    return sum(max(0, millis) for millis in inside), sum(max(0, -millis) for millis in inside)
 
 
 def defended(payload: dict[str, Any], ahead: Millis, back: Millis) -> dict[str, Any]:

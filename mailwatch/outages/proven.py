@@ -13,6 +13,8 @@ from mailwatch.models import Cause, Fact, Gap, Observation, Outcome, Phase, Watc
 from mailwatch.outages.outage import Outage, bounds_of, outage_id
 from mailwatch.outages.tally import NOTHING, Look, Tally
 
+PROVEN = "proven afterwards"
+"""What the name of such an outage begins with, before it is hashed."""
 _AFTER_LOGIN = frozenset({Phase.MAILBOX, Phase.FETCH, Phase.SUBMIT})
 
 
@@ -85,7 +87,7 @@ def _proven(proof: Proof, index: int, fact: Observation) -> Outage | None:
     tally = proof.tally.seen(index, fact)
     bounds = bounds_of(good, bad, last, Look.of(index, fact, tally), tally)
     return Outage(
-        id=outage_id("proven afterwards", bad),
+        id=outage_id(PROVEN, bad),
         target=bad.target,
         last_good=bounds.last_good,
         first_bad=bounds.first_bad,
@@ -104,5 +106,6 @@ def _proven(proof: Proof, index: int, fact: Observation) -> Outage | None:
         first_detail=bad.detail,
         durations=bounds.durations,
         clock=bounds.clock,
+        anchor=bounds.anchor,
         proven_afterwards=True,
     )

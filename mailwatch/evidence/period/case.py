@@ -17,8 +17,8 @@ from mailwatch.course import Seen
 from mailwatch.evidence import instructions
 from mailwatch.evidence.bundle import File, checker, pack, pretty
 from mailwatch.evidence.gather import NoCase, Range, TokenFile, gather
-from mailwatch.evidence.period.replay import Replay
-from mailwatch.evidence.statement import clock_error, outside_times
+from mailwatch.evidence.period.replay import OWN, Replay
+from mailwatch.evidence.statement import error_of, outside_times, stated_error
 from mailwatch.models import Millis, WatchEvent, rfc3339
 from mailwatch.outages import payload_json, written_rules
 from mailwatch.replay import rule_book
@@ -77,7 +77,7 @@ def find(
     }
     replay = Replay(window, guesses, rules, seen)
     for index, kind, time, target, _, text in found.texts(reader):
-        if kind == "node" or target in replay.accounts:
+        if kind in OWN or target in replay.accounts:
             replay.take(index, kind, time, target, orjson.loads(text))
     replay.settle()
     bounds = replay.bounds()
@@ -112,7 +112,7 @@ def find(
         "entries": {"first": bounds[0], "last": bounds[1]},
         "range": {"first": found.start.size, "end": found.end.size},
         "outside_times": outside_times(found, *bounds),
-        **clock_error(found),
+        **stated_error(error_of(reader, found, [outage.anchor for outage in replay.outages()])),
     }
     return PeriodCase(found, replay, outages, statement)
 

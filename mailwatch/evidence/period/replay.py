@@ -12,11 +12,15 @@ from typing import Any
 
 from mailwatch.course import FACTS, Course, Seen
 from mailwatch.models import Kind, Millis, WatchEvent, rfc3339
-from mailwatch.outages import Outage, Rules, outage_payload, read_rules, written_rules
+from mailwatch.outages import Outage, Rules, Steps, defended, outage_payload, read_rules, stepped, written_rules
 from mailwatch.service_level import GUESS_FROM, Availability, Meter, usual_interval
 
 TOLD = ("provider", "kind", "vantage_point")
 """What of an outage does not follow from its looks."""
+
+
+OWN = ("node", "clock")
+"""Kinds of MailWatch's own entries that count here."""
 
 
 class Odd(Exception):
@@ -71,6 +75,8 @@ class Replay:
     ) -> None:
         """Raises ValueError when the window is empty."""
         self.window, self.rules = window, rules
+        self.steps: Steps = []
+        """By entry, how far the wall clock was set."""
         self.accounts = {}
         for name, beat in targets.items():
             meter = Meter(*window, interval=beat, infer=infer)
@@ -83,6 +89,8 @@ class Replay:
             if account is None:
                 if kind == "node" and "rules" in payload:
                     self.rules = read_rules(payload["rules"])
+                elif kind == "clock" and payload.get("event") == "step":
+                    self.steps.append((index, int(payload["milliseconds"])))
             elif kind in FACTS:
                 if account.begun is None:
                     account.begun = time
@@ -150,6 +158,10 @@ class Replay:
         ]
         return sorted(touching, key=lambda one: (one.first_bad, one.first_index))
 
+    def outages(self) -> list[Outage]:
+        """The outages of all targets."""
+        return [outage for name in self.accounts for outage in self.outages_of(name)]
+
     def availability_of(self, name: str) -> Availability:
         """The account of a target."""
         return self.accounts[name].meter.read(self.outages_of(name))
@@ -161,9 +173,8 @@ class Replay:
             for outage in self.outages_of(name):
                 told = account.recorded[outage.id]
                 try:
-                    made.append(
-                        outage_payload(outage, told["provider"], Kind(told["kind"]), told["vantage_point"])
-                    )
+                    payload = outage_payload(outage, told["provider"], Kind(told["kind"]), told["vantage_point"])
+                    made.append(defended(payload, *stepped(self.steps, outage.first_index, outage.last_index)))
                 except (KeyError, ValueError, TypeError) as error:
                     raise Odd(f"outage {outage.id} does not say what it is of: {error}") from None
         return sorted(made, key=lambda payload: (payload["first_bad"], payload["target"]))

@@ -12,11 +12,11 @@ from zoneinfo import ZoneInfo
 
 import typst
 
-from mailwatch.elapsed import reference_of
 from mailwatch.evidence.case import Case
 from mailwatch.evidence.report.layout import layout
 from mailwatch.evidence.report.printable import printable
 from mailwatch.evidence.report.sightings import Sightings, sight
+from mailwatch.records import anchor_of
 from mailwatch.store import Reader
 
 
@@ -29,9 +29,7 @@ def report(reader: Reader, case: Case, statement: bytes, place: str, language: s
 
 def look_up(reader: Reader, case: Case) -> Sightings:
     """Return what the range shows, with what the ledger says near it of the program and of the tokens."""
-    first = case.payload["ledger"]["first"]
-    (begun,) = reader.entries(from_index=first, to_index=first + 1)
-    reference = reference_of(case.payload, begun.fact)
+    reference = anchor_of(reader, case.payload)
     seen = sight(case.found.entries(reader), case.payload["target"], case.payload, reference)
     for entry in reader.entries(kinds=["node"], to_index=case.found.start.size, descending=True, limit=1):
         seen.node_before = entry.payload

@@ -273,8 +273,10 @@ class _Check:
             times = outside_times(self._stamps, where["first"], where["last"])
             if stated.get("outside_times") != times:
                 raise Refused(f"the tokens give other outside times: {times}")
-            off = stated_error(stated, self._stamps)
-            for outage in stated["outages"] if "outages" in stated else [stated["outage"]]:
+            told = stated["outages"] if "outages" in stated else [stated["outage"]]
+            anchors = [self._case.anchors.get(outage["id"]) for outage in told]
+            off = stated_error(stated, self._stamps, self._walk, anchors)
+            for outage in told:
                 bounded(outage, self._stamps, off)
         self._stated = stated
 

@@ -7,11 +7,12 @@ from typing import Any
 from mailwatch.config.durations import parse
 from mailwatch.config.mistakes import Fault
 from mailwatch.course import FACTS, Course, Seen
+from mailwatch.elapsed import Moment
 from mailwatch.evidence.claims import stated as claims
 from mailwatch.evidence.verify.archive import Archive, Refused
 from mailwatch.evidence.verify.ledger import Walk
 from mailwatch.models import Kind
-from mailwatch.outages import Outage, defended, outage_payload, payload_json, read_rules, written_rules
+from mailwatch.outages import Outage, defended, outage_payload, payload_json, read_rules, stepped, written_rules
 from mailwatch.service_level import stretches
 
 DEFAULT_BEAT = 60.0
@@ -22,6 +23,8 @@ class Single:
 
     def __init__(self, archive: Archive, seen: Seen) -> None:
         self.stated: dict[str, Any] = {}
+        self.anchors: dict[str, Moment | None] = {}
+        """A moment of each outage as it is shown, once it was compared."""
         self._fault = self._target = self._id = ""
         self._recorded: dict[str, Any] | None = None
         try:
@@ -66,6 +69,7 @@ class Single:
         if self.stated["rules"] != _on_record(walk, self._recorded):
             raise Refused("the stated rules are not those on record")
         outage, looks = self._outage()
+        self.anchors = {outage.id: outage.anchor}
         told = self.stated["outage"]
         names = self._recorded or told
         try:
@@ -102,14 +106,10 @@ class Single:
 
 def _defended(payload: dict[str, Any], walk: Walk, told: dict[str, Any]) -> dict[str, Any]:
     """Widen the bounds of an outage that has only wall times by what the clock was set in it."""
-    first, last = payload["ledger"]["first"], payload["ledger"]["last"]
-    inside = [millis for index, millis in walk.steps if first < index <= last]
-    ahead, back = sum(max(0, one) for one in inside), sum(max(0, -one) for one in inside)
+    ahead, back = stepped(walk.steps, payload["ledger"]["first"], payload["ledger"]["last"])
     wide = defended(payload, ahead, back)
     if wide is not payload and "clock" not in told:
-        raise Refused(
-            f"the clock was set by {sum(map(abs, inside))} ms within the outage, which its durations leave out"
-        )
+        raise Refused(f"the clock was set by {ahead + back} ms within the outage, which its durations leave out")
     return wide
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mailwatch.course import Seen
+from mailwatch.elapsed import Moment
 from mailwatch.evidence.period.replay import Odd, Replay
 from mailwatch.evidence.verify.archive import Archive, Refused
 from mailwatch.evidence.verify.ledger import Walk
@@ -21,6 +22,8 @@ class Period:
 
     def __init__(self, archive: Archive, seen: Seen) -> None:
         self.stated: dict[str, Any] = {}
+        self.anchors: dict[str, Moment | None] = {}
+        """A moment of each outage as it is shown, once they were compared."""
         self._fault = ""
         self._replay: Replay | None = None
         try:
@@ -78,6 +81,7 @@ class Period:
             outages = [payload_json(payload) for payload in replay.payloads()]
         except (Odd, ValueError, OverflowError) as error:
             raise Refused(str(error)[:200]) from None
+        self.anchors = {outage.id: outage.anchor for outage in replay.outages()}
         if self.stated.get("outages") != outages:
             raise Refused(f"a replay of {looks} looks gives other outages ({len(outages)})")
         channels = f"{len(told)} channels" if len(told) > 1 else "1 channel"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
+from mailwatch.elapsed import Moment, TokenReading, clock_error
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.evidence.verify.ledger import NEVER, Named, Walk
 from mailwatch.ledger.timestamp import Anchors, TimestampError, Token, check, verify
@@ -226,13 +227,27 @@ def bounded(outage: Mapping[str, Any], found: Sequence[Stamp], off: Millis) -> N
         )
 
 
-def stated_error(stated: Mapping[str, Any], found: Sequence[Stamp]) -> Millis:
-    """Return by how many milliseconds the wall clock was off by the tokens, as far as that is stated.
+def stated_error(
+    stated: Mapping[str, Any], found: Sequence[Stamp], walk: Walk, anchors: Sequence[Moment | None]
+) -> Millis:
+    """Return by how many milliseconds the wall clock of the times was off by the tokens, as far as that is stated.
+
+    `anchors` is a moment of each outage as it is shown: what the wall clock showed at another time is not stated
+    there.
 
     An error of more than ten minutes that is not stated, or stated as less, is refused: whoever reads the times
     would take them for right. Raises Refused.
     """
-    off = max((stamp.off for stamp in found), default=0)
+    asked = max((stamp.off for stamp in found), default=0)
+    read = {span.end: (span.boot, span.clock) for span in walk.spans}
+    readings = []
+    for stamp in found:
+        boot, clock = read.get(stamp.checkpoint, ("", 0))
+        # The entry that names the last token may lie behind the range.
+        named = stamp.clock if stamp.boot and stamp.boot == (boot or stamp.boot) else None
+        readings.append(TokenReading(stamp.time, boot or stamp.boot, clock if boot else None, named))
+    errors = [clock_error(anchor, readings) for anchor in anchors]
+    off = max((asked if error is None else error for error in errors), default=asked)
     said = stated.get("clock_error", 0)
     if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < 1e12:
         raise Refused("the stated clock error is no number of seconds")
