@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import mailwatch.guard
+import mailwatch.guard.rounds
 import mailwatch.judging
 import mailwatch.monitor
 import mailwatch.outages
@@ -139,3 +141,10 @@ def test_the_verdict_sees_a_defect(
         for failure in verdict_of("a defect", number, ONE_WEEK).failures
     )
     assert next((failure for failure in found if told in failure), None) is not None
+
+
+def test_the_verdict_sees_a_guard_that_goes_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silence from before the clock was set back would excuse the provider until its time comes again."""
+    for where in (mailwatch.guard, mailwatch.guard.rounds):
+        monkeypatch.setattr(where, "by_the_wall", lambda at, _: at)
+    assert any("booked as unknown" in failure for failure in verdict_of("a defect", 3, WEEKS).failures)
