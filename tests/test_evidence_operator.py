@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mailwatch.cli import main
+from mailwatch.evidence.merge.member import read
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.outages import Rules
 from mailwatch.store import Store
@@ -225,6 +226,8 @@ def test_a_failure_dated_outside_the_tokens_is_refused(operator: Operator, autho
     # The program says by how much its times are wrong, on the first page too.
     assert stated.pop("clock_error") == pytest.approx(5 * 365 * DAY / 1000, abs=2)
     assert refused(path, trusting(authority)) == []
+    # But they cannot be laid beside those of others.
+    assert "its clock was off by" in read(path, trusting(authority)).reason
     for said in ({}, {"clock_error": 3600}):
         files["outage.json"] = json.dumps(stated | said).encode()
         pack(path, files)
