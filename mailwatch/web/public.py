@@ -23,9 +23,9 @@ Told = dict[str, Any]
 _TARGET = ("provider", "kind", "state", "last_observation", "outcome", "cause", "failed_phase")
 _TIMES = ("last_good", "first_bad", "last_bad", "first_good")
 _OUTAGE = ("provider", "kind", "state", *_TIMES, "duration", "observations", "largest_gap", "unobserved", "causes",
-           "phases", "proven_afterwards", "maintenance")  # fmt: skip
+           "phases", "proven_afterwards", "maintenance", "clock")  # fmt: skip
 _PAGE = ("provider", "kind", "state", *_TIMES, "duration_ms", "observations", "largest_gap_ms", "unobserved_ms",
-         "causes", "phases", "proven_afterwards", "maintenance_ms", "clock_bound")  # fmt: skip
+         "causes", "phases", "proven_afterwards", "maintenance_ms", "clock_bound", "clock")  # fmt: skip
 _INCIDENT = ("provider", "state", *_TIMES, "duration", "surely_down")
 _MEMBER = ("kind", "state", *_TIMES, "duration", "causes", "trouble", "proven_afterwards", "maintenance")
 _STAGE = ("at", "targets_down", "channels_down", "trouble")
