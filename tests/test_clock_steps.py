@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,34 @@ def test_its_evidence_says_so_and_holds(
         ["pdftotext", "-layout", "report.pdf", "-"], cwd=tmp_path, capture_output=True, text=True
     )
     assert "clock was set" in " ".join(text.stdout.split())
+
+
+def test_the_report_of_the_whole_time_says_what_the_other_commands_say(
+    lived: tuple[Watching, dict[str, Lived]], tmp_path: Path
+) -> None:
+    """By their times, entries lie before and after others that they follow: none may be lost for that."""
+    watching, found = lived
+    path, window = tmp_path / "all.zip", ("--from", "2015-01-01", "--to", "2060-01-01")
+    made = watching.command("report", *window, "-o", str(path), "--lang", "en")
+    assert made.returncode == 0, made.stderr
+    checked = watching.command("verify", str(path))
+    assert checked.returncode == 0, checked.stdout
+    with zipfile.ZipFile(path) as opened:
+        stated = json.loads(opened.read("period.json"))
+        opened.extract("verify.py", tmp_path)
+    plain = subprocess.run(
+        [sys.executable, "-I", "-S", str(tmp_path / "verify.py"), str(path)], capture_output=True, text=True
+    )
+    assert plain.returncode == 0, plain.stdout
+    assert {one["id"] for one in stated["outages"]} == {one.outage["id"] for one in found.values()}
+    (told,) = json.loads(watching.command("availability", *window, "--json").stdout)
+    (account,) = stated["availability"]
+    for key in ("availability", "downtime", "observations"):
+        assert account[key] == told[key], key
+    before = time.time() - datetime(2015, 1, 1, tzinfo=UTC).timestamp()
+    assert before - DAY < account["unobserved"] < before + DAY, (
+        "the record ends where it ends, not at its latest time"
+    )
 
 
 def test_the_ledger_replays_and_the_pages_say_that_the_clock_was_set(

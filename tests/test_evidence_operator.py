@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from mailwatch.cli import main
+from mailwatch.evidence.case import find
+from mailwatch.evidence.gather import NoCase, within_tokens
 from mailwatch.evidence.merge.member import read
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.outages import Rules
-from mailwatch.store import Store
+from mailwatch.store import Store, Tokens
 from tests.ledgers import DAY, HOUR
 from tests.operator import Operator, quiet, trusting
 from tests.servers.authority import Authority
@@ -175,6 +179,15 @@ def test_a_clock_that_was_wrong_at_a_token_only_is_no_error_of_the_times(
     assert refused(path, trusting(authority)) == []
 
 
+def by_the_enclosed_script(path: Path) -> tuple[int, str]:
+    with zipfile.ZipFile(path) as opened:
+        opened.extract("verify.py", path.parent)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(path.parent / "verify.py"), str(path)], capture_output=True, text=True
+    )
+    return done.returncode, done.stdout
+
+
 @pytest.mark.parametrize("off", [0, 4 * DAY])
 def test_a_clock_that_nobody_can_set_is_held_against_the_tokens(
     operator: Operator, authority: Authority, off: int
@@ -188,11 +201,46 @@ def test_a_clock_that_nobody_can_set_is_held_against_the_tokens(
     operator.looks("--++")
     operator.step(0)
     operator.stamp(authority)
-    claims = refused(operator.bundle(authority), trusting(authority))
+    path = operator.bundle(authority)
+    claims = refused(path, trusting(authority))
     assert claims[0][0] == "times"
     assert "the clock that nobody can set went on by" in claims[0][1]
     assert claims[1][0] == "outage"
     assert "longer than the tokens around it allow" in claims[1][1]
+    script, said = by_the_enclosed_script(path)
+    assert script == 1
+    assert "WRONG it lasted no longer than the tokens around it are apart" in said
+    with operator.reader() as reader:
+        newest = next(reader.entries(kinds=["outage"], descending=True, limit=1))
+        case = find(reader, Tokens(operator.folder), operator.store.keys, newest.payload["id"], None)
+    with pytest.raises(NoCase, match="the clocks ran wrong"):
+        within_tokens(case.found, case.payload)
+
+
+def test_the_enclosed_script_reads_the_tokens_themselves(operator: Operator, authority: Authority) -> None:
+    """The entry that names the token after the outage lies behind the range."""
+    lived(operator, authority)
+    path = operator.bundle(authority)
+    assert by_the_enclosed_script(path)[1].count("it lasted no longer than the tokens around it are apart") == 1
+    files = files_of(path)
+    proof = json.loads(files["proof.json"])
+    proof["tokens"][0]["checkpoint"], proof["tokens"][1]["checkpoint"] = (
+        proof["tokens"][1]["checkpoint"],
+        proof["tokens"][0]["checkpoint"],
+    )
+    pack(path, files | {"proof.json": json.dumps(proof).encode()})
+    script, said = by_the_enclosed_script(path)
+    assert script == 1
+    assert "WRONG a token is over its checkpoint" in said
+
+
+def test_the_first_token_may_come_long_after_the_first_entry(operator: Operator, authority: Authority) -> None:
+    """The first report of a new owner begins at entry 0 and ends before the entry that names the token."""
+    operator.looks("++----++", dated=operator.clock() - HOUR)
+    operator.stamp(authority)
+    path = operator.bundle(authority)
+    assert json.loads(files_of(path)["proof.json"])["start"]["size"] == 0
+    assert refused(path, trusting(authority)) == []
 
 
 def test_a_clock_error_beyond_ten_minutes_must_be_stated(operator: Operator, authority: Authority) -> None:

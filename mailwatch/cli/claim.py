@@ -16,7 +16,7 @@ from mailwatch.config import claims
 from mailwatch.config.claims import NotifiedSection
 from mailwatch.evidence.case import chosen, find
 from mailwatch.evidence.claims import log
-from mailwatch.evidence.gather import NoCase
+from mailwatch.evidence.gather import NoCase, within_tokens
 from mailwatch.evidence.letter import Letter, compose, docx, pdf, prepare
 from mailwatch.evidence.report.terms import title
 from mailwatch.store import Tokens
@@ -104,6 +104,7 @@ def _letter(args: argparse.Namespace, wanted: str) -> int:
     reader = open_reader(config)
     try:
         case = find(reader, Tokens(config.data_dir), load_or_make(config.data_dir), wanted, None)
+        within_tokens(case.found, case.payload)
         section = log.with_log(claims.find(config.claims, case.payload), case.payload, config.data_dir)
     except (NoCase, log.BadLog) as error:
         print(f"mailwatch: {error}", file=sys.stderr)

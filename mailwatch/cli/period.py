@@ -14,7 +14,7 @@ from mailwatch.cli.signing import signed
 from mailwatch.cli.writing import alone, write_whole
 from mailwatch.config import Config, effective
 from mailwatch.evidence.bundle import File, pretty
-from mailwatch.evidence.gather import NoCase, Range
+from mailwatch.evidence.gather import NoCase, Range, within_tokens
 from mailwatch.evidence.period.case import PeriodCase, Watched, find, write
 from mailwatch.evidence.report.calendar import Calendar
 from mailwatch.evidence.report.period import period_report
@@ -42,6 +42,8 @@ def make(
                 config.vantage_point.name,
                 calendar.add,
             )
+            for outage in case.replay.payloads():
+                within_tokens(case.found, outage)
         except NoCase as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return None

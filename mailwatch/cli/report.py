@@ -18,7 +18,7 @@ from mailwatch.evidence.bundle import File, pretty
 from mailwatch.evidence.case import certificates, find, write
 from mailwatch.evidence.claims.log import BadLog, with_log
 from mailwatch.evidence.claims.stated import claim
-from mailwatch.evidence.gather import NoCase, Range
+from mailwatch.evidence.gather import NoCase, Range, within_tokens
 from mailwatch.store import Tokens
 from mailwatch.store.keys import load_or_make
 
@@ -69,6 +69,7 @@ def _run(args: argparse.Namespace) -> int:
     with Console(stderr=True).status("gathering the entries") as status:
         try:
             case = find(reader, tokens, keys, args.outage, None)
+            within_tokens(case.found, case.payload)
         except NoCase as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1

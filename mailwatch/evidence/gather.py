@@ -17,6 +17,8 @@ from mailwatch.models import Millis
 from mailwatch.store import CheckpointRow, Entry, Reader, Texts, Tokens
 
 DAY: Millis = 86_400_000
+TOLERANCE: Millis = 2_000
+"""Tokens have whole seconds, and what an authority calls its accuracy is about one."""
 LOOK_AHEAD = 2000
 """Token entries that are looked through on either side: a month of hourly ones of three authorities."""
 OPEN_KINDS = ("guard", "clock", "node", "token")
@@ -77,6 +79,25 @@ def gather(reader: Reader, tokens: Tokens, first: int, last: int) -> Range:
     found = [token for token in stamped if start.size <= token.checkpoint <= end.size]
     between = tuple(reader.checkpoints(max(1, start.size), end.size))
     return Range(start, end, between, tuple(sorted(found, key=lambda token: (token.time, token.entry))))
+
+
+def within_tokens(found: Range, payload: dict[str, Any]) -> None:
+    """Hold the least duration of an outage against the tokens around it. Raises NoCase when it is longer.
+
+    Then even the clock that nobody can set ran wrong, as in a machine that was tampered with: `mailwatch verify`
+    would refuse the bundle.
+    """
+    where = payload["ledger"]
+    before = [token.time for token in found.tokens if token.entry <= where["first"]]
+    after = [token.time for token in found.tokens if token.checkpoint > where["last"]]
+    if not before or not after:
+        return
+    least, apart = payload["duration_ms"]["min"], max(0, min(after) - max(before))
+    if least > apart + TOLERANCE:
+        raise NoCase(
+            f"outage {payload['id'][:12]} took at least {least / 1000:g} s by the clocks here, but the "
+            f"outside times around it are {apart / 1000:g} s apart: the clocks ran wrong, and prove nothing"
+        )
 
 
 def _one_each(stamped: list[TokenFile]) -> list[TokenFile]:

@@ -201,13 +201,17 @@ class Meter:
                 told.append((begun, ended, share))
         return told
 
-    def read(self, outages: Iterable[_Outage] = ()) -> Availability:
-        """Return the account as it stands; `outages` as for `availability`."""
+    def read(self, outages: Iterable[_Outage] = (), ended: Millis | None = None) -> Availability:
+        """Return the account as it stands; `outages` as for `availability`.
+
+        `ended` is where the record ends. That may lie before its latest time, when the clock was set back: what
+        the clock never showed again is no part of the window.
+        """
         up, down, undecided = self._spent
         start, end, excluded = self._start, self._end, self._excluded
         known = [o for o in outages if not any(b <= o.first_bad and o.last_bad <= e for b, e in excluded)]
         return Availability(
-            window=end - start - self._stepped,
+            window=(end if ended is None else min(end, ended)) - start - self._stepped,
             up=up,
             down=down,
             undecided=undecided,

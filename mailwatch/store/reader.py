@@ -139,6 +139,16 @@ class Reader:
         low, high = self._bounds(target, start_ms, end_ms)
         return (low, high + 1) if high >= low >= 0 else (0, 0)
 
+    def latest_time(self, from_index: int, to_index: int) -> Millis:
+        """Return the latest time of those entries; the last one has another when the clock was set back.
+
+        Raises ValueError when there is none.
+        """
+        query = sa.select(sa.func.max(entries.c.time_ms)).where(entries.c.idx.between(from_index, to_index - 1))
+        if (found := self._scalar(query)) is None:
+            raise ValueError(f"there are no entries from {from_index} to {to_index}")
+        return found
+
     def _bounds(self, target: str, start_ms: Millis | None, end_ms: Millis | None) -> tuple[int, int]:
         column = entries.c
         query = sa.select(sa.func.min(column.idx), sa.func.max(column.idx)).where(column.target == target)

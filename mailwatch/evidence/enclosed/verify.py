@@ -6,8 +6,8 @@
 3. each payload shown is the one its header seals, in canonical form; each target's own numbers run without a hole
 4. every entry of the targets of outage.json or period.json is shown; the observations give what is stated there
 5. the readings of the clock that nobody can set never run backwards in a boot; each stated duration fits them, and
-   the times of the tokens on both sides
-Signatures and timestamp tokens are checked with openssl, as VERIFY.md tells: this script prints what it needs.
+   the times that the tokens on both sides give
+What signs checkpoints and tokens is checked with openssl, as VERIFY.md tells.
 """
 
 import base64
@@ -60,6 +60,27 @@ def milliseconds(text):
     return round(datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() * 1000)
 
 
+def parts(der):
+    """Take DER apart (X.690): a list of what is in it."""
+    found, at = [], 0
+    while at < len(der):
+        length, at = der[at + 1], at + 2
+        if length > 127:
+            length, at = int.from_bytes(der[at : at + length - 128], "big"), at + length - 128
+        found.append(der[at : at + length])
+        at += length
+    return found
+
+
+def stamped(reply):
+    """The SHA-256 that a token is over, and its time in milliseconds (RFC 3161, TSTInfo)."""
+    signed = parts(parts(parts(parts(parts(reply)[0])[1])[1])[0])
+    told = parts(parts(parts(parts(signed[2])[1])[0])[0])
+    second, _, rest = told[4].decode().rstrip("Z").partition(".")
+    second = datetime.datetime.strptime(second + "+0000", "%Y%m%d%H%M%S%z")
+    return parts(told[2])[1], round(second.timestamp() * 1000) + int((rest + "000")[:3])
+
+
 # 1. The files
 names = bundle.namelist()
 check("each file once", len(set(names)) == len(names))
@@ -86,7 +107,12 @@ check("the range begins and ends at a checkpoint", (start == 0 or start in roots
 fits = {size: root_of(hashes) == roots[size]} if size in roots else {}
 numbers, own_ids, hidden, times, tokens = {}, {}, set(), [], []
 here, ticked, steady, boots = None, 0, True, set()
-enclosed = {one["entry"] for one in proof["tokens"]}
+notes = {int(note.split("\n")[1]): note for note in proof["checkpoints"]}
+stamps = {}
+for one in proof["tokens"]:
+    over, moment = stamped(bundle.read(one["file"]))
+    check("a token is over its checkpoint", over == sha(notes[one["checkpoint"]].encode()), str(one["checkpoint"]))
+    stamps[one["entry"]] = (one["checkpoint"], moment)
 own = {name: [] for name in wanted}
 counts = {name: {"up": 0, "down": 0, "unknown": 0} for name in wanted}
 in_order = sealed = no_hole = True
@@ -97,7 +123,8 @@ with bundle.open("entries.jsonl") as lines:
         sealed &= line == canonical(entry) + b"\n"
         in_order &= header["index"] == size
         target, number = header["target"], header["number"]
-        times = [*times[:1], header["time"]]
+        first, last = times or [header["time"]] * 2
+        times = [first if header["kind"] == "gap" else min(first, header["time"]), max(last, header["time"])]
         if target is not None:
             no_hole &= number == numbers.get(target, number - 1) + 1
             numbers[target] = number
@@ -115,8 +142,9 @@ with bundle.open("entries.jsonl") as lines:
             continue
         payload = entry["payload"]
         sealed &= hashlib.sha256(canonical(payload)).hexdigest() == header["payload"]
-        if header["kind"] == "token" and header["index"] in enclosed:
-            tokens.append((header["index"], payload["checkpoint"], payload["time"]))
+        if header["kind"] == "token" and header["index"] in stamps:
+            tokens.append((header["index"], *stamps.pop(header["index"])))
+            in_order &= tokens[-1][1:] == (payload["checkpoint"], payload["time"])
         if target is not None and payload["target"] in wanted:
             own_ids.setdefault(payload["target"], set()).add(target)
             if header["kind"] == "observation":
@@ -128,6 +156,8 @@ with bundle.open("entries.jsonl") as lines:
                     looks.append(
                         (header["index"], outcome, payload["start"], payload["end"], payload.get("clock"))
                     )
+# The entry that names the last token lies behind the range.
+tokens += [(size, *stamp) for stamp in stamps.values()]
 check("entries follow one another", in_order, f"{start} to {size - 1}")
 check("entries hash to the root of every checkpoint", size == proof["end"] and all(fits.get(n) for n in roots))
 check("each payload is the one that was sealed, in canonical form", sealed)
@@ -188,6 +218,6 @@ check("the entries reach over the window on both sides", reaches or "window" not
 for one in stated.get("availability", []):
     check(f"looks at {one['target']} in the window", one["observations"] == counts[one["target"]])
 
-print("\nNot checked here, but by the commands of VERIFY.md: signatures, and tokens with their times.")
+print("\nNot checked here, but by the commands of VERIFY.md: the signatures of checkpoints and tokens.")
 print("WRONG: " + "; ".join(FAULTS) if FAULTS else "Everything that plain Python can check holds.")
 sys.exit(1 if FAULTS else 0)

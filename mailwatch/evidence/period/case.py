@@ -68,9 +68,10 @@ def find(
     """
     found = _range(reader, tokens, window, wanted)
     (last,) = reader.entries(from_index=found.end.size - 1, to_index=found.end.size)
-    window = (window[0], min(window[1], last.time))
+    # Not at the last entry's time: where the clock was set back, entries before it are dated later.
+    window = (window[0], min(window[1], reader.latest_time(found.start.size, found.end.size)))
     if window[1] <= window[0]:
-        raise NoCase(f"the signed record ends at {rfc3339(last.time)}, before the window")
+        raise NoCase(f"the signed record ends at {rfc3339(window[1])}, before the window")
     rules = rule_book(reader).at(found.start.size)
     guesses = {
         one.name: records.guessed_interval(reader, one.name, index=found.start.size) / 1000 for one in wanted
@@ -80,6 +81,7 @@ def find(
         if kind in OWN or target in replay.accounts:
             replay.take(index, kind, time, target, orjson.loads(text))
     replay.settle()
+    replay.ended = last.time
     bounds = replay.bounds()
     if bounds is None:
         raise NoCase(f"nothing of {', '.join(one.name for one in wanted)} is on record in that window")
@@ -141,8 +143,7 @@ def _range(reader: Reader, tokens: Tokens, window: tuple[Millis, Millis], wanted
         for name, change in watched.items()
     ]
     margin = 3 * max(lengths) + 60_000
-    first = max(0, _locate(reader, window[0] - margin) - 1)
-    last = _locate(reader, window[1] + margin)
+    first, last = _reaching(reader, watched, window[0] - margin, window[1] + margin)
     # How it was watched at the window's beginning; not of what was watched no more by then.
     for name in watched:
         change = records.watched_at(reader, name, window[0] - margin)
@@ -157,14 +158,17 @@ def _range(reader: Reader, tokens: Tokens, window: tuple[Millis, Millis], wanted
     return gather(reader, tokens, first, min(last, newest.size - 1))
 
 
-def _locate(reader: Reader, at: Millis) -> int:
-    """Find the first entry of that time or later by halving, for times grow with the index but for set clocks."""
-    low, high = 0, reader.size()
-    while low < high:
-        middle = (low + high) // 2
-        (entry,) = reader.entries(from_index=middle, to_index=middle + 1)
-        low, high = (middle + 1, high) if entry.time < at else (low, middle)
-    return low
+def _reaching(reader: Reader, names: Iterable[str], start: Millis, end: Millis) -> tuple[int, int]:
+    """Find the entries from which to which every one of that time lies, with one more on both sides.
+
+    By their places and not by their times: in between, the clock may have been set to and fro.
+    """
+    held = [found for name in names if (found := reader.between(name, start, end))[1]]
+    first, after = min((low for low, _ in held), default=0), max((high for _, high in held), default=0)
+    before = reader.entries(to_index=first, end_ms=start + 1, descending=True, limit=1)
+    behind = reader.entries(from_index=after, start_ms=end, limit=1)
+    size = reader.size()
+    return next((one.index for one in before), 0), next((one.index for one in behind), size)
 
 
 def thinned(found: Range, spans: Sequence[tuple[int, int]]) -> Range:

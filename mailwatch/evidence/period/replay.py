@@ -77,6 +77,8 @@ class Replay:
         self.window, self.rules = window, rules
         self.steps: Steps = []
         """By entry, how far the wall clock was set."""
+        self.ended: Millis | None = None
+        """The time of the last entry of the range: the window is counted no further than that."""
         self.accounts = {}
         for name, beat in targets.items():
             meter = Meter(*window, interval=beat, infer=infer)
@@ -164,7 +166,7 @@ class Replay:
 
     def availability_of(self, name: str) -> Availability:
         """The account of a target."""
-        return self.accounts[name].meter.read(self.outages_of(name))
+        return self.accounts[name].meter.read(self.outages_of(name), self.ended)
 
     def payloads(self) -> list[dict[str, Any]]:
         """The outages of all targets as the ledger keeps them, oldest first. Raises Odd."""

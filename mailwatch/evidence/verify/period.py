@@ -62,6 +62,7 @@ class Period:
         except Odd as error:
             raise Refused(str(error)) from None
         _covered(walk, replay)
+        replay.ended = walk.last_time
         _intervals(self.stated["targets"], replay)
         if walk.first_rules is not None and self.stated["rules"] != walk.first_rules:
             raise Refused("the stated rules are not those on record")
@@ -120,11 +121,14 @@ def _intervals(targets: list[dict[str, Any]], replay: Replay) -> None:
 
 
 def _covered(walk: Walk, replay: Replay) -> None:
-    """The range must reach over the window on both sides: else looks could be left out at its ends."""
+    """The range must reach over the window on both sides: else looks could be left out at its ends.
+
+    Where the clock was set meanwhile, its first entry need not be the earliest, nor its last the latest.
+    """
     start, end = replay.window
     if walk.first_time is None or walk.last_time is None:
         raise Refused("there are no entries")
-    if walk.start.size and walk.first_time > start:
+    if walk.start.size and min([walk.first_time, *(span.earliest for span in walk.spans)]) > start:
         raise Refused("the range begins inside the window, and not at the first entry of the ledger")
-    if walk.last_time < end:
+    if max([walk.last_time, *(span.latest for span in walk.spans)]) < end:
         raise Refused("the range ends inside the window")

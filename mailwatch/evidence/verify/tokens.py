@@ -12,6 +12,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from mailwatch.elapsed import Moment, TokenReading, clock_error
+from mailwatch.evidence.gather import TOLERANCE
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.evidence.verify.ledger import NEVER, Named, Walk
 from mailwatch.ledger.timestamp import Anchors, TimestampError, Token, check, verify
@@ -19,10 +20,6 @@ from mailwatch.models import Millis, parse_rfc3339, rfc3339
 
 LATE: Millis = 60_000
 """How long after its end a look may be on record: the guard is asked, routes are traced, the disk is slow."""
-
-
-TOLERANCE: Millis = 2_000
-"""Tokens have whole seconds, and what an authority calls its accuracy is about one."""
 DRIFT = 1_000
 """One thousandth: far more than the oscillator of a computer is off, or than NTP slews a clock."""
 UNSTATED: Millis = 600_000
@@ -159,7 +156,9 @@ def fitting(found: Sequence[Stamp], walk: Walk) -> str:
         )
     )
     for stamp in found:
-        last, first = latest.get(stamp.checkpoint, -NEVER), earliest.get(stamp.entry + 1, NEVER)
+        last = latest.get(stamp.checkpoint, -NEVER)
+        # The entry that names a token may lie behind the range: then none follows it here.
+        first = earliest.get(stamp.entry + 1, NEVER) if stamp.entry >= 0 else NEVER
         if last > stamp.time + allowed:
             raise Refused(f"{_told(stamp)} is over entries that are dated later, {_date(last)}")
         if first < stamp.time - allowed:
