@@ -7,6 +7,7 @@ import json
 import signal
 import socketserver
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -245,6 +246,12 @@ def test_an_outage_of_a_removed_target_is_unwatched_at_once(
     assert made.returncode == 0, made.stderr
     checked = here.command("verify", str(bundle))
     assert checked.returncode == 0, checked.stdout + checked.stderr
+    service = json.loads(zipfile.ZipFile(bundle).read("outage.json"))["service"]
+    assert service["host"] == "127.0.0.1", "how it was watched is on record, though the config knows it no more"
+    period = here.folder / "period.zip"
+    here.command("report", "--from", "2020-01-01", "--to", "2060-01-01", "--target", "lab", "-o", str(period))
+    (target,) = json.loads(zipfile.ZipFile(period).read("period.json"))["targets"]
+    assert (target["kind"], target["service"]) == ("imap", service)
 
 
 def test_a_target_that_comes_back_is_fresh_and_a_new_outage_begins(

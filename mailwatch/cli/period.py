@@ -21,7 +21,7 @@ from mailwatch.evidence.report.period import period_report
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import Keys
 
-Service = Callable[[Config, str], dict[str, Any] | None]
+Service = Callable[[Config, Reader, str], dict[str, Any] | None]
 Enclosed = Callable[[Config, Range], list[File]]
 
 
@@ -38,7 +38,7 @@ def make(
                 Tokens(config.data_dir),
                 keys,
                 bounds,
-                _watched(config, args.target, service),
+                _watched(config, reader, args.target, service),
                 config.vantage_point.name,
                 calendar.add,
             )
@@ -66,11 +66,10 @@ def make(
     return case, size
 
 
-def _watched(config: Config, names: list[str] | None, service: Service) -> list[Watched]:
+def _watched(config: Config, reader: Reader, names: list[str] | None, service: Service) -> list[Watched]:
     """What is asked for: the targets of the config, or those named, also when they are watched no more."""
-    told = {target["name"]: target for target in effective(config)["targets"]}
     watched = []
-    for name in names or told:
-        target = told.get(name, {})
-        watched.append(Watched(name, target.get("provider", ""), target.get("kind", ""), service(config, name)))
+    for name in names or [target["name"] for target in effective(config)["targets"]]:
+        told = service(config, reader, name)
+        watched.append(Watched(name, (told or {}).get("provider", ""), (told or {}).get("kind", ""), told))
     return watched

@@ -14,12 +14,14 @@ from mailwatch.cli.opening import language, local_zone, open_config, open_reader
 from mailwatch.cli.signing import signed
 from mailwatch.cli.writing import alone, write_whole
 from mailwatch.config import Config, build_authorities, claims, effective
+from mailwatch.config.durations import parse
 from mailwatch.evidence.bundle import File, pretty
 from mailwatch.evidence.case import certificates, find, write
 from mailwatch.evidence.claims.log import BadLog, with_log
 from mailwatch.evidence.claims.stated import claim
 from mailwatch.evidence.gather import NoCase, Range, within_tokens
-from mailwatch.store import Tokens
+from mailwatch.models import WatchChange
+from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import load_or_make
 
 
@@ -73,7 +75,9 @@ def _run(args: argparse.Namespace) -> int:
         except NoCase as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1
-        case.statement["service"] = _service(config, case.payload["target"])
+        case.statement["service"] = _service(
+            config, reader, case.payload["target"], case.payload["ledger"]["first"]
+        )
         try:
             section = with_log(claims.find(config.claims, case.payload), case.payload, config.data_dir)
         except BadLog as error:
@@ -115,10 +119,30 @@ def _enclosed(config: Config, found: Range) -> list[File]:
     return [certificates(one.name, one.ca_file) for one in known if one.ca_file]
 
 
-def _service(config: Config, name: str) -> dict[str, Any] | None:
-    """Return what the config says of the target today, without anything of its login."""
-    for target in effective(config)["targets"]:
-        if target["name"] == name:
-            shown = ("kind", "provider", "host", "port", "tls", "interval", "timeout", "url")
-            return {key: target[key] for key in shown if key in target} | {"with_login": "login" in target}
-    return None
+def _service(config: Config, reader: Reader, name: str, at_most: int | None = None) -> dict[str, Any] | None:
+    """Return how the target was watched, without anything of its login: by the record, up to entry `at_most`.
+
+    Where the record does not say, as the config has it today.
+    """
+    shown = ("kind", "provider", "host", "port", "tls", "interval", "timeout", "url")
+    today = next((target for target in effective(config)["targets"] if target["name"] == name), None)
+    told = None if today is None else {key: today[key] for key in shown if key in today}
+    entry = reader.latest(name, "watch", at_most=at_most)
+    if entry is None or not isinstance(entry.fact, WatchChange) or not entry.fact.settings.host:
+        return None if told is None else told | {"with_login": "login" in (today or {})}
+    known = entry.fact.settings
+    recorded: dict[str, Any] = {
+        "kind": known.kind.value,
+        "provider": known.provider,
+        "host": known.host,
+        "port": known.port,
+        "tls": known.tls.value,
+        "interval": f"{known.interval}ms",
+        "timeout": f"{known.timeout}ms",
+    }
+    if told is None or told["kind"] != recorded["kind"]:
+        told = {key: value for key, value in recorded.items() if value}
+    for key in ("interval", "timeout"):
+        if key in told and parse(told[key]) == parse(recorded[key]):
+            del recorded[key]
+    return told | {key: recorded[key] for key in recorded if key in told} | {"with_login": bool(known.login)}
