@@ -307,9 +307,9 @@ def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Mil
             course.take(entry.index, entry.kind, entry.payload, rules)
         course.settle(rules)
         found = [outage for outage in course.known.values() if not outage.proven_afterwards]
-        told = without.read(found).as_json()
+        told = without.read(found).as_told()
         if told.get("maintenance"):
-            counted = whole.read(found).as_json()
+            counted = whole.read(found).as_told()
             told["with_maintenance"] = {key: counted[key] for key in _COUNTED}
         answers.append({"target": name, "from": rfc3339(start), "to": rfc3339(end), **told})
     return answers

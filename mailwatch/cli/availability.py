@@ -62,7 +62,8 @@ def _table(answers: list[dict[str, Any]], *, with_maintenance: bool) -> Table:
         share, down = answer["availability"], answer["downtime"]
         bounds = [_percent(share["lower"]), _percent(share["upper"], up=True), _percent(answer["coverage"])]
         # Where nobody looked nothing is known of downtime: that it was none least of all.
-        lasted = [span(down["min"]), span(down["max"], up=True)] if answer["coverage"] else [NO_DATA] * 2
+        known = down["max"] is not None
+        lasted = [span(down["min"]), span(down["max"], up=True)] if known else [NO_DATA] * 2
         lasted.append("" if answer["mttr"] is None else span(answer["mttr"]))
         lasted += [span(answer.get("maintenance", 0))] if excused else []
         table.add_row(answer["target"], *bounds, *lasted)
