@@ -21,8 +21,8 @@ from mailwatch.outages import (
     defended,
     named_after,
     outage_payload,
-    payload_json,
     stepped,
+    told_json,
 )
 from mailwatch.replay import RuleBook, notices, resume, rule_book
 from mailwatch.service_level import GUESS_FROM, Meter, Stretch, usual_interval
@@ -139,9 +139,9 @@ def outages(
     end: Millis | None = None,
     live: Live = NOTHING_LIVE,
 ) -> list[dict[str, Any]]:
-    """Return `outage_payloads` in the public form."""
+    """Return `outage_payloads` as the API tells them."""
     found = outage_payloads(reader, only_open=only_open, start=start, end=end, live=live)
-    return [payload_json(payload) for payload in found]
+    return [told_json(payload) for payload in found]
 
 
 def offline(reader: Reader, *, start: Millis | None = None, end: Millis | None = None) -> list[dict[str, Any]]:
@@ -182,7 +182,7 @@ def _as_of_now(reader: Reader, book: RuleBook, payload: dict[str, Any]) -> dict[
 
 
 def _with_account(told: Mapping[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
-    return {**told, **{key: payload[key] for key in ("account",) if key in payload}}
+    return {**told, **{key: payload[key] for key in ("account", "watch") if key in payload}}
 
 
 def observation_json(observation: Observation, provider: str, kind: str) -> dict[str, Any]:

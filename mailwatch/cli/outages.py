@@ -12,7 +12,7 @@ from rich.table import Table
 from mailwatch import lasting, records
 from mailwatch.cli.opening import moment, open_config, open_reader, options, stdout
 from mailwatch.models import rfc3339
-from mailwatch.outages import payload_json
+from mailwatch.outages import told_json
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.words:
         return _show(args.words[1], found, args.json)
     if args.json:
-        print(json.dumps([payload_json(payload) for payload in found], indent=2, ensure_ascii=False))
+        print(json.dumps([told_json(payload) for payload in found], indent=2, ensure_ascii=False))
     elif found:
         stdout().print(_table(found))
     else:
@@ -51,7 +51,7 @@ def _show(wanted: str, found: list[dict[str, Any]], as_json: bool) -> int:
         print(f"mailwatch: {problem} {wanted}; `mailwatch outages` lists them", file=sys.stderr)
         return 1
     if as_json:
-        print(json.dumps(payload_json(fitting[0]), indent=2, ensure_ascii=False))
+        print(json.dumps(told_json(fitting[0]), indent=2, ensure_ascii=False))
     else:
         stdout().print(record(fitting[0]))
     return 0
@@ -114,8 +114,16 @@ def record(payload: dict[str, Any]) -> Table:
     for words in payload["replies"]:
         table.add_row("the server said", words)
     table.add_row("first failure", payload["first_detail"])
+    if watch := payload.get("watch"):
+        table.add_row("watched then", _watched(watch))
     table.add_row("ledger", f"entries {payload['ledger']['first']} to {payload['ledger']['last']}")
     return table
+
+
+def _watched(watch: dict[str, Any]) -> str:
+    """Say what was watched. Of records from before 2026-11 the host is not known."""
+    where = f" {watch['host']}:{watch['port']} (tls: {watch['tls']})" if watch["host"] else ""
+    return f"{watch['kind']}{where}, every {span(watch['interval'])}"
 
 
 def _clock(clock: dict[str, Any] | None) -> str:
