@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from mailwatch.outages import (
 from mailwatch.replay import RuleBook, notices, resume, rule_book
 from mailwatch.service_level import GUESS_FROM, Meter, Stretch, usual_interval
 from mailwatch.store import Reader
+from mailwatch.watched import SEE_CONFIG, NoSuchTarget
 from mailwatch.windows import overlap
 
 Live = Mapping[str, Mapping[str, Any]]
@@ -244,25 +244,16 @@ def observations(
     return found
 
 
-class NoSuchTarget(LookupError):
-    """Nothing of that name is in the config or on record; names what is called most like it."""
-
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
-        cure = f"; is it {' or '.join(near)}?" if near else ""
-        super().__init__(f"there is no target {name[:100]!r}, in the config or on record{cure}")
-
-
-def wanted_targets(reader: Reader, name: str | None, configured: Sequence[str]) -> list[str]:
+def wanted_targets(
+    reader: Reader, name: str | None, configured: Sequence[str], *, see: str = SEE_CONFIG
+) -> list[str]:
     """Return the targets that are asked for: all in the config, or the one of that name, which may be on record
-    only.
-
-    Raises NoSuchTarget.
+    only. `see` is for NoSuchTarget, which it raises.
     """
     if name is None:
         return list(configured)
     if name not in configured and name not in (on_record := reader.targets()):
-        raise NoSuchTarget(name, {*configured, *on_record})
+        raise NoSuchTarget(name, {*configured, *on_record}, see=see)
     return [name]
 
 

@@ -14,6 +14,7 @@ from mailwatch import records
 from mailwatch.cli.opening import open_config, open_reader, options, stdout, window
 from mailwatch.config.targets import resolved
 from mailwatch.lasting import span
+from mailwatch.watched import NoSuchTarget
 
 NO_DATA = "no data"
 
@@ -37,7 +38,7 @@ def _run(args: argparse.Namespace) -> int:
         # A target that is no longer watched still has its record.
         wanted = records.wanted_targets(reader, args.target, [section.name for section, _ in resolved(config)])
         answers = records.availability(reader, wanted, start, end)
-    except records.NoSuchTarget as error:
+    except NoSuchTarget as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 2
     finally:

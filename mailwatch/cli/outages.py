@@ -11,8 +11,10 @@ from rich.table import Table
 
 from mailwatch import lasting, records
 from mailwatch.cli.opening import moment, open_config, open_reader, options, stdout
+from mailwatch.config.targets import resolved
 from mailwatch.models import rfc3339
 from mailwatch.outages import told_json
+from mailwatch.watched import NoSuchTarget
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -21,6 +23,7 @@ def add(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--open", action="store_true", help="only those that are open")
     verb.add_argument("--from", dest="start", metavar="TIME", help="only those that touch the time from here")
     verb.add_argument("--to", dest="end", metavar="TIME", help="... to here")
+    verb.add_argument("--target", metavar="NAME", help="only those of this target")
     verb.add_argument("words", nargs="*", metavar="show ID", help="show one outage in full")
     verb.set_defaults(run=_run)
 
@@ -30,9 +33,18 @@ def _run(args: argparse.Namespace) -> int:
         print("mailwatch: write `mailwatch outages`, or `mailwatch outages show ID`", file=sys.stderr)
         return 2
     start, end = moment(args.start, "from"), moment(args.end, "to")
-    reader = open_reader(open_config(args))
-    found = records.outage_payloads(reader, only_open=args.open, start=start, end=end)
-    reader.close()
+    config = open_config(args)
+    reader = open_reader(config)
+    try:
+        wanted = records.wanted_targets(reader, args.target, [section.name for section, _ in resolved(config)])
+        found = records.outage_payloads(reader, only_open=args.open, start=start, end=end)
+    except NoSuchTarget as error:
+        print(f"mailwatch: {error}", file=sys.stderr)
+        return 2
+    finally:
+        reader.close()
+    if args.target is not None:
+        found = [payload for payload in found if payload["target"] in wanted]
     if args.words:
         return _show(args.words[1], found, args.json)
     if args.json:

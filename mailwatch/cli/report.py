@@ -21,6 +21,7 @@ from mailwatch.evidence.claims.stated import claim
 from mailwatch.evidence.gather import NoCase, Range
 from mailwatch.store import Tokens
 from mailwatch.store.keys import load_or_make
+from mailwatch.watched import NoSuchTarget
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -56,7 +57,7 @@ def _run(args: argparse.Namespace) -> int:
             configured = [target["name"] for target in effective(config)["targets"]]
             for name in args.target or ():
                 records.wanted_targets(reader, name, configured)
-        except records.NoSuchTarget as error:
+        except NoSuchTarget as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             reader.close()
             return 2
