@@ -47,7 +47,7 @@ from mailwatch.replay import notices, written_maintenance
 from mailwatch.store import Draft, Reader, Store, StoreBroken, Tokens, Writer
 from mailwatch.takeup import take_up
 from mailwatch.timestamping import Timestamping
-from mailwatch.watched import RELOAD
+from mailwatch.watched import RELOAD, SEE_API, NoSuchTarget
 from mailwatch.web.app import create_app
 from mailwatch.web.serve import serving
 from mailwatch.web.sources import Sources
@@ -229,8 +229,16 @@ class Daemon:
             watches = list(self.monitor.watches.values())
             return {w.target.name: (w.target.provider, w.target.kind.value) for w in watches}
 
+        def unknown(name: str) -> str:
+            try:
+                records.wanted_targets(self.reader, name, list(self.monitor.watches), see=SEE_API)
+            except NoSuchTarget as error:
+                return str(error)
+            return ""
+
         def availability(target: str | None, start: Millis, end: Millis) -> list[dict[str, Any]]:
-            wanted = records.wanted_targets(self.reader, target, list(self.monitor.watches))
+            watched = list(self.monitor.watches)
+            wanted = records.wanted_targets(self.reader, target, watched, see=SEE_API)
             return records.availability(self.reader, wanted, start, end)
 
         def incident(wanted: str) -> dict[str, Any] | None:
@@ -241,6 +249,7 @@ class Daemon:
 
         return Sources(
             targets=targets,
+            unknown=unknown,
             outages=lambda only_open, start, end: records.outages(
                 self.reader, only_open=only_open, start=start, end=end, live=self.monitor.open_outages()
             ),

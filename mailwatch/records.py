@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -21,12 +20,13 @@ from mailwatch.outages import (
     defended,
     named_after,
     outage_payload,
-    payload_json,
     stepped,
+    told_json,
 )
 from mailwatch.replay import RuleBook, notices, resume, rule_book
 from mailwatch.service_level import GUESS_FROM, Meter, Stretch, usual_interval
 from mailwatch.store import Reader
+from mailwatch.watched import SEE_CONFIG, NoSuchTarget
 from mailwatch.windows import overlap
 
 Live = Mapping[str, Mapping[str, Any]]
@@ -139,9 +139,9 @@ def outages(
     end: Millis | None = None,
     live: Live = NOTHING_LIVE,
 ) -> list[dict[str, Any]]:
-    """Return `outage_payloads` in the public form."""
+    """Return `outage_payloads` as the API tells them."""
     found = outage_payloads(reader, only_open=only_open, start=start, end=end, live=live)
-    return [payload_json(payload) for payload in found]
+    return [told_json(payload) for payload in found]
 
 
 def offline(reader: Reader, *, start: Millis | None = None, end: Millis | None = None) -> list[dict[str, Any]]:
@@ -182,7 +182,7 @@ def _as_of_now(reader: Reader, book: RuleBook, payload: dict[str, Any]) -> dict[
 
 
 def _with_account(told: Mapping[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
-    return {**told, **{key: payload[key] for key in ("account",) if key in payload}}
+    return {**told, **{key: payload[key] for key in ("account", "watch") if key in payload}}
 
 
 def observation_json(observation: Observation, provider: str, kind: str) -> dict[str, Any]:
@@ -244,25 +244,16 @@ def observations(
     return found
 
 
-class NoSuchTarget(LookupError):
-    """Nothing of that name is in the config or on record; names what is called most like it."""
-
-    def __init__(self, name: str, known: Iterable[str]) -> None:
-        near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
-        cure = f"; is it {' or '.join(near)}?" if near else ""
-        super().__init__(f"there is no target {name[:100]!r}, in the config or on record{cure}")
-
-
-def wanted_targets(reader: Reader, name: str | None, configured: Sequence[str]) -> list[str]:
+def wanted_targets(
+    reader: Reader, name: str | None, configured: Sequence[str], *, see: str = SEE_CONFIG
+) -> list[str]:
     """Return the targets that are asked for: all in the config, or the one of that name, which may be on record
-    only.
-
-    Raises NoSuchTarget.
+    only. `see` is for NoSuchTarget, which it raises.
     """
     if name is None:
         return list(configured)
     if name not in configured and name not in (on_record := reader.targets()):
-        raise NoSuchTarget(name, {*configured, *on_record})
+        raise NoSuchTarget(name, {*configured, *on_record}, see=see)
     return [name]
 
 
@@ -307,9 +298,9 @@ def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Mil
             course.take(entry.index, entry.kind, entry.payload, rules)
         course.settle(rules)
         found = [outage for outage in course.known.values() if not outage.proven_afterwards]
-        told = without.read(found).as_json()
+        told = without.read(found).as_told()
         if told.get("maintenance"):
-            counted = whole.read(found).as_json()
+            counted = whole.read(found).as_told()
             told["with_maintenance"] = {key: counted[key] for key in _COUNTED}
         answers.append({"target": name, "from": rfc3339(start), "to": rfc3339(end), **told})
     return answers

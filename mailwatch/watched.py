@@ -1,4 +1,4 @@
-"""What is watched under a target's name, as it goes on record; pure.
+"""What is watched under a target's name, as it goes on record; what is said of a name that there is not. Pure.
 
 A target is the same thing that is watched as long as `WatchSettings.service` is the same: kind, host, port, login
 name and task. With another one, the watching of the old one ends and that of the new one begins.
@@ -6,9 +6,10 @@ name and task. With another one, the watching of the old one ends and that of th
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from mailwatch import catalogue
 from mailwatch.ledger.entry import login_id
@@ -30,6 +31,30 @@ START, RELOAD, DAILY, REMOVED, REPLACED = "start", "reload", "daily", "removed",
 """Why an entry was written."""
 Step = tuple[WatchEvent, WatchSettings, str]
 """What happens, the settings that hold from then on (at END: that held), and why."""
+
+NAMED_AT_MOST = 10
+IN_ALL = ", in the config or on record"
+SEE_CONFIG = "`mailwatch config show` lists those of the config"
+SEE_API = "GET /api/v1/targets lists those that are watched"
+
+
+class NoSuchTarget(LookupError):
+    """Nothing of that name is there; names what is called most like it, else what there is.
+
+    `where` says where it was looked for, `see` where more than ten names are listed.
+    """
+
+    def __init__(self, name: str, known: Iterable[str], *, where: str = IN_ALL, see: str = SEE_CONFIG) -> None:
+        names = sorted(set(known))
+        if near := difflib.get_close_matches(name, names, n=3, cutoff=0.5):
+            cure = f"is it {' or '.join(near)}?"
+        elif len(names) > NAMED_AT_MOST:
+            cure = f"there are {len(names)}, {see}"
+        elif names:
+            cure = f"there {'are' if names[1:] else 'is only'} {', '.join(names)}"
+        else:
+            cure = "there is none yet"
+        super().__init__(f"there is no target {name[:100]!r}{where}; {cure}")
 
 
 def settings_of(target: Target, rules: Rules, secret: bytes) -> WatchSettings:

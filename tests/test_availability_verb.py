@@ -39,7 +39,7 @@ def test_at_least_is_cut_down_and_at_most_rounded_up() -> None:
 
 def test_where_nobody_looked_no_downtime_is_told() -> None:
     table = shown(
-        availability={"lower": None, "upper": None}, coverage=0.0, downtime={"min": 0.0, "max": 0.0}, mttr=None
+        availability={"lower": None, "upper": None}, coverage=0.0, downtime={"min": None, "max": None}, mttr=None
     )
     assert table.count("no data") == 4
     assert "0 s" not in table

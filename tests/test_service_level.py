@@ -384,3 +384,21 @@ def test_ten_thousand_targets_fit() -> None:
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert size / len(kept) <= 10_000
+
+
+@pytest.mark.parametrize("signs", ["", "?", "????", "_", "+"])
+def test_of_what_nobody_saw_no_downtime_is_told(signs: str) -> None:
+    told = availability(facts(signs), 0, 10 * MINUTE, interval=60)
+    assert told.as_told() == told.as_json() | {"downtime": {"min": None, "max": None}, "mtbf": None}
+
+
+def test_of_what_was_seen_all_is_told_as_evidence_has_it() -> None:
+    for signs in ("+++", "+++---+", "+-?"):
+        told = availability(facts(signs), 0, 10 * MINUTE, interval=60)
+        assert told.as_told() == told.as_json()
+
+
+def test_failures_too_far_apart_to_cover_anything_give_no_time_between_them() -> None:
+    outage = Span(3 * MINUTE, 4 * MINUTE, 5 * MINUTE, 6 * MINUTE)
+    told = availability(facts(""), 0, 10 * MINUTE, interval=60, outages=[outage]).as_told()
+    assert (told["mtbf"], told["downtime"]) == (None, {"min": None, "max": None})

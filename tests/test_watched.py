@@ -216,7 +216,8 @@ def test_a_start_and_a_restart_say_what_is_watched(watching: Callable[..., Watch
 def test_an_outage_of_a_removed_target_is_unwatched_at_once(
     watching: Callable[..., Watching], greeter: Greeter
 ) -> None:
-    here = watching(section(free_port()), section(greeter.port, "other", interval="1h"))
+    port = free_port()
+    here = watching(section(port), section(greeter.port, "other", interval="1h"))
     here.start()
     here.until(lambda: outages(here), "an outage")
     (opened,) = outages(here)
@@ -225,6 +226,15 @@ def test_an_outage_of_a_removed_target_is_unwatched_at_once(
     assert (told["id"], told["state"], told["first_good"]) == (opened["id"], "unwatched", None)
     assert told["duration"]["max"] is None
     assert told["last_bad"] >= opened["last_bad"]
+    # Which settings it belongs to, also when the name is watched otherwise by now; without digests of a login.
+    watch = told["watch"]
+    assert (watch["kind"], watch["host"], watch["port"]) == ("imap", "127.0.0.1", port)
+    assert not {"login", "task"} & watch.keys()
+    assert opened["watch"] == watch
+    # It is on record, if not in the config any more.
+    assert [one["id"] for one in here.api("outages?target=lab")] == [told["id"]]
+    assert here.api("outages?target=other") == []
+    assert here.api("observations?target=lab&limit=1")[0]["target"] == "lab"
     assert here.api("outages?open=true") == []
     (incident,) = here.api("incidents")
     assert (incident["state"], incident["first_good"]) == ("unwatched", None)
@@ -237,6 +247,9 @@ def test_an_outage_of_a_removed_target_is_unwatched_at_once(
     here.stop()
     shown = here.command("outages").stdout
     assert "not watched any more" in shown
+    assert json.loads(here.command("outages", "--target", "lab", "--json").stdout)[0]["watch"] == watch
+    assert json.loads(here.command("outages", "--target", "other", "--json").stdout) == []
+    assert f"imap 127.0.0.1:{watch['port']} (tls: none)" in here.command("outages", "show", told["id"]).stdout
     assert "still down" not in shown
     assert json.loads(here.command("outages", "--open", "--json").stdout) == []
     assert "not watched any more" in here.command("incidents").stdout

@@ -33,6 +33,7 @@ from mailwatch.outages import Event, State, advance, detect, outage_payload, wri
 from mailwatch.replay import audit_outages, resume, rule_book
 from mailwatch.service_level import usual_interval
 from mailwatch.store import Draft, Reader, Store
+from mailwatch.watched import NoSuchTarget
 from tests.ledgers import DAY, HOUR, MINUTE, clock_of, look
 from tests.test_evidence import text_of
 from tests.watching import Watching
@@ -184,6 +185,9 @@ def test_no_data_is_never_written_as_no_downtime(tmp_path: Path) -> None:
     window = ("--from", rfc3339(START - HOUR), "--to", rfc3339(START + DAY))
     shown = run(tmp_path, "availability", *window).stdout
     assert shown.count("no data") >= 4
+    (told,) = json.loads(run(tmp_path, "availability", *window, "--json").stdout)
+    assert told["downtime"] == {"min": None, "max": None}
+    assert told["mtbf"] is None
     assert "0 s" not in shown
     for language, unclear in (("en", "too little was observed"), ("it", "si è osservato troppo poco")):
         made = run(tmp_path, "report", *window, "-o", str(tmp_path / f"{language}.zip"), "--lang", language)
@@ -213,7 +217,33 @@ def test_a_name_that_never_was_is_an_error_that_names_the_nearest(folder: Path) 
     assert (asked.returncode, asked.stdout) == (2, "")
     assert "no target 'mial'" in asked.stderr
     assert "is it mail?" in asked.stderr
-    assert "is it" not in run(folder, "availability", *window, "--target", "zzzzzzzz").stderr
+    asked = run(folder, "availability", *window, "--target", "zzzzzzzz")
+    assert asked.returncode == 2
+    assert "there is no target 'zzzzzzzz', in the config or on record; there is only mail" in asked.stderr
+
+
+def test_outages_of_one_target_and_of_one_that_never_was(folder: Path) -> None:
+    assert run(folder, "outages", "--target", "mail", "--json").returncode == 0
+    for words in (("outages", "--target", "mial", "--json"), ("probe", "mial", "--json")):
+        asked = run(folder, *words)
+        assert (asked.returncode, asked.stdout) == (2, "")
+        assert "there is no target 'mial'" in asked.stderr
+        assert "is it mail?" in asked.stderr
+
+
+@pytest.mark.parametrize(
+    ("known", "cure"),
+    [
+        ([], "there is none yet"),
+        (["mail"], "there is only mail"),
+        (["mail", "kept"], "there are kept, mail"),
+        ([f"kept {n}" for n in range(11)], "there are 11, `mailwatch config show` lists those of the config"),
+        ([*(f"kept {n}" for n in range(11)), "zzzyx"], "is it zzzyx?"),
+    ],
+)
+def test_an_unknown_name_is_told_what_there_is(known: list[str], cure: str) -> None:
+    error = NoSuchTarget("zzzyy", known)
+    assert str(error) == f"there is no target 'zzzyy', in the config or on record; {cure}"
 
 
 @pytest.mark.parametrize(

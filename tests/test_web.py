@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import urllib.error
 import urllib.request
@@ -229,6 +230,84 @@ def test_a_rare_outcome_is_looked_for_a_part_of_the_ledger_at_a_time() -> None:
     assert look_back(observations, asked, 0) == ([], None)
 
 
+def _asked_for(watching: Watching, what: str) -> tuple[int, Any]:
+    status, _, text = _get(watching, f"/api/v1/{what}")
+    return status, json.loads(text)
+
+
+WINDOW = "from=2026-01-01T00:00:00Z&to=2030-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "what", ["outages?", "outages.csv?", "observations?", "observations.csv?", f"availability?{WINDOW}&"]
+)
+def test_a_target_that_never_was_is_refused_wherever_one_is_asked_for(
+    web: tuple[Watching, str], what: str
+) -> None:
+    status, said = _asked_for(web[0], f"{what}target=lab-inap")
+    assert (status, said["detail"].partition(";")[0]) == (
+        404,
+        "there is no target 'lab-inap', in the config or on record",
+    )
+    assert "lab-imap" in said["detail"].partition("; is it ")[2]
+    status, said = _asked_for(web[0], f"{what}target=qqq")
+    assert (status, said["detail"].partition("; ")[2][:9]) == (404, "there are")
+    assert "lab-imap" in said["detail"]
+
+
+def test_outages_are_those_of_the_target_that_is_asked_for(web: tuple[Watching, str]) -> None:
+    watching, identity = web
+    outages = watching.api("outages")
+    name = next(one["target"] for one in outages if one["id"] == identity)
+    mine = watching.api(f"outages?target={name}")
+    assert [one["id"] for one in mine] == [one["id"] for one in outages if one["target"] == name]
+    other = next(one["target"] for one in watching.api("targets") if one["target"] != name)
+    assert identity not in [one["id"] for one in watching.api(f"outages?target={other}")]
+    assert identity in _get(watching, f"/api/v1/outages.csv?target={name}")[2]
+    assert identity not in _get(watching, f"/api/v1/outages.csv?target={other}")[2]
+    assert identity in _get(watching, f"/outages?target={name}")[2]
+    assert identity not in _get(watching, f"/outages?target={other}")[2]
+
+
+@pytest.mark.parametrize(
+    ("what", "cure"),
+    [
+        ("outages?targt=x", "is it target?"),
+        ("outages.csv?limit=5", "there are from, open, target, to"),
+        ("incidents?target=x", "there are from, open, to"),
+        ("observations?outcmoe=down", "is it outcome?"),
+        ("targets?kind=imap", "there is none"),
+    ],
+)
+def test_a_parameter_that_is_not_known_is_refused(web: tuple[Watching, str], what: str, cure: str) -> None:
+    status, said = _asked_for(web[0], what)
+    name = what.partition("?")[2].partition("=")[0]
+    assert (status, said) == (422, {"detail": f"there is no parameter {name!r}; {cure}"})
+
+
+@pytest.mark.parametrize("page", ["outages", "observations"])
+@pytest.mark.parametrize("language", ["en", "it"])
+def test_a_page_says_that_there_is_no_such_target(web: tuple[Watching, str], page: str, language: str) -> None:
+    status, _, text = _get(web[0], f"/{page}?target=%3Ctpyo%3E&lang={language}")
+    assert status == 200
+    # As it stands in the page: escaped.
+    said = words(language)["no_target"].replace("'", "&#39;").format(name="&lt;tpyo&gt;")
+    assert said in text
+    assert words(language)["no_observations"] not in text
+    assert words(language)["no_outages"] not in text
+    assert words(language)["no_target"].partition("{")[0] not in _get(web[0], f"/{page}?target=lab-imap")[2]
+
+
+def test_an_outage_says_what_was_watched_and_never_whose(web: tuple[Watching, str]) -> None:
+    watching, identity = web
+    watch = watching.api(f"outages/{identity}")["watch"]
+    assert {"kind", "provider", "host", "port", "tls", "interval", "timeout", "catalogue", "own_ca", "rules"} == (
+        watch.keys()
+    )
+    assert watch["rules"].keys() == {"open_after", "close_after", "recheck"}
+    assert next(o for o in watching.api("outages") if o["id"] == identity)["watch"] == watch
+
+
 def test_the_other_language_keeps_the_filter(web: tuple[Watching, str]) -> None:
     page = _get(web[0], "/observations?target=lab-imap&lang=en&from=%22%3E")[2]
     assert 'href="?target=lab-imap&amp;from=%22%3E&amp;lang=it"' in page
@@ -325,6 +404,11 @@ def test_the_states_of_a_day_differ_in_shape_too(spent: tuple[int, int, int, int
 def test_a_day_of_which_little_was_seen_is_narrow() -> None:
     whole, part = bars([Day(0, DAY, DAY, 0, 0, 0), Day(0, DAY, DAY // 2, 0, 0, 0)])
     assert part.width < whole.width
+
+
+def test_of_a_day_that_nobody_saw_no_downtime_is_written() -> None:
+    seen, excused, unseen = bars([Day(0, DAY, DAY, 0, 0, 0), Day(0, DAY, 0, 0, 0, DAY), Day(0, DAY, 0, 0, 0, 0)])
+    assert (seen.down, excused.down, unseen.down) == (0, None, None)
 
 
 def test_marks_are_in_order_and_apart_however_close_the_times() -> None:

@@ -137,8 +137,9 @@ class Watching:
         return next(str(told["state"]) for told in self.api("targets") if told["target"] == target)
 
     def seen(self, target: str, outcome: str) -> int:
-        """How many looks of that outcome the API has."""
-        return sum(o["outcome"] == outcome for o in self.api(f"observations?target={target}&limit=1000"))
+        """How many looks of that outcome the API has; none of a target that a reload has not taken up yet."""
+        told = self.get(f"/api/v1/observations?target={target}&limit=1000")
+        return 0 if told.startswith("404") else sum(o["outcome"] == outcome for o in json.loads(told))
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run another command of mailwatch on the same config."""

@@ -14,6 +14,7 @@ from mailwatch import records
 from mailwatch.cli.opening import open_config, open_reader, options, stdout, window
 from mailwatch.config.targets import resolved
 from mailwatch.lasting import span
+from mailwatch.watched import NoSuchTarget
 
 NO_DATA = "no data"
 
@@ -37,7 +38,7 @@ def _run(args: argparse.Namespace) -> int:
         # A target that is no longer watched still has its record.
         wanted = records.wanted_targets(reader, args.target, [section.name for section, _ in resolved(config)])
         answers = records.availability(reader, wanted, start, end)
-    except records.NoSuchTarget as error:
+    except NoSuchTarget as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 2
     finally:
@@ -62,7 +63,8 @@ def _table(answers: list[dict[str, Any]], *, with_maintenance: bool) -> Table:
         share, down = answer["availability"], answer["downtime"]
         bounds = [_percent(share["lower"]), _percent(share["upper"], up=True), _percent(answer["coverage"])]
         # Where nobody looked nothing is known of downtime: that it was none least of all.
-        lasted = [span(down["min"]), span(down["max"], up=True)] if answer["coverage"] else [NO_DATA] * 2
+        known = down["max"] is not None
+        lasted = [span(down["min"]), span(down["max"], up=True)] if known else [NO_DATA] * 2
         lasted.append("" if answer["mttr"] is None else span(answer["mttr"]))
         lasted += [span(answer.get("maintenance", 0))] if excused else []
         table.add_row(answer["target"], *bounds, *lasted)

@@ -11,8 +11,10 @@ from rich.table import Table
 
 from mailwatch import lasting, records
 from mailwatch.cli.opening import moment, open_config, open_reader, options, stdout
+from mailwatch.config.targets import resolved
 from mailwatch.models import rfc3339
-from mailwatch.outages import payload_json
+from mailwatch.outages import told_json
+from mailwatch.watched import NoSuchTarget
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -21,6 +23,7 @@ def add(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--open", action="store_true", help="only those that are open")
     verb.add_argument("--from", dest="start", metavar="TIME", help="only those that touch the time from here")
     verb.add_argument("--to", dest="end", metavar="TIME", help="... to here")
+    verb.add_argument("--target", metavar="NAME", help="only those of this target")
     verb.add_argument("words", nargs="*", metavar="show ID", help="show one outage in full")
     verb.set_defaults(run=_run)
 
@@ -30,13 +33,22 @@ def _run(args: argparse.Namespace) -> int:
         print("mailwatch: write `mailwatch outages`, or `mailwatch outages show ID`", file=sys.stderr)
         return 2
     start, end = moment(args.start, "from"), moment(args.end, "to")
-    reader = open_reader(open_config(args))
-    found = records.outage_payloads(reader, only_open=args.open, start=start, end=end)
-    reader.close()
+    config = open_config(args)
+    reader = open_reader(config)
+    try:
+        wanted = records.wanted_targets(reader, args.target, [section.name for section, _ in resolved(config)])
+        found = records.outage_payloads(reader, only_open=args.open, start=start, end=end)
+    except NoSuchTarget as error:
+        print(f"mailwatch: {error}", file=sys.stderr)
+        return 2
+    finally:
+        reader.close()
+    if args.target is not None:
+        found = [payload for payload in found if payload["target"] in wanted]
     if args.words:
         return _show(args.words[1], found, args.json)
     if args.json:
-        print(json.dumps([payload_json(payload) for payload in found], indent=2, ensure_ascii=False))
+        print(json.dumps([told_json(payload) for payload in found], indent=2, ensure_ascii=False))
     elif found:
         stdout().print(_table(found))
     else:
@@ -51,7 +63,7 @@ def _show(wanted: str, found: list[dict[str, Any]], as_json: bool) -> int:
         print(f"mailwatch: {problem} {wanted}; `mailwatch outages` lists them", file=sys.stderr)
         return 1
     if as_json:
-        print(json.dumps(payload_json(fitting[0]), indent=2, ensure_ascii=False))
+        print(json.dumps(told_json(fitting[0]), indent=2, ensure_ascii=False))
     else:
         stdout().print(record(fitting[0]))
     return 0
@@ -114,8 +126,16 @@ def record(payload: dict[str, Any]) -> Table:
     for words in payload["replies"]:
         table.add_row("the server said", words)
     table.add_row("first failure", payload["first_detail"])
+    if watch := payload.get("watch"):
+        table.add_row("watched then", _watched(watch))
     table.add_row("ledger", f"entries {payload['ledger']['first']} to {payload['ledger']['last']}")
     return table
+
+
+def _watched(watch: dict[str, Any]) -> str:
+    """Say what was watched. Of records from before 2026-11 the host is not known."""
+    where = f" {watch['host']}:{watch['port']} (tls: {watch['tls']})" if watch["host"] else ""
+    return f"{watch['kind']}{where}, every {span(watch['interval'])}"
 
 
 def _clock(clock: dict[str, Any] | None) -> str:

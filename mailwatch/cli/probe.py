@@ -17,6 +17,7 @@ from mailwatch.oauth.request import TIMEOUT
 from mailwatch.port25 import Port25
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.records import observation_json
+from mailwatch.watched import NoSuchTarget
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -31,8 +32,9 @@ def _run(args: argparse.Namespace) -> int:
     targets = build_targets(config)
     unknown = set(args.targets) - {target.name for target in targets}
     if unknown:
-        names = ", ".join(target.name for target in targets)
-        print(f"mailwatch: no target {', '.join(sorted(unknown))}; there are {names}", file=sys.stderr)
+        for name in sorted(unknown):
+            error = NoSuchTarget(name, [target.name for target in targets], where=" in the config")
+            print(f"mailwatch: {error}", file=sys.stderr)
         return 2
     wanted = [target for target in targets if not args.targets or target.name in args.targets]
     seen = asyncio.run(_look(config, wanted, show=not args.json))

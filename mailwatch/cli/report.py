@@ -23,6 +23,7 @@ from mailwatch.evidence.gather import NoCase, Range, within_tokens
 from mailwatch.models import WatchChange
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import load_or_make
+from mailwatch.watched import NoSuchTarget
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -58,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
             configured = [target["name"] for target in effective(config)["targets"]]
             for name in args.target or ():
                 records.wanted_targets(reader, name, configured)
-        except records.NoSuchTarget as error:
+        except NoSuchTarget as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             reader.close()
             return 2

@@ -43,6 +43,7 @@ from mailwatch.outages.outage import (
     outage_payload,
     payload_json,
     stepped,
+    told_json,
 )
 from mailwatch.outages.proven import PROVEN, Proof, advance_proof
 from mailwatch.outages.tally import NOTHING, Look, Tally
@@ -68,6 +69,7 @@ __all__ = [
     "payload_json",
     "read_rules",
     "stepped",
+    "told_json",
     "written_rules",
 ]
 

@@ -162,8 +162,9 @@ def outage_payload(outage: Outage, provider: str, kind: Kind, vantage_name: str)
 
 
 def payload_json(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a payload of the ledger into the public JSON: times in RFC 3339, durations in seconds.
+    """Turn a payload of the ledger into the JSON of evidence: times in RFC 3339, durations in seconds.
 
+    Bundles of the past are checked against it; what is told besides to whoever asks now is in `told_json`.
     `maintenance_ms`, which records.py adds, is how much of the minimum duration was announced as maintenance.
     """
     return {
@@ -177,6 +178,29 @@ def payload_json(payload: Mapping[str, Any]) -> dict[str, Any]:
         **{key: payload[key] for key in ("proven_afterwards",) if key in payload},
         **({"clock": _clock_json(payload["clock"])} if "clock" in payload else {}),
         **({"maintenance": _seconds(payload["maintenance_ms"])} if payload.get("maintenance_ms") else {}),
+    }
+
+
+def told_json(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the outage as `mailwatch outages --json` and the API tell it: `watch` says what was watched then.
+
+    Without the digests of login name and task, which say nothing to anybody; left out where it is not on record.
+    """
+    told = payload_json(payload)
+    watch = payload.get("watch")
+    return told if watch is None else told | {"watch": _watch_json(watch)}
+
+
+def _watch_json(watch: Mapping[str, Any]) -> dict[str, Any]:
+    rules = watch["rules"]
+    return {
+        **{key: watch[key] for key in ("kind", "provider", "host", "port", "tls")},
+        **{key: _seconds(watch[key]) for key in ("interval", "timeout")},
+        **{key: watch[key] for key in ("catalogue", "own_ca")},
+        "rules": {
+            **{key: rules[key] for key in ("open_after", "close_after")},
+            "recheck": [millis / 1000 for millis in rules["recheck_ms"]],
+        },
     }
 
 

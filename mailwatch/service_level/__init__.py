@@ -108,7 +108,7 @@ class Availability:
         return min(1.0, self.covered / (self.window - self.maintenance))
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as `mailwatch availability --json` and the API tell it; durations in seconds."""
+        """Return it as evidence states it; durations in seconds. Bundles of the past are checked against this."""
         told = {
             "availability": {"lower": self.lower, "upper": self.upper},
             "coverage": self.coverage,
@@ -119,6 +119,14 @@ class Availability:
             "mtbf": self.mtbf.middle if self.mtbf else None,
         }
         return told | {"maintenance": self.maintenance / 1000} if self.maintenance else told
+
+    def as_told(self) -> dict[str, Any]:
+        """Return it as `mailwatch availability --json` and the API tell it.
+
+        Where nothing was observed nobody knows of downtime: neither that there was none, nor how much at most.
+        """
+        told = self.as_json()
+        return told if self.covered else told | {"downtime": {"min": None, "max": None}, "mtbf": None}
 
 
 def availability(

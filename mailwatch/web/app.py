@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from mailwatch import __version__
 from mailwatch.config.access import WebAccess
 from mailwatch.models import Millis, Outcome, parse_rfc3339, rfc3339
+from mailwatch.web.asked import only_known
 from mailwatch.web.exports import OBSERVATION, OUTAGE, csv_of
 from mailwatch.web.gate import Gate
 from mailwatch.web.headers import SafeHeaders
@@ -31,6 +32,7 @@ from mailwatch.web.views import NotMade, Views
 _WHEN = "RFC 3339 time with its offset"
 From = Annotated[str | None, Query(alias="from", description=_WHEN, max_length=40)]
 When = Annotated[str | None, Query(description=_WHEN, max_length=40)]
+Named = Annotated[str | None, Query(max_length=200, description="only this target; 404 where there is none")]
 
 
 def create_app(
@@ -52,7 +54,9 @@ def create_app(
 
 def public_app(sources: Sources, pages: Pages) -> FastAPI:
     """Build the app for strangers over what they may see."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app = FastAPI(
+        docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, dependencies=[Depends(only_known)]
+    )
     pages.add_to(app)
     tell_problems(app, pages)
     _add_states(app, sources)
@@ -63,7 +67,7 @@ def full_app(sources: Sources, views: Views, audience: Audience) -> FastAPI:
     """Build the app that tells all."""
     app = FastAPI(
         title="MailWatch", version=__version__, docs_url=None, redoc_url=None,
-        openapi_url="/api/openapi.json", redirect_slashes=False,
+        openapi_url="/api/openapi.json", redirect_slashes=False, dependencies=[Depends(only_known)],
         description="Availability and outages of mail services, from an append-only ledger.",
     )  # fmt: skip
 
@@ -109,11 +113,11 @@ def full_app(sources: Sources, views: Views, audience: Audience) -> FastAPI:
 
     @app.get("/api/v1/observations", summary="Observations, newest first")
     def observations(looks: Annotated[Looks, Depends(_looks)]) -> list[dict[str, Any]]:
-        return sources.observations(looks)
+        return _observed(sources, looks)
 
     @app.get("/api/v1/observations.csv", summary="The same for spreadsheets", response_class=Response)
     def observations_csv(looks: Annotated[Looks, Depends(_looks)]) -> Response:
-        return csv_of(sources.observations(looks), OBSERVATION, "observations")
+        return csv_of(_observed(sources, looks), OBSERVATION, "observations")
 
     @app.get("/api/v1/offline", summary="Times in which our own line was down, newest first")
     def offline(
@@ -126,15 +130,13 @@ def full_app(sources: Sources, views: Views, audience: Audience) -> FastAPI:
     def availability(
         from_: Annotated[str, Query(alias="from", description=_WHEN, max_length=40)],
         to: Annotated[str, Query(description=_WHEN, max_length=40)],
-        target: Annotated[str | None, Query(max_length=200)] = None,
+        target: Named = None,
     ) -> list[dict[str, Any]]:
         start, end = _window(from_, to)
         assert start is not None
         assert end is not None
-        try:
-            return sources.availability(target, start, end)
-        except LookupError as error:
-            raise HTTPException(404, str(error)) from None
+        _refuse_unknown(sources, target)
+        return sources.availability(target, start, end)
 
     return app
 
@@ -151,12 +153,18 @@ def _add_states(app: FastAPI, sources: Sources) -> None:
         open: Annotated[bool, Query(description="only those that are open")] = False,
         from_: From = None,
         to: When = None,
+        target: Named = None,
     ) -> list[dict[str, Any]]:
-        return sources.outages(open, *_window(from_, to))
+        return _found(sources, open, from_, to, target)
 
-    @app.get("/api/v1/outages.csv", summary="All outages for spreadsheets", response_class=Response)
-    def outages_csv() -> Response:
-        return csv_of(sources.outages(False, None, None), OUTAGE, "outages")
+    @app.get("/api/v1/outages.csv", summary="The same for spreadsheets", response_class=Response)
+    def outages_csv(
+        open: Annotated[bool, Query(description="only those that are open")] = False,
+        from_: From = None,
+        to: When = None,
+        target: Named = None,
+    ) -> Response:
+        return csv_of(_found(sources, open, from_, to, target), OUTAGE, "outages")
 
     @app.get("/api/v1/outages/{outage_id}", summary="One outage")
     def outage(outage_id: str) -> dict[str, Any]:
@@ -181,8 +189,27 @@ def _add_states(app: FastAPI, sources: Sources) -> None:
         return item
 
 
+def _found(
+    sources: Sources, only_open: bool, from_: str | None, to: str | None, target: str | None
+) -> list[dict[str, Any]]:
+    start, end = _window(from_, to)
+    _refuse_unknown(sources, target)
+    found = sources.outages(only_open, start, end)
+    return found if target is None else [told for told in found if told["target"] == target]
+
+
+def _observed(sources: Sources, looks: Looks) -> list[dict[str, Any]]:
+    _refuse_unknown(sources, looks.target)
+    return sources.observations(looks)
+
+
+def _refuse_unknown(sources: Sources, target: str | None) -> None:
+    if target is not None and (why := sources.unknown(target)):
+        raise HTTPException(404, why)
+
+
 def _looks(
-    target: Annotated[str | None, Query(max_length=200)] = None,
+    target: Named = None,
     from_: From = None,
     to: When = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 100,

@@ -28,8 +28,8 @@ class Bar:
     y: float
     width: float
     height: float
-    down: float
-    """Seconds surely down."""
+    down: float | None
+    """Seconds surely down; None where nothing was seen."""
     seen: int
     """Per cent of the day, as far as it has come."""
 
@@ -51,10 +51,11 @@ def bars(days: Iterable[Day]) -> list[Bar]:
     for number, day in enumerate(days):
         kind = state(day)
         asked = day.length - day.maintenance
-        seen = min(1.0, (day.up + day.down + day.undecided) / asked) if asked > 0 else 0.0
+        looked = day.up + day.down + day.undecided
+        seen = min(1.0, looked / asked) if asked > 0 else 0.0
         narrow = kind in ("up", "unknown") and seen < ENOUGH
         y, height = _SHAPES[kind]
         date = f"{datetime.fromtimestamp(day.start / 1000, UTC):%Y-%m-%d}"
         drawn.append(Bar(kind, date, number * STEP + (0.9 if narrow else 0), y, 1.4 if narrow else 3.2, height,
-                         day.down / 1000, int(seen * 100)))  # fmt: skip
+                         day.down / 1000 if looked else None, int(seen * 100)))  # fmt: skip
     return drawn

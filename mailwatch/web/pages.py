@@ -152,9 +152,20 @@ class Pages:
         told = [bar for bar in drawn if bar.state not in ("up", "nodata") or bar is drawn[-1]]
         return {**glance, "bars": drawn, "told": told[::-1], "phases": phases}
 
-    def _outages(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
-        shown, pages = _page(self._sources.outages(False, None, None), page)
-        return self._show(request, "outages.html", "outages", list=shown, page=page, pages=pages)
+    def _outages(
+        self,
+        request: Request,
+        page: Annotated[int, Query(ge=1, le=10_000)] = 1,
+        target: Annotated[str, Query(max_length=200)] = "",
+    ) -> Response:
+        unknown = bool(target and self._sources.unknown(target))
+        found = self._sources.outages(False, None, None)
+        shown, pages = _page((told for told in found if target in ("", told["target"])), page)
+        kept = urlencode({"target": target}) if target else ""
+        return self._show(
+            request, "outages.html", "outages", list=shown, page=page, pages=pages, target=target, unknown=unknown,
+            kept=kept,
+        )  # fmt: skip
 
     def _feed(self, request: Request) -> Response:
         shown = self._sources.outages(False, None, None)[:PER_PAGE]
@@ -190,11 +201,13 @@ class Pages:
         before: Annotated[int | None, Query(ge=0, le=MOST)] = None,
     ) -> Response:
         asked = Asked(target, outcome, from_, to)
-        found, older = look_back(self._sources.observations, asked, before)
-        names = sorted(t["target"] for t in self._sources.targets())
+        unknown = bool(target and self._sources.unknown(target))
+        found, older = ([], None) if unknown else look_back(self._sources.observations, asked, before)
+        names = {t["target"] for t in self._sources.targets()} | ({target} if target and not unknown else set())
         return self._show(
-            request, "observations.html", "observations", list=found, names=names, asked=asked, older=older,
-            newer=before is not None, pulse=request.state.pulse if before is None else "",
+            request, "observations.html", "observations", list=found, names=sorted(names), asked=asked,
+            older=older, unknown=unknown, newer=before is not None,
+            pulse=request.state.pulse if before is None else "",
         )  # fmt: skip
 
     def login(self, request: Request, *, to: str = "", who: str = "", status: int = 200) -> Response:

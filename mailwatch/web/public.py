@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mailwatch.models import Millis
+from mailwatch.watched import SEE_API, NoSuchTarget
 from mailwatch.web.sources import Sources
 from mailwatch.web.views import NotMade, Views
 
@@ -70,6 +71,12 @@ def public_sources(sources: Sources, masks: Masks) -> Sources:
             for told in found
         ]
 
+    def unknown(asked: str) -> str:
+        # Only what is shown may be named.
+        name = masks.names()
+        shown = {name(told) for told in (*sources.targets(), *sources.outages(False, None, None))}
+        return "" if asked in shown else str(NoSuchTarget(asked, shown, where="", see=SEE_API))
+
     def outages(only_open: bool, start: Millis | None, end: Millis | None) -> list[Told]:
         return public_outages(masks, sources.outages(only_open, start, end))
 
@@ -83,6 +90,7 @@ def public_sources(sources: Sources, masks: Masks) -> Sources:
 
     return Sources(
         targets=targets,
+        unknown=unknown,
         outages=outages,
         incidents=incidents,
         incident=incident,

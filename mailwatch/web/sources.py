@@ -27,6 +27,8 @@ class Sources:
     """Where the answers come from. Each returns what is committed, ready to be written as JSON."""
 
     targets: Callable[[], list[dict[str, Any]]]
+    unknown: Callable[[str], str]
+    """Why a name is no target's that is watched or on record; "" if it is one's."""
     outages: Callable[[bool, Millis | None, Millis | None], list[dict[str, Any]]]
     incidents: Callable[[bool, Millis | None, Millis | None], list[dict[str, Any]]]
     incident: Callable[[str], dict[str, Any] | None]
