@@ -190,7 +190,7 @@ SERVERS_OWN = [
         for command in ("MAIL", "RCPT")
         for words in (
             "451 4.3.0 Temporary lookup failure: Too many connections",
-            "451 4.3.0 <a@example.org>: Recipient address rejected: Temporary lookup failure: Too many connections",
+            "451 4.3.0 <a@example.org>: Temporary lookup failure: Too many connections",
             "451 4.3.0 Too many connections to database",
             "451 connection pool limit reached",
             "451 greylisting database unavailable",
