@@ -7,11 +7,11 @@ A password that was sent and got no answer counts as rejected while the server h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from mailwatch import monotonic
-from mailwatch.models import Attempt, Cause, Millis, Observation, Phase, Target
+from mailwatch.models import Attempt, Cause, Kind, Login, Millis, Observation, Outcome, Phase, Target
 
 HOUR: Millis = 3_600_000
 WAITS: tuple[Millis, ...] = (5 * 60_000, 20 * 60_000, HOUR)
@@ -22,6 +22,10 @@ AFTER_LOGIN = frozenset({Phase.MAILBOX, Phase.FETCH, Phase.SUBMIT})
 """A look that fails in one of these has logged in."""
 Key = tuple[str, ...]
 """An account (provider and user name), or an account at one server (its host and port besides)."""
+_UNHEARD = (
+    "{} after the password was sent, which this server has not accepted before; the refusal of a wrong one may"
+    " take longer: check the password, or set a longer timeout"
+)
 
 
 @dataclass(slots=True)
@@ -113,6 +117,18 @@ class LoginGate:
         account = _account(target)
         return account is not None and self._accepts(_at_server(target, account), secret)
 
+    def heard(self, target: Target, observation: Observation, secret_of: Callable[[Login], str]) -> Observation:
+        """Silence after a password that this server never accepted is no verdict: it may be a slow refusal.
+
+        What it did accept before cannot be a wrong password, so that its silence is its own. `secret_of` gives
+        the keyed digest of what a login proves itself with, "" where there is none.
+        """
+        end = silent_end(target, observation)
+        if end is None or end.login is None or self.accepted_there(end, secret_of(end.login)):
+            return observation
+        detail = _UNHEARD.format(observation.detail)
+        return replace(observation, outcome=Outcome.UNKNOWN, cause=Cause.CREDENTIALS, detail=detail)
+
     def failing_together(self, target: Target) -> int:
         """How many accounts of the provider, this one among them, began to be rejected together.
 
@@ -165,6 +181,21 @@ def unanswered(observation: Observation) -> bool:
     """Whether a password was sent and nothing came back: silence, or a hang-up."""
     last = observation.attempts[-1] if observation.attempts else None
     return last is not None and _silent(last)
+
+
+def silent_end(target: Target, observation: Observation) -> Target | None:
+    """Give the server that was sent a password and did not answer: the target, or one end of a round trip."""
+    if target.login is None and target.kind is not Kind.ROUNDTRIP:
+        return None
+    if not unanswered(observation):
+        return None
+    if target.kind is not Kind.ROUNDTRIP:
+        return target
+    last = observation.attempts[-1]
+    if last.cause is not observation.cause:
+        return None
+    names = zip(target.ends, ("via", "to"), strict=True)
+    return next((end for end, name in names if (last.facts or {}).get("end") == name), None)
 
 
 def _silent(attempt: Attempt) -> bool:

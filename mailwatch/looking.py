@@ -22,12 +22,6 @@ from mailwatch.watch import Watch
 logger = logging.getLogger(__name__)
 
 
-_UNHEARD = (
-    "{} after the password was sent, which this server has not accepted before; the refusal of a wrong one may"
-    " take longer: check the password, or set a longer timeout"
-)
-
-
 class Looking:
     """Looks, `at_once` at the most. `secret` is the ledger's, for the keyed digests of passwords.
 
@@ -97,7 +91,7 @@ class Looking:
         """Tell the gate what came of the login, and say what follows from it."""
         if observation.with_login and target.login:
             observation = replace(observation, secret=self._secret_used(target.login))
-            observation = self._heard(target, observation, observation.secret)
+            observation = self._heard(target, observation)
         self.logins.learn(target, observation, self.steady())
         if observation.with_login and observation.cause is Cause.CREDENTIALS and not unanswered(observation):
             logger.warning(
@@ -118,27 +112,15 @@ class Looking:
             )
         return observation
 
-    def _heard(self, target: Target, observation: Observation, secret: str) -> Observation:
-        """Silence after a password that this server never accepted is no verdict: it may be a slow refusal.
-
-        What it did accept before cannot be a wrong password, so that its silence is its own.
-        """
-        if not unanswered(observation) or self.logins.accepted_there(target, secret):
-            return observation
-        logger.warning("%s: no answer came after the password was sent; it is tried again later", target.name)
-        return replace(
-            observation,
-            outcome=Outcome.UNKNOWN,
-            cause=Cause.CREDENTIALS,
-            detail=_UNHEARD.format(observation.detail),
-        )
+    def _heard(self, target: Target, observation: Observation) -> Observation:
+        heard = self.logins.heard(target, observation, self._secret_used)
+        if heard is not observation:
+            logger.warning("%s: no answer came after the password was sent; it is tried again later", target.name)
+        return heard
 
     def _learn_ends(self, target: Target, observation: Observation) -> Observation:
         """Record what came of the logins at both ends of a round trip, and return what follows from it."""
-        last = observation.attempts[-1] if observation.attempts else None
-        for end, name in zip(target.ends, ("via", "to"), strict=True):
-            if end.login and last and last.cause is observation.cause and (last.facts or {}).get("end") == name:
-                observation = self._heard(end, observation, self._secret_used(end.login))
+        observation = self._heard(target, observation)
         for end, seen in end_looks(target, observation):
             if end.login:
                 seen = replace(seen, secret=self._secret_used(end.login))
@@ -148,13 +130,17 @@ class Looking:
         return observation
 
     def _secret_used(self, login: Login) -> str:
-        """Name what the login proves itself with: its password, or what its owner granted, "" without either."""
-        secret = self._tokens.identity(login) if login.oauth2 else login.password.get_secret_value()
-        return secret_id(self._secret, login.username, secret) if secret else ""
+        return secret_used(self._secret, login, self._tokens)
 
     def steady(self) -> Millis:
         """Return the time by the clock as it was at the start: nobody sets this one."""
         return self._started + _running()
+
+
+def secret_used(secret: bytes, login: Login, tokens: AccessTokens) -> str:
+    """Name what the login proves itself with: its password, or what its owner granted, "" without either."""
+    proof = tokens.identity(login) if login.oauth2 else login.password.get_secret_value()
+    return secret_id(secret, login.username, proof) if proof else ""
 
 
 def _clock(observation: Observation, began: Millis, bound: Millis | None) -> ClockSpan:

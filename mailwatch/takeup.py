@@ -43,7 +43,7 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
         book = rule_book(reader)
         return [resume(reader, target.name, book) for target in wanted]
 
-    looks = await asyncio.to_thread(_looks, reader, wanted)
+    looks = await asyncio.to_thread(looks_with_logins, reader, wanted)
     monitor.looking.logins.recall(looks, monitor.looking.steady())
     for target, replayed in zip(wanted, await asyncio.to_thread(read), strict=True):
         watch = Watch(
@@ -82,7 +82,7 @@ async def _put_missing(
     watch.outages[outage.id] = payload_json(await monitor.put_outage(outage, identity, settings))
 
 
-def _looks(reader: Reader, targets: Iterable[Target]) -> list[tuple[Target, Observation]]:
+def looks_with_logins(reader: Reader, targets: Iterable[Target]) -> list[tuple[Target, Observation]]:
     """Read what the login gate must know, oldest first: from each target's last good look on, or the latest.
 
     Accounts are rejected together that began to be; what began longer ago than an hour must not seem to begin

@@ -175,6 +175,109 @@ def test_over_tls_a_server_that_wants_tls_is_at_fault() -> None:
     assert told(said).cause is Cause.PROTOCOL
 
 
+# Whose limit, whose lock
+
+
+def reports(said: str) -> tuple[Outcome, Cause]:
+    cause = told(said).cause
+    return cause.outcome, cause
+
+
+SERVERS_OWN = [
+    *(
+        f"{protocol} {command}: {words}"
+        for protocol in ("smtp", "mx")
+        for command in ("MAIL", "RCPT")
+        for words in (
+            "451 4.3.0 Temporary lookup failure: Too many connections",
+            "451 4.3.0 <a@example.org>: Temporary lookup failure: Too many connections",
+            "451 4.3.0 Too many connections to database",
+            "451 connection pool limit reached",
+            "451 greylisting database unavailable",
+            "451 rate limit database unavailable",
+            "452 4.3.1 Disk quota exceeded",
+            "452 4.3.1 queue quota exceeded",
+            "451 4.7.1 virus scanner not available",
+            "451 4.3.0 DNSBL lookup failure",
+            "451 4.3.0 reputation service timed out",
+            "421 4.4.2 Operation blocked by internal error",
+        )
+    ),
+    "imap LOGIN: NO Too many connections to MySQL server",
+    "imap LOGIN: NO [UNAVAILABLE] LDAP: size limit exceeded",
+    "imap LOGIN: NO [UNAVAILABLE] auth service: time limit exceeded",
+    "imap LOGIN: NO [UNAVAILABLE] disk I/O throttled",
+    "imap LOGIN: NO [UNAVAILABLE] userdb lookup: connection limit of LDAP reached",
+    "imap LOGIN: NO Access denied for user 'vmail'@'localhost' (using password: YES)",
+    "imap LOGIN: NO Connection refused to backend 10.0.0.3:143",
+    "imap LOGIN: NO Could not select a backend",
+    "imap LOGIN: NO Fatal error",
+    "imap LOGIN: NO Connection refused",
+    "smtp RCPT: 451 RBL check timed out",
+    "smtp RCPT: 451 4.7.1 spamd: too many connections",
+    "pop3 PASS: -ERR system temporarily locked",
+    "imap EXAMINE: NO [SERVERBUG] storage backend throttled",
+    "imap greeting: BYE IMAP service disabled",
+    "pop3 PASS: -ERR [SYS/TEMP] mail server temporarily locked",
+    "pop3 PASS: -ERR Unable to process request",
+    "smtp AUTH: 535 5.7.8 Error: authentication failed: Connection timed out",
+    "smtp AUTH: 535 5.7.8 Error: authentication failed: Connection lost",
+]
+
+
+@pytest.mark.parametrize("said", SERVERS_OWN)
+def test_what_a_part_of_the_server_ran_into_is_its_own(said: str) -> None:
+    assert reports(said) == (Outcome.DOWN, Cause.UNAVAILABLE)
+
+
+def test_a_mailbox_that_is_gone_is_the_mailbox() -> None:
+    assert told("pop3 PASS: -ERR [SYS/PERM] Fatal: Mailbox does not exist").cause is Cause.MAILBOX
+    assert told("pop3 PASS: -ERR [AUTH] Mailbox does not exist").cause is Cause.CREDENTIALS
+
+
+GMX = "421 gmx.net (mrgmx) Nemesis ESMTP Service not available\nService unavailable\nFor explanation visit "
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        # Told apart from the above by one word: it is about us.
+        ("smtp RCPT: 451 4.3.0 Too many connections from your IP to the database", Cause.THROTTLED),
+        ("smtp RCPT: 451 4.7.1 Message queue limit for this sender exceeded", Cause.THROTTLED),
+        ("smtp RCPT: 450 4.7.1 policy service: rate limit exceeded", Cause.THROTTLED),
+        ("smtp MAIL: 452 4.3.1 sending quota exceeded", Cause.THROTTLED),
+        ("imap LOGIN: NO [LIMIT] LDAP: size limit exceeded", Cause.THROTTLED),
+        ("imap LOGIN: NO Too many connections to server", Cause.THROTTLED),
+        ("imap LOGIN: NO Login rejected by LDAP", Cause.CREDENTIALS),
+        ("imap LOGIN: NO LDAP: account locked", Cause.CREDENTIALS),
+        ("pop3 PASS: -ERR mailbox temporarily locked", Cause.THROTTLED),
+        ("imap LOGIN: NO Access temporarily locked", Cause.THROTTLED),
+        ("smtp RCPT: 550 5.7.1 Relaying denied from this IP", Cause.OFFLINE),
+        ("smtp RCPT: 550 5.7.1 Mittente non autorizzato", Cause.CREDENTIALS),
+        ("imap LOGIN: NO no such user in database", Cause.CREDENTIALS),
+        ("imap LOGIN: NO could not find user in database", Cause.CREDENTIALS),
+        ("mx RCPT: 550 5.7.1 SPF permanent error: DNS lookup limit exceeded", Cause.OFFLINE),
+        ("imap LOGIN: NO Invalid password, fatal error", Cause.CREDENTIALS),
+        ("imap greeting: BYE IMAP access is disabled for your network", Cause.CREDENTIALS),
+        ("mx RCPT: 450 4.7.1 Client host rejected: reverse DNS lookup failed", Cause.OFFLINE),
+        ("smtp RCPT: 550 5.7.1 Utente non autorizzato all'invio da questo IP", Cause.OFFLINE),
+        ("smtp RCPT: 550 5.7.1 Utente non autorizzato all'invio", Cause.CREDENTIALS),
+        ("smtp RCPT: 550 5.7.1 <a@example.org> has exceeded relay quota", Cause.THROTTLED),
+        ("smtp greeting: 554 mail.example.org ESMTP No Relay Access Allowed From 1.2.3.4", Cause.OFFLINE),
+        ("mx greeting: 554 mail.example.org ESMTP No Relay Access Allowed From 1.2.3.4", Cause.OFFLINE),
+        ("smtp message: 554 Message rejected: Email address is not verified.", Cause.CREDENTIALS),
+        ("smtp RCPT: 554 Message rejected: Email address is not verified.", Cause.CREDENTIALS),
+        ("imap greeting: BYE Connection refused by policy", Cause.OFFLINE),
+        (f"smtp greeting: {GMX}https://postmaster.gmx.net/en/error-messages?ip=1.2.3.4&c=bip", Cause.OFFLINE),
+        (f"smtp greeting: {GMX}https://postmaster.gmx.net/en/senderguidelines?c=hi&i=1.2.3.4", Cause.OFFLINE),
+        (f"mx greeting: {GMX}https://postmaster.gmx.net/en/senderguidelines?c=hi&i=2001:db8::7", Cause.OFFLINE),
+        (f"smtp greeting: {GMX}https://postmaster.gmx.net/en/", Cause.UNAVAILABLE),
+    ],
+)
+def test_what_is_about_us_is_ours(said: str, cause: Cause) -> None:
+    assert told(said).cause is cause
+
+
 # Over real sockets
 
 

@@ -20,7 +20,7 @@ VERBS = {
     "demo": "watch a stand-in provider break and recover; needs no network",
     "init": "set up a mailbox: find its servers, try the login, write config.yaml",
     "login": "grant access to a mailbox by OAuth 2, in your browser",
-    "probe": "look once now; exit 0 all up, 1 some down, 3 some unknown",
+    "probe": "look once now, logging in; exit 0 all up, 1 some down, 3 some unknown",
     "outages": "list the outages on record, or show one in full",
     "incidents": "list overlapping outages as incidents, or show one in full",
     "offline": "list the times in which our own line was down",

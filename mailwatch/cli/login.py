@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
+from mailwatch.cli.heard import Hearing
 from mailwatch.cli.opening import open_config, options
 from mailwatch.config import build_targets
 from mailwatch.models import Kind, OAuth2, Outcome, Target, now
@@ -49,7 +50,9 @@ def _run(args: argparse.Namespace) -> int:
     target = next((t for t in targets if t.kind is Kind.IMAP), targets[0])
     os.umask(0o077)
     try:
-        return asyncio.run(_log_in(target, device=args.device, timeout=args.timeout))
+        tokens = AccessTokens(patience=2 * TIMEOUT)
+        hearing = Hearing(config, targets, tokens)
+        return asyncio.run(_log_in(target, tokens, hearing, device=args.device, timeout=args.timeout))
     except TimeoutError:
         print("mailwatch: nobody granted access in time; run it again", file=sys.stderr)
     except Refused as error:
@@ -59,7 +62,7 @@ def _run(args: argparse.Namespace) -> int:
     return 1
 
 
-async def _log_in(target: Target, *, device: bool, timeout: float) -> int:
+async def _log_in(target: Target, tokens: AccessTokens, hearing: Hearing, *, device: bool, timeout: float) -> int:
     client = target.login.oauth2 if target.login else None
     if target.login is None or client is None:
         raise ValueError(f"{target.name} has no login by OAuth 2")
@@ -68,9 +71,8 @@ async def _log_in(target: Target, *, device: bool, timeout: float) -> int:
     async with locked(client.grant_file, TIMEOUT):
         await asyncio.to_thread(write_grant, client.grant_file, grant)
     print(f"granted: kept in {client.grant_file}")
-    seen = await observe(
-        target, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens(patience=2 * TIMEOUT)
-    )
+    seen = await observe(target, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+    seen = await hearing.heard(target, seen)
     if seen.outcome is Outcome.UP:
         print(f"the login works: {target.name} is up")
         return 0

@@ -6,7 +6,9 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 
+from mailwatch.cli.heard import Hearing, told_of_passwords
 from mailwatch.cli.opening import open_config, options, stdout
 from mailwatch.cli.pulse import Pulse, live
 from mailwatch.config import Config, build_targets
@@ -37,7 +39,10 @@ def _run(args: argparse.Namespace) -> int:
             print(f"mailwatch: {error}", file=sys.stderr)
         return 2
     wanted = [target for target in targets if not args.targets or target.name in args.targets]
-    seen = asyncio.run(_look(config, wanted, show=not args.json))
+    if telling := told_of_passwords(wanted):
+        # JSON is for programs: it stays alone on its output.
+        print(telling, file=sys.stderr if args.json else sys.stdout, flush=True)
+    seen = asyncio.run(_look(config, targets, wanted, show=not args.json))
     if args.json:
         told = [observation_json(o, t.provider, t.kind) for t, o in zip(wanted, seen, strict=True)]
         print(json.dumps(told, indent=2, ensure_ascii=False))
@@ -45,10 +50,13 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if Outcome.DOWN in outcomes else 3 if Outcome.UNKNOWN in outcomes else 0
 
 
-async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Observation]:
+async def _look(
+    config: Config, known: Sequence[Target], targets: Sequence[Target], *, show: bool
+) -> list[Observation]:
     console = stdout()
     pulses = [Pulse(target) for target in targets]
     contexts, guard, tokens = TlsContexts(), Guard.of(config.guard), AccessTokens(patience=2 * TIMEOUT)
+    hearing = Hearing(config, known, tokens)
     port25 = Port25(config.guard.port25_controls if config.guard else ())
     # At most a screenful at once, so that one look does not disturb the timing of another.
     at_once = asyncio.Semaphore(8)
@@ -58,6 +66,7 @@ async def _look(config: Config, targets: list[Target], *, show: bool) -> list[Ob
             seen = await observe(
                 pulse.target, scheduled_at=now(), contexts=contexts, watch=pulse.watch, tokens=tokens
             )
+            seen = await hearing.heard(pulse.target, seen)
             if guard and seen.outcome is Outcome.DOWN:
                 target = pulse.target
                 names = names_matter(seen, target.host)

@@ -69,6 +69,11 @@ def load_or_make(data_dir: Path) -> Keys:
     return keys
 
 
+def secret_of(data_dir: Path) -> bytes:
+    """Read the secret of the ledger's opaque names, and make nothing. Raises OSError."""
+    return (data_dir / "keys" / "targets.key").read_bytes()
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a new file that is whole or not there at all, readable by its owner only. Raises OSError."""
     torn = path.with_suffix(".new")

@@ -16,6 +16,7 @@ from mailwatch.cli.first.servers import Servers
 from mailwatch.cli.first.trial import look
 from mailwatch.config.mistakes import Fault
 from mailwatch.config.secrets import read_plain, readable_by_others
+from mailwatch.logins import unanswered
 from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Target
 
 TRIES = 3
@@ -55,8 +56,8 @@ def log_in(
             asker.say("works")
             return _working(asker, name, password, up, seen)
         rejected = next((one for one in seen.values() if one.cause is Cause.CREDENTIALS), None)
-        if rejected is None:
-            return _unproven(asker, name, password, tuple(seen))
+        if rejected is None or unanswered(rejected):
+            return _unproven(asker, name, password, tuple(target.kind for target in targets))
         asker.say("rejected", detail=rejected.detail)
         if password_file is not None or tried == TRIES:
             break

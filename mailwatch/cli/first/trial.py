@@ -9,6 +9,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from mailwatch.cli.pulse import Pulse, live
+from mailwatch.logins import LoginGate
 from mailwatch.models import Cause, Kind, Observation, Target, now
 from mailwatch.probes import TlsContexts, observe
 
@@ -19,16 +20,19 @@ async def look(targets: Sequence[Target], console: Console) -> dict[Kind, Observ
     """Look at each, and give what was seen of those that were looked at.
 
     One after the other until a server has said what it thinks of the password; a rejected one is shown to no
-    other, so that one slip of the fingers is one rejection. Then the rest at once.
+    other, so that one slip of the fingers is one rejection, and nor is one that got no answer: it may be a slow
+    rejection, as for `mailwatch run`. Then the rest at once.
     """
     contexts = TlsContexts()
     begun: list[Pulse] = []
 
     async def one(target: Target) -> Observation:
         begun.append(pulse := Pulse(target))
-        pulse.seen = await observe(
+        seen = await observe(
             replace(target, timeout=SECONDS), scheduled_at=now(), contexts=contexts, watch=pulse.watch
         )
+        # No ledger is there yet: nothing was accepted before.
+        pulse.seen = LoginGate().heard(target, seen, lambda _: "")
         return pulse.seen
 
     async def each() -> None:

@@ -1,0 +1,197 @@
+"""`mailwatch probe` says of a login what `mailwatch run` would, and that it sends the password."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from rich.console import Console
+
+from mailwatch.cli.first import trial
+from mailwatch.models import Cause, Kind, Login, Outcome, Target, TlsMode, now
+from mailwatch.takeup import take_up
+from tests.hall import Hall
+from tests.hostile import CLOSE, SILENCE, Step, hostile
+
+USER, PASSWORD = "mario.rossi@example.org", "c4n4ry-of-probe"
+LATE = 4.0
+"""Seconds until a wrong password is refused; the targets wait for half of them."""
+IMAP: list[Step] = [b"* OK [CAPABILITY IMAP4rev1] hi\r\n", "LOGIN "]
+POP3: list[Step] = [b"+OK hi\r\n", "USER", b"+OK\r\n", "PASS"]
+LINES = {
+    Kind.IMAP: (b"* OK [CAPABILITY IMAP4rev1] hi\r\n", b"LOGIN", b"%s NO [AUTHENTICATIONFAILED] no\r\n"),
+    Kind.POP3: (b"+OK hi\r\n", b"PASS", b"-ERR [AUTH] no\r\n"),
+    Kind.SMTP: (b"220 hi\r\n", b"AUTH", b"535 5.7.8 no\r\n"),
+}
+ACCEPTED: list[Step] = [
+    *IMAP,
+    b"TAG OK in\r\n",
+    "EXAMINE",
+    b"* 0 EXISTS\r\nTAG OK\r\n",
+    "LOGOUT",
+    b"* BYE\r\nTAG OK\r\n",
+]
+
+
+@contextlib.asynccontextmanager
+async def slow(kind: Kind) -> AsyncIterator[int]:
+    """A server that answers the password, any password, after LATE."""
+    greeting, command, refusal = LINES[kind]
+
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            writer.write(greeting)
+            while line := await reader.readline():
+                tag = line.split()[0]
+                if command in line:
+                    await asyncio.sleep(LATE)
+                    writer.write(refusal.replace(b"%s", tag))
+                elif kind is Kind.SMTP:
+                    writer.write(b"250-hi\r\n250 AUTH PLAIN\r\n" if b"EHLO" in line else b"250 ok\r\n")
+                elif b"CAPA" in line:
+                    writer.write(b"+OK\r\nUSER\r\n.\r\n")
+                else:
+                    writer.write(b"+OK\r\n" if kind is Kind.POP3 else tag + b" OK\r\n")
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.ensure_future(serve(reader, writer)))
+
+    server = await asyncio.start_server(begin, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def target(port: int, kind: Kind = Kind.IMAP) -> Target:
+    login = Login(username=USER, password=SecretStr(PASSWORD))
+    plain = Target(name=f"a/{kind}", kind=kind, host="127.0.0.1", port=port, tls=TlsMode.NONE, login=login)
+    return replace(plain, provider="p", timeout=2.0, interval=60.0)
+
+
+def configured(folder: Path, targets: Sequence[Target]) -> Path:
+    (folder / "pw").write_text(PASSWORD)
+    (folder / "pw").chmod(0o600)
+    told = [
+        {
+            "name": one.name,
+            "kind": one.kind.value,
+            "provider": one.provider,
+            "host": one.host,
+            "port": one.port,
+            "tls": "none",
+            "timeout": "2s",
+            "login": {"username": USER, "password_file": "pw"},
+        }
+        for one in targets
+    ]
+    config = folder / "config.yaml"
+    settings = {"vantage_point": {"name": "t"}, "data_dir": "data", "guard": "off", "targets": told}
+    config.write_text(json.dumps(settings))
+    return config
+
+
+async def probe(config: Path, *words: str) -> tuple[int, str, str]:
+    line = ("-m", "mailwatch", "--config", str(config), "probe", *words)
+    made = await asyncio.create_subprocess_exec(
+        sys.executable, *line, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    shown, errors = await made.communicate()
+    assert PASSWORD not in shown.decode() + errors.decode()
+    return made.returncode or 0, shown.decode(), errors.decode()
+
+
+async def accepted(folder: Path, which: Target) -> Hall:
+    """A ledger in which this very server has accepted this very password."""
+    hall = Hall(folder)
+    (folder / "keys" / "targets.key").write_bytes(b"s" * 32)
+    await hall.writer.start()
+    await take_up(hall.monitor, hall.reader, [which])
+    async with hostile(ACCEPTED, port=which.port):
+        seen = await hall.monitor.looking.look(hall.monitor.watches[which.name], which, now())
+    assert seen.outcome is Outcome.UP, seen.detail
+    await hall.monitor.write("observation", seen.ended_at, which.name, seen)
+    return hall
+
+
+def said(one: dict[str, Any]) -> tuple[str, str | None, str | None, bool]:
+    return one["outcome"], one["cause"], one["failed_phase"], "set a longer timeout" in one["detail"]
+
+
+async def test_a_password_that_was_never_accepted_and_gets_no_answer_is_no_outage(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        targets = [target(await stack.enter_async_context(slow(kind)), kind) for kind in LINES]
+        status, shown, errors = await probe(configured(tmp_path, targets), "--json")
+    assert status == 3
+    seen = json.loads(shown)
+    assert [said(one) for one in seen] == [("unknown", "credentials", "auth", True)] * 3
+    assert errors == "logs in: the password is sent to 127.0.0.1\n"
+    # Nothing is made where `mailwatch run` has never been.
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("end", [SILENCE, CLOSE])
+@pytest.mark.parametrize("script", [IMAP, POP3])
+async def test_neither_silence_nor_a_hang_up_is_one(tmp_path: Path, script: list[Step], end: Step) -> None:
+    kind = Kind.IMAP if script is IMAP else Kind.POP3
+    capa: list[Step] = [] if kind is Kind.IMAP else [b"+OK hi\r\n", "CAPA", b"+OK\r\nUSER\r\n.\r\n", *POP3[1:]]
+    async with hostile([*(capa or script), end]) as port:
+        status, shown, _ = await probe(configured(tmp_path, [target(port, kind)]))
+    assert status == 3
+    assert shown.startswith("logs in: the password is sent to 127.0.0.1\n")
+    assert "set a longer timeout" in shown
+
+
+async def test_what_the_ledger_says_was_accepted_is_the_servers_silence(tmp_path: Path) -> None:
+    async with hostile([CLOSE]) as port:
+        pass
+    which = target(port)
+    hall = await accepted(tmp_path / "data", which)
+    async with hostile([*IMAP, SILENCE], port=port):
+        config = configured(tmp_path, [which])
+        status, shown, _ = await probe(config, "--json")
+        assert (status, [said(one) for one in json.loads(shown)]) == (1, [("down", "timeout", "auth", False)])
+    await hall.close()
+
+
+@pytest.mark.parametrize("lost", ["keys/targets.key", "mailwatch.sqlite"])
+async def test_a_record_that_cannot_be_read_says_that_nothing_was_accepted(tmp_path: Path, lost: str) -> None:
+    async with hostile([CLOSE]) as port:
+        pass
+    which = target(port)
+    hall = await accepted(tmp_path / "data", which)
+    await hall.close()
+    (tmp_path / "data" / lost).write_bytes(b"no such thing")
+    async with hostile([*IMAP, SILENCE], port=port):
+        status, shown, errors = await probe(configured(tmp_path, [which]), "--json")
+    assert (status, [said(one) for one in json.loads(shown)]) == (3, [("unknown", "credentials", "auth", True)])
+    assert "Traceback" not in errors
+
+
+async def test_the_trial_of_init_shows_a_password_that_got_no_answer_to_no_other_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trial, "SECONDS", 1.0)
+    heard: list[bytes] = []
+    async with slow(Kind.IMAP) as port, hostile([b"+OK hi\r\n", CLOSE], heard=heard) as other:
+        targets = [target(port), target(other, Kind.POP3)]
+        seen = await trial.look(targets, Console(quiet=True))
+    assert list(seen) == [Kind.IMAP]
+    assert seen[Kind.IMAP].cause is Cause.CREDENTIALS
+    assert "set a longer timeout" in seen[Kind.IMAP].detail
+    assert heard == []
