@@ -29,10 +29,8 @@ class Hearing:
 
     def _heard(self, target: Target, end: Target, seen: Observation) -> Observation:
         # Imported when first used: most looks get an answer, and commands should start at once.
-        from sqlalchemy.exc import SQLAlchemyError
-
         from mailwatch.looking import secret_used
-        from mailwatch.store import Reader
+        from mailwatch.store import UNREADABLE, Reader
         from mailwatch.store.keys import secret_of
         from mailwatch.takeup import looks_with_logins
 
@@ -42,7 +40,7 @@ class Hearing:
             secret = secret_of(self._config.data_dir)
             with contextlib.closing(Reader.open(self._config.data_dir)) as reader:
                 gate.recall(looks_with_logins(reader, at_server.values()), now())
-        except (OSError, SQLAlchemyError, ValueError, KeyError):
+        except UNREADABLE:
             # Without a record, or without the right to read it, nothing is known to have been accepted.
             gate = LoginGate()
         return gate.heard(target, seen, lambda login: secret_used(secret, login, self._tokens))

@@ -7,13 +7,14 @@ from mailwatch.store.backup import Backup, backup
 from mailwatch.store.keys import KeysMissing
 from mailwatch.store.lock import Locked
 from mailwatch.store.outbox import Letter, Outbox, OutboxBroken
-from mailwatch.store.reader import CheckpointRow, Entry, Reader, Texts
+from mailwatch.store.reader import UNREADABLE, CheckpointRow, Entry, Reader, Texts
 from mailwatch.store.store import Draft, Store, StoreBroken
 from mailwatch.store.token_audit import audit_tokens
 from mailwatch.store.tokens import Tokens
 from mailwatch.store.writer import StoreFull, Writer
 
 __all__ = [
+    "UNREADABLE",
     "Backup",
     "CheckpointRow",
     "Draft",

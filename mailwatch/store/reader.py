@@ -15,6 +15,8 @@ from mailwatch.models import Fact, Millis, Outcome
 from mailwatch.store.schema import checkpoints, database, engine, entries
 
 _COLUMNS = ("idx", "kind", "time_ms", "target", "number", "header", "payload")
+UNREADABLE = (OSError, sa.exc.SQLAlchemyError, ValueError, KeyError)
+"""What the reading of a ledger raises that is absent, not ours to read, or no ledger."""
 
 
 @dataclass(frozen=True, slots=True)
