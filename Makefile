@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint bench campaign clean servers image-test dashboards pictures
+.PHONY: run test lint bench campaign nightly clean servers image-test dashboards pictures
 
 run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (or CONFIG=your.yaml)
 	$(BIN)/mailwatch --config $(or $(CONFIG),config.example.yaml) run
@@ -22,6 +22,8 @@ bench: $(VENV)/.dev servers  ## ratios against peers, measured in one run
 
 campaign: $(VENV)/.dev  ## 500 simulated weeks of faults (or WEEKS=..., SEED=...); docs/campaign.md
 	$(BIN)/python -m tests.campaign --weeks $(or $(WEEKS),500) --seed $(or $(SEED),20260105) --jobs 2
+
+nightly: test campaign bench image-test  ## everything, also what takes longer than the gate may; needs a Docker daemon
 
 image-test: $(VENV)/.dev  ## builds the image and tries it; needs a Docker daemon, so `make test` leaves it out
 	$(BIN)/pytest -p no:cacheprovider tests/image.py
