@@ -6,6 +6,7 @@ Between two probes that say the same no change is assumed: what hides there nobo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from mailwatch import records
 from mailwatch.models import Fact, Gap, Millis, Outcome, WatchChange, WatchEvent
@@ -31,7 +32,9 @@ class Accounts:
         for name, facts in self._facts.items():
             (told,) = records.availability(self._reader, [name], 0, EVER)
             down, undecided, covered, changes = self._sums(facts)
-            reported = told["downtime"]
+            if told["downtime"]["min"] is None and covered > 0:
+                yield f"{name}: the downtime is not known, though {covered:.3f} s were observed"
+            reported = _seconds(told)
             slack = ROUNDING * (changes + 1) / 1000
             if abs(reported["min"] - down) > slack or abs(reported["max"] - down - undecided) > slack:
                 yield f"{name}: down for {reported} s, but it was {down:.3f} and {undecided:.3f} undecided"
@@ -46,7 +49,7 @@ class Accounts:
         middle = EPOCH_NS // 1_000_000 + round(self._run.world.end * 500)
         parts = [records.availability(self._reader, [name], *part)[0] for part in ((0, middle), (middle, EVER))]
         for key in ("min", "max"):
-            total = sum(part["downtime"][key] for part in parts)
+            total = sum(_seconds(part)[key] for part in parts)
             lost = whole[key] - total
             # Where the clock was set from one window to the other between two probes, neither sees both.
             if lost < -slack or (lost > slack and not self._run.clocks.was_wrong):
@@ -98,3 +101,8 @@ class Accounts:
             spent[Outcome.UNKNOWN] += look.end - look.start
         elif before is not None and after is not None:
             spent[said] += look.end - look.start
+
+
+def _seconds(told: Mapping[str, Any]) -> dict[str, float]:
+    """What is reported as down; of time in which nothing was observed, none."""
+    return {key: told["downtime"][key] or 0.0 for key in ("min", "max")}
