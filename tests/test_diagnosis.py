@@ -159,9 +159,8 @@ async def test_the_first_bad_look_has_a_diagnosis_and_the_others_have_none(tmp_p
     for _ in range(3):
         await hall.look()
     first, *rest = hall.recorded("observation")
-    assert first["facts"]["diagnosis"]["clock_error_bound_us"] in range(
-        2000, 4000, 1000
-    )  # in whole milliseconds, rounded up
+    # In whole milliseconds, rounded up; it grows until the look, however long that takes.
+    assert first["facts"]["diagnosis"]["clock_error_bound_us"] in range(2000, 100_000, 1000)
     assert first["facts"]["diagnosis"]["route"] == {"skipped": "the host is this machine"}
     assert [look.get("facts") for look in rest] == [None, None]
     await hall.close()
