@@ -64,7 +64,7 @@ class Looking:
             with_login = self.logins.allows(target, self.steady())
             # A round trip waits for minutes in any case: for it the regular rounds are enough.
             watched = contextlib.nullcontext() if target.kind is Kind.ROUNDTRIP else self._beside()
-            began = monotonic.milliseconds()
+            began, offset = monotonic.milliseconds(), monotonic.offset()
             try:
                 watch.began = time.monotonic()
                 with watched:
@@ -81,7 +81,7 @@ class Looking:
                 watch.ended = time.monotonic()
                 self.logins.release(target)
             interval = max(1, round(target.interval * 1000))
-            clock = _clock(observation, began, self.clock_bound())
+            clock = _clock(observation, began, widened(self.clock_bound(), monotonic.offset() - offset))
             observation = replace(observation, clock=clock, interval=interval)
         if target.kind is Kind.ROUNDTRIP:
             return self._learn_ends(target, observation)
@@ -152,6 +152,11 @@ def _clock(observation: Observation, began: Millis, bound: Millis | None) -> Clo
     if not starts:
         return monotonic.since(began, bound)
     return ClockSpan(spans[0].boot, min(starts), max(span.end for span in spans), bound)
+
+
+def widened(bound: Millis | None, stepped: Millis) -> Millis | None:
+    """Return the bound of times that were read before the clock was set by `stepped`; `bound` is that of now."""
+    return bound if bound is None or abs(stepped) <= monotonic.STEP_MS else bound + abs(stepped)
 
 
 def _running() -> Millis:

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailwatch.models import ClockSpan, Millis, now
+from mailwatch.models import ClockSpan, Millis
 
 STEP_MS: Millis = 500
 """By how much wall clock and steady clock may part unnoticed: slewing moves both alike, only steps part them."""
@@ -78,8 +78,15 @@ def origin() -> Origin:
 
 
 def offset() -> Millis:
-    """Return the wall clock minus this clock, which only a step changes."""
-    return now() - milliseconds()
+    """Return the wall clock minus this clock, which only a step changes.
+
+    The one is read between two readings of the other, once more where the process was held up meanwhile.
+    """
+    for _ in range(5):
+        before, wall, after = time.clock_gettime_ns(_STEADY), time.time_ns(), time.clock_gettime_ns(_STEADY)
+        if after - before < 100_000:
+            break
+    return (wall - (before + after) // 2 + 500_000) // 1_000_000
 
 
 def by_the_wall(at: Millis, offset_then: Millis) -> Millis:

@@ -65,7 +65,9 @@ def test_a_time_offline_has_four_times_and_the_durations_of_an_outage() -> None:
         "first_offline": T0 + 33_000,
         "last_offline": T0 + 40_000,
         "first_online": T0 + 50_100,
-        "duration_ms": {"min": 7_000, "max": 35_100, "estimate": 21_050, "uncertainty": 11_917},
+        "duration_ms": pytest.approx(
+            {"min": 7_000, "max": 35_100, "estimate": 21_050, "uncertainty": 11_917}, abs=2
+        ),
         "unobserved_ms": 0,
         "reasons": ["timeout"],
         "ledger": {"first": 1, "last": 2},
@@ -75,7 +77,7 @@ def test_a_time_offline_has_four_times_and_the_durations_of_an_outage() -> None:
 def test_what_is_not_over_is_open_as_far_as_it_is_known() -> None:
     (told,) = line(said(0, True), said(15_000, False), said(20_000, False), said(20_000 + EVERY_OFFLINE, False))
     assert (told["state"], told["first_online"]) == ("open", None)
-    assert told["duration_ms"]["min"] == EVERY_OFFLINE + 20_000 - 15_100
+    assert told["duration_ms"]["min"] == pytest.approx(EVERY_OFFLINE + 20_000 - 15_100, abs=2)
     assert told["duration_ms"]["max"] is None
 
 
@@ -83,7 +85,7 @@ def test_between_two_runs_nobody_asked() -> None:
     (told,) = line(said(0, True), said(15_000, False), said(20_000, False), None, said(80_000, True))
     # The look at 20 s found no change and is not on record: what is not known is not claimed.
     assert told["last_offline"] == T0 + 15_100
-    assert told["unobserved_ms"] == 64_900
+    assert told["unobserved_ms"] == pytest.approx(64_900, abs=2)
     assert told["duration_ms"]["min"] == 0
     (after,) = line(said(0, True), said(60_000, True), None, said(90_000, False), said(95_000, True))
     assert after["last_online"] == T0
@@ -118,7 +120,7 @@ def test_entries_of_the_first_version_are_read_too() -> None:
         for at, online in ((0, True), (9, False), (20, True))
     ]
     (told,) = offline_payloads(enumerate(old))
-    assert told["duration_ms"] == {"min": 0, "max": 20, "estimate": 10, "uncertainty": 8}
+    assert told["duration_ms"] == pytest.approx({"min": 0, "max": 20, "estimate": 10, "uncertainty": 8}, abs=2)
 
 
 def test_a_clock_that_steps_back_makes_no_negative_duration() -> None:
@@ -181,7 +183,8 @@ async def test_the_record_is_told_newest_first_and_by_time(folder: Path) -> None
     assert [told["first_offline"] for told in found] == [
         rfc3339(T0 + at + 100) for at in (70_000, 50_000, 30_000, 10_000)
     ]
-    assert found[0]["duration"] == {"min": 0.0, "max": 20.1, "estimate": 10.05, "uncertainty": 8.206}
+    told = {"min": 0.0, "max": 20.1, "estimate": 10.05, "uncertainty": 8.206}
+    assert found[0]["duration"] == pytest.approx(told, abs=0.002)
     some = records.offline(reader, start=T0 + 41_000, end=T0 + 60_000)
     reader.close()
     assert {told["first_offline"] for told in some} == {rfc3339(T0 + 50_100)}
