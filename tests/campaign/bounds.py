@@ -67,6 +67,12 @@ class Bounds:
         ends = [fact.clock.boot for fact in (self._facts[0], self._facts[-1]) if fact.clock]
         return all(boot in known for boot in ends)
 
+    @property
+    def known_throughout(self) -> bool:
+        """Whether an observation of each boot knew how wrong its clock was."""
+        boots = {fact.clock.boot for fact in self._facts if fact.clock}
+        return boots == {fact.clock.boot for fact in self._facts if fact.clock and fact.clock.bound is not None}
+
     def _observed(self) -> Millis:
         """What surely passed between the first and the last failure, boot by boot."""
         low, high = self._told.bad.end, self._told.last.start

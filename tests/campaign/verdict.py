@@ -208,7 +208,7 @@ class _Judge:
         bounds = Bounds(told, facts, self.run.clocks)
         wrong += bounds.faults()
         if not proven:
-            wrong += Unseen(told, facts, self.looks, self.run.clocks).faults(bounds.known)
+            wrong += Unseen(told, facts, self.looks, self.run.clocks).faults(bounds.known_throughout)
         self.figures["over a step of the clock"] += bounds.stepped
         self.figures["over a reboot"] += bounds.rebooted
         self.figures["over a reboot that nobody can date"] += bounds.rebooted and not bounds.known
