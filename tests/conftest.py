@@ -37,7 +37,19 @@ hypothesis.settings.load_profile("untimed")
 
 LONG = {
     f"test_{name}"
-    for name in ("end_to_end", "web_browser", "evidence_mutations", "evidence_cases", "web_access", "campaign")
+    for name in (
+        "end_to_end",
+        "web_browser",
+        "evidence_mutations",
+        "evidence_cases",
+        "web_access",
+        "campaign",
+        "watched",
+        "watched_record",
+        "clock_steps",
+        "evidence_operator",
+        "other_servers",
+    )
 }
 """Files that take minutes: begun first, so that no worker is left alone with one at the end."""
 
