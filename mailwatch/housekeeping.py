@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 
+from mailwatch import monotonic
 from mailwatch.clock import survey
 from mailwatch.enrolment import renew
 from mailwatch.guard import Changes
@@ -115,9 +116,12 @@ class Housekeeping:
         told: bool | None = True
         while judging.guard is not None:
             judging.line_in_doubt.clear()
+            offset = monotonic.offset()
             answer = await judging.guard.ask(dns=True)
+            # Of which clock its times are cannot be told where that was set meanwhile: the next answer counts.
+            stepped = abs(monotonic.offset() - offset) > monotonic.STEP_MS
             monitor.metrics.guard(answer.online, answer.online4, answer.online6)
-            if (payload := changes.entry(answer, judging.clock_bound.milliseconds())) is not None:
+            if not stepped and (payload := changes.entry(answer, judging.clock_bound.milliseconds())) is not None:
                 await monitor.write("guard", answer.asked_at, None, payload)
             if answer.online is not told:
                 logger.warning("guard: %s", ONLINE[answer.online])
