@@ -1,19 +1,19 @@
 """The command line: one file per verb; each parses, calls, prints and returns its exit status.
 
-Data goes to stdout, talk to stderr. Exit 0 fine, 1 found a problem, 2 used wrongly.
+Data goes to stdout, talk to stderr. Exit 0 fine, 1 found a problem, 2 used wrongly; 70 a defect of ours and 71 the
+machine lacks something (edge.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from mailwatch import __version__
-from mailwatch.endings import Refused, UsedWrongly
+from mailwatch.cli.edge import edge
 
 VERBS = {
     "run": "watch, record, serve, until SIGTERM; SIGHUP reloads the config",
@@ -57,22 +57,14 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    args = parse(sys.argv[1:] if arguments is None else arguments)
-    try:
+    given = sys.argv[1:] if arguments is None else arguments
+
+    def command() -> int:
+        args = parse(given)
         status: int = args.run(args)
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`); Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except (UsedWrongly, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except (Refused, OSError) as error:
-        print(f"mailwatch: {error}", file=sys.stderr)
-        return 1
-    return status
+        return status
+
+    return edge(command)
 
 
 def _wanted(given: Sequence[str]) -> str:

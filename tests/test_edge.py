@@ -1,0 +1,120 @@
+"""The edge of every verb: whatever happens is said in a sentence, with a status of its own, and nothing leaks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mailwatch.cli.edge import DEFECT, LACKING, edge
+from mailwatch.endings import Refused, UsedWrongly
+
+CANARY = "canary-7f3a"
+
+
+class PanicException(BaseException):
+    """As pyo3 raises it when Rust panics."""
+
+
+def raising(error: BaseException) -> Callable[[], int]:
+    def command() -> int:
+        raise error
+
+    return command
+
+
+def os_error(number: int, path: str | None = None) -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (UsedWrongly("config.yaml:3: no"), 2, "config.yaml:3: no"),
+        (Refused("the key is gone"), 1, "mailwatch: the key is gone"),
+        (os_error(errno.ENOSPC, "/x/y.zip"), 1, "mailwatch: /x/y.zip: No space left on device; make room there"),
+        (
+            os_error(errno.ENOENT, "/x"),
+            2,
+            "mailwatch: /x: No such file or directory; is it written as you meant it?",
+        ),
+        (FileNotFoundError("there is no ledger in /x"), 2, "mailwatch: there is no ledger in /x"),
+        (os_error(errno.EMFILE), LACKING, "this process may open no further file; raise the limit (ulimit -n"),
+        (os_error(errno.ENOMEM), LACKING, "memory ran out"),
+        (os_error(errno.EAGAIN), LACKING, "the machine gives no further thread or process"),
+        (MemoryError(), LACKING, "memory ran out"),
+        (
+            RuntimeError("can't start new thread"),
+            LACKING,
+            "no further thread or process; raise the limit (ulimit -u",
+        ),
+        (ImportError("x.so: failed to map segment from shared object"), LACKING, "memory ran out"),
+        (KeyError(CANARY), DEFECT, "this is a defect of MailWatch (KeyError)"),
+        (PanicException(CANARY), DEFECT, "this is a defect of MailWatch (PanicException)"),
+        (ExceptionGroup("g", [ValueError(CANARY)]), DEFECT, "this is a defect of MailWatch (ValueError)"),
+        (ExceptionGroup("g", [MemoryError()]), LACKING, "memory ran out"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_what_comes_out_of_a_verb_is_said_in_a_line(
+    error: BaseException, status: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert edge(raising(error)) == status
+    shown = capsys.readouterr().err
+    assert words in shown
+    assert shown.count("\n") == (1 if words else 0)
+    assert CANARY not in shown
+    assert "[Errno" not in shown
+
+
+def test_a_defect_says_where_it_is_and_with_traceback_no_values_either(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command() -> int:
+        from mailwatch.models import rfc3339
+
+        try:
+            return len(CANARY) + len(rfc3339(CANARY))  # type: ignore[arg-type]
+        except TypeError as error:
+            raise LookupError(CANARY) from error
+
+    assert edge(lambda: command() or 0) == DEFECT
+    assert "(LookupError" in capsys.readouterr().err
+    monkeypatch.setenv("MAILWATCH_TRACEBACK", "1")
+    assert edge(command) == DEFECT
+    shown = capsys.readouterr().err
+    assert "models.py" in shown
+    assert "builtins.TypeError" in shown
+    assert "builtins.LookupError" in shown
+    assert CANARY not in shown
+    assert shown.endswith("What is on record stays as it is.\n")
+
+
+def test_a_reader_who_goes_away_is_no_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sys.executable} -m mailwatch providers | true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("words", [["providers"], ["providers", "--json"], ["config", "schema"]], ids=" ".join)
+def test_a_full_disk_under_the_output_is_said(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mailwatch", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.stderr == "mailwatch: No space left on device; make room there, or name another place\n"
+    assert done.returncode == 1
