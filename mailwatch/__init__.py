@@ -4,6 +4,7 @@ The house, from the ground up (a module imports only from floors below; tests/te
 
 models                                  the words, as frozen facts
 endings                                 errors that end a command in a line
+signals, ending, progress               what the process is asked, how it ends in time, how far its start is
 catalogue                               mail providers, as data
 ledger                                  the transparency log: canonical entries, Merkle tree, checkpoints
 windows, lasting                        half-open times, and how long they are, as people say it
@@ -33,8 +34,9 @@ looking, judging                        one look, with its login or without; who
 monitor                                 the hall that carries each look through the rooms
 enrolment                               which targets are watched goes on record: start, reload, each day
 housekeeping, timestamping, takeup      what runs beside the looks; going on from where the ledger ends
-outlook                                 what the pages show of all that
-daemon, demo                            the whole, running; and a show of it
+answers, outlook                        what the API answers and the pages show of all that
+service, startup                        the whole, running; and put together step by step
+daemon, demo                            the life of the process; and a show of it
 cli, __main__                           one file per verb
 """
 

@@ -12,6 +12,10 @@ def main() -> int:
     if os.getpid() == 1:
         # The kernel keeps SIGTERM from the first process of a container until it asks for it.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if "run" in sys.argv[1:]:
+        from mailwatch.signals import heed_early
+
+        heed_early()
     # Only now: to load it takes seconds on a small machine.
     from mailwatch import cli
 

@@ -56,14 +56,14 @@ class Housekeeping:
         self._others = others
 
     @contextlib.asynccontextmanager
-    async def running(self, stopping: asyncio.Event) -> AsyncIterator[None]:
-        """Keep house while the context lasts. A loop that fails is our bug: it sets `stopping`."""
+    async def running(self, give_up: Callable[[], None]) -> AsyncIterator[None]:
+        """Keep house while the context lasts. A loop that fails is our bug: `give_up` is called."""
 
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and task.exception() is not None:
                 logger.error("housekeeping stopped; MailWatch stops with it", exc_info=task.exception())
                 self._monitor.metrics.error()
-                stopping.set()
+                give_up()
 
         work = (
             self.clock,

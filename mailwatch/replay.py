@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,8 +107,10 @@ class Replayed:
     settings: WatchSettings | None = None
 
 
-def resume(reader: Reader, target: str, book: RuleBook) -> Replayed:
-    """Replay the target's entries from the last moment at which nothing was open.
+def resume(
+    reader: Reader, target: str, book: RuleBook, at: Callable[[int], None] = lambda _index: None
+) -> Replayed:
+    """Replay the target's entries from the last moment at which nothing was open; `at` is told where it is.
 
     1. An open outage is replayed from the up observation before it, which is its last good.
     2. Else the last up observation is the whole state. It is replayed itself too, from the one before it: what
@@ -125,7 +127,9 @@ def resume(reader: Reader, target: str, book: RuleBook) -> Replayed:
         start = reader.last_index(target=target, outcome=Outcome.UP, before=start) or 0
     state, proof, missing, under = State(), Proof(), list[Outage](), list[WatchSettings | None]()
     last: Observation | None = None
-    for entry, fact in _facts(reader, target, start):
+    for number, (entry, fact) in enumerate(_facts(reader, target, start)):
+        if number % 1000 == 0:
+            at(entry.index)
         state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
         last = fact if isinstance(fact, Observation) else last
         if isinstance(fact, WatchChange) and fact.event in (WatchEvent.BEGIN, WatchEvent.END):

@@ -23,6 +23,7 @@ from mailwatch.models import (
 from mailwatch.monitor import Monitor
 from mailwatch.outages import Outage, payload_json
 from mailwatch.probes import Outstanding
+from mailwatch.progress import Progress, Step
 from mailwatch.replay import Replayed, resume, rule_book
 from mailwatch.service_level import Buckets
 from mailwatch.store import Reader
@@ -35,13 +36,27 @@ REMEMBERED = 30 * 24 * HOUR
 """How far back messages of round trips are looked for on record."""
 
 
-async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -> None:
-    """Begin to watch `targets`, each in the state that its entries give; tell what a crash left untold."""
+async def take_up(
+    monitor: Monitor, reader: Reader, targets: Iterable[Target], progress: Progress | None = None
+) -> None:
+    """Begin to watch `targets`, each in the state that its entries give; tell what a crash left untold.
+
+    `progress` is told how much is read.
+    """
     wanted = list(targets)
 
     def read() -> list[Replayed]:
-        book = rule_book(reader)
-        return [resume(reader, target.name, book) for target in wanted]
+        book, size = rule_book(reader), reader.size()
+        found = []
+        for number, target in enumerate(wanted):
+
+            def told(index: int, number: int = number) -> None:
+                if progress is not None:
+                    progress.at(Step.READING, number * size + index, len(wanted) * size)
+
+            told(0)
+            found.append(resume(reader, target.name, book, told))
+        return found
 
     looks = await asyncio.to_thread(looks_with_logins, reader, wanted)
     monitor.looking.logins.recall(looks, monitor.looking.steady())
@@ -69,6 +84,8 @@ async def take_up(monitor: Monitor, reader: Reader, targets: Iterable[Target]) -
         for outage, settings in zip(replayed.missing, replayed.missing_under, strict=True):
             await _put_missing(monitor, watch, outage, settings, replayed.recorded.get(outage.id))
         monitor.show(watch)
+        # Of ten thousand targets too, health is answered meanwhile.
+        await asyncio.sleep(0)
 
 
 async def _put_missing(

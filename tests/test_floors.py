@@ -11,7 +11,7 @@ import pytest
 HOUSE = Path(__file__).parent.parent / "mailwatch"
 
 FLOORS = (
-    {"endings", "models"},
+    {"ending", "endings", "models", "progress", "signals"},
     {"lasting", "monotonic", "windows"},
     {"elapsed", "ledger"},
     {"catalogue", "incidents", "logins", "maintenance", "outages", "service_level", "sntp"},
@@ -25,7 +25,9 @@ FLOORS = (
     {"judging", "looking"},
     {"monitor"},
     {"enrolment"},
-    {"housekeeping", "outlook", "takeup", "timestamping"},
+    {"answers", "housekeeping", "outlook", "takeup", "timestamping"},
+    {"service"},
+    {"startup"},
     {"daemon", "demo"},
     {"cli"},
     {"__main__"},

@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 from mailwatch.cli.opening import config_path, options
 from mailwatch.config import load, warnings, web_warnings
 from mailwatch.daemon import run
+from mailwatch.ending import leave
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -37,7 +38,8 @@ def _run(args: argparse.Namespace) -> int:
     gc.set_threshold(20_000, 20, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(path, config))
-    return 0
+        # At once: to close the loop would be to wait for threads that hang.
+        leave(0)
 
 
 def _log_to_stderr() -> None:

@@ -8,6 +8,7 @@ from mailwatch.store.keys import KeysMissing
 from mailwatch.store.lock import Locked
 from mailwatch.store.outbox import Letter, Outbox, OutboxBroken
 from mailwatch.store.reader import UNREADABLE, CheckpointRow, Entry, Reader, Texts
+from mailwatch.store.room import DiskFull
 from mailwatch.store.store import Draft, Store, StoreBroken
 from mailwatch.store.token_audit import audit_tokens
 from mailwatch.store.tokens import Tokens
@@ -17,6 +18,7 @@ __all__ = [
     "UNREADABLE",
     "Backup",
     "CheckpointRow",
+    "DiskFull",
     "Draft",
     "Entry",
     "Finding",

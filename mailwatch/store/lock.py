@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -31,8 +32,10 @@ class Lock:
             raise Locked(
                 f"{data_dir} is in use by another mailwatch (process {holder}); stop it, or name another data_dir"
             ) from None
-        os.truncate(self._file, 0)
-        os.write(self._file, str(os.getpid()).encode())
+        # A full disk does not take it; the lock holds all the same.
+        with contextlib.suppress(OSError):
+            os.truncate(self._file, 0)
+            os.write(self._file, str(os.getpid()).encode())
 
     def release(self) -> None:
         """Let others in. The file stays: removing it would let two processes lock two files of one name."""

@@ -14,6 +14,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from mailwatch.progress import Progress, Step
+
 logger = logging.getLogger(__name__)
 
 metadata = sa.MetaData()
@@ -111,13 +113,14 @@ def engine(data_dir: Path, *, read_only: bool = False) -> sa.Engine:
     return made
 
 
-def migrate(made: sa.Engine) -> None:
+def migrate(made: sa.Engine, progress: Progress) -> None:
     """Bring the tables to this version's shape, in one transaction."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with made.begin() as connection:
         here = MigrationContext.configure(connection).get_current_revision()
         if here not in (None, ScriptDirectory.from_config(config).get_current_head()):
+            progress.at(Step.MIGRATING)
             logger.info("bringing the ledger's tables to the shape of this version; a long ledger takes a while")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -25,9 +25,11 @@ from mailwatch.ledger.facts import payload_of
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.models import Fact, Millis, Observation, now
 from mailwatch.monotonic import Origin
+from mailwatch.progress import Progress, Step
 from mailwatch.store.keys import Keys, load_or_make
 from mailwatch.store.lock import Lock
 from mailwatch.store.reader import Entry
+from mailwatch.store.room import DiskFull, no_room
 from mailwatch.store.schema import checkpoints, database, engine, entries, migrate
 
 
@@ -62,14 +64,25 @@ class Store:
         """The clock that nobody can set, read once for each batch."""
 
     @classmethod
-    def open(cls, data_dir: Path) -> Store:
-        """Lock, migrate and check a data_dir, made if missing.
+    def open(cls, data_dir: Path, progress: Progress | None = None) -> Store:
+        """Lock, migrate and check a data_dir, made if missing. `progress` is told how far that is.
 
-        Raises Locked, KeysMissing, StoreBroken, OSError.
+        Raises Locked, KeysMissing, StoreBroken, OSError; DiskFull where it is worth another try.
 
         1. The last checkpoint must carry our signature and fit the tree it was made of.
         2. The entries after it must follow one another; the tree is grown again over them.
         """
+        progress = progress or Progress()
+        progress.at(Step.OPENING)
+        try:
+            return cls._open(data_dir, progress)
+        except OSError as error:
+            if no_room(data_dir, error):
+                raise DiskFull(f"{data_dir}: the disk is full") from None
+            raise
+
+    @classmethod
+    def _open(cls, data_dir: Path, progress: Progress) -> Store:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.ExitStack() as undo:
             lock = Lock(data_dir)
@@ -78,16 +91,18 @@ class Store:
             made = engine(data_dir)
             undo.callback(made.dispose)
             try:
-                migrate(made)
+                migrate(made, progress)
                 store = cls(lock, keys, made)
                 undo.callback(store._connection.close)
-                store._check()
+                store._check(progress)
             except CommandError:
                 raise StoreBroken(
                     f"{database(data_dir)} was written by a newer MailWatch than this {__version__}; install that "
                     "version again, or restore the backup made before the upgrade into an empty data_dir"
                 ) from None
             except sa.exc.DatabaseError as error:
+                if no_room(data_dir, error):
+                    raise DiskFull(f"{data_dir}: the disk is full") from None
                 full = isinstance(error, sa.exc.OperationalError)
                 cure = "is the disk full or not writable?" if full else "restore it from your backup"
                 raise StoreBroken(f"{database(data_dir)} cannot be used: {error.orig}; {cure}") from None
@@ -172,19 +187,23 @@ class Store:
         self._checkpointed = made.size
         return made
 
-    def _check(self) -> None:
+    def _check(self, progress: Progress) -> None:
+        progress.at(Step.CHECKING)
         with self._connection.begin():
             last = self._connection.execute(
                 sa.select(checkpoints).order_by(checkpoints.c.size.desc()).limit(1)
             ).one_or_none()
             tree = CompactRange() if last is None else self._verified(last)
+            newest = self._connection.execute(sa.select(sa.func.max(entries.c.idx))).scalar()
+            have, begun = 0 if newest is None else newest + 1, tree.size
             tail = sa.select(entries.c.idx, entries.c.header).where(entries.c.idx >= tree.size)
-            for index, header in self._connection.execute(tail.order_by(entries.c.idx)):
+            found = self._connection.execution_options(yield_per=1000).execute(tail.order_by(entries.c.idx))
+            for index, header in found:
+                if tree.size % 1000 == 0:
+                    progress.at(Step.CHECKING, tree.size - begun, have - begun)
                 if index != tree.size or json.loads(header)["index"] != index:
                     raise StoreBroken(f"entry {tree.size} is missing; restore the database from your backup")
                 tree.append(leaf_hash(header.encode()))
-            newest = self._connection.execute(sa.select(sa.func.max(entries.c.idx))).scalar()
-        have = 0 if newest is None else newest + 1
         if have < tree.size:
             raise StoreBroken(
                 f"the last checkpoint covers {tree.size} entries, but there are {have}; "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -35,7 +36,7 @@ class Writer:
         self._on_commit = on_commit
         self._waiting: list[tuple[Draft, asyncio.Future[Entry]]] = []
         self._wake = asyncio.Event()
-        self._closing = False
+        self._closing = asyncio.Event()
         # One thread: SQLite's connection and the tree are never touched by two at a time.
         self._thread = ThreadPoolExecutor(1, "ledger")
         self._task: asyncio.Task[None] | None = None
@@ -69,7 +70,7 @@ class Writer:
 
     async def close(self) -> None:
         """Commit what waits, sign it, close the store. Gives up on a disk that does not take it."""
-        self._closing = True
+        self._closing.set()
         self._wake.set()
         if self._task:
             await self._task
@@ -80,20 +81,22 @@ class Writer:
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
-            if not self._closing:
+            if not self._closing.is_set():
                 await asyncio.sleep(BATCH_SECONDS)
             batch = self._waiting[:MAX_BATCH]
             if batch and not await self._commit(batch):
-                if self._closing:
+                if self._closing.is_set():
                     return
                 # Of a batch taken apart, some may be on disk already.
                 self._waiting = [waiting for waiting in self._waiting if not waiting[1].done()]
-                await asyncio.sleep(RETRY_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY_SECONDS):
+                        await self._closing.wait()
                 continue
             del self._waiting[: len(batch)]
             if not self._waiting:
                 self._wake.clear()
-                if self._closing:
+                if self._closing.is_set():
                     return
 
     async def _commit(self, batch: list[tuple[Draft, asyncio.Future[Entry]]]) -> bool:

@@ -1,0 +1,47 @@
+"""What SIGTERM, SIGINT and SIGHUP ask of `mailwatch run`, from its first moment to its last.
+
+Loaded before all else: until the event loop listens, a SIGHUP is remembered and the others end a process that has
+nothing to close yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Early:
+    """What came before there was a loop."""
+
+    hangups = 0
+
+
+def heed_early() -> None:
+    """Heed the signals while the rest of MailWatch is being loaded: that takes seconds on a small machine."""
+
+    def remember(*_: Any) -> None:
+        _Early.hangups += 1
+
+    signal.signal(signal.SIGHUP, remember)
+    for number in ENDING:
+        # At once, and not by an exception, which a module that is being loaded could keep to itself.
+        signal.signal(number, lambda *_: os._exit(0))
+
+
+@contextlib.contextmanager
+def heeded(end: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
+    """Hand the signals to the running loop while the context lasts, with what came early."""
+    loop = asyncio.get_running_loop()
+    for number in ENDING:
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    if _Early.hangups:
+        _Early.hangups = 0
+        reload()
+    yield

@@ -1,0 +1,241 @@
+"""The start: signals are heeded and health is answered from its first moment, whatever it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailwatch.models import Outcome
+from mailwatch.progress import Progress, Step
+from mailwatch.store import Reader, Store
+from mailwatch.takeup import take_up
+from mailwatch.web.words import words
+from tests.conftest import need_root
+from tests.hall import Hall
+from tests.servers import free_port
+from tests.test_store import observed
+from tests.watching import Watching
+
+AT_MOMENT = '''
+"""Sends its own process a signal at named moments: the first event of each whose arguments hold the word."""
+import os, signal, sys
+
+NUMBER = getattr(signal, os.environ["SIGNAL"])
+moments = [tuple(moment.split(" ", 1)) for moment in os.environ["MOMENTS"].split("|")]
+
+
+def hook(event, args):
+    for moment in list(moments):
+        if event == moment[0] and moment[1] in repr(args[:2]):
+            moments.remove(moment)
+            os.write(2, f"moment: {moment[0]} {moment[1]}\\n".encode())
+            os.kill(os.getpid(), NUMBER)
+
+
+sys.addaudithook(hook)
+'''
+MOMENTS = (
+    "open cli/__pycache__/run", "open mailwatch/__pycache__/daemon", "open config.yaml", "socket.bind 127.0.0.1",
+    "open secret-imap", "open data/lock", "open ledger.pem", "sqlite3.connect mailwatch.sqlite",
+    "open migrations/versions",
+)  # fmt: skip
+"""Of a first start, in the order in which they come; the last ones in threads."""
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[Watching]:
+    (tmp_path / "secret-imap").write_text("canary\n")
+    (tmp_path / "secret-imap").chmod(0o600)
+    login = {"username": "a@example.org", "password_file": "secret-imap"}
+    target = {"name": "away", "kind": "imap", "host": "127.0.0.1", "port": free_port(), "tls": "none"}
+    made = Watching(tmp_path, [{**target, "login": login, "interval": "30m"}])
+    yield made
+    if made._process is not None and made._process.poll() is None:
+        made.kill()
+
+
+def signalled(watching: Watching, number: str, *moments: str) -> None:
+    hooks = watching.folder / "hooks"
+    hooks.mkdir(exist_ok=True)
+    (hooks / "sitecustomize.py").write_text(AT_MOMENT)
+    path = os.pathsep.join([str(hooks), *filter(None, [os.environ.get("PYTHONPATH")])])
+    watching.environment = {"PYTHONPATH": path, "SIGNAL": number, "MOMENTS": "|".join(moments)}
+
+
+def ended(watching: Watching) -> int:
+    assert watching._process is not None
+    return watching._process.wait(20)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_sigterm_at_any_moment_of_the_start_ends_it(watching: Watching, moment: str) -> None:
+    signalled(watching, "SIGTERM", moment)
+    watching.start(ready=False)
+    assert ended(watching) == 0, watching.log.read_text()
+    log = watching.log.read_text()
+    assert f"moment: {moment}" in log
+    assert "Traceback" not in log
+
+
+def test_sighup_at_all_moments_of_the_start_is_done_after_it(watching: Watching) -> None:
+    signalled(watching, "SIGHUP", *MOMENTS)
+    with watching.running():
+        watching.until(lambda: "config reloaded" in watching.log.read_text(), "reloaded")
+    log = watching.log.read_text()
+    assert [moment for moment in MOMENTS if f"moment: {moment}" not in log] == []
+    assert log.index("watching 1 targets") < log.index("config reloaded")
+    assert "Traceback" not in log
+
+
+def test_health_is_answered_and_sigterm_heeded_while_the_disk_hangs(watching: Watching) -> None:
+    keys = watching.data_dir / "keys"
+    keys.mkdir(parents=True)
+    # To read it waits for a writer that never comes.
+    os.mkfifo(keys / "ledger.pem", 0o600)
+    watching.start(ready=False)
+    said = f"starting: {Step.OPENING.value}"
+    watching.until(lambda: watching.get("/readyz") == f"503 {said}\n", "the step")
+    assert watching.get("/healthz") == "ok\n"
+    assert json.loads(watching.get("/api/v1/targets").removeprefix("503 ")) == {"detail": said}
+    watching.signal(signal.SIGHUP)
+    assert watching.stop() == 0
+    assert "Traceback" not in watching.log.read_text()
+
+
+@pytest.fixture
+def small_disk(watching: Watching) -> Iterator[Path]:
+    """A disk of 1 MB for the data_dir; full but for `room`."""
+    need_root("mount", "umount")
+    watching.data_dir.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", watching.data_dir], check=True)
+    try:
+        yield watching.data_dir
+    finally:
+        subprocess.run(["umount", "-l", watching.data_dir], check=True)
+
+
+def fill(disk: Path) -> None:
+    with (disk / "ballast").open("ab", 0) as file:
+        try:
+            while file.write(b"\0" * 4096):
+                pass
+        except OSError:
+            pass
+
+
+def page_of(watching: Watching, headers: dict[str, str]) -> tuple[int, Any, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
+    connection.request("GET", "/", headers=headers)
+    answer = connection.getresponse()
+    told = answer.status, answer.headers, answer.read().decode()
+    connection.close()
+    return told
+
+
+def test_a_full_disk_is_waited_for(watching: Watching, small_disk: Path) -> None:
+    fill(small_disk)
+    full = f"503 starting: {Step.FULL.value}\n"
+    watching.start(ready=False)
+    watching.until(lambda: watching.get("/readyz") == full, "full")
+    assert watching.get("/healthz") == "ok\n"
+    for language in ("en", "it"):
+        status, headers, page = page_of(watching, {"Accept": "text/html", "Accept-Language": language})
+        assert (status, headers["retry-after"], headers["content-language"]) == (503, "5", language)
+        assert headers["content-security-policy"]
+        assert words(language)["starting"]["step"]["full"] in page
+    assert watching.stop() == 0
+    watching.start(ready=False)
+    watching.until(lambda: watching.get("/readyz") == full, "full again")
+    watching.signal(signal.SIGHUP)
+    subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
+    watching.until(lambda: watching.get("/readyz") == "ok\n", "ready")
+    watching.until(lambda: "config reloaded" in watching.log.read_text(), "reloaded")
+    assert watching.stop() == 0
+    assert watching.command("ledger", "audit").returncode == 0
+
+
+def test_a_disk_too_full_for_the_start_on_record_is_waited_for(watching: Watching, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
+    with watching.running():
+        pass
+    entries = size(small_disk)
+    # The log and its index are there: the ledger opens, and takes nothing.
+    with holding_wal(small_disk):
+        fill(small_disk)
+        watching.start(ready=False)
+        waits = f"503 starting: {Step.WRITING.value}\n"
+        watching.until(lambda: watching.get("/readyz").startswith(waits[:-1]), "waiting")
+        assert watching.get("/healthz") == "ok\n"
+        assert watching.stop() == 0
+        assert size(small_disk) == entries
+        watching.start(ready=False)
+        watching.until(lambda: watching.get("/readyz").startswith(waits[:-1]), "waiting again")
+        (small_disk / "ballast").unlink()
+        watching.until(lambda: watching.get("/readyz") == "ok\n", "ready")
+    assert watching.stop() == 0
+
+
+def size(data_dir: Path) -> int:
+    reader = Reader.open(data_dir)
+    try:
+        return reader.size()
+    finally:
+        reader.close()
+
+
+@contextlib.contextmanager
+def holding_wal(data_dir: Path) -> Iterator[None]:
+    """Keep the database open, so that its -wal and -shm files stay."""
+    connection = sqlite3.connect(data_dir / "mailwatch.sqlite")
+    connection.execute("SELECT count(*) FROM entries").fetchone()
+    yield
+    connection.close()
+
+
+class Noted(Progress):
+    """Keeps all that was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def at(self, step: Step, done: int = 0, of: int = 0) -> None:
+        super().at(step, done, of)
+        self.told.append(str(self))
+
+
+async def test_a_long_start_says_how_far_it_is(tmp_path: Path) -> None:
+    Store.open(tmp_path).close()
+    killed = Store.open(tmp_path)
+    killed.append_batch([observed("t", at, Outcome.DOWN) for at in range(5000)])
+    killed.close()  # Unlike the writer's, without a checkpoint.
+    opening = Noted()
+    Store.open(tmp_path, opening).close()
+    parts = [f", {part} %" for part in (0, 20, 40, 60, 80)]
+    assert opening.told == [
+        "opening the ledger",
+        "checking the ledger",
+        *(f"checking the ledger{p}" for p in parts),
+    ]
+    hall = Hall(tmp_path)
+    await hall.writer.start()
+    reading = Noted()
+    await take_up(hall.monitor, hall.reader, [hall.target], reading)
+    assert reading.told == [f"reading the ledger{part}" for part in (", 0 %", *parts)]
+    await hall.close()
+
+
+def test_it_ends_in_time_whatever_hangs() -> None:
+    code = "import threading as t, mailwatch.ending as e; e.end_within(lambda: 3, 0.05); t.Event().wait()"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 3
