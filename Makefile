@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint bench campaign nightly clean servers image-test dashboards pictures
+.PHONY: run test test-all lint bench campaign nightly clean servers image-test dashboards pictures
 
 run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (or CONFIG=your.yaml)
 	$(BIN)/mailwatch --config $(or $(CONFIG),config.example.yaml) run
 
-test: $(VENV)/.dev servers lint  ## lint, types and every test, on real servers
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder  # Most tests wait for servers: three at a time.
+# Most tests wait for servers: three at a time.
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+test: $(VENV)/.dev servers lint  ## lint, types and the tests, on real servers
+	$(PYTEST) -m "not nightly"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -23,7 +26,10 @@ bench: $(VENV)/.dev servers  ## ratios against peers, measured in one run
 campaign: $(VENV)/.dev  ## 500 simulated weeks of faults (or WEEKS=..., SEED=...); docs/campaign.md
 	$(BIN)/python -m tests.campaign --weeks $(or $(WEEKS),500) --seed $(or $(SEED),20260105) --jobs 2
 
-nightly: test campaign bench image-test  ## everything, also what takes longer than the gate may; needs a Docker daemon
+test-all: $(VENV)/.dev servers lint  ## also what takes longer than the gate may
+	MAILWATCH_MUTATIONS=20000 $(PYTEST)
+
+nightly: test-all campaign bench image-test  ## everything; needs a Docker daemon
 
 image-test: $(VENV)/.dev  ## builds the image and tries it; needs a Docker daemon, so `make test` leaves it out
 	$(BIN)/pytest -p no:cacheprovider tests/image.py

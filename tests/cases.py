@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from typing import Any
 
 from mailwatch.models import Cause, GuardAnswer, Millis, Observation, Phase, TlsFacts
 from tests.ledgers import HOUR, MINUTE, SECOND, look, write
+from tests.program import mailwatch
 from tests.watching import Watching
 
 ACCOUNT = "mario.rossi@libero.it"
@@ -150,10 +151,8 @@ class Made:
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a verb, in Rome."""
-        command = [sys.executable, "-m", "mailwatch", "--config", str(self.folder / "config.yaml"), *words]
-        return subprocess.run(
-            ["env", "TZ=Europe/Rome", *command], capture_output=True, text=True, check=False, timeout=120
-        )
+        rome = {**os.environ, "TZ": "Europe/Rome"}
+        return mailwatch("--config", self.folder / "config.yaml", *words, env=rome, timeout=120)
 
 
 def make(name: str, folder: Path) -> Made:

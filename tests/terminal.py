@@ -17,9 +17,30 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tests.program import Program
+
+MAILWATCH = "mailwatch"
+"""As the first of the words: the program itself."""
 PATIENCE = 60.0
 CONTROL_C = "\x03"
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def _started(
+    words: Sequence[str], slave: int, cwd: Path, env: Mapping[str, str]
+) -> Program | subprocess.Popen[bytes]:
+    """Start a program at that terminal."""
+    if words[0] == MAILWATCH:
+        words = words[1:]
+        return Program(*words, streams=(slave, slave, slave), cwd=cwd, env=env, terminal=True)
+    setsid = shutil.which("setsid")
+    command = [setsid, "--ctty", *words] if setsid else list(words)
+    # Who runs the tests in the background has Ctrl-C ignored, and a program inherits that.
+    heeded = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=cwd, env={**env})
+    finally:
+        signal.signal(signal.SIGINT, heeded)
 
 
 class Terminal:
@@ -28,14 +49,7 @@ class Terminal:
     def __init__(self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
-        setsid = shutil.which("setsid")
-        command = [setsid, "--ctty", *words] if setsid else list(words)
-        # Who runs the tests in the background has Ctrl-C ignored, and a program inherits that.
-        heeded = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=cwd, env={**env})
-        finally:
-            signal.signal(signal.SIGINT, heeded)
+        self.process = _started(words, slave, cwd, env)
         os.close(slave)
         self.raw = ""
         self._told = 0

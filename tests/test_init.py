@@ -26,8 +26,10 @@ from mailwatch.cli.first.words import words
 from mailwatch.config import ConfigError, build_targets, load
 from mailwatch.discovery import Door, Source
 from mailwatch.models import Kind, TlsMode
+from tests import terminal
 from tests.conftest import need_root
 from tests.namespaces import PROVIDER, World
+from tests.program import mailwatch
 from tests.servers import ALICE, DOVECOT, Certificates, Dovecot, Postfix, free_port, server_folder
 from tests.terminal import CONTROL_C, Terminal
 
@@ -58,10 +60,13 @@ class Desk:
 
     def sit(self, *arguments: str) -> contextlib.AbstractContextManager[Terminal]:
         """Run init at a terminal."""
-        return Terminal.running([*self.prefix, *MAILWATCH, "init", *arguments], cwd=self.folder, env=self.env)
+        program = (*self.prefix, *MAILWATCH) if self.prefix else (terminal.MAILWATCH,)
+        return Terminal.running([*program, "init", *arguments], cwd=self.folder, env=self.env)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run any verb without a terminal."""
+        if not self.prefix:
+            return mailwatch(*words, cwd=self.folder, env=self.env, timeout=120)
         return subprocess.run(
             [*self.prefix, *MAILWATCH, *words],
             cwd=self.folder, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,

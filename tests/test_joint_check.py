@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from mailwatch.evidence.merge.member import read
 from mailwatch.evidence.merge.pack import write
 from mailwatch.evidence.report.joint import joint_report
 from mailwatch.evidence.verify import Claim, Trust
+from tests.program import mailwatch
 from tests.test_merge import down, part_of, spoilt
 
 
@@ -31,8 +31,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def run(verb: str, *words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mailwatch", verb, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+    return mailwatch(verb, *words)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import load_or_make
 from tests import ledgers
 from tests.ledgers import HOUR, MINUTE
+from tests.program import mailwatch
 from tests.test_evidence import text_of
 
 START = 1_767_225_600_000
@@ -180,8 +180,7 @@ def test_a_bad_bundle_is_named(three: list[Path], tmp_path: Path) -> None:
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mailwatch", "merge", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+    return mailwatch("merge", *words)
 
 
 def test_merge_on_the_command_line(three: list[Path], tmp_path: Path) -> None:

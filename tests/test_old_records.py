@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from mailwatch.store import Store
+from tests.program import mailwatch
 from tests.servers import free_port
 from tests.watching import Watching
 
@@ -68,11 +69,6 @@ def digest(data_dir: Path, count: int) -> str:
         rows = raw.execute("SELECT header, payload FROM entries ORDER BY idx LIMIT ?", (count,)).fetchall()
     assert len(rows) == count
     return hashlib.sha256("".join(f"{header}\n{payload}\n" for header, payload in rows).encode()).hexdigest()
-
-
-def mailwatch(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mailwatch", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
 
 
 @pytest.fixture(params=LEDGERS)

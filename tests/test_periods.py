@@ -28,6 +28,7 @@ from mailwatch.service_level import Share
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import load_or_make
 from tests.ledgers import DAY, HOUR, MINUTE, look, write
+from tests.program import mailwatch
 from tests.servers.authority import Authority
 from tests.test_evidence import text_of
 from tests.test_evidence_attacks import Files, files_of, lines_of, pack, put_lines
@@ -66,8 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mailwatch", "--config", str(folder / "config.yaml"), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return mailwatch("--config", folder / "config.yaml", *words, timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,6 +34,7 @@ from mailwatch.service_level import usual_interval
 from mailwatch.store import Draft, Reader, Store
 from mailwatch.watched import NoSuchTarget
 from tests.ledgers import DAY, HOUR, MINUTE, clock_of, look
+from tests.program import mailwatch
 from tests.test_evidence import text_of
 from tests.watching import Watching
 
@@ -130,8 +130,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mailwatch", "--config", str(folder / "config.yaml"), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return mailwatch("--config", folder / "config.yaml", *words, timeout=60)
 
 
 def test_another_interval_changes_nothing_of_the_past(folder: Path) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,15 @@ def _opened(page: Page, watching: Watching, path: str) -> list[str]:
     return said
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("language", ["en", "it"])
+PAIRS = [("en", "phone", "light"), ("en", "desk", "dark"), ("it", "phone", "dark"), ("it", "desk", "light")]
+"""Any two of language, size and scheme meet in one of these; the others are for the night."""
+OTHERS = sorted(set(product(("en", "it"), SIZES, ("light", "dark"))) - set(PAIRS))
+
+
+@pytest.mark.parametrize(
+    ("language", "size", "scheme"),
+    [*PAIRS, *(pytest.param(*each, marks=pytest.mark.nightly) for each in OTHERS)],
+)
 def test_no_page_keeps_anyone_out(
     web: tuple[Watching, str], browser: Browser, language: str, size: str, scheme: Any
 ) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.program import Program, mailwatch
 from tests.servers import free_port
 
 PATIENCE = 20.0
@@ -33,7 +34,7 @@ class Watching:
         self.prefix: tuple[str, ...] = ()
         self.environment: dict[str, str] = {}
         """What `run` has in its environment besides ours."""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Program | None = None
         self.settings: dict[str, Any] = {
             "vantage_point": {"name": "test", "place": "here"},
             "data_dir": "data",
@@ -57,14 +58,15 @@ class Watching:
 
     def start(self, *, ready: bool = True) -> None:
         """Start it; return once it says that it is ready."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "mailwatch", "--config", str(self.config), "run"],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                env=os.environ | self.environment,
-            )
+        words = ("--config", str(self.config), "run")
+        with self.log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            if self.prefix or self.environment:
+                command = [*self.prefix, sys.executable, "-m", "mailwatch", *words]
+                self._process = subprocess.Popen(
+                    command, stdout=log, stderr=log, stdin=nothing, env=os.environ | self.environment
+                )
+            else:
+                self._process = Program(*words, streams=(nothing.fileno(), log.fileno(), log.fileno()))
         if ready:
             self.until(lambda: self.get("/readyz") == "ok\n", "ready")
 
@@ -143,8 +145,7 @@ class Watching:
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run another command of mailwatch on the same config."""
-        command = [sys.executable, "-m", "mailwatch", "--config", str(self.config), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return mailwatch("--config", self.config, *words, timeout=60)
 
     def everything(self) -> bytes:
         """All that it wrote or shows: files (but for the secrets given to it), log, pages, command lines."""
