@@ -13,6 +13,7 @@ maintenance                             what was announced, and when it is
 outages, service_level                  pure rules: when a target was down, for how long, how much of a month
 incidents                               outages of one provider that overlap: what people talk about
 logins                                  how often a rejected login may be tried again
+resources                               handles, threads and memory of this process, and their limits
 sntp                                    what a time server says of our clock
 oauth                                   access granted by an owner, and the tokens that come of it
 watched                                 what is watched under a target's name, as the record says it
@@ -34,6 +35,7 @@ looking, judging                        one look, with its login or without; who
 monitor                                 the hall that carries each look through the rooms
 enrolment                               which targets are watched goes on record: start, reload, each day
 housekeeping, timestamping, takeup      what runs beside the looks; going on from where the ledger ends
+selfwatch                               does MailWatch itself work as it should
 answers, outlook                        what the API answers and the pages show of all that
 service, startup                        the whole, running; and put together step by step
 daemon, demo                            the life of the process; and a show of it

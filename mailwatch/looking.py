@@ -17,9 +17,14 @@ from mailwatch.metrics import Metrics
 from mailwatch.models import Cause, ClockSpan, Kind, Login, Millis, Observation, Outcome, Target, now
 from mailwatch.oauth.access import AccessTokens
 from mailwatch.probes import TlsContexts, Trips, observe
+from mailwatch.probes.connect import OurFault
+from mailwatch.probes.deadline import longest
 from mailwatch.watch import Watch
 
 logger = logging.getLogger(__name__)
+
+ENDS_WITHIN = 2.0
+"""Seconds that a probe has to end once it was cancelled; one that does not is left behind."""
 
 
 class Looking:
@@ -46,6 +51,8 @@ class Looking:
         self._secret, self._tokens, self._metrics, self._beside = secret, tokens, metrics, beside
         self._at_once = asyncio.Semaphore(at_once)
         self._contexts = TlsContexts()
+        self.left_behind: set[asyncio.Task[Observation]] = set()
+        """Probes that were ended by our own deadline, and go on all the same."""
         self._started = now() - _running()
 
     async def look(self, watch: Watch, target: Target, due: Millis) -> Observation:
@@ -66,19 +73,22 @@ class Looking:
             watched = contextlib.nullcontext() if target.kind is Kind.ROUNDTRIP else self._beside()
             began, offset = monotonic.milliseconds(), monotonic.offset()
             try:
-                watch.began = time.monotonic()
+                watch.began = watch.probing = time.monotonic()
                 with watched:
-                    observation = await self.observe(
-                        target,
-                        scheduled_at=due,
-                        contexts=self._contexts,
-                        with_login=with_login,
-                        every_address=watch.state.is_open,
-                        tokens=self._tokens,
-                        **more,
+                    observation = await self._bounded(
+                        longest(target),
+                        self.observe(
+                            target,
+                            scheduled_at=due,
+                            contexts=self._contexts,
+                            with_login=with_login,
+                            every_address=watch.state.is_open,
+                            tokens=self._tokens,
+                            **more,
+                        ),
                     )
             finally:
-                watch.ended = time.monotonic()
+                watch.ended, watch.probing, watch.pending = time.monotonic(), None, True
                 self.logins.release(target)
             interval = max(1, round(target.interval * 1000))
             clock = _clock(observation, began, widened(self.clock_bound(), monotonic.offset() - offset))
@@ -86,6 +96,29 @@ class Looking:
         if target.kind is Kind.ROUNDTRIP:
             return self._learn_ends(target, observation)
         return self._learn(target, observation)
+
+    async def _bounded(self, seconds: float, probe: Awaitable[Observation]) -> Observation:
+        """Await a probe for so long at the most. Raises OurFault: it should have ended by deadlines of its own."""
+        task = asyncio.ensure_future(probe)
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if task.done():
+            return await task
+        task.cancel()
+        await asyncio.wait({task}, timeout=ENDS_WITHIN)
+        if not task.done():
+            self.left_behind.add(task)
+            task.add_done_callback(self._came_back)
+        raise OurFault(f"the probe did not end within {seconds:g} s, which is more than all of its timeouts")
+
+    def _came_back(self, task: asyncio.Task[Observation]) -> None:
+        self.left_behind.discard(task)
+        if not task.cancelled():
+            # What it saw came too late to be judged; asking for its exception keeps asyncio from logging it.
+            task.exception()
 
     def _learn(self, target: Target, observation: Observation) -> Observation:
         """Tell the gate what came of the login, and say what follows from it."""

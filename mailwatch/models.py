@@ -313,6 +313,19 @@ class Topic(StrEnum):
     CERTIFICATE = "certificate"
     DISK = "disk"
     LEDGER = "ledger"
+    MONITOR = "monitor"
+
+
+class Sign(StrEnum):
+    """By what MailWatch notices that it does not work as it should."""
+
+    LOOP = "loop"
+    PROBES = "probes"
+    TARGETS = "targets"
+    STORE = "store"
+    FILES = "files"
+    THREADS = "threads"
+    MEMORY = "memory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,6 +115,8 @@ class Monitor:
         """Outages on record of targets that are not watched any more, by their ids, in the public form."""
         self.sealed: list[Callable[[], None]] = []
         """Called when an outage has been put on record and sealed."""
+        self._writing: dict[object, float] = {}
+        """Since when each entry waits for the disk, on time.monotonic(), the oldest first."""
         self.schedule = Schedule(self.look)
 
     def watch(self, watch: Watch) -> None:
@@ -203,6 +205,8 @@ class Monitor:
         except Exception:
             self.metrics.error()
             logger.exception("the look at %s failed by our own fault", target.name)
+        finally:
+            watch.pending = False
 
     async def _record(self, watch: Watch, observation: Observation) -> None:
         async with watch.lock:
@@ -212,7 +216,8 @@ class Monitor:
 
     async def _record_watched(self, watch: Watch, observation: Observation) -> None:
         name = watch.target.name
-        await self._record_gap(watch, observation)
+        assert observation.clock is not None
+        await self._record_gap(watch, observation.started_at, observation.clock)
         entry = await self.write("observation", observation.ended_at, name, observation)
         state, transition = advance(watch.state, Event(entry.index, observation), self.rules)
         proof, proven = advance_proof(watch.proof, entry.index, observation, state.is_open)
@@ -226,6 +231,7 @@ class Monitor:
         watch.state, watch.proof = state, proof
         watch.latest, watch.seen_until, watch.seen_at = observation, observation.ended_at, watch.ended
         watch.seen_interval = watch.target.interval
+        watch.blind, watch.blind_at = None, None
         if watch.target.kind is Kind.ROUNDTRIP:
             watch.outstanding = watch.outstanding.after(observation)
         watch.add(entry.index, observation)
@@ -245,28 +251,65 @@ class Monitor:
             # Counted from the look's end: the guard, the diagnosis and the disk may have taken their time.
             self.schedule.sooner(watch.target.name, max(0.0, delay - (time.monotonic() - watch.ended)))
 
-    async def _record_gap(self, watch: Watch, observation: Observation) -> None:
-        """Put on record when nobody probed between the latest observation and this one.
+    def expected_within(self, watch: Watch) -> float:
+        """Return the seconds within which a target is to be probed again: its interval, or longer if throttled."""
+        return max(
+            next_delay(watch.state, watch.target.interval, self.rules), watch.target.interval, watch.seen_interval
+        )
+
+    def store_waits(self) -> float:
+        """Return for how many seconds the oldest entry that is not on disk yet has waited; 0 without one."""
+        oldest = next(iter(self._writing.values()), None)
+        return 0.0 if oldest is None else time.monotonic() - oldest
+
+    async def record_overdue(self, watch: Watch) -> None:
+        """Put on record that nobody probes a target now, while it is so: MailWatch may be killed before the next
+        observation, which takes the rest of the gap.
+        """
+        async with watch.lock:
+            # Meanwhile a probe may have begun, or come back.
+            if not self._is_watched(watch) or watch.probing is not None or watch.pending:
+                return
+            here = monotonic.milliseconds()
+            clock = ClockSpan(monotonic.origin().boot, here, here, self.judging.clock_bound.milliseconds())
+            await self._record_gap(watch, now(), clock, overdue=True)
+
+    async def _record_gap(self, watch: Watch, wall: Millis, here: ClockSpan, *, overdue: bool = False) -> None:
+        """Put on record when nobody probed between the latest observation and `wall`, where the next one began.
 
         A time much longer than the interval is a gap as a whole, and so is one over a restart; in a shorter one,
         only while MailWatch was asleep or stopped. The interval is the one that was in force: a shorter one that
         was configured meanwhile makes no gap.
         """
-        for gap in self._gaps(watch, observation):
+        found = self._unprobed_yet(watch, wall, here) if overdue else None
+        for gap in self._gaps(watch, wall, here) if found is None else [found]:
             entry = await self.write("gap", gap.end, watch.target.name, gap)
             # A gap opens and closes nothing.
             watch.state, _ = advance(watch.state, Event(entry.index, gap), self.rules)
             watch.proof, _ = advance_proof(watch.proof, entry.index, gap, watch.state.is_open)
             watch.add(entry.index, gap)
+            watch.blind, watch.blind_at = gap, time.monotonic()
             self.metrics.gap(watch.target, length_of(gap) / 1000)
+            if overdue:
+                self.metrics.unobserved(watch.target)
 
-    def _gaps(self, watch: Watch, observation: Observation) -> list[Gap]:
-        if watch.seen_until is None or watch.latest is None:
+    def _unprobed_yet(self, watch: Watch, wall: Millis, here: ClockSpan) -> Gap | None:
+        """Return the gap of a target that was never probed since it is watched; None for others."""
+        if watch.latest is not None or watch.blind is not None:
+            return None
+        start, length = watch.settings_written, here.end - watch.settings_written
+        clock = ClockSpan(here.boot, start, here.end, here.bound)
+        return Gap(target=watch.target.name, start=wall - length, end=wall, reason=GapReason.MISSED, clock=clock)
+
+    def _gaps(self, watch: Watch, wall: Millis, here: ClockSpan) -> list[Gap]:
+        blind, latest = watch.blind, watch.latest
+        if blind is None and (watch.seen_until is None or latest is None):
             return []
-        name, before, here = watch.target.name, watch.latest.clock, observation.clock
-        assert here is not None
+        # What is on record as a gap already is not put there again.
+        before = blind.clock if blind is not None else latest.clock if latest is not None else None
+        seen_until = blind.end if blind is not None else watch.seen_until or wall
+        name = watch.target.name
         assert here.start is not None
-        wall = observation.started_at
         if before is None or before.boot != here.boot:
             # The machine was restarted, or an older MailWatch wrote the record: only the wall clock is left.
             known = None not in (before and before.bound, here.bound)
@@ -274,7 +317,7 @@ class Monitor:
             clock = ClockSpan(here.boot, None, here.start, bound)
             gap = Gap(
                 target=name,
-                start=min(watch.seen_until, wall),
+                start=min(seen_until, wall),
                 end=wall,
                 reason=GapReason.NOT_RUNNING,
                 clock=clock,
@@ -282,16 +325,18 @@ class Monitor:
             # Also where the wall clock runs backwards over it: nobody probed while the machine was off.
             return [gap]
         since, until = before.end, here.start
-        if watch.seen_at is None:
+        if watch.seen_at is None and watch.blind_at is None:
             found = [(since, until, GapReason.NOT_RUNNING)] if until - since >= SHORTEST_GAP else []
         else:
             found = [
                 (max(each.start, since), min(each.end, until), each.reason)
                 for each in self.judging.disturbances
-                if each.noticed >= watch.seen_at and min(each.end, until) - max(each.start, since) >= SHORTEST_GAP
+                if each.noticed >= (watch.seen_at or watch.blind_at or 0.0)
+                and min(each.end, until) - max(each.start, since) >= SHORTEST_GAP
             ]
             short = [part for part in found if part[2] is not GapReason.CLOCK_STEP]
-            if until - since > max(watch.target.interval, watch.seen_interval) * 1500 + 1000:
+            longest = SHORTEST_GAP if blind else max(watch.target.interval, watch.seen_interval) * 1500 + 1000
+            if until - since > longest:
                 why = GapReason.THROTTLED if watch.state.throttled else GapReason.MISSED
                 found = [(since, until, found[-1][2] if found else why)]
             else:
@@ -405,7 +450,12 @@ class Monitor:
     async def write(self, kind: str, at: Millis, target: str | None, payload: Fact | dict[str, Any]) -> Entry:
         """Put something on record; return when it is on disk."""
         began = monotonic.milliseconds()
-        entry = await self.writer.submit(Draft(kind=kind, time=at, target=target, payload=payload))
+        waiting = object()
+        self._writing[waiting] = time.monotonic()
+        try:
+            entry = await self.writer.submit(Draft(kind=kind, time=at, target=target, payload=payload))
+        finally:
+            del self._writing[waiting]
         if (ended := monotonic.milliseconds()) - began > STORE_SLOW:
             # No probe is made while its record cannot be written: the gap has a name.
             self.judging.disturb(began, ended, GapReason.STORE)

@@ -10,7 +10,7 @@ from typing import Any
 from mailwatch.ledger.canonical import canonical, digest
 from mailwatch.ledger.facts import FACTS, written_settings
 from mailwatch.maintenance import Notice, Notices, Rule, WrongRule
-from mailwatch.models import Fact, Kind, Observation, Outcome, WatchChange, WatchEvent, WatchSettings
+from mailwatch.models import Fact, Gap, Kind, Observation, Outcome, WatchChange, WatchEvent, WatchSettings
 from mailwatch.outages import (
     Event,
     Outage,
@@ -95,7 +95,7 @@ class Replayed:
     `recorded` are the outage entries' payloads by id, the latest of each; `missing` are the changes that
     were decided by committed observations but whose outage entry was not (a crash came between), and
     `missing_under` what was watched then. `latest` is None where nothing was observed since the watching
-    began; `settings` are those in force.
+    began; `settings` are those in force; `blind` is the latest gap after the latest observation, if there is one.
     """
 
     state: State
@@ -105,6 +105,7 @@ class Replayed:
     missing: tuple[Outage, ...]
     missing_under: tuple[WatchSettings | None, ...] = ()
     settings: WatchSettings | None = None
+    blind: Gap | None = None
 
 
 def resume(
@@ -127,20 +128,22 @@ def resume(
         start = reader.last_index(target=target, outcome=Outcome.UP, before=start) or 0
     state, proof, missing, under = State(), Proof(), list[Outage](), list[WatchSettings | None]()
     last: Observation | None = None
+    blind: Gap | None = None
     for number, (entry, fact) in enumerate(_facts(reader, target, start)):
         if number % 1000 == 0:
             at(entry.index)
         state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
         last = fact if isinstance(fact, Observation) else last
+        blind = fact if isinstance(fact, Gap) else None if isinstance(fact, Observation) else blind
         if isinstance(fact, WatchChange) and fact.event in (WatchEvent.BEGIN, WatchEvent.END):
-            last = None
+            last = blind = None
         proof, proven = advance_proof(proof, entry.index, fact, state.is_open)
         for outage in (transition.outage if transition else None, proven):
             if outage and recorded.get(outage.id, {}).get("state") not in ("closed", "unwatched", outage.state):
                 missing.append(outage)
                 under.append(_settings_at(reader, target, entry.index))
     settings = _settings_at(reader, target)
-    return Replayed(state, proof, last, recorded, tuple(missing), tuple(under), settings)
+    return Replayed(state, proof, last, recorded, tuple(missing), tuple(under), settings, blind)
 
 
 def _settings_at(reader: Reader, target: str, index: int | None = None) -> WatchSettings | None:

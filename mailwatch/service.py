@@ -27,6 +27,7 @@ from mailwatch.notify import Notifier, heartbeat
 from mailwatch.outages import written_rules
 from mailwatch.progress import Progress, Step
 from mailwatch.replay import notices, written_maintenance
+from mailwatch.selfwatch import SelfWatch
 from mailwatch.store import Draft, Reader, Writer
 from mailwatch.takeup import take_up
 from mailwatch.timestamping import Timestamping
@@ -62,6 +63,7 @@ class Service:
     writer: Writer
     notifier: Notifier
     auditing: Auditing
+    selfwatch: SelfWatch
     timestamping: Timestamping
     heartbeat: SecretStr | None
     """The address to ask while all is well."""
@@ -85,7 +87,7 @@ class Service:
     async def running(self, give_up: Callable[[], None]) -> AsyncIterator[None]:
         """Look, and keep house, while the context lasts. `give_up` is called when a loop fails."""
         servers = [split_endpoint(server) for server in self.config.clock.servers]
-        others = [self.timestamping.run, self.notifier.run, self.auditing.run]
+        others = [self.timestamping.run, self.notifier.run, self.auditing.run, self.selfwatch.run]
         if self.heartbeat and (section := self.config.heartbeat):
             others.append(partial(heartbeat, self.heartbeat, section.every, lambda: not self.ill()))
         async with Housekeeping(self.monitor, self.reader, servers, *others).running(give_up):
@@ -162,7 +164,7 @@ class Service:
         problems = unwritten(self.writer)
         if not self.monitor.schedule.running:
             problems.append("the schedule is not running")
-        return problems
+        return [*problems, *self.selfwatch.reasons()]
 
 
 def unwritten(writer: Writer) -> list[str]:

@@ -38,6 +38,7 @@ from mailwatch.outages import Rules
 from mailwatch.outlook import nobodys, outlook
 from mailwatch.port25 import Port25
 from mailwatch.progress import Progress, Step
+from mailwatch.selfwatch import SelfWatch
 from mailwatch.service import Service, unwritten
 from mailwatch.store import DiskFull, OutboxBroken, Reader, Store, StoreBroken, Tokens, Writer
 from mailwatch.timestamping import Timestamping
@@ -146,6 +147,7 @@ class Startup:
             writer=writer,
             notifier=notifier,
             auditing=Auditing(reader, store.keys, metrics, notifier.tell),
+            selfwatch=SelfWatch(monitor, notifier.tell),
             timestamping=Timestamping(monitor, reader, Tokens(config.data_dir), built.authorities),
             heartbeat=built.heartbeat,
             open_to_all=nobodys(monitor, reader),

@@ -67,12 +67,13 @@ async def take_up(
             proof=replayed.proof,
             buckets=Buckets(interval=target.interval, excluded=partial(monitor.excluded, target.name)),
             unfilled=[],
-            # A gap on record reaches as far as a look that a kill kept from the record: nobody looked until then.
             seen_until=replayed.latest.ended_at if replayed.latest else None,
             seen_interval=target.interval,
             settings=replayed.settings,
             settings_written=monotonic.milliseconds(),
             latest=replayed.latest,
+            # Of a target that was overdue, or before an observation that a kill lost.
+            blind=replayed.blind,
             outages={identity: payload_json(told) for identity, told in replayed.recorded.items()},
         )
         if replayed.state.outage:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from mailwatch.models import Fact, Millis, Observation, Target, WatchSettings
+from mailwatch.models import Fact, Gap, Millis, Observation, Target, WatchSettings
 from mailwatch.outages import Proof, State
 from mailwatch.probes import Outstanding
 from mailwatch.service_level import Buckets
@@ -32,6 +33,16 @@ class Watch:
     """The latest probe on time.monotonic()."""
     seen_at: float | None = None
     """`seen_until` on that clock; None until MailWatch has probed since its start."""
+    since: float = field(default_factory=time.monotonic)
+    """When this process began to watch the target, on that clock."""
+    probing: float | None = None
+    """Since when a probe is under way, on that clock; None between probes."""
+    pending: bool = False
+    """Whether a probe has ended and is not on record yet."""
+    blind: Gap | None = None
+    """The latest gap on record, if no observation came after it."""
+    blind_at: float | None = None
+    """When this process put it on record, on time.monotonic(); None if an earlier one did."""
     latest: Observation | None = None
     proof: Proof = field(default_factory=Proof)
     outages: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -12,7 +12,7 @@ HOUSE = Path(__file__).parent.parent / "mailwatch"
 
 FLOORS = (
     {"ending", "endings", "models", "progress", "signals"},
-    {"lasting", "monotonic", "windows"},
+    {"lasting", "monotonic", "resources", "windows"},
     {"elapsed", "ledger"},
     {"catalogue", "incidents", "logins", "maintenance", "outages", "service_level", "sntp"},
     {"oauth", "watched"},
@@ -25,7 +25,7 @@ FLOORS = (
     {"judging", "looking"},
     {"monitor"},
     {"enrolment"},
-    {"answers", "housekeeping", "outlook", "takeup", "timestamping"},
+    {"answers", "housekeeping", "outlook", "selfwatch", "takeup", "timestamping"},
     {"service"},
     {"startup"},
     {"daemon", "demo"},

@@ -122,6 +122,7 @@ def with_everything() -> Metrics:
     metrics.error()
     metrics.channels(["json-1"])
     metrics.notified("json-1", "sent")
+    metrics.itself.files = metrics.itself.threads = metrics.itself.memory["resident"] = (1, 10)
     # Of a channel that is not there nothing is shown: labels are bounded.
     metrics.notified("json-2", "sent")
     return metrics

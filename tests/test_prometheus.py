@@ -38,7 +38,11 @@ def test_promtool_agrees(words: tuple[str, ...]) -> None:
 
 def test_rules_and_dashboards_ask_only_for_metrics_that_are_documented() -> None:
     known = set(re.findall(r"^\| `(mailwatch_\w+)`", (HERE / "docs" / "metrics.md").read_text(), re.MULTILINE))
-    known |= {f"mailwatch_{h}_seconds_{end}" for h in ("schedule_lag", "commit") for end in ("count", "bucket")}
+    known |= {
+        f"mailwatch_{h}_seconds_{end}"
+        for h in ("schedule_lag", "commit", "self_loop_lag")
+        for end in ("count", "bucket")
+    }
     for file in (FOLDER / "mailwatch.rules.yml", *(HERE / "grafana" / "dashboards").glob("*.json")):
         asked = set(re.findall(r"(?<![:\w])mailwatch_\w+(?=[\[{ )]| [=<>])", file.read_text()))
         assert asked - known == set(), file.name

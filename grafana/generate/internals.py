@@ -72,6 +72,29 @@ def made() -> dict[str, Any]:
         "Series", "Samples of one scrape: about 60 to 80 for each service.",
         query(f"max(scrape_samples_scraped{{{I}}})", "samples"), decimals=0,
     )  # fmt: skip
+    problems = timeline(
+        "What its self-watch finds", "Something that is wrong with MailWatch itself for more than a moment.",
+        query(f"max by (sign) (max_over_time(mailwatch_self_problem{{{I}}}{AHEAD}))", "{{sign}}"),
+        meaning={0: ("well", GREEN), 1: ("WRONG", RED)},
+    )  # fmt: skip
+    loop = graph(
+        "Event loop late", "Share of the seconds in which the event loop was late; all else waits for it.",
+        query(late("mailwatch_self_loop_lag_seconds", "0.05"), "by more than 0.05 s"),
+        query(late("mailwatch_self_loop_lag_seconds", "1.0"), "by more than 1 s"), unit="percentunit",
+    )  # fmt: skip
+    behind = graph(
+        "Behind", "Targets not probed for three intervals, probes that do not end, and seconds that the oldest entry waits.",
+        query(f"max(mailwatch_self_overdue_targets{{{I}}})", "overdue targets"),
+        query(f"max(mailwatch_self_stalled_probes{{{I}}})", "stalled probes"),
+        query(f"max(mailwatch_self_store_wait_seconds{{{I}}})", "store wait (s)"),
+    )  # fmt: skip
+    used = graph(
+        "Use of its limits", "Shares; what has no limit is not shown.",
+        query(f"max(mailwatch_self_open_files{{{I}}} / mailwatch_self_open_files_limit{{{I}}})", "file handles"),
+        query(f"max(mailwatch_self_threads{{{I}}} / mailwatch_self_threads_limit{{{I}}})", "threads"),
+        query(f"max by (of) (mailwatch_self_memory_bytes{{{I}}} / mailwatch_self_memory_limit_bytes{{{I}}})",
+              "memory, {{of}}"), unit="percentunit",
+    )  # fmt: skip
     fired = 'max_over_time(ALERTS{{alertname=~"MailWatch.+", alertstate="{}"}}' + AHEAD + ")"
     switch = f'max_over_time(ALERTS{{alertname="MailWatchDeadMansSwitch"}}{AHEAD})'
     alerts = timeline(
@@ -85,6 +108,7 @@ def made() -> dict[str, Any]:
         [
             ("Now", 4, stats),
             ("Looking", 8, [(12, looks), (12, lag), (12, commit), (12, faults)]),
+            ("Itself", 8, [(12, problems), (12, loop), (12, behind), (12, used)]),
             ("Telling", 8, [(12, alerts), (12, told), (8, answers), (8, scrape), (8, series)]),
         ],
         since="now-6h", services=False,

@@ -83,7 +83,7 @@ class NotifySection(UrlSection):
     """A channel that is told: any address that Apprise understands."""
 
     on: Annotated[tuple[Topic, ...], Field(min_length=1)] = tuple(Topic)
-    """What of: open, close, credentials, offline, certificate, disk, ledger."""
+    """What of: open, close, credentials, offline, certificate, disk, ledger, monitor."""
     lang: Literal["it", "en"] = "en"
     """The language of the texts."""
     quiet_hours: Annotated[Text, AfterValidator(_hours)] | None = None

@@ -12,6 +12,7 @@ from prometheus_client.core import Metric
 
 from mailwatch import __version__
 from mailwatch.metrics import families
+from mailwatch.metrics.itself import Itself
 from mailwatch.metrics.labels import Family
 from mailwatch.metrics.record import ClosedOutage, Histogram, TargetRecord
 from mailwatch.models import Millis, Observation, Target
@@ -44,6 +45,8 @@ class Metrics:
         self._valid: int | None = None
         self._token: float | None = None
         self._token_interval: float | None = None
+        self.itself = Itself()
+        """What the self-watch finds."""
         self._notifications: dict[tuple[str, str], int] = {}
         self._reload: tuple[int | None, float | None] = (None, None)
         registry.register(self)
@@ -91,6 +94,12 @@ class Metrics:
         record = self._records.get(target.name)
         if record is not None:
             record.gap_seconds += max(seconds, 0.0)
+
+    def unobserved(self, target: Target) -> None:
+        """Show that the state of a target is not known: nobody probes it now."""
+        record = self._records.get(target.name)
+        if record is not None:
+            record.unobserved()
 
     def availability(
         self, target: Target, window: str, lower: float | None, upper: float | None, coverage: float | None
@@ -176,6 +185,7 @@ class Metrics:
         yield families.of_channels(self._notifications)
         yield families.of_histogram("schedule_lag_seconds", "How late looks began.", self._lag)
         yield families.of_histogram("commit_seconds", "How long commits to the ledger took.", self._commit)
+        yield from families.of_itself(self.itself)
 
     def _values(self) -> dict[str, tuple[str, str, float | None]]:
         size, checkpoint = self._ledger

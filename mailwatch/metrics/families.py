@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from operator import attrgetter
 
+from mailwatch.metrics.itself import Itself
 from mailwatch.metrics.labels import NO_LABELS, Family, Labels, Row
 from mailwatch.metrics.record import ClosedOutage, Histogram, OpenOutage, TargetRecord
 from mailwatch.models import Outcome
@@ -81,6 +82,31 @@ def of_channels(told: Mapping[tuple[str, str], int]) -> Family:
 def of_histogram(name: str, text: str, histogram: Histogram) -> Family:
     """Return the family of a histogram without labels."""
     return _family(name, "histogram", text, _histogram(histogram, NO_LABELS))
+
+
+def of_itself(itself: Itself) -> Iterator[Family]:
+    """Yield what the self-watch finds; None is left out."""
+    yield of_histogram("self_loop_lag_seconds", "How late the event loop was, once a second.", itself.lag)
+    simple: tuple[tuple[str, str, float | None], ...] = (
+        ("stalled_probes", "Probes under way for longer than all of their timeouts.", itself.stalled),
+        ("overdue_targets", "Targets that were not probed for three intervals.", itself.overdue),
+        ("store_wait_seconds", "How long the oldest entry has waited for the disk.", itself.store_wait),
+        ("open_files", "File handles in use.", itself.files[0]),
+        ("open_files_limit", "File handles that may be used.", itself.files[1]),
+        ("threads", "Threads of the process.", itself.threads[0]),
+        ("threads_limit", "Threads that may be used, by the cgroup or RLIMIT_NPROC.", itself.threads[1]),
+    )
+    for name, text, value in simple:
+        yield _family(f"self_{name}", "gauge", text, [] if value is None else [("", NO_LABELS, NO_LABELS, value)])
+    memory = list(itself.memory.items())
+    for name, text, place in (
+        ("memory_bytes", "Memory in use: resident, and address space.", 0),
+        ("memory_limit_bytes", "Memory that may be used: by the cgroup, and by RLIMIT_AS.", 1),
+    ):
+        rows = [("", NO_LABELS, _label("of", of), amounts[place]) for of, amounts in memory]
+        yield _family(f"self_{name}", "gauge", text, [(*row[:3], row[3]) for row in rows if row[3] is not None])
+    problems = [("", NO_LABELS, _label("sign", sign), int(on)) for sign, on in itself.problems.items()]
+    yield _family("self_problem", "gauge", "Whether the self-watch finds something wrong, by sign.", problems)
 
 
 def info(name: str, text: str, **labels: str) -> Family:

@@ -110,6 +110,10 @@ class TargetRecord:
             grown = (observation.started_at - self.open.start) / 1000 if least is None else least
             self._grow(self.open, grown)
 
+    def unobserved(self) -> None:
+        """Forget what the latest observation saw: the state is not known now."""
+        self.state, self.success = "unknown", None
+
     def _time(self, observation: Observation) -> None:
         phases: dict[Phase, int] = {}
         for attempt in observation.attempts:

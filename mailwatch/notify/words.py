@@ -16,7 +16,12 @@ from mailwatch.models import Channel, Millis, News, now
 
 LATE: Millis = 120_000
 """News that are older than this when they are sent say so."""
-_OTHERWISE = {"unwatched": "unwatched", "proven_afterwards": "proven", "unanswered": "unanswered"}
+_OTHERWISE = {
+    "unwatched": "unwatched",
+    "proven_afterwards": "proven",
+    "unanswered": "unanswered",
+    "over": "monitor_over",
+}
 LINES = 20
 """More are counted only: some channels take no long text."""
 
@@ -68,7 +73,9 @@ def _line(news: News, channel: Channel, at: Millis) -> str:
     facts = {key: _shown(key, value, channel) for key, value in news.facts.items()}
     for key, millis in news.facts.get("duration_ms", {}).items():
         facts[key] = texts["unknown"] if millis is None else span(millis / 1000, up=key == "max")
-    line: str = texts[_kind(news)].format_map(facts)
+    form = texts[_kind(news)]
+    # What MailWatch finds wrong with itself has words for each sign.
+    line: str = (form[news.facts["sign"]] if isinstance(form, dict) else form).format_map(facts)
     if news.facts.get("maintenance"):
         line += texts["maintenance"]
     if at - news.time > LATE + channel.group * 1000:
@@ -77,6 +84,10 @@ def _line(news: News, channel: Channel, at: Millis) -> str:
 
 
 def _shown(key: str, value: Any, channel: Channel) -> str:
+    if key == "targets":
+        return ", ".join(map(str, value))
+    if key == "sign":
+        return str(words(channel.lang)["sign"][value])
     if key == "causes":
         causes = words(channel.lang)["cause"]
         return ", ".join(causes.get(cause, cause) for cause in value)

@@ -1,0 +1,343 @@
+"""MailWatch watches itself: what stands still, does not end, is not probed or runs out is shown and on record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import signal
+import socket
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailwatch import monotonic, resources
+from mailwatch.elapsed import length_of
+from mailwatch.models import Channel, Gap, GapReason, News, Observation, Sign, Target, Topic
+from mailwatch.notify.words import text_of
+from mailwatch.resources import Usage
+from mailwatch.selfwatch import BEGINS_AFTER, ENDS_AFTER, Finding, Problem, SelfWatch
+from mailwatch.takeup import take_up
+from tests.hall import Hall
+from tests.servers import free_port
+from tests.watching import Watching
+
+
+@pytest.fixture
+async def hall(tmp_path: Path) -> AsyncIterator[Hall]:
+    made = Hall(tmp_path / "data")
+    await made.writer.start()
+    yield made
+    if made.server:
+        made.server.close()
+        await made.server.wait_closed()
+    await made.close()
+
+
+def finding(wrong: bool, reason: str = "it is late") -> Finding:
+    return Finding(Sign.LOOP, wrong, True, reason, {"seconds": 3})
+
+
+def test_a_blip_is_no_problem_and_a_problem_is_reported_when_it_begins_and_when_it_is_over() -> None:
+    problem, at = Problem(finding(False)), 0.0
+
+    def lives(seconds: float, *, wrong: bool) -> list[News]:
+        nonlocal at
+        news = []
+        for _ in range(int(seconds)):
+            at += 1.0
+            news += [problem.update(finding(wrong), at)]
+        return [each for each in news if each]
+
+    assert lives(BEGINS_AFTER - 2, wrong=True) == lives(2, wrong=False) == []
+    (begun,) = lives(BEGINS_AFTER + 5, wrong=True)
+    assert (begun.topic, begun.facts["sign"], problem.begun) == (Topic.MONITOR, "loop", begun.time)
+    # Well for a moment: it is the same problem.
+    assert lives(ENDS_AFTER - 2, wrong=False) == lives(100, wrong=True) == []
+    assert problem.finding.is_wrong
+    (over,) = lives(ENDS_AFTER + 5, wrong=False)
+    assert over.facts == {"sign": "loop", "over": True, "first_wrong": begun.time}
+    assert over.key != begun.key
+    assert problem.begun is None
+
+
+def test_a_single_standstill_however_long_is_no_problem() -> None:
+    problem = Problem(finding(False))
+    assert problem.update(finding(True), 1000.0) is None
+    assert problem.update(finding(True), 5000.0) is None
+    assert problem.update(finding(False), 5001.0) is None
+    assert problem.begun is None
+
+
+@pytest.mark.parametrize("lang", ["en", "it"])
+@pytest.mark.parametrize("sign", list(Sign))
+def test_each_sign_has_words_in_each_language(sign: Sign, lang: str) -> None:
+    channel = Channel(name="json-1", url=None, lang=lang)  # type: ignore[arg-type]
+    facts: dict[str, Any] = {"sign": sign.value, "seconds": 12, "count": 3, "all": 7, "targets": ["a", "b"]}
+    begun = News(key="1", topic=Topic.MONITOR, time=0, facts=facts | {"used": 5, "limit": 6})
+    over = News(key="2", topic=Topic.MONITOR, time=0, facts={"sign": sign.value, "over": True, "first_wrong": 0})
+    title, body = text_of([begun, over], channel, 0)
+    assert title.count("MailWatch") == 3
+    assert len(body.splitlines()) == 2
+    assert "{" not in body
+    assert "1970" in body
+
+
+def selfwatch(hall: Hall) -> tuple[SelfWatch, list[News]]:
+    """A self-watch that has watched for an hour."""
+    news: list[News] = []
+    made = SelfWatch(hall.monitor, news.append)
+    made._began -= 3600
+    return made, news
+
+
+def aged(hall: Hall, seconds: int) -> int:
+    """As if the target had been seen so long ago; return when that was, on the clock that nobody can set."""
+    hall.seen(seconds * 1000)
+    hall.watch.since = hall.watch.seen_at = time.monotonic() - seconds
+    assert hall.watch.latest is not None
+    assert hall.watch.latest.clock is not None
+    return hall.watch.latest.clock.end
+
+
+async def overdue(hall: Hall, watching: SelfWatch, at: float | None = None) -> None:
+    """Let the self-watch go through all targets, and put on record what it finds."""
+    at = at or time.monotonic()
+    for _ in range(12):
+        watching.tick(at, 0.0)
+    await watching._record(watching._to_record(at))
+
+
+def gaps(hall: Hall) -> list[tuple[GapReason, int, int]]:
+    """The gaps on record with their times on the clock that nobody can set, as long as by the calendar."""
+    found = []
+    for entry in hall.reader.entries(kinds=["gap"]):
+        gap = entry.fact
+        assert isinstance(gap, Gap)
+        assert gap.clock is not None
+        assert gap.clock.start is not None
+        assert abs(gap.end - gap.start - length_of(gap)) <= 2
+        found.append((gap.reason, gap.clock.start, gap.clock.end))
+    return found
+
+
+async def test_a_target_that_is_not_probed_is_on_record_while_it_is_so_and_not_twice(hall: Hall) -> None:
+    await hall.greet()
+    watching, _ = selfwatch(hall)
+    aged(hall, 3 * 60 - 5)
+    await overdue(hall, watching)
+    assert gaps(hall) == []
+    last = aged(hall, 4 * 60)
+    await overdue(hall, watching)
+    assert hall.monitor.metrics.itself.overdue == 1
+    assert hall.watch.state.name == "unknown"
+    assert 'mailwatch_target_state{target="t",provider="",kind="imap",state="unknown"} 1' in hall.shown()
+    # It stays so: no further entry before it lasts twice as long.
+    await overdue(hall, watching, time.monotonic() + 200)
+    assert len(gaps(hall)) == 1
+    await asyncio.sleep(1.1)
+    await overdue(hall, watching, time.monotonic() + 300)
+    # The probe comes at last, and takes the rest; then all is as ever.
+    await asyncio.sleep(1.1)
+    await hall.look()
+    await hall.look()
+    found = gaps(hall)
+    assert [reason for reason, _, _ in found] == [GapReason.MISSED] * 3
+    assert [start for _, start, _ in found[1:]] == [end for _, _, end in found[:-1]]
+    first = next(hall.reader.entries(kinds=["observation"])).fact
+    assert isinstance(first, Observation)
+    assert first.clock is not None
+    assert (found[0][1], found[-1][2]) == (last, first.clock.start)
+    assert hall.watch.state.name == "up"
+    await overdue(hall, watching)
+    assert hall.monitor.metrics.itself.overdue == 0
+
+
+async def test_a_restart_goes_on_where_the_gap_on_record_ends(hall: Hall) -> None:
+    await hall.greet()
+    await hall.look()
+    watching, _ = selfwatch(hall)
+    aged(hall, 240)
+    await overdue(hall, watching)
+    hall.monitor.forget("t")
+    await asyncio.sleep(1.1)
+    await take_up(hall.monitor, hall.reader, [hall.target])
+    await hall.look()
+    (reason, _, before), (then, after, _) = gaps(hall)
+    assert (reason, then) == (GapReason.MISSED, GapReason.NOT_RUNNING)
+    assert after == before
+
+
+async def test_what_was_never_probed_is_on_record_too(hall: Hall) -> None:
+    began = hall.watch.settings_written = monotonic.milliseconds() - 240_000
+    hall.watch.since -= 240
+    watching, _ = selfwatch(hall)
+    await overdue(hall, watching)
+    ((reason, start, end),) = gaps(hall)
+    assert (reason, start) == (GapReason.MISSED, began)
+    assert end - start >= 240_000
+
+
+async def test_what_is_probed_right_now_or_waits_for_its_entry_is_not_overdue(hall: Hall) -> None:
+    watching, _ = selfwatch(hall)
+    aged(hall, 240)
+    hall.watch.probing = time.monotonic()
+    await overdue(hall, watching)
+    hall.watch.probing, hall.watch.pending = None, True
+    await overdue(hall, watching)
+    assert gaps(hall) == []
+    # But judging it does not last for ever.
+    hall.watch.ended = time.monotonic()
+    watching.tick(time.monotonic() + 100, 0.0)
+    assert hall.monitor.metrics.itself.stalled == 1
+
+
+async def test_after_a_standstill_of_ours_nothing_is_put_on_record_before_the_probes_had_time(hall: Hall) -> None:
+    watching, _ = selfwatch(hall)
+    aged(hall, 240)
+    at = time.monotonic()
+    watching.tick(at, 499.0)
+    for _ in range(2):
+        watching.tick(at, 0.0)
+        assert watching._to_record(at) == []
+    watching.tick(at, 0.0)
+    assert watching._to_record(at) == [hall.watch]
+
+
+async def test_a_probe_that_does_not_end_is_ended_and_shown(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailwatch.looking.longest", lambda _: 0.05)
+    monkeypatch.setattr("mailwatch.looking.ENDS_WITHIN", 0.05)
+    back = asyncio.Event()
+
+    async def deaf(_: Target, **__: Any) -> Observation:
+        while not back.is_set():
+            try:
+                await back.wait()
+            except asyncio.CancelledError:
+                continue
+        raise ValueError("too late")
+
+    hall.monitor.looking.observe = deaf
+    await hall.look()
+    watching, _ = selfwatch(hall)
+    watching.tick(time.monotonic(), 0.0)
+    assert hall.monitor.metrics.itself.stalled == 1
+    assert not hall.watch.pending
+    for observation in hall.recorded("observation"):
+        assert (observation["outcome"], observation["cause"]) == ("unknown", "monitor")
+    back.set()
+    while hall.monitor.looking.left_behind:
+        await asyncio.sleep(0)
+    watching.tick(time.monotonic(), 0.0)
+    assert hall.monitor.metrics.itself.stalled == 0
+
+
+async def test_a_tick_goes_through_a_tenth_of_the_targets(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(200):
+        hall.watch_also(replace(hall.target, name=f"t{number}"))
+    watching, _ = selfwatch(hall)
+    seen: list[str] = []
+    real = SelfWatch._is_overdue
+
+    def counted(self: SelfWatch, name: str, at: float) -> bool:
+        seen.append(name)
+        return real(self, name, at)
+
+    monkeypatch.setattr(SelfWatch, "_is_overdue", counted)
+    for tick in range(1, 12):
+        watching.tick(time.monotonic(), 0.0)
+        assert len(seen) <= tick * 21
+    assert set(seen) == set(hall.monitor.watches)
+    # One that a reload took away is forgotten.
+    watching._overdue["gone"] = 0.0
+    watching.tick(time.monotonic(), 0.0)
+    assert "gone" not in watching._overdue
+
+
+def test_what_the_process_uses_is_measured_against_its_limits() -> None:
+    before = resources.open_files()
+    assert before is not None
+    with socket.socket(), socket.socket():
+        during = resources.open_files()
+    assert during is not None
+    assert during.used == before.used + 2
+    assert during.limit == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert resources.threads().used >= 1
+    resident = resources.memory()["resident"]
+    assert resident.used > 1_000_000
+    assert Usage(80, 100).share == 0.8
+    assert Usage(80, None).share == 0.0
+
+
+class Silent:
+    """Takes connections, and never says a word."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.socket.getsockname()[1])
+
+
+@pytest.fixture
+def silent() -> Iterator[Silent]:
+    made = Silent()
+    yield made
+    made.socket.close()
+
+
+def section(name: str, port: int, **more: Any) -> dict[str, Any]:
+    base = {"name": name, "kind": "imap", "host": "127.0.0.1", "port": port, "tls": "none"}
+    return {**base, "interval": "1s", "timeout": "1s", **more}
+
+
+def test_targets_that_wait_for_a_probe_that_hangs_are_shown_and_on_record_before_a_kill(
+    tmp_path: Path, silent: Silent
+) -> None:
+    slow = section("slow", silent.port, timeout="10m", interval="10m")
+    watching = Watching(tmp_path, [section("waits", free_port()), slow], limits={"max_concurrent": 1})
+    watching.start()
+    try:
+        watching.until(lambda: watching.metric("mailwatch_self_overdue_targets") == 1, "overdue", 40)
+        watching.until(lambda: "503" in watching.get("/readyz"), "unready", 40)
+        assert "were not probed for three intervals" in watching.get("/readyz")
+        assert "waits" not in watching.get("/readyz")
+        assert watching.metric('mailwatch_self_problem{sign="targets"}') == 1
+        assert watching.metric('mailwatch_self_problem{sign="probes"}') == 0
+        # The page of the whole says it too, and a restart is no cure that hides it.
+        assert watching.get("/healthz").startswith("ok")
+    finally:
+        watching.kill()
+    database = sqlite3.connect(watching.data_dir / "mailwatch.sqlite")
+    rows = database.execute("SELECT payload FROM entries WHERE kind = 'gap'").fetchall()
+    database.close()
+    gaps = [json.loads(row[0]) for row in rows]
+    assert {(gap["target"], gap["reason"]) for gap in gaps} == {("waits", "missed")}
+    watching.start()
+    watching.stop()
+    audit = watching.command("ledger", "audit")
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
+def test_few_handles_left_make_it_unready_and_a_standstill_does_not(tmp_path: Path, silent: Silent) -> None:
+    hanging = [section(f"lab{number}", silent.port, interval="10m", timeout="10m") for number in range(50)]
+    watching = Watching(tmp_path, hanging)
+    with watching.running():
+        watching.until(lambda: (watching.metric("mailwatch_self_open_files ") or 0) > 50, "the probes")
+        watching.signal(signal.SIGSTOP)
+        time.sleep(3)
+        watching.signal(signal.SIGCONT)
+        used = int(watching.metric("mailwatch_self_open_files ") or 0)
+        _, hard = resource.prlimit(watching.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(watching.pid, resource.RLIMIT_NOFILE, (used + 3, hard))
+        answer = watching.until(
+            lambda: "503" in watching.get("/readyz") and watching.get("/readyz"), "unready", 40
+        )
+        assert "file handles are in use" in answer
+        assert "event loop" not in answer
+        assert watching.metric('mailwatch_self_problem{sign="files"}') == 1
+        assert watching.metric('mailwatch_self_problem{sign="loop"}') == 0
+        resource.prlimit(watching.pid, resource.RLIMIT_NOFILE, (hard, hard))
