@@ -46,6 +46,7 @@ def outlook(monitor: Monitor, reader: Reader, path: Path, config: Config, auditi
         outage=partial(_outage, monitor, reader, Tokens(config.data_dir)),
         ledger=partial(_ledger, reader, auditing),
         pulse=partial(_pulse, monitor),
+        unguarded=lambda: monitor.judging.guard is None,
         evidence=evidence,
     )
 

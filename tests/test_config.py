@@ -551,6 +551,22 @@ def test_a_control_is_an_address_or_says_whose_certificate_it_shows(write) -> No
     assert config.effective(loaded)["guard"]["controls"][0] == "1.1.1.1:443"
 
 
+def test_a_guard_that_is_off_is_warned_of(write) -> None:
+    (note,) = config.warnings(config.load(write(LAB + "guard: off\n")))
+    assert "guard: off" in note.what
+    assert note.line == len(LAB.splitlines()) + 1
+    assert config.warnings(config.load(write(LAB))) == ()
+
+
+def test_maintenance_windows_may_overlap(write) -> None:
+    rules = """maintenance:
+  - {name: x, cron: "0 3 * * 0", duration: 2h, timezone: Europe/Rome}
+  - {name: y, start: 2026-10-03T22:00, end: 2026-10-04T04:00, timezone: Europe/Rome}
+  - {name: z, start: 2026-10-03T22:00, end: 2026-10-04T04:00, timezone: Europe/Rome}
+"""
+    assert [rule.name for rule in config.load(write(LAB + rules)).maintenance] == ["x", "y", "z"]
+
+
 def test_the_maintenance_that_the_example_shows_is_valid(write) -> None:
     shown = re.search(r"^# maintenance:.*\n(?:#.*\n)+", EXAMPLE.read_text(), re.M)
     assert shown

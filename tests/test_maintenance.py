@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mailwatch.maintenance import Notice, Notices, Rule, When, WrongRule, check, windows
 from mailwatch.models import Millis
+from mailwatch.service_level import availability
 from mailwatch.windows import Window, merged, overlap, without
 
 HOUR = 3_600_000
@@ -291,6 +292,19 @@ def test_a_rule_counts_from_its_announcement_until_it_is_withdrawn() -> None:
     assert told(Notices((first, Notice(T0 + 11 * HOUR, ())))) == [(3, 4), (10, 11)]
     assert told(Notices((first, Notice(T0 + 11 * HOUR, (ONCE,))))) == [(3, 4), (10, 12)]
     assert told(Notices((Notice(T0 + 4 * HOUR, (DAILY,)),))) == []
+
+
+def test_rules_that_overlap_count_as_their_union() -> None:
+    over = Rule(name="over", when=When.of(timezone="UTC", start="2026-05-01T11:00", end="2026-05-01T14:00"))
+    inside = Rule(name="inside", when=When.of(timezone="UTC", start="2026-05-01T03:15", end="2026-05-01T03:30"))
+    notices = Notices((Notice(0, (DAILY, ONCE, over, inside)), Notice(T0 + 12 * HOUR, (over, ONCE))))
+    assert told(notices) == [(3, 4), (10, 14)]
+    assert told(notices, "cc") == [(3, 4), (11, 14)]
+    # What is left out of the availability is left out once.
+    left_out = notices.of("aa", T0, T0 + 24 * HOUR)
+    told_of = availability([], T0, T0 + 24 * HOUR, interval=60, excluded=left_out)
+    assert told_of.maintenance == 5 * HOUR
+    assert told_of.as_json()["unobserved"] == 19 * HOUR / 1000
 
 
 def test_only_the_targets_of_a_rule_are_excused() -> None:

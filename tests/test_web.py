@@ -132,6 +132,13 @@ def test_the_overview_says_how_mail_is_and_shows_ninety_days(web: tuple[Watching
     assert "encryption" in text
 
 
+@pytest.mark.parametrize(
+    ("language", "words"), [("en", "Our own line is not checked"), ("it", "La nostra linea non è controllata")]
+)
+def test_a_guard_that_is_off_is_said_on_the_overview(web: tuple[Watching, str], language: str, words: str) -> None:
+    assert words in web[0].get(f"/?lang={language}")
+
+
 def test_an_outage_is_told_with_bounds_words_and_proof(web: tuple[Watching, str]) -> None:
     watching, identity = web
     told = next(o for o in watching.api("outages") if o["id"] == identity)
@@ -481,7 +488,7 @@ def test_the_first_thing_said_is_true(
 def test_no_word_is_left_over() -> None:
     web = resources.files("mailwatch.web")
     drawn = "".join(one.read_text() for one in (web / "templates").iterdir())
-    drawn += (web / "pages.py").read_text()
+    drawn += (web / "pages.py").read_text() + (web / "front.py").read_text()
     by_name = {"language", "open", "closed"}
     unused = [
         key for key in words("en") if key not in by_name and not re.search(rf"\bw\.{key}\b|\"{key}\"", drawn)

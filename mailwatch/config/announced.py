@@ -1,22 +1,16 @@
-"""From maintenance sections to rules: which targets each is for, and whether two of them meet."""
+"""From maintenance sections to rules: which targets each is for. Where two of them overlap, their union counts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from difflib import get_close_matches
-from itertools import combinations
 
 from mailwatch.config.maintenance import MaintenanceSection
 from mailwatch.config.mistakes import Mistake, Place, written
 from mailwatch.config.shape import Config
 from mailwatch.config.targets import mistake_at, resolved
 from mailwatch.ledger.entry import target_id
-from mailwatch.maintenance import Rule, When, windows
-from mailwatch.models import Millis, rfc3339
-
-_YEARS = 2
-"""How far two rules are laid beside each other, from the later start on."""
+from mailwatch.maintenance import Rule
 
 
 def build_maintenance(config: Config, secret: bytes) -> tuple[Rule, ...]:
@@ -33,7 +27,7 @@ def build_maintenance(config: Config, secret: bytes) -> tuple[Rule, ...]:
 
 
 def maintenance_mistakes(config: Config) -> Iterator[Mistake]:
-    """Find names of nothing, and windows of two rules for the same target that overlap."""
+    """Find names of nothing."""
     targets = [section for section, _ in resolved(config)]
     known = {"targets": {t.name for t in targets}, "providers": {t.provider for t in targets if t.provider}}
     for number, section in enumerate(config.maintenance):
@@ -45,14 +39,6 @@ def maintenance_mistakes(config: Config) -> Iterator[Mistake]:
                     cure = f"did you mean '{near[0]}'?" if near else f"name one of the {field} that are watched"
                     what = f"{written(place)}: there is no '{name}' among the {field}; {cure}"
                     yield mistake_at(config, place, what)
-    for (first, one), (second, other) in combinations(enumerate(config.maintenance), 2):
-        at = _meeting(one.when(), other.when()) if _covered(config, one) & _covered(config, other) else None
-        if at is not None:
-            place = ("maintenance", second)
-            what = (
-                f"{written(place)}: overlaps with maintenance[{first}] at {rfc3339(at)[:16]}Z; shorten one of them"
-            )
-            yield mistake_at(config, place, what)
 
 
 def _covered(config: Config, section: MaintenanceSection) -> set[str]:
@@ -60,25 +46,3 @@ def _covered(config: Config, section: MaintenanceSection) -> set[str]:
     if section.targets is not None:
         return {name for name, _ in found if name in section.targets}
     return {name for name, provider in found if section.providers is None or provider in section.providers}
-
-
-def _meeting(one: When, other: When) -> Millis | None:
-    """The first moment that two rules share within two years, None without one."""
-    first = max(_begin(one), _begin(other))
-    until = first + _YEARS * 366 * 86_400_000
-    mine, others = windows(one, first, until), windows(other, first, until)
-    left, right = next(mine, None), next(others, None)
-    while left and right:
-        begin, end = max(left[0], right[0]), min(left[1], right[1])
-        if begin < end:
-            return begin
-        if left[1] <= right[1]:
-            left = next(mine, None)
-        else:
-            right = next(others, None)
-    return None
-
-
-def _begin(when: When) -> Millis:
-    text = when.start[:10] or "2024-01-01"
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() - 86_400) * 1000

@@ -86,6 +86,12 @@ def warnings(config: Config) -> tuple[Mistake, ...]:
             here = _secret_place(section.login, place)
             found += [mistake_at(config, here, f"{at}: {what}") for what in _doubts(config, section.login)]
     found += _claims_of_nothing(config)
+    if config.guard is None:
+        what = (
+            "guard: off: nobody asks whether our own line works, so that each failure of it is recorded as the "
+            "provider's; remove it, or name controls that answer here"
+        )
+        found.append(mistake_at(config, ("guard",), what))
     return tuple(sorted(set(found)))
 
 

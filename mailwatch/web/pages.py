@@ -136,7 +136,8 @@ class Pages:
         return self._draw(
             request, "overview.html", language, "overview",
             verdict=verdict(targets, ill=bool(self._sources.ill())), groups=list(groups.items()),
-            latest=self._views.outages()[:10], page=page, pages=pages, pulse=pulse,
+            latest=self._views.outages()[:10], unguarded=self._views.unguarded(),
+            page=page, pages=pages, pulse=pulse,
             query=f"page={page}&" if page > 1 else "",
         )  # fmt: skip
 

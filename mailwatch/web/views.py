@@ -33,6 +33,8 @@ class Views:
     ledger: Callable[[], dict[str, Any]]
     pulse: Callable[[], str]
     """Changes when something that the pages show has changed."""
+    unguarded: Callable[[], bool] = lambda: False
+    """Whether nobody is asked if our own line works, so that its failures are taken for the providers'."""
     evidence: Callable[[str, str], Awaitable[Path]]
     """Makes the evidence file of an outage in a language. The caller deletes it. Raises NotMade."""
 
