@@ -9,6 +9,7 @@ catalogue                               mail providers, as data
 ledger                                  the transparency log: canonical entries, Merkle tree, checkpoints
 windows, lasting                        half-open times, and how long they are, as people say it
 monotonic, elapsed                      the clock that nobody can set, and how long it is between two moments
+time_evidence                           what is known of the true time, whatever our clock shows
 maintenance                             what was announced, and when it is
 outages, service_level                  pure rules: when a target was down, for how long, how much of a month
 incidents                               outages of one provider that overlap: what people talk about
@@ -24,6 +25,7 @@ authorities                             who stamps the ledger from outside
 port25                                  is the port between mail servers open from here
 store                                   the only room that speaks SQL
 diagnosis                               what else is seen at the moment of a failure
+expiry                                  whose failure a certificate is that our clock calls out of date
 discovery                               which servers serve an address, before anybody logs in
 course                                  one target followed quickly through half a million entries
 replay, records                         what the ledger says: state to go on from, answers to give

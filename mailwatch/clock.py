@@ -209,18 +209,27 @@ class ClockSurvey:
         return max(offsets) - min(offsets) if offsets else 0
 
     @property
-    def error_bound_us(self) -> int | None:
-        """How far our clock may be off; None when nobody knows.
+    def window_us(self) -> tuple[int, int] | None:
+        """Between what true time minus our clock lies; None when nobody knows.
 
         Of three or more servers most are believed, so that the median lies among the honest ones. Of two,
         either may be right. The kernel's bound is used where no server answered.
         """
         offset = self.offset_us
         if offset is None:
-            return self.kernel.max_error_us if self.kernel and self.kernel.synchronised else None
+            known = self.kernel is not None and self.kernel.synchronised
+            return (-self.kernel.max_error_us, self.kernel.max_error_us) if self.kernel and known else None
         if len(self.answers) > 2:
-            return abs(offset) + max(answer.bound_us for answer in self.answers)
-        return abs(offset) + max(abs(offset - answer.offset_us) + answer.bound_us for answer in self.answers)
+            room = max(answer.bound_us for answer in self.answers)
+        else:
+            room = max(abs(offset - answer.offset_us) + answer.bound_us for answer in self.answers)
+        return offset - room, offset + room
+
+    @property
+    def error_bound_us(self) -> int | None:
+        """How far our clock may be off; None when nobody knows."""
+        window = self.window_us
+        return None if window is None else max(abs(edge) for edge in window)
 
     @property
     def degraded(self) -> bool:

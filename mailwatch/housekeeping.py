@@ -11,6 +11,7 @@ from functools import partial
 from mailwatch import monotonic
 from mailwatch.clock import survey
 from mailwatch.enrolment import renew
+from mailwatch.expiry import learn_survey
 from mailwatch.guard import Changes
 from mailwatch.ledger.facts import FACTS
 from mailwatch.models import Millis, Target, now
@@ -102,6 +103,7 @@ class Housekeeping:
                 # It was set while the servers were asked.
                 continue
             judging.clock_bound.learn(asked.error_bound_us)
+            learn_survey(judging.expiry.evidence, asked, monotonic.offset())
             self._monitor.metrics.clock(asked.error_bound_seconds())
             if asked.degraded:
                 logger.warning("clock: not known to be right; times on record may be off; is NTP running?")

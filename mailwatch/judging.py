@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mailwatch.clock import ClockBound
 from mailwatch.diagnosis import Diagnosis
+from mailwatch.expiry import Expiry
 from mailwatch.guard import Guard, judge, names_matter
 from mailwatch.models import Cause, GapReason, Millis, Observation, Outcome
 from mailwatch.port25 import Port25
@@ -40,8 +41,12 @@ class Disturbance:
 class Judging:
     """Judges what a look saw, by the guard and by what disturbed us meanwhile."""
 
-    def __init__(self, guard: Guard | None, port25: Port25 | None) -> None:
+    def __init__(
+        self, guard: Guard | None, port25: Port25 | None, time_servers: Sequence[tuple[str, int]] = ()
+    ) -> None:
         self.guard, self.port25 = guard, port25
+        self.expiry = Expiry(guard, time_servers)
+        """Whose failure a certificate is that is out of date by our clock."""
         self.line_in_doubt = asyncio.Event()
         """Set when a look failed while we were offline."""
         self.clock_bound = ClockBound()
@@ -109,7 +114,8 @@ class Judging:
                 cause=Cause.MONITOR,
                 detail=f"our own process stood still for {stalled:.1f} s; was: timeout ({observation.detail})",
             )
-        if self.guard is None:
+        observation = await self.expiry.judge(observation)
+        if self.guard is None or observation.outcome is not Outcome.DOWN:
             return observation
         answer = await self.guard.ask(
             target.provider or target.host,

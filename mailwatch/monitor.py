@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from mailwatch import monotonic
@@ -74,7 +74,8 @@ STORE_SLOW: Millis = 10_000
 class Monitor:
     """Looks at targets and keeps the record. Everything it works with is passed in.
 
-    `secret` is the ledger's, for the keyed digests of passwords.
+    `secret` is the ledger's, for the keyed digests of passwords. `time_servers` (host, port) are asked when it
+    matters whether our clock is right.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Monitor:
         secret: bytes,
         tokens: AccessTokens | None = None,
         at_once: int = 200,
+        time_servers: Sequence[tuple[str, int]] = (),
         observe: Callable[..., Awaitable[Observation]] = observe,
     ) -> None:
         self.vantage_point = vantage_point
@@ -98,7 +100,7 @@ class Monitor:
         self.tokens = tokens or AccessTokens()
         self.writer = writer
         self.metrics = metrics
-        self.judging = Judging(guard, port25)
+        self.judging = Judging(guard, port25, time_servers)
         self.looking = Looking(
             secret=secret,
             tokens=self.tokens,

@@ -19,6 +19,7 @@ from mailwatch import __version__
 from mailwatch.auditing import Auditing
 from mailwatch.config import Config, ConfigError, build_maintenance, build_targets, digest, load
 from mailwatch.config.fields import split_endpoint
+from mailwatch.expiry import recall
 from mailwatch.enrolment import enrol, reenrol, retire
 from mailwatch.housekeeping import Housekeeping
 from mailwatch.models import Target, now
@@ -81,6 +82,7 @@ class Service:
         await retire(self.monitor, self.reader, {target.name for target in targets})
         await enrol(self.monitor, self.reader, targets)
         await take_up(self.monitor, self.reader, targets, progress)
+        await asyncio.to_thread(recall, self.monitor.judging.expiry.evidence, self.reader)
         self.monitor.metrics.config_reload(True, now() / 1000)
 
     @contextlib.asynccontextmanager

@@ -29,6 +29,7 @@ from mailwatch.config import (
     build_targets,
     web_access,
 )
+from mailwatch.config.fields import split_endpoint
 from mailwatch.guard import Guard
 from mailwatch.metrics import Metrics
 from mailwatch.models import Authority, Channel, Target, VantagePoint
@@ -126,6 +127,7 @@ class Startup:
             clock=ClockWatch(),
             secret=store.keys.secret,
             at_once=config.limits.max_concurrent,
+            time_servers=[split_endpoint(server) for server in config.clock.servers],
         )
         self.undo.push_async_callback(monitor.tokens.finish, CLOSED_WITHIN)
         metrics.audited(True)  # Store.open raises else.

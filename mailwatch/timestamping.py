@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from mailwatch import monotonic
 from mailwatch.authorities import Stamped, stamp
 from mailwatch.ledger.timestamp import TimestampError
 from mailwatch.models import Authority, now
@@ -86,16 +87,20 @@ class Timestamping:
         signed = await asyncio.to_thread(self._reader.last_checkpoint)
         if signed is None:
             return
+        before = monotonic.milliseconds()
         stamped = await stamp(authority, signed.note)
+        after = monotonic.milliseconds()
         # First the reply, then the entry that names it: a crash between the two leaves a file too many.
         digest = await asyncio.to_thread(self._tokens.keep, stamped.reply)
         await self._monitor.write("token", now(), None, _payload(authority, signed.size, digest, stamped))
         self._monitor.metrics.token(stamped.token.time)
         if not stamped.distrust:
             # Its time lies between the asking and the answer: so far our clock may be off, and no further.
-            accuracy = 1000 if stamped.token.accuracy_ms is None else stamped.token.accuracy_ms
+            accuracy = max(1000, stamped.token.accuracy_ms or 0)
             apart = max(abs(stamped.token.time - at) for at in (stamped.asked_at, stamped.answered_at))
-            self._monitor.judging.clock_bound.improve((apart + max(accuracy, 1000)) * 1000)
+            self._monitor.judging.clock_bound.improve((apart + accuracy) * 1000)
+            earliest, latest = stamped.token.time - accuracy, stamped.token.time + accuracy + after - before
+            self._monitor.judging.expiry.evidence.learn(f"timestamp:{authority.name}", after, earliest, latest)
         if stamped.distrust:
             logger.warning("timestamps: %s: %s; the token is kept", authority.name, stamped.distrust)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email
+import re
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from email import policy
@@ -214,6 +216,16 @@ async def test_a_signature_is_checked_with_the_key_of_its_domain() -> None:
         assert await signatures(message(), keys) == [{"result": "none"}]
         flood = b"DKIM-Signature: v=1\r\n" * 1000 + message()
         assert len(await signatures(flood, keys)) == 4
+
+
+@pytest.mark.parametrize(("tag", "ahead"), [("t=", 90_000), ("x=", -90_000)])
+async def test_a_signature_out_of_date_by_our_clock_is_no_failure_of_the_message(tag: str, ahead: int) -> None:
+    moment = round(time.time()) + ahead
+    dates = f"t={moment}" if tag == "t=" else f"t={moment - 9}; x={moment}"
+    dated = re.sub(rb"(?<=[; ])t=\d+", dates.encode(), signed(message()), count=1)
+    async with name_server(RECORD) as keys:
+        (told,) = await signatures(dated, keys)
+    assert (told["result"], told["why"][:2]) == ("neutral", tag)
 
 
 @pytest.mark.parametrize("text", [b"v=DKIM1; p=", b"v=DKIM1; k=rsa; p=AAAA", b"hello"])

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -419,3 +421,30 @@ def test_commands_start_without_the_probe_that_is_slow_to_import() -> None:
     """httpx and what it stands on take longer than most commands run."""
     code = "import sys, mailwatch.cli; sys.exit('mailwatch.probes.webmail' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "off", [timedelta(days=-40), timedelta(0), timedelta(days=40)], ids=["ahead", "right", "behind"]
+)
+@pytest.mark.parametrize("lasts", [timedelta(hours=1), timedelta(hours=-1)], ids=["kept", "deleted"])
+async def test_a_cookie_lasts_by_the_servers_clock_not_by_ours(
+    ca_file: Path, off: timedelta, lasts: timedelta
+) -> None:
+    """Else a page that insists on its cookie would redirect for ever: our clock's fault taken for the page's."""
+    sent: list[bool] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readuntil(b"\r\n\r\n")
+        sent.append(b"visited=1" in asked)
+        here = datetime.now(UTC).replace(microsecond=0) + off
+        date, ends = (format_datetime(moment, usegmt=True) for moment in (here, here + lasts))
+        head = f"Location: /\r\nDate: {date}\r\nSet-Cookie: visited=1; Path=/; Expires={ends}; Secure"
+        body = b"Password"
+        status = "200 OK" if sent[-1] or len(sent) == 2 else "302 Found"
+        writer.write(f"HTTP/1.1 {status}\r\n{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        writer.close()
+
+    async with await asyncio.start_server(serve, HOST, 0, ssl=served(good(authority()))) as server:
+        seen = await look(page(server.sockets[0].getsockname()[1], ca_file))
+    assert verdict(seen) == (Outcome.UP, None, None), seen.detail
+    assert sent == [False, lasts > timedelta(0)]

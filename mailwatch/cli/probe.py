@@ -12,6 +12,8 @@ from mailwatch.cli.heard import Hearing, told_of_passwords
 from mailwatch.cli.opening import open_config, options, stdout
 from mailwatch.cli.pulse import Pulse, live
 from mailwatch.config import Config, build_targets
+from mailwatch.config.fields import split_endpoint
+from mailwatch.expiry import Expiry
 from mailwatch.guard import Guard, judge, names_matter
 from mailwatch.models import Observation, Outcome, Target, now
 from mailwatch.oauth.access import AccessTokens
@@ -57,6 +59,7 @@ async def _look(
     pulses = [Pulse(target) for target in targets]
     contexts, guard, tokens = TlsContexts(), Guard.of(config.guard), AccessTokens(patience=2 * TIMEOUT)
     hearing = Hearing(config, known, tokens)
+    expiry = Expiry(guard, [split_endpoint(server) for server in config.clock.servers])
     port25 = Port25(config.guard.port25_controls if config.guard else ())
     # At most a screenful at once, so that one look does not disturb the timing of another.
     at_once = asyncio.Semaphore(8)
@@ -66,7 +69,7 @@ async def _look(
             seen = await observe(
                 pulse.target, scheduled_at=now(), contexts=contexts, watch=pulse.watch, tokens=tokens
             )
-            seen = await hearing.heard(pulse.target, seen)
+            seen = await expiry.judge(await hearing.heard(pulse.target, seen))
             if guard and seen.outcome is Outcome.DOWN:
                 target = pulse.target
                 names = names_matter(seen, target.host)

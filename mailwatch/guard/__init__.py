@@ -13,6 +13,7 @@ from functools import partial
 from mailwatch.config.shape import GuardSection
 from mailwatch.guard.changes import Changes
 from mailwatch.guard.controls import FAMILIES, IPV6, OPERATORS, Control, family_of, host_of, is_outside
+from mailwatch.guard.dates import Dated
 from mailwatch.guard.judgement import judge, names_matter
 from mailwatch.guard.line import Line
 from mailwatch.guard.names import Resolver
@@ -22,7 +23,7 @@ from mailwatch.guard.rounds import Heard, Rounds, Shown, first_ok
 from mailwatch.models import GuardAnswer, Millis, now
 from mailwatch.monotonic import by_the_wall, offset
 
-__all__ = ["Changes", "Control", "Guard", "judge", "names_matter", "offline_payloads"]
+__all__ = ["Changes", "Control", "Dated", "Guard", "judge", "names_matter", "offline_payloads"]
 
 SIGHTING_COUNTS_FOR: Millis = 30_000
 NAMES = tuple(OPERATORS)
@@ -97,6 +98,22 @@ class Guard:
             resolver=names.resolver,
             lie=names.lie,
         )
+
+    async def known_time(self) -> dict[str, Dated]:
+        """Return what each control that has a certificate shows of the true time, by its label."""
+        asked = [control for control in self._controls if control.certified]
+        shown = await asyncio.gather(*(self._dated(control) for control in asked))
+        return {control.label: time for control, time in zip(asked, shown, strict=True) if time is not None}
+
+    async def _dated(self, control: Control) -> Dated | None:
+        try:
+            async with asyncio.timeout(2 * self._timeout):
+                addresses: tuple[str, ...] = (control.host,)
+                if family_of(control.host) is None:
+                    addresses = (await self._resolver.look_up(control.host)).addresses
+                return await self._line.dated(control, addresses, self._timeout)
+        except TimeoutError:
+            return None
 
     def _sightings(
         self, provider: str | None, lines: dict[int, Shown], since: Millis | None, called_at: Millis

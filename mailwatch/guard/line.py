@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mailwatch.guard.controls import Control
+from mailwatch.guard.dates import Dated, dated, without_dates
 from mailwatch.guard.reasons import DISCONNECTED, MONITOR, OK, reason_of
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ class Line:
     """Connects to controls; its TLS contexts are made once."""
 
     def __init__(self) -> None:
-        self._contexts: dict[Path | None, ssl.SSLContext] = {}
+        self._contexts: dict[tuple[Path | None, bool], ssl.SSLContext] = {}
         self._complained: set[Path | None] = set()
 
     async def reach(self, control: Control, addresses: Sequence[str]) -> str:
@@ -33,6 +34,28 @@ class Line:
             if reason == OK:
                 break
         return reason
+
+    async def dated(self, control: Control, addresses: Sequence[str], timeout: float) -> Dated | None:
+        """Return what time it is by a control that has a certificate, None if none can be had.
+
+        The caller has the deadline; `timeout` seconds of it may go to an answer beyond the certificate.
+        """
+        context = self._context(control.ca_file, timeless=True)
+        if context is None:
+            return None
+        for address in addresses:
+            try:
+                sock = await _connect(address, control.port)
+            except OSError:
+                continue
+            try:
+                return await dated(sock, context, control.certified, timeout)
+            except (OSError, ValueError):
+                # ValueError: its dates cannot be read.
+                continue
+            finally:
+                sock.close()
+        return None
 
     async def _reach(self, control: Control, address: str) -> str:
         context = self._context(control.ca_file) if control.certified else None
@@ -52,12 +75,16 @@ class Line:
         finally:
             sock.close()
 
-    def _context(self, ca_file: Path | None) -> ssl.SSLContext | None:
-        """Return the context that trusts `ca_file` or the system's authorities, None while it cannot be made."""
-        context = self._contexts.get(ca_file)
+    def _context(self, ca_file: Path | None, *, timeless: bool = False) -> ssl.SSLContext | None:
+        """Return the context that trusts `ca_file` or the system's authorities, None while it cannot be made.
+
+        A `timeless` one does not mind dates.
+        """
+        context = self._contexts.get((ca_file, timeless))
         if context is None:
             try:
-                self._contexts[ca_file] = context = _made(ca_file)
+                context = without_dates(_made(ca_file)) if timeless else _made(ca_file)
+                self._contexts[ca_file, timeless] = context
             except (OSError, ValueError) as error:
                 if ca_file not in self._complained:
                     logger.error("guard: no certificate can be checked: %s", error)

@@ -36,6 +36,7 @@ def of_entry(reader: Reader, entry: Entry) -> Iterator[News]:
         fact = entry.fact
         if isinstance(fact, Observation):
             yield from _credentials(reader, entry, fact)
+            yield from _clock(reader, entry, fact)
 
 
 def _offline(reader: Reader, entry: Entry) -> Iterator[News]:
@@ -54,6 +55,15 @@ def _credentials(reader: Reader, entry: Entry, fact: Observation) -> Iterator[Ne
         key = f"credentials:{fact.target}:{-1 if before is None else before}"
         facts: dict[str, Any] = {"target": fact.target} | ({"unanswered": True} if unanswered(fact) else {})
         yield News(key=key, topic=Topic.CREDENTIALS, time=entry.time, facts=facts)
+
+
+def _clock(reader: Reader, entry: Entry, fact: Observation) -> Iterator[News]:
+    """A certificate seemed out of date, and our clock was wrong or not known to be right; once until it was up."""
+    weighed = (fact.facts or {}).get("out_of_date")
+    if fact.outcome is Outcome.UNKNOWN and fact.cause is Cause.MONITOR and weighed:
+        before = reader.last_index(target=fact.target, outcome=Outcome.UP, before=entry.index)
+        key = f"clock:{fact.target}:{-1 if before is None else before}"
+        yield News(key=key, topic=Topic.MONITOR, time=entry.time, facts={"target": fact.target, "sign": "clock"})
 
 
 def of_certificate(fact: Observation, at: Millis) -> Iterator[News]:

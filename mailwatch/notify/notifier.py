@@ -232,4 +232,7 @@ def _together(letters: Sequence[Letter], channel: Channel) -> list[Letter]:
 
 def _may_be_news(entry: Entry) -> bool:
     """Without parsing the many looks that are up."""
-    return entry.kind in ("outage", "guard") or (entry.kind == "observation" and '"credentials"' in entry.text)
+    telling = ('"credentials"', '"out_of_date"')
+    return entry.kind in ("outage", "guard") or (
+        entry.kind == "observation" and any(word in entry.text for word in telling)
+    )

@@ -119,6 +119,8 @@ def failed(recorder: Recorder, error: Exception, target: Target, peer: str = "")
         recorder.facts["words"] = "unknown"
     if verdict.owner:
         recorder.facts["owner"] = verdict.owner
+    if verdict.out_of_date:
+        recorder.facts["out_of_date"] = verdict.out_of_date
     if verdict.cause is Cause.MONITOR:
         # Not as exc_info: the text of a foreign exception may hold what was sent.
         trace = "".join(traceback.format_exception(error))

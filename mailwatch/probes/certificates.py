@@ -13,6 +13,7 @@ from mailwatch.models import Millis, TlsFacts
 from mailwatch.probes import cleartext
 
 MAX_KNOWN = 256
+MAX_CHAIN = 10
 MAX_NAMES = 10
 _EXPIRED, _NOT_YET_VALID = 10, 9
 _WRONG_HOST, _WRONG_ADDRESS = 62, 64
@@ -21,7 +22,7 @@ _UNTRUSTED = frozenset({2, 18, 19, 20, 21, 27, 33})
 
 
 class WitnessedTls(ssl.SSLObject):
-    """A TLS connection that hands the certificate it rejects to the exception, as `error.certificate`.
+    """A TLS connection that hands what it rejects to the exception: `error.certificate` and its `error.chain`.
 
     OpenSSL names neither the names nor the dates of a certificate that it rejects, and nothing is left to
     ask after the handshake: a second connection could meet another server behind the same name. Neither does it
@@ -48,17 +49,20 @@ class WitnessedTls(ssl.SSLObject):
         except ssl.SSLError as error:
             error.heard = self._heard  # type: ignore[attr-defined]
             if isinstance(error, ssl.SSLCertVerificationError):
-                error.certificate = self._leaf()  # type: ignore[attr-defined]
+                chain = self._chain()
+                error.certificate = chain[0] if chain else None  # type: ignore[attr-defined]
+                error.chain = chain  # type: ignore[attr-defined]
             raise
 
-    def _leaf(self) -> bytes | None:
+    def _chain(self) -> list[bytes]:
+        """Return what OpenSSL had built of the chain when it rejected it, the server's own certificate first."""
         # Public since Python 3.13, where it returns bytes.
         inner: Any = getattr(self, "_sslobj", None)
         if not hasattr(inner, "get_verified_chain"):
-            return None
-        chain = inner.get_verified_chain() or [None]
-        leaf = chain[0]
-        return leaf.public_bytes(ssl._ssl.ENCODING_DER) if hasattr(leaf, "public_bytes") else leaf  # type: ignore[attr-defined,no-any-return]
+            return []
+        chain = (inner.get_verified_chain() or [])[:MAX_CHAIN]
+        encoding = ssl._ssl.ENCODING_DER  # type: ignore[attr-defined]
+        return [one.public_bytes(encoding) if hasattr(one, "public_bytes") else one for one in chain]
 
 
 class Certificates:

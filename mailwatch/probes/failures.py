@@ -6,7 +6,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiosmtplib import SMTPResponseException
 
@@ -17,6 +17,7 @@ from mailwatch.probes.classify import NOT_FROM_HERE, Judged, Reply, classify, fr
 from mailwatch.probes.connect import OurFault
 from mailwatch.probes.imap_client import ConnectionLost, Refused, ServerBye
 from mailwatch.probes.imap_lines import NotImap
+from mailwatch.probes.validity import out_of_date
 
 OUR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """What fails for want of something of our own."""
@@ -100,6 +101,8 @@ class Verdict(NamedTuple):
     known: bool | None = None
     owner: str = ""
     """The row of the table that names the owner's account or setting, which is no rejected password."""
+    out_of_date: dict[str, Any] | None = None
+    """Of a certificate that is out of date by our clock: the problem, and the dates of its chain."""
 
 
 def judge(error: BaseException, target: Target) -> Verdict:
@@ -213,7 +216,7 @@ def _tls(error: BaseException, target: Target) -> Verdict | None:
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
             return Verdict(Cause.DISCONNECTED, "connection lost")
         case ssl.SSLCertVerificationError():
-            return Verdict(Cause.TLS, complaint(error, target.host))
+            return Verdict(Cause.TLS, complaint(error, target.host), out_of_date=out_of_date(error))
         case ssl.SSLError():
             reason = getattr(error, "reason", None) or str(error)
             return Verdict(Cause.TLS, f"{'answer is not TLS' if reason in _NOT_TLS else 'TLS failed'} ({reason})")

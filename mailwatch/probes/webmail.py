@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 
 import httpx
@@ -47,6 +48,35 @@ async def probe(call: Call) -> Goodbye:
     return _leave
 
 
+def by_their_clock(headers: httpx.Headers) -> httpx.Headers:
+    """Write the end of each cookie as seconds from the answer's own Date: our clock may be wrong, or theirs."""
+    return httpx.Headers([
+        (name, _lasting(value, headers.get("date", ""))) if name.lower() == b"set-cookie" else (name, value)
+        for name, value in headers.raw
+    ])  # fmt: skip
+
+
+def _lasting(cookie: bytes, date: str) -> bytes:
+    parts = cookie.split(b";")
+    fields = {part.partition(b"=")[0].strip().lower(): part.partition(b"=")[2].strip() for part in parts[1:]}
+    if b"expires" not in fields or b"max-age" in fields:
+        return cookie
+    ends, here = _seconds(fields[b"expires"].decode("latin-1")), _seconds(date)
+    if ends is None or here is None:
+        return cookie
+    kept = [part for part in parts if part.partition(b"=")[0].strip().lower() != b"expires"]
+    return b";".join([*kept, b" Max-Age=%d" % (ends - here)])
+
+
+def _seconds(date: str) -> int | None:
+    """Read an HTTP date (RFC 9110, section 5.6.7) as Unix seconds; None for what is none."""
+    try:
+        parsed = parsedate_tz(date)
+        return None if parsed is None else mktime_tz(parsed)
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
 class _Visit:
     """One look at a page, from its address to where the redirects end."""
 
@@ -80,6 +110,7 @@ class _Visit:
 
     async def _ask(self, client: HttpClient, url: httpx.URL) -> httpx.Response:
         answer = await client.ask(httpx.Request("GET", url, headers=HEADERS, cookies=self._cookies))
+        answer.headers = by_their_clock(answer.headers)
         self._cookies.extract_cookies(answer)
         self._hop["status"] = answer.status_code
         self._call.recorder.heard(f"{answer.status_code} {answer.reason_phrase}")

@@ -9,6 +9,10 @@ from dataclasses import replace
 from rich.console import Console
 
 from mailwatch.cli.pulse import Pulse, live
+from mailwatch.config.fields import split_endpoint
+from mailwatch.config.shape import ClockSection, GuardSection
+from mailwatch.expiry import Expiry
+from mailwatch.guard import Guard
 from mailwatch.logins import LoginGate
 from mailwatch.models import Cause, Kind, Observation, Target, now
 from mailwatch.probes import TlsContexts, observe
@@ -24,6 +28,8 @@ async def look(targets: Sequence[Target], console: Console) -> dict[Kind, Observ
     rejection, as for `mailwatch run`. Then the rest at once.
     """
     contexts = TlsContexts()
+    # As a config without these sections has them.
+    expiry = Expiry(Guard.of(GuardSection()), [split_endpoint(server) for server in ClockSection().servers])
     begun: list[Pulse] = []
 
     async def one(target: Target) -> Observation:
@@ -32,7 +38,7 @@ async def look(targets: Sequence[Target], console: Console) -> dict[Kind, Observ
             replace(target, timeout=SECONDS), scheduled_at=now(), contexts=contexts, watch=pulse.watch
         )
         # No ledger is there yet: nothing was accepted before.
-        pulse.seen = LoginGate().heard(target, seen, lambda _: "")
+        pulse.seen = await expiry.judge(LoginGate().heard(target, seen, lambda _: ""))
         return pulse.seen
 
     async def each() -> None:
