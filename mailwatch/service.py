@@ -19,8 +19,8 @@ from mailwatch import __version__
 from mailwatch.auditing import Auditing
 from mailwatch.config import Config, ConfigError, build_maintenance, build_targets, digest, load
 from mailwatch.config.fields import split_endpoint
-from mailwatch.expiry import recall
 from mailwatch.enrolment import enrol, reenrol, retire
+from mailwatch.expiry import recall
 from mailwatch.housekeeping import Housekeeping
 from mailwatch.models import Target, now
 from mailwatch.monitor import Monitor

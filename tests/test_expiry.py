@@ -18,13 +18,16 @@ import pytest
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from mailwatch import monotonic
 from mailwatch.clock import survey
 from mailwatch.expiry import Expiry, learn_survey, recall
 from mailwatch.guard import Control, Guard
 from mailwatch.guard.dates import SLACK, read_date
-from mailwatch.models import ClockSpan, Kind, Observation, Outcome, Target, now
+from mailwatch.models import Channel, ClockSpan, Kind, Observation, Outcome, Target, now
+from mailwatch.notify.news import of_entry
+from mailwatch.notify.words import text_of
 from mailwatch.time_evidence import WRITTEN, Blame, Bounds, TimeEvidence, blame
 from tests.conftest import need_program
 from tests.hall import Hall
@@ -313,6 +316,15 @@ async def test_what_was_weighed_is_on_record(
         assert "by NTP" in seen["detail"]
         assert "(was: tls, " in seen["detail"]
     assert len(hall.recorded("outage")) == (1 if outcome is Outcome.DOWN else 0)
+    found = [news for entry in hall.reader.entries(kinds=["observation"]) for news in of_entry(hall.reader, entry)]
+    if outcome is Outcome.UNKNOWN:
+        assert {news.key for news in found} == {"clock:tls:-1"}, "its owner is notified once"
+        for lang in ("en", "it"):
+            _, body = text_of(found[:1], Channel(name="c", url=SecretStr(""), lang=lang), now())
+            assert body.startswith("tls: ")
+            assert "NTP" in body
+    else:
+        assert found == []
 
 
 async def test_what_is_on_record_bounds_the_time_of_the_next_start(hall: Hall) -> None:
