@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptography.utils import CryptographyDeprecationWarning
-
 from mailwatch import __version__
+from mailwatch.certificates import read_pem, readable
 from mailwatch.ledger.timestamp import (
     MAX_REPLY,
     Anchors,
     TimestampError,
     Token,
-    certificates,
     check,
-    readable,
     request,
     verify,
 )
@@ -70,12 +66,9 @@ def _anchors(ca_file: Path | None) -> Anchors:
     """Read the certificates to trust, each time: they may be renewed while we run."""
     if ca_file is None:
         system = ssl.create_default_context().get_ca_certs(binary_form=True)
-        with warnings.catch_warnings():
-            # Old roots break rules of today, such as a serial number of 0.
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-            return Anchors(readable(system))
+        return Anchors(readable(system))
     try:
-        return Anchors(certificates(ca_file.read_bytes()))
+        return Anchors(read_pem(ca_file.read_bytes()))
     except (OSError, ValueError) as error:
         raise TimestampError(f"{ca_file} cannot be read: {error}") from None
 

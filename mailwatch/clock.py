@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import math
 import statistics
 import sys
@@ -16,6 +17,8 @@ from mailwatch import monotonic
 from mailwatch.models import Millis, now
 from mailwatch.monotonic import clock_ids
 from mailwatch.sntp import Offset, SntpError, sntp
+
+logger = logging.getLogger(__name__)
 
 TICK = 1.0
 """Seconds between two ticks; the caller sees to it."""
@@ -269,6 +272,10 @@ async def survey(servers: Sequence[str | tuple[str, int]] = SERVERS, timeout: fl
                 answers.append(answer)
             case SntpError() | OSError():
                 failures[f"{host}:{port}"] = str(answer) or type(answer).__name__
+            case Exception():
+                # One server's answer never takes the others' away.
+                logger.error("the time of %s was not asked for by our own fault", host, exc_info=answer)
+                failures[f"{host}:{port}"] = f"our own fault: {type(answer).__name__}"
             case _:
                 raise answer
     return ClockSurvey(at=at, kernel=kernel_sync(), answers=tuple(answers), failures=failures)

@@ -6,10 +6,10 @@ Nothing is counted or shown before it is committed.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mailwatch import monotonic
@@ -24,6 +24,7 @@ from mailwatch.looking import Looking
 from mailwatch.maintenance import Notices
 from mailwatch.metrics import Metrics
 from mailwatch.models import (
+    Cause,
     ClockSpan,
     Delivery,
     Fact,
@@ -56,6 +57,7 @@ from mailwatch.outages import (
 )
 from mailwatch.port25 import Port25
 from mailwatch.probes import observe
+from mailwatch.probes.faults import Begun, bare, our_fault, trace_of
 from mailwatch.schedule import Schedule
 from mailwatch.store import Draft, Entry, Writer
 from mailwatch.watch import Watch
@@ -67,6 +69,8 @@ logger = logging.getLogger(__name__)
 SHORTEST_GAP: Millis = 1000
 STALL = 1.0
 """Seconds by which a tick may be late on a machine that has other work to do."""
+UNWRITABLE = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+"""What the making of an entry raises for what it cannot hold; what the store itself raises is none of these."""
 STORE_SLOW: Millis = 10_000
 """A commit that takes longer is itself a reason for missing looks."""
 
@@ -197,18 +201,34 @@ class Monitor:
         if watch is None:
             return
         try:
+            await self._record(watch, await self._seen(watch, target, due))
+        except Exception as error:
+            self.metrics.error()
+            logger.error("the look at %s is not on record\n%s", target.name, trace_of(error, target))
+        finally:
+            watch.pending = False
+
+    async def _seen(self, watch: Watch, target: Target, due: Millis) -> Observation:
+        """Look and judge. Whatever raises in that is our own fault, and an observation too."""
+        begun, seen = Begun(), None
+        try:
             seen = await self.looking.look(watch, target, due)
+            if seen.cause is Cause.MONITOR:
+                self.metrics.error()
             # Also after a good look: it may have begun before the tick that notices a suspend, and hide the gap.
             await self.check_clock()
             judged = await self.judging.judge(watch, seen)
-            await self._record(watch, await self.judging.diagnosed(watch, judged))
-        except asyncio.CancelledError:
-            raise
-        except Exception:
+        except Exception as error:
             self.metrics.error()
-            logger.exception("the look at %s failed by our own fault", target.name)
-        finally:
-            watch.pending = False
+            watch.ended = time.monotonic()
+            return our_fault(target, due, begun, error, seen)
+        try:
+            return await self.judging.diagnosed(watch, judged)
+        except Exception as error:
+            # A diagnosis decides nothing, and neither does its failure.
+            self.metrics.error()
+            logger.error("%s was not diagnosed by our own fault\n%s", target.name, trace_of(error, target))
+            return replace(judged, facts={**(judged.facts or {}), "diagnosis": {"failed": type(error).__name__}})
 
     async def _record(self, watch: Watch, observation: Observation) -> None:
         async with watch.lock:
@@ -220,7 +240,12 @@ class Monitor:
         name = watch.target.name
         assert observation.clock is not None
         await self._record_gap(watch, observation.started_at, observation.clock)
-        entry = await self.write("observation", observation.ended_at, name, observation)
+        try:
+            entry = await self.write("observation", observation.ended_at, name, observation)
+        except UNWRITABLE as error:
+            self.metrics.error()
+            observation = bare(observation, error)
+            entry = await self.write("observation", observation.ended_at, name, observation)
         state, transition = advance(watch.state, Event(entry.index, observation), self.rules)
         proof, proven = advance_proof(watch.proof, entry.index, observation, state.is_open)
         if transition is not None:

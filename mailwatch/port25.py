@@ -89,7 +89,7 @@ class Port25:
     async def _ask(self, hosts: tuple[str, ...]) -> _Shown:
         """Ask the controls, or return what they showed lately; who asks meanwhile joins."""
         latest = self._rounds.get(hosts)
-        if latest is None or latest.cancelled() or (latest.done() and not latest.result().is_fresh):
+        if latest is None or _is_spent(latest):
             latest = self._rounds[hosts] = asyncio.ensure_future(self._round(hosts))
         # Shielded: an asker that is cancelled does not take the answer from the others.
         return await asyncio.shield(latest)
@@ -125,6 +125,11 @@ class Port25:
             logger.exception("the control %s was not asked by our own fault", host)
             return MONITOR
         return said
+
+
+def _is_spent(round_: asyncio.Task[_Shown]) -> bool:
+    """Whether a round has to be made anew: also after one that a fault of our own ended."""
+    return round_.done() and (round_.cancelled() or round_.exception() is not None or not round_.result().is_fresh)
 
 
 async def _addresses(host: str, port: int) -> list[str]:

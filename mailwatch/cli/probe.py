@@ -20,6 +20,7 @@ from mailwatch.oauth.access import AccessTokens
 from mailwatch.oauth.request import TIMEOUT
 from mailwatch.port25 import Port25
 from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes.faults import Begun, our_fault
 from mailwatch.records import observation_json
 from mailwatch.watched import NoSuchTarget
 
@@ -64,19 +65,25 @@ async def _look(
     # At most a screenful at once, so that one look does not disturb the timing of another.
     at_once = asyncio.Semaphore(8)
 
-    async def one(pulse: Pulse) -> Observation:
-        async with at_once:
-            seen = await observe(
-                pulse.target, scheduled_at=now(), contexts=contexts, watch=pulse.watch, tokens=tokens
-            )
-            seen = await expiry.judge(await hearing.heard(pulse.target, seen))
+    async def seen_of(pulse: Pulse) -> Observation:
+        target, seen = pulse.target, None
+        begun = Begun()
+        try:
+            seen = await observe(target, scheduled_at=now(), contexts=contexts, watch=pulse.watch, tokens=tokens)
+            seen = await expiry.judge(await hearing.heard(target, seen))
             if guard and seen.outcome is Outcome.DOWN:
-                target = pulse.target
                 names = names_matter(seen, target.host)
                 answer = await guard.ask(target.provider or target.host, dns=names, since=seen.started_at)
                 seen = await port25.judge(target, judge(seen, answer))
-            pulse.seen = seen
-            return seen
+        except Exception as error:
+            # One target's answer is never taken away by another's.
+            return our_fault(target, begun.at, begun, error, seen)
+        return seen
+
+    async def one(pulse: Pulse) -> Observation:
+        async with at_once:
+            pulse.seen = await seen_of(pulse)
+            return pulse.seen
 
     looks = asyncio.gather(*(one(pulse) for pulse in pulses))
     return list(await (live(looks, pulses, console) if show else looks))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from cryptography import x509
-
+from mailwatch.certificates import read_pem
 from mailwatch.config.mistakes import ConfigError, Mistake, Place
 from mailwatch.config.shape import Config, TimestampSection
 from mailwatch.config.targets import mistake_at, secret
@@ -40,7 +39,7 @@ def _fault_of_ca(section: TimestampSection) -> str:
     if section.ca_file is None:
         return ""
     try:
-        x509.load_pem_x509_certificates(section.ca_file.read_bytes())
+        read_pem(section.ca_file.read_bytes())
     except OSError as error:
         return f"{section.ca_file} cannot be read: {error.strerror}; save the authority's certificates there"
     except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from mailwatch.models import Kind, TlsMode
 from mailwatch.probes.connect import OurFault
 from mailwatch.probes.failures import Failed
 from mailwatch.probes.mx_names import exchangers
+
+logger = logging.getLogger(__name__)
 
 SECONDS = 5.0
 """How long an answer is waited for; all are asked at once."""
@@ -62,6 +65,9 @@ async def _exchanger(domain: str, resolver: Resolver, seconds: float) -> tuple[s
         named = await exchangers(domain, resolver, seconds)
     except (Failed, OurFault, OSError) as error:
         return "", str(error)
+    except Exception as error:
+        logger.exception("the exchangers of a domain were not asked for by our own fault")
+        return "", f"our own fault: {type(error).__name__}"
     best = named[0].name.casefold().rstrip(".")
     return (best if named[0].preference is not None and is_name(best) else ""), ""
 
@@ -82,6 +88,9 @@ async def _records(name: str, resolver: Resolver, seconds: float) -> list[Any]:
     try:
         answer = await resolver.resolve(name, "SRV", lifetime=seconds, search=False, raise_on_no_answer=False)
     except (dns.exception.DNSException, OSError):
+        return []
+    except Exception:
+        logger.exception("a name was not asked for by our own fault")
         return []
     return sorted(answer.rrset or (), key=lambda record: (record.priority, -record.weight, record.target))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection
 
 from dns.asyncresolver import Resolver
@@ -13,6 +14,8 @@ from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.connect import Address, literal
 from mailwatch.probes.failures import Failed
 from mailwatch.probes.mx_names import Exchanger, addresses
+
+logger = logging.getLogger(__name__)
 
 SECONDS = 6.0
 """How long a look may take; all are made at once."""
@@ -51,6 +54,9 @@ async def _addresses(name: str, resolver: Resolver, seconds: float) -> tuple[str
     try:
         found = await addresses(Exchanger(name, 0), 0, resolver, seconds)
     except (Failed, OSError):
+        return name, ()
+    except Exception:
+        logger.exception("the addresses of a name were not asked for by our own fault")
         return name, ()
     return name, found.addresses[:_ADDRESSES]
 

@@ -53,9 +53,12 @@ async def dated(sock: Any, context: ssl.SSLContext, name: str, timeout: float) -
         if shown is None or not shown.version():
             raise ConnectionResetError(DISCONNECTED)
         certificate = shown.getpeercert()
-        earliest, latest = (
-            round(ssl.cert_time_to_seconds(certificate[key]) * 1000) for key in ("notBefore", "notAfter")
-        )
+        try:
+            earliest, latest = (
+                round(ssl.cert_time_to_seconds(certificate[key]) * 1000) for key in ("notBefore", "notAfter")
+            )
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
+            raise ConnectionAbortedError("the dates of its certificate cannot be read") from error
         at = monotonic.milliseconds()
         date = await _date(reader, writer, name, timeout)
         if date is not None and earliest - SLACK <= date.earliest and date.latest <= latest + SLACK:

@@ -10,7 +10,6 @@ drops the fraction of the second; the time is read with asn1crypto.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from rfc3161_client import (
     decode_timestamp_response,
 )
 
+from mailwatch.certificates import readable
 from mailwatch.models import Millis
 
 MAX_REPLY = 65_536
@@ -140,20 +140,6 @@ def verify(reply: bytes, note: str, anchors: Anchors, token: Token | None = None
     except Exception as error:  # VerificationError, and for hostile bytes whatever reads them raises.
         raise TimestampError(f"its signature does not lead to a trusted authority: {_reason(error)}") from None
     return token
-
-
-def readable(certificates: Iterable[bytes]) -> list[x509.Certificate]:
-    """Read DER certificates; one that breaks the rules of today, of a token or of this machine, is left out."""
-    found = []
-    for raw in certificates:
-        with contextlib.suppress(ValueError):
-            found.append(x509.load_der_x509_certificate(raw))
-    return found
-
-
-def certificates(pem: bytes) -> list[x509.Certificate]:
-    """Read all certificates of a PEM file. Raises ValueError."""
-    return x509.load_pem_x509_certificates(pem)
 
 
 def _in_order(reply: bytes) -> bytes:

@@ -44,7 +44,10 @@ async def send(channel: Channel, title: str, body: str, then: Callable[[], None]
             return
 
     # A daemon thread: a channel that hangs must not keep MailWatch from ending.
-    threading.Thread(target=work, name=channel.name, daemon=True).start()
+    try:
+        threading.Thread(target=work, name=channel.name, daemon=True).start()
+    except RuntimeError:
+        return "no further thread is to be had on this machine"
     try:
         async with asyncio.timeout(TIMEOUT):
             return await answered

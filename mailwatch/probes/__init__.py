@@ -11,6 +11,7 @@ from mailwatch.oauth.access import AccessTokens
 from mailwatch.probes import imap, pop3, smtp
 from mailwatch.probes.attempts import Probe, others, told, unserved, walk
 from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, OurFault, TlsContexts, resolve
+from mailwatch.probes.faults import Begun, our_fault
 from mailwatch.probes.granted import look_granted
 from mailwatch.probes.recorder import Watch
 from mailwatch.probes.roundtrip import Outstanding, Trips
@@ -58,6 +59,27 @@ async def observe(
     without them it is our own fault that it fails. `resolver` is asked for the exchangers of an mx target,
     instead of the system's. `trips` is for round trips; without it their messages are nobody's later on.
     """
+    begun = Begun()
+    try:
+        return await _observed(
+            target, scheduled_at, contexts, with_login, watch, lookup, every_address, trips, tokens, resolver
+        )
+    except Exception as error:
+        return our_fault(target, scheduled_at, begun, error)
+
+
+async def _observed(
+    target: Target,
+    scheduled_at: Millis,
+    contexts: TlsContexts,
+    with_login: bool,
+    watch: Watch | None,
+    lookup: Lookup,
+    every_address: bool,
+    trips: Trips | None,
+    tokens: AccessTokens | None,
+    resolver: Resolver | None,
+) -> Observation:
     if target.kind is Kind.MX:
         # Imported when first used: dnspython takes a tenth of a second, and commands should start at once.
         from mailwatch.probes import mx

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from mailwatch.models import Attempt, Cause, Outcome, Phase, Target
 from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, OurFault, TlsContexts, alternating
-from mailwatch.probes.failures import judge
+from mailwatch.probes.failures import Verdict, judge
+from mailwatch.probes.faults import trace_of
 from mailwatch.probes.recorder import Recorder, Watch
 from mailwatch.probes.redact import redactor
 
@@ -90,9 +89,7 @@ async def attempt(call: Call, probe: Probe, patience: float | None = None) -> At
         async with asyncio.timeout_at(deadline):
             goodbye = await probe(call)
         made = recorder.attempt(call.address.peer)
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout_at(min(deadline, loop.time() + GOODBYE)):
-                await goodbye()
+        await _take_leave(goodbye, min(deadline, loop.time() + GOODBYE), target)
     except Exception as error:
         late = time.monotonic() - due
         if isinstance(error, TimeoutError) and late > STALLED:
@@ -105,13 +102,20 @@ async def attempt(call: Call, probe: Probe, patience: float | None = None) -> At
     return made
 
 
+async def _take_leave(goodbye: Goodbye, deadline: float, target: Target) -> None:
+    """Say goodbye; what goes wrong there decides nothing, but a fault of our own is logged."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            await goodbye()
+    except Exception as error:
+        verdict, fault = _judged(error, target)
+        if verdict.cause is Cause.MONITOR:
+            logger.error("the goodbye to %s failed by our own fault\n%s", target.name, trace_of(fault, target))
+
+
 def failed(recorder: Recorder, error: Exception, target: Target, peer: str = "") -> Attempt:
     """Close the record of an attempt that `error` ended."""
-    verdict = judge(error, target)
-    if verdict.cause is Cause.TIMEOUT and (words := recorder.unanswered()) is not None:
-        # What it said before it fell silent may be that we come too often, or what its owner has to change.
-        said = judge(words, target)
-        verdict = said if said.cause.outcome is Outcome.UNKNOWN else verdict
+    verdict, error = _judged(error, target, recorder.unanswered)
     for line in verdict.lines or (verdict.words,):
         if line:
             recorder.heard(line)
@@ -123,9 +127,24 @@ def failed(recorder: Recorder, error: Exception, target: Target, peer: str = "")
         recorder.facts["out_of_date"] = verdict.out_of_date
     if verdict.cause is Cause.MONITOR:
         # Not as exc_info: the text of a foreign exception may hold what was sent.
-        trace = "".join(traceback.format_exception(error))
-        logger.error("the look at %s failed by our own fault\n%s", target.name, recorder.hide(trace))
+        logger.error("the look at %s failed by our own fault\n%s", target.name, trace_of(error, target))
     return recorder.attempt(peer, cause=verdict.cause, detail=verdict.detail)
+
+
+def _judged(
+    error: Exception, target: Target, unanswered: Callable[[], Exception | None] = lambda: None
+) -> tuple[Verdict, Exception]:
+    """Judge an error; a judge that fails itself is our own fault, and that error is the one to tell of."""
+    try:
+        verdict = judge(error, target)
+        if verdict.cause is Cause.TIMEOUT and (words := unanswered()) is not None:
+            # What it said before it fell silent may be that we come too often, or what its owner has to change.
+            said = judge(words, target)
+            verdict = said if said.cause.outcome is Outcome.UNKNOWN else verdict
+        return verdict, error
+    except Exception as fault:
+        was = f"{type(fault).__name__}: {fault}; was: {type(error).__name__}"
+        return Verdict(Cause.MONITOR, f"our own fault in judging: {was}"), fault
 
 
 def unserved(attempts: Sequence[Attempt]) -> tuple[str, ...]:

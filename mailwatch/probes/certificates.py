@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import ssl
 import time
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from cryptography import x509
-
+from mailwatch import certificates
 from mailwatch.models import Millis, TlsFacts
 from mailwatch.probes import cleartext
 
+if TYPE_CHECKING:
+    from cryptography import x509
+
 MAX_KNOWN = 256
 MAX_CHAIN = 10
-MAX_NAMES = 10
 _EXPIRED, _NOT_YET_VALID = 10, 9
 _WRONG_HOST, _WRONG_ADDRESS = 62, 64
 _UNTRUSTED = frozenset({2, 18, 19, 20, 21, 27, 33})
@@ -69,61 +70,62 @@ class Certificates:
     """Facts of TLS connections; each certificate is parsed once."""
 
     def __init__(self) -> None:
-        self._not_after: dict[str, Millis | None] = {}
+        self._known: dict[str, tuple[Millis | None, str]] = {}
 
-    def facts(self, connection: ssl.SSLObject) -> TlsFacts:
-        """Return what the finished handshake showed."""
+    def facts(self, connection: ssl.SSLObject) -> tuple[TlsFacts, str]:
+        """Return what the finished handshake showed, and why the certificate cannot be read, "" if it can."""
         der = connection.getpeercert(binary_form=True) or b""
         fingerprint = hashlib.sha256(der).hexdigest()
-        if fingerprint not in self._not_after:
-            if len(self._not_after) >= MAX_KNOWN:
-                del self._not_after[next(iter(self._not_after))]
-            self._not_after[fingerprint] = _not_after(der)
+        if fingerprint not in self._known:
+            if len(self._known) >= MAX_KNOWN:
+                del self._known[next(iter(self._known))]
+            self._known[fingerprint] = _not_after(der)
         cipher = connection.cipher()
-        return TlsFacts(
+        not_after, unreadable = self._known[fingerprint]
+        facts = TlsFacts(
             version=connection.version() or "",
             cipher=cipher[0] if cipher else "",
             fingerprint=fingerprint,
-            not_after=self._not_after[fingerprint],
+            not_after=not_after,
         )
+        return facts, unreadable
 
 
 def complaint(error: ssl.SSLCertVerificationError, host: str) -> str:
     """Say what is wrong with the certificate: expired, for another name, of an untrusted issuer, or else."""
-    certificate = _parse(getattr(error, "certificate", None) or b"")
+    certificate, unreadable = _parse(getattr(error, "certificate", None))
     code = error.verify_code
     if code in (_WRONG_HOST, _WRONG_ADDRESS):
-        names = ", ".join(_names(certificate)) if certificate else "other names"
-        return f"certificate is for {names}, not {host}"
-    if code == _EXPIRED:
-        until = certificate.not_valid_after_utc if certificate else None
+        names = ", ".join(certificates.names(certificate)) if certificate else "other names"
+        said = f"certificate is for {names}, not {host}"
+    elif code == _EXPIRED:
+        until = certificates.not_after(certificate) if certificate else None
         # It may be an intermediate that expired: then the leaf's date would be the wrong one to tell.
         if until is None or until.timestamp() > time.time():
-            return "a certificate of the chain expired"
-        return f"certificate expired on {until:%Y-%m-%dT%H:%M:%SZ}"
-    if code == _NOT_YET_VALID:
-        return "certificate is not valid yet"
-    if code in _UNTRUSTED:
-        issuer = f": {certificate.issuer.rfc4514_string()}" if certificate else ""
-        return f"issuer not trusted ({error.verify_message}){issuer}"
-    return f"certificate not accepted: {error.verify_message}"
+            said = "a certificate of the chain expired"
+        else:
+            said = f"certificate expired on {until:%Y-%m-%dT%H:%M:%SZ}"
+    elif code == _NOT_YET_VALID:
+        said = "certificate is not valid yet"
+    elif code in _UNTRUSTED:
+        issuer = f": {certificates.issuer(certificate)}" if certificate else ""
+        said = f"issuer not trusted ({error.verify_message}){issuer}"
+    else:
+        said = f"certificate not accepted: {error.verify_message}"
+    return f"{said}; certificate cannot be read: {unreadable}" if unreadable else said
 
 
-def _parse(der: bytes) -> x509.Certificate | None:
+def _parse(der: bytes | None) -> tuple[x509.Certificate | None, str]:
+    """Read a certificate if there is one; return it, and why it cannot be read."""
+    if not der:
+        return None, ""
     try:
-        return x509.load_der_x509_certificate(der)
-    except ValueError:
-        return None
+        return certificates.read(der), ""
+    except certificates.UnreadableCertificate as error:
+        return None, str(error)
 
 
-def _not_after(der: bytes) -> Millis | None:
-    certificate = _parse(der)
-    return round(certificate.not_valid_after_utc.timestamp() * 1000) if certificate else None
-
-
-def _names(certificate: x509.Certificate) -> list[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        return [certificate.subject.rfc4514_string()]
-    return [str(name.value) for name in names][:MAX_NAMES]
+def _not_after(der: bytes) -> tuple[Millis | None, str]:
+    certificate, unreadable = _parse(der)
+    until = round(certificates.not_after(certificate).timestamp() * 1000) if certificate else None
+    return until, unreadable

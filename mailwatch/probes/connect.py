@@ -78,8 +78,8 @@ class TlsContexts:
             self._unverified.verify_mode = ssl.CERT_NONE
         return self._unverified
 
-    def facts(self, connection: ssl.SSLObject) -> TlsFacts:
-        """Return what the finished handshake showed."""
+    def facts(self, connection: ssl.SSLObject) -> tuple[TlsFacts, str]:
+        """Return what the finished handshake showed, and why the certificate cannot be read, "" if it can."""
         return self._certificates.facts(connection)
 
 
@@ -201,7 +201,9 @@ class Call:
         # A peer that leaves in the handshake can make the loop return a connection without TLS.
         if connection is None or connection.version() is None:
             raise ConnectionResetError("connection lost in the handshake")
-        self.recorder.tls = self.contexts.facts(connection)
+        self.recorder.tls, unreadable = self.contexts.facts(connection)
+        if unreadable:
+            self.recorder.facts["certificate"] = f"cannot be read: {unreadable}"
 
 
 def _twin(sock: socket.socket) -> socket.socket:

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterable
 from typing import Any
 
-from cryptography import x509
+from mailwatch import certificates
 
 _EXPIRED, _NOT_YET_VALID = 10, 9
 """X509_V_ERR_* of OpenSSL."""
@@ -27,10 +27,10 @@ def out_of_date(error: ssl.SSLCertVerificationError) -> dict[str, Any] | None:
 
 def _common(chain: Iterable[bytes]) -> tuple[int, int] | None:
     try:
-        read = [x509.load_der_x509_certificate(der) for der in chain]
+        read = [certificates.read(der) for der in chain]
         begins = [certificate.not_valid_before_utc.timestamp() for certificate in read]
         ends = [certificate.not_valid_after_utc.timestamp() for certificate in read]
-    except ValueError:
+    except certificates.UnreadableCertificate:
         return None
     # Valid to the end of its last second (RFC 5280, section 4.1.2.5).
     return (round(max(begins) * 1000), round(min(ends) * 1000) + 999) if read else None

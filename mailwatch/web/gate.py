@@ -78,7 +78,6 @@ class Gate:
 
     async def _choose(self, request: Request) -> ASGIApp:
         path = request.scope["path"]
-        request.state.peer = self._peer(request)
         if path in OPEN:
             return self._full
         if re.fullmatch(r"/static/[a-z.]+", path):
@@ -129,12 +128,9 @@ class Gate:
         given = request.headers.get("authorization", "")
         return await self._try(request, _word(given)) if given else Who.STRANGER
 
-    def _peer(self, request: Request) -> str:
-        peer = request.client.host if request.client else ""
-        return peer_key(client(peer, request.headers, self._access.proxies))
-
     async def _try(self, request: Request, word: bytes | None) -> Who:
-        peer = request.state.peer
+        peer = request.client.host if request.client else ""
+        peer = peer_key(client(peer, request.headers, self._access.proxies))
         if self._tries.must_wait(peer):
             return Who.WAITS
         if word is None or not self._credentials.known(word):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -16,7 +16,6 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response, Streami
 
 from mailwatch import __version__
 from mailwatch.models import Millis, now, rfc3339
-from mailwatch.oauth.endpoints import is_loopback
 from mailwatch.web import timeline
 from mailwatch.web.days import bars
 from mailwatch.web.formats import drawing
@@ -34,7 +33,6 @@ PER_PAGE = 50
 MOST = 2**53
 """More than any number that is asked for."""
 LIVE_AT_MOST = 32
-LIVE_OF_A_PEER = 8
 """Streams at once; a browser that gets none shows the page as it was loaded."""
 BEAT = 2.0
 LIVE = ("outages", "outages/{outage_id}", "incidents", "observations", "ledger")
@@ -62,7 +60,7 @@ class Pages:
     def __init__(self, sources: Sources, views: Views, audience: Audience) -> None:
         self._sources, self._views, self._audience = sources, views, audience
         self._places = [(name, path) for name, path in PLACES if name in PUBLIC or not audience.public]
-        self._streams = Counter[str]()
+        self._streams = 0
         self._kept = Kept()
 
     def add_to(self, app: FastAPI) -> None:
@@ -240,18 +238,15 @@ class Pages:
         return Response(content, media_type=_TYPES[name], headers={"cache-control": "max-age=300"})
 
     async def _live(self, request: Request, seen: Annotated[str, Query(max_length=40)] = "") -> Response:
-        peer = getattr(request.state, "peer", "")
-        # Behind a proxy on this machine that is not trusted are many, and they seem to be one.
-        full = not is_loopback(peer) and self._streams[peer] >= LIVE_OF_A_PEER
-        if full or self._streams.total() >= LIVE_AT_MOST:
+        if self._streams >= LIVE_AT_MOST:
             return PlainTextResponse("too many listen\n", 503, {"retry-after": "60"})
         headers = {"x-accel-buffering": "no"}
-        changes = self._changes(request.headers.get("last-event-id", seen), peer)
+        changes = self._changes(request.headers.get("last-event-id", seen))
         return StreamingResponse(changes, media_type="text/event-stream", headers=headers)
 
-    async def _changes(self, seen: str, peer: str) -> AsyncIterator[bytes]:
+    async def _changes(self, seen: str) -> AsyncIterator[bytes]:
         """Say when something changed since the page was drawn, or since what was heard last (`seen`)."""
-        self._streams[peer] += 1
+        self._streams += 1
         try:
             yield b"retry: 5000\n\n"
             seen = seen or self._views.pulse()
@@ -262,8 +257,7 @@ class Pages:
                 seen = pulse
                 await asyncio.sleep(BEAT)
         finally:
-            self._streams[peer] -= 1
-            self._streams += Counter()  # Without those that are zero.
+            self._streams -= 1
 
 
 def _language(request: Request) -> str:

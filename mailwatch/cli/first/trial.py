@@ -14,8 +14,9 @@ from mailwatch.config.shape import ClockSection, GuardSection
 from mailwatch.expiry import Expiry
 from mailwatch.guard import Guard
 from mailwatch.logins import LoginGate
-from mailwatch.models import Cause, Kind, Observation, Target, now
+from mailwatch.models import Cause, Kind, Observation, Target
 from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes.faults import Begun, our_fault
 
 SECONDS = 20.0
 
@@ -34,11 +35,16 @@ async def look(targets: Sequence[Target], console: Console) -> dict[Kind, Observ
 
     async def one(target: Target) -> Observation:
         begun.append(pulse := Pulse(target))
-        seen = await observe(
-            replace(target, timeout=SECONDS), scheduled_at=now(), contexts=contexts, watch=pulse.watch
-        )
-        # No ledger is there yet: nothing was accepted before.
-        pulse.seen = await expiry.judge(LoginGate().heard(target, seen, lambda _: ""))
+        start, seen = Begun(), None
+        try:
+            seen = await observe(
+                replace(target, timeout=SECONDS), scheduled_at=start.at, contexts=contexts, watch=pulse.watch
+            )
+            # No ledger is there yet: nothing was accepted before.
+            pulse.seen = await expiry.judge(LoginGate().heard(target, seen, lambda _: ""))
+        except Exception as error:
+            # One server's answer is never taken away by another's.
+            pulse.seen = our_fault(target, start.at, start, error, seen)
         return pulse.seen
 
     async def each() -> None:

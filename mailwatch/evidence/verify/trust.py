@@ -6,11 +6,13 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography import x509
-
+from mailwatch.certificates import UnreadableCertificate, read_pem, readable
 from mailwatch.evidence.verify.archive import Refused
-from mailwatch.ledger.timestamp import readable
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 
 @dataclass(slots=True)
@@ -27,7 +29,10 @@ class Trust:
         for path in paths:
             raw = path.read_bytes()
             if b"-----BEGIN CERTIFICATE-----" in raw:
-                trust.certificates += x509.load_pem_x509_certificates(raw)
+                try:
+                    trust.certificates += read_pem(raw)
+                except UnreadableCertificate as error:
+                    raise ValueError(f"{path}: certificate cannot be read: {error}") from None
             elif raw.count(b"+") >= 2:
                 trust.keys |= {line.strip() for line in raw.decode().splitlines() if line.strip()}
             else:
@@ -38,11 +43,9 @@ class Trust:
 def certificates(raw: bytes, name: str) -> list[x509.Certificate]:
     """Read PEM certificates of a bundle. Raises Refused."""
     try:
-        found = x509.load_pem_x509_certificates(raw)
-        # Names are read only now, and may be unreadable on their own.
-        return [certificate for certificate in found if certificate.subject and certificate.issuer]
-    except ValueError:
-        raise Refused(f"{name} holds no certificates") from None
+        return read_pem(raw)
+    except UnreadableCertificate as error:
+        raise Refused(f"{name} holds no certificates: {error}") from None
 
 
 def system() -> list[x509.Certificate]:

@@ -1,0 +1,102 @@
+"""The one reader of certificates (RFC 5280): anybody made them, and what cannot be read is one kind of error.
+
+cryptography reads a field when it is first asked for, and tells of hostile bytes by more kinds of exception than
+its documentation has: InvalidVersion and DuplicateExtension are no ValueErrors, a panic of its Rust part is no
+Exception at all. So all fields that anything of ours asks for are read here, at once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.utils import CryptographyDeprecationWarning
+
+MAX_WORDS = 160
+MAX_NAMES = 10
+T = TypeVar("T")
+
+
+class UnreadableCertificate(ValueError):
+    """It cannot be read; the message says why, in a few words."""
+
+
+def read(der: bytes) -> x509.Certificate:
+    """Read a certificate, DER. Raises UnreadableCertificate."""
+    return _edge(lambda: _whole(x509.load_der_x509_certificate(der)))
+
+
+def read_pem(pem: bytes) -> list[x509.Certificate]:
+    """Read all certificates of a PEM file. Raises UnreadableCertificate, also if there is none."""
+    return _edge(lambda: [_whole(one) for one in x509.load_pem_x509_certificates(pem)])
+
+
+def readable(certificates: Iterable[bytes]) -> list[x509.Certificate]:
+    """Read DER certificates; one that cannot be read, of a token or of this machine, is left out."""
+    found = []
+    for der in certificates:
+        try:
+            found.append(read(der))
+        except UnreadableCertificate:
+            continue
+    return found
+
+
+def names(certificate: x509.Certificate) -> list[str]:
+    """Return for whom it is: the alternative names, else the subject; "unreadable names" if they are."""
+    try:
+        return _edge(lambda: _names(certificate))
+    except UnreadableCertificate:
+        return ["unreadable names"]
+
+
+def issuer(certificate: x509.Certificate) -> str:
+    """Return who issued it (RFC 4514)."""
+    return certificate.issuer.rfc4514_string()
+
+
+def not_after(certificate: x509.Certificate) -> datetime:
+    """Return until when it is valid, in UTC."""
+    return certificate.not_valid_after_utc
+
+
+def _whole(certificate: x509.Certificate) -> x509.Certificate:
+    """Touch the fields that are asked for later on; what is wrong with one is raised here."""
+    for name in (certificate.issuer, certificate.subject):
+        name.rfc4514_string()
+        name.public_bytes()
+    certificate.not_valid_before_utc.timestamp()
+    certificate.not_valid_after_utc.timestamp()
+    return certificate
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return [certificate.subject.rfc4514_string()]
+    return [str(name.value) for name in found][:MAX_NAMES]
+
+
+def _edge(reading: Callable[[], T]) -> T:
+    """Turn whatever hostile bytes raise into UnreadableCertificate."""
+    with warnings.catch_warnings():
+        # An old root, or a hostile certificate, breaks rules of today, such as a serial number of 0.
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        try:
+            return reading()
+        except Exception as error:
+            raise UnreadableCertificate(_words(error)) from None
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            raise UnreadableCertificate(_words(error)) from None
+
+
+def _words(error: BaseException) -> str:
+    # The library's text may repeat what the certificate holds.
+    text = "".join(one if one.isprintable() else " " for one in str(error)[:MAX_WORDS])
+    return f"{type(error).__name__}: {text}".rstrip(": ")

@@ -1,0 +1,150 @@
+"""Whatever raises before an observation is on record leads to one on record: `monitor`, unknown, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from mailwatch import clock
+from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Target, TlsMode, now
+from mailwatch.port25 import Port25
+from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes.connect import Address
+from tests.hall import Hall
+from tests.hostile import hostile
+
+SECRET = "c4n4ry-of-faults"
+
+
+class Odd(Exception):
+    """Nothing that any table has."""
+
+
+@pytest.fixture
+async def hall(tmp_path: Path) -> AsyncIterator[Hall]:
+    made = Hall(tmp_path / "data")
+    await made.writer.start()
+    yield made
+    await made.close()
+
+
+def raising(*_: Any, **__: Any) -> Any:
+    raise Odd(f"at {SECRET}")
+
+
+def awaited(answer: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    async def asked(*given: Any, **named: Any) -> Any:
+        return answer(*given, **named)
+
+    return asked
+
+
+def down(target: Target, scheduled_at: int, **_: Any) -> Observation:
+    return Observation(
+        target=target.name, scheduled_at=scheduled_at, started_at=now(), ended_at=now(),
+        outcome=Outcome.DOWN, cause=Cause.REFUSED, detail="connection refused",
+    )  # fmt: skip
+
+
+def counted(hall: Hall) -> str:
+    return next(line for line in hall.shown().splitlines() if line.startswith("mailwatch_monitor_errors_total "))
+
+
+async def one_look(hall: Hall) -> dict[str, Any]:
+    await hall.look()
+    (told,) = hall.recorded("observation")
+    return told
+
+
+async def test_a_probe_that_raises_is_on_record(hall: Hall, caplog: pytest.LogCaptureFixture) -> None:
+    hall.watch.target = hall.target = replace(hall.target, login=Login(username="u", password=SecretStr(SECRET)))
+    hall.monitor.looking.observe = awaited(raising)
+    told = await one_look(hall)
+    assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
+    assert told["detail"].startswith("our own fault: Odd")
+    assert counted(hall).endswith(" 1")
+    assert "Traceback" in caplog.text
+    assert SECRET not in caplog.text + str(told)
+    await hall.look()
+    assert len(hall.recorded("observation")) == 2
+
+
+async def test_a_judge_that_raises_is_on_record_with_what_was_seen(hall: Hall) -> None:
+    hall.monitor.looking.observe = awaited(down)
+    hall.monitor.judging.judge = awaited(raising)  # type: ignore[method-assign]
+    told = await one_look(hall)
+    assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
+    assert "was: refused: connection refused" in told["detail"]
+
+
+async def test_a_diagnosis_that_raises_changes_nothing_of_what_was_seen(hall: Hall) -> None:
+    hall.monitor.looking.observe = awaited(down)
+    hall.monitor.judging.diagnosed = awaited(raising)  # type: ignore[method-assign]
+    told = await one_look(hall)
+    assert (told["outcome"], told["cause"]) == ("down", "refused")
+    assert told["facts"]["diagnosis"] == {"failed": "Odd"}
+    assert counted(hall).endswith(" 1")
+
+
+@pytest.mark.parametrize(
+    "odd", ["\ud800", 2**60, 1.5j, {1: object()}], ids=["surrogate", "large", "complex", "object"]
+)
+async def test_what_no_entry_can_hold_is_on_record_without_it(hall: Hall, odd: Any) -> None:
+    hall.monitor.looking.observe = awaited(
+        lambda target, **named: replace(down(target, **named), facts={"odd": odd})
+    )
+    told = await one_look(hall)
+    assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
+    assert "cannot be written" in told["detail"]
+    assert counted(hall).endswith(" 1")
+
+
+async def test_observe_raises_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    target = Target(name="t", kind=Kind.IMAP, host="127.0.0.1", port=1, tls=TlsMode.NONE, timeout=1.0)
+    seen = await observe(target, scheduled_at=now(), contexts=TlsContexts(), lookup=awaited(raising))
+    assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
+    odd = awaited(lambda *_: (Address(family=None, sockaddr=()),))  # type: ignore[arg-type]
+    seen = await observe(target, scheduled_at=now(), contexts=TlsContexts(), lookup=odd)
+    assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
+    assert caplog.text.count("the look at t failed by our own fault") == 2
+
+
+async def test_a_goodbye_that_fails_by_our_own_fault_is_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mailwatch.probes.imap_client import ImapClient
+
+    target = Target(name="t", kind=Kind.IMAP, host="127.0.0.1", port=0, tls=TlsMode.NONE, timeout=5.0)
+    monkeypatch.setattr(ImapClient, "logout", awaited(raising))
+    async with hostile([b"* OK [CAPABILITY IMAP4rev1] hi\r\n"]) as port:
+        seen = await observe(replace(target, port=port), scheduled_at=now(), contexts=TlsContexts())
+    assert seen.outcome is Outcome.UP
+    assert "the goodbye to t failed by our own fault" in caplog.text
+
+
+async def test_one_time_server_never_takes_the_answers_of_the_others_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def asked(host: str, port: int, timeout: float) -> clock.Offset:
+        if host == "odd":
+            raise Odd
+        return clock.Offset(host, 0, 1000, 1000, 1)
+
+    monkeypatch.setattr(clock, "sntp", asked)
+    found = await clock.survey(["odd", "good"])
+    assert [answer.server for answer in found.answers] == ["good"]
+    assert found.failures == {"odd:123": "our own fault: Odd"}
+
+
+async def test_a_round_of_controls_that_failed_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Port25(["control.example"])
+    monkeypatch.setattr(asked, "_greets", awaited(lambda _: "refused"))
+    monkeypatch.setattr(asked, "_round", awaited(raising))
+    with pytest.raises(Odd):
+        await asked._ask(("control.example",))
+    monkeypatch.undo()
+    monkeypatch.setattr(asked, "_greets", awaited(lambda _: "refused"))
+    assert (await asked._ask(("control.example",))).answers == {"control.example": "refused"}

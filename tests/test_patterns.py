@@ -1,0 +1,53 @@
+"""Every regular expression of the package takes a time that grows with the text, whatever a stranger writes."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from tests.patterns import Asked, busy, every, modules
+
+BUILT = {
+    "mailwatch.config.document": "_pattern",  # YAML 1.1's own, of short words of the owner's
+    "mailwatch.probes.classify": "words",  # the rows of replies.toml, which are collected
+    "mailwatch.probes.roundtrip.bounce": "re.escape(NEEDLE).encode() + b'([0-9a-f]{32})\\\\b'",
+}
+"""Where a pattern is compiled from what is no literal."""
+
+
+def test_no_text_keeps_a_pattern_busy() -> None:
+    collected = every()
+    assert len(collected) > 130
+    assert {asked.where: text for asked in collected if (text := busy(asked))} == {}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "method"),
+    [
+        (r"(?s)\[([^\] ]+)[^\]]*\] ?(.*)", "match"),  # imap_client._CODE until 2026-11: 16 s for 65,000 letters
+        (r"(?:logon|authenticat\w*|auth)\b denied", "search"),  # replies.toml, login-failed
+        (r"[^@\s]+@[^@\s]+", "search"),
+        (r"(a+)+$", "match"),
+        (rb"LIST .* .* x", "match"),
+        (r"\s+$", "search"),
+    ],
+)
+def test_a_bad_pattern_is_found(pattern: str | bytes, method: str) -> None:
+    assert busy(Asked("here", re.compile(pattern), frozenset({method})))
+
+
+def test_a_pattern_is_compiled_where_it_is_collected() -> None:
+    """At the top of a module; what is put together is known here, and its parts are harmless."""
+    for name, tree in modules():
+        top = {id(node) for statement in tree.body for node in ast.walk(statement) if not _inside(statement)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "re.compile":
+                written = ast.unparse(node.args[0])
+                literal = isinstance(node.args[0], ast.Constant)
+                assert (literal and id(node) in top) or BUILT.get(name) == written, f"{name}: {written}"
+
+
+def _inside(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
