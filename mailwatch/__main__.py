@@ -18,7 +18,13 @@ def main() -> int:
         heed_early()
     # Only now: to load it takes seconds on a small machine.
     from mailwatch import cli
+    from mailwatch.cli.streams import settle_streams
+    from mailwatch.cli.zone import settle_zone
 
+    # What a command makes is its owner's alone, whatever the shell's umask says.
+    os.umask(0o077)
+    settle_streams()
+    settle_zone()
     return cli.main()
 
 

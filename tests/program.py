@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import pkgutil
+import resource
 import shutil
 import signal
 import socket
@@ -43,10 +44,11 @@ class Program:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         terminal: bool = False,
+        surroundings: Mapping[str, Any] | None = None,
     ) -> None:
         """Start it with the three file descriptors as its streams.
 
-        With `terminal` the first is made its controlling terminal.
+        With `terminal` the first is made its controlling terminal. For `surroundings` see `_surround`.
         """
         self.args = ("mailwatch", *words)
         self.returncode: int | None = None
@@ -55,6 +57,7 @@ class Program:
             "cwd": str(cwd or Path.cwd()),
             "env": dict(os.environ if env is None else env),
             "terminal": terminal,
+            "surroundings": dict(surroundings or {}),
         }
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._connection.connect(_server())
@@ -161,6 +164,8 @@ def _serve(listening: socket.socket) -> dict[str, Any]:
         request, streams, _, _ = socket.recv_fds(connection, MAX_REQUEST, 3)
         if request and os.fork() == 0:
             listening.close()
+            # Before there is a child: one that ended while they are ignored could not be waited for.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if (pid := os.fork()) == 0:
                 connection.close()
                 _settle(streams)
@@ -173,7 +178,6 @@ def _serve(listening: socket.socket) -> dict[str, Any]:
 
 def _keep(connection: socket.socket, pid: int, streams: list[int]) -> NoReturn:
     """Report how the program ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for stream in (*streams, 0, 1, 2):
         os.close(stream)
     with contextlib.suppress(OSError):
@@ -185,7 +189,6 @@ def _keep(connection: socket.socket, pid: int, streams: list[int]) -> NoReturn:
 
 
 def _settle(streams: list[int]) -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # Who runs the tests in the background has Ctrl-C ignored, and a program inherits that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, stream in enumerate(streams):
@@ -208,6 +211,29 @@ def _become(request: dict[str, Any]) -> None:
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
     sys.stdout = sys.__stdout__ = open(1, "w", 1 if line else -1, "utf-8", closefd=False)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # type: ignore[misc]
+
+
+def _surround(wanted: dict[str, Any]) -> None:
+    """Make what a command meets hostile.
+
+    `limits` by their names in resource without RLIMIT_, `umask`, `closed` streams, `encoding` of stdout, `user`: a
+    number, `gone`: the current folder is not there any more.
+    """
+    if "umask" in wanted:
+        os.umask(wanted["umask"])
+    if wanted.get("gone"):
+        os.chdir(gone := tempfile.mkdtemp(prefix="mailwatch-gone-"))
+        Path(gone).rmdir()
+    if "encoding" in wanted:
+        sys.stdout = open(1, "w", encoding=wanted["encoding"], closefd=False)
+    for number in wanted.get("closed", ()):
+        os.close(number)
+        setattr(sys, ("stdin", "stdout", "stderr")[number], None)
+    if "user" in wanted:
+        os.setgroups([])
+        os.setresuid(wanted["user"], wanted["user"], wanted["user"])
+    for name, most in wanted.get("limits", {}).items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most))
 
 
 def _status_of(main: Callable[[], int]) -> int:
@@ -239,5 +265,6 @@ if __name__ == "__main__":
     _load()
     # What is loaded stays: its pages are shared, and nobody goes through it at the end.
     gc.freeze()
-    _become(_serve(socket.socket(fileno=int(sys.argv[1]))))
+    _become(asked := _serve(socket.socket(fileno=int(sys.argv[1]))))
+    _surround(asked["surroundings"])
     _end(_status_of(main))

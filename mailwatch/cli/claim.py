@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from pydantic import ValidationError
 
-from mailwatch.cli.opening import language, local_zone, open_config, open_reader, options
+from mailwatch.cli.opening import language, open_config, open_reader, options
+from mailwatch.cli.writing import writable, write_whole
+from mailwatch.cli.zone import local_zone
 from mailwatch.config import claims
 from mailwatch.config.claims import NotifiedSection
 from mailwatch.evidence.case import chosen, find
@@ -100,6 +103,10 @@ def _log(args: argparse.Namespace, wanted: str) -> int:
 
 
 def _letter(args: argparse.Namespace, wanted: str) -> int:
+    stem = args.output.with_suffix("") if args.output.suffix in (".pdf", ".docx") else args.output
+    for suffix in (".pdf", ".docx"):
+        writable(stem.with_name(stem.name + suffix) if stem.name else stem)
+    zone = local_zone()  # Before the work: where there is none, it would be for nothing.
     config = open_config(args)
     reader = open_reader(config)
     try:
@@ -110,19 +117,20 @@ def _letter(args: argparse.Namespace, wanted: str) -> int:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 1
     place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
-    letter = prepare(reader, case, section, place, args.lang, local_zone(), args.formal)
+    letter = prepare(reader, case, section, place, args.lang, zone, args.formal)
     reader.close()
     blocks = compose(letter)
-    stem = args.output.with_suffix("") if args.output.suffix in (".pdf", ".docx") else args.output
     for suffix, content in ((".pdf", pdf(letter, blocks)), (".docx", docx(blocks, stem.name, args.lang))):
         path = stem.with_name(stem.name + suffix)
-        # It names a person.
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            out.write(content)
+        write_whole(path, partial(_fill, content))
         print(path)
     for line in _hints(letter):
         print(f"mailwatch: {line}", file=sys.stderr)
     return 0
+
+
+def _fill(content: bytes, out: IO[bytes]) -> None:
+    out.write(content)
 
 
 def _hints(letter: Letter) -> list[str]:

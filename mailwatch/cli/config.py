@@ -10,6 +10,9 @@ import sys
 from mailwatch import config
 from mailwatch.cli.opening import config_path, options
 
+_MOST = 4096
+"""Characters of a password on stdin: what is longer never ends."""
+
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
@@ -76,6 +79,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _hash_password(args: argparse.Namespace) -> int:
     from argon2 import PasswordHasher
+    from argon2.exceptions import HashingError
 
     if sys.stdin.isatty():
         password = getpass.getpass("password: ")
@@ -83,11 +87,18 @@ def _hash_password(args: argparse.Namespace) -> int:
             print("mailwatch: they differ; try again", file=sys.stderr)
             return 2
     else:
-        password = sys.stdin.readline().rstrip("\r\n")
+        password = sys.stdin.readline(_MOST).rstrip("\r\n")
+    if len(password) >= _MOST:
+        print("mailwatch: that is no password: its first line does not end", file=sys.stderr)
+        return 2
     if not password:
         print("mailwatch: there is no password on stdin; type one, or pipe one in", file=sys.stderr)
         return 2
-    print(PasswordHasher().hash(password))
+    try:
+        print(PasswordHasher().hash(password))
+    except HashingError as error:
+        # It gives a text only; to hash takes 64 MiB, and a thread for each of four lanes.
+        raise RuntimeError("can't start new thread") if "hread" in str(error) else MemoryError from None
     return 0
 
 

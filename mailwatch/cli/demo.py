@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
+from mailwatch.cli.zone import zone_or_utc
 from mailwatch.config.fields import split_endpoint
 from mailwatch.config.mistakes import Fault
 from mailwatch.demo import display
@@ -45,6 +46,8 @@ def _run(args: argparse.Namespace) -> int:
     if folder is None:
         print(f"mailwatch demo: {args.keep} is not empty; name a new folder", file=sys.stderr)
         return 2
+    if why := zone_or_utc():
+        print(f"warning: {why}", file=sys.stderr)
     print(words["starting"].format(folder=folder), file=sys.stderr)
     try:
         with _shown(words) as show:

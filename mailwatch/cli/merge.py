@@ -13,8 +13,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mailwatch.cli.opening import language, local_zone
-from mailwatch.cli.writing import write_whole
+from mailwatch.cli.inputs import MAX_TRUST, regular
+from mailwatch.cli.opening import language
+from mailwatch.cli.writing import writable, write_whole
+from mailwatch.cli.zone import local_zone
 from mailwatch.evidence.bundle import File, pretty
 from mailwatch.evidence.merge.joint import group, sort_out, statement
 from mailwatch.evidence.merge.member import Member, read
@@ -47,13 +49,13 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    regular(args.trust, MAX_TRUST)
+    regular(args.files)
+    writable(args.output)
     try:
         Trust.read(args.trust)
     except (OSError, ValueError) as error:
         print(f"mailwatch: {error}", file=sys.stderr)
-        return 2
-    if missing := [path for path in args.files if not path.is_file()]:
-        print(f"mailwatch: {missing[0]} is not there", file=sys.stderr)
         return 2
     with Console(stderr=True).status("checking the bundles") as status:
         read_so_far = []

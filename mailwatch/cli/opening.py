@@ -6,11 +6,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from rich.console import Console
-from tzlocal import get_localzone
 
+from mailwatch.cli.zone import local_zone
 from mailwatch.config import Config, default_path, load
 from mailwatch.models import Millis
 from mailwatch.store import Reader
@@ -49,12 +48,6 @@ def stdout() -> Console:
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     return console
-
-
-def local_zone() -> ZoneInfo:
-    """Return the time zone of this machine, in which dates without a time are meant."""
-    zone = get_localzone()
-    return zone if isinstance(zone, ZoneInfo) else ZoneInfo("UTC")
 
 
 def window(text_from: str, text_to: str) -> tuple[Millis, Millis]:

@@ -98,7 +98,7 @@ def _remarks(payload: dict[str, Any]) -> str:
 
 def record(payload: dict[str, Any]) -> Table:
     """Lay one outage out in full, as its ledger entry tells it."""
-    table = Table(show_header=False, title=f"Outage {payload['id']} of {payload['target']}", min_width=70)
+    table = Table(show_header=False, title=f"Outage {payload['id']} of {payload['target']}")
     table.add_column(style="bold")
     table.add_column()
     for name, key in (("last good", "last_good"), ("first bad", "first_bad"), ("last bad", "last_bad")):

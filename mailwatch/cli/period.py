@@ -9,9 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
-from mailwatch.cli.opening import local_zone, window
+from mailwatch.cli.opening import window
 from mailwatch.cli.signing import signed
 from mailwatch.cli.writing import alone, write_whole
+from mailwatch.cli.zone import local_zone
 from mailwatch.config import Config, effective
 from mailwatch.evidence.bundle import File, pretty
 from mailwatch.evidence.gather import NoCase, Range, within_tokens

@@ -10,9 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from mailwatch import records
-from mailwatch.cli.opening import language, local_zone, open_config, open_reader, options
+from mailwatch.cli.opening import language, open_config, open_reader, options
 from mailwatch.cli.signing import signed
-from mailwatch.cli.writing import alone, write_whole
+from mailwatch.cli.writing import alone, writable, write_whole
+from mailwatch.cli.zone import local_zone
 from mailwatch.config import Config, build_authorities, claims, effective
 from mailwatch.config.durations import parse
 from mailwatch.evidence.bundle import File, pretty
@@ -51,9 +52,11 @@ def _run(args: argparse.Namespace) -> int:
             "mailwatch: write `mailwatch report OUTAGE_ID`, or `... report --from TIME --to TIME`", file=sys.stderr
         )
         return 2
+    writable(args.output)
     config = open_config(args)
     reader = open_reader(config)
     keys = load_or_make(config.data_dir)
+    zone = local_zone()  # Before the work: where there is none, it would be for nothing.
     if whole:
         try:
             configured = [target["name"] for target in effective(config)["targets"]]
@@ -90,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
         from mailwatch.evidence.report import report  # It loads Typst, which other commands do not need.
 
         place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
-        pdf = report(reader, case, pretty(case.statement), place, args.lang, local_zone())
+        pdf = report(reader, case, pretty(case.statement), place, args.lang, zone)
         status.update("signing the report" if config.signing else "writing the bundle")
         try:
             pdf = signed(config, pdf)

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import gc
 import logging
-import os
 import sys
 
 import uvloop
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from mailwatch.cli.opening import config_path, options
+from mailwatch.cli.zone import zone_or_utc
 from mailwatch.config import load, warnings, web_warnings
 from mailwatch.daemon import run
 from mailwatch.ending import leave
@@ -27,12 +27,12 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     path = config_path(args)
+    if why := zone_or_utc():
+        print(f"warning: {why}", file=sys.stderr)
     _log_to_stderr()
     config = load(path)
     for note in (*web_warnings(config), *warnings(config)):
         print(f"warning: {note}", file=sys.stderr)
-    # What the process makes is its owner's alone, whatever the shell's umask says.
-    os.umask(0o077)
     # What is loaded stays; looks leave few cycles behind. Collecting as often as Python does costs a twentieth.
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)

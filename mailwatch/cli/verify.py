@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from mailwatch.cli.inputs import MAX_TRUST, regular
 from mailwatch.evidence.merge.check import UNCHECKED, check, is_joint
 from mailwatch.evidence.verify import Claim, Trust, verify
 
@@ -43,13 +44,12 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    regular(args.trust, MAX_TRUST)
+    regular([args.file, *args.member])
     try:
         trust = Trust.read(args.trust)
     except (OSError, ValueError) as error:
         print(f"mailwatch: {error}", file=sys.stderr)
-        return 2
-    if missing := [path for path in (args.file, *args.member) if not path.exists()]:
-        print(f"mailwatch: {missing[0]} is not there", file=sys.stderr)
         return 2
     joint = is_joint(args.file)
     if args.member and not joint:

@@ -42,7 +42,10 @@ def _bounded(seconds: float) -> float:
 
 def _from_folder(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder", Path())
-    return Path(folder, path.expanduser())
+    try:
+        return Path(folder, path.expanduser())
+    except RuntimeError:
+        raise Fault("names the home of a user who is not known here; write the whole path") from None
 
 
 def _label(text: str) -> str:

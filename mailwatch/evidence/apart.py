@@ -23,7 +23,8 @@ class Making:
     """
 
     def __init__(self, config: Path, data_dir: Path) -> None:
-        self._config, self._folder = config, data_dir / "making"
+        # Absolute: the folder in which MailWatch was started may be gone by then.
+        self._config, self._folder = config.absolute(), data_dir.absolute() / "making"
         self._alone = asyncio.Lock()
         self._waiting = 0
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -46,6 +47,7 @@ class Making:
             sys.executable, "-m", "mailwatch", "--config", str(self._config), "report", outage,
             "-o", str(path), "--lang", language,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+            cwd=self._folder,
         )  # fmt: skip
         try:
             async with asyncio.timeout(PATIENCE):

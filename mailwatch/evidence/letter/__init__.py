@@ -63,8 +63,9 @@ def pdf(letter: Letter, blocks: list[Block]) -> bytes:
         "blocks": [_plain(block) for block in blocks],
     }
     template = resources.files(__package__ or "") / "letter.typ"
-    made: bytes = typst.compile(
+    made: bytes = typst.compile(  # type: ignore[call-overload]  # Bytes, below a root that is a path.
         template.read_bytes(),
+        root=str(resources.files(__package__ or "")),  # Not the current folder, which may be gone.
         format="pdf",
         pdf_standards=["a-3b"],
         ignore_system_fonts=True,

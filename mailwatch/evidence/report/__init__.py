@@ -45,8 +45,9 @@ def typeset(template: str, data: dict[str, Any], statement: bytes) -> bytes:
     text = (folder / template).read_text(encoding="utf-8")
     if text.startswith("//+ "):
         text = (folder / text.split()[1]).read_text(encoding="utf-8") + text
-    made: bytes = typst.compile(
+    made: bytes = typst.compile(  # type: ignore[call-overload]  # Bytes, below a root that is a path.
         text.encode(),
+        root=str(folder),  # Not the current folder, which may be gone.
         format="pdf",
         pdf_standards=["a-3b"],
         ignore_system_fonts=True,
