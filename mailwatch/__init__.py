@@ -5,6 +5,7 @@ The house, from the ground up (a module imports only from floors below; tests/te
 models                                  the words, as frozen facts
 endings                                 errors that end a command in a line
 signals, ending, progress               what the process is asked, how it ends in time, how far its start is
+standstill, systemd                     a loop that stands still ends the process; what systemd is told
 certificates                            certificates as strangers make them: read, or why they cannot be
 catalogue                               mail providers, as data
 ledger                                  the transparency log: canonical entries, Merkle tree, checkpoints

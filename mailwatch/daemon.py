@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from mailwatch import systemd
 from mailwatch.config import Config
 from mailwatch.ending import end_within
 from mailwatch.endings import Refused
 from mailwatch.metrics import Metrics
 from mailwatch.service import Service
 from mailwatch.signals import heeded
+from mailwatch.standstill import EVERY, MISSED, watched
 from mailwatch.startup import Startup, stopped
 from mailwatch.web.front import Front
 from mailwatch.web.serve import serving
@@ -47,6 +49,7 @@ class Daemon:
         """End as soon as possible, and in any case within ten seconds. May be called at any time."""
         if not self.ending.is_set():
             self.ending.set()
+            systemd.stopping()
             end_within(lambda: 1 if self._failed or self._unwritten() else 0)
 
     def reload(self) -> None:
@@ -85,8 +88,8 @@ class Daemon:
         undo.push_async_callback(stopped, service)
         async with service.running(self.give_up), _background(self._reloads(service)):
             front.open(app)
-            names = len(service.monitor.watches)
-            logger.info("watching %d targets; web on http://%s/", names, self.config.web.listen)
+            logger.info("%s; web on http://%s/", _status(service), self.config.web.listen)
+            systemd.ready(_status(service))
             await self.ending.wait()
 
     async def _unless_ended(self, work: Coroutine[Any, Any, T]) -> T | None:
@@ -109,17 +112,20 @@ class Daemon:
         while True:
             await self._reload_wanted.wait()
             self._reload_wanted.clear()
+            systemd.reloading()
             try:
                 await service.reload()
             except Exception:
                 service.monitor.metrics.error()
                 logger.exception("the reload failed by our own fault")
+            systemd.ready(_status(service))
 
 
 async def _tell(start: Startup) -> None:
     """Say in the log how far a long start has come: every few seconds, or each minute where it stands still."""
     told, silent = "", 0
     while True:
+        systemd.starting("; ".join(start.unready()), 12 * TOLD_EVERY)
         await asyncio.sleep(TOLD_EVERY)
         now = "; ".join(start.unready())
         silent += 1
@@ -142,5 +148,12 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 async def run(path: Path, config: Config) -> None:
     """Run a daemon with the signals of the process: SIGTERM and SIGINT end it, SIGHUP reloads."""
     daemon = Daemon(path, config)
+    patience = systemd.patience()
+    every = min(EVERY, patience / 3) if patience else EVERY
     with heeded(daemon.end, daemon.reload):
-        await daemon.run()
+        async with watched(systemd.alive if patience else lambda: None, every, round(EVERY / every * MISSED)):
+            await daemon.run()
+
+
+def _status(service: Service) -> str:
+    return f"watching {len(service.monitor.watches)} targets"

@@ -11,7 +11,7 @@ import pytest
 HOUSE = Path(__file__).parent.parent / "mailwatch"
 
 FLOORS = (
-    {"certificates", "ending", "endings", "models", "progress", "signals"},
+    {"certificates", "ending", "endings", "models", "progress", "signals", "standstill", "systemd"},
     {"lasting", "monotonic", "resources", "windows"},
     {"elapsed", "ledger", "time_evidence"},
     {"catalogue", "incidents", "logins", "maintenance", "outages", "service_level", "sntp"},

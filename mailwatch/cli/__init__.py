@@ -17,6 +17,7 @@ from mailwatch.cli.edge import edge
 
 VERBS = {
     "run": "watch, record, serve, until SIGTERM; SIGHUP reloads the config",
+    "health": "ask the monitor that runs here whether it is alive; exit 0 yes, 1 no",
     "demo": "watch a stand-in provider break and recover; needs no network",
     "init": "set up a mailbox: find its servers, try the login, write config.yaml",
     "login": "grant access to a mailbox by OAuth 2, in your browser",

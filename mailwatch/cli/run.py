@@ -7,10 +7,12 @@ import asyncio
 import gc
 import logging
 import sys
+from datetime import datetime
 
 import uvloop
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 
 from mailwatch.cli.opening import config_path, options
 from mailwatch.cli.zone import zone_or_utc
@@ -43,13 +45,28 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _log_to_stderr() -> None:
-    """Colour for a person at a terminal; plain lines for a journal."""
+    """Colour for a person at a terminal; plain lines for a journal. Each has its time with the offset from UTC."""
     for library in ("alembic", "uvicorn", "httpx"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    handler: logging.Handler = logging.StreamHandler()
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     if sys.stderr.isatty():
-        handler: logging.Handler = RichHandler(
-            console=Console(stderr=True), show_path=False, rich_tracebacks=False, log_time_format="%H:%M:%S"
-        )
-        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
-        return
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        handler = coloured(Console(stderr=True))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def coloured(console: Console) -> logging.Handler:
+    """Return a handler that writes to a terminal."""
+    handler = RichHandler(
+        console=console, show_path=False, rich_tracebacks=False,
+        log_time_format=lambda at: Text(at.astimezone().isoformat(timespec="seconds")),
+    )  # fmt: skip
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    return handler
+
+
+class _Lines(logging.Formatter):
+    """Writes times as ISO 8601 has them."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")

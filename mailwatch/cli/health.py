@@ -1,0 +1,78 @@
+"""mailwatch health: is the one that runs here alive? For health checks, often: it loads next to nothing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+from mailwatch.endings import UsedWrongly
+
+WITHIN = 4.0
+"""Seconds for all of it."""
+MOST = 1 << 16
+"""Bytes of the answer."""
+LISTEN = "MAILWATCH_LISTEN"
+_EVERYWHERE = {"0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}  # noqa: S104 - whom to ask, where that is served
+
+
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
+    # As in cli/opening.py, which would load the whole config.
+    verb.add_argument("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="the config file")
+    verb.add_argument("--ready", action="store_true", help="also whether it probes and writes; prints why not")
+    verb.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    listen = os.environ.get(LISTEN) or _configured(args)
+    host, colon, port = listen.rpartition(":")
+    if not (colon and host and port.isdecimal() and 0 < int(port) < 65536):
+        raise UsedWrongly(f"{listen!r} of {LISTEN} or web.listen names no host and port that could be asked")
+    status, said = _asked(host.strip("[]"), int(port), "/readyz" if args.ready else "/healthz")
+    if status != 200:
+        print(f"mailwatch health: {said}", file=sys.stderr)
+    return 0 if status == 200 else 1
+
+
+def _configured(args: argparse.Namespace) -> str:
+    """Return web.listen of the config. Raises ConfigError."""
+    from mailwatch.cli.opening import open_config
+
+    return open_config(args).web.listen
+
+
+def _asked(host: str, port: int, path: str) -> tuple[int, str]:
+    """Ask; return the status, 0 without an answer, and what was said."""
+    why, until = "", time.monotonic() + WITHIN
+    for address in _EVERYWHERE.get(host, (host,)):
+        try:
+            with socket.create_connection((address, port), max(0.1, until - time.monotonic())) as connection:
+                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+                return _read(_answer(connection, until))
+        except OSError as error:
+            why = f"no answer from {address}, port {port}: {error.strerror or error}"
+    return 0, why
+
+
+def _answer(connection: socket.socket, until: float) -> bytes:
+    """Read until the end, the bound or the time is reached."""
+    answer = b""
+    while len(answer) < MOST:
+        connection.settimeout(max(0.01, until - time.monotonic()))
+        part = connection.recv(MOST - len(answer))
+        if not part:
+            break
+        answer += part
+    return answer
+
+
+def _read(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.decode("utf-8", "replace").partition("\r\n\r\n")
+    words = head.split(" ", 2)
+    if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdecimal():
+        return 0, "what answers there is no MailWatch"
+    return int(words[1]), body.strip() or head.splitlines()[0]
