@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
@@ -21,8 +22,9 @@ from mailwatch.service import Service
 from mailwatch.signals import heeded
 from mailwatch.standstill import EVERY, MISSED, watched
 from mailwatch.startup import Startup, stopped
+from mailwatch.store import locked
 from mailwatch.web.front import Front
-from mailwatch.web.serve import serving
+from mailwatch.web.serve import CannotListen, serving
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -70,8 +72,7 @@ class Daemon:
         async with contextlib.AsyncExitStack() as undo:
             start = Startup(self.path, self.config, Metrics(CollectorRegistry()), undo)
             front = Front(start.progress, start.unready)
-            web = self.config.web
-            async with serving(front, web.host, web.port):
+            async with self._served(front):
                 async with _background(_tell(start)):
                     started = await self._unless_ended(start.run())
                 if started is None:
@@ -83,6 +84,20 @@ class Daemon:
             raise Failed(f"{lost} entries are lost: the disk of data_dir did not take them before the end")
         if self._failed:
             raise Failed("ended by a fault of our own; the log tells more")
+
+    @contextlib.asynccontextmanager
+    async def _served(self, front: Front) -> AsyncIterator[None]:
+        web = self.config.web
+        proxies = tuple(ipaddress.ip_network(network) for network in web.trusted_proxies)
+        async with contextlib.AsyncExitStack() as served:
+            try:
+                await served.enter_async_context(serving(front, web.host, web.port, proxies))
+            except CannotListen:
+                # Of one that was started twice this is the better news.
+                if error := await asyncio.to_thread(locked, self.config.data_dir):
+                    raise error from None
+                raise
+            yield
 
     async def _run(self, service: Service, front: Front, app: ASGIApp, undo: contextlib.AsyncExitStack) -> None:
         undo.push_async_callback(stopped, service)

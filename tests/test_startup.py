@@ -239,3 +239,17 @@ async def test_a_long_start_says_how_far_it_is(tmp_path: Path) -> None:
 def test_it_ends_in_time_whatever_hangs() -> None:
     code = "import threading as t, mailwatch.ending as e; e.end_within(lambda: 3, 0.05); t.Event().wait()"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 3
+
+
+def test_a_second_start_says_what_is_taken(watching: Watching) -> None:
+    with watching.running():
+        again = watching.command("run")
+        assert again.returncode == 1
+        assert f"data is in use by another mailwatch (process {watching.pid})" in again.stderr
+        watching.settings["data_dir"] = "elsewhere"
+        watching.write_config()
+        taken = watching.command("run")
+        assert taken.returncode == 1
+        assert f"web.listen: port {watching.port} is taken by another program on 127.0.0.1" in taken.stderr
+        assert "rrno" not in taken.stderr
+        assert not (watching.folder / "elsewhere").exists()

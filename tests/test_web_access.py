@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import http.client
 import re
 import secrets
@@ -29,7 +30,7 @@ from mailwatch.store import Reader
 from mailwatch.web.credentials import Credentials
 from mailwatch.web.gate import STRANGERS_AT_ONCE, Gate, place
 from mailwatch.web.hosts import client, known_host
-from mailwatch.web.pages import Pages
+from mailwatch.web.pages import LIVE_OF_A_PEER, Pages
 from mailwatch.web.sessions import COOKIE, Sessions
 from mailwatch.web.tries import WRONG_AT_MOST, WRONG_IN_ALL, Tries, peer_key
 from mailwatch.web.words import words
@@ -508,3 +509,27 @@ def _shown_until_it_is_somebodys(folder: Path, asked: bool) -> None:
 def test_what_counts_as_nobodys(change: dict[str, Any], nobodys: bool) -> None:
     target = Target(name="libero-imap", kind=Kind.IMAP, host="imapmail.libero.it", port=993, provider="libero")
     assert _is_nobodys(replace(target, **change)) is nobodys
+
+
+# Who listens to changes
+
+
+def test_one_peer_leaves_streams_to_others(tmp_path: Path) -> None:
+    watching = watching_with(tmp_path, trusted_proxies=["127.0.0.0/8"])
+    with watching.running(), contextlib.ExitStack() as streams:
+
+        def listen(peer: str) -> int:
+            stream = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
+            streams.callback(stream.close)
+            stream.request("GET", "/live", headers={"X-Forwarded-For": peer})
+            answer = stream.getresponse()
+            # Closed with the connection, not by the garbage collector.
+            streams.callback(answer.close)
+            return answer.status
+
+        assert [listen("192.0.2.1") for _ in range(LIVE_OF_A_PEER)] == [200] * LIVE_OF_A_PEER
+        assert listen("192.0.2.1") == 503
+        assert listen("192.0.2.2") == 200
+        # Open streams hold up neither the end nor fill the log with it.
+        assert watching.stop() == 0
+    assert "Traceback" not in watching.log.read_text()

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
+import select
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mailwatch.web import serve
+from mailwatch.web import connections, serve
+from mailwatch.web.tries import peer_key
+from tests.conftest import need_root
 from tests.servers import free_port
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -24,17 +32,17 @@ async def says_hello(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextlib.asynccontextmanager
-async def served() -> AsyncIterator[int]:
+async def served(app: ASGIApp = says_hello) -> AsyncIterator[int]:
     port = free_port()
-    async with asyncio.timeout(20), serve.serving(says_hello, "127.0.0.1", port):
+    async with asyncio.timeout(60), serve.serving(app, "127.0.0.1", port):
         yield port
 
 
 @contextlib.asynccontextmanager
-async def opened(port: int, sent: bytes = b"") -> AsyncIterator[Streams]:
+async def opened(port: int, sent: bytes = b"", source: str = "127.0.0.1") -> AsyncIterator[Streams]:
     while True:
         with contextlib.suppress(ConnectionRefusedError):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
             break
         await asyncio.sleep(0)
     try:
@@ -55,7 +63,7 @@ async def hung_up(reader: asyncio.StreamReader) -> bool:
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: loc", ASKED + b"GET /"])
 async def test_who_does_not_end_a_request_is_hung_up_on(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(serve, "PATIENCE", 0.1)
+    monkeypatch.setattr(connections, "PATIENCE", 0.1)
     async with served() as port, opened(port, sent) as (reader, _):
         if sent.startswith(ASKED):
             assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200")
@@ -63,7 +71,7 @@ async def test_who_does_not_end_a_request_is_hung_up_on(monkeypatch: pytest.Monk
 
 
 async def test_a_request_that_has_come_in_is_answered_however_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "PATIENCE", 0.1)
+    monkeypatch.setattr(connections, "PATIENCE", 0.1)
     asked = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n"
     async with served() as port, opened(port, asked) as (reader, writer), opened(port) as (other, _):
         # By then the patience with the first would be over too.
@@ -72,13 +80,199 @@ async def test_a_request_that_has_come_in_is_answered_however_late(monkeypatch: 
         assert await reader.readuntil(b"hello")
 
 
-async def test_connections_above_the_limit_are_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "CONNECTIONS_AT_MOST", 2)
-    async with served() as port, opened(port, b"GET /"):
-        async with opened(port, b"GET /"), opened(port, ASKED) as (reader, _):
-            assert await hung_up(reader)
-        answer = b""
-        while not answer:
-            async with opened(port, ASKED) as (reader, _):
-                with contextlib.suppress(ConnectionResetError, asyncio.IncompleteReadError):
-                    answer = await reader.readuntil(b"hello")
+BIG = b"x" * 3_000_000
+
+
+async def says_much(scope: Scope, receive: Receive, send: Send) -> None:
+    """A small answer for health, 3 MB in small parts for /parts, never one for /never, else 3 MB at once."""
+    if scope["path"] == "/never":
+        await asyncio.Event().wait()
+    elif scope["path"] in connections.LANE:
+        await PlainTextResponse("hello")(scope, receive, send)
+    elif scope["path"] == "/parts":
+        parts = (BIG[:10_000] for _ in range(300))
+        await StreamingResponse(parts)(scope, receive, send)
+    else:
+        await PlainTextResponse(BIG)(scope, receive, send)
+
+
+def asked(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+async def answered(port: int, path: str, source: str = "127.0.0.1") -> str:
+    """Ask once; the first line of the answer, "" where one is hung up on."""
+    async with opened(port, asked(path), source) as (reader, _):
+        with contextlib.suppress(ConnectionError):
+            return (await reader.readline()).decode().strip()
+    return ""
+
+
+@contextlib.asynccontextmanager
+async def crowd(
+    port: int, sent: bytes, number: int, source: str = "127.0.0.1", window: int = 4096
+) -> AsyncIterator[list[socket.socket]]:
+    """Clients who send and never read, each with a small window."""
+    loop, crowd = asyncio.get_running_loop(), list[socket.socket]()
+    try:
+        for _ in range(number):
+            client = socket.socket()
+            crowd.append(client)
+            client.setblocking(False)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+            client.bind((source, 0))
+            await loop.sock_connect(client, ("127.0.0.1", port))
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                client.send(sent)
+        yield crowd
+    finally:
+        for client in crowd:
+            client.close()
+
+
+def gone(client: socket.socket) -> bool:
+    """Whether it was hung up on, without reading what was sent to it."""
+    poll = select.poll()
+    poll.register(client, select.POLLHUP | select.POLLERR | select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+@pytest.mark.parametrize("path", ["/", "/parts"])
+@pytest.mark.parametrize("times", [1, 50], ids=["once", "pipelined"])
+async def test_who_never_reads_is_hung_up_on(monkeypatch: pytest.MonkeyPatch, path: str, times: int) -> None:
+    monkeypatch.setattr(connections, "PATIENCE", 0.2)
+    async with served(says_much) as port, crowd(port, asked(path) * times, 3) as clients:
+        while not all(gone(client) for client in clients):
+            await asyncio.sleep(0.02)
+
+
+async def test_who_reads_slowly_but_reads_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(connections, "WATCH_EVERY", 0.001)
+    loop, took = asyncio.get_running_loop(), 0
+    async with served(says_much) as port, crowd(port, asked("/"), 1, window=200_000) as (client,):
+        while took < len(BIG):
+            took += len(await loop.sock_recv(client, 1 << 20))
+            # Each part is taken late, but within the patience.
+            clock[0] += connections.PATIENCE - 1
+            await asyncio.sleep(0.005)
+    assert clock[0] > 1000 + 3 * connections.PATIENCE
+
+
+async def test_a_crowd_that_never_reads_leaves_places_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "OF_A_PEER", 8)
+    monkeypatch.setattr(connections, "OF_A_NEAR_PEER", 8)
+    monkeypatch.setattr(connections, "AT_MOST", 24)
+    never = asked("/never")
+    async with served(says_much) as port, crowd(port, never, 40, "127.0.0.2") as clients:
+        # It has its part of the places and the lane; another peer has places of its own.
+        assert await answered(port, "/") == "HTTP/1.1 200 OK"
+        assert not gone(clients[0])
+        assert not gone(clients[7])
+        # Its own further requests are refused at once, but for health.
+        assert await answered(port, "/", "127.0.0.2") == "HTTP/1.1 503 Service Unavailable"
+        assert await answered(port, "/healthz", "127.0.0.2") == "HTTP/1.1 200 OK"
+
+
+async def test_when_all_places_are_taken_health_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "AT_MOST", 8)
+    monkeypatch.setattr(connections, "LANE_PATIENCE", 0.2)
+    async with served(says_much) as port, crowd(port, asked("/never"), 8):
+        assert await answered(port, "/") == "HTTP/1.1 503 Service Unavailable"
+        for path in connections.LANE:
+            assert await answered(port, path) == "HTTP/1.1 200 OK"
+        # The lane itself is full of those that ask for nothing.
+        async with crowd(port, b"", connections.LANE_AT_MOST + 4) as idle:
+            assert await answered(port, "/healthz") == "HTTP/1.1 200 OK"
+            while not all(gone(client) for client in idle):
+                await asyncio.sleep(0.02)
+
+
+async def test_a_newcomer_takes_the_place_of_who_waits_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "AT_MOST", 3)
+    monkeypatch.setattr(connections, "GRACE", 0.0)
+    async with served(says_much) as port, crowd(port, asked("/never"), 1) as (working,):
+        async with crowd(port, b"GET /", 1) as (first,), crowd(port, b"GET /", 1) as (second,):
+            assert await answered(port, "/") == "HTTP/1.1 200 OK"
+            assert gone(first)
+            assert not gone(second)
+        assert not gone(working)
+
+
+async def test_what_is_buffered_is_bounded_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "BUFFERED_AT_MOST", 2 * len(BIG))
+    async with served(says_much) as port, crowd(port, asked("/"), 6) as clients:
+        while sum(gone(client) for client in clients) < 4:
+            await asyncio.sleep(0.02)
+        assert sum(gone(client) for client in clients) == 4
+        assert await answered(port, "/healthz") == "HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize("head", [b"a:\r\n" * 60_000, b"a: " + b"x" * 240_000 + b"\r\n"], ids=["many", "long"])
+@pytest.mark.parametrize("before", [b"", asked("/healthz")], ids=["first", "pipelined"])
+async def test_a_head_is_bounded_however_it_comes(
+    monkeypatch: pytest.MonkeyPatch, head: bytes, before: bytes
+) -> None:
+    parsed = list[int]()
+    feed = connections.H11Protocol.data_received
+    monkeypatch.setattr(
+        connections.H11Protocol, "data_received", lambda self, data: (parsed.append(len(data)), feed(self, data))
+    )
+    sent = before + b"GET / HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n"
+    async with served(says_much) as port, opened(port, sent) as (reader, _):
+        if before:
+            assert await reader.readuntil(b"hello")
+        with contextlib.suppress(ConnectionError):
+            assert BIG[:100] not in await reader.read()
+    # Of a head that is too long no more is parsed than it takes to know that.
+    assert sum(parsed) <= 4 * connections.PART
+
+
+async def test_a_long_body_is_not_stuck_where_reading_was_paused() -> None:
+    body = b"x" * 1_000_000
+    sent = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    async with served(says_hello) as port, opened(port, sent + ASKED) as (reader, _):
+        for _ in range(2):
+            assert await reader.readuntil(b"hello")
+
+
+def test_a_proxy_on_this_machine_or_a_trusted_one_has_half_of_the_places() -> None:
+    own = connections.Connections((ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::7/128")))
+    for near in ("127.0.0.1", "::1", "10.1.2.3", "2001:db8::7"):
+        assert own._is_near(peer_key(near)), near
+    for far in ("192.0.2.1", "2001:db9::7", "", "unix"):
+        assert not own._is_near(peer_key(far)), far
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "says"),
+    [
+        ("192.0.2.1", 8080, "192.0.2.1 is no address of this machine"),
+        ("2001:db8::1", 8080, "name an IPv4 address|is no address of this machine"),
+        ("no.such.name.invalid", 8080, "is no name that leads to an address here"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_told_with_what_to_change(host: str, port: int, says: str) -> None:
+    with pytest.raises(serve.CannotListen, match=says) as caught:
+        serve.listen(host, port)
+    said = str(caught.value)
+    assert said.startswith("web.listen: ")
+    assert "rrno" not in said
+
+
+def test_a_port_that_is_taken_is_told_with_what_to_change() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(serve.CannotListen, match=f"^web.listen: port {port} is taken by another program"):
+            serve.listen("127.0.0.1", port)
+
+
+def test_a_port_for_root_only_is_told_with_what_to_change() -> None:
+    need_root("unshare")
+    # What is loaded later the user may not be able to read.
+    code = "import os, encodings.idna; from mailwatch.web.serve import listen; os.setuid(65534); listen('127.0.0.1', 80)"
+    restricted = 'ip link set lo up; echo 1024 > /proc/sys/net/ipv4/ip_unprivileged_port_start; exec "$@"'
+    words = ("unshare", "--net", "--mount", "sh", "-c", restricted, "sh", sys.executable, "-c", code)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "port 80 is for root only, as are all below 1024; name another, such as 8080" in done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mailwatch.store.audit import Finding, audit
 from mailwatch.store.backup import Backup, backup
 from mailwatch.store.keys import KeysMissing
-from mailwatch.store.lock import Locked
+from mailwatch.store.lock import Locked, locked
 from mailwatch.store.outbox import Letter, Outbox, OutboxBroken
 from mailwatch.store.reader import UNREADABLE, CheckpointRow, Entry, Reader, Texts
 from mailwatch.store.room import DiskFull
@@ -37,4 +37,5 @@ __all__ = [
     "audit",
     "audit_tokens",
     "backup",
+    "locked",
 ]

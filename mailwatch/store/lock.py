@@ -27,11 +27,9 @@ class Lock:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            holder = os.read(self._file, 20).decode("ascii", "replace").strip() or "unknown"
+            error = _locked(data_dir, self._file)
             os.close(self._file)
-            raise Locked(
-                f"{data_dir} is in use by another mailwatch (process {holder}); stop it, or name another data_dir"
-            ) from None
+            raise error from None
         # A full disk does not take it; the lock holds all the same.
         with contextlib.suppress(OSError):
             os.truncate(self._file, 0)
@@ -40,3 +38,25 @@ class Lock:
     def release(self) -> None:
         """Let others in. The file stays: removing it would let two processes lock two files of one name."""
         os.close(self._file)
+
+
+def locked(data_dir: Path) -> Locked | None:
+    """Say by whom a data_dir is in use; None when it is free or cannot be read. Makes nothing."""
+    try:
+        file = os.open(data_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _locked(data_dir, file)
+    finally:
+        os.close(file)
+    return None
+
+
+def _locked(data_dir: Path, file: int) -> Locked:
+    holder = os.read(file, 20).decode("ascii", "replace").strip() or "unknown"
+    return Locked(
+        f"{data_dir} is in use by another mailwatch (process {holder}); stop it, or name another data_dir"
+    )

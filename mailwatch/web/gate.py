@@ -78,6 +78,7 @@ class Gate:
 
     async def _choose(self, request: Request) -> ASGIApp:
         path = request.scope["path"]
+        request.state.peer = self._peer(request)
         if path in OPEN:
             return self._full
         if re.fullmatch(r"/static/[a-z.]+", path):
@@ -128,9 +129,12 @@ class Gate:
         given = request.headers.get("authorization", "")
         return await self._try(request, _word(given)) if given else Who.STRANGER
 
-    async def _try(self, request: Request, word: bytes | None) -> Who:
+    def _peer(self, request: Request) -> str:
         peer = request.client.host if request.client else ""
-        peer = peer_key(client(peer, request.headers, self._access.proxies))
+        return peer_key(client(peer, request.headers, self._access.proxies))
+
+    async def _try(self, request: Request, word: bytes | None) -> Who:
+        peer = request.state.peer
         if self._tries.must_wait(peer):
             return Who.WAITS
         if word is None or not self._credentials.known(word):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response, Streami
 
 from mailwatch import __version__
 from mailwatch.models import Millis, now, rfc3339
+from mailwatch.oauth.endpoints import is_loopback
 from mailwatch.web import timeline
 from mailwatch.web.days import bars
 from mailwatch.web.formats import drawing
@@ -33,6 +34,7 @@ PER_PAGE = 50
 MOST = 2**53
 """More than any number that is asked for."""
 LIVE_AT_MOST = 32
+LIVE_OF_A_PEER = 8
 """Streams at once; a browser that gets none shows the page as it was loaded."""
 BEAT = 2.0
 LIVE = ("outages", "outages/{outage_id}", "incidents", "observations", "ledger")
@@ -60,7 +62,7 @@ class Pages:
     def __init__(self, sources: Sources, views: Views, audience: Audience) -> None:
         self._sources, self._views, self._audience = sources, views, audience
         self._places = [(name, path) for name, path in PLACES if name in PUBLIC or not audience.public]
-        self._streams = 0
+        self._streams = Counter[str]()
         self._kept = Kept()
 
     def add_to(self, app: FastAPI) -> None:
@@ -238,15 +240,18 @@ class Pages:
         return Response(content, media_type=_TYPES[name], headers={"cache-control": "max-age=300"})
 
     async def _live(self, request: Request, seen: Annotated[str, Query(max_length=40)] = "") -> Response:
-        if self._streams >= LIVE_AT_MOST:
+        peer = getattr(request.state, "peer", "")
+        # Behind a proxy on this machine that is not trusted are many, and they seem to be one.
+        full = not is_loopback(peer) and self._streams[peer] >= LIVE_OF_A_PEER
+        if full or self._streams.total() >= LIVE_AT_MOST:
             return PlainTextResponse("too many listen\n", 503, {"retry-after": "60"})
         headers = {"x-accel-buffering": "no"}
-        changes = self._changes(request.headers.get("last-event-id", seen))
+        changes = self._changes(request.headers.get("last-event-id", seen), peer)
         return StreamingResponse(changes, media_type="text/event-stream", headers=headers)
 
-    async def _changes(self, seen: str) -> AsyncIterator[bytes]:
+    async def _changes(self, seen: str, peer: str) -> AsyncIterator[bytes]:
         """Say when something changed since the page was drawn, or since what was heard last (`seen`)."""
-        self._streams += 1
+        self._streams[peer] += 1
         try:
             yield b"retry: 5000\n\n"
             seen = seen or self._views.pulse()
@@ -257,7 +262,8 @@ class Pages:
                 seen = pulse
                 await asyncio.sleep(BEAT)
         finally:
-            self._streams -= 1
+            self._streams[peer] -= 1
+            self._streams += Counter()  # Without those that are zero.
 
 
 def _language(request: Request) -> str:

@@ -64,5 +64,6 @@ def peer_key(address: str) -> str:
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped:
             return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
+        if not parsed.is_loopback:
+            return str(ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
     return str(parsed)

@@ -1,0 +1,261 @@
+"""Who may hold a connection and for how long, so that nobody takes them all, and health is always answered.
+
+A connection waits either for us or for its client: for the rest of a request, for the next one, or for what was
+asked for to be taken. Who lets us wait for long is hung up on, and sooner where others want the place:
+
+1. A peer has a part of the places: an IPv4 address, or a /64 of IPv6. Of loopback and of trusted proxies, behind
+   which are many, it is half of them.
+2. Where a peer, or all together, have no place left, a newcomer takes that which waits longest for its client.
+3. Where none waits, the newcomer may ask for health and metrics only, in a lane of its own, and that at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import struct
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mailwatch.config.access import Networks
+from mailwatch.web.tries import peer_key
+
+AT_MOST = 512
+"""Connections at once. Each takes a file handle, and the probes need theirs."""
+OF_A_PEER = 64
+OF_A_NEAR_PEER = 256
+LANE_AT_MOST = 16
+LANE = frozenset({"/healthz", "/readyz", "/metrics"})
+PATIENCE = 10.0
+"""Seconds that a request may take to come in, and an answer to be taken by `TAKEN_AT_LEAST` further bytes."""
+LANE_PATIENCE = 2.0
+WATCH_EVERY = 1.0
+GRACE = 1.0
+"""Seconds for which nobody loses his place to a newcomer."""
+TAKEN_AT_LEAST = 4096
+BUFFERED_AT_MOST = 64 << 20
+"""Bytes of answers that wait for their clients, all together."""
+PART = 1 << 14
+"""Bytes that are parsed at once: h11 bounds a head only while it is not whole."""
+
+
+class Connections:
+    """The connections of one server."""
+
+    def __init__(self, proxies: Networks = ()) -> None:
+        self._proxies = proxies
+        self._places: dict[str, set[Connection]] = defaultdict(set)
+        self._lane: set[Connection] = set()
+        self._taken = 0
+
+    def take(self, new: Connection) -> None:
+        """Give a place to a newcomer, in the lane where there is no other."""
+        own = self._places[new.peer]
+        crowd: Iterable[Connection] = ()
+        if len(own) >= (OF_A_NEAR_PEER if self._is_near(new.peer) else OF_A_PEER):
+            crowd = own
+        elif self._taken >= AT_MOST:
+            crowd = (each for peer in self._places.values() for each in peer)
+        else:
+            return self._put(new)
+        if self._hang_up_on_one_of(crowd, GRACE):
+            return self._put(new)
+        if len(self._lane) >= LANE_AT_MOST and not self._hang_up_on_one_of(self._lane, 0.0):
+            return new.hang_up()
+        new.app, new.patience = _only_health(new.app), LANE_PATIENCE
+        self._lane.add(new)
+
+    def _put(self, new: Connection) -> None:
+        self._places[new.peer].add(new)
+        self._taken += 1
+
+    def leave(self, one: Connection) -> None:
+        """Free the place of one that is gone. Twice does no harm."""
+        self._lane.discard(one)
+        own = self._places.get(one.peer, set())
+        if one in own:
+            own.remove(one)
+            self._taken -= 1
+        if not own:
+            self._places.pop(one.peer, None)
+
+    def _hang_up_on_one_of(self, crowd: Iterable[Connection], grace: float) -> bool:
+        """Hang up on the one that waits longest for its client, if any waits for longer than `grace`."""
+        now = time.monotonic()
+        waiting = [(each.since, number, each) for number, each in enumerate(crowd) if each.since is not None]
+        longest = min(waiting, default=None)
+        if longest is None or now - longest[0] < grace:
+            return False
+        longest[2].hang_up()
+        return True
+
+    def _all(self) -> list[Connection]:
+        return [*self._lane, *(each for peer in self._places.values() for each in peer)]
+
+    def _is_near(self, peer: str) -> bool:
+        try:
+            network = ipaddress.ip_network(peer)
+        except ValueError:
+            return False
+        return network.is_loopback or any(
+            network.version == proxy.version and network.overlaps(proxy) for proxy in self._proxies
+        )
+
+    async def watch(self) -> None:
+        """Hang up on who lets us wait for too long, until cancelled."""
+        while True:
+            await asyncio.sleep(min(WATCH_EVERY, PATIENCE / 4))
+            now = time.monotonic()
+            for each in self._all():
+                if each.waits_too_long(now):
+                    each.hang_up()
+
+    def close(self) -> None:
+        """Hang up on all."""
+        for each in self._all():
+            each.hang_up()
+
+    def wrote(self) -> None:
+        """A large answer waits for its client: hang up on those with most where all together are too much."""
+        sizes = sorted(((each.buffered, id(each), each) for each in self._all()), reverse=True)
+        total = sum(size for size, _, _ in sizes)
+        for size, _, each in sizes:
+            if total <= BUFFERED_AT_MOST:
+                return
+            each.hang_up()
+            total -= size
+
+
+class Connection(H11Protocol):
+    """One connection. It waits for its client `since` then, by time.monotonic(); None while it does not."""
+
+    def __init__(self, *args: Any, connections: Connections, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._connections = connections
+        self._unparsed = b""
+        self._written = self._taken = 0
+        self.patience: float | None = None
+        self.since: float | None = None
+        self.peer = ""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(_Counted(transport, self._wrote))  # type: ignore[arg-type]
+        self.flow = _Flow(self.transport, lambda: self.loop.call_soon(self._parse))
+        self.peer = peer_key(self.client[0] if self.client else "")
+        self.since = time.monotonic()
+        self._connections.take(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._unparsed += data
+        self._parse()
+
+    def _parse(self) -> None:
+        """Parse what came, part by part, and no more than one request before its answer is made."""
+        while self._unparsed and not self.flow.read_paused and not self.transport.is_closing():
+            part, self._unparsed = self._unparsed[:PART], self._unparsed[PART:]
+            super().data_received(part)
+        self._look_who_waits()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._look_who_waits()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_who_waits()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._look_who_waits()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.leave(self)
+        super().connection_lost(exc)
+
+    def _look_who_waits(self) -> None:
+        ours = self.cycle is not None and not self.cycle.response_complete
+        if ours and not self.flow.write_paused and not self.transport.is_closing():
+            self.since = None
+        elif self.since is None:
+            self.since = time.monotonic()
+
+    def waits_too_long(self, now: float) -> bool:
+        """Whether to hang up. Who takes a part of his answer has time for the next part."""
+        if self.since is None and self.transport.is_closing():
+            self.since = now
+        if self.since is None:
+            return False
+        if self.buffered and self._written - self.buffered - self._taken >= TAKEN_AT_LEAST:
+            self._taken, self.since = self._written - self.buffered, now
+        # In the lane it counts for the request only.
+        patience = self.patience if self.patience and not self._written else PATIENCE
+        return now - self.since > patience
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait for the client."""
+        return self.transport.get_write_buffer_size()
+
+    def _wrote(self, size: int) -> None:
+        self._written += size
+        if size > PART << 2:
+            self._connections.wrote()
+
+    def hang_up(self) -> None:
+        """Close it at once, whatever was not sent."""
+        self._connections.leave(self)
+        if self.buffered:
+            # With a reset: the kernel too forgets what nobody takes. Else it goes on to send what it has.
+            reset = struct.pack("ii", 1, 0)
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        self.transport.abort()
+
+
+class _Flow(FlowControl):
+    """Goes on with what came while reading was paused."""
+
+    def __init__(self, transport: asyncio.Transport, resumed: Any) -> None:
+        super().__init__(transport)
+        self._resumed = resumed
+
+    def resume_reading(self) -> None:
+        if self.read_paused:
+            super().resume_reading()
+            self._resumed()
+
+
+class _Counted:
+    """A transport that says how much is written to it."""
+
+    def __init__(self, transport: asyncio.Transport, wrote: Any) -> None:
+        self._transport, self._wrote = transport, wrote
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+        self._wrote(len(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def _only_health(app: Any) -> ASGIApp:
+    """Answer for health and metrics only, and then hang up."""
+    busy = PlainTextResponse("too many connections\n", 503, {"retry-after": "5"})
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        await (app if scope["path"] in LANE else busy)(scope, receive, closing)
+
+    return answer
