@@ -21,6 +21,7 @@ sntp                                    what a time server says of our clock
 oauth                                   access granted by an owner, and the tokens that come of it
 watched                                 what is watched under a target's name, as the record says it
 config                                  config.yaml, read strictly
+building                                what the config names, with its secrets read
 probes                                  the only door to a mail service
 guard, clock                            were we online, and when not; do we know the time
 authorities                             who stamps the ledger from outside

@@ -101,6 +101,7 @@ class Daemon:
 
     async def _run(self, service: Service, front: Front, app: ASGIApp, undo: contextlib.AsyncExitStack) -> None:
         undo.push_async_callback(stopped, service)
+        service.open_app = front.open
         async with service.running(self.give_up), _background(self._reloads(service)):
             front.open(app)
             logger.info("%s; web on http://%s/", _status(service), self.config.web.listen)

@@ -72,6 +72,10 @@ class Expiry:
         self._asking: asyncio.Task[None] | None = None
         self._asked: Millis | None = None
 
+    def use(self, guard: Guard | None, servers: Sequence[tuple[str, int]]) -> None:
+        """Ask these from now on; what is known of the true time stays."""
+        self._guard, self._servers = guard, tuple(servers)
+
     async def judge(self, observation: Observation) -> Observation:
         """Return the observation with what was weighed; unknown unless the certificate is surely out of date."""
         attempt = observation.deciding

@@ -56,6 +56,12 @@ class Housekeeping:
         self._time_servers = tuple(time_servers)
         self._others = others
 
+    def ask(self, time_servers: Sequence[tuple[str, int]]) -> None:
+        """Ask these time servers from now on, and if they are others than before at once."""
+        if tuple(time_servers) != self._time_servers:
+            self._time_servers = tuple(time_servers)
+            self._monitor.judging.clock_in_doubt.set()
+
     @contextlib.asynccontextmanager
     async def running(self, give_up: Callable[[], None]) -> AsyncIterator[None]:
         """Keep house while the context lasts. A loop that fails is our bug: `give_up` is called."""
@@ -116,8 +122,14 @@ class Housekeeping:
         """Ask regularly, and when a look found us offline, so that being offline is itself on record."""
         monitor, judging, changes = self._monitor, self._monitor.judging, Changes()
         told: bool | None = True
-        while judging.guard is not None:
+        while True:
             judging.line_in_doubt.clear()
+            if judging.guard is None:
+                # Until a reload names somebody.
+                monitor.metrics.guard(None)
+                told = True
+                await judging.line_in_doubt.wait()
+                continue
             offset = monotonic.offset()
             answer = await judging.guard.ask(dns=True)
             # Of which clock its times are cannot be told where that was set meanwhile: the next answer counts.

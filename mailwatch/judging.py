@@ -57,6 +57,13 @@ class Judging:
         self._stalls: deque[tuple[float, float]] = deque(maxlen=100)
         self._diagnosis = Diagnosis()
 
+    def use(self, guard: Guard | None, port25: Port25 | None, time_servers: Sequence[tuple[str, int]]) -> None:
+        """Ask these from now on. What others saw of the line is forgotten; what is known of the time is not."""
+        if guard is not self.guard:
+            self.line_in_doubt.set()
+        self.guard, self.port25 = guard, port25
+        self.expiry.use(guard, time_servers)
+
     def stalled(self, seconds: float) -> None:
         """Remember that we stood still just now."""
         self._stalls.append((time.monotonic(), seconds))

@@ -49,11 +49,17 @@ class Looking:
         self.observe = observe
         self.clock_bound = clock_bound
         self._secret, self._tokens, self._metrics, self._beside = secret, tokens, metrics, beside
-        self._at_once = asyncio.Semaphore(at_once)
+        self._limit, self._at_once = at_once, asyncio.Semaphore(at_once)
         self._contexts = TlsContexts()
         self.left_behind: set[asyncio.Task[Observation]] = set()
         """Probes that were ended by our own deadline, and go on all the same."""
         self._started = now() - _running()
+
+    def change(self, at_once: int) -> None:
+        """Take over a limit, and read the files of certificates anew. Probes under way end under the old ones."""
+        if at_once != self._limit:
+            self._limit, self._at_once = at_once, asyncio.Semaphore(at_once)
+        self._contexts = TlsContexts()
 
     async def look(self, watch: Watch, target: Target, due: Millis) -> Observation:
         """Look at the target, due at that time; what it saw is not judged yet."""

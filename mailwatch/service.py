@@ -9,23 +9,37 @@ import platform
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
+from starlette.types import ASGIApp
 
 from mailwatch import __version__
 from mailwatch.auditing import Auditing
-from mailwatch.config import Config, ConfigError, build_maintenance, build_targets, digest, load
+from mailwatch.building import Built, build, taken_over
+from mailwatch.config import (
+    Config,
+    ConfigError,
+    WebAccess,
+    build_maintenance,
+    channel_warnings,
+    digest,
+    load,
+    warnings,
+    web_warnings,
+)
 from mailwatch.config.fields import split_endpoint
+from mailwatch.config.mistakes import Mistake
 from mailwatch.enrolment import enrol, reenrol, retire
 from mailwatch.expiry import recall
+from mailwatch.guard import Guard
 from mailwatch.housekeeping import Housekeeping
 from mailwatch.models import Target, now
 from mailwatch.monitor import Monitor
-from mailwatch.notify import Notifier, heartbeat
+from mailwatch.notify import Heartbeat, Notifier
 from mailwatch.outages import written_rules
+from mailwatch.port25 import Port25
 from mailwatch.progress import Progress, Step
 from mailwatch.replay import notices, written_maintenance
 from mailwatch.selfwatch import SelfWatch
@@ -37,20 +51,6 @@ from mailwatch.watched import RELOAD
 logger = logging.getLogger(__name__)
 FIRST_LOOKS = 0.05
 """Seconds between the first looks at the start."""
-FIXED = (
-    "data_dir",
-    "web",
-    "database",
-    "vantage_point",
-    "limits",
-    "guard",
-    "detection",
-    "clock",
-    "timestamps",
-    "notify",
-    "heartbeat",
-)
-"""Sections that take effect at a start only."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,12 +66,24 @@ class Service:
     auditing: Auditing
     selfwatch: SelfWatch
     timestamping: Timestamping
-    heartbeat: SecretStr | None
-    """The address to ask while all is well."""
+    built: Built
+    """What the config in force names."""
     open_to_all: Callable[[], bool]
     """Whether all on record is nobody's."""
+    app_for: Callable[[WebAccess], ASGIApp] | None = field(default=None, init=False)
+    """Makes what answers, for who may see what."""
+    open_app: Callable[[ASGIApp], None] = field(default=lambda _: None, init=False)
+    """Has it answer from then on."""
     began: float | None = field(default=None, init=False)
     """On time.monotonic()."""
+    _heartbeat: Heartbeat = field(init=False)
+    _housekeeping: Housekeeping = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._heartbeat = Heartbeat(*_pulse(self.config, self.built), lambda: not self.ill())
+        others = [self.timestamping.run, self.notifier.run, self.auditing.run]
+        others += [self.selfwatch.run, self._heartbeat.run]
+        self._housekeeping = Housekeeping(self.monitor, self.reader, time_servers(self.config), *others)
 
     async def take_over(self, targets: Sequence[Target], findings: Sequence[str], progress: Progress) -> None:
         """Put the start on record, and take up the targets where the record left them."""
@@ -88,11 +100,7 @@ class Service:
     @contextlib.asynccontextmanager
     async def running(self, give_up: Callable[[], None]) -> AsyncIterator[None]:
         """Look, and keep house, while the context lasts. `give_up` is called when a loop fails."""
-        servers = [split_endpoint(server) for server in self.config.clock.servers]
-        others = [self.timestamping.run, self.notifier.run, self.auditing.run, self.selfwatch.run]
-        if self.heartbeat and (section := self.config.heartbeat):
-            others.append(partial(heartbeat, self.heartbeat, section.every, lambda: not self.ill()))
-        async with Housekeeping(self.monitor, self.reader, servers, *others).running(give_up):
+        async with self._housekeeping.running(give_up):
             self.began = time.monotonic()
             self.monitor.schedule.start()
             self._hurry(self.monitor.watches)
@@ -131,27 +139,50 @@ class Service:
             await self.writer.checkpoint()
 
     async def reload(self) -> None:
-        """Read the config again; a faulty one changes nothing and is told line by line. One at a time."""
+        """Read the config again, and take over all of it but what waits for the next start (building.AT_START).
+
+        A faulty one, or a secret that cannot be read, changes nothing; the log has each mistake. One at a time.
+        """
         try:
-            config = await asyncio.to_thread(load, self.path)
-            targets = {target.name: target for target in await asyncio.to_thread(build_targets, config)}
+            given = await asyncio.to_thread(load, self.path)
+            config, waiting = taken_over(self.config, given)
+            built = await asyncio.to_thread(build, config)
+            notes = await asyncio.to_thread(_notes, config)
         except (ConfigError, OSError) as error:
             self.monitor.metrics.config_reload(False, now() / 1000)
             logger.error("the config is kept as it was:\n%s", error)
             return
-        for section in FIXED:
-            if getattr(config, section) != getattr(self.config, section):
-                logger.warning("%s changed: it takes effect at the next start", section)
-        self.config = config
+        for key in waiting:
+            logger.warning("%s changed: it takes effect at the next start", key)
+        for note in notes:
+            logger.warning("%s", note)
+        await self._change(config, built)
         self.open_to_all()
         await self.node("reload")
         await self._announced()
+        targets = {target.name: target for target in built.targets}
         added = await reenrol(self.monitor, targets)
         await enrol(self.monitor, self.reader, added, RELOAD)
         await take_up(self.monitor, self.reader, added)
         self._hurry(target.name for target in added)
         self.monitor.metrics.config_reload(True, now() / 1000)
         logger.info("config reloaded: watching %d targets", len(targets))
+
+    async def _change(self, config: Config, built: Built) -> None:
+        """Have all but the targets go on under a changed config. Nothing of it can fail."""
+        before, self.config, self.built = (self.config, self.built), config, built
+        self.monitor.looking.change(config.limits.max_concurrent)
+        judging, servers = self.monitor.judging, time_servers(config)
+        others = config.guard != before[0].guard or _guard_reads_files(config)
+        judging.use(*(guard_of(config) if others else (judging.guard, judging.port25)), servers)
+        self._housekeeping.ask(servers)
+        self.timestamping.change(built.authorities)
+        self.monitor.metrics.channels([channel.name for channel in built.channels])
+        await self.notifier.change(built.channels)
+        self._heartbeat.change(*_pulse(config, built))
+        if self.app_for is not None and built.access != before[1].access:
+            # Who was logged in by an old password is not any more.
+            self.open_app(self.app_for(built.access))
 
     def ill(self) -> list[str]:
         """Say why the heartbeat must stop: not ready, or no look was put on record for long."""
@@ -174,3 +205,27 @@ def unwritten(writer: Writer) -> list[str]:
     if writer.healthy:
         return []
     return [f"the ledger cannot be written; {writer.pending} entries wait in memory"]
+
+
+def guard_of(config: Config) -> tuple[Guard | None, Port25 | None]:
+    """Return who is asked whether our own line works."""
+    return Guard.of(config.guard), Port25(config.guard.port25_controls) if config.guard else None
+
+
+def _guard_reads_files(config: Config) -> bool:
+    """Whether what it trusts may have changed though the config has not."""
+    return config.guard is not None and any(control.ca_file for control in config.guard.controls)
+
+
+def time_servers(config: Config) -> list[tuple[str, int]]:
+    """Return who is asked for the time: host and port."""
+    return [split_endpoint(server) for server in config.clock.servers]
+
+
+def _pulse(config: Config, built: Built) -> tuple[SecretStr | None, float]:
+    """Return the address to ask for while all is well, and each how many seconds."""
+    return built.heartbeat, config.heartbeat.every if config.heartbeat else 0.0
+
+
+def _notes(config: Config) -> list[Mistake]:
+    return [*web_warnings(config), *warnings(config), *channel_warnings(config)]

@@ -14,33 +14,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from mailwatch.answers import answers
 from mailwatch.auditing import Auditing
+from mailwatch.building import Built, build
 from mailwatch.clock import ClockWatch
-from mailwatch.config import (
-    Config,
-    WebAccess,
-    build_authorities,
-    build_channels,
-    build_heartbeat,
-    build_targets,
-    web_access,
-)
-from mailwatch.config.fields import split_endpoint
-from mailwatch.guard import Guard
+from mailwatch.config import Config, WebAccess
 from mailwatch.metrics import Metrics
-from mailwatch.models import Authority, Channel, Target, VantagePoint
+from mailwatch.models import Channel, VantagePoint
 from mailwatch.monitor import Monitor
 from mailwatch.notify import Notifier, tell_broken
 from mailwatch.outages import Rules
 from mailwatch.outlook import nobodys, outlook
-from mailwatch.port25 import Port25
 from mailwatch.progress import Progress, Step
 from mailwatch.selfwatch import SelfWatch
-from mailwatch.service import Service, unwritten
+from mailwatch.service import Service, guard_of, time_servers, unwritten
 from mailwatch.store import DiskFull, OutboxBroken, Reader, Store, StoreBroken, Tokens, Writer
 from mailwatch.timestamping import Timestamping
 from mailwatch.web.app import create_app
@@ -50,17 +39,6 @@ AGAIN_AFTER = 2.0
 """Seconds until a disk that was full is tried again."""
 CLOSED_WITHIN = 3.0
 """Seconds for a disk to take what waits, and for the record of the end: it must not keep us from ending."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Built:
-    """What the config names, with its secrets read."""
-
-    targets: Sequence[Target]
-    authorities: Sequence[Authority]
-    channels: Sequence[Channel]
-    heartbeat: SecretStr | None
-    access: WebAccess
 
 
 @dataclass(slots=True)
@@ -80,15 +58,19 @@ class Startup:
 
     async def run(self) -> tuple[Service, ASGIApp]:
         """Start. Return what runs from then on, and what answers for it."""
-        built = await asyncio.to_thread(_build, self.config)
+        built = await asyncio.to_thread(build, self.config)
         store = await self._store(built.channels)
         service = await self._service(built, store)
         await self._begin_to_notify(service.notifier)
         await service.take_over(built.targets, store.findings, self.progress)
         views = outlook(service.monitor, service.reader, self.path, self.config, service.auditing)
         sources = answers(service.monitor, service.reader, unready=service.unready, ill=service.ill)
-        app = create_app(sources, views, built.access, service.monitor.secret, service.open_to_all)
-        return service, app
+
+        def app_for(access: WebAccess) -> ASGIApp:
+            return create_app(sources, views, access, service.monitor.secret, service.open_to_all)
+
+        service.app_for = app_for
+        return service, app_for(built.access)
 
     async def _store(self, channels: Sequence[Channel]) -> Store:
         """Open the store, once there is room for it."""
@@ -107,7 +89,7 @@ class Startup:
             logger.warning("ledger: %s", finding)
         return store
 
-    async def _service(self, built: _Built, store: Store) -> Service:
+    async def _service(self, built: Built, store: Store) -> Service:
         """Put the parts together."""
         config, metrics = self.config, self.metrics
         reader = Reader.open(config.data_dir)
@@ -116,18 +98,18 @@ class Startup:
         await writer.start()
         self.undo.push_async_callback(_within, CLOSED_WITHIN, writer.close)
         self.writer = writer
-        detection = config.detection
+        detection, (guard, port25) = config.detection, guard_of(config)
         monitor = Monitor(
             vantage_point=VantagePoint(name=config.vantage_point.name, place=config.vantage_point.place),
             rules=Rules(detection.open_after, detection.close_after, detection.recheck),
             writer=writer,
             metrics=metrics,
-            guard=Guard.of(config.guard),
-            port25=Port25(config.guard.port25_controls) if config.guard else None,
+            guard=guard,
+            port25=port25,
             clock=ClockWatch(),
             secret=store.keys.secret,
             at_once=config.limits.max_concurrent,
-            time_servers=[split_endpoint(server) for server in config.clock.servers],
+            time_servers=time_servers(config),
         )
         self.undo.push_async_callback(monitor.tokens.finish, CLOSED_WITHIN)
         metrics.audited(True)  # Store.open raises else.
@@ -151,7 +133,7 @@ class Startup:
             auditing=Auditing(reader, store.keys, metrics, notifier.tell),
             selfwatch=SelfWatch(monitor, notifier.tell),
             timestamping=Timestamping(monitor, reader, Tokens(config.data_dir), built.authorities),
-            heartbeat=built.heartbeat,
+            built=built,
             open_to_all=nobodys(monitor, reader),
         )
 
@@ -175,14 +157,3 @@ async def _within(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await work()
-
-
-def _build(config: Config) -> _Built:
-    """Read what the config names. Raises ConfigError."""
-    return _Built(
-        build_targets(config),
-        build_authorities(config),
-        build_channels(config),
-        build_heartbeat(config),
-        web_access(config),
-    )

@@ -31,11 +31,22 @@ class Timestamping:
         self._monitor = monitor
         self._reader = reader
         self._tokens = tokens
-        self._authorities = tuple(authorities)
-        self._wanted = {authority.name: asyncio.Event() for authority in authorities}
+        self._authorities: dict[str, Authority] = {}
+        self._wanted: dict[str, asyncio.Event] = {}
+        self._others = asyncio.Event()
         monitor.sealed.append(self.want)
-        if authorities:
-            monitor.metrics.token_interval(min(authority.every for authority in authorities))
+        self.change(authorities)
+
+    def change(self, authorities: Sequence[Authority]) -> None:
+        """Ask these from now on; those that were asked before keep their time, unless they changed."""
+        before, self._authorities = self._authorities, {authority.name: authority for authority in authorities}
+        for name in before.keys() | self._authorities.keys():
+            wanted = self._wanted.setdefault(name, asyncio.Event())
+            if before.get(name) != self._authorities.get(name):
+                wanted.set()
+        every = [authority.every for authority in authorities]
+        self._monitor.metrics.token_interval(min(every, default=None))
+        self._others.set()
 
     def want(self) -> None:
         """An outage opened or closed: have that stamped now."""
@@ -44,28 +55,39 @@ class Timestamping:
 
     async def run(self) -> None:
         """Stamp until cancelled."""
-        last = await asyncio.to_thread(self._last)
-        if last:
-            self._monitor.metrics.token(max(at for _, at in last.values()))
-        news = await asyncio.to_thread(self._news)
-        await asyncio.gather(
-            *(self._serve(each, *last.get(each.name, (0, 0)), news) for each in self._authorities)
-        )
+        asked: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._others.clear()
+                last = await asyncio.to_thread(self._last)
+                if last:
+                    self._monitor.metrics.token(max(at for _, at in last.values()))
+                news = await asyncio.to_thread(self._news)
+                for name in self._authorities:
+                    if name not in asked or asked[name].done():
+                        asked[name] = group.create_task(self._serve(name, *last.get(name, (0, 0)), news))
+                await self._others.wait()
 
-    async def _serve(self, authority: Authority, covered: int, last: int, news: int) -> None:
-        failures = 0
+    async def _serve(self, name: str, covered: int, last: int, news: int) -> None:
+        """Have checkpoints stamped by an authority, until it is no longer among those that are asked."""
+        failures, authority = 0, self._authorities[name]
         # A clock that was set back must not put off the next stamp until it has caught up.
         wait = min(authority.every, max(0.0, authority.every - (now() - last) / 1000))
+        wanted = self._wanted[name]
+        wanted.clear()
         if news >= covered:
-            self._wanted[authority.name].set()
+            wanted.set()
         while True:
-            wanted = self._wanted[authority.name]
             try:
                 async with asyncio.timeout(wait):
                     await wanted.wait()
             except TimeoutError:
                 pass
             wanted.clear()
+            # A reload may have changed how it is asked, or taken it away.
+            if (current := self._authorities.get(name)) is None:
+                return
+            authority = current
             try:
                 await self._stamp(authority)
             except Exception as error:
@@ -107,10 +129,12 @@ class Timestamping:
     def _last(self) -> dict[str, tuple[int, int]]:
         """How many entries the last token of each authority covers, and its time."""
         found: dict[str, tuple[int, int]] = {}
-        for entry in self._reader.entries(kinds=["token"], descending=True, limit=50 * len(self._authorities)):
+        for entry in self._reader.entries(
+            kinds=["token"], descending=True, limit=50 * max(1, len(self._authorities))
+        ):
             payload = entry.payload
             found.setdefault(payload["authority"], (payload["checkpoint"], payload["time"]))
-        return {name: at for name, at in found.items() if name in self._wanted}
+        return {name: at for name, at in found.items() if name in self._authorities}
 
     def _news(self) -> int:
         """The entry that last told of an outage: who has not stamped it, since we were stopped, does so now."""

@@ -17,7 +17,7 @@ FLOORS = (
     {"catalogue", "incidents", "logins", "maintenance", "outages", "service_level", "sntp"},
     {"oauth", "watched"},
     {"config"},
-    {"clock", "guard", "port25", "probes", "store", "authorities"},
+    {"building", "clock", "guard", "port25", "probes", "store", "authorities"},
     {"diagnosis", "discovery", "expiry"},
     {"course", "metrics", "notify", "replay"},
     {"auditing", "records", "schedule", "watch", "web"},

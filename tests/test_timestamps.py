@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from mailwatch.models import Authority as Asked
 from mailwatch.models import Login, now
 from mailwatch.store import Draft, Reader, Store, Tokens
 from tests.operator import quiet
-from tests.servers import Dovecot
+from tests.servers import Dovecot, free_port
 from tests.servers.authority import AUTHORITY_S, SERVER_S, Authority
 from tests.servers.certificates import Certificates
 from tests.test_end_to_end import imap
@@ -241,6 +242,22 @@ def test_a_restart_does_not_ask_again_before_its_time(watching: Watching, author
     watching.until(lambda: watching.metric("mailwatch_ledger_last_token_timestamp_seconds"), "the last token")
     watching.until(lambda: watching.state("lab-imap") == "up", "up")
     assert authority.asked == 1
+
+
+def test_a_reload_asks_the_authorities_that_are_named_from_then_on(authority: Authority, tmp_path: Path) -> None:
+    nobody = {"name": "lab", "kind": "imap", "host": "127.0.0.1", "port": free_port(), "tls": "none"}
+    watching = Watching(tmp_path, [{**nobody, "interval": "1h"}])
+    named = {"url": authority.url, "every": "1h", "ca_file": str(authority.chain)}
+    with watching.running():
+        for sections, asked in (([named], 1), ([{**named, "every": "2h"}], 2), ([], 2)):
+            before = watching.log.read_text().count("config reloaded")
+            watching.settings["timestamps"] = sections
+            watching.write_config()
+            watching.signal(signal.SIGHUP)
+            watching.until(lambda n=before: watching.log.read_text().count("config reloaded") > n, "reloaded")  # type: ignore[misc]
+            watching.until(lambda n=asked: tokens(watching) == n, "asked")  # type: ignore[misc]
+            interval = watching.metric("mailwatch_ledger_token_interval_seconds")
+            assert interval == {"1h": 3600, "2h": 7200}.get(sections[0]["every"] if sections else "")
 
 
 def test_a_token_that_cannot_be_kept_does_not_stop_the_looks(watching: Watching, authority: Authority) -> None:

@@ -128,8 +128,13 @@ class Metrics:
         self._errors += 1
 
     def channels(self, names: Sequence[str]) -> None:
-        """Begin to show the channels that are told, every outcome at 0."""
-        self._notifications = {(name, outcome): 0 for name in names for outcome in ("sent", "failed", "dropped")}
+        """Show the channels that there are, every outcome at 0; those that were there keep their counts."""
+        before = self._notifications
+        self._notifications = {
+            (name, outcome): before.get((name, outcome), 0)
+            for name in names
+            for outcome in ("sent", "failed", "dropped")
+        }
 
     def notified(self, channel: str, outcome: str) -> None:
         """Count a message; one for a channel that is no longer there is not shown."""
@@ -157,8 +162,8 @@ class Metrics:
         """Show when an outside authority last stamped a checkpoint, by its own clock."""
         self._token = max(self._token or 0, time_ms / 1000)
 
-    def token_interval(self, seconds: float) -> None:
-        """Show how often an outside authority is asked, so that one that never answers is missed."""
+    def token_interval(self, seconds: float | None) -> None:
+        """Show how often an outside authority is asked, so that one that never answers is missed; None without."""
         self._token_interval = seconds
 
     def config_reload(self, ok: bool, at_seconds: float) -> None:

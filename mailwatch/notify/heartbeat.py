@@ -14,6 +14,35 @@ logger = logging.getLogger(__name__)
 TIMEOUT = 10.0
 
 
+class Heartbeat:
+    """Asks for an address that may be changed while it runs; None asks for nothing."""
+
+    def __init__(self, url: SecretStr | None, every: float, well: Callable[[], bool]) -> None:
+        self._url, self._every, self._well = url, every, well
+        self._changed = asyncio.Event()
+
+    @property
+    def asks(self) -> tuple[SecretStr | None, float]:
+        """What it asks for, and each how many seconds."""
+        return self._url, self._every
+
+    def change(self, url: SecretStr | None, every: float) -> None:
+        """Ask for this from now on."""
+        if (url, every) != self.asks:
+            self._url, self._every = url, every
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        while True:
+            self._changed.clear()
+            async with asyncio.TaskGroup() as group:
+                asking = self._url and group.create_task(heartbeat(self._url, self._every, self._well))
+                await self._changed.wait()
+                if asking:
+                    asking.cancel()
+
+
 async def heartbeat(url: SecretStr, every: float, well: Callable[[], bool]) -> None:
     """Ask for `url` each `every` seconds while `well` says so, until cancelled; its failures are logged once."""
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import shutil
@@ -48,7 +49,7 @@ class Notifier:
         counted: Callable[[str, str], None],
         held: Callable[[str, Millis], bool] = lambda _target, _at: False,
     ) -> None:
-        self._channels = channels
+        self._channels = tuple(channels)
         self._data_dir = data_dir
         self._reader = reader
         self._outbox = Outbox(data_dir)
@@ -58,6 +59,9 @@ class Notifier:
         self._cursor = 0
         self._woken = {channel.name: asyncio.Event() for channel in channels}
         self._pace = {channel.name: Pace(channel.group) for channel in channels}
+        self._changed = asyncio.Event()
+        self._renewed = {channel.name: asyncio.Event() for channel in channels}
+        """Set when a channel was changed: what its old address did not take is tried again at once."""
 
     def begin(self) -> None:
         """Take up where the ledger was last read; what happened before there was anyone to tell is not told.
@@ -68,20 +72,41 @@ class Notifier:
         self._cursor = self._reader.size() if known is None else known
         self._outbox.put([], at=now(), cursor=self._cursor)
 
+    async def change(self, channels: Sequence[Channel]) -> None:
+        """Send over these channels from now on. What waits for one that is gone is given up in time."""
+        if not self._channels:
+            # Of what happened while there was no channel, nobody hears.
+            with contextlib.suppress(OutboxBroken):
+                await asyncio.to_thread(self.begin)
+        before, self._channels = {channel.name: channel for channel in self._channels}, tuple(channels)
+        for channel in channels:
+            self._woken.setdefault(channel.name, asyncio.Event())
+            renewed = self._renewed.setdefault(channel.name, asyncio.Event())
+            if before.get(channel.name) != channel:
+                self._pace[channel.name] = Pace(channel.group)
+                renewed.set()
+        for name in before.keys() - {channel.name for channel in channels}:
+            self._renewed[name].set()
+        for woken in self._woken.values():
+            woken.set()
+        self._changed.set()
+
     def close(self) -> None:
         """Close the outbox."""
         self._outbox.close()
 
     async def run(self) -> None:
         """Tell until cancelled."""
-        if not self._channels:
-            # So that those who come to be told one day are not told of all that was.
-            await self._kept(self.begin, STATE_EVERY)
+        delivering: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             group.create_task(self._kept(self._follow, FOLLOW_EVERY))
             group.create_task(self._kept(self._states, STATE_EVERY))
-            for channel in self._channels:
-                group.create_task(self._deliver(channel))
+            while True:
+                self._changed.clear()
+                for name in [channel.name for channel in self._channels]:
+                    if name not in delivering or delivering[name].done():
+                        delivering[name] = group.create_task(self._deliver(name))
+                await self._changed.wait()
 
     async def _kept(self, work: Callable[[], None], every: float) -> None:
         while True:
@@ -97,6 +122,8 @@ class Notifier:
 
     def _follow(self) -> None:
         """Put into the outbox what the ledger has gained."""
+        if not self._channels:
+            return
         while entries := list(self._reader.entries(from_index=self._cursor, limit=BATCH)):
             found = [news for entry in entries if _may_be_news(entry) for news in self._news(entry)]
             cursor = entries[-1].index + 1
@@ -155,6 +182,10 @@ class Notifier:
 
     def _states(self) -> None:
         """Tell of what is not an entry: certificates and the disk; give up what is too old."""
+        if not self._channels:
+            # So that those who come to be told one day are not told of all that was.
+            self.begin()
+            return
         at = now()
         found = [news for look in list(self._latest()) for news in of_certificate(look, at)]
         free = shutil.disk_usage(self._data_dir).free
@@ -168,12 +199,17 @@ class Notifier:
             self._counted(channel, "dropped")
         self._outbox.clear(at - KEEP)
 
-    async def _deliver(self, channel: Channel) -> None:
-        """Send what waits for a channel, the oldest first; what is not taken holds up the rest."""
-        failures = 0
-        while True:
-            woken = self._woken[channel.name]
+    async def _deliver(self, name: str) -> None:
+        """Send what waits for a channel, the oldest first, until there is none of that name any more.
+
+        What is not taken holds up the rest.
+        """
+        failures, woken, renewed = 0, self._woken[name], self._renewed[name]
+        while (channel := next((each for each in self._channels if each.name == name), None)) is not None:
             woken.clear()
+            if renewed.is_set():
+                renewed.clear()
+                failures = 0
             try:
                 wait, failures = await self._next(channel, failures)
             except OutboxBroken as error:
@@ -186,7 +222,9 @@ class Notifier:
             if wait is None:
                 await woken.wait()
             else:
-                await asyncio.sleep(wait)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await renewed.wait()
 
     async def _next(self, channel: Channel, failures: int) -> tuple[float | None, int]:
         """Send the next message; return the seconds to wait (None: for news) and the failures in a row."""
