@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
@@ -22,6 +23,8 @@ Goodbye = Callable[[], Awaitable[None]]
 """How a probe that found nothing wrong takes its leave."""
 Lookup = Callable[[str, int, float], Awaitable[tuple["Address", ...]]]
 """From host, port and timeout in seconds to addresses."""
+LOOKUP_HANDLES = 4
+"""File handles that a lookup may have open at a time: its files, and a socket for each name server it asks."""
 
 
 class OurFault(Exception):
@@ -92,7 +95,13 @@ async def resolve(host: str, port: int, timeout: float) -> tuple[Address, ...]:
     def lookup() -> list[Address]:
         nonlocal began
         began = True
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        except socket.gaierror as error:
+            # Who can open neither /etc/hosts nor a socket says just the same: that nobody knows the name.
+            if not _handles_left():
+                raise OurFault("no file handle was left to look up the name") from error
+            raise
         return [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
 
     # Not loop.getaddrinfo: only so can a silent name server, which is the provider's or the line's, be
@@ -105,6 +114,17 @@ async def resolve(host: str, port: int, timeout: float) -> tuple[Address, ...]:
             raise OurFault("no thread was free to resolve the name") from error
         raise
     return tuple(dict.fromkeys(found))
+
+
+def _handles_left() -> bool:
+    """Whether there are as many file handles as a lookup needs at a time."""
+    with contextlib.ExitStack() as opened:
+        try:
+            for _ in range(LOOKUP_HANDLES):
+                opened.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            return False
+    return True
 
 
 def alternating(addresses: Iterable[Address]) -> tuple[Address, ...]:

@@ -24,6 +24,11 @@ OUR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 _OUR_FIREWALL = frozenset({errno.EACCES, errno.EPERM})
 _OUR_LOOKUP = frozenset({socket.EAI_MEMORY, socket.EAI_SYSTEM})
+_FAULTS = (
+    ArithmeticError, AssertionError, AttributeError, BufferError, LookupError, NameError, RuntimeError,
+    SystemError, TypeError, ValueError,
+)  # fmt: skip
+"""What only a mistake in a program raises."""
 _NOT_TLS = frozenset(
     {
         "WRONG_VERSION_NUMBER",
@@ -119,6 +124,10 @@ def judge(error: BaseException, target: Target) -> Verdict:
                 return verdict
     for link in chain:
         if isinstance(link, ConnectionError):
+            ours = link.__cause__
+            if isinstance(ours, _FAULTS):
+                # In the reading of what came: the loop then drops the connection, and gives that as the reason.
+                return Verdict(Cause.MONITOR, f"our own fault: {type(ours).__name__}: {ours}")
             return Verdict(Cause.DISCONNECTED, _words(link) or "connection lost")
     return Verdict(Cause.MONITOR, f"our own fault: {type(error).__name__}: {error}")
 
@@ -189,6 +198,8 @@ def _smtp(error: SmtpRefused, protocol: str, clear: bool) -> Verdict:
 def _exhausted(error: BaseException, target: Target) -> Verdict | None:
     if isinstance(error, OSError) and error.errno in OUR_ERRNOS:
         return Verdict(Cause.MONITOR, f"our own fault: {_words(error)}")
+    if isinstance(error, MemoryError):
+        return Verdict(Cause.MONITOR, "our own fault: no memory is left")
     return None
 
 

@@ -39,7 +39,10 @@ _CAPABILITY = re.compile(rb"(?:CAPABILITY |OK \[CAPABILITY )([^\]]*)", re.IGNORE
 _CAPABILITY_CODE = re.compile(rb"\[CAPABILITY ([^\]]*)", re.IGNORECASE)
 _CODE = re.compile(r"\[([^\] ]+)(?: [^\]]*)?\] ?(.*)", re.DOTALL)
 _FETCH = re.compile(rb"(\d{1,10}) FETCH \(", re.IGNORECASE)
-_HEADER = re.compile(rb"\d{1,10} FETCH \(.*\bBODY\[", re.IGNORECASE | re.DOTALL)
+_HEADER = re.compile(
+    rb"\d{1,10} FETCH \([^\[]*\bBODY\[[^\]]*\](?:<\d+>)? ?(?:~?\{\d+\+?\}|\"|NIL\b)", re.IGNORECASE
+)
+"""The value is a string or NIL (RFC 9051, section 9, msg-att-static); what is none is no header."""
 _EXPUNGE = re.compile(rb"\d{1,10} EXPUNGE\b|VANISHED\b", re.IGNORECASE)
 _NOTICE = re.compile(rb"(?:NO|BAD|BYE)\b|OK \[ALERT\]", re.IGNORECASE)
 _DATA = re.compile(
