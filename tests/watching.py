@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.program import Program, mailwatch
+from tests.program import Program, in_a_network_of_its_own, mailwatch
 from tests.servers import free_port
 
 PATIENCE = 20.0
@@ -60,7 +60,7 @@ class Watching:
         """Start it; return once it says that it is ready."""
         words = ("--config", str(self.config), "run")
         with self.log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
-            if self.prefix or self.environment:
+            if self.prefix or self.environment or in_a_network_of_its_own():
                 command = [*self.prefix, sys.executable, "-m", "mailwatch", *words]
                 self._process = subprocess.Popen(
                     command, stdout=log, stderr=log, stdin=nothing, env=os.environ | self.environment
