@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from mailwatch import authorities, config
 from mailwatch.authorities import stamp
+from mailwatch.certificates import read_pem
 from mailwatch.ledger import timestamp
 from mailwatch.ledger.timestamp import Anchors, TimestampError
 from mailwatch.models import Authority as Asked
@@ -123,7 +124,7 @@ async def test_an_authority_that_wants_a_login_gets_it_and_nobody_else_sees_it(a
 
 async def test_no_changed_bit_of_what_is_signed_is_accepted(authority: Authority) -> None:
     stamped = await stamp(asked(authority), NOTE)
-    trusted = Anchors(timestamp.certificates(authority.chain.read_bytes()))
+    trusted = Anchors(read_pem(authority.chain.read_bytes()))
     assert timestamp.verify(stamped.reply, NOTE, trusted).time == stamped.token.time
     chance = random.Random(4)
     for _ in range(400):
@@ -143,7 +144,7 @@ async def test_no_changed_bit_of_what_is_signed_is_accepted(authority: Authority
 
 def test_a_signer_of_another_root_of_the_same_name_is_refused(made: Path, tmp_path: Path) -> None:
     reply = quiet(tmp_path / "authority").answer(timestamp.request(NOTE)[0])
-    other = Anchors(timestamp.certificates((made / "root.pem").read_bytes()))
+    other = Anchors(read_pem((made / "root.pem").read_bytes()))
     with pytest.raises(TimestampError, match="trusted authority"):
         timestamp.verify(reply, NOTE, other)
 
@@ -153,7 +154,7 @@ def test_a_certificate_that_had_expired_signs_nothing(tmp_path: Path) -> None:
     authority.certify("signer", AUTHORITY_S, days=-1)
     reply = authority.answer(timestamp.request(NOTE)[0])
     with pytest.raises(TimestampError, match="certificate has expired"):
-        timestamp.verify(reply, NOTE, Anchors(timestamp.certificates(authority.chain.read_bytes())))
+        timestamp.verify(reply, NOTE, Anchors(read_pem(authority.chain.read_bytes())))
 
 
 @pytest.mark.parametrize("where", ["alone", "in front", "behind", "enclosed"])
@@ -176,7 +177,7 @@ def test_a_server_s_certificate_of_a_trusted_authority_signs_no_time(tmp_path: P
 
 
 def x509_of(path: Path) -> Certificate:
-    (found,) = timestamp.certificates(path.read_bytes())
+    (found,) = read_pem(path.read_bytes())
     return found
 
 
@@ -225,7 +226,7 @@ def test_the_ledger_is_stamped_at_the_start_and_when_an_outage_opens_and_closes(
     notes = {row.size: row.note for row in reader.checkpoints()}
     reader.close()
     kept = Tokens(watching.data_dir)
-    trusted = Anchors(timestamp.certificates(authority.chain.read_bytes()))
+    trusted = Anchors(read_pem(authority.chain.read_bytes()))
     for payload in told:
         reply = kept.get(payload["reply"])
         assert reply is not None
