@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-all lint bench campaign nightly clean servers image-test dashboards pictures
+.PHONY: run test test-all lint bench campaign fuzz nightly clean servers image-test dashboards pictures
 
 run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (or CONFIG=your.yaml)
 	$(BIN)/mailwatch --config $(or $(CONFIG),config.example.yaml) run
@@ -26,10 +26,14 @@ bench: $(VENV)/.dev servers  ## ratios against peers, measured in one run
 campaign: $(VENV)/.dev  ## 500 simulated weeks of faults (or WEEKS=..., SEED=...); docs/campaign.md
 	$(BIN)/python -m tests.campaign --weeks $(or $(WEEKS),500) --seed $(or $(SEED),20260105) --jobs 2
 
+fuzz: $(VENV)/.dev  ## readers of strangers' bytes on changed inputs: 200,000 (or COUNT=..., SEED=...); docs/architecture.md
+	$(BIN)/python -m tests.fuzz --count $(or $(COUNT),200000) $(if $(SEED),--seed $(SEED)) --jobs 2
+
 test-all: $(VENV)/.dev servers lint  ## also what takes longer than the gate may
 	MAILWATCH_MUTATIONS=20000 $(PYTEST)
 
 nightly: test-all campaign bench image-test  ## everything; needs a Docker daemon
+	$(MAKE) fuzz COUNT=$(or $(COUNT),10000000)
 
 image-test: $(VENV)/.dev  ## builds the image and tries it; needs a Docker daemon, so `make test` leaves it out
 	$(BIN)/pytest -p no:cacheprovider tests/image.py

@@ -98,13 +98,13 @@ async def _post(authority: Authority, query: bytes) -> bytes:
     ):
         if got.status_code != 200:
             raise TimestampError(f"HTTP {got.status_code} {got.reason_phrase}"[:100])
-        reply = b""
+        reply = bytearray()
         # Raw: what is promised as gzip may unpack to anything.
         async for part in got.aiter_raw():
             reply += part
             if len(reply) > MAX_REPLY:
                 raise TimestampError(f"the reply is longer than {MAX_REPLY} bytes")
-        return reply
+        return bytes(reply)
 
 
 @asynccontextmanager

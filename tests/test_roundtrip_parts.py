@@ -362,3 +362,31 @@ def test_a_message_is_given_up_after_a_week_and_told_once() -> None:
 def test_what_could_not_be_deleted_is_known_and_no_stray() -> None:
     assert Outstanding.recall([look("served", left="read-only")]).told == {MARK.token}
     assert Outstanding.recall([look("served")]).told == set()
+
+
+@pytest.mark.parametrize(
+    "odd", [b"Subject: a\x0bFrom: b", b"Subject: a\x0cTo: b", b"X: \xff\xfe", b": x", b"\xff: y"]
+)
+def test_a_report_is_read_whatever_else_the_returned_header_holds(odd: bytes) -> None:
+    report = (
+        b'Content-Type: multipart/report; report-type=delivery-status; boundary="x"\r\n\r\n--x\r\nContent-Type: '
+        b"message/delivery-status\r\n\r\nReporting-MTA: dns; x\r\n\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n"
+        b"--x\r\nContent-Type: message/rfc822\r\n\r\n"
+        + message().replace(b"\r\n\r\n", b"\r\n" + odd + b"\r\n\r\n", 1)
+    )
+    bounce = read_bounce(report + b"\r\n--x--\r\n", SEALER)
+    assert bounce is not None
+    assert (bounce.token, bounce.action, bounce.proven) == (MARK.token, "failed", True)
+
+
+def test_parts_in_parts_without_end_are_no_report() -> None:
+    nested = b"".join(
+        b"Content-Type: multipart/report; boundary=b%d\r\n\r\n--b%d\r\n" % (number, number)
+        for number in range(1500)
+    )
+    assert read_bounce(nested, SEALER) is None
+
+
+async def test_a_message_that_begins_within_a_field_has_no_signature_that_can_be_read() -> None:
+    (told,) = await signatures(b" folded\r\nFrom: x\r\n\r\nx")
+    assert told == {"result": "permerror", "why": "the header of the message cannot be read"}

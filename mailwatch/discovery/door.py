@@ -10,6 +10,8 @@ from mailwatch.models import Kind, TlsMode
 
 ORDER = (Kind.IMAP, Kind.POP3, Kind.SMTP)
 """Reading first: it is what most people mean by their mail."""
+MAX_ADDRESS = 1000
+"""Characters of what is taken for a mail address at all."""
 _HOST = re.compile(r"(?!-)[\w-]{1,63}(\.[\w-]{1,63})+", re.ASCII)
 
 
@@ -40,6 +42,8 @@ class Door:
 
 def ascii_domain(address: str) -> str:
     """Give the domain of an address as the name server knows it (RFC 5890), "" if it is no name to ask for."""
+    if len(address) > MAX_ADDRESS:
+        return ""
     try:
         domain = address.rpartition("@")[2].encode("idna").decode().casefold()
     except UnicodeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from mailwatch.models import OAuth2
 from mailwatch.oauth.browser import grant_of
 from mailwatch.oauth.endpoints import host_of
 from mailwatch.oauth.grant import Grant
-from mailwatch.oauth.request import NotServing, Refused, ask, secret_of, token_fields
+from mailwatch.oauth.request import NotServing, Refused, ask, seconds_of, secret_of, token_fields
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
 LONGEST = 1800.0
@@ -34,7 +35,11 @@ async def device_code(client: OAuth2) -> Code:
     """Ask for a code (RFC 8628, section 3.1). Raises Refused or NotServing."""
     if not client.device_endpoint:
         raise NotServing("this provider has no device flow for mail; run the login without --device")
-    answer = await ask(client, client.device_endpoint, {"scope": client.scope})
+    return read_code(client, await ask(client, client.device_endpoint, {"scope": client.scope}))
+
+
+def read_code(client: OAuth2, answer: Mapping[str, Any]) -> Code:
+    """Take the code out of an answer (RFC 8628, section 3.2). Raises NotServing."""
     code = secret_of(answer, "device_code")
     # Google's word for it is older than the RFC's.
     words = _text(answer, "user_code"), _text(answer, "verification_uri") or _text(answer, "verification_url")
@@ -44,8 +49,8 @@ async def device_code(client: OAuth2) -> Code:
         user_code=words[0],
         url=words[1],
         device_code=code,
-        seconds=_seconds(answer, "expires_in", LONGEST, LONGEST),
-        interval=_seconds(answer, "interval", DEFAULT_INTERVAL, LONGEST_INTERVAL),
+        seconds=seconds_of(answer.get("expires_in"), LONGEST, LONGEST),
+        interval=seconds_of(answer.get("interval"), DEFAULT_INTERVAL, LONGEST_INTERVAL),
     )
 
 
@@ -68,11 +73,6 @@ async def device_grant(client: OAuth2, code: Code) -> Grant:
                 wait = min(wait * 2, LONGEST_INTERVAL)
 
 
-def _text(answer: dict[str, Any], name: str) -> str:
+def _text(answer: Mapping[str, Any], name: str) -> str:
     value = answer.get(name)
     return value[:500] if isinstance(value, str) and value.isprintable() else ""
-
-
-def _seconds(answer: dict[str, Any], name: str, default: float, most: float) -> float:
-    value = answer.get(name)
-    return min(float(value), most) if isinstance(value, int | float) and value > 0 else default

@@ -91,11 +91,17 @@ def access_token(answer: Mapping[str, Any], host: str) -> tuple[SecretStr, float
         raise NotServing(f"the token endpoint at {host} answers without an access token")
     if str(answer.get("token_type", "bearer")).casefold() != "bearer":
         raise NotServing(f"the token endpoint at {host} hands out tokens that are no bearer tokens")
+    return token, seconds_of(answer.get("expires_in"), DEFAULT_LIFE, LONGEST_LIFE)
+
+
+def seconds_of(value: object, default: float, most: float) -> float:
+    """Read a number of seconds, which some servers write as text; what is none above 0 is the default."""
     try:
-        life = float(answer.get("expires_in") or DEFAULT_LIFE)
-    except (TypeError, ValueError):
-        life = DEFAULT_LIFE
-    return token, min(life, LONGEST_LIFE) if life > 0 else DEFAULT_LIFE
+        # A whole number may be larger than a float holds.
+        seconds = float(value) if isinstance(value, int | float | str) else default
+    except (ValueError, OverflowError):
+        return default
+    return min(seconds, most) if seconds > 0 else default
 
 
 async def _post(client: OAuth2, endpoint: str, body: str) -> tuple[int, bytes]:
@@ -108,12 +114,12 @@ async def _post(client: OAuth2, endpoint: str, body: str) -> tuple[int, bytes]:
         httpx.AsyncClient(verify=verify, timeout=None, trust_env=not loopback) as web,  # noqa: S113 - ask() bounds it
         web.stream("POST", endpoint, content=body.encode(), headers=_HEADERS) as response,
     ):
-        answer = b""
+        answer = bytearray()
         async for piece in response.aiter_bytes():
             answer += piece
             if len(answer) > MAX_BYTES:
                 raise httpx.DecodingError("its answer is longer than 64 KiB")
-        return response.status_code, answer
+        return response.status_code, bytes(answer)
 
 
 def _judged(status: int, answer: bytes, hidden: list[str], where: str) -> dict[str, Any]:

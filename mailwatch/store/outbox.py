@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
@@ -32,26 +31,14 @@ class Letter:
     news: News
 
 
-@dataclass(frozen=True, slots=True)
-class SetAside:
-    """What was never taken. `outcome` is refused, denied or dropped, with the reason in brackets."""
-
-    channel: str
-    key: str
-    topic: str
-    time: Millis
-    done: Millis
-    outcome: str
-
-
 class Outbox:
     """The outbox of a data_dir whose store is open, for the one process that holds its lock.
 
     Each method raises OutboxBroken.
     """
 
-    def __init__(self, data_dir: Path, *, read_only: bool = False) -> None:
-        self._engine = engine(data_dir, read_only=read_only)
+    def __init__(self, data_dir: Path) -> None:
+        self._engine = engine(data_dir)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -116,7 +103,7 @@ class Outbox:
             rows = connection.execute(query).all()
         return [
             Letter(row.number, row.put_ms, News(
-                key=row.key, topic=Topic(row.event), time=row.time_ms, facts=_facts(row.payload)
+                key=row.key, topic=Topic(row.event), time=row.time_ms, facts=json.loads(row.payload)
             ))
             for row in rows
         ]  # fmt: skip
@@ -136,23 +123,6 @@ class Outbox:
                 sa.update(outbox).where(outbox.c.number.in_(numbers)).values(done_ms=at, outcome=outcome)
             )
 
-    def again(self, since: Millis, numbers: Collection[int] | None = None) -> None:
-        """Have what was put since then, and denied because of the channel, wait once more; or some of it."""
-        c = outbox.c
-        wanted = c.outcome.startswith("denied") & (c.put_ms >= since)
-        if numbers is not None:
-            wanted &= c.number.in_(numbers)
-        with self._transaction() as connection:
-            connection.execute(sa.update(outbox).where(wanted).values(done_ms=None, outcome=None))
-
-    def set_aside(self, limit: int) -> list[SetAside]:
-        """Return what its channel did not take for good, the newest first: refused, denied or given up."""
-        c = outbox.c
-        query = sa.select(c.channel, c.key, c.event, c.time_ms, c.done_ms, c.outcome)
-        query = query.where(c.outcome.not_in(("sent", "moot"))).order_by(c.number.desc()).limit(limit)
-        with self._transaction() as connection:
-            return [SetAside(*row) for row in connection.execute(query)]
-
     def drop(self, before: Millis, at: Millis) -> list[tuple[str, str]]:
         """Give up what waits since before that time; return (channel, key) of each."""
         c = outbox.c
@@ -171,12 +141,3 @@ class Outbox:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
-
-
-def _facts(payload: str) -> dict[str, Any]:
-    """Read facts; what cannot be read has none, and is set aside by who writes the message."""
-    try:
-        facts = json.loads(payload)
-    except ValueError:
-        return {}
-    return facts if isinstance(facts, dict) else {}

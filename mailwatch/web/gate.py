@@ -166,7 +166,7 @@ class Gate:
         if who is not Who.KNOWN:
             return self._pages.login(request, to=place(to), who=who.value, status=429 if who is Who.WAITS else 401)
         answer = RedirectResponse(f"./{place(to)}", 303)
-        secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+        secure = "https" in (request.scope["scheme"], request.headers.get("x-forwarded-proto"))
         # Without a path it is for all that lies beside /login, also below the prefix of a proxy.
         answer.set_cookie(
             COOKIE, self._sessions.open(), max_age=int(LASTS), path=None, httponly=True, samesite="strict",

@@ -94,9 +94,9 @@ class Pages:
 
     def _draw(self, request: Request, template: str, language: str, here: str, **facts: Any) -> str:
         vantage = ", ".join(filter(None, (self._views.vantage_point, self._views.place)))
-        root = "../" * (request.url.path.count("/") - 1) or "./"
-        if prefix := request.scope.get("root_path", ""):
-            root = "../" * (request.url.path.removeprefix(prefix).count("/") - 1) or "./"
+        # Not by request.url: it raises for a query that is no UTF-8.
+        path = str(request.scope["path"]).removeprefix(request.scope.get("root_path", ""))
+        root = "../" * (path.count("/") - 1) or "./"
         return (
             drawing(language)
             .get_template(template)

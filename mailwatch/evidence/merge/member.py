@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mailwatch.evidence.merge.sweep import Span, united
-from mailwatch.evidence.verify import Examined, Trust, examine
+from mailwatch.evidence.verify import UNFORESEEN, Examined, Trust, examine
 from mailwatch.models import Fact, Gap, WatchChange, parse_rfc3339
 from mailwatch.service_level import Share, Stretch
+
+logger = logging.getLogger(__name__)
 
 CLOCK_ERROR = 600.0
 """Seconds by which a member's clock may be off."""
@@ -86,12 +89,17 @@ def read(path: Path, trust: Trust) -> Member:
     if bad is not None:
         member.bad, member.reason = bad.claim, f"{bad.claim}: {bad.detail}"
         return member
-    error = examined.statement.get("clock_error", 0)
-    if error > CLOCK_ERROR:
-        # Its times cannot be laid beside those of others.
-        member.bad, member.reason = "times", f"times: its clock was off by {error:g} s, by its own tokens"
-        return member
-    _keep(member, examined, seen)
+    try:
+        error = examined.statement.get("clock_error", 0)
+        if error > CLOCK_ERROR:
+            # Its times cannot be laid beside those of others.
+            member.bad, member.reason = "times", f"times: its clock was off by {error:g} s, by its own tokens"
+            return member
+        _keep(member, examined, seen)
+    except Exception as error:
+        # What the statement says beside what was checked is its maker's own.
+        logger.info("%s could not be read", path.name, exc_info=error)
+        member.bad, member.reason = "outage", f"outage: {UNFORESEEN} {type(error).__name__} {str(error)[:120]}"
     return member
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import logging
 import re
 from dataclasses import dataclass
 from email import policy
@@ -10,9 +11,13 @@ from email.message import Message
 
 from mailwatch.models import Millis
 from mailwatch.probes.roundtrip.message import NEEDLE, Mark, Sealer
-from mailwatch.probes.roundtrip.received import fields_of, head_of
+from mailwatch.probes.roundtrip.received import fields_of
+
+logger = logging.getLogger(__name__)
 
 MAX_WORDS = 300
+MAX_BOUNDARIES = 100
+"""Parts in parts: the library compares each line with the boundary of every part that it stands in."""
 _TOKEN = re.compile(re.escape(NEEDLE).encode() + rb"([0-9a-f]{32})\b")
 
 
@@ -31,13 +36,21 @@ class Bounce:
 def read_bounce(message: bytes, sealer: Sealer) -> Bounce | None:
     """Return what a report says of a message of ours; None if it is none, or speaks of no such message."""
     try:
-        parsed = email.message_from_bytes(message, policy=policy.compat32)
-        if parsed.get_content_type() != "multipart/report":
-            return None
-        parts = list(parsed.walk())
-    except Exception:
-        # A message from anybody: what the library cannot read is no report.
+        return _read(message, sealer)
+    except Exception as error:
+        # From anybody: the library reads a part only when it is asked for, and what it cannot read is no report.
+        logger.info("a message is no report that can be read: %s", type(error).__name__)
         return None
+
+
+def _read(message: bytes, sealer: Sealer) -> Bounce | None:
+    """Read a report; for what anybody wrote the library has many exceptions, HeaderParseError among them."""
+    if message.lower().count(b"boundary") > MAX_BOUNDARIES:
+        return None
+    parsed = email.message_from_bytes(message, policy=policy.compat32)
+    if parsed.get_content_type() != "multipart/report":
+        return None
+    parts = list(parsed.walk())
     token = _TOKEN.search(message)
     mark = _returned(parts, sealer)
     if token is None and mark is None:
@@ -73,12 +86,15 @@ def _returned(parts: list[Message], sealer: Sealer) -> Mark | None:
         kind = part.get_content_type()
         if kind == "text/rfc822-headers":
             payload = part.get_payload(decode=True)
-            head = payload if isinstance(payload, bytes) else b""
+            fields = dict(fields_of(payload if isinstance(payload, bytes) else b""))
         elif kind == "message/rfc822" and part.is_multipart():
             inner = part.get_payload()
-            head = head_of(bytes(inner[0])) if isinstance(inner, list) and isinstance(inner[0], Message) else b""
+            returned = inner[0] if isinstance(inner, list) else None
+            # As they came: to write them anew the library refuses a field that holds a vertical tab, say.
+            raw = returned.raw_items() if isinstance(returned, Message) else ()
+            fields = {name.lower(): _text(value) for name, value in raw}
         else:
             continue
-        if (mark := sealer.recognise(dict(fields_of(head)))) is not None:
+        if (mark := sealer.recognise(fields)) is not None:
             return mark
     return None

@@ -32,7 +32,12 @@ async def signatures(message: bytes, keys: Keys | None = None) -> list[dict[str,
     """
     lookup = keys or txt
     found = []
-    for number, field in enumerate(_signature_fields(message)[:MAX_SIGNATURES]):
+    try:
+        fields = _signature_fields(message)
+    except Exception:
+        # From anybody: the library raises IndexError for a message that begins in the middle of a field.
+        return [{"result": "permerror", "why": "the header of the message cannot be read"}]
+    for number, field in enumerate(fields[:MAX_SIGNATURES]):
         found.append(await _checked(message, number, field, lookup))
     return found or [{"result": "none"}]
 

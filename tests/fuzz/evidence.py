@@ -1,0 +1,155 @@
+"""Evidence: certificates, tokens, entries, bundles, and the script that a bundle encloses."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import random
+import sys
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import orjson
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
+
+from mailwatch import certificates
+from mailwatch.evidence.merge import member
+from mailwatch.evidence.merge.check import check, is_joint
+from mailwatch.evidence.verify import UNFORESEEN, Trust, verify
+from mailwatch.ledger import checkpoint, timestamp
+from mailwatch.ledger.facts import fact_from
+from mailwatch.ledger.timestamp import Anchors, TimestampError
+from mailwatch.store import Store
+from tests import test_evidence_mutations as bundles
+from tests.fuzz.target import Target, Wrong
+from tests.operator import Operator, quiet, trusting
+
+
+class _Made:
+    """A bundle, its tokens, entries and key, made once by an operator and an authority of our own."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="mailwatch-fuzz-")
+        folder = Path(self._folder.name)
+        authority, store = quiet(folder / "authority"), Store.open(folder / "data")
+        operator = Operator(store, folder / "data")
+        operator.looks("+")
+        operator.stamp(authority)
+        operator.looks("+---?-++")
+        operator.stamp(authority)
+        self.path: Path = operator.bundle(authority)
+        self.trust: Trust = trusting(authority)
+        self.key = store.keys.private
+        store.close()
+        self.scratch = folder / "input.zip"
+        with zipfile.ZipFile(self.path) as opened:
+            self.files = {name: opened.read(name) for name in opened.namelist()}
+        self.anchors = Anchors(self.trust.certificates)
+
+
+made = cache(_Made)
+
+
+def _verify(data: bytes) -> None:
+    path = made().scratch
+    path.write_bytes(data)
+    claims = check(path, made().trust) if is_joint(path) else verify(path, made().trust)
+    for claim in claims:
+        if not claim.detail or len(claim.detail) > 1000:
+            raise Wrong(f"{claim}")
+        if UNFORESEEN in claim.detail:
+            raise Wrong(f"{claim}")
+    if UNFORESEEN in (reason := member.read(path, made().trust).reason):
+        raise Wrong(reason)
+
+
+def _bundle(chance: random.Random) -> bytes:
+    raw, _ = list(bundles.mutants(made().path, made().key, chance, 1 + chance.randrange(8)))[-1]
+    return raw
+
+
+_SCRIPT: Callable[[], Any] = cache(
+    lambda: compile(
+        files("mailwatch.evidence.enclosed").joinpath("verify.py").read_text("utf-8"), "verify.py", "exec"
+    )
+)
+
+
+def _enclosed(data: bytes) -> None:
+    """The script says WRONG, or ok; an exception it tells by itself (sys.excepthook)."""
+    path = made().scratch
+    path.write_bytes(data)
+    before, sys.argv = sys.argv, ["verify.py", str(path)]
+    hook = sys.excepthook
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit, Exception):
+            exec(_SCRIPT(), {"__name__": "__main__"})
+    finally:
+        sys.argv, sys.excepthook = before, hook
+
+
+def _token(data: bytes) -> None:
+    note = next(iter(json.loads(made().files["proof.json"])["checkpoints"]))
+    with contextlib.suppress(TimestampError):
+        timestamp.read(data)
+    with contextlib.suppress(TimestampError):
+        timestamp.verify(data, note, made().anchors)
+
+
+def _certificate(data: bytes) -> None:
+    with contextlib.suppress(certificates.UnreadableCertificate):
+        read = certificates.read(data)
+        certificates.names(read)
+        certificates.issuer(read)
+        certificates.not_after(read)
+        Anchors([read])
+    with contextlib.suppress(certificates.UnreadableCertificate):
+        certificates.read_pem(data)
+
+
+def _entry(data: bytes) -> None:
+    kind, _, text = data.partition(b" ")
+    try:
+        payload = orjson.loads(text)
+    except ValueError:
+        return
+    if isinstance(payload, dict):
+        with contextlib.suppress(KeyError, ValueError, TypeError, AttributeError):
+            fact_from(kind.decode("latin-1"), payload)
+
+
+def _note(data: bytes) -> None:
+    with contextlib.suppress(checkpoint.CheckpointError):
+        checkpoint.verify(data.decode("utf-8", "replace"), made().key.public_key())
+
+
+def targets() -> list[Target]:
+    """All readers of what proves something."""
+    warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+    held = made().files
+    entries = [
+        json.loads(line)["header"]["kind"].encode() + b" " + orjson.dumps(json.loads(line)["payload"])
+        for line in held["entries.jsonl"].splitlines()
+        if b'"payload":{' in line
+    ]
+    tokens = [content for name, content in held.items() if name.endswith(".tsr")]
+    pems = [content for name, content in held.items() if name.endswith(".pem")]
+    ders = [one.public_bytes(Encoding.DER) for one in made().trust.certificates]
+    proof = json.loads(held["proof.json"])["checkpoints"]
+    whole = [made().path.read_bytes()]
+    return [
+        Target("bundles", _verify, whole, 2, make=_bundle, longest=1 << 20),
+        Target("enclosed-verify", _enclosed, whole, 4, make=_bundle, longest=1 << 20),
+        Target("tokens", _token, tokens, 20, longest=1 << 16),
+        Target("certificates", _certificate, ders + pems, 80, longest=1 << 16),
+        Target("entries", _entry, entries, 80, longest=1 << 16),
+        Target("checkpoints", _note, [note.encode() for note in proof], 60),
+    ]

@@ -1,0 +1,135 @@
+"""What the owner writes and what the record holds, put into words: config, times, names, messages."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from mailwatch.catalogue import by_domain
+from mailwatch.config import ConfigError, load
+from mailwatch.config.durations import parse as duration
+from mailwatch.config.mistakes import Fault
+from mailwatch.discovery.door import ascii_domain, is_name
+from mailwatch.models import Channel, News, Topic, parse_rfc3339
+from mailwatch.notify.words import text_of
+from tests.fuzz.target import Target
+
+HERE = Path(__file__).parent.parent
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="mailwatch-fuzz-")
+
+
+def _config(data: bytes) -> None:
+    path = Path(_folder().name) / "config.yaml"
+    path.write_bytes(data)
+    with contextlib.suppress(ConfigError):
+        load(path)
+
+
+CHANNELS = [
+    Channel(name="c", url=SecretStr("json://x"), on=frozenset(Topic), lang=lang, timezone="Europe/Rome")
+    for lang in ("en", "it")
+]
+FACTS: dict[str, Any] = {
+    "target": "a/imap",
+    "id": "0123",
+    "provider": "p",
+    "kind": "imap",
+    "first_bad": 1_700_000_000_000,
+    "cause": "timeout",
+    "last_good": None,
+    "first_good": 1_700_000_100_000,
+    "last_bad": 1_700_000_090_000,
+    "causes": ["timeout"],
+    "duration_ms": {"min": 1000, "max": None},
+    "detail": "no",
+    "finding": "x",
+    "free": 7,
+    "not_after": 1_700_000_000_000,
+    "targets": ["a", "b"],
+    "vantage_point": "v",
+    "host": "h",
+    "seconds": 4,
+    "reason": "r",
+    "sign": "loop",
+}
+
+
+def _message(data: bytes) -> None:
+    """Whatever a server says or an owner names a target, it comes out as it went in, and formats nothing."""
+    text = data.decode("utf-8", "replace")
+    for number, topic in enumerate(Topic):
+        facts = FACTS | dict.fromkeys(("target", "detail", "provider", "finding", "vantage_point"), text)
+        with contextlib.suppress(KeyError):
+            news = News(key="k", topic=topic, time=0, facts=facts | {"causes": [text]})
+            title, body = text_of([news], CHANNELS[number % 2], 0)
+            if "{" not in text:
+                assert "{" not in body + title
+
+
+def _time(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    with contextlib.suppress(ValueError):
+        parse_rfc3339(text)
+    with contextlib.suppress(Fault):
+        duration(text)
+
+
+def _name(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    domain = ascii_domain(text)
+    assert not domain or is_name(domain)
+    by_domain(text)
+
+
+def targets() -> list[Target]:
+    """What is written by the owner, and what is written to them."""
+    bad = [path.read_bytes() for path in sorted((HERE / "testdata" / "bad-config").glob("*.yaml"))]
+    example = (HERE.parent / "config.example.yaml").read_bytes()
+    whole = json.dumps(
+        {"vantage_point": {"name": "x"}, "accounts": [{"address": "a@libero.it", "password_env": "P"}]}
+    )
+    return [
+        Target(
+            "config",
+            _config,
+            [example, whole.encode(), *bad],
+            15,
+            longest=8192,
+            words=[
+                b"- ",
+                b"&a ",
+                b"*a",
+                b"<<: ",
+                b"!!python/object:x ",
+                b"? ",
+                b": ",
+                b"|\n",
+                b"${X}",
+                b"!!int ",
+                b"!!timestamp ",
+            ],
+        ),
+        Target(
+            "messages",
+            _message,
+            [b"a/imap", b"{0.__class__}", b"{target!r:>9999999}", b"NO [ALERT] {x}", b"%(x)s"],
+            15,
+        ),
+        Target("times", _time, [b"2026-01-01T00:00:00.000Z", b"0001-01-01T00:00:00+14:00", b"5m", b"1.5h"], 60),
+        Target(
+            "names",
+            _name,
+            [b"a@example.org", "a@b\u00fccher.example".encode(), b"xn--a.b", b"a@" + b"b." * 100 + b"c"],
+            60,
+        ),
+    ]
