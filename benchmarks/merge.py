@@ -28,7 +28,7 @@ from mailwatch.ledger.checkpoint import Checkpoint, origin_of, sign, verifier_ke
 from mailwatch.ledger.checkpoint import verify as verified
 from mailwatch.models import Millis
 from mailwatch.store import Reader, Tokens
-from mailwatch.store.keys import load_or_make
+from mailwatch.store.keys import load as load_keys
 from tests import ledgers
 from tests.ledgers import DAY, HOUR
 
@@ -44,9 +44,9 @@ def template(folder: Path, number: int) -> Path:
     reader, path = Reader.open(folder), folder.with_suffix(".zip")
     watched = [Watched("mail", 60.0, "libero", "imap")]
     window = (START + HOUR, START + 7 * DAY - HOUR)
-    case = find(reader, Tokens(folder), load_or_make(folder), window, watched, "home")
+    case = find(reader, Tokens(folder), load_keys(folder), window, watched, "home")
     with path.open("wb") as out:
-        write(out, reader, load_or_make(folder), case, "en", [])
+        write(out, reader, load_keys(folder), case, "en", [])
     reader.close()
     return path
 
@@ -56,7 +56,7 @@ def signed_anew(number: int, templates: list[Path], folder: Path) -> Path:
     key = Ed25519PrivateKey.generate()
     origin, path = origin_of(key.public_key()), folder / f"{number:03}.zip"
     with zipfile.ZipFile(templates[number % len(templates)]) as opened, path.open("wb") as out:
-        old = load_or_make(templates[number % len(templates)].with_suffix("")).public
+        old = load_keys(templates[number % len(templates)].with_suffix("")).public
         proof = json.loads(opened.read("proof.json")) | {"ledger": origin}
         made = [verified(note, old) for note in proof["checkpoints"]]
         proof["checkpoints"] = [sign(Checkpoint(origin, one.size, one.root), key) for one in made]

@@ -34,6 +34,7 @@ course                                  one target followed quickly through half
 replay, records                         what the ledger says: state to go on from, answers to give
 metrics, notify, web                    outlets; never each other
 auditing                                the ledger checked by itself, slowly, each day
+alarm                                   a damaged ledger told of at once, past the outbox in it
 evidence                                an outage as one file, and the check of it
 schedule, watch                         when to look; what is remembered of a target
 looking, judging                        one look, with its login or without; whose failure it is

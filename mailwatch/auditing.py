@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mailwatch.metrics import Metrics
 from mailwatch.models import Millis, News, Topic, now
-from mailwatch.store import Reader, audit
+from mailwatch.store import Reader, StoreBroken, StoreError, audit, audit_database
 from mailwatch.store.keys import Keys
 
 logger = logging.getLogger(__name__)
@@ -61,9 +61,14 @@ class Auditing:
         """Audit once, and tell what was found. A ledger that cannot be read says nothing of what is in it."""
         keys = self._keys
         try:
-            entries = self._reader.size()
+            entries = self._size()
             found = audit(self._reader, keys.public, keys.secret, self._pace(), enough=FINDINGS)
+            found += audit_database(self._reader, self._stopping.is_set)
         except _Stopped:
+            return
+        except StoreError as error:
+            logger.error("ledger: the audit could not be ended: %s", error)
+            self._metrics.error()
             return
         except Exception:
             # A database that is locked or gone for a moment must not end the looks.
@@ -81,6 +86,13 @@ class Auditing:
             facts = {"finding": told[0]}
             at = self.latest.at
             self._tell(News(key=f"ledger:{at // DAY}", topic=Topic.LEDGER, time=at, facts=facts))
+
+    def _size(self) -> int:
+        try:
+            return self._reader.size()
+        except StoreBroken:
+            # That is for the audit to find.
+            return 0
 
     def _pace(self) -> Callable[[int], None]:
         began = time.monotonic()

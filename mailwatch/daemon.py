@@ -52,7 +52,7 @@ class Daemon:
         if not self.ending.is_set():
             self.ending.set()
             systemd.stopping()
-            end_within(lambda: 1 if self._failed or self._unwritten() else 0)
+            end_within(lambda: 1 if self._failed or self._lost() else 0)
 
     def reload(self) -> None:
         """Reload the config, after the start if that is not over. May be called at any time."""
@@ -63,9 +63,9 @@ class Daemon:
         self._failed = True
         self.end()
 
-    def _unwritten(self) -> int:
-        """How many entries would be lost."""
-        return 0 if self._service is None else self._service.writer.pending
+    def _lost(self) -> str:
+        """Say what of the ledger would be lost, or is damaged; "" if nothing."""
+        return "" if self._service is None else self._service.writer.lost()
 
     async def run(self) -> None:
         """Run until `end` is called. Raises what the start raises, and Failed."""
@@ -76,12 +76,14 @@ class Daemon:
                 async with _background(_tell(start)):
                     started = await self._unless_ended(start.run())
                 if started is None:
+                    if start.writer and (damage := start.writer.damage()):
+                        raise Failed(damage)
                     logger.info("ended before the start was over")
                     return
                 self._service, app = started
                 await self._run(self._service, front, app, undo)
-        if lost := self._unwritten():
-            raise Failed(f"{lost} entries are lost: the disk of data_dir did not take them before the end")
+        if lost := self._lost():
+            raise Failed(lost)
         if self._failed:
             raise Failed("ended by a fault of our own; the log tells more")
 

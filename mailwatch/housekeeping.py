@@ -18,7 +18,7 @@ from mailwatch.models import Millis, Target, now
 from mailwatch.monitor import Monitor
 from mailwatch.records import guessed_interval, watched_at
 from mailwatch.service_level import Buckets
-from mailwatch.store import Reader
+from mailwatch.store import Reader, StoreError
 from mailwatch.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Housekeeping:
             self.maintenance,
             self.renew,
         )
-        tasks = [asyncio.create_task(loop()) for loop in (*work, *self._others)]
+        tasks = [asyncio.create_task(self._kept(loop)) for loop in (*work, *self._others)]
         for task in tasks:
             task.add_done_callback(ended)
         try:
@@ -91,6 +91,18 @@ class Housekeeping:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _kept(self, loop: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Begin a loop again that the store ended: neither a damaged page nor a failing disk ends the looks."""
+        said = ""
+        while True:
+            try:
+                return await loop()
+            except StoreError as error:
+                if error.why != said:
+                    said = error.why
+                    logger.error("housekeeping: %s", error)
+            await asyncio.sleep(LEDGER_EVERY)
 
     async def clock(self) -> None:
         """Notice suspends and steps within a second of their end."""

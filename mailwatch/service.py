@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from mailwatch import __version__
+from mailwatch.alarm import Alarm
 from mailwatch.auditing import Auditing
 from mailwatch.building import Built, build, taken_over
 from mailwatch.config import (
@@ -43,7 +44,7 @@ from mailwatch.port25 import Port25
 from mailwatch.progress import Progress, Step
 from mailwatch.replay import notices, written_maintenance
 from mailwatch.selfwatch import SelfWatch
-from mailwatch.store import Draft, Reader, Writer
+from mailwatch.store import Draft, Reader, StoreError, StoreFull, Writer
 from mailwatch.takeup import take_up
 from mailwatch.timestamping import Timestamping
 from mailwatch.watched import RELOAD
@@ -64,6 +65,7 @@ class Service:
     writer: Writer
     notifier: Notifier
     auditing: Auditing
+    alarm: Alarm
     selfwatch: SelfWatch
     timestamping: Timestamping
     built: Built
@@ -156,11 +158,19 @@ class Service:
             logger.warning("%s changed: it takes effect at the next start", key)
         for note in notes:
             logger.warning("%s", note)
-        await self._change(config, built)
+        try:
+            await self._change(config, built)
+            await self._take_in(built.targets)
+        except (StoreError, StoreFull) as error:
+            self.monitor.metrics.config_reload(False, now() / 1000)
+            logger.error("the config was not wholly taken in: %s", error)
+
+    async def _take_in(self, wanted: Sequence[Target]) -> None:
+        """Put a reload on record, and watch these targets from now on."""
         self.open_to_all()
         await self.node("reload")
         await self._announced()
-        targets = {target.name: target for target in built.targets}
+        targets = {target.name: target for target in wanted}
         added = await reenrol(self.monitor, targets)
         await enrol(self.monitor, self.reader, added, RELOAD)
         await take_up(self.monitor, self.reader, added)
@@ -179,6 +189,7 @@ class Service:
         self.timestamping.change(built.authorities)
         self.monitor.metrics.channels([channel.name for channel in built.channels])
         await self.notifier.change(built.channels)
+        self.alarm.channels = built.channels
         self._heartbeat.change(*_pulse(config, built))
         if self.app_for is not None and built.access != before[1].access:
             # Who was logged in by an old password is not any more.
@@ -194,17 +205,10 @@ class Service:
 
     def unready(self) -> list[str]:
         """Say why /readyz must fail."""
-        problems = unwritten(self.writer)
+        problems = self.writer.problems()
         if not self.monitor.schedule.running:
             problems.append("the schedule is not running")
         return [*problems, *self.selfwatch.reasons()]
-
-
-def unwritten(writer: Writer) -> list[str]:
-    """Say why the ledger is behind."""
-    if writer.healthy:
-        return []
-    return [f"the ledger cannot be written; {writer.pending} entries wait in memory"]
 
 
 def guard_of(config: Config) -> tuple[Guard | None, Port25 | None]:

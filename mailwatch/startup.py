@@ -2,7 +2,7 @@
 
 What takes long is done in threads, and what must be closed again goes on the stack `undo` as soon as it is there.
 A disk that is full is waited for. What cannot pass is raised:
-ConfigError, Locked, KeysMissing, StoreBroken or OSError.
+ConfigError, StoreError or OSError.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from starlette.types import ASGIApp
 
+from mailwatch.alarm import Alarm
 from mailwatch.answers import answers
 from mailwatch.auditing import Auditing
 from mailwatch.building import Built, build
@@ -29,8 +31,8 @@ from mailwatch.outages import Rules
 from mailwatch.outlook import nobodys, outlook
 from mailwatch.progress import Progress, Step
 from mailwatch.selfwatch import SelfWatch
-from mailwatch.service import Service, guard_of, time_servers, unwritten
-from mailwatch.store import DiskFull, OutboxBroken, Reader, Store, StoreBroken, Tokens, Writer
+from mailwatch.service import Service, guard_of, time_servers
+from mailwatch.store import DiskFull, Health, Reader, Store, StoreBroken, StoreUnavailable, Tokens, Writer
 from mailwatch.timestamping import Timestamping
 from mailwatch.web.app import create_app
 
@@ -54,7 +56,7 @@ class Startup:
 
     def unready(self) -> list[str]:
         """Say why /readyz must fail: how far the start has come, and what it waits for."""
-        return [f"starting: {self.progress}", *(unwritten(self.writer) if self.writer else [])]
+        return [f"starting: {self.progress}", *(self.writer.problems() if self.writer else [])]
 
     async def run(self) -> tuple[Service, ASGIApp]:
         """Start. Return what runs from then on, and what answers for it."""
@@ -74,9 +76,11 @@ class Startup:
 
     async def _store(self, channels: Sequence[Channel]) -> Store:
         """Open the store, once there is room for it."""
+        health = Health()
         while True:
             try:
-                store = await asyncio.to_thread(Store.open, self.config.data_dir, self.progress)
+                opening = partial(Store.open, self.config.data_dir, self.progress, health=health)
+                store = await asyncio.to_thread(opening)
             except StoreBroken as error:
                 await tell_broken(channels, self.config.data_dir, str(error))
                 raise
@@ -92,7 +96,10 @@ class Startup:
     async def _service(self, built: Built, store: Store) -> Service:
         """Put the parts together."""
         config, metrics = self.config, self.metrics
-        reader = Reader.open(config.data_dir)
+        alarm = Alarm(built.channels, config.data_dir, metrics)
+        self.undo.push_async_callback(alarm.finish, CLOSED_WITHIN)
+        store.health.alarm = alarm.ring
+        reader = Reader.open(config.data_dir, store.health)
         self.undo.callback(reader.close)
         writer = Writer(store, on_commit=lambda seconds, _entries: metrics.committed(seconds))
         await writer.start()
@@ -121,6 +128,7 @@ class Startup:
             latest=lambda: [w.latest for w in list(monitor.watches.values()) if w.latest],
             counted=metrics.notified,
             held=lambda target, at: bool(monitor.excluded(target, at, at + 1)),
+            health=store.health,
         )
         self.undo.callback(notifier.close)
         return Service(
@@ -131,6 +139,7 @@ class Startup:
             writer=writer,
             notifier=notifier,
             auditing=Auditing(reader, store.keys, metrics, notifier.tell),
+            alarm=alarm,
             selfwatch=SelfWatch(monitor, notifier.tell),
             timestamping=Timestamping(monitor, reader, Tokens(config.data_dir), built.authorities),
             built=built,
@@ -143,7 +152,7 @@ class Startup:
         while True:
             try:
                 return await asyncio.to_thread(notifier.begin)
-            except OutboxBroken as error:
+            except StoreUnavailable as error:
                 logger.error("the outbox cannot be written: %s; it is tried again", error)
                 await asyncio.sleep(AGAIN_AFTER)
 

@@ -15,7 +15,7 @@ from mailwatch.metrics import Metrics
 from mailwatch.models import News, Topic
 from mailwatch.store import Reader, audit
 from mailwatch.store.audit import SLICE
-from mailwatch.store.keys import load_or_make
+from mailwatch.store.keys import load as load_keys
 from tests.ledgers import MINUTE, write
 
 START = 1_767_225_600_000
@@ -30,7 +30,7 @@ class Audits:
         self.metrics, self.news = Metrics(CollectorRegistry()), list[News]()
         self.metrics.audited(True)
         self.reader = Reader.open(folder)
-        self.auditing = Auditing(self.reader, load_or_make(folder), self.metrics, self.news.append)
+        self.auditing = Auditing(self.reader, load_keys(folder), self.metrics, self.news.append)
 
     def spoil(self, statement: str) -> None:
         """Change what is on disk, past the program and its triggers."""
@@ -83,18 +83,43 @@ def test_what_was_changed_past_us_is_found_and_told(audits: Audits, change: str,
 def test_after_a_missing_entry_not_every_later_one_is_a_finding(audits: Audits) -> None:
     """Of ten million entries they would fill the memory, and the system would end the monitor."""
     audits.spoil("DELETE FROM entries WHERE idx = 5")
-    found = audit(audits.reader, load_or_make(audits.database.parent).public, b"", enough=auditing.FINDINGS)
+    found = audit(audits.reader, load_keys(audits.database.parent).public, b"", enough=auditing.FINDINGS)
     assert auditing.FINDINGS <= len(found) < 2 * SLICE
     audits.auditing.audit()
     assert audits.auditing.latest is not None
     assert len(audits.auditing.latest.findings) == auditing.FINDINGS
 
 
-def test_a_database_that_cannot_be_read_says_nothing_of_the_ledger_and_ends_nothing(audits: Audits) -> None:
+def test_a_database_without_its_table_is_found_and_told(audits: Audits) -> None:
     audits.spoil("ALTER TABLE entries RENAME TO gone")
+    audits.auditing.audit()
+    assert audits.auditing.latest is not None
+    assert audits.auditing.latest.findings == ("the database is damaged: no such table: entries",)
+    assert audits.valid.endswith(" 0")
+    assert [news.topic for news in audits.news] == [Topic.LEDGER]
+
+
+def test_a_damaged_index_is_found_though_the_entries_are_whole(audits: Audits) -> None:
+    with sqlite3.connect(audits.database) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        # Rows that are written now are not in the index, which SQLite takes for one of no rows at all.
+        connection.execute("UPDATE sqlite_master SET sql = sql || ' AND 0' WHERE name = 'entries_by_kind'")
+    connection.close()
+    audits.auditing.audit()
+    assert audits.auditing.latest is not None
+    assert any("entries_by_kind" in line for line in audits.auditing.latest.findings), audits.auditing.latest
+    assert audits.valid.endswith(" 0")
+
+
+def test_a_database_that_cannot_be_read_now_says_nothing_of_the_ledger_and_ends_nothing(audits: Audits) -> None:
+    moved = audits.database.rename(audits.database.with_suffix(".elsewhere"))
+    audits.reader.close()
     audits.auditing.audit()
     assert (audits.auditing.latest, audits.news) == (None, [])
     assert audits.valid.endswith(" 1")
+    moved.rename(audits.database)
+    audits.auditing.audit()
+    assert audits.auditing.latest is not None
 
 
 async def test_it_takes_its_time_and_ends_at_once_when_we_do(

@@ -20,7 +20,7 @@ from mailwatch.ledger.canonical import canonical, digest
 from mailwatch.ledger.checkpoint import Checkpoint, origin_of, sign, sign_text
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.store import Store
-from mailwatch.store.keys import load_or_make
+from mailwatch.store.keys import load as load_keys
 from tests.operator import Operator, quiet, trusting
 from tests.test_evidence_attacks import Files, files_of
 from tests.watching import Watching
@@ -64,7 +64,7 @@ def test_no_change_by_anybody_is_accepted(
 def test_nor_is_one_of_a_bundle_with_its_report(
     bundle: Path, lived: tuple[Watching, Any, str], trust: Trust, tmp_path: Path
 ) -> None:
-    key = load_or_make(lived[0].data_dir).private
+    key = load_keys(lived[0].data_dir).private
     for number, (mutant, signed) in enumerate(mutants(bundle, key, random.Random(1), MUTATIONS // 20)):
         judged(bundle, mutant, tmp_path / "mutant.zip", trust, number, signed=signed)
 

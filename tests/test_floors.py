@@ -20,7 +20,7 @@ FLOORS = (
     {"building", "clock", "guard", "port25", "probes", "store", "authorities"},
     {"diagnosis", "discovery", "expiry"},
     {"course", "metrics", "notify", "replay"},
-    {"auditing", "records", "schedule", "watch", "web"},
+    {"alarm", "auditing", "records", "schedule", "watch", "web"},
     {"evidence"},
     {"judging", "looking"},
     {"monitor"},

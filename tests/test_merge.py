@@ -22,7 +22,7 @@ from mailwatch.evidence.report.words import words
 from mailwatch.evidence.verify import Trust
 from mailwatch.models import Millis, parse_rfc3339
 from mailwatch.store import Reader, Tokens
-from mailwatch.store.keys import load_or_make
+from mailwatch.store.keys import load as load_keys
 from tests import ledgers
 from tests.ledgers import HOUR, MINUTE
 from tests.program import mailwatch
@@ -72,7 +72,7 @@ def part_of(
     if not (folder / "mailwatch.sqlite").exists():
         skies = {"a@example.org": sky}
         ledgers.write(folder, skies, START, END, provider=provider, vantage=vantage, every=30).close()
-    reader, keys = Reader.open(folder), load_or_make(folder)
+    reader, keys = Reader.open(folder), load_keys(folder)
     watched = [Watched("a@example.org", provider, "imap")]
     case = find(reader, Tokens(folder), keys, (start, end), watched, vantage)
     path = folder.with_suffix(f".{start - START}.zip")

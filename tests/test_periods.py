@@ -26,7 +26,7 @@ from mailwatch.models import rfc3339
 from mailwatch.outages import Rules, payload_json
 from mailwatch.service_level import Share
 from mailwatch.store import Reader, Tokens
-from mailwatch.store.keys import load_or_make
+from mailwatch.store.keys import load as load_keys
 from tests.ledgers import DAY, HOUR, MINUTE, look, write
 from tests.program import mailwatch
 from tests.servers.authority import Authority
@@ -277,7 +277,7 @@ def test_the_owner_cannot_leave_out_the_edges(
     folder: Path, tmp_path: Path, window: tuple[int, int], said: str
 ) -> None:
     """Who has the key can sign a range that ends where it suits, and count only what is left."""
-    reader, keys = Reader.open(folder / "data"), load_or_make(folder / "data")
+    reader, keys = Reader.open(folder / "data"), load_keys(folder / "data")
     watched = [Watched("mail", "lab", "imap")]
     case = find(reader, Tokens(folder / "data"), keys, (START + 2 * HOUR, START + DAY), watched, "here")
     wanted = (START + window[0], START + window[1])
@@ -304,7 +304,7 @@ def test_the_owner_cannot_leave_out_the_edges(
 
 def test_a_statement_with_one_interval_is_checked_by_that_one(folder: Path, tmp_path: Path) -> None:
     """So were they made until 2026-11."""
-    reader, keys = Reader.open(folder / "data"), load_or_make(folder / "data")
+    reader, keys = Reader.open(folder / "data"), load_keys(folder / "data")
     window = (START + 2 * HOUR, START + DAY)
     case = find(reader, Tokens(folder / "data"), keys, window, [Watched("mail", "lab", "imap")], "here")
     (target,) = case.statement["targets"]
@@ -319,7 +319,7 @@ def test_a_statement_with_one_interval_is_checked_by_that_one(folder: Path, tmp_
 
 
 def test_no_odd_value_in_a_period_is_accepted_nor_makes_verify_fail(folder: Path, tmp_path: Path) -> None:
-    reader, keys = Reader.open(folder / "data"), load_or_make(folder / "data")
+    reader, keys = Reader.open(folder / "data"), load_keys(folder / "data")
     window = (START + 30 * HOUR - 5 * MINUTE, START + 31 * HOUR)
     case = find(reader, Tokens(folder / "data"), keys, window, [Watched("mail", "lab", "imap")], "here")
     with (tmp_path / "small.zip").open("wb") as out:

@@ -100,7 +100,7 @@ def test_a_crash_between_a_look_and_its_outage_is_made_good() -> None:
         (missing,) = resume(reader, "t", rule_book(reader)).missing
         assert missing == live.state.outage
         assert [finding.what for finding in audit_outages(reader, rule_book(reader), "t")] == [
-            f"outage {missing.id} of t is missing from the record"
+            f"outage {missing.id} of t is not yet on record; the next start puts it there"
         ]
         payload = outage_payload(missing, "lab", Kind.IMAP, "here")
         store.append_batch([Draft(kind="outage", time=1, target="t", payload=payload)])

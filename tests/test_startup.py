@@ -99,10 +99,11 @@ def test_sighup_at_all_moments_of_the_start_is_done_after_it(watching: Watching)
 
 
 def test_health_is_answered_and_sigterm_heeded_while_the_disk_hangs(watching: Watching) -> None:
-    keys = watching.data_dir / "keys"
-    keys.mkdir(parents=True)
+    Store.open(watching.data_dir).close()
+    key = watching.data_dir / "keys" / "ledger.pem"
+    key.unlink()
     # To read it waits for a writer that never comes.
-    os.mkfifo(keys / "ledger.pem", 0o600)
+    os.mkfifo(key, 0o600)
     watching.start(ready=False)
     said = f"starting: {Step.OPENING.value}"
     watching.until(lambda: watching.get("/readyz") == f"503 {said}\n", "the step")

@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mailwatch import monotonic
 from mailwatch.models import Gap, GapReason, Observation, Outcome
 from mailwatch.store import Draft, KeysMissing, Locked, Reader, Store, StoreBroken, StoreFull, Writer, audit
 from mailwatch.store import writer as writer_module
-from mailwatch.store.keys import load_or_make
+from mailwatch.store.keys import load as load_keys
 from mailwatch.store.schema import database, engine, metadata
 
 
@@ -41,12 +42,14 @@ def data_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Store:
-    return Store.open(data_dir)
+def store(data_dir: Path) -> Iterator[Store]:
+    opened = Store.open(data_dir)
+    yield opened
+    opened.close()
 
 
 def audited(data_dir: Path) -> list[str]:
-    keys, reader = load_or_make(data_dir), Reader.open(data_dir)
+    keys, reader = load_keys(data_dir), Reader.open(data_dir)
     found = [finding.what for finding in audit(reader, keys.public, keys.secret)]
     reader.close()
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mailwatch.ledger.checkpoint import verifier_key
 from mailwatch.store import Reader
-from mailwatch.store.keys import load_or_make
+from mailwatch.store.keys import load as load_keys
 from tests.ledgers import MINUTE, write
 
 
@@ -21,7 +21,7 @@ def ours(folder: Path) -> dict[str, object]:
         return "-" if 10 * MINUTE <= at - start < 20 * MINUTE else "+"
 
     write(folder, {"lab-imap": sky}, start, start + 47 * MINUTE, every=7).close()
-    keys, reader = load_or_make(folder), Reader.open(folder)
+    keys, reader = load_keys(folder), Reader.open(folder)
     made = {
         "made_by": "python -m tests.vectors",
         "key": verifier_key(keys.origin, keys.public),

@@ -33,16 +33,15 @@ def add(verb: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     start, end = window(args.start, args.end)
     config = open_config(args)
-    reader = open_reader(config)
     try:
-        # A target that is no longer watched still has its record.
-        wanted = records.wanted_targets(reader, args.target, [section.name for section, _ in resolved(config)])
-        answers = records.availability(reader, wanted, start, end)
+        with open_reader(config) as reader:
+            # A target that is no longer watched still has its record.
+            known = [section.name for section, _ in resolved(config)]
+            wanted = records.wanted_targets(reader, args.target, known)
+            answers = records.availability(reader, wanted, start, end)
     except NoSuchTarget as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 2
-    finally:
-        reader.close()
     if args.json:
         print(json.dumps(answers, indent=2, ensure_ascii=False))
     else:

@@ -23,7 +23,7 @@ from mailwatch.evidence.gather import NoCase, within_tokens
 from mailwatch.evidence.letter import Letter, compose, docx, pdf, prepare
 from mailwatch.evidence.report.terms import title
 from mailwatch.store import Tokens
-from mailwatch.store.keys import load_or_make
+from mailwatch.store.keys import load as load_keys
 
 SENT = {"sent": "date", "by": "means", "to": "to", "ticket": "reference", "answer": "answer"}
 """The options of the log, and what they are called in the config."""
@@ -70,9 +70,9 @@ def _run(args: argparse.Namespace) -> int:
 def _log(args: argparse.Namespace, wanted: str) -> int:
     """List what was sent about an outage, after adding a message if one is told."""
     config = open_config(args)
-    reader = open_reader(config)
     try:
-        outage = chosen(reader, wanted)["id"]
+        with open_reader(config) as reader:
+            outage = chosen(reader, wanted)["id"]
         if args.sent is not None:
             told = {key: getattr(args, name) for name, key in SENT.items() if getattr(args, name) is not None}
             message = NotifiedSection.model_validate(told)
@@ -92,8 +92,6 @@ def _log(args: argparse.Namespace, wanted: str) -> int:
     except (NoCase, log.BadLog, OSError) as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 1
-    finally:
-        reader.close()
     if not messages:
         print(f"mailwatch: nothing is noted as sent about {outage}; add it with --sent and --by", file=sys.stderr)
     for one in messages:
@@ -108,17 +106,16 @@ def _letter(args: argparse.Namespace, wanted: str) -> int:
         writable(stem.with_name(stem.name + suffix) if stem.name else stem)
     zone = local_zone()  # Before the work: where there is none, it would be for nothing.
     config = open_config(args)
-    reader = open_reader(config)
+    place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
     try:
-        case = find(reader, Tokens(config.data_dir), load_or_make(config.data_dir), wanted, None)
-        within_tokens(case.found, case.payload)
-        section = log.with_log(claims.find(config.claims, case.payload), case.payload, config.data_dir)
+        with open_reader(config) as reader:
+            case = find(reader, Tokens(config.data_dir), load_keys(config.data_dir), wanted, None)
+            within_tokens(case.found, case.payload)
+            section = log.with_log(claims.find(config.claims, case.payload), case.payload, config.data_dir)
+            letter = prepare(reader, case, section, place, args.lang, zone, args.formal)
     except (NoCase, log.BadLog) as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 1
-    place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
-    letter = prepare(reader, case, section, place, args.lang, zone, args.formal)
-    reader.close()
     blocks = compose(letter)
     for suffix, content in ((".pdf", pdf(letter, blocks)), (".docx", docx(blocks, stem.name, args.lang))):
         path = stem.with_name(stem.name + suffix)

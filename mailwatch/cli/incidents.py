@@ -37,12 +37,11 @@ def _run(args: argparse.Namespace) -> int:
         print("mailwatch: write `mailwatch incidents`, or `mailwatch incidents show ID`", file=sys.stderr)
         return 2
     start, end = moment(args.start, "from"), moment(args.end, "to")
-    reader = open_reader(open_config(args))
-    found = records.incidents(reader, only_open=args.open, start=start, end=end)
-    if args.words:
-        found = _called(args.words[1], found)
-        found = [records.in_full(reader, incident) for incident in found] if len(found) == 1 else found
-    reader.close()
+    with open_reader(open_config(args)) as reader:
+        found = records.incidents(reader, only_open=args.open, start=start, end=end)
+        if args.words:
+            found = _called(args.words[1], found)
+            found = [records.in_full(reader, incident) for incident in found] if len(found) == 1 else found
     if args.words:
         return _show(args.words[1], found, args.json)
     if args.json:

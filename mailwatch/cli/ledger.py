@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mailwatch.cli.opening import open_config, open_reader, options
+from mailwatch.config import Config
 from mailwatch.replay import audit_maintenance, audit_outages, rule_book
-from mailwatch.store import Finding, Reader, Tokens, audit, audit_tokens
-from mailwatch.store.keys import Keys, load_or_make
+from mailwatch.store import (
+    Finding,
+    Reader,
+    StoreBroken,
+    Tokens,
+    audit,
+    audit_database,
+    audit_signed,
+    audit_tokens,
+    load_keys,
+)
+from mailwatch.store.keys import Keys
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -25,37 +39,84 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 def _audit(args: argparse.Namespace) -> int:
     config = open_config(args)
-    reader = open_reader(config)
-    keys = load_or_make(config.data_dir)
-    size, signed = reader.size(), reader.last_checkpoint()
-    findings = _entries(reader, keys, size)
-    targets = sorted({entry.target for entry in reader.entries(kinds=["outage"]) if entry.target})
-    for target in targets:
-        findings += audit_outages(reader, rule_book(reader), target)
-    tokens, more = audit_tokens(reader, Tokens(config.data_dir))
-    findings += more
-    findings += audit_maintenance(reader)
-    reader.close()
-    plain = {
-        "valid": not findings,
-        "origin": keys.origin,
-        "entries": size,
-        "checkpointed": signed.size if signed else 0,
-        "tokens": tokens,
-        "findings": [{"index": finding.index, "what": finding.what} for finding in findings],
-    }
+    with open_reader(config) as reader:
+        return _tell(args, *_audited(config, reader))
+
+
+class _Audit:
+    """What was found, part by part: what a damaged database does not give is a finding, and the rest goes on."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.pending: list[Finding] = []
+
+    @contextlib.contextmanager
+    def part(self, what: str) -> Iterator[None]:
+        """Run a part of the audit."""
+        try:
+            yield
+        except StoreBroken as error:
+            self.add([Finding(None, f"{what}: {error.why}")])
+
+    def add(self, found: list[Finding]) -> None:
+        """Add findings; each once."""
+        for one in found:
+            kept = self.pending if one.pending else self.findings
+            if one not in kept:
+                kept.append(one)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ledger:
+    """Of which ledger, and how much of it."""
+
+    origin: str
+    entries: int
+    checkpointed: int
+    tokens: int
+
+
+def _audited(config: Config, reader: Reader) -> tuple[_Ledger, _Audit]:
+    keys = load_keys(config.data_dir)
+    done, size, signed, tokens = _Audit(), 0, None, 0
+    with done.part("the size of the ledger"):
+        signed, size = reader.last_checkpoint(), reader.size()
+    done.add(_entries(reader, keys, size))
+    done.add(audit_signed(config.data_dir, keys, size))
+    with done.part("outages"):
+        for target in reader.targets():
+            with done.part(f"the outages of {target}"):
+                done.add(audit_outages(reader, rule_book(reader), target, size))
+    with done.part("timestamp tokens"):
+        tokens, more = audit_tokens(reader, Tokens(config.data_dir))
+        done.add(more)
+    with done.part("announced maintenance"):
+        done.add(audit_maintenance(reader))
+    done.add(audit_database(reader))
+    return _Ledger(keys.origin, size, signed.size if signed else 0, tokens), done
+
+
+def _tell(args: argparse.Namespace, ledger: _Ledger, done: _Audit) -> int:
     if args.json:
+        plain = {
+            "valid": not done.findings,
+            **asdict(ledger),
+            "findings": [{"index": finding.index, "what": finding.what} for finding in done.findings],
+            "pending": [{"index": finding.index, "what": finding.what} for finding in done.pending],
+        }
         print(json.dumps(plain, indent=2, ensure_ascii=False))
-        return 1 if findings else 0
-    for finding in findings:
+        return 1 if done.findings else 0
+    for finding in (*done.findings, *done.pending):
         where = "ledger" if finding.index is None else f"entry {finding.index}"
         print(f"{where}: {finding.what}")
-    verdict = f"{len(findings)} findings" if findings else "valid: every hash, signature and outage fits"
+    verdict = f"{len(done.findings)} findings" if done.findings else "valid: every hash, signature and outage fits"
+    if done.pending:
+        verdict += f"; the next start puts {len(done.pending)} on record"
     print(
-        f"{keys.origin}: {size} entries, {plain['checkpointed']} under the last checkpoint, "
-        f"{tokens} timestamp tokens; {verdict}"
+        f"{ledger.origin}: {ledger.entries} entries, {ledger.checkpointed} under the last checkpoint, "
+        f"{ledger.tokens} timestamp tokens; {verdict}"
     )
-    return 1 if findings else 0
+    return 1 if done.findings else 0
 
 
 def _entries(reader: Reader, keys: Keys, size: int) -> list[Finding]:

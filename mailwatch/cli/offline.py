@@ -24,9 +24,8 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     start, end = moment(args.start, "from"), moment(args.end, "to")
-    reader = open_reader(open_config(args))
-    found = records.offline(reader, start=start, end=end)
-    reader.close()
+    with open_reader(open_config(args)) as reader:
+        found = records.offline(reader, start=start, end=end)
     if args.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     elif found:

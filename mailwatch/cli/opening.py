@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -37,9 +39,11 @@ def open_config(args: argparse.Namespace) -> Config:
     return load(config_path(args))
 
 
-def open_reader(config: Config) -> Reader:
+@contextlib.contextmanager
+def open_reader(config: Config) -> Iterator[Reader]:
     """Open the ledger for reading, also while `mailwatch run` writes it. Raises FileNotFoundError."""
-    return Reader.open(config.data_dir)
+    with contextlib.closing(Reader.open(config.data_dir)) as reader:
+        yield reader
 
 
 def stdout() -> Console:

@@ -34,15 +34,14 @@ def _run(args: argparse.Namespace) -> int:
         return 2
     start, end = moment(args.start, "from"), moment(args.end, "to")
     config = open_config(args)
-    reader = open_reader(config)
     try:
-        wanted = records.wanted_targets(reader, args.target, [section.name for section, _ in resolved(config)])
-        found = records.outage_payloads(reader, only_open=args.open, start=start, end=end)
+        with open_reader(config) as reader:
+            known = [section.name for section, _ in resolved(config)]
+            wanted = records.wanted_targets(reader, args.target, known)
+            found = records.outage_payloads(reader, only_open=args.open, start=start, end=end)
     except NoSuchTarget as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 2
-    finally:
-        reader.close()
     if args.target is not None:
         found = [payload for payload in found if payload["target"] in wanted]
     if args.words:

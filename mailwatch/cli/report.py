@@ -23,7 +23,7 @@ from mailwatch.evidence.claims.stated import claim
 from mailwatch.evidence.gather import NoCase, Range, within_tokens
 from mailwatch.models import WatchChange
 from mailwatch.store import Reader, Tokens
-from mailwatch.store.keys import load_or_make
+from mailwatch.store.keys import load as load_keys
 from mailwatch.watched import NoSuchTarget
 
 
@@ -54,8 +54,12 @@ def _run(args: argparse.Namespace) -> int:
         return 2
     writable(args.output)
     config = open_config(args)
-    reader = open_reader(config)
-    keys = load_or_make(config.data_dir)
+    with open_reader(config) as reader:
+        return _made(args, config, reader, whole)
+
+
+def _made(args: argparse.Namespace, config: Config, reader: Reader, whole: bool) -> int:
+    keys = load_keys(config.data_dir)
     zone = local_zone()  # Before the work: where there is none, it would be for nothing.
     if whole:
         try:
@@ -64,12 +68,10 @@ def _run(args: argparse.Namespace) -> int:
                 records.wanted_targets(reader, name, configured)
         except NoSuchTarget as error:
             print(f"mailwatch: {error}", file=sys.stderr)
-            reader.close()
             return 2
         from mailwatch.cli import period  # It loads Typst, which other commands do not need.
 
         made = period.make(args, config, reader, keys, _service, _enclosed)
-        reader.close()
         return 1 if made is None else _done(args.output, made[1])
     tokens = Tokens(config.data_dir)
     with Console(stderr=True).status("gathering the entries") as status:
@@ -105,7 +107,6 @@ def _run(args: argparse.Namespace) -> int:
         else:
             files = [File("report.pdf", pdf), *_enclosed(config, case.found)]
             size = write_whole(args.output, lambda out: write(out, reader, keys, case, args.lang, files))
-    reader.close()
     return _done(args.output, size)
 
 

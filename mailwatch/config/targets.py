@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from mailwatch import catalogue
-from mailwatch.config import secrets
+from mailwatch.config import mounts, secrets
 from mailwatch.config.client import client_of, grant_file
 from mailwatch.config.mistakes import ConfigError, Fault, Mistake, Place, written
 from mailwatch.config.shape import Config
@@ -74,6 +74,8 @@ def build_targets(config: Config, *, granted_by: str | None = None) -> tuple[Tar
 def warnings(config: Config) -> tuple[Mistake, ...]:
     """Give what is allowed but deserves a second look."""
     found = []
+    if remote := mounts.warning(config.data_dir):
+        found.append(mistake_at(config, ("data_dir",), f"data_dir: {remote}"))
     for section, place in resolved(config):
         at = written(place)
         if section.interval is not None and section.timeout is not None and section.timeout > section.interval:

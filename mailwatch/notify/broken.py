@@ -18,10 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 async def tell_broken(channels: Sequence[Channel], data_dir: Path, finding: str) -> None:
-    """Tell that the ledger is invalid. There is no outbox without it: each channel is tried once, then daily."""
+    """Tell that the ledger is invalid, past the outbox, which may be as broken: each channel is tried once.
+
+    The same finding is told again a day later at the earliest, also by another process.
+    """
     told = data_dir / "told-broken"
-    with contextlib.suppress(OSError):
-        if time.time() - told.stat().st_mtime < DAY / 1000:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if told.read_text() == finding and time.time() - told.stat().st_mtime < DAY / 1000:
             return
     news = News(key="ledger", topic=Topic.LEDGER, time=now(), facts={"finding": finding})
     wanted = [channel for channel in channels if Topic.LEDGER in channel.on]
@@ -32,3 +35,4 @@ async def tell_broken(channels: Sequence[Channel], data_dir: Path, finding: str)
     if None in sent:
         with contextlib.suppress(OSError):
             told.touch(mode=0o600)
+            told.write_text(finding)

@@ -18,7 +18,7 @@ from mailwatch.notify.pace import Pace
 from mailwatch.notify.quiet import is_quiet
 from mailwatch.notify.sending import send
 from mailwatch.notify.words import LINES, text_of
-from mailwatch.store import Entry, Letter, Outbox, OutboxBroken, Reader
+from mailwatch.store import Entry, Health, Letter, Outbox, Reader, StoreBroken, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +48,13 @@ class Notifier:
         latest: Callable[[], Iterable[Observation]],
         counted: Callable[[str, str], None],
         held: Callable[[str, Millis], bool] = lambda _target, _at: False,
+        health: Health | None = None,
     ) -> None:
         self._channels = tuple(channels)
         self._data_dir = data_dir
         self._reader = reader
-        self._outbox = Outbox(data_dir)
+        self._outbox = Outbox(data_dir, health)
+        self._said: set[str] = set()
         self._latest = latest
         self._counted = counted
         self._held = held
@@ -76,7 +78,7 @@ class Notifier:
         """Send over these channels from now on. What waits for one that is gone is given up in time."""
         if not self._channels:
             # Of what happened while there was no channel, nobody hears.
-            with contextlib.suppress(OutboxBroken):
+            with contextlib.suppress(StoreError):
                 await asyncio.to_thread(self.begin)
         before, self._channels = {channel.name: channel for channel in self._channels}, tuple(channels)
         for channel in channels:
@@ -112,8 +114,9 @@ class Notifier:
         while True:
             try:
                 await asyncio.to_thread(work)
-            except OutboxBroken as error:
-                logger.error("notify: the outbox cannot be used now: %s", error)
+                self._said.clear()
+            except StoreError as error:
+                self._unusable(error)
             except Exception:
                 logger.exception("notify: the record could not be followed, by our own fault")
             for woken in self._woken.values():
@@ -133,7 +136,7 @@ class Notifier:
     def _news(self, entry: Entry) -> list[News]:
         try:
             return [self._marked(news) for news in of_entry(self._reader, entry)]
-        except (LookupError, TypeError, ValueError):
+        except (StoreBroken, LookupError, TypeError, ValueError):
             # Else it would be read again each second, and nothing after it be told.
             logger.exception("notify: nothing is told of entry %d, by our own fault", entry.index)
             return []
@@ -149,7 +152,7 @@ class Notifier:
         """Put news that no entry tells into the outbox; not from the event loop."""
         try:
             self._put([news])
-        except OutboxBroken as error:
+        except StoreError as error:
             logger.error("notify: %s is not told: %s", news.key, error)
 
     def _put(self, found: Sequence[News], cursor: int | None = None) -> None:
@@ -212,8 +215,8 @@ class Notifier:
                 failures = 0
             try:
                 wait, failures = await self._next(channel, failures)
-            except OutboxBroken as error:
-                logger.error("notify: the outbox cannot be used now: %s", error)
+            except StoreError as error:
+                self._unusable(error)
                 wait = RETRY[0]
             except Exception:
                 # One that an older or newer version left, say. The looks and the other channels go on.
@@ -252,11 +255,17 @@ class Notifier:
         while True:
             try:
                 await asyncio.to_thread(noted)
-            except OutboxBroken as error:
+            except StoreError as error:
                 logger.error("notify: the outbox cannot be written: %s", error)
                 await asyncio.sleep(RETRY[0])
             else:
                 return
+
+    def _unusable(self, error: StoreError) -> None:
+        """Say once why nothing can be read or sent; it is tried again each second."""
+        if error.why not in self._said:
+            self._said.add(error.why)
+            logger.error("notify: ledger and outbox cannot be used now: %s", error)
 
 
 def _together(letters: Sequence[Letter], channel: Channel) -> list[Letter]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mailwatch.models import Channel
-from mailwatch.store import OutboxBroken
+from mailwatch.store import StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ async def send(channel: Channel, title: str, body: str, then: Callable[[], None]
     def work() -> None:
         why = _notify(channel, title, body)
         if why is None:
-            with contextlib.suppress(OutboxBroken):
+            with contextlib.suppress(StoreError):
                 then()
         try:
             loop.call_soon_threadsafe(settle, why)

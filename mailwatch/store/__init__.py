@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from mailwatch.store.audit import Finding, audit
+from mailwatch.store.audit import Finding, audit, audit_database, audit_signed
 from mailwatch.store.backup import Backup, backup
-from mailwatch.store.keys import KeysMissing
+from mailwatch.store.faults import (
+    DiskFull,
+    KeysMissing,
+    LedgerMissing,
+    StoreBroken,
+    StoreError,
+    StoreMoved,
+    StoreUnavailable,
+)
+from mailwatch.store.health import Health
+from mailwatch.store.keys import load as load_keys
 from mailwatch.store.lock import Locked, locked
-from mailwatch.store.outbox import Letter, Outbox, OutboxBroken
+from mailwatch.store.outbox import Letter, Outbox
 from mailwatch.store.reader import UNREADABLE, CheckpointRow, Entry, Reader, Texts
-from mailwatch.store.room import DiskFull
-from mailwatch.store.store import Draft, Store, StoreBroken
+from mailwatch.store.store import Draft, Store
 from mailwatch.store.token_audit import audit_tokens
 from mailwatch.store.tokens import Tokens
 from mailwatch.store.writer import StoreFull, Writer
@@ -22,20 +31,27 @@ __all__ = [
     "Draft",
     "Entry",
     "Finding",
+    "Health",
     "KeysMissing",
+    "LedgerMissing",
     "Letter",
     "Locked",
     "Outbox",
-    "OutboxBroken",
     "Reader",
     "Store",
     "StoreBroken",
+    "StoreError",
     "StoreFull",
+    "StoreMoved",
+    "StoreUnavailable",
     "Texts",
     "Tokens",
     "Writer",
     "audit",
+    "audit_database",
+    "audit_signed",
     "audit_tokens",
     "backup",
+    "load_keys",
     "locked",
 ]

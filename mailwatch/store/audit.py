@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -16,6 +17,9 @@ from mailwatch.ledger.entry import VERSION, target_id
 from mailwatch.ledger.facts import change_from
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.ledger.readings import KEYS, Readings
+from mailwatch.store.beginning import signed_size
+from mailwatch.store.faults import StoreBroken
+from mailwatch.store.keys import Keys
 from mailwatch.store.reader import CheckpointRow, Entry, Reader
 
 SLICE = 1000
@@ -23,10 +27,14 @@ SLICE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that does not fit. `index` is the entry, None for the ledger as a whole."""
+    """Something that does not fit. `index` is the entry, None for the ledger as a whole.
+
+    What is `pending` is not wrong: the next start puts it on record, as after a kill or from a live backup.
+    """
 
     index: int | None
     what: str
+    pending: bool = False
 
 
 def audit(
@@ -46,28 +54,111 @@ def audit(
 
     Read in slices, so that a long audit does not keep the database from clearing up; `progress` may wait.
     With `enough` findings it ends: after one missing entry none that follows fits, and each would be a finding.
+    What a damaged database does not give is a finding, and the rest is checked as far as it can be.
+    Raises StoreUnavailable.
     """
-    findings: list[Finding] = []
-    tree = CompactRange()
-    numbers: dict[str, int] = {}
-    readings = Readings()
-    signed = reader.last_checkpoint()
-    size = reader.size()
+    try:
+        signed = reader.last_checkpoint()
+        size = reader.size()
+    except StoreBroken as error:
+        return [Finding(None, error.why)]
+    course = _Course(secret)
     for start in range(0, size, SLICE):
         end = min(size, start + SLICE)
-        due = {row.size: row for row in reader.checkpoints(start + 1, end)}
-        for entry in reader.entries(from_index=start, to_index=end):
-            findings += _check(entry, tree.size, numbers, secret, readings)
-            tree.append(leaf_hash(entry.header.encode()))
-            if (row := due.pop(tree.size, None)) is not None:
-                _compare(row, tree, public, findings)
-        findings += [Finding(None, f"checkpoint {at}: there are {tree.size} entries up to there") for at in due]
-        if enough is not None and len(findings) >= enough:
-            return findings
-        progress(tree.size)
+        due = _due(reader, start, end, course.findings)
+        for part in _slices(reader, start, end):
+            if isinstance(part, _Lost):
+                course.lost(part)
+                continue
+            for entry in part:
+                course.take(entry)
+                if (row := due.pop(course.tree.size, None)) is not None and course.whole:
+                    _compare(row, course.tree, public, course.findings)
+        if course.whole:
+            course.findings += [
+                Finding(None, f"checkpoint {at}: there are {course.tree.size} entries up to there") for at in due
+            ]
+        if enough is not None and len(course.findings) >= enough:
+            return course.findings
+        progress(end)
     if signed is not None and signed.size > size:
-        findings.append(Finding(None, f"a checkpoint covers {signed.size} entries, but there are {size}"))
-    return findings
+        what = f"a checkpoint covers {signed.size} entries, but there are {size}"
+        course.findings.append(Finding(None, what))
+    return course.findings
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """Entries [start, end) that the database does not give."""
+
+    start: int
+    end: int
+    why: str
+
+
+def _due(reader: Reader, start: int, end: int, findings: list[Finding]) -> dict[int, CheckpointRow]:
+    try:
+        return {row.size: row for row in reader.checkpoints(start + 1, end)}
+    except StoreBroken as error:
+        findings.append(Finding(None, f"the checkpoints of {start + 1} to {end} entries: {error.why}"))
+        return {}
+
+
+def _slices(reader: Reader, start: int, end: int) -> Iterator[list[Entry] | _Lost]:
+    """Read entries; where the database does not give them all, halve until it is known which it does not."""
+    try:
+        yield list(reader.entries(from_index=start, to_index=end, checked=False))
+    except StoreBroken as error:
+        if end - start == 1:
+            yield _Lost(start, end, error.why)
+            return
+        middle = (start + end) // 2
+        yield from _slices(reader, start, middle)
+        yield from _slices(reader, middle, end)
+
+
+class _Course:
+    """Takes entries in their order. Once one is lost, the tree cannot be grown: `whole` is False."""
+
+    def __init__(self, secret: bytes) -> None:
+        self.tree = CompactRange()
+        self.whole = True
+        self.findings: list[Finding] = []
+        self._secret = secret
+        self._numbers: dict[str, int] = {}
+        self._readings = Readings()
+
+    def take(self, entry: Entry) -> None:
+        """Check an entry."""
+        if not self.whole and entry.target is not None and entry.number is not None:
+            # How many of this target were lost is not known.
+            self._numbers.setdefault(entry.target, entry.number - 1)
+        try:
+            self.findings += _check(entry, self.tree.size, self._numbers, self._secret, self._readings)
+            leaf = leaf_hash(entry.header.encode())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self.findings.append(Finding(entry.index, f"it cannot be read: {type(error).__name__}"))
+            self._skip(1)
+        else:
+            self.tree.append(leaf)
+
+    def lost(self, part: _Lost) -> None:
+        """Note entries that are not there to be read; those that follow one another are one finding."""
+        last = self.findings[-1] if self.findings else None
+        what = f"it cannot be read: {part.why}"
+        if last is None or last.what != what or last.index is None or last.index >= part.start:
+            self.findings.append(Finding(part.start, what))
+        self._skip(part.end - part.start)
+
+    def _skip(self, count: int) -> None:
+        self.whole = False
+        self._numbers.clear()
+        for _ in range(count):
+            self.tree.append(_UNKNOWN)
+
+
+_UNKNOWN = bytes(32)
+"""Stands for the leaf of an entry that is lost, so that the places of the others are right."""
 
 
 def _compare(row: CheckpointRow, tree: CompactRange, public: Ed25519PublicKey, findings: list[Finding]) -> None:
@@ -97,6 +188,8 @@ def _check(
         number = numbers[entry.target] = numbers.get(entry.target, 0) + 1
         opaque = target_id(secret, entry.target)
     header = json.loads(entry.header)
+    if not isinstance(header, dict):
+        raise TypeError("its header is no object")
     fitting = {
         **{key: header[key] for key in KEYS if key in header},
         "index": expected,
@@ -124,3 +217,22 @@ def _check(
     if named != entry.target:
         findings.append(Finding(entry.index, f"filed under {entry.target}, but its payload is of {named}"))
     return findings
+
+
+def audit_database(reader: Reader, stopped: Callable[[], bool] = lambda: False) -> list[Finding]:
+    """Let SQLite check its own pages, and each index against its table: the entries are read past the indexes.
+
+    It reads everything once more, in one go; `stopped` is asked now and then, and ends it without a finding.
+    Raises StoreUnavailable.
+    """
+    try:
+        return [Finding(None, f"the database is damaged: {line}") for line in reader.integrity(stopped)]
+    except StoreBroken as error:
+        return [Finding(None, error.why)]
+
+
+def audit_signed(data_dir: Path, keys: Keys, size: int) -> list[Finding]:
+    """Compare how many entries there are with the checkpoint that is kept beside the keys."""
+    signed = signed_size(data_dir, keys)
+    what = f"{signed} entries were signed by the checkpoint beside the keys, but there are {size}"
+    return [Finding(None, what)] if signed > size else []

@@ -3,24 +3,37 @@
 The database is copied first, by SQLite's online backup in one read transaction: writers go on, and the copy is
 one moment of the ledger. Keys never change, and a timestamp token is on disk before the entry that names it:
 so what is copied after the database is all that the copy needs.
+
+However it ends, nothing with a key in it is left: the database alone is copied into a folder, which the next
+backup removes if this one is killed, and the file that takes in the keys has no name until it is whole.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import io
 import os
+import shutil
 import sqlite3
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from mailwatch.store.keys import KeysMissing
+from mailwatch.store.audit import audit_database
+from mailwatch.store.beginning import refuse_missing
+from mailwatch.store.faults import StoreError, broken, fault
+from mailwatch.store.keys import load
+from mailwatch.store.reader import Reader
 from mailwatch.store.schema import database
 from mailwatch.store.store import Store
 
 FOLDERS = {"keys": ("*.pem", "*.key", "*.pub"), "tokens": ("*.tsr",), "oauth": ("*.json",), "claims": ("*.jsonl",)}
 """What belongs to a ledger besides its database; half-written files and locks do not."""
+PREFIX = ".mailwatch-backup-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,71 +49,120 @@ class Backup:
 def backup(data_dir: Path, file: Path) -> Backup:
     """Write a gzipped tar of `data_dir`, mode 0600, whole or not at all, and on disk when this returns.
 
-    The copy is opened as `mailwatch run` would open it before it counts: checkpoint, keys and entries must fit.
+    The copy is opened as `mailwatch run` would open it before it counts: checkpoint, keys and entries must fit,
+    and SQLite must find no page of it damaged.
     It needs room for a second copy of the database beside `file` while it works.
-    Raises FileNotFoundError without a ledger, FileExistsError, KeysMissing, StoreBroken, OSError.
+    Raises FileNotFoundError without a ledger, FileExistsError, StoreError, OSError.
     """
+    refuse_missing(data_dir)
     if not database(data_dir).exists():
         raise FileNotFoundError(f"{data_dir} holds no ledger yet; `mailwatch run` makes it")
     if file.exists():
         raise FileExistsError(f"{file} is there already; name a new file")
-    with tempfile.TemporaryDirectory(prefix=".mailwatch-backup-", dir=file.absolute().parent) as made:
-        copy = Path(made) / "data"
+    keys = load(data_dir)
+    beside = file.absolute().parent
+    with _folder(beside) as made:
+        copy = made / "data"
         copy.mkdir(mode=0o700)
         _copy_database(database(data_dir), database(copy))
-        names = ["mailwatch.sqlite", *_copy_files(data_dir, copy)]
-        if not {"keys/ledger.pem", "keys/targets.key"} <= set(names):
-            raise KeysMissing(f"{data_dir / 'keys'} lacks a key; a backup without it proves nothing")
-        store = Store.open(copy)
+        store = Store.open(copy, keys=keys)
         origin, entries = store.keys.origin, store.size
         store.close()
-        whole = Path(made) / "whole"
-        _pack(copy, names, whole)
-        size = whole.stat().st_size
-        # A link, not a rename: it never replaces what another made meanwhile.
-        os.link(whole, file)
-    _sync(file.absolute().parent)
-    return Backup(origin=origin, entries=entries, files=len(names), size=size)
+        _refuse_damaged(copy, data_dir)
+        with _nameless(made) as (whole, folder, name):
+            files = _pack(data_dir, copy, whole)
+            size = whole.tell()
+            # A link, not a rename: it never replaces what another made meanwhile. With a folder's descriptor, for
+            # without one Python would link the symbolic link of /proc itself.
+            os.link(name, file, src_dir_fd=folder)
+    _sync(beside)
+    return Backup(origin=origin, entries=entries, files=files, size=size)
+
+
+@contextlib.contextmanager
+def _folder(beside: Path) -> Iterator[Path]:
+    """Make a folder to work in, removed in the end; remove those of backups that were killed."""
+    for old in beside.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), _locked(old):
+            shutil.rmtree(old, ignore_errors=True)
+    temporary = tempfile.TemporaryDirectory(prefix=PREFIX, dir=beside, ignore_cleanup_errors=True)
+    with temporary as made, _locked(Path(made)):
+        yield Path(made)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process while it lives. Raises BlockingIOError where another one holds it."""
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)
 
 
 def _copy_database(source: Path, copy: Path) -> None:
     os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    there = f"{source.absolute().as_uri()}?mode=rw"
     try:
         with (
-            contextlib.closing(sqlite3.connect(source, timeout=10)) as reading,
+            contextlib.closing(sqlite3.connect(there, uri=True, timeout=10)) as reading,
             contextlib.closing(sqlite3.connect(copy)) as writing,
         ):
             reading.execute("PRAGMA query_only=ON")
             # All pages in one step: in several, each commit of the writer would begin the copy anew.
             reading.backup(writing, pages=-1)
     except sqlite3.Error as error:
-        raise OSError(f"{source} cannot be copied: {error}") from None
+        full = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+        why = fault(copy if full else source, error) or StoreError(f"{source} cannot be copied: {error}")
+        raise why from None
 
 
-def _copy_files(data_dir: Path, copy: Path) -> list[str]:
-    names = []
-    for folder, patterns in FOLDERS.items():
-        (copy / folder).mkdir(mode=0o700)
-        for found in sorted(path for pattern in patterns for path in (data_dir / folder).glob(pattern)):
-            to = copy / folder / found.name
-            file = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(file, "wb") as writer:
-                writer.write(found.read_bytes())
-            names.append(f"{folder}/{found.name}")
-    return names
+def _refuse_damaged(copy: Path, data_dir: Path) -> None:
+    """Raise StoreBroken where damaged pages were copied: a backup of those would be found out too late."""
+    with contextlib.closing(Reader.open(copy)) as reader:
+        if found := audit_database(reader):
+            raise broken(database(data_dir), found[0].what)
 
 
-def _pack(copy: Path, names: list[str], whole: Path) -> None:
-    """Pack the files, and the folders that they are in, with the modes they have."""
-    file = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(file, "wb") as writer:
-        with tarfile.open(fileobj=writer, mode="w:gz", compresslevel=6) as tar:
-            for folder in FOLDERS:
-                tar.add(copy / folder, folder, recursive=False, filter=_nobodys)
-            for name in names:
-                tar.add(copy / name, name, recursive=False, filter=_nobodys)
-        writer.flush()
-        os.fsync(writer.fileno())
+@contextlib.contextmanager
+def _nameless(made: Path) -> Iterator[tuple[IO[bytes], int, str]]:
+    """Open a file that is gone with this process unless it is linked, and say by which folder and name that is.
+
+    Where there are none (they need Linux, and a file system that has them) it has a name in `made`.
+    """
+    try:
+        opened = os.open(made, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        folder, name = os.open("/proc/self/fd", os.O_RDONLY | os.O_CLOEXEC), str(opened)
+    except (AttributeError, OSError):
+        folder, name = os.open(made, os.O_RDONLY | os.O_CLOEXEC), "whole"
+        opened = os.open(made / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(opened, "w+b") as file:
+            yield file, folder, name
+    finally:
+        os.close(folder)
+
+
+def _pack(data_dir: Path, copy: Path, whole: IO[bytes]) -> int:
+    """Pack the copied database and the ledger's other files, the keys last; return how many they are."""
+    count = 1
+    with tarfile.open(fileobj=whole, mode="w:gz", compresslevel=6) as tar:
+        for folder in FOLDERS:
+            member = tarfile.TarInfo(folder)
+            member.type, member.mode = tarfile.DIRTYPE, 0o700
+            tar.addfile(member)
+        tar.add(database(copy), database(copy).name, filter=_nobodys)
+        for folder, patterns in reversed(FOLDERS.items()):
+            for found in sorted(path for pattern in patterns for path in (data_dir / folder).glob(pattern)):
+                content = found.read_bytes()
+                member = tarfile.TarInfo(f"{folder}/{found.name}")
+                member.size, member.mode, member.mtime = len(content), 0o600, int(found.stat().st_mtime)
+                tar.addfile(member, io.BytesIO(content))
+                count += 1
+    whole.flush()
+    os.fsync(whole.fileno())
+    return count
 
 
 def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -15,12 +15,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from mailwatch.endings import Refused
 from mailwatch.ledger.checkpoint import origin_of, verifier_key
+from mailwatch.store.faults import KeysMissing
 
-
-class KeysMissing(Refused):
-    """The ledger has entries, but the key that signs it is gone or is another one."""
+SIGNING, NAMING, PUBLIC = "ledger.pem", "targets.key", "ledger.pub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +39,50 @@ class Keys:
         return origin_of(self.public)
 
 
-def load_or_make(data_dir: Path) -> Keys:
-    """Read the keys of a data_dir, making them when there is none. Raises KeysMissing when half is gone."""
+def made(data_dir: Path) -> bool:
+    """Whether both keys are there, as they are from the moment in which a ledger may have entries."""
+    return all((data_dir / "keys" / name).exists() for name in (SIGNING, NAMING))
+
+
+def make(data_dir: Path) -> Keys:
+    """Make the keys of a ledger without entries, anew where a first start was ended between the two.
+
+    Raises OSError.
+    """
     folder = data_dir / "keys"
     folder.mkdir(mode=0o700, exist_ok=True)
-    signing, naming = folder / "ledger.pem", folder / "targets.key"
+    private = Ed25519PrivateKey.generate()
+    write_whole(folder / NAMING, secrets.token_bytes(32))
+    write_whole(folder / SIGNING, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return load(data_dir)
+
+
+def load(data_dir: Path) -> Keys:
+    """Read the keys of a ledger. Raises KeysMissing, and OSError where they are not ours to read."""
+    folder = data_dir / "keys"
+    signing, naming = folder / SIGNING, folder / NAMING
     if not signing.exists() and not naming.exists():
-        # The database is younger than its keys: with entries and no keys, they were lost.
-        if (data_dir / "mailwatch.sqlite").exists():
-            raise KeysMissing(f"{folder} is empty, but there is a ledger; restore the keys from your backup")
-        private = Ed25519PrivateKey.generate()
-        write_whole(naming, secrets.token_bytes(32))
-        write_whole(signing, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        raise KeysMissing(
+            f"{folder} is empty, but there is a ledger; restore the keys from your backup (docs/backup.md)",
+            "the ledger's keys are missing",
+        )
     try:
         key = load_pem_private_key(signing.read_bytes(), None)
         secret = naming.read_bytes()
     except FileNotFoundError as error:
         raise KeysMissing(f"{error.filename} is missing; restore it from your backup") from None
-    except ValueError:
+    except (ValueError, TypeError):
         raise KeysMissing(f"{signing} is not a key; restore it from your backup") from None
     if not isinstance(key, Ed25519PrivateKey) or len(secret) != 32:
         raise KeysMissing(f"{folder} does not hold MailWatch's keys; restore them from your backup")
-    keys = Keys(key, secret)
-    public = folder / "ledger.pub"
-    if not public.exists():
-        public.write_text(verifier_key(keys.origin, keys.public) + "\n")
-    return keys
+    return Keys(key, secret)
+
+
+def publish(data_dir: Path, keys: Keys) -> None:
+    """Put the public key beside the others, for those who verify; it follows from them. Raises OSError."""
+    public, wanted = data_dir / "keys" / PUBLIC, f"{verifier_key(keys.origin, keys.public)}\n".encode()
+    if not public.exists() or public.read_bytes() != wanted:
+        write_whole(public, wanted)
 
 
 def secret_of(data_dir: Path) -> bytes:

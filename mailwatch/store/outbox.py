@@ -10,16 +10,14 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from mailwatch.models import Millis, News, Topic
+from mailwatch.store.health import Health
 from mailwatch.store.schema import engine, outbox, outbox_cursor
-
-
-class OutboxBroken(Exception):
-    """The disk does not take it, or give it, now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +32,15 @@ class Letter:
 class Outbox:
     """The outbox of a data_dir whose store is open, for the one process that holds its lock.
 
-    Each method raises OutboxBroken.
+    Each method raises StoreError.
     """
 
-    def __init__(self, data_dir: Path) -> None:
-        self._engine = engine(data_dir)
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except sa.exc.DBAPIError as error:
-            raise OutboxBroken(str(error.orig)) from None
+    def __init__(self, data_dir: Path, health: Health | None = None) -> None:
+        self._engine = engine(data_dir, health=health)
 
     def cursor(self) -> int | None:
         """Tell up to which index of the ledger news were taken; None when nobody was told before."""
-        with self._transaction() as connection:
+        with self._engine.begin() as connection:
             return connection.execute(sa.select(outbox_cursor.c.idx)).scalar()
 
     def put(
@@ -77,7 +67,7 @@ class Outbox:
             for channel, news in letters
         ]
         c = outbox.c
-        with self._transaction() as connection:
+        with self._engine.begin() as connection:
             if rows:
                 connection.execute(insert(outbox).on_conflict_do_nothing(), rows)
             for channel, key in moot:
@@ -93,32 +83,28 @@ class Outbox:
     def pending(self, channel: str, limit: int) -> list[Letter]:
         """Return what waits for a channel, in the order in which it happened.
 
-        What a newer version left, of topics that this one does not know, waits until it is given up.
+        What a newer version left, of topics that this one does not know, waits until it is given up; so does what
+        was damaged.
         """
         c = outbox.c
         query = sa.select(c.number, c.put_ms, c.key, c.event, c.time_ms, c.payload)
         known = c.event.in_([topic.value for topic in Topic])
         query = query.where(c.channel == channel, c.done_ms.is_(None), known).order_by(c.number).limit(limit)
-        with self._transaction() as connection:
+        with self._engine.begin() as connection:
             rows = connection.execute(query).all()
-        return [
-            Letter(row.number, row.put_ms, News(
-                key=row.key, topic=Topic(row.event), time=row.time_ms, facts=json.loads(row.payload)
-            ))
-            for row in rows
-        ]  # fmt: skip
+        return list(_letters(rows))
 
     def took(self, channel: str, key: str) -> bool:
         """Tell whether a channel was sent this, or is to be."""
         c = outbox.c
         query = sa.select(c.outcome).where(c.channel == channel, c.key == key)
-        with self._transaction() as connection:
+        with self._engine.begin() as connection:
             row = connection.execute(query).one_or_none()
         return row is not None and row.outcome in (None, "sent")
 
     def done(self, numbers: Sequence[int], outcome: str, at: Millis) -> None:
         """Note that these need not be sent again."""
-        with self._transaction() as connection:
+        with self._engine.begin() as connection:
             connection.execute(
                 sa.update(outbox).where(outbox.c.number.in_(numbers)).values(done_ms=at, outcome=outcome)
             )
@@ -127,7 +113,7 @@ class Outbox:
         """Give up what waits since before that time; return (channel, key) of each."""
         c = outbox.c
         late = c.done_ms.is_(None) & (c.put_ms < before)
-        with self._transaction() as connection:
+        with self._engine.begin() as connection:
             found = [(row.channel, row.key) for row in connection.execute(sa.select(c.channel, c.key).where(late))]
             if found:
                 connection.execute(sa.update(outbox).where(late).values(done_ms=at, outcome="dropped"))
@@ -135,9 +121,17 @@ class Outbox:
 
     def clear(self, before: Millis) -> None:
         """Remove what was done before that time."""
-        with self._transaction() as connection:
+        with self._engine.begin() as connection:
             connection.execute(sa.delete(outbox).where(outbox.c.done_ms < before))
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def _letters(rows: Iterable[Any]) -> Iterator[Letter]:
+    for row in rows:
+        with contextlib.suppress(ValueError, TypeError):
+            facts = json.loads(row.payload)
+            news = News(key=row.key, topic=Topic(row.event), time=row.time_ms, facts=facts)
+            yield Letter(row.number, row.put_ms, news)

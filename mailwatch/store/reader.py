@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,18 @@ import sqlalchemy as sa
 
 from mailwatch.ledger.facts import FACTS, fact_from
 from mailwatch.models import Fact, Millis, Outcome
+from mailwatch.store.beginning import refuse_missing
+from mailwatch.store.faults import StoreBroken, StoreError, StoreUnavailable, not_sealed
+from mailwatch.store.health import Health
 from mailwatch.store.schema import checkpoints, database, engine, entries
 
 _COLUMNS = ("idx", "kind", "time_ms", "target", "number", "header", "payload")
-UNREADABLE = (OSError, sa.exc.SQLAlchemyError, ValueError, KeyError)
+UNREADABLE = (OSError, StoreError, sa.exc.SQLAlchemyError, ValueError, KeyError)
 """What the reading of a ledger raises that is absent, not ours to read, or no ledger."""
+FINDINGS = 20
+"""Of SQLite's check of itself, so many are asked for."""
+STEPS = 100_000
+"""Of SQLite's machine, after which its check may be ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +71,54 @@ class CheckpointRow:
     hashes: bytes = b""
 
 
-class Reader:
-    """Queries over the ledger; sees what is committed and nothing else."""
+def sealed(row: Sequence[Any]) -> Entry:
+    """Make an entry of its columns, which must be what its header says. Raises StoreBroken.
 
-    def __init__(self, made: sa.Engine) -> None:
+    Compared as text, in a fraction of the time of parsing: a header is canonical, so that each key stands once.
+    """
+    entry = Entry(*row)
+    try:
+        sealed_payload = hashlib.sha256(entry.text.encode()).hexdigest()
+        number = "null" if entry.number is None else entry.number
+        says = f'"index":{entry.index},"kind":"{entry.kind}","number":{number},"payload":"{sealed_payload}",'
+        fits = says in entry.header and f'"time":{entry.time},' in entry.header
+    except (AttributeError, TypeError, UnicodeError):
+        fits = False
+    if not fits:
+        raise not_sealed(row[0])
+    return entry
+
+
+def _is_sealed(row: Sequence[Any]) -> bool:
+    """Whether the header of an entry as `Texts` names its payload."""
+    try:
+        return f'"payload":"{hashlib.sha256(row[5].encode()).hexdigest()}"' in row[4]
+    except (AttributeError, TypeError, UnicodeError):
+        return False
+
+
+class Reader:
+    """Queries over the ledger; sees what is committed and nothing else.
+
+    Each query raises StoreError: broken where what is on disk is not what was written, and unavailable.
+    """
+
+    def __init__(self, made: sa.Engine, health: Health | None = None) -> None:
         self._engine = made
+        self._health = health or Health()
 
     @classmethod
-    def open(cls, data_dir: Path) -> Reader:
-        """Open a data_dir for reading. Raises FileNotFoundError when it holds no ledger yet."""
+    def open(cls, data_dir: Path, health: Health | None = None) -> Reader:
+        """Open a data_dir for reading.
+
+        Raises FileNotFoundError when it holds no ledger yet, LedgerMissing when it held one.
+        """
+        refuse_missing(data_dir)
         path = database(data_dir)
-        if not path.exists():
+        if not path.exists() or path.stat().st_size == 0:
             raise FileNotFoundError(f"{data_dir} holds no ledger yet; `mailwatch run` makes it")
-        return cls(engine(data_dir, read_only=True))
+        health = health or Health()
+        return cls(engine(data_dir, read_only=True, health=health), health)
 
     def entries(
         self,
@@ -88,8 +132,12 @@ class Reader:
         to_index: int | None = None,
         descending: bool = False,
         limit: int | None = None,
+        checked: bool = True,
     ) -> Iterator[Entry]:
-        """Yield entries in ledger order; times bound the entry's own time, half-open."""
+        """Yield entries in ledger order; times bound the entry's own time, half-open.
+
+        Each must be what its header says (StoreBroken), unless it is to be audited anyway: `checked` False.
+        """
         column = entries.c
         query = sa.select(*(column[name] for name in _COLUMNS))
         if target is not None:
@@ -117,7 +165,14 @@ class Reader:
         query = query.order_by(column.idx.desc() if descending else column.idx).limit(limit)
         with self._engine.connect() as connection:
             for row in connection.execution_options(yield_per=1000).execute(query):
-                yield Entry(*row)
+                yield self._sealed(row) if checked else Entry(*row)
+
+    def _sealed(self, row: Sequence[Any]) -> Entry:
+        try:
+            return sealed(row)
+        except StoreBroken as error:
+            self._health.met(error)
+            raise
 
     def latest(self, target: str, kind: str, *, at_most: int | None = None) -> Entry | None:
         """Find the newest entry of a kind (not observation) about a target, of index `at_most` if given.
@@ -134,7 +189,7 @@ class Reader:
             query = query.where(column.idx <= at_most)
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else Entry(*row)
+        return None if row is None else self._sealed(row)
 
     def between(self, target: str, start_ms: Millis, end_ms: Millis) -> tuple[int, int]:
         """Return the index of a target's first entry of that time and the one after its last; twice 0 for none."""
@@ -170,6 +225,10 @@ class Reader:
         query = query.where(column.idx >= from_index, column.idx < to_index)
         with self._engine.connect() as connection:
             for part in connection.execution_options(yield_per=1000).execute(query).partitions():
+                for row in part:
+                    if not _is_sealed(row):
+                        self._health.met(error := not_sealed(row[0]))
+                        raise error
                 yield from part
 
     def last_index(self, *, target: str, outcome: Outcome, before: int | None = None) -> int | None:
@@ -228,6 +287,23 @@ class Reader:
     def _scalar(self, query: sa.Select[tuple[Any]]) -> int | None:
         with self._engine.connect() as connection:
             return connection.execute(query).scalar()
+
+    def integrity(self, stopped: Callable[[], bool]) -> list[str]:
+        """Return what SQLite finds wrong in its file, [] if nothing; or [] once `stopped`."""
+        with self._engine.connect() as connection:
+            raw = connection.connection.dbapi_connection
+            assert isinstance(raw, sqlite3.Connection)
+            raw.set_progress_handler(lambda: int(stopped()), STEPS)
+            try:
+                found = connection.exec_driver_sql(f"PRAGMA integrity_check({FINDINGS})").scalars().all()
+            except StoreUnavailable:
+                if stopped():
+                    return []
+                raise
+            finally:
+                raw.set_progress_handler(None, 0)
+        lines = [line.strip() for text in found for line in str(text).splitlines()]
+        return [line for line in lines if line != "ok" and not line.startswith("***")][:FINDINGS]
 
     def close(self) -> None:
         """Close all connections."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from mailwatch.progress import Progress, Step
+from mailwatch.store.faults import StoreError, StoreMoved, fault, locked
+from mailwatch.store.health import Health
 
 logger = logging.getLogger(__name__)
 
@@ -81,19 +87,71 @@ def database(data_dir: Path) -> Path:
     return data_dir / "mailwatch.sqlite"
 
 
-def engine(data_dir: Path, *, read_only: bool = False) -> sa.Engine:
-    """Open the SQLite file, made with mode 0600 if it is not there. Write-ahead log, every commit on disk."""
-    path = database(data_dir)
-    if not read_only and not path.exists():
-        # Never when it is there: to close a file drops all locks that this process holds on it (fcntl(2)), and
-        # with them those of SQLite's other connections; another process then takes the log away under them.
-        # SQLite gives its -wal and -shm files the mode of the database.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+def write_ahead_log(data_dir: Path) -> Path:
+    """Name the file in which SQLite keeps what was committed last."""
+    return data_dir / "mailwatch.sqlite-wal"
+
+
+def same_file(path: Path, opened: os.stat_result) -> bool:
+    """Whether a path still names the file that was opened; a path that names nothing does not."""
+    try:
+        return same(path.stat(), opened)
+    except OSError:
+        return False
+
+
+def same(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether two are of one file."""
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def moved(path: Path) -> StoreMoved:
+    """Say that a path no longer names what was opened."""
+    return StoreMoved(
+        f"{path} is no longer the file that was opened: it was moved, replaced or removed; put it back, or stop "
+        "MailWatch first",
+        f"{path.name} was moved, replaced or removed while MailWatch runs",
+    )
+
+
+def make_database(data_dir: Path) -> None:
+    """Make an empty database file with mode 0600, on disk when this returns. Raises FileExistsError, OSError."""
+    # Never opened so when it is there: to close a file drops all locks that this process holds on it (fcntl(2)),
+    # and with them those of SQLite's other connections; another process then takes the log away under them.
+    # SQLite gives its -wal and -shm files the mode of the database.
+    os.close(os.open(database(data_dir), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    folder = os.open(data_dir, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def engine(data_dir: Path, *, read_only: bool = False, health: Health | None = None) -> sa.Engine:
+    """Open the SQLite file, which must be there. Write-ahead log, every commit on disk.
+
+    What SQLite raises is raised as StoreError and noted in `health`, but for what is the fault of a statement's
+    own values. All connections are to the very file that the first one was made to, and to the log in `health`.
+    """
+    path, log = database(data_dir), write_ahead_log(data_dir)
+    opened: list[os.stat_result] = []
+    health = health or Health()
+
+    def connect() -> sqlite3.Connection:
+        if opened and not same_file(path, opened[0]):
+            raise _noted(health, moved(path))
+        if health.log and not same_file(log, health.log):
+            raise _noted(health, moved(log))
+        # Not made if it is gone: an empty database in its place would be taken for the ledger.
+        return sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=10, check_same_thread=False
+        )
+
     # As many readers as the web has threads.
-    made = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 10}, max_overflow=40)
+    made = sa.create_engine(f"sqlite:///{path}", creator=connect, max_overflow=40)
 
     @sa.event.listens_for(made, "connect")
-    def _pragmas(connection: DBAPIConnection, _record: Any) -> None:
+    def _pragmas(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         # The driver's own transaction control begins too late for DDL and reads; SQLAlchemy's "begin" rules.
         connection.isolation_level = None
         pragmas = ["journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"]
@@ -101,16 +159,56 @@ def engine(data_dir: Path, *, read_only: bool = False) -> sa.Engine:
         try:
             for pragma in (*pragmas, "query_only=ON") if read_only else pragmas:
                 cursor.execute(f"PRAGMA {pragma}")
+            opened[:] = opened or [path.stat()]
+            record.info["log"] = log.stat() if health.log else None
         except BaseException:
             # The pool does not know the connection yet, and would leave it open.
             connection.close()
             raise
 
+    @sa.event.listens_for(made, "checkout")
+    def _check(_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: Any) -> None:
+        if _stale(record.info, health):
+            # The pool makes another one.
+            raise sa.exc.DisconnectionError
+
     @sa.event.listens_for(made, "begin")
     def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        if _stale(connection.info, health):
+            raise moved(log)
+
+    @sa.event.listens_for(made, "handle_error")
+    def _translate(context: ExceptionContext) -> None:
+        cause = context.original_exception
+        if isinstance(cause, sqlite3.Error) and (error := fault(path, cause)) is not None:
+            raise _noted(health, error) from cause
 
     return made
+
+
+def empty_log(connection: sa.Connection, path: Path) -> None:
+    """Bring all that the log of this connection holds into the database `path`. Raises StoreError."""
+    # Past SQLAlchemy, which would begin a transaction, and wait for itself.
+    raw = connection.connection.dbapi_connection
+    assert isinstance(raw, sqlite3.Connection)
+    try:
+        busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        raise fault(path, error) or error from error
+    if busy:
+        raise locked(path)
+
+
+def _noted(health: Health, error: StoreError) -> StoreError:
+    health.met(error)
+    return error
+
+
+def _stale(info: Mapping[str, Any], health: Health) -> bool:
+    """Whether a connection has another log than the writer's: what stands there is not the ledger."""
+    known: os.stat_result | None = info.get("log")
+    return known is not None and health.log is not None and not same(known, health.log)
 
 
 def migrate(made: sa.Engine, progress: Progress) -> None:

@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.util.exc import CommandError
 
-from mailwatch import __version__, monotonic
-from mailwatch.endings import Refused
+from mailwatch import monotonic
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError
 from mailwatch.ledger.entry import seal, target_id
@@ -26,15 +24,24 @@ from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.models import Fact, Millis, Observation, now
 from mailwatch.monotonic import Origin
 from mailwatch.progress import Progress, Step
-from mailwatch.store.keys import Keys, load_or_make
+from mailwatch.store.beginning import bring_up_to_date, keep_signed, ready, refuse_less, refuse_missing
+from mailwatch.store.faults import CURE, StoreBroken, StoreMoved, broken, full
+from mailwatch.store.health import Health
+from mailwatch.store.keys import Keys
 from mailwatch.store.lock import Lock
 from mailwatch.store.reader import Entry
-from mailwatch.store.room import DiskFull, no_room
-from mailwatch.store.schema import checkpoints, database, engine, entries, migrate
-
-
-class StoreBroken(Refused):
-    """The ledger on disk is not what was written; says what is wrong and what to do."""
+from mailwatch.store.room import FULL
+from mailwatch.store.schema import (
+    checkpoints,
+    database,
+    empty_log,
+    engine,
+    entries,
+    make_database,
+    moved,
+    same_file,
+    write_ahead_log,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,64 +55,78 @@ class Draft:
 
 
 class Store:
-    """An opened ledger. `findings` tells what start-up found and mended."""
+    """An opened ledger. `findings` tells what start-up found and mended; `health` is shared with its readers."""
 
-    def __init__(self, lock: Lock, keys: Keys, made: sa.Engine) -> None:
+    def __init__(self, data_dir: Path, lock: Lock, keys: Keys, made: sa.Engine, health: Health) -> None:
         self.keys = keys
+        self.health = health
         self.findings: list[str] = []
+        self._data_dir = data_dir
         self._lock = lock
+        self._engine = made
         self._connection = made.connect()
+        self._closed = False
         self._insert = sa.insert(entries)
         self._ids: dict[str, str] = {}
         self._numbers: dict[str, int] = {}
         self._tree = CompactRange()
         self._checkpointed = -1
+        self._database = database(data_dir).stat()
         self.read_clock: Callable[[], Millis] = monotonic.milliseconds
         """The clock that nobody can set, read once for each batch."""
 
     @classmethod
-    def open(cls, data_dir: Path, progress: Progress | None = None) -> Store:
+    def open(
+        cls,
+        data_dir: Path,
+        progress: Progress | None = None,
+        *,
+        keys: Keys | None = None,
+        health: Health | None = None,
+    ) -> Store:
         """Lock, migrate and check a data_dir, made if missing. `progress` is told how far that is.
 
-        Raises Locked, KeysMissing, StoreBroken, OSError; DiskFull where it is worth another try.
+        `keys` are those of a copy that has none beside it.
+        Raises Locked, StoreError (broken, keys or database missing, not to be used now), OSError; DiskFull where
+        it is worth another try.
 
         1. The last checkpoint must carry our signature and fit the tree it was made of.
         2. The entries after it must follow one another; the tree is grown again over them.
+        3. They must be as many as the checkpoint beside the keys says that there were.
         """
         progress = progress or Progress()
         progress.at(Step.OPENING)
         try:
-            return cls._open(data_dir, progress)
+            return cls._open(data_dir, progress, keys, health or Health())
         except OSError as error:
-            if no_room(data_dir, error):
-                raise DiskFull(f"{data_dir}: the disk is full") from None
+            if error.errno in FULL:
+                raise full(data_dir) from None
             raise
 
     @classmethod
-    def _open(cls, data_dir: Path, progress: Progress) -> Store:
+    def _open(cls, data_dir: Path, progress: Progress, keys: Keys | None, health: Health) -> Store:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.ExitStack() as undo:
             lock = Lock(data_dir)
             undo.callback(lock.release)
-            keys = load_or_make(data_dir)
-            made = engine(data_dir)
+            refuse_missing(data_dir)
+            if not database(data_dir).exists():
+                make_database(data_dir)
+            made = engine(data_dir, health=health)
             undo.callback(made.dispose)
+            if keys is None:
+                keys = ready(data_dir, made, progress)
+            else:
+                bring_up_to_date(data_dir, made, progress)
+            store = cls(data_dir, lock, keys, made, health)
+            undo.callback(store._connection.close)
             try:
-                migrate(made, progress)
-                store = cls(lock, keys, made)
-                undo.callback(store._connection.close)
                 store._check(progress)
-            except CommandError:
-                raise StoreBroken(
-                    f"{database(data_dir)} was written by a newer MailWatch than this {__version__}; install that "
-                    "version again, or restore the backup made before the upgrade into an empty data_dir"
-                ) from None
-            except sa.exc.DatabaseError as error:
-                if no_room(data_dir, error):
-                    raise DiskFull(f"{data_dir}: the disk is full") from None
-                full = isinstance(error, sa.exc.OperationalError)
-                cure = "is the disk full or not writable?" if full else "restore it from your backup"
-                raise StoreBroken(f"{database(data_dir)} cannot be used: {error.orig}; {cure}") from None
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise broken(
+                    database(data_dir), f"what it holds cannot be read: {type(error).__name__}"
+                ) from error
+            store._remember()
             undo.pop_all()
         return store
 
@@ -117,8 +138,9 @@ class Store:
     def append_batch(self, drafts: Sequence[Draft]) -> list[Entry]:
         """Append all drafts in one transaction; when this returns they are on disk.
 
-        Raises sqlalchemy.exc.SQLAlchemyError, and then nothing was appended.
+        Raises StoreError, and what a draft raises that cannot be written; then nothing was appended.
         """
+        self.stay()
         tree = self._tree.copy()
         numbers: dict[str, int] = {}
         clock, origin = self.read_clock(), monotonic.origin()
@@ -172,19 +194,20 @@ class Store:
             return int(self._connection.execute(newest.limit(1)).scalar() or 0)
 
     def checkpoint(self) -> Checkpoint | None:
-        """Sign the tree as it stands; None when nothing was added since the last time."""
+        """Sign the tree as it stands; None when nothing was added since the last time.
+
+        Raises StoreError; OSError when only the file beside the keys could not be written.
+        """
         if self._tree.size in (0, self._checkpointed):
             return None
+        self.stay()
         made = Checkpoint(self.keys.origin, self._tree.size, self._tree.root())
-        row = {
-            "size": made.size,
-            "time_ms": now(),
-            "note": notes.sign(made, self.keys.private),
-            "hashes": self._tree.to_bytes(),
-        }
+        note = notes.sign(made, self.keys.private)
+        row = {"size": made.size, "time_ms": now(), "note": note, "hashes": self._tree.to_bytes()}
         with self._connection.begin():
             self._connection.execute(sa.insert(checkpoints), [row])
         self._checkpointed = made.size
+        keep_signed(self._data_dir, note)
         return made
 
     def _check(self, progress: Progress) -> None:
@@ -202,13 +225,12 @@ class Store:
                 if tree.size % 1000 == 0:
                     progress.at(Step.CHECKING, tree.size - begun, have - begun)
                 if index != tree.size or json.loads(header)["index"] != index:
-                    raise StoreBroken(f"entry {tree.size} is missing; restore the database from your backup")
+                    raise StoreBroken(f"entry {tree.size} is missing; {CURE}", f"entry {tree.size} is missing")
                 tree.append(leaf_hash(header.encode()))
         if have < tree.size:
-            raise StoreBroken(
-                f"the last checkpoint covers {tree.size} entries, but there are {have}; "
-                "restore the database from your backup"
-            )
+            what = f"the last checkpoint covers {tree.size} entries, but there are {have}"
+            raise StoreBroken(f"{what}; {CURE}", what)
+        refuse_less(self._data_dir, self.keys, tree.size)
         if last is not None:
             self._checkpointed = last.size
             if tree.size > last.size:
@@ -228,8 +250,44 @@ class Store:
             )
         return tree
 
-    def close(self) -> None:
-        """Close the database and let other processes in."""
+    def stay(self) -> None:
+        """See that what we write is what stands at the ledger's path. Raises StoreError, OSError.
+
+        Else commits would go into a file that nobody can open any more, and seem to succeed.
+        """
+        try:
+            if not same_file(database(self._data_dir), self._database):
+                raise moved(database(self._data_dir))
+            self._lock.hold()
+            if self.health.log and not same_file(write_ahead_log(self._data_dir), self.health.log):
+                self.health.met(moved(write_ahead_log(self._data_dir)))
+                self._renew_log()
+        except StoreMoved as error:
+            self.health.met(error)
+            raise
+
+    def _renew_log(self) -> None:
+        """Go on where the log was removed: what it holds is still ours to read, and goes into the database."""
+        empty_log(self._connection, database(self._data_dir))
         self._connection.close()
-        self._connection.engine.dispose()
-        self._lock.release()
+        self.health.log = None
+        self._engine.dispose()
+        self._connection = self._engine.connect()
+        self._remember()
+
+    def _remember(self) -> None:
+        """Remember which files are ours."""
+        with self._connection.begin():
+            # The log is there once something was read.
+            self._connection.execute(sa.select(sa.func.max(checkpoints.c.size))).scalar()
+        self._database = database(self._data_dir).stat()
+        self.health.log = write_ahead_log(self._data_dir).stat()
+        self._connection.info["log"] = self.health.log
+
+    def close(self) -> None:
+        """Close the database and let other processes in. Twice does no harm."""
+        if not self._closed:
+            self._closed = True
+            self._connection.close()
+            self._engine.dispose()
+            self._lock.release()

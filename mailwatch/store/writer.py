@@ -8,10 +8,10 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-
-import sqlalchemy as sa
+from typing import ParamSpec, TypeVar
 
 from mailwatch.ledger.checkpoint import Checkpoint
+from mailwatch.store.faults import StoreError
 from mailwatch.store.reader import Entry
 from mailwatch.store.store import Draft, Store
 
@@ -22,30 +22,64 @@ BATCH_SECONDS = 0.1
 MAX_BATCH = 5_000
 MAX_PENDING = 100_000
 RETRY_SECONDS = 5.0
+SAY_AGAIN_SECONDS = 600.0
+"""How often the log says again that nothing can be written."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Waiting = list[tuple[Draft, asyncio.Future[Entry]]]
 
 
 class StoreFull(Exception):
     """So many entries wait for the disk that no more are taken."""
 
 
+class _FaultyError(Exception):
+    """One of the entries cannot be written, whatever the disk does."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
 class Writer:
-    """Appends to a store of which it is the only user. A failed commit is tried again until it succeeds."""
+    """Appends to a store of which it is the only user. A failed commit is tried again until it succeeds.
+
+    `trouble` says why the latest one failed, "" if it did not. A damaged database is no other case here: entries
+    wait in memory, for what one page of a disk lost does not keep us from seeing outages and telling of them.
+    """
 
     def __init__(self, store: Store, on_commit: Callable[[float, int], None] = lambda *_: None) -> None:
         self._store = store
         self._on_commit = on_commit
-        self._waiting: list[tuple[Draft, asyncio.Future[Entry]]] = []
+        self._waiting: Waiting = []
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         # One thread: SQLite's connection and the tree are never touched by two at a time.
         self._thread = ThreadPoolExecutor(1, "ledger")
         self._task: asyncio.Task[None] | None = None
-        self.healthy = True
+        self._said = float("-inf")
+        self.trouble = ""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the latest commit succeeded, and nothing damaged was met."""
+        return not self.problems()
 
     @property
     def pending(self) -> int:
         """How many drafts are not yet on disk."""
         return len(self._waiting)
+
+    def problems(self) -> list[str]:
+        """Say what keeps the ledger from being written and read as it must be, without paths."""
+        problems = []
+        if self.trouble:
+            problems.append(f"the ledger cannot be written: {self.trouble}; {self.pending} entries wait in memory")
+        damage = self._store.health.damage
+        if damage is not None and damage.why != self.trouble:
+            problems.append(f"the ledger is damaged: {damage.why}")
+        return problems
 
     async def start(self) -> None:
         """Begin to commit."""
@@ -63,69 +97,130 @@ class Writer:
     async def checkpoint(self) -> Checkpoint | None:
         """Sign what is committed; None when nothing was added since the last time, or the disk takes it not."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._store.checkpoint)
-        except sa.exc.OperationalError as error:
-            logger.error("the checkpoint cannot be written: %s; the next one will cover it", error.orig)
-            return None
+            return await self._in_thread(self._store.checkpoint)
+        except StoreError as error:
+            self._store.health.met(error)
+            logger.error("the checkpoint cannot be written: %s; the next one will cover it", error)
+        except OSError as error:
+            logger.error("the checkpoint cannot be kept beside the keys: %s", error.strerror or error)
+        except Exception:
+            # What is on record already must not seem to have failed: whoever asked goes on from it.
+            logger.exception("the checkpoint cannot be made, by our own fault")
+        return None
 
     async def close(self) -> None:
-        """Commit what waits, sign it, close the store. Gives up on a disk that does not take it."""
+        """Commit what waits, sign it, close the store. Gives up on a disk that does not take it; see `lost`."""
         self._closing.set()
         self._wake.set()
         if self._task:
             await self._task
-        await self.checkpoint()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
+        if not self.trouble:
+            await self.checkpoint()
+        await self._in_thread(self._store.close)
         self._thread.shutdown()
 
+    def lost(self) -> str:
+        """Say what would be lost if it ended now, or that the ledger was found damaged; "" if neither."""
+        if self._waiting:
+            why = self.trouble or "the end came first"
+            return f"{self.pending} entries could not be written and are lost: {why}"
+        return self.damage()
+
+    def damage(self) -> str:
+        """Say what of the ledger was found damaged, and what to do; "" if nothing."""
+        damage = self._store.health.damage
+        return "" if damage is None else str(damage)
+
     async def _run(self) -> None:
+        apart = 0
+        """How many are committed one by one, since one of them cannot be written at all."""
         while True:
             await self._wake.wait()
-            if not self._closing.is_set():
+            if not self._closing.is_set() and not apart:
                 await asyncio.sleep(BATCH_SECONDS)
-            batch = self._waiting[:MAX_BATCH]
-            if batch and not await self._commit(batch):
-                if self._closing.is_set():
-                    return
-                # Of a batch taken apart, some may be on disk already.
-                self._waiting = [waiting for waiting in self._waiting if not waiting[1].done()]
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(RETRY_SECONDS):
-                        await self._closing.wait()
-                continue
+            batch = self._waiting[: 1 if apart else MAX_BATCH]
+            try:
+                if batch and not await self._commit(batch):
+                    if self._closing.is_set():
+                        return
+                    await self._pause()
+                    continue
+            except _FaultyError as error:
+                if len(batch) > 1:
+                    apart = len(batch)
+                    continue
+                # It is its maker's bug, and must not hold up the others.
+                _, future = batch[0]
+                if not future.done():
+                    future.set_exception(error.cause)
             del self._waiting[: len(batch)]
+            apart = max(0, apart - 1)
             if not self._waiting:
                 self._wake.clear()
                 if self._closing.is_set():
                     return
 
-    async def _commit(self, batch: list[tuple[Draft, asyncio.Future[Entry]]]) -> bool:
-        """Commit a batch; False when the disk does not take it now."""
+    async def _commit(self, batch: Waiting) -> bool:
+        """Commit a batch; False when the disk does not take it now. Raises _FaultyError."""
         began = time.monotonic()
-        loop = asyncio.get_running_loop()
         try:
-            written = await loop.run_in_executor(
-                self._thread, self._store.append_batch, [draft for draft, _ in batch]
-            )
-        except sa.exc.OperationalError as error:
-            self.healthy = False
-            # Not logger.exception: the statement's parameters would drown the one line that matters.
-            logger.error("the ledger cannot be written: %s; %d entries wait in memory", error.orig, self.pending)
+            written = await self._in_thread(self._store.append_batch, [draft for draft, _ in batch])
+        except (StoreError, OSError, MemoryError) as error:
+            self._failed(error)
             return False
         except Exception as error:
-            return await self._without_faulty(batch, error)
-        self.healthy = True
+            if isinstance(error, RuntimeError) and not isinstance(error, RecursionError):
+                # The system gives no thread now.
+                self._failed(error)
+                return False
+            raise _FaultyError(error) from error
+        if not await self._in_place():
+            return False
+        if self.trouble:
+            self.trouble, self._said = "", float("-inf")
+            logger.warning("the ledger can be written again")
         self._on_commit(time.monotonic() - began, len(written))
         for entry, (_, future) in zip(written, batch, strict=True):
+            # Who was cancelled meanwhile waits no more; it is on record all the same.
             if not future.done():
                 future.set_result(entry)
         return True
 
-    async def _without_faulty(self, batch: list[tuple[Draft, asyncio.Future[Entry]]], error: Exception) -> bool:
-        """An entry that cannot be written at all is its maker's bug: it must not hold up the others."""
-        if len(batch) > 1:
-            return all([await self._commit([one]) for one in batch if not one[1].done()])
-        future = batch[0][1]
-        if not future.done():
-            future.set_exception(error)
-        return True
+    async def _in_place(self) -> bool:
+        """Wait until what was committed stands at the ledger's path; False when we are to end before that."""
+        while True:
+            try:
+                await self._in_thread(self._store.stay)
+            except (StoreError, OSError) as error:
+                self._failed(error)
+            else:
+                return True
+            if self._closing.is_set():
+                return False
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait before the next try, but not when we are to end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RETRY_SECONDS):
+                await self._closing.wait()
+
+    def _failed(self, error: Exception) -> None:
+        """Note why nothing can be written; the log has it once, and again when it is another reason or lasts."""
+        why = error.why if isinstance(error, StoreError) else _words(error)
+        if isinstance(error, StoreError):
+            self._store.health.met(error)
+        if why != self.trouble or time.monotonic() - self._said >= SAY_AGAIN_SECONDS:
+            self._said = time.monotonic()
+            words = str(error) if isinstance(error, StoreError) else why
+            logger.error("the ledger cannot be written: %s; %d entries wait in memory", words, self.pending)
+        self.trouble = why
+
+    async def _in_thread(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "memory ran out"
+    return str(error.strerror if isinstance(error, OSError) and error.strerror else error)

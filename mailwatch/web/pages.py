@@ -217,9 +217,9 @@ class Pages:
         """Draw the page to log in; `to` is where one wanted to go, `who` is wrong or waits."""
         return self._show(request, "login.html", "login", status, to=to, who=who)
 
-    def problem(self, request: Request, status: int, cure: str = "") -> Response:
+    def problem(self, request: Request, status: int, cure: str = "", why: str = "") -> Response:
         """Draw why there is nothing to see. To a name that is not ours nothing else is shown."""
-        told = words(_language(request))["problem"][WORDS.get(status, "asked")]
+        told = words(_language(request))["problem"][why or WORDS.get(status, "asked")]
         bare = status == 421
         return self._show(request, "problem.html", "", status, told=told, cure=cure, bare=bare, pulse="")
 

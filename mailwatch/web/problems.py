@@ -12,12 +12,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from mailwatch.store import StoreError
+
 if TYPE_CHECKING:
     from mailwatch.web.pages import Pages
 
 WORDS = {400: "asked", 403: "closed", 404: "missing", 405: "method", 409: "missing", 421: "name", 422: "asked",
          429: "wait", 500: "fault", 503: "busy"}  # fmt: skip
 """Which words of the pages (`problem`) tell a status."""
+UNREADABLE = "unreadable"
+"""Those for a ledger that cannot be read."""
 
 
 def wants_page(request: Request) -> bool:
@@ -33,10 +37,14 @@ def refusal(
     text: str,
     headers: Mapping[str, str] | None = None,
     cure: str = "",
+    why: str = "",
 ) -> Response:
-    """Answer a request that gets nothing. `text` says why, to programs; `cure` is what to write to be let in."""
+    """Answer a request that gets nothing. `text` says why, to programs; `cure` is what to write to be let in.
+
+    `why` is the name of the words of the pages, where the status alone does not say it.
+    """
     if wants_page(request):
-        answer = pages.problem(request, status, cure)
+        answer = pages.problem(request, status, cure, why)
         answer.headers.update(headers or {})
         return answer
     whole = f"{text}\n\n{cure}" if cure else text
@@ -62,10 +70,17 @@ def tell_problems(app: FastAPI, pages: Pages) -> None:
             return pages.problem(request, 422)
         return await request_validation_exception_handler(request, error)
 
+    async def unreadable(request: Request, error: Exception) -> Response:
+        assert isinstance(error, StoreError)
+        # Not all its words: they name paths, and strangers may ask.
+        text = f"the ledger cannot be read: {error.why}; the log and `mailwatch ledger audit` say more"
+        return refusal(pages, request, 503, text, {"retry-after": "60"}, why=UNREADABLE)
+
     async def failed(request: Request, _error: Exception) -> Response:
         # It is raised again after this, and so comes into the log.
         return refusal(pages, request, 500, "a fault of our own; the log tells more")
 
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, misunderstood)
+    app.add_exception_handler(StoreError, unreadable)
     app.add_exception_handler(Exception, failed)

@@ -1,0 +1,107 @@
+"""On which file system the data_dir lies: SQLite's write-ahead log needs one that is this machine's own.
+
+It shares memory between the processes that have the database open, which no network file system gives to other
+machines, and some not even to the same one (https://www.sqlite.org/wal.html).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+MOUNTS = Path("/proc/self/mountinfo")
+"""Of Linux; elsewhere nothing is known, and nothing said."""
+NETWORK = frozenset(
+    [
+        "9p",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "coda",
+        "davfs",
+        "fuse.davfs2",
+        "fuse.ceph",
+        "fuse.gcsfuse",
+        "fuse.glusterfs",
+        "fuse.juicefs",
+        "fuse.rclone",
+        "fuse.s3fs",
+        "fuse.sshfs",
+        "fuse.smbnetfs",
+        "gfs2",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "orangefs",
+        "prl_fs",
+        "smb3",
+        "smbfs",
+        "vboxsf",
+    ]
+)
+"""Names of file systems whose files lie on another machine, or are shared with one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """What is mounted where."""
+
+    point: Path
+    kind: str
+    source: str
+
+    @property
+    def remote(self) -> bool:
+        """Whether its files lie on another machine, as far as its name says."""
+        return self.kind in NETWORK
+
+
+def mount_of(path: Path, mounts: Path | None = None) -> Mount | None:
+    """Return the mount that a path lies in, which need not be there yet; None where that is not known."""
+    try:
+        lines = (mounts or MOUNTS).read_text(errors="surrogateescape").splitlines()
+        wanted = path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    found: Mount | None = None
+    for line in lines:
+        mount = _read(line)
+        # Of those at one point the last is on top.
+        if (
+            mount is not None
+            and wanted.is_relative_to(mount.point)
+            and (found is None or len(mount.point.parts) >= len(found.point.parts))
+        ):
+            found = mount
+    return found
+
+
+def warning(data_dir: Path, mounts: Path | None = None) -> str:
+    """Say that a data_dir does not lie on this machine; "" if it does, or nobody knows."""
+    mount = mount_of(data_dir, mounts)
+    if mount is None or not mount.remote:
+        return ""
+    return (
+        f"{data_dir} lies on {mount.kind} ({mount.source} on {mount.point}), where SQLite may damage the ledger; "
+        "name a folder on a disk of this machine, and send backups there instead (docs/backup.md)"
+    )
+
+
+def _read(line: str) -> Mount | None:
+    """Read a line of mountinfo (proc_pid_mountinfo(5))."""
+    here, separator, there = line.partition(" - ")
+    fields, source = here.split(" "), there.split(" ")
+    if not separator or len(fields) < 5 or len(source) < 2:
+        return None
+    return Mount(Path(_plain(fields[4])), source[0], _plain(source[1]))
+
+
+def _plain(text: str) -> str:
+    """Undo the escapes of spaces and the like."""
+    return re.sub(r"\\([0-7]{3})", lambda escaped: chr(int(escaped[1], 8)), text)

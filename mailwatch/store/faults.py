@@ -1,0 +1,129 @@
+"""What the store raises, whatever its libraries raised: one family, each with what is wrong and what to do.
+
+A passing failure (the disk is full, another program holds the file) is tried again; a damaged ledger is not what
+was written, and needs a person. What is neither is the fault of the one entry that was to be written.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from mailwatch.endings import Refused
+from mailwatch.store.holders import holders
+from mailwatch.store.room import no_room
+
+CURE = (
+    "`mailwatch ledger audit` says how much of it; restore it from your backup (docs/backup.md), or, without one, "
+    "move the whole data_dir away to begin a new ledger"
+)
+
+
+class StoreError(Refused):
+    """The store cannot be used as it must be. `why` is the same without paths and cures, for strangers' eyes."""
+
+    def __init__(self, words: str, why: str = "") -> None:
+        super().__init__(words)
+        self.why = why or words
+
+
+class StoreUnavailable(StoreError):
+    """The disk, the system or another program does not let us at it now; it may pass."""
+
+
+class DiskFull(StoreUnavailable):
+    """There is no room for the ledger now. It may be used once there is."""
+
+
+class StoreMoved(StoreUnavailable):
+    """What is at the ledger's path is no longer the file that was opened."""
+
+
+class StoreBroken(StoreError):
+    """The ledger on disk is not what was written; says what is wrong and what to do."""
+
+
+class KeysMissing(StoreBroken):
+    """The ledger has entries, but the key that signs it is gone or is another one."""
+
+
+class LedgerMissing(StoreBroken):
+    """The keys of a ledger are there, but its database is gone or empty."""
+
+
+_DAMAGED = {
+    sqlite3.SQLITE_ERROR,  # Our statements are fixed: what they name must be there.
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_FORMAT,
+    sqlite3.SQLITE_SCHEMA,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_EMPTY,
+    sqlite3.SQLITE_INTERNAL,
+    sqlite3.SQLITE_NOTFOUND,
+}
+_OF_THE_ENTRY = {"SQLITE_CONSTRAINT_NOTNULL", "SQLITE_TOOBIG", "SQLITE_RANGE", "SQLITE_MISUSE"}
+_DAMAGED_DISK = {"SQLITE_IOERR_CORRUPTFS", "SQLITE_IOERR_DATA"}
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_SHORT_READ = "SQLITE_IOERR_SHORT_READ"
+
+
+def fault(file: Path, error: sqlite3.Error) -> StoreError | None:
+    """Say what an error of SQLite means for the database `file`; None when it is the fault of what was asked.
+
+    The codes are those of https://www.sqlite.org/rescode.html.
+    """
+    code, name = getattr(error, "sqlite_errorcode", None), getattr(error, "sqlite_errorname", "") or ""
+    if code is None:
+        # Without a code: what Python's own module says of text that is no UTF-8, or of a wrong use.
+        return broken(file, "it holds text that is none") if "decode" in str(error) else None
+    if name in _OF_THE_ENTRY:
+        return None
+    if code & 0xFF in _DAMAGED or name in _DAMAGED_DISK or name == _SHORT_READ:
+        return broken(file, str(error))
+    return _unavailable(file, code & 0xFF, str(error))
+
+
+def broken(file: Path, what: str) -> StoreBroken:
+    """Say that a database is damaged."""
+    return StoreBroken(f"{file} is damaged ({what}); {CURE}", f"the database is damaged: {what}")
+
+
+def not_sealed(index: object) -> StoreBroken:
+    """Say that an entry is not what its header seals."""
+    what = f"entry {index} of the ledger is not what was written"
+    return StoreBroken(f"{what}; {CURE}", what)
+
+
+def locked(file: Path) -> StoreUnavailable:
+    """Say that another program keeps us from a database, and which."""
+    return StoreUnavailable(f"{file} is locked by {holders(file)}; end it", "another program locks the database")
+
+
+def full(data_dir: Path) -> DiskFull:
+    """Say that there is no room."""
+    return DiskFull(f"the disk of {data_dir} is full; make room there", "the disk is full")
+
+
+def _unavailable(file: Path, code: int, what: str) -> StoreUnavailable:
+    if code in _LOCKED:
+        return locked(file)
+    if code == sqlite3.SQLITE_FULL or no_room(file.parent):
+        return full(file.parent)
+    words = {
+        sqlite3.SQLITE_IOERR: (
+            f"the disk fails ({what})",
+            f"the disk of {file} fails ({what}); see the kernel's messages (dmesg)",
+        ),
+        sqlite3.SQLITE_READONLY: (
+            f"the database may not be written ({what})",
+            f"{file} may not be written ({what}); see whose it is (ls -ld), and whether its disk is read-only",
+        ),
+        sqlite3.SQLITE_CANTOPEN: (
+            "the database cannot be opened",
+            f"{file} cannot be opened; see whether it is there and whose it is (ls -ld)",
+        ),
+    }
+    why, text = words.get(code, (f"the database cannot be used ({what})", f"{file} cannot be used now ({what})"))
+    return StoreUnavailable(text, why)

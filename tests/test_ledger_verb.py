@@ -1,0 +1,96 @@
+"""`mailwatch ledger audit`: what a kill leaves between two entries is no finding; what is wrong is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailwatch.cli import main
+from mailwatch.models import Kind
+from mailwatch.outages import Event, Rules, State, advance, outage_payload, written_rules
+from mailwatch.replay import resume, rule_book
+from mailwatch.store import Draft, Reader, Store
+from tests.ledgers import MINUTE, look
+
+START = 1_767_225_600_000
+MARKS = "+++---++" + "+" * 5
+
+
+def opened(folder: Path) -> Store:
+    """Open its ledger on the clock of the looks."""
+    store = Store.open(folder / "data")
+    store.read_clock = lambda: START + 60 * MINUTE
+    return store
+
+
+def killed_after(folder: Path, kept: int) -> int:
+    """Write looks of an outage with `kept` of its two entries, as a kill -9 leaves them; return how many."""
+    rules, state, index = Rules(), State(), 1
+    node = {"event": "start", "rules": written_rules(rules)}
+    drafts = [Draft(kind="node", time=START, target=None, payload=node)]
+    for number, mark in enumerate(MARKS):
+        at = START + number * MINUTE
+        seen = look("a", mark, at)
+        drafts.append(Draft(kind="observation", time=at, target="a", payload=seen))
+        state, transition = advance(state, Event(index, seen), rules)
+        index += 1
+        if transition is not None:
+            if kept == 0:
+                break
+            kept -= 1
+            payload = outage_payload(transition.outage, "lab", Kind.IMAP, "here") | {"rules": written_rules(rules)}
+            drafts.append(Draft(kind="outage", time=at, target="a", payload=payload))
+            index += 1
+    store = opened(folder)
+    store.append_batch(drafts)
+    store.checkpoint()
+    store.close()
+    target = {"name": "a", "kind": "imap", "provider": "libero"}
+    config = {"vantage_point": {"name": "here"}, "data_dir": "data", "guard": "off", "targets": [target]}
+    (folder / "config.yaml").write_text(json.dumps(config))
+    return len(drafts)
+
+
+def audited(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
+    status = main(["--config", str(folder / "config.yaml"), "ledger", "audit", "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("kept", [0, 1], ids=["opening", "closing"])
+def test_an_outage_that_a_kill_left_out_is_pending_and_what_the_next_start_puts_on_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: int
+) -> None:
+    killed_after(tmp_path, kept)
+    status, told = audited(tmp_path, capsys)
+    assert (status, told["valid"], told["findings"]) == (0, True, [])
+    (pending,) = told["pending"]
+    assert pending["what"].endswith("is not yet on record; the next start puts it there")
+    assert main(["--config", str(tmp_path / "config.yaml"), "ledger", "audit"]) == 0
+    assert "the next start puts 1 on record" in capsys.readouterr().out
+    # As take_up does it at the start.
+    reader, store = Reader.open(tmp_path / "data"), opened(tmp_path)
+    for outage in resume(reader, "a", rule_book(reader)).missing:
+        payload = outage_payload(outage, "lab", Kind.IMAP, "here")
+        store.append_batch([Draft(kind="outage", time=START, target="a", payload=payload)])
+    store.close()
+    reader.close()
+    status, told = audited(tmp_path, capsys)
+    assert (status, told["valid"], told["findings"], told["pending"]) == (0, True, [], [])
+
+
+def test_an_outage_that_no_start_would_put_on_record_is_a_finding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed_after(tmp_path, 0)
+    store = opened(tmp_path)
+    for number in range(6, 12):
+        at = START + number * MINUTE
+        seen = look("a", "+", at)
+        store.append_batch([Draft(kind="observation", time=at, target="a", payload=seen)])
+    store.close()
+    status, told = audited(tmp_path, capsys)
+    assert (status, told["valid"], told["pending"]) == (1, False, [])
+    assert all(finding["what"].endswith(" of a is missing from the record") for finding in told["findings"]), told

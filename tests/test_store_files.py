@@ -1,0 +1,357 @@
+"""The files of a ledger: which belong together, what becomes of them while it runs, and what a kill leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from mailwatch.store import (
+    Draft,
+    KeysMissing,
+    LedgerMissing,
+    Locked,
+    Outbox,
+    Reader,
+    Store,
+    StoreBroken,
+    StoreError,
+    StoreMoved,
+    StoreUnavailable,
+    Writer,
+    backup,
+)
+from mailwatch.store import writer as writer_module
+
+NODE = Draft(kind="node", time=1, target=None, payload={"event": "start"})
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A ledger of two entries, under a checkpoint, that nobody has open."""
+    folder = tmp_path / "data"
+    store = Store.open(folder)
+    store.append_batch([NODE, NODE])
+    store.checkpoint()
+    store.close()
+    return folder
+
+
+def entries(folder: Path) -> int:
+    """How many entries another process reads."""
+    code = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchone()[0])"
+    command = [sys.executable, "-c", code, str(folder / "mailwatch.sqlite"), "SELECT count(*) FROM entries"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "no tables"])
+def test_keys_without_their_database_never_begin_a_second_ledger(data_dir: Path, tmp_path: Path, how: str) -> None:
+    database = data_dir / "mailwatch.sqlite"
+    database.unlink()
+    if how != "gone":
+        database.touch()
+    if how == "no tables":
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("VACUUM")
+    for use in (Store.open, Reader.open, lambda folder: backup(folder, tmp_path / "x")):
+        if how == "no tables" and use is not Store.open:
+            continue
+        with pytest.raises(LedgerMissing, match=r"restore the database from your backup .* move .*/keys away"):
+            use(data_dir)
+    # On purpose, as the words say.
+    (data_dir / "keys").rename(tmp_path / "keys")
+    database.unlink(missing_ok=True)
+    store = Store.open(data_dir)
+    assert store.size == 0
+    store.close()
+
+
+def test_a_log_that_was_removed_after_a_kill_is_seen_by_the_checkpoint_beside_the_keys(data_dir: Path) -> None:
+    store = Store.open(data_dir)
+    store.append_batch([NODE] * 5)
+    store.checkpoint()
+    # As kill -9 leaves it, with what was committed last in the log alone.
+    left = data_dir.with_name("left")
+    shutil.copytree(data_dir, left)
+    store.close()
+    Store.open(shutil.copytree(left, data_dir.with_name("whole"))).close()
+    (left / "mailwatch.sqlite-wal").unlink()
+    with pytest.raises(StoreBroken, match=r"7 entries were signed, but the database has 2: .*-wal was removed"):
+        Store.open(left)
+    (left / "keys" / "ledger.checkpoint").unlink()
+    store = Store.open(left)
+    assert store.size == 2
+    store.close()
+
+
+FIRST_STARTS = """
+import os, signal, sys
+from pathlib import Path
+from mailwatch.store import Draft, Store
+import mailwatch.store.migrations.versions
+
+def start(folder, at):
+    seen = 0
+    def trace(frame, event, _):
+        nonlocal seen
+        if "/mailwatch/store/" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            seen += 1
+            if seen == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    sys.settrace(trace)
+    store = Store.open(folder)
+    store.append_batch([Draft(kind="node", time=1, target=None, payload={})])
+    sys.settrace(None)
+    os._exit(0)
+
+folder, at, status = Path(sys.argv[1]), 1, 9
+while status:
+    child = os.fork()
+    if child == 0:
+        start(folder / str(at), at)
+    status = os.waitpid(child, 0)[1]
+    again = Store.open(folder / str(at))
+    again.append_batch([Draft(kind="node", time=1, target=None, payload={})])
+    again.checkpoint()
+    again.close()
+    Store.open(folder / str(at)).close()
+    at += int(sys.argv[2])
+print(at)
+"""
+
+
+def test_a_first_start_that_is_killed_at_any_line_starts_cleanly_the_next_time(tmp_path: Path) -> None:
+    """At every line of the store's own code; between those SQLite has its own atomic commits."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_STARTS, str(tmp_path), "3"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 150
+
+
+def test_half_a_key_pair_of_a_ledger_without_entries_is_made_whole(tmp_path: Path) -> None:
+    Store.open(tmp_path).close()
+    (tmp_path / "keys" / "ledger.pem").unlink()
+    store = Store.open(tmp_path)
+    store.append_batch([NODE])
+    store.close()
+    (tmp_path / "keys" / "ledger.pem").unlink()
+    with pytest.raises(KeysMissing):
+        Store.open(tmp_path)
+
+
+def test_a_public_key_that_was_half_written_is_written_again(data_dir: Path) -> None:
+    public = data_dir / "keys" / "ledger.pub"
+    whole = public.read_bytes()
+    public.write_bytes(whole[:9])
+    Store.open(data_dir).close()
+    assert public.read_bytes() == whole
+
+
+def test_a_database_that_is_locked_says_so_and_by_whom(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "c.execute('BEGIN IMMEDIATE'); print(flush=True); sys.stdin.read()"
+    )
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **more: connect(*args, **{**more, "timeout": 0.05}))
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(data_dir / "mailwatch.sqlite")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(StoreUnavailable, match=rf"is locked by python\S* \(process {other.pid}\); end it"):
+            Store.open(data_dir)
+    Store.open(data_dir).close()
+
+
+def test_a_second_process_is_kept_out_also_where_the_lock_file_was_removed(data_dir: Path) -> None:
+    store = Store.open(data_dir)
+    (data_dir / "lock").unlink()
+    code = "import sys; from pathlib import Path; from mailwatch.store import Store; Store.open(Path(sys.argv[1]))"
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(data_dir)], capture_output=True, text=True, check=False
+    )
+    assert "is in use by another mailwatch" in other.stderr
+    assert f"(process {os.getpid()})" in other.stderr
+    store.append_batch([NODE])
+    assert (data_dir / "lock").read_text() == str(os.getpid())
+    store.close()
+
+
+@pytest.fixture
+async def writing(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Writer:
+    monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.01)
+    writer = Writer(Store.open(data_dir))
+    await writer.start()
+    await writer.submit(NODE)
+    return writer
+
+
+async def unhealthy(writer: Writer) -> None:
+    while writer.healthy:
+        await asyncio.sleep(0.01)
+
+
+async def test_a_data_dir_that_is_moved_away_keeps_entries_waiting_until_it_is_back(
+    data_dir: Path, writing: Writer
+) -> None:
+    told: list[StoreError] = []
+    writing._store.health.alarm = told.append
+    elsewhere = data_dir.rename(data_dir.with_name("elsewhere"))
+    waiting = writing.submit(NODE)
+    await unhealthy(writing)
+    assert "mailwatch.sqlite was moved, replaced or removed while MailWatch runs" in writing.problems()[0]
+    assert [type(error) for error in told] == [StoreMoved]
+    # Who starts on the moved folder is kept out; a copy at the old place is another ledger's file.
+    with pytest.raises(Locked):
+        Store.open(elsewhere)
+    # Copied by another process: to close the database here would drop the locks of this one on it.
+    subprocess.run(["cp", "-r", elsewhere, data_dir], check=True)
+    assert entries(data_dir) == entries(elsewhere) == 3
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    shutil.rmtree(data_dir)
+    elsewhere.rename(data_dir)
+    assert (await waiting).index == 3
+    assert writing.healthy
+    await writing.close()
+    assert entries(data_dir) == 4
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+async def test_a_database_that_is_not_the_one_any_more_takes_nothing_and_the_end_says_so(
+    data_dir: Path, writing: Writer, how: str
+) -> None:
+    database = data_dir / "mailwatch.sqlite"
+    copy = shutil.copy(database, data_dir / "copy")
+    database.unlink()
+    if how == "replaced":
+        Path(copy).rename(database)
+    reader = Reader.open(data_dir, writing._store.health) if how == "replaced" else None
+    writing.submit(NODE)
+    await unhealthy(writing)
+    await writing.close()
+    assert writing.lost().startswith("1 entries could not be written and are lost: mailwatch.sqlite was moved, ")
+    assert database.exists() == (how == "replaced")
+    if reader is not None:
+        reader.close()
+
+
+async def test_a_log_that_is_removed_loses_nothing_and_readers_go_on(data_dir: Path, writing: Writer) -> None:
+    health = writing._store.health
+    told: list[StoreError] = []
+    health.alarm = told.append
+    reader, outbox = Reader.open(data_dir, health), Outbox(data_dir, health)
+    assert (reader.size(), outbox.cursor()) == (3, None)
+    for suffix in ("-wal", "-shm"):
+        (data_dir / f"mailwatch.sqlite{suffix}").unlink()
+    # Until the writer has seen it, who is connected reads on, and nobody connects to what is not the ledger.
+    assert reader.size() == 3
+    with pytest.raises(StoreMoved), contextlib.closing(Reader.open(data_dir, health)) as late:
+        late.size()
+    assert (await writing.submit(NODE)).index == 3
+    assert (await writing.submit(NODE)).index == 4
+    assert reader.size() == 5
+    outbox.put([], at=1, cursor=5)
+    assert outbox.cursor() == 5
+    assert entries(data_dir) == 5
+    assert [type(error) for error in told] == [StoreMoved]
+    assert writing.healthy
+    await writing.close()
+    reader.close()
+    outbox.close()
+    assert entries(data_dir) == 5
+    with contextlib.closing(sqlite3.connect(data_dir / "mailwatch.sqlite")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+KILLED_BACKUPS = (
+    FIRST_STARTS.split("def start")[0]
+    + """
+from mailwatch.store import backup
+def start(folder, file, at):
+    seen = 0
+    def trace(frame, event, _):
+        nonlocal seen
+        if not frame.f_code.co_filename.endswith("/store/backup.py"):
+            return None
+        if event == "line":
+            seen += 1
+            if seen == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    sys.settrace(trace)
+    backup(folder, file)
+    os._exit(0)
+
+at, status = 1, 9
+while status:
+    child = os.fork()
+    if child == 0:
+        start(Path(sys.argv[1]), Path(sys.argv[2]) / f"{at}.tar.gz", at)
+    status = os.waitpid(child, 0)[1]
+    for path in Path(sys.argv[2]).rglob("*"):
+        if path.is_file() and not path.name.endswith(".tar.gz"):
+            assert b"PRIVATE KEY" not in path.read_bytes(), (at, path)
+            assert path.stat().st_size != 32, (at, path)
+    at += 1
+print(at)
+"""
+)
+
+
+def test_a_backup_that_is_killed_at_any_line_leaves_no_key_behind_and_the_next_one_clears_up(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_BACKUPS, str(data_dir), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 60
+    assert list(folder.glob(".mailwatch-backup-*")) == []
+    for file in folder.iterdir():
+        with tarfile.open(file) as tar:
+            assert {"mailwatch.sqlite", "keys/ledger.pem", "keys/targets.key"} <= set(tar.getnames())
+
+
+def test_where_files_need_names_a_killed_backup_is_cleared_up_by_the_next(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "O_TMPFILE")
+    old = tmp_path / ".mailwatch-backup-killed"
+    old.mkdir()
+    (old / "whole").write_text("a key")
+    backup(data_dir, tmp_path / "x.tar.gz")
+    assert not old.exists()
+    with tarfile.open(tmp_path / "x.tar.gz") as tar:
+        assert "keys/ledger.pem" in tar.getnames()
+
+
+def test_a_backup_under_way_is_left_alone_by_another(data_dir: Path, tmp_path: Path) -> None:
+    from mailwatch.store.backup import _folder
+
+    with _folder(tmp_path) as made:
+        backup(data_dir, tmp_path / "x.tar.gz")
+        assert made.exists()
