@@ -109,6 +109,8 @@ class SelfWatch:
         self._problems: dict[Sign, Problem] = {}
         self._overdue: dict[str, float] = {}
         """The overdue targets, and when (time.monotonic()) their gap is to be put on record."""
+        self._stalled: set[str] = set()
+        """The targets whose probe, or the judging of it, does not end."""
         self._rest: Iterator[Watch] = iter(())
         self._resources_at = float("-inf")
         self._used: dict[Sign, Finding] = {}
@@ -150,7 +152,8 @@ class SelfWatch:
         itself = self._monitor.metrics.itself
         itself.lag.observe(lag)
         news = []
-        for finding in (self._loop(lag), self._probes(at), self._targets(at), self._store(), *self._resources(at)):
+        self._sweep(at)
+        for finding in (self._loop(lag), self._probes(), self._targets(), self._store(), *self._resources(at)):
             problem = self._problems.setdefault(finding.sign, Problem(finding))
             if (turn := problem.update(finding, at)) is not None:
                 over = "is over" if problem.begun is None else f"since {BEGINS_AFTER:g} s"
@@ -163,34 +166,39 @@ class SelfWatch:
         reason = f"the event loop is {lag:.1f} s late; the machine is overloaded, or something blocks it"
         return Finding(Sign.LOOP, lag >= LAG, True, reason, {"seconds": round(lag)})
 
-    def _probes(self, at: float) -> Finding:
+    def _sweep(self, at: float) -> None:
+        """Go on through the targets, a part of them each time, and through all that something was wrong with."""
+        watches = self._monitor.watches
+        size = len(watches) // SLICE + 1
+        part = [watch.target.name for watch in itertools.islice(self._rest, size)]
+        if len(part) < size:
+            # A copy: targets come and go by reloads.
+            self._rest = iter(list(watches.values()))
         waits = self._monitor.store_waits() > STORE_WAIT
-        count = len(self._monitor.looking.left_behind) + sum(
-            _is_stalled(watch, at, waits) for watch in self._monitor.watches.values()
-        )
+        for name in {*part, *self._stalled}:
+            watch = watches.get(name)
+            if watch is not None and _is_stalled(watch, at, waits):
+                self._stalled.add(name)
+            else:
+                self._stalled.discard(name)
+        for name in {*part, *self._overdue}:
+            if self._is_overdue(name, at):
+                self._overdue.setdefault(name, at)
+            else:
+                self._overdue.pop(name, None)
+
+    def _probes(self) -> Finding:
+        count = len(self._monitor.looking.left_behind) + len(self._stalled)
         self._monitor.metrics.itself.stalled = count
         reason = f"{count} probe(s) do not end although the time of all their timeouts is over"
         return Finding(Sign.PROBES, count > 0, True, reason, {"count": count})
 
-    def _targets(self, at: float) -> Finding:
-        watches = self._monitor.watches
-        for name in [name for name in self._overdue if not self._is_overdue(name, at)]:
-            del self._overdue[name]
-        size = len(watches) // SLICE + 1
-        part = list(itertools.islice(self._rest, size))
-        if len(part) < size:
-            # A copy: targets come and go by reloads.
-            self._rest = iter(list(watches.values()))
-        for name in (watch.target.name for watch in part):
-            if name not in self._overdue and self._is_overdue(name, at):
-                self._overdue[name] = at
-        count = len(self._overdue)
+    def _targets(self) -> Finding:
+        count, size = len(self._overdue), len(self._monitor.watches)
         self._monitor.metrics.itself.overdue = count
-        reason = f"{count} of {len(watches)} targets were not probed for three intervals"
+        reason = f"{count} of {size} targets were not probed for three intervals"
         names = list(itertools.islice(self._overdue, NAMES))
-        return Finding(
-            Sign.TARGETS, count > 0, True, reason, {"count": count, "all": len(watches), "targets": names}
-        )
+        return Finding(Sign.TARGETS, count > 0, True, reason, {"count": count, "all": size, "targets": names})
 
     def _is_overdue(self, name: str, at: float) -> bool:
         watch = self._monitor.watches.get(name)

@@ -24,6 +24,7 @@ from mailwatch.resources import Usage
 from mailwatch.selfwatch import BEGINS_AFTER, ENDS_AFTER, Finding, Problem, SelfWatch
 from mailwatch.takeup import take_up
 from tests.hall import Hall
+from tests.receivers import Webhook
 from tests.servers import free_port
 from tests.watching import Watching
 
@@ -193,8 +194,11 @@ async def test_what_is_probed_right_now_or_waits_for_its_entry_is_not_overdue(ha
     assert gaps(hall) == []
     # But judging it does not last for ever.
     hall.watch.ended = time.monotonic()
-    watching.tick(time.monotonic() + 100, 0.0)
+    await overdue(hall, watching, time.monotonic() + 100)
     assert hall.monitor.metrics.itself.stalled == 1
+    hall.watch.pending = False
+    await overdue(hall, watching, time.monotonic() - 200)
+    assert hall.monitor.metrics.itself.stalled == 0
 
 
 async def test_after_a_standstill_of_ours_nothing_is_put_on_record_before_the_probes_had_time(hall: Hall) -> None:
@@ -228,8 +232,9 @@ async def test_a_probe_that_does_not_end_is_ended_and_shown(hall: Hall, monkeypa
     watching.tick(time.monotonic(), 0.0)
     assert hall.monitor.metrics.itself.stalled == 1
     assert not hall.watch.pending
-    for observation in hall.recorded("observation"):
-        assert (observation["outcome"], observation["cause"]) == ("unknown", "monitor")
+    (observation,) = hall.recorded("observation")
+    assert (observation["outcome"], observation["cause"]) == ("unknown", "monitor")
+    assert "did not end within 0.05 s" in observation["detail"]
     back.set()
     while hall.monitor.looking.left_behind:
         await asyncio.sleep(0)
@@ -298,7 +303,13 @@ def test_targets_that_wait_for_a_probe_that_hangs_are_shown_and_on_record_before
     tmp_path: Path, silent: Silent
 ) -> None:
     slow = section("slow", silent.port, timeout="10m", interval="10m")
-    watching = Watching(tmp_path, [section("waits", free_port()), slow], limits={"max_concurrent": 1})
+    webhook = Webhook().open()
+    watching = Watching(
+        tmp_path,
+        [section("waits", free_port()), slow],
+        limits={"max_concurrent": 1},
+        notify=[{"url": webhook.url, "on": ["monitor"], "group": "0s", "lang": "it"}],
+    )
     watching.start()
     try:
         watching.until(lambda: watching.metric("mailwatch_self_overdue_targets") == 1, "overdue", 40)
@@ -307,15 +318,21 @@ def test_targets_that_wait_for_a_probe_that_hangs_are_shown_and_on_record_before
         assert "waits" not in watching.get("/readyz")
         assert watching.metric('mailwatch_self_problem{sign="targets"}') == 1
         assert watching.metric('mailwatch_self_problem{sign="probes"}') == 0
-        # The page of the whole says it too, and a restart is no cure that hides it.
         assert watching.get("/healthz").startswith("ok")
+        (sent,) = watching.until(lambda: webhook.took, "a message")
+        assert "non sta bene" in sent["title"]
+        assert "1 obiettivi su 2" in sent["message"]
+        assert "waits" in sent["message"]
     finally:
+        webhook.close()
         watching.kill()
     database = sqlite3.connect(watching.data_dir / "mailwatch.sqlite")
     rows = database.execute("SELECT payload FROM entries WHERE kind = 'gap'").fetchall()
     database.close()
     gaps = [json.loads(row[0]) for row in rows]
     assert {(gap["target"], gap["reason"]) for gap in gaps} == {("waits", "missed")}
+    # Twice as long each time: whatever it lasts, it is a few entries.
+    assert len(gaps) <= 5
     watching.start()
     watching.stop()
     audit = watching.command("ledger", "audit")
@@ -341,3 +358,22 @@ def test_few_handles_left_make_it_unready_and_a_standstill_does_not(tmp_path: Pa
         assert watching.metric('mailwatch_self_problem{sign="files"}') == 1
         assert watching.metric('mailwatch_self_problem{sign="loop"}') == 0
         resource.prlimit(watching.pid, resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def test_a_disk_that_takes_nothing_makes_it_unready_with_the_reason(tmp_path: Path) -> None:
+    watching = Watching(tmp_path, [section("lab", free_port())])
+    with watching.running():
+        watching.until(lambda: watching.seen("lab", "down"), "probing")
+        # Another writer has the database: no commit ends.
+        blocker = sqlite3.connect(watching.data_dir / "mailwatch.sqlite", isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        try:
+            answer = watching.until(
+                lambda: "waited for the disk" in (text := watching.get("/readyz")) and text, "so", 60
+            )
+        finally:
+            blocker.execute("ROLLBACK")
+            blocker.close()
+        assert answer.startswith("503")
+        assert watching.metric('mailwatch_self_problem{sign="store"}') == 1
+        assert watching.metric("mailwatch_self_overdue_targets") == 0
