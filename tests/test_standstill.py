@@ -170,7 +170,7 @@ def test_health_is_what_is_answered_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], listen: str, host: str,
     answer: str | None, status: int, says: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(health, "WITHIN", 5.0 if answer is not None else 0.1)
+    monkeypatch.setattr(health, "WITHIN", 20.0 if answer is not None else 0.1)
     with socket.create_server((host, 0)) as server:
         port = server.getsockname()[1]
         monkeypatch.setenv("MAILWATCH_LISTEN", listen.format(port))

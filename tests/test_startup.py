@@ -51,6 +51,8 @@ MOMENTS = (
     "open migrations/versions",
 )  # fmt: skip
 """Of a first start, in the order in which they come; the last ones in threads."""
+AT_ANY_TIME = MOMENTS[1], MOMENTS[3], MOMENTS[6], MOMENTS[8]
+"""Those of the gate: of each kind one."""
 
 
 @pytest.fixture
@@ -78,14 +80,22 @@ def ended(watching: Watching) -> int:
     return watching._process.wait(20)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_sigterm_at_any_moment_of_the_start_ends_it(watching: Watching, moment: str) -> None:
+@pytest.mark.parametrize(
+    "moment",
+    [pytest.param(moment, marks=[] if moment in AT_ANY_TIME else [pytest.mark.nightly]) for moment in MOMENTS],
+)
+def test_sigterm_at_any_moment_of_the_start_ends_it_and_the_next_one_succeeds(
+    watching: Watching, moment: str
+) -> None:
     signalled(watching, "SIGTERM", moment)
     watching.start(ready=False)
     assert ended(watching) == 0, watching.log.read_text()
     log = watching.log.read_text()
     assert f"moment: {moment}" in log
     assert "Traceback" not in log
+    watching.environment = {}
+    with watching.running():
+        pass
 
 
 def test_sighup_at_all_moments_of_the_start_is_done_after_it(watching: Watching) -> None:
@@ -254,3 +264,42 @@ def test_a_second_start_says_what_is_taken(watching: Watching) -> None:
         assert f"web.listen: port {watching.port} is taken by another program on 127.0.0.1" in taken.stderr
         assert "rrno" not in taken.stderr
         assert not (watching.folder / "elsewhere").exists()
+
+
+@pytest.fixture(scope="session")
+def gated_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that lets the disk hang."""
+    need_root("gcc")
+    library = tmp_path_factory.mktemp("gated") / "gated.so"
+    source = Path(__file__).with_name("gated_disk.c")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+@pytest.mark.nightly
+def test_a_disk_that_hangs_keeps_it_neither_from_answering_nor_from_ending(
+    watching: Watching, gated_disk: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    watching.environment = {"LD_PRELOAD": str(gated_disk), "GATE": str(gate)}
+    watching.start()
+    watching.until(lambda: watching.state("away") != "unknown", "seen")
+    gate.touch()
+    entries = size(watching.data_dir)
+    watching.signal(signal.SIGHUP)  # A reload goes on record.
+    watching.signal(signal.SIGTERM)
+    # Some of it is not on the disk, and says so.
+    assert ended(watching) == 1
+    assert "not ended in 9 s, since the disk does not answer" in watching.log.read_text()
+    gate.unlink()
+    watching.environment = {}
+    with watching.running():
+        assert size(watching.data_dir) > entries
+    assert watching.command("ledger", "audit").returncode == 0
+    # At the start nothing is to be lost, and it ends at once.
+    gate.touch()
+    watching.environment = {"LD_PRELOAD": str(gated_disk), "GATE": str(gate)}
+    watching.start(ready=False)
+    watching.until(lambda: watching.get("/healthz") == "ok\n", "alive")
+    watching.until(lambda: watching.get("/readyz").startswith("503 starting: "), "starting")
+    assert watching.stop() == 0

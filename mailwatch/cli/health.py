@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mailwatch.endings import UsedWrongly
 
-WITHIN = 4.0
+WITHIN = 3.0
 """Seconds for all of it."""
 MOST = 1 << 16
 """Bytes of the answer."""
