@@ -14,6 +14,7 @@ from mailwatch.config import (
     build_channels,
     build_heartbeat,
     build_targets,
+    check_named,
     web_access,
 )
 from mailwatch.models import Authority, Channel, Target
@@ -35,6 +36,7 @@ class Built:
 
 def build(config: Config) -> Built:
     """Read what the config names. Raises ConfigError."""
+    check_named(config)
     return Built(
         build_targets(config),
         build_authorities(config),

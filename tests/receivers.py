@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,6 +20,7 @@ class Webhook:
         self.refused: list[dict[str, Any]] = []
         self.pings: list[str] = []
         self.status = 200
+        self.answers: Callable[[dict[str, Any]], int] = lambda _told: self.status
         self._server: ThreadingHTTPServer | None = None
 
     @property
@@ -33,15 +35,16 @@ class Webhook:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                (webhook.took if webhook.status == 200 else webhook.refused).append(told)
-                self._answer()
+                status = webhook.answers(told)
+                (webhook.took if status == 200 else webhook.refused).append(told)
+                self._answer(status)
 
             def do_GET(self) -> None:
                 webhook.pings.append(self.path)
-                self._answer()
+                self._answer(webhook.status)
 
-            def _answer(self) -> None:
-                self.send_response(webhook.status)
+            def _answer(self, status: int) -> None:
+                self.send_response(status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 

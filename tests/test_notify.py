@@ -268,7 +268,7 @@ async def test_a_target_that_flaps_for_an_hour_rings_sixteen_times(
         clock[0] = NIGHT + second * 1000
         record.outage(f"{second // 30}", closed=second % 30 == 15, at=clock[0])
         notifier._follow()
-        await notifier._next(told, 0)
+        await notifier._next(told)
     assert len(webhook.took) == 16
     # All is told that is older than five minutes, and in its order.
     lines = [line for message in webhook.took for line in message["message"].splitlines()]

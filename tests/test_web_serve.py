@@ -9,15 +9,16 @@ import select
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mailwatch.web import connections, serve
+from mailwatch.web import connections, serve, turns
 from mailwatch.web.tries import peer_key
 from tests.conftest import need_root
 from tests.servers import free_port
@@ -237,12 +238,63 @@ async def test_a_long_body_is_not_stuck_where_reading_was_paused() -> None:
             assert await reader.readuntil(b"hello")
 
 
+async def test_who_asks_far_ahead_loses_his_place() -> None:
+    async with served(says_much) as port, opened(port, asked("/healthz") * 100) as (reader, _):
+        answers = 0
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                await reader.readuntil(b"hello")
+                answers += 1
+        assert answers == connections.AHEAD_AT_MOST + 1
+
+
+async def test_few_requests_are_worked_on_at_once_and_few_of_a_peer() -> None:
+    working, most, go = Counter[str](), Counter[str](), asyncio.Event()
+
+    async def works(scope: Scope, receive: Receive, send: Send) -> None:
+        peer = scope["client"][0]
+        working[peer] += 1
+        most[peer], most["all"] = max(most[peer], working[peer]), max(most["all"], working.total())
+        await go.wait()
+        working[peer] -= 1
+        await PlainTextResponse("hello")(scope, receive, send)
+
+    async def ask(peer: str, path: str = "/") -> int:
+        said: list[Message] = []
+
+        async def send(message: Message) -> None:
+            said.append(message)
+
+        scope = {"type": "http", "path": path, "method": "GET", "client": (peer, 1), "headers": []}
+        await own(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
+        return int(said[0]["status"])
+
+    own = turns.Turns(works, connections.Connections().is_near)
+    peers = ["192.0.2.1"] * 50 + ["127.0.0.1"] * 50 + [f"198.51.100.{number}" for number in range(50)]
+    asking = [asyncio.create_task(ask(peer)) for peer in peers]
+    health = asyncio.create_task(ask("192.0.2.1", "/healthz"))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert most["all"] == turns.AT_ONCE + 1
+    assert most["192.0.2.1"] == turns.OF_A_PEER + 1
+    assert most["127.0.0.1"] == turns.OF_A_NEAR_PEER
+    # A client that goes away while it waits holds nothing.
+    for task in asking[20:30]:
+        task.cancel()
+    go.set()
+    assert await health == 200
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert [answer == 200 for answer in answers].count(False) == 10
+    assert not own._of_peer
+    assert own._all._value == turns.AT_ONCE
+
+
 def test_a_proxy_on_this_machine_or_a_trusted_one_has_half_of_the_places() -> None:
     own = connections.Connections((ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::7/128")))
     for near in ("127.0.0.1", "::1", "10.1.2.3", "2001:db8::7"):
-        assert own._is_near(peer_key(near)), near
+        assert own.is_near(peer_key(near)), near
     for far in ("192.0.2.1", "2001:db9::7", "", "unix"):
-        assert not own._is_near(peer_key(far)), far
+        assert not own.is_near(peer_key(far)), far
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,9 @@ import sys
 
 from mailwatch import config
 from mailwatch.cli.opening import config_path, options
+from mailwatch.config.targets import mistake_at
+from mailwatch.evidence.gather import NoCase
+from mailwatch.models import Target
 
 _MOST = 4096
 """Characters of a password on stdin: what is longer never ends."""
@@ -37,13 +40,9 @@ def _check(args: argparse.Namespace) -> int:
     status, count = 0, 0
     try:
         loaded = config.load(config_path(args))
-        notes = (*config.web_warnings(loaded), *config.warnings(loaded))
-        count = len(config.build_targets(loaded))
-        config.build_authorities(loaded)
-        config.build_channels(loaded)
-        config.build_heartbeat(loaded)
-        config.web_access(loaded)
-        notes += tuple(config.channel_warnings(loaded))
+        notes = (*config.web_warnings(loaded), *config.warnings(loaded), *config.channel_warnings(loaded))
+        mistakes, count = _opened(loaded)
+        status = 1 if mistakes else 0
     except config.ConfigError as error:
         mistakes = error.mistakes
         status = 2 if isinstance(error, config.ConfigNotFound) else 1
@@ -57,6 +56,40 @@ def _check(args: argparse.Namespace) -> int:
     if status == 0:
         print(f"fine: {count} target{'' if count == 1 else 's'}", file=sys.stderr)
     return status
+
+
+def _opened(loaded: config.Config) -> tuple[tuple[config.Mistake, ...], int]:
+    """Open all that the config names, as `run` does; return every mistake, and how many targets there are."""
+    mistakes: list[config.Mistake] = []
+    targets: list[Target] = []
+    for step in (
+        lambda: config.check_named(loaded),
+        lambda: targets.extend(config.build_targets(loaded)),
+        lambda: config.build_authorities(loaded),
+        lambda: config.build_channels(loaded),
+        lambda: config.build_heartbeat(loaded),
+        lambda: config.web_access(loaded),
+    ):
+        try:
+            step()
+        except config.ConfigError as error:
+            mistakes += error.mistakes
+    if not any(mistake.what.startswith("signing") for mistake in mistakes):
+        mistakes += _signs(loaded)
+    return tuple(sorted(set(mistakes))), len(targets)
+
+
+def _signs(loaded: config.Config) -> list[config.Mistake]:
+    """Open the owner's key as `report` will; return what is wrong with it."""
+    if loaded.signing is None:
+        return []
+    from mailwatch.cli.signing import signer  # It loads pyHanko, which takes its time.
+
+    try:
+        signer(loaded)
+    except NoCase as error:
+        return [mistake_at(loaded, ("signing",), f"signing: {error}")]
+    return []
 
 
 def _schema(args: argparse.Namespace) -> int:

@@ -4,21 +4,49 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
+from dataclasses import asdict
 
 from mailwatch.cli.opening import open_config, options
 from mailwatch.config import build_channels
+from mailwatch.models import rfc3339
 from mailwatch.notify import try_channels
+from mailwatch.store import Outbox
+from mailwatch.store.schema import database
+
+SHOWN = 1000
 
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
-    actions = verb.add_subparsers(required=True, metavar="test")
+    actions = verb.add_subparsers(required=True, metavar="test|list")
     test = actions.add_parser("test", help="send a test message over each channel; exit 1 if one does not take it")
     test.add_argument("channels", nargs="*", metavar="CHANNEL", help="only these, such as ntfys-1")
     options(test)
     test.set_defaults(run=_test)
+    aside = actions.add_parser("list", help="what a channel refused, or never took; the newest first")
+    options(aside)
+    aside.set_defaults(run=_list)
+
+
+def _list(args: argparse.Namespace) -> int:
+    data_dir = open_config(args).data_dir
+    if not database(data_dir).exists():
+        print(f"mailwatch: {data_dir} holds no ledger yet; `mailwatch run` makes it", file=sys.stderr)
+        return 2
+    with contextlib.closing(Outbox(data_dir, read_only=True)) as outbox:
+        found = outbox.set_aside(SHOWN)
+    if args.json:
+        plain = [asdict(one) | {"time": rfc3339(one.time), "done": rfc3339(one.done)} for one in found]
+        print(json.dumps(plain, indent=2, ensure_ascii=False))
+        return 0
+    for one in found:
+        print(f"{rfc3339(one.time)}  {one.channel}  {one.topic}  {one.outcome}  {one.key}")
+    if not found:
+        print("mailwatch: every message was taken, or waits", file=sys.stderr)
+    return 0
 
 
 def _test(args: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ loaded = load(default_path())         # or ConfigError, which holds every mistak
 targets = build_targets(loaded)       # accounts expanded, secrets read
 build_authorities(loaded)             # those that stamp the ledger
 build_channels(loaded)                # those that are told
+check_named(loaded)                   # is what it names there
 web_access(loaded)                    # who may see what of the pages
 for mistake in warnings(loaded): ...  # not fatal, worth saying
 """
@@ -17,6 +18,7 @@ from mailwatch.config.channels import build_channels, build_heartbeat, channel_w
 from mailwatch.config.effective import digest, effective, schema, show
 from mailwatch.config.load import default_path, load
 from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Mistake
+from mailwatch.config.named import check_named
 from mailwatch.config.shape import Config
 from mailwatch.config.targets import build_targets, warnings
 
@@ -32,6 +34,7 @@ __all__ = [
     "build_maintenance",
     "build_targets",
     "channel_warnings",
+    "check_named",
     "default_path",
     "digest",
     "effective",

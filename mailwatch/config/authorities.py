@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mailwatch.certificates import read_pem
-from mailwatch.config.mistakes import ConfigError, Mistake, Place
+from mailwatch.config.files import CERTIFICATES, read_file
+from mailwatch.config.mistakes import ConfigError, Fault, Mistake, Place
 from mailwatch.config.shape import Config, TimestampSection
 from mailwatch.config.targets import mistake_at, secret
 from mailwatch.models import Authority, Login
@@ -39,9 +40,9 @@ def _fault_of_ca(section: TimestampSection) -> str:
     if section.ca_file is None:
         return ""
     try:
-        read_pem(section.ca_file.read_bytes())
-    except OSError as error:
-        return f"{section.ca_file} cannot be read: {error.strerror}; save the authority's certificates there"
+        read_pem(read_file(section.ca_file, CERTIFICATES, "save the authority's certificates there"))
+    except Fault as fault:
+        return str(fault)
     except ValueError:
         return f"{section.ca_file} holds no PEM certificates; save the authority's certificates there"
     return ""

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import yaml
 
-from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Mistake, Place
+from mailwatch.config.files import read_file
+from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Fault, Mistake, Place
 
 MAX_BYTES = 4_000_000
 _MAX_DEPTH = 20
+MAX_NODES = 400_000
+"""Keys and values; each takes a KiB of memory and some tens of microseconds. Ten thousand targets have half."""
 
 Plain = dict[str, "Plain"] | list["Plain"] | str | int | float | bool | None
 
@@ -26,6 +29,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     depth = 0
+    nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -33,6 +37,9 @@ class _Loader(yaml.SafeLoader):
             raise _refusal(event.start_mark, "anchors and aliases are not used here; write the value again")
         if getattr(event, "tag", None):
             raise _refusal(event.start_mark, "tags are not used here; put the text in quotes if it begins with !")
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise _refusal(event.start_mark, f"more than {MAX_NODES} values; is it the right file?")
         if self.depth >= _MAX_DEPTH:
             raise _refusal(event.start_mark, f"more than {_MAX_DEPTH} levels deep; flatten it")
         self.depth += 1
@@ -94,32 +101,39 @@ class Document:
             return items
         if not isinstance(node, yaml.MappingNode):
             value: Plain = loader.construct_object(node)
-            return value
+            return self._text(value, node.start_mark.line + 1) if isinstance(value, str) else value
         section: dict[str, Plain] = {}
         for key, item in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 self.mistakes.append(Mistake(self.path, line, "a key must be a word; write key: value"))
                 continue
-            here = (*place, key.value)
+            here = (*place, self._text(key.value, line))
             if here in self.lines:
                 what = f"key '{key.value}' is already on line {self.lines[here]}; keep one"
                 self.mistakes.append(Mistake(self.path, line, what))
                 continue
             self.lines[here] = line
-            section[key.value] = self._plain(loader, item, here)
+            section[str(here[-1])] = self._plain(loader, item, here)
         return section
+
+    def _text(self, text: str, line: int) -> str:
+        """Put the halves of characters together, as JSON writes them, and refuse what no text has."""
+        if "\0" in text:
+            self.mistakes.append(Mistake(self.path, line, "holds a NUL character (\\0); remove it"))
+        try:
+            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+        except UnicodeDecodeError:
+            what = "holds half of a character (\\ud800 to \\udfff); write the character itself"
+            self.mistakes.append(Mistake(self.path, line, what))
+            return text.encode("utf-8", "replace").decode()
 
 
 def _read(path: Path) -> str:
     try:
-        # A fifo or a device would hang or never end.
-        if path.exists() and not path.is_file():
-            raise ConfigNotFound([Mistake(path, 1, "is not a file; name the YAML file itself")])
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        what = f"cannot be read: {error.strerror}; write it (see config.example.yaml) or name another"
+        raw = read_file(path, MAX_BYTES + 1, "write it (see config.example.yaml) or name another")
+    except Fault as fault:
+        what = str(fault).removeprefix(f"{path} ").replace("name the file", "name the YAML file")
         raise ConfigNotFound([Mistake(path, 1, what)]) from None
     if len(raw) > MAX_BYTES:
         raise ConfigError([Mistake(path, 1, f"is larger than {MAX_BYTES} bytes; is it the right file?")])

@@ -75,7 +75,7 @@ def digest(config: Config) -> str:
     """Give the SHA-256 of the effective config in hex; it does not change with a password or a claim."""
     observed = {key: value for key, value in effective(config).items() if key != "claims"}
     text = json.dumps(observed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def schema() -> dict[str, Any]:

@@ -15,14 +15,21 @@ VARIABLES: dict[Place, str] = {
 """Which key is set by which variable. An empty variable sets nothing."""
 
 
-def override(data: dict[str, Plain]) -> None:
-    """Put what the environment says in place of what the file says. A faulty `web:` stays, to be told."""
+def override(data: dict[str, Plain]) -> list[str]:
+    """Put what the environment says in place of what the file says; return what is wrong with it.
+
+    A faulty `web:` stays, to be refused.
+    """
+    mistakes = []
     for place, variable in VARIABLES.items():
         section: Plain = data
         for key in place[:-1]:
             section = section.setdefault(str(key), {}) if isinstance(section, dict) else None
         if isinstance(section, dict) and (value := os.environ.get(variable)):
             section[str(place[-1])] = value
+            if not value.isprintable():
+                mistakes.append(f"{variable} holds what is no text; set it to printable UTF-8")
+    return mistakes
 
 
 def source(place: Place) -> str:

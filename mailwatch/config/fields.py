@@ -40,6 +40,12 @@ def _bounded(seconds: float) -> float:
     return seconds
 
 
+def _named(value: object) -> object:
+    if value == "":
+        raise Fault("is empty; write a path")
+    return value
+
+
 def _from_folder(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder", Path())
     try:
@@ -73,7 +79,7 @@ def _page(text: str) -> str:
         raise Fault("is not the https address of a page; write for example https://mail.example.org/")
     host, _, port = found[1].partition(":")
     _host(host)
-    if port and not (port.isdigit() and 0 < int(port) <= 65535):
+    if port and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535):
         raise Fault("has no port that is one; write for example https://mail.example.org:8443/")
     return text
 
@@ -84,7 +90,7 @@ def _authority(text: str) -> str:
         raise Fault("is not the address of an authority; write for example https://tsa.example.org/")
     host, _, port = found[1].partition(":")
     _host(host)
-    if port and not (port.isdigit() and 0 < int(port) <= 65535):
+    if port and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535):
         raise Fault("has no port that is one; write for example https://tsa.example.org:8443/")
     return text
 
@@ -123,7 +129,7 @@ Seconds = Annotated[
 ]
 AuthorityUrl = Annotated[str, Field(max_length=2000), AfterValidator(_authority)]
 PageUrl = Annotated[str, Field(max_length=2000), AfterValidator(_page)]
-FolderPath = Annotated[Path, AfterValidator(_from_folder)]
+FolderPath = Annotated[Path, BeforeValidator(_named), AfterValidator(_from_folder)]
 Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_label)]
 Host = Annotated[str, AfterValidator(_host)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]

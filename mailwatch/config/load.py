@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import typing
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -39,6 +40,10 @@ _CURES = {
     "literal_error": "must be {expected}",
 }
 
+_VARIABLE = re.compile(r"\$\{[^}]*\}|^\$[A-Za-z_][A-Za-z0-9_]*$")
+_FREE = ("contains", "absent", "password_command", "answer")
+"""Keys whose text is for others to read: a page, a shell, a person."""
+
 _NOT_KEYS = {
     "password": "a password is never written here; put it into a file and write password_file: PATH "
     "(or password_env, password_command, oauth2)",
@@ -68,7 +73,8 @@ def load(path: Path) -> Config:
         mistakes.append(document.mistake((), "is empty or not a mapping; see config.example.yaml"))
         raise ConfigError(mistakes)
     mistakes += _empty(document, document.data, ())
-    override(document.data)
+    mistakes += [Mistake(path, 1, what) for what in override(document.data)]
+    mistakes += _unfilled(document, document.data, ())
     mistakes += _twice(document, document.data)
     if not document.data.get("accounts") and not document.data.get("targets"):
         mistakes.append(document.mistake((), "there is nothing to watch; add accounts or targets"))
@@ -104,6 +110,20 @@ def _empty(document: Document, data: Plain, place: Place) -> Iterator[Mistake]:
             yield from _empty(document, value, (*place, number))
 
 
+def _unfilled(document: Document, data: Plain, place: Place) -> Iterator[Mistake]:
+    """Find variables as compose and shells have them: taken as they stand, they would be sent to the servers."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            if key not in _FREE:
+                yield from _unfilled(document, value, (*place, key))
+    elif isinstance(data, list):
+        for number, value in enumerate(data):
+            yield from _unfilled(document, value, (*place, number))
+    elif isinstance(data, str) and _VARIABLE.search(data):
+        what = "variables such as ${NAME} are not filled in here; write the value itself, and of a secret its "
+        yield document.mistake(place, f"{written(place)}{source(place)}: {what}_file or _env key")
+
+
 def _mistake(document: Document, detail: ErrorDetails) -> Mistake:
     place: Place = detail["loc"]
     kind = detail["type"]
@@ -115,6 +135,8 @@ def _mistake(document: Document, detail: ErrorDetails) -> Mistake:
         return document.mistake(place, f"{name} {_unknown(place)}")
     if isinstance(fault, Fault):
         what = str(fault)
+    elif kind == "int_type" and re.fullmatch(r"0[0-9]+", str(detail["input"])):
+        what = "has a leading zero; write it without, and without quotes"
     elif kind in _CURES:
         what = _CURES[kind].format_map(detail.get("ctx", {})).replace("'", "")
     else:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from mailwatch.config.files import read_file
 from mailwatch.config.mistakes import Fault
 from mailwatch.config.watched import SecretSection
 
@@ -58,15 +59,7 @@ def readable_by_others(path: Path) -> bool:
 
 
 def _from_file(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():
-            raise Fault(f"{path} is not a file; name the file itself")
-        with path.open("rb") as file:
-            return file.read(_MAX_BYTES)
-    except OSError as error:
-        raise Fault(
-            f"{path} cannot be read: {error.strerror}; create it with the password as its first line"
-        ) from None
+    return read_file(path, _MAX_BYTES, "create it with the password as its first line")
 
 
 def _from_command(command: tuple[str, ...], folder: Path, timeout: float) -> bytes:

@@ -133,7 +133,7 @@ class Metrics:
         self._notifications = {
             (name, outcome): before.get((name, outcome), 0)
             for name in names
-            for outcome in ("sent", "failed", "dropped")
+            for outcome in ("sent", "failed", "refused", "dropped")
         }
 
     def notified(self, channel: str, outcome: str) -> None:

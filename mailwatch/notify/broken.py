@@ -30,7 +30,7 @@ async def tell_broken(channels: Sequence[Channel], data_dir: Path, finding: str)
     wanted = [channel for channel in channels if Topic.LEDGER in channel.on]
     sent = await asyncio.gather(*(send(channel, *text_of([news], channel, now())) for channel in wanted))
     for channel, why in zip(wanted, sent, strict=True):
-        done = "was told" if why is None else f"was not told ({why})"
+        done = "was told" if why is None else f"was not told ({why.why})"
         logger.warning("notify: %s %s that the ledger is invalid", channel.name, done)
     if None in sent:
         with contextlib.suppress(OSError):

@@ -7,16 +7,19 @@ import contextlib
 import itertools
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from mailwatch.models import Channel, Millis, News, Observation, Topic, now
+from mailwatch.notify.answers import Fault, NotTaken
 from mailwatch.notify.news import DAY, of_certificate, of_entry
 from mailwatch.notify.pace import Pace
 from mailwatch.notify.quiet import is_quiet
 from mailwatch.notify.sending import send
+from mailwatch.notify.turns import PASS_AFTER, RETRY, Turns
 from mailwatch.notify.words import LINES, text_of
 from mailwatch.store import Entry, Health, Letter, Outbox, Reader, StoreBroken, StoreError
 
@@ -24,19 +27,24 @@ logger = logging.getLogger(__name__)
 
 FOLLOW_EVERY = 1.0
 STATE_EVERY = 60.0
-RETRY = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
-"""Seconds until a message is tried again, the last for ever."""
+FAILING_AFTER = 3600.0
+"""Seconds in which a channel took nothing until the other channels say so."""
 DROP_AFTER = 7 * DAY
 KEEP = 30 * DAY
 BATCH = 500
+OURS = "text"
+"""The code of a message that we could not write."""
+OF_CHANNEL = "channel:"
+"""How the keys of news about channels begin."""
 LOW_DISK = 500_000_000
 """Bytes."""
 
 
 class Notifier:
-    """`latest` gives the last look of each target, `counted` takes (channel, outcome): sent, failed, dropped.
+    """`latest` gives the last look of each target.
 
-    `held` tells whether a target was in announced maintenance at a time.
+    `counted` takes (channel, outcome): sent, failed, refused, dropped. `held` tells whether a target was in
+    announced maintenance at a time.
     """
 
     def __init__(
@@ -64,6 +72,13 @@ class Notifier:
         self._changed = asyncio.Event()
         self._renewed = {channel.name: asyncio.Event() for channel in channels}
         """Set when a channel was changed: what its old address did not take is tried again at once."""
+        self._turns = {channel.name: self._new_turns() for channel in channels}
+        self._denied: dict[str, set[int]] = {channel.name: set() for channel in channels}
+        self._tried_twice: set[int] = set()
+
+    @staticmethod
+    def _new_turns() -> Turns:
+        return Turns(time.monotonic, RETRY, PASS_AFTER)
 
     def begin(self) -> None:
         """Take up where the ledger was last read; what happened before there was anyone to tell is not told.
@@ -73,6 +88,8 @@ class Notifier:
         known = self._outbox.cursor() if self._channels else None
         self._cursor = self._reader.size() if known is None else known
         self._outbox.put([], at=now(), cursor=self._cursor)
+        # The address or the login that a service denied may be another one by now.
+        self._outbox.again(now() - DROP_AFTER)
 
     async def change(self, channels: Sequence[Channel]) -> None:
         """Send over these channels from now on. What waits for one that is gone is given up in time."""
@@ -86,7 +103,12 @@ class Notifier:
             renewed = self._renewed.setdefault(channel.name, asyncio.Event())
             if before.get(channel.name) != channel:
                 self._pace[channel.name] = Pace(channel.group)
+                self._turns.setdefault(channel.name, self._new_turns())
+                self._denied.setdefault(channel.name, set())
                 renewed.set()
+        with contextlib.suppress(StoreError):
+            # The address or the login that a service denied is another one now.
+            await asyncio.to_thread(self._outbox.again, now() - DROP_AFTER)
         for name in before.keys() - {channel.name for channel in channels}:
             self._renewed[name].set()
         for woken in self._woken.values():
@@ -155,14 +177,14 @@ class Notifier:
         except StoreError as error:
             logger.error("notify: %s is not told: %s", news.key, error)
 
-    def _put(self, found: Sequence[News], cursor: int | None = None) -> None:
+    def _put(self, found: Sequence[News], cursor: int | None = None, but: Channel | None = None) -> None:
         at = now()
         fresh = [news for news in found if at - news.time < DROP_AFTER]
         letters = [
             (channel.name, news)
             for news in fresh
             for channel in self._channels
-            if news.topic in channel.on and self._concerns(channel, news, at)
+            if channel is not but and news.topic in channel.on and self._concerns(channel, news, at)
         ]
         moot = [
             (channel.name, f"{Topic.OPEN}:{news.facts['id']}")
@@ -203,24 +225,21 @@ class Notifier:
         self._outbox.clear(at - KEEP)
 
     async def _deliver(self, name: str) -> None:
-        """Send what waits for a channel, the oldest first, until there is none of that name any more.
-
-        What is not taken holds up the rest.
-        """
-        failures, woken, renewed = 0, self._woken[name], self._renewed[name]
+        """Send what waits for a channel, in the order of its turns, until there is none of that name any more."""
+        woken, renewed = self._woken[name], self._renewed[name]
         while (channel := next((each for each in self._channels if each.name == name), None)) is not None:
             woken.clear()
             if renewed.is_set():
                 renewed.clear()
-                failures = 0
+                self._turns[name] = self._new_turns()
             try:
-                wait, failures = await self._next(channel, failures)
+                wait = await self._next(channel)
             except StoreError as error:
                 self._unusable(error)
                 wait = RETRY[0]
             except Exception:
-                # One that an older or newer version left, say. The looks and the other channels go on.
-                logger.exception("notify: %s: a message could not be written, by our own fault", channel.name)
+                # Our own fault. The probes and the other channels go on.
+                logger.exception("notify: %s: a message could not be sent, by our own fault", channel.name)
                 wait = RETRY[-1]
             if wait is None:
                 await woken.wait()
@@ -229,26 +248,90 @@ class Notifier:
                     async with asyncio.timeout(wait):
                         await renewed.wait()
 
-    async def _next(self, channel: Channel, failures: int) -> tuple[float | None, int]:
-        """Send the next message; return the seconds to wait (None: for news) and the failures in a row."""
+    async def _next(self, channel: Channel) -> float | None:
+        """Send the next message; return the seconds to wait (None: for news)."""
         letters = await asyncio.to_thread(self._outbox.pending, channel.name, BATCH)
         if not letters or is_quiet(channel, now()):
-            return None, failures
-        pace = self._pace[channel.name]
-        if (wait := pace.wait((now() - letters[0].put) / 1000)) > 0:
-            return wait, failures
-        together = _together(letters, channel)
-        title, body = text_of([letter.news for letter in together], channel, now())
-        noted = partial(self._outbox.done, [letter.number for letter in together], "sent", now())
-        if (why := await send(channel, title, body, noted)) is not None:
-            self._counted(channel.name, "failed")
-            if failures == 0:
-                logger.warning("notify: %s did not take a message: %s; it is tried again", channel.name, why)
-            return RETRY[min(failures, len(RETRY) - 1)], failures + 1
+            return None
+        turns = self._turns[channel.name]
+        due, wait = turns.next(letters)
+        if not due:
+            return wait
+        if (wait := self._pace[channel.name].wait((now() - due[0].put) / 1000)) > 0:
+            return wait
+        together = (
+            due[:1] if turns.is_alone(due[0]) else _together([d for d in due if not turns.is_alone(d)], channel)
+        )
+        numbers = [letter.number for letter in together]
+        try:
+            title, body = text_of([letter.news for letter in together], channel, now())
+        except (LookupError, TypeError, ValueError):
+            # As another version may have left it. Else nothing after it would ever be sent.
+            logger.exception("notify: %s: a message could not be written, by our own fault", channel.name)
+            await self._failed(channel, together, NotTaken(Fault.REFUSED, "it could not be written", OURS))
+            return 0.0
+        noted = partial(self._outbox.done, numbers, "sent", now())
+        if (answer := await send(channel, title, body, noted)) is not None:
+            await self._failed(channel, together, answer)
+            return 0.0
         await self._done(noted)
-        pace.sent()
+        self._pace[channel.name].sent()
         self._counted(channel.name, "sent")
-        return 0.0, 0
+        await self._took(channel, turns)
+        return 0.0
+
+    async def _took(self, channel: Channel, turns: Turns) -> None:
+        """The channel works: what it denied before is tried once more, for it may not have been the message."""
+        turns.took()
+        denied = self._denied[channel.name] - self._tried_twice
+        self._denied[channel.name] = set()
+        if denied:
+            self._tried_twice |= denied
+            await self._done(partial(self._outbox.again, now() - DROP_AFTER, denied))
+
+    async def _failed(self, channel: Channel, together: Sequence[Letter], answer: NotTaken) -> None:
+        """Set aside what is refused for good; what is not taken now is tried again in its turn."""
+        turns, numbers = self._turns[channel.name], [letter.number for letter in together]
+        first = turns.failures == 0
+        turns.failed(numbers, answer.fault)
+        if answer.fault not in (Fault.REFUSED, Fault.DENIED):
+            self._counted(channel.name, "failed")
+            if first:
+                logger.warning(
+                    "notify: %s did not take a message: %s; it is tried again", channel.name, answer.why
+                )
+            since = turns.failing_since
+            if since is not None and time.monotonic() - since >= FAILING_AFTER:
+                await asyncio.to_thread(self._tell_of_channel, channel, together, "failing", answer)
+            return
+        if len(together) > 1:
+            # It may be one of them; the others need not suffer for it.
+            self._counted(channel.name, "failed")
+            turns.part(numbers)
+            return
+        outcome = f"{answer.fault} ({answer.code})"
+        await self._done(partial(self._outbox.done, numbers, outcome, now()))
+        self._counted(channel.name, "refused")
+        if answer.fault is Fault.DENIED:
+            self._denied[channel.name] |= set(numbers)
+        key = together[0].news.key
+        logger.error("notify: %s refuses %s for good: %s; it is set aside", channel.name, key, answer.why)
+        await asyncio.to_thread(self._tell_of_channel, channel, together, "refused", answer)
+
+    def _tell_of_channel(self, channel: Channel, letters: Sequence[Letter], sign: str, answer: NotTaken) -> None:
+        """Tell the other channels, once a day, that this one does not take messages."""
+        if answer.code == OURS or all(letter.news.key.startswith(OF_CHANNEL) for letter in letters):
+            # Not the channel's fault; and two that refuse everything would tell of each other for ever.
+            return
+        at = now()
+        facts = {"sign": sign, "channel": channel.name, "answer": answer.code or "-"}
+        news = News(
+            key=f"{OF_CHANNEL}{sign}:{channel.name}:{at // DAY}", topic=Topic.MONITOR, time=at, facts=facts
+        )
+        try:
+            self._put([news], but=channel)
+        except StoreError as error:
+            logger.error("notify: %s is not told: %s", news.key, error)
 
     async def _done(self, noted: Callable[[], None]) -> None:
         """Note again what was sent, should that have failed; until it is, nothing else is sent."""

@@ -12,4 +12,5 @@ from mailwatch.notify.words import trial_text
 
 async def try_channels(channels: Sequence[Channel], vantage_point: str) -> list[str | None]:
     """Send a test over each, in quiet hours too; tell for each why it was not taken, None if it was."""
-    return await asyncio.gather(*(send(channel, *trial_text(channel, vantage_point)) for channel in channels))
+    found = await asyncio.gather(*(send(channel, *trial_text(channel, vantage_point)) for channel in channels))
+    return [None if each is None else each.why for each in found]

@@ -5,9 +5,8 @@ At least once: a row is done only after its channel took it. Once in the normal 
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,26 @@ class Letter:
     news: News
 
 
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """What was never taken. `outcome` is refused, denied or dropped, with the reason in brackets."""
+
+    channel: str
+    key: str
+    topic: str
+    time: Millis
+    done: Millis
+    outcome: str
+
+
 class Outbox:
     """The outbox of a data_dir whose store is open, for the one process that holds its lock.
 
     Each method raises StoreError.
     """
 
-    def __init__(self, data_dir: Path, health: Health | None = None) -> None:
-        self._engine = engine(data_dir, health=health)
+    def __init__(self, data_dir: Path, health: Health | None = None, *, read_only: bool = False) -> None:
+        self._engine = engine(data_dir, read_only=read_only, health=health)
 
     def cursor(self) -> int | None:
         """Tell up to which index of the ledger news were taken; None when nobody was told before."""
@@ -83,8 +94,7 @@ class Outbox:
     def pending(self, channel: str, limit: int) -> list[Letter]:
         """Return what waits for a channel, in the order in which it happened.
 
-        What a newer version left, of topics that this one does not know, waits until it is given up; so does what
-        was damaged.
+        What a newer version left, of topics that this one does not know, waits until it is given up.
         """
         c = outbox.c
         query = sa.select(c.number, c.put_ms, c.key, c.event, c.time_ms, c.payload)
@@ -92,7 +102,12 @@ class Outbox:
         query = query.where(c.channel == channel, c.done_ms.is_(None), known).order_by(c.number).limit(limit)
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
-        return list(_letters(rows))
+        return [
+            Letter(row.number, row.put_ms, News(
+                key=row.key, topic=Topic(row.event), time=row.time_ms, facts=_facts(row.payload)
+            ))
+            for row in rows
+        ]  # fmt: skip
 
     def took(self, channel: str, key: str) -> bool:
         """Tell whether a channel was sent this, or is to be."""
@@ -108,6 +123,23 @@ class Outbox:
             connection.execute(
                 sa.update(outbox).where(outbox.c.number.in_(numbers)).values(done_ms=at, outcome=outcome)
             )
+
+    def again(self, since: Millis, numbers: Collection[int] | None = None) -> None:
+        """Have what was put since then, and denied because of the channel, wait once more; or some of it."""
+        c = outbox.c
+        wanted = c.outcome.startswith("denied") & (c.put_ms >= since)
+        if numbers is not None:
+            wanted &= c.number.in_(numbers)
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(outbox).where(wanted).values(done_ms=None, outcome=None))
+
+    def set_aside(self, limit: int) -> list[SetAside]:
+        """Return what its channel did not take for good, the newest first: refused, denied or given up."""
+        c = outbox.c
+        query = sa.select(c.channel, c.key, c.event, c.time_ms, c.done_ms, c.outcome)
+        query = query.where(c.outcome.not_in(("sent", "moot"))).order_by(c.number.desc()).limit(limit)
+        with self._engine.begin() as connection:
+            return [SetAside(*row) for row in connection.execute(query)]
 
     def drop(self, before: Millis, at: Millis) -> list[tuple[str, str]]:
         """Give up what waits since before that time; return (channel, key) of each."""
@@ -129,9 +161,10 @@ class Outbox:
         self._engine.dispose()
 
 
-def _letters(rows: Iterable[Any]) -> Iterator[Letter]:
-    for row in rows:
-        with contextlib.suppress(ValueError, TypeError):
-            facts = json.loads(row.payload)
-            news = News(key=row.key, topic=Topic(row.event), time=row.time_ms, facts=facts)
-            yield Letter(row.number, row.put_ms, news)
+def _facts(payload: str) -> dict[str, Any]:
+    """Read facts; what cannot be read has none, and is set aside by who writes the message."""
+    try:
+        facts = json.loads(payload)
+    except (ValueError, TypeError):
+        return {}
+    return facts if isinstance(facts, dict) else {}

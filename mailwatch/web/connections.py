@@ -40,6 +40,8 @@ LANE_PATIENCE = 2.0
 WATCH_EVERY = 1.0
 GRACE = 1.0
 """Seconds for which nobody loses his place to a newcomer."""
+AHEAD_AT_MOST = 8
+"""Requests in a row, each of which came before the answer to the one before it was made (pipelining)."""
 TAKEN_AT_LEAST = 4096
 BUFFERED_AT_MOST = 64 << 20
 """Bytes of answers that wait for their clients, all together."""
@@ -60,7 +62,7 @@ class Connections:
         """Give a place to a newcomer, in the lane where there is no other."""
         own = self._places[new.peer]
         crowd: Iterable[Connection] = ()
-        if len(own) >= (OF_A_NEAR_PEER if self._is_near(new.peer) else OF_A_PEER):
+        if len(own) >= (OF_A_NEAR_PEER if self.is_near(new.peer) else OF_A_PEER):
             crowd = own
         elif self._taken >= AT_MOST:
             crowd = (each for peer in self._places.values() for each in peer)
@@ -100,7 +102,8 @@ class Connections:
     def _all(self) -> list[Connection]:
         return [*self._lane, *(each for peer in self._places.values() for each in peer)]
 
-    def _is_near(self, peer: str) -> bool:
+    def is_near(self, peer: str) -> bool:
+        """Whether many may stand behind a peer: it is on this machine, or a trusted proxy."""
         try:
             network = ipaddress.ip_network(peer)
         except ValueError:
@@ -141,7 +144,7 @@ class Connection(H11Protocol):
         super().__init__(*args, **more)
         self._connections = connections
         self._unparsed = b""
-        self._written = self._taken = 0
+        self._written = self._taken = self._ahead = 0
         self.patience: float | None = None
         self.since: float | None = None
         self.peer = ""
@@ -165,6 +168,10 @@ class Connection(H11Protocol):
         self._look_who_waits()
 
     def on_response_complete(self) -> None:
+        # No browser and no proxy asks ahead; who does for long would keep his place with it.
+        self._ahead = self._ahead + 1 if self._unparsed or self.conn.trailing_data[0] else 0
+        if self._ahead > AHEAD_AT_MOST:
+            self.transport.close()
         super().on_response_complete()
         self._look_who_waits()
 

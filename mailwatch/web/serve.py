@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from mailwatch.config.access import Networks
 from mailwatch.endings import Refused
 from mailwatch.web.connections import Connection, Connections
+from mailwatch.web.turns import Turns
 
 # A stranger could fill the log with requests that are none.
 logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -41,7 +42,7 @@ async def serving(app: ASGIApp, host: str, port: int, proxies: Networks = ()) ->
     connections = Connections(proxies)
     # uvicorn would believe the X-Forwarded-For of anybody on this machine; web/hosts.py believes those named.
     config = uvicorn.Config(
-        app, http=partial(Connection, connections=connections),  # type: ignore[arg-type]
+        Turns(app, connections.is_near), http=partial(Connection, connections=connections),  # type: ignore[arg-type]
         log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2,
         proxy_headers=False, server_header=False,
     )  # fmt: skip

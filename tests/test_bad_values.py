@@ -1,0 +1,193 @@
+"""Two hundred bad configs: `config check` says file, line and cure, and `run` says the same."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mailwatch import config
+from mailwatch.building import build
+from mailwatch.cli import main
+from mailwatch.config import document
+from tests.servers import Certificates
+
+CASES = [
+    line.split("\t", 1) if line[:2] != "W:" or line.count("\t") == 1 else line.rsplit("\t", 1)
+    for line in (Path(__file__).parent / "testdata" / "bad-values.tsv").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+]
+TARGET = "targets: [{name: lab, kind: imap, host: imap.example.org, %s}]\n"
+ACCOUNT = "accounts: [{password_file: secret, %s}]\n"
+HEAD = "vantage_point: {name: here}\n"
+
+
+@pytest.fixture(scope="module")
+def folder(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the cases speak of."""
+    made = tmp_path_factory.mktemp("config")
+    (made / "folder").mkdir()
+    (made / "closed").mkdir(mode=0o500)
+    (made / "secret").write_text("canary-7f3a\n")
+    (made / "secret").chmod(0o600)
+    (made / "words").write_text("these are no certificates\n")
+    for name in ("file", "empty"):
+        (made / name).touch()
+    os.mkfifo(made / "pipe")
+    (made / "ring").symlink_to("ring")
+    (made / "ca.pem").write_bytes(certificates.ca_file.read_bytes())
+    with (made / "large").open("wb") as large:
+        large.truncate(1 << 40)
+    return made
+
+
+def text_of(case: str, folder: Path) -> str:
+    kind, _, what = case.replace("¶", "\n").replace("FOLDER", str(folder)).partition(": ")
+    if kind == "R":
+        return what
+    middle = ACCOUNT % what if kind == "A" else TARGET % (what if kind == "T" else "port: 993")
+    return HEAD + middle + (f"{what}\n" if kind == "W" else "")
+
+
+def test_there_are_two_hundred_with_the_files() -> None:
+    files = list((Path(__file__).parent / "testdata" / "bad-config").glob("*.yaml"))
+    assert len(CASES) >= 180
+    assert len(CASES) + len(files) >= 243
+    assert len({case for case, _ in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"), CASES, ids=[case.encode("unicode_escape").decode() for case, _ in CASES]
+)
+def test_check_says_line_and_cure_and_run_says_the_same(
+    case: str, expected: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "config.yaml"
+    path.write_text(text_of(case, folder), encoding="utf-8")
+    assert main(["config", "check", "--config", str(path)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith(f"{path}:{expected.replace('FOLDER', str(folder))}") for line in lines), lines
+    assert all(line.startswith((f"{path}:", "warning: ")) for line in lines), lines
+    assert "canary" not in "".join(lines)
+    # Only a report is signed; `run` never opens the key.
+    if not expected.startswith("3: signing: "):
+        with pytest.raises(config.ConfigError) as refused:
+            build(config.load(path))
+        assert set(str(refused.value).splitlines()) <= set(lines)
+
+
+def test_what_stands_beside_the_bad_values_is_fine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder / "config.yaml"
+    for what in (
+        "port: 993",
+        "ca_file: ca.pem",
+        "login: {username: a, password_file: secret}",
+        "login: {username: a, password_command: [sh, -c, 'echo ${HOME}x']}",
+        'login: {username: "\\ud83d\\ude00", password_file: secret}',
+        "login: {username: a$b, password_file: secret}",
+    ):
+        path.write_text(HEAD + TARGET % what, encoding="utf-8")
+        assert main(["config", "check", "--config", str(path)]) == 0, capsys.readouterr().err
+    loaded = config.load(path)
+    build(loaded)
+
+
+def test_the_halves_of_a_character_are_put_together(folder: Path) -> None:
+    path = folder / "config.yaml"
+    path.write_text(
+        '{"vantage_point": {"name": "\\ud83d\\ude00"}, ' + TARGET.strip().replace("%s", "port: 993") + "}"
+    )
+    assert config.load(path).vantage_point.name == "😀"
+
+
+def test_a_folder_that_others_own_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    child = os.fork()
+    if child == 0:
+        from mailwatch.config.files import fault_of_folder
+
+        tmp_path.parent.parent.chmod(0o755)
+        tmp_path.parent.chmod(0o755)
+        tmp_path.chmod(0o755)
+        closed.chmod(0o555)
+        os.setuid(65534)
+        said = fault_of_folder(closed / "data")
+        os._exit(0 if said.startswith(f"{closed} is not ours to write; chown -R 65534:") else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ((HEAD + TARGET % "port: 993").encode("utf-16"), "1: is not UTF-8; save the file as UTF-8"),
+        ((HEAD + TARGET % "port: 993").encode("utf-16-le"), "1: control character; remove it"),
+        (b"a: [" + b"1," * 1000 + b"1]", "1: more than 1000 values; is it the right file?"),
+    ],
+    ids=["utf-16", "utf-16 without a mark", "many values"],
+)
+def test_what_is_no_config_is_refused_in_a_bounded_time(
+    raw: bytes,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(document, "MAX_NODES", 1000)  # Of 400,000, for which YAML needs twenty seconds.
+    path = tmp_path / "config.yaml"
+    path.write_bytes(raw)
+    assert main(["config", "check", "--config", str(path)]) == 1
+    assert capsys.readouterr().err == f"{path}:{words}\n"
+
+
+def test_lines_that_end_as_on_windows_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes((HEAD + TARGET % "port: 993").replace("\n", "\r\n").encode())
+    assert config.load(path).targets[0].port == 993
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (
+            "MAILWATCH_DATA_DIR",
+            "da\udcffta",
+            "MAILWATCH_DATA_DIR holds what is no text; set it to printable UTF-8",
+        ),
+        ("MAILWATCH_DATA_DIR", "a\nb", "MAILWATCH_DATA_DIR holds what is no text"),
+        ("MAILWATCH_DATA_DIR", "/dev/null", "data_dir (from MAILWATCH_DATA_DIR): /dev/null is not a folder"),
+        ("MAILWATCH_DATA_DIR", "~nobodyhere", "data_dir (from MAILWATCH_DATA_DIR): names the home of a user"),
+        ("MAILWATCH_LISTEN", "8080", "web.listen (from MAILWATCH_LISTEN): is not host:port"),
+        (
+            "MAILWATCH_LISTEN",
+            "203.0.113.7:80",
+            "web.listen (from MAILWATCH_LISTEN): 203.0.113.7 is not an address",
+        ),
+        (
+            "MAILWATCH_LISTEN",
+            "${HOST}:80",
+            "web.listen (from MAILWATCH_LISTEN): variables such as ${NAME} are not",
+        ),
+        (
+            "MAILWATCH_TRUST_NETWORK",
+            "perhaps",
+            "web.trust_network (from MAILWATCH_TRUST_NETWORK): must be true or",
+        ),
+    ],
+)
+def test_what_the_environment_says_wrongly_is_named(
+    name: str,
+    value: str,
+    words: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = folder / "config.yaml"
+    path.write_text(HEAD + TARGET % "port: 993")
+    monkeypatch.setenv(name, value)
+    assert main(["config", "check", "--config", str(path)]) == 1
+    assert f"{path}:1: {words}" in capsys.readouterr().err

@@ -1,0 +1,293 @@
+"""A message that its service refuses holds up nothing else: a scripted web service, and a real Postfix."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from mailwatch.models import Channel, News, Topic, now
+from mailwatch.notify import notifier as notifier_module
+from mailwatch.notify import pace
+from mailwatch.notify.answers import Fault, read
+from mailwatch.notify.sending import send, sendable
+from mailwatch.notify.turns import Turns
+from mailwatch.store import Letter, Outbox
+from mailwatch.store.schema import database
+from tests.conftest import need_root
+from tests.receivers import Webhook
+from tests.servers import ALICE, POSTFIX, Certificates, Dovecot, Postfix, server_folder
+from tests.test_notify import Record, channel, telling
+
+CANARY = "canary-7f3a"
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    receiver = Webhook().open()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def other() -> Iterator[Webhook]:
+    """The owner's second channel."""
+    receiver = Webhook().open()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Record]:
+    monkeypatch.setattr(notifier_module, "RETRY", (0.02, 0.05))
+    monkeypatch.setattr(pace, "PACE", (0.0,))
+    made = Record(tmp_path / "data")
+    yield made
+    made.reader.close()
+    made.store.close()
+
+
+def about(name: str, status: int) -> Callable[[dict[str, Any]], int]:
+    """A service that answers so to what is about a target, and takes the rest."""
+    return lambda told: status if f" {name} " in told["title"] or f"\n{name}: " in f"\n{told['message']}" else 200
+
+
+@pytest.mark.parametrize(
+    ("said", "fault", "code"),
+    [
+        ("Failed to send JSON notification: Bad Request, error=400.", Fault.REFUSED, "HTTP 400"),
+        ("error=413.", Fault.REFUSED, "HTTP 413"),
+        ("error=422.", Fault.REFUSED, "HTTP 422"),
+        ("error=40010.", Fault.REFUSED, "HTTP 400"),
+        ("error=401.", Fault.DENIED, "HTTP 401"),
+        ("error=404.", Fault.DENIED, "HTTP 404"),
+        ("error=301.", Fault.DENIED, "HTTP 301"),
+        ("error=408.", Fault.SILENT, "HTTP 408"),
+        ("error=429.", Fault.SILENT, "HTTP 429"),
+        ("error=42901.", Fault.SILENT, "HTTP 429"),
+        ("error=500.", Fault.BUSY, "HTTP 500"),
+        ("error=400. error=503.", Fault.BUSY, "HTTP 503"),
+        ("Socket Exception: (554, b'5.7.1 rejected')", Fault.REFUSED, "SMTP 554"),
+        ("Socket Exception: {'a@b': (550, b'5.1.1 unknown')}", Fault.REFUSED, "SMTP 550"),
+        ("SMTP recipient a@b was refused: 452 b'full'", Fault.BUSY, "SMTP 452"),
+        ("Connection error ... Socket Exception: (535, b'no')", Fault.DENIED, "SMTP 535"),
+        ("Socket Exception: (421, b'busy')", Fault.SILENT, "SMTP 421"),
+        ("A Connection error occurred sending JSON", Fault.SILENT, ""),
+        ("", Fault.BUSY, ""),
+    ],
+)
+def test_what_an_answer_means(said: str, fault: Fault, code: str) -> None:
+    answer = read([said])
+    assert (answer.fault, answer.code) == (fault, code)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 413, 422])
+@pytest.mark.parametrize("group", [0.0, 0.1], ids=["alone", "together"])
+async def test_a_message_that_is_refused_for_good_is_set_aside_and_the_others_go_on(
+    record: Record, webhook: Webhook, other: Webhook, status: int, group: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    webhook.answers = about("b", status)
+    notifier = record.notifier(channel(webhook, group=group), channel(other, name="json-2", group=0.0))
+    for name in "abc":
+        record.outage(name)
+    told = f"Channel json-1 refused a message for good (HTTP {status})"
+    # What denies all alike may be the channel: it is tried once more when the channel has taken something.
+    times = 2 if status in (403, 404) else 1
+    refused = ("json-1", "refused")
+    await telling(
+        notifier,
+        lambda: (
+            told in str(other.took)
+            and len(other.took) == 4
+            and record.counted.count(refused) == times
+            and record.counted.count(("json-1", "sent")) == 2
+        ),
+    )
+    assert {told["message"][:7] for told in webhook.took} == {"a: down", "c: down"}
+    assert f"json-1 refuses open:id-b for good: it answered {status}; it is set aside" in caplog.text
+    box = Outbox(record.folder)
+    (aside,) = box.set_aside(10)
+    assert (aside.channel, aside.key, aside.topic) == ("json-1", "open:id-b", "open")
+    assert aside.outcome == f"{'denied' if times == 2 else 'refused'} (HTTP {status})"
+    assert box.pending("json-1", 10) == []
+    # pytest listens to loggers that hand on nothing, such as Apprise's, too.
+    ours = [entry.getMessage() for entry in caplog.records if entry.name.startswith("mailwatch")]
+    assert CANARY not in str(ours) + str(box.set_aside(10)) + str(other.took)
+
+
+async def test_what_is_not_taken_now_is_passed_and_keeps_the_order_of_its_outage(
+    record: Record, webhook: Webhook
+) -> None:
+    """A service that stumbles over one message; the end of its outage waits, the other outages do not."""
+    webhook.answers = about("a", 500)
+    notifier = record.notifier(channel(webhook, group=0.0))
+    record.outage("a")
+    record.outage("b")
+    record.outage("a", closed=True)
+    record.outage("b", closed=True)
+    await telling(notifier, record.sent(2))
+    assert webhook.titles == ["MailWatch: b is down", "MailWatch: b works again"]
+    assert {told["title"] for told in webhook.refused} == {"MailWatch: a is down"}
+    assert ("json-1", "refused") not in record.counted
+    webhook.answers = lambda _told: 200
+    # One that was under way when the first notifier ended may come twice, and nothing counts it.
+    await telling(
+        record.notifier(channel(webhook, group=0.0)), lambda: "MailWatch: a works again" in webhook.titles
+    )
+    assert list(dict.fromkeys(webhook.titles[2:])) == ["MailWatch: a is down", "MailWatch: a works again"]
+
+
+@pytest.mark.parametrize("status", [408, 429])
+async def test_who_wants_less_is_asked_for_nothing_else(record: Record, webhook: Webhook, status: int) -> None:
+    webhook.status = status
+    notifier = record.notifier(channel(webhook, group=0.0))
+    record.outage("a")
+    record.outage("b")
+    await telling(notifier, lambda: len(webhook.refused) > 6)
+    assert {told["title"] for told in webhook.refused} == {"MailWatch: a is down"}
+    assert ("json-1", "refused") not in record.counted
+
+
+async def test_what_an_address_denied_is_sent_once_it_is_right_again(record: Record, webhook: Webhook) -> None:
+    """A token that was changed at the service, and then in the config: nothing of a week is lost."""
+    webhook.status = 401
+    record.outage("before")
+    told = channel(webhook, group=0.0)
+    notifier = record.notifier(told)
+    record.outage("a")
+    record.outage("b")
+    await telling(notifier, lambda: record.counted.count(("json-1", "refused")) == 2)
+    assert Outbox(record.folder).pending("json-1", 10) == []
+    webhook.status = 200
+    await telling(record.notifier(told), record.sent(2))
+    assert webhook.titles == ["MailWatch: a is down", "MailWatch: b is down"]
+
+
+async def test_two_channels_that_refuse_everything_do_not_tell_of_each_other_for_ever(
+    record: Record, webhook: Webhook, other: Webhook
+) -> None:
+    webhook.status = other.status = 400
+    notifier = record.notifier(channel(webhook, group=0.0), channel(other, name="json-2", group=0.0))
+    record.outage("a")
+    await telling(notifier, lambda: len(Outbox(record.folder).set_aside(10)) == 4)
+    await telling(notifier, lambda: not Outbox(record.folder).pending("json-2", 10))
+    keys = {(one.channel, one.key.rpartition(":")[0]) for one in Outbox(record.folder).set_aside(10)}
+    assert keys == {
+        ("json-1", "open"), ("json-2", "open"),
+        ("json-1", "channel:refused:json-2"), ("json-2", "channel:refused:json-1"),
+    }  # fmt: skip
+
+
+async def test_a_channel_that_takes_nothing_for_an_hour_is_told_of_by_the_others(
+    record: Record, webhook: Webhook, other: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifier_module, "FAILING_AFTER", 0.1)
+    webhook.close()
+    notifier = record.notifier(channel(webhook, group=0.0), channel(other, name="json-2", group=0.0, lang="it"))
+    record.outage("a")
+    await telling(notifier, lambda: "Il canale json-1 non accetta messaggi da un'ora" in str(other.took))
+    assert len(other.took) == 2
+
+
+async def test_what_cannot_be_written_is_set_aside_and_the_channel_goes_on(
+    record: Record, webhook: Webhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    notifier = record.notifier(channel(webhook))
+    box = Outbox(record.folder)
+    box.put([("json-1", News(key="close:x", topic=Topic.CLOSE, time=now(), facts={}))], at=now())
+    box.put([("json-1", News(key="close:y", topic=Topic.CLOSE, time=now(), facts={}))], at=now())
+    with sqlite3.connect(database(record.folder)) as damaged:
+        damaged.execute("UPDATE outbox SET payload = '{\"id' WHERE key = 'close:y'")
+    record.outage("b")
+    await telling(notifier, record.sent(1))
+    assert webhook.titles == ["MailWatch: b is down"]
+    assert {one.outcome for one in box.set_aside(10)} == {"refused (text)"}
+    assert "a message could not be written, by our own fault" in caplog.text
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "a\x00b", "\x1b[2J", "è\u202e\u2028", "x" * 100_000, ""])
+async def test_odd_texts_are_taken(webhook: Webhook, odd: str) -> None:
+    assert await send(channel(webhook), f"MailWatch: {odd}\nBcc: x", odd or " ") is None
+    assert "\n" not in webhook.titles[0]
+    text = json.dumps(webhook.took, ensure_ascii=False)
+    assert not {"\ud800", "\x00", "\x1b"} & set(text)
+
+
+@given(st.text())
+def test_what_is_sendable_can_be_encoded_and_ordinary_text_is_as_it_was(text: str) -> None:
+    sendable(text).encode("utf-8")
+    assert sendable(sendable(text)) == sendable(text)
+    assert sendable("Città: «è» 漢字 🙂\n") == "Città: «è» 漢字 🙂\n"
+
+
+def letter(number: int, subject: str) -> Letter:
+    return Letter(number, 0, News(key=f"{subject}:{number}", topic=Topic.OPEN, time=0, facts={"id": subject}))
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=30), st.sets(st.integers(0, 29), max_size=8))
+def test_whatever_a_service_stumbles_over_the_rest_arrives_in_the_order_of_each_outage(
+    subjects: list[str], poison: set[int]
+) -> None:
+    """On a clock that the test moves; nobody waits for ever for what has nothing to do with it."""
+    clock = [0.0]
+    turns = Turns(lambda: clock[0])
+    waiting = [letter(number, subject) for number, subject in enumerate(subjects)]
+    stuck = {letter.news.facts["id"]: letter.number for letter in reversed(waiting) if letter.number in poison}
+    free = [one.number for one in waiting if one.number < stuck.get(one.news.facts["id"], 1000)]
+    arrived: list[int] = []
+    for _ in range(2000):
+        if len(arrived) == len(free):
+            break
+        due, wait = turns.next(waiting)
+        if not due:
+            assert wait > 0
+            clock[0] += wait
+            continue
+        head = due[0]
+        if head.number in poison:
+            turns.failed([head.number], Fault.BUSY)
+        else:
+            arrived.append(head.number)
+            waiting.remove(head)
+            turns.took()
+    assert sorted(arrived) == sorted(free)
+    for subject in set(subjects):
+        of_one = [number for number in arrived if subjects[number] == subject]
+        assert of_one == sorted(of_one)
+
+
+def test_a_real_mail_server_that_refuses_one_message_gets_the_others(
+    record: Record, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_root(str(POSTFIX))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_file))
+    with (
+        server_folder() as one,
+        Dovecot(one, certificates, lmtp=True).running() as dovecot,
+        server_folder() as two,
+        Postfix(two, certificates, dovecot.auth_socket, lmtp_port=dovecot.lmtp_port).running() as postfix,
+    ):
+        checks = two / "checks"
+        checks.write_text("/^Subject: MailWatch: b / REJECT 5.7.1 looks like spam\n")
+        checks.chmod(0o644)
+        postfix._say("postconf", "-e", f"header_checks=regexp:{checks}")
+        postfix._say("postfix", "reload")
+        login = f"{quote(ALICE, safe='')}:{quote(dovecot.passwords[ALICE], safe='')}"
+        where = f"localhost:{postfix.submissions_port}?mode=ssl&from={ALICE}&to={ALICE}"
+        told = Channel(name="mailtos-1", url=SecretStr(f"mailtos://{login}@{where}"), group=0.0)
+        notifier = record.notifier(told)
+        for name in "abc":
+            record.outage(name)
+        asyncio.run(telling(notifier, lambda: len(record.counted) >= 3))
+    assert record.counted == [("mailtos-1", "sent"), ("mailtos-1", "refused"), ("mailtos-1", "sent")]
+    (aside,) = Outbox(record.folder).set_aside(10)
+    assert (aside.key, aside.outcome) == ("open:id-b", "refused (SMTP 550)")
