@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
@@ -15,6 +14,7 @@ from starlette.types import ASGIApp
 
 from mailwatch import systemd
 from mailwatch.config import Config
+from mailwatch.config.access import Networks
 from mailwatch.ending import end_within
 from mailwatch.endings import Refused
 from mailwatch.metrics import Metrics
@@ -90,16 +90,18 @@ class Daemon:
     @contextlib.asynccontextmanager
     async def _served(self, front: Front) -> AsyncIterator[None]:
         web = self.config.web
-        proxies = tuple(ipaddress.ip_network(network) for network in web.trusted_proxies)
         async with contextlib.AsyncExitStack() as served:
             try:
-                await served.enter_async_context(serving(front, web.host, web.port, proxies))
+                await served.enter_async_context(serving(front, web.host, web.port, self._proxies))
             except CannotListen:
                 # Of one that was started twice this is the better news.
                 if error := await asyncio.to_thread(locked, self.config.data_dir):
                     raise error from None
                 raise
             yield
+
+    def _proxies(self) -> Networks:
+        return () if self._service is None else self._service.built.access.proxies
 
     async def _run(self, service: Service, front: Front, app: ASGIApp, undo: contextlib.AsyncExitStack) -> None:
         undo.push_async_callback(stopped, service)

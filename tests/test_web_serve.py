@@ -290,7 +290,8 @@ async def test_few_requests_are_worked_on_at_once_and_few_of_a_peer() -> None:
 
 
 def test_a_proxy_on_this_machine_or_a_trusted_one_has_half_of_the_places() -> None:
-    own = connections.Connections((ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::7/128")))
+    proxies = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::7/128"))
+    own = connections.Connections(lambda: proxies)
     for near in ("127.0.0.1", "::1", "10.1.2.3", "2001:db8::7"):
         assert own.is_near(peer_key(near)), near
     for far in ("192.0.2.1", "2001:db9::7", "", "unix"):

@@ -20,6 +20,8 @@ from mailwatch.config import load, warnings, web_warnings
 from mailwatch.daemon import run
 from mailwatch.ending import leave
 
+logger = logging.getLogger(__name__)
+
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
@@ -29,12 +31,13 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     path = config_path(args)
-    if why := zone_or_utc():
-        print(f"warning: {why}", file=sys.stderr)
+    why = zone_or_utc()
     _log_to_stderr()
+    if why:
+        logger.warning("%s", why)
     config = load(path)
     for note in (*web_warnings(config), *warnings(config)):
-        print(f"warning: {note}", file=sys.stderr)
+        logger.warning("%s", note)
     # What is loaded stays; looks leave few cycles behind. Collecting as often as Python does costs a twentieth.
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)

@@ -17,7 +17,7 @@ import socket
 import struct
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from starlette.responses import PlainTextResponse
@@ -50,9 +50,9 @@ PART = 1 << 14
 
 
 class Connections:
-    """The connections of one server."""
+    """The connections of one server. `proxies` gives those that are trusted now: a reload may change them."""
 
-    def __init__(self, proxies: Networks = ()) -> None:
+    def __init__(self, proxies: Callable[[], Networks] = tuple) -> None:
         self._proxies = proxies
         self._places: dict[str, set[Connection]] = defaultdict(set)
         self._lane: set[Connection] = set()
@@ -109,7 +109,7 @@ class Connections:
         except ValueError:
             return False
         return network.is_loopback or any(
-            network.version == proxy.version and network.overlaps(proxy) for proxy in self._proxies
+            network.version == proxy.version and network.overlaps(proxy) for proxy in self._proxies()
         )
 
     async def watch(self) -> None:

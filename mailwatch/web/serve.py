@@ -7,7 +7,7 @@ import contextlib
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 
 import uvicorn
@@ -36,8 +36,10 @@ class CannotListen(Refused):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, host: str, port: int, proxies: Networks = ()) -> AsyncIterator[None]:
-    """Serve `app` while the context lasts. Raises CannotListen."""
+async def serving(
+    app: ASGIApp, host: str, port: int, proxies: Callable[[], Networks] = tuple
+) -> AsyncIterator[None]:
+    """Serve `app` while the context lasts; `proxies` gives those that are trusted now. Raises CannotListen."""
     listener = await asyncio.to_thread(listen, host, port)
     connections = Connections(proxies)
     # uvicorn would believe the X-Forwarded-For of anybody on this machine; web/hosts.py believes those named.
