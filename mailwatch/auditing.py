@@ -63,7 +63,9 @@ class Auditing:
         try:
             entries = self._size()
             found = audit(self._reader, keys.public, keys.secret, self._pace(), enough=FINDINGS)
-            found += audit_database(self._reader, self._stopping.is_set)
+            if spoilt := audit_database(self._reader, self._stopping.is_set):
+                self._reader.damaged(spoilt[0].what)
+                found += spoilt
         except _Stopped:
             return
         except StoreError as error:
@@ -82,7 +84,8 @@ class Auditing:
         self._metrics.audited(not found)
         for line in told:
             logger.error("ledger: %s", line)
-        if found:
+        if found and not self._reader.is_damaged:
+            # Of damage people are told at once, past the outbox, which lies in the same file.
             facts = {"finding": told[0]}
             at = self.latest.at
             self._tell(News(key=f"ledger:{at // DAY}", topic=Topic.LEDGER, time=at, facts=facts))

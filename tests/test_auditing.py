@@ -13,7 +13,7 @@ from mailwatch import auditing
 from mailwatch.auditing import Auditing
 from mailwatch.metrics import Metrics
 from mailwatch.models import News, Topic
-from mailwatch.store import Reader, audit
+from mailwatch.store import Health, Reader, StoreBroken, StoreError, audit
 from mailwatch.store.audit import SLICE
 from mailwatch.store.keys import load as load_keys
 from tests.ledgers import MINUTE, write
@@ -29,7 +29,9 @@ class Audits:
         self.database = folder / "mailwatch.sqlite"
         self.metrics, self.news = Metrics(CollectorRegistry()), list[News]()
         self.metrics.audited(True)
-        self.reader = Reader.open(folder)
+        self.health, self.alarms = Health(), list[StoreError]()
+        self.health.alarm = self.alarms.append
+        self.reader = Reader.open(folder, self.health)
         self.auditing = Auditing(self.reader, load_keys(folder), self.metrics, self.news.append)
 
     def spoil(self, statement: str) -> None:
@@ -96,7 +98,7 @@ def test_a_database_without_its_table_is_found_and_told(audits: Audits) -> None:
     assert audits.auditing.latest is not None
     assert audits.auditing.latest.findings == ("the database is damaged: no such table: entries",)
     assert audits.valid.endswith(" 0")
-    assert [news.topic for news in audits.news] == [Topic.LEDGER]
+    assert ([type(error) for error in audits.alarms], audits.news) == ([StoreBroken], [])
 
 
 def test_a_damaged_index_is_found_though_the_entries_are_whole(audits: Audits) -> None:
@@ -109,6 +111,7 @@ def test_a_damaged_index_is_found_though_the_entries_are_whole(audits: Audits) -
     assert audits.auditing.latest is not None
     assert any("entries_by_kind" in line for line in audits.auditing.latest.findings), audits.auditing.latest
     assert audits.valid.endswith(" 0")
+    assert ([type(error) for error in audits.alarms], audits.news) == ([StoreBroken], [])
 
 
 def test_a_database_that_cannot_be_read_now_says_nothing_of_the_ledger_and_ends_nothing(audits: Audits) -> None:

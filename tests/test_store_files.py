@@ -133,11 +133,11 @@ print(at)
 """
 
 
-def test_a_first_start_that_is_killed_at_any_line_starts_cleanly_the_next_time(tmp_path: Path) -> None:
-    """At every line of the store's own code; between those SQLite has its own atomic commits."""
-    done = subprocess.run(
-        [sys.executable, "-c", FIRST_STARTS, str(tmp_path), "3"], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.nightly)])
+def test_a_first_start_that_is_killed_at_any_line_starts_cleanly_the_next_time(tmp_path: Path, step: int) -> None:
+    """At lines of the store's own code, each or each eleventh; between those SQLite commits atomically."""
+    command = [sys.executable, "-c", FIRST_STARTS, str(tmp_path), str(step)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 150
 
@@ -311,19 +311,20 @@ while status:
         if path.is_file() and not path.name.endswith(".tar.gz"):
             assert b"PRIVATE KEY" not in path.read_bytes(), (at, path)
             assert path.stat().st_size != 32, (at, path)
-    at += 1
+    at += int(sys.argv[3])
 print(at)
 """
 )
 
 
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.nightly)])
 def test_a_backup_that_is_killed_at_any_line_leaves_no_key_behind_and_the_next_one_clears_up(
-    data_dir: Path, tmp_path: Path
+    data_dir: Path, tmp_path: Path, step: int
 ) -> None:
     folder = tmp_path / "backups"
     folder.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", KILLED_BACKUPS, str(data_dir), str(folder)],
+        [sys.executable, "-c", KILLED_BACKUPS, str(data_dir), str(folder), str(step)],
         capture_output=True,
         text=True,
         check=False,

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from mailwatch.ledger.facts import FACTS, fact_from
 from mailwatch.models import Fact, Millis, Outcome
 from mailwatch.store.beginning import refuse_missing
-from mailwatch.store.faults import StoreBroken, StoreError, StoreUnavailable, not_sealed
+from mailwatch.store.faults import StoreBroken, StoreError, StoreUnavailable, broken, not_sealed
 from mailwatch.store.health import Health
 from mailwatch.store.schema import checkpoints, database, engine, entries
 
@@ -105,6 +105,7 @@ class Reader:
 
     def __init__(self, made: sa.Engine, health: Health | None = None) -> None:
         self._engine = made
+        self._path = Path(made.url.database or "")
         self._health = health or Health()
 
     @classmethod
@@ -287,6 +288,15 @@ class Reader:
     def _scalar(self, query: sa.Select[tuple[Any]]) -> int | None:
         with self._engine.connect() as connection:
             return connection.execute(query).scalar()
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether damage was met, by this reader or by others of the same store."""
+        return self._health.damage is not None
+
+    def damaged(self, what: str) -> None:
+        """Note what was found wrong in the database."""
+        self._health.met(broken(self._path, what.removeprefix("the database is damaged: ")))
 
     def integrity(self, stopped: Callable[[], bool]) -> list[str]:
         """Return what SQLite finds wrong in its file, [] if nothing; or [] once `stopped`."""
