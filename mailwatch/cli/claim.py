@@ -12,6 +12,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
+from mailwatch.cli.limits import room_to_draw
 from mailwatch.cli.opening import language, open_config, open_reader, options
 from mailwatch.cli.writing import writable, write_whole
 from mailwatch.cli.zone import local_zone
@@ -104,6 +105,7 @@ def _letter(args: argparse.Namespace, wanted: str) -> int:
     stem = args.output.with_suffix("") if args.output.suffix in (".pdf", ".docx") else args.output
     for suffix in (".pdf", ".docx"):
         writable(stem.with_name(stem.name + suffix) if stem.name else stem)
+    room_to_draw()
     zone = local_zone()  # Before the work: where there is none, it would be for nothing.
     config = open_config(args)
     place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))

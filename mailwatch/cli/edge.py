@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
+from mailwatch.cli.limits import Lacking
 from mailwatch.endings import Refused, UsedWrongly
 
 DEFECT = 70
@@ -84,6 +85,8 @@ def told(error: BaseException) -> tuple[str, int]:
         return str(error), 2
     if isinstance(error, Refused):
         return f"mailwatch: {error}", 1
+    if isinstance(error, Lacking):
+        return f"mailwatch: {error}", LACKING
     if lack := _lack(error):
         return f"mailwatch: {lack}", LACKING
     if isinstance(error, OSError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mailwatch.cli.inputs import MAX_TRUST, regular
+from mailwatch.cli.limits import room_to_draw
 from mailwatch.cli.opening import language
 from mailwatch.cli.writing import writable, write_whole
 from mailwatch.cli.zone import local_zone
@@ -52,6 +53,7 @@ def _run(args: argparse.Namespace) -> int:
     regular(args.trust, MAX_TRUST)
     regular(args.files)
     writable(args.output)
+    room_to_draw()
     try:
         Trust.read(args.trust)
     except (OSError, ValueError) as error:

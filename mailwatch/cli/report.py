@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from mailwatch import records
+from mailwatch.cli.limits import room_to_draw
 from mailwatch.cli.opening import language, open_config, open_reader, options
 from mailwatch.cli.signing import signed
 from mailwatch.cli.writing import alone, writable, write_whole
@@ -53,6 +54,7 @@ def _run(args: argparse.Namespace) -> int:
         )
         return 2
     writable(args.output)
+    room_to_draw()
     config = open_config(args)
     with open_reader(config) as reader:
         return _made(args, config, reader, whole)

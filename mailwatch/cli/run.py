@@ -14,9 +14,11 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
+from mailwatch.cli.limits import room_to_run
 from mailwatch.cli.opening import config_path, options
 from mailwatch.cli.zone import zone_or_utc
 from mailwatch.config import load, warnings, web_warnings
+from mailwatch.config.targets import resolved
 from mailwatch.daemon import run
 from mailwatch.ending import leave
 
@@ -38,6 +40,8 @@ def _run(args: argparse.Namespace) -> int:
     config = load(path)
     for note in (*web_warnings(config), *warnings(config)):
         logger.warning("%s", note)
+    if narrow := room_to_run(sum(1 for _ in resolved(config)), config.limits.max_concurrent):
+        logger.warning("%s", narrow)
     # What is loaded stays; looks leave few cycles behind. Collecting as often as Python does costs a twentieth.
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)

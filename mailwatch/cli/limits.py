@@ -1,0 +1,100 @@
+"""What the process may use of the machine, asked before it is needed.
+
+Libraries in Rust and C abort without a word where memory or a thread is not given in the middle of their work; so
+who limits us too far is told at the beginning, in numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import threading
+from pathlib import Path
+
+MIB = 1 << 20
+DRAWING = 192 * MIB
+"""Bytes of address space that a PDF takes, besides those of its threads."""
+THREAD = 80 * MIB
+"""Bytes of address space that a thread reserves: its stack, and the arena of its allocator (malloc(3))."""
+RUNNING = 128 * MIB
+THREADS = 24
+"""So many `mailwatch run` has at work at once: the ledger's, the loop's, those of its executors."""
+HANDLES = 96
+"""File handles besides those of probes and pages: the ledger's, the loop's, names, tokens, notifications."""
+OF_A_PROBE = 2
+"""File handles of a probe at work: its connection, and one that asks for names or goes beside it."""
+OF_PAGES = 512
+"""Connections that the pages hold at most."""
+
+
+class Lacking(Exception):
+    """The machine, or who set its limits, does not give what is needed; says what, how much, and the cure."""
+
+
+def room_to_draw() -> None:
+    """Raise Lacking where a PDF could not be made. It is drawn by a thread for each processor."""
+    _room(DRAWING + THREAD * (os.cpu_count() or 1), "to make the PDF")
+
+
+def room_to_run(targets: int, at_once: int) -> str:
+    """Raise the number of file handles to what is allowed; return a warning where it is less than may be needed.
+
+    Raises Lacking.
+    """
+    _room(RUNNING + THREAD * (THREADS // 4), "to run")
+    _threads()
+    least, most = HANDLES + OF_A_PROBE, HANDLES + OF_A_PROBE * min(targets, at_once) + OF_PAGES
+    limit = _raised()
+    cure = "raise it (ulimit -n, systemd LimitNOFILE=, docker --ulimit nofile=)"
+    if limit is not None and limit < least:
+        raise Lacking(f"to run, MailWatch needs at least {least} file handles, and the limit is {limit}; {cure}")
+    if limit is not None and limit < most:
+        return f"{targets} targets and the pages may need {most} file handles, and the limit is {limit}; {cure}"
+    return ""
+
+
+def _room(need: int, why: str) -> None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY:
+        return
+    used = 0
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    if soft - used < need:
+        raise Lacking(
+            f"{why}, MailWatch needs {need // MIB} MiB more of address space, and the limit leaves "
+            f"{max(0, soft - used) // MIB}; raise it (ulimit -v), or limit memory instead (systemd MemoryMax=, "
+            "docker --memory)"
+        )
+
+
+def _threads() -> None:
+    """Start as many threads as will be needed, and end them. Raises Lacking."""
+    done, started = threading.Event(), list[threading.Thread]()
+    try:
+        for _ in range(THREADS):
+            thread = threading.Thread(target=done.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        raise Lacking(
+            f"to run, MailWatch needs {THREADS} threads, and was given {len(started)}; raise the limit "
+            "(ulimit -u, systemd TasksMax=, docker --pids-limit)"
+        ) from None
+    finally:
+        done.set()
+        for thread in started:
+            thread.join()
+
+
+def _raised() -> int | None:
+    """Raise the soft limit of file handles to the hard one; return it, None without one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        # Not beyond: some programs go through all possible handles when they start.
+        wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    return None if soft == resource.RLIM_INFINITY else soft

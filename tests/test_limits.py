@@ -1,0 +1,93 @@
+"""Who is limited too far is told at the beginning, in numbers, before a library aborts without a word."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_bad_values import HEAD, TARGET
+
+MAILWATCH = [sys.executable, "-m", "mailwatch"]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{HEAD}guard: off\nclock: {{servers: []}}\n{TARGET % 'port: 993'}")
+    return path
+
+
+def run(*words: str) -> tuple[int, str]:
+    """Start it as a process of its own: limits are of its whole life."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    lines = [line for line in done.stderr.splitlines() if " WARNING " not in line]
+    return done.returncode, "\n".join(lines)
+
+
+def test_a_run_with_too_few_file_handles_says_how_many_it_needs(config: Path, tmp_path: Path) -> None:
+    status, said = run("prlimit", "--nofile=40:40", *MAILWATCH, "--config", str(config), "run")
+    assert (status, said) == (
+        71,
+        "mailwatch: to run, MailWatch needs at least 98 file handles, and the limit is 40; raise it (ulimit -n, "
+        "systemd LimitNOFILE=, docker --ulimit nofile=)",
+    )
+    assert not (tmp_path / "data").exists()
+
+
+def room(limit: str, targets: int) -> str:
+    program = (
+        f"from mailwatch.cli.limits import room_to_run; said = room_to_run({targets}, 200); "
+        "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE), said)"
+    )
+    return subprocess.run(
+        ["prlimit", f"--nofile={limit}", sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_the_soft_limit_of_file_handles_is_raised_to_the_hard_one() -> None:
+    assert room("64:4096", 10_000) == "(4096, 4096) \n"
+
+
+def test_too_few_file_handles_for_the_targets_are_warned_of_in_numbers() -> None:
+    assert "10000 targets and the pages may need 1008 file handles, and the limit is 600; raise it" in room(
+        "64:600", 10_000
+    )
+    assert room("64:700", 10) == "(700, 700) \n"
+
+
+def test_too_few_threads_are_told_before_the_loop_aborts(config: Path) -> None:
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root can become another user who may still read our files")
+    able = "+dac_override,+dac_read_search"
+    other = [
+        "setpriv", "--reuid=65533", "--clear-groups", f"--inh-caps={able}", f"--ambient-caps={able}",
+        f"--bounding-set=-all,{able}",
+    ]  # fmt: skip
+    status, said = run(*other, "prlimit", "--nproc=5:5", *MAILWATCH, "--config", str(config), "run")
+    assert status == 71
+    assert said.startswith("mailwatch: to run, MailWatch needs 24 threads, and was given ")
+    assert "ulimit -u, systemd TasksMax=, docker --pids-limit" in said
+
+
+@pytest.mark.parametrize(
+    "words", [["report", "x", "-o"], ["claim", "x", "-o"], ["run"]], ids=lambda words: words[0]
+)
+def test_too_small_an_address_space_is_told_in_numbers(words: list[str], config: Path, tmp_path: Path) -> None:
+    more = [str(tmp_path / "made.zip")] if words != ["run"] else []
+    limit = f"--as={300 << 20}"
+    status, said = run("prlimit", limit, *MAILWATCH, "--config", str(config), *words, *more)
+    assert status == 71
+    assert "MiB more of address space, and the limit leaves " in said
+    assert "raise it (ulimit -v), or limit memory instead (systemd MemoryMax=, docker --memory)" in said
+    assert said.count("\n") == 0
+
+
+@pytest.mark.parametrize("mib", [30, 60, 100, 140])
+def test_a_command_that_starts_with_too_little_memory_says_so(mib: int) -> None:
+    status, said = run("prlimit", f"--as={mib << 20}", *MAILWATCH, "config", "schema")
+    assert (status, said) == (0, "") or (status == 71 and said.startswith("mailwatch: memory ran out; raise"))
