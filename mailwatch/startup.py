@@ -159,7 +159,7 @@ class Startup:
 
 async def stopped(service: Service) -> None:
     """Put the end on record, if the disk takes it."""
-    await _within(CLOSED_WITHIN, lambda: service.node("stop"))
+    await _within(service.patience(CLOSED_WITHIN), lambda: service.node("stop"))
 
 
 async def _within(seconds: float, work: Callable[[], Awaitable[None]]) -> None:

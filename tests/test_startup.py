@@ -214,6 +214,21 @@ def holding_wal(data_dir: Path) -> Iterator[None]:
     connection.close()
 
 
+def test_entries_that_a_full_disk_did_not_take_are_told_at_the_end(watching: Watching, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
+    watching.settings["targets"][0] |= {"interval": "500ms", "timeout": "500ms"}
+    watching.write_config()
+    watching.start()
+    watching.until(lambda: watching.state("away") != "unknown", "seen")
+    fill(small_disk)
+    watching.until(lambda: watching.get("/readyz").startswith("503 "), "full")
+    assert watching.stop() == 1
+    log = watching.log.read_text()
+    assert "could not be written and are lost: the disk is full" in log
+    # It ended by itself, before its time was over.
+    assert "not ended in" not in log
+
+
 class Noted(Progress):
     """Keeps all that was told."""
 
@@ -302,4 +317,5 @@ def test_a_disk_that_hangs_keeps_it_neither_from_answering_nor_from_ending(
     watching.start(ready=False)
     watching.until(lambda: watching.get("/healthz") == "ok\n", "alive")
     watching.until(lambda: watching.get("/readyz").startswith("503 starting: "), "starting")
+    watching.until(lambda: "INFO mailwatch.daemon: starting: " in watching.log.read_text(), "told in the log")
     assert watching.stop() == 0
