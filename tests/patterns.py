@@ -245,7 +245,7 @@ def busy(asked: Asked) -> str:
     return ""
 
 
-def grows(work: Callable[[str], object], before: str, pump: str, end: str) -> bool:
+def grows(work: Callable[[str], object], before: str, pump: str, end: str, least: int = SIZE) -> bool:
     """Whether the work grows faster than the text; by processor time, of which other programs take none."""
 
     def spent(size: int, times: int) -> float:
@@ -259,11 +259,11 @@ def grows(work: Callable[[str], object], before: str, pump: str, end: str) -> bo
 
     if spent(TINY, 1) > ENDLESS and spent(TINY, 3) > ENDLESS:
         return True
-    once = spent(SIZE * MORE, 1)
-    if once < NOTICED or once < DOUBTFUL * spent(SIZE, 1):
+    once = spent(least * MORE, 1)
+    if once < NOTICED or once < DOUBTFUL * spent(least, 1):
         return False
     # In doubt again, and with longer texts: what grows with the square does so all the more.
-    return all(spent(SIZE * MORE * at, 3) > TOO_MUCH * max(spent(SIZE * at, 3), 1e-6) for at in (1, 2, 3))
+    return all(spent(least * MORE * at, 3) > TOO_MUCH * max(spent(least * at, 3), 1e-6) for at in (1, 2, 3))
 
 
 def _ask(ask: Callable[..., object], method: str, pattern: re.Pattern[Any], text: str) -> object:

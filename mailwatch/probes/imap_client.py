@@ -57,7 +57,11 @@ AFTER_BYE = 0.5
 """Seconds that the answer to the command may come later than the BYE before it."""
 
 
-@lru_cache(maxsize=256)
+MAX_CAPABILITIES = 8192
+"""Bytes of a list of capabilities that are read: the lists are kept."""
+
+
+@lru_cache(maxsize=64)
 def _capabilities(names: bytes) -> frozenset[str]:
     """Servers say the same in every session."""
     return frozenset(text_of(name).upper() for name in names.split())
@@ -325,7 +329,7 @@ class ImapClient(IMAP4ClientProtocol):
 
     def _learn(self, found: re.Match[bytes] | None) -> None:
         if found:
-            self.capabilities = set(_capabilities(found[1]))
+            self.capabilities = set(_capabilities(found[1][:MAX_CAPABILITIES]))
 
     def _untagged(self, line: bytes) -> None:
         name = _UNTAGGED.match(line)

@@ -35,12 +35,12 @@ class Lines:
     are in `literals`.
     """
 
-    __slots__ = ("_buffer", "_head", "_kept", "_skip", "_taken", "keep", "literals")
+    __slots__ = ("_buffer", "_head", "_kept", "_searched", "_skip", "_taken", "keep", "literals")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._head = b""
-        self._skip = 0
+        self._head = bytearray()
+        self._searched = self._skip = 0
         self._taken = 0
         self._kept: list[bytearray] = []
         self.keep = False
@@ -67,15 +67,16 @@ class Lines:
             literal = _LITERAL.search(line)
             if literal and (self._head or not _TEXT.match(line)):
                 self._skip = _size(literal[1])
-                self._head = self._joined(line)
+                self._join(line)
                 if self.keep:
                     self._kept.append(bytearray())
             else:
-                line, self._head = self._joined(line), b""
+                self._join(line)
+                line, self._head = bytes(self._head), bytearray()
                 if self.keep:
                     self.literals, self._kept = [bytes(literal) for literal in self._kept], []
                 yield line
-        self._joined(b"" if self._skip else bytes(self._buffer[: MAX_LINE + 1]))
+        self._bound(0 if self._skip else len(self._buffer))
 
     def _count(self, length: int) -> None:
         """Count bytes as they are used, not as they come: how they are cut into packets must not matter."""
@@ -92,7 +93,9 @@ class Lines:
             del buffer[:dropped]
             self._skip -= dropped
             self._count(dropped)
-        end = -1 if self._skip else buffer.find(b"\n")
+        # What was searched before is not searched again: many small packets cost no more than a large one.
+        end = -1 if self._skip else buffer.find(b"\n", self._searched)
+        self._searched = len(buffer) if end < 0 else 0
         if end < 0:
             return None
         line = bytes(buffer[:end]).removesuffix(b"\r")
@@ -101,10 +104,13 @@ class Lines:
         self._count(end + 1)
         return line
 
-    def _joined(self, line: bytes) -> bytes:
-        if len(self._head) + len(line) > MAX_LINE:
+    def _join(self, line: bytes) -> None:
+        self._bound(len(line))
+        self._head += line
+
+    def _bound(self, length: int) -> None:
+        if len(self._head) + length > MAX_LINE:
             raise NotImap("line longer than 64 KiB")
-        return self._head + line
 
 
 def _size(digits: bytes) -> int:

@@ -24,7 +24,7 @@ from tests.fuzz.target import Wrong
 
 ANSWER, PACKET = b"\x1e", b"\x1f"
 PASSWORD = "c4n4ry-Pa55w0rd"
-PATIENCE = 6
+PATIENCE = 4
 """Turns of the loop in which the client says nothing until it is sent the next answer."""
 NOWHERE = Address(socket.AF_INET, ("127.0.0.1", 1))
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from mailwatch.models import Cause
 from mailwatch.probes.failures import Failed
-from mailwatch.probes.imap_client import Refused
+from mailwatch.probes.imap_client import Refused, ServerBye
+from mailwatch.probes.imap_lines import NotImap
 from mailwatch.probes.roundtrip.bounce import Bounce, read_bounce
 from mailwatch.probes.roundtrip.mailbox import INBOX, Copy, Mailbox
 from mailwatch.probes.roundtrip.message import NEEDLE, TOKEN_FIELD, Mark, Sealer
 from mailwatch.probes.roundtrip.received import fields_of
+
+logger = logging.getLogger(__name__)
 
 POLL = 5.0
 """Seconds between two questions to a server that does not tell of news."""
@@ -143,6 +147,9 @@ async def clear(mailbox: Mailbox, rubbish: dict[bytes, list[int]], patience: flo
         try:
             async with within(patience):
                 why = await mailbox.remove(folder, uids) or why
-        except Exception as error:
+        except (Failed, Refused, ServerBye, NotImap, OSError) as error:
             return str(error)[:200] or type(error).__name__
+        except Exception as error:
+            logger.exception("messages of ours were not deleted by our own fault")
+            return f"our own fault: {type(error).__name__}"
     return why
