@@ -442,6 +442,11 @@ Fact = Observation | Gap | WatchChange
 """What the ledger knows of one target, in its order."""
 
 
+_FIRST: Millis = -62_135_596_800_000
+_LAST: Millis = 253_402_300_799_999
+"""What datetime can write: 0001-01-01T00:00:00.000Z to 9999-12-31T23:59:59.999Z."""
+
+
 def now() -> Millis:
     """Read the wall clock."""
     return time.time_ns() // 1_000_000
@@ -450,12 +455,20 @@ def now() -> Millis:
 def rfc3339(at: Millis) -> str:
     """Write `at` as RFC 3339 in UTC with milliseconds: 2026-01-22T21:55:00.000Z."""
     moment = datetime.fromtimestamp(at // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at % 1000:03d}Z"
+    # Not by strftime, which writes the year 1 as "1".
+    return f"{moment.isoformat()[:19]}.{at % 1000:03d}Z"
 
 
 def parse_rfc3339(text: str) -> Millis:
-    """Read an RFC 3339 time with any offset. Raises ValueError, also without an offset."""
+    """Read an RFC 3339 time with any offset.
+
+    Raises ValueError, also without an offset, and for what lies before the year 1 or after 9999 in UTC: that could
+    not be written again.
+    """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no UTC offset; write for example {text}Z")
-    return round(moment.timestamp() * 1000)
+    at = round(moment.timestamp() * 1000)
+    if not _FIRST <= at <= _LAST:
+        raise ValueError(f"{text!r} lies outside of the years 1 to 9999 in UTC")
+    return at

@@ -11,6 +11,9 @@ from mailwatch.models import Millis, parse_rfc3339
 
 Window = tuple[Millis, Millis]
 
+EARLIEST: Millis = 0
+LATEST: Millis = 4_102_444_800_000
+"""1970 and 2100: beyond, dates cannot be reckoned with in every time zone, and nothing is on record."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # ASCII digits: \d would take Arabic-Indic ones too.
 _DAY = re.compile(r"([0-9]{4})-([0-9]{2})(?:-([0-9]{2}))?")
@@ -21,13 +24,33 @@ def month(year: int, month: int, zone: ZoneInfo) -> Window:
     return _midnight(year, month, 1, zone), _midnight(year + month // 12, month % 12 + 1, 1, zone)
 
 
+def within_bounds(at: Millis, text: str) -> Millis:
+    """Return a time that a person asks for. Raises ValueError, with what is accepted, out of bounds."""
+    if not EARLIEST <= at <= LATEST:
+        raise ValueError(f"{text[:40]!r} must lie between 1970-01-01 and 2100-01-01")
+    return at
+
+
+def parse_moment(text: str, name: str, zone: ZoneInfo) -> Millis:
+    """Read a time, date or month as `parse_window` does. Raises ValueError that names it by `name`."""
+    found = _DAY.fullmatch(text)
+    try:
+        if found is None:
+            return within_bounds(parse_rfc3339(text), text)
+        return within_bounds(_midnight(int(found[1]), int(found[2]), int(found[3] or 1), zone), text)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{name}: {text[:40]!r} is no time ({error}); write 2026-01-22T21:55:00+01:00, 2026-01-22 or 2026-01"
+        ) from None
+
+
 def parse_window(text_from: str, text_to: str, zone: ZoneInfo) -> Window:
     """Read a window written as RFC 3339 times with offset, dates (2026-01-22) or months (2026-01).
 
     A date is its first moment in `zone`, a month that of its first day. The end is not included: all of
     January is from 2026-01 to 2026-02. Raises ValueError that names the faulty part.
     """
-    start, end = _moment(text_from, "from", zone), _moment(text_to, "to", zone)
+    start, end = parse_moment(text_from, "from", zone), parse_moment(text_to, "to", zone)
     if end <= start:
         raise ValueError(
             f"to ({text_to}) must be later than from ({text_from}); "
@@ -60,18 +83,6 @@ def without(windows: Iterable[Window], start: Millis, end: Millis) -> Iterator[W
         start = max(start, until)
     if start < end:
         yield start, end
-
-
-def _moment(text: str, name: str, zone: ZoneInfo) -> Millis:
-    found = _DAY.fullmatch(text)
-    try:
-        if found is None:
-            return parse_rfc3339(text)
-        return _midnight(int(found[1]), int(found[2]), int(found[3] or 1), zone)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(
-            f"{name}: {text!r} is no time ({error}); write 2026-01-22T21:55:00+01:00, 2026-01-22 or 2026-01"
-        ) from None
 
 
 def _midnight(year: int, month: int, day: int, zone: ZoneInfo) -> Millis:

@@ -87,7 +87,7 @@ def test_a_day_whose_midnight_comes_twice_begins_at_the_first() -> None:
         ("2026-01", "2026-13", r"^to: '2026-13' is no time \(month must be in 1\.\.12\)"),
         ("2026-02-30", "2026-03", r"^from: '2026-02-30' is no time"),
         ("2026-01-22T10:00", "2026-02", r"^from: .* has no UTC offset"),
-        ("9999-12-31", "9999-12-31T24:00", r"^to: "),
+        ("2026-01-01", "9999-12-31T24:00", r"^to: "),
         ("٢٠٢٦-٠١", "2026-02", r"^from: "),
         ("2026-01\n", "2026-02", r"^from: "),
         ("", "2026-02", r"^from: "),

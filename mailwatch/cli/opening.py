@@ -15,7 +15,7 @@ from mailwatch.cli.zone import local_zone
 from mailwatch.config import Config, default_path, load
 from mailwatch.models import Millis
 from mailwatch.store import Reader
-from mailwatch.windows import parse_window
+from mailwatch.windows import parse_moment, parse_window
 
 PIPE_WIDTH = 200
 
@@ -68,9 +68,9 @@ def moment(text: str | None, name: str) -> Millis | None:
     if text is None:
         return None
     try:
-        return parse_window(text, "9998-01", local_zone())[0]
+        return parse_moment(text, f"--{name}", local_zone())
     except ValueError as error:
-        print(f"mailwatch: --{name}: {error}", file=sys.stderr)
+        print(f"mailwatch: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -28,8 +28,10 @@ from mailwatch.web.problems import tell_problems
 from mailwatch.web.public import Masks, public_sources, public_views
 from mailwatch.web.sources import Looks, Sources
 from mailwatch.web.views import NotMade, Views
+from mailwatch.windows import within_bounds
 
-_WHEN = "RFC 3339 time with its offset"
+_WHEN = "RFC 3339 time with its offset, from 1970 to 2100"
+_ACCEPTED = "write a time between 1970-01-01 and 2100-01-01 with its offset, such as 2026-01-22T21:55:00Z"
 From = Annotated[str | None, Query(alias="from", description=_WHEN, max_length=40)]
 When = Annotated[str | None, Query(description=_WHEN, max_length=40)]
 Named = Annotated[str | None, Query(max_length=200, description="only this target; 404 where there is none")]
@@ -232,6 +234,6 @@ def _time(text: str | None, name: str) -> Millis | None:
         return None
     try:
         # A "+" of an offset arrives as a space when the client did not escape it.
-        return parse_rfc3339(text.replace(" ", "+"))
+        return within_bounds(parse_rfc3339(text.replace(" ", "+")), text)
     except ValueError as error:
-        raise HTTPException(422, f"{name}: {error}") from None
+        raise HTTPException(422, f"{name}: {error}; {_ACCEPTED}") from None

@@ -158,7 +158,10 @@ class Gate:
                         return PlainTextResponse("too much for a password\n", 413)
         except TimeoutError:
             return PlainTextResponse("the password did not come\n", 408, {"connection": "close"})
-        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+        try:
+            fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+        except ValueError:
+            return PlainTextResponse("too many fields for a password\n", 400)
         to = fields.get("to", [""])[0]
         who = (
             await self._try(request, fields.get("password", [""])[0].encode()) if self._access.asks else Who.WRONG

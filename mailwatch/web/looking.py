@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from mailwatch.models import Millis, Outcome, rfc3339
 from mailwatch.web.sources import Looks
+from mailwatch.windows import within_bounds
 
 PER_PAGE = 100
 REACH = 500_000
@@ -79,6 +80,7 @@ def _moment(text: str) -> Millis | None:
         return None
     try:
         moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
-        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        at = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        return within_bounds(at, text)
     except (ValueError, OverflowError):
         return None
