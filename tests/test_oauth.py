@@ -168,6 +168,27 @@ async def test_a_grant_that_is_refused_is_asked_for_less_and_less_until_it_is_ne
     assert tokens.identity(login) not in ("", identity)
 
 
+async def test_a_changed_client_is_asked_for_at_once_and_has_a_token_of_its_own(
+    authority: AuthorizationServer, login: Login
+) -> None:
+    tokens = AccessTokens()
+    assert (await tokens.supply(login)).token is not None
+    before = len(authority.asked)
+    await tokens.supply(login)
+    assert len(authority.asked) == before
+    # As after a reload: with another scope the old token may be for something else.
+    other = replace(login, oauth2=replace(client(login), scope="another"))
+    await tokens.supply(other)
+    assert len(authority.asked) == before + 1
+    authority.revoke()
+    wrong = replace(login, oauth2=replace(client(login), client_secret=SecretStr("wrong")))
+    for _ in range(2):
+        assert (await tokens.supply(wrong)).cause is Cause.CREDENTIALS
+    assert len(authority.asked) == before + 2
+    await tokens.supply(login)
+    assert len(authority.asked) == before + 3
+
+
 async def test_the_identity_stays_over_rotations(authority: AuthorizationServer, login: Login) -> None:
     clock = Clock()
     tokens = AccessTokens(clock=clock)

@@ -519,6 +519,15 @@ async def test_what_waits_for_the_next_start_is_said_at_each_reload_and_is_not_o
     assert google.login.oauth2.grant_file.is_relative_to(running.path.parent / "data")
 
 
+async def test_the_certificates_of_a_file_are_read_anew(running: Running) -> None:
+    trusting = edited({"targets[0].ca_file": "ca-a.pem"})
+    await running.reload(trusting)
+    looking, name = running.service.monitor.looking, BASE["targets"][0]["name"]
+    before = looking._contexts.get(running.service.monitor.watches[name].target)
+    await running.reload(trusting)
+    assert looking._contexts.get(running.service.monitor.watches[name].target) is not before
+
+
 async def test_the_guard_can_be_switched_off_and_on(running: Running) -> None:
     stop = asyncio.Event()
     judging = running.service.monitor.judging

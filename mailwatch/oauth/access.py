@@ -53,6 +53,7 @@ class Supply:
 
 @dataclass(slots=True)
 class _Account:
+    client: OAuth2
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     stamp: tuple[int, ...] = ()
     grant: Grant | None = None
@@ -181,7 +182,11 @@ class AccessTokens:
         account.unsaved, account.stamp = False, _stamp(client.grant_file)
 
     def _account(self, client: OAuth2) -> _Account:
-        return self._accounts.setdefault(client.grant_file, _Account())
+        account = self._accounts.setdefault(client.grant_file, _Account(client))
+        if account.client != client:
+            # A reload changed how it is asked for: the token and the trouble of before say nothing of it.
+            account.client, account.token, account.trouble, account.again_at = client, None, None, 0.0
+        return account
 
     def _read(self, account: _Account, client: OAuth2, address: str) -> None:
         """Take in the file if it changed. A grant that could not be written yet goes before an older file."""
