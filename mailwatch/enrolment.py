@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+import logging
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from typing import Any
 
 from mailwatch import monotonic
@@ -26,9 +27,11 @@ from mailwatch.monitor import Monitor
 from mailwatch.outages import payload_json
 from mailwatch.replay import resume, rule_book
 from mailwatch.service_level import GUESS_FROM, usual_interval
-from mailwatch.store import Reader
+from mailwatch.store import Reader, StoreError
 from mailwatch.watch import Watch
 from mailwatch.watched import DAILY, RELOAD, REMOVED, REPLACED, START, Step, settings_of, steps
+
+logger = logging.getLogger(__name__)
 
 HOUR: Millis = 3_600_000
 RENEW_AFTER = 24 * HOUR
@@ -113,8 +116,8 @@ async def reenrol(monitor: Monitor, targets: Mapping[str, Target]) -> list[Targe
                 ends.append((watch, REPLACED))
             else:
                 changes.append((watch, target))
-    await asyncio.gather(*(monitor.end(watch, reason) for watch, reason in ends))
-    await asyncio.gather(*(monitor.rewatch(watch, target, RELOAD) for watch, target in changes))
+    over = [monitor.end(watch, reason) for watch, reason in ends]
+    await _each([*over, *(monitor.rewatch(watch, target, RELOAD) for watch, target in changes)])
     return [target for name, target in targets.items() if name not in monitor.watches]
 
 
@@ -127,7 +130,20 @@ async def renew(monitor: Monitor) -> None:
     """Say once more how targets are watched whose settings on record are a day old."""
     at = monotonic.milliseconds()
     due = [w for w in monitor.watches.values() if w.settings and at - w.settings_written >= _period(w.target.name)]
-    await asyncio.gather(*(monitor.confirm(watch, DAILY) for watch in due))
+    try:
+        await _each(monitor.confirm(watch, DAILY) for watch in due)
+    except StoreError:
+        raise
+    except Exception:
+        monitor.metrics.error()
+        logger.exception("how a target is watched was not put on record again, by our own fault")
+
+
+async def _each(changes: Iterable[Awaitable[None]]) -> None:
+    """Await all; the first that fails is raised when the others are done, so that it takes nothing from them."""
+    done = await asyncio.gather(*changes, return_exceptions=True)
+    for failure in (each for each in done if isinstance(each, BaseException)):
+        raise failure
 
 
 def _period(name: str) -> Millis:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 
 from mailwatch import monotonic
@@ -28,6 +28,7 @@ GUARD_EVERY = 15.0
 GUARD_EVERY_OFFLINE = 5.0
 LEDGER_EVERY = 15.0
 FILL_EVERY = 5.0
+READING = "reading the record"
 AVAILABILITY_EVERY = 60.0
 MAINTENANCE_EVERY = 5.0
 RENEW_EVERY = 60.0
@@ -55,6 +56,8 @@ class Housekeeping:
         self._reader = reader
         self._time_servers = tuple(time_servers)
         self._others = others
+        self._said: set[tuple[str, str]] = set()
+        """What has failed for which target; told once."""
 
     def ask(self, time_servers: Sequence[tuple[str, int]]) -> None:
         """Ask these time servers from now on, and if they are others than before at once."""
@@ -175,10 +178,15 @@ class Housekeeping:
     async def fill(self) -> None:
         """Count what the ledger has of the last 90 days towards availability; after a reload too."""
         while True:
-            for watch in [watch for watch in self._monitor.watches.values() if watch.unfilled is not None]:
-                watch.filled(*await asyncio.to_thread(self._buckets, watch.target))
-                self._show_availability(watch)
+            for watch in [watch for watch in self._monitor.watches.values() if self._is_to_fill(watch)]:
+                with self._alone(watch, READING):
+                    watch.filled(*await asyncio.to_thread(self._buckets, watch.target))
+                    self._show_availability(watch)
             await asyncio.sleep(FILL_EVERY)
+
+    def _is_to_fill(self, watch: Watch) -> bool:
+        # What our own fault keeps us from reading is not read again every few seconds.
+        return watch.unfilled is not None and (watch.target.name, READING) not in self._said
 
     def _buckets(self, target: Target) -> tuple[Buckets, int]:
         excluded = partial(self._monitor.excluded, target.name)
@@ -201,8 +209,9 @@ class Housekeeping:
         while True:
             for watch in list(monitor.watches.values()) if monitor.maintenance.notices else ():
                 at = now()
-                active = bool(monitor.excluded(watch.target.name, at, at + 1))
-                monitor.metrics.maintenance(watch.target, active)
+                with self._alone(watch, "its maintenance"):
+                    active = bool(monitor.excluded(watch.target.name, at, at + 1))
+                    monitor.metrics.maintenance(watch.target, active)
                 await asyncio.sleep(0)
             await asyncio.sleep(MAINTENANCE_EVERY)
 
@@ -216,9 +225,23 @@ class Housekeeping:
         """Bring the gauges up to date, giving way to the looks between targets."""
         while True:
             for watch in list(self._monitor.watches.values()):
-                self._show_availability(watch)
+                with self._alone(watch, "its availability"):
+                    self._show_availability(watch)
                 await asyncio.sleep(0)
             await asyncio.sleep(AVAILABILITY_EVERY)
+
+    @contextlib.contextmanager
+    def _alone(self, watch: Watch, what: str) -> Iterator[None]:
+        """What fails for one target by our own fault is counted and logged once; the others go on."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception:
+            self._monitor.metrics.error()
+            if (said := (watch.target.name, what)) not in self._said:
+                self._said.add(said)
+                logger.exception("%s: %s failed by our own fault", *said)
 
     def _show_availability(self, watch: Watch) -> None:
         for window, length in WINDOWS.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +13,13 @@ import pytest
 from pydantic import SecretStr
 
 from mailwatch import clock
+from mailwatch.enrolment import reenrol
+from mailwatch.housekeeping import Housekeeping
 from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Target, TlsMode, now
 from mailwatch.port25 import Port25
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.connect import Address
+from mailwatch.watch import Watch
 from tests.hall import Hall
 from tests.hostile import hostile
 
@@ -148,3 +153,41 @@ async def test_a_round_of_controls_that_failed_is_made_anew(monkeypatch: pytest.
     monkeypatch.undo()
     monkeypatch.setattr(asked, "_greets", awaited(lambda _: "refused"))
     assert (await asked._ask(("control.example",))).answers == {"control.example": "refused"}
+
+
+async def test_what_fails_for_one_target_takes_nothing_from_the_others(
+    hall: Hall, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd, good = (hall.watch_also(replace(hall.target, name=name)) for name in ("a-odd", "b-good"))
+    odd.buckets = None  # type: ignore[assignment]
+    good.unfilled = odd.unfilled = None
+    keeping = Housekeeping(hall.monitor, hall.reader, [])
+    running = asyncio.create_task(keeping.availability())
+    shown = re.compile(r'^mailwatch_coverage_ratio\{target="b-good",.*\} ', re.MULTILINE)
+    while not shown.search(hall.shown()):
+        assert not running.done()
+        await asyncio.sleep(0.01)
+    running.cancel()
+    assert "a-odd: its availability failed by our own fault" in caplog.text
+    assert counted(hall).endswith(" 1")
+
+
+async def test_a_change_that_fails_for_one_target_is_made_for_the_others(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("a-odd", "b-good")
+    for name in names:
+        hall.watch_also(replace(hall.target, name=name))
+    made, rewatch = [], hall.monitor.rewatch
+
+    async def odd(watch: Watch, target: Target, reason: str) -> None:
+        if target.name == "a-odd":
+            raise Odd
+        made.append(target.name)
+        await rewatch(watch, target, reason)
+
+    monkeypatch.setattr(hall.monitor, "rewatch", odd)
+    with pytest.raises(Odd):
+        await reenrol(hall.monitor, {name: replace(hall.target, name=name, interval=77.0) for name in names})
+    assert made == ["b-good"]
+    assert hall.monitor.watches["b-good"].target.interval == 77.0
