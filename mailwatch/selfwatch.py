@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,9 +101,9 @@ class Problem:
 
 
 class SelfWatch:
-    """`notify` takes news to people; it may block, and is called in a thread."""
+    """`notify` takes news to people; however long that takes, the ticks go on."""
 
-    def __init__(self, monitor: Monitor, notify: Callable[[News], None]) -> None:
+    def __init__(self, monitor: Monitor, notify: Callable[[News], Awaitable[None]]) -> None:
         self._monitor, self._notify = monitor, notify
         self._began = time.monotonic()
         self._problems: dict[Sign, Problem] = {}
@@ -142,7 +142,7 @@ class SelfWatch:
 
     def _act(self, at: float, lag: float) -> None:
         for news in self.tick(at, lag):
-            self._aside(asyncio.to_thread(self._notify, news))
+            self._aside(self._notify(news))
         if late := self._to_record(at):
             self._aside(self._record(late))
 

@@ -140,7 +140,7 @@ class Startup:
             notifier=notifier,
             auditing=Auditing(reader, store.keys, metrics, notifier.tell),
             alarm=alarm,
-            selfwatch=SelfWatch(monitor, notifier.tell),
+            selfwatch=SelfWatch(monitor, notifier.report),
             timestamping=Timestamping(monitor, reader, Tokens(config.data_dir), built.authorities),
             built=built,
             open_to_all=nobodys(monitor, reader),

@@ -92,7 +92,11 @@ def test_each_sign_has_words_in_each_language(sign: Sign, lang: str) -> None:
 def selfwatch(hall: Hall) -> tuple[SelfWatch, list[News]]:
     """A self-watch that has watched for an hour."""
     news: list[News] = []
-    made = SelfWatch(hall.monitor, news.append)
+
+    async def notify(each: News) -> None:
+        news.append(each)
+
+    made = SelfWatch(hall.monitor, notify)
     made._began -= 3600
     return made, news
 
@@ -361,7 +365,10 @@ def test_few_handles_left_make_it_unready_and_a_standstill_does_not(tmp_path: Pa
 
 
 def test_a_disk_that_takes_nothing_makes_it_unready_with_the_reason(tmp_path: Path) -> None:
-    watching = Watching(tmp_path, [section("lab", free_port())])
+    webhook = Webhook().open()
+    watching = Watching(
+        tmp_path, [section("lab", free_port())], notify=[{"url": webhook.url, "on": ["monitor"], "group": "0s"}]
+    )
     with watching.running():
         watching.until(lambda: watching.seen("lab", "down"), "probing")
         # Another writer has the database: no commit ends.
@@ -369,11 +376,15 @@ def test_a_disk_that_takes_nothing_makes_it_unready_with_the_reason(tmp_path: Pa
         blocker.execute("BEGIN IMMEDIATE")
         try:
             answer = watching.until(
-                lambda: "waited for the disk" in (text := watching.get("/readyz")) and text, "so", 60
+                lambda: "waited for the disk" in (text := watching.get("/readyz")) and text, "unready", 60
             )
+            # The outbox lies on that disk too: the message goes past it.
+            (sent,) = watching.until(lambda: webhook.took, "a message", 60)
         finally:
             blocker.execute("ROLLBACK")
             blocker.close()
         assert answer.startswith("503")
         assert watching.metric('mailwatch_self_problem{sign="store"}') == 1
         assert watching.metric("mailwatch_self_overdue_targets") == 0
+    webhook.close()
+    assert "an entry has waited for the disk" in sent["message"]

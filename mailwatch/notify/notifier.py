@@ -32,6 +32,8 @@ FAILING_AFTER = 3600.0
 DROP_AFTER = 7 * DAY
 KEEP = 30 * DAY
 BATCH = 500
+PUT_WITHIN = 15.0
+"""Seconds that the disk has for news that may be about itself."""
 OURS = "text"
 """The code of a message that we could not write."""
 OF_CHANNEL = "channel:"
@@ -176,6 +178,23 @@ class Notifier:
             self._put([news])
         except StoreError as error:
             logger.error("notify: %s is not told: %s", news.key, error)
+
+    async def report(self, news: News) -> None:
+        """Have news sent that no entry gives: past the outbox, once, if the disk does not take it soon."""
+        put = asyncio.create_task(asyncio.to_thread(self._put, [news]))
+        try:
+            async with asyncio.timeout(PUT_WITHIN):
+                await asyncio.shield(put)
+        except (StoreError, TimeoutError) as error:
+            logger.error("notify: %s cannot be kept (%s); it is sent as it is", news.key, error or "no answer")
+            at = now()
+            for channel in self._channels:
+                if news.topic in channel.on and not is_quiet(channel, at):
+                    failed = await send(channel, *text_of([news], channel, at))
+                    self._counted(channel.name, "sent" if failed is None else "failed")
+        finally:
+            # Should it end later with an error of its own.
+            put.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _put(self, found: Sequence[News], cursor: int | None = None, but: Channel | None = None) -> None:
         at = now()
