@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,11 @@ class Audits:
 
 
 @pytest.fixture
-def audits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audits:
+def audits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Audits]:
     monkeypatch.setattr(auditing, "SHARE", 1.0)
-    return Audits(tmp_path)
+    audits = Audits(tmp_path)
+    yield audits
+    audits.reader.close()
 
 
 def test_a_good_ledger_is_told_to_be_one(audits: Audits) -> None:
@@ -139,3 +142,4 @@ async def test_it_takes_its_time_and_ends_at_once_when_we_do(
         await asyncio.gather(running, return_exceptions=True)
         await asyncio.get_running_loop().shutdown_default_executor()
     assert audits.auditing.latest is None
+    audits.reader.close()

@@ -99,7 +99,6 @@ class Writer:
         try:
             return await self._in_thread(self._store.checkpoint)
         except StoreError as error:
-            self._store.health.met(error)
             logger.error("the checkpoint cannot be written: %s; the next one will cover it", error)
         except OSError as error:
             logger.error("the checkpoint cannot be kept beside the keys: %s", error.strerror or error)
@@ -208,8 +207,6 @@ class Writer:
     def _failed(self, error: Exception) -> None:
         """Note why nothing can be written; the log has it once, and again when it is another reason or lasts."""
         why = error.why if isinstance(error, StoreError) else _words(error)
-        if isinstance(error, StoreError):
-            self._store.health.met(error)
         if why != self.trouble or time.monotonic() - self._said >= SAY_AGAIN_SECONDS:
             self._said = time.monotonic()
             words = str(error) if isinstance(error, StoreError) else why
