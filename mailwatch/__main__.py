@@ -12,9 +12,9 @@ def main() -> int:
     if os.getpid() == 1:
         # The kernel keeps SIGTERM from the first process of a container until it asks for it.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if "run" in sys.argv[1:]:
-        from mailwatch.signals import heed_early
+    from mailwatch.signals import heed_early, verb_of
 
+    if verb_of(sys.argv[1:]) == "run":
         heed_early()
     # Only now: to load it takes seconds on a small machine.
     from mailwatch import cli

@@ -19,7 +19,7 @@ from mailwatch.ending import end_within
 from mailwatch.endings import Refused
 from mailwatch.metrics import Metrics
 from mailwatch.service import Service
-from mailwatch.signals import heeded
+from mailwatch.signals import heed
 from mailwatch.standstill import EVERY, MISSED, watched
 from mailwatch.startup import Startup, stopped
 from mailwatch.store import locked
@@ -170,9 +170,9 @@ async def run(path: Path, config: Config) -> None:
     daemon = Daemon(path, config)
     patience = systemd.patience()
     every = min(EVERY, patience / 3) if patience else EVERY
-    with heeded(daemon.end, daemon.reload):
-        async with watched(systemd.alive if patience else lambda: None, every, round(EVERY / every * MISSED)):
-            await daemon.run()
+    heed(asyncio.get_running_loop(), daemon.end, daemon.reload)
+    async with watched(systemd.alive if patience else lambda: None, every, round(EVERY / every * MISSED)):
+        await daemon.run()
 
 
 def _status(service: Service) -> str:

@@ -6,12 +6,14 @@ nothing to close yet.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # To load it takes longer than anybody should wait with a signal.
+    import asyncio
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
@@ -20,6 +22,12 @@ class _Early:
     """What came before there was a loop."""
 
     hangups = 0
+
+
+def verb_of(given: Sequence[str]) -> str:
+    """Return the verb that a command line means, "" without one."""
+    words = (word for before, word in zip(("", *given), given, strict=False) if before != "--config")
+    return next((word for word in words if not word.startswith("-")), "")
 
 
 def heed_early() -> None:
@@ -34,14 +42,11 @@ def heed_early() -> None:
         signal.signal(number, lambda *_: os._exit(0))
 
 
-@contextlib.contextmanager
-def heeded(end: Callable[[], None], reload: Callable[[], None]) -> Iterator[None]:
-    """Hand the signals to the running loop while the context lasts, with what came early."""
-    loop = asyncio.get_running_loop()
+def heed(loop: asyncio.AbstractEventLoop, end: Callable[[], None], reload: Callable[[], None]) -> None:
+    """Hand the signals to a loop from here on, with what came early."""
     for number in ENDING:
         loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGHUP, reload)
     if _Early.hangups:
         _Early.hangups = 0
         reload()
-    yield

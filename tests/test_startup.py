@@ -18,6 +18,7 @@ import pytest
 
 from mailwatch.models import Outcome
 from mailwatch.progress import Progress, Step
+from mailwatch.signals import verb_of
 from mailwatch.store import Reader, Store
 from mailwatch.takeup import take_up
 from mailwatch.web.words import words
@@ -78,6 +79,14 @@ def signalled(watching: Watching, number: str, *moments: str) -> None:
 def ended(watching: Watching) -> int:
     assert watching._process is not None
     return watching._process.wait(20)
+
+
+def test_only_run_heeds_signals_so() -> None:
+    for given, verb in (
+        (["run"], "run"), (["--config", "run", "outages"], "outages"), (["report", "-o", "run"], "report"),
+        (["--config", "x", "run"], "run"), (["--config=x", "run"], "run"), (["--version"], ""), ([], ""),
+    ):  # fmt: skip
+        assert verb_of(given) == verb
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mailwatch import __version__
 from mailwatch.cli.edge import edge
+from mailwatch.signals import verb_of
 
 VERBS = {
     "run": "watch, record, serve, until SIGTERM; SIGHUP reloads the config",
@@ -48,7 +49,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"mailwatch {__version__}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the config file")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    wanted = _wanted(given)
+    wanted = verb_of(given)
     for name, does in VERBS.items():
         verb = subparsers.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
         if name == wanted:
@@ -66,9 +67,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
 
     return edge(command)
-
-
-def _wanted(given: Sequence[str]) -> str:
-    """Return the verb that is meant, or "": the rooms of the others need not be loaded."""
-    words = (word for before, word in zip(("", *given), given, strict=False) if before != "--config")
-    return next((word for word in words if not word.startswith("-")), "")
