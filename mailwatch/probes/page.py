@@ -15,6 +15,8 @@ from mailwatch.probes.http_client import MAX_PAGE, Body
 MAX_ADDRESS = 8000
 """Characters of an address that a redirect leads to (RFC 9110, section 4.1)."""
 MAX_TOLD = 200
+MAX_TYPE = 1000
+"""Characters of a Content-Type that are parsed, which takes long for the parameters of a long one."""
 MAX_HEAD = 65_536
 """Characters of a page in which its title is looked for."""
 
@@ -64,7 +66,7 @@ def onward(answer: httpx.Response, left: int) -> httpx.URL | None:
 
 def wrong(page: Page, answer: httpx.Response, body: Body) -> Failed | None:
     """Say what is wrong with a page that was read, None if it is as it should be."""
-    text = _text(body.data, answer.charset_encoding)
+    text = _text(body.data, _charset(answer))
     where = "the page" if body.whole else f"the first {MAX_PAGE >> 20} MiB of the page"
     walled = Failed(Cause.THROTTLED, "a bot wall answers instead of the page", _title(text))
     if answer.status_code == 503:
@@ -103,6 +105,12 @@ def _said(answer: httpx.Response) -> str:
     said = f"{answer.status_code} {answer.reason_phrase}".strip()
     later = answer.headers.get("retry-after")
     return f"{said} (Retry-After: {later[:100]})" if later else said
+
+
+def _charset(answer: httpx.Response) -> str | None:
+    """Return the page's charset as the server names it; a type as long as a page names none."""
+    short = len(answer.headers.get("content-type", "")) <= MAX_TYPE
+    return answer.charset_encoding if short else None
 
 
 def _text(page: bytes, charset: str | None) -> str:
