@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-all lint bench campaign fuzz nightly clean servers image-test dashboards pictures
+.PHONY: run test test-all lint bench campaign fuzz nightly clean servers image-test dashboards pictures sbom
 
 run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (or CONFIG=your.yaml)
 	$(BIN)/mailwatch --config $(or $(CONFIG),config.example.yaml) run
@@ -48,22 +48,27 @@ servers:
 	sh tests/install_servers.sh
 
 # A virtual environment of the project's own; made anew when a pin changes.
-$(VENV)/.run: requirements.txt pyproject.toml
+$(VENV)/.run: requirements.txt requirements-build.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "MailWatch needs Python 3.11 or newer; try: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV) || { echo "cure: apt-get install python3-venv"; exit 1; }
 	@echo "installing what MailWatch needs into $(VENV), once: a minute or two"
-	$(BIN)/pip install --quiet --require-hashes -r requirements.txt
-	$(BIN)/pip install --quiet --no-deps -e .
+	$(BIN)/pip install --quiet --require-hashes -r requirements-build.txt
+	$(BIN)/pip install --quiet --require-hashes --no-build-isolation -r requirements.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	@echo "installing what the tests need into $(VENV), once: a minute or two"
-	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.txt
+	$(BIN)/pip install --quiet --require-hashes --no-build-isolation -r requirements-dev.txt
 	touch $@
 
 pins:  ## write requirements*.txt anew from pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --no-header --upgrade -o requirements.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe --no-header --upgrade --extra dev -o requirements-dev.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe --no-header --upgrade -o requirements-build.txt requirements-build.in
+
+sbom: $(VENV)/.run  ## the bill of materials (CycloneDX), on stdout; the image has its own in /opt/mailwatch/share
+	@$(BIN)/python -m supply.sbom
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -86,7 +86,8 @@ def test_the_builder_is_given_what_it_needs_and_no_secret() -> None:
     assert rules[0] == "*"
     kept = [rule[1:] for rule in rules if rule.startswith("!")]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = ["requirements.txt", "pyproject.toml", "mailwatch", "config.example.yaml", project["readme"],
+    needed = ["requirements.txt", "requirements-build.txt", "supply", "pyproject.toml", "mailwatch",
+                  "config.example.yaml", project["readme"],
               *project["license-files"]]  # fmt: skip
     assert sorted(kept) == sorted(needed)
     for private in ("config.yaml", "data", "secrets", ".git", ".env"):
