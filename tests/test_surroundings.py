@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from tests.program import Program, mailwatch
 
 START = 1_768_000_020_000
 CANARY = "canary-7f3a"
+NO_ZONE = "is not a time zone; set it by its name, for example TZ=Europe/Rome"
 
 
 @dataclass(frozen=True)
@@ -349,3 +352,20 @@ def test_what_a_killed_one_left_is_not_written_through(house: House, tmp_path: P
     assert ended.status == 0, ended
     assert (tmp_path / "precious").read_text() == "mine"
     assert not (tmp_path / "evidence.zip.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("CEST", f"TZ=CEST {NO_ZONE}; until then times are in UTC"),
+        ('"Europe/Rome"', ""),
+    ],
+)
+def test_who_must_go_on_uses_utc_and_says_so_and_so_does_what_it_starts(given: str, said: str) -> None:
+    program = (
+        "from mailwatch.cli.zone import settle_zone, zone_or_utc; settle_zone(); print(zone_or_utc()); "
+        "import os, time; print(os.environ['TZ'], time.localtime(0).tm_hour)"
+    )
+    env = os.environ | {"TZ": given}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.splitlines() == [said, "UTC 0" if said else "Europe/Rome 1"]
