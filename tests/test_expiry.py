@@ -25,7 +25,7 @@ from mailwatch.clock import survey
 from mailwatch.expiry import Expiry, learn_survey, recall
 from mailwatch.guard import Control, Guard
 from mailwatch.guard.dates import SLACK, read_date
-from mailwatch.models import Channel, ClockSpan, Kind, Observation, Outcome, Target, now
+from mailwatch.models import Channel, ClockSpan, Kind, Observation, Outcome, Target, now, rfc3339
 from mailwatch.notify.news import of_entry
 from mailwatch.notify.words import text_of
 from mailwatch.time_evidence import WRITTEN, Blame, Bounds, TimeEvidence, blame
@@ -312,6 +312,10 @@ async def test_what_was_weighed_is_on_record(
     assert ("sntp" in weighed["by"]) is (ahead is not None)
     if ahead is not None:
         assert weighed["true_time_from"] <= now() + ahead * 1000 <= weighed["true_time_until"] + DAY / 2
+    words = f"expired on {rfc3339(weighed['not_after'])[:19]}Z"
+    if begins > 0:
+        words = f"not valid yet, but from {rfc3339(weighed['not_before'])[:19]}Z on"
+    assert words in seen["detail"]
     if outcome is Outcome.UNKNOWN:
         assert "by NTP" in seen["detail"]
         assert "(was: tls, " in seen["detail"]

@@ -106,7 +106,10 @@ def complaint(error: ssl.SSLCertVerificationError, host: str) -> str:
         else:
             said = f"certificate expired on {until:%Y-%m-%dT%H:%M:%SZ}"
     elif code == _NOT_YET_VALID:
+        since = certificate.not_valid_before_utc if certificate else None
         said = "certificate is not valid yet"
+        if since is not None and since.timestamp() > time.time():
+            said += f", but from {since:%Y-%m-%dT%H:%M:%SZ} on"
     elif code in _UNTRUSTED:
         issuer = f": {certificates.issuer(certificate)}" if certificate else ""
         said = f"issuer not trusted ({error.verify_message}){issuer}"
