@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -505,6 +505,18 @@ async def test_what_nobody_takes_for_a_week_is_given_up_and_said_so(
     assert "json-9 never took disk:1; it is given up after 7 days" in caplog.text
     assert box.pending("json-9", 10) == []
     assert webhook.took == []
+
+
+async def test_a_clock_that_is_set_ahead_gives_up_nothing(record: Record, webhook: Webhook) -> None:
+    webhook.status = 503
+    notifier = record.notifier(channel(webhook, group=0.0))
+    record.outage("a")
+    await telling(notifier, lambda: bool(webhook.refused))
+    with time_machine.travel(datetime.now(UTC) + timedelta(days=30)):
+        await asyncio.to_thread(notifier._states)
+    assert ("json-1", "dropped") not in record.counted
+    assert [letter.news.key for letter in Outbox(record.folder).pending("json-1", 10)] == ["open:id-a"]
+    webhook.status = 200
 
 
 async def test_an_invalid_ledger_is_told_without_an_outbox_and_not_at_every_restart(

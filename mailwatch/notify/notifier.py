@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from mailwatch import monotonic
 from mailwatch.models import Channel, Millis, News, Observation, Topic, now
 from mailwatch.notify.answers import Fault, NotTaken
 from mailwatch.notify.news import DAY, of_certificate, of_entry
@@ -69,6 +70,7 @@ class Notifier:
         self._counted = counted
         self._held = held
         self._cursor = 0
+        self._offset = monotonic.offset()
         self._woken = {channel.name: asyncio.Event() for channel in channels}
         self._pace = {channel.name: Pace(channel.group) for channel in channels}
         self._changed = asyncio.Event()
@@ -238,10 +240,12 @@ class Notifier:
             found.append(News(key=f"disk:{at // DAY}", topic=Topic.DISK, time=at, facts=facts))
         if found:
             self._put(found)
-        for channel, key in self._outbox.drop(at - DROP_AFTER, at):
+        # A clock that was set ahead since the start made nothing older.
+        ahead = max(0, monotonic.offset() - self._offset)
+        for channel, key in self._outbox.drop(at - ahead - DROP_AFTER, at):
             logger.error("notify: %s never took %s; it is given up after %d days", channel, key, DROP_AFTER // DAY)
             self._counted(channel, "dropped")
-        self._outbox.clear(at - KEEP)
+        self._outbox.clear(at - ahead - KEEP)
 
     async def _deliver(self, name: str) -> None:
         """Send what waits for a channel, in the order of its turns, until there is none of that name any more."""
