@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -526,6 +528,10 @@ async def test_an_invalid_ledger_is_told_without_an_outbox_and_not_at_every_rest
         await tell_broken([channel(webhook)], tmp_path, "entry 7 is missing")
     assert webhook.titles == ["MailWatch: ledger invalid"]
     assert "entry 7 is missing" in webhook.took[0]["message"]
+    # As a clock leaves it that was a year ahead.
+    os.utime(tmp_path / "told-broken", (time.time() + 365 * 86_400,) * 2)
+    await tell_broken([channel(webhook)], tmp_path, "entry 7 is missing")
+    assert len(webhook.titles) == 2
 
 
 def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webhook) -> None:
