@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import resource
@@ -21,11 +22,11 @@ from mailwatch.oauth.browser import authorization
 from mailwatch.oauth.endpoints import complaint
 from mailwatch.oauth.grant import GrantBusy, GrantUnusable, granted, locked, read_grant, write_grant
 from mailwatch.oauth.page import page
-from mailwatch.oauth.request import NotServing, ask
+from mailwatch.oauth.request import NotServing, ask, seconds_of
 from mailwatch.probes import TlsContexts, observe
 from tests.fakes.secured import good, served
 from tests.granting import grant, granted_login
-from tests.hostile import CLOSE, SILENCE, hostile
+from tests.hostile import CLOSE, HELLO, SILENCE, hostile
 from tests.servers.oauth import AuthorizationServer
 
 USER = "a@example.org"
@@ -456,3 +457,20 @@ def test_the_last_page_speaks_the_browsers_language(asked: str, granted: bool, w
     assert words in answer.decode()
     first, _, body = answer.partition(b"\r\n\r\n")
     assert f"Content-Length: {len(body)}".encode() in first
+
+
+async def test_an_answer_that_is_packed_is_refused_before_it_is_unpacked(login: Login) -> None:
+    bomb = gzip.compress(bytes(64 << 20))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
+    async with hostile([HELLO, head + bomb, CLOSE]) as port:
+        here = replace(client(login), token_endpoint=f"http://127.0.0.1:{port}/token", ca_file=None)
+        with pytest.raises(NotServing, match="comes as gzip, which was not asked for"):
+            await ask(here, here.token_endpoint, {"grant_type": "refresh_token", "refresh_token": "x"})
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [(5, 5.0), ("7", 7.0), (10**400, 99.0), ("1e999", 50.0), ("NaN", 99.0), (-1, 99.0), (None, 99.0), ([], 99.0)],
+)
+def test_a_life_that_is_none_is_the_default(said: object, seconds: float) -> None:
+    assert seconds_of(said, 99.0, 50.0 if seconds == 50.0 else 1000.0) == seconds

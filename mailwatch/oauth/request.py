@@ -27,7 +27,11 @@ DEFAULT_LIFE, LONGEST_LIFE = 300.0, 86_400.0
 """Seconds that a token lives, if the endpoint does not say; and at most."""
 _CODE = re.compile(r"[\x21-\x7e]{1,60}")
 _PASSING = frozenset({"temporarily_unavailable", "server_error", "rate_limit_exceeded", "internal_failure"})
-_HEADERS = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "Content-Type": "application/x-www-form-urlencoded",
+}
 
 
 class Refused(Exception):
@@ -114,8 +118,11 @@ async def _post(client: OAuth2, endpoint: str, body: str) -> tuple[int, bytes]:
         httpx.AsyncClient(verify=verify, timeout=None, trust_env=not loopback) as web,  # noqa: S113 - ask() bounds it
         web.stream("POST", endpoint, content=body.encode(), headers=_HEADERS) as response,
     ):
+        if (packed := response.headers.get("content-encoding", "identity")) != "identity":
+            # It may unpack to anything, and a piece of it is unpacked before it can be measured.
+            raise httpx.DecodingError(f"its answer comes as {packed[:40]}, which was not asked for")
         answer = bytearray()
-        async for piece in response.aiter_bytes():
+        async for piece in response.aiter_raw():
             answer += piece
             if len(answer) > MAX_BYTES:
                 raise httpx.DecodingError("its answer is longer than 64 KiB")
