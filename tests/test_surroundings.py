@@ -369,3 +369,13 @@ def test_who_must_go_on_uses_utc_and_says_so_and_so_does_what_it_starts(given: s
     env = os.environ | {"TZ": given}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
     assert done.stdout.splitlines() == [said, "UTC 0" if said else "Europe/Rome 1"]
+
+
+def test_our_own_lack_is_no_verdict_on_a_bundle(house: House, tmp_path: Path) -> None:
+    words = house.commands(tmp_path)["verify"]
+    verdicts = [run(tmp_path, words, limits={"NOFILE": handles}) for handles in range(3, 9)]
+    for ended in verdicts:
+        ended.in_words()
+        assert ended.status in (0, 71), ended
+        assert "NOT valid" not in ended.out
+    assert {ended.status for ended in verdicts} == {0, 71}

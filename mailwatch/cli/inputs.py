@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mailwatch.cli.edge import os_words
-from mailwatch.endings import UsedWrongly
+from mailwatch.endings import LACKS, UsedWrongly
 
 MAX_TRUST = 16 << 20
 """Bytes of a file of --trust; the authorities of a whole system are a quarter of a MiB."""
@@ -26,6 +26,8 @@ def regular(paths: Iterable[Path], most: int | None = None) -> None:
         except FileNotFoundError:
             raise UsedWrongly(f"mailwatch: {path} is not there") from None
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in LACKS:
+                raise
             words = os_words(error) if isinstance(error, OSError) else f"{str(path)!r} is no name of a file"
             raise UsedWrongly(f"mailwatch: {words}") from None
         try:

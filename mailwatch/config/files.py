@@ -7,13 +7,16 @@ import stat
 from pathlib import Path
 
 from mailwatch.config.mistakes import Fault
+from mailwatch.endings import LACKS
 
 CERTIFICATES = 16 << 20
 """Bytes of a file of certificates; the authorities of a whole system are a quarter of a MiB."""
 
 
 def read_file(path: Path, most: int, cure: str) -> bytes:
-    """Return at most `most` bytes of a file. Raises Fault; it says `cure` where there is none to read."""
+    """Return at most `most` bytes of a file. Raises Fault, which says `cure` where there is none, and
+    OSError where our machine lacks memory or handles.
+    """
     try:
         # Not blocking: to open a pipe that nobody writes to would wait for ever.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -28,6 +31,8 @@ def read_file(path: Path, most: int, cure: str) -> bytes:
     except IsADirectoryError:
         raise Fault(f"{path} is not a file; name the file itself") from None
     except OSError as error:
+        if error.errno in LACKS:
+            raise
         raise Fault(f"{path} cannot be read: {error.strerror}; {cure}") from None
 
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mailwatch.endings import ours
 from mailwatch.evidence.bundle import pretty
 from mailwatch.evidence.merge.joint import group, sort_out, statement
 from mailwatch.evidence.merge.member import Member, read
@@ -42,8 +43,10 @@ def is_joint(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as opened:
             return NAME in opened.namelist()
-    except Exception:
+    except Exception as error:
         # What cannot be opened is told as a claim of its own, by `Archive`.
+        if ours(error):
+            raise
         return False
 
 
@@ -58,6 +61,8 @@ def check(path: Path, trust: Trust, given: Sequence[Path] = ()) -> list[Claim]:
         try:
             made.run(archive, Path(folder), given)
         except Exception as error:
+            if ours(error):
+                raise
             # The one edge: what no check foresaw is a claim that does not hold, and the log tells where it was.
             logger.info("a joint zip could not be checked", exc_info=error)
             made.claims.append(Claim("joint", False, f"{UNFORESEEN} {type(error).__name__} {str(error)[:120]}"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mailwatch.endings import ours
 from mailwatch.evidence.merge.sweep import Span, united
 from mailwatch.evidence.verify import UNFORESEEN, Examined, Trust, examine
 from mailwatch.models import Fact, Gap, WatchChange, parse_rfc3339
@@ -97,6 +98,8 @@ def read(path: Path, trust: Trust) -> Member:
             return member
         _keep(member, examined, seen)
     except Exception as error:
+        if ours(error):
+            raise
         # What the statement says beside what was checked is its maker's own.
         logger.info("%s could not be read", path.name, exc_info=error)
         member.bad, member.reason = "outage", f"outage: {UNFORESEEN} {type(error).__name__} {str(error)[:120]}"

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.utils import CryptographyDeprecationWarning
 
 from mailwatch.course import Seen
+from mailwatch.endings import ours
 from mailwatch.evidence.verify.archive import Archive, Refused
 from mailwatch.evidence.verify.ledger import Walk, walk
 from mailwatch.evidence.verify.outage import Single
@@ -159,6 +160,8 @@ class _Check:
             self._claims.append(Claim(name, False, "what it holds is nested too deep"))
             return name
         except Exception as error:
+            if ours(error):
+                raise
             # The one edge: what no check foresaw is a claim that does not hold, and the log tells where it was.
             logger.info("%s could not be checked", name, exc_info=error)
             said = f"{UNFORESEEN} {type(error).__name__} {str(error)[:120]}".strip()

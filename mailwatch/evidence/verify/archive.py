@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mailwatch.endings import ours
 from mailwatch.evidence.verify.layout import fault
 from mailwatch.ledger.timestamp import MAX_REPLY
 
@@ -69,6 +70,8 @@ class Archive:
             self._zip = zipfile.ZipFile(path)
             infos = self._zip.infolist()
         except Exception as error:  # Hostile bytes: zipfile raises struct.error, IndexError and more for them.
+            if ours(error):
+                raise
             raise Refused(f"not a zip that can be read: {str(error)[:120]}") from None
         self.seen: dict[str, dict[str, Any]] = {}
         self._shape = shape
@@ -143,6 +146,8 @@ class Archive:
                     yield part
                     part = coming.result() if coming else unpack()
         except Exception as error:  # Hostile bytes again.
+            if ours(error):
+                raise
             raise Refused(f"{name} cannot be read: {str(error)[:120]}") from None
         if size != self._infos[name].file_size:
             raise Refused(f"{name} is not as long as the zip says")

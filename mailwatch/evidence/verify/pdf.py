@@ -9,6 +9,7 @@ from pyhanko.sign.validation import validate_pdf_signature
 from pyhanko.sign.validation.status import PdfSignatureStatus, SignatureCoverageLevel
 from pyhanko_certvalidator import ValidationContext
 
+from mailwatch.endings import ours
 from mailwatch.evidence.verify.archive import Refused
 
 MAX_ATTACHMENT = 64 << 20
@@ -21,6 +22,8 @@ def check_report(pdf: bytes, statement: bytes, name: str) -> str:
     except Refused:
         raise
     except Exception as error:  # Hostile bytes: whatever the libraries that read them raise.
+        if ours(error):
+            raise
         raise Refused(f"report.pdf cannot be read: {type(error).__name__} {error}"[:200]) from None
 
 
