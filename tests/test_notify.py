@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import sys
@@ -64,6 +65,14 @@ class Record:
         self.store = Store.open(folder)
         self.reader = Reader.open(folder)
         self.counted: list[tuple[str, str]] = []
+        self.closing = contextlib.ExitStack()
+        for opened in (self.store, self.reader):
+            self.closing.callback(opened.close)
+
+    def outbox(self) -> Outbox:
+        made = Outbox(self.folder)
+        self.closing.callback(made.close)
+        return made
 
     def sent(self, number: int) -> Callable[[], bool]:
         """Whether so many messages more were taken, and noted, than so far."""
@@ -79,6 +88,7 @@ class Record:
             counted=lambda name, outcome: self.counted.append((name, outcome)),
             held=lambda target, at: target == held and at == 1_790_000_000_000,
         )
+        self.closing.callback(made.close)
         made.begin()
         return made
 
@@ -141,8 +151,7 @@ class Record:
 def record(tmp_path: Path) -> Iterator[Record]:
     made = Record(tmp_path / "data")
     yield made
-    made.reader.close()
-    made.store.close()
+    made.closing.close()
 
 
 async def telling(notifier: Notifier, until: Callable[[], bool]) -> None:
@@ -166,7 +175,7 @@ async def test_an_outage_is_told_when_it_opens_and_when_it_closes_once_each(
     record.outage("a", closed=True)
     await telling(notifier, record.sent(2))
     # Following the same record again makes nothing new.
-    Outbox(record.folder).put([], at=now(), cursor=0)
+    record.outbox().put([], at=now(), cursor=0)
     again = record.notifier(channel(webhook, group=0.0))
     record.outage("b")
     await telling(again, record.sent(1))
@@ -248,7 +257,7 @@ async def test_ten_targets_that_go_down_within_a_minute_are_two_messages(record:
     await telling(notifier, record.sent(1))
     for number in range(1, 10):
         record.outage(f"t{number}")
-    waiting = Outbox(record.folder)
+    waiting = record.outbox()
     await telling(notifier, lambda: len(waiting.pending("json-1", 10)) == 9)
     assert len(webhook.took) == 1
     # A minute later.
@@ -285,9 +294,9 @@ async def test_what_cannot_be_read_or_written_ends_neither_the_looks_nor_the_tel
     other = Webhook().open()
     notifier = record.notifier(channel(webhook), channel(other, name="json-2"))
     record.store.append_batch([Draft(kind="outage", time=now(), target="a", payload={"id": "x"})])
-    box = Outbox(record.folder)
+    box = record.outbox()
     box.put([("json-1", News(key="close:x", topic=Topic.CLOSE, time=now(), facts={}))], at=now())
-    with sqlite3.connect(database(record.folder)) as later:
+    with contextlib.closing(sqlite3.connect(database(record.folder))) as later, later:
         later.execute(
             "INSERT INTO outbox (channel, key, event, time_ms, put_ms, payload)"
             " VALUES ('json-2', 'k', 'of a later version', 0, ?, '{}')", (now(),),
@@ -416,7 +425,7 @@ async def test_in_quiet_hours_nothing_is_sent_and_what_is_over_by_then_is_not_to
         record.outage("over")
         record.outage("lasting")
         record.outage("over", closed=True)
-        waiting = Outbox(record.folder)
+        waiting = record.outbox()
         await telling(notifier, lambda: bool(waiting.pending("json-1", 10)))
         keys = [letter.news.key for letter in waiting.pending("json-1", 10)]
         assert keys == ["open:id-lasting", "close:id-over"]
@@ -499,7 +508,7 @@ async def test_a_full_disk_and_a_certificate_are_told_once(
 async def test_what_nobody_takes_for_a_week_is_given_up_and_said_so(
     record: Record, webhook: Webhook, caplog: pytest.LogCaptureFixture
 ) -> None:
-    box = Outbox(record.folder)
+    box = record.outbox()
     old = News(key="disk:1", topic=Topic.DISK, time=now() - 8 * DAY, facts={"free": 1})
     box.put([("json-9", old)], at=now() - 8 * DAY)
     await telling(record.notifier(channel(webhook)), lambda: bool(record.counted))
@@ -517,7 +526,7 @@ async def test_a_clock_that_is_set_ahead_gives_up_nothing(record: Record, webhoo
     with time_machine.travel(datetime.now(UTC) + timedelta(days=30)):
         await asyncio.to_thread(notifier._states)
     assert ("json-1", "dropped") not in record.counted
-    assert [letter.news.key for letter in Outbox(record.folder).pending("json-1", 10)] == ["open:id-a"]
+    assert [letter.news.key for letter in record.outbox().pending("json-1", 10)] == ["open:id-a"]
     webhook.status = 200
 
 
