@@ -160,10 +160,13 @@ def tokens_exchanged(files: Files) -> None:
 
 
 def token_dropped(files: Files) -> None:
-    """The last outside time left out, so that the case seems to have been written at any later time."""
+    """The outside times after the end left out, so that the case seems to have been written at any later time."""
+    end = json.loads(files["outage.json"])["outage"]["ledger"]["last"]
 
     def change(proof: dict) -> None:
-        del files[proof["tokens"].pop()["file"]]
+        for token in [token for token in proof["tokens"] if token["checkpoint"] > end]:
+            proof["tokens"].remove(token)
+            del files[token["file"]]
 
     proof_of(files, change)
 
