@@ -55,6 +55,16 @@ def audited(data_dir: Path) -> list[str]:
     return found
 
 
+def test_a_start_removes_what_a_killed_process_had_half_written(data_dir: Path) -> None:
+    Store.open(data_dir).close()
+    (data_dir / "tokens").mkdir(exist_ok=True)
+    torn = [data_dir / "keys" / "ledger.new", data_dir / "tokens" / "0.new"]
+    for path in torn:
+        path.write_text("half")
+    Store.open(data_dir).close()
+    assert not [path for path in torn if path.exists()]
+
+
 def test_entries_number_themselves_and_their_target_also_after_a_restart(store: Store, data_dir: Path) -> None:
     first = store.append_batch([observed("a", 1), observed("b", 2), observed("a", 3)])
     store.close()

@@ -90,6 +90,13 @@ def secret_of(data_dir: Path) -> bytes:
     return (data_dir / "keys" / "targets.key").read_bytes()
 
 
+def remove_torn(data_dir: Path) -> None:
+    """Remove what a process that was killed had not written to its end. Only for who holds the lock."""
+    for folder in ("keys", "tokens"):
+        for torn in (data_dir / folder).glob("*.new"):
+            torn.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a new file that is whole or not there at all, readable by its owner only. Raises OSError."""
     torn = path.with_suffix(".new")

@@ -27,7 +27,7 @@ from mailwatch.progress import Progress, Step
 from mailwatch.store.beginning import bring_up_to_date, keep_signed, ready, refuse_less, refuse_missing
 from mailwatch.store.faults import CURE, StoreBroken, StoreMoved, broken, full
 from mailwatch.store.health import Health
-from mailwatch.store.keys import Keys
+from mailwatch.store.keys import Keys, remove_torn
 from mailwatch.store.lock import Lock
 from mailwatch.store.reader import Entry
 from mailwatch.store.room import FULL
@@ -109,6 +109,7 @@ class Store:
         with contextlib.ExitStack() as undo:
             lock = Lock(data_dir)
             undo.callback(lock.release)
+            remove_torn(data_dir)
             refuse_missing(data_dir)
             if not database(data_dir).exists():
                 make_database(data_dir)
