@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-all lint bench campaign fuzz nightly clean servers image-test dashboards pictures sbom
+.PHONY: run test test-all lint bench campaign fuzz chaos chaos-all nightly clean servers image-test
+.PHONY: dashboards pictures sbom
 
 run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (or CONFIG=your.yaml)
 	$(BIN)/mailwatch --config $(or $(CONFIG),config.example.yaml) run
@@ -29,10 +30,16 @@ campaign: $(VENV)/.dev  ## 500 simulated weeks of faults (or WEEKS=..., SEED=...
 fuzz: $(VENV)/.dev  ## readers of strangers' bytes on changed inputs: 200,000 (or COUNT=..., SEED=...); docs/architecture.md
 	$(BIN)/python -m tests.fuzz --count $(or $(COUNT),200000) $(if $(SEED),--seed $(SEED)) --jobs 2
 
+chaos: $(VENV)/.dev servers  ## killed, starved, damaged, lied to (or ARGS="kills pages --seed 7"); docs/reliability.md
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+chaos-all: $(VENV)/.dev servers  ## every case, and as many kills as the issue had
+	$(BIN)/python -m tests.chaos --thorough --kills 214 --hours 3
+
 test-all: $(VENV)/.dev servers lint  ## also what takes longer than the gate may
 	MAILWATCH_MUTATIONS=20000 $(PYTEST)
 
-nightly: test-all campaign bench image-test  ## everything; needs a Docker daemon
+nightly: test-all campaign chaos-all bench image-test  ## everything; needs a Docker daemon
 	$(MAKE) fuzz COUNT=$(or $(COUNT),10000000)
 
 image-test: $(VENV)/.dev  ## builds the image and tries it; needs a Docker daemon, so `make test` leaves it out

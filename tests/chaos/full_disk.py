@@ -1,0 +1,255 @@
+"""A disk that is full at each step: before the first start, with each page less while it starts, in every act.
+
+Never a traceback: SIGTERM is heeded, it goes on when space comes back, and nothing that was shown is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.chaos.figures import Figures, Scale
+from tests.chaos.lab import Lab
+from tests.chaos.promises import (
+    HEEDED,
+    TRACEBACK,
+    Acknowledged,
+    alive,
+    comes,
+    command,
+    get,
+    mark,
+    ready,
+    said,
+    size,
+    slain,
+    starts,
+    stops,
+    stray_keys,
+)
+from tests.watching import Watching
+
+SIZE = 8 << 20
+PAGE = 4096
+LEFT = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40)
+"""Pages that are free when it starts: it gets as far as they reach, to keys, database, tables, first entries."""
+FEW = (0, 1, 3, 6, 12, 24)
+Act = Callable[[Watching], None]
+
+
+class Disk:
+    """A tmpfs of a few megabytes, and a file that takes the rest of it."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self._ballast = place / "ballast"
+
+    @contextlib.contextmanager
+    def mounted(self) -> Iterator[Disk]:
+        """Mounted while the context lasts."""
+        self.place.mkdir()
+        options = f"size={SIZE},mode=0755"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "chaos", str(self.place)], check=True)
+        try:
+            yield self
+        finally:
+            subprocess.run(["umount", "-l", str(self.place)], check=True)
+
+    def fill(self, left: int = 0) -> None:
+        """Leave so many pages free."""
+        free = os.statvfs(self.place).f_bavail * os.statvfs(self.place).f_frsize
+        with self._ballast.open("ab") as file, contextlib.suppress(OSError):
+            file.write(bytes(max(0, free - left * PAGE)))
+            file.flush()
+
+    def clear(self) -> None:
+        """Give the space back."""
+        self._ballast.unlink(missing_ok=True)
+
+
+def run(lab: Lab, figures: Figures, scale: Scale) -> None:
+    """All steps; without root there is no disk to fill."""
+    if os.geteuid() != 0:
+        figures.notes.append("left out: a small disk can only be mounted by root")
+        return
+    steps = LEFT if scale.thorough else FEW
+    for done, left in enumerate(steps, 1):
+        at_the_start(lab, figures, left)
+        figures.progress(done, len(steps))
+    while_it_runs(lab, figures, scale)
+
+
+@contextlib.contextmanager
+def _installed(lab: Lab) -> Iterator[tuple[Watching, Disk]]:
+    """A MailWatch whose data_dir lies on the small disk; config and log do not."""
+    with lab.place("full disk") as folder, Disk(folder / "disk").mounted() as disk:
+        watching = lab.install(folder / "one", data_dir=str(disk.place / "data"))
+        watching.data_dir = disk.place / "data"
+        try:
+            yield watching, disk
+        finally:
+            slain(watching)
+
+
+def at_the_start(lab: Lab, figures: Figures, left: int) -> None:
+    """Start with so many pages free: refused in a sentence, or waiting; then with space again."""
+    where = f"{left} pages free at the start"
+    figures.count("full disks")
+    with _installed(lab) as (watching, disk):
+        disk.fill(left)
+        watching.start(ready=False)
+        # It has no duty to run; but it must have said something, or answer, or have ended.
+        spoke = comes(lambda: not alive(watching) or get(watching, "/readyz") or len(said(watching)) > 0)
+        figures.promise(spoke, f"{where}: neither a word nor an answer")
+        comes(lambda: not alive(watching) or get(watching, "/healthz"), 15)
+        if alive(watching):
+            figures.promise(get(watching, "/healthz"), f"{where}: it runs, and answers nothing: {_tail(watching)}")
+            if given_space(left):
+                disk.clear()
+                figures.promise(comes(lambda: ready(watching)), f"{where}: space does not help: {_tail(watching)}")
+                figures.count("went on by itself when space came back")
+            _heeds(figures, watching, where)
+        else:
+            slain(watching)
+            figures.count("starts refused")
+        _no_traceback(figures, watching, where)
+        disk.clear()
+        begun = mark(watching)
+        figures.promise(
+            starts(watching), f"{where}: does not start with space again: {said(watching, begun)[-300:]}"
+        )
+        _heeds(figures, watching, f"{where}, then space")
+        _sound(figures, watching, where)
+
+
+def given_space(left: int) -> bool:
+    """Every other time it is given space while it waits, and every other time it is stopped while it waits."""
+    return left % 2 == 0
+
+
+def while_it_runs(lab: Lab, figures: Figures, scale: Scale) -> None:
+    """Fill the disk of a running MailWatch, and let it do each of the things that write."""
+    for number, name in enumerate(_acts(lab, figures)):
+        for stop in (False, True) if scale.thorough else (bool(number % 2),):
+            one_act(lab, figures, name, stop=stop)
+
+
+def one_act(lab: Lab, figures: Figures, name: str, *, stop: bool) -> None:
+    """Do one thing while the disk is full; then `stop` it, or give space back."""
+    with _installed(lab) as (watching, disk):
+        figures.count("full disks")
+        _one_act(figures, watching, disk, name, _acts(lab, figures)[name], stop)
+
+
+def _acts(lab: Lab, figures: Figures) -> dict[str, Act]:
+    return {
+        "running": lambda watching: None,
+        "an outage and its checkpoint": lambda watching: _outage(lab, watching),
+        "a reload": _reload,
+        "a restart": lambda watching: _restart(figures, watching),
+        "a backup": lambda watching: _verb(figures, watching, "backup", str(watching.data_dir / "b.tar.gz")),
+        "a report": lambda watching: _report(figures, watching),
+        "an audit": lambda watching: _verb(figures, watching, "ledger", "audit"),
+    }
+
+
+def _one_act(figures: Figures, watching: Watching, disk: Disk, name: str, act: Act, stop: bool) -> None:
+    where = f"{name} with a full disk{', then SIGTERM' if stop else ''}"
+    if not starts(watching):
+        figures.promise(False, f"{where}: does not start: {_tail(watching)}")
+        return
+    shown = Acknowledged()
+    comes(lambda: size(watching) > 10)
+    shown.take(watching)
+    disk.fill()
+    noticed = comes(lambda: not ready(watching))
+    figures.promise(noticed, f"{where}: it says it is ready")
+    act(watching)
+    shown.take(watching)
+    if not alive(watching) and name == "a restart":
+        # Refused, in a sentence: a service manager starts it again until there is space.
+        figures.count("starts refused")
+        slain(watching)
+        disk.clear()
+        figures.promise(starts(watching), f"{where}: space does not help: {_tail(watching)}")
+    figures.promise(alive(watching), f"{where}: it ended: {_tail(watching)}")
+    if not stop:
+        disk.clear()
+        figures.promise(comes(lambda: ready(watching)), f"{where}: space does not help: {_tail(watching)}")
+        before = size(watching)
+        more = comes(lambda: size(watching) > before)
+        figures.promise(more, f"{where}: nothing is written with space again: {_tail(watching)}")
+        shown.take(watching)
+    _heeds(figures, watching, where)
+    disk.clear()
+    _no_traceback(figures, watching, where)
+    lost = shown.lost(watching.data_dir)
+    figures.promise(not lost, f"{where}: lost: {lost[:3]}")
+    figures.promise(starts(watching), f"{where}: does not start again: {_tail(watching)}")
+    _heeds(figures, watching, f"{where}, started again")
+    _sound(figures, watching, where)
+
+
+def _outage(lab: Lab, watching: Watching) -> None:
+    lab.dovecot.stop()
+    try:
+        # Nothing shows it: a full disk takes no observation, and what is not on record is not shown.
+        time.sleep(2)
+    finally:
+        lab.dovecot.start()
+
+
+def _restart(figures: Figures, watching: Watching) -> None:
+    """With a ledger that is there, but no room for a word more."""
+    _heeds(figures, watching, "a restart with a full disk: the stop")
+    watching.start(ready=False)
+    answers = comes(lambda: not alive(watching) or get(watching, "/healthz"))
+    figures.promise(answers, f"a restart with a full disk: no answer: {_tail(watching)}")
+
+
+def _reload(watching: Watching) -> None:
+    watching.settings["detection"]["open_after"] = 3
+    watching.write_config()
+    watching.signal(signal.SIGHUP)
+    comes(lambda: "config" in said(watching), 5)
+
+
+def _report(figures: Figures, watching: Watching) -> None:
+    window = ("--from", "2020-01-01", "--to", "2100-01-01", "--target", "lab-imap")
+    _verb(figures, watching, "report", *window, "-o", str(watching.data_dir / "r.zip"))
+
+
+def _verb(figures: Figures, watching: Watching, *words: str) -> None:
+    done = command(watching, *words)
+    figures.count("verbs on a full disk")
+    output = f"{done.stdout}{done.stderr}"
+    figures.promise(TRACEBACK not in output, f"{words[0]} on a full disk: {output[-300:]}")
+    figures.promise(done.returncode != -9, f"{words[0]} on a full disk does not end")
+    left = [path.name for path in watching.data_dir.iterdir() if path.name.startswith((".mailwatch", "b.", "r."))]
+    figures.promise(done.returncode == 0 or not left, f"{words[0]} on a full disk leaves {left}")
+
+
+def _heeds(figures: Figures, watching: Watching, where: str) -> None:
+    status, took = stops(watching)
+    figures.at_most("longest stop", took)
+    figures.promise(status is not None, f"{where}: SIGTERM without effect for {HEEDED:.0f} s: {_tail(watching)}")
+
+
+def _no_traceback(figures: Figures, watching: Watching, where: str) -> None:
+    figures.promise(TRACEBACK not in said(watching), f"{where}: {_tail(watching)}")
+
+
+def _sound(figures: Figures, watching: Watching, where: str) -> None:
+    done = command(watching, "ledger", "audit")
+    figures.promise(done.returncode == 0, f"{where}: audit: {done.stdout[-300:]}{done.stderr[-100:]}")
+    keys = stray_keys(watching.data_dir.parent)
+    figures.promise(not keys, f"{where}: the private key lies in {keys}")
+
+
+def _tail(watching: Watching) -> str:
+    return " | ".join(said(watching).strip().splitlines()[-4:])[-320:]

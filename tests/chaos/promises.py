@@ -1,0 +1,226 @@
+"""What must hold whatever happens, and how it is seen from outside: over HTTP, in the log, in the files."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mailwatch.store import Reader
+from tests.program import mailwatch
+from tests.watching import Watching
+
+PATIENCE = 120.0
+"""Seconds until a thing counts as not coming: a busy machine breaks no promise."""
+HEEDED = 20.0
+"""Seconds for SIGTERM. The contract says ten, on a machine that has nothing else to do."""
+TRACEBACK = "Traceback (most recent call last)"
+KNOWN = re.compile(
+    r"mailwatch\.sqlite(-wal|-shm)?|lock|told-broken|(keys|tokens|oauth|claims|making)"
+    r"|keys/(ledger\.(pem|pub|checkpoint)|targets\.key)|tokens/[0-9a-f]{64}\.tsr|claims/.*\.jsonl"
+)
+"""What belongs into a data_dir."""
+
+
+def comes(holds: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    """Wait until something holds and return it; None when it does not within `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if found := holds():
+            return found
+        time.sleep(0.1)
+    return None
+
+
+def alive(watching: Watching) -> bool:
+    """Whether its process runs."""
+    return watching._process is not None and watching._process.poll() is None
+
+
+def get(watching: Watching, path: str) -> str:
+    """GET a page; "" when no whole answer comes."""
+    with contextlib.suppress(http.client.HTTPException, OSError):
+        return watching.get(path)
+    return ""
+
+
+def ready(watching: Watching) -> bool:
+    """Whether it says that it is ready."""
+    return get(watching, "/readyz") == "ok\n"
+
+
+def metric(watching: Watching, name: str) -> float | None:
+    """The value of the one metric line that begins so; None when there is none, or no answer."""
+    found = [line for line in get(watching, "/metrics").splitlines() if line.startswith(name)]
+    return float(found[0].rpartition(" ")[2]) if found else None
+
+
+def starts(watching: Watching, patience: float = PATIENCE) -> bool:
+    """Start it; whether it got ready. When it did not, it may run or have ended."""
+    watching.start(ready=False)
+    return bool(comes(lambda: not alive(watching) or ready(watching), patience)) and alive(watching)
+
+
+def stops(watching: Watching, patience: float = HEEDED) -> tuple[int | None, float]:
+    """SIGTERM; return its exit status, None when it had to be killed, and the seconds that it took."""
+    process, watching._process = watching._process, None
+    if process is None:
+        return 0, 0.0
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    try:
+        status: int | None = process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        status = None
+    return status, time.monotonic() - began
+
+
+def slain(watching: Watching) -> None:
+    """End it by force, if it still runs."""
+    process, watching._process = watching._process, None
+    if process is not None:
+        process.kill()
+        process.wait()
+
+
+def command(watching: Watching, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run another verb on its config; status -9 when it does not end."""
+    try:
+        return mailwatch("--config", watching.config, *words, timeout=PATIENCE)
+    except subprocess.TimeoutExpired as error:
+        return subprocess.CompletedProcess(error.cmd, -9, "", "")
+
+
+def said(watching: Watching, mark: int = 0) -> str:
+    """What it logged after the first `mark` bytes."""
+    return watching.log.read_bytes()[mark:].decode(errors="replace") if watching.log.exists() else ""
+
+
+def mark(watching: Watching) -> int:
+    """Where its log stands."""
+    return watching.log.stat().st_size if watching.log.exists() else 0
+
+
+def size(watching: Watching) -> int:
+    """How many entries there are at least, by the newest observation; 0 while it does not answer."""
+    with contextlib.suppress(ValueError, KeyError, IndexError):
+        return int(json.loads(get(watching, "/api/v1/observations?limit=1") or "[]")[0]["index"]) + 1
+    return 0
+
+
+@dataclass(slots=True)
+class Acknowledged:
+    """What MailWatch showed over HTTP, and has thereby promised to keep: observations by index, outages by id."""
+
+    observations: dict[int, tuple[str, str, str]] = field(default_factory=dict)
+    outages: set[str] = field(default_factory=set)
+    size: int = 0
+
+    def take(self, watching: Watching) -> None:
+        """Ask once what there is."""
+        with contextlib.suppress(ValueError):
+            for one in json.loads(get(watching, "/api/v1/observations?limit=50") or "[]"):
+                self.observations[one["index"]] = one["target"], one["started_at"], one["outcome"]
+            self.outages |= {one["id"] for one in json.loads(get(watching, "/api/v1/outages") or "[]")}
+        self.size = max(
+            [self.size, int(metric(watching, "mailwatch_ledger_size") or 0), *(i + 1 for i in self.observations)]
+        )
+
+    @contextlib.contextmanager
+    def taking(self, watching: Watching) -> Iterator[None]:
+        """Ask again and again, until the context ends."""
+        ended = threading.Event()
+
+        def ask() -> None:
+            while not ended.is_set():
+                self.take(watching)
+                ended.wait(0.02)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def lost(self, data_dir: Path) -> list[str]:
+        """What is not on record as it was shown."""
+        if not self.size and not self.observations:
+            return []
+        reader = Reader.open(data_dir)
+        try:
+            found = {
+                entry.index: entry.payload
+                for entry in reader.entries(kinds=["observation"], from_index=min(self.observations, default=0))
+            }
+            kept = {entry.payload["id"] for entry in reader.entries(kinds=["outage"])}
+            missing = [f"ledger of {reader.size()} entries, {self.size} were shown"] * (reader.size() < self.size)
+        finally:
+            reader.close()
+        for index, (target, _, outcome) in self.observations.items():
+            here = found.get(index)
+            if here is None or (here["target"], here["outcome"]) != (target, outcome):
+                missing.append(f"observation {index} of {target} ({outcome}) is {here and here['outcome']}")
+        return missing + [f"outage {one}" for one in sorted(self.outages - kept)]
+
+
+def strangers(data_dir: Path) -> list[str]:
+    """Files that do not belong into a data_dir."""
+    names = (str(path.relative_to(data_dir)) for path in data_dir.rglob("*"))
+    return sorted(name for name in names if not KNOWN.fullmatch(name))
+
+
+def stray_keys(folder: Path) -> list[str]:
+    """Files outside `keys/` that hold the private key of the ledger in `folder/data`, but for whole backups."""
+    keys = folder / "data" / "keys"
+    secrets = [path.read_bytes() for path in (keys / "ledger.pem", keys / "targets.key") if path.exists()]
+    secrets += [b"PRIVATE KEY-----"]
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_file() and path.parent != keys and not path.name.endswith(".tar.gz"):
+            with contextlib.suppress(OSError):
+                text = path.read_bytes()
+                if any(secret and secret in text for secret in secrets):
+                    found.append(str(path.relative_to(folder)))
+    return sorted(found)
+
+
+def shows(secret: str, folder: Path) -> list[str]:
+    """Files in which a secret stands, plain or in Base64."""
+    forms = (secret.encode(), base64.b64encode(secret.encode()))
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return [str(path.relative_to(folder)) for path in files if any(form in path.read_bytes() for form in forms)]
+
+
+def outcomes(watching: Watching, limit: int) -> list[dict[str, Any]]:
+    """The newest observations as the API has them, newest first; empty while it does not answer."""
+    with contextlib.suppress(ValueError):
+        return list(json.loads(get(watching, f"/api/v1/observations?limit={limit}") or "[]"))
+    return []
+
+
+def on_record(data_dir: Path, kind: str = "observation") -> list[dict[str, Any]]:
+    """The payloads of the ledger on disk."""
+    reader = Reader.open(data_dir)
+    try:
+        return [entry.payload for entry in reader.entries(kinds=[kind])]
+    finally:
+        reader.close()
+
+
+def downs(observations: list[dict[str, Any]]) -> list[str]:
+    """Say which of these observations are down, and why."""
+    return [f"{o['target']}: {o.get('cause')} {o.get('detail')}" for o in observations if o["outcome"] == "down"]

@@ -1,0 +1,103 @@
+"""One or two cases of each scenario of `make chaos`; the whole of it takes a quarter of an hour."""
+
+from __future__ import annotations
+
+import random
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import clock, full_disk, hostile, kills, limits, pages, slow_disk, web_clients
+from tests.chaos.crowd import CROWD
+from tests.chaos.figures import Figures, Scale
+from tests.chaos.lab import Flapping, Lab, lab
+from tests.chaos.promises import comes, size, starts
+from tests.conftest import need_program, need_root
+from tests.servers import DOVECOT
+
+SCALE = Scale()
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Lab]:
+    need_program(DOVECOT)
+    with lab() as started:
+        yield started
+
+
+@pytest.fixture
+def figures() -> Iterator[Figures]:
+    kept = Figures("test", quiet=True)
+    yield kept
+    assert not kept.broken, kept.broken
+    assert kept.counts["promises checked"] > 0
+
+
+def test_what_was_shown_before_a_kill_is_on_record(servers: Lab, figures: Figures, tmp_path: Path) -> None:
+    with Flapping().running() as flapping:
+        one = kills.Killed(servers, figures, random.Random(0), tmp_path / "one", flapping)
+        for moment in ("start", "writing", "stop"):
+            one.killed(moment)
+        one.last()
+    assert one.shown.observations
+    assert one.shown.outages
+
+
+def test_a_first_start_that_was_killed_begins_again(servers: Lab, figures: Figures, tmp_path: Path) -> None:
+    with Flapping().running() as flapping:
+        kills.first_start(servers, figures, random.Random(1), tmp_path / "one", flapping, within=0.3)
+
+
+def test_a_damaged_page_is_never_silent(servers: Lab, figures: Figures, tmp_path: Path) -> None:
+    with Flapping().running() as flapping:
+        whole = pages.make(servers, tmp_path, flapping)
+    index = next(page for page, use in whole.uses.items() if "entries_by_target" in use)
+    for case in (
+        pages.Case(index, "noise", "while it runs"),
+        pages.Case(whole.pages - 1, "zeros", "before a start"),
+    ):
+        pages.one(servers, figures, whole, case, SCALE)
+
+
+@pytest.mark.nightly
+def test_a_full_disk_is_survived(servers: Lab, figures: Figures) -> None:
+    need_root("mount")
+    full_disk.at_the_start(servers, figures, 0)
+    full_disk.one_act(servers, figures, "an audit", stop=True)
+
+
+@pytest.mark.nightly
+def test_a_wrong_clock_is_not_an_outage(servers: Lab, figures: Figures) -> None:
+    need_program(clock.LIBRARIES[-1] if clock.LIBRARIES else Path("/usr/bin/faketime"))
+    clock.renew_certificate(servers)
+    clock.one(servers, figures, "3 hours behind", guarded=False)
+
+
+def test_lack_of_file_handles_is_ours(servers: Lab, figures: Figures) -> None:
+    limits.while_it_runs(
+        servers, figures, "no file handle left", resource.RLIMIT_NOFILE, limits.handles, seconds=2.0
+    )
+    limits.at_the_start(servers, figures, "file handles", "nofile", 8)
+
+
+@pytest.mark.nightly
+def test_a_slow_disk_holds_up_no_probe(servers: Lab, figures: Figures) -> None:
+    if not slow_disk.Disk.possible():
+        pytest.skip("neither a C compiler nor strace")
+    slow_disk.while_it_runs(servers, figures, 2, 8.0)
+
+
+def test_hostile_servers_are_never_up(servers: Lab, figures: Figures) -> None:
+    hostile.among(figures, 0.02, servers.certificates, CROWD)
+
+
+def test_health_is_answered_in_a_crowd(servers: Lab, figures: Figures, tmp_path: Path) -> None:
+    watching = servers.install(tmp_path / "one")
+    assert starts(watching)
+    try:
+        assert comes(lambda: size(watching) > 6)
+        web_clients.one(figures, watching, "pipelining, never reading", 60, 1.0)
+    finally:
+        watching.stop()
