@@ -96,6 +96,12 @@ class Program:
         """SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
+    def __del__(self) -> None:
+        """Leave nothing behind that runs, such as a start that a test gave up."""
+        if hasattr(self, "_connection"):
+            self.kill()
+            self._connection.close()
+
 
 def mailwatch(
     *words: object,

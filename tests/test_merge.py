@@ -21,7 +21,7 @@ from mailwatch.evidence.period.case import Watched, find, write
 from mailwatch.evidence.report.words import words
 from mailwatch.evidence.verify import Trust
 from mailwatch.models import Millis, parse_rfc3339
-from mailwatch.store import Reader, Tokens
+from mailwatch.store import Reader, Store, Tokens
 from mailwatch.store.keys import load as load_keys
 from tests import ledgers
 from tests.ledgers import HOUR, MINUTE
@@ -146,7 +146,12 @@ def test_a_ledger_counts_once_however_many_bundles_are_of_it(three: list[Path], 
 
 def test_a_ledger_with_two_histories_is_left_out(tmp_path: Path, three: list[Path]) -> None:
     first = part_of(tmp_path / "x", down(1, 3), "home-x")
-    shutil.copytree(tmp_path / "x" / "keys", tmp_path / "y" / "keys")
+    # MailWatch itself begins no second ledger under the keys of another.
+    Store.open(tmp_path / "y").close()
+    for key in ("ledger.pem", "targets.key"):
+        shutil.copy(tmp_path / "x" / "keys" / key, tmp_path / "y" / "keys")
+    skies = {"a@example.org": down(1, 8)}
+    ledgers.write(tmp_path / "y", skies, START, END, provider="libero", vantage="home-x", every=30).close()
     second = part_of(tmp_path / "y", down(1, 8), "home-x")
     told = joint([first, second, *three])
     assert {one["reason"] for one in told["left_out"]} == {"its ledger signs two different histories"}

@@ -142,6 +142,16 @@ def test_a_first_start_that_is_killed_at_any_line_starts_cleanly_the_next_time(t
     assert int(done.stdout) > 150
 
 
+def test_a_first_start_that_was_killed_before_its_key_was_made_is_no_ledger_yet(tmp_path: Path) -> None:
+    Store.open(tmp_path).close()
+    for key in (tmp_path / "keys").iterdir():
+        key.unlink()
+    with pytest.raises(FileNotFoundError, match="holds no ledger yet"):
+        Reader.open(tmp_path)
+    Store.open(tmp_path).close()
+    Reader.open(tmp_path).close()
+
+
 def test_half_a_key_pair_of_a_ledger_without_entries_is_made_whole(tmp_path: Path) -> None:
     Store.open(tmp_path).close()
     (tmp_path / "keys" / "ledger.pem").unlink()

@@ -18,7 +18,7 @@ from typing import Any
 from tests.program import Program, in_a_network_of_its_own, mailwatch
 from tests.servers import free_port
 
-PATIENCE = 20.0
+PATIENCE = 90.0
 """Seconds that anything may take before the test fails; far above what it needs."""
 
 

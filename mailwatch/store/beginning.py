@@ -97,6 +97,14 @@ def refuse_less(data_dir: Path, keys: Keys, size: int) -> None:
         )
 
 
+def begun(data_dir: Path, made: sa.Engine) -> bool:
+    """Whether there is a ledger: not where a first start was ended before its signing key was made."""
+    if (data_dir / "keys" / key_files.SIGNING).exists():
+        return True
+    tables = sa.inspect(made)
+    return all(tables.has_table(table.name) for table in (entries, checkpoints)) and _has_rows(made)
+
+
 def _has_rows(made: sa.Engine) -> bool:
     with made.begin() as connection:
         return any(

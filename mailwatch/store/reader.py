@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from mailwatch.ledger.facts import FACTS, fact_from
 from mailwatch.models import Fact, Millis, Outcome
-from mailwatch.store.beginning import refuse_missing
+from mailwatch.store.beginning import begun, refuse_missing
 from mailwatch.store.faults import StoreBroken, StoreError, StoreUnavailable, broken, not_sealed
 from mailwatch.store.health import Health
 from mailwatch.store.schema import checkpoints, database, engine, entries
@@ -115,11 +115,17 @@ class Reader:
         Raises FileNotFoundError when it holds no ledger yet, LedgerMissing when it held one.
         """
         refuse_missing(data_dir)
-        path = database(data_dir)
-        if not path.exists() or path.stat().st_size == 0:
-            raise FileNotFoundError(f"{data_dir} holds no ledger yet; `mailwatch run` makes it")
-        health = health or Health()
-        return cls(engine(data_dir, read_only=True, health=health), health)
+        path, health = database(data_dir), health or Health()
+        if path.exists() and path.stat().st_size > 0:
+            made = engine(data_dir, read_only=True, health=health)
+            try:
+                if begun(data_dir, made):
+                    return cls(made, health)
+            except StoreError:
+                # What it cannot read is said where it is read.
+                return cls(made, health)
+            made.dispose()
+        raise FileNotFoundError(f"{data_dir} holds no ledger yet; `mailwatch run` makes it")
 
     def entries(
         self,
