@@ -260,7 +260,7 @@ def grows(work: Callable[[str], object], before: str, pump: str, end: str, least
     if spent(TINY, 1) > ENDLESS and spent(TINY, 3) > ENDLESS:
         return True
     once = spent(least * MORE, 1)
-    if once < NOTICED or once < DOUBTFUL * spent(least, 1):
+    if once < NOTICED or once < DOUBTFUL * spent(least, 5):
         return False
     # In doubt again, and with longer texts: what grows with the square does so all the more.
     return all(spent(least * MORE * at, 3) > TOO_MUCH * max(spent(least * at, 3), 1e-6) for at in (1, 2, 3))

@@ -35,7 +35,8 @@ def test_no_text_keeps_a_pattern_busy() -> None:
     ],
 )
 def test_a_bad_pattern_is_found(pattern: str | bytes, method: str) -> None:
-    assert busy(Asked("here", re.compile(pattern), frozenset({method})))
+    # Once is enough: on a busy machine a short text may take as long as a longer one.
+    assert any(busy(Asked("here", re.compile(pattern), frozenset({method}))) for _ in range(5))
 
 
 def test_a_pattern_is_compiled_where_it_is_collected() -> None:
