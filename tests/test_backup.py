@@ -14,6 +14,8 @@ import pytest
 
 from mailwatch.cli import main
 from mailwatch.config import ConfigError, load
+from mailwatch.models import now
+from mailwatch.monitor import SHORTEST_GAP
 from mailwatch.store import Draft, Entry, KeysMissing, Reader, Store, StoreBroken, backup
 from mailwatch.store.tokens import Tokens
 from tests.servers import ALICE, Certificates, Dovecot
@@ -35,7 +37,7 @@ def watching(dovecot: Dovecot, certificates: Certificates, tmp_path: Path) -> It
         "ca_file": str(certificates.ca_file),
         "login": {"username": ALICE, "password_file": str(secret)},
         "interval": "200ms",
-        "timeout": "200ms",
+        "timeout": "5s",
     }
     folder = tmp_path / "old"
     folder.mkdir()
@@ -104,6 +106,8 @@ def test_a_backup_made_while_it_writes_is_restored_and_the_same_ledger_goes_on(
     assert audit.returncode == 0, audit.stdout + audit.stderr
     assert json.loads(audit.stdout)["origin"] == told["origin"]
     assert json.loads(audit.stdout)["entries"] == told["entries"]
+    ended = json.loads(original[told["entries"] - 1])["time"]
+    new.until(lambda: now() - ended > 2 * SHORTEST_GAP, "a time worth a gap")
     with new.running():
         new.until(lambda: gaps_from(new.data_dir, told["entries"]), "a look, and the gap before it")
     assert headers(new.data_dir)[: told["entries"]] == original[: told["entries"]]

@@ -350,8 +350,10 @@ async def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     for scheme in ("json", "http"):
         monkeypatch.setenv(f"URL_{scheme.upper()}", f"{scheme}://127.0.0.1:1/environment")
         (tmp_path / f"url-{scheme}").write_text(f"{scheme}://127.0.0.1:1/file\n")
-    for pem in ("ca-a.pem",):
-        (tmp_path / pem).write_text(_certificate())
+    (tmp_path / "ca-a.pem").write_text(_certificate())
+    for named in ("key.pem", "other.pem", "cert.pem"):
+        # That it is a key is seen by who signs with it.
+        (tmp_path / named).write_text("a key\n")
     for made in tmp_path.iterdir():
         made.chmod(0o600)
     path = tmp_path / "config.yaml"

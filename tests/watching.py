@@ -98,8 +98,8 @@ class Watching:
     @contextlib.contextmanager
     def running(self) -> Iterator[Watching]:
         """Started, and stopped in any case."""
-        self.start()
         try:
+            self.start()
             yield self
         finally:
             self.stop()
