@@ -19,6 +19,7 @@ from mailwatch.monitor import Monitor
 from mailwatch.records import guessed_interval, watched_at
 from mailwatch.service_level import Buckets
 from mailwatch.store import Reader, StoreError
+from mailwatch.store.faults import first_of
 from mailwatch.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,9 @@ class Housekeeping:
         while True:
             try:
                 return await loop()
-            except StoreError as error:
+            except* StoreError as group:
+                # Alone, or from a TaskGroup of the loop's own; what else is in one goes on up.
+                error = first_of(group)
                 if error.why != said:
                     said = error.why
                     logger.error("housekeeping: %s", error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,8 @@ from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Target, T
 from mailwatch.port25 import Port25
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.connect import Address
+from mailwatch.store import Draft, StoreBroken, StoreError, Tokens
+from mailwatch.timestamping import Timestamping
 from mailwatch.watch import Watch
 from tests.hall import Hall
 from tests.hostile import hostile
@@ -191,3 +195,34 @@ async def test_a_change_that_fails_for_one_target_is_made_for_the_others(
         await reenrol(hall.monitor, {name: replace(hall.target, name=name, interval=77.0) for name in names})
     assert made == ["b-good"]
     assert hall.monitor.watches["b-good"].target.interval == 77.0
+
+
+async def test_a_damaged_entry_ends_no_loop_of_the_house_also_one_that_has_a_task_group(
+    hall: Hall, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await hall.writer.submit(Draft(kind="outage", time=now(), target=None, payload={"a": 1}))
+    with contextlib.closing(sqlite3.connect(hall.database)) as connection:
+        connection.execute("DROP TRIGGER entries_no_update")
+        connection.execute("UPDATE entries SET payload = 'x' WHERE idx = 0")
+        connection.commit()
+    stamping = Timestamping(hall.monitor, hall.reader, Tokens(tmp_path / "data"), [])
+    keeping = asyncio.create_task(Housekeeping(hall.monitor, hall.reader, [])._kept(stamping.run))
+    while "housekeeping: entry 0 of the ledger is not what was written" not in caplog.text:
+        assert not keeping.done()
+        await asyncio.sleep(0.01)
+    assert hall.reader.is_damaged
+    keeping.cancel()
+    await asyncio.wait([keeping])
+    assert keeping.cancelled()
+
+
+async def test_what_came_with_an_error_of_the_store_is_not_kept_with_it(hall: Hall) -> None:
+    nested = ExceptionGroup("", [ExceptionGroup("", [StoreBroken("damaged"), Odd()]), StoreError("busy")])
+
+    async def failing() -> None:
+        raise nested
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await Housekeeping(hall.monitor, hall.reader, [])._kept(failing)
+    assert raised.group_contains(Odd)
+    assert not raised.group_contains(StoreError)

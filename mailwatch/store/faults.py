@@ -85,6 +85,12 @@ def fault(file: Path, error: sqlite3.Error) -> StoreError | None:
     return _unavailable(file, code & 0xFF, str(error))
 
 
+def first_of(group: BaseExceptionGroup[StoreError]) -> StoreError:
+    """Return the first error of a group, however deep it lies."""
+    first = group.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
 def broken(file: Path, what: str) -> StoreBroken:
     """Say that a database is damaged."""
     return StoreBroken(f"{file} is damaged ({what}); {CURE}", f"the database is damaged: {what}")
