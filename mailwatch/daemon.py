@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,10 +37,13 @@ class Failed(Refused):
 
 
 class Daemon:
-    """One process of MailWatch: start, run, reload on request, end."""
+    """One process of MailWatch: start, run, reload on request, end.
 
-    def __init__(self, path: Path, config: Config) -> None:
-        self.path = path
+    `pages` gives how many file handles the pages may hold beside so many targets, so many of them probed at once.
+    """
+
+    def __init__(self, path: Path, config: Config, pages: Callable[[int, int], int]) -> None:
+        self.path, self._pages = path, pages
         self.config = config
         self.ending = asyncio.Event()
         self._reload_wanted = asyncio.Event()
@@ -92,7 +95,7 @@ class Daemon:
         web = self.config.web
         async with contextlib.AsyncExitStack() as served:
             try:
-                await served.enter_async_context(serving(front, web.host, web.port, self._proxies))
+                await served.enter_async_context(serving(front, web.host, web.port, self._proxies, self._handles))
             except CannotListen:
                 # Of one that was started twice this is the better news.
                 if error := await asyncio.to_thread(locked, self.config.data_dir):
@@ -102,6 +105,12 @@ class Daemon:
 
     def _proxies(self) -> Networks:
         return () if self._service is None else self._service.built.access.proxies
+
+    def _handles(self) -> int:
+        if self._service is None:
+            at_once = self.config.limits.max_concurrent
+            return self._pages(at_once, at_once)
+        return self._pages(len(self._service.monitor.watches), self._service.config.limits.max_concurrent)
 
     async def _run(self, service: Service, front: Front, app: ASGIApp, undo: contextlib.AsyncExitStack) -> None:
         undo.push_async_callback(stopped, service)
@@ -165,9 +174,9 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.wait((task,))
 
 
-async def run(path: Path, config: Config) -> None:
+async def run(path: Path, config: Config, pages: Callable[[int, int], int]) -> None:
     """Run a daemon with the signals of the process: SIGTERM and SIGINT end it, SIGHUP reloads."""
-    daemon = Daemon(path, config)
+    daemon = Daemon(path, config, pages)
     patience = systemd.patience()
     every = min(EVERY, patience / 3) if patience else EVERY
     heed(asyncio.get_running_loop(), daemon.end, daemon.reload)

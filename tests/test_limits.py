@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mailwatch.web.connections import WANTED
 from tests.test_bad_values import HEAD, TARGET
 
 MAILWATCH = [sys.executable, "-m", "mailwatch"]
@@ -33,7 +34,7 @@ def test_a_run_with_too_few_file_handles_says_how_many_it_needs(config: Path, tm
     status, said = run("prlimit", "--nofile=40:40", *MAILWATCH, "--config", str(config), "run")
     assert (status, said) == (
         71,
-        "mailwatch: to run, MailWatch needs at least 98 file handles, and the limit is 40; raise it (ulimit -n, "
+        "mailwatch: to run, MailWatch needs at least 122 file handles, and the limit is 40; raise it (ulimit -n, "
         "systemd LimitNOFILE=, docker --ulimit nofile=)",
     )
     assert not (tmp_path / "data").exists()
@@ -54,10 +55,22 @@ def test_the_soft_limit_of_file_handles_is_raised_to_the_hard_one() -> None:
 
 
 def test_too_few_file_handles_for_the_targets_are_warned_of_in_numbers() -> None:
-    assert "10000 targets and the pages may need 1008 file handles, and the limit is 600; raise it" in room(
-        "64:600", 10_000
+    assert "10000 targets and the pages may need 1152 file handles, and the limit is 1100; raise it" in room(
+        "64:1100", 10_000
     )
-    assert room("64:700", 10) == "(700, 700) \n"
+    assert room("64:772", 10) == "(772, 772) \n"
+
+
+def test_the_pages_are_left_what_the_probes_do_not_need_of_the_file_handles() -> None:
+    program = "from mailwatch.cli.limits import handles_of_pages as left; print(left(5, 200), left(1000, 200))"
+    found = {
+        limit: subprocess.run(
+            ["prlimit", f"--nofile={limit}:{limit}", sys.executable, "-c", program],
+            capture_output=True, text=True, check=True,
+        ).stdout.split()
+        for limit in (122, 600, 4096)
+    }  # fmt: skip
+    assert found == {122: ["24", "24"], 600: ["494", "104"], 4096: [str(WANTED), str(WANTED)]}
 
 
 def test_too_few_threads_are_told_before_the_loop_aborts(config: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -33,9 +34,9 @@ async def says_hello(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextlib.asynccontextmanager
-async def served(app: ASGIApp = says_hello) -> AsyncIterator[int]:
+async def served(app: ASGIApp = says_hello, handles: int = connections.WANTED) -> AsyncIterator[int]:
     port = free_port()
-    async with asyncio.timeout(60), serve.serving(app, "127.0.0.1", port):
+    async with asyncio.timeout(60), serve.serving(app, "127.0.0.1", port, handles=lambda: handles):
         yield port
 
 
@@ -174,6 +175,24 @@ async def test_a_crowd_that_never_reads_leaves_places_for_others(monkeypatch: py
         # Its own further requests are refused at once, but for health.
         assert await answered(port, "/", "127.0.0.2") == "HTTP/1.1 503 Service Unavailable"
         assert await answered(port, "/healthz", "127.0.0.2") == "HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize("handles", [24, 100])
+async def test_a_crowd_holds_no_more_file_handles_than_the_probes_leave(handles: int) -> None:
+    folder = Path("/proc/self/fd")
+    async with served(handles=handles) as port:
+        assert await answered(port, "/healthz") == "HTTP/1.1 200 OK"
+        before = len(list(folder.iterdir()))
+        async with crowd(port, b"", 120) as clients:
+            assert len(list(folder.iterdir())) - before - len(clients) <= handles
+            assert await answered(port, "/healthz") == "HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize("handles", [*range(24, 200), connections.WANTED - 1, connections.WANTED])
+def test_all_connections_together_are_no_more_than_their_file_handles(handles: int) -> None:
+    room = connections.room_for(handles)
+    assert room.places + room.lane + 2 * room.queue <= handles
+    assert 1 <= room.of_a_peer < room.of_a_near_peer < room.places
 
 
 async def test_when_all_places_are_taken_health_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:

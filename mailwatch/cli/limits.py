@@ -24,8 +24,10 @@ HANDLES = 96
 """File handles besides those of probes and pages: the ledger's, the loop's, names, tokens, notifications."""
 OF_A_PROBE = 2
 """File handles of a probe at work: its connection, and one that asks for names or goes beside it."""
-OF_PAGES = 512
-"""Connections that the pages hold at most."""
+OF_PAGES = 656
+"""File handles that the pages hold at most: web.connections.WANTED, without its imports."""
+PAGES_AT_LEAST = 24
+"""File handles without which a few people together with a health check could not see the pages."""
 
 
 class Lacking(Exception):
@@ -44,7 +46,8 @@ def room_to_run(targets: int, at_once: int) -> str:
     """
     _room(RUNNING + THREAD * (THREADS // 4), "to run")
     _threads()
-    least, most = HANDLES + OF_A_PROBE, HANDLES + OF_A_PROBE * min(targets, at_once) + OF_PAGES
+    least = HANDLES + OF_A_PROBE + PAGES_AT_LEAST
+    most = HANDLES + OF_A_PROBE * min(targets, at_once) + OF_PAGES
     limit = _raised()
     cure = "raise it (ulimit -n, systemd LimitNOFILE=, docker --ulimit nofile=)"
     if limit is not None and limit < least:
@@ -52,6 +55,14 @@ def room_to_run(targets: int, at_once: int) -> str:
     if limit is not None and limit < most:
         return f"{targets} targets and the pages may need {most} file handles, and the limit is {limit}; {cure}"
     return ""
+
+
+def handles_of_pages(targets: int, at_once: int) -> int:
+    """Return how many file handles the pages may hold: what the probes and the rest do not need of the limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return OF_PAGES
+    return max(PAGES_AT_LEAST, min(OF_PAGES, limit - HANDLES - OF_A_PROBE * min(targets, at_once)))
 
 
 def _room(need: int, why: str) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
-from mailwatch.cli.limits import room_to_run
+from mailwatch.cli.limits import handles_of_pages, room_to_run
 from mailwatch.cli.opening import config_path, options
 from mailwatch.cli.zone import zone_or_utc
 from mailwatch.config import load, warnings, web_warnings
@@ -46,7 +46,7 @@ def _run(args: argparse.Namespace) -> int:
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(path, config))
+        runner.run(run(path, config, handles_of_pages))
         # At once: to close the loop would be to wait for threads that hang.
         leave(0)
 

@@ -18,7 +18,7 @@ import struct
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,6 +33,10 @@ AT_MOST = 512
 OF_A_PEER = 64
 OF_A_NEAR_PEER = 256
 LANE_AT_MOST = 16
+QUEUE_AT_MOST = 64
+"""Connections that the kernel keeps for us until we take them, all at once."""
+WANTED = AT_MOST + LANE_AT_MOST + 2 * QUEUE_AT_MOST
+"""File handles of all connections at most: while those hung up on are closed, as many again may be taken."""
 LANE = frozenset({"/healthz", "/readyz", "/metrics"})
 PATIENCE = 10.0
 """Seconds that a request may take to come in, and an answer to be taken by `TAKEN_AT_LEAST` further bytes."""
@@ -49,28 +53,53 @@ PART = 1 << 14
 """Bytes that are parsed at once: h11 bounds a head only while it is not whole."""
 
 
-class Connections:
-    """The connections of one server. `proxies` gives those that are trusted now: a reload may change them."""
+class Room(NamedTuple):
+    """How many connections there may be: in all, of one peer, in the lane, and before they are taken."""
 
-    def __init__(self, proxies: Callable[[], Networks] = tuple) -> None:
-        self._proxies = proxies
+    places: int
+    of_a_peer: int
+    of_a_near_peer: int
+    lane: int
+    queue: int
+
+
+def room_for(handles: int) -> Room:
+    """Share out file handles. With fewer than all that are wanted, each part is smaller."""
+    if handles >= WANTED:
+        return Room(AT_MOST, OF_A_PEER, OF_A_NEAR_PEER, LANE_AT_MOST, QUEUE_AT_MOST)
+    lane, queue = min(LANE_AT_MOST, max(2, handles // 8)), min(QUEUE_AT_MOST, max(2, handles // 8))
+    places = max(2, min(AT_MOST, handles - lane - 2 * queue))
+    return Room(places, min(OF_A_PEER, max(1, places // 4)), min(OF_A_NEAR_PEER, places // 2), lane, queue)
+
+
+class Connections:
+    """The connections of one server. `proxies` gives those that are trusted now, `handles` how many file handles
+    all connections together may hold now: a reload may change both.
+    """
+
+    def __init__(
+        self, proxies: Callable[[], Networks] = tuple, handles: Callable[[], int] = lambda: WANTED
+    ) -> None:
+        self._proxies, self._handles = proxies, handles
+        self.queue = room_for(handles()).queue
+        """So many may wait to be taken; of the whole life of the server."""
         self._places: dict[str, set[Connection]] = defaultdict(set)
         self._lane: set[Connection] = set()
         self._taken = 0
 
     def take(self, new: Connection) -> None:
         """Give a place to a newcomer, in the lane where there is no other."""
-        own = self._places[new.peer]
+        own, room = self._places[new.peer], room_for(self._handles())
         crowd: Iterable[Connection] = ()
-        if len(own) >= (OF_A_NEAR_PEER if self.is_near(new.peer) else OF_A_PEER):
+        if len(own) >= (room.of_a_near_peer if self.is_near(new.peer) else room.of_a_peer):
             crowd = own
-        elif self._taken >= AT_MOST:
+        elif self._taken >= room.places:
             crowd = (each for peer in self._places.values() for each in peer)
         else:
             return self._put(new)
         if self._hang_up_on_one_of(crowd, GRACE):
             return self._put(new)
-        if len(self._lane) >= LANE_AT_MOST and not self._hang_up_on_one_of(self._lane, 0.0):
+        if len(self._lane) >= room.lane and not self._hang_up_on_one_of(self._lane, 0.0):
             return new.hang_up()
         new.app, new.patience = _only_health(new.app), LANE_PATIENCE
         self._lane.add(new)

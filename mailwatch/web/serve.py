@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from mailwatch.config.access import Networks
 from mailwatch.endings import Refused
-from mailwatch.web.connections import Connection, Connections
+from mailwatch.web.connections import WANTED, Connection, Connections
 from mailwatch.web.turns import Turns
 
 # A stranger could fill the log with requests that are none.
@@ -37,16 +37,22 @@ class CannotListen(Refused):
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: ASGIApp, host: str, port: int, proxies: Callable[[], Networks] = tuple
+    app: ASGIApp,
+    host: str,
+    port: int,
+    proxies: Callable[[], Networks] = tuple,
+    handles: Callable[[], int] = lambda: WANTED,
 ) -> AsyncIterator[None]:
-    """Serve `app` while the context lasts; `proxies` gives those that are trusted now. Raises CannotListen."""
+    """Serve `app` while the context lasts; `proxies` gives those that are trusted now, `handles` how many file
+    handles all connections together may hold now. Raises CannotListen.
+    """
     listener = await asyncio.to_thread(listen, host, port)
-    connections = Connections(proxies)
+    connections = Connections(proxies, handles)
     # uvicorn would believe the X-Forwarded-For of anybody on this machine; web/hosts.py believes those named.
     config = uvicorn.Config(
         Turns(app, connections.is_near), http=partial(Connection, connections=connections),  # type: ignore[arg-type]
         log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2,
-        proxy_headers=False, server_header=False,
+        proxy_headers=False, server_header=False, backlog=connections.queue,
     )  # fmt: skip
     server = _Server(config)
     tasks = [asyncio.create_task(server.serve(sockets=[listener])), asyncio.create_task(connections.watch())]
