@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -118,6 +119,7 @@ TAMPERING = [
     ("UPDATE entries SET header = header || ' ' WHERE idx = 1", "does not fit in: its form"),
     ("DELETE FROM entries WHERE idx = 2", "a checkpoint covers 3 entries, but there are 2"),
     ("UPDATE checkpoints SET note = replace(note, '3', '2')", "checkpoint 3: "),
+    ("UPDATE checkpoints SET hashes = zeroblob(64)", "checkpoint 3: the subtrees kept with it"),
     (
         "UPDATE entries SET header = replace(header, '\"time\":2', '\"time\":9'), time_ms = 9 WHERE idx = 1",
         "the entries give",
@@ -141,6 +143,35 @@ def test_the_audit_finds_whatever_was_tampered_with(
     connection.commit()
     connection.close()
     assert any(finding in what for what in audited(data_dir)), audited(data_dir)
+
+
+@pytest.mark.parametrize("hashes", ["zeroblob(64)", "zeroblob(3)", "'text'"])
+def test_damaged_subtrees_are_computed_anew_from_entries_that_give_the_signed_root(
+    store: Store, data_dir: Path, hashes: str
+) -> None:
+    store.append_batch([observed("a", at) for at in (1, 2, 3)])
+    store.checkpoint()
+    store.append_batch([observed("a", 4)])
+    store.close()
+    tamper(data_dir, f"UPDATE checkpoints SET hashes = {hashes}")
+    store = Store.open(data_dir)
+    assert "the subtrees kept with checkpoint 3 are damaged; the entries give the signed root" in store.findings
+    store.append_batch([observed("a", 5)])
+    store.checkpoint()
+    store.close()
+    assert [what.partition(",")[0] for what in audited(data_dir)] == ["checkpoint 3: the subtrees kept with it"]
+    tamper(data_dir, "UPDATE checkpoints SET hashes = zeroblob(64)", "UPDATE entries SET header = header || ' '")
+    with pytest.raises(StoreBroken, match=r"signs 5 entries with root .* but 5 entries give"):
+        Store.open(data_dir)
+
+
+def tamper(data_dir: Path, *statements: str) -> None:
+    with contextlib.closing(sqlite3.connect(data_dir / "mailwatch.sqlite")) as connection:
+        for table in ("entries", "checkpoints"):
+            connection.execute(f"DROP TRIGGER IF EXISTS {table}_no_update")
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
 
 
 def test_a_second_process_is_kept_out(store: Store, data_dir: Path) -> None:

@@ -50,7 +50,7 @@ def audit(
     1. Indexes and each target's running numbers follow one another.
     2. Headers are canonical, agree with the columns, and carry the digest of their payload.
     3. The readings of the clock that nobody can set fit one another (ledger/readings.py).
-    4. Every checkpoint is signed by our key and has the root that the entries give.
+    4. Every checkpoint is signed by our key, and has the root and the subtrees that the entries give.
 
     Read in slices, so that a long audit does not keep the database from clearing up; `progress` may wait.
     With `enough` findings it ends: after one missing entry none that follows fits, and each would be a finding.
@@ -170,6 +170,9 @@ def _compare(row: CheckpointRow, tree: CompactRange, public: Ed25519PublicKey, f
     if (note.size, note.root) != (tree.size, tree.root()):
         signed, given = f"{note.size} entries, root {note.root.hex()}", tree.root().hex()
         findings.append(Finding(None, f"checkpoint {row.size}: signs {signed}; the entries give {given}"))
+    elif row.hashes != tree.to_bytes():
+        what = "the subtrees kept with it, from which a tree grows on, are damaged; its root fits the entries"
+        findings.append(Finding(None, f"checkpoint {row.size}: {what}"))
 
 
 def _wrong_change(payload: dict[str, Any]) -> Iterator[str]:

@@ -264,8 +264,8 @@ class Reader:
 
     def checkpoints(self, first: int = 0, last: int | None = None) -> Iterator[CheckpointRow]:
         """Yield the checkpoints of `first` to `last` entries, both included, oldest first; all without bounds."""
-        query = sa.select(checkpoints.c.size, checkpoints.c.time_ms, checkpoints.c.note)
-        query = query.where(checkpoints.c.size >= first)
+        column = checkpoints.c
+        query = sa.select(column.size, column.time_ms, column.note, column.hashes).where(column.size >= first)
         if last is not None:
             query = query.where(checkpoints.c.size <= last)
         with self._engine.connect() as connection:
@@ -286,7 +286,8 @@ class Reader:
 
     def last_checkpoint(self) -> CheckpointRow | None:
         """Return the newest checkpoint."""
-        query = sa.select(checkpoints.c.size, checkpoints.c.time_ms, checkpoints.c.note)
+        column = checkpoints.c
+        query = sa.select(column.size, column.time_ms, column.note, column.hashes)
         with self._engine.connect() as connection:
             row = connection.execute(query.order_by(checkpoints.c.size.desc()).limit(1)).one_or_none()
         return None if row is None else CheckpointRow(*row)

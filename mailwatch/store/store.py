@@ -217,17 +217,10 @@ class Store:
             last = self._connection.execute(
                 sa.select(checkpoints).order_by(checkpoints.c.size.desc()).limit(1)
             ).one_or_none()
-            tree = CompactRange() if last is None else self._verified(last)
+            tree = CompactRange() if last is None else self._verified(last, progress)
             newest = self._connection.execute(sa.select(sa.func.max(entries.c.idx))).scalar()
-            have, begun = 0 if newest is None else newest + 1, tree.size
-            tail = sa.select(entries.c.idx, entries.c.header).where(entries.c.idx >= tree.size)
-            found = self._connection.execution_options(yield_per=1000).execute(tail.order_by(entries.c.idx))
-            for index, header in found:
-                if tree.size % 1000 == 0:
-                    progress.at(Step.CHECKING, tree.size - begun, have - begun)
-                if index != tree.size or json.loads(header)["index"] != index:
-                    raise StoreBroken(f"entry {tree.size} is missing; {CURE}", f"entry {tree.size} is missing")
-                tree.append(leaf_hash(header.encode()))
+            have = 0 if newest is None else newest + 1
+            self._grow(tree, have, progress)
         if have < tree.size:
             what = f"the last checkpoint covers {tree.size} entries, but there are {have}"
             raise StoreBroken(f"{what}; {CURE}", what)
@@ -238,17 +231,41 @@ class Store:
                 self.findings.append(f"{tree.size - last.size} entries after the last checkpoint checked")
         self._tree = tree
 
-    def _verified(self, row: sa.Row[Any]) -> CompactRange:
+    def _grow(self, tree: CompactRange, end: int, progress: Progress) -> None:
+        """Grow a tree over the entries up to `end`, which must follow one another."""
+        begun = tree.size
+        query = sa.select(entries.c.idx, entries.c.header).where(entries.c.idx >= begun, entries.c.idx < end)
+        found = self._connection.execution_options(yield_per=1000).execute(query.order_by(entries.c.idx))
+        for index, header in found:
+            if tree.size % 1000 == 0:
+                progress.at(Step.CHECKING, tree.size - begun, end - begun)
+            if index != tree.size or json.loads(header)["index"] != index:
+                raise StoreBroken(f"entry {tree.size} is missing; {CURE}", f"entry {tree.size} is missing")
+            tree.append(leaf_hash(header.encode()))
+
+    def _verified(self, row: sa.Row[Any], progress: Progress) -> CompactRange:
+        """Return the tree of the last checkpoint, which must have the signed root.
+
+        Where its kept subtrees do not give that root, they are computed anew from the entries: the root is signed.
+        """
         try:
             note = notes.verify(row.note, self.keys.public)
-            tree = CompactRange.from_bytes(row.size, row.hashes)
-        except (CheckpointError, ValueError) as error:
+        except CheckpointError as error:
             raise StoreBroken(f"the last checkpoint: {error}; restore keys and database together") from None
+        with contextlib.suppress(ValueError, TypeError):
+            tree = CompactRange.from_bytes(row.size, row.hashes)
+            if (note.size, note.root) == (tree.size, tree.root()):
+                return tree
+        tree = CompactRange()
+        self._grow(tree, row.size, progress)
         if (note.size, note.root) != (tree.size, tree.root()):
             raise StoreBroken(
                 f"the last checkpoint signs {note.size} entries with root {note.root.hex()}, "
-                f"but its tree gives {tree.root().hex()}; restore the database from your backup"
+                f"but {tree.size} entries give {tree.root().hex()}; restore the database from your backup"
             )
+        self.findings.append(
+            f"the subtrees kept with checkpoint {row.size} are damaged; the entries give the signed root"
+        )
         return tree
 
     def stay(self) -> None:
