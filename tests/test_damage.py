@@ -267,3 +267,15 @@ def test_the_audit_of_a_ledger_that_lost_a_page_names_what_is_lost_and_checks_th
         found = audit(reader, keys.public, keys.secret)
     assert all("cannot be read: the database is damaged" in one.what for one in found), found
     assert 0 < len(found) < 10
+
+
+@pytest.mark.parametrize("how", ["gone", "empty"])
+def test_every_verb_says_the_same_of_a_database_that_is_lost(tmp_path: Path, how: str) -> None:
+    database = make_ledger(tmp_path)
+    database.unlink()
+    if how == "empty":
+        database.touch()
+    for words in (*VERBS, ("notify", "list"), ("ledger", "audit"), ("backup", str(tmp_path / "x"))):
+        status, out, err = command(database, *words)
+        assert (status, out, err.count("\n")) == (1, "", 1), (words, err)
+        assert f"is {how}, but the keys of a ledger are in" in err, (words, err)

@@ -9,12 +9,11 @@ import json
 import sys
 from dataclasses import asdict
 
-from mailwatch.cli.opening import open_config, options
+from mailwatch.cli.opening import open_config, open_reader, options
 from mailwatch.config import build_channels
 from mailwatch.models import rfc3339
 from mailwatch.notify import try_channels
 from mailwatch.store import Outbox
-from mailwatch.store.schema import database
 
 SHOWN = 1000
 
@@ -32,11 +31,9 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    data_dir = open_config(args).data_dir
-    if not database(data_dir).exists():
-        print(f"mailwatch: {data_dir} holds no ledger yet; `mailwatch run` makes it", file=sys.stderr)
-        return 2
-    with contextlib.closing(Outbox(data_dir, read_only=True)) as outbox:
+    config = open_config(args)
+    # First as every verb opens a ledger: it says whether there is none yet, or none any more.
+    with open_reader(config), contextlib.closing(Outbox(config.data_dir, read_only=True)) as outbox:
         found = outbox.set_aside(SHOWN)
     if args.json:
         plain = [asdict(one) | {"time": rfc3339(one.time), "done": rfc3339(one.done)} for one in found]
