@@ -11,7 +11,7 @@ import pytest
 from mailwatch import config
 from mailwatch.building import build
 from mailwatch.cli import main
-from mailwatch.config import document
+from mailwatch.config import ConfigError, check_named, document
 from tests.servers import Certificates
 
 CASES = [
@@ -100,6 +100,25 @@ def test_the_halves_of_a_character_are_put_together(folder: Path) -> None:
         '{"vantage_point": {"name": "\\ud83d\\ude00"}, ' + TARGET.strip().replace("%s", "port: 993") + "}"
     )
     assert config.load(path).vantage_point.name == "😀"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("/proc/x", "/proc lies in /proc, where the kernel shows itself and nothing can be kept; name another"),
+        ("/sys/x/y", "/sys lies in /sys, where the kernel shows itself and nothing can be kept; name another"),
+        ("n" * 300, "the name nnnnnnnnnnnnnnnnnnnn... is longer than the 255 bytes that the file"),
+        ("new/" + "è" * 150 + "/x", "the name " + "è" * 20 + "... is longer than the 255 bytes that"),
+        ("/tmp/" + "deep/" * 820, "the path is longer than 3968 bytes, with what is made in it; name another"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_can_never_be_made_is_a_mistake(given: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(HEAD.replace("data_dir: data\n", "") + f"data_dir: {given}\n" + TARGET % "port: 993")
+    with pytest.raises(ConfigError) as refused:
+        check_named(config.load(path))
+    line = path.read_text().splitlines().index(f"data_dir: {given}") + 1
+    assert f"{path}:{line}: data_dir: {said}" in str(refused.value)
 
 
 def test_a_folder_that_others_own_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -11,6 +12,11 @@ from mailwatch.endings import LACKS
 
 CERTIFICATES = 16 << 20
 """Bytes of a file of certificates; the authorities of a whole system are a quarter of a MiB."""
+
+LONGEST_IN_IT = 128
+"""Bytes of the longest path of a file that is made in a data_dir, and some more."""
+_OF_THE_KERNEL = ("/proc", "/sys")
+"""Where root too can make nothing, whatever access(2) says (proc(5), sysfs(5))."""
 
 
 def read_file(path: Path, most: int, cure: str) -> bytes:
@@ -36,13 +42,36 @@ def read_file(path: Path, most: int, cure: str) -> bytes:
         raise Fault(f"{path} cannot be read: {error.strerror}; {cure}") from None
 
 
+def _is_there(path: Path) -> bool:
+    """Whether there is something, a broken link too. A name that is too long is not there. Raises OSError."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return False
+        raise
+    return True
+
+
 def fault_of_folder(path: Path) -> str:
     """Say why a folder could be neither used nor made, "" where it could; nothing is made."""
-    there = path
-    while not os.path.lexists(there) and there != there.parent:
-        there = there.parent
+    there, made = path, list[str]()
+    try:
+        while not _is_there(there) and there != there.parent:
+            made.append(there.name)
+            there = there.parent
+        # Beside the data: the longest name that is made in it.
+        most, most_in_all = os.pathconf(there, "PC_NAME_MAX"), os.pathconf("/", "PC_PATH_MAX") - LONGEST_IN_IT
+    except OSError as error:
+        return f"{there} cannot be used: {error.strerror}; name another"
+    if long := next((name for name in made if len(os.fsencode(name)) > most), ""):
+        return f"the name {long[:20]}... is longer than the {most} bytes that the file system takes; name another"
+    if len(os.fsencode(path)) > most_in_all:
+        return f"the path is longer than {most_in_all} bytes, with what is made in it; name another"
     if not there.is_dir():
         return f"{there} is not a folder; name another, or move what is there out of the way"
+    if kind := next((kind for kind in _OF_THE_KERNEL if there.resolve().is_relative_to(kind)), ""):
+        return f"{there} lies in {kind}, where the kernel shows itself and nothing can be kept; name another"
     if not os.access(there, os.W_OK | os.X_OK):
         cure = f"chown -R {os.geteuid()}:{os.getegid()} it (of a container: what is mounted there)"
         return f"{there} is not ours to write; {cure}, or name another data_dir"
