@@ -15,6 +15,7 @@ from mailwatch.metrics import Metrics
 from mailwatch.models import Channel
 from mailwatch.notify import tell_broken
 from mailwatch.store import StoreBroken, StoreError
+from mailwatch.store.faults import StoreMoved
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +36,10 @@ class Alarm:
             self._metrics.audited(False)
         with contextlib.suppress(RuntimeError):
             # The loop has ended, and with it MailWatch; the next start says it.
-            self._loop.call_soon_threadsafe(self._tell, str(error))
+            self._loop.call_soon_threadsafe(self._tell, str(error), isinstance(error, StoreMoved))
 
-    def _tell(self, finding: str) -> None:
-        task = self._loop.create_task(tell_broken(self.channels, self._data_dir, finding))
+    def _tell(self, finding: str, moved: bool) -> None:
+        task = self._loop.create_task(tell_broken(self.channels, self._data_dir, finding, moved=moved))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 

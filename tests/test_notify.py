@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 import time_machine
+from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from mailwatch.alarm import Alarm
 from mailwatch.elapsed import Durations
+from mailwatch.metrics import Metrics
 from mailwatch.models import (
     Attempt,
     Cause,
@@ -38,7 +41,7 @@ from mailwatch.notify.sending import send
 from mailwatch.notify.words import text_of, words
 from mailwatch.outages import Outage, outage_payload
 from mailwatch.store import Draft, Outbox, Reader, Store
-from mailwatch.store.schema import database
+from mailwatch.store.schema import database, moved
 from tests.receivers import Webhook
 
 DAY = 86_400_000
@@ -543,6 +546,19 @@ async def test_an_invalid_ledger_is_told_without_an_outbox_and_not_at_every_rest
     assert len(webhook.titles) == 2
 
 
+async def test_files_of_the_ledger_that_were_moved_are_not_said_to_be_invalid(
+    tmp_path: Path, webhook: Webhook
+) -> None:
+    ring = Alarm([channel(webhook)], tmp_path, Metrics(CollectorRegistry()))
+    ring.ring(moved(tmp_path / "mailwatch.sqlite"))
+    await asyncio.sleep(0)
+    await ring.finish(10)
+    assert webhook.titles == ["MailWatch: files of the ledger moved or removed"]
+    said = webhook.took[0]["message"]
+    assert "not what was written" not in said
+    assert "put it back where it was" in said
+
+
 def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webhook) -> None:
     fields = {
         "target": "a", "provider": "lab", "kind": "imap", "id": "x", "causes": {"timeout": 1}, "first_bad": NIGHT,
@@ -551,7 +567,7 @@ def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webho
         "vantage_point": "here", "sign": "loop", "seconds": 5,
     }  # fmt: skip
     assert words("it").keys() == words("en").keys()
-    others = {"proven", "unanswered", "unwatched", "monitor_over"}
+    others = {"moved", "proven", "unanswered", "unwatched", "monitor_over"}
     assert words("it")["title"].keys() == words("en")["title"].keys() == {*Topic} | others
     assert words("it")["cause"].keys() == words("en")["cause"].keys() == set(Cause)
     for lang in ("it", "en"):

@@ -282,7 +282,9 @@ async def test_a_log_that_is_removed_loses_nothing_and_readers_go_on(data_dir: P
     outbox.put([], at=1, cursor=5)
     assert outbox.cursor() == 5
     assert entries(data_dir) == 5
-    assert [type(error) for error in told] == [StoreMoved]
+    assert [type(error) for error in told] == [StoreMoved, StoreMoved]
+    assert "put it back where it was, and it is written" in str(told[0])
+    assert "what it held was saved into the database" in str(told[1])
     assert writing.healthy
     await writing.close()
     reader.close()

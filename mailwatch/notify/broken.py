@@ -1,4 +1,4 @@
-"""Tells that the ledger is invalid, when MailWatch does not start."""
+"""Tells that the ledger is invalid, or that its files were moved: at the start, and while MailWatch runs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mailwatch.notify.words import text_of
 logger = logging.getLogger(__name__)
 
 
-async def tell_broken(channels: Sequence[Channel], data_dir: Path, finding: str) -> None:
-    """Tell that the ledger is invalid, past the outbox, which may be as broken: each channel is tried once.
+async def tell_broken(channels: Sequence[Channel], data_dir: Path, finding: str, *, moved: bool = False) -> None:
+    """Tell that the ledger is invalid, or `moved`, past the outbox, which may be as broken: each channel once.
 
     The same finding is told again a day later at the earliest, also by another process.
     """
@@ -27,12 +27,12 @@ async def tell_broken(channels: Sequence[Channel], data_dir: Path, finding: str)
         # A file of tomorrow was made under another clock: it must not keep us silent until then.
         if told.read_text() == finding and 0 <= time.time() - told.stat().st_mtime + 1 < DAY / 1000:
             return
-    news = News(key="ledger", topic=Topic.LEDGER, time=now(), facts={"finding": finding})
+    news = News(key="ledger", topic=Topic.LEDGER, time=now(), facts={"finding": finding, "moved": moved})
     wanted = [channel for channel in channels if Topic.LEDGER in channel.on]
     sent = await asyncio.gather(*(send(channel, *text_of([news], channel, now())) for channel in wanted))
     for channel, why in zip(wanted, sent, strict=True):
         done = "was told" if why is None else f"was not told ({why.why})"
-        logger.warning("notify: %s %s that the ledger is invalid", channel.name, done)
+        logger.warning("notify: %s %s of the ledger: %s", channel.name, done, finding)
     if None in sent:
         with contextlib.suppress(OSError):
             told.touch(mode=0o600)

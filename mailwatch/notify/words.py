@@ -21,6 +21,7 @@ _OTHERWISE = {
     "proven_afterwards": "proven",
     "unanswered": "unanswered",
     "over": "monitor_over",
+    "moved": "moved",
 }
 LINES = 20
 """More are counted only: some channels take no long text."""

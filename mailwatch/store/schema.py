@@ -108,9 +108,18 @@ def same(one: os.stat_result, other: os.stat_result) -> bool:
 def moved(path: Path) -> StoreMoved:
     """Say that a path no longer names what was opened."""
     return StoreMoved(
-        f"{path} is no longer the file that was opened: it was moved, replaced or removed; put it back, or stop "
-        "MailWatch first",
+        f"{path} is no longer the file that was opened: it was moved, replaced or removed. What is seen waits "
+        "in memory: put it back where it was, and it is written",
         f"{path.name} was moved, replaced or removed while MailWatch runs",
+    )
+
+
+def healed(log: Path) -> StoreMoved:
+    """Say that the write-ahead log was moved or removed, and what it held is saved."""
+    return StoreMoved(
+        f"{log} was moved, replaced or removed; what it held was saved into the database, nothing is lost, and "
+        "there is nothing to do",
+        f"{log.name} was moved, replaced or removed; what it held is saved",
     )
 
 

@@ -37,6 +37,7 @@ from mailwatch.store.schema import (
     empty_log,
     engine,
     entries,
+    healed,
     make_database,
     moved,
     same_file,
@@ -278,11 +279,18 @@ class Store:
                 raise moved(database(self._data_dir))
             self._lock.hold()
             if self.health.log and not same_file(write_ahead_log(self._data_dir), self.health.log):
-                self.health.met(moved(write_ahead_log(self._data_dir)))
-                self._renew_log()
+                self._heal_log(write_ahead_log(self._data_dir))
         except StoreMoved as error:
             self.health.met(error)
             raise
+
+    def _heal_log(self, log: Path) -> None:
+        try:
+            self._renew_log()
+        except BaseException:
+            self.health.met(moved(log))
+            raise
+        self.health.met(healed(log))
 
     def _renew_log(self) -> None:
         """Go on where the log was removed: what it holds is still ours to read, and goes into the database."""
