@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -175,6 +176,28 @@ def test_a_backup_that_could_not_be_restored_is_not_made(ledger: Path, tmp_path:
         backup(tmp_path / "nowhere", file)
     assert not file.exists()
     assert list(tmp_path.glob(".mailwatch-backup-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE entries SET payload = 'x' WHERE idx = 0", "entry 0 of the ledger is not what was written"),
+        ("UPDATE entries SET header = header || ' ' WHERE idx = 0", "its entries do not give the root"),
+    ],
+)
+def test_a_backup_of_a_damaged_entry_is_not_made(ledger: Path, tmp_path: Path, statement: str, said: str) -> None:
+    store = Store.open(ledger)
+    store.checkpoint()
+    store.close()
+    with contextlib.closing(sqlite3.connect(ledger / "mailwatch.sqlite")) as connection:
+        connection.execute("DROP TRIGGER entries_no_update")
+        connection.execute(statement)
+        connection.commit()
+    # As a start, which reads the entries after the last checkpoint only.
+    Store.open(ledger).close()
+    with pytest.raises(StoreBroken, match=said):
+        backup(ledger, tmp_path / "backup.tar.gz")
+    assert not list(tmp_path.glob("*backup*"))
 
 
 def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(ledger: Path) -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.store.audit import audit_database
 from mailwatch.store.beginning import refuse_missing
 from mailwatch.store.faults import StoreError, broken, fault
@@ -50,7 +51,7 @@ def backup(data_dir: Path, file: Path) -> Backup:
     """Write a gzipped tar of `data_dir`, mode 0600, whole or not at all, and on disk when this returns.
 
     The copy is opened as `mailwatch run` would open it before it counts: checkpoint, keys and entries must fit,
-    and SQLite must find no page of it damaged.
+    SQLite must find no page of it damaged, and each entry must be what was sealed, under the signed root.
     It needs room for a second copy of the database beside `file` while it works.
     Raises FileNotFoundError without a ledger, FileExistsError, StoreError, OSError.
     """
@@ -66,9 +67,9 @@ def backup(data_dir: Path, file: Path) -> Backup:
         copy.mkdir(mode=0o700)
         _copy_database(database(data_dir), database(copy))
         store = Store.open(copy, keys=keys)
-        origin, entries = store.keys.origin, store.size
+        origin, entries, root = store.keys.origin, store.size, store.root
         store.close()
-        _refuse_damaged(copy, data_dir)
+        _refuse_damaged(copy, data_dir, entries, root)
         with _nameless(made) as (whole, folder, name):
             files = _pack(data_dir, copy, whole)
             size = whole.tell()
@@ -118,11 +119,20 @@ def _copy_database(source: Path, copy: Path) -> None:
         raise why from None
 
 
-def _refuse_damaged(copy: Path, data_dir: Path) -> None:
-    """Raise StoreBroken where damaged pages were copied: a backup of those would be found out too late."""
+def _refuse_damaged(copy: Path, data_dir: Path, size: int, root: bytes) -> None:
+    """Raise StoreBroken where damage was copied: a backup of that would be found out too late.
+
+    No page may be damaged, each payload must be the one that its header seals, and the headers must give the root,
+    which the start grew from the last signed one.
+    """
+    tree = CompactRange()
     with contextlib.closing(Reader.open(copy)) as reader:
         if found := audit_database(reader):
             raise broken(database(data_dir), found[0].what)
+        for *_, header, _payload in reader.texts(0, size):
+            tree.append(leaf_hash(header.encode()))
+    if (tree.size, tree.root()) != (size, root):
+        raise broken(database(data_dir), "its entries do not give the root that was signed")
 
 
 @contextlib.contextmanager

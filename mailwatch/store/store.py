@@ -137,6 +137,11 @@ class Store:
         """How many entries are committed."""
         return self._tree.size
 
+    @property
+    def root(self) -> bytes:
+        """The root of the tree over all that is committed."""
+        return self._tree.root()
+
     def append_batch(self, drafts: Sequence[Draft]) -> list[Entry]:
         """Append all drafts in one transaction; when this returns they are on disk.
 
