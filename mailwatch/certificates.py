@@ -46,11 +46,11 @@ def readable(certificates: Iterable[bytes]) -> list[x509.Certificate]:
 
 
 def names(certificate: x509.Certificate) -> list[str]:
-    """Return for whom it is: the alternative names, else the subject; "unreadable names" if they are."""
+    """Return for whom it is: the alternative names, else the subject; "names that cannot be read" if so."""
     try:
         return _edge(lambda: _names(certificate))
     except UnreadableCertificate:
-        return ["unreadable names"]
+        return ["names that cannot be read"]
 
 
 def issuer(certificate: x509.Certificate) -> str:

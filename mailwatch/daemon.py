@@ -185,4 +185,5 @@ async def run(path: Path, config: Config, pages: Callable[[int, int], int]) -> N
 
 
 def _status(service: Service) -> str:
-    return f"watching {len(service.monitor.watches)} targets"
+    count = len(service.monitor.watches)
+    return f"watching {count} target{'s' * (count != 1)}"

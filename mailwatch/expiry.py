@@ -132,16 +132,21 @@ class Expiry:
             self.evidence.learn(f"control:{label}", shown.at, shown.earliest, shown.latest)
 
 
+def _sources(known: Bounds) -> str:
+    """Name what says so. On record the date of this release has a word of its own, "program"."""
+    return ", ".join("the date of this MailWatch's release" if each == "program" else each for each in known.by)
+
+
 def _sure(known: Bounds) -> str:
     """Say how well the time is known."""
-    by = ", ".join(known.by)
+    by = _sources(known)
     if known.earliest is not None and known.latest is not None:
         return f"the time is known to {_length(known.latest - known.earliest)} ({by})"
     return f"it is {rfc3339(known.earliest or 0)} or later ({by})"
 
 
 def _wrong(known: Bounds, wall: Millis) -> str:
-    by = ", ".join(known.by)
+    by = _sources(known)
     if known.earliest is not None and wall < known.earliest:
         return f"our own clock is behind by at least {_length(known.earliest - wall)} ({by})"
     if known.latest is not None and wall > known.latest:
@@ -151,7 +156,7 @@ def _wrong(known: Bounds, wall: Millis) -> str:
 
 def _unsure(known: Bounds) -> str:
     if known.contradicted:
-        return f"our own clock is not known to be right: {', '.join(known.by)} contradict each other"
+        return f"our own clock is not known to be right: {_sources(known)} contradict each other"
     return "our own clock is not known to be right"
 
 

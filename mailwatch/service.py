@@ -180,7 +180,7 @@ class Service:
         await take_up(self.monitor, self.reader, added)
         self._hurry(target.name for target in added)
         self.monitor.metrics.config_reload(True, now() / 1000)
-        logger.info("config reloaded: watching %d targets", len(targets))
+        logger.info("config reloaded: watching %d target%s", len(targets), "s" * (len(targets) != 1))
 
     async def _change(self, config: Config, built: Built) -> None:
         """Have all but the targets go on under a changed config. Nothing of it can fail."""

@@ -112,7 +112,7 @@ def test_supervisors_are_told_of_start_reload_and_end(
         before = heard("READY=1")
         assert any(re.fullmatch("STATUS=starting: .+", line) for line in before)
         assert any(re.fullmatch("EXTEND_TIMEOUT_USEC=[0-9]+", line) for line in before)
-        assert before[-1] == "STATUS=watching 1 targets"
+        assert before[-1] == "STATUS=watching 1 target"
         heard("WATCHDOG=1")
         heard("WATCHDOG=1")
         assert main(["health"]) == 0

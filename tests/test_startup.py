@@ -113,7 +113,7 @@ def test_sighup_at_all_moments_of_the_start_is_done_after_it(watching: Watching)
         watching.until(lambda: "config reloaded" in watching.log.read_text(), "reloaded")
     log = watching.log.read_text()
     assert [moment for moment in MOMENTS if f"moment: {moment}" not in log] == []
-    assert log.index("watching 1 targets") < log.index("config reloaded")
+    assert log.index("watching 1 target") < log.index("config reloaded")
     assert "Traceback" not in log
 
 

@@ -368,3 +368,23 @@ def test_a_backup_under_way_is_left_alone_by_another(data_dir: Path, tmp_path: P
     with _folder(tmp_path) as made:
         backup(data_dir, tmp_path / "x.tar.gz")
         assert made.exists()
+
+
+def test_a_limit_of_the_size_of_a_file_is_named_beside_the_disk(tmp_path: Path) -> None:
+    program = """if True:
+        import pathlib, resource, sqlite3, sys
+        from mailwatch.store.faults import fault
+        file = pathlib.Path(sys.argv[1])
+        database = sqlite3.connect(file)
+        database.execute("CREATE TABLE t (x)")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+        try:
+            with database:
+                database.execute("INSERT INTO t VALUES (zeroblob(1000000))")
+        except sqlite3.Error as error:
+            print(fault(file, error))
+    """
+    words = [sys.executable, "-c", program, str(tmp_path / "x.sqlite")]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "as large as it may be, 65536 bytes: raise the limit (ulimit -f, systemd LimitFSIZE=" in said
+    assert "or the disk fails" in said

@@ -490,7 +490,7 @@ def _shown_until_it_is_somebodys(folder: Path, asked: bool) -> None:
         watching.settings["targets"] = [libero]
         watching.write_config()
         watching.signal(signal.SIGHUP)
-        watching.until(lambda: "reloaded: watching 1 targets" in watching.log.read_text(), "reloaded")
+        watching.until(lambda: "reloaded: watching 1 target" in watching.log.read_text(), "reloaded")
         # Its looks are still on record.
         assert ask(watching, "/metrics", beyond)[0] == 403
 

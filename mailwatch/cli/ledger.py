@@ -109,7 +109,10 @@ def _tell(args: argparse.Namespace, ledger: _Ledger, done: _Audit) -> int:
     for finding in (*done.findings, *done.pending):
         where = "ledger" if finding.index is None else f"entry {finding.index}"
         print(f"{where}: {finding.what}")
-    verdict = f"{len(done.findings)} findings" if done.findings else "valid: every hash, signature and outage fits"
+    count = len(done.findings)
+    verdict = (
+        f"{count} finding{'s' * (count != 1)}" if done.findings else "valid: every hash, signature and outage fits"
+    )
     if done.pending:
         verdict += f"; the next start puts {len(done.pending)} on record"
     print(

@@ -6,6 +6,7 @@ was written, and needs a person. What is neither is the fault of the one entry t
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def fault(file: Path, error: sqlite3.Error) -> StoreError | None:
     code, name = getattr(error, "sqlite_errorcode", None), getattr(error, "sqlite_errorname", "") or ""
     if code is None:
         # Without a code: what Python's own module says of text that is no UTF-8, or of a wrong use.
-        return broken(file, "it holds text that is none") if "decode" in str(error) else None
+        return broken(file, "text in it is not UTF-8") if "decode" in str(error) else None
     if name in _OF_THE_ENTRY:
         return None
     if code & 0xFF in _DAMAGED or name in _DAMAGED_DISK or name == _SHORT_READ:
@@ -117,10 +118,18 @@ def _unavailable(file: Path, code: int, what: str) -> StoreUnavailable:
         return locked(file)
     if code == sqlite3.SQLITE_FULL or no_room(file.parent):
         return full(file.parent)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     words = {
         sqlite3.SQLITE_IOERR: (
             f"the disk fails ({what})",
             f"the disk of {file} fails ({what}); see the kernel's messages (dmesg)",
+        )
+        if limit == resource.RLIM_INFINITY
+        else (
+            f"a file may have become as large as it may be, or the disk fails ({what})",
+            f"{file} or a file beside it may have become as large as it may be, {limit} bytes: raise the limit "
+            f"(ulimit -f, systemd LimitFSIZE=, docker --ulimit fsize=); or the disk fails ({what}): see the "
+            "kernel's messages (dmesg)",
         ),
         sqlite3.SQLITE_READONLY: (
             f"the database may not be written ({what})",
