@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from mailwatch.evidence.period.case import Watched, find, write
 from mailwatch.evidence.report.words import words
 from mailwatch.evidence.verify import Trust
 from mailwatch.models import Millis, parse_rfc3339
-from mailwatch.store import Reader, Store, Tokens
+from mailwatch.store import Reader, Store, StoreBroken, Tokens
 from mailwatch.store.keys import load as load_keys
 from tests import ledgers
 from tests.ledgers import HOUR, MINUTE
@@ -156,6 +158,17 @@ def test_a_ledger_with_two_histories_is_left_out(tmp_path: Path, three: list[Pat
     told = joint([first, second, *three])
     assert {one["reason"] for one in told["left_out"]} == {"its ledger signs two different histories"}
     assert len(told["members"]) == 3
+
+
+@pytest.mark.parametrize("size", [3, 64])
+def test_a_bundle_does_not_begin_at_a_checkpoint_whose_subtrees_are_damaged(tmp_path: Path, size: int) -> None:
+    part_of(tmp_path / "x", down(2, 4), "home-x")
+    with contextlib.closing(sqlite3.connect(tmp_path / "x" / "mailwatch.sqlite")) as connection:
+        connection.execute("DROP TRIGGER checkpoints_no_update")
+        connection.execute(f"UPDATE checkpoints SET hashes = zeroblob({size})")
+        connection.commit()
+    with pytest.raises(StoreBroken, match="the subtrees kept with checkpoint"):
+        part_of(tmp_path / "x", down(2, 4), "home-x", start=START + 6 * HOUR)
 
 
 def test_providers_are_not_mixed(tmp_path: Path, three: list[Path]) -> None:

@@ -13,6 +13,8 @@ manifest.json    the SHA-256 and the size of each file; manifest.sig: signed by 
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import json
 import zipfile
@@ -27,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mailwatch.evidence.gather import OPEN_KINDS, Range
 from mailwatch.ledger.checkpoint import origin_of, sign_text, verifier_key
 from mailwatch.ledger.merkle import CompactRange
-from mailwatch.store import Reader, Texts
+from mailwatch.store import CheckpointRow, Reader, StoreBroken, Texts
 
 MOMENT = (1980, 1, 1, 0, 0, 0)
 """The date of each file in the zip: when it was packed says nothing, and would differ each time."""
@@ -85,6 +87,11 @@ class Bundle:
         self.add("manifest.sig", [sign_text(text, origin_of(key.public_key()), key).encode()])
         self._zip.close()
 
+    def end(self) -> None:
+        """Let go of the zip, also of one that was given up: it would complain when it is collected."""
+        with contextlib.suppress(ValueError, OSError):
+            self._zip.close()
+
 
 def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
     """Join small parts into parts of about a megabyte, the last one but for what is left."""
@@ -101,16 +108,24 @@ def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
 def pack(
     out: IO[bytes], reader: Reader, found: Range, key: Ed25519PrivateKey, own: Iterable[str], files: Iterable[File]
 ) -> None:
-    """Write the bundle of a range. `own` are the targets whose entries are shown in full."""
+    """Write the bundle of a range. `own` are the targets whose entries are shown in full.
+
+    Raises StoreBroken, and then what was written is no bundle.
+    """
+    origin = origin_of(key.public_key())
+    tied = pretty(proof(found, origin))
     bundle = Bundle(out)
-    for file in files:
-        bundle.add(file.name, [file.content])
-    bundle.add("entries.jsonl", lines(found.texts(reader), frozenset(own)))
-    bundle.add("proof.json", [pretty(proof(found, origin_of(key.public_key())))])
-    for token in found.tokens:
-        bundle.add(f"tokens/{token.digest}.tsr", [token.reply])
-    bundle.add("keys/ledger.pub", [f"{verifier_key(origin_of(key.public_key()), key.public_key())}\n".encode()])
-    bundle.close(key)
+    try:
+        for file in files:
+            bundle.add(file.name, [file.content])
+        bundle.add("entries.jsonl", lines(found.texts(reader), frozenset(own)))
+        bundle.add("proof.json", [tied])
+        for token in found.tokens:
+            bundle.add(f"tokens/{token.digest}.tsr", [token.reply])
+        bundle.add("keys/ledger.pub", [f"{verifier_key(origin, key.public_key())}\n".encode()])
+        bundle.close(key)
+    finally:
+        bundle.end()
 
 
 def lines(texts: Iterable[Texts], own: frozenset[str]) -> Iterator[bytes]:
@@ -121,9 +136,25 @@ def lines(texts: Iterable[Texts], own: frozenset[str]) -> Iterator[bytes]:
         yield f'{{"header":{header}{payload}}}\n'.encode()
 
 
+def _subtrees(row: CheckpointRow) -> CompactRange:
+    """Return the tree up to a checkpoint, if it is the signed one."""
+    if row.size == 0:
+        return CompactRange()
+    signed = row.note.splitlines()[2]
+    try:
+        tree = CompactRange.from_bytes(row.size, row.hashes)
+    except ValueError:
+        tree = CompactRange()
+    if base64.b64encode(tree.root()).decode() != signed:
+        what = f"the subtrees kept with checkpoint {row.size} are damaged"
+        cure = "no evidence can begin there; name an earlier --from, or restore the database from your backup"
+        raise StoreBroken(f"{what}; {cure}", what)
+    return tree
+
+
 def proof(found: Range, origin: str) -> dict[str, Any]:
-    """Return what ties the range to signed checkpoints."""
-    start = CompactRange.from_bytes(found.start.size, found.start.hashes)
+    """Return what ties the range to signed checkpoints. Raises StoreBroken."""
+    start = _subtrees(found.start)
     return {
         "format": PROOF,
         "ledger": origin,
