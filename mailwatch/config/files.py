@@ -60,6 +60,8 @@ def fault_of_folder(path: Path) -> str:
         while not _is_there(there) and there != there.parent:
             made.append(there.name)
             there = there.parent
+        if not there.is_dir():
+            return f"{there} is not a folder; name another, or move what is there out of the way"
         # Beside the data: the longest name that is made in it.
         most, most_in_all = os.pathconf(there, "PC_NAME_MAX"), os.pathconf("/", "PC_PATH_MAX") - LONGEST_IN_IT
     except OSError as error:
@@ -68,8 +70,6 @@ def fault_of_folder(path: Path) -> str:
         return f"the name {long[:20]}... is longer than the {most} bytes that the file system takes; name another"
     if len(os.fsencode(path)) > most_in_all:
         return f"the path is longer than {most_in_all} bytes, with what is made in it; name another"
-    if not there.is_dir():
-        return f"{there} is not a folder; name another, or move what is there out of the way"
     if kind := next((kind for kind in _OF_THE_KERNEL if there.resolve().is_relative_to(kind)), ""):
         return f"{there} lies in {kind}, where the kernel shows itself and nothing can be kept; name another"
     if not os.access(there, os.W_OK | os.X_OK):
