@@ -200,7 +200,7 @@ def test_a_backup_of_a_damaged_entry_is_not_made(ledger: Path, tmp_path: Path, s
     assert not list(tmp_path.glob("*backup*"))
 
 
-def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(ledger: Path) -> None:
+def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(ledger: Path, tmp_path: Path) -> None:
     path = ledger / "mailwatch.sqlite"
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -208,6 +208,9 @@ def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(ledger: Path) 
     before = path.read_bytes()
     with pytest.raises(StoreBroken, match="written by a newer MailWatch"):
         Store.open(ledger)
+    with pytest.raises(StoreBroken) as refused:
+        backup(ledger, tmp_path / "backup.tar.gz")
+    assert str(refused.value).startswith(f"{path} was written by a newer MailWatch")
     assert path.read_bytes() == before
 
 

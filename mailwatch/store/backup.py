@@ -26,7 +26,7 @@ from typing import IO
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.store.audit import audit_database
 from mailwatch.store.beginning import refuse_missing
-from mailwatch.store.faults import StoreError, broken, fault
+from mailwatch.store.faults import StoreBroken, StoreError, broken, fault
 from mailwatch.store.keys import load
 from mailwatch.store.reader import Reader
 from mailwatch.store.schema import database
@@ -66,7 +66,12 @@ def backup(data_dir: Path, file: Path) -> Backup:
         copy = made / "data"
         copy.mkdir(mode=0o700)
         _copy_database(database(data_dir), database(copy))
-        store = Store.open(copy, keys=keys)
+        try:
+            store = Store.open(copy, keys=keys)
+        except StoreBroken as error:
+            # The copy is gone when this is read.
+            said = str(error).replace(str(database(copy)), str(database(data_dir)))
+            raise StoreBroken(said, error.why) from None
         origin, entries, root = store.keys.origin, store.size, store.root
         store.close()
         _refuse_damaged(copy, data_dir, entries, root)
