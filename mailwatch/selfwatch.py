@@ -87,6 +87,13 @@ class Problem:
         self.turned, self.ticks = None, 0
         return self._begin() if self.begun is None else self._end(self.begun)
 
+    def reason(self, at: float) -> str:
+        """Say what is, or was until a moment ago, wrong at `at` on time.monotonic()."""
+        if self.begun is None or self.turned is None:
+            return self.finding.reason
+        well = f"it is well again for {at - self.turned:.0f} s, and ready after {ENDS_AFTER:g} s of that"
+        return f"{self.finding.reason}; {well}"
+
     def _begin(self) -> News:
         self.begun = now()
         sign = self.finding.sign
@@ -119,8 +126,9 @@ class SelfWatch:
 
     def reasons(self) -> list[str]:
         """Say what is seriously wrong now: why MailWatch is not ready."""
+        at = time.monotonic()
         found = self._problems.values()
-        return [each.finding.reason for each in found if each.begun is not None and each.finding.is_serious]
+        return [each.reason(at) for each in found if each.begun is not None and each.finding.is_serious]
 
     async def run(self) -> None:
         """Watch until cancelled."""

@@ -59,7 +59,10 @@ def test_a_blip_is_no_problem_and_a_problem_is_reported_when_it_begins_and_when_
     (begun,) = lives(BEGINS_AFTER + 5, wrong=True)
     assert (begun.topic, begun.facts["sign"], problem.begun) == (Topic.MONITOR, "loop", begun.time)
     # Well for a moment: it is the same problem.
-    assert lives(ENDS_AFTER - 2, wrong=False) == lives(100, wrong=True) == []
+    assert problem.reason(at) == "it is late"
+    assert lives(ENDS_AFTER - 2, wrong=False) == []
+    assert problem.reason(at) == "it is late; it is well again for 27 s, and ready after 30 s of that"
+    assert lives(100, wrong=True) == []
     assert problem.finding.is_wrong
     (over,) = lives(ENDS_AFTER + 5, wrong=False)
     assert over.facts == {"sign": "loop", "over": True, "first_wrong": begun.time}
