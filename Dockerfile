@@ -1,5 +1,5 @@
-# MailWatch in a container: docs/docker.md. Runs with a read-only root file system, without root and capabilities.
-# A release names the base by its digest (PYTHON=...@sha256:...): docs/docker.md#what-it-is-made-of
+# MailWatch in a container: docs/how-to/docker.md. Runs with a read-only root file system, without root and capabilities.
+# A release names the base by its digest (PYTHON=...@sha256:...): docs/how-to/docker.md#what-it-is-made-of
 ARG PYTHON=python:3.13-slim-bookworm
 
 FROM ${PYTHON} AS build

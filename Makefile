@@ -24,13 +24,13 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev servers  ## ratios against peers, measured in one run
 	$(BIN)/python -m benchmarks
 
-campaign: $(VENV)/.dev  ## 500 simulated weeks of faults (or WEEKS=..., SEED=...); docs/campaign.md
+campaign: $(VENV)/.dev  ## 500 simulated weeks of faults (or WEEKS=..., SEED=...); docs/explanation/campaign.md
 	$(BIN)/python -m tests.campaign --weeks $(or $(WEEKS),500) --seed $(or $(SEED),20260105) --jobs 2
 
-fuzz: $(VENV)/.dev  ## readers of strangers' bytes on changed inputs: 200,000 (or COUNT=..., SEED=...); docs/architecture.md
+fuzz: $(VENV)/.dev  ## readers of strangers' bytes on changed inputs: 200,000 (or COUNT=..., SEED=...); docs/explanation/architecture.md
 	$(BIN)/python -m tests.fuzz --count $(or $(COUNT),200000) $(if $(SEED),--seed $(SEED)) --jobs 2
 
-chaos: $(VENV)/.dev servers  ## killed, starved, damaged, lied to (or ARGS="kills pages --seed 7"); docs/reliability.md
+chaos: $(VENV)/.dev servers  ## killed, starved, damaged, lied to (or ARGS="kills pages --seed 7"); docs/explanation/reliability.md
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 chaos-all: $(VENV)/.dev servers  ## every case, and as many kills as the issue had
@@ -48,7 +48,7 @@ image-test: $(VENV)/.dev  ## builds the image and tries it; needs a Docker daemo
 dashboards: $(VENV)/.dev  ## write grafana/dashboards and grafana/alerting anew
 	$(BIN)/python -m grafana.generate
 
-pictures: $(VENV)/.dev servers  ## draw the pictures of the report in docs/ anew
+pictures: $(VENV)/.dev servers  ## draw the pictures of the report and the pages in docs/images/ anew
 	$(BIN)/python -m tests.pictures
 
 servers:

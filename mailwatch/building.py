@@ -20,7 +20,7 @@ from mailwatch.config import (
 from mailwatch.models import Authority, Channel, Target
 
 AT_START = ("vantage_point", "data_dir", "database", "detection", "web.listen")
-"""What takes effect at the next start only (docs/reload.md says why); a reload changes everything else."""
+"""What takes effect at the next start only; a reload changes everything else (why: docs/reference/reload.md)."""
 
 
 @dataclass(frozen=True, slots=True)

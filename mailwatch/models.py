@@ -61,7 +61,7 @@ class Outcome(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why an observation is not up (docs/architecture.md, "Causes")."""
+    """Why an observation is not up (docs/explanation/architecture.md, "Causes")."""
 
     DNS = "dns"
     REFUSED = "refused"

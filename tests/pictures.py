@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/ anew: python -m tests.pictures (or `make pictures`).
+"""Draw the pictures of docs/images/ anew: python -m tests.pictures (or `make pictures`).
 
 report-it.png, report-en.png    a page each of the report of a made-up outage of five days, by poppler's pdftoppm
 web-overview.png, web-outage.png    the pages of a MailWatch with ninety made-up days behind it, in Chromium
@@ -19,7 +19,7 @@ from tests.cases import make
 from tests.ledgers import DAY, HOUR, MINUTE, Sky, write
 from tests.watching import Watching
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent / "docs" / "images"
 PAGES = (("it", 1), ("en", 2))
 DPI = 80
 BEAT = 5 * MINUTE

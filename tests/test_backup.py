@@ -59,7 +59,7 @@ def ledger(tmp_path: Path) -> Path:
 
 
 def restored(file: Path, folder: Path) -> Path:
-    """As docs/backup.md says it."""
+    """As docs/how-to/backup.md says it."""
     folder.mkdir(mode=0o700)
     subprocess.run(["tar", "-xpf", str(file), "-C", str(folder)], check=True)
     return folder

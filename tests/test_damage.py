@@ -101,7 +101,7 @@ def test_each_damaged_page_is_found_by_the_audit_and_said_in_a_sentence_by_every
                     assert out == sound[words], page
                 else:
                     assert (status, out, err.count("\n")) == (1, "", 1), (page, err)
-                    assert "restore it from your backup (docs/backup.md)" in err, (page, err)
+                    assert "restore it from your backup (docs/how-to/backup.md)" in err, (page, err)
             status, _, err = command(database, "backup", str(tmp_path / "backup.tar.gz"))
             assert (status, err.count("\n")) == (1, 1), (page, err)
             assert list(tmp_path.iterdir()) == []
@@ -209,7 +209,8 @@ def test_a_run_whose_database_is_damaged_says_so_everywhere_and_ends_with_a_stat
     # The next start refuses it; people hear of one finding once a day.
     mailwatch.start(ready=False)
     mailwatch.until(
-        lambda: mailwatch.log.read_text().count("docs/backup.md") > log.count("docs/backup.md"), "said"
+        lambda: mailwatch.log.read_text().count("docs/how-to/backup.md") > log.count("docs/how-to/backup.md"),
+        "said",
     )
     with contextlib.suppress(AssertionError):
         mailwatch.stop()

@@ -1,4 +1,4 @@
-"""Each way in which a mailbox fails has its outcome, cause and phase: the table of docs/failures.md, played."""
+"""Each way in which a mailbox fails has its outcome, cause and phase: docs/reference/failures.md, played."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mailwatch.probes import TlsContexts
 from tests.fakes.fault import PASSWORD, Fault
 from tests.fakes.table import FAULTS, page
 
-PAGE = Path(__file__).parent.parent / "docs" / "failures.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "failures.md"
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.kind}: {fault.what}")
@@ -28,7 +28,7 @@ async def test_each_fault_is_named_rightly(fault: Fault, caplog: pytest.LogCaptu
 
 
 def test_the_page_shows_this_very_table() -> None:
-    assert PAGE.read_text() == page(), "run: python -m tests.fakes.table > docs/failures.md"
+    assert PAGE.read_text() == page(), "run: python -m tests.fakes.table > docs/reference/failures.md"
 
 
 def test_the_table_is_large_and_no_line_is_twice() -> None:

@@ -32,7 +32,7 @@ from mailwatch.models import (
     rfc3339,
 )
 
-DOCS = Path(__file__).parent.parent / "docs" / "metrics.md"
+DOCS = Path(__file__).parent.parent / "docs" / "reference" / "metrics.md"
 T0 = 1_700_000_000_000
 TARGET = Target(name="lab-imap", kind=Kind.IMAP, host="127.0.0.1", port=993, provider="lab")
 T = {"target": "lab-imap", "provider": "lab", "kind": "imap"}

@@ -35,7 +35,7 @@ from tests.receivers import Webhook
 from tests.servers import free_port
 from tests.watching import Watching
 
-DOC = Path(__file__).parent.parent / "docs" / "reload.md"
+DOC = Path(__file__).parent.parent / "docs" / "reference" / "reload.md"
 REFUSED = re.compile(r"database|timestamps\[\]\.login\.oauth2\..*")
 """Keys that have only one value, or none."""
 IN_USE = ("signing", "claims")
@@ -385,13 +385,13 @@ def _certificate() -> str:
 def test_each_key_of_the_config_is_changed_here_and_is_in_the_table_of_the_docs() -> None:
     tested = [key for key in ALL if not REFUSED.fullmatch(key)]
     assert sorted(CHANGES) == sorted(tested), (
-        "a key of the config needs a change here, and a row in docs/reload.md"
+        "a key of the config needs a change here, and a row in docs/reference/reload.md"
     )
     rows = dict(re.findall(r"^\| `([^`]+)` \| (at once|next start|when used) \|", DOC.read_text(), re.MULTILINE))
     for key in ALL:
         matching = [row for row in rows if key == row or key.startswith((f"{row}.", f"{row}[]"))]
         # The row that says most of it counts.
-        assert matching, f"{key} is in no row of docs/reload.md"
+        assert matching, f"{key} is in no row of docs/reference/reload.md"
         assert rows[max(matching, key=len)] == effect(key), key
     assert [row for row in rows if not any(key.startswith(row) for key in ALL)] == []
 

@@ -1,4 +1,4 @@
-"""docs/security.md: each claim has its test."""
+"""docs/explanation/security.md: each claim has its test."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "explanation" / "security.md").read_text(encoding="utf-8")
 
 
 def functions_in(file: str) -> set[str]:
@@ -29,5 +29,5 @@ def test_each_claim_names_a_test() -> None:
 
 
 def test_the_documents_lead_to_it() -> None:
-    for document in ("README.md", "docs/architecture.md"):
+    for document in ("README.md", "docs/explanation/architecture.md"):
         assert "security.md" in (ROOT / document).read_text(encoding="utf-8")

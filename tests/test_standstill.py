@@ -205,7 +205,7 @@ def test_health_follows_the_config_and_loads_next_to_nothing(
 def test_the_unit_is_of_what_is_promised() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
-    unit.read(ROOT / "docs" / "mailwatch.service")
+    unit.read(ROOT / "docs" / "how-to" / "mailwatch.service")
     service = unit["Service"]
     assert service["Type"] == "notify"
     assert service["Restart"] == "on-failure"

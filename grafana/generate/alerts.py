@@ -19,7 +19,7 @@ LOOK_BACK = {"from": 600, "to": 0}
 HEAD = """\
 # Made from prometheus/mailwatch.rules.yml by `make dashboards`: change that file, not this one.
 # Use it instead of Prometheus with an Alertmanager, not beside it, or each alert comes twice. The recording rules
-# must still run in Prometheus. It was never loaded by a Grafana: see docs/monitoring.md.
+# must still run in Prometheus. It was never loaded by a Grafana: see docs/how-to/monitoring.md.
 """
 
 

@@ -136,7 +136,9 @@ def _hints(letter: Letter) -> list[str]:
     """Say what is left to the owner."""
     hints = ["fill in what is marked, and read the whole before you send it; this is no legal advice"]
     if not letter.claim:
-        hints.append("no claim in the config is for this outage; with one the letter is filled in: docs/claims.md")
+        hints.append(
+            "no claim in the config is for this outage; with one the letter is filled in: docs/how-to/claims.md"
+        )
     rule = letter.claim.get("rule")
     if rule is not None and not rule["verified"]:
         hints.append(

@@ -42,7 +42,7 @@ def _run(args: argparse.Namespace) -> int:
     if not targets:
         print(
             f"mailwatch: nothing in the config logs in as {args.address} by OAuth 2; "
-            "add oauth2: to its account (docs/oauth2.md)",
+            "add oauth2: to its account (docs/how-to/oauth2.md)",
             file=sys.stderr,
         )
         return 2

@@ -62,5 +62,8 @@ def _test(args: argparse.Namespace) -> int:
         for channel, why in zip(chosen, answers, strict=True):
             print(f"{channel.name}: {'taken' if why is None else f'NOT taken: {why}'}")
     if not chosen:
-        print("mailwatch: nobody is told: the config has no notify; see docs/notifications.md", file=sys.stderr)
+        print(
+            "mailwatch: nobody is told: the config has no notify; see docs/how-to/notifications.md",
+            file=sys.stderr,
+        )
     return 0 if chosen and not any(answers) else 1

@@ -132,7 +132,7 @@ class ClaimSection(Section):
     since: Day | None = None
     """Since when the contract runs."""
     sla: Promise | None = None
-    """Which promise of the catalogue applies: docs/claims.md."""
+    """Which promise of the catalogue applies: docs/how-to/claims.md."""
     notified: tuple[NotifiedSection, ...] = ()
     """What was sent to the provider, and what it answered."""
 

@@ -89,7 +89,7 @@ def warning(data_dir: Path, mounts: Path | None = None) -> str:
         return ""
     return (
         f"{data_dir} lies on {mount.kind} ({mount.source} on {mount.point}), where SQLite may damage the ledger; "
-        "name a folder on a disk of this machine, and send backups there instead (docs/backup.md)"
+        "name a folder on a disk of this machine, and send backups there instead (docs/how-to/backup.md)"
     )
 
 

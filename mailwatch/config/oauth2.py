@@ -26,7 +26,7 @@ Scope = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 class OAuth2Section(Section):
-    """Access granted by the owner instead of a password. The client is the owner's own (docs/oauth2.md)."""
+    """Access granted by the owner instead of a password. The client is the owner's own (docs/how-to/oauth2.md)."""
 
     provider: str | None = None
     """google or microsoft: whose endpoints and scope to use; without it they are written below."""

@@ -131,7 +131,7 @@ class AccountSection(SecretSection):
             if server is None:
                 raise Fault(f"{provider.key} has no {kind} server in the catalogue; remove it", "channels")
             if self.oauth2 is None and not server.takes_password:
-                raise Fault(f"{provider.key} takes no password; add oauth2: (docs/oauth2.md)", "address")
+                raise Fault(f"{provider.key} takes no password; add oauth2: (docs/how-to/oauth2.md)", "address")
             if self.oauth2 is not None and "oauth2" not in server.auth:
                 raise Fault(f"{provider.key} takes no OAuth 2 as far as is known; add password_file", "oauth2")
         if len(set(self.kinds())) < len(self.kinds()):

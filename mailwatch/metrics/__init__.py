@@ -1,4 +1,4 @@
-"""What Prometheus is told (docs/metrics.md). Numbers are kept per target and become text only when asked for."""
+"""Metrics for Prometheus (docs/reference/metrics.md). Numbers are kept per target, and become text on request."""
 
 from __future__ import annotations
 

@@ -118,6 +118,7 @@ def _has_rows(made: sa.Engine) -> bool:
 def _missing(data_dir: Path, how: str) -> LedgerMissing:
     return LedgerMissing(
         f"{database(data_dir)} {how}, but the keys of a ledger are in {data_dir / 'keys'}; restore the database "
-        f"from your backup (docs/backup.md). To begin a new ledger on purpose, move {data_dir / 'keys'} away",
+        "from your backup (docs/how-to/backup.md). To begin a new ledger on purpose, move "
+        f"{data_dir / 'keys'} away",
         f"the database {how}, but its keys are there",
     )

@@ -15,8 +15,8 @@ from mailwatch.store.holders import holders
 from mailwatch.store.room import no_room
 
 CURE = (
-    "`mailwatch ledger audit` says how much of it; restore it from your backup (docs/backup.md), or, without one, "
-    "move the whole data_dir away to begin a new ledger"
+    "`mailwatch ledger audit` says how much of it; restore it from your backup (docs/how-to/backup.md), or, "
+    "without one, move the whole data_dir away to begin a new ledger"
 )
 
 

@@ -63,7 +63,7 @@ def load(data_dir: Path) -> Keys:
     signing, naming = folder / SIGNING, folder / NAMING
     if not signing.exists() and not naming.exists():
         raise KeysMissing(
-            f"{folder} is empty, but there is a ledger; restore the keys from your backup (docs/backup.md)",
+            f"{folder} is empty, but there is a ledger; restore the keys from your backup (docs/how-to/backup.md)",
             "the ledger's keys are missing",
         )
     try:

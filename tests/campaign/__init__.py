@@ -9,6 +9,6 @@ disk.
 
 At each start the whole ledger is audited and replayed (ledgers.py). At the end what the ledger tells is compared
 with what was true: outages found, bounds, none that was not the provider's (verdict.py, with truth.py for what
-excuses an outage from being found), looks, gaps and logins (bookkeeping.py). docs/campaign.md has the figures and
-says what the rules cannot promise.
+excuses an outage from being found), looks, gaps and logins (bookkeeping.py). docs/explanation/campaign.md has the
+figures and says what the rules cannot promise.
 """

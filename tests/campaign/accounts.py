@@ -1,6 +1,7 @@
 """Is the reported availability true? Its shares are summed up anew, from when the probes truly began and ended.
 
-Between two probes that say the same no change is assumed: what hides there nobody can see (docs/campaign.md).
+Between two probes that say the same no change is assumed: what hides there nobody can see
+(docs/explanation/campaign.md).
 """
 
 from __future__ import annotations

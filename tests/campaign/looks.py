@@ -129,7 +129,7 @@ class Looks:
     def _is_lost(self, service: Service) -> bool:
         """In lossy times looks are lost, but never as many in a row as open an outage, nor beside its looks.
 
-        More of them could not be told from the provider's failures by anyone (docs/campaign.md).
+        More of them could not be told from the provider's failures by anyone (docs/explanation/campaign.md).
         """
         now = self._clocks.true
         if service.lossy.at(now) is None or self._world.chance.random() > 0.2:

@@ -12,5 +12,5 @@ slow_disk      an fsync of five seconds
 hostile        servers that break every rule, for hours of virtual time
 web_clients    web clients that send half a request, or never read an answer
 
-`python -m tests.chaos` runs them; docs/reliability.md keeps the figures.
+`python -m tests.chaos` runs them; docs/explanation/reliability.md keeps the figures.
 """

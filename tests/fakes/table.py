@@ -1,4 +1,4 @@
-"""All faults, and the page that docs/failures.md is: `python -m tests.fakes.table > docs/failures.md`."""
+"""All faults, and the page docs/reference/failures.md, which `python -m tests.fakes.table` prints."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FAULTS: list[Fault] = [
 HEAD = """\
 # Each way a mailbox fails, and what MailWatch says of it
 
-Printed from the data of the tests (`python -m tests.fakes.table > docs/failures.md`): each line is played by a
-server over real sockets in tests/test_faults.py. *Down* counts towards an outage of the provider; *unknown*
-does not: it is our line's, our own or the owner's doing, or the server asks us to come less often. A number in
-brackets stands for a mistake that another monitor made.
+Printed from the data of the tests (`python -m tests.fakes.table > docs/reference/failures.md`). A server plays
+each line over real sockets in tests/test_faults.py. *Down* counts towards an outage of the provider; *unknown*
+does not: our line, MailWatch itself or the owner is the reason, or the server asks for fewer logins. A number in
+brackets marks a mistake that another monitor made.
 """
 
 
