@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: run test test-all lint bench campaign fuzz chaos chaos-all nightly clean servers image-test
-.PHONY: dashboards pictures sbom
+.PHONY: dashboards pictures sbom dist pins
 
 run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (or CONFIG=your.yaml)
 	$(BIN)/mailwatch --config $(or $(CONFIG),config.example.yaml) run
@@ -77,5 +77,9 @@ pins:  ## write requirements*.txt anew from pyproject.toml
 sbom: $(VENV)/.run  ## the bill of materials (CycloneDX), on stdout; the image has its own in /opt/mailwatch/share
 	@$(BIN)/python -m supply.sbom
 
+dist: $(VENV)/.dev  ## sdist and wheel in dist/, built with the pinned tools
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf dist $(VENV) .mypy_cache .ruff_cache .pytest_cache
