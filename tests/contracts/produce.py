@@ -1,0 +1,511 @@
+"""Makes the snapshots: python -m tests.contracts.produce FOLDER. A process of its own: it sets clock and version.
+
+It drives the command line by `mailwatch.__main__.main` and the HTTP app by ASGI. `_started` alone knows how the
+parts of MailWatch are put together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import json
+import os
+import re
+import sqlite3
+import sys
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+import mailwatch
+from tests.contracts.snapshots import EXPECTED, difference
+
+TESTDATA = Path(__file__).parents[1] / "testdata"
+STORED = TESTDATA / "contracts"
+OLD = TESTDATA / "old"
+VERSION = "0.1.0"
+"""As which the snapshots are made: it stands in each statement, and so in what is signed."""
+PASSWORD = "contracts-only"
+HOUR_MS = 3_600_000
+TIMES = json.loads((STORED / "times.json").read_bytes())
+NOW_MS: int = TIMES["written"] + HOUR_MS
+MACHINE = frozenset({"version", "python"})
+"""Labels of metrics whose values are not compared."""
+Row = dict[str, Any]
+
+
+class Maker:
+    """Makes the snapshots in `out`, with the stored installations unpacked in `work`."""
+
+    def __init__(self, out: Path, work: Path) -> None:
+        self.out, self.work = out, work
+        for name in ("home", "away"):
+            with tarfile.open(STORED / f"{name}.tar.xz") as tar:
+                tar.extractall(work / name, filter="data")
+
+    def text(self, name: str, content: str) -> None:
+        """Write a snapshot."""
+        path = self.out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+
+    def json(self, name: str, value: Any) -> None:
+        """Write a snapshot as JSON; the order of keys is no contract."""
+        self.text(name, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+    def run(self, *words: object) -> tuple[int, str]:
+        """Run a command; return its exit status and what it printed."""
+        from mailwatch.__main__ import main
+
+        printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+        with patch.object(sys, "argv", ["mailwatch", *map(str, words)]), contextlib.redirect_stdout(printed):
+            try:
+                status = main()
+            except SystemExit as error:
+                status = error.code if isinstance(error.code, int) else int(error.code is not None)
+            printed.flush()
+        printed.seek(0)
+        return status, printed.read()
+
+    def asked(self, *words: object, config: str = "home") -> Any:
+        """Run a command that must end with 0; return what it printed as JSON."""
+        status, printed = self.run("--config", self.work / config / "config.yaml", *words, "--json")
+        assert status == 0, (words, status, printed)
+        return json.loads(printed)
+
+
+# --- the command line ---
+
+
+def commands(maker: Maker) -> None:
+    """What the verbs print as JSON, from the stored ledger."""
+    window = ("--from", TIMES["start_rfc3339"], "--to", TIMES["end_rfc3339"])
+    outages = maker.asked("outages")
+    maker.json("cli/outages.json", outages)
+    maker.json("cli/outages-show.json", [maker.asked("outages", "show", one["id"]) for one in outages])
+    incidents = maker.asked("incidents")
+    maker.json("cli/incidents.json", incidents)
+    maker.json("cli/incidents-show.json", [maker.asked("incidents", "show", one["id"]) for one in incidents])
+    maker.json("cli/offline.json", maker.asked("offline"))
+    maker.json("cli/availability.json", maker.asked("availability", *window))
+    for name in ("home", "away"):
+        maker.json(f"cli/ledger-audit-{name}.json", maker.asked("ledger", "audit", config=name))
+    maker.json("cli/providers.json", maker.asked("providers", "libero"))
+    maker.json("cli/config-show.json", _relative(maker.asked("config", "show"), maker.work))
+    maker.json("cli/config-check.json", sorted(maker.asked("config", "check")))
+    _, schema = maker.run("config", "schema")
+    maker.json("config-schema.json", json.loads(schema))
+
+
+def bundles(maker: Maker) -> None:
+    """Evidence, made again from the stored ledger, and what `verify` says of it and of all older bundles."""
+    made = maker.out / "bundles"
+    maker.text("bundles/zlib", zlib.ZLIB_RUNTIME_VERSION + "\n")
+    trust = ("--trust", STORED / "authority.pem")
+    outages = {one["id"]: one for one in maker.asked("outages")}
+    oldest = list(outages)[-1]
+    proven = next(key for key, one in outages.items() if one.get("proven_afterwards"))
+    away = maker.asked("outages", config="away")[-1]["id"]
+    window = ("--from", "2026-11-29T11:00:00Z", "--to", "2026-11-29T22:00:00Z")
+
+    def write(name: str, *words: object, config: str = "home") -> None:
+        status, printed = maker.run("--config", maker.work / config / "config.yaml", *words, "-o", made / name)
+        assert status == 0, (words, status, printed)
+
+    write("outage.zip", "report", oldest, "--lang", "en")
+    write("proven.zip", "report", proven, "--lang", "it")
+    write("away.zip", "report", away, "--lang", "it", config="away")
+    write("period.zip", "report", *window, "--lang", "it")
+    write("target.zip", "report", *window, "--target", "anna-second", "--lang", "en")
+    write("letter.pdf", "claim", oldest, "--lang", "it")
+    write("letter-en.pdf", "claim", oldest, "--lang", "en", "--formal")
+    members = [_member(made / f"{name}.zip") for name in ("outage", "away")]
+    status, printed = maker.run("merge", *members, "-o", made / "joint.zip", *trust)
+    assert status == 0, printed
+
+    claims = {}
+    for path in sorted(made.glob("*.zip")):
+        told = [word for member in members for word in ("--member", member)] if path.stem == "joint" else []
+        claims[f"now/{path.stem}"] = _claims(maker.run("verify", path, *trust, *told, "--json"))
+    for path in sorted(OLD.glob("*.zip")):
+        told = [word for member in ("a-en", "a-away") for word in ("--member", OLD / f"{member}.zip")]
+        more = told if path.stem == "a-joint" else []
+        authority = OLD / f"{'b-stamped' if path.stem.startswith('b-stamped') else 'a'}-authority.pem"
+        claims[f"656f141/{path.stem}"] = _claims(maker.run("verify", path, "--trust", authority, *more, "--json"))
+    maker.json("verify.json", claims)
+    for path in made.glob("*.docx"):
+        _keep_text(path)
+
+
+def _member(made: Path) -> Path:
+    """Take the stored bundle where it holds the same: a joint report names the SHA-256, and zlibs differ."""
+    stored = EXPECTED / "bundles" / made.name
+    return made if difference(stored, made) else stored
+
+
+def _claims(ended: tuple[int, str]) -> Row:
+    status, printed = ended
+    told = json.loads(printed)
+    # A member is named by its SHA-256.
+    claims = [[re.sub("[0-9a-f]{12}", "...", one["claim"]), one["valid"]] for one in told.pop("claims")]
+    return {"status": status, "claims": claims, "keys": sorted(told)}
+
+
+def _keep_text(path: Path) -> None:
+    """Of a .docx the text counts; the rest is the library's, with the time of day."""
+    with zipfile.ZipFile(path) as packed:
+        text = packed.read("word/document.xml")
+    path.with_suffix(".docx.xml").write_bytes(text)
+    path.unlink()
+
+
+def _relative(value: Any, folder: Path) -> Any:
+    return json.loads(json.dumps(value).replace(str(folder.resolve()), "FOLDER"))
+
+
+class _Parsed(Exception):
+    """The parser was made; what it would do is not done."""
+
+
+def options(maker: Maker) -> None:
+    """Each verb with its arguments: names, how many, choices, defaults. How help is worded is no contract."""
+
+    def parser_of(*words: str) -> argparse.ArgumentParser:
+        caught: list[argparse.ArgumentParser] = []
+
+        def parse(self: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+            caught.append(self)
+            raise _Parsed
+
+        from mailwatch import cli
+
+        with patch.object(argparse.ArgumentParser, "parse_args", parse), contextlib.suppress(_Parsed):
+            cli.parse(words)
+        return caught[0]
+
+    root = parser_of()
+    verbs = next(action for action in root._actions if isinstance(action, argparse._SubParsersAction)).choices
+    described = {name: _described(parser_of(name), name) for name in verbs}
+    maker.json("options.json", {"mailwatch": _arguments(root), **described})
+
+
+def _described(root: argparse.ArgumentParser, name: str) -> Row:
+    chosen = next(action for action in root._actions if isinstance(action, argparse._SubParsersAction))
+    return _verb(chosen.choices[name])
+
+
+def _verb(parser: argparse.ArgumentParser) -> Row:
+    told: Row = {"arguments": _arguments(parser)}
+    for group in parser._mutually_exclusive_groups:
+        names = sorted("/".join(action.option_strings) or action.dest for action in group._group_actions)
+        told.setdefault("one_of", []).append({"of": names, "required": group.required})
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            told["verbs"] = {name: _verb(one) for name, one in action.choices.items()}
+    return told
+
+
+def _arguments(parser: argparse.ArgumentParser) -> list[Row]:
+    rows = []
+    # The order of options is no contract, that of the others is.
+    for action in sorted(parser._actions, key=lambda action: list(action.option_strings)):
+        sub = isinstance(action, argparse._SubParsersAction)
+        choices = list(action.choices) if action.choices is not None else None
+        default = action.default if isinstance(action.default, str | int | float | None) else str(action.default)
+        metavar = list(action.metavar) if isinstance(action.metavar, tuple) else action.metavar
+        rows.append(
+            {
+                "names": list(action.option_strings) or ["COMMAND" if sub else str(action.metavar or action.dest)],
+                "nargs": action.nargs,
+                "choices": choices,
+                "default": None if default == argparse.SUPPRESS else default,
+                "const": action.const if isinstance(action.const, bool | str | int) else None,
+                "metavar": metavar,
+                "required": action.required,
+                "repeatable": type(action).__name__ == "_AppendAction",
+            }
+        )
+    return rows
+
+
+EXITS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("--version",),
+    ("no-such-verb",),
+    *((verb, "--no-such-option") for verb in (
+        "run", "health", "demo", "init", "login", "probe", "outages", "incidents", "offline", "availability",
+        "report", "claim", "verify", "merge", "ledger", "backup", "config", "notify", "providers",
+    )),
+    ("outages",),
+    ("outages", "--bogus"),
+    ("outages", "show", "ffffffffffff"),
+    ("outages", "show"),
+    ("incidents", "show", "ffffffffffff"),
+    ("availability",),
+    ("availability", "--from", "yesterday", "--to", "2026-11-30"),
+    ("availability", "--from", "2026-11-30", "--to", "2026-11-29"),
+    ("availability", "--from", "2026-11-29", "--to", "2026-11-30", "--target", "nothing"),
+    ("report", "-o", "FOLDER/x.zip"),
+    ("report", "ffffffffffff", "-o", "FOLDER/x.zip"),
+    ("report", "ffffffffffff", "-o", "FOLDER/none/x.zip"),
+    ("report", "--from", "2026-11-29", "--to", "2026-11-30", "--target", "nothing", "-o", "FOLDER/x.zip"),
+    ("claim", "ffffffffffff", "-o", "FOLDER/x"),
+    ("claim", "ffffffffffff"),
+    ("claim", "log", "ffffffffffff"),
+    ("claim", "log", "ffffffffffff", "--sent", "2026-11-29"),
+    ("verify", "FOLDER/none.zip"),
+    ("verify", "FOLDER/home/config.yaml"),
+    ("merge", "FOLDER/none.zip", "-o", "FOLDER/x.zip"),
+    ("merge", "FOLDER/home/config.yaml", "-o", "FOLDER/x.zip"),
+    ("ledger",),
+    ("backup",),
+    ("config",),
+    ("config", "check"),
+    ("config", "show", "extra"),
+    ("notify",),
+    ("probe", "nothing"),
+    ("login", "nothing"),
+    ("health",),
+    ("providers", "extra"),
+)  # fmt: skip
+
+
+def exits(maker: Maker) -> None:
+    """Exit statuses, over the installation and without any config."""
+    told = {}
+    for words in EXITS:
+        real = [word.replace("FOLDER", str(maker.work)) for word in words]
+        there = ["--config", str(maker.work / "home" / "config.yaml")]
+        absent = ["--config", str(maker.work / "none.yaml")]
+        status = [maker.run(*where, *real)[0] for where in (there, absent)]
+        told[" ".join(words)] = {"here": status[0], "no config": status[1]}
+    maker.json("exits.json", told)
+
+
+# --- the app ---
+
+
+@contextlib.asynccontextmanager
+async def _started(config: Path) -> AsyncIterator[Any]:
+    """The HTTP app of an installation, started as `mailwatch run` starts it, but before anything is probed."""
+    from prometheus_client import CollectorRegistry
+
+    from mailwatch.config import load
+    from mailwatch.metrics import Metrics
+    from mailwatch.startup import Startup
+
+    async with contextlib.AsyncExitStack() as undo:
+        _, app = await Startup(config, load(config), Metrics(CollectorRegistry()), undo).run()
+        yield app
+
+
+async def _asked(app: Any, owner: bool, path: str) -> httpx.Response:
+    transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 40_000))
+    auth = httpx.BasicAuth("mailwatch", PASSWORD) if owner else None
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080", auth=auth) as client:
+        return await client.get(path)
+
+
+async def web(maker: Maker) -> None:
+    """Each answer of the API, to the owner and to an anonymous visitor of a public installation."""
+    home = maker.work / "web"
+    with tarfile.open(STORED / "home.tar.xz") as tar:
+        tar.extractall(home, filter="data")
+    settings = json.loads((home / "config.yaml").read_text())
+    (home / "web-password").write_text(PASSWORD + "\n")
+    (home / "web-password").chmod(0o600)
+    settings["web"] |= {"public": True, "password_file": "web-password"}
+    (home / "config.yaml").write_text(json.dumps(settings))
+    async with _started(home / "config.yaml") as app:
+        for who, owner in (("owner", True), ("anonymous", False)):
+            await _api(maker, app, owner, who)
+        openapi = (await _asked(app, True, "/api/openapi.json")).json()
+        maker.json("openapi.json", _paths(openapi))
+        maker.json("metrics.json", _metrics((await _asked(app, True, "/metrics")).text))
+    _schema(maker, home)
+
+
+async def _api(maker: Maker, app: Any, owner: bool, who: str) -> None:
+    async def get(path: str) -> Any:
+        answer = await _asked(app, owner, path)
+        kind = answer.headers.get("content-type", "")
+        if answer.status_code == 200 and kind.startswith("application/json"):
+            return answer.json()
+        body = answer.json() if kind.startswith("application/json") else None
+        shape = _shape(body) if body is not None else None
+        return {"status": answer.status_code, "type": kind.partition(";")[0], "shape": shape}
+
+    window = f"from={TIMES['start_rfc3339']}&to={TIMES['end_rfc3339']}"
+    outages, incidents = await get("/api/v1/outages"), await get("/api/v1/incidents")
+    assert outages, who
+    assert incidents, who
+    one, incident = outages[-1]["id"], incidents[-1]["id"]
+    paths = {
+        "targets": "targets",
+        "outages": "outages",
+        "outages-open": "outages?open=true",
+        "outages-of-window": f"outages?{window}",
+        "outage": f"outages/{one}",
+        "incidents": "incidents",
+        "incidents-open": "incidents?open=true",
+        "incident": f"incidents/{incident}",
+        "observations": "observations?limit=2",
+        "observations-down": "observations?limit=2&outcome=down&target=anna-imap",
+        "observations-unknown": "observations?limit=1&outcome=unknown&target=anna-imap",
+        "observations-before": "observations?limit=1&before=100",
+        "offline": "offline",
+        "availability": f"availability?{window}",
+        "availability-of-target": f"availability?{window}&target=anna-second",
+    }
+    for name, path in paths.items():
+        maker.json(f"api/{who}/{name}.json", await get(f"/api/v1/{path}"))
+    wrong = [
+        "/api/v1/outages/none", "/api/v1/outages/ffffffffffff/evidence.zip", "/api/v1/incidents/none",
+        "/api/v1/outages?target=none", "/api/v1/outages?from=never", "/api/v1/outages?bogus=1",
+        "/api/v1/observations?limit=0", "/api/v1/availability", "/api/v1/none", "/none", "/metrics",
+        "/api/openapi.json", "/healthz", "/readyz", "/", "/outages",
+        "/incidents", "/observations", "/ledger", "/about", "/api/docs", "/login",
+    ]  # fmt: skip
+    maker.json(f"api/{who}/statuses.json", {path: await _status(app, owner, path) for path in wrong})
+    for name, path in (
+        ("outages.csv", "/api/v1/outages.csv"), ("observations.csv", "/api/v1/observations.csv?limit=3"),
+        ("outages.atom", "/outages.atom"),
+    ):  # fmt: skip
+        answer = await _asked(app, owner, path)
+        if answer.status_code == 200:
+            shown = answer.content.decode()
+            maker.text(f"api/{who}/{name}", _without_words(shown) if name.endswith("atom") else shown)
+            headers = {key: answer.headers.get(key) for key in ("content-type", "content-disposition")}
+            maker.json(f"api/{who}/{name}.headers.json", headers)
+
+
+def _without_words(atom: str) -> str:
+    """Leave out the sentences of a feed, which may be worded anew."""
+    return re.sub(r"(<(title|summary|content|subtitle)[^>]*>)[^<]*", r"\1...", atom)
+
+
+async def _status(app: Any, owner: bool, path: str) -> Row:
+    answer = await _asked(app, owner, path)
+    kind = answer.headers.get("content-type", "").partition(";")[0]
+    told: Row = {"status": answer.status_code, "type": kind}
+    if kind == "application/json" and answer.status_code >= 400:
+        told["shape"] = _shape(answer.json())
+    return told
+
+
+def _shape(value: Any) -> Any:
+    """Keys and types without the values."""
+    if isinstance(value, dict):
+        return {key: _shape(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_shape(value[0])] if value else []
+    return type(value).__name__
+
+
+def _paths(openapi: Row) -> Row:
+    """What may be asked, with which parameters. Shapes of answers may be added."""
+
+    def parameter(one: Row) -> Row:
+        kept = {key: one.get(key, False) for key in ("name", "in", "required")}
+        schema = {key: value for key, value in one["schema"].items() if key not in ("title", "description")}
+        return kept | {"schema": schema}
+
+    return {
+        path: {
+            method: sorted(map(parameter, told.get("parameters", ())), key=lambda one: str(one["name"]))
+            for method, told in methods.items()
+        }
+        for path, methods in openapi["paths"].items()
+    }
+
+
+def _metrics(exposition: str) -> Row:
+    """Name, type, help, and each sample's labels; no values. What Python tells of itself is not ours."""
+    told = {}
+    for family in text_string_to_metric_families(exposition):
+        if family.name.startswith(("process_", "python_")):
+            continue
+        samples = {}
+        for sample in family.samples:
+            labels = {key: "..." if key in MACHINE else value for key, value in sample.labels.items()}
+            samples[sample.name + json.dumps(labels, sort_keys=True)] = 1
+        told[family.name] = {"type": family.type, "help": family.documentation, "samples": sorted(samples)}
+    return told
+
+
+# --- files ---
+
+
+def _schema(maker: Maker, home: Path) -> None:
+    """The tables of a database that today's program has opened, and the files beside it."""
+    with contextlib.closing(sqlite3.connect(home / "data" / "mailwatch.sqlite")) as raw:
+        rows = raw.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name").fetchall()
+        version = raw.execute("SELECT * FROM alembic_version").fetchall()
+        facts = ("journal_mode", "application_id", "user_version")
+        pragma = {key: raw.execute(f"PRAGMA {key}").fetchone()[0] for key in facts}
+    tables = [[kind, name, table, " ".join((sql or "").split())] for kind, name, table, sql in rows]
+    maker.json("database.json", {"schema": tables, "revision": version, "pragma": pragma})
+    files = {}
+    for path in sorted((home / "data").rglob("*")):
+        name = re.sub(r"[0-9a-f]{64}", "SHA256", str(path.relative_to(home / "data")))
+        files[name] = f"{path.stat().st_mode & 0o777:o}"
+    maker.json("data-dir.json", files)
+
+
+async def fresh(maker: Maker) -> None:
+    """A data_dir that the program makes itself."""
+    home = maker.work / "fresh"
+    home.mkdir()
+    target = {"name": "mail", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
+    settings: Row = {
+        "vantage_point": {"name": "new"},
+        "data_dir": "data",
+        "guard": "off",
+        "clock": {"servers": []},
+    }
+    settings["targets"] = [target]
+    (home / "config.yaml").write_text(json.dumps(settings))
+    async with _started(home / "config.yaml"):
+        pass
+    inner = Maker.__new__(Maker)
+    inner.out, inner.work = maker.out / "fresh", maker.work
+    _schema(inner, home)
+
+
+STEPS: tuple[Callable[[Maker], Any], ...] = (commands, bundles, options, exits)
+
+
+def make(out: Path, work: Path) -> None:
+    """Make all snapshots."""
+    maker = Maker(out, work)
+    for step in STEPS:
+        step(maker)
+    asyncio.run(web(maker))
+    asyncio.run(fresh(maker))
+
+
+@contextlib.contextmanager
+def _settled() -> Iterator[None]:
+    """At the stored time, in Rome, as the version of the snapshots."""
+    mailwatch.__version__ = VERSION
+    nanoseconds = patch.object(time, "time_ns", lambda: NOW_MS * 1_000_000)
+    with nanoseconds, patch.object(time, "time", lambda: NOW_MS / 1000):
+        yield
+
+
+if __name__ == "__main__":
+    from tempfile import TemporaryDirectory
+
+    os.umask(0o077)
+    with TemporaryDirectory() as folder, _settled():
+        make(Path(sys.argv[1]), Path(folder))
