@@ -28,7 +28,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends binutils \
     && python -c "import typst, lxml.etree, rfc3161_client, uvloop, pydantic, sqlalchemy, aiohttp, mailwatch.cli"
 
 FROM ${PYTHON}
-LABEL org.opencontainers.image.title=MailWatch org.opencontainers.image.licenses=GPL-3.0-or-later \
+LABEL org.opencontainers.image.title=MailWatch org.opencontainers.image.licenses=GPL-3.0-only \
     mailwatch.sbom=/opt/mailwatch/share/sbom.cdx.json
 RUN useradd --uid 10001 --user-group --home-dir /data --no-create-home --shell /usr/sbin/nologin mailwatch \
     && install -d -m 0700 -o mailwatch -g mailwatch /data

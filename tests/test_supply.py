@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,14 @@ def test_what_builds_and_what_tests_are_of_one_version() -> None:
     for name in build.keys() & dev.keys():
         assert build[name] == dev[name]
     assert all(dev[name] == run[name] for name in run)
+
+
+def test_the_whole_has_the_licence_of_its_strictest_part() -> None:
+    parts = {part["name"]: part for part in bill((ROOT / "requirements.txt").read_text())["components"]}
+    assert parts["aioimaplib"]["licenses"] == [{"license": {"name": "GPL-3.0-only"}}]
+    assert "org.opencontainers.image.licenses=GPL-3.0-only" in (ROOT / "Dockerfile").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["license"] == "GPL-3.0-or-later"
+    readme = (ROOT / "README.md").read_text().partition("## Licence")[2]
+    assert "GPL-3.0-or-later" in readme
+    assert "GPL-3.0-only" in readme
