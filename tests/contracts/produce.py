@@ -103,8 +103,9 @@ def commands(maker: Maker) -> None:
     maker.json("cli/providers.json", maker.asked("providers", "libero"))
     maker.json("cli/config-show.json", _relative(maker.asked("config", "show"), maker.work))
     maker.json("cli/config-check.json", sorted(maker.asked("config", "check")))
-    _, schema = maker.run("config", "schema")
-    maker.json("config-schema.json", json.loads(schema))
+    _, printed = maker.run("config", "schema")
+    schema = json.loads(printed)
+    maker.json("config-schema.json", _bare(schema, schema.get("$defs", {})))
 
 
 def bundles(maker: Maker) -> None:
@@ -165,12 +166,30 @@ def _keep_text(path: Path) -> None:
     """Of a .docx the text counts; the rest is the library's, with the time of day."""
     with zipfile.ZipFile(path) as packed:
         text = packed.read("word/document.xml")
-    path.with_suffix(".docx.xml").write_bytes(text)
+    path.with_suffix(".docx.xml").write_bytes(text.replace(b"><", b">\n<"))
     path.unlink()
 
 
 def _relative(value: Any, folder: Path) -> Any:
     return json.loads(json.dumps(value).replace(str(folder.resolve()), "FOLDER"))
+
+
+def _bare(schema: Any, definitions: Row) -> Any:
+    """Leave out of a JSON Schema sentences and names of our classes: what is referred to stands in place."""
+    if isinstance(schema, list):
+        return [_bare(one, definitions) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        rest = {key: value for key, value in schema.items() if key != "$ref"}
+        return _bare({**definitions[schema["$ref"].rpartition("/")[2]], **rest}, definitions)
+    told = {}
+    for key, value in schema.items():
+        if key == "properties":
+            told[key] = {name: _bare(one, definitions) for name, one in value.items()}
+        elif key not in ("title", "description", "$defs"):
+            told[key] = value if key == "default" else _bare(value, definitions)
+    return told
 
 
 class _Parsed(Exception):
