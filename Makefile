@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: run test test-all lint bench campaign fuzz chaos chaos-all nightly clean servers image-test
-.PHONY: dashboards pictures sbom dist pins
+.PHONY: dashboards pictures sbom dist pins docs docs-generate
 
 run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (or CONFIG=your.yaml)
 	$(BIN)/mailwatch --config $(or $(CONFIG),config.example.yaml) run
@@ -51,6 +51,18 @@ dashboards: $(VENV)/.dev  ## write grafana/dashboards and grafana/alerting anew
 pictures: $(VENV)/.dev servers  ## draw the pictures of the report and the pages in docs/images/ anew
 	$(BIN)/python -m tests.pictures
 
+docs: build/venv-docs/.made  ## the documents as a site, in build/site; its tools have an environment of their own
+	build/venv-docs/bin/mkdocs build --strict
+	$(PYTHON) -m tools.site build/site
+
+docs-generate: $(VENV)/.dev  ## write the generated pages of docs/reference anew
+	$(BIN)/python -m tools.generate
+
+build/venv-docs/.made: requirements-docs.txt
+	$(PYTHON) -m venv build/venv-docs
+	build/venv-docs/bin/pip install --quiet --require-hashes -r requirements-docs.txt
+	touch $@
+
 servers:
 	sh tests/install_servers.sh
 
@@ -73,6 +85,7 @@ pins:  ## write requirements*.txt anew from pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --no-header --upgrade -o requirements.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe --no-header --upgrade --extra dev -o requirements-dev.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe --no-header --upgrade -o requirements-build.txt requirements-build.in
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe --no-header --upgrade -o requirements-docs.txt requirements-docs.in
 
 sbom: $(VENV)/.run  ## the bill of materials (CycloneDX), on stdout; the image has its own in /opt/mailwatch/share
 	@$(BIN)/python -m supply.sbom

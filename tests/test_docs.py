@@ -12,6 +12,7 @@ import pytest
 
 from mailwatch.cli import VERBS, main, parse
 from mailwatch.models import Cause
+from tools.generate import stale
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,6 +50,10 @@ def test_links_in_documents_lead_somewhere() -> None:
                 assert (document.parent / link).exists(), f"{document.name}: {link}"
 
 
+def test_generated_pages_are_what_the_code_gives_now() -> None:
+    assert stale() == [], "run: make docs-generate"
+
+
 def test_each_cause_that_this_version_knows_is_explained() -> None:
     text = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
     told = [cause for row in re.findall(r"^\| ([a-z, ]+) \|", text, re.MULTILINE) for cause in row.split(", ")]
@@ -74,7 +79,7 @@ def test_a_command_used_wrongly_exits_with_2_and_says_how() -> None:
 
 
 def test_pins_have_hashes_and_no_index_address() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-docs.txt"):
         text = (ROOT / name).read_text()
         pins = re.findall(r"^[a-z0-9].*==", text, re.MULTILINE)
         assert len(pins) > 20
