@@ -240,7 +240,7 @@ def test_an_outage_of_a_removed_target_is_unwatched_at_once(
     assert (incident["state"], incident["first_good"]) == ("unwatched", None)
     assert incident["stages"][-1]["restored"] == []
     assert incident["stages"][-1]["unwatched"] == ["lab"]
-    for language, words in (("en", "watched no more"), ("it", "non più sorvegliato")):
+    for language, words in (("en", "no longer monitored"), ("it", "non più controllato")):
         for page in ("outages", f"outages/{told['id']}", "incidents"):
             assert words in here.get(f"/{page}?lang={language}"), page
     assert changes(here, "lab") == [("begin", "start"), ("end", "removed")]
@@ -318,7 +318,7 @@ def test_what_was_changed_while_mailwatch_was_stopped(
         (told,) = outages(here)
         assert (told["target"], told["state"]) == ("lab", "unwatched")
         assert f"outages/{told['id']}" in here.get("/outages")
-        assert "watched no more" in here.get(f"/outages/{told['id']}?lang=en")
+        assert "no longer monitored" in here.get(f"/outages/{told['id']}?lang=en")
     assert ("end", "replaced" if how == "host" else "removed") in changes(here, "lab")
     with here.running():
         assert [told["state"] for told in outages(here)] == ["unwatched"]

@@ -121,7 +121,7 @@ def test_each_page_answers_in_both_languages_with_nothing_from_elsewhere(
 def test_the_overview_says_how_mail_is_and_shows_ninety_days(web: tuple[Watching, str]) -> None:
     watching, identity = web
     watching.until(lambda: watching.state("lab-imap") == "up", "up again")
-    well = "</span> Mail is well</h1>"
+    well = "</span> All channels are up</h1>"
 
     def shown() -> str:
         text = _get(watching, "/")[2]
@@ -129,11 +129,12 @@ def test_the_overview_says_how_mail_is_and_shows_ninety_days(web: tuple[Watching
 
     text = watching.until(shown, "well, with ninety days of both")
     assert f"outages/{identity}" in text
-    assert "encryption" in text
+    assert "DNS lookup" in text
 
 
 @pytest.mark.parametrize(
-    ("language", "words"), [("en", "Our own line is not checked"), ("it", "La nostra linea non è controllata")]
+    ("language", "words"),
+    [("en", "MailWatch does not check our own line"), ("it", "MailWatch non controlla la nostra linea")],
 )
 def test_a_guard_that_is_off_is_said_on_the_overview(web: tuple[Watching, str], language: str, words: str) -> None:
     assert words in web[0].get(f"/?lang={language}")
@@ -150,8 +151,8 @@ def test_an_outage_is_told_with_bounds_words_and_proof(web: tuple[Watching, str]
     for key in ("last_good", "first_bad", "first_good"):
         assert text.count(f'datetime="{told[key]}"') == 2, key
     assert f"entries {told['ledger']['first']} to {told['ledger']['last']}" in text
-    assert "the connection was refused" in text
-    assert "over the first" in text
+    assert "connection refused" in text
+    assert "covering the first" in text
     assert "evidence.zip" in text
 
 

@@ -204,5 +204,5 @@ def test_outages_are_asked_for_by_the_names_that_strangers_see(public: Watching)
         page = ask(public, f"/outages?target={quote(unknown)}&lang=en", HTML)[2]
         # What one asks for may come back.
         page = page.replace(unknown, "").replace(quote(unknown, safe=""), "")
-        assert "There is no target called" in page
+        assert "There is no target named" in page
         assert not [word for word in CANARIES if word in page]
