@@ -21,8 +21,8 @@ from rich.console import Console
 from benchmarks.process import peak_memory
 from mailwatch.models import Millis, Observation, Phase, TlsFacts, rfc3339
 from mailwatch.store import Reader
-from tests import ledgers
-from tests.ledgers import DAY, HOUR
+from tests.helpers import ledger_factory as ledgers
+from tests.helpers.ledger_factory import DAY, HOUR
 
 START: Millis = 1_767_225_600_000
 TARGETS = ("imap", "smtp", "pop3", "web")

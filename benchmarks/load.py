@@ -20,8 +20,8 @@ from benchmarks.process import Monitor, cpu_seconds, peak_memory
 from benchmarks.schedule import INTERVAL, LAG, _result, _target, stand_in
 from mailwatch.models import now
 from mailwatch.store import Reader
-from tests import ledgers
-from tests.ledgers import MINUTE
+from tests.helpers import ledger_factory as ledgers
+from tests.helpers.ledger_factory import MINUTE
 from tests.servers import HOST
 
 TARGETS = 1_000

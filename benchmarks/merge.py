@@ -29,8 +29,8 @@ from mailwatch.ledger.checkpoint import verify as verified
 from mailwatch.models import Millis
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import load as load_keys
-from tests import ledgers
-from tests.ledgers import DAY, HOUR
+from tests.helpers import ledger_factory as ledgers
+from tests.helpers.ledger_factory import DAY, HOUR
 
 START: Millis = 1_767_225_600_000
 TEMPLATES = 4

@@ -14,10 +14,10 @@ from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.schedule import stand_in
 from mailwatch.models import now
-from tests import cases
-from tests.cases import make
-from tests.ledgers import DAY, HOUR, MINUTE, Sky, write
-from tests.watching import Watching
+from tests.helpers import report_cases as cases
+from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, Sky, write
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.report_cases import make
 
 DOCS = Path(__file__).parent.parent / "docs" / "images"
 PAGES = (("it", 1), ("en", 2))
@@ -76,7 +76,7 @@ def pages(folder: Path, docs: Path) -> list[Path]:
              "tls": "none", "interval": "5m"}
             for name in NAMES
         ]  # fmt: skip
-        watching = Watching(folder, targets, vantage_point={"name": "casa", "place": "Milano, IT"})
+        watching = MailWatchProcess(folder, targets, vantage_point={"name": "casa", "place": "Milano, IT"})
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(
             viewport={"width": 1060, "height": 900},

@@ -17,7 +17,7 @@ from mailwatch.models import News, Topic
 from mailwatch.store import Health, Reader, StoreBroken, StoreError, audit
 from mailwatch.store.audit import SLICE
 from mailwatch.store.keys import load as load_keys
-from tests.ledgers import MINUTE, write
+from tests.helpers.ledger_factory import MINUTE, write
 
 START = 1_767_225_600_000
 

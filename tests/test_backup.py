@@ -19,12 +19,12 @@ from mailwatch.models import now
 from mailwatch.monitor import SHORTEST_GAP
 from mailwatch.store import Draft, Entry, KeysMissing, Reader, Store, StoreBroken, backup
 from mailwatch.store.tokens import Tokens
+from tests.helpers.process import MailWatchProcess
 from tests.servers import ALICE, Certificates, Dovecot
-from tests.watching import Watching
 
 
 @pytest.fixture
-def watching(dovecot: Dovecot, certificates: Certificates, tmp_path: Path) -> Iterator[Watching]:
+def watching(dovecot: Dovecot, certificates: Certificates, tmp_path: Path) -> Iterator[MailWatchProcess]:
     secret = tmp_path / "secret"
     secret.write_text(dovecot.passwords[ALICE] + "\n")
     secret.chmod(0o600)
@@ -42,7 +42,7 @@ def watching(dovecot: Dovecot, certificates: Certificates, tmp_path: Path) -> It
     }
     folder = tmp_path / "old"
     folder.mkdir()
-    mailwatch = Watching(folder, [target])
+    mailwatch = MailWatchProcess(folder, [target])
     with mailwatch.running():
         yield mailwatch
 
@@ -82,7 +82,7 @@ def gaps_from(data_dir: Path, index: int) -> list[Entry]:
 
 
 def test_a_backup_made_while_it_writes_is_restored_and_the_same_ledger_goes_on(
-    watching: Watching, tmp_path: Path
+    watching: MailWatchProcess, tmp_path: Path
 ) -> None:
     watching.until(lambda: watching.seen("lab-imap", "up") + watching.seen("lab-imap", "down") >= 5, "five looks")
     before = len(headers(watching.data_dir))
@@ -100,7 +100,7 @@ def test_a_backup_made_while_it_writes_is_restored_and_the_same_ledger_goes_on(
 
     folder = tmp_path / "new"
     folder.mkdir()
-    new = Watching(folder, watching.settings["targets"])
+    new = MailWatchProcess(folder, watching.settings["targets"])
     restored(file, new.data_dir)
     assert headers(new.data_dir) == original[: told["entries"]]
     audit = new.command("ledger", "audit", "--json")

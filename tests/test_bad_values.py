@@ -12,6 +12,7 @@ from mailwatch import config
 from mailwatch.building import build
 from mailwatch.cli import main
 from mailwatch.config import ConfigError, check_named, document
+from tests.helpers.config_entries import HEAD, TARGET
 from tests.servers import Certificates
 
 CASES = [
@@ -19,9 +20,7 @@ CASES = [
     for line in (Path(__file__).parent / "testdata" / "bad-values.tsv").read_text(encoding="utf-8").splitlines()
     if not line.startswith("#")
 ]
-TARGET = "targets: [{name: lab, kind: imap, host: imap.example.org, %s}]\n"
 ACCOUNT = "accounts: [{password_file: secret, %s}]\n"
-HEAD = "vantage_point: {name: here}\n"
 
 
 @pytest.fixture(scope="module")

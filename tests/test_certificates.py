@@ -21,7 +21,7 @@ from mailwatch.evidence.verify.trust import Trust
 from mailwatch.evidence.verify.trust import certificates as enclosed
 from mailwatch.models import Cause, Kind, Outcome, Target, TlsMode, now
 from mailwatch.probes import TlsContexts, observe
-from tests.hostile import hostile
+from tests.helpers.scripted_server import hostile
 from tests.servers.certificates import Certificates
 
 HOUSE = Path(__file__).parent.parent / "mailwatch"

@@ -14,7 +14,7 @@ from tests.chaos.crowd import CROWD
 from tests.chaos.figures import Figures, Scale
 from tests.chaos.lab import Flapping, Lab, lab
 from tests.chaos.promises import comes, size, starts
-from tests.conftest import need_program, need_root
+from tests.helpers.requirements import need_program, need_root
 from tests.servers import DOVECOT
 
 SCALE = Scale()

@@ -35,9 +35,9 @@ from mailwatch.evidence.report.words import words
 from mailwatch.evidence.report.writing import Writing
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.models import rfc3339
+from tests.helpers.pdf import text_of
+from tests.helpers.process import MailWatchProcess
 from tests.servers.authority import Authority
-from tests.test_evidence import text_of
-from tests.watching import Watching
 
 ROME = ZoneInfo(ZONE)
 MINUTE = 60_000
@@ -425,7 +425,7 @@ def test_the_section_says_whether_the_rule_is_verified_and_that_it_is_no_advice(
     assert stated.check(statement["claim"], outage).startswith("a statement of the owner; its reading follows")
 
 
-def claimed(watching: Watching, key: str, folder: Path) -> Path:
+def claimed(watching: MailWatchProcess, key: str, folder: Path) -> Path:
     settings = watching.settings | {"claims": [SAID | {"targets": ["lab-imap"], "sla": key}]}
     path = watching.folder / f"{folder.name}.yaml"
     path.write_text(json.dumps(settings))
@@ -433,7 +433,7 @@ def claimed(watching: Watching, key: str, folder: Path) -> Path:
 
 
 def report(
-    watching: Watching, path: Path, identity: str, out: Path, language: str
+    watching: MailWatchProcess, path: Path, identity: str, out: Path, language: str
 ) -> subprocess.CompletedProcess[str]:
     command = ["--config", str(path), "report", identity, "-o", str(out), "--lang", language]
     return watching.command(*command)
@@ -441,9 +441,15 @@ def report(
 
 @pytest.mark.parametrize("language", ["en", "it"])
 def test_a_bundle_with_a_claim_is_valid_and_its_report_tells_it(
-    lived: tuple[Watching, Authority, str], trust: Trust, tmp_path: Path, language: str
+    recorded_outage: tuple[MailWatchProcess, Authority, str], trust: Trust, tmp_path: Path, language: str
 ) -> None:
-    made = report(lived[0], claimed(lived[0], "microsoft-365", tmp_path), lived[2], tmp_path / "b.zip", language)
+    made = report(
+        recorded_outage[0],
+        claimed(recorded_outage[0], "microsoft-365", tmp_path),
+        recorded_outage[2],
+        tmp_path / "b.zip",
+        language,
+    )
     assert made.returncode == 0, made.stderr
     found = {claim.claim: claim for claim in verify(tmp_path / "b.zip", trust)}
     assert all(claim.valid for claim in found.values()), found
@@ -489,9 +495,15 @@ def test_a_reading_that_does_not_follow_is_refused(change: Any, why: str) -> Non
 
 
 def test_verify_refuses_a_bundle_whose_reading_does_not_follow(
-    lived: tuple[Watching, Authority, str], tmp_path: Path
+    recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path
 ) -> None:
-    report(lived[0], claimed(lived[0], "microsoft-365", tmp_path), lived[2], tmp_path / "good.zip", "en")
+    report(
+        recorded_outage[0],
+        claimed(recorded_outage[0], "microsoft-365", tmp_path),
+        recorded_outage[2],
+        tmp_path / "good.zip",
+        "en",
+    )
     with zipfile.ZipFile(tmp_path / "good.zip") as good, zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
         for name in good.namelist():
             raw = good.read(name)
@@ -519,10 +531,14 @@ def test_a_claim_without_a_rule_is_a_statement_only() -> None:
 
 
 def letter(
-    lived: tuple[Watching, Authority, str], folder: Path, language: str, key: str | None = None, *more: str
+    recorded_outage: tuple[MailWatchProcess, Authority, str],
+    folder: Path,
+    language: str,
+    key: str | None = None,
+    *more: str,
 ) -> tuple[str, str, str]:
     """Write one; return the PDF's text, the document's text, and what was said."""
-    watching, _, identity = lived
+    watching, _, identity = recorded_outage
     path = claimed(watching, key, folder) if key else watching.config
     out = folder / "letter"
     made = watching.command("--config", str(path), "claim", identity, "-o", str(out), "--lang", language, *more)
@@ -549,9 +565,9 @@ UNCHECKED = ("1229", "1453", "1454", "2712", "2019/770", "13533", "Lecce", "347/
 
 @pytest.mark.parametrize("language", ["en", "it"])
 def test_the_letter_is_filled_in_as_pdf_and_as_document(
-    lived: tuple[Watching, Authority, str], tmp_path: Path, language: str
+    recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path, language: str
 ) -> None:
-    pdf, document, said = letter(lived, tmp_path, language, "microsoft-365")
+    pdf, document, said = letter(recorded_outage, tmp_path, language, "microsoft-365")
     title = {"en": "Subject: complaint about an outage", "it": "Oggetto: reclamo per disservizio"}[language]
     mark = {"en": "is NOT VERIFIED", "it": "NON È VERIFICATA"}[language]
     for text in (pdf, document):
@@ -561,7 +577,7 @@ def test_the_letter_is_filled_in_as_pdf_and_as_document(
             "lab-imap",
             "C-12345",
             "ticket 678",
-            lived[2],
+            recorded_outage[2],
             title,
             mark,
         ):
@@ -582,9 +598,9 @@ def test_the_letter_is_filled_in_as_pdf_and_as_document(
 
 @pytest.mark.parametrize("language", ["en", "it"])
 def test_without_a_claim_the_formal_notice_is_all_blanks_and_says_so(
-    lived: tuple[Watching, Authority, str], tmp_path: Path, language: str
+    recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path, language: str
 ) -> None:
-    pdf, document, said = letter(lived, tmp_path, language, None, "--formal")
+    pdf, document, said = letter(recorded_outage, tmp_path, language, None, "--formal")
     for text in (pdf, document):
         assert {"en": "Subject: formal notice to perform", "it": "Oggetto: diffida ad adempiere"}[language] in text
         assert text.count("____") >= 14
@@ -594,8 +610,10 @@ def test_without_a_claim_the_formal_notice_is_all_blanks_and_says_so(
     assert "no claim in the config is for this outage" in said
 
 
-def test_an_unknown_outage_has_no_letter(lived: tuple[Watching, Authority, str], tmp_path: Path) -> None:
-    said = lived[0].command("claim", "zzz", "-o", str(tmp_path / "letter"))
+def test_an_unknown_outage_has_no_letter(
+    recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path
+) -> None:
+    said = recorded_outage[0].command("claim", "zzz", "-o", str(tmp_path / "letter"))
     assert said.returncode == 1
     assert "no outage is called zzz" in said.stderr
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, Target, TlsMode, now
 from mailwatch.probes import TlsContexts, observe
-from tests.hostile import CLOSE, HELLO, SILENCE, Step, hostile
+from tests.helpers.scripted_server import CLOSE, HELLO, SILENCE, Step, hostile
 
 Run = Callable[[Coroutine[Any, Any, Observation]], Observation]
 RUNS = pytest.mark.parametrize("run", [asyncio.run, uvloop.run])

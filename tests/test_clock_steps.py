@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import need_program
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.requirements import need_program
+from tests.helpers.wall_clock import LIBRARIES, WallClock
 from tests.servers import free_port
-from tests.watching import Watching
 
-LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 HOUR, DAY = 3600, 86_400
 STEPS = {"an hour ahead": HOUR, "an hour back": -HOUR, "four days ahead": 4 * DAY, "three years back": -1095 * DAY}
 BUSY = 120.0
@@ -53,28 +53,6 @@ def greeting(port: int) -> Iterator[None]:
         thread.join()
 
 
-class WallClock:
-    """The wall clock of one process, as libfaketime shows it; the clocks that nobody can set stay as they are."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "faketime"
-        self.off = 0
-        self.step(0)
-        self.environment = {
-            "LD_PRELOAD": str(LIBRARIES[-1]),
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-
-    def step(self, seconds: int) -> None:
-        """Set it by so many seconds more, from one moment to the next."""
-        self.off += seconds
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(f"{self.off:+d}\n")
-        fresh.rename(self._file)
-
-
 @dataclass(frozen=True)
 class Lived:
     """An outage as it truly was, in seconds: at least and at most, as far as the test itself knows."""
@@ -85,14 +63,14 @@ class Lived:
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watching, dict[str, Lived]]]:
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MailWatchProcess, dict[str, Lived]]]:
     """One run with an outage for each step, in the middle of which the clock is set; and set right after it."""
     need_program(LIBRARIES[-1] if LIBRARIES else Path("/usr/bin/faketime"))
     folder = tmp_path_factory.mktemp("steps")
     port, clock = free_port(), WallClock(folder)
     target = {"name": "lab", "kind": "imap", "provider": "lab", "host": "127.0.0.1", "port": port, "tls": "none",
               "interval": "1s", "timeout": "2s"}  # fmt: skip
-    watching = Watching(folder, [target], detection={"recheck": ["200ms"]})
+    watching = MailWatchProcess(folder, [target], detection={"recheck": ["200ms"]})
     watching.environment = clock.environment
     found: dict[str, Lived] = {}
     with watching.running():
@@ -130,7 +108,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watching, 
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_an_outage_lasts_as_long_as_it_lasts(lived: tuple[Watching, dict[str, Lived]], name: str) -> None:
+def test_an_outage_lasts_as_long_as_it_lasts(lived: tuple[MailWatchProcess, dict[str, Lived]], name: str) -> None:
     one = lived[1][name]
     told = one.outage["duration"]
     assert told["min"] <= one.most
@@ -146,7 +124,7 @@ def test_an_outage_lasts_as_long_as_it_lasts(lived: tuple[Watching, dict[str, Li
 
 @pytest.mark.parametrize("name", ["an hour back", "four days ahead"])
 def test_its_evidence_says_so_and_holds(
-    lived: tuple[Watching, dict[str, Lived]], name: str, tmp_path: Path
+    lived: tuple[MailWatchProcess, dict[str, Lived]], name: str, tmp_path: Path
 ) -> None:
     watching, found = lived
     path = tmp_path / "case.zip"
@@ -171,7 +149,7 @@ def test_its_evidence_says_so_and_holds(
 
 
 def test_the_report_of_the_whole_time_says_what_the_other_commands_say(
-    lived: tuple[Watching, dict[str, Lived]], tmp_path: Path
+    lived: tuple[MailWatchProcess, dict[str, Lived]], tmp_path: Path
 ) -> None:
     """By their times, entries lie before and after others that they follow: none may be lost for that."""
     watching, found = lived
@@ -199,7 +177,7 @@ def test_the_report_of_the_whole_time_says_what_the_other_commands_say(
 
 
 def test_the_ledger_replays_and_the_pages_say_that_the_clock_was_set(
-    lived: tuple[Watching, dict[str, Lived]],
+    lived: tuple[MailWatchProcess, dict[str, Lived]],
 ) -> None:
     watching, found = lived
     assert watching.command("ledger", "audit").returncode == 0

@@ -13,8 +13,7 @@ from mailwatch.ledger.facts import payload_of
 from mailwatch.models import Cause, Gap, GapReason, Observation, Outcome, WatchChange, WatchEvent
 from mailwatch.outages import Event, Outage, Proof, Rules, State, advance, advance_proof
 from mailwatch.service_level import Meter, Share, Stretch
-from tests.ledgers import MINUTE, SECOND, look
-from tests.test_watched_record import change
+from tests.helpers.ledger_factory import MINUTE, SECOND, change, look
 
 WINDOW = (5 * MINUTE, 25 * MINUTE)
 MARKS = "+++++++-?xgcie"

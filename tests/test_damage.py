@@ -28,10 +28,10 @@ from mailwatch.store import (
 )
 from mailwatch.store import writer as writer_module
 from mailwatch.store.faults import fault
-from tests.damage import Page, one_of_each, pages, spoilt
-from tests.ledgers import MINUTE, write
-from tests.receivers import Webhook
-from tests.test_notify_run import watching
+from tests.helpers.ledger_factory import MINUTE, write
+from tests.helpers.notifications import watching
+from tests.helpers.page_damage import Page, one_of_each, pages, spoilt
+from tests.helpers.webhook import Webhook
 
 START = 1_767_225_600_000
 BEATS = 150

@@ -20,9 +20,9 @@ from mailwatch.diagnosis import AT_ONCE, Diagnosis
 from mailwatch.diagnosis.names import ask_names
 from mailwatch.ledger.canonical import canonical
 from mailwatch.models import Attempt, Cause, Kind, Observation, Outcome, Target
-from tests.conftest import need_root
-from tests.fakes.names import name_server
-from tests.hall import Hall
+from tests.helpers.faults.names import name_server
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.requirements import need_root
 from tests.servers import DNSMASQ, Dnsmasq, server_folder
 
 TARGET = Target(name="t", kind=Kind.IMAP, host="127.0.0.1", port=1)
@@ -153,17 +153,17 @@ async def test_what_goes_wrong_in_a_diagnosis_is_told_and_never_raised() -> None
 
 
 async def test_the_first_bad_look_has_a_diagnosis_and_the_others_have_none(tmp_path: Path) -> None:
-    hall = Hall(tmp_path)
-    await hall.writer.start()
-    hall.monitor.judging.clock_bound.learn(1234)
+    harness = PipelineHarness(tmp_path)
+    await harness.writer.start()
+    harness.monitor.judging.clock_bound.learn(1234)
     for _ in range(3):
-        await hall.look()
-    first, *rest = hall.recorded("observation")
+        await harness.look()
+    first, *rest = harness.recorded("observation")
     # In whole milliseconds, rounded up; it grows until the look, however long that takes.
     assert first["facts"]["diagnosis"]["clock_error_bound_us"] in range(2000, 100_000, 1000)
     assert first["facts"]["diagnosis"]["route"] == {"skipped": "the host is this machine"}
     assert [look.get("facts") for look in rest] == [None, None]
-    await hall.close()
+    await harness.close()
 
 
 @pytest.fixture

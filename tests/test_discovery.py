@@ -19,8 +19,8 @@ from mailwatch.discovery import (
     within,
 )
 from mailwatch.models import Kind, TlsMode
-from tests.conftest import need_root
-from tests.fakes.names import Records, name_server
+from tests.helpers.faults.names import Records, name_server
+from tests.helpers.requirements import need_root
 from tests.servers import DNSMASQ, Dnsmasq, free_port, resolver_at, server_folder
 
 RECORDS = (

@@ -22,7 +22,7 @@ from mailwatch.config.environment import VARIABLES
 from mailwatch.config.load import _PLACES
 from mailwatch.store.lock import Lock
 from mailwatch.web.hosts import known_host
-from tests.conftest import need_root
+from tests.helpers.requirements import need_root
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())

@@ -18,36 +18,16 @@ import pytest
 
 from mailwatch.models import Outcome, now, parse_rfc3339, rfc3339
 from mailwatch.store import Reader
+from tests.helpers.config_entries import BEAT, imap
+from tests.helpers.process import MailWatchProcess
 from tests.servers import ALICE, BOB, Certificates, Dovecot, Postfix
-from tests.watching import Watching
-
-BEAT = 1.0
-"""Interval and recheck in these tests."""
-
-
-def imap(server: Dovecot, certificates: Certificates, secret: Path, **more: Any) -> dict[str, Any]:
-    secret.write_text(server.passwords[ALICE] + "\n")
-    secret.chmod(0o600)
-    return {
-        "name": "lab-imap",
-        "kind": "imap",
-        "provider": "lab",
-        "host": "localhost",
-        "port": server.imaps_port,
-        "tls": "implicit",
-        "ca_file": str(certificates.ca_file),
-        "login": {"username": ALICE, "password_file": str(secret)},
-        "interval": f"{BEAT}s",
-        "timeout": "2s",
-        **more,
-    }
 
 
 @pytest.fixture
-def watching(own_dovecot: Dovecot, certificates: Certificates, tmp_path: Path) -> Iterator[Watching]:
+def watching(own_dovecot: Dovecot, certificates: Certificates, tmp_path: Path) -> Iterator[MailWatchProcess]:
     """MailWatch on one IMAP target of a Dovecot that the test may stop; leaves no password anywhere."""
     target = imap(own_dovecot, certificates, tmp_path / "secret")
-    mailwatch = Watching(tmp_path, [target], detection={"recheck": [f"{BEAT}s"]})
+    mailwatch = MailWatchProcess(tmp_path, [target], detection={"recheck": [f"{BEAT}s"]})
     with mailwatch.running():
         yield mailwatch
         shown = mailwatch.everything()
@@ -61,7 +41,7 @@ def assert_absent(password: str, shown: bytes) -> None:
             assert canary not in shown, f"{canary!r} was shown"
 
 
-def test_the_true_down_time_lies_within_the_bounds(watching: Watching, own_dovecot: Dovecot) -> None:
+def test_the_true_down_time_lies_within_the_bounds(watching: MailWatchProcess, own_dovecot: Dovecot) -> None:
     watching.until(lambda: watching.state("lab-imap") == "up", "up")
     before_stop = now()
     own_dovecot.stop()
@@ -97,7 +77,7 @@ def test_the_true_down_time_lies_within_the_bounds(watching: Watching, own_dovec
     assert watching.metric("mailwatch_outages_total{") == 1
 
 
-def test_commands_tell_what_the_api_tells(watching: Watching, own_dovecot: Dovecot) -> None:
+def test_commands_tell_what_the_api_tells(watching: MailWatchProcess, own_dovecot: Dovecot) -> None:
     watching.until(lambda: watching.state("lab-imap") == "up", "up")
     own_dovecot.stop()
     watching.until(lambda: watching.api("outages"), "an outage")
@@ -126,7 +106,7 @@ def test_commands_tell_what_the_api_tells(watching: Watching, own_dovecot: Dovec
 
 
 def test_kill_9_in_an_outage_leaves_the_same_outage_with_a_gap_inside(
-    watching: Watching, own_dovecot: Dovecot
+    watching: MailWatchProcess, own_dovecot: Dovecot
 ) -> None:
     watching.until(lambda: watching.state("lab-imap") == "up", "up")
     own_dovecot.stop()
@@ -147,7 +127,7 @@ def test_kill_9_in_an_outage_leaves_the_same_outage_with_a_gap_inside(
     assert json.loads(audit.stdout)["findings"] == []
 
 
-def test_a_frozen_process_leaves_a_gap_and_no_outage(watching: Watching) -> None:
+def test_a_frozen_process_leaves_a_gap_and_no_outage(watching: MailWatchProcess) -> None:
     watching.until(lambda: watching.seen("lab-imap", "up") >= 2, "two looks")
     watching.signal(signal.SIGSTOP)
     time.sleep(8)  # longer than the 5 s from which a stall is told
@@ -170,7 +150,7 @@ def test_a_wrong_password_is_unknown_and_is_tried_once_not_hammered(
     target = imap(own_dovecot, certificates, tmp_path / "secret", interval="200ms")
     (tmp_path / "secret").write_text("not the password\n")
     mark = own_dovecot.log_size
-    with Watching(tmp_path, [target], detection={"recheck": ["200ms"]}).running() as watching:
+    with MailWatchProcess(tmp_path, [target], detection={"recheck": ["200ms"]}).running() as watching:
         watching.until(lambda: watching.seen("lab-imap", "unknown") >= 8, "eight looks")
         assert watching.state("lab-imap") == "unknown"
         assert watching.api("outages") == []
@@ -194,7 +174,7 @@ def test_two_good_passwords_rejected_together_are_the_providers_broken_login(
         target = imap(own_dovecot, certificates, tmp_path / f"secret-{name}", name=name)
         (tmp_path / f"secret-{name}").write_text(own_dovecot.passwords[user])
         targets.append({**target, "login": {**target["login"], "username": user}})
-    with Watching(tmp_path, targets, detection={"open_after": 1}).running() as watching:
+    with MailWatchProcess(tmp_path, targets, detection={"open_after": 1}).running() as watching:
         watching.until(lambda: watching.seen("alice", "up") and watching.seen("bob", "up"), "both up")
         # The restart must know from the ledger that both passwords were good.
         watching.stop()
@@ -215,7 +195,7 @@ def test_without_a_route_it_is_unknown_and_no_outage(tmp_path: Path) -> None:
         pytest.skip("a network namespace needs root")
     target = {"name": "far", "kind": "imap", "host": "192.0.2.1", "interval": "300ms", "timeout": "1s"}
     guard = {"controls": ["192.0.2.2:443", "198.51.100.1:443"], "timeout": "500ms"}
-    watching = Watching(tmp_path, [target], guard=guard, detection={"recheck": ["300ms"]})
+    watching = MailWatchProcess(tmp_path, [target], guard=guard, detection={"recheck": ["300ms"]})
     # The test itself stays outside: the namespace has a loopback of its own and nothing else.
     watching.prefix = ("unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
     watching.start(ready=False)
@@ -247,7 +227,7 @@ def test_smtp_submission_is_watched_too(
 ) -> None:
     target = imap(dovecot, certificates, tmp_path / "secret", name="lab-smtp", kind="smtp", tls="starttls")
     target["port"] = postfix.submission_port
-    with Watching(tmp_path, [target]).running() as watching:
+    with MailWatchProcess(tmp_path, [target]).running() as watching:
         watching.until(lambda: watching.seen("lab-smtp", "up") >= 2, "two good looks")
         last = watching.api("observations?target=lab-smtp")[0]
         assert list(last["phases"]) == ["resolve", "connect", "tls", "greeting", "auth", "submit"]
@@ -258,13 +238,13 @@ def test_pop3_is_watched_too(dovecot: Dovecot, certificates: Certificates, tmp_p
     target = imap(
         dovecot, certificates, tmp_path / "secret", name="lab-pop3", kind="pop3", port=dovecot.pop3s_port
     )
-    with Watching(tmp_path, [target]).running() as watching:
+    with MailWatchProcess(tmp_path, [target]).running() as watching:
         watching.until(lambda: watching.seen("lab-pop3", "up") >= 2, "two good looks")
         last = watching.api("observations?target=lab-pop3")[0]
         assert list(last["phases"]) == ["resolve", "connect", "tls", "greeting", "auth", "mailbox", "fetch"]
 
 
-def test_a_faulty_config_is_kept_out_at_sighup_and_a_good_one_is_taken(watching: Watching) -> None:
+def test_a_faulty_config_is_kept_out_at_sighup_and_a_good_one_is_taken(watching: MailWatchProcess) -> None:
     watching.until(lambda: watching.state("lab-imap") == "up", "up")
     good = watching.settings["targets"]
     watching.settings["targets"] = [{**good[0], "intervall": "1s"}]
@@ -296,7 +276,7 @@ def window(minutes: int) -> dict[str, Any]:
 
 
 def test_announced_maintenance_is_left_out_and_what_is_announced_later_hides_nothing(
-    watching: Watching, own_dovecot: Dovecot
+    watching: MailWatchProcess, own_dovecot: Dovecot
 ) -> None:
     active = "mailwatch_maintenance_active{"
     watching.until(lambda: watching.state("lab-imap") == "up", "up")
@@ -363,14 +343,14 @@ def test_announced_maintenance_is_left_out_and_what_is_announced_later_hides_not
     assert json.loads(audit.stdout)["findings"] == []
 
 
-def test_a_second_process_is_told_who_holds_the_data(watching: Watching) -> None:
+def test_a_second_process_is_told_who_holds_the_data(watching: MailWatchProcess) -> None:
     second = watching.command("run")
     assert second.returncode == 1
     assert f"process {watching.pid}" in second.stderr
     assert "Traceback" not in second.stderr
 
 
-def test_pages_answer_and_describe_themselves(watching: Watching) -> None:
+def test_pages_answer_and_describe_themselves(watching: MailWatchProcess) -> None:
     watching.until(lambda: watching.state("lab-imap") == "up", "up")
     assert watching.get("/healthz") == "ok\n"
     assert "lab-imap" in watching.get("/")
@@ -395,7 +375,7 @@ def test_pages_answer_and_describe_themselves(watching: Watching) -> None:
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 
-def test_sigterm_ends_it_with_status_0_and_the_record_says_so(watching: Watching) -> None:
+def test_sigterm_ends_it_with_status_0_and_the_record_says_so(watching: MailWatchProcess) -> None:
     watching.until(lambda: watching.seen("lab-imap", "up") >= 1, "a look")
     assert watching.stop() == 0
     reader = Reader.open(watching.data_dir)
@@ -420,7 +400,7 @@ def test_sigterm_does_not_wait_for_a_server_that_is_silent(tmp_path: Path) -> No
             "tls": "none",
             "timeout": "60s",
         }
-        with Watching(tmp_path, [target], defaults={"interval": "60s"}).running() as watching:
+        with MailWatchProcess(tmp_path, [target], defaults={"interval": "60s"}).running() as watching:
             silent.settimeout(20)
             connection, _ = silent.accept()
             # stop() fails after the ten seconds that are promised.

@@ -16,10 +16,11 @@ import pytest
 from mailwatch.evidence.report.words import words
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.models import Cause, GapReason, Phase
-from tests.lived import OTHERS_NAME
+from tests.helpers.pdf import text_of
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.recorded_outage import OTHERS_NAME
 from tests.servers import BOB
 from tests.servers.authority import Authority
-from tests.watching import Watching
 
 
 def test_a_good_bundle_is_valid_in_every_claim(bundle: Path, trust: Trust) -> None:
@@ -41,14 +42,14 @@ def test_without_trust_it_is_valid_and_says_on_what_it_rests(bundle: Path) -> No
 
 
 def test_another_key_or_authority_than_the_trusted_one_is_refused(
-    bundle: Path, lived: tuple[Watching, Authority, str], tmp_path: Path
+    bundle: Path, recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path
 ) -> None:
     other = Authority(tmp_path / "other")
     other._server.server_close()
     claim = next(c for c in verify(bundle, Trust.read([other.chain])) if not c.valid)
     # What is enclosed may help to build a chain, but the trusted end of it is another one.
     assert claim.claim == "tokens"
-    text = (lived[0].data_dir / "keys" / "ledger.pub").read_text()
+    text = (recorded_outage[0].data_dir / "keys" / "ledger.pub").read_text()
     (tmp_path / "key").write_text(text.replace("a", "b"))
     assert "not among the keys" in next(
         c.detail for c in verify(bundle, Trust.read([tmp_path / "key"])) if not c.valid
@@ -71,7 +72,7 @@ def test_the_case_lies_between_two_outside_times(bundle: Path) -> None:
     }
 
 
-def test_nothing_of_others_is_told(bundle: Path, lived: tuple[Watching, Authority, str]) -> None:
+def test_nothing_of_others_is_told(bundle: Path, recorded_outage: tuple[MailWatchProcess, Authority, str]) -> None:
     with zipfile.ZipFile(bundle) as opened:
         pdf = opened.read("report.pdf")
         everything = b"".join(opened.read(name) for name in opened.namelist())
@@ -85,14 +86,14 @@ def test_nothing_of_others_is_told(bundle: Path, lived: tuple[Watching, Authorit
     assert entries > 2 * everything.count(b'"outcome":"up"')
     assert OTHERS_NAME.encode() not in everything
     assert BOB.encode() not in everything
-    assert (lived[0].folder / "secret").read_text().strip().encode() not in everything
+    assert (recorded_outage[0].folder / "secret").read_text().strip().encode() not in everything
 
 
 def test_the_same_ledger_gives_the_same_bytes(
-    bundle: Path, lived: tuple[Watching, Authority, str], tmp_path: Path
+    bundle: Path, recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path
 ) -> None:
     again = tmp_path / "again.zip"
-    lived[0].command("report", lived[2], "-o", str(again), "--lang", "en")
+    recorded_outage[0].command("report", recorded_outage[2], "-o", str(again), "--lang", "en")
     assert again.read_bytes() == bundle.read_bytes()
     assert again.stat().st_mode & 0o777 == 0o600
 
@@ -124,13 +125,16 @@ def typed(folder: Path, zipped: Path) -> list[subprocess.CompletedProcess[str]]:
 
 @pytest.mark.parametrize("language", ["en", "it"])
 def test_the_commands_of_the_instructions_work(
-    bundle: Path, lived: tuple[Watching, Authority, str], tmp_path: Path, language: str
+    bundle: Path, recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path, language: str
 ) -> None:
     """Plain python3, sha256sum and openssl, in both languages; and they notice what was changed."""
     zipped = tmp_path / "case.zip"
     shutil.copy(bundle, zipped)
     if language == "it":
-        assert lived[0].command("report", lived[2], "-o", str(zipped), "--lang", "it").returncode == 0
+        assert (
+            recorded_outage[0].command("report", recorded_outage[2], "-o", str(zipped), "--lang", "it").returncode
+            == 0
+        )
     folder = tmp_path / "unpacked"
     shutil.unpack_archive(zipped, folder)
     proof = json.loads((folder / "proof.json").read_text())
@@ -177,29 +181,33 @@ def test_the_plain_script_says_in_a_line_what_is_no_bundle(bundle: Path, tmp_pat
         assert said.stderr == ""
 
 
-def test_the_command_line_says_each_claim(bundle: Path, lived: tuple[Watching, Authority, str]) -> None:
-    said = lived[0].command("verify", str(bundle), "--trust", str(lived[1].chain))
+def test_the_command_line_says_each_claim(
+    bundle: Path, recorded_outage: tuple[MailWatchProcess, Authority, str]
+) -> None:
+    said = recorded_outage[0].command("verify", str(bundle), "--trust", str(recorded_outage[1].chain))
     assert said.returncode == 0, said.stdout
     assert said.stdout.count("valid ") >= 10
-    told = json.loads(lived[0].command("verify", str(bundle), "--json").stdout)
+    told = json.loads(recorded_outage[0].command("verify", str(bundle), "--json").stdout)
     assert told["valid"] is True
     assert {claim["claim"] for claim in told["claims"]} >= {"entries", "tokens", "outage", "files"}
-    assert lived[0].command("verify", str(bundle) + "x").returncode == 2
+    assert recorded_outage[0].command("verify", str(bundle) + "x").returncode == 2
 
 
-def test_an_unknown_outage_is_no_case(lived: tuple[Watching, Authority, str], tmp_path: Path) -> None:
-    said = lived[0].command("report", "zzz", "-o", str(tmp_path / "no.zip"))
+def test_an_unknown_outage_is_no_case(
+    recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path
+) -> None:
+    said = recorded_outage[0].command("report", "zzz", "-o", str(tmp_path / "no.zip"))
     assert said.returncode == 1
     assert "no outage is called zzz" in said.stderr
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_report_holds_the_statement_and_speaks_both_languages(
-    bundle: Path, lived: tuple[Watching, Authority, str], tmp_path: Path
+    bundle: Path, recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path
 ) -> None:
     shutil.unpack_archive(bundle, tmp_path / "en")
     english = text_of(tmp_path / "en" / "report.pdf")
-    lived[0].command("report", lived[2], "-o", str(tmp_path / "it.zip"), "--lang", "it")
+    recorded_outage[0].command("report", recorded_outage[2], "-o", str(tmp_path / "it.zip"), "--lang", "it")
     shutil.unpack_archive(tmp_path / "it.zip", tmp_path / "it")
     italian = text_of(tmp_path / "it" / "report.pdf")
     assert "did not work for at least" in english
@@ -207,17 +215,12 @@ def test_the_report_holds_the_statement_and_speaks_both_languages(
     assert "connection refused" in english
     assert "accepted before it and after it" in english
     for text in (english, italian):
-        assert lived[2] in text
+        assert recorded_outage[2] in text
         assert "lab-imap" in text
     subprocess.run(["pdfdetach", "-saveall", "-o", tmp_path, tmp_path / "en" / "report.pdf"], check=True)
     assert (tmp_path / "outage.json").read_bytes() == (tmp_path / "en" / "outage.json").read_bytes()
     declared = (tmp_path / "it" / "report.pdf").read_bytes()
     assert re.findall(rb"pdfaid:(\w+)>(\w+)<", declared) == [(b"part", b"3"), (b"conformance", b"B")]
-
-
-def text_of(pdf: Path) -> str:
-    made = subprocess.run(["pdftotext", "-layout", pdf, "-"], capture_output=True, text=True, check=True)
-    return " ".join(made.stdout.split())
 
 
 def test_both_languages_have_the_same_words_and_places() -> None:

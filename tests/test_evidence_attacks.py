@@ -21,36 +21,7 @@ from mailwatch.ledger.canonical import canonical, digest
 from mailwatch.ledger.checkpoint import Checkpoint, origin_of, sign, sign_text, verifier_key
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.ledger.timestamp import MAX_REPLY
-
-Files = dict[str, bytes]
-
-
-def files_of(bundle: Path) -> Files:
-    with zipfile.ZipFile(bundle) as opened:
-        return {name: opened.read(name) for name in opened.namelist()}
-
-
-def pack(path: Path, files: Files, *, refresh: bool = True, method: int = zipfile.ZIP_DEFLATED) -> Path:
-    """Write a zip; with `refresh` its manifest fits again, which anybody can do but sign."""
-    if refresh:
-        listed = {
-            name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-            for name, content in files.items()
-            if not name.startswith("manifest.")
-        }
-        files = files | {"manifest.json": json.dumps({"files": listed}).encode()}
-    with zipfile.ZipFile(path, "w", method) as made:
-        for name, content in files.items():
-            made.writestr(name, content)
-    return path
-
-
-def lines_of(files: Files) -> list[bytes]:
-    return files["entries.jsonl"].splitlines(keepends=True)
-
-
-def put_lines(files: Files, lines: list[bytes]) -> None:
-    files["entries.jsonl"] = b"".join(lines)
+from tests.helpers.bundle_files import Files, files_of, lines_of, pack, put_lines
 
 
 def own(files: Files, outcome: str = "down") -> int:

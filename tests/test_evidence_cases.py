@@ -28,10 +28,10 @@ from mailwatch.evidence.report.timeline import MAX_STROKES, timeline
 from mailwatch.evidence.report.words import words
 from mailwatch.evidence.report.writing import Writing
 from mailwatch.models import Kind
-from tests.cases import BEGIN, CASES, WORDS, Made, make
-from tests.ledgers import HOUR
+from tests.helpers.ledger_factory import HOUR
+from tests.helpers.pdf import text_of
+from tests.helpers.report_cases import BEGIN, CASES, WORDS, Made, make
 from tests.pictures import DOCS, reports
-from tests.test_evidence import text_of
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -18,10 +18,10 @@ from mailwatch.evidence.merge.member import read
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.outages import Rules
 from mailwatch.store import Store, Tokens
-from tests.ledgers import DAY, HOUR
-from tests.operator import Operator, quiet, trusting
+from tests.helpers.bundle_files import files_of, pack
+from tests.helpers.ledger_factory import DAY, HOUR
+from tests.helpers.malicious_operator import Operator, quiet, trusting
 from tests.servers.authority import Authority
-from tests.test_evidence_attacks import files_of, pack
 
 
 @pytest.fixture(scope="module")

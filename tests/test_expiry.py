@@ -29,13 +29,13 @@ from mailwatch.models import Channel, ClockSpan, Kind, Observation, Outcome, Tar
 from mailwatch.notify.news import of_entry
 from mailwatch.notify.words import text_of
 from mailwatch.time_evidence import WRITTEN, Blame, Bounds, TimeEvidence, blame
-from tests.conftest import need_program
-from tests.hall import Hall
-from tests.hostile import SILENCE, hostile
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.requirements import need_program
+from tests.helpers.scripted_server import SILENCE, hostile
+from tests.helpers.time_server import packet, time_server
+from tests.helpers.wall_clock import LIBRARIES
 from tests.servers import Dovecot
 from tests.servers.certificates import Certificate
-from tests.test_clock import packet, time_server
-from tests.test_clock_steps import LIBRARIES
 
 MINUTE, DAY = 60_000, 86_400_000
 YEAR = 365 * DAY
@@ -255,11 +255,11 @@ async def test_who_cannot_prove_to_be_the_control_shows_no_time(authority: Autho
 
 
 @pytest.fixture
-async def hall(tmp_path: Path) -> AsyncIterator[Hall]:
-    hall = Hall(tmp_path / "data")
-    await hall.writer.start()
-    yield hall
-    await hall.close()
+async def harness(tmp_path: Path) -> AsyncIterator[PipelineHarness]:
+    harness = PipelineHarness(tmp_path / "data")
+    await harness.writer.start()
+    yield harness
+    await harness.close()
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,13 @@ async def hall(tmp_path: Path) -> AsyncIterator[Hall]:
     ],
 )
 async def test_what_was_weighed_is_on_record(
-    hall: Hall, authority: Authority, begins: int, ends: int, ahead: float | None, outcome: Outcome, fault: str
+    harness: PipelineHarness,
+    authority: Authority,
+    begins: int,
+    ends: int,
+    ahead: float | None,
+    outcome: Outcome,
+    fault: str,
 ) -> None:
     """Three in a row: an outage only if it is surely the provider's; time servers are asked once for all."""
     leaf = authority.leaf("127.0.0.1", begins=timedelta(days=begins), ends=timedelta(days=ends))
@@ -290,16 +296,16 @@ async def test_what_was_weighed_is_on_record(
         hostile([context(leaf), SILENCE]) as port,
         time_server(lambda request: None if ahead is None else packet(request, ahead=ahead)) as (ntp, server),
     ):
-        hall.monitor.judging.expiry = Expiry(None, [("127.0.0.1", ntp)])
-        watch = hall.watch_also(
+        harness.monitor.judging.expiry = Expiry(None, [("127.0.0.1", ntp)])
+        watch = harness.watch_also(
             Target(
                 name="tls", kind=Kind.IMAP, host="127.0.0.1", port=port, ca_file=authority.ca_file, timeout=20.0
             )
         )
         for _ in range(3):
-            await hall.look(watch.target)
+            await harness.look(watch.target)
         assert len(server.requests) == 1
-    seen = hall.recorded("observation")[-1]
+    seen = harness.recorded("observation")[-1]
     assert (seen["outcome"], seen["cause"]) == (
         outcome.value, "tls" if outcome is Outcome.DOWN else "monitor",
     )  # fmt: skip
@@ -319,8 +325,10 @@ async def test_what_was_weighed_is_on_record(
     if outcome is Outcome.UNKNOWN:
         assert "by NTP" in seen["detail"]
         assert "(was: tls, " in seen["detail"]
-    assert len(hall.recorded("outage")) == (1 if outcome is Outcome.DOWN else 0)
-    found = [news for entry in hall.reader.entries(kinds=["observation"]) for news in of_entry(hall.reader, entry)]
+    assert len(harness.recorded("outage")) == (1 if outcome is Outcome.DOWN else 0)
+    found = [
+        news for entry in harness.reader.entries(kinds=["observation"]) for news in of_entry(harness.reader, entry)
+    ]
     if outcome is Outcome.UNKNOWN:
         assert {news.key for news in found} == {"clock:tls:-1"}, "its owner is notified once"
         for lang in ("en", "it"):
@@ -331,7 +339,7 @@ async def test_what_was_weighed_is_on_record(
         assert found == []
 
 
-async def test_what_is_on_record_bounds_the_time_of_the_next_start(hall: Hall) -> None:
+async def test_what_is_on_record_bounds_the_time_of_the_next_start(harness: PipelineHarness) -> None:
     clock = ClockSpan(monotonic.origin().boot, 1, 2, 5000)
     seen = Observation(
         target="t",
@@ -343,31 +351,33 @@ async def test_what_is_on_record_bounds_the_time_of_the_next_start(hall: Hall) -
         clock=clock,
         interval=1,
     )
-    await hall.monitor.write("observation", T, "t", seen)
+    await harness.monitor.write("observation", T, "t", seen)
     evidence = TimeEvidence()
-    recall(evidence, hall.reader)
+    recall(evidence, harness.reader)
     assert evidence.at(0) == Bounds(earliest=T - 5000, by=("record",))
     token = {"authority": "a", "time": T + DAY, "checkpoint": 1}
-    await hall.monitor.write("token", T, None, token)
-    await hall.monitor.write("token", T, None, token | {"time": T + YEAR, "distrust": "nobody knows it"})
-    recall(evidence, hall.reader)
+    await harness.monitor.write("token", T, None, token)
+    await harness.monitor.write("token", T, None, token | {"time": T + YEAR, "distrust": "nobody knows it"})
+    recall(evidence, harness.reader)
     assert evidence.at(0) == Bounds(earliest=T + DAY - 1000, by=("token on record",))
 
 
-async def test_other_failures_of_tls_ask_nobody_for_the_time(hall: Hall, authority: Authority) -> None:
+async def test_other_failures_of_tls_ask_nobody_for_the_time(
+    harness: PipelineHarness, authority: Authority
+) -> None:
     async with (
         hostile([context(authority.leaf("other.example")), SILENCE]) as port,
         time_server() as (ntp, server),
     ):
-        hall.monitor.judging.expiry = Expiry(None, [("127.0.0.1", ntp)])
-        watch = hall.watch_also(
+        harness.monitor.judging.expiry = Expiry(None, [("127.0.0.1", ntp)])
+        watch = harness.watch_also(
             Target(
                 name="tls", kind=Kind.IMAP, host="127.0.0.1", port=port, ca_file=authority.ca_file, timeout=20.0
             )
         )
-        await hall.look(watch.target)
+        await harness.look(watch.target)
         assert server.requests == []
-    seen = hall.recorded("observation")[-1]
+    seen = harness.recorded("observation")[-1]
     assert (seen["outcome"], seen["cause"], seen.get("facts", {}).get("out_of_date")) == ("down", "tls", None)
 
 

@@ -9,8 +9,8 @@ import pytest
 from mailwatch.models import now
 from mailwatch.oauth.access import AccessTokens
 from mailwatch.probes import TlsContexts
-from tests.fakes.fault import PASSWORD, Fault
-from tests.fakes.table import FAULTS, page
+from tests.helpers.faults.fault import PASSWORD, Fault
+from tests.helpers.faults.table import FAULTS, page
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "failures.md"
 
@@ -28,7 +28,7 @@ async def test_each_fault_is_named_rightly(fault: Fault, caplog: pytest.LogCaptu
 
 
 def test_the_page_shows_this_very_table() -> None:
-    assert PAGE.read_text() == page(), "run: python -m tests.fakes.table > docs/reference/failures.md"
+    assert PAGE.read_text() == page(), "run: python -m tests.helpers.faults.table > docs/reference/failures.md"
 
 
 def test_the_table_is_large_and_no_line_is_twice() -> None:

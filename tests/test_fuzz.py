@@ -10,7 +10,7 @@ import pytest
 from tests.fuzz.campaign import CORPUS, failure_of, kind_of, run, table, targets
 from tests.fuzz.mutation import mutate
 from tests.fuzz.target import Target, Wrong
-from tests.patterns import grows
+from tests.helpers.regexes import grows
 
 KEPT = sorted(path for path in CORPUS.rglob("*") if path.is_file())
 EACH = 40

@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from grafana.generate.__main__ import FOLDER, files
-from tests.conftest import _need
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.requirements import need
 from tests.servers import ALICE, Certificates, Dovecot, server_folder
 from tests.servers.prometheus import FOLDER as RULES
 from tests.servers.prometheus import Prometheus
-from tests.watching import Watching
 
 BOARDS = sorted((FOLDER / "dashboards").glob("*.json"))
 PANELS = {
@@ -118,7 +118,7 @@ def test_grafana_gets_each_alert_of_prometheus() -> None:
 @pytest.fixture(scope="module")
 def scene(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, ...]]:
     """A Dovecot, the MailWatch that watches it, and the Prometheus that watches that; all is well."""
-    _need(Path(shutil.which("prometheus") or "/usr/bin/prometheus"))
+    need(Path(shutil.which("prometheus") or "/usr/bin/prometheus"))
     folder = tmp_path_factory.mktemp("scene")
     with server_folder() as mail, server_folder() as place, Dovecot(mail, certificates).running() as dovecot:
         secret = folder / "secret"
@@ -129,7 +129,7 @@ def scene(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) 
             "tls": "implicit", "ca_file": str(certificates.ca_file), "interval": "1s", "timeout": "1s",
             "login": {"username": ALICE, "password_file": str(secret)},
         }  # fmt: skip
-        watching = Watching(folder, [target], detection={"recheck": ["1s"]})
+        watching = MailWatchProcess(folder, [target], detection={"recheck": ["1s"]})
         with watching.running(), Prometheus(place, watching.port).running() as prometheus:
             yield dovecot, watching, prometheus
 
@@ -150,7 +150,7 @@ def ahead(expr: str) -> float:
 
 
 @pytest.mark.timeout(240)
-def test_an_outage_is_told_drawn_and_forgotten(scene: tuple[Dovecot, Watching, Prometheus]) -> None:
+def test_an_outage_is_told_drawn_and_forgotten(scene: tuple[Dovecot, MailWatchProcess, Prometheus]) -> None:
     dovecot, watching, prometheus = scene
     instance = f"127.0.0.1:{watching.port}"
 

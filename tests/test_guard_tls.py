@@ -19,7 +19,7 @@ import uvloop
 
 from mailwatch.guard import Control, Guard, judge
 from mailwatch.models import Cause, Observation, Outcome, Phase, now
-from tests.hostile import CLOSE, SILENCE, Step, hostile
+from tests.helpers.scripted_server import CLOSE, SILENCE, Step, hostile
 
 NAME = "control.example"
 

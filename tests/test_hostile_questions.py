@@ -13,10 +13,10 @@ import pytest
 from mailwatch.models import parse_rfc3339, rfc3339
 from mailwatch.web.looking import Asked
 from mailwatch.windows import LATEST, parse_moment
-from tests.canaries import PASSWORD, canaries
-from tests.test_web_access import basic
-from tests.test_web_public import ROUTES
-from tests.watching import Watching
+from tests.helpers.leak_check import PASSWORD, canaries
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.web_client import basic
+from tests.helpers.web_routes import ROUTES
 
 TIMES = (
     "0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00-14:00", "9999-12-31T23:59:59-14:00",
@@ -40,7 +40,7 @@ def quoted(text: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
+def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
     """It shows strangers little and its owner all; it has two outages behind it."""
     with canaries(tmp_path_factory.mktemp("asked"), public=True) as (watching, _):
         watching.start()
@@ -48,7 +48,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
 
 
 def status(
-    watching: Watching, path: bytes, headers: dict[str, str], method: bytes = b"GET", body: bytes = b""
+    watching: MailWatchProcess, path: bytes, headers: dict[str, str], method: bytes = b"GET", body: bytes = b""
 ) -> int:
     """Send the very bytes; 0 if it hangs up."""
     given = {"Host": f"127.0.0.1:{watching.port}", "Connection": "close", **headers}
@@ -70,7 +70,7 @@ PAGES = {
 """What the pages take; of the API its own description says so."""
 
 
-def questions(watching: Watching) -> Iterator[tuple[str, str]]:
+def questions(watching: MailWatchProcess) -> Iterator[tuple[str, str]]:
     """Each route with each of its parameters, and the gaps in its path as `{gap}`."""
     whole = json.loads(_read(watching, "/api/openapi.json"))
     for path, methods in whole["paths"].items():
@@ -81,7 +81,7 @@ def questions(watching: Watching) -> Iterator[tuple[str, str]]:
     yield "/static/{name}", "{gap}"
 
 
-def _read(watching: Watching, path: str) -> str:
+def _read(watching: MailWatchProcess, path: str) -> str:
     import urllib.request
 
     request = urllib.request.Request(f"http://127.0.0.1:{watching.port}{path}", headers=basic(PASSWORD))
@@ -89,7 +89,7 @@ def _read(watching: Watching, path: str) -> str:
         return str(answer.read().decode())
 
 
-def test_the_walk_knows_what_is_asked(public: Watching) -> None:
+def test_the_walk_knows_what_is_asked(public: MailWatchProcess) -> None:
     asked = set(questions(public))
     assert {("/api/v1/outages", "from"), ("/api/v1/availability", "to"), ("/api/v1/observations", "limit"),
             ("/api/v1/observations.csv", "before"), ("/api/v1/outages/{outage_id}/evidence.zip", "lang"),
@@ -100,7 +100,7 @@ def test_the_walk_knows_what_is_asked(public: Watching) -> None:
 
 
 @pytest.mark.parametrize("who", ["owner", "stranger"])
-def test_no_question_is_a_fault_of_ours(public: Watching, who: str) -> None:
+def test_no_question_is_a_fault_of_ours(public: MailWatchProcess, who: str) -> None:
     headers = basic(PASSWORD) if who == "owner" else {}
     faults = []
     for path, name in questions(public):
@@ -131,7 +131,7 @@ def test_no_question_is_a_fault_of_ours(public: Watching, who: str) -> None:
         b"/?" + b"&" * 1000, b"/?%=%&=&=%ED%A0%80",
     ],
 )  # fmt: skip
-def test_questions_that_are_odd_as_a_whole(public: Watching, asked: bytes) -> None:
+def test_questions_that_are_odd_as_a_whole(public: MailWatchProcess, asked: bytes) -> None:
     for headers in (basic(PASSWORD), {}, {"Accept": "text/html"}):
         assert status(public, asked, headers) in range(200, 500)
 
@@ -157,7 +157,7 @@ HEADERS = (
 
 
 @pytest.mark.parametrize("header", HEADERS, ids=[str(number) for number in range(len(HEADERS))])
-def test_no_header_is_a_fault_of_ours(public: Watching, header: dict[str, str]) -> None:
+def test_no_header_is_a_fault_of_ours(public: MailWatchProcess, header: dict[str, str]) -> None:
     for path in (b"/", b"/live", b"/api/v1/targets", b"/login", b"/metrics"):
         assert status(public, path, header) in range(200, 500)
 
@@ -167,7 +167,7 @@ def test_no_header_is_a_fault_of_ours(public: Watching, header: dict[str, str]) 
     [b"&".join(b"a=%d" % number for number in range(50)), b"password=%ED%A0%80&to=%00", b"=", b"\xff" * 500,
      b"password=" + b"%" * 300, b"password=a&password=b&to=//evil.example"],
 )  # fmt: skip
-def test_no_form_is_a_fault_of_ours(public: Watching, body: bytes) -> None:
+def test_no_form_is_a_fault_of_ours(public: MailWatchProcess, body: bytes) -> None:
     assert status(public, b"/login", {}, b"POST", body) in range(400, 500)
     assert status(public, b"/logout", {}, b"POST", body) in range(300, 500)
     assert status(public, b"/api/v1/outages", {}, b"POST", body) in range(400, 500)
@@ -189,7 +189,7 @@ def test_the_filter_of_the_page_takes_it_or_says_that_it_does_not(text: str) -> 
     assert asked.export()
 
 
-def test_a_time_out_of_bounds_is_refused_with_the_bounds(public: Watching) -> None:
+def test_a_time_out_of_bounds_is_refused_with_the_bounds(public: MailWatchProcess) -> None:
     refused = public.get("/api/v1/outages?from=0001-01-01T00:00:00%2B14:00")
     assert refused.startswith("422 ")
     assert "between 1970-01-01 and 2100-01-01" in refused
@@ -204,7 +204,7 @@ VERBS: tuple[tuple[str, ...], ...] = (
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
 def test_no_time_on_the_command_line_is_a_fault_of_ours(
-    public: Watching, verb: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    public: MailWatchProcess, verb: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     from mailwatch.cli import main

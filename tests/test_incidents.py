@@ -24,11 +24,12 @@ from mailwatch.incidents import Incident, Member, incident_json, incidents, turn
 from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, TlsMode, rfc3339
 from mailwatch.outages import Event, Rules, detect, outage_payload
 from mailwatch.store import Draft, Reader, Store
-from tests.conftest import Targets, need_root
-from tests.hall import Hall
+from tests.helpers.config_entries import imap
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.requirements import need_root
+from tests.helpers.targets import Targets
 from tests.servers import Certificates, Dovecot, Postfix, server_folder
-from tests.test_end_to_end import imap
-from tests.watching import Watching
 
 MINUTE = 60_000
 T0 = 1_769_119_200_000
@@ -411,15 +412,15 @@ def test_used_wrongly_it_says_how(
 async def test_targets_of_one_account_are_told_to_be_that_without_its_name(
     own_dovecot: Dovecot, targets: Targets, tmp_path: Path
 ) -> None:
-    hall = Hall(tmp_path)
-    await hall.writer.start()
+    harness = PipelineHarness(tmp_path)
+    await harness.writer.start()
     found = [targets.imap(own_dovecot), replace(targets.imap(own_dovecot, TlsMode.STARTTLS), name="lab-starttls")]
     found.append(replace(targets.pop3(own_dovecot), login=None))
     own_dovecot.stop()
     for target in found:
-        hall.watch_also(target)
+        harness.watch_also(target)
         for _ in range(3):
-            await hall.look(target)
+            await harness.look(target)
     (incident,) = records.incidents(Reader.open(tmp_path))
     one, other, none = (next(m for m in incident.members if m.target == t.name) for t in found)
     assert one.account == other.account != ""
@@ -428,7 +429,7 @@ async def test_targets_of_one_account_are_told_to_be_that_without_its_name(
     assert isinstance(login, Login)
     assert login.username not in json.dumps(incident_json(incident))
     assert none.kind == Kind.POP3
-    await hall.close()
+    await harness.close()
 
 
 def test_a_provider_that_goes_and_comes_back_channel_by_channel_is_one_incident(
@@ -442,7 +443,7 @@ def test_a_provider_that_goes_and_comes_back_channel_by_channel_is_one_incident(
         servers.enter_context(postfix.running())
         smtp = {"name": "lab-smtp", "kind": "smtp", "port": postfix.submissions_port}
         targets = [imap(own_dovecot, certificates, secret, **beat, **more) for more in ({}, smtp)]
-        watching = Watching(tmp_path, targets, detection={"recheck": ["500ms"]})
+        watching = MailWatchProcess(tmp_path, targets, detection={"recheck": ["500ms"]})
         servers.enter_context(watching.running())
         for name in ("lab-imap", "lab-smtp"):
             watching.until(lambda name=name: watching.state(name) == "up", f"{name} up")

@@ -26,12 +26,12 @@ from mailwatch.cli.first.words import words
 from mailwatch.config import ConfigError, build_targets, load
 from mailwatch.discovery import Door, Source
 from mailwatch.models import Kind, TlsMode
-from tests import terminal
-from tests.conftest import need_root
-from tests.namespaces import PROVIDER, World
-from tests.program import mailwatch
+from tests.helpers import pty as terminal
+from tests.helpers.command import mailwatch
+from tests.helpers.netns import PROVIDER, World
+from tests.helpers.pty import CONTROL_C, Terminal
+from tests.helpers.requirements import need_root
 from tests.servers import ALICE, DOVECOT, Certificates, Dovecot, Postfix, free_port, server_folder
-from tests.terminal import CONTROL_C, Terminal
 
 MAILWATCH = (sys.executable, "-m", "mailwatch")
 CANARY = "canary-wrong-password"

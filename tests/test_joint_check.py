@@ -20,8 +20,8 @@ from mailwatch.evidence.merge.member import read
 from mailwatch.evidence.merge.pack import write
 from mailwatch.evidence.report.joint import joint_report
 from mailwatch.evidence.verify import Claim, Trust
-from tests.program import mailwatch
-from tests.test_merge import down, part_of, spoilt
+from tests.helpers.command import mailwatch
+from tests.helpers.joint_parts import down, part_of, spoilt
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from mailwatch.models import Kind
 from mailwatch.outages import Event, Rules, State, advance, outage_payload, written_rules
 from mailwatch.replay import resume, rule_book
 from mailwatch.store import Draft, Reader, Store
-from tests.ledgers import MINUTE, look
+from tests.helpers.ledger_factory import MINUTE, look
 
 START = 1_767_225_600_000
 MARKS = "+++---++" + "+" * 5

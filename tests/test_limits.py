@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mailwatch.web.connections import WANTED
-from tests.test_bad_values import HEAD, TARGET
+from tests.helpers.config_entries import HEAD, TARGET
 
 MAILWATCH = [sys.executable, "-m", "mailwatch"]
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.conftest import _need
+from tests.helpers.requirements import need
 from tests.servers import ALICE, DOVECOT, AuthorizationServer, Certificates, Dovecot, server_folder
 from tests.servers.oauth import CLIENT_SECRET
 
@@ -29,7 +29,7 @@ def authority() -> Iterator[AuthorizationServer]:
 @pytest.fixture
 def config(authority: AuthorizationServer, certificates: Certificates, tmp_path: Path) -> Iterator[Path]:
     """A config for one account on a real Dovecot."""
-    _need(DOVECOT)
+    need(DOVECOT)
     with (
         server_folder() as folder,
         Dovecot(folder, certificates, introspection_url=f"{authority.url}/introspect").running() as dovecot,

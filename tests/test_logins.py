@@ -27,8 +27,8 @@ from mailwatch.models import (
     now,
 )
 from mailwatch.takeup import take_up
-from tests.hall import Hall
-from tests.hostile import CLOSE, RESET, SILENCE, Step, hostile
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Step, hostile
 
 MINUTE = 60_000
 LOGIN = Login(username="a@example.org", password=SecretStr("secret"))
@@ -219,14 +219,14 @@ async def taken_up(
     folder: Path, targets: list[Target], looks: list[tuple[Target, int, Cause | None]]
 ) -> LoginGate:
     """A start over a ledger with these looks, each so many minutes ago."""
-    hall = Hall(folder)
-    await hall.writer.start()
+    harness = PipelineHarness(folder)
+    await harness.writer.start()
     for which, minutes, cause in looks:
         at = now() - minutes * MINUTE
-        await hall.monitor.write("observation", at, which.name, replace(looked(at, cause), target=which.name))
-    await take_up(hall.monitor, hall.reader, targets)
-    await hall.close()
-    return hall.monitor.looking.logins
+        await harness.monitor.write("observation", at, which.name, replace(looked(at, cause), target=which.name))
+    await take_up(harness.monitor, harness.reader, targets)
+    await harness.close()
+    return harness.monitor.looking.logins
 
 
 async def test_a_restart_learns_the_looks_of_an_accounts_targets_in_the_order_in_which_they_were_taken(
@@ -313,13 +313,13 @@ def test_silence_is_no_rejection_that_accounts_share() -> None:
 
 async def test_a_restart_remembers_what_was_accepted_and_what_got_no_answer(tmp_path: Path) -> None:
     imap, smtp = target(Kind.IMAP), replace(target(Kind.SMTP), provider="another")
-    hall = Hall(tmp_path)
-    await hall.writer.start()
+    harness = PipelineHarness(tmp_path)
+    await harness.writer.start()
     for which, seen in ((imap, looked(now() - 500 * MINUTE, None)), (smtp, silent(now() - MINUTE))):
-        await hall.monitor.write("observation", seen.ended_at, which.name, replace(seen, target=which.name))
-    await take_up(hall.monitor, hall.reader, [imap, smtp])
-    await hall.close()
-    gate = hall.monitor.looking.logins
+        await harness.monitor.write("observation", seen.ended_at, which.name, replace(seen, target=which.name))
+    await take_up(harness.monitor, harness.reader, [imap, smtp])
+    await harness.close()
+    gate = harness.monitor.looking.logins
     assert gate.accepted_there(imap, "d")
     assert gate.allows(imap, now())
     assert not gate.allows(smtp, now())
@@ -369,15 +369,15 @@ async def test_silence_before_the_password_is_the_servers(tmp_path: Path) -> Non
 async def probed(folder: Path, which: Target, times: int) -> list[dict[str, Any]]:
     """What a monitor over a fresh ledger puts on record of so many probes."""
     folder.mkdir(exist_ok=True)
-    hall = Hall(folder)
-    await hall.writer.start()
+    harness = PipelineHarness(folder)
+    await harness.writer.start()
     which = replace(which, tls=TlsMode.NONE, timeout=3.0)
-    hall.watch_also(which)
-    async with hall.ticking():
+    harness.watch_also(which)
+    async with harness.ticking():
         for _ in range(times):
-            await hall.look(which)
-    await hall.close()
-    return hall.recorded("observation")
+            await harness.look(which)
+    await harness.close()
+    return harness.recorded("observation")
 
 
 @pytest.mark.parametrize("facts", [None, {"owner": "account-state"}])

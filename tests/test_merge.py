@@ -8,8 +8,6 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,19 +17,16 @@ from hypothesis import strategies as st
 from mailwatch.evidence.merge.joint import group, sort_out, statement
 from mailwatch.evidence.merge.member import Member, read
 from mailwatch.evidence.merge.sweep import Span, at_least, common, length, steps, united
-from mailwatch.evidence.period.case import Watched, find, write
 from mailwatch.evidence.report.words import words
 from mailwatch.evidence.verify import Trust
-from mailwatch.models import Millis, parse_rfc3339
-from mailwatch.store import Reader, Store, StoreBroken, Tokens
-from mailwatch.store.keys import load as load_keys
-from tests import ledgers
-from tests.ledgers import HOUR, MINUTE
-from tests.program import mailwatch
-from tests.test_evidence import text_of
+from mailwatch.models import parse_rfc3339
+from mailwatch.store import Store, StoreBroken
+from tests.helpers import ledger_factory as ledgers
+from tests.helpers.command import mailwatch
+from tests.helpers.joint_parts import END, START, down, part_of, spoilt
+from tests.helpers.ledger_factory import HOUR, MINUTE
+from tests.helpers.pdf import text_of
 
-START = 1_767_225_600_000
-END = START + 12 * HOUR
 SPANS = st.lists(
     st.tuples(st.integers(0, 30), st.integers(0, 30)).map(lambda pair: (min(pair), max(pair))), max_size=6
 )
@@ -59,34 +54,6 @@ def test_what_two_have_in_common(first: list[Span], second: list[Span]) -> None:
     both = common(a, b)
     assert [covers(both, at) for at in range(31)] == [covers(first, at) and covers(second, at) for at in range(31)]
     assert length(a) == sum(covers(first, at) for at in range(31))
-
-
-def part_of(
-    folder: Path,
-    sky: Callable[[Millis], str],
-    vantage: str,
-    *,
-    provider: str = "libero",
-    start: Millis = START,
-    end: Millis = END,
-) -> Path:
-    """Write a ledger of twelve hours unless it is there already, and a bundle of a part of it, without a PDF."""
-    if not (folder / "mailwatch.sqlite").exists():
-        skies = {"a@example.org": sky}
-        ledgers.write(folder, skies, START, END, provider=provider, vantage=vantage, every=30).close()
-    reader, keys = Reader.open(folder), load_keys(folder)
-    watched = [Watched("a@example.org", provider, "imap")]
-    case = find(reader, Tokens(folder), keys, (start, end), watched, vantage)
-    path = folder.with_suffix(f".{start - START}.zip")
-    with path.open("wb") as out:
-        write(out, reader, keys, case, "en", [])
-    reader.close()
-    return path
-
-
-def down(begin: float, end: float) -> Callable[[Millis], str]:
-    """Down in the hours from `begin` to `end`."""
-    return lambda at: "-" if begin * HOUR <= at - START < end * HOUR else "+"
 
 
 @pytest.fixture(scope="module")
@@ -176,18 +143,6 @@ def test_providers_are_not_mixed(tmp_path: Path, three: list[Path]) -> None:
     unnamed = part_of(tmp_path / "u", down(2, 6), "home-u", provider="")
     told = joint([*three, other, unnamed])
     assert [len(one["vantage_points"]) for one in told["groups"]] == [3, 1, 1]
-
-
-def spoilt(path: Path, made: Path) -> Path:
-    """The bundle without one of its looks."""
-    with zipfile.ZipFile(path) as opened, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as out:
-        for name in opened.namelist():
-            content = opened.read(name)
-            if name == "entries.jsonl":
-                lines = content.splitlines(keepends=True)
-                content = b"".join(lines[:100] + lines[101:])
-            out.writestr(name, content)
-    return made
 
 
 def test_a_bad_bundle_is_named(three: list[Path], tmp_path: Path) -> None:

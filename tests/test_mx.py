@@ -28,11 +28,11 @@ from mailwatch.probes.failures import SmtpRefused, judge
 from mailwatch.probes.mx_names import Exchanger, addresses, exchangers
 from mailwatch.service_level import Buckets
 from mailwatch.watch import Watch
-from tests.conftest import need_root
-from tests.fakes.mx import BEST, CONTROL, EHLO, GREETING, NEXT, ONE, RCPT, WELL
-from tests.fakes.names import Zone, name_server
-from tests.hall import Hall
-from tests.hostile import CLOSE, SILENCE, Step, hostile
+from tests.helpers.faults.mx import BEST, CONTROL, EHLO, GREETING, NEXT, ONE, RCPT, WELL
+from tests.helpers.faults.names import Zone, name_server
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.requirements import need_root
+from tests.helpers.scripted_server import CLOSE, SILENCE, Step, hostile
 from tests.servers import DNSMASQ, Dnsmasq, Postfix, free_port, resolver_at, server_folder
 
 ALICE = Exchange("alice@example.org")
@@ -485,29 +485,29 @@ async def test_nobody_is_asked_about_a_domain_that_spoke_or_another_port() -> No
 
 
 async def test_an_outage_is_none_where_the_port_is_blocked_and_one_where_it_is_open(tmp_path: Path) -> None:
-    hall = Hall(tmp_path)
-    await hall.writer.start()
+    harness = PipelineHarness(tmp_path)
+    await harness.writer.start()
     port = free_port()
     target = replace(MX, host=BEST, port=port, timeout=2.0)
     watch = Watch(target=target, state=State(), buckets=Buckets(interval=60.0))
-    hall.monitor.watch(watch)
+    harness.monitor.watch(watch)
     async with await asyncio.start_server(lambda _, writer: writer.close(), BEST, 0) as online:
-        hall.monitor.judging.guard = Guard([Control(*online.sockets[0].getsockname()[:2])], 2.0)
-        hall.monitor.judging.port25 = Port25([CONTROL], port=port)
+        harness.monitor.judging.guard = Guard([Control(*online.sockets[0].getsockname()[:2])], 2.0)
+        harness.monitor.judging.port25 = Port25([CONTROL], port=port)
         for _ in range(4):
-            await hall.look(target)
-        assert {look["cause"] for look in hall.recorded("observation")} == {"offline"}
-        assert hall.recorded("outage") == []
-        hall.monitor.judging.port25 = Port25([CONTROL], port=port)
+            await harness.look(target)
+        assert {look["cause"] for look in harness.recorded("observation")} == {"offline"}
+        assert harness.recorded("outage") == []
+        harness.monitor.judging.port25 = Port25([CONTROL], port=port)
         async with hostile([GREETING, "^QUIT"], host=CONTROL, port=port):
             for _ in range(3):
-                await hall.look(target)
-    (outage,) = hall.recorded("outage")
+                await harness.look(target)
+    (outage,) = harness.recorded("outage")
     assert (outage["state"], outage["causes"]) == ("open", {"refused": 3})
-    first_bad = hall.recorded("observation")[4]
+    first_bad = harness.recorded("observation")[4]
     assert first_bad["guard"]["controls"][f"{CONTROL}:{port}"] == "ok"
     assert "diagnosis" in first_bad["facts"]
-    await hall.close()
+    await harness.close()
 
 
 IN_A_NETWORK_OF_ITS_OWN = """

@@ -16,8 +16,7 @@ from mailwatch.guard import Control, Guard, judge, names_matter
 from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, Target, TlsMode, now, rfc3339
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.connect import Address, resolve
-from tests.conftest import need_root
-from tests.namespaces import (
+from tests.helpers.netns import (
     CONTROL,
     CONTROL6,
     CONTROL_NAME,
@@ -29,8 +28,9 @@ from tests.namespaces import (
     TRUTH,
     World,
 )
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.requirements import need_root
 from tests.servers import ALICE, DOVECOT, server_folder
-from tests.watching import Watching
 
 TIMEOUT = 2.0
 DOWN, UNKNOWN = Outcome.DOWN, Outcome.UNKNOWN
@@ -259,7 +259,7 @@ def test_a_line_that_was_cut_is_on_record_with_bounds_and_no_outage(world: World
     }  # fmt: skip
     control = {"address": f"{CONTROL}:443", "name": CONTROL_NAME, "ca_file": ca_file}
     guard = {"controls": [control], "timeout": "1s"}
-    watching = Watching(tmp_path, [watched], guard=guard, detection={"recheck": ["500ms"]})
+    watching = MailWatchProcess(tmp_path, [watched], guard=guard, detection={"recheck": ["500ms"]})
 
     def work() -> None:
         with watching.running():
@@ -296,5 +296,5 @@ def test_a_line_that_was_cut_is_on_record_with_bounds_and_no_outage(world: World
     world.home.run(work)
 
 
-def line(watching: Watching) -> list[dict[str, Any]]:
+def line(watching: MailWatchProcess) -> list[dict[str, Any]]:
     return [spell for spell in watching.api("offline") if spell["part"] == "line"]

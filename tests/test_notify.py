@@ -8,10 +8,9 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 import time_machine
@@ -19,13 +18,10 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from mailwatch.alarm import Alarm
-from mailwatch.elapsed import Durations
 from mailwatch.metrics import Metrics
 from mailwatch.models import (
     Attempt,
     Cause,
-    Channel,
-    Kind,
     News,
     Observation,
     Outcome,
@@ -39,10 +35,10 @@ from mailwatch.notify.news import of_certificate
 from mailwatch.notify.quiet import is_quiet
 from mailwatch.notify.sending import send
 from mailwatch.notify.words import text_of, words
-from mailwatch.outages import Outage, outage_payload
-from mailwatch.store import Draft, Outbox, Reader, Store
+from mailwatch.store import Draft, Reader, Store
 from mailwatch.store.schema import database, moved
-from tests.receivers import Webhook
+from tests.helpers.notifications import Record, channel, telling
+from tests.helpers.webhook import Webhook
 
 DAY = 86_400_000
 NIGHT = 1_790_000_000_000 - 1_790_000_000_000 % DAY
@@ -56,118 +52,11 @@ def webhook() -> Iterator[Webhook]:
     receiver.close()
 
 
-def channel(webhook: Webhook, **more: Any) -> Channel:
-    return Channel(**{"name": "json-1", "url": SecretStr(webhook.url), "group": 0.05, **more})
-
-
-class Record:
-    """A ledger, and who tells of it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.store = Store.open(folder)
-        self.reader = Reader.open(folder)
-        self.counted: list[tuple[str, str]] = []
-        self.closing = contextlib.ExitStack()
-        for opened in (self.store, self.reader):
-            self.closing.callback(opened.close)
-
-    def outbox(self) -> Outbox:
-        made = Outbox(self.folder)
-        self.closing.callback(made.close)
-        return made
-
-    def sent(self, number: int) -> Callable[[], bool]:
-        """Whether so many messages more were taken, and noted, than so far."""
-        so_far = len([outcome for _, outcome in self.counted if outcome == "sent"])
-        return lambda: len([outcome for _, outcome in self.counted if outcome == "sent"]) >= so_far + number
-
-    def notifier(self, *channels: Channel, latest: tuple[Observation, ...] = (), held: str = "") -> Notifier:
-        made = Notifier(
-            channels,
-            self.folder,
-            self.reader,
-            latest=lambda: latest,
-            counted=lambda name, outcome: self.counted.append((name, outcome)),
-            held=lambda target, at: target == held and at == 1_790_000_000_000,
-        )
-        self.closing.callback(made.close)
-        made.begin()
-        return made
-
-    def outage(
-        self,
-        target: str,
-        *,
-        closed: bool = False,
-        at: int | None = None,
-        proven: bool = False,
-        unwatched: bool = False,
-        bad: int = 1_790_000_000_000,
-    ) -> None:
-        at = now() if at is None else at
-        outage = Outage(
-            id=f"id-{target}",
-            target=target,
-            last_good=bad - 60_000,
-            first_bad=bad,
-            last_bad=bad + 120_000,
-            first_good=bad + 180_000 if closed else None,
-            down=3,
-            up=0,
-            unknown=0,
-            largest_gap=0,
-            unobserved=0,
-            causes={"timeout": 3},
-            phases={},
-            replies=(),
-            first_index=0,
-            last_index=0,
-            first_detail="",
-            durations=Durations(120_000, 240_000, 180_000, 60_000) if closed else Durations(120_000, None),
-            proven_afterwards=proven,
-            unwatched=unwatched,
-        )
-        payload = outage_payload(outage, "lab", Kind.IMAP, "here")
-        self.store.append_batch([Draft(kind="outage", time=at, target=target, payload=payload)])
-
-    def look(self, target: str, outcome: Outcome, cause: Cause | None = None) -> None:
-        look = Observation(
-            target=target,
-            scheduled_at=now(),
-            started_at=now(),
-            ended_at=now(),
-            outcome=outcome,
-            cause=cause,
-            with_login=True,
-        )
-        self.store.append_batch([Draft(kind="observation", time=now(), target=target, payload=look)])
-
-    def guard(self, online: bool, asked: int, checked: int | None = None) -> None:
-        payload = {"asked_at": asked, "online": online, "controls": {}}
-        if checked is not None:
-            payload["checked_at"] = checked
-        self.store.append_batch([Draft(kind="guard", time=now(), target=None, payload=payload)])
-
-
 @pytest.fixture
 def record(tmp_path: Path) -> Iterator[Record]:
     made = Record(tmp_path / "data")
     yield made
     made.closing.close()
-
-
-async def telling(notifier: Notifier, until: Callable[[], bool]) -> None:
-    """Run it until something holds."""
-    task = asyncio.create_task(notifier.run())
-    try:
-        async with asyncio.timeout(20):
-            while not until():
-                assert not task.done(), task
-                await asyncio.sleep(0.02)
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_an_outage_is_told_when_it_opens_and_when_it_closes_once_each(

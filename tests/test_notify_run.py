@@ -15,10 +15,11 @@ import pytest
 
 from mailwatch.config import Config, ConfigError, build_channels, channel_warnings, load, show
 from mailwatch.config.channels import build_heartbeat
-from tests.conftest import need_root
-from tests.receivers import Webhook
+from tests.helpers.notifications import nobody_there, watching
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.requirements import need_root
+from tests.helpers.webhook import Webhook
 from tests.servers import ALICE, POSTFIX, Certificates, Dovecot, Postfix, free_port, server_folder
-from tests.watching import Watching
 
 CANARY = "canary-7f3a"
 
@@ -41,27 +42,6 @@ def provider(certificates: Certificates) -> Iterator[tuple[Dovecot, Postfix]]:
         Postfix(other, certificates, dovecot.auth_socket, lmtp_port=dovecot.lmtp_port).running() as postfix,
     ):
         yield dovecot, postfix
-
-
-def nobody_there(name: str = "lab") -> dict[str, Any]:
-    return {
-        "name": name,
-        "kind": "imap",
-        "provider": "lab",
-        "host": "127.0.0.1",
-        "port": free_port(),
-        "tls": "none",
-        "interval": "1s",
-        "timeout": "1s",
-    }
-
-
-def watching(folder: Path, webhook_url: str, *, names: tuple[str, ...] = ("lab",), **more: Any) -> Watching:
-    (folder / "secret-url").write_text(webhook_url + "\n")
-    (folder / "secret-url").chmod(0o600)
-    channel = {"url_file": "secret-url", "group": "2s", **more.pop("channel", {})}
-    detection = {"recheck": ["50ms"], "open_after": 2}
-    return Watching(folder, [nobody_there(name) for name in names], detection=detection, notify=[channel], **more)
 
 
 def test_killed_between_commit_and_send_it_tells_after_the_restart_and_once(
@@ -109,7 +89,7 @@ def test_the_heartbeat_comes_while_all_is_well_and_its_address_is_not_shown(
 ) -> None:
     (tmp_path / "secret-ping").write_text(f"http://127.0.0.1:{webhook.port}/{CANARY}\n")
     heartbeat = {"url_file": "secret-ping", "every": "100ms"}
-    mailwatch = Watching(tmp_path, [nobody_there()], heartbeat=heartbeat)
+    mailwatch = MailWatchProcess(tmp_path, [nobody_there()], heartbeat=heartbeat)
     with mailwatch.running():
         mailwatch.until(lambda: len(webhook.pings) >= 3, "three pings")
         webhook.status = 500
@@ -170,7 +150,7 @@ def test_a_channel_can_be_tried_and_says_why_it_does_not_work(tmp_path: Path, we
     nobody = f"json://127.0.0.1:{free_port()}/{CANARY}"
     well = {"url": webhook.url, "lang": "it", "quiet_hours": "00:00-23:59"}
     more = [well, {"url": refusing.url}, {"url": nobody}]
-    mailwatch = Watching(tmp_path, [nobody_there()], notify=more)
+    mailwatch = MailWatchProcess(tmp_path, [nobody_there()], notify=more)
     tried = mailwatch.command("notify", "test")
     refusing.close()
     assert tried.returncode == 1
@@ -189,7 +169,7 @@ def test_a_channel_can_be_tried_and_says_why_it_does_not_work(tmp_path: Path, we
 
 
 def test_a_trial_without_a_channel_or_of_one_that_is_not_there_fails(tmp_path: Path, webhook: Webhook) -> None:
-    mailwatch = Watching(tmp_path, [nobody_there()])
+    mailwatch = MailWatchProcess(tmp_path, [nobody_there()])
     tried = mailwatch.command("notify", "test")
     assert (tried.returncode, tried.stdout) == (1, "")
     assert "the config has no notify" in tried.stderr

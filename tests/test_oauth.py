@@ -24,9 +24,9 @@ from mailwatch.oauth.grant import GrantBusy, GrantUnusable, granted, locked, rea
 from mailwatch.oauth.page import page
 from mailwatch.oauth.request import NotServing, ask, seconds_of
 from mailwatch.probes import TlsContexts, observe
-from tests.fakes.secured import good, served
-from tests.granting import grant, granted_login
-from tests.hostile import CLOSE, HELLO, SILENCE, hostile
+from tests.helpers.faults.secured import good, served
+from tests.helpers.oauth import grant, granted_login
+from tests.helpers.scripted_server import CLOSE, HELLO, SILENCE, hostile
 from tests.servers.oauth import AuthorizationServer
 
 USER = "a@example.org"

@@ -1,4 +1,4 @@
-"""OAuth 2 in the hall: whose fault it is over several accounts and over time; nothing tells a token."""
+"""OAuth 2 in the harness: whose fault it is over several accounts and over time; nothing tells a token."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 from mailwatch.logins import LoginGate
 from mailwatch.models import Login, Target
 from mailwatch.replay import audit_outages, rule_book
-from tests.conftest import _need
-from tests.granting import client_of, grant, granted_login
-from tests.hall import Hall
-from tests.hostile import CLOSE, SILENCE, Step, hostile
+from tests.helpers.oauth import client_of, grant, granted_login
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.process import PATIENCE, MailWatchProcess
+from tests.helpers.requirements import need
+from tests.helpers.scripted_server import CLOSE, SILENCE, Step, hostile
 from tests.servers import ALICE, DOVECOT, AuthorizationServer, Certificates, Dovecot, free_port, server_folder
 from tests.servers.oauth import CLIENT_SECRET
-from tests.watching import PATIENCE, Watching
 
 GREETING = b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n"
 END: list[Step] = ["LOGOUT", b"* BYE\r\nTAG OK\r\n"]
@@ -38,94 +38,94 @@ def authority() -> Iterator[AuthorizationServer]:
 
 
 @pytest.fixture
-async def hall(tmp_path: Path) -> AsyncIterator[Hall]:
-    made = Hall(tmp_path / "data")
+async def harness(tmp_path: Path) -> AsyncIterator[PipelineHarness]:
+    made = PipelineHarness(tmp_path / "data")
     await made.writer.start()
     yield made
     await made.close()
 
 
-def watched(hall: Hall, login: Login) -> Target:
-    target = replace(hall.target, name=login.username, login=login, provider="lab", timeout=20.0)
-    hall.watch_also(target)
+def watched(harness: PipelineHarness, login: Login) -> Target:
+    target = replace(harness.target, name=login.username, login=login, provider="lab", timeout=20.0)
+    harness.watch_also(target)
     return target
 
 
-async def look(hall: Hall, script: list[Step], *targets: Target) -> list[dict[str, Any]]:
+async def look(harness: PipelineHarness, script: list[Step], *targets: Target) -> list[dict[str, Any]]:
     """One look at each target while the server plays the script."""
-    async with hostile(script, port=hall.port):
+    async with hostile(script, port=harness.port):
         for target in targets:
-            await hall.look(target)
-    return hall.recorded("observation")[-len(targets) :]
+            await harness.look(target)
+    return harness.recorded("observation")[-len(targets) :]
 
 
 @pytest.mark.parametrize("broken", [REJECTS, OFFERS_NEITHER], ids=["rejects", "offers neither"])
 async def test_good_grants_that_the_server_rejects_together_are_its_broken_login(
-    hall: Hall, authority: AuthorizationServer, tmp_path: Path, broken: list[Step]
+    harness: PipelineHarness, authority: AuthorizationServer, tmp_path: Path, broken: list[Step]
 ) -> None:
-    a, b = (watched(hall, granted_login(authority, tmp_path, user)) for user in (ALICE, "b@example.org"))
-    assert [seen["outcome"] for seen in await look(hall, TAKES, a, b)] == ["up", "up"]
-    first, second = await look(hall, broken, a, b)
+    a, b = (watched(harness, granted_login(authority, tmp_path, user)) for user in (ALICE, "b@example.org"))
+    assert [seen["outcome"] for seen in await look(harness, TAKES, a, b)] == ["up", "up"]
+    first, second = await look(harness, broken, a, b)
     assert (first["outcome"], first["cause"]) == ("unknown", "credentials")
     assert (second["outcome"], second["cause"]) == ("down", "credentials")
     assert "rejected together with" in second["detail"]
 
 
 async def test_grants_that_end_together_are_nobodys_outage(
-    hall: Hall, authority: AuthorizationServer, tmp_path: Path
+    harness: PipelineHarness, authority: AuthorizationServer, tmp_path: Path
 ) -> None:
-    a, b = (watched(hall, granted_login(authority, tmp_path, user)) for user in (ALICE, "b@example.org"))
-    await look(hall, TAKES, a, b)
+    a, b = (watched(harness, granted_login(authority, tmp_path, user)) for user in (ALICE, "b@example.org"))
+    await look(harness, TAKES, a, b)
     authority.revoke()
     for script in (REJECTS, WITHOUT):
-        seen = await look(hall, script, a, b)
+        seen = await look(harness, script, a, b)
         assert [(one["outcome"], one["cause"]) for one in seen] == [("unknown", "credentials")] * 2
         assert all("run mailwatch login" in one["detail"] for one in seen)
 
 
 async def test_a_silent_token_endpoint_is_counted_as_our_own_and_opens_nothing(
-    hall: Hall, authority: AuthorizationServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    harness: PipelineHarness, authority: AuthorizationServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    target = watched(hall, granted_login(authority, tmp_path, ALICE))
+    target = watched(harness, granted_login(authority, tmp_path, ALICE))
     authority.fault = "500"
     for _ in range(4):
-        (seen,) = await look(hall, WITHOUT, target)
+        (seen,) = await look(harness, WITHOUT, target)
         assert (seen["outcome"], seen["cause"], seen["login"]) == ("unknown", "monitor", False)
-    assert hall.recorded("outage") == []
+    assert harness.recorded("outage") == []
     failures = 'mailwatch_probe_failures_total{target="a@example.org",provider="lab",kind="imap",cause="monitor"'
-    assert failures in hall.shown()
+    assert failures in harness.shown()
     assert caplog.text.count("no access token") == 1
     assert "Traceback" not in caplog.text
 
 
 async def test_a_good_grant_that_is_rejected_for_a_while_is_proven_afterwards(
-    hall: Hall, authority: AuthorizationServer, tmp_path: Path
+    harness: PipelineHarness, authority: AuthorizationServer, tmp_path: Path
 ) -> None:
-    hall.monitor.looking.logins = LoginGate(waits=(0,))
-    target = watched(hall, granted_login(authority, tmp_path, ALICE))
+    harness.monitor.looking.logins = LoginGate(waits=(0,))
+    target = watched(harness, granted_login(authority, tmp_path, ALICE))
     for script in (TAKES, REJECTS, REJECTS, TAKES):
-        await look(hall, script, target)
-    (outage,) = hall.recorded("outage")
-    looks = hall.recorded("observation")
+        await look(harness, script, target)
+    (outage,) = harness.recorded("outage")
+    looks = harness.recorded("observation")
     assert len(authority.asked) == 3, "tokens and the refresh token changed all the while"
     assert len({one["secret"] for one in looks}) == 1
     assert outage["proven_afterwards"] is True
     assert outage["first_bad"] == looks[1]["end"]
-    assert audit_outages(hall.reader, rule_book(hall.reader), target.name) == []
+    assert audit_outages(harness.reader, rule_book(harness.reader), target.name) == []
 
 
 async def test_after_a_new_login_the_next_look_tries_it(
-    hall: Hall, authority: AuthorizationServer, tmp_path: Path
+    harness: PipelineHarness, authority: AuthorizationServer, tmp_path: Path
 ) -> None:
     login = granted_login(authority, tmp_path, ALICE)
-    target = watched(hall, login)
+    target = watched(harness, login)
     assert login.oauth2 is not None
-    (seen,) = await look(hall, REJECTS, target)
+    (seen,) = await look(harness, REJECTS, target)
     assert seen["login"] is True
-    (held_back,) = await look(hall, WITHOUT, target)
+    (held_back,) = await look(harness, WITHOUT, target)
     assert held_back["login"] is False
     grant(authority, login.oauth2)
-    (tried,) = await look(hall, TAKES, target)
+    (tried,) = await look(harness, TAKES, target)
     assert (tried["outcome"], tried["login"]) == ("up", True)
     assert tried["secret"] != seen["secret"]
 
@@ -138,7 +138,7 @@ async def test_kill_9_after_a_rotation_loses_nothing(
     port = free_port()
     section = {"username": ALICE, "oauth2": authority.section}
     target = {"name": "t", "kind": "imap", "host": "127.0.0.1", "port": port, "tls": "none", "login": section}
-    watching = Watching(tmp_path, [target])
+    watching = MailWatchProcess(tmp_path, [target])
     client = client_of(authority, watching.data_dir / "oauth" / f"{ALICE}.json")
     grant(authority, client)
     for round_number in range(3):
@@ -158,7 +158,7 @@ async def test_kill_9_after_a_rotation_loses_nothing(
 def test_the_whole_tells_no_token_anywhere(
     certificates: Certificates, authority: AuthorizationServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _need(DOVECOT)
+    need(DOVECOT)
     monkeypatch.setenv("MAILWATCH_TEST_CLIENT", CLIENT_SECRET)
     authority.life = 2
     with (
@@ -172,7 +172,7 @@ def test_the_whole_tells_no_token_anywhere(
             {"name": kind, "kind": kind, "port": port, "provider": "lab", "login": login, **common}
             for kind, port in ports.items()
         ]
-        watching = Watching(tmp_path, targets)
+        watching = MailWatchProcess(tmp_path, targets)
         grants = watching.data_dir / "oauth"
         grant(authority, client_of(authority, grants / f"{ALICE}.json"))
         with watching.running():

@@ -14,7 +14,8 @@ from mailwatch.models import Cause, Login, OAuth2, Observation, Outcome, Phase, 
 from mailwatch.oauth.access import AccessTokens
 from mailwatch.oauth.grant import granted, write_grant
 from mailwatch.probes import TlsContexts, observe
-from tests.conftest import Targets, _need
+from tests.helpers.requirements import need
+from tests.helpers.targets import Targets
 from tests.servers import (
     ALICE,
     DOVECOT,
@@ -38,7 +39,7 @@ def authority() -> Iterator[AuthorizationServer]:
 def server(
     request: pytest.FixtureRequest, certificates: Certificates, authority: AuthorizationServer
 ) -> Iterator[Dovecot]:
-    _need(DOVECOT)
+    need(DOVECOT)
     with server_folder() as folder:
         url = f"{authority.url}/introspect"
         with Dovecot(folder, certificates, introspection_url=url, mechanisms=request.param).running() as dovecot:
@@ -48,7 +49,7 @@ def server(
 
 @pytest.fixture(scope="module")
 def submission(certificates: Certificates, server: Dovecot) -> Iterator[Postfix]:
-    _need(POSTFIX, root=True)
+    need(POSTFIX, root=True)
     with server_folder() as folder, Postfix(folder, certificates, server.auth_socket).running() as postfix:
         yield postfix
 

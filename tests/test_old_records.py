@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from mailwatch.store import Store
-from tests.program import mailwatch
+from tests.helpers.command import mailwatch
+from tests.helpers.process import MailWatchProcess
 from tests.servers import free_port
-from tests.watching import Watching
 
 OLD = Path(__file__).parent / "testdata" / "old"
 EXPECTED: dict[str, Any] = json.loads((OLD / "expected.json").read_bytes())
@@ -50,7 +50,7 @@ def trust_of(bundle: str) -> list[str]:
     return ["--trust", str(OLD / authority)] if authority else []
 
 
-def unpacked(name: str, folder: Path) -> Watching:
+def unpacked(name: str, folder: Path) -> MailWatchProcess:
     """An installation over an old ledger; nobody listens where its targets are said to be now."""
     archive = OLD / ("a-backup.tar.gz" if name == "backup" else f"{name}-data.tar.xz")
     (folder / "data").mkdir(mode=0o700)
@@ -60,7 +60,7 @@ def unpacked(name: str, folder: Path) -> Watching:
     targets = [
         {"name": one, "kind": "smtp" if "smtp" in one else "imap", "provider": "lab", **at} for one in names
     ]
-    return Watching(folder, targets)
+    return MailWatchProcess(folder, targets)
 
 
 def digest(data_dir: Path, count: int) -> str:
@@ -77,7 +77,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def opened(name: str, tmp_path: Path) -> Watching:
+def opened(name: str, tmp_path: Path) -> MailWatchProcess:
     """An old ledger that today's program has opened for writing, with all its migrations."""
     watching = unpacked(name, tmp_path)
     assert digest(watching.data_dir, EXPECTED[name]["entries"]) == EXPECTED[name]["sha256"]
@@ -87,14 +87,14 @@ def opened(name: str, tmp_path: Path) -> Watching:
     return watching
 
 
-def test_an_old_ledger_opens_and_keeps_its_bytes(opened: Watching, name: str) -> None:
+def test_an_old_ledger_opens_and_keeps_its_bytes(opened: MailWatchProcess, name: str) -> None:
     assert digest(opened.data_dir, EXPECTED[name]["entries"]) == EXPECTED[name]["sha256"]
     with closing(sqlite3.connect(opened.data_dir / "mailwatch.sqlite")) as raw:
         kinds = dict(raw.execute("SELECT kind, count(*) FROM entries GROUP BY kind"))
     assert kinds == EXPECTED[name]["kinds"]
 
 
-def test_an_old_ledger_is_audited(opened: Watching, name: str) -> None:
+def test_an_old_ledger_is_audited(opened: MailWatchProcess, name: str) -> None:
     audit = opened.command("ledger", "audit", "--json")
     said = json.loads(audit.stdout)
     assert (audit.returncode, said["findings"]) == (0, []), audit.stdout + audit.stderr
@@ -113,7 +113,7 @@ def test_an_old_ledger_with_a_changed_entry_is_found(tmp_path: Path) -> None:
     assert watching.command("ledger", "audit").returncode == 1
 
 
-def test_an_old_ledger_lists_its_outages(opened: Watching, name: str) -> None:
+def test_an_old_ledger_lists_its_outages(opened: MailWatchProcess, name: str) -> None:
     listed = {one["id"]: one for one in json.loads(opened.command("outages", "--json").stdout)}
     expected = {one["id"]: one for one in EXPECTED[name]["outages"]}
     assert listed.keys() == expected.keys()
@@ -125,7 +125,7 @@ def test_an_old_ledger_lists_its_outages(opened: Watching, name: str) -> None:
             assert {key: listed[identity].get(key) for key in outage} == outage
 
 
-def test_the_availability_of_an_old_ledger_can_be_asked(opened: Watching, name: str) -> None:
+def test_the_availability_of_an_old_ledger_can_be_asked(opened: MailWatchProcess, name: str) -> None:
     asked = opened.command("availability", "--json", "--from", "2026-11-01", "--to", "2026-12-01")
     assert asked.returncode == 0, asked.stderr
     told = json.loads(asked.stdout)

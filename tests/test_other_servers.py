@@ -15,8 +15,8 @@ import pytest
 
 from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, TlsMode, now
 from mailwatch.probes import TlsContexts, observe
-from tests.conftest import Targets
-from tests.hall import Hall
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.targets import Targets
 from tests.servers import ALICE, BOB, HOST, Certificate, Certificates, Courier, Cyrus, Exim, OpenSmtpd
 
 TLS = [TlsMode.IMPLICIT, TlsMode.STARTTLS]
@@ -194,17 +194,17 @@ async def watched(
     folder: Path, targets: Sequence[Target], between: Callable[[], None] | None = None
 ) -> list[Observation]:
     """What a monitor over a fresh ledger records of these probes, one after the other; `between` the first two."""
-    hall = Hall(folder)
-    await hall.writer.start()
+    harness = PipelineHarness(folder)
+    await harness.writer.start()
     for name in {target.name for target in targets}:
-        hall.watch_also(next(target for target in targets if target.name == name))
-    async with hall.ticking():
+        harness.watch_also(next(target for target in targets if target.name == name))
+    async with harness.ticking():
         for number, target in enumerate(targets):
             if number == 1 and between:
                 await asyncio.to_thread(between)
-            await hall.look(target)
-    await hall.close()
-    found = (entry.fact for entry in hall.reader.entries(kinds=["observation"]))
+            await harness.look(target)
+    await harness.close()
+    found = (entry.fact for entry in harness.reader.entries(kinds=["observation"]))
     return [fact for fact in found if isinstance(fact, Observation)]
 
 

@@ -24,8 +24,8 @@ from mailwatch.probes.connect import Address
 from mailwatch.store import Draft, StoreBroken, StoreError, Tokens
 from mailwatch.timestamping import Timestamping
 from mailwatch.watch import Watch
-from tests.hall import Hall
-from tests.hostile import hostile
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.scripted_server import hostile
 
 SECRET = "c4n4ry-of-faults"
 
@@ -35,8 +35,8 @@ class Odd(Exception):
 
 
 @pytest.fixture
-async def hall(tmp_path: Path) -> AsyncIterator[Hall]:
-    made = Hall(tmp_path / "data")
+async def harness(tmp_path: Path) -> AsyncIterator[PipelineHarness]:
+    made = PipelineHarness(tmp_path / "data")
     await made.writer.start()
     yield made
     await made.close()
@@ -60,57 +60,63 @@ def down(target: Target, scheduled_at: int, **_: Any) -> Observation:
     )  # fmt: skip
 
 
-def counted(hall: Hall) -> str:
-    return next(line for line in hall.shown().splitlines() if line.startswith("mailwatch_monitor_errors_total "))
+def counted(harness: PipelineHarness) -> str:
+    return next(
+        line for line in harness.shown().splitlines() if line.startswith("mailwatch_monitor_errors_total ")
+    )
 
 
-async def one_look(hall: Hall) -> dict[str, Any]:
-    await hall.look()
-    (told,) = hall.recorded("observation")
+async def one_look(harness: PipelineHarness) -> dict[str, Any]:
+    await harness.look()
+    (told,) = harness.recorded("observation")
     return told
 
 
-async def test_a_probe_that_raises_is_on_record(hall: Hall, caplog: pytest.LogCaptureFixture) -> None:
-    hall.watch.target = hall.target = replace(hall.target, login=Login(username="u", password=SecretStr(SECRET)))
-    hall.monitor.looking.observe = awaited(raising)
-    told = await one_look(hall)
+async def test_a_probe_that_raises_is_on_record(
+    harness: PipelineHarness, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness.watch.target = harness.target = replace(
+        harness.target, login=Login(username="u", password=SecretStr(SECRET))
+    )
+    harness.monitor.looking.observe = awaited(raising)
+    told = await one_look(harness)
     assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
     assert told["detail"].startswith("our own fault: Odd")
-    assert counted(hall).endswith(" 1")
+    assert counted(harness).endswith(" 1")
     assert "Traceback" in caplog.text
     assert SECRET not in caplog.text + str(told)
-    await hall.look()
-    assert len(hall.recorded("observation")) == 2
+    await harness.look()
+    assert len(harness.recorded("observation")) == 2
 
 
-async def test_a_judge_that_raises_is_on_record_with_what_was_seen(hall: Hall) -> None:
-    hall.monitor.looking.observe = awaited(down)
-    hall.monitor.judging.judge = awaited(raising)  # type: ignore[method-assign]
-    told = await one_look(hall)
+async def test_a_judge_that_raises_is_on_record_with_what_was_seen(harness: PipelineHarness) -> None:
+    harness.monitor.looking.observe = awaited(down)
+    harness.monitor.judging.judge = awaited(raising)  # type: ignore[method-assign]
+    told = await one_look(harness)
     assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
     assert "was: refused: connection refused" in told["detail"]
 
 
-async def test_a_diagnosis_that_raises_changes_nothing_of_what_was_seen(hall: Hall) -> None:
-    hall.monitor.looking.observe = awaited(down)
-    hall.monitor.judging.diagnosed = awaited(raising)  # type: ignore[method-assign]
-    told = await one_look(hall)
+async def test_a_diagnosis_that_raises_changes_nothing_of_what_was_seen(harness: PipelineHarness) -> None:
+    harness.monitor.looking.observe = awaited(down)
+    harness.monitor.judging.diagnosed = awaited(raising)  # type: ignore[method-assign]
+    told = await one_look(harness)
     assert (told["outcome"], told["cause"]) == ("down", "refused")
     assert told["facts"]["diagnosis"] == {"failed": "Odd"}
-    assert counted(hall).endswith(" 1")
+    assert counted(harness).endswith(" 1")
 
 
 @pytest.mark.parametrize(
     "odd", ["\ud800", 2**60, 1.5j, {1: object()}], ids=["surrogate", "large", "complex", "object"]
 )
-async def test_what_no_entry_can_hold_is_on_record_without_it(hall: Hall, odd: Any) -> None:
-    hall.monitor.looking.observe = awaited(
+async def test_what_no_entry_can_hold_is_on_record_without_it(harness: PipelineHarness, odd: Any) -> None:
+    harness.monitor.looking.observe = awaited(
         lambda target, **named: replace(down(target, **named), facts={"odd": odd})
     )
-    told = await one_look(hall)
+    told = await one_look(harness)
     assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
     assert "cannot be written" in told["detail"]
-    assert counted(hall).endswith(" 1")
+    assert counted(harness).endswith(" 1")
 
 
 async def test_observe_raises_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -160,29 +166,29 @@ async def test_a_round_of_controls_that_failed_is_made_anew(monkeypatch: pytest.
 
 
 async def test_what_fails_for_one_target_takes_nothing_from_the_others(
-    hall: Hall, caplog: pytest.LogCaptureFixture
+    harness: PipelineHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    odd, good = (hall.watch_also(replace(hall.target, name=name)) for name in ("a-odd", "b-good"))
+    odd, good = (harness.watch_also(replace(harness.target, name=name)) for name in ("a-odd", "b-good"))
     odd.buckets = None  # type: ignore[assignment]
     good.unfilled = odd.unfilled = None
-    keeping = Housekeeping(hall.monitor, hall.reader, [])
+    keeping = Housekeeping(harness.monitor, harness.reader, [])
     running = asyncio.create_task(keeping.availability())
     shown = re.compile(r'^mailwatch_coverage_ratio\{target="b-good",.*\} ', re.MULTILINE)
-    while not shown.search(hall.shown()):
+    while not shown.search(harness.shown()):
         assert not running.done()
         await asyncio.sleep(0.01)
     running.cancel()
     assert "a-odd: its availability failed by our own fault" in caplog.text
-    assert counted(hall).endswith(" 1")
+    assert counted(harness).endswith(" 1")
 
 
 async def test_a_change_that_fails_for_one_target_is_made_for_the_others(
-    hall: Hall, monkeypatch: pytest.MonkeyPatch
+    harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("a-odd", "b-good")
     for name in names:
-        hall.watch_also(replace(hall.target, name=name))
-    made, rewatch = [], hall.monitor.rewatch
+        harness.watch_also(replace(harness.target, name=name))
+    made, rewatch = [], harness.monitor.rewatch
 
     async def odd(watch: Watch, target: Target, reason: str) -> None:
         if target.name == "a-odd":
@@ -190,39 +196,39 @@ async def test_a_change_that_fails_for_one_target_is_made_for_the_others(
         made.append(target.name)
         await rewatch(watch, target, reason)
 
-    monkeypatch.setattr(hall.monitor, "rewatch", odd)
+    monkeypatch.setattr(harness.monitor, "rewatch", odd)
     with pytest.raises(Odd):
-        await reenrol(hall.monitor, {name: replace(hall.target, name=name, interval=77.0) for name in names})
+        await reenrol(harness.monitor, {name: replace(harness.target, name=name, interval=77.0) for name in names})
     assert made == ["b-good"]
-    assert hall.monitor.watches["b-good"].target.interval == 77.0
+    assert harness.monitor.watches["b-good"].target.interval == 77.0
 
 
 async def test_a_damaged_entry_ends_no_loop_of_the_house_also_one_that_has_a_task_group(
-    hall: Hall, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    harness: PipelineHarness, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await hall.writer.submit(Draft(kind="outage", time=now(), target=None, payload={"a": 1}))
-    with contextlib.closing(sqlite3.connect(hall.database)) as connection:
+    await harness.writer.submit(Draft(kind="outage", time=now(), target=None, payload={"a": 1}))
+    with contextlib.closing(sqlite3.connect(harness.database)) as connection:
         connection.execute("DROP TRIGGER entries_no_update")
         connection.execute("UPDATE entries SET payload = 'x' WHERE idx = 0")
         connection.commit()
-    stamping = Timestamping(hall.monitor, hall.reader, Tokens(tmp_path / "data"), [])
-    keeping = asyncio.create_task(Housekeeping(hall.monitor, hall.reader, [])._kept(stamping.run))
+    stamping = Timestamping(harness.monitor, harness.reader, Tokens(tmp_path / "data"), [])
+    keeping = asyncio.create_task(Housekeeping(harness.monitor, harness.reader, [])._kept(stamping.run))
     while "housekeeping: entry 0 of the ledger is not what was written" not in caplog.text:
         assert not keeping.done()
         await asyncio.sleep(0.01)
-    assert hall.reader.is_damaged
+    assert harness.reader.is_damaged
     keeping.cancel()
     await asyncio.wait([keeping])
     assert keeping.cancelled()
 
 
-async def test_what_came_with_an_error_of_the_store_is_not_kept_with_it(hall: Hall) -> None:
+async def test_what_came_with_an_error_of_the_store_is_not_kept_with_it(harness: PipelineHarness) -> None:
     nested = ExceptionGroup("", [ExceptionGroup("", [StoreBroken("damaged"), Odd()]), StoreError("busy")])
 
     async def failing() -> None:
         raise nested
 
     with pytest.raises(ExceptionGroup) as raised:
-        await Housekeeping(hall.monitor, hall.reader, [])._kept(failing)
+        await Housekeeping(harness.monitor, harness.reader, [])._kept(failing)
     assert raised.group_contains(Odd)
     assert not raised.group_contains(StoreError)

@@ -15,8 +15,8 @@ from mailwatch.models import Cause, Kind, Outcome
 from mailwatch.probes.connect import OurFault, resolve
 from mailwatch.probes.imap_client import ImapClient
 from mailwatch.probes.imap_lines import Lines
-from tests.hostile import hostile
-from tests.test_probes_hostile import IMAP, SMTP, at, look, meet
+from tests.helpers.scripted_probe import IMAP, SMTP, at, look, meet
+from tests.helpers.scripted_server import hostile
 
 
 @pytest.fixture

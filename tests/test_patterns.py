@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.patterns import Asked, busy, every, modules
+from tests.helpers.regexes import Asked, busy, every, modules
 
 BUILT = {
     "mailwatch.config.document": "_pattern",  # YAML 1.1's own, of short words of the owner's

@@ -27,13 +27,13 @@ from mailwatch.outages import Rules, payload_json
 from mailwatch.service_level import Share
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import load as load_keys
-from tests.ledgers import DAY, HOUR, MINUTE, look, write
-from tests.program import mailwatch
+from tests.helpers.bundle_files import Files, files_of, lines_of, pack, put_lines
+from tests.helpers.bundle_mutations import MUTATIONS, altered, retyped
+from tests.helpers.command import mailwatch
+from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, look, write
+from tests.helpers.pdf import text_of
+from tests.helpers.process import MailWatchProcess
 from tests.servers.authority import Authority
-from tests.test_evidence import text_of
-from tests.test_evidence_attacks import Files, files_of, lines_of, pack, put_lines
-from tests.test_evidence_mutations import MUTATIONS, altered, retyped
-from tests.watching import Watching
 
 START = 1_767_222_000_000
 """2026-01-01T00:00 in Rome."""
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("period")
     skies = {"mail": sky, "quiet": lambda at: "+", "other": lambda at: "-" if at % (7 * HOUR) < HOUR else "+"}
     write(folder / "data", skies, START - DAY, START + 5 * DAY, every=30).close()
-    watching = Watching(
+    watching = MailWatchProcess(
         folder,
         [
             {"name": name, "kind": "imap", "provider": "lab", "host": "127.0.0.1", "port": 1, "tls": "none"}
@@ -342,9 +342,9 @@ def test_a_zip_with_both_statements_or_none_is_refused(period: Path, tmp_path: P
 
 
 def test_a_period_with_real_tokens_lies_between_outside_times(
-    lived: tuple[Watching, Authority, str], trust: Trust, tmp_path: Path
+    recorded_outage: tuple[MailWatchProcess, Authority, str], trust: Trust, tmp_path: Path
 ) -> None:
-    watching, path = lived[0], tmp_path / "lived.zip"
+    watching, path = recorded_outage[0], tmp_path / "recorded_outage.zip"
     told = json.loads(watching.command("outages", "--json").stdout)
     window = (min(one["first_bad"] for one in told), max(one["last_bad"] for one in told))
     made = watching.command("report", "--from", window[0], "--to", window[1], "-o", str(path))

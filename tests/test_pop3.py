@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, Target, TlsMode, now
 from mailwatch.probes import TlsContexts, observe
-from tests.conftest import Targets
-from tests.hostile import CLOSE, RESET, SILENCE, Endless, Step, hostile
+from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Endless, Step, hostile
+from tests.helpers.targets import Targets
 from tests.servers import ALICE, Dovecot
 
 PASSWORD = "pop3-canary-81c2"

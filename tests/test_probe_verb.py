@@ -19,8 +19,8 @@ from rich.console import Console
 from mailwatch.cli.first import trial
 from mailwatch.models import Cause, Kind, Login, Outcome, Target, TlsMode, now
 from mailwatch.takeup import take_up
-from tests.hall import Hall
-from tests.hostile import CLOSE, SILENCE, Step, hostile
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.scripted_server import CLOSE, SILENCE, Step, hostile
 
 USER, PASSWORD = "mario.rossi@example.org", "c4n4ry-of-probe"
 LATE = 4.0
@@ -116,17 +116,17 @@ async def probe(config: Path, *words: str) -> tuple[int, str, str]:
     return made.returncode or 0, shown.decode(), errors.decode()
 
 
-async def accepted(folder: Path, which: Target) -> Hall:
+async def accepted(folder: Path, which: Target) -> PipelineHarness:
     """A ledger in which this very server has accepted this very password."""
-    hall = Hall(folder)
+    harness = PipelineHarness(folder)
     (folder / "keys" / "targets.key").write_bytes(b"s" * 32)
-    await hall.writer.start()
-    await take_up(hall.monitor, hall.reader, [which])
+    await harness.writer.start()
+    await take_up(harness.monitor, harness.reader, [which])
     async with hostile(ACCEPTED, port=which.port):
-        seen = await hall.monitor.looking.look(hall.monitor.watches[which.name], which, now())
+        seen = await harness.monitor.looking.look(harness.monitor.watches[which.name], which, now())
     assert seen.outcome is Outcome.UP, seen.detail
-    await hall.monitor.write("observation", seen.ended_at, which.name, seen)
-    return hall
+    await harness.monitor.write("observation", seen.ended_at, which.name, seen)
+    return harness
 
 
 def said(one: dict[str, Any]) -> tuple[str, str | None, str | None, bool]:
@@ -161,12 +161,12 @@ async def test_what_the_ledger_says_was_accepted_is_the_servers_silence(tmp_path
     async with hostile([CLOSE]) as port:
         pass
     which = target(port)
-    hall = await accepted(tmp_path / "data", which)
+    harness = await accepted(tmp_path / "data", which)
     async with hostile([*IMAP, SILENCE], port=port):
         config = configured(tmp_path, [which])
         status, shown, _ = await probe(config, "--json")
         assert (status, [said(one) for one in json.loads(shown)]) == (1, [("down", "timeout", "auth", False)])
-    await hall.close()
+    await harness.close()
 
 
 @pytest.mark.parametrize("lost", ["keys/targets.key", "mailwatch.sqlite"])
@@ -174,8 +174,8 @@ async def test_a_record_that_cannot_be_read_says_that_nothing_was_accepted(tmp_p
     async with hostile([CLOSE]) as port:
         pass
     which = target(port)
-    hall = await accepted(tmp_path / "data", which)
-    await hall.close()
+    harness = await accepted(tmp_path / "data", which)
+    await harness.close()
     (tmp_path / "data" / lost).write_bytes(b"no such thing")
     async with hostile([*IMAP, SILENCE], port=port):
         status, shown, errors = await probe(configured(tmp_path, [which]), "--json")

@@ -16,9 +16,8 @@ import socket
 import ssl
 import threading
 import tracemalloc
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,49 +28,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, Target, TlsMode
+from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.connect import Address, Lookup, alternating
 from mailwatch.probes.failures import SmtpRefused, judge
 from mailwatch.probes.imap_client import Refused, ServerBye
 from mailwatch.probes.redact import Redactor
-from tests.hostile import CLOSE, HELLO, RESET, SILENCE, Endless, Step, hostile
-from tests.namespaces import Namespace
-
-PASSWORD = 'canary-0123-p"a\\s'
-USER = "mario.rossi@example.org"
-LOGIN = Login(username=USER, password=SecretStr(PASSWORD))
-
-IMAP_GREETING = b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN STARTTLS] ready\r\n"
-IMAP: list[Step] = [
+from tests.helpers.netns import Namespace
+from tests.helpers.scripted_probe import (
+    IMAP,
     IMAP_GREETING,
-    r"LOGIN ",
-    b"TAG OK in\r\n",
-    r"EXAMINE INBOX\r\n$",
-    b"* 2 EXISTS\r\nTAG OK [READ-ONLY] open\r\n",
-    r"FETCH 2 BODY\.PEEK\[HEADER\.FIELDS \(DATE\)\]\r\n$",
-    b"* 2 FETCH (BODY[HEADER.FIELDS (DATE)] {13}\r\nDate: now\r\n\r\n)\r\nTAG OK done\r\n",
-    r"LOGOUT",
-    b"* BYE\r\nTAG OK\r\n",
-]
+    LOGIN,
+    PASSWORD,
+    SMTP,
+    USER,
+    at,
+    look,
+    meet,
+)
+from tests.helpers.scripted_server import CLOSE, HELLO, RESET, SILENCE, Endless, Step, hostile
+
 IMAP_PHASES = {0: Phase.GREETING, 2: Phase.AUTH, 4: Phase.MAILBOX, 6: Phase.FETCH}
 
-SMTP_HELLO = b"250-mail.example.org\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN\r\n"
-SMTP: list[Step] = [
-    b"220-mail.example.org\r\n220 ready\r\n",
-    r"^EHLO \[127\.0\.0\.1\]\r\n$",
-    SMTP_HELLO,
-    r"^AUTH PLAIN ",
-    b"235 2.7.0 in\r\n",
-    rf"^MAIL FROM:<{USER}>\r\n$",
-    b"250 2.1.0 ok\r\n",
-    rf"^RCPT TO:<{USER}>\r\n$",
-    b"250 2.1.5 ok\r\n",
-    r"^RSET\r\n$",
-    b"250 2.0.0 ok\r\n",
-    r"^QUIT\r\n$",
-    b"221 bye\r\n",
-]
 SMTP_PHASES = {
     0: Phase.GREETING,
     2: Phase.GREETING,
@@ -82,24 +60,6 @@ SMTP_PHASES = {
 }
 LADDERS = {Kind.IMAP: (IMAP, IMAP_PHASES), Kind.SMTP: (SMTP, SMTP_PHASES)}
 EACH_STEP = [(kind, at) for kind, (_, phases) in LADDERS.items() for at in phases]
-
-
-def at(port: int, kind: Kind = Kind.IMAP, tls: TlsMode = TlsMode.NONE, **changes: Any) -> Target:
-    """A target on loopback, with a login and little patience."""
-    target = Target(
-        name="lab", kind=kind, host="127.0.0.1", port=port, tls=tls, login=LOGIN, timeout=2.0, provider="lab"
-    )
-    return replace(target, **changes)
-
-
-async def look(target: Target, **options: Any) -> Observation:
-    return await observe(target, scheduled_at=1, contexts=TlsContexts(), **options)
-
-
-async def meet(script: Sequence[Step], kind: Kind = Kind.IMAP, **changes: Any) -> Observation:
-    """Look once at a server that plays the script."""
-    async with hostile(script) as port:
-        return await look(at(port, kind, **changes))
 
 
 def verdict(observation: Observation) -> tuple[Cause | None, Phase | None]:

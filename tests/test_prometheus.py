@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import _need
+from tests.helpers.requirements import need
 
 HERE = Path(__file__).parent.parent
 FOLDER = HERE / "prometheus"
 
 
 def promtool(*words: str) -> None:
-    _need(Path(shutil.which("promtool") or "/usr/bin/promtool"))
+    need(Path(shutil.which("promtool") or "/usr/bin/promtool"))
     done = subprocess.run(
         ["promtool", *words], cwd=FOLDER, capture_output=True, text=True, check=False, timeout=90
     )

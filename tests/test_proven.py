@@ -24,8 +24,8 @@ from mailwatch.outages import (
     payload_json,
 )
 from mailwatch.replay import audit_outages, resume, rule_book
-from tests.conftest import Targets
-from tests.hall import Hall
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.targets import Targets
 from tests.servers import ALICE, Dovecot
 
 MINUTE = 60_000
@@ -143,31 +143,31 @@ def test_a_replay_from_the_last_accepted_login_gives_the_same(signs: str, cut: i
 async def test_a_real_server_that_rejects_a_good_password_for_a_while_is_proven_wrong(
     own_dovecot: Dovecot, targets: Targets, tmp_path: Path
 ) -> None:
-    hall = Hall(tmp_path)
-    await hall.writer.start()
-    hall.monitor.looking.logins = LoginGate(waits=(0,))
+    harness = PipelineHarness(tmp_path)
+    await harness.writer.start()
+    harness.monitor.looking.logins = LoginGate(waits=(0,))
     target = replace(targets.imap(own_dovecot), name="t")
-    hall.watch_also(target)
+    harness.watch_also(target)
     good = own_dovecot.passwords[ALICE]
-    await hall.look(target)
+    await harness.look(target)
     own_dovecot.set_password(ALICE, "another")
-    await hall.look(target)
-    await hall.look(target)
-    assert hall.recorded("outage") == []
+    await harness.look(target)
+    await harness.look(target)
+    assert harness.recorded("outage") == []
     own_dovecot.set_password(ALICE, good)
-    await hall.look(target)
-    (outage,) = hall.recorded("outage")
-    looks = hall.recorded("observation")
+    await harness.look(target)
+    (outage,) = harness.recorded("outage")
+    looks = harness.recorded("observation")
     assert [look["outcome"] for look in looks] == ["up", "unknown", "unknown", "up"]
     assert len({look["secret"] for look in looks}) == 1
     assert outage["proven_afterwards"] is True
     assert (outage["last_good"], outage["first_bad"]) == (looks[0]["start"], looks[1]["end"])
     assert (outage["last_bad"], outage["first_good"]) == (looks[2]["start"], looks[3]["end"])
-    book = rule_book(hall.reader)
-    assert audit_outages(hall.reader, book, "t") == []
-    assert resume(hall.reader, "t", book).missing == ()
-    assert 'mailwatch_outages_total{target="t",provider="lab",kind="imap"} 1' in hall.shown()
-    await hall.close()
+    book = rule_book(harness.reader)
+    assert audit_outages(harness.reader, book, "t") == []
+    assert resume(harness.reader, "t", book).missing == ()
+    assert 'mailwatch_outages_total{target="t",provider="lab",kind="imap"} 1' in harness.shown()
+    await harness.close()
 
 
 @pytest.mark.parametrize(

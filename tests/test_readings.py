@@ -18,7 +18,7 @@ from mailwatch.ledger.readings import Readings
 from mailwatch.replay import audit_outages, rule_book
 from mailwatch.store import Store, audit
 from mailwatch.store import store as writing
-from tests.operator import Operator
+from tests.helpers.malicious_operator import Operator
 
 Change = Callable[[dict[str, Any], dict[str, Any]], None]
 """Alters the header and the payload of one entry."""

@@ -13,7 +13,7 @@ import pytest
 
 from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, TlsMode, now
 from mailwatch.probes import TlsContexts, observe
-from tests.conftest import Targets
+from tests.helpers.targets import Targets
 from tests.servers import ALICE, BOB, Courier, Cyrus, Exim, OpenSmtpd, session_members
 
 MAILBOX_KINDS = pytest.mark.parametrize("kind", [Kind.IMAP, Kind.POP3])

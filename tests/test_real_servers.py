@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from mailwatch.models import Cause, Login, Observation, Outcome, Phase, Target, TlsMode, now
 from mailwatch.probes import TlsContexts, observe
-from tests.conftest import Targets
+from tests.helpers.targets import Targets
 from tests.servers import ALICE, BOB, Certificate, Certificates, Dovecot, Postfix
 
 IMPLICIT = [Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.AUTH]

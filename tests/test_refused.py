@@ -23,10 +23,10 @@ from mailwatch.notify.sending import send, sendable
 from mailwatch.notify.turns import Turns
 from mailwatch.store import Letter, Outbox
 from mailwatch.store.schema import database
-from tests.conftest import need_root
-from tests.receivers import Webhook
+from tests.helpers.notifications import Record, channel, telling
+from tests.helpers.requirements import need_root
+from tests.helpers.webhook import Webhook
 from tests.servers import ALICE, POSTFIX, Certificates, Dovecot, Postfix, server_folder
-from tests.test_notify import Record, channel, telling
 
 CANARY = "canary-7f3a"
 

@@ -30,10 +30,10 @@ from mailwatch.service import Service
 from mailwatch.service_level import Buckets
 from mailwatch.startup import Startup
 from mailwatch.watched import settings_of
-from tests.hall import Hall
-from tests.receivers import Webhook
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.webhook import Webhook
 from tests.servers import free_port
-from tests.watching import Watching
 
 DOC = Path(__file__).parent.parent / "docs" / "reference" / "reload.md"
 REFUSED = re.compile(r"database|timestamps\[\]\.login\.oauth2\..*")
@@ -547,32 +547,32 @@ async def test_the_guard_can_be_switched_off_and_on(running: Running) -> None:
 
 
 async def test_an_interval_that_grows_leaves_no_blind_days(tmp_path: Path) -> None:
-    hall = Hall(tmp_path / "data")
-    await hall.writer.start()
-    await hall.greet()
-    short = replace(hall.target, interval=0.01)
-    hall.watch.settings = settings_of(short, hall.monitor.rules, hall.monitor.secret)
-    hall.monitor.change(hall.watch, short)
-    hall.watch.buckets = Buckets(interval=0.01)
-    await hall.look(short)
-    await hall.monitor.rewatch(hall.watch, replace(short, interval=60.0), "reload")
-    await hall.look(hall.watch.target)
+    harness = PipelineHarness(tmp_path / "data")
+    await harness.writer.start()
+    await harness.greet()
+    short = replace(harness.target, interval=0.01)
+    harness.watch.settings = settings_of(short, harness.monitor.rules, harness.monitor.secret)
+    harness.monitor.change(harness.watch, short)
+    harness.watch.buckets = Buckets(interval=0.01)
+    await harness.look(short)
+    await harness.monitor.rewatch(harness.watch, replace(short, interval=60.0), "reload")
+    await harness.look(harness.watch.target)
     # Farther apart than the interval before lets observations be.
     await asyncio.sleep(1.2)
-    await hall.look(hall.watch.target)
-    assert hall.watch.buckets.days(now())[-1].up + hall.watch.buckets.days(now())[-2].up >= 1200
-    assert hall.recorded("gap") == []
-    assert 'mailwatch_probe_interval_seconds{target="t",provider="",kind="imap"} 60.0' in hall.shown()
-    assert hall.server is not None
-    hall.server.close()
-    await hall.close()
+    await harness.look(harness.watch.target)
+    assert harness.watch.buckets.days(now())[-1].up + harness.watch.buckets.days(now())[-2].up >= 1200
+    assert harness.recorded("gap") == []
+    assert 'mailwatch_probe_interval_seconds{target="t",provider="",kind="imap"} 60.0' in harness.shown()
+    assert harness.server is not None
+    harness.server.close()
+    await harness.close()
 
 
 def test_a_running_mailwatch_sends_elsewhere_and_asks_for_a_password_from_the_reload_on(tmp_path: Path) -> None:
     before, after = Webhook().open(), Webhook().open()
     before.status = 500
     down = {"name": "lab", "kind": "imap", "host": "127.0.0.1", "port": free_port(), "tls": "none"}
-    watching = Watching(
+    watching = MailWatchProcess(
         tmp_path,
         [{**down, "interval": "1s", "timeout": "1s"}],
         detection={"open_after": 2, "recheck": ["200ms"]},

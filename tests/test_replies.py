@@ -25,7 +25,7 @@ from mailwatch.probes.classify import Judged, Reply, Row, classify, free_text, r
 from mailwatch.probes.failures import SmtpRefused, judge
 from mailwatch.probes.imap_lines import MAX_RESPONSE, Lines, NotImap
 from mailwatch.store import Entry
-from tests.hostile import CLOSE, SILENCE, Endless, Step, hostile
+from tests.helpers.scripted_server import CLOSE, SILENCE, Endless, Step, hostile
 
 LOGIN = Login(username="mario.rossi@example.org", password=SecretStr("canary-of-replies"))
 EXAMPLES = [(row, said) for row in rows() for said in row.says]

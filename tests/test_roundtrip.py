@@ -3,98 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mailwatch.ledger.facts import observation_from, payload_of
-from mailwatch.models import Cause, Delivery, Kind, Observation, Outcome, Phase, Target, now
+from mailwatch.models import Cause, Delivery, Observation, Outcome, Phase, now
 from mailwatch.oauth.access import AccessTokens
-from mailwatch.probes import Outstanding, TlsContexts, Trips, observe
+from mailwatch.probes import Outstanding, TlsContexts, observe
 from mailwatch.probes.roundtrip import arrival
 from mailwatch.probes.roundtrip.message import Mark, Sealer, compose, new_mark
-from tests.conftest import Targets, _need
-from tests.granting import granted_login
+from tests.helpers.mail_route import SECRET, Post, posting, until
+from tests.helpers.oauth import granted_login
+from tests.helpers.targets import Targets
 from tests.servers import (
     ALICE,
     BOB,
-    DOVECOT,
-    POSTFIX,
     AuthorizationServer,
     Certificates,
-    Dovecot,
-    Postfix,
-    server_folder,
 )
-
-SECRET = b"s" * 32
-LMTP = Path("/usr/lib/dovecot/lmtp")
-
-
-@dataclass(slots=True)
-class Post:
-    """A mail service that delivers, and one round trip over it."""
-
-    dovecot: Dovecot
-    postfix: Postfix
-    targets: Targets
-    outstanding: Outstanding = field(default_factory=Outstanding)
-    looks: list[Observation] = field(default_factory=list)
-
-    def trip(self, **more: Any) -> Target:
-        """Alice writes to herself."""
-        password = self.dovecot.passwords[ALICE]
-        task = Delivery(
-            via=self.targets.smtp(self.postfix, password=password),
-            to=self.targets.imap(self.dovecot),
-            sender=ALICE,
-            recipient=ALICE,
-            deadline=15.0,
-        )
-        return Target(
-            name="trip",
-            kind=Kind.ROUNDTRIP,
-            host="localhost",
-            port=task.via.port,
-            provider="lab",
-            timeout=10.0,
-            task=replace(task, **more),
-        )
-
-    async def look(self, **more: Any) -> Observation:
-        """One look, taken into account by the next."""
-        trips = Trips(SECRET, self.outstanding)
-        seen = await observe(self.trip(**more), scheduled_at=now(), contexts=TlsContexts(), trips=trips)
-        self.outstanding = self.outstanding.after(seen)
-        self.looks.append(seen)
-        return seen
-
-    def mail(self, user: str = ALICE) -> dict[str, bytes]:
-        """All messages of a user, by their place."""
-        home = self.dovecot.maildir(user)
-        return {
-            str(path.relative_to(home)): path.read_bytes()
-            for path in home.rglob("*")
-            if path.parent.name in ("new", "cur") and path.is_file()
-        }
-
-
-@contextlib.contextmanager
-def posting(certificates: Certificates, targets: Targets, **settings: Any) -> Iterator[Post]:
-    _need(DOVECOT)
-    _need(LMTP)
-    _need(POSTFIX, root=True)
-    with (
-        server_folder() as one,
-        Dovecot(one, certificates, lmtp=True, **settings).running() as dovecot,
-        server_folder() as other,
-        Postfix(other, certificates, dovecot.auth_socket, lmtp_port=dovecot.lmtp_port).running() as postfix,
-    ):
-        yield Post(dovecot, postfix, targets)
 
 
 @pytest.fixture
@@ -342,10 +272,3 @@ async def test_both_ends_may_log_in_with_tokens(
             seen = await observe(trip, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens())
             assert (seen.outcome, seen.cause, seen.attempts) == (Outcome.UNKNOWN, Cause.CREDENTIALS, ())
             assert seen.detail.startswith("nothing was sent: ")
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for what another process does."""
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.05)

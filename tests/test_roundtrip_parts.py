@@ -35,9 +35,9 @@ from mailwatch.probes.roundtrip.message import Mark, Sealer, compose, new_mark
 from mailwatch.probes.roundtrip.outstanding import LOST_AFTER
 from mailwatch.probes.roundtrip.received import clock_skew_ms, fields_of, head_of, hops, millis_of
 from mailwatch.probes.roundtrip.signature import Keys, signatures, txt
-from tests.fakes.fault import Fault, nobody_listens
-from tests.fakes.roundtrip import FULL_BOUNCE, Service, serving, trip_of
-from tests.hostile import CLOSE
+from tests.helpers.faults.fault import Fault, nobody_listens
+from tests.helpers.faults.roundtrip import FULL_BOUNCE, Service, serving, trip_of
+from tests.helpers.scripted_server import CLOSE
 
 AT = 1_769_119_200_123
 SEALER = Sealer(b"s" * 32, "trip")

@@ -15,65 +15,65 @@ from mailwatch.models import Delivery, Kind
 from mailwatch.monitor import Monitor
 from mailwatch.store import Reader
 from mailwatch.takeup import take_up
-from tests.conftest import Targets
-from tests.fakes.fault import Fault, nobody_listens
-from tests.fakes.roundtrip import Service, serving, trip_of
-from tests.hall import Hall
+from tests.helpers.faults.fault import Fault, nobody_listens
+from tests.helpers.faults.roundtrip import Service, serving, trip_of
+from tests.helpers.mail_route import posting, until
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.targets import Targets
 from tests.servers import ALICE, Certificates
-from tests.test_roundtrip import posting, until
-from tests.watching import Watching
 
 REJECTED = b"TAG NO [AUTHENTICATIONFAILED] no\r\n"
 TRIP = Fault(kind=Kind.ROUNDTRIP, what="", cause=None, phase=None, place=nobody_listens).target
 
 
 @pytest.fixture
-async def hall(tmp_path: Path) -> AsyncIterator[Hall]:
-    made = Hall(tmp_path / "data")
+async def harness(tmp_path: Path) -> AsyncIterator[PipelineHarness]:
+    made = PipelineHarness(tmp_path / "data")
     await made.writer.start()
     yield made
     await made.close()
 
 
-def monitor_like(hall: Hall) -> Monitor:
+def monitor_like(harness: PipelineHarness) -> Monitor:
     """A monitor that begins anew over the same ledger."""
     return Monitor(
-        vantage_point=hall.monitor.vantage_point,
-        rules=hall.monitor.rules,
-        writer=hall.writer,
-        metrics=hall.metrics,
+        vantage_point=harness.monitor.vantage_point,
+        rules=harness.monitor.rules,
+        writer=harness.writer,
+        metrics=harness.metrics,
         guard=None,
-        clock=hall.monitor._clock,
+        clock=harness.monitor._clock,
         secret=b"s" * 32,
     )
 
 
-def latest(hall: Hall) -> dict[str, Any]:
-    return [look for look in hall.recorded("observation") if look["target"] == "lab"][-1]
+def latest(harness: PipelineHarness) -> dict[str, Any]:
+    return [look for look in harness.recorded("observation") if look["target"] == "lab"][-1]
 
 
-async def test_a_login_that_is_held_back_sends_nothing(hall: Hall) -> None:
+async def test_a_login_that_is_held_back_sends_nothing(harness: PipelineHarness) -> None:
     service = Service(imap={"LOGIN": REJECTED})
     async with serving(service) as (via, to):
         trip = trip_of(TRIP, via, to)
-        hall.watch_also(trip)
-        await hall.look(trip)
-        assert (latest(hall)["outcome"], latest(hall)["cause"]) == ("unknown", "credentials")
+        harness.watch_also(trip)
+        await harness.look(trip)
+        assert (latest(harness)["outcome"], latest(harness)["cause"]) == ("unknown", "credentials")
         assert len(service.sent) == 1
-        await hall.look(trip)
-        assert (latest(hall)["outcome"], latest(hall)["cause"]) == ("unknown", "credentials")
-        assert latest(hall)["detail"].startswith("nothing was sent")
+        await harness.look(trip)
+        assert (latest(harness)["outcome"], latest(harness)["cause"]) == ("unknown", "credentials")
+        assert latest(harness)["detail"].startswith("nothing was sent")
         assert len(service.sent) == 1
         # What the trip learnt counts for all looks at the account, and after a restart too.
-        again = monitor_like(hall)
-        await take_up(again, hall.reader, [trip])
-        for monitor in (hall.monitor, again):
-            assert not monitor.looking.logins.allows(trip.ends[1], latest(hall)["end"])
-        assert [*again.watches["lab"].outstanding.sent] == [*hall.monitor.watches["lab"].outstanding.sent]
+        again = monitor_like(harness)
+        await take_up(again, harness.reader, [trip])
+        for monitor in (harness.monitor, again):
+            assert not monitor.looking.logins.allows(trip.ends[1], latest(harness)["end"])
+        assert [*again.watches["lab"].outstanding.sent] == [*harness.monitor.watches["lab"].outstanding.sent]
         assert len(again.watches["lab"].outstanding.sent) == 1
 
 
-async def test_a_login_rejected_elsewhere_holds_the_trip_back(hall: Hall) -> None:
+async def test_a_login_rejected_elsewhere_holds_the_trip_back(harness: PipelineHarness) -> None:
     service = Service(imap={"LOGIN": REJECTED})
     async with serving(service) as (via, to):
         trip = trip_of(TRIP, via, to)
@@ -82,43 +82,43 @@ async def test_a_login_rejected_elsewhere_holds_the_trip_back(hall: Hall) -> Non
         another = replace(trip.task.to, login=replace(trip.task.to.login, username="anna@example.org"))
         trip = replace(trip, task=replace(trip.task, to=another))
         mailbox = trip.ends[1]
-        hall.watch_also(mailbox)
-        hall.watch_also(trip)
-        await hall.look(mailbox)
-        await hall.look(trip)
-        assert latest(hall)["detail"].startswith("nothing was sent")
+        harness.watch_also(mailbox)
+        harness.watch_also(trip)
+        await harness.look(mailbox)
+        await harness.look(trip)
+        assert latest(harness)["detail"].startswith("nothing was sent")
         assert service.sent == []
 
 
 async def test_a_message_that_is_awaited_keeps_nobody_from_looking(tmp_path: Path) -> None:
-    hall = Hall(tmp_path / "data", at_once=1)
-    await hall.writer.start()
+    harness = PipelineHarness(tmp_path / "data", at_once=1)
+    await harness.writer.start()
     service = Service(becomes="nothing")
     async with serving(service) as (via, to):
         trip = trip_of(TRIP, via, to, deadline=60.0)
-        hall.watch_also(trip)
-        await hall.greet()
-        waiting = asyncio.create_task(hall.look(trip))
+        harness.watch_also(trip)
+        await harness.greet()
+        waiting = asyncio.create_task(harness.look(trip))
         await until(lambda: bool(service.sent))
-        await hall.look()
-        assert [look["target"] for look in hall.recorded("observation")] == ["t"]
+        await harness.look()
+        assert [look["target"] for look in harness.recorded("observation")] == ["t"]
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-    assert [look["target"] for look in hall.recorded("observation")] == ["t"]
-    assert hall.server is not None
-    hall.server.close()
-    await hall.close()
+    assert [look["target"] for look in harness.recorded("observation")] == ["t"]
+    assert harness.server is not None
+    harness.server.close()
+    await harness.close()
 
 
-async def test_a_line_that_was_down_while_we_waited_is_not_the_providers_fault(hall: Hall) -> None:
+async def test_a_line_that_was_down_while_we_waited_is_not_the_providers_fault(harness: PipelineHarness) -> None:
     control = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     port = control.sockets[0].getsockname()[1]
-    hall.monitor.judging.guard = guard = Guard([Control("127.0.0.1", port)], 1.0, names=())
+    harness.monitor.judging.guard = guard = Guard([Control("127.0.0.1", port)], 1.0, names=())
     service = Service(becomes="nothing")
     async with serving(service) as (via, to):
         trip = trip_of(TRIP, via, to, deadline=3.0)
-        hall.watch_also(trip)
-        waiting = asyncio.create_task(hall.look(trip))
+        harness.watch_also(trip)
+        waiting = asyncio.create_task(harness.look(trip))
         await until(lambda: bool(service.sent))
         control.close()
         await control.wait_closed()
@@ -127,21 +127,21 @@ async def test_a_line_that_was_down_while_we_waited_is_not_the_providers_fault(h
         control = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", port)
         await waiting
     control.close()
-    seen = latest(hall)
+    seen = latest(harness)
     assert (seen["outcome"], seen["cause"]) == ("unknown", "offline")
     assert "was: undelivered" in seen["detail"]
     # It was accepted all the same, and may come.
-    assert len(hall.monitor.watches["lab"].outstanding.sent) == 1
+    assert len(harness.monitor.watches["lab"].outstanding.sent) == 1
 
 
-async def test_a_trip_in_doubt_keeps_its_beat(hall: Hall) -> None:
+async def test_a_trip_in_doubt_keeps_its_beat(harness: PipelineHarness) -> None:
     hurried: list[str] = []
-    hall.monitor.schedule.sooner = lambda name, seconds: hurried.append(name)  # type: ignore[method-assign]
+    harness.monitor.schedule.sooner = lambda name, seconds: hurried.append(name)  # type: ignore[method-assign]
     async with serving(Service(becomes="nothing")) as (via, to):
         trip = replace(trip_of(TRIP, via, to, deadline=0.5), interval=900.0)
-        hall.watch_also(trip)
-        await hall.look(trip)
-    assert latest(hall)["cause"] == "undelivered"
+        harness.watch_also(trip)
+        await harness.look(trip)
+    assert latest(harness)["cause"] == "undelivered"
     assert hurried == []
 
 
@@ -165,21 +165,23 @@ def settings(post: Any, certificates: Certificates, folder: Path, **more: Any) -
     ]
 
 
-def trips(watching: Watching) -> list[dict[str, Any]]:
+def trips(watching: MailWatchProcess) -> list[dict[str, Any]]:
     reader = Reader.open(watching.data_dir)
     found = [entry.payload for entry in reader.entries(target="trip", kinds=["observation"])]
     reader.close()
     return found
 
 
-@pytest.mark.parametrize("end", [Watching.stop, Watching.kill], ids=["stop", "kill"])
+@pytest.mark.parametrize("end", [MailWatchProcess.stop, MailWatchProcess.kill], ids=["stop", "kill"])
 def test_a_message_on_its_way_at_the_end_is_found_by_the_next_start(
-    end: Callable[[Watching], Any], certificates: Certificates, targets: Targets, tmp_path: Path
+    end: Callable[[MailWatchProcess], Any], certificates: Certificates, targets: Targets, tmp_path: Path
 ) -> None:
     with posting(certificates, targets) as post:
         before = post.mail()
         post.postfix.hold(True)
-        watching = Watching(tmp_path, settings(post, certificates, tmp_path, deadline="5m", interval="15m"))
+        watching = MailWatchProcess(
+            tmp_path, settings(post, certificates, tmp_path, deadline="5m", interval="15m")
+        )
         watching.start()
         watching.until(post.postfix.queue, "a message in the queue")
         end(watching)

@@ -23,15 +23,15 @@ from mailwatch.notify.words import text_of
 from mailwatch.resources import Usage
 from mailwatch.selfwatch import BEGINS_AFTER, ENDS_AFTER, Finding, Problem, SelfWatch
 from mailwatch.takeup import take_up
-from tests.hall import Hall
-from tests.receivers import Webhook
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.webhook import Webhook
 from tests.servers import free_port
-from tests.watching import Watching
 
 
 @pytest.fixture
-async def hall(tmp_path: Path) -> AsyncIterator[Hall]:
-    made = Hall(tmp_path / "data")
+async def harness(tmp_path: Path) -> AsyncIterator[PipelineHarness]:
+    made = PipelineHarness(tmp_path / "data")
     await made.writer.start()
     yield made
     if made.server:
@@ -92,28 +92,28 @@ def test_each_sign_has_words_in_each_language(sign: Sign, lang: str) -> None:
     assert "1970" in body
 
 
-def selfwatch(hall: Hall) -> tuple[SelfWatch, list[News]]:
+def selfwatch(harness: PipelineHarness) -> tuple[SelfWatch, list[News]]:
     """A self-watch that has watched for an hour."""
     news: list[News] = []
 
     async def notify(each: News) -> None:
         news.append(each)
 
-    made = SelfWatch(hall.monitor, notify)
+    made = SelfWatch(harness.monitor, notify)
     made._began -= 3600
     return made, news
 
 
-def aged(hall: Hall, seconds: int) -> int:
+def aged(harness: PipelineHarness, seconds: int) -> int:
     """As if the target had been seen so long ago; return when that was, on the clock that nobody can set."""
-    hall.seen(seconds * 1000)
-    hall.watch.since = hall.watch.seen_at = time.monotonic() - seconds
-    assert hall.watch.latest is not None
-    assert hall.watch.latest.clock is not None
-    return hall.watch.latest.clock.end
+    harness.seen(seconds * 1000)
+    harness.watch.since = harness.watch.seen_at = time.monotonic() - seconds
+    assert harness.watch.latest is not None
+    assert harness.watch.latest.clock is not None
+    return harness.watch.latest.clock.end
 
 
-async def overdue(hall: Hall, watching: SelfWatch, at: float | None = None) -> None:
+async def overdue(harness: PipelineHarness, watching: SelfWatch, at: float | None = None) -> None:
     """Let the self-watch go through all targets, and put on record what it finds."""
     at = at or time.monotonic()
     for _ in range(12):
@@ -121,10 +121,10 @@ async def overdue(hall: Hall, watching: SelfWatch, at: float | None = None) -> N
     await watching._record(watching._to_record(at))
 
 
-def gaps(hall: Hall) -> list[tuple[GapReason, int, int]]:
+def gaps(harness: PipelineHarness) -> list[tuple[GapReason, int, int]]:
     """The gaps on record with their times on the clock that nobody can set, as long as by the calendar."""
     found = []
-    for entry in hall.reader.entries(kinds=["gap"]):
+    for entry in harness.reader.entries(kinds=["gap"]):
         gap = entry.fact
         assert isinstance(gap, Gap)
         assert gap.clock is not None
@@ -134,93 +134,99 @@ def gaps(hall: Hall) -> list[tuple[GapReason, int, int]]:
     return found
 
 
-async def test_a_target_that_is_not_probed_is_on_record_while_it_is_so_and_not_twice(hall: Hall) -> None:
-    await hall.greet()
-    watching, _ = selfwatch(hall)
-    aged(hall, 3 * 60 - 5)
-    await overdue(hall, watching)
-    assert gaps(hall) == []
-    last = aged(hall, 4 * 60)
-    await overdue(hall, watching)
-    assert hall.monitor.metrics.itself.overdue == 1
-    assert hall.watch.state.name == "unknown"
-    assert 'mailwatch_target_state{target="t",provider="",kind="imap",state="unknown"} 1' in hall.shown()
+async def test_a_target_that_is_not_probed_is_on_record_while_it_is_so_and_not_twice(
+    harness: PipelineHarness,
+) -> None:
+    await harness.greet()
+    watching, _ = selfwatch(harness)
+    aged(harness, 3 * 60 - 5)
+    await overdue(harness, watching)
+    assert gaps(harness) == []
+    last = aged(harness, 4 * 60)
+    await overdue(harness, watching)
+    assert harness.monitor.metrics.itself.overdue == 1
+    assert harness.watch.state.name == "unknown"
+    assert 'mailwatch_target_state{target="t",provider="",kind="imap",state="unknown"} 1' in harness.shown()
     # It stays so: no further entry before it lasts twice as long.
-    await overdue(hall, watching, time.monotonic() + 200)
-    assert len(gaps(hall)) == 1
+    await overdue(harness, watching, time.monotonic() + 200)
+    assert len(gaps(harness)) == 1
     await asyncio.sleep(1.1)
-    await overdue(hall, watching, time.monotonic() + 300)
+    await overdue(harness, watching, time.monotonic() + 300)
     # The probe comes at last, and takes the rest; then all is as ever.
     await asyncio.sleep(1.1)
-    await hall.look()
-    await hall.look()
-    found = gaps(hall)
+    await harness.look()
+    await harness.look()
+    found = gaps(harness)
     assert [reason for reason, _, _ in found] == [GapReason.MISSED] * 3
     assert [start for _, start, _ in found[1:]] == [end for _, _, end in found[:-1]]
-    first = next(hall.reader.entries(kinds=["observation"])).fact
+    first = next(harness.reader.entries(kinds=["observation"])).fact
     assert isinstance(first, Observation)
     assert first.clock is not None
     assert (found[0][1], found[-1][2]) == (last, first.clock.start)
-    assert hall.watch.state.name == "up"
-    await overdue(hall, watching)
-    assert hall.monitor.metrics.itself.overdue == 0
+    assert harness.watch.state.name == "up"
+    await overdue(harness, watching)
+    assert harness.monitor.metrics.itself.overdue == 0
 
 
-async def test_a_restart_goes_on_where_the_gap_on_record_ends(hall: Hall) -> None:
-    await hall.greet()
-    await hall.look()
-    watching, _ = selfwatch(hall)
-    aged(hall, 240)
-    await overdue(hall, watching)
-    hall.monitor.forget("t")
+async def test_a_restart_goes_on_where_the_gap_on_record_ends(harness: PipelineHarness) -> None:
+    await harness.greet()
+    await harness.look()
+    watching, _ = selfwatch(harness)
+    aged(harness, 240)
+    await overdue(harness, watching)
+    harness.monitor.forget("t")
     await asyncio.sleep(1.1)
-    await take_up(hall.monitor, hall.reader, [hall.target])
-    await hall.look()
-    (reason, _, before), (then, after, _) = gaps(hall)
+    await take_up(harness.monitor, harness.reader, [harness.target])
+    await harness.look()
+    (reason, _, before), (then, after, _) = gaps(harness)
     assert (reason, then) == (GapReason.MISSED, GapReason.NOT_RUNNING)
     assert after == before
 
 
-async def test_what_was_never_probed_is_on_record_too(hall: Hall) -> None:
-    began = hall.watch.settings_written = monotonic.milliseconds() - 240_000
-    hall.watch.since -= 240
-    watching, _ = selfwatch(hall)
-    await overdue(hall, watching)
-    ((reason, start, end),) = gaps(hall)
+async def test_what_was_never_probed_is_on_record_too(harness: PipelineHarness) -> None:
+    began = harness.watch.settings_written = monotonic.milliseconds() - 240_000
+    harness.watch.since -= 240
+    watching, _ = selfwatch(harness)
+    await overdue(harness, watching)
+    ((reason, start, end),) = gaps(harness)
     assert (reason, start) == (GapReason.MISSED, began)
     assert end - start >= 240_000
 
 
-async def test_what_is_probed_right_now_or_waits_for_its_entry_is_not_overdue(hall: Hall) -> None:
-    watching, _ = selfwatch(hall)
-    aged(hall, 240)
-    hall.watch.probing = time.monotonic()
-    await overdue(hall, watching)
-    hall.watch.probing, hall.watch.pending = None, True
-    await overdue(hall, watching)
-    assert gaps(hall) == []
+async def test_what_is_probed_right_now_or_waits_for_its_entry_is_not_overdue(harness: PipelineHarness) -> None:
+    watching, _ = selfwatch(harness)
+    aged(harness, 240)
+    harness.watch.probing = time.monotonic()
+    await overdue(harness, watching)
+    harness.watch.probing, harness.watch.pending = None, True
+    await overdue(harness, watching)
+    assert gaps(harness) == []
     # But judging it does not last for ever.
-    hall.watch.ended = time.monotonic()
-    await overdue(hall, watching, time.monotonic() + 100)
-    assert hall.monitor.metrics.itself.stalled == 1
-    hall.watch.pending = False
-    await overdue(hall, watching, time.monotonic() - 200)
-    assert hall.monitor.metrics.itself.stalled == 0
+    harness.watch.ended = time.monotonic()
+    await overdue(harness, watching, time.monotonic() + 100)
+    assert harness.monitor.metrics.itself.stalled == 1
+    harness.watch.pending = False
+    await overdue(harness, watching, time.monotonic() - 200)
+    assert harness.monitor.metrics.itself.stalled == 0
 
 
-async def test_after_a_standstill_of_ours_nothing_is_put_on_record_before_the_probes_had_time(hall: Hall) -> None:
-    watching, _ = selfwatch(hall)
-    aged(hall, 240)
+async def test_after_a_standstill_of_ours_nothing_is_put_on_record_before_the_probes_had_time(
+    harness: PipelineHarness,
+) -> None:
+    watching, _ = selfwatch(harness)
+    aged(harness, 240)
     at = time.monotonic()
     watching.tick(at, 499.0)
     for _ in range(2):
         watching.tick(at, 0.0)
         assert watching._to_record(at) == []
     watching.tick(at, 0.0)
-    assert watching._to_record(at) == [hall.watch]
+    assert watching._to_record(at) == [harness.watch]
 
 
-async def test_a_probe_that_does_not_end_is_ended_and_shown(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_probe_that_does_not_end_is_ended_and_shown(
+    harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mailwatch.looking.longest", lambda _: 0.05)
     monkeypatch.setattr("mailwatch.looking.ENDS_WITHIN", 0.05)
     back = asyncio.Event()
@@ -233,26 +239,28 @@ async def test_a_probe_that_does_not_end_is_ended_and_shown(hall: Hall, monkeypa
                 continue
         raise ValueError("too late")
 
-    hall.monitor.looking.observe = deaf
-    await hall.look()
-    watching, _ = selfwatch(hall)
+    harness.monitor.looking.observe = deaf
+    await harness.look()
+    watching, _ = selfwatch(harness)
     watching.tick(time.monotonic(), 0.0)
-    assert hall.monitor.metrics.itself.stalled == 1
-    assert not hall.watch.pending
-    (observation,) = hall.recorded("observation")
+    assert harness.monitor.metrics.itself.stalled == 1
+    assert not harness.watch.pending
+    (observation,) = harness.recorded("observation")
     assert (observation["outcome"], observation["cause"]) == ("unknown", "monitor")
     assert "did not end within 0.05 s" in observation["detail"]
     back.set()
-    while hall.monitor.looking.left_behind:
+    while harness.monitor.looking.left_behind:
         await asyncio.sleep(0)
     watching.tick(time.monotonic(), 0.0)
-    assert hall.monitor.metrics.itself.stalled == 0
+    assert harness.monitor.metrics.itself.stalled == 0
 
 
-async def test_a_tick_goes_through_a_tenth_of_the_targets(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tick_goes_through_a_tenth_of_the_targets(
+    harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(200):
-        hall.watch_also(replace(hall.target, name=f"t{number}"))
-    watching, _ = selfwatch(hall)
+        harness.watch_also(replace(harness.target, name=f"t{number}"))
+    watching, _ = selfwatch(harness)
     seen: list[str] = []
     real = SelfWatch._is_overdue
 
@@ -264,7 +272,7 @@ async def test_a_tick_goes_through_a_tenth_of_the_targets(hall: Hall, monkeypatc
     for tick in range(1, 12):
         watching.tick(time.monotonic(), 0.0)
         assert len(seen) <= tick * 21
-    assert set(seen) == set(hall.monitor.watches)
+    assert set(seen) == set(harness.monitor.watches)
     # One that a reload took away is forgotten.
     watching._overdue["gone"] = 0.0
     watching.tick(time.monotonic(), 0.0)
@@ -311,7 +319,7 @@ def test_targets_that_wait_for_a_probe_that_hangs_are_shown_and_on_record_before
 ) -> None:
     slow = section("slow", silent.port, timeout="10m", interval="10m")
     webhook = Webhook().open()
-    watching = Watching(
+    watching = MailWatchProcess(
         tmp_path,
         [section("waits", free_port()), slow],
         limits={"max_concurrent": 1},
@@ -348,7 +356,7 @@ def test_targets_that_wait_for_a_probe_that_hangs_are_shown_and_on_record_before
 
 def test_few_handles_left_make_it_unready_and_a_standstill_does_not(tmp_path: Path, silent: Silent) -> None:
     hanging = [section(f"lab{number}", silent.port, interval="10m", timeout="10m") for number in range(50)]
-    watching = Watching(tmp_path, hanging)
+    watching = MailWatchProcess(tmp_path, hanging)
     with watching.running():
         watching.until(lambda: (watching.metric("mailwatch_self_open_files ") or 0) > 50, "the probes")
         watching.signal(signal.SIGSTOP)
@@ -369,7 +377,7 @@ def test_few_handles_left_make_it_unready_and_a_standstill_does_not(tmp_path: Pa
 
 def test_a_disk_that_takes_nothing_makes_it_unready_with_the_reason(tmp_path: Path) -> None:
     webhook = Webhook().open()
-    watching = Watching(
+    watching = MailWatchProcess(
         tmp_path, [section("lab", free_port())], notify=[{"url": webhook.url, "on": ["monitor"], "group": "0s"}]
     )
     with watching.running():

@@ -16,8 +16,8 @@ from mailwatch.evidence.signature import SignatureError, load_signer
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.evidence.verify.pdf import check_report
+from tests.helpers.process import MailWatchProcess
 from tests.servers.authority import Authority
-from tests.watching import Watching
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +35,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def signed(
-    lived: tuple[Watching, Authority, str], keys: Path, tmp_path: Path, **signing: object
+    recorded_outage: tuple[MailWatchProcess, Authority, str], keys: Path, tmp_path: Path, **signing: object
 ) -> subprocess.CompletedProcess[str]:
     """Run `mailwatch report` with the signing section; the config is as it was afterwards."""
-    watching, _, identity = lived
+    watching, _, identity = recorded_outage
     before = watching.config.read_text()
     watching.config.write_text(json.dumps(json.loads(before) | {"signing": signing}))
     try:
@@ -49,12 +49,12 @@ def signed(
 
 @pytest.mark.parametrize("form", ["pkcs12", "pem"])
 def test_a_signed_report_is_valid_for_all(
-    lived: tuple[Watching, Authority, str], keys: Path, tmp_path: Path, trust: Trust, form: str
+    recorded_outage: tuple[MailWatchProcess, Authority, str], keys: Path, tmp_path: Path, trust: Trust, form: str
 ) -> None:
     how = {"key_file": str(keys / "both.p12"), "timestamp": False}
     if form == "pem":
         how = {"key_file": str(keys / "key.pem"), "certificate_file": str(keys / "cert.pem"), "timestamp": False}
-    made = signed(lived, keys, tmp_path, **how, password_file=str(keys / "word"))
+    made = signed(recorded_outage, keys, tmp_path, **how, password_file=str(keys / "word"))
     assert made.returncode == 0, made.stderr
     assert "canary-91c2" not in made.stdout + made.stderr
     claims = {claim.claim: claim for claim in verify(tmp_path / "signed.zip", trust)}
@@ -69,17 +69,19 @@ def test_a_signed_report_is_valid_for_all(
 
 
 def test_the_time_of_an_authority_is_in_the_signature(
-    lived: tuple[Watching, Authority, str], keys: Path, tmp_path: Path, trust: Trust
+    recorded_outage: tuple[MailWatchProcess, Authority, str], keys: Path, tmp_path: Path, trust: Trust
 ) -> None:
     """The authority of the config is gone by now; a new one at another place takes its turn."""
-    watching, _, _ = lived
+    watching, _, _ = recorded_outage
     before = watching.config.read_text()
     with Authority(tmp_path / "authority").running() as authority:
         settings = json.loads(before)
         settings["timestamps"][0] |= {"url": authority.url, "ca_file": str(authority.chain)}
         watching.config.write_text(json.dumps(settings))
         try:
-            made = signed(lived, keys, tmp_path, key_file=str(keys / "both.p12"), password_file=str(keys / "word"))
+            made = signed(
+                recorded_outage, keys, tmp_path, key_file=str(keys / "both.p12"), password_file=str(keys / "word")
+            )
         finally:
             watching.config.write_text(before)
     assert made.returncode == 0, made.stderr
@@ -90,10 +92,15 @@ def test_the_time_of_an_authority_is_in_the_signature(
 
 
 def test_a_report_changed_after_its_signature_is_refused(
-    lived: tuple[Watching, Authority, str], keys: Path, tmp_path: Path
+    recorded_outage: tuple[MailWatchProcess, Authority, str], keys: Path, tmp_path: Path
 ) -> None:
     made = signed(
-        lived, keys, tmp_path, key_file=str(keys / "both.p12"), password_file=str(keys / "word"), timestamp=False
+        recorded_outage,
+        keys,
+        tmp_path,
+        key_file=str(keys / "both.p12"),
+        password_file=str(keys / "word"),
+        timestamp=False,
     )
     assert made.returncode == 0, made.stderr
     with zipfile.ZipFile(tmp_path / "signed.zip") as opened:

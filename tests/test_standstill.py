@@ -23,8 +23,8 @@ from mailwatch import systemd
 from mailwatch.cli import health, main
 from mailwatch.cli.run import coloured
 from mailwatch.standstill import STATUS
+from tests.helpers.process import MailWatchProcess
 from tests.servers import free_port
-from tests.watching import Watching
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
@@ -81,14 +81,14 @@ def nobody() -> dict[str, object]:
 
 
 @pytest.fixture
-def mailwatch(tmp_path: Path) -> Iterator[Watching]:
-    made = Watching(tmp_path, [nobody()])
+def mailwatch(tmp_path: Path) -> Iterator[MailWatchProcess]:
+    made = MailWatchProcess(tmp_path, [nobody()])
     yield made
     made.stop()
 
 
 def test_supervisors_are_told_of_start_reload_and_end(
-    mailwatch: Watching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mailwatch: MailWatchProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAILWATCH_LISTEN", f"127.0.0.1:{mailwatch.port}")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -190,7 +190,7 @@ def test_health_follows_the_config_and_loads_next_to_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("MAILWATCH_LISTEN", raising=False)
-    mailwatch = Watching(tmp_path, [nobody()])
+    mailwatch = MailWatchProcess(tmp_path, [nobody()])
     assert main(["--config", str(mailwatch.config), "health"]) == 1
     assert f"no answer from 127.0.0.1, port {mailwatch.port}: " in capsys.readouterr().err
     monkeypatch.setenv("MAILWATCH_LISTEN", "8080")

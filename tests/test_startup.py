@@ -22,11 +22,11 @@ from mailwatch.signals import verb_of
 from mailwatch.store import Reader, Store
 from mailwatch.takeup import take_up
 from mailwatch.web.words import words
-from tests.conftest import need_root
-from tests.hall import Hall
+from tests.helpers.ledger_factory import observed
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.requirements import need_root
 from tests.servers import free_port
-from tests.test_store import observed
-from tests.watching import Watching
 
 AT_MOMENT = '''
 """Sends its own process a signal at named moments: the first event of each whose arguments hold the word."""
@@ -57,18 +57,18 @@ AT_ANY_TIME = MOMENTS[1], MOMENTS[3], MOMENTS[6], MOMENTS[8]
 
 
 @pytest.fixture
-def watching(tmp_path: Path) -> Iterator[Watching]:
+def watching(tmp_path: Path) -> Iterator[MailWatchProcess]:
     (tmp_path / "secret-imap").write_text("canary\n")
     (tmp_path / "secret-imap").chmod(0o600)
     login = {"username": "a@example.org", "password_file": "secret-imap"}
     target = {"name": "away", "kind": "imap", "host": "127.0.0.1", "port": free_port(), "tls": "none"}
-    made = Watching(tmp_path, [{**target, "login": login, "interval": "30m"}])
+    made = MailWatchProcess(tmp_path, [{**target, "login": login, "interval": "30m"}])
     yield made
     if made._process is not None and made._process.poll() is None:
         made.kill()
 
 
-def signalled(watching: Watching, number: str, *moments: str) -> None:
+def signalled(watching: MailWatchProcess, number: str, *moments: str) -> None:
     hooks = watching.folder / "hooks"
     hooks.mkdir(exist_ok=True)
     (hooks / "sitecustomize.py").write_text(AT_MOMENT)
@@ -76,7 +76,7 @@ def signalled(watching: Watching, number: str, *moments: str) -> None:
     watching.environment = {"PYTHONPATH": path, "SIGNAL": number, "MOMENTS": "|".join(moments)}
 
 
-def ended(watching: Watching) -> int:
+def ended(watching: MailWatchProcess) -> int:
     assert watching._process is not None
     return watching._process.wait(20)
 
@@ -94,7 +94,7 @@ def test_only_run_heeds_signals_so() -> None:
     [pytest.param(moment, marks=[] if moment in AT_ANY_TIME else [pytest.mark.nightly]) for moment in MOMENTS],
 )
 def test_sigterm_at_any_moment_of_the_start_ends_it_and_the_next_one_succeeds(
-    watching: Watching, moment: str
+    watching: MailWatchProcess, moment: str
 ) -> None:
     signalled(watching, "SIGTERM", moment)
     watching.start(ready=False)
@@ -107,7 +107,7 @@ def test_sigterm_at_any_moment_of_the_start_ends_it_and_the_next_one_succeeds(
         pass
 
 
-def test_sighup_at_all_moments_of_the_start_is_done_after_it(watching: Watching) -> None:
+def test_sighup_at_all_moments_of_the_start_is_done_after_it(watching: MailWatchProcess) -> None:
     signalled(watching, "SIGHUP", *MOMENTS)
     with watching.running():
         watching.until(lambda: "config reloaded" in watching.log.read_text(), "reloaded")
@@ -117,7 +117,7 @@ def test_sighup_at_all_moments_of_the_start_is_done_after_it(watching: Watching)
     assert "Traceback" not in log
 
 
-def test_health_is_answered_and_sigterm_heeded_while_the_disk_hangs(watching: Watching) -> None:
+def test_health_is_answered_and_sigterm_heeded_while_the_disk_hangs(watching: MailWatchProcess) -> None:
     Store.open(watching.data_dir).close()
     key = watching.data_dir / "keys" / "ledger.pem"
     key.unlink()
@@ -134,7 +134,7 @@ def test_health_is_answered_and_sigterm_heeded_while_the_disk_hangs(watching: Wa
 
 
 @pytest.fixture
-def small_disk(watching: Watching) -> Iterator[Path]:
+def small_disk(watching: MailWatchProcess) -> Iterator[Path]:
     """A disk of 1 MB for the data_dir; full but for `room`."""
     need_root("mount", "umount")
     watching.data_dir.mkdir()
@@ -154,7 +154,7 @@ def fill(disk: Path) -> None:
             pass
 
 
-def page_of(watching: Watching, headers: dict[str, str]) -> tuple[int, Any, str]:
+def page_of(watching: MailWatchProcess, headers: dict[str, str]) -> tuple[int, Any, str]:
     connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
     connection.request("GET", "/", headers=headers)
     answer = connection.getresponse()
@@ -163,7 +163,7 @@ def page_of(watching: Watching, headers: dict[str, str]) -> tuple[int, Any, str]
     return told
 
 
-def test_a_full_disk_is_waited_for(watching: Watching, small_disk: Path) -> None:
+def test_a_full_disk_is_waited_for(watching: MailWatchProcess, small_disk: Path) -> None:
     fill(small_disk)
     full = f"503 starting: {Step.FULL.value}\n"
     watching.start(ready=False)
@@ -185,7 +185,9 @@ def test_a_full_disk_is_waited_for(watching: Watching, small_disk: Path) -> None
     assert watching.command("ledger", "audit").returncode == 0
 
 
-def test_a_disk_too_full_for_the_start_on_record_is_waited_for(watching: Watching, small_disk: Path) -> None:
+def test_a_disk_too_full_for_the_start_on_record_is_waited_for(
+    watching: MailWatchProcess, small_disk: Path
+) -> None:
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
     with watching.running():
         pass
@@ -223,7 +225,9 @@ def holding_wal(data_dir: Path) -> Iterator[None]:
     connection.close()
 
 
-def test_entries_that_a_full_disk_did_not_take_are_told_at_the_end(watching: Watching, small_disk: Path) -> None:
+def test_entries_that_a_full_disk_did_not_take_are_told_at_the_end(
+    watching: MailWatchProcess, small_disk: Path
+) -> None:
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
     watching.settings["targets"][0] |= {"interval": "500ms", "timeout": "500ms"}
     watching.write_config()
@@ -263,12 +267,12 @@ async def test_a_long_start_says_how_far_it_is(tmp_path: Path) -> None:
         "checking the ledger",
         *(f"checking the ledger{p}" for p in parts),
     ]
-    hall = Hall(tmp_path)
-    await hall.writer.start()
+    harness = PipelineHarness(tmp_path)
+    await harness.writer.start()
     reading = Noted()
-    await take_up(hall.monitor, hall.reader, [hall.target], reading)
+    await take_up(harness.monitor, harness.reader, [harness.target], reading)
     assert reading.told == [f"reading the ledger{part}" for part in (", 0 %", *parts)]
-    await hall.close()
+    await harness.close()
 
 
 def test_it_ends_in_time_whatever_hangs() -> None:
@@ -276,7 +280,7 @@ def test_it_ends_in_time_whatever_hangs() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 3
 
 
-def test_a_second_start_says_what_is_taken(watching: Watching) -> None:
+def test_a_second_start_says_what_is_taken(watching: MailWatchProcess) -> None:
     with watching.running():
         again = watching.command("run")
         assert again.returncode == 1
@@ -302,7 +306,7 @@ def gated_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.nightly
 def test_a_disk_that_hangs_keeps_it_neither_from_answering_nor_from_ending(
-    watching: Watching, gated_disk: Path, tmp_path: Path
+    watching: MailWatchProcess, gated_disk: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
     watching.environment = {"LD_PRELOAD": str(gated_disk), "GATE": str(gate)}

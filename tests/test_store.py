@@ -21,20 +21,12 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from mailwatch import monotonic
-from mailwatch.models import Gap, GapReason, Observation, Outcome
+from mailwatch.models import Gap, GapReason, Outcome
 from mailwatch.store import Draft, KeysMissing, Locked, Reader, Store, StoreBroken, StoreFull, Writer, audit
 from mailwatch.store import writer as writer_module
 from mailwatch.store.keys import load as load_keys
 from mailwatch.store.schema import database, engine, metadata
-
-
-def observed(target: str, at: int, outcome: Outcome = Outcome.UP) -> Draft:
-    clock = monotonic.since(monotonic.milliseconds())
-    seen = Observation(
-        target=target, scheduled_at=at, started_at=at, ended_at=at + 1, outcome=outcome, clock=clock
-    )  # fmt: skip
-    return Draft(kind="observation", time=at, target=target, payload=seen)
+from tests.helpers.ledger_factory import observed
 
 
 @pytest.fixture
@@ -234,7 +226,7 @@ import asyncio, sys
 from pathlib import Path
 from typing import Any
 from mailwatch.store import Store, Writer
-from tests.test_store import observed
+from tests.helpers.ledger_factory import observed
 
 async def main():
     writer = Writer(Store.open(Path(sys.argv[1])))

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mailwatch.cli.zone import NoZone, local_zone
-from tests.ledgers import HOUR, MINUTE, write
-from tests.program import Program, mailwatch
+from tests.helpers.command import Program, mailwatch
+from tests.helpers.ledger_factory import HOUR, MINUTE, write
 
 START = 1_768_000_020_000
 CANARY = "canary-7f3a"

@@ -26,12 +26,12 @@ from mailwatch.ledger.timestamp import Anchors, TimestampError
 from mailwatch.models import Authority as Asked
 from mailwatch.models import Login, now
 from mailwatch.store import Draft, Reader, Store, Tokens
-from tests.operator import quiet
+from tests.helpers.config_entries import imap
+from tests.helpers.malicious_operator import quiet
+from tests.helpers.process import MailWatchProcess
 from tests.servers import Dovecot, free_port
 from tests.servers.authority import AUTHORITY_S, SERVER_S, Authority
 from tests.servers.certificates import Certificates
-from tests.test_end_to_end import imap
-from tests.watching import Watching
 
 NOTE = "mailwatch/test\n7\nAAAA\n\n— mailwatch/test AAAA\n"
 
@@ -188,8 +188,8 @@ def der(path: Path) -> x509.Certificate:
 @pytest.fixture
 def watching(
     own_dovecot: Dovecot, certificates: Certificates, authority: Authority, tmp_path: Path
-) -> Iterator[Watching]:
-    mailwatch = Watching(
+) -> Iterator[MailWatchProcess]:
+    mailwatch = MailWatchProcess(
         tmp_path,
         [imap(own_dovecot, certificates, tmp_path / "secret")],
         detection={"recheck": ["1s"]},
@@ -203,7 +203,7 @@ def watching(
 
 
 def test_the_ledger_is_stamped_at_the_start_and_when_an_outage_opens_and_closes(
-    watching: Watching, own_dovecot: Dovecot, authority: Authority
+    watching: MailWatchProcess, own_dovecot: Dovecot, authority: Authority
 ) -> None:
     watching.until(lambda: watching.state("lab-imap") == "up", "up")
     watching.until(lambda: tokens(watching) == 1, "a token at the start")
@@ -236,7 +236,7 @@ def test_the_ledger_is_stamped_at_the_start_and_when_an_outage_opens_and_closes(
     assert ["WARNING" in line for line in said] == [True, *[False] * (len(said) - 1)]
 
 
-def test_a_restart_does_not_ask_again_before_its_time(watching: Watching, authority: Authority) -> None:
+def test_a_restart_does_not_ask_again_before_its_time(watching: MailWatchProcess, authority: Authority) -> None:
     watching.until(lambda: tokens(watching) == 1, "a token at the start")
     watching.kill()
     watching.start()
@@ -247,7 +247,7 @@ def test_a_restart_does_not_ask_again_before_its_time(watching: Watching, author
 
 def test_a_reload_asks_the_authorities_that_are_named_from_then_on(authority: Authority, tmp_path: Path) -> None:
     nobody = {"name": "lab", "kind": "imap", "host": "127.0.0.1", "port": free_port(), "tls": "none"}
-    watching = Watching(tmp_path, [{**nobody, "interval": "1h"}])
+    watching = MailWatchProcess(tmp_path, [{**nobody, "interval": "1h"}])
     named = {"url": authority.url, "every": "1h", "ca_file": str(authority.chain)}
     with watching.running():
         for sections, asked in (([named], 1), ([{**named, "every": "2h"}], 2), ([], 2)):
@@ -261,7 +261,9 @@ def test_a_reload_asks_the_authorities_that_are_named_from_then_on(authority: Au
             assert interval == {"1h": 3600, "2h": 7200}.get(sections[0]["every"] if sections else "")
 
 
-def test_a_token_that_cannot_be_kept_does_not_stop_the_looks(watching: Watching, authority: Authority) -> None:
+def test_a_token_that_cannot_be_kept_does_not_stop_the_looks(
+    watching: MailWatchProcess, authority: Authority
+) -> None:
     """As with a full disk: the folder of the tokens cannot be made."""
     watching.until(lambda: tokens(watching) == 1, "a token at the start")
     watching.stop()
@@ -277,7 +279,7 @@ def test_a_token_that_cannot_be_kept_does_not_stop_the_looks(watching: Watching,
 
 
 def test_an_outage_that_nobody_stamped_is_stamped_at_the_next_start(
-    watching: Watching, own_dovecot: Dovecot, authority: Authority
+    watching: MailWatchProcess, own_dovecot: Dovecot, authority: Authority
 ) -> None:
     """The authority was out when mail was, and MailWatch was restarted before it came back."""
     watching.until(lambda: tokens(watching) == 1, "a token at the start")
@@ -292,7 +294,7 @@ def test_an_outage_that_nobody_stamped_is_stamped_at_the_next_start(
 
 
 def test_a_clock_that_was_set_back_does_not_put_off_the_next_stamp(
-    watching: Watching, authority: Authority
+    watching: MailWatchProcess, authority: Authority
 ) -> None:
     """The last token is of tomorrow, as our clock has it."""
     watching.until(lambda: tokens(watching) == 1, "a token at the start")
@@ -337,7 +339,7 @@ def test_a_file_is_whole_or_not_there_when_the_disk_is_full(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("harm", ["gone", "altered"])
-def test_the_audit_misses_a_token(watching: Watching, harm: str) -> None:
+def test_the_audit_misses_a_token(watching: MailWatchProcess, harm: str) -> None:
     watching.until(lambda: tokens(watching) == 1, "a token at the start")
     watching.stop()
     (kept,) = (watching.data_dir / "tokens").iterdir()
@@ -350,7 +352,7 @@ def test_the_audit_misses_a_token(watching: Watching, harm: str) -> None:
     assert "is gone or altered" in audit.stdout
 
 
-def tokens(watching: Watching) -> int:
+def tokens(watching: MailWatchProcess) -> int:
     folder = watching.data_dir / "tokens"
     reader = Reader.open(watching.data_dir)
     try:

@@ -30,8 +30,8 @@ from mailwatch.models import (
 )
 from mailwatch.store import Reader
 from mailwatch.watched import settings_of, steps
+from tests.helpers.process import MailWatchProcess
 from tests.servers import free_port
-from tests.watching import Watching
 
 SECRET = b"s" * 32
 TARGET = Target(name="lab", kind=Kind.IMAP, host="mail.example.org", port=993)
@@ -160,11 +160,11 @@ QUICK = {"open_after": 2, "close_after": 1, "recheck": ["200ms"]}
 
 
 @pytest.fixture
-def watching(tmp_path: Path) -> Iterator[Callable[..., Watching]]:
-    made: list[Watching] = []
+def watching(tmp_path: Path) -> Iterator[Callable[..., MailWatchProcess]]:
+    made: list[MailWatchProcess] = []
 
-    def make(*targets: dict[str, Any], **sections: Any) -> Watching:
-        made.append(Watching(tmp_path, list(targets), **{"detection": QUICK, **sections}))
+    def make(*targets: dict[str, Any], **sections: Any) -> MailWatchProcess:
+        made.append(MailWatchProcess(tmp_path, list(targets), **{"detection": QUICK, **sections}))
         return made[-1]
 
     yield make
@@ -172,14 +172,14 @@ def watching(tmp_path: Path) -> Iterator[Callable[..., Watching]]:
         one.stop()
 
 
-def changes(watching: Watching, name: str | None = None) -> list[tuple[str, str]]:
+def changes(watching: MailWatchProcess, name: str | None = None) -> list[tuple[str, str]]:
     reader = Reader.open(watching.data_dir)
     found = [entry.payload for entry in reader.entries(kinds=["watch"], target=name)]
     reader.close()
     return [(told["event"], told["reason"]) for told in found]
 
 
-def reload(watching: Watching, *targets: dict[str, Any]) -> None:
+def reload(watching: MailWatchProcess, *targets: dict[str, Any]) -> None:
     """Change the targets, and wait until that is taken over."""
     before = watching.log.read_text().count("config reloaded")
     watching.settings["targets"] = list(targets)
@@ -188,17 +188,19 @@ def reload(watching: Watching, *targets: dict[str, Any]) -> None:
     watching.until(lambda: watching.log.read_text().count("config reloaded") > before, "reloaded")
 
 
-def outages(watching: Watching) -> list[dict[str, Any]]:
+def outages(watching: MailWatchProcess) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = watching.api("outages")
     return found
 
 
-def clean(watching: Watching) -> None:
+def clean(watching: MailWatchProcess) -> None:
     audit = watching.command("ledger", "audit")
     assert audit.returncode == 0, audit.stdout + audit.stderr
 
 
-def test_a_start_and_a_restart_say_what_is_watched(watching: Callable[..., Watching], greeter: Greeter) -> None:
+def test_a_start_and_a_restart_say_what_is_watched(
+    watching: Callable[..., MailWatchProcess], greeter: Greeter
+) -> None:
     here = watching(section(greeter.port))
     with here.running():
         here.until(lambda: here.seen("lab", "up"), "up")
@@ -214,7 +216,7 @@ def test_a_start_and_a_restart_say_what_is_watched(watching: Callable[..., Watch
 
 
 def test_an_outage_of_a_removed_target_is_unwatched_at_once(
-    watching: Callable[..., Watching], greeter: Greeter
+    watching: Callable[..., MailWatchProcess], greeter: Greeter
 ) -> None:
     port = free_port()
     here = watching(section(port), section(greeter.port, "other", interval="1h"))
@@ -268,7 +270,7 @@ def test_an_outage_of_a_removed_target_is_unwatched_at_once(
 
 
 def test_a_target_that_comes_back_is_fresh_and_a_new_outage_begins(
-    watching: Callable[..., Watching], greeter: Greeter
+    watching: Callable[..., MailWatchProcess], greeter: Greeter
 ) -> None:
     port, other = free_port(), section(greeter.port, "other", interval="1h")
     here = watching(section(port), other)
@@ -290,7 +292,7 @@ def test_a_target_that_comes_back_is_fresh_and_a_new_outage_begins(
 
 
 def test_another_host_under_the_same_name_closes_nothing(
-    watching: Callable[..., Watching], greeter: Greeter
+    watching: Callable[..., MailWatchProcess], greeter: Greeter
 ) -> None:
     here = watching(section(free_port()))
     here.start()
@@ -305,7 +307,7 @@ def test_another_host_under_the_same_name_closes_nothing(
 
 @pytest.mark.parametrize("how", ["host", "renamed", "removed"])
 def test_what_was_changed_while_mailwatch_was_stopped(
-    watching: Callable[..., Watching], greeter: Greeter, how: str
+    watching: Callable[..., MailWatchProcess], greeter: Greeter, how: str
 ) -> None:
     here = watching(section(free_port()))
     with here.running():
@@ -326,7 +328,7 @@ def test_what_was_changed_while_mailwatch_was_stopped(
 
 
 def test_an_interval_changed_by_sighup_is_on_record_and_makes_no_gap(
-    watching: Callable[..., Watching], greeter: Greeter
+    watching: Callable[..., MailWatchProcess], greeter: Greeter
 ) -> None:
     here = watching(section(greeter.port, interval="8s"))
     here.start()
@@ -349,7 +351,7 @@ def test_an_interval_changed_by_sighup_is_on_record_and_makes_no_gap(
 
 
 def test_another_login_is_another_watching_and_its_name_is_not_on_record(
-    watching: Callable[..., Watching], tmp_path: Path
+    watching: Callable[..., MailWatchProcess], tmp_path: Path
 ) -> None:
     (tmp_path / "secret").write_text("x")
     port = free_port()

@@ -9,7 +9,6 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,10 +21,8 @@ from mailwatch.models import (
     Millis,
     Observation,
     Rules,
-    TlsMode,
     WatchChange,
     WatchEvent,
-    WatchSettings,
     rfc3339,
 )
 from mailwatch.outages import Event, State, advance, detect, outage_payload, written_rules
@@ -33,23 +30,13 @@ from mailwatch.replay import audit_outages, resume, rule_book
 from mailwatch.service_level import usual_interval
 from mailwatch.store import Draft, Reader, Store
 from mailwatch.watched import NoSuchTarget
-from tests.ledgers import DAY, HOUR, MINUTE, clock_of, look
-from tests.program import mailwatch
-from tests.test_evidence import text_of
-from tests.watching import Watching
+from tests.helpers.command import mailwatch
+from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, change, look
+from tests.helpers.pdf import text_of
+from tests.helpers.process import MailWatchProcess
 
 START = 1_767_225_600_000
 """2026-01-01T00:00Z."""
-
-
-def change(event: WatchEvent, at: Millis, interval: Millis, name: str = "mail", **more: Any) -> WatchChange:
-    settings: dict[str, Any] = {
-        "kind": Kind.IMAP, "provider": "lab", "host": "127.0.0.1", "port": 1, "tls": TlsMode.NONE,
-        "interval": interval, "timeout": 30_000, "catalogue": False, "own_ca": False, **more,
-    }  # fmt: skip
-    return WatchChange(
-        target=name, at=at, event=event, settings=WatchSettings(**settings), reason="start", clock=clock_of(at, at)
-    )
 
 
 def ledger(folder: Path, facts: Sequence[Fact], name: str = "mail") -> None:
@@ -125,7 +112,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     made = tmp_path_factory.mktemp("changed")
     changed(made / "data", watched=request.param)
     target = {"name": "mail", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none", "interval": "1m"}
-    Watching(made, [target])
+    MailWatchProcess(made, [target])
     return made
 
 
@@ -180,7 +167,7 @@ def test_no_data_is_never_written_as_no_downtime(tmp_path: Path) -> None:
     facts: list[Fact] = [change(WatchEvent.BEGIN, START - HOUR, MINUTE)]
     facts += [look("mail", mark, START + number * HOUR) for number, mark in enumerate("+---++")]
     ledger(tmp_path / "data", facts)
-    Watching(tmp_path, [{"name": "mail", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}])
+    MailWatchProcess(tmp_path, [{"name": "mail", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}])
     window = ("--from", rfc3339(START - HOUR), "--to", rfc3339(START + DAY))
     shown = run(tmp_path, "availability", *window).stdout
     assert shown.count("no data") >= 4
@@ -201,7 +188,7 @@ def test_no_data_is_never_written_as_no_downtime(tmp_path: Path) -> None:
 def test_a_target_that_is_no_longer_in_the_config_is_judged_by_its_own_interval(tmp_path: Path) -> None:
     ledger(tmp_path / "data", looks(START, START + 2 * DAY, 15 * MINUTE))
     other = {"name": "other", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
-    Watching(tmp_path, [other])
+    MailWatchProcess(tmp_path, [other])
     window = ("--from", rfc3339(START), "--to", rfc3339(START + 2 * DAY))
     (told,) = json.loads(run(tmp_path, "availability", *window, "--target", "mail", "--json").stdout)
     assert told["coverage"] > 0.98

@@ -32,34 +32,36 @@ from mailwatch.web.sources import Looks, Sources
 from mailwatch.web.verdict import verdict
 from mailwatch.web.views import Views
 from mailwatch.web.words import choose, words
-from tests.ledgers import HOUR, MINUTE, Sky, write
+from tests.helpers.ledger_factory import HOUR, MINUTE, Sky, write
+from tests.helpers.process import MailWatchProcess
 from tests.servers.authority import Authority
-from tests.watching import Watching
 
 NOBODY = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
 PAGES = ("/", "/outages", "/incidents", "/observations", "/ledger", "/about", "/api/docs")
 
 
 @pytest.fixture(scope="module")
-def web(lived: tuple[Watching, Authority, str]) -> Iterator[tuple[Watching, str]]:
+def web(recorded_outage: tuple[MailWatchProcess, Authority, str]) -> Iterator[tuple[MailWatchProcess, str]]:
     """A MailWatch that runs again after its outage, and the outage's id."""
-    watching, _, identity = lived
+    watching, _, identity = recorded_outage
     with watching.running():
         yield watching, identity
 
 
 @pytest.fixture(scope="module")
-def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
+def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
     """A MailWatch with 250 looks behind it, that has looked once more and will not for hours."""
     folder, end = tmp_path_factory.mktemp("still"), now() - HOUR
     skies: dict[str, Sky] = {"nobody": lambda _: "+"}
     write(folder / "data", skies, end - 250 * MINUTE, end, vantage="test", durable=False).close()
-    with Watching(folder, [NOBODY | {"interval": "1h"}], detection={"recheck": ["1h"]}).running() as watching:
+    with MailWatchProcess(
+        folder, [NOBODY | {"interval": "1h"}], detection={"recheck": ["1h"]}
+    ).running() as watching:
         watching.until(lambda: watching.seen("nobody", "down") == 1, "a look")
         yield watching
 
 
-def _get(watching: Watching, path: str, **headers: str) -> tuple[int, Any, str]:
+def _get(watching: MailWatchProcess, path: str, **headers: str) -> tuple[int, Any, str]:
     request = urllib.request.Request(f"http://127.0.0.1:{watching.port}{path}", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
@@ -105,7 +107,7 @@ def test_the_language_is_the_one_asked_for_then_the_kept_then_the_browsers(
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("language", ["en", "it"])
 def test_each_page_answers_in_both_languages_with_nothing_from_elsewhere(
-    web: tuple[Watching, str], page: str, language: str
+    web: tuple[MailWatchProcess, str], page: str, language: str
 ) -> None:
     status, headers, text = _get(web[0], page, **{"Accept-Language": language})
     assert status == 200
@@ -118,7 +120,7 @@ def test_each_page_answers_in_both_languages_with_nothing_from_elsewhere(
     assert not re.search(r"<style|<script>|\sstyle=|\son\w+=|(?:src|href)=\"(?:https?:)?//", text)
 
 
-def test_the_overview_says_how_mail_is_and_shows_ninety_days(web: tuple[Watching, str]) -> None:
+def test_the_overview_says_how_mail_is_and_shows_ninety_days(web: tuple[MailWatchProcess, str]) -> None:
     watching, identity = web
     watching.until(lambda: watching.state("lab-imap") == "up", "up again")
     well = "</span> All channels are up</h1>"
@@ -136,11 +138,13 @@ def test_the_overview_says_how_mail_is_and_shows_ninety_days(web: tuple[Watching
     ("language", "words"),
     [("en", "MailWatch does not check our own line"), ("it", "MailWatch non controlla la nostra linea")],
 )
-def test_a_guard_that_is_off_is_said_on_the_overview(web: tuple[Watching, str], language: str, words: str) -> None:
+def test_a_guard_that_is_off_is_said_on_the_overview(
+    web: tuple[MailWatchProcess, str], language: str, words: str
+) -> None:
     assert words in web[0].get(f"/?lang={language}")
 
 
-def test_an_outage_is_told_with_bounds_words_and_proof(web: tuple[Watching, str]) -> None:
+def test_an_outage_is_told_with_bounds_words_and_proof(web: tuple[MailWatchProcess, str]) -> None:
     watching, identity = web
     told = next(o for o in watching.api("outages") if o["id"] == identity)
     status, _, text = _get(watching, f"/outages/{identity}")
@@ -156,7 +160,7 @@ def test_an_outage_is_told_with_bounds_words_and_proof(web: tuple[Watching, str]
     assert "evidence.zip" in text
 
 
-def test_the_evidence_file_of_the_page_is_valid(web: tuple[Watching, str], tmp_path: Path) -> None:
+def test_the_evidence_file_of_the_page_is_valid(web: tuple[MailWatchProcess, str], tmp_path: Path) -> None:
     watching, identity = web
     with urllib.request.urlopen(
         f"http://127.0.0.1:{watching.port}/api/v1/outages/{identity}/evidence.zip?lang=it", timeout=60
@@ -168,7 +172,9 @@ def test_the_evidence_file_of_the_page_is_valid(web: tuple[Watching, str], tmp_p
     watching.until(lambda: list((watching.data_dir / "making").iterdir()) == [], "nothing left behind")
 
 
-def test_other_sites_cannot_have_evidence_made_and_unknown_outages_have_none(web: tuple[Watching, str]) -> None:
+def test_other_sites_cannot_have_evidence_made_and_unknown_outages_have_none(
+    web: tuple[MailWatchProcess, str],
+) -> None:
     watching, identity = web
     assert _get(watching, f"/api/v1/outages/{identity}/evidence.zip", **{"Sec-Fetch-Site": "cross-site"})[0] == 403
     assert _get(watching, "/api/v1/outages/000000000000/evidence.zip")[0] == 409
@@ -176,7 +182,7 @@ def test_other_sites_cannot_have_evidence_made_and_unknown_outages_have_none(web
     assert _get(watching, "/outages/nothing")[0] == 404
 
 
-def test_what_is_asked_is_escaped_and_bounded(web: tuple[Watching, str]) -> None:
+def test_what_is_asked_is_escaped_and_bounded(web: tuple[MailWatchProcess, str]) -> None:
     status, _, text = _get(web[0], "/observations?from=%22%3E%3Cscript%3E&target=%3Cb%3E&lang=it")
     assert status == 200
     assert "<script>" not in text
@@ -186,7 +192,7 @@ def test_what_is_asked_is_escaped_and_bounded(web: tuple[Watching, str]) -> None
     assert _get(web[0], "/static/..%2fapp.py")[0] == 404
 
 
-def test_observations_are_filtered(web: tuple[Watching, str]) -> None:
+def test_observations_are_filtered(web: tuple[MailWatchProcess, str]) -> None:
     watching, identity = web
     assert "<code>" not in _get(watching, "/observations?target=lab-imap&outcome=up")[2]
     assert words("en")["no_observations"] in _get(watching, "/observations?to=2020-01-01")[2]
@@ -207,7 +213,7 @@ def test_observations_are_filtered(web: tuple[Watching, str]) -> None:
     assert _get(watching, "/api/v1/observations?before=-1")[0] == 422
 
 
-def test_one_can_look_back_to_the_first_observation(still: Watching) -> None:
+def test_one_can_look_back_to_the_first_observation(still: MailWatchProcess) -> None:
     query, seen, sizes = "from=2020-01-01&lang=it", list[str](), list[int]()
     while query:
         page = _get(still, f"/observations?{query}")[2]
@@ -237,7 +243,7 @@ def test_a_rare_outcome_is_looked_for_a_part_of_the_ledger_at_a_time() -> None:
     assert look_back(observations, asked, 0) == ([], None)
 
 
-def _asked_for(watching: Watching, what: str) -> tuple[int, Any]:
+def _asked_for(watching: MailWatchProcess, what: str) -> tuple[int, Any]:
     status, _, text = _get(watching, f"/api/v1/{what}")
     return status, json.loads(text)
 
@@ -249,7 +255,7 @@ WINDOW = "from=2026-01-01T00:00:00Z&to=2030-01-01T00:00:00Z"
     "what", ["outages?", "outages.csv?", "observations?", "observations.csv?", f"availability?{WINDOW}&"]
 )
 def test_a_target_that_never_was_is_refused_wherever_one_is_asked_for(
-    web: tuple[Watching, str], what: str
+    web: tuple[MailWatchProcess, str], what: str
 ) -> None:
     status, said = _asked_for(web[0], f"{what}target=lab-inap")
     assert (status, said["detail"].partition(";")[0]) == (
@@ -262,7 +268,7 @@ def test_a_target_that_never_was_is_refused_wherever_one_is_asked_for(
     assert "lab-imap" in said["detail"]
 
 
-def test_outages_are_those_of_the_target_that_is_asked_for(web: tuple[Watching, str]) -> None:
+def test_outages_are_those_of_the_target_that_is_asked_for(web: tuple[MailWatchProcess, str]) -> None:
     watching, identity = web
     outages = watching.api("outages")
     name = next(one["target"] for one in outages if one["id"] == identity)
@@ -286,7 +292,7 @@ def test_outages_are_those_of_the_target_that_is_asked_for(web: tuple[Watching, 
         ("targets?kind=imap", "there is none"),
     ],
 )
-def test_a_parameter_that_is_not_known_is_refused(web: tuple[Watching, str], what: str, cure: str) -> None:
+def test_a_parameter_that_is_not_known_is_refused(web: tuple[MailWatchProcess, str], what: str, cure: str) -> None:
     status, said = _asked_for(web[0], what)
     name = what.partition("?")[2].partition("=")[0]
     assert (status, said) == (422, {"detail": f"there is no parameter {name!r}; {cure}"})
@@ -294,7 +300,9 @@ def test_a_parameter_that_is_not_known_is_refused(web: tuple[Watching, str], wha
 
 @pytest.mark.parametrize("page", ["outages", "observations"])
 @pytest.mark.parametrize("language", ["en", "it"])
-def test_a_page_says_that_there_is_no_such_target(web: tuple[Watching, str], page: str, language: str) -> None:
+def test_a_page_says_that_there_is_no_such_target(
+    web: tuple[MailWatchProcess, str], page: str, language: str
+) -> None:
     status, _, text = _get(web[0], f"/{page}?target=%3Ctpyo%3E&lang={language}")
     assert status == 200
     # As it stands in the page: escaped.
@@ -305,7 +313,7 @@ def test_a_page_says_that_there_is_no_such_target(web: tuple[Watching, str], pag
     assert words(language)["no_target"].partition("{")[0] not in _get(web[0], f"/{page}?target=lab-imap")[2]
 
 
-def test_an_outage_says_what_was_watched_and_never_whose(web: tuple[Watching, str]) -> None:
+def test_an_outage_says_what_was_watched_and_never_whose(web: tuple[MailWatchProcess, str]) -> None:
     watching, identity = web
     watch = watching.api(f"outages/{identity}")["watch"]
     assert {"kind", "provider", "host", "port", "tls", "interval", "timeout", "catalogue", "own_ca", "rules"} == (
@@ -315,34 +323,34 @@ def test_an_outage_says_what_was_watched_and_never_whose(web: tuple[Watching, st
     assert next(o for o in watching.api("outages") if o["id"] == identity)["watch"] == watch
 
 
-def test_the_other_language_keeps_the_filter(web: tuple[Watching, str]) -> None:
+def test_the_other_language_keeps_the_filter(web: tuple[MailWatchProcess, str]) -> None:
     page = _get(web[0], "/observations?target=lab-imap&lang=en&from=%22%3E")[2]
     assert 'href="?target=lab-imap&amp;from=%22%3E&amp;lang=it"' in page
     # The overview is drawn once for all: what one asked for is not shown to others.
     assert 'href="?lang=it"' in _get(web[0], "/?canary=1")[2]
 
 
-def test_a_language_once_chosen_is_kept(web: tuple[Watching, str]) -> None:
+def test_a_language_once_chosen_is_kept(web: tuple[MailWatchProcess, str]) -> None:
     _, headers, _ = _get(web[0], "/?lang=it")
     cookie = headers["set-cookie"].partition(";")[0]
     assert '<html lang="it">' in _get(web[0], "/about", Cookie=cookie)[2]
 
 
-def test_the_page_hears_of_changes(web: tuple[Watching, str]) -> None:
+def test_the_page_hears_of_changes(web: tuple[MailWatchProcess, str]) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{web[0].port}/live", timeout=20) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         lines = iter(stream.readline, b"")
         assert any(line == b"event: changed\n" for line in lines)
 
 
-def _first(watching: Watching, path: str, **headers: str) -> list[str]:
+def _first(watching: MailWatchProcess, path: str, **headers: str) -> list[str]:
     """The first thing that a stream says after how long to wait."""
     request = urllib.request.Request(f"http://127.0.0.1:{watching.port}{path}", headers=headers)
     with urllib.request.urlopen(request, timeout=20) as stream:
         return ["".join(iter(lambda: stream.readline().decode(), "\n")) for _ in range(2)]
 
 
-def test_what_changed_before_one_listened_is_told_at_once(still: Watching) -> None:
+def test_what_changed_before_one_listened_is_told_at_once(still: MailWatchProcess) -> None:
     [seen] = re.findall(r'data-pulse="([^"]+)"', _get(still, "/")[2])
     assert re.findall(r'data-pulse="([^"]+)"', _get(still, "/outages")[2]) == [seen]
     news = ["retry: 5000\n", f"id: {seen}\nevent: changed\ndata: {seen}\n"]
@@ -357,7 +365,7 @@ def test_what_changed_before_one_listened_is_told_at_once(still: Watching) -> No
 
 def test_an_open_outage_is_told_as_its_replay_would_without_one(tmp_path: Path) -> None:
     once = {"open_after": 1, "recheck": ["1h"]}
-    with Watching(tmp_path, [NOBODY | {"interval": "1h"}], detection=once).running() as watching:
+    with MailWatchProcess(tmp_path, [NOBODY | {"interval": "1h"}], detection=once).running() as watching:
         told = watching.until(lambda: watching.api("outages"), "an open outage")
         reader = Reader.open(watching.data_dir)
         assert records.outages(reader) == told
@@ -372,7 +380,7 @@ def test_an_open_outage_is_told_as_its_replay_would_without_one(tmp_path: Path) 
         assert _get(watching, f"/outages/{told[0]['id']}")[2].count(told[0]["last_bad"]) >= 2
 
 
-def test_a_page_that_changes_no_more_is_not_asked_for_again(web: tuple[Watching, str]) -> None:
+def test_a_page_that_changes_no_more_is_not_asked_for_again(web: tuple[MailWatchProcess, str]) -> None:
     watching, identity = web
     for page in ("/", "/outages", "/incidents", "/observations", "/ledger"):
         assert "data-pulse" in _get(watching, page)[2], page
@@ -380,7 +388,7 @@ def test_a_page_that_changes_no_more_is_not_asked_for_again(web: tuple[Watching,
         assert "data-pulse" not in _get(watching, page)[2], page
 
 
-def test_links_stay_below_the_prefix_of_a_proxy(web: tuple[Watching, str]) -> None:
+def test_links_stay_below_the_prefix_of_a_proxy(web: tuple[MailWatchProcess, str]) -> None:
     watching, identity = web
     for page in (*PAGES, f"/outages/{identity}"):
         depth = page.count("/") - 1

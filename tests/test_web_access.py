@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import http.client
 import re
@@ -34,48 +33,9 @@ from mailwatch.web.pages import LIVE_OF_A_PEER, Pages
 from mailwatch.web.sessions import COOKIE, Sessions
 from mailwatch.web.tries import WRONG_AT_MOST, WRONG_IN_ALL, Tries, peer_key
 from mailwatch.web.words import words
-from tests.namespaces import Namespace
-from tests.watching import Watching
-
-NOBODY = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
-PASSWORD = "perché no"
-TOKEN = "0123456789abcdef-token"
-HTML = {"Accept": "text/html,application/xhtml+xml"}
-Answer = tuple[int, http.client.HTTPMessage, str]
-
-
-def ask(
-    watching: Watching, path: str, headers: dict[str, str] | None = None, *, form: str | None = None
-) -> Answer:
-    """Send one request and follow nothing."""
-    connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
-    try:
-        given = dict(headers or {})
-        if form is None:
-            connection.request("GET", path, headers=given)
-        else:
-            given["Content-Type"] = "application/x-www-form-urlencoded"
-            connection.request("POST", path, form.encode(), given)
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read().decode()
-    finally:
-        connection.close()
-
-
-def basic(password: str, user: str = "mailwatch") -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
-
-
-def watching_with(folder: Path, **web: Any) -> Watching:
-    """A MailWatch with a `web:` section, and files for what it names."""
-    for name, text in (("secret-web", PASSWORD), ("secret-token", TOKEN)):
-        (folder / name).write_text(text + "\n")
-        (folder / name).chmod(0o600)
-    watching = Watching(folder, [NOBODY])
-    watching.settings["web"] |= web
-    watching.write_config()
-    return watching
-
+from tests.helpers.netns import Namespace
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.web_client import HTML, NOBODY, PASSWORD, TOKEN, ask, basic, watching_with
 
 # The ways in
 
@@ -471,7 +431,7 @@ def test_what_is_nobodys_may_be_seen_by_all_until_something_is_somebodys(
 
 def _shown_until_it_is_somebodys(folder: Path, asked: bool) -> None:
     libero = {"name": "libero-imap", "kind": "imap", "provider": "libero"}
-    watching = Watching(folder, [libero], defaults={"interval": "1s", "timeout": "1s"})
+    watching = MailWatchProcess(folder, [libero], defaults={"interval": "1s", "timeout": "1s"})
     watching.settings["web"]["listen"] = f"0.0.0.0:{watching.port}"
     watching.write_config()
     beyond = {"X-Forwarded-For": "192.0.2.7"}

@@ -18,10 +18,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from mailwatch.web.sessions import COOKIE
 from mailwatch.web.words import words
-from tests.canaries import PASSWORD, canaries
-from tests.conftest import _need
+from tests.helpers.leak_check import PASSWORD, canaries
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.requirements import need
 from tests.servers.authority import Authority
-from tests.watching import Watching
 
 CHROMIUM = "/usr/bin/chromium"
 SIZES = {"phone": {"width": 360, "height": 740}, "desk": {"width": 1280, "height": 900}}
@@ -31,7 +31,7 @@ _AXE = (resources.files("axe_core_python") / "axe.min.js").read_text(encoding="u
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    _need(Path(CHROMIUM))
+    need(Path(CHROMIUM))
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
@@ -41,15 +41,15 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def web(lived: tuple[Watching, Authority, str]) -> Iterator[tuple[Watching, str]]:
-    watching, _, identity = lived
+def web(recorded_outage: tuple[MailWatchProcess, Authority, str]) -> Iterator[tuple[MailWatchProcess, str]]:
+    watching, _, identity = recorded_outage
     with watching.running():
         watching.until(lambda: watching.seen("lab-imap", "up") > 3, "looks")
         yield watching, identity
 
 
 @pytest.fixture(scope="module")
-def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Watching, dict[str, str]]]:
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MailWatchProcess, dict[str, str]]]:
     """A MailWatch in public mode, and the pages that strangers have."""
     with canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _), watching.running():
         watching.until(lambda: all(t["state"] == "up" for t in watching.api("targets")), "up again")
@@ -68,7 +68,7 @@ def _pages(identity: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _opened(page: Page, watching: Watching, path: str) -> list[str]:
+def _opened(page: Page, watching: MailWatchProcess, path: str) -> list[str]:
     """Open a page; return what it asked for elsewhere and what its console said of the policy."""
     said: list[str] = []
     home = f"http://127.0.0.1:{watching.port}"
@@ -90,7 +90,7 @@ OTHERS = sorted(set(product(("en", "it"), SIZES, ("light", "dark"))) - set(PAIRS
     [*PAIRS, *(pytest.param(*each, marks=pytest.mark.nightly) for each in OTHERS)],
 )
 def test_no_page_keeps_anyone_out(
-    web: tuple[Watching, str], browser: Browser, language: str, size: str, scheme: Any
+    web: tuple[MailWatchProcess, str], browser: Browser, language: str, size: str, scheme: Any
 ) -> None:
     watching, identity = web
     assert _barriers(browser, watching, _pages(identity), language, size, scheme) == {}
@@ -100,14 +100,14 @@ def test_no_page_keeps_anyone_out(
     ("language", "size", "scheme"), [("en", "desk", "light"), ("it", "phone", "dark"), ("en", "phone", "light")]
 )
 def test_no_public_page_keeps_anyone_out(
-    strangers: tuple[Watching, dict[str, str]], browser: Browser, language: str, size: str, scheme: Any
+    strangers: tuple[MailWatchProcess, dict[str, str]], browser: Browser, language: str, size: str, scheme: Any
 ) -> None:
     watching, pages = strangers
     assert _barriers(browser, watching, pages, language, size, scheme) == {}
 
 
 def _barriers(
-    browser: Browser, watching: Watching, pages: dict[str, str], language: str, size: str, scheme: Any
+    browser: Browser, watching: MailWatchProcess, pages: dict[str, str], language: str, size: str, scheme: Any
 ) -> dict[str, Any]:
     """What axe, the policy or the width of the window have against each page."""
     context = browser.new_context(
@@ -130,7 +130,7 @@ def _barriers(
 
 
 def test_one_logs_in_and_out_without_javascript(
-    strangers: tuple[Watching, dict[str, str]], browser: Browser
+    strangers: tuple[MailWatchProcess, dict[str, str]], browser: Browser
 ) -> None:
     watching, _ = strangers
     context = browser.new_context(java_script_enabled=False, locale="en")
@@ -182,7 +182,7 @@ class _Prefixed(BaseHTTPRequestHandler):
 
 
 def test_one_logs_in_below_the_prefix_of_a_proxy(
-    strangers: tuple[Watching, dict[str, str]], browser: Browser
+    strangers: tuple[MailWatchProcess, dict[str, str]], browser: Browser
 ) -> None:
     watching, _ = strangers
     handler = type("Proxy", (_Prefixed,), {"port": watching.port})
@@ -209,7 +209,7 @@ def test_one_logs_in_below_the_prefix_of_a_proxy(
         proxy.shutdown()
 
 
-def test_all_can_be_read_without_javascript(web: tuple[Watching, str], browser: Browser) -> None:
+def test_all_can_be_read_without_javascript(web: tuple[MailWatchProcess, str], browser: Browser) -> None:
     watching, identity = web
     context = browser.new_context(java_script_enabled=False, locale="en")
     page = context.new_page()
@@ -228,7 +228,7 @@ def test_all_can_be_read_without_javascript(web: tuple[Watching, str], browser: 
     context.close()
 
 
-def test_by_keyboard_and_in_ones_own_time(web: tuple[Watching, str], browser: Browser) -> None:
+def test_by_keyboard_and_in_ones_own_time(web: tuple[MailWatchProcess, str], browser: Browser) -> None:
     watching, _ = web
     context = browser.new_context(locale="it", timezone_id="Asia/Tokyo")
     page = context.new_page()
@@ -255,7 +255,7 @@ def test_the_longest_name_fits_the_narrowest_window(tmp_path: Path, browser: Bro
     """320 pixels: what WCAG 1.4.10 asks for."""
     name = "un.nome.lunghissimo." * 3 + "di.una.persona@" + "esempio" * 3 + ".it"
     nobody = {"name": name, "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none", "interval": "1s"}
-    watching = Watching(tmp_path, [nobody], detection={"recheck": ["200ms"]})
+    watching = MailWatchProcess(tmp_path, [nobody], detection={"recheck": ["200ms"]})
     page = browser.new_page(locale="it", viewport={"width": 320, "height": 640})
     with watching.running():
         watching.until(lambda: watching.api("outages"), "an outage")
@@ -277,7 +277,9 @@ def _first_time(page: Page) -> str | None:
     return page.locator("main time").first.get_attribute("datetime")
 
 
-def test_the_page_changes_by_itself_and_keeps_what_is_open(web: tuple[Watching, str], browser: Browser) -> None:
+def test_the_page_changes_by_itself_and_keeps_what_is_open(
+    web: tuple[MailWatchProcess, str], browser: Browser
+) -> None:
     watching, _ = web
     page = browser.new_page(locale="en")
     _opened(page, watching, "/")
@@ -294,7 +296,9 @@ def test_the_page_changes_by_itself_and_keeps_what_is_open(web: tuple[Watching, 
     page.close()
 
 
-def test_nothing_moves_while_it_is_stopped_or_somebody_writes(web: tuple[Watching, str], browser: Browser) -> None:
+def test_nothing_moves_while_it_is_stopped_or_somebody_writes(
+    web: tuple[MailWatchProcess, str], browser: Browser
+) -> None:
     watching, _ = web
     page = browser.new_page(locale="en")
     _opened(page, watching, "/observations")
@@ -321,7 +325,7 @@ def test_the_page_comes_back_after_a_restart_and_after_an_answer_that_is_no_stre
     tmp_path: Path, browser: Browser
 ) -> None:
     nobody = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none", "interval": "1h"}
-    watching = Watching(tmp_path, [nobody], detection={"recheck": ["1h"]})
+    watching = MailWatchProcess(tmp_path, [nobody], detection={"recheck": ["1h"]})
     stream = re.compile(r"/live\?")
     page = browser.new_page(locale="en")
     # What a proxy says while MailWatch is away; a browser never asks again by itself after that.
@@ -340,7 +344,7 @@ def test_the_page_comes_back_after_a_restart_and_after_an_answer_that_is_no_stre
     page.close()
 
 
-def test_the_evidence_is_made_before_ones_eyes(web: tuple[Watching, str], browser: Browser) -> None:
+def test_the_evidence_is_made_before_ones_eyes(web: tuple[MailWatchProcess, str], browser: Browser) -> None:
     watching, identity = web
     page = browser.new_page(locale="it")
     said = _opened(page, watching, f"/outages/{identity}")

@@ -11,15 +11,15 @@ from datetime import datetime
 import pytest
 
 from mailwatch.web.exports import csv_of
-from tests.canaries import CANARIES, PASSWORD, canaries
-from tests.test_web_access import ask, basic
-from tests.watching import Watching
+from tests.helpers.leak_check import CANARIES, PASSWORD, canaries
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.web_client import ask, basic
 
 ATOM = "{http://www.w3.org/2005/Atom}"
 
 
 @pytest.fixture(scope="module")
-def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
+def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
     """One with two mailboxes and their outages, in public."""
     with canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _), watching.running():
         watching.until(lambda: all(t["state"] == "up" for t in watching.api("targets")), "up again")
@@ -30,7 +30,7 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_outages_as_a_table(public: Watching) -> None:
+def test_outages_as_a_table(public: MailWatchProcess) -> None:
     status, headers, text = ask(public, "/api/v1/outages.csv", basic(PASSWORD))
     assert status == 200
     assert headers["content-type"] == "text/csv; charset=utf-8"
@@ -46,7 +46,7 @@ def test_outages_as_a_table(public: Watching) -> None:
     }  # fmt: skip
 
 
-def test_observations_as_a_table(public: Watching) -> None:
+def test_observations_as_a_table(public: MailWatchProcess) -> None:
     assert ask(public, "/api/v1/observations.csv")[0] == 401
     asked = "/api/v1/observations.csv?outcome=down&limit=2&target=canary-address-1@example.org/imap"
     told = rows(ask(public, asked, basic(PASSWORD))[2])
@@ -74,7 +74,7 @@ def test_a_servers_words_begin_no_formula() -> None:
     )
 
 
-def test_a_feed_reader_hears_of_outages_and_nothing_of_whose(public: Watching) -> None:
+def test_a_feed_reader_hears_of_outages_and_nothing_of_whose(public: MailWatchProcess) -> None:
     status, headers, text = ask(public, "/outages.atom", {"Accept-Language": "it"})
     assert (status, headers["content-type"]) == (200, "application/atom+xml")
     assert not [word for word in CANARIES if word in text]

@@ -21,13 +21,13 @@ from mailwatch.web.problems import WORDS
 from mailwatch.web.sources import Sources
 from mailwatch.web.views import Views
 from mailwatch.web.words import words
-from tests.test_web_access import HTML, NOBODY, PASSWORD, ask, basic, watching_with
-from tests.watching import Watching
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.web_client import HTML, NOBODY, PASSWORD, ask, basic, watching_with
 
 
 @pytest.fixture(scope="module")
-def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
-    with Watching(tmp_path_factory.mktemp("nobody"), [NOBODY]).running() as watching:
+def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
+    with MailWatchProcess(tmp_path_factory.mktemp("nobody"), [NOBODY]).running() as watching:
         yield watching
 
 
@@ -47,7 +47,7 @@ def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
     ],
 )
 def test_a_browser_gets_a_page_that_says_what_is_wrong(
-    nobody: Watching, path: str, host: str, status: int, language: str
+    nobody: MailWatchProcess, path: str, host: str, status: int, language: str
 ) -> None:
     got, headers, page = ask(nobody, path, HTML | {"Accept-Language": language, "Host": host})
     assert got == status
@@ -78,14 +78,14 @@ def test_a_browser_gets_a_page_that_says_what_is_wrong(
 )
 @pytest.mark.parametrize("accept", [{}, HTML], ids=["program", "browser"])
 def test_the_api_says_in_json_what_is_wrong(
-    nobody: Watching, path: str, status: int, word: str, accept: dict[str, str]
+    nobody: MailWatchProcess, path: str, status: int, word: str, accept: dict[str, str]
 ) -> None:
     got, headers, text = ask(nobody, path, accept)
     assert (got, headers["content-type"]) == (status, "application/json")
     assert word in str(json.loads(text)["detail"])
 
 
-def test_the_api_says_in_json_who_may_not_ask(nobody: Watching, tmp_path: Any) -> None:
+def test_the_api_says_in_json_who_may_not_ask(nobody: MailWatchProcess, tmp_path: Any) -> None:
     assert "hosts: [" in json.loads(ask(nobody, "/api/v1/targets", {"Host": "rebound.example"})[2])["detail"]
     watching = watching_with(tmp_path, password_file="secret-web")
     with watching.running():
@@ -104,7 +104,7 @@ Told = tuple[int, http.client.HTTPMessage, bytes]
 READ = ("/", "/about", "/outages", "/metrics", "/healthz", "/api/v1/targets", "/static/live.js")
 
 
-def _method(watching: Watching, method: str, path: str, **headers: str) -> Told:
+def _method(watching: MailWatchProcess, method: str, path: str, **headers: str) -> Told:
     connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
@@ -117,7 +117,7 @@ def _method(watching: Watching, method: str, path: str, **headers: str) -> Told:
 @pytest.mark.parametrize(
     "path", ["/", "/about", "/outages", "/metrics", "/healthz", "/api/v1/targets", "/static/live.js"]
 )
-def test_head_tells_what_get_would(nobody: Watching, path: str, packing: str) -> None:
+def test_head_tells_what_get_would(nobody: MailWatchProcess, path: str, packing: str) -> None:
     packed = {"Accept-Encoding": packing}
     status, head, body = _method(nobody, "HEAD", path, **packed)
     assert (status, body) == (200, b"")
@@ -127,7 +127,7 @@ def test_head_tells_what_get_would(nobody: Watching, path: str, packing: str) ->
     assert "server" not in head
 
 
-def test_what_never_ends_or_is_much_work_has_no_head_and_nothing_can_be_written(nobody: Watching) -> None:
+def test_what_never_ends_or_is_much_work_has_no_head_and_nothing_can_be_written(nobody: MailWatchProcess) -> None:
     for method, path in (
         ("HEAD", "/live"), ("HEAD", "/api/v1/outages/000000000000/evidence.zip"),
         ("POST", "/"), ("PUT", "/api/v1/targets"), ("DELETE", "/outages"), ("OPTIONS", "/"), ("TRACE", "/"),

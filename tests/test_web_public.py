@@ -5,20 +5,17 @@ from __future__ import annotations
 import http.client
 import json
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from mailwatch.web.app import full_app
-from mailwatch.web.pages import Audience
-from mailwatch.web.sources import Sources
-from mailwatch.web.views import Views
 from mailwatch.web.words import words
-from tests.canaries import CANARIES, PASSWORD, canaries
-from tests.test_web_access import HTML, ask, basic
-from tests.watching import Watching
+from tests.helpers.leak_check import CANARIES, PASSWORD, canaries
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.web_client import HTML, ask, basic
+from tests.helpers.web_routes import ROUTES
 
 PUBLIC = {
     "/", "/outages", "/outages/{outage_id}", "/outages.atom", "/incidents", "/about", "/static/{name}", "/live",
@@ -28,19 +25,8 @@ PUBLIC = {
 WHEN = "from=2020-01-01T00:00:00Z&to=2040-01-01T00:00:00Z"
 
 
-def routes_of(routes: Iterable[Any]) -> Iterator[str]:
-    for route in routes:
-        if path := getattr(route, "path", None):
-            yield path
-        else:
-            yield from routes_of(route.original_router.routes)
-
-
-ROUTES = sorted({*routes_of(full_app(cast(Sources, None), cast(Views, None), Audience()).routes), "/login"})
-
-
 @pytest.fixture(scope="module")
-def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
+def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
     """It has an outage behind it, and is asked by strangers."""
     with canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _):
         watching.start()
@@ -48,11 +34,11 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watching]:
         yield watching
 
 
-def told(watching: Watching, what: str, headers: dict[str, str] | None = None) -> Any:
+def told(watching: MailWatchProcess, what: str, headers: dict[str, str] | None = None) -> Any:
     return json.loads(ask(watching, f"/api/v1/{what}", headers)[2])
 
 
-def everything(watching: Watching, path: str, headers: dict[str, str]) -> tuple[int, str]:
+def everything(watching: MailWatchProcess, path: str, headers: dict[str, str]) -> tuple[int, str]:
     """The status, and all of the answer; of a stream its beginning."""
     if path.startswith("/live"):
         connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
@@ -65,7 +51,7 @@ def everything(watching: Watching, path: str, headers: dict[str, str]) -> tuple[
     return status, f"{answered}\n{text}"
 
 
-def addresses(watching: Watching, route: str) -> Iterator[str]:
+def addresses(watching: MailWatchProcess, route: str) -> Iterator[str]:
     """A route with everything that can stand in its gaps."""
     if "{" not in route:
         # The API refuses what a route has no parameter for.
@@ -91,7 +77,7 @@ def test_the_walk_knows_the_routes() -> None:
 @pytest.mark.parametrize("language", ["en", "it"])
 @pytest.mark.parametrize("accept", [{}, HTML], ids=["program", "browser"])
 def test_no_route_tells_a_stranger_anything_of_anybody(
-    public: Watching, accept: dict[str, str], language: str
+    public: MailWatchProcess, accept: dict[str, str], language: str
 ) -> None:
     hidden = [*CANARIES, *(o["id"] for o in told(public, "outages", basic(PASSWORD)))]
     for route in ROUTES:
@@ -104,7 +90,7 @@ def test_no_route_tells_a_stranger_anything_of_anybody(
             assert not found, (path, found)
 
 
-def test_to_those_who_log_in_all_of_that_is_told(public: Watching) -> None:
+def test_to_those_who_log_in_all_of_that_is_told(public: MailWatchProcess) -> None:
     seen = "".join(
         everything(public, path, basic(PASSWORD))[1] for route in ROUTES for path in addresses(public, route)
         if not path.endswith("evidence.zip")
@@ -121,7 +107,7 @@ def test_to_those_who_log_in_all_of_that_is_told(public: Watching) -> None:
     ["//metrics", "/./metrics", "/metrics/", "/METRICS", "/%6detrics", "/static/../metrics", "/healthz/../metrics",
      "/api/v1/observations/", "/about/../ledger", "/ledger;x", "/api/docs?x", "/outages/../observations"],
 )  # fmt: skip
-def test_no_spelling_of_a_path_leads_around_the_gate(public: Watching, path: str) -> None:
+def test_no_spelling_of_a_path_leads_around_the_gate(public: MailWatchProcess, path: str) -> None:
     for method in ("GET", "HEAD", "POST", "PUT", "OPTIONS"):
         connection = http.client.HTTPConnection("127.0.0.1", public.port, timeout=20)
         connection.request(method, path)
@@ -132,7 +118,7 @@ def test_no_spelling_of_a_path_leads_around_the_gate(public: Watching, path: str
         assert not [word for word in CANARIES if word in text]
 
 
-def test_states_and_outages_are_told_under_names_that_are_nobodys(public: Watching) -> None:
+def test_states_and_outages_are_told_under_names_that_are_nobodys(public: MailWatchProcess) -> None:
     targets = told(public, "targets")
     assert [t["target"] for t in targets] == ["lab imap 1", "lab imap 2"]
     assert {t["state"] for t in targets} == {"up"}
@@ -156,13 +142,13 @@ def test_states_and_outages_are_told_under_names_that_are_nobodys(public: Watchi
     assert told(public, f"incidents/{incident['id']}")["stages"]
 
 
-def test_an_id_of_the_record_opens_nothing_to_a_stranger(public: Watching) -> None:
+def test_an_id_of_the_record_opens_nothing_to_a_stranger(public: MailWatchProcess) -> None:
     real = told(public, "outages", basic(PASSWORD))[0]["id"]
     assert ask(public, f"/outages/{real}")[0] == 404
     assert ask(public, f"/outages/{real}", basic(PASSWORD))[0] == 200
 
 
-def test_every_link_of_a_public_page_can_be_followed(public: Watching) -> None:
+def test_every_link_of_a_public_page_can_be_followed(public: MailWatchProcess) -> None:
     outage = told(public, "outages")[0]["id"]
     for page in ("/", "/outages", "/incidents", "/about", f"/outages/{outage}"):
         base = page.rpartition("/")[0]
@@ -171,14 +157,14 @@ def test_every_link_of_a_public_page_can_be_followed(public: Watching) -> None:
             assert ask(public, where)[0] == 200, (page, link, where)
 
 
-def test_the_names_stay_over_a_restart(public: Watching) -> None:
+def test_the_names_stay_over_a_restart(public: MailWatchProcess) -> None:
     before = {o["id"] for o in told(public, "outages")}
     assert public.stop() == 0
     public.start()
     assert {o["id"] for o in told(public, "outages")} == before
 
 
-def test_a_stranger_is_offered_the_log_in_and_gets_in_by_it(public: Watching) -> None:
+def test_a_stranger_is_offered_the_log_in_and_gets_in_by_it(public: MailWatchProcess) -> None:
     assert 'href="./login"' in ask(public, "/")[2]
     assert ask(public, "/login", HTML)[0] == 200
     _, headers, _ = ask(public, "/login", HTML, form=f"password={PASSWORD}")
@@ -190,7 +176,7 @@ def test_a_stranger_is_offered_the_log_in_and_gets_in_by_it(public: Watching) ->
     assert ask(public, "/", basic("wrong"))[0] == 401
 
 
-def test_outages_are_asked_for_by_the_names_that_strangers_see(public: Watching) -> None:
+def test_outages_are_asked_for_by_the_names_that_strangers_see(public: MailWatchProcess) -> None:
     outages = told(public, "outages")
     name = outages[0]["target"]
     asked = told(public, f"outages?target={quote(name)}")

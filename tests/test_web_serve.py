@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mailwatch.web import connections, serve, turns
 from mailwatch.web.tries import peer_key
-from tests.conftest import need_root
+from tests.helpers.requirements import need_root
 from tests.servers import free_port
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

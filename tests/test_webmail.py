@@ -23,11 +23,11 @@ from mailwatch.ledger.canonical import canonical
 from mailwatch.models import Cause, Kind, Observation, Outcome, Page, Phase, Target, now
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.connect import Address, Lookup, resolve
-from tests.conftest import _need
-from tests.fakes.secured import Issue, authority, good, of_another, self_made, served
-from tests.fakes.webmail import LOGIN, answer
-from tests.hall import Hall
-from tests.hostile import CLOSE, Endless, Step, hostile
+from tests.helpers.faults.secured import Issue, authority, good, of_another, self_made, served
+from tests.helpers.faults.webmail import LOGIN, answer
+from tests.helpers.pipeline import PipelineHarness
+from tests.helpers.requirements import need
+from tests.helpers.scripted_server import CLOSE, Endless, Step, hostile
 from tests.servers import HOST, NGINX, Certificates, Nginx, server_folder
 
 LADDER = [Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.FETCH]
@@ -37,7 +37,7 @@ TOKEN = "canary-3b7e"
 @pytest.fixture(scope="module")
 def nginx(certificates: Certificates) -> Iterator[Nginx]:
     """An nginx that the tests of this file share: leave it as it was."""
-    _need(NGINX)
+    need(NGINX)
     with server_folder() as folder, Nginx(folder, certificates).running() as server:
         yield server
 
@@ -45,7 +45,7 @@ def nginx(certificates: Certificates) -> Iterator[Nginx]:
 @pytest.fixture
 def own_nginx(certificates: Certificates) -> Iterator[Nginx]:
     """An nginx of the test's own, to stop and to change."""
-    _need(NGINX)
+    need(NGINX)
     with server_folder() as folder, Nginx(folder, certificates).running() as server:
         yield server
 
@@ -214,30 +214,30 @@ async def test_a_bad_certificate_is_named(
 async def test_a_page_that_goes_away_and_comes_back_is_an_outage_with_an_end(
     own_nginx: Nginx, certificates: Certificates, tmp_path: Path, way: str
 ) -> None:
-    hall = Hall(tmp_path / "data")
-    await hall.writer.start()
+    harness = PipelineHarness(tmp_path / "data")
+    await harness.writer.start()
     target = page(own_nginx.port, certificates.ca_file, "/login.html")
-    watch = hall.watch_also(target)
-    await hall.look(target)
+    watch = harness.watch_also(target)
+    await harness.look(target)
     assert watch.state.name == "up"
     if way == "gone":
         own_nginx.stop()
     else:
         own_nginx.configure(settings="return 503;")
     for _ in range(3):
-        await hall.look(target)
-    assert [told["state"] for told in hall.recorded("outage")] == ["open"]
+        await harness.look(target)
+    assert [told["state"] for told in harness.recorded("outage")] == ["open"]
     own_nginx.configure()
     if way == "gone":
         own_nginx.start()
     for _ in range(2):
-        await hall.look(target)
-    await hall.close()
-    opened, closed = hall.recorded("outage")
+        await harness.look(target)
+    await harness.close()
+    opened, closed = harness.recorded("outage")
     assert (closed["state"], closed["id"]) == ("closed", opened["id"])
     assert closed["causes"] == ({"refused": 3} if way == "gone" else {"unavailable": 3})
     assert closed["phases"] == ({"connect": 3} if way == "gone" else {"fetch": 3})
-    assert [told["outcome"] for told in hall.recorded("observation")] == ["up", *["down"] * 3, *["up"] * 2]
+    assert [told["outcome"] for told in harness.recorded("observation")] == ["up", *["down"] * 3, *["up"] * 2]
 
 
 def test_the_command_shows_the_page_as_a_ladder_down_to_fetch(

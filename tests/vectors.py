@@ -10,7 +10,7 @@ from pathlib import Path
 from mailwatch.ledger.checkpoint import verifier_key
 from mailwatch.store import Reader
 from mailwatch.store.keys import load as load_keys
-from tests.ledgers import MINUTE, write
+from tests.helpers.ledger_factory import MINUTE, write
 
 
 def ours(folder: Path) -> dict[str, object]:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fakes.table import page as failures
+from tests.helpers.faults.table import page as failures
 from tools import commands, configuration, metrics
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"

@@ -28,10 +28,10 @@ from tests.chaos.promises import (
     slain,
     stops,
 )
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.wall_clock import LIBRARIES, WallClock
 from tests.servers import Certificate
 from tests.servers.program import HOST
-from tests.test_clock_steps import LIBRARIES, WallClock
-from tests.watching import Watching
 
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86_400, 31_557_600
 OFFSETS = {
@@ -91,7 +91,7 @@ def one(lab: Lab, figures: Figures, name: str, *, guarded: bool) -> None:
         _judged(figures, watching, where)
 
 
-def _lives(figures: Figures, watching: Watching, clock: WallClock, offset: int, where: str) -> None:
+def _lives(figures: Figures, watching: MailWatchProcess, clock: WallClock, offset: int, where: str) -> None:
     figures.count("wrong clocks")
     watching.start(ready=False)
     if not _sees(figures, watching, f"{where}, from the start"):
@@ -109,7 +109,7 @@ def _lives(figures: Figures, watching: Watching, clock: WallClock, offset: int, 
     figures.promise(status == 0, f"{where}: SIGTERM: status {status}")
 
 
-def _sees(figures: Figures, watching: Watching, where: str) -> bool:
+def _sees(figures: Figures, watching: MailWatchProcess, where: str) -> bool:
     """Whether more observations of each target come."""
     targets = [target["name"] for target in watching.settings["targets"]]
     before = size(watching)
@@ -123,7 +123,7 @@ def _sees(figures: Figures, watching: Watching, where: str) -> bool:
     return bool(more) and alive(watching)
 
 
-def _up(figures: Figures, watching: Watching, where: str) -> None:
+def _up(figures: Figures, watching: MailWatchProcess, where: str) -> None:
     """Once the clock is right, all is up: else no promise would say anything."""
     targets = [target["name"] for target in watching.settings["targets"]]
 
@@ -134,7 +134,7 @@ def _up(figures: Figures, watching: Watching, where: str) -> None:
     figures.promise(comes(all_up), f"{where}: with the right clock they are not up")
 
 
-def _judged(figures: Figures, watching: Watching, where: str) -> None:
+def _judged(figures: Figures, watching: MailWatchProcess, where: str) -> None:
     """What is on record: nothing is down, no outage was, and no time is as long as the clock was wrong by."""
     observations = on_record(watching.data_dir)
     for seen in observations:
@@ -152,7 +152,7 @@ def _judged(figures: Figures, watching: Watching, where: str) -> None:
     figures.promise(audit.returncode == 0, f"{where}: audit: {audit.stdout[-300:]}{audit.stderr[-200:]}")
 
 
-def _longest(watching: Watching) -> float:
+def _longest(watching: MailWatchProcess) -> float:
     """The longest gap on record, in seconds of the clock that nobody can set."""
     reader = Reader.open(watching.data_dir)
     try:

@@ -1,4 +1,4 @@
-"""The hostile servers, and a few that keep the rules. Each plays its script (tests/hostile.py) to all who come."""
+"""The hostile servers, and a few that keep the rules; each follows a script (tests/helpers/scripted_server.py)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mailwatch.models import Kind, TlsMode
-from tests.hostile import CLOSE, HELLO, RESET, Endless, Step
+from tests.helpers.scripted_server import CLOSE, HELLO, RESET, Endless, Step
 
 IMAP: list[Step] = [
     b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n",

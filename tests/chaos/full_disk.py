@@ -32,14 +32,14 @@ from tests.chaos.promises import (
     stops,
     stray_keys,
 )
-from tests.watching import Watching
+from tests.helpers.process import MailWatchProcess
 
 SIZE = 8 << 20
 PAGE = 4096
 LEFT = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40)
 """Pages that are free when it starts: it gets as far as they reach, to keys, database, tables, first entries."""
 FEW = (0, 1, 3, 6, 12, 24)
-Act = Callable[[Watching], None]
+Act = Callable[[MailWatchProcess], None]
 
 
 class Disk:
@@ -85,7 +85,7 @@ def run(lab: Lab, figures: Figures, scale: Scale) -> None:
 
 
 @contextlib.contextmanager
-def _installed(lab: Lab) -> Iterator[tuple[Watching, Disk]]:
+def _installed(lab: Lab) -> Iterator[tuple[MailWatchProcess, Disk]]:
     """A MailWatch whose data_dir lies on the small disk; config and log do not."""
     with lab.place("full disk") as folder, Disk(folder / "disk").mounted() as disk:
         watching = lab.install(folder / "one", data_dir=str(disk.place / "data"))
@@ -158,7 +158,7 @@ def _acts(lab: Lab, figures: Figures) -> dict[str, Act]:
     }
 
 
-def _one_act(figures: Figures, watching: Watching, disk: Disk, name: str, act: Act, stop: bool) -> None:
+def _one_act(figures: Figures, watching: MailWatchProcess, disk: Disk, name: str, act: Act, stop: bool) -> None:
     where = f"{name} with a full disk{', then SIGTERM' if stop else ''}"
     if not starts(watching):
         figures.promise(False, f"{where}: does not start: {_tail(watching)}")
@@ -195,7 +195,7 @@ def _one_act(figures: Figures, watching: Watching, disk: Disk, name: str, act: A
     _sound(figures, watching, where)
 
 
-def _outage(lab: Lab, watching: Watching) -> None:
+def _outage(lab: Lab, watching: MailWatchProcess) -> None:
     lab.dovecot.stop()
     try:
         # Nothing shows it: a full disk takes no observation, and what is not on record is not shown.
@@ -204,7 +204,7 @@ def _outage(lab: Lab, watching: Watching) -> None:
         lab.dovecot.start()
 
 
-def _restart(figures: Figures, watching: Watching) -> None:
+def _restart(figures: Figures, watching: MailWatchProcess) -> None:
     """With a ledger that is there, but no room for a word more."""
     _heeds(figures, watching, "a restart with a full disk: the stop")
     watching.start(ready=False)
@@ -212,19 +212,19 @@ def _restart(figures: Figures, watching: Watching) -> None:
     figures.promise(answers, f"a restart with a full disk: no answer: {_tail(watching)}")
 
 
-def _reload(watching: Watching) -> None:
+def _reload(watching: MailWatchProcess) -> None:
     watching.settings["detection"]["open_after"] = 3
     watching.write_config()
     watching.signal(signal.SIGHUP)
     comes(lambda: "config" in said(watching), 5)
 
 
-def _report(figures: Figures, watching: Watching) -> None:
+def _report(figures: Figures, watching: MailWatchProcess) -> None:
     window = ("--from", "2020-01-01", "--to", "2100-01-01", "--target", "lab-imap")
     _verb(figures, watching, "report", *window, "-o", str(watching.data_dir / "r.zip"))
 
 
-def _verb(figures: Figures, watching: Watching, *words: str) -> None:
+def _verb(figures: Figures, watching: MailWatchProcess, *words: str) -> None:
     done = command(watching, *words)
     figures.count("verbs on a full disk")
     output = f"{done.stdout}{done.stderr}"
@@ -234,22 +234,22 @@ def _verb(figures: Figures, watching: Watching, *words: str) -> None:
     figures.promise(done.returncode == 0 or not left, f"{words[0]} on a full disk leaves {left}")
 
 
-def _heeds(figures: Figures, watching: Watching, where: str) -> None:
+def _heeds(figures: Figures, watching: MailWatchProcess, where: str) -> None:
     status, took = stops(watching)
     figures.at_most("longest stop", took)
     figures.promise(status is not None, f"{where}: SIGTERM without effect for {HEEDED:.0f} s: {_tail(watching)}")
 
 
-def _no_traceback(figures: Figures, watching: Watching, where: str) -> None:
+def _no_traceback(figures: Figures, watching: MailWatchProcess, where: str) -> None:
     figures.promise(TRACEBACK not in said(watching), f"{where}: {_tail(watching)}")
 
 
-def _sound(figures: Figures, watching: Watching, where: str) -> None:
+def _sound(figures: Figures, watching: MailWatchProcess, where: str) -> None:
     done = command(watching, "ledger", "audit")
     figures.promise(done.returncode == 0, f"{where}: audit: {done.stdout[-300:]}{done.stderr[-100:]}")
     keys = stray_keys(watching.data_dir.parent)
     figures.promise(not keys, f"{where}: the private key lies in {keys}")
 
 
-def _tail(watching: Watching) -> str:
+def _tail(watching: MailWatchProcess) -> str:
     return " | ".join(said(watching).strip().splitlines()[-4:])[-320:]

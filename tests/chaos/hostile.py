@@ -38,7 +38,7 @@ from tests.campaign.virtual import Clocks, Ticks
 from tests.chaos.crowd import CROWD, HEALTHY, Member
 from tests.chaos.figures import Figures, Scale
 from tests.chaos.lab import Lab
-from tests.hostile import hostile
+from tests.helpers.scripted_server import hostile
 from tests.servers import Certificates
 
 INTERVAL, TIMEOUT = 30.0, 4.0

@@ -25,8 +25,8 @@ from tests.chaos.promises import (
     strangers,
     stray_keys,
 )
-from tests.program import Program
-from tests.watching import Watching
+from tests.helpers.command import Program
+from tests.helpers.process import MailWatchProcess
 
 MOMENTS = ("first start", "start", "writing", "backup", "reload", "stop")
 START = 3.0
@@ -171,7 +171,7 @@ class Killed:
         self.figures.promise(not seen, f"the password stands in {seen}")
 
 
-def _in_order(figures: Figures, watching: Watching, where: str) -> None:
+def _in_order(figures: Figures, watching: MailWatchProcess, where: str) -> None:
     """Once it runs again there is nothing in its folders that does not belong there."""
     left = strangers(watching.data_dir)
     figures.promise(not left, f"{where}: unknown files: {left}")
@@ -179,7 +179,7 @@ def _in_order(figures: Figures, watching: Watching, where: str) -> None:
     figures.promise(not keys, f"{where}: the private key lies in {keys}")
 
 
-def _audited(figures: Figures, watching: Watching, where: str) -> None:
+def _audited(figures: Figures, watching: MailWatchProcess, where: str) -> None:
     done = command(watching, "ledger", "audit")
     figures.count("audits")
     nothing_yet = done.returncode == 2 and "holds no ledger yet" in done.stderr

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.process import MailWatchProcess
 from tests.servers import ALICE, Certificates, Dovecot, Postfix, free_port, server_folder
-from tests.watching import Watching
 
 INTERVAL = "500ms"
 
@@ -91,11 +91,13 @@ class Lab:
         """The one secret that must show up nowhere."""
         return self.dovecot.passwords[ALICE]
 
-    def install(self, folder: Path, targets: list[dict[str, Any]] | None = None, **sections: Any) -> Watching:
+    def install(
+        self, folder: Path, targets: list[dict[str, Any]] | None = None, **sections: Any
+    ) -> MailWatchProcess:
         """Write the config of a MailWatch in a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         more = {"detection": {"open_after": 1, "close_after": 1, "recheck": ["200ms"]}, **sections}
-        return Watching(folder, self.targets() if targets is None else targets, **more)
+        return MailWatchProcess(folder, self.targets() if targets is None else targets, **more)
 
     @contextlib.contextmanager
     def place(self, name: str) -> Iterator[Path]:

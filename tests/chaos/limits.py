@@ -32,7 +32,7 @@ from tests.chaos.promises import (
     starts,
     stops,
 )
-from tests.watching import Watching
+from tests.helpers.process import MailWatchProcess
 
 ANOTHER = 54_321
 """A user of whom no other process is: the kernel counts processes by user, and root's not at all."""
@@ -88,7 +88,7 @@ def while_it_runs(
 
 
 def _limited(
-    figures: Figures, watching: Watching, name: str, kind: int, limit: Callable[[int], int], seconds: float
+    figures: Figures, watching: MailWatchProcess, name: str, kind: int, limit: Callable[[int], int], seconds: float
 ) -> None:
     figures.count("limits while it runs")
     assert starts(watching), said(watching)[-300:]
@@ -119,7 +119,7 @@ def _limited(
     figures.promise(not lost, f"{name}: lost: {lost[:3]}")
 
 
-def _set(watching: Watching, kind: int, number: int) -> int:
+def _set(watching: MailWatchProcess, kind: int, number: int) -> int:
     """Set a soft limit of the process, as its own user (root of a container may not); return what it was."""
     name = {resource.RLIMIT_NOFILE: "nofile", resource.RLIMIT_AS: "as", resource.RLIMIT_NPROC: "nproc"}[kind]
     words = [*watching.prefix, "prlimit", "--pid", str(watching.pid), f"--{name}"]
@@ -130,14 +130,14 @@ def _set(watching: Watching, kind: int, number: int) -> int:
     return int(soft) if soft.isdigit() else resource.RLIM_INFINITY
 
 
-def _goes_on(figures: Figures, watching: Watching, name: str) -> None:
+def _goes_on(figures: Figures, watching: MailWatchProcess, name: str) -> None:
     figures.promise(comes(lambda: ready(watching)), f"{name}: not ready when it is lifted: {_tail(watching)}")
     before = size(watching)
     more = comes(lambda: size(watching) > before + 3)
     figures.promise(more, f"{name}: it does not go on when it is lifted: {_tail(watching)}")
 
 
-def _ended(figures: Figures, watching: Watching, name: str) -> None:
+def _ended(figures: Figures, watching: MailWatchProcess, name: str) -> None:
     process = watching._process
     assert process is not None
     status, words = process.wait(), said(watching)
@@ -148,7 +148,7 @@ def _ended(figures: Figures, watching: Watching, name: str) -> None:
     figures.promise(status > 0, f"{name}: it was ended by signal {-status}: {words[-300:]}")
 
 
-def _judged(figures: Figures, watching: Watching, name: str) -> None:
+def _judged(figures: Figures, watching: MailWatchProcess, name: str) -> None:
     """Nothing of it is the provider's."""
     observations = on_record(watching.data_dir)
     for seen in observations:
@@ -192,7 +192,7 @@ def at_the_start(lab: Lab, figures: Figures, what: str, kind: str, number: int) 
             slain(watching)
 
 
-def _installed(lab: Lab, folder: Path, by_user: bool) -> Watching | None:
+def _installed(lab: Lab, folder: Path, by_user: bool) -> MailWatchProcess | None:
     """An installation, by a user of its own where the limit counts by users; None where that cannot be."""
     if by_user and os.geteuid() != 0:
         return None
@@ -223,5 +223,5 @@ def _threads(pid: int) -> int:
     return _status(pid, "Threads:")
 
 
-def _tail(watching: Watching) -> str:
+def _tail(watching: MailWatchProcess) -> str:
     return " | ".join(said(watching).strip().splitlines()[-4:])[-320:]

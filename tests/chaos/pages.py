@@ -21,8 +21,8 @@ from typing import Any, Literal
 from tests.chaos.figures import Figures, Scale
 from tests.chaos.lab import Flapping, Lab
 from tests.chaos.promises import TRACEBACK, alive, comes, command, get, metric, ready, said, size, slain, stops
-from tests.receivers import Webhook
-from tests.watching import Watching
+from tests.helpers.process import MailWatchProcess
+from tests.helpers.webhook import Webhook
 
 PAGE = 4096
 AT_ONCE = 2
@@ -132,7 +132,7 @@ def one(lab: Lab, figures: Figures, whole: Whole, case: Case, scale: Scale) -> N
     figures.promise(TRACEBACK not in log, f"{case} ({use}): traceback: {_tail(log)}")
 
 
-def _damage_of(watching: Watching, case: Case, scale: Scale) -> Callable[[], None]:
+def _damage_of(watching: MailWatchProcess, case: Case, scale: Scale) -> Callable[[], None]:
     def damage() -> None:
         noise = random.Random(f"{scale.seed} {case}").randbytes(PAGE)
         with (watching.data_dir / "mailwatch.sqlite").open("r+b") as file:
@@ -160,7 +160,7 @@ class _Channel:
 class Seen:
     """What can be seen of the damage from outside."""
 
-    def __init__(self, whole: Whole, watching: Watching, channel: _Channel) -> None:
+    def __init__(self, whole: Whole, watching: MailWatchProcess, channel: _Channel) -> None:
         self.whole, self.watching, self.channel = whole, watching, channel
         self.log = ""
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mailwatch.store import Reader
-from tests.program import mailwatch
-from tests.watching import Watching
+from tests.helpers.command import mailwatch
+from tests.helpers.process import MailWatchProcess
 
 PATIENCE = 120.0
 """Seconds until a thing counts as not coming: a busy machine breaks no promise."""
@@ -42,36 +42,36 @@ def comes(holds: Callable[[], Any], patience: float = PATIENCE) -> Any:
     return None
 
 
-def alive(watching: Watching) -> bool:
+def alive(watching: MailWatchProcess) -> bool:
     """Whether its process runs."""
     return watching._process is not None and watching._process.poll() is None
 
 
-def get(watching: Watching, path: str) -> str:
+def get(watching: MailWatchProcess, path: str) -> str:
     """GET a page; "" when no whole answer comes."""
     with contextlib.suppress(http.client.HTTPException, OSError):
         return watching.get(path)
     return ""
 
 
-def ready(watching: Watching) -> bool:
+def ready(watching: MailWatchProcess) -> bool:
     """Whether it says that it is ready."""
     return get(watching, "/readyz") == "ok\n"
 
 
-def metric(watching: Watching, name: str) -> float | None:
+def metric(watching: MailWatchProcess, name: str) -> float | None:
     """The value of the one metric line that begins so; None when there is none, or no answer."""
     found = [line for line in get(watching, "/metrics").splitlines() if line.startswith(name)]
     return float(found[0].rpartition(" ")[2]) if found else None
 
 
-def starts(watching: Watching, patience: float = PATIENCE) -> bool:
+def starts(watching: MailWatchProcess, patience: float = PATIENCE) -> bool:
     """Start it; whether it got ready. When it did not, it may run or have ended."""
     watching.start(ready=False)
     return bool(comes(lambda: not alive(watching) or ready(watching), patience)) and alive(watching)
 
 
-def stops(watching: Watching, patience: float = HEEDED) -> tuple[int | None, float]:
+def stops(watching: MailWatchProcess, patience: float = HEEDED) -> tuple[int | None, float]:
     """SIGTERM; return its exit status, None when it had to be killed, and the seconds that it took."""
     process, watching._process = watching._process, None
     if process is None:
@@ -87,7 +87,7 @@ def stops(watching: Watching, patience: float = HEEDED) -> tuple[int | None, flo
     return status, time.monotonic() - began
 
 
-def slain(watching: Watching) -> None:
+def slain(watching: MailWatchProcess) -> None:
     """End it by force, if it still runs."""
     process, watching._process = watching._process, None
     if process is not None:
@@ -95,7 +95,7 @@ def slain(watching: Watching) -> None:
         process.wait()
 
 
-def command(watching: Watching, *words: str) -> subprocess.CompletedProcess[str]:
+def command(watching: MailWatchProcess, *words: str) -> subprocess.CompletedProcess[str]:
     """Run another verb on its config; status -9 when it does not end."""
     try:
         return mailwatch("--config", watching.config, *words, timeout=PATIENCE)
@@ -103,17 +103,17 @@ def command(watching: Watching, *words: str) -> subprocess.CompletedProcess[str]
         return subprocess.CompletedProcess(error.cmd, -9, "", "")
 
 
-def said(watching: Watching, mark: int = 0) -> str:
+def said(watching: MailWatchProcess, mark: int = 0) -> str:
     """What it logged after the first `mark` bytes."""
     return watching.log.read_bytes()[mark:].decode(errors="replace") if watching.log.exists() else ""
 
 
-def mark(watching: Watching) -> int:
+def mark(watching: MailWatchProcess) -> int:
     """Where its log stands."""
     return watching.log.stat().st_size if watching.log.exists() else 0
 
 
-def size(watching: Watching) -> int:
+def size(watching: MailWatchProcess) -> int:
     """How many entries there are at least, by the newest observation; 0 while it does not answer."""
     with contextlib.suppress(ValueError, KeyError, IndexError):
         return int(json.loads(get(watching, "/api/v1/observations?limit=1") or "[]")[0]["index"]) + 1
@@ -128,7 +128,7 @@ class Acknowledged:
     outages: set[str] = field(default_factory=set)
     size: int = 0
 
-    def take(self, watching: Watching) -> None:
+    def take(self, watching: MailWatchProcess) -> None:
         """Ask once what there is."""
         with contextlib.suppress(ValueError):
             for one in json.loads(get(watching, "/api/v1/observations?limit=50") or "[]"):
@@ -139,7 +139,7 @@ class Acknowledged:
         )
 
     @contextlib.contextmanager
-    def taking(self, watching: Watching) -> Iterator[None]:
+    def taking(self, watching: MailWatchProcess) -> Iterator[None]:
         """Ask again and again, until the context ends."""
         ended = threading.Event()
 
@@ -205,7 +205,7 @@ def shows(secret: str, folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in files if any(form in path.read_bytes() for form in forms)]
 
 
-def outcomes(watching: Watching, limit: int) -> list[dict[str, Any]]:
+def outcomes(watching: MailWatchProcess, limit: int) -> list[dict[str, Any]]:
     """The newest observations as the API has them, newest first; empty while it does not answer."""
     with contextlib.suppress(ValueError):
         return list(json.loads(get(watching, f"/api/v1/observations?limit={limit}") or "[]"))

@@ -32,7 +32,7 @@ from tests.chaos.promises import (
     starts,
     stops,
 )
-from tests.watching import Watching
+from tests.helpers.process import MailWatchProcess
 
 SECONDS, LONG = 5, 12
 """What one fsync takes; the longer one is beyond what self-watch takes for well."""
@@ -136,7 +136,7 @@ def run(lab: Lab, figures: Figures, scale: Scale) -> None:
 
 
 @contextlib.contextmanager
-def _installed(lab: Lab) -> Iterator[tuple[Watching, Disk]]:
+def _installed(lab: Lab) -> Iterator[tuple[MailWatchProcess, Disk]]:
     with lab.place("slow disk") as folder:
         disk = Disk(folder)
         watching = lab.install(folder / "one")
@@ -180,7 +180,7 @@ def while_it_runs(lab: Lab, figures: Figures, each: int = SECONDS, seconds: floa
         _judged(figures, watching, shown)
 
 
-def _went_on(figures: Figures, watching: Watching, began: float, ended: float, each: int) -> None:
+def _went_on(figures: Figures, watching: MailWatchProcess, began: float, ended: float, each: int) -> None:
     """Each target is probed about once a commit; the time between is on record as a gap, never as down."""
     meanwhile = sum(began < seen["start"] / 1000 < ended for seen in on_record(watching.data_dir))
     figures.count(f"observations begun while each fsync took {each} s", meanwhile)
@@ -225,7 +225,7 @@ def at_the_start(lab: Lab, figures: Figures) -> None:
         _judged(figures, watching, Acknowledged())
 
 
-def _judged(figures: Figures, watching: Watching, shown: Acknowledged) -> None:
+def _judged(figures: Figures, watching: MailWatchProcess, shown: Acknowledged) -> None:
     observations = on_record(watching.data_dir)
     for seen in observations:
         figures.count(f"observations {seen['outcome']}")
@@ -238,5 +238,5 @@ def _judged(figures: Figures, watching: Watching, shown: Acknowledged) -> None:
     figures.promise(audit.returncode == 0, f"audit: {audit.stdout[-300:]}{audit.stderr[-200:]}")
 
 
-def _tail(watching: Watching) -> str:
+def _tail(watching: MailWatchProcess) -> str:
     return " | ".join(said(watching).strip().splitlines()[-4:])[-320:]

@@ -32,7 +32,7 @@ from tests.chaos.promises import (
     starts,
     stops,
 )
-from tests.watching import Watching
+from tests.helpers.process import MailWatchProcess
 
 CLIENTS = 600
 """More than MailWatch serves at once."""
@@ -79,7 +79,7 @@ def run(lab: Lab, figures: Figures, scale: Scale) -> None:
             slain(watching)
 
 
-def one(figures: Figures, watching: Watching, name: str, clients: int, seconds: float) -> None:
+def one(figures: Figures, watching: MailWatchProcess, name: str, clients: int, seconds: float) -> None:
     """Let one crowd in, and ask after the health meanwhile."""
     memory, before = _memory(watching), size(watching)
     with _crowd(watching, name, clients):
@@ -112,7 +112,7 @@ def _healthy(port: int) -> bool:
         return False
 
 
-def _ends(figures: Figures, watching: Watching) -> None:
+def _ends(figures: Figures, watching: MailWatchProcess) -> None:
     status, took = stops(watching)
     figures.at_most("longest stop", took)
     figures.promise(status == 0, f"SIGTERM: status {status}")
@@ -122,7 +122,7 @@ def _ends(figures: Figures, watching: Watching) -> None:
 
 
 @contextlib.contextmanager
-def _crowd(watching: Watching, name: str, clients: int) -> Iterator[None]:
+def _crowd(watching: MailWatchProcess, name: str, clients: int) -> Iterator[None]:
     """Keep so many clients connected; who is hung up on comes again, some 200 a second."""
     ended = threading.Event()
     thread = threading.Thread(target=_molest, args=(watching.port, name, clients, ended))
@@ -195,7 +195,7 @@ def _one_byte(sock: socket.socket) -> None:
         sock.recv(1, socket.MSG_DONTWAIT)
 
 
-def _memory(watching: Watching) -> float:
+def _memory(watching: MailWatchProcess) -> float:
     """Resident memory in megabytes."""
     with contextlib.suppress(OSError, AssertionError):
         pages = int(Path(f"/proc/{watching.pid}/statm").read_text().split()[1])

@@ -28,9 +28,9 @@ from mailwatch.ledger import checkpoint, timestamp
 from mailwatch.ledger.facts import fact_from
 from mailwatch.ledger.timestamp import Anchors, TimestampError
 from mailwatch.store import Store
-from tests import test_evidence_mutations as bundles
 from tests.fuzz.target import Target, Wrong
-from tests.operator import Operator, quiet, trusting
+from tests.helpers import bundle_mutations as bundles
+from tests.helpers.malicious_operator import Operator, quiet, trusting
 
 
 class _Made:

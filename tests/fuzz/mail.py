@@ -26,9 +26,9 @@ from mailwatch.probes.roundtrip.received import clock_skew_ms, fields_of, head_o
 from mailwatch.probes.roundtrip.signature import signatures
 from mailwatch.probes.roundtrip.submission import Submission
 from tests.dialogues import DIALOGUES
-from tests.fakes.roundtrip import FULL_BOUNCE as BOUNCE_FORM
 from tests.fuzz import wire
 from tests.fuzz.target import Target, Wrong
+from tests.helpers.faults.roundtrip import FULL_BOUNCE as BOUNCE_FORM
 
 USER = "anna@example.org"
 LOGIN = Login(username=USER, password=SecretStr(wire.PASSWORD))

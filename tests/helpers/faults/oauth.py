@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from mailwatch.models import Cause, Kind, Phase, Target
-from tests.fakes.fault import USER, Fault, Place
-from tests.granting import granted_login
-from tests.hostile import CLOSE, Step, hostile
+from tests.helpers.faults.fault import USER, Fault, Place
+from tests.helpers.oauth import granted_login
+from tests.helpers.scripted_server import CLOSE, Step, hostile
 from tests.servers.oauth import AuthorizationServer
 
 CHALLENGE = b64encode(b'{"status":"401","schemes":"bearer","scope":"https://mail.example.org/"}')

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.watching import Watching
+from tests.helpers.process import MailWatchProcess
 
 CANARIES = (
     "canary-address", "canary-user", "canary-password", "canary-words", "canary-vantage", "canary-place",
@@ -56,7 +56,7 @@ class _Talk(socketserver.StreamRequestHandler):
 
 
 @contextlib.contextmanager
-def canaries(folder: Path, **web: Any) -> Iterator[tuple[Watching, Talking]]:
+def canaries(folder: Path, **web: Any) -> Iterator[tuple[MailWatchProcess, Talking]]:
     """Two mailboxes of a provider that were up, then down, then up again; it runs."""
     for name, word in (("secret-box", "canary-password"), ("secret-web", PASSWORD)):
         (folder / name).write_text(word + "\n")
@@ -69,7 +69,7 @@ def canaries(folder: Path, **web: Any) -> Iterator[tuple[Watching, Talking]]:
              "login": {"username": f"canary-user-{number}@example.org", "password_file": "secret-box"}}
             for number in (1, 2)
         ]  # fmt: skip
-        watching = Watching(
+        watching = MailWatchProcess(
             folder,
             targets,
             vantage_point={"name": "canary-vantage", "place": "canary-place"},
@@ -78,7 +78,7 @@ def canaries(folder: Path, **web: Any) -> Iterator[tuple[Watching, Talking]]:
             maintenance=[{"name": "canary-maintenance", "cron": "0 3 1 1 *", "duration": "1h", "timezone": "UTC"}],
         )
         watching.settings["web"] |= {"password_file": "secret-web", **web}
-        # The tests of Watching ask without a password; so the history is lived through without one.
+        # The tests of MailWatchProcess ask without a password; so the history is lived through without one.
         settings = dict(watching.settings)
         watching.settings = settings | {"web": {"listen": f"127.0.0.1:{watching.port}"}}
         watching.write_config()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mailwatch.models import Cause, Kind, Phase, TlsMode
-from tests.fakes.fault import Fault, plays
-from tests.hostile import HELLO
+from tests.helpers.faults.fault import Fault, plays
+from tests.helpers.scripted_server import HELLO
 
 
 def _refused(kind: Kind, what: str, cause: Cause, *script: bytes) -> Fault:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from mailwatch.models import Cause, Exchange, Kind, Login, Observation, Outcome, Phase, Target, TlsMode
 from mailwatch.probes import observe
-from tests.hostile import SILENCE, Step, hostile
+from tests.helpers.scripted_server import SILENCE, Step, hostile
 
 USER = "mario.rossi@example.org"
 PASSWORD = "a-secret-of-the-table-5d1f"

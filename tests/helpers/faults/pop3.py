@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from mailwatch.models import Cause, Kind, Phase, TlsMode
-from tests.fakes.fault import PASSWORD, USER, Fault, nobody_listens, plays
-from tests.fakes.secured import expired, secured
-from tests.hostile import CLOSE, RESET, SILENCE, Endless, Step
+from tests.helpers.faults.fault import PASSWORD, USER, Fault, nobody_listens, plays
+from tests.helpers.faults.secured import expired, secured
+from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Endless, Step
 
 CAPA: list[Step] = [b"+OK ready\r\n", "^CAPA"]
 OFFER = b"+OK\r\nUSER\r\nTOP\r\n.\r\n"

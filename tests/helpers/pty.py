@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.program import Program
+from tests.helpers.command import Program
 
 MAILWATCH = "mailwatch"
 """As the first of the words: the program itself."""

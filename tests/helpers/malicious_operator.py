@@ -16,7 +16,7 @@ from mailwatch.ledger import timestamp
 from mailwatch.models import Kind, Millis, now
 from mailwatch.outages import Event, Rules, State, advance, outage_payload, written_rules
 from mailwatch.store import Draft, Reader, Store, Tokens
-from tests.ledgers import clock_of, look
+from tests.helpers.ledger_factory import clock_of, look
 from tests.servers.authority import Authority
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from mailwatch.models import Cause, Kind, Page, Phase, Target, TlsMode
-from tests.fakes.fault import (
+from tests.helpers.faults.fault import (
     IMPATIENCE,
     PASSWORD,
     Fault,
@@ -19,8 +19,8 @@ from tests.fakes.fault import (
     nobody_listens,
     plays,
 )
-from tests.fakes.secured import TLS, Issue, expired, good, of_another, secured, self_made
-from tests.hostile import CLOSE, HELLO, RESET, SILENCE, Endless, Step
+from tests.helpers.faults.secured import TLS, Issue, expired, good, of_another, secured, self_made
+from tests.helpers.scripted_server import CLOSE, HELLO, RESET, SILENCE, Endless, Step
 
 GET = "^GET /mail[?]token=[^ ]* HTTP/1.1\r$"
 LOGIN = "<title>Login</title><input type=password> Password"

@@ -17,9 +17,9 @@ import dns.rcode
 from mailwatch.models import Cause, Kind, Observation, Phase, Target, TlsMode
 from mailwatch.port25 import Port25
 from mailwatch.probes import observe
-from tests.fakes.fault import IMPATIENCE, USER, Fault, Place, nobody_accepts, nobody_listens, plays
-from tests.fakes.names import Zone, name_server
-from tests.hostile import CLOSE, RESET, SILENCE, Step, hostile
+from tests.helpers.faults.fault import IMPATIENCE, USER, Fault, Place, nobody_accepts, nobody_listens, plays
+from tests.helpers.faults.names import Zone, name_server
+from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Step, hostile
 from tests.servers import free_port, resolver_at
 
 DOMAIN = "example.org"

@@ -14,8 +14,8 @@ from pathlib import Path
 import trustme
 
 from mailwatch.models import Target, TlsMode
-from tests.fakes.fault import IMPATIENCE, Place
-from tests.hostile import SILENCE, Step, hostile
+from tests.helpers.faults.fault import IMPATIENCE, Place
+from tests.helpers.scripted_server import SILENCE, Step, hostile
 
 Issue = Callable[[trustme.CA], trustme.LeafCert]
 

@@ -9,7 +9,22 @@ from typing import Any
 from unittest.mock import patch
 
 from mailwatch import monotonic
-from mailwatch.models import Attempt, Cause, ClockSpan, Gap, GapReason, Kind, Millis, Observation, Outcome, Phase
+from mailwatch.models import (
+    Attempt,
+    Cause,
+    ClockSpan,
+    Gap,
+    GapReason,
+    Kind,
+    Millis,
+    Observation,
+    Outcome,
+    Phase,
+    TlsMode,
+    WatchChange,
+    WatchEvent,
+    WatchSettings,
+)
 from mailwatch.outages import Event, Proof, Rules, State, advance, advance_proof, outage_payload, written_rules
 from mailwatch.store import Draft, Store
 
@@ -122,3 +137,21 @@ def write(
         store.append_batch(drafts)
     sign(end)
     return store
+
+
+def observed(target: str, at: int, outcome: Outcome = Outcome.UP) -> Draft:
+    clock = monotonic.since(monotonic.milliseconds())
+    seen = Observation(
+        target=target, scheduled_at=at, started_at=at, ended_at=at + 1, outcome=outcome, clock=clock
+    )  # fmt: skip
+    return Draft(kind="observation", time=at, target=target, payload=seen)
+
+
+def change(event: WatchEvent, at: Millis, interval: Millis, name: str = "mail", **more: Any) -> WatchChange:
+    settings: dict[str, Any] = {
+        "kind": Kind.IMAP, "provider": "lab", "host": "127.0.0.1", "port": 1, "tls": TlsMode.NONE,
+        "interval": interval, "timeout": 30_000, "catalogue": False, "own_ca": False, **more,
+    }  # fmt: skip
+    return WatchChange(
+        target=name, at=at, event=event, settings=WatchSettings(**settings), reason="start", clock=clock_of(at, at)
+    )

@@ -140,7 +140,7 @@ def mailwatch(
 
 
 def in_a_network_of_its_own() -> bool:
-    """Whether this thread entered another network namespace (tests/namespaces.py); what is forked is not there."""
+    """Whether this thread entered another network namespace (helpers/netns.py); a forked process is not there."""
     own, all_of_us = Path("/proc/thread-self/ns/net"), Path("/proc/self/ns/net")
     return own.exists() and own.readlink() != all_of_us.readlink()
 
@@ -155,10 +155,10 @@ def _server() -> str:
     listening.listen(64)
     # Its stdin is a pipe of ours: when we are gone, however we ended, it ends.
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.program", str(listening.fileno())],
+        [sys.executable, "-m", "tests.helpers.command", str(listening.fileno())],
         pass_fds=[listening.fileno()],
         stdin=subprocess.PIPE,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     listening.close()
 

@@ -10,20 +10,20 @@ import pytest
 
 from mailwatch.evidence.verify import Trust
 from mailwatch.store import Reader
+from tests.helpers.config_entries import imap
+from tests.helpers.process import MailWatchProcess
 from tests.servers import BOB, Certificates, Dovecot, server_folder
 from tests.servers.authority import Authority
-from tests.test_end_to_end import imap
-from tests.watching import Watching
 
 OTHERS_NAME = "bob-private-imap"
 
 
 @pytest.fixture(scope="session")
-def lived(
+def recorded_outage(
     certificates: Certificates, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Watching, Authority, str]]:
+) -> Iterator[tuple[MailWatchProcess, Authority, str]]:
     """A MailWatch that saw an outage of two mailboxes from beginning to end, with outside times; now stopped."""
-    folder = tmp_path_factory.mktemp("lived")
+    folder = tmp_path_factory.mktemp("recorded_outage")
     with contextlib.ExitStack() as stack:
         dovecot = stack.enter_context(Dovecot(stack.enter_context(server_folder()), certificates).running())
         authority = stack.enter_context(Authority(folder / "authority").running())
@@ -31,7 +31,7 @@ def lived(
         other = imap(dovecot, certificates, folder / "secret-other")
         (folder / "secret-other").write_text(dovecot.passwords[BOB] + "\n")
         other |= {"name": OTHERS_NAME, "login": other["login"] | {"username": BOB}}
-        watching = Watching(
+        watching = MailWatchProcess(
             folder,
             [first, other],
             detection={"recheck": ["500ms"]},
@@ -53,7 +53,7 @@ def lived(
         yield watching, authority, closed["id"]
 
 
-def _stamped(watching: Watching, index: int) -> bool:
+def _stamped(watching: MailWatchProcess, index: int) -> bool:
     reader = Reader.open(watching.data_dir)
     try:
         return any(e.payload["checkpoint"] > index + 1 for e in reader.entries(kinds=["token"]))
@@ -62,8 +62,10 @@ def _stamped(watching: Watching, index: int) -> bool:
 
 
 @pytest.fixture(scope="session")
-def bundle(lived: tuple[Watching, Authority, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    watching, _, identity = lived
+def bundle(
+    recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    watching, _, identity = recorded_outage
     path = tmp_path_factory.mktemp("bundle") / "evidence.zip"
     made = watching.command("report", identity[:6], "-o", str(path), "--lang", "en")
     assert made.returncode == 0, made.stderr
@@ -71,5 +73,5 @@ def bundle(lived: tuple[Watching, Authority, str], tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture
-def trust(lived: tuple[Watching, Authority, str]) -> Trust:
-    return Trust.read([lived[1].chain, lived[0].data_dir / "keys" / "ledger.pub"])
+def trust(recorded_outage: tuple[MailWatchProcess, Authority, str]) -> Trust:
+    return Trust.read([recorded_outage[1].chain, recorded_outage[0].data_dir / "keys" / "ledger.pub"])

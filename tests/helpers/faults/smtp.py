@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from mailwatch.models import Cause, Kind, Phase, TlsMode
-from tests.fakes.fault import USER, Fault, no_such_name, nobody_accepts, nobody_listens, plays
-from tests.fakes.secured import TLS, of_another, secured, self_made
-from tests.hostile import CLOSE, HELLO, RESET, SILENCE, Endless, Step
+from tests.helpers.faults.fault import USER, Fault, no_such_name, nobody_accepts, nobody_listens, plays
+from tests.helpers.faults.secured import TLS, of_another, secured, self_made
+from tests.helpers.scripted_server import CLOSE, HELLO, RESET, SILENCE, Endless, Step
 
 GREETING = b"220 mail.example.org ready\r\n"
 EHLO: list[Step] = [GREETING, "^EHLO "]

@@ -24,7 +24,7 @@ from mailwatch.watch import Watch
 from tests.servers import free_port
 
 
-class Hall:
+class PipelineHarness:
     """A monitor over a real store, and a mail server that greets or is not there."""
 
     def __init__(self, data_dir: Path, *, at_once: int = 200) -> None:

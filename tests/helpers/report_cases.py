@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mailwatch.models import Cause, GuardAnswer, Millis, Observation, Phase, TlsFacts
-from tests.ledgers import HOUR, MINUTE, SECOND, look, write
-from tests.program import mailwatch
-from tests.watching import Watching
+from tests.helpers.command import mailwatch
+from tests.helpers.ledger_factory import HOUR, MINUTE, SECOND, look, write
+from tests.helpers.process import MailWatchProcess
 
 ACCOUNT = "mario.rossi@libero.it"
 BEGIN: Millis = round(datetime(2026, 1, 22, 20, 55, tzinfo=UTC).timestamp() * 1000)
@@ -171,7 +171,9 @@ def make(name: str, folder: Path) -> Made:
     }  # fmt: skip
     (folder / "secret").write_text("not used\n")
     (folder / "secret").chmod(0o600)
-    watching = Watching(folder, [target], vantage_point={"name": "casa", "place": "Milano, IT"}, claims=CLAIMS)
+    watching = MailWatchProcess(
+        folder, [target], vantage_point={"name": "casa", "place": "Milano, IT"}, claims=CLAIMS
+    )
     made = Made(watching.folder, "")
     ids = made.command("outages", "--json")
     (only,) = json.loads(ids.stdout)

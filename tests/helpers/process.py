@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.program import Program, in_a_network_of_its_own, mailwatch
+from tests.helpers.command import Program, in_a_network_of_its_own, mailwatch
 from tests.servers import free_port
 
 PATIENCE = 90.0
 """Seconds that anything may take before the test fails; far above what it needs."""
 
 
-class Watching:
+class MailWatchProcess:
     """One installation of MailWatch in `folder`. Its config.yaml is written as JSON, which is YAML."""
 
     def __init__(self, folder: Path, targets: list[dict[str, Any]], **sections: Any) -> None:
@@ -96,7 +96,7 @@ class Watching:
             raise AssertionError(f"not stopped within 10 s:\n{self.log.read_text()}") from None
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[Watching]:
+    def running(self) -> Iterator[MailWatchProcess]:
         """Started, and stopped in any case."""
         try:
             self.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from mailwatch.models import Cause, Kind, Outcome, Phase, TlsMode
-from tests.fakes.fault import (
+from tests.helpers.faults.fault import (
     PASSWORD,
     USER,
     Fault,
@@ -15,8 +15,8 @@ from tests.fakes.fault import (
     nobody_listens,
     plays,
 )
-from tests.fakes.secured import TLS, expired, of_another, secured, self_made
-from tests.hostile import CLOSE, HELLO, RESET, SILENCE, Endless, Step
+from tests.helpers.faults.secured import TLS, expired, of_another, secured, self_made
+from tests.helpers.scripted_server import CLOSE, HELLO, RESET, SILENCE, Endless, Step
 
 GREETING = b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] ready\r\n"
 LOGIN: list[Step] = [GREETING, f'LOGIN "{USER}" "{PASSWORD}"']

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from mailwatch.models import Cause, Delivery, Kind, Outcome, Phase, Target
-from tests.fakes.fault import IMPATIENCE, PATIENCE, USER, Fault, Place, nobody_listens
-from tests.hostile import CLOSE, SILENCE, Rude
+from tests.helpers.faults.fault import IMPATIENCE, PATIENCE, USER, Fault, Place, nobody_listens
+from tests.helpers.scripted_server import CLOSE, SILENCE, Rude
 
 CAPABILITIES = b"IMAP4rev1 IDLE UIDPLUS SPECIAL-USE AUTH=PLAIN"
 FULL_BOUNCE = """\

@@ -1,4 +1,4 @@
-"""All faults, and the page docs/reference/failures.md, which `python -m tests.fakes.table` prints."""
+"""All faults, and the page docs/reference/failures.md, which `python -m tests.helpers.faults.table` prints."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 
 from mailwatch.probes.classify import Row, rows
-from tests.fakes import cleartext, imap, mx, oauth, pop3, roundtrip, smtp, webmail
-from tests.fakes.fault import Fault
+from tests.helpers.faults import cleartext, imap, mx, oauth, pop3, roundtrip, smtp, webmail
+from tests.helpers.faults.fault import Fault
 
 FAULTS: list[Fault] = [
     *imap.FAULTS,
@@ -23,10 +23,10 @@ FAULTS: list[Fault] = [
 HEAD = """\
 # Each way a mailbox fails, and what MailWatch says of it
 
-Printed from the data of the tests (`python -m tests.fakes.table > docs/reference/failures.md`). A server plays
-each line over real sockets in tests/test_faults.py. *Down* counts towards an outage of the provider; *unknown*
-does not: our line, MailWatch itself or the owner is the reason, or the server asks for fewer logins. A number in
-brackets marks a mistake that another monitor made.
+Printed from the data of the tests (`python -m tests.helpers.faults.table > docs/reference/failures.md`). A server
+plays each line over real sockets in tests/test_faults.py. *Down* counts towards an outage of the provider;
+*unknown* does not: our line, MailWatch itself or the owner is the reason, or the server asks for fewer logins. A
+number in brackets marks a mistake that another monitor made.
 """
 
 

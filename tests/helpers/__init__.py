@@ -1,0 +1,1 @@
+"""What the tests share: processes, servers that follow a script, ledgers, bundles. Nothing here is a test."""

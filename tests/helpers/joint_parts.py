@@ -1,0 +1,57 @@
+"""Bundles of several vantage points, to be merged."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from mailwatch.evidence.period.case import Watched, find, write
+from mailwatch.models import Millis
+from mailwatch.store import Reader, Tokens
+from mailwatch.store.keys import load as load_keys
+from tests.helpers import ledger_factory as ledgers
+from tests.helpers.ledger_factory import HOUR
+
+START = 1_767_225_600_000
+END = START + 12 * HOUR
+
+
+def part_of(
+    folder: Path,
+    sky: Callable[[Millis], str],
+    vantage: str,
+    *,
+    provider: str = "libero",
+    start: Millis = START,
+    end: Millis = END,
+) -> Path:
+    """Write a ledger of twelve hours unless it is there already, and a bundle of a part of it, without a PDF."""
+    if not (folder / "mailwatch.sqlite").exists():
+        skies = {"a@example.org": sky}
+        ledgers.write(folder, skies, START, END, provider=provider, vantage=vantage, every=30).close()
+    reader, keys = Reader.open(folder), load_keys(folder)
+    watched = [Watched("a@example.org", provider, "imap")]
+    case = find(reader, Tokens(folder), keys, (start, end), watched, vantage)
+    path = folder.with_suffix(f".{start - START}.zip")
+    with path.open("wb") as out:
+        write(out, reader, keys, case, "en", [])
+    reader.close()
+    return path
+
+
+def down(begin: float, end: float) -> Callable[[Millis], str]:
+    """Down in the hours from `begin` to `end`."""
+    return lambda at: "-" if begin * HOUR <= at - START < end * HOUR else "+"
+
+
+def spoilt(path: Path, made: Path) -> Path:
+    """The bundle without one of its looks."""
+    with zipfile.ZipFile(path) as opened, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as out:
+        for name in opened.namelist():
+            content = opened.read(name)
+            if name == "entries.jsonl":
+                lines = content.splitlines(keepends=True)
+                content = b"".join(lines[:100] + lines[101:])
+            out.writestr(name, content)
+    return made

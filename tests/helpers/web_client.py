@@ -1,0 +1,49 @@
+"""Requests to the pages and the API of a MailWatch process."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+from pathlib import Path
+from typing import Any
+
+from tests.helpers.process import MailWatchProcess
+
+NOBODY = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
+PASSWORD = "perché no"
+TOKEN = "0123456789abcdef-token"
+HTML = {"Accept": "text/html,application/xhtml+xml"}
+Answer = tuple[int, http.client.HTTPMessage, str]
+
+
+def ask(
+    watching: MailWatchProcess, path: str, headers: dict[str, str] | None = None, *, form: str | None = None
+) -> Answer:
+    """Send one request and follow nothing."""
+    connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
+    try:
+        given = dict(headers or {})
+        if form is None:
+            connection.request("GET", path, headers=given)
+        else:
+            given["Content-Type"] = "application/x-www-form-urlencoded"
+            connection.request("POST", path, form.encode(), given)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def basic(password: str, user: str = "mailwatch") -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def watching_with(folder: Path, **web: Any) -> MailWatchProcess:
+    """A MailWatch with a `web:` section, and files for what it names."""
+    for name, text in (("secret-web", PASSWORD), ("secret-token", TOKEN)):
+        (folder / name).write_text(text + "\n")
+        (folder / name).chmod(0o600)
+    watching = MailWatchProcess(folder, [NOBODY])
+    watching.settings["web"] |= web
+    watching.write_config()
+    return watching
