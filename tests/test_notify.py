@@ -73,9 +73,9 @@ async def test_an_outage_is_told_when_it_opens_and_when_it_closes_once_each(
     await telling(again, record.sent(1))
     assert webhook.titles == ["MailWatch: a is down", "MailWatch: a works again", "MailWatch: b is down"]
     told = webhook.took[1]["message"]
-    assert "down at least 2 min, estimate 3 min" in told
+    assert "down for at least 2 min, estimate 3 min" in told
     assert "outage id-a" in told
-    assert "told late" not in told
+    assert "reported late" not in told
     assert record.counted == [("json-1", "sent")] * 3
 
 
@@ -216,13 +216,13 @@ async def test_an_outage_that_is_watched_no_more_is_told_once_to_those_who_heard
     record.outage("end")
     await telling(notifier, record.sent(2))
     titles = webhook.titles
-    assert titles[:2] == ["MailWatch: lab is down", "MailWatch: lab is no longer watched"]
+    assert titles[:2] == ["MailWatch: lab is down", "MailWatch: lab is no longer monitored"]
     # Neither those who were told of nothing, nor twice, nor as over: only the next outage is told to both.
     assert sorted(titles[2:]) == ["MailWatch: end is down", "MailWatch: end non funziona"]
     body = webhook.took[1]["message"]
-    assert "nobody knows whether it still lasts" in body
+    assert "whether it is still down is unknown" in body
     assert "down at least until" in body
-    assert "working again" not in "".join(took["message"] for took in webhook.took)
+    assert "works again" not in "".join(took["message"] for took in webhook.took)
 
 
 async def test_an_outage_proven_afterwards_is_told_as_what_it_was(record: Record, webhook: Webhook) -> None:
@@ -230,8 +230,8 @@ async def test_an_outage_proven_afterwards_is_told_as_what_it_was(record: Record
     record.outage("a", closed=True, proven=True)
     await telling(notifier, record.sent(1))
     (told,) = webhook.took
-    assert told["title"] == "MailWatch: login of a was broken"
-    assert "the login was rejected though the password was right; an outage of at least 2 min" in told["message"]
+    assert told["title"] == "MailWatch: login to a was rejected with the right password"
+    assert "rejected the login although the password was right; an outage of at least 2 min" in told["message"]
 
 
 async def test_an_outage_in_announced_maintenance_is_told_as_such(record: Record, webhook: Webhook) -> None:
@@ -241,7 +241,7 @@ async def test_an_outage_in_announced_maintenance_is_told_as_such(record: Record
     await telling(notifier, record.sent(1))
     one, other = webhook.took[0]["message"].splitlines()
     assert "maintenance" not in one
-    assert other.endswith("; outage id-b [in announced maintenance]")
+    assert other.endswith("; outage id-b [during announced maintenance]")
 
 
 async def test_a_text_that_is_too_long_for_a_service_comes_in_pieces(webhook: Webhook) -> None:
@@ -325,7 +325,7 @@ async def test_in_quiet_hours_nothing_is_sent_and_what_is_over_by_then_is_not_to
     with time_machine.travel((NIGHT + 8 * 3_600_000) / 1000, tick=False):
         await telling(record.notifier(quiet), record.sent(1))
     assert webhook.titles == ["MailWatch: lasting is down, over works again"]
-    assert webhook.took[0]["message"].count("told late") == 2
+    assert webhook.took[0]["message"].count("reported late") == 2
 
 
 def test_quiet_hours_go_around_midnight_in_their_own_time_zone(webhook: Webhook) -> None:
@@ -348,7 +348,7 @@ async def test_a_rejected_login_is_told_once_until_it_worked_again(record: Recor
     record.look("b", Outcome.DOWN, Cause.CREDENTIALS)
     record.outage("last")
     await telling(notifier, record.sent(3))
-    assert webhook.titles == ["MailWatch: login of a rejected"] * 2 + ["MailWatch: last is down"]
+    assert webhook.titles == ["MailWatch: login to a rejected"] * 2 + ["MailWatch: last is down"]
 
 
 async def test_a_time_offline_is_told_when_it_is_over(record: Record, webhook: Webhook) -> None:
@@ -359,7 +359,7 @@ async def test_a_time_offline_is_told_when_it_is_over(record: Record, webhook: W
     record.guard(True, at - 10_000, at - 20_000)
     await telling(notifier, record.sent(1))
     (told,) = webhook.took
-    assert told["title"] == "MailWatch: we were offline"
+    assert told["title"] == "MailWatch: our own line was down"
     assert "at least 40.0 s" in told["message"]
 
 

@@ -335,7 +335,7 @@ def test_targets_that_wait_for_a_probe_that_hangs_are_shown_and_on_record_before
         assert watching.metric('mailwatch_self_problem{sign="probes"}') == 0
         assert watching.get("/healthz").startswith("ok")
         (sent,) = watching.until(lambda: webhook.took, "a message")
-        assert "non sta bene" in sent["title"]
+        assert "un problema di MailWatch" in sent["title"]
         assert "1 obiettivi su 2" in sent["message"]
         assert "waits" in sent["message"]
     finally:
