@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import socket
 import sqlite3
 import sys
 import tarfile
@@ -39,6 +40,12 @@ PASSWORD = "contracts-only"
 HOUR_MS = 3_600_000
 TIMES = json.loads((STORED / "times.json").read_bytes())
 NOW_MS: int = TIMES["written"] + HOUR_MS
+OF_TARGETS = tuple(
+    f"mailwatch_{name}" for name in ("probe_", "target_", "observations_", "outage", "gap_", "maintenance_")
+)
+"""Metrics that are there as soon as a target was probed; when others come depends on the machine."""
+HANGS = 200.0
+"""Seconds after which what is waited for will not come."""
 MACHINE = frozenset({"version", "python"})
 """Labels of metrics whose values are not compared."""
 Row = dict[str, Any]
@@ -315,8 +322,8 @@ def exits(maker: Maker) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _started(config: Path) -> AsyncIterator[Any]:
-    """The HTTP app of an installation, started as `mailwatch run` starts it, but before anything is probed."""
+async def _started(config: Path, *, probing: bool = False) -> AsyncIterator[Any]:
+    """The HTTP app of an installation, started as `mailwatch run` starts it; nothing is probed unless wanted."""
     from prometheus_client import CollectorRegistry
 
     from mailwatch.config import load
@@ -324,12 +331,15 @@ async def _started(config: Path) -> AsyncIterator[Any]:
     from mailwatch.startup import Startup
 
     async with contextlib.AsyncExitStack() as undo:
-        _, app = await Startup(config, load(config), Metrics(CollectorRegistry()), undo).run()
+        service, app = await Startup(config, load(config), Metrics(CollectorRegistry()), undo).run()
+        if probing:
+            await undo.enter_async_context(service.running(lambda: None))
         yield app
 
 
 async def _asked(app: Any, owner: bool, path: str) -> httpx.Response:
-    transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 40_000))
+    # A defect is a 500 in the snapshot, not the end of all of them.
+    transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 40_000), raise_app_exceptions=False)
     auth = httpx.BasicAuth("mailwatch", PASSWORD) if owner else None
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080", auth=auth) as client:
         return await client.get(path)
@@ -501,16 +511,56 @@ async def fresh(maker: Maker) -> None:
     _schema(inner, home)
 
 
+async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"* OK [CAPABILITY IMAP4rev1] ready\r\n")
+    if line := await reader.readline():
+        writer.write(b"* BYE\r\n" + line.split()[0] + b" OK\r\n")
+    writer.close()
+
+
+async def live(maker: Maker) -> None:
+    """Probe two targets, one up and one refused: labels of metrics, and the shape of `mailwatch probe --json`."""
+    home = maker.work / "live"
+    home.mkdir()
+    server = await asyncio.start_server(_greet, "127.0.0.1", 0)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        ports = {"up": server.sockets[0].getsockname()[1], "down": deaf.getsockname()[1]}
+        targets = [
+            {"name": name, "kind": "imap", "host": "127.0.0.1", "port": port, "tls": "none"}
+            for name, port in ports.items()
+        ]
+        settings: Row = {"vantage_point": {"name": "new"}, "data_dir": "data", "guard": "off", "targets": targets}
+        settings |= {"clock": {"servers": []}, "detection": {"open_after": 1}}
+        (home / "config.yaml").write_text(json.dumps(settings))
+        async with _started(home / "config.yaml", probing=True) as app, asyncio.timeout(HANGS):
+            shown = ""
+            while shown.count("\nmailwatch_probe_success{") < 2 or 'state="down"} 1' not in shown:
+                await asyncio.sleep(0.05)
+                shown = (await _asked(app, True, "/metrics")).text
+        words = ("--config", home / "config.yaml", "probe", "--json")
+        status, printed = await asyncio.to_thread(maker.run, *words)
+    server.close()
+    labels: dict[str, list[str]] = {}
+    for family in text_string_to_metric_families(shown):
+        for sample in family.samples:
+            if sample.name.startswith(OF_TARGETS):
+                labels[sample.name] = sorted({*labels.get(sample.name, ()), *sample.labels})
+    maker.json("metrics-labels.json", labels)
+    maker.json("cli/probe.json", {"status": status, "shape": [_shape(one) for one in json.loads(printed)]})
+
+
 STEPS: tuple[Callable[[Maker], Any], ...] = (commands, bundles, options, exits)
 
 
-def make(out: Path, work: Path) -> None:
-    """Make all snapshots."""
+def make(out: Path, work: Path) -> Maker:
+    """Make all snapshots that need no probe."""
     maker = Maker(out, work)
     for step in STEPS:
         step(maker)
     asyncio.run(web(maker))
     asyncio.run(fresh(maker))
+    return maker
 
 
 @contextlib.contextmanager
@@ -526,5 +576,8 @@ if __name__ == "__main__":
     from tempfile import TemporaryDirectory
 
     os.umask(0o077)
-    with TemporaryDirectory() as folder, _settled():
-        make(Path(sys.argv[1]), Path(folder))
+    with TemporaryDirectory() as folder:
+        with _settled():
+            maker = make(Path(sys.argv[1]), Path(folder))
+        # By the true clock: what is probed takes time.
+        asyncio.run(live(maker))
