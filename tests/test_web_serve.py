@@ -277,11 +277,11 @@ async def test_the_server_works_on_few_requests_at_once() -> None:
             await asyncio.Event().wait()
         await PlainTextResponse("hello")(scope, receive, send)
 
-    async with served(works) as port, crowd(port, asked("/"), turns.OF_A_NEAR_PEER + 5):
-        while working < turns.OF_A_NEAR_PEER:
+    async with served(works) as port, crowd(port, asked("/"), turns.AT_ONCE_OF_A_NEAR_PEER + 5):
+        while working < turns.AT_ONCE_OF_A_NEAR_PEER:
             await asyncio.sleep(0.01)
         assert await answered(port, "/healthz") == "HTTP/1.1 200 OK"
-        assert working == turns.OF_A_NEAR_PEER
+        assert working == turns.AT_ONCE_OF_A_NEAR_PEER
 
 
 async def test_few_requests_are_worked_on_at_once_and_few_of_a_peer() -> None:
@@ -312,8 +312,8 @@ async def test_few_requests_are_worked_on_at_once_and_few_of_a_peer() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
     assert most["all"] == turns.AT_ONCE + 1
-    assert most["192.0.2.1"] == turns.OF_A_PEER + 1
-    assert most["127.0.0.1"] == turns.OF_A_NEAR_PEER
+    assert most["192.0.2.1"] == turns.AT_ONCE_OF_A_PEER + 1
+    assert most["127.0.0.1"] == turns.AT_ONCE_OF_A_NEAR_PEER
     # A client that goes away while it waits holds nothing.
     for task in asking[20:30]:
         task.cancel()

@@ -16,7 +16,7 @@ from mailwatch.cli.signing import signed
 from mailwatch.cli.writing import alone, writable, write_whole
 from mailwatch.cli.zone import local_zone
 from mailwatch.config import Config, build_authorities, claims, effective
-from mailwatch.config.durations import parse
+from mailwatch.config.durations import parse_duration
 from mailwatch.evidence.bundle import File, pretty
 from mailwatch.evidence.case import certificates, find, write
 from mailwatch.evidence.claims.log import BadLog, with_log
@@ -150,6 +150,6 @@ def _service(config: Config, reader: Reader, name: str, at_most: int | None = No
     if told is None or told["kind"] != recorded["kind"]:
         told = {key: value for key, value in recorded.items() if value}
     for key in ("interval", "timeout"):
-        if key in told and parse(told[key]) == parse(recorded[key]):
+        if key in told and parse_duration(told[key]) == parse_duration(recorded[key]):
             del recorded[key]
     return told | {key: recorded[key] for key in recorded if key in told} | {"with_login": bool(known.login)}

@@ -18,7 +18,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from mailwatch.config import durations
+from mailwatch.config.durations import DURATION_PATTERN, parse_duration, written_duration
 from mailwatch.config.mistakes import Fault
 from mailwatch.models import Kind
 
@@ -32,6 +32,14 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
     )
+
+
+def read_duration(value: object) -> float:
+    """Read a duration of the config into seconds. Raises Fault."""
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise Fault(str(error)) from None
 
 
 def _bounded(seconds: float) -> float:
@@ -122,10 +130,10 @@ def _endpoint(text: str) -> str:
 
 Seconds = Annotated[
     float,
-    BeforeValidator(durations.parse),
+    BeforeValidator(read_duration),
     AfterValidator(_bounded),
-    PlainSerializer(durations.write, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": durations.PATTERN, "examples": ["500ms", "5s", "1m"]}),
+    PlainSerializer(written_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["500ms", "5s", "1m"]}),
 ]
 AuthorityUrl = Annotated[str, Field(max_length=2000), AfterValidator(_authority)]
 PageUrl = Annotated[str, Field(max_length=2000), AfterValidator(_page)]

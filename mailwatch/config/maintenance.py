@@ -13,8 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-from mailwatch.config import durations
-from mailwatch.config.fields import Label, Section, Text
+from mailwatch.config.durations import DURATION_PATTERN, written_duration
+from mailwatch.config.fields import Label, Section, Text, read_duration
 from mailwatch.config.mistakes import Fault
 from mailwatch.maintenance import When, WrongRule, check
 
@@ -30,10 +30,10 @@ def _bounded(seconds: float) -> float:
 
 Span = Annotated[
     float,
-    BeforeValidator(durations.parse),
+    BeforeValidator(read_duration),
     AfterValidator(_bounded),
-    PlainSerializer(durations.write, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": durations.PATTERN, "examples": ["30m", "2h"]}),
+    PlainSerializer(written_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["30m", "2h"]}),
 ]
 Names = Annotated[tuple[Label, ...], Field(min_length=1)]
 

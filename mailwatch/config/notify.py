@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from mailwatch.config import durations
-from mailwatch.config.fields import FolderPath, Seconds, Section, Text, Variable
+from mailwatch.config.durations import DURATION_PATTERN, written_duration
+from mailwatch.config.fields import FolderPath, Seconds, Section, Text, Variable, read_duration
 from mailwatch.config.mistakes import Fault
 from mailwatch.models import Topic
 
@@ -40,7 +40,7 @@ def _timezone(text: str) -> str:
 
 
 def _wait(value: object) -> float:
-    return 0.0 if value in ("0s", 0.0) else durations.parse(value)
+    return 0.0 if value in ("0s", 0.0) else read_duration(value)
 
 
 def _waited(seconds: float) -> float:
@@ -53,8 +53,8 @@ Wait = Annotated[
     float,
     BeforeValidator(_wait),
     AfterValidator(_waited),
-    PlainSerializer(lambda seconds: durations.write(seconds) if seconds else "0s", return_type=str),
-    WithJsonSchema({"type": "string", "pattern": durations.PATTERN, "examples": ["0s", "10s"]}),
+    PlainSerializer(lambda seconds: written_duration(seconds) if seconds else "0s", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["0s", "10s"]}),
 ]
 Secret = Annotated[str, Field(min_length=1, max_length=2000)]
 

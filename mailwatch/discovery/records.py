@@ -20,7 +20,7 @@ from mailwatch.probes.mx_names import exchangers
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 5.0
+DNS_SECONDS = 5.0
 """How long an answer is waited for; all are asked at once."""
 _SERVICES = {
     # TLS from the first byte first: RFC 8314, section 5.1, wants it tried before STARTTLS.
@@ -44,7 +44,7 @@ class Said:
     silent: str = ""
 
 
-async def ask(domain: str, resolver: Resolver, seconds: float = SECONDS) -> Said:
+async def ask(domain: str, resolver: Resolver, seconds: float = DNS_SECONDS) -> Said:
     """Ask for the services and exchangers of a domain: seven questions, all at once. Raises nothing."""
     kinds = list(_SERVICES)
     (exchanger, silent), services = await asyncio.gather(

@@ -17,7 +17,7 @@ from mailwatch.probes.mx_names import Exchanger, addresses
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 6.0
+GUESS_SECONDS = 6.0
 """How long a look may take; all are made at once."""
 _LABELS = {Kind.IMAP: ("imap", "mail"), Kind.POP3: ("pop", "mail"), Kind.SMTP: ("smtp", "mail")}
 _PORTS = {
@@ -30,7 +30,7 @@ _ADDRESSES = 2
 
 
 async def usual(
-    domain: str, kinds: Collection[Kind], resolver: Resolver, contexts: TlsContexts, seconds: float = SECONDS
+    domain: str, kinds: Collection[Kind], resolver: Resolver, contexts: TlsContexts, seconds: float = GUESS_SECONDS
 ) -> tuple[Door, ...]:
     """Look at the usual names of these kinds, a dozen doors at most; give the best of each kind that serves."""
     names = {f"{label}.{domain}" for kind in kinds for label in _LABELS[kind]}

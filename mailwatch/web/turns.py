@@ -16,8 +16,8 @@ from mailwatch.web.connections import LANE
 from mailwatch.web.tries import peer_key
 
 AT_ONCE = 16
-OF_A_PEER = 4
-OF_A_NEAR_PEER = 8
+AT_ONCE_OF_A_PEER = 4
+AT_ONCE_OF_A_NEAR_PEER = 8
 
 
 class Turns:
@@ -36,7 +36,7 @@ class Turns:
         peer = peer_key((scope.get("client") or ("",))[0])
         of_peer = self._of_peer.get(peer)
         if of_peer is None:
-            of_peer = asyncio.Semaphore(OF_A_NEAR_PEER if self._is_near(peer) else OF_A_PEER)
+            of_peer = asyncio.Semaphore(AT_ONCE_OF_A_NEAR_PEER if self._is_near(peer) else AT_ONCE_OF_A_PEER)
             self._of_peer[peer] = of_peer
         self._waiting[peer] += 1
         held: list[asyncio.Semaphore] = []

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from mailwatch.catalogue import by_domain
 from mailwatch.config import ConfigError, load
-from mailwatch.config.durations import parse as duration
+from mailwatch.config.durations import parse_duration as duration
 from mailwatch.config.mistakes import Fault
 from mailwatch.discovery.door import ascii_domain, is_name
 from mailwatch.models import Channel, News, Topic, parse_rfc3339

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from mailwatch.config.durations import parse
+from mailwatch.config.durations import parse_duration
 from mailwatch.evidence.case import Case
 from mailwatch.evidence.report.sightings import Sightings
 from mailwatch.evidence.report.words import words
@@ -24,7 +24,7 @@ def service(case: Case, seen: Sightings, writing: Writing) -> list[list[str]]:
         if told.get("tls") is not None:
             rows.append([w["tls"], w["tls_modes"][told["tls"]]])
         rows += [
-            [w[key], writing.span(round(parse(told[key]) * 1000))]
+            [w[key], writing.span(round(parse_duration(told[key]) * 1000))]
             for key in ("interval", "timeout")
             if told.get(key) is not None
         ]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mailwatch.config.durations import parse
-from mailwatch.config.mistakes import Fault
+from mailwatch.config.durations import parse_duration
 from mailwatch.course import FACTS, Course, Seen
 from mailwatch.elapsed import Moment
 from mailwatch.evidence.claims import stated as claims
@@ -129,8 +128,8 @@ def _on_record(walk: Walk, recorded: dict[str, Any] | None) -> Any:
 def _beat(service: Any) -> float:
     """The seconds between two looks, as the config had it: those further apart say nothing of the time between."""
     try:
-        return parse(service.get("interval")) if isinstance(service, dict) else DEFAULT_BEAT
-    except Fault:
+        return parse_duration(service.get("interval")) if isinstance(service, dict) else DEFAULT_BEAT
+    except ValueError:
         return DEFAULT_BEAT
 
 
