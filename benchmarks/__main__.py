@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks import evidence, ingest, load, merge, probe, schedule
 from mailwatch import __version__
-from mailwatch.models import now, rfc3339
+from mailwatch.times import now, rfc3339
 
 SECONDS = {"probe": 15.0, "schedule": 90.0, "ingest": 10.0, "load": 30.0}
 LONGEST = 600.0

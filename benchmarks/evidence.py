@@ -19,8 +19,9 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.process import peak_memory
-from mailwatch.models import Millis, Observation, Phase, TlsFacts, rfc3339
+from mailwatch.model import Observation, Phase, TlsFacts
 from mailwatch.store import Reader
+from mailwatch.times import Millis, rfc3339
 from tests.helpers import ledger_factory as ledgers
 from tests.helpers.ledger_factory import DAY, HOUR
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from mailwatch.models import Attempt, Observation, Outcome, Phase, TlsFacts, now
+from mailwatch.model import Attempt, Observation, Outcome, Phase, TlsFacts
 from mailwatch.store import Draft, Store, Writer
+from mailwatch.times import now
 
 TARGETS = 1_000
 AT_ONCE = 5_000

@@ -18,8 +18,8 @@ from rich.console import Console
 from benchmarks.evidence import seen
 from benchmarks.process import Monitor, cpu_seconds, peak_memory
 from benchmarks.schedule import INTERVAL, LAG, _result, _target, stand_in
-from mailwatch.models import now
 from mailwatch.store import Reader
+from mailwatch.times import now
 from tests.helpers import ledger_factory as ledgers
 from tests.helpers.ledger_factory import MINUTE
 from tests.servers import HOST

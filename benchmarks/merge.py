@@ -23,12 +23,12 @@ from rich.console import Console
 
 from benchmarks.evidence import seen
 from mailwatch.evidence.bundle import Bundle, pretty
-from mailwatch.evidence.period.case import Watched, find, write
+from mailwatch.evidence.period_case import Watched, find, write
 from mailwatch.ledger.checkpoint import Checkpoint, origin_of, sign, verifier_key
 from mailwatch.ledger.checkpoint import verify as verified
-from mailwatch.models import Millis
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import load as load_keys
+from mailwatch.times import Millis
 from tests.helpers import ledger_factory as ledgers
 from tests.helpers.ledger_factory import DAY, HOUR
 

@@ -15,7 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailwatch.models import ClockSpan, Millis
+from mailwatch.model import ClockSpan
+from mailwatch.times import Millis
 
 STEP_MS: Millis = 500
 """By how much wall clock and steady clock may part unnoticed: slewing moves both alike, only steps part them."""

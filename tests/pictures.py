@@ -13,7 +13,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.schedule import stand_in
-from mailwatch.models import now
+from mailwatch.times import now
 from tests.helpers import report_cases as cases
 from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, Sky, write
 from tests.helpers.process import MailWatchProcess

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from mailwatch import auditing
-from mailwatch.auditing import Auditing
 from mailwatch.metrics import Metrics
-from mailwatch.models import News, Topic
+from mailwatch.model import News, Topic
+from mailwatch.monitor import self_audit
+from mailwatch.monitor.self_audit import Auditing
 from mailwatch.store import Health, Reader, StoreBroken, StoreError, audit
 from mailwatch.store.audit import SLICE
 from mailwatch.store.keys import load as load_keys
@@ -51,7 +51,7 @@ class Audits:
 
 @pytest.fixture
 def audits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Audits]:
-    monkeypatch.setattr(auditing, "SHARE", 1.0)
+    monkeypatch.setattr(self_audit, "SHARE", 1.0)
     audits = Audits(tmp_path)
     yield audits
     audits.reader.close()
@@ -88,11 +88,11 @@ def test_what_was_changed_past_us_is_found_and_told(audits: Audits, change: str,
 def test_after_a_missing_entry_not_every_later_one_is_a_finding(audits: Audits) -> None:
     """Of ten million entries they would fill the memory, and the system would end the monitor."""
     audits.spoil("DELETE FROM entries WHERE idx = 5")
-    found = audit(audits.reader, load_keys(audits.database.parent).public, b"", enough=auditing.FINDINGS)
-    assert auditing.FINDINGS <= len(found) < 2 * SLICE
+    found = audit(audits.reader, load_keys(audits.database.parent).public, b"", enough=self_audit.FINDINGS)
+    assert self_audit.FINDINGS <= len(found) < 2 * SLICE
     audits.auditing.audit()
     assert audits.auditing.latest is not None
-    assert len(audits.auditing.latest.findings) == auditing.FINDINGS
+    assert len(audits.auditing.latest.findings) == self_audit.FINDINGS
 
 
 def test_a_database_without_its_table_is_found_and_told(audits: Audits) -> None:
@@ -131,8 +131,8 @@ def test_a_database_that_cannot_be_read_now_says_nothing_of_the_ledger_and_ends_
 async def test_it_takes_its_time_and_ends_at_once_when_we_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auditing, "FIRST_AFTER", 0.0)
-    monkeypatch.setattr(auditing, "SHARE", 1e-6)
+    monkeypatch.setattr(self_audit, "FIRST_AFTER", 0.0)
+    monkeypatch.setattr(self_audit, "SHARE", 1e-6)
     audits = Audits(tmp_path)
     running = asyncio.create_task(audits.auditing.run())
     await asyncio.sleep(0.5)

@@ -15,10 +15,10 @@ import pytest
 
 from mailwatch.cli import main
 from mailwatch.config import ConfigError, load
-from mailwatch.models import now
-from mailwatch.monitor import SHORTEST_GAP
+from mailwatch.monitor.pipeline import SHORTEST_GAP
 from mailwatch.store import Draft, Entry, KeysMissing, Reader, Store, StoreBroken, backup
 from mailwatch.store.tokens import Tokens
+from mailwatch.times import now
 from tests.helpers.process import MailWatchProcess
 from tests.servers import ALICE, Certificates, Dovecot
 

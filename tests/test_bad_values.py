@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from mailwatch import config
-from mailwatch.building import build
 from mailwatch.cli import main
-from mailwatch.config import ConfigError, check_named, document
+from mailwatch.config import ConfigError, check_named
+from mailwatch.config import yaml_file as document
+from mailwatch.monitor.build import build
 from tests.helpers.config_entries import HEAD, TARGET
 from tests.servers import Certificates
 

@@ -8,26 +8,28 @@ from typing import Any
 
 import pytest
 
+import mailwatch.analysis.detector
+import mailwatch.analysis.outage
+import mailwatch.analysis.segments
 import mailwatch.guard
-import mailwatch.guard.rounds
-import mailwatch.judging
-import mailwatch.monitor
-import mailwatch.outages
-import mailwatch.outages.outage
-import mailwatch.service_level.stretches
-import mailwatch.takeup
+import mailwatch.guard.attribution
+import mailwatch.guard.shared_check
+import mailwatch.monitor.pipeline
+import mailwatch.monitor.restore
 import tests.campaign.replies
-from mailwatch.clock import ClockBound
-from mailwatch.elapsed import Distance, Moment, distance
-from mailwatch.logins import LoginGate
-from mailwatch.models import Cause, Observation, Outcome, Target
-from mailwatch.monitor import Monitor
-from mailwatch.outages import Proof, State
-from mailwatch.outages.tally import Look, Tally
+from mailwatch.analysis.detector import State
+from mailwatch.analysis.elapsed import Distance, Moment, distance
+from mailwatch.analysis.login_outages import Proof
+from mailwatch.analysis.outage_counters import Look, Tally
+from mailwatch.guard.clock import ClockBound
+from mailwatch.guard.login_backoff import LoginGate
+from mailwatch.model import Cause, Observation, Outcome
+from mailwatch.monitor.pipeline import Monitor
+from mailwatch.monitor.schedule import Schedule
+from mailwatch.monitor.target_runtime import Watch
 from mailwatch.probes.failures import Verdict
-from mailwatch.replay import Replayed
-from mailwatch.schedule import Schedule
-from mailwatch.watch import Watch
+from mailwatch.settings import Target
+from mailwatch.store.replay import Replayed
 from tests.campaign.worlds import WEEKS, verdict_of
 
 ONE_WEEK = 1.0
@@ -118,20 +120,20 @@ def strict(protocol: Any, *more: Any) -> Verdict:
 
 
 DEFECTS: list[tuple[int, str, Any, str, Callable[..., Any]]] = [
-    (0, "booked as down", mailwatch.judging, "judge", deaf),
-    (0, "out of its bounds", mailwatch.outages, "Look", Late),
+    (0, "booked as down", mailwatch.guard.attribution, "judge", deaf),
+    (0, "out of its bounds", mailwatch.analysis.detector, "Look", Late),
     (0, "was met at", Schedule, "sooner", lambda *_: None),
     (0, "no gap", Monitor, "_record_gap", careless),
-    (0, "taken up", mailwatch.takeup, "resume", forgetful),
+    (0, "taken up", mailwatch.monitor.restore, "resume", forgetful),
     (1, "rejected four times", LoginGate, "allows", lambda _, target, __: target.login is not None),
-    (2, "at most", mailwatch.outages.outage, "distance", wall_durations),
-    (4, "out of its bounds", mailwatch.outages.outage, "distance", one_boot),
+    (2, "at most", mailwatch.analysis.outage, "distance", wall_durations),
+    (4, "out of its bounds", mailwatch.analysis.outage, "distance", one_boot),
     (4, "out of its bounds", ClockBound, "milliseconds", certain),
-    (0, "were observed", mailwatch.service_level.stretches, "reach", lambda _: 1800 * 1500 + 1000),
+    (0, "were observed", mailwatch.analysis.segments, "reach", lambda _: 1800 * 1500 + 1000),
     (1, "on record as", Monitor, "rewatch", silent),
     (2, "came late", Monitor, "end", kept),
     (0, "booked as down", tests.campaign.replies, "judge", strict),
-    (6, "and not told", mailwatch.monitor, "advance_proof", lambda proof, *_: (proof, None)),
+    (6, "and not told", mailwatch.monitor.pipeline, "advance_proof", lambda proof, *_: (proof, None)),
 ]
 
 
@@ -150,6 +152,6 @@ def test_the_verdict_sees_a_defect(
 
 def test_the_verdict_sees_a_guard_that_goes_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silence from before the clock was set back would excuse the provider until its time comes again."""
-    for where in (mailwatch.guard, mailwatch.guard.rounds):
+    for where in (mailwatch.guard, mailwatch.guard.shared_check):
         monkeypatch.setattr(where, "by_the_wall", lambda at, _: at)
     assert any("booked as unknown" in failure for failure in verdict_of("a defect", 3, WEEKS).failures)

@@ -8,11 +8,11 @@ from importlib import resources
 
 import pytest
 
-from mailwatch import catalogue
-from mailwatch.catalogue.authorization import authorization_servers
 from mailwatch.cli import main
-from mailwatch.models import Kind, TlsMode
-from mailwatch.oauth.endpoints import complaint
+from mailwatch.config import catalogue
+from mailwatch.config.catalogue.oauth_servers import authorization_servers
+from mailwatch.model import Kind, TlsMode
+from mailwatch.net import complaint
 
 ROWS = [(provider, server) for provider in catalogue.providers() for server in provider.servers]
 PRESETS = {

@@ -17,10 +17,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mailwatch import certificates as reader
 from mailwatch.config import ConfigError, build_authorities, load
 from mailwatch.evidence.verify.archive import Refused
-from mailwatch.evidence.verify.trust import Trust
-from mailwatch.evidence.verify.trust import certificates as enclosed
-from mailwatch.models import Cause, Kind, Outcome, Target, TlsMode, now
+from mailwatch.evidence.verify.tokens import Trust
+from mailwatch.evidence.verify.tokens import certificates as enclosed
+from mailwatch.model import Cause, Kind, Outcome, TlsMode
 from mailwatch.probes import TlsContexts, observe
+from mailwatch.settings import Target
+from mailwatch.times import now
 from tests.helpers.scripted_server import hostile
 from tests.servers.certificates import Certificates
 

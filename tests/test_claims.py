@@ -22,19 +22,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailwatch import config
-from mailwatch.catalogue import sla
+from mailwatch.analysis.sla import read_rule, written_rule
 from mailwatch.cli.claim import days_left
-from mailwatch.config import claims
-from mailwatch.config.claims import ClaimSection
-from mailwatch.evidence.claims import stated
-from mailwatch.evidence.claims.reading import ZONE, Fee, Stretch, deadline, read, stretch, windows
+from mailwatch.config import schema_claims as claims
+from mailwatch.config.catalogue import sla
+from mailwatch.config.schema_claims import ClaimSection
+from mailwatch.evidence.claims import owner_statement as stated
+from mailwatch.evidence.claims.evaluate import ZONE, Fee, Stretch, deadline, read, stretch, windows
 from mailwatch.evidence.letter import Letter, compose
 from mailwatch.evidence.letter import docx as docx_of
-from mailwatch.evidence.report.terms import terms
-from mailwatch.evidence.report.words import words
-from mailwatch.evidence.report.writing import Writing
+from mailwatch.evidence.report.contract import terms
+from mailwatch.evidence.report.formatting import Writing, words
 from mailwatch.evidence.verify import Trust, verify
-from mailwatch.models import rfc3339
+from mailwatch.times import rfc3339
 from tests.helpers.pdf import text_of
 from tests.helpers.process import MailWatchProcess
 from tests.servers.authority import Authority
@@ -94,7 +94,7 @@ def test_each_promise_names_its_source_and_when_it_was_seen() -> None:
     for rule in PROMISES.values():
         assert rule.source_url.startswith("https://"), rule.key
         assert date.fromisoformat(rule.seen_on) <= datetime.now(UTC).date()
-        assert sla.read(rule.key, sla.written(rule)) == rule
+        assert read_rule(rule.key, written_rule(rule)) == rule
         assert rule.target is not None or not rule.tiers
     # What is not from the official text, or only in part, is not called verified.
     assert {key for key, rule in PROMISES.items() if rule.verified} == {"pec", "google-isp", "titan", "zen"}
@@ -125,7 +125,7 @@ def test_each_promise_names_its_source_and_when_it_was_seen() -> None:
 )
 def test_a_rule_of_a_stranger_is_read_strictly(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        sla.read("pec", sla.written(PROMISES["pec"]) | change)
+        read_rule("pec", written_rule(PROMISES["pec"]) | change)
 
 
 # The config
@@ -725,7 +725,7 @@ def test_where_no_promise_is_known_nothing_is_counted() -> None:
 
 def test_the_letter_does_not_tell_the_provider_when_the_time_to_claim_ends() -> None:
     """Zen counts pings; as a rule of its own it would be cited, and has a deadline."""
-    rule = sla.written(replace(PROMISES["zen"], channels=()))
+    rule = written_rule(replace(PROMISES["zen"], channels=()))
     outage = told(lasted("2026-11-10T10:00", 40))
     claim = stated.claim(ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "zen"}), outage)
     claim["rule"] = {"key": "zen", **rule}

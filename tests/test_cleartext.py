@@ -11,8 +11,10 @@ import pytest
 import uvloop
 from pydantic import SecretStr
 
-from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, Target, TlsMode, now
+from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import TlsContexts, observe
+from mailwatch.settings import Login, Target
+from mailwatch.times import now
 from tests.helpers.scripted_server import CLOSE, HELLO, SILENCE, Step, hostile
 
 Run = Callable[[Coroutine[Any, Any, Observation]], Observation]

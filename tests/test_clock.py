@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.clock import (
+from mailwatch.guard.clock import (
     ClockBound,
     ClockEvent,
     ClockSurvey,
@@ -22,7 +22,7 @@ from mailwatch.clock import (
     read_clocks,
     survey,
 )
-from mailwatch.sntp import Offset, SntpError, read_answer, sntp
+from mailwatch.guard.sntp import Offset, SntpError, read_answer, sntp
 from tests.helpers.time_server import Answer, ntp, packet, time_server
 
 S = 1_000_000_000

@@ -20,15 +20,16 @@ from pydantic import BaseModel
 from mailwatch import config
 from mailwatch.cli import main
 from mailwatch.config import secrets
-from mailwatch.config.client import grant_file
-from mailwatch.config.document import MAX_BYTES
-from mailwatch.config.durations import parse_duration, written_duration
+from mailwatch.config.errors import Fault
 from mailwatch.config.load import _models
-from mailwatch.config.mistakes import Fault
-from mailwatch.config.shape import Config
-from mailwatch.config.watched import SecretSection
+from mailwatch.config.schema import Config
+from mailwatch.config.schema_targets import SecretSection
+from mailwatch.config.targets import grant_file
+from mailwatch.config.yaml_file import MAX_BYTES
 from mailwatch.ledger.entry import target_id
-from mailwatch.models import Exchange, Kind, TlsMode
+from mailwatch.model import Kind, TlsMode
+from mailwatch.settings import Exchange
+from mailwatch.times import parse_duration, written_duration
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "config.example.yaml"
@@ -144,7 +145,7 @@ def test_a_duration_has_a_unit(text: str, seconds: float) -> None:
     ["", "5", "s", "5 s", "-5s", "+5s", "5S", "5s\n", "٥s", "1e3s", "1_000s", "1m30s", 5, 5.0, True, None],
 )
 def test_what_only_looks_like_a_duration_is_none(text: object) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"duration|unit"):
         parse_duration(text)
 
 

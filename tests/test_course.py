@@ -7,12 +7,13 @@ from dataclasses import replace
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mailwatch.course import Course
-from mailwatch.evidence.merge.sweep import united
-from mailwatch.ledger.facts import payload_of
-from mailwatch.models import Cause, Gap, GapReason, Observation, Outcome, WatchChange, WatchEvent
-from mailwatch.outages import Event, Outage, Proof, Rules, State, advance, advance_proof
-from mailwatch.service_level import Meter, Share, Stretch
+from mailwatch.analysis.availability import Meter
+from mailwatch.analysis.detector import Event, Outage, Proof, Rules, State, advance, advance_proof
+from mailwatch.analysis.replay import Course
+from mailwatch.analysis.segments import Share, Stretch
+from mailwatch.ledger.payloads import payload_of
+from mailwatch.model import Cause, Gap, GapReason, Observation, Outcome, WatchChange, WatchEvent
+from mailwatch.times import united
 from tests.helpers.ledger_factory import MINUTE, SECOND, change, look
 
 WINDOW = (5 * MINUTE, 25 * MINUTE)

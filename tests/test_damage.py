@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mailwatch.cli import main
-from mailwatch.models import News, Topic
+from mailwatch.model import News, Topic
 from mailwatch.store import (
     DiskFull,
     Draft,
@@ -27,7 +27,7 @@ from mailwatch.store import (
     load_keys,
 )
 from mailwatch.store import writer as writer_module
-from mailwatch.store.faults import fault
+from mailwatch.store.errors import fault
 from tests.helpers.ledger_factory import MINUTE, write
 from tests.helpers.notifications import watching
 from tests.helpers.page_damage import Page, one_of_each, pages, spoilt

@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 import pytest
 
 from mailwatch import config
-from mailwatch.demo.dialogue import PASSWORD, USERNAME, Mood
-from mailwatch.demo.performance import LOG, evidence, perform, serve
-from mailwatch.demo.provider import StandIn
-from mailwatch.demo.script import SPEEDS, TARGETS, write_config
-from mailwatch.demo.witness import Seen, proven, verdicts
-from mailwatch.demo.words import ENGLISH, ITALIAN, language
+from mailwatch.cli.demo.display import Seen, proven, verdicts
+from mailwatch.cli.demo.line_connection import PASSWORD, USERNAME, Mood
+from mailwatch.cli.demo.provider import StandIn
+from mailwatch.cli.demo.runner import LOG, evidence, perform, serve
+from mailwatch.cli.demo.script import SPEEDS, TARGETS, write_config
+from mailwatch.cli.demo.texts import ENGLISH, ITALIAN, language
 from mailwatch.evidence.verify import Trust, verify
 
 HOST = "127.0.0.1"

@@ -16,10 +16,10 @@ import pytest
 from dns.asyncresolver import Resolver
 from dns.rcode import SERVFAIL, Rcode
 
-from mailwatch.diagnosis import AT_ONCE, Diagnosis
-from mailwatch.diagnosis.names import ask_names
-from mailwatch.ledger.canonical import canonical
-from mailwatch.models import Attempt, Cause, Kind, Observation, Outcome, Target
+from mailwatch.guard.diagnosis import AT_ONCE, Diagnosis, ask_names
+from mailwatch.ledger.canonical_json import canonical
+from mailwatch.model import Attempt, Cause, Kind, Observation, Outcome
+from mailwatch.settings import Target
 from tests.helpers.faults.names import name_server
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.requirements import need_root

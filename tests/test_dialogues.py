@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mailwatch.models import Kind
+from mailwatch.model import Kind
 from tests.dialogues import DIALOGUES
 from tests.dialogues.dialogue import Dialogue
 from tests.dialogues.servers import WELL, served

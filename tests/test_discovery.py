@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from dns.asyncresolver import Resolver
 
-from mailwatch.discovery import (
+from mailwatch.cli.init.discovery import (
     Door,
     Said,
     Source,
@@ -18,7 +18,7 @@ from mailwatch.discovery import (
     provider_of_exchanger,
     within,
 )
-from mailwatch.models import Kind, TlsMode
+from mailwatch.model import Kind, TlsMode
 from tests.helpers.faults.names import Records, name_server
 from tests.helpers.requirements import need_root
 from tests.servers import DNSMASQ, Dnsmasq, free_port, resolver_at, server_folder

@@ -18,9 +18,8 @@ import yaml
 
 from mailwatch.cli import demo
 from mailwatch.config import ConfigNotFound, default_path, load, web_access
-from mailwatch.config.environment import VARIABLES
-from mailwatch.config.load import _PLACES
-from mailwatch.store.lock import Lock
+from mailwatch.config.load import _PLACES, VARIABLES
+from mailwatch.store.data_dir import Lock
 from mailwatch.web.hosts import known_host
 from tests.helpers.requirements import need_root
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mailwatch.cli import VERBS, main, parse
-from mailwatch.models import Cause
+from mailwatch.model import Cause
 from tools.generate import stale
 
 ROOT = Path(__file__).parent.parent

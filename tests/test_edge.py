@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch.cli.edge import DEFECT, LACKING, edge
-from mailwatch.endings import Refused, UsedWrongly
+from mailwatch.cli.errors import DEFECT, LACKING, edge
+from mailwatch.errors import Refused, UsedWrongly
 
 CANARY = "canary-7f3a"
 
@@ -77,7 +77,7 @@ def test_a_defect_says_where_it_is_and_with_traceback_no_values_either(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def command() -> int:
-        from mailwatch.models import rfc3339
+        from mailwatch.times import rfc3339
 
         try:
             return len(CANARY) + len(rfc3339(CANARY))  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ def test_a_defect_says_where_it_is_and_with_traceback_no_values_either(
     monkeypatch.setenv("MAILWATCH_TRACEBACK", "1")
     assert edge(command) == DEFECT
     shown = capsys.readouterr().err
-    assert "models.py" in shown
+    assert "times.py" in shown
     assert "builtins.TypeError" in shown
     assert "builtins.LookupError" in shown
     assert CANARY not in shown

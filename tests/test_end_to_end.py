@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from mailwatch.models import Outcome, now, parse_rfc3339, rfc3339
+from mailwatch.model import Outcome
 from mailwatch.store import Reader
+from mailwatch.times import now, parse_rfc3339, rfc3339
 from tests.helpers.config_entries import BEAT, imap
 from tests.helpers.process import MailWatchProcess
 from tests.servers import ALICE, BOB, Certificates, Dovecot, Postfix

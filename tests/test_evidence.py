@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch.evidence.report.words import words
+from mailwatch.evidence.report.formatting import words
 from mailwatch.evidence.verify import Trust, verify
-from mailwatch.models import Cause, GapReason, Phase
+from mailwatch.model import Cause, GapReason, Phase
 from tests.helpers.pdf import text_of
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.recorded_outage import OTHERS_NAME

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mailwatch.evidence.verify import Trust, ledger, verify
+from mailwatch.evidence.verify import Trust, entries, verify
 from mailwatch.evidence.verify.archive import MAX_LINE, MAX_VALUES, Refused
-from mailwatch.ledger.canonical import canonical, digest
+from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.ledger.checkpoint import Checkpoint, origin_of, sign, sign_text, verifier_key
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.ledger.timestamp import MAX_REPLY
@@ -387,7 +387,7 @@ def test_what_a_walk_keeps_does_not_grow_with_the_entries(kind: str) -> None:
     """A zip of two megabytes holds half a million of them."""
     payload = {"event": "start", "rules": {"x": "y" * 500}, "reply": "z", "milliseconds": 1}
     tracemalloc.start()
-    walk = ledger.walk(made_up(4000, kind, payload, False), CompactRange(), {}, frozenset(), lambda *_: None)
+    walk = entries.walk(made_up(4000, kind, payload, False), CompactRange(), {}, frozenset(), lambda *_: None)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert walk.in_full == 4000
@@ -395,6 +395,6 @@ def test_what_a_walk_keeps_does_not_grow_with_the_entries(kind: str) -> None:
 
 
 def test_a_ledger_of_endless_targets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "MAX_TARGETS", 100)
+    monkeypatch.setattr(entries, "MAX_TARGETS", 100)
     with pytest.raises(Refused, match="of more than 100 targets"):
-        ledger.walk(made_up(101, "gap", None, True), CompactRange(), {}, frozenset(), lambda *_: None)
+        entries.walk(made_up(101, "gap", None, True), CompactRange(), {}, frozenset(), lambda *_: None)

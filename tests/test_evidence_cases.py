@@ -17,17 +17,16 @@ from zoneinfo import ZoneInfo
 import pytest
 import typst
 
-from mailwatch.evidence.case import Case
-from mailwatch.evidence.gather import EMPTY, Range, TokenFile
-from mailwatch.evidence.report.custody import outside, tokens
+from mailwatch.evidence.ledger_range import EMPTY, Range, TokenFile
+from mailwatch.evidence.outage_case import Case
+from mailwatch.evidence.report.chain_of_custody import outside, tokens
+from mailwatch.evidence.report.charts import MAX_STROKES, timeline
+from mailwatch.evidence.report.facts import Run, Sightings
+from mailwatch.evidence.report.fonts import LONG, printable
+from mailwatch.evidence.report.formatting import Writing, words
 from mailwatch.evidence.report.method import limits, method
-from mailwatch.evidence.report.ours import doubt, in_doubt, ours, widened
-from mailwatch.evidence.report.printable import LONG, printable
-from mailwatch.evidence.report.sightings import Run, Sightings
-from mailwatch.evidence.report.timeline import MAX_STROKES, timeline
-from mailwatch.evidence.report.words import words
-from mailwatch.evidence.report.writing import Writing
-from mailwatch.models import Kind
+from mailwatch.evidence.report.observer_health import doubt, in_doubt, ours, widened
+from mailwatch.model import Kind
 from tests.helpers.ledger_factory import HOUR
 from tests.helpers.pdf import text_of
 from tests.helpers.report_cases import BEGIN, CASES, WORDS, Made, make

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from mailwatch.cli import main
-from mailwatch.evidence.case import find
-from mailwatch.evidence.gather import NoCase, within_tokens
-from mailwatch.evidence.merge.member import read
+from mailwatch.evidence.joint.member import read
+from mailwatch.evidence.ledger_range import NoCase, within_tokens
+from mailwatch.evidence.outage_case import find
 from mailwatch.evidence.verify import Trust, verify
-from mailwatch.outages import Rules
+from mailwatch.model import Rules
 from mailwatch.store import Store, Tokens
 from tests.helpers.bundle_files import files_of, pack
 from tests.helpers.ledger_factory import DAY, HOUR

@@ -21,14 +21,18 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mailwatch import monotonic
-from mailwatch.clock import survey
-from mailwatch.expiry import Expiry, learn_survey, recall
-from mailwatch.guard import Control, Guard
-from mailwatch.guard.dates import SLACK, read_date
-from mailwatch.models import Channel, ClockSpan, Kind, Observation, Outcome, Target, now, rfc3339
-from mailwatch.notify.news import of_entry
-from mailwatch.notify.words import text_of
-from mailwatch.time_evidence import WRITTEN, Blame, Bounds, TimeEvidence, blame
+from mailwatch.guard.clock import survey
+from mailwatch.guard.connectivity import Guard
+from mailwatch.guard.control_dates import SLACK, read_date
+from mailwatch.guard.controls import Control
+from mailwatch.guard.expiry import Expiry, learn_survey
+from mailwatch.guard.time_evidence import WRITTEN, Blame, Bounds, TimeEvidence, blame
+from mailwatch.model import ClockSpan, Kind, Observation, Outcome
+from mailwatch.monitor.restore import recall
+from mailwatch.notify.events import of_entry
+from mailwatch.notify.text import text_of
+from mailwatch.settings import Channel, Target
+from mailwatch.times import now, rfc3339
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.requirements import need_program
 from tests.helpers.scripted_server import SILENCE, hostile

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch.models import now
-from mailwatch.oauth.access import AccessTokens
 from mailwatch.probes import TlsContexts
+from mailwatch.probes.oauth.tokens import AccessTokens
+from mailwatch.times import now
 from tests.helpers.faults.fault import PASSWORD, Fault
 from tests.helpers.faults.table import FAULTS, page
 

@@ -16,9 +16,12 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from mailwatch.guard import Control, Guard, judge, names_matter
-from mailwatch.guard.rounds import COUNTS_FOR
-from mailwatch.models import Attempt, Cause, GuardAnswer, Observation, Outcome, Phase, TlsFacts, now
+from mailwatch.guard.attribution import judge, names_matter
+from mailwatch.guard.connectivity import Guard
+from mailwatch.guard.controls import Control
+from mailwatch.guard.shared_check import COUNTS_FOR
+from mailwatch.model import Attempt, Cause, GuardAnswer, Observation, Outcome, Phase, TlsFacts
+from mailwatch.times import now
 
 RESOLVES = "localhost"
 DOES_NOT = "no-such-name.invalid"

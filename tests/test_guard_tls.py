@@ -17,8 +17,11 @@ import pytest
 import trustme
 import uvloop
 
-from mailwatch.guard import Control, Guard, judge
-from mailwatch.models import Cause, Observation, Outcome, Phase, now
+from mailwatch.guard.attribution import judge
+from mailwatch.guard.connectivity import Guard
+from mailwatch.guard.controls import Control
+from mailwatch.model import Cause, Observation, Outcome, Phase
+from mailwatch.times import now
 from tests.helpers.scripted_server import CLOSE, SILENCE, Step, hostile
 
 NAME = "control.example"

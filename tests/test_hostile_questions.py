@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from mailwatch.models import parse_rfc3339, rfc3339
-from mailwatch.web.looking import Asked
-from mailwatch.windows import LATEST, parse_moment
+from mailwatch.times import LATEST, parse_moment, parse_rfc3339, rfc3339
+from mailwatch.web.observation_filter import Asked
 from tests.helpers.leak_check import PASSWORD, canaries
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.web_client import basic

@@ -16,14 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mailwatch import records
+from mailwatch.analysis import incidents as turns
+from mailwatch.analysis.detector import Event, Rules, detect, outage_payload
+from mailwatch.analysis.incidents import Incident, Member, incidents
+from mailwatch.analysis.public_json import incident_json
 from mailwatch.cli import main
 from mailwatch.cli.incidents import listed, show
-from mailwatch.cli.timeline import POSSIBLE, SERVED, SURE, Bar, axis, picture, shortened
-from mailwatch.incidents import Incident, Member, incident_json, incidents, turns
-from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, TlsMode, rfc3339
-from mailwatch.outages import Event, Rules, detect, outage_payload
+from mailwatch.cli.timeline_chart import POSSIBLE, SERVED, SURE, Bar, axis, picture, shortened
+from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
+from mailwatch.settings import Login
 from mailwatch.store import Draft, Reader, Store
+from mailwatch.store import queries as records
+from mailwatch.times import rfc3339
 from tests.helpers.config_entries import imap
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.process import MailWatchProcess

@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from mailwatch.cli.first.draft import Draft, text_of
-from mailwatch.cli.first.keep import keep, name_secret
-from mailwatch.cli.first.servers import Servers
-from mailwatch.cli.first.words import words
+from mailwatch.cli.init.discovery import Door, Source
+from mailwatch.cli.init.draft import Draft, text_of
+from mailwatch.cli.init.prompts import words
+from mailwatch.cli.init.save import keep, name_secret
+from mailwatch.cli.init.servers import Servers
 from mailwatch.config import ConfigError, build_targets, load
-from mailwatch.discovery import Door, Source
-from mailwatch.models import Kind, TlsMode
+from mailwatch.model import Kind, TlsMode
 from tests.helpers import pty as terminal
 from tests.helpers.command import mailwatch
 from tests.helpers.netns import PROVIDER, World

@@ -14,10 +14,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from mailwatch.evidence.bundle import File, pretty
-from mailwatch.evidence.merge.check import UNCHECKED, check
-from mailwatch.evidence.merge.joint import group, sort_out, statement
-from mailwatch.evidence.merge.member import read
-from mailwatch.evidence.merge.pack import write
+from mailwatch.evidence.joint.bundle import write
+from mailwatch.evidence.joint.member import read
+from mailwatch.evidence.joint.quorum import group, sort_out, statement
+from mailwatch.evidence.joint.verify import UNCHECKED, check
 from mailwatch.evidence.report.joint import joint_report
 from mailwatch.evidence.verify import Claim, Trust
 from tests.helpers.command import mailwatch

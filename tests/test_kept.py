@@ -10,7 +10,7 @@ import time
 import pytest
 from starlette.datastructures import Headers
 
-from mailwatch.web.kept import Kept, Made, takes_packed
+from mailwatch.web.cache import Kept, Made, takes_packed
 
 
 def read(made: Made) -> bytes:

@@ -12,22 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailwatch.ledger import checkpoint as notes
-from mailwatch.ledger.canonical import canonical
+from mailwatch.ledger.canonical_json import canonical
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError
 from mailwatch.ledger.entry import seal, target_id
-from mailwatch.ledger.facts import gap_from, observation_from, payload_of
 from mailwatch.ledger.merkle import EMPTY_ROOT, CompactRange, leaf_hash, node_hash, root_of
-from mailwatch.models import (
-    Attempt,
-    Cause,
-    Gap,
-    GapReason,
-    GuardAnswer,
-    Observation,
-    Outcome,
-    Phase,
-    TlsFacts,
-)
+from mailwatch.ledger.payloads import gap_from, observation_from, payload_of
+from mailwatch.model import Attempt, Cause, Gap, GapReason, GuardAnswer, Observation, Outcome, Phase, TlsFacts
 from mailwatch.monotonic import Origin
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

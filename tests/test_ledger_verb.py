@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from mailwatch.analysis.detector import Event, Rules, State, advance, outage_payload, written_rules
 from mailwatch.cli import main
-from mailwatch.models import Kind
-from mailwatch.outages import Event, Rules, State, advance, outage_payload, written_rules
-from mailwatch.replay import resume, rule_book
+from mailwatch.model import Kind
 from mailwatch.store import Draft, Reader, Store
+from mailwatch.store.replay import resume, rule_book
 from tests.helpers.ledger_factory import MINUTE, look
 
 START = 1_767_225_600_000

@@ -12,21 +12,11 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mailwatch import monotonic
-from mailwatch.logins import HOUR, WAITS, LoginGate
-from mailwatch.models import (
-    Attempt,
-    Cause,
-    ClockSpan,
-    Kind,
-    Login,
-    Observation,
-    Outcome,
-    Phase,
-    Target,
-    TlsMode,
-    now,
-)
-from mailwatch.takeup import take_up
+from mailwatch.guard.login_backoff import HOUR, WAITS, LoginGate
+from mailwatch.model import Attempt, Cause, ClockSpan, Kind, Observation, Outcome, Phase, TlsMode
+from mailwatch.monitor.restore import take_up
+from mailwatch.settings import Login, Target
+from mailwatch.times import now
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Step, hostile
 

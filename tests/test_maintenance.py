@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.maintenance import Notice, Notices, Rule, When, WrongRule, check, windows
-from mailwatch.models import Millis
-from mailwatch.service_level import availability
-from mailwatch.windows import Window, merged, overlap, without
+from mailwatch.analysis.availability import availability
+from mailwatch.analysis.maintenance import Notice, Notices, Rule, When, check, windows
+from mailwatch.analysis.recurrence import WrongRule
+from mailwatch.times import Millis, Window, merged, overlap, without
 
 HOUR = 3_600_000
 ROME = ZoneInfo("Europe/Rome")

@@ -14,13 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.evidence.merge.joint import group, sort_out, statement
-from mailwatch.evidence.merge.member import Member, read
-from mailwatch.evidence.merge.sweep import Span, at_least, common, length, steps, united
-from mailwatch.evidence.report.words import words
+from mailwatch.evidence.joint.member import Member, read
+from mailwatch.evidence.joint.quorum import at_least, group, sort_out, statement, steps
+from mailwatch.evidence.report.formatting import words
 from mailwatch.evidence.verify import Trust
-from mailwatch.models import parse_rfc3339
 from mailwatch.store import Store, StoreBroken
+from mailwatch.times import Span, common, length, parse_rfc3339, united
 from tests.helpers import ledger_factory as ledgers
 from tests.helpers.command import mailwatch
 from tests.helpers.joint_parts import END, START, down, part_of, spoilt

@@ -18,19 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from mailwatch.metrics import Metrics
-from mailwatch.models import (
-    Attempt,
-    Cause,
-    Kind,
-    Login,
-    Observation,
-    Outcome,
-    Phase,
-    Target,
-    TlsFacts,
-    TlsMode,
-    rfc3339,
-)
+from mailwatch.model import Attempt, Cause, Kind, Observation, Outcome, Phase, TlsFacts, TlsMode
+from mailwatch.settings import Login, Target
+from mailwatch.times import rfc3339
 
 DOCS = Path(__file__).parent.parent / "docs" / "reference" / "metrics.md"
 T0 = 1_700_000_000_000

@@ -16,30 +16,22 @@ from typing import Any
 
 import pytest
 
-from mailwatch import monotonic, records
-from mailwatch.clock import ClockWatch, Reading, read_clocks
-from mailwatch.elapsed import length_of
-from mailwatch.enrolment import enrol, renew, retire
-from mailwatch.guard import Control, Guard
-from mailwatch.models import (
-    Cause,
-    Gap,
-    GapReason,
-    GuardAnswer,
-    Kind,
-    Millis,
-    Observation,
-    Outcome,
-    WatchEvent,
-    now,
-)
-from mailwatch.outages import State
+from mailwatch import monotonic
+from mailwatch.analysis.availability import Buckets
+from mailwatch.analysis.detector import State
+from mailwatch.analysis.elapsed import length_of
+from mailwatch.config.recorded_targets import settings_of
+from mailwatch.guard.clock import ClockWatch, Reading, read_clocks
+from mailwatch.guard.connectivity import Guard
+from mailwatch.guard.controls import Control
+from mailwatch.model import Cause, Gap, GapReason, GuardAnswer, Kind, Observation, Outcome, WatchEvent
+from mailwatch.monitor.enrolment import enrol, renew, retire
+from mailwatch.monitor.restore import take_up
+from mailwatch.monitor.target_runtime import Watch
 from mailwatch.probes import observe
-from mailwatch.replay import audit_outages, rule_book
-from mailwatch.service_level import Buckets
-from mailwatch.takeup import take_up
-from mailwatch.watch import Watch
-from mailwatch.watched import settings_of
+from mailwatch.store import queries as records
+from mailwatch.store.replay import audit_outages, rule_book
+from mailwatch.times import Millis, now
 from tests.helpers.pipeline import PipelineHarness
 from tests.servers import free_port
 
@@ -68,7 +60,7 @@ async def test_a_look_goes_through_all_rooms(harness: PipelineHarness) -> None:
 async def test_the_log_tells_each_change_of_a_state_and_why(
     harness: PipelineHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "mailwatch.monitor")
+    caplog.set_level(logging.INFO, "mailwatch.monitor.pipeline")
     await harness.greet()
     await harness.look()
     await harness.look()
@@ -320,7 +312,7 @@ class Listened(Guard):
 async def test_a_line_that_goes_and_comes_back_while_a_look_hangs_is_not_the_providers(
     harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailwatch.judging.HANGS_AFTER", 0.05)
+    monkeypatch.setattr("mailwatch.guard.attribution.HANGS_AFTER", 0.05)
 
     async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):
@@ -507,7 +499,7 @@ async def test_a_target_that_was_removed_costs_no_replay(
     for _ in range(3):
         await harness.look()
     await harness.monitor.end(harness.watch, "removed")
-    monkeypatch.setattr("mailwatch.records.resume", lambda *_: pytest.fail("replayed"))
+    monkeypatch.setattr("mailwatch.store.queries.resume", lambda *_: pytest.fail("replayed"))
     (told,) = records.outages(harness.reader, live=harness.monitor.open_outages())
     assert told["state"] == "unwatched"
     assert records.outages(harness.reader, only_open=True) == []

@@ -18,16 +18,19 @@ import pytest
 import uvloop
 from dns.asyncresolver import Resolver
 
+from mailwatch.analysis.availability import Buckets
+from mailwatch.analysis.detector import State
 from mailwatch.cli import main
-from mailwatch.guard import Control, Guard
-from mailwatch.models import Cause, Exchange, GuardAnswer, Kind, Observation, Outcome, Phase, Target, TlsMode, now
-from mailwatch.outages import State
-from mailwatch.port25 import Port25
+from mailwatch.guard.connectivity import Guard
+from mailwatch.guard.controls import Control
+from mailwatch.guard.port25 import Port25
+from mailwatch.model import Cause, GuardAnswer, Kind, Observation, Outcome, Phase, TlsMode
+from mailwatch.monitor.target_runtime import Watch
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.failures import SmtpRefused, judge
-from mailwatch.probes.mx_names import Exchanger, addresses, exchangers
-from mailwatch.service_level import Buckets
-from mailwatch.watch import Watch
+from mailwatch.probes.mx_lookup import Exchanger, addresses, exchangers
+from mailwatch.settings import Exchange, Target
+from mailwatch.times import now
 from tests.helpers.faults.mx import BEST, CONTROL, EHLO, GREETING, NEXT, ONE, RCPT, WELL
 from tests.helpers.faults.names import Zone, name_server
 from tests.helpers.pipeline import PipelineHarness

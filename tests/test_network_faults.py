@@ -12,10 +12,14 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from mailwatch.guard import Control, Guard, judge, names_matter
-from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, Target, TlsMode, now, rfc3339
+from mailwatch.guard.attribution import judge, names_matter
+from mailwatch.guard.connectivity import Guard
+from mailwatch.guard.controls import Control
+from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.connect import Address, resolve
+from mailwatch.settings import Login, Target
+from mailwatch.times import now, rfc3339
 from tests.helpers.netns import (
     CONTROL,
     CONTROL6,

@@ -17,26 +17,18 @@ import time_machine
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from mailwatch.alarm import Alarm
 from mailwatch.metrics import Metrics
-from mailwatch.models import (
-    Attempt,
-    Cause,
-    News,
-    Observation,
-    Outcome,
-    TlsFacts,
-    Topic,
-    now,
-)
-from mailwatch.notify import Notifier, heartbeat, pace, tell_broken
+from mailwatch.model import Attempt, Cause, News, Observation, Outcome, TlsFacts, Topic
+from mailwatch.monitor.damage_alarm import Alarm
+from mailwatch.notify import Notifier, heartbeat, tell_broken
+from mailwatch.notify import delivery as pace
 from mailwatch.notify import notifier as notifier_module
-from mailwatch.notify.news import of_certificate
-from mailwatch.notify.quiet import is_quiet
-from mailwatch.notify.sending import send
-from mailwatch.notify.words import text_of, words
+from mailwatch.notify.delivery import is_quiet, send
+from mailwatch.notify.events import of_certificate
+from mailwatch.notify.text import text_of, words
 from mailwatch.store import Draft, Reader, Store
 from mailwatch.store.schema import database, moved
+from mailwatch.times import now
 from tests.helpers.notifications import Record, channel, telling
 from tests.helpers.webhook import Webhook
 

@@ -16,14 +16,15 @@ import pytest
 import trustme
 from pydantic import SecretStr
 
-from mailwatch.models import Cause, Kind, Login, OAuth2, Outcome, Target, TlsMode, now
-from mailwatch.oauth.access import AccessTokens
-from mailwatch.oauth.browser import authorization
-from mailwatch.oauth.endpoints import complaint
-from mailwatch.oauth.grant import GrantBusy, GrantUnusable, granted, locked, read_grant, write_grant
-from mailwatch.oauth.page import page
-from mailwatch.oauth.request import NotServing, ask, seconds_of
+from mailwatch.model import Cause, Kind, Outcome, TlsMode
+from mailwatch.net import complaint
 from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes.oauth.flows import authorization, page
+from mailwatch.probes.oauth.grant import GrantBusy, GrantUnusable, granted, locked, read_grant, write_grant
+from mailwatch.probes.oauth.http import NotServing, ask, seconds_of
+from mailwatch.probes.oauth.tokens import AccessTokens
+from mailwatch.settings import Login, OAuth2, Target
+from mailwatch.times import now
 from tests.helpers.faults.secured import good, served
 from tests.helpers.oauth import grant, granted_login
 from tests.helpers.scripted_server import CLOSE, HELLO, SILENCE, hostile

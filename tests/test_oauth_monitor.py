@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from mailwatch.logins import LoginGate
-from mailwatch.models import Login, Target
-from mailwatch.replay import audit_outages, rule_book
+from mailwatch.guard.login_backoff import LoginGate
+from mailwatch.settings import Login, Target
+from mailwatch.store.replay import audit_outages, rule_book
 from tests.helpers.oauth import client_of, grant, granted_login
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.process import PATIENCE, MailWatchProcess

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from mailwatch.models import Cause, Login, OAuth2, Observation, Outcome, Phase, Target, now
-from mailwatch.oauth.access import AccessTokens
-from mailwatch.oauth.grant import granted, write_grant
+from mailwatch.model import Cause, Observation, Outcome, Phase
 from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes.oauth.grant import granted, write_grant
+from mailwatch.probes.oauth.tokens import AccessTokens
+from mailwatch.settings import Login, OAuth2, Target
+from mailwatch.times import now
 from tests.helpers.requirements import need
 from tests.helpers.targets import Targets
 from tests.servers import (

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch import records
+from mailwatch.analysis.offline import offline_payloads
 from mailwatch.cli import main
-from mailwatch.evidence.report.sightings import sight
-from mailwatch.guard import Changes, offline_payloads
-from mailwatch.guard.changes import EVERY, EVERY_OFFLINE
-from mailwatch.models import GuardAnswer, rfc3339
-from mailwatch.store import Draft, Reader, Store, Writer
+from mailwatch.evidence.report.facts import sight
+from mailwatch.guard.guard_log import EVERY, EVERY_OFFLINE, Changes
+from mailwatch.model import GuardAnswer
+from mailwatch.store import Draft, Reader, Store, Writer, queries
+from mailwatch.times import rfc3339
 
 T0 = 1_700_000_000_000
 
@@ -179,13 +179,13 @@ async def test_the_record_is_told_newest_first_and_by_time(folder: Path) -> None
     spells = [said(at, at % 20_000 == 0) for at in range(0, 90_000, 10_000)]
     await keep(folder / "data", *spells)
     reader = Reader.open(folder / "data")
-    found = [told for told in records.offline(reader) if told["part"] == "line"]
+    found = [told for told in queries.offline(reader) if told["part"] == "line"]
     assert [told["first_offline"] for told in found] == [
         rfc3339(T0 + at + 100) for at in (70_000, 50_000, 30_000, 10_000)
     ]
     told = {"min": 0.0, "max": 20.1, "estimate": 10.05, "uncertainty": 8.206}
     assert found[0]["duration"] == pytest.approx(told, abs=0.002)
-    some = records.offline(reader, start=T0 + 41_000, end=T0 + 60_000)
+    some = queries.offline(reader, start=T0 + 41_000, end=T0 + 60_000)
     reader.close()
     assert {told["first_offline"] for told in some} == {rfc3339(T0 + 50_100)}
 

@@ -14,16 +14,18 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from mailwatch import clock
-from mailwatch.enrolment import reenrol
-from mailwatch.housekeeping import Housekeeping
-from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Target, TlsMode, now
-from mailwatch.port25 import Port25
+from mailwatch.guard import clock
+from mailwatch.guard.port25 import Port25
+from mailwatch.model import Cause, Kind, Observation, Outcome, TlsMode
+from mailwatch.monitor.background import Housekeeping
+from mailwatch.monitor.enrolment import reenrol
+from mailwatch.monitor.target_runtime import Watch
+from mailwatch.monitor.timestamps import Timestamping
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.connect import Address
+from mailwatch.settings import Login, Target
 from mailwatch.store import Draft, StoreBroken, StoreError, Tokens
-from mailwatch.timestamping import Timestamping
-from mailwatch.watch import Watch
+from mailwatch.times import now
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.scripted_server import hostile
 

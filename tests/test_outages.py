@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.models import (
+from mailwatch.analysis.detector import Event, State, advance, detect, next_delay
+from mailwatch.analysis.outage import Outage, outage_json, outage_payload, payload_json
+from mailwatch.analysis.outage_counters import REPLIES
+from mailwatch.model import (
     Attempt,
     Cause,
     ClockSpan,
@@ -19,25 +22,12 @@ from mailwatch.models import (
     Gap,
     GapReason,
     Kind,
-    Millis,
     Observation,
     Outcome,
     Phase,
-    rfc3339,
-)
-from mailwatch.outages import (
-    Event,
-    Outage,
     Rules,
-    State,
-    advance,
-    detect,
-    next_delay,
-    outage_json,
-    outage_payload,
-    payload_json,
 )
-from mailwatch.outages.tally import REPLIES
+from mailwatch.times import Millis, rfc3339
 
 MINUTE = 60_000
 AT_ONCE = Rules(open_after=1, close_after=1)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import aiosmtplib.protocol
 import pytest
 
-from mailwatch.models import Cause, Kind, Outcome
+from mailwatch.model import Cause, Kind, Outcome
 from mailwatch.probes.connect import OurFault, resolve
 from mailwatch.probes.imap_client import ImapClient
 from mailwatch.probes.imap_lines import Lines

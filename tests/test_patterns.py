@@ -10,9 +10,9 @@ import pytest
 from tests.helpers.regexes import Asked, busy, every, modules
 
 BUILT = {
-    "mailwatch.config.document": "_pattern",  # YAML 1.1's own, of short words of the owner's
+    "mailwatch.config.yaml_file": "_pattern",  # YAML 1.1's own, of short words of the owner's
     "mailwatch.probes.classify": "words",  # the rows of replies.toml, which are collected
-    "mailwatch.probes.roundtrip.bounce": "re.escape(NEEDLE).encode() + b'([0-9a-f]{32})\\\\b'",
+    "mailwatch.probes.roundtrip.delivery_report": "re.escape(NEEDLE).encode() + b'([0-9a-f]{32})\\\\b'",
 }
 """Where a pattern is compiled from what is no literal."""
 

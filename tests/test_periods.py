@@ -15,18 +15,18 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mailwatch import records
-from mailwatch.evidence.period.case import Watched, find
-from mailwatch.evidence.period.case import write as write_period
-from mailwatch.evidence.period.replay import Replay
-from mailwatch.evidence.report.calendar import Calendar
-from mailwatch.evidence.report.words import words
+from mailwatch.analysis.detector import Rules, payload_json
+from mailwatch.analysis.replay import Replay
+from mailwatch.analysis.segments import Share
+from mailwatch.evidence.period_case import Watched, find
+from mailwatch.evidence.period_case import write as write_period
+from mailwatch.evidence.report.charts import Calendar
+from mailwatch.evidence.report.formatting import words
 from mailwatch.evidence.verify import Trust, verify
-from mailwatch.models import rfc3339
-from mailwatch.outages import Rules, payload_json
-from mailwatch.service_level import Share
 from mailwatch.store import Reader, Tokens
+from mailwatch.store import queries as records
 from mailwatch.store.keys import load as load_keys
+from mailwatch.times import rfc3339
 from tests.helpers.bundle_files import Files, files_of, lines_of, pack, put_lines
 from tests.helpers.bundle_mutations import MUTATIONS, altered, retyped
 from tests.helpers.command import mailwatch

@@ -12,8 +12,10 @@ import trustme
 import uvloop
 from pydantic import SecretStr
 
-from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, Target, TlsMode, now
+from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import TlsContexts, observe
+from mailwatch.settings import Login, Target
+from mailwatch.times import now
 from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Endless, Step, hostile
 from tests.helpers.targets import Targets
 from tests.servers import ALICE, Dovecot

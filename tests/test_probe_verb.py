@@ -16,9 +16,11 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from mailwatch.cli.first import trial
-from mailwatch.models import Cause, Kind, Login, Outcome, Target, TlsMode, now
-from mailwatch.takeup import take_up
+from mailwatch.cli.init import login_test as trial
+from mailwatch.model import Cause, Kind, Outcome, TlsMode
+from mailwatch.monitor.restore import take_up
+from mailwatch.settings import Login, Target
+from mailwatch.times import now
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.scripted_server import CLOSE, SILENCE, Step, hostile
 

@@ -28,12 +28,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from mailwatch.models import Cause, Kind, Login, Observation, Outcome, Phase, TlsMode
+from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.connect import Address, Lookup, alternating
 from mailwatch.probes.failures import SmtpRefused, judge
 from mailwatch.probes.imap_client import Refused, ServerBye
 from mailwatch.probes.redact import Redactor
+from mailwatch.settings import Login
 from tests.helpers.netns import Namespace
 from tests.helpers.scripted_probe import (
     IMAP,

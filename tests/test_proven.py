@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch import models
-from mailwatch.logins import LoginGate
-from mailwatch.models import Attempt, Cause, Gap, GapReason, Kind, Observation, Outcome, Phase
-from mailwatch.outages import (
+from mailwatch import model as models
+from mailwatch.analysis.detector import (
     Event,
     Outage,
     Proof,
@@ -23,7 +21,9 @@ from mailwatch.outages import (
     outage_payload,
     payload_json,
 )
-from mailwatch.replay import audit_outages, resume, rule_book
+from mailwatch.guard.login_backoff import LoginGate
+from mailwatch.model import Attempt, Cause, Gap, GapReason, Kind, Observation, Outcome, Phase
+from mailwatch.store.replay import audit_outages, resume, rule_book
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.targets import Targets
 from tests.servers import ALICE, Dovecot

@@ -12,12 +12,12 @@ import pytest
 from mailwatch import monotonic
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.ledger import entry as entries
-from mailwatch.ledger.canonical import canonical
+from mailwatch.ledger.canonical_json import canonical
+from mailwatch.ledger.clock_readings import Readings
 from mailwatch.ledger.entry import Sealed
-from mailwatch.ledger.readings import Readings
-from mailwatch.replay import audit_outages, rule_book
 from mailwatch.store import Store, audit
 from mailwatch.store import store as writing
+from mailwatch.store.replay import audit_outages, rule_book
 from tests.helpers.malicious_operator import Operator
 
 Change = Callable[[dict[str, Any], dict[str, Any]], None]

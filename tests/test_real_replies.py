@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch.models import Cause, Kind, Observation, Outcome, Phase, Target, TlsMode, now
+from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import TlsContexts, observe
+from mailwatch.settings import Target
+from mailwatch.times import now
 from tests.helpers.targets import Targets
 from tests.servers import ALICE, BOB, Courier, Cyrus, Exim, OpenSmtpd, session_members
 

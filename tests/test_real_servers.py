@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from mailwatch.models import Cause, Login, Observation, Outcome, Phase, Target, TlsMode, now
+from mailwatch.model import Cause, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import TlsContexts, observe
+from mailwatch.settings import Login, Target
+from mailwatch.times import now
 from tests.helpers.targets import Targets
 from tests.servers import ALICE, BOB, Certificate, Certificates, Dovecot, Postfix
 

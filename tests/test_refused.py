@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from mailwatch.models import Channel, News, Topic, now
+from mailwatch.model import News, Topic
+from mailwatch.notify import delivery as pace
 from mailwatch.notify import notifier as notifier_module
-from mailwatch.notify import pace
-from mailwatch.notify.answers import Fault, read
-from mailwatch.notify.sending import send, sendable
-from mailwatch.notify.turns import Turns
+from mailwatch.notify.delivery import Fault, read, send, sendable
+from mailwatch.notify.retries import Turns
+from mailwatch.settings import Channel
 from mailwatch.store import Letter, Outbox
 from mailwatch.store.schema import database
+from mailwatch.times import now
 from tests.helpers.notifications import Record, channel, telling
 from tests.helpers.requirements import need_root
 from tests.helpers.webhook import Webhook

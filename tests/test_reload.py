@@ -22,14 +22,14 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
-from mailwatch.building import AT_START
+from mailwatch.analysis.availability import Buckets
 from mailwatch.config import Config, WebAccess, load
+from mailwatch.config.recorded_targets import settings_of
 from mailwatch.metrics import Metrics
-from mailwatch.models import now
-from mailwatch.service import Service
-from mailwatch.service_level import Buckets
-from mailwatch.startup import Startup
-from mailwatch.watched import settings_of
+from mailwatch.monitor.build import AT_START
+from mailwatch.monitor.service import Service
+from mailwatch.monitor.startup import Startup
+from mailwatch.times import now
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.webhook import Webhook
@@ -428,7 +428,7 @@ def rounds() -> Iterator[list[str]]:
 
 
 async def test_each_key_takes_effect_as_the_table_says(running: Running, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "mailwatch.service")
+    caplog.set_level(logging.INFO, "mailwatch.monitor.service")
     at_first, seen = running.in_force(), list[str]()
     for together in rounds():
         before: Edits = {}

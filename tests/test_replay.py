@@ -11,10 +11,13 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailwatch.maintenance import Notice, Notices, Rule, When
-from mailwatch.models import Cause, Gap, GapReason, Kind, Observation, Outcome
-from mailwatch.outages import Event, Rules, State, advance, outage_payload, written_rules
-from mailwatch.replay import (
+from mailwatch.analysis.detector import Event, State, advance
+from mailwatch.analysis.maintenance import Notice, Notices, Rule, When
+from mailwatch.analysis.outage import outage_payload
+from mailwatch.ledger.payloads import written_rules
+from mailwatch.model import Cause, Gap, GapReason, Kind, Observation, Outcome, Rules
+from mailwatch.store import Draft, Reader, Store
+from mailwatch.store.replay import (
     audit_maintenance,
     audit_outages,
     notices,
@@ -22,7 +25,6 @@ from mailwatch.replay import (
     rule_book,
     written_maintenance,
 )
-from mailwatch.store import Draft, Reader, Store
 
 SECOND = 1000
 MARKS = st.text("+-?~", min_size=1, max_size=25)

@@ -16,15 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from mailwatch.evidence.report.sightings import sight
-from mailwatch.evidence.report.words import words as words_of
-from mailwatch.ledger.facts import payload_of
-from mailwatch.models import Cause, Exchange, Kind, Login, Observation, Outcome, Phase, Target, TlsMode, now
+from mailwatch.evidence.report.facts import sight
+from mailwatch.evidence.report.formatting import words as words_of
+from mailwatch.ledger.payloads import payload_of
+from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.classify import Judged, Reply, Row, classify, free_text, rows
 from mailwatch.probes.failures import SmtpRefused, judge
 from mailwatch.probes.imap_lines import MAX_RESPONSE, Lines, NotImap
+from mailwatch.settings import Exchange, Login, Target
 from mailwatch.store import Entry
+from mailwatch.times import now
 from tests.helpers.scripted_server import CLOSE, SILENCE, Endless, Step, hostile
 
 LOGIN = Login(username="mario.rossi@example.org", password=SecretStr("canary-of-replies"))

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from mailwatch.ledger.facts import observation_from, payload_of
-from mailwatch.models import Cause, Delivery, Observation, Outcome, Phase, now
-from mailwatch.oauth.access import AccessTokens
+from mailwatch.ledger.payloads import observation_from, payload_of
+from mailwatch.model import Cause, Observation, Outcome, Phase
 from mailwatch.probes import Outstanding, TlsContexts, observe
+from mailwatch.probes.oauth.tokens import AccessTokens
 from mailwatch.probes.roundtrip import arrival
 from mailwatch.probes.roundtrip.message import Mark, Sealer, compose, new_mark
+from mailwatch.settings import Delivery
+from mailwatch.times import now
 from tests.helpers.mail_route import SECRET, Post, posting, until
 from tests.helpers.oauth import granted_login
 from tests.helpers.targets import Targets

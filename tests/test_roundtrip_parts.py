@@ -24,17 +24,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.ledger.canonical import canonical
-from mailwatch.ledger.facts import payload_of
-from mailwatch.models import Cause, Kind, Observation, Outcome
+from mailwatch.ledger.canonical_json import canonical
+from mailwatch.ledger.payloads import payload_of
+from mailwatch.model import Cause, Kind, Observation, Outcome
 from mailwatch.probes import TlsContexts, Trips, observe
-from mailwatch.probes.roundtrip import Outstanding, received
-from mailwatch.probes.roundtrip.bounce import read_bounce
+from mailwatch.probes.roundtrip import headers as received
+from mailwatch.probes.roundtrip.delivery_report import read_bounce
+from mailwatch.probes.roundtrip.dkim import Keys, signatures, txt
+from mailwatch.probes.roundtrip.headers import clock_skew_ms, fields_of, head_of, hops, millis_of
 from mailwatch.probes.roundtrip.mailbox import since
-from mailwatch.probes.roundtrip.message import Mark, Sealer, compose, new_mark
-from mailwatch.probes.roundtrip.outstanding import LOST_AFTER
-from mailwatch.probes.roundtrip.received import clock_skew_ms, fields_of, head_of, hops, millis_of
-from mailwatch.probes.roundtrip.signature import Keys, signatures, txt
+from mailwatch.probes.roundtrip.message import LOST_AFTER, Mark, Outstanding, Sealer, compose, new_mark
 from tests.helpers.faults.fault import Fault, nobody_listens
 from tests.helpers.faults.roundtrip import FULL_BOUNCE, Service, serving, trip_of
 from tests.helpers.scripted_server import CLOSE

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from mailwatch.guard import Control, Guard
-from mailwatch.models import Delivery, Kind
-from mailwatch.monitor import Monitor
+from mailwatch.guard.connectivity import Guard
+from mailwatch.guard.controls import Control
+from mailwatch.model import Kind
+from mailwatch.monitor.pipeline import Monitor
+from mailwatch.monitor.restore import take_up
+from mailwatch.settings import Delivery
 from mailwatch.store import Reader
-from mailwatch.takeup import take_up
 from tests.helpers.faults.fault import Fault, nobody_listens
 from tests.helpers.faults.roundtrip import Service, serving, trip_of
 from tests.helpers.mail_route import posting, until

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.models import Kind, Millis, Target, now
-from mailwatch.schedule import Beat, Schedule, _Looks
+from mailwatch.model import Kind
+from mailwatch.monitor.schedule import Beat, Schedule, _Looks
+from mailwatch.settings import Target
+from mailwatch.times import Millis, now
 
 NOW = datetime(2026, 11, 24, 1, 2, 3, 456789, tzinfo=UTC)
 

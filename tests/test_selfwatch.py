@@ -16,13 +16,15 @@ from typing import Any
 
 import pytest
 
-from mailwatch import monotonic, resources
-from mailwatch.elapsed import length_of
-from mailwatch.models import Channel, Gap, GapReason, News, Observation, Sign, Target, Topic
-from mailwatch.notify.words import text_of
-from mailwatch.resources import Usage
-from mailwatch.selfwatch import BEGINS_AFTER, ENDS_AFTER, Finding, Problem, SelfWatch
-from mailwatch.takeup import take_up
+from mailwatch import monotonic
+from mailwatch.analysis.elapsed import length_of
+from mailwatch.model import Gap, GapReason, News, Observation, Sign, Topic
+from mailwatch.monitor import resources
+from mailwatch.monitor.resources import Usage
+from mailwatch.monitor.restore import take_up
+from mailwatch.monitor.self_check import BEGINS_AFTER, ENDS_AFTER, Finding, Problem, SelfWatch
+from mailwatch.notify.text import text_of
+from mailwatch.settings import Channel, Target
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.webhook import Webhook
@@ -227,8 +229,8 @@ async def test_after_a_standstill_of_ours_nothing_is_put_on_record_before_the_pr
 async def test_a_probe_that_does_not_end_is_ended_and_shown(
     harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailwatch.looking.longest", lambda _: 0.05)
-    monkeypatch.setattr("mailwatch.looking.ENDS_WITHIN", 0.05)
+    monkeypatch.setattr("mailwatch.monitor.runner.longest", lambda _: 0.05)
+    monkeypatch.setattr("mailwatch.monitor.runner.ENDS_WITHIN", 0.05)
     back = asyncio.Event()
 
     async def deaf(_: Target, **__: Any) -> Observation:

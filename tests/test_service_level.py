@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.elapsed import Durations
-from mailwatch.models import Gap, GapReason, Millis, Observation, Outcome
-from mailwatch.service_level import Availability, Buckets, availability
-from mailwatch.windows import Window, merged, overlap, without
+from mailwatch.analysis.availability import Availability, Buckets, availability
+from mailwatch.analysis.elapsed import Durations
+from mailwatch.model import Gap, GapReason, Observation, Outcome
+from mailwatch.times import Millis, Window, merged, overlap, without
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydantic import SecretStr
 
-from mailwatch.evidence.signature import SignatureError, load_signer
+from mailwatch.evidence.pdf_signature import SignatureError, load_signer
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.evidence.verify.archive import Refused
 from mailwatch.evidence.verify.pdf import check_report

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mailwatch import systemd
 from mailwatch.cli import health, main
 from mailwatch.cli.run import coloured
-from mailwatch.standstill import STATUS
+from mailwatch.monitor import watchdog as systemd
+from mailwatch.monitor.watchdog import STATUS
 from tests.helpers.process import MailWatchProcess
 from tests.servers import free_port
 

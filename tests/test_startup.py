@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from mailwatch.models import Outcome
+from mailwatch.model import Outcome
+from mailwatch.monitor.restore import take_up
+from mailwatch.monitor.signals import verb_of
 from mailwatch.progress import Progress, Step
-from mailwatch.signals import verb_of
 from mailwatch.store import Reader, Store
-from mailwatch.takeup import take_up
-from mailwatch.web.words import words
+from mailwatch.web.templating import words
 from tests.helpers.ledger_factory import observed
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.process import MailWatchProcess

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from mailwatch.models import Gap, GapReason, Outcome
+from mailwatch.model import Gap, GapReason, Outcome
 from mailwatch.store import Draft, KeysMissing, Locked, Reader, Store, StoreBroken, StoreFull, Writer, audit
 from mailwatch.store import writer as writer_module
 from mailwatch.store.keys import load as load_keys

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mailwatch.cli.zone import NoZone, local_zone
+from mailwatch.cli.time_zone import NoZone, local_zone
 from tests.helpers.command import Program, mailwatch
 from tests.helpers.ledger_factory import HOUR, MINUTE, write
 

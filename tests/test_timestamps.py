@@ -18,14 +18,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import Certificate
 from pydantic import SecretStr
 
-from mailwatch import authorities, config
-from mailwatch.authorities import stamp
+from mailwatch import config
 from mailwatch.certificates import read_pem
 from mailwatch.ledger import timestamp
+from mailwatch.ledger import tsa as authorities
 from mailwatch.ledger.timestamp import Anchors, TimestampError
-from mailwatch.models import Authority as Asked
-from mailwatch.models import Login, now
+from mailwatch.ledger.tsa import stamp
+from mailwatch.settings import Authority as Asked
+from mailwatch.settings import Login
 from mailwatch.store import Draft, Reader, Store, Tokens
+from mailwatch.times import now
 from tests.helpers.config_entries import imap
 from tests.helpers.malicious_operator import quiet
 from tests.helpers.process import MailWatchProcess

@@ -18,7 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from mailwatch.ledger import checkpoint as notes
-from mailwatch.ledger.canonical import canonical
+from mailwatch.ledger.canonical_json import canonical
 from mailwatch.ledger.checkpoint import CheckpointError
 from mailwatch.ledger.merkle import CompactRange, leaf_hash, root_of
 

@@ -16,20 +16,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from mailwatch.models import (
-    Delivery,
-    Exchange,
-    Kind,
-    Login,
-    Page,
-    Rules,
-    Target,
-    WatchChange,
-    WatchEvent,
-    WatchSettings,
-)
+from mailwatch.config.recorded_targets import settings_of, steps
+from mailwatch.model import Kind, Rules, WatchChange, WatchEvent, WatchSettings
+from mailwatch.settings import Delivery, Exchange, Login, Page, Target
 from mailwatch.store import Reader
-from mailwatch.watched import settings_of, steps
 from tests.helpers.process import MailWatchProcess
 from tests.servers import free_port
 

@@ -12,24 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch import records
+from mailwatch.analysis.detector import Event, State, advance, detect, outage_payload, written_rules
+from mailwatch.analysis.segments import usual_interval
+from mailwatch.config.recorded_targets import NoSuchTarget
 from mailwatch.evidence.verify import Trust, verify
-from mailwatch.ledger.facts import written_settings
-from mailwatch.models import (
-    Fact,
-    Kind,
-    Millis,
-    Observation,
-    Rules,
-    WatchChange,
-    WatchEvent,
-    rfc3339,
-)
-from mailwatch.outages import Event, State, advance, detect, outage_payload, written_rules
-from mailwatch.replay import audit_outages, resume, rule_book
-from mailwatch.service_level import usual_interval
+from mailwatch.ledger.payloads import written_settings
+from mailwatch.model import Fact, Kind, Observation, Rules, WatchChange, WatchEvent
 from mailwatch.store import Draft, Reader, Store
-from mailwatch.watched import NoSuchTarget
+from mailwatch.store import queries as records
+from mailwatch.store.replay import audit_outages, resume, rule_book
+from mailwatch.times import Millis, rfc3339
 from tests.helpers.command import mailwatch
 from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, change, look
 from tests.helpers.pdf import text_of

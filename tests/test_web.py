@@ -17,21 +17,19 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from mailwatch import records
-from mailwatch.lasting import span
-from mailwatch.models import now
-from mailwatch.service_level import DAY, Day
+from mailwatch.analysis.availability import DAY, Day
+from mailwatch.i18n import span
 from mailwatch.store import Reader
-from mailwatch.web import timeline
-from mailwatch.web.days import bars, state
-from mailwatch.web.formats import drawing, share
-from mailwatch.web.formats import span as written
-from mailwatch.web.looking import REACH, Asked, look_back
+from mailwatch.store import queries as records
+from mailwatch.times import now
+from mailwatch.web import charts as timeline
+from mailwatch.web.charts import bars, state
+from mailwatch.web.observation_filter import REACH, Asked, look_back
 from mailwatch.web.pages import Audience, Pages
-from mailwatch.web.sources import Looks, Sources
-from mailwatch.web.verdict import verdict
-from mailwatch.web.views import Views
-from mailwatch.web.words import choose, words
+from mailwatch.web.read_model import Looks, Sources, Views
+from mailwatch.web.summary import verdict
+from mailwatch.web.templating import choose, drawing, share, words
+from mailwatch.web.templating import span as written
 from tests.helpers.ledger_factory import HOUR, MINUTE, Sky, write
 from tests.helpers.process import MailWatchProcess
 from tests.servers.authority import Authority

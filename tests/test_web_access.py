@@ -23,16 +23,15 @@ from pydantic import SecretStr
 from starlette.datastructures import Headers
 
 from mailwatch.config import ConfigError, WebAccess, load, show, web_access
-from mailwatch.models import Exchange, Kind, Login, Target
-from mailwatch.outlook import _is_nobodys
+from mailwatch.model import Kind
+from mailwatch.monitor.read_model import _is_nobodys
+from mailwatch.settings import Exchange, Login, Target
 from mailwatch.store import Reader
-from mailwatch.web.credentials import Credentials
-from mailwatch.web.gate import STRANGERS_AT_ONCE, Gate, place
+from mailwatch.web.access import COOKIE, STRANGERS_AT_ONCE, Credentials, Gate, Sessions, place
 from mailwatch.web.hosts import client, known_host
 from mailwatch.web.pages import LIVE_OF_A_PEER, Pages
-from mailwatch.web.sessions import COOKIE, Sessions
-from mailwatch.web.tries import WRONG_AT_MOST, WRONG_IN_ALL, Tries, peer_key
-from mailwatch.web.words import words
+from mailwatch.web.rate_limit import WRONG_AT_MOST, WRONG_IN_ALL, Tries, peer_key
+from mailwatch.web.templating import words
 from tests.helpers.netns import Namespace
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.web_client import HTML, NOBODY, PASSWORD, TOKEN, ask, basic, watching_with

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from mailwatch.web.sessions import COOKIE
-from mailwatch.web.words import words
+from mailwatch.web.access import COOKIE
+from mailwatch.web.templating import words
 from tests.helpers.leak_check import PASSWORD, canaries
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.requirements import need

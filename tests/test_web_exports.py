@@ -10,7 +10,7 @@ from datetime import datetime
 
 import pytest
 
-from mailwatch.web.exports import csv_of
+from mailwatch.web.export import csv_of
 from tests.helpers.leak_check import CANARIES, PASSWORD, canaries
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.web_client import ask, basic

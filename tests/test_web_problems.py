@@ -13,14 +13,13 @@ import pytest
 from starlette.types import ASGIApp
 
 from mailwatch.config import WebAccess
-from mailwatch.web import gate
+from mailwatch.web import access as gate
+from mailwatch.web.access import Gate
 from mailwatch.web.app import full_app
-from mailwatch.web.gate import Gate
+from mailwatch.web.errors import WORDS
 from mailwatch.web.pages import Audience, Pages
-from mailwatch.web.problems import WORDS
-from mailwatch.web.sources import Sources
-from mailwatch.web.views import Views
-from mailwatch.web.words import words
+from mailwatch.web.read_model import Sources, Views
+from mailwatch.web.templating import words
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.web_client import HTML, NOBODY, PASSWORD, ask, basic, watching_with
 

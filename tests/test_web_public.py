@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from mailwatch.web.words import words
+from mailwatch.web.templating import words
 from tests.helpers.leak_check import CANARIES, PASSWORD, canaries
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.web_client import HTML, ask, basic

@@ -19,8 +19,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mailwatch.web import connections, serve, turns
-from mailwatch.web.tries import peer_key
+from mailwatch.web import connections
+from mailwatch.web import connections as turns
+from mailwatch.web import server as serve
+from mailwatch.web.rate_limit import peer_key
 from tests.helpers.requirements import need_root
 from tests.servers import free_port
 

@@ -19,10 +19,12 @@ import pytest
 import uvloop
 
 from mailwatch.cli import main
-from mailwatch.ledger.canonical import canonical
-from mailwatch.models import Cause, Kind, Observation, Outcome, Page, Phase, Target, now
+from mailwatch.ledger.canonical_json import canonical
+from mailwatch.model import Cause, Kind, Observation, Outcome, Phase
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.connect import Address, Lookup, resolve
+from mailwatch.settings import Page, Target
+from mailwatch.times import now
 from tests.helpers.faults.secured import Issue, authority, good, of_another, self_made, served
 from tests.helpers.faults.webmail import LOGIN, answer
 from tests.helpers.pipeline import PipelineHarness

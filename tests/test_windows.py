@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.models import rfc3339
-from mailwatch.windows import month, parse_window
+from mailwatch.times import month, parse_window, rfc3339
 
 ROME = ZoneInfo("Europe/Rome")
 HOUR = 3_600_000

@@ -13,8 +13,8 @@ from importlib import import_module
 from pathlib import Path
 
 from mailwatch import __version__
-from mailwatch.cli.edge import edge
-from mailwatch.signals import verb_of
+from mailwatch.cli.errors import edge
+from mailwatch.monitor.signals import verb_of
 
 VERBS = {
     "run": "watch, record, serve, until SIGTERM; SIGHUP reloads the config",

@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.table import Table
 
-from mailwatch import records
-from mailwatch.cli.opening import open_config, open_reader, options, stdout, window
+from mailwatch.cli.common import open_config, open_reader, options, stdout, window
+from mailwatch.config.recorded_targets import NoSuchTarget
 from mailwatch.config.targets import resolved
-from mailwatch.lasting import span
-from mailwatch.watched import NoSuchTarget
+from mailwatch.i18n import span
+from mailwatch.store import queries
 
 NO_DATA = "no data"
 
@@ -37,8 +37,8 @@ def _run(args: argparse.Namespace) -> int:
         with open_reader(config) as reader:
             # A target that is no longer watched still has its record.
             known = [section.name for section, _ in resolved(config)]
-            wanted = records.wanted_targets(reader, args.target, known)
-            answers = records.availability(reader, wanted, start, end)
+            wanted = queries.wanted_targets(reader, args.target, known)
+            answers = queries.availability(reader, wanted, start, end)
     except NoSuchTarget as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 2

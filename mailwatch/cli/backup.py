@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from mailwatch.cli.opening import open_config, options
+from mailwatch.cli.common import open_config, options
 from mailwatch.store import backup
 
 

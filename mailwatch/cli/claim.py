@@ -12,17 +12,17 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from mailwatch.cli.limits import room_to_draw
-from mailwatch.cli.opening import language, open_config, open_reader, options
-from mailwatch.cli.writing import writable, write_whole
-from mailwatch.cli.zone import local_zone
-from mailwatch.config import claims
-from mailwatch.config.claims import NotifiedSection
-from mailwatch.evidence.case import chosen, find
-from mailwatch.evidence.claims import log
-from mailwatch.evidence.gather import NoCase, within_tokens
+from mailwatch.cli.common import language, open_config, open_reader, options
+from mailwatch.cli.files import writable, write_whole
+from mailwatch.cli.resource_limits import room_to_draw
+from mailwatch.cli.time_zone import local_zone
+from mailwatch.config import schema_claims
+from mailwatch.config.schema_claims import NotifiedSection
+from mailwatch.evidence.claims import sent_log
+from mailwatch.evidence.ledger_range import NoCase, within_tokens
 from mailwatch.evidence.letter import Letter, compose, docx, pdf, prepare
-from mailwatch.evidence.report.terms import title
+from mailwatch.evidence.outage_case import chosen, find
+from mailwatch.evidence.report.contract import title
 from mailwatch.store import Tokens
 from mailwatch.store.keys import load as load_keys
 
@@ -79,9 +79,9 @@ def _log(args: argparse.Namespace, wanted: str) -> int:
             message = NotifiedSection.model_validate(told)
             if message.date > date.today():  # noqa: DTZ011 - the owner's own day
                 raise ValueError(f"--sent: {args.sent} is yet to come")
-            log.sent(config.data_dir, outage)  # A log that cannot be read is mended first.
-            log.add(config.data_dir, outage, message)
-        messages = log.sent(config.data_dir, outage)
+            sent_log.sent(config.data_dir, outage)  # A log that cannot be read is mended first.
+            sent_log.add(config.data_dir, outage, message)
+        messages = sent_log.sent(config.data_dir, outage)
     except ValidationError as error:
         first = error.errors()[0]
         name = next((name for name, key in SENT.items() if key in first["loc"]), "sent")
@@ -90,7 +90,7 @@ def _log(args: argparse.Namespace, wanted: str) -> int:
     except ValueError as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 2
-    except (NoCase, log.BadLog, OSError) as error:
+    except (NoCase, sent_log.BadLog, OSError) as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 1
     if not messages:
@@ -113,9 +113,11 @@ def _letter(args: argparse.Namespace, wanted: str) -> int:
         with open_reader(config) as reader:
             case = find(reader, Tokens(config.data_dir), load_keys(config.data_dir), wanted, None)
             within_tokens(case.found, case.payload)
-            section = log.with_log(claims.find(config.claims, case.payload), case.payload, config.data_dir)
+            section = sent_log.with_log(
+                schema_claims.find(config.claims, case.payload), case.payload, config.data_dir
+            )
             letter = prepare(reader, case, section, place, args.lang, zone, args.formal)
-    except (NoCase, log.BadLog) as error:
+    except (NoCase, sent_log.BadLog) as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 1
     blocks = compose(letter)

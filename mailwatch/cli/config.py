@@ -8,10 +8,10 @@ import json
 import sys
 
 from mailwatch import config
-from mailwatch.cli.opening import config_path, options
+from mailwatch.cli.common import config_path, options
 from mailwatch.config.targets import mistake_at
-from mailwatch.evidence.gather import NoCase
-from mailwatch.models import Target
+from mailwatch.evidence.ledger_range import NoCase
+from mailwatch.settings import Target
 
 _MOST = 4096
 """Characters of a password on stdin: what is longer never ends."""
@@ -83,7 +83,7 @@ def _signs(loaded: config.Config) -> list[config.Mistake]:
     """Open the owner's key as `report` will; return what is wrong with it."""
     if loaded.signing is None:
         return []
-    from mailwatch.cli.signing import signer  # It loads pyHanko, which takes its time.
+    from mailwatch.cli.common import signer  # It loads pyHanko, which takes its time.
 
     try:
         signer(loaded)

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from mailwatch.endings import UsedWrongly
+from mailwatch.errors import UsedWrongly
 
 WITHIN = 3.0
 """Seconds for all of it."""
@@ -21,7 +21,7 @@ _EVERYWHERE = {"0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}  # noqa: S
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
-    # As in cli/opening.py, which would load the whole config.
+    # As in cli/common.py, which would load the whole config.
     verb.add_argument("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="the config file")
     verb.add_argument("--ready", action="store_true", help="also whether it probes and writes; prints why not")
     verb.set_defaults(run=_run)
@@ -40,7 +40,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _configured(args: argparse.Namespace) -> str:
     """Return web.listen of the config. Raises ConfigError."""
-    from mailwatch.cli.opening import open_config
+    from mailwatch.cli.common import open_config
 
     return open_config(args).web.listen
 

@@ -11,12 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mailwatch import records
-from mailwatch.cli.opening import moment, open_config, open_reader, options, stdout
+from mailwatch.analysis.incidents import Incident, Member, Stage
+from mailwatch.analysis.public_json import incident_json
+from mailwatch.cli.common import moment, open_config, open_reader, options, stdout
 from mailwatch.cli.outages import span
-from mailwatch.cli.timeline import Bar, minute, month_and_second, picture, second, shortened
-from mailwatch.incidents import Incident, Member, Stage, incident_json
-from mailwatch.models import Millis, now
+from mailwatch.cli.timeline_chart import Bar, minute, month_and_second, picture, second, shortened
+from mailwatch.store import queries
+from mailwatch.times import Millis, now
 
 WIDE = 110
 """Columns from which a table tells more."""
@@ -38,10 +39,10 @@ def _run(args: argparse.Namespace) -> int:
         return 2
     start, end = moment(args.start, "from"), moment(args.end, "to")
     with open_reader(open_config(args)) as reader:
-        found = records.incidents(reader, only_open=args.open, start=start, end=end)
+        found = queries.incidents(reader, only_open=args.open, start=start, end=end)
         if args.words:
             found = _called(args.words[1], found)
-            found = [records.in_full(reader, incident) for incident in found] if len(found) == 1 else found
+            found = [queries.in_full(reader, incident) for incident in found] if len(found) == 1 else found
     if args.words:
         return _show(args.words[1], found, args.json)
     if args.json:

@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mailwatch.cli.opening import open_config, open_reader, options
+from mailwatch.cli.common import open_config, open_reader, options
 from mailwatch.config import Config
-from mailwatch.replay import audit_maintenance, audit_outages, rule_book
 from mailwatch.store import (
     Finding,
     Reader,
@@ -27,6 +26,7 @@ from mailwatch.store import (
     load_keys,
 )
 from mailwatch.store.keys import Keys
+from mailwatch.store.replay import audit_maintenance, audit_outages, rule_book
 
 
 def add(verb: argparse.ArgumentParser) -> None:

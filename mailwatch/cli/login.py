@@ -15,16 +15,17 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
-from mailwatch.cli.heard import Hearing
-from mailwatch.cli.opening import open_config, options
+from mailwatch.cli.common import open_config, options
+from mailwatch.cli.pending_login import Hearing
 from mailwatch.config import build_targets
-from mailwatch.models import Kind, OAuth2, Outcome, Target, now
-from mailwatch.oauth.access import AccessTokens
-from mailwatch.oauth.browser import PATIENCE, Flow, authorization
-from mailwatch.oauth.device import device_code, device_grant
-from mailwatch.oauth.grant import Grant, GrantBusy, locked, write_grant
-from mailwatch.oauth.request import TIMEOUT, NotServing, Refused
+from mailwatch.model import Kind, Outcome
 from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes.oauth.flows import PATIENCE, Flow, authorization, device_code, device_grant
+from mailwatch.probes.oauth.grant import Grant, GrantBusy, locked, write_grant
+from mailwatch.probes.oauth.http import TIMEOUT, NotServing, Refused
+from mailwatch.probes.oauth.tokens import AccessTokens
+from mailwatch.settings import OAuth2, Target
+from mailwatch.times import now
 
 
 def add(verb: argparse.ArgumentParser) -> None:

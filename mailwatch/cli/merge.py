@@ -13,15 +13,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mailwatch.cli.inputs import MAX_TRUST, regular
-from mailwatch.cli.limits import room_to_draw
-from mailwatch.cli.opening import language
-from mailwatch.cli.writing import writable, write_whole
-from mailwatch.cli.zone import local_zone
+from mailwatch.cli.common import language
+from mailwatch.cli.files import MAX_TRUST, regular, writable, write_whole
+from mailwatch.cli.resource_limits import room_to_draw
+from mailwatch.cli.time_zone import local_zone
 from mailwatch.evidence.bundle import File, pretty
-from mailwatch.evidence.merge.joint import group, sort_out, statement
-from mailwatch.evidence.merge.member import Member, read
-from mailwatch.evidence.merge.pack import write
+from mailwatch.evidence.joint.bundle import write
+from mailwatch.evidence.joint.member import Member, read
+from mailwatch.evidence.joint.quorum import group, sort_out, statement
 from mailwatch.evidence.report.joint import joint_report
 from mailwatch.evidence.verify import Trust
 

@@ -9,11 +9,11 @@ import json
 import sys
 from dataclasses import asdict
 
-from mailwatch.cli.opening import open_config, open_reader, options
+from mailwatch.cli.common import open_config, open_reader, options
 from mailwatch.config import build_channels
-from mailwatch.models import rfc3339
 from mailwatch.notify import try_channels
 from mailwatch.store import Outbox
+from mailwatch.times import rfc3339
 
 SHOWN = 1000
 

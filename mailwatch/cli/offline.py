@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
-from mailwatch import records
-from mailwatch.cli.opening import moment, open_config, open_reader, options, stdout
+from mailwatch.cli.common import moment, open_config, open_reader, options, stdout
 from mailwatch.cli.outages import span
+from mailwatch.store import queries
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add(verb: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     start, end = moment(args.start, "from"), moment(args.end, "to")
     with open_reader(open_config(args)) as reader:
-        found = records.offline(reader, start=start, end=end)
+        found = queries.offline(reader, start=start, end=end)
     if args.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     elif found:

@@ -9,12 +9,13 @@ from typing import Any
 
 from rich.table import Table
 
-from mailwatch import lasting, records
-from mailwatch.cli.opening import moment, open_config, open_reader, options, stdout
+from mailwatch import i18n
+from mailwatch.analysis.outage import told_json
+from mailwatch.cli.common import moment, open_config, open_reader, options, stdout
+from mailwatch.config.recorded_targets import NoSuchTarget
 from mailwatch.config.targets import resolved
-from mailwatch.models import rfc3339
-from mailwatch.outages import told_json
-from mailwatch.watched import NoSuchTarget
+from mailwatch.store import queries
+from mailwatch.times import rfc3339
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -37,8 +38,8 @@ def _run(args: argparse.Namespace) -> int:
     try:
         with open_reader(config) as reader:
             known = [section.name for section, _ in resolved(config)]
-            wanted = records.wanted_targets(reader, args.target, known)
-            found = records.outage_payloads(reader, only_open=args.open, start=start, end=end)
+            wanted = queries.wanted_targets(reader, args.target, known)
+            found = queries.outage_payloads(reader, only_open=args.open, start=start, end=end)
     except NoSuchTarget as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 2
@@ -152,4 +153,4 @@ def _clock(clock: dict[str, Any] | None) -> str:
 
 def span(millis: int | None, *, up: bool = False) -> str:
     """Write a duration that may not be known."""
-    return "not known" if millis is None else lasting.span(millis / 1000, up)
+    return "not known" if millis is None else i18n.span(millis / 1000, up)

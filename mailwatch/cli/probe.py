@@ -8,21 +8,24 @@ import json
 import sys
 from collections.abc import Sequence
 
-from mailwatch.cli.heard import Hearing, told_of_passwords
-from mailwatch.cli.opening import open_config, options, stdout
-from mailwatch.cli.pulse import Pulse, live
+from mailwatch.cli.common import open_config, options, stdout
+from mailwatch.cli.live_table import Pulse, live
+from mailwatch.cli.pending_login import Hearing, told_of_passwords
 from mailwatch.config import Config, build_targets
-from mailwatch.config.fields import split_endpoint
-from mailwatch.expiry import Expiry
-from mailwatch.guard import Guard, judge, names_matter
-from mailwatch.models import Observation, Outcome, Target, now
-from mailwatch.oauth.access import AccessTokens
-from mailwatch.oauth.request import TIMEOUT
-from mailwatch.port25 import Port25
+from mailwatch.config.recorded_targets import NoSuchTarget
+from mailwatch.config.types import split_endpoint
+from mailwatch.guard.attribution import judge, names_matter
+from mailwatch.guard.connectivity import Guard
+from mailwatch.guard.expiry import Expiry
+from mailwatch.guard.port25 import Port25
+from mailwatch.model import Observation, Outcome
 from mailwatch.probes import TlsContexts, observe
-from mailwatch.probes.faults import Begun, our_fault
-from mailwatch.records import observation_json
-from mailwatch.watched import NoSuchTarget
+from mailwatch.probes.internal_errors import Begun, our_fault
+from mailwatch.probes.oauth.http import TIMEOUT
+from mailwatch.probes.oauth.tokens import AccessTokens
+from mailwatch.settings import Target
+from mailwatch.store.queries import observation_json
+from mailwatch.times import now
 
 
 def add(verb: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from mailwatch import catalogue
+from mailwatch.config import catalogue
 
 
 def add(verb: argparse.ArgumentParser) -> None:

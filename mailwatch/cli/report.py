@@ -9,23 +9,21 @@ from typing import Any
 
 from rich.console import Console
 
-from mailwatch import records
-from mailwatch.cli.limits import room_to_draw
-from mailwatch.cli.opening import language, open_config, open_reader, options
-from mailwatch.cli.signing import signed
-from mailwatch.cli.writing import alone, writable, write_whole
-from mailwatch.cli.zone import local_zone
-from mailwatch.config import Config, build_authorities, claims, effective
-from mailwatch.config.durations import parse_duration
+from mailwatch.cli.common import language, open_config, open_reader, options, signed
+from mailwatch.cli.files import alone, writable, write_whole
+from mailwatch.cli.resource_limits import room_to_draw
+from mailwatch.cli.time_zone import local_zone
+from mailwatch.config import Config, build_authorities, effective, schema_claims
+from mailwatch.config.recorded_targets import NoSuchTarget
 from mailwatch.evidence.bundle import File, pretty
-from mailwatch.evidence.case import certificates, find, write
-from mailwatch.evidence.claims.log import BadLog, with_log
-from mailwatch.evidence.claims.stated import claim
-from mailwatch.evidence.gather import NoCase, Range, within_tokens
-from mailwatch.models import WatchChange
-from mailwatch.store import Reader, Tokens
+from mailwatch.evidence.claims.owner_statement import claim
+from mailwatch.evidence.claims.sent_log import BadLog, with_log
+from mailwatch.evidence.ledger_range import NoCase, Range, within_tokens
+from mailwatch.evidence.outage_case import certificates, find, write
+from mailwatch.model import WatchChange
+from mailwatch.store import Reader, Tokens, queries
 from mailwatch.store.keys import load as load_keys
-from mailwatch.watched import NoSuchTarget
+from mailwatch.times import parse_duration
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -67,13 +65,13 @@ def _made(args: argparse.Namespace, config: Config, reader: Reader, whole: bool)
         try:
             configured = [target["name"] for target in effective(config)["targets"]]
             for name in args.target or ():
-                records.wanted_targets(reader, name, configured)
+                queries.wanted_targets(reader, name, configured)
         except NoSuchTarget as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 2
-        from mailwatch.cli import period  # It loads Typst, which other commands do not need.
+        from mailwatch.cli import period_report  # It loads Typst, which other commands do not need.
 
-        made = period.make(args, config, reader, keys, _service, _enclosed)
+        made = period_report.make(args, config, reader, keys, _service, _enclosed)
         return 1 if made is None else _done(args.output, made[1])
     tokens = Tokens(config.data_dir)
     with Console(stderr=True).status("gathering the entries") as status:
@@ -87,7 +85,7 @@ def _made(args: argparse.Namespace, config: Config, reader: Reader, whole: bool)
             config, reader, case.payload["target"], case.payload["ledger"]["first"]
         )
         try:
-            section = with_log(claims.find(config.claims, case.payload), case.payload, config.data_dir)
+            section = with_log(schema_claims.find(config.claims, case.payload), case.payload, config.data_dir)
         except BadLog as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
-from mailwatch.cli.limits import handles_of_pages, room_to_run
-from mailwatch.cli.opening import config_path, options
-from mailwatch.cli.zone import zone_or_utc
+from mailwatch.cli.common import config_path, options
+from mailwatch.cli.resource_limits import handles_of_pages, room_to_run
+from mailwatch.cli.time_zone import zone_or_utc
 from mailwatch.config import load, warnings, web_warnings
 from mailwatch.config.targets import resolved
-from mailwatch.daemon import run
-from mailwatch.ending import leave
+from mailwatch.monitor.process import run
+from mailwatch.monitor.signals import leave
 
 logger = logging.getLogger(__name__)
 

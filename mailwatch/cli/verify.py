@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from mailwatch.cli.inputs import MAX_TRUST, regular
-from mailwatch.evidence.merge.check import UNCHECKED, check, is_joint
+from mailwatch.cli.files import MAX_TRUST, regular
+from mailwatch.evidence.joint.verify import UNCHECKED, check, is_joint
 from mailwatch.evidence.verify import Claim, Trust, verify
 
 _UNCHECKED = "[yellow]not checked[/]"

@@ -12,14 +12,13 @@ for mistake in warnings(loaded): ...  # not fatal, worth saying
 from __future__ import annotations
 
 from mailwatch.config.access import WebAccess, web_access, web_warnings
-from mailwatch.config.announced import build_maintenance
-from mailwatch.config.authorities import build_authorities
+from mailwatch.config.build import build_authorities, build_maintenance
 from mailwatch.config.channels import build_channels, build_heartbeat, channel_warnings
 from mailwatch.config.effective import digest, effective, schema, show
+from mailwatch.config.errors import ConfigError, ConfigNotFound, Mistake
 from mailwatch.config.load import default_path, load
-from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Mistake
-from mailwatch.config.named import check_named
-from mailwatch.config.shape import Config
+from mailwatch.config.preflight import check_named
+from mailwatch.config.schema import Config
 from mailwatch.config.targets import build_targets, warnings
 
 __all__ = [

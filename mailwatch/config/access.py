@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from mailwatch.config.mistakes import ConfigError, Fault, Mistake
+from mailwatch.config.errors import ConfigError, Fault, Mistake
+from mailwatch.config.schema import HASHED, Config, check_hash
 from mailwatch.config.secrets import read_plain, readable_by_others
-from mailwatch.config.shape import Config
 from mailwatch.config.targets import mistake_at
-from mailwatch.config.web import HASHED, check_hash
-from mailwatch.oauth.endpoints import is_loopback
+from mailwatch.net import is_loopback
 
 Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 TOKEN_AT_LEAST = 16

@@ -9,13 +9,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
-from mailwatch import catalogue
-from mailwatch.config import secrets
-from mailwatch.config.mistakes import ConfigError, Fault, Mistake, Place
-from mailwatch.config.notify import NotifySection, UrlSection, is_http, minutes
-from mailwatch.config.shape import Config
+from mailwatch.config import catalogue, secrets
+from mailwatch.config.errors import ConfigError, Fault, Mistake, Place
+from mailwatch.config.schema import Config, NotifySection, UrlSection, is_http, minutes
 from mailwatch.config.targets import mistake_at, resolved
-from mailwatch.models import Channel
+from mailwatch.settings import Channel
 
 _SCHEME = re.compile(r"([a-z][a-z0-9]{1,19})://.+")
 _MAIL = ("mailto", "mailtos")

@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from mailwatch.config.notify import UrlSection
-from mailwatch.config.shape import Config
+from mailwatch.config.schema import Config, UrlSection
 from mailwatch.config.targets import resolved
 
 

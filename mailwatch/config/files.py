@@ -7,8 +7,8 @@ import os
 import stat
 from pathlib import Path
 
-from mailwatch.config.mistakes import Fault
-from mailwatch.endings import LACKS
+from mailwatch.config.errors import Fault
+from mailwatch.errors import LACKS
 
 CERTIFICATES = 16 << 20
 """Bytes of a file of certificates; the authorities of a whole system are a quarter of a MiB."""

@@ -1,4 +1,7 @@
-"""Reads config.yaml and tells all its mistakes at once."""
+"""Reads config.yaml and tells all its mistakes at once.
+
+The keys that the environment may set, so that one config serves a machine and a container alike.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,43 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from mailwatch.config import claims
-from mailwatch.config.announced import maintenance_mistakes
-from mailwatch.config.document import Document, Plain
-from mailwatch.config.environment import override, source
-from mailwatch.config.fields import MAILBOX
-from mailwatch.config.mistakes import ConfigError, ConfigNotFound, Fault, Mistake, Place, written
-from mailwatch.config.shape import Config
+from mailwatch.config import schema_claims
+from mailwatch.config.build import maintenance_mistakes
+from mailwatch.config.errors import ConfigError, ConfigNotFound, Fault, Mistake, Place, written
+from mailwatch.config.schema import Config
+from mailwatch.config.types import MAILBOX
+from mailwatch.config.yaml_file import Document, Plain
+
+VARIABLES: dict[Place, str] = {
+    ("data_dir",): "MAILWATCH_DATA_DIR",
+    ("web", "listen"): "MAILWATCH_LISTEN",
+    ("web", "trust_network"): "MAILWATCH_TRUST_NETWORK",
+}
+"""Which key is set by which variable. An empty variable sets nothing."""
+
+
+def override(data: dict[str, Plain]) -> list[str]:
+    """Put what the environment says in place of what the file says; return what is wrong with it.
+
+    A faulty `web:` stays, to be refused.
+    """
+    mistakes = []
+    for place, variable in VARIABLES.items():
+        section: Plain = data
+        for key in place[:-1]:
+            section = section.setdefault(str(key), {}) if isinstance(section, dict) else None
+        if isinstance(section, dict) and (value := os.environ.get(variable)):
+            section[str(place[-1])] = value
+            if not value.isprintable():
+                mistakes.append(f"{variable} holds what is no text; set it to printable UTF-8")
+    return mistakes
+
+
+def source(place: Place) -> str:
+    """Say whence the value at a place is, when that is not the file: " (from MAILWATCH_LISTEN)"."""
+    variable = VARIABLES.get(place)
+    return f" (from {variable})" if variable and os.environ.get(variable) else ""
+
 
 _PLACES = (Path("config.yaml"), Path("/etc/mailwatch/config.yaml"))
 
@@ -84,7 +117,7 @@ def load(path: Path) -> Config:
         details = error.errors(include_url=False)
         mistakes += [_mistake(document, detail) for detail in details if not _told(detail)]
         raise ConfigError(mistakes) from None
-    mistakes += claims.twice(document, config.claims)
+    mistakes += schema_claims.twice(document, config.claims)
     config._document = document
     if mistakes := mistakes or list(maintenance_mistakes(config)):
         raise ConfigError(mistakes)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from mailwatch.config.errors import Fault
 from mailwatch.config.files import read_file
-from mailwatch.config.mistakes import Fault
-from mailwatch.config.watched import SecretSection
+from mailwatch.config.schema_targets import SecretSection
 
 COMMAND_TIMEOUT = 30.0
 _MAX_BYTES = 65_536

@@ -1,4 +1,7 @@
-"""From sections to targets: accounts expanded, the catalogue's servers filled in, passwords read."""
+"""From sections to targets: accounts expanded, the catalogue's servers filled in, passwords read.
+
+From the oauth2 section of a login to the client that asks for its access tokens.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,42 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
-from mailwatch import catalogue
-from mailwatch.config import mounts, secrets
-from mailwatch.config.client import client_of, grant_file
-from mailwatch.config.mistakes import ConfigError, Fault, Mistake, Place, written
-from mailwatch.config.shape import Config
-from mailwatch.config.watched import WAYS, AccountSection, LoginSection, TargetSection
-from mailwatch.models import Delivery, Exchange, Kind, Login, Page, Target, TlsMode
+from mailwatch.config import catalogue, mounts, secrets
+from mailwatch.config.catalogue.oauth_servers import authorization_server
+from mailwatch.config.errors import ConfigError, Fault, Mistake, Place, written
+from mailwatch.config.schema import Config
+from mailwatch.config.schema_targets import WAYS, AccountSection, LoginSection, OAuth2Section, TargetSection
+from mailwatch.model import Kind, TlsMode
+from mailwatch.settings import Delivery, Exchange, Login, OAuth2, Page, Target
+
+
+def client_of(section: OAuth2Section, username: str, data_dir: Path) -> OAuth2:
+    """Give the client that a section describes for the login of `username`. Reads its secret; raises Fault."""
+    server = authorization_server(section.provider or "")
+    secret = SecretStr("")
+    if section.client_secret_file is not None or section.client_secret_env is not None:
+        secret = secrets.read_plain(section.client_secret_file, section.client_secret_env)
+    return OAuth2(
+        authorization_endpoint=section.authorization_endpoint or (server.authorization if server else ""),
+        token_endpoint=section.token_endpoint or (server.token if server else ""),
+        device_endpoint=section.device_endpoint or (server.device if server else ""),
+        redirect_host=server.redirect if server else "127.0.0.1",
+        scope=section.scope or (server.scope if server else ""),
+        client_id=section.client_id,
+        client_secret=secret,
+        ca_file=section.ca_file,
+        grant_file=grant_file(username, data_dir),
+    )
+
+
+def grant_file(username: str, data_dir: Path) -> Path:
+    """Name the file of a grant; no user name leads out of its folder."""
+    return data_dir / "oauth" / f"{quote(username, safe='@+')}.json"
+
 
 _PORTS = {
     (Kind.IMAP, TlsMode.IMPLICIT): 993,

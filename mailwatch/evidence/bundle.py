@@ -9,6 +9,8 @@ tokens/          the raw replies of timestamp authorities, and the certificates 
 keys/ledger.pub  the key that signs the ledger
 VERIFY.md        how to check all this, also without MailWatch; verify.py is a checker that needs only Python
 manifest.json    the SHA-256 and the size of each file; manifest.sig: signed by the ledger's key
+
+VERIFY.md: how to check the bundle, with MailWatch and without it; in the report's language.
 """
 
 from __future__ import annotations
@@ -26,10 +28,22 @@ from typing import IO, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mailwatch.evidence.gather import OPEN_KINDS, Range
+from mailwatch.evidence.ledger_range import OPEN_KINDS, Range
 from mailwatch.ledger.checkpoint import origin_of, sign_text, verifier_key
 from mailwatch.ledger.merkle import CompactRange
 from mailwatch.store import CheckpointRow, Reader, StoreBroken, Texts
+
+NAMES = {"en": "VERIFY.md", "it": "VERIFICA.md"}
+
+
+def page(language: str, statement: dict[str, Any]) -> tuple[str, bytes]:
+    """Return the file's name and content."""
+    name = NAMES[language]
+    text = (resources.files("mailwatch.evidence") / "standalone" / name).read_text(encoding="utf-8")
+    if "window" in statement:
+        text = text.replace("outage.json", "period.json")
+    return name, text.replace("{ledger}", statement["ledger"]).encode()
+
 
 MOMENT = (1980, 1, 1, 0, 0, 0)
 """The date of each file in the zip: when it was packed says nothing, and would differ each time."""
@@ -49,7 +63,7 @@ class File:
 
 def checker() -> File:
     """Enclose the script that checks a bundle with nothing but Python."""
-    return File("verify.py", (resources.files("mailwatch.evidence") / "enclosed" / "verify.py").read_bytes())
+    return File("verify.py", (resources.files("mailwatch.evidence") / "standalone" / "verify.py").read_bytes())
 
 
 class Bundle:

@@ -12,11 +12,13 @@ from typing import Any
 import orjson
 
 from mailwatch import __version__
-from mailwatch.elapsed import Moment, TokenReading, clock_error
-from mailwatch.evidence.gather import NoCase, Range, TokenFile
-from mailwatch.models import Millis, rfc3339
-from mailwatch.outages import Rules, payload_json, written_rules
+from mailwatch.analysis.elapsed import Moment, TokenReading, clock_error
+from mailwatch.analysis.outage import payload_json
+from mailwatch.evidence.ledger_range import NoCase, Range, TokenFile
+from mailwatch.ledger.payloads import written_rules
+from mailwatch.model import Rules
 from mailwatch.store import Reader
+from mailwatch.times import Millis, rfc3339
 
 FORMAT = "mailwatch-evidence/1"
 STATED_FROM: Millis = 1_000

@@ -2,14 +2,26 @@
 
 A completed connection alone is no proof: the box of a hotel or a train accepts it in anybody's place. So the
 controls whose names are known must show the certificate of that name.
+
+Reaching one control: a connection, and where its name is known the handshake that proves who answers.
 """
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import ipaddress
+import logging
+import socket
+import ssl
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from mailwatch.guard.control_dates import Dated, dated, without_dates
+from mailwatch.guard.shared_check import reason_of
+from mailwatch.model import ControlState
 
 IPV4, IPV6 = 4, 6
 FAMILIES = (IPV4, IPV6)
@@ -81,3 +93,118 @@ def _plain(host: str) -> str:
     with suppress(ValueError):
         return str(ipaddress.ip_address(host))
     return host
+
+
+logger = logging.getLogger(__name__)
+_NEVER = 3600.0
+"""Seconds for a handshake: the caller's deadline comes first."""
+
+
+class Line:
+    """Connects to controls; its TLS contexts are made once."""
+
+    def __init__(self) -> None:
+        self._contexts: dict[tuple[Path | None, bool], ssl.SSLContext] = {}
+        self._complained: set[Path | None] = set()
+
+    async def reach(self, control: Control, addresses: Sequence[str]) -> str:
+        """Return "ok" or why the control could not be reached at any of `addresses`. Has no deadline."""
+        reason = reason_of(OSError(errno.EHOSTUNREACH, "no address"))
+        for address in addresses:
+            reason = await self._reach(control, address)
+            if reason == ControlState.OK:
+                break
+        return reason
+
+    async def dated(self, control: Control, addresses: Sequence[str], timeout: float) -> Dated | None:
+        """Return what time it is by a control that has a certificate, None if none can be had.
+
+        The caller has the deadline; `timeout` seconds of it may go to an answer beyond the certificate.
+        """
+        context = self._context(control.ca_file, timeless=True)
+        if context is None:
+            return None
+        for address in addresses:
+            try:
+                sock = await _connect(address, control.port)
+            except OSError:
+                continue
+            try:
+                return await dated(sock, context, control.certified, timeout)
+            except (OSError, ValueError):
+                # ValueError: its dates cannot be read.
+                continue
+            finally:
+                sock.close()
+        return None
+
+    async def _reach(self, control: Control, address: str) -> str:
+        context = self._context(control.ca_file) if control.certified else None
+        if control.certified and context is None:
+            return ControlState.MONITOR
+        try:
+            sock = await _connect(address, control.port)
+        except OSError as error:
+            return reason_of(error)
+        if context is None:
+            sock.close()
+            return ControlState.OK
+        try:
+            return await _handshake(sock, context, control.certified)
+        except OSError as error:
+            return reason_of(error)
+        finally:
+            sock.close()
+
+    def _context(self, ca_file: Path | None, *, timeless: bool = False) -> ssl.SSLContext | None:
+        """Return the context that trusts `ca_file` or the system's authorities, None while it cannot be made.
+
+        A `timeless` one does not mind dates.
+        """
+        context = self._contexts.get((ca_file, timeless))
+        if context is None:
+            try:
+                context = without_dates(_made(ca_file)) if timeless else _made(ca_file)
+                self._contexts[ca_file, timeless] = context
+            except (OSError, ValueError) as error:
+                if ca_file not in self._complained:
+                    logger.error("guard: no certificate can be checked: %s", error)
+                self._complained.add(ca_file)
+        return context
+
+
+def _made(ca_file: Path | None) -> ssl.SSLContext:
+    """Make a context. Raises OSError without any authority: everybody would look like an impostor to us."""
+    context = ssl.create_default_context(cafile=ca_file)
+    paths = ssl.get_default_verify_paths()
+    folder = paths.capath if ca_file is None else None
+    # What lies in a folder is not counted: it is read when it is needed.
+    if not context.cert_store_stats()["x509_ca"] and not (folder and any(Path(folder).iterdir())):
+        raise OSError(f"no authority is trusted in {ca_file or 'this system; install ca-certificates'}")
+    return context
+
+
+async def _connect(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _handshake(sock: socket.socket, context: ssl.SSLContext, name: str) -> str:
+    transport, _ = await asyncio.get_running_loop().create_connection(
+        asyncio.Protocol, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=_NEVER
+    )
+    try:
+        connection = transport.get_extra_info("ssl_object")
+        # A peer that leaves in the handshake can make the loop return a connection without TLS.
+        return ControlState.OK if connection is not None and connection.version() else ControlState.DISCONNECTED
+    finally:
+        transport.abort()
+        # The socket is closed in the loop's next turn.
+        await asyncio.sleep(0)

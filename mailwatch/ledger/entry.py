@@ -12,9 +12,9 @@ import hmac
 from dataclasses import dataclass
 from typing import Any
 
-from mailwatch.ledger.canonical import canonical, digest
-from mailwatch.models import Millis
+from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.monotonic import Origin
+from mailwatch.times import Millis
 
 VERSION = 2
 """Of the header. Version 1, written until 2026-11, has no boot, clock and run."""

@@ -26,7 +26,7 @@ from rfc3161_client import (
 )
 
 from mailwatch.certificates import readable
-from mailwatch.models import Millis
+from mailwatch.times import Millis
 
 MAX_REPLY = 65_536
 _GRANTED = bytes.fromhex("3003020100")
@@ -181,3 +181,9 @@ def _reason(error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:160]
+
+
+TOLERANCE: Millis = 2_000
+
+
+"""Tokens have whole seconds, and what an authority calls its accuracy is about one."""

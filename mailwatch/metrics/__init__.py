@@ -12,10 +12,12 @@ from prometheus_client.core import Metric
 
 from mailwatch import __version__
 from mailwatch.metrics import families
-from mailwatch.metrics.itself import Itself
-from mailwatch.metrics.labels import Family
-from mailwatch.metrics.record import ClosedOutage, Histogram, TargetRecord
-from mailwatch.models import Millis, Observation, Target
+from mailwatch.metrics.exposition import Family
+from mailwatch.metrics.families import Itself
+from mailwatch.metrics.target import ClosedOutage, Histogram, TargetRecord
+from mailwatch.model import Observation
+from mailwatch.settings import Target
+from mailwatch.times import Millis
 
 __all__ = ["Metrics"]
 

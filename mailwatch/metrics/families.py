@@ -1,15 +1,40 @@
-"""From records to metric families: every name, its help and where its numbers are."""
+"""From records to metric families: every name, its help and where its numbers are.
+
+Which failures a target can have: every one is created at 0, so that its first occurrence shows as a rise.
+
+What /metrics knows of MailWatch itself: what its self-watch found last.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from operator import attrgetter
 
-from mailwatch.metrics.itself import Itself
-from mailwatch.metrics.labels import NO_LABELS, Family, Labels, Row
-from mailwatch.metrics.record import ClosedOutage, Histogram, OpenOutage, TargetRecord
-from mailwatch.models import Outcome
+from mailwatch.metrics.exposition import NO_LABELS, Family, Labels, Row
+from mailwatch.metrics.target import ClosedOutage, Histogram, OpenOutage, TargetRecord
+from mailwatch.model import Outcome, Sign
+
+LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+Amount = tuple[int | None, int | None]
+"""What is used, and the limit; None where it is not known or not set."""
+NOTHING: Amount = (None, None)
+
+
+@dataclass(slots=True)
+class Itself:
+    """Written once a second in the event loop; read from any thread."""
+
+    lag: Histogram = field(default_factory=lambda: Histogram(LAG_BUCKETS))
+    stalled: int = 0
+    overdue: int = 0
+    store_wait: float = 0.0
+    files: Amount = NOTHING
+    threads: Amount = NOTHING
+    memory: dict[str, Amount] = field(default_factory=dict)
+    problems: dict[str, bool] = field(default_factory=lambda: {sign.value: False for sign in Sign})
+
 
 STATES = ("up", "suspect", "down", "recovering", "unknown")
 Records = Sequence[TargetRecord]
@@ -36,8 +61,8 @@ _GAUGES = (
 
 def of_targets(records: Records, recent: Iterable[ClosedOutage]) -> Iterator[Family]:
     """Yield the families that are labelled by target."""
-    for name, text, field in _GAUGES:
-        yield _family(name, "gauge", text, _simple(records, attrgetter(field)))
+    for name, text, attribute in _GAUGES:
+        yield _family(name, "gauge", text, _simple(records, attrgetter(attribute)))
     yield _family(
         "target_state", "gauge", "1 for the state that the target is in, 0 for others.", _states(records)
     )

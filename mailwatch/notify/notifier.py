@@ -14,15 +14,14 @@ from functools import partial
 from pathlib import Path
 
 from mailwatch import monotonic
-from mailwatch.models import Channel, Millis, News, Observation, Topic, now
-from mailwatch.notify.answers import Fault, NotTaken
-from mailwatch.notify.news import DAY, of_certificate, of_entry
-from mailwatch.notify.pace import Pace
-from mailwatch.notify.quiet import is_quiet
-from mailwatch.notify.sending import send
-from mailwatch.notify.turns import PASS_AFTER, RETRY, Turns
-from mailwatch.notify.words import LINES, text_of
+from mailwatch.model import News, Observation, Topic
+from mailwatch.notify.delivery import Fault, NotTaken, Pace, is_quiet, send
+from mailwatch.notify.events import DAY, of_certificate, of_entry
+from mailwatch.notify.retries import PASS_AFTER, RETRY, Turns
+from mailwatch.notify.text import LINES, text_of
+from mailwatch.settings import Channel
 from mailwatch.store import Entry, Health, Letter, Outbox, Reader, StoreBroken, StoreError
+from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)
 

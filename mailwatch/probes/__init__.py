@@ -6,16 +6,18 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mailwatch.models import Attempt, Delivery, Kind, Millis, Observation, Outcome, Target
-from mailwatch.oauth.access import AccessTokens
+from mailwatch.model import Attempt, Kind, Observation, Outcome
 from mailwatch.probes import imap, pop3, smtp
 from mailwatch.probes.attempts import Probe, others, told, unserved, walk
 from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, OurFault, TlsContexts, resolve
-from mailwatch.probes.faults import Begun, our_fault
-from mailwatch.probes.granted import look_granted
+from mailwatch.probes.internal_errors import Begun, our_fault
+from mailwatch.probes.oauth.tokens import AccessTokens, look_granted
 from mailwatch.probes.recorder import Watch
-from mailwatch.probes.roundtrip import Outstanding, Trips
 from mailwatch.probes.roundtrip import look as look_at_round_trip
+from mailwatch.probes.roundtrip.message import Outstanding
+from mailwatch.probes.roundtrip.trip import Trips
+from mailwatch.settings import Delivery, Target
+from mailwatch.times import Millis
 
 if TYPE_CHECKING:
     from dns.asyncresolver import Resolver

@@ -1,4 +1,7 @@
-"""One connection to one address, and a walk along the addresses of a name as a mail program takes it."""
+"""One connection to one address, and a walk along the addresses of a name as a mail program takes it.
+
+How long a probe may take in all, each attempt at its slowest: what takes longer does not end by itself.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from mailwatch.models import Attempt, Cause, Outcome, Phase, Target
+from mailwatch.model import Attempt, Cause, Kind, Outcome, Phase
 from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, OurFault, TlsContexts, alternating
 from mailwatch.probes.failures import Verdict, judge
-from mailwatch.probes.faults import trace_of
+from mailwatch.probes.internal_errors import trace_of
+from mailwatch.probes.oauth.tokens import PATIENCE
 from mailwatch.probes.recorder import Recorder, Watch
 from mailwatch.probes.redact import redactor
+from mailwatch.settings import Delivery, Target
 
 logger = logging.getLogger(__name__)
 
@@ -158,3 +163,23 @@ def told(attempt: Attempt) -> dict[str, str]:
         return {"peer": attempt.peer}
     words = {"peer": attempt.peer, "cause": attempt.cause.value, "detail": attempt.detail}
     return words | ({"failed_phase": attempt.failed_phase.value} if attempt.failed_phase else {})
+
+
+_MX_STEPS = 1 + 5 * (1 + 2)
+"""The exchangers' names, then of each of five the addresses, and two connections."""
+_ROUNDTRIP_STEPS = 60
+"""Two logins, the handing in, and each command of waiting for the message and of clearing up."""
+MARGIN = 30.0
+"""Seconds for what has a short bound of its own."""
+
+
+def longest(target: Target) -> float:
+    """Return the seconds after which no probe of `target` is under way any more, however slow its server is."""
+    if isinstance(target.task, Delivery):
+        return _ROUNDTRIP_STEPS * target.timeout + 3 * target.task.deadline + MARGIN
+    steps = _MX_STEPS if target.kind is Kind.MX else 1 + MAX_ATTEMPTS
+    once = steps * (target.timeout + GOODBYE) + OTHERS_TIMEOUT
+    if target.login is not None and target.login.oauth2 is not None:
+        # A token that is rejected is renewed, and the probe made again.
+        return 2 * (once + PATIENCE) + MARGIN
+    return once + MARGIN

@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
-from mailwatch.models import Cause, Outcome
+from mailwatch.model import Cause, Outcome
 
 MAX_JUDGED = 4000
 """Characters of a line, or of all lines of an SMTP reply, that are searched for known words."""

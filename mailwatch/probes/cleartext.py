@@ -11,7 +11,7 @@ import re
 import socket
 import ssl
 
-from mailwatch.models import Kind
+from mailwatch.model import Kind
 
 MAX_HEARD = 1000
 """Bytes that are kept."""

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from mailwatch.models import Kind, Login, Phase, Target, TlsFacts, TlsMode
+from mailwatch.model import Kind, Phase, TlsFacts, TlsMode
 from mailwatch.probes import cleartext
 from mailwatch.probes.certificates import Certificates, WitnessedTls
 from mailwatch.probes.recorder import Recorder
+from mailwatch.settings import Login, Target
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 Goodbye = Callable[[], Awaitable[None]]

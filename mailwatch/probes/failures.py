@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 from aiosmtplib import SMTPResponseException
 
-from mailwatch.models import Cause, Kind, Target, TlsMode
+from mailwatch.model import Cause, Kind, TlsMode
 from mailwatch.probes import cleartext
-from mailwatch.probes.certificates import complaint
+from mailwatch.probes.certificates import complaint, out_of_date
 from mailwatch.probes.classify import NOT_FROM_HERE, Judged, Reply, classify, free_text
 from mailwatch.probes.connect import OurFault
 from mailwatch.probes.imap_client import ConnectionLost, Refused, ServerBye
 from mailwatch.probes.imap_lines import NotImap
-from mailwatch.probes.validity import out_of_date
+from mailwatch.settings import Target
 
 OUR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """What fails for want of something of our own."""

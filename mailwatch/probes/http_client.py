@@ -13,7 +13,7 @@ import anyio.lowlevel
 import httpcore
 import httpx
 
-from mailwatch.models import Cause
+from mailwatch.model import Cause
 from mailwatch.probes.connect import Call
 from mailwatch.probes.failures import Failed
 

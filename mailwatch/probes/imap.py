@@ -8,12 +8,13 @@ import re
 
 from aioimaplib.aioimaplib import AUTH
 
-from mailwatch.models import Cause, Login, Phase, TlsMode
-from mailwatch.probes import bearer
+from mailwatch.model import Cause, Phase, TlsMode
+from mailwatch.probes import sasl
 from mailwatch.probes.classify import Reply, classify
 from mailwatch.probes.connect import Call, Goodbye
 from mailwatch.probes.failures import Failed
 from mailwatch.probes.imap_client import ImapClient, Refused, ServerBye
+from mailwatch.settings import Login
 
 _NO_SUCH_COMMAND = re.compile(
     r"(?:unknown|unrecogni[sz]ed|unsupported|invalid|illegal) command|(?:command|examine) (?:\S+ )?"
@@ -125,11 +126,11 @@ async def _log_in(client: ImapClient, call: Call, login: Login) -> None:
     """Log in by the one way that fits: each try counts at the provider."""
     if login.oauth2 is not None:
         offered = (name.removeprefix("AUTH=") for name in client.capabilities if name.startswith("AUTH="))
-        mechanism = bearer.choose(call, login, offered)
+        mechanism = sasl.choose(call, login, offered)
         try:
             await client.authenticate(mechanism.name, mechanism.initial, mechanism.last_word)
         except Refused as refused:
-            refused.note = bearer.status(client.challenge)
+            refused.note = sasl.status(client.challenge)
             raise
         return
     user, password = login.username, login.password.get_secret_value()

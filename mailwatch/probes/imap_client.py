@@ -7,6 +7,8 @@ What the library does, and what is different here:
 - it returns NO and BAD as values; here they are raised, with their response code (RFC 9051, section 7.1);
 - it knows no STARTTLS, sends user names unquoted, and logs a password that has a quote or backslash in it;
 - it always asks for the capabilities; here the greeting's are enough.
+
+Commands to an IMAP server, and what is kept of the answers.
 """
 
 from __future__ import annotations
@@ -30,8 +32,75 @@ from aioimaplib.aioimaplib import (
 )
 
 from mailwatch.probes.imap_lines import Lines, NotImap, text_of
-from mailwatch.probes.imap_requests import EXISTS, Idling, Reading, Request
 from mailwatch.probes.redact import wire
+
+EXISTS = re.compile(rb"(\d{1,10}) EXISTS *$", re.IGNORECASE)
+
+
+class Request(Command):
+    """A command that shows its name only, and keeps only the untagged lines that match `wanted`.
+
+    `parts` are sent one by one, each but the first when the server asks for it (literals, AUTHENTICATE).
+    """
+
+    def __init__(self, name: str, tag: str, parts: tuple[bytes, ...], wanted: re.Pattern[bytes] | None) -> None:
+        super().__init__(name, tag)
+        head, *rest = parts or (b"",)
+        self.parts = [f"{tag} {name} ".encode() + head if head else f"{tag} {name}".encode(), *rest]
+        self._wanted = wanted
+
+    def append_to_resp(self, line: bytes, result: str = "Pending") -> None:
+        """Keep a line of the answer; the library's also winds up a timer for each."""
+        self._resp_result = result
+        if result != "Pending" or (self._wanted and self._wanted.match(line)):
+            self._resp_lines.append(line)
+
+    def fail(self, error: Exception) -> None:
+        """Let the one who waits for the answer have the error."""
+        self._exception = error  # type: ignore[assignment]
+        self._event.set()
+
+
+class Reading(Request):
+    """A command whose answer has literals that are wanted: one list of them for each line."""
+
+    def __init__(
+        self, name: str, tag: str, parts: tuple[bytes, ...], wanted: re.Pattern[bytes], lines: Lines
+    ) -> None:
+        super().__init__(name, tag, parts, wanted)
+        self._lines = lines
+        self.literals: list[list[bytes]] = []
+
+    def append_to_resp(self, line: bytes, result: str = "Pending") -> None:
+        """Keep a line of the answer, with its literals."""
+        before = len(self._resp_lines)
+        super().append_to_resp(line, result)
+        if len(self._resp_lines) > before:
+            self.literals.append(self._lines.literals)
+
+
+class Idling(Request):
+    """IDLE (RFC 2177): `begun` is set when the server has agreed, `news` when it has some or will not go on."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__("IDLE", tag, (), EXISTS)
+        self.begun = asyncio.Event()
+        self.news = asyncio.Event()
+
+    def append_to_resp(self, line: bytes, result: str = "Pending") -> None:
+        """Keep a line of the answer; a new message is news, and so is the end."""
+        super().append_to_resp(line, result)
+        if self._resp_lines:
+            self.news.set()
+        if result != "Pending":
+            self.begun.set()
+
+    def fail(self, error: Exception) -> None:
+        """Wake whoever waits."""
+        super().fail(error)
+        self.begun.set()
+        self.news.set()
+
 
 _GREETING = re.compile(rb"\* (OK|PREAUTH|BYE)(?: (.*))?$", re.IGNORECASE)
 _UNTAGGED = re.compile(rb"[A-Za-z0-9][A-Za-z0-9.+-]*(?= |$)")

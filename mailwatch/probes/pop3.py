@@ -1,15 +1,199 @@
-"""Look at a POP3 server as a mail program does: greeting, login, how many messages, the newest one's headers."""
+"""Look at a POP3 server as a mail program does: greeting, login, how many messages, the newest one's headers.
+
+POP3 on the wire, within bounds (RFC 1939, RFC 2449, RFC 2595, RFC 5034).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from base64 import b64encode
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import cast
 
-from mailwatch.models import Cause, Phase, TlsMode
-from mailwatch.probes import bearer
+from mailwatch.model import Cause, Outcome, Phase, TlsMode
+from mailwatch.probes import sasl
+from mailwatch.probes.classify import Reply, classify
 from mailwatch.probes.connect import Call, Goodbye
 from mailwatch.probes.failures import Failed, NotPop3, Pop3Refused
-from mailwatch.probes.pop3_client import Pop3Client
+from mailwatch.probes.redact import wire
+
+MAX_LINE = 64 * 1024
+MAX_RESPONSE = 1024 * 1024
+"""Bytes that the server may send in answer to one command."""
+
+
+class Pop3Client(asyncio.Protocol):
+    """One POP3 connection: a command, then its answer; what comes unasked is a failure."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._lines: deque[bytes] = deque()
+        self._taken = 0
+        self._ended: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.capabilities: dict[str, str] = {}
+        self.long_lines = False
+        """Whether lines may be as long as the whole answer: those of a message may."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; again after STLS, with the transport that encrypts."""
+        # Not asserted: uvloop's encrypting transport is of no class of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Cut what came into lines."""
+        if self._ended is not None:
+            return
+        # Counted as lines, not as packets: how the bytes were cut must not matter.
+        lines: list[bytes] = []
+        self._buffer += data
+        if b"\n" in data:
+            *lines, rest = bytes(self._buffer).split(b"\n")
+            self._buffer[:] = rest
+        for line in lines:
+            self._taken += len(line) + 1
+            if not self._bounded(len(line)):
+                break
+            self._lines.append(line.removesuffix(b"\r"))
+        else:
+            self._bounded(len(self._buffer), more=len(self._buffer))
+        self._wake()
+
+    def _bounded(self, length: int, *, more: int = 0) -> bool:
+        """Whether a line of that length is within the bounds; else everything ends after the lines before it."""
+        if self._taken + more > MAX_RESPONSE:
+            self._end(NotPop3("response longer than 1 MiB"))
+        elif length > MAX_LINE and not self.long_lines:
+            self._end(NotPop3("line longer than 64 KiB"))
+        return self._ended is None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail whoever waits."""
+        self._end(exc or ConnectionResetError("connection lost"))
+
+    async def hello(self) -> str:
+        """Wait for the greeting."""
+        return self._positive("greeting", await self._line())
+
+    async def ask(self, step: str, *words: bytes) -> str:
+        """Send a command and return the text after +OK. Raises Pop3Refused or NotPop3."""
+        return self._positive(step, await self._say(step, step.encode(), *words))
+
+    async def challenged(self, step: str, *words: bytes, line: bool = False) -> bytes | None:
+        """Send a command, or a further line of one, and return the challenge (RFC 5034, 4), None at +OK."""
+        answer = await self._say(step, *(words if line else (step.encode(), *words)))
+        if answer == b"+" or answer.startswith(b"+ "):
+            return answer[2:]
+        self._positive(step, answer)
+        return None
+
+    async def _say(self, step: str, *words: bytes) -> bytes:
+        if self._lines or self._buffer:
+            line = self._lines[0] if self._lines else bytes(self._buffer)
+            if not line.startswith(b"-ERR"):
+                raise NotPop3(f"the server speaks unasked before {step}", _text(line))
+            self._positive("unasked", line)
+        self._taken = 0
+        assert self._transport is not None
+        self._transport.write(b" ".join(words) + b"\r\n")
+        return await self._line()
+
+    async def lines(self) -> list[bytes]:
+        """Wait for the rest of a multi-line answer (RFC 1939, section 3)."""
+        found = []
+        while (line := await self._line()) != b".":
+            found.append(line)
+        return found
+
+    async def header(self, number: int) -> bool:
+        """Read the header of a message by TOP; say whether the answer ended with it.
+
+        Some servers send the whole message: what comes after the header is not waited for.
+        """
+        self.long_lines = True
+        await self.ask("TOP", str(number).encode(), b"0")
+        while (line := await self._line()) not in (b"", b"."):
+            pass
+        return line == b"."
+
+    async def learn_capabilities(self) -> None:
+        """Ask CAPA; a server that does not know it has none (RFC 2449, section 5)."""
+        try:
+            await self.ask("CAPA")
+        except Pop3Refused as refused:
+            # It may not know CAPA; but what excuses it is said before it hangs up.
+            if classify(Reply("pop3", "CAPA", "-ERR", refused.words[4:])).cause.outcome is Outcome.UNKNOWN:
+                raise
+            self.capabilities = {}
+            return
+        told = (_text(line).partition(" ") for line in await self.lines())
+        self.capabilities = {name.upper(): rest.upper() for name, _, rest in told}
+
+    async def starttls(self, upgrade: Callable[[asyncio.BaseProtocol], Awaitable[asyncio.Transport]]) -> None:
+        """Begin TLS by STLS (RFC 2595, section 4); plain text slipped in behind the answer is a failure."""
+        await self.ask("STLS")
+        if self._lines or self._buffer:
+            raise Failed(Cause.PROTOCOL, "plain text after the answer to STLS")
+        self._transport = await upgrade(self)
+
+    async def log_in(self, user: str, password: str, sending: Callable[[], None] = lambda: None) -> None:
+        """Log in by one way and never by a second: each try counts at the provider.
+
+        `sending` is called before the password goes out.
+        """
+        name, secret = wire(user), wire(password)
+        plain = "PLAIN" in self.capabilities.get("SASL", "").split()
+        if plain and (not (user + password).isascii() or "USER" not in self.capabilities):
+            sending()
+            await self.ask("AUTH", b"PLAIN", b64encode(b"\0" + name + b"\0" + secret))
+            return
+        await self.ask("USER", name)
+        sending()
+        await self.ask("PASS", secret)
+
+    async def quit(self) -> None:
+        """Say QUIT; nothing was marked for deletion."""
+        await self.ask("QUIT")
+
+    async def leave(self) -> None:
+        """Read what is left of an answer, as far as the bounds go, and say QUIT."""
+        while await self._line() != b".":
+            pass
+        await self.quit()
+
+    def _positive(self, step: str, line: bytes) -> str:
+        text = _text(line)
+        if line.startswith(b"+OK"):
+            return text
+        if line.startswith(b"-ERR"):
+            raise Pop3Refused(step, text)
+        raise NotPop3(f"{step}: answer is not POP3: {text[:200]}", text)
+
+    async def _line(self) -> bytes:
+        while not self._lines:
+            if self._ended is not None:
+                raise self._ended
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        return self._lines.popleft()
+
+    def _end(self, error: Exception) -> None:
+        if self._ended is None:
+            self._ended = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "backslashreplace")
+
 
 _STAT = re.compile(r"\+OK\s{1,9}(\d+)\b")
 
@@ -40,7 +224,7 @@ async def probe(call: Call) -> Goodbye:
     with phase(Phase.AUTH):
         if call.login.oauth2 is not None:
             offered = client.capabilities.get("SASL", "").split()
-            await _present(client, bearer.choose(call, call.login, offered))
+            await _present(client, sasl.choose(call, call.login, offered))
         else:
             await client.log_in(user, password, call.recorder.sends_password)
     with phase(Phase.MAILBOX):
@@ -52,7 +236,7 @@ async def probe(call: Call) -> Goodbye:
     return client.quit
 
 
-async def _present(client: Pop3Client, mechanism: bearer.Mechanism) -> None:
+async def _present(client: Pop3Client, mechanism: sasl.Mechanism) -> None:
     """Log in with an access token, which is too long for the line of the command (RFC 5034, section 4)."""
     if await client.challenged("AUTH", mechanism.name.encode()) is None:
         raise Failed(Cause.PROTOCOL, "AUTH: the server lets us in before it has the token")
@@ -61,7 +245,7 @@ async def _present(client: Pop3Client, mechanism: bearer.Mechanism) -> None:
         try:
             await client.challenged("AUTH", mechanism.last_word, line=True)
         except Pop3Refused as refused:
-            refused.note = bearer.status(challenge)
+            refused.note = sasl.status(challenge)
             raise
         raise Failed(Cause.PROTOCOL, "AUTH: the server goes on after it told of a failure")
 

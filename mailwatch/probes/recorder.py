@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Any
 
 from mailwatch import monotonic
-from mailwatch.models import Attempt, Cause, Millis, Phase, TlsFacts, now
+from mailwatch.model import Attempt, Cause, Phase, TlsFacts
 from mailwatch.probes.redact import Redactor
+from mailwatch.times import Millis, now
 
 MAX_REPLIES = 8
 Watch = Callable[[Phase, str, int], None]

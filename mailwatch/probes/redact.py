@@ -6,7 +6,7 @@ import re
 from base64 import b64encode
 from functools import cached_property, lru_cache
 
-from mailwatch.models import Login
+from mailwatch.settings import Login
 
 MAX_CHARS = 500
 MASK = "***"

@@ -14,11 +14,12 @@ from aiosmtplib.esmtp import parse_esmtp_extensions
 from aiosmtplib.protocol import SMTPProtocol
 from aiosmtplib.response import SMTPResponse
 
-from mailwatch.models import Cause, Login, Phase, TlsMode
-from mailwatch.probes import bearer
+from mailwatch.model import Cause, Phase, TlsMode
+from mailwatch.probes import sasl
 from mailwatch.probes.connect import Call, Goodbye
 from mailwatch.probes.failures import Failed, SmtpRefused
 from mailwatch.probes.redact import wire
+from mailwatch.settings import Login
 
 MAX_UNASKED = 1000
 MAX_LINE = 8192
@@ -156,7 +157,7 @@ async def enter(call: Call) -> tuple[SmtpClient, Offer]:
     if call.login is not None:
         with phase(Phase.AUTH):
             if call.login.oauth2 is not None:
-                await _present(client, bearer.choose(call, call.login, offer.mechanisms))
+                await _present(client, sasl.choose(call, call.login, offer.mechanisms))
             else:
                 await _log_in(client, call, call.login, offer.mechanisms)
     return client, offer
@@ -223,7 +224,7 @@ async def _log_in(client: SmtpClient, call: Call, login: Login, mechanisms: list
         raise Failed(cause, f"the server offers no AUTH mechanism that we speak ({offered})")
 
 
-async def _present(client: SmtpClient, mechanism: bearer.Mechanism) -> None:
+async def _present(client: SmtpClient, mechanism: sasl.Mechanism) -> None:
     """Log in with an access token; one that makes the line too long goes out by itself (RFC 4954, section 4)."""
     name, initial = mechanism.name.encode(), mechanism.initial
     words = b"AUTH %b %b" % (name, initial)
@@ -236,7 +237,7 @@ async def _present(client: SmtpClient, mechanism: bearer.Mechanism) -> None:
     try:
         await client.ask("AUTH", mechanism.last_word, expect=())
     except SmtpRefused as refused:
-        refused.note = bearer.status(challenge.message.encode())
+        refused.note = sasl.status(challenge.message.encode())
         raise
 
 

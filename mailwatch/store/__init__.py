@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from mailwatch.store.audit import Finding, audit, audit_database, audit_signed
+from mailwatch.store.audit import Finding, audit, audit_database, audit_signed, audit_tokens
 from mailwatch.store.backup import Backup, backup
-from mailwatch.store.faults import (
+from mailwatch.store.data_dir import Locked, locked
+from mailwatch.store.errors import (
     DiskFull,
+    Health,
     KeysMissing,
     LedgerMissing,
     StoreBroken,
@@ -13,13 +15,10 @@ from mailwatch.store.faults import (
     StoreMoved,
     StoreUnavailable,
 )
-from mailwatch.store.health import Health
 from mailwatch.store.keys import load as load_keys
-from mailwatch.store.lock import Locked, locked
 from mailwatch.store.outbox import Letter, Outbox
 from mailwatch.store.reader import UNREADABLE, CheckpointRow, Entry, Reader, Texts
 from mailwatch.store.store import Draft, Store
-from mailwatch.store.token_audit import audit_tokens
 from mailwatch.store.tokens import Tokens
 from mailwatch.store.writer import StoreFull, Writer
 

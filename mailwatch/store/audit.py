@@ -1,4 +1,7 @@
-"""Recomputes the whole ledger and compares it with what it says of itself."""
+"""Recomputes the whole ledger and compares it with what it says of itself.
+
+Whether each token on record is still at hand, and is over the checkpoint that its entry names.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,18 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from mailwatch.ledger import checkpoint as notes
-from mailwatch.ledger.canonical import canonical, digest
+from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.ledger.checkpoint import CheckpointError
+from mailwatch.ledger.clock_readings import KEYS, Readings
 from mailwatch.ledger.entry import VERSION, target_id
-from mailwatch.ledger.facts import change_from
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
-from mailwatch.ledger.readings import KEYS, Readings
-from mailwatch.store.beginning import signed_size
-from mailwatch.store.faults import StoreBroken
+from mailwatch.ledger.payloads import change_from
+from mailwatch.ledger.timestamp import TimestampError, check
+from mailwatch.store.errors import StoreBroken
+from mailwatch.store.first_start import signed_size
 from mailwatch.store.keys import Keys
 from mailwatch.store.reader import CheckpointRow, Entry, Reader
+from mailwatch.store.tokens import Tokens
 
 SLICE = 1000
 
@@ -49,7 +54,7 @@ def audit(
 
     1. Indexes and each target's running numbers follow one another.
     2. Headers are canonical, agree with the columns, and carry the digest of their payload.
-    3. The readings of the clock that nobody can set fit one another (ledger/readings.py).
+    3. The readings of the clock that nobody can set fit one another (ledger/clock_readings.py).
     4. Every checkpoint is signed by our key, and has the root and the subtrees that the entries give.
 
     Read in slices, so that a long audit does not keep the database from clearing up; `progress` may wait.
@@ -239,3 +244,30 @@ def audit_signed(data_dir: Path, keys: Keys, size: int) -> list[Finding]:
     signed = signed_size(data_dir, keys)
     what = f"{signed} entries were signed by the checkpoint beside the keys, but there are {size}"
     return [Finding(None, what)] if signed > size else []
+
+
+def audit_tokens(reader: Reader, tokens: Tokens) -> tuple[int, list[Finding]]:
+    """Return how many tokens are on record, and what does not fit."""
+    findings: list[Finding] = []
+    notes = {row.size: row.note for row in reader.checkpoints()}
+    count = 0
+    for entry in reader.entries(kinds=["token"]):
+        count += 1
+        payload = entry.payload
+        reply = tokens.get(payload["reply"])
+        note = notes.get(payload["checkpoint"])
+        if reply is None:
+            findings.append(Finding(entry.index, f"the token file {payload['reply']}.tsr is gone or altered"))
+        elif note is None:
+            findings.append(
+                Finding(entry.index, f"its token is over a checkpoint {payload['checkpoint']} that is gone")
+            )
+        else:
+            try:
+                told = check(reply, note).time
+            except TimestampError as error:
+                findings.append(Finding(entry.index, f"its token does not fit: {error}"))
+                continue
+            if told != payload["time"]:
+                findings.append(Finding(entry.index, "its token tells another time"))
+    return count, findings

@@ -25,8 +25,8 @@ from typing import IO
 
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.store.audit import audit_database
-from mailwatch.store.beginning import refuse_missing
-from mailwatch.store.faults import StoreBroken, StoreError, broken, fault
+from mailwatch.store.errors import StoreBroken, StoreError, broken, fault
+from mailwatch.store.first_start import refuse_missing
 from mailwatch.store.keys import load
 from mailwatch.store.reader import Reader
 from mailwatch.store.schema import database

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mailwatch.ledger.checkpoint import origin_of, verifier_key
-from mailwatch.store.faults import KeysMissing
+from mailwatch.store.errors import KeysMissing
 
 SIGNING, NAMING, PUBLIC = "ledger.pem", "targets.key", "ledger.pub"
 

@@ -14,9 +14,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from mailwatch.models import Millis, News, Topic
-from mailwatch.store.health import Health
+from mailwatch.model import News, Topic
+from mailwatch.store.errors import Health
 from mailwatch.store.schema import engine, outbox, outbox_cursor
+from mailwatch.times import Millis
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from mailwatch.ledger.facts import FACTS, fact_from
-from mailwatch.models import Fact, Millis, Outcome
-from mailwatch.store.beginning import begun, refuse_missing
-from mailwatch.store.faults import StoreBroken, StoreError, StoreUnavailable, broken, not_sealed
-from mailwatch.store.health import Health
+from mailwatch.ledger.payloads import FACTS, fact_from
+from mailwatch.model import Fact, Outcome
+from mailwatch.store.errors import Health, StoreBroken, StoreError, StoreUnavailable, broken, not_sealed
+from mailwatch.store.first_start import begun, refuse_missing
 from mailwatch.store.schema import checkpoints, database, engine, entries
+from mailwatch.times import Millis
 
 _COLUMNS = ("idx", "kind", "time_ms", "target", "number", "header", "payload")
 UNREADABLE = (OSError, StoreError, sa.exc.SQLAlchemyError, ValueError, KeyError)

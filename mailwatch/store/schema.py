@@ -19,8 +19,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from mailwatch.progress import Progress, Step
-from mailwatch.store.faults import StoreError, StoreMoved, fault, locked
-from mailwatch.store.health import Health
+from mailwatch.store.errors import Health, StoreError, StoreMoved, fault, locked
 
 logger = logging.getLogger(__name__)
 

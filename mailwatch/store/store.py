@@ -19,18 +19,16 @@ from mailwatch import monotonic
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError
 from mailwatch.ledger.entry import seal, target_id
-from mailwatch.ledger.facts import payload_of
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
-from mailwatch.models import Fact, Millis, Observation, now
+from mailwatch.ledger.payloads import payload_of
+from mailwatch.model import Fact, Observation
 from mailwatch.monotonic import Origin
 from mailwatch.progress import Progress, Step
-from mailwatch.store.beginning import bring_up_to_date, keep_signed, ready, refuse_less, refuse_missing
-from mailwatch.store.faults import CURE, StoreBroken, StoreMoved, broken, full
-from mailwatch.store.health import Health
+from mailwatch.store.data_dir import Lock
+from mailwatch.store.errors import CURE, FULL, Health, StoreBroken, StoreMoved, broken, full
+from mailwatch.store.first_start import bring_up_to_date, keep_signed, ready, refuse_less, refuse_missing
 from mailwatch.store.keys import Keys, remove_torn
-from mailwatch.store.lock import Lock
 from mailwatch.store.reader import Entry
-from mailwatch.store.room import FULL
 from mailwatch.store.schema import (
     checkpoints,
     database,
@@ -43,6 +41,7 @@ from mailwatch.store.schema import (
     same_file,
     write_ahead_log,
 )
+from mailwatch.times import Millis, now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 from mailwatch.ledger.checkpoint import Checkpoint
-from mailwatch.store.faults import StoreError
+from mailwatch.store.errors import StoreError
 from mailwatch.store.reader import Entry
 from mailwatch.store.store import Draft, Store
 

@@ -1,6 +1,6 @@
 """The JSON API, /metrics, the health checks and the pages. It only reads; all it needs is passed in.
 
-There are two apps: the full one, and the public one, which has fewer routes and knows less. web/gate.py chooses.
+There are two apps: the full one, and the public one, which has fewer routes and knows less. web/access.py chooses.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from starlette.types import ASGIApp
 
 from mailwatch import __version__
 from mailwatch.config.access import WebAccess
-from mailwatch.models import Millis, Outcome, parse_rfc3339, rfc3339
-from mailwatch.web.asked import only_known
-from mailwatch.web.exports import OBSERVATION, OUTAGE, csv_of
-from mailwatch.web.gate import Gate
+from mailwatch.model import Outcome
+from mailwatch.times import Millis, parse_rfc3339, rfc3339, within_bounds
+from mailwatch.web.access import Gate
+from mailwatch.web.cache import Kept, takes_packed
+from mailwatch.web.errors import tell_problems
+from mailwatch.web.export import OBSERVATION, OUTAGE, csv_of
 from mailwatch.web.headers import SafeHeaders
-from mailwatch.web.kept import Kept, takes_packed
 from mailwatch.web.pages import MOST, Audience, Pages
-from mailwatch.web.problems import tell_problems
 from mailwatch.web.public import Masks, public_sources, public_views
-from mailwatch.web.sources import Looks, Sources
-from mailwatch.web.views import NotMade, Views
-from mailwatch.windows import within_bounds
+from mailwatch.web.query_parameters import only_known
+from mailwatch.web.read_model import Looks, NotMade, Sources, Views
 
 _WHEN = "RFC 3339 time with its offset, from 1970 to 2100"
 _ACCEPTED = "write a time between 1970-01-01 and 2100-01-01 with its offset, such as 2026-01-22T21:55:00Z"

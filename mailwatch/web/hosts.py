@@ -14,7 +14,7 @@ import socket
 from starlette.datastructures import Headers
 
 from mailwatch.config.access import Networks, WebAccess
-from mailwatch.oauth.endpoints import is_loopback
+from mailwatch.net import is_loopback
 
 _FORWARDING = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 

@@ -15,18 +15,16 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
 from mailwatch import __version__
-from mailwatch.models import Millis, now, rfc3339
-from mailwatch.oauth.endpoints import is_loopback
-from mailwatch.web import timeline
-from mailwatch.web.days import bars
-from mailwatch.web.formats import drawing
-from mailwatch.web.kept import Kept, takes_packed
-from mailwatch.web.looking import Asked, look_back
-from mailwatch.web.problems import WORDS
-from mailwatch.web.sources import Sources
-from mailwatch.web.verdict import verdict
-from mailwatch.web.views import Views
-from mailwatch.web.words import COOKIE, LANGUAGES, choose, words
+from mailwatch.net import is_loopback
+from mailwatch.times import Millis, now, rfc3339
+from mailwatch.web import charts
+from mailwatch.web.cache import Kept, takes_packed
+from mailwatch.web.charts import bars
+from mailwatch.web.errors import WORDS
+from mailwatch.web.observation_filter import Asked, look_back
+from mailwatch.web.read_model import Sources, Views
+from mailwatch.web.summary import verdict
+from mailwatch.web.templating import COOKIE, LANGUAGES, choose, drawing, words
 
 PLACES = tuple((name, "" if name == "overview" else name) for name in
                ("overview", "outages", "incidents", "observations", "ledger", "about"))  # fmt: skip
@@ -181,11 +179,11 @@ class Pages:
         told = self._views.outage(outage_id)
         if told is None:
             return self.problem(request, 404)
-        marks = timeline.marks(told)
+        marks = charts.marks(told)
         # One that is over and sealed changes no more.
         settled = told["state"] != "open" and told.get("range", True)
         return self._show(
-            request, "outage.html", "outages", o=told, marks=marks, stretches=timeline.stretches(told, marks),
+            request, "outage.html", "outages", o=told, marks=marks, stretches=charts.stretches(told, marks),
             here_name=self._views.vantage_point, place=self._views.place,
             pulse="" if settled else request.state.pulse,
         )  # fmt: skip

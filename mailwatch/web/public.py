@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mailwatch.models import Millis
-from mailwatch.watched import SEE_API, NoSuchTarget
-from mailwatch.web.sources import Sources
-from mailwatch.web.views import NotMade, Views
+from mailwatch.config.recorded_targets import SEE_API, NoSuchTarget
+from mailwatch.times import Millis
+from mailwatch.web.read_model import NotMade, Sources, Views
 
 Told = dict[str, Any]
 _TARGET = ("provider", "kind", "state", "last_observation", "outcome", "cause", "failed_phase")

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mailwatch import records
-from mailwatch.models import Fact, Gap, Millis, Outcome, WatchChange, WatchEvent
-from mailwatch.store import Reader
+from mailwatch.model import Fact, Gap, Outcome, WatchChange, WatchEvent
+from mailwatch.store import Reader, queries
+from mailwatch.times import Millis
 from tests.campaign.looks import Taken
 from tests.campaign.run import Run
 from tests.campaign.told import ROUNDING
@@ -31,7 +31,7 @@ class Accounts:
     def faults(self) -> Iterator[str]:
         """Yield what is wrong."""
         for name, facts in self._facts.items():
-            (told,) = records.availability(self._reader, [name], 0, EVER)
+            (told,) = queries.availability(self._reader, [name], 0, EVER)
             down, undecided, covered, changes = self._sums(facts)
             if told["downtime"]["min"] is None and covered > 0:
                 yield f"{name}: the downtime is not known, though {covered:.3f} s were observed"
@@ -48,7 +48,7 @@ class Accounts:
     def _parts(self, name: str, whole: dict[str, float], slack: float) -> Iterator[str]:
         """Two windows that make up the whole count no time twice, and forget none."""
         middle = EPOCH_NS // 1_000_000 + round(self._run.world.end * 500)
-        parts = [records.availability(self._reader, [name], *part)[0] for part in ((0, middle), (middle, EVER))]
+        parts = [queries.availability(self._reader, [name], *part)[0] for part in ((0, middle), (middle, EVER))]
         for key in ("min", "max"):
             total = sum(_seconds(part)[key] for part in parts)
             lost = whole[key] - total

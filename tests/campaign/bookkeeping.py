@@ -15,9 +15,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mailwatch.clock import STALLED_AFTER, STEP, SUSPEND, TICK
-from mailwatch.elapsed import length_of
-from mailwatch.models import Cause, Fact, Gap, Observation, Outcome, WatchChange, WatchEvent
+from mailwatch.analysis.elapsed import length_of
+from mailwatch.guard.clock import STALLED_AFTER, STEP, SUSPEND, TICK
+from mailwatch.model import Cause, Fact, Gap, Observation, Outcome, WatchChange, WatchEvent
 from tests.campaign.bounds import true_span
 from tests.campaign.looks import Taken
 from tests.campaign.run import Run

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from mailwatch.elapsed import end_of, start_of
-from mailwatch.models import Fact, Gap, Millis, Observation, Outcome, WatchChange, parse_rfc3339
+from mailwatch.analysis.elapsed import end_of, start_of
+from mailwatch.model import Fact, Gap, Observation, Outcome, WatchChange
 from mailwatch.monotonic import STEP_MS
+from mailwatch.times import Millis, parse_rfc3339
 from tests.campaign.looks import Taken
 from tests.campaign.survey import SYNCHRONISED_WITHIN
 from tests.campaign.told import ROUNDING, Told

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from mailwatch.guard import Control, Guard
-from mailwatch.guard.line import Line
-from mailwatch.guard.names import NONSENSE, Found, Resolver
-from mailwatch.guard.reasons import OK
-from mailwatch.housekeeping import GUARD_EVERY, GUARD_EVERY_OFFLINE
+from mailwatch.guard.connectivity import Guard
+from mailwatch.guard.controls import Control, Line
+from mailwatch.guard.resolver import NONSENSE, Found, Resolver
+from mailwatch.model import ControlState
+from mailwatch.monitor.background import GUARD_EVERY, GUARD_EVERY_OFFLINE
 from tests.campaign.virtual import Clocks
 from tests.campaign.world import Span, World
 
@@ -47,14 +47,14 @@ class _Line(Line):
                 return "unreachable"
             await asyncio.sleep(down.end - self._clocks.true)
         await asyncio.sleep(ANSWERS_IN)
-        return OK
+        return ControlState.OK
 
     async def resolve(self, key: str) -> Found:
         """Ask a resolver that hangs while it is down, or our line is."""
         while down := self._world.resolver.at(self._clocks.true) or self._world.line.at(self._clocks.true):
             await asyncio.sleep(down.end - self._clocks.true)
         await asyncio.sleep(ANSWERS_IN)
-        return Found("unresolved") if key == NONSENSE else Found(OK, ("203.0.113.9",))
+        return Found("unresolved") if key == NONSENSE else Found(ControlState.OK, ("203.0.113.9",))
 
 
 class _Resolver(Resolver):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from mailwatch.monitor import Monitor
-from mailwatch.outages import Event, Proof, State, advance, advance_proof
-from mailwatch.replay import FACTS, audit_outages, rule_book
+from mailwatch.analysis.detector import Event, State, advance
+from mailwatch.analysis.login_outages import Proof, advance_proof
+from mailwatch.ledger.payloads import FACTS
+from mailwatch.monitor.pipeline import Monitor
 from mailwatch.store import Reader, audit
 from mailwatch.store.keys import Keys
+from mailwatch.store.replay import audit_outages, rule_book
 
 
 def check_ledger(reader: Reader, keys: Keys, monitor: Monitor) -> list[str]:

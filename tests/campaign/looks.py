@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from mailwatch.models import Cause, Millis, Observation, Outcome, Phase, Target, TlsFacts
+from mailwatch.model import Cause, Observation, Outcome, Phase, TlsFacts
 from mailwatch.probes.recorder import Recorder
 from mailwatch.probes.redact import redactor
+from mailwatch.settings import Target
+from mailwatch.times import Millis
 from tests.campaign.replies import says
 from tests.campaign.virtual import Clocks
 from tests.campaign.world import HOUR, Service, Span, World, cause_of

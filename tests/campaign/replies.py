@@ -12,10 +12,11 @@ import random
 from functools import cache
 from typing import Any
 
-from mailwatch.models import Cause, Kind, Phase, Target
+from mailwatch.model import Cause, Kind, Phase
 from mailwatch.probes import failures
 from mailwatch.probes.failures import SmtpRefused, Verdict, judge
 from mailwatch.probes.imap_client import Refused, ServerBye
+from mailwatch.settings import Target
 
 OWN = {
     Cause.UNAVAILABLE: (

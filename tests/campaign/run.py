@@ -13,17 +13,18 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-import mailwatch.housekeeping
-from mailwatch.diagnosis import Diagnosis
-from mailwatch.enrolment import enrol, reenrol, renew, retire
-from mailwatch.housekeeping import Housekeeping
+import mailwatch.monitor.background
+from mailwatch.config.recorded_targets import RELOAD, START
+from mailwatch.guard.diagnosis import Diagnosis
+from mailwatch.ledger.payloads import written_rules
 from mailwatch.metrics import Metrics
-from mailwatch.models import Login, Target, VantagePoint, now
-from mailwatch.monitor import Monitor
-from mailwatch.replay import written_rules
+from mailwatch.monitor.background import Housekeeping
+from mailwatch.monitor.enrolment import enrol, reenrol, renew, retire
+from mailwatch.monitor.pipeline import Monitor
+from mailwatch.monitor.restore import take_up
+from mailwatch.settings import Login, Target, VantagePoint
 from mailwatch.store import Draft, Reader, Store, Writer
-from mailwatch.takeup import take_up
-from mailwatch.watched import RELOAD, START
+from mailwatch.times import now
 from tests.campaign.guard import guard_of, regular_rounds
 from tests.campaign.ledgers import check_ledger
 from tests.campaign.looks import Looks
@@ -83,7 +84,7 @@ class Run:
     def through(self) -> None:
         """Live through all of the world, and start once more, which checks what the last life left."""
         survey = Survey(self.world, self.clocks)
-        with self.clocks.shown(), patched(mailwatch.housekeeping, "survey", survey.ask):
+        with self.clocks.shown(), patched(mailwatch.monitor.background, "survey", survey.ask):
             while self.clocks.true < self.world.end:
                 self._live()
             self._live()

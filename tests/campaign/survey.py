@@ -1,13 +1,13 @@
-"""What the kernel and the time servers truly say of the wall clock, in place of `mailwatch.clock.survey`."""
+"""What the kernel and the time servers truly say of the wall clock, in place of `mailwatch.guard.clock.survey`."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from mailwatch.clock import ClockSurvey, KernelSync
-from mailwatch.models import now
-from mailwatch.sntp import Offset
+from mailwatch.guard.clock import ClockSurvey, KernelSync
+from mailwatch.guard.sntp import Offset
+from mailwatch.times import now
 from tests.campaign.virtual import Clocks
 from tests.campaign.world import World
 

@@ -22,9 +22,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 
-from mailwatch.clock import TICK
-from mailwatch.models import Cause, Phase
-from mailwatch.outages import Rules
+from mailwatch.guard.clock import TICK
+from mailwatch.model import Cause, Phase, Rules
 from tests.campaign.looks import Taken
 from tests.campaign.run import History
 from tests.campaign.world import Service, Span, World

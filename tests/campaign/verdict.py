@@ -17,10 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mailwatch import records
-from mailwatch.ledger.facts import FACTS
-from mailwatch.models import Cause, Fact, Observation, Outcome, WatchChange, WatchEvent
-from mailwatch.store import Reader
+from mailwatch.ledger.payloads import FACTS
+from mailwatch.model import Cause, Fact, Observation, Outcome, WatchChange, WatchEvent
+from mailwatch.store import Reader, queries
 from tests.campaign.accounts import Accounts
 from tests.campaign.bookkeeping import Bookkeeping
 from tests.campaign.bounds import Bounds, Unseen
@@ -68,7 +67,7 @@ class _Judge:
             facts.sort(key=lambda each: each[0])
         self.clock = [entry.payload for entry in reader.entries(kinds=["clock"])]
         self.told: dict[str, list[Told]] = {name: [] for name in run.world.services}
-        for payload in records.outages(reader):
+        for payload in queries.outages(reader):
             told = self._told(payload)
             self.told[told.bad.target].append(told)
         self.figures["entries"] = reader.size()

@@ -19,11 +19,11 @@ from typing import Any
 
 import apscheduler.schedulers.base
 
-import mailwatch.schedule
+import mailwatch.monitor.schedule
 from mailwatch import monotonic
-from mailwatch.clock import TICK, ClockEvent, ClockWatch, Reading
-from mailwatch.models import Millis
+from mailwatch.guard.clock import TICK, ClockEvent, ClockWatch, Reading
 from mailwatch.monotonic import Origin
+from mailwatch.times import Millis
 
 EPOCH_NS = 1_767_571_200_000_000_000
 """Monday, 2026-01-05T00:00Z: when every world begins."""
@@ -135,7 +135,7 @@ class Clocks:
             (time, "time", lambda: self.time_ns() / 1e9),
             (time, "monotonic", lambda: self.running),
             (time, "monotonic_ns", lambda: round(self.running * 1e9)),
-            (mailwatch.schedule, "datetime", Date),
+            (mailwatch.monitor.schedule, "datetime", Date),
             (apscheduler.schedulers.base, "datetime", Date),
         ]
         with contextlib.ExitStack() as undone:

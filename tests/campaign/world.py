@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import SecretStr
 
-from mailwatch.models import Cause, Kind, Login, Phase, Target, TlsMode
-from mailwatch.outages import Rules
+from mailwatch.model import Cause, Kind, Phase, Rules, TlsMode
+from mailwatch.settings import Login, Target
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 WEEK, YEAR = 7 * DAY, 365 * DAY

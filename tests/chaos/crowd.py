@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mailwatch.models import Kind, TlsMode
+from mailwatch.model import Kind, TlsMode
 from tests.helpers.scripted_server import CLOSE, HELLO, RESET, Endless, Step
 
 IMAP: list[Step] = [

@@ -26,13 +26,14 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from mailwatch.analysis.availability import Buckets
+from mailwatch.analysis.detector import State
 from mailwatch.metrics import Metrics
-from mailwatch.models import Login, Outcome, Target, TlsMode, VantagePoint
-from mailwatch.monitor import Monitor
-from mailwatch.outages import Rules, State
-from mailwatch.service_level import Buckets
+from mailwatch.model import Outcome, Rules, TlsMode
+from mailwatch.monitor.pipeline import Monitor
+from mailwatch.monitor.target_runtime import Watch
+from mailwatch.settings import Login, Target, VantagePoint
 from mailwatch.store import Reader, Store, Writer
-from mailwatch.watch import Watch
 from tests.campaign.run import NoDiagnosis
 from tests.campaign.virtual import Clocks, Ticks
 from tests.chaos.crowd import CROWD, HEALTHY, Member

@@ -329,7 +329,7 @@ async def _started(config: Path, *, probing: bool = False) -> AsyncIterator[Any]
 
     from mailwatch.config import load
     from mailwatch.metrics import Metrics
-    from mailwatch.startup import Startup
+    from mailwatch.monitor.startup import Startup
 
     async with contextlib.AsyncExitStack() as undo:
         service, app = await Startup(config, load(config), Metrics(CollectorRegistry()), undo).run()

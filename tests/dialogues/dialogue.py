@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from mailwatch.models import Cause, Kind, Outcome, Phase
+from mailwatch.model import Cause, Kind, Outcome, Phase
 
 
 class Then(Enum):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mailwatch.models import Cause, Kind, Phase
+from mailwatch.model import Cause, Kind, Phase
 from tests.dialogues.dialogue import UP, Dialogue, Step, Then, not_up
 
 _mx = partial(Dialogue, kind=Kind.MX)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mailwatch.models import Cause, Kind, Phase
+from mailwatch.model import Cause, Kind, Phase
 from tests.dialogues.dialogue import UP, Dialogue, Step, Then, not_up
 
 _pop3 = partial(Dialogue, kind=Kind.POP3)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
-from mailwatch.models import Kind
+from mailwatch.model import Kind
 from tests.dialogues.dialogue import Dialogue, Step, Then
 
 HEADER = "Date: Mon, 2 Jan 2023 10:00:00 +0100\n\n"

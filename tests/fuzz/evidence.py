@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 
 from mailwatch import certificates
-from mailwatch.evidence.merge import member
-from mailwatch.evidence.merge.check import check, is_joint
+from mailwatch.evidence.joint import member
+from mailwatch.evidence.joint.verify import check, is_joint
 from mailwatch.evidence.verify import UNFORESEEN, Trust, verify
 from mailwatch.ledger import checkpoint, timestamp
-from mailwatch.ledger.facts import fact_from
+from mailwatch.ledger.payloads import fact_from
 from mailwatch.ledger.timestamp import Anchors, TimestampError
 from mailwatch.store import Store
 from tests.fuzz.target import Target, Wrong
@@ -78,7 +78,9 @@ def _bundle(chance: random.Random) -> bytes:
 
 _SCRIPT: Callable[[], Any] = cache(
     lambda: compile(
-        files("mailwatch.evidence.enclosed").joinpath("verify.py").read_text("utf-8"), "verify.py", "exec"
+        files("mailwatch.evidence").joinpath("standalone").joinpath("verify.py").read_text("utf-8"),
+        "verify.py",
+        "exec",
     )
 )
 

@@ -9,22 +9,22 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from mailwatch.ledger.canonical import canonical
-from mailwatch.models import Exchange, Kind, Login, OAuth2
-from mailwatch.models import Target as Watched
-from mailwatch.probes import cleartext, imap, mx_dialogue, pop3, smtp
+from mailwatch.ledger.canonical_json import canonical
+from mailwatch.model import Kind
+from mailwatch.probes import cleartext, imap, mx, pop3, smtp
 from mailwatch.probes.classify import Reply, classify, free_text
 from mailwatch.probes.connect import Call, Goodbye
 from mailwatch.probes.imap_lines import Lines, NotImap
 from mailwatch.probes.redact import MAX_CHARS, Redactor
-from mailwatch.probes.roundtrip.belated import tidy
-from mailwatch.probes.roundtrip.bounce import read_bounce
+from mailwatch.probes.roundtrip.arrival import tidy
+from mailwatch.probes.roundtrip.delivery_report import read_bounce
+from mailwatch.probes.roundtrip.dkim import signatures
+from mailwatch.probes.roundtrip.headers import clock_skew_ms, fields_of, head_of, hops, millis_of
 from mailwatch.probes.roundtrip.mailbox import Mailbox
-from mailwatch.probes.roundtrip.message import Mark, Sealer, compose
-from mailwatch.probes.roundtrip.outstanding import Outstanding
-from mailwatch.probes.roundtrip.received import clock_skew_ms, fields_of, head_of, hops, millis_of
-from mailwatch.probes.roundtrip.signature import signatures
+from mailwatch.probes.roundtrip.message import Mark, Outstanding, Sealer, compose
 from mailwatch.probes.roundtrip.submission import Submission
+from mailwatch.settings import Exchange, Login, OAuth2
+from mailwatch.settings import Target as Watched
 from tests.dialogues import DIALOGUES
 from tests.fuzz import wire
 from tests.fuzz.target import Target, Wrong
@@ -287,7 +287,7 @@ def targets() -> list[Target]:
         play("smtp", _playing(Kind.SMTP, smtp.probe), SMTP, 60),
         play("smtp-oauth", lambda data: wire.play(data, _bearer(Kind.SMTP), smtp.probe), SMTP, 10),
         play("smtp-submit", submit, SUBMIT, 20),
-        play("mx", _playing(Kind.MX, functools.partial(mx_dialogue.probe, within=10.0), task=exchange), MX, 30),
+        play("mx", _playing(Kind.MX, functools.partial(mx.probe, within=10.0), task=exchange), MX, 30),
         Target("imap-lines", _lines, IMAP + MAILBOX, 150, words=[b"{5}\r\n", b"{5+}\r\n", b"{999999}\r\n"]),
         Target("replies", _reply, [line for said in IMAP + POP3 + SMTP + MX for line in said.split(b"\r\n")], 40),
         Target("redact", _redact, IMAP + SMTP, 80, words=SAID),

@@ -21,19 +21,20 @@ import dns.resolver
 import dns.rrset
 from prometheus_client import CollectorRegistry
 
-from mailwatch.diagnosis.names import ask_names
-from mailwatch.discovery import records
-from mailwatch.guard.dates import read_date
-from mailwatch.ledger.canonical import canonical
-from mailwatch.models import Kind, OAuth2, Page, TlsMode
-from mailwatch.models import Target as Watched
-from mailwatch.oauth import browser, device, request
-from mailwatch.oauth.page import page as last_page
-from mailwatch.probes import bearer, webmail
+from mailwatch.cli.init import discovery
+from mailwatch.guard.control_dates import read_date
+from mailwatch.guard.diagnosis import ask_names
+from mailwatch.guard.sntp import SntpError, read_answer
+from mailwatch.ledger.canonical_json import canonical
+from mailwatch.model import Kind, TlsMode
+from mailwatch.probes import sasl, webmail
 from mailwatch.probes.failures import Failed
-from mailwatch.probes.mx_names import Exchanger, addresses, exchangers
-from mailwatch.probes.roundtrip.signature import txt
-from mailwatch.sntp import SntpError, read_answer
+from mailwatch.probes.mx_lookup import Exchanger, addresses, exchangers
+from mailwatch.probes.oauth import flows, http
+from mailwatch.probes.oauth.flows import page as last_page
+from mailwatch.probes.roundtrip.dkim import txt
+from mailwatch.settings import OAuth2, Page
+from mailwatch.settings import Target as Watched
 from tests.fuzz import wire
 from tests.fuzz.target import Target, Wrong
 
@@ -81,18 +82,18 @@ CLIENT = OAuth2(
 
 def _oauth(data: bytes) -> None:
     status, _, body = data.partition(b" ")
-    with contextlib.suppress(request.Refused, request.NotServing):
+    with contextlib.suppress(http.Refused, http.NotServing):
         code = int(status[:3]) if status[:3].isdigit() else 200
-        said = request._judged(code, body, [wire.PASSWORD], "the token endpoint at t.example")
+        said = http._judged(code, body, [wire.PASSWORD], "the token endpoint at t.example")
         for take in (
-            lambda: request.access_token(said, "t.example"),
-            lambda: browser.grant_of(CLIENT, said),
-            lambda: device.read_code(CLIENT, said),
+            lambda: http.access_token(said, "t.example"),
+            lambda: flows.grant_of(CLIENT, said),
+            lambda: flows.read_code(CLIENT, said),
         ):
-            with contextlib.suppress(request.Refused, request.NotServing):
+            with contextlib.suppress(http.Refused, http.NotServing):
                 take()
-        request.secret_of(said, "refresh_token")
-    bearer.status(body)
+        http.secret_of(said, "refresh_token")
+    sasl.status(body)
 
 
 def _redirected(data: bytes) -> None:
@@ -100,9 +101,9 @@ def _redirected(data: bytes) -> None:
     made: list[bool] = []
 
     async def meet() -> None:
-        flow = browser._begin(CLIENT, "a@example.org", "http://127.0.0.1:1")
+        flow = flows._begin(CLIENT, "a@example.org", "http://127.0.0.1:1")
         made.append(flow.redirected(text.replace("STATE", flow.state)))
-        with contextlib.suppress(request.Refused):
+        with contextlib.suppress(http.Refused):
             if flow._code.done():
                 flow._code.result()
 
@@ -171,7 +172,7 @@ def _names(data: bytes) -> None:
                     await addresses(each, 25, Told(answers[1:]), 1.0)
         with contextlib.suppress(Failed):
             await addresses(Exchanger("mx.example.org", 1), 25, Told(list(answers)), 1.0)
-        await records.ask("example.org", Told(list(answers)))
+        await discovery.ask("example.org", Told(list(answers)))
         canonical(await ask_names("example.org", 1.0, Told(list(answers))))
         with contextlib.suppress(TimeoutError):
             await txt("k._domainkey.example.org.", Told(list(answers)))
@@ -207,7 +208,7 @@ def _pages() -> tuple[Callable[..., Awaitable[None]], contextlib.AsyncExitStack]
     """Start a MailWatch that watches nothing that answers, for its pages."""
     from mailwatch.config import load
     from mailwatch.metrics import Metrics
-    from mailwatch.startup import Startup
+    from mailwatch.monitor.startup import Startup
 
     folder = Path(tempfile.mkdtemp(prefix="mailwatch-fuzz-"))
     undo = contextlib.AsyncExitStack()

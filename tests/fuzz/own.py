@@ -11,13 +11,15 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from mailwatch.catalogue import by_domain
+from mailwatch.cli.init.discovery import ascii_domain, is_name
 from mailwatch.config import ConfigError, load
-from mailwatch.config.durations import parse_duration as duration
-from mailwatch.config.mistakes import Fault
-from mailwatch.discovery.door import ascii_domain, is_name
-from mailwatch.models import Channel, News, Topic, parse_rfc3339
-from mailwatch.notify.words import text_of
+from mailwatch.config.catalogue import by_domain
+from mailwatch.config.errors import Fault
+from mailwatch.model import News, Topic
+from mailwatch.notify.text import text_of
+from mailwatch.settings import Channel
+from mailwatch.times import parse_duration as duration
+from mailwatch.times import parse_rfc3339
 from tests.fuzz.target import Target
 
 HERE = Path(__file__).parent.parent

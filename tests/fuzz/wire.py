@@ -12,14 +12,15 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mailwatch.ledger.canonical import canonical
-from mailwatch.ledger.facts import payload_of
-from mailwatch.models import Attempt, Cause, Observation, Outcome, Target, TlsMode
+from mailwatch.ledger.canonical_json import canonical
+from mailwatch.ledger.payloads import payload_of
+from mailwatch.model import Attempt, Cause, Observation, Outcome, TlsMode
 from mailwatch.probes import TlsContexts
 from mailwatch.probes.attempts import Probe, attempt
 from mailwatch.probes.connect import Address, Call
 from mailwatch.probes.recorder import Recorder
 from mailwatch.probes.redact import redactor
+from mailwatch.settings import Target
 from tests.fuzz.target import Wrong
 
 ANSWER, PACKET = b"\x1e", b"\x1f"

@@ -14,7 +14,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mailwatch.ledger.canonical import canonical, digest
+from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.ledger.checkpoint import Checkpoint, origin_of, sign, sign_text
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from tests.helpers.bundle_files import Files, files_of

@@ -6,10 +6,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mailwatch.evidence.period.case import Watched, find, write
-from mailwatch.models import Millis
+from mailwatch.evidence.period_case import Watched, find, write
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import load as load_keys
+from mailwatch.times import Millis
 from tests.helpers import ledger_factory as ledgers
 from tests.helpers.ledger_factory import HOUR
 

@@ -9,14 +9,23 @@ from typing import Any
 from unittest.mock import patch
 
 from mailwatch import monotonic
-from mailwatch.models import (
+from mailwatch.analysis.detector import (
+    Event,
+    Proof,
+    Rules,
+    State,
+    advance,
+    advance_proof,
+    outage_payload,
+    written_rules,
+)
+from mailwatch.model import (
     Attempt,
     Cause,
     ClockSpan,
     Gap,
     GapReason,
     Kind,
-    Millis,
     Observation,
     Outcome,
     Phase,
@@ -25,8 +34,8 @@ from mailwatch.models import (
     WatchEvent,
     WatchSettings,
 )
-from mailwatch.outages import Event, Proof, Rules, State, advance, advance_proof, outage_payload, written_rules
 from mailwatch.store import Draft, Store
+from mailwatch.times import Millis
 
 SECOND: Millis = 1000
 MINUTE: Millis = 60 * SECOND

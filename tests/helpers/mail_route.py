@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mailwatch.models import Delivery, Kind, Observation, Target, now
+from mailwatch.model import Kind, Observation
 from mailwatch.probes import Outstanding, TlsContexts, Trips, observe
+from mailwatch.settings import Delivery, Target
+from mailwatch.times import now
 from tests.helpers.requirements import need
 from tests.helpers.targets import Targets
 from tests.servers import ALICE, DOVECOT, POSTFIX, Certificates, Dovecot, Postfix, server_folder

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mailwatch.analysis.detector import Event, Rules, State, advance, outage_payload, written_rules
 from mailwatch.evidence.bundle import File
-from mailwatch.evidence.case import find, write
+from mailwatch.evidence.outage_case import find, write
 from mailwatch.evidence.verify import Trust
 from mailwatch.ledger import timestamp
-from mailwatch.models import Kind, Millis, now
-from mailwatch.outages import Event, Rules, State, advance, outage_payload, written_rules
+from mailwatch.model import Kind
 from mailwatch.store import Draft, Reader, Store, Tokens
+from mailwatch.times import Millis, now
 from tests.helpers.ledger_factory import clock_of, look
 from tests.servers.authority import Authority
 

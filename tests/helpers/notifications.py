@@ -10,11 +10,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from mailwatch.elapsed import Durations
-from mailwatch.models import Cause, Channel, Kind, Observation, Outcome, now
+from mailwatch.analysis.detector import Outage, outage_payload
+from mailwatch.analysis.elapsed import Durations
+from mailwatch.model import Cause, Kind, Observation, Outcome
 from mailwatch.notify import Notifier
-from mailwatch.outages import Outage, outage_payload
+from mailwatch.settings import Channel
 from mailwatch.store import Draft, Outbox, Reader, Store
+from mailwatch.times import now
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.webhook import Webhook
 from tests.servers import free_port

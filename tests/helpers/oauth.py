@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from mailwatch.models import Login, OAuth2
-from mailwatch.oauth.grant import granted, write_grant
+from mailwatch.probes.oauth.grant import granted, write_grant
+from mailwatch.settings import Login, OAuth2
 from tests.servers.oauth import CLIENT_ID, CLIENT_SECRET, AuthorizationServer
 
 

@@ -12,15 +12,17 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from mailwatch import monotonic
-from mailwatch.clock import TICK, ClockWatch
+from mailwatch.analysis.availability import Buckets
+from mailwatch.analysis.detector import State
+from mailwatch.guard.clock import TICK, ClockWatch
 from mailwatch.metrics import Metrics
-from mailwatch.models import ClockSpan, Kind, Millis, Observation, Outcome, Target, TlsMode, VantagePoint, now
-from mailwatch.monitor import Monitor
-from mailwatch.outages import Rules, State
-from mailwatch.service_level import Buckets
+from mailwatch.model import ClockSpan, Kind, Observation, Outcome, Rules, TlsMode
+from mailwatch.monitor.pipeline import Monitor
+from mailwatch.monitor.target_runtime import Watch
+from mailwatch.settings import Target, VantagePoint
 from mailwatch.store import Reader, Store, Writer
 from mailwatch.store.schema import database
-from mailwatch.watch import Watch
+from mailwatch.times import Millis, now
 from tests.servers import free_port
 
 

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mailwatch.models import Cause, GuardAnswer, Millis, Observation, Phase, TlsFacts
+from mailwatch.model import Cause, GuardAnswer, Observation, Phase, TlsFacts
+from mailwatch.times import Millis
 from tests.helpers.command import mailwatch
 from tests.helpers.ledger_factory import HOUR, MINUTE, SECOND, look, write
 from tests.helpers.process import MailWatchProcess

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from mailwatch.models import Kind, Login, Observation, Target, TlsMode
+from mailwatch.model import Kind, Observation, TlsMode
 from mailwatch.probes import TlsContexts, observe
+from mailwatch.settings import Login, Target
 from tests.helpers.scripted_server import Step, hostile
 
 PASSWORD = 'canary-0123-p"a\\s'

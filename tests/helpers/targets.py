@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from mailwatch.models import Kind, Login, Target, TlsMode
+from mailwatch.model import Kind, TlsMode
+from mailwatch.settings import Login, Target
 from tests.servers import ALICE, Certificates, Courier, Cyrus, Dovecot, Exim, OpenSmtpd, Postfix
 
 

@@ -7,8 +7,7 @@ from typing import Any, cast
 
 from mailwatch.web.app import full_app
 from mailwatch.web.pages import Audience
-from mailwatch.web.sources import Sources
-from mailwatch.web.views import Views
+from mailwatch.web.read_model import Sources, Views
 
 
 def routes_of(routes: Iterable[Any]) -> Iterator[str]:

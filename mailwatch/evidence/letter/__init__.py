@@ -15,22 +15,21 @@ from zoneinfo import ZoneInfo
 
 import typst
 
-from mailwatch import records
-from mailwatch.catalogue.sla import Rule, rule
-from mailwatch.config.claims import ClaimSection
-from mailwatch.evidence.case import Case
-from mailwatch.evidence.claims.reading import ZONE, stretch, windows
-from mailwatch.evidence.claims.stated import claim
+from mailwatch.analysis.outage import payload_json
+from mailwatch.analysis.sla import Rule
+from mailwatch.config.catalogue.sla import rule
+from mailwatch.config.schema_claims import ClaimSection
+from mailwatch.evidence.claims.evaluate import ZONE, stretch, windows
+from mailwatch.evidence.claims.owner_statement import claim
 from mailwatch.evidence.letter.blocks import Block, Table
-from mailwatch.evidence.letter.document import docx
-from mailwatch.evidence.letter.text import Letter, compose
+from mailwatch.evidence.letter.content import Letter, compose
+from mailwatch.evidence.letter.docx import docx
+from mailwatch.evidence.outage_case import Case
 from mailwatch.evidence.report import look_up
-from mailwatch.evidence.report.layout import layout
-from mailwatch.evidence.report.printable import LONG, printable
-from mailwatch.evidence.report.words import words
-from mailwatch.evidence.report.writing import Writing
-from mailwatch.outages import payload_json
-from mailwatch.store import Reader
+from mailwatch.evidence.report.fonts import LONG, printable
+from mailwatch.evidence.report.formatting import Writing, words
+from mailwatch.evidence.report.outage import layout
+from mailwatch.store import Reader, queries
 
 NARROW = 26
 _BY_THE_MONTH = Rule(key="", name="", source_url="", seen_on="", verified=False)
@@ -89,7 +88,7 @@ def _others(reader: Reader, outage: dict[str, Any], given: Rule | None) -> list[
     case = stretch(outage)
     found = windows(given or _BY_THE_MONTH, case.possible or case.sure, ZoneInfo(ZONE))
     told = []
-    for payload in records.outage_payloads(reader):
+    for payload in queries.outage_payloads(reader):
         if payload["target"] != outage["target"] or payload["id"] == outage["id"]:
             continue
         if payload["first_bad"] < found[-1][1] and payload["last_bad"] >= found[0][0]:

@@ -12,12 +12,12 @@ from zoneinfo import ZoneInfo
 
 import typst
 
-from mailwatch.evidence.case import Case
-from mailwatch.evidence.report.layout import layout
-from mailwatch.evidence.report.printable import printable
-from mailwatch.evidence.report.sightings import Sightings, sight
-from mailwatch.records import anchor_of
+from mailwatch.evidence.outage_case import Case
+from mailwatch.evidence.report.facts import Sightings, sight
+from mailwatch.evidence.report.fonts import printable
+from mailwatch.evidence.report.outage import layout
 from mailwatch.store import Reader
+from mailwatch.store.queries import anchor_of
 
 
 def report(reader: Reader, case: Case, statement: bytes, place: str, language: str, zone: ZoneInfo) -> bytes:

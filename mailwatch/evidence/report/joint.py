@@ -6,12 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mailwatch.evidence.merge.joint import Group
-from mailwatch.evidence.merge.sweep import Span, Step, length
+from mailwatch.evidence.joint.quorum import Group, Step
 from mailwatch.evidence.report import typeset
-from mailwatch.evidence.report.words import words
-from mailwatch.evidence.report.writing import Writing, pairs, provider_name
-from mailwatch.models import Millis
+from mailwatch.evidence.report.formatting import Writing, pairs, provider_name, words
+from mailwatch.times import Millis, Span, length
 
 MAX_ROWS = 40
 MAX_MEMBERS = 100

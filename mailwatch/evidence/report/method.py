@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from mailwatch.evidence.report.sightings import Sightings
-from mailwatch.evidence.report.words import words
-from mailwatch.evidence.report.writing import Writing
+from mailwatch.evidence.report.facts import Sightings
+from mailwatch.evidence.report.formatting import Writing, words
 
 ALWAYS = ("harm", "key", "line", "outside")
 

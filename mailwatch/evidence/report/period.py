@@ -8,12 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mailwatch.evidence.period.case import PeriodCase
+from mailwatch.evidence.period_case import PeriodCase
 from mailwatch.evidence.report import typeset
-from mailwatch.evidence.report.calendar import Calendar, Cell
+from mailwatch.evidence.report.charts import Calendar, Cell
+from mailwatch.evidence.report.formatting import Writing, pairs, provider_name, words
 from mailwatch.evidence.report.method import limits_of_period, of_period
-from mailwatch.evidence.report.words import words
-from mailwatch.evidence.report.writing import Writing, pairs, provider_name
 
 MAX_OUTAGES = 200
 MAX_TOKENS = 12

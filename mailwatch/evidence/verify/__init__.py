@@ -19,22 +19,23 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.utils import CryptographyDeprecationWarning
 
-from mailwatch.course import Seen
-from mailwatch.endings import ours
+from mailwatch.analysis.replay import Seen
+from mailwatch.errors import ours
 from mailwatch.evidence.verify.archive import Archive, Refused
-from mailwatch.evidence.verify.ledger import Walk, walk
-from mailwatch.evidence.verify.outage import Single
-from mailwatch.evidence.verify.period import Period
+from mailwatch.evidence.verify.entries import Walk, walk
+from mailwatch.evidence.verify.statement import Period, Single
 from mailwatch.evidence.verify.tokens import (
+    Trust,
     Trusted,
     bounded,
+    certificates,
     fitting,
     outside_times,
     stamps,
     stated_error,
+    system,
     words,
 )
-from mailwatch.evidence.verify.trust import Trust, certificates, system
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError, origin_of, verifier_key
 from mailwatch.ledger.merkle import CompactRange

@@ -9,7 +9,7 @@ from pyhanko.sign.validation import validate_pdf_signature
 from pyhanko.sign.validation.status import PdfSignatureStatus, SignatureCoverageLevel
 from pyhanko_certvalidator import ValidationContext
 
-from mailwatch.endings import ours
+from mailwatch.errors import ours
 from mailwatch.evidence.verify.archive import Refused
 
 MAX_ATTACHMENT = 64 << 20

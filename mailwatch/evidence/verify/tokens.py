@@ -1,22 +1,72 @@
 """Checks each timestamp token of a bundle: over its checkpoint, named by its entry, signed by whom.
 
 And the times that the entries give themselves: between the tokens around them they must lie.
+
+Whom the verifier believes: what was named with --trust, else the system's authorities.
 """
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mailwatch.certificates import UnreadableCertificate, read_pem, readable
+from mailwatch.evidence.verify.archive import Refused
+
+if TYPE_CHECKING:
+    from cryptography import x509
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from itertools import accumulate, pairwise
 from typing import Any
 
-from mailwatch.elapsed import Moment, TokenReading, clock_error
-from mailwatch.evidence.gather import TOLERANCE
-from mailwatch.evidence.verify.archive import Refused
-from mailwatch.evidence.verify.ledger import NEVER, Named, Walk
-from mailwatch.ledger.timestamp import Anchors, TimestampError, Token, check, verify
-from mailwatch.models import Millis, parse_rfc3339, rfc3339
+from mailwatch.analysis.elapsed import Moment, TokenReading, clock_error
+from mailwatch.evidence.verify.entries import NEVER, Named, Walk
+from mailwatch.ledger.timestamp import TOLERANCE, Anchors, TimestampError, Token, check, verify
+from mailwatch.times import Millis, parse_rfc3339, rfc3339
+
+
+@dataclass(slots=True)
+class Trust:
+    """What is trusted beforehand: keys of ledgers in their one-line form, and authorities' certificates."""
+
+    keys: set[str] = field(default_factory=set)
+    certificates: list[x509.Certificate] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, paths: Sequence[Path]) -> Trust:
+        """Read --trust files: PEM certificates, or a line as in keys/ledger.pub. Raises ValueError, OSError."""
+        trust = cls()
+        for path in paths:
+            raw = path.read_bytes()
+            if b"-----BEGIN CERTIFICATE-----" in raw:
+                try:
+                    trust.certificates += read_pem(raw)
+                except UnreadableCertificate as error:
+                    raise ValueError(f"{path}: certificate cannot be read: {error}") from None
+            elif raw.count(b"+") >= 2:
+                trust.keys |= {line.strip() for line in raw.decode().splitlines() if line.strip()}
+            else:
+                raise ValueError(f"{path} holds neither PEM certificates nor a ledger's key")
+        return trust
+
+
+def certificates(raw: bytes, name: str) -> list[x509.Certificate]:
+    """Read PEM certificates of a bundle. Raises Refused."""
+    try:
+        return read_pem(raw)
+    except UnreadableCertificate as error:
+        raise Refused(f"{name} holds no certificates: {error}") from None
+
+
+def system() -> list[x509.Certificate]:
+    """Return the authorities that this machine trusts."""
+    raw = ssl.create_default_context().get_ca_certs(binary_form=True)
+    return readable(raw)
+
 
 LATE: Millis = 60_000
 """How long after its end a look may be on record: the guard is asked, routes are traced, the disk is slow."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mailwatch.models import Millis
 from mailwatch.probes.imap_client import ImapClient
+from mailwatch.probes.roundtrip.headers import millis_of
 from mailwatch.probes.roundtrip.message import SEAL_FIELD, TOKEN_FIELD
-from mailwatch.probes.roundtrip.received import millis_of
+from mailwatch.times import Millis
 
 MAX_MESSAGE = 64 * 1024
 MAX_FOUND = 400

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mailwatch import monotonic
-from mailwatch.models import Millis, Phase, now
+from mailwatch.model import Phase
 from mailwatch.probes.connect import Call, Goodbye, OurFault
 from mailwatch.probes.failures import SmtpRefused
 from mailwatch.probes.redact import wire
 from mailwatch.probes.roundtrip.message import Mark, Sealer, compose, new_mark
 from mailwatch.probes.smtp import SmtpClient, enter
+from mailwatch.times import Millis, now
 
 MAX_REPLY = 300
 _QUEUED = re.compile(r"queued as ([A-Za-z0-9.-]{1,100})|\bid=?\s*([A-Za-z0-9.-]{4,100})")

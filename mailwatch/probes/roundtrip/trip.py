@@ -2,17 +2,20 @@
 
 The stage tells how far mail service went, in the words of a long outage (docs/explanation/architecture.md, "Round
 trips"): unsubmitted, rejected, unsure, login, queued, missing, served.
+
+What is kept of a message that arrived: third parties wrote it on its way.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mailwatch import monotonic
-from mailwatch.models import Attempt, Cause, Delivery, Millis, Observation, Outcome, Phase, Target, now
+from mailwatch.model import Attempt, Cause, Observation, Outcome, Phase
 from mailwatch.probes.attempts import walk
 from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, TlsContexts
 from mailwatch.probes.failures import Failed
@@ -20,14 +23,51 @@ from mailwatch.probes.imap import enter
 from mailwatch.probes.imap_client import Refused
 from mailwatch.probes.recorder import Watch
 from mailwatch.probes.redact import redactor
-from mailwatch.probes.roundtrip.arrival import Wait, clear, within
-from mailwatch.probes.roundtrip.belated import tidy
-from mailwatch.probes.roundtrip.bounce import Bounce
-from mailwatch.probes.roundtrip.evidence import kept
+from mailwatch.probes.roundtrip.arrival import Wait, clear, tidy, within
+from mailwatch.probes.roundtrip.delivery_report import Bounce
+from mailwatch.probes.roundtrip.headers import clock_skew_ms, fields_of, head_of, hops
 from mailwatch.probes.roundtrip.mailbox import INBOX, Copy, Mailbox
-from mailwatch.probes.roundtrip.message import Sealer
-from mailwatch.probes.roundtrip.outstanding import Outstanding
+from mailwatch.probes.roundtrip.message import Outstanding, Sealer
 from mailwatch.probes.roundtrip.submission import Submission
+from mailwatch.settings import Delivery, Target
+from mailwatch.times import Millis, now
+
+logger = logging.getLogger(__name__)
+
+
+async def kept(copy: Copy, sent_at: Millis, ends: Iterable[Target]) -> dict[str, Any]:
+    """Return the facts of the arrived copy; the passwords of the `ends` are masked in its header."""
+    head = head_of(copy.message)
+    way = hops(fields_of(head), sent_at)
+    text = head.decode("utf-8", "backslashreplace")
+    for end in ends:
+        text = redactor(end.login).hide_password(text)
+    facts: dict[str, Any] = {
+        "folder": "inbox" if copy.folder == INBOX else "junk",
+        "mailbox": copy.folder.decode("utf-8", "backslashreplace"),
+        "headers": text,
+        "hops": way,
+        "dkim": await _signatures(copy),
+    }
+    if copy.stored_at is not None:
+        facts["stored_at"] = copy.stored_at
+    if skew := clock_skew_ms(way):
+        facts["clock_skew_ms"] = skew
+    return facts
+
+
+async def _signatures(copy: Copy) -> list[dict[str, str]]:
+    if not copy.whole:
+        return [{"result": "neutral", "why": "the message is longer than what is read of it"}]
+    # Imported when first used: it takes a while, and commands should start at once.
+    from mailwatch.probes.roundtrip.dkim import signatures
+
+    try:
+        return await signatures(copy.message)
+    except Exception:
+        logger.exception("a signature was not checked by our own fault")
+        return [{"result": "neutral", "why": "our own fault"}]
+
 
 RECONNECTS = (2.0, 5.0, 10.0)
 """Seconds before each further connection when one is lost while we wait, as a mail program does."""

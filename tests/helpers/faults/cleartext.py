@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mailwatch.models import Cause, Kind, Phase, TlsMode
+from mailwatch.model import Cause, Kind, Phase, TlsMode
 from tests.helpers.faults.fault import Fault, plays
 from tests.helpers.scripted_server import HELLO
 

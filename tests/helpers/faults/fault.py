@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from pydantic import SecretStr
 
-from mailwatch.models import Cause, Exchange, Kind, Login, Observation, Outcome, Phase, Target, TlsMode
+from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import observe
+from mailwatch.settings import Exchange, Login, Target
 from tests.helpers.scripted_server import SILENCE, Step, hostile
 
 USER = "mario.rossi@example.org"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mailwatch.models import Cause, Kind, Outcome, Phase, TlsMode
+from mailwatch.model import Cause, Kind, Outcome, Phase, TlsMode
 from tests.helpers.faults.fault import (
     PASSWORD,
     USER,

@@ -14,9 +14,10 @@ from typing import Any
 
 import dns.rcode
 
-from mailwatch.models import Cause, Kind, Observation, Phase, Target, TlsMode
-from mailwatch.port25 import Port25
+from mailwatch.guard.port25 import Port25
+from mailwatch.model import Cause, Kind, Observation, Phase, TlsMode
 from mailwatch.probes import observe
+from mailwatch.settings import Target
 from tests.helpers.faults.fault import IMPATIENCE, USER, Fault, Place, nobody_accepts, nobody_listens, plays
 from tests.helpers.faults.names import Zone, name_server
 from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Step, hostile

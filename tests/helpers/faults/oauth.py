@@ -10,7 +10,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from mailwatch.models import Cause, Kind, Phase, Target
+from mailwatch.model import Cause, Kind, Phase
+from mailwatch.settings import Target
 from tests.helpers.faults.fault import USER, Fault, Place
 from tests.helpers.oauth import granted_login
 from tests.helpers.scripted_server import CLOSE, Step, hostile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mailwatch.models import Cause, Kind, Phase, TlsMode
+from mailwatch.model import Cause, Kind, Phase, TlsMode
 from tests.helpers.faults.fault import PASSWORD, USER, Fault, nobody_listens, plays
 from tests.helpers.faults.secured import expired, secured
 from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Endless, Step

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from mailwatch.models import Cause, Delivery, Kind, Outcome, Phase, Target
+from mailwatch.model import Cause, Kind, Outcome, Phase
+from mailwatch.settings import Delivery, Target
 from tests.helpers.faults.fault import IMPATIENCE, PATIENCE, USER, Fault, Place, nobody_listens
 from tests.helpers.scripted_server import CLOSE, SILENCE, Rude
 

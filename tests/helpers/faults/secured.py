@@ -13,7 +13,8 @@ from pathlib import Path
 
 import trustme
 
-from mailwatch.models import Target, TlsMode
+from mailwatch.model import TlsMode
+from mailwatch.settings import Target
 from tests.helpers.faults.fault import IMPATIENCE, Place
 from tests.helpers.scripted_server import SILENCE, Step, hostile
 

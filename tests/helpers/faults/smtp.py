@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mailwatch.models import Cause, Kind, Phase, TlsMode
+from mailwatch.model import Cause, Kind, Phase, TlsMode
 from tests.helpers.faults.fault import USER, Fault, no_such_name, nobody_accepts, nobody_listens, plays
 from tests.helpers.faults.secured import TLS, of_another, secured, self_made
 from tests.helpers.scripted_server import CLOSE, HELLO, RESET, SILENCE, Endless, Step

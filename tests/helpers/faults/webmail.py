@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 
-from mailwatch.models import Cause, Kind, Page, Phase, Target, TlsMode
+from mailwatch.model import Cause, Kind, Phase, TlsMode
+from mailwatch.settings import Page, Target
 from tests.helpers.faults.fault import (
     IMPATIENCE,
     PASSWORD,

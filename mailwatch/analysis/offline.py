@@ -1,0 +1,192 @@
+"""When we were offline: a pure function of the guard's entries, with bounds like those of an outage.
+
+A round of questions lasts from its start to its end, and the line may go or come back in the middle of it.
+Hence the four times, as in mailwatch/outages:
+
+    last_online   start of the last good round      first_offline  end of the first silent round
+    last_offline  start of the last silent round    first_online   end of the first good round
+
+It began between the first two and ended between the last two. How long that is, the clock says that nobody can set
+(elapsed.py); on records that have none, times that run backwards because the clock was set are held at the later
+one. Between two runs of MailWatch nobody asked: that time is `unobserved`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mailwatch.analysis.elapsed import (
+    NO_EPOCHS,
+    Distance,
+    Epochs,
+    Moment,
+    distance,
+    durations_of,
+    known_epochs,
+    shown,
+)
+from mailwatch.model import ClockSpan, ControlState, ResolverState
+from mailwatch.times import Millis
+
+Part = Literal["line", "ipv4", "ipv6", "names"]
+PARTS: tuple[Part, ...] = ("line", "ipv4", "ipv6", "names")
+_FAMILIES = {"ipv4": "online4", "ipv6": "online6"}
+_NAMES = {
+    ControlState.OK: True,
+    ResolverState.LIES: True,
+    ResolverState.SILENT: False,
+    ResolverState.POISONED: False,
+}
+
+
+@dataclass(slots=True)
+class _Period:
+    """A time offline that is not over yet."""
+
+    last_online: Moment | None
+    first_offline: Moment
+    last_offline: Moment
+    first_index: int
+    last_index: int
+    reasons: set[str]
+    unobserved: Millis = 0
+
+
+@dataclass(slots=True)
+class _Follower:
+    """Follows one part of the line through the entries."""
+
+    part: Part
+    found: list[dict[str, Any]] = field(default_factory=list)
+    online: bool | None = None
+    last_online: Moment | None = None
+    seen_until: Moment | None = None
+    period: _Period | None = None
+    epochs: Epochs = field(default_factory=dict)
+
+    def take(self, index: int, payload: Mapping[str, Any]) -> None:
+        """Take in one entry: what was so until `checked_at`, and what is so since."""
+        clock = payload.get("clock") or {}
+        boot = clock.get("boot", "")
+        asked = Moment(payload["asked_at"], clock.get("asked"), boot)
+        answered = Moment(payload.get("answered_at") or payload["asked_at"], clock.get("answered"), boot)
+        if answered.clock is not None:
+            span = ClockSpan(boot, asked.clock, answered.clock, clock.get("bound"))
+            self.epochs = known_epochs(self.epochs, span, answered.wall)
+        if payload.get("checked_at") is not None and self.online is not None:
+            checked = Moment(payload["checked_at"], clock.get("checked"), boot)
+            self._sign(self.online, checked, checked, index)
+        elif payload.get("checked_at") is None and self.period is not None and self.seen_until is not None:
+            self.period.unobserved += _most(self.seen_until, asked, self.epochs)
+        self.online = _online(self.part, payload)
+        if self.online is not None:
+            self._sign(self.online, asked, answered, index)
+            if self.period is not None:
+                self.period.reasons |= _reasons(self.part, payload)
+        elif self.period is None:
+            self.epochs = NO_EPOCHS
+
+    def _sign(self, online: bool, start: Moment, end: Moment, index: int) -> None:
+        self.seen_until = end if self.seen_until is None else _later(self.seen_until, end)
+        period = self.period
+        if online:
+            if period is not None:
+                period.last_index = index
+                self.found.append(_payload(self.part, period, end, self.epochs))
+                self.period = None
+            self.last_online = start
+        elif period is None:
+            self.period = _Period(self.last_online, end, end, index, index, set())
+        else:
+            period.last_offline, period.last_index = _later(period.last_offline, start), index
+
+
+def offline_payloads(entries: Iterable[tuple[int, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the times offline that the guard's entries (index, payload) tell, oldest first; milliseconds.
+
+    Each is of one part: "line" (no family works), "ipv4", "ipv6", or "names" (control names do not resolve, or
+    wrongly). A family that never worked is none that this line has: it is not told as offline.
+    """
+    followers = [_Follower(part) for part in PARTS]
+    for index, payload in entries:
+        for follower in followers:
+            follower.take(index, payload)
+    found = [told for follower in followers for told in follower.found]
+    found += [_payload(each.part, each.period, None, each.epochs) for each in followers if each.period is not None]
+    told = [period for period in found if period["part"] not in _FAMILIES or period["last_online"] is not None]
+    return sorted(told, key=lambda period: int(period["first_offline"]))
+
+
+def _payload(part: Part, period: _Period, end: Moment | None, epochs: Epochs) -> dict[str, Any]:
+    good, bad, last = period.last_online, period.first_offline, period.last_offline
+    first_offline = shown(bad, bad, epochs)
+    last_offline = max(shown(last, bad, epochs), first_offline)
+    last_online = None if good is None else min(shown(good, bad, epochs), first_offline)
+    first_online = None if end is None else max(shown(end, bad, epochs), last_offline)
+    if bad.clock is None or last.clock is None:
+        # Wall times only: the sums of the four times.
+        down = Distance(last_offline - first_offline, last_offline - first_offline)
+        lasted = durations_of(
+            down, _apart(last_online, first_offline), _apart(last_offline, first_online), _apart(last_online,
+            first_online),
+        )  # fmt: skip
+    else:
+        lasted = durations_of(
+            distance(bad, last, epochs),
+            None if good is None else distance(good, bad, epochs),
+            None if end is None else distance(last, end, epochs),
+            None if good is None or end is None else distance(good, end, epochs),
+        )
+    return {
+        "part": part,
+        "state": "open" if first_online is None else "closed",
+        "last_online": last_online,
+        "first_offline": first_offline,
+        "last_offline": last_offline,
+        "first_online": first_online,
+        "duration_ms": lasted.as_payload(),
+        "unobserved_ms": period.unobserved,
+        "reasons": sorted(period.reasons),
+        "ledger": {"first": period.first_index, "last": period.last_index},
+    }
+
+
+def _apart(start: Millis | None, end: Millis | None) -> Distance | None:
+    return None if start is None or end is None else Distance(end - start, end - start)
+
+
+def _later(one: Moment, other: Moment) -> Moment:
+    if one.clock is not None and other.clock is not None:
+        return one if one.boot == other.boot and one.clock > other.clock else other
+    return one if one.wall > other.wall else other
+
+
+def _most(start: Moment, end: Moment, epochs: Epochs) -> Millis:
+    apart = distance(start, end, epochs)
+    return max(0, apart.most if apart.most is not None else max(apart.least, end.wall - start.wall))
+
+
+def _online(part: Part, payload: Mapping[str, Any]) -> bool | None:
+    if part == "names":
+        return _NAMES.get(payload.get("resolver", ""))
+    online: bool | None = payload.get(_FAMILIES.get(part, "online"))
+    return online
+
+
+def _reasons(part: Part, payload: Mapping[str, Any]) -> set[str]:
+    """Say why the controls of that part were not reached."""
+    told = set()
+    for name, reason in payload["controls"].items():
+        if part == "names":
+            fits = name.startswith("dns:")
+        else:
+            fits = not name.startswith(("dns:", "target:")) and part in ("line", _family(name))
+        if fits and reason not in (ControlState.OK, ControlState.NOT_AWAITED):
+            told.add(reason)
+    return told
+
+
+def _family(control: str) -> Part:
+    return "ipv6" if control.startswith("[") or control.endswith("(IPv6)") else "ipv4"

@@ -1,0 +1,266 @@
+"""An outage as a fact: what is kept of it, and how it is told."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mailwatch.analysis.elapsed import Distance, Durations, Moment, distance, durations_of, shown
+from mailwatch.analysis.outage_counters import Look, Tally
+from mailwatch.model import Kind
+from mailwatch.times import Millis, rfc3339
+
+DURATIONS = ("min", "max", "estimate", "uncertainty")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outage:
+    """A measured time in which a target was down; open while `first_good` is None.
+
+    1. `down`, `up` and `unknown` count the looks between the last good and the first good one; without a
+       last good one, from the first bad one on. Failures that were answered before they opened it do not count.
+    2. `largest_gap` is the longest stretch from the end of a conclusive look (up or down) to the start of
+       the next: a shorter recovery cannot be excluded.
+    3. `unobserved` is the total length of those stretches that hold an unknown look or a gap, each counted
+       whole: nobody can say how long before and after it we would have seen nothing.
+    4. `causes` and `phases` count the bad looks; `replies` are the last words of the server on them.
+    5. `proven_afterwards`: the looks were unknown when they were taken (proven.py).
+    6. `durations` are on the clock that nobody can set; `clock` says what happened to the wall clock, None on
+    records
+       that have no other (analysis/elapsed.py).
+    7. `unwatched`: the watching of the target ended while it was open, so that nobody knows when it ended.
+    """
+
+    id: str
+    target: str
+    last_good: Millis | None
+    first_bad: Millis
+    last_bad: Millis
+    first_good: Millis | None
+    down: int
+    up: int
+    unknown: int
+    largest_gap: Millis
+    unobserved: Millis
+    causes: Mapping[str, int]
+    phases: Mapping[str, int]
+    replies: tuple[str, ...]
+    first_index: int
+    last_index: int
+    first_detail: str
+    durations: Durations
+    proven_afterwards: bool = False
+    unwatched: bool = False
+    clock: ClockFacts | None = None
+    anchor: Moment | None = None
+    """Its first failure as it is shown, by the clock that nobody can set; None on records with wall times only."""
+
+    @property
+    def state(self) -> str:
+        """Return "open", "closed" or "unwatched"."""
+        if self.unwatched:
+            return "unwatched"
+        return "open" if self.first_good is None else "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class ClockFacts:
+    """What happened to the wall clock from the last good observation on.
+
+    It was set by `stepped` milliseconds in all, and the machine was restarted `reboots` times.
+    """
+
+    stepped: Millis
+    reboots: int
+
+    def as_payload(self) -> dict[str, int]:
+        """Return it as the ledger has it."""
+        return {"stepped_ms": self.stepped, "reboots": self.reboots}
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The four times of an outage, on one wall clock, with the durations between them."""
+
+    last_good: Millis | None
+    first_bad: Millis
+    last_bad: Millis
+    first_good: Millis | None
+    durations: Durations
+    clock: ClockFacts | None
+    anchor: Moment | None
+
+
+def bounds_of(good: Look | None, bad: Look, last: Look, end: Look | None, tally: Tally) -> Bounds:
+    """Return the bounds from the last good, first bad, last bad and first good observation."""
+    epochs = tally.epochs
+    observed = last.passed - bad.passed - ((bad.end.clock or 0) - (bad.start.clock or 0))
+    down = distance(bad.end, last.start, epochs, max(0, observed))
+    first_bad = shown(bad.end, bad.end, epochs)
+    # A single failure ends after it began: at least 0.
+    last_bad = max(shown(last.start, bad.end, epochs), first_bad)
+    last_good = None if good is None else min(shown(good.start, bad.end, epochs), first_bad)
+    first_good = None if end is None else max(shown(end.end, bad.end, epochs), last_bad)
+    clock = None if bad.end.clock is None or last.end.clock is None else ClockFacts(tally.stepped, tally.reboots)
+    anchor = None if clock is None else Moment(first_bad, bad.end.clock, bad.end.boot)
+    if clock is None:
+        # Wall times only: the sums of the four times, as anyone can check them.
+        before = None if last_good is None else Distance(first_bad - last_good, first_bad - last_good)
+        after = None if first_good is None else Distance(first_good - last_bad, first_good - last_bad)
+        whole = None if last_good is None or first_good is None else Distance(0, first_good - last_good)
+        down = Distance(last_bad - first_bad, last_bad - first_bad)
+    else:
+        before = None if good is None else distance(good.start, bad.end, epochs)
+        after = None if end is None else distance(last.start, end.end, epochs)
+        if bad.index == last.index and after is not None and end is not None:
+            after = distance(bad.end, end.end, epochs)
+        whole = None if good is None or end is None else distance(good.start, end.end, epochs)
+    return Bounds(
+        last_good, first_bad, last_bad, first_good, durations_of(down, before, after, whole), clock, anchor
+    )
+
+
+def outage_id(kind: str, bad: Look) -> str:
+    """Name an outage after its first failure: 12 hex digits that any replay gives again."""
+    return named_after(kind, bad.target, bad.index, bad.start.wall)
+
+
+def named_after(kind: str, target: str, index: int, start: Millis) -> str:
+    """Name an outage whose first failure is entry `index` and began at `start`; `kind` is "" or PROVEN."""
+    text = "\n".join(filter(None, (kind, target, str(index), str(start))))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def outage_payload(outage: Outage, provider: str, kind: Kind, vantage_name: str) -> dict[str, Any]:
+    """Return the outage as the ledger keeps it: whole numbers only, since floats have no canonical form."""
+    payload = {
+        "id": outage.id,
+        "target": outage.target,
+        "provider": provider,
+        "kind": kind.value,
+        "vantage_point": vantage_name,
+        "state": outage.state,
+        "last_good": outage.last_good,
+        "first_bad": outage.first_bad,
+        "last_bad": outage.last_bad,
+        "first_good": outage.first_good,
+        "duration_ms": outage.durations.as_payload(),
+        "observations": {"down": outage.down, "up": outage.up, "unknown": outage.unknown},
+        "largest_gap_ms": outage.largest_gap,
+        "unobserved_ms": outage.unobserved,
+        "causes": dict(sorted(outage.causes.items())),
+        "phases": dict(sorted(outage.phases.items())),
+        "ledger": {"first": outage.first_index, "last": outage.last_index},
+        "replies": list(outage.replies),
+        "first_detail": outage.first_detail,
+    }
+    if outage.clock is not None:
+        payload["clock"] = outage.clock.as_payload()
+    return payload | {"proven_afterwards": True} if outage.proven_afterwards else payload
+
+
+def payload_json(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a payload of the ledger into the JSON of evidence: times in RFC 3339, durations in seconds.
+
+    Bundles of the past are checked against it; what is told besides to whoever asks now is in `told_json`.
+    `maintenance_ms`, which queries.py adds, is how much of the minimum duration was announced as maintenance.
+    """
+    return {
+        **{key: payload[key] for key in ("id", "target", "provider", "kind", "vantage_point", "state")},
+        **{key: _time(payload[key]) for key in ("last_good", "first_bad", "last_bad", "first_good")},
+        "duration": {key: _seconds(payload["duration_ms"][key]) for key in DURATIONS},
+        "observations": payload["observations"],
+        "largest_gap": _seconds(payload["largest_gap_ms"]),
+        "unobserved": _seconds(payload["unobserved_ms"]),
+        **{key: payload[key] for key in ("causes", "phases", "ledger")},
+        **{key: payload[key] for key in ("proven_afterwards",) if key in payload},
+        **({"clock": _clock_json(payload["clock"])} if "clock" in payload else {}),
+        **({"maintenance": _seconds(payload["maintenance_ms"])} if payload.get("maintenance_ms") else {}),
+    }
+
+
+def told_json(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the outage as `mailwatch outages --json` and the API tell it: `watch` says what was watched then.
+
+    Without the digests of login name and task, which say nothing to anybody; left out where it is not on record.
+    """
+    told = payload_json(payload)
+    watch = payload.get("watch")
+    return told if watch is None else told | {"watch": _watch_json(watch)}
+
+
+def _watch_json(watch: Mapping[str, Any]) -> dict[str, Any]:
+    rules = watch["rules"]
+    return {
+        **{key: watch[key] for key in ("kind", "provider", "host", "port", "tls")},
+        **{key: _seconds(watch[key]) for key in ("interval", "timeout")},
+        **{key: watch[key] for key in ("catalogue", "own_ca")},
+        "rules": {
+            **{key: rules[key] for key in ("open_after", "close_after")},
+            "recheck": [millis / 1000 for millis in rules["recheck_ms"]],
+        },
+    }
+
+
+Steps = list[tuple[int, Millis]]
+"""By entry, how far the wall clock was set."""
+
+
+def stepped(steps: Steps, first: int, last: int) -> tuple[Millis, Millis]:
+    """Return by how much the clock was set ahead and back in the entries after `first` up to `last`."""
+    inside = [millis for index, millis in steps if first < index <= last]
+    return sum(max(0, millis) for millis in inside), sum(max(0, -millis) for millis in inside)
+
+
+def defended(payload: dict[str, Any], ahead: Millis, back: Millis) -> dict[str, Any]:
+    """Return an outage of which only wall times are on record with the bounds that can be defended.
+
+    Within it the clock was set `ahead` and `back` by so many milliseconds in all, as the record says. What it was
+    set ahead may be all of the minimum, and what it was set back may have been passed through twice.
+    """
+    if "clock" in payload or not (ahead or back):
+        return payload
+    known = payload["duration_ms"]
+    least = max(0, known["min"] - ahead)
+    most = None if known["max"] is None else max(known["max"] + back, least)
+    estimate = uncertainty = None
+    if most is not None:
+        estimate, uncertainty = round((least + most) / 2), round((most - least) / math.sqrt(3))
+    durations = Durations(least, most, estimate, uncertainty)
+    clock = {"stepped_ms": ahead + back, "reboots": 0, "wall": True}
+    return {**payload, "duration_ms": durations.as_payload(), "clock": clock}
+
+
+def _clock_json(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Seconds by which the wall clock was set in all; restarts of the machine; whether there is no other clock."""
+    wall = {"wall": True} if told.get("wall") else {}
+    return {"stepped": _seconds(told["stepped_ms"]), "reboots": told["reboots"]} | wall
+
+
+def outage_json(outage: Outage, provider: str, kind: Kind, vantage_name: str) -> dict[str, Any]:
+    """Return the outage as `mailwatch outages --json` and the API tell it."""
+    return payload_json(outage_payload(outage, provider, kind, vantage_name))
+
+
+def durations(good: Millis | None, bad: Millis, last: Millis, end: Millis | None) -> dict[str, int | None]:
+    """Return minimum, maximum, estimate and twice its standard uncertainty from four times on one clock.
+
+    From last good, first bad, last bad and first good, in milliseconds.
+    """
+
+    def apart(start: Millis | None, until: Millis | None) -> Distance | None:
+        return None if start is None or until is None else Distance(until - start, until - start)
+
+    down = Distance(last - bad, last - bad)
+    return durations_of(down, apart(good, bad), apart(last, end), apart(good, end)).as_payload()
+
+
+def _time(at: Millis | None) -> str | None:
+    return None if at is None else rfc3339(at)
+
+
+def _seconds(millis: Millis | None) -> float | None:
+    return None if millis is None else millis / 1000

@@ -1,0 +1,171 @@
+"""What a provider promises of its service: the rules of sla.yaml, read strictly, and written back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+WINDOWS = ("month", "quadrimestre")
+"""Calendar months; or January to April, May to August, September to December."""
+LANGUAGES = ("en", "it")
+_TEXTS = ("definition", "exclusions", "remedy", "send_to", "note")
+_KEYS = {
+    "name", "source_url", "seen_on", "verified", "channels", "target", "window", "minimum_minutes",
+    "single_event_percent", "scheduled_excluded", "tiers", "deadline", *_TEXTS,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Below which availability, in per cent, what is due: a share of the fee, days of service, or not known."""
+
+    below: Decimal
+    percent: Decimal | None = None
+    days: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Until when to claim: `days` after the end of the "outage" or of the "window", or whole months after it."""
+
+    days: int = 0
+    after: str = "window"
+    month_end: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One promise. Without a `target` none is known. Texts are by language; percentages run from 0 to 100."""
+
+    key: str
+    name: str
+    source_url: str
+    seen_on: str
+    verified: bool
+    channels: tuple[str, ...] = ()
+    target: Decimal | None = None
+    window: str = "month"
+    minimum_minutes: int = 0
+    single_event_percent: Decimal | None = None
+    scheduled_excluded: bool = False
+    tiers: tuple[Tier, ...] = ()
+    deadline: Deadline | None = None
+    definition: Mapping[str, str] = field(default_factory=dict)
+    exclusions: Mapping[str, str] = field(default_factory=dict)
+    remedy: Mapping[str, str] = field(default_factory=dict)
+    send_to: Mapping[str, str] = field(default_factory=dict)
+    note: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_rule(key: str, told: Mapping[str, Any]) -> Rule:
+    """Read a rule from plain data, strictly: it may come from a stranger's bundle. Raises ValueError."""
+    if unknown := set(told) - _KEYS:
+        raise ValueError(f"unknown key {min(map(str, unknown))[:40]}")
+    try:
+        made = Rule(
+            key=_text(key),
+            name=_text(told["name"]),
+            source_url=_text(told["source_url"]),
+            seen_on=_text(told["seen_on"]),
+            verified=_flag(told["verified"]),
+            channels=tuple(_text(one) for one in told.get("channels", ())),
+            target=_percent(told["target"]) if "target" in told else None,
+            window=_text(told.get("window", "month")),
+            minimum_minutes=_count(told.get("minimum_minutes", 0), 1440),
+            single_event_percent=(
+                _percent(told["single_event_percent"]) if "single_event_percent" in told else None
+            ),
+            scheduled_excluded=_flag(told.get("scheduled_excluded", False)),
+            tiers=tuple(_tier(one) for one in told.get("tiers", ())),
+            deadline=_deadline(told["deadline"]) if "deadline" in told else None,
+            **{text: _texts(told[text]) for text in _TEXTS if text in told},
+        )
+    except (KeyError, TypeError, AttributeError, InvalidOperation) as error:
+        raise ValueError(f"{type(error).__name__} {error}"[:100]) from None
+    if made.window not in WINDOWS:
+        raise ValueError("window is neither month nor quadrimestre")
+    if list(made.tiers) != sorted(made.tiers, key=lambda tier: -tier.below):
+        raise ValueError("the tiers do not fall")
+    return made
+
+
+def written_rule(given: Rule) -> dict[str, Any]:
+    """Write a rule as plain data that `read` takes, without its key and without what is left out."""
+    deadline = given.deadline
+    plain: dict[str, Any] = {
+        "name": given.name,
+        "source_url": given.source_url,
+        "seen_on": given.seen_on,
+        "verified": given.verified,
+        "channels": list(given.channels),
+        "target": None if given.target is None else str(given.target),
+        "window": given.window,
+        "minimum_minutes": given.minimum_minutes,
+        "single_event_percent": None if given.single_event_percent is None else str(given.single_event_percent),
+        "scheduled_excluded": given.scheduled_excluded,
+        "tiers": [_written_tier(tier) for tier in given.tiers],
+        "deadline": None if deadline is None else _written_deadline(deadline),
+        **{name: dict(getattr(given, name)) for name in _TEXTS},
+    }
+    return {key: value for key, value in plain.items() if value not in (None, [], {}, 0) or key == "verified"}
+
+
+def _written_tier(tier: Tier) -> dict[str, Any]:
+    plain: dict[str, Any] = {"below": str(tier.below)}
+    if tier.percent is not None:
+        plain["percent"] = str(tier.percent)
+    return plain if tier.days is None else plain | {"days": tier.days}
+
+
+def _written_deadline(given: Deadline) -> dict[str, Any]:
+    return {"month_end": given.month_end} if given.month_end else {"days": given.days, "after": given.after}
+
+
+def _tier(told: Mapping[str, Any]) -> Tier:
+    if set(told) - {"below", "percent", "days"}:
+        raise ValueError("a tier has below, and percent or days")
+    percent = _percent(told["percent"]) if "percent" in told else None
+    return Tier(_percent(told["below"]), percent, _count(told["days"], 366) if "days" in told else None)
+
+
+def _deadline(told: Mapping[str, Any]) -> Deadline:
+    made = Deadline(
+        _count(told.get("days", 0), 3660),
+        _text(told.get("after", "window")),
+        _count(told.get("month_end", 0), 120),
+    )
+    if made.after not in ("outage", "window") or bool(made.days) == bool(made.month_end):
+        raise ValueError("a deadline is days after outage or window, or month_end")
+    return made
+
+
+def _percent(value: Any) -> Decimal:
+    number = Decimal(_text(value))
+    # The exponent first: exact arithmetic with 1e-99999999 would never end.
+    if not number.is_finite() or number.adjusted() < -6 or len(value) > 12 or not 0 < number <= 100:
+        raise ValueError("a percentage lies between 0 and 100")
+    return number
+
+
+def _texts(value: Mapping[str, Any]) -> dict[str, str]:
+    return {language: _text(value[language]) for language in LANGUAGES}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 2000:
+        raise TypeError("not a text")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("not true or false")
+    return value
+
+
+def _count(value: Any, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise TypeError("not a count")
+    return value

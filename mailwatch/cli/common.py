@@ -1,0 +1,121 @@
+"""Signs a report with the key of the config, where there is one.
+
+What several verbs need first: the config, and the ledger that it names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from mailwatch.cli.time_zone import local_zone
+from mailwatch.config import Config, build_authorities, default_path, load
+from mailwatch.config.errors import Fault
+from mailwatch.config.preflight import fault_of_file
+from mailwatch.config.secrets import read_plain
+from mailwatch.evidence.ledger_range import NoCase
+from mailwatch.store import Reader
+from mailwatch.times import Millis, parse_moment, parse_window
+
+if TYPE_CHECKING:
+    from pyhanko.sign import SimpleSigner
+
+
+PIPE_WIDTH = 200
+
+
+def options(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
+    """Add --config (also before the verb) and --json."""
+    # SUPPRESS: a --config given before the verb must not be overwritten by a default here.
+    parser.add_argument("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="the config file")
+    if json:
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def config_path(args: argparse.Namespace) -> Path:
+    """Return the config file that was named, else the usual one. Raises ConfigNotFound."""
+    given: Path | None = args.config
+    return given or default_path()
+
+
+def open_config(args: argparse.Namespace) -> Config:
+    """Load the config. Raises ConfigError."""
+    return load(config_path(args))
+
+
+@contextlib.contextmanager
+def open_reader(config: Config) -> Iterator[Reader]:
+    """Open the ledger for reading, also while `mailwatch run` writes it. Raises FileNotFoundError."""
+    with contextlib.closing(Reader.open(config.data_dir)) as reader:
+        yield reader
+
+
+def stdout() -> Console:
+    """Return the console for data: as wide as the terminal, and in a pipe wide enough to cut nothing."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
+
+
+def window(text_from: str, text_to: str) -> tuple[Millis, Millis]:
+    """Read --from and --to; exits with status 2 when they are no window."""
+    try:
+        return parse_window(text_from, text_to, local_zone())
+    except ValueError as error:
+        print(f"mailwatch: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def moment(text: str | None, name: str) -> Millis | None:
+    """Read one optional time; exits with status 2 when it is none."""
+    if text is None:
+        return None
+    try:
+        return parse_moment(text, f"--{name}", local_zone())
+    except ValueError as error:
+        print(f"mailwatch: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def language() -> str:
+    """Return the language of documents: Italian where the machine speaks it."""
+    words = (os.environ.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    return "it" if next(filter(None, words), "").startswith("it") else "en"
+
+
+def signer(config: Config) -> SimpleSigner | None:
+    """Return what signs, None if the config has no `signing`. Raises NoCase."""
+    section = config.signing
+    if section is None:
+        return None
+    from mailwatch.evidence.pdf_signature import load_signer  # It loads pyHanko, which takes its time.
+
+    for path in (section.key_file, section.certificate_file):
+        if path is not None and (what := fault_of_file(path)):
+            raise NoCase(what)
+    password = None
+    if section.password_file or section.password_env:
+        try:
+            password = read_plain(section.password_file, section.password_env)
+        except Fault as fault:
+            raise NoCase(f"its password: {fault}") from None
+    return load_signer(section.key_file, section.certificate_file, password)
+
+
+def signed(config: Config, pdf: bytes) -> bytes:
+    """Return the PDF, signed if the config has `signing`. Raises NoCase."""
+    made = signer(config)
+    if made is None or config.signing is None:
+        return pdf
+    from mailwatch.evidence.pdf_signature import sign
+
+    authorities = build_authorities(config) if config.signing.timestamp else ()
+    return sign(pdf, made, authorities[0] if authorities else None)

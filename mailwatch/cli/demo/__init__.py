@@ -1,0 +1,144 @@
+"""mailwatch demo: an outage from its begin to its record, in a minute, without account or network."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from mailwatch.cli.demo import display
+from mailwatch.cli.demo.display import Seen, proven
+from mailwatch.cli.demo.line_connection import Mood
+from mailwatch.cli.demo.runner import LOG, Failed, Result, Show, evidence, perform, serve
+from mailwatch.cli.demo.script import SPEEDS, TARGETS
+from mailwatch.cli.demo.texts import LANGUAGES, language
+from mailwatch.cli.time_zone import zone_or_utc
+from mailwatch.config.errors import Fault
+from mailwatch.config.types import split_endpoint
+from mailwatch.times import rfc3339
+
+
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
+    verb.add_argument("--speed", type=_speed, default=1.0, metavar="FACTOR", help="2 is twice as fast")
+    verb.add_argument("--lang", choices=sorted(LANGUAGES), help="default: as LANG says")
+    verb.add_argument("--keep", type=Path, metavar="DIR", help="where config, ledger and log go; empty or new")
+    verb.add_argument("--json", action="store_true", help="print the record as JSON")
+    verb.add_argument(
+        "--serve", type=_listen, metavar="HOST:PORT", help="break again every few minutes, with pages there"
+    )
+    verb.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    lang = args.lang or language(os.environ)
+    words = LANGUAGES[lang]
+    folder = _folder(args.keep)
+    if folder is None:
+        print(f"mailwatch demo: {args.keep} is not empty; name a new folder", file=sys.stderr)
+        return 2
+    if why := zone_or_utc():
+        print(f"warning: {why}", file=sys.stderr)
+    print(words["starting"].format(folder=folder), file=sys.stderr)
+    try:
+        with _shown(words) as show:
+            if args.serve:
+                asyncio.run(serve(folder, args.speed, args.serve, show))
+            result = asyncio.run(perform(folder, args.speed, show))
+        files = [asyncio.run(evidence(folder, told.outage["id"], lang)) for told in result.verdicts[:1]]
+    except Failed as failure:
+        print(
+            words[failure.why].format(log=folder / LOG, **failure.facts), *_tail(folder), sep="\n", file=sys.stderr
+        )
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print(words["stopped"], file=sys.stderr)
+        # One that goes on until it is stopped has done what it should.
+        return 0 if args.serve else 130
+    finally:
+        print(words["kept"].format(folder=folder, config=folder / "config.yaml"), file=sys.stderr)
+    return _tell(words, result, files, as_json=args.json)
+
+
+def _tell(words: display.Words, result: Result, files: list[Path], *, as_json: bool) -> int:
+    fine = proven(result.verdicts, TARGETS)
+    if as_json:
+        print(_json(result, files, fine))
+    else:
+        console = Console()
+        for verdict in result.verdicts:
+            console.print(display.record(words, verdict), "")
+        for path in files:
+            print(words["evidence"].format(path=path))
+    if not fine:
+        print(words["incomplete"], file=sys.stderr)
+    return 0 if fine else 1
+
+
+def _folder(wanted: Path | None) -> Path | None:
+    """Make the folder for the demo's files; None when it holds others already."""
+    folder = (wanted or Path(tempfile.mkdtemp(prefix="mailwatch-demo-"))).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return None if any(folder.iterdir()) else folder
+
+
+@contextlib.contextmanager
+def _shown(words: display.Words) -> Iterator[Show]:
+    """Show each moment: drawn anew on a terminal, else the news as lines."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as screen:
+            yield lambda mood, seen, url: screen.update(display.live(words, mood, seen, url), refresh=True)
+        return
+    narrator = display.Narrator(words)
+
+    def tell(mood: Mood, seen: Seen, url: str) -> None:
+        for line in narrator.news(mood, seen, url):
+            print(line, file=sys.stderr, flush=True)
+
+    yield tell
+
+
+def _json(result: Result, files: list[Path], fine: bool) -> str:
+    began, ended = result.down_time or (None, None)
+    truth = {
+        "began": None if began is None else rfc3339(began),
+        "ended": None if ended is None else rfc3339(ended),
+        "seconds": None if began is None or ended is None else (ended - began) / 1000,
+    }
+    outages = [{**verdict.outage, "holds_the_truth": verdict.holds} for verdict in result.verdicts]
+    told = {"proven": fine, "truth": truth, "outages": outages, "evidence": [str(path) for path in files]}
+    return json.dumps(told, indent=2, ensure_ascii=False)
+
+
+def _tail(folder: Path) -> list[str]:
+    log = folder / LOG
+    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:] if log.exists() else []
+
+
+def _speed(text: str) -> float:
+    slowest, fastest = SPEEDS
+    with contextlib.suppress(ValueError):
+        speed = float(text)
+        if slowest <= speed <= fastest:
+            return speed
+    raise argparse.ArgumentTypeError(f"must be a number from {slowest:g} to {fastest:g}")
+
+
+def _listen(text: str) -> str:
+    try:
+        _, port = split_endpoint(text)
+    except Fault as fault:
+        raise argparse.ArgumentTypeError(str(fault)) from None
+    if port == 0:
+        raise argparse.ArgumentTypeError("needs a port of its own, not 0")
+    return text

@@ -1,0 +1,204 @@
+"""What the demo shows: the truth above, what MailWatch says of it below.
+
+What MailWatch says over its HTTP API, beside the truth that the script knows.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from mailwatch.cli.demo.line_connection import Mood
+from mailwatch.times import Millis
+
+LOOKS = 40
+"""How many of the last looks are shown of each target."""
+_TIMEOUT = 5.0
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """The answers of one moment. `looks` are outcomes, oldest first."""
+
+    targets: list[Json]
+    outages: list[Json]
+    looks: dict[str, list[str]]
+
+    @property
+    def over(self) -> bool:
+        """Whether every target had an outage, and every outage has closed."""
+        had = {outage["target"] for outage in self.outages}
+        return had >= {target["target"] for target in self.targets} and all(
+            outage["state"] == "closed" for outage in self.outages
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """An outage on record beside the truth."""
+
+    outage: Json
+    truth: float
+
+    @property
+    def bounds(self) -> tuple[float, float | None]:
+        """The least and the most that the outage lasted by the record; seconds."""
+        duration = self.outage["duration"]
+        return duration["min"], duration["max"]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the true duration lies inside the bounds of a closed outage."""
+        least, most = self.bounds
+        return self.outage["state"] == "closed" and most is not None and least <= self.truth <= most
+
+
+class Witness:
+    """Reads the API on 127.0.0.1. Every call blocks; raises OSError when there is no answer."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        # A proxy of the environment would be asked for 127.0.0.1, and would look at itself.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def is_ready(self) -> bool:
+        """Whether MailWatch is probing and writing."""
+        try:
+            with self._opener.open(f"{self.url}/readyz", timeout=_TIMEOUT):
+                return True
+        except OSError:
+            return False
+
+    def see(self) -> Seen:
+        """Ask for the state of all targets, their last looks and all outages."""
+        targets = self._get("targets")
+        looks = {}
+        for target in targets:
+            name = target["target"]
+            latest = self._get(f"observations?target={name}&limit={LOOKS}")
+            looks[name] = [str(look["outcome"]) for look in reversed(latest)]
+        return Seen(targets=targets, looks=looks, outages=self._get("outages"))
+
+    def _get(self, what: str) -> list[Json]:
+        with self._opener.open(f"{self.url}/api/v1/{what}", timeout=_TIMEOUT) as answer:
+            found: list[Json] = json.load(answer)
+        return found
+
+
+def verdicts(seen: Seen, down_time: tuple[Millis, Millis | None] | None) -> list[Verdict]:
+    """Lay each outage beside the truth; none while the provider has not been down and up again."""
+    if down_time is None or down_time[1] is None:
+        return []
+    truth = (down_time[1] - down_time[0]) / 1000
+    return [Verdict(outage=outage, truth=truth) for outage in seen.outages]
+
+
+def proven(found: Sequence[Verdict], targets: Sequence[str]) -> bool:
+    """Whether each target had exactly one outage, and the truth lies inside the bounds of each."""
+    return sorted(v.outage["target"] for v in found) == sorted(targets) and all(v.holds for v in found)
+
+
+Words = Mapping[str, str]
+
+_COLOURS = {"up": "green", "down": "red", "unknown": "yellow", "suspect": "yellow", "recovering": "yellow"}
+
+
+def live(words: Words, mood: Mood, seen: Seen, url: str) -> RenderableType:
+    """Lay out one moment for a terminal."""
+    truth = Text.assemble(
+        (f"{words['provider']}: ", "bold"), (words[mood], "bold green" if mood.serves else "bold red")
+    )
+    table = Table.grid(padding=(0, 2))
+    table.add_row(*(Text(words[name], "dim") for name in ("target", "state", "looks")))
+    for target in seen.targets:
+        name, state = target["target"], target["state"]
+        dots = Text.assemble(*(("●", _COLOURS[outcome]) for outcome in seen.looks[name]))
+        dots.pad_right(LOOKS - len(dots), "·")
+        table.add_row(name, Text(words[state], _COLOURS[state]), dots)
+        table.add_row("", "", Text(outage_line(words, _outage_of(seen, name)), "dim"))
+    return Panel(Group(truth, "", table), title=words["title"], subtitle=words["page"].format(url=url))
+
+
+def outage_line(words: Words, outage: Json | None) -> str:
+    """Tell an outage in one line, with its bounds as far as they are known."""
+    if outage is None:
+        return f"{words['outage']}: {words['none']}"
+    duration = outage["duration"]
+    told = words[outage["state"]].format(
+        first_bad=outage["first_bad"][11:19] + "Z", min=_seconds(duration["min"]), max=_seconds(duration["max"])
+    )
+    return f"{words['outage']} {outage['id']}: {told}"
+
+
+class Narrator:
+    """Tells only what is new, a line each: for logs and pipes, where a live display is none."""
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        self._told: dict[str, str] = {}
+
+    def news(self, mood: Mood, seen: Seen, url: str) -> list[str]:
+        """Return the lines that have changed since the last call."""
+        words = self._words
+        lines = {"url": words["page"].format(url=url), "": f"{words['provider']}: {words[mood]}"}
+        for target in seen.targets:
+            name = target["target"]
+            lines[name] = f"{name}: {words['state']}: {words[target['state']]}"
+        changed = [line for key, line in lines.items() if self._told.get(key) != line]
+        for outage in seen.outages:
+            # The state and not the line: the bounds of an open outage grow with every look.
+            key, line = outage["id"], f"{outage['target']}: {outage_line(words, outage)}"
+            if self._told.get(key) != outage["state"]:
+                changed.append(line)
+                lines[key] = outage["state"]
+        self._told |= lines
+        return changed
+
+
+def record(words: Words, verdict: Verdict) -> RenderableType:
+    """Lay out an outage in full, and the truth beside it."""
+    outage = verdict.outage
+    table = Table.grid(padding=(0, 2))
+    for name in ("last_good", "first_bad", "last_bad", "first_good"):
+        table.add_row(words[name], outage[name] or "-")
+    table.add_row(words["duration"], " .. ".join(f"{_seconds(bound)} s" for bound in verdict.bounds))
+    duration = outage["duration"]
+    if duration["estimate"] is not None:
+        estimate = f"{_seconds(duration['estimate'])} s ± {_seconds(duration['uncertainty'])} s"
+        table.add_row(words["estimate"], estimate)
+    for name in ("observations", "causes", "phases"):
+        table.add_row(words[name], _counts(outage[name]))
+    table.add_row(words["largest_gap"], f"{_seconds(outage['largest_gap'])} s")
+    table.add_row(words["ledger"], f"{outage['ledger']['first']}..{outage['ledger']['last']}")
+    truth = Text(truth_line(words, verdict), "bold green" if verdict.holds else "bold red")
+    title = f"{words['record'].format(id=outage['id'])} ({outage['target']})"
+    return Group(Text(title, "bold"), table, truth)
+
+
+def truth_line(words: Words, verdict: Verdict) -> str:
+    """Say whether the truth lies inside the bounds."""
+    least, most = verdict.bounds
+    key = "within" if verdict.holds else "outside"
+    return words[key].format(truth=_seconds(verdict.truth), min=_seconds(least), max=_seconds(most))
+
+
+def _outage_of(seen: Seen, target: str) -> Json | None:
+    return next((outage for outage in seen.outages if outage["target"] == target), None)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

@@ -1,0 +1,114 @@
+"""The stand-in's IMAP (RFC 9051): as much as a probe and a mail program need to read three messages' dates."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+from mailwatch.cli.demo.line_connection import PASSWORD, USERNAME, Dialogue, Hangup, Mood, is_plain_login
+
+MESSAGES = 3
+_CAPABILITIES = "CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR"
+_WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|([^\s"]+)')
+_LITERAL = re.compile(r"\{(\d{1,4})(\+?)\}$")
+
+
+async def serve_imap(dialogue: Dialogue) -> None:
+    """Hold one IMAP conversation, from the greeting to LOGOUT."""
+    if dialogue.mood is Mood.BYE:
+        await dialogue.say("* BYE the stand-in is closed for repairs")
+        return
+    await dialogue.say(f"* OK [{_CAPABILITIES}] stand-in ready")
+    known, opened = False, False
+    while True:
+        tag, command, words = await _command(dialogue)
+        match command:
+            case "CAPABILITY":
+                await dialogue.say(f"* {_CAPABILITIES}", f"{tag} OK done")
+            case "NOOP":
+                await dialogue.say(f"{tag} OK done")
+            case "LOGOUT":
+                await dialogue.say("* BYE until next time", f"{tag} OK done")
+                return
+            case "LOGIN":
+                known = await _login(dialogue, tag, words == [USERNAME, PASSWORD])
+            case "AUTHENTICATE":
+                known = await _login(dialogue, tag, await _plain(dialogue, words))
+            case "EXAMINE" | "SELECT" if known:
+                opened = await _open(dialogue, tag, words)
+            case "FETCH" if opened:
+                await _fetch(dialogue, tag, words[0] if words else "")
+            case _:
+                await dialogue.say(f"{tag} BAD not now, or not known to the stand-in")
+
+
+async def _command(dialogue: Dialogue) -> tuple[str, str, list[str]]:
+    """Return tag, command in capitals, and words; literals are asked for and filled in."""
+    line = await dialogue.hear()
+    tag, _, rest = line.partition(" ")
+    words: list[str] = []
+    while found := _LITERAL.search(rest):
+        words += _split(rest[: found.start()])
+        if not found[2]:
+            await dialogue.say("+ go on")
+        words.append(await dialogue.hear_bytes(int(found[1])))
+        rest = await dialogue.hear()
+    words += _split(rest)
+    if not words:
+        raise Hangup
+    return tag, words[0].upper(), words[1:]
+
+
+def _split(text: str) -> list[str]:
+    return [re.sub(r"\\(.)", r"\1", m[1]) if m[1] is not None else m[2] for m in _WORD.finditer(text)]
+
+
+async def _plain(dialogue: Dialogue, words: list[str]) -> bool:
+    if not words or words[0].upper() != "PLAIN":
+        return False
+    if len(words) == 1:
+        await dialogue.say("+ ")
+        words = [*words, await dialogue.hear()]
+    return is_plain_login(words[1])
+
+
+async def _login(dialogue: Dialogue, tag: str, right: bool) -> bool:
+    if dialogue.mood is Mood.UNAVAILABLE:
+        await dialogue.say(f"{tag} NO [UNAVAILABLE] the mailboxes cannot be reached, try again later")
+        return False
+    if not right:
+        await dialogue.say(f"{tag} NO [AUTHENTICATIONFAILED] wrong user name or password")
+        return False
+    await dialogue.say(f"{tag} OK [{_CAPABILITIES}] welcome")
+    return True
+
+
+async def _open(dialogue: Dialogue, tag: str, words: list[str]) -> bool:
+    if [word.upper() for word in words[:1]] != ["INBOX"]:
+        await dialogue.say(f"{tag} NO [NONEXISTENT] there is INBOX only")
+        return False
+    await dialogue.say(
+        f"* {MESSAGES} EXISTS",
+        "* 0 RECENT",
+        r"* FLAGS (\Seen \Deleted)",
+        r"* OK [PERMANENTFLAGS ()] read only",
+        "* OK [UIDVALIDITY 1] always",
+        f"* OK [UIDNEXT {MESSAGES + 1}] never comes",
+        f"{tag} OK [READ-ONLY] opened",
+    )
+    return True
+
+
+async def _fetch(dialogue: Dialogue, tag: str, wanted: str) -> None:
+    """Answer a FETCH of any item with the date, which is all that the stand-in keeps of a message."""
+    first, _, last = wanted.replace("*", str(MESSAGES)).partition(":")
+    if not first.isdecimal() or not (last or first).isdecimal():
+        await dialogue.say(f"{tag} BAD not a sequence set")
+        return
+    lines = []
+    for number in range(max(1, int(first)), min(MESSAGES, int(last or first)) + 1):
+        sent = format_datetime(datetime.now(UTC).replace(microsecond=0) - timedelta(hours=MESSAGES - number))
+        header = f"Date: {sent}\r\n\r\n"
+        lines.append(f"* {number} FETCH (BODY[HEADER.FIELDS (DATE)] {{{len(header)}}}\r\n{header})")
+    await dialogue.say(*lines, f"{tag} OK done")

@@ -1,0 +1,216 @@
+"""The stand-in provider: its listeners on 127.0.0.1, its mood, and the truth about when it was down.
+
+A certificate for 127.0.0.1 from an authority that lives as long as the demo.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from mailwatch.cli.demo.imap import serve_imap
+from mailwatch.cli.demo.line_connection import Dialogue, Hangup, Mood
+from mailwatch.cli.demo.smtp import serve_smtp
+from mailwatch.times import Millis, now
+
+_SIGNING = x509.KeyUsage(
+    digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
+    key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+)  # fmt: skip
+
+
+def server_context(folder: Path) -> ssl.SSLContext:
+    """Make a server's TLS context; its authority is written to `folder`/ca.pem for those who connect."""
+    key, authority_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority = _authority(authority_key)
+    leaf = _leaf(key, authority, authority_key)
+    pem = serialization.Encoding.PEM
+    (folder / "ca.pem").write_bytes(authority.public_bytes(pem))
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    both = folder / "server.pem"
+    both.touch(mode=0o600)
+    both.write_bytes(private + leaf.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(both)
+    both.unlink()
+    return context
+
+
+def _authority(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    name = _name("MailWatch demo authority")
+    return (
+        _builder(name, name, key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_SIGNING, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _leaf(
+    key: ec.EllipticCurvePrivateKey, authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey
+) -> x509.Certificate:
+    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    issued_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+    return (
+        _builder(_name("MailWatch demo provider"), authority.subject, key.public_key())
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(issued_by, critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    today = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(today - timedelta(days=1))
+        .not_valid_after(today + timedelta(days=30))
+    )
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+Talk = Callable[[Dialogue], Awaitable[None]]
+
+
+class StandIn:
+    """A mail provider for as long as the context lasts.
+
+    IMAP over implicit TLS, submission over STARTTLS, and a control endpoint that is always there: the
+    demo's proof of being online. `ca_file` is what to trust. Ports stay the same through all moods.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.ca_file = folder / "ca.pem"
+        self.moods: list[tuple[Millis, Mood]] = []
+        """Since when it was in which mood; the last is the one now."""
+        tls = server_context(folder)
+        self._imap = _Door(serve_imap, tls)
+        self._smtp = _Door(lambda dialogue: serve_smtp(dialogue, tls), None)
+        self._control = _Door(_control, None)
+
+    @property
+    def mood(self) -> Mood:
+        """How it behaves now."""
+        return self.moods[-1][1] if self.moods else Mood.FINE
+
+    @property
+    def imap_port(self) -> int:
+        """Where IMAP is served over TLS from the first byte."""
+        return self._imap.port
+
+    @property
+    def smtp_port(self) -> int:
+        """Where submission is served, with STARTTLS."""
+        return self._smtp.port
+
+    @property
+    def control_port(self) -> int:
+        """Where a connection is always accepted."""
+        return self._control.port
+
+    async def __aenter__(self) -> Self:
+        for door in (self._control, self._imap, self._smtp):
+            await door.open(lambda: self.mood)
+        self.moods.append((now(), Mood.FINE))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for door in (self._control, self._imap, self._smtp):
+            await door.close()
+            door.release()
+
+    async def change(self, mood: Mood) -> None:
+        """Go on in another mood. A refusing provider hangs up on everyone."""
+        doors = (self._imap, self._smtp)
+        if self.mood is Mood.REFUSING and mood is not Mood.REFUSING:
+            for door in doors:
+                await door.open(lambda: self.mood)
+        self.moods.append((now(), mood))
+        if mood is Mood.REFUSING:
+            for door in doors:
+                await door.close()
+
+    def down_time(self) -> tuple[Millis, Millis | None] | None:
+        """The truth: from when to when the provider did not serve; None when it always did."""
+        began = next((i for i, (_, mood) in enumerate(self.moods) if not mood.serves), None)
+        if began is None:
+            return None
+        return self.moods[began][0], next((at for at, mood in self.moods[began:] if mood.serves), None)
+
+
+class _Door:
+    """A port of 127.0.0.1. Closed it still belongs to us: bound but not listening, so that it refuses."""
+
+    def __init__(self, talk: Talk, tls: ssl.SSLContext | None) -> None:
+        self._talk = talk
+        self._tls = tls
+        self._socket = _bound(0)
+        self.port: int = self._socket.getsockname()[1]
+        self._server: asyncio.Server | None = None
+        self._talks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    async def open(self, mood: Callable[[], Mood]) -> None:
+        async def talk(dialogue: Dialogue) -> None:
+            with contextlib.suppress(Hangup, OSError, EOFError):
+                await self._talk(dialogue)
+
+        # Not a coroutine: one that had not begun when the port is closed would be known to nobody.
+        def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(talk(Dialogue(reader, writer, mood)))
+            self._talks[task] = writer
+            task.add_done_callback(lambda ended: self._talks.pop(ended).close())
+
+        self._server = await asyncio.start_server(serve, sock=self._socket, ssl=self._tls)
+
+    async def close(self) -> None:
+        """Refuse from now on, and hang up."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        self._socket = _bound(self.port)
+        for task, writer in self._talks.items():
+            writer.transport.abort()
+            task.cancel()
+        await asyncio.gather(*self._talks, return_exceptions=True)
+
+    def release(self) -> None:
+        """Give the port back."""
+        self._socket.close()
+
+
+async def _control(dialogue: Dialogue) -> None:
+    """To accept is all that is asked."""
+
+
+def _bound(port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", port))
+    bound.setblocking(False)
+    return bound

@@ -1,0 +1,183 @@
+"""The edge of every verb: whatever comes out of it becomes a sentence on stderr and an exit status, no traceback.
+
+0 to 3 are the verb's own answers. What says nothing of the matter that was asked about has a status of its own, so
+that a script never takes our failure for an answer such as "the bundle is not valid".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
+from pathlib import Path
+
+from mailwatch.cli.resource_limits import Lacking
+from mailwatch.errors import Refused, UsedWrongly
+
+DEFECT = 70
+"""MailWatch itself is wrong (EX_SOFTWARE of sysexits.h)."""
+LACKING = 71
+"""The machine did not give what was needed: memory, threads, file handles (EX_OSERR)."""
+INTERRUPTED = 130
+
+_MEMORY = "memory ran out; raise the limit (ulimit -v, docker --memory) or end something else"
+_THREADS = (
+    "the machine gives no further thread or process; raise the limit "
+    "(ulimit -u, systemd TasksMax=, docker --pids-limit) or end something else"
+)
+_LACKS = {
+    errno.ENOMEM: _MEMORY,
+    errno.EAGAIN: _THREADS,
+    errno.EMFILE: "this process may open no further file; raise the limit (ulimit -n, systemd LimitNOFILE=)",
+    errno.ENFILE: "the machine has no file handle left; raise fs.file-max or end something else",
+}
+_CURES = {
+    errno.ENOSPC: "make room there, or name another place",
+    errno.EDQUOT: "make room there, or name another place",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f), or name another place",
+    errno.EROFS: "name a place that can be written",
+    errno.EACCES: "see whose it is (ls -ld), or name another place",
+    errno.EPERM: "see whose it is (ls -ld), or name another place",
+    errno.ENOENT: "is it written as you meant it?",
+    errno.ENOTDIR: "is it written as you meant it?",
+    errno.EISDIR: "name a file",
+    errno.ELOOP: "links lead in a circle there; name the file itself",
+    errno.ENAMETOOLONG: "name a shorter one",
+    errno.EIO: "the disk or what it hangs on fails; see the kernel's messages (dmesg)",
+}
+
+
+def edge(command: Callable[[], int]) -> int:
+    """Run a command and return its exit status; what it raises is said in words."""
+    try:
+        try:
+            return command()
+        finally:
+            # Here, not by the interpreter at its end: a disk that is full under `> file` has an exit status too.
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()  # The reader of our output went away (`| head`).
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        words, status = told(error)
+    except BaseException as error:
+        # A panic of a library in Rust is no Exception.
+        if type(error).__name__ != "PanicException":
+            raise
+        words, status = told(error)
+    say(words)
+    _drop_stdout()
+    return status
+
+
+def told(error: BaseException) -> tuple[str, int]:
+    """Return what to say of an error, and the exit status."""
+    if isinstance(error, BaseExceptionGroup):
+        return told(error.exceptions[0])
+    if isinstance(error, UsedWrongly):
+        return str(error), 2
+    if isinstance(error, Refused):
+        return f"mailwatch: {error}", 1
+    if isinstance(error, Lacking):
+        return f"mailwatch: {error}", LACKING
+    if lack := _lack(error):
+        return f"mailwatch: {lack}", LACKING
+    if isinstance(error, OSError):
+        words = f"mailwatch: {os_words(error)}"
+        return words, 2 if isinstance(error, FileNotFoundError) else 1
+    return _defect(error), DEFECT
+
+
+def os_words(error: OSError) -> str:
+    """Say in words what the system refused, and what to do; errors that carry their own words keep them."""
+    if error.errno is None or error.strerror is None:
+        return str(error)
+    if error.errno == errno.ENOENT and error.filename is None and not _has_folder():
+        return "the current folder is not there any more; change to one that is"
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    cure = f"; {_CURES[error.errno]}" if error.errno in _CURES else ""
+    return f"{where}{error.strerror}{cure}"
+
+
+def say(words: str) -> None:
+    """Write a line to stderr, where there is one that takes it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(words, file=sys.stderr, flush=True)
+
+
+def _lack(error: BaseException) -> str:
+    """Say what the machine did not give, "" if it is not that."""
+    for one in _causes(error):
+        if isinstance(one, MemoryError):
+            return _MEMORY
+        if isinstance(one, OSError) and one.errno in _LACKS:
+            return _LACKS[one.errno]
+        text = str(one)
+        if isinstance(one, ImportError) and ("Cannot allocate memory" in text or "failed to map segment" in text):
+            return _MEMORY
+        if isinstance(one, RuntimeError) and "can't start new thread" in text:
+            return _THREADS
+        if isinstance(one, BrokenExecutor):
+            return f"a process that worked for this one was ended; most likely {_MEMORY}"
+    return ""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Give an error and what it came of, first the outermost; bounded, for a chain may be a ring."""
+    for _ in range(20):
+        if error is None:
+            return
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _defect(error: BaseException) -> str:
+    """Say that MailWatch is wrong, and where: without the error's own words, which may hold a secret."""
+    where = next(
+        (
+            f" in {Path(frame.filename).name}:{frame.lineno}"
+            for frame in reversed(traceback.extract_tb(error.__traceback__))
+            if "mailwatch" in Path(frame.filename).parts and Path(frame.filename) != Path(__file__)
+        ),
+        "",
+    )
+    words = (
+        f"mailwatch: this is a defect of MailWatch ({type(error).__name__}{where}); the command was not done, and "
+        "says nothing of your mail. What is on record stays as it is."
+    )
+    if os.environ.get("MAILWATCH_TRACEBACK"):
+        return f"{_frames(error)}{words}"
+    return f"{words} Please report it, with what it prints under MAILWATCH_TRACEBACK=1"
+
+
+def _frames(error: BaseException) -> str:
+    """Write where an error and its causes came from: files and lines, no values."""
+    parts = []
+    for one in reversed(list(_causes(error))):
+        frames = "".join(traceback.format_tb(one.__traceback__))
+        parts.append(f"{frames}{type(one).__module__}.{type(one).__name__}\n")
+    return "\n".join(parts)
+
+
+def _has_folder() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _drop_stdout() -> None:
+    """Let what could not be written go; Python would complain once more at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+        return
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

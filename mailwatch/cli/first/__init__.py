@@ -1,1 +1,0 @@
-"""The conversation of `mailwatch init`: what it asks, tries and writes."""

@@ -1,0 +1,174 @@
+"""Asks the person at the terminal. All of it is talk: it goes to stderr.
+
+The words of the conversation, in English and Italian.
+
+What may be written in answer to which question: the rules of the config itself, in its words.
+"""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import warnings
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+from pydantic import SecretStr, TypeAdapter, ValidationError
+
+from mailwatch.config.types import Address, Host, Label, Port, Text
+
+
+@cache
+def words(language: str) -> dict[str, Any]:
+    """Return the texts of a language."""
+    read: dict[str, Any] = yaml.safe_load(
+        (resources.files(__package__ or "") / f"{language}.yaml").read_text(encoding="utf-8")
+    )
+    return read
+
+
+def clean(text: object) -> str:
+    """Write something that a stranger may have chosen, a server for instance, so that it is text and no more."""
+    return "".join(sign if sign.isprintable() else "?" for sign in str(text))[:200]
+
+
+Check = Callable[[Any], str]
+"""From a value to what is wrong with it, "" if nothing is."""
+
+
+def _check(kind: Any) -> Check:
+    rule: TypeAdapter[Any] = TypeAdapter(kind)
+
+    def complaint(value: Any) -> str:
+        try:
+            rule.validate_python(value)
+        except ValidationError as error:
+            return str(error.errors(include_input=False)[0]["msg"]).removeprefix("Value error, ")
+        return ""
+
+    return complaint
+
+
+ADDRESS, NAME, PLACE, HOST, PORT = map(_check, (Address, Label, Text, Host, Port))
+USERNAME = CLIENT_ID = PLACE
+
+
+class Missing(Exception):
+    """An answer is needed and nobody is there to give it. The argument is the option that would."""
+
+
+class NotHidden(Exception):
+    """The terminal would show the password."""
+
+
+class Wrong(Exception):
+    """An option cannot be used. The argument says why."""
+
+
+class Stopped(Exception):
+    """It cannot go on, which is told already."""
+
+
+class Asker:
+    """Puts questions in the words of a language. With `yes`, what has a default is not asked."""
+
+    def __init__(self, words: dict[str, Any], *, yes: bool) -> None:
+        self.words = words
+        self.interactive = sys.stdin.isatty()
+        self._yes = yes
+
+    def say(self, key: str, **facts: object) -> None:
+        """Tell something."""
+        print(self.text(key, **facts), file=sys.stderr, flush=True)
+
+    def text(self, key: str, **facts: object) -> str:
+        """Give the words of something."""
+        return str(self.words[key]).format(**{name: clean(fact) for name, fact in facts.items()})
+
+    def ask(
+        self,
+        key: str,
+        option: str,
+        *,
+        default: str | None = None,
+        check: Callable[[str], str] = lambda _: "",
+        **facts: object,
+    ) -> str:
+        """Ask for a line until `check` has nothing to say against it. Raises Missing, EOFError."""
+        if default is not None and self._yes:
+            return default
+        self._must_be_there(option)
+        while True:
+            answer = self._line(self.text(key, default=default, **facts)).strip()
+            if not answer and default is not None:
+                return default
+            if not answer:
+                self.say("empty")
+            elif wrong := check(answer):
+                self.say("bad_value", what=wrong)
+            else:
+                return answer
+
+    def ask_or_skip(self, key: str, option: str, *, check: Callable[[str], str], **facts: object) -> str:
+        """Ask for a line that may be left empty. Raises Missing, EOFError."""
+        self._must_be_there(option)
+        while True:
+            answer = self._line(self.text(key, **facts)).strip()
+            wrong = check(answer) if answer else ""
+            if not wrong:
+                return answer
+            self.say("bad_value", what=wrong)
+
+    def agree(self, key: str, *, default: bool) -> bool:
+        """Ask for a yes or no. Raises Missing, EOFError."""
+        if self._yes:
+            return default
+        self._must_be_there("--yes")
+        answers = {self.words["answers"]["agree"]: True, self.words["answers"]["decline"]: False}
+        choice = self.words["yes_default" if default else "no_default"]
+        while True:
+            answer = self._line(f"{self.text(key)} {choice} ").strip().casefold()
+            if not answer:
+                return default
+            if answer[0] in answers:
+                return answers[answer[0]]
+            self.say("bad_answer")
+
+    def password(self) -> SecretStr:
+        """Ask for a password, which the terminal does not show. Raises Missing, NotHidden, EOFError."""
+        self._must_be_there("--password-file FILE")
+        while True:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error", getpass.GetPassWarning)
+                    word = getpass.getpass(self.text("ask_password"), stream=sys.stderr)
+                word.encode()
+            except getpass.GetPassWarning:
+                raise NotHidden from None
+            except UnicodeError:
+                # From None, and not kept: the error carries what was typed.
+                self.say("not_text")
+                continue
+            if word:
+                return SecretStr(word)
+            self.say("empty")
+
+    def _must_be_there(self, option: str) -> None:
+        if not self.interactive:
+            raise Missing(option)
+
+    def _line(self, prompt: str) -> str:
+        print(prompt, end="", file=sys.stderr, flush=True)
+        while True:
+            try:
+                line = sys.stdin.readline()
+            except UnicodeDecodeError:
+                self.say("not_text")
+                continue
+            if not line:
+                print(file=sys.stderr)
+                raise EOFError
+            return line

@@ -1,0 +1,101 @@
+"""Looks as they happen, as a table: which phase is under way, and what the earlier ones took."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mailwatch.model import Kind, Observation, Outcome, Phase
+from mailwatch.settings import Target
+
+T = TypeVar("T")
+_COLOURS = {Outcome.UP: "green", Outcome.DOWN: "red", Outcome.UNKNOWN: "yellow"}
+_MARKS = {Outcome.UP: "● up", Outcome.DOWN: "▼ down", Outcome.UNKNOWN: "? unknown"}
+_COMMON = (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING)
+_WITH_LOGIN = {
+    Kind.IMAP: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
+    Kind.POP3: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
+    Kind.SMTP: (Phase.AUTH, Phase.SUBMIT),
+    Kind.ROUNDTRIP: (Phase.AUTH, Phase.MAILBOX, Phase.SUBMIT, Phase.DELIVER),
+}
+
+
+class Pulse:
+    """One look as it happens: which phase is under way and what the earlier ones took."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.phases: dict[Phase, int | None] = {}
+        self.seen: Observation | None = None
+
+    def watch(self, phase: Phase, event: str, microseconds: int) -> None:
+        """Take in what the probe tells of its phases."""
+        self.phases[phase] = microseconds if event == "end" else None
+
+    def cell(self, phase: Phase) -> Text:
+        """Draw one phase: its milliseconds, a mark while it runs, a dot before."""
+        if self.seen is not None and self.seen.failed_phase is phase:
+            return Text("✗", style="bold red" if self.seen.outcome is Outcome.DOWN else "bold yellow")
+        if phase not in self.phases:
+            return Text("·", style="dim")
+        spent = self.phases[phase]
+        return Text("…", style="bold cyan") if spent is None else Text(f"{spent / 1000:.0f} ms")
+
+    def verdict(self) -> Text:
+        """Draw the outcome."""
+        if self.seen is None:
+            return Text("looking", style="cyan")
+        return Text(_MARKS[self.seen.outcome], style=f"bold {_COLOURS[self.seen.outcome]}")
+
+    def words(self) -> str:
+        """Say why it is not up, else where it was seen."""
+        if self.seen is None:
+            return ""
+        if self.seen.outcome is Outcome.UP:
+            return _where(self.seen)
+        return f"{self.seen.cause}: {self.seen.detail}"
+
+
+async def live(looks: Awaitable[T], pulses: Sequence[Pulse], console: Console) -> T:
+    """Wait for the looks, showing them as they happen at a terminal and at their end elsewhere."""
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=12, get_renderable=lambda: table(pulses)):
+            return await looks
+    seen = await looks
+    console.print(table(pulses))
+    return seen
+
+
+def table(pulses: Sequence[Pulse]) -> Table:
+    """Draw them all, one a row."""
+    walked = {phase for pulse in pulses for phase in _ladder(pulse.target)}
+    phases = [phase for phase in Phase if phase in walked]
+    drawn = Table("target", *(phase.value for phase in phases), "outcome", "", box=None, header_style="bold")
+    for pulse in pulses:
+        cells = (pulse.cell(phase) for phase in phases)
+        # As Text: a server's words in brackets are no markup.
+        drawn.add_row(Text(pulse.target.name), *cells, pulse.verdict(), Text(pulse.words()))
+    return drawn
+
+
+def _ladder(target: Target) -> tuple[Phase, ...]:
+    if target.kind is Kind.WEBMAIL:
+        return (*_COMMON, Phase.FETCH)
+    if target.kind is Kind.MX:
+        return (*_COMMON, Phase.SUBMIT)
+    return (*_COMMON, *(_WITH_LOGIN.get(target.kind, ()) if target.ends[0].login else ()))
+
+
+def _where(seen: Observation) -> str:
+    """Write the exchanger and the address that served, and where redirects led from it."""
+    served = seen.deciding
+    if served is None:
+        return ""
+    facts = served.facts or {}
+    words = filter(None, (str(facts.get("exchanger", "")), served.peer, served.detail))
+    return " → ".join([" ".join(words), *(str(hop["url"]) for hop in facts.get("hops", [])[1:])])

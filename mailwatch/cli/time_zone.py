@@ -1,0 +1,75 @@
+"""The time zone of this machine, in which dates on the command line are meant and reports are written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from tzlocal import get_localzone
+
+from mailwatch.errors import UsedWrongly
+
+_CURE = "set it by its name, for example TZ=Europe/Rome"
+
+
+class NoZone(UsedWrongly):
+    """TZ, or where it is not set the machine, names no time zone."""
+
+
+def local_zone() -> ZoneInfo:
+    """Return the zone that TZ names, else the machine's. Raises NoZone: another one must not be taken silently."""
+    given = os.environ.get("TZ")
+    if given is not None:
+        return _named(given)
+    try:
+        zone = get_localzone()
+    except (LookupError, ValueError, OSError):
+        raise NoZone(f"mailwatch: the time zone of this machine is not clear; {_CURE}") from None
+    return zone if isinstance(zone, ZoneInfo) else ZoneInfo("UTC")
+
+
+def settle_zone() -> None:
+    """Take quotes off TZ, as a list of compose leaves them on it: else the C library would silently use UTC."""
+    given = os.environ.get("TZ")
+    if given is not None and bare(given) != given:
+        _use(bare(given))
+
+
+def zone_or_utc() -> str:
+    """For what must go on: where there is no zone use UTC from here on, and return why, else ""."""
+    try:
+        local_zone()
+    except NoZone as error:
+        _use("UTC")
+        return f"{str(error).removeprefix('mailwatch: ')}; until then times are in UTC"
+    return ""
+
+
+def bare(given: str) -> str:
+    """Return TZ without the blanks and quotes around it."""
+    name = given.strip()
+    while len(name) > 1 and name[0] == name[-1] and name[0] in "\"'":
+        name = name[1:-1].strip()
+    return name
+
+
+def _named(given: str) -> ZoneInfo:
+    # An empty one is UTC (POSIX); a colon may stand before a name.
+    name = bare(given).removeprefix(":") or "UTC"
+    if name.startswith("/"):
+        path = Path(os.path.realpath(name))
+        for start in range(1, len(path.parts)):
+            with contextlib.suppress(LookupError, ValueError, OSError):
+                return ZoneInfo("/".join(path.parts[start:]))
+    with contextlib.suppress(LookupError, ValueError, OSError):
+        return ZoneInfo(name)
+    shown = "".join(one if one.isprintable() else "?" for one in given)[:40]
+    raise NoZone(f"mailwatch: TZ={shown} is not a time zone; {_CURE}")
+
+
+def _use(name: str) -> None:
+    os.environ["TZ"] = name
+    time.tzset()

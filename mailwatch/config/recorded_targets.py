@@ -1,0 +1,119 @@
+"""What is watched under a target's name, as it goes on record; what is said of a name that there is not. Pure.
+
+A target is the same thing that is watched as long as `WatchSettings.service` is the same: kind, host, port, login
+name and task. With another one, the watching of the old one ends and that of the new one begins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import hmac
+from collections.abc import Iterable, Iterator
+
+from mailwatch.config import catalogue
+from mailwatch.ledger.entry import login_id
+from mailwatch.ledger.payloads import read_rules, written_rules
+from mailwatch.model import Kind, Rules, WatchChange, WatchEvent, WatchSettings
+from mailwatch.settings import Delivery, Exchange, Login, Page, Target
+
+START, RELOAD, DAILY, REMOVED, REPLACED = "start", "reload", "daily", "removed", "replaced"
+"""Why an entry was written."""
+Step = tuple[WatchEvent, WatchSettings, str]
+"""What happens, the settings that hold from then on (at END: that held), and why."""
+
+NAMED_AT_MOST = 10
+IN_ALL = ", in the config or on record"
+SEE_CONFIG = "`mailwatch config show` lists those of the config"
+SEE_API = "GET /api/v1/targets lists those that are watched"
+
+
+class NoSuchTarget(LookupError):
+    """Nothing of that name is there; names what is called most like it, else what there is.
+
+    `where` says where it was looked for, `see` where more than ten names are listed.
+    """
+
+    def __init__(self, name: str, known: Iterable[str], *, where: str = IN_ALL, see: str = SEE_CONFIG) -> None:
+        names = sorted(set(known))
+        if near := difflib.get_close_matches(name, names, n=3, cutoff=0.5):
+            cure = f"is it {' or '.join(near)}?"
+        elif len(names) > NAMED_AT_MOST:
+            cure = f"there are {len(names)}, {see}"
+        elif names:
+            cure = f"there {'are' if names[1:] else 'is only'} {', '.join(names)}"
+        else:
+            cure = "there is none yet"
+        super().__init__(f"there is no target {name[:100]!r}{where}; {cure}")
+
+
+def settings_of(target: Target, rules: Rules, secret: bytes) -> WatchSettings:
+    """Return what the record says of a target. `secret` is the ledger's, for the keyed digests."""
+    return WatchSettings(
+        kind=target.kind,
+        provider=target.provider,
+        host=target.host,
+        port=target.port,
+        tls=target.tls,
+        interval=max(1, round(target.interval * 1000)),
+        timeout=round(target.timeout * 1000),
+        catalogue=_is_catalogues(target),
+        own_ca=any(end.ca_file is not None for end in (target, *target.ends)),
+        login=_login(secret, target.task.to.login if isinstance(target.task, Delivery) else target.login),
+        task=_task(secret, target.task),
+        # As they are read again: else what the record cannot tell apart would be a change at each start.
+        rules=read_rules(written_rules(rules)),
+    )
+
+
+def steps(latest: WatchChange | None, on_record: bool, settings: WatchSettings, reason: str) -> Iterator[Step]:
+    """Yield what happens to a target that is in the config, by the latest change on record.
+
+    `on_record`: whether anything is known of it. A record from before 2026-11 has no such changes: there it was
+    watched all along, and goes on.
+    """
+    if latest is None:
+        yield (WatchEvent.CONTINUE if on_record else WatchEvent.BEGIN), settings, reason
+    elif latest.event is WatchEvent.END:
+        yield WatchEvent.BEGIN, settings, reason
+    elif latest.settings == settings:
+        yield WatchEvent.CONTINUE, settings, reason
+    elif latest.settings.service == settings.service:
+        yield WatchEvent.CHANGE, settings, reason
+    else:
+        yield WatchEvent.END, latest.settings, REPLACED
+        yield WatchEvent.BEGIN, settings, reason
+
+
+def _is_catalogues(target: Target) -> bool:
+    """Whether the host is the catalogue's for that provider and kind; of mx targets, whether the domain is."""
+    provider = catalogue.by_key(target.provider) if target.provider else None
+    if provider is None:
+        return False
+    if isinstance(target.task, Delivery):
+        return all(_is_catalogues(end) for end in target.ends)
+    host = target.host.lower().rstrip(".")
+    if target.kind is Kind.MX:
+        return host in provider.domains
+    return any(server.kind is target.kind and server.host.lower() == host for server in provider.servers)
+
+
+def _login(secret: bytes, login: Login | None) -> str:
+    return "" if login is None else login_id(secret, login.username)
+
+
+def _task(secret: bytes, task: Exchange | Page | Delivery | None) -> str:
+    """Name what is asked for besides: 16 hex digits that only the holder of the ledger's secret can make."""
+    match task:
+        case None:
+            return ""
+        case Exchange():
+            parts = ["mx", task.recipient, task.sender]
+        case Page():
+            parts = ["webmail", task.url]
+        case Delivery():
+            parts = ["roundtrip", task.sender, task.recipient]
+            for end in (task.via, task.to):
+                parts += [end.host.lower().rstrip("."), str(end.port), _login(secret, end.login)]
+    text = "task\0" + "\0".join(parts)
+    return hmac.new(secret, text.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()[:16]

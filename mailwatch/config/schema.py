@@ -1,0 +1,552 @@
+"""The sections of config.yaml. Each field says what it is for; config.example.yaml shows them all.
+
+Maintenance as the owner announces it: one section of config.yaml for each rule.
+
+Who is told, and how: the sections `notify` and `heartbeat`.
+
+The section `web:`: where the pages are, and who may see what of them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import zoneinfo
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    SecretStr,
+    WithJsonSchema,
+    model_validator,
+)
+
+from mailwatch.analysis.maintenance import When, check
+from mailwatch.analysis.recurrence import WrongRule
+from mailwatch.config.errors import Fault
+from mailwatch.config.schema_claims import ClaimSection
+from mailwatch.config.schema_targets import AccountSection, LoginSection, TargetSection
+from mailwatch.config.types import (
+    AuthorityUrl,
+    Count,
+    Endpoint,
+    FolderPath,
+    Host,
+    Label,
+    Seconds,
+    Section,
+    Text,
+    Variable,
+    read_duration,
+    split_endpoint,
+)
+from mailwatch.config.yaml_file import Document
+from mailwatch.model import Topic
+from mailwatch.net import is_loopback
+from mailwatch.times import DURATION_PATTERN, written_duration
+
+RULES = 100
+"""How many rules a config may have."""
+
+
+def _bounded(seconds: float) -> float:
+    if not 60 <= seconds <= 31 * 86_400:
+        raise Fault("must lie between 1m and 31d")
+    return seconds
+
+
+Span = Annotated[
+    float,
+    BeforeValidator(read_duration),
+    AfterValidator(_bounded),
+    PlainSerializer(written_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["30m", "2h"]}),
+]
+Names = Annotated[tuple[Label, ...], Field(min_length=1)]
+
+
+class MaintenanceSection(Section):
+    """A time that is announced as maintenance: recorded as ever, and left out of the availability."""
+
+    name: Label
+    """What it is for; it stands on record."""
+    targets: Names | None = None
+    """The names of the targets it is for; without targets and providers it is for all."""
+    providers: Names | None = None
+    """The providers it is for: all their targets."""
+    rrule: Annotated[Text, Field(min_length=1)] | None = None
+    """A recurrence by RFC 5545, such as FREQ=WEEKLY;BYDAY=SU;BYHOUR=3, from `start` on."""
+    cron: Annotated[Text, Field(min_length=1)] | None = None
+    """A recurrence as crontab writes it, such as 0 3 * * 0."""
+    start: Text | None = None
+    """When a single window, or the first of an RRULE, begins: local time, such as 2026-01-04T03:00."""
+    end: Text | None = None
+    """When a single window ends."""
+    duration: Span | None = None
+    """How long each window of an RRULE or of a cron line is."""
+    timezone: Text
+    """Whose local time is meant, such as Europe/Rome."""
+
+    def when(self) -> When:
+        """The rule in canonical form. Raises WrongRule."""
+        return When.of(
+            timezone=self.timezone,
+            rrule=self.rrule or "",
+            cron=self.cron or "",
+            start=self.start or "",
+            end=self.end or "",
+            duration=round((self.duration or 0) * 1000),
+        )
+
+    @model_validator(mode="after")
+    def _can_be_meant(self) -> Self:
+        if self.targets and self.providers:
+            raise Fault("is not for a rule with targets; keep one of the two", "providers")
+        try:
+            check(self.when())
+        except WrongRule as wrong:
+            raise Fault(str(wrong), wrong.field) from None
+        return self
+
+
+_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
+
+def minutes(text: str) -> tuple[int, int]:
+    """Read "22:00-07:00" as minutes after midnight. Raises Fault."""
+    found = _HOURS.fullmatch(text)
+    if not found:
+        raise Fault('must be from-until of a day; write for example "22:00-07:00"')
+    start, end = int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4])
+    if start == end:
+        raise Fault("begins when it ends; remove it, or correct it")
+    return start, end
+
+
+def _hours(text: str) -> str:
+    minutes(text)
+    return text
+
+
+def _timezone(text: str) -> str:
+    if text not in zoneinfo.available_timezones():
+        raise Fault("is not a time zone; write for example Europe/Rome")
+    return text
+
+
+def _wait(value: object) -> float:
+    return 0.0 if value in ("0s", 0.0) else read_duration(value)
+
+
+def _waited(seconds: float) -> float:
+    if seconds > 600:
+        raise Fault("must be at most 10m")
+    return seconds
+
+
+Wait = Annotated[
+    float,
+    BeforeValidator(_wait),
+    AfterValidator(_waited),
+    PlainSerializer(lambda seconds: written_duration(seconds) if seconds else "0s", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["0s", "10s"]}),
+]
+Secret = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class UrlSection(Section):
+    """An address that is mostly a secret: written here, in a file or in the environment."""
+
+    url: Secret | None = None
+    """The address itself."""
+    url_file: FolderPath | None = None
+    """A file whose first line is the address."""
+    url_env: Variable | None = None
+    """The environment variable that holds it."""
+
+    @model_validator(mode="after")
+    def _one_url(self) -> Self:
+        given = [way for way in ("url", "url_file", "url_env") if getattr(self, way) is not None]
+        if not given:
+            raise Fault("has no address; add url, url_file: PATH or url_env")
+        if len(given) > 1:
+            raise Fault(f"has {len(given)} addresses; keep one of {', '.join(given)}", given[1])
+        return self
+
+
+class NotifySection(UrlSection):
+    """A channel that is told: any address that Apprise understands."""
+
+    on: Annotated[tuple[Topic, ...], Field(min_length=1)] = tuple(Topic)
+    """What of: open, close, credentials, offline, certificate, disk, ledger, monitor."""
+    lang: Literal["it", "en"] = "en"
+    """The language of the texts."""
+    quiet_hours: Annotated[Text, AfterValidator(_hours)] | None = None
+    """When nothing is sent, such as "22:00-07:00"; it is told afterwards."""
+    timezone: Annotated[Text, AfterValidator(_timezone)] = "UTC"
+    """Of the quiet hours and of the times in the texts."""
+    group: Wait = 10.0
+    """How long to wait for more, so that ten targets down are one message; 0s sends each at once."""
+
+
+class HeartbeatSection(UrlSection):
+    """Somebody outside who notices when MailWatch itself is dead, such as Healthchecks."""
+
+    every: Seconds = 60.0
+    """How often it is asked for, while probing and writing are well."""
+
+    @model_validator(mode="after")
+    def _http(self) -> Self:
+        if self.url is not None and not is_http(self.url):
+            raise Fault("is not an http or https address; write for example https://hc.example.org/ID", "url")
+        return self
+
+
+def is_http(url: str) -> bool:
+    """Whether it is an address that can be asked for."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+HASHED = "$argon2"
+
+
+def check_hash(text: str) -> str:
+    """Return an argon2id hash as it is. Raises Fault, which does not repeat it."""
+    # Only who has such a hash pays for loading argon2.
+    from argon2 import Type, extract_parameters
+    from argon2.exceptions import InvalidHashError
+
+    cure = "is not an argon2id hash; make one with: mailwatch config hash-password"
+    try:
+        parameters = extract_parameters(text)
+    except (InvalidHashError, ValueError):
+        raise Fault(cure) from None
+    if parameters.type is not Type.ID or not re.fullmatch(r"\$[\w$=,]+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+", text):
+        raise Fault(cure)
+    return text
+
+
+def _hash(secret: SecretStr) -> SecretStr:
+    check_hash(secret.get_secret_value())
+    return secret
+
+
+def _shown(secret: SecretStr | None) -> str | None:
+    """How it was made may be known; salt and hash could be tried out at leisure."""
+    return None if secret is None else "$".join([*secret.get_secret_value().split("$")[:4], "..."])
+
+
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise Fault("is not an address or a network; write for example 192.0.2.7 or 10.0.0.0/8") from None
+    return text
+
+
+def _flag(value: Any) -> Any:
+    # As the environment gives it.
+    if value in ("true", "false"):
+        return value == "true"
+    if not isinstance(value, bool):
+        raise Fault("must be true or false, without quotes")
+    return value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Network = Annotated[str, AfterValidator(_network)]
+
+
+class WebSection(Section):
+    """The status page, the API and /metrics."""
+
+    listen: Endpoint = "127.0.0.1:8080"
+    """Host and port. Beyond loopback and without a password only the public view is shown."""
+    public: Flag = False
+    """Whether anybody may see states and outages, without names; the rest needs the password or the token."""
+    password_file: FolderPath | None = None
+    """A file whose first line is the password, or its argon2id hash; the user is `mailwatch`."""
+    password_env: Variable | None = None
+    """The environment variable that holds either."""
+    password_hash: Annotated[
+        SecretStr | None, Field(max_length=500), AfterValidator(lambda given: given and _hash(given)),
+        PlainSerializer(_shown),
+    ] = None  # fmt: skip
+    """The argon2id hash itself, as `mailwatch config hash-password` makes it."""
+    token_file: FolderPath | None = None
+    """A file whose first line is a token for programs such as Prometheus (Authorization: Bearer)."""
+    token_env: Variable | None = None
+    """The environment variable that holds it."""
+    hosts: Annotated[tuple[Host, ...], Field(max_length=100)] = ()
+    """Names under which browsers reach the pages, such as those of a proxy."""
+    trusted_proxies: Annotated[tuple[Network, ...], Field(max_length=100)] = ()
+    """Proxies whose X-Forwarded-For says who asks."""
+    trust_network: Flag = False
+    """Without a password: whether all who reach the port may see everything; something else keeps others out."""
+
+    @property
+    def host(self) -> str:
+        """The address to listen on."""
+        return split_endpoint(self.listen)[0]
+
+    @property
+    def port(self) -> int:
+        """The port to listen on; 0 lets the system choose."""
+        return split_endpoint(self.listen)[1]
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything by which one could be let in."""
+        ways = (self.password_file, self.password_env, self.password_hash, self.token_file, self.token_env)
+        return any(way is not None for way in ways)
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        passwords = [
+            way for way in ("password_file", "password_env", "password_hash") if getattr(self, way) is not None
+        ]
+        if len(passwords) > 1:
+            raise Fault(f"has {len(passwords)} passwords; keep one of {', '.join(passwords)}", passwords[-1])
+        if self.token_file and self.token_env:
+            raise Fault("has two tokens; keep one of token_file, token_env", "token_env")
+        return self
+
+
+class VantagePointSection(Section):
+    """Where we look from; it stands in every record."""
+
+    name: Label
+    """A short name of this machine or place."""
+    place: Text = ""
+    """Where that is, for the reader of a report."""
+
+
+class DefaultsSection(Section):
+    """What targets and accounts use unless they say otherwise."""
+
+    interval: Seconds = 60.0
+    """How often to look."""
+    timeout: Seconds = 30.0
+    """How long one attempt may take."""
+    helo_name: Host | Literal[""] = ""
+    """smtp and mx: the name that this machine greets with (EHLO), if servers refuse its address."""
+
+
+class LimitsSection(Section):
+    """How much MailWatch may do at once."""
+
+    max_concurrent: Count = 200
+    """Probes at the same time."""
+
+
+class DetectionSection(Section):
+    """When down is an outage."""
+
+    open_after: Count = 3
+    """Down observations in a row that open an outage."""
+    close_after: Count = 2
+    """Up observations in a row that close it."""
+    recheck: Annotated[tuple[Seconds, ...], Field(max_length=20)] = (5.0, 10.0, 20.0)
+    """Waits between the sooner looks after a change, so that both bounds of an outage are tight."""
+
+
+class ControlSection(Section):
+    """Somebody who is asked whether our line works. Who is known by the address needs no more than that."""
+
+    address: Endpoint
+    """Host and port."""
+    name: Host | Literal[""] = ""
+    """Whose certificate must be shown there; without a name, and of an unknown address, a connection is enough."""
+    ca_file: FolderPath | None = None
+    """Trust this for the certificate instead of the system's authorities."""
+
+    @property
+    def host(self) -> str:
+        """The host to connect to."""
+        return split_endpoint(self.address)[0]
+
+    @property
+    def port(self) -> int:
+        """The port to connect to."""
+        return split_endpoint(self.address)[1]
+
+
+def _control(value: object) -> object:
+    if isinstance(value, str):
+        split_endpoint(value)
+        return {"address": value}
+    if not isinstance(value, dict | ControlSection):
+        raise Fault("must be host:port, or a mapping with address, name and ca_file")
+    return value
+
+
+def _control_written(control: ControlSection) -> str | dict[str, Any]:
+    written = control.model_dump(mode="json", exclude_defaults=True)
+    return control.address if len(written) == 1 else written
+
+
+ControlEntry = Annotated[
+    ControlSection,
+    BeforeValidator(_control),
+    PlainSerializer(_control_written),
+    WithJsonSchema({"anyOf": [{"type": "string"}, ControlSection.model_json_schema()]}),
+]
+
+
+class GuardSection(Section):
+    """Who is asked whether our own line works, when a target does not."""
+
+    controls: Annotated[tuple[ControlEntry, ...], Field(min_length=1)] = tuple(
+        ControlSection(address=address)
+        for address in (
+            "1.1.1.1:443",
+            "9.9.9.9:443",
+            "8.8.8.8:443",
+            "[2606:4700:4700::1111]:443",
+            "[2620:fe::fe]:443",
+            "[2001:4860:4860::8888]:443",
+        )
+    )
+    """Endpoints of several operators, over IPv4 and IPv6; all of them silent means that we are offline."""
+    timeout: Seconds = 3.0
+    """How long to wait for them."""
+    port25_controls: tuple[Host, ...] = (
+        "gmail-smtp-in.l.google.com",
+        "mx01.mail.icloud.com",
+        "in1-smtp.messagingengine.com",
+        "mail.protonmail.ch",
+    )
+    """mx: who is asked for a greeting on port 25 when a domain is silent there; an empty list asks nobody."""
+
+
+class ClockSection(Section):
+    """Who is asked hourly how far our clock is off, besides the kernel."""
+
+    servers: tuple[Endpoint, ...] = (
+        "time.cloudflare.com:123",
+        "ntp1.inrim.it:123",
+        "ntp2.inrim.it:123",
+        "time.google.com:123",
+    )
+    """SNTP servers of several operators; an empty list asks nobody."""
+
+
+class TimestampSection(Section):
+    """An outside authority that stamps checkpoints of the ledger (RFC 3161)."""
+
+    url: AuthorityUrl
+    """Where it is asked. Plain http is usual: the answer is signed."""
+    every: Seconds = 3600.0
+    """How often; besides, whenever an outage opens or closes."""
+    ca_file: FolderPath | None = None
+    """PEM certificates that its signature must lead to; without it the system's."""
+    login: LoginSection | None = None
+    """For an authority that wants to know who asks, such as a qualified one."""
+
+    @property
+    def name(self) -> str:
+        """The authority's name in records: the host that is asked."""
+        return urlsplit(self.url).netloc
+
+    @model_validator(mode="after")
+    def _login_fits(self) -> Self:
+        parts = urlsplit(self.url)
+        if self.login and self.login.oauth2:
+            raise Fault("is for mailboxes; an authority takes a password_file", "login")
+        if self.login and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise Fault("would send the password in the clear; write https, or remove login", "url")
+        return self
+
+
+class SigningSection(Section):
+    """The owner's own key, with which report.pdf is signed (PAdES)."""
+
+    key_file: FolderPath
+    """A PEM private key (EC P-256 or RSA), or PKCS#12 if there is no certificate_file."""
+    certificate_file: FolderPath | None = None
+    """The PEM certificate of the key, and those that lead to its issuer."""
+    password_file: FolderPath | None = None
+    """A file whose first line opens the key."""
+    password_env: Variable | None = None
+    """The environment variable that does."""
+    timestamp: bool = True
+    """Whether the first of the timestamp authorities, if there is one, puts its time into the signature."""
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password_file and self.password_env:
+            raise Fault("has two passwords; keep one of password_file, password_env", "password_env")
+        return self
+
+
+def _guard(value: object) -> object:
+    if value == "off":
+        return None
+    if not isinstance(value, dict | GuardSection):
+        raise Fault("must be the word off, or a mapping with controls and timeout")
+    return value
+
+
+def _sqlite(value: object) -> object:
+    # The value may hold a password, so it is not repeated.
+    if isinstance(value, str) and value.startswith("postgres"):
+        raise Fault("postgresql is not built yet in this version; write sqlite")
+    if value != "sqlite":
+        raise Fault("is not a known store; write sqlite")
+    return value
+
+
+class Config(Section):
+    """The whole of config.yaml."""
+
+    vantage_point: VantagePointSection
+    """Where we look from."""
+    data_dir: FolderPath = Field(default=Path("data"), validate_default=True)
+    """Keys and the SQLite file; one process at a time."""
+    database: Annotated[Literal["sqlite"], BeforeValidator(_sqlite)] = "sqlite"
+    """Where records are kept; postgresql:// will follow."""
+    web: WebSection = WebSection()
+    """The status page, the API and /metrics."""
+    limits: LimitsSection = LimitsSection()
+    """How much MailWatch may do at once."""
+    defaults: DefaultsSection = DefaultsSection()
+    """What targets and accounts use unless they say otherwise."""
+    accounts: tuple[AccountSection, ...] = ()
+    """The short form: addresses with all their channels."""
+    targets: tuple[TargetSection, ...] = ()
+    """The long form: any server."""
+    detection: DetectionSection = DetectionSection()
+    """When down is an outage."""
+    guard: Annotated[
+        GuardSection | None,
+        BeforeValidator(_guard),
+        PlainSerializer(lambda guard: "off" if guard is None else guard.model_dump(mode="json")),
+        WithJsonSchema({"anyOf": [{"const": "off"}, GuardSection.model_json_schema()]}),
+    ] = GuardSection()
+    """Who is asked whether our own line works; the word off disables it."""
+    clock: ClockSection = ClockSection()
+    """Who is asked how far our clock is off."""
+    maintenance: Annotated[tuple[MaintenanceSection, ...], Field(max_length=RULES)] = ()
+    """Times that are announced as maintenance, and left out of the availability."""
+    timestamps: tuple[TimestampSection, ...] = ()
+    """Outside authorities that stamp the ledger; several are better than one."""
+    signing: SigningSection | None = None
+    """The owner's own key for report.pdf."""
+    claims: tuple[ClaimSection, ...] = ()
+    """What the owner says of the contracts: for the report and the letter of complaint."""
+    notify: tuple[NotifySection, ...] = ()
+    """Who is told of outages, and how."""
+    heartbeat: HeartbeatSection | None = None
+    """Who notices when MailWatch itself is dead."""
+
+    _document: Document | None = PrivateAttr(default=None)

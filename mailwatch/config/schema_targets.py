@@ -1,0 +1,292 @@
+"""What is watched: accounts in the short form, targets in the long one, and where their passwords are.
+
+The oauth2 section of a login.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from mailwatch.config import catalogue
+from mailwatch.config.catalogue.oauth_servers import authorization_server, authorization_servers
+from mailwatch.config.errors import Fault
+from mailwatch.config.types import (
+    MAILBOX,
+    Address,
+    FolderPath,
+    Host,
+    Label,
+    PageUrl,
+    Port,
+    Seconds,
+    Section,
+    Text,
+    Variable,
+)
+from mailwatch.model import Kind, TlsMode
+from mailwatch.net import complaint, is_loopback
+
+_ENDPOINTS = ("authorization_endpoint", "token_endpoint")
+
+
+def _checked(url: str) -> str:
+    if wrong := complaint(url):
+        raise Fault(wrong)
+    return url
+
+
+WebAddress = Annotated[str, AfterValidator(_checked)]
+Scope = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class OAuth2Section(Section):
+    """Access granted by the owner instead of a password. The client is the owner's own (docs/how-to/oauth2.md)."""
+
+    provider: str | None = None
+    """google or microsoft: whose endpoints and scope to use; without it they are written below."""
+    client_id: Annotated[Text, Field(min_length=1)]
+    """The name of the client that the owner registered with the provider."""
+    client_secret_file: FolderPath | None = None
+    """A file whose first line is the client's secret, for providers that give one (Google does)."""
+    client_secret_env: Variable | None = None
+    """The environment variable that holds it."""
+    scope: Scope | None = None
+    """What to ask for, if it is not what the provider's mail needs."""
+    authorization_endpoint: WebAddress | None = None
+    """Where the owner's browser is sent."""
+    token_endpoint: WebAddress | None = None
+    """Where access tokens come from."""
+    device_endpoint: WebAddress | None = None
+    """Where codes for mailwatch login --device come from, if anywhere."""
+    ca_file: FolderPath | None = None
+    """PEM certificates to trust for the endpoints instead of the system's."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.provider is not None and authorization_server(self.provider) is None:
+            known = list(authorization_servers())
+            near = get_close_matches(self.provider.casefold(), known, n=1)
+            cure = f"did you mean '{near[0]}'?" if near else f"use {' or '.join(known)}, or write the endpoints"
+            raise Fault(f"is not known; {cure}", "provider")
+        if self.client_secret_file is not None and self.client_secret_env is not None:
+            raise Fault(
+                "is a second secret; keep one of client_secret_file, client_secret_env", "client_secret_env"
+            )
+        written = [field for field in _ENDPOINTS if getattr(self, field) is not None]
+        if self.provider is not None and written:
+            raise Fault("goes not with provider; keep one of the two", written[0])
+        if self.provider is None and (len(written) < len(_ENDPOINTS) or self.scope is None):
+            raise Fault(
+                "needs provider: google or microsoft, or authorization_endpoint, token_endpoint and scope; add it"
+            )
+        return self
+
+
+TLS_OF_PORT = {
+    25: TlsMode.STARTTLS,
+    110: TlsMode.STARTTLS,
+    143: TlsMode.STARTTLS,
+    587: TlsMode.STARTTLS,
+    465: TlsMode.IMPLICIT,
+    993: TlsMode.IMPLICIT,
+    995: TlsMode.IMPLICIT,
+}
+
+_ONLY_FOR = {
+    "url": (Kind.WEBMAIL,),
+    "contains": (Kind.WEBMAIL,),
+    "absent": (Kind.WEBMAIL,),
+    "recipient": (Kind.MX,),
+    "sender": (Kind.MX,),
+    "via": (Kind.ROUNDTRIP,),
+    "to": (Kind.ROUNDTRIP,),
+    "deadline": (Kind.ROUNDTRIP,),
+    "login": MAILBOX,
+}
+_NEEDED_BY = {Kind.WEBMAIL: ("url",), Kind.ROUNDTRIP: ("via", "to")}
+_NOT_FOR = {
+    Kind.WEBMAIL: ("host", "port", "tls"),
+    Kind.ROUNDTRIP: ("host", "port", "tls", "ca_file"),
+    Kind.MX: ("ca_file",),
+}
+
+
+WAYS = ("password_file", "password_env", "password_command", "oauth2")
+
+
+class SecretSection(Section):
+    """Where a password comes from: exactly one of four ways, never the config itself."""
+
+    password_file: FolderPath | None = None
+    """A file whose first line is the password."""
+    password_env: Variable | None = None
+    """The environment variable that holds it."""
+    password_command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """A program and its arguments; the first line of its output is the password."""
+    oauth2: OAuth2Section | None = None
+    """Instead of a password, access that its owner grants with mailwatch login ADDRESS."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [way for way in WAYS if getattr(self, way) is not None]
+        if not given:
+            raise Fault("has no password; add password_file: PATH, password_env, password_command or oauth2")
+        if len(given) > 1:
+            raise Fault(f"has {len(given)} ways to log in; keep one of {', '.join(given)}", given[1])
+        return self
+
+
+class LoginSection(SecretSection):
+    """A user name and where its password comes from."""
+
+    username: Annotated[Text, Field(min_length=1)]
+    """What the server wants, mostly the whole address."""
+
+
+class AccountSection(SecretSection):
+    """The short form: one address, watched on all its channels, servers from the catalogue."""
+
+    address: Address
+    """The mail address, which is also the login."""
+    provider: str | None = None
+    """A catalogue key, for an address under a domain of its own."""
+    channels: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
+    """Which kinds to watch; without it imap, smtp and pop3, as far as the catalogue has them."""
+    interval: Seconds | None = None
+    """How often to look, instead of the default."""
+    timeout: Seconds | None = None
+    """How long one attempt may take, instead of the default."""
+
+    def found_provider(self) -> catalogue.Provider | None:
+        """The provider by key, else by the domain of the address."""
+        return catalogue.by_key(self.provider) if self.provider else catalogue.by_domain(self.address)
+
+    def kinds(self) -> tuple[Kind, ...]:
+        """The channels that are watched."""
+        provider = self.found_provider()
+        has = {server.kind for server in provider.servers} if provider else set()
+        return self.channels or tuple(kind for kind in MAILBOX if kind in has)
+
+    @model_validator(mode="after")
+    def _served(self) -> Self:
+        provider = self.found_provider()
+        if provider is None:
+            if self.provider:
+                raise Fault(unknown_provider(self.provider), "provider")
+            domain = self.address.rpartition("@")[2]
+            raise Fault(
+                f"no provider is known for {domain}; add provider: KEY or use targets with a host", "address"
+            )
+        kinds = self.kinds()
+        if Kind.WEBMAIL in kinds:
+            raise Fault("webmail needs the address of its page; write it as a target with url", "channels")
+        if Kind.ROUNDTRIP in kinds and not {Kind.SMTP, Kind.IMAP} <= set(kinds):
+            raise Fault("roundtrip sends by smtp and reads by imap; add both", "channels")
+        for kind in [kind for kind in kinds if kind in MAILBOX]:
+            server = catalogue.server(provider.key, kind)
+            if server is None:
+                raise Fault(f"{provider.key} has no {kind} server in the catalogue; remove it", "channels")
+            if self.oauth2 is None and not server.takes_password:
+                raise Fault(f"{provider.key} takes no password; add oauth2: (docs/how-to/oauth2.md)", "address")
+            if self.oauth2 is not None and "oauth2" not in server.auth:
+                raise Fault(f"{provider.key} takes no OAuth 2 as far as is known; add password_file", "oauth2")
+        if len(set(self.kinds())) < len(self.kinds()):
+            raise Fault("the same channel twice; keep one", "channels")
+        return self
+
+
+class TargetSection(Section):
+    """The long form: any server. With `provider` of the catalogue, host, port and tls may be left out."""
+
+    name: Label
+    """The name in reports and metrics."""
+    kind: Kind
+    """imap, pop3, smtp, mx, webmail or roundtrip."""
+    provider: Label | None = None
+    """The company behind it: a catalogue key, or a word of your own if host is given."""
+    host: Host | None = None
+    """The server's name or address; for mx the mail domain."""
+    port: Port | None = None
+    """The port, if it is not the usual one of kind and tls."""
+    tls: TlsMode | None = None
+    """implicit, starttls or none; without it what the port is usually for, else implicit."""
+    ca_file: FolderPath | None = None
+    """PEM certificates to trust instead of the system's."""
+    login: LoginSection | None = None
+    """Without it the probe goes as far as the greeting and capabilities."""
+    interval: Seconds | None = None
+    """How often to look, instead of the default."""
+    timeout: Seconds | None = None
+    """How long one attempt may take, instead of the default."""
+    url: PageUrl | None = None
+    """webmail: the page, https only."""
+    contains: Annotated[Text, Field(min_length=1)] | None = None
+    """webmail: a text that must appear in the page."""
+    absent: Annotated[Text, Field(min_length=1)] | None = None
+    """webmail: a text that must not, such as the word for maintenance."""
+    recipient: Address | None = None
+    """mx: whom to ask for with RCPT TO, instead of the domain's postmaster; nothing is sent."""
+    sender: Address | None = None
+    """mx: the sender to say, instead of the null one."""
+    via: Label | None = None
+    """roundtrip: the name of the smtp target that sends; it needs a login."""
+    to: Label | None = None
+    """roundtrip: the name of the imap target where the message is awaited; it needs a login."""
+    deadline: Seconds | None = None
+    """roundtrip: how long a message may take, 5m unless told; one that comes later is recorded as late."""
+
+    def wanted_tls(self) -> TlsMode | None:
+        """What is written, else what the port is for, else None: any."""
+        return self.tls or (TLS_OF_PORT.get(self.port) if self.port else None)
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        for field, kinds in _ONLY_FOR.items():
+            if getattr(self, field) is not None and self.kind not in kinds:
+                raise Fault(f"is for {' and '.join(kinds)} only; remove it", field)
+        for field in _NEEDED_BY.get(self.kind, ()):
+            if getattr(self, field) is None:
+                raise Fault(f"a {self.kind} target needs {field}; add it")
+        for field in _NOT_FOR.get(self.kind, ()):
+            if getattr(self, field) is not None:
+                raise Fault(f"is not for {self.kind} targets; remove it", field)
+        if self.kind is Kind.MX and self.wanted_tls() is TlsMode.IMPLICIT:
+            raise Fault("mail between servers begins in the clear; write starttls or none", "tls")
+        return self
+
+    @model_validator(mode="after")
+    def _speaks_as_the_port(self) -> Self:
+        usual = TLS_OF_PORT.get(self.port) if self.port else None
+        # The wrong one of the two hangs until the timeout: it would be booked as the provider's outage.
+        if usual and self.tls and TlsMode.NONE != self.tls != usual:
+            raise Fault(f"port {self.port} is for tls: {usual}; write that, or change the port", "tls")
+        return self
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.host is None and self.kind not in (Kind.WEBMAIL, Kind.ROUNDTRIP):
+            if self.kind is Kind.MX:
+                raise Fault("has no host; add host: DOMAIN, what stands behind the @ of its addresses")
+            if self.provider is None:
+                raise Fault("has no host; add host: NAME, or provider: KEY of the catalogue")
+            if catalogue.by_key(self.provider) is None:
+                raise Fault(f"{unknown_provider(self.provider)}, or add host", "provider")
+            tls = self.wanted_tls()
+            if catalogue.server(self.provider, self.kind, tls) is None:
+                how = f" with tls: {tls}" if tls else ""
+                raise Fault(
+                    f"{self.provider} has no {self.kind} server{how} in the catalogue; add host", "provider"
+                )
+        elif self.login and self.tls is TlsMode.NONE and not is_loopback(self.host or ""):
+            raise Fault("would send the password in the clear; use implicit or starttls, or remove login", "tls")
+        return self
+
+
+def unknown_provider(key: str) -> str:
+    """Say that the catalogue has no such provider, with the nearest one that it has."""
+    near = get_close_matches(key.casefold(), [provider.key for provider in catalogue.providers()], n=1)
+    hint = f"did you mean '{near[0]}'" if near else "see mailwatch providers"
+    return f"'{key}' is not in the catalogue; {hint}"

@@ -1,0 +1,148 @@
+"""The kinds of value that config.yaml holds, and the rules of each."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+)
+
+from mailwatch.config.errors import Fault
+from mailwatch.model import Kind
+from mailwatch.times import DURATION_PATTERN, parse_duration, written_duration
+
+MAILBOX = (Kind.IMAP, Kind.SMTP, Kind.POP3)
+"""What an account is watched by unless it says otherwise."""
+
+
+class Section(BaseModel):
+    """A mapping of config.yaml: frozen, strict about keys, silent about values when it complains."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+
+def read_duration(value: object) -> float:
+    """Read a duration of the config into seconds. Raises Fault."""
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise Fault(str(error)) from None
+
+
+def _bounded(seconds: float) -> float:
+    if not 0.05 <= seconds <= 86_400:
+        raise Fault("must lie between 50ms and 1d")
+    return seconds
+
+
+def _named(value: object) -> object:
+    if value == "":
+        raise Fault("is empty; write a path")
+    return value
+
+
+def _from_folder(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder", Path())
+    try:
+        return Path(folder, path.expanduser())
+    except RuntimeError:
+        raise Fault("names the home of a user who is not known here; write the whole path") from None
+
+
+def _label(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise Fault("must be printable, without a space at either end; correct it")
+    return text
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", text):
+        raise Fault("is not a mail address; write for example mario.rossi@libero.it")
+    return _label(text)
+
+
+def _variable(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        # Not repeated: it may be the password itself, written in the wrong place.
+        raise Fault("is not the name of an environment variable; write for example LIBERO_PASSWORD")
+    return text
+
+
+def _page(text: str) -> str:
+    found = re.fullmatch(r"https://([^/?#@\s]+)(?:[/?][^#\s]*)?", text)
+    if not found:
+        raise Fault("is not the https address of a page; write for example https://mail.example.org/")
+    host, _, port = found[1].partition(":")
+    _host(host)
+    if port and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535):
+        raise Fault("has no port that is one; write for example https://mail.example.org:8443/")
+    return text
+
+
+def _authority(text: str) -> str:
+    found = re.fullmatch(r"https?://([^/?#@\s]+)(?:[/?][^#\s]*)?", text)
+    if not found:
+        raise Fault("is not the address of an authority; write for example https://tsa.example.org/")
+    host, _, port = found[1].partition(":")
+    _host(host)
+    if port and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535):
+        raise Fault("has no port that is one; write for example https://tsa.example.org:8443/")
+    return text
+
+
+def _host(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        if len(text) > 253 or not re.fullmatch(r"(?!-)[\w-]{1,63}(\.[\w-]{1,63})*\.?", text):
+            raise Fault("is not a host name; write for example imap.example.org, without scheme or port") from None
+    return text
+
+
+def split_endpoint(text: str) -> tuple[str, int]:
+    """Read "host:port" or "[::1]:port". Raises Fault."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 <= int(port) <= 65535 or not host:
+        raise Fault("is not host:port; write for example 127.0.0.1:8080")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if ":" in host and bare == host:
+        raise Fault("an IPv6 address needs brackets; write [::1]:8080")
+    return _host(bare), int(port)
+
+
+def _endpoint(text: str) -> str:
+    split_endpoint(text)
+    return text
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(read_duration),
+    AfterValidator(_bounded),
+    PlainSerializer(written_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["500ms", "5s", "1m"]}),
+]
+AuthorityUrl = Annotated[str, Field(max_length=2000), AfterValidator(_authority)]
+PageUrl = Annotated[str, Field(max_length=2000), AfterValidator(_page)]
+FolderPath = Annotated[Path, BeforeValidator(_named), AfterValidator(_from_folder)]
+Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_label)]
+Host = Annotated[str, AfterValidator(_host)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65535)]
+Address = Annotated[str, Field(max_length=255), AfterValidator(_address)]
+Variable = Annotated[str, AfterValidator(_variable)]
+Text = Annotated[str, Field(max_length=255), AfterValidator(_label)]
+Count = Annotated[int, Field(strict=True, ge=1, le=10_000)]

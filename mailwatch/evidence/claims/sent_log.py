@@ -1,0 +1,80 @@
+"""What was sent to the provider about an outage, and when: claims/sent.jsonl in data_dir, one JSON object a line.
+
+The owner states it, as in the config: it is no entry of the ledger. Lines are only ever added, and are on disk
+when `add` returns. Each says when it was written, which the report does not: that is the owner's own check.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mailwatch.config.schema_claims import ClaimSection, NotifiedSection
+from mailwatch.times import now, rfc3339
+
+
+class BadLog(Exception):
+    """A line of the log cannot be read; says where, and what to do."""
+
+
+def add(data_dir: Path, outage: str, sent: NotifiedSection) -> Path:
+    """Write one message that was sent about an outage, of which only its owner may read. Raises OSError."""
+    path = _path(data_dir)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    told = {"outage": outage, "written": rfc3339(now())} | sent.model_dump(mode="json", exclude_none=True)
+    line = json.dumps(told, ensure_ascii=False).encode() + b"\n"
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(file).st_size
+        # A line that a power cut left half written is not to spoil this one.
+        whole = not size or os.pread(file, 1, size - 1) == b"\n"
+        os.write(file, line if whole else b"\n" + line)
+        os.fsync(file)
+    finally:
+        os.close(file)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return path
+
+
+def sent(data_dir: Path, outage: str) -> list[NotifiedSection]:
+    """Return what was sent about an outage, oldest first. Raises BadLog, OSError."""
+    found = [message for about, message in _lines(_path(data_dir)) if about == outage]
+    return sorted(found, key=lambda message: message.date)
+
+
+def with_log(section: ClaimSection | None, payload: dict[str, Any], data_dir: Path) -> ClaimSection | None:
+    """Return the claim of an outage with what its log says, also where the config has none. Raises BadLog."""
+    messages = sent(data_dir, payload["id"])
+    if not messages:
+        return section
+    if section is None:
+        return ClaimSection(targets=(payload["target"],), notified=tuple(messages))
+    told = sorted([*section.notified, *messages], key=lambda message: message.date)
+    return section.model_copy(update={"notified": tuple(told)})
+
+
+def _path(data_dir: Path) -> Path:
+    return data_dir / "claims" / "sent.jsonl"
+
+
+def _lines(path: Path) -> Iterator[tuple[str, NotifiedSection]]:
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            told = json.loads(line)
+            about, _ = told.pop("outage"), told.pop("written")
+            yield about, NotifiedSection.model_validate(told)
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+            raise BadLog(f"{path}:{number}: is no message that was sent; mend the line, or remove it") from None

@@ -1,0 +1,37 @@
+"""Writes the joint zip: joint.json, report.pdf, the digests of all members, and if wanted the members."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from mailwatch.evidence.bundle import MOMENT, File
+from mailwatch.evidence.joint.member import Member
+
+
+def write(out: IO[bytes], files: Sequence[File], members: Sequence[tuple[Member, Path]], *, enclose: bool) -> None:
+    """Write it with fixed dates. Enclosed members are named after their digest: two may have one name."""
+    listed = sorted(members, key=lambda pair: pair[0].sha256)
+    lines = "".join(f"{one.sha256}  {_place(one) if enclose else one.name}\n" for one, _ in listed)
+    with zipfile.ZipFile(out, "w") as made:
+        for file in (*files, File("members.sha256", lines.encode())):
+            made.writestr(_info(file.name, zipfile.ZIP_DEFLATED), file.content, compresslevel=6)
+        for one, path in listed if enclose else ():
+            # A bundle is packed already.
+            info = _info(_place(one), zipfile.ZIP_STORED)
+            with path.open("rb") as member, made.open(info, "w", force_zip64=True) as place:
+                shutil.copyfileobj(member, place, 1 << 20)
+
+
+def _place(one: Member) -> str:
+    return f"members/{one.sha256}.zip"
+
+
+def _info(name: str, method: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, MOMENT)
+    info.compress_type = method
+    info.external_attr = 0o644 << 16
+    return info

@@ -1,0 +1,143 @@
+"""What of the ledger a case needs: one unbroken range between two checkpoints, and the tokens over it.
+
+The range begins at the checkpoint that was stamped last before the case, so that its first observation was
+surely made after an outside time; it ends at the first checkpoint after the case that was stamped, so that its
+last one was surely made before another. Of several authorities each counts that stamped one within a day of the
+nearest: a court may believe only the one that is qualified. Without tokens the nearest checkpoints serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from mailwatch.ledger.timestamp import TOLERANCE
+from mailwatch.store import CheckpointRow, Entry, Reader, Texts, Tokens
+from mailwatch.times import Millis
+
+DAY: Millis = 86_400_000
+LOOK_AHEAD = 2000
+"""Token entries that are looked through on either side: a month of hourly ones of three authorities."""
+OPEN_KINDS = ("guard", "clock", "node", "token")
+"""Entries of MailWatch itself, shown with their payload in every bundle."""
+
+
+class NoCase(Exception):
+    """There is nothing that evidence could be made of; says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """A raw reply, the entry that names it, and the checkpoint that it is over."""
+
+    entry: int
+    checkpoint: int
+    time: Millis
+    authority: str
+    digest: str
+    reply: bytes
+    off: Millis = 0
+    """By how much our clock was off then, at least, by when the token was asked for and answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The entries [start.size, end.size). `checkpoints` are all in between, both ends among them."""
+
+    start: CheckpointRow
+    end: CheckpointRow
+    checkpoints: tuple[CheckpointRow, ...]
+    tokens: tuple[TokenFile, ...]
+
+    def entries(self, reader: Reader) -> Iterator[Entry]:
+        """Read them again, in order."""
+        return reader.entries(from_index=self.start.size, to_index=self.end.size)
+
+    def texts(self, reader: Reader) -> Iterator[Texts]:
+        """Read them again as they are kept."""
+        return reader.texts(self.start.size, self.end.size)
+
+
+EMPTY = CheckpointRow(0, 0, "")
+"""The ledger before its first entry, which needs no signature."""
+
+
+def gather(reader: Reader, tokens: Tokens, first: int, last: int) -> Range:
+    """Find the range around the entries `first` to `last`. Raises NoCase when nothing signed covers them."""
+    near = list(_near(reader, tokens, first, last))
+    # Those of nobody we trust would make the others doubtful; where there are no others they are shown.
+    stamped = [token for token, trusted in near if trusted] or [token for token, _ in near]
+    before = _one_each([token for token in reversed(stamped) if token.entry <= first])
+    after = _one_each([token for token in stamped if token.checkpoint > last])
+    start = reader.checkpoint(at_most=min((t.checkpoint for t in before), default=first)) or EMPTY
+    end = reader.checkpoint(at_least=max((t.checkpoint for t in after), default=last + 1))
+    if end is None:
+        raise NoCase(f"entry {last} is not under a checkpoint yet; `mailwatch run` signs one every ten minutes")
+    found = [token for token in stamped if start.size <= token.checkpoint <= end.size]
+    between = tuple(reader.checkpoints(max(1, start.size), end.size))
+    return Range(start, end, between, tuple(sorted(found, key=lambda token: (token.time, token.entry))))
+
+
+def within_tokens(found: Range, payload: dict[str, Any]) -> None:
+    """Hold the least duration of an outage against the tokens around it. Raises NoCase when it is longer.
+
+    Then even the clock that nobody can set ran wrong, as in a machine that was tampered with: `mailwatch verify`
+    would refuse the bundle.
+    """
+    where = payload["ledger"]
+    before = [token.time for token in found.tokens if token.entry <= where["first"]]
+    after = [token.time for token in found.tokens if token.checkpoint > where["last"]]
+    if not before or not after:
+        return
+    least, apart = payload["duration_ms"]["min"], max(0, min(after) - max(before))
+    if least > apart + TOLERANCE:
+        raise NoCase(
+            f"outage {payload['id'][:12]} took at least {least / 1000:g} s by the clocks here, but the "
+            f"outside times around it are {apart / 1000:g} s apart: the clocks ran wrong, and prove nothing"
+        )
+
+
+def _one_each(stamped: list[TokenFile]) -> list[TokenFile]:
+    """Keep the first token of each authority, if it is within a day of the very first."""
+    found: dict[str, TokenFile] = {}
+    for token in stamped:
+        if abs(token.time - stamped[0].time) <= DAY:
+            found.setdefault(token.authority, token)
+    return list(found.values())
+
+
+def _near(reader: Reader, tokens: Tokens, first: int, last: int) -> Iterator[tuple[TokenFile, bool]]:
+    """Yield the tokens within, and those of a day and more on both sides, in order; whether we trusted them.
+
+    One whose file is gone or altered serves nobody.
+    """
+    before = list(
+        _until(reader.entries(kinds=["token"], to_index=first + 1, descending=True, limit=LOOK_AHEAD), -1)
+    )
+    within = reader.entries(kinds=["token"], from_index=first + 1, to_index=last + 1)
+    after = _until(reader.entries(kinds=["token"], from_index=last + 1, limit=LOOK_AHEAD), last)
+    for entry in chain(reversed(before), within, after):
+        reply = tokens.get(entry.payload["reply"])
+        if reply is not None:
+            yield _token(entry.index, entry.payload, reply), "distrust" not in entry.payload
+
+
+def _until(entries: Iterable[Entry], last: int) -> Iterator[Entry]:
+    """Yield token entries until a day past the first that is trusted and over more than `last` entries."""
+    nearest: Millis | None = None
+    for entry in entries:
+        payload = entry.payload
+        if nearest is not None and abs(payload["time"] - nearest) > DAY:
+            return
+        yield entry
+        if nearest is None and payload["checkpoint"] > last and "distrust" not in payload:
+            nearest = payload["time"]
+
+
+def _token(index: int, payload: dict[str, Any], reply: bytes) -> TokenFile:
+    time, asked, answered = payload["time"], payload.get("asked"), payload.get("answered")
+    known = isinstance(asked, int) and isinstance(answered, int)
+    off = max(0, asked - time, time - answered) if known else 0
+    return TokenFile(index, payload["checkpoint"], time, payload["authority"], payload["reply"], reply, off)

@@ -1,0 +1,194 @@
+"""The letter of complaint: measured facts, what the owner says, and blanks for what only the owner knows.
+
+It cites a provider's promise only if the rule is verified, covers the channel, and was possibly not kept.
+It states no other law and no other amount.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mailwatch.analysis.sla import read_rule
+from mailwatch.config import catalogue
+from mailwatch.evidence.claims.evaluate import read, stretch
+from mailwatch.evidence.claims.format import fee
+from mailwatch.evidence.letter.blocks import Blank, Block, Line, Paragraph, Run, fill, table
+from mailwatch.evidence.report import contract
+from mailwatch.evidence.report.formatting import Writing, words
+
+MAX_REPLIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What a letter says: `claim` as in outage.json, `page` the data of the report, `others` payloads' JSON."""
+
+    outage: dict[str, Any]
+    claim: dict[str, Any]
+    page: dict[str, Any]
+    others: list[dict[str, Any]]
+    writing: Writing
+    formal: bool
+
+
+def compose(letter: Letter) -> list[Block]:
+    """Return the letter, block by block."""
+    w = words(letter.writing.language, package="mailwatch.evidence.letter")
+    said = letter.claim.get("stated_by_owner", {})
+    parts = (_head, _contract, _facts, _method, _promise, _earlier, _requests, _end)
+    return [block for part in parts for block in part(letter, w, said)]
+
+
+def reading(letter: Letter) -> dict[str, Any] | None:
+    """Return the reading of all outages on record in the windows of this one; None without a rule."""
+    rule = letter.claim.get("rule")
+    if rule is None:
+        return None
+    made = read_rule(rule["key"], {key: value for key, value in rule.items() if key != "key"})
+    outages = [stretch(one) for one in (letter.outage, *letter.others)]
+    return read(made, letter.outage["kind"], outages, fee(letter.claim["stated_by_owner"]))
+
+
+def _head(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+    holder = said.get("holder", {})
+    for key in ("name", "tax_code", "address"):
+        yield Paragraph((holder.get(key) or Blank(w[key]),), "tight")
+    yield Paragraph((holder.get("pec") or holder.get("email") or Blank(w["contact"]),))
+    provider = catalogue.by_key(letter.outage["provider"] or "")
+    yield Paragraph((w["to"],), "to")
+    yield Paragraph((provider.name if provider else letter.outage["provider"] or "–",), "right")
+    yield Paragraph((Blank(w["provider_address"]),), "right")
+    yield Paragraph(fill(w["by"], means=Blank(w["means"])), "by")
+    subject = w["subject_formal" if letter.formal else "subject"]
+    yield Paragraph((subject.format(**_names(letter)),), "title")
+    yield Paragraph(fill(w["undersigned"], name=holder.get("name") or Blank(w["name"])))
+
+
+def _contract(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+    yield Paragraph((w["contract"],), "heading")
+    known = words(letter.writing.language)["claim"]
+    told = dict(contract.contract(said, letter.writing))
+    rows: list[list[Run]] = [[words(letter.writing.language)["account"], letter.outage["target"]]]
+    for key in ("plan", "contract_number", "fee", "since"):
+        rows.append([known[key], told.get(known[key]) or Blank(w[key])])
+    yield table(rows)
+
+
+def _facts(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+    page, writing = letter.page, letter.writing
+    yield Paragraph((w["outage"],), "heading")
+    channel = words(writing.language)["channels"][letter.outage["kind"]]
+    yield Paragraph((w["outage_text"].format(**_names(letter) | {"channel": channel}),))
+    yield Paragraph((page["sentence"],))
+    if page["reserve"]:
+        yield Paragraph((page["reserve"],))
+    if letter.outage["state"] != "closed":
+        # What the record does not reach, the letter does not say.
+        yield Paragraph((f"{w['open']}: ", Blank(w["open_blank"])))
+    causes = "; ".join(f"{name} ({count})" for name, count in page["causes"])
+    # The account, the channel and the provider have been named; what the estimate means, the report explains.
+    rows = [*page["facts"][3:-1], [w["causes"], causes]]
+    if page["replies"]:
+        rows.append([w["replies"], " / ".join(page["replies"][:MAX_REPLIES])])
+    yield table(rows)
+    for line in page["sure"]:
+        yield Paragraph((line,))
+    if letter.others:
+        yield Paragraph((w["others"],), "bold")
+        head = (w["number"], w["from"], w["lasted"], w["most"])
+        yield table([_other(one, writing) for one in letter.others], head)
+
+
+def _method(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+    yield Paragraph((w["method"],), "heading")
+    yield Paragraph((w["method_text"],))
+    yield Paragraph((letter.page["outside"],))
+    yield table(letter.page["ours"])
+
+
+def _promise(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+    yield Paragraph((w["promise"],), "heading")
+    rule, found, writing = letter.claim.get("rule"), reading(letter), letter.writing
+    if rule is None or found is None or "target" not in rule:
+        yield Paragraph((Blank(w["promise_blank"]),))
+    elif not rule["verified"]:
+        yield Paragraph((Blank(w["promise_unverified"].format(name=rule["name"])),))
+    elif not found["covered"]:
+        yield Paragraph((Blank(w["promise_other"].format(name=rule["name"])),))
+    elif not any(_broken(one["counted"]) for one in found["windows"]):
+        yield Paragraph((Blank(w["promise_kept"].format(name=rule["name"])),))
+    else:
+        yield Paragraph((w["promise_text"],), "lead")
+        yield table([[words(writing.language)["claim"]["rule"], rule["name"]], *contract.promise(rule, writing)])
+        for window in found["windows"]:
+            if _broken(window["counted"]):
+                told = contract.window(window, found["zone"], writing, alone=not letter.others)
+                yield Paragraph((told["title"],), "bold")
+                yield table(told["table"], contract.head(writing))
+                for line in told["lines"]:
+                    yield Paragraph((line,))
+
+
+def _earlier(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+    yield Paragraph((w["earlier"],), "heading")
+    sent = contract.notified(said, letter.writing)
+    if sent:
+        yield Paragraph((w["earlier_text"],), "lead")
+        yield table(
+            [[cell or "–" for cell in one] for one in sent], [w[k] for k in ("date", "how", "reference", "answer")]
+        )
+    else:
+        yield Paragraph((Blank(w["earlier_blank"]),))
+    yield Paragraph((w["harm"],), "heading")
+    yield Paragraph(fill(w["harm_text"], blank=Blank(w["harm_blank"])))
+
+
+def _requests(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+    yield Paragraph((w["requests"],), "heading")
+    days = Blank(w["days"])
+    yield Paragraph(fill(w["request_formal"], days=days) if letter.formal else (w["request_text"],), "lead")
+    asked: list[Line] = [(w["request_cause"],)]
+    if letter.outage["state"] == "open":
+        asked.append((w["request_restore"],))
+    asked.append(fill(w["request_money"], blank=Blank(w["money"])))
+    asked.append(fill(w["request_answer"], days=days))
+    for line in asked:
+        yield Paragraph(line, "item")
+    if letter.formal:
+        yield Paragraph((w["formal_end"],))
+
+
+def _end(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+    yield Paragraph((w["enclosed"],), "heading")
+    yield Paragraph(fill(w["enclosed_bundle"], id=letter.outage["id"], blank=Blank(w["bundle"])), "last")
+    yield Paragraph(fill(w["enclosed_other"], blank=Blank(w["other"])), "last")
+    name = said.get("holder", {}).get("name")
+    yield table([[Blank(w["place_date"]), Blank(w["signature"] + (f" ({name})" if name else ""))]])
+    yield Paragraph((f"{letter.page['local_note']} {w['advice']}",), "small")
+
+
+def _broken(counted: dict[str, Any]) -> bool:
+    return bool(counted["broken"] != "no" or counted.get("single_event", {}).get("exceeded", "no") != "no")
+
+
+def _names(letter: Letter) -> dict[str, str]:
+    provider = catalogue.by_key(letter.outage["provider"] or "")
+    return {
+        "account": letter.outage["target"],
+        "channel": letter.outage["kind"].upper(),
+        "provider": provider.name if provider else letter.outage["provider"] or "–",
+        "least": letter.writing.span(letter.page["least_ms"]),
+    }
+
+
+def _other(outage: dict[str, Any], writing: Writing) -> list[str]:
+    most = outage["duration"]["max"]
+    unknown = words(writing.language)["no_estimate"]
+    return [
+        outage["id"],
+        writing.stamp(outage["first_bad"], up=True),
+        writing.span(round(outage["duration"]["min"] * 1000)),
+        unknown if most is None else writing.span(round(most * 1000), up=True),
+    ]

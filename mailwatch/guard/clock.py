@@ -1,0 +1,281 @@
+"""Do we know the time? Suspends, steps and stalls between two ticks; how far the wall clock may be off."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from mailwatch import monotonic
+from mailwatch.guard.sntp import Offset, SntpError, sntp
+from mailwatch.monotonic import clock_ids
+from mailwatch.times import Millis, now
+
+logger = logging.getLogger(__name__)
+
+TICK = 1.0
+"""Seconds between two ticks; the caller sees to it."""
+STALLED_AFTER = 5.0
+"""A tick later than this: the process was stopped, or the machine starved it."""
+STEP = 0.5
+"""What the wall clock may drift from the machine's own; slewing moves both alike, only steps part them."""
+SUSPEND = 0.5
+SERVERS = ("time.cloudflare.com", "ntp1.inrim.it", "ntp2.inrim.it", "time.google.com")
+"""Time servers of three operators."""
+DEGRADED_US = 1_000_000
+_TIME_ERROR = 5
+_STA_UNSYNC = 0x40
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All clocks at one moment, in nanoseconds. `boot` goes on in a suspend, `running` does not."""
+
+    wall: int
+    running: int
+    boot: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClockEvent:
+    """What happened to the clock between two ticks. After a step back, of negative `seconds`, `end` may be first.
+
+    `since` and `until` are the two ticks on the clock that nobody can set, in milliseconds.
+    """
+
+    kind: Literal["step", "suspend", "stalled"]
+    start: Millis
+    end: Millis
+    seconds: float
+    since: Millis = 0
+    until: Millis = 0
+
+    def as_json(self) -> dict[str, int | str]:
+        """Return the event for the ledger: no floats, so that its canonical form is beyond doubt."""
+        millis = round(self.seconds * 1000)
+        return {"event": self.kind, "start": self.start, "end": self.end, "milliseconds": millis}
+
+
+def read_clocks() -> Reading:
+    """Read all clocks as at one moment; a reading that was itself interrupted is read again."""
+    running, boot = _CLOCKS
+    for _ in range(10):
+        before = time.clock_gettime_ns(boot)
+        reading = Reading(time.time_ns(), time.clock_gettime_ns(running), before)
+        if time.clock_gettime_ns(boot) - before < 50_000_000:
+            break
+    return reading
+
+
+_CLOCKS = clock_ids()
+
+
+class ClockWatch:
+    """Compares the clocks from tick to tick."""
+
+    def __init__(self, read: Callable[[], Reading] = read_clocks) -> None:
+        self._read = read
+        self._last = self._base = read()
+        self._ticking = False
+        self.late = 0.0
+        """Seconds by which the last tick was late: so long the process stood still, or nearly."""
+
+    def tick(self) -> list[ClockEvent]:
+        """Return what happened since the last tick, if anything.
+
+        Differences are taken from where they last stood still, so that many small steps add up to one.
+        """
+        last, self._last = self._last, self._read()
+        here, base = self._last, self._base
+        start, end = last.wall // 1_000_000, here.wall // 1_000_000
+        ticks = last.boot // 1_000_000, here.boot // 1_000_000
+        slept = (here.boot - here.running - base.boot + base.running) / 1e9
+        stepped = (here.wall - here.boot - base.wall + base.boot) / 1e9
+        # Nobody promised a tick before the first: what comes before it is the start of the program.
+        self.late = late = (here.running - last.running) / 1e9 - TICK if self._ticking else 0.0
+        self._ticking = True
+        events = []
+        if slept > SUSPEND:
+            events.append(ClockEvent("suspend", start, end, slept, *ticks))
+        if abs(stepped) > STEP:
+            events.append(ClockEvent("step", start, end, stepped, *ticks))
+        if late > STALLED_AFTER:
+            events.append(ClockEvent("stalled", start, end, late, *ticks))
+        if slept > SUSPEND or abs(stepped) > STEP:
+            self._base = here
+        return events
+
+
+class ClockBound:
+    """How far the wall clock may be off, as it was found last; unknown again once it is set.
+
+    Nothing disciplines the clock of a machine without NTP: since it was asked it may have drifted by 100 ppm,
+    which the oscillators of computers keep.
+    """
+
+    DRIFT = 1e-4
+
+    def __init__(self) -> None:
+        self._found: tuple[Millis, Millis, Millis] | None = None
+
+    def learn(self, bound_us: int | None) -> None:
+        """Take in that it is off by at most so many microseconds now; None where nobody knows."""
+        self._found = None
+        if bound_us is not None:
+            self._found = -(-bound_us // 1000), monotonic.milliseconds(), monotonic.offset()
+
+    def improve(self, bound_us: int) -> None:
+        """Take in a bound that counts only if it is tighter than what is known."""
+        known = self.milliseconds()
+        if known is None or -(-bound_us // 1000) < known:
+            self.learn(bound_us)
+
+    def milliseconds(self) -> Millis | None:
+        """Return it as of now, None where nobody knows."""
+        if self._found is None:
+            return None
+        bound, at, offset = self._found
+        # What it was set by meanwhile counts at once: the tick that notices comes later, and none below STEP.
+        stepped = abs(monotonic.offset() - offset)
+        return bound + stepped + math.ceil((monotonic.milliseconds() - at) * self.DRIFT)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSync:
+    """What the kernel says of its synchronisation (adjtimex(2)); `state` 5 is TIME_ERROR."""
+
+    state: int
+    synchronised: bool
+    max_error_us: int
+    estimated_error_us: int
+
+    def error_bound_seconds(self) -> float | None:
+        """Return how far the clock may be off; None while nothing disciplines it, for then nobody knows."""
+        return self.max_error_us / 1e6 if self.synchronised else None
+
+
+class _Timex(ctypes.Structure):
+    """struct timex of <sys/timex.h>."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_long * 64),  # more than any libc writes
+    )
+
+
+def kernel_sync() -> KernelSync | None:
+    """Ask the Linux kernel, which needs no privilege; None where it cannot be asked."""
+    if not sys.platform.startswith("linux"):
+        return None
+    answer = _Timex()
+    try:
+        state: int = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(answer))
+    except (OSError, AttributeError):
+        return None
+    if state < 0:  # forbidden, by a container's seccomp profile for example
+        return None
+    synchronised = state != _TIME_ERROR and not answer.status & _STA_UNSYNC
+    return KernelSync(state, synchronised, answer.maxerror, answer.esterror)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockSurvey:
+    """What the kernel and several time servers say of the wall clock. The servers are not authenticated."""
+
+    at: Millis
+    kernel: KernelSync | None
+    answers: tuple[Offset, ...] = ()
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def offset_us(self) -> int | None:
+        """The servers' median: true time minus our clock."""
+        offsets = [answer.offset_us for answer in self.answers]
+        return round(statistics.median(offsets)) if offsets else None
+
+    @property
+    def disagreement_us(self) -> int:
+        """How far apart the servers are."""
+        offsets = [answer.offset_us for answer in self.answers]
+        return max(offsets) - min(offsets) if offsets else 0
+
+    @property
+    def window_us(self) -> tuple[int, int] | None:
+        """Between what true time minus our clock lies; None when nobody knows.
+
+        Of three or more servers most are believed, so that the median lies among the honest ones. Of two,
+        either may be right. The kernel's bound is used where no server answered.
+        """
+        offset = self.offset_us
+        if offset is None:
+            known = self.kernel is not None and self.kernel.synchronised
+            return (-self.kernel.max_error_us, self.kernel.max_error_us) if self.kernel and known else None
+        if len(self.answers) > 2:
+            room = max(answer.bound_us for answer in self.answers)
+        else:
+            room = max(abs(offset - answer.offset_us) + answer.bound_us for answer in self.answers)
+        return offset - room, offset + room
+
+    @property
+    def error_bound_us(self) -> int | None:
+        """How far our clock may be off; None when nobody knows."""
+        window = self.window_us
+        return None if window is None else max(abs(edge) for edge in window)
+
+    @property
+    def degraded(self) -> bool:
+        """Whether times of this clock are too vague to date an outage by: more than a second, or unknown."""
+        bound = self.error_bound_us
+        return bound is None or bound > DEGRADED_US
+
+    def error_bound_seconds(self) -> float | None:
+        """Return `error_bound_us` in seconds."""
+        bound = self.error_bound_us
+        return None if bound is None else bound / 1e6
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the survey for the ledger: whole microseconds, no floats."""
+        return {
+            "event": "survey",
+            "at": self.at,
+            "kernel": asdict(self.kernel) if self.kernel else None,
+            "servers": [asdict(answer) for answer in self.answers],
+            "failures": self.failures,
+            "offset_us": self.offset_us,
+            "disagreement_us": self.disagreement_us,
+            "error_bound_us": self.error_bound_us,
+            "degraded": self.degraded,
+        }
+
+
+async def survey(servers: Sequence[str | tuple[str, int]] = SERVERS, timeout: float = 2.0) -> ClockSurvey:
+    """Ask the kernel and all servers (host, or host and port) at once; a silent server is only noted."""
+    at = now()
+    places = [(server, 123) if isinstance(server, str) else server for server in servers]
+    found = await asyncio.gather(*(sntp(host, port, timeout) for host, port in places), return_exceptions=True)
+    answers, failures = [], {}
+    for (host, port), answer in zip(places, found, strict=True):
+        match answer:
+            case Offset():
+                answers.append(answer)
+            case SntpError() | OSError():
+                failures[f"{host}:{port}"] = str(answer) or type(answer).__name__
+            case Exception():
+                # One server's answer never takes the others' away.
+                logger.error("the time of %s was not asked for by our own fault", host, exc_info=answer)
+                failures[f"{host}:{port}"] = f"our own fault: {type(answer).__name__}"
+            case _:
+                raise answer
+    return ClockSurvey(at=at, kernel=kernel_sync(), answers=tuple(answers), failures=failures)

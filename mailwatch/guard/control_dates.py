@@ -1,0 +1,103 @@
+"""What a control shows of the true time: its certificate's dates, and the Date of an HTTP answer over TLS.
+
+Both are authenticated by the control's certificate. Its name, issuer and key are checked as ever, its dates
+are not: our own clock may be what is wrong. An operator renews its certificate in time, so that the true time lies
+between its dates; one that does not is outvoted by the others (guard/time_evidence.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from mailwatch import monotonic
+from mailwatch.model import ControlState
+from mailwatch.times import Millis
+
+NO_CHECK_TIME = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL; the ssl module has no name for it."""
+SLACK: Millis = 2_000
+"""An HTTP Date has whole seconds, and a server's own clock is off by a little."""
+MAX_HEAD = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """At the reading `at` of the clock that nobody can set the true time lay in [earliest, latest]."""
+
+    at: Millis
+    earliest: Millis
+    latest: Millis
+
+
+def without_dates(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Have a context check everything but dates; return it."""
+    context.verify_flags |= ssl.VerifyFlags(NO_CHECK_TIME)
+    return context
+
+
+async def dated(sock: Any, context: ssl.SSLContext, name: str, timeout: float) -> Dated:
+    """Shake hands over a connected socket and ask what time it is; wait `timeout` seconds for that answer.
+
+    Raises OSError; the handshake has no deadline of its own.
+    """
+    reader, writer = await asyncio.open_connection(
+        sock=sock, ssl=context, server_hostname=name, limit=MAX_HEAD, ssl_handshake_timeout=3600.0
+    )
+    try:
+        shown = writer.get_extra_info("ssl_object")
+        if shown is None or not shown.version():
+            raise ConnectionResetError(ControlState.DISCONNECTED)
+        certificate = shown.getpeercert()
+        try:
+            earliest, latest = (
+                round(ssl.cert_time_to_seconds(certificate[key]) * 1000) for key in ("notBefore", "notAfter")
+            )
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
+            raise ConnectionAbortedError("the dates of its certificate cannot be read") from error
+        at = monotonic.milliseconds()
+        date = await _date(reader, writer, name, timeout)
+        if date is not None and earliest - SLACK <= date.earliest and date.latest <= latest + SLACK:
+            return date
+        return Dated(at, earliest, latest)
+    finally:
+        writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+async def _date(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str, timeout: float
+) -> Dated | None:
+    """Ask for the Date of an answer (RFC 9110, section 6.6.1); None if that is no web server, or has none."""
+    sent = monotonic.milliseconds()
+    request = f"HEAD / HTTP/1.1\r\nHost: {name}\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n"
+    try:
+        writer.write(request.encode("ascii"))
+        async with asyncio.timeout(timeout):
+            head = await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, UnicodeEncodeError):
+        return None
+    return read_date(head, sent, monotonic.milliseconds())
+
+
+def read_date(head: bytes, sent: Millis, received: Millis) -> Dated | None:
+    """Read the head of an answer that was asked for and received at those readings; None without a Date.
+
+    An answer out of a cache is as old as its Age says (RFC 9111, section 5.1).
+    """
+    status, *lines = head.decode("latin-1").split("\r\n")
+    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if not status.startswith("HTTP/"):
+        return None
+    try:
+        moment = parsedate_to_datetime(fields["date"])
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        date, age = round(moment.timestamp() * 1000), int(fields.get("age", "0")[:10])
+    except (KeyError, ValueError, TypeError, OverflowError, OSError):
+        return None
+    latest = date + 1000 + max(age, 0) * 1000 + received - sent + SLACK
+    return Dated(received, date - SLACK, latest)

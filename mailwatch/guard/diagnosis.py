@@ -1,0 +1,199 @@
+"""What a failure looks like from here at its first moment: the name's DNS answers and the way to the host.
+
+It decides nothing. It goes into the record of the first bad look, where it answers later questions.
+
+Which answer the name server gives for a host: not only that it does not resolve, but how.
+
+The way to a host, as far as it answers: UDP with a growing hop limit, which needs no privilege on Linux.
+
+Each router on the way says "time exceeded" (RFC 792, RFC 4443), which the kernel keeps in the socket's error
+queue (ip(7), IP_RECVERR). Elsewhere than on Linux there is no such queue for an unprivileged program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import struct
+import sys
+from contextlib import suppress
+from typing import Any
+
+import dns.asyncresolver
+import dns.exception
+import dns.rcode
+import dns.resolver
+
+from mailwatch.model import Kind, Observation
+from mailwatch.settings import Target
+
+MAX_RECORDS = 16
+
+
+async def ask_names(
+    host: str,
+    seconds: float,
+    resolver: dns.asyncresolver.Resolver | None = None,
+    kinds: tuple[str, ...] = ("A", "AAAA"),
+) -> Any:
+    """Return the answers to A and AAAA, or other kinds of record, by the system's name server.
+
+    Each is {"status", "server", "chain": [canonical names], "addresses": [...], "ttl"}; the status is the
+    answer code of RFC 1035, section 4.1.1 (NOERROR, NXDOMAIN, SERVFAIL, ...), "no data" or "no answer".
+    """
+    with suppress(ValueError):
+        ipaddress.ip_address(host)
+        return {"skipped": "the host is an address"}
+    if host.rstrip(".").lower() == "localhost":
+        return {"skipped": "the name is this machine's own"}
+    try:
+        asking = resolver or dns.asyncresolver.Resolver()
+    except dns.resolver.NoResolverConfiguration:
+        return {"failed": "this machine names no name server"}
+    answers = await asyncio.gather(*(_ask(asking, host, kind, seconds) for kind in kinds))
+    return dict(zip(kinds, answers, strict=True))
+
+
+async def _ask(resolver: dns.asyncresolver.Resolver, host: str, kind: str, seconds: float) -> dict[str, Any]:
+    try:
+        answer = await resolver.resolve(host, kind, lifetime=seconds, search=False, raise_on_no_answer=False)
+    except dns.resolver.NXDOMAIN:
+        return {"status": "NXDOMAIN"}
+    except dns.resolver.NoNameservers as error:
+        # Each server's own answer, such as SERVFAIL or REFUSED.
+        said = [f"{server.removeprefix('Do53:')} {what}" for server, _, _, what, _ in _each(error)]
+        return {"status": "no server answers usefully", "servers": [words[:200] for words in said[:4]]}
+    except dns.exception.Timeout:
+        return {"status": "no answer"}
+    found = [record.to_text() for record in answer.rrset or ()]
+    told: dict[str, Any] = {
+        "status": dns.rcode.to_text(answer.response.rcode()) if found else "no data",
+        "server": answer.nameserver or "",
+        "addresses": sorted(found)[:MAX_RECORDS],
+    }
+    chain = [rrset[0].target.to_text() for rrset in answer.chaining_result.cnames][:MAX_RECORDS]
+    return told | ({"chain": chain} if chain else {}) | ({"ttl": answer.rrset.ttl} if answer.rrset else {})
+
+
+def _each(error: dns.resolver.NoNameservers) -> Any:
+    return error.kwargs.get("errors", ())
+
+
+MAX_HOPS = 20
+PORT = 33434
+"""Where traceroute begins: nobody listens there."""
+_ERR_QUEUE = 0x2000  # MSG_ERRQUEUE
+_RECVERR = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
+_HOPS = {socket.AF_INET: (socket.IPPROTO_IP, socket.IP_TTL), socket.AF_INET6: (socket.IPPROTO_IPV6, 16)}
+_ARRIVED = {(3, 3), (1, 4)}
+"""Type and code of "port unreachable" in ICMP and ICMPv6: the host itself answers."""
+
+
+async def trace(peer: str, seconds: float) -> Any:
+    """Return {"to", "from", "hops": [address or "" for silent ones], "arrived"} for "address:port"."""
+    address = ipaddress.ip_address(peer.rpartition(":")[0].strip("[]").partition("%")[0])
+    if not sys.platform.startswith("linux"):
+        return {"skipped": "only Linux tells the way without privileges"}
+    if address.is_loopback:
+        return {"skipped": "the host is this machine"}
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    found = await asyncio.gather(*(_hop(family, str(address), hops, seconds) for hops in range(1, MAX_HOPS + 1)))
+    own = next((source for source, _, _ in found if source), "")
+    hops = [router for _, router, _ in found]
+    arrived = next((number for number, (_, _, here) in enumerate(found, 1) if here), 0)
+    hops = hops[:arrived] if arrived else hops
+    while hops and not hops[-1]:
+        hops.pop()
+    return {"to": str(address), "from": own, "hops": hops, "arrived": bool(arrived)}
+
+
+async def _hop(family: socket.AddressFamily, address: str, hops: int, seconds: float) -> tuple[str, str, bool]:
+    """Return our own address, the router that many hops away ("" if silent), and whether it is the host."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.setsockopt(*_RECVERR[family], 1)
+        sock.setsockopt(*_HOPS[family], hops)
+        try:
+            sock.connect((address, PORT + hops))
+            sock.send(b"MailWatch looks for the way to this host")
+        except OSError:
+            return "", "", False
+        own = str(sock.getsockname()[0])
+        readable = loop.create_future()
+        loop.add_reader(sock, _wake, readable)
+        try:
+            async with asyncio.timeout(seconds):
+                await readable
+            _, ancillary, _, _ = sock.recvmsg(512, 512, _ERR_QUEUE)
+        except (TimeoutError, OSError):
+            return own, "", False
+        finally:
+            loop.remove_reader(sock)
+    return own, *_told(family, ancillary)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _told(family: socket.AddressFamily, ancillary: list[tuple[int, int, bytes]]) -> tuple[str, bool]:
+    """Read struct sock_extended_err and the offender's address behind it (ip(7))."""
+    for level, kind, data in ancillary:
+        if (level, kind) != _RECVERR[family] or len(data) < 16 + 8:
+            continue
+        _, _, icmp, code = struct.unpack_from("=IBBB", data)
+        offender = data[16:]
+        if family == socket.AF_INET:
+            return socket.inet_ntop(family, offender[4:8]), (icmp, code) in _ARRIVED
+        if len(offender) >= 24:
+            return socket.inet_ntop(family, offender[8:24]), (icmp, code) in _ARRIVED
+    return "", False
+
+
+SECONDS = 3.0
+"""What the whole may take: the record of the look waits for it."""
+AT_ONCE = 4
+
+
+class Diagnosis:
+    """Makes diagnoses, few at a time: when everything fails at once, most looks go without one."""
+
+    def __init__(self) -> None:
+        self._free = AT_ONCE
+
+    async def of(self, target: Target, observation: Observation) -> dict[str, Any]:
+        """Return what is found within three seconds, fit for canonical JSON; what failed is told, never raised."""
+        if not self._free:
+            return {"skipped": "other diagnoses were under way"}
+        self._free -= 1
+        kinds = ("MX", "A", "AAAA") if target.kind is Kind.MX else ("A", "AAAA")
+        try:
+            names, route = await asyncio.gather(
+                _bounded(ask_names(_host(target, observation), SECONDS - 0.5, kinds=kinds)),
+                _bounded(_route(observation)),
+            )
+        finally:
+            self._free += 1
+        return {"dns": names, "route": route}
+
+
+def _host(target: Target, observation: Observation) -> str:
+    """Return the host that failed: a round trip has two."""
+    failed = (observation.deciding and observation.deciding.facts) or {}
+    return target.ends[-1].host if failed.get("end") == "to" else target.host
+
+
+async def _route(observation: Observation) -> Any:
+    peer = observation.attempts[-1].peer if observation.attempts else ""
+    return await trace(peer, SECONDS - 0.5) if peer else {"skipped": "no address was tried"}
+
+
+async def _bounded(finding: Any) -> Any:
+    try:
+        async with asyncio.timeout(SECONDS):
+            return await finding
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {error}"[:200]}

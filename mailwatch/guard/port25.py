@@ -1,0 +1,185 @@
+"""Is port 25 open from here? Many lines of homes and clouds block it, which is no fault of any exchanger.
+
+Only a greeting counts: what stands between may accept a connection that goes nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import socket
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from mailwatch.model import Cause, Kind, Observation, Outcome, Phase
+from mailwatch.settings import Target
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 5.0
+OPEN_COUNTS_FOR = 600.0
+CLOSED_COUNTS_FOR = 60.0
+"""Seconds of the monotonic clock. A blocked line stays so, but silent controls may come back."""
+
+OK = "ok"
+MONITOR = "monitor"
+"""Why a control could not be asked by our own fault."""
+_OUR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_OUR_LOOKUP = frozenset({socket.EAI_MEMORY, socket.EAI_SYSTEM})
+_BEFORE_A_WORD = frozenset({Phase.RESOLVE, Phase.CONNECT, Phase.GREETING})
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What asking some controls showed, and when on the monotonic clock."""
+
+    answers: dict[str, str]
+    at: float
+
+    @property
+    def is_open(self) -> bool | None:
+        if OK in self.answers.values():
+            return True
+        return None if MONITOR in self.answers.values() or not self.answers else False
+
+    @property
+    def is_fresh(self) -> bool:
+        return time.monotonic() - self.at < (OPEN_COUNTS_FOR if self.is_open else CLOSED_COUNTS_FOR)
+
+
+class Port25:
+    """Asks exchangers of others (`controls`, host names) for a greeting, when a domain's own said nothing."""
+
+    def __init__(self, controls: Sequence[str], *, port: int = 25, seconds: float = SECONDS) -> None:
+        self._controls = tuple(controls)
+        self._port = port
+        self._seconds = seconds
+        self._rounds: dict[tuple[str, ...], asyncio.Task[_Shown]] = {}
+        self._warned = False
+
+    async def judge(self, target: Target, observation: Observation) -> Observation:
+        """Return a failure as unknown if no exchanger at all greets us, with what the controls said."""
+        if not self._controls or target.port != self._port or not _met_silence(target, observation):
+            return observation
+        shown = await self._ask(_strangers(self._controls, target, observation))
+        if observation.guard is not None:
+            told = observation.guard.controls | {
+                f"{host}:{self._port}": said for host, said in shown.answers.items()
+            }
+            observation = replace(observation, guard=replace(observation.guard, controls=told))
+        was = f"(was: {observation.cause}: {observation.detail})"
+        if shown.is_open:
+            return observation
+        if shown.is_open is None:
+            why = f"we could not tell whether port {self._port} is open from here {was}"
+            return replace(observation, outcome=Outcome.UNKNOWN, cause=Cause.MONITOR, detail=why)
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "port %d is blocked on this line: no exchanger of any operator greets us, so mx targets cannot be "
+                "looked at from here; ask the provider of the line to open it, or remove them",
+                self._port,
+            )
+        why = f"not possible from here: port {self._port} is blocked on this line {was}"
+        return replace(observation, outcome=Outcome.UNKNOWN, cause=Cause.OFFLINE, detail=why)
+
+    async def _ask(self, hosts: tuple[str, ...]) -> _Shown:
+        """Ask the controls, or return what they showed lately; who asks meanwhile joins."""
+        latest = self._rounds.get(hosts)
+        if latest is None or _is_spent(latest):
+            latest = self._rounds[hosts] = asyncio.ensure_future(self._round(hosts))
+        # Shielded: an asker that is cancelled does not take the answer from the others.
+        return await asyncio.shield(latest)
+
+    async def _round(self, hosts: tuple[str, ...]) -> _Shown:
+        began = time.monotonic()
+        tasks = {host: asyncio.ensure_future(self._greets(host)) for host in hosts}
+        pending = set(tasks.values())
+        try:
+            while pending and not any(task.result() == OK for task in tasks.values() if task.done()):
+                _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+        answers = {host: "not awaited" if task.cancelled() else task.result() for host, task in tasks.items()}
+        return _Shown(answers, began)
+
+    async def _greets(self, host: str) -> str:
+        """Return "ok" if a 220 comes, else the reason."""
+        said = ""
+        try:
+            async with asyncio.timeout(self._seconds):
+                for address in await _addresses(host, self._port):
+                    said = await _greeting(address, self._port)
+                    if said == OK:
+                        break
+        except TimeoutError:
+            return said or "timeout"
+        except socket.gaierror as error:
+            return MONITOR if error.errno in _OUR_LOOKUP else "unresolved"
+        except Exception:
+            logger.exception("the control %s was not asked by our own fault", host)
+            return MONITOR
+        return said
+
+
+def _is_spent(round_: asyncio.Task[_Shown]) -> bool:
+    """Whether a round has to be made anew: also after one that a fault of our own ended."""
+    return round_.done() and (round_.cancelled() or round_.exception() is not None or not round_.result().is_fresh)
+
+
+async def _addresses(host: str, port: int) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # IPv4 first: where IPv6 is half set up, its addresses are silent.
+    return sorted({str(entry[4][0]) for entry in found}, key=lambda address: ":" in address)
+
+
+async def _greeting(address: str, port: int) -> str:
+    writer = None
+    try:
+        reader, writer = await asyncio.open_connection(address, port, limit=4096)
+        line = await reader.readline()
+        if not line.startswith(b"220"):
+            return "greets otherwise" if line else "disconnected"
+        writer.write(b"QUIT\r\n")
+        return OK
+    except ConnectionRefusedError:
+        return "refused"
+    except ValueError:
+        return "greets otherwise"  # with a line longer than any
+    except OSError as error:
+        if isinstance(error, TimeoutError):
+            return "timeout"
+        return MONITOR if error.errno in _OUR_ERRNOS else "unreachable"
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _met_silence(target: Target, observation: Observation) -> bool:
+    """Whether connections were tried and no exchanger said a word."""
+    if target.kind is not Kind.MX or observation.outcome is not Outcome.DOWN:
+        return False
+    attempts = observation.attempts
+    return any(made.peer for made in attempts) and not any(
+        made.replies or made.failed_phase not in _BEFORE_A_WORD for made in attempts
+    )
+
+
+def _strangers(controls: Sequence[str], target: Target, observation: Observation) -> tuple[str, ...]:
+    """Return the controls that are not the provider's own: its silence would prove nothing against the line."""
+    names = [target.host, *(str((made.facts or {}).get("exchanger", "")) for made in observation.attempts)]
+    own = {_owner(name) for name in names if name}
+    return tuple(control for control in controls if _owner(control) not in own)
+
+
+def _owner(host: str) -> str:
+    """Return the last two labels of a name, which tell most operators apart; an address as it is."""
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(host))
+    return ".".join(host.lower().rstrip(".").split(".")[-2:])

@@ -1,0 +1,145 @@
+"""Rounds of one question: shared by all who ask at the same time, and the last silent one is remembered.
+
+What asking a control comes to, in one word, and what many of them amount to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import ssl
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field, replace
+
+from mailwatch.model import ControlState
+from mailwatch.monotonic import by_the_wall, offset
+from mailwatch.times import Millis, now
+
+_REASONS = {
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: ControlState.DISCONNECTED,
+    errno.ECONNABORTED: ControlState.DISCONNECTED,
+    errno.EPIPE: ControlState.DISCONNECTED,
+    errno.ETIMEDOUT: "timeout",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+    errno.ENETDOWN: "unreachable",
+    errno.EADDRNOTAVAIL: "unreachable",
+    errno.EACCES: "prohibited",
+    errno.EPERM: "prohibited",
+}
+_EXPIRED, _NOT_YET_VALID = 10, 9
+
+
+def reason_of(error: OSError) -> str:
+    """Name what kept a control from being reached; what has no name is our own fault."""
+    match error:
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+            return ControlState.DISCONNECTED
+        case ssl.SSLCertVerificationError() if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
+            # Name and issuer were right: it is our clock that is wrong, or nobody knows.
+            return ControlState.MONITOR
+        case ssl.SSLError():
+            return ControlState.INTERCEPTED
+        case TimeoutError():
+            # ETIMEDOUT of the kernel is a TimeoutError too, and so is the end of our own patience.
+            return _REASONS.get(error.errno or errno.ETIMEDOUT, ControlState.MONITOR)
+        case ConnectionError() if error.errno is None:
+            return ControlState.DISCONNECTED
+    return _REASONS.get(error.errno or 0, ControlState.MONITOR)
+
+
+def verdict(reasons: Iterable[str]) -> bool | None:
+    """Return whether one is "ok"; None when none is, and not all were asked."""
+    told = list(reasons)
+    if ControlState.OK in told:
+        return True
+    return None if ControlState.MONITOR in told or not told else False
+
+
+logger = logging.getLogger(__name__)
+
+COUNTS_FOR = 2.0
+"""Seconds of the monotonic clock during which askers share a round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the asked said. `good` is None when it cannot be told; `lie` are addresses that a resolver made up."""
+
+    controls: dict[str, str]
+    good: bool | None
+    resolver: str = ""
+    lie: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What one round showed. `offset` is that of the wall clock at its end (monotonic.py)."""
+
+    asked_at: Millis
+    ended_at: Millis
+    heard: Heard
+    offset: Millis
+
+    def by_the_wall(self) -> Shown:
+        """Return it with its times as the wall clock of now would have shown them."""
+        stepped = by_the_wall(self.ended_at, self.offset) - self.ended_at
+        return replace(self, asked_at=self.asked_at + stepped, ended_at=self.ended_at + stepped)
+
+
+@dataclass(slots=True)
+class Rounds:
+    """Rounds of one question. `answered` tells whether any was good since the start."""
+
+    question: Callable[[], Coroutine[None, None, Heard]]
+    answered: bool = False
+    began: float = 0.0
+    silence: Shown | None = None
+    latest: asyncio.Task[Shown] | None = None
+    _asked_at: Millis = field(default=0)
+
+    async def ask(self, since: Millis | None) -> Shown:
+        """Return the silent round since then, if there was one; else one begun lately, not before it."""
+        # A silent round before the clock was set back must not seem to be later than all that comes.
+        silence = self.silence.by_the_wall() if self.silence is not None else None
+        if since is not None and silence is not None and silence.ended_at >= since:
+            return silence
+        old = time.monotonic() - self.began > COUNTS_FOR or self._asked_at < (since or 0)
+        if self.latest is None or old or self.latest.cancelled():
+            self.began, self._asked_at = time.monotonic(), now()
+            self.latest = asyncio.ensure_future(self._round(self._asked_at))
+        # Shielded: an asker that is cancelled does not take the answer from the others.
+        return await asyncio.shield(self.latest)
+
+    async def _round(self, asked_at: Millis) -> Shown:
+        shown = Shown(asked_at, heard=await self.question(), ended_at=now(), offset=offset())
+        if shown.heard.good is False:
+            self.silence = shown
+        self.answered = self.answered or shown.heard.good is True
+        return shown
+
+
+async def first_ok(asking: dict[str, Coroutine[None, None, str]]) -> dict[str, str]:
+    """Run all at once until one is "ok"; what is not known by then is "not awaited"."""
+    tasks = {name: asyncio.ensure_future(coroutine) for name, coroutine in asking.items()}
+    pending = set(tasks.values())
+    try:
+        while pending and not any(_reason(task) == ControlState.OK for task in tasks.values() if task.done()):
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+    return {name: _reason(task) for name, task in tasks.items()}
+
+
+def _reason(task: asyncio.Task[str]) -> str:
+    if task.cancelled():
+        return ControlState.NOT_AWAITED
+    if (error := task.exception()) is not None:
+        logger.error("a control was not asked by our own fault", exc_info=error)
+        return ControlState.MONITOR
+    return task.result()

@@ -1,0 +1,102 @@
+"""Whether the readings of the clock that nobody can set fit one another, entry by entry; pure.
+
+Used by the audit of a ledger and by the check of a bundle alike, so that both refuse the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mailwatch.times import Millis
+
+KEYS = ("boot", "clock", "run")
+"""Of a header of version 2."""
+WITH_SPAN = frozenset({"observation", "gap", "watch"})
+"""Kinds whose payload says from when to when on that clock."""
+_IDENTITY = re.compile(r"[0-9a-f]{16}")
+
+
+class Readings:
+    """Follows the readings through a ledger or a part of it."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        """Whether an entry had a reading: since then all must."""
+        self._boot = self._run = ""
+        self._clock: Millis = 0
+        self._boots: set[str] = set()
+        self._runs: set[str] = set()
+        self._ended: dict[str, tuple[str, Millis]] = {}
+
+    def header(self, header: Mapping[str, Any]) -> Iterator[str]:
+        """Take in the next entry's header and yield what is wrong with it."""
+        boot, clock, run = (header.get(key) for key in KEYS)
+        if header.get("v") == 1:
+            if any(key in header for key in KEYS):
+                yield "its header is of version 1 but has a reading of the clock"
+            elif self.begun:
+                yield "its reading of the clock is missing, which the entries before it have"
+            return
+        self.begun = True
+        if missing := [key for key in KEYS if key not in header]:
+            yield f"its reading of the clock is missing: {', '.join(missing)}"
+            return
+        if type(clock) is not int or clock < 0 or not _is_identity(boot) or not _is_identity(run):
+            yield "its reading of the clock is not whole milliseconds of a boot and a run"
+            return
+        assert isinstance(boot, str)
+        assert isinstance(run, str)
+        if boot != self._boot:
+            if boot in self._boots:
+                yield f"boot {boot} comes back after another one"
+            if run in self._runs:
+                yield f"run {run} goes on in another boot"
+            self._boots.add(boot)
+        elif clock < self._clock:
+            yield f"its clock runs backwards, from {self._clock} to {clock} ms"
+        if run != self._run and run in self._runs:
+            yield f"run {run} comes back after another one"
+        self._runs.add(run)
+        self._boot, self._run, self._clock = boot, run, clock
+
+    def tick(self, clock: Millis) -> None:
+        """Take in a header of the same boot and run, which is not earlier."""
+        self._clock = clock
+
+    def payload(self, kind: str, target: str, payload: Mapping[str, Any]) -> Iterator[str]:
+        """Take in the payload of the entry whose header came last, and yield what is wrong with it."""
+        span = payload.get("clock")
+        if kind not in WITH_SPAN:
+            return
+        if not self.begun:
+            if span is not None:
+                yield "it has a reading of the clock, but its header has none"
+            return
+        if not isinstance(span, dict):
+            yield f"the reading of the clock of its {kind} is missing"
+            return
+        start, end = span.get("start"), span.get("end")
+        bound = span.get("bound", 0)
+        whole = all(type(value) is int and value >= 0 for value in (end, bound, 0 if start is None else start))
+        if not whole or span.keys() - {"boot", "start", "end", "bound"} or (start is None and kind != "gap"):
+            yield f"the reading of the clock of its {kind} is not from and to in whole milliseconds"
+            return
+        assert type(end) is int
+        if span.get("boot") != self._boot:
+            yield f"the reading of the clock of its {kind} is of another boot than its header"
+        elif end > self._clock:
+            yield f"its {kind} ends after it was written, by the clock of its header"
+        if type(start) is int and start > end:
+            yield f"the clock of its {kind} runs backwards, from {start} to {end} ms"
+        if kind != "observation" or type(start) is not int:
+            return
+        boot, ended = self._ended.get(target, ("", 0))
+        if boot == self._boot and start < ended:
+            yield f"its clock runs backwards: it begins before the observation of {target} before it had ended"
+        self._ended[target] = (self._boot, end)
+
+
+def _is_identity(value: Any) -> bool:
+    return isinstance(value, str) and _IDENTITY.fullmatch(value) is not None

@@ -1,0 +1,294 @@
+"""Observations, gaps and changes of what is watched as entry payloads, and back. Whole numbers only: milliseconds
+and microseconds.
+
+What is empty is left out, which halves an entry; reading fills it in again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mailwatch.model import (
+    Attempt,
+    Cause,
+    ClockSpan,
+    Fact,
+    Gap,
+    GapReason,
+    GuardAnswer,
+    Kind,
+    Observation,
+    Outcome,
+    Phase,
+    Rules,
+    TlsFacts,
+    TlsMode,
+    WatchChange,
+    WatchEvent,
+    WatchSettings,
+)
+from mailwatch.times import Millis
+
+
+def payload_of(fact: Fact) -> dict[str, Any]:
+    """Write a fact as the payload of its entry."""
+    if isinstance(fact, WatchChange):
+        watch = {"target": fact.target, "at": fact.at, "event": fact.event.value}
+        watch |= {"settings": written_settings(fact.settings), "reason": fact.reason}
+        return watch if fact.clock is None else watch | {"clock": _clock(fact.clock)}
+    if isinstance(fact, Gap):
+        gap = {"target": fact.target, "start": fact.start, "end": fact.end, "reason": fact.reason.value}
+        return gap if fact.clock is None else gap | {"clock": _clock(fact.clock)}
+    payload: dict[str, Any] = {
+        "target": fact.target,
+        "scheduled": fact.scheduled_at,
+        "start": fact.started_at,
+        "end": fact.ended_at,
+        "outcome": fact.outcome.value,
+        "login": fact.with_login,
+        "attempts": [_attempt(attempt) for attempt in fact.attempts],
+    }
+    if fact.cause is not None:
+        payload["cause"] = fact.cause.value
+    if fact.failed_phase is not None:
+        payload["failed_phase"] = fact.failed_phase.value
+    if fact.detail:
+        payload["detail"] = fact.detail
+    if fact.addresses:
+        payload["addresses"] = list(fact.addresses)
+    if fact.secret:
+        payload["secret"] = fact.secret
+    if fact.partial:
+        payload["partial"] = list(fact.partial)
+    if fact.guard is not None:
+        payload["guard"] = _guard(fact.guard)
+    if fact.facts:
+        payload["facts"] = fact.facts
+    if fact.interval is not None:
+        payload["interval"] = fact.interval
+    if fact.clock is not None:
+        payload["clock"] = _clock(fact.clock)
+    return payload
+
+
+def _clock(span: ClockSpan) -> dict[str, Any]:
+    written: dict[str, Any] = {"boot": span.boot, "end": span.end}
+    if span.start is not None:
+        written["start"] = span.start
+    if span.bound is not None:
+        written["bound"] = span.bound
+    return written
+
+
+def written_rules(rules: Rules) -> dict[str, Any]:
+    """Write rules for the record."""
+    recheck = [round(seconds * 1000) for seconds in rules.recheck]
+    return {"open_after": rules.open_after, "close_after": rules.close_after, "recheck_ms": recheck}
+
+
+def read_rules(written: Mapping[str, Any]) -> Rules:
+    """Read what `written_rules` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+    recheck = tuple(int(millis) / 1000 for millis in written["recheck_ms"])
+    return Rules(int(written["open_after"]), int(written["close_after"]), recheck)
+
+
+def written_settings(settings: WatchSettings) -> dict[str, Any]:
+    """Write what is watched."""
+    written: dict[str, Any] = {
+        "kind": settings.kind.value,
+        "provider": settings.provider,
+        "host": settings.host,
+        "port": settings.port,
+        "tls": settings.tls.value,
+        "interval": settings.interval,
+        "timeout": settings.timeout,
+        "catalogue": settings.catalogue,
+        "own_ca": settings.own_ca,
+        "rules": written_rules(settings.rules),
+    }
+    return written | {key: value for key, value in (("login", settings.login), ("task", settings.task)) if value}
+
+
+def settings_from(written: Mapping[str, Any]) -> WatchSettings:
+    """Read what `written_settings` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+    numbers = [written[key] for key in ("port", "interval", "timeout")]
+    if any(type(number) is not int or number < 0 for number in numbers) or written["interval"] == 0:
+        raise TypeError("port, interval and timeout are not whole numbers")
+    if any(not isinstance(written[key], str) for key in ("provider", "host")):
+        raise TypeError("provider and host are not text")
+    if any(not isinstance(written[key], bool) for key in ("catalogue", "own_ca")):
+        raise TypeError("catalogue and own_ca are not true or false")
+    return WatchSettings(
+        kind=Kind(written["kind"]),
+        provider=written["provider"],
+        host=written["host"],
+        port=written["port"],
+        tls=TlsMode(written["tls"]),
+        interval=written["interval"],
+        timeout=written["timeout"],
+        catalogue=written["catalogue"],
+        own_ca=written["own_ca"],
+        login=str(written.get("login", "")),
+        task=str(written.get("task", "")),
+        rules=read_rules(written["rules"]),
+    )
+
+
+def change_from(payload: dict[str, Any]) -> WatchChange:
+    """Read what `payload_of` wrote of a change of what is watched. Raises KeyError, TypeError or ValueError."""
+    at = payload["at"]
+    if type(at) is not int:
+        raise TypeError("its time is not whole milliseconds")
+    return WatchChange(
+        target=payload["target"],
+        at=at,
+        event=WatchEvent(payload["event"]),
+        settings=settings_from(payload["settings"]),
+        reason=str(payload.get("reason", "")),
+        clock=clock_from(payload),
+    )
+
+
+FACTS = ("observation", "gap", "watch")
+"""Kinds of entries from which all that is known of a target follows."""
+
+
+def fact_from(kind: str, payload: dict[str, Any]) -> Fact:
+    """Read an entry of one of the kinds in FACTS. Raises KeyError, TypeError or ValueError for anything else."""
+    match kind:
+        case "observation":
+            return observation_from(payload)
+        case "gap":
+            return gap_from(payload)
+        case "watch":
+            return change_from(payload)
+    raise ValueError(f"{kind} is no kind of fact")
+
+
+def clock_from(payload: dict[str, Any]) -> ClockSpan | None:
+    """Read the clock of an observation or gap, None on an old record.
+
+    Raises KeyError, TypeError or ValueError for what is no such reading: wrong types, or an end before the start.
+    """
+    written = payload.get("clock")
+    if written is None:
+        return None
+    boot, start, end, bound = written["boot"], written.get("start"), written["end"], written.get("bound")
+    whole = all(type(value) is int and value >= 0 for value in (start, end, bound) if value is not None)
+    if not isinstance(boot, str) or not whole or end is None:
+        raise TypeError("its clock is not a boot with whole milliseconds")
+    if start is not None and end < start:
+        raise ValueError("its clock ends before it starts")
+    return ClockSpan(boot, start, end, bound)
+
+
+def _guard(answer: GuardAnswer) -> dict[str, Any]:
+    written: dict[str, Any] = {"asked": answer.asked_at, "online": answer.online, "controls": answer.controls}
+    apart = {"answered": answer.answered_at, "online4": answer.online4, "online6": answer.online6}
+    written |= {key: value for key, value in apart.items() if value is not None}
+    if answer.resolver:
+        written["resolver"] = answer.resolver
+    if answer.lie:
+        written["lie"] = list(answer.lie)
+    return written
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "start": attempt.started_at,
+        "end": attempt.ended_at,
+        "peer": attempt.peer,
+        "phases_us": {phase.value: spent for phase, spent in attempt.phases.items()},
+    }
+    if attempt.cause is not None:
+        written["cause"] = attempt.cause.value
+    if attempt.failed_phase is not None:
+        written["failed_phase"] = attempt.failed_phase.value
+    if attempt.detail:
+        written["detail"] = attempt.detail
+    if attempt.replies:
+        written["replies"] = list(attempt.replies)
+    if (tls := attempt.tls) is not None:
+        written["tls"] = {
+            "version": tls.version,
+            "cipher": tls.cipher,
+            "fingerprint": tls.fingerprint,
+            "not_after": tls.not_after,
+        }
+    if attempt.facts:
+        written["facts"] = attempt.facts
+    return written
+
+
+def observation_from(payload: dict[str, Any]) -> Observation:
+    """Read what `payload_of` wrote of an observation. Raises KeyError or ValueError for anything else."""
+    guard = payload.get("guard")
+    return Observation(
+        target=payload["target"],
+        scheduled_at=payload["scheduled"],
+        started_at=payload["start"],
+        ended_at=payload["end"],
+        outcome=Outcome(payload["outcome"]),
+        cause=Cause(payload["cause"]) if "cause" in payload else None,
+        failed_phase=Phase(payload["failed_phase"]) if "failed_phase" in payload else None,
+        detail=payload.get("detail", ""),
+        attempts=tuple(_attempt_from(written) for written in payload["attempts"]),
+        addresses=tuple(payload.get("addresses", ())),
+        partial=tuple(payload.get("partial", ())),
+        with_login=payload["login"],
+        secret=payload.get("secret", ""),
+        guard=_guard_from(guard) if guard else None,
+        facts=payload.get("facts"),
+        clock=clock_from(payload),
+        interval=_interval_from(payload),
+    )
+
+
+def _interval_from(payload: dict[str, Any]) -> Millis | None:
+    interval = payload.get("interval")
+    if interval is not None and (type(interval) is not int or interval <= 0):
+        raise TypeError("its interval is not whole milliseconds")
+    return interval
+
+
+def _guard_from(written: dict[str, Any]) -> GuardAnswer:
+    return GuardAnswer(
+        asked_at=written["asked"],
+        online=written["online"],
+        controls=written["controls"],
+        answered_at=written.get("answered"),
+        online4=written.get("online4"),
+        online6=written.get("online6"),
+        resolver=written.get("resolver", ""),
+        lie=tuple(written.get("lie", ())),
+    )
+
+
+def _attempt_from(written: dict[str, Any]) -> Attempt:
+    tls = written.get("tls")
+    # Canonical JSON sorts by name; phases are told in the order in which they are walked.
+    phases = {phase: written["phases_us"][phase] for phase in Phase if phase in written["phases_us"]}
+    return Attempt(
+        started_at=written["start"],
+        ended_at=written["end"],
+        peer=written["peer"],
+        phases=phases,
+        cause=Cause(written["cause"]) if "cause" in written else None,
+        failed_phase=Phase(written["failed_phase"]) if "failed_phase" in written else None,
+        detail=written.get("detail", ""),
+        replies=tuple(written.get("replies", ())),
+        tls=TlsFacts(**tls) if tls else None,
+        facts=written.get("facts"),
+    )
+
+
+def gap_from(payload: dict[str, Any]) -> Gap:
+    """Read what `payload_of` wrote of a gap. Raises KeyError or ValueError for anything else."""
+    return Gap(
+        target=payload["target"],
+        start=payload["start"],
+        end=payload["end"],
+        reason=GapReason(payload["reason"]),
+        clock=clock_from(payload),
+    )

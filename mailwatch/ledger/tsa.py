@@ -1,0 +1,111 @@
+"""Outside authorities that stamp checkpoints (RFC 3161 over HTTP, section 3.4)."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mailwatch import __version__
+from mailwatch.certificates import read_pem, readable
+from mailwatch.ledger.timestamp import MAX_REPLY, Anchors, TimestampError, Token, check, request, verify
+from mailwatch.settings import Authority
+from mailwatch.times import Millis, now
+
+if TYPE_CHECKING:
+    # Loaded when an authority is asked: it takes longer than all else that a command needs.
+    import httpx
+
+SECONDS = 20.0
+"""What an answer may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """A token and its raw reply. `distrust` says why its signature was not accepted, empty if it was."""
+
+    reply: bytes
+    token: Token
+    asked_at: Millis
+    answered_at: Millis
+    distrust: str
+
+    @property
+    def offset_ms(self) -> int:
+        """Our clock minus the authority's, as of the middle of the exchange; off by half of its length."""
+        return (self.asked_at + self.answered_at) // 2 - self.token.time
+
+
+async def stamp(authority: Authority, note: str) -> Stamped:
+    """Ask for a token over the signed note of a checkpoint. Raises TimestampError, also for a dead authority."""
+    query, nonce = request(note)
+    asked_at = now()
+    reply = await post(authority, query)
+    answered_at = now()
+    token = check(reply, note, nonce)
+    distrust = ""
+    try:
+        verify(reply, note, await asyncio.to_thread(_anchors, authority.ca_file), token)
+    except TimestampError as error:
+        distrust = str(error)
+    return Stamped(reply, token, asked_at, answered_at, distrust)
+
+
+def _anchors(ca_file: Path | None) -> Anchors:
+    """Read the certificates to trust, each time: they may be renewed while we run."""
+    if ca_file is None:
+        system = ssl.create_default_context().get_ca_certs(binary_form=True)
+        return Anchors(readable(system))
+    try:
+        return Anchors(read_pem(ca_file.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise TimestampError(f"{ca_file} cannot be read: {error}") from None
+
+
+async def post(authority: Authority, query: bytes) -> bytes:
+    """Send a query, DER; return the raw reply. Raises TimestampError, also for a dead authority."""
+    import httpx
+
+    try:
+        async with asyncio.timeout(SECONDS):
+            return await _post(authority, query)
+    except TimeoutError:
+        raise TimestampError(f"no answer within {SECONDS:.0f} s") from None
+    except httpx.HTTPError as error:
+        raise TimestampError(f"{type(error).__name__}: {error}"[:200]) from None
+
+
+async def _post(authority: Authority, query: bytes) -> bytes:
+    headers = {
+        "Content-Type": "application/timestamp-query",
+        "Accept": "application/timestamp-reply",
+        "User-Agent": f"MailWatch/{__version__}",
+    }
+    async with (
+        _client(authority) as client,
+        client.stream("POST", authority.url, content=query, headers=headers) as got,
+    ):
+        if got.status_code != 200:
+            raise TimestampError(f"HTTP {got.status_code} {got.reason_phrase}"[:100])
+        reply = bytearray()
+        # Raw: what is promised as gzip may unpack to anything.
+        async for part in got.aiter_raw():
+            reply += part
+            if len(reply) > MAX_REPLY:
+                raise TimestampError(f"the reply is longer than {MAX_REPLY} bytes")
+        return bytes(reply)
+
+
+@asynccontextmanager
+async def _client(authority: Authority) -> AsyncIterator[httpx.AsyncClient]:
+    import httpx
+
+    login = None
+    if authority.login:
+        login = httpx.BasicAuth(authority.login.username, authority.login.password.get_secret_value())
+    async with httpx.AsyncClient(auth=login, timeout=SECONDS, trust_env=False) as client:
+        yield client

@@ -1,0 +1,260 @@
+"""What /metrics knows of one target, as plain numbers: cheap to update, turned into text only when asked."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from mailwatch.metrics.exposition import Labels
+from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
+from mailwatch.settings import Target
+from mailwatch.times import Millis, parse_rfc3339
+
+LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_NOT_OF_A_PHASE = frozenset({Cause.OFFLINE, Cause.MONITOR})
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts of values up to each bound; the last count is of all that are higher."""
+
+    bounds: Sequence[float]
+    total: float = 0.0
+    counts: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counts = [0] * (len(self.bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+@dataclass(slots=True)
+class OpenOutage:
+    """An outage under way. It grows with each down look; `seconds` is its minimum duration so far."""
+
+    id: str
+    cause: str
+    start: Millis
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ClosedOutage:
+    """An outage that is over; the order is that of the ends."""
+
+    end: Millis
+    id: str
+    start: Millis
+    cause: str
+    target: str
+
+
+@dataclass(slots=True)
+class TargetRecord:
+    """The numbers of one target. None is what is not known, and is not shown."""
+
+    name: str
+    labels: Labels
+    interval: float
+    failures: dict[tuple[str, str], int]
+    state: str = "unknown"
+    success: int | None = None
+    duration: float | None = None
+    phases: dict[Phase, int] = field(default_factory=dict)
+    last: float | None = None
+    last_success: float | None = None
+    certificate_not_after: float | None = None
+    observations: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    latency: Histogram = field(default_factory=lambda: Histogram(LATENCY_BUCKETS))
+    delivery: float | None = None
+    gap_seconds: float = 0.0
+    maintenance: int = 0
+    availability: dict[str, tuple[float | None, float | None, float | None]] = field(default_factory=dict)
+    open: OpenOutage | None = None
+    closed: set[str] = field(default_factory=set)
+    closed_seconds: float = 0.0
+    outage_count: int = 0
+    outage_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, target: Target) -> TargetRecord:
+        """Begin the record of a target, its counters at 0."""
+        return cls(target.name, labels_of(target), target.interval, dict.fromkeys(possible_failures(target), 0))
+
+    def change(self, target: Target) -> None:
+        """Go on under changed settings."""
+        self.labels, self.interval = labels_of(target), target.interval
+        self.failures = dict.fromkeys(possible_failures(target), 0) | self.failures
+
+    def observed(self, observation: Observation, state: str, least: float | None = None) -> None:
+        """Take in an observation; an open outage lasted `least` seconds so far."""
+        outcome = observation.outcome
+        self.state = state
+        self.observations[outcome] += 1
+        self.success = None if outcome is Outcome.UNKNOWN else int(outcome is Outcome.UP)
+        self.last = observation.started_at / 1000
+        self._time(observation)
+        latency = (observation.facts or {}).get("latency_ms")
+        self.delivery = None if latency is None else latency / 1000
+        if outcome is Outcome.UP:
+            self.last_success = self.last
+            if self.duration is not None:
+                self.latency.observe(self.duration)
+        elif observation.cause is not None:
+            self._failed(observation.cause, observation.failed_phase)
+        if outcome is Outcome.DOWN and self.open is not None:
+            grown = (observation.started_at - self.open.start) / 1000 if least is None else least
+            self._grow(self.open, grown)
+
+    def unobserved(self) -> None:
+        """Forget what the latest observation saw: the state is not known now."""
+        self.state, self.success = "unknown", None
+
+    def _time(self, observation: Observation) -> None:
+        phases: dict[Phase, int] = {}
+        for attempt in observation.attempts:
+            for phase, took in attempt.phases.items():
+                phases[phase] = phases.get(phase, 0) + took
+            if attempt.tls is not None and attempt.tls.not_after is not None:
+                self.certificate_not_after = attempt.tls.not_after / 1000
+        self.phases = phases
+        self.duration = sum(phases.values()) / 1_000_000 if phases else None
+
+    def _failed(self, cause: Cause, phase: Phase | None) -> None:
+        # Where our own line or we ourselves failed says nothing of a phase of the mail service.
+        where = "none" if phase is None or cause in _NOT_OF_A_PHASE else phase.value
+        key = (cause.value, where)
+        if key not in self.failures:
+            # A new dict: a scrape in another thread may be walking over the old one.
+            self.failures = self.failures | {key: 0}
+        self.failures[key] += 1
+
+    def _grow(self, outage: OpenOutage, seconds: float) -> None:
+        if seconds > outage.seconds:
+            outage.seconds = seconds
+            self._sum()
+
+    def outages(self, told: Sequence[dict[str, Any]]) -> list[ClosedOutage]:
+        """Take in all the outages on record (design: `GET /api/v1/outages`); return those newly closed."""
+        fresh, still_open = [], None
+        for outage in told:
+            if outage["state"] == "open":
+                still_open = _open(outage)
+            elif outage["id"] not in self.closed:
+                self.closed.add(outage["id"])
+                self.closed_seconds += outage["duration"]["min"]
+                if outage["first_good"] is not None:
+                    # Of one that was watched no longer nobody knows the end.
+                    fresh.append(_closed(outage, self.name))
+        # At once: a scrape in another thread would see an open outage end for a moment, or count one twice.
+        self.open = still_open
+        self.outage_count = max(self.outage_count, len(self.closed) + (still_open is not None))
+        self._sum()
+        return fresh
+
+    def _sum(self) -> None:
+        # Never less than before: Prometheus would take that for a restart and count all of it again.
+        seconds = self.closed_seconds + (self.open.seconds if self.open else 0.0)
+        self.outage_seconds = max(self.outage_seconds, seconds)
+
+
+def labels_of(target: Target) -> Labels:
+    """Return the labels by which a target is known to Prometheus."""
+    return Labels.of(target=target.name, provider=target.provider, kind=target.kind.value)
+
+
+def _open(told: dict[str, Any]) -> OpenOutage:
+    return OpenOutage(
+        id=told["id"],
+        cause=_main_cause(told),
+        start=parse_rfc3339(told["first_bad"]),
+        seconds=told["duration"]["min"],
+    )
+
+
+def _closed(told: dict[str, Any], target: str) -> ClosedOutage:
+    return ClosedOutage(
+        end=parse_rfc3339(told["first_good"]),
+        id=told["id"],
+        start=parse_rfc3339(told["first_bad"]),
+        cause=_main_cause(told),
+        target=target,
+    )
+
+
+def _main_cause(told: dict[str, Any]) -> str:
+    """Return the cause seen most often; of equals the first by name."""
+    causes: dict[str, int] = told["causes"]
+    return min(causes, key=lambda cause: (-causes[cause], cause), default="")
+
+
+_LOST = (Cause.TIMEOUT, Cause.DISCONNECTED)
+
+
+_ANSWERED = (*_LOST, Cause.PROTOCOL, Cause.UNAVAILABLE, Cause.THROTTLED)
+
+
+_CAUSES: dict[Phase, tuple[Cause, ...]] = {
+    Phase.RESOLVE: (Cause.DNS, Cause.TIMEOUT),
+    Phase.CONNECT: (*_LOST, Cause.REFUSED, Cause.UNREACHABLE),
+    Phase.TLS: (*_LOST, Cause.TLS),
+    Phase.GREETING: _ANSWERED,
+    Phase.AUTH: (*_ANSWERED, Cause.CREDENTIALS, Cause.MAILBOX),
+    Phase.MAILBOX: (*_ANSWERED, Cause.MAILBOX, Cause.CREDENTIALS),
+    Phase.FETCH: (*_ANSWERED, Cause.MAILBOX),
+    Phase.SUBMIT: (*_ANSWERED, Cause.REJECTED, Cause.CREDENTIALS),
+    Phase.DELIVER: (*_LOST, Cause.UNDELIVERED, Cause.REJECTED),
+}
+
+
+_WITH_LOGIN: dict[Kind, tuple[Phase, ...]] = {
+    Kind.IMAP: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
+    Kind.POP3: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
+    Kind.SMTP: (Phase.AUTH, Phase.SUBMIT),
+    Kind.MX: (),
+    Kind.WEBMAIL: (),
+    Kind.ROUNDTRIP: (Phase.AUTH, Phase.SUBMIT, Phase.DELIVER),
+}
+
+
+_OF_PAGES = ((Cause.TLS, Phase.GREETING), *((cause, Phase.FETCH) for cause in _ANSWERED))
+
+
+"""Webmail: redirected to a page without TLS, and what is wrong with the page itself."""
+
+
+def possible_failures(target: Target) -> tuple[tuple[str, str], ...]:
+    """Return the (cause, phase) that a target of that kind, encryption and login can fail with."""
+    # A round trip has the logins of its ends.
+    return _possible(target.kind, target.tls, any(end.login is not None for end in target.ends))
+
+
+@cache
+def _possible(kind: Kind, tls: TlsMode, login: bool) -> tuple[tuple[str, str], ...]:
+    phases = [Phase.RESOLVE, Phase.CONNECT, Phase.GREETING]
+    if tls is not TlsMode.NONE:
+        phases.append(Phase.TLS)
+    if login:
+        phases.extend(_WITH_LOGIN[kind])
+    if kind is Kind.MX:
+        phases.append(Phase.SUBMIT)
+    found = [(cause.value, phase.value) for phase in phases for cause in _CAUSES[phase]]
+    if tls is TlsMode.STARTTLS:
+        # STARTTLS is a command, and what follows it can be any answer.
+        found.extend((cause.value, Phase.TLS.value) for cause in _ANSWERED if cause not in _LOST)
+    if kind is Kind.WEBMAIL:
+        found.extend((cause.value, phase.value) for cause, phase in _OF_PAGES)
+    if kind is Kind.MX:
+        # A null MX; and who refuses our HELO.
+        found.extend((Cause.REJECTED.value, phase.value) for phase in (Phase.RESOLVE, Phase.GREETING))
+    # A login that is held back after a rejection is no failure of a phase, and neither are our own.
+    found.extend((cause.value, "none") for cause in (Cause.OFFLINE, Cause.MONITOR))
+    if login:
+        found.append((Cause.CREDENTIALS.value, "none"))
+    return tuple(found)

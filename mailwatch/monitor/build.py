@@ -1,0 +1,61 @@
+"""What the config names, with its secrets read: all that can fail comes before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from mailwatch.config import (
+    Config,
+    WebAccess,
+    build_authorities,
+    build_channels,
+    build_heartbeat,
+    build_targets,
+    check_named,
+    web_access,
+)
+from mailwatch.settings import Authority, Channel, Target
+
+AT_START = ("vantage_point", "data_dir", "database", "detection", "web.listen")
+"""What takes effect at the next start only; a reload changes everything else (why: docs/reference/reload.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What the config names."""
+
+    targets: Sequence[Target]
+    authorities: Sequence[Authority]
+    channels: Sequence[Channel]
+    heartbeat: SecretStr | None
+    access: WebAccess
+
+
+def build(config: Config) -> Built:
+    """Read what the config names. Raises ConfigError."""
+    check_named(config)
+    return Built(
+        build_targets(config),
+        build_authorities(config),
+        build_channels(config),
+        build_heartbeat(config),
+        web_access(config),
+    )
+
+
+def taken_over(before: Config, given: Config) -> tuple[Config, list[str]]:
+    """Return what is in force after a reload of the file, and the keys in it that wait for the next start."""
+    waiting = [key for key in AT_START if _value(before, key) != _value(given, key)]
+    kept = {key: _value(before, key) for key in AT_START if "." not in key}
+    web = given.web.model_copy(update={"listen": before.web.listen})
+    return given.model_copy(update={**kept, "web": web}), waiting
+
+
+def _value(config: Config, key: str) -> object:
+    found: object = config
+    for part in key.split("."):
+        found = getattr(found, part)
+    return found

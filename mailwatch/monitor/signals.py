@@ -1,0 +1,94 @@
+"""What SIGTERM, SIGINT and SIGHUP ask of `mailwatch run`, from its first moment to its last.
+
+Loaded before all else: until the event loop listens, a SIGHUP is remembered and the others end a process that has
+nothing to close yet.
+
+How the process ends: within its time in any case, also where a thread hangs on a disk that does not answer.
+
+A thread cannot be cancelled. It can be left: what was acknowledged is on disk, and what was being written then is
+undone by SQLite at the next start, as after a loss of power.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # To load it takes longer than anybody should wait with a signal.
+    import asyncio
+import logging
+import sys
+import threading
+from typing import NoReturn
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Early:
+    """What came before there was a loop."""
+
+    hangups = 0
+
+
+def verb_of(given: Sequence[str]) -> str:
+    """Return the verb that a command line means, "" without one."""
+    words = (word for before, word in zip(("", *given), given, strict=False) if before != "--config")
+    return next((word for word in words if not word.startswith("-")), "")
+
+
+def heed_early() -> None:
+    """Heed the signals while the rest of MailWatch is being loaded: that takes seconds on a small machine."""
+
+    def remember(*_: Any) -> None:
+        _Early.hangups += 1
+
+    signal.signal(signal.SIGHUP, remember)
+    for number in ENDING:
+        # At once, and not by an exception, which a module that is being loaded could keep to itself.
+        signal.signal(number, lambda *_: os._exit(0))
+
+
+def heed(loop: asyncio.AbstractEventLoop, end: Callable[[], None], reload: Callable[[], None]) -> None:
+    """Hand the signals to a loop from here on, with what came early."""
+    for number in ENDING:
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    if _Early.hangups:
+        _Early.hangups = 0
+        reload()
+
+
+logger = logging.getLogger(__name__)
+
+WITHIN = 9.0
+"""Seconds from the wish to end until the process is gone; service managers kill after ten."""
+
+
+def leave(status: int) -> NoReturn:
+    """End the process now. Threads that still work are left."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def end_within(status: Callable[[], int], seconds: float = WITHIN) -> None:
+    """End the process in so many seconds, whatever hangs then; `status` gives the exit status."""
+
+    def end() -> None:
+        # Not time.sleep: it counts to a moment, which is no such under a clock that is set for a test (faketime).
+        threading.Event().wait(seconds)
+        said = threading.Thread(target=_say, args=(seconds,), daemon=True)
+        said.start()
+        # Whoever reads our log may hang too.
+        said.join(0.5)
+        os._exit(status())
+
+    threading.Thread(target=end, name="ending", daemon=True).start()
+
+
+def _say(seconds: float) -> None:
+    logger.error("not ended in %g s, since the disk does not answer; what was acknowledged is on it", seconds)

@@ -1,0 +1,134 @@
+"""Ends a process whose event loop stands still, so that whoever supervises it starts it again.
+
+The loop beats every few seconds, and two look after it, for neither sees every standstill:
+
+1. A thread counts how often it woke without a beat in between. It counts itself and no clock, so that a suspended
+   machine or a stopped process (SIGSTOP) is none, however long that lasts.
+2. Code that keeps the interpreter to itself, such as a regular expression, lets no thread run. The kernel then
+   ends the process (ITIMER_PROF), once that has taken as much of the processor; stopped, it takes none.
+
+Either way the stacks of all threads are written to stderr: where they stand, and none of their values.
+
+What systemd is told of the state of its service (sd_notify(3)), over the socket that it names, if it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+
+
+def notify(*lines: str) -> None:
+    """Tell it. A socket that is full or gone is passed over: nothing must wait for it."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        sender.sendto("\n".join(lines).encode(), address)
+
+
+def starting(status: str, seconds: float) -> None:
+    """Ask for so many seconds more, from now on, to become ready."""
+    notify(f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000:.0f}")
+
+
+def reloading() -> None:
+    """A reload has begun; `ready` ends it."""
+    notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+
+def ready(status: str) -> None:
+    """The start, or a reload, is over."""
+    notify("READY=1", f"STATUS={status}")
+
+
+def stopping() -> None:
+    """The end has begun."""
+    notify("STOPPING=1", "STATUS=ending")
+
+
+def alive() -> None:
+    """Keep its watchdog quiet."""
+    notify("WATCHDOG=1")
+
+
+def patience() -> float | None:
+    """Return after how many seconds without `alive` it ends us (WatchdogSec=); None if never."""
+    whom, text = os.environ.get("WATCHDOG_PID", ""), os.environ.get("WATCHDOG_USEC", "")
+    if not text.isdecimal() or int(text) == 0 or whom not in ("", str(os.getpid())):
+        return None
+    return int(text) / 1_000_000
+
+
+logger = logging.getLogger(__name__)
+
+EVERY = 5.0
+"""Seconds from beat to beat."""
+MISSED = 60
+"""Beats that may be missed: five minutes."""
+STATUS = 70
+"""The exit status: MailWatch itself is wrong (EX_SOFTWARE)."""
+
+
+class _Heart:
+    """Beats in the loop, and is listened to in a thread."""
+
+    def __init__(self, every: float, missed: int, also: Callable[[], None]) -> None:
+        self._every, self._most, self._also = every, missed, also
+        self._beats = 0
+        self.over = threading.Event()
+
+    async def beat(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            self._beats += 1
+            signal.setitimer(signal.ITIMER_PROF, self._every * self._most)
+            self._also()
+            await asyncio.sleep(self._every)
+
+    def listen(self) -> None:
+        """End the process when it has not beaten for long."""
+        heard, missed = 0, 0
+        while not self.over.wait(self._every):
+            heard, missed, before = self._beats, missed + 1, heard
+            if heard != before:
+                missed = 0
+            elif missed >= self._most:
+                said = threading.Thread(target=_say, daemon=True)
+                said.start()
+                # It may stand still because nobody reads our log.
+                said.join(5.0)
+                os._exit(STATUS)
+
+
+def _say() -> None:
+    faulthandler.dump_traceback(sys.stderr, all_threads=True)
+    logger.critical("the event loop stood still; the process is ended, to be started again")
+
+
+@contextlib.asynccontextmanager
+async def watched(also: Callable[[], None], every: float = EVERY, missed: int = MISSED) -> AsyncIterator[None]:
+    """Watch the running loop while the context lasts; `also` is called at each beat."""
+    heart = _Heart(every, missed, also)
+    # It writes the stacks without the interpreter, and then lets the signal do what it does.
+    faulthandler.register(signal.SIGPROF, sys.stderr, all_threads=True, chain=True)
+    threading.Thread(target=heart.listen, name="standstill", daemon=True).start()
+    beats = asyncio.create_task(heart.beat())
+    try:
+        yield
+    finally:
+        heart.over.set()
+        beats.cancel()
+        signal.setitimer(signal.ITIMER_PROF, 0)

@@ -1,0 +1,110 @@
+"""Which message of a channel is tried next, and when. In memory: a new start begins with what is on disk.
+
+A service that cannot be reached takes nothing, so that its messages wait in their order. One that answers may
+stumble over one message; after some tries the others pass it. What is about one outage keeps its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mailwatch.notify.delivery import Fault
+from mailwatch.store import Letter
+
+RETRY = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
+"""Seconds until a message is tried again, the last for ever."""
+PASS_AFTER = 4
+"""Failures of one message until others pass it."""
+
+
+class Turns:
+    """Of one channel. `clock` is in seconds and never set."""
+
+    def __init__(
+        self, clock: Callable[[], float], retry: Sequence[float] = RETRY, pass_after: int = PASS_AFTER
+    ) -> None:
+        self._clock, self._retry, self._pass_after = clock, retry, pass_after
+        self._tries: dict[int, int] = {}
+        self._due: dict[int, float] = {}
+        self._alone: set[int] = set()
+        self._wait_until = 0.0
+        self._streak = 0
+        self.failures = 0
+        """Since something was taken."""
+        self.failing_since: float | None = None
+
+    def next(self, letters: Sequence[Letter]) -> tuple[list[Letter], float]:
+        """Return those that may be sent now, the next one first; without any, the seconds until there are."""
+        here = self._clock()
+        if here < self._wait_until:
+            return [], self._wait_until - here
+        self._forget({letter.number for letter in letters})
+        held: set[str] = set()
+        due: list[Letter] = []
+        for letter in letters:
+            subject, ready = _subject(letter), self._due.get(letter.number, here) <= here
+            if subject not in held and ready:
+                due.append(letter)
+            if not ready or self.is_alone(letter):
+                # The next one about it waits for this one.
+                held.add(subject)
+        if not due:
+            return [], min((self._due.get(letter.number, here) for letter in letters), default=here) - here
+        due.sort(key=lambda letter: (self._passed(letter.number), letter.number))
+        return due, 0.0
+
+    def took(self) -> None:
+        """Something was taken. If it was not one message alone that was passed, the others are tried at once."""
+        if self._streak > 1:
+            self._due.clear()
+        self._streak = self.failures = 0
+        self._wait_until = 0.0
+        self.failing_since = None
+
+    def failed(self, numbers: Sequence[int], fault: Fault) -> None:
+        """Note that a message, made of the letters of these numbers, was not taken."""
+        here = self._clock()
+        self.failing_since = here if self.failing_since is None else self.failing_since
+        if fault in (Fault.REFUSED, Fault.DENIED):
+            # Done with; a service that refuses everything is not asked in a hurry.
+            self._streak += 1
+            self._wait_until = here + (0.0 if self._streak < self._pass_after else self._pause(self._streak))
+        elif fault is Fault.SILENT:
+            self._wait_until = here + self._pause(self.failures)
+        else:
+            tries = 0
+            for number in numbers:
+                self._tries[number] = tries = self._tries.get(number, 0) + 1
+            if tries >= self._pass_after:
+                self._streak += 1
+                self._due |= dict.fromkeys(numbers, here + self._pause(tries))
+                tries = 1
+            self._wait_until = here + self._pause(max(tries - 1, self._streak - 1))
+        self.failures += 1
+
+    def part(self, numbers: Sequence[int]) -> None:
+        """Have letters that were one message sent each by itself: one of them may be what is refused."""
+        self._alone |= set(numbers)
+
+    def is_alone(self, letter: Letter) -> bool:
+        """Whether it is sent by itself."""
+        return letter.number in self._alone or self._passed(letter.number) > 0
+
+    def _pause(self, number: int) -> float:
+        return self._retry[min(number, len(self._retry) - 1)]
+
+    def _passed(self, number: int) -> int:
+        tries = self._tries.get(number, 0)
+        return tries if tries >= self._pass_after else 0
+
+    def _forget(self, waiting: set[int]) -> None:
+        for number in self._tries.keys() - waiting:
+            del self._tries[number]
+        for number in self._due.keys() - waiting:
+            del self._due[number]
+        self._alone &= waiting
+
+
+def _subject(letter: Letter) -> str:
+    """What it is about: one outage, else only itself."""
+    return str(letter.news.facts.get("id") or letter.news.key)

@@ -1,0 +1,274 @@
+"""The device flow: the owner types a code into a browser anywhere (RFC 8628).
+
+The page that the owner's browser shows at the end of a login, in Italian or English.
+
+The authorization code flow in the owner's own browser: PKCE, state, and a redirect to the loopback.
+
+RFC 6749, section 4.1; RFC 7636 (S256); RFC 8252, section 7.3. The browser may run on another machine: then the
+address that it ends at, which it cannot open there, is pasted here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from authlib.common.security import generate_token
+from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
+from authlib.oauth2.rfc7636 import create_s256_code_challenge
+from pydantic import SecretStr
+
+from mailwatch.net import host_of
+from mailwatch.probes.oauth.grant import Grant, granted
+from mailwatch.probes.oauth.http import NotServing, Refused, access_token, ask, seconds_of, secret_of, token_fields
+from mailwatch.settings import OAuth2
+
+_WORDS = {
+    ("it", True): ("Accesso concesso", "MailWatch può ora accedere alla casella. Puoi chiudere questa finestra."),
+    ("it", False): ("Accesso non concesso", "Il motivo è scritto nel terminale. Puoi chiudere questa finestra."),
+    ("en", True): ("Access granted", "MailWatch can now log in to the mailbox. You can close this window."),
+    ("en", False): ("Access not granted", "The reason is in the terminal. You can close this window."),
+}
+_STYLE = """\
+:root{color-scheme:light dark}body{margin:0;min-height:100vh;display:grid;place-items:center;
+font:1.1rem/1.5 system-ui,sans-serif;background:Canvas;color:CanvasText}
+main{max-width:28rem;padding:2rem;text-align:center}b{display:block;font-size:4rem;line-height:1}
+.good b{color:#18794e}.bad b{color:#c62a2f}h1{font-size:1.5rem;margin:.5rem 0}"""
+_HEAD = """\
+HTTP/1.1 200 OK\r
+Content-Type: text/html; charset=utf-8\r
+Content-Length: {length}\r
+Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r
+Cache-Control: no-store\r
+Referrer-Policy: no-referrer\r
+Connection: close\r
+\r
+"""
+
+
+def page(*, granted: bool, head: str) -> bytes:
+    """Write the answer to the request with that head."""
+    language = _language(head)
+    title, words = _WORDS[language, granted]
+    look, mark = ("good", "✓") if granted else ("bad", "✗")
+    body = (
+        f'<!doctype html><html lang="{language}"><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width"><title>{title} · MailWatch</title>'
+        f"<style>{_STYLE}</style>"
+        f'<main class="{look}"><b aria-hidden="true">{mark}</b><h1>{title}</h1><p>{words}</p></main></html>'
+    ).encode()
+    return _HEAD.format(length=len(body)).encode() + body
+
+
+def _language(head: str) -> str:
+    """Take Italian where the browser names it before English (RFC 9110, section 12.5.4, without weights)."""
+    asked = re.search(r"^accept-language:(.*)$", head, re.IGNORECASE | re.MULTILINE)
+    known = re.findall(r"\b(it|en)\b", asked[1].lower()) if asked else []
+    return known[0] if known else "en"
+
+
+PATIENCE = 300.0
+"""Seconds that the owner has to grant access."""
+MAX_REQUEST = 16 * 1024
+REQUEST_TIME = 10.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Flow:
+    """One login under way. `url` is where the owner's browser must go; `redirected` takes where it came back."""
+
+    client: OAuth2
+    url: str
+    redirect_uri: str
+    state: str
+    verifier: SecretStr
+    _code: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    _done: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def redirected(self, url: str) -> bool:
+        """Take in a redirect; False for one that is not the answer to this login (RFC 6749, section 10.12)."""
+        try:
+            query = parse_qs(urlsplit(url.strip()).query, max_num_fields=20)
+        except ValueError:
+            return False
+        if not hmac.compare_digest(query.get("state", [""])[0].encode(), self.state.encode()):
+            return False
+        if self._code.done():
+            return True
+        if "error" in query:
+            self._code.set_exception(Refused(*(words[:200] for words in _error(query))))
+        elif query.get("code"):
+            self._code.set_result(query["code"][0])
+        return self._code.done()
+
+    async def grant(self, timeout: float = PATIENCE) -> Grant:
+        """Wait for the owner, then exchange the code. Raises Refused, NotServing, or TimeoutError."""
+        good = False
+        try:
+            async with asyncio.timeout(timeout):
+                code = await self._code
+            fields = token_fields(
+                "authorization_code",
+                code=code,
+                redirect_uri=self.redirect_uri,
+                code_verifier=self.verifier.get_secret_value(),
+            )
+            grant = grant_of(self.client, await ask(self.client, self.client.token_endpoint, fields))
+            good = True
+            return grant
+        finally:
+            self._done.set_result(good)
+
+    async def ended(self) -> bool:
+        """Wait until the flow is over and say whether it was granted, for the browser's last page."""
+        return await asyncio.shield(self._done)
+
+
+def grant_of(client: OAuth2, answer: dict[str, object]) -> Grant:
+    """Take the grant out of a token answer. Raises NotServing when it has no refresh token."""
+    host = host_of(client.token_endpoint)
+    access_token(answer, host)
+    refresh = secret_of(answer, "refresh_token")
+    if not refresh.get_secret_value():
+        raise NotServing(f"the token endpoint at {host} gives no refresh token; does the scope ask for one?")
+    return granted(client, refresh)
+
+
+@contextlib.asynccontextmanager
+async def authorization(client: OAuth2, username: str) -> AsyncIterator[Flow]:
+    """Listen for the redirect as long as the block lasts. Raises OSError when no port is free."""
+    flows: list[Flow] = []
+    answering: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(_answer(flows[0], reader, writer))
+        answering.add(task)
+        task.add_done_callback(answering.discard)
+
+    async with contextlib.AsyncExitStack() as stack:
+        listener = await asyncio.start_server(accept, "127.0.0.1", 0, limit=MAX_REQUEST)
+        stack.callback(listener.close)
+        port = listener.sockets[0].getsockname()[1]
+        if client.redirect_host == "localhost":
+            # A browser may take the name to be ::1 first.
+            with contextlib.suppress(OSError):
+                second = await asyncio.start_server(accept, "::1", port, limit=MAX_REQUEST)
+                stack.callback(second.close)
+        flow = _begin(client, username, f"http://{client.redirect_host}:{port}")
+        flows.append(flow)
+        try:
+            yield flow
+        finally:
+            # The browser gets its last page before we go.
+            if answering:
+                await asyncio.wait(answering, timeout=2)
+            for task in answering:
+                task.cancel()
+
+
+def _begin(client: OAuth2, username: str, redirect_uri: str) -> Flow:
+    state, verifier = generate_token(43), generate_token(64)
+    url = prepare_grant_uri(
+        client.authorization_endpoint,
+        client_id=client.client_id,
+        response_type="code",
+        redirect_uri=redirect_uri,
+        scope=client.scope,
+        state=state,
+        code_challenge=create_s256_code_challenge(verifier),
+        code_challenge_method="S256",
+        login_hint=username,
+        # Google's own word for a refresh token; others ignore what they do not know (RFC 6749, section 3.1).
+        access_type="offline",
+    )
+    return Flow(client=client, url=url, redirect_uri=redirect_uri, state=state, verifier=SecretStr(verifier))
+
+
+async def _answer(flow: Flow, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError, EOFError, ValueError, TimeoutError, asyncio.LimitOverrunError):
+        async with asyncio.timeout(REQUEST_TIME):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        method, target, _ = head.partition("\r\n")[0].split(" ", 2)
+        if method == "GET" and urlsplit(target).path == "/" and flow.redirected(target):
+            writer.write(page(granted=await flow.ended(), head=head))
+        else:
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+def _error(query: dict[str, list[str]]) -> tuple[str, str]:
+    words = (query["error"][0], query.get("error_description", [""])[0])
+    code, description = ("".join(c if c.isprintable() else " " for c in text) for text in words)
+    return code, description
+
+
+GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
+LONGEST = 1800.0
+DEFAULT_INTERVAL, SLOWER, LONGEST_INTERVAL = 5.0, 5.0, 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """What the owner types in and where; `seconds` is how long it holds, `interval` how often to ask."""
+
+    user_code: str
+    url: str
+    device_code: SecretStr
+    seconds: float
+    interval: float
+
+
+async def device_code(client: OAuth2) -> Code:
+    """Ask for a code (RFC 8628, section 3.1). Raises Refused or NotServing."""
+    if not client.device_endpoint:
+        raise NotServing("this provider has no device flow for mail; run the login without --device")
+    return read_code(client, await ask(client, client.device_endpoint, {"scope": client.scope}))
+
+
+def read_code(client: OAuth2, answer: Mapping[str, Any]) -> Code:
+    """Take the code out of an answer (RFC 8628, section 3.2). Raises NotServing."""
+    code = secret_of(answer, "device_code")
+    # Google's word for it is older than the RFC's.
+    words = _text(answer, "user_code"), _text(answer, "verification_uri") or _text(answer, "verification_url")
+    if not code.get_secret_value() or not all(words):
+        raise NotServing(f"the device endpoint at {host_of(client.device_endpoint)} answers without a code")
+    return Code(
+        user_code=words[0],
+        url=words[1],
+        device_code=code,
+        seconds=seconds_of(answer.get("expires_in"), LONGEST, LONGEST),
+        interval=seconds_of(answer.get("interval"), DEFAULT_INTERVAL, LONGEST_INTERVAL),
+    )
+
+
+async def device_grant(client: OAuth2, code: Code) -> Grant:
+    """Ask until the owner has typed the code in (sections 3.4, 3.5). Raises Refused, NotServing, TimeoutError."""
+    fields = token_fields(GRANT_TYPE, device_code=code.device_code.get_secret_value())
+    wait = code.interval
+    async with asyncio.timeout(code.seconds):
+        while True:
+            await asyncio.sleep(wait)
+            try:
+                return grant_of(client, await ask(client, client.token_endpoint, fields))
+            except Refused as refused:
+                if refused.code == "slow_down":
+                    wait = min(wait + SLOWER, LONGEST_INTERVAL)
+                elif refused.code != "authorization_pending":
+                    raise
+            except NotServing:
+                # It may be back before the code ends; asked less and less often.
+                wait = min(wait * 2, LONGEST_INTERVAL)
+
+
+def _text(answer: Mapping[str, Any], name: str) -> str:
+    value = answer.get(name)
+    return value[:500] if isinstance(value, str) and value.isprintable() else ""

@@ -1,0 +1,147 @@
+"""What an owner granted, in a file of its own: the refresh token, mode 0600, written whole and durably.
+
+A provider may rotate the refresh token at each use (RFC 6749, section 6): the new one is on disk before the
+access token that came with it is used. The lock keeps a second process from using the old one meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import stat
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from mailwatch.settings import OAuth2
+
+MAX_BYTES = 64 * 1024
+LOGIN = "mailwatch login"
+"""What mends a grant."""
+_POLL = 0.05
+
+
+class GrantUnusable(Exception):
+    """There is no grant that could be used; the text says why, and how to mend it."""
+
+
+class GrantBusy(Exception):
+    """Another process holds the grant for too long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A refresh token and whose it is. `identity` is made at the login and stays over rotations."""
+
+    identity: str
+    refresh_token: SecretStr
+    client_id: str
+    token_endpoint: str
+
+
+def granted(client: OAuth2, refresh_token: SecretStr) -> Grant:
+    """Make the grant of a new login."""
+    return Grant(
+        identity=secrets.token_hex(16),
+        refresh_token=refresh_token,
+        client_id=client.client_id,
+        token_endpoint=client.token_endpoint,
+    )
+
+
+def read_grant(client: OAuth2, address: str) -> Grant:
+    """Read the file. Raises GrantUnusable, also when others may read it or another client made it."""
+    path, cure = client.grant_file, f"run {LOGIN} {address}"
+    try:
+        # O_NONBLOCK: a fifo in its place must not hang us.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise GrantUnusable(f"access is not granted yet; {cure}") from None
+    except OSError as error:
+        raise GrantUnusable(f"{path} cannot be read: {error.strerror}; {cure}") from None
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise GrantUnusable(f"{path} is not a file; remove it and {cure}")
+        if status.st_mode & 0o077:
+            raise GrantUnusable(f"{path} can be read by others; run chmod 600 {path}, and {cure} if they did")
+        text = os.read(file, MAX_BYTES)
+    finally:
+        os.close(file)
+    try:
+        said = json.loads(text)
+        grant = Grant(
+            identity=str(said["identity"]),
+            refresh_token=SecretStr(str(said["refresh_token"])),
+            client_id=str(said["client_id"]),
+            token_endpoint=str(said["token_endpoint"]),
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        # No chain: a parser's complaint shows the text.
+        raise GrantUnusable(f"{path} is damaged; {cure}") from None
+    if (grant.client_id, grant.token_endpoint) != (client.client_id, client.token_endpoint):
+        raise GrantUnusable(f"access was granted to another client or endpoint; {cure}")
+    return grant
+
+
+def write_grant(path: Path, grant: Grant) -> None:
+    """Write the file, whole or not at all; on disk when this returns. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    text = json.dumps(
+        {
+            "identity": grant.identity,
+            "refresh_token": grant.refresh_token.get_secret_value(),
+            "client_id": grant.client_id,
+            "token_endpoint": grant.token_endpoint,
+        },
+        indent=1,
+    )
+    torn = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+    try:
+        file = os.open(torn, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(file, "w") as writer:
+            writer.write(text)
+            writer.flush()
+            os.fsync(writer.fileno())
+        torn.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            torn.unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.asynccontextmanager
+async def locked(path: Path, timeout: float) -> AsyncIterator[None]:
+    """Hold the grant against other processes. Raises GrantBusy when one holds it for longer, and OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            async with asyncio.timeout(timeout):
+                # The kernel tells nobody that a lock is free, but to a thread that waits for it without end.
+                while not _taken(file):  # noqa: ASYNC110
+                    await asyncio.sleep(_POLL)
+        except TimeoutError:
+            raise GrantBusy(f"another process holds {path} for longer than {timeout:g} s") from None
+        yield
+    finally:
+        os.close(file)
+
+
+def _taken(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

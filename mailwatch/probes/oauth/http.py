@@ -1,0 +1,154 @@
+"""One request to a token or device endpoint (RFC 6749, sections 3.2 and 5; RFC 8628), bounded in time and bytes.
+
+Authlib makes the requests' bodies; its own httpx client is not used, for it reads answers without a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+from authlib.oauth2.rfc6749.parameters import prepare_token_request
+from pydantic import SecretStr
+
+from mailwatch.net import complaint, host_of, is_loopback
+from mailwatch.settings import OAuth2
+
+TIMEOUT = 15.0
+"""Seconds for the whole of a request."""
+MAX_BYTES = 64 * 1024
+MAX_WORDS = 200
+DEFAULT_LIFE, LONGEST_LIFE = 300.0, 86_400.0
+"""Seconds that a token lives, if the endpoint does not say; and at most."""
+_CODE = re.compile(r"[\x21-\x7e]{1,60}")
+_PASSING = frozenset({"temporarily_unavailable", "server_error", "rate_limit_exceeded", "internal_failure"})
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "Content-Type": "application/x-www-form-urlencoded",
+}
+
+
+class Refused(Exception):
+    """The endpoint says no, by a code of RFC 6749, section 5.2: what was granted or configured is not good."""
+
+    def __init__(self, code: str, words: str = "") -> None:
+        super().__init__(f"{code}: {words}" if words else code)
+        self.code = code
+
+
+class NotServing(Exception):
+    """The endpoint does not answer, or not as a token endpoint does: nothing is known of the grant."""
+
+
+async def ask(
+    client: OAuth2, endpoint: str, fields: Mapping[str, str], *, timeout: float = TIMEOUT
+) -> dict[str, Any]:
+    """Post `fields` and the client's name and return the JSON object. Raises Refused or NotServing.
+
+    A redirect is not followed: a token endpoint has no business elsewhere.
+    """
+    if wrong := complaint(endpoint):
+        raise NotServing(f"the endpoint {wrong}")
+    given = {**fields, "client_id": client.client_id}
+    if secret := client.client_secret.get_secret_value():
+        # In the body, as both Google and Microsoft want it (RFC 6749, section 2.3.1).
+        given["client_secret"] = secret
+    grant_type = given.pop("grant_type", "")
+    body = prepare_token_request(grant_type, **given) if grant_type else str(httpx.QueryParams(given))
+    hidden = [value for key, value in given.items() if key not in ("client_id", "scope", "redirect_uri")]
+    where = f"the {'token' if endpoint == client.token_endpoint else 'device'} endpoint at {host_of(endpoint)}"
+    try:
+        async with asyncio.timeout(timeout):
+            status, answer = await _post(client, endpoint, body)
+    except (TimeoutError, httpx.TimeoutException):
+        raise NotServing(f"{where} does not answer within {timeout:g} s") from None
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ssl.SSLError) as error:
+        # No chain: it would show the request.
+        words = _words(str(error) or type(error).__name__, hidden)
+        raise NotServing(f"{where} cannot be reached: {words}") from None
+    return _judged(status, answer, hidden, where)
+
+
+def token_fields(grant_type: str, **fields: str) -> dict[str, str]:
+    """Give the fields of a token request, empty ones left out."""
+    return {"grant_type": grant_type, **{key: value for key, value in fields.items() if value}}
+
+
+def secret_of(answer: Mapping[str, Any], name: str) -> SecretStr:
+    """Take a token out of an answer; SecretStr("") when it has none that could be sent on."""
+    value = answer.get(name)
+    # RFC 6749, appendices A.12 and A.17: visible ASCII. More would slip into the login's own syntax.
+    good = isinstance(value, str) and re.fullmatch(r"[\x21-\x7e]{1,16384}", value)
+    return SecretStr(str(value) if good else "")
+
+
+def access_token(answer: Mapping[str, Any], host: str) -> tuple[SecretStr, float]:
+    """Take the token and its life in seconds out of an answer (RFC 6749, section 5.1). Raises NotServing."""
+    token = secret_of(answer, "access_token")
+    if not token.get_secret_value():
+        raise NotServing(f"the token endpoint at {host} answers without an access token")
+    if str(answer.get("token_type", "bearer")).casefold() != "bearer":
+        raise NotServing(f"the token endpoint at {host} hands out tokens that are no bearer tokens")
+    return token, seconds_of(answer.get("expires_in"), DEFAULT_LIFE, LONGEST_LIFE)
+
+
+def seconds_of(value: object, default: float, most: float) -> float:
+    """Read a number of seconds, which some servers write as text; what is none above 0 is the default."""
+    try:
+        # A whole number may be larger than a float holds.
+        seconds = float(value) if isinstance(value, int | float | str) else default
+    except (ValueError, OverflowError):
+        return default
+    return min(seconds, most) if seconds > 0 else default
+
+
+async def _post(client: OAuth2, endpoint: str, body: str) -> tuple[int, bytes]:
+    loopback = is_loopback(httpx.URL(endpoint).host)
+    verify: ssl.SSLContext | bool = False
+    if not loopback or endpoint.startswith("https:"):
+        verify = await asyncio.to_thread(ssl.create_default_context, cafile=client.ca_file)
+    # A proxy that the environment names must not get what is for this machine.
+    async with (
+        httpx.AsyncClient(verify=verify, timeout=None, trust_env=not loopback) as web,  # noqa: S113 - ask() bounds it
+        web.stream("POST", endpoint, content=body.encode(), headers=_HEADERS) as response,
+    ):
+        if (packed := response.headers.get("content-encoding", "identity")) != "identity":
+            # It may unpack to anything, and a piece of it is unpacked before it can be measured.
+            raise httpx.DecodingError(f"its answer comes as {packed[:40]}, which was not asked for")
+        answer = bytearray()
+        async for piece in response.aiter_raw():
+            answer += piece
+            if len(answer) > MAX_BYTES:
+                raise httpx.DecodingError("its answer is longer than 64 KiB")
+        return response.status_code, bytes(answer)
+
+
+def _judged(status: int, answer: bytes, hidden: list[str], where: str) -> dict[str, Any]:
+    try:
+        said = json.loads(answer)
+    except (ValueError, RecursionError):
+        said = None
+    code = said.get("error") if isinstance(said, dict) else None
+    if isinstance(code, str) and status < 500 and status != 429 and code not in _PASSING:
+        words = said.get("error_description")
+        name = code if _CODE.fullmatch(code) else "unknown"
+        raise Refused(_words(name, hidden), _words(words, hidden) if isinstance(words, str) else "")
+    if status == 200 and isinstance(said, dict) and code is None:
+        return said
+    if status == 200:
+        raise NotServing(f"{where} answers with what is no JSON object")
+    raise NotServing(f"{where} answers with HTTP status {status}")
+
+
+def _words(text: str, hidden: list[str]) -> str:
+    """Bound a server's words and take our secrets out of them: it may repeat what it was sent."""
+    text = text[: MAX_WORDS * 8]
+    for secret in sorted(filter(None, hidden), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return "".join(c if c.isprintable() else " " for c in text)[:MAX_WORDS].strip()

@@ -1,0 +1,100 @@
+"""Delivery reports (RFC 3464) that speak of one of our messages. Pure."""
+
+from __future__ import annotations
+
+import email
+import logging
+import re
+from dataclasses import dataclass
+from email import policy
+from email.message import Message
+
+from mailwatch.probes.roundtrip.headers import fields_of
+from mailwatch.probes.roundtrip.message import NEEDLE, Mark, Sealer
+from mailwatch.times import Millis
+
+logger = logging.getLogger(__name__)
+
+MAX_WORDS = 300
+MAX_BOUNDARIES = 100
+"""Parts in parts: the library compares each line with the boundary of every part that it stands in."""
+_TOKEN = re.compile(re.escape(NEEDLE).encode() + rb"([0-9a-f]{32})\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounce:
+    """What a report says. `proven`: it gives back our sealed header, so that it may be cleaned up."""
+
+    token: str
+    action: str
+    status: str
+    diagnostic: str
+    proven: bool
+    sent_at: Millis | None = None
+
+
+def read_bounce(message: bytes, sealer: Sealer) -> Bounce | None:
+    """Return what a report says of a message of ours; None if it is none, or speaks of no such message."""
+    try:
+        return _read(message, sealer)
+    except Exception as error:
+        # From anybody: the library reads a part only when it is asked for, and what it cannot read is no report.
+        logger.info("a message is no report that can be read: %s", type(error).__name__)
+        return None
+
+
+def _read(message: bytes, sealer: Sealer) -> Bounce | None:
+    """Read a report; for what anybody wrote the library has many exceptions, HeaderParseError among them."""
+    if message.lower().count(b"boundary") > MAX_BOUNDARIES:
+        return None
+    parsed = email.message_from_bytes(message, policy=policy.compat32)
+    if parsed.get_content_type() != "multipart/report":
+        return None
+    parts = list(parsed.walk())
+    token = _TOKEN.search(message)
+    mark = _returned(parts, sealer)
+    if token is None and mark is None:
+        return None
+    said = _said(parts)
+    return Bounce(
+        token=mark.token if mark else token[1].decode() if token else "",
+        action=said.get("action", "").lower()[:20],
+        status=said.get("status", "")[:20],
+        diagnostic=said.get("diagnostic-code", "")[:MAX_WORDS],
+        proven=mark is not None,
+        sent_at=mark.sent_at if mark else None,
+    )
+
+
+def _said(parts: list[Message]) -> dict[str, str]:
+    """Read the fields of the first recipient (RFC 3464, section 2.3)."""
+    for part in parts:
+        if part.get_content_type() == "message/delivery-status":
+            for block in part.walk():
+                if "action" in block:
+                    return {name.lower(): _text(value) for name, value in block.items()}
+    return {}
+
+
+def _text(value: object) -> str:
+    """Unfold a field; bytes that are no text come as lone surrogates, which no record takes."""
+    return " ".join(str(value).split()).encode("utf-8", "replace").decode()
+
+
+def _returned(parts: list[Message], sealer: Sealer) -> Mark | None:
+    for part in parts:
+        kind = part.get_content_type()
+        if kind == "text/rfc822-headers":
+            payload = part.get_payload(decode=True)
+            fields = dict(fields_of(payload if isinstance(payload, bytes) else b""))
+        elif kind == "message/rfc822" and part.is_multipart():
+            inner = part.get_payload()
+            returned = inner[0] if isinstance(inner, list) else None
+            # As they came: to write them anew the library refuses a field that holds a vertical tab, say.
+            raw = returned.raw_items() if isinstance(returned, Message) else ()
+            fields = {name.lower(): _text(value) for name, value in raw}
+        else:
+            continue
+        if (mark := sealer.recognise(fields)) is not None:
+            return mark
+    return None

@@ -1,0 +1,90 @@
+"""What the header of an arrived message tells: its fields, and the way it took (RFC 5321, section 4.4). Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from mailwatch.times import Millis
+
+MAX_HOPS = 25
+MAX_FIELD = 2000
+"""Characters of a field that are looked at."""
+MAX_WORD = 200
+_CLAUSE = re.compile(r"(?<!\S)(from|by|with|id)\s+(\S+)", re.IGNORECASE)
+_COMMENT = re.compile(r"\([^()]*\)")
+_ADDRESS = re.compile(r"\[(?:IPv6:)?([0-9a-fA-F.:]{3,45})\]")
+
+
+def head_of(message: bytes) -> bytes:
+    """Return the header section, with the line end of its last field."""
+    for end in (b"\r\n\r\n", b"\n\n"):
+        if end in message:
+            return message.partition(end)[0] + end[: len(end) // 2]
+    return message
+
+
+def fields_of(head: bytes) -> list[tuple[str, str]]:
+    """Return the fields as (name in small letters, unfolded value), in their order; what is none is left out."""
+    fields: list[tuple[str, str]] = []
+    for line in head.decode("utf-8", "backslashreplace").splitlines():
+        if line[:1] in (" ", "\t") and fields:
+            name, value = fields[-1]
+            fields[-1] = (name, f"{value} {line.strip()}"[:MAX_FIELD])
+        elif (name := line.partition(":")[0].rstrip()) and ":" in line and name.isascii():
+            fields.append((name.lower(), line.partition(":")[2].strip()[:MAX_FIELD]))
+    return fields
+
+
+def hops(fields: list[tuple[str, str]], sent_at: Millis) -> list[dict[str, Any]]:
+    """Return the hops from the first to the last, each as far as its Received field tells.
+
+    {"by", "from", "address", "with", "id", "at": ms, "delay_ms"}. The delay is since the hop before, for the
+    first one since we sent it. Each host has its own clock of whole seconds: a delay may be negative, and is told.
+    """
+    told = []
+    before = sent_at
+    received = [value for name, value in fields if name == "received"]
+    for value in reversed(received[:MAX_HOPS]):
+        hop = _hop(value)
+        if "at" in hop:
+            hop["delay_ms"] = hop["at"] - before
+            before = hop["at"]
+        told.append(hop)
+    return told
+
+
+def clock_skew_ms(way: list[dict[str, Any]]) -> int:
+    """Return by how much clocks on the way surely differ: the largest negative delay, less a date's second."""
+    return max(0, *(-hop.get("delay_ms", 0) - 1000 for hop in way)) if way else 0
+
+
+def _hop(value: str) -> dict[str, Any]:
+    said, _, date = value.rpartition(";")
+    hop: dict[str, Any] = {}
+    bare = said
+    while (without := _COMMENT.sub(" ", bare)) != bare:
+        bare = without
+    for clause, word in _CLAUSE.findall(bare):
+        hop.setdefault(clause.lower(), word[:MAX_WORD])
+    if address := _ADDRESS.search(said.partition(" by ")[0]):
+        hop["address"] = address[1]
+    if (at := millis_of(date)) is not None:
+        hop["at"] = at
+    return hop
+
+
+def millis_of(date: str) -> Millis | None:
+    """Read the date of a header field (RFC 5322, section 3.3); None if it is none."""
+    try:
+        moment = parsedate_to_datetime(date.strip())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    # "-0000" means that the time is UTC.
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        return round(moment.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,108 @@
+"""One process at a time in a data_dir."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from mailwatch.store.errors import StoreUnavailable, holders
+
+
+class Locked(StoreUnavailable):
+    """Another process works in this data_dir."""
+
+
+class Lock:
+    """Advisory locks on `data_dir` and on the file `lock` in it; the kernel frees them when the process ends,
+    however it ends. The folder's holds also when the file is removed, the file's also where folders have none.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir
+        self._path = data_dir / "lock"
+        self._folder = self._open(data_dir, os.O_RDONLY)
+        try:
+            self._lock_folder()
+            self._file = self._take()
+        except BaseException:
+            os.close(self._folder)
+            raise
+
+    def hold(self) -> None:
+        """Take the file's lock anew if another file stands at its path now. Raises Locked, OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            found, ours = self._path.stat(), os.fstat(self._file)
+            if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
+                return
+        taken = self._take()
+        os.close(self._file)
+        self._file = taken
+
+    def _lock_folder(self) -> None:
+        try:
+            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise self._taken() from None
+        except OSError:
+            # A file system (NFS, say) without locks of folders: the file's lock is all there is.
+            return
+
+    def _take(self) -> int:
+        file = self._open(self._path, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(file)
+            if isinstance(error, BlockingIOError):
+                raise self._taken() from None
+            raise
+        # Who it is is told to others; a disk that is full does not matter for that.
+        with contextlib.suppress(OSError):
+            os.truncate(file, 0)
+            os.write(file, str(os.getpid()).encode())
+        return file
+
+    def _open(self, path: Path, flags: int) -> int:
+        try:
+            return os.open(path, flags | os.O_CLOEXEC, 0o600)
+        except PermissionError:
+            cure = f"chown -R {os.geteuid()}:{os.getegid()} it (of a container: what is mounted there)"
+            raise PermissionError(
+                f"{self._data_dir} is not ours to write; {cure}, or name another data_dir"
+            ) from None
+
+    def _taken(self) -> Locked:
+        return _locked(self._data_dir)
+
+    def release(self) -> None:
+        """Let others in. The file stays: removing it would let two processes lock two files of one name."""
+        os.close(self._file)
+        os.close(self._folder)
+
+
+def locked(data_dir: Path) -> Locked | None:
+    """Say by whom a data_dir is in use; None when it is free or cannot be read. Makes nothing."""
+    try:
+        file = os.open(data_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _locked(data_dir)
+    finally:
+        os.close(file)
+    return None
+
+
+def _locked(data_dir: Path) -> Locked:
+    try:
+        holder = f"process {int((data_dir / 'lock').read_bytes()[:20])}"
+    except (OSError, ValueError):
+        holder = holders(data_dir)
+    return Locked(
+        f"{data_dir} is in use by another mailwatch ({holder}); stop it, or name another data_dir",
+        "another mailwatch uses the data_dir",
+    )

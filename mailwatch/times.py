@@ -1,0 +1,182 @@
+"""Windows of time as people name them, half-open [start, end) in UTC."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+Millis = int
+"""Milliseconds since the Unix epoch, UTC."""
+
+
+_FIRST: Millis = -62_135_596_800_000
+_LAST: Millis = 253_402_300_799_999
+"""What datetime can write: 0001-01-01T00:00:00.000Z to 9999-12-31T23:59:59.999Z."""
+
+
+def now() -> Millis:
+    """Read the wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+def rfc3339(at: Millis) -> str:
+    """Write `at` as RFC 3339 in UTC with milliseconds: 2026-01-22T21:55:00.000Z."""
+    moment = datetime.fromtimestamp(at // 1000, UTC)
+    # Not by strftime, which writes the year 1 as "1".
+    return f"{moment.isoformat()[:19]}.{at % 1000:03d}Z"
+
+
+def parse_rfc3339(text: str) -> Millis:
+    """Read an RFC 3339 time with any offset.
+
+    Raises ValueError, also without an offset, and for what lies before the year 1 or after 9999 in UTC: that could
+    not be written again.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no UTC offset; write for example {text}Z")
+    at = round(moment.timestamp() * 1000)
+    if not _FIRST <= at <= _LAST:
+        raise ValueError(f"{text!r} lies outside of the years 1 to 9999 in UTC")
+    return at
+
+
+Span = tuple[Millis, Millis]
+
+
+def united(spans: Iterable[Span]) -> list[Span]:
+    """Return spans that neither overlap nor touch and cover the same time, oldest first."""
+    found: list[Span] = []
+    for start, end in sorted(span for span in spans if span[0] < span[1]):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+def common(first: Sequence[Span], second: Sequence[Span]) -> list[Span]:
+    """Return the times that lie in both; each must be as `united` gives it."""
+    found, a, b = [], 0, 0
+    while a < len(first) and b < len(second):
+        start, end = max(first[a][0], second[b][0]), min(first[a][1], second[b][1])
+        if start < end:
+            found.append((start, end))
+        if first[a][1] <= second[b][1]:
+            a += 1
+        else:
+            b += 1
+    return found
+
+
+def length(spans: Iterable[Span]) -> Millis:
+    """Add up."""
+    return sum(end - start for start, end in spans)
+
+
+DURATION_PATTERN = r"^\d+(\.\d+)?(ms|s|m|h|d)$"
+
+_MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def parse_duration(value: object) -> float:
+    """Read a duration into seconds. A bare number is refused, since it does not say of what. Raises ValueError."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(f"{value} has no unit; write {value}s, or ms, m, h, d")
+    # fullmatch with ASCII digits: $ would let a line feed through, \d Arabic-Indic digits.
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)", value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("is not a duration; write for example 500ms, 5s, 1m, 2h or 1d")
+    # Whole milliseconds, so that 0.1s and 100ms are one and the same number.
+    return round(float(found[1]) * _MILLISECONDS[found[2]]) / 1000
+
+
+def written_duration(seconds: float) -> str:
+    """Write seconds in the largest unit that holds them as a whole number."""
+    milliseconds = round(seconds * 1000)
+    unit = max((u for u in _MILLISECONDS if milliseconds % _MILLISECONDS[u] == 0), key=_MILLISECONDS.__getitem__)
+    return f"{milliseconds // _MILLISECONDS[unit]}{unit}" if milliseconds else "0s"
+
+
+Window = tuple[Millis, Millis]
+
+EARLIEST: Millis = 0
+LATEST: Millis = 4_102_444_800_000
+"""1970 and 2100: beyond, dates cannot be reckoned with in every time zone, and nothing is on record."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# ASCII digits: \d would take Arabic-Indic ones too.
+_DAY = re.compile(r"([0-9]{4})-([0-9]{2})(?:-([0-9]{2}))?")
+
+
+def month(year: int, month: int, zone: ZoneInfo) -> Window:
+    """Return a calendar month of `zone`, which is an hour shorter or longer when the clocks change in it."""
+    return _midnight(year, month, 1, zone), _midnight(year + month // 12, month % 12 + 1, 1, zone)
+
+
+def within_bounds(at: Millis, text: str) -> Millis:
+    """Return a time that a person asks for. Raises ValueError, with what is accepted, out of bounds."""
+    if not EARLIEST <= at <= LATEST:
+        raise ValueError(f"{text[:40]!r} must lie between 1970-01-01 and 2100-01-01")
+    return at
+
+
+def parse_moment(text: str, name: str, zone: ZoneInfo) -> Millis:
+    """Read a time, date or month as `parse_window` does. Raises ValueError that names it by `name`."""
+    found = _DAY.fullmatch(text)
+    try:
+        if found is None:
+            return within_bounds(parse_rfc3339(text), text)
+        return within_bounds(_midnight(int(found[1]), int(found[2]), int(found[3] or 1), zone), text)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{name}: {text[:40]!r} is no time ({error}); write 2026-01-22T21:55:00+01:00, 2026-01-22 or 2026-01"
+        ) from None
+
+
+def parse_window(text_from: str, text_to: str, zone: ZoneInfo) -> Window:
+    """Read a window written as RFC 3339 times with offset, dates (2026-01-22) or months (2026-01).
+
+    A date is its first moment in `zone`, a month that of its first day. The end is not included: all of
+    January is from 2026-01 to 2026-02. Raises ValueError that names the faulty part.
+    """
+    start, end = parse_moment(text_from, "from", zone), parse_moment(text_to, "to", zone)
+    if end <= start:
+        raise ValueError(
+            f"to ({text_to}) must be later than from ({text_from}); "
+            "the end is not included, so a day goes from its date to the next one's"
+        )
+    return start, end
+
+
+def merged(windows: Iterable[Window]) -> tuple[Window, ...]:
+    """Return the same time as windows in order that neither overlap nor touch; empty ones are left out."""
+    found: list[Window] = []
+    for start, end in sorted(windows):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        elif start < end:
+            found.append((start, end))
+    return tuple(found)
+
+
+def overlap(windows: Iterable[Window], start: Millis, end: Millis) -> Millis:
+    """Return how much of [start, end) lies in `windows`, which are merged."""
+    return sum(max(0, min(end, until) - max(start, begin)) for begin, until in windows)
+
+
+def without(windows: Iterable[Window], start: Millis, end: Millis) -> Iterator[Window]:
+    """Yield what of [start, end) lies outside of `windows`, which are merged."""
+    for begin, until in windows:
+        if start < min(begin, end):
+            yield start, min(begin, end)
+        start = max(start, until)
+    if start < end:
+        yield start, end
+
+
+def _midnight(year: int, month: int, day: int, zone: ZoneInfo) -> Millis:
+    """The first moment of a day: where clocks are set at midnight, the earlier or the only one there is."""
+    return (datetime(year, month, day, tzinfo=zone) - _EPOCH) // timedelta(milliseconds=1)

@@ -1,0 +1,86 @@
+"""Looking back through the observations, a page at a time, by what somebody wrote into the filter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from mailwatch.model import Outcome
+from mailwatch.times import Millis, rfc3339, within_bounds
+from mailwatch.web.read_model import Looks
+
+PER_PAGE = 100
+REACH = 500_000
+"""Entries that are read for a page in search of an outcome: no index has it, and ten million take too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The filter as it was filled in."""
+
+    target: str
+    outcome: str
+    from_: str
+    to: str
+
+    def times(self) -> tuple[Millis | None, Millis | None]:
+        """Read the times; what is none is left out."""
+        start, end = (_moment(text) for text in (self.from_, self.to))
+        return start, end
+
+    @property
+    def bad(self) -> bool:
+        """Whether a time could not be read."""
+        return any(text and _moment(text) is None for text in (self.from_, self.to))
+
+    @property
+    def backwards(self) -> bool:
+        """Whether the time ends before it begins."""
+        start, end = self.times()
+        return start is not None and end is not None and end <= start
+
+    def export(self) -> str:
+        """Write what the API is to be asked for the same, and for more of it at once."""
+        times = dict(zip(("from", "to"), self.times(), strict=True))
+        fields = {"target": self.target, "outcome": self.outcome, "limit": "10000"}
+        fields |= {key: rfc3339(at) for key, at in times.items() if at is not None}
+        return urlencode({key: text for key, text in fields.items() if text})
+
+    def query(self, before: int | None = None) -> str:
+        """Write the address of the newest, or of those before an index."""
+        fields = {"target": self.target, "outcome": self.outcome, "from": self.from_, "to": self.to}
+        fields["before"] = "" if before is None else str(before)
+        return urlencode({key: text for key, text in fields.items() if text})
+
+
+def look_back(
+    observations: Callable[[Looks], list[dict[str, Any]]], asked: Asked, before: int | None
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Return a page of observations, and before which index there may be older ones; None when there are none."""
+    start, end = asked.times()
+    outcome = Outcome(asked.outcome) if asked.outcome else None
+    after = None
+    if outcome:
+        newest = observations(Looks(target=asked.target or None, start=start, end=end, before=before, limit=1))
+        after = max(0, newest[0]["index"] - REACH) if newest else None
+    found = observations(
+        Looks(target=asked.target or None, outcome=outcome, start=start, end=end, before=before, after=after,
+              limit=PER_PAGE + 1)
+    )  # fmt: skip
+    if len(found) > PER_PAGE:
+        return found[:PER_PAGE], found[PER_PAGE - 1]["index"]
+    return found, after or None
+
+
+def _moment(text: str) -> Millis | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+        at = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        return within_bounds(at, text)
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,64 @@
+"""What answers until the app is there: health, and to all else how far the start has come.
+
+It tells nothing of any mailbox, and so asks nobody who one is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from mailwatch.progress import Progress
+from mailwatch.web.errors import wants_page
+from mailwatch.web.headers import SafeHeaders
+from mailwatch.web.templating import COOKIE, choose, words
+
+AGAIN = {"retry-after": "5"}
+_PAGE = """<!doctype html>
+<html lang="{lang}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta http-equiv="refresh" content="5"><title>{title} - MailWatch</title></head>
+<body><h1>{title}</h1><p>{text}</p><p>{now}</p></body></html>
+"""
+
+
+class Front:
+    """Hands requests to the app once that is there."""
+
+    def __init__(self, progress: Progress, unready: Callable[[], list[str]]) -> None:
+        self._progress, self._unready = progress, unready
+        self._app: ASGIApp = SafeHeaders(self._starting)
+
+    def open(self, app: ASGIApp) -> None:
+        """The start is over: let all in."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._app(scope, receive, send)
+
+    async def _starting(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._answer(Request(scope, receive))(scope, receive, send)
+
+    def _answer(self, request: Request) -> Response:
+        path = request.scope["path"]
+        if path == "/healthz":
+            return PlainTextResponse("ok\n")
+        if wants_page(request):
+            return self._page(request)
+        reasons = self._unready()
+        if path.startswith("/api/"):
+            return JSONResponse({"detail": "; ".join(reasons)}, 503, AGAIN)
+        return PlainTextResponse("".join(f"{line}\n" for line in reasons), 503, AGAIN)
+
+    def _page(self, request: Request) -> Response:
+        asked, kept = request.query_params.get("lang", ""), request.cookies.get(COOKIE, "")
+        language = choose(asked, kept, request.headers.get("accept-language", ""))
+        said, percent = words(language)["starting"], self._progress.percent
+        now = said["step"][self._progress.step.name.lower()] + ("" if percent is None else f", {percent} %")
+        page = _PAGE.format(lang=language, title=escape(said["title"]), text=escape(said["text"]), now=escape(now))
+        return HTMLResponse(page, 503, {**AGAIN, "vary": "accept-language, cookie", "content-language": language})

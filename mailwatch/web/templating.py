@@ -1,0 +1,93 @@
+"""How pages write times, durations and shares: each language's own way, and never saying more than is known.
+
+The words of the pages, in English and Italian: en.yaml and it.yaml have the same keys, kept so by a test.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mailwatch import i18n
+from mailwatch.times import Millis, parse_rfc3339, rfc3339
+
+LANGUAGES = ("en", "it")
+COOKIE = "mailwatch_lang"
+
+
+@cache
+def words(language: str) -> dict[str, Any]:
+    """Return the texts of a language."""
+    text = (resources.files("mailwatch.web") / f"{language}.yaml").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+def choose(asked: str, kept: str, accepted: str) -> str:
+    """Choose a language: the one asked for, the one kept from before, or the browser's (RFC 9110, 12.5.4)."""
+    for wanted in (asked, kept):
+        if wanted in LANGUAGES:
+            return wanted
+    best, weight = LANGUAGES[0], 0.0
+    for part in accepted[:400].split(","):
+        tag, _, quality = part.strip().partition(";q=")
+        language = tag.strip().lower().partition("-")[0]
+        try:
+            value = float(quality or 1)
+        except ValueError:
+            continue
+        if language in LANGUAGES and value > weight:
+            best, weight = language, value
+    return best
+
+
+@cache
+def drawing(language: str) -> Environment:
+    """Return what draws the pages of a language: its words and its ways of writing."""
+    made = Environment(
+        loader=PackageLoader("mailwatch.web"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    made.globals["w"] = words(language)
+    made.filters.update(utc=utc, exact=exact, iso=iso)
+    made.filters["span"] = lambda seconds, up=False: span(language, seconds, up)
+    made.filters["share"] = lambda ratio, up=False: share(language, ratio, up)
+    return made
+
+
+def iso(at: Millis | str) -> str:
+    """Write a time as RFC 3339, whichever way it is given."""
+    return at if isinstance(at, str) else rfc3339(at)
+
+
+def utc(at: Millis | str) -> str:
+    """Write a time for people, to the second."""
+    millis = parse_rfc3339(at) if isinstance(at, str) else at
+    return f"{datetime.fromtimestamp(millis // 1000, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def exact(at: Millis) -> str:
+    """Write a time for people, to the millisecond."""
+    return f"{utc(at)}.{at % 1000:03d}"
+
+
+def span(language: str, seconds: float, up: bool = False) -> str:
+    """Write a duration, cut down or rounded `up`: 1 d 2 h 3 min, and in Italian 1 g 2 h 3 min."""
+    told = i18n.span(seconds, up)
+    return told.replace(" d", " g").replace(".", ",") if language == "it" else told
+
+
+def share(language: str, ratio: float | None, up: bool = False) -> str:
+    """Write a share in per cent, cut down or rounded `up`: what is not all is never cut to 100."""
+    if ratio is None:
+        return "–"
+    if ratio in (0, 1):
+        return f"{ratio * 100:.0f} %"
+    told = f"{(math.ceil if up else math.floor)(ratio * 100_000) / 1000:.3f} %"
+    return told.replace(".", ",") if language == "it" else told
