@@ -120,7 +120,7 @@ def test_a_mistyped_password_is_asked_for_again_and_what_is_written_works(
         terminal.type(CANARY)
         terminal.until("rejected the login")
         terminal.until("app password")
-        terminal.until("Tried 1 of 3 times")
+        terminal.until("Attempt 1 of 3")
         terminal.until("User name")
         terminal.type("")
         terminal.until("Password")
@@ -128,9 +128,9 @@ def test_a_mistyped_password_is_asked_for_again_and_what_is_written_works(
         terminal.until("The login works.")
         terminal.until("short name")
         terminal.type("home-milan")
-        terminal.until("Where that is")
+        terminal.until("Where it is")
         terminal.type('Milano, "IT": #1')
-        terminal.until("Have it stamped? [Y/n]")
+        terminal.until("Turn timestamps on? [Y/n]")
         terminal.type("")
         terminal.until("Next: mailwatch run")
         terminal.until("http://127.0.0.1:8080/")
@@ -164,7 +164,7 @@ def test_three_rejected_passwords_are_the_end_and_nothing_is_written(desk: Desk,
             terminal.until("Password")
             terminal.type(CANARY)
             terminal.until("rejected the login")
-        terminal.until("That was the last try.")
+        terminal.until("That was the last attempt.")
         terminal.until("Nothing was written.")
         assert terminal.end() == 1
         assert CANARY not in terminal.raw
@@ -192,7 +192,7 @@ def test_no_server_works_is_no_reason_to_lose_the_work(desk: Desk, answer: str, 
         terminal.until("Password")
         terminal.type(CANARY)
         terminal.until("neither accepted nor rejected")
-        terminal.until("unproven? [y/N] ")
+        terminal.until("without a working login? [y/N] ")
         terminal.type("perhaps")
         terminal.until("answer y or n")
         terminal.type(answer)
@@ -215,7 +215,7 @@ def test_a_config_that_is_there_is_never_touched(desk: Desk) -> None:
     desk.config.write_text("mine")
     done = desk.run("init", ALICE, "--yes")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "is there already" in done.stderr
+    assert "already exists" in done.stderr
     dangling = desk.folder / "link.yaml"
     dangling.symlink_to("nowhere.yaml")
     assert desk.run("init", ALICE, "--yes", "--config", str(dangling)).returncode == 1
@@ -235,9 +235,12 @@ def test_a_config_that_is_there_is_never_touched(desk: Desk) -> None:
         ((ALICE, "--yes", "--server", "fax=localhost:1"), "imap=imap.example.org:993"),
         ((ALICE, "--yes", "--server", "imap=localhost:0"), "imap=imap.example.org:993"),
         ((ALICE, "--yes", "--server", "imap=a.test:1", "--server", "imap=b.test:1"), "names imap twice"),
-        ((ALICE, "--yes", "--server", "imap=a.test:1", "--client-id", "x"), "--client-id is not for example.org"),
-        (("a@libero.it", "--yes", "--username", "x"), "--username is not for Libero"),
-        (("a@outlook.com", "--yes", "--password-file", "x"), "--password-file is not for Outlook"),
+        (
+            (ALICE, "--yes", "--server", "imap=a.test:1", "--client-id", "x"),
+            "--client-id does not apply to example.org",
+        ),
+        (("a@libero.it", "--yes", "--username", "x"), "--username does not apply to Libero"),
+        (("a@outlook.com", "--yes", "--password-file", "x"), "--password-file does not apply to Outlook"),
         (("nobody", "--yes"), "ADDRESS: is not a mail address"),
         ((ALICE, "--yes", "--name", " a"), "--name: must be printable"),
         ((ALICE, "--yes", "--server", "imap=localhost:1", "--password-file", "gone"), "--password-file: gone"),
@@ -282,8 +285,8 @@ def test_a_rejected_password_file_is_tried_once(desk: Desk, own_dovecot: Dovecot
 
 def test_a_provider_of_oauth_only_is_written_with_its_next_step(desk: Desk) -> None:
     with desk.sit("mario.rossi@outlook.com", "--yes", "--channels", "imap,smtp") as terminal:
-        terminal.until("takes no passwords")
-        terminal.until("client ID: ")
+        terminal.until("accepts no passwords")
+        terminal.until("Client ID: ")
         terminal.type("0000-1111")
         terminal.until("mailwatch login mario.rossi@outlook.com")
         assert terminal.end() == 0
@@ -296,7 +299,7 @@ def test_a_provider_of_oauth_only_is_written_with_its_next_step(desk: Desk) -> N
     assert desk.run("config", "check").returncode == 0
 
 
-QUESTIONS = ("mail address: ", "User name", "Password", "short name", "Where that is", "Have it stamped")
+QUESTIONS = ("mail address: ", "User name", "Password", "short name", "Where it is", "Turn timestamps on")
 
 
 @pytest.mark.parametrize("where", QUESTIONS)
@@ -308,8 +311,8 @@ def test_control_c_leaves_nothing_anywhere(desk: Desk, dovecot: Dovecot, where: 
             "User name",
             "Password",
             "short name",
-            "Where that is",
-            "Have it stamped",
+            "Where it is",
+            "Turn timestamps on",
         ):
             terminal.until(question)
             if question == where:
@@ -351,7 +354,7 @@ def test_it_speaks_italian(desk: Desk, dovecot: Dovecot) -> None:
     done = desk.run("init", ALICE, "--yes", *at_hand(dovecot), "--password-file", "mine")
     assert done.returncode == 0
     assert "L'accesso funziona." in done.stderr
-    assert "# i server della casella; tieni i nomi" in desk.config.read_text()
+    assert "# i server della casella; mantieni i nomi" in desk.config.read_text()
     assert build_targets(load(desk.config))
 
 
@@ -427,7 +430,7 @@ def test_a_server_outside_the_domain_gets_no_password_unless_the_person_knows_it
 ) -> None:
     mark = world.dovecot.log_size
     with home.sit("a@lured.test") as terminal:
-        terminal.until(f"does not belong to it: {ELSEWHERE}")
+        terminal.until(f"outside its own domain: {ELSEWHERE}")
         terminal.until("right? [y/N] ")
         terminal.type(answer)
         if not answer:
@@ -457,7 +460,7 @@ def test_usual_names_count_only_with_a_certificate_that_is_theirs(world: World, 
         terminal.until("NXDOMAIN")
         found = terminal.until("Password")
         assert f"reading (IMAP): {USUAL}:993" in found
-        assert "No server was found for reading (POP3), sending (SMTP)" in found
+        assert "No server found for reading (POP3), sending (SMTP)" in found
         assert "mail.usual.test" not in found
         terminal.type(world.dovecot.passwords["a@usual.test"])
         assert terminal.end() == 0
@@ -489,7 +492,7 @@ def test_what_nobody_knows_is_asked_for_by_hand(world: World, home: Desk) -> Non
 
 def test_a_domain_at_a_provider_of_the_catalogue_is_known_by_its_exchanger(home: Desk) -> None:
     with home.sit("a@hosted.test") as terminal:
-        terminal.until("taken by aspmx.l.google.com, which belongs to GMail")
+        terminal.until("aspmx.l.google.com, which belongs to GMail, receives the mail")
         terminal.until("kept there too? [Y/n]")
         terminal.type("")
         terminal.until("imap.gmail.com:993")
@@ -513,7 +516,7 @@ def test_a_domain_at_a_provider_of_the_catalogue_is_known_by_its_exchanger(home:
 def test_a_server_outside_the_domain_that_the_catalogue_knows_is_its_providers(home: Desk) -> None:
     (home.folder / "mine").write_text(CANARY)
     done = home.run("init", "a@customer.test", "--yes", "--channels", "imap,smtp", "--password-file", "mine")
-    assert "The catalogue knows imap.fastmail.com as a server of Fastmail" in done.stderr
+    assert "The catalogue lists imap.fastmail.com as a server of Fastmail" in done.stderr
     assert "These are the servers of Fastmail." in done.stderr
     assert done.returncode == 1  # nobody resolves its names here
 
