@@ -27,7 +27,7 @@ bench: $(VENV)/.dev servers  ## ratios against peers, measured in one run
 campaign: $(VENV)/.dev  ## 500 simulated weeks of faults (or WEEKS=..., SEED=...); docs/explanation/campaign.md
 	$(BIN)/python -m tests.campaign --weeks $(or $(WEEKS),500) --seed $(or $(SEED),20260105) --jobs 2
 
-fuzz: $(VENV)/.dev  ## readers of strangers' bytes on changed inputs: 200,000 (or COUNT=..., SEED=...); docs/explanation/architecture.md
+fuzz: $(VENV)/.dev  ## readers of strangers' bytes on changed inputs: 200,000 (or COUNT=..., SEED=...); docs/explanation/input.md
 	$(BIN)/python -m tests.fuzz --count $(or $(COUNT),200000) $(if $(SEED),--seed $(SEED)) --jobs 2
 
 chaos: $(VENV)/.dev servers  ## killed, starved, damaged, lied to (or ARGS="kills pages --seed 7"); docs/explanation/reliability.md
@@ -52,7 +52,7 @@ pictures: $(VENV)/.dev servers  ## draw the pictures of the report and the pages
 	$(BIN)/python -m tests.pictures
 
 docs: build/venv-docs/.made  ## the documents as a site, in build/site; its tools have an environment of their own
-	build/venv-docs/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 build/venv-docs/bin/mkdocs build --strict --quiet
 	$(PYTHON) -m tools.site build/site
 
 docs-generate: $(VENV)/.dev  ## write the generated pages of docs/reference anew
