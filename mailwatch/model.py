@@ -55,7 +55,7 @@ class Outcome(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why an observation is not up (docs/explanation/architecture.md, "Causes")."""
+    """Why an observation is not up (docs/reference/causes.md)."""
 
     DNS = "dns"
     REFUSED = "refused"

@@ -1,4 +1,4 @@
-"""What is on record, as the JSON of design.md 6.3: the same answers for the command line and the API."""
+"""What is on record, as the JSON of docs/reference/api.md: the same answers for the command line and the API."""
 
 from __future__ import annotations
 
