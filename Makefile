@@ -60,7 +60,7 @@ docs-generate: $(VENV)/.dev  ## write the generated pages of docs/reference anew
 
 build/venv-docs/.made: requirements-docs.txt
 	$(PYTHON) -m venv build/venv-docs
-	build/venv-docs/bin/pip install --quiet --require-hashes -r requirements-docs.txt
+	build/venv-docs/bin/pip install --quiet --require-hashes --only-binary :all: -r requirements-docs.txt
 	touch $@
 
 servers:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import os
+import re
 import resource
 import urllib.request
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from pydantic import SecretStr
 from mailwatch.model import Cause, Kind, Outcome, TlsMode
 from mailwatch.net import complaint
 from mailwatch.probes import TlsContexts, observe
-from mailwatch.probes.oauth.flows import authorization, page
+from mailwatch.probes.oauth.flows import authorization, code_challenge, page, with_query
 from mailwatch.probes.oauth.grant import GrantBusy, GrantUnusable, granted, locked, read_grant, write_grant
 from mailwatch.probes.oauth.http import NotServing, ask, seconds_of
 from mailwatch.probes.oauth.tokens import AccessTokens
@@ -475,3 +476,26 @@ async def test_an_answer_that_is_packed_is_refused_before_it_is_unpacked(login: 
 )
 def test_a_life_that_is_none_is_the_default(said: object, seconds: float) -> None:
     assert seconds_of(said, 99.0, 50.0 if seconds == 50.0 else 1000.0) == seconds
+
+
+def test_the_challenge_is_that_of_the_rfc() -> None:
+    # RFC 7636, appendix B.
+    verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+    assert code_challenge(verifier) == "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+
+
+def test_an_endpoint_keeps_its_own_query_and_gets_no_empty_field() -> None:
+    assert with_query(
+        "https://id.example/auth?tenant=&p=1", scope="a b", state="", redirect_uri="http://[::1]:5"
+    ) == ("https://id.example/auth?tenant=&p=1&scope=a+b&redirect_uri=http%3A%2F%2F%5B%3A%3A1%5D%3A5")
+
+
+async def test_each_login_has_a_state_and_a_verifier_of_its_own(login: Login) -> None:
+    seen = set()
+    for _ in range(3):
+        async with authorization(client(login), USER) as flow:
+            verifier = flow.verifier.get_secret_value()
+            assert re.fullmatch(r"[A-Za-z0-9._~-]{43,128}", verifier)
+            assert f"code_challenge={code_challenge(verifier)}&code_challenge_method=S256" in flow.url
+            seen |= {flow.state, verifier}
+    assert len(seen) == 6

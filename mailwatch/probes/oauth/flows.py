@@ -11,17 +11,17 @@ address that it ends at, which it cannot open there, is pasted here.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import hmac
 import re
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 
-from authlib.common.security import generate_token
-from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
-from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from pydantic import SecretStr
 
 from mailwatch.net import host_of
@@ -173,21 +173,36 @@ async def authorization(client: OAuth2, username: str) -> AsyncIterator[Flow]:
 
 
 def _begin(client: OAuth2, username: str, redirect_uri: str) -> Flow:
-    state, verifier = generate_token(43), generate_token(64)
-    url = prepare_grant_uri(
+    # 43 and 64 characters, of which RFC 7636, section 4.1, allows 43 to 128.
+    state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
+    url = with_query(
         client.authorization_endpoint,
-        client_id=client.client_id,
         response_type="code",
+        client_id=client.client_id,
         redirect_uri=redirect_uri,
         scope=client.scope,
         state=state,
-        code_challenge=create_s256_code_challenge(verifier),
+        code_challenge=code_challenge(verifier),
         code_challenge_method="S256",
         login_hint=username,
         # Google's own word for a refresh token; others ignore what they do not know (RFC 6749, section 3.1).
         access_type="offline",
     )
     return Flow(client=client, url=url, redirect_uri=redirect_uri, state=state, verifier=SecretStr(verifier))
+
+
+def code_challenge(verifier: str) -> str:
+    """Return the S256 challenge of a verifier (RFC 7636, section 4.2)."""
+    digest = hashlib.sha256(verifier.encode("ascii")).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+
+
+def with_query(endpoint: str, **fields: str) -> str:
+    """Add fields that are not empty to the query of an endpoint, which keeps its own (RFC 6749, section 3.1)."""
+    parts = urlsplit(endpoint)
+    given = [(key, value) for key, value in fields.items() if value]
+    query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), *given])
+    return urlunsplit(parts._replace(query=query))
 
 
 async def _answer(flow: Flow, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,6 +1,6 @@
-"""One request to a token or device endpoint (RFC 6749, sections 3.2 and 5; RFC 8628), bounded in time and bytes.
+"""One request to a token or device endpoint, bounded in time and bytes.
 
-Authlib makes the requests' bodies; its own httpx client is not used, for it reads answers without a bound.
+RFC 6749, sections 3.2 and 5; RFC 8628. A library's client would read answers without a bound.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 import ssl
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
-from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from pydantic import SecretStr
 
 from mailwatch.net import complaint, host_of, is_loopback
@@ -27,6 +27,8 @@ DEFAULT_LIFE, LONGEST_LIFE = 300.0, 86_400.0
 """Seconds that a token lives, if the endpoint does not say; and at most."""
 _CODE = re.compile(r"[\x21-\x7e]{1,60}")
 _PASSING = frozenset({"temporarily_unavailable", "server_error", "rate_limit_exceeded", "internal_failure"})
+_PLAIN = frozenset({"grant_type", "client_id", "scope", "redirect_uri"})
+"""Fields that hold no secret."""
 _HEADERS = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",
@@ -59,9 +61,9 @@ async def ask(
     if secret := client.client_secret.get_secret_value():
         # In the body, as both Google and Microsoft want it (RFC 6749, section 2.3.1).
         given["client_secret"] = secret
-    grant_type = given.pop("grant_type", "")
-    body = prepare_token_request(grant_type, **given) if grant_type else str(httpx.QueryParams(given))
-    hidden = [value for key, value in given.items() if key not in ("client_id", "scope", "redirect_uri")]
+    # What is empty is left out (RFC 6749, section 3.2).
+    body = urlencode({key: value for key, value in given.items() if value})
+    hidden = [value for key, value in given.items() if key not in _PLAIN]
     where = f"the {'token' if endpoint == client.token_endpoint else 'device'} endpoint at {host_of(endpoint)}"
     try:
         async with asyncio.timeout(timeout):
