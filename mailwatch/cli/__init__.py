@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -36,11 +36,17 @@ VERBS = {
     "config": "check, explain or show config.yaml",
     "notify": "try the channels over which you are told",
     "providers": "list the mail providers of the catalogue",
+    "completion": "print the script that completes commands in bash, zsh or tcsh",
 }
 
 
 def parse(given: Sequence[str]) -> argparse.Namespace:
     """Read the words of one command; its `run` does it. Exits with 2 where they mean nothing."""
+    return parser_with({verb_of(given)}).parse_args(given)
+
+
+def parser_with(complete: Collection[str]) -> argparse.ArgumentParser:
+    """Return the parser of all verbs, with the options of those in `complete`: only their modules are loaded."""
     parser = argparse.ArgumentParser(
         prog="mailwatch",
         description="Watches mailboxes by logging in, and proves their outages.",
@@ -49,12 +55,11 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"mailwatch {__version__}")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the config file")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    wanted = verb_of(given)
     for name, does in VERBS.items():
         verb = subparsers.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
-        if name == wanted:
+        if name in complete:
             import_module(f"mailwatch.cli.{name}").add(verb)
-    return parser.parse_args(given)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,40 @@
+"""mailwatch completion SHELL: print the script that completes commands, options and file names in a shell.
+
+shtab writes it from the parsers of all verbs, so that it cannot fall behind them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import shtab
+
+SHELLS = ("bash", "zsh", "tcsh")
+
+
+def add(verb: argparse.ArgumentParser) -> None:
+    """Say what the verb takes."""
+    verb.add_argument("shell", choices=SHELLS, help="the shell that reads the script")
+    verb.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    # Here, since the table of verbs imports this module.
+    from mailwatch.cli import VERBS, parser_with
+
+    parser = parser_with(VERBS)
+    _complete_files(parser)
+    print(shtab.complete(parser, args.shell))
+    return 0
+
+
+def _complete_files(parser: argparse.ArgumentParser) -> None:
+    """Let the shell complete file names wherever a parser, or one of its subcommands, takes a path."""
+    # argparse has no public way to list them.
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for subparser in action.choices.values():
+                _complete_files(subparser)
+        elif action.type is Path:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
