@@ -39,9 +39,11 @@ def bundles(maker: Maker) -> None:
     assert status == 0, printed
 
     claims = {}
-    for path in sorted(made.glob("*.zip")):
-        told = [word for member in members for word in ("--member", member)] if path.stem == "joint" else []
-        claims[f"now/{path.stem}"] = _claims(maker.run("verify", path, *trust, *told, "--json"))
+    for of, folder in (("now", made), ("96e3dbd", STORED / "bundles")):
+        joined = members if of == "now" else [folder / "outage.zip", folder / "away.zip"]
+        for path in sorted(folder.glob("*.zip")):
+            told = [word for member in joined for word in ("--member", member)] if path.stem == "joint" else []
+            claims[f"{of}/{path.stem}"] = _claims(maker.run("verify", path, *trust, *told, "--json"))
     for path in sorted(OLD.glob("*.zip")):
         told = [word for member in ("a-en", "a-away") for word in ("--member", OLD / f"{member}.zip")]
         more = told if path.stem == "a-joint" else []
