@@ -44,6 +44,9 @@ def client(peer: str, headers: Headers, proxies: Networks) -> str:
     """Return the address that asks: the peer, or whom the outermost trusted proxy names.
 
     X-Forwarded-For is read from its end, where our own proxies write; what a client puts before is not believed.
+    Not uvicorn's ProxyHeadersMiddleware (0.54): it takes a word that is no address ("unknown") for the client, so
+    that each word has tries of its own, and it does not find an IPv4 proxy that a socket for both families shows
+    as ::ffff:192.0.2.1.
     """
     named = [part.strip() for line in headers.getlist("x-forwarded-for") for part in line.split(",")]
     while named and _within(peer, proxies) and _is_address(named[-1]):
