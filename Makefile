@@ -20,6 +20,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tools.prose
+	$(BIN)/codespell
 
 bench: $(VENV)/.dev servers  ## ratios against peers, measured in one run
 	$(BIN)/python -m benchmarks

@@ -50,6 +50,15 @@ def test_links_in_documents_lead_somewhere() -> None:
                 assert (document.parent / link).exists(), f"{document.name}: {link}"
 
 
+def test_anchors_of_links_are_headings() -> None:
+    for document in (ROOT / "docs").rglob("*.md"):
+        for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", document.read_text()):
+            page = (document.parent / link) if link else document
+            headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+            anchors = {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{document.name}: {link}#{anchor}"
+
+
 def test_generated_pages_are_what_the_code_gives_now() -> None:
     assert stale() == [], "run: make docs-generate"
 

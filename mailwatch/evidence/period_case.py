@@ -162,7 +162,7 @@ def _range(reader: Reader, tokens: Tokens, window: tuple[Millis, Millis], wanted
 def _reaching(reader: Reader, names: Iterable[str], start: Millis, end: Millis) -> tuple[int, int]:
     """Find the entries from which to which every one of that time lies, with one more on both sides.
 
-    By their places and not by their times: in between, the clock may have been set to and fro.
+    By their places and not by their times: in between, the clock may have been set ahead and back.
     """
     held = [found for name in names if (found := reader.between(name, start, end))[1]]
     first, after = min((low for low, _ in held), default=0), max((high for _, high in held), default=0)
