@@ -4,17 +4,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-all lint bench campaign fuzz chaos chaos-all nightly clean servers image-test
+.PHONY: run test test-fast test-failed test-all lint bench campaign fuzz chaos chaos-all nightly clean servers image-test
 .PHONY: dashboards pictures sbom dist pins docs docs-generate
 
 run: $(VENV)/.run  ## the monitor on embedded SQLite with config.example.yaml (or CONFIG=your.yaml)
 	$(BIN)/mailwatch --config $(or $(CONFIG),config.example.yaml) run
 
+# Without compiled modules each of the tests' processes would compile all of them again: half of what it costs to start.
+export PYTHONDONTWRITEBYTECODE :=
 # Most tests wait for servers: three at a time.
 PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+# What needs no more than this process: the marks are in tests/helpers/marks.py.
+FAST := not (servers or e2e or browser or fuzz or campaign or root or nightly)
 
 test: $(VENV)/.dev servers lint  ## lint, types and the tests, on real servers
 	$(PYTEST) -m "not nightly"
+
+test-fast: $(VENV)/.dev  ## the tests that start no server, no browser and no MailWatch: under a minute
+	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "$(FAST)"
+
+test-failed: $(VENV)/.dev  ## what failed last time
+	$(BIN)/pytest -q --last-failed --last-failed-no-failures none
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from typing import TypeVar
 import hypothesis
 import pytest
 
+from tests.helpers.marks import MARKS, marks_of, running
 from tests.helpers.recorded_outage import bundle, recorded_outage, trust  # noqa: F401 - fixtures
 from tests.helpers.requirements import need
 from tests.helpers.targets import Targets
@@ -49,8 +50,31 @@ LONG = {
 """Files that take minutes: begun first, so that no worker is left alone with one at the end."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marks known."""
+    for name, meaning in MARKS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logstart() -> None:
+    """Between two tests none runs."""
+    running(None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test may start what its marks say, and nothing else."""
+    running(item)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long files first; the rest stays in its order."""
+    """Mark each test by what it reaches. Put the long files first; the rest stays in its order."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            for mark in sorted(marks_of(item)):
+                item.add_marker(mark)
     items.sort(key=lambda item: item.path.stem not in LONG)
 
 

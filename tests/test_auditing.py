@@ -18,6 +18,7 @@ from mailwatch.store import Health, Reader, StoreBroken, StoreError, audit
 from mailwatch.store.audit import SLICE
 from mailwatch.store.keys import load as load_keys
 from tests.helpers.ledger_factory import MINUTE, write
+from tests.helpers.patience import PATIENCE
 
 START = 1_767_225_600_000
 
@@ -138,7 +139,7 @@ async def test_it_takes_its_time_and_ends_at_once_when_we_do(
     await asyncio.sleep(0.5)
     assert audits.auditing.latest is None
     running.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await asyncio.gather(running, return_exceptions=True)
         await asyncio.get_running_loop().shutdown_default_executor()
     assert audits.auditing.latest is None

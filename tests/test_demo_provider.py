@@ -25,9 +25,11 @@ from mailwatch.cli.demo.runner import LOG, evidence, perform, serve
 from mailwatch.cli.demo.script import SPEEDS, TARGETS, write_config
 from mailwatch.cli.demo.texts import ENGLISH, ITALIAN, language
 from mailwatch.evidence.verify import Trust, verify
+from tests.helpers.patience import PATIENCE
 
 HOST = "127.0.0.1"
-PATIENCE = 0.3
+IMPATIENCE = 0.3
+"""Seconds until a client gives up a provider that is silent."""
 T = TypeVar("T")
 
 
@@ -169,9 +171,9 @@ async def test_the_certificate_is_for_this_host_and_from_the_throw_away_authorit
 async def test_silent_accepts_and_says_nothing(standin: StandIn) -> None:
     await standin.change(Mood.SILENT)
     with pytest.raises(TimeoutError):
-        await blocking(lambda: imap(standin, PATIENCE))
+        await blocking(lambda: imap(standin, IMPATIENCE))
     with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out"):
-        await blocking(lambda: smtp(standin, PATIENCE))
+        await blocking(lambda: smtp(standin, IMPATIENCE))
 
 
 async def test_silence_stays_on_a_connection_when_the_mood_has_changed(standin: StandIn) -> None:
@@ -182,7 +184,7 @@ async def test_silence_stays_on_a_connection_when_the_mood_has_changed(standin: 
     fresh, other = await asyncio.open_connection(HOST, standin.smtp_port)
     assert (await fresh.readline()).startswith(b"220")
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(reader.readline(), PATIENCE)
+        await asyncio.wait_for(reader.readline(), IMPATIENCE)
     for end in (writer, other):
         end.close()
 
@@ -365,7 +367,7 @@ async def test_the_demo_that_goes_on_plays_again_and_heeds_no_variable_of_a_cont
     folder.mkdir()
     playing = asyncio.create_task(serve(folder, 6, listen, show, pause=0.5))
     waiting = asyncio.create_task(twice.wait())
-    await asyncio.wait({playing, waiting}, timeout=90, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({playing, waiting}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
     assert twice.is_set(), (moods, outages, playing)
     playing.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -21,6 +21,7 @@ from mailwatch.ledger.canonical_json import canonical
 from mailwatch.model import Attempt, Cause, Kind, Observation, Outcome
 from mailwatch.settings import Target
 from tests.helpers.faults.names import name_server
+from tests.helpers.patience import PATIENCE
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.requirements import need_root
 from tests.servers import DNSMASQ, Dnsmasq, server_folder
@@ -95,7 +96,7 @@ def traced(namespace: str, peer: str, *, loop: str = "asyncio") -> Any:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     return json.loads(done.stdout)
 

@@ -21,6 +21,7 @@ from mailwatch.config import ConfigNotFound, default_path, load, web_access
 from mailwatch.config.load import _PLACES, VARIABLES
 from mailwatch.store.data_dir import Lock
 from mailwatch.web.hosts import known_host
+from tests.helpers.patience import PATIENCE
 from tests.helpers.requirements import need_root
 
 ROOT = Path(__file__).parent.parent
@@ -191,7 +192,7 @@ def test_the_first_process_of_a_container_ends_on_sigterm_whatever_it_does() -> 
             assert time.monotonic() < until
             time.sleep(0.02)
         os.kill(int(first[0]), signal.SIGTERM)
-        assert unshare.wait(20) == 128 + signal.SIGTERM
+        assert unshare.wait(PATIENCE) == 128 + signal.SIGTERM
     # It must ask for the signal before it loads the house: that takes longer than people wait.
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"] == {
         "mailwatch": "mailwatch.__main__:main"

@@ -44,7 +44,6 @@ EMPTY_METRICS = {
     "mailwatch_notifications_total": "no channel is configured",
 }
 """Metrics of the rules without data, and why."""
-PATIENCE = 45.0
 
 
 def test_committed_files_are_what_their_sources_make() -> None:
@@ -155,7 +154,7 @@ def test_an_outage_is_told_drawn_and_forgotten(scene: tuple[Dovecot, MailWatchPr
     instance = f"127.0.0.1:{watching.port}"
 
     def comes(alert: str, state: str | None = "firing") -> None:
-        watching.until(lambda: prometheus.alerts().get(alert) == state, f"{alert} {state}", PATIENCE)
+        watching.until(lambda: prometheus.alerts().get(alert) == state, f"{alert} {state}")
 
     comes("MailWatchDeadMansSwitch")
     watching.until(lambda: watching.seen("lab-imap", "up") >= 3, "up")

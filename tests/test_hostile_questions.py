@@ -13,6 +13,7 @@ import pytest
 from mailwatch.times import LATEST, parse_moment, parse_rfc3339, rfc3339
 from mailwatch.web.observation_filter import Asked
 from tests.helpers.leak_check import PASSWORD, canaries
+from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.web_client import basic
 from tests.helpers.web_routes import ROUTES
@@ -54,7 +55,7 @@ def status(
     if body:
         given |= {"Content-Length": str(len(body)), "Content-Type": "application/x-www-form-urlencoded"}
     head = b"".join(f"{name}: {text}\r\n".encode("latin-1") for name, text in given.items())
-    with socket.create_connection(("127.0.0.1", watching.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", watching.port), timeout=PATIENCE) as connection:
         connection.sendall(method + b" " + path + b" HTTP/1.1\r\n" + head + b"\r\n" + body)
         with connection.makefile("rb") as answer:
             first = answer.readline()
@@ -84,7 +85,7 @@ def _read(watching: MailWatchProcess, path: str) -> str:
     import urllib.request
 
     request = urllib.request.Request(f"http://127.0.0.1:{watching.port}{path}", headers=basic(PASSWORD))
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return str(answer.read().decode())
 
 

@@ -29,6 +29,7 @@ from mailwatch.model import Kind, TlsMode
 from tests.helpers import pty as terminal
 from tests.helpers.command import mailwatch
 from tests.helpers.netns import PROVIDER, World
+from tests.helpers.patience import PATIENCE
 from tests.helpers.pty import CONTROL_C, Terminal
 from tests.helpers.requirements import need_root
 from tests.servers import ALICE, DOVECOT, Certificates, Dovecot, Postfix, free_port, server_folder
@@ -66,11 +67,11 @@ class Desk:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run any verb without a terminal."""
         if not self.prefix:
-            return mailwatch(*words, cwd=self.folder, env=self.env, timeout=120)
+            return mailwatch(*words, cwd=self.folder, env=self.env, timeout=PATIENCE)
         return subprocess.run(
             [*self.prefix, *MAILWATCH, *words],
             cwd=self.folder, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-            timeout=120,
+            timeout=PATIENCE,
         )  # fmt: skip
 
     def holding(self, words: str) -> list[Path]:

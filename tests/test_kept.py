@@ -11,6 +11,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from mailwatch.web.cache import Kept, Made, takes_packed
+from tests.helpers.patience import PATIENCE
 
 
 def read(made: Made) -> bytes:
@@ -26,7 +27,7 @@ class Maker:
         self.let.set()
 
     def __call__(self) -> list[bytes]:
-        assert self.let.wait(10)
+        assert self.let.wait(PATIENCE)
         time.sleep(self.cost)  # What it costs is what is measured.
         self.made += 1
         return [b"%d" % self.made]

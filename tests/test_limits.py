@@ -12,6 +12,7 @@ import pytest
 
 from mailwatch.web.connections import WANTED
 from tests.helpers.config_entries import HEAD, TARGET
+from tests.helpers.patience import PATIENCE
 
 MAILWATCH = [sys.executable, "-m", "mailwatch"]
 
@@ -25,7 +26,7 @@ def config(tmp_path: Path) -> Path:
 
 def run(*words: str) -> tuple[int, str]:
     """Start it as a process of its own: limits are of its whole life."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE)
     lines = [line for line in done.stderr.splitlines() if " WARNING " not in line]
     return done.returncode, "\n".join(lines)
 

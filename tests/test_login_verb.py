@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.helpers.patience import PATIENCE
 from tests.helpers.requirements import need
 from tests.servers import ALICE, DOVECOT, AuthorizationServer, Certificates, Dovecot, server_folder
 from tests.servers.oauth import CLIENT_SECRET
@@ -74,7 +75,7 @@ def browse(url: str, language: str = "en") -> tuple[int, str]:
     """Open a page as a browser does, redirects and all."""
     request = urllib.request.Request(url, headers={"Accept-Language": language})
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -82,7 +83,7 @@ def browse(url: str, language: str = "en") -> tuple[int, str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in err, err
     return process.returncode, out, err
 
@@ -178,7 +179,7 @@ def test_the_address_of_a_browser_elsewhere_is_pasted(config: Path) -> None:
     master, slave = pty.openpty()
     process = start(config, ALICE, stdin=slave)
     with pytest.raises(urllib.error.HTTPError) as away:
-        urllib.request.build_opener(Stay).open(printed_url(process), timeout=20)
+        urllib.request.build_opener(Stay).open(printed_url(process), timeout=PATIENCE)
     with away.value:
         os.write(master, b"nonsense\n" + away.value.headers["Location"].encode() + b"\n")
     status, out, err = ended(process)

@@ -33,6 +33,7 @@ from mailwatch.settings import Exchange, Target
 from mailwatch.times import now
 from tests.helpers.faults.mx import BEST, CONTROL, EHLO, GREETING, NEXT, ONE, RCPT, WELL
 from tests.helpers.faults.names import Zone, name_server
+from tests.helpers.patience import PATIENCE
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.requirements import need_root
 from tests.helpers.scripted_server import CLOSE, SILENCE, Step, hostile
@@ -552,7 +553,7 @@ def test_a_firewall_on_port_25_is_told_from_an_exchanger_that_is_down(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == status, done.stderr
     (told,) = json.loads(done.stdout)

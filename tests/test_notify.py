@@ -30,6 +30,7 @@ from mailwatch.store import Draft, Reader, Store
 from mailwatch.store.schema import database, moved
 from mailwatch.times import now
 from tests.helpers.notifications import Record, channel, telling
+from tests.helpers.patience import PATIENCE
 from tests.helpers.webhook import Webhook
 
 DAY = 86_400_000
@@ -260,7 +261,7 @@ async def test_a_heartbeat_that_hangs_is_given_up_and_tried_again(
     server = await asyncio.start_server(hangs, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     beating = asyncio.create_task(heartbeat(SecretStr(f"http://127.0.0.1:{port}/canary"), 0.01, lambda: True))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await third.wait()
     beating.cancel()
     await asyncio.gather(beating, return_exceptions=True)

@@ -28,6 +28,7 @@ from mailwatch.settings import Login, OAuth2, Target
 from mailwatch.times import now
 from tests.helpers.faults.secured import good, served
 from tests.helpers.oauth import grant, granted_login
+from tests.helpers.patience import PATIENCE
 from tests.helpers.scripted_server import CLOSE, HELLO, SILENCE, hostile
 from tests.servers.oauth import AuthorizationServer
 
@@ -410,7 +411,7 @@ async def test_rude_visitors_of_the_loopback_do_not_disturb_the_browser(login: L
             writer.write(words)
             rude.append((reader, writer))
         there = f"{flow.url}&x=1"
-        back = await asyncio.to_thread(lambda: urllib.request.urlopen(there, timeout=20).read())
+        back = await asyncio.to_thread(lambda: urllib.request.urlopen(there, timeout=PATIENCE).read())
         assert b"You can close this window" in back
         assert (await waiting).client_id == client(login).client_id
         for _, writer in rude:

@@ -16,8 +16,9 @@ from mailwatch.guard.login_backoff import LoginGate
 from mailwatch.settings import Login, Target
 from mailwatch.store.replay import audit_outages, rule_book
 from tests.helpers.oauth import client_of, grant, granted_login
+from tests.helpers.patience import PATIENCE
 from tests.helpers.pipeline import PipelineHarness
-from tests.helpers.process import PATIENCE, MailWatchProcess
+from tests.helpers.process import MailWatchProcess
 from tests.helpers.requirements import need
 from tests.helpers.scripted_server import CLOSE, SILENCE, Step, hostile
 from tests.servers import ALICE, DOVECOT, AuthorizationServer, Certificates, Dovecot, free_port, server_folder

@@ -20,6 +20,7 @@ import pytest
 
 from mailwatch.store import Store
 from tests.helpers.command import mailwatch
+from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.servers import free_port
 
@@ -181,7 +182,7 @@ def test_plain_python_checks_an_old_bundle(bundle: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(path) as opened:
         opened.extract("verify.py", tmp_path)
     command = [sys.executable, "-I", "-S", "verify.py", str(path)]
-    checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "ok " in checked.stdout
     assert "WRONG" not in checked.stdout

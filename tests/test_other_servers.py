@@ -17,6 +17,7 @@ from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.settings import Target
 from mailwatch.times import now
+from tests.helpers.patience import PATIENCE
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.targets import Targets
 from tests.servers import ALICE, BOB, HOST, Certificate, Certificates, Courier, Cyrus, Exim, OpenSmtpd
@@ -178,7 +179,7 @@ def held(port: int) -> Iterator[None]:
     """
     deadline = time.monotonic() + 60
     while True:
-        with socket.create_connection((HOST, port), timeout=60) as other:
+        with socket.create_connection((HOST, port), timeout=PATIENCE) as other:
             if other.recv(3) == b"220":
                 while not _is_refused(port):
                     assert time.monotonic() < deadline, "never refused"
@@ -188,7 +189,7 @@ def held(port: int) -> Iterator[None]:
 
 
 def _is_refused(port: int) -> bool:
-    with socket.create_connection((HOST, port), timeout=60) as another:
+    with socket.create_connection((HOST, port), timeout=PATIENCE) as another:
         return another.recv(3) == b"421"
 
 

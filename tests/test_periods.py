@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return mailwatch("--config", folder / "config.yaml", *words, timeout=60)
+    return mailwatch("--config", folder / "config.yaml", *words)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.patience import PATIENCE
 from tests.helpers.requirements import need
 
 HERE = Path(__file__).parent.parent
@@ -18,7 +19,7 @@ FOLDER = HERE / "prometheus"
 def promtool(*words: str) -> None:
     need(Path(shutil.which("promtool") or "/usr/bin/promtool"))
     done = subprocess.run(
-        ["promtool", *words], cwd=FOLDER, capture_output=True, text=True, check=False, timeout=90
+        ["promtool", *words], cwd=FOLDER, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

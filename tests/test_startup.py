@@ -23,6 +23,7 @@ from mailwatch.progress import Progress, Step
 from mailwatch.store import Reader, Store
 from mailwatch.web.templating import words
 from tests.helpers.ledger_factory import observed
+from tests.helpers.patience import PATIENCE
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.requirements import need_root
@@ -78,7 +79,7 @@ def signalled(watching: MailWatchProcess, number: str, *moments: str) -> None:
 
 def ended(watching: MailWatchProcess) -> int:
     assert watching._process is not None
-    return watching._process.wait(20)
+    return watching._process.wait(PATIENCE)
 
 
 def test_only_run_heeds_signals_so() -> None:
@@ -155,7 +156,7 @@ def fill(disk: Path) -> None:
 
 
 def page_of(watching: MailWatchProcess, headers: dict[str, str]) -> tuple[int, Any, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=PATIENCE)
     connection.request("GET", "/", headers=headers)
     answer = connection.getresponse()
     told = answer.status, answer.headers, answer.read().decode()
@@ -277,7 +278,7 @@ async def test_a_long_start_says_how_far_it_is(tmp_path: Path) -> None:
 
 def test_it_ends_in_time_whatever_hangs() -> None:
     code = "import threading as t, mailwatch.ending as e; e.end_within(lambda: 3, 0.05); t.Event().wait()"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 3
+    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, check=False).returncode == 3
 
 
 def test_a_second_start_says_what_is_taken(watching: MailWatchProcess) -> None:

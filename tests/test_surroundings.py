@@ -15,6 +15,7 @@ import pytest
 from mailwatch.cli.time_zone import NoZone, local_zone
 from tests.helpers.command import Program, mailwatch
 from tests.helpers.ledger_factory import HOUR, MINUTE, write
+from tests.helpers.patience import PATIENCE
 
 START = 1_768_000_020_000
 CANARY = "canary-7f3a"
@@ -130,7 +131,7 @@ def run(
     finally:
         for file in files:
             os.close(file)
-    status = program.wait(60)
+    status = program.wait(PATIENCE)
     said = [(tmp_path / name).read_bytes().decode("utf-8", "replace") for name in ("out", "err")]
     return Ended(status, *said)
 

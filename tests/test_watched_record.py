@@ -109,7 +109,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return mailwatch("--config", folder / "config.yaml", *words, timeout=60)
+    return mailwatch("--config", folder / "config.yaml", *words)
 
 
 def test_another_interval_changes_nothing_of_the_past(folder: Path) -> None:

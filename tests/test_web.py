@@ -31,6 +31,7 @@ from mailwatch.web.summary import verdict
 from mailwatch.web.templating import choose, drawing, share, words
 from mailwatch.web.templating import span as written
 from tests.helpers.ledger_factory import HOUR, MINUTE, Sky, write
+from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.servers.authority import Authority
 
@@ -62,7 +63,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess
 def _get(watching: MailWatchProcess, path: str, **headers: str) -> tuple[int, Any, str]:
     request = urllib.request.Request(f"http://127.0.0.1:{watching.port}{path}", headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, answer.headers, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read().decode()
@@ -161,7 +162,7 @@ def test_an_outage_is_told_with_bounds_words_and_proof(web: tuple[MailWatchProce
 def test_the_evidence_file_of_the_page_is_valid(web: tuple[MailWatchProcess, str], tmp_path: Path) -> None:
     watching, identity = web
     with urllib.request.urlopen(
-        f"http://127.0.0.1:{watching.port}/api/v1/outages/{identity}/evidence.zip?lang=it", timeout=60
+        f"http://127.0.0.1:{watching.port}/api/v1/outages/{identity}/evidence.zip?lang=it", timeout=PATIENCE
     ) as answer:
         content = answer.read()
     assert "report.pdf" in zipfile.ZipFile(io.BytesIO(content)).namelist()
@@ -335,7 +336,7 @@ def test_a_language_once_chosen_is_kept(web: tuple[MailWatchProcess, str]) -> No
 
 
 def test_the_page_hears_of_changes(web: tuple[MailWatchProcess, str]) -> None:
-    with urllib.request.urlopen(f"http://127.0.0.1:{web[0].port}/live", timeout=20) as stream:
+    with urllib.request.urlopen(f"http://127.0.0.1:{web[0].port}/live", timeout=PATIENCE) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         lines = iter(stream.readline, b"")
         assert any(line == b"event: changed\n" for line in lines)
@@ -344,7 +345,7 @@ def test_the_page_hears_of_changes(web: tuple[MailWatchProcess, str]) -> None:
 def _first(watching: MailWatchProcess, path: str, **headers: str) -> list[str]:
     """The first thing that a stream says after how long to wait."""
     request = urllib.request.Request(f"http://127.0.0.1:{watching.port}{path}", headers=headers)
-    with urllib.request.urlopen(request, timeout=20) as stream:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as stream:
         return ["".join(iter(lambda: stream.readline().decode(), "\n")) for _ in range(2)]
 
 

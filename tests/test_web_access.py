@@ -33,6 +33,7 @@ from mailwatch.web.pages import LIVE_OF_A_PEER, Pages
 from mailwatch.web.rate_limit import WRONG_AT_MOST, WRONG_IN_ALL, Tries, peer_key
 from mailwatch.web.templating import words
 from tests.helpers.netns import Namespace
+from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.web_client import HTML, NOBODY, PASSWORD, TOKEN, ask, basic, watching_with
 
@@ -263,7 +264,7 @@ async def test_strangers_who_read_slowly_hold_nobody_up() -> None:
 
     slow = [asyncio.create_task(gate(dict(scope), receive, never)) for _ in range(2 * STRANGERS_AT_ONCE)]
     quick = asyncio.create_task(gate(dict(scope), receive, read))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await served.wait()
         stuck.set()
         await asyncio.gather(*slow, quick)
@@ -478,7 +479,7 @@ def test_one_peer_leaves_streams_to_others(tmp_path: Path) -> None:
     with watching.running(), contextlib.ExitStack() as streams:
 
         def listen(peer: str) -> int:
-            stream = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
+            stream = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=PATIENCE)
             streams.callback(stream.close)
             stream.request("GET", "/live", headers={"X-Forwarded-For": peer})
             answer = stream.getresponse()

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from mailwatch.web.access import COOKIE
 from mailwatch.web.templating import words
 from tests.helpers.leak_check import PASSWORD, canaries
+from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.requirements import need
 from tests.servers.authority import Authority
@@ -161,7 +162,7 @@ class _Prefixed(BaseHTTPRequestHandler):
             self.send_error(404, f"outside of the prefix; cookie: {self.headers['cookie']}")
             return
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         headers = dict(self.headers) | {"X-Forwarded-For": "198.51.100.7", "Connection": "close"}
         connection.request(self.command, self.path.removeprefix("/mail"), body, headers)
         answer = connection.getresponse()

@@ -20,6 +20,7 @@ from mailwatch.web.errors import WORDS
 from mailwatch.web.pages import Audience, Pages
 from mailwatch.web.read_model import Sources, Views
 from mailwatch.web.templating import words
+from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.web_client import HTML, NOBODY, PASSWORD, ask, basic, watching_with
 
@@ -104,7 +105,7 @@ READ = ("/", "/about", "/outages", "/metrics", "/healthz", "/api/v1/targets", "/
 
 
 def _method(watching: MailWatchProcess, method: str, path: str, **headers: str) -> Told:
-    connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=PATIENCE)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     told = answer.status, answer.headers, answer.read()
@@ -148,7 +149,7 @@ async def _asked(app: ASGIApp, path: str, method: str = "GET", **headers: str) -
 
     lines = [(b"host", b"localhost"), *((name.lower().encode(), text.encode()) for name, text in headers.items())]
     scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": lines}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         with contextlib.suppress(Broken):
             await app(scope, receive, send)
     return said[0]["status"], b"".join(message.get("body", b"") for message in said).decode()

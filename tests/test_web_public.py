@@ -13,6 +13,7 @@ import pytest
 
 from mailwatch.web.templating import words
 from tests.helpers.leak_check import CANARIES, PASSWORD, canaries
+from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.web_client import HTML, ask, basic
 from tests.helpers.web_routes import ROUTES
@@ -41,7 +42,7 @@ def told(watching: MailWatchProcess, what: str, headers: dict[str, str] | None =
 def everything(watching: MailWatchProcess, path: str, headers: dict[str, str]) -> tuple[int, str]:
     """The status, and all of the answer; of a stream its beginning."""
     if path.startswith("/live"):
-        connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=PATIENCE)
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         text = "".join(answer.readline().decode() for _ in range(4))
@@ -109,7 +110,7 @@ def test_to_those_who_log_in_all_of_that_is_told(public: MailWatchProcess) -> No
 )  # fmt: skip
 def test_no_spelling_of_a_path_leads_around_the_gate(public: MailWatchProcess, path: str) -> None:
     for method in ("GET", "HEAD", "POST", "PUT", "OPTIONS"):
-        connection = http.client.HTTPConnection("127.0.0.1", public.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", public.port, timeout=PATIENCE)
         connection.request(method, path)
         answer = connection.getresponse()
         text = answer.read().decode()

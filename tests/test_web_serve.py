@@ -23,6 +23,7 @@ from mailwatch.web import connections
 from mailwatch.web import connections as turns
 from mailwatch.web import server as serve
 from mailwatch.web.rate_limit import peer_key
+from tests.helpers.patience import PATIENCE
 from tests.helpers.requirements import need_root
 from tests.servers import free_port
 
@@ -38,7 +39,7 @@ async def says_hello(scope: Scope, receive: Receive, send: Send) -> None:
 @contextlib.asynccontextmanager
 async def served(app: ASGIApp = says_hello, handles: int = connections.WANTED) -> AsyncIterator[int]:
     port = free_port()
-    async with asyncio.timeout(60), serve.serving(app, "127.0.0.1", port, handles=lambda: handles):
+    async with asyncio.timeout(PATIENCE), serve.serving(app, "127.0.0.1", port, handles=lambda: handles):
         yield port
 
 

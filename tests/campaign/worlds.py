@@ -15,6 +15,7 @@ from mailwatch.store import Reader
 from tests.campaign.run import Run, template
 from tests.campaign.verdict import Verdict, judge
 from tests.campaign.world import make_world
+from tests.helpers.marks import marked
 
 WEEKS = 2.0
 """How long a world lasts."""
@@ -22,6 +23,7 @@ MEMORY = Path("/dev/shm")
 """Where a commit costs no disk: our kills are kills, not power cuts, which the store's own tests are for."""
 
 
+@marked("campaign")
 def verdict_of(seed: str, number: int, weeks: float = WEEKS) -> Verdict:
     """Live through world `number` of a seed."""
     logging.disable(logging.CRITICAL)

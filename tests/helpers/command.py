@@ -31,11 +31,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tests.helpers.marks import starting
+from tests.helpers.patience import PATIENCE
+
 MAX_REQUEST = 1 << 20
 
 
 class Program:
     """A running `mailwatch`, with what the tests use of subprocess.Popen."""
+
+    MARK = "e2e"
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class Program:
 
         With `terminal` the first is made its controlling terminal. For `surroundings` see `_surround`.
         """
+        starting(self.MARK)
         self.args = ("mailwatch", *words)
         self.returncode: int | None = None
         request = {
@@ -108,7 +114,7 @@ def mailwatch(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     given: str | None = None,
-    timeout: float = 90,
+    timeout: float = PATIENCE,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, with `given` on its stdin. Raises subprocess.TimeoutExpired."""
     if in_a_network_of_its_own():

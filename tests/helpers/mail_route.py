@@ -13,6 +13,7 @@ from mailwatch.model import Kind, Observation
 from mailwatch.probes import Outstanding, TlsContexts, Trips, observe
 from mailwatch.settings import Delivery, Target
 from mailwatch.times import now
+from tests.helpers.patience import PATIENCE
 from tests.helpers.requirements import need
 from tests.helpers.targets import Targets
 from tests.servers import ALICE, DOVECOT, POSTFIX, Certificates, Dovecot, Postfix, server_folder
@@ -85,6 +86,6 @@ def posting(certificates: Certificates, targets: Targets, **settings: Any) -> It
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for what another process does."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not holds():
             await asyncio.sleep(0.05)

@@ -44,6 +44,8 @@ def command(*words: str) -> None:
 class Namespace:
     """A network namespace, with a thread in it that does what it is given, one thing after the other."""
 
+    MARK = "root"
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.prefix = ("ip", "netns", "exec", name)

@@ -17,6 +17,7 @@ from mailwatch.notify import Notifier
 from mailwatch.settings import Channel
 from mailwatch.store import Draft, Outbox, Reader, Store
 from mailwatch.times import now
+from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.webhook import Webhook
 from tests.servers import free_port
@@ -145,7 +146,7 @@ async def telling(notifier: Notifier, until: Callable[[], bool]) -> None:
     """Run it until something holds."""
     task = asyncio.create_task(notifier.run())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not until():
                 assert not task.done(), task
                 await asyncio.sleep(0.02)

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -16,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.helpers.command import Program, in_a_network_of_its_own, mailwatch
+from tests.helpers.patience import PATIENCE, tries
 from tests.servers import free_port
-
-PATIENCE = 90.0
-"""Seconds that anything may take before the test fails; far above what it needs."""
 
 
 class MailWatchProcess:
     """One installation of MailWatch in `folder`. Its config.yaml is written as JSON, which is YAML."""
+
+    MARK = "e2e"
 
     def __init__(self, folder: Path, targets: list[dict[str, Any]], **sections: Any) -> None:
         self.folder = folder
@@ -89,11 +88,11 @@ class MailWatchProcess:
         process.send_signal(signal.SIGCONT)
         process.terminate()
         try:
-            return process.wait(10)
+            return process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise AssertionError(f"not stopped within 10 s:\n{self.log.read_text()}") from None
+            raise AssertionError(f"never stopped:\n{self.log.read_text()}") from None
 
     @contextlib.contextmanager
     def running(self) -> Iterator[MailWatchProcess]:
@@ -107,7 +106,7 @@ class MailWatchProcess:
     def get(self, path: str) -> str:
         """GET a page; "" while it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE) as answer:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as error:
             return f"{error.code} {error.read().decode()}"
@@ -126,13 +125,12 @@ class MailWatchProcess:
 
     def until(self, holds: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
         """Wait until something holds, and return it."""
-        deadline = time.monotonic() + patience
-        while not (answer := holds()):
-            died = self._process is not None and self._process.poll() is not None
-            if died or time.monotonic() > deadline:
-                raise AssertionError(f"never {what}; its log:\n{self.log.read_text()}")
-            time.sleep(0.02)
-        return answer
+        for _ in tries(patience):
+            if answer := holds():
+                return answer
+            if self._process is not None and self._process.poll() is not None:
+                break
+        raise AssertionError(f"never {what}; its log:\n{self.log.read_text()}")
 
     def state(self, target: str) -> str:
         """The state of a target as the API tells it."""
@@ -145,7 +143,7 @@ class MailWatchProcess:
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run another command of mailwatch on the same config."""
-        return mailwatch("--config", self.config, *words, timeout=60)
+        return mailwatch("--config", self.config, *words)
 
     def everything(self) -> bytes:
         """All that it wrote or shows: files (but for the secrets given to it), log, pages, command lines."""

@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.helpers.command import Program
+from tests.helpers.patience import PATIENCE
 
 MAILWATCH = "mailwatch"
 """As the first of the words: the program itself."""
-PATIENCE = 60.0
 CONTROL_C = "\x03"
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

@@ -153,7 +153,7 @@ class Made:
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a verb, in Rome."""
         rome = {**os.environ, "TZ": "Europe/Rome"}
-        return mailwatch("--config", self.folder / "config.yaml", *words, env=rome, timeout=120)
+        return mailwatch("--config", self.folder / "config.yaml", *words, env=rome)
 
 
 def make(name: str, folder: Path) -> Made:

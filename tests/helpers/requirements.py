@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.marks import marked
+
 HOW_TO_INSTALL = "run: sh tests/install_servers.sh"
 
 
@@ -30,6 +32,7 @@ def need_program(program: Path) -> None:
     need(program)
 
 
+@marked("root")
 def need_root(*programs: str) -> None:
     """Skip, or fail where the tests are the gate, without root or one of the programs."""
     for program in programs:

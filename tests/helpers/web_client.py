@@ -7,6 +7,7 @@ import http.client
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 
 NOBODY = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
@@ -20,7 +21,7 @@ def ask(
     watching: MailWatchProcess, path: str, headers: dict[str, str] | None = None, *, form: str | None = None
 ) -> Answer:
     """Send one request and follow nothing."""
-    connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", watching.port, timeout=PATIENCE)
     try:
         given = dict(headers or {})
         if form is None:

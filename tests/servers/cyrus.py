@@ -7,9 +7,10 @@ import shutil
 import ssl
 from pathlib import Path
 
+from tests.helpers.patience import PATIENCE
 from tests.servers.certificates import Certificate, Certificates
 from tests.servers.dovecot import MESSAGE
-from tests.servers.program import HOST, PATIENCE, free_port
+from tests.servers.program import HOST, free_port
 from tests.servers.rooted import ALICE, Rooted
 
 IMAPD_CONF = """\

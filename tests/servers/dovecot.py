@@ -16,8 +16,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.helpers.patience import PATIENCE
 from tests.servers.certificates import Certificate, Certificates
-from tests.servers.program import HOST, PATIENCE, Program, free_port
+from tests.servers.program import HOST, Program, free_port
 
 DOVECOT = Path("/usr/sbin/dovecot")
 ALICE = "a@example.org"

@@ -8,8 +8,9 @@ import socket
 import ssl
 from pathlib import Path
 
+from tests.helpers.patience import PATIENCE
 from tests.servers.certificates import Certificate, Certificates
-from tests.servers.program import HOST, PATIENCE, Program, free_port
+from tests.servers.program import HOST, Program, free_port
 
 NGINX = Path("/usr/sbin/nginx")
 LOGIN = "<html><title>Webmail</title><form>Password: <input type=password></form>" + " " * 2000 + "Città</html>"

@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+from tests.helpers.patience import PATIENCE
+
 CLIENT_ID = "mailwatch-of-the-tests"
 CLIENT_SECRET = "canary-client-secret-81c2"
 
@@ -222,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _endless(self) -> None:
         self.send_response(200)
         self.end_headers()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         with contextlib.suppress(OSError):
             while time.monotonic() < deadline:
                 self.wfile.write(b" " * 65536)

@@ -7,8 +7,9 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.helpers.patience import PATIENCE
 from tests.servers.certificates import Certificates
-from tests.servers.program import HOST, PATIENCE, Program, free_port
+from tests.servers.program import HOST, Program, free_port
 
 POSTFIX = Path("/usr/sbin/postfix")
 

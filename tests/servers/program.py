@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import itertools
 import os
 import signal
@@ -15,9 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from tests.helpers.marks import starting
+from tests.helpers.patience import PATIENCE, tries
+
 HOST = "127.0.0.1"
-PATIENCE = 15.0
-"""Seconds that a server may take to start or stop before the test fails; far above what it needs."""
 
 
 @contextlib.contextmanager
@@ -31,23 +34,31 @@ def server_folder() -> Iterator[Path]:
         yield Path(name)
 
 
+RESERVED = Path(tempfile.gettempdir()) / "mailwatch-test-ports"
+"""Who may use which ports: a lock for each block of them, held while a process lives."""
+FIRST_PORT, BLOCK, BLOCKS = 20_000, 500, 25
+"""Below the ports that the system gives to connections (32768 and above, ip(7))."""
+
+
+@functools.cache
 def _ports() -> Iterator[int]:
-    """The ports that this process of the tests hands out: below those that the system gives to connections.
-
-    Each worker of pytest-xdist has its own; other runs on this machine begin elsewhere.
-    """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    mine = range(20_000 + 2_000 * (worker % 6), 22_000 + 2_000 * (worker % 6))
-    first = os.getpid() * 37 % len(mine)
-    return itertools.cycle([*mine[first:], *mine[:first]])
-
-
-_PORTS = _ports()
+    """The ports of this process: no other run or worker on this machine has one of them, whenever it takes it."""
+    RESERVED.mkdir(exist_ok=True)
+    for number in sorted(range(BLOCKS), key=lambda number: (number - os.getpid()) % BLOCKS):
+        file = os.open(RESERVED / str(number), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            continue
+        first = FIRST_PORT + number * BLOCK
+        return itertools.cycle(range(first, first + BLOCK))
+    raise AssertionError(f"all {BLOCKS} blocks of ports are taken by other runs of the tests: {RESERVED}")
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on, and that no connection will take meanwhile."""
-    for port in _PORTS:
+    """A port of the loopback address that nobody listens on, and that none but this process takes."""
+    for port in _ports():
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
@@ -107,8 +118,11 @@ class Program:
         assert self._process is not None, f"{self._command[0]} does not run"
         return self._process.pid
 
+    MARK = "servers"
+
     def start(self) -> None:
         """Start it and return once it greets on every port."""
+        starting(self.MARK)
         assert self._process is None, f"{self._command[0]} runs already"
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
@@ -125,14 +139,14 @@ class Program:
             raise
 
     def _wait_until_serving(self, process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + PATIENCE
         # An open port is not enough: a child that is killed while it starts takes Dovecot 6 s to stop.
-        while not self._serving():
-            ended = process.poll() is not None
-            if ended or time.monotonic() > deadline:
-                words = self._output.read_text(errors="replace") + self.log_since(0)
-                raise AssertionError(f"{self._command[0]} does not start:\n{words}")
-            time.sleep(0.01)
+        for _ in tries():
+            if self._serving():
+                return
+            if process.poll() is not None:
+                break
+        words = self._output.read_text(errors="replace") + self.log_since(0)
+        raise AssertionError(f"{self._command[0]} does not start:\n{words}")
 
     def _serving(self) -> bool:
         return all(self._serves(port, tls) for port, tls in self._ports.items())
@@ -187,8 +201,7 @@ class Program:
 
     def log_until(self, words: str, mark: int) -> str:
         """What was logged after the first `mark` bytes, once `words` are among it."""
-        deadline = time.monotonic() + PATIENCE
-        while words not in (said := self.log_since(mark)):
-            assert time.monotonic() < deadline, f"{self._command[0]} never logged {words!r}:\n{said}"
-            time.sleep(0.01)
-        return said
+        for _ in tries():
+            if words in (said := self.log_since(mark)):
+                return said
+        raise AssertionError(f"{self._command[0]} never logged {words!r}:\n{self.log_since(mark)}")

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from tests.helpers.patience import PATIENCE
 from tests.servers.program import HOST, Program, free_port
 
 FOLDER = Path(__file__).parents[2] / "prometheus"
@@ -66,7 +67,7 @@ class Prometheus(Program):
     def get(self, what: str, **asked: str) -> Any:
         """GET /api/v1/WHAT: its data. An error of the query is an error."""
         address = f"http://{HOST}:{self.port}/api/v1/{what}?{urllib.parse.urlencode(asked)}"
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
             return json.load(answer)["data"]
 
     def ask(self, expr: str, ago: float = 0.0) -> list[dict[str, Any]]:
