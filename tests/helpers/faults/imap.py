@@ -41,10 +41,10 @@ def _says(
 
 
 FAULTS: list[Fault] = [
-    _fault(what="all is well", cause=None, phase=None, place=plays(*FETCH, *END)),
+    _fault(what="everything works", cause=None, phase=None, place=plays(*FETCH, *END)),
     _fault(what="the name does not resolve", cause=Cause.DNS, phase=Phase.RESOLVE, place=no_such_name),
-    _fault(what="nobody listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=nobody_listens),
-    _fault(what="there is no way to the address", cause=Cause.UNREACHABLE, phase=Phase.CONNECT, place=no_route),
+    _fault(what="no program listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=nobody_listens),
+    _fault(what="there is no route to the address", cause=Cause.UNREACHABLE, phase=Phase.CONNECT, place=no_route),
     _fault(
         what="the connection is never accepted",
         cause=Cause.TIMEOUT,
@@ -123,7 +123,7 @@ FAULTS: list[Fault] = [
         says="certificate is for other.example, not 127.0.0.1",
     ),
     _fault(
-        what="the certificate is by an authority that nobody knows",
+        what="the certificate is by an unknown authority",
         cause=Cause.TLS,
         phase=Phase.TLS,
         place=secured(SILENCE, issue=self_made),

@@ -94,7 +94,7 @@ async def look(target: Target, **more: Any) -> Observation:
 _named = partial(_fault, look=look)
 
 FAULTS: list[Fault] = [
-    _named(what="all is well", cause=None, phase=None, place=_domain(ONE, {BEST: WELL})),
+    _named(what="everything works", cause=None, phase=None, place=_domain(ONE, {BEST: WELL})),
     _named(
         what="the domain is gone",
         cause=Cause.DNS,
@@ -219,7 +219,7 @@ FAULTS: list[Fault] = [
         lesson="a timeout on port 25 was counted as online (OneUptime)",
     ),
     _named(
-        what="no exchanger accepts a connection, and nobody else on port 25 either: our line blocks it",
+        what="no exchanger accepts a connection, and no other operator on port 25 either: our line blocks it",
         cause=Cause.OFFLINE,
         phase=Phase.CONNECT,
         place=_domain(TWO, {}),
@@ -238,7 +238,7 @@ FAULTS: list[Fault] = [
         phase=Phase.GREETING,
         place=_domain(ONE, {BEST: [SILENCE], CONTROL: [GREETING]}, patience=IMPATIENCE),
     ),
-    _fault(what="nobody listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=nobody_listens),
+    _fault(what="no program listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=nobody_listens),
     _fault(
         what="the connection is never accepted", cause=Cause.TIMEOUT, phase=Phase.CONNECT, place=nobody_accepts
     ),

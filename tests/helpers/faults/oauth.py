@@ -50,7 +50,7 @@ _rejected = {"cause": Cause.CREDENTIALS, "phase": Phase.AUTH}
 
 FAULTS: list[Fault] = [
     _at_imap(
-        what="takes a token by OAUTHBEARER: all is well",
+        what="takes a token by OAUTHBEARER: everything works",
         cause=None,
         phase=None,
         place=_granted(
@@ -164,7 +164,7 @@ FAULTS: list[Fault] = [
     ),
     Fault(
         kind=Kind.SMTP,
-        what="says `235 2.7.0 in` after it told of a failure",
+        what="says `235 2.7.0 in` after it reported a failure",
         cause=Cause.PROTOCOL,
         phase=Phase.AUTH,
         place=_granted(

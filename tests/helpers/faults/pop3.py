@@ -29,12 +29,12 @@ def _says(answer: bytes, cause: Cause, phase: Phase, *, after: list[Step], what:
 
 FAULTS: list[Fault] = [
     _fault(
-        what="all is well",
+        what="everything works",
         cause=None,
         phase=None,
         place=plays(*TOP, b"+OK\r\nSubject: hi\r\n\r\n.\r\n", "^QUIT", b"+OK\r\n"),
     ),
-    _fault(what="nobody listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=nobody_listens),
+    _fault(what="no program listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=nobody_listens),
     _fault(
         what="silence instead of the greeting", cause=Cause.TIMEOUT, phase=Phase.GREETING, place=plays(SILENCE)
     ),

@@ -247,7 +247,7 @@ def _imap(verb: str, answer: bytes, cause: Cause | None, phase: Phase | None) ->
 
 
 FAULTS: list[Fault] = [
-    _fault(what="all is well", cause=None, phase=None, place=posts(after_searches=1)),
+    _fault(what="everything works", cause=None, phase=None, place=posts(after_searches=1)),
     _fault(
         what="the message arrives in a junk folder",
         cause=None,
@@ -281,7 +281,7 @@ FAULTS: list[Fault] = [
     _smtp("message", b"554 5.6.0 looks like spam\r\n", Cause.REJECTED, Phase.SUBMIT),
     _smtp("message", b"451 4.7.1 greylisted\r\n", Cause.THROTTLED, Phase.SUBMIT),
     _fault(
-        what="the connection ends before the message is acknowledged: nobody knows whether it was accepted",
+        what="the connection ends before the message is acknowledged: it is not known whether it was accepted",
         cause=Cause.DISCONNECTED,
         phase=Phase.SUBMIT,
         place=posts(smtp={"message": CLOSE}),
@@ -293,7 +293,7 @@ FAULTS: list[Fault] = [
         place=posts(smtp={"message": SILENCE}, impatient=True),
     ),
     _fault(
-        what="accepted, but nobody listens at the mailbox",
+        what="accepted, but no program listens at the mailbox",
         cause=Cause.REFUSED,
         phase=Phase.CONNECT,
         place=no_mailbox,
@@ -329,7 +329,7 @@ FAULTS: list[Fault] = [
         says="IDLE: no answer",
     ),
     _fault(
-        what="BYE while we wait, and well again after it",
+        what="BYE while we wait, and it works again after that",
         cause=None,
         phase=None,
         place=posts(imap={"IDLE": b"* BYE restarting\r\n"}, times=1, after_searches=2),

@@ -51,7 +51,7 @@ def of_another(ca: trustme.CA) -> trustme.LeafCert:
 
 
 def self_made(_: trustme.CA) -> trustme.LeafCert:
-    """One by an authority that nobody knows."""
+    """One by an unknown authority."""
     return trustme.CA().issue_cert("127.0.0.1")
 
 

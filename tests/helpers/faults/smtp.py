@@ -35,9 +35,9 @@ def _says(
 
 
 FAULTS: list[Fault] = [
-    _fault(what="all is well", cause=None, phase=None, place=plays(*RSET, *END)),
+    _fault(what="everything works", cause=None, phase=None, place=plays(*RSET, *END)),
     _fault(what="the name does not resolve", cause=Cause.DNS, phase=Phase.RESOLVE, place=no_such_name),
-    _fault(what="nobody listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=nobody_listens),
+    _fault(what="no program listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=nobody_listens),
     _fault(
         what="the connection is never accepted",
         cause=Cause.TIMEOUT,
@@ -102,7 +102,7 @@ FAULTS: list[Fault] = [
         says="not 127.0.0.1",
     ),
     _fault(
-        what="the certificate is by an authority that nobody knows, behind STARTTLS",
+        what="the certificate is by an unknown authority, behind STARTTLS",
         cause=Cause.TLS,
         phase=Phase.TLS,
         place=secured(*PLAIN, TLS, SILENCE, issue=self_made, tls=TlsMode.STARTTLS),

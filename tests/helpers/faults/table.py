@@ -21,12 +21,13 @@ FAULTS: list[Fault] = [
 ]
 
 HEAD = """\
-# Each way a mailbox fails, and what MailWatch says of it
+# Failures
 
-Printed from the data of the tests (`python -m tests.helpers.faults.table > docs/reference/failures.md`). A server
-plays each line over real sockets in tests/test_faults.py. *Down* counts towards an outage of the provider;
-*unknown* does not: our line, MailWatch itself or the owner is the reason, or the server asks for fewer logins. A
-number in brackets marks a mistake that another monitor made.
+This page lists each way in which a mailbox fails, and what MailWatch reports. It is printed from the data of
+the tests (`python -m tests.helpers.faults.table > docs/reference/failures.md`); a server plays each line over
+real sockets in the tests. *Down* counts towards an outage of the provider. *Unknown* does not: our line,
+MailWatch itself or the owner is the reason, or the server asks for fewer logins. A number in brackets marks a
+mistake that another monitor made.
 """
 
 
@@ -38,7 +39,7 @@ def page() -> str:
 def _sections() -> Iterator[str]:
     for kind in dict.fromkeys(fault.kind for fault in FAULTS):
         yield f"## {kind}\n"
-        yield "| what happens | MailWatch says | cause | phase |"
+        yield "| what happens | outcome | cause | phase |"
         yield "|---|---|---|---|"
         for fault in FAULTS:
             if fault.kind is kind:
@@ -62,15 +63,15 @@ def _lessons() -> Iterator[str]:
 
 
 REPLIES = """
-## What servers say
+## What servers answer
 
-Printed from `mailwatch/probes/replies.toml`, the one table by which the replies of all protocols are judged; a new
-reply is a row with an example, and each example is a test. Rows are tried in this order, and the first that fits
-decides. All lines of an answer are read: the reply itself counts first, unless it is marked *weak*; then what came
-untagged before it; then its class, as below. An untagged OK may excuse a server, never accuse it. A reply that
-is in no row is judged by its class, and its record says `"words": "unknown"`.
+Printed from `mailwatch/probes/replies.toml`, the one table by which MailWatch judges the replies of all
+protocols. A new reply is a row with an example, and each example is a test. MailWatch tries the rows in this
+order; the first that fits decides. It reads all lines of an answer. The reply itself counts first, unless it is
+marked *weak*; then what came untagged before it; then its class, as below. An untagged OK may excuse a server,
+never accuse it. A reply that fits no row is judged by its class, and its record says `"words": "unknown"`.
 
-| class of a reply in no row | cause |
+| class of a reply that fits no row | cause |
 |---|---|
 | IMAP BYE; POP3 -ERR at the greeting; SMTP 4xx, and 5xx at the greeting | unavailable |
 | NO, -ERR or 5xx to a login | credentials |
@@ -83,7 +84,7 @@ is in no row is judged by its class, and its record says `"words": "unknown"`.
 
 def _replies() -> Iterator[str]:
     yield REPLIES
-    yield "| reply | where | for example | MailWatch says | cause | source |"
+    yield "| reply | where | for example | outcome | cause | source |"
     yield "|---|---|---|---|---|---|"
     reasons = []
     for row in rows():
@@ -94,7 +95,7 @@ def _replies() -> Iterator[str]:
         example = row.says[0].partition(": ")[2].replace("|", "\\|")
         cells = (f"{row.id}{mark}", _where(row), f"`{example}`", row.cause.outcome, row.cause, row.source)
         yield "| " + " | ".join(cells) + " |"
-    yield "\nWhy, where one may disagree:\n"
+    yield "\nReasons, where one may disagree:\n"
     yield from (f"{number}. *{row.id}*: {row.why}" for number, row in enumerate(reasons, 1))
     yield OPEN
 
@@ -107,29 +108,32 @@ def _where(row: Row) -> str:
 
 
 OPEN = """
-What no row can say:
+What no row can decide:
 
-- **BYE before NO.** The answer to the command is awaited for half a second after a BYE, and both are read: a
-  limit in the BYE counts though the NO says only that the login failed.
-- **A banner that ends like a literal** (`* OK ready {123}`) is text for people, which holds no literals; it is
-  taken as it stands.
-- **LOGINDISABLED without a mechanism**: without TLS it is the owner's `tls: none` (*credentials*), and so it is
-  where other mechanisms are offered, since those go in by another way than a password. Over TLS with no mechanism
-  at all nobody can log in: *protocol*, down.
-- **Words before a silence** count where they excuse the server, **before a lost connection** where they are known;
-  else the silence or the loss does.
+- **BYE before NO.** After a BYE MailWatch waits half a second for the answer to the command, and reads both. A
+  limit in the BYE counts, though the NO says only that the login failed.
+- **A banner that ends like a literal** (`* OK ready {123}`) is text for people, which holds no literals.
+  MailWatch takes it as it is.
+- **LOGINDISABLED without a mechanism.** Without TLS it is the owner's `tls: none` (*credentials*). So it is
+  where the server offers other mechanisms, which use something else than a password. Over TLS with no mechanism
+  at all no login is possible: *protocol*, down.
+- **Words before a silence** count where they excuse the server. **Words before a lost connection** count where
+  they are known. Otherwise the silence or the loss counts.
 - **Plain text instead of the protocol** is judged by its words where they are known, else it is *protocol*.
-- **Accounts that fail together, retries within a probe, and *proven afterwards*** go on as they were for rejected
+- **Accounts that fail together, retries within a probe, and *proven afterwards*** follow the rules of rejected
   passwords. What refuses the account or a setting of the owner's (disabled, locked, switched off: `facts.owner`
-  names the row) holds back further logins as a wrong password does; but two accounts that are disabled together
-  are no broken login, and one that is opened again proves no outage afterwards. Fewer replies are *down*: a limit
-  and a lock no longer begin one.
+  names the row) holds back further logins as a wrong password does. But two accounts that are disabled together
+  are no broken login, and one that is enabled again proves no outage afterwards. Fewer replies are *down*: a
+  limit and a lock no longer begin one.
 
-What a mail program does about a reply, MailWatch does too, once: where EXAMINE is refused to a program that is
-not known, ID (RFC 2971) is said if it is offered; where EXAMINE is not known, INBOX is opened by SELECT
-(`\\Recent` goes, nothing else changes); where the newest message was deleted meanwhile, the then newest is read;
-where EHLO is refused, HELO is said. A name that is refused in both is *not possible from here*: set
-`defaults.helo_name`. Of POP3 the header of the newest message is read and no more, though some servers send all.
+Where mail programs have a way around a refusal, MailWatch uses it too, once:
+
+- Where a server refuses EXAMINE to an unknown program, MailWatch sends ID (RFC 2971) if the server offers it.
+- Where a server does not know EXAMINE, MailWatch opens INBOX by SELECT (`\\Recent` goes, nothing else changes).
+- Where the newest message was deleted meanwhile, it reads the one that is then the newest.
+- Where a server refuses EHLO, it sends HELO. A name that is refused in both is *not possible from here*: set
+  `defaults.helo_name`.
+- Of POP3 it reads the header of the newest message and no more, though some servers send all.
 """
 
 

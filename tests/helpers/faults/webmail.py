@@ -77,23 +77,23 @@ BOMB = gzip.compress(b"\0" * 64 * 1024 * 1024, 9)
 HEADERS = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
 
 FAULTS: list[Fault] = [
-    _answers("all is well", answer("200 OK", LOGIN), None, None),
+    _answers("everything works", answer("200 OK", LOGIN), None, None),
     _answers(
-        "all is well, compressed",
+        "everything works, compressed",
         answer("200 OK", gzip.compress(LOGIN.encode()), "Content-Encoding: gzip"),
         None,
         None,
     ),
     _answers(
-        "all is well, in chunks",
+        "everything works, in chunks",
         HEADERS + b"Transfer-Encoding: chunked\r\n\r\n8\r\nPassword\r\n0\r\n\r\n",
         None,
         None,
     ),
-    _answers("all is well, as long as the connection lasts", HEADERS + b"\r\n" + LOGIN.encode(), None, None),
+    _answers("everything works, as long as the connection does", HEADERS + b"\r\n" + LOGIN.encode(), None, None),
     _fault(what="the name does not resolve", cause=Cause.DNS, phase=Phase.RESOLVE, place=serves(at=no_such_name)),
     _fault(
-        what="nobody listens on the port",
+        what="no program listens on the port",
         cause=Cause.REFUSED,
         phase=Phase.CONNECT,
         place=serves(at=nobody_listens),
@@ -207,7 +207,7 @@ FAULTS: list[Fault] = [
         Phase.FETCH,
     ),
     _answers(
-        "an encoding that nobody asked for",
+        "an encoding that was not asked for",
         answer("200 OK", LOGIN, "Content-Encoding: br"),
         Cause.PROTOCOL,
         Phase.FETCH,
@@ -251,7 +251,7 @@ FAULTS: list[Fault] = [
         says="Retry-After: 3600",
     ),
     _answers(
-        "says 101, which nobody asked for",
+        "says 101, which was not asked for",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
         Cause.PROTOCOL,
         Phase.GREETING,
