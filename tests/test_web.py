@@ -496,7 +496,7 @@ def test_the_first_thing_said_is_true(
 def test_no_word_is_left_over() -> None:
     web = resources.files("mailwatch.web")
     drawn = "".join(one.read_text() for one in (web / "templates").iterdir())
-    drawn += (web / "pages.py").read_text() + (web / "front.py").read_text()
+    drawn += (web / "pages.py").read_text() + (web / "starting.py").read_text()
     by_name = {"language", "open", "closed"}
     unused = [
         key for key in words("en") if key not in by_name and not re.search(rf"\bw\.{key}\b|\"{key}\"", drawn)
