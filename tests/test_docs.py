@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mailwatch.cli import VERBS, main, parse
-from mailwatch.model import Cause
+from mailwatch.model import Cause, Kind, Phase
 from tools.generate import stale
 
 ROOT = Path(__file__).parent.parent
@@ -57,6 +59,40 @@ def test_anchors_of_links_are_headings() -> None:
             headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
             assert anchor in anchors, f"{document.name}: {link}#{anchor}"
+
+
+CONTRACTS = ROOT / "tests" / "testdata" / "contracts" / "expected"
+VALUES = {value.value for values in (Cause, Kind, Phase) for value in values}
+"""Keys of counters by cause, kind or phase, which are explained as values."""
+
+
+def keys_of(value: object) -> Iterator[str]:
+    """Yield the keys of all mappings in a JSON value."""
+    if isinstance(value, dict):
+        yield from value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from keys_of(inner)
+
+
+@pytest.mark.parametrize(
+    ("page", "snapshots"),
+    [
+        ("api.md", "cli/{outages*,incidents*,offline,availability,probe,notify*,ledger*}.json"),
+        ("api.md", "api/owner/{targets,observations,observations-*}.json"),
+        ("ledger.md", "entries.json"),
+    ],
+)
+def test_each_key_of_a_contract_is_on_its_page(page: str, snapshots: str) -> None:
+    # An outage in the ledger has the keys of the API.
+    text = "".join((ROOT / "docs" / "reference" / name).read_text() for name in {page, "api.md"})
+    head, _, rest = snapshots.partition("{")
+    names, _, tail = rest.partition("}")
+    files = [file for name in names.split(",") for file in CONTRACTS.glob(f"{head}{name}{tail}")]
+    assert files
+    found = {key for file in files for key in keys_of(json.loads(file.read_text()))}
+    # The snapshots' own keys, and kinds of entries such as outage.open.
+    found -= VALUES | {"shape", "status"} | {key for key in found if "." in key}
+    assert sorted(key for key in found if not re.search(rf"\b{key}\b", text)) == []
 
 
 def test_generated_pages_are_what_the_code_gives_now() -> None:
