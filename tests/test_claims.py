@@ -607,7 +607,7 @@ def test_without_a_claim_the_formal_notice_is_all_blanks_and_says_so(
         assert {"en": "[tax code: ", "it": "[codice fiscale: "}[language] in text
         assert [words for words in UNCHECKED if words in text] == []
         assert NO_ADVICE[language] in text
-    assert "no claim in the config is for this outage" in said
+    assert "no claim in the config covers this outage" in said
 
 
 def test_an_unknown_outage_has_no_letter(
@@ -615,7 +615,7 @@ def test_an_unknown_outage_has_no_letter(
 ) -> None:
     said = recorded_outage[0].command("claim", "zzz", "-o", str(tmp_path / "letter"))
     assert said.returncode == 1
-    assert "no outage is called zzz" in said.stderr
+    assert "no outage has the id zzz" in said.stderr
     assert list(tmp_path.iterdir()) == []
 
 

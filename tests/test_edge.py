@@ -37,26 +37,30 @@ def os_error(number: int, path: str | None = None) -> OSError:
     [
         (UsedWrongly("config.yaml:3: no"), 2, "config.yaml:3: no"),
         (Refused("the key is gone"), 1, "mailwatch: the key is gone"),
-        (os_error(errno.ENOSPC, "/x/y.zip"), 1, "mailwatch: /x/y.zip: No space left on device; make room there"),
+        (
+            os_error(errno.ENOSPC, "/x/y.zip"),
+            1,
+            "mailwatch: /x/y.zip: No space left on device; free some space there",
+        ),
         (
             os_error(errno.ENOENT, "/x"),
             2,
-            "mailwatch: /x: No such file or directory; is it written as you meant it?",
+            "mailwatch: /x: No such file or directory; check the spelling",
         ),
         (FileNotFoundError("there is no ledger in /x"), 2, "mailwatch: there is no ledger in /x"),
-        (os_error(errno.EMFILE), LACKING, "this process may open no further file; raise the limit (ulimit -n"),
+        (os_error(errno.EMFILE), LACKING, "this process cannot open more files; raise the limit (ulimit -n"),
         (os_error(errno.ENOMEM), LACKING, "memory ran out"),
-        (os_error(errno.EAGAIN), LACKING, "the machine gives no further thread or process"),
+        (os_error(errno.EAGAIN), LACKING, "the machine allows no more threads or processes"),
         (MemoryError(), LACKING, "memory ran out"),
         (
             RuntimeError("can't start new thread"),
             LACKING,
-            "no further thread or process; raise the limit (ulimit -u",
+            "no more threads or processes; raise the limit (ulimit -u",
         ),
         (ImportError("x.so: failed to map segment from shared object"), LACKING, "memory ran out"),
-        (KeyError(CANARY), DEFECT, "this is a defect of MailWatch (KeyError)"),
-        (PanicException(CANARY), DEFECT, "this is a defect of MailWatch (PanicException)"),
-        (ExceptionGroup("g", [ValueError(CANARY)]), DEFECT, "this is a defect of MailWatch (ValueError)"),
+        (KeyError(CANARY), DEFECT, "this is an error in MailWatch (KeyError)"),
+        (PanicException(CANARY), DEFECT, "this is an error in MailWatch (PanicException)"),
+        (ExceptionGroup("g", [ValueError(CANARY)]), DEFECT, "this is an error in MailWatch (ValueError)"),
         (ExceptionGroup("g", [MemoryError()]), LACKING, "memory ran out"),
         (KeyboardInterrupt(), 130, ""),
     ],
@@ -93,7 +97,7 @@ def test_a_defect_says_where_it_is_and_with_traceback_no_values_either(
     assert "builtins.TypeError" in shown
     assert "builtins.LookupError" in shown
     assert CANARY not in shown
-    assert shown.endswith("What is on record stays as it is.\n")
+    assert shown.endswith("The record is unchanged.\n")
 
 
 def test_a_reader_who_goes_away_is_no_error(tmp_path: Path) -> None:
@@ -116,5 +120,5 @@ def test_a_full_disk_under_the_output_is_said(words: list[str]) -> None:
             text=True,
             check=False,
         )
-    assert done.stderr == "mailwatch: No space left on device; make room there, or name another place\n"
+    assert done.stderr == "mailwatch: No space left on device; free some space there, or name another place\n"
     assert done.returncode == 1

@@ -198,7 +198,7 @@ def test_an_unknown_outage_is_no_case(
 ) -> None:
     said = recorded_outage[0].command("report", "zzz", "-o", str(tmp_path / "no.zip"))
     assert said.returncode == 1
-    assert "no outage is called zzz" in said.stderr
+    assert "no outage has the id zzz" in said.stderr
     assert list(tmp_path.iterdir()) == []
 
 

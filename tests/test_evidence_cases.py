@@ -393,7 +393,7 @@ def test_what_was_sent_is_noted_listed_and_told(tmp_path: Path) -> None:
     path = made.folder / "data" / "claims" / "sent.jsonl"
     nothing = made.command("claim", "log", made.outage)
     assert (nothing.returncode, nothing.stdout) == (0, "")
-    assert "nothing is noted as sent" in nothing.stderr
+    assert "nothing is logged as sent" in nothing.stderr
     later = ("--sent", "2026-02-09", "--by", "telefono", "--answer", "promesso un rimborso")
     assert made.command("claim", "log", made.outage[:6], *later).returncode == 0
     first = ("--sent", "2026-02-03", "--by", "PEC", "--to", "reclami@pec.example.org", "--ticket", "n. 678/è")
@@ -443,11 +443,11 @@ def test_what_was_sent_is_noted_listed_and_told(tmp_path: Path) -> None:
     ("told", "status", "complaint"),
     [
         (("log", "{id}", "--sent", "3 February", "--by", "PEC"), 2, "--sent: is not a date; write for example"),
-        (("log", "{id}", "--sent", "2126-02-03", "--by", "PEC"), 2, "--sent: 2126-02-03 is yet to come"),
+        (("log", "{id}", "--sent", "2126-02-03", "--by", "PEC"), 2, "--sent: 2126-02-03 is in the future"),
         (("log", "{id}", "--sent", "2026-02-03", "--by", ""), 2, "--by: "),
         (("log", "{id}", "--sent", "2026-02-03"), 2, "takes --sent and --by, or neither"),
         (("log", "{id}", "-o", "x"), 2, "takes --sent and --by, or neither"),
-        (("log", "zzz"), 1, "no outage is called zzz"),
+        (("log", "zzz"), 1, "no outage has the id zzz"),
         (("{id}",), 2, "write `mailwatch claim OUTAGE_ID -o FILE`"),
         (("{id}", "-o", "x", "--sent", "2026-02-03"), 2, "write `mailwatch claim OUTAGE_ID -o FILE`"),
         (("{id}", "{id}", "-o", "x"), 2, "write `mailwatch claim OUTAGE_ID -o FILE`"),

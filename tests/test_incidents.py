@@ -402,7 +402,7 @@ def test_one_incident_in_full_reads_its_looks(tmp_path: Path) -> None:
     [
         (["show"], 2, "write `mailwatch incidents`, or `mailwatch incidents show ID`"),
         (["hide", "x"], 2, "write `mailwatch incidents`"),
-        (["show", "nothing"], 1, "no incident is called nothing"),
+        (["show", "nothing"], 1, "no incident has the id nothing"),
         (["show", "00000000000"], 1, "2 incidents begin with 00000000000"),
     ],
 )

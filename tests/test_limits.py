@@ -35,7 +35,7 @@ def test_a_run_with_too_few_file_handles_says_how_many_it_needs(config: Path, tm
     status, said = run("prlimit", "--nofile=40:40", *MAILWATCH, "--config", str(config), "run")
     assert (status, said) == (
         71,
-        "mailwatch: to run, MailWatch needs at least 122 file handles, and the limit is 40; raise it (ulimit -n, "
+        "mailwatch: to run, MailWatch needs at least 122 file handles, but the limit is 40; raise it (ulimit -n, "
         "systemd LimitNOFILE=, docker --ulimit nofile=)",
     )
     assert not (tmp_path / "data").exists()
@@ -56,7 +56,7 @@ def test_the_soft_limit_of_file_handles_is_raised_to_the_hard_one() -> None:
 
 
 def test_too_few_file_handles_for_the_targets_are_warned_of_in_numbers() -> None:
-    assert "10000 targets and the pages may need 1152 file handles, and the limit is 1100; raise it" in room(
+    assert "10000 targets and the pages may need 1152 file handles, but the limit is 1100; raise it" in room(
         "64:1100", 10_000
     )
     assert room("64:772", 10) == "(772, 772) \n"
@@ -86,7 +86,7 @@ def test_too_few_threads_are_told_before_the_loop_aborts(config: Path) -> None:
     ]  # fmt: skip
     status, said = run(*other, "prlimit", "--nproc=5:5", *MAILWATCH, "--config", str(config), "run")
     assert status == 71
-    assert said.startswith("mailwatch: to run, MailWatch needs 24 threads, and was given ")
+    assert said.startswith("mailwatch: to run, MailWatch needs 24 threads, and got ")
     assert "ulimit -u, systemd TasksMax=, docker --pids-limit" in said
 
 
@@ -98,7 +98,7 @@ def test_too_small_an_address_space_is_told_in_numbers(words: list[str], config:
     limit = f"--as={300 << 20}"
     status, said = run("prlimit", limit, *MAILWATCH, "--config", str(config), *words, *more)
     assert status == 71
-    assert "MiB more of address space, and the limit leaves " in said
+    assert "MiB more address space, but the limit leaves " in said
     assert "raise it (ulimit -v), or limit memory instead (systemd MemoryMax=, docker --memory)" in said
     assert said.count("\n") == 0
 

@@ -137,7 +137,7 @@ def test_a_real_mail_server_takes_the_message_over_verified_tls(
         shown = mailwatch.everything()
     assert len(arrived()) == before + 1
     tried = mailwatch.command("notify", "test")
-    assert (tried.returncode, tried.stdout) == (0, "mailtos-1: taken\n"), tried.stderr
+    assert (tried.returncode, tried.stdout) == (0, "mailtos-1: sent\n"), tried.stderr
     body = arrived()[-1].get_body(("plain", "html"))
     assert body is not None
     assert "lab: down since" in body.get_content()
@@ -155,9 +155,9 @@ def test_a_channel_can_be_tried_and_says_why_it_does_not_work(tmp_path: Path, we
     refusing.close()
     assert tried.returncode == 1
     assert tried.stdout.splitlines() == [
-        "json-1: taken",
-        "json-2: NOT taken: it answered 401",
-        "json-3: NOT taken: no connection, or the login was refused",
+        "json-1: sent",
+        "json-2: FAILED: it answered 401",
+        "json-3: FAILED: no connection, or the login was refused",
     ]
     assert webhook.titles == ["MailWatch: prova"]
     assert "inviata da MailWatch (test)" in webhook.took[0]["message"]
@@ -177,7 +177,7 @@ def test_a_trial_without_a_channel_or_of_one_that_is_not_there_fails(tmp_path: P
     mailwatch.write_config()
     tried = mailwatch.command("notify", "test", "ntfys-1")
     assert tried.returncode == 2
-    assert "no channel ntfys-1; there is: json-1" in tried.stderr
+    assert "no channel ntfys-1; the channels are: json-1" in tried.stderr
     assert webhook.took == []
 
 

@@ -416,7 +416,7 @@ def test_the_report_can_be_had_alone(folder: Path, period: Path, tmp_path: Path)
     alone = tmp_path / "report.pdf"
     made = run(folder, "report", *window, "-o", str(alone), "--lang", "en")
     assert (made.returncode, alone.read_bytes()) == (0, files_of(period)["report.pdf"])
-    assert "for the evidence name a .zip" in made.stdout
+    assert "for the evidence, name a .zip" in made.stdout
     (first, *_) = json.loads(run(folder, "outages", "--json").stdout)
     for name in ("outage.pdf", "outage.zip"):
         assert run(folder, "report", first["id"], "-o", str(tmp_path / name), "--lang", "en").returncode == 0

@@ -19,7 +19,7 @@ from tests.helpers.patience import PATIENCE
 
 START = 1_768_000_020_000
 CANARY = "canary-7f3a"
-NO_ZONE = "is not a time zone; set it by its name, for example TZ=Europe/Rome"
+NO_ZONE = "is not a time zone; set its name, for example TZ=Europe/Rome"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Ended:
     def in_words(self) -> None:
         """No traceback, no number of an error, no signal, no secret; who fails says why."""
         assert self.status in (0, 1, 2, 3, 71), self
-        for mark in ("Traceback", "Errno", "Exception ignored", "defect of MailWatch", "Warning:", CANARY):
+        for mark in ("Traceback", "Errno", "Exception ignored", "error in MailWatch", "Warning:", CANARY):
             assert mark not in self.err, self
 
 
@@ -176,9 +176,7 @@ def test_where_the_current_folder_is_gone_that_is_said(house: House, tmp_path: P
         ended = run(tmp_path, words, gone=True)
         ended.in_words()
         if ended.status != USUAL.get(verb, 0):
-            assert ended.err == "mailwatch: the current folder is not there any more; change to one that is\n", (
-                verb
-            )
+            assert ended.err == "mailwatch: the current folder no longer exists; change to another\n", verb
             assert ended.status == 2
 
 
@@ -191,7 +189,7 @@ def test_a_full_disk_under_stdout_is_an_error_of_every_verb_that_has_something_t
             continue
         ended = run(tmp_path, words, streams=(None, "/dev/full", None))
         ended.in_words()
-        assert ("No space left on device; make room" in ended.err) == (verb not in silent), (verb, ended)
+        assert ("No space left on device; free some space" in ended.err) == (verb not in silent), (verb, ended)
         assert ended.status == (USUAL.get(verb, 0) if verb in silent else 1), (verb, ended)
 
 
@@ -233,7 +231,7 @@ def test_a_zone_is_meant_though_it_is_oddly_written(
 )  # fmt: skip
 def test_what_is_no_zone_is_never_taken_for_another(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", given)
-    with pytest.raises(NoZone, match="is not a time zone; set it by its name, for example TZ=Europe/Rome") as told:
+    with pytest.raises(NoZone, match="is not a time zone; set its name, for example TZ=Europe/Rome") as told:
         local_zone()
     assert str(told.value).isprintable()
     assert len(str(told.value)) < 150
@@ -247,7 +245,7 @@ def test_a_wrong_zone_is_refused_by_who_needs_one_and_nothing_is_written(house: 
         ended = run(tmp_path, words, env={"TZ": "CEST"})
         ended.in_words()
         assert ended.status == (2 if verb in needing else USUAL.get(verb, 0)), (verb, ended)
-        said = "mailwatch: TZ=CEST is not a time zone; set it by its name, for example TZ=Europe/Rome\n"
+        said = "mailwatch: TZ=CEST is not a time zone; set its name, for example TZ=Europe/Rome\n"
         assert (ended.err == said) == (verb in needing), (verb, ended)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup.tgz", "err", "in", "out"]
 
@@ -273,10 +271,10 @@ def odd(tmp_path: Path) -> dict[str, tuple[Path, str]]:
         "zero": (Path("/dev/zero"), "is not a file but a device; name the file itself"),
         "pipe": (tmp_path / "pipe", "is not a file but a pipe; name the file itself"),
         "folder": (tmp_path, "is not a file but a folder; name the file itself"),
-        "ring": (tmp_path / "ring", "links lead in a circle there; name the file itself"),
-        "nothing": (tmp_path / "nothing", "is not there"),
-        "below a file": (tmp_path / "there" / "x", "Not a directory; is it written as you meant it?"),
-        "long": (tmp_path / ("x" * 300), "File name too long; name a shorter one"),
+        "ring": (tmp_path / "ring", "its links form a loop; name the file itself"),
+        "nothing": (tmp_path / "nothing", "does not exist"),
+        "below a file": (tmp_path / "there" / "x", "Not a directory; check the spelling"),
+        "long": (tmp_path / ("x" * 300), "File name too long; use a shorter name"),
     }
 
 
@@ -319,15 +317,15 @@ def test_a_file_of_trust_without_end_is_not_read(house: House, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("/", "is no name of a file"),
-        ("", "is no name of a file"),
-        ("..", "is no name of a file"),
-        ("/dev/null", "is there and is not a file; name a new file"),
-        ("/dev/full", "is there and is not a file; name a new file"),
-        ("pipe", "is there and is not a file; name a new file"),
-        ("folder", "is there and is not a file; name a new file"),
-        ("nowhere/x.zip", "is not a folder; make it, or name a file elsewhere"),
-        ("there/x.zip", "is not a folder; make it, or name a file elsewhere"),
+        ("/", "is not a file name"),
+        ("", "is not a file name"),
+        ("..", "is not a file name"),
+        ("/dev/null", "exists and is not a file; name a new file"),
+        ("/dev/full", "exists and is not a file; name a new file"),
+        ("pipe", "exists and is not a file; name a new file"),
+        ("folder", "exists and is not a file; name a new file"),
+        ("nowhere/x.zip", "is not a folder; create it, or name another place"),
+        ("there/x.zip", "is not a folder; create it, or name another place"),
     ],
 )
 def test_nothing_is_written_over_what_is_no_file(name: str, words: str, house: House, tmp_path: Path) -> None:

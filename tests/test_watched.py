@@ -238,13 +238,13 @@ def test_an_outage_of_a_removed_target_is_unwatched_at_once(
     assert changes(here, "lab") == [("begin", "start"), ("end", "removed")]
     here.stop()
     shown = here.command("outages").stdout
-    assert "not watched any more" in shown
+    assert "no longer monitored" in shown
     assert json.loads(here.command("outages", "--target", "lab", "--json").stdout)[0]["watch"] == watch
     assert json.loads(here.command("outages", "--target", "other", "--json").stdout) == []
     assert f"imap 127.0.0.1:{watch['port']} (tls: none)" in here.command("outages", "show", told["id"]).stdout
     assert "still down" not in shown
     assert json.loads(here.command("outages", "--open", "--json").stdout) == []
-    assert "not watched any more" in here.command("incidents").stdout
+    assert "no longer monitored" in here.command("incidents").stdout
     clean(here)
     bundle = here.folder / "case.zip"
     made = here.command("report", told["id"], "-o", str(bundle))

@@ -17,26 +17,26 @@ from mailwatch.cli.errors import edge
 from mailwatch.monitor.signals import verb_of
 
 VERBS = {
-    "run": "watch, record, serve, until SIGTERM; SIGHUP reloads the config",
-    "health": "ask the monitor that runs here whether it is alive; exit 0 yes, 1 no",
-    "demo": "watch a stand-in provider break and recover; needs no network",
+    "run": "run the monitor until SIGTERM; SIGHUP reloads the config",
+    "health": "ask the running monitor whether it is alive; exit 0 yes, 1 no",
+    "demo": "show how MailWatch detects an outage of a fake provider; needs no account and no network",
     "init": "set up a mailbox: find its servers, try the login, write config.yaml",
     "login": "grant access to a mailbox by OAuth 2, in your browser",
-    "probe": "look once now, logging in; exit 0 all up, 1 some down, 3 some unknown",
+    "probe": "check targets once, with the login; exit 0 all up, 1 some down, 3 some unknown",
     "outages": "list the outages on record, or show one in full",
-    "incidents": "list overlapping outages as incidents, or show one in full",
-    "offline": "list the times in which our own line was down",
-    "availability": "availability of a window, with its coverage",
-    "report": "write the evidence of an outage, or of a month or a year, into one file",
-    "claim": "write the letter of complaint about an outage, and log what was sent",
-    "verify": "check an evidence bundle, offline; exit 1 if it is not valid",
+    "incidents": "list incidents (overlapping outages of one provider), or show one in full",
+    "offline": "list the times when our own line was down",
+    "availability": "compute the availability in a window of time, and how much of it was observed",
+    "report": "write the evidence of an outage, or of a window of time, into one file",
+    "claim": "write a letter of complaint about an outage, and log what you sent",
+    "verify": "verify an evidence bundle offline; exit 1 if it is not valid",
     "merge": "merge the bundles of several vantage points into a joint report",
-    "ledger": "check the record of everything seen",
-    "backup": "one file to restore from, also while the monitor runs",
-    "config": "check, explain or show config.yaml",
-    "notify": "try the channels over which you are told",
-    "providers": "list the mail providers of the catalogue",
-    "completion": "print the script that completes commands in bash, zsh or tcsh",
+    "ledger": "verify the record of all observations",
+    "backup": "back up ledger, keys and tokens into one file, also while the monitor runs",
+    "config": "check or show config.yaml",
+    "notify": "test the notification channels, and list rejected messages",
+    "providers": "list the mail providers that MailWatch knows",
+    "completion": "print a script that completes commands in bash, zsh or tcsh",
 }
 
 
@@ -49,11 +49,11 @@ def parser_with(complete: Collection[str]) -> argparse.ArgumentParser:
     """Return the parser of all verbs, with the options of those in `complete`: only their modules are loaded."""
     parser = argparse.ArgumentParser(
         prog="mailwatch",
-        description="Watches mailboxes by logging in, and proves their outages.",
+        description="Monitors mailboxes by logging in to them, and proves their outages.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"mailwatch {__version__}")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the config file")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="path of the config file")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, does in VERBS.items():
         verb = subparsers.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")

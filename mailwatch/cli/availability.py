@@ -24,9 +24,13 @@ def add(verb: argparse.ArgumentParser) -> None:
     options(verb)
     when = "2026-01, 2026-01-22 (local time) or 2026-01-22T21:55:00+01:00"
     verb.add_argument("--from", dest="start", required=True, metavar="TIME", help=when)
-    verb.add_argument("--to", dest="end", required=True, metavar="TIME", help="the end, not included")
+    verb.add_argument("--to", dest="end", required=True, metavar="TIME", help="end of the window, not included")
     verb.add_argument("--target", metavar="NAME", help="only this target")
-    verb.add_argument("--with-maintenance", action="store_true", help="count announced maintenance too")
+    verb.add_argument(
+        "--with-maintenance",
+        action="store_true",
+        help="count announced maintenance too, instead of leaving it out",
+    )
     verb.set_defaults(run=_run)
 
 
@@ -51,11 +55,11 @@ def _run(args: argparse.Namespace) -> int:
 
 def _table(answers: list[dict[str, Any]], *, with_maintenance: bool) -> Table:
     title = f"{answers[0]['from']} to {answers[0]['to']}"
-    columns = ["target", "up, at least", "at most", "coverage", "down, at least", "at most", "mean to repair"]
+    columns = ["target", "up, at least", "at most", "coverage", "down, at least", "at most", "mean time to repair"]
     excused = any("maintenance" in answer for answer in answers)
     table = Table(*columns, *(["maintenance"] if excused else []), title=title)
     if excused:
-        how = "counted as any other time" if with_maintenance else "left out; --with-maintenance counts it"
+        how = "counted like other time" if with_maintenance else "left out (--with-maintenance counts it)"
         table.caption = f"announced maintenance is {how}"
     for told in answers:
         answer = told | told.get("with_maintenance", {}) if with_maintenance else told

@@ -13,7 +13,9 @@ from mailwatch.store import backup
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
-    verb.add_argument("file", type=Path, metavar="FILE", help="a new file, such as mailwatch-2026-11-24.tar.gz")
+    verb.add_argument(
+        "file", type=Path, metavar="FILE", help="a new file, for example mailwatch-2026-11-24.tar.gz"
+    )
     options(verb)
     verb.set_defaults(run=_backup)
 
@@ -36,6 +38,6 @@ def _backup(args: argparse.Namespace) -> int:
         print(json.dumps(plain, indent=2, ensure_ascii=False))
         return 0
     print(f"{args.file}: {made.origin}, {made.entries} entries, {made.files} files, {made.size} bytes")
-    print("It holds the ledger's private key: keep it as you keep a password.", file=sys.stderr)
-    print("Config and password files are not in it.", file=sys.stderr)
+    print("It contains the private key of the ledger: protect it like a password.", file=sys.stderr)
+    print("It does not contain the config and the password files.", file=sys.stderr)
     return 0

@@ -33,24 +33,27 @@ SENT = {"sent": "date", "by": "means", "to": "to", "ticket": "reference", "answe
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     verb.epilog = (
-        "`mailwatch claim log OUTAGE_ID` lists what was sent to the provider about an outage; with --sent "
-        "and --by it notes one more, which the report and the letter then tell."
+        "`mailwatch claim log OUTAGE_ID` lists what was sent to the provider about an outage. With --sent "
+        "and --by, it adds an entry, which report and letter then mention."
     )
     options(verb, json=False)
     verb.add_argument(
-        "outage", nargs="+", metavar="OUTAGE_ID", help="its id, or how it begins; see `mailwatch outages`"
+        "outage",
+        nargs="+",
+        metavar="OUTAGE_ID",
+        help="id of the outage, or its first characters; see `mailwatch outages`",
     )
-    verb.add_argument("-o", "--output", type=Path, metavar="FILE", help="writes FILE.pdf and, to edit, FILE.docx")
-    verb.add_argument("--lang", choices=("it", "en"), default=language(), help="the letter's language")
+    verb.add_argument("-o", "--output", type=Path, metavar="FILE", help="writes FILE.pdf, and FILE.docx to edit")
+    verb.add_argument("--lang", choices=("it", "en"), default=language(), help="language of the letter")
     verb.add_argument(
-        "--formal", action="store_true", help="a formal notice (diffida ad adempiere), not a complaint"
+        "--formal", action="store_true", help="write a formal notice (diffida ad adempiere) instead of a complaint"
     )
-    sent = verb.add_argument_group("with log: a message that was sent")
-    sent.add_argument("--sent", metavar="DATE", help="when, for example 2026-02-03")
-    sent.add_argument("--by", metavar="MEANS", help="PEC, registered letter, form, telephone")
-    sent.add_argument("--to", metavar="ADDRESS", help="where it went")
+    sent = verb.add_argument_group("with log: a message that you sent")
+    sent.add_argument("--sent", metavar="DATE", help="date, for example 2026-02-03")
+    sent.add_argument("--by", metavar="MEANS", help="means: PEC, registered letter, form, telephone")
+    sent.add_argument("--to", metavar="ADDRESS", help="address it went to")
     sent.add_argument("--ticket", metavar="REFERENCE", help="ticket or receipt number")
-    sent.add_argument("--answer", metavar="TEXT", help="what came back, and when")
+    sent.add_argument("--answer", metavar="TEXT", help="the answer, and its date")
     verb.set_defaults(run=_run)
 
 
@@ -78,7 +81,7 @@ def _log(args: argparse.Namespace, wanted: str) -> int:
             told = {key: getattr(args, name) for name, key in SENT.items() if getattr(args, name) is not None}
             message = NotifiedSection.model_validate(told)
             if message.date > date.today():  # noqa: DTZ011 - the owner's own day
-                raise ValueError(f"--sent: {args.sent} is yet to come")
+                raise ValueError(f"--sent: {args.sent} is in the future")
             sent_log.sent(config.data_dir, outage)  # A log that cannot be read is mended first.
             sent_log.add(config.data_dir, outage, message)
         messages = sent_log.sent(config.data_dir, outage)
@@ -94,7 +97,7 @@ def _log(args: argparse.Namespace, wanted: str) -> int:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 1
     if not messages:
-        print(f"mailwatch: nothing is noted as sent about {outage}; add it with --sent and --by", file=sys.stderr)
+        print(f"mailwatch: nothing is logged as sent about {outage}; log it with --sent and --by", file=sys.stderr)
     for one in messages:
         parts = (one.date.isoformat(), one.means, one.to, one.reference, one.answer)
         print("\t".join(part or "-" for part in parts))
@@ -136,10 +139,10 @@ def _fill(content: bytes, out: IO[bytes]) -> None:
 
 def _hints(letter: Letter) -> list[str]:
     """Say what is left to the owner."""
-    hints = ["fill in what is marked, and read the whole before you send it; this is no legal advice"]
+    hints = ["fill in the marked places, and read the whole letter before you send it; this is not legal advice"]
     if not letter.claim:
         hints.append(
-            "no claim in the config is for this outage; with one the letter is filled in: docs/how-to/claims.md"
+            "no claim in the config covers this outage; add one to fill in the letter: docs/how-to/claims.md"
         )
     rule = letter.claim.get("rule")
     if rule is not None and not rule["verified"]:

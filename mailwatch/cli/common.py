@@ -34,7 +34,9 @@ PIPE_WIDTH = 200
 def options(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
     """Add --config (also before the verb) and --json."""
     # SUPPRESS: a --config given before the verb must not be overwritten by a default here.
-    parser.add_argument("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="the config file")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="path of the config file"
+    )
     if json:
         parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -20,7 +20,7 @@ _MOST = 4096
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     actions = verb.add_subparsers(required=True, metavar="check|schema|show|hash-password")
-    check = actions.add_parser("check", help="tell all mistakes with file:line; exit 1 if there are any")
+    check = actions.add_parser("check", help="list all mistakes with file:line; exit 1 if there are any")
     check.set_defaults(run=_check)
     schema = actions.add_parser("schema", help="print the JSON Schema, for editors")
     schema.set_defaults(run=_schema)
@@ -54,7 +54,7 @@ def _check(args: argparse.Namespace) -> int:
         plain = {"valid": status == 0, "mistakes": _plain(mistakes), "warnings": _plain(notes)}
         print(json.dumps(plain, indent=2, ensure_ascii=False))
     if status == 0:
-        print(f"fine: {count} target{'' if count == 1 else 's'}", file=sys.stderr)
+        print(f"no mistakes: {count} target{'' if count == 1 else 's'}", file=sys.stderr)
     return status
 
 
@@ -116,13 +116,13 @@ def _hash_password(args: argparse.Namespace) -> int:
 
     if sys.stdin.isatty():
         password = getpass.getpass("password: ")
-        if getpass.getpass("once more: ") != password:
-            print("mailwatch: they differ; try again", file=sys.stderr)
+        if getpass.getpass("again: ") != password:
+            print("mailwatch: the passwords differ; try again", file=sys.stderr)
             return 2
     else:
         password = sys.stdin.readline(_MOST).rstrip("\r\n")
     if len(password) >= _MOST:
-        print("mailwatch: that is no password: its first line does not end", file=sys.stderr)
+        print("mailwatch: this is not a password: its first line has no end", file=sys.stderr)
         return 2
     if not password:
         print("mailwatch: there is no password on stdin; type one, or pipe one in", file=sys.stderr)

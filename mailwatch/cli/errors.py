@@ -24,30 +24,30 @@ LACKING = 71
 """The machine did not give what was needed: memory, threads, file handles (EX_OSERR)."""
 INTERRUPTED = 130
 
-_MEMORY = "memory ran out; raise the limit (ulimit -v, docker --memory) or end something else"
+_MEMORY = "memory ran out; raise the limit (ulimit -v, docker --memory) or stop other programs"
 _THREADS = (
-    "the machine gives no further thread or process; raise the limit "
-    "(ulimit -u, systemd TasksMax=, docker --pids-limit) or end something else"
+    "the machine allows no more threads or processes; raise the limit "
+    "(ulimit -u, systemd TasksMax=, docker --pids-limit) or stop other programs"
 )
 _LACKS = {
     errno.ENOMEM: _MEMORY,
     errno.EAGAIN: _THREADS,
-    errno.EMFILE: "this process may open no further file; raise the limit (ulimit -n, systemd LimitNOFILE=)",
-    errno.ENFILE: "the machine has no file handle left; raise fs.file-max or end something else",
+    errno.EMFILE: "this process cannot open more files; raise the limit (ulimit -n, systemd LimitNOFILE=)",
+    errno.ENFILE: "the machine has no file handles left; raise fs.file-max or stop other programs",
 }
 _CURES = {
-    errno.ENOSPC: "make room there, or name another place",
-    errno.EDQUOT: "make room there, or name another place",
+    errno.ENOSPC: "free some space there, or name another place",
+    errno.EDQUOT: "free some space there, or name another place",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f), or name another place",
-    errno.EROFS: "name a place that can be written",
-    errno.EACCES: "see whose it is (ls -ld), or name another place",
-    errno.EPERM: "see whose it is (ls -ld), or name another place",
-    errno.ENOENT: "is it written as you meant it?",
-    errno.ENOTDIR: "is it written as you meant it?",
+    errno.EROFS: "name a place that is writable",
+    errno.EACCES: "check owner and permissions (ls -ld), or name another place",
+    errno.EPERM: "check owner and permissions (ls -ld), or name another place",
+    errno.ENOENT: "check the spelling",
+    errno.ENOTDIR: "check the spelling",
     errno.EISDIR: "name a file",
-    errno.ELOOP: "links lead in a circle there; name the file itself",
-    errno.ENAMETOOLONG: "name a shorter one",
-    errno.EIO: "the disk or what it hangs on fails; see the kernel's messages (dmesg)",
+    errno.ELOOP: "its links form a loop; name the file itself",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.EIO: "the disk or its connection fails; see the kernel messages (dmesg)",
 }
 
 
@@ -100,7 +100,7 @@ def os_words(error: OSError) -> str:
     if error.errno is None or error.strerror is None:
         return str(error)
     if error.errno == errno.ENOENT and error.filename is None and not _has_folder():
-        return "the current folder is not there any more; change to one that is"
+        return "the current folder no longer exists; change to another"
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     cure = f"; {_CURES[error.errno]}" if error.errno in _CURES else ""
     return f"{where}{error.strerror}{cure}"
@@ -125,7 +125,7 @@ def _lack(error: BaseException) -> str:
         if isinstance(one, RuntimeError) and "can't start new thread" in text:
             return _THREADS
         if isinstance(one, BrokenExecutor):
-            return f"a process that worked for this one was ended; most likely {_MEMORY}"
+            return f"a helper process was killed; most likely {_MEMORY}"
     return ""
 
 
@@ -149,12 +149,12 @@ def _defect(error: BaseException) -> str:
         "",
     )
     words = (
-        f"mailwatch: this is a defect of MailWatch ({type(error).__name__}{where}); the command was not done, and "
-        "says nothing of your mail. What is on record stays as it is."
+        f"mailwatch: this is an error in MailWatch ({type(error).__name__}{where}); the command failed, and "
+        "says nothing about your mail. The record is unchanged."
     )
     if os.environ.get("MAILWATCH_TRACEBACK"):
         return f"{_frames(error)}{words}"
-    return f"{words} Please report it, with what it prints under MAILWATCH_TRACEBACK=1"
+    return f"{words} Please report it, with the output under MAILWATCH_TRACEBACK=1"
 
 
 def _frames(error: BaseException) -> str:

@@ -23,12 +23,12 @@ def alone(path: Path) -> bool:
 def writable(path: Path) -> None:
     """Raise UsedWrongly where no file can be made, before the work is done that would be for nothing."""
     if path.name in ("", "..") or "\0" in str(path):
-        raise UsedWrongly(f"mailwatch: {str(path)!r} is no name of a file; name a new file")
+        raise UsedWrongly(f"mailwatch: {str(path)!r} is not a file name; name a new file")
     # To rename a file over a device, as root may, would take the device from all.
     if os.path.lexists(path) and not path.is_file():
-        raise UsedWrongly(f"mailwatch: {path} is there and is not a file; name a new file")
+        raise UsedWrongly(f"mailwatch: {path} exists and is not a file; name a new file")
     if not path.parent.is_dir():
-        raise UsedWrongly(f"mailwatch: {path.parent} is not a folder; make it, or name a file elsewhere")
+        raise UsedWrongly(f"mailwatch: {path.parent} is not a folder; create it, or name another place")
 
 
 def write_whole(path: Path, fill: Callable[[IO[bytes]], object]) -> int:
@@ -65,11 +65,11 @@ def regular(paths: Iterable[Path], most: int | None = None) -> None:
             # Not blocking: to open a pipe that nobody writes to would wait for ever.
             file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise UsedWrongly(f"mailwatch: {path} is not there") from None
+            raise UsedWrongly(f"mailwatch: {path} does not exist") from None
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in LACKS:
                 raise
-            words = os_words(error) if isinstance(error, OSError) else f"{str(path)!r} is no name of a file"
+            words = os_words(error) if isinstance(error, OSError) else f"{str(path)!r} is not a file name"
             raise UsedWrongly(f"mailwatch: {words}") from None
         try:
             found = os.fstat(file)

@@ -22,8 +22,12 @@ _EVERYWHERE = {"0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}  # noqa: S
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     # As in cli/common.py, which would load the whole config.
-    verb.add_argument("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="the config file")
-    verb.add_argument("--ready", action="store_true", help="also whether it probes and writes; prints why not")
+    verb.add_argument(
+        "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="path of the config file"
+    )
+    verb.add_argument(
+        "--ready", action="store_true", help="also ask whether it probes and records; prints why not"
+    )
     verb.set_defaults(run=_run)
 
 
@@ -31,7 +35,7 @@ def _run(args: argparse.Namespace) -> int:
     listen = os.environ.get(LISTEN) or _configured(args)
     host, colon, port = listen.rpartition(":")
     if not (colon and host and port.isdecimal() and 0 < int(port) < 65536):
-        raise UsedWrongly(f"{listen!r} of {LISTEN} or web.listen names no host and port that could be asked")
+        raise UsedWrongly(f"{listen!r} of {LISTEN} or web.listen is not HOST:PORT")
     status, said = _asked(host.strip("[]"), int(port), "/readyz" if args.ready else "/healthz")
     if status != 200:
         print(f"mailwatch health: {said}", file=sys.stderr)
@@ -74,5 +78,5 @@ def _read(answer: bytes) -> tuple[int, str]:
     head, _, body = answer.decode("utf-8", "replace").partition("\r\n\r\n")
     words = head.split(" ", 2)
     if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdecimal():
-        return 0, "what answers there is no MailWatch"
+        return 0, "the program that answers there is not MailWatch"
     return int(words[1]), body.strip() or head.splitlines()[0]

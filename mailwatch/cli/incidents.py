@@ -26,8 +26,8 @@ WIDE = 110
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     options(verb)
-    verb.add_argument("--open", action="store_true", help="only those in which something is down")
-    verb.add_argument("--from", dest="start", metavar="TIME", help="only those that touch the time from here")
+    verb.add_argument("--open", action="store_true", help="only incidents in which a channel is still down")
+    verb.add_argument("--from", dest="start", metavar="TIME", help="only those that overlap the time from here")
     verb.add_argument("--to", dest="end", metavar="TIME", help="... to here")
     verb.add_argument("words", nargs="*", metavar="show ID", help="show one incident: its id, or an outage's")
     verb.set_defaults(run=_run)
@@ -62,7 +62,7 @@ def _called(wanted: str, found: list[Incident]) -> list[Incident]:
 
 def _show(wanted: str, found: list[Incident], as_json: bool) -> int:
     if len(found) != 1:
-        problem = f"{len(found)} incidents begin with" if found else "no incident is called"
+        problem = f"{len(found)} incidents begin with" if found else "no incident has the id"
         print(f"mailwatch: {problem} {wanted}; `mailwatch incidents` lists them", file=sys.stderr)
         return 1
     if as_json:
@@ -75,7 +75,7 @@ def _show(wanted: str, found: list[Incident], as_json: bool) -> int:
 def listed(found: list[Incident], width: int) -> Table:
     """Lay incidents out in a table; what was down is told by channel where there is room."""
     what = "channels" if width >= WIDE else "targets"
-    table = _table("incident", "provider", "first seen down", "all up again", "at least", what)
+    table = _table("incident", "provider", "first failure", "all up again", "at least", what)
     table.padding = (0, 2 if width >= WIDE else 1, 0, 0)
     for incident in found:
         over = incident.first_good
@@ -95,20 +95,24 @@ def show(console: Console, incident: Incident, at: Millis) -> None:
     over = incident.first_good
     whose = incident.provider or incident.members[0].target
     state = _not_over(incident) if over is None else Text("over", "bold green")
-    good = "never seen up before" if incident.last_good is None else f"last good {second(incident.last_good)}"
+    good = (
+        "never up before" if incident.last_good is None else f"last successful check {second(incident.last_good)}"
+    )
     most = None if incident.last_good is None or over is None else over - incident.last_good
     least = span(incident.last_bad - incident.first_bad)
     console.print(Text.assemble(("Incident ", "bold"), incident.id, " of ", (whose, "bold"), ": ", state))
     console.print(f"from {second(incident.first_bad)} ({good})")
     console.print(f"to   {second(incident.last_bad) if over is None else second(over)}", end="")
-    console.print(" (seen down last)" if over is None else " (all seen up again)")
+    console.print(" (last failed check)" if over is None else " (first checks that succeeded again)")
     length = f"at least {least}" + (f", at most {span(most, up=True)}" if most is not None else "")
-    console.print(f"{length}; something surely down for {span(incident.surely_down)}\n", highlight=False)
+    console.print(
+        f"{length}; at least one channel down for at least {span(incident.surely_down)}\n", highlight=False
+    )
     until = incident.until
     end = max(incident.last_bad + 1, until if until is not None else at)
     start = incident.first_bad if incident.last_good is None else incident.last_good
     console.print(picture(_bars(incident, end), min(start, incident.first_bad), end, console.width))
-    console.print("\n[dim]All times are UTC.[/]\n")
+    console.print("\n[dim]All times are in UTC.[/]\n")
     console.print(Group(_members(incident, console.width), "", _stages(incident.stages(), console.width)))
 
 
@@ -133,7 +137,7 @@ def _least(members: list[Member]) -> Millis:
 
 
 def _members(incident: Incident, width: int) -> Table:
-    columns = ["target", "first seen down", "seen up again", "at least"]
+    columns = ["target", "first failure", "up again", "at least"]
     table = _table(*columns, *(["at most", "causes", "trouble"] if width >= WIDE else ["trouble"]))
     name = _room(table, width, 2 * len("01-22 22:00:00") + 13 + (30 if width >= WIDE else 0) + 17)
     for member in sorted(incident.members, key=lambda m: (m.account or m.target, m.kind, m.first_bad)):
@@ -162,7 +166,7 @@ def _stages(stages: list[Stage], width: int) -> Table:
         changes += [f"[green]▲[/] {escape(shortened(m.target, room // 2 - 2))}" for m in stage.restored]
         changes += [f"[yellow]?[/] {escape(shortened(m.target, room // 2 - 2))}" for m in stage.left]
         channels = ", ".join(f"{kind} {count}" for kind, count in stage.channels.items())
-        served = "[yellow]not watched any more[/]" if stage.left else "[green]served[/]"
+        served = "[yellow]no longer monitored[/]" if stage.left else "[green]served[/]"
         what = f"{', '.join(stage.trouble)} ({channels})" if channels else served
         table.add_row(month_and_second(stage.at), str(stage.targets), what, "\n".join(changes))
     return table
@@ -189,4 +193,4 @@ def _room(table: Table, width: int, taken: int) -> int:
 
 def _not_over(part: Incident | Member) -> Text:
     """Say why there is no end."""
-    return Text("still down", "bold red") if part.state == "open" else Text("not watched any more", "yellow")
+    return Text("still down", "bold red") if part.state == "open" else Text("no longer monitored", "yellow")

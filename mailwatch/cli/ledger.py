@@ -32,7 +32,9 @@ from mailwatch.store.replay import audit_maintenance, audit_outages, rule_book
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     actions = verb.add_subparsers(required=True, metavar="audit")
-    action = actions.add_parser("audit", help="recompute hashes, signatures and outages; exit 1 if one differs")
+    action = actions.add_parser(
+        "audit", help="recompute all hashes, signatures and outages; exit 1 if one differs"
+    )
     options(action)
     action.set_defaults(run=_audit)
 
@@ -111,10 +113,12 @@ def _tell(args: argparse.Namespace, ledger: _Ledger, done: _Audit) -> int:
         print(f"{where}: {finding.what}")
     count = len(done.findings)
     verdict = (
-        f"{count} finding{'s' * (count != 1)}" if done.findings else "valid: every hash, signature and outage fits"
+        f"{count} finding{'s' * (count != 1)}"
+        if done.findings
+        else "valid: all hashes, signatures and outages are correct"
     )
     if done.pending:
-        verdict += f"; the next start puts {len(done.pending)} on record"
+        verdict += f"; the next start records {len(done.pending)} outage(s)"
     print(
         f"{ledger.origin}: {ledger.entries} entries, {ledger.checkpointed} under the last checkpoint, "
         f"{ledger.tokens} timestamp tokens; {verdict}"

@@ -32,7 +32,7 @@ def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     options(verb, json=False)
     verb.add_argument("address", metavar="ADDRESS", help="the address of an account, or the user name of a target")
-    verb.add_argument("--device", action="store_true", help="show a code to type in anywhere")
+    verb.add_argument("--device", action="store_true", help="show a code that you enter on any device")
     verb.add_argument("--timeout", type=float, default=PATIENCE, metavar="SECONDS", help=argparse.SUPPRESS)
     verb.set_defaults(run=_run)
 
@@ -42,7 +42,7 @@ def _run(args: argparse.Namespace) -> int:
     targets = build_targets(config, granted_by=args.address)
     if not targets:
         print(
-            f"mailwatch: nothing in the config logs in as {args.address} by OAuth 2; "
+            f"mailwatch: no account or target in the config logs in as {args.address} by OAuth 2; "
             "add oauth2: to its account (docs/how-to/oauth2.md)",
             file=sys.stderr,
         )
@@ -55,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
         hearing = Hearing(config, targets, tokens)
         return asyncio.run(_log_in(target, tokens, hearing, device=args.device, timeout=args.timeout))
     except TimeoutError:
-        print("mailwatch: nobody granted access in time; run it again", file=sys.stderr)
+        print("mailwatch: access was not granted in time; run the command again", file=sys.stderr)
     except Refused as error:
         print(f"mailwatch: access was not granted: {error}", file=sys.stderr)
     except (NotServing, GrantBusy) as error:
@@ -71,7 +71,7 @@ async def _log_in(target: Target, tokens: AccessTokens, hearing: Hearing, *, dev
     grant = await (_by_device(client) if device else _by_browser(client, username, timeout))
     async with locked(client.grant_file, TIMEOUT):
         await asyncio.to_thread(write_grant, client.grant_file, grant)
-    print(f"granted: kept in {client.grant_file}")
+    print(f"access granted; stored in {client.grant_file}")
     seen = await observe(target, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
     seen = await hearing.heard(target, seen)
     if seen.outcome is Outcome.UP:
@@ -88,7 +88,7 @@ async def _by_browser(client: OAuth2, username: str, timeout: float) -> Grant:
         print("", file=sys.stderr)
         _open(flow.url)
         if sys.stdin.isatty():
-            print("If it runs on another machine, paste here the address it ends at.", file=sys.stderr)
+            print("If the browser runs on another machine, paste the address it ends at here.", file=sys.stderr)
             _listen(flow)
         with _waiting("waiting for the browser", timeout):
             return await flow.grant(timeout)
@@ -96,8 +96,8 @@ async def _by_browser(client: OAuth2, username: str, timeout: float) -> Grant:
 
 async def _by_device(client: OAuth2) -> Grant:
     code = await device_code(client)
-    print(f"Open {code.url} and type in {code.user_code}", flush=True)
-    with _waiting("waiting for the code to be typed in", code.seconds):
+    print(f"Open {code.url} and enter {code.user_code}", flush=True)
+    with _waiting("waiting until you enter the code", code.seconds):
         return await device_grant(client, code)
 
 

@@ -31,11 +31,11 @@ FEW = 4
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     verb.add_argument("files", type=Path, nargs="+", metavar="FILE.zip", help="evidence bundles")
-    verb.add_argument("-o", "--output", type=Path, required=True, metavar="JOINT.zip", help="where to write it")
-    verb.add_argument("--lang", choices=("it", "en"), default=language(), help="the report's language")
-    verb.add_argument("--enclose", action="store_true", help="put the bundles into it, not only their SHA-256")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="JOINT.zip", help="file to write")
+    verb.add_argument("--lang", choices=("it", "en"), default=language(), help="language of the report")
+    verb.add_argument("--enclose", action="store_true", help="enclose the bundles, not only their SHA-256")
     verb.add_argument(
-        "--keep-going", action="store_true", help="leave out bundles that are not valid, and name them"
+        "--keep-going", action="store_true", help="leave out bundles that are not valid, and list them"
     )
     verb.add_argument(
         "--trust",
@@ -43,7 +43,7 @@ def add(verb: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="PEM certificates of timestamp authorities, or ledgers' keys, as for verify; may be repeated",
+        help="PEM certificates of timestamp authorities, or keys of ledgers, as for verify; may be repeated",
     )
     verb.set_defaults(run=_run)
 
@@ -65,13 +65,13 @@ def _run(args: argparse.Namespace) -> int:
             status.update(f"checking the bundles: {len(read_so_far)} of {len(args.files)}")
     members, left_out = sort_out(read_so_far)
     for one, reason in left_out:
-        print(f"mailwatch: {one.name} is left out: {reason}", file=sys.stderr)
+        print(f"mailwatch: {one.name} left out: {reason}", file=sys.stderr)
     twice = [one for one, reason in left_out if not one.reason and reason.startswith("the same range")]
     if len(left_out) > len(twice) and not args.keep_going:
-        print("mailwatch: nothing is written; --keep-going merges the others", file=sys.stderr)
+        print("mailwatch: nothing was written; --keep-going merges the others", file=sys.stderr)
         return 1
     if not members:
-        print("mailwatch: no bundle is left", file=sys.stderr)
+        print("mailwatch: no valid bundle remains", file=sys.stderr)
         return 1
     groups = group(members)
     stated = statement(groups, members, left_out)

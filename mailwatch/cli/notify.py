@@ -21,11 +21,11 @@ SHOWN = 1000
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     actions = verb.add_subparsers(required=True, metavar="test|list")
-    test = actions.add_parser("test", help="send a test message over each channel; exit 1 if one does not take it")
-    test.add_argument("channels", nargs="*", metavar="CHANNEL", help="only these, such as ntfys-1")
+    test = actions.add_parser("test", help="send a test message to each channel; exit 1 if one fails")
+    test.add_argument("channels", nargs="*", metavar="CHANNEL", help="only these channels, for example ntfys-1")
     options(test)
     test.set_defaults(run=_test)
-    aside = actions.add_parser("list", help="what a channel refused, or never took; the newest first")
+    aside = actions.add_parser("list", help="list messages that channels rejected or never accepted, newest first")
     options(aside)
     aside.set_defaults(run=_list)
 
@@ -42,7 +42,7 @@ def _list(args: argparse.Namespace) -> int:
     for one in found:
         print(f"{rfc3339(one.time)}  {one.channel}  {one.topic}  {one.outcome}  {one.key}")
     if not found:
-        print("mailwatch: every message was taken, or waits", file=sys.stderr)
+        print("mailwatch: no message was rejected", file=sys.stderr)
     return 0
 
 
@@ -51,7 +51,7 @@ def _test(args: argparse.Namespace) -> int:
     channels = build_channels(config)
     if unknown := set(args.channels) - {channel.name for channel in channels}:
         there = ", ".join(channel.name for channel in channels) or "none"
-        print(f"mailwatch: no channel {', '.join(sorted(unknown))}; there is: {there}", file=sys.stderr)
+        print(f"mailwatch: no channel {', '.join(sorted(unknown))}; the channels are: {there}", file=sys.stderr)
         return 2
     chosen = [channel for channel in channels if not args.channels or channel.name in args.channels]
     answers = asyncio.run(try_channels(chosen, config.vantage_point.name))
@@ -60,10 +60,10 @@ def _test(args: argparse.Namespace) -> int:
         print(json.dumps(plain, indent=2, ensure_ascii=False))
     else:
         for channel, why in zip(chosen, answers, strict=True):
-            print(f"{channel.name}: {'taken' if why is None else f'NOT taken: {why}'}")
+            print(f"{channel.name}: {'sent' if why is None else f'FAILED: {why}'}")
     if not chosen:
         print(
-            "mailwatch: nobody is told: the config has no notify; see docs/how-to/notifications.md",
+            "mailwatch: the config has no notify, so nobody gets messages; see docs/how-to/notifications.md",
             file=sys.stderr,
         )
     return 0 if chosen and not any(answers) else 1

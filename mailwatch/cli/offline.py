@@ -17,7 +17,7 @@ from mailwatch.store import queries
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     options(verb)
-    verb.add_argument("--from", dest="start", metavar="TIME", help="only those that touch the time from here")
+    verb.add_argument("--from", dest="start", metavar="TIME", help="only those that overlap the time from here")
     verb.add_argument("--to", dest="end", metavar="TIME", help="... to here")
     verb.set_defaults(run=_run)
 
@@ -36,7 +36,9 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _table(found: list[dict[str, Any]]) -> Table:
-    table = Table("part", "first seen offline", "first seen online again", "at least", "at most", "controls were")
+    table = Table(
+        "part", "first found offline", "first found online again", "at least", "at most", "control servers"
+    )
     for told in found:
         lasted = told["duration"]
         table.add_row(

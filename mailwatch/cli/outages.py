@@ -21,10 +21,10 @@ from mailwatch.times import rfc3339
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     options(verb)
-    verb.add_argument("--open", action="store_true", help="only those that are open")
-    verb.add_argument("--from", dest="start", metavar="TIME", help="only those that touch the time from here")
+    verb.add_argument("--open", action="store_true", help="only ongoing outages")
+    verb.add_argument("--from", dest="start", metavar="TIME", help="only those that overlap the time from here")
     verb.add_argument("--to", dest="end", metavar="TIME", help="... to here")
-    verb.add_argument("--target", metavar="NAME", help="only those of this target")
+    verb.add_argument("--target", metavar="NAME", help="only outages of this target")
     verb.add_argument("words", nargs="*", metavar="show ID", help="show one outage in full")
     verb.set_defaults(run=_run)
 
@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
 def _show(wanted: str, found: list[dict[str, Any]], as_json: bool) -> int:
     fitting = [payload for payload in found if payload["id"].startswith(wanted)]
     if len(fitting) != 1:
-        problem = f"{len(fitting)} outages begin with" if fitting else "no outage is called"
+        problem = f"{len(fitting)} outages begin with" if fitting else "no outage has the id"
         print(f"mailwatch: {problem} {wanted}; `mailwatch outages` lists them", file=sys.stderr)
         return 1
     if as_json:
@@ -70,7 +70,7 @@ def _show(wanted: str, found: list[dict[str, Any]], as_json: bool) -> int:
 
 
 def _table(found: list[dict[str, Any]]) -> Table:
-    table = Table("outage", "target", "first seen down", "first seen up again", "at least", "at most", "cause")
+    table = Table("outage", "target", "first failure", "up again", "at least", "at most", "cause")
     for column in table.columns[:6]:
         column.overflow = "fold"
     for payload in found:
@@ -87,7 +87,7 @@ def _table(found: list[dict[str, Any]]) -> Table:
     return table
 
 
-_NOT_OVER = {"open": "[bold red]still down[/]", "unwatched": "[yellow]not watched any more[/]"}
+_NOT_OVER = {"open": "[bold red]still down[/]", "unwatched": "[yellow]no longer monitored[/]"}
 
 
 def _remarks(payload: dict[str, Any]) -> str:
@@ -101,11 +101,15 @@ def record(payload: dict[str, Any]) -> Table:
     table = Table(show_header=False, title=f"Outage {payload['id']} of {payload['target']}")
     table.add_column(style="bold")
     table.add_column()
-    for name, key in (("last good", "last_good"), ("first bad", "first_bad"), ("last bad", "last_bad")):
-        table.add_row(name, "never seen up before" if payload[key] is None else rfc3339(payload[key]))
+    for name, key in (
+        ("last successful check", "last_good"),
+        ("first failed check", "first_bad"),
+        ("last failed check", "last_bad"),
+    ):
+        table.add_row(name, "never up before" if payload[key] is None else rfc3339(payload[key]))
     closed = payload["first_good"] is not None
-    over = "not known: it is watched no more" if payload["state"] == "unwatched" else "still down"
-    table.add_row("first good", rfc3339(payload["first_good"]) if closed else over)
+    over = "unknown: no longer monitored" if payload["state"] == "unwatched" else "still down"
+    table.add_row("next successful check", rfc3339(payload["first_good"]) if closed else over)
     lasted = payload["duration_ms"]
     table.add_row("at least", span(lasted["min"]))
     table.add_row("at most", span(lasted["max"], up=True))
@@ -113,21 +117,23 @@ def record(payload: dict[str, Any]) -> Table:
         table.add_row("estimate", f"{span(lasted['estimate'])} ± {span(lasted['uncertainty'], up=True)}")
     seen = payload["observations"]
     table.add_row("looks", f"{seen['down']} down, {seen['up']} up, {seen['unknown']} unknown")
-    table.add_row("longest without a look", span(payload["largest_gap_ms"], up=True))
+    table.add_row("longest without a check", span(payload["largest_gap_ms"], up=True))
     table.add_row("unobserved", span(payload["unobserved_ms"], up=True))
     if clock := _clock(payload.get("clock")):
         table.add_row("the clock", clock)
     if payload.get("maintenance_ms"):
-        table.add_row("in maintenance", f"{span(payload['maintenance_ms'])} of the least, announced before")
+        table.add_row(
+            "in maintenance", f"{span(payload['maintenance_ms'])} of the shortest duration; announced before"
+        )
     if payload.get("proven_afterwards"):
-        table.add_row("proven afterwards", "the rejected password was accepted before and again after")
+        table.add_row("proven afterwards", "the server accepted the same password before and after")
     table.add_row("causes", ", ".join(f"{cause} ({n})" for cause, n in payload["causes"].items()))
     table.add_row("failed at", ", ".join(f"{phase} ({n})" for phase, n in payload["phases"].items()))
     for words in payload["replies"]:
-        table.add_row("the server said", words)
+        table.add_row("server replies", words)
     table.add_row("first failure", payload["first_detail"])
     if watch := payload.get("watch"):
-        table.add_row("watched then", _watched(watch))
+        table.add_row("monitored as", _watched(watch))
     table.add_row("ledger", f"entries {payload['ledger']['first']} to {payload['ledger']['last']}")
     return table
 
@@ -142,15 +148,15 @@ def _clock(clock: dict[str, Any] | None) -> str:
     """Say what happened to the wall clock meanwhile, "" if nothing did."""
     if clock is None or not (clock["stepped_ms"] or clock["reboots"]):
         return ""
-    told = [f"the clock was set by {span(clock['stepped_ms'], up=True)} in all"] if clock["stepped_ms"] else []
+    told = [f"the clock was set by {span(clock['stepped_ms'], up=True)} in total"] if clock["stepped_ms"] else []
     if clock["reboots"]:
         told.append(f"the machine was restarted ({clock['reboots']})")
-    why = "at least and at most are wider by that" if clock.get("wall") else "durations are by another clock"
+    why = "at least and at most are wider by that" if clock.get("wall") else "the durations do not depend on it"
     if clock["reboots"]:
-        why = "over a restart durations are as wide as the wall clock may have been off"
+        why = "across a restart, the durations are as wide as the possible error of the wall clock"
     return f"{' and '.join(told)}; {why}"
 
 
 def span(millis: int | None, *, up: bool = False) -> str:
     """Write a duration that may not be known."""
-    return "not known" if millis is None else i18n.span(millis / 1000, up)
+    return "unknown" if millis is None else i18n.span(millis / 1000, up)

@@ -48,7 +48,7 @@ def make(
             print(f"mailwatch: {error}", file=sys.stderr)
             return None
         if missing := sorted(set(args.target or ()) - case.replay.accounts.keys()):
-            print(f"mailwatch: nothing of {missing[0]} is on record in that window", file=sys.stderr)
+            print(f"mailwatch: no record of {missing[0]} in that window", file=sys.stderr)
             return None
         status.update("drawing the report")
         place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))

@@ -31,7 +31,7 @@ from mailwatch.times import now
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     options(verb)
-    verb.add_argument("targets", nargs="*", metavar="TARGET", help="names from the config; without, all")
+    verb.add_argument("targets", nargs="*", metavar="TARGET", help="names from the config; default: all")
     verb.set_defaults(run=_run)
 
 

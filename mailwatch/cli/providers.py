@@ -14,7 +14,9 @@ from mailwatch.config import catalogue
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
-    verb.add_argument("word", nargs="?", default="", metavar="WORD", help="a key, name, domain, address or host")
+    verb.add_argument(
+        "word", nargs="?", default="", metavar="WORD", help="find by key, name, domain, address or host"
+    )
     verb.add_argument("--json", action="store_true", help="print JSON")
     verb.set_defaults(run=_run)
 

@@ -30,17 +30,22 @@ def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     options(verb, json=False)
     verb.add_argument(
-        "outage", metavar="OUTAGE_ID", nargs="?", help="its id, or how it begins; see `mailwatch outages`"
+        "outage",
+        metavar="OUTAGE_ID",
+        nargs="?",
+        help="id of the outage, or its first characters; see `mailwatch outages`",
     )
     when = "2026-01, 2026-01-22 (local time) or 2026-01-22T21:55:00+01:00"
-    verb.add_argument("--from", dest="start", metavar="TIME", help=f"instead of an outage a window: {when}")
-    verb.add_argument("--to", dest="end", metavar="TIME", help="its end, not included")
     verb.add_argument(
-        "--target", action="append", metavar="NAME", help="of the window only this target; may be repeated"
+        "--from", dest="start", metavar="TIME", help=f"instead of an outage, a window of time: {when}"
     )
-    where = "where to write it; as FILE.pdf the report alone, which proves nothing by itself"
+    verb.add_argument("--to", dest="end", metavar="TIME", help="end of the window, not included")
+    verb.add_argument(
+        "--target", action="append", metavar="NAME", help="only this target, of a window; may be repeated"
+    )
+    where = "file to write; FILE.pdf holds only the report, which proves nothing by itself"
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.zip", help=where)
-    verb.add_argument("--lang", choices=("it", "en"), default=language(), help="the report's language")
+    verb.add_argument("--lang", choices=("it", "en"), default=language(), help="language of the report")
     verb.set_defaults(run=_run)
 
 
@@ -112,9 +117,9 @@ def _made(args: argparse.Namespace, config: Config, reader: Reader, whole: bool)
 
 def _done(path: Path, size: int) -> int:
     if alone(path):
-        print(f"{path}: {size:,} bytes; the report alone, for the evidence name a .zip")
+        print(f"{path}: {size:,} bytes; only the report; for the evidence, name a .zip")
     else:
-        print(f"{path}: {size:,} bytes; check it with: mailwatch verify {path}")
+        print(f"{path}: {size:,} bytes; to verify it: mailwatch verify {path}")
     return 0
 
 

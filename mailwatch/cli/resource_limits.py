@@ -51,9 +51,9 @@ def room_to_run(targets: int, at_once: int) -> str:
     limit = _raised()
     cure = "raise it (ulimit -n, systemd LimitNOFILE=, docker --ulimit nofile=)"
     if limit is not None and limit < least:
-        raise Lacking(f"to run, MailWatch needs at least {least} file handles, and the limit is {limit}; {cure}")
+        raise Lacking(f"to run, MailWatch needs at least {least} file handles, but the limit is {limit}; {cure}")
     if limit is not None and limit < most:
-        return f"{targets} targets and the pages may need {most} file handles, and the limit is {limit}; {cure}"
+        return f"{targets} targets and the pages may need {most} file handles, but the limit is {limit}; {cure}"
     return ""
 
 
@@ -74,7 +74,7 @@ def _room(need: int, why: str) -> None:
         used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     if soft - used < need:
         raise Lacking(
-            f"{why}, MailWatch needs {need // MIB} MiB more of address space, and the limit leaves "
+            f"{why}, MailWatch needs {need // MIB} MiB more address space, but the limit leaves "
             f"{max(0, soft - used) // MIB}; raise it (ulimit -v), or limit memory instead (systemd MemoryMax=, "
             "docker --memory)"
         )
@@ -90,7 +90,7 @@ def _threads() -> None:
             started.append(thread)
     except RuntimeError:
         raise Lacking(
-            f"to run, MailWatch needs {THREADS} threads, and was given {len(started)}; raise the limit "
+            f"to run, MailWatch needs {THREADS} threads, and got {len(started)}; raise the limit "
             "(ulimit -u, systemd TasksMax=, docker --pids-limit)"
         ) from None
     finally:

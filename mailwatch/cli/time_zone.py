@@ -12,7 +12,7 @@ from tzlocal import get_localzone
 
 from mailwatch.errors import UsedWrongly
 
-_CURE = "set it by its name, for example TZ=Europe/Rome"
+_CURE = "set its name, for example TZ=Europe/Rome"
 
 
 class NoZone(UsedWrongly):
@@ -27,7 +27,7 @@ def local_zone() -> ZoneInfo:
     try:
         zone = get_localzone()
     except (LookupError, ValueError, OSError):
-        raise NoZone(f"mailwatch: the time zone of this machine is not clear; {_CURE}") from None
+        raise NoZone(f"mailwatch: the time zone of this machine is unclear; {_CURE}") from None
     return zone if isinstance(zone, ZoneInfo) else ZoneInfo("UTC")
 
 

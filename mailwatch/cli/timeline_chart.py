@@ -39,7 +39,7 @@ def picture(bars: Sequence[Bar], start: Millis, end: Millis, width: int) -> Text
             text.append(cell, _STYLES[cell])
         text.append(f"  {bar.note.rjust(note)}\n")
     text.append(" " * (label + 2))
-    for cell, words in ((SURE, " surely down  "), (POSSIBLE, " possibly  "), (SERVED, " served or not looked at")):
+    for cell, words in ((SURE, " certainly down  "), (POSSIBLE, " possibly  "), (SERVED, " up, or not checked")):
         text.append(cell, _STYLES[cell])
         text.append(words, "dim")
     return text

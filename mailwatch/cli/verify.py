@@ -21,7 +21,7 @@ _UNCHECKED = "[yellow]not checked[/]"
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     verb.add_argument(
-        "file", type=Path, metavar="FILE.zip", help="the bundle, or a joint zip of `mailwatch merge`"
+        "file", type=Path, metavar="FILE.zip", help="the bundle, or a joint zip from `mailwatch merge`"
     )
     verb.add_argument(
         "--member",
@@ -29,7 +29,7 @@ def add(verb: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE.zip",
-        help="a bundle of a joint zip that does not enclose it; may be repeated",
+        help="a bundle that the joint zip does not enclose; may be repeated",
     )
     verb.add_argument(
         "--trust",
@@ -37,7 +37,7 @@ def add(verb: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="PEM certificates of timestamp authorities, or a ledger's key (keys/ledger.pub); may be repeated",
+        help="PEM certificates of timestamp authorities, or a ledger key (keys/ledger.pub); may be repeated",
     )
     verb.add_argument("--json", action="store_true", help="print JSON")
     verb.set_defaults(run=_run)
@@ -53,7 +53,7 @@ def _run(args: argparse.Namespace) -> int:
         return 2
     joint = is_joint(args.file)
     if args.member and not joint:
-        print(f"mailwatch: {args.file} is no joint zip; leave out --member", file=sys.stderr)
+        print(f"mailwatch: {args.file} is not a joint zip; leave out --member", file=sys.stderr)
         return 2
     claims = check(args.file, trust, args.member) if joint else verify(args.file, trust)
     valid = all(claim.valid for claim in claims)
@@ -70,7 +70,7 @@ def _run(args: argparse.Namespace) -> int:
     if valid:
         console.print("[bold green]The bundle is valid.[/]")
     elif all(claim.valid or _unchecked(claim) for claim in claims):
-        console.print("[bold yellow]Nothing was found wrong, but not everything could be checked.[/]")
+        console.print("[bold yellow]No errors found, but some claims could not be checked.[/]")
     else:
         console.print("[bold red]The bundle is NOT valid.[/]")
     return 0 if valid else 1

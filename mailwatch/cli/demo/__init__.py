@@ -29,12 +29,22 @@ from mailwatch.times import rfc3339
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
-    verb.add_argument("--speed", type=_speed, default=1.0, metavar="FACTOR", help="2 is twice as fast")
-    verb.add_argument("--lang", choices=sorted(LANGUAGES), help="default: as LANG says")
-    verb.add_argument("--keep", type=Path, metavar="DIR", help="where config, ledger and log go; empty or new")
+    verb.add_argument(
+        "--speed", type=_speed, default=1.0, metavar="FACTOR", help="speed of the schedule; 2 is twice as fast"
+    )
+    verb.add_argument("--lang", choices=sorted(LANGUAGES), help="language; default: as in LANG")
+    verb.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="keep config, ledger and log in this folder; it must be new or empty",
+    )
     verb.add_argument("--json", action="store_true", help="print the record as JSON")
     verb.add_argument(
-        "--serve", type=_listen, metavar="HOST:PORT", help="break again every few minutes, with pages there"
+        "--serve",
+        type=_listen,
+        metavar="HOST:PORT",
+        help="go on: break every few minutes, and serve the pages at this address",
     )
     verb.set_defaults(run=_run)
 
@@ -140,5 +150,5 @@ def _listen(text: str) -> str:
     except Fault as fault:
         raise argparse.ArgumentTypeError(str(fault)) from None
     if port == 0:
-        raise argparse.ArgumentTypeError("needs a port of its own, not 0")
+        raise argparse.ArgumentTypeError("needs a port other than 0")
     return text

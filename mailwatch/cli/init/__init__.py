@@ -44,17 +44,27 @@ _AUTHORITIES = {"outlook": "microsoft", "microsoft365": "microsoft"}
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     options(verb, json=False)
-    verb.add_argument("address", nargs="?", metavar="ADDRESS", help="the mail address; asked for without it")
-    verb.add_argument("--password-file", type=Path, metavar="FILE", help="holds the password; used where it is")
-    verb.add_argument("--channels", metavar="LIST", help="what to watch: imap,smtp,pop3, or some of them")
+    verb.add_argument("address", nargs="?", metavar="ADDRESS", help="the mail address; default: ask for it")
     verb.add_argument(
-        "--server", action="append", default=[], metavar="KIND=HOST:PORT", help="instead of finding it; repeatable"
+        "--password-file", type=Path, metavar="FILE", help="file with the password; MailWatch uses it where it is"
     )
-    verb.add_argument("--username", metavar="NAME", help="for a --server that wants another than the address")
-    verb.add_argument("--client-id", metavar="ID", help="your client, for providers that take OAuth 2 only")
-    verb.add_argument("--name", metavar="NAME", help="of the place from where it looks; without it: home")
-    verb.add_argument("--place", metavar="PLACE", help='where that is, such as "Milano, IT"')
-    verb.add_argument("--yes", action="store_true", help="ask nothing that has a default, also without a terminal")
+    verb.add_argument(
+        "--channels", metavar="LIST", help="what to check: imap, smtp, pop3, or some of them, separated by commas"
+    )
+    verb.add_argument(
+        "--server",
+        action="append",
+        default=[],
+        metavar="KIND=HOST:PORT",
+        help="use this server instead of finding one; may be repeated",
+    )
+    verb.add_argument("--username", metavar="NAME", help="user name for --server, if it is not the address")
+    verb.add_argument("--client-id", metavar="ID", help="your client ID, for providers that accept only OAuth 2")
+    verb.add_argument("--name", metavar="NAME", help="name of this vantage point (default: home)")
+    verb.add_argument("--place", metavar="PLACE", help='where it is, such as "Milano, IT"')
+    verb.add_argument(
+        "--yes", action="store_true", help="accept all defaults without asking; works without a terminal"
+    )
     verb.set_defaults(run=_run)
 
 

@@ -73,7 +73,7 @@ def _place(beside: Path, path: Path) -> None:
     except OSError:
         # A file system without links: then there is a moment between the look and the rename.
         if os.path.lexists(path):
-            raise FileExistsError(f"{path} is there already") from None
+            raise FileExistsError(f"{path} already exists") from None
         beside.rename(path)
 
 
