@@ -127,7 +127,13 @@ def _default(value: Schema) -> str:
     if default is None or default in ("", []) or isinstance(default, dict):
         return "–"
     if isinstance(default, list):
-        return ", ".join(code(str(item["address"] if isinstance(item, dict) else item)) for item in default)
-    if _is_duration(value) and isinstance(default, float):
-        return code(f"{default:g}s")
+        return ", ".join(_written(item, value["items"]) for item in default)
+    return _written(default, value)
+
+
+def _written(default: Any, value: Schema) -> str:
+    if isinstance(default, dict):
+        return code(str(default["address"]))
+    if isinstance(default, float):
+        return code(f"{default:g}s" if _is_duration(value) else f"{default:g}")
     return code(default if isinstance(default, str) else json.dumps(default))
