@@ -23,4 +23,4 @@ tests/test_layers.py keeps it so.
    progress     how far the start has come
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

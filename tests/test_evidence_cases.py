@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import typst
 
+from mailwatch import __version__
 from mailwatch.evidence.ledger_range import EMPTY, Range, TokenFile
 from mailwatch.evidence.outage_case import Case
 from mailwatch.evidence.report.chain_of_custody import outside, tokens
@@ -97,7 +98,7 @@ SAYS = {
         "alla 3ª osservazione fallita di seguito",
         "Che cosa questo rapporto non dimostra",
         "Un ripristino più breve di 59,8 s può essere sfuggito",
-        "8e8858d05f81, mailwatch-evidence/1, MailWatch 0.1.0",
+        f"8e8858d05f81, mailwatch-evidence/1, MailWatch {__version__}",
         "MailWatch 0.1.0, Python 3.11.2, Linux-6.1-x86_64 Configurazione",
         "Fornitore (denominazione legale, partita IVA, sede, PEC per i reclami)",
         "iniziato fra il 22/01/2026 21:54:00 (20:54:00 UTC) e il 22/01/2026 21:55:01 (20:55:01 UTC)",
