@@ -76,7 +76,12 @@ def pages(folder: Path, docs: Path) -> list[Path]:
              "tls": "none", "interval": "5m"}
             for name in NAMES
         ]  # fmt: skip
-        watching = MailWatchProcess(folder, targets, vantage_point={"name": "casa", "place": "Milano, IT"})
+        watching = MailWatchProcess(
+            folder,
+            targets,
+            vantage_point={"name": "casa", "place": "Milano, IT"},
+            guard={"controls": [f"127.0.0.1:{port}"]},
+        )
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(
             viewport={"width": 1060, "height": 900},
@@ -88,7 +93,7 @@ def pages(folder: Path, docs: Path) -> list[Path]:
             watching.until(lambda: all(one["state"] == "up" for one in watching.api("targets")), "up")
             home = f"http://127.0.0.1:{watching.port}"
             watching.until(lambda: _bars(page, home) == len(NAMES), "the history")
-            page.screenshot(path=drawn[0], clip={"x": 0, "y": 0, "width": 1060, "height": 1010}, full_page=True)
+            page.screenshot(path=drawn[0], clip={"x": 0, "y": 0, "width": 1060, "height": 975}, full_page=True)
             longest = max(watching.api("outages"), key=lambda told: float(told["duration"]["min"]))
             page.goto(f"{home}/outages/{longest['id']}", wait_until="networkidle")
             page.screenshot(path=drawn[1], clip={"x": 0, "y": 0, "width": 1060, "height": 1130}, full_page=True)
