@@ -105,11 +105,11 @@ def test_the_halves_of_a_character_are_put_together(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("/proc/x", "/proc lies in /proc, where the kernel shows itself and nothing can be kept; name another"),
-        ("/sys/x/y", "/sys lies in /sys, where the kernel shows itself and nothing can be kept; name another"),
-        ("n" * 300, "the name nnnnnnnnnnnnnnnnnnnn... is longer than the 255 bytes that the file"),
-        ("new/" + "è" * 150 + "/x", "the name " + "è" * 20 + "... is longer than the 255 bytes that"),
-        ("/tmp/" + "deep/" * 820, "the path is longer than 3968 bytes, with what is made in it; name another"),
+        ("/proc/x", "/proc is in /proc, which is not a disk and keeps no files; name another"),
+        ("/sys/x/y", "/sys is in /sys, which is not a disk and keeps no files; name another"),
+        ("n" * 300, "the name nnnnnnnnnnnnnnnnnnnn... is longer than 255 bytes, the limit of"),
+        ("new/" + "è" * 150 + "/x", "the name " + "è" * 20 + "... is longer than 255 bytes, the"),
+        ("/tmp/" + "deep/" * 820, "the path, with the files in it, is longer than 3968 bytes; name another"),
     ],
 )  # fmt: skip
 def test_a_folder_that_can_never_be_made_is_a_mistake(given: str, said: str, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_folder_that_others_own_is_refused(tmp_path: Path, capsys: pytest.Capt
         closed.chmod(0o555)
         os.setuid(65534)
         said = fault_of_folder(closed / "data")
-        os._exit(0 if said.startswith(f"{closed} is not ours to write; chown -R 65534:") else 1)
+        os._exit(0 if said.startswith(f"MailWatch may not write to {closed}; chown -R 65534:") else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
@@ -175,11 +175,15 @@ def test_lines_that_end_as_on_windows_do_no_harm(tmp_path: Path) -> None:
         (
             "MAILWATCH_DATA_DIR",
             "da\udcffta",
-            "MAILWATCH_DATA_DIR holds what is no text; set it to printable UTF-8",
+            "MAILWATCH_DATA_DIR is not text; set it to printable UTF-8",
         ),
-        ("MAILWATCH_DATA_DIR", "a\nb", "MAILWATCH_DATA_DIR holds what is no text"),
+        ("MAILWATCH_DATA_DIR", "a\nb", "MAILWATCH_DATA_DIR is not text"),
         ("MAILWATCH_DATA_DIR", "/dev/null", "data_dir (from MAILWATCH_DATA_DIR): /dev/null is not a folder"),
-        ("MAILWATCH_DATA_DIR", "~nobodyhere", "data_dir (from MAILWATCH_DATA_DIR): names the home of a user"),
+        (
+            "MAILWATCH_DATA_DIR",
+            "~nobodyhere",
+            "data_dir (from MAILWATCH_DATA_DIR): names the home of an unknown user",
+        ),
         ("MAILWATCH_LISTEN", "8080", "web.listen (from MAILWATCH_LISTEN): is not host:port"),
         (
             "MAILWATCH_LISTEN",
@@ -189,7 +193,7 @@ def test_lines_that_end_as_on_windows_do_no_harm(tmp_path: Path) -> None:
         (
             "MAILWATCH_LISTEN",
             "${HOST}:80",
-            "web.listen (from MAILWATCH_LISTEN): variables such as ${NAME} are not",
+            "web.listen (from MAILWATCH_LISTEN): MailWatch does not replace variables",
         ),
         (
             "MAILWATCH_TRUST_NETWORK",

@@ -155,7 +155,7 @@ def test_claims_survive_being_shown_and_change_no_digest(tmp_path: Path) -> None
     assert config.digest(loaded) == config.digest(without)
     assert "claims" not in config.effective(without)
     (warned,) = config.warnings(loaded)
-    assert "nothing that is watched is called 'old'" in warned.what
+    assert "the config has nothing named 'old'" in warned.what
 
 
 # Windows

@@ -124,7 +124,7 @@ def test_mistakes_of_secrets_are_all_told_at_once_at_their_lines(write) -> None:
     assert str(caught.value).splitlines() == [
         f"{path}:4: accounts[0].password_file: {folder}/nowhere cannot be read: No such file or directory; "
         "create it with the password as its first line",
-        f"{path}:9: targets[0].login.password_env: the environment has no MAILWATCH_TEST_UNSET; "
+        f"{path}:9: targets[0].login.password_env: the environment variable MAILWATCH_TEST_UNSET is not set; "
         "set it before the start",
     ]
 
@@ -185,7 +185,7 @@ def test_a_login_in_the_clear_is_for_this_machine_only(write, host: str) -> None
     login = "    tls: none\n    login: {username: a, password_env: A}\n"
     assert config.load(write(LAB.replace("imap.example.org", f'"{host}"') + login)).targets
     for other in ("10.0.0.1", "localhost.example.org", "127.0.0.1.example.org"):
-        assert "in the clear" in refusal(write(LAB.replace("imap.example.org", other) + login))[0]
+        assert "unencrypted" in refusal(write(LAB.replace("imap.example.org", other) + login))[0]
 
 
 # Servers
@@ -313,17 +313,17 @@ def test_a_command_runs_in_the_folder_of_the_config_and_gives_its_first_line(tmp
 @pytest.mark.parametrize(
     ("way", "complaint"),
     [
-        ({"password_file": "empty"}, "the first line is empty; the password must stand there"),
+        ({"password_file": "empty"}, "the first line is empty; it must hold the password"),
         ({"password_file": "latin"}, "the password is not UTF-8; save it as UTF-8"),
         ({"password_file": "."}, " is not a file; name the file itself"),
-        ({"password_env": "MAILWATCH_TEST_UNSET"}, "the environment has no MAILWATCH_TEST_UNSET"),
+        ({"password_env": "MAILWATCH_TEST_UNSET"}, "the environment variable MAILWATCH_TEST_UNSET is not set"),
         (
             {"password_command": ["sh", "-c", "echo canary-7f3a; exit 3"]},
             "ended with status 3; try it by hand",
         ),
-        ({"password_command": ["no-such-program-here"]}, "cannot be run: No such file or directory"),
+        ({"password_command": ["no-such-program-here"]}, "cannot run: No such file or directory"),
         ({"password_command": ["true"]}, "the first line is empty"),
-        ({"password_command": ["a\0b"]}, "cannot be run: not a command"),
+        ({"password_command": ["a\0b"]}, "cannot run: not a command"),
     ],
 )
 def test_a_secret_that_cannot_be_read_says_how_to_mend_it(
@@ -341,7 +341,7 @@ def test_a_secret_that_cannot_be_read_says_how_to_mend_it(
 def test_a_command_that_never_answers_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     # The grandchild holds the pipe: killing the shell alone would wait for it.
     began = time.monotonic()
-    with pytest.raises(Fault, match=r"no answer within 0\.2 s"):
+    with pytest.raises(Fault, match=r"printed nothing within 0\.2 s"):
         secrets.read(section(password_command=["sh", "-c", "sleep 60 & sleep 60"]), tmp_path, timeout=0.2)
     assert time.monotonic() - began < 10
 
@@ -610,7 +610,7 @@ def test_a_timeout_beyond_the_interval_is_worth_a_word(write) -> None:
     (note,) = config.warnings(config.load(path))
     assert (
         str(note)
-        == f"{path}:7: targets[0]: timeout is longer than interval; looks may be missed, so shorten timeout"
+        == f"{path}:7: targets[0]: timeout is longer than interval; checks may be missed, so shorten timeout"
     )
 
 
@@ -682,7 +682,7 @@ def run(*words: str) -> int:
 def test_check_is_silent_on_stdout_when_all_is_fine(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", "--config", str(EXAMPLE)) == 0
     told = capsys.readouterr()
-    assert (told.out, told.err) == ("", "fine: 4 targets\n")
+    assert (told.out, told.err) == ("", "no mistakes: 4 targets\n")
 
 
 def test_check_tells_mistakes_and_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,7 +155,7 @@ def test_a_mistyped_password_is_asked_for_again_and_what_is_written_works(
         assert (loaded.vantage_point.name, loaded.vantage_point.place) == ("home-milan", 'Milano, "IT": #1')
         assert [stamp.url for stamp in loaded.timestamps] == ["http://timestamp.digicert.com"]
         checked = desk.run("config", "check")
-        assert (checked.returncode, checked.stderr) == (0, "fine: 3 targets\n")
+        assert (checked.returncode, checked.stderr) == (0, "no mistakes: 3 targets\n")
         assert desk.run("probe").returncode == 0
 
 

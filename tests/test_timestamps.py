@@ -382,4 +382,4 @@ def test_each_mistake_of_the_certificates_is_told(tmp_path: Path) -> None:
     assert f"{path}:4: timestamps[0].ca_file: " in text
     assert "holds no PEM certificates" in text
     assert f"{path}:5: timestamps[1].ca_file: " in text
-    assert f"{path}:6: timestamps[2].url: b.example is asked already; keep one" in text
+    assert f"{path}:6: timestamps[2].url: b.example is already listed; keep one" in text

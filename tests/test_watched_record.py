@@ -215,7 +215,10 @@ def test_outages_of_one_target_and_of_one_that_never_was(folder: Path) -> None:
         ([], "there is none yet"),
         (["mail"], "there is only mail"),
         (["mail", "kept"], "there are kept, mail"),
-        ([f"kept {n}" for n in range(11)], "there are 11, `mailwatch config show` lists those of the config"),
+        (
+            [f"kept {n}" for n in range(11)],
+            "there are 11, `mailwatch config show` lists the targets of the config",
+        ),
         ([*(f"kept {n}" for n in range(11)), "zzzyx"], "is it zzzyx?"),
     ],
 )

@@ -203,7 +203,7 @@ def test_beyond_loopback_without_a_password_only_the_public_view_is_shown(tmp_pa
     watching = watching_with(tmp_path, listen="0.0.0.0:0")
     watching.settings["web"]["listen"] = f"0.0.0.0:{watching.port}"
     watching.write_config()
-    assert "they see the public view only" in watching.command("config", "check").stderr
+    assert "they see only the public view" in watching.command("config", "check").stderr
     with watching.running():
         status, _, page = ask(watching, "/")
         assert status == 200

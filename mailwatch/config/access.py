@@ -82,9 +82,9 @@ def web_warnings(config: Config) -> Iterator[Mistake]:
     web = config.web
     if not (is_loopback(web.host) or web.asks or web.public or web.trust_network):
         what = (
-            f"web.listen: others reach {web.host} and no password is asked for: they see the public view only, or "
-            "everything while only servers of the catalogue are watched, without a login; set web.password_file, "
-            "or web.public: true if the public view is all you want"
+            f"web.listen: other machines can reach {web.host} without a password: they see only the public "
+            "view, or everything as long as all targets are servers of the catalogue without a login; "
+            "set web.password_file, or web.public: true if you want only the public view"
         )
         yield mistake_at(config, ("web", "listen"), what)
     for key in ("password_file", "token_file"):

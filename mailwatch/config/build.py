@@ -29,7 +29,7 @@ def build_authorities(config: Config) -> tuple[Authority, ...]:
     for number, section in enumerate(config.timestamps):
         place: Place = ("timestamps", number)
         if section.name in made:
-            what = f"timestamps[{number}].url: {section.name} is asked already; keep one"
+            what = f"timestamps[{number}].url: {section.name} is already listed; keep one"
             mistakes.append(mistake_at(config, (*place, "url"), what))
         if fault := _fault_of_ca(section):
             mistakes.append(mistake_at(config, (*place, "ca_file"), f"timestamps[{number}].ca_file: {fault}"))
@@ -83,7 +83,7 @@ def maintenance_mistakes(config: Config) -> Iterator[Mistake]:
                 if name not in known[field]:
                     place: Place = ("maintenance", number, field, item)
                     near = get_close_matches(name, sorted(known[field]), n=1)
-                    cure = f"did you mean '{near[0]}'?" if near else f"name one of the {field} that are watched"
+                    cure = f"did you mean '{near[0]}'?" if near else f"name one of the {field} in the config"
                     what = f"{written(place)}: there is no '{name}' among the {field}; {cure}"
                     yield mistake_at(config, place, what)
 

@@ -61,11 +61,14 @@ def channel_warnings(config: Config) -> Iterator[Mistake]:
     watched = {section.provider for section, _ in resolved(config)} - {None, ""}
     hosts = [_hosts(channel.url.get_secret_value()) for channel in channels]
     if channels and all(_watched(names, watched, config) for names in hosts):
-        what = "every channel is a mailbox at a provider that is itself watched; add another kind, such as ntfy"
+        what = (
+            "every channel is a mailbox at a provider that MailWatch itself monitors; "
+            "add a channel of another kind, such as ntfy"
+        )
         yield mistake_at(config, ("notify",), f"notify: {what}")
     for number, section in enumerate(config.notify):
         if section.url_file and secrets.readable_by_others(section.url_file):
-            what = f"notify[{number}]: others may read {section.url_file}; chmod 600"
+            what = f"notify[{number}]: others can read {section.url_file}; run chmod 600 on it"
             yield mistake_at(config, ("notify", number, "url_file"), what)
 
 
@@ -79,7 +82,7 @@ def _channel(section: NotifySection, number: int) -> Channel:
         "true",
         "1",
     ):
-        raise Fault("switches off the check of certificates; remove verify")
+        raise Fault("switches off certificate verification; remove verify")
     return Channel(
         name=f"{found[1]}-{number}",
         url=url,

@@ -61,18 +61,18 @@ def fault_of_folder(path: Path) -> str:
             made.append(there.name)
             there = there.parent
         if not there.is_dir():
-            return f"{there} is not a folder; name another, or move what is there out of the way"
+            return f"{there} is not a folder; name another, or move that file away"
         # Beside the data: the longest name that is made in it.
         most, most_in_all = os.pathconf(there, "PC_NAME_MAX"), os.pathconf("/", "PC_PATH_MAX") - LONGEST_IN_IT
     except OSError as error:
         return f"{there} cannot be used: {error.strerror}; name another"
     if long := next((name for name in made if len(os.fsencode(name)) > most), ""):
-        return f"the name {long[:20]}... is longer than the {most} bytes that the file system takes; name another"
+        return f"the name {long[:20]}... is longer than {most} bytes, the limit of the file system; name another"
     if len(os.fsencode(path)) > most_in_all:
-        return f"the path is longer than {most_in_all} bytes, with what is made in it; name another"
+        return f"the path, with the files in it, is longer than {most_in_all} bytes; name another"
     if kind := next((kind for kind in _OF_THE_KERNEL if there.resolve().is_relative_to(kind)), ""):
-        return f"{there} lies in {kind}, where the kernel shows itself and nothing can be kept; name another"
+        return f"{there} is in {kind}, which is not a disk and keeps no files; name another"
     if not os.access(there, os.W_OK | os.X_OK):
-        cure = f"chown -R {os.geteuid()}:{os.getegid()} it (of a container: what is mounted there)"
-        return f"{there} is not ours to write; {cure}, or name another data_dir"
+        cure = f"chown -R {os.geteuid()}:{os.getegid()} it (in a container: the mounted folder)"
+        return f"MailWatch may not write to {there}; {cure}, or name another data_dir"
     return ""

@@ -44,7 +44,7 @@ def override(data: dict[str, Plain]) -> list[str]:
         if isinstance(section, dict) and (value := os.environ.get(variable)):
             section[str(place[-1])] = value
             if not value.isprintable():
-                mistakes.append(f"{variable} holds what is no text; set it to printable UTF-8")
+                mistakes.append(f"{variable} is not text; set it to printable UTF-8")
     return mistakes
 
 
@@ -78,9 +78,9 @@ _FREE = ("contains", "absent", "password_command", "answer")
 """Keys whose text is for others to read: a page, a shell, a person."""
 
 _NOT_KEYS = {
-    "password": "a password is never written here; put it into a file and write password_file: PATH "
+    "password": "the config must not contain a password; put it into a file and write password_file: PATH "
     "(or password_env, password_command, oauth2)",
-    "client_secret": "a secret is never written here; put it into a file and write client_secret_file: PATH "
+    "client_secret": "the config must not contain a secret; put it into a file and write client_secret_file: PATH "
     "(or client_secret_env)",
 }
 
@@ -94,7 +94,7 @@ def default_path(places: tuple[Path, ...] = _PLACES) -> Path:
         with contextlib.suppress(PermissionError):
             if path.exists():
                 return path
-    what = f"is not there, nor is {places[-1]}; write it with mailwatch init, or use --config"
+    what = f"does not exist, nor does {places[-1]}; create it with mailwatch init, or use --config"
     raise ConfigNotFound([Mistake(places[0], 1, what)])
 
 
@@ -110,7 +110,7 @@ def load(path: Path) -> Config:
     mistakes += _unfilled(document, document.data, ())
     mistakes += _twice(document, document.data)
     if not document.data.get("accounts") and not document.data.get("targets"):
-        mistakes.append(document.mistake((), "there is nothing to watch; add accounts or targets"))
+        mistakes.append(document.mistake((), "there is nothing to monitor; add accounts or targets"))
     try:
         config = Config.model_validate(document.data, context={"folder": path.absolute().parent})
     except ValidationError as error:
@@ -153,7 +153,7 @@ def _unfilled(document: Document, data: Plain, place: Place) -> Iterator[Mistake
         for number, value in enumerate(data):
             yield from _unfilled(document, value, (*place, number))
     elif isinstance(data, str) and _VARIABLE.search(data):
-        what = "variables such as ${NAME} are not filled in here; write the value itself, and of a secret its "
+        what = "MailWatch does not replace variables such as ${NAME}; write the value itself, or for a secret the "
         yield document.mistake(place, f"{written(place)}{source(place)}: {what}_file or _env key")
 
 

@@ -24,8 +24,8 @@ Step = tuple[WatchEvent, WatchSettings, str]
 
 NAMED_AT_MOST = 10
 IN_ALL = ", in the config or on record"
-SEE_CONFIG = "`mailwatch config show` lists those of the config"
-SEE_API = "GET /api/v1/targets lists those that are watched"
+SEE_CONFIG = "`mailwatch config show` lists the targets of the config"
+SEE_API = "GET /api/v1/targets lists the monitored targets"
 
 
 class NoSuchTarget(LookupError):

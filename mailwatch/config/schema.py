@@ -72,14 +72,14 @@ Names = Annotated[tuple[Label, ...], Field(min_length=1)]
 
 
 class MaintenanceSection(Section):
-    """A time that is announced as maintenance: recorded as ever, and left out of the availability."""
+    """Announced maintenance: observations are still recorded, but left out of the availability."""
 
     name: Label
-    """What it is for; it stands on record."""
+    """The purpose; part of the record."""
     targets: Names | None = None
-    """The names of the targets it is for; without targets and providers it is for all."""
+    """The targets it applies to, by name; without targets and providers it applies to all."""
     providers: Names | None = None
-    """The providers it is for: all their targets."""
+    """The providers it applies to, with all their targets."""
     rrule: Annotated[Text, Field(min_length=1)] | None = None
     """A recurrence by RFC 5545, such as FREQ=WEEKLY;BYDAY=SU;BYHOUR=3, from `start` on."""
     cron: Annotated[Text, Field(min_length=1)] | None = None
@@ -89,9 +89,9 @@ class MaintenanceSection(Section):
     end: Text | None = None
     """When a single window ends."""
     duration: Span | None = None
-    """How long each window of an RRULE or of a cron line is."""
+    """The length of each window of an RRULE or cron line."""
     timezone: Text
-    """Whose local time is meant, such as Europe/Rome."""
+    """The time zone of the local times, such as Europe/Rome."""
 
     def when(self) -> When:
         """The rule in canonical form. Raises WrongRule."""
@@ -107,7 +107,7 @@ class MaintenanceSection(Section):
     @model_validator(mode="after")
     def _can_be_meant(self) -> Self:
         if self.targets and self.providers:
-            raise Fault("is not for a rule with targets; keep one of the two", "providers")
+            raise Fault("does not go with targets; keep one of the two", "providers")
         try:
             check(self.when())
         except WrongRule as wrong:
@@ -161,7 +161,7 @@ Secret = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 class UrlSection(Section):
-    """An address that is mostly a secret: written here, in a file or in the environment."""
+    """An address, usually secret: written here, in a file or in the environment."""
 
     url: Secret | None = None
     """The address itself."""
@@ -181,25 +181,25 @@ class UrlSection(Section):
 
 
 class NotifySection(UrlSection):
-    """A channel that is told: any address that Apprise understands."""
+    """A notification channel: any address that Apprise supports."""
 
     on: Annotated[tuple[Topic, ...], Field(min_length=1)] = tuple(Topic)
-    """What of: open, close, credentials, offline, certificate, disk, ledger, monitor."""
+    """Events to report: open, close, credentials, offline, certificate, disk, ledger, monitor."""
     lang: Literal["it", "en"] = "en"
-    """The language of the texts."""
+    """The language of the messages."""
     quiet_hours: Annotated[Text, AfterValidator(_hours)] | None = None
-    """When nothing is sent, such as "22:00-07:00"; it is told afterwards."""
+    """No messages in these hours, such as "22:00-07:00"; they follow afterwards."""
     timezone: Annotated[Text, AfterValidator(_timezone)] = "UTC"
-    """Of the quiet hours and of the times in the texts."""
+    """The time zone of the quiet hours and of the times in messages."""
     group: Wait = 10.0
     """How long to wait for more, so that ten targets down are one message; 0s sends each at once."""
 
 
 class HeartbeatSection(UrlSection):
-    """Somebody outside who notices when MailWatch itself is dead, such as Healthchecks."""
+    """An external service that notices when MailWatch itself is dead, such as Healthchecks."""
 
     every: Seconds = 60.0
-    """How often it is asked for, while probing and writing are well."""
+    """How often to send a heartbeat, as long as probing and recording work."""
 
     @model_validator(mode="after")
     def _http(self) -> Self:
@@ -271,9 +271,9 @@ class WebSection(Section):
     """The status page, the API and /metrics."""
 
     listen: Endpoint = "127.0.0.1:8080"
-    """Host and port. Beyond loopback and without a password only the public view is shown."""
+    """Host and port. Beyond loopback, without a password, MailWatch shows only the public view."""
     public: Flag = False
-    """Whether anybody may see states and outages, without names; the rest needs the password or the token."""
+    """Whether everyone may see states and outages, without names; the rest needs the password or the token."""
     password_file: FolderPath | None = None
     """A file whose first line is the password, or its argon2id hash; the user is `mailwatch`."""
     password_env: Variable | None = None
@@ -290,9 +290,9 @@ class WebSection(Section):
     hosts: Annotated[tuple[Host, ...], Field(max_length=100)] = ()
     """Names under which browsers reach the pages, such as those of a proxy."""
     trusted_proxies: Annotated[tuple[Network, ...], Field(max_length=100)] = ()
-    """Proxies whose X-Forwarded-For says who asks."""
+    """Proxies whose X-Forwarded-For MailWatch trusts."""
     trust_network: Flag = False
-    """Without a password: whether all who reach the port may see everything; something else keeps others out."""
+    """Whether all who reach the port may see everything: no password, as something else protects the port."""
 
     @property
     def host(self) -> str:
@@ -323,50 +323,50 @@ class WebSection(Section):
 
 
 class VantagePointSection(Section):
-    """Where we look from; it stands in every record."""
+    """The place of observation; part of every record."""
 
     name: Label
     """A short name of this machine or place."""
     place: Text = ""
-    """Where that is, for the reader of a report."""
+    """Where it is, for the reader of a report."""
 
 
 class DefaultsSection(Section):
     """What targets and accounts use unless they say otherwise."""
 
     interval: Seconds = 60.0
-    """How often to look."""
+    """The time between checks."""
     timeout: Seconds = 30.0
-    """How long one attempt may take."""
+    """The time limit of one attempt."""
     helo_name: Host | Literal[""] = ""
-    """smtp and mx: the name that this machine greets with (EHLO), if servers refuse its address."""
+    """smtp and mx: the name this machine greets with (EHLO), if servers reject its address."""
 
 
 class LimitsSection(Section):
-    """How much MailWatch may do at once."""
+    """Limits on simultaneous work."""
 
     max_concurrent: Count = 200
     """Probes at the same time."""
 
 
 class DetectionSection(Section):
-    """When down is an outage."""
+    """How failed checks become an outage."""
 
     open_after: Count = 3
-    """Down observations in a row that open an outage."""
+    """Failed checks in a row that open an outage."""
     close_after: Count = 2
-    """Up observations in a row that close it."""
+    """Successful checks in a row that close it."""
     recheck: Annotated[tuple[Seconds, ...], Field(max_length=20)] = (5.0, 10.0, 20.0)
-    """Waits between the sooner looks after a change, so that both bounds of an outage are tight."""
+    """Waits between the rechecks after a change, which make both bounds of an outage tight."""
 
 
 class ControlSection(Section):
-    """Somebody who is asked whether our line works. Who is known by the address needs no more than that."""
+    """A control server that shows whether our line works. A well-known address needs nothing else."""
 
     address: Endpoint
     """Host and port."""
     name: Host | Literal[""] = ""
-    """Whose certificate must be shown there; without a name, and of an unknown address, a connection is enough."""
+    """The name its certificate must have; without a name, a connection to an unknown address is enough."""
     ca_file: FolderPath | None = None
     """Trust this for the certificate instead of the system's authorities."""
 
@@ -404,7 +404,7 @@ ControlEntry = Annotated[
 
 
 class GuardSection(Section):
-    """Who is asked whether our own line works, when a target does not."""
+    """How MailWatch finds out whether our own line works when a target fails."""
 
     controls: Annotated[tuple[ControlEntry, ...], Field(min_length=1)] = tuple(
         ControlSection(address=address)
@@ -417,20 +417,20 @@ class GuardSection(Section):
             "[2001:4860:4860::8888]:443",
         )
     )
-    """Endpoints of several operators, over IPv4 and IPv6; all of them silent means that we are offline."""
+    """Servers of several operators, over IPv4 and IPv6; if none answers, we are offline."""
     timeout: Seconds = 3.0
-    """How long to wait for them."""
+    """How long to wait for an answer."""
     port25_controls: tuple[Host, ...] = (
         "gmail-smtp-in.l.google.com",
         "mx01.mail.icloud.com",
         "in1-smtp.messagingengine.com",
         "mail.protonmail.ch",
     )
-    """mx: who is asked for a greeting on port 25 when a domain is silent there; an empty list asks nobody."""
+    """mx: servers that should greet on port 25, asked when a domain does not; an empty list asks none."""
 
 
 class ClockSection(Section):
-    """Who is asked hourly how far our clock is off, besides the kernel."""
+    """Where MailWatch asks every hour how far our clock is off, besides the kernel."""
 
     servers: tuple[Endpoint, ...] = (
         "time.cloudflare.com:123",
@@ -438,20 +438,20 @@ class ClockSection(Section):
         "ntp2.inrim.it:123",
         "time.google.com:123",
     )
-    """SNTP servers of several operators; an empty list asks nobody."""
+    """SNTP servers of several operators; an empty list asks none."""
 
 
 class TimestampSection(Section):
-    """An outside authority that stamps checkpoints of the ledger (RFC 3161)."""
+    """An external authority that timestamps checkpoints of the ledger (RFC 3161)."""
 
     url: AuthorityUrl
-    """Where it is asked. Plain http is usual: the answer is signed."""
+    """Its address. Plain http is usual, as the answer is signed."""
     every: Seconds = 3600.0
-    """How often; besides, whenever an outage opens or closes."""
+    """How often, besides whenever an outage opens or closes."""
     ca_file: FolderPath | None = None
-    """PEM certificates that its signature must lead to; without it the system's."""
+    """PEM certificates its signature must lead to; default: those of the system."""
     login: LoginSection | None = None
-    """For an authority that wants to know who asks, such as a qualified one."""
+    """The login, if the authority requires one, as qualified ones do."""
 
     @property
     def name(self) -> str:
@@ -462,25 +462,25 @@ class TimestampSection(Section):
     def _login_fits(self) -> Self:
         parts = urlsplit(self.url)
         if self.login and self.login.oauth2:
-            raise Fault("is for mailboxes; an authority takes a password_file", "login")
+            raise Fault("is only for mailboxes; an authority takes a password_file", "login")
         if self.login and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise Fault("would send the password in the clear; write https, or remove login", "url")
+            raise Fault("would send the password unencrypted; write https, or remove login", "url")
         return self
 
 
 class SigningSection(Section):
-    """The owner's own key, with which report.pdf is signed (PAdES)."""
+    """The owner's key that signs report.pdf (PAdES)."""
 
     key_file: FolderPath
     """A PEM private key (EC P-256 or RSA), or PKCS#12 if there is no certificate_file."""
     certificate_file: FolderPath | None = None
     """The PEM certificate of the key, and those that lead to its issuer."""
     password_file: FolderPath | None = None
-    """A file whose first line opens the key."""
+    """A file whose first line is the password of the key."""
     password_env: Variable | None = None
-    """The environment variable that does."""
+    """The environment variable that holds it."""
     timestamp: bool = True
-    """Whether the first of the timestamp authorities, if there is one, puts its time into the signature."""
+    """Whether the first timestamp authority adds its time to the signature."""
 
     @model_validator(mode="after")
     def _one_password(self) -> Self:
@@ -500,9 +500,9 @@ def _guard(value: object) -> object:
 def _sqlite(value: object) -> object:
     # The value may hold a password, so it is not repeated.
     if isinstance(value, str) and value.startswith("postgres"):
-        raise Fault("postgresql is not built yet in this version; write sqlite")
+        raise Fault("this version does not support postgresql yet; write sqlite")
     if value != "sqlite":
-        raise Fault("is not a known store; write sqlite")
+        raise Fault("is not a known database; write sqlite")
     return value
 
 
@@ -510,15 +510,15 @@ class Config(Section):
     """The whole of config.yaml."""
 
     vantage_point: VantagePointSection
-    """Where we look from."""
+    """The place of observation."""
     data_dir: FolderPath = Field(default=Path("data"), validate_default=True)
     """Keys and the SQLite file; one process at a time."""
     database: Annotated[Literal["sqlite"], BeforeValidator(_sqlite)] = "sqlite"
-    """Where records are kept; postgresql:// will follow."""
+    """Where records are kept; only sqlite in this version."""
     web: WebSection = WebSection()
     """The status page, the API and /metrics."""
     limits: LimitsSection = LimitsSection()
-    """How much MailWatch may do at once."""
+    """Limits on simultaneous work."""
     defaults: DefaultsSection = DefaultsSection()
     """What targets and accounts use unless they say otherwise."""
     accounts: tuple[AccountSection, ...] = ()
@@ -526,27 +526,27 @@ class Config(Section):
     targets: tuple[TargetSection, ...] = ()
     """The long form: any server."""
     detection: DetectionSection = DetectionSection()
-    """When down is an outage."""
+    """How failed checks become an outage."""
     guard: Annotated[
         GuardSection | None,
         BeforeValidator(_guard),
         PlainSerializer(lambda guard: "off" if guard is None else guard.model_dump(mode="json")),
         WithJsonSchema({"anyOf": [{"const": "off"}, GuardSection.model_json_schema()]}),
     ] = GuardSection()
-    """Who is asked whether our own line works; the word off disables it."""
+    """How MailWatch finds out whether our own line works; the word off disables it."""
     clock: ClockSection = ClockSection()
-    """Who is asked how far our clock is off."""
+    """Where MailWatch asks how far our clock is off."""
     maintenance: Annotated[tuple[MaintenanceSection, ...], Field(max_length=RULES)] = ()
-    """Times that are announced as maintenance, and left out of the availability."""
+    """Announced maintenance, left out of the availability."""
     timestamps: tuple[TimestampSection, ...] = ()
-    """Outside authorities that stamp the ledger; several are better than one."""
+    """External authorities that timestamp the ledger; several are better than one."""
     signing: SigningSection | None = None
-    """The owner's own key for report.pdf."""
+    """The owner's key that signs report.pdf."""
     claims: tuple[ClaimSection, ...] = ()
-    """What the owner says of the contracts: for the report and the letter of complaint."""
+    """Your contracts, for the report and the letter of complaint."""
     notify: tuple[NotifySection, ...] = ()
-    """Who is told of outages, and how."""
+    """Who gets messages, and how."""
     heartbeat: HeartbeatSection | None = None
-    """Who notices when MailWatch itself is dead."""
+    """A service that notices when MailWatch itself is dead."""
 
     _document: Document | None = PrivateAttr(default=None)

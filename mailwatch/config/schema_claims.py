@@ -72,16 +72,16 @@ Words = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 class HolderSection(Section):
-    """Who the contract is with."""
+    """The contract holder."""
 
     name: Annotated[Text, Field(min_length=1)]
     """Name and surname, or the company."""
     tax_code: Text | None = None
     """Codice fiscale or VAT number."""
     address: Text | None = None
-    """Where the holder lives or sits."""
+    """The address of the holder."""
     email: Address | None = None
-    """Where an answer may go; not the mailbox that was down, if possible."""
+    """Where the answer may go; better not the mailbox that was down."""
     pec: Address | None = None
     """A certified mailbox, if there is one."""
 
@@ -90,11 +90,11 @@ class FeeSection(Section):
     """What the service costs."""
 
     amount: Amount
-    """For one period, with tax; 0 for a free mailbox."""
+    """The amount for one period, with tax; 0 for a free mailbox."""
     currency: Currency = "EUR"
     """Three letters."""
     period: Literal["month", "year"]
-    """What the amount is for."""
+    """The period of the amount."""
 
 
 class NotifiedSection(Section):
@@ -105,32 +105,32 @@ class NotifiedSection(Section):
     means: Annotated[Text, Field(min_length=1)]
     """PEC, registered letter, form, telephone."""
     to: Text | None = None
-    """Where it went: an address, an office."""
+    """The recipient: an address, an office."""
     reference: Text | None = None
     """Ticket or receipt number."""
     answer: Words | None = None
-    """What came back, and when."""
+    """The answer, and its date."""
 
 
 class ClaimSection(Section):
-    """A contract, and what it is for: targets, accounts or a provider; the first named wins."""
+    """A contract, and what it covers: targets, accounts or a provider; the first match applies."""
 
     targets: Annotated[tuple[Label, ...], Field(min_length=1)] | None = None
     """Names of targets."""
     accounts: Annotated[tuple[Address, ...], Field(min_length=1)] | None = None
     """Addresses of accounts, with all their channels."""
     provider: Label | None = None
-    """Everything of a provider that no other claim names."""
+    """Everything at a provider that no other claim names."""
     holder: HolderSection | None = None
-    """Who the contract is with."""
+    """The contract holder."""
     plan: Text | None = None
-    """The plan's name; "free" is one."""
+    """The name of the plan; "free" is one."""
     contract_number: Text | None = None
     """Contract or customer number."""
     fee: FeeSection | None = None
     """What it costs."""
     since: Day | None = None
-    """Since when the contract runs."""
+    """The date the contract began."""
     sla: Promise | None = None
     """Which promise of the catalogue applies: docs/how-to/claims.md."""
     notified: tuple[NotifiedSection, ...] = ()
@@ -139,7 +139,7 @@ class ClaimSection(Section):
     @model_validator(mode="after")
     def _for_something(self) -> Self:
         if self.targets is None and self.accounts is None and self.provider is None:
-            raise Fault("is for nothing; add targets, accounts or provider")
+            raise Fault("covers nothing; add targets, accounts or provider")
         return self
 
 

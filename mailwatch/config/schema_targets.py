@@ -43,26 +43,26 @@ Scope = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 class OAuth2Section(Section):
-    """Access granted by the owner instead of a password. The client is the owner's own (docs/how-to/oauth2.md)."""
+    """Access that the owner grants, instead of a password, to a client ID of their own (docs/how-to/oauth2.md)."""
 
     provider: str | None = None
-    """google or microsoft: whose endpoints and scope to use; without it they are written below."""
+    """google or microsoft: selects endpoints and scope; without it, write them below."""
     client_id: Annotated[Text, Field(min_length=1)]
-    """The name of the client that the owner registered with the provider."""
+    """The ID of the client that the owner registered with the provider."""
     client_secret_file: FolderPath | None = None
-    """A file whose first line is the client's secret, for providers that give one (Google does)."""
+    """A file whose first line is the client secret, for providers that issue one (Google does)."""
     client_secret_env: Variable | None = None
     """The environment variable that holds it."""
     scope: Scope | None = None
-    """What to ask for, if it is not what the provider's mail needs."""
+    """The scope to request, if not the usual one for mail."""
     authorization_endpoint: WebAddress | None = None
-    """Where the owner's browser is sent."""
+    """Where the owner's browser goes to grant access."""
     token_endpoint: WebAddress | None = None
     """Where access tokens come from."""
     device_endpoint: WebAddress | None = None
-    """Where codes for mailwatch login --device come from, if anywhere."""
+    """Where codes for mailwatch login --device come from, if the provider offers them."""
     ca_file: FolderPath | None = None
-    """PEM certificates to trust for the endpoints instead of the system's."""
+    """PEM certificates to trust for the endpoints, instead of those of the system."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -77,7 +77,7 @@ class OAuth2Section(Section):
             )
         written = [field for field in _ENDPOINTS if getattr(self, field) is not None]
         if self.provider is not None and written:
-            raise Fault("goes not with provider; keep one of the two", written[0])
+            raise Fault("does not go with provider; keep one of the two", written[0])
         if self.provider is None and (len(written) < len(_ENDPOINTS) or self.scope is None):
             raise Fault(
                 "needs provider: google or microsoft, or authorization_endpoint, token_endpoint and scope; add it"
@@ -127,7 +127,7 @@ class SecretSection(Section):
     password_command: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """A program and its arguments; the first line of its output is the password."""
     oauth2: OAuth2Section | None = None
-    """Instead of a password, access that its owner grants with mailwatch login ADDRESS."""
+    """Instead of a password: access that the owner grants with mailwatch login ADDRESS."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -143,22 +143,22 @@ class LoginSection(SecretSection):
     """A user name and where its password comes from."""
 
     username: Annotated[Text, Field(min_length=1)]
-    """What the server wants, mostly the whole address."""
+    """The user name at the server, usually the whole address."""
 
 
 class AccountSection(SecretSection):
-    """The short form: one address, watched on all its channels, servers from the catalogue."""
+    """The short form: one address with all its channels, servers from the catalogue."""
 
     address: Address
     """The mail address, which is also the login."""
     provider: str | None = None
-    """A catalogue key, for an address under a domain of its own."""
+    """A catalogue key, for an address under your own domain."""
     channels: Annotated[tuple[Kind, ...], Field(min_length=1)] | None = None
-    """Which kinds to watch; without it imap, smtp and pop3, as far as the catalogue has them."""
+    """The kinds to check; default: imap, smtp and pop3, as far as the catalogue has them."""
     interval: Seconds | None = None
-    """How often to look, instead of the default."""
+    """The time between checks, instead of the default."""
     timeout: Seconds | None = None
-    """How long one attempt may take, instead of the default."""
+    """The time limit of one attempt, instead of the default."""
 
     def found_provider(self) -> catalogue.Provider | None:
         """The provider by key, else by the domain of the address."""
@@ -182,7 +182,7 @@ class AccountSection(SecretSection):
             )
         kinds = self.kinds()
         if Kind.WEBMAIL in kinds:
-            raise Fault("webmail needs the address of its page; write it as a target with url", "channels")
+            raise Fault("webmail needs the address of a page; write it as a target with url", "channels")
         if Kind.ROUNDTRIP in kinds and not {Kind.SMTP, Kind.IMAP} <= set(kinds):
             raise Fault("roundtrip sends by smtp and reads by imap; add both", "channels")
         for kind in [kind for kind in kinds if kind in MAILBOX]:
@@ -190,11 +190,11 @@ class AccountSection(SecretSection):
             if server is None:
                 raise Fault(f"{provider.key} has no {kind} server in the catalogue; remove it", "channels")
             if self.oauth2 is None and not server.takes_password:
-                raise Fault(f"{provider.key} takes no password; add oauth2: (docs/how-to/oauth2.md)", "address")
+                raise Fault(f"{provider.key} accepts no passwords; add oauth2: (docs/how-to/oauth2.md)", "address")
             if self.oauth2 is not None and "oauth2" not in server.auth:
-                raise Fault(f"{provider.key} takes no OAuth 2 as far as is known; add password_file", "oauth2")
+                raise Fault(f"{provider.key} is not known to accept OAuth 2; add password_file", "oauth2")
         if len(set(self.kinds())) < len(self.kinds()):
-            raise Fault("the same channel twice; keep one", "channels")
+            raise Fault("lists the same channel twice; keep one", "channels")
         return self
 
 
@@ -206,37 +206,37 @@ class TargetSection(Section):
     kind: Kind
     """imap, pop3, smtp, mx, webmail or roundtrip."""
     provider: Label | None = None
-    """The company behind it: a catalogue key, or a word of your own if host is given."""
+    """The company behind it: a catalogue key, or your own word if you write a host."""
     host: Host | None = None
     """The server's name or address; for mx the mail domain."""
     port: Port | None = None
     """The port, if it is not the usual one of kind and tls."""
     tls: TlsMode | None = None
-    """implicit, starttls or none; without it what the port is usually for, else implicit."""
+    """implicit, starttls or none; default: the usual one of the port, else implicit."""
     ca_file: FolderPath | None = None
-    """PEM certificates to trust instead of the system's."""
+    """PEM certificates to trust, instead of those of the system."""
     login: LoginSection | None = None
-    """Without it the probe goes as far as the greeting and capabilities."""
+    """The login; without it, checks end after the greeting and capabilities."""
     interval: Seconds | None = None
-    """How often to look, instead of the default."""
+    """The time between checks, instead of the default."""
     timeout: Seconds | None = None
-    """How long one attempt may take, instead of the default."""
+    """The time limit of one attempt, instead of the default."""
     url: PageUrl | None = None
     """webmail: the page, https only."""
     contains: Annotated[Text, Field(min_length=1)] | None = None
     """webmail: a text that must appear in the page."""
     absent: Annotated[Text, Field(min_length=1)] | None = None
-    """webmail: a text that must not, such as the word for maintenance."""
+    """webmail: a text that must not appear, such as the word for maintenance."""
     recipient: Address | None = None
-    """mx: whom to ask for with RCPT TO, instead of the domain's postmaster; nothing is sent."""
+    """mx: the recipient in RCPT TO, instead of the domain's postmaster; nothing is sent."""
     sender: Address | None = None
-    """mx: the sender to say, instead of the null one."""
+    """mx: the sender in MAIL FROM, instead of the null sender."""
     via: Label | None = None
     """roundtrip: the name of the smtp target that sends; it needs a login."""
     to: Label | None = None
-    """roundtrip: the name of the imap target where the message is awaited; it needs a login."""
+    """roundtrip: the name of the imap target that receives the message; it needs a login."""
     deadline: Seconds | None = None
-    """roundtrip: how long a message may take, 5m unless told; one that comes later is recorded as late."""
+    """roundtrip: how long a message may take (default: 5m); a later one is recorded as late."""
 
     def wanted_tls(self) -> TlsMode | None:
         """What is written, else what the port is for, else None: any."""
@@ -254,7 +254,7 @@ class TargetSection(Section):
             if getattr(self, field) is not None:
                 raise Fault(f"is not for {self.kind} targets; remove it", field)
         if self.kind is Kind.MX and self.wanted_tls() is TlsMode.IMPLICIT:
-            raise Fault("mail between servers begins in the clear; write starttls or none", "tls")
+            raise Fault("mail between servers starts unencrypted; write starttls or none", "tls")
         return self
 
     @model_validator(mode="after")
@@ -269,7 +269,7 @@ class TargetSection(Section):
     def _reachable(self) -> Self:
         if self.host is None and self.kind not in (Kind.WEBMAIL, Kind.ROUNDTRIP):
             if self.kind is Kind.MX:
-                raise Fault("has no host; add host: DOMAIN, what stands behind the @ of its addresses")
+                raise Fault("has no host; add host: DOMAIN, the part after the @ of its addresses")
             if self.provider is None:
                 raise Fault("has no host; add host: NAME, or provider: KEY of the catalogue")
             if catalogue.by_key(self.provider) is None:
@@ -281,7 +281,7 @@ class TargetSection(Section):
                     f"{self.provider} has no {self.kind} server{how} in the catalogue; add host", "provider"
                 )
         elif self.login and self.tls is TlsMode.NONE and not is_loopback(self.host or ""):
-            raise Fault("would send the password in the clear; use implicit or starttls, or remove login", "tls")
+            raise Fault("would send the password unencrypted; use implicit or starttls, or remove login", "tls")
         return self
 
 

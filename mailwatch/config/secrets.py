@@ -33,7 +33,7 @@ def read_plain(file: Path | None, variable: str | None) -> SecretStr:
         return _secret(_from_file(file))
     raw = os.environb.get((variable or "").encode(), b"")
     if not raw:
-        raise Fault(f"the environment has no {variable}; set it before the start")
+        raise Fault(f"the environment variable {variable} is not set; set it before the start")
     return _secret(raw)
 
 
@@ -46,7 +46,7 @@ def _secret(raw: bytes) -> SecretStr:
         # Without "from None" the traceback would carry the bytes of the password.
         raise Fault("the password is not UTF-8; save it as UTF-8") from None
     if not password:
-        raise Fault("the first line is empty; the password must stand there")
+        raise Fault("the first line is empty; it must hold the password")
     return SecretStr(password)
 
 
@@ -70,10 +70,10 @@ def _from_command(command: tuple[str, ...], folder: Path, timeout: float) -> byt
         )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a command"
-        raise Fault(f"the command cannot be run: {reason}; is it installed?") from None
+        raise Fault(f"the command cannot run: {reason}; is it installed?") from None
     raw, expired = _output(process, timeout)
     if expired:
-        raise Fault(f"the command gave no answer within {timeout:g} s; it must not ask a question")
+        raise Fault(f"the command printed nothing within {timeout:g} s; it must not ask a question")
     if len(raw) > _MAX_BYTES:
         raise Fault("the command does not stop printing; its first line must be the password")
     if process.returncode != 0:

@@ -107,10 +107,10 @@ def warnings(config: Config) -> tuple[Mistake, ...]:
     for section, place in resolved(config):
         at = written(place)
         if section.interval is not None and section.timeout is not None and section.timeout > section.interval:
-            what = f"{at}: timeout is longer than interval; looks may be missed, so shorten timeout"
+            what = f"{at}: timeout is longer than interval; checks may be missed, so shorten timeout"
             found.append(mistake_at(config, (*place, "timeout"), what))
         if section.deadline is not None and section.interval is not None and section.deadline > section.interval:
-            what = f"{at}: deadline is longer than interval; looks may be missed, so shorten deadline"
+            what = f"{at}: deadline is longer than interval; checks may be missed, so shorten deadline"
             found.append(mistake_at(config, (*place, "deadline"), what))
         if section.login:
             here = _secret_place(section.login, place)
@@ -118,7 +118,7 @@ def warnings(config: Config) -> tuple[Mistake, ...]:
     found += _claims_of_nothing(config)
     if config.guard is None:
         what = (
-            "guard: off: nobody asks whether our own line works, so that each failure of it is recorded as the "
+            "guard: off: MailWatch does not check our own line, so each failure of it counts against the "
             "provider's; remove it, or name controls that answer here"
         )
         found.append(mistake_at(config, ("guard",), what))
@@ -134,7 +134,7 @@ def _claims_of_nothing(config: Config) -> Iterator[Mistake]:
     for number, claim in enumerate(config.claims):
         for field, names in known.items():
             for name in sorted(set(getattr(claim, field) or ()) - names):
-                what = f"nothing that is watched is called '{name}'; correct it if it is misspelt"
+                what = f"the config has nothing named '{name}'; correct it if it is misspelt"
                 yield mistake_at(config, ("claims", number, field), f"claims[{number}].{field}: {what}")
 
 

@@ -59,7 +59,7 @@ def _from_folder(path: Path, info: ValidationInfo) -> Path:
     try:
         return Path(folder, path.expanduser())
     except RuntimeError:
-        raise Fault("names the home of a user who is not known here; write the whole path") from None
+        raise Fault("names the home of an unknown user; write the whole path") from None
 
 
 def _label(text: str) -> str:
@@ -88,7 +88,7 @@ def _page(text: str) -> str:
     host, _, port = found[1].partition(":")
     _host(host)
     if port and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535):
-        raise Fault("has no port that is one; write for example https://mail.example.org:8443/")
+        raise Fault("has an invalid port; write for example https://mail.example.org:8443/")
     return text
 
 
@@ -99,7 +99,7 @@ def _authority(text: str) -> str:
     host, _, port = found[1].partition(":")
     _host(host)
     if port and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535):
-        raise Fault("has no port that is one; write for example https://tsa.example.org:8443/")
+        raise Fault("has an invalid port; write for example https://tsa.example.org:8443/")
     return text
 
 

@@ -34,9 +34,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise _refusal(event.start_mark, "anchors and aliases are not used here; write the value again")
+            raise _refusal(event.start_mark, "anchors and aliases are not supported; write the value again")
         if getattr(event, "tag", None):
-            raise _refusal(event.start_mark, "tags are not used here; put the text in quotes if it begins with !")
+            raise _refusal(event.start_mark, "tags are not supported; put the text in quotes if it begins with !")
         self.nodes += 1
         if self.nodes > MAX_NODES:
             raise _refusal(event.start_mark, f"more than {MAX_NODES} values; is it the right file?")
@@ -120,18 +120,18 @@ class Document:
     def _text(self, text: str, line: int) -> str:
         """Put the halves of characters together, as JSON writes them, and refuse what no text has."""
         if "\0" in text:
-            self.mistakes.append(Mistake(self.path, line, "holds a NUL character (\\0); remove it"))
+            self.mistakes.append(Mistake(self.path, line, "contains a NUL character (\\0); remove it"))
         try:
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
         except UnicodeDecodeError:
-            what = "holds half of a character (\\ud800 to \\udfff); write the character itself"
+            what = "contains half a character (\\ud800 to \\udfff); write the character itself"
             self.mistakes.append(Mistake(self.path, line, what))
             return text.encode("utf-8", "replace").decode()
 
 
 def _read(path: Path) -> str:
     try:
-        raw = read_file(path, MAX_BYTES + 1, "write it (see config.example.yaml) or name another")
+        raw = read_file(path, MAX_BYTES + 1, "create it (see config.example.yaml), or name another")
     except Fault as fault:
         what = str(fault).removeprefix(f"{path} ").replace("name the file", "name the YAML file")
         raise ConfigNotFound([Mistake(path, 1, what)]) from None
@@ -152,7 +152,7 @@ def _syntax(path: Path, error: yaml.MarkedYAMLError) -> Mistake:
     mark = error.problem_mark or error.context_mark
     # What YAML quotes in its complaint may be a piece of a password.
     problem = re.sub(r"'[^']*'|\"[^\"]*\"", _hidden, error.problem or "cannot be read")
-    cure = "indent with spaces" if r"'\t'" in problem else "look at the indentation and quotes"
+    cure = "indent with spaces" if r"'\t'" in problem else "check indentation and quotes"
     what = problem if ";" in problem else f"not YAML: {problem}; {cure}"
     return Mistake(path, mark.line + 1 if mark else 1, what)
 
