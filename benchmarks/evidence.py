@@ -34,7 +34,7 @@ PHASES = (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.AUTH, P
 
 def seen(target: str, mark: str, at: Millis) -> Observation:
     """A look whose entry is as long as that of a real login."""
-    made = ledgers.look(target, mark, at)
+    made = ledgers.observation_of(target, mark, at)
     if mark != "+":
         return made
     phases = {phase: 1_000 + at // 1000 * step % 997 for step, phase in enumerate(PHASES, start=1)}
@@ -68,7 +68,7 @@ class Ledger:
         skies = {name: first if name == self.targets[0] else lambda _: "+" for name in self.targets}
         end = START + self.days * DAY
         ledgers.write(
-            self.folder / "data", skies, START, end, provider="libero", every=10, seen=seen, durable=False
+            self.folder / "data", skies, START, end, provider="libero", every=10, observe=seen, durable=False
         ).close()
         listed = [
             {"name": name, "kind": "imap", "provider": "libero", "host": "192.0.2.1", "interval": "60s"}

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from mailwatch.model import Attempt, Observation, Outcome, Phase, TlsFacts
-from mailwatch.store import Draft, Store, Writer
+from mailwatch.store import NewEntry, Store, Writer
 from mailwatch.times import now
 
 TARGETS = 1_000
@@ -55,9 +55,9 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _draft(number: int) -> Draft:
+def _draft(number: int) -> NewEntry:
     observation = _observation(number)
-    return Draft(kind="observation", time=observation.ended_at, target=observation.target, payload=observation)
+    return NewEntry(kind="observation", time=observation.ended_at, target=observation.target, payload=observation)
 
 
 def _observation(number: int) -> Observation:

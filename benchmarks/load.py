@@ -81,7 +81,7 @@ def _ledger(folder: Path, targets: list[dict[str, Any]], entries: int) -> None:
     skies = {target["name"]: lambda _: "+" for target in targets}
     end = now() // MINUTE * MINUTE
     start = end - entries // len(skies) * MINUTE
-    ledgers.write(folder / "data", skies, start, end, every=1, seen=seen, durable=False).close()
+    ledgers.write(folder / "data", skies, start, end, every=1, observe=seen, durable=False).close()
     (folder / "whole").touch()
 
 

@@ -22,12 +22,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
 from benchmarks.evidence import seen
-from mailwatch.evidence.bundle import Bundle, pretty
-from mailwatch.evidence.period_case import Watched, find, write
+from mailwatch.evidence.bundle import Bundle, pretty_json
+from mailwatch.evidence.period_case import ReportTarget, find_period_evidence, write_period_bundle
 from mailwatch.ledger.checkpoint import Checkpoint, origin_of, sign, verifier_key
 from mailwatch.ledger.checkpoint import verify as verified
 from mailwatch.store import Reader, Tokens
-from mailwatch.store.keys import load as load_keys
+from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.times import Millis
 from tests.helpers import ledger_factory as ledgers
 from tests.helpers.ledger_factory import DAY, HOUR
@@ -40,13 +40,13 @@ def template(folder: Path, number: int) -> Path:
     """Write a week of looks a minute apart with an outage of days, and its bundle."""
     begin, end = START + DAY + number * 3 * HOUR, START + (3 + number) * DAY
     skies = {"mail": lambda at: "-" if begin <= at < end else "+"}
-    ledgers.write(folder, skies, START, START + 7 * DAY, provider="libero", seen=seen).close()
+    ledgers.write(folder, skies, START, START + 7 * DAY, provider="libero", observe=seen).close()
     reader, path = Reader.open(folder), folder.with_suffix(".zip")
-    watched = [Watched("mail", 60.0, "libero", "imap")]
+    watched = [ReportTarget("mail", 60.0, "libero", "imap")]
     window = (START + HOUR, START + 7 * DAY - HOUR)
-    case = find(reader, Tokens(folder), load_keys(folder), window, watched, "home")
+    case = find_period_evidence(reader, Tokens(folder), load_keys(folder), window, watched, "home")
     with path.open("wb") as out:
-        write(out, reader, load_keys(folder), case, "en", [])
+        write_period_bundle(out, reader, load_keys(folder), case, "en", [])
     reader.close()
     return path
 
@@ -62,9 +62,9 @@ def signed_anew(number: int, templates: list[Path], folder: Path) -> Path:
         proof["checkpoints"] = [sign(Checkpoint(origin, one.size, one.root), key) for one in made]
         stated = json.loads(opened.read("period.json")) | {"ledger": origin}
         bundle = Bundle(out)
-        bundle.add("period.json", [pretty(stated)])
+        bundle.add("period.json", [pretty_json(stated)])
         bundle.add("entries.jsonl", [opened.read("entries.jsonl")])
-        bundle.add("proof.json", [pretty(proof)])
+        bundle.add("proof.json", [pretty_json(proof)])
         bundle.add("keys/ledger.pub", [f"{verifier_key(origin, key.public_key())}\n".encode()])
         bundle.close(key)
     return path

@@ -12,19 +12,19 @@ def main() -> int:
     if os.getpid() == 1:
         # The kernel keeps SIGTERM from the first process of a container until it asks for it.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    from mailwatch.monitor.signals import heed_early, verb_of
+    from mailwatch.monitor.signals import command_verb, install_early_handlers
 
-    if verb_of(sys.argv[1:]) == "run":
-        heed_early()
+    if command_verb(sys.argv[1:]) == "run":
+        install_early_handlers()
     # Only now: to load it takes seconds on a small machine.
     from mailwatch import cli
-    from mailwatch.cli.streams import settle_streams
-    from mailwatch.cli.time_zone import settle_zone
+    from mailwatch.cli.streams import prepare_streams
+    from mailwatch.cli.time_zone import normalise_zone
 
     # What a command makes is its owner's alone, whatever the shell's umask says.
     os.umask(0o077)
-    settle_streams()
-    settle_zone()
+    prepare_streams()
+    normalise_zone()
     return cli.main()
 
 

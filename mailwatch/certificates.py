@@ -1,6 +1,6 @@
-"""The one reader of certificates (RFC 5280): anybody made them, and what cannot be read is one kind of error.
+"""The one reader of certificates (RFC 5280). Anyone can have made them: what cannot be read is one kind of error.
 
-cryptography reads a field when it is first asked for, and tells of hostile bytes by more kinds of exception than
+cryptography reads a field when it is first asked for, and reports hostile bytes by more kinds of exception than
 its documentation has: InvalidVersion and DuplicateExtension are no ValueErrors, a panic of its Rust part is no
 Exception at all. So all fields that anything of ours asks for are read here, at once.
 """
@@ -15,41 +15,41 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.utils import CryptographyDeprecationWarning
 
-MAX_WORDS = 160
+MAX_ERROR_CHARS = 160
 MAX_NAMES = 10
 T = TypeVar("T")
 
 
-class UnreadableCertificate(ValueError):
+class CertificateError(ValueError):
     """It cannot be read; the message says why, in a few words."""
 
 
-def read(der: bytes) -> x509.Certificate:
-    """Read a certificate, DER. Raises UnreadableCertificate."""
-    return _edge(lambda: _whole(x509.load_der_x509_certificate(der)))
+def parse_certificate(der: bytes) -> x509.Certificate:
+    """Read a certificate, DER. Raises CertificateError."""
+    return _translate_errors(lambda: _force_fields(x509.load_der_x509_certificate(der)))
 
 
-def read_pem(pem: bytes) -> list[x509.Certificate]:
-    """Read all certificates of a PEM file. Raises UnreadableCertificate, also if there is none."""
-    return _edge(lambda: [_whole(one) for one in x509.load_pem_x509_certificates(pem)])
+def parse_pem(pem: bytes) -> list[x509.Certificate]:
+    """Read all certificates of a PEM file. Raises CertificateError, also if there is none."""
+    return _translate_errors(lambda: [_force_fields(one) for one in x509.load_pem_x509_certificates(pem)])
 
 
-def readable(certificates: Iterable[bytes]) -> list[x509.Certificate]:
+def parse_readable(certificates: Iterable[bytes]) -> list[x509.Certificate]:
     """Read DER certificates; one that cannot be read, of a token or of this machine, is left out."""
     found = []
     for der in certificates:
         try:
-            found.append(read(der))
-        except UnreadableCertificate:
+            found.append(parse_certificate(der))
+        except CertificateError:
             continue
     return found
 
 
 def names(certificate: x509.Certificate) -> list[str]:
-    """Return for whom it is: the alternative names, else the subject; "names that cannot be read" if so."""
+    """Return the names it is for: the alternative names, else the subject; "names that cannot be read" if so."""
     try:
-        return _edge(lambda: _names(certificate))
-    except UnreadableCertificate:
+        return _translate_errors(lambda: _names(certificate))
+    except CertificateError:
         return ["names that cannot be read"]
 
 
@@ -63,7 +63,7 @@ def not_after(certificate: x509.Certificate) -> datetime:
     return certificate.not_valid_after_utc
 
 
-def _whole(certificate: x509.Certificate) -> x509.Certificate:
+def _force_fields(certificate: x509.Certificate) -> x509.Certificate:
     """Touch the fields that are asked for later on; what is wrong with one is raised here."""
     for name in (certificate.issuer, certificate.subject):
         name.rfc4514_string()
@@ -81,22 +81,22 @@ def _names(certificate: x509.Certificate) -> list[str]:
     return [str(name.value) for name in found][:MAX_NAMES]
 
 
-def _edge(reading: Callable[[], T]) -> T:
-    """Turn whatever hostile bytes raise into UnreadableCertificate."""
+def _translate_errors(read: Callable[[], T]) -> T:
+    """Turn whatever hostile bytes raise into CertificateError."""
     with warnings.catch_warnings():
         # An old root, or a hostile certificate, breaks rules of today, such as a serial number of 0.
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         try:
-            return reading()
+            return read()
         except Exception as error:
-            raise UnreadableCertificate(_words(error)) from None
+            raise CertificateError(_error_text(error)) from None
         except BaseException as error:
             if type(error).__name__ != "PanicException":
                 raise
-            raise UnreadableCertificate(_words(error)) from None
+            raise CertificateError(_error_text(error)) from None
 
 
-def _words(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     # The library's text may repeat what the certificate holds.
-    text = "".join(one if one.isprintable() else " " for one in str(error)[:MAX_WORDS])
+    text = "".join(one if one.isprintable() else " " for one in str(error)[:MAX_ERROR_CHARS])
     return f"{type(error).__name__}: {text}".rstrip(": ")

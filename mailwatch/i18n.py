@@ -1,24 +1,25 @@
-"""How long something lasted, as it is told to people. Reports have a way of their own, by language."""
+"""How long something lasted, as text for people. Reports have a way of their own, by language."""
 
 from __future__ import annotations
 
 import math
 
 
-def span(seconds: float, up: bool = False) -> str:
-    """Write a duration: 12 ms, 3.4 s, 5 min 3 s, 2 h 5 min, 3 d 4 h 7 min; cut down to that, or rounded `up`.
+def format_duration(seconds: float, round_up: bool = False) -> str:
+    """Write a duration: 12 ms, 3.4 s, 5 min 3 s, 2 h 5 min, 3 d 4 h 7 min; cut down to that, or rounded
+    `round_up`.
 
     What lasted at least so long is cut down and what lasted at most is rounded up, so that neither says too much.
     """
     if seconds == 0:
         return "0 s"
     if seconds < 1:
-        millis = math.ceil(seconds * 1000) if up else math.floor(seconds * 1000)
+        millis = math.ceil(seconds * 1000) if round_up else math.floor(seconds * 1000)
         return f"{millis} ms" if millis else "<1 ms"
     millis = round(seconds * 1000)
     for below, step in ((60_000, 100), (3_600_000, 1000), (math.inf, 60_000)):
         if millis < below:
-            millis = -(-millis // step) * step if up else millis // step * step
+            millis = -(-millis // step) * step if round_up else millis // step * step
             break
     if millis < 60_000:
         return f"{millis / 1000:.1f} s"

@@ -76,10 +76,10 @@ class Cause(StrEnum):
     @property
     def outcome(self) -> Outcome:
         """Unknown for what is the owner's, our line's or our own doing; down for the provider's."""
-        return Outcome.UNKNOWN if self in _NOT_THE_PROVIDERS else Outcome.DOWN
+        return Outcome.UNKNOWN if self in _CAUSES_NOT_PROVIDER else Outcome.DOWN
 
 
-_NOT_THE_PROVIDERS = frozenset({Cause.THROTTLED, Cause.CREDENTIALS, Cause.OFFLINE, Cause.MONITOR})
+_CAUSES_NOT_PROVIDER = frozenset({Cause.THROTTLED, Cause.CREDENTIALS, Cause.OFFLINE, Cause.MONITOR})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +94,10 @@ class TlsFacts:
 
 @dataclass(frozen=True, slots=True)
 class ClockSpan:
-    """From when to when something lasted, on a clock that nobody can set (monotonic.py), in milliseconds.
+    """From when to when something lasted, on the steady clock (monotonic.py), in milliseconds.
 
     Readings of one `boot` can be compared, others cannot. `start` is None for what began in an earlier boot.
-    `bound` is how far the wall clock may have been off then, in milliseconds, None where nobody knows.
+    `bound` is how far the wall clock may have been off then, in milliseconds, None where it is not known.
     """
 
     boot: str
@@ -112,7 +112,8 @@ class Attempt:
 
     `phases` are microseconds in the order walked, the failed phase included. `replies` are the server's
     own words, redacted and bounded. `peer` is "address:port" ("" when the name did not resolve). `facts` are
-    what else a kind has to tell, fit for canonical JSON: text, whole numbers, lists and mappings of them. `clock`
+    what else a kind has to report, fit for canonical JSON: text, whole numbers, lists and mappings of them.
+    `clock`
     is
     for the observation made of it; the record keeps only that one's.
     """
@@ -152,14 +153,14 @@ class ResolverState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GuardAnswer:
-    """Were we online? None where it cannot be told.
+class ConnectivityResult:
+    """Were we online? None where it is not known.
 
     1. `controls` maps "host:port", "target:PROVIDER" and "dns:NAME" to "ok" or the reason.
-    2. `online` is the line as a whole; `online4` and `online6` are IPv4 and IPv6 apart, None also where nobody was
-       asked or the guard did not tell them apart.
+    2. `online` is the line as a whole; `online4` and `online6` are IPv4 and IPv6 apart, None also where they were
+       not checked or the guard did not tell them apart.
     3. `resolver` is "ok", "silent", "lies" (it resolves names that do not exist), "poisoned" (it gives wrong
-       addresses for the control names) or "monitor"; "" when it was not asked. `lie` are the wrong addresses.
+       addresses for the control names) or "monitor"; "" when it was not asked. `spoofed` are the wrong addresses.
     4. All of it was seen between `asked_at` and `answered_at`.
     """
 
@@ -170,7 +171,7 @@ class GuardAnswer:
     online4: bool | None = None
     online6: bool | None = None
     resolver: str = ""
-    lie: tuple[str, ...] = ()
+    spoofed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,8 +180,8 @@ class Observation:
 
     The last attempt decides. `partial` names the addresses that did not serve although another did.
     `addresses` are all that the name had, A and AAAA. `with_login` is False while a target with a login
-    was looked at without it (rejected credentials back off), or without an access token that counts; `secret`
-    is else a keyed digest of the password or grant, which tells whether two looks used the same one and nothing
+    was probed without it (rejected credentials back off), or without an access token that counts; `secret`
+    is else a keyed digest of the password or grant, which shows whether two probes used the same one and nothing
     else. `facts` are as an attempt's; the diagnosis of a failure is among them. `interval` (milliseconds) was in
     force; it and `clock` are None on old records only.
     """
@@ -198,20 +199,20 @@ class Observation:
     partial: tuple[str, ...] = ()
     with_login: bool = False
     secret: str = ""
-    guard: GuardAnswer | None = None
+    guard: ConnectivityResult | None = None
     facts: dict[str, Any] | None = None
     clock: ClockSpan | None = None
     interval: Millis | None = None
 
     @property
-    def deciding(self) -> Attempt | None:
+    def deciding_attempt(self) -> Attempt | None:
         """The last attempt that came to what was concluded, else the last one."""
         last = self.attempts[-1] if self.attempts else None
         return next((a for a in reversed(self.attempts) if a.cause is self.cause), last)
 
 
-class Topic(StrEnum):
-    """What an owner can be told of."""
+class EventType(StrEnum):
+    """What notifications are about."""
 
     OPEN = "open"
     CLOSE = "close"
@@ -223,7 +224,7 @@ class Topic(StrEnum):
     MONITOR = "monitor"
 
 
-class Sign(StrEnum):
+class HealthArea(StrEnum):
     """By what MailWatch notices that it does not work as it should."""
 
     LOOP = "loop"
@@ -236,17 +237,17 @@ class Sign(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class News:
-    """Something to tell: `key` names it for good, so that it is told once; `facts` are JSON, times in ms."""
+class Notification:
+    """A notification: `key` identifies it for good, so that it is sent once; `facts` are JSON, times in ms."""
 
     key: str
-    topic: Topic
+    event_type: EventType
     time: Millis
     facts: dict[str, Any] = field(default_factory=dict)
 
 
 class GapReason(StrEnum):
-    """Why nobody looked."""
+    """Why a target was not probed."""
 
     NOT_RUNNING = "not_running"
     SUSPENDED = "suspended"
@@ -258,7 +259,7 @@ class GapReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """A time in which a target was not looked at; never counted as up or down."""
+    """A time in which a target was not probed; never counted as up or down."""
 
     target: str
     start: Millis
@@ -276,7 +277,7 @@ class Rules:
     recheck: tuple[float, ...] = (5.0, 10.0, 20.0)
 
 
-class WatchEvent(StrEnum):
+class TargetEvent(StrEnum):
     """What happens to the watching of a target."""
 
     BEGIN = "begin"
@@ -286,7 +287,7 @@ class WatchEvent(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchSettings:
+class TargetSettings:
     """What is watched under a target's name, and how; `interval` and `timeout` in milliseconds.
 
     `catalogue`: the host is the catalogue's for that provider. `own_ca`: its certificate is trusted by a file of
@@ -314,7 +315,7 @@ class WatchSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchChange:
+class TargetChange:
     """The watching of a target begins, goes on, changes or ends. `settings` hold from then on; those that held, at
     END.
 
@@ -323,11 +324,11 @@ class WatchChange:
 
     target: str
     at: Millis
-    event: WatchEvent
-    settings: WatchSettings
+    event: TargetEvent
+    settings: TargetSettings
     reason: str = ""
     clock: ClockSpan | None = None
 
 
-Fact = Observation | Gap | WatchChange
+Fact = Observation | Gap | TargetChange
 """What the ledger knows of one target, in its order."""

@@ -1,4 +1,4 @@
-"""A clock that nobody can set, and the boot and the run to which its readings belong.
+"""The steady clock, which setting the time does not change, and the boot and the run of its readings.
 
 On Linux it is CLOCK_BOOTTIME, which goes on while the machine sleeps (clock_gettime(2)); on macOS CLOCK_MONOTONIC
 does; elsewhere CLOCK_MONOTONIC is all there is. Two readings can be compared within one boot only.
@@ -47,7 +47,7 @@ def milliseconds() -> Millis:
     return time.clock_gettime_ns(_STEADY) // 1_000_000
 
 
-def _boot_words() -> str:
+def _boot_text() -> str:
     """Name this boot as the system does; "" where it does not."""
     with contextlib.suppress(OSError):
         # A time namespace shifts the clock (time_namespaces(7)): its readings are not those of the others.
@@ -64,18 +64,18 @@ def _boot_words() -> str:
 
 
 def _origin() -> Origin:
-    run, words = secrets.token_hex(8), _boot_words()
+    run, words = secrets.token_hex(8), _boot_text()
     # Without a name of the boot each run is taken for one of its own: then nothing is compared that may not be.
     boot = hashlib.sha256(f"boot\0{words}".encode()).hexdigest()[:16] if words else run
     return Origin(boot, run)
 
 
-_here = _origin()
+_this_process = _origin()
 
 
 def origin() -> Origin:
     """Return the boot and the run of this process."""
-    return _here
+    return _this_process
 
 
 def offset() -> Millis:
@@ -90,7 +90,7 @@ def offset() -> Millis:
     return (wall - (before + after) // 2 + 500_000) // 1_000_000
 
 
-def by_the_wall(at: Millis, offset_then: Millis) -> Millis:
+def to_wall_clock(at: Millis, offset_then: Millis) -> Millis:
     """Return what the wall clock of now would have shown at `at`, when the `offset` was that."""
     stepped = offset() - offset_then
     return at + stepped if abs(stepped) > STEP_MS else at
@@ -98,4 +98,4 @@ def by_the_wall(at: Millis, offset_then: Millis) -> Millis:
 
 def since(start: Millis, bound: Millis | None = None) -> ClockSpan:
     """Return the time from the reading `start` of this boot until now."""
-    return ClockSpan(_here.boot, start, milliseconds(), bound)
+    return ClockSpan(_this_process.boot, start, milliseconds(), bound)

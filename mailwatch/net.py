@@ -5,17 +5,17 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
-MAX_CHARS = 2000
+MAX_URL_CHARS = 2000
 
 
-def complaint(url: str) -> str:
-    """Say what is wrong with the address of an endpoint, and the cure; "" if nothing is (RFC 6749, 3.2)."""
+def endpoint_problem(url: str) -> str:
+    """Say what is wrong with the address of an endpoint, and what to do; "" if nothing is (RFC 6749, 3.2)."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
         return "is not an address; write for example https://login.example.org/token"
-    if len(url) > MAX_CHARS or not url.isascii() or not url.isprintable() or " " in url:
+    if len(url) > MAX_URL_CHARS or not url.isascii() or not url.isprintable() or " " in url:
         return "is not an address; write for example https://login.example.org/token"
     if parts.scheme not in ("http", "https") or not host or port == 0:
         return "is not a web address; write for example https://login.example.org/token"
@@ -36,5 +36,5 @@ def is_loopback(host: str) -> bool:
 
 
 def host_of(url: str) -> str:
-    """Give the host of an endpoint, to be told to people."""
+    """Return the host of an endpoint, for messages."""
     return urlsplit(url).hostname or ""

@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from mailwatch.model import (
+    EventType,
     Kind,
     TlsMode,
-    Topic,
 )
 
 
@@ -46,7 +46,7 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class MxTask:
     """What an mx target asks of each exchanger. The empty `sender` is the null reverse-path."""
 
     recipient: str
@@ -54,7 +54,7 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class WebmailTask:
     """What a webmail target asks for: `contains` must appear in the page, `absent` must not."""
 
     url: str
@@ -63,7 +63,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class RoundtripTask:
     """What a roundtrip target sends: through `via` (smtp), awaited in `to` (imap) for `deadline` seconds."""
 
     via: Target
@@ -75,7 +75,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One thing looked at. `interval` and `timeout` are seconds.
+    """One thing that is probed. `interval` and `timeout` are seconds.
 
     `host` of an mx target is the mail domain. `task` is what mx, webmail and roundtrip targets have besides.
     `helo_name` is what smtp and mx targets greet with, "" for our address.
@@ -91,13 +91,13 @@ class Target:
     login: Login | None = None
     interval: float = 60.0
     timeout: float = 30.0
-    task: Exchange | Page | Delivery | None = None
+    task: MxTask | WebmailTask | RoundtripTask | None = None
     helo_name: str = ""
 
     @property
-    def ends(self) -> tuple[Target, ...]:
-        """The targets whose logins a look uses: the two ends of a round trip, else the target itself."""
-        return (self.task.via, self.task.to) if isinstance(self.task, Delivery) else (self,)
+    def endpoints(self) -> tuple[Target, ...]:
+        """The targets whose logins a probe uses: the two ends of a round trip, else the target itself."""
+        return (self.task.via, self.task.to) if isinstance(self.task, RoundtripTask) else (self,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ class VantagePoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Authority:
+class TimestampAuthority:
     """An outside authority that stamps checkpoints (RFC 3161): asked every so many seconds.
 
     Its signatures must lead to the certificates in `ca_file` (PEM), without one to the system's.
@@ -124,14 +124,14 @@ class Authority:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """Where an owner is told: an Apprise address, mostly a secret. `name` is its scheme and number: json-1.
+    """Where notifications go: an Apprise address, mostly a secret. `name` is its scheme and number: json-1.
 
     `quiet` is from and until in minutes after midnight in `timezone`; `group` seconds are waited for more.
     """
 
     name: str
     url: SecretStr
-    on: frozenset[Topic] = frozenset(Topic)
+    on: frozenset[EventType] = frozenset(EventType)
     lang: str = "en"
     quiet: tuple[int, int] | None = None
     timezone: str = "UTC"

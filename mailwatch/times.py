@@ -12,8 +12,8 @@ Millis = int
 """Milliseconds since the Unix epoch, UTC."""
 
 
-_FIRST: Millis = -62_135_596_800_000
-_LAST: Millis = 253_402_300_799_999
+_EARLIEST_MS: Millis = -62_135_596_800_000
+_LATEST_MS: Millis = 253_402_300_799_999
 """What datetime can write: 0001-01-01T00:00:00.000Z to 9999-12-31T23:59:59.999Z."""
 
 
@@ -39,7 +39,7 @@ def parse_rfc3339(text: str) -> Millis:
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no UTC offset; write for example {text}Z")
     at = round(moment.timestamp() * 1000)
-    if not _FIRST <= at <= _LAST:
+    if not _EARLIEST_MS <= at <= _LATEST_MS:
         raise ValueError(f"{text!r} lies outside of the years 1 to 9999 in UTC")
     return at
 
@@ -47,7 +47,7 @@ def parse_rfc3339(text: str) -> Millis:
 Span = tuple[Millis, Millis]
 
 
-def united(spans: Iterable[Span]) -> list[Span]:
+def merge_spans(spans: Iterable[Span]) -> list[Span]:
     """Return spans that neither overlap nor touch and cover the same time, oldest first."""
     found: list[Span] = []
     for start, end in sorted(span for span in spans if span[0] < span[1]):
@@ -58,8 +58,8 @@ def united(spans: Iterable[Span]) -> list[Span]:
     return found
 
 
-def common(first: Sequence[Span], second: Sequence[Span]) -> list[Span]:
-    """Return the times that lie in both; each must be as `united` gives it."""
+def intersect_spans(first: Sequence[Span], second: Sequence[Span]) -> list[Span]:
+    """Return the times that lie in both; each must be as `merge_spans` gives it."""
     found, a, b = [], 0, 0
     while a < len(first) and b < len(second):
         start, end = max(first[a][0], second[b][0]), min(first[a][1], second[b][1])
@@ -72,7 +72,7 @@ def common(first: Sequence[Span], second: Sequence[Span]) -> list[Span]:
     return found
 
 
-def length(spans: Iterable[Span]) -> Millis:
+def total_length(spans: Iterable[Span]) -> Millis:
     """Add up."""
     return sum(end - start for start, end in spans)
 
@@ -94,7 +94,7 @@ def parse_duration(value: object) -> float:
     return round(float(found[1]) * _MILLISECONDS[found[2]]) / 1000
 
 
-def written_duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Write seconds in the largest unit that holds them as a whole number."""
     milliseconds = round(seconds * 1000)
     unit = max((u for u in _MILLISECONDS if milliseconds % _MILLISECONDS[u] == 0), key=_MILLISECONDS.__getitem__)
@@ -103,8 +103,8 @@ def written_duration(seconds: float) -> str:
 
 Window = tuple[Millis, Millis]
 
-EARLIEST: Millis = 0
-LATEST: Millis = 4_102_444_800_000
+EARLIEST_MS: Millis = 0
+LATEST_MS: Millis = 4_102_444_800_000
 """1970 and 2100: beyond, dates cannot be reckoned with in every time zone, and nothing is on record."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # ASCII digits: \d would take Arabic-Indic ones too.
@@ -113,12 +113,12 @@ _DAY = re.compile(r"([0-9]{4})-([0-9]{2})(?:-([0-9]{2}))?")
 
 def month(year: int, month: int, zone: ZoneInfo) -> Window:
     """Return a calendar month of `zone`, which is an hour shorter or longer when the clocks change in it."""
-    return _midnight(year, month, 1, zone), _midnight(year + month // 12, month % 12 + 1, 1, zone)
+    return _start_of_day(year, month, 1, zone), _start_of_day(year + month // 12, month % 12 + 1, 1, zone)
 
 
-def within_bounds(at: Millis, text: str) -> Millis:
+def check_bounds(at: Millis, text: str) -> Millis:
     """Return a time that a person asks for. Raises ValueError, with what is accepted, out of bounds."""
-    if not EARLIEST <= at <= LATEST:
+    if not EARLIEST_MS <= at <= LATEST_MS:
         raise ValueError(f"{text[:40]!r} must lie between 1970-01-01 and 2100-01-01")
     return at
 
@@ -128,8 +128,8 @@ def parse_moment(text: str, name: str, zone: ZoneInfo) -> Millis:
     found = _DAY.fullmatch(text)
     try:
         if found is None:
-            return within_bounds(parse_rfc3339(text), text)
-        return within_bounds(_midnight(int(found[1]), int(found[2]), int(found[3] or 1), zone), text)
+            return check_bounds(parse_rfc3339(text), text)
+        return check_bounds(_start_of_day(int(found[1]), int(found[2]), int(found[3] or 1), zone), text)
     except (ValueError, OverflowError) as error:
         raise ValueError(
             f"{name}: {text[:40]!r} is no time ({error}); write 2026-01-22T21:55:00+01:00, 2026-01-22 or 2026-01"
@@ -151,7 +151,7 @@ def parse_window(text_from: str, text_to: str, zone: ZoneInfo) -> Window:
     return start, end
 
 
-def merged(windows: Iterable[Window]) -> tuple[Window, ...]:
+def merge_windows(windows: Iterable[Window]) -> tuple[Window, ...]:
     """Return the same time as windows in order that neither overlap nor touch; empty ones are left out."""
     found: list[Window] = []
     for start, end in sorted(windows):
@@ -162,12 +162,12 @@ def merged(windows: Iterable[Window]) -> tuple[Window, ...]:
     return tuple(found)
 
 
-def overlap(windows: Iterable[Window], start: Millis, end: Millis) -> Millis:
+def overlap_length(windows: Iterable[Window], start: Millis, end: Millis) -> Millis:
     """Return how much of [start, end) lies in `windows`, which are merged."""
     return sum(max(0, min(end, until) - max(start, begin)) for begin, until in windows)
 
 
-def without(windows: Iterable[Window], start: Millis, end: Millis) -> Iterator[Window]:
+def subtract_windows(windows: Iterable[Window], start: Millis, end: Millis) -> Iterator[Window]:
     """Yield what of [start, end) lies outside of `windows`, which are merged."""
     for begin, until in windows:
         if start < min(begin, end):
@@ -177,6 +177,6 @@ def without(windows: Iterable[Window], start: Millis, end: Millis) -> Iterator[W
         yield start, end
 
 
-def _midnight(year: int, month: int, day: int, zone: ZoneInfo) -> Millis:
+def _start_of_day(year: int, month: int, day: int, zone: ZoneInfo) -> Millis:
     """The first moment of a day: where clocks are set at midnight, the earlier or the only one there is."""
     return (datetime(year, month, day, tzinfo=zone) - _EPOCH) // timedelta(milliseconds=1)

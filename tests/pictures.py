@@ -15,9 +15,9 @@ from playwright.sync_api import Page, sync_playwright
 from benchmarks.schedule import stand_in
 from mailwatch.times import now
 from tests.helpers import report_cases as cases
-from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, Sky, write
+from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, Pattern, write
 from tests.helpers.process import MailWatchProcess
-from tests.helpers.report_cases import make
+from tests.helpers.report_cases import make_installation
 
 DOCS = Path(__file__).parent.parent / "docs" / "images"
 PAGES = (("it", 1), ("en", 2))
@@ -29,7 +29,7 @@ NAMES = ("libero-mario", "libero-anna", "virgilio-luca")
 
 def reports(folder: Path, docs: Path) -> list[Path]:
     """Write a picture of each page of PAGES."""
-    made, drawn = make("five-days", folder), []
+    made, drawn = make_installation("five-days", folder), []
     for language, page in PAGES:
         pdf = folder / f"{language}.pdf"
         said = made.command("report", made.outage, "-o", str(pdf), "--lang", language)
@@ -41,10 +41,10 @@ def reports(folder: Path, docs: Path) -> list[Path]:
     return drawn
 
 
-def skies(now: int) -> dict[str, Sky]:
+def skies(now: int) -> dict[str, Pattern]:
     """What was seen in the ninety days before `now`: five bad days on all channels, and some lesser things."""
 
-    def sky(begin: float, end: float, short: float) -> Sky:
+    def sky(begin: float, end: float, short: float) -> Pattern:
         def seen(at: int) -> str:
             ago = (now - at) / DAY
             if begin >= ago > end or short >= ago > short - 0.13:
@@ -66,9 +66,18 @@ def pages(folder: Path, docs: Path) -> list[Path]:
     """Write a picture of the overview and one of the longest outage."""
     end = now() - HOUR
     write(
-        folder / "data", skies(end), end - 95 * DAY, end, beat=BEAT, provider="libero", vantage="casa", every=12,
-        seen=cases._seen, durable=False, backdated=True,
-    ).close()  # fmt: skip
+        folder / "data",
+        skies(end),
+        end - 95 * DAY,
+        end,
+        interval=BEAT,
+        provider="libero",
+        vantage="casa",
+        every=12,
+        observe=cases._observation_of,
+        durable=False,
+        backdated=True,
+    ).close()
     drawn = [docs / "web-overview.png", docs / "web-outage.png"]
     with stand_in() as port, sync_playwright() as playwright:
         targets = [
@@ -90,9 +99,9 @@ def pages(folder: Path, docs: Path) -> list[Path]:
             color_scheme="light",
         )
         with watching.running():
-            watching.until(lambda: all(one["state"] == "up" for one in watching.api("targets")), "up")
+            watching.wait_until(lambda: all(one["state"] == "up" for one in watching.api("targets")), "up")
             home = f"http://127.0.0.1:{watching.port}"
-            watching.until(lambda: _bars(page, home) == len(NAMES), "the history")
+            watching.wait_until(lambda: _bars(page, home) == len(NAMES), "the history")
             page.screenshot(path=drawn[0], clip={"x": 0, "y": 0, "width": 1060, "height": 975}, full_page=True)
             longest = max(watching.api("outages"), key=lambda told: float(told["duration"]["min"]))
             page.goto(f"{home}/outages/{longest['id']}", wait_until="networkidle")

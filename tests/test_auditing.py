@@ -11,12 +11,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from mailwatch.metrics import Metrics
-from mailwatch.model import News, Topic
+from mailwatch.model import EventType, Notification
 from mailwatch.monitor import self_audit
-from mailwatch.monitor.self_audit import Auditing
-from mailwatch.store import Health, Reader, StoreBroken, StoreError, audit
-from mailwatch.store.audit import SLICE
-from mailwatch.store.keys import load as load_keys
+from mailwatch.monitor.self_audit import LedgerSelfAudit
+from mailwatch.store import Reader, StoreDamagedError, StoreError, StoreHealth, audit
+from mailwatch.store.audit import SLICE_ENTRIES
+from mailwatch.store.keys import load_keys as load_keys
 from tests.helpers.ledger_factory import MINUTE, write
 from tests.helpers.patience import PATIENCE
 
@@ -27,14 +27,16 @@ class Audits:
     """An audit of a ledger of three slices, and what it told."""
 
     def __init__(self, folder: Path) -> None:
-        write(folder, {"mail": lambda _: "+"}, START, START + 3 * SLICE * MINUTE, every=700, durable=False).close()
+        write(
+            folder, {"mail": lambda _: "+"}, START, START + 3 * SLICE_ENTRIES * MINUTE, every=700, durable=False
+        ).close()
         self.database = folder / "mailwatch.sqlite"
-        self.metrics, self.news = Metrics(CollectorRegistry()), list[News]()
+        self.metrics, self.news = Metrics(CollectorRegistry()), list[Notification]()
         self.metrics.audited(True)
-        self.health, self.alarms = Health(), list[StoreError]()
+        self.health, self.alarms = StoreHealth(), list[StoreError]()
         self.health.alarm = self.alarms.append
         self.reader = Reader.open(folder, self.health)
-        self.auditing = Auditing(self.reader, load_keys(folder), self.metrics, self.news.append)
+        self.auditing = LedgerSelfAudit(self.reader, load_keys(folder), self.metrics, self.news.append)
 
     def spoil(self, statement: str) -> None:
         """Change what is on disk, past the program and its triggers."""
@@ -52,7 +54,7 @@ class Audits:
 
 @pytest.fixture
 def audits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Audits]:
-    monkeypatch.setattr(self_audit, "SHARE", 1.0)
+    monkeypatch.setattr(self_audit, "MAX_CPU_SHARE", 1.0)
     audits = Audits(tmp_path)
     yield audits
     audits.reader.close()
@@ -62,7 +64,7 @@ def test_a_good_ledger_is_told_to_be_one(audits: Audits) -> None:
     assert audits.auditing.latest is None
     audits.auditing.audit()
     assert audits.auditing.latest is not None
-    assert (audits.auditing.latest.entries, audits.auditing.latest.findings) == (3 * SLICE + 1, ())
+    assert (audits.auditing.latest.entries, audits.auditing.latest.findings) == (3 * SLICE_ENTRIES + 1, ())
     assert audits.valid.endswith(" 1")
     assert audits.news == []
 
@@ -83,17 +85,19 @@ def test_what_was_changed_past_us_is_found_and_told(audits: Audits, change: str,
     assert any(line.startswith(found) for line in audits.auditing.latest.findings), audits.auditing.latest
     assert audits.valid.endswith(" 0")
     (news,) = audits.news
-    assert (news.topic, news.facts) == (Topic.LEDGER, {"finding": audits.auditing.latest.findings[0]})
+    assert (news.event_type, news.facts) == (EventType.LEDGER, {"finding": audits.auditing.latest.findings[0]})
 
 
 def test_after_a_missing_entry_not_every_later_one_is_a_finding(audits: Audits) -> None:
     """Of ten million entries they would fill the memory, and the system would end the monitor."""
     audits.spoil("DELETE FROM entries WHERE idx = 5")
-    found = audit(audits.reader, load_keys(audits.database.parent).public, b"", enough=self_audit.FINDINGS)
-    assert self_audit.FINDINGS <= len(found) < 2 * SLICE
+    found = audit(
+        audits.reader, load_keys(audits.database.parent).public, b"", max_findings=self_audit.MAX_FINDINGS
+    )
+    assert self_audit.MAX_FINDINGS <= len(found) < 2 * SLICE_ENTRIES
     audits.auditing.audit()
     assert audits.auditing.latest is not None
-    assert len(audits.auditing.latest.findings) == self_audit.FINDINGS
+    assert len(audits.auditing.latest.findings) == self_audit.MAX_FINDINGS
 
 
 def test_a_database_without_its_table_is_found_and_told(audits: Audits) -> None:
@@ -102,7 +106,7 @@ def test_a_database_without_its_table_is_found_and_told(audits: Audits) -> None:
     assert audits.auditing.latest is not None
     assert audits.auditing.latest.findings == ("the database is damaged: no such table: entries",)
     assert audits.valid.endswith(" 0")
-    assert ([type(error) for error in audits.alarms], audits.news) == ([StoreBroken], [])
+    assert ([type(error) for error in audits.alarms], audits.news) == ([StoreDamagedError], [])
 
 
 def test_a_damaged_index_is_found_though_the_entries_are_whole(audits: Audits) -> None:
@@ -115,7 +119,7 @@ def test_a_damaged_index_is_found_though_the_entries_are_whole(audits: Audits) -
     assert audits.auditing.latest is not None
     assert any("entries_by_kind" in line for line in audits.auditing.latest.findings), audits.auditing.latest
     assert audits.valid.endswith(" 0")
-    assert ([type(error) for error in audits.alarms], audits.news) == ([StoreBroken], [])
+    assert ([type(error) for error in audits.alarms], audits.news) == ([StoreDamagedError], [])
 
 
 def test_a_database_that_cannot_be_read_now_says_nothing_of_the_ledger_and_ends_nothing(audits: Audits) -> None:
@@ -132,8 +136,8 @@ def test_a_database_that_cannot_be_read_now_says_nothing_of_the_ledger_and_ends_
 async def test_it_takes_its_time_and_ends_at_once_when_we_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(self_audit, "FIRST_AFTER", 0.0)
-    monkeypatch.setattr(self_audit, "SHARE", 1e-6)
+    monkeypatch.setattr(self_audit, "FIRST_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(self_audit, "MAX_CPU_SHARE", 1e-6)
     audits = Audits(tmp_path)
     running = asyncio.create_task(audits.auditing.run())
     await asyncio.sleep(0.5)

@@ -15,8 +15,8 @@ import pytest
 
 from mailwatch.cli import main
 from mailwatch.config import ConfigError, load
-from mailwatch.monitor.pipeline import SHORTEST_GAP
-from mailwatch.store import Draft, Entry, KeysMissing, Reader, Store, StoreBroken, backup
+from mailwatch.monitor.pipeline import SHORTEST_GAP_MS
+from mailwatch.store import Entry, KeysMissingError, NewEntry, Reader, Store, StoreDamagedError, backup
 from mailwatch.store.tokens import Tokens
 from mailwatch.times import now
 from tests.helpers.process import MailWatchProcess
@@ -52,7 +52,7 @@ def ledger(tmp_path: Path) -> Path:
     """A small ledger that nobody writes."""
     data_dir = tmp_path / "data"
     store = Store.open(data_dir)
-    store.append_batch([Draft(kind="node", time=1, target=None, payload={"event": "start"})])
+    store.append_batch([NewEntry(kind="node", time=1, target=None, payload={"event": "start"})])
     store.checkpoint()
     store.close()
     return data_dir
@@ -84,7 +84,9 @@ def gaps_from(data_dir: Path, index: int) -> list[Entry]:
 def test_a_backup_made_while_it_writes_is_restored_and_the_same_ledger_goes_on(
     watching: MailWatchProcess, tmp_path: Path
 ) -> None:
-    watching.until(lambda: watching.seen("lab-imap", "up") + watching.seen("lab-imap", "down") >= 5, "five looks")
+    watching.wait_until(
+        lambda: watching.count("lab-imap", "up") + watching.count("lab-imap", "down") >= 5, "five looks"
+    )
     before = len(headers(watching.data_dir))
     file = tmp_path / "backup.tar.gz"
     done = watching.command("backup", str(file), "--json")
@@ -94,7 +96,7 @@ def test_a_backup_made_while_it_writes_is_restored_and_the_same_ledger_goes_on(
     assert file.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.glob(".mailwatch-backup-*")) == []
     # The old machine goes on for a while, and dies of a power cut.
-    watching.until(lambda: len(headers(watching.data_dir)) > told["entries"], "going on")
+    watching.wait_until(lambda: len(headers(watching.data_dir)) > told["entries"], "going on")
     watching.kill()
     original = headers(watching.data_dir)
 
@@ -108,9 +110,9 @@ def test_a_backup_made_while_it_writes_is_restored_and_the_same_ledger_goes_on(
     assert json.loads(audit.stdout)["origin"] == told["origin"]
     assert json.loads(audit.stdout)["entries"] == told["entries"]
     ended = json.loads(original[told["entries"] - 1])["time"]
-    new.until(lambda: now() - ended > 2 * SHORTEST_GAP, "a time worth a gap")
+    new.wait_until(lambda: now() - ended > 2 * SHORTEST_GAP_MS, "a time worth a gap")
     with new.running():
-        new.until(lambda: gaps_from(new.data_dir, told["entries"]), "a look, and the gap before it")
+        new.wait_until(lambda: gaps_from(new.data_dir, told["entries"]), "a look, and the gap before it")
     assert headers(new.data_dir)[: told["entries"]] == original[: told["entries"]]
     audit = new.command("ledger", "audit", "--json")
     assert audit.returncode == 0, audit.stdout + audit.stderr
@@ -122,7 +124,7 @@ def test_a_backup_made_while_it_writes_is_restored_and_the_same_ledger_goes_on(
 def test_everything_that_belongs_to_a_ledger_is_in_it_and_nothing_half_written(
     ledger: Path, tmp_path: Path
 ) -> None:
-    token = Tokens(ledger).keep(b"a reply")
+    token = Tokens(ledger).save(b"a reply")
     (ledger / "oauth").mkdir(mode=0o700)
     for name in ("anna@example.org.json", "anna@example.org.lock", "anna@example.org.json.1234.new"):
         (ledger / "oauth" / name).write_text("{}")
@@ -161,16 +163,16 @@ def test_a_backup_that_could_not_be_restored_is_not_made(ledger: Path, tmp_path:
     file = tmp_path / "backup.tar.gz"
     aside = tmp_path / "targets.key"
     shutil.move(ledger / "keys" / "targets.key", aside)
-    with pytest.raises(KeysMissing):
+    with pytest.raises(KeysMissingError):
         backup(ledger, file)
     shutil.move(aside, ledger / "keys" / "targets.key")
     other = Store.open(tmp_path / "other")
-    other.append_batch([Draft(kind="node", time=1, target=None, payload={"event": "start"})])
+    other.append_batch([NewEntry(kind="node", time=1, target=None, payload={"event": "start"})])
     other.checkpoint()
     other.close()
     for name in ("ledger.pem", "targets.key", "ledger.pub"):
         shutil.copy(tmp_path / "other" / "keys" / name, ledger / "keys" / name)
-    with pytest.raises(StoreBroken, match="restore keys and database together"):
+    with pytest.raises(StoreDamagedError, match="restore keys and database together"):
         backup(ledger, file)
     with pytest.raises(FileNotFoundError, match="no ledger yet"):
         backup(tmp_path / "nowhere", file)
@@ -195,7 +197,7 @@ def test_a_backup_of_a_damaged_entry_is_not_made(ledger: Path, tmp_path: Path, s
         connection.commit()
     # As a start, which reads the entries after the last checkpoint only.
     Store.open(ledger).close()
-    with pytest.raises(StoreBroken, match=said):
+    with pytest.raises(StoreDamagedError, match=said):
         backup(ledger, tmp_path / "backup.tar.gz")
     assert not list(tmp_path.glob("*backup*"))
 
@@ -206,9 +208,9 @@ def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(ledger: Path, 
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(StoreBroken, match="written by a newer MailWatch"):
+    with pytest.raises(StoreDamagedError, match="written by a newer MailWatch"):
         Store.open(ledger)
-    with pytest.raises(StoreBroken) as refused:
+    with pytest.raises(StoreDamagedError) as refused:
         backup(ledger, tmp_path / "backup.tar.gz")
     assert str(refused.value).startswith(f"{path} was written by a newer MailWatch")
     assert path.read_bytes() == before

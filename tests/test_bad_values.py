@@ -10,9 +10,9 @@ import pytest
 
 from mailwatch import config
 from mailwatch.cli import main
-from mailwatch.config import ConfigError, check_named
+from mailwatch.config import ConfigError, check_references
 from mailwatch.config import yaml_file as document
-from mailwatch.monitor.build import build
+from mailwatch.monitor.build import build_config
 from tests.helpers.config_entries import HEAD, TARGET
 from tests.servers import Certificates
 
@@ -74,7 +74,7 @@ def test_check_says_line_and_cure_and_run_says_the_same(
     # Only a report is signed; `run` never opens the key.
     if not expected.startswith("3: signing: "):
         with pytest.raises(config.ConfigError) as refused:
-            build(config.load(path))
+            build_config(config.load(path))
         assert set(str(refused.value).splitlines()) <= set(lines)
 
 
@@ -91,7 +91,7 @@ def test_what_stands_beside_the_bad_values_is_fine(folder: Path, capsys: pytest.
         path.write_text(HEAD + TARGET % what, encoding="utf-8")
         assert main(["config", "check", "--config", str(path)]) == 0, capsys.readouterr().err
     loaded = config.load(path)
-    build(loaded)
+    build_config(loaded)
 
 
 def test_the_halves_of_a_character_are_put_together(folder: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_folder_that_can_never_be_made_is_a_mistake(given: str, said: str, tmp
     path = tmp_path / "config.yaml"
     path.write_text(HEAD.replace("data_dir: data\n", "") + f"data_dir: {given}\n" + TARGET % "port: 993")
     with pytest.raises(ConfigError) as refused:
-        check_named(config.load(path))
+        check_references(config.load(path))
     line = path.read_text().splitlines().index(f"data_dir: {given}") + 1
     assert f"{path}:{line}: data_dir: {said}" in str(refused.value)
 
@@ -128,14 +128,14 @@ def test_a_folder_that_others_own_is_refused(tmp_path: Path, capsys: pytest.Capt
     closed.mkdir(mode=0o500)
     child = os.fork()
     if child == 0:
-        from mailwatch.config.files import fault_of_folder
+        from mailwatch.config.files import folder_problem
 
         for folder in (tmp_path, *tmp_path.parents):
             if Path(tempfile.gettempdir()) in folder.parents:
                 folder.chmod(0o755)
         closed.chmod(0o555)
         os.setuid(65534)
-        said = fault_of_folder(closed / "data")
+        said = folder_problem(closed / "data")
         os._exit(0 if said.startswith(f"MailWatch may not write to {closed}; chown -R 65534:") else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 

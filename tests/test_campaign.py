@@ -18,19 +18,19 @@ import mailwatch.monitor.pipeline
 import mailwatch.monitor.restore
 import tests.campaign.replies
 from mailwatch.analysis.detector import State
-from mailwatch.analysis.elapsed import Distance, Moment, distance
-from mailwatch.analysis.login_outages import Proof
-from mailwatch.analysis.outage_counters import Look, Tally
+from mailwatch.analysis.elapsed import ElapsedBounds, Moment, elapsed_between
+from mailwatch.analysis.login_outages import LoginHistory
+from mailwatch.analysis.outage_counters import ObservationRef, OutageCounters
 from mailwatch.guard.clock import ClockBound
-from mailwatch.guard.login_backoff import LoginGate
+from mailwatch.guard.login_backoff import LoginBackoff
 from mailwatch.model import Cause, Observation, Outcome
-from mailwatch.monitor.pipeline import Monitor
+from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.schedule import Schedule
-from mailwatch.monitor.target_runtime import Watch
-from mailwatch.probes.failures import Verdict
+from mailwatch.monitor.target_runtime import TargetRuntime
+from mailwatch.probes.failures import Classification
 from mailwatch.settings import Target
-from mailwatch.store.replay import Replayed
-from tests.campaign.worlds import WEEKS, verdict_of
+from mailwatch.store.replay import RestoredState
+from tests.campaign.worlds import WEEKS, result_of
 
 ONE_WEEK = 1.0
 FAILED = [("20260105", 6), ("20260105", 48), ("20261129", 47), ("x", 1), ("z", 10)]
@@ -49,14 +49,14 @@ TRIED = 12
     ],
 )
 def test_weeks_of_faults_are_told_as_they_were(seed: str, number: int, weeks: float) -> None:
-    verdict = verdict_of(seed, number, weeks)
+    verdict = result_of(seed, number, weeks)
     assert verdict.failures == []
     assert verdict.figures["looks"] > 100
     assert verdict.figures["within bounds"] == verdict.figures["reported"]
 
 
 def test_the_same_seed_gives_the_same_world() -> None:
-    assert verdict_of("the same", 0, ONE_WEEK) == verdict_of("the same", 0, ONE_WEEK)
+    assert result_of("the same", 0, ONE_WEEK) == result_of("the same", 0, ONE_WEEK)
 
 
 def deaf(observation: Observation, *_: Any) -> Observation:
@@ -64,13 +64,13 @@ def deaf(observation: Observation, *_: Any) -> Observation:
     return observation
 
 
-class Late(Look):
+class Late(ObservationRef):
     """Dates looks by ten minutes too late."""
 
     @classmethod
-    def of(cls, index: int, fact: Observation, tally: Tally) -> Look:
+    def of(cls, index: int, fact: Observation, tally: OutageCounters) -> ObservationRef:
         """Refer to a look as if it had been later."""
-        look = Look.of(index, fact, tally)
+        look = ObservationRef.of(index, fact, tally)
         start, end = (
             replace(moment, wall=moment.wall + 600_000, clock=(moment.clock or 0) + 600_000)
             for moment in (look.start, look.end)
@@ -78,24 +78,24 @@ class Late(Look):
         return replace(look, start=start, end=end) if fact.outcome is Outcome.DOWN else look
 
 
-def forgetful(*_: Any) -> Replayed:
+def forgetful(*_: Any) -> RestoredState:
     """Take up nothing."""
-    return Replayed(State(), Proof(), None, {}, ())
+    return RestoredState(State(), LoginHistory(), None, {}, ())
 
 
 async def careless(*_: Any) -> None:
     """Record no gap."""
 
 
-def wall_durations(start: Moment, end: Moment, *_: Any) -> Distance:
+def wall_durations(start: Moment, end: Moment, *_: Any) -> ElapsedBounds:
     """Take durations from the wall clock."""
     apart = max(0, end.wall - start.wall)
-    return Distance(apart, apart)
+    return ElapsedBounds(apart, apart)
 
 
-def one_boot(start: Moment, end: Moment, *more: Any) -> Distance:
+def one_boot(start: Moment, end: Moment, *more: Any) -> ElapsedBounds:
     """Take the steady clocks of two boots for one."""
-    return distance(replace(start, boot=end.boot), end, *more)
+    return elapsed_between(replace(start, boot=end.boot), end, *more)
 
 
 def certain(*_: Any) -> None:
@@ -103,37 +103,37 @@ def certain(*_: Any) -> None:
     return 0
 
 
-async def silent(monitor: Monitor, watch: Watch, target: Target, _: str) -> None:
+async def silent(monitor: Pipeline, watch: TargetRuntime, target: Target, _: str) -> None:
     """Go on under a changed interval without a word on record."""
-    monitor.change(watch, target)
+    monitor.change_target(watch, target)
 
 
-async def kept(monitor: Monitor, watch: Watch, _: str) -> None:
+async def kept(monitor: Pipeline, watch: TargetRuntime, _: str) -> None:
     """End the watching of a target without a word on record."""
-    monitor.former |= watch.outages
-    monitor.forget(watch.target.name)
+    monitor.former_outages |= watch.outages
+    monitor.forget_target(watch.target.name)
 
 
-def strict(protocol: Any, *more: Any) -> Verdict:
+def strict(protocol: Any, *more: Any) -> Classification:
     """Take every reply for the provider's failure."""
-    return Verdict(Cause.UNAVAILABLE, "refused")
+    return Classification(Cause.UNAVAILABLE, "refused")
 
 
 DEFECTS: list[tuple[int, str, Any, str, Callable[..., Any]]] = [
-    (0, "booked as down", mailwatch.guard.attribution, "judge", deaf),
-    (0, "out of its bounds", mailwatch.analysis.detector, "Look", Late),
-    (0, "was met at", Schedule, "sooner", lambda *_: None),
-    (0, "no gap", Monitor, "_record_gap", careless),
-    (0, "taken up", mailwatch.monitor.restore, "resume", forgetful),
-    (1, "rejected four times", LoginGate, "allows", lambda _, target, __: target.login is not None),
-    (2, "at most", mailwatch.analysis.outage, "distance", wall_durations),
-    (4, "out of its bounds", mailwatch.analysis.outage, "distance", one_boot),
+    (0, "booked as down", mailwatch.guard.attribution, "attribute", deaf),
+    (0, "out of its bounds", mailwatch.analysis.detector, "ObservationRef", Late),
+    (0, "was met at", Schedule, "advance_to", lambda *_: None),
+    (0, "no gap", Pipeline, "_record_gap", careless),
+    (0, "taken up", mailwatch.monitor.restore, "restore_state", forgetful),
+    (1, "rejected four times", LoginBackoff, "may_login", lambda _, target, __: target.login is not None),
+    (2, "at most", mailwatch.analysis.outage, "elapsed_between", wall_durations),
+    (4, "out of its bounds", mailwatch.analysis.outage, "elapsed_between", one_boot),
     (4, "out of its bounds", ClockBound, "milliseconds", certain),
-    (0, "were observed", mailwatch.analysis.segments, "reach", lambda _: 1800 * 1500 + 1000),
-    (1, "on record as", Monitor, "rewatch", silent),
-    (2, "came late", Monitor, "end", kept),
-    (0, "booked as down", tests.campaign.replies, "judge", strict),
-    (6, "and not told", mailwatch.monitor.pipeline, "advance_proof", lambda proof, *_: (proof, None)),
+    (0, "were observed", mailwatch.analysis.segments, "max_spacing", lambda _: 1800 * 1500 + 1000),
+    (1, "on record as", Pipeline, "apply_settings", silent),
+    (2, "came late", Pipeline, "end_target", kept),
+    (0, "booked as down", tests.campaign.replies, "classify_error", strict),
+    (6, "and not told", mailwatch.monitor.pipeline, "advance_login_history", lambda proof, *_: (proof, None)),
 ]
 
 
@@ -145,7 +145,7 @@ def test_the_verdict_sees_a_defect(
     found = (
         failure
         for number in (first, *range(TRIED))
-        for failure in verdict_of("a defect", number, ONE_WEEK).failures
+        for failure in result_of("a defect", number, ONE_WEEK).failures
     )
     assert next((failure for failure in found if told in failure), None) is not None
 
@@ -154,4 +154,4 @@ def test_the_verdict_sees_a_guard_that_goes_by_the_wall_clock(monkeypatch: pytes
     """A silence from before the clock was set back would excuse the provider until its time comes again."""
     for where in (mailwatch.guard, mailwatch.guard.shared_check):
         monkeypatch.setattr(where, "by_the_wall", lambda at, _: at)
-    assert any("booked as unknown" in failure for failure in verdict_of("a defect", 3, WEEKS).failures)
+    assert any("booked as unknown" in failure for failure in result_of("a defect", 3, WEEKS).failures)

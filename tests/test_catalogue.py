@@ -12,7 +12,7 @@ from mailwatch.cli import main
 from mailwatch.config import catalogue
 from mailwatch.config.catalogue.oauth_servers import authorization_servers
 from mailwatch.model import Kind, TlsMode
-from mailwatch.net import complaint
+from mailwatch.net import endpoint_problem
 
 ROWS = [(provider, server) for provider in catalogue.providers() for server in provider.servers]
 PRESETS = {
@@ -89,7 +89,7 @@ def test_a_key_and_a_domain_belong_to_one_provider_only() -> None:
 
 def test_the_source_and_its_date_stand_in_the_file_too() -> None:
     text = resources.files(catalogue).joinpath("providers.tsv").read_text(encoding="utf-8")
-    assert f"# Seen: {catalogue.SEEN}" in text
+    assert f"# Seen: {catalogue.SOURCE_DATE}" in text
     assert "Thunderbird" in text.split("\n")[1]
 
 
@@ -116,7 +116,7 @@ def test_an_address_finds_the_provider_of_its_domain(address: str, key: str | No
     [("LIBERO", "libero"), ("inwind", "libero"), ("out.virgilio", "virgilio"), ("", "libero"), ("zzz", None)],
 )
 def test_a_word_finds_providers_in_the_order_of_the_catalogue(word: str, first: str | None) -> None:
-    found = [provider.key for provider in catalogue.find(word)]
+    found = [provider.key for provider in catalogue.search_providers(word)]
     order = [provider.key for provider in catalogue.providers()]
     assert (found[0] if found else None) == first
     assert found == sorted(found, key=order.index)
@@ -162,7 +162,7 @@ def test_authorization_servers_are_spoken_to_over_tls_and_ask_for_mail() -> None
     assert set(servers) == {"google", "microsoft"}
     for server in servers.values():
         addresses = [server.authorization, server.token, *filter(None, [server.device])]
-        assert all(address.startswith("https://") and complaint(address) == "" for address in addresses)
+        assert all(address.startswith("https://") and endpoint_problem(address) == "" for address in addresses)
         assert server.redirect in ("127.0.0.1", "localhost")
     assert "offline_access" in servers["microsoft"].scope, "without it there is no refresh token"
     assert servers["google"].device == "", "its device flow does not allow the scope of mail"
@@ -199,7 +199,7 @@ def test_an_address_lists_its_provider_and_the_source(capsys: pytest.CaptureFixt
         ["out.virgilio.it:465", "implicit", "password,"],
     ]
     assert "libero" not in told.out
-    assert told.err == f"Source: {catalogue.SOURCE}, seen {catalogue.SEEN}\n"
+    assert told.err == f"Source: {catalogue.SOURCE}, seen {catalogue.SOURCE_DATE}\n"
 
 
 def test_a_word_that_nothing_matches_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,14 +16,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mailwatch import certificates as reader
 from mailwatch.config import ConfigError, build_authorities, load
-from mailwatch.evidence.verify.archive import Refused
+from mailwatch.evidence.verify.archive import VerificationError
 from mailwatch.evidence.verify.tokens import Trust
 from mailwatch.evidence.verify.tokens import certificates as enclosed
 from mailwatch.model import Cause, Kind, Outcome, TlsMode
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.settings import Target
 from mailwatch.times import now
-from tests.helpers.scripted_server import hostile
+from tests.helpers.scripted_server import scripted_server
 from tests.servers.certificates import Certificates
 
 HOUSE = Path(__file__).parent.parent / "mailwatch"
@@ -62,8 +62,8 @@ def test_a_certificate_with_any_byte_changed_is_read_or_told_as_unreadable(certi
         for value in (0x00, 0x43, 0x80, 0xFF, whole[at] ^ 1):
             changed = whole[:at] + bytes([value]) + whole[at + 1 :]
             try:
-                read = reader.read(changed)
-            except reader.UnreadableCertificate as error:
+                read = reader.parse_certificate(changed)
+            except reader.CertificateError as error:
                 told.add(str(error).partition(":")[0])
                 continue
             reader.names(read)
@@ -74,7 +74,7 @@ def test_a_certificate_with_any_byte_changed_is_read_or_told_as_unreadable(certi
 
 def test_one_that_cannot_be_read_is_left_out_of_those_of_a_machine(certificates: Certificates) -> None:
     good = der_of(certificates.server.chain)
-    assert len(reader.readable([good.replace(V3, V68, 1), good, b"", b"\x30\x80"])) == 1
+    assert len(reader.parse_readable([good.replace(V3, V68, 1), good, b"", b"\x30\x80"])) == 1
 
 
 def test_there_is_one_reader_of_certificates() -> None:
@@ -92,7 +92,7 @@ async def test_a_look_at_a_server_with_an_unreadable_certificate_is_a_fact(
     certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pem = odd(certificates, tmp_path)
-    async with hostile([serving(pem), b"* OK hi\r\n"]) as port:
+    async with scripted_server([serving(pem), b"* OK hi\r\n"]) as port:
         seen = await observe(imap(port, certificates.ca_file), scheduled_at=now(), contexts=TlsContexts())
     assert (seen.outcome, seen.cause) == (Outcome.DOWN, Cause.TLS)
     assert "certificate cannot be read: InvalidVersion" in seen.detail
@@ -113,7 +113,7 @@ async def test_where_any_certificate_will_do_an_unreadable_one_is_told_beside_th
         facts.append(context.facts(writer.get_extra_info("ssl_object")))
         writer.close()
 
-    async with hostile([serving(pem), b"* OK hi\r\n"]) as port:
+    async with scripted_server([serving(pem), b"* OK hi\r\n"]) as port:
         await shown(port)
     ((tls, unreadable),) = facts
     assert tls.not_after is None
@@ -126,8 +126,8 @@ async def test_one_target_never_takes_the_answer_of_another_away(
     pem = odd(certificates, tmp_path)
     config = tmp_path / "config.yaml"
     async with (
-        hostile([serving(pem), b"* OK hi\r\n"]) as bad,
-        hostile([b"* OK [CAPABILITY IMAP4rev1] hi\r\n", "LOGOUT", b"* BYE\r\nTAG OK\r\n"]) as good,
+        scripted_server([serving(pem), b"* OK hi\r\n"]) as bad,
+        scripted_server([b"* OK [CAPABILITY IMAP4rev1] hi\r\n", "LOGOUT", b"* BYE\r\nTAG OK\r\n"]) as good,
     ):
         targets = [
             {"name": "odd", "kind": "imap", "host": "127.0.0.1", "port": bad, "tls": "implicit"},
@@ -151,7 +151,7 @@ def test_the_verifier_and_the_config_tell_of_unreadable_certificates(
     certificates: Certificates, tmp_path: Path
 ) -> None:
     pem = odd(certificates, tmp_path)
-    with pytest.raises(Refused, match="holds no certificates: InvalidVersion"):
+    with pytest.raises(VerificationError, match="holds no certificates: InvalidVersion"):
         enclosed(pem.read_bytes(), "tokens/a.pem")
     with pytest.raises(ValueError, match="certificate cannot be read: InvalidVersion"):
         Trust.read([pem])

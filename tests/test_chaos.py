@@ -13,7 +13,7 @@ from tests.chaos import clock, full_disk, hostile, kills, limits, pages, slow_di
 from tests.chaos.crowd import CROWD
 from tests.chaos.figures import Figures, Scale
 from tests.chaos.lab import Flapping, Lab, lab
-from tests.chaos.promises import comes, size, starts
+from tests.chaos.promises import size, starts, wait_for
 from tests.helpers.requirements import need_program, need_root
 from tests.servers import DOVECOT
 
@@ -97,7 +97,7 @@ def test_health_is_answered_in_a_crowd(servers: Lab, figures: Figures, tmp_path:
     watching = servers.install(tmp_path / "one")
     assert starts(watching)
     try:
-        assert comes(lambda: size(watching) > 6)
+        assert wait_for(lambda: size(watching) > 6)
         web_clients.one(figures, watching, "pipelining, never reading", 60, 1.0)
     finally:
         watching.stop()

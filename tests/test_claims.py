@@ -22,24 +22,33 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailwatch import config
-from mailwatch.analysis.sla import read_rule, written_rule
+from mailwatch.analysis.sla import read_rule, rule_payload
 from mailwatch.cli.claim import days_left
 from mailwatch.config import schema_claims as claims
 from mailwatch.config.catalogue import sla
 from mailwatch.config.schema_claims import ClaimSection
+from mailwatch.evidence.claims import format as claim_format
 from mailwatch.evidence.claims import owner_statement as stated
-from mailwatch.evidence.claims.evaluate import ZONE, Fee, Stretch, deadline, read, stretch, windows
-from mailwatch.evidence.letter import Letter, compose
+from mailwatch.evidence.claims.evaluate import (
+    RULE_ZONE,
+    Fee,
+    SlaOutage,
+    claim_deadline,
+    evaluate,
+    sla_outage,
+    sla_windows,
+)
+from mailwatch.evidence.letter import Letter, compose_letter
 from mailwatch.evidence.letter import docx as docx_of
-from mailwatch.evidence.report.contract import terms
-from mailwatch.evidence.report.formatting import Writing, words
+from mailwatch.evidence.report.contract import contract_section
+from mailwatch.evidence.report.formatting import Formatter, texts
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.times import rfc3339
 from tests.helpers.pdf import text_of
 from tests.helpers.process import MailWatchProcess
 from tests.servers.authority import Authority
 
-ROME = ZoneInfo(ZONE)
+ROME = ZoneInfo(RULE_ZONE)
 MINUTE = 60_000
 HOUR = 60 * MINUTE
 PROMISES = sla.rules()
@@ -59,10 +68,10 @@ def at(text: str) -> int:
     return round(datetime.fromisoformat(text).replace(tzinfo=ROME).timestamp() * 1000)
 
 
-def lasted(start: str, hours: float, edge: int = MINUTE, **more: Any) -> Stretch:
+def lasted(start: str, hours: float, edge: int = MINUTE, **more: Any) -> SlaOutage:
     begin = at(start)
     end = begin + round(hours * HOUR)
-    return Stretch((begin, end), (begin - edge, end + edge), **more)
+    return SlaOutage((begin, end), (begin - edge, end + edge), **more)
 
 
 def only(told: dict[str, Any]) -> dict[str, Any]:
@@ -70,14 +79,14 @@ def only(told: dict[str, Any]) -> dict[str, Any]:
     return window
 
 
-def outage_json(one: Stretch, kind: str = "imap") -> dict[str, Any]:
+def outage_json(one: SlaOutage, kind: str = "imap") -> dict[str, Any]:
     return {
         "kind": kind,
         "last_good": one.possible and rfc3339(one.possible[0]),
         "first_bad": rfc3339(one.sure[0]),
         "last_bad": rfc3339(one.sure[1]),
         "first_good": one.possible and rfc3339(one.possible[1]),
-        "observations": {"down": 9, "up": one.ups, "unknown": one.unknown},
+        "observations": {"down": 9, "up": one.up_count, "unknown": one.unknown_count},
         "unobserved": one.unobserved / 1000,
         "duration": {
             "min": (one.sure[1] - one.sure[0]) / 1000,
@@ -94,7 +103,7 @@ def test_each_promise_names_its_source_and_when_it_was_seen() -> None:
     for rule in PROMISES.values():
         assert rule.source_url.startswith("https://"), rule.key
         assert date.fromisoformat(rule.seen_on) <= datetime.now(UTC).date()
-        assert read_rule(rule.key, written_rule(rule)) == rule
+        assert read_rule(rule.key, rule_payload(rule)) == rule
         assert rule.target is not None or not rule.tiers
     # What is not from the official text, or only in part, is not called verified.
     assert {key for key, rule in PROMISES.items() if rule.verified} == {"pec", "google-isp", "titan", "zen"}
@@ -125,7 +134,7 @@ def test_each_promise_names_its_source_and_when_it_was_seen() -> None:
 )
 def test_a_rule_of_a_stranger_is_read_strictly(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        read_rule("pec", written_rule(PROMISES["pec"]) | change)
+        read_rule("pec", rule_payload(PROMISES["pec"]) | change)
 
 
 # The config
@@ -135,9 +144,9 @@ def test_the_nearest_claim_is_found() -> None:
     written = [{"provider": "libero"}, {"accounts": ["a@libero.it"]}, {"targets": ["a@libero.it/imap"]}]
     made = tuple(ClaimSection.model_validate(one) for one in written)
     for target, expected in (("a@libero.it/imap", 2), ("a@libero.it/smtp", 1), ("b@libero.it/smtp", 0)):
-        assert claims.find(made, {"target": target, "provider": "libero"}) is made[expected]
-    assert claims.find(made, {"target": "x", "provider": "lab"}) is None
-    assert claims.find((), {"target": "x", "provider": "lab"}) is None
+        assert claims.find_claim(made, {"target": target, "provider": "libero"}) is made[expected]
+    assert claims.find_claim(made, {"target": "x", "provider": "lab"}) is None
+    assert claims.find_claim((), {"target": "x", "provider": "lab"}) is None
 
 
 def test_claims_survive_being_shown_and_change_no_digest(tmp_path: Path) -> None:
@@ -148,14 +157,14 @@ def test_claims_survive_being_shown_and_change_no_digest(tmp_path: Path) -> None
     (tmp_path / "without").write_text(json.dumps(plain))
     (tmp_path / "with").write_text(json.dumps(plain | {"claims": [SAID | {"targets": ["lab", "old"]}]}))
     without, loaded = config.load(tmp_path / "without"), config.load(tmp_path / "with")
-    (tmp_path / "again").write_text(config.show(loaded))
+    (tmp_path / "again").write_text(config.effective_yaml(loaded))
     assert config.load(tmp_path / "again").claims == loaded.claims
     assert loaded.claims[0].fee is not None
     assert loaded.claims[0].fee.amount == Decimal("9.9")
     assert config.digest(loaded) == config.digest(without)
     assert "claims" not in config.effective(without)
     (warned,) = config.warnings(loaded)
-    assert "the config has nothing named 'old'" in warned.what
+    assert "the config has nothing named 'old'" in warned.message
 
 
 # Windows
@@ -166,12 +175,12 @@ def test_claims_survive_being_shown_and_change_no_digest(tmp_path: Path) -> None
     [("2026-03-15", 743), ("2026-10-15", 745), ("2026-11-15", 720), ("2024-02-10", 696)],
 )
 def test_a_month_has_the_hours_of_the_calendar_of_rome(day: str, hours: int) -> None:
-    ((start, end),) = windows(PROMISES["titan"], (at(day), at(day) + HOUR), ROME)
+    ((start, end),) = sla_windows(PROMISES["titan"], (at(day), at(day) + HOUR), ROME)
     assert end - start == hours * HOUR
 
 
 def test_a_quadrimestre_is_four_months_and_ends_with_the_year() -> None:
-    found = windows(PROMISES["pec"], (at("2026-12-31T23:59"), at("2027-01-01T00:01")), ROME)
+    found = sla_windows(PROMISES["pec"], (at("2026-12-31T23:59"), at("2027-01-01T00:01")), ROME)
     assert found == [(at("2026-09-01"), at("2027-01-01")), (at("2027-01-01"), at("2027-05-01"))]
 
 
@@ -182,7 +191,7 @@ def test_a_quadrimestre_is_four_months_and_ends_with_the_year() -> None:
 )
 def test_windows_cover_the_span_and_touch_one_another(start: int, length: int, key: str) -> None:
     span = (start, start + length)
-    found = windows(PROMISES[key], span, ROME)
+    found = sla_windows(PROMISES[key], span, ROME)
     assert found[0][0] <= span[0] < found[0][1]
     assert found[-1][0] <= span[1] < found[-1][1]
     assert [one[1] for one in found[:-1]] == [one[0] for one in found[1:]]
@@ -191,8 +200,8 @@ def test_windows_cover_the_span_and_touch_one_another(start: int, length: int, k
 
 @given(st.integers(at("2019-12-01"), at("2031-01-01")), st.integers(0, 200 * 24 * HOUR), st.integers(0, HOUR))
 def test_what_is_counted_adds_up_over_the_windows(start: int, length: int, edge: int) -> None:
-    one = Stretch((start, start + length), (start - edge, start + length + edge))
-    told = read(PROMISES["titan"], "imap", [one], None)["windows"]
+    one = SlaOutage((start, start + length), (start - edge, start + length + edge))
+    told = evaluate(PROMISES["titan"], "imap", [one], None)["windows"]
     # Sums of thousandths of a second.
     assert round(sum(window["raw"]["down"]["min"] for window in told) * 1000) == length
     assert round(sum(window["raw"]["down"]["max"] for window in told) * 1000) == length + 2 * edge
@@ -203,7 +212,7 @@ def test_what_is_counted_adds_up_over_the_windows(start: int, length: int, edge:
 
 def test_a_span_without_end_is_refused() -> None:
     with pytest.raises(ValueError, match="more than 240 windows"):
-        windows(PROMISES["titan"], (0, at("2026-01-01")), ROME)
+        sla_windows(PROMISES["titan"], (0, at("2026-01-01")), ROME)
 
 
 # The provider's reading
@@ -211,12 +220,12 @@ def test_a_span_without_end_is_refused() -> None:
 
 def test_what_is_shorter_than_the_minimum_does_not_count_but_perhaps() -> None:
     google = PROMISES["google-isp"]
-    short = only(read(google, "webmail", [lasted("2026-11-10T10:00", 9 / 60)], None))
+    short = only(evaluate(google, "webmail", [lasted("2026-11-10T10:00", 9 / 60)], None))
     assert short["raw"]["down"] == {"min": 540.0, "max": 660.0}
     assert short["counted"]["down"] == {"min": 0.0, "max": 660.0}
-    shorter = only(read(google, "webmail", [lasted("2026-11-10T10:00", 7 / 60)], None))
+    shorter = only(evaluate(google, "webmail", [lasted("2026-11-10T10:00", 7 / 60)], None))
     assert shorter["counted"]["down"] == {"min": 0.0, "max": 0.0}
-    full = only(read(google, "webmail", [lasted("2026-11-10T10:00", 10 / 60)], None))
+    full = only(evaluate(google, "webmail", [lasted("2026-11-10T10:00", 10 / 60)], None))
     assert full["counted"]["down"]["min"] == 600.0
 
 
@@ -226,8 +235,8 @@ def test_good_looks_inside_never_make_more_count_than_the_pieces(pieces: list[in
     """However an outage was cut by good looks: what is said to count surely is not more than what does."""
     google, start = PROMISES["google-isp"], at("2026-11-10T10:00")
     span = (start, start + sum(pieces))
-    one = Stretch(span, span, ups=len(pieces) - 1)
-    told = only(read(google, "webmail", [one], None))["counted"]["down"]["min"] * 1000
+    one = SlaOutage(span, span, up_count=len(pieces) - 1)
+    told = only(evaluate(google, "webmail", [one], None))["counted"]["down"]["min"] * 1000
     truth = sum(piece for piece in pieces if piece >= 10 * MINUTE)
     assert round(told) <= truth
     if len(pieces) == 1:
@@ -235,7 +244,7 @@ def test_good_looks_inside_never_make_more_count_than_the_pieces(pieces: list[in
 
 
 def test_a_channel_that_the_definition_leaves_out_has_its_raw_figure_only() -> None:
-    told = read(PROMISES["google-workspace"], "imap", [lasted("2026-11-10T10:00", 30)], None)
+    told = evaluate(PROMISES["google-workspace"], "imap", [lasted("2026-11-10T10:00", 30)], None)
     assert told["covered"] is False
     assert only(told).keys() == {"from", "to", "raw"}
     assert only(told)["raw"]["available"] == {"at_most": "95.8334", "at_least": "95.8287"}
@@ -243,10 +252,10 @@ def test_a_channel_that_the_definition_leaves_out_has_its_raw_figure_only() -> N
 
 def test_maintenance_is_left_out_where_the_rule_says_so() -> None:
     announced = lasted("2026-11-10T10:00", 2, maintenance=HOUR)
-    assert only(read(PROMISES["titan"], "imap", [announced], None))["counted"]["down"]["min"] == 3600.0
-    pec = only(read(PROMISES["pec"], "imap", [announced], None))
+    assert only(evaluate(PROMISES["titan"], "imap", [announced], None))["counted"]["down"]["min"] == 3600.0
+    pec = only(evaluate(PROMISES["pec"], "imap", [announced], None))
     assert pec["counted"]["down"]["min"] == 7200.0
-    assert stretch(outage_json(announced)) == announced
+    assert sla_outage(outage_json(announced)) == announced
 
 
 @pytest.mark.parametrize(
@@ -262,7 +271,7 @@ def test_maintenance_is_left_out_where_the_rule_says_so() -> None:
 )
 def test_tiers_and_money_follow_from_the_share(hours: float, surely: str | None, possibly: str | None) -> None:
     fee = Fee(Decimal("9.99"), "EUR", "month")
-    tier = only(read(PROMISES["microsoft-365"], "imap", [lasted("2026-11-10T10:00", hours)], fee))["counted"][
+    tier = only(evaluate(PROMISES["microsoft-365"], "imap", [lasted("2026-11-10T10:00", hours)], fee))["counted"][
         "tier"
     ]
     assert [tier[how] and tier[how]["percent"] for how in ("surely", "possibly")] == [surely, possibly]
@@ -271,7 +280,7 @@ def test_tiers_and_money_follow_from_the_share(hours: float, surely: str | None,
 
 
 def test_exactly_what_was_promised_is_a_promise_kept() -> None:
-    exact = only(read(PROMISES["microsoft-365"], "imap", [lasted("2026-11-10T10:00", 0.72, edge=0)], None))
+    exact = only(evaluate(PROMISES["microsoft-365"], "imap", [lasted("2026-11-10T10:00", 0.72, edge=0)], None))
     assert exact["counted"]["available"] == {"at_most": "99.9000", "at_least": "99.9000"}
     assert exact["counted"]["broken"] == "no"
     assert exact["counted"]["tier"] == {"surely": None, "possibly": None}
@@ -280,29 +289,29 @@ def test_exactly_what_was_promised_is_a_promise_kept() -> None:
 def test_money_is_told_only_where_the_rule_gives_some_and_a_fee_is_known() -> None:
     long = [lasted("2026-11-10T10:00", 40)]
     year = Fee(Decimal("120"), "EUR", "year")
-    microsoft = only(read(PROMISES["microsoft-365"], "imap", long, year))
+    microsoft = only(evaluate(PROMISES["microsoft-365"], "imap", long, year))
     assert microsoft["counted"]["tier"]["surely"]["amount"] == "10.00"
-    days = only(read(PROMISES["google-workspace"], "webmail", long, year))["counted"]["tier"]["surely"]
+    days = only(evaluate(PROMISES["google-workspace"], "webmail", long, year))["counted"]["tier"]["surely"]
     assert days == {"below": "95", "days": 15}
-    assert only(read(PROMISES["google-isp"], "webmail", long, year))["counted"]["tier"]["surely"] == {
+    assert only(evaluate(PROMISES["google-isp"], "webmail", long, year))["counted"]["tier"]["surely"] == {
         "below": "95"
     }
-    without = only(read(PROMISES["microsoft-365"], "imap", long, None))["counted"]["tier"]["surely"]
+    without = only(evaluate(PROMISES["microsoft-365"], "imap", long, None))["counted"]["tier"]["surely"]
     assert without == {"below": "95", "percent": "100"}
 
 
 def test_what_nobody_observed_does_not_surely_count_under_a_rule() -> None:
     """Five hours of which one was unobserved, in a hole: as measured it is five, by the rule at least four."""
     holed = lasted("2026-11-10T10:00", 5, unobserved=HOUR)
-    told = only(read(PROMISES["titan"], "imap", [holed], None))
+    told = only(evaluate(PROMISES["titan"], "imap", [holed], None))
     assert told["raw"]["down"] == {"min": 18_000.0, "max": 18_120.0}
     assert told["counted"]["down"] == {"min": 14_400.0, "max": 18_120.0}
-    assert stretch(outage_json(holed)) == holed
+    assert sla_outage(outage_json(holed)) == holed
     # What was unobserved as a whole (a login tried now and then) breaks no promise for sure.
-    blind = only(read(PROMISES["titan"], "imap", [lasted("2026-11-10T10:00", 5, unobserved=5 * HOUR)], None))
+    blind = only(evaluate(PROMISES["titan"], "imap", [lasted("2026-11-10T10:00", 5, unobserved=5 * HOUR)], None))
     assert (blind["counted"]["down"]["min"], blind["counted"]["broken"]) == (0.0, "possibly")
     # Nor is it for sure one event: a recovery may lie in the hole.
-    pec = only(read(PROMISES["pec"], "imap", [lasted("2026-11-10T10:00", 9, unobserved=HOUR)], None))
+    pec = only(evaluate(PROMISES["pec"], "imap", [lasted("2026-11-10T10:00", 9, unobserved=HOUR)], None))
     assert (pec["counted"]["broken"], pec["counted"]["single_event"]["exceeded"]) == ("surely", "possibly")
 
 
@@ -310,10 +319,10 @@ def test_a_hole_may_have_left_pieces_that_are_too_short_to_count() -> None:
     """25 minutes with a hole of 12: two pieces of six and a half, of which a rule of ten minutes counts none."""
     for hidden in ({"unobserved": 12 * MINUTE}, {"maintenance": 12 * MINUTE}):
         one = lasted("2026-11-10T10:00", 25 / 60, **hidden)
-        assert only(read(PROMISES["google-isp"], "webmail", [one], None))["counted"]["down"]["min"] == 0.0
+        assert only(evaluate(PROMISES["google-isp"], "webmail", [one], None))["counted"]["down"]["min"] == 0.0
     # One unknown look of a second within five days: at most two cuts of less than ten minutes.
     long = lasted("2026-11-10T10:00", 120, unobserved=1000, unknown=1)
-    told = only(read(PROMISES["google-isp"], "webmail", [long], None))["counted"]["down"]["min"]
+    told = only(evaluate(PROMISES["google-isp"], "webmail", [long], None))["counted"]["down"]["min"]
     assert told == 120 * 3600 - 1 - 2 * 600
 
 
@@ -321,7 +330,7 @@ def test_an_outage_over_the_end_of_a_month_and_over_a_change_of_clocks() -> None
     """29 March 2026 has 23 hours: from noon on the 28th to noon on 2 April are 119 hours, not 120."""
     start, end = at("2026-03-28T12:00"), at("2026-04-02T12:00")
     assert end - start == 119 * HOUR
-    march, april = read(PROMISES["titan"], "imap", [Stretch((start, end), (start, end))], None)["windows"]
+    march, april = evaluate(PROMISES["titan"], "imap", [SlaOutage((start, end), (start, end))], None)["windows"]
     assert (march["from"], march["to"]) == ("2026-02-28T23:00:00.000Z", "2026-03-31T22:00:00.000Z")
     assert march["raw"]["down"] == {"min": 83 * 3600.0, "max": 83 * 3600.0}
     assert april["raw"]["down"] == {"min": 36 * 3600.0, "max": 36 * 3600.0}
@@ -335,38 +344,38 @@ def test_a_tier_begins_below_its_bound_and_not_at_it() -> None:
     fee = Fee(Decimal("11.99"), "EUR", "year")
     for more, percent, amount in ((0, "50", "0.49"), (1, "100", "0.99")):
         begin = at("2026-11-10T10:00")
-        one = Stretch((begin, begin + 36 * HOUR + more), (begin, begin + 36 * HOUR + more))
-        tier = only(read(PROMISES["microsoft-365"], "imap", [one], fee))["counted"]["tier"]["surely"]
+        one = SlaOutage((begin, begin + 36 * HOUR + more), (begin, begin + 36 * HOUR + more))
+        tier = only(evaluate(PROMISES["microsoft-365"], "imap", [one], fee))["counted"]["tier"]["surely"]
         # A twelfth of 11.99 is 0.99916...; half of it 0.49958...: cents are cut.
         assert (tier["percent"], tier["amount"]) == (percent, amount)
 
 
 def test_an_outage_without_both_ends_has_no_upper_figure() -> None:
     one = replace(lasted("2026-11-10T10:00", 40), possible=None)
-    told = only(read(PROMISES["microsoft-365"], "imap", [one], None))["counted"]
+    told = only(evaluate(PROMISES["microsoft-365"], "imap", [one], None))["counted"]
     assert told["down"]["max"] is None
     assert told["available"]["at_least"] is None
     assert told["broken"] == "surely"
     assert told["tier"]["possibly"] is None
     brief = replace(lasted("2026-11-10T10:00", 0.1), possible=None)
-    assert only(read(PROMISES["microsoft-365"], "imap", [brief], None))["counted"]["broken"] == "possibly"
+    assert only(evaluate(PROMISES["microsoft-365"], "imap", [brief], None))["counted"]["broken"] == "possibly"
 
 
 def test_one_event_of_a_certified_mailbox_may_take_half_of_what_is_allowed() -> None:
     """A quadrimestre of 2929 hours (in October a clock is set back): 0.2 % are 5.858 h, half of it 2.929 h."""
     cases = [(2.89, "no", "no"), (2.92, "possibly", "no"), (3, "surely", "no"), (6, "surely", "surely")]
     for hours, exceeded, broken in cases:
-        told = only(read(PROMISES["pec"], "imap", [lasted("2026-11-10T10:00", hours)], None))["counted"]
+        told = only(evaluate(PROMISES["pec"], "imap", [lasted("2026-11-10T10:00", hours)], None))["counted"]
         assert told["single_event"] == {"limit": 10544.4, "exceeded": exceeded}, hours
         assert told["broken"] == broken
     cut = lasted("2026-11-10T10:00", 4, ups=1)
-    told = only(read(PROMISES["pec"], "imap", [cut], None))["counted"]
+    told = only(evaluate(PROMISES["pec"], "imap", [cut], None))["counted"]
     assert told["single_event"]["exceeded"] == "possibly"
 
 
 def test_other_outages_of_the_window_count_and_overlapping_ones_once() -> None:
     first, second = lasted("2026-11-10T10:00", 1), lasted("2026-11-20T10:00", 1)
-    told = only(read(PROMISES["titan"], "imap", [first, second, first], None))["counted"]
+    told = only(evaluate(PROMISES["titan"], "imap", [first, second, first], None))["counted"]
     assert told["down"]["min"] == 7200.0
 
 
@@ -386,25 +395,25 @@ def test_other_outages_of_the_window_count_and_overlapping_ones_once() -> None:
 )
 def test_the_last_day_to_claim(key: str, start: str, hours: float, expected: str | None) -> None:
     one = lasted(start, hours)
-    window = windows(PROMISES[key], one.sure, ROME)[0]
-    due = deadline(PROMISES[key], window, one, ROME)
+    window = sla_windows(PROMISES[key], one.sure, ROME)[0]
+    due = claim_deadline(PROMISES[key], window, one, ROME)
     assert (due and due.isoformat()) == expected
 
 
 def test_the_days_after_a_window_count_from_its_last_day() -> None:
     one = lasted("2026-10-10T12:00", 1)
-    window = windows(PROMISES["zen"], one.sure, ROME)[0]
-    assert deadline(PROMISES["zen"], window, one, ROME) == date(2027, 1, 29)
+    window = sla_windows(PROMISES["zen"], one.sure, ROME)[0]
+    assert claim_deadline(PROMISES["zen"], window, one, ROME) == date(2027, 1, 29)
 
 
 def test_a_deadline_from_the_end_does_not_run_before_it() -> None:
     one, window = replace(lasted("2026-11-10T10:00", 1), possible=None), (at("2026-11-01"), at("2026-12-01"))
-    assert deadline(PROMISES["google-workspace"], window, replace(one, over=False), ROME) is None
+    assert claim_deadline(PROMISES["google-workspace"], window, replace(one, ended=False), ROME) is None
     # Never seen working before, but over: the deadline runs, though how long it lasted at most is not known.
-    assert deadline(PROMISES["google-workspace"], window, one, ROME) == date(2026, 12, 10)
+    assert claim_deadline(PROMISES["google-workspace"], window, one, ROME) == date(2026, 12, 10)
     for first_good in (None, "2026-11-10T11:00:00Z"):
         told = outage_json(one) | {"last_good": None, "first_good": first_good}
-        assert stretch(told).over is (first_good is not None)
+        assert sla_outage(told).ended is (first_good is not None)
 
 
 # What is told
@@ -415,14 +424,16 @@ def test_a_deadline_from_the_end_does_not_run_before_it() -> None:
 def test_the_section_says_whether_the_rule_is_verified_and_that_it_is_no_advice(key: str, language: str) -> None:
     section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": key})
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    statement = {"outage": outage, "claim": json.loads(json.dumps(stated.claim(section, outage)))}
-    told = terms(statement, Writing(language, ROME, tenths=False))
+    statement = {"outage": outage, "claim": json.loads(json.dumps(stated.owner_claim(section, outage)))}
+    told = contract_section(statement, Formatter(language, ROME, tenths=False))
     assert told is not None
     assert ("NOT VERIFIED" in told["label"] or "NON VERIFICATO" in told["label"]) is not PROMISES[key].verified
     assert "no legal advice" in told["intro"] or "pareri legali" in told["intro"]
     assert statement["claim"]["note"] == "no legal advice"
     assert "Maria Bianchi" in told["contract"][0][1]
-    assert stated.check(statement["claim"], outage).startswith("a statement of the owner; its reading follows")
+    assert claim_format.check_claim(statement["claim"], outage).startswith(
+        "a statement of the owner; its reading follows"
+    )
 
 
 def claimed(watching: MailWatchProcess, key: str, folder: Path) -> Path:
@@ -487,11 +498,11 @@ def test_without_a_claim_nothing_of_claims_is_told(bundle: Path) -> None:
 def test_a_reading_that_does_not_follow_is_refused(change: Any, why: str) -> None:
     section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "microsoft-365"})
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    claim = json.loads(json.dumps(stated.claim(section, outage)))
-    stated.check(claim, outage)
+    claim = json.loads(json.dumps(stated.owner_claim(section, outage)))
+    claim_format.check_claim(claim, outage)
     change(claim)
     with pytest.raises(ValueError, match=why):
-        stated.check(claim, outage)
+        claim_format.check_claim(claim, outage)
 
 
 def test_verify_refuses_a_bundle_whose_reading_does_not_follow(
@@ -518,13 +529,13 @@ def test_verify_refuses_a_bundle_whose_reading_does_not_follow(
 @pytest.mark.parametrize("maintenance", ["x", [1], -1, float("nan"), float("inf"), 1e300, None])
 def test_maintenance_that_is_no_time_is_refused(maintenance: Any) -> None:
     with pytest.raises(ValueError, match="no time"):
-        stretch(outage_json(lasted("2026-11-10T10:00", 1)) | {"maintenance": maintenance})
+        sla_outage(outage_json(lasted("2026-11-10T10:00", 1)) | {"maintenance": maintenance})
 
 
 def test_a_claim_without_a_rule_is_a_statement_only() -> None:
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    assert stated.claim(FREE, outage) == {"note": "no legal advice", "stated_by_owner": {}}
-    assert stated.check(stated.claim(FREE, outage), outage) == "a statement of the owner"
+    assert stated.owner_claim(FREE, outage) == {"note": "no legal advice", "stated_by_owner": {}}
+    assert claim_format.check_claim(stated.owner_claim(FREE, outage), outage) == "a statement of the owner"
 
 
 # The letter
@@ -634,23 +645,23 @@ PAGE: dict[str, Any] = {
 
 
 def composed(
-    key: str | None, hours: float, language: str = "en", others: tuple[Stretch, ...] = (), **more: Any
+    key: str | None, hours: float, language: str = "en", others: tuple[SlaOutage, ...] = (), **more: Any
 ) -> str:
     """The letter's text about an outage that nobody had to live through."""
     outage = told(lasted("2026-11-10T10:00", hours), **more)
     said = SAID | {"provider": "lab"} | ({"sla": key} if key else {})
-    claim = stated.claim(ClaimSection.model_validate(said), outage)
+    claim = stated.owner_claim(ClaimSection.model_validate(said), outage)
     others_told = [told(one) for one in others]
     return text_of_letter(
-        Letter(outage, claim, PAGE, others_told, Writing(language, ROME, tenths=False), formal=False)
+        Letter(outage, claim, PAGE, others_told, Formatter(language, ROME, tenths=False), formal=False)
     )
 
 
 def text_of_letter(made: Letter) -> str:
-    return document_text(io.BytesIO(docx_of(compose(made), "letter", made.writing.language)))
+    return document_text(io.BytesIO(docx_of(compose_letter(made), "letter", made.writing.language)))
 
 
-def told(one: Stretch, **more: Any) -> dict[str, Any]:
+def told(one: SlaOutage, **more: Any) -> dict[str, Any]:
     seconds = (one.sure[1] - one.sure[0]) / 1000
     names = {"id": "abc", "target": "lab-imap", "provider": "lab", "state": "closed"}
     return outage_json(one) | names | {"duration": {"min": seconds, "max": seconds + 120}} | more
@@ -697,8 +708,8 @@ def test_outages_of_the_same_window_count_together_in_the_letter() -> None:
 def test_nothing_follows_from_a_rule_that_nobody_verified(key: str, verified: bool) -> None:
     section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": key})
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    statement = {"outage": outage, "claim": json.loads(json.dumps(stated.claim(section, outage)))}
-    given = terms(statement, Writing("en", ROME, tenths=False))
+    statement = {"outage": outage, "claim": json.loads(json.dumps(stated.owner_claim(section, outage)))}
+    given = contract_section(statement, Formatter("en", ROME, tenths=False))
     assert given is not None
     (window,) = given["windows"]
     concluded = [line for line in window["lines"] if "promise" in line or "Remedy" in line or "EUR" in line]
@@ -716,8 +727,8 @@ def test_where_no_promise_is_known_nothing_is_counted() -> None:
         {"provider": "lab", "sla": "libero", "fee": {"amount": 0, "period": "month"}}
     )
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    statement = {"outage": outage, "claim": json.loads(json.dumps(stated.claim(section, outage)))}
-    given = terms(statement, Writing("it", ROME, tenths=False))
+    statement = {"outage": outage, "claim": json.loads(json.dumps(stated.owner_claim(section, outage)))}
+    given = contract_section(statement, Formatter("it", ROME, tenths=False))
     assert given is not None
     assert (given["lines"], given["windows"]) == (["Qui non è noto alcun livello di servizio promesso."], [])
     assert given["contract"] == [["Canone", "nessuno (gratuito)"]]
@@ -725,11 +736,11 @@ def test_where_no_promise_is_known_nothing_is_counted() -> None:
 
 def test_the_letter_does_not_tell_the_provider_when_the_time_to_claim_ends() -> None:
     """Zen counts pings; as a rule of its own it would be cited, and has a deadline."""
-    rule = written_rule(replace(PROMISES["zen"], channels=()))
+    rule = rule_payload(replace(PROMISES["zen"], channels=()))
     outage = told(lasted("2026-11-10T10:00", 40))
-    claim = stated.claim(ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "zen"}), outage)
+    claim = stated.owner_claim(ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "zen"}), outage)
     claim["rule"] = {"key": "zen", **rule}
-    text = text_of_letter(Letter(outage, claim, PAGE, [], Writing("en", ROME, tenths=False), formal=False))
+    text = text_of_letter(Letter(outage, claim, PAGE, [], Formatter("en", ROME, tenths=False), formal=False))
     assert "Zen hosted MDaemon" in text
     assert "surely not kept" in text
     assert "Last day" not in text
@@ -744,7 +755,7 @@ def test_an_open_outage_asks_for_restoration_and_says_nothing_of_today() -> None
 
 
 def test_both_languages_of_the_letter_have_the_same_words_and_places() -> None:
-    en, it = (words(language, package="mailwatch.evidence.letter") for language in ("en", "it"))
+    en, it = (texts(language, package="mailwatch.evidence.letter") for language in ("en", "it"))
     places = [{key: sorted(re.findall(r"{\w*}", text)) for key, text in one.items()} for one in (en, it)]
     assert places[0] == places[1]
 
@@ -754,6 +765,6 @@ def test_both_languages_of_the_letter_have_the_same_words_and_places() -> None:
 )
 def test_the_days_left_are_counted(today: date, left: str) -> None:
     outage = told(lasted("2026-11-10T10:00", 5))
-    claim = stated.claim(ClaimSection.model_validate({"provider": "lab", "sla": "microsoft-365"}), outage)
-    made = Letter(outage, claim, {}, [], Writing("it", ROME, tenths=False), formal=False)
+    claim = stated.owner_claim(ClaimSection.model_validate({"provider": "lab", "sla": "microsoft-365"}), outage)
+    made = Letter(outage, claim, {}, [], Formatter("it", ROME, tenths=False), formal=False)
     assert days_left(made, today) == [f"last day to claim for 1 Nov 2026 to 30 Nov 2026: 2026-12-31 {left}"]

@@ -15,7 +15,7 @@ from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.settings import Login, Target
 from mailwatch.times import now
-from tests.helpers.scripted_server import CLOSE, HELLO, SILENCE, Step, hostile
+from tests.helpers.scripted_server import CLOSE, HELLO, SILENCE, Step, scripted_server
 
 Run = Callable[[Coroutine[Any, Any, Observation]], Observation]
 RUNS = pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
@@ -46,7 +46,7 @@ def probed(
     run: Run, kind: Kind, *script: Step, tls: TlsMode = TlsMode.IMPLICIT, timeout: float = 20.0
 ) -> Observation:
     async def probe() -> Observation:
-        async with hostile(script) as port:
+        async with scripted_server(script) as port:
             target = Target(
                 name="lab",
                 kind=kind,

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from mailwatch.guard.clock import (
     ClockBound,
     ClockEvent,
+    ClockMonitor,
+    ClockReading,
     ClockSurvey,
-    ClockWatch,
     KernelSync,
-    Reading,
     kernel_sync,
     read_clocks,
     survey,
@@ -34,15 +34,15 @@ class Clocks:
     """Three clocks that go as the test says."""
 
     def __init__(self) -> None:
-        self.reading = Reading(wall=WALL, running=0, boot=0)
+        self.reading = ClockReading(wall=WALL, running=0, boot=0)
 
-    def __call__(self) -> Reading:
+    def __call__(self) -> ClockReading:
         return self.reading
 
     def go(self, seconds: float, *, asleep: float = 0.0, step: float = 0.0) -> None:
         """Let time pass, some of it asleep, and set the wall clock."""
         here = self.reading
-        self.reading = Reading(
+        self.reading = ClockReading(
             wall=here.wall + round((seconds + asleep + step) * S),
             running=here.running + round(seconds * S),
             boot=here.boot + round((seconds + asleep) * S),
@@ -55,20 +55,20 @@ def clocks() -> Clocks:
 
 
 @pytest.fixture
-def watch(clocks: Clocks) -> ClockWatch:
+def watch(clocks: Clocks) -> ClockMonitor:
     """A watch that has ticked once."""
-    watch = ClockWatch(clocks)
+    watch = ClockMonitor(clocks)
     assert watch.tick() == []
     return watch
 
 
-def test_a_steady_clock_is_no_event(clocks: Clocks, watch: ClockWatch) -> None:
+def test_a_steady_clock_is_no_event(clocks: Clocks, watch: ClockMonitor) -> None:
     for wait in (1.0, 1.4, 0.001, 5.9, 0.0):
         clocks.go(wait)
         assert watch.tick() == []
 
 
-def test_a_suspend_is_dated_from_the_last_tick_to_this_one(clocks: Clocks, watch: ClockWatch) -> None:
+def test_a_suspend_is_dated_from_the_last_tick_to_this_one(clocks: Clocks, watch: ClockMonitor) -> None:
     clocks.go(1.0, asleep=3600)
     assert watch.tick() == [ClockEvent("suspend", MS, MS + 3_601_000, 3600.0, 0, 3_601_000)]
     clocks.go(1.0)
@@ -76,7 +76,7 @@ def test_a_suspend_is_dated_from_the_last_tick_to_this_one(clocks: Clocks, watch
 
 
 @pytest.mark.parametrize("step", [0.6, -0.6, 3600.0, -3600.0])
-def test_a_step_is_told_with_its_sign(clocks: Clocks, watch: ClockWatch, step: float) -> None:
+def test_a_step_is_told_with_its_sign(clocks: Clocks, watch: ClockMonitor, step: float) -> None:
     clocks.go(1.0, step=step)
     (event,) = watch.tick()
     assert event.kind == "step"
@@ -89,7 +89,7 @@ def test_a_step_is_told_with_its_sign(clocks: Clocks, watch: ClockWatch, step: f
     assert watch.tick() == []
 
 
-def test_many_small_steps_add_up_to_one(clocks: Clocks, watch: ClockWatch) -> None:
+def test_many_small_steps_add_up_to_one(clocks: Clocks, watch: ClockMonitor) -> None:
     told: list[ClockEvent] = []
     for _ in range(6):
         clocks.go(1.0, step=0.1)
@@ -102,13 +102,13 @@ def test_what_the_clock_was_set_by_since_it_was_asked_counts_before_any_tick(
     step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound, real = ClockBound(), time.time_ns
-    bound.learn(20_000)
+    bound.set(20_000)
     assert bound.milliseconds() in range(20, 120)
     monkeypatch.setattr(time, "time_ns", lambda: real() + step * 1_000_000)
     assert bound.milliseconds() in range(19 + abs(step), 120 + abs(step))
 
 
-def test_a_stopped_process_is_stalled(clocks: Clocks, watch: ClockWatch) -> None:
+def test_a_stopped_process_is_stalled(clocks: Clocks, watch: ClockMonitor) -> None:
     clocks.go(6.1)
     (event,) = watch.tick()
     assert (event.kind, event.start, event.end) == ("stalled", MS, MS + 6100)
@@ -116,14 +116,14 @@ def test_a_stopped_process_is_stalled(clocks: Clocks, watch: ClockWatch) -> None
 
 
 def test_a_slow_start_is_no_stall_but_a_step_in_it_is_told(clocks: Clocks) -> None:
-    watch = ClockWatch(clocks)
+    watch = ClockMonitor(clocks)
     clocks.go(60.0, step=10.0)
     assert [event.kind for event in watch.tick()] == ["step"]
     clocks.go(60.0)
     assert [event.kind for event in watch.tick()] == ["stalled"]
 
 
-def test_a_suspend_with_a_step_at_its_end_is_both(clocks: Clocks, watch: ClockWatch) -> None:
+def test_a_suspend_with_a_step_at_its_end_is_both(clocks: Clocks, watch: ClockMonitor) -> None:
     clocks.go(1.0, asleep=100, step=-30)
     assert [(event.kind, event.seconds) for event in watch.tick()] == [("suspend", 100.0), ("step", -30.0)]
 
@@ -131,7 +131,7 @@ def test_a_suspend_with_a_step_at_its_end_is_both(clocks: Clocks, watch: ClockWa
 def test_the_machines_clocks_are_read_as_at_one_moment() -> None:
     reading = read_clocks()
     assert abs(reading.wall - time.time_ns()) < S
-    assert ClockWatch().tick() == []
+    assert ClockMonitor().tick() == []
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="adjtimex is of Linux")

@@ -76,29 +76,33 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MailWatchP
     with watching.running():
         for name, seconds in STEPS.items():
             with greeting(port):
-                watching.until(lambda: watching.state("lab") == "up", "up", patience=BUSY)
-                seen = watching.seen("lab", "up")
-                watching.until(lambda seen=seen: watching.seen("lab", "up") > seen, "up once more", patience=BUSY)
+                watching.wait_until(lambda: watching.state("lab") == "up", "up", timeout=BUSY)
+                seen = watching.count("lab", "up")
+                watching.wait_until(
+                    lambda seen=seen: watching.count("lab", "up") > seen, "up once more", timeout=BUSY
+                )
                 before = time.monotonic()
             began = time.monotonic()
             known = {outage["id"] for outage in watching.api("outages")}
-            opened = watching.until(
+            opened = watching.wait_until(
                 lambda known=known: [o for o in watching.api("outages?open=true") if o["id"] not in known],
                 "open",
-                patience=BUSY,
+                timeout=BUSY,
             )[0]["id"]
             clock.step(seconds)
-            steps = watching.seen("lab", "down")
-            watching.until(
-                lambda steps=steps: watching.seen("lab", "down") > steps + 5, "more failures", patience=BUSY
+            steps = watching.count("lab", "down")
+            watching.wait_until(
+                lambda steps=steps: watching.count("lab", "down") > steps + 5, "more failures", timeout=BUSY
             )
             ended = time.monotonic()
             with greeting(port):
                 after = time.monotonic()
-                watching.until(lambda: not watching.api("outages?open=true"), "closed", patience=BUSY)
+                watching.wait_until(lambda: not watching.api("outages?open=true"), "closed", timeout=BUSY)
                 clock.step(-seconds)
-                seen = watching.seen("lab", "up")
-                watching.until(lambda seen=seen: watching.seen("lab", "up") > seen + 2, "up again", patience=BUSY)
+                seen = watching.count("lab", "up")
+                watching.wait_until(
+                    lambda seen=seen: watching.count("lab", "up") > seen + 2, "up again", timeout=BUSY
+                )
             outage = next(o for o in watching.api("outages") if o["id"] == opened)
             found[name] = Lived(outage, ended - began, after - before)
         gaps = watching.metric("mailwatch_gap_seconds_total")

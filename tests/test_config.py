@@ -20,16 +20,16 @@ from pydantic import BaseModel
 from mailwatch import config
 from mailwatch.cli import main
 from mailwatch.config import secrets
-from mailwatch.config.errors import Fault
+from mailwatch.config.errors import FieldError
 from mailwatch.config.load import _models
 from mailwatch.config.schema import Config
 from mailwatch.config.schema_targets import SecretSection
 from mailwatch.config.targets import grant_file
-from mailwatch.config.yaml_file import MAX_BYTES
+from mailwatch.config.yaml_file import MAX_CONFIG_BYTES
 from mailwatch.ledger.entry import target_id
 from mailwatch.model import Kind, TlsMode
-from mailwatch.settings import Exchange
-from mailwatch.times import parse_duration, written_duration
+from mailwatch.settings import MxTask
+from mailwatch.times import duration_text, parse_duration
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "config.example.yaml"
@@ -69,7 +69,7 @@ def test_a_bad_file_is_refused_with_the_line_and_the_cure(path: Path) -> None:
 def test_no_complaint_repeats_a_secret(path: Path) -> None:
     with pytest.raises(config.ConfigError) as caught:
         config.load(path)
-    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.mistakes)
+    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.problems)
     assert CANARY not in told
     assert "canary!7f3a" not in told
 
@@ -83,7 +83,7 @@ def test_the_bad_files_hold_secrets_that_could_leak() -> None:
     [
         (b"a: 1\nb: \xff\n", "2: is not UTF-8; save the file as UTF-8"),
         (b"a: 1\nb: 2\nc: \x07\n", "3: control character; remove it"),
-        (b"#" * (MAX_BYTES + 1), f"1: is larger than {MAX_BYTES} bytes; is it the right file?"),
+        (b"#" * (MAX_CONFIG_BYTES + 1), f"1: is larger than {MAX_CONFIG_BYTES} bytes; is it the right file?"),
     ],
     ids=["latin-1", "control", "large"],
 )
@@ -107,7 +107,7 @@ def test_a_config_that_never_ends_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_told_apart_from_a_bad_one(tmp_path: Path) -> None:
-    with pytest.raises(config.ConfigNotFound, match=r"nowhere\.yaml:1: cannot be read: No such file"):
+    with pytest.raises(config.ConfigNotFoundError, match=r"nowhere\.yaml:1: cannot be read: No such file"):
         config.load(tmp_path / "nowhere.yaml")
 
 
@@ -151,7 +151,7 @@ def test_what_only_looks_like_a_duration_is_none(text: object) -> None:
 
 @given(st.integers(min_value=0, max_value=86_400_000))
 def test_a_written_duration_reads_as_the_same(milliseconds: int) -> None:
-    assert parse_duration(written_duration(milliseconds / 1000)) == milliseconds / 1000
+    assert parse_duration(duration_text(milliseconds / 1000)) == milliseconds / 1000
 
 
 def test_words_stay_words(write) -> None:
@@ -267,11 +267,11 @@ def test_mail_is_offered_to_the_postmaster_or_to_who_is_named(write, monkeypatch
     made = {target.name: target for target in config.build_targets(config.load(write(text)))}
     account = made["a@libero.it/mx"]
     assert (account.host, account.port, account.tls) == ("libero.it", 25, TlsMode.STARTTLS)
-    assert (account.login, account.task) == (None, Exchange("a@libero.it"))
-    assert made["b"].task == Exchange("postmaster@example.org", "anna@example.net")
+    assert (account.login, account.task) == (None, MxTask("a@libero.it"))
+    assert made["b"].task == MxTask("postmaster@example.org", "anna@example.net")
     # RFC 5321, section 4.1.3
-    assert made["c"].task == Exchange("postmaster@[192.0.2.1]")
-    assert made["d"].task == Exchange("postmaster@[IPv6:2001:db8::1]")
+    assert made["c"].task == MxTask("postmaster@[192.0.2.1]")
+    assert made["d"].task == MxTask("postmaster@[IPv6:2001:db8::1]")
 
 
 def test_defaults_hold_where_nothing_else_is_written(write) -> None:
@@ -302,12 +302,17 @@ def section(**way: object) -> SecretSection:
 )
 def test_a_password_file_gives_its_first_line(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "secret").write_bytes(raw)
-    assert secrets.read(section(password_file=tmp_path / "secret"), tmp_path).get_secret_value() == "pass word"
+    assert (
+        secrets.read_password(section(password_file=tmp_path / "secret"), tmp_path).get_secret_value()
+        == "pass word"
+    )
 
 
 def test_a_command_runs_in_the_folder_of_the_config_and_gives_its_first_line(tmp_path: Path) -> None:
     command = ["sh", "-c", "pwd; echo more"]
-    assert secrets.read(section(password_command=command), tmp_path).get_secret_value() == str(tmp_path.resolve())
+    assert secrets.read_password(section(password_command=command), tmp_path).get_secret_value() == str(
+        tmp_path.resolve()
+    )
 
 
 @pytest.mark.parametrize(
@@ -333,22 +338,22 @@ def test_a_secret_that_cannot_be_read_says_how_to_mend_it(
     (tmp_path / "latin").write_bytes(b"canary-7f3a-\xe8\n")
     if "password_file" in way:
         way = {"password_file": tmp_path / str(way["password_file"])}
-    with pytest.raises(Fault, match=re.escape(complaint)) as caught:
-        secrets.read(section(**way), tmp_path)
+    with pytest.raises(FieldError, match=re.escape(complaint)) as caught:
+        secrets.read_password(section(**way), tmp_path)
     assert CANARY not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_command_that_never_answers_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     # The grandchild holds the pipe: killing the shell alone would wait for it.
     began = time.monotonic()
-    with pytest.raises(Fault, match=r"printed nothing within 0\.2 s"):
-        secrets.read(section(password_command=["sh", "-c", "sleep 60 & sleep 60"]), tmp_path, timeout=0.2)
+    with pytest.raises(FieldError, match=r"printed nothing within 0\.2 s"):
+        secrets.read_password(section(password_command=["sh", "-c", "sleep 60 & sleep 60"]), tmp_path, timeout=0.2)
     assert time.monotonic() - began < 10
 
 
 def test_a_command_that_never_stops_printing_is_not_read_to_the_end(tmp_path: Path) -> None:
-    with pytest.raises(Fault, match="does not stop printing"):
-        secrets.read(section(password_command=["yes"]), tmp_path)
+    with pytest.raises(FieldError, match="does not stop printing"):
+        secrets.read_password(section(password_command=["yes"]), tmp_path)
 
 
 def test_the_command_of_an_account_runs_once_for_all_its_channels(write, tmp_path: Path) -> None:
@@ -381,7 +386,7 @@ def test_a_secret_is_in_nothing_that_is_shown(guarded: Config, caplog: pytest.Lo
     caplog.set_level(logging.DEBUG)
     targets = config.build_targets(guarded)
     assert all(t.login and t.login.password.get_secret_value() == CANARY for t in targets)
-    shown = [repr(targets), str(targets), config.show(guarded), config.digest(guarded)]
+    shown = [repr(targets), str(targets), config.effective_yaml(guarded), config.digest(guarded)]
     shown += [json.dumps(config.effective(guarded)), json.dumps(config.schema()), caplog.text]
     for text in shown:
         assert CANARY not in text
@@ -416,7 +421,7 @@ def test_an_account_by_oauth2_has_the_providers_endpoints_and_one_grant(
     assert login.oauth2.scope == "https://mail.google.com/"
     assert login.oauth2.client_secret.get_secret_value() == CANARY
     assert login.oauth2.grant_file == tmp_path / "data" / "oauth" / "mario.rossi@gmail.com.json"
-    assert CANARY not in repr(targets) + config.show(loaded) + config.digest(loaded)
+    assert CANARY not in repr(targets) + config.effective_yaml(loaded) + config.digest(loaded)
 
 
 def test_a_client_secret_that_cannot_be_read_is_told_at_its_line(write, tmp_path: Path) -> None:
@@ -430,7 +435,7 @@ def test_a_client_secret_that_cannot_be_read_is_told_at_its_line(write, tmp_path
 
 def test_what_is_shown_of_oauth2_loads_to_the_same_again(write) -> None:
     loaded = config.load(write(GMAIL))
-    again = config.load(write(config.show(loaded), "shown.yaml"))
+    again = config.load(write(config.effective_yaml(loaded), "shown.yaml"))
     assert config.build_targets(again) == config.build_targets(loaded)
     assert config.digest(again) == config.digest(loaded)
 
@@ -462,15 +467,15 @@ def test_no_user_name_leads_out_of_the_folder_of_grants(tmp_path: Path, name: st
 
 
 def test_what_is_shown_loads_to_the_same_again(guarded: Config, write) -> None:
-    again = config.load(write(config.show(guarded), "shown.yaml"))
+    again = config.load(write(config.effective_yaml(guarded), "shown.yaml"))
     assert config.effective(again) == config.effective(guarded)
     assert config.digest(again) == config.digest(guarded)
-    assert config.show(again) == config.show(guarded)
+    assert config.effective_yaml(again) == config.effective_yaml(guarded)
 
 
 def test_the_example_shown_gives_the_same_targets_again(write) -> None:
     loaded = config.load(EXAMPLE)
-    again = config.load(write(config.show(loaded)))
+    again = config.load(write(config.effective_yaml(loaded)))
     assert config.build_targets(again) == config.build_targets(loaded)
 
 
@@ -489,7 +494,7 @@ def test_any_words_survive_being_shown(tmp_path_factory: pytest.TempPathFactory,
     first = folder / "first.yaml"
     first.write_text(json.dumps(plain, ensure_ascii=False), encoding="utf-8")
     again = folder / "again.yaml"
-    again.write_text(config.show(config.load(first)), encoding="utf-8")
+    again.write_text(config.effective_yaml(config.load(first)), encoding="utf-8")
     assert config.load(again).vantage_point.model_dump() == plain["vantage_point"]
 
 
@@ -548,14 +553,14 @@ def test_a_control_is_an_address_or_says_whose_certificate_it_shows(write) -> No
     assert (known.host, known.port, known.name) == ("1.1.1.1", 443, "")
     assert (other.host, other.port, other.name) == ("control.example", 8443, "control.example")
     assert other.ca_file == path.parent / "ca.pem"
-    shown = config.load(write(config.show(loaded), "shown.yaml"))
+    shown = config.load(write(config.effective_yaml(loaded), "shown.yaml"))
     assert shown.guard == loaded.guard
     assert config.effective(loaded)["guard"]["controls"][0] == "1.1.1.1:443"
 
 
 def test_a_guard_that_is_off_is_warned_of(write) -> None:
     (note,) = config.warnings(config.load(write(LAB + "guard: off\n")))
-    assert "guard: off" in note.what
+    assert "guard: off" in note.message
     assert note.line == len(LAB.splitlines()) + 1
     assert config.warnings(config.load(write(LAB))) == ()
 
@@ -575,7 +580,7 @@ def test_the_maintenance_that_the_example_shows_is_valid(write) -> None:
     text = EXAMPLE.read_text().replace(shown[0], re.sub(r"^# ?", "", shown[0], flags=re.M))
     loaded = config.load(write(text))
     assert [rule.name for rule in loaded.maintenance] == ["nightly backup", "monthly update", "announced move"]
-    again = config.load(write(config.show(loaded), "shown.yaml"))
+    again = config.load(write(config.effective_yaml(loaded), "shown.yaml"))
     assert again.maintenance == loaded.maintenance
     rules = config.build_maintenance(loaded, b"secret")
     assert [None if rule.targets is None else len(rule.targets) for rule in rules] == [None, 1, 2]
@@ -656,7 +661,7 @@ def test_the_variable_goes_before_the_folder_goes_before_etc(
     places = (Path("config.yaml"), etc)
     monkeypatch.delenv("MAILWATCH_CONFIG", raising=False)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(config.ConfigNotFound, match="mailwatch init"):
+    with pytest.raises(config.ConfigNotFoundError, match="mailwatch init"):
         config.default_path(places)
     etc.touch()
     assert config.default_path(places) == etc
@@ -667,9 +672,9 @@ def test_the_variable_goes_before_the_folder_goes_before_etc(
 
 
 def test_a_config_error_crosses_processes(tmp_path: Path) -> None:
-    error = config.ConfigError([config.Mistake(tmp_path, 3, "is wrong")])
+    error = config.ConfigError([config.ConfigProblem(tmp_path, 3, "is wrong")])
     assert str(error) == f"{tmp_path}:3: is wrong"
-    assert pickle.loads(pickle.dumps(error.mistakes)) == error.mistakes
+    assert pickle.loads(pickle.dumps(error.problems)) == error.problems
 
 
 # The verb
@@ -710,6 +715,6 @@ def test_show_and_schema_print_what_a_program_can_read(capsys: pytest.CaptureFix
     assert run("schema") == 0
     assert json.loads(capsys.readouterr().out) == config.schema()
     assert run("show", "--config", str(EXAMPLE)) == 0
-    assert capsys.readouterr().out == config.show(config.load(EXAMPLE))
+    assert capsys.readouterr().out == config.effective_yaml(config.load(EXAMPLE))
     assert run("show", "--json", "--config", str(EXAMPLE)) == 0
     assert json.loads(capsys.readouterr().out) == config.effective(config.load(EXAMPLE))

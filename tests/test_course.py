@@ -7,33 +7,41 @@ from dataclasses import replace
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mailwatch.analysis.availability import Meter
-from mailwatch.analysis.detector import Event, Outage, Proof, Rules, State, advance, advance_proof
-from mailwatch.analysis.replay import Course
-from mailwatch.analysis.segments import Share, Stretch
-from mailwatch.ledger.payloads import payload_of
-from mailwatch.model import Cause, Gap, GapReason, Observation, Outcome, WatchChange, WatchEvent
-from mailwatch.times import united
-from tests.helpers.ledger_factory import MINUTE, SECOND, change, look
+from mailwatch.analysis.availability import AvailabilityMeter
+from mailwatch.analysis.detector import (
+    IndexedFact,
+    LoginHistory,
+    Outage,
+    Rules,
+    State,
+    advance,
+    advance_login_history,
+)
+from mailwatch.analysis.replay import TargetReplay
+from mailwatch.analysis.segments import Segment, SegmentState
+from mailwatch.ledger.payloads import fact_payload
+from mailwatch.model import Cause, Gap, GapReason, Observation, Outcome, TargetChange, TargetEvent
+from mailwatch.times import merge_spans
+from tests.helpers.ledger_factory import MINUTE, SECOND, change, observation_of
 
 WINDOW = (5 * MINUTE, 25 * MINUTE)
 MARKS = "+++++++-?xgcie"
 """Up (mostly, with a secret or without), down, offline, a rejected login, a gap; watched as before, at another
 interval, no more.
 """
-CHANGES = {"c": WatchEvent.CONTINUE, "i": WatchEvent.CHANGE, "e": WatchEvent.END}
+CHANGES = {"c": TargetEvent.CONTINUE, "i": TargetEvent.CHANGE, "e": TargetEvent.END}
 STEPS = [MINUTE, MINUTE, MINUTE, 3 * MINUTE, 20 * SECOND, 100, -2 * MINUTE]
 
 
-def fact(mark: str, at: int, secret: str) -> Observation | Gap | WatchChange:
+def fact(mark: str, at: int, secret: str) -> Observation | Gap | TargetChange:
     if mark in CHANGES:
         return change(CHANGES[mark], at, 2 * MINUTE if mark == "i" else MINUTE)
     if mark == "g":
         return Gap(target="mail", start=at - MINUTE, end=at, reason=GapReason.NOT_RUNNING)
     if mark == "x":
-        seen = replace(look("mail", "?", at), cause=Cause.CREDENTIALS, outcome=Outcome.UNKNOWN)
+        seen = replace(observation_of("mail", "?", at), cause=Cause.CREDENTIALS, outcome=Outcome.UNKNOWN)
     else:
-        seen = look("mail", mark, at)
+        seen = observation_of("mail", mark, at)
     # Some name their interval, as those of old records do not.
     interval = {"a": None, "b": 3 * MINUTE}.get(secret, MINUTE)
     return replace(seen, with_login=bool(secret), secret=secret, interval=interval)
@@ -60,34 +68,37 @@ def test_what_is_put_off_changes_nothing(
     told: list[tuple[str, int, str]], open_after: int, close_after: int
 ) -> None:
     rules = Rules(open_after, close_after)
-    slow, quick = Meter(*WINDOW, interval=60, infer=True), Meter(*WINDOW, interval=60, infer=True)
-    state, proof, outages = State(), Proof(), dict[str, Outage]()
-    expected: list[Stretch] = []
-    seen: list[Stretch] = []
-    course = Course(quick, lambda _target, _fact, stretches: seen.extend(stretches))
+    slow, quick = (
+        AvailabilityMeter(*WINDOW, interval=60, infer=True),
+        AvailabilityMeter(*WINDOW, interval=60, infer=True),
+    )
+    state, proof, outages = State(), LoginHistory(), dict[str, Outage]()
+    expected: list[Segment] = []
+    seen: list[Segment] = []
+    course = TargetReplay(quick, lambda _target, _fact, stretches: seen.extend(stretches))
     at = 0
     for index, (mark, step, secret) in enumerate(told):
         at = max(0, at + step)
         one = fact(mark, at, secret)
-        state, transition = advance(state, Event(index, one), rules)
-        proof, proven = advance_proof(proof, index, one, state.is_open)
-        expected += slow.add(one)
+        state, transition = advance(state, IndexedFact(index, one), rules)
+        proof, proven = advance_login_history(proof, index, one, state.is_open)
+        expected += slow.feed(one)
         for outage in (transition.outage if transition else None, proven):
             if outage is not None:
                 outages[outage.id] = outage
-        kind = "gap" if isinstance(one, Gap) else "watch" if isinstance(one, WatchChange) else "observation"
-        course.take(index, kind, payload_of(one), rules)
-    course.settle(rules)
+        kind = "gap" if isinstance(one, Gap) else "watch" if isinstance(one, TargetChange) else "observation"
+        course.feed(index, kind, fact_payload(one), rules)
+    course.flush(rules)
     if state.outage is not None:
         outages[state.outage.id] = state.outage
-    assert course.known == outages
-    assert (course.state, course.proof, course.looks) == (
+    assert course.all_outages == outages
+    assert (course.state, course.login_history, course.observation_count) == (
         state,
         proof,
         sum(mark not in CHANGES for mark, _, _ in told),
     )
-    assert quick.read(outages.values()) == slow.read(outages.values())
-    for share in Share:
-        assert united((a, b) for a, b, s in seen if s is share) == united(
+    assert quick.result(outages.values()) == slow.result(outages.values())
+    for share in SegmentState:
+        assert merge_spans((a, b) for a, b, s in seen if s is share) == merge_spans(
             (a, b) for a, b, s in expected if s is share
         )

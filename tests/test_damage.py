@@ -13,24 +13,24 @@ from pathlib import Path
 import pytest
 
 from mailwatch.cli import main
-from mailwatch.model import News, Topic
+from mailwatch.model import EventType, Notification
 from mailwatch.store import (
-    DiskFull,
-    Draft,
+    DiskFullError,
+    NewEntry,
     Outbox,
     Reader,
     Store,
-    StoreBroken,
+    StoreDamagedError,
     StoreError,
     Writer,
     audit,
     load_keys,
 )
 from mailwatch.store import writer as writer_module
-from mailwatch.store.errors import fault
+from mailwatch.store.errors import translate_error
 from tests.helpers.ledger_factory import MINUTE, write
 from tests.helpers.notifications import watching
-from tests.helpers.page_damage import Page, one_of_each, pages, spoilt
+from tests.helpers.page_damage import Page, damaged, one_of_each, pages
 from tests.helpers.webhook import Webhook
 
 START = 1_767_225_600_000
@@ -50,10 +50,13 @@ def make_ledger(folder: Path) -> Path:
         START,
         START + BEATS * MINUTE,
         durable=False,
-        own=[("guard", START, guard), ("guard", START + MINUTE, {**guard, "online": True})],
+        monitor_entries=[("guard", START, guard), ("guard", START + MINUTE, {**guard, "online": True})],
     ).close()
     outbox = Outbox(folder / "data")
-    news = [News(key=f"open:{n}", topic=Topic.OPEN, time=START, facts={"id": "x" * 60}) for n in range(40)]
+    news = [
+        Notification(key=f"open:{n}", event_type=EventType.OPEN, time=START, facts={"id": "x" * 60})
+        for n in range(40)
+    ]
     outbox.put([("hook", one) for one in news], at=START, cursor=5)
     outbox.close()
     targets = [{"name": name, "kind": "imap", "provider": "libero"} for name in ("a", "b")]
@@ -91,7 +94,7 @@ def test_each_damaged_page_is_found_by_the_audit_and_said_in_a_sentence_by_every
     assert command(database, "ledger", "audit")[0] == 0
     sound = {words: command(database, *words)[1] for words in VERBS}
     for number, page in enumerate(one_of_each(pages(database))):
-        with spoilt(database, page, ("zeros", "random", "half")[number % 3]):
+        with damaged(database, page, ("zeros", "random", "half")[number % 3]):
             status, out, err = command(database, "ledger", "audit", "--json")
             assert (status, err) == (1, ""), page
             assert not json.loads(out)["valid"], page
@@ -109,7 +112,7 @@ def test_each_damaged_page_is_found_by_the_audit_and_said_in_a_sentence_by_every
 
 def test_a_report_of_a_damaged_ledger_is_refused_in_a_sentence(database: Path, tmp_path: Path) -> None:
     page = next(page for page in pages(database) if (page.owner, page.kind) == ("entries", "leaf"))
-    with spoilt(database, page, "zeros"):
+    with damaged(database, page, "zeros"):
         status, _, err = command(database, "report", *DAY_OF, "-o", str(tmp_path / "x.zip"))
     assert (status, err.count("\n")) == (1, 1), err
     assert list(tmp_path.iterdir()) == []
@@ -119,17 +122,17 @@ async def test_what_is_started_on_a_damaged_page_says_so_or_writes_what_it_is_gi
     database = make_ledger(tmp_path)
     whole, silent, refused = database.read_bytes(), list[Page](), list[str]()
     for number, page in enumerate(one_of_each(pages(database))):
-        with spoilt(database, page, ("half", "zeros", "random")[number % 3]):
+        with damaged(database, page, ("half", "zeros", "random")[number % 3]):
             try:
                 store = Store.open(database.parent)
-            except StoreBroken as error:
+            except StoreDamagedError as error:
                 refused.append(str(error))
                 continue
             writer = Writer(store)
             await writer.start()
-            written = [writer.submit(Draft(kind="node", time=n, target=None, payload={})) for n in range(3)]
+            written = [writer.submit(NewEntry(kind="node", time=n, target=None, payload={})) for n in range(3)]
             await writer.close()
-            silent += [page] if not writer.lost() and not all(future.done() for future in written) else []
+            silent += [page] if not writer.unwritten() and not all(future.done() for future in written) else []
         for suffix in ("-wal", "-shm"):
             database.with_name(database.name + suffix).unlink(missing_ok=True)
         (database.parent / "keys" / "ledger.checkpoint").unlink(missing_ok=True)
@@ -160,17 +163,19 @@ async def test_an_index_that_is_damaged_while_it_runs_is_said_once_and_nothing_w
     store.health.alarm = lambda error: (told.append(error), loop.call_soon_threadsafe(rung.set))[0]
     writer = Writer(store)
     await writer.start()
-    await writer.submit(Draft(kind="node", time=1, target=None, payload={}))
+    await writer.submit(NewEntry(kind="node", time=1, target=None, payload={}))
     without_an_index(tmp_path / "mailwatch.sqlite")
-    waiting = [writer.submit(Draft(kind="node", time=n, target=None, payload={})) for n in range(3)]
+    waiting = [writer.submit(NewEntry(kind="node", time=n, target=None, payload={})) for n in range(3)]
     await rung.wait()
     for _ in range(20):
         await asyncio.sleep(0.01)
     assert not writer.healthy
-    assert writer.problems() == [f"the ledger cannot be written: {told[0].why}; 3 entries wait in memory"]
+    assert writer.problems() == [
+        f"the ledger cannot be written: {told[0].public_reason}; 3 entries wait in memory"
+    ]
     assert not any(future.done() for future in waiting)
     await writer.close()
-    assert writer.lost() == f"3 entries could not be written and are lost: {told[0].why}"
+    assert writer.unwritten() == f"3 entries could not be written and are lost: {told[0].public_reason}"
     assert len(told) == 1
     assert sum("cannot be written: " in line and "wait in memory" in line for line in caplog.messages) == 1
 
@@ -189,14 +194,14 @@ def test_a_run_whose_database_is_damaged_says_so_everywhere_and_ends_with_a_stat
     mailwatch.settings["notify"][0]["on"] = ["ledger"]
     mailwatch.write_config()
     mailwatch.start()
-    mailwatch.until(lambda: mailwatch.seen("lab", "down"), "a look")
+    mailwatch.wait_until(lambda: mailwatch.count("lab", "down"), "a look")
     assert mailwatch.metric("mailwatch_ledger_valid") == 1
     without_an_index(mailwatch.data_dir / "mailwatch.sqlite")
-    mailwatch.until(lambda: "503 the ledger" in mailwatch.get("/readyz"), "unready")
+    mailwatch.wait_until(lambda: "503 the ledger" in mailwatch.get("/readyz"), "unready")
     assert "is damaged" in mailwatch.get("/readyz")
     assert str(tmp_path) not in mailwatch.get("/readyz")
-    mailwatch.until(lambda: mailwatch.metric("mailwatch_ledger_valid") == 0, "invalid")
-    mailwatch.until(lambda: webhook.took, "told")
+    mailwatch.wait_until(lambda: mailwatch.metric("mailwatch_ledger_valid") == 0, "invalid")
+    mailwatch.wait_until(lambda: webhook.took, "told")
     assert "is damaged (" in str(webhook.took[0]["message"])
     shown = mailwatch.get("/api/v1/observations")
     assert shown.startswith("503 ")
@@ -208,7 +213,7 @@ def test_a_run_whose_database_is_damaged_says_so_everywhere_and_ends_with_a_stat
     assert "Traceback" not in log
     # The next start refuses it; people hear of one finding once a day.
     mailwatch.start(ready=False)
-    mailwatch.until(
+    mailwatch.wait_until(
         lambda: mailwatch.log.read_text().count("docs/how-to/backup.md") > log.count("docs/how-to/backup.md"),
         "said",
     )
@@ -220,11 +225,11 @@ def test_a_run_whose_database_is_damaged_says_so_everywhere_and_ends_with_a_stat
 @pytest.mark.parametrize(
     ("statement", "meant"),
     [
-        ("SELECT * FROM nowhere", StoreBroken),
-        ("INSERT INTO t VALUES (1, 'again')", StoreBroken),
+        ("SELECT * FROM nowhere", StoreDamagedError),
+        ("INSERT INTO t VALUES (1, 'again')", StoreDamagedError),
         ("INSERT INTO t VALUES (2, NULL)", None),
-        ("SELECT CAST(x'ff' AS TEXT)", StoreBroken),
-        ("INSERT INTO t VALUES (3, zeroblob(100000))", DiskFull),
+        ("SELECT CAST(x'ff' AS TEXT)", StoreDamagedError),
+        ("INSERT INTO t VALUES (3, zeroblob(100000))", DiskFullError),
     ],
 )
 def test_each_error_of_sqlite_has_its_meaning(
@@ -235,7 +240,7 @@ def test_each_error_of_sqlite_has_its_meaning(
         connection.execute("INSERT INTO t VALUES (1, 'first')")
         with pytest.raises(sqlite3.Error) as raised:
             connection.execute(statement).fetchall()
-    found = fault(tmp_path / "x", raised.value)
+    found = translate_error(tmp_path / "x", raised.value)
     assert type(found) is (meant or type(None))
 
 
@@ -246,11 +251,11 @@ def test_an_entry_that_was_changed_on_disk_is_not_shown_as_if_it_had_been_writte
         connection.execute("UPDATE entries SET payload = replace(payload, '\"up\"', '\"uq\"') WHERE idx = 7")
         connection.commit()
     with contextlib.closing(Reader.open(tmp_path / "data")) as reader:
-        with pytest.raises(StoreBroken, match="entry 7 of the ledger is not what was written"):
+        with pytest.raises(StoreDamagedError, match="entry 7 of the ledger is not what was written"):
             list(reader.entries())
         assert len(list(reader.entries(checked=False))) == reader.size()
-        with pytest.raises(StoreBroken, match="entry 7 of the ledger is not what was written"):
-            list(reader.texts(0, reader.size()))
+        with pytest.raises(StoreDamagedError, match="entry 7 of the ledger is not what was written"):
+            list(reader.raw_entries(0, reader.size()))
     status, _, err = command(database, "availability", *DAY_OF)
     assert (status, err.count("\n")) == (1, 1), err
     status, out, _ = command(database, "ledger", "audit")
@@ -262,7 +267,7 @@ def test_the_audit_of_a_ledger_that_lost_a_page_names_what_is_lost_and_checks_th
     leaves = [page for page in pages(database) if (page.owner, page.kind) == ("entries", "leaf")]
     keys = load_keys(database.parent)
     with (
-        spoilt(database, leaves[len(leaves) // 2], "zeros"),
+        damaged(database, leaves[len(leaves) // 2], "zeros"),
         contextlib.closing(Reader.open(database.parent)) as reader,
     ):
         found = audit(reader, keys.public, keys.secret)

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 import pytest
 
 from mailwatch import config
-from mailwatch.cli.demo.display import Seen, proven, verdicts
-from mailwatch.cli.demo.line_connection import PASSWORD, USERNAME, Mood
-from mailwatch.cli.demo.provider import StandIn
-from mailwatch.cli.demo.runner import LOG, evidence, perform, serve
+from mailwatch.cli.demo.display import ApiSnapshot, all_hold, compare_outages
+from mailwatch.cli.demo.line_connection import PASSWORD, USERNAME, Behaviour
+from mailwatch.cli.demo.provider import FakeProvider
+from mailwatch.cli.demo.runner import LOG_FILE, make_evidence, run_demo, run_forever
 from mailwatch.cli.demo.script import SPEEDS, TARGETS, write_config
 from mailwatch.cli.demo.texts import ENGLISH, ITALIAN, language
 from mailwatch.evidence.verify import Trust, verify
@@ -34,8 +34,8 @@ T = TypeVar("T")
 
 
 @pytest.fixture
-async def standin(tmp_path: Path) -> AsyncIterator[StandIn]:
-    async with StandIn(tmp_path) as provider:
+async def standin(tmp_path: Path) -> AsyncIterator[FakeProvider]:
+    async with FakeProvider(tmp_path) as provider:
         yield provider
 
 
@@ -44,22 +44,22 @@ async def blocking(function: Callable[[], T]) -> T:
     return await asyncio.to_thread(function)
 
 
-def trusting(standin: StandIn) -> ssl.SSLContext:
+def trusting(standin: FakeProvider) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(standin.ca_file))
     if hasattr(ssl, "VERIFY_X509_STRICT"):
         context.verify_flags |= ssl.VERIFY_X509_STRICT
     return context
 
 
-def imap(standin: StandIn, timeout: float = 10) -> imaplib.IMAP4_SSL:
+def imap(standin: FakeProvider, timeout: float = 10) -> imaplib.IMAP4_SSL:
     return imaplib.IMAP4_SSL(HOST, standin.imap_port, ssl_context=trusting(standin), timeout=timeout)
 
 
-def smtp(standin: StandIn, timeout: float = 10) -> smtplib.SMTP:
+def smtp(standin: FakeProvider, timeout: float = 10) -> smtplib.SMTP:
     return smtplib.SMTP(HOST, standin.smtp_port, timeout=timeout)
 
 
-def submission(standin: StandIn) -> smtplib.SMTP:
+def submission(standin: FakeProvider) -> smtplib.SMTP:
     client = smtp(standin)
     client.starttls(context=trusting(standin))
     return client
@@ -68,7 +68,7 @@ def submission(standin: StandIn) -> smtplib.SMTP:
 # Fine
 
 
-async def test_imap_serves_three_dated_messages(standin: StandIn) -> None:
+async def test_imap_serves_three_dated_messages(standin: FakeProvider) -> None:
     def read() -> list[bytes]:
         with imap(standin) as client:
             assert "AUTH=PLAIN" in client.capabilities
@@ -85,8 +85,8 @@ async def test_imap_serves_three_dated_messages(standin: StandIn) -> None:
     assert dates == sorted(dates)
 
 
-@pytest.mark.parametrize("mood", [Mood.FINE, Mood.SLOW])
-async def test_imap_takes_sasl_plain_and_refuses_a_wrong_password(standin: StandIn, mood: Mood) -> None:
+@pytest.mark.parametrize("mood", [Behaviour.FINE, Behaviour.SLOW])
+async def test_imap_takes_sasl_plain_and_refuses_a_wrong_password(standin: FakeProvider, mood: Behaviour) -> None:
     await standin.change(mood)
 
     def enter(password: str) -> str:
@@ -98,7 +98,7 @@ async def test_imap_takes_sasl_plain_and_refuses_a_wrong_password(standin: Stand
         await blocking(lambda: enter("wrong"))
 
 
-async def test_imap_takes_a_password_as_literal(standin: StandIn) -> None:
+async def test_imap_takes_a_password_as_literal(standin: FakeProvider) -> None:
     reader, writer = await asyncio.open_connection(HOST, standin.imap_port, ssl=trusting(standin))
     await reader.readline()
     writer.write(f"a LOGIN {USERNAME} {{{len(PASSWORD)}}}\r\n".encode())
@@ -108,7 +108,7 @@ async def test_imap_takes_a_password_as_literal(standin: StandIn) -> None:
     writer.close()
 
 
-async def test_imap_opens_nothing_before_login_and_inbox_only(standin: StandIn) -> None:
+async def test_imap_opens_nothing_before_login_and_inbox_only(standin: FakeProvider) -> None:
     def misuse() -> None:
         with imap(standin) as client:
             client.state = "AUTH"  # what imaplib would refuse itself
@@ -121,7 +121,7 @@ async def test_imap_opens_nothing_before_login_and_inbox_only(standin: StandIn) 
     await blocking(misuse)
 
 
-async def test_submission_takes_a_login_over_starttls_and_an_envelope(standin: StandIn) -> None:
+async def test_submission_takes_a_login_over_starttls_and_an_envelope(standin: FakeProvider) -> None:
     def submit() -> None:
         with submission(standin) as client:
             assert client.login(USERNAME, PASSWORD)[0] == 235
@@ -133,7 +133,7 @@ async def test_submission_takes_a_login_over_starttls_and_an_envelope(standin: S
 
 
 @pytest.mark.parametrize("mechanism", ["plain", "login"])
-async def test_submission_knows_both_ways_to_log_in(standin: StandIn, mechanism: str) -> None:
+async def test_submission_knows_both_ways_to_log_in(standin: FakeProvider, mechanism: str) -> None:
     def enter(password: str) -> int:
         with submission(standin) as client:
             client.ehlo()
@@ -146,7 +146,7 @@ async def test_submission_knows_both_ways_to_log_in(standin: StandIn, mechanism:
     assert caught.value.smtp_code == 535
 
 
-async def test_submission_hears_no_password_in_the_clear(standin: StandIn) -> None:
+async def test_submission_hears_no_password_in_the_clear(standin: FakeProvider) -> None:
     def ask() -> None:
         with smtp(standin) as client:
             client.ehlo()
@@ -157,7 +157,9 @@ async def test_submission_hears_no_password_in_the_clear(standin: StandIn) -> No
     await blocking(ask)
 
 
-async def test_the_certificate_is_for_this_host_and_from_the_throw_away_authority_only(standin: StandIn) -> None:
+async def test_the_certificate_is_for_this_host_and_from_the_throw_away_authority_only(
+    standin: FakeProvider,
+) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         await blocking(
             lambda: imaplib.IMAP4_SSL(HOST, standin.imap_port, ssl_context=ssl.create_default_context())
@@ -168,19 +170,19 @@ async def test_the_certificate_is_for_this_host_and_from_the_throw_away_authorit
 # Broken
 
 
-async def test_silent_accepts_and_says_nothing(standin: StandIn) -> None:
-    await standin.change(Mood.SILENT)
+async def test_silent_accepts_and_says_nothing(standin: FakeProvider) -> None:
+    await standin.change(Behaviour.SILENT)
     with pytest.raises(TimeoutError):
         await blocking(lambda: imap(standin, IMPATIENCE))
     with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out"):
         await blocking(lambda: smtp(standin, IMPATIENCE))
 
 
-async def test_silence_stays_on_a_connection_when_the_mood_has_changed(standin: StandIn) -> None:
-    await standin.change(Mood.SILENT)
+async def test_silence_stays_on_a_connection_when_the_mood_has_changed(standin: FakeProvider) -> None:
+    await standin.change(Behaviour.SILENT)
     reader, writer = await asyncio.open_connection(HOST, standin.smtp_port)
     writer.write(b"EHLO me\r\n")
-    await standin.change(Mood.FINE)
+    await standin.change(Behaviour.FINE)
     fresh, other = await asyncio.open_connection(HOST, standin.smtp_port)
     assert (await fresh.readline()).startswith(b"220")
     with pytest.raises(TimeoutError):
@@ -189,8 +191,8 @@ async def test_silence_stays_on_a_connection_when_the_mood_has_changed(standin: 
         end.close()
 
 
-async def test_bye_is_said_instead_of_a_greeting(standin: StandIn) -> None:
-    await standin.change(Mood.BYE)
+async def test_bye_is_said_instead_of_a_greeting(standin: FakeProvider) -> None:
+    await standin.change(Behaviour.BYE)
     with pytest.raises(imaplib.IMAP4.error, match="BYE"):
         await blocking(lambda: imap(standin))
     with pytest.raises(smtplib.SMTPConnectError) as caught:
@@ -198,8 +200,8 @@ async def test_bye_is_said_instead_of_a_greeting(standin: StandIn) -> None:
     assert caught.value.smtp_code == 421
 
 
-async def test_unavailable_answers_to_the_login(standin: StandIn) -> None:
-    await standin.change(Mood.UNAVAILABLE)
+async def test_unavailable_answers_to_the_login(standin: FakeProvider) -> None:
+    await standin.change(Behaviour.UNAVAILABLE)
 
     def enter_imap() -> None:
         with imap(standin) as client:
@@ -216,40 +218,40 @@ async def test_unavailable_answers_to_the_login(standin: StandIn) -> None:
     assert caught.value.smtp_code == 454
 
 
-async def test_refusing_hangs_up_refuses_and_comes_back_on_the_same_port(standin: StandIn) -> None:
+async def test_refusing_hangs_up_refuses_and_comes_back_on_the_same_port(standin: FakeProvider) -> None:
     reader, writer = await asyncio.open_connection(HOST, standin.smtp_port)
     await reader.readline()
-    await standin.change(Mood.REFUSING)
+    await standin.change(Behaviour.REFUSING)
     with contextlib.suppress(ConnectionResetError):
         assert await reader.read() == b""
     writer.close()
     for connect in (imap, smtp):
         with pytest.raises(ConnectionRefusedError):
             await blocking(lambda connect=connect: connect(standin))
-    await standin.change(Mood.FINE)
+    await standin.change(Behaviour.FINE)
     (await blocking(lambda: imap(standin))).shutdown()
     (await blocking(lambda: smtp(standin))).close()
 
 
-@pytest.mark.parametrize("mood", list(Mood))
-async def test_the_control_endpoint_answers_in_every_mood(standin: StandIn, mood: Mood) -> None:
+@pytest.mark.parametrize("mood", list(Behaviour))
+async def test_the_control_endpoint_answers_in_every_mood(standin: FakeProvider, mood: Behaviour) -> None:
     await standin.change(mood)
     _, writer = await asyncio.open_connection(HOST, standin.control_port)
     writer.close()
 
 
-async def test_the_truth_is_from_the_first_broken_mood_to_the_first_that_serves(standin: StandIn) -> None:
+async def test_the_truth_is_from_the_first_broken_mood_to_the_first_that_serves(standin: FakeProvider) -> None:
     assert standin.down_time() is None
-    for mood in (Mood.SLOW, Mood.UNAVAILABLE, Mood.REFUSING):
+    for mood in (Behaviour.SLOW, Behaviour.UNAVAILABLE, Behaviour.REFUSING):
         await standin.change(mood)
-    began = standin.moods[2][0]
+    began = standin.history[2][0]
     assert standin.down_time() == (began, None)
-    await standin.change(Mood.FINE)
-    assert standin.down_time() == (began, standin.moods[-1][0])
+    await standin.change(Behaviour.FINE)
+    assert standin.down_time() == (began, standin.history[-1][0])
 
 
 async def test_after_the_end_nobody_listens(tmp_path: Path) -> None:
-    async with StandIn(tmp_path) as standin:
+    async with FakeProvider(tmp_path) as standin:
         ports = (standin.imap_port, standin.smtp_port, standin.control_port)
     for port in ports:
         with socket.socket() as other:
@@ -266,7 +268,7 @@ def test_both_languages_say_the_same_things_with_the_same_facts() -> None:
     assert ENGLISH.keys() == ITALIAN.keys()
     for key, text in ENGLISH.items():
         assert facts(text) == facts(ITALIAN[key]), key
-    assert {*Mood, "up", "suspect", "down", "recovering", "unknown", "open", "closed"} <= ENGLISH.keys()
+    assert {*Behaviour, "up", "suspect", "down", "recovering", "unknown", "open", "closed"} <= ENGLISH.keys()
 
 
 @pytest.mark.parametrize(
@@ -285,7 +287,7 @@ def test_the_language_is_the_one_of_the_environment(environment: dict[str, str],
 
 @pytest.mark.parametrize("speed", [*SPEEDS, 1.0])
 async def test_the_config_of_the_demo_is_one_that_mailwatch_takes(
-    standin: StandIn, tmp_path: Path, speed: float
+    standin: FakeProvider, tmp_path: Path, speed: float
 ) -> None:
     loaded = config.load(write_config(standin, tmp_path, "127.0.0.1:8080", speed))
     targets = config.build_targets(loaded)
@@ -294,7 +296,7 @@ async def test_the_config_of_the_demo_is_one_that_mailwatch_takes(
     for target in targets:
         assert target.login is not None
         assert target.login.password.get_secret_value() == PASSWORD
-    assert not [note for note in config.warnings(loaded) if "others" in note.what]
+    assert not [note for note in config.warnings(loaded) if "others" in note.message]
 
 
 def outage(target: str, least: float, most: float | None) -> dict[str, Any]:
@@ -317,27 +319,27 @@ def outage(target: str, least: float, most: float | None) -> dict[str, Any]:
 def test_it_is_proven_only_by_one_closed_outage_a_target_around_the_truth(
     outages: list[dict[str, Any]], expected: bool
 ) -> None:
-    seen = Seen(targets=[], outages=outages, looks={})
-    assert proven(verdicts(seen, (1_000, 31_000)), ("a", "b")) is expected
+    seen = ApiSnapshot(targets=[], outages=outages, outcomes={})
+    assert all_hold(compare_outages(seen, (1_000, 31_000)), ("a", "b")) is expected
 
 
 async def test_the_demo_ends_with_an_outage_whose_bounds_hold_the_truth(tmp_path: Path) -> None:
-    shown: list[tuple[Mood, set[str]]] = []
+    shown: list[tuple[Behaviour, set[str]]] = []
 
-    def show(mood: Mood, seen: Seen, url: str) -> None:
+    def show(mood: Behaviour, seen: ApiSnapshot, url: str) -> None:
         shown.append((mood, {target["state"] for target in seen.targets}))
 
-    result = await perform(tmp_path, 6, show)
-    assert proven(result.verdicts, TARGETS), result
+    result = await run_demo(tmp_path, 6, show)
+    assert all_hold(result.verdicts, TARGETS), result
     # Each for a second at this speed: a busy machine may see one too late.
     moods = {mood for mood, _ in shown}
-    assert Mood.FINE in moods
-    assert moods & {Mood.UNAVAILABLE, Mood.REFUSING}
+    assert Behaviour.FINE in moods
+    assert moods & {Behaviour.UNAVAILABLE, Behaviour.REFUSING}
     assert any("down" in states for _, states in shown)
     causes = set().union(*(verdict.outage["causes"] for verdict in result.verdicts))
     assert {"unavailable", "timeout", "refused"} <= causes
-    assert PASSWORD.encode() not in (tmp_path / LOG).read_bytes()
-    made = await evidence(tmp_path, result.verdicts[0].outage["id"], "it")
+    assert PASSWORD.encode() not in (tmp_path / LOG_FILE).read_bytes()
+    made = await make_evidence(tmp_path, result.verdicts[0].outage["id"], "it")
     assert [claim for claim in verify(made, Trust()) if not claim.valid] == []
     with zipfile.ZipFile(made) as opened:
         assert {"report.pdf", "VERIFICA.md"} <= set(opened.namelist())
@@ -351,21 +353,21 @@ async def test_the_demo_that_goes_on_plays_again_and_heeds_no_variable_of_a_cont
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         listen = f"{HOST}:{probe.getsockname()[1]}"
-    moods: list[Mood] = []
+    moods: list[Behaviour] = []
     outages: set[str] = set()
     twice = asyncio.Event()
 
-    def show(mood: Mood, seen: Seen, url: str) -> None:
+    def show(mood: Behaviour, seen: ApiSnapshot, url: str) -> None:
         assert url == f"http://{listen}"
         if moods[-1:] != [mood]:
             moods.append(mood)
         outages.update(outage["id"] for outage in seen.outages)
-        if moods.count(Mood.UNAVAILABLE) > 1 and len(outages) > len(TARGETS):
+        if moods.count(Behaviour.UNAVAILABLE) > 1 and len(outages) > len(TARGETS):
             twice.set()
 
     folder = tmp_path / "demo"
     folder.mkdir()
-    playing = asyncio.create_task(serve(folder, 6, listen, show, pause=0.5))
+    playing = asyncio.create_task(run_forever(folder, 6, listen, show, pause=0.5))
     waiting = asyncio.create_task(twice.wait())
     await asyncio.wait({playing, waiting}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
     assert twice.is_set(), (moods, outages, playing)

@@ -16,7 +16,7 @@ import pytest
 from dns.asyncresolver import Resolver
 from dns.rcode import SERVFAIL, Rcode
 
-from mailwatch.guard.diagnosis import AT_ONCE, Diagnosis, ask_names
+from mailwatch.guard.diagnosis import MAX_CONCURRENT, Diagnosis, lookup_names
 from mailwatch.ledger.canonical_json import canonical
 from mailwatch.model import Attempt, Cause, Kind, Observation, Outcome
 from mailwatch.settings import Target
@@ -129,36 +129,38 @@ def test_without_a_route_nothing_is_found_and_nothing_breaks(way: tuple[str, str
 
 
 async def test_this_machine_and_an_address_need_no_asking() -> None:
-    told = await Diagnosis().of(TARGET, failed("127.0.0.1:1"))
+    told = await Diagnosis().diagnose(TARGET, failed("127.0.0.1:1"))
     assert told["route"] == {"skipped": "the host is this machine"}
     assert told["dns"] == {"skipped": "the host is an address"}
-    assert "skipped" in await ask_names("localhost", 1.0)
+    assert "skipped" in await lookup_names("localhost", 1.0)
     canonical(told)
 
 
 async def test_a_look_that_tried_no_address_has_no_way() -> None:
-    told = await Diagnosis().of(TARGET, failed(""))
+    told = await Diagnosis().diagnose(TARGET, failed(""))
     assert told["route"] == {"skipped": "no address was tried"}
 
 
 async def test_when_everything_fails_at_once_only_a_few_diagnoses_are_made() -> None:
     diagnosis = Diagnosis()
-    told = await asyncio.gather(*(diagnosis.of(TARGET, failed("127.0.0.1:1")) for _ in range(AT_ONCE + 3)))
+    told = await asyncio.gather(
+        *(diagnosis.diagnose(TARGET, failed("127.0.0.1:1")) for _ in range(MAX_CONCURRENT + 3))
+    )
     assert sum("skipped" in each for each in told) == 3
-    assert "skipped" not in await diagnosis.of(TARGET, failed("127.0.0.1:1"))
+    assert "skipped" not in await diagnosis.diagnose(TARGET, failed("127.0.0.1:1"))
 
 
 async def test_what_goes_wrong_in_a_diagnosis_is_told_and_never_raised() -> None:
-    told = await Diagnosis().of(TARGET, failed("no address:1"))
+    told = await Diagnosis().diagnose(TARGET, failed("no address:1"))
     assert told["route"]["failed"].startswith("ValueError")
 
 
 async def test_the_first_bad_look_has_a_diagnosis_and_the_others_have_none(tmp_path: Path) -> None:
     harness = PipelineHarness(tmp_path)
     await harness.writer.start()
-    harness.monitor.judging.clock_bound.learn(1234)
+    harness.pipeline.attribution.clock_bound.set(1234)
     for _ in range(3):
-        await harness.look()
+        await harness.probe()
     first, *rest = harness.recorded("observation")
     # In whole milliseconds, rounded up; it grows until the look, however long that takes.
     assert first["facts"]["diagnosis"]["clock_error_bound_us"] in range(2000, 100_000, 1000)
@@ -184,22 +186,22 @@ def names() -> Iterator[Resolver]:
 
 
 async def test_how_the_name_server_answers_is_told(names: Resolver) -> None:
-    there = await ask_names("there.example", 5.0, names)
+    there = await lookup_names("there.example", 5.0, names)
     assert there["A"]["status"] == there["AAAA"]["status"] == "NOERROR"
     assert (there["A"]["addresses"], there["AAAA"]["addresses"]) == (["192.0.2.1"], ["2001:db8::1"])
     assert "chain" not in there["A"]
-    far = await ask_names("far.example", 5.0, names)
+    far = await lookup_names("far.example", 5.0, names)
     assert far["A"]["chain"] == ["alias.example.", "there.example."]
     assert far["A"]["addresses"] == ["192.0.2.1"]
-    assert await ask_names("gone.example", 5.0, names) == {
+    assert await lookup_names("gone.example", 5.0, names) == {
         "A": {"status": "NXDOMAIN"},
         "AAAA": {"status": "NXDOMAIN"},
     }
-    empty = await ask_names("empty.example", 5.0, names)
+    empty = await lookup_names("empty.example", 5.0, names)
     assert (empty["A"]["status"], empty["A"]["addresses"]) == ("no data", [])
-    refused = await ask_names("refused.example", 5.0, names)
+    refused = await lookup_names("refused.example", 5.0, names)
     assert refused["A"] == {"status": "no server answers usefully", "servers": [f"127.0.0.1@{names.port} REFUSED"]}
-    mail = await ask_names("mail.example", 5.0, names, kinds=("MX",))
+    mail = await lookup_names("mail.example", 5.0, names, kinds=("MX",))
     assert mail["MX"]["addresses"] == ["10 there.example."]
     for told in (there, far, empty, refused, mail):
         canonical(told)
@@ -217,7 +219,7 @@ async def test_a_name_server_behind_ours_that_fails_is_told(said: Rcode | None, 
             server = Dnsmasq(folder, f"server=/broken.example/127.0.0.1#{upstream}")
             await asyncio.to_thread(server.start)
             try:
-                told = await ask_names("broken.example", 1.0, server.resolver)
+                told = await lookup_names("broken.example", 1.0, server.resolver)
             finally:
                 await asyncio.to_thread(server.stop)
     assert told["A"]["status"] == told["AAAA"]["status"] == status

@@ -9,14 +9,14 @@ import pytest
 from dns.asyncresolver import Resolver
 
 from mailwatch.cli.init.discovery import (
-    Door,
-    Said,
+    DnsAnswers,
+    ServerCandidate,
     Source,
     ascii_domain,
-    ask,
-    provider_of_doors,
+    is_within,
     provider_of_exchanger,
-    within,
+    provider_of_servers,
+    query_dns,
 )
 from mailwatch.model import Kind, TlsMode
 from tests.helpers.faults.names import Records, name_server
@@ -54,30 +54,30 @@ def names() -> Iterator[Resolver]:
         yield server.resolver
 
 
-def found(said: Said) -> dict[Kind, tuple[str, TlsMode]]:
-    return {door.kind: (door.where, door.tls) for door in said.doors}
+def found(said: DnsAnswers) -> dict[Kind, tuple[str, TlsMode]]:
+    return {door.kind: (door.endpoint, door.tls) for door in said.candidates}
 
 
 def test_the_best_record_with_tls_from_the_first_byte_wins(names: Resolver) -> None:
-    said = asyncio.run(ask("all.test", names))
+    said = asyncio.run(query_dns("all.test", names))
     assert found(said) == {
         Kind.IMAP: ("imap.all.test:993", TlsMode.IMPLICIT),
         Kind.POP3: ("pop.all.test:995", TlsMode.IMPLICIT),
         Kind.SMTP: ("smtp.all.test:465", TlsMode.IMPLICIT),
     }
-    assert (said.refused, said.exchanger, said.silent) == (frozenset(), "mx.all.test", "")
+    assert (said.not_offered, said.exchanger, said.failure) == (frozenset(), "mx.all.test", "")
 
 
 def test_starttls_is_the_second_choice_and_a_dot_means_not_offered(names: Resolver) -> None:
-    said = asyncio.run(ask("old.test", names))
+    said = asyncio.run(query_dns("old.test", names))
     assert found(said) == {
         Kind.IMAP: ("mail.old.test:1143", TlsMode.STARTTLS),
         Kind.SMTP: ("mail.old.test:587", TlsMode.STARTTLS),
     }
-    assert said.refused == {Kind.POP3}
-    half = asyncio.run(ask("half.test", names))
+    assert said.not_offered == {Kind.POP3}
+    half = asyncio.run(query_dns("half.test", names))
     assert found(half) == {Kind.IMAP: ("imap.half.test:143", TlsMode.STARTTLS)}
-    assert half.refused == frozenset()
+    assert half.not_offered == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -92,21 +92,21 @@ def test_starttls_is_the_second_choice_and_a_dot_means_not_offered(names: Resolv
 def test_the_exchanger_is_told_or_why_there_is_none(
     names: Resolver, domain: str, exchanger: str, silent: str
 ) -> None:
-    said = asyncio.run(ask(domain, names))
-    assert (said.doors, said.exchanger) == ((), exchanger)
-    assert silent in said.silent
-    assert bool(said.silent) == bool(silent)
+    said = asyncio.run(query_dns(domain, names))
+    assert (said.candidates, said.exchanger) == ((), exchanger)
+    assert silent in said.failure
+    assert bool(said.failure) == bool(silent)
 
 
 def test_a_silent_name_server_costs_no_more_than_one_wait() -> None:
-    async def timed() -> tuple[Said, float]:
+    async def timed() -> tuple[DnsAnswers, float]:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        return await ask("all.test", resolver_at(free_port()), 0.5), loop.time() - began
+        return await query_dns("all.test", resolver_at(free_port()), 0.5), loop.time() - began
 
     said, took = asyncio.run(timed())
-    assert said.doors == ()
-    assert said.silent
+    assert said.candidates == ()
+    assert said.failure
     assert took < 3
 
 
@@ -123,24 +123,24 @@ def test_a_silent_name_server_costs_no_more_than_one_wait() -> None:
     ],
 )
 def test_a_record_that_names_no_host_that_could_be_meant_is_nothing(record: str) -> None:
-    async def asked(*records: str) -> Said:
+    async def asked(*records: str) -> DnsAnswers:
         said: Records = records
         async with name_server({"_imaps._tcp.lies.test SRV": said, "lies.test MX": ["10 mx.lies.test."]}) as port:
-            return await ask("lies.test", resolver_at(port), 2.0)
+            return await query_dns("lies.test", resolver_at(port), 2.0)
 
     said = asyncio.run(asked(record))
-    assert (said.doors, said.refused) == ((), frozenset())
+    assert (said.candidates, said.not_offered) == ((), frozenset())
     said = asyncio.run(asked(record, "9 0 993 good.lies.test."))
-    assert [door.host for door in said.doors] == ["good.lies.test"]
+    assert [door.host for door in said.candidates] == ["good.lies.test"]
 
 
 def test_a_flood_of_records_gives_one_server() -> None:
-    async def asked() -> Said:
+    async def asked() -> DnsAnswers:
         flood = [f"{n} 0 993 imap{n}.flood.test." for n in range(20)]
         async with name_server({"_imaps._tcp.flood.test SRV": flood}) as port:
-            return await ask("flood.test", resolver_at(port), 2.0)
+            return await query_dns("flood.test", resolver_at(port), 2.0)
 
-    assert [door.host for door in asyncio.run(asked()).doors] == ["imap0.flood.test"]
+    assert [door.host for door in asyncio.run(asked()).candidates] == ["imap0.flood.test"]
 
 
 @pytest.mark.parametrize(
@@ -163,16 +163,16 @@ def test_an_exchanger_belongs_to_the_provider_of_the_longest_domain_around_it(
 
 
 def test_doors_belong_to_a_provider_only_all_of_them() -> None:
-    def door(kind: Kind, host: str, port: int) -> Door:
-        return Door(kind=kind, host=host, port=port, tls=TlsMode.IMPLICIT, source=Source.SRV)
+    def door(kind: Kind, host: str, port: int) -> ServerCandidate:
+        return ServerCandidate(kind=kind, host=host, port=port, tls=TlsMode.IMPLICIT, source=Source.SRV)
 
     gmail = door(Kind.IMAP, "imap.gmail.com", 993)
-    provider = provider_of_doors([gmail, door(Kind.SMTP, "smtp.gmail.com", 465)])
+    provider = provider_of_servers([gmail, door(Kind.SMTP, "smtp.gmail.com", 465)])
     assert provider is not None
     assert provider.key == "gmail"
-    assert provider_of_doors([gmail, door(Kind.SMTP, "smtp.example.org", 465)]) is None
-    assert provider_of_doors([door(Kind.IMAP, "outlook.office365.com", 993)]) is None  # two have it
-    assert provider_of_doors([]) is None
+    assert provider_of_servers([gmail, door(Kind.SMTP, "smtp.example.org", 465)]) is None
+    assert provider_of_servers([door(Kind.IMAP, "outlook.office365.com", 993)]) is None  # two have it
+    assert provider_of_servers([]) is None
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_only_the_name_of_a_domain_is_asked_for(address: str, domain: str) -> No
 
 
 def test_within_a_domain_is_at_a_dot() -> None:
-    assert within("imap.example.org", "Example.org")
-    assert within("example.org", "example.org")
-    assert not within("evilexample.org", "example.org")
-    assert not within("example.org.evil.test", "example.org")
+    assert is_within("imap.example.org", "Example.org")
+    assert is_within("example.org", "example.org")
+    assert not is_within("evilexample.org", "example.org")
+    assert not is_within("example.org.evil.test", "example.org")

@@ -17,10 +17,10 @@ import pytest
 import yaml
 
 from mailwatch.cli import demo
-from mailwatch.config import ConfigNotFound, default_path, load, web_access
-from mailwatch.config.load import _PLACES, VARIABLES
-from mailwatch.store.data_dir import Lock
-from mailwatch.web.hosts import known_host
+from mailwatch.config import ConfigNotFoundError, default_path, load, web_access
+from mailwatch.config.load import _DEFAULT_PATHS, VARIABLES
+from mailwatch.store.data_dir import DataDirLock
+from mailwatch.web.hosts import is_known_host
 from tests.helpers.patience import PATIENCE
 from tests.helpers.requirements import need_root
 
@@ -70,7 +70,7 @@ def test_without_a_config_of_ones_own_it_takes_the_example(
 ) -> None:
     assert "config.example.yaml /etc/mailwatch/config.yaml" in instructions("COPY")
     # That is where mailwatch looks when there is none in the working directory.
-    assert Path("/etc/mailwatch/config.yaml") in _PLACES
+    assert Path("/etc/mailwatch/config.yaml") in _DEFAULT_PATHS
     (words,) = [line for line in instructions("ENV") if "MAILWATCH" in line]
     set_here = dict(re.findall(r"(MAILWATCH_\w+)=(\S+)", words))
     # Whom to trust is for those to say who publish the port.
@@ -115,13 +115,13 @@ def test_prometheus_may_read_the_metrics_and_asks_by_a_name_that_is_known(monkey
         monkeypatch.setenv(name, value)
     access = web_access(load(ROOT / "config.example.yaml"))
     assert access.trust_network
-    assert not access.asks
+    assert not access.requires_login
     scraped = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     (job,) = [job for job in scraped if job["job_name"] == "mailwatch"]
     assert job["static_configs"] == [{"targets": [f"{service['hostname']}:8080"]}]
-    assert not known_host(access, "mailwatch:8080")
+    assert not is_known_host(access, "mailwatch:8080")
     monkeypatch.setattr("socket.gethostname", lambda: service["hostname"])
-    assert known_host(access, "mailwatch:8080")
+    assert is_known_host(access, "mailwatch:8080")
 
 
 def test_no_password_stands_in_the_compose_file() -> None:
@@ -144,7 +144,7 @@ def test_the_demo_is_asked_for_and_is_a_command_that_mailwatch_knows() -> None:
     assert [name for name, service in SERVICES.items() if "profiles" in service] == ["demo"]
     verb, *words = SERVICES["demo"]["command"]
     assert verb == "demo"
-    assert demo._listen(words[words.index("--serve") + 1]) == "0.0.0.0:8080"
+    assert demo._listen_address(words[words.index("--serve") + 1]) == "0.0.0.0:8080"
     assert SERVICES["demo"]["image"] == SERVICES["mailwatch"]["image"]
 
 
@@ -167,9 +167,9 @@ def test_data_of_another_owner_is_told_with_its_cure(tmp_path: Path, monkeypatch
     os.seteuid(NOBODY)
     try:
         with pytest.raises(PermissionError, match=r"MailWatch may not write to .*; chown -R 65534:65534 it"):
-            Lock(tmp_path)
+            DataDirLock(tmp_path)
         # The working directory of the image is that volume: it hides no config elsewhere.
-        with pytest.raises(ConfigNotFound, match=r"nor is /etc/mailwatch/config\.yaml"):
+        with pytest.raises(ConfigNotFoundError, match=r"nor is /etc/mailwatch/config\.yaml"):
             default_path()
     finally:
         os.seteuid(0)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch.cli.errors import DEFECT, LACKING, edge
-from mailwatch.errors import Refused, UsedWrongly
+from mailwatch.cli.errors import EXIT_DEFECT, EXIT_RESOURCES, run_command
+from mailwatch.errors import OperationError, UsageError
 
 CANARY = "canary-7f3a"
 
@@ -35,8 +35,8 @@ def os_error(number: int, path: str | None = None) -> OSError:
 @pytest.mark.parametrize(
     ("error", "status", "words"),
     [
-        (UsedWrongly("config.yaml:3: no"), 2, "config.yaml:3: no"),
-        (Refused("the key is gone"), 1, "mailwatch: the key is gone"),
+        (UsageError("config.yaml:3: no"), 2, "config.yaml:3: no"),
+        (OperationError("the key is gone"), 1, "mailwatch: the key is gone"),
         (
             os_error(errno.ENOSPC, "/x/y.zip"),
             1,
@@ -48,20 +48,24 @@ def os_error(number: int, path: str | None = None) -> OSError:
             "mailwatch: /x: No such file or directory; check the spelling",
         ),
         (FileNotFoundError("there is no ledger in /x"), 2, "mailwatch: there is no ledger in /x"),
-        (os_error(errno.EMFILE), LACKING, "this process cannot open more files; raise the limit (ulimit -n"),
-        (os_error(errno.ENOMEM), LACKING, "memory ran out"),
-        (os_error(errno.EAGAIN), LACKING, "the machine allows no more threads or processes"),
-        (MemoryError(), LACKING, "memory ran out"),
+        (
+            os_error(errno.EMFILE),
+            EXIT_RESOURCES,
+            "this process cannot open more files; raise the limit (ulimit -n",
+        ),
+        (os_error(errno.ENOMEM), EXIT_RESOURCES, "memory ran out"),
+        (os_error(errno.EAGAIN), EXIT_RESOURCES, "the machine allows no more threads or processes"),
+        (MemoryError(), EXIT_RESOURCES, "memory ran out"),
         (
             RuntimeError("can't start new thread"),
-            LACKING,
+            EXIT_RESOURCES,
             "no more threads or processes; raise the limit (ulimit -u",
         ),
-        (ImportError("x.so: failed to map segment from shared object"), LACKING, "memory ran out"),
-        (KeyError(CANARY), DEFECT, "this is an error in MailWatch (KeyError)"),
-        (PanicException(CANARY), DEFECT, "this is an error in MailWatch (PanicException)"),
-        (ExceptionGroup("g", [ValueError(CANARY)]), DEFECT, "this is an error in MailWatch (ValueError)"),
-        (ExceptionGroup("g", [MemoryError()]), LACKING, "memory ran out"),
+        (ImportError("x.so: failed to map segment from shared object"), EXIT_RESOURCES, "memory ran out"),
+        (KeyError(CANARY), EXIT_DEFECT, "this is an error in MailWatch (KeyError)"),
+        (PanicException(CANARY), EXIT_DEFECT, "this is an error in MailWatch (PanicException)"),
+        (ExceptionGroup("g", [ValueError(CANARY)]), EXIT_DEFECT, "this is an error in MailWatch (ValueError)"),
+        (ExceptionGroup("g", [MemoryError()]), EXIT_RESOURCES, "memory ran out"),
         (KeyboardInterrupt(), 130, ""),
     ],
     ids=lambda value: repr(value)[:40],
@@ -69,7 +73,7 @@ def os_error(number: int, path: str | None = None) -> OSError:
 def test_what_comes_out_of_a_verb_is_said_in_a_line(
     error: BaseException, status: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert edge(raising(error)) == status
+    assert run_command(raising(error)) == status
     shown = capsys.readouterr().err
     assert words in shown
     assert shown.count("\n") == (1 if words else 0)
@@ -88,10 +92,10 @@ def test_a_defect_says_where_it_is_and_with_traceback_no_values_either(
         except TypeError as error:
             raise LookupError(CANARY) from error
 
-    assert edge(lambda: command() or 0) == DEFECT
+    assert run_command(lambda: command() or 0) == EXIT_DEFECT
     assert "(LookupError" in capsys.readouterr().err
     monkeypatch.setenv("MAILWATCH_TRACEBACK", "1")
-    assert edge(command) == DEFECT
+    assert run_command(command) == EXIT_DEFECT
     shown = capsys.readouterr().err
     assert "times.py" in shown
     assert "builtins.TypeError" in shown

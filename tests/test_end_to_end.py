@@ -19,7 +19,7 @@ import pytest
 from mailwatch.model import Outcome
 from mailwatch.store import Reader
 from mailwatch.times import now, parse_rfc3339, rfc3339
-from tests.helpers.config_entries import BEAT, imap
+from tests.helpers.config_entries import INTERVAL_SECONDS, imap
 from tests.helpers.process import MailWatchProcess
 from tests.servers import ALICE, BOB, Certificates, Dovecot, Postfix
 
@@ -28,11 +28,11 @@ from tests.servers import ALICE, BOB, Certificates, Dovecot, Postfix
 def watching(own_dovecot: Dovecot, certificates: Certificates, tmp_path: Path) -> Iterator[MailWatchProcess]:
     """MailWatch on one IMAP target of a Dovecot that the test may stop; leaves no password anywhere."""
     target = imap(own_dovecot, certificates, tmp_path / "secret")
-    mailwatch = MailWatchProcess(tmp_path, [target], detection={"recheck": [f"{BEAT}s"]})
+    mailwatch = MailWatchProcess(tmp_path, [target], detection={"recheck": [f"{INTERVAL_SECONDS}s"]})
     with mailwatch.running():
         yield mailwatch
-        shown = mailwatch.everything()
-    shown += mailwatch.everything()
+        shown = mailwatch.all_output()
+    shown += mailwatch.all_output()
     assert_absent(own_dovecot.passwords[ALICE], shown)
 
 
@@ -43,21 +43,21 @@ def assert_absent(password: str, shown: bytes) -> None:
 
 
 def test_the_true_down_time_lies_within_the_bounds(watching: MailWatchProcess, own_dovecot: Dovecot) -> None:
-    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    watching.wait_until(lambda: watching.state("lab-imap") == "up", "up")
     before_stop = now()
     own_dovecot.stop()
     stopped = now()
-    opened = watching.until(lambda: watching.api("outages?open=true"), "an open outage")[0]
+    opened = watching.wait_until(lambda: watching.api("outages?open=true"), "an open outage")[0]
     assert opened["state"] == "open"
     assert opened["duration"]["max"] is None
     assert watching.metric("mailwatch_outage_active{") == 1
     assert watching.metric("mailwatch_probe_success{") == 0
     # A few more bad looks, so that the outage has a length of its own.
-    watching.until(lambda: watching.seen("lab-imap", "down") >= 5, "five bad looks")
+    watching.wait_until(lambda: watching.count("lab-imap", "down") >= 5, "five bad looks")
     before_start = now()
     own_dovecot.start()
     started = now()
-    watching.until(lambda: watching.api("outages")[0]["state"] == "closed", "a closed outage")
+    watching.wait_until(lambda: watching.api("outages")[0]["state"] == "closed", "a closed outage")
     (outage,) = watching.api("outages")
     assert outage["id"] == opened["id"]
     assert outage["first_bad"] == opened["first_bad"]
@@ -69,21 +69,21 @@ def test_the_true_down_time_lies_within_the_bounds(watching: MailWatchProcess, o
     assert times["first_good"] >= before_start
     assert outage["duration"]["min"] <= (started - before_stop) / 1000
     assert outage["duration"]["max"] >= (before_start - stopped) / 1000
-    assert times["first_bad"] - times["last_good"] < 2 * BEAT * 1000
-    assert times["first_good"] - times["last_bad"] < 2 * BEAT * 1000
+    assert times["first_bad"] - times["last_good"] < 2 * INTERVAL_SECONDS * 1000
+    assert times["first_good"] - times["last_bad"] < 2 * INTERVAL_SECONDS * 1000
     assert outage["causes"].keys() <= {"refused", "disconnected"}
     assert outage["unobserved"] == 0
-    watching.until(lambda: watching.state("lab-imap") == "up", "up again")
+    watching.wait_until(lambda: watching.state("lab-imap") == "up", "up again")
     assert watching.metric("mailwatch_outage_active{") == 0
     assert watching.metric("mailwatch_outages_total{") == 1
 
 
 def test_commands_tell_what_the_api_tells(watching: MailWatchProcess, own_dovecot: Dovecot) -> None:
-    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    watching.wait_until(lambda: watching.state("lab-imap") == "up", "up")
     own_dovecot.stop()
-    watching.until(lambda: watching.api("outages"), "an outage")
+    watching.wait_until(lambda: watching.api("outages"), "an outage")
     own_dovecot.start()
-    watching.until(lambda: watching.api("outages")[0]["state"] == "closed", "a closed outage")
+    watching.wait_until(lambda: watching.api("outages")[0]["state"] == "closed", "a closed outage")
     outages = watching.api("outages")
     assert json.loads(watching.command("outages", "--json").stdout) == outages
     identity = outages[0]["id"]
@@ -109,33 +109,35 @@ def test_commands_tell_what_the_api_tells(watching: MailWatchProcess, own_doveco
 def test_kill_9_in_an_outage_leaves_the_same_outage_with_a_gap_inside(
     watching: MailWatchProcess, own_dovecot: Dovecot
 ) -> None:
-    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    watching.wait_until(lambda: watching.state("lab-imap") == "up", "up")
     own_dovecot.stop()
-    opened = watching.until(lambda: watching.api("outages"), "an outage")[0]
+    opened = watching.wait_until(lambda: watching.api("outages"), "an outage")[0]
     watching.kill()
-    time.sleep(2 * BEAT)  # this is the gap itself
+    time.sleep(2 * INTERVAL_SECONDS)  # this is the gap itself
     watching.start()
     before = opened["observations"]["down"]
-    watching.until(lambda: watching.api("outages")[0]["observations"]["down"] > before, "a look after the restart")
+    watching.wait_until(
+        lambda: watching.api("outages")[0]["observations"]["down"] > before, "a look after the restart"
+    )
     own_dovecot.start()
-    watching.until(lambda: watching.api("outages")[0]["state"] == "closed", "closed")
+    watching.wait_until(lambda: watching.api("outages")[0]["state"] == "closed", "closed")
     (outage,) = watching.api("outages")
     assert (outage["id"], outage["first_bad"]) == (opened["id"], opened["first_bad"])
-    assert outage["unobserved"] >= 2 * BEAT - 1
-    assert outage["largest_gap"] >= 2 * BEAT
+    assert outage["unobserved"] >= 2 * INTERVAL_SECONDS - 1
+    assert outage["largest_gap"] >= 2 * INTERVAL_SECONDS
     assert watching.metric("mailwatch_gap_seconds_total{") or 0 > 0
     audit = watching.command("ledger", "audit", "--json")
     assert json.loads(audit.stdout)["findings"] == []
 
 
 def test_a_frozen_process_leaves_a_gap_and_no_outage(watching: MailWatchProcess) -> None:
-    watching.until(lambda: watching.seen("lab-imap", "up") >= 2, "two looks")
+    watching.wait_until(lambda: watching.count("lab-imap", "up") >= 2, "two looks")
     watching.signal(signal.SIGSTOP)
     time.sleep(8)  # longer than the 5 s from which a stall is told
     watching.signal(signal.SIGCONT)
-    watching.until(lambda: (watching.metric("mailwatch_gap_seconds_total{") or 0) > 6, "a gap")
+    watching.wait_until(lambda: (watching.metric("mailwatch_gap_seconds_total{") or 0) > 6, "a gap")
     assert watching.api("outages") == []
-    assert watching.seen("lab-imap", "down") == 0
+    assert watching.count("lab-imap", "down") == 0
     watching.stop()
     reader = Reader.open(watching.data_dir)
     gaps = [entry.payload["reason"] for entry in reader.entries(kinds=["gap"])]
@@ -152,7 +154,7 @@ def test_a_wrong_password_is_unknown_and_is_tried_once_not_hammered(
     (tmp_path / "secret").write_text("not the password\n")
     mark = own_dovecot.log_size
     with MailWatchProcess(tmp_path, [target], detection={"recheck": ["200ms"]}).running() as watching:
-        watching.until(lambda: watching.seen("lab-imap", "unknown") >= 8, "eight looks")
+        watching.wait_until(lambda: watching.count("lab-imap", "unknown") >= 8, "eight looks")
         assert watching.state("lab-imap") == "unknown"
         assert watching.api("outages") == []
         assert watching.metric("mailwatch_probe_success{") is None
@@ -161,9 +163,9 @@ def test_a_wrong_password_is_unknown_and_is_tried_once_not_hammered(
         # The restart knows it too: an account is not locked by a watchman that is started again and again.
         watching.stop()
         watching.start()
-        seen = watching.seen("lab-imap", "unknown")
-        watching.until(lambda: watching.seen("lab-imap", "unknown") > seen + 3, "looks after the restart")
-        assert_absent("not the password", watching.everything())
+        seen = watching.count("lab-imap", "unknown")
+        watching.wait_until(lambda: watching.count("lab-imap", "unknown") > seen + 3, "looks after the restart")
+        assert_absent("not the password", watching.all_output())
     assert own_dovecot.log_since(mark).count("auth failed, 1 attempts") == 1
 
 
@@ -176,18 +178,18 @@ def test_two_good_passwords_rejected_together_are_the_providers_broken_login(
         (tmp_path / f"secret-{name}").write_text(own_dovecot.passwords[user])
         targets.append({**target, "login": {**target["login"], "username": user}})
     with MailWatchProcess(tmp_path, targets, detection={"open_after": 1}).running() as watching:
-        watching.until(lambda: watching.seen("alice", "up") and watching.seen("bob", "up"), "both up")
+        watching.wait_until(lambda: watching.count("alice", "up") and watching.count("bob", "up"), "both up")
         # The restart must know from the ledger that both passwords were good.
         watching.stop()
         for user in (ALICE, BOB):
             own_dovecot.set_password(user, "another")
         watching.start()
-        (outage,) = watching.until(lambda: watching.api("outages"), "an outage")
+        (outage,) = watching.wait_until(lambda: watching.api("outages"), "an outage")
         assert outage["causes"] == {"credentials": 1}
         assert outage["phases"] == {"auth": 1}
         first = "bob" if outage["target"] == "alice" else "alice"
-        assert watching.seen(first, "down") == 0
-        assert watching.seen(first, "unknown") > 0
+        assert watching.count(first, "down") == 0
+        assert watching.count(first, "unknown") > 0
 
 
 def test_without_a_route_it_is_unknown_and_no_outage(tmp_path: Path) -> None:
@@ -213,7 +215,7 @@ def test_without_a_route_it_is_unknown_and_no_outage(tmp_path: Path) -> None:
         finally:
             reader.close()
 
-    watching.until(lambda: len(looks()) >= 6, "six looks")
+    watching.wait_until(lambda: len(looks()) >= 6, "six looks")
     assert watching.stop() == 0
     assert {(look["outcome"], look["cause"]) for look in looks()} == {("unknown", "offline")}
     assert all(look["guard"]["online"] is False for look in looks())
@@ -229,7 +231,7 @@ def test_smtp_submission_is_watched_too(
     target = imap(dovecot, certificates, tmp_path / "secret", name="lab-smtp", kind="smtp", tls="starttls")
     target["port"] = postfix.submission_port
     with MailWatchProcess(tmp_path, [target]).running() as watching:
-        watching.until(lambda: watching.seen("lab-smtp", "up") >= 2, "two good looks")
+        watching.wait_until(lambda: watching.count("lab-smtp", "up") >= 2, "two good looks")
         last = watching.api("observations?target=lab-smtp")[0]
         assert list(last["phases"]) == ["resolve", "connect", "tls", "greeting", "auth", "submit"]
     assert postfix.queue() == []
@@ -240,19 +242,19 @@ def test_pop3_is_watched_too(dovecot: Dovecot, certificates: Certificates, tmp_p
         dovecot, certificates, tmp_path / "secret", name="lab-pop3", kind="pop3", port=dovecot.pop3s_port
     )
     with MailWatchProcess(tmp_path, [target]).running() as watching:
-        watching.until(lambda: watching.seen("lab-pop3", "up") >= 2, "two good looks")
+        watching.wait_until(lambda: watching.count("lab-pop3", "up") >= 2, "two good looks")
         last = watching.api("observations?target=lab-pop3")[0]
         assert list(last["phases"]) == ["resolve", "connect", "tls", "greeting", "auth", "mailbox", "fetch"]
 
 
 def test_a_faulty_config_is_kept_out_at_sighup_and_a_good_one_is_taken(watching: MailWatchProcess) -> None:
-    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    watching.wait_until(lambda: watching.state("lab-imap") == "up", "up")
     good = watching.settings["targets"]
     watching.settings["targets"] = [{**good[0], "intervall": "1s"}]
     watching.write_config()
     watching.signal(signal.SIGHUP)
     reloaded = "mailwatch_config_last_reload_successful"
-    watching.until(lambda: watching.metric(reloaded) == 0, "the refusal")
+    watching.wait_until(lambda: watching.metric(reloaded) == 0, "the refusal")
     assert "config.yaml:" in watching.log.read_text()
     assert "did you mean 'interval'?" in watching.log.read_text()
     assert watching.state("lab-imap") == "up"
@@ -260,13 +262,13 @@ def test_a_faulty_config_is_kept_out_at_sighup_and_a_good_one_is_taken(watching:
     watching.settings["targets"] = [*good, {**second, "ca_file": good[0]["ca_file"], "interval": "30m"}]
     watching.write_config()
     watching.signal(signal.SIGHUP)
-    watching.until(lambda: watching.metric(reloaded) == 1, "the reload")
+    watching.wait_until(lambda: watching.metric(reloaded) == 1, "the reload")
     # At once, though its beat is half an hour.
-    watching.until(lambda: watching.state("greeting") == "up", "the new target up")
+    watching.wait_until(lambda: watching.state("greeting") == "up", "the new target up")
     watching.settings["targets"] = good
     watching.write_config()
     watching.signal(signal.SIGHUP)
-    watching.until(lambda: len(watching.api("targets")) == 1, "the target gone")
+    watching.wait_until(lambda: len(watching.api("targets")) == 1, "the target gone")
     assert 'target="greeting"' not in watching.get("/metrics")
 
 
@@ -280,30 +282,30 @@ def test_announced_maintenance_is_left_out_and_what_is_announced_later_hides_not
     watching: MailWatchProcess, own_dovecot: Dovecot
 ) -> None:
     active = "mailwatch_maintenance_active{"
-    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    watching.wait_until(lambda: watching.state("lab-imap") == "up", "up")
     own_dovecot.stop()
-    watching.until(lambda: watching.seen("lab-imap", "down") >= 4, "an outage")
+    watching.wait_until(lambda: watching.count("lab-imap", "down") >= 4, "an outage")
     assert watching.metric(active) == 0
     # The window covers all of it on the calendar, but it is announced only now.
     watching.settings["maintenance"] = [window(60)]
     watching.write_config()
     watching.signal(signal.SIGHUP)
-    watching.until(lambda: watching.metric(active) == 1, "maintenance")
-    seen = watching.seen("lab-imap", "down")
-    watching.until(lambda: watching.seen("lab-imap", "down") >= seen + 3, "looks in maintenance")
+    watching.wait_until(lambda: watching.metric(active) == 1, "maintenance")
+    seen = watching.count("lab-imap", "down")
+    watching.wait_until(lambda: watching.count("lab-imap", "down") >= seen + 3, "looks in maintenance")
     (outage,) = watching.api("outages")
     assert 0 < outage["maintenance"] < outage["duration"]["min"]
     # Withdrawn, and announced again: a restart changes nothing of what was said before.
     watching.stop()
     watching.start()
-    watching.until(lambda: watching.metric(active) == 1, "maintenance after the restart")
+    watching.wait_until(lambda: watching.metric(active) == 1, "maintenance after the restart")
     watching.settings["maintenance"] = []
     watching.write_config()
     watching.signal(signal.SIGHUP)
-    watching.until(lambda: watching.metric(active) == 0, "no maintenance")
+    watching.wait_until(lambda: watching.metric(active) == 0, "no maintenance")
     own_dovecot.start()
-    watching.until(lambda: watching.api("outages")[0]["state"] == "closed", "closed")
-    watching.until(lambda: watching.state("lab-imap") == "up", "up again")
+    watching.wait_until(lambda: watching.api("outages")[0]["state"] == "closed", "closed")
+    watching.wait_until(lambda: watching.state("lab-imap") == "up", "up again")
 
     reader = Reader.open(watching.data_dir)
     nodes = list(reader.entries(kinds=["node"]))
@@ -352,7 +354,7 @@ def test_a_second_process_is_told_who_holds_the_data(watching: MailWatchProcess)
 
 
 def test_pages_answer_and_describe_themselves(watching: MailWatchProcess) -> None:
-    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    watching.wait_until(lambda: watching.state("lab-imap") == "up", "up")
     assert watching.get("/healthz") == "ok\n"
     assert "lab-imap" in watching.get("/")
     paths = json.loads(watching.get("/api/openapi.json"))["paths"]
@@ -377,7 +379,7 @@ def test_pages_answer_and_describe_themselves(watching: MailWatchProcess) -> Non
 
 
 def test_sigterm_ends_it_with_status_0_and_the_record_says_so(watching: MailWatchProcess) -> None:
-    watching.until(lambda: watching.seen("lab-imap", "up") >= 1, "a look")
+    watching.wait_until(lambda: watching.count("lab-imap", "up") >= 1, "a look")
     assert watching.stop() == 0
     reader = Reader.open(watching.data_dir)
     events = [entry.payload["event"] for entry in reader.entries(kinds=["node"])]

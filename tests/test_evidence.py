@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch.evidence.report.formatting import words
+from mailwatch.evidence.report.formatting import texts
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.model import Cause, GapReason, Phase
 from tests.helpers.pdf import text_of
@@ -231,7 +231,7 @@ def test_both_languages_have_the_same_words_and_places() -> None:
             return [shape(inner) for inner in value]
         return sorted(set(re.findall(r"{\w*}", str(value))))
 
-    assert shape(words("it")) == shape(words("en"))
-    assert words("en")["causes"].keys() == {cause.value for cause in Cause}
-    assert words("en")["phases"].keys() == {phase.value for phase in Phase}
-    assert words("en")["reasons"].keys() == {reason.value for reason in GapReason}
+    assert shape(texts("it")) == shape(texts("en"))
+    assert texts("en")["causes"].keys() == {cause.value for cause in Cause}
+    assert texts("en")["phases"].keys() == {phase.value for phase in Phase}
+    assert texts("en")["reasons"].keys() == {reason.value for reason in GapReason}

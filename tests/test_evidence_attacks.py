@@ -16,11 +16,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mailwatch.evidence.verify import Trust, entries, verify
-from mailwatch.evidence.verify.archive import MAX_LINE, MAX_VALUES, Refused
+from mailwatch.evidence.verify.archive import MAX_LINE_BYTES, MAX_VALUES, VerificationError
 from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.ledger.checkpoint import Checkpoint, origin_of, sign, sign_text, verifier_key
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
-from mailwatch.ledger.timestamp import MAX_REPLY
+from mailwatch.ledger.timestamp import MAX_REPLY_BYTES
 from tests.helpers.bundle_files import Files, files_of, lines_of, pack, put_lines
 
 
@@ -274,7 +274,7 @@ def with_deep_json(path: Path, files: Files) -> None:
 
 def with_endless_line(path: Path, files: Files) -> None:
     chance = random.Random(1)
-    pack(path, files | {"entries.jsonl": chance.randbytes(2 * MAX_LINE).replace(b"\n", b"x")})
+    pack(path, files | {"entries.jsonl": chance.randbytes(2 * MAX_LINE_BYTES).replace(b"\n", b"x")})
 
 
 def with_garbage(path: Path, _: Files) -> None:
@@ -327,7 +327,7 @@ def with_a_hidden_file(path: Path, files: Files) -> None:
 
 
 def with_a_long_token(path: Path, files: Files) -> None:
-    pack(path, files | {f"tokens/{'ab' * 32}.tsr": bytes(MAX_REPLY + 1)}, method=zipfile.ZIP_STORED)
+    pack(path, files | {f"tokens/{'ab' * 32}.tsr": bytes(MAX_REPLY_BYTES + 1)}, method=zipfile.ZIP_STORED)
 
 
 def with_endless_values(path: Path, files: Files) -> None:
@@ -387,14 +387,14 @@ def test_what_a_walk_keeps_does_not_grow_with_the_entries(kind: str) -> None:
     """A zip of two megabytes holds half a million of them."""
     payload = {"event": "start", "rules": {"x": "y" * 500}, "reply": "z", "milliseconds": 1}
     tracemalloc.start()
-    walk = entries.walk(made_up(4000, kind, payload, False), CompactRange(), {}, frozenset(), lambda *_: None)
+    walk = entries.scan(made_up(4000, kind, payload, False), CompactRange(), {}, frozenset(), lambda *_: None)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert walk.in_full == 4000
+    assert walk.shown_count == 4000
     assert kept < 200_000
 
 
 def test_a_ledger_of_endless_targets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries, "MAX_TARGETS", 100)
-    with pytest.raises(Refused, match="of more than 100 targets"):
-        entries.walk(made_up(101, "gap", None, True), CompactRange(), {}, frozenset(), lambda *_: None)
+    with pytest.raises(VerificationError, match="of more than 100 targets"):
+        entries.scan(made_up(101, "gap", None, True), CompactRange(), {}, frozenset(), lambda *_: None)

@@ -18,19 +18,24 @@ import pytest
 import typst
 
 from mailwatch import __version__
-from mailwatch.evidence.ledger_range import EMPTY, Range, TokenFile
-from mailwatch.evidence.outage_case import Case
-from mailwatch.evidence.report.chain_of_custody import outside, tokens
-from mailwatch.evidence.report.charts import MAX_STROKES, timeline
-from mailwatch.evidence.report.facts import Run, Sightings
-from mailwatch.evidence.report.fonts import LONG, printable
-from mailwatch.evidence.report.formatting import Writing, words
-from mailwatch.evidence.report.method import limits, method
-from mailwatch.evidence.report.observer_health import doubt, in_doubt, ours, widened
+from mailwatch.evidence.ledger_range import EMPTY_LEDGER, LedgerRange, TokenFile
+from mailwatch.evidence.outage_case import OutageEvidence
+from mailwatch.evidence.report.chain_of_custody import outside_times_text, token_rows
+from mailwatch.evidence.report.charts import MAX_MARKED_OBSERVATIONS, timeline
+from mailwatch.evidence.report.facts import ObservationRun, ReportFacts
+from mailwatch.evidence.report.fonts import MAX_UNBROKEN_CHARS, printable
+from mailwatch.evidence.report.formatting import Formatter, texts
+from mailwatch.evidence.report.method import method_paragraphs, outage_limits
+from mailwatch.evidence.report.observer_health import (
+    clock_doubt,
+    clock_doubt_lines,
+    observer_health_rows,
+    widened_duration,
+)
 from mailwatch.model import Kind
 from tests.helpers.ledger_factory import HOUR
 from tests.helpers.pdf import text_of
-from tests.helpers.report_cases import BEGIN, CASES, WORDS, Made, make
+from tests.helpers.report_cases import BEGIN, CASES, WORDS, Installation, make_installation
 from tests.pictures import DOCS, reports
 
 K = TypeVar("K")
@@ -49,13 +54,13 @@ class Lazily(dict[K, V]):
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Installation]:
     folder = tmp_path_factory.mktemp("cases")
-    return Lazily(lambda name: make(name, folder / name))
+    return Lazily(lambda name: make_installation(name, folder / name))
 
 
 @pytest.fixture(scope="module")
-def bundles(cases: dict[str, Made]) -> dict[tuple[str, str], Path]:
+def bundles(cases: dict[str, Installation]) -> dict[tuple[str, str], Path]:
     """Each case in each language, as a bundle and unpacked beside it."""
 
     def made(key: tuple[str, str]) -> Path:
@@ -74,7 +79,7 @@ EVERY = [(name, language) for name in CASES for language in ("it", "en")]
 
 @pytest.mark.parametrize("case", EVERY, ids="-".join)
 def test_each_bundle_is_valid_and_plain_python_agrees(
-    case: tuple[str, str], bundles: dict[tuple[str, str], Path], cases: dict[str, Made]
+    case: tuple[str, str], bundles: dict[tuple[str, str], Path], cases: dict[str, Installation]
 ) -> None:
     path = bundles[case]
     said = cases[case[0]].command("verify", str(path), "--json")
@@ -199,7 +204,7 @@ def test_what_was_proven_afterwards_is_not_told_by_the_rules_of_others(
     language: str, bundles: dict[tuple[str, str], Path]
 ) -> None:
     text = text_of(bundles["proven", language].with_suffix("") / "report.pdf")
-    w = words(language)
+    w = texts(language)
     for foreign in (w["line_none"], w["method_text"]["unguarded"], w["method_text"]["guarded"], "3ª", "number 3"):
         assert foreign[:60] not in text
 
@@ -209,10 +214,10 @@ def test_the_report_says_what_was_seen(case: tuple[str, str], bundles: dict[tupl
     text = text_of(bundles[case].with_suffix("") / "report.pdf")
     for words_of_it in SAYS[case]:
         assert words_of_it in text, (words_of_it, text)
-    other = words("en" if case[1] == "it" else "it")
+    other = texts("en" if case[1] == "it" else "it")
     foreign = [
         told for key, told in other.items()
-        if isinstance(told, str) and len(told) > 4 and "{" not in told and told != words(case[1])[key]
+        if isinstance(told, str) and len(told) > 4 and "{" not in told and told != texts(case[1])[key]
         and f" {told} " in text
     ]  # fmt: skip
     assert foreign == []
@@ -237,7 +242,7 @@ def test_nothing_is_said_of_the_end_of_an_open_outage(language: str, bundles: di
     assert (told["outage"]["state"], told["outage"]["first_good"]) == ("open", None)
     assert told["outage"]["duration"]["max"] is None
     text = text_of(folder / "report.pdf")
-    assert words(language)["between"].partition("{b}")[2][:18] not in text
+    assert texts(language)["between"].partition("{b}")[2][:18] not in text
     assert "±" not in text
 
 
@@ -245,32 +250,41 @@ def test_a_clock_of_which_nobody_knows_widens_nothing_but_says_so() -> None:
     lasted = {"duration_ms": {"min": 60_000, "max": 120_000}}
     begun = {"duration_ms": {"min": 1000, "max": None}}
     known, unknown = (
-        Sightings(surveys=2, degraded=1, bound_us=1_500_001),
-        Sightings(surveys=1, degraded=1, unbounded=1),
+        ReportFacts(surveys=2, degraded=1, bound_us=1_500_001),
+        ReportFacts(surveys=1, degraded=1, unbounded=1),
     )
-    good = Sightings(surveys=1, bound_us=900_000)
-    assert doubt(known) == 1501
-    assert widened(known, lasted) == (56_998, 123_002)
-    assert widened(known, begun) == (0, None)
+    good = ReportFacts(surveys=1, bound_us=900_000)
+    assert clock_doubt(known) == 1501
+    assert widened_duration(known, lasted) == (56_998, 123_002)
+    assert widened_duration(known, begun) == (0, None)
     # A clock that nobody can set measured it: how far the other one is off changes no duration.
     steady = {"clock": {"stepped_ms": 0, "reboots": 0}}
-    assert widened(known, lasted | steady) == (60_000, 120_000)
-    assert widened(known, lasted | {"clock": steady["clock"] | {"wall": True}}) == (56_998, 123_002)
+    assert widened_duration(known, lasted | steady) == (60_000, 120_000)
+    assert widened_duration(known, lasted | {"clock": steady["clock"] | {"wall": True}}) == (56_998, 123_002)
     for seen in (unknown, good):
-        assert widened(seen, lasted) == (60_000, 120_000)
-    writing = Writing("en", ZoneInfo("UTC"), True)
-    assert in_doubt(good, lasted, writing) == []
-    assert "how far it was off is not known" in in_doubt(unknown, lasted, writing)[0]
-    assert "at least 1 min 00 s" in in_doubt(known, {"duration_ms": {"min": 60_000, "max": None}}, writing)[0]
-    assert "The durations do not depend on it" in in_doubt(known, lasted | steady, writing)[0]
+        assert widened_duration(seen, lasted) == (60_000, 120_000)
+    writing = Formatter("en", ZoneInfo("UTC"), True)
+    assert clock_doubt_lines(good, lasted, writing) == []
+    assert "how far it was off is not known" in clock_doubt_lines(unknown, lasted, writing)[0]
+    assert (
+        "at least 1 min 00 s"
+        in clock_doubt_lines(known, {"duration_ms": {"min": 60_000, "max": None}}, writing)[0]
+    )
+    assert "The durations do not depend on it" in clock_doubt_lines(known, lasted | steady, writing)[0]
 
 
 def test_a_time_never_claims_more_than_was_measured() -> None:
-    writing = Writing("en", ZoneInfo("UTC"), False)
-    assert (writing.span(59_999), writing.span(59_999, up=True)) == ("59.9 s", "1 min 00 s")
-    assert (writing.span(3_599_001), writing.span(3_599_001, up=True)) == ("59 min 59 s", "1 h 00 min")
-    assert (writing.span(HOUR + 1), writing.span(HOUR + 1, up=True)) == ("1 h 00 min", "1 h 01 min")
-    assert writing.span(25 * HOUR + 61_400, exact=True) == "1 day 1 h 01 min 01 s"
+    writing = Formatter("en", ZoneInfo("UTC"), False)
+    assert (writing.format_duration(59_999), writing.format_duration(59_999, up=True)) == ("59.9 s", "1 min 00 s")
+    assert (writing.format_duration(3_599_001), writing.format_duration(3_599_001, up=True)) == (
+        "59 min 59 s",
+        "1 h 00 min",
+    )
+    assert (writing.format_duration(HOUR + 1), writing.format_duration(HOUR + 1, up=True)) == (
+        "1 h 00 min",
+        "1 h 01 min",
+    )
+    assert writing.format_duration(25 * HOUR + 61_400, exact=True) == "1 day 1 h 01 min 01 s"
 
 
 HOSTILE = "".join(chr(code) for code in range(0x3000)) + "日本😀\u202e\ufeff"
@@ -292,40 +306,40 @@ def test_no_letter_of_a_server_keeps_a_report_from_being_made(font: str) -> None
 def test_what_cannot_be_shown_is_named_and_what_is_too_long_can_break() -> None:
     assert printable({"a": ["ok è €", ("日\u202e\x07", 1)]}) == {"a": ["ok è €", ["[U+65E5][U+202E][U+0007]", 1]]}
     assert printable("e\u0300") == "è"
-    assert printable("x" * (LONG + 1)) == "x" * LONG + "\u200bx"
+    assert printable("x" * (MAX_UNBROKEN_CHARS + 1)) == "x" * MAX_UNBROKEN_CHARS + "\u200bx"
     assert printable("https://" + "x" * 99) == "https://" + "x" * 99
 
 
 def test_the_method_is_that_of_the_kind_and_says_what_was_not_checked() -> None:
     rules = {"open_after": 3, "close_after": 2, "recheck_ms": [5000, 10_000, 90_000]}
-    writing = Writing("en", ZoneInfo("UTC"), False)
+    writing = Formatter("en", ZoneInfo("UTC"), False)
     told = {"kind": "smtp", "largest_gap_ms": 0, "unobserved_ms": 0, "vantage_point": "home", "target": "t"}
-    bare = " ".join(method(told, rules, Sightings(down=3), writing))
+    bare = " ".join(method_paragraphs(told, rules, ReportFacts(down=3), writing))
     assert "without logging in" in bare
     assert "had no part in these observations: a broken line on the observer's side would" in bare
     assert "after 5 s, 10 s, 90 s, during an outage every 90 s" in bare
-    full = " ".join(method(told, rules, Sightings(down=3, guarded=3, with_login=True), writing))
+    full = " ".join(method_paragraphs(told, rules, ReportFacts(down=3, guarded=3, with_login=True), writing))
     assert "then it cancels, and no message is sent" in full
     assert "has failed only if the failure cannot have come from the observer's own line" in full
     assert "The shortest duration includes" not in full
     assert "The shortest duration includes" in " ".join(
-        method(told | {"unobserved_ms": 1}, rules, Sightings(), writing)
+        method_paragraphs(told | {"unobserved_ms": 1}, rules, ReportFacts(), writing)
     )
-    trip = " ".join(method(told | {"kind": "roundtrip"}, rules, Sightings(with_login=True), writing))
+    trip = " ".join(method_paragraphs(told | {"kind": "roundtrip"}, rules, ReportFacts(with_login=True), writing))
     assert "sends a test message of its own" in trip
     assert "after 5 s" not in trip
     for language in ("it", "en"):
         for kind in Kind:
-            assert words(language)["channels"][kind.value]
-            assert words(language)["steps"][kind.value]
+            assert texts(language)["channels"][kind.value]
+            assert texts(language)["steps"][kind.value]
     mail = "Whether messages were lost or arrived late."
-    assert mail in limits(told, writing)
-    assert mail not in limits(told | {"kind": "roundtrip"}, writing)
+    assert mail in outage_limits(told, writing)
+    assert mail not in outage_limits(told | {"kind": "roundtrip"}, writing)
 
 
 def test_what_other_operators_did_not_answer_is_said() -> None:
-    writing = Writing("en", ZoneInfo("UTC"), False)
-    line = dict(ours(Sightings(down=9, guarded=7, answered=2, controls={"a"}), writing))["Line"]
+    writing = Formatter("en", ZoneInfo("UTC"), False)
+    line = dict(observer_health_rows(ReportFacts(down=9, guarded=7, answered=2, controls={"a"}), writing))["Line"]
     assert "7 of 9 (a)" in line
     assert "Other failed observations, 2: no other operator is on record" in line
     assert "the server itself answered the connection: 2 of 9" in line
@@ -333,25 +347,27 @@ def test_what_other_operators_did_not_answer_is_said() -> None:
 
 @pytest.mark.parametrize(("told", "said"), [({}, False), ({"distrust": "unknown issuer"}, True)])
 def test_a_token_that_nobody_vouches_for_is_no_independent_time(told: dict[str, str], said: bool) -> None:
-    found = Range(EMPTY, EMPTY, (), (TokenFile(5, 4, BEGIN, "home-made", "", b""),))
-    case = Case({}, found, {"outside_times": {"not_before": "2026-01-22T20:00:00.100Z", "not_after": None}}, "")
-    seen = Sightings(tokens={5: {"signer": "CN=me", "serial": "17", "accuracy_ms": 500, **told}})
-    writing = Writing("en", ZoneInfo("UTC"), False)
-    text = outside(case, seen, writing)
+    found = LedgerRange(EMPTY_LEDGER, EMPTY_LEDGER, (), (TokenFile(5, 4, BEGIN, "home-made", "", b""),))
+    case = OutageEvidence(
+        {}, found, {"outside_times": {"not_before": "2026-01-22T20:00:00.100Z", "not_after": None}}, ""
+    )
+    seen = ReportFacts(tokens={5: {"signer": "CN=me", "serial": "17", "accuracy_ms": 500, **told}})
+    writing = Formatter("en", ZoneInfo("UTC"), False)
+    text = outside_times_text(case, seen, writing)
     assert "outside timestamp authority (home-made)" in text
     assert ("does not lead to a certificate that the configuration trusts" in text) is said
-    (row,) = tokens(case, seen, writing)
+    (row,) = token_rows(case, seen, writing)
     assert row[0].startswith("home-made; CN=me")
     assert ("not traced to a trusted certificate" in row[0]) is said
     assert (row[1].endswith("± 500 ms"), row[2:]) == (True, ["17", "0 – 3"])
 
 
 def test_a_bound_is_never_told_narrower_than_it_is_nor_of_another_day() -> None:
-    italian, english = (Writing(language, ZoneInfo("Europe/Rome"), False) for language in ("it", "en"))
+    italian, english = (Formatter(language, ZoneInfo("Europe/Rome"), False) for language in ("it", "en"))
     at = round(datetime(2026, 7, 5, 22, 30, 0, 200_000, UTC).timestamp() * 1000)
 
-    def told(writing: Writing, at: int, *, up: bool = False) -> str:
-        return " ".join(writing.both(at, up=up).split())
+    def told(writing: Formatter, at: int, *, up: bool = False) -> str:
+        return " ".join(writing.local_and_utc(at, up=up).split())
 
     assert told(italian, at) == "06/07/2026 00:30:00 (05/07 22:30:00 UTC)"
     assert told(italian, at, up=True) == "06/07/2026 00:30:01 (05/07 22:30:01 UTC)"
@@ -362,8 +378,8 @@ def test_a_bound_is_never_told_narrower_than_it_is_nor_of_another_day() -> None:
     assert [told(italian, one) for one in twice] == [
         "25/10/2026 02:30:00 (00:30:00 UTC)", "25/10/2026 02:30:00 (01:30:00 UTC)"
     ]  # fmt: skip
-    assert (english.share(0.8314399), english.share(0.8314399, up=True)) == ("83.143 %", "83.144 %")
-    assert (english.share(0.29), english.share(0.29, up=True)) == ("29.000 %", "29.000 %")
+    assert (english.format_share(0.8314399), english.format_share(0.8314399, up=True)) == ("83.143 %", "83.144 %")
+    assert (english.format_share(0.29), english.format_share(0.29, up=True)) == ("29.000 %", "29.000 %")
 
 
 def test_the_drawing_shows_what_nobody_saw_and_no_stroke_too_many() -> None:
@@ -374,23 +390,25 @@ def test_the_drawing_shows_what_nobody_saw_and_no_stroke_too_many() -> None:
         "first_good": BEGIN + 10 * HOUR,
     }
     runs = [
-        Run("down", BEGIN + HOUR, BEGIN + 4 * HOUR, MAX_STROKES - 1, "timeout"),
-        Run("gap", BEGIN + 4 * HOUR, BEGIN + 6 * HOUR, 1, "not_running"),
-        Run("down", BEGIN + 6 * HOUR, BEGIN + 9 * HOUR, 1, "timeout"),
+        ObservationRun("down", BEGIN + HOUR, BEGIN + 4 * HOUR, MAX_MARKED_OBSERVATIONS - 1, "timeout"),
+        ObservationRun("gap", BEGIN + 4 * HOUR, BEGIN + 6 * HOUR, 1, "not_running"),
+        ObservationRun("down", BEGIN + 6 * HOUR, BEGIN + 9 * HOUR, 1, "timeout"),
     ]
-    writing = Writing("en", ZoneInfo("UTC"), False)
+    writing = Formatter("en", ZoneInfo("UTC"), False)
     drawn = timeline(outage, runs, writing)
     assert [band["kind"] for band in drawn["spans"]] == ["down", "edge", "up", "edge", "up", "gap"]
-    assert len(drawn["looks"]) == MAX_STROKES
+    assert len(drawn["looks"]) == MAX_MARKED_OBSERVATIONS
     runs[0].count += 1
     assert timeline(outage, runs, writing)["looks"] == []
     still = timeline(outage | {"first_good": None}, runs, writing)
     assert still["spans"][0]["b"] == 1.0
-    assert [mark["text"] for mark in still["marks"] if mark["at"] == 1.0] == [writing.both(BEGIN + 9 * HOUR)]
+    assert [mark["text"] for mark in still["marks"] if mark["at"] == 1.0] == [
+        writing.local_and_utc(BEGIN + 9 * HOUR)
+    ]
 
 
 def test_what_was_sent_is_noted_listed_and_told(tmp_path: Path) -> None:
-    made = make("four-minutes", tmp_path / "sent")
+    made = make_installation("four-minutes", tmp_path / "sent")
     path = made.folder / "data" / "claims" / "sent.jsonl"
     nothing = made.command("claim", "log", made.outage)
     assert (nothing.returncode, nothing.stdout) == (0, "")
@@ -455,7 +473,7 @@ def test_what_was_sent_is_noted_listed_and_told(tmp_path: Path) -> None:
     ],
 )
 def test_a_log_used_wrongly_writes_nothing(
-    told: tuple[str, ...], status: int, complaint: str, cases: dict[str, Made]
+    told: tuple[str, ...], status: int, complaint: str, cases: dict[str, Installation]
 ) -> None:
     made = cases["four-minutes"]
     said = made.command("claim", *(word.format(id=made.outage) for word in told))
@@ -473,7 +491,7 @@ def test_the_pictures_of_the_documents_can_be_drawn_anew(tmp_path: Path) -> None
         assert path.read_bytes()[16:24] == (DOCS / path.name).read_bytes()[16:24]
 
 
-def test_the_letter_claims_no_more_than_the_report(cases: dict[str, Made], tmp_path: Path) -> None:
+def test_the_letter_claims_no_more_than_the_report(cases: dict[str, Installation], tmp_path: Path) -> None:
     made = cases["badly-seen"]
     assert made.command("claim", made.outage, "-o", str(tmp_path / "letter"), "--lang", "en").returncode == 0
     text = text_of(tmp_path / "letter.pdf")

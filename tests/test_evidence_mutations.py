@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.store import Store
-from mailwatch.store.keys import load as load_keys
+from mailwatch.store.keys import load_keys as load_keys
 from tests.helpers.bundle_files import files_of
 from tests.helpers.bundle_mutations import MUTATIONS, mutants
 from tests.helpers.malicious_operator import Operator, quiet, trusting
@@ -30,9 +30,9 @@ def lean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Trust
     folder = tmp_path_factory.mktemp("lean")
     authority, store = quiet(folder / "authority"), Store.open(folder / "data")
     operator = Operator(store, folder / "data")
-    operator.looks("+")
+    operator.observe("+")
     operator.stamp(authority)
-    operator.looks("+---?-++")
+    operator.observe("+---?-++")
     operator.stamp(authority)
     yield operator.bundle(authority), trusting(authority), store.keys.private
     store.close()

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from mailwatch.cli import main
-from mailwatch.evidence.joint.member import read
-from mailwatch.evidence.ledger_range import NoCase, within_tokens
-from mailwatch.evidence.outage_case import find
+from mailwatch.evidence.joint.member import read_member
+from mailwatch.evidence.ledger_range import EvidenceError, check_within_tokens
+from mailwatch.evidence.outage_case import find_outage_evidence
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.model import Rules
 from mailwatch.store import Store, Tokens
@@ -50,9 +50,9 @@ def refused(path: Path, trust: Trust) -> list[tuple[str, str]]:
 
 
 def lived(operator: Operator, authority: Authority, marks: str = "++----++") -> None:
-    operator.looks("+")
+    operator.observe("+")
     operator.stamp(authority)
-    operator.looks(marks)
+    operator.observe(marks)
     operator.stamp(authority)
 
 
@@ -71,9 +71,9 @@ def test_an_outage_cannot_be_said_to_be_of_another_time(
     operator: Operator, authority: Authority, dated: int, words: str
 ) -> None:
     """All hashes and signatures are right, and the tokens are a real authority's: but they are of today."""
-    operator.looks("+")
+    operator.observe("+")
     operator.stamp(authority)
-    operator.looks("++----++", dated=operator.clock() + dated)
+    operator.observe("++----++", dated=operator.clock() + dated)
     operator.stamp(authority)
     (claim, detail), *_ = refused(operator.bundle(authority), trusting(authority))
     assert claim == "times"
@@ -89,9 +89,9 @@ def test_a_look_is_dated_as_its_entry_is(operator: Operator, authority: Authorit
                        for one in drafts])  # fmt: skip
 
     operator.store.append_batch = today  # type: ignore[method-assign]
-    operator.looks("+")
+    operator.observe("+")
     operator.stamp(authority)
-    operator.looks("++----++", dated=operator.clock() - 30 * DAY)
+    operator.observe("++----++", dated=operator.clock() - 30 * DAY)
     operator.stamp(authority)
     claims = refused(operator.bundle(authority), trusting(authority))
     assert claims[0][0] == "entries"
@@ -110,13 +110,13 @@ def test_a_look_cannot_begin_when_it_likes(
     operator: Operator, authority: Authority, begun: int, claim: str, words: str
 ) -> None:
     """The last bad look would end an outage days later, or begin it days before."""
-    operator.looks("+")
+    operator.observe("+")
     operator.stamp(authority)
-    operator.looks("++---")
-    operator.begun = begun
-    operator.looks("-")
-    operator.begun = 0
-    operator.looks("++")
+    operator.observe("++---")
+    operator.begun_after_end = begun
+    operator.observe("-")
+    operator.begun_after_end = 0
+    operator.observe("++")
     operator.stamp(authority)
     claims = refused(operator.bundle(authority), trusting(authority))
     assert claims[0][0] == claim
@@ -124,7 +124,7 @@ def test_a_look_cannot_begin_when_it_likes(
 
 
 def test_a_clock_that_was_off_is_no_lie_but_told(operator: Operator, authority: Authority) -> None:
-    operator.off = -3 * HOUR
+    operator.clock_error = -3 * HOUR
     lived(operator, authority)
     path = operator.bundle(authority)
     assert refused(path, trusting(authority)) == []
@@ -133,13 +133,13 @@ def test_a_clock_that_was_off_is_no_lie_but_told(operator: Operator, authority: 
 
 
 def test_a_clock_that_was_set_in_between_is_no_lie_but_told(operator: Operator, authority: Authority) -> None:
-    operator.looks("+")
+    operator.observe("+")
     operator.stamp(authority)
-    operator.looks("++--")
+    operator.observe("++--")
     operator.step(-2 * HOUR)
-    operator.looks("--")
+    operator.observe("--")
     operator.step(0)
-    operator.looks("++")
+    operator.observe("++")
     operator.stamp(authority)
     path = operator.bundle(authority)
     assert refused(path, trusting(authority)) == []
@@ -148,11 +148,11 @@ def test_a_clock_that_was_set_in_between_is_no_lie_but_told(operator: Operator, 
 
 def test_a_clock_set_ahead_within_an_outage_makes_it_no_longer(operator: Operator, authority: Authority) -> None:
     """The stock program on a machine whose clock is set by four days: what lasted seconds is told as seconds."""
-    operator.looks("+")
+    operator.observe("+")
     operator.stamp(authority)
-    operator.looks("++--")
+    operator.observe("++--")
     operator.step(4 * DAY)
-    operator.looks("--++")
+    operator.observe("--++")
     operator.step(0)
     operator.stamp(authority)
     path = operator.bundle(authority)
@@ -168,11 +168,11 @@ def test_a_clock_that_was_wrong_at_a_token_only_is_no_error_of_the_times(
     operator: Operator, authority: Authority
 ) -> None:
     """NTP sets a clock right that was years behind when the token before was asked for."""
-    operator.off = -3 * 365 * DAY
-    operator.looks("+")
+    operator.clock_error = -3 * 365 * DAY
+    operator.observe("+")
     operator.stamp(authority)
     operator.step(0)
-    operator.looks("++----++")
+    operator.observe("++----++")
     operator.stamp(authority)
     path = operator.bundle(authority)
     assert "clock_error" not in json.loads(zipfile.ZipFile(path).read("outage.json"))
@@ -193,12 +193,12 @@ def test_a_clock_that_nobody_can_set_is_held_against_the_tokens(
     operator: Operator, authority: Authority, off: int
 ) -> None:
     """An operator who makes even that clock run by four days more, with the wall clock or without it."""
-    operator.looks("+")
+    operator.observe("+")
     operator.stamp(authority)
-    operator.looks("++--")
+    operator.observe("++--")
     operator.run_ahead = 4 * DAY
     operator.step(off)
-    operator.looks("--++")
+    operator.observe("--++")
     operator.step(0)
     operator.stamp(authority)
     path = operator.bundle(authority)
@@ -212,9 +212,11 @@ def test_a_clock_that_nobody_can_set_is_held_against_the_tokens(
     assert "WRONG it lasted no longer than the tokens around it are apart" in said
     with operator.reader() as reader:
         newest = next(reader.entries(kinds=["outage"], descending=True, limit=1))
-        case = find(reader, Tokens(operator.folder), operator.store.keys, newest.payload["id"], None)
-    with pytest.raises(NoCase, match="the clocks ran wrong"):
-        within_tokens(case.found, case.payload)
+        case = find_outage_evidence(
+            reader, Tokens(operator.folder), operator.store.keys, newest.payload["id"], None
+        )
+    with pytest.raises(EvidenceError, match="the clocks ran wrong"):
+        check_within_tokens(case.range, case.payload)
 
 
 def test_the_enclosed_script_reads_the_tokens_themselves(operator: Operator, authority: Authority) -> None:
@@ -236,7 +238,7 @@ def test_the_enclosed_script_reads_the_tokens_themselves(operator: Operator, aut
 
 def test_the_first_token_may_come_long_after_the_first_entry(operator: Operator, authority: Authority) -> None:
     """The first report of a new owner begins at entry 0 and ends before the entry that names the token."""
-    operator.looks("++----++", dated=operator.clock() - HOUR)
+    operator.observe("++----++", dated=operator.clock() - HOUR)
     operator.stamp(authority)
     path = operator.bundle(authority)
     assert json.loads(files_of(path)["proof.json"])["start"]["size"] == 0
@@ -245,7 +247,7 @@ def test_the_first_token_may_come_long_after_the_first_entry(operator: Operator,
 
 def test_a_clock_error_beyond_ten_minutes_must_be_stated(operator: Operator, authority: Authority) -> None:
     """A look at 2023, made today with a clock of then: valid only with the error on its first page."""
-    operator.off = -3 * HOUR
+    operator.clock_error = -3 * HOUR
     lived(operator, authority)
     path = operator.bundle(authority)
     files = files_of(path)
@@ -262,10 +264,10 @@ def test_a_clock_error_beyond_ten_minutes_must_be_stated(operator: Operator, aut
 
 def test_a_failure_dated_outside_the_tokens_is_refused(operator: Operator, authority: Authority) -> None:
     """One entry that says that the clock was set by years, and everything after it dated by that."""
-    operator.looks("+")
+    operator.observe("+")
     operator.stamp(authority)
     operator.step(-5 * 365 * DAY)
-    operator.looks("++----++")
+    operator.observe("++----++")
     operator.step(0)
     operator.stamp(authority)
     path = operator.bundle(authority)
@@ -275,7 +277,7 @@ def test_a_failure_dated_outside_the_tokens_is_refused(operator: Operator, autho
     assert stated.pop("clock_error") == pytest.approx(5 * 365 * DAY / 1000, abs=2)
     assert refused(path, trusting(authority)) == []
     # But they cannot be laid beside those of others.
-    assert "its clock was off by" in read(path, trusting(authority)).reason
+    assert "its clock was off by" in read_member(path, trusting(authority)).reason
     for said in ({}, {"clock_error": 3600}):
         files["outage.json"] = json.dumps(stated | said).encode()
         pack(path, files)
@@ -285,10 +287,10 @@ def test_a_failure_dated_outside_the_tokens_is_refused(operator: Operator, autho
 
 def test_tokens_of_ones_own_making_are_named(operator: Operator, authority: Authority, other: Authority) -> None:
     """One of a trusted authority lends the others nothing."""
-    operator.looks("+")
+    operator.observe("+")
     operator.stamp(authority)
     operator.stamp(other)
-    operator.looks("++----++")
+    operator.observe("++----++")
     operator.stamp(authority)
     operator.stamp(other)
     path = operator.bundle(authority, other)
@@ -310,38 +312,38 @@ def test_a_good_bundle_is_never_refused(
         case "open":
             lived(operator, authority, "++----")
         case "from the start":
-            operator.looks("----")
+            operator.observe("----")
             operator.stamp(authority)
-            operator.looks("--++")
+            operator.observe("--++")
             operator.stamp(authority)
         case "restarted":
-            operator.looks("+")
+            operator.observe("+")
             operator.stamp(authority)
-            operator.looks("+--")
+            operator.observe("+--")
             operator.entry("node", {"event": "stop"})
             operator.start()
-            operator.looks("--?-++")
+            operator.observe("--?-++")
             operator.stamp(authority)
         case "unicode":
             operator.target = "caselle-è-🜛-‮x\u2028y"
             lived(operator, authority)
         case "long words":
-            operator.looks("+")
+            operator.observe("+")
             operator.stamp(authority)
-            operator.looks("+----++", detail="\x1b[31m\x00\n" + "è" * 5000)
+            operator.observe("+----++", detail="\x1b[31m\x00\n" + "è" * 5000)
             operator.stamp(authority)
         case "no tokens":
-            operator.looks("++----++")
+            operator.observe("++----++")
         case "other rules":
-            operator.looks("+")
+            operator.observe("+")
             operator.stamp(authority)
             operator.rules = Rules(open_after=2, close_after=1, recheck=())
             operator.start()
-            operator.looks("+--+")
+            operator.observe("+--+")
             operator.stamp(authority)
         case "many looks":
             for _ in range(40):
-                operator.looks("+--")
+                operator.observe("+--")
             lived(operator, authority, "-" * 60 + "++")
     path = operator.bundle(*[authority] * (case != "no tokens"))
     assert refused(path, trusting(authority)) == []
@@ -366,13 +368,13 @@ def test_each_authority_bounds_the_case_for_who_believes_only_that_one(
     operator: Operator, authority: Authority, other: Authority
 ) -> None:
     """One that is asked daily is older than the one that is asked hourly, on both sides."""
-    operator.looks("+")
+    operator.observe("+")
     operator.stamp(other)
-    operator.looks("++")
+    operator.observe("++")
     operator.stamp(authority)
-    operator.looks("++----++")
+    operator.observe("++----++")
     operator.stamp(authority)
-    operator.looks("++")
+    operator.observe("++")
     operator.stamp(other)
     path = operator.bundle(authority, other)
     assert refused(path, trusting(authority, other)) == []
@@ -387,10 +389,10 @@ def test_a_token_of_nobody_does_not_spoil_those_of_an_authority(
     operator: Operator, authority: Authority, other: Authority
 ) -> None:
     """Its certificate is not in the config: whoever checks the bundle could not verify it."""
-    operator.looks("+")
+    operator.observe("+")
     operator.stamp(authority)
     operator.stamp(other, distrust="its signature does not lead to a trusted authority")
-    operator.looks("++----++")
+    operator.observe("++----++")
     operator.stamp(other, distrust="its signature does not lead to a trusted authority")
     operator.stamp(authority)
     path = operator.bundle(authority)
@@ -399,11 +401,11 @@ def test_a_token_of_nobody_does_not_spoil_those_of_an_authority(
 
 
 def test_a_token_whose_file_is_gone_is_replaced_by_the_next_one(operator: Operator, authority: Authority) -> None:
-    operator.looks("+")
+    operator.observe("+")
     operator.stamp(authority)
-    operator.looks("+")
+    operator.observe("+")
     operator.stamp(authority).unlink()
-    operator.looks("++----++")
+    operator.observe("++----++")
     operator.stamp(authority).unlink()
     operator.stamp(authority)
     path = operator.bundle(authority)

@@ -23,19 +23,19 @@ from pydantic import SecretStr
 from mailwatch import monotonic
 from mailwatch.guard.clock import survey
 from mailwatch.guard.connectivity import Guard
-from mailwatch.guard.control_dates import SLACK, read_date
+from mailwatch.guard.control_dates import SLACK_MS, parse_http_date
 from mailwatch.guard.controls import Control
-from mailwatch.guard.expiry import Expiry, learn_survey
-from mailwatch.guard.time_evidence import WRITTEN, Blame, Bounds, TimeEvidence, blame
+from mailwatch.guard.expiry import ExpiryAttribution, add_survey
+from mailwatch.guard.time_evidence import RELEASED_AT_MS, ExpiryFault, TimeEvidence, TrueTimeBounds, expiry_fault
 from mailwatch.model import ClockSpan, Kind, Observation, Outcome
-from mailwatch.monitor.restore import recall
-from mailwatch.notify.events import of_entry
-from mailwatch.notify.text import text_of
+from mailwatch.monitor.restore import restore_evidence
+from mailwatch.notify.events import notifications_of
+from mailwatch.notify.text import message_text
 from mailwatch.settings import Channel, Target
 from mailwatch.times import now, rfc3339
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.requirements import need_program
-from tests.helpers.scripted_server import SILENCE, hostile
+from tests.helpers.scripted_server import SILENCE, scripted_server
 from tests.helpers.time_server import packet, time_server
 from tests.helpers.wall_clock import LIBRARIES
 from tests.servers import Dovecot
@@ -43,42 +43,74 @@ from tests.servers.certificates import Certificate
 
 MINUTE, DAY = 60_000, 86_400_000
 YEAR = 365 * DAY
-T = WRITTEN + 100 * DAY
+T = RELEASED_AT_MS + 100 * DAY
 """The true time of the cases."""
 NAME = "control.example"
 
 # --- the rule ---------------------------------------------------------------------------------------------------
 
 VALID, OLD, YOUNG = (T - DAY, T + DAY), (T - 9 * DAY, T - DAY), (T + DAY, T + 9 * DAY)
-SURE, DAYS = Bounds(T - 50, T + 50), Bounds(T - 3 * DAY, T + 3 * DAY)
+SURE, DAYS = TrueTimeBounds(T - 50, T + 50), TrueTimeBounds(T - 3 * DAY, T + 3 * DAY)
 CASES = [
     # its dates, what is known, what our clock shows, whose failure it is
-    ("expired, and the time is known", OLD, SURE, T, Blame.PROVIDER),
-    ("expired, though our clock is a year ahead", OLD, SURE, T + YEAR, Blame.PROVIDER),
-    ("not yet valid, and the time is known", YOUNG, SURE, T, Blame.PROVIDER),
-    ("valid, our clock is a year ahead", VALID, SURE, T + YEAR, Blame.CLOCK),
-    ("valid, our clock is two days ahead", VALID, SURE, T + 2 * DAY, Blame.CLOCK),
-    ("valid for a minute, our clock is behind", (T - MINUTE, T + DAY), SURE, T - 10 * MINUTE, Blame.CLOCK),
-    ("valid, our clock is in 1970", VALID, SURE, 0, Blame.CLOCK),
-    ("expired by our clock, and nothing is known", OLD, Bounds(WRITTEN), T, Blame.UNKNOWN),
-    ("expired by our clock, and less is known than would matter", OLD, DAYS, T, Blame.UNKNOWN),
-    ("not yet valid by our clock, and nothing is known", YOUNG, Bounds(WRITTEN), T, Blame.UNKNOWN),
-    ("not yet valid by our clock, which is before the record", VALID, Bounds(T - 60), T - 2 * DAY, Blame.CLOCK),
-    ("expired before this program was written", (0, WRITTEN - 1), Bounds(WRITTEN), T, Blame.PROVIDER),
-    ("expired, and the witnesses contradict each other", OLD, Bounds(contradicted=True), T, Blame.UNKNOWN),
-    ("its dates cannot be read, and our clock is right", (None, None), SURE, T, Blame.PROVIDER),
-    ("its dates cannot be read, and our clock is wrong", (None, None), SURE, T + YEAR, Blame.UNKNOWN),
-    ("its dates cannot be read, and nothing is known", (None, None), Bounds(WRITTEN), T, Blame.UNKNOWN),
-    ("the edge of the window is not beyond its end", (0, T + 50), SURE, T + DAY, Blame.CLOCK),
-    ("the edge of the window is beyond its end", (0, T + 49), SURE, T + DAY, Blame.UNKNOWN),
-]  # fmt: skip
+    ("expired, and the time is known", OLD, SURE, T, ExpiryFault.PROVIDER),
+    ("expired, though our clock is a year ahead", OLD, SURE, T + YEAR, ExpiryFault.PROVIDER),
+    ("not yet valid, and the time is known", YOUNG, SURE, T, ExpiryFault.PROVIDER),
+    ("valid, our clock is a year ahead", VALID, SURE, T + YEAR, ExpiryFault.CLOCK),
+    ("valid, our clock is two days ahead", VALID, SURE, T + 2 * DAY, ExpiryFault.CLOCK),
+    ("valid for a minute, our clock is behind", (T - MINUTE, T + DAY), SURE, T - 10 * MINUTE, ExpiryFault.CLOCK),
+    ("valid, our clock is in 1970", VALID, SURE, 0, ExpiryFault.CLOCK),
+    ("expired by our clock, and nothing is known", OLD, TrueTimeBounds(RELEASED_AT_MS), T, ExpiryFault.UNKNOWN),
+    ("expired by our clock, and less is known than would matter", OLD, DAYS, T, ExpiryFault.UNKNOWN),
+    (
+        "not yet valid by our clock, and nothing is known",
+        YOUNG,
+        TrueTimeBounds(RELEASED_AT_MS),
+        T,
+        ExpiryFault.UNKNOWN,
+    ),
+    (
+        "not yet valid by our clock, which is before the record",
+        VALID,
+        TrueTimeBounds(T - 60),
+        T - 2 * DAY,
+        ExpiryFault.CLOCK,
+    ),
+    (
+        "expired before this program was written",
+        (0, RELEASED_AT_MS - 1),
+        TrueTimeBounds(RELEASED_AT_MS),
+        T,
+        ExpiryFault.PROVIDER,
+    ),
+    (
+        "expired, and the witnesses contradict each other",
+        OLD,
+        TrueTimeBounds(contradicted=True),
+        T,
+        ExpiryFault.UNKNOWN,
+    ),
+    ("its dates cannot be read, and our clock is right", (None, None), SURE, T, ExpiryFault.PROVIDER),
+    ("its dates cannot be read, and our clock is wrong", (None, None), SURE, T + YEAR, ExpiryFault.UNKNOWN),
+    (
+        "its dates cannot be read, and nothing is known",
+        (None, None),
+        TrueTimeBounds(RELEASED_AT_MS),
+        T,
+        ExpiryFault.UNKNOWN,
+    ),
+    ("the edge of the window is not beyond its end", (0, T + 50), SURE, T + DAY, ExpiryFault.CLOCK),
+    ("the edge of the window is beyond its end", (0, T + 49), SURE, T + DAY, ExpiryFault.UNKNOWN),
+]
 
 
 @pytest.mark.parametrize(
     ("dates", "known", "wall", "whose"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
 )
-def test_whose_failure_it_is(dates: tuple[int | None, int | None], known: Bounds, wall: int, whose: Blame) -> None:
-    assert blame(*dates, known, wall) is whose
+def test_whose_failure_it_is(
+    dates: tuple[int | None, int | None], known: TrueTimeBounds, wall: int, whose: ExpiryFault
+) -> None:
+    assert expiry_fault(*dates, known, wall) is whose
 
 
 moments = st.integers(0, 4_102_444_800_000)
@@ -95,11 +127,11 @@ moments = st.integers(0, 4_102_444_800_000)
 def test_no_window_that_holds_the_true_time_blames_who_is_not_to_blame(
     true: int, wall: int, before: int, after: int, early: int, late: int
 ) -> None:
-    whose = blame(before, after, Bounds(true - early, true + late), wall)
+    whose = expiry_fault(before, after, TrueTimeBounds(true - early, true + late), wall)
     valid = before <= true <= after
-    assert not (valid and whose is Blame.PROVIDER)
+    assert not (valid and whose is ExpiryFault.PROVIDER)
     if not before <= wall <= after:
-        assert not (not valid and whose is Blame.CLOCK) or wall < before
+        assert not (not valid and whose is ExpiryFault.CLOCK) or wall < before
 
 
 # --- what is known of the time ----------------------------------------------------------------------------------
@@ -107,32 +139,32 @@ def test_no_window_that_holds_the_true_time_blames_who_is_not_to_blame(
 
 def test_most_sources_are_believed_and_a_tie_is_not() -> None:
     known = TimeEvidence()
-    assert known.at(0) == Bounds(earliest=WRITTEN, by=("program",))
-    known.learn("sntp", 0, T - 20, T + 20)
-    assert known.at(0) == Bounds(T - 20, T + 20, ("sntp",))
-    known.learn("control:a", 0, T + YEAR, T + 2 * YEAR)
-    assert known.at(0).contradicted
-    known.learn("control:b", 0, T - YEAR, T + 10)
-    assert known.at(0) == Bounds(T - 20, T + 10, ("control:b", "sntp"))
+    assert known.bounds_at(0) == TrueTimeBounds(earliest=RELEASED_AT_MS, sources=("program",))
+    known.add_window("sntp", 0, T - 20, T + 20)
+    assert known.bounds_at(0) == TrueTimeBounds(T - 20, T + 20, ("sntp",))
+    known.add_window("control:a", 0, T + YEAR, T + 2 * YEAR)
+    assert known.bounds_at(0).contradicted
+    known.add_window("control:b", 0, T - YEAR, T + 10)
+    assert known.bounds_at(0) == TrueTimeBounds(T - 20, T + 10, ("control:b", "sntp"))
     known.forget("sntp")
-    assert known.at(0).contradicted
+    assert known.bounds_at(0).contradicted
 
 
 def test_what_the_time_is_not_earlier_than_is_no_vote() -> None:
     known = TimeEvidence()
-    known.learn("sntp", 0, T - YEAR, T + YEAR)
-    known.at_least("record", T)
-    known.at_least("record", T - DAY)
-    assert known.at(0) == Bounds(T, T + YEAR, ("sntp",))
-    known.at_least("token on record", T + 2 * YEAR)
-    assert known.at(0).contradicted
+    known.add_window("sntp", 0, T - YEAR, T + YEAR)
+    known.add_floor("record", T)
+    known.add_floor("record", T - DAY)
+    assert known.bounds_at(0) == TrueTimeBounds(T, T + YEAR, ("sntp",))
+    known.add_floor("token on record", T + 2 * YEAR)
+    assert known.bounds_at(0).contradicted
 
 
 def test_a_window_moves_with_the_clock_that_nobody_can_set_and_widens() -> None:
     known = TimeEvidence()
-    known.learn("sntp", 1000, T, T + 10)
-    assert known.at(1000 + 10_000) == Bounds(T + 10_000 - 1, T + 10 + 10_000 + 1, ("sntp",))
-    assert known.at(1000 - 10_000) == Bounds(T - 10_000 - 1, T + 10 - 10_000 + 1, ("sntp",))
+    known.add_window("sntp", 1000, T, T + 10)
+    assert known.bounds_at(1000 + 10_000) == TrueTimeBounds(T + 10_000 - 1, T + 10 + 10_000 + 1, ("sntp",))
+    assert known.bounds_at(1000 - 10_000) == TrueTimeBounds(T - 10_000 - 1, T + 10 - 10_000 + 1, ("sntp",))
 
 
 @pytest.mark.parametrize("ahead", [-4e8, -60.0, 0.0, 4e8])
@@ -140,8 +172,8 @@ async def test_a_survey_says_where_the_true_time_is_however_far_our_clock_is_off
     evidence = TimeEvidence()
     async with time_server(lambda request: packet(request, ahead=ahead)) as (port, _):
         offset = monotonic.offset()
-        learn_survey(evidence, await survey([("127.0.0.1", port)]), offset)
-    known = evidence.at(monotonic.milliseconds())
+        add_survey(evidence, await survey([("127.0.0.1", port)]), offset)
+    known = evidence.bounds_at(monotonic.milliseconds())
     if ahead < -1000:
         assert known.contradicted, "it is before this program was written"
         return
@@ -154,9 +186,18 @@ async def test_a_survey_says_where_the_true_time_is_however_far_our_clock_is_off
 @pytest.mark.parametrize(
     ("head", "found"),
     [
-        (b"HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 2026 00:00:00 GMT\r\n\r\n", (WRITTEN, WRITTEN + 1000)),
-        (b"HTTP/1.1 301 x\r\nAge: 7\r\ndate:Tue, 24 Nov 2026 00:00:00 -0000\r\n\r\n", (WRITTEN, WRITTEN + 8000)),
-        (b"HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 2026 00:00:00 GMT\r\nAge: -9\r\n\r\n", (WRITTEN, WRITTEN + 1000)),
+        (
+            b"HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 2026 00:00:00 GMT\r\n\r\n",
+            (RELEASED_AT_MS, RELEASED_AT_MS + 1000),
+        ),
+        (
+            b"HTTP/1.1 301 x\r\nAge: 7\r\ndate:Tue, 24 Nov 2026 00:00:00 -0000\r\n\r\n",
+            (RELEASED_AT_MS, RELEASED_AT_MS + 8000),
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 2026 00:00:00 GMT\r\nAge: -9\r\n\r\n",
+            (RELEASED_AT_MS, RELEASED_AT_MS + 1000),
+        ),
         (b"HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 2026 00:00:00 GMT\r\nAge: x\r\n\r\n", None),
         (b"HTTP/1.1 200 OK\r\nDate: yesterday\r\n\r\n", None),
         (b"HTTP/1.1 200 OK\r\nDate: Tue, 24 Nov 99999999999 00:00:00 GMT\r\n\r\n", None),
@@ -166,8 +207,8 @@ async def test_a_survey_says_where_the_true_time_is_however_far_our_clock_is_off
     ],
 )
 def test_the_date_of_an_answer_is_read(head: bytes, found: tuple[int, int] | None) -> None:
-    read = read_date(head, 100, 150)
-    assert (None if read is None else (read.at, read.earliest + SLACK, read.latest - SLACK - 50)) == (
+    read = parse_http_date(head, 100, 150)
+    assert (None if read is None else (read.at, read.earliest + SLACK_MS, read.latest - SLACK_MS - 50)) == (
         None if found is None else (150, *found)
     )
 
@@ -229,12 +270,12 @@ async def test_a_control_shows_the_time_whatever_our_clock_says_of_its_certifica
     leaf = authority.leaf(NAME, ends=ends)
     async with control(leaf, date=False) as silent, control(leaf) as web:
         controls = [Control("127.0.0.1", port, NAME, authority.ca_file) for port in (silent, web)]
-        shown = await Guard(controls, timeout=1.0, names=()).known_time()
+        shown = await Guard(controls, timeout=1.0, names=()).control_times()
     by_dates, by_web = shown[f"127.0.0.1:{silent}"], shown[f"127.0.0.1:{web}"]
     assert by_dates.earliest < now() - 29 * DAY
     assert by_dates.latest - by_dates.earliest > 28 * DAY
     if ends > timedelta(0):
-        assert by_web.latest - by_web.earliest < 2 * SLACK + 10_000
+        assert by_web.latest - by_web.earliest < 2 * SLACK_MS + 10_000
         assert by_web.earliest <= now() <= by_web.latest + 10_000
     else:
         assert by_web == pytest.approx(by_dates) or by_web.latest == by_dates.latest, (
@@ -248,11 +289,11 @@ async def test_who_cannot_prove_to_be_the_control_shows_no_time(authority: Autho
     async with (
         control(forged) as other,
         control(authority.leaf("portal.example")) as portal,
-        hostile([SILENCE]) as mute,
+        scripted_server([SILENCE]) as mute,
     ):
         controls = [Control("127.0.0.1", port, NAME, authority.ca_file) for port in (other, portal, mute)]
         controls.append(Control("127.0.0.1", other))
-        assert await Guard(controls, timeout=0.2, names=()).known_time() == {}
+        assert await Guard(controls, timeout=0.2, names=()).control_times() == {}
 
 
 # --- a probe judged ---------------------------------------------------------------------------------------------
@@ -297,17 +338,17 @@ async def test_what_was_weighed_is_on_record(
     """Three in a row: an outage only if it is surely the provider's; time servers are asked once for all."""
     leaf = authority.leaf("127.0.0.1", begins=timedelta(days=begins), ends=timedelta(days=ends))
     async with (
-        hostile([context(leaf), SILENCE]) as port,
+        scripted_server([context(leaf), SILENCE]) as port,
         time_server(lambda request: None if ahead is None else packet(request, ahead=ahead)) as (ntp, server),
     ):
-        harness.monitor.judging.expiry = Expiry(None, [("127.0.0.1", ntp)])
-        watch = harness.watch_also(
+        harness.pipeline.attribution.expiry = ExpiryAttribution(None, [("127.0.0.1", ntp)])
+        watch = harness.add_target(
             Target(
                 name="tls", kind=Kind.IMAP, host="127.0.0.1", port=port, ca_file=authority.ca_file, timeout=20.0
             )
         )
         for _ in range(3):
-            await harness.look(watch.target)
+            await harness.probe(watch.target)
         assert len(server.requests) == 1
     seen = harness.recorded("observation")[-1]
     assert (seen["outcome"], seen["cause"]) == (
@@ -331,12 +372,14 @@ async def test_what_was_weighed_is_on_record(
         assert "(was: tls, " in seen["detail"]
     assert len(harness.recorded("outage")) == (1 if outcome is Outcome.DOWN else 0)
     found = [
-        news for entry in harness.reader.entries(kinds=["observation"]) for news in of_entry(harness.reader, entry)
+        news
+        for entry in harness.reader.entries(kinds=["observation"])
+        for news in notifications_of(harness.reader, entry)
     ]
     if outcome is Outcome.UNKNOWN:
         assert {news.key for news in found} == {"clock:tls:-1"}, "its owner is notified once"
         for lang in ("en", "it"):
-            _, body = text_of(found[:1], Channel(name="c", url=SecretStr(""), lang=lang), now())
+            _, body = message_text(found[:1], Channel(name="c", url=SecretStr(""), lang=lang), now())
             assert body.startswith("tls: ")
             assert "NTP" in body
     else:
@@ -355,31 +398,31 @@ async def test_what_is_on_record_bounds_the_time_of_the_next_start(harness: Pipe
         clock=clock,
         interval=1,
     )
-    await harness.monitor.write("observation", T, "t", seen)
+    await harness.pipeline.append("observation", T, "t", seen)
     evidence = TimeEvidence()
-    recall(evidence, harness.reader)
-    assert evidence.at(0) == Bounds(earliest=T - 5000, by=("record",))
+    restore_evidence(evidence, harness.reader)
+    assert evidence.bounds_at(0) == TrueTimeBounds(earliest=T - 5000, sources=("record",))
     token = {"authority": "a", "time": T + DAY, "checkpoint": 1}
-    await harness.monitor.write("token", T, None, token)
-    await harness.monitor.write("token", T, None, token | {"time": T + YEAR, "distrust": "nobody knows it"})
-    recall(evidence, harness.reader)
-    assert evidence.at(0) == Bounds(earliest=T + DAY - 1000, by=("token on record",))
+    await harness.pipeline.append("token", T, None, token)
+    await harness.pipeline.append("token", T, None, token | {"time": T + YEAR, "distrust": "nobody knows it"})
+    restore_evidence(evidence, harness.reader)
+    assert evidence.bounds_at(0) == TrueTimeBounds(earliest=T + DAY - 1000, sources=("token on record",))
 
 
 async def test_other_failures_of_tls_ask_nobody_for_the_time(
     harness: PipelineHarness, authority: Authority
 ) -> None:
     async with (
-        hostile([context(authority.leaf("other.example")), SILENCE]) as port,
+        scripted_server([context(authority.leaf("other.example")), SILENCE]) as port,
         time_server() as (ntp, server),
     ):
-        harness.monitor.judging.expiry = Expiry(None, [("127.0.0.1", ntp)])
-        watch = harness.watch_also(
+        harness.pipeline.attribution.expiry = ExpiryAttribution(None, [("127.0.0.1", ntp)])
+        watch = harness.add_target(
             Target(
                 name="tls", kind=Kind.IMAP, host="127.0.0.1", port=port, ca_file=authority.ca_file, timeout=20.0
             )
         )
-        await harness.look(watch.target)
+        await harness.probe(watch.target)
         assert server.requests == []
     seen = harness.recorded("observation")[-1]
     assert (seen["outcome"], seen["cause"], seen.get("facts", {}).get("out_of_date")) == ("down", "tls", None)

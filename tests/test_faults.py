@@ -19,7 +19,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "reference" / "failures.md"
 async def test_each_fault_is_named_rightly(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     async with fault.place(fault.target) as target:
-        seen = await fault.look(target, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens())
+        seen = await fault.probe(target, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens())
     said = (seen.outcome, seen.cause, seen.failed_phase)
     assert said == (fault.expected, fault.cause, fault.phase), seen.detail
     assert fault.says in seen.detail

@@ -154,17 +154,17 @@ def test_an_outage_is_told_drawn_and_forgotten(scene: tuple[Dovecot, MailWatchPr
     instance = f"127.0.0.1:{watching.port}"
 
     def comes(alert: str, state: str | None = "firing") -> None:
-        watching.until(lambda: prometheus.alerts().get(alert) == state, f"{alert} {state}")
+        watching.wait_until(lambda: prometheus.alerts().get(alert) == state, f"{alert} {state}")
 
     comes("MailWatchDeadMansSwitch")
-    watching.until(lambda: watching.seen("lab-imap", "up") >= 3, "up")
+    watching.wait_until(lambda: watching.count("lab-imap", "up") >= 3, "up")
     assert "MailWatchOutageOpen" not in prometheus.alerts()
     dovecot.stop()
     comes("MailWatchOutageOpen")
     comes("MailWatchErrorBudgetBurnsFast")
     # Reckoned once a minute.
     availability = "mailwatch_availability_ratio and on (target) target:mailwatch_error_budget_left:ratio_30d"
-    watching.until(lambda: prometheus.ask(availability), "availability", 100)
+    watching.wait_until(lambda: prometheus.ask(availability), "availability", 100)
 
     nothing = {
         name

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from mailwatch.guard.attribution import judge, names_matter
+from mailwatch.guard.attribution import attribute, resolver_matters
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.controls import Control
-from mailwatch.guard.shared_check import COUNTS_FOR
-from mailwatch.model import Attempt, Cause, GuardAnswer, Observation, Outcome, Phase, TlsFacts
+from mailwatch.guard.shared_check import SHARED_SECONDS
+from mailwatch.model import Attempt, Cause, ConnectivityResult, Observation, Outcome, Phase, TlsFacts
 from mailwatch.times import now
 
 RESOLVES = "localhost"
@@ -82,7 +82,7 @@ def failing(cause: Cause = Cause.TIMEOUT) -> Observation:
 async def test_one_control_that_accepts_is_enough(closed: Control, silent: Control) -> None:
     async with door() as good:
         before = now()
-        answer = await Guard([closed, silent, good.control], timeout=60).ask()
+        answer = await Guard([closed, silent, good.control], timeout=60).check()
     assert answer.online is True
     assert answer.controls[good.control.label] == "ok"
     assert answer.controls[silent.label] == "not awaited"
@@ -90,7 +90,7 @@ async def test_one_control_that_accepts_is_enough(closed: Control, silent: Contr
 
 
 async def test_all_controls_failing_is_offline_each_with_its_reason(closed: Control, silent: Control) -> None:
-    answer = await Guard([closed, silent], timeout=0.2).ask()
+    answer = await Guard([closed, silent], timeout=0.2).check()
     assert answer.online is False
     assert answer.controls == {closed.label: "refused", silent.label: "timeout"}
 
@@ -98,19 +98,19 @@ async def test_all_controls_failing_is_offline_each_with_its_reason(closed: Cont
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems name it otherwise")
 async def test_an_address_without_a_route_is_unreachable() -> None:
     # The kernel refuses to connect to a broadcast address before anything is sent.
-    answer = await Guard([Control("255.255.255.255", 443)], timeout=5).ask()
+    answer = await Guard([Control("255.255.255.255", 443)], timeout=5).check()
     assert answer.online is False
     assert answer.controls == {"255.255.255.255:443": "unreachable"}
 
 
 async def test_no_control_at_all_cannot_tell() -> None:
-    assert (await Guard([], timeout=1).ask()).online is None
+    assert (await Guard([], timeout=1).check()).online is None
 
 
 async def test_asking_leaves_no_socket_and_no_task_behind(closed: Control, silent: Control) -> None:
     async with door() as good:
         tasks = asyncio.all_tasks()
-        await Guard([closed, silent, silent, good.control], timeout=60).ask()
+        await Guard([closed, silent, silent, good.control], timeout=60).check()
         assert {task.get_name() for task in asyncio.all_tasks() - tasks if not task.done()} == set()
     # A socket left open is a ResourceWarning, and warnings are errors.
     gc.collect()
@@ -119,7 +119,7 @@ async def test_asking_leaves_no_socket_and_no_task_behind(closed: Control, silen
 async def test_concurrent_askers_share_one_round() -> None:
     async with door() as good:
         guard = Guard([good.control], timeout=5)
-        answers = await asyncio.gather(*(guard.ask(provider=f"p{n}") for n in range(50)))
+        answers = await asyncio.gather(*(guard.check(provider=f"p{n}") for n in range(50)))
     assert good.visits == 1
     assert {answer.online for answer in answers} == {True}
 
@@ -127,10 +127,10 @@ async def test_concurrent_askers_share_one_round() -> None:
 async def test_an_answer_older_than_the_failing_look_is_not_reused() -> None:
     async with door() as good:
         guard = Guard([good.control], timeout=5)
-        first = await guard.ask()
-        await guard.ask(since=first.asked_at)
+        first = await guard.check()
+        await guard.check(since=first.asked_at)
         assert good.visits == 1
-        later = await guard.ask(since=first.asked_at + 1)
+        later = await guard.check(since=first.asked_at + 1)
         assert good.visits == 2
         assert later.online is True
 
@@ -138,20 +138,20 @@ async def test_an_answer_older_than_the_failing_look_is_not_reused() -> None:
 async def test_an_answer_is_reused_for_two_seconds_only() -> None:
     async with door() as good:
         guard = Guard([good.control], timeout=5)
-        await guard.ask()
-        guard._lines[4].began -= COUNTS_FOR - 1
-        await guard.ask()
+        await guard.check()
+        guard._line_checks[4].began -= SHARED_SECONDS - 1
+        await guard.check()
         assert good.visits == 1
-        guard._lines[4].began -= 1.01
-        await guard.ask()
+        guard._line_checks[4].began -= 1.01
+        await guard.check()
         assert good.visits == 2
 
 
 async def test_an_asker_that_is_cancelled_does_not_take_the_answer_from_others(silent: Control) -> None:
     guard = Guard([silent], timeout=0.3)
-    impatient = asyncio.create_task(guard.ask())
-    patient = asyncio.create_task(guard.ask())
-    while guard._lines[4].latest is None:
+    impatient = asyncio.create_task(guard.check())
+    patient = asyncio.create_task(guard.check())
+    while guard._line_checks[4].latest is None:
         await asyncio.sleep(0)
     await asyncio.sleep(0)  # now both wait for it
     impatient.cancel()
@@ -161,25 +161,25 @@ async def test_an_asker_that_is_cancelled_does_not_take_the_answer_from_others(s
 
 async def test_another_providers_sighting_proves_that_we_were_online(closed: Control) -> None:
     guard = Guard([closed], timeout=1)
-    guard.saw_up("libero", now())
-    assert (await guard.ask(provider="virgilio")).online is True
-    assert (await guard.ask(provider="virgilio")).controls["target:libero"] == "ok"
-    assert (await guard.ask(provider="libero")).online is False
+    guard.record_up("libero", now())
+    assert (await guard.check(provider="virgilio")).online is True
+    assert (await guard.check(provider="virgilio")).controls["target:libero"] == "ok"
+    assert (await guard.check(provider="libero")).online is False
 
 
 async def test_a_sighting_half_a_minute_old_proves_nothing(closed: Control) -> None:
     guard = Guard([closed], timeout=1)
-    guard.saw_up("libero", now() - 31_000)
-    assert (await guard.ask(provider="virgilio")).online is False
+    guard.record_up("libero", now() - 31_000)
+    assert (await guard.check(provider="virgilio")).online is False
 
 
 async def test_a_sighting_before_the_failing_look_proves_nothing(closed: Control) -> None:
     guard = Guard([closed], timeout=1)
     seen = now()
-    guard.saw_up("libero", seen)
-    assert (await guard.ask(provider="virgilio", since=seen + 1)).online is False
-    guard.saw_up("libero", seen + 1)
-    assert (await guard.ask(provider="virgilio", since=seen + 1)).online is True
+    guard.record_up("libero", seen)
+    assert (await guard.check(provider="virgilio", since=seen + 1)).online is False
+    guard.record_up("libero", seen + 1)
+    assert (await guard.check(provider="virgilio", since=seen + 1)).online is True
 
 
 @pytest.mark.parametrize(
@@ -197,36 +197,36 @@ async def test_a_sighting_before_the_failing_look_proves_nothing(closed: Control
 )
 async def test_a_server_in_our_own_house_does_not_prove_the_line(closed: Control, peer: str, proof: bool) -> None:
     guard = Guard([closed], timeout=1)
-    guard.saw_up("lab", now(), peer)
-    assert (await guard.ask(provider="libero")).online is proof
+    guard.record_up("lab", now(), peer)
+    assert (await guard.check(provider="libero")).online is proof
 
 
 async def test_a_silence_during_the_look_outweighs_a_line_that_came_back(closed: Control) -> None:
     guard = Guard([closed], timeout=1)
     began = now()
-    assert (await guard.ask()).online is False
-    guard._lines[4].began -= COUNTS_FOR  # a new round would find the line up
+    assert (await guard.check()).online is False
+    guard._line_checks[4].began -= SHARED_SECONDS  # a new round would find the line up
     with socket.create_server((closed.host, closed.port)):
-        assert (await guard.ask(since=began)).online is False
-        while now() == began or now() <= guard._lines[4].silence.ended_at:  # type: ignore[union-attr]
+        assert (await guard.check(since=began)).online is False
+        while now() == began or now() <= guard._line_checks[4].last_failure.ended_at:  # type: ignore[union-attr]
             await asyncio.sleep(0)
-        assert (await guard.ask(since=now())).online is True
+        assert (await guard.check(since=now())).online is True
 
 
 async def test_a_silence_before_the_clock_was_set_back_is_not_one_of_later_probes(
     closed: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guard, real = Guard([closed], timeout=1), time.time_ns
-    guard.saw_up("libero", now())
-    assert (await guard.ask(provider="libero")).online is False
+    guard.record_up("libero", now())
+    assert (await guard.check(provider="libero")).online is False
     monkeypatch.setattr(time, "time_ns", lambda: real() - 365 * 86_400 * 10**9)
-    guard._lines[4].began -= COUNTS_FOR
+    guard._line_checks[4].began -= SHARED_SECONDS
     # Nor is a sighting before it one of this very moment.
-    monkeypatch.setattr("mailwatch.guard.SIGHTING_COUNTS_FOR", -1)
-    assert (await guard.ask(provider="virgilio")).online is False
-    guard._lines[4].began -= COUNTS_FOR
+    monkeypatch.setattr("mailwatch.guard.connectivity.PEER_EVIDENCE_MS", -1)
+    assert (await guard.check(provider="virgilio")).online is False
+    guard._line_checks[4].began -= SHARED_SECONDS
     with socket.create_server((closed.host, closed.port)):
-        assert (await guard.ask(since=now() + 1)).online is True
+        assert (await guard.check(since=now() + 1)).online is True
 
 
 async def test_our_own_lack_of_file_handles_is_not_being_offline(closed: Control) -> None:
@@ -235,7 +235,7 @@ async def test_our_own_lack_of_file_handles_is_not_being_offline(closed: Control
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
     try:
-        answer = await Guard([closed, Control("127.0.0.2", closed.port)], timeout=1).ask()
+        answer = await Guard([closed, Control("127.0.0.2", closed.port)], timeout=1).check()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert answer.online is None
@@ -275,7 +275,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
 @pytest.mark.usefixtures("resolver")
 async def test_names_that_resolve_leave_a_dns_failure_with_the_provider() -> None:
     async with door() as good:
-        answer = await Guard([good.control], timeout=5, names=[DOES_NOT, RESOLVES]).ask(dns=True)
+        answer = await Guard([good.control], timeout=5, names=[DOES_NOT, RESOLVES]).check(dns=True)
     assert answer.online is True
     assert answer.controls[f"dns:{RESOLVES}"] == "ok"
 
@@ -284,13 +284,13 @@ async def test_names_that_resolve_leave_a_dns_failure_with_the_provider() -> Non
 async def test_a_line_without_names_is_not_online_for_a_dns_failure() -> None:
     async with door() as good:
         guard = Guard([good.control], timeout=5, names=[DOES_NOT])
-        answer = await guard.ask(dns=True)
+        answer = await guard.check(dns=True)
         assert answer.online is True
         assert answer.resolver == "silent"
         names = {f"dns:{DOES_NOT}": "unresolved", "dns:*.invalid": "unresolved"}
         assert answer.controls == {good.control.label: "ok", **names}
-        assert (await guard.ask()).resolver == ""
-    judged = judge(failing(Cause.DNS), answer)
+        assert (await guard.check()).resolver == ""
+    judged = attribute(failing(Cause.DNS), answer)
     assert judged.cause is Cause.OFFLINE
     assert judged.detail == "names did not resolve here, not even the control names (was: dns)"
 
@@ -299,18 +299,20 @@ async def test_a_line_without_names_is_not_online_for_a_dns_failure() -> None:
 async def test_a_control_may_be_a_host_name(closed: Control) -> None:
     async with door() as good:
         port = good.control.port
-        answer = await Guard([Control(RESOLVES, port), Control(DOES_NOT, port)], timeout=5, names=[]).ask(dns=True)
+        answer = await Guard([Control(RESOLVES, port), Control(DOES_NOT, port)], timeout=5, names=[]).check(
+            dns=True
+        )
     assert answer.online is True
     assert answer.controls[f"{RESOLVES}:{port}"] == "ok"
-    assert (await Guard([Control(DOES_NOT, port)], timeout=5).ask()).controls == {
+    assert (await Guard([Control(DOES_NOT, port)], timeout=5).check()).controls == {
         f"{DOES_NOT}:{port}": "unresolved"
     }
 
 
 async def test_a_resolver_that_hangs_is_asked_once_and_not_waited_for(resolver: Resolver) -> None:
     guard = Guard([], timeout=0.05, names=[HANGS])
-    first = await guard.ask(dns=True)
-    second = await guard.ask(dns=True, since=now() + 1)
+    first = await guard.check(dns=True)
+    second = await guard.check(dns=True, since=now() + 1)
     # The name that cannot exist may not have been answered in so short a time either.
     assert first.controls[f"dns:{HANGS}"] == second.controls[f"dns:{HANGS}"] == "timeout"
     assert first.resolver == "silent"
@@ -338,17 +340,17 @@ async def test_a_resolver_is_believed_as_far_as_it_tells_the_truth(
     resolver: Resolver, answers: dict[str, str], state: str, lie: tuple[str, ...]
 ) -> None:
     resolver.answers = answers
-    answer = await Guard([], timeout=10).ask(dns=True)
+    answer = await Guard([], timeout=10).check(dns=True)
     assert answer.resolver == state
-    assert answer.lie == lie
+    assert answer.spoofed == lie
     (nonsense,) = [name for name in resolver.asked if name not in TRUTH]
     assert nonsense.endswith(".invalid.")
 
 
 async def test_a_name_that_cannot_exist_is_another_each_time(resolver: Resolver) -> None:
     guard = Guard([], timeout=10, names=[])
-    await guard.ask(dns=True)
-    await guard.ask(dns=True, since=now() + 1)
+    await guard.check(dns=True)
+    await guard.check(dns=True, since=now() + 1)
     assert len(set(resolver.asked)) == 2
 
 
@@ -356,39 +358,39 @@ async def test_silence_of_controls_that_answered_before_outweighs_a_sighting() -
     async with door() as good:
         guard = Guard([good.control], timeout=5)
         began = now()
-        assert (await guard.ask()).online is True
-    guard._lines[4].began -= COUNTS_FOR
+        assert (await guard.check()).online is True
+    guard._line_checks[4].began -= SHARED_SECONDS
     # The line goes in the middle of a long look, after another provider was seen up.
-    guard.saw_up("libero", now() - 1, "213.209.0.1:993")
-    assert (await guard.ask("virgilio", since=began)).online is False
-    silence = guard._lines[4].silence
+    guard.record_up("libero", now() - 1, "213.209.0.1:993")
+    assert (await guard.check("virgilio", since=began)).online is False
+    silence = guard._line_checks[4].last_failure
     assert silence is not None
     while now() <= silence.ended_at:
         await asyncio.sleep(0)
     # It comes back before that look fails: what is seen now says nothing of then.
-    guard.saw_up("libero", now(), "213.209.0.1:993")
-    assert (await guard.ask("virgilio", since=began)).online is False
+    guard.record_up("libero", now(), "213.209.0.1:993")
+    assert (await guard.check("virgilio", since=began)).online is False
     # Seen up while the controls were asked anew: the controls are wrong.
-    guard.saw_up("libero", now() + 60_000, "213.209.0.1:993")
-    assert (await guard.ask("virgilio", since=now())).online is True
+    guard.record_up("libero", now() + 60_000, "213.209.0.1:993")
+    assert (await guard.check("virgilio", since=now())).online is True
 
 
 async def test_a_sighting_proves_the_line_of_its_family_only(closed: Control) -> None:
     guard = Guard([closed, Control("::1", closed.port)], timeout=1)
-    guard.saw_up("libero", now(), "[2001:4860::1]:993")
-    answer = await guard.ask("virgilio")
+    guard.record_up("libero", now(), "[2001:4860::1]:993")
+    answer = await guard.check("virgilio")
     assert (answer.online, answer.online4, answer.online6) == (True, False, True)
 
 
 async def test_a_sighting_that_is_all_the_proof_dates_the_answer(closed: Control) -> None:
     guard = Guard([closed], timeout=1)
     seen = now() - 20_000
-    guard.saw_up("libero", seen, "213.209.0.1:993")
-    assert (await guard.ask("virgilio")).asked_at == seen
+    guard.record_up("libero", seen, "213.209.0.1:993")
+    assert (await guard.check("virgilio")).asked_at == seen
     async with door() as good:
         both = Guard([good.control, Control("::1", closed.port)], timeout=1)
-        both.saw_up("libero", seen, "[2001:4860::1]:993")
-        answer = await both.ask("virgilio")
+        both.record_up("libero", seen, "[2001:4860::1]:993")
+        answer = await both.check("virgilio")
     assert (answer.online4, answer.online6, answer.asked_at) == (True, True, seen)
 
 
@@ -433,8 +435,8 @@ GREETED = (Phase.AUTH, Cause.UNAVAILABLE)
 def test_a_failure_is_judged_by_the_family_that_it_was_seen_on(
     attempts: list[tuple[str, Phase, Cause]], online4: bool | None, online6: bool | None, cause: Cause, told: str
 ) -> None:
-    answer = GuardAnswer(asked_at=1, online=True in (online4, online6), online4=online4, online6=online6)
-    judged = judge(tried(*attempts), answer)
+    answer = ConnectivityResult(asked_at=1, online=True in (online4, online6), online4=online4, online6=online6)
+    judged = attribute(tried(*attempts), answer)
     assert judged.cause is cause
     assert judged.outcome is cause.outcome
     assert judged.detail.startswith(told)
@@ -460,12 +462,12 @@ HANDSHAKE = (Phase.TLS, Cause.TLS)
 )
 def test_where_a_lying_resolver_sent_us_is_not_the_provider(peer: str, resolver: str, misled: bool) -> None:
     lie = (LIE, "203.0.113.77")
-    answer = GuardAnswer(asked_at=1, online=True, online4=True, resolver=resolver, lie=lie)
-    judged = judge(tried((peer, *HANDSHAKE)), answer)
+    answer = ConnectivityResult(asked_at=1, online=True, online4=True, resolver=resolver, spoofed=lie)
+    judged = attribute(tried((peer, *HANDSHAKE)), answer)
     assert judged.outcome is (Outcome.UNKNOWN if misled else Outcome.DOWN)
     assert judged.detail.startswith("the resolver lies") is misled
     # Whoever shows the provider's certificate is the provider, however we came there.
-    assert judge(tried((peer, *GREETED), tls=True), answer).outcome is Outcome.DOWN
+    assert attribute(tried((peer, *GREETED), tls=True), answer).outcome is Outcome.DOWN
 
 
 @pytest.mark.parametrize(
@@ -481,7 +483,10 @@ def test_where_a_lying_resolver_sent_us_is_not_the_provider(peer: str, resolver:
 def test_a_name_that_does_not_resolve_is_the_providers_only_where_names_resolve(
     resolver: str, cause: Cause
 ) -> None:
-    assert judge(failing(Cause.DNS), GuardAnswer(asked_at=1, online=True, resolver=resolver)).cause is cause
+    assert (
+        attribute(failing(Cause.DNS), ConnectivityResult(asked_at=1, online=True, resolver=resolver)).cause
+        is cause
+    )
 
 
 @pytest.mark.parametrize(
@@ -499,13 +504,13 @@ def test_a_name_that_does_not_resolve_is_the_providers_only_where_names_resolve(
 def test_the_resolver_is_asked_where_its_answer_could_matter(
     host: str, observation: Observation, matter: bool
 ) -> None:
-    assert names_matter(observation, host) is matter
+    assert resolver_matters(observation, host) is matter
 
 
 def test_offline_makes_a_failure_unknown_and_says_what_it_was() -> None:
     observation = failing()
-    answer = GuardAnswer(asked_at=1, online=False, controls={"192.0.2.1:443": "timeout"})
-    judged = judge(observation, answer)
+    answer = ConnectivityResult(asked_at=1, online=False, controls={"192.0.2.1:443": "timeout"})
+    judged = attribute(observation, answer)
     assert judged == replace(
         observation, outcome=Outcome.UNKNOWN, cause=Cause.OFFLINE, guard=answer,
         detail="our own line was down (was: timeout)",
@@ -513,17 +518,19 @@ def test_offline_makes_a_failure_unknown_and_says_what_it_was() -> None:
 
 
 def test_a_guard_that_cannot_tell_makes_a_failure_unknown() -> None:
-    judged = judge(failing(), GuardAnswer(asked_at=1, online=None, controls={"192.0.2.1:443": "monitor"}))
+    judged = attribute(
+        failing(), ConnectivityResult(asked_at=1, online=None, controls={"192.0.2.1:443": "monitor"})
+    )
     assert (judged.outcome, judged.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
     assert "was: timeout" in judged.detail
 
 
 def test_online_leaves_the_failure_with_the_provider_and_stores_the_answer() -> None:
-    observation, answer = failing(), GuardAnswer(asked_at=1, online=True)
-    assert judge(observation, answer) == replace(observation, guard=answer)
+    observation, answer = failing(), ConnectivityResult(asked_at=1, online=True)
+    assert attribute(observation, answer) == replace(observation, guard=answer)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.UP, Outcome.UNKNOWN])
 def test_only_a_failure_is_judged(outcome: Outcome) -> None:
-    observation, answer = replace(failing(), outcome=outcome), GuardAnswer(asked_at=1, online=False)
-    assert judge(observation, answer) == replace(observation, guard=answer)
+    observation, answer = replace(failing(), outcome=outcome), ConnectivityResult(asked_at=1, online=False)
+    assert attribute(observation, answer) == replace(observation, guard=answer)

@@ -17,12 +17,12 @@ import pytest
 import trustme
 import uvloop
 
-from mailwatch.guard.attribution import judge
+from mailwatch.guard.attribution import attribute
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.controls import Control
 from mailwatch.model import Cause, Observation, Outcome, Phase
 from mailwatch.times import now
-from tests.helpers.scripted_server import CLOSE, SILENCE, Step, hostile
+from tests.helpers.scripted_server import CLOSE, SILENCE, Step, scripted_server
 
 NAME = "control.example"
 
@@ -63,9 +63,9 @@ async def serving(context: ssl.SSLContext, host: str = "127.0.0.1") -> AsyncIter
 
 async def heard(authority: Authority, *script: Step) -> str:
     """What a control comes to that behaves like the script."""
-    async with hostile(script) as port:
+    async with scripted_server(script) as port:
         control = authority.control(port)
-        answer = await Guard([control], timeout=0.5).ask()
+        answer = await Guard([control], timeout=0.5).check()
     assert answer.online is False
     return answer.controls[control.label]
 
@@ -84,7 +84,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Awaitable[None]], None]:
 def test_who_shows_the_certificate_of_its_name_is_the_control(authority: Authority, run) -> None:
     async def work() -> None:
         async with serving(authority.context(NAME)) as port:
-            answer = await Guard([authority.control(port)], timeout=10).ask()
+            answer = await Guard([authority.control(port)], timeout=10).check()
         assert answer.online is True
         assert answer.controls == {f"127.0.0.1:{port}": "ok"}
 
@@ -99,7 +99,7 @@ def test_a_portal_with_a_certificate_of_its_own_is_not_the_control(authority: Au
             serving(stranger.context(NAME)) as forged,
             serving(authority.context("portal.example")) as other,
         ):
-            answer = await Guard([authority.control(forged), authority.control(other)], timeout=10).ask()
+            answer = await Guard([authority.control(forged), authority.control(other)], timeout=10).check()
         assert answer.online is False
         assert set(answer.controls.values()) == {"intercepted"}
         at = now()
@@ -107,7 +107,7 @@ def test_a_portal_with_a_certificate_of_its_own_is_not_the_control(authority: Au
             target="t", scheduled_at=at, started_at=at, ended_at=at, outcome=Outcome.DOWN, cause=Cause.TLS,
             failed_phase=Phase.TLS,
         )  # fmt: skip
-        judged = judge(failed, answer)
+        judged = attribute(failed, answer)
         assert (judged.outcome, judged.cause) == (Outcome.UNKNOWN, Cause.OFFLINE)
         assert judged.detail == "a captive portal answered in the place of others (was: tls)"
 
@@ -133,14 +133,14 @@ async def test_one_control_that_proves_its_name_outweighs_a_portal_before_anothe
         serving(Authority(trustme.CA(), authority.ca_file).context(NAME)) as forged,
     ):
         guard = Guard([authority.control(forged), authority.control(good)], timeout=10)
-        answer = await guard.ask()
+        answer = await guard.check()
     assert answer.online is True
 
 
 async def test_a_certificate_out_of_date_may_be_our_own_clock(authority: Authority) -> None:
     yesterday = datetime.now(UTC) - timedelta(days=1)
     async with serving(authority.context(NAME, not_after=yesterday)) as port:
-        answer = await Guard([authority.control(port)], timeout=10).ask()
+        answer = await Guard([authority.control(port)], timeout=10).check()
     assert answer.online is None
     assert set(answer.controls.values()) == {"monitor"}
 
@@ -151,12 +151,12 @@ async def test_authorities_that_cannot_be_read_are_our_own_fault_until_they_can(
     ca_file = tmp_path / "ca.pem"
     async with serving(authority.context(NAME)) as port:
         guard = Guard([Control("127.0.0.1", port, NAME, ca_file)], timeout=10)
-        assert (await guard.ask()).online is None
+        assert (await guard.check()).online is None
         ca_file.write_text("")
-        assert (await guard.ask(since=now() + 1)).online is None
+        assert (await guard.check(since=now() + 1)).online is None
         assert len(caplog.records) == 1
         ca_file.write_bytes(authority.ca_file.read_bytes())
-        assert (await guard.ask(since=now() + 2)).online is True
+        assert (await guard.check(since=now() + 2)).online is True
 
 
 async def test_a_lack_of_file_handles_is_ours_and_passes(authority: Authority) -> None:
@@ -167,10 +167,10 @@ async def test_a_lack_of_file_handles_is_ours_and_passes(authority: Authority) -
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
         try:
-            assert (await guard.ask()).online is None
+            assert (await guard.check()).online is None
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert (await guard.ask(since=now() + 1)).online is True
+        assert (await guard.check(since=now() + 1)).online is True
 
 
 async def test_a_system_without_authorities_cannot_tell_portals(
@@ -179,7 +179,7 @@ async def test_a_system_without_authorities_cannot_tell_portals(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "neither"))
     async with serving(authority.context(NAME)) as port:
-        answer = await Guard([Control("127.0.0.1", port, NAME)], timeout=10).ask()
+        answer = await Guard([Control("127.0.0.1", port, NAME)], timeout=10).check()
     assert answer.online is None
     assert set(answer.controls.values()) == {"monitor"}
 
@@ -187,12 +187,12 @@ async def test_a_system_without_authorities_cannot_tell_portals(
 async def test_handshakes_that_are_not_awaited_leave_nothing_behind(authority: Authority) -> None:
     async with (
         serving(authority.context(NAME)) as port,
-        hostile([SILENCE]) as one,
-        hostile([SILENCE]) as two,
+        scripted_server([SILENCE]) as one,
+        scripted_server([SILENCE]) as two,
     ):
         controls = [authority.control(one), authority.control(two), authority.control(port)]
         tasks = asyncio.all_tasks()
-        answer = await Guard(controls, timeout=60).ask()
+        answer = await Guard(controls, timeout=60).check()
         assert answer.controls[f"127.0.0.1:{port}"] == "ok"
         left = {task for task in asyncio.all_tasks() - tasks if not task.done()}
         assert [task for task in left if "_serve" not in repr(task)] == []
@@ -219,8 +219,8 @@ def test_known_operators_are_asked_for_their_certificates(control: Control, name
 
 
 async def test_the_families_are_told_apart(authority: Authority) -> None:
-    async with serving(authority.context(NAME), "::1") as six, hostile([CLOSE]) as four:
+    async with serving(authority.context(NAME), "::1") as six, scripted_server([CLOSE]) as four:
         guard = Guard([authority.control(four), authority.control(six, "::1")], timeout=10)
-        answer = await guard.ask()
+        answer = await guard.check()
     assert (answer.online, answer.online4, answer.online6) == (True, False, True)
     assert answer.controls == {f"127.0.0.1:{four}": "disconnected", f"[::1]:{six}": "ok"}

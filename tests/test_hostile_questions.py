@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from mailwatch.times import LATEST, parse_moment, parse_rfc3339, rfc3339
-from mailwatch.web.observation_filter import Asked
-from tests.helpers.leak_check import PASSWORD, canaries
+from mailwatch.times import LATEST_MS, parse_moment, parse_rfc3339, rfc3339
+from mailwatch.web.observation_filter import ObservationFilter
+from tests.helpers.leak_check import PASSWORD, running_with_canaries
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.web_client import basic
@@ -42,7 +42,7 @@ def quoted(text: str) -> bytes:
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
     """It shows strangers little and its owner all; it has two outages behind it."""
-    with canaries(tmp_path_factory.mktemp("asked"), public=True) as (watching, _):
+    with running_with_canaries(tmp_path_factory.mktemp("asked"), public=True) as (watching, _):
         watching.start()
         yield watching
 
@@ -184,8 +184,8 @@ def test_a_time_that_is_read_can_be_written(text: str) -> None:
 
 @pytest.mark.parametrize("text", TIMES)
 def test_the_filter_of_the_page_takes_it_or_says_that_it_does_not(text: str) -> None:
-    asked = Asked("", "", text, "")
-    assert asked.bad or asked.times()[0] in range(LATEST + 1)
+    asked = ObservationFilter("", "", text, "")
+    assert asked.bad or asked.times()[0] in range(LATEST_MS + 1)
     assert asked.export()
 
 
@@ -231,7 +231,7 @@ def test_the_bounds_are_those_that_are_named(text: str, fine: bool) -> None:
     from zoneinfo import ZoneInfo
 
     if fine:
-        assert parse_moment(text, "from", ZoneInfo("UTC")) in (0, LATEST)
+        assert parse_moment(text, "from", ZoneInfo("UTC")) in (0, LATEST_MS)
     else:
         with pytest.raises(ValueError, match="between 1970-01-01 and 2100-01-01"):
             parse_moment(text, "from", ZoneInfo("UTC"))

@@ -16,8 +16,8 @@ from aioimaplib.aioimaplib import Command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.probes.imap_client import ConnectionLost, ImapClient, Refused, ServerBye
-from mailwatch.probes.imap_lines import Lines, NotImap
+from mailwatch.probes.imap_client import ConnectionLostError, ImapClient, ImapCommandError, ServerByeError
+from mailwatch.probes.imap_lines import ImapLineBuffer, ImapProtocolError
 
 T = TypeVar("T")
 HELLO = b"* OK [CAPABILITY IMAP4rev1 SASL-IR STARTTLS] ready\r\n"
@@ -67,31 +67,31 @@ class Session:
 @pytest.mark.parametrize(
     ("greeting", "error", "words"),
     [
-        (b"* BYE too many connections\r\n", ServerBye, "too many connections"),
-        (b"* BYE\r\n", ServerBye, ""),
-        (b"HTTP/1.1 400 Bad Request\r\n", NotImap, "HTTP/1.1 400 Bad Request"),
-        (b"220 mail.example.org ESMTP\r\n", NotImap, "220 mail.example.org ESMTP"),
-        (b"* NOK\r\n", NotImap, "* NOK"),
-        (b"* OK\xff\r\n", NotImap, "* OK\\xff"),
-        (b"\r\n", NotImap, ""),
+        (b"* BYE too many connections\r\n", ServerByeError, "too many connections"),
+        (b"* BYE\r\n", ServerByeError, ""),
+        (b"HTTP/1.1 400 Bad Request\r\n", ImapProtocolError, "HTTP/1.1 400 Bad Request"),
+        (b"220 mail.example.org ESMTP\r\n", ImapProtocolError, "220 mail.example.org ESMTP"),
+        (b"* NOK\r\n", ImapProtocolError, "* NOK"),
+        (b"* OK\xff\r\n", ImapProtocolError, "* OK\\xff"),
+        (b"\r\n", ImapProtocolError, ""),
     ],
 )
 async def test_a_greeting_that_is_none_is_raised_with_its_words(
     greeting: bytes, error: type[Exception], words: str
 ) -> None:
     session = Session(greeting)
-    with pytest.raises((ServerBye, NotImap)) as caught:
-        await session.client.hello()
-    assert (type(caught.value), getattr(caught.value, "words", None)) == (error, words)
+    with pytest.raises((ServerByeError, ImapProtocolError)) as caught:
+        await session.client.read_greeting()
+    assert (type(caught.value), getattr(caught.value, "server_text", None)) == (error, words)
     assert session.wire.aborted
 
 
 async def test_a_connection_lost_before_the_greeting_is_raised_at_once() -> None:
     session = Session(b"* OK half a gree")
-    waiting = asyncio.ensure_future(session.client.hello())
+    waiting = asyncio.ensure_future(session.client.read_greeting())
     await asyncio.sleep(0)
     session.client.connection_lost(ConnectionResetError("reset"))
-    with pytest.raises(ConnectionLost) as caught:
+    with pytest.raises(ConnectionLostError) as caught:
         await waiting
     assert isinstance(caught.value.__cause__, ConnectionResetError)
 
@@ -101,9 +101,9 @@ async def test_a_connection_lost_in_a_command_is_raised_at_once() -> None:
     waiting = asyncio.ensure_future(session.client.examine())
     await asyncio.sleep(0)
     session.client.connection_lost(None)
-    with pytest.raises(ConnectionLost):
+    with pytest.raises(ConnectionLostError):
         await waiting
-    with pytest.raises(ConnectionLost):
+    with pytest.raises(ConnectionLostError):
         await session.client.capability()
 
 
@@ -111,13 +111,13 @@ async def test_a_connection_lost_in_a_command_is_raised_at_once() -> None:
 async def test_a_bye_explains_the_loss_that_follows_it(said: bytes) -> None:
     session = Session(said)
     session.client.connection_lost(None)
-    with pytest.raises(ServerBye, match="shutting down"):
-        await session.client.hello()
+    with pytest.raises(ServerByeError, match="shutting down"):
+        await session.client.read_greeting()
 
 
 async def test_a_bye_in_answer_to_a_login_is_raised() -> None:
     session = Session()
-    with pytest.raises(ServerBye, match="go away"):
+    with pytest.raises(ServerByeError, match="go away"):
         await session.while_asked(session.client.login("a", "b"), b"* BYE go away\r\n")
 
 
@@ -149,7 +149,7 @@ async def test_an_answer_without_end_fails_and_costs_little_memory(chunk: bytes,
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    with pytest.raises(NotImap, match=what):
+    with pytest.raises(ImapProtocolError, match=what):
         await waiting
     assert peak < 1024 * 1024
     assert session.wire.aborted
@@ -219,7 +219,7 @@ async def test_authenticate_plain_takes_one_step_where_the_server_can(initial: b
 
 async def test_an_answer_beyond_the_last_part_is_not_imap() -> None:
     session = Session()
-    with pytest.raises(NotImap):
+    with pytest.raises(ImapProtocolError):
         await session.while_asked(session.client.authenticate_plain("a", "b"), b"+ more?\r\n")
 
 
@@ -236,7 +236,7 @@ async def test_an_answer_beyond_the_last_part_is_not_imap() -> None:
 )
 async def test_a_refusal_is_raised_with_its_code(answer: bytes, status: str, code: str, text: str) -> None:
     session = Session()
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ImapCommandError) as caught:
         await session.while_asked(session.client.login("a", "b"), b"TAG " + answer + b"\r\n")
     refused = caught.value
     assert (refused.command, refused.status, refused.code, refused.text) == ("LOGIN", status, code, text)
@@ -247,13 +247,13 @@ async def test_a_refusal_is_raised_with_its_code(answer: bytes, status: str, cod
 )
 async def test_an_answer_that_is_none_is_raised(answer: bytes) -> None:
     session = Session()
-    with pytest.raises(NotImap):
+    with pytest.raises(ImapProtocolError):
         await session.while_asked(session.client.examine(), answer)
 
 
 async def test_bytes_beyond_ascii_are_taken_anywhere() -> None:
     session = Session(b"* OK [CAPABILITY IMAP4rev1] caff\xe8 \xf0\x9f\x93\xac\r\n")
-    assert "caff" in await session.client.hello()
+    assert "caff" in await session.client.read_greeting()
     answer = b"* FLAGS (\xe8\xff)\r\n* 3 EXISTS\r\nTAG OK \xe8\r\n"
     assert await session.while_asked(session.client.examine(), answer) == 3
 
@@ -270,13 +270,13 @@ async def test_capabilities_are_learned_wherever_they_are_told() -> None:
 
 async def test_a_server_without_imap_among_its_capabilities_is_none() -> None:
     session = Session()
-    with pytest.raises(NotImap):
+    with pytest.raises(ImapProtocolError):
         await session.while_asked(session.client.capability(), b"* CAPABILITY POP3\r\nTAG OK\r\n")
 
 
 async def test_an_opened_mailbox_without_a_count_is_not_imap() -> None:
     session = Session()
-    with pytest.raises(NotImap, match="EXISTS"):
+    with pytest.raises(ImapProtocolError, match="EXISTS"):
         await session.while_asked(session.client.examine(), b"* FLAGS ()\r\nTAG OK\r\n")
 
 
@@ -301,7 +301,7 @@ async def test_plain_text_slipped_in_after_starttls_is_refused(packets: tuple[by
     async def upgrade(_: asyncio.BaseProtocol) -> asyncio.Transport:
         raise AssertionError("the handshake must not begin")
 
-    with pytest.raises(NotImap, match="STARTTLS"):
+    with pytest.raises(ImapProtocolError, match="STARTTLS"):
         await session.while_asked(session.client.starttls(upgrade), *packets)
 
 
@@ -334,7 +334,7 @@ async def test_no_password_is_logged_or_shown(caplog: pytest.LogCaptureFixture) 
     shown = repr(session.client.pending_sync_command) + str(session.client.pending_sync_command)
     assert session.wire.sent[0].endswith(b'"cana\\"ry\\\\7"\r\n')
     session.say(session.wire.sent[0].split(b" ")[0] + b' NO bad "cana\\"ry\\\\7"\r\n')
-    with pytest.raises(Refused):
+    with pytest.raises(ImapCommandError):
         await waiting
     session.client.send("X LOGIN a " + canary)
     assert session.wire.sent[1].endswith(b'cana"ry\\7\r\n')
@@ -358,7 +358,7 @@ async def test_a_command_of_the_library_is_refused_because_nothing_bounds_it() -
     cuts=st.lists(st.integers(0, 200)),
 )
 def test_lines_do_not_depend_on_how_the_bytes_are_cut(data: bytes, cuts: list[int]) -> None:
-    whole, pieces = Lines(), Lines()
+    whole, pieces = ImapLineBuffer(), ImapLineBuffer()
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     told = [line for start, end in pairwise(edges) for line in pieces.feed(data[start:end])]
     assert told == list(whole.feed(data))
@@ -374,7 +374,7 @@ async def test_words_of_an_answer_are_no_capabilities() -> None:
 
 async def test_literals_are_given_where_they_are_read() -> None:
     session = Session()
-    asked = session.client.read("UID FETCH", b"1:2 BODY[]", wanted=re.compile(rb"\d+ FETCH"))
+    asked = session.client.read_literals("UID FETCH", b"1:2 BODY[]", wanted=re.compile(rb"\d+ FETCH"))
     answer = [
         b"* 1 FETCH (UID 1 BODY[] {5}\r\na\r",
         b"\nbc)\r\n* 9 EXISTS\r\n* 2 FETCH (UID 2 BODY[] {0}\r\n)\r\n",
@@ -395,7 +395,7 @@ async def test_literals_are_given_where_they_are_read() -> None:
 )
 async def test_idle_ends_with_news_and_with_the_time(seconds: float, answers: list[bytes]) -> None:
     session = Session()
-    idling = asyncio.ensure_future(session.client.await_news(seconds, 60))
+    idling = asyncio.ensure_future(session.client.idle_for(seconds, 60))
     await asyncio.sleep(0)
     tag = session.wire.sent[-1].split(b" ")[0]
     for answer in answers:
@@ -409,12 +409,12 @@ async def test_idle_ends_with_news_and_with_the_time(seconds: float, answers: li
 
 async def test_idle_that_is_refused_is_told() -> None:
     session = Session()
-    with pytest.raises(Refused, match="BAD what"):
-        await session.while_asked(session.client.await_news(60, 60), b"TAG BAD what\r\n")
+    with pytest.raises(ImapCommandError, match="BAD what"):
+        await session.while_asked(session.client.idle_for(60, 60), b"TAG BAD what\r\n")
     assert all(sent != b"DONE\r\n" for sent in session.wire.sent)
 
 
 async def test_idle_ends_with_the_connection() -> None:
     session = Session()
-    with pytest.raises(ServerBye):
-        await session.while_asked(session.client.await_news(60, 60), b"+ idling\r\n", b"* BYE autologout\r\n")
+    with pytest.raises(ServerByeError):
+        await session.while_asked(session.client.idle_for(60, 60), b"+ idling\r\n", b"* BYE autologout\r\n")

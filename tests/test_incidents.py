@@ -16,16 +16,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mailwatch.analysis import incidents as turns
-from mailwatch.analysis.detector import Event, Rules, detect, outage_payload
-from mailwatch.analysis.incidents import Incident, Member, incidents
+from mailwatch.analysis.detector import IndexedFact, Rules, detect, outage_payload
+from mailwatch.analysis.incidents import Incident, IncidentOutage, incidents, symptom_changes
 from mailwatch.analysis.public_json import incident_json
 from mailwatch.cli import main
-from mailwatch.cli.incidents import listed, show
-from mailwatch.cli.timeline_chart import POSSIBLE, SERVED, SURE, Bar, axis, picture, shortened
+from mailwatch.cli.incidents import incident_table, print_incident
+from mailwatch.cli.timeline_chart import (
+    POSSIBLE_MARK,
+    SERVED_MARK,
+    SURE_MARK,
+    Bar,
+    draw_axis,
+    draw_timeline,
+    shorten,
+)
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.settings import Login
-from mailwatch.store import Draft, Reader, Store
+from mailwatch.store import NewEntry, Reader, Store
 from mailwatch.store import queries as records
 from mailwatch.times import rfc3339
 from tests.helpers.config_entries import imap
@@ -39,11 +46,11 @@ MINUTE = 60_000
 T0 = 1_769_119_200_000
 
 
-def member(order: int, begin: int, end: int | None, **more: Any) -> Member:
+def member(order: int, begin: int, end: int | None, **more: Any) -> IncidentOutage:
     """An outage seen down from minute `begin` to `end`, a minute of doubt on both sides; open without an end."""
     told: dict[str, Any] = {
         "order": order,
-        "outage": f"{order:012x}",
+        "outage_id": f"{order:012x}",
         "target": f"t{order}",
         "kind": "imap",
         "provider": "libero",
@@ -56,11 +63,11 @@ def member(order: int, begin: int, end: int | None, **more: Any) -> Member:
         "causes": {"timeout": 3},
         "phases": {"connect": 3},
     }
-    return Member(**{**told, **more})
+    return IncidentOutage(**{**told, **more})
 
 
 @st.composite
-def outages(draw: st.DrawFn) -> list[Member]:
+def outages(draw: st.DrawFn) -> list[IncidentOutage]:
     found = []
     for order in range(draw(st.integers(0, 12))):
         begin = draw(st.integers(0, 60))
@@ -80,13 +87,13 @@ def outages(draw: st.DrawFn) -> list[Member]:
 
 
 @given(outages())
-def test_each_outage_is_in_exactly_one_incident(given_: list[Member]) -> None:
-    found = [m.outage for incident in incidents(given_) for m in incident.members]
-    assert sorted(found) == sorted(m.outage for m in given_)
+def test_each_outage_is_in_exactly_one_incident(given_: list[IncidentOutage]) -> None:
+    found = [m.outage_id for incident in incidents(given_) for m in incident.members]
+    assert sorted(found) == sorted(m.outage_id for m in given_)
 
 
 @given(outages())
-def test_no_two_incidents_of_a_provider_touch(given_: list[Member]) -> None:
+def test_no_two_incidents_of_a_provider_touch(given_: list[IncidentOutage]) -> None:
     for one in incidents(given_):
         for other in incidents(given_):
             same = one.provider == other.provider
@@ -101,7 +108,7 @@ def test_no_two_incidents_of_a_provider_touch(given_: list[Member]) -> None:
 
 
 @given(outages())
-def test_the_members_of_an_incident_hang_together(given_: list[Member]) -> None:
+def test_the_members_of_an_incident_hang_together(given_: list[IncidentOutage]) -> None:
     """Without the whole, nothing in it could be parted in time."""
     for incident in incidents(given_):
         assert len({m.provider for m in incident.members}) == 1
@@ -112,26 +119,28 @@ def test_the_members_of_an_incident_hang_together(given_: list[Member]) -> None:
 
 
 @given(outages(), st.randoms())
-def test_the_order_in_which_they_are_given_does_not_matter(given_: list[Member], chance: random.Random) -> None:
+def test_the_order_in_which_they_are_given_does_not_matter(
+    given_: list[IncidentOutage], chance: random.Random
+) -> None:
     shuffled = list(given_)
     chance.shuffle(shuffled)
     assert incidents(shuffled) == incidents(given_)
 
 
 @given(outages(), outages())
-def test_the_name_stays_while_an_incident_grows(first: list[Member], more: list[Member]) -> None:
-    later = [replace(m, order=m.order + 100, outage=f"{m.order + 100:012x}") for m in more]
+def test_the_name_stays_while_an_incident_grows(first: list[IncidentOutage], more: list[IncidentOutage]) -> None:
+    later = [replace(m, order=m.order + 100, outage_id=f"{m.order + 100:012x}") for m in more]
     grown = incidents([*first, *later])
     for before in incidents(first):
         (now_in,) = [i for i in grown if before.members[0] in i.members]
         # Swallowed by an older one it goes under that one's name, and is still found under its own.
         older = min(now_in.members, key=lambda m: m.order)
         assert now_in.id == before.id or older not in before.members
-        assert now_in.called(before.id)
+        assert now_in.matches(before.id)
 
 
 @given(outages())
-def test_bounds_and_stages_agree_with_the_members(given_: list[Member]) -> None:
+def test_bounds_and_stages_agree_with_the_members(given_: list[IncidentOutage]) -> None:
     for incident in incidents(given_):
         if incident.last_good is not None:
             assert incident.last_good <= incident.first_bad
@@ -143,7 +152,7 @@ def test_bounds_and_stages_agree_with_the_members(given_: list[Member]) -> None:
         assert (stages[-1].targets == 0) == (incident.first_good is not None)
         for stage in stages:
             down = {
-                m.seat
+                m.key
                 for m in incident.members
                 if m.first_bad <= stage.at and (m.first_good is None or m.first_good > stage.at)
             }
@@ -165,7 +174,7 @@ def test_an_outage_that_bridges_two_incidents_makes_one_under_the_older_name() -
     bridge = member(3, 5, 35, proven_afterwards=True)
     (both,) = incidents([old, new, bridge])
     assert both.id == one.id
-    assert both.called(other.id)
+    assert both.matches(other.id)
     assert both.surely_down == 40 * MINUTE
 
 
@@ -239,11 +248,11 @@ def test_restoration_is_told_per_channel_and_per_account() -> None:
 )
 def test_three_looks_in_a_row_make_a_turn(phases: str, expected: list[tuple[int, str]]) -> None:
     names = {"c": "connect", "a": "auth", "m": "mailbox", "f": "fetch", "-": None}
-    assert list(turns((at, names[phase]) for at, phase in enumerate(phases))) == expected
+    assert list(symptom_changes((at, names[phase]) for at, phase in enumerate(phases))) == expected
 
 
 def test_a_turn_is_a_stage_of_its_own() -> None:
-    whole = replace(member(1, 0, 30), turns=((T0, "unreachable"), (T0 + 10 * MINUTE, "login down")))
+    whole = replace(member(1, 0, 30), symptom_changes=((T0, "unreachable"), (T0 + 10 * MINUTE, "login down")))
     (incident,) = incidents([whole, member(2, 5, 20)])
     stages = [((s.at - T0) // MINUTE, s.targets, s.trouble) for s in incident.stages()]
     both = ("login down", "unreachable")
@@ -261,8 +270,8 @@ def test_a_turn_is_a_stage_of_its_own() -> None:
 
 def drawn(incident: Incident, width: int) -> list[str]:
     console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
-    show(console, incident, T0 + 200 * MINUTE)
-    console.print(listed([incident], width))
+    print_incident(console, incident, T0 + 200 * MINUTE)
+    console.print(incident_table([incident], width))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
@@ -282,23 +291,25 @@ def test_the_picture_fits_the_terminal_and_cuts_no_time_short(width: int) -> Non
 
 def test_the_bars_say_what_is_sure_and_what_is_only_possible() -> None:
     bar = Bar(label="x", sure=[(20, 60)], possible=[(10, 80)], note="n")
-    row = picture([bar], 0, 100, 27).plain.splitlines()[1]
-    cells = re.search(rf"[{SURE}{POSSIBLE}{SERVED}]+", row)
+    row = draw_timeline([bar], 0, 100, 27).plain.splitlines()[1]
+    cells = re.search(rf"[{SURE_MARK}{POSSIBLE_MARK}{SERVED_MARK}]+", row)
     assert cells
     assert len(cells[0]) == 21
-    share = [cells[0].count(mark) for mark in (SURE, POSSIBLE, SERVED)]
+    share = [cells[0].count(mark) for mark in (SURE_MARK, POSSIBLE_MARK, SERVED_MARK)]
     assert share == [9, 6, 6]
-    assert cells[0].strip(SERVED).strip(POSSIBLE) == SURE * 9
+    assert cells[0].strip(SERVED_MARK).strip(POSSIBLE_MARK) == SURE_MARK * 9
 
 
 def test_a_short_outage_does_not_vanish_from_a_long_picture() -> None:
-    row = picture([Bar(label="x", sure=[(999_999, 999_999)], possible=[])], 0, 1_000_000, 40).plain.splitlines()[1]
-    assert row.count(SURE) == 1
+    row = draw_timeline(
+        [Bar(label="x", sure=[(999_999, 999_999)], possible=[])], 0, 1_000_000, 40
+    ).plain.splitlines()[1]
+    assert row.count(SURE_MARK) == 1
 
 
 @given(st.integers(0, 10**12), st.integers(1, 10**10), st.integers(16, 200))
 def test_the_axis_is_never_longer_than_the_bar_but_for_its_last_time(start: int, length: int, cells: int) -> None:
-    line = axis(start, start + length, cells)
+    line = draw_axis(start, start + length, cells)
     times = re.findall(r"\d\d-\d\d \d\d:\d\d|\d\d:\d\d:\d\d|\d\d:\d\d", line)
     assert times
     assert len(line) <= cells
@@ -307,7 +318,7 @@ def test_the_axis_is_never_longer_than_the_bar_but_for_its_last_time(start: int,
 
 @given(st.text(max_size=40), st.integers(8, 40))
 def test_a_name_is_cut_in_its_middle(text: str, width: int) -> None:
-    cut = shortened(text, width)
+    cut = shorten(text, width)
     assert len(cut) <= max(width, 0)
     assert cut == text if len(text) <= width else (cut[0], cut[-1]) == (text[0], text[-1])
 
@@ -333,7 +344,7 @@ def ledger(tmp_path: Path) -> Path:
             "phases": {"connect": 3},
             "ledger": {"first": 0, "last": 0},
         }
-        store.append_batch([Draft(kind="outage", time=T0, target=name, payload=payload)])
+        store.append_batch([NewEntry(kind="outage", time=T0, target=name, payload=payload)])
     store.close()
     config = tmp_path / "config.yaml"
     config.write_text(
@@ -379,15 +390,15 @@ def test_one_incident_in_full_reads_its_looks(tmp_path: Path) -> None:
             cause=Cause.TIMEOUT if phase else None,
             failed_phase=phase,
         )
-        store.append_batch([Draft(kind="observation", time=at, target="t", payload=seen)])
+        store.append_batch([NewEntry(kind="observation", time=at, target="t", payload=seen)])
     reader = Reader.open(tmp_path)
-    events = [Event(entry.index, entry.fact) for entry in reader.entries(target="t") if entry.fact]
+    events = [IndexedFact(entry.index, entry.fact) for entry in reader.entries(target="t") if entry.fact]
     (outage,) = detect(events, Rules())
     payload = outage_payload(outage, "lab", Kind.IMAP, "home")
-    store.append_batch([Draft(kind="outage", time=T0, target="t", payload=payload)])
+    store.append_batch([NewEntry(kind="outage", time=T0, target="t", payload=payload)])
     (incident,) = records.incidents(reader)
     assert [stage.trouble for stage in incident.stages()] == [("unreachable",), ()]
-    stages = records.in_full(reader, incident).stages()
+    stages = records.with_symptoms(reader, incident).stages()
     assert [((s.at - T0) // MINUTE, s.trouble) for s in stages] == [
         (1, ("unreachable",)),
         (5, ("login down",)),
@@ -422,9 +433,9 @@ async def test_targets_of_one_account_are_told_to_be_that_without_its_name(
     found.append(replace(targets.pop3(own_dovecot), login=None))
     own_dovecot.stop()
     for target in found:
-        harness.watch_also(target)
+        harness.add_target(target)
         for _ in range(3):
-            await harness.look(target)
+            await harness.probe(target)
     (incident,) = records.incidents(Reader.open(tmp_path))
     one, other, none = (next(m for m in incident.members if m.target == t.name) for t in found)
     assert one.account == other.account != ""
@@ -450,19 +461,19 @@ def test_a_provider_that_goes_and_comes_back_channel_by_channel_is_one_incident(
         watching = MailWatchProcess(tmp_path, targets, detection={"recheck": ["500ms"]})
         servers.enter_context(watching.running())
         for name in ("lab-imap", "lab-smtp"):
-            watching.until(lambda name=name: watching.state(name) == "up", f"{name} up")
+            watching.wait_until(lambda name=name: watching.state(name) == "up", f"{name} up")
         own_dovecot.stop()
         postfix.stop()
-        opened = watching.until(lambda: watching.api("incidents?open=true"), "an incident")[0]
-        watching.until(lambda: len(watching.api("outages?open=true")) == 2, "both channels down")
+        opened = watching.wait_until(lambda: watching.api("incidents?open=true"), "an incident")[0]
+        watching.wait_until(lambda: len(watching.api("outages?open=true")) == 2, "both channels down")
         own_dovecot.start()
-        watching.until(lambda: watching.api("outages?open=true")[0]["target"] == "lab-smtp", "IMAP back")
-        watching.until(lambda: watching.state("lab-imap") == "up", "IMAP up")
+        watching.wait_until(lambda: watching.api("outages?open=true")[0]["target"] == "lab-smtp", "IMAP back")
+        watching.wait_until(lambda: watching.state("lab-imap") == "up", "IMAP up")
         (half,) = watching.api("incidents")
         assert half["state"] == "open"
         assert {c["kind"]: c["first_good"] is None for c in half["channels"]} == {"imap": False, "smtp": True}
         postfix.start()
-        watching.until(lambda: watching.api("incidents")[0]["state"] == "closed", "all back")
+        watching.wait_until(lambda: watching.api("incidents")[0]["state"] == "closed", "all back")
         (whole,) = watching.api("incidents")
         outages = {outage["target"]: outage for outage in watching.api("outages")}
         assert whole["id"] == opened["id"] == half["id"]
@@ -478,7 +489,7 @@ def test_a_provider_that_goes_and_comes_back_channel_by_channel_is_one_incident(
         assert {**full, "stages": whole["stages"]} == whole
         assert watching.get("/api/v1/incidents/none").startswith("404")
         assert json.loads(watching.command("incidents", "--json").stdout) == [whole]
-        assert SURE in watching.command("incidents", "show", whole["id"][:8]).stdout
+        assert SURE_MARK in watching.command("incidents", "show", whole["id"][:8]).stdout
         assert watching.command("ledger", "audit").returncode == 0
 
 
@@ -487,7 +498,9 @@ def test_an_incident_whose_member_is_watched_no_more_is_over_and_never_restored(
     (incident,) = incidents([left, member(1, 12, 14)])
     assert (incident.state, incident.first_good) == ("unwatched", None)
     assert incident.until == T0 + 20 * MINUTE
-    assert [(stage.targets, len(stage.restored), len(stage.left)) for stage in incident.stages()][-1] == (0, 0, 1)
+    assert [(stage.targets, len(stage.restored), len(stage.no_longer_watched)) for stage in incident.stages()][
+        -1
+    ] == (0, 0, 1)
     told = incident_json(incident)
     assert told["state"] == "unwatched"
     assert (told["first_good"], told["duration"]["max"]) == (None, None)

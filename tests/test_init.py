@@ -19,16 +19,16 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from mailwatch.cli.init.discovery import Door, Source
-from mailwatch.cli.init.draft import Draft, text_of
-from mailwatch.cli.init.prompts import words
-from mailwatch.cli.init.save import keep, name_secret
-from mailwatch.cli.init.servers import Servers
+from mailwatch.cli.init.discovery import ServerCandidate, Source
+from mailwatch.cli.init.draft import ConfigDraft, config_text
+from mailwatch.cli.init.prompts import texts
+from mailwatch.cli.init.save import name_secret, save
+from mailwatch.cli.init.servers import MailboxServers
 from mailwatch.config import ConfigError, build_targets, load
 from mailwatch.model import Kind, TlsMode
 from tests.helpers import pty as terminal
 from tests.helpers.command import mailwatch
-from tests.helpers.netns import PROVIDER, World
+from tests.helpers.netns import PROVIDER, IsolatedNetwork
 from tests.helpers.patience import PATIENCE
 from tests.helpers.pty import CONTROL_C, Terminal
 from tests.helpers.requirements import need_root
@@ -110,31 +110,31 @@ def test_a_mistyped_password_is_asked_for_again_and_what_is_written_works(
         Postfix(folder, certificates, own_dovecot.auth_socket).running() as postfix,
         desk.sit(*at_hand(own_dovecot, postfix)) as terminal,
     ):
-        terminal.until("mail address: ")
+        terminal.wait_for("mail address: ")
         terminal.type("not an address")
-        terminal.until("is not a mail address")
-        terminal.until("mail address: ")
+        terminal.wait_for("is not a mail address")
+        terminal.wait_for("mail address: ")
         terminal.type(ALICE)
-        terminal.until(f"User name [{ALICE}]: ")
+        terminal.wait_for(f"User name [{ALICE}]: ")
         terminal.type("")
-        terminal.until("Password")
+        terminal.wait_for("Password")
         terminal.type(CANARY)
-        terminal.until("rejected the login")
-        terminal.until("app password")
-        terminal.until("Attempt 1 of 3")
-        terminal.until("User name")
+        terminal.wait_for("rejected the login")
+        terminal.wait_for("app password")
+        terminal.wait_for("Attempt 1 of 3")
+        terminal.wait_for("User name")
         terminal.type("")
-        terminal.until("Password")
+        terminal.wait_for("Password")
         terminal.type(own_dovecot.passwords[ALICE])
-        terminal.until("The login works.")
-        terminal.until("short name")
+        terminal.wait_for("The login works.")
+        terminal.wait_for("short name")
         terminal.type("home-milan")
-        terminal.until("Where it is")
+        terminal.wait_for("Where it is")
         terminal.type('Milano, "IT": #1')
-        terminal.until("Turn timestamps on? [Y/n]")
+        terminal.wait_for("Turn timestamps on? [Y/n]")
         terminal.type("")
-        terminal.until("Next: mailwatch run")
-        terminal.until("http://127.0.0.1:8080/")
+        terminal.wait_for("Next: mailwatch run")
+        terminal.wait_for("http://127.0.0.1:8080/")
         assert terminal.end() == 0
         shown = terminal.raw
 
@@ -162,11 +162,11 @@ def test_a_mistyped_password_is_asked_for_again_and_what_is_written_works(
 def test_three_rejected_passwords_are_the_end_and_nothing_is_written(desk: Desk, own_dovecot: Dovecot) -> None:
     with desk.sit(ALICE, "--username", ALICE, *at_hand(own_dovecot)) as terminal:
         for _ in range(3):
-            terminal.until("Password")
+            terminal.wait_for("Password")
             terminal.type(CANARY)
-            terminal.until("rejected the login")
-        terminal.until("That was the last attempt.")
-        terminal.until("Nothing was written.")
+            terminal.wait_for("rejected the login")
+        terminal.wait_for("That was the last attempt.")
+        terminal.wait_for("Nothing was written.")
         assert terminal.end() == 1
         assert CANARY not in terminal.raw
     assert own_dovecot.log_since(0).count("Password mismatch") == 3
@@ -178,9 +178,9 @@ def test_a_channel_that_does_not_work_is_left_out_with_a_comment(desk: Desk, dov
     with desk.sit(
         ALICE, "--yes", "--username", ALICE, *at_hand(dovecot), "--server", f"smtp=localhost:{closed}"
     ) as terminal:
-        terminal.until("Password")
+        terminal.wait_for("Password")
         terminal.type(dovecot.passwords[ALICE])
-        terminal.until("sending (SMTP) does not work and is left out: refused")
+        terminal.wait_for("sending (SMTP) does not work and is left out: refused")
         assert terminal.end() == 0
     assert [target.kind for target in build_targets(load(desk.config))] == [Kind.IMAP, Kind.POP3]
     assert "# smtp is left out: refused: " in desk.config.read_text()
@@ -190,16 +190,16 @@ def test_a_channel_that_does_not_work_is_left_out_with_a_comment(desk: Desk, dov
 def test_no_server_works_is_no_reason_to_lose_the_work(desk: Desk, answer: str, status: int) -> None:
     server = f"imap=localhost:{free_port()}"
     with desk.sit(ALICE, "--username", ALICE, "--server", server) as terminal:
-        terminal.until("Password")
+        terminal.wait_for("Password")
         terminal.type(CANARY)
-        terminal.until("neither accepted nor rejected")
-        terminal.until("without a working login? [y/N] ")
+        terminal.wait_for("neither accepted nor rejected")
+        terminal.wait_for("without a working login? [y/N] ")
         terminal.type("perhaps")
-        terminal.until("answer y or n")
+        terminal.wait_for("answer y or n")
         terminal.type(answer)
         if status == 0:
             for _ in range(3):
-                terminal.until("]: " if _ == 0 else "none: " if _ == 1 else "[Y/n]")
+                terminal.wait_for("]: " if _ == 0 else "none: " if _ == 1 else "[Y/n]")
                 terminal.type("n" if _ == 2 else "")
         assert terminal.end() == status
         assert CANARY not in terminal.raw
@@ -286,12 +286,12 @@ def test_a_rejected_password_file_is_tried_once(desk: Desk, own_dovecot: Dovecot
 
 def test_a_provider_of_oauth_only_is_written_with_its_next_step(desk: Desk) -> None:
     with desk.sit("mario.rossi@outlook.com", "--yes", "--channels", "imap,smtp") as terminal:
-        terminal.until("accepts no passwords")
-        terminal.until("Client ID: ")
+        terminal.wait_for("accepts no passwords")
+        terminal.wait_for("Client ID: ")
         terminal.type("0000-1111")
-        terminal.until("mailwatch login mario.rossi@outlook.com")
+        terminal.wait_for("mailwatch login mario.rossi@outlook.com")
         assert terminal.end() == 0
-        assert "Password" not in terminal.shown
+        assert "Password" not in terminal.output
     (account,) = load(desk.config).accounts
     assert account.oauth2 is not None
     assert (account.oauth2.provider, account.oauth2.client_id) == ("microsoft", "0000-1111")
@@ -315,14 +315,14 @@ def test_control_c_leaves_nothing_anywhere(desk: Desk, dovecot: Dovecot, where: 
             "Where it is",
             "Turn timestamps on",
         ):
-            terminal.until(question)
+            terminal.wait_for(question)
             if question == where:
                 break
             terminal.type(answers.get(question, ""))
         terminal.type(CONTROL_C, enter=False)
-        terminal.until("Nothing was written.")
+        terminal.wait_for("Nothing was written.")
         assert terminal.end() == 130
-        assert "Traceback" not in terminal.shown
+        assert "Traceback" not in terminal.output
     assert desk.left() == []
 
 
@@ -330,22 +330,22 @@ def test_control_c_ends_a_login_that_hangs(desk: Desk) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         server = f"imap=localhost:{silent.getsockname()[1]}"
         with desk.sit(ALICE, "--yes", "--server", server) as terminal:
-            terminal.until("Password")
+            terminal.wait_for("Password")
             terminal.type(CANARY)
-            terminal.until("Logging in")
+            terminal.wait_for("Logging in")
             with silent.accept()[0]:
                 terminal.type(CONTROL_C, enter=False)
-                terminal.until("Nothing was written.")
+                terminal.wait_for("Nothing was written.")
                 assert terminal.end() == 130
-            assert "Traceback" not in terminal.shown
+            assert "Traceback" not in terminal.output
     assert desk.left() == []
 
 
 def test_the_end_of_input_is_an_end_too(desk: Desk, dovecot: Dovecot) -> None:
     with desk.sit(*at_hand(dovecot)) as terminal:
-        terminal.until("mail address: ")
+        terminal.wait_for("mail address: ")
         terminal.type("\x04", enter=False)
-        terminal.until("Nothing was written.")
+        terminal.wait_for("Nothing was written.")
         assert terminal.end() == 1
 
 
@@ -368,11 +368,11 @@ USERS = ("a@own.test", "a@usual.test", "a@lured.test", "a@gone.test")
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def world() -> Iterator[IsolatedNetwork]:
     """A provider of domains: own.test has SRV, usual.test usual names, lured.test names a stranger's server."""
     need_root("ip", "nft", "dnsmasq", str(DOVECOT))
     with server_folder() as folder:
-        world = World(folder, IMAP, POP, USUAL, ELSEWHERE)
+        world = IsolatedNetwork(folder, IMAP, POP, USUAL, ELSEWHERE)
         try:
             world.resolv_conf()
             dovecot = world.dovecot
@@ -400,7 +400,7 @@ def world() -> Iterator[World]:
 
 
 @pytest.fixture
-def home(world: World, tmp_path: Path) -> Desk:
+def home(world: IsolatedNetwork, tmp_path: Path) -> Desk:
     """A desk at home, from where the provider is far."""
     return Desk(tmp_path, world.certificates.ca_file, world.home.prefix)
 
@@ -409,15 +409,15 @@ def hosts(config: Path) -> list[tuple[Kind, str, int, TlsMode]]:
     return [(t.kind, t.host, t.port, t.tls) for t in build_targets(load(config))]
 
 
-def test_servers_are_found_by_srv(world: World, home: Desk) -> None:
+def test_servers_are_found_by_srv(world: IsolatedNetwork, home: Desk) -> None:
     with home.sit("a@own.test", "--yes") as terminal:
-        terminal.until("SRV records of own.test")
-        terminal.until(f"{IMAP}:{world.dovecot.imaps_port}")
-        terminal.until("Password")
+        terminal.wait_for("SRV records of own.test")
+        terminal.wait_for(f"{IMAP}:{world.dovecot.imaps_port}")
+        terminal.wait_for("Password")
         terminal.type(world.dovecot.passwords["a@own.test"])
         assert terminal.end() == 0
-        assert "own.test says that it does not offer sending (SMTP)" in terminal.shown
-        assert "usual names" not in terminal.shown
+        assert "own.test says that it does not offer sending (SMTP)" in terminal.output
+        assert "usual names" not in terminal.output
     assert hosts(home.config) == [
         (Kind.IMAP, IMAP, world.dovecot.imaps_port, TlsMode.IMPLICIT),
         (Kind.POP3, POP, world.dovecot.pop3s_port, TlsMode.IMPLICIT),
@@ -427,25 +427,25 @@ def test_servers_are_found_by_srv(world: World, home: Desk) -> None:
 
 @pytest.mark.parametrize("answer", ["", "y"])
 def test_a_server_outside_the_domain_gets_no_password_unless_the_person_knows_it(
-    world: World, home: Desk, answer: str
+    world: IsolatedNetwork, home: Desk, answer: str
 ) -> None:
     mark = world.dovecot.log_size
     with home.sit("a@lured.test") as terminal:
-        terminal.until(f"outside its own domain: {ELSEWHERE}")
-        terminal.until("right? [y/N] ")
+        terminal.wait_for(f"outside its own domain: {ELSEWHERE}")
+        terminal.wait_for("right? [y/N] ")
         terminal.type(answer)
         if not answer:
-            terminal.until(f"{ELSEWHERE} was left out")
-            terminal.until("by hand")
+            terminal.wait_for(f"{ELSEWHERE} was left out")
+            terminal.wait_for("by hand")
             terminal.type(CONTROL_C, enter=False)
             assert terminal.end() == 130
             assert "a@lured.test" not in world.dovecot.log_since(mark)
             return
-        terminal.until("User name")
+        terminal.wait_for("User name")
         terminal.type("")
-        terminal.until("Password")
+        terminal.wait_for("Password")
         terminal.type(world.dovecot.passwords["a@lured.test"])
-        terminal.until("The login works.")
+        terminal.wait_for("The login works.")
     assert "a@lured.test" in world.dovecot.log_until("Login: user=<a@lured.test>", mark)
 
 
@@ -456,10 +456,10 @@ def test_with_yes_nobody_has_confirmed_a_strangers_server(home: Desk) -> None:
     assert "--server imap=HOST:PORT" in done.stderr
 
 
-def test_usual_names_count_only_with_a_certificate_that_is_theirs(world: World, home: Desk) -> None:
+def test_usual_names_count_only_with_a_certificate_that_is_theirs(world: IsolatedNetwork, home: Desk) -> None:
     with home.sit("a@usual.test", "--yes") as terminal:
-        terminal.until("NXDOMAIN")
-        found = terminal.until("Password")
+        terminal.wait_for("NXDOMAIN")
+        found = terminal.wait_for("Password")
         assert f"reading (IMAP): {USUAL}:993" in found
         assert "No server found for reading (POP3), sending (SMTP)" in found
         assert "mail.usual.test" not in found
@@ -468,24 +468,24 @@ def test_usual_names_count_only_with_a_certificate_that_is_theirs(world: World, 
     assert hosts(home.config) == [(Kind.IMAP, USUAL, 993, TlsMode.IMPLICIT)]
 
 
-def test_what_nobody_knows_is_asked_for_by_hand(world: World, home: Desk) -> None:
+def test_what_nobody_knows_is_asked_for_by_hand(world: IsolatedNetwork, home: Desk) -> None:
     with home.sit("a@gone.test", "--yes", "--username", "a@gone.test") as terminal:
-        terminal.until("by hand")
-        terminal.until("IMAP), HOST or HOST:PORT: ")
+        terminal.wait_for("by hand")
+        terminal.wait_for("IMAP), HOST or HOST:PORT: ")
         terminal.type("")
-        terminal.until("POP3), HOST or HOST:PORT: ")
+        terminal.wait_for("POP3), HOST or HOST:PORT: ")
         terminal.type("")
-        terminal.until("SMTP), HOST or HOST:PORT: ")
+        terminal.wait_for("SMTP), HOST or HOST:PORT: ")
         terminal.type("")
-        terminal.until("name one at least")
-        terminal.until("HOST:PORT: ")
+        terminal.wait_for("name one at least")
+        terminal.wait_for("HOST:PORT: ")
         terminal.type("https://imap.example.org/")
-        terminal.until("It is not")
+        terminal.wait_for("It is not")
         terminal.type(f"{PROVIDER}:143")
         for _ in range(2):
-            terminal.until("HOST:PORT: ")
+            terminal.wait_for("HOST:PORT: ")
             terminal.type("")
-        terminal.until("Password")
+        terminal.wait_for("Password")
         terminal.type(world.dovecot.passwords["a@gone.test"])
         assert terminal.end() == 0
     assert hosts(home.config) == [(Kind.IMAP, PROVIDER, 143, TlsMode.STARTTLS)]
@@ -493,21 +493,21 @@ def test_what_nobody_knows_is_asked_for_by_hand(world: World, home: Desk) -> Non
 
 def test_a_domain_at_a_provider_of_the_catalogue_is_known_by_its_exchanger(home: Desk) -> None:
     with home.sit("a@hosted.test") as terminal:
-        terminal.until("aspmx.l.google.com, which belongs to GMail, receives the mail")
-        terminal.until("kept there too? [Y/n]")
+        terminal.wait_for("aspmx.l.google.com, which belongs to GMail, receives the mail")
+        terminal.wait_for("kept there too? [Y/n]")
         terminal.type("")
-        terminal.until("imap.gmail.com:993")
-        terminal.until("wants an app password")
-        terminal.until("Password")
+        terminal.wait_for("imap.gmail.com:993")
+        terminal.wait_for("wants an app password")
+        terminal.wait_for("Password")
         terminal.type(CANARY)
-        terminal.until("neither accepted nor rejected")  # nobody resolves its names here
-        terminal.until("[y/N]")
+        terminal.wait_for("neither accepted nor rejected")  # nobody resolves its names here
+        terminal.wait_for("[y/N]")
         terminal.type("y")
-        terminal.until("short name")
+        terminal.wait_for("short name")
         terminal.type("")
-        terminal.until("none: ")
+        terminal.wait_for("none: ")
         terminal.type("")
-        terminal.until("[Y/n]")
+        terminal.wait_for("[Y/n]")
         terminal.type("")
         assert terminal.end() == 0
     (account,) = load(home.config).accounts
@@ -535,13 +535,15 @@ def test_a_provider_of_the_catalogue_that_is_out_of_reach(home: Desk) -> None:
 # What is written, and how.
 
 
-def draft(**said: Any) -> Draft:
-    door = Door(kind=Kind.IMAP, host="imap.example.org", port=993, tls=TlsMode.IMPLICIT, source=Source.GIVEN)
+def draft(**said: Any) -> ConfigDraft:
+    door = ServerCandidate(
+        kind=Kind.IMAP, host="imap.example.org", port=993, tls=TlsMode.IMPLICIT, source=Source.GIVEN
+    )
     usual = {
-        "name": "home", "place": "", "address": ALICE, "username": ALICE, "servers": Servers((door,)),
+        "name": "home", "place": "", "address": ALICE, "username": ALICE, "servers": MailboxServers((door,)),
         "kinds": (Kind.IMAP,), "password_file": f"secrets/{ALICE}",
     }  # fmt: skip
-    return Draft(**{**usual, **said})
+    return ConfigDraft(**{**usual, **said})
 
 
 @pytest.mark.parametrize("language", ["en", "it"])
@@ -568,8 +570,8 @@ def draft(**said: Any) -> Draft:
 )
 def test_whatever_was_said_is_read_back(tmp_path: Path, odd: str, language: str) -> None:
     secret = name_secret(tmp_path, ALICE)
-    text = text_of(draft(name=odd, place=odd, username=odd), words(language), date(2026, 11, 25))
-    config = keep(tmp_path / "config.yaml", text, secret, SecretStr(odd))
+    text = config_text(draft(name=odd, place=odd, username=odd), texts(language), date(2026, 11, 25))
+    config = save(tmp_path / "config.yaml", text, secret, SecretStr(odd))
     assert (config.vantage_point.name, config.vantage_point.place) == (odd, odd)
     (target,) = build_targets(load(tmp_path / "config.yaml"))
     assert target.login is not None
@@ -577,15 +579,15 @@ def test_whatever_was_said_is_read_back(tmp_path: Path, odd: str, language: str)
 
 
 def test_the_words_of_a_server_cannot_leave_their_comment() -> None:
-    text = text_of(
-        draft(left={Kind.SMTP: "no\nvantage_point: {name: x}\x1b[31m\u2028y"}), words("en"), date(2026, 1, 1)
+    text = config_text(
+        draft(left={Kind.SMTP: "no\nvantage_point: {name: x}\x1b[31m\u2028y"}), texts("en"), date(2026, 1, 1)
     )
     assert "# smtp is left out: no?vantage_point: {name: x}?[31m?y\n" in text
 
 
 def test_a_config_that_cannot_be_read_back_is_not_put_in_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        keep(tmp_path / "config.yaml", "vantage_point: {}\n", name_secret(tmp_path, ALICE), SecretStr(CANARY))
+        save(tmp_path / "config.yaml", "vantage_point: {}\n", name_secret(tmp_path, ALICE), SecretStr(CANARY))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -594,8 +596,11 @@ def test_a_config_that_appeared_meanwhile_is_left_as_it_is(tmp_path: Path) -> No
     path.write_text("mine")
     (tmp_path / "secrets").mkdir()
     with pytest.raises(FileExistsError):
-        keep(
-            path, text_of(draft(), words("en"), date(2026, 1, 1)), name_secret(tmp_path, ALICE), SecretStr(CANARY)
+        save(
+            path,
+            config_text(draft(), texts("en"), date(2026, 1, 1)),
+            name_secret(tmp_path, ALICE),
+            SecretStr(CANARY),
         )
     assert path.read_text() == "mine"
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.yaml", "secrets"]
@@ -608,7 +613,7 @@ def test_a_password_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     second = name_secret(tmp_path, ALICE)
     assert second.name == f"{ALICE}-2"
     with pytest.raises(FileExistsError):
-        keep(tmp_path / "config.yaml", "", first, SecretStr(CANARY))
+        save(tmp_path / "config.yaml", "", first, SecretStr(CANARY))
     assert first.read_text() == "mine"
 
 
@@ -629,12 +634,12 @@ def test_both_languages_say_the_same() -> None:
             places = (name for _, name, _, _ in string.Formatter().parse(told) if name)
             yield at, tuple(sorted(places))
 
-    assert dict(shape(words("en"))) == dict(shape(words("it")))
+    assert dict(shape(texts("en"))) == dict(shape(texts("it")))
 
 
 def test_each_word_is_used() -> None:
     folder = Path(__file__).parent.parent / "mailwatch" / "cli"
     code = "".join(path.read_text() for path in (*folder.glob("first/*.py"), folder / "init.py"))
-    told = words("en")
+    told = texts("en")
     for key in (*told, *told["config"]):
         assert re.search(rf"""["']{key}["']""", code), key

@@ -13,15 +13,15 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mailwatch.evidence.bundle import File, pretty
-from mailwatch.evidence.joint.bundle import write
-from mailwatch.evidence.joint.member import read
-from mailwatch.evidence.joint.quorum import group, sort_out, statement
-from mailwatch.evidence.joint.verify import UNCHECKED, check
+from mailwatch.evidence.bundle import File, pretty_json
+from mailwatch.evidence.joint.bundle import write_joint
+from mailwatch.evidence.joint.member import read_member
+from mailwatch.evidence.joint.quorum import group_channels, joint_statement, partition_members
+from mailwatch.evidence.joint.verify import UNCHECKED_PREFIX, check_joint
 from mailwatch.evidence.report.joint import joint_report
 from mailwatch.evidence.verify import Claim, Trust
 from tests.helpers.command import mailwatch
-from tests.helpers.joint_parts import down, part_of, spoilt
+from tests.helpers.joint_parts import down, part_of, without_an_observation
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +73,16 @@ def test_members_that_are_not_enclosed_are_asked_for(alone: Path, bundles: list[
     assert "sha256sum -c members.sha256" in words
     assert "No errors found, but some claims could not be checked." in words
     assert "NOT" not in words
-    half = check(alone, Trust(), bundles[:1])
+    half = check_joint(alone, Trust(), bundles[:1])
     assert [claim for claim, detail in failed(half)] == ["joint"]
-    assert failed(half)[0][1].startswith(f"{UNCHECKED}1 of its 2 bundles")
+    assert failed(half)[0][1].startswith(f"{UNCHECKED_PREFIX}1 of its 2 bundles")
     whole = run("verify", alone, "--member", bundles[0], "--member", bundles[1])
     assert whole.returncode == 0, whole.stdout
 
 
 def test_another_bundle_is_no_member(alone: Path, bundles: list[Path], tmp_path: Path) -> None:
-    bad = spoilt(bundles[0], tmp_path / "bad.zip")
-    assert ("bad.zip is no member of it") in dict(failed(check(alone, Trust(), [bad, bundles[1]]))).values()
+    bad = without_an_observation(bundles[0], tmp_path / "bad.zip")
+    assert ("bad.zip is no member of it") in dict(failed(check_joint(alone, Trust(), [bad, bundles[1]]))).values()
     said = run("verify", alone, "--member", bad)
     assert (said.returncode, "NOT valid" in said.stdout) == (1, True)
     assert run("verify", bundles[0], "--member", bundles[1]).returncode == 2
@@ -102,33 +102,33 @@ def rewritten(path: Path, made: Path, change: Callable[[str, bytes], tuple[str, 
 def test_each_lie_is_found(enclosed: Path, bundles: list[Path], tmp_path: Path) -> None:
     digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in bundles)
     first = f"members/{digests[0]}.zip"
-    bad = spoilt(bundles[0], tmp_path / "bad").read_bytes()
+    bad = without_an_observation(bundles[0], tmp_path / "bad").read_bytes()
     lies: dict[str, Callable[[str, bytes], tuple[str, bytes] | None]] = {
         "archive": lambda name, raw: (name.replace("members.sha256", "members.txt"), raw),
         "joint": lambda name, raw: (name, raw.replace(b"members/", b"member/")),
         f"member {digests[0][:12]}": lambda name, raw: (name, bad if name == first else raw),
     }
     for claim, lie in lies.items():
-        found = failed(check(rewritten(enclosed, tmp_path / "lie.zip", lie), Trust()))
+        found = failed(check_joint(rewritten(enclosed, tmp_path / "lie.zip", lie), Trust()))
         assert found[0][0] == claim, found
     missing = rewritten(enclosed, tmp_path / "less.zip", lambda name, raw: None if name == first else (name, raw))
-    assert "is missing, though others are enclosed" in failed(check(missing, Trust()))[0][1]
+    assert "is missing, though others are enclosed" in failed(check_joint(missing, Trust()))[0][1]
 
 
 def told_by(bundles: list[Path], made: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """A joint zip of which joint.json and the file attached to its report say something else."""
-    read_ones = [read(path, Trust()) for path in bundles]
-    members, left_out = sort_out(read_ones)
-    groups = group(members)
-    stated = statement(groups, members, left_out)
+    read_ones = [read_member(path, Trust()) for path in bundles]
+    members, left_out = partition_members(read_ones)
+    groups = group_channels(members)
+    stated = joint_statement(groups, members, left_out)
     change(stated)
-    text = pretty(stated)
+    text = pretty_json(stated)
     files = [
         File("joint.json", text),
         File("report.pdf", joint_report(groups, stated, text, "en", ZoneInfo("UTC"))),
     ]
     with made.open("wb") as out:
-        write(out, files, list(zip(read_ones, bundles, strict=True)), enclose=False)
+        write_joint(out, files, list(zip(read_ones, bundles, strict=True)), enclose=False)
     return made
 
 
@@ -141,10 +141,12 @@ def test_a_joint_json_that_says_more_than_its_members_is_refused(bundles: list[P
     def more(told: dict[str, Any]) -> None:
         told["all"] = "well"
 
-    assert failed(check(told_by(bundles, tmp_path / "true.zip", lambda told: None), Trust(), bundles)) == []
+    assert failed(check_joint(told_by(bundles, tmp_path / "true.zip", lambda told: None), Trust(), bundles)) == []
     for change, name in ((longer, "groups"), (more, "all")):
         made = told_by(bundles, tmp_path / f"{name}.zip", change)
-        assert failed(check(made, Trust(), bundles)) == [("joint", f"{name} does not follow from the members")]
+        assert failed(check_joint(made, Trust(), bundles)) == [
+            ("joint", f"{name} does not follow from the members")
+        ]
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_a_joint_json_of_anybody_is_refused(stated: bytes, complaint: str, alone
     made = rewritten(
         alone, tmp_path / "odd.zip", lambda name, raw: (name, stated if name == "joint.json" else raw)
     )
-    ((_, detail),) = failed(check(made, Trust()))
+    ((_, detail),) = failed(check_joint(made, Trust()))
     assert complaint in detail
 
 
@@ -171,6 +173,6 @@ def test_a_member_that_is_packed_twice_is_not_unpacked(enclosed: Path, tmp_path:
     with zipfile.ZipFile(enclosed) as opened, zipfile.ZipFile(tmp_path / "twice.zip", "w") as out:
         for name in opened.namelist():
             out.writestr(name, opened.read(name), zipfile.ZIP_DEFLATED)
-    found = failed(check(tmp_path / "twice.zip", Trust()))
+    found = failed(check_joint(tmp_path / "twice.zip", Trust()))
     assert [detail.endswith("is packed twice") for _, detail in found[:2]] == [True, True]
     assert list(tmp_path.glob("mailwatch-joint-*")) == []

@@ -10,12 +10,12 @@ import time
 import pytest
 from starlette.datastructures import Headers
 
-from mailwatch.web.cache import Kept, Made, takes_packed
+from mailwatch.web.cache import CachedResponse, ResponseCache, accepts_gzip
 from tests.helpers.patience import PATIENCE
 
 
-def read(made: Made) -> bytes:
-    return b"".join(made.plain())
+def read(made: CachedResponse) -> bytes:
+    return b"".join(made.unpacked())
 
 
 class Maker:
@@ -34,7 +34,7 @@ class Maker:
 
 
 async def test_who_asks_while_one_is_made_gets_that_one() -> None:
-    kept, maker = Kept(), Maker()
+    kept, maker = ResponseCache(), Maker()
     maker.let.clear()
     asking = [asyncio.create_task(kept.get("page", maker)) for _ in range(100)]
     await asyncio.sleep(0)
@@ -44,7 +44,7 @@ async def test_who_asks_while_one_is_made_gets_that_one() -> None:
 
 
 async def test_a_costly_answer_is_given_again_and_made_anew_behind_it() -> None:
-    kept, maker = Kept(), Maker(cost=0.05)
+    kept, maker = ResponseCache(), Maker(cost=0.05)
     first = await kept.get("page", maker)
     assert (await kept.get("page", maker)) is first
     assert read(await kept.get("other", maker)) == b"2"
@@ -54,14 +54,14 @@ async def test_a_costly_answer_is_given_again_and_made_anew_behind_it() -> None:
 
 
 async def test_an_old_answer_is_not_given() -> None:
-    kept, maker = Kept(), Maker()
+    kept, maker = ResponseCache(), Maker()
     first = await kept.get("page", maker)
     await asyncio.sleep(25 * first.cost + 0.01)
     assert read(await kept.get("page", maker)) == b"2"
 
 
 async def test_a_failure_is_told_to_all_and_not_kept() -> None:
-    kept = Kept()
+    kept = ResponseCache()
 
     def fail() -> list[bytes]:
         raise OSError("no")
@@ -83,15 +83,15 @@ async def test_a_failure_is_told_to_all_and_not_kept() -> None:
     ],
 )
 def test_it_is_packed_for_those_who_take_it(asked: str, packed: bool) -> None:
-    assert takes_packed(Headers({"accept-encoding": asked})) is packed
+    assert accepts_gzip(Headers({"accept-encoding": asked})) is packed
 
 
 async def test_packed_and_plain_are_the_same_however_long() -> None:
     parts = [b"%d line of metrics\n" % number for number in range(200_000)]
-    made = await Kept().get("metrics", lambda: iter(parts))
+    made = await ResponseCache().get("metrics", lambda: iter(parts))
     assert gzip.decompress(made.packed) == b"".join(parts)
-    unpacked = list(made.plain())
+    unpacked = list(made.unpacked())
     assert b"".join(unpacked) == b"".join(parts)
     assert len(unpacked) > 1
     # One moment or another, the same bytes: no date is in it.
-    assert (await Kept().get("metrics", lambda: iter(parts))).packed == made.packed
+    assert (await ResponseCache().get("metrics", lambda: iter(parts))).packed == made.packed

@@ -14,10 +14,20 @@ from hypothesis import strategies as st
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.canonical_json import canonical
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError
-from mailwatch.ledger.entry import seal, target_id
+from mailwatch.ledger.entry import encode_entry, target_id
 from mailwatch.ledger.merkle import EMPTY_ROOT, CompactRange, leaf_hash, node_hash, root_of
-from mailwatch.ledger.payloads import gap_from, observation_from, payload_of
-from mailwatch.model import Attempt, Cause, Gap, GapReason, GuardAnswer, Observation, Outcome, Phase, TlsFacts
+from mailwatch.ledger.payloads import fact_payload, gap_from, observation_from
+from mailwatch.model import (
+    Attempt,
+    Cause,
+    ConnectivityResult,
+    Gap,
+    GapReason,
+    Observation,
+    Outcome,
+    Phase,
+    TlsFacts,
+)
 from mailwatch.monotonic import Origin
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -139,7 +149,7 @@ def test_any_text_is_read_or_refused_with_one_error(text: str) -> None:
 
 def test_a_header_seals_its_payload_and_hides_its_target() -> None:
     opaque = target_id(bytes(32), "libero-imap")
-    sealed = seal(
+    sealed = encode_entry(
         index=3, kind="gap", time=5, target=opaque, number=2, payload={"b": 1, "a": "è"}, clock=7,
         origin=Origin("b" * 16, "c" * 16),
     )  # fmt: skip
@@ -184,7 +194,7 @@ OBSERVATIONS = st.builds(
     with_login=st.booleans(),
     guard=st.none()
     | st.builds(
-        GuardAnswer,
+        ConnectivityResult,
         asked_at=MILLIS,
         online=st.none() | st.booleans(),
         controls=st.dictionaries(TEXT, TEXT, max_size=3),
@@ -199,9 +209,9 @@ OBSERVATIONS = st.builds(
 
 @given(OBSERVATIONS)
 def test_an_observation_comes_back_from_its_payload(observation: Observation) -> None:
-    assert observation_from(payload_of(observation)) == observation
+    assert observation_from(fact_payload(observation)) == observation
 
 
 @given(st.builds(Gap, target=TEXT, start=MILLIS, end=MILLIS, reason=st.sampled_from(GapReason)))
 def test_a_gap_comes_back_from_its_payload(gap: Gap) -> None:
-    assert gap_from(payload_of(gap)) == gap
+    assert gap_from(fact_payload(gap)) == gap

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from mailwatch.analysis.detector import Event, Rules, State, advance, outage_payload, written_rules
+from mailwatch.analysis.detector import IndexedFact, Rules, State, advance, outage_payload, rules_payload
 from mailwatch.cli import main
 from mailwatch.model import Kind
-from mailwatch.store import Draft, Reader, Store
-from mailwatch.store.replay import resume, rule_book
-from tests.helpers.ledger_factory import MINUTE, look
+from mailwatch.store import NewEntry, Reader, Store
+from mailwatch.store.replay import restore_state, rule_book
+from tests.helpers.ledger_factory import MINUTE, observation_of
 
 START = 1_767_225_600_000
 MARKS = "+++---++" + "+" * 5
@@ -29,20 +29,20 @@ def opened(folder: Path) -> Store:
 def killed_after(folder: Path, kept: int) -> int:
     """Write looks of an outage with `kept` of its two entries, as a kill -9 leaves them; return how many."""
     rules, state, index = Rules(), State(), 1
-    node = {"event": "start", "rules": written_rules(rules)}
-    drafts = [Draft(kind="node", time=START, target=None, payload=node)]
+    node = {"event": "start", "rules": rules_payload(rules)}
+    drafts = [NewEntry(kind="node", time=START, target=None, payload=node)]
     for number, mark in enumerate(MARKS):
         at = START + number * MINUTE
-        seen = look("a", mark, at)
-        drafts.append(Draft(kind="observation", time=at, target="a", payload=seen))
-        state, transition = advance(state, Event(index, seen), rules)
+        seen = observation_of("a", mark, at)
+        drafts.append(NewEntry(kind="observation", time=at, target="a", payload=seen))
+        state, transition = advance(state, IndexedFact(index, seen), rules)
         index += 1
         if transition is not None:
             if kept == 0:
                 break
             kept -= 1
-            payload = outage_payload(transition.outage, "lab", Kind.IMAP, "here") | {"rules": written_rules(rules)}
-            drafts.append(Draft(kind="outage", time=at, target="a", payload=payload))
+            payload = outage_payload(transition.outage, "lab", Kind.IMAP, "here") | {"rules": rules_payload(rules)}
+            drafts.append(NewEntry(kind="outage", time=at, target="a", payload=payload))
             index += 1
     store = opened(folder)
     store.append_batch(drafts)
@@ -72,9 +72,9 @@ def test_an_outage_that_a_kill_left_out_is_pending_and_what_the_next_start_puts_
     assert "the next start puts 1 on record" in capsys.readouterr().out
     # As take_up does it at the start.
     reader, store = Reader.open(tmp_path / "data"), opened(tmp_path)
-    for outage in resume(reader, "a", rule_book(reader)).missing:
+    for outage in restore_state(reader, "a", rule_book(reader)).unrecorded:
         payload = outage_payload(outage, "lab", Kind.IMAP, "here")
-        store.append_batch([Draft(kind="outage", time=START, target="a", payload=payload)])
+        store.append_batch([NewEntry(kind="outage", time=START, target="a", payload=payload)])
     store.close()
     reader.close()
     status, told = audited(tmp_path, capsys)
@@ -88,8 +88,8 @@ def test_an_outage_that_no_start_would_put_on_record_is_a_finding(
     store = opened(tmp_path)
     for number in range(6, 12):
         at = START + number * MINUTE
-        seen = look("a", "+", at)
-        store.append_batch([Draft(kind="observation", time=at, target="a", payload=seen)])
+        seen = observation_of("a", "+", at)
+        store.append_batch([NewEntry(kind="observation", time=at, target="a", payload=seen)])
     store.close()
     status, told = audited(tmp_path, capsys)
     assert (status, told["valid"], told["pending"]) == (1, False, [])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch.web.connections import WANTED
+from mailwatch.web.connections import MAX_HANDLES
 from tests.helpers.config_entries import HEAD, TARGET
 from tests.helpers.patience import PATIENCE
 
@@ -73,7 +73,7 @@ def test_the_pages_are_left_what_the_probes_do_not_need_of_the_file_handles() ->
         ).stdout.split()
         for limit in (122, 600, 4096)
     }  # fmt: skip
-    assert found == {122: ["24", "24"], 600: ["494", "104"], 4096: [str(WANTED), str(WANTED)]}
+    assert found == {122: ["24", "24"], 600: ["494", "104"], 4096: [str(MAX_HANDLES), str(MAX_HANDLES)]}
 
 
 def test_too_few_threads_are_told_before_the_loop_aborts(config: Path) -> None:

@@ -13,9 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailwatch.analysis.availability import availability
-from mailwatch.analysis.maintenance import Notice, Notices, Rule, When, check, windows
-from mailwatch.analysis.recurrence import WrongRule
-from mailwatch.times import Millis, Window, merged, overlap, without
+from mailwatch.analysis.maintenance import (
+    Announcement,
+    Announcements,
+    MaintenanceRule,
+    RecurrenceRule,
+    check_rule,
+    windows_of_rule,
+)
+from mailwatch.analysis.recurrence import InvalidRuleError
+from mailwatch.times import Millis, Window, merge_windows, overlap_length, subtract_windows
 
 HOUR = 3_600_000
 ROME = ZoneInfo("Europe/Rome")
@@ -27,15 +34,15 @@ def ms(text: str) -> Millis:
     return (datetime.fromisoformat(text).replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
 
 
-def when(**keys: Any) -> When:
-    made = When.of(**{"timezone": "Europe/Rome", **keys})
-    check(made)
+def when(**keys: Any) -> RecurrenceRule:
+    made = RecurrenceRule.canonical(**{"timezone": "Europe/Rome", **keys})
+    check_rule(made)
     return made
 
 
-def starts(rule: When, first: str, until: str) -> list[str]:
+def starts(rule: RecurrenceRule, first: str, until: str) -> list[str]:
     """The starts between two days of UTC, in UTC, without the year."""
-    found = windows(rule, ms(first), ms(until))
+    found = windows_of_rule(rule, ms(first), ms(until))
     return [f"{EPOCH + timedelta(milliseconds=begin):%m-%d %H:%M}" for begin, _ in found]
 
 
@@ -78,15 +85,15 @@ def test_a_time_that_does_not_exist_is_meant_by_the_offset_before_and_one_that_c
 def test_a_window_lasts_as_long_as_told_while_the_clocks_change() -> None:
     daily = when(rrule="FREQ=DAILY", start="2026-01-01T01:00", duration=4 * HOUR)
     for day in ("2026-03-29", "2026-10-25"):
-        ((begin, end),) = windows(daily, ms(f"{day}T02:00"), ms(f"{day}T03:00"))
+        ((begin, end),) = windows_of_rule(daily, ms(f"{day}T02:00"), ms(f"{day}T03:00"))
         assert end - begin == 4 * HOUR
 
 
 def test_a_single_window_is_as_long_as_the_clocks_make_it() -> None:
     spring = when(start="2026-03-29T01:00", end="2026-03-29T04:00")
-    assert list(windows(spring, 0, ms("2100-01-01"))) == [(ms("2026-03-29T00:00"), ms("2026-03-29T02:00"))]
+    assert list(windows_of_rule(spring, 0, ms("2100-01-01"))) == [(ms("2026-03-29T00:00"), ms("2026-03-29T02:00"))]
     autumn = when(start="2026-10-25 01:00", end="2026-10-25 04:00:00")
-    assert list(windows(autumn, 0, ms("2100-01-01"))) == [(ms("2026-10-24T23:00"), ms("2026-10-25T03:00"))]
+    assert list(windows_of_rule(autumn, 0, ms("2100-01-01"))) == [(ms("2026-10-24T23:00"), ms("2026-10-25T03:00"))]
 
 
 @given(
@@ -108,7 +115,7 @@ def test_each_start_is_the_wall_time_of_the_rule_unless_that_does_not_exist(
 ) -> None:
     made = when(**rule, timezone=zone, duration=HOUR)
     start = ms(first.isoformat())
-    for begin, end in windows(made, start, start + days * 24 * HOUR):
+    for begin, end in windows_of_rule(made, start, start + days * 24 * HOUR):
         assert begin < start + days * 24 * HOUR
         assert end > start
         assert end - begin == HOUR
@@ -126,8 +133,8 @@ def test_each_start_is_the_wall_time_of_the_rule_unless_that_does_not_exist(
 def test_what_is_asked_for_in_parts_is_what_is_asked_for_as_a_whole(one: int, two: int, three: int) -> None:
     rule = when(**SUNDAYS)
     first, middle, last = sorted(ms("2026-01-01") + day * 24 * HOUR for day in (one, two, three))
-    parts = {*windows(rule, first, middle), *windows(rule, middle, last)}
-    assert parts == set(windows(rule, first, last))
+    parts = {*windows_of_rule(rule, first, middle), *windows_of_rule(rule, middle, last)}
+    assert parts == set(windows_of_rule(rule, first, last))
 
 
 def test_cron_days_are_those_of_cron_and_not_of_the_scheduler() -> None:
@@ -160,11 +167,11 @@ def test_until_and_count_end_a_rule() -> None:
 def test_an_answer_comes_soon_whatever_is_asked() -> None:
     began = time.process_time()
     hourly = when(cron="0 * * * *", duration=HOUR // 2)
-    assert next(iter(windows(hourly, 0, 10**15)))
-    with pytest.raises(WrongRule, match="never fires"):
+    assert next(iter(windows_of_rule(hourly, 0, 10**15)))
+    with pytest.raises(InvalidRuleError, match="never fires"):
         when(rrule="FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30", start="2026-01-01T00:00", duration=HOUR)
-    assert list(windows(when(**SUNDAYS), ms("2198-12-25"), 10**15))
-    assert list(windows(when(**SUNDAYS), 10**14, 2 * 10**14)) == []
+    assert list(windows_of_rule(when(**SUNDAYS), ms("2198-12-25"), 10**15))
+    assert list(windows_of_rule(when(**SUNDAYS), 10**14, 2 * 10**14)) == []
     assert time.process_time() - began < 20
 
 
@@ -204,7 +211,7 @@ SOON = "2026-01-01T03:00"
     ],
 )
 def test_a_rule_that_cannot_be_meant_says_so(keys: dict[str, Any], field: str, told: str) -> None:
-    with pytest.raises(WrongRule) as caught:
+    with pytest.raises(InvalidRuleError) as caught:
         when(**keys)
     assert caught.value.field == field
     assert told in str(caught.value)
@@ -236,7 +243,7 @@ def test_a_rule_that_cannot_be_meant_says_so(keys: dict[str, Any], field: str, t
     ],
 )
 def test_an_rrule_that_cannot_be_meant_says_so(rrule: str, told: str) -> None:
-    with pytest.raises(WrongRule) as caught:
+    with pytest.raises(InvalidRuleError) as caught:
         when(rrule=rrule, start=SOON, duration=HOUR)
     assert told in str(caught.value)
 
@@ -252,29 +259,31 @@ def moments(spans: Any) -> set[int]:
 
 @given(SPANS, st.integers(0, 60), st.integers(0, 60))
 def test_inside_and_outside_make_the_whole(spans: list[Window], start: int, end: int) -> None:
-    apart = merged(spans)
+    apart = merge_windows(spans)
     assert moments(apart) == moments(spans)
     assert all(one[1] < two[0] for one, two in pairwise(apart))
-    outside = list(without(apart, start, end))
+    outside = list(subtract_windows(apart, start, end))
     assert moments(outside) == set(range(start, end)) - moments(spans)
-    assert overlap(apart, start, end) == len(set(range(start, end)) & moments(spans))
+    assert overlap_length(apart, start, end) == len(set(range(start, end)) & moments(spans))
 
 
 # Announced before it came.
 
-DAILY = Rule(name="nightly", when=When.of(timezone="UTC", cron="0 3 * * *", duration=HOUR))
-ONCE = Rule(
+DAILY = MaintenanceRule(
+    name="nightly", recurrence=RecurrenceRule.canonical(timezone="UTC", cron="0 3 * * *", duration=HOUR)
+)
+ONCE = MaintenanceRule(
     name="move",
-    when=When.of(timezone="UTC", start="2026-05-01T10:00", end="2026-05-01T12:00"),
+    recurrence=RecurrenceRule.canonical(timezone="UTC", start="2026-05-01T10:00", end="2026-05-01T12:00"),
     targets=frozenset({"aa", "bb"}),
     providers=("lab",),
 )
 T0 = ms("2026-05-01")
 
 
-def told(notices: Notices, target: str = "aa") -> list[tuple[float, float]]:
+def told(notices: Announcements, target: str = "aa") -> list[tuple[float, float]]:
     """The maintenance of the first of May, in hours."""
-    return [((b - T0) / HOUR, (e - T0) / HOUR) for b, e in notices.of(target, T0, T0 + 24 * HOUR)]
+    return [((b - T0) / HOUR, (e - T0) / HOUR) for b, e in notices.windows_of(target, T0, T0 + 24 * HOUR)]
 
 
 @pytest.mark.parametrize(
@@ -283,42 +292,52 @@ def told(notices: Notices, target: str = "aa") -> list[tuple[float, float]]:
     ids=["before", "just then", "while it lasts", "at its end", "afterwards"],
 )
 def test_a_window_counts_from_its_announcement_on(at: int, expected: list[tuple[float, float]]) -> None:
-    assert told(Notices((Notice(T0 + at * HOUR, (ONCE,)),))) == expected
+    assert told(Announcements((Announcement(T0 + at * HOUR, (ONCE,)),))) == expected
 
 
 def test_a_rule_counts_from_its_announcement_until_it_is_withdrawn() -> None:
-    first = Notice(T0 - HOUR, (DAILY, ONCE))
-    assert told(Notices((first,))) == [(3, 4), (10, 12)]
-    assert told(Notices((first, Notice(T0 + 11 * HOUR, ())))) == [(3, 4), (10, 11)]
-    assert told(Notices((first, Notice(T0 + 11 * HOUR, (ONCE,))))) == [(3, 4), (10, 12)]
-    assert told(Notices((Notice(T0 + 4 * HOUR, (DAILY,)),))) == []
+    first = Announcement(T0 - HOUR, (DAILY, ONCE))
+    assert told(Announcements((first,))) == [(3, 4), (10, 12)]
+    assert told(Announcements((first, Announcement(T0 + 11 * HOUR, ())))) == [(3, 4), (10, 11)]
+    assert told(Announcements((first, Announcement(T0 + 11 * HOUR, (ONCE,))))) == [(3, 4), (10, 12)]
+    assert told(Announcements((Announcement(T0 + 4 * HOUR, (DAILY,)),))) == []
 
 
 def test_rules_that_overlap_count_as_their_union() -> None:
-    over = Rule(name="over", when=When.of(timezone="UTC", start="2026-05-01T11:00", end="2026-05-01T14:00"))
-    inside = Rule(name="inside", when=When.of(timezone="UTC", start="2026-05-01T03:15", end="2026-05-01T03:30"))
-    notices = Notices((Notice(0, (DAILY, ONCE, over, inside)), Notice(T0 + 12 * HOUR, (over, ONCE))))
+    over = MaintenanceRule(
+        name="over",
+        recurrence=RecurrenceRule.canonical(timezone="UTC", start="2026-05-01T11:00", end="2026-05-01T14:00"),
+    )
+    inside = MaintenanceRule(
+        name="inside",
+        recurrence=RecurrenceRule.canonical(timezone="UTC", start="2026-05-01T03:15", end="2026-05-01T03:30"),
+    )
+    notices = Announcements(
+        (Announcement(0, (DAILY, ONCE, over, inside)), Announcement(T0 + 12 * HOUR, (over, ONCE)))
+    )
     assert told(notices) == [(3, 4), (10, 14)]
     assert told(notices, "cc") == [(3, 4), (11, 14)]
     # What is left out of the availability is left out once.
-    left_out = notices.of("aa", T0, T0 + 24 * HOUR)
+    left_out = notices.windows_of("aa", T0, T0 + 24 * HOUR)
     told_of = availability([], T0, T0 + 24 * HOUR, interval=60, excluded=left_out)
     assert told_of.maintenance == 5 * HOUR
     assert told_of.as_json()["unobserved"] == 19 * HOUR / 1000
 
 
 def test_only_the_targets_of_a_rule_are_excused() -> None:
-    notices = Notices((Notice(0, (ONCE, DAILY)),))
+    notices = Announcements((Announcement(0, (ONCE, DAILY)),))
     assert told(notices, "bb") == [(3, 4), (10, 12)]
     assert told(notices, "cc") == [(3, 4)]
     # A rule for targets that are no longer there is not one for all.
-    nobody = Rule(name="x", when=DAILY.when, targets=frozenset())
-    assert told(Notices((Notice(0, (nobody,)),)), "aa") == []
+    nobody = MaintenanceRule(name="x", recurrence=DAILY.recurrence, targets=frozenset())
+    assert told(Announcements((Announcement(0, (nobody,)),)), "aa") == []
 
 
-@pytest.mark.parametrize("rule", [DAILY, ONCE, Rule(name="s", when=when(**SUNDAYS), targets=frozenset())])
-def test_a_rule_on_record_reads_as_the_same(rule: Rule) -> None:
-    assert Rule.read(rule.payload()) == rule
+@pytest.mark.parametrize(
+    "rule", [DAILY, ONCE, MaintenanceRule(name="s", recurrence=when(**SUNDAYS), targets=frozenset())]
+)
+def test_a_rule_on_record_reads_as_the_same(rule: MaintenanceRule) -> None:
+    assert MaintenanceRule.from_payload(rule.payload()) == rule
 
 
 @given(
@@ -328,11 +347,13 @@ def test_a_rule_on_record_reads_as_the_same(rule: Rule) -> None:
     st.integers(0, 48),
 )
 def test_announced_time_adds_up(changes: list[tuple[int, bool, bool]], one: int, two: int, three: int) -> None:
-    found = [Notice(T0 + at * HOUR, (DAILY,) * daily + (ONCE,) * once) for at, daily, once in sorted(changes)]
-    notices = Notices(tuple(found))
+    found = [
+        Announcement(T0 + at * HOUR, (DAILY,) * daily + (ONCE,) * once) for at, daily, once in sorted(changes)
+    ]
+    notices = Announcements(tuple(found))
     first, middle, last = sorted(T0 + hour * HOUR for hour in (one, two, three))
-    parts = merged([*notices.of("aa", first, middle), *notices.of("aa", middle, last)])
-    assert parts == notices.of("aa", first, last)
+    parts = merge_windows([*notices.windows_of("aa", first, middle), *notices.windows_of("aa", middle, last)])
+    assert parts == notices.windows_of("aa", first, last)
     for begin, end in parts:
         assert found
         assert first <= begin < end <= last

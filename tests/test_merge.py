@@ -14,15 +14,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.evidence.joint.member import Member, read
-from mailwatch.evidence.joint.quorum import at_least, group, sort_out, statement, steps
-from mailwatch.evidence.report.formatting import words
+from mailwatch.evidence.joint.member import JointMember, read_member
+from mailwatch.evidence.joint.quorum import (
+    at_least_k,
+    coverage_steps,
+    group_channels,
+    joint_statement,
+    partition_members,
+)
+from mailwatch.evidence.report.formatting import texts
 from mailwatch.evidence.verify import Trust
-from mailwatch.store import Store, StoreBroken
-from mailwatch.times import Span, common, length, parse_rfc3339, united
+from mailwatch.store import Store, StoreDamagedError
+from mailwatch.times import Span, intersect_spans, merge_spans, parse_rfc3339, total_length
 from tests.helpers import ledger_factory as ledgers
 from tests.helpers.command import mailwatch
-from tests.helpers.joint_parts import END, START, down, part_of, spoilt
+from tests.helpers.joint_parts import END, START, down, part_of, without_an_observation
 from tests.helpers.ledger_factory import HOUR, MINUTE
 from tests.helpers.pdf import text_of
 
@@ -38,21 +44,21 @@ def covers(spans: list[Span], at: float) -> bool:
 
 @given(POINTS)
 def test_the_sweep_counts_as_one_does_by_hand(points: list[list[Span]]) -> None:
-    levels = at_least(steps(points), len(points))
+    levels = at_least_k(coverage_steps(points), len(points))
     assert len(levels) == len(points)
     for at in range(31):
         count = sum(covers(spans, at) for spans in points)
         assert [covers(level, at) for level in levels] == [k < count for k in range(len(points))]
     for level in levels:
-        assert level == united(level)
+        assert level == merge_spans(level)
 
 
 @given(SPANS, SPANS)
 def test_what_two_have_in_common(first: list[Span], second: list[Span]) -> None:
-    a, b = united(first), united(second)
-    both = common(a, b)
+    a, b = merge_spans(first), merge_spans(second)
+    both = intersect_spans(a, b)
     assert [covers(both, at) for at in range(31)] == [covers(first, at) and covers(second, at) for at in range(31)]
-    assert length(a) == sum(covers(first, at) for at in range(31))
+    assert total_length(a) == sum(covers(first, at) for at in range(31))
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +72,8 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def joint(paths: list[Path]) -> dict:
-    members, left_out = sort_out(read(path, Trust()) for path in paths)
-    return statement(group(members), members, left_out)
+    members, left_out = partition_members(read_member(path, Trust()) for path in paths)
+    return joint_statement(group_channels(members), members, left_out)
 
 
 def times(told: dict) -> list[list[float]]:
@@ -133,7 +139,7 @@ def test_a_bundle_does_not_begin_at_a_checkpoint_whose_subtrees_are_damaged(tmp_
         connection.execute("DROP TRIGGER checkpoints_no_update")
         connection.execute(f"UPDATE checkpoints SET hashes = zeroblob({size})")
         connection.commit()
-    with pytest.raises(StoreBroken, match="the subtrees kept with checkpoint"):
+    with pytest.raises(StoreDamagedError, match="the subtrees kept with checkpoint"):
         part_of(tmp_path / "x", down(2, 4), "home-x", start=START + 6 * HOUR)
 
 
@@ -145,7 +151,7 @@ def test_providers_are_not_mixed(tmp_path: Path, three: list[Path]) -> None:
 
 
 def test_a_bad_bundle_is_named(three: list[Path], tmp_path: Path) -> None:
-    told = joint([*three[:2], spoilt(three[2], tmp_path / "bad.zip")])
+    told = joint([*three[:2], without_an_observation(three[2], tmp_path / "bad.zip")])
     assert [one["file"] for one in told["left_out"]] == ["bad.zip"]
     assert told["left_out"][0]["reason"] == "not valid: entries"
     assert len(told["groups"][0]["vantage_points"]) == 2
@@ -156,7 +162,7 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_merge_on_the_command_line(three: list[Path], tmp_path: Path) -> None:
-    bad = spoilt(three[2], tmp_path / "bad.zip")
+    bad = without_an_observation(three[2], tmp_path / "bad.zip")
     refused = run(*three, bad, "-o", tmp_path / "no.zip")
     assert refused.returncode == 1
     assert "bad.zip is left out: entries:" in refused.stderr
@@ -202,7 +208,7 @@ def test_wrong_use_exits_with_2(tmp_path: Path) -> None:
 
 
 def test_an_outage_bundle_is_a_member_too(bundle: Path, trust: Trust) -> None:
-    member: Member = read(bundle, trust)
+    member: JointMember = read_member(bundle, trust)
     assert member.reason == ""
     (channel,) = member.channels
     ((begin, end),) = channel.surely
@@ -220,14 +226,14 @@ def test_both_languages_have_the_same_words_and_places() -> None:
             return [shape(inner) for inner in value]
         return sorted(set(re.findall(r"{\w*}", str(value))))
 
-    assert shape(words("it", "joint")) == shape(words("en", "joint"))
+    assert shape(texts("it", "joint")) == shape(texts("en", "joint"))
 
 
 def test_a_count_that_falls_together_is_never_drawn_higher() -> None:
-    from mailwatch.evidence.report.joint import MAX_POINTS, _drawn
+    from mailwatch.evidence.report.joint import MAX_POINTS, _chart_points
 
     counted = [(at * MINUTE, at % 7) for at in range(5 * MAX_POINTS)]
-    drawn = _drawn(counted, 0, 5 * MAX_POINTS * MINUTE, min)
+    drawn = _chart_points(counted, 0, 5 * MAX_POINTS * MINUTE, min)
     assert len(drawn) <= MAX_POINTS + 2
     for place, count in drawn[:-1]:
         assert count <= max(c for at, c in counted if at / (5 * MAX_POINTS * MINUTE) >= place - 1e-9)

@@ -109,10 +109,10 @@ def with_everything() -> Metrics:
     metrics.token(T0)
     metrics.token_interval(3600.0)
     metrics.config_reload(True, T0 / 1000)
-    metrics.error()
+    metrics.internal_error()
     metrics.channels(["json-1"])
     metrics.notified("json-1", "sent")
-    metrics.itself.files = metrics.itself.threads = metrics.itself.memory["resident"] = (1, 10)
+    metrics.self_check.files = metrics.self_check.threads = metrics.self_check.memory["resident"] = (1, 10)
     # Of a channel that is not there nothing is shown: labels are bounded.
     metrics.notified("json-2", "sent")
     return metrics
@@ -364,7 +364,7 @@ def test_the_registry_and_the_exposition_tell_the_same() -> None:
     metrics.declare(TARGET)
     metrics.observed(TARGET, DOWN, "suspect")
     metrics.outages(TARGET, [outage("a", T0, T0 + 1, T0 + 2)])
-    metrics.error()
+    metrics.internal_error()
     assert parsed(generate_latest(registry).decode()) == parsed(shown(metrics))
 
 

@@ -17,17 +17,17 @@ from typing import Any
 import pytest
 
 from mailwatch import monotonic
-from mailwatch.analysis.availability import Buckets
+from mailwatch.analysis.availability import RollingAvailability
 from mailwatch.analysis.detector import State
-from mailwatch.analysis.elapsed import length_of
-from mailwatch.config.recorded_targets import settings_of
-from mailwatch.guard.clock import ClockWatch, Reading, read_clocks
+from mailwatch.analysis.elapsed import gap_length
+from mailwatch.config.recorded_targets import recorded_settings
+from mailwatch.guard.clock import ClockMonitor, ClockReading, read_clocks
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.controls import Control
-from mailwatch.model import Cause, Gap, GapReason, GuardAnswer, Kind, Observation, Outcome, WatchEvent
-from mailwatch.monitor.enrolment import enrol, renew, retire
-from mailwatch.monitor.restore import take_up
-from mailwatch.monitor.target_runtime import Watch
+from mailwatch.model import Cause, ConnectivityResult, Gap, GapReason, Kind, Observation, Outcome, TargetEvent
+from mailwatch.monitor.enrolment import end_targets, record_targets, renew_records
+from mailwatch.monitor.restore import restore_targets
+from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.probes import observe
 from mailwatch.store import queries as records
 from mailwatch.store.replay import audit_outages, rule_book
@@ -51,10 +51,12 @@ async def harness(tmp_path: Path) -> AsyncIterator[PipelineHarness]:
 
 async def test_a_look_goes_through_all_rooms(harness: PipelineHarness) -> None:
     await harness.greet()
-    await harness.look()
+    await harness.probe()
     assert [look["outcome"] for look in harness.recorded("observation")] == ["up"]
-    assert harness.watch.state.name == "up"
-    assert 'mailwatch_observations_total{target="t",provider="",kind="imap",outcome="up"} 1' in harness.shown()
+    assert harness.runtime.state.name == "up"
+    assert (
+        'mailwatch_observations_total{target="t",provider="",kind="imap",outcome="up"} 1' in harness.exposition()
+    )
 
 
 async def test_the_log_tells_each_change_of_a_state_and_why(
@@ -62,12 +64,12 @@ async def test_the_log_tells_each_change_of_a_state_and_why(
 ) -> None:
     caplog.set_level(logging.INFO, "mailwatch.monitor.pipeline")
     await harness.greet()
-    await harness.look()
-    await harness.look()
+    await harness.probe()
+    await harness.probe()
     assert harness.server is not None
     harness.server.close()
     await harness.server.wait_closed()
-    await harness.look()
+    await harness.probe()
     up, suspect = [record.getMessage() for record in caplog.records]
     assert re.fullmatch(r"t: up, \d+(\.\d)? (ms|s)", up)
     assert suspect.startswith("t: suspect: refused at connect: ")
@@ -77,35 +79,35 @@ async def test_nothing_is_shown_before_it_is_on_disk(harness: PipelineHarness) -
     # Another writer holds the database: the commit waits.
     blocker = sqlite3.connect(harness.database, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
-    looking = asyncio.create_task(harness.look())
+    looking = asyncio.create_task(harness.probe())
     while not harness.writer.pending:
         await asyncio.sleep(0.01)
     downs = 'mailwatch_observations_total{target="t",provider="",kind="imap",outcome="down"} '
-    assert f"{downs}0\n" in harness.shown()
-    assert harness.monitor.status(harness.watch)["outcome"] is None
+    assert f"{downs}0\n" in harness.exposition()
+    assert harness.pipeline.status(harness.runtime)["outcome"] is None
     assert not looking.done()
     blocker.execute("ROLLBACK")
     blocker.close()
     await looking
-    assert f"{downs}1\n" in harness.shown()
-    assert harness.monitor.status(harness.watch)["outcome"] == "down"
+    assert f"{downs}1\n" in harness.exposition()
+    assert harness.pipeline.status(harness.runtime)["outcome"] == "down"
 
 
 async def test_an_outage_is_on_record_and_sealed_before_it_is_shown(harness: PipelineHarness) -> None:
     await harness.greet()
-    await harness.look()
+    await harness.probe()
     assert harness.server is not None
     harness.server.close()
     await harness.server.wait_closed()
     for _ in range(3):
-        await harness.look()
+        await harness.probe()
     (outage,) = harness.recorded("outage")
     assert outage["state"] == "open"
     last = harness.reader.last_checkpoint()
     assert last is not None
     assert last.size == harness.reader.size()
-    assert harness.monitor.status(harness.watch)["outage"] == outage["id"]
-    assert harness.monitor.status(harness.watch)["state"] == "down"
+    assert harness.pipeline.status(harness.runtime)["outage"] == outage["id"]
+    assert harness.pipeline.status(harness.runtime)["state"] == "down"
 
 
 def ticked(apart: int) -> int:
@@ -114,35 +116,35 @@ def ticked(apart: int) -> int:
 
 
 async def test_a_long_time_without_a_look_is_a_gap_with_its_reason(harness: PipelineHarness) -> None:
-    harness.seen(600_000)
-    harness.monitor.judging.disturb(ticked(-500_000), ticked(-400_000), GapReason.SUSPENDED)
-    await harness.look()
+    harness.assume_up(600_000)
+    harness.pipeline.attribution.note_disruption(ticked(-500_000), ticked(-400_000), GapReason.SUSPENDED)
+    await harness.probe()
     (gap,) = harness.recorded("gap")
     assert gap["reason"] == "suspended"
     assert gap["end"] - gap["start"] >= 599_000
-    assert "mailwatch_gap_seconds_total" in harness.shown()
+    assert "mailwatch_gap_seconds_total" in harness.exposition()
 
 
 async def test_a_missed_run_is_a_gap_of_its_own(harness: PipelineHarness) -> None:
-    harness.seen(100_000)
-    await harness.look()
+    harness.assume_up(100_000)
+    await harness.probe()
     assert [gap["reason"] for gap in harness.recorded("gap")] == ["missed"]
 
 
 async def test_a_time_in_which_the_server_slowed_us_down_has_its_own_reason(harness: PipelineHarness) -> None:
-    harness.seen(130_000)
-    harness.watch.state = State(throttled=1)
-    await harness.look()
+    harness.assume_up(130_000)
+    harness.runtime.state = State(throttled=1)
+    await harness.probe()
     assert [gap["reason"] for gap in harness.recorded("gap")] == ["throttled"]
 
 
 async def test_the_usual_time_between_looks_is_no_gap_unless_mailwatch_slept(harness: PipelineHarness) -> None:
-    harness.seen(59_000)
-    await harness.look()
+    harness.assume_up(59_000)
+    await harness.probe()
     assert harness.recorded("gap") == []
-    harness.seen(30_000)
-    harness.monitor.judging.disturb(ticked(-20_000), ticked(-10_000), GapReason.SUSPENDED)
-    await harness.look()
+    harness.assume_up(30_000)
+    harness.pipeline.attribution.note_disruption(ticked(-20_000), ticked(-10_000), GapReason.SUSPENDED)
+    await harness.probe()
     (gap,) = harness.recorded("gap")
     assert gap["reason"] == "suspended"
     assert 9_900 <= gap["end"] - gap["start"] <= 10_100
@@ -153,11 +155,11 @@ async def disturbed_look(harness: PipelineHarness, reason: GapReason) -> tuple[s
 
     async def disturbed(*args: Any, **more: Any) -> Observation:
         seen = await observe(*args, **more)
-        harness.monitor.judging.disturb(ticked(-1000), ticked(60_000), reason)
+        harness.pipeline.attribution.note_disruption(ticked(-1000), ticked(60_000), reason)
         return seen
 
-    harness.monitor.looking.observe = disturbed
-    await harness.look()
+    harness.pipeline.runner.observe = disturbed
+    await harness.probe()
     look = harness.recorded("observation")[-1]
     return look["outcome"], look["cause"], look["detail"]
 
@@ -169,26 +171,26 @@ async def test_a_timeout_is_ours_if_we_stood_still_for_much_of_it(
     """Too short for the record of stalls, but long for a server that has a second."""
     ahead = 0.0
 
-    def read() -> Reading:
+    def read() -> ClockReading:
         here, more = read_clocks(), round(ahead * 1e9)
-        return Reading(here.wall + more, here.running + more, here.boot + more)
+        return ClockReading(here.wall + more, here.running + more, here.boot + more)
 
     async def stalled(*args: Any, **more: Any) -> Observation:
         nonlocal ahead
         seen = await observe(*args, **more)
         # A tick is due each second: here the last one, now the next.
-        ahead += 1 + late - (read_clocks().running - harness.monitor._clock._last.running) / 1e9
+        ahead += 1 + late - (read_clocks().running - harness.pipeline._clock._last.running) / 1e9
         return seen
 
     async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):
             await over.wait()
 
-    over, harness.monitor._clock = asyncio.Event(), ClockWatch(read)
+    over, harness.pipeline._clock = asyncio.Event(), ClockMonitor(read)
     harness.server = await asyncio.start_server(silent, "127.0.0.1", harness.port)
-    harness.monitor.looking.observe = stalled
-    await harness.monitor.check_clock()
-    await harness.look(replace(harness.target, timeout=0.5))
+    harness.pipeline.runner.observe = stalled
+    await harness.pipeline.check_clock()
+    await harness.probe(replace(harness.target, timeout=0.5))
     over.set()
     (seen,) = harness.recorded("observation")
     assert seen["outcome"] == outcome
@@ -209,11 +211,11 @@ async def test_a_slow_disk_does_not_excuse_the_provider(harness: PipelineHarness
 async def test_a_clock_that_was_set_back_does_not_excuse_the_provider_when_its_times_come_again(
     harness: PipelineHarness,
 ) -> None:
-    harness.seen(30_000)
-    await harness.look()
-    harness.monitor.judging.disturb(ticked(0), ticked(7_200_000), GapReason.CLOCK_STEP)
-    harness.seen(30_000)
-    await harness.look()
+    harness.assume_up(30_000)
+    await harness.probe()
+    harness.pipeline.attribution.note_disruption(ticked(0), ticked(7_200_000), GapReason.CLOCK_STEP)
+    harness.assume_up(30_000)
+    await harness.probe()
     assert [look["outcome"] for look in harness.recorded("observation")] == ["down", "down"]
     assert harness.recorded("gap") == []
 
@@ -222,24 +224,24 @@ async def test_a_good_look_right_after_a_suspend_does_not_hide_it(harness: Pipel
     await harness.greet()
     slept = 0
 
-    def read() -> Reading:
+    def read() -> ClockReading:
         here = read_clocks()
         return replace(here, running=here.running - slept)
 
-    harness.monitor._clock = ClockWatch(read)
-    harness.seen(30_000)
+    harness.pipeline._clock = ClockMonitor(read)
+    harness.assume_up(30_000)
     slept = 20 * 10**9
-    before = harness.monitor._clock._last
-    harness.monitor._clock._last = replace(before, wall=before.wall - slept, boot=before.boot - slept)
-    await harness.look()
+    before = harness.pipeline._clock._last
+    harness.pipeline._clock._last = replace(before, wall=before.wall - slept, boot=before.boot - slept)
+    await harness.probe()
     assert [gap["reason"] for gap in harness.recorded("gap")] == ["suspended"]
 
 
 async def test_a_time_over_a_restart_is_a_gap_as_a_whole(harness: PipelineHarness) -> None:
-    harness.seen(30_000)
-    harness.watch.seen_at = None
-    await harness.look()
-    await harness.look()
+    harness.assume_up(30_000)
+    harness.runtime.observed_at = None
+    await harness.probe()
+    await harness.probe()
     (gap,) = harness.recorded("gap")
     assert gap["reason"] == "not_running"
     assert gap["end"] - gap["start"] >= 29_900
@@ -252,25 +254,25 @@ async def test_a_time_over_a_restart_is_a_gap_as_a_whole(harness: PipelineHarnes
 async def test_a_restart_of_the_machine_is_a_gap_as_long_as_surely_passed(
     harness: PipelineHarness, ago: int, bounds: tuple[int | None, int | None], at_least: int
 ) -> None:
-    harness.seen(ago)
-    assert harness.watch.latest is not None
-    assert harness.watch.latest.clock is not None
-    before = replace(harness.watch.latest.clock, boot="another", end=7_000_000_000, bound=bounds[0])
-    harness.watch.latest = replace(harness.watch.latest, clock=before)
-    harness.monitor.looking.clock_bound = lambda: bounds[1]
-    await harness.look()
+    harness.assume_up(ago)
+    assert harness.runtime.latest is not None
+    assert harness.runtime.latest.clock is not None
+    before = replace(harness.runtime.latest.clock, boot="another", end=7_000_000_000, bound=bounds[0])
+    harness.runtime.latest = replace(harness.runtime.latest, clock=before)
+    harness.pipeline.runner.clock_bound = lambda: bounds[1]
+    await harness.probe()
     (gap,) = [entry.fact for entry in harness.reader.entries(kinds=["gap"])]
     assert isinstance(gap, Gap)
     assert gap.reason is GapReason.NOT_RUNNING
     surely = at_least or min(max(0, ago), gap.clock.end if gap.clock else 0)
-    assert surely - 1 <= length_of(gap) <= max(surely, DAY) + 2000
-    assert at_least or length_of(gap) <= max(0, monotonic.milliseconds())
+    assert surely - 1 <= gap_length(gap) <= max(surely, DAY) + 2000
+    assert at_least or gap_length(gap) <= max(0, monotonic.milliseconds())
 
 
 async def test_a_clock_that_was_set_between_two_probes_is_no_gap(harness: PipelineHarness) -> None:
-    harness.seen(30_000)
-    harness.monitor.judging.disturb(ticked(-20_000), ticked(-18_000), GapReason.CLOCK_STEP)
-    await harness.look()
+    harness.assume_up(30_000)
+    harness.pipeline.attribution.note_disruption(ticked(-20_000), ticked(-18_000), GapReason.CLOCK_STEP)
+    await harness.probe()
     assert harness.recorded("gap") == []
 
 
@@ -278,20 +280,20 @@ async def test_after_the_clock_was_set_or_the_config_changed_a_look_in_doubt_is_
     harness: PipelineHarness,
 ) -> None:
     def due() -> float:
-        job: Any = harness.monitor.schedule._scheduler.get_job("t")
+        job: Any = harness.pipeline.schedule._scheduler.get_job("t")
         return float(job.next_run_time.timestamp())
 
     target, stepped = replace(harness.target, interval=3600.0), 0
-    harness.monitor._clock = ClockWatch(lambda: replace(read_clocks(), wall=read_clocks().wall + stepped))
-    harness.monitor.change(harness.watch, target)
-    harness.monitor.schedule.start()
-    await harness.look(target)  # suspect: the next look comes in five seconds
+    harness.pipeline._clock = ClockMonitor(lambda: replace(read_clocks(), wall=read_clocks().wall + stepped))
+    harness.pipeline.change_target(harness.runtime, target)
+    harness.pipeline.schedule.start()
+    await harness.probe(target)  # suspect: the next look comes in five seconds
     found, stepped = [due()], 10**9
-    await harness.monitor.check_clock()
+    await harness.pipeline.check_clock()
     found.append(due())
-    harness.monitor.change(harness.watch, replace(target, timeout=3.0))
+    harness.pipeline.change_target(harness.runtime, replace(target, timeout=3.0))
     found.append(due())
-    harness.monitor.schedule.stop()
+    harness.pipeline.schedule.stop()
     assert [entry["event"] for entry in harness.recorded("clock")] == ["step"]
     assert [at - now() / 1000 <= 5 for at in found] == [True, True, True]
 
@@ -303,8 +305,8 @@ class Listened(Guard):
 
     async def ask(
         self, provider: str | None = None, *, dns: bool = False, since: Millis | None = None
-    ) -> GuardAnswer:
-        answer = await super().ask(provider, dns=dns, since=since)
+    ) -> ConnectivityResult:
+        answer = await super().check(provider, dns=dns, since=since)
         self.asked.set()
         return answer
 
@@ -312,20 +314,20 @@ class Listened(Guard):
 async def test_a_line_that_goes_and_comes_back_while_a_look_hangs_is_not_the_providers(
     harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailwatch.guard.attribution.HANGS_AFTER", 0.05)
+    monkeypatch.setattr("mailwatch.guard.attribution.SLOW_PROBE_SECONDS", 0.05)
 
     async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):
             await over.wait()
 
     over, control = asyncio.Event(), free_port()
-    harness.monitor.judging.guard = guard = Listened([Control("127.0.0.1", control)], timeout=1.0, names=())
+    harness.pipeline.attribution.guard = guard = Listened([Control("127.0.0.1", control)], timeout=1.0, names=())
     guard.asked = asyncio.Event()
     silent = await asyncio.start_server(accept, "127.0.0.1", harness.port)
-    looking = asyncio.create_task(harness.look())
+    looking = asyncio.create_task(harness.probe())
     await guard.asked.wait()
     line = await asyncio.start_server(accept, "127.0.0.1", control)
-    assert (await Guard([Control("127.0.0.1", control)], timeout=1.0, names=()).ask()).online
+    assert (await Guard([Control("127.0.0.1", control)], timeout=1.0, names=()).check()).online
     await looking
     (look,) = harness.recorded("observation")
     assert (look["outcome"], look["cause"]) == (Outcome.UNKNOWN, Cause.OFFLINE)
@@ -353,8 +355,10 @@ async def test_no_more_looks_than_allowed_are_under_way_at_once(tmp_path: Path) 
     server = await asyncio.start_server(stall, "127.0.0.1", harness.port)
     targets = [replace(harness.target, name=f"t{n}") for n in range(6)]
     for target in targets:
-        harness.monitor.watch(Watch(target=target, state=State(), buckets=Buckets(interval=60.0)))
-    looks = [asyncio.create_task(harness.monitor.look(target, now())) for target in targets]
+        harness.pipeline.add_target(
+            TargetRuntime(target=target, state=State(), rolling_availability=RollingAvailability(interval=60.0))
+        )
+    looks = [asyncio.create_task(harness.pipeline.run_probe(target, now())) for target in targets]
     await both.wait()
     release.set()
     await asyncio.gather(*looks)
@@ -367,9 +371,9 @@ async def test_no_more_looks_than_allowed_are_under_way_at_once(tmp_path: Path) 
 
 
 async def test_a_forgotten_target_is_not_looked_at_and_its_record_stays(harness: PipelineHarness) -> None:
-    await harness.look()
-    harness.monitor.forget("t")
-    await harness.look()
+    await harness.probe()
+    harness.pipeline.forget_target("t")
+    await harness.probe()
     assert len(harness.recorded("observation")) == 1
 
 
@@ -382,11 +386,11 @@ async def test_a_probe_under_way_when_its_watching_ends_is_not_recorded(harness:
         await go_on.wait()
         return await observe(*args, **more)
 
-    harness.monitor.looking.observe = slow
-    under_way = asyncio.create_task(harness.look())
+    harness.pipeline.runner.observe = slow
+    under_way = asyncio.create_task(harness.probe())
     await probing.wait()
-    await harness.monitor.end(harness.watch, "replaced")
-    harness.watch_also(replace(harness.target, host="localhost"))
+    await harness.pipeline.end_target(harness.runtime, "replaced")
+    harness.add_target(replace(harness.target, host="localhost"))
     go_on.set()
     await under_way
     assert harness.recorded("observation") == []
@@ -395,58 +399,58 @@ async def test_a_probe_under_way_when_its_watching_ends_is_not_recorded(harness:
 
 async def test_the_end_of_a_watching_leaves_its_outage_unwatched_and_sealed(harness: PipelineHarness) -> None:
     for _ in range(3):
-        await harness.look()
+        await harness.probe()
     (opened,) = harness.recorded("outage")
-    await harness.monitor.end(harness.watch, "removed")
+    await harness.pipeline.end_target(harness.runtime, "removed")
     _, left = harness.recorded("outage")
     assert (left["id"], left["state"], left["duration_ms"]["max"]) == (opened["id"], "unwatched", None)
     assert left["watch"]["host"] == "127.0.0.1"
     sealed = harness.reader.last_checkpoint()
     assert sealed is not None
     assert sealed.size == harness.reader.size()
-    assert harness.monitor.watches == {}
-    assert [told["state"] for told in harness.monitor.former.values()] == ["unwatched"]
+    assert harness.pipeline.targets == {}
+    assert [told["state"] for told in harness.pipeline.former_outages.values()] == ["unwatched"]
 
 
 async def test_another_interval_goes_on_record_and_the_gauges_go_on_at_once(harness: PipelineHarness) -> None:
     await harness.greet()
-    await harness.look()
-    harness.seen(250_000)
-    await harness.look()
-    harness.watch.buckets = Buckets(interval=300.0)
-    harness.seen(240_000)
-    harness.watch.seen_interval = 300.0
-    assert harness.watch.latest is not None
-    harness.watch.buckets.add(harness.watch.latest)
+    await harness.probe()
+    harness.assume_up(250_000)
+    await harness.probe()
+    harness.runtime.rolling_availability = RollingAvailability(interval=300.0)
+    harness.assume_up(240_000)
+    harness.runtime.observed_interval = 300.0
+    assert harness.runtime.latest is not None
+    harness.runtime.rolling_availability.feed(harness.runtime.latest)
     gaps = len(harness.recorded("gap"))
-    await harness.monitor.rewatch(harness.watch, replace(harness.target, interval=30.0), "reload")
-    await harness.look()
+    await harness.pipeline.apply_settings(harness.runtime, replace(harness.target, interval=30.0), "reload")
+    await harness.probe()
     assert [told["settings"]["interval"] for told in harness.recorded("watch")] == [30_000]
     assert len(harness.recorded("gap")) == gaps
-    assert harness.watch.buckets.ratio(3_600_000, now()).lower == 1.0
-    assert (harness.watch.buckets.ratio(3_600_000, now()).coverage or 0) > 0.03
+    assert harness.runtime.rolling_availability.ratio(3_600_000, now()).lower == 1.0
+    assert (harness.runtime.rolling_availability.ratio(3_600_000, now()).coverage or 0) > 0.03
 
 
 async def test_once_a_day_the_settings_go_on_record_again(
     harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await enrol(harness.monitor, harness.reader, [harness.target])
-    harness.watch.settings = settings_of(harness.target, harness.monitor.rules, harness.monitor.secret)
-    harness.watch.settings_written = monotonic.milliseconds()
-    await renew(harness.monitor)
+    await record_targets(harness.pipeline, harness.reader, [harness.target])
+    harness.runtime.settings = recorded_settings(harness.target, harness.pipeline.rules, harness.pipeline.secret)
+    harness.runtime.settings_written = monotonic.milliseconds()
+    await renew_records(harness.pipeline)
     assert [told["event"] for told in harness.recorded("watch")] == ["begin"]
-    harness.watch.settings_written -= 24 * 3_600_000
-    await renew(harness.monitor)
-    await renew(harness.monitor)
+    harness.runtime.settings_written -= 24 * 3_600_000
+    await renew_records(harness.pipeline)
+    await renew_records(harness.pipeline)
     assert [(told["event"], told["reason"]) for told in harness.recorded("watch")][1:] == [("continue", "daily")]
 
 
 async def test_an_outage_of_an_old_record_ends_when_its_target_is_gone(harness: PipelineHarness) -> None:
     for _ in range(3):
-        await harness.look()
-    harness.monitor.forget("t")  # As a MailWatch did that wrote nothing of it.
-    await retire(harness.monitor, harness.reader, {"another"})
-    await retire(harness.monitor, harness.reader, {"another"})
+        await harness.probe()
+    harness.pipeline.forget_target("t")  # As a MailWatch did that wrote nothing of it.
+    await end_targets(harness.pipeline, harness.reader, {"another"})
+    await end_targets(harness.pipeline, harness.reader, {"another"})
     (end,) = harness.recorded("watch")
     assert (end["event"], end["settings"]["host"], end["settings"]["kind"]) == ("end", "", "imap")
     assert [told["state"] for told in harness.recorded("outage")] == ["open", "unwatched"]
@@ -457,10 +461,10 @@ async def test_an_outage_of_an_old_record_ends_when_its_target_is_gone(harness: 
 
 async def test_thousands_of_targets_are_enrolled_in_batches(harness: PipelineHarness) -> None:
     targets = [replace(harness.target, name=f"t{number}") for number in range(3000)]
-    await enrol(harness.monitor, harness.reader, targets)
+    await record_targets(harness.pipeline, harness.reader, targets)
     checked = replace(harness.target, name="t7", interval=30.0)
     began = time.monotonic()
-    await enrol(harness.monitor, harness.reader, [*targets[:7], checked, *targets[8:]])
+    await record_targets(harness.pipeline, harness.reader, [*targets[:7], checked, *targets[8:]])
     took = time.monotonic() - began
     events = Counter(told["event"] for told in harness.recorded("watch"))
     assert events == {"begin": 3000, "continue": 2999, "change": 1}
@@ -471,21 +475,21 @@ async def test_thousands_of_targets_are_enrolled_in_batches(harness: PipelineHar
 async def test_a_crash_between_the_end_of_a_watching_and_what_follows_is_made_good(
     harness: PipelineHarness, gone: bool
 ) -> None:
-    await enrol(harness.monitor, harness.reader, [harness.target])
-    harness.watch.settings = settings_of(harness.target, harness.monitor.rules, harness.monitor.secret)
+    await record_targets(harness.pipeline, harness.reader, [harness.target])
+    harness.runtime.settings = recorded_settings(harness.target, harness.pipeline.rules, harness.pipeline.secret)
     for _ in range(3):
-        await harness.look()
-    end = harness.monitor.watch_change("t", WatchEvent.END, harness.watch.settings, "removed")
-    await harness.monitor.write("watch", end.at, "t", end)
-    harness.monitor.forget("t")
+        await harness.probe()
+    end = harness.pipeline.target_change("t", TargetEvent.END, harness.runtime.settings, "removed")
+    await harness.pipeline.append("watch", end.at, "t", end)
+    harness.pipeline.forget_target("t")
     if gone:
-        await retire(harness.monitor, harness.reader, set())
+        await end_targets(harness.pipeline, harness.reader, set())
     else:
         other = replace(harness.target, host="localhost", kind=Kind.POP3, provider="other")
-        await enrol(harness.monitor, harness.reader, [other])
-        await take_up(harness.monitor, harness.reader, [other])
-        assert harness.monitor.watches["t"].state == State()
-        assert harness.monitor.watches["t"].seen_until is None
+        await record_targets(harness.pipeline, harness.reader, [other])
+        await restore_targets(harness.pipeline, harness.reader, [other])
+        assert harness.pipeline.targets["t"].state == State()
+        assert harness.pipeline.targets["t"].observed_until is None
     opened, left = harness.recorded("outage")
     same = ("id", "provider", "kind", "watch")
     assert [left[key] for key in same] == [opened[key] for key in same]
@@ -497,9 +501,9 @@ async def test_a_target_that_was_removed_costs_no_replay(
     harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
-        await harness.look()
-    await harness.monitor.end(harness.watch, "removed")
-    monkeypatch.setattr("mailwatch.store.queries.resume", lambda *_: pytest.fail("replayed"))
-    (told,) = records.outages(harness.reader, live=harness.monitor.open_outages())
+        await harness.probe()
+    await harness.pipeline.end_target(harness.runtime, "removed")
+    monkeypatch.setattr("mailwatch.store.queries.restore_state", lambda *_: pytest.fail("replayed"))
+    (told,) = records.outages(harness.reader, live=harness.pipeline.open_outages())
     assert told["state"] == "unwatched"
     assert records.outages(harness.reader, only_open=True) == []

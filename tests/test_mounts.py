@@ -8,7 +8,7 @@ import pytest
 
 from mailwatch.cli import main
 from mailwatch.config import mounts
-from mailwatch.config.mounts import MOUNTS, mount_of, warning
+from mailwatch.config.mounts import MOUNTINFO, mount_of, network_mount_warning
 
 LINES = r"""22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
@@ -48,18 +48,18 @@ def test_the_file_system_of_a_path_is_that_of_the_innermost_mount(table: Path, p
     found = mount_of(Path(path), table)
     assert found is not None
     assert found.kind == kind
-    assert bool(warning(Path(path), table)) == (kind in ("nfs4", "cifs", "fuse.sshfs"))
+    assert bool(network_mount_warning(Path(path), table)) == (kind in ("nfs4", "cifs", "fuse.sshfs"))
 
 
 def test_it_names_the_mount_and_what_to_do(table: Path) -> None:
-    said = warning(Path("/srv/mail watch/data"), table)
+    said = network_mount_warning(Path("/srv/mail watch/data"), table)
     assert "/srv/mail watch/data lies on nfs4 (nas:/export/mail on /srv/mail watch)" in said
     assert "name a folder on a disk of this machine" in said
 
 
 def test_where_nothing_is_known_nothing_is_said(tmp_path: Path) -> None:
-    assert warning(tmp_path, tmp_path / "nowhere") == ""
-    assert mount_of(tmp_path) is not None or not MOUNTS.exists()
+    assert network_mount_warning(tmp_path, tmp_path / "nowhere") == ""
+    assert mount_of(tmp_path) is not None or not MOUNTINFO.exists()
 
 
 def test_config_check_warns_of_it(
@@ -70,7 +70,7 @@ def test_config_check_warns_of_it(
         "vantage_point: {name: x}\ndata_dir: data\ntargets: [{name: a, kind: imap, provider: libero}]\n"
     )
     (tmp_path / "mountinfo").write_text("1 0 0:1 / / rw - nfs nas:/home rw\n")
-    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "mountinfo")
+    monkeypatch.setattr(mounts, "MOUNTINFO", tmp_path / "mountinfo")
     assert main(["--config", str(config), "config", "check"]) == 0
     said = capsys.readouterr().err
     assert f"warning: {config}:2: data_dir: {tmp_path / 'data'} lies on nfs (nas:/home on /)" in said

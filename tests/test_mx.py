@@ -18,28 +18,28 @@ import pytest
 import uvloop
 from dns.asyncresolver import Resolver
 
-from mailwatch.analysis.availability import Buckets
+from mailwatch.analysis.availability import RollingAvailability
 from mailwatch.analysis.detector import State
 from mailwatch.cli import main
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.controls import Control
 from mailwatch.guard.port25 import Port25
-from mailwatch.model import Cause, GuardAnswer, Kind, Observation, Outcome, Phase, TlsMode
-from mailwatch.monitor.target_runtime import Watch
+from mailwatch.model import Cause, ConnectivityResult, Kind, Observation, Outcome, Phase, TlsMode
+from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.probes import TlsContexts, observe
-from mailwatch.probes.failures import SmtpRefused, judge
-from mailwatch.probes.mx_lookup import Exchanger, addresses, exchangers
-from mailwatch.settings import Exchange, Target
+from mailwatch.probes.failures import SmtpReplyError, classify_error
+from mailwatch.probes.mx_lookup import Exchanger, lookup_addresses, lookup_exchangers
+from mailwatch.settings import MxTask, Target
 from mailwatch.times import now
 from tests.helpers.faults.mx import BEST, CONTROL, EHLO, GREETING, NEXT, ONE, RCPT, WELL
 from tests.helpers.faults.names import Zone, name_server
 from tests.helpers.patience import PATIENCE
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.requirements import need_root
-from tests.helpers.scripted_server import CLOSE, SILENCE, Step, hostile
+from tests.helpers.scripted_server import CLOSE, SILENCE, Step, scripted_server
 from tests.servers import DNSMASQ, Dnsmasq, Postfix, free_port, resolver_at, server_folder
 
-ALICE = Exchange("alice@example.org")
+ALICE = MxTask("alice@example.org")
 MX = Target(name="mx", kind=Kind.MX, host="example.org", port=25, tls=TlsMode.STARTTLS, timeout=10.0, task=ALICE)
 RECORDS = (
     "host-record=mx1.example.org,127.0.0.1",
@@ -114,7 +114,7 @@ async def test_a_recipient_that_is_refused_for_good_is_down_with_the_code(
     postfix: Postfix, names: Resolver, recipient: str, code: int, status: str
 ) -> None:
     mark = postfix.mark()
-    seen = await look(replace(MX, port=postfix.exchanger_port, task=Exchange(recipient)), names)
+    seen = await look(replace(MX, port=postfix.exchanger_port, task=MxTask(recipient)), names)
     assert verdict(seen) == (Outcome.DOWN, Cause.REJECTED, Phase.SUBMIT)
     assert f"RCPT: {code} {status} " in seen.detail
     assert seen.detail.endswith("(at mx1.example.org)")
@@ -223,12 +223,12 @@ async def test_what_the_name_server_says_is_told(names: Resolver, domain: str, c
 
 async def test_exchangers_of_equal_preference_take_turns(names: Resolver) -> None:
     # That one of two is first thirty times in a row happens once in 500 million runs.
-    first = {(await exchangers("equal.example", names, 5.0))[0].name for _ in range(30)}
+    first = {(await lookup_exchangers("equal.example", names, 5.0))[0].name for _ in range(30)}
     assert first == {"mx1.example.org", "dead.example.org"}
 
 
 async def test_ipv6_addresses_are_found(names: Resolver) -> None:
-    found = await addresses(Exchanger("six.example.org", 10), 25, names, 5.0)
+    found = await lookup_addresses(Exchanger("six.example.org", 10), 25, names, 5.0)
     assert [address.peer for address in found.addresses] == ["[::1]:25"]
 
 
@@ -273,10 +273,10 @@ async def test_of_exchangers_that_all_fail_the_best_one_decides_where_it_got_fur
         "mx2.example.org A": ["127.0.0.3"],
     }
     busy: list[Step] = [*RCPT, b"451 4.3.0 queue full\r\n", CLOSE]
-    async with name_server(zone) as names, hostile([b"421 4.3.2 closing\r\n"], host=NEXT) as port:
+    async with name_server(zone) as names, scripted_server([b"421 4.3.2 closing\r\n"], host=NEXT) as port:
         target = replace(MX, port=port)
-        async with hostile(busy, host="127.0.0.3", port=port):
-            seen = await look(replace(target, task=Exchange("mario.rossi@example.org")), resolver_at(names))
+        async with scripted_server(busy, host="127.0.0.3", port=port):
+            seen = await look(replace(target, task=MxTask("mario.rossi@example.org")), resolver_at(names))
     assert verdict(seen) == (Outcome.DOWN, Cause.UNAVAILABLE, Phase.GREETING)
     assert seen.attempts[-1].peer == f"{NEXT}:{port}"
     assert seen.started_at <= min(made.started_at for made in seen.attempts)
@@ -285,8 +285,8 @@ async def test_of_exchangers_that_all_fail_the_best_one_decides_where_it_got_fur
 
 async def test_a_handshake_that_fails_is_partial_where_the_clear_one_serves() -> None:
     script: list[Step] = [*EHLO, b"250-mx\r\n250 STARTTLS\r\n", "^STARTTLS", b"220 go on\r\n", CLOSE]
-    async with name_server(ONE) as names, hostile(script, then=WELL) as port:
-        target = replace(MX, port=port, task=Exchange("mario.rossi@example.org"))
+    async with name_server(ONE) as names, scripted_server(script, then=WELL) as port:
+        target = replace(MX, port=port, task=MxTask("mario.rossi@example.org"))
         seen = await look(target, resolver_at(names))
     assert seen.outcome is Outcome.UP
     assert seen.partial == (f"mx1.example.org {BEST}:{port}",)
@@ -309,15 +309,15 @@ async def test_the_sender_of_the_config_is_said() -> None:
         "^RSET",
         b"250 ok\r\n",
     ]
-    async with hostile(script, heard=heard) as port:
-        target = replace(MX, host=BEST, port=port, task=Exchange("a@example.org", "anna@example.net"))
+    async with scripted_server(script, received=heard) as port:
+        target = replace(MX, host=BEST, port=port, task=MxTask("a@example.org", "anna@example.net"))
         assert (await look(target)).outcome is Outcome.UP
     assert heard[1:] == [b"MAIL FROM:<anna@example.net>", b"RCPT TO:<a@example.org>", b"RSET"]
 
 
 async def test_a_recipient_beyond_ascii_needs_smtputf8() -> None:
-    async with hostile([*EHLO, b"250 mx\r\n", SILENCE]) as port:
-        seen = await look(replace(MX, host=BEST, port=port, task=Exchange("jürgen@example.org")))
+    async with scripted_server([*EHLO, b"250 mx\r\n", SILENCE]) as port:
+        seen = await look(replace(MX, host=BEST, port=port, task=MxTask("jürgen@example.org")))
     assert verdict(seen) == (Outcome.DOWN, Cause.REJECTED, Phase.SUBMIT)
     assert "SMTPUTF8" in seen.detail
 
@@ -344,8 +344,8 @@ async def test_a_query_that_we_had_no_file_handle_for_is_our_own_fault() -> None
 
 def test_on_uvloop_too() -> None:
     async def one() -> Observation:
-        async with name_server(ONE) as names, hostile(WELL, host=BEST) as port:
-            target = replace(MX, port=port, task=Exchange("mario.rossi@example.org"))
+        async with name_server(ONE) as names, scripted_server(WELL, host=BEST) as port:
+            target = replace(MX, port=port, task=MxTask("mario.rossi@example.org"))
             return await look(target, resolver_at(names))
 
     assert uvloop.run(one()).outcome is Outcome.UP
@@ -399,9 +399,9 @@ def test_on_uvloop_too() -> None:
     ],
 )
 def test_a_refusal_is_about_us_the_recipient_or_the_service(step: str, code: int, text: str, cause: Cause) -> None:
-    found = judge(SmtpRefused(step, code, text), MX)
+    found = classify_error(SmtpReplyError(step, code, text), MX)
     assert found.cause is cause
-    assert found.words == f"{code} {text}"
+    assert found.server_text == f"{code} {text}"
     assert found.detail.startswith("not possible from here: ") == (cause is Cause.OFFLINE)
 
 
@@ -412,13 +412,13 @@ async def met_silence(port: int) -> tuple[Target, Observation]:
     target = replace(MX, host=BEST, port=port)
     seen = await look(target)
     assert verdict(seen) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT)
-    return target, replace(seen, guard=GuardAnswer(asked_at=1, online=True, controls={"9.9.9.9:443": "ok"}))
+    return target, replace(seen, guard=ConnectivityResult(asked_at=1, online=True, controls={"9.9.9.9:443": "ok"}))
 
 
 async def test_a_blocked_port_is_unknown_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     target, seen = await met_silence(free_port())
     port25 = Port25([CONTROL], port=target.port)
-    judged = [await port25.judge(target, seen) for _ in range(3)]
+    judged = [await port25.attribute(target, seen) for _ in range(3)]
     for each in judged:
         assert (each.outcome, each.cause) == (Outcome.UNKNOWN, Cause.OFFLINE)
         assert each.detail.startswith(
@@ -431,10 +431,10 @@ async def test_a_blocked_port_is_unknown_and_warned_of_once(caplog: pytest.LogCa
 
 async def test_a_control_that_greets_leaves_the_failure_with_the_domain_and_is_asked_once() -> None:
     heard: list[bytes] = []
-    async with hostile([GREETING, "^QUIT"], host=CONTROL, heard=heard) as port:
+    async with scripted_server([GREETING, "^QUIT"], host=CONTROL, received=heard) as port:
         target, seen = await met_silence(port)
         port25 = Port25(["127.0.0.8", CONTROL], port=port)
-        judged = [await port25.judge(target, seen) for _ in range(3)]
+        judged = [await port25.attribute(target, seen) for _ in range(3)]
     assert [verdict(each) for each in judged] == [verdict(seen)] * 3
     assert judged[0].guard is not None
     assert judged[0].guard.controls[f"{CONTROL}:{port}"] == "ok"
@@ -451,21 +451,21 @@ async def test_a_control_that_greets_leaves_the_failure_with_the_domain_and_is_a
     ],
 )
 async def test_only_a_greeting_shows_that_the_port_is_open(script: list[Step], reason: str) -> None:
-    async with hostile(script, host=CONTROL) as port:
+    async with scripted_server(script, host=CONTROL) as port:
         target, seen = await met_silence(port)
-        judged = await Port25([CONTROL], port=port, seconds=0.5).judge(target, seen)
+        judged = await Port25([CONTROL], port=port, seconds=0.5).attribute(target, seen)
     assert judged.cause is Cause.OFFLINE
     assert judged.guard is not None
     assert judged.guard.controls[f"{CONTROL}:{port}"] == reason
 
 
 async def test_the_provider_itself_is_no_control() -> None:
-    async with hostile([GREETING, "^QUIT"], host=CONTROL) as port:
+    async with scripted_server([GREETING, "^QUIT"], host=CONTROL) as port:
         target, seen = await met_silence(port)
         google = replace(seen.attempts[0], facts={"exchanger": "aspmx.l.google.com"})
         controls = ["gmail-smtp-in.l.google.com", CONTROL]
-        judged = await Port25(controls, port=port).judge(target, replace(seen, attempts=(google,)))
-        alone = await Port25(controls[:1], port=port).judge(target, replace(seen, attempts=(google,)))
+        judged = await Port25(controls, port=port).attribute(target, replace(seen, attempts=(google,)))
+        alone = await Port25(controls[:1], port=port).attribute(target, replace(seen, attempts=(google,)))
     assert judged.guard is not None
     assert judged.guard.controls.keys() == {"9.9.9.9:443", f"{CONTROL}:{port}"}
     assert (alone.outcome, alone.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
@@ -473,18 +473,18 @@ async def test_the_provider_itself_is_no_control() -> None:
 
 async def test_nobody_is_asked_about_a_domain_that_spoke_or_another_port() -> None:
     heard: list[bytes] = []
-    async with hostile([GREETING, "^QUIT"], host=CONTROL, heard=heard) as port:
+    async with scripted_server([GREETING, "^QUIT"], host=CONTROL, received=heard) as port:
         port25 = Port25([CONTROL], port=port)
         target, silent = await met_silence(port)
-        async with hostile([b"421 4.3.2 closing\r\n"], port=port):
+        async with scripted_server([b"421 4.3.2 closing\r\n"], port=port):
             spoke = await look(target)
         gone = replace(silent, attempts=(replace(silent.attempts[0], peer="", failed_phase=Phase.RESOLVE),))
         other = replace(target, port=port + 1)
         imap = replace(target, kind=Kind.IMAP)
         asked = [(target, spoke), (target, gone), (other, silent), (imap, silent)]
         for looked, seen in [*asked, (target, replace(silent, outcome=Outcome.UP))]:
-            assert await port25.judge(looked, seen) is seen
-        assert await Port25([], port=port).judge(target, silent) is silent
+            assert await port25.attribute(looked, seen) is seen
+        assert await Port25([], port=port).attribute(target, silent) is silent
     assert heard == []
 
 
@@ -493,19 +493,19 @@ async def test_an_outage_is_none_where_the_port_is_blocked_and_one_where_it_is_o
     await harness.writer.start()
     port = free_port()
     target = replace(MX, host=BEST, port=port, timeout=2.0)
-    watch = Watch(target=target, state=State(), buckets=Buckets(interval=60.0))
-    harness.monitor.watch(watch)
+    watch = TargetRuntime(target=target, state=State(), rolling_availability=RollingAvailability(interval=60.0))
+    harness.pipeline.add_target(watch)
     async with await asyncio.start_server(lambda _, writer: writer.close(), BEST, 0) as online:
-        harness.monitor.judging.guard = Guard([Control(*online.sockets[0].getsockname()[:2])], 2.0)
-        harness.monitor.judging.port25 = Port25([CONTROL], port=port)
+        harness.pipeline.attribution.guard = Guard([Control(*online.sockets[0].getsockname()[:2])], 2.0)
+        harness.pipeline.attribution.port25 = Port25([CONTROL], port=port)
         for _ in range(4):
-            await harness.look(target)
+            await harness.probe(target)
         assert {look["cause"] for look in harness.recorded("observation")} == {"offline"}
         assert harness.recorded("outage") == []
-        harness.monitor.judging.port25 = Port25([CONTROL], port=port)
-        async with hostile([GREETING, "^QUIT"], host=CONTROL, port=port):
+        harness.pipeline.attribution.port25 = Port25([CONTROL], port=port)
+        async with scripted_server([GREETING, "^QUIT"], host=CONTROL, port=port):
             for _ in range(3):
-                await harness.look(target)
+                await harness.probe(target)
     (outage,) = harness.recorded("outage")
     assert (outage["state"], outage["causes"]) == ("open", {"refused": 3})
     first_bad = harness.recorded("observation")[4]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from mailwatch.guard.attribution import judge, names_matter
+from mailwatch.guard.attribution import attribute, resolver_matters
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.controls import Control
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
@@ -30,7 +30,7 @@ from tests.helpers.netns import (
     PROVIDER,
     PROVIDER6,
     TRUTH,
-    World,
+    IsolatedNetwork,
 )
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.requirements import need_root
@@ -41,10 +41,10 @@ DOWN, UNKNOWN = Outcome.DOWN, Outcome.UNKNOWN
 
 
 @pytest.fixture(scope="module")
-def built() -> Iterator[World]:
+def built() -> Iterator[IsolatedNetwork]:
     need_root("ip", "nft", "dnsmasq", str(DOVECOT))
     with server_folder() as folder:
-        world = World(folder)
+        world = IsolatedNetwork(folder)
         try:
             world.resolv_conf()
             yield world
@@ -53,13 +53,13 @@ def built() -> Iterator[World]:
 
 
 @pytest.fixture
-def world(built: World) -> Iterator[World]:
+def world(built: IsolatedNetwork) -> Iterator[IsolatedNetwork]:
     """The world without a fault."""
     yield built
-    built.mend()
+    built.clear_faults()
 
 
-def target(world: World, tls: TlsMode = TlsMode.IMPLICIT) -> Target:
+def target(world: IsolatedNetwork, tls: TlsMode = TlsMode.IMPLICIT) -> Target:
     dovecot = world.dovecot
     port = dovecot.imaps_port if tls is TlsMode.IMPLICIT else dovecot.imap_port
     return Target(
@@ -70,7 +70,7 @@ def target(world: World, tls: TlsMode = TlsMode.IMPLICIT) -> Target:
 
 
 def look(
-    world: World, tls: TlsMode = TlsMode.IMPLICIT, *, faults: dict[Phase, list[str]] | None = None,
+    world: IsolatedNetwork, tls: TlsMode = TlsMode.IMPLICIT, *, faults: dict[Phase, list[str]] | None = None,
     addresses: tuple[str, ...] = (),
 ) -> Observation:  # fmt: skip
     """Look from home as the monitor does; `faults` begin with their phases. `addresses` are the host's."""
@@ -88,11 +88,11 @@ def look(
         controls = [Control(host, 443, CONTROL_NAME, wanted.ca_file) for host in (CONTROL, CONTROL6)]
         guard = Guard(controls, timeout=1.0)
         began = now()
-        seen = await observe(wanted, scheduled_at=began, contexts=TlsContexts(), watch=watch, lookup=lookup)
+        seen = await observe(wanted, scheduled_at=began, contexts=TlsContexts(), listener=watch, lookup=lookup)
         if seen.outcome is not DOWN:
             return seen
-        names = names_matter(seen, wanted.host)
-        return judge(seen, await guard.ask("provider", dns=names, since=began))
+        names = resolver_matters(seen, wanted.host)
+        return attribute(seen, await guard.check("provider", dns=names, since=began))
 
     return world.home.run_async(work)
 
@@ -101,7 +101,7 @@ def told(observation: Observation) -> tuple[Outcome, Cause | None, Phase | None]
     return observation.outcome, observation.cause, observation.failed_phase
 
 
-def test_without_a_fault_it_is_up(world: World) -> None:
+def test_without_a_fault_it_is_up(world: IsolatedNetwork) -> None:
     for tls in (TlsMode.IMPLICIT, TlsMode.STARTTLS):
         assert told(look(world, tls)) == (Outcome.UP, None, None)
 
@@ -110,52 +110,56 @@ PHASES = [Phase.CONNECT, Phase.TLS, Phase.AUTH, Phase.MAILBOX, Phase.FETCH]
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_packets_that_the_provider_drops_are_its_timeout_in_that_phase(world: World, phase: Phase) -> None:
+def test_packets_that_the_provider_drops_are_its_timeout_in_that_phase(
+    world: IsolatedNetwork, phase: Phase
+) -> None:
     seen = look(world, faults={phase: [f"input ip daddr {PROVIDER} drop"]})
     assert told(seen) == (DOWN, Cause.TIMEOUT, phase)
     assert seen.guard is not None
     assert (seen.guard.online, seen.guard.online4) == (True, True)
 
 
-def test_a_greeting_that_is_lost_on_the_way_is_a_timeout_of_the_greeting(world: World) -> None:
+def test_a_greeting_that_is_lost_on_the_way_is_a_timeout_of_the_greeting(world: IsolatedNetwork) -> None:
     # The handshakes of TCP pass, whatever carries words does not.
     world.fault(f"output tcp sport {world.dovecot.imap_port} meta length > 80 drop")
     assert told(look(world, TlsMode.STARTTLS)) == (DOWN, Cause.TIMEOUT, Phase.GREETING)
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_line_that_goes_dead_in_any_phase_is_ours(world: World, phase: Phase) -> None:
+def test_a_line_that_goes_dead_in_any_phase_is_ours(world: IsolatedNetwork, phase: Phase) -> None:
     seen = look(world, faults={phase: ["input drop", "output drop"]})
     assert told(seen) == (UNKNOWN, Cause.OFFLINE, phase)
     assert seen.detail == "our own line was down (was: timeout)"
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_reset_is_told_in_its_phase(world: World, phase: Phase) -> None:
+def test_a_reset_is_told_in_its_phase(world: IsolatedNetwork, phase: Phase) -> None:
     seen = look(world, faults={phase: [f"input tcp dport {world.dovecot.imaps_port} reject with tcp reset"]})
     cause = Cause.REFUSED if phase is Phase.CONNECT else Cause.DISCONNECTED
     assert told(seen) == (DOWN, cause, phase)
 
 
 @pytest.mark.parametrize("kind", ["host-unreachable", "admin-prohibited"])
-def test_a_router_that_says_no_is_not_the_provider_while_the_controls_hear_it_too(world: World, kind: str) -> None:
+def test_a_router_that_says_no_is_not_the_provider_while_the_controls_hear_it_too(
+    world: IsolatedNetwork, kind: str
+) -> None:
     only = f"input ip daddr {PROVIDER} reject with icmp {kind}"
     assert told(look(world, faults={Phase.CONNECT: [only]}))[::2] == (DOWN, Phase.CONNECT)
-    world.mend()
+    world.clear_faults()
     assert told(look(world, faults={Phase.CONNECT: ["input reject"]})) == (UNKNOWN, Cause.OFFLINE, Phase.CONNECT)
 
 
 SIX_IS_DEAD = "input meta nfproto ipv6 meta l4proto tcp drop"
 
 
-def test_ipv6_broken_with_ipv4_well_is_up_in_part(world: World) -> None:
+def test_ipv6_broken_with_ipv4_well_is_up_in_part(world: IsolatedNetwork) -> None:
     world.fault(SIX_IS_DEAD)
     seen = look(world, addresses=(PROVIDER6, PROVIDER))
     assert told(seen) == (Outcome.UP, None, None)
     assert seen.partial == (f"[{PROVIDER6}]:{world.dovecot.imaps_port}",)
 
 
-def test_ipv6_broken_is_not_the_failure_of_a_name_that_has_nothing_else(world: World) -> None:
+def test_ipv6_broken_is_not_the_failure_of_a_name_that_has_nothing_else(world: IsolatedNetwork) -> None:
     world.fault(SIX_IS_DEAD)
     seen = look(world, addresses=(PROVIDER6,))
     assert told(seen) == (UNKNOWN, Cause.OFFLINE, Phase.CONNECT)
@@ -164,12 +168,14 @@ def test_ipv6_broken_is_not_the_failure_of_a_name_that_has_nothing_else(world: W
     assert (seen.guard.online, seen.guard.online4, seen.guard.online6) == (True, True, False)
 
 
-def test_ipv6_well_and_the_provider_silent_on_it_is_the_providers_failure(world: World) -> None:
+def test_ipv6_well_and_the_provider_silent_on_it_is_the_providers_failure(world: IsolatedNetwork) -> None:
     world.fault(f"input ip6 daddr {PROVIDER6} meta l4proto tcp drop")
     assert told(look(world, addresses=(PROVIDER6,))) == (DOWN, Cause.TIMEOUT, Phase.CONNECT)
 
 
-def test_ipv6_broken_here_and_the_provider_refusing_on_ipv4_is_the_providers_failure(world: World) -> None:
+def test_ipv6_broken_here_and_the_provider_refusing_on_ipv4_is_the_providers_failure(
+    world: IsolatedNetwork,
+) -> None:
     refusal = f"input ip daddr {PROVIDER} tcp dport {world.dovecot.imaps_port} reject with tcp reset"
     world.fault(SIX_IS_DEAD, refusal)
     seen = look(world, addresses=(PROVIDER, PROVIDER6))
@@ -178,7 +184,7 @@ def test_ipv6_broken_here_and_the_provider_refusing_on_ipv4_is_the_providers_fai
     assert seen.detail == "connection refused"
 
 
-def test_a_captive_portal_that_takes_every_connection_is_not_being_online(world: World) -> None:
+def test_a_captive_portal_that_takes_every_connection_is_not_being_online(world: IsolatedNetwork) -> None:
     world.serve(PORTAL, 443, world.certificates.portal)
     world.fault(f"before ip daddr != {PORTAL} meta l4proto tcp dnat ip to {PORTAL}:443", SIX_IS_DEAD)
     seen = look(world)
@@ -186,7 +192,7 @@ def test_a_captive_portal_that_takes_every_connection_is_not_being_online(world:
     assert seen.detail == "a captive portal answered in the place of others (was: tls)"
 
 
-def probed(world: World, folder: Path, host: str = MAIL) -> dict[str, Any]:
+def probed(world: IsolatedNetwork, folder: Path, host: str = MAIL) -> dict[str, Any]:
     """What `mailwatch probe` tells at home, with the resolver that the network names."""
     ca_file = str(world.certificates.ca_file)
     watched = {
@@ -210,7 +216,9 @@ def probed(world: World, folder: Path, host: str = MAIL) -> dict[str, Any]:
     return dict(seen)
 
 
-def test_a_name_with_both_families_is_up_in_part_where_ipv6_is_broken(world: World, tmp_path: Path) -> None:
+def test_a_name_with_both_families_is_up_in_part_where_ipv6_is_broken(
+    world: IsolatedNetwork, tmp_path: Path
+) -> None:
     world.fault(SIX_IS_DEAD)
     with world.resolver(TRUTH | {MAIL: f"{PROVIDER},{PROVIDER6}", MAIL6: PROVIDER6}):
         seen = probed(world, tmp_path)
@@ -221,14 +229,14 @@ def test_a_name_with_both_families_is_up_in_part_where_ipv6_is_broken(world: Wor
     assert alone["detail"] == "our own line was down over IPv6 (was: timeout)"
 
 
-def test_a_name_that_is_gone_is_the_providers_failure(world: World, tmp_path: Path) -> None:
+def test_a_name_that_is_gone_is_the_providers_failure(world: IsolatedNetwork, tmp_path: Path) -> None:
     with world.resolver(TRUTH):
         seen = probed(world, tmp_path)
     assert (seen["outcome"], seen["cause"], seen["failed_phase"]) == ("down", "dns", "resolve")
 
 
 @pytest.mark.parametrize("fault", ["", "input ip daddr 10.77.0.4 drop"], ids=["refuses", "silent"])
-def test_a_resolver_that_is_dead_is_ours(world: World, tmp_path: Path, fault: str) -> None:
+def test_a_resolver_that_is_dead_is_ours(world: IsolatedNetwork, tmp_path: Path, fault: str) -> None:
     if fault:
         world.fault(fault)
     seen = probed(world, tmp_path)
@@ -236,7 +244,7 @@ def test_a_resolver_that_is_dead_is_ours(world: World, tmp_path: Path, fault: st
     assert seen["detail"].startswith("names did not resolve here, not even the control names")
 
 
-def test_a_resolver_that_poisons_every_name_is_ours(world: World, tmp_path: Path) -> None:
+def test_a_resolver_that_poisons_every_name_is_ours(world: IsolatedNetwork, tmp_path: Path) -> None:
     with world.resolver({"#": PORTAL}):
         seen = probed(world, tmp_path)
     assert (seen["outcome"], seen["cause"], seen["failed_phase"]) == ("unknown", "offline", "connect")
@@ -245,7 +253,7 @@ def test_a_resolver_that_poisons_every_name_is_ours(world: World, tmp_path: Path
 
 
 def test_a_resolver_that_makes_up_missing_names_is_ours_where_it_sent_us_there(
-    world: World, tmp_path: Path
+    world: IsolatedNetwork, tmp_path: Path
 ) -> None:
     with world.resolver(TRUTH | {"invalid": PORTAL, MAIL: PORTAL}):
         seen = probed(world, tmp_path)
@@ -255,7 +263,9 @@ def test_a_resolver_that_makes_up_missing_names_is_ours_where_it_sent_us_there(
         assert probed(world, tmp_path)["outcome"] == "up"
 
 
-def test_a_line_that_was_cut_is_on_record_with_bounds_and_no_outage(world: World, tmp_path: Path) -> None:
+def test_a_line_that_was_cut_is_on_record_with_bounds_and_no_outage(
+    world: IsolatedNetwork, tmp_path: Path
+) -> None:
     ca_file = str(world.certificates.ca_file)
     watched = {
         "name": "t", "kind": "imap", "host": PROVIDER, "port": world.dovecot.imaps_port, "ca_file": ca_file,
@@ -267,22 +277,22 @@ def test_a_line_that_was_cut_is_on_record_with_bounds_and_no_outage(world: World
 
     def work() -> None:
         with watching.running():
-            watching.until(lambda: watching.seen("t", "up") >= 2, "up")
-            watching.until(lambda: watching.metric("mailwatch_guard_online") == 1, "online")
+            watching.wait_until(lambda: watching.count("t", "up") >= 2, "up")
+            watching.wait_until(lambda: watching.metric("mailwatch_guard_online") == 1, "online")
             before_cut = now()
-            world.cut()
+            world.cut_line()
             after_cut = now()
-            watching.until(lambda: watching.seen("t", "unknown") >= 2, "unknown")
-            (spell,) = watching.until(lambda: line(watching), "a time offline")
+            watching.wait_until(lambda: watching.count("t", "unknown") >= 2, "unknown")
+            (spell,) = watching.wait_until(lambda: line(watching), "a time offline")
             assert spell["state"] == "open"
             assert watching.metric('mailwatch_guard_family_online{family="ipv4"}') == 0
             before_mend = now()
-            world.mend()
+            world.clear_faults()
             after_mend = now()
-            watching.until(lambda: line(watching)[0]["state"] == "closed", "online again")
-            watching.until(lambda: watching.state("t") == "up", "up again")
+            watching.wait_until(lambda: line(watching)[0]["state"] == "closed", "online again")
+            watching.wait_until(lambda: watching.state("t") == "up", "up again")
             assert watching.api("outages") == []
-            assert watching.seen("t", "down") == 0
+            assert watching.count("t", "down") == 0
             (spell,) = line(watching)
             assert spell["last_online"] <= rfc3339(after_cut)
             assert spell["first_offline"] >= rfc3339(before_cut)

@@ -18,16 +18,16 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from mailwatch.metrics import Metrics
-from mailwatch.model import Attempt, Cause, News, Observation, Outcome, TlsFacts, Topic
-from mailwatch.monitor.damage_alarm import Alarm
-from mailwatch.notify import Notifier, heartbeat, tell_broken
+from mailwatch.model import Attempt, Cause, EventType, Notification, Observation, Outcome, TlsFacts
+from mailwatch.monitor.damage_alarm import DamageAlarm
+from mailwatch.notify import Notifier, notify_ledger_broken, send_heartbeats
 from mailwatch.notify import delivery as pace
 from mailwatch.notify import notifier as notifier_module
-from mailwatch.notify.delivery import is_quiet, send
-from mailwatch.notify.events import of_certificate
-from mailwatch.notify.text import text_of, words
-from mailwatch.store import Draft, Reader, Store
-from mailwatch.store.schema import database, moved
+from mailwatch.notify.delivery import deliver, in_quiet_hours
+from mailwatch.notify.events import certificate_notifications
+from mailwatch.notify.text import load_texts, message_text
+from mailwatch.store import NewEntry, Reader, Store
+from mailwatch.store.schema import database, file_moved
 from mailwatch.times import now
 from tests.helpers.notifications import Record, channel, telling
 from tests.helpers.patience import PATIENCE
@@ -99,7 +99,7 @@ async def test_what_was_before_anyone_was_to_be_told_is_not_told(record: Record,
 async def test_while_the_receiver_is_down_nothing_is_lost_and_the_order_stays(
     record: Record, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifier_module, "RETRY", (0.05,))
+    monkeypatch.setattr(notifier_module, "RETRY_SECONDS", (0.05,))
     notifier = record.notifier(channel(webhook, group=0.0))
     webhook.status = 503
     for name in "abc":
@@ -146,7 +146,7 @@ async def test_ten_targets_that_go_down_within_a_minute_are_two_messages(record:
     await telling(notifier, lambda: len(waiting.pending("json-1", 10)) == 9)
     assert len(webhook.took) == 1
     # A minute later.
-    notifier._pace["json-1"]._sent[0] -= 60
+    notifier._grouping["json-1"]._sent[0] -= 60
     await telling(notifier, record.sent(1))
     assert webhook.titles == ["MailWatch: t0 is down", "MailWatch: 9 outages"]
 
@@ -178,9 +178,9 @@ async def test_what_cannot_be_read_or_written_ends_neither_the_looks_nor_the_tel
     """As another version may have left it."""
     other = Webhook().open()
     notifier = record.notifier(channel(webhook), channel(other, name="json-2"))
-    record.store.append_batch([Draft(kind="outage", time=now(), target="a", payload={"id": "x"})])
+    record.store.append_batch([NewEntry(kind="outage", time=now(), target="a", payload={"id": "x"})])
     box = record.outbox()
-    box.put([("json-1", News(key="close:x", topic=Topic.CLOSE, time=now(), facts={}))], at=now())
+    box.put([("json-1", Notification(key="close:x", event_type=EventType.CLOSE, time=now(), facts={}))], at=now())
     with contextlib.closing(sqlite3.connect(database(record.folder))) as later, later:
         later.execute(
             "INSERT INTO outbox (channel, key, event, time_ms, put_ms, payload)"
@@ -196,7 +196,7 @@ async def test_what_cannot_be_read_or_written_ends_neither_the_looks_nor_the_tel
 async def test_an_outage_that_is_watched_no_more_is_told_once_to_those_who_heard_of_it(
     record: Record, webhook: Webhook
 ) -> None:
-    at, asked = now() - 600_000, frozenset({Topic.CLOSE})
+    at, asked = now() - 600_000, frozenset({EventType.CLOSE})
     told = channel(webhook, group=0.0)
     notifier = record.notifier(told)
     record.outage("lab", bad=at)
@@ -241,7 +241,7 @@ async def test_a_text_that_is_too_long_for_a_service_comes_in_pieces(webhook: We
     """ntfy takes 7,800 characters, and refuses more however often it is asked."""
     ntfy = channel(webhook, name="ntfy-1", url=SecretStr(f"ntfy://127.0.0.1:{webhook.port}/topic"))
     line = "word " * 60 + "\n"
-    assert await send(ntfy, "title", line * 40) is None
+    assert await deliver(ntfy, "title", line * 40) is None
     assert [len(told["message"]) <= 7800 for told in webhook.took] == [True, True]
     assert "".join(told["message"] for told in webhook.took).count("word") == 2400
 
@@ -260,7 +260,9 @@ async def test_a_heartbeat_that_hangs_is_given_up_and_tried_again(
 
     server = await asyncio.start_server(hangs, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    beating = asyncio.create_task(heartbeat(SecretStr(f"http://127.0.0.1:{port}/canary"), 0.01, lambda: True))
+    beating = asyncio.create_task(
+        send_heartbeats(SecretStr(f"http://127.0.0.1:{port}/canary"), 0.01, lambda: True)
+    )
     async with asyncio.timeout(PATIENCE):
         await third.wait()
     beating.cancel()
@@ -284,13 +286,13 @@ def test_quiet_hours_end_by_the_clock_on_the_wall_also_when_it_is_changed(
 ) -> None:
     rome = channel(webhook, quiet=(22 * 60, 7 * 60), timezone="Europe/Rome")
     midnight = int(datetime.fromisoformat(night).timestamp() * 1000)
-    assert [hour for hour in range(12) if is_quiet(rome, midnight + hour * 3_600_000)] == quiet
+    assert [hour for hour in range(12) if in_quiet_hours(rome, midnight + hour * 3_600_000)] == quiet
 
 
 async def test_a_channel_is_told_only_what_it_asked_for_in_its_language(record: Record, webhook: Webhook) -> None:
     other = Webhook().open()
-    italian = channel(webhook, on=frozenset({Topic.CLOSE}), lang="it", timezone="Europe/Rome")
-    notifier = record.notifier(italian, channel(other, name="json-2", on=frozenset({Topic.OPEN})))
+    italian = channel(webhook, on=frozenset({EventType.CLOSE}), lang="it", timezone="Europe/Rome")
+    notifier = record.notifier(italian, channel(other, name="json-2", on=frozenset({EventType.OPEN})))
     record.outage("a")
     record.outage("a", closed=True)
     await telling(notifier, record.sent(2))
@@ -312,7 +314,7 @@ async def test_in_quiet_hours_nothing_is_sent_and_what_is_over_by_then_is_not_to
         record.outage("over", closed=True)
         waiting = record.outbox()
         await telling(notifier, lambda: bool(waiting.pending("json-1", 10)))
-        keys = [letter.news.key for letter in waiting.pending("json-1", 10)]
+        keys = [letter.notification.key for letter in waiting.pending("json-1", 10)]
         assert keys == ["open:id-lasting", "close:id-over"]
         assert webhook.took == []
     with time_machine.travel((NIGHT + 8 * 3_600_000) / 1000, tick=False):
@@ -323,11 +325,11 @@ async def test_in_quiet_hours_nothing_is_sent_and_what_is_over_by_then_is_not_to
 
 def test_quiet_hours_go_around_midnight_in_their_own_time_zone(webhook: Webhook) -> None:
     night, noon = channel(webhook, quiet=(22 * 60, 7 * 60)), channel(webhook, quiet=(12 * 60, 14 * 60))
-    hours = [hour for hour in range(24) if is_quiet(night, NIGHT + hour * 3_600_000)]
+    hours = [hour for hour in range(24) if in_quiet_hours(night, NIGHT + hour * 3_600_000)]
     assert hours == [0, 1, 2, 3, 4, 5, 6, 22, 23]
-    assert [hour for hour in range(24) if is_quiet(noon, NIGHT + hour * 3_600_000)] == [12, 13]
+    assert [hour for hour in range(24) if in_quiet_hours(noon, NIGHT + hour * 3_600_000)] == [12, 13]
     rome = channel(webhook, quiet=(22 * 60, 7 * 60), timezone="Europe/Rome")
-    assert [h for h in range(24) if is_quiet(rome, NIGHT + h * 3_600_000)] == [0, 1, 2, 3, 4, 20, 21, 22, 23]
+    assert [h for h in range(24) if in_quiet_hours(rome, NIGHT + h * 3_600_000)] == [0, 1, 2, 3, 4, 20, 21, 22, 23]
 
 
 async def test_a_rejected_login_is_told_once_until_it_worked_again(record: Record, webhook: Webhook) -> None:
@@ -369,14 +371,14 @@ def seen_certificate(left: int) -> Observation:
     [(15 * DAY, []), (14 * DAY, [14]), (4 * DAY, [14]), (3 * DAY, [3]), (1, [3]), (0, []), (-DAY, [])],
 )
 def test_a_certificate_is_told_of_at_14_days_and_at_3(left: int, days: list[int]) -> None:
-    assert [news.facts["days"] for news in of_certificate(seen_certificate(left), NIGHT)] == days
+    assert [news.facts["days"] for news in certificate_notifications(seen_certificate(left), NIGHT)] == days
 
 
 async def test_a_full_disk_and_a_certificate_are_told_once(
     record: Record, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifier_module, "LOW_DISK", 1 << 62)
-    monkeypatch.setattr(notifier_module, "STATE_EVERY", 0.05)
+    monkeypatch.setattr(notifier_module, "LOW_DISK_BYTES", 1 << 62)
+    monkeypatch.setattr(notifier_module, "STATE_SECONDS", 0.05)
     with time_machine.travel(NIGHT / 1000, tick=False):
         look = seen_certificate(2 * DAY)
         notifier = record.notifier(channel(webhook, group=0.0), latest=(look, look))
@@ -394,7 +396,7 @@ async def test_what_nobody_takes_for_a_week_is_given_up_and_said_so(
     record: Record, webhook: Webhook, caplog: pytest.LogCaptureFixture
 ) -> None:
     box = record.outbox()
-    old = News(key="disk:1", topic=Topic.DISK, time=now() - 8 * DAY, facts={"free": 1})
+    old = Notification(key="disk:1", event_type=EventType.DISK, time=now() - 8 * DAY, facts={"free": 1})
     box.put([("json-9", old)], at=now() - 8 * DAY)
     await telling(record.notifier(channel(webhook)), lambda: bool(record.counted))
     assert record.counted == [("json-9", "dropped")]
@@ -409,9 +411,9 @@ async def test_a_clock_that_is_set_ahead_gives_up_nothing(record: Record, webhoo
     record.outage("a")
     await telling(notifier, lambda: bool(webhook.refused))
     with time_machine.travel(datetime.now(UTC) + timedelta(days=30)):
-        await asyncio.to_thread(notifier._states)
+        await asyncio.to_thread(notifier._check_states)
     assert ("json-1", "dropped") not in record.counted
-    assert [letter.news.key for letter in record.outbox().pending("json-1", 10)] == ["open:id-a"]
+    assert [letter.notification.key for letter in record.outbox().pending("json-1", 10)] == ["open:id-a"]
     webhook.status = 200
 
 
@@ -419,20 +421,20 @@ async def test_an_invalid_ledger_is_told_without_an_outbox_and_not_at_every_rest
     tmp_path: Path, webhook: Webhook
 ) -> None:
     for _ in range(3):
-        await tell_broken([channel(webhook)], tmp_path, "entry 7 is missing")
+        await notify_ledger_broken([channel(webhook)], tmp_path, "entry 7 is missing")
     assert webhook.titles == ["MailWatch: ledger invalid"]
     assert "entry 7 is missing" in webhook.took[0]["message"]
     # As a clock leaves it that was a year ahead.
     os.utime(tmp_path / "told-broken", (time.time() + 365 * 86_400,) * 2)
-    await tell_broken([channel(webhook)], tmp_path, "entry 7 is missing")
+    await notify_ledger_broken([channel(webhook)], tmp_path, "entry 7 is missing")
     assert len(webhook.titles) == 2
 
 
 async def test_files_of_the_ledger_that_were_moved_are_not_said_to_be_invalid(
     tmp_path: Path, webhook: Webhook
 ) -> None:
-    ring = Alarm([channel(webhook)], tmp_path, Metrics(CollectorRegistry()))
-    ring.ring(moved(tmp_path / "mailwatch.sqlite"))
+    ring = DamageAlarm([channel(webhook)], tmp_path, Metrics(CollectorRegistry()))
+    ring.trigger(file_moved(tmp_path / "mailwatch.sqlite"))
     await asyncio.sleep(0)
     await ring.finish(10)
     assert webhook.titles == ["MailWatch: files of the ledger moved or removed"]
@@ -448,21 +450,23 @@ def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webho
         "first_online": NIGHT, "not_after": NIGHT, "days": 3, "free": 10, "finding": "entry 7",
         "vantage_point": "here", "sign": "loop", "seconds": 5,
     }  # fmt: skip
-    assert words("it").keys() == words("en").keys()
+    assert load_texts("it").keys() == load_texts("en").keys()
     others = {"moved", "proven", "unanswered", "unwatched", "monitor_over"}
-    assert words("it")["title"].keys() == words("en")["title"].keys() == {*Topic} | others
-    assert words("it")["cause"].keys() == words("en")["cause"].keys() == set(Cause)
+    assert load_texts("it")["title"].keys() == load_texts("en")["title"].keys() == {*EventType} | others
+    assert load_texts("it")["cause"].keys() == load_texts("en")["cause"].keys() == set(Cause)
     for lang in ("it", "en"):
-        for topic in Topic:
-            many = [News(key="k", topic=topic, time=NIGHT, facts=fields)] * 25
-            title, body = text_of(many, channel(webhook, lang=lang), NIGHT)
+        for topic in EventType:
+            many = [Notification(key="k", event_type=topic, time=NIGHT, facts=fields)] * 25
+            title, body = message_text(many, channel(webhook, lang=lang), NIGHT)
             assert title.startswith("MailWatch: ")
             assert "{" not in title + body
             assert len(body.splitlines()) == 21
     assert (
         "2 h, stima non nota"
-        in text_of(
-            [News(key="k", topic=Topic.CLOSE, time=NIGHT, facts=fields)], channel(webhook, lang="it"), NIGHT
+        in message_text(
+            [Notification(key="k", event_type=EventType.CLOSE, time=NIGHT, facts=fields)],
+            channel(webhook, lang="it"),
+            NIGHT,
         )[1]
     )
 
@@ -471,10 +475,10 @@ async def test_an_outbox_that_cannot_be_written_does_not_end_the_monitor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with a full disk. Nobody is to be told, as in the default install: its loop must go on all the same."""
-    monkeypatch.setattr(notifier_module, "STATE_EVERY", 0.01)
+    monkeypatch.setattr(notifier_module, "STATE_SECONDS", 0.01)
     store, reader = Store.open(tmp_path), Reader.open(tmp_path)
-    notifier = Notifier([], tmp_path, reader, latest=list, counted=lambda *_: None)
-    notifier.begin()
+    notifier = Notifier([], tmp_path, reader, latest=list, count=lambda *_: None)
+    notifier.restore_cursor()
     told, broken = asyncio.Event(), sqlite3.connect(database(tmp_path))
     monkeypatch.setattr(notifier_module.logger, "error", lambda *_: told.set())
     broken.execute("ALTER TABLE outbox_cursor RENAME TO elsewhere")

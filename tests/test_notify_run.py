@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import pytest
 
-from mailwatch.config import Config, ConfigError, build_channels, channel_warnings, load, show
+from mailwatch.config import Config, ConfigError, build_channels, channel_warnings, effective_yaml, load
 from mailwatch.config.channels import build_heartbeat
-from tests.helpers.notifications import nobody_there, watching
+from tests.helpers.notifications import unreachable_target, watching
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.requirements import need_root
 from tests.helpers.webhook import Webhook
@@ -49,20 +49,20 @@ def test_killed_between_commit_and_send_it_tells_after_the_restart_and_once(
 ) -> None:
     mailwatch = watching(tmp_path, webhook.url, names=("a", "b", "c"), channel={"group": "10s"})
     mailwatch.start()
-    mailwatch.until(lambda: len(mailwatch.api("outages?open=true")) == 3, "three outages")
+    mailwatch.wait_until(lambda: len(mailwatch.api("outages?open=true")) == 3, "three outages")
     # Committed, and not sent: the channel waits ten seconds for more.
     mailwatch.kill()
     assert webhook.took == []
     with mailwatch.running():
-        mailwatch.until(lambda: webhook.took, "told", 40)
-        mailwatch.until(
+        mailwatch.wait_until(lambda: webhook.took, "told", 40)
+        mailwatch.wait_until(
             lambda: mailwatch.metric('mailwatch_notifications_total{channel="json-1",outcome="sent"'), "noted"
         )
     # Killed after it was told: nothing is told again.
     mailwatch.start()
     mailwatch.kill()
     with mailwatch.running():
-        shown = mailwatch.everything()
+        shown = mailwatch.all_output()
     assert webhook.titles == ["MailWatch: 3 outages"]
     assert CANARY.encode() not in shown
     assert f"127.0.0.1:{webhook.port}".encode() not in shown
@@ -73,11 +73,11 @@ def test_a_receiver_that_is_away_is_told_later_and_no_secret_is_shown(tmp_path: 
     mailwatch = watching(tmp_path, webhook.url, channel={"group": "0s", "lang": "it"})
     with mailwatch.running():
         failed = 'mailwatch_notifications_total{channel="json-1",outcome="failed"'
-        mailwatch.until(lambda: (mailwatch.metric(failed) or 0) >= 1, "a failed attempt")
+        mailwatch.wait_until(lambda: (mailwatch.metric(failed) or 0) >= 1, "a failed attempt")
         webhook.open()
-        mailwatch.until(lambda: webhook.took, "told")
-        shown = mailwatch.everything()
-    shown += mailwatch.everything()
+        mailwatch.wait_until(lambda: webhook.took, "told")
+        shown = mailwatch.all_output()
+    shown += mailwatch.all_output()
     assert webhook.titles == ["MailWatch: lab non funziona"]
     assert CANARY.encode() not in shown
     assert f"127.0.0.1:{webhook.port}".encode() not in shown
@@ -89,17 +89,19 @@ def test_the_heartbeat_comes_while_all_is_well_and_its_address_is_not_shown(
 ) -> None:
     (tmp_path / "secret-ping").write_text(f"http://127.0.0.1:{webhook.port}/{CANARY}\n")
     heartbeat = {"url_file": "secret-ping", "every": "100ms"}
-    mailwatch = MailWatchProcess(tmp_path, [nobody_there()], heartbeat=heartbeat)
+    mailwatch = MailWatchProcess(tmp_path, [unreachable_target()], heartbeat=heartbeat)
     with mailwatch.running():
-        mailwatch.until(lambda: len(webhook.pings) >= 3, "three pings")
+        mailwatch.wait_until(lambda: len(webhook.pings) >= 3, "three pings")
         webhook.status = 500
-        mailwatch.until(lambda: b"heartbeat: it was not taken: status 500" in mailwatch.everything(), "said so")
+        mailwatch.wait_until(
+            lambda: b"heartbeat: it was not taken: status 500" in mailwatch.all_output(), "said so"
+        )
         webhook.status = 200
-        mailwatch.until(lambda: b"heartbeat: it is taken again" in mailwatch.everything(), "said so")
-        shown = mailwatch.everything()
+        mailwatch.wait_until(lambda: b"heartbeat: it is taken again" in mailwatch.all_output(), "said so")
+        shown = mailwatch.all_output()
     so_far = len(webhook.pings)
     assert set(webhook.pings) == {f"/{CANARY}"}
-    assert CANARY.encode() not in shown + mailwatch.everything()
+    assert CANARY.encode() not in shown + mailwatch.all_output()
     assert len(webhook.pings) == so_far
 
 
@@ -127,14 +129,14 @@ def test_a_real_mail_server_takes_the_message_over_verified_tls(
     # Not by an authority that is not trusted.
     with mailwatch.running():
         failed = 'mailwatch_notifications_total{channel="mailtos-1",outcome="failed"'
-        mailwatch.until(lambda: (mailwatch.metric(failed) or 0) >= 1, "a failed attempt", 40)
+        mailwatch.wait_until(lambda: (mailwatch.metric(failed) or 0) >= 1, "a failed attempt", 40)
     assert len(arrived()) == before
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_file))
     with mailwatch.running():
         sent = 'mailwatch_notifications_total{channel="mailtos-1",outcome="sent"'
-        mailwatch.until(lambda: (mailwatch.metric(sent) or 0) >= 1, "sent", 40)
-        mailwatch.until(lambda: len(arrived()) > before, "arrived")
-        shown = mailwatch.everything()
+        mailwatch.wait_until(lambda: (mailwatch.metric(sent) or 0) >= 1, "sent", 40)
+        mailwatch.wait_until(lambda: len(arrived()) > before, "arrived")
+        shown = mailwatch.all_output()
     assert len(arrived()) == before + 1
     tried = mailwatch.command("notify", "test")
     assert (tried.returncode, tried.stdout) == (0, "mailtos-1: sent\n"), tried.stderr
@@ -150,7 +152,7 @@ def test_a_channel_can_be_tried_and_says_why_it_does_not_work(tmp_path: Path, we
     nobody = f"json://127.0.0.1:{free_port()}/{CANARY}"
     well = {"url": webhook.url, "lang": "it", "quiet_hours": "00:00-23:59"}
     more = [well, {"url": refusing.url}, {"url": nobody}]
-    mailwatch = MailWatchProcess(tmp_path, [nobody_there()], notify=more)
+    mailwatch = MailWatchProcess(tmp_path, [unreachable_target()], notify=more)
     tried = mailwatch.command("notify", "test")
     refusing.close()
     assert tried.returncode == 1
@@ -169,7 +171,7 @@ def test_a_channel_can_be_tried_and_says_why_it_does_not_work(tmp_path: Path, we
 
 
 def test_a_trial_without_a_channel_or_of_one_that_is_not_there_fails(tmp_path: Path, webhook: Webhook) -> None:
-    mailwatch = MailWatchProcess(tmp_path, [nobody_there()])
+    mailwatch = MailWatchProcess(tmp_path, [unreachable_target()])
     tried = mailwatch.command("notify", "test")
     assert (tried.returncode, tried.stdout) == (1, "")
     assert "the config has no notify" in tried.stderr
@@ -202,7 +204,7 @@ def config_of(folder: Path, *channels: dict[str, Any], **more: Any) -> Config:
 )
 def test_a_mailbox_that_is_watched_is_a_bad_only_channel(tmp_path: Path, urls: list[str], warned: bool) -> None:
     found = list(channel_warnings(config_of(tmp_path, *({"url": url} for url in urls))))
-    assert ["itself watched" in mistake.what for mistake in found] == [True] * warned
+    assert ["itself watched" in mistake.message for mistake in found] == [True] * warned
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,7 @@ def test_an_address_without_its_file_or_of_a_heartbeat_without_http_is_refused(t
 
 def test_the_effective_config_shows_the_scheme_only(tmp_path: Path) -> None:
     url = f"https://127.0.0.1/{CANARY}"
-    shown = show(config_of(tmp_path, {"url": f"json://u:{CANARY}@h/{CANARY}"}, heartbeat={"url": url}))
+    shown = effective_yaml(config_of(tmp_path, {"url": f"json://u:{CANARY}@h/{CANARY}"}, heartbeat={"url": url}))
     assert CANARY not in shown
     assert "json://..." in shown
     assert "https://..." in shown

@@ -18,18 +18,18 @@ import trustme
 from pydantic import SecretStr
 
 from mailwatch.model import Cause, Kind, Outcome, TlsMode
-from mailwatch.net import complaint
+from mailwatch.net import endpoint_problem
 from mailwatch.probes import TlsContexts, observe
-from mailwatch.probes.oauth.flows import authorization, code_challenge, page, with_query
-from mailwatch.probes.oauth.grant import GrantBusy, GrantUnusable, granted, locked, read_grant, write_grant
-from mailwatch.probes.oauth.http import NotServing, ask, seconds_of
+from mailwatch.probes.oauth.flows import authorization, code_challenge, result_page, with_query
+from mailwatch.probes.oauth.grant import GrantBusyError, GrantError, lock_grant, new_grant, read_grant, write_grant
+from mailwatch.probes.oauth.http import OAuthUnavailableError, request_endpoint, seconds_field
 from mailwatch.probes.oauth.tokens import AccessTokens
 from mailwatch.settings import Login, OAuth2, Target
 from mailwatch.times import now
 from tests.helpers.faults.secured import good, served
 from tests.helpers.oauth import grant, granted_login
 from tests.helpers.patience import PATIENCE
-from tests.helpers.scripted_server import CLOSE, HELLO, SILENCE, hostile
+from tests.helpers.scripted_server import CLOSE, HELLO, SILENCE, scripted_server
 from tests.servers.oauth import AuthorizationServer
 
 USER = "a@example.org"
@@ -79,14 +79,14 @@ async def test_a_token_is_asked_for_once_and_renewed_a_minute_before_its_end(
 ) -> None:
     clock = Clock()
     tokens = AccessTokens(clock=clock)
-    supplies = await asyncio.gather(*(tokens.supply(login) for _ in range(10)))
+    supplies = await asyncio.gather(*(tokens.get_token(login) for _ in range(10)))
     assert len(authority.asked) == 1
     assert {supply.token for supply in supplies} == {SecretStr(next(iter(authority.access)))}
     assert sum(supply.token_ms is not None for supply in supplies) == 1
     clock.now += 3539
-    assert (await tokens.supply(login)).token == supplies[0].token
+    assert (await tokens.get_token(login)).token == supplies[0].token
     clock.now += 1
-    assert (await tokens.supply(login)).token != supplies[0].token
+    assert (await tokens.get_token(login)).token != supplies[0].token
     assert authority.asked == ["refresh_token"] * 2
 
 
@@ -95,7 +95,7 @@ async def test_two_processes_never_use_the_same_refresh_token(
 ) -> None:
     """The server knows each refresh token once; whoever came second reads what the first left."""
     processes = [AccessTokens() for _ in range(5)]
-    supplies = await asyncio.gather(*(process.supply(login) for process in processes))
+    supplies = await asyncio.gather(*(process.get_token(login) for process in processes))
     assert [supply.detail for supply in supplies] == [""] * 5
     assert len(authority.asked) == 5
     assert {kept(login)} == authority.refresh
@@ -106,14 +106,14 @@ async def test_a_look_that_is_ended_does_not_lose_the_rotated_grant(
 ) -> None:
     authority.fault = "slow"
     tokens = AccessTokens()
-    looking = asyncio.create_task(tokens.supply(login))
+    looking = asyncio.create_task(tokens.get_token(login))
     await asyncio.to_thread(authority.waiting.wait, 20)
     looking.cancel()
     await asyncio.gather(looking, return_exceptions=True)
     authority.released.set()
     await tokens.finish(20)
     assert {kept(login)} == authority.refresh
-    assert (await tokens.supply(login)).token is not None
+    assert (await tokens.get_token(login)).token is not None
     assert len(authority.asked) == 1
 
 
@@ -125,7 +125,7 @@ async def test_a_disk_that_takes_no_rotated_grant_loses_nothing(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
-        supply = await tokens.supply(login)
+        supply = await tokens.get_token(login)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (supply.token, supply.cause) == (None, Cause.MONITOR)
@@ -133,7 +133,7 @@ async def test_a_disk_that_takes_no_rotated_grant_loses_nothing(
     assert kept(login) == before, "the file is whole, if old"
     assert list(client(login).grant_file.parent.glob("*.new")) == []
     clock.now += 3600
-    assert (await tokens.supply(login)).token is not None
+    assert (await tokens.get_token(login)).token is not None
     assert {kept(login)} == authority.refresh
 
 
@@ -142,14 +142,14 @@ async def test_the_old_token_serves_while_it_lives_when_the_endpoint_does_not(
 ) -> None:
     clock = Clock()
     tokens = AccessTokens(clock=clock)
-    first = (await tokens.supply(login)).token
+    first = (await tokens.get_token(login)).token
     authority.fault = "500"
     clock.now += 3590
     for _ in range(3):
-        assert (await tokens.supply(login)).token == first
+        assert (await tokens.get_token(login)).token == first
     assert len(authority.asked) == 2, "and is not asked at each look"
     clock.now += 10
-    supply = await tokens.supply(login)
+    supply = await tokens.get_token(login)
     assert (supply.token, supply.cause) == (None, Cause.MONITOR)
 
 
@@ -162,13 +162,13 @@ async def test_a_grant_that_is_refused_is_asked_for_less_and_less_until_it_is_ne
     asked = []
     for minute in range(130):
         before = len(authority.asked)
-        assert (await tokens.supply(login)).cause is Cause.CREDENTIALS
+        assert (await tokens.get_token(login)).cause is Cause.CREDENTIALS
         asked += [minute] * (len(authority.asked) - before)
         clock.now += 60
     assert asked == [0, 5, 25, 85]
     identity = tokens.identity(login)
     grant(authority, client(login))
-    assert (await tokens.supply(login)).token is not None, "at once"
+    assert (await tokens.get_token(login)).token is not None, "at once"
     assert tokens.identity(login) not in ("", identity)
 
 
@@ -176,20 +176,20 @@ async def test_a_changed_client_is_asked_for_at_once_and_has_a_token_of_its_own(
     authority: AuthorizationServer, login: Login
 ) -> None:
     tokens = AccessTokens()
-    assert (await tokens.supply(login)).token is not None
+    assert (await tokens.get_token(login)).token is not None
     before = len(authority.asked)
-    await tokens.supply(login)
+    await tokens.get_token(login)
     assert len(authority.asked) == before
     # As after a reload: with another scope the old token may be for something else.
     other = replace(login, oauth2=replace(client(login), scope="another"))
-    await tokens.supply(other)
+    await tokens.get_token(other)
     assert len(authority.asked) == before + 1
     authority.revoke()
     wrong = replace(login, oauth2=replace(client(login), client_secret=SecretStr("wrong")))
     for _ in range(2):
-        assert (await tokens.supply(wrong)).cause is Cause.CREDENTIALS
+        assert (await tokens.get_token(wrong)).cause is Cause.CREDENTIALS
     assert len(authority.asked) == before + 2
-    await tokens.supply(login)
+    await tokens.get_token(login)
     assert len(authority.asked) == before + 3
 
 
@@ -198,7 +198,7 @@ async def test_the_identity_stays_over_rotations(authority: AuthorizationServer,
     tokens = AccessTokens(clock=clock)
     seen = {tokens.identity(login)}
     for _ in range(3):
-        await tokens.supply(login)
+        await tokens.get_token(login)
         clock.now += 3600
         seen |= {tokens.identity(login), AccessTokens().identity(login)}
     assert len(seen) == 1
@@ -209,14 +209,14 @@ async def test_a_slow_endpoint_holds_a_look_up_for_a_short_time_only(
     authority: AuthorizationServer, login: Login
 ) -> None:
     authority.fault = "slow"
-    tokens = AccessTokens(patience=0.05)
+    tokens = AccessTokens(wait_seconds=0.05)
     for _ in range(2):
-        supply = await tokens.supply(login)
+        supply = await tokens.get_token(login)
         assert (supply.token, supply.cause) == (None, Cause.MONITOR)
         assert "did not hand one out within 0.05 s" in supply.detail
     authority.released.set()
     await tokens.finish(20)
-    assert (await tokens.supply(login)).token is not None
+    assert (await tokens.get_token(login)).token is not None
     assert len(authority.asked) == 1
     assert {kept(login)} == authority.refresh
 
@@ -255,7 +255,7 @@ async def test_without_a_token_the_server_is_looked_at_without_a_login(
         authority.down()
     clock = Clock()
     tokens = AccessTokens(timeout=0.5 if fault == "slow" else 20, clock=clock)
-    async with hostile(GREETS) as port:
+    async with scripted_server(GREETS) as port:
         for _ in range(2):
             clock.now += 7200
             seen = await observe(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
@@ -286,7 +286,7 @@ async def test_the_time_for_a_token_is_none_of_the_look(authority: Authorization
     ]
     authority.fault = "slow"
     tokens = AccessTokens()
-    async with hostile(script) as port:
+    async with scripted_server(script) as port:
         looking = asyncio.create_task(
             observe(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
         )
@@ -306,9 +306,9 @@ async def test_a_token_that_is_rejected_and_cannot_be_renewed_proves_nothing_of_
 ) -> None:
     """Grants of one client may end on the same day: that is no outage of the provider's login."""
     tokens = AccessTokens()
-    await tokens.supply(login)
+    await tokens.get_token(login)
     authority.revoke()
-    async with hostile([GREETING, "AUTHENTICATE", b"TAG NO [AUTHENTICATIONFAILED] no\r\n", CLOSE]) as port:
+    async with scripted_server([GREETING, "AUTHENTICATE", b"TAG NO [AUTHENTICATIONFAILED] no\r\n", CLOSE]) as port:
         seen = await observe(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
     assert (seen.outcome, seen.cause, seen.with_login) == (Outcome.UNKNOWN, Cause.CREDENTIALS, False)
     assert "[AUTHENTICATIONFAILED] no; the token endpoint at 127.0.0.1 refuses" in seen.detail
@@ -319,7 +319,7 @@ async def test_a_challenge_without_end_is_bounded_and_no_token_is_in_a_line_of_i
 ) -> None:
     tokens = AccessTokens()
     script = [GREETING, "AUTHENTICATE", b"+ " + b"A" * 60_000 + b"\r\n", "^\r\n$", b"TAG NO no\r\n", SILENCE]
-    async with hostile(script) as port:
+    async with scripted_server(script) as port:
         seen = await observe(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
     assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.CREDENTIALS)
     assert len(seen.detail) < 600
@@ -329,14 +329,14 @@ async def test_the_endpoint_must_have_a_certificate_that_is_trusted(login: Login
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     script = [served(good(ca)), "^POST /token", b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"a": "b"}']
-    async with hostile(script) as port:
+    async with scripted_server(script) as port:
         known = replace(
             client(login), token_endpoint=f"https://localhost:{port}/token", ca_file=tmp_path / "ca.pem"
         )
-        assert await ask(known, known.token_endpoint, {"grant_type": "x"}) == {"a": "b"}
+        assert await request_endpoint(known, known.token_endpoint, {"grant_type": "x"}) == {"a": "b"}
         stranger = replace(known, ca_file=None)
-        with pytest.raises(NotServing, match=r"(?i)certificate verify failed"):
-            await ask(stranger, stranger.token_endpoint, {"grant_type": "x"})
+        with pytest.raises(OAuthUnavailableError, match=r"(?i)certificate verify failed"):
+            await request_endpoint(stranger, stranger.token_endpoint, {"grant_type": "x"})
 
 
 # The file
@@ -344,7 +344,7 @@ async def test_the_endpoint_must_have_a_certificate_that_is_trusted(login: Login
 
 def test_a_grant_survives_its_writing_and_is_its_owners_alone(login: Login) -> None:
     path = client(login).grant_file
-    grant = granted(client(login), SecretStr("canary-new"))
+    grant = new_grant(client(login), SecretStr("canary-new"))
     write_grant(path, grant)
     assert read_grant(client(login), USER) == grant
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
@@ -368,10 +368,10 @@ def test_a_grant_survives_its_writing_and_is_its_owners_alone(login: Login) -> N
 )
 async def test_a_grant_that_cannot_be_used_says_how_to_mend_it(login: Login, spoil, words: str) -> None:
     spoil(client(login).grant_file)
-    with pytest.raises(GrantUnusable) as caught:
+    with pytest.raises(GrantError) as caught:
         read_grant(client(login), USER)
     assert words in str(caught.value)
-    supply = await AccessTokens().supply(login)
+    supply = await AccessTokens().get_token(login)
     assert (supply.token, supply.cause, supply.detail) == (None, Cause.CREDENTIALS, str(caught.value))
     assert "canary" not in supply.detail
 
@@ -381,17 +381,17 @@ async def test_a_grant_for_another_client_is_never_shown_to_this_one(
 ) -> None:
     for other in ({"client_id": "other"}, {"token_endpoint": f"{authority.url}/other"}):
         stranger = replace(login, oauth2=replace(client(login), **other))
-        supply = await AccessTokens().supply(stranger)
+        supply = await AccessTokens().get_token(stranger)
         assert "another client" in supply.detail
     assert authority.asked == []
 
 
 async def test_a_process_that_holds_the_grant_does_not_hold_us_up_for_ever(login: Login) -> None:
-    async with locked(client(login).grant_file, 20):
-        with pytest.raises(GrantBusy):
-            async with locked(client(login).grant_file, 0.1):
+    async with lock_grant(client(login).grant_file, 20):
+        with pytest.raises(GrantBusyError):
+            async with lock_grant(client(login).grant_file, 0.1):
                 pass
-        supply = await AccessTokens(timeout=0.1).supply(login)
+        supply = await AccessTokens(timeout=0.1).get_token(login)
         assert (supply.token, supply.cause) == (None, Cause.MONITOR)
 
 
@@ -441,8 +441,8 @@ async def test_rude_visitors_of_the_loopback_do_not_disturb_the_browser(login: L
     ],
 )
 def test_tokens_go_over_tls_or_stay_on_this_machine(url: str, words: str) -> None:
-    assert words in complaint(url)
-    assert bool(words) == bool(complaint(url))
+    assert words in endpoint_problem(url)
+    assert bool(words) == bool(endpoint_problem(url))
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def test_tokens_go_over_tls_or_stay_on_this_machine(url: str, words: str) -> Non
 )
 def test_the_last_page_speaks_the_browsers_language(asked: str, granted: bool, words: str) -> None:
     head = f"GET / HTTP/1.1\r\nAccept-Language: {asked}\r\n\r\n"
-    answer = page(granted=granted, head=head)
+    answer = result_page(granted=granted, head=head)
     assert words in answer.decode()
     first, _, body = answer.partition(b"\r\n\r\n")
     assert f"Content-Length: {len(body)}".encode() in first
@@ -465,10 +465,12 @@ def test_the_last_page_speaks_the_browsers_language(asked: str, granted: bool, w
 async def test_an_answer_that_is_packed_is_refused_before_it_is_unpacked(login: Login) -> None:
     bomb = gzip.compress(bytes(64 << 20))
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
-    async with hostile([HELLO, head + bomb, CLOSE]) as port:
+    async with scripted_server([HELLO, head + bomb, CLOSE]) as port:
         here = replace(client(login), token_endpoint=f"http://127.0.0.1:{port}/token", ca_file=None)
-        with pytest.raises(NotServing, match="comes as gzip, which was not asked for"):
-            await ask(here, here.token_endpoint, {"grant_type": "refresh_token", "refresh_token": "x"})
+        with pytest.raises(OAuthUnavailableError, match="comes as gzip, which was not asked for"):
+            await request_endpoint(
+                here, here.token_endpoint, {"grant_type": "refresh_token", "refresh_token": "x"}
+            )
 
 
 @pytest.mark.parametrize(
@@ -476,7 +478,7 @@ async def test_an_answer_that_is_packed_is_refused_before_it_is_unpacked(login: 
     [(5, 5.0), ("7", 7.0), (10**400, 99.0), ("1e999", 50.0), ("NaN", 99.0), (-1, 99.0), (None, 99.0), ([], 99.0)],
 )
 def test_a_life_that_is_none_is_the_default(said: object, seconds: float) -> None:
-    assert seconds_of(said, 99.0, 50.0 if seconds == 50.0 else 1000.0) == seconds
+    assert seconds_field(said, 99.0, 50.0 if seconds == 50.0 else 1000.0) == seconds
 
 
 def test_the_challenge_is_that_of_the_rfc() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mailwatch.guard.login_backoff import LoginGate
+from mailwatch.guard.login_backoff import LoginBackoff
 from mailwatch.settings import Login, Target
 from mailwatch.store.replay import audit_outages, rule_book
 from tests.helpers.oauth import client_of, grant, granted_login
@@ -20,7 +20,7 @@ from tests.helpers.patience import PATIENCE
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.requirements import need
-from tests.helpers.scripted_server import CLOSE, SILENCE, Step, hostile
+from tests.helpers.scripted_server import CLOSE, SILENCE, Step, scripted_server
 from tests.servers import ALICE, DOVECOT, AuthorizationServer, Certificates, Dovecot, free_port, server_folder
 from tests.servers.oauth import CLIENT_SECRET
 
@@ -48,15 +48,15 @@ async def harness(tmp_path: Path) -> AsyncIterator[PipelineHarness]:
 
 def watched(harness: PipelineHarness, login: Login) -> Target:
     target = replace(harness.target, name=login.username, login=login, provider="lab", timeout=20.0)
-    harness.watch_also(target)
+    harness.add_target(target)
     return target
 
 
 async def look(harness: PipelineHarness, script: list[Step], *targets: Target) -> list[dict[str, Any]]:
     """One look at each target while the server plays the script."""
-    async with hostile(script, port=harness.port):
+    async with scripted_server(script, port=harness.port):
         for target in targets:
-            await harness.look(target)
+            await harness.probe(target)
     return harness.recorded("observation")[-len(targets) :]
 
 
@@ -94,7 +94,7 @@ async def test_a_silent_token_endpoint_is_counted_as_our_own_and_opens_nothing(
         assert (seen["outcome"], seen["cause"], seen["login"]) == ("unknown", "monitor", False)
     assert harness.recorded("outage") == []
     failures = 'mailwatch_probe_failures_total{target="a@example.org",provider="lab",kind="imap",cause="monitor"'
-    assert failures in harness.shown()
+    assert failures in harness.exposition()
     assert caplog.text.count("no access token") == 1
     assert "Traceback" not in caplog.text
 
@@ -102,7 +102,7 @@ async def test_a_silent_token_endpoint_is_counted_as_our_own_and_opens_nothing(
 async def test_a_good_grant_that_is_rejected_for_a_while_is_proven_afterwards(
     harness: PipelineHarness, authority: AuthorizationServer, tmp_path: Path
 ) -> None:
-    harness.monitor.looking.logins = LoginGate(waits=(0,))
+    harness.pipeline.runner.login_backoff = LoginBackoff(backoff=(0,))
     target = watched(harness, granted_login(authority, tmp_path, ALICE))
     for script in (TAKES, REJECTS, REJECTS, TAKES):
         await look(harness, script, target)
@@ -144,7 +144,7 @@ async def test_kill_9_after_a_rotation_loses_nothing(
     grant(authority, client)
     for round_number in range(3):
         heard: list[bytes] = []
-        async with hostile([GREETING, "AUTHENTICATE XOAUTH2", SILENCE], heard=heard, port=port):
+        async with scripted_server([GREETING, "AUTHENTICATE XOAUTH2", SILENCE], received=heard, port=port):
             watching.start(ready=False)
             async with asyncio.timeout(PATIENCE):
                 while not heard:
@@ -178,11 +178,11 @@ def test_the_whole_tells_no_token_anywhere(
         grant(authority, client_of(authority, grants / f"{ALICE}.json"))
         with watching.running():
             for kind in ports:
-                watching.until(lambda kind=kind: watching.seen(kind, "up") >= 4, f"up by {kind}")
-            watching.until(lambda: len(authority.asked) >= 3, "renewed")
+                watching.wait_until(lambda kind=kind: watching.count(kind, "up") >= 4, f"up by {kind}")
+            watching.wait_until(lambda: len(authority.asked) >= 3, "renewed")
             authority.fault = "error invalid_grant"
-            watching.until(lambda: watching.seen("imap", "unknown") >= 2, "refused")
-            shown = watching.everything()
+            watching.wait_until(lambda: watching.count("imap", "unknown") >= 2, "refused")
+            shown = watching.all_output()
         for words in (["config", "show"], ["config", "check"], ["outages"], ["probe"], ["ledger", "audit"]):
             done = watching.command(*words)
             assert "Traceback" not in done.stderr

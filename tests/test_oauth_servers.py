@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from mailwatch.model import Cause, Observation, Outcome, Phase
 from mailwatch.probes import TlsContexts, observe
-from mailwatch.probes.oauth.grant import granted, write_grant
+from mailwatch.probes.oauth.grant import new_grant, write_grant
 from mailwatch.probes.oauth.tokens import AccessTokens
 from mailwatch.settings import Login, OAuth2, Target
 from mailwatch.times import now
@@ -68,7 +68,7 @@ def client(authority: AuthorizationServer, tmp_path: Path) -> OAuth2:
         client_secret=SecretStr(CLIENT_SECRET),
         grant_file=tmp_path / "oauth" / "a.json",
     )
-    write_grant(made.grant_file, granted(made, SecretStr(authority.granted())))
+    write_grant(made.grant_file, new_grant(made, SecretStr(authority.granted())))
     return made
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from mailwatch.analysis.offline import offline_payloads
 from mailwatch.cli import main
-from mailwatch.evidence.report.facts import sight
-from mailwatch.guard.guard_log import EVERY, EVERY_OFFLINE, Changes
-from mailwatch.model import GuardAnswer
-from mailwatch.store import Draft, Reader, Store, Writer, queries
+from mailwatch.evidence.report.facts import collect_facts
+from mailwatch.guard.guard_log import LOG_INTERVAL_MS, OFFLINE_LOG_INTERVAL_MS, GuardLog
+from mailwatch.model import ConnectivityResult
+from mailwatch.store import NewEntry, Reader, Store, Writer, queries
 from mailwatch.times import rfc3339
 
 T0 = 1_700_000_000_000
@@ -23,34 +23,34 @@ T0 = 1_700_000_000_000
 
 def said(
     at: int, online: bool | None, *, took: int = 100, six: bool | None = None, resolver: str = "ok"
-) -> GuardAnswer:
+) -> ConnectivityResult:
     """An answer given at T0 + `at`."""
     reasons = {"1.1.1.1:443": "ok" if online else "timeout", "9.9.9.9:443": "not awaited"}
-    return GuardAnswer(
+    return ConnectivityResult(
         asked_at=T0 + at, answered_at=T0 + at + took, online=online, online4=online, online6=six,
         resolver=resolver, controls=reasons | {"dns:dns.google": resolver},
     )  # fmt: skip
 
 
-def entries(*answers: GuardAnswer | None) -> list[tuple[int, dict[str, Any]]]:
+def entries(*answers: ConnectivityResult | None) -> list[tuple[int, dict[str, Any]]]:
     """What is put on record of the answers; None is a restart."""
-    changes, kept = Changes(), []
+    changes, kept = GuardLog(), []
     for answer in answers:
         if answer is None:
-            changes = Changes()
+            changes = GuardLog()
         elif (payload := changes.entry(answer)) is not None:
             kept.append(payload)
     return list(enumerate(kept))
 
 
-def line(*answers: GuardAnswer | None, part: str = "line") -> list[dict[str, Any]]:
+def line(*answers: ConnectivityResult | None, part: str = "line") -> list[dict[str, Any]]:
     return [told for told in offline_payloads(entries(*answers)) if told["part"] == part]
 
 
 def test_only_changes_are_told_and_a_sign_of_life_now_and_then() -> None:
-    online = [said(at, True) for at in range(0, EVERY + 20_000, 15_000)]
+    online = [said(at, True) for at in range(0, LOG_INTERVAL_MS + 20_000, 15_000)]
     assert len(entries(*online)) == 2
-    offline = [said(at, False) for at in range(0, EVERY_OFFLINE + 10_000, 5_000)]
+    offline = [said(at, False) for at in range(0, OFFLINE_LOG_INTERVAL_MS + 10_000, 5_000)]
     assert len(entries(*offline)) == 2
     assert len(entries(said(0, True), said(10, True, six=True), said(20, True, six=True, resolver="lies"))) == 3
 
@@ -75,9 +75,11 @@ def test_a_time_offline_has_four_times_and_the_durations_of_an_outage() -> None:
 
 
 def test_what_is_not_over_is_open_as_far_as_it_is_known() -> None:
-    (told,) = line(said(0, True), said(15_000, False), said(20_000, False), said(20_000 + EVERY_OFFLINE, False))
+    (told,) = line(
+        said(0, True), said(15_000, False), said(20_000, False), said(20_000 + OFFLINE_LOG_INTERVAL_MS, False)
+    )
     assert (told["state"], told["first_online"]) == ("open", None)
-    assert told["duration_ms"]["min"] == pytest.approx(EVERY_OFFLINE + 20_000 - 15_100, abs=2)
+    assert told["duration_ms"]["min"] == pytest.approx(OFFLINE_LOG_INTERVAL_MS + 20_000 - 15_100, abs=2)
     assert told["duration_ms"]["max"] is None
 
 
@@ -138,7 +140,7 @@ def test_the_truth_lies_within_the_bounds(
     beats: list[tuple[int, int]], cut: int, lasts: int, restarts: set[int]
 ) -> None:
     """A line that goes and comes back at any instant, also in the middle of a round."""
-    answers: list[GuardAnswer | None] = []
+    answers: list[ConnectivityResult | None] = []
     at = 0
     for number, (wait, took) in enumerate(beats):
         at += wait
@@ -167,11 +169,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def keep(data_dir: Path, *answers: GuardAnswer) -> None:
+async def keep(data_dir: Path, *answers: ConnectivityResult) -> None:
     writer = Writer(Store.open(data_dir))
     await writer.start()
     for _, payload in entries(*answers):
-        await writer.submit(Draft(kind="guard", time=payload["asked_at"], target=None, payload=payload))
+        await writer.submit(NewEntry(kind="guard", time=payload["asked_at"], target=None, payload=payload))
     await writer.close()
 
 
@@ -195,7 +197,7 @@ async def test_a_report_counts_times_offline_and_not_their_entries(folder: Path)
     await keep(folder / "data", said(0, True), *long, said(90_000, True), said(100_000, False))
     reader = Reader.open(folder / "data")
     assert len(list(reader.entries(kinds=["guard"]))) == 11
-    found = sight(reader.entries(), "t", {})
+    found = collect_facts(reader.entries(), "t", {})
     reader.close()
     assert found.offline == 2
 

@@ -142,9 +142,11 @@ def test_a_run_goes_on_over_an_old_ledger(name: str, tmp_path: Path) -> None:
     targets = [one["name"] for one in watching.settings["targets"]]
     expected = EXPECTED[name]
     with watching.running():
-        before = {target: watching.seen(target, "down") for target in targets}
+        before = {target: watching.count(target, "down") for target in targets}
         for target in targets:
-            watching.until(lambda target=target: watching.seen(target, "down") > before[target], "seen again")
+            watching.wait_until(
+                lambda target=target: watching.count(target, "down") > before[target], "seen again"
+            )
         assert {one["id"] for one in expected["outages"]} <= {one["id"] for one in watching.api("outages")}
         assert watching.get("/").startswith("<!")
     audit = watching.command("ledger", "audit", "--json")

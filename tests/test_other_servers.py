@@ -200,12 +200,12 @@ async def watched(
     harness = PipelineHarness(folder)
     await harness.writer.start()
     for name in {target.name for target in targets}:
-        harness.watch_also(next(target for target in targets if target.name == name))
+        harness.add_target(next(target for target in targets if target.name == name))
     async with harness.ticking():
         for number, target in enumerate(targets):
             if number == 1 and between:
                 await asyncio.to_thread(between)
-            await harness.look(target)
+            await harness.probe(target)
     await harness.close()
     found = (entry.fact for entry in harness.reader.entries(kinds=["observation"]))
     return [fact for fact in found if isinstance(fact, Observation)]

@@ -17,17 +17,17 @@ from pydantic import SecretStr
 from mailwatch.guard import clock
 from mailwatch.guard.port25 import Port25
 from mailwatch.model import Cause, Kind, Observation, Outcome, TlsMode
-from mailwatch.monitor.background import Housekeeping
-from mailwatch.monitor.enrolment import reenrol
-from mailwatch.monitor.target_runtime import Watch
-from mailwatch.monitor.timestamps import Timestamping
+from mailwatch.monitor.background import BackgroundTasks
+from mailwatch.monitor.enrolment import apply_config
+from mailwatch.monitor.target_runtime import TargetRuntime
+from mailwatch.monitor.timestamps import TimestampScheduler
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.connect import Address
 from mailwatch.settings import Login, Target
-from mailwatch.store import Draft, StoreBroken, StoreError, Tokens
+from mailwatch.store import NewEntry, StoreDamagedError, StoreError, Tokens
 from mailwatch.times import now
 from tests.helpers.pipeline import PipelineHarness
-from tests.helpers.scripted_server import hostile
+from tests.helpers.scripted_server import scripted_server
 
 SECRET = "c4n4ry-of-faults"
 
@@ -64,12 +64,12 @@ def down(target: Target, scheduled_at: int, **_: Any) -> Observation:
 
 def counted(harness: PipelineHarness) -> str:
     return next(
-        line for line in harness.shown().splitlines() if line.startswith("mailwatch_monitor_errors_total ")
+        line for line in harness.exposition().splitlines() if line.startswith("mailwatch_monitor_errors_total ")
     )
 
 
 async def one_look(harness: PipelineHarness) -> dict[str, Any]:
-    await harness.look()
+    await harness.probe()
     (told,) = harness.recorded("observation")
     return told
 
@@ -77,31 +77,31 @@ async def one_look(harness: PipelineHarness) -> dict[str, Any]:
 async def test_a_probe_that_raises_is_on_record(
     harness: PipelineHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    harness.watch.target = harness.target = replace(
+    harness.runtime.target = harness.target = replace(
         harness.target, login=Login(username="u", password=SecretStr(SECRET))
     )
-    harness.monitor.looking.observe = awaited(raising)
+    harness.pipeline.runner.observe = awaited(raising)
     told = await one_look(harness)
     assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
     assert told["detail"].startswith("our own fault: Odd")
     assert counted(harness).endswith(" 1")
     assert "Traceback" in caplog.text
     assert SECRET not in caplog.text + str(told)
-    await harness.look()
+    await harness.probe()
     assert len(harness.recorded("observation")) == 2
 
 
 async def test_a_judge_that_raises_is_on_record_with_what_was_seen(harness: PipelineHarness) -> None:
-    harness.monitor.looking.observe = awaited(down)
-    harness.monitor.judging.judge = awaited(raising)  # type: ignore[method-assign]
+    harness.pipeline.runner.observe = awaited(down)
+    harness.pipeline.attribution.attribute = awaited(raising)  # type: ignore[method-assign]
     told = await one_look(harness)
     assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
     assert "was: refused: connection refused" in told["detail"]
 
 
 async def test_a_diagnosis_that_raises_changes_nothing_of_what_was_seen(harness: PipelineHarness) -> None:
-    harness.monitor.looking.observe = awaited(down)
-    harness.monitor.judging.diagnosed = awaited(raising)  # type: ignore[method-assign]
+    harness.pipeline.runner.observe = awaited(down)
+    harness.pipeline.attribution.with_diagnosis = awaited(raising)  # type: ignore[method-assign]
     told = await one_look(harness)
     assert (told["outcome"], told["cause"]) == ("down", "refused")
     assert told["facts"]["diagnosis"] == {"failed": "Odd"}
@@ -112,7 +112,7 @@ async def test_a_diagnosis_that_raises_changes_nothing_of_what_was_seen(harness:
     "odd", ["\ud800", 2**60, 1.5j, {1: object()}], ids=["surrogate", "large", "complex", "object"]
 )
 async def test_what_no_entry_can_hold_is_on_record_without_it(harness: PipelineHarness, odd: Any) -> None:
-    harness.monitor.looking.observe = awaited(
+    harness.pipeline.runner.observe = awaited(
         lambda target, **named: replace(down(target, **named), facts={"odd": odd})
     )
     told = await one_look(harness)
@@ -138,7 +138,7 @@ async def test_a_goodbye_that_fails_by_our_own_fault_is_logged(
 
     target = Target(name="t", kind=Kind.IMAP, host="127.0.0.1", port=0, tls=TlsMode.NONE, timeout=5.0)
     monkeypatch.setattr(ImapClient, "logout", awaited(raising))
-    async with hostile([b"* OK [CAPABILITY IMAP4rev1] hi\r\n"]) as port:
+    async with scripted_server([b"* OK [CAPABILITY IMAP4rev1] hi\r\n"]) as port:
         seen = await observe(replace(target, port=port), scheduled_at=now(), contexts=TlsContexts())
     assert seen.outcome is Outcome.UP
     assert "the goodbye to t failed by our own fault" in caplog.text
@@ -158,25 +158,25 @@ async def test_one_time_server_never_takes_the_answers_of_the_others_away(monkey
 
 async def test_a_round_of_controls_that_failed_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Port25(["control.example"])
-    monkeypatch.setattr(asked, "_greets", awaited(lambda _: "refused"))
+    monkeypatch.setattr(asked, "_greeting_reason", awaited(lambda _: "refused"))
     monkeypatch.setattr(asked, "_round", awaited(raising))
     with pytest.raises(Odd):
-        await asked._ask(("control.example",))
+        await asked._check(("control.example",))
     monkeypatch.undo()
-    monkeypatch.setattr(asked, "_greets", awaited(lambda _: "refused"))
-    assert (await asked._ask(("control.example",))).answers == {"control.example": "refused"}
+    monkeypatch.setattr(asked, "_greeting_reason", awaited(lambda _: "refused"))
+    assert (await asked._check(("control.example",))).answers == {"control.example": "refused"}
 
 
 async def test_what_fails_for_one_target_takes_nothing_from_the_others(
     harness: PipelineHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    odd, good = (harness.watch_also(replace(harness.target, name=name)) for name in ("a-odd", "b-good"))
-    odd.buckets = None  # type: ignore[assignment]
-    good.unfilled = odd.unfilled = None
-    keeping = Housekeeping(harness.monitor, harness.reader, [])
+    odd, good = (harness.add_target(replace(harness.target, name=name)) for name in ("a-odd", "b-good"))
+    odd.rolling_availability = None  # type: ignore[assignment]
+    good.pending_backfill = odd.pending_backfill = None
+    keeping = BackgroundTasks(harness.pipeline, harness.reader, [])
     running = asyncio.create_task(keeping.availability())
     shown = re.compile(r'^mailwatch_coverage_ratio\{target="b-good",.*\} ', re.MULTILINE)
-    while not shown.search(harness.shown()):
+    while not shown.search(harness.exposition()):
         assert not running.done()
         await asyncio.sleep(0.01)
     running.cancel()
@@ -189,32 +189,36 @@ async def test_a_change_that_fails_for_one_target_is_made_for_the_others(
 ) -> None:
     names = ("a-odd", "b-good")
     for name in names:
-        harness.watch_also(replace(harness.target, name=name))
-    made, rewatch = [], harness.monitor.rewatch
+        harness.add_target(replace(harness.target, name=name))
+    made, rewatch = [], harness.pipeline.apply_settings
 
-    async def odd(watch: Watch, target: Target, reason: str) -> None:
+    async def odd(watch: TargetRuntime, target: Target, reason: str) -> None:
         if target.name == "a-odd":
             raise Odd
         made.append(target.name)
         await rewatch(watch, target, reason)
 
-    monkeypatch.setattr(harness.monitor, "rewatch", odd)
+    monkeypatch.setattr(harness.pipeline, "apply_settings", odd)
     with pytest.raises(Odd):
-        await reenrol(harness.monitor, {name: replace(harness.target, name=name, interval=77.0) for name in names})
+        await apply_config(
+            harness.pipeline, {name: replace(harness.target, name=name, interval=77.0) for name in names}
+        )
     assert made == ["b-good"]
-    assert harness.monitor.watches["b-good"].target.interval == 77.0
+    assert harness.pipeline.targets["b-good"].target.interval == 77.0
 
 
 async def test_a_damaged_entry_ends_no_loop_of_the_house_also_one_that_has_a_task_group(
     harness: PipelineHarness, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await harness.writer.submit(Draft(kind="outage", time=now(), target=None, payload={"a": 1}))
+    await harness.writer.submit(NewEntry(kind="outage", time=now(), target=None, payload={"a": 1}))
     with contextlib.closing(sqlite3.connect(harness.database)) as connection:
         connection.execute("DROP TRIGGER entries_no_update")
         connection.execute("UPDATE entries SET payload = 'x' WHERE idx = 0")
         connection.commit()
-    stamping = Timestamping(harness.monitor, harness.reader, Tokens(tmp_path / "data"), [])
-    keeping = asyncio.create_task(Housekeeping(harness.monitor, harness.reader, [])._kept(stamping.run))
+    stamping = TimestampScheduler(harness.pipeline, harness.reader, Tokens(tmp_path / "data"), [])
+    keeping = asyncio.create_task(
+        BackgroundTasks(harness.pipeline, harness.reader, [])._keep_running(stamping.run)
+    )
     while "housekeeping: entry 0 of the ledger is not what was written" not in caplog.text:
         assert not keeping.done()
         await asyncio.sleep(0.01)
@@ -225,12 +229,12 @@ async def test_a_damaged_entry_ends_no_loop_of_the_house_also_one_that_has_a_tas
 
 
 async def test_what_came_with_an_error_of_the_store_is_not_kept_with_it(harness: PipelineHarness) -> None:
-    nested = ExceptionGroup("", [ExceptionGroup("", [StoreBroken("damaged"), Odd()]), StoreError("busy")])
+    nested = ExceptionGroup("", [ExceptionGroup("", [StoreDamagedError("damaged"), Odd()]), StoreError("busy")])
 
     async def failing() -> None:
         raise nested
 
     with pytest.raises(ExceptionGroup) as raised:
-        await Housekeeping(harness.monitor, harness.reader, [])._kept(failing)
+        await BackgroundTasks(harness.pipeline, harness.reader, [])._keep_running(failing)
     assert raised.group_contains(Odd)
     assert not raised.group_contains(StoreError)

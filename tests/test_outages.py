@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.analysis.detector import Event, State, advance, detect, next_delay
-from mailwatch.analysis.outage import Outage, outage_json, outage_payload, payload_json
-from mailwatch.analysis.outage_counters import REPLIES
+from mailwatch.analysis.detector import IndexedFact, State, advance, detect, next_delay
+from mailwatch.analysis.outage import Outage, evidence_json, outage_json, outage_payload
+from mailwatch.analysis.outage_counters import MAX_REPLIES
 from mailwatch.model import (
     Attempt,
     Cause,
@@ -49,16 +49,16 @@ def look(sign: str, start: Millis, end: Millis | None = None, **more: Any) -> Ob
     return Observation(**{**facts, **more})
 
 
-def events(signs: str, lasts: Millis = 1000) -> list[Event]:
+def events(signs: str, lasts: Millis = 1000) -> list[IndexedFact]:
     """One look a minute, "_" for a gap that fills the time since the look before."""
     found = []
     for index, sign in enumerate(signs):
         start = index * MINUTE
         if sign == "_":
             gap = Gap(target="lab-imap", start=start - MINUTE + lasts, end=start, reason=GapReason.MISSED)
-            found.append(Event(index, gap))
+            found.append(IndexedFact(index, gap))
         else:
-            found.append(Event(index, look(sign, start, start + lasts)))
+            found.append(IndexedFact(index, look(sign, start, start + lasts)))
     return found
 
 
@@ -135,7 +135,7 @@ def test_a_login_held_back_shows_that_the_server_greets(
             fact = replace(fact, cause=Cause.CREDENTIALS, with_login=phase is Phase.AUTH)
         elif fact.outcome is Outcome.DOWN:
             fact = replace(fact, failed_phase=phase)
-        found.append(Event(event.index, fact))
+        found.append(IndexedFact(event.index, fact))
     assert minutes(detect(found, Rules())) == expected
 
 
@@ -184,7 +184,7 @@ def test_the_start_is_the_first_failed_probe_and_not_the_decision() -> None:
 
 def test_no_outage_is_too_short_to_be_kept() -> None:
     facts = [look("+", 0, 10), look("-", 20, 30), look("+", 40, 50)]
-    (outage,) = detect([Event(i, fact) for i, fact in enumerate(facts)], AT_ONCE)
+    (outage,) = detect([IndexedFact(i, fact) for i, fact in enumerate(facts)], AT_ONCE)
     assert (outage.last_good, outage.first_bad, outage.last_bad, outage.first_good) == (0, 30, 30, 50)
 
 
@@ -235,7 +235,7 @@ def test_causes_phases_and_the_first_detail_are_those_of_the_bad_looks() -> None
         look("?", 3, cause=Cause.OFFLINE),
         look("-", 4, cause=Cause.TIMEOUT, failed_phase=Phase.CONNECT),
     ]
-    (outage,) = detect([Event(i, fact) for i, fact in enumerate(facts)], Rules())
+    (outage,) = detect([IndexedFact(i, fact) for i, fact in enumerate(facts)], Rules())
     payload = outage_payload(outage, "lab", Kind.IMAP, "home")
     assert list(payload["causes"].items()) == [("timeout", 2), ("tls", 1)]
     assert list(payload["phases"].items()) == [("auth", 1), ("connect", 1), ("tls", 1)]
@@ -247,15 +247,15 @@ def test_the_latest_distinct_words_of_the_server_are_kept() -> None:
         return look("-", at, attempts=(Attempt(started_at=at, ended_at=at, replies=words),))
 
     facts = [said(at, "* OK hello", f"NO {at % 7}") for at in range(20)] + [said(20)]
-    (outage,) = detect([Event(i, fact) for i, fact in enumerate(facts)], Rules())
+    (outage,) = detect([IndexedFact(i, fact) for i, fact in enumerate(facts)], Rules())
     assert outage.replies == ("NO 1", "NO 2", "NO 3", "NO 4", "NO 5")
-    assert len(outage.replies) == REPLIES
+    assert len(outage.replies) == MAX_REPLIES
 
 
 def test_the_id_is_that_of_the_first_bad_entry_and_of_the_target() -> None:
     def ids(target: str, first: int) -> list[str]:
         facts = [replace(look("-", at), target=target) for at in range(4)]
-        return [o.id for o in detect([Event(first + i, fact) for i, fact in enumerate(facts)], Rules())]
+        return [o.id for o in detect([IndexedFact(first + i, fact) for i, fact in enumerate(facts)], Rules())]
 
     assert ids("a", 7) == ids("a", 7)
     assert len({*ids("a", 7), *ids("a", 8), *ids("b", 7)}) == 3
@@ -274,7 +274,7 @@ def test_the_id_does_not_change_between_opening_and_closing() -> None:
 
 def test_a_clock_set_back_makes_no_negative_durations() -> None:
     facts = [look("+", 9000, 9100), look("-", 5000, 5100), look("-", 3000, 3100), look("+", 1000, 1100)]
-    (outage,) = detect([Event(i, fact) for i, fact in enumerate(facts)], AT_ONCE)
+    (outage,) = detect([IndexedFact(i, fact) for i, fact in enumerate(facts)], AT_ONCE)
     assert outage.last_good is not None
     assert outage.first_good is not None
     assert outage.last_good <= outage.first_bad <= outage.last_bad <= outage.first_good
@@ -323,7 +323,11 @@ def test_without_recheck_the_beat_is_kept() -> None:
 def test_a_server_that_throttles_is_not_hurried() -> None:
     state = State()
     told = []
-    for event in [*events("+-"), Event(2, look("?", 2, cause=Cause.THROTTLED)), Event(3, look("-", 3))]:
+    for event in [
+        *events("+-"),
+        IndexedFact(2, look("?", 2, cause=Cause.THROTTLED)),
+        IndexedFact(3, look("-", 3)),
+    ]:
         state, _ = advance(state, event, Rules())
         told.append(next_delay(state, 60.0, Rules()))
     assert told == [60, 5, 120, 20]
@@ -332,10 +336,10 @@ def test_a_server_that_throttles_is_not_hurried() -> None:
 def test_a_server_that_goes_on_throttling_is_left_alone_for_longer_and_longer() -> None:
     state, told = State(), []
     for index in range(6):
-        state, _ = advance(state, Event(index, look("?", index, cause=Cause.THROTTLED)), Rules())
+        state, _ = advance(state, IndexedFact(index, look("?", index, cause=Cause.THROTTLED)), Rules())
         told.append(next_delay(state, 60.0, Rules()))
     assert told == [120, 240, 480, 960, 960, 960]
-    state, _ = advance(state, Event(6, look("+", 6)), Rules())
+    state, _ = advance(state, IndexedFact(6, look("+", 6)), Rules())
     assert next_delay(state, 60.0, Rules()) == 60
 
 
@@ -349,7 +353,7 @@ CLOSED = (
 
 
 def closed() -> Outage:
-    (outage,) = detect([Event(40 + i, fact) for i, fact in enumerate(CLOSED)], Rules())
+    (outage,) = detect([IndexedFact(40 + i, fact) for i, fact in enumerate(CLOSED)], Rules())
     return outage
 
 
@@ -381,7 +385,7 @@ def test_the_estimate_is_that_of_the_worked_example() -> None:
     good, bad = 21 * hour + 55 * MINUTE, 22 * hour
     last, again = 4 * day + 19 * hour + 55 * MINUTE, 4 * day + 20 * hour
     facts = [look("+", good), look("-", bad), look("-", last), look("+", again)]
-    (outage,) = detect([Event(i, fact) for i, fact in enumerate(facts)], AT_ONCE)
+    (outage,) = detect([IndexedFact(i, fact) for i, fact in enumerate(facts)], AT_ONCE)
     duration = outage_json(outage, "", Kind.IMAP, "")["duration"]
     assert duration["min"] == (93 * 60 + 55) * 60
     assert duration["max"] == (94 * 60 + 5) * 60
@@ -420,8 +424,8 @@ def test_a_stored_payload_is_told_like_the_outage_itself() -> None:
     payload = outage_payload(outage, "lab", Kind.IMAP, "home")
     told = outage_json(outage, "lab", Kind.IMAP, "home")
     stored = {key: payload[key] for key in sorted(payload)} | {"salt": "00"}
-    assert payload_json(stored) == told
-    assert list(payload_json(stored)) == list(told)
+    assert evidence_json(stored) == told
+    assert list(evidence_json(stored)) == list(told)
 
 
 # Properties.
@@ -518,14 +522,14 @@ def test_unknown_looks_and_gaps_decide_nothing(signs: str, rules: Rules) -> None
 
 
 @st.composite
-def watched(draw: Callable[..., Any]) -> tuple[int, int, list[Event]]:
+def watched(draw: Callable[..., Any]) -> tuple[int, int, list[IndexedFact]]:
     """A server that is down exactly in [a, b), and looks that each see it at some moment within them."""
     kinds = st.sampled_from(["look", "look", "look", "unknown", "gap"])
     steps = draw(st.lists(st.tuples(st.integers(1, 900), st.integers(0, 700), kinds), min_size=6, max_size=25))
     total = sum(pause + lasts for pause, lasts, _ in steps)
     a = draw(st.integers(0, total))
     b = draw(st.integers(a + 1, total + 1))
-    found: list[Event] = []
+    found: list[IndexedFact] = []
     at = 0
     for pause, lasts, kind in steps:
         start, at = at + pause, at + pause + lasts
@@ -535,12 +539,14 @@ def watched(draw: Callable[..., Any]) -> tuple[int, int, list[Event]]:
             saw = draw(st.integers(start, at))
             sign = "?" if kind == "unknown" else "-" if a <= saw < b else "+"
             fact = look(sign, start, at)
-        found.append(Event(len(found), fact))
+        found.append(IndexedFact(len(found), fact))
     return a, b, found
 
 
 @given(watched(), RULES)
-def test_the_true_duration_lies_between_the_bounds(truth: tuple[int, int, list[Event]], rules: Rules) -> None:
+def test_the_true_duration_lies_between_the_bounds(
+    truth: tuple[int, int, list[IndexedFact]], rules: Rules
+) -> None:
     a, b, seen = truth
     found = detect(seen, rules)
     assert len(found) <= 1
@@ -567,7 +573,7 @@ def test_a_state_does_not_grow_with_the_outage() -> None:
     state, early = State(), 0
     for at in range(5000):
         words = (Attempt(started_at=at, ended_at=at, replies=(f"NO {at:06d}",)),)
-        state, _ = advance(state, Event(at, look("?" if at % 5 == 4 else "-", at, attempts=words)), Rules())
+        state, _ = advance(state, IndexedFact(at, look("?" if at % 5 == 4 else "-", at, attempts=words)), Rules())
         early = size(state) if at == 50 else early
     assert size(state) < early + 100
 
@@ -591,7 +597,7 @@ def test_what_was_not_observed_over_a_restart_is_as_long_as_comes_out_when_the_c
         at("-", "b", 65_000, 3_660_000 + 64_000, bound),
         at("+", "b", 125_000, 3_660_000 + 124_000, bound),
     ]
-    (outage,) = detect([Event(index, fact) for index, fact in enumerate(facts)], AT_ONCE)
+    (outage,) = detect([IndexedFact(index, fact) for index, fact in enumerate(facts)], AT_ONCE)
     assert outage.clock is not None
     assert outage.clock.reboots == 1
     assert unseen <= outage.unobserved <= unseen + 120

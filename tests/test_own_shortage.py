@@ -12,11 +12,11 @@ import aiosmtplib.protocol
 import pytest
 
 from mailwatch.model import Cause, Kind, Outcome
-from mailwatch.probes.connect import OurFault, resolve
+from mailwatch.probes.connect import MonitorError, resolve
 from mailwatch.probes.imap_client import ImapClient
-from mailwatch.probes.imap_lines import Lines
-from tests.helpers.scripted_probe import IMAP, SMTP, at, look, meet
-from tests.helpers.scripted_server import hostile
+from mailwatch.probes.imap_lines import ImapLineBuffer
+from tests.helpers.scripted_probe import IMAP, SMTP, at, probe, probe_script
+from tests.helpers.scripted_server import scripted_server
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def test_a_name_that_cannot_be_looked_up_for_want_of_handles_is_not_unknow
     with pytest.raises(OSError, match=r"not known|resolution"):
         await resolve("does-not-exist.invalid", 143, 10.0)
     few_handles(1)
-    with pytest.raises(OurFault, match="no file handle"):
+    with pytest.raises(MonitorError, match="no file handle"):
         await resolve("does-not-exist.invalid", 143, 10.0)
 
 
@@ -69,7 +69,7 @@ def fails(error: type[Exception]) -> Callable[..., NoReturn]:
 @pytest.mark.parametrize(
     ("where", "name", "kind"),
     [
-        (Lines, "feed", Kind.IMAP),
+        (ImapLineBuffer, "feed", Kind.IMAP),
         (ImapClient, "_handle_line", Kind.IMAP),
         (aiosmtplib.protocol.SMTPProtocol, "data_received", Kind.SMTP),
     ],
@@ -77,14 +77,14 @@ def fails(error: type[Exception]) -> Callable[..., NoReturn]:
 async def test_an_exception_of_ours_in_the_middle_of_reading_is_no_lost_connection(
     where: Any, name: str, kind: Kind, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with hostile(IMAP if kind is Kind.IMAP else SMTP) as port:
+    async with scripted_server(IMAP if kind is Kind.IMAP else SMTP) as port:
         monkeypatch.setattr(where, name, fails(error))
-        seen = await look(at(port, kind))
+        seen = await probe(at(port, kind))
     assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
     assert "our own fault" in seen.detail
 
 
 @pytest.mark.parametrize("value", [b"{-1}", b"{x}", b"17", b""])
 async def test_a_header_that_is_no_string_is_none(value: bytes) -> None:
-    seen = await meet([*IMAP[:6], b"* 2 FETCH (BODY[HEADER.FIELDS (DATE)] " + value + b")\r\nTAG OK\r\n"])
+    seen = await probe_script([*IMAP[:6], b"* 2 FETCH (BODY[HEADER.FIELDS (DATE)] " + value + b")\r\nTAG OK\r\n"])
     assert (seen.outcome, seen.cause) == (Outcome.DOWN, Cause.MAILBOX)

@@ -7,12 +7,12 @@ import re
 
 import pytest
 
-from tests.helpers.regexes import Asked, busy, every, modules
+from tests.helpers.regexes import UsedPattern, busy, every, modules
 
 BUILT = {
     "mailwatch.config.yaml_file": "_pattern",  # YAML 1.1's own, of short words of the owner's
     "mailwatch.probes.classify": "words",  # the rows of replies.toml, which are collected
-    "mailwatch.probes.roundtrip.delivery_report": "re.escape(NEEDLE).encode() + b'([0-9a-f]{32})\\\\b'",
+    "mailwatch.probes.roundtrip.delivery_report": "re.escape(TOKEN_PREFIX).encode() + b'([0-9a-f]{32})\\\\b'",
 }
 """Where a pattern is compiled from what is no literal."""
 
@@ -36,7 +36,7 @@ def test_no_text_keeps_a_pattern_busy() -> None:
 )
 def test_a_bad_pattern_is_found(pattern: str | bytes, method: str) -> None:
     # Once is enough: on a busy machine a short text may take as long as a longer one.
-    assert any(busy(Asked("here", re.compile(pattern), frozenset({method}))) for _ in range(5))
+    assert any(busy(UsedPattern("here", re.compile(pattern), frozenset({method}))) for _ in range(5))
 
 
 def test_a_pattern_is_compiled_where_it_is_collected() -> None:

@@ -15,22 +15,22 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mailwatch.analysis.detector import Rules, payload_json
-from mailwatch.analysis.replay import Replay
-from mailwatch.analysis.segments import Share
-from mailwatch.evidence.period_case import Watched, find
-from mailwatch.evidence.period_case import write as write_period
-from mailwatch.evidence.report.charts import Calendar
-from mailwatch.evidence.report.formatting import words
+from mailwatch.analysis.detector import Rules, evidence_json
+from mailwatch.analysis.replay import PeriodReplay
+from mailwatch.analysis.segments import SegmentState
+from mailwatch.evidence.period_case import ReportTarget, find_period_evidence
+from mailwatch.evidence.period_case import write_period_bundle as write_period
+from mailwatch.evidence.report.charts import AvailabilityCalendar
+from mailwatch.evidence.report.formatting import texts
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.store import Reader, Tokens
 from mailwatch.store import queries as records
-from mailwatch.store.keys import load as load_keys
+from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.times import rfc3339
 from tests.helpers.bundle_files import Files, files_of, lines_of, pack, put_lines
 from tests.helpers.bundle_mutations import MUTATIONS, altered, retyped
 from tests.helpers.command import mailwatch
-from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, look, write
+from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, observation_of, write
 from tests.helpers.pdf import text_of
 from tests.helpers.process import MailWatchProcess
 from tests.servers.authority import Authority
@@ -103,7 +103,7 @@ def test_it_says_what_the_other_commands_say(folder: Path, period: Path) -> None
     ]
     payloads = records.outage_payloads(reader, start=START, end=end)
     reader.close()
-    mine = [payload_json(payload) for payload in reversed(payloads) if payload["target"] != "other"]
+    mine = [evidence_json(payload) for payload in reversed(payloads) if payload["target"] != "other"]
     assert stated["outages"] == mine
     assert len(mine) == 3
     assert mine[0]["first_bad"] < stated["window"]["from"]
@@ -278,13 +278,15 @@ def test_the_owner_cannot_leave_out_the_edges(
 ) -> None:
     """Who has the key can sign a range that ends where it suits, and count only what is left."""
     reader, keys = Reader.open(folder / "data"), load_keys(folder / "data")
-    watched = [Watched("mail", "lab", "imap")]
-    case = find(reader, Tokens(folder / "data"), keys, (START + 2 * HOUR, START + DAY), watched, "here")
+    watched = [ReportTarget("mail", "lab", "imap")]
+    case = find_period_evidence(
+        reader, Tokens(folder / "data"), keys, (START + 2 * HOUR, START + DAY), watched, "here"
+    )
     wanted = (START + window[0], START + window[1])
-    replay = Replay(wanted, {"mail": 60.0}, Rules())
-    for entry in case.found.entries(reader):
-        replay.take(entry.index, entry.kind, entry.time, entry.target, entry.payload)
-    replay.settle()
+    replay = PeriodReplay(wanted, {"mail": 60.0}, Rules())
+    for entry in case.range.entries(reader):
+        replay.feed(entry.index, entry.kind, entry.time, entry.target, entry.payload)
+    replay.flush()
     bounds = replay.bounds()
     assert bounds is not None
     case.statement.update(
@@ -292,7 +294,7 @@ def test_the_owner_cannot_leave_out_the_edges(
             "window": {"from": rfc3339(wanted[0]), "to": rfc3339(wanted[1])},
             "entries": {"first": bounds[0], "last": bounds[1]},
             "availability": [{"target": "mail"} | replay.availability_of("mail").as_json()],
-            "outages": [payload_json(payload) for payload in replay.payloads()],
+            "outages": [evidence_json(payload) for payload in replay.payloads()],
         }
     )
     with (tmp_path / "forged.zip").open("wb") as out:
@@ -306,7 +308,9 @@ def test_a_statement_with_one_interval_is_checked_by_that_one(folder: Path, tmp_
     """So were they made until 2026-11."""
     reader, keys = Reader.open(folder / "data"), load_keys(folder / "data")
     window = (START + 2 * HOUR, START + DAY)
-    case = find(reader, Tokens(folder / "data"), keys, window, [Watched("mail", "lab", "imap")], "here")
+    case = find_period_evidence(
+        reader, Tokens(folder / "data"), keys, window, [ReportTarget("mail", "lab", "imap")], "here"
+    )
     (target,) = case.statement["targets"]
     assert target.pop("intervals") == [{"from": None, "interval": 60.0, "inferred": True}]
     for interval, valid in ((60.0, True), (30.0, False)):
@@ -321,7 +325,9 @@ def test_a_statement_with_one_interval_is_checked_by_that_one(folder: Path, tmp_
 def test_no_odd_value_in_a_period_is_accepted_nor_makes_verify_fail(folder: Path, tmp_path: Path) -> None:
     reader, keys = Reader.open(folder / "data"), load_keys(folder / "data")
     window = (START + 30 * HOUR - 5 * MINUTE, START + 31 * HOUR)
-    case = find(reader, Tokens(folder / "data"), keys, window, [Watched("mail", "lab", "imap")], "here")
+    case = find_period_evidence(
+        reader, Tokens(folder / "data"), keys, window, [ReportTarget("mail", "lab", "imap")], "here"
+    )
     with (tmp_path / "small.zip").open("wb") as out:
         write_period(out, reader, keys, case, "en", [])
     reader.close()
@@ -388,7 +394,7 @@ def test_the_report_speaks_both_languages(folder: Path, period: Path, tmp_path: 
 @pytest.mark.parametrize("report", ["period"])
 def test_both_languages_have_the_same_words_and_places(report: str) -> None:
     def shape(name: str) -> dict[str, list[str]]:
-        return {key: sorted(set(re.findall(r"{\w*}", str(text)))) for key, text in words(name, report).items()}
+        return {key: sorted(set(re.findall(r"{\w*}", str(text)))) for key, text in texts(name, report).items()}
 
     assert shape("it") == shape("en")
 
@@ -396,10 +402,10 @@ def test_both_languages_have_the_same_words_and_places(report: str) -> None:
 def test_each_cell_of_the_calendar_adds_up() -> None:
     """A day on which the clocks are set has 25 hours, and the failure in it is seen however short it was."""
     rome, start = ZoneInfo("Europe/Rome"), 1_792_879_200_000  # 2026-10-25T00:00+02:00
-    calendar = Calendar((start, start + 45 * DAY), rome)
-    calendar.add("t", look("t", "-", start), [(start, start + MINUTE, Share.DOWN)])
-    calendar.add("t", look("t", "+", start), [(start + MINUTE, start + 25 * HOUR, Share.UP)])
-    calendar.add("t", look("t", "?", start + 30 * HOUR), [])
+    calendar = AvailabilityCalendar((start, start + 45 * DAY), rome)
+    calendar.add("t", observation_of("t", "-", start), [(start, start + MINUTE, SegmentState.DOWN)])
+    calendar.add("t", observation_of("t", "+", start), [(start + MINUTE, start + 25 * HOUR, SegmentState.UP)])
+    calendar.add("t", observation_of("t", "?", start + 30 * HOUR), [])
     rows = dict(calendar.rows("t", start + 40 * DAY))
     assert list(rows) == ["2026-10", "2026-11", "2026-12"]
     first, second, third = (rows["2026-10"][day] for day in (25, 26, 27))

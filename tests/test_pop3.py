@@ -16,7 +16,7 @@ from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.settings import Login, Target
 from mailwatch.times import now
-from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Endless, Step, hostile
+from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Endless, Step, scripted_server
 from tests.helpers.targets import Targets
 from tests.servers import ALICE, Dovecot
 
@@ -112,7 +112,7 @@ async def test_each_end_has_its_cause_and_phase(
 ) -> None:
     caplog.set_level("DEBUG")
     began = asyncio.get_running_loop().time()
-    async with hostile(script) as port:
+    async with scripted_server(script) as port:
         seen = await look(target(port, timeout=0.5 if SILENCE in script else 5.0))
     assert (seen.cause, seen.failed_phase, seen.outcome) == (cause, phase, cause.outcome), seen.detail
     assert asyncio.get_running_loop().time() - began < 5
@@ -120,7 +120,7 @@ async def test_each_end_has_its_cause_and_phase(
 
 
 async def test_an_endless_answer_does_not_fill_the_memory() -> None:
-    async with hostile([*IN, b"+OK 1 9\r\n", "^TOP", b"+OK\r\n", Endless(b"y" * 1000 + b"\r\n")]) as port:
+    async with scripted_server([*IN, b"+OK 1 9\r\n", "^TOP", b"+OK\r\n", Endless(b"y" * 1000 + b"\r\n")]) as port:
         tracemalloc.start()
         await look(target(port))
         peak = tracemalloc.get_traced_memory()[1]
@@ -129,7 +129,7 @@ async def test_an_endless_answer_does_not_fill_the_memory() -> None:
 
 
 async def test_an_empty_mailbox_is_up_without_a_fetch() -> None:
-    async with hostile([*IN, b"+OK 0 0\r\n", "^QUIT", b"+OK\r\n"]) as port:
+    async with scripted_server([*IN, b"+OK 0 0\r\n", "^QUIT", b"+OK\r\n"]) as port:
         seen = await look(target(port))
     assert seen.outcome is Outcome.UP
     assert list(seen.attempts[-1].phases)[-1] is Phase.MAILBOX
@@ -146,18 +146,18 @@ async def test_a_server_without_capa_is_still_logged_in_to() -> None:
         b"+OK 3 9\r\n",
         "^QUIT",
     ]
-    async with hostile(script) as port:
+    async with scripted_server(script) as port:
         assert (await look(target(port))).outcome is Outcome.UP
 
 
 async def test_without_a_login_it_ends_after_the_capabilities() -> None:
-    async with hostile([*HELLO, "^QUIT", b"+OK\r\n"]) as port:
+    async with scripted_server([*HELLO, "^QUIT", b"+OK\r\n"]) as port:
         seen = await look(target(port, login=False))
     assert (seen.outcome, seen.with_login) == (Outcome.UP, False)
 
 
 async def test_an_echoed_password_is_hidden() -> None:
-    async with hostile([*HELLO, *LOGIN, f"-ERR [AUTH] no such password: {PASSWORD}\r\n".encode()]) as port:
+    async with scripted_server([*HELLO, *LOGIN, f"-ERR [AUTH] no such password: {PASSWORD}\r\n".encode()]) as port:
         seen = await look(target(port))
     assert PASSWORD not in repr(seen)
     assert "***" in seen.attempts[-1].replies[-1]
@@ -172,10 +172,10 @@ def server_tls() -> ssl.SSLContext:
 
 async def test_plain_text_slipped_in_behind_stls_is_a_failure(server_tls: ssl.SSLContext) -> None:
     offer: list[Step] = [b"+OK ready\r\n", "^CAPA", b"+OK\r\nSTLS\r\n.\r\n", "^STLS"]
-    async with hostile([*offer, b"+OK begin\r\n+OK injected\r\n", server_tls]) as port:
+    async with scripted_server([*offer, b"+OK begin\r\n+OK injected\r\n", server_tls]) as port:
         seen = await look(target(port, tls=TlsMode.STARTTLS))
     assert (seen.cause, seen.failed_phase) == (Cause.PROTOCOL, Phase.TLS)
-    async with hostile([*offer, b"+OK begin\r\n", server_tls]) as port:
+    async with scripted_server([*offer, b"+OK begin\r\n", server_tls]) as port:
         seen = await look(target(port, tls=TlsMode.STARTTLS))
     assert seen.cause is Cause.TLS, seen.detail
     assert "not trusted" in seen.detail
@@ -183,7 +183,7 @@ async def test_plain_text_slipped_in_behind_stls_is_a_failure(server_tls: ssl.SS
 
 async def test_a_server_that_does_not_offer_stls_is_not_sent_a_password() -> None:
     heard: list[bytes] = []
-    async with hostile([*HELLO, CLOSE], heard=heard) as port:
+    async with scripted_server([*HELLO, CLOSE], received=heard) as port:
         seen = await look(target(port, tls=TlsMode.STARTTLS))
     assert (seen.cause, seen.failed_phase) == (Cause.TLS, Phase.TLS)
     assert heard == [b"CAPA"]

@@ -18,11 +18,11 @@ from rich.console import Console
 
 from mailwatch.cli.init import login_test as trial
 from mailwatch.model import Cause, Kind, Outcome, TlsMode
-from mailwatch.monitor.restore import take_up
+from mailwatch.monitor.restore import restore_targets
 from mailwatch.settings import Login, Target
 from mailwatch.times import now
 from tests.helpers.pipeline import PipelineHarness
-from tests.helpers.scripted_server import CLOSE, SILENCE, Step, hostile
+from tests.helpers.scripted_server import CLOSE, SILENCE, Step, scripted_server
 
 USER, PASSWORD = "mario.rossi@example.org", "c4n4ry-of-probe"
 LATE = 4.0
@@ -123,11 +123,11 @@ async def accepted(folder: Path, which: Target) -> PipelineHarness:
     harness = PipelineHarness(folder)
     (folder / "keys" / "targets.key").write_bytes(b"s" * 32)
     await harness.writer.start()
-    await take_up(harness.monitor, harness.reader, [which])
-    async with hostile(ACCEPTED, port=which.port):
-        seen = await harness.monitor.looking.look(harness.monitor.watches[which.name], which, now())
+    await restore_targets(harness.pipeline, harness.reader, [which])
+    async with scripted_server(ACCEPTED, port=which.port):
+        seen = await harness.pipeline.runner.run(harness.pipeline.targets[which.name], which, now())
     assert seen.outcome is Outcome.UP, seen.detail
-    await harness.monitor.write("observation", seen.ended_at, which.name, seen)
+    await harness.pipeline.append("observation", seen.ended_at, which.name, seen)
     return harness
 
 
@@ -152,7 +152,7 @@ async def test_a_password_that_was_never_accepted_and_gets_no_answer_is_no_outag
 async def test_neither_silence_nor_a_hang_up_is_one(tmp_path: Path, script: list[Step], end: Step) -> None:
     kind = Kind.IMAP if script is IMAP else Kind.POP3
     capa: list[Step] = [] if kind is Kind.IMAP else [b"+OK hi\r\n", "CAPA", b"+OK\r\nUSER\r\n.\r\n", *POP3[1:]]
-    async with hostile([*(capa or script), end]) as port:
+    async with scripted_server([*(capa or script), end]) as port:
         status, shown, _ = await probe(configured(tmp_path, [target(port, kind)]))
     assert status == 3
     assert shown.startswith("logs in: the password is sent to 127.0.0.1\n")
@@ -160,11 +160,11 @@ async def test_neither_silence_nor_a_hang_up_is_one(tmp_path: Path, script: list
 
 
 async def test_what_the_ledger_says_was_accepted_is_the_servers_silence(tmp_path: Path) -> None:
-    async with hostile([CLOSE]) as port:
+    async with scripted_server([CLOSE]) as port:
         pass
     which = target(port)
     harness = await accepted(tmp_path / "data", which)
-    async with hostile([*IMAP, SILENCE], port=port):
+    async with scripted_server([*IMAP, SILENCE], port=port):
         config = configured(tmp_path, [which])
         status, shown, _ = await probe(config, "--json")
         assert (status, [said(one) for one in json.loads(shown)]) == (1, [("down", "timeout", "auth", False)])
@@ -173,13 +173,13 @@ async def test_what_the_ledger_says_was_accepted_is_the_servers_silence(tmp_path
 
 @pytest.mark.parametrize("lost", ["keys/targets.key", "mailwatch.sqlite"])
 async def test_a_record_that_cannot_be_read_says_that_nothing_was_accepted(tmp_path: Path, lost: str) -> None:
-    async with hostile([CLOSE]) as port:
+    async with scripted_server([CLOSE]) as port:
         pass
     which = target(port)
     harness = await accepted(tmp_path / "data", which)
     await harness.close()
     (tmp_path / "data" / lost).write_bytes(b"no such thing")
-    async with hostile([*IMAP, SILENCE], port=port):
+    async with scripted_server([*IMAP, SILENCE], port=port):
         status, shown, errors = await probe(configured(tmp_path, [which]), "--json")
     assert (status, [said(one) for one in json.loads(shown)]) == (3, [("unknown", "credentials", "auth", True)])
     assert "Traceback" not in errors
@@ -188,11 +188,11 @@ async def test_a_record_that_cannot_be_read_says_that_nothing_was_accepted(tmp_p
 async def test_the_trial_of_init_shows_a_password_that_got_no_answer_to_no_other_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trial, "SECONDS", 1.0)
+    monkeypatch.setattr(trial, "TEST_SECONDS", 1.0)
     heard: list[bytes] = []
-    async with slow(Kind.IMAP) as port, hostile([b"+OK hi\r\n", CLOSE], heard=heard) as other:
+    async with slow(Kind.IMAP) as port, scripted_server([b"+OK hi\r\n", CLOSE], received=heard) as other:
         targets = [target(port), target(other, Kind.POP3)]
-        seen = await trial.look(targets, Console(quiet=True))
+        seen = await trial.try_logins(targets, Console(quiet=True))
     assert list(seen) == [Kind.IMAP]
     assert seen[Kind.IMAP].cause is Cause.CREDENTIALS
     assert "set a longer timeout" in seen[Kind.IMAP].detail

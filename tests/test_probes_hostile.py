@@ -30,9 +30,9 @@ from pydantic import SecretStr
 
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import TlsContexts, observe
-from mailwatch.probes.connect import Address, Lookup, alternating
-from mailwatch.probes.failures import SmtpRefused, judge
-from mailwatch.probes.imap_client import Refused, ServerBye
+from mailwatch.probes.connect import Address, Lookup, interleave_families
+from mailwatch.probes.failures import SmtpReplyError, classify_error
+from mailwatch.probes.imap_client import ImapCommandError, ServerByeError
 from mailwatch.probes.redact import Redactor
 from mailwatch.settings import Login
 from tests.helpers.netns import Namespace
@@ -44,10 +44,10 @@ from tests.helpers.scripted_probe import (
     SMTP,
     USER,
     at,
-    look,
-    meet,
+    probe,
+    probe_script,
 )
-from tests.helpers.scripted_server import CLOSE, HELLO, RESET, SILENCE, Endless, Step, hostile
+from tests.helpers.scripted_server import CLOSE, HELLO, RESET, SILENCE, Endless, Step, scripted_server
 
 IMAP_PHASES = {0: Phase.GREETING, 2: Phase.AUTH, 4: Phase.MAILBOX, 6: Phase.FETCH}
 
@@ -70,7 +70,7 @@ def verdict(observation: Observation) -> tuple[Cause | None, Phase | None]:
 @pytest.mark.parametrize("kind", LADDERS)
 async def test_a_server_that_plays_its_part_is_up(kind: Kind) -> None:
     script, phases = LADDERS[kind]
-    observation = await meet(script, kind)
+    observation = await probe_script(script, kind)
     assert (observation.outcome, observation.detail) == (Outcome.UP, "")
     assert list(observation.attempts[0].phases) == list(
         dict.fromkeys([Phase.RESOLVE, Phase.CONNECT, *phases.values()])
@@ -85,7 +85,7 @@ async def test_silence_is_a_timeout_in_its_phase(kind: Kind, step: int) -> None:
     script, phases = LADDERS[kind]
     loop = asyncio.get_running_loop()
     began = loop.time()
-    observation = await meet([*script[:step], SILENCE], kind, timeout=0.2)
+    observation = await probe_script([*script[:step], SILENCE], kind, timeout=0.2)
     assert verdict(observation) == (Cause.TIMEOUT, phases[step])
     assert observation.outcome is Outcome.DOWN
     assert observation.detail == "no answer within 0.2 s"
@@ -96,14 +96,14 @@ async def test_silence_is_a_timeout_in_its_phase(kind: Kind, step: int) -> None:
 @pytest.mark.parametrize(("kind", "step"), EACH_STEP)
 async def test_a_lost_connection_is_disconnected_in_its_phase(kind: Kind, step: int, end: Step) -> None:
     script, phases = LADDERS[kind]
-    observation = await meet([*script[:step], end], kind)
+    observation = await probe_script([*script[:step], end], kind)
     assert verdict(observation) == (Cause.DISCONNECTED, phases[step])
 
 
 @pytest.mark.parametrize(("kind", "step"), EACH_STEP)
 async def test_garbage_is_protocol_in_its_phase(kind: Kind, step: int) -> None:
     script, phases = LADDERS[kind]
-    observation = await meet([*script[:step], b"\x00\xff<html>\r\n"], kind)
+    observation = await probe_script([*script[:step], b"\x00\xff<html>\r\n"], kind)
     assert verdict(observation) == (Cause.PROTOCOL, phases[step])
     assert "<html>" in observation.detail
     assert "\x00" not in observation.detail
@@ -116,7 +116,7 @@ async def test_an_answer_without_end_is_protocol_and_costs_little(kind: Kind, st
     tracemalloc.start()
     try:
         # Tracing allocations makes it slow: the deadline must not come first.
-        observation = await meet([*script[:step], Endless(chunk)], kind, timeout=60.0)
+        observation = await probe_script([*script[:step], Endless(chunk)], kind, timeout=60.0)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -127,7 +127,7 @@ async def test_an_answer_without_end_is_protocol_and_costs_little(kind: Kind, st
 
 async def test_a_literal_of_a_gigabyte_is_protocol() -> None:
     script = [*IMAP[:6], b"* 2 FETCH (BODY[HEADER.FIELDS (DATE)] {1073741824}\r\n", Endless(b"x" * 65536)]
-    observation = await meet(script)
+    observation = await probe_script(script)
     assert verdict(observation) == (Cause.PROTOCOL, Phase.FETCH)
 
 
@@ -135,7 +135,7 @@ async def test_a_literal_of_a_gigabyte_is_protocol() -> None:
 @pytest.mark.parametrize("kind", LADDERS)
 async def test_a_goodbye_without_answer_changes_nothing(kind: Kind, goodbye: Step) -> None:
     script, _ = LADDERS[kind]
-    observation = await meet([*script[:-1], goodbye], kind, timeout=0.5)
+    observation = await probe_script([*script[:-1], goodbye], kind, timeout=0.5)
     assert observation.outcome is Outcome.UP
 
 
@@ -164,7 +164,7 @@ def said(step: int, answer: bytes) -> list[Step]:
     ],
 )
 async def test_what_an_imap_server_says_decides(script: list[Step], cause: Cause, phase: Phase) -> None:
-    observation = await meet(script)
+    observation = await probe_script(script)
     assert verdict(observation) == (cause, phase)
     assert observation.outcome is cause.outcome
 
@@ -193,7 +193,7 @@ async def test_what_an_imap_server_says_decides(script: list[Step], cause: Cause
 )
 async def test_what_an_smtp_server_says_decides(step: int, answer: bytes, cause: Cause) -> None:
     phase = Phase.AUTH if answer.startswith(b"250 mail") else SMTP_PHASES[step]
-    observation = await meet([*SMTP[:step], answer, CLOSE], Kind.SMTP)
+    observation = await probe_script([*SMTP[:step], answer, CLOSE], Kind.SMTP)
     assert verdict(observation) == (cause, phase)
     if answer[3:4] == b" " and step > 2:
         assert answer.decode().strip() in observation.detail
@@ -230,7 +230,7 @@ async def test_what_an_smtp_server_says_decides(step: int, answer: bytes, cause:
 )
 def test_an_imap_refusal_has_its_cause(command: str, words: str, cause: Cause) -> None:
     status, _, rest = words.partition(" ")
-    assert judge(Refused(command, status, rest), at(1)).cause is cause
+    assert classify_error(ImapCommandError(command, status, rest), at(1)).cause is cause
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_an_imap_refusal_has_its_cause(command: str, words: str, cause: Cause) -
     ],
 )
 def test_an_smtp_refusal_has_its_cause(step: str, code: int, text: str, cause: Cause) -> None:
-    assert judge(SmtpRefused(step, code, text), at(1)).cause is cause
+    assert classify_error(SmtpReplyError(step, code, text), at(1)).cause is cause
 
 
 def raised(error: BaseException, cause: BaseException) -> BaseException:
@@ -281,13 +281,13 @@ def raised(error: BaseException, cause: BaseException) -> BaseException:
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), Cause.DISCONNECTED),
         (raised(ConnectionError("wrapped"), ssl.SSLError(1, "wrong")), Cause.TLS),
         (raised(ConnectionError("wrapped"), ssl.SSLEOFError(8, "eof")), Cause.DISCONNECTED),
-        (raised(ConnectionError("wrapped"), ServerBye("gone")), Cause.UNAVAILABLE),
+        (raised(ConnectionError("wrapped"), ServerByeError("gone")), Cause.UNAVAILABLE),
         (ZeroDivisionError("ours"), Cause.MONITOR),
         (MemoryError(), Cause.MONITOR),
     ],
 )
 def test_a_foreign_exception_has_its_cause(error: BaseException, cause: Cause) -> None:
-    assert judge(error, at(1)).cause is cause
+    assert classify_error(error, at(1)).cause is cause
 
 
 # TLS
@@ -339,7 +339,7 @@ def after(kind: Kind, tls: TlsMode) -> list[Step]:
 async def test_a_secured_server_is_up_and_its_certificate_on_record(
     good: ssl.SSLContext, ca_file: Path, kind: Kind, tls: TlsMode, before: list[Step]
 ) -> None:
-    observation = await meet([*before, good, *after(kind, tls)], kind, tls=tls, ca_file=ca_file)
+    observation = await probe_script([*before, good, *after(kind, tls)], kind, tls=tls, ca_file=ca_file)
     assert (observation.outcome, observation.detail) == (Outcome.UP, "")
     facts = observation.attempts[0].tls
     assert facts is not None
@@ -360,7 +360,7 @@ async def test_a_secured_server_is_up_and_its_certificate_on_record(
 async def test_a_handshake_that_fails_is_named(
     ca_file: Path, kind: Kind, tls: TlsMode, before: list[Step], rude: list[Step], cause: Cause
 ) -> None:
-    observation = await meet([*before, *rude], kind, tls=tls, ca_file=ca_file, timeout=0.4)
+    observation = await probe_script([*before, *rude], kind, tls=tls, ca_file=ca_file, timeout=0.4)
     assert verdict(observation) == (cause, Phase.TLS)
     if cause is Cause.TLS:
         assert "answer is not TLS" in observation.detail
@@ -390,7 +390,7 @@ async def test_a_bad_certificate_is_named(
     detail: str,
 ) -> None:
     script = [*before, context(issue(authority)), SILENCE]
-    observation = await meet(script, kind, tls=tls, ca_file=ca_file)
+    observation = await probe_script(script, kind, tls=tls, ca_file=ca_file)
     assert verdict(observation) == (Cause.TLS, Phase.TLS)
     assert detail in observation.detail
 
@@ -407,8 +407,8 @@ async def test_a_bad_certificate_is_named(
 )
 async def test_starttls_withheld_is_tls_and_no_login_is_sent(kind: Kind, script: list[Step], detail: str) -> None:
     heard: list[bytes] = []
-    async with hostile([*script, SILENCE], heard=heard) as port:
-        observation = await look(at(port, kind, TlsMode.STARTTLS))
+    async with scripted_server([*script, SILENCE], received=heard) as port:
+        observation = await probe(at(port, kind, TlsMode.STARTTLS))
     assert verdict(observation) == (Cause.TLS, Phase.TLS)
     assert detail in observation.detail
     assert not any(b"LOGIN" in line or b"AUTH" in line for line in heard)
@@ -422,7 +422,7 @@ async def test_plain_text_after_starttls_is_refused(kind: Kind, before: list[Ste
     answer = before[-1]
     assert isinstance(answer, bytes)
     script = [*before[:-1], answer + injected, SILENCE]
-    observation = await meet(script, kind, tls=TlsMode.STARTTLS)
+    observation = await probe_script(script, kind, tls=TlsMode.STARTTLS)
     assert verdict(observation) == (Cause.PROTOCOL, Phase.TLS)
     assert "plain text after the answer to STARTTLS" in observation.detail
 
@@ -445,8 +445,8 @@ async def test_imap_logs_in_by_the_way_that_fits(capabilities: str, password: st
     heard: list[bytes] = []
     login = Login(username=USER, password=SecretStr(password))
     script: list[Step] = [f"* OK [CAPABILITY IMAP4rev1 {capabilities}] hi\r\n".encode(), ".", CLOSE]
-    async with hostile(script, heard=heard) as port:
-        observation = await look(at(port, login=login))
+    async with scripted_server(script, received=heard) as port:
+        observation = await probe(at(port, login=login))
     assert observation.failed_phase is Phase.AUTH
     if expected is None:
         assert (heard, observation.cause) == ([], Cause.CREDENTIALS)
@@ -479,8 +479,8 @@ CHALLENGE = base64.b64encode(b"<1896.697170952@postoffice.example.net>")
 async def test_smtp_tries_one_mechanism_and_no_second(offer: bytes, said: list[Step], cause: Cause) -> None:
     heard: list[bytes] = []
     script = [*SMTP[:2], b"250-mail.example.org\r\n250 " + offer + b"\r\n", *said, "never"]
-    async with hostile(script, heard=heard) as port:
-        observation = await look(at(port, Kind.SMTP))
+    async with scripted_server(script, received=heard) as port:
+        observation = await probe(at(port, Kind.SMTP))
     assert verdict(observation) == (cause, Phase.AUTH)
     assert len(heard) == 1 + sum(isinstance(step, str) for step in said)
     if not said:
@@ -489,19 +489,19 @@ async def test_smtp_tries_one_mechanism_and_no_second(offer: bytes, said: list[S
 
 async def test_a_user_name_without_a_domain_has_no_address_to_submit_from() -> None:
     login = Login(username="mario", password=SecretStr("x"))
-    observation = await meet([*SMTP[:5], *SMTP[-2:]], Kind.SMTP, login=login)
+    observation = await probe_script([*SMTP[:5], *SMTP[-2:]], Kind.SMTP, login=login)
     assert observation.outcome is Outcome.UP
     assert Phase.SUBMIT not in observation.attempts[0].phases
 
 
 async def test_preauth_is_up_and_noted() -> None:
-    observation = await meet([b"* PREAUTH [CAPABILITY IMAP4rev1] hi\r\n", *IMAP[3:]])
+    observation = await probe_script([b"* PREAUTH [CAPABILITY IMAP4rev1] hi\r\n", *IMAP[3:]])
     assert observation.outcome is Outcome.UP
     assert "PREAUTH" in observation.detail
 
 
 async def test_an_empty_mailbox_is_up_without_a_fetch() -> None:
-    observation = await meet([*IMAP[:4], b"* 0 EXISTS\r\nTAG OK\r\n", *IMAP[-2:]])
+    observation = await probe_script([*IMAP[:4], b"* 0 EXISTS\r\nTAG OK\r\n", *IMAP[-2:]])
     assert observation.outcome is Outcome.UP
     assert Phase.FETCH not in observation.attempts[0].phases
 
@@ -515,8 +515,8 @@ async def test_an_empty_mailbox_is_up_without_a_fetch() -> None:
     ],
 )
 async def test_without_the_login_the_greeting_is_enough(kind: Kind, script: list[Step]) -> None:
-    async with hostile(script) as port:
-        observation = await look(at(port, kind), with_login=False)
+    async with scripted_server(script) as port:
+        observation = await probe(at(port, kind), with_login=False)
     assert observation.outcome is Outcome.UP
     assert list(observation.attempts[0].phases) == [Phase.RESOLVE, Phase.CONNECT, Phase.GREETING]
     assert observation.with_login is False
@@ -542,7 +542,7 @@ def test_an_answer_that_came_while_we_stood_still_is_no_timeout_of_the_servers(
 
     async def watch() -> Observation:
         asyncio.get_running_loop().call_later(0.1, stand_still)
-        return await look(at(port, timeout=0.5))
+        return await probe(at(port, timeout=0.5))
 
     def stand_still() -> None:
         asleep.set()
@@ -568,14 +568,14 @@ def test_an_answer_that_came_while_we_stood_still_is_no_timeout_of_the_servers(
 
 async def test_a_port_where_nobody_listens_is_refused() -> None:
     with free_port() as port:
-        observation = await look(at(port))
+        observation = await probe(at(port))
     assert verdict(observation) == (Cause.REFUSED, Phase.CONNECT)
     assert observation.attempts[0].peer == f"127.0.0.1:{port}"
     assert (observation.partial, observation.addresses) == ((), ("127.0.0.1",))
 
 
 async def test_a_name_that_does_not_resolve_is_dns() -> None:
-    observation = await look(at(1, host="does-not-exist.invalid", timeout=20.0))
+    observation = await probe(at(1, host="does-not-exist.invalid", timeout=20.0))
     assert verdict(observation) == (Cause.DNS, Phase.RESOLVE)
     assert [attempt.peer for attempt in observation.attempts] == [""]
     assert list(observation.attempts[0].phases) == [Phase.RESOLVE]
@@ -591,8 +591,8 @@ def found(*addresses: str) -> Callable[[str, int, float], Coroutine[Any, Any, tu
 
 
 async def test_the_next_address_serves_where_the_first_refuses() -> None:
-    async with hostile(IMAP) as port:
-        observation = await look(at(port), lookup=found("127.0.0.2", "127.0.0.1"))
+    async with scripted_server(IMAP) as port:
+        observation = await probe(at(port), lookup=found("127.0.0.2", "127.0.0.1"))
     assert observation.outcome is Outcome.UP
     assert observation.partial == (f"127.0.0.2:{port}",)
     assert observation.addresses == ("127.0.0.2", "127.0.0.1")
@@ -609,15 +609,15 @@ async def test_the_next_address_serves_where_the_first_is_silent() -> None:
             caller = callers.enter_context(socket.socket())
             caller.setblocking(False)
             caller.connect_ex(deaf.getsockname())
-        async with hostile(IMAP, port=port):
-            observation = await look(at(port, timeout=0.5), lookup=found("127.0.0.2", "127.0.0.1"))
+        async with scripted_server(IMAP, port=port):
+            observation = await probe(at(port, timeout=0.5), lookup=found("127.0.0.2", "127.0.0.1"))
     assert [attempt.cause for attempt in observation.attempts] == [Cause.TIMEOUT, None]
     assert observation.outcome is Outcome.UP
 
 
 async def test_the_last_address_decides_and_no_more_than_four_are_tried() -> None:
     with free_port() as port:
-        observation = await look(at(port), lookup=found(*(f"127.0.0.{n}" for n in range(1, 7))))
+        observation = await probe(at(port), lookup=found(*(f"127.0.0.{n}" for n in range(1, 7))))
     assert [attempt.peer for attempt in observation.attempts] == [f"127.0.0.{n}:{port}" for n in range(1, 5)]
     assert verdict(observation) == (Cause.REFUSED, Phase.CONNECT)
     assert (len(observation.addresses), observation.partial) == (6, ())
@@ -630,8 +630,8 @@ async def test_a_name_with_many_dead_addresses_of_one_family_is_reached_by_the_o
         six = [Address(socket.AF_INET6, (f"::{n}", port, 0, 0)) for n in range(2, 8)]
         return (*six, Address(socket.AF_INET, ("127.0.0.1", port)))
 
-    async with hostile(IMAP) as port:
-        observation = await look(at(port), lookup=lookup)
+    async with scripted_server(IMAP) as port:
+        observation = await probe(at(port), lookup=lookup)
     assert [attempt.peer for attempt in observation.attempts] == [f"[::2]:{port}", f"127.0.0.1:{port}"]
     assert (observation.outcome, len(observation.addresses)) == (Outcome.UP, 7)
     assert observation.partial == (f"[::2]:{port}",)
@@ -654,14 +654,14 @@ async def test_a_family_that_this_line_does_not_have_uses_up_nothing() -> None:
 
 
 async def _look_at_one_of_four(lookup: Lookup) -> Observation:
-    async with hostile(IMAP) as port:
-        return await look(at(port), lookup=lookup)
+    async with scripted_server(IMAP) as port:
+        return await probe(at(port), lookup=lookup)
 
 
 @given(st.lists(st.tuples(st.sampled_from([socket.AF_INET, socket.AF_INET6]), st.integers(1, 9)), max_size=9))
 def test_families_take_turns_and_nothing_is_lost(told: list[tuple[int, int]]) -> None:
     given_ = [Address(family, (str(number), 993)) for family, number in told]
-    turns = alternating(given_)
+    turns = interleave_families(given_)
     assert sorted(turns) == sorted(set(given_))
     assert turns[:1] == tuple(given_[:1])
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -675,9 +675,9 @@ def test_families_take_turns_and_nothing_is_lost(told: list[tuple[int, int]]) ->
 async def test_every_address_of_the_name_is_told_of_while_an_outage_is_open() -> None:
     script = [IMAP_GREETING, r"LOGIN |LOGOUT", b"TAG NO [UNAVAILABLE] later\r\n"]
     heard: list[bytes] = []
-    async with hostile(script, heard=heard, host="0.0.0.0") as port:
+    async with scripted_server(script, received=heard, host="0.0.0.0") as port:
         addresses = found("127.0.0.1", "127.0.0.2", "127.0.0.3")
-        observation = await look(at(port), lookup=addresses, every_address=True)
+        observation = await probe(at(port), lookup=addresses, every_address=True)
     assert [attempt.peer for attempt in observation.attempts] == [f"127.0.0.1:{port}"]
     assert verdict(observation) == (Cause.UNAVAILABLE, Phase.AUTH)
     assert observation.facts == {"others": [{"peer": f"127.0.0.2:{port}"}, {"peer": f"127.0.0.3:{port}"}]}
@@ -686,8 +686,8 @@ async def test_every_address_of_the_name_is_told_of_while_an_outage_is_open() ->
 
 
 async def test_an_address_that_does_not_serve_beside_one_that_does_is_partial() -> None:
-    async with hostile(IMAP) as port:
-        observation = await look(at(port), lookup=found("127.0.0.1", "127.0.0.2"), every_address=True)
+    async with scripted_server(IMAP) as port:
+        observation = await probe(at(port), lookup=found("127.0.0.1", "127.0.0.2"), every_address=True)
     assert (observation.outcome, observation.partial) == (Outcome.UP, (f"127.0.0.2:{port}",))
     assert observation.facts is not None
     (other,) = observation.facts["others"]
@@ -696,15 +696,15 @@ async def test_an_address_that_does_not_serve_beside_one_that_does_is_partial() 
 
 async def test_an_address_that_connects_is_the_last_one_tried() -> None:
     """Each rejected login counts at the provider: no second address for it."""
-    async with hostile(said(2, b"TAG NO [AUTHENTICATIONFAILED]\r\n")) as port:
-        observation = await look(at(port), lookup=found("127.0.0.2", "127.0.0.1", "127.0.0.1"))
+    async with scripted_server(said(2, b"TAG NO [AUTHENTICATIONFAILED]\r\n")) as port:
+        observation = await probe(at(port), lookup=found("127.0.0.2", "127.0.0.1", "127.0.0.1"))
     assert [attempt.cause for attempt in observation.attempts] == [Cause.REFUSED, Cause.CREDENTIALS]
     assert (observation.cause, observation.partial) == (Cause.CREDENTIALS, ())
 
 
 async def test_a_server_that_connects_and_is_silent_is_not_asked_again_at_its_next_address() -> None:
-    async with hostile([SILENCE]) as port:
-        observation = await look(at(port, timeout=0.2), lookup=found("127.0.0.1", "127.0.0.1"))
+    async with scripted_server([SILENCE]) as port:
+        observation = await probe(at(port, timeout=0.2), lookup=found("127.0.0.1", "127.0.0.1"))
     assert len(observation.attempts) == 1
     assert verdict(observation) == (Cause.TIMEOUT, Phase.GREETING)
 
@@ -714,7 +714,7 @@ async def test_a_lookup_that_found_no_thread_is_our_own_fault() -> None:
     asyncio.get_running_loop().set_default_executor(threads)
     held = threads.submit(busy.wait)
     try:
-        observation = await look(at(1, host="localhost", timeout=0.1))
+        observation = await probe(at(1, host="localhost", timeout=0.1))
     finally:
         busy.set()
     assert held.result()
@@ -727,8 +727,8 @@ Seen = list[tuple[Phase, str, int]]
 
 async def test_the_phases_are_told_live() -> None:
     seen: Seen = []
-    async with hostile([*IMAP[:2], b"TAG NO [AUTHENTICATIONFAILED]\r\n"]) as port:
-        observation = await look(at(port), watch=lambda *told: seen.append(told))
+    async with scripted_server([*IMAP[:2], b"TAG NO [AUTHENTICATIONFAILED]\r\n"]) as port:
+        observation = await probe(at(port), watch=lambda *told: seen.append(told))
     walked = [Phase.RESOLVE, Phase.CONNECT, Phase.GREETING, Phase.AUTH]
     assert [told[:2] for told in seen] == [(phase, word) for phase in walked for word in ("begin", "end")]
     assert {phase: took for phase, word, took in seen if word == "end"} == observation.attempts[0].phases
@@ -741,16 +741,16 @@ async def test_our_own_fault_is_unknown_and_logged(caplog: pytest.LogCaptureFixt
     def broken(*_: object) -> None:
         raise ZeroDivisionError(f"a bug that knows {PASSWORD} of {USER}")
 
-    async with hostile([SILENCE]) as port:
-        observation = await look(at(port), watch=broken)
+    async with scripted_server([SILENCE]) as port:
+        observation = await probe(at(port), watch=broken)
     assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
     assert "Traceback" in caplog.text
     assert "ZeroDivisionError: a bug that knows *** of ***" in caplog.text
 
 
 async def test_a_ca_file_that_cannot_be_read_is_our_own_fault(caplog: pytest.LogCaptureFixture) -> None:
-    async with hostile([SILENCE]) as port:
-        observation = await look(at(port, tls=TlsMode.IMPLICIT, ca_file=Path("/nowhere/ca.pem")))
+    async with scripted_server([SILENCE]) as port:
+        observation = await probe(at(port, tls=TlsMode.IMPLICIT, ca_file=Path("/nowhere/ca.pem")))
     assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
     assert "/nowhere/ca.pem" in observation.detail
     assert "Traceback" in caplog.text
@@ -758,13 +758,13 @@ async def test_a_ca_file_that_cannot_be_read_is_our_own_fault(caplog: pytest.Log
 
 @pytest.mark.parametrize("kind", [Kind.WEBMAIL, Kind.ROUNDTRIP])
 async def test_a_kind_without_a_probe_is_our_own_fault(kind: Kind) -> None:
-    assert (await look(at(1, kind))).cause is Cause.MONITOR
+    assert (await probe(at(1, kind))).cause is Cause.MONITOR
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "does-not-exist.invalid"])
 async def test_no_file_handle_left_is_our_own_fault(host: str) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    async with hostile([SILENCE]) as port:
+    async with scripted_server([SILENCE]) as port:
         resource.setrlimit(
             resource.RLIMIT_NOFILE, (max(int(path.name) for path in Path("/proc/self/fd").iterdir()), hard)
         )
@@ -773,7 +773,7 @@ async def test_no_file_handle_left_is_our_own_fault(host: str) -> None:
             with contextlib.suppress(OSError):
                 while True:
                     held.append(socket.socket())
-            observation = await look(at(port, host=host))
+            observation = await probe(at(port, host=host))
         finally:
             for sock in held:
                 sock.close()
@@ -783,8 +783,8 @@ async def test_no_file_handle_left_is_our_own_fault(host: str) -> None:
 
 async def test_a_cancelled_look_is_cancelled() -> None:
     heard: list[bytes] = []
-    async with hostile([*IMAP[:2], SILENCE], heard=heard) as port:
-        task = asyncio.ensure_future(look(at(port)))
+    async with scripted_server([*IMAP[:2], SILENCE], received=heard) as port:
+        task = asyncio.ensure_future(probe(at(port)))
         while not heard:
             await asyncio.sleep(0)
         task.cancel()
@@ -830,7 +830,7 @@ async def test_what_a_server_echoes_is_in_no_record_and_no_log(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     script: list[Step] = [*LADDERS[kind][0][:step], (answer % echo).encode(), CLOSE]
-    observation = await meet(script, kind)
+    observation = await probe_script(script, kind)
     kept = repr(observation) + caplog.text
     assert "***" in observation.detail
     for canary in (*CANARIES, *forms(PASSWORD)):
@@ -878,7 +878,7 @@ async def everything_closed(ca: trustme.CA, ca_file: Path) -> None:
     before = 0
     # The loop opens some for itself: counted from the second look on.
     for tls, script, cause, phase in [ends[0], *ends]:
-        async with hostile(script) as port:
+        async with scripted_server(script) as port:
             target = at(port, tls=tls, ca_file=ca_file, timeout=0.4)
             observation = await observe(target, scheduled_at=1, contexts=contexts)
         assert verdict(observation) == (cause, phase), (script, observation)

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 
 from mailwatch import model as models
 from mailwatch.analysis.detector import (
-    Event,
+    IndexedFact,
+    LoginHistory,
     Outage,
-    Proof,
     Rules,
     State,
     advance,
-    advance_proof,
+    advance_login_history,
+    evidence_json,
     outage_payload,
-    payload_json,
 )
-from mailwatch.guard.login_backoff import LoginGate
+from mailwatch.guard.login_backoff import LoginBackoff
 from mailwatch.model import Attempt, Cause, Gap, GapReason, Kind, Observation, Outcome, Phase
-from mailwatch.store.replay import audit_outages, resume, rule_book
+from mailwatch.store.replay import audit_outages, restore_state, rule_book
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.targets import Targets
 from tests.servers import ALICE, Dovecot
@@ -53,10 +53,10 @@ def fact(sign: str, index: int) -> Observation | Gap:
 
 
 def proven(signs: str, open_after: int = 1) -> list[Outage]:
-    proof, state, found = Proof(), State(), []
+    proof, state, found = LoginHistory(), State(), []
     for index, sign in enumerate(signs):
-        state, _ = advance(state, Event(index, fact(sign, index)), Rules(open_after, 1))
-        proof, outage = advance_proof(proof, index, fact(sign, index), state.is_open)
+        state, _ = advance(state, IndexedFact(index, fact(sign, index)), Rules(open_after, 1))
+        proof, outage = advance_login_history(proof, index, fact(sign, index), state.is_open)
         found += [outage] if outage else []
     return found
 
@@ -101,7 +101,7 @@ def test_too_few_rejected_together_to_open_an_outage_are_proven_afterwards(
 
 def test_its_bounds_are_as_wide_as_the_back_off_and_its_holes_are_told() -> None:
     (outage,) = proven("+x????x??+")
-    told = payload_json(outage_payload(outage, "lab", Kind.IMAP, "here"))
+    told = evidence_json(outage_payload(outage, "lab", Kind.IMAP, "here"))
     assert told["proven_afterwards"] is True
     assert told["state"] == "closed"
     assert told["duration"]["min"] == 5 * 60 - 1  # end of the first rejected look to start of the last
@@ -129,13 +129,13 @@ def test_bounds_are_in_order_and_only_looks_with_the_same_secret_set_them(signs:
 def test_a_replay_from_the_last_accepted_login_gives_the_same(signs: str, cut: int) -> None:
     cut = min(cut, len(signs))
     start = max(signs.rfind("+", 0, cut), signs.rfind("*", 0, cut), 0)
-    proof, whole = Proof(), []
+    proof, whole = LoginHistory(), []
     for index, sign in enumerate(signs):
-        proof, outage = advance_proof(proof, index, fact(sign, index), True)
+        proof, outage = advance_login_history(proof, index, fact(sign, index), True)
         whole += [outage] if outage and index >= cut else []
-    proof, resumed = Proof(), []
+    proof, resumed = LoginHistory(), []
     for index, sign in enumerate(signs[start:], start=start):
-        proof, outage = advance_proof(proof, index, fact(sign, index), True)
+        proof, outage = advance_login_history(proof, index, fact(sign, index), True)
         resumed += [outage] if outage and index >= cut else []
     assert resumed == whole
 
@@ -145,17 +145,17 @@ async def test_a_real_server_that_rejects_a_good_password_for_a_while_is_proven_
 ) -> None:
     harness = PipelineHarness(tmp_path)
     await harness.writer.start()
-    harness.monitor.looking.logins = LoginGate(waits=(0,))
+    harness.pipeline.runner.login_backoff = LoginBackoff(backoff=(0,))
     target = replace(targets.imap(own_dovecot), name="t")
-    harness.watch_also(target)
+    harness.add_target(target)
     good = own_dovecot.passwords[ALICE]
-    await harness.look(target)
+    await harness.probe(target)
     own_dovecot.set_password(ALICE, "another")
-    await harness.look(target)
-    await harness.look(target)
+    await harness.probe(target)
+    await harness.probe(target)
     assert harness.recorded("outage") == []
     own_dovecot.set_password(ALICE, good)
-    await harness.look(target)
+    await harness.probe(target)
     (outage,) = harness.recorded("outage")
     looks = harness.recorded("observation")
     assert [look["outcome"] for look in looks] == ["up", "unknown", "unknown", "up"]
@@ -165,8 +165,8 @@ async def test_a_real_server_that_rejects_a_good_password_for_a_while_is_proven_
     assert (outage["last_bad"], outage["first_good"]) == (looks[2]["start"], looks[3]["end"])
     book = rule_book(harness.reader)
     assert audit_outages(harness.reader, book, "t") == []
-    assert resume(harness.reader, "t", book).missing == ()
-    assert 'mailwatch_outages_total{target="t",provider="lab",kind="imap"} 1' in harness.shown()
+    assert restore_state(harness.reader, "t", book).unrecorded == ()
+    assert 'mailwatch_outages_total{target="t",provider="lab",kind="imap"} 1' in harness.exposition()
     await harness.close()
 
 
@@ -182,7 +182,7 @@ async def test_a_real_server_that_rejects_a_good_password_for_a_while_is_proven_
 def test_an_account_that_was_locked_and_opened_again_proves_nothing(
     phase: Phase, facts: dict[str, str] | None, proves: bool
 ) -> None:
-    proof, found = Proof(), []
+    proof, found = LoginHistory(), []
     for index, sign in enumerate("+xx+"):
         seen = fact(sign, index)
         assert isinstance(seen, Observation)
@@ -195,7 +195,7 @@ def test_an_account_that_was_locked_and_opened_again_proves_nothing(
                 facts=facts,
             )
             seen = replace(seen, failed_phase=phase, attempts=(attempt,))
-        proof, outage = advance_proof(proof, index, seen, False)
+        proof, outage = advance_login_history(proof, index, seen, False)
         found += [outage] if outage else []
     assert bool(found) is proves
 
@@ -218,9 +218,9 @@ def test_what_the_clock_was_set_by_before_the_first_rejection_is_reported() -> N
         at("x", "b", 5000, 240_000 + hour),
         at("+", "b", 65_000, 300_000 + hour),
     ]
-    proof, found = Proof(), None
+    proof, found = LoginHistory(), None
     for index, each in enumerate(facts):
-        proof, outage = advance_proof(proof, index, each, False)
+        proof, outage = advance_login_history(proof, index, each, False)
         found = outage or found
     assert found is not None
     assert found.clock is not None

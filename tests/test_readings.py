@@ -13,8 +13,8 @@ from mailwatch import monotonic
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.ledger import entry as entries
 from mailwatch.ledger.canonical_json import canonical
-from mailwatch.ledger.clock_readings import Readings
-from mailwatch.ledger.entry import Sealed
+from mailwatch.ledger.clock_readings import ClockReadings
+from mailwatch.ledger.entry import EncodedEntry
 from mailwatch.store import Store, audit
 from mailwatch.store import store as writing
 from mailwatch.store.replay import audit_outages, rule_book
@@ -33,9 +33,9 @@ def operator(tmp_path: Path) -> Iterator[Operator]:
 
 def forge(monkeypatch: pytest.MonkeyPatch, at: int, change: Change) -> None:
     """Have entry `at` written otherwise; hashes and signatures are made over what is written."""
-    seal = entries.seal
+    seal = entries.encode_entry
 
-    def forged(*, index: int, payload: dict[str, Any], **rest: Any) -> Sealed:
+    def forged(*, index: int, payload: dict[str, Any], **rest: Any) -> EncodedEntry:
         header: dict[str, Any] = {}
         if index == at:
             payload = json.loads(json.dumps(payload))
@@ -44,9 +44,11 @@ def forge(monkeypatch: pytest.MonkeyPatch, at: int, change: Change) -> None:
         if not header:
             return sealed
         told = json.loads(sealed.header) | header
-        return Sealed(canonical({key: value for key, value in told.items() if value != "gone"}), sealed.payload)
+        return EncodedEntry(
+            canonical({key: value for key, value in told.items() if value != "gone"}), sealed.payload
+        )
 
-    monkeypatch.setattr(writing, "seal", forged)
+    monkeypatch.setattr(writing, "encode_entry", forged)
 
 
 def header(**keys: Any) -> Change:
@@ -101,11 +103,11 @@ def test_a_reading_that_does_not_fit_is_refused_by_name(
     operator: Operator, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     change, words = FORGED[name]
-    operator.looks("++-")
+    operator.observe("++-")
     forge(monkeypatch, operator.store.size, change)
-    operator.looks("-")
+    operator.observe("-")
     monkeypatch.undo()
-    operator.looks("--++")
+    operator.observe("--++")
     with operator.reader() as reader:
         found = audit(reader, operator.store.keys.public, operator.store.keys.secret)
     assert any(finding.what.startswith("clock: ") and words in finding.what for finding in found), found
@@ -118,7 +120,7 @@ def test_a_reading_that_does_not_fit_is_refused_by_name(
 
 
 def test_what_fits_is_taken(operator: Operator) -> None:
-    operator.looks("++----++")
+    operator.observe("++----++")
     with operator.reader() as reader:
         assert audit(reader, operator.store.keys.public, operator.store.keys.secret) == []
     claims = {claim.claim: claim for claim in verify(operator.bundle(), Trust())}
@@ -127,12 +129,12 @@ def test_what_fits_is_taken(operator: Operator) -> None:
 
 
 def test_a_gap_over_a_reboot_has_no_start() -> None:
-    readings = Readings()
+    readings = ClockReadings()
     known = {"boot": "a" * 16, "run": "b" * 16, "clock": 100, "v": 2}
-    assert list(readings.header(known)) == []
+    assert list(readings.check_header(known)) == []
     gap = {"boot": "a" * 16, "end": 90}
-    assert list(readings.payload("gap", "t", {"clock": gap})) == []
-    assert list(readings.payload("observation", "t", {"clock": gap})) != []
+    assert list(readings.check_payload("gap", "t", {"clock": gap})) == []
+    assert list(readings.check_payload("observation", "t", {"clock": gap})) != []
 
 
 WATCH = {
@@ -171,9 +173,9 @@ def test_what_is_watched_is_refused_by_name_where_it_cannot_be_read(
         "clock": {"boot": monotonic.origin().boot, "start": read, "end": read}
     }
     (written[part] if part else written)[key] = value
-    operator.looks("++--")
+    operator.observe("++--")
     operator.entry("watch", written, operator.target)
-    operator.looks("--++")
+    operator.observe("--++")
     with operator.reader() as reader:
         found = audit(reader, operator.store.keys.public, operator.store.keys.secret)
         replayed = audit_outages(reader, rule_book(reader), operator.target)

@@ -32,7 +32,7 @@ def submission(targets: Targets, server: Exim | OpenSmtpd) -> Target:
 
 
 async def probe(target: Target, watch: Callable[[Phase, str, int], None] | None = None) -> Observation:
-    return await observe(target, scheduled_at=now(), contexts=TlsContexts(), watch=watch)
+    return await observe(target, scheduled_at=now(), contexts=TlsContexts(), listener=watch)
 
 
 async def says(target: Target, cause: Cause, words: str, phase: Phase | None = None) -> None:

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from mailwatch.model import News, Topic
+from mailwatch.model import EventType, Notification
 from mailwatch.notify import delivery as pace
 from mailwatch.notify import notifier as notifier_module
-from mailwatch.notify.delivery import Fault, read, send, sendable
-from mailwatch.notify.retries import Turns
+from mailwatch.notify.delivery import DeliveryFault, classify_failure, deliver, sendable
+from mailwatch.notify.retries import RetryQueue
 from mailwatch.settings import Channel
-from mailwatch.store import Letter, Outbox
+from mailwatch.store import Outbox, OutboxMessage
 from mailwatch.store.schema import database
 from mailwatch.times import now
 from tests.helpers.notifications import Record, channel, telling
@@ -49,8 +49,8 @@ def other() -> Iterator[Webhook]:
 
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Record]:
-    monkeypatch.setattr(notifier_module, "RETRY", (0.02, 0.05))
-    monkeypatch.setattr(pace, "PACE", (0.0,))
+    monkeypatch.setattr(notifier_module, "RETRY_SECONDS", (0.02, 0.05))
+    monkeypatch.setattr(pace, "INTERVALS_SECONDS", (0.0,))
     made = Record(tmp_path / "data")
     yield made
     made.reader.close()
@@ -65,29 +65,29 @@ def about(name: str, status: int) -> Callable[[dict[str, Any]], int]:
 @pytest.mark.parametrize(
     ("said", "fault", "code"),
     [
-        ("Failed to send JSON notification: Bad Request, error=400.", Fault.REFUSED, "HTTP 400"),
-        ("error=413.", Fault.REFUSED, "HTTP 413"),
-        ("error=422.", Fault.REFUSED, "HTTP 422"),
-        ("error=40010.", Fault.REFUSED, "HTTP 400"),
-        ("error=401.", Fault.DENIED, "HTTP 401"),
-        ("error=404.", Fault.DENIED, "HTTP 404"),
-        ("error=301.", Fault.DENIED, "HTTP 301"),
-        ("error=408.", Fault.SILENT, "HTTP 408"),
-        ("error=429.", Fault.SILENT, "HTTP 429"),
-        ("error=42901.", Fault.SILENT, "HTTP 429"),
-        ("error=500.", Fault.BUSY, "HTTP 500"),
-        ("error=400. error=503.", Fault.BUSY, "HTTP 503"),
-        ("Socket Exception: (554, b'5.7.1 rejected')", Fault.REFUSED, "SMTP 554"),
-        ("Socket Exception: {'a@b': (550, b'5.1.1 unknown')}", Fault.REFUSED, "SMTP 550"),
-        ("SMTP recipient a@b was refused: 452 b'full'", Fault.BUSY, "SMTP 452"),
-        ("Connection error ... Socket Exception: (535, b'no')", Fault.DENIED, "SMTP 535"),
-        ("Socket Exception: (421, b'busy')", Fault.SILENT, "SMTP 421"),
-        ("A Connection error occurred sending JSON", Fault.SILENT, ""),
-        ("", Fault.BUSY, ""),
+        ("Failed to send JSON notification: Bad Request, error=400.", DeliveryFault.REFUSED, "HTTP 400"),
+        ("error=413.", DeliveryFault.REFUSED, "HTTP 413"),
+        ("error=422.", DeliveryFault.REFUSED, "HTTP 422"),
+        ("error=40010.", DeliveryFault.REFUSED, "HTTP 400"),
+        ("error=401.", DeliveryFault.DENIED, "HTTP 401"),
+        ("error=404.", DeliveryFault.DENIED, "HTTP 404"),
+        ("error=301.", DeliveryFault.DENIED, "HTTP 301"),
+        ("error=408.", DeliveryFault.SILENT, "HTTP 408"),
+        ("error=429.", DeliveryFault.SILENT, "HTTP 429"),
+        ("error=42901.", DeliveryFault.SILENT, "HTTP 429"),
+        ("error=500.", DeliveryFault.BUSY, "HTTP 500"),
+        ("error=400. error=503.", DeliveryFault.BUSY, "HTTP 503"),
+        ("Socket Exception: (554, b'5.7.1 rejected')", DeliveryFault.REFUSED, "SMTP 554"),
+        ("Socket Exception: {'a@b': (550, b'5.1.1 unknown')}", DeliveryFault.REFUSED, "SMTP 550"),
+        ("SMTP recipient a@b was refused: 452 b'full'", DeliveryFault.BUSY, "SMTP 452"),
+        ("Connection error ... Socket Exception: (535, b'no')", DeliveryFault.DENIED, "SMTP 535"),
+        ("Socket Exception: (421, b'busy')", DeliveryFault.SILENT, "SMTP 421"),
+        ("A Connection error occurred sending JSON", DeliveryFault.SILENT, ""),
+        ("", DeliveryFault.BUSY, ""),
     ],
 )
-def test_what_an_answer_means(said: str, fault: Fault, code: str) -> None:
-    answer = read([said])
+def test_what_an_answer_means(said: str, fault: DeliveryFault, code: str) -> None:
+    answer = classify_failure([said])
     assert (answer.fault, answer.code) == (fault, code)
 
 
@@ -116,13 +116,13 @@ async def test_a_message_that_is_refused_for_good_is_set_aside_and_the_others_go
     assert {told["message"][:7] for told in webhook.took} == {"a: down", "c: down"}
     assert f"json-1 refuses open:id-b for good: it answered {status}; it is set aside" in caplog.text
     box = Outbox(record.folder)
-    (aside,) = box.set_aside(10)
+    (aside,) = box.failed_messages(10)
     assert (aside.channel, aside.key, aside.topic) == ("json-1", "open:id-b", "open")
     assert aside.outcome == f"{'denied' if times == 2 else 'refused'} (HTTP {status})"
     assert box.pending("json-1", 10) == []
     # pytest listens to loggers that hand on nothing, such as Apprise's, too.
     ours = [entry.getMessage() for entry in caplog.records if entry.name.startswith("mailwatch")]
-    assert CANARY not in str(ours) + str(box.set_aside(10)) + str(other.took)
+    assert CANARY not in str(ours) + str(box.failed_messages(10)) + str(other.took)
 
 
 async def test_what_is_not_taken_now_is_passed_and_keeps_the_order_of_its_outage(
@@ -179,9 +179,9 @@ async def test_two_channels_that_refuse_everything_do_not_tell_of_each_other_for
     webhook.status = other.status = 400
     notifier = record.notifier(channel(webhook, group=0.0), channel(other, name="json-2", group=0.0))
     record.outage("a")
-    await telling(notifier, lambda: len(Outbox(record.folder).set_aside(10)) == 4)
+    await telling(notifier, lambda: len(Outbox(record.folder).failed_messages(10)) == 4)
     await telling(notifier, lambda: not Outbox(record.folder).pending("json-2", 10))
-    keys = {(one.channel, one.key.rpartition(":")[0]) for one in Outbox(record.folder).set_aside(10)}
+    keys = {(one.channel, one.key.rpartition(":")[0]) for one in Outbox(record.folder).failed_messages(10)}
     assert keys == {
         ("json-1", "open"), ("json-2", "open"),
         ("json-1", "channel:refused:json-2"), ("json-2", "channel:refused:json-1"),
@@ -191,7 +191,7 @@ async def test_two_channels_that_refuse_everything_do_not_tell_of_each_other_for
 async def test_a_channel_that_takes_nothing_for_an_hour_is_told_of_by_the_others(
     record: Record, webhook: Webhook, other: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifier_module, "FAILING_AFTER", 0.1)
+    monkeypatch.setattr(notifier_module, "FAILING_AFTER_SECONDS", 0.1)
     webhook.close()
     notifier = record.notifier(channel(webhook, group=0.0), channel(other, name="json-2", group=0.0, lang="it"))
     record.outage("a")
@@ -204,20 +204,20 @@ async def test_what_cannot_be_written_is_set_aside_and_the_channel_goes_on(
 ) -> None:
     notifier = record.notifier(channel(webhook))
     box = Outbox(record.folder)
-    box.put([("json-1", News(key="close:x", topic=Topic.CLOSE, time=now(), facts={}))], at=now())
-    box.put([("json-1", News(key="close:y", topic=Topic.CLOSE, time=now(), facts={}))], at=now())
+    box.put([("json-1", Notification(key="close:x", event_type=EventType.CLOSE, time=now(), facts={}))], at=now())
+    box.put([("json-1", Notification(key="close:y", event_type=EventType.CLOSE, time=now(), facts={}))], at=now())
     with sqlite3.connect(database(record.folder)) as damaged:
         damaged.execute("UPDATE outbox SET payload = '{\"id' WHERE key = 'close:y'")
     record.outage("b")
     await telling(notifier, record.sent(1))
     assert webhook.titles == ["MailWatch: b is down"]
-    assert {one.outcome for one in box.set_aside(10)} == {"refused (text)"}
+    assert {one.outcome for one in box.failed_messages(10)} == {"refused (text)"}
     assert "a message could not be written, by our own fault" in caplog.text
 
 
 @pytest.mark.parametrize("odd", ["\ud800", "a\x00b", "\x1b[2J", "è\u202e\u2028", "x" * 100_000, ""])
 async def test_odd_texts_are_taken(webhook: Webhook, odd: str) -> None:
-    assert await send(channel(webhook), f"MailWatch: {odd}\nBcc: x", odd or " ") is None
+    assert await deliver(channel(webhook), f"MailWatch: {odd}\nBcc: x", odd or " ") is None
     assert "\n" not in webhook.titles[0]
     text = json.dumps(webhook.took, ensure_ascii=False)
     assert not {"\ud800", "\x00", "\x1b"} & set(text)
@@ -230,8 +230,12 @@ def test_what_is_sendable_can_be_encoded_and_ordinary_text_is_as_it_was(text: st
     assert sendable("Città: «è» 漢字 🙂\n") == "Città: «è» 漢字 🙂\n"
 
 
-def letter(number: int, subject: str) -> Letter:
-    return Letter(number, 0, News(key=f"{subject}:{number}", topic=Topic.OPEN, time=0, facts={"id": subject}))
+def letter(number: int, subject: str) -> OutboxMessage:
+    return OutboxMessage(
+        number,
+        0,
+        Notification(key=f"{subject}:{number}", event_type=EventType.OPEN, time=0, facts={"id": subject}),
+    )
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=30), st.sets(st.integers(0, 29), max_size=8))
@@ -240,26 +244,28 @@ def test_whatever_a_service_stumbles_over_the_rest_arrives_in_the_order_of_each_
 ) -> None:
     """On a clock that the test moves; nobody waits for ever for what has nothing to do with it."""
     clock = [0.0]
-    turns = Turns(lambda: clock[0])
+    turns = RetryQueue(lambda: clock[0])
     waiting = [letter(number, subject) for number, subject in enumerate(subjects)]
-    stuck = {letter.news.facts["id"]: letter.number for letter in reversed(waiting) if letter.number in poison}
-    free = [one.number for one in waiting if one.number < stuck.get(one.news.facts["id"], 1000)]
+    stuck = {
+        letter.notification.facts["id"]: letter.number for letter in reversed(waiting) if letter.number in poison
+    }
+    free = [one.number for one in waiting if one.number < stuck.get(one.notification.facts["id"], 1000)]
     arrived: list[int] = []
     for _ in range(2000):
         if len(arrived) == len(free):
             break
-        due, wait = turns.next(waiting)
+        due, wait = turns.next_messages(waiting)
         if not due:
             assert wait > 0
             clock[0] += wait
             continue
         head = due[0]
         if head.number in poison:
-            turns.failed([head.number], Fault.BUSY)
+            turns.failed([head.number], DeliveryFault.BUSY)
         else:
             arrived.append(head.number)
             waiting.remove(head)
-            turns.took()
+            turns.succeeded()
     assert sorted(arrived) == sorted(free)
     for subject in set(subjects):
         of_one = [number for number in arrived if subjects[number] == subject]
@@ -290,5 +296,5 @@ def test_a_real_mail_server_that_refuses_one_message_gets_the_others(
             record.outage(name)
         asyncio.run(telling(notifier, lambda: len(record.counted) >= 3))
     assert record.counted == [("mailtos-1", "sent"), ("mailtos-1", "refused"), ("mailtos-1", "sent")]
-    (aside,) = Outbox(record.folder).set_aside(10)
+    (aside,) = Outbox(record.folder).failed_messages(10)
     assert (aside.key, aside.outcome) == ("open:id-b", "refused (SMTP 550)")

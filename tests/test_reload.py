@@ -22,11 +22,11 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
-from mailwatch.analysis.availability import Buckets
+from mailwatch.analysis.availability import RollingAvailability
 from mailwatch.config import Config, WebAccess, load
-from mailwatch.config.recorded_targets import settings_of
+from mailwatch.config.recorded_targets import recorded_settings
 from mailwatch.metrics import Metrics
-from mailwatch.monitor.build import AT_START
+from mailwatch.monitor.build import RESTART_ONLY_KEYS
 from mailwatch.monitor.service import Service
 from mailwatch.monitor.startup import Startup
 from mailwatch.times import now
@@ -311,26 +311,26 @@ class Running:
     def in_force(self) -> dict[str, Any]:
         """All that runs by the config, from where it is used."""
         service, monitor = self.service, self.service.monitor
-        guard, port25 = monitor.judging.guard, monitor.judging.port25
+        guard, port25 = monitor.attribution.guard, monitor.attribution.port25
         assert guard is not None
         assert port25 is not None
-        assert monitor.judging.expiry._guard is guard
+        assert monitor.attribution.expiry._guard is guard
         return {
-            "targets": {watch.target.name: watch.target for watch in monitor.watches.values()},
-            "on record": {watch.target.name: watch.settings for watch in monitor.watches.values()},
-            "beats": {name: beat.interval for name, beat in monitor.schedule._beats.items()},
+            "targets": {watch.target.name: watch.target for watch in monitor.targets.values()},
+            "on record": {watch.target.name: watch.settings for watch in monitor.targets.values()},
+            "beats": {name: beat.interval for name, beat in monitor.schedule._triggers.items()},
             "shown": {
                 record.name: (record.labels, record.interval) for record in monitor.metrics._records.values()
             },
-            "limit": monitor.looking._limit,
+            "limit": monitor.runner._limit,
             "guard": (guard._controls, guard._timeout, port25._controls),
-            "time servers": (service._housekeeping._time_servers, monitor.judging.expiry._servers),
-            "maintenance": monitor.maintenance.notices[-1].rules,
+            "time servers": (service._housekeeping._time_servers, monitor.attribution.expiry._servers),
+            "maintenance": monitor.maintenance.announcements[-1].rules,
             "authorities": service.timestamping._authorities,
             "every": monitor.metrics._token_interval,
             "channels": service.notifier._channels,
             "counted": set(monitor.metrics._notifications),
-            "heartbeat": service._heartbeat.asks,
+            "heartbeat": service._heartbeat.settings,
             "access": self.made_for[-1],
             "rules": monitor.rules,
             "vantage point": monitor.vantage_point,
@@ -361,7 +361,7 @@ async def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     async with contextlib.AsyncExitStack() as undo:
         start = Startup(path, load(path), Metrics(CollectorRegistry()), undo)
         service, _ = await start.run()
-        running = Running(path, service, [service.built.access])
+        running = Running(path, service, [service.built_config.access])
         app_for = service.app_for
         assert app_for is not None
 
@@ -399,7 +399,7 @@ def test_each_key_of_the_config_is_changed_here_and_is_in_the_table_of_the_docs(
 def effect(key: str) -> str:
     if key.startswith(IN_USE):
         return "when used"
-    waits = any(key == one or key.startswith(f"{one}.") for one in AT_START)
+    waits = any(key == one or key.startswith(f"{one}.") for one in RESTART_ONLY_KEYS)
     return "next start" if waits else "at once"
 
 
@@ -443,7 +443,9 @@ async def test_each_key_takes_effect_as_the_table_says(running: Running, caplog:
         said = [record.getMessage() for record in caplog.records]
         assert any("config reloaded" in line for line in said), (together, said)
         waits = [
-            one for one in AT_START if any(effect(key) == "next start" and key.startswith(one) for key in together)
+            one
+            for one in RESTART_ONLY_KEYS
+            if any(effect(key) == "next start" and key.startswith(one) for key in together)
         ]
         assert [line for line in said if "next start" in line] == [
             f"{one} changed: it takes effect at the next start" for one in waits
@@ -515,7 +517,7 @@ async def test_what_waits_for_the_next_start_is_said_at_each_reload_and_is_not_o
     assert newest["vantage_point"] == "home"
     assert newest["rules"]["open_after"] == 3
     # The access that was granted lies where it lay.
-    google = running.service.monitor.watches["google"].target
+    google = running.service.monitor.targets["google"].target
     assert google.login is not None
     assert google.login.oauth2 is not None
     assert google.login.oauth2.grant_file.is_relative_to(running.path.parent / "data")
@@ -524,24 +526,24 @@ async def test_what_waits_for_the_next_start_is_said_at_each_reload_and_is_not_o
 async def test_the_certificates_of_a_file_are_read_anew(running: Running) -> None:
     trusting = edited({"targets[0].ca_file": "ca-a.pem"})
     await running.reload(trusting)
-    looking, name = running.service.monitor.looking, BASE["targets"][0]["name"]
-    before = looking._contexts.get(running.service.monitor.watches[name].target)
+    looking, name = running.service.monitor.runner, BASE["targets"][0]["name"]
+    before = looking._contexts.get(running.service.monitor.targets[name].target)
     await running.reload(trusting)
-    assert looking._contexts.get(running.service.monitor.watches[name].target) is not before
+    assert looking._contexts.get(running.service.monitor.targets[name].target) is not before
 
 
 async def test_the_guard_can_be_switched_off_and_on(running: Running) -> None:
     stop = asyncio.Event()
-    judging = running.service.monitor.judging
+    judging = running.service.monitor.attribution
     async with running.service._housekeeping.running(stop.set):
         await running.reload(edited({"guard": "off"}))
         assert judging.guard is None
         assert judging.port25 is None
-        while judging.line_in_doubt.is_set():
+        while judging.line_check_wanted.is_set():
             await asyncio.sleep(0.01)
         await running.reload(BASE)
         assert judging.guard is not None
-        while judging.line_in_doubt.is_set():
+        while judging.line_check_wanted.is_set():
             await asyncio.sleep(0.01)
     assert not stop.is_set()
 
@@ -551,18 +553,22 @@ async def test_an_interval_that_grows_leaves_no_blind_days(tmp_path: Path) -> No
     await harness.writer.start()
     await harness.greet()
     short = replace(harness.target, interval=0.01)
-    harness.watch.settings = settings_of(short, harness.monitor.rules, harness.monitor.secret)
-    harness.monitor.change(harness.watch, short)
-    harness.watch.buckets = Buckets(interval=0.01)
-    await harness.look(short)
-    await harness.monitor.rewatch(harness.watch, replace(short, interval=60.0), "reload")
-    await harness.look(harness.watch.target)
+    harness.runtime.settings = recorded_settings(short, harness.pipeline.rules, harness.pipeline.secret)
+    harness.pipeline.change_target(harness.runtime, short)
+    harness.runtime.rolling_availability = RollingAvailability(interval=0.01)
+    await harness.probe(short)
+    await harness.pipeline.apply_settings(harness.runtime, replace(short, interval=60.0), "reload")
+    await harness.probe(harness.runtime.target)
     # Farther apart than the interval before lets observations be.
     await asyncio.sleep(1.2)
-    await harness.look(harness.watch.target)
-    assert harness.watch.buckets.days(now())[-1].up + harness.watch.buckets.days(now())[-2].up >= 1200
+    await harness.probe(harness.runtime.target)
+    assert (
+        harness.runtime.rolling_availability.days(now())[-1].up
+        + harness.runtime.rolling_availability.days(now())[-2].up
+        >= 1200
+    )
     assert harness.recorded("gap") == []
-    assert 'mailwatch_probe_interval_seconds{target="t",provider="",kind="imap"} 60.0' in harness.shown()
+    assert 'mailwatch_probe_interval_seconds{target="t",provider="",kind="imap"} 60.0' in harness.exposition()
     assert harness.server is not None
     harness.server.close()
     await harness.close()
@@ -581,23 +587,23 @@ def test_a_running_mailwatch_sends_elsewhere_and_asks_for_a_password_from_the_re
     )
     try:
         with watching.running():
-            watching.until(lambda: len(before.refused) >= 2, "refused twice")
+            watching.wait_until(lambda: len(before.refused) >= 2, "refused twice")
             (tmp_path / "secret-web").write_text("open sesame\n")
             watching.settings["notify"] = [{"url": after.url, "group": "0s"}]
             watching.settings["heartbeat"] = {"url": f"http://127.0.0.1:{after.port}/after", "every": "1s"}
             watching.settings["web"]["password_file"] = "secret-web"
             watching.write_config()
             watching.signal(signal.SIGHUP)
-            watching.until(lambda: after.took, "sent to the new address")
-            watching.until(lambda: "/after" in after.pings, "a heartbeat there")
-            watching.until(lambda: watching.get("/metrics").startswith("401"), "closed")
+            watching.wait_until(lambda: after.took, "sent to the new address")
+            watching.wait_until(lambda: "/after" in after.pings, "a heartbeat there")
+            watching.wait_until(lambda: watching.get("/metrics").startswith("401"), "closed")
             assert watching.get("/readyz") == "ok\n"
             # Of what is not readable nothing is taken over.
             (tmp_path / "secret-web").unlink()
             watching.settings["notify"] = []
             watching.write_config()
             watching.signal(signal.SIGHUP)
-            watching.until(lambda: "the config is kept as it was" in watching.log.read_text(), "refused")
+            watching.wait_until(lambda: "the config is kept as it was" in watching.log.read_text(), "refused")
             assert "secret-web cannot be read" in watching.log.read_text()
             assert watching.get("/metrics").startswith("401")
     finally:

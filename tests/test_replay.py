@@ -11,19 +11,19 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailwatch.analysis.detector import Event, State, advance
-from mailwatch.analysis.maintenance import Notice, Notices, Rule, When
+from mailwatch.analysis.detector import IndexedFact, State, advance
+from mailwatch.analysis.maintenance import Announcement, Announcements, MaintenanceRule, RecurrenceRule
 from mailwatch.analysis.outage import outage_payload
-from mailwatch.ledger.payloads import written_rules
+from mailwatch.ledger.payloads import rules_payload
 from mailwatch.model import Cause, Gap, GapReason, Kind, Observation, Outcome, Rules
-from mailwatch.store import Draft, Reader, Store
+from mailwatch.store import NewEntry, Reader, Store
 from mailwatch.store.replay import (
     audit_maintenance,
     audit_outages,
-    notices,
-    resume,
+    maintenance_payload,
+    read_announcements,
+    restore_state,
     rule_book,
-    written_maintenance,
 )
 
 SECOND = 1000
@@ -51,17 +51,17 @@ class Live:
 
     def start(self) -> None:
         """Put the rules of a start on record."""
-        payload = {"event": "start", "rules": written_rules(self.rules)}
-        self.store.append_batch([Draft(kind="node", time=1, target=None, payload=payload)])
+        payload = {"event": "start", "rules": rules_payload(self.rules)}
+        self.store.append_batch([NewEntry(kind="node", time=1, target=None, payload=payload)])
 
     def take(self, seen: Observation | Gap, *, crash: bool = False) -> None:
         """Record a fact and what follows from it; a crash comes between the two."""
         kind = "gap" if isinstance(seen, Gap) else "observation"
-        (entry,) = self.store.append_batch([Draft(kind=kind, time=1, target="t", payload=seen)])
-        self.state, transition = advance(self.state, Event(entry.index, seen), self.rules)
+        (entry,) = self.store.append_batch([NewEntry(kind=kind, time=1, target="t", payload=seen)])
+        self.state, transition = advance(self.state, IndexedFact(entry.index, seen), self.rules)
         if transition is not None and not crash:
             payload = outage_payload(transition.outage, "lab", Kind.IMAP, "here")
-            self.store.append_batch([Draft(kind="outage", time=1, target="t", payload=payload)])
+            self.store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=payload)])
 
 
 @contextmanager
@@ -81,13 +81,13 @@ def test_a_restart_between_any_two_looks_changes_nothing(before: str, after: str
         live = Live(store, Rules())
         for at, mark in enumerate(before):
             live.take(fact(mark, at))
-        resumed = resume(reader, "t", rule_book(reader))
-        assert resumed.missing == ()
+        resumed = restore_state(reader, "t", rule_book(reader))
+        assert resumed.unrecorded == ()
         assert resumed.state.outage == live.state.outage
         # The new process goes on from what it read; so does one that never stopped.
         fresh, same = resumed.state, live.state
         for at, mark in enumerate(after, start=len(before)):
-            event = Event(10_000 + at, fact(mark, at))
+            event = IndexedFact(10_000 + at, fact(mark, at))
             fresh, told = advance(fresh, event, live.rules)
             same, expected = advance(same, event, live.rules)
             assert (told, fresh.name) == (expected, same.name)
@@ -99,14 +99,14 @@ def test_a_crash_between_a_look_and_its_outage_is_made_good() -> None:
         for at, mark in enumerate("+--"):
             live.take(fact(mark, at))
         live.take(fact("-", 3), crash=True)
-        (missing,) = resume(reader, "t", rule_book(reader)).missing
+        (missing,) = restore_state(reader, "t", rule_book(reader)).unrecorded
         assert missing == live.state.outage
         assert [finding.what for finding in audit_outages(reader, rule_book(reader), "t")] == [
             f"outage {missing.id} of t is not yet on record; the next start puts it there"
         ]
         payload = outage_payload(missing, "lab", Kind.IMAP, "here")
-        store.append_batch([Draft(kind="outage", time=1, target="t", payload=payload)])
-        assert resume(reader, "t", rule_book(reader)).missing == ()
+        store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=payload)])
+        assert restore_state(reader, "t", rule_book(reader)).unrecorded == ()
         assert audit_outages(reader, rule_book(reader), "t") == []
 
 
@@ -116,11 +116,11 @@ def test_a_crash_between_a_look_and_what_it_proves_of_the_login_is_made_good() -
         for at, cause in enumerate((None, Cause.CREDENTIALS, None)):
             look = replace(fact("+", at), outcome=cause.outcome if cause else Outcome.UP, cause=cause)
             live.take(replace(look, with_login=True, secret="same"))
-        (missing,) = resume(reader, "t", rule_book(reader)).missing
+        (missing,) = restore_state(reader, "t", rule_book(reader)).unrecorded
         assert missing.proven_afterwards
         payload = outage_payload(missing, "lab", Kind.IMAP, "here")
-        store.append_batch([Draft(kind="outage", time=1, target="t", payload=payload)])
-        assert resume(reader, "t", rule_book(reader)).missing == ()
+        store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=payload)])
+        assert restore_state(reader, "t", rule_book(reader)).unrecorded == ()
         assert audit_outages(reader, rule_book(reader), "t") == []
 
 
@@ -129,7 +129,7 @@ def test_what_was_told_as_closed_is_not_told_again_as_open() -> None:
         live = Live(store, Rules(close_after=1))
         for at, mark in enumerate("+---+"):
             live.take(fact(mark, at))
-        assert resume(reader, "t", rule_book(reader)).missing == ()
+        assert restore_state(reader, "t", rule_book(reader)).unrecorded == ()
 
 
 @settings(max_examples=20)
@@ -150,9 +150,9 @@ def test_an_outage_opened_under_old_rules_stays_open_under_new_ones() -> None:
         assert live.state.outage is not None
         live.rules = Rules(open_after=5)
         live.start()
-        resumed = resume(reader, "t", rule_book(reader))
+        resumed = restore_state(reader, "t", rule_book(reader))
         assert resumed.state.outage == live.state.outage
-        assert resumed.missing == ()
+        assert resumed.unrecorded == ()
 
 
 def test_an_outage_that_nobody_saw_is_found_by_the_audit() -> None:
@@ -162,20 +162,24 @@ def test_an_outage_that_nobody_saw_is_found_by_the_audit() -> None:
             live.take(fact(mark, at))
         assert live.state.outage is not None
         invented = outage_payload(live.state.outage, "lab", Kind.IMAP, "here")
-        store.append_batch([Draft(kind="outage", time=1, target="t", payload=invented)])
+        store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=invented)])
         (finding,) = audit_outages(reader, rule_book(reader), "t")
         assert finding.what == "an outage is on record that a replay does not give"
 
 
-NIGHTLY = Rule(
-    name="nightly", when=When.of(timezone="UTC", cron="0 3 * * *", duration=3_600_000), targets=frozenset({"aa"})
+NIGHTLY = MaintenanceRule(
+    name="nightly",
+    recurrence=RecurrenceRule.canonical(timezone="UTC", cron="0 3 * * *", duration=3_600_000),
+    targets=frozenset({"aa"}),
 )
-HOURLY = Rule(name="often", when=When.of(timezone="UTC", cron="0 * * * *", duration=60_000))
+HOURLY = MaintenanceRule(
+    name="often", recurrence=RecurrenceRule.canonical(timezone="UTC", cron="0 * * * *", duration=60_000)
+)
 
 
-def announce(store: Store, at: int, *rules: Rule) -> None:
-    payload = {"event": "reload", **written_maintenance(rules)}
-    store.append_batch([Draft(kind="node", time=at, target=None, payload=payload)])
+def announce(store: Store, at: int, *rules: MaintenanceRule) -> None:
+    payload = {"event": "reload", **maintenance_payload(rules)}
+    store.append_batch([NewEntry(kind="node", time=at, target=None, payload=payload)])
 
 
 def test_what_was_announced_is_read_from_the_record_with_its_time() -> None:
@@ -185,31 +189,31 @@ def test_what_was_announced_is_read_from_the_record_with_its_time() -> None:
         announce(store, 3000, NIGHTLY)
         announce(store, 4000, NIGHTLY, HOURLY)
         announce(store, 5000)
-        expected = (Notice(2000, (NIGHTLY,)), Notice(4000, (NIGHTLY, HOURLY)), Notice(5000, ()))
-        assert notices(reader) == Notices(expected)
+        expected = (Announcement(2000, (NIGHTLY,)), Announcement(4000, (NIGHTLY, HOURLY)), Announcement(5000, ()))
+        assert read_announcements(reader) == Announcements(expected)
         assert audit_maintenance(reader) == []
 
 
 def test_a_clock_that_was_set_back_announces_nothing_for_the_past() -> None:
     with ledger() as (store, reader):
-        store.append_batch([Draft(kind="observation", time=9000, target="t", payload=fact("-", 0))])
+        store.append_batch([NewEntry(kind="observation", time=9000, target="t", payload=fact("-", 0))])
         announce(store, 2000, NIGHTLY)
-        assert notices(reader) == Notices((Notice(9000, (NIGHTLY,)),))
+        assert read_announcements(reader) == Announcements((Announcement(9000, (NIGHTLY,)),))
 
 
 def test_an_announcement_that_is_not_canonical_or_not_what_its_digest_tells_is_found() -> None:
-    told = written_maintenance((NIGHTLY,))["maintenance"]
+    told = maintenance_payload((NIGHTLY,))["maintenance"]
     longer = {**told["rules"][0], "duration_ms": 7_200_000}
     other_form = {**told["rules"][0], "cron": "0 3 * * * "}
     with ledger() as (store, reader):
         wrong = ({**told, "rules": [longer]}, {**told, "rules": [other_form]}, {**told, "rules": [{"name": "x"}]})
         for written in (told, *wrong):
             payload = {"event": "reload", "maintenance": written}
-            store.append_batch([Draft(kind="node", time=1, target=None, payload=payload)])
+            store.append_batch([NewEntry(kind="node", time=1, target=None, payload=payload)])
         assert [(finding.index, finding.what[:40]) for finding in audit_maintenance(reader)] == [
             (1, "its maintenance rules are not what their"),
             (2, "its maintenance rules are not what their"),
-            (3, "a maintenance rule cannot be read: When."),
+            (3, "a maintenance rule cannot be read: Recur"),
         ]
 
 
@@ -222,6 +226,6 @@ def test_an_altered_outage_is_found_by_the_audit() -> None:
         assert live.state.outage is not None
         payload = outage_payload(live.state.outage, "lab", Kind.IMAP, "here")
         payload["first_bad"] -= 3_600_000
-        store.append_batch([Draft(kind="outage", time=1, target="t", payload=payload)])
+        store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=payload)])
         (finding,) = audit_outages(reader, rule_book(reader), "t")
         assert finding.what == f"outage {payload['id']} is not what a replay gives"

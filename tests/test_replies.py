@@ -16,24 +16,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from mailwatch.evidence.report.facts import sight
-from mailwatch.evidence.report.formatting import words as words_of
-from mailwatch.ledger.payloads import payload_of
+from mailwatch.evidence.report.facts import collect_facts
+from mailwatch.evidence.report.formatting import texts as words_of
+from mailwatch.ledger.payloads import fact_payload
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import TlsContexts, observe
-from mailwatch.probes.classify import Judged, Reply, Row, classify, free_text, rows
-from mailwatch.probes.failures import SmtpRefused, judge
-from mailwatch.probes.imap_lines import MAX_RESPONSE, Lines, NotImap
-from mailwatch.settings import Exchange, Login, Target
+from mailwatch.probes.classify import Reply, ReplyMeaning, ReplyRow, classify, classify_free_text, rows
+from mailwatch.probes.failures import SmtpReplyError, classify_error
+from mailwatch.probes.imap_lines import MAX_RESPONSE_BYTES, ImapLineBuffer, ImapProtocolError
+from mailwatch.settings import Login, MxTask, Target
 from mailwatch.store import Entry
 from mailwatch.times import now
-from tests.helpers.scripted_server import CLOSE, SILENCE, Endless, Step, hostile
+from tests.helpers.scripted_server import CLOSE, SILENCE, Endless, Step, scripted_server
 
 LOGIN = Login(username="mario.rossi@example.org", password=SecretStr("canary-of-replies"))
 EXAMPLES = [(row, said) for row in rows() for said in row.says]
 
 
-def told(said: str, *, clear: bool = False, before: Sequence[str] = ()) -> Judged:
+def told(said: str, *, clear: bool = False, before: Sequence[str] = ()) -> ReplyMeaning:
     """Judge "PROTOCOL COMMAND: STATUS words", as the table's examples are written."""
     head, _, text = said.partition(": ")
     protocol, _, command = head.partition(" ")
@@ -45,7 +45,7 @@ def told(said: str, *, clear: bool = False, before: Sequence[str] = ()) -> Judge
 
 
 @pytest.mark.parametrize(("row", "said"), EXAMPLES, ids=[f"{row.id}: {said}"[:90] for row, said in EXAMPLES])
-def test_each_example_is_judged_by_its_row(row: Row, said: str) -> None:
+def test_each_example_is_judged_by_its_row(row: ReplyRow, said: str) -> None:
     found = told(said, clear=row.clear)
     assert (found.row and found.row.id, found.cause) == (row.id, row.cause)
 
@@ -61,7 +61,7 @@ def test_each_row_is_whole_and_has_a_name_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("row", [row for row in rows() if row.words], ids=lambda row: row.id)
-def test_each_pattern_is_linear(row: Row) -> None:
+def test_each_pattern_is_linear(row: ReplyRow) -> None:
     """Eight times the length costs about eight times the processor's time, and not 64 times."""
     assert row.words is not None
     words = sorted({word for said in row.says for word in said.lower().split()})
@@ -157,15 +157,15 @@ def test_an_address_that_is_repeated_says_nothing() -> None:
 
 
 def test_plain_text_instead_of_the_protocol_is_read() -> None:
-    assert free_text("imap", "Too many connections from your address").cause is Cause.THROTTLED
-    assert free_text("imap", "HTTP/1.1 400 Bad Request").cause is Cause.PROTOCOL
+    assert classify_free_text("imap", "Too many connections from your address").cause is Cause.THROTTLED
+    assert classify_free_text("imap", "HTTP/1.1 400 Bad Request").cause is Cause.PROTOCOL
 
 
 def test_lines_of_a_reply_are_read_as_one_and_kept_apart() -> None:
     text = "5.7.1 Service unavailable; Client host [203.0.113.7]\n5.7.1 blocked using zen.spamhaus.org"
-    refused = SmtpRefused("RCPT", 554, text)
+    refused = SmtpReplyError("RCPT", 554, text)
     target = Target(name="t", kind=Kind.SMTP, host="mail.example.org", port=465)
-    verdict = judge(refused, target)
+    verdict = classify_error(refused, target)
     assert verdict.cause is Cause.OFFLINE
     assert verdict.lines == tuple(f"554{mark}{line}" for mark, line in zip("- ", text.split("\n"), strict=True))
     assert refused.status == "5.7.1"
@@ -285,7 +285,7 @@ def test_what_is_about_us_is_ours(said: str, cause: Cause) -> None:
 
 def target(port: int, kind: Kind = Kind.IMAP, **changes: object) -> Target:
     login = None if kind is Kind.MX else LOGIN
-    task = Exchange("mario.rossi@example.org") if kind is Kind.MX else None
+    task = MxTask("mario.rossi@example.org") if kind is Kind.MX else None
     plain = Target(
         name="t", kind=kind, host="127.0.0.1", port=port, tls=TlsMode.NONE, login=login, timeout=20.0, task=task
     )
@@ -293,7 +293,7 @@ def target(port: int, kind: Kind = Kind.IMAP, **changes: object) -> Target:
 
 
 async def meet(script: Sequence[Step], kind: Kind = Kind.IMAP, **changes: object) -> Observation:
-    async with hostile(script) as port:
+    async with scripted_server(script) as port:
         return await observe(target(port, kind, **changes), scheduled_at=now(), contexts=TlsContexts())
 
 
@@ -328,9 +328,9 @@ async def test_a_report_counts_the_observations_whose_words_nobody_knows() -> No
     for index, words in enumerate((b"BYE foo", b"BYE System error"), 1):
         seen = await meet([HI, "LOGIN", b"* " + words + b"\r\n", CLOSE])
         assert seen.outcome is Outcome.DOWN
-        text = orjson.dumps(payload_of(seen)).decode()
+        text = orjson.dumps(fact_payload(seen)).decode()
         entries.append(Entry(index, "observation", seen.ended_at, "t", index, "{}", text))
-    found = sight(entries, "t", {"ledger": {"first": 0, "last": 9}})
+    found = collect_facts(entries, "t", {"ledger": {"first": 0, "last": 9}})
     assert (found.down, found.unknown_words) == (2, 1)
     for language in ("en", "it"):
         assert "1" in words_of(language)["unknown_words"].format(n=1, all=2)
@@ -623,12 +623,12 @@ def test_the_same_bytes_get_the_same_verdict_however_they_are_cut(
 
 @pytest.mark.parametrize("size", [1 << 22, 1 << 16, 1000])
 def test_what_came_before_a_bound_is_given_however_it_was_cut(size: int) -> None:
-    data, lines = b"* x y z\r\n" * 150_000, Lines()
+    data, lines = b"* x y z\r\n" * 150_000, ImapLineBuffer()
     pieces = (data[start : start + size] for start in range(0, len(data), size))
     given: list[bytes] = []
-    with pytest.raises(NotImap, match="longer than 1 MiB"):
+    with pytest.raises(ImapProtocolError, match="longer than 1 MiB"):
         given.extend(line for piece in pieces for line in lines.feed(piece))
-    assert len(given) == MAX_RESPONSE // 9
+    assert len(given) == MAX_RESPONSE_BYTES // 9
 
 
 def test_a_table_that_is_shuffled_is_another_one() -> None:

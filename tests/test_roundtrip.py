@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from mailwatch.ledger.payloads import observation_from, payload_of
+from mailwatch.ledger.payloads import fact_payload, observation_from
 from mailwatch.model import Cause, Observation, Outcome, Phase
 from mailwatch.probes import Outstanding, TlsContexts, observe
 from mailwatch.probes.oauth.tokens import AccessTokens
 from mailwatch.probes.roundtrip import arrival
-from mailwatch.probes.roundtrip.message import Mark, Sealer, compose, new_mark
-from mailwatch.settings import Delivery
+from mailwatch.probes.roundtrip.message import MessageSigner, MessageToken, compose, new_token
+from mailwatch.settings import RoundtripTask
 from mailwatch.times import now
-from tests.helpers.mail_route import SECRET, Post, posting, until
+from tests.helpers.mail_route import SECRET, MailService, mail_service, wait_until
 from tests.helpers.oauth import granted_login
 from tests.helpers.targets import Targets
 from tests.servers import (
@@ -30,17 +30,17 @@ from tests.servers import (
 
 
 @pytest.fixture
-def post(certificates: Certificates, targets: Targets) -> Iterator[Post]:
+def post(certificates: Certificates, targets: Targets) -> Iterator[MailService]:
     """A mail service of the test's own."""
-    with posting(certificates, targets) as made:
+    with mail_service(certificates, targets) as made:
         yield made
 
 
 @pytest.fixture
-def polled(certificates: Certificates, targets: Targets) -> Iterator[Post]:
+def polled(certificates: Certificates, targets: Targets) -> Iterator[MailService]:
     """One whose Dovecot tells of no news (IDLE), of no folder's use and can expunge no single message."""
     settings = {"imap_capability": "IMAP4rev1 LITERAL+"}
-    with posting(certificates, targets, settings=settings) as made:
+    with mail_service(certificates, targets, settings=settings) as made:
         yield made
 
 
@@ -57,9 +57,9 @@ SERVED = (Outcome.UP, None, None, "served")
 UNDELIVERED = (Outcome.DOWN, Cause.UNDELIVERED, Phase.DELIVER)
 
 
-async def test_a_message_arrives_and_is_cleaned_up(post: Post) -> None:
-    before = post.mail()
-    seen = await post.look()
+async def test_a_message_arrives_and_is_cleaned_up(post: MailService) -> None:
+    before = post.messages_of()
+    seen = await post.probe()
     facts = facts_of(seen)
     assert verdict(seen) == SERVED, (seen.detail, facts)
     assert facts["folder"] == "inbox"
@@ -73,41 +73,43 @@ async def test_a_message_arrives_and_is_cleaned_up(post: Post) -> None:
     via, to = seen.attempts
     assert (via.facts, list(via.phases)[-1]) == ({"end": "via"}, Phase.SUBMIT)
     assert (to.facts, list(to.phases)[-2:]) == ({"end": "to"}, [Phase.MAILBOX, Phase.DELIVER])
-    assert sorted(post.mail().values()) == sorted(before.values())
+    assert sorted(post.messages_of().values()) == sorted(before.values())
     assert "left" not in facts
     assert not post.outstanding.sent
 
 
-async def test_where_idle_is_lacking_the_server_is_asked(polled: Post, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrival, "POLL", 0.2)
-    before = polled.mail()
-    seen = await polled.look()
+async def test_where_idle_is_lacking_the_server_is_asked(
+    polled: MailService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrival, "POLL_SECONDS", 0.2)
+    before = polled.messages_of()
+    seen = await polled.probe()
     assert verdict(seen) == SERVED, seen.detail
-    assert sorted(polled.mail().values()) == sorted(before.values())
+    assert sorted(polled.messages_of().values()) == sorted(before.values())
 
 
 async def test_the_junk_folder_counts_as_delivered(certificates: Certificates, targets: Targets) -> None:
     settings = {"lmtp_save_to_detail_mailbox": "yes", "recipient_delimiter": "+"}
-    with posting(certificates, targets, settings=settings) as post:
-        before = post.mail()
-        seen = await post.look(recipient="a+Junk@example.org", deadline=4.0)
+    with mail_service(certificates, targets, settings=settings) as post:
+        before = post.messages_of()
+        seen = await post.probe(recipient="a+Junk@example.org", deadline=4.0)
         assert verdict(seen) == SERVED, seen.detail
         assert (facts_of(seen)["folder"], facts_of(seen)["mailbox"]) == ("junk", "Junk")
-        assert post.mail() == before
+        assert post.messages_of() == before
 
 
-async def test_a_queue_that_is_held_is_told_and_the_message_found_when_it_is_released(post: Post) -> None:
-    before = post.mail()
+async def test_a_queue_that_is_held_is_told_and_the_message_found_when_it_is_released(post: MailService) -> None:
+    before = post.messages_of()
     await asyncio.to_thread(post.postfix.hold, True)
-    seen = await post.look(deadline=2.0)
+    seen = await post.probe(deadline=2.0)
     assert verdict(seen) == (*UNDELIVERED, "queued"), seen.detail
     token = facts_of(seen)["message"]["token"]
     assert post.outstanding.sent.keys() == {token}
     # Not even a place changed: what was new to the owner still is, where nothing was to be deleted.
-    assert post.mail() == before
+    assert post.messages_of() == before
     await asyncio.to_thread(post.postfix.hold, False)
-    await until(lambda: len(post.mail()) > len(before))
-    seen = await post.look()
+    await wait_until(lambda: len(post.messages_of()) > len(before))
+    seen = await post.probe()
     assert verdict(seen) == SERVED
     (late,) = facts_of(seen)["late"]
     assert late["token"] == token
@@ -116,41 +118,43 @@ async def test_a_queue_that_is_held_is_told_and_the_message_found_when_it_is_rel
     assert [hop["with"] for hop in late["hops"]] == ["ESMTPSA", "LMTP"]
     assert not post.outstanding.sent
     # Its arrival is on record now, and not before.
-    assert len(post.mail()) == len(before) + 1
-    seen = await post.look()
+    assert len(post.messages_of()) == len(before) + 1
+    seen = await post.probe()
     assert facts_of(seen)["cleaned"] == [token]
-    assert sorted(post.mail().values()) == sorted(before.values())
+    assert sorted(post.messages_of().values()) == sorted(before.values())
 
 
-async def test_other_mail_that_comes_while_ours_does_not_makes_it_missing(post: Post) -> None:
-    looking = asyncio.create_task(post.look(recipient=BOB, deadline=3.0))
-    await until(lambda: len(post.mail(BOB)) == 3)
+async def test_other_mail_that_comes_while_ours_does_not_makes_it_missing(post: MailService) -> None:
+    looking = asyncio.create_task(post.probe(recipient=BOB, deadline=3.0))
+    await wait_until(lambda: len(post.messages_of(BOB)) == 3)
     (post.dovecot.maildir(ALICE) / "new" / "another").write_bytes(b"Subject: another\r\n\r\nhello\r\n")
     assert verdict(await looking) == (*UNDELIVERED, "missing")
 
 
-async def test_what_the_ledger_says_is_enough_to_find_it_after_a_restart(post: Post) -> None:
+async def test_what_the_ledger_says_is_enough_to_find_it_after_a_restart(post: MailService) -> None:
     await asyncio.to_thread(post.postfix.hold, True)
-    seen = await post.look(deadline=1.0)
+    seen = await post.probe(deadline=1.0)
     await asyncio.to_thread(post.postfix.hold, False)
-    await until(lambda: len(post.mail()) == 3)
-    post.outstanding = Outstanding.recall([observation_from(payload_of(look)) for look in post.looks])
-    seen = await post.look()
-    assert [late["token"] for late in facts_of(seen)["late"]] == [facts_of(post.looks[0])["message"]["token"]]
+    await wait_until(lambda: len(post.messages_of()) == 3)
+    post.outstanding = Outstanding.restore([observation_from(fact_payload(look)) for look in post.observations])
+    seen = await post.probe()
+    assert [late["token"] for late in facts_of(seen)["late"]] == [
+        facts_of(post.observations[0])["message"]["token"]
+    ]
 
 
-async def test_a_message_that_no_record_knows_is_known_by_its_seal(post: Post) -> None:
-    before = post.mail()
+async def test_a_message_that_no_record_knows_is_known_by_its_seal(post: MailService) -> None:
+    before = post.messages_of()
     await asyncio.to_thread(post.postfix.hold, True)
-    seen = await post.look(deadline=1.0)
+    seen = await post.probe(deadline=1.0)
     await asyncio.to_thread(post.postfix.hold, False)
-    await until(lambda: len(post.mail()) == len(before) + 1)
+    await wait_until(lambda: len(post.messages_of()) == len(before) + 1)
     post.outstanding = Outstanding()
-    again = await post.look()
+    again = await post.probe()
     (stray,) = facts_of(again)["stray"]
     assert stray["token"] == facts_of(seen)["message"]["token"]
     assert "late" not in facts_of(again)
-    assert sorted(post.mail().values()) == sorted(before.values())
+    assert sorted(post.messages_of().values()) == sorted(before.values())
 
 
 @pytest.mark.parametrize("kind", ["post", "polled"])
@@ -158,19 +162,19 @@ async def test_nobody_elses_message_is_touched(
     kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even those that their owner marked as deleted: a plain EXPUNGE would take them too."""
-    post: Post = request.getfixturevalue(kind)
-    monkeypatch.setattr(arrival, "POLL", 0.2)
-    stranger = Sealer(b"another" * 8, "trip")
-    mark = new_mark(now())
-    forged = compose(mark, stranger.seal(mark), ALICE, ALICE)
+    post: MailService = request.getfixturevalue(kind)
+    monkeypatch.setattr(arrival, "POLL_SECONDS", 0.2)
+    stranger = MessageSigner(b"another" * 8, "trip")
+    mark = new_token(now())
+    forged = compose(mark, stranger.sign(mark), ALICE, ALICE)
     (post.dovecot.maildir(ALICE) / "new" / "forged").write_bytes(forged)
     with post.dovecot.session(ALICE) as owner:
         owner.select("INBOX")
         owner.store("1", "+FLAGS", "(\\Deleted \\Flagged)")
-    before = post.mail()
-    seen = await post.look()
+    before = post.messages_of()
+    seen = await post.probe()
     assert verdict(seen) == SERVED
-    after = post.mail()
+    after = post.messages_of()
     if kind == "post":
         assert after == before
     else:
@@ -181,77 +185,77 @@ async def test_nobody_elses_message_is_touched(
             owner.select("INBOX")
             assert owner.search(None, "DELETED")[1] == [b"1"]
             owner.store("1", "-FLAGS", "(\\Deleted)")
-        seen = await post.look()
+        seen = await post.probe()
         assert "left" not in facts_of(seen)
         assert "stray" not in facts_of(seen)
-        assert sorted(post.mail().values()) == sorted(before.values())
+        assert sorted(post.messages_of().values()) == sorted(before.values())
 
 
-async def test_a_bounce_is_a_rejection_and_is_cleaned_up(post: Post) -> None:
-    before = post.mail()
-    seen = await post.look(recipient="nobody@example.org")
+async def test_a_bounce_is_a_rejection_and_is_cleaned_up(post: MailService) -> None:
+    before = post.messages_of()
+    seen = await post.probe(recipient="nobody@example.org")
     assert verdict(seen) == (Outcome.DOWN, Cause.REJECTED, Phase.DELIVER, "rejected"), seen.detail
     assert facts_of(seen)["bounce"]["status"] == "5.1.1"
     assert "User doesn't exist" in facts_of(seen)["bounce"]["diagnostic"]
     assert not post.outstanding.sent
-    assert len(post.mail()) == len(before) + 1
-    assert verdict(await post.look()) == SERVED
-    assert sorted(post.mail().values()) == sorted(before.values())
+    assert len(post.messages_of()) == len(before) + 1
+    assert verdict(await post.probe()) == SERVED
+    assert sorted(post.messages_of().values()) == sorted(before.values())
 
 
-async def test_a_full_mailbox_is_named(post: Post) -> None:
+async def test_a_full_mailbox_is_named(post: MailService) -> None:
     post.dovecot.fill(BOB)
-    seen = await post.look(recipient=BOB)
+    seen = await post.probe(recipient=BOB)
     assert (seen.cause, facts_of(seen)["bounce"]["status"]) == (Cause.REJECTED, "5.2.2"), seen.detail
 
 
-async def test_a_login_that_is_down_leaves_the_message_on_its_way(post: Post) -> None:
+async def test_a_login_that_is_down_leaves_the_message_on_its_way(post: MailService) -> None:
     """The third phase of a long outage: mail is taken, and nobody can read it."""
     wrong = post.targets.imap(post.dovecot, password="wrong-password")
-    seen = await post.look(to=wrong)
+    seen = await post.probe(to=wrong)
     assert verdict(seen) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH, "login")
     token = facts_of(seen)["message"]["token"]
-    await until(lambda: len(post.mail()) == 3)
-    seen = await post.look()
+    await wait_until(lambda: len(post.messages_of()) == 3)
+    seen = await post.probe()
     assert [late["token"] for late in facts_of(seen)["late"]] == [token]
 
 
-async def test_a_submission_that_is_down_sends_nothing(post: Post) -> None:
+async def test_a_submission_that_is_down_sends_nothing(post: MailService) -> None:
     post.postfix.stop()
-    seen = await post.look()
+    seen = await post.probe()
     assert verdict(seen) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT, "unsubmitted")
-    assert seen.deciding is not None
-    assert seen.deciding.facts == {"end": "via"}
+    assert seen.deciding_attempt is not None
+    assert seen.deciding_attempt.facts == {"end": "via"}
     assert not post.outstanding.sent
 
 
-async def test_copies_among_what_was_sent_are_cleaned_up_too(post: Post) -> None:
-    mark = new_mark(now())
-    ours = compose(mark, Sealer(SECRET, "trip").seal(mark), ALICE, ALICE)
+async def test_copies_among_what_was_sent_are_cleaned_up_too(post: MailService) -> None:
+    mark = new_token(now())
+    ours = compose(mark, MessageSigner(SECRET, "trip").sign(mark), ALICE, ALICE)
     with post.dovecot.session(ALICE) as owner:
         owner.create("Sent")
         for text in (ours, b"Subject: to my mother\r\n\r\nhello\r\n"):
             owner.append("Sent", "", "", text)
-    before = post.mail()
-    seen = await post.look()
+    before = post.messages_of()
+    seen = await post.probe()
     assert verdict(seen) == SERVED
     assert "stray" not in facts_of(seen)
     others = [body for body in before.values() if b"X-MailWatch-Token" not in body]
     assert len(others) == len(before) - 1
-    assert sorted(post.mail().values()) == sorted(others)
+    assert sorted(post.messages_of().values()) == sorted(others)
 
 
-async def test_what_was_not_seen_for_a_week_is_told_as_lost_once(post: Post) -> None:
+async def test_what_was_not_seen_for_a_week_is_told_as_lost_once(post: MailService) -> None:
     week = 8 * 24 * 3_600_000
-    gone, here = Mark("f" * 32, now() - week), Mark("e" * 32, now() - week)
-    text = compose(here, Sealer(SECRET, "trip").seal(here), ALICE, ALICE)
+    gone, here = MessageToken("f" * 32, now() - week), MessageToken("e" * 32, now() - week)
+    text = compose(here, MessageSigner(SECRET, "trip").sign(here), ALICE, ALICE)
     (post.dovecot.maildir(ALICE) / "new" / "here").write_bytes(text)
     post.outstanding = Outstanding({mark.token: mark for mark in (gone, here)})
-    seen = await post.look()
+    seen = await post.probe()
     assert facts_of(seen)["lost"] == [{"token": gone.token, "sent_at": gone.sent_at}]
     (late,) = facts_of(seen)["late"]
     assert (late["token"], late["delay_ms"] >= week - 60_000) == (here.token, True)
-    assert "lost" not in facts_of(await post.look())
+    assert "lost" not in facts_of(await post.probe())
 
 
 async def test_both_ends_may_log_in_with_tokens(
@@ -259,12 +263,12 @@ async def test_both_ends_may_log_in_with_tokens(
 ) -> None:
     with AuthorizationServer(ALICE).running() as authority:
         url = f"{authority.url}/introspect"
-        with posting(certificates, targets, introspection_url=url) as post:
+        with mail_service(certificates, targets, introspection_url=url) as post:
             login = granted_login(authority, tmp_path, ALICE)
-            task = post.trip().task
-            assert isinstance(task, Delivery)
+            task = post.roundtrip_target().task
+            assert isinstance(task, RoundtripTask)
             ends = {"via": replace(task.via, login=login), "to": replace(task.to, login=login)}
-            trip, tokens = post.trip(**ends), AccessTokens()
+            trip, tokens = post.roundtrip_target(**ends), AccessTokens()
             seen = await observe(trip, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
             assert verdict(seen) == SERVED, seen.detail
             assert {"end": "to", "sasl": "OAUTHBEARER"} in [attempt.facts for attempt in seen.attempts]

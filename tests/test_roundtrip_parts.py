@@ -25,31 +25,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailwatch.ledger.canonical_json import canonical
-from mailwatch.ledger.payloads import payload_of
+from mailwatch.ledger.payloads import fact_payload
 from mailwatch.model import Cause, Kind, Observation, Outcome
-from mailwatch.probes import TlsContexts, Trips, observe
+from mailwatch.probes import RoundtripContext, TlsContexts, observe
 from mailwatch.probes.roundtrip import headers as received
-from mailwatch.probes.roundtrip.delivery_report import read_bounce
-from mailwatch.probes.roundtrip.dkim import Keys, signatures, txt
-from mailwatch.probes.roundtrip.headers import clock_skew_ms, fields_of, head_of, hops, millis_of
-from mailwatch.probes.roundtrip.mailbox import since
-from mailwatch.probes.roundtrip.message import LOST_AFTER, Mark, Outstanding, Sealer, compose, new_mark
-from tests.helpers.faults.fault import Fault, nobody_listens
-from tests.helpers.faults.roundtrip import FULL_BOUNCE, Service, serving, trip_of
+from mailwatch.probes.roundtrip.delivery_report import read_delivery_report
+from mailwatch.probes.roundtrip.dkim import KeyLookup, check_signatures, lookup_txt
+from mailwatch.probes.roundtrip.headers import clock_skew_ms, header_fields, header_section, hops, parse_date
+from mailwatch.probes.roundtrip.mailbox import search_since
+from mailwatch.probes.roundtrip.message import (
+    LOST_AFTER_MS,
+    MessageSigner,
+    MessageToken,
+    Outstanding,
+    compose,
+    new_token,
+)
+from tests.helpers.faults.fault import Fault, closed_port
+from tests.helpers.faults.roundtrip import FULL_BOUNCE, Service, roundtrip_target, serving
 from tests.helpers.scripted_server import CLOSE
 
 AT = 1_769_119_200_123
-SEALER = Sealer(b"s" * 32, "trip")
-TRIP = Fault(kind=Kind.ROUNDTRIP, what="", cause=None, phase=None, place=nobody_listens).target
-MARK = Mark("0123456789abcdef" * 2, AT)
+SEALER = MessageSigner(b"s" * 32, "trip")
+TRIP = Fault(kind=Kind.ROUNDTRIP, what="", cause=None, phase=None, place=closed_port).target
+MARK = MessageToken("0123456789abcdef" * 2, AT)
 
 
-def message(mark: Mark = MARK, sealer: Sealer = SEALER) -> bytes:
-    return compose(mark, sealer.seal(mark), "anna@example.org", "bruno@example.net")
+def message(mark: MessageToken = MARK, sealer: MessageSigner = SEALER) -> bytes:
+    return compose(mark, sealer.sign(mark), "anna@example.org", "bruno@example.net")
 
 
-def known(text: bytes, sealer: Sealer = SEALER) -> Mark | None:
-    return sealer.recognise(dict(fields_of(head_of(text))))
+def known(text: bytes, sealer: MessageSigner = SEALER) -> MessageToken | None:
+    return sealer.recognise(dict(header_fields(header_section(text))))
 
 
 def test_the_message_is_one_that_a_mail_program_reads() -> None:
@@ -67,18 +74,18 @@ def test_the_message_is_one_that_a_mail_program_reads() -> None:
 
 
 def test_tokens_are_128_random_bits() -> None:
-    tokens = {new_mark(AT).token for _ in range(100)}
+    tokens = {new_token(AT).token for _ in range(100)}
     assert len(tokens) == 100
     assert all(len(bytes.fromhex(token)) == 16 for token in tokens)
 
 
 def test_our_message_is_known_by_its_seal_alone() -> None:
     assert known(message()) == MARK
-    other = Mark("f" * 32, AT)
-    seal = SEALER.seal(MARK)
+    other = MessageToken("f" * 32, AT)
+    seal = SEALER.sign(MARK)
     for wrong in (
-        message(sealer=Sealer(b"t" * 32, "trip")),
-        message(sealer=Sealer(b"s" * 32, "another-trip")),
+        message(sealer=MessageSigner(b"t" * 32, "trip")),
+        message(sealer=MessageSigner(b"s" * 32, "another-trip")),
         compose(other, seal, "a@example.org", "a@example.org"),
         message().replace(b"X-MailWatch-Seal", b"X-Nothing"),
         message().replace(str(AT).encode(), str(AT + 1).encode()),
@@ -92,9 +99,11 @@ def test_our_message_is_known_by_its_seal_alone() -> None:
 @given(st.binary(max_size=400))
 def test_nothing_that_comes_is_ours_or_breaks_the_reading(junk: bytes) -> None:
     assert known(junk) is None
-    assert read_bounce(b"Content-Type: multipart/report; boundary=B\r\n\r\n--B\r\n" + junk, SEALER) is None
+    assert (
+        read_delivery_report(b"Content-Type: multipart/report; boundary=B\r\n\r\n--B\r\n" + junk, SEALER) is None
+    )
     hops([("received", junk.decode("latin-1"))], AT)
-    millis_of(junk.decode("latin-1"))
+    parse_date(junk.decode("latin-1"))
 
 
 HEAD = b"""\
@@ -110,9 +119,9 @@ Subject: hello\r
 
 
 def test_the_way_is_told_hop_by_hop_with_clocks_that_differ() -> None:
-    sent_at = millis_of("Thu, 22 Jan 2026 22:00:00 +0000")
+    sent_at = parse_date("Thu, 22 Jan 2026 22:00:00 +0000")
     assert sent_at is not None
-    none, first, second, third = hops(fields_of(HEAD), sent_at)
+    none, first, second, third = hops(header_fields(HEAD), sent_at)
     assert none == {}
     assert first == {
         "from": "[192.0.2.1]",
@@ -134,20 +143,20 @@ def test_the_way_is_told_hop_by_hop_with_clocks_that_differ() -> None:
 
 def test_a_header_without_end_is_bounded() -> None:
     huge = b"Received: " + b"(" * 100_000 + b"from x by y; " + b"\r\n" + b"Received: from a\r\n" * 10_000
-    told = hops(fields_of(huge), AT)
+    told = hops(header_fields(huge), AT)
     assert len(told) == received.MAX_HOPS
-    assert all(len(str(hop)) < 4 * received.MAX_FIELD for hop in told)
+    assert all(len(str(hop)) < 4 * received.MAX_FIELD_CHARS for hop in told)
 
 
 @pytest.mark.parametrize(
     "date", ["", "yesterday", "Thu, 32 Jan 2026 22:00:00 +0000", "Thu, 1 Jan 99999 00:00:00 +0000"]
 )
 def test_a_date_that_is_none_is_none(date: str) -> None:
-    assert millis_of(date) is None
+    assert parse_date(date) is None
 
 
 def test_the_day_to_search_from_is_written_as_imap_wants_it() -> None:
-    assert since(AT) == b"SINCE 21-Jan-2026"
+    assert search_since(AT) == b"SINCE 21-Jan-2026"
 
 
 class Names(asyncio.DatagramProtocol):
@@ -174,14 +183,14 @@ class Names(asyncio.DatagramProtocol):
 
 
 @contextlib.asynccontextmanager
-async def name_server(text: bytes, rcode: dns.rcode.Rcode = dns.rcode.NOERROR) -> AsyncIterator[Keys]:
+async def name_server(text: bytes, rcode: dns.rcode.Rcode = dns.rcode.NOERROR) -> AsyncIterator[KeyLookup]:
     loop = asyncio.get_running_loop()
     names = Names("mw._domainkey.example.org.", text, rcode)
     transport, _ = await loop.create_datagram_endpoint(lambda: names, local_addr=("127.0.0.1", 0))
     resolver = dns.asyncresolver.Resolver(configure=False)
     resolver.nameservers, resolver.port = ["127.0.0.1"], transport.get_extra_info("sockname")[1]
     try:
-        yield partial(txt, resolver=resolver)
+        yield partial(lookup_txt, resolver=resolver)
     finally:
         transport.close()
 
@@ -202,19 +211,21 @@ def signed(text: bytes, domain: bytes = b"example.org", selector: bytes = b"mw")
 async def test_a_signature_is_checked_with_the_key_of_its_domain() -> None:
     whole = signed(message())
     async with name_server(RECORD) as keys:
-        assert await signatures(whole, keys) == [{"result": "pass", "domain": "example.org", "selector": "mw"}]
-        (broken,) = await signatures(whole + b"Sent from my phone\r\n", keys)
+        assert await check_signatures(whole, keys) == [
+            {"result": "pass", "domain": "example.org", "selector": "mw"}
+        ]
+        (broken,) = await check_signatures(whole + b"Sent from my phone\r\n", keys)
         assert (broken["result"], "body hash" in broken["why"]) == ("fail", True)
-        (changed,) = await signatures(whole.replace(b"Subject: MailWatch", b"Subject: MailWotch"), keys)
+        (changed,) = await check_signatures(whole.replace(b"Subject: MailWatch", b"Subject: MailWotch"), keys)
         assert (changed["result"], changed["why"]) == ("fail", "the signature does not match")
         twice = signed(whole, b"elsewhere.example")
-        assert [told["result"] for told in await signatures(twice, keys)] == ["permerror", "pass"]
-        assert [told["result"] for told in await signatures(b"DKIM-Signature: v=1\r\n" + message(), keys)] == [
-            "permerror"
-        ]
-        assert await signatures(message(), keys) == [{"result": "none"}]
+        assert [told["result"] for told in await check_signatures(twice, keys)] == ["permerror", "pass"]
+        assert [
+            told["result"] for told in await check_signatures(b"DKIM-Signature: v=1\r\n" + message(), keys)
+        ] == ["permerror"]
+        assert await check_signatures(message(), keys) == [{"result": "none"}]
         flood = b"DKIM-Signature: v=1\r\n" * 1000 + message()
-        assert len(await signatures(flood, keys)) == 4
+        assert len(await check_signatures(flood, keys)) == 4
 
 
 @pytest.mark.parametrize(("tag", "ahead"), [("t=", 90_000), ("x=", -90_000)])
@@ -223,20 +234,20 @@ async def test_a_signature_out_of_date_by_our_clock_is_no_failure_of_the_message
     dates = f"t={moment}" if tag == "t=" else f"t={moment - 9}; x={moment}"
     dated = re.sub(rb"(?<=[; ])t=\d+", dates.encode(), signed(message()), count=1)
     async with name_server(RECORD) as keys:
-        (told,) = await signatures(dated, keys)
+        (told,) = await check_signatures(dated, keys)
     assert (told["result"], told["why"][:2]) == ("neutral", tag)
 
 
 @pytest.mark.parametrize("text", [b"v=DKIM1; p=", b"v=DKIM1; k=rsa; p=AAAA", b"hello"])
 async def test_a_key_that_is_none_is_no_failure_of_the_message(text: bytes) -> None:
     async with name_server(text) as keys:
-        (told,) = await signatures(signed(message()), keys)
+        (told,) = await check_signatures(signed(message()), keys)
     assert told["result"] == "permerror"
 
 
 async def test_a_name_server_that_fails_is_no_failure_of_the_message() -> None:
     async with name_server(RECORD, dns.rcode.SERVFAIL) as keys:
-        (told,) = await signatures(signed(message()), keys)
+        (told,) = await check_signatures(signed(message()), keys)
     assert told["result"] == "temperror"
 
 
@@ -249,22 +260,22 @@ def bounce(head: str, **changed: str) -> bytes:
 
 def test_a_report_on_our_message_is_read() -> None:
     head = message().partition(b"\r\n\r\n")[0].decode().replace("\r\n", "\n")
-    told = read_bounce(bounce(head), SEALER)
+    told = read_delivery_report(bounce(head), SEALER)
     assert told is not None
     assert (told.token, told.action, told.status) == (MARK.token, "failed", "5.2.2")
     assert told.diagnostic == "smtp; 552 5.2.2 mailbox full"
     assert (told.proven, told.sent_at) == (True, AT)
-    delayed = read_bounce(bounce(head, action="delayed"), SEALER)
+    delayed = read_delivery_report(bounce(head, action="delayed"), SEALER)
     assert delayed is not None
     assert delayed.action == "delayed"
 
 
 def test_a_report_without_our_seal_is_read_and_proves_nothing() -> None:
-    told = read_bounce(bounce(f"Message-ID: <mailwatch.{MARK.token}@example.org>"), SEALER)
+    told = read_delivery_report(bounce(f"Message-ID: <mailwatch.{MARK.token}@example.org>"), SEALER)
     assert told is not None
     assert (told.token, told.proven) == (MARK.token, False)
-    assert read_bounce(bounce("Message-ID: <somebody@example.org>"), SEALER) is None
-    assert read_bounce(message(), SEALER) is None
+    assert read_delivery_report(bounce("Message-ID: <somebody@example.org>"), SEALER) is None
+    assert read_delivery_report(message(), SEALER) is None
 
 
 @pytest.mark.parametrize("becomes", ["itself", "bounce"])
@@ -275,17 +286,17 @@ async def test_words_that_are_no_text_fit_into_the_record(becomes: str) -> None:
         diagnostic="smtp; 552 \udcff full",
     )
     async with serving(service) as (via, to):
-        seen = await observe(trip_of(TRIP, via, to), scheduled_at=AT, contexts=TlsContexts())
+        seen = await observe(roundtrip_target(TRIP, via, to), scheduled_at=AT, contexts=TlsContexts())
     assert seen.outcome is (Outcome.UP if becomes == "itself" else Outcome.DOWN)
     assert seen.facts is not None
     assert seen.facts["message"]["reply"] == r"250 \xff ok: queued as A\xff1"
-    assert canonical(payload_of(seen)).encode()
+    assert canonical(fact_payload(seen)).encode()
 
 
 async def test_without_uidplus_no_single_message_is_expunged() -> None:
     service = Service(capabilities=b"IMAP4rev1 AUTH=PLAIN")
     async with serving(service) as (via, to):
-        seen = await observe(trip_of(TRIP, via, to), scheduled_at=AT, contexts=TlsContexts())
+        seen = await observe(roundtrip_target(TRIP, via, to), scheduled_at=AT, contexts=TlsContexts())
     assert seen.outcome is Outcome.UP
     assert service.changed == ['SELECT "INBOX"', r"UID STORE 7 +FLAGS.SILENT (\Deleted)", "EXPUNGE"]
 
@@ -294,7 +305,7 @@ async def test_a_message_that_comes_while_we_search_is_not_waited_for() -> None:
     """The server tells of it in the answer to the search, and has no news for one who is idle after it."""
     service = Service(silent=True, after_searches=2)
     async with serving(service) as (via, to):
-        trip = trip_of(TRIP, via, to, deadline=25.0)
+        trip = roundtrip_target(TRIP, via, to, deadline=25.0)
         seen = await observe(trip, scheduled_at=AT, contexts=TlsContexts())
     assert seen.outcome is Outcome.UP
     assert (seen.facts or {})["latency_ms"] < 20_000
@@ -303,11 +314,13 @@ async def test_a_message_that_comes_while_we_search_is_not_waited_for() -> None:
 async def test_a_message_that_nobody_acknowledged_may_have_been_accepted() -> None:
     service = Service(smtp={"message": CLOSE}, times=1)
     async with serving(service) as (via, to):
-        trip = trip_of(TRIP, via, to)
-        seen = await observe(trip, scheduled_at=AT, contexts=TlsContexts(), trips=Trips(b"s"))
+        trip = roundtrip_target(TRIP, via, to)
+        seen = await observe(trip, scheduled_at=AT, contexts=TlsContexts(), roundtrip=RoundtripContext(b"s"))
         assert (seen.cause, (seen.facts or {})["stage"]) == (Cause.DISCONNECTED, "unsure")
-        outstanding = Outstanding.recall([seen])
-        again = await observe(trip, scheduled_at=AT, contexts=TlsContexts(), trips=Trips(b"s", outstanding))
+        outstanding = Outstanding.restore([seen])
+        again = await observe(
+            trip, scheduled_at=AT, contexts=TlsContexts(), roundtrip=RoundtripContext(b"s", outstanding)
+        )
     assert again.facts is not None
     assert [late["token"] for late in again.facts["late"]] == [*outstanding.sent]
 
@@ -338,29 +351,29 @@ def look(stage: str = "served", at: int = AT, **facts: Any) -> Observation:
     ],
 )
 def test_what_may_still_come_is_outstanding(stage: str, on_its_way: bool) -> None:
-    assert (MARK.token in Outstanding.recall([look(stage)]).sent) is on_its_way
+    assert (MARK.token in Outstanding.restore([look(stage)]).sent) is on_its_way
 
 
 @pytest.mark.parametrize("end", ["late", "lost", "bounced"])
 def test_what_came_or_will_not_come_is_outstanding_no_more(end: str) -> None:
-    after = Outstanding.recall(
+    after = Outstanding.restore(
         [look("queued"), look("unsubmitted", message=None, **{end: [{"token": MARK.token}]})]
     )
     assert not after.sent
-    assert after.told == ({MARK.token} if end == "late" else set())
-    assert not after.after(look("unsubmitted", message=None, cleaned=[MARK.token])).told
+    assert after.recorded == ({MARK.token} if end == "late" else set())
+    assert not after.after(look("unsubmitted", message=None, cleaned=[MARK.token])).recorded
 
 
 def test_a_message_is_given_up_after_a_week_and_told_once() -> None:
-    waiting = Outstanding.recall([look("queued")])
-    assert waiting.overdue(AT + LOST_AFTER) == []
-    assert waiting.overdue(AT + LOST_AFTER + 1) == [MARK]
+    waiting = Outstanding.restore([look("queued")])
+    assert waiting.overdue(AT + LOST_AFTER_MS) == []
+    assert waiting.overdue(AT + LOST_AFTER_MS + 1) == [MARK]
     assert not waiting.after(look("unsubmitted", message=None, lost=[{"token": MARK.token}])).overdue(AT + 10**12)
 
 
 def test_what_could_not_be_deleted_is_known_and_no_stray() -> None:
-    assert Outstanding.recall([look("served", left="read-only")]).told == {MARK.token}
-    assert Outstanding.recall([look("served")]).told == set()
+    assert Outstanding.restore([look("served", left="read-only")]).recorded == {MARK.token}
+    assert Outstanding.restore([look("served")]).recorded == set()
 
 
 @pytest.mark.parametrize(
@@ -373,7 +386,7 @@ def test_a_report_is_read_whatever_else_the_returned_header_holds(odd: bytes) ->
         b"--x\r\nContent-Type: message/rfc822\r\n\r\n"
         + message().replace(b"\r\n\r\n", b"\r\n" + odd + b"\r\n\r\n", 1)
     )
-    bounce = read_bounce(report + b"\r\n--x--\r\n", SEALER)
+    bounce = read_delivery_report(report + b"\r\n--x--\r\n", SEALER)
     assert bounce is not None
     assert (bounce.token, bounce.action, bounce.proven) == (MARK.token, "failed", True)
 
@@ -383,9 +396,9 @@ def test_parts_in_parts_without_end_are_no_report() -> None:
         b"Content-Type: multipart/report; boundary=b%d\r\n\r\n--b%d\r\n" % (number, number)
         for number in range(1500)
     )
-    assert read_bounce(nested, SEALER) is None
+    assert read_delivery_report(nested, SEALER) is None
 
 
 async def test_a_message_that_begins_within_a_field_has_no_signature_that_can_be_read() -> None:
-    (told,) = await signatures(b" folded\r\nFrom: x\r\n\r\nx")
+    (told,) = await check_signatures(b" folded\r\nFrom: x\r\n\r\nx")
     assert told == {"result": "permerror", "why": "the header of the message cannot be read"}

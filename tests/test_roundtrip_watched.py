@@ -13,20 +13,20 @@ import pytest
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.controls import Control
 from mailwatch.model import Kind
-from mailwatch.monitor.pipeline import Monitor
-from mailwatch.monitor.restore import take_up
-from mailwatch.settings import Delivery
+from mailwatch.monitor.pipeline import Pipeline
+from mailwatch.monitor.restore import restore_targets
+from mailwatch.settings import RoundtripTask
 from mailwatch.store import Reader
-from tests.helpers.faults.fault import Fault, nobody_listens
-from tests.helpers.faults.roundtrip import Service, serving, trip_of
-from tests.helpers.mail_route import posting, until
+from tests.helpers.faults.fault import Fault, closed_port
+from tests.helpers.faults.roundtrip import Service, roundtrip_target, serving
+from tests.helpers.mail_route import mail_service, wait_until
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.targets import Targets
 from tests.servers import ALICE, Certificates
 
 REJECTED = b"TAG NO [AUTHENTICATIONFAILED] no\r\n"
-TRIP = Fault(kind=Kind.ROUNDTRIP, what="", cause=None, phase=None, place=nobody_listens).target
+TRIP = Fault(kind=Kind.ROUNDTRIP, what="", cause=None, phase=None, place=closed_port).target
 
 
 @pytest.fixture
@@ -37,15 +37,15 @@ async def harness(tmp_path: Path) -> AsyncIterator[PipelineHarness]:
     await made.close()
 
 
-def monitor_like(harness: PipelineHarness) -> Monitor:
+def monitor_like(harness: PipelineHarness) -> Pipeline:
     """A monitor that begins anew over the same ledger."""
-    return Monitor(
-        vantage_point=harness.monitor.vantage_point,
-        rules=harness.monitor.rules,
+    return Pipeline(
+        vantage_point=harness.pipeline.vantage_point,
+        rules=harness.pipeline.rules,
         writer=harness.writer,
         metrics=harness.metrics,
         guard=None,
-        clock=harness.monitor._clock,
+        clock=harness.pipeline._clock,
         secret=b"s" * 32,
     )
 
@@ -57,37 +57,37 @@ def latest(harness: PipelineHarness) -> dict[str, Any]:
 async def test_a_login_that_is_held_back_sends_nothing(harness: PipelineHarness) -> None:
     service = Service(imap={"LOGIN": REJECTED})
     async with serving(service) as (via, to):
-        trip = trip_of(TRIP, via, to)
-        harness.watch_also(trip)
-        await harness.look(trip)
+        trip = roundtrip_target(TRIP, via, to)
+        harness.add_target(trip)
+        await harness.probe(trip)
         assert (latest(harness)["outcome"], latest(harness)["cause"]) == ("unknown", "credentials")
         assert len(service.sent) == 1
-        await harness.look(trip)
+        await harness.probe(trip)
         assert (latest(harness)["outcome"], latest(harness)["cause"]) == ("unknown", "credentials")
         assert latest(harness)["detail"].startswith("nothing was sent")
         assert len(service.sent) == 1
         # What the trip learnt counts for all looks at the account, and after a restart too.
         again = monitor_like(harness)
-        await take_up(again, harness.reader, [trip])
-        for monitor in (harness.monitor, again):
-            assert not monitor.looking.logins.allows(trip.ends[1], latest(harness)["end"])
-        assert [*again.watches["lab"].outstanding.sent] == [*harness.monitor.watches["lab"].outstanding.sent]
-        assert len(again.watches["lab"].outstanding.sent) == 1
+        await restore_targets(again, harness.reader, [trip])
+        for monitor in (harness.pipeline, again):
+            assert not monitor.runner.login_backoff.may_login(trip.endpoints[1], latest(harness)["end"])
+        assert [*again.targets["lab"].outstanding.sent] == [*harness.pipeline.targets["lab"].outstanding.sent]
+        assert len(again.targets["lab"].outstanding.sent) == 1
 
 
 async def test_a_login_rejected_elsewhere_holds_the_trip_back(harness: PipelineHarness) -> None:
     service = Service(imap={"LOGIN": REJECTED})
     async with serving(service) as (via, to):
-        trip = trip_of(TRIP, via, to)
-        assert isinstance(trip.task, Delivery)
+        trip = roundtrip_target(TRIP, via, to)
+        assert isinstance(trip.task, RoundtripTask)
         assert trip.task.to.login is not None
         another = replace(trip.task.to, login=replace(trip.task.to.login, username="anna@example.org"))
         trip = replace(trip, task=replace(trip.task, to=another))
-        mailbox = trip.ends[1]
-        harness.watch_also(mailbox)
-        harness.watch_also(trip)
-        await harness.look(mailbox)
-        await harness.look(trip)
+        mailbox = trip.endpoints[1]
+        harness.add_target(mailbox)
+        harness.add_target(trip)
+        await harness.probe(mailbox)
+        await harness.probe(trip)
         assert latest(harness)["detail"].startswith("nothing was sent")
         assert service.sent == []
 
@@ -97,12 +97,12 @@ async def test_a_message_that_is_awaited_keeps_nobody_from_looking(tmp_path: Pat
     await harness.writer.start()
     service = Service(becomes="nothing")
     async with serving(service) as (via, to):
-        trip = trip_of(TRIP, via, to, deadline=60.0)
-        harness.watch_also(trip)
+        trip = roundtrip_target(TRIP, via, to, deadline=60.0)
+        harness.add_target(trip)
         await harness.greet()
-        waiting = asyncio.create_task(harness.look(trip))
-        await until(lambda: bool(service.sent))
-        await harness.look()
+        waiting = asyncio.create_task(harness.probe(trip))
+        await wait_until(lambda: bool(service.sent))
+        await harness.probe()
         assert [look["target"] for look in harness.recorded("observation")] == ["t"]
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -115,17 +115,17 @@ async def test_a_message_that_is_awaited_keeps_nobody_from_looking(tmp_path: Pat
 async def test_a_line_that_was_down_while_we_waited_is_not_the_providers_fault(harness: PipelineHarness) -> None:
     control = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     port = control.sockets[0].getsockname()[1]
-    harness.monitor.judging.guard = guard = Guard([Control("127.0.0.1", port)], 1.0, names=())
+    harness.pipeline.attribution.guard = guard = Guard([Control("127.0.0.1", port)], 1.0, names=())
     service = Service(becomes="nothing")
     async with serving(service) as (via, to):
-        trip = trip_of(TRIP, via, to, deadline=3.0)
-        harness.watch_also(trip)
-        waiting = asyncio.create_task(harness.look(trip))
-        await until(lambda: bool(service.sent))
+        trip = roundtrip_target(TRIP, via, to, deadline=3.0)
+        harness.add_target(trip)
+        waiting = asyncio.create_task(harness.probe(trip))
+        await wait_until(lambda: bool(service.sent))
         control.close()
         await control.wait_closed()
         # As the housekeeping does every 15 seconds.
-        assert (await guard.ask()).online is False
+        assert (await guard.check()).online is False
         control = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", port)
         await waiting
     control.close()
@@ -133,16 +133,16 @@ async def test_a_line_that_was_down_while_we_waited_is_not_the_providers_fault(h
     assert (seen["outcome"], seen["cause"]) == ("unknown", "offline")
     assert "was: undelivered" in seen["detail"]
     # It was accepted all the same, and may come.
-    assert len(harness.monitor.watches["lab"].outstanding.sent) == 1
+    assert len(harness.pipeline.targets["lab"].outstanding.sent) == 1
 
 
 async def test_a_trip_in_doubt_keeps_its_beat(harness: PipelineHarness) -> None:
     hurried: list[str] = []
-    harness.monitor.schedule.sooner = lambda name, seconds: hurried.append(name)  # type: ignore[method-assign]
+    harness.pipeline.schedule.advance_to = lambda name, seconds: hurried.append(name)  # type: ignore[method-assign]
     async with serving(Service(becomes="nothing")) as (via, to):
-        trip = replace(trip_of(TRIP, via, to, deadline=0.5), interval=900.0)
-        harness.watch_also(trip)
-        await harness.look(trip)
+        trip = replace(roundtrip_target(TRIP, via, to, deadline=0.5), interval=900.0)
+        harness.add_target(trip)
+        await harness.probe(trip)
     assert latest(harness)["cause"] == "undelivered"
     assert hurried == []
 
@@ -178,24 +178,24 @@ def trips(watching: MailWatchProcess) -> list[dict[str, Any]]:
 def test_a_message_on_its_way_at_the_end_is_found_by_the_next_start(
     end: Callable[[MailWatchProcess], Any], certificates: Certificates, targets: Targets, tmp_path: Path
 ) -> None:
-    with posting(certificates, targets) as post:
-        before = post.mail()
+    with mail_service(certificates, targets) as post:
+        before = post.messages_of()
         post.postfix.hold(True)
         watching = MailWatchProcess(
             tmp_path, settings(post, certificates, tmp_path, deadline="5m", interval="15m")
         )
         watching.start()
-        watching.until(post.postfix.queue, "a message in the queue")
+        watching.wait_until(post.postfix.queue, "a message in the queue")
         end(watching)
         assert trips(watching) == []
         post.postfix.hold(False)
-        watching.until(lambda: len(post.mail()) > len(before), "delivered")
+        watching.wait_until(lambda: len(post.messages_of()) > len(before), "delivered")
         with watching.running():
-            (seen,) = watching.until(lambda: trips(watching), "a look")
+            (seen,) = watching.wait_until(lambda: trips(watching), "a look")
             assert (seen["outcome"], seen["facts"]["stage"]) == ("up", "served")
             (stray,) = seen["facts"]["stray"]
             assert stray["delay_ms"] >= 0
             assert watching.metric("mailwatch_delivery_latency_seconds{") == seen["facts"]["latency_ms"] / 1000
-        assert sorted(post.mail().values()) == sorted(before.values())
-        assert post.dovecot.passwords[ALICE].encode() not in watching.everything()
+        assert sorted(post.messages_of().values()) == sorted(before.values())
+        assert post.dovecot.passwords[ALICE].encode() not in watching.all_output()
         assert "Traceback" not in watching.log.read_text()

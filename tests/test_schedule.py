@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailwatch.model import Kind
-from mailwatch.monitor.schedule import Beat, Schedule, _Looks
+from mailwatch.monitor.schedule import FixedPhaseTrigger, Schedule, _ProbeExecutor
 from mailwatch.settings import Target
 from mailwatch.times import Millis, now
 
@@ -26,7 +26,7 @@ def target(name: str, interval: float) -> Target:
 def test_the_next_beat_is_later_and_exactly_one_interval_after_this_one(
     name: str, millis: int, moment: datetime
 ) -> None:
-    beat = Beat(name, millis / 1000)
+    beat = FixedPhaseTrigger(name, millis / 1000)
     first = beat.get_next_fire_time(None, moment)
     assert moment < first <= moment + timedelta(milliseconds=millis)
     # A beat asked at its own microsecond must not answer with itself.
@@ -34,11 +34,13 @@ def test_the_next_beat_is_later_and_exactly_one_interval_after_this_one(
 
 
 def test_targets_spread_over_the_interval_and_keep_their_beat() -> None:
-    beats = sorted(Beat(f"t{n}", 60.0).get_next_fire_time(None, NOW) for n in range(10_000))
+    beats = sorted(FixedPhaseTrigger(f"t{n}", 60.0).get_next_fire_time(None, NOW) for n in range(10_000))
     per_second = [sum(b.second == second for b in beats) for second in range(60)]
     assert min(per_second) > 100
     assert max(per_second) < 235
-    assert Beat("t1", 60.0).get_next_fire_time(None, NOW) == Beat("t1", 60.0).get_next_fire_time(None, NOW)
+    assert FixedPhaseTrigger("t1", 60.0).get_next_fire_time(None, NOW) == FixedPhaseTrigger(
+        "t1", 60.0
+    ).get_next_fire_time(None, NOW)
 
 
 async def test_a_slow_look_is_not_overtaken_and_the_next_comes_on_the_beat() -> None:
@@ -73,7 +75,7 @@ async def test_a_due_time_is_never_after_the_look_that_begins_in_the_same_millis
     async def look(_: Target, due: Millis) -> None:
         dues.put_nowait(due)
 
-    looks, job = _Looks(look), SimpleNamespace(args=(target("a", 1.0),), id="a")
+    looks, job = _ProbeExecutor(look), SimpleNamespace(args=(target("a", 1.0),), id="a")
     looks.start(SimpleNamespace(_create_lock=Lock, _dispatch_event=lambda _: None), "default")
     moment = NOW.replace(microsecond=456_999)
     looks._instances["a"] = 1
@@ -92,9 +94,9 @@ async def test_sooner_brings_a_look_forward_and_never_puts_one_off() -> None:
     schedule.add(target("a", 3600.0))
     schedule.start()
     began = now()
-    schedule.sooner("a", 0.1)
-    schedule.sooner("a", 1800.0)
-    schedule.sooner("removed long ago", 0.1)
+    schedule.advance_to("a", 0.1)
+    schedule.advance_to("a", 1800.0)
+    schedule.advance_to("removed long ago", 0.1)
     due = await asyncio.wait_for(looks.get(), 10)
     schedule.stop()
     assert began + 90 <= due <= began + 1000
@@ -110,8 +112,8 @@ async def test_later_leaves_beats_out_and_keeps_the_beat() -> None:
     schedule.add(target("a", 0.2))
     schedule.start()
     first = await asyncio.wait_for(looks.get(), 10)
-    schedule.later("a", 0.8)
-    schedule.later("removed long ago", 0.8)
+    schedule.skip("a", 0.8)
+    schedule.skip("removed long ago", 0.8)
     put_off = await asyncio.wait_for(looks.get(), 10)
     usual = await asyncio.wait_for(looks.get(), 10)
     schedule.stop()

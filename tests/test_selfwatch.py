@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 
 from mailwatch import monotonic
-from mailwatch.analysis.elapsed import length_of
-from mailwatch.model import Gap, GapReason, News, Observation, Sign, Topic
+from mailwatch.analysis.elapsed import gap_length
+from mailwatch.model import EventType, Gap, GapReason, HealthArea, Notification, Observation
 from mailwatch.monitor import resources
 from mailwatch.monitor.resources import Usage
-from mailwatch.monitor.restore import take_up
-from mailwatch.monitor.self_check import BEGINS_AFTER, ENDS_AFTER, Finding, Problem, SelfWatch
-from mailwatch.notify.text import text_of
+from mailwatch.monitor.restore import restore_targets
+from mailwatch.monitor.self_check import BEGIN_SECONDS, END_SECONDS, HealthFinding, HealthProblem, SelfCheck
+from mailwatch.notify.text import message_text
 from mailwatch.settings import Channel, Target
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.process import MailWatchProcess
@@ -42,14 +42,14 @@ async def harness(tmp_path: Path) -> AsyncIterator[PipelineHarness]:
     await made.close()
 
 
-def finding(wrong: bool, reason: str = "it is late") -> Finding:
-    return Finding(Sign.LOOP, wrong, True, reason, {"seconds": 3})
+def finding(wrong: bool, reason: str = "it is late") -> HealthFinding:
+    return HealthFinding(HealthArea.LOOP, wrong, True, reason, {"seconds": 3})
 
 
 def test_a_blip_is_no_problem_and_a_problem_is_reported_when_it_begins_and_when_it_is_over() -> None:
-    problem, at = Problem(finding(False)), 0.0
+    problem, at = HealthProblem(finding(False)), 0.0
 
-    def lives(seconds: float, *, wrong: bool) -> list[News]:
+    def lives(seconds: float, *, wrong: bool) -> list[Notification]:
         nonlocal at
         news = []
         for _ in range(int(seconds)):
@@ -57,23 +57,23 @@ def test_a_blip_is_no_problem_and_a_problem_is_reported_when_it_begins_and_when_
             news += [problem.update(finding(wrong), at)]
         return [each for each in news if each]
 
-    assert lives(BEGINS_AFTER - 2, wrong=True) == lives(2, wrong=False) == []
-    (begun,) = lives(BEGINS_AFTER + 5, wrong=True)
-    assert (begun.topic, begun.facts["sign"], problem.begun) == (Topic.MONITOR, "loop", begun.time)
+    assert lives(BEGIN_SECONDS - 2, wrong=True) == lives(2, wrong=False) == []
+    (begun,) = lives(BEGIN_SECONDS + 5, wrong=True)
+    assert (begun.event_type, begun.facts["sign"], problem.begun) == (EventType.MONITOR, "loop", begun.time)
     # Well for a moment: it is the same problem.
     assert problem.reason(at) == "it is late"
-    assert lives(ENDS_AFTER - 2, wrong=False) == []
+    assert lives(END_SECONDS - 2, wrong=False) == []
     assert problem.reason(at) == "it is late; it is well again for 27 s, and ready after 30 s of that"
     assert lives(100, wrong=True) == []
     assert problem.finding.is_wrong
-    (over,) = lives(ENDS_AFTER + 5, wrong=False)
+    (over,) = lives(END_SECONDS + 5, wrong=False)
     assert over.facts == {"sign": "loop", "over": True, "first_wrong": begun.time}
     assert over.key != begun.key
     assert problem.begun is None
 
 
 def test_a_single_standstill_however_long_is_no_problem() -> None:
-    problem = Problem(finding(False))
+    problem = HealthProblem(finding(False))
     assert problem.update(finding(True), 1000.0) is None
     assert problem.update(finding(True), 5000.0) is None
     assert problem.update(finding(False), 5001.0) is None
@@ -81,46 +81,48 @@ def test_a_single_standstill_however_long_is_no_problem() -> None:
 
 
 @pytest.mark.parametrize("lang", ["en", "it"])
-@pytest.mark.parametrize("sign", list(Sign))
-def test_each_sign_has_words_in_each_language(sign: Sign, lang: str) -> None:
+@pytest.mark.parametrize("sign", list(HealthArea))
+def test_each_sign_has_words_in_each_language(sign: HealthArea, lang: str) -> None:
     channel = Channel(name="json-1", url=None, lang=lang)  # type: ignore[arg-type]
     facts: dict[str, Any] = {"sign": sign.value, "seconds": 12, "count": 3, "all": 7, "targets": ["a", "b"]}
-    begun = News(key="1", topic=Topic.MONITOR, time=0, facts=facts | {"used": 5, "limit": 6})
-    over = News(key="2", topic=Topic.MONITOR, time=0, facts={"sign": sign.value, "over": True, "first_wrong": 0})
-    title, body = text_of([begun, over], channel, 0)
+    begun = Notification(key="1", event_type=EventType.MONITOR, time=0, facts=facts | {"used": 5, "limit": 6})
+    over = Notification(
+        key="2", event_type=EventType.MONITOR, time=0, facts={"sign": sign.value, "over": True, "first_wrong": 0}
+    )
+    title, body = message_text([begun, over], channel, 0)
     assert title.count("MailWatch") == 3
     assert len(body.splitlines()) == 2
     assert "{" not in body
     assert "1970" in body
 
 
-def selfwatch(harness: PipelineHarness) -> tuple[SelfWatch, list[News]]:
+def selfwatch(harness: PipelineHarness) -> tuple[SelfCheck, list[Notification]]:
     """A self-watch that has watched for an hour."""
-    news: list[News] = []
+    news: list[Notification] = []
 
-    async def notify(each: News) -> None:
+    async def notify(each: Notification) -> None:
         news.append(each)
 
-    made = SelfWatch(harness.monitor, notify)
+    made = SelfCheck(harness.pipeline, notify)
     made._began -= 3600
     return made, news
 
 
 def aged(harness: PipelineHarness, seconds: int) -> int:
     """As if the target had been seen so long ago; return when that was, on the clock that nobody can set."""
-    harness.seen(seconds * 1000)
-    harness.watch.since = harness.watch.seen_at = time.monotonic() - seconds
-    assert harness.watch.latest is not None
-    assert harness.watch.latest.clock is not None
-    return harness.watch.latest.clock.end
+    harness.assume_up(seconds * 1000)
+    harness.runtime.watched_since = harness.runtime.observed_at = time.monotonic() - seconds
+    assert harness.runtime.latest is not None
+    assert harness.runtime.latest.clock is not None
+    return harness.runtime.latest.clock.end
 
 
-async def overdue(harness: PipelineHarness, watching: SelfWatch, at: float | None = None) -> None:
+async def overdue(harness: PipelineHarness, watching: SelfCheck, at: float | None = None) -> None:
     """Let the self-watch go through all targets, and put on record what it finds."""
     at = at or time.monotonic()
     for _ in range(12):
         watching.tick(at, 0.0)
-    await watching._record(watching._to_record(at))
+    await watching._record_gaps(watching._gaps_to_record(at))
 
 
 def gaps(harness: PipelineHarness) -> list[tuple[GapReason, int, int]]:
@@ -131,7 +133,7 @@ def gaps(harness: PipelineHarness) -> list[tuple[GapReason, int, int]]:
         assert isinstance(gap, Gap)
         assert gap.clock is not None
         assert gap.clock.start is not None
-        assert abs(gap.end - gap.start - length_of(gap)) <= 2
+        assert abs(gap.end - gap.start - gap_length(gap)) <= 2
         found.append((gap.reason, gap.clock.start, gap.clock.end))
     return found
 
@@ -146,9 +148,9 @@ async def test_a_target_that_is_not_probed_is_on_record_while_it_is_so_and_not_t
     assert gaps(harness) == []
     last = aged(harness, 4 * 60)
     await overdue(harness, watching)
-    assert harness.monitor.metrics.itself.overdue == 1
-    assert harness.watch.state.name == "unknown"
-    assert 'mailwatch_target_state{target="t",provider="",kind="imap",state="unknown"} 1' in harness.shown()
+    assert harness.pipeline.metrics.self_check.overdue == 1
+    assert harness.runtime.state.name == "unknown"
+    assert 'mailwatch_target_state{target="t",provider="",kind="imap",state="unknown"} 1' in harness.exposition()
     # It stays so: no further entry before it lasts twice as long.
     await overdue(harness, watching, time.monotonic() + 200)
     assert len(gaps(harness)) == 1
@@ -156,8 +158,8 @@ async def test_a_target_that_is_not_probed_is_on_record_while_it_is_so_and_not_t
     await overdue(harness, watching, time.monotonic() + 300)
     # The probe comes at last, and takes the rest; then all is as ever.
     await asyncio.sleep(1.1)
-    await harness.look()
-    await harness.look()
+    await harness.probe()
+    await harness.probe()
     found = gaps(harness)
     assert [reason for reason, _, _ in found] == [GapReason.MISSED] * 3
     assert [start for _, start, _ in found[1:]] == [end for _, _, end in found[:-1]]
@@ -165,29 +167,29 @@ async def test_a_target_that_is_not_probed_is_on_record_while_it_is_so_and_not_t
     assert isinstance(first, Observation)
     assert first.clock is not None
     assert (found[0][1], found[-1][2]) == (last, first.clock.start)
-    assert harness.watch.state.name == "up"
+    assert harness.runtime.state.name == "up"
     await overdue(harness, watching)
-    assert harness.monitor.metrics.itself.overdue == 0
+    assert harness.pipeline.metrics.self_check.overdue == 0
 
 
 async def test_a_restart_goes_on_where_the_gap_on_record_ends(harness: PipelineHarness) -> None:
     await harness.greet()
-    await harness.look()
+    await harness.probe()
     watching, _ = selfwatch(harness)
     aged(harness, 240)
     await overdue(harness, watching)
-    harness.monitor.forget("t")
+    harness.pipeline.forget_target("t")
     await asyncio.sleep(1.1)
-    await take_up(harness.monitor, harness.reader, [harness.target])
-    await harness.look()
+    await restore_targets(harness.pipeline, harness.reader, [harness.target])
+    await harness.probe()
     (reason, _, before), (then, after, _) = gaps(harness)
     assert (reason, then) == (GapReason.MISSED, GapReason.NOT_RUNNING)
     assert after == before
 
 
 async def test_what_was_never_probed_is_on_record_too(harness: PipelineHarness) -> None:
-    began = harness.watch.settings_written = monotonic.milliseconds() - 240_000
-    harness.watch.since -= 240
+    began = harness.runtime.settings_written = monotonic.milliseconds() - 240_000
+    harness.runtime.watched_since -= 240
     watching, _ = selfwatch(harness)
     await overdue(harness, watching)
     ((reason, start, end),) = gaps(harness)
@@ -198,18 +200,18 @@ async def test_what_was_never_probed_is_on_record_too(harness: PipelineHarness) 
 async def test_what_is_probed_right_now_or_waits_for_its_entry_is_not_overdue(harness: PipelineHarness) -> None:
     watching, _ = selfwatch(harness)
     aged(harness, 240)
-    harness.watch.probing = time.monotonic()
+    harness.runtime.probing_since = time.monotonic()
     await overdue(harness, watching)
-    harness.watch.probing, harness.watch.pending = None, True
+    harness.runtime.probing_since, harness.runtime.unrecorded = None, True
     await overdue(harness, watching)
     assert gaps(harness) == []
     # But judging it does not last for ever.
-    harness.watch.ended = time.monotonic()
+    harness.runtime.probe_ended = time.monotonic()
     await overdue(harness, watching, time.monotonic() + 100)
-    assert harness.monitor.metrics.itself.stalled == 1
-    harness.watch.pending = False
+    assert harness.pipeline.metrics.self_check.stalled == 1
+    harness.runtime.unrecorded = False
     await overdue(harness, watching, time.monotonic() - 200)
-    assert harness.monitor.metrics.itself.stalled == 0
+    assert harness.pipeline.metrics.self_check.stalled == 0
 
 
 async def test_after_a_standstill_of_ours_nothing_is_put_on_record_before_the_probes_had_time(
@@ -221,16 +223,16 @@ async def test_after_a_standstill_of_ours_nothing_is_put_on_record_before_the_pr
     watching.tick(at, 499.0)
     for _ in range(2):
         watching.tick(at, 0.0)
-        assert watching._to_record(at) == []
+        assert watching._gaps_to_record(at) == []
     watching.tick(at, 0.0)
-    assert watching._to_record(at) == [harness.watch]
+    assert watching._gaps_to_record(at) == [harness.runtime]
 
 
 async def test_a_probe_that_does_not_end_is_ended_and_shown(
     harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailwatch.monitor.runner.longest", lambda _: 0.05)
-    monkeypatch.setattr("mailwatch.monitor.runner.ENDS_WITHIN", 0.05)
+    monkeypatch.setattr("mailwatch.monitor.runner.max_probe_seconds", lambda _: 0.05)
+    monkeypatch.setattr("mailwatch.monitor.runner.CANCEL_SECONDS", 0.05)
     back = asyncio.Event()
 
     async def deaf(_: Target, **__: Any) -> Observation:
@@ -241,40 +243,40 @@ async def test_a_probe_that_does_not_end_is_ended_and_shown(
                 continue
         raise ValueError("too late")
 
-    harness.monitor.looking.observe = deaf
-    await harness.look()
+    harness.pipeline.runner.observe = deaf
+    await harness.probe()
     watching, _ = selfwatch(harness)
     watching.tick(time.monotonic(), 0.0)
-    assert harness.monitor.metrics.itself.stalled == 1
-    assert not harness.watch.pending
+    assert harness.pipeline.metrics.self_check.stalled == 1
+    assert not harness.runtime.unrecorded
     (observation,) = harness.recorded("observation")
     assert (observation["outcome"], observation["cause"]) == ("unknown", "monitor")
     assert "did not end within 0.05 s" in observation["detail"]
     back.set()
-    while harness.monitor.looking.left_behind:
+    while harness.pipeline.runner.abandoned:
         await asyncio.sleep(0)
     watching.tick(time.monotonic(), 0.0)
-    assert harness.monitor.metrics.itself.stalled == 0
+    assert harness.pipeline.metrics.self_check.stalled == 0
 
 
 async def test_a_tick_goes_through_a_tenth_of_the_targets(
     harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(200):
-        harness.watch_also(replace(harness.target, name=f"t{number}"))
+        harness.add_target(replace(harness.target, name=f"t{number}"))
     watching, _ = selfwatch(harness)
     seen: list[str] = []
-    real = SelfWatch._is_overdue
+    real = SelfCheck._is_overdue
 
-    def counted(self: SelfWatch, name: str, at: float) -> bool:
+    def counted(self: SelfCheck, name: str, at: float) -> bool:
         seen.append(name)
         return real(self, name, at)
 
-    monkeypatch.setattr(SelfWatch, "_is_overdue", counted)
+    monkeypatch.setattr(SelfCheck, "_is_overdue", counted)
     for tick in range(1, 12):
         watching.tick(time.monotonic(), 0.0)
         assert len(seen) <= tick * 21
-    assert set(seen) == set(harness.monitor.watches)
+    assert set(seen) == set(harness.pipeline.targets)
     # One that a reload took away is forgotten.
     watching._overdue["gone"] = 0.0
     watching.tick(time.monotonic(), 0.0)
@@ -329,14 +331,14 @@ def test_targets_that_wait_for_a_probe_that_hangs_are_shown_and_on_record_before
     )
     watching.start()
     try:
-        watching.until(lambda: watching.metric("mailwatch_self_overdue_targets") == 1, "overdue", 40)
-        watching.until(lambda: "503" in watching.get("/readyz"), "unready", 40)
+        watching.wait_until(lambda: watching.metric("mailwatch_self_overdue_targets") == 1, "overdue", 40)
+        watching.wait_until(lambda: "503" in watching.get("/readyz"), "unready", 40)
         assert "were not probed for three intervals" in watching.get("/readyz")
         assert "waits" not in watching.get("/readyz")
         assert watching.metric('mailwatch_self_problem{sign="targets"}') == 1
         assert watching.metric('mailwatch_self_problem{sign="probes"}') == 0
         assert watching.get("/healthz").startswith("ok")
-        (sent,) = watching.until(lambda: webhook.took, "a message")
+        (sent,) = watching.wait_until(lambda: webhook.took, "a message")
         assert "un problema di MailWatch" in sent["title"]
         assert "1 obiettivi su 2" in sent["message"]
         assert "waits" in sent["message"]
@@ -360,14 +362,14 @@ def test_few_handles_left_make_it_unready_and_a_standstill_does_not(tmp_path: Pa
     hanging = [section(f"lab{number}", silent.port, interval="10m", timeout="10m") for number in range(50)]
     watching = MailWatchProcess(tmp_path, hanging)
     with watching.running():
-        watching.until(lambda: (watching.metric("mailwatch_self_open_files ") or 0) > 50, "the probes")
+        watching.wait_until(lambda: (watching.metric("mailwatch_self_open_files ") or 0) > 50, "the probes")
         watching.signal(signal.SIGSTOP)
         time.sleep(3)
         watching.signal(signal.SIGCONT)
         used = int(watching.metric("mailwatch_self_open_files ") or 0)
         _, hard = resource.prlimit(watching.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(watching.pid, resource.RLIMIT_NOFILE, (used + 3, hard))
-        answer = watching.until(
+        answer = watching.wait_until(
             lambda: "503" in watching.get("/readyz") and watching.get("/readyz"), "unready", 40
         )
         assert "file handles are in use" in answer
@@ -383,16 +385,16 @@ def test_a_disk_that_takes_nothing_makes_it_unready_with_the_reason(tmp_path: Pa
         tmp_path, [section("lab", free_port())], notify=[{"url": webhook.url, "on": ["monitor"], "group": "0s"}]
     )
     with watching.running():
-        watching.until(lambda: watching.seen("lab", "down"), "probing")
+        watching.wait_until(lambda: watching.count("lab", "down"), "probing")
         # Another writer has the database: no commit ends.
         blocker = sqlite3.connect(watching.data_dir / "mailwatch.sqlite", isolation_level=None)
         blocker.execute("BEGIN IMMEDIATE")
         try:
-            answer = watching.until(
+            answer = watching.wait_until(
                 lambda: "waited for the disk" in (text := watching.get("/readyz")) and text, "unready", 60
             )
             # The outbox lies on that disk too: the message goes past it.
-            (sent,) = watching.until(lambda: webhook.took, "a message", 60)
+            (sent,) = watching.wait_until(lambda: webhook.took, "a message", 60)
         finally:
             blocker.execute("ROLLBACK")
             blocker.close()

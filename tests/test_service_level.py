@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.analysis.availability import Availability, Buckets, availability
+from mailwatch.analysis.availability import Availability, RollingAvailability, availability
 from mailwatch.analysis.elapsed import Durations
 from mailwatch.model import Gap, GapReason, Observation, Outcome
-from mailwatch.times import Millis, Window, merged, overlap, without
+from mailwatch.times import Millis, Window, merge_windows, overlap_length, subtract_windows
 
 MINUTE = 60_000
 HOUR = 60 * MINUTE
@@ -64,7 +64,7 @@ def facts(signs: str, lasts: Millis = 0, first: Millis = 0) -> list[Fact]:
 
 
 def minutes(told: Availability) -> tuple[float, float, float]:
-    return told.up / MINUTE, told.down / MINUTE, told.undecided / MINUTE
+    return told.up / MINUTE, told.down / MINUTE, told.indeterminate / MINUTE
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_looks_reach_as_far_as_the_monitor_lets_them_be_apart(pause: int, covere
 )
 def test_the_time_of_a_look_is_decided_by_both_its_sides(signs: str, up: int, down: int, undecided: int) -> None:
     told = availability(facts(signs, lasts=10_000), 0, HOUR, interval=60)
-    assert (told.up, told.down, told.undecided) == (up * 1000, down * 1000, undecided * 1000)
+    assert (told.up, told.down, told.indeterminate) == (up * 1000, down * 1000, undecided * 1000)
 
 
 def test_downtime_is_bounded_like_an_outage() -> None:
@@ -147,13 +147,13 @@ def test_no_data_is_neither_all_up_nor_all_down(signs: str) -> None:
 def test_looks_outside_the_window_decide_its_edges_but_are_not_counted() -> None:
     told = availability(facts("++--"), MINUTE // 2, 2 * MINUTE + MINUTE // 2, interval=60)
     assert minutes(told) == (0.5, 0.5, 1)
-    assert (told.looks[Outcome.UP], told.looks[Outcome.DOWN]) == (1, 1)
+    assert (told.observations[Outcome.UP], told.observations[Outcome.DOWN]) == (1, 1)
     assert told.coverage == 1
 
 
 def test_the_window_is_half_open() -> None:
     told = availability(facts("+++"), 0, 2 * MINUTE, interval=60)
-    assert told.looks[Outcome.UP] == 2
+    assert told.observations[Outcome.UP] == 2
 
 
 def test_an_empty_window_is_refused() -> None:
@@ -169,7 +169,7 @@ def test_a_clock_set_back_covers_no_time_twice() -> None:
 def test_the_looks_beside_a_step_back_of_the_clock_have_nothing_on_that_side() -> None:
     seen = [*facts("++", lasts=10_000, first=30 * MINUTE), *facts("--", lasts=10_000)]
     told = availability(seen, 0, HOUR, interval=60)
-    assert (told.up, told.down, told.undecided) == (50_000, 0, 0)
+    assert (told.up, told.down, told.indeterminate) == (50_000, 0, 0)
 
 
 def test_mean_times_are_those_of_the_outages_that_end_or_begin_in_the_window() -> None:
@@ -209,9 +209,9 @@ def test_the_halves_of_a_window_add_up_to_it(signs: str, lasts: int, cut: int) -
     whole, left, right = (
         availability(seen, start, end, interval=60) for start, end in [(0, HOUR), (0, cut), (cut, HOUR)]
     )
-    for part in ("up", "down", "undecided"):
+    for part in ("up", "down", "indeterminate"):
         assert getattr(whole, part) == getattr(left, part) + getattr(right, part)
-    assert whole.looks == {o: left.looks[o] + right.looks[o] for o in Outcome}
+    assert whole.observations == {o: left.observations[o] + right.observations[o] for o in Outcome}
 
 
 @given(
@@ -229,13 +229,13 @@ def test_the_true_time_down_lies_between_the_bounds(signs: str, lasts: int, saw:
     told = availability(facts(signs, lasts), 0, HOUR, interval=60)
     # The rest of the first look and the beginning of the last have no look beyond them to decide them.
     edges = (lasts - moment) * (signs[0] == "-") + moment * ("-" in signs[-2:])
-    assert told.down <= truth <= told.down + told.undecided + edges
+    assert told.down <= truth <= told.down + told.indeterminate + edges
 
 
 # Maintenance.
 
 WINDOWS = st.lists(st.tuples(st.integers(-HOUR, 2 * HOUR), st.integers(0, HOUR)), max_size=4).map(
-    lambda spans: merged((start, start + length) for start, length in spans)
+    lambda spans: merge_windows((start, start + length) for start, length in spans)
 )
 
 
@@ -250,9 +250,9 @@ def test_what_nobody_saw_during_maintenance_is_no_lack_of_coverage() -> None:
     told = availability(facts("+++  +++"), 0, 7 * MINUTE, interval=60, excluded=[(2 * MINUTE, 5 * MINUTE)])
     assert told.coverage == 1
     assert availability([], 0, HOUR, interval=60, excluded=[(0, HOUR)]).coverage is None
-    nothing_else = Buckets(interval=60, excluded=lambda start, end: [(start, end)])
+    nothing_else = RollingAvailability(interval=60, excluded=lambda start, end: [(start, end)])
     for observation in (look("+", 0), look("+", MINUTE)):
-        nothing_else.add(observation)
+        nothing_else.feed(observation)
     assert nothing_else.ratio(DAY, MINUTE).coverage is None
 
 
@@ -273,10 +273,10 @@ def test_excluded_and_counted_and_unobserved_make_the_window(
     unobserved = round(told.as_json()["unobserved"] * 1000)
     assert told.covered + told.maintenance + unobserved == length
     assert unobserved >= 0
-    assert told.maintenance == overlap(excluded, start, start + length)
+    assert told.maintenance == overlap_length(excluded, start, start + length)
     # What is counted is what would be counted of the pieces that remain.
-    pieces = [availability(seen, b, e, interval=60) for b, e in without(excluded, start, start + length)]
-    for part in ("up", "down", "undecided"):
+    pieces = [availability(seen, b, e, interval=60) for b, e in subtract_windows(excluded, start, start + length)]
+    for part in ("up", "down", "indeterminate"):
         assert getattr(told, part) == sum(getattr(piece, part) for piece in pieces)
 
 
@@ -285,20 +285,20 @@ def test_excluded_and_counted_and_unobserved_make_the_window(
 
 def filled(
     signs: str, every: Millis, lasts: Millis = 0, excluded: tuple[Window, ...] = ()
-) -> tuple[Buckets, list[Observation]]:
+) -> tuple[RollingAvailability, list[Observation]]:
     starts = [1000 * DAY + index * every for index in range(len(signs))]
     seen = [look(sign, start, start + lasts) for sign, start in zip(signs, starts, strict=True)]
-    buckets = Buckets(
+    buckets = RollingAvailability(
         interval=every / 1000,
-        excluded=lambda start, end: merged((max(b, start), min(e, end)) for b, e in excluded if b < end),
+        excluded=lambda start, end: merge_windows((max(b, start), min(e, end)) for b, e in excluded if b < end),
     )
     for observation in seen:
-        buckets.add(observation)
+        buckets.feed(observation)
     return buckets, seen
 
 
 def test_before_any_look_the_rolling_ratio_is_no_data() -> None:
-    told = Buckets(interval=60).ratio(DAY, 1000 * DAY)
+    told = RollingAvailability(interval=60).ratio(DAY, 1000 * DAY)
     assert (told.lower, told.upper, told.coverage) == (None, None, 0)
 
 
@@ -319,7 +319,7 @@ def test_a_rolling_window_is_the_availability_from_its_first_bucket_on(
     signs: str, lasts: int, window: int, later: int, spans: list[Window]
 ) -> None:
     every = 47 * MINUTE
-    excluded = merged((1000 * DAY + start, 1000 * DAY + start + length) for start, length in spans)
+    excluded = merge_windows((1000 * DAY + start, 1000 * DAY + start + length) for start, length in spans)
     buckets, seen = filled(signs, every, lasts, excluded)
     now = 1000 * DAY + len(signs) * every + later
     bucket = HOUR if window <= 7 * DAY else 6 * HOUR
@@ -347,7 +347,7 @@ def test_ninety_days_are_remembered() -> None:
 def test_a_clock_set_back_never_covers_more_than_all() -> None:
     buckets, seen = filled("+" * 600, MINUTE)
     for observation in seen:
-        buckets.add(observation)
+        buckets.feed(observation)
     told = buckets.ratio(DAY, 1000 * DAY + 10 * HOUR)
     assert told.coverage <= 1
     assert told.upper == 1
@@ -356,9 +356,9 @@ def test_a_clock_set_back_never_covers_more_than_all() -> None:
 def test_a_clock_that_was_years_ahead_does_not_blind_the_windows() -> None:
     buckets, _ = filled("++", MINUTE)
     for index in range(60):
-        buckets.add(look("+", 3000 * DAY + index * MINUTE))
+        buckets.feed(look("+", 3000 * DAY + index * MINUTE))
     for index in range(61):
-        buckets.add(look("-", 1001 * DAY + index * MINUTE))
+        buckets.feed(look("-", 1001 * DAY + index * MINUTE))
     for window in (DAY, 90 * DAY):
         told = buckets.ratio(window, 1001 * DAY + HOUR)
         assert (told.lower, told.upper) == (0, 0)
@@ -372,10 +372,10 @@ def test_a_window_longer_than_is_remembered_is_refused() -> None:
 
 
 def test_ten_thousand_targets_fit() -> None:
-    def watched() -> Buckets:
-        buckets = Buckets(interval=HOUR / 1000)
+    def watched() -> RollingAvailability:
+        buckets = RollingAvailability(interval=HOUR / 1000)
         for index in range(91 * 24):
-            buckets.add(look("+-"[index % 5 == 0], index * HOUR, index * HOUR + 500))
+            buckets.feed(look("+-"[index % 5 == 0], index * HOUR, index * HOUR + 500))
         return buckets
 
     watched()
@@ -389,16 +389,16 @@ def test_ten_thousand_targets_fit() -> None:
 @pytest.mark.parametrize("signs", ["", "?", "????", "_", "+"])
 def test_of_what_nobody_saw_no_downtime_is_told(signs: str) -> None:
     told = availability(facts(signs), 0, 10 * MINUTE, interval=60)
-    assert told.as_told() == told.as_json() | {"downtime": {"min": None, "max": None}, "mtbf": None}
+    assert told.public_json() == told.as_json() | {"downtime": {"min": None, "max": None}, "mtbf": None}
 
 
 def test_of_what_was_seen_all_is_told_as_evidence_has_it() -> None:
     for signs in ("+++", "+++---+", "+-?"):
         told = availability(facts(signs), 0, 10 * MINUTE, interval=60)
-        assert told.as_told() == told.as_json()
+        assert told.public_json() == told.as_json()
 
 
 def test_failures_too_far_apart_to_cover_anything_give_no_time_between_them() -> None:
     outage = Span(3 * MINUTE, 4 * MINUTE, 5 * MINUTE, 6 * MINUTE)
-    told = availability(facts(""), 0, 10 * MINUTE, interval=60, outages=[outage]).as_told()
+    told = availability(facts(""), 0, 10 * MINUTE, interval=60, outages=[outage]).public_json()
     assert (told["mtbf"], told["downtime"]) == (None, {"min": None, "max": None})

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from mailwatch.evidence.pdf_signature import SignatureError, load_signer
 from mailwatch.evidence.verify import Trust, verify
-from mailwatch.evidence.verify.archive import Refused
+from mailwatch.evidence.verify.archive import VerificationError
 from mailwatch.evidence.verify.pdf import check_report
 from tests.helpers.process import MailWatchProcess
 from tests.servers.authority import Authority
@@ -106,10 +106,10 @@ def test_a_report_changed_after_its_signature_is_refused(
     with zipfile.ZipFile(tmp_path / "signed.zip") as opened:
         pdf, stated = opened.read("report.pdf"), opened.read("outage.json")
     check_report(pdf, stated, "outage.json")
-    with pytest.raises(Refused, match="does not cover all of it"):
+    with pytest.raises(VerificationError, match="does not cover all of it"):
         check_report(pdf + b"\n% more\n", stated, "outage.json")
     at = pdf.index(b"%PDF-1.7") + len(b"%PDF-1.7") + 6
-    with pytest.raises(Refused):
+    with pytest.raises(VerificationError):
         check_report(pdf[:at] + bytes([pdf[at] ^ 1]) + pdf[at + 1 :], stated, "outage.json")
 
 

@@ -20,23 +20,23 @@ import pytest
 from rich.console import Console
 
 from mailwatch.cli import health, main
-from mailwatch.cli.run import coloured
+from mailwatch.cli.run import coloured_handler
 from mailwatch.monitor import watchdog as systemd
-from mailwatch.monitor.watchdog import STATUS
+from mailwatch.monitor.watchdog import EXIT_STATUS
 from tests.helpers.process import MailWatchProcess
 from tests.servers import free_port
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
 import asyncio, re, sys, time
-from mailwatch.standstill import watched
+from mailwatch.monitor.watchdog import watch_loop
 
 def sleeping(): time.sleep(600)
 def matching(): re.match("(a+)+$", "a" * 100 + "b")
 def reading(): sys.stdin.readline()
 
 async def main():
-    async with watched(lambda: None, every=0.05, missed=20):
+    async with watch_loop(lambda: None, every=0.05, missed=20):
         await asyncio.sleep(0.2)
         print("beats", flush=True)
         {what}
@@ -52,7 +52,7 @@ def started(what: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(
-    ("where", "status"), [("sleeping", STATUS), ("reading", STATUS), ("matching", -signal.SIGPROF)]
+    ("where", "status"), [("sleeping", EXIT_STATUS), ("reading", EXIT_STATUS), ("matching", -signal.SIGPROF)]
 )
 def test_a_loop_that_stands_still_ends_the_process_and_says_where(where: str, status: int) -> None:
     with started(f"{where}()") as process:
@@ -133,7 +133,7 @@ def test_supervisors_are_told_of_start_reload_and_end(
 
 def test_a_terminal_shows_the_offset_too() -> None:
     shown = io.StringIO()
-    handler = coloured(Console(file=shown, width=200))
+    handler = coloured_handler(Console(file=shown, width=200))
     handler.emit(logging.LogRecord("mailwatch", logging.INFO, "", 0, "up", None, None))
     [text] = re.findall(r"20[^ ]+", shown.getvalue())
     assert datetime.fromisoformat(text).utcoffset() is not None
@@ -148,9 +148,9 @@ def test_only_our_own_watchdog_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("WATCHDOG_PID", raising=False)
         if whom:
             monkeypatch.setenv("WATCHDOG_PID", whom)
-        assert systemd.patience() == expected
+        assert systemd.watchdog_seconds() == expected
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/at/all")
-    systemd.alive()
+    systemd.keep_alive()
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_health_is_what_is_answered_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], listen: str, host: str,
     answer: str | None, status: int, says: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(health, "WITHIN", 20.0 if answer is not None else 0.1)
+    monkeypatch.setattr(health, "TIMEOUT_SECONDS", 20.0 if answer is not None else 0.1)
     with socket.create_server((host, 0)) as server:
         port = server.getsockname()[1]
         monkeypatch.setenv("MAILWATCH_LISTEN", listen.format(port))

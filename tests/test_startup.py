@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from mailwatch.model import Outcome
-from mailwatch.monitor.restore import take_up
-from mailwatch.monitor.signals import verb_of
-from mailwatch.progress import Progress, Step
+from mailwatch.monitor.restore import restore_targets
+from mailwatch.monitor.signals import command_verb
+from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.store import Reader, Store
-from mailwatch.web.templating import words
+from mailwatch.web.templating import texts
 from tests.helpers.ledger_factory import observed
 from tests.helpers.patience import PATIENCE
 from tests.helpers.pipeline import PipelineHarness
@@ -87,7 +87,7 @@ def test_only_run_heeds_signals_so() -> None:
         (["run"], "run"), (["--config", "run", "outages"], "outages"), (["report", "-o", "run"], "report"),
         (["--config", "x", "run"], "run"), (["--config=x", "run"], "run"), (["--version"], ""), ([], ""),
     ):  # fmt: skip
-        assert verb_of(given) == verb
+        assert command_verb(given) == verb
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_sigterm_at_any_moment_of_the_start_ends_it_and_the_next_one_succeeds(
 def test_sighup_at_all_moments_of_the_start_is_done_after_it(watching: MailWatchProcess) -> None:
     signalled(watching, "SIGHUP", *MOMENTS)
     with watching.running():
-        watching.until(lambda: "config reloaded" in watching.log.read_text(), "reloaded")
+        watching.wait_until(lambda: "config reloaded" in watching.log.read_text(), "reloaded")
     log = watching.log.read_text()
     assert [moment for moment in MOMENTS if f"moment: {moment}" not in log] == []
     assert log.index("watching 1 target") < log.index("config reloaded")
@@ -125,8 +125,8 @@ def test_health_is_answered_and_sigterm_heeded_while_the_disk_hangs(watching: Ma
     # To read it waits for a writer that never comes.
     os.mkfifo(key, 0o600)
     watching.start(ready=False)
-    said = f"starting: {Step.OPENING.value}"
-    watching.until(lambda: watching.get("/readyz") == f"503 {said}\n", "the step")
+    said = f"starting: {StartupStep.OPENING.value}"
+    watching.wait_until(lambda: watching.get("/readyz") == f"503 {said}\n", "the step")
     assert watching.get("/healthz") == "ok\n"
     assert json.loads(watching.get("/api/v1/targets").removeprefix("503 ")) == {"detail": said}
     watching.signal(signal.SIGHUP)
@@ -166,22 +166,22 @@ def page_of(watching: MailWatchProcess, headers: dict[str, str]) -> tuple[int, A
 
 def test_a_full_disk_is_waited_for(watching: MailWatchProcess, small_disk: Path) -> None:
     fill(small_disk)
-    full = f"503 starting: {Step.FULL.value}\n"
+    full = f"503 starting: {StartupStep.FULL.value}\n"
     watching.start(ready=False)
-    watching.until(lambda: watching.get("/readyz") == full, "full")
+    watching.wait_until(lambda: watching.get("/readyz") == full, "full")
     assert watching.get("/healthz") == "ok\n"
     for language in ("en", "it"):
         status, headers, page = page_of(watching, {"Accept": "text/html", "Accept-Language": language})
         assert (status, headers["retry-after"], headers["content-language"]) == (503, "5", language)
         assert headers["content-security-policy"]
-        assert words(language)["starting"]["step"]["full"] in page
+        assert texts(language)["starting"]["step"]["full"] in page
     assert watching.stop() == 0
     watching.start(ready=False)
-    watching.until(lambda: watching.get("/readyz") == full, "full again")
+    watching.wait_until(lambda: watching.get("/readyz") == full, "full again")
     watching.signal(signal.SIGHUP)
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
-    watching.until(lambda: watching.get("/readyz") == "ok\n", "ready")
-    watching.until(lambda: "config reloaded" in watching.log.read_text(), "reloaded")
+    watching.wait_until(lambda: watching.get("/readyz") == "ok\n", "ready")
+    watching.wait_until(lambda: "config reloaded" in watching.log.read_text(), "reloaded")
     assert watching.stop() == 0
     assert watching.command("ledger", "audit").returncode == 0
 
@@ -197,15 +197,15 @@ def test_a_disk_too_full_for_the_start_on_record_is_waited_for(
     with holding_wal(small_disk):
         fill(small_disk)
         watching.start(ready=False)
-        waits = f"503 starting: {Step.WRITING.value}\n"
-        watching.until(lambda: watching.get("/readyz").startswith(waits[:-1]), "waiting")
+        waits = f"503 starting: {StartupStep.WRITING.value}\n"
+        watching.wait_until(lambda: watching.get("/readyz").startswith(waits[:-1]), "waiting")
         assert watching.get("/healthz") == "ok\n"
         assert watching.stop() == 0
         assert size(small_disk) == entries
         watching.start(ready=False)
-        watching.until(lambda: watching.get("/readyz").startswith(waits[:-1]), "waiting again")
+        watching.wait_until(lambda: watching.get("/readyz").startswith(waits[:-1]), "waiting again")
         (small_disk / "ballast").unlink()
-        watching.until(lambda: watching.get("/readyz") == "ok\n", "ready")
+        watching.wait_until(lambda: watching.get("/readyz") == "ok\n", "ready")
     assert watching.stop() == 0
 
 
@@ -233,9 +233,9 @@ def test_entries_that_a_full_disk_did_not_take_are_told_at_the_end(
     watching.settings["targets"][0] |= {"interval": "500ms", "timeout": "500ms"}
     watching.write_config()
     watching.start()
-    watching.until(lambda: watching.state("away") != "unknown", "seen")
+    watching.wait_until(lambda: watching.state("away") != "unknown", "seen")
     fill(small_disk)
-    watching.until(lambda: watching.get("/readyz").startswith("503 "), "full")
+    watching.wait_until(lambda: watching.get("/readyz").startswith("503 "), "full")
     assert watching.stop() == 1
     log = watching.log.read_text()
     assert "could not be written and are lost: the disk is full" in log
@@ -243,15 +243,15 @@ def test_entries_that_a_full_disk_did_not_take_are_told_at_the_end(
     assert "not ended in" not in log
 
 
-class Noted(Progress):
+class Noted(StartupProgress):
     """Keeps all that was told."""
 
     def __init__(self) -> None:
         super().__init__()
         self.told: list[str] = []
 
-    def at(self, step: Step, done: int = 0, of: int = 0) -> None:
-        super().at(step, done, of)
+    def at(self, step: StartupStep, done: int = 0, of: int = 0) -> None:
+        super().update(step, done, of)
         self.told.append(str(self))
 
 
@@ -271,7 +271,7 @@ async def test_a_long_start_says_how_far_it_is(tmp_path: Path) -> None:
     harness = PipelineHarness(tmp_path)
     await harness.writer.start()
     reading = Noted()
-    await take_up(harness.monitor, harness.reader, [harness.target], reading)
+    await restore_targets(harness.pipeline, harness.reader, [harness.target], reading)
     assert reading.told == [f"reading the ledger{part}" for part in (", 0 %", *parts)]
     await harness.close()
 
@@ -312,7 +312,7 @@ def test_a_disk_that_hangs_keeps_it_neither_from_answering_nor_from_ending(
     gate = tmp_path / "gate"
     watching.environment = {"LD_PRELOAD": str(gated_disk), "GATE": str(gate)}
     watching.start()
-    watching.until(lambda: watching.state("away") != "unknown", "seen")
+    watching.wait_until(lambda: watching.state("away") != "unknown", "seen")
     gate.touch()
     entries = size(watching.data_dir)
     watching.signal(signal.SIGHUP)  # A reload goes on record.
@@ -329,7 +329,7 @@ def test_a_disk_that_hangs_keeps_it_neither_from_answering_nor_from_ending(
     gate.touch()
     watching.environment = {"LD_PRELOAD": str(gated_disk), "GATE": str(gate)}
     watching.start(ready=False)
-    watching.until(lambda: watching.get("/healthz") == "ok\n", "alive")
-    watching.until(lambda: watching.get("/readyz").startswith("503 starting: "), "starting")
-    watching.until(lambda: "INFO mailwatch.daemon: starting: " in watching.log.read_text(), "told in the log")
+    watching.wait_until(lambda: watching.get("/healthz") == "ok\n", "alive")
+    watching.wait_until(lambda: watching.get("/readyz").startswith("503 starting: "), "starting")
+    watching.wait_until(lambda: "INFO mailwatch.daemon: starting: " in watching.log.read_text(), "told in the log")
     assert watching.stop() == 0

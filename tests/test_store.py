@@ -22,9 +22,19 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from mailwatch.model import Gap, GapReason, Outcome
-from mailwatch.store import Draft, KeysMissing, Locked, Reader, Store, StoreBroken, StoreFull, Writer, audit
+from mailwatch.store import (
+    DataDirLockedError,
+    KeysMissingError,
+    NewEntry,
+    Reader,
+    Store,
+    StoreDamagedError,
+    StoreFullError,
+    Writer,
+    audit,
+)
 from mailwatch.store import writer as writer_module
-from mailwatch.store.keys import load as load_keys
+from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.store.schema import database, engine, metadata
 from tests.helpers.ledger_factory import observed
 
@@ -62,7 +72,7 @@ def test_entries_number_themselves_and_their_target_also_after_a_restart(store: 
     first = store.append_batch([observed("a", 1), observed("b", 2), observed("a", 3)])
     store.close()
     store = Store.open(data_dir)
-    more = store.append_batch([observed("a", 4), Draft(kind="node", time=5, target=None, payload={})])
+    more = store.append_batch([observed("a", 4), NewEntry(kind="node", time=5, target=None, payload={})])
     store.close()
     assert [(e.index, e.number) for e in first + more] == [(0, 1), (1, 1), (2, 2), (3, 3), (4, None)]
     assert audited(data_dir) == []
@@ -70,7 +80,7 @@ def test_entries_number_themselves_and_their_target_also_after_a_restart(store: 
 
 def test_what_is_read_is_what_was_written(store: Store, data_dir: Path) -> None:
     gap = Gap(target="a", start=1, end=9, reason=GapReason.SUSPENDED)
-    drafts = [observed("a", 1), observed("b", 2), Draft(kind="gap", time=9, target="a", payload=gap)]
+    drafts = [observed("a", 1), observed("b", 2), NewEntry(kind="gap", time=9, target="a", payload=gap)]
     written = store.append_batch([*drafts, observed("a", 10, Outcome.DOWN)])
     reader = Reader.open(data_dir)
     assert list(reader.entries()) == written
@@ -153,7 +163,7 @@ def test_damaged_subtrees_are_computed_anew_from_entries_that_give_the_signed_ro
     store.close()
     assert [what.partition(",")[0] for what in audited(data_dir)] == ["checkpoint 3: the subtrees kept with it"]
     tamper(data_dir, "UPDATE checkpoints SET hashes = zeroblob(64)", "UPDATE entries SET header = header || ' '")
-    with pytest.raises(StoreBroken, match=r"signs 5 entries with root .* but 5 entries give"):
+    with pytest.raises(StoreDamagedError, match=r"signs 5 entries with root .* but 5 entries give"):
         Store.open(data_dir)
 
 
@@ -167,7 +177,7 @@ def tamper(data_dir: Path, *statements: str) -> None:
 
 
 def test_a_second_process_is_kept_out(store: Store, data_dir: Path) -> None:
-    with pytest.raises(Locked, match=f"process {os.getpid()}"):
+    with pytest.raises(DataDirLockedError, match=f"process {os.getpid()}"):
         Store.open(data_dir)
     store.close()
     Store.open(data_dir).close()
@@ -186,10 +196,10 @@ def test_lost_keys_stop_the_start_with_a_cure(store: Store, data_dir: Path) -> N
     store.append_batch([observed("a", 1)])
     store.close()
     (data_dir / "keys" / "ledger.pem").unlink()
-    with pytest.raises(KeysMissing, match=r"ledger\.pem is missing; restore it from your backup"):
+    with pytest.raises(KeysMissingError, match=r"ledger\.pem is missing; restore it from your backup"):
         Store.open(data_dir)
     (data_dir / "keys" / "targets.key").unlink()
-    with pytest.raises(KeysMissing, match="there is a ledger; restore the keys"):
+    with pytest.raises(KeysMissingError, match="there is a ledger; restore the keys"):
         Store.open(data_dir)
 
 
@@ -199,17 +209,17 @@ def test_other_keys_are_refused_at_the_start(store: Store, data_dir: Path, tmp_p
     store.close()
     Store.open(tmp_path / "other").close()
     (tmp_path / "other" / "keys" / "ledger.pem").rename(data_dir / "keys" / "ledger.pem")
-    with pytest.raises(StoreBroken, match="expected the origin"):
+    with pytest.raises(StoreDamagedError, match="expected the origin"):
         Store.open(data_dir)
 
 
 def test_a_database_that_is_not_one_is_refused_with_a_cure(store: Store, data_dir: Path) -> None:
     store.close()
     (data_dir / "mailwatch.sqlite").write_bytes(b"not a database" * 1000)
-    with pytest.raises(StoreBroken, match="restore it from your backup"):
+    with pytest.raises(StoreDamagedError, match="restore it from your backup"):
         Store.open(data_dir)
     # The lock is free again: the next start is not told of a process that is not there.
-    with pytest.raises(StoreBroken):
+    with pytest.raises(StoreDamagedError):
         Store.open(data_dir)
 
 
@@ -296,7 +306,7 @@ async def test_a_full_disk_keeps_entries_in_memory_until_there_is_room(
     assert connection is not None
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages}")
-    big = Draft(kind="node", time=1, target=None, payload={"text": "x" * 100_000})
+    big = NewEntry(kind="node", time=1, target=None, payload={"text": "x" * 100_000})
     failed = asyncio.Event()
     monkeypatch.setattr(writer_module.logger, "error", lambda *_: failed.set())
     writer = Writer(store)
@@ -305,7 +315,7 @@ async def test_a_full_disk_keeps_entries_in_memory_until_there_is_room(
     await failed.wait()
     assert not writer.healthy
     assert writer.pending == 2
-    with pytest.raises(StoreFull, match="2 entries wait for the disk"):
+    with pytest.raises(StoreFullError, match="2 entries wait for the disk"):
         writer.submit(big)
     connection.execute("PRAGMA max_page_count = 1000000")
     assert [entry.index for entry in await asyncio.gather(*waiting)] == [0, 1]
@@ -316,7 +326,7 @@ async def test_a_full_disk_keeps_entries_in_memory_until_there_is_room(
 
 def test_a_failed_batch_leaves_no_trace(store: Store, data_dir: Path) -> None:
     store.append_batch([observed("a", 1)])
-    unwritable = Draft(kind=None, time=1, target=None, payload={})
+    unwritable = NewEntry(kind=None, time=1, target=None, payload={})
     with pytest.raises(sa.exc.IntegrityError):
         store.append_batch([observed("a", 2), unwritable])
     assert [(e.index, e.number) for e in store.append_batch([observed("a", 3)])] == [(1, 2)]
@@ -333,7 +343,7 @@ def test_headers_are_canonical_json(store: Store) -> None:
 async def test_an_entry_that_cannot_be_written_does_not_hold_up_the_others(store: Store) -> None:
     writer = Writer(store)
     await writer.start()
-    faulty = Draft(kind="node", time=1, target=None, payload={"text": "\ud800"})
+    faulty = NewEntry(kind="node", time=1, target=None, payload={"text": "\ud800"})
     futures = [writer.submit(draft) for draft in (observed("a", 1), faulty, observed("a", 2))]
     good, bad, better = await asyncio.gather(*futures, return_exceptions=True)
     await writer.close()

@@ -15,23 +15,23 @@ from pathlib import Path
 import pytest
 
 from mailwatch.store import (
-    Draft,
-    KeysMissing,
-    LedgerMissing,
-    Locked,
+    DataDirLockedError,
+    KeysMissingError,
+    LedgerMissingError,
+    NewEntry,
     Outbox,
     Reader,
     Store,
-    StoreBroken,
+    StoreDamagedError,
     StoreError,
-    StoreMoved,
-    StoreUnavailable,
+    StoreMovedError,
+    StoreUnavailableError,
     Writer,
     backup,
 )
 from mailwatch.store import writer as writer_module
 
-NODE = Draft(kind="node", time=1, target=None, payload={"event": "start"})
+NODE = NewEntry(kind="node", time=1, target=None, payload={"event": "start"})
 
 
 @pytest.fixture
@@ -66,7 +66,9 @@ def test_keys_without_their_database_never_begin_a_second_ledger(data_dir: Path,
     for use in (Store.open, Reader.open, lambda folder: backup(folder, tmp_path / "x")):
         if how == "no tables" and use is not Store.open:
             continue
-        with pytest.raises(LedgerMissing, match=r"restore the database from your backup .* move .*/keys away"):
+        with pytest.raises(
+            LedgerMissingError, match=r"restore the database from your backup .* move .*/keys away"
+        ):
             use(data_dir)
     # On purpose, as the words say.
     (data_dir / "keys").rename(tmp_path / "keys")
@@ -86,7 +88,9 @@ def test_a_log_that_was_removed_after_a_kill_is_seen_by_the_checkpoint_beside_th
     store.close()
     Store.open(shutil.copytree(left, data_dir.with_name("whole"))).close()
     (left / "mailwatch.sqlite-wal").unlink()
-    with pytest.raises(StoreBroken, match=r"7 entries were signed, but the database has 2: .*-wal was removed"):
+    with pytest.raises(
+        StoreDamagedError, match=r"7 entries were signed, but the database has 2: .*-wal was removed"
+    ):
         Store.open(left)
     (left / "keys" / "ledger.checkpoint").unlink()
     store = Store.open(left)
@@ -159,7 +163,7 @@ def test_half_a_key_pair_of_a_ledger_without_entries_is_made_whole(tmp_path: Pat
     store.append_batch([NODE])
     store.close()
     (tmp_path / "keys" / "ledger.pem").unlink()
-    with pytest.raises(KeysMissing):
+    with pytest.raises(KeysMissingError):
         Store.open(tmp_path)
 
 
@@ -185,7 +189,9 @@ def test_a_database_that_is_locked_says_so_and_by_whom(data_dir: Path, monkeypat
     ) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(StoreUnavailable, match=rf"is locked by python\S* \(process {other.pid}\); end it"):
+        with pytest.raises(
+            StoreUnavailableError, match=rf"is locked by python\S* \(process {other.pid}\); end it"
+        ):
             Store.open(data_dir)
     Store.open(data_dir).close()
 
@@ -227,9 +233,9 @@ async def test_a_data_dir_that_is_moved_away_keeps_entries_waiting_until_it_is_b
     waiting = writing.submit(NODE)
     await unhealthy(writing)
     assert "mailwatch.sqlite was moved, replaced or removed while MailWatch runs" in writing.problems()[0]
-    assert [type(error) for error in told] == [StoreMoved]
+    assert [type(error) for error in told] == [StoreMovedError]
     # Who starts on the moved folder is kept out; a copy at the old place is another ledger's file.
-    with pytest.raises(Locked):
+    with pytest.raises(DataDirLockedError):
         Store.open(elsewhere)
     # Copied by another process: to close the database here would drop the locks of this one on it.
     subprocess.run(["cp", "-r", elsewhere, data_dir], check=True)
@@ -258,7 +264,9 @@ async def test_a_database_that_is_not_the_one_any_more_takes_nothing_and_the_end
     writing.submit(NODE)
     await unhealthy(writing)
     await writing.close()
-    assert writing.lost().startswith("1 entries could not be written and are lost: mailwatch.sqlite was moved, ")
+    assert writing.unwritten().startswith(
+        "1 entries could not be written and are lost: mailwatch.sqlite was moved, "
+    )
     assert database.exists() == (how == "replaced")
     if reader is not None:
         reader.close()
@@ -274,7 +282,7 @@ async def test_a_log_that_is_removed_loses_nothing_and_readers_go_on(data_dir: P
         (data_dir / f"mailwatch.sqlite{suffix}").unlink()
     # Until the writer has seen it, who is connected reads on, and nobody connects to what is not the ledger.
     assert reader.size() == 3
-    with pytest.raises(StoreMoved), contextlib.closing(Reader.open(data_dir, health)) as late:
+    with pytest.raises(StoreMovedError), contextlib.closing(Reader.open(data_dir, health)) as late:
         late.size()
     assert (await writing.submit(NODE)).index == 3
     assert (await writing.submit(NODE)).index == 4
@@ -282,7 +290,7 @@ async def test_a_log_that_is_removed_loses_nothing_and_readers_go_on(data_dir: P
     outbox.put([], at=1, cursor=5)
     assert outbox.cursor() == 5
     assert entries(data_dir) == 5
-    assert [type(error) for error in told] == [StoreMoved, StoreMoved]
+    assert [type(error) for error in told] == [StoreMovedError, StoreMovedError]
     assert "put it back where it was, and it is written" in str(told[0])
     assert "what it held was saved into the database" in str(told[1])
     assert writing.healthy
@@ -363,9 +371,9 @@ def test_where_files_need_names_a_killed_backup_is_cleared_up_by_the_next(
 
 
 def test_a_backup_under_way_is_left_alone_by_another(data_dir: Path, tmp_path: Path) -> None:
-    from mailwatch.store.backup import _folder
+    from mailwatch.store.backup import _work_folder
 
-    with _folder(tmp_path) as made:
+    with _work_folder(tmp_path) as made:
         backup(data_dir, tmp_path / "x.tar.gz")
         assert made.exists()
 

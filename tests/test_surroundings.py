@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mailwatch.cli.time_zone import NoZone, local_zone
+from mailwatch.cli.time_zone import TimeZoneError, local_zone
 from tests.helpers.command import Program, mailwatch
 from tests.helpers.ledger_factory import HOUR, MINUTE, write
 from tests.helpers.patience import PATIENCE
@@ -231,7 +231,9 @@ def test_a_zone_is_meant_though_it_is_oddly_written(
 )  # fmt: skip
 def test_what_is_no_zone_is_never_taken_for_another(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", given)
-    with pytest.raises(NoZone, match="is not a time zone; set its name, for example TZ=Europe/Rome") as told:
+    with pytest.raises(
+        TimeZoneError, match="is not a time zone; set its name, for example TZ=Europe/Rome"
+    ) as told:
         local_zone()
     assert str(told.value).isprintable()
     assert len(str(told.value)) < 150

@@ -19,14 +19,14 @@ from cryptography.x509 import Certificate
 from pydantic import SecretStr
 
 from mailwatch import config
-from mailwatch.certificates import read_pem
+from mailwatch.certificates import parse_pem
 from mailwatch.ledger import timestamp
 from mailwatch.ledger import tsa as authorities
-from mailwatch.ledger.timestamp import Anchors, TimestampError
-from mailwatch.ledger.tsa import stamp
-from mailwatch.settings import Authority as Asked
+from mailwatch.ledger.timestamp import TimestampError, TrustAnchors
+from mailwatch.ledger.tsa import request_timestamp
 from mailwatch.settings import Login
-from mailwatch.store import Draft, Reader, Store, Tokens
+from mailwatch.settings import TimestampAuthority as Asked
+from mailwatch.store import NewEntry, Reader, Store, Tokens
 from mailwatch.times import now
 from tests.helpers.config_entries import imap
 from tests.helpers.malicious_operator import quiet
@@ -61,8 +61,8 @@ async def test_a_checkpoint_is_stamped_and_openssl_agrees(authority: Authority, 
     """With its chain in it the token is not strict DER: openssl makes it so, and others read it."""
     authority.with_chain = with_chain
     before = now()
-    stamped = await stamp(asked(authority), NOTE)
-    assert stamped.distrust == ""
+    stamped = await request_timestamp(asked(authority), NOTE)
+    assert stamped.distrust_reason == ""
     # The time has milliseconds, and is cut off at them.
     assert before - 1 <= stamped.token.time <= now()
     assert stamped.token.authority.endswith("Test signer")
@@ -77,8 +77,8 @@ async def test_a_checkpoint_is_stamped_and_openssl_agrees(authority: Authority, 
 
 
 async def test_a_token_of_an_unknown_authority_is_kept_and_said_to_be(authority: Authority) -> None:
-    stamped = await stamp(Asked(name="test", url=authority.url, every=3600.0), NOTE)
-    assert "does not lead to a trusted authority" in stamped.distrust
+    stamped = await request_timestamp(Asked(name="test", url=authority.url, every=3600.0), NOTE)
+    assert "does not lead to a trusted authority" in stamped.distrust_reason
     assert stamped.token.time
 
 
@@ -97,21 +97,21 @@ async def test_a_token_of_an_unknown_authority_is_kept_and_said_to_be(authority:
 async def test_what_is_no_token_is_refused(
     authority: Authority, broken: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authorities, "SECONDS", 1.0 if broken == "slow" else authorities.SECONDS)
+    monkeypatch.setattr(authorities, "TIMEOUT_SECONDS", 1.0 if broken == "slow" else authorities.TIMEOUT_SECONDS)
     if broken == "other":
-        await stamp(asked(authority), "another note")
+        await request_timestamp(asked(authority), "another note")
     authority.broken = broken
     with pytest.raises(TimestampError) as caught:
-        await stamp(asked(authority), NOTE)
+        await request_timestamp(asked(authority), NOTE)
     assert any(word in str(caught.value) for word in words.split("|")), caught.value
 
 
 async def test_a_token_of_an_earlier_query_is_refused(authority: Authority) -> None:
     """The same note asked twice: only the nonce tells an old answer from a new one."""
-    await stamp(asked(authority), NOTE)
+    await request_timestamp(asked(authority), NOTE)
     authority.broken = "other"
     with pytest.raises(TimestampError, match="nonce"):
-        await stamp(asked(authority), NOTE)
+        await request_timestamp(asked(authority), NOTE)
 
 
 async def test_an_authority_that_wants_a_login_gets_it_and_nobody_else_sees_it(authority: Authority) -> None:
@@ -119,21 +119,21 @@ async def test_an_authority_that_wants_a_login_gets_it_and_nobody_else_sees_it(a
     login = Login(username="anna", password=SecretStr("canary-5b1d"))
     given = asked(authority, login=login)
     assert "canary" not in repr(given)
-    assert (await stamp(given, NOTE)).token.time
+    assert (await request_timestamp(given, NOTE)).token.time
     with pytest.raises(TimestampError, match="HTTP 401"):
-        await stamp(asked(authority), NOTE)
+        await request_timestamp(asked(authority), NOTE)
 
 
 async def test_no_changed_bit_of_what_is_signed_is_accepted(authority: Authority) -> None:
-    stamped = await stamp(asked(authority), NOTE)
-    trusted = Anchors(read_pem(authority.chain.read_bytes()))
-    assert timestamp.verify(stamped.reply, NOTE, trusted).time == stamped.token.time
+    stamped = await request_timestamp(asked(authority), NOTE)
+    trusted = TrustAnchors(parse_pem(authority.chain.read_bytes()))
+    assert timestamp.verify_reply(stamped.reply, NOTE, trusted).time == stamped.token.time
     chance = random.Random(4)
     for _ in range(400):
         altered = bytearray(stamped.reply)
         altered[chance.randrange(len(altered))] ^= 1 << chance.randrange(8)
         try:
-            read = timestamp.verify(bytes(altered), NOTE, trusted)
+            read = timestamp.verify_reply(bytes(altered), NOTE, trusted)
         except TimestampError:
             continue
         # Status and certificates are not signed; what is said of the time is.
@@ -145,18 +145,18 @@ async def test_no_changed_bit_of_what_is_signed_is_accepted(authority: Authority
 
 
 def test_a_signer_of_another_root_of_the_same_name_is_refused(made: Path, tmp_path: Path) -> None:
-    reply = quiet(tmp_path / "authority").answer(timestamp.request(NOTE)[0])
-    other = Anchors(read_pem((made / "root.pem").read_bytes()))
+    reply = quiet(tmp_path / "authority").answer(timestamp.timestamp_query(NOTE)[0])
+    other = TrustAnchors(parse_pem((made / "root.pem").read_bytes()))
     with pytest.raises(TimestampError, match="trusted authority"):
-        timestamp.verify(reply, NOTE, other)
+        timestamp.verify_reply(reply, NOTE, other)
 
 
 def test_a_certificate_that_had_expired_signs_nothing(tmp_path: Path) -> None:
     authority = quiet(tmp_path / "authority")
     authority.certify("signer", AUTHORITY_S, days=-1)
-    reply = authority.answer(timestamp.request(NOTE)[0])
+    reply = authority.answer(timestamp.timestamp_query(NOTE)[0])
     with pytest.raises(TimestampError, match="certificate has expired"):
-        timestamp.verify(reply, NOTE, Anchors(read_pem(authority.chain.read_bytes())))
+        timestamp.verify_reply(reply, NOTE, TrustAnchors(parse_pem(authority.chain.read_bytes())))
 
 
 @pytest.mark.parametrize("where", ["alone", "in front", "behind", "enclosed"])
@@ -168,18 +168,18 @@ def test_a_server_s_certificate_of_a_trusted_authority_signs_no_time(tmp_path: P
     shutil.copy(true.folder / "signer.key", false.folder)
     false.certify("signer", AUTHORITY_S, serial=77)
     true.certify("server", SERVER_S, serial=77, request="signer")
-    reply = false.answer(timestamp.request(NOTE)[0])
+    reply = false.answer(timestamp.timestamp_query(NOTE)[0])
     served, decoy = der(true.folder / "server.pem"), der(false.signer)
     sent = {"alone": [served], "in front": [served, decoy], "behind": [decoy, served], "enclosed": [decoy]}[where]
     made = tsp.TimeStampResp.load(reply)
     made["time_stamp_token"]["content"]["certificates"] = cms.CertificateSet(sent)
     helping = [x509_of(true.between)] + ([x509_of(true.folder / "server.pem")] if where == "enclosed" else [])
     with pytest.raises(TimestampError, match="trusted authority"):
-        timestamp.verify(made.dump(force=True), NOTE, Anchors([x509_of(true.root)], helping))
+        timestamp.verify_reply(made.dump(force=True), NOTE, TrustAnchors([x509_of(true.root)], helping))
 
 
 def x509_of(path: Path) -> Certificate:
-    (found,) = read_pem(path.read_bytes())
+    (found,) = parse_pem(path.read_bytes())
     return found
 
 
@@ -207,13 +207,13 @@ def watching(
 def test_the_ledger_is_stamped_at_the_start_and_when_an_outage_opens_and_closes(
     watching: MailWatchProcess, own_dovecot: Dovecot, authority: Authority
 ) -> None:
-    watching.until(lambda: watching.state("lab-imap") == "up", "up")
-    watching.until(lambda: tokens(watching) == 1, "a token at the start")
+    watching.wait_until(lambda: watching.state("lab-imap") == "up", "up")
+    watching.wait_until(lambda: tokens(watching) == 1, "a token at the start")
     own_dovecot.stop()
-    watching.until(lambda: watching.api("outages"), "an outage")
-    watching.until(lambda: tokens(watching) == 2, "a token at the opening")
+    watching.wait_until(lambda: watching.api("outages"), "an outage")
+    watching.wait_until(lambda: tokens(watching) == 2, "a token at the opening")
     own_dovecot.start()
-    watching.until(lambda: tokens(watching) == 3, "a token at the closing")
+    watching.wait_until(lambda: tokens(watching) == 3, "a token at the closing")
     assert watching.api("outages")[0]["state"] == "closed"
     shown = watching.metric("mailwatch_ledger_last_token_timestamp_seconds")
     assert shown is not None
@@ -228,22 +228,22 @@ def test_the_ledger_is_stamped_at_the_start_and_when_an_outage_opens_and_closes(
     notes = {row.size: row.note for row in reader.checkpoints()}
     reader.close()
     kept = Tokens(watching.data_dir)
-    trusted = Anchors(read_pem(authority.chain.read_bytes()))
+    trusted = TrustAnchors(parse_pem(authority.chain.read_bytes()))
     for payload in told:
         reply = kept.get(payload["reply"])
         assert reply is not None
-        assert timestamp.verify(reply, notes[payload["checkpoint"]], trusted).time == payload["time"]
+        assert timestamp.verify_reply(reply, notes[payload["checkpoint"]], trusted).time == payload["time"]
     # The dead one delayed nothing, and is said once.
     said = [line for line in watching.log.read_text().splitlines() if "127.0.0.1:9 gives none" in line]
     assert ["WARNING" in line for line in said] == [True, *[False] * (len(said) - 1)]
 
 
 def test_a_restart_does_not_ask_again_before_its_time(watching: MailWatchProcess, authority: Authority) -> None:
-    watching.until(lambda: tokens(watching) == 1, "a token at the start")
+    watching.wait_until(lambda: tokens(watching) == 1, "a token at the start")
     watching.kill()
     watching.start()
-    watching.until(lambda: watching.metric("mailwatch_ledger_last_token_timestamp_seconds"), "the last token")
-    watching.until(lambda: watching.state("lab-imap") == "up", "up")
+    watching.wait_until(lambda: watching.metric("mailwatch_ledger_last_token_timestamp_seconds"), "the last token")
+    watching.wait_until(lambda: watching.state("lab-imap") == "up", "up")
     assert authority.asked == 1
 
 
@@ -257,8 +257,8 @@ def test_a_reload_asks_the_authorities_that_are_named_from_then_on(authority: Au
             watching.settings["timestamps"] = sections
             watching.write_config()
             watching.signal(signal.SIGHUP)
-            watching.until(lambda n=before: watching.log.read_text().count("config reloaded") > n, "reloaded")  # type: ignore[misc]
-            watching.until(lambda n=asked: tokens(watching) == n, "asked")  # type: ignore[misc]
+            watching.wait_until(lambda n=before: watching.log.read_text().count("config reloaded") > n, "reloaded")  # type: ignore[misc]
+            watching.wait_until(lambda n=asked: tokens(watching) == n, "asked")  # type: ignore[misc]
             interval = watching.metric("mailwatch_ledger_token_interval_seconds")
             assert interval == {"1h": 3600, "2h": 7200}.get(sections[0]["every"] if sections else "")
 
@@ -267,7 +267,7 @@ def test_a_token_that_cannot_be_kept_does_not_stop_the_looks(
     watching: MailWatchProcess, authority: Authority
 ) -> None:
     """As with a full disk: the folder of the tokens cannot be made."""
-    watching.until(lambda: tokens(watching) == 1, "a token at the start")
+    watching.wait_until(lambda: tokens(watching) == 1, "a token at the start")
     watching.stop()
     shutil.rmtree(watching.data_dir / "tokens")
     (watching.data_dir / "tokens").write_text("not a folder")
@@ -275,57 +275,57 @@ def test_a_token_that_cannot_be_kept_does_not_stop_the_looks(
     settings[0]["every"] = "100ms"
     watching.write_config()
     watching.start()
-    watching.until(lambda: "File exists" in watching.log.read_text(), "told")
-    seen = watching.seen("lab-imap", "up")
-    watching.until(lambda: watching.seen("lab-imap", "up") >= seen + 3, "going on")
+    watching.wait_until(lambda: "File exists" in watching.log.read_text(), "told")
+    seen = watching.count("lab-imap", "up")
+    watching.wait_until(lambda: watching.count("lab-imap", "up") >= seen + 3, "going on")
 
 
 def test_an_outage_that_nobody_stamped_is_stamped_at_the_next_start(
     watching: MailWatchProcess, own_dovecot: Dovecot, authority: Authority
 ) -> None:
     """The authority was out when mail was, and MailWatch was restarted before it came back."""
-    watching.until(lambda: tokens(watching) == 1, "a token at the start")
+    watching.wait_until(lambda: tokens(watching) == 1, "a token at the start")
     authority.broken = "500"
     own_dovecot.stop()
-    watching.until(lambda: watching.api("outages"), "an outage")
-    watching.until(lambda: watching.log.read_text().count("HTTP 500"), "refused")
+    watching.wait_until(lambda: watching.api("outages"), "an outage")
+    watching.wait_until(lambda: watching.log.read_text().count("HTTP 500"), "refused")
     watching.kill()
     authority.broken = ""
     watching.start()
-    watching.until(lambda: tokens(watching) == 2, "a token over the outage")
+    watching.wait_until(lambda: tokens(watching) == 2, "a token over the outage")
 
 
 def test_a_clock_that_was_set_back_does_not_put_off_the_next_stamp(
     watching: MailWatchProcess, authority: Authority
 ) -> None:
     """The last token is of tomorrow, as our clock has it."""
-    watching.until(lambda: tokens(watching) == 1, "a token at the start")
+    watching.wait_until(lambda: tokens(watching) == 1, "a token at the start")
     watching.stop()
     reader = Reader.open(watching.data_dir)
     (told,) = [entry.payload for entry in reader.entries(kinds=["token"])]
     reader.close()
     store = Store.open(watching.data_dir)
     tomorrow = told | {"time": now() + 86_400_000}
-    store.append_batch([Draft(kind="token", time=now(), target=None, payload=tomorrow)])
+    store.append_batch([NewEntry(kind="token", time=now(), target=None, payload=tomorrow)])
     store.close()
     watching.settings["timestamps"][0]["every"] = "1s"
     watching.write_config()
     watching.start()
-    watching.until(lambda: authority.asked > 1, "asked again")
+    watching.wait_until(lambda: authority.asked > 1, "asked again")
 
 
 def test_of_two_certificates_that_claim_to_have_signed_none_names_the_authority(authority: Authority) -> None:
     """Certificates are not signed: anybody may add one of the same serial number, with a better name."""
-    query, _ = timestamp.request(NOTE)
+    query, _ = timestamp.timestamp_query(NOTE)
     reply = authority.answer(query)
-    assert timestamp.read(reply).authority == "Test signer"
+    assert timestamp.parse_reply(reply).authority == "Test signer"
     made = tsp.TimeStampResp.load(reply)
     signed = made["time_stamp_token"]["content"]
     first = signed["certificates"][0]
     forged = first.copy()
     forged.chosen["tbs_certificate"]["subject"] = x509.Name.build({"common_name": "A state's own authority"})
     signed["certificates"] = cms.CertificateSet([forged, first])
-    assert timestamp.read(made.dump(force=True)).authority == ""
+    assert timestamp.parse_reply(made.dump(force=True)).authority == ""
 
 
 def test_a_file_is_whole_or_not_there_when_the_disk_is_full(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_a_file_is_whole_or_not_there_when_the_disk_is_full(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("harm", ["gone", "altered"])
 def test_the_audit_misses_a_token(watching: MailWatchProcess, harm: str) -> None:
-    watching.until(lambda: tokens(watching) == 1, "a token at the start")
+    watching.wait_until(lambda: tokens(watching) == 1, "a token at the start")
     watching.stop()
     (kept,) = (watching.data_dir / "tokens").iterdir()
     if harm == "gone":

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from mailwatch.config.recorded_targets import settings_of, steps
-from mailwatch.model import Kind, Rules, WatchChange, WatchEvent, WatchSettings
-from mailwatch.settings import Delivery, Exchange, Login, Page, Target
+from mailwatch.config.recorded_targets import recorded_settings, target_steps
+from mailwatch.model import Kind, Rules, TargetChange, TargetEvent, TargetSettings
+from mailwatch.settings import Login, MxTask, RoundtripTask, Target, WebmailTask
 from mailwatch.store import Reader
 from tests.helpers.process import MailWatchProcess
 from tests.servers import free_port
@@ -29,14 +29,14 @@ TARGET = Target(name="lab", kind=Kind.IMAP, host="mail.example.org", port=993)
 
 def test_the_record_says_what_is_watched_and_never_the_login_name() -> None:
     login = Login(username="mario@example.org", password=SecretStr("x"))
-    settings = settings_of(replace(TARGET, login=login, interval=90.0, timeout=20.0), Rules(), SECRET)
+    settings = recorded_settings(replace(TARGET, login=login, interval=90.0, timeout=20.0), Rules(), SECRET)
     assert (settings.kind, settings.host, settings.port) == (Kind.IMAP, "mail.example.org", 993)
     assert (settings.interval, settings.timeout) == (90_000, 20_000)
     assert len(settings.login) == 16
     assert "mario" not in str(settings)
-    assert settings.login != settings_of(replace(TARGET, login=login), Rules(), b"t" * 32).login
+    assert settings.login != recorded_settings(replace(TARGET, login=login), Rules(), b"t" * 32).login
     assert (settings.catalogue, settings.own_ca, settings.task) == (False, False, "")
-    assert settings_of(replace(TARGET, ca_file=Path("ca.pem")), Rules(), SECRET).own_ca
+    assert recorded_settings(replace(TARGET, ca_file=Path("ca.pem")), Rules(), SECRET).own_ca
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_the_record_says_what_is_watched_and_never_the_login_name() -> None:
 )
 def test_whether_the_host_is_the_catalogues(provider: str, kind: Kind, host: str, expected: bool) -> None:
     target = replace(TARGET, provider=provider, kind=kind, host=host)
-    assert settings_of(target, Rules(), SECRET).catalogue is expected
+    assert recorded_settings(target, Rules(), SECRET).catalogue is expected
 
 
 def test_what_is_asked_for_makes_another_service() -> None:
@@ -64,26 +64,26 @@ def test_what_is_asked_for_makes_another_service() -> None:
 
     via, to = mailbox("a@example.org", Kind.SMTP), mailbox("b@example.org", Kind.IMAP)
     other = mailbox("c@example.org", Kind.IMAP)
-    trip = Delivery(via=via, to=to, sender="a@example.org", recipient="b@example.org")
+    trip = RoundtripTask(via=via, to=to, sender="a@example.org", recipient="b@example.org")
     tasks = [
         None,
-        Exchange("postmaster@example.org"),
-        Exchange("postmaster@example.org", "a@example.org"),
-        Page(url="https://mail.example.org/"),
-        Page(url="https://mail.example.org/in"),
+        MxTask("postmaster@example.org"),
+        MxTask("postmaster@example.org", "a@example.org"),
+        WebmailTask(url="https://mail.example.org/"),
+        WebmailTask(url="https://mail.example.org/in"),
         trip,
         replace(trip, to=other),
         replace(trip, via=replace(via, host="i")),
     ]
-    services = {settings_of(replace(TARGET, task=task), Rules(), SECRET).service for task in tasks}
+    services = {recorded_settings(replace(TARGET, task=task), Rules(), SECRET).service for task in tasks}
     assert len(services) == len(tasks)
 
 
-HELD = settings_of(TARGET, Rules(), SECRET)
+HELD = recorded_settings(TARGET, Rules(), SECRET)
 
 
-def latest(event: WatchEvent) -> WatchChange:
-    return WatchChange(target="lab", at=0, event=event, settings=HELD)
+def latest(event: TargetEvent) -> TargetChange:
+    return TargetChange(target="lab", at=0, event=event, settings=HELD)
 
 
 @pytest.mark.parametrize(
@@ -91,23 +91,23 @@ def latest(event: WatchEvent) -> WatchChange:
     [
         (None, False, HELD, ["begin"]),
         (None, True, HELD, ["continue"]),
-        (latest(WatchEvent.BEGIN), True, HELD, ["continue"]),
-        (latest(WatchEvent.END), True, HELD, ["begin"]),
-        (latest(WatchEvent.CONTINUE), True, replace(HELD, interval=1), ["change"]),
-        (latest(WatchEvent.CHANGE), True, replace(HELD, rules=Rules(open_after=1)), ["change"]),
-        (latest(WatchEvent.CHANGE), True, replace(HELD, own_ca=True), ["change"]),
-        (latest(WatchEvent.BEGIN), True, replace(HELD, host="other.example.org"), ["end", "begin"]),
-        (latest(WatchEvent.BEGIN), True, replace(HELD, host="MAIL.example.org."), ["change"]),
-        (latest(WatchEvent.BEGIN), True, replace(HELD, login="0" * 16), ["end", "begin"]),
-        (latest(WatchEvent.BEGIN), True, replace(HELD, kind=Kind.POP3), ["end", "begin"]),
+        (latest(TargetEvent.BEGIN), True, HELD, ["continue"]),
+        (latest(TargetEvent.END), True, HELD, ["begin"]),
+        (latest(TargetEvent.CONTINUE), True, replace(HELD, interval=1), ["change"]),
+        (latest(TargetEvent.CHANGE), True, replace(HELD, rules=Rules(open_after=1)), ["change"]),
+        (latest(TargetEvent.CHANGE), True, replace(HELD, own_ca=True), ["change"]),
+        (latest(TargetEvent.BEGIN), True, replace(HELD, host="other.example.org"), ["end", "begin"]),
+        (latest(TargetEvent.BEGIN), True, replace(HELD, host="MAIL.example.org."), ["change"]),
+        (latest(TargetEvent.BEGIN), True, replace(HELD, login="0" * 16), ["end", "begin"]),
+        (latest(TargetEvent.BEGIN), True, replace(HELD, kind=Kind.POP3), ["end", "begin"]),
     ],
 )
 def test_what_happens_to_a_target_at_a_start(
-    on_record: WatchChange | None, known: bool, wanted: WatchSettings, expected: list[str]
+    on_record: TargetChange | None, known: bool, wanted: TargetSettings, expected: list[str]
 ) -> None:
-    found = list(steps(on_record, known, wanted, "start"))
+    found = list(target_steps(on_record, known, wanted, "start"))
     assert [event for event, _, _ in found] == expected
-    assert [settings for event, settings, _ in found if event is WatchEvent.END] == [HELD] * (len(found) - 1)
+    assert [settings for event, settings, _ in found if event is TargetEvent.END] == [HELD] * (len(found) - 1)
     assert found[-1][1:] == (wanted, "start")
 
 
@@ -175,7 +175,7 @@ def reload(watching: MailWatchProcess, *targets: dict[str, Any]) -> None:
     watching.settings["targets"] = list(targets)
     watching.write_config()
     watching.signal(signal.SIGHUP)
-    watching.until(lambda: watching.log.read_text().count("config reloaded") > before, "reloaded")
+    watching.wait_until(lambda: watching.log.read_text().count("config reloaded") > before, "reloaded")
 
 
 def outages(watching: MailWatchProcess) -> list[dict[str, Any]]:
@@ -193,7 +193,7 @@ def test_a_start_and_a_restart_say_what_is_watched(
 ) -> None:
     here = watching(section(greeter.port))
     with here.running():
-        here.until(lambda: here.seen("lab", "up"), "up")
+        here.wait_until(lambda: here.count("lab", "up"), "up")
     assert changes(here) == [("begin", "start")]
     here.settings["detection"] = {**QUICK, "open_after": 3}
     here.write_config()
@@ -211,7 +211,7 @@ def test_an_outage_of_a_removed_target_is_unwatched_at_once(
     port = free_port()
     here = watching(section(port), section(greeter.port, "other", interval="1h"))
     here.start()
-    here.until(lambda: outages(here), "an outage")
+    here.wait_until(lambda: outages(here), "an outage")
     (opened,) = outages(here)
     reload(here, section(greeter.port, "other", interval="1h"))
     (told,) = outages(here)
@@ -265,10 +265,10 @@ def test_a_target_that_comes_back_is_fresh_and_a_new_outage_begins(
     port, other = free_port(), section(greeter.port, "other", interval="1h")
     here = watching(section(port), other)
     here.start()
-    here.until(lambda: outages(here), "an outage")
+    here.wait_until(lambda: outages(here), "an outage")
     reload(here, other)
     reload(here, other, section(port))
-    here.until(lambda: len(outages(here)) == 2, "a new outage")
+    here.wait_until(lambda: len(outages(here)) == 2, "a new outage")
     assert sorted(told["state"] for told in outages(here)) == ["open", "unwatched"]
     reader = Reader.open(here.data_dir)
     gaps = list(reader.entries(kinds=["gap"], target="lab"))
@@ -286,9 +286,9 @@ def test_another_host_under_the_same_name_closes_nothing(
 ) -> None:
     here = watching(section(free_port()))
     here.start()
-    here.until(lambda: outages(here), "an outage")
+    here.wait_until(lambda: outages(here), "an outage")
     reload(here, section(greeter.port))
-    here.until(lambda: here.state("lab") == "up", "up")
+    here.wait_until(lambda: here.state("lab") == "up", "up")
     (told,) = outages(here)
     assert told["state"] == "unwatched"
     assert changes(here) == [("begin", "start"), ("end", "replaced"), ("begin", "reload")]
@@ -301,12 +301,12 @@ def test_what_was_changed_while_mailwatch_was_stopped(
 ) -> None:
     here = watching(section(free_port()))
     with here.running():
-        here.until(lambda: outages(here), "an outage")
+        here.wait_until(lambda: outages(here), "an outage")
     name = "lab" if how == "host" else "new"
     here.settings["targets"] = [section(greeter.port, name)]
     here.write_config()
     with here.running():
-        here.until(lambda: here.state(name) == "up", "up")
+        here.wait_until(lambda: here.state(name) == "up", "up")
         (told,) = outages(here)
         assert (told["target"], told["state"]) == ("lab", "unwatched")
         assert f"outages/{told['id']}" in here.get("/outages")
@@ -322,9 +322,9 @@ def test_an_interval_changed_by_sighup_is_on_record_and_makes_no_gap(
 ) -> None:
     here = watching(section(greeter.port, interval="8s"))
     here.start()
-    here.until(lambda: here.seen("lab", "up") >= 2, "up twice")
+    here.wait_until(lambda: here.count("lab", "up") >= 2, "up twice")
     reload(here, section(greeter.port, interval="1s"))
-    here.until(lambda: here.seen("lab", "up") >= 5, "up")
+    here.wait_until(lambda: here.count("lab", "up") >= 5, "up")
     assert changes(here) == [("begin", "start"), ("change", "reload")]
     answer = here.api("availability?from=2026-01-01T00:00:00Z&to=2027-01-01T00:00:00Z&target=lab")
     assert answer[0]["availability"]["lower"] == 1.0
@@ -351,9 +351,9 @@ def test_another_login_is_another_watching_and_its_name_is_not_on_record(
 
     here = watching(login("mario@example.org"))
     here.start()
-    here.until(lambda: outages(here), "an outage")
+    here.wait_until(lambda: outages(here), "an outage")
     reload(here, login("luigi@example.org"))
-    here.until(lambda: len(outages(here)) == 2, "a new outage")
+    here.wait_until(lambda: len(outages(here)) == 2, "a new outage")
     assert changes(here) == [("begin", "start"), ("end", "replaced"), ("begin", "reload")]
     here.stop()
     reader = Reader.open(here.data_dir)

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch.analysis.detector import Event, State, advance, detect, outage_payload, written_rules
+from mailwatch.analysis.detector import IndexedFact, State, advance, detect, outage_payload, rules_payload
 from mailwatch.analysis.segments import usual_interval
-from mailwatch.config.recorded_targets import NoSuchTarget
+from mailwatch.config.recorded_targets import UnknownTargetError
 from mailwatch.evidence.verify import Trust, verify
-from mailwatch.ledger.payloads import written_settings
-from mailwatch.model import Fact, Kind, Observation, Rules, WatchChange, WatchEvent
-from mailwatch.store import Draft, Reader, Store
+from mailwatch.ledger.payloads import settings_payload
+from mailwatch.model import Fact, Kind, Observation, Rules, TargetChange, TargetEvent
+from mailwatch.store import NewEntry, Reader, Store
 from mailwatch.store import queries as records
-from mailwatch.store.replay import audit_outages, resume, rule_book
+from mailwatch.store.replay import audit_outages, restore_state, rule_book
 from mailwatch.times import Millis, rfc3339
 from tests.helpers.command import mailwatch
-from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, change, look
+from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, change, observation_of
 from tests.helpers.pdf import text_of
 from tests.helpers.process import MailWatchProcess
 
@@ -39,12 +39,12 @@ def ledger(folder: Path, facts: Sequence[Fact], name: str = "mail") -> None:
     store.read_clock = lambda: ticked
     node = {
         "event": "start", "version": "0.1.0", "python": "3.11.2", "system": "Linux", "config": "c0" * 32,
-        "vantage_point": "here", "rules": written_rules(Rules()),
+        "vantage_point": "here", "rules": rules_payload(Rules()),
     }  # fmt: skip
     drafts = [
-        Draft(
+        NewEntry(
             kind="node",
-            time=facts[0].at if isinstance(facts[0], WatchChange) else START - DAY,
+            time=facts[0].at if isinstance(facts[0], TargetChange) else START - DAY,
             target=None,
             payload=node,
         )
@@ -53,22 +53,22 @@ def ledger(folder: Path, facts: Sequence[Fact], name: str = "mail") -> None:
     for fact in facts:
         at = (
             fact.at
-            if isinstance(fact, WatchChange)
+            if isinstance(fact, TargetChange)
             else fact.ended_at
             if isinstance(fact, Observation)
             else fact.end
         )
-        kind = "watch" if isinstance(fact, WatchChange) else "observation"
-        drafts.append(Draft(kind=kind, time=at, target=name, payload=fact))
-        state, transition = advance(state, Event(index, fact), Rules())
-        settings = fact.settings if isinstance(fact, WatchChange) else settings
+        kind = "watch" if isinstance(fact, TargetChange) else "observation"
+        drafts.append(NewEntry(kind=kind, time=at, target=name, payload=fact))
+        state, transition = advance(state, IndexedFact(index, fact), Rules())
+        settings = fact.settings if isinstance(fact, TargetChange) else settings
         index += 1
         if transition is not None:
             payload = outage_payload(transition.outage, "lab", Kind.IMAP, "here") | {
-                "rules": written_rules(Rules())
+                "rules": rules_payload(Rules())
             }
-            payload |= {"watch": written_settings(settings)} if settings else {}
-            drafts.append(Draft(kind="outage", time=at, target=name, payload=payload))
+            payload |= {"watch": settings_payload(settings)} if settings else {}
+            drafts.append(NewEntry(kind="outage", time=at, target=name, payload=payload))
             index += 1
         ticked = at
         if len(drafts) >= 500:
@@ -82,7 +82,7 @@ def ledger(folder: Path, facts: Sequence[Fact], name: str = "mail") -> None:
 
 
 def looks(start: Millis, end: Millis, every: Millis, mark: str = "+") -> list[Fact]:
-    return [look("mail", mark, at) for at in range(start, end, every)]
+    return [observation_of("mail", mark, at) for at in range(start, end, every)]
 
 
 def changed(folder: Path, *, watched: bool) -> None:
@@ -92,10 +92,10 @@ def changed(folder: Path, *, watched: bool) -> None:
     if not watched:
         ledger(folder, [*slow, *quick])
         return
-    begin = change(WatchEvent.BEGIN, START - DAY, 5 * MINUTE)
-    daily = change(WatchEvent.CONTINUE, START - HOUR, 5 * MINUTE)
+    begin = change(TargetEvent.BEGIN, START - DAY, 5 * MINUTE)
+    daily = change(TargetEvent.CONTINUE, START - HOUR, 5 * MINUTE)
     at = (DAY - HOUR) // (5 * MINUTE)
-    facts = [begin, *slow[:at], daily, *slow[at:], change(WatchEvent.CHANGE, turn, MINUTE), *quick]
+    facts = [begin, *slow[:at], daily, *slow[at:], change(TargetEvent.CHANGE, turn, MINUTE), *quick]
     ledger(folder, facts)
 
 
@@ -156,8 +156,8 @@ def test_five_days_without_a_probe_and_without_a_gap_entry_are_not_observed(tmp_
 
 def test_no_data_is_never_written_as_no_downtime(tmp_path: Path) -> None:
     """An outage of three failures that are further apart than the interval: it was, for how long nobody knows."""
-    facts: list[Fact] = [change(WatchEvent.BEGIN, START - HOUR, MINUTE)]
-    facts += [look("mail", mark, START + number * HOUR) for number, mark in enumerate("+---++")]
+    facts: list[Fact] = [change(TargetEvent.BEGIN, START - HOUR, MINUTE)]
+    facts += [observation_of("mail", mark, START + number * HOUR) for number, mark in enumerate("+---++")]
     ledger(tmp_path / "data", facts)
     MailWatchProcess(tmp_path, [{"name": "mail", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}])
     window = ("--from", rfc3339(START - HOUR), "--to", rfc3339(START + DAY))
@@ -223,7 +223,7 @@ def test_outages_of_one_target_and_of_one_that_never_was(folder: Path) -> None:
     ],
 )
 def test_an_unknown_name_is_told_what_there_is(known: list[str], cure: str) -> None:
-    error = NoSuchTarget("zzzyy", known)
+    error = UnknownTargetError("zzzyy", known)
     assert str(error) == f"there is no target 'zzzyy', in the config or on record; {cure}"
 
 
@@ -254,33 +254,35 @@ MARKS = "+++---?--+++"
 
 
 @pytest.mark.parametrize("cut", range(1, len(MARKS)))
-@pytest.mark.parametrize("events", [(WatchEvent.END, WatchEvent.BEGIN), (WatchEvent.END,), (WatchEvent.CHANGE,)])
+@pytest.mark.parametrize(
+    "events", [(TargetEvent.END, TargetEvent.BEGIN), (TargetEvent.END,), (TargetEvent.CHANGE,)]
+)
 def test_a_replay_over_a_change_gives_what_was_decided_live(
-    tmp_path: Path, cut: int, events: tuple[WatchEvent, ...]
+    tmp_path: Path, cut: int, events: tuple[TargetEvent, ...]
 ) -> None:
     """Also where a crash came before what follows from the end of a watching was on record."""
-    seen: list[Fact] = [look("mail", mark, START + number * MINUTE) for number, mark in enumerate(MARKS)]
+    seen: list[Fact] = [observation_of("mail", mark, START + number * MINUTE) for number, mark in enumerate(MARKS)]
     at = START + cut * MINUTE - 1000
     facts = [*seen[:cut], *(change(event, at, MINUTE, host=f"h{number}") for number, event in enumerate(events))]
-    facts += seen[cut:] if events[-1] is not WatchEvent.END else []
+    facts += seen[cut:] if events[-1] is not TargetEvent.END else []
     ledger(tmp_path, facts)
     reader = Reader.open(tmp_path)
     live, index = State(), 1
     for fact in facts:
-        live, transition = advance(live, Event(index, fact), Rules())
+        live, transition = advance(live, IndexedFact(index, fact), Rules())
         index += 1 + (transition is not None)
-    resumed = resume(reader, "mail", rule_book(reader))
+    resumed = restore_state(reader, "mail", rule_book(reader))
     audited = audit_outages(reader, rule_book(reader), "mail")
     reader.close()
     assert audited == []
     for told in resumed.recorded.values():
         if told["state"] == "unwatched":
             # Its last entry is the one that ended the watching: what proves it reaches over that.
-            assert isinstance(facts_at(tmp_path, told["ledger"]["last"]), WatchChange)
-    assert resumed.missing == ()
+            assert isinstance(facts_at(tmp_path, told["ledger"]["last"]), TargetChange)
+    assert resumed.unrecorded == ()
     assert (resumed.state.name, resumed.state.is_open) == (live.name, live.is_open)
     assert (resumed.state.outage, resumed.state.last_good) == (live.outage, live.last_good)
-    if events[-1] is WatchEvent.END:
+    if events[-1] is TargetEvent.END:
         assert resumed.state == State()
         assert resumed.latest is None
 
@@ -288,16 +290,21 @@ def test_a_replay_over_a_change_gives_what_was_decided_live(
 def test_time_without_a_probe_in_an_outage_is_not_observed_also_without_a_gap_entry(tmp_path: Path) -> None:
     marks = [(0, "+"), (1, "-"), (2, "-"), (3, "-"), (3 + 5 * 1440, "-"), (4 + 5 * 1440, "+"), (5 + 5 * 1440, "+")]
     for interval, expected in ((MINUTE, 5 * DAY - 200), (None, 0)):
-        facts = [replace(look("mail", mark, START + at * MINUTE), interval=interval) for at, mark in marks]
-        (outage,) = detect([Event(index, fact) for index, fact in enumerate(facts)], Rules())
+        facts = [
+            replace(observation_of("mail", mark, START + at * MINUTE), interval=interval) for at, mark in marks
+        ]
+        (outage,) = detect([IndexedFact(index, fact) for index, fact in enumerate(facts)], Rules())
         # Records from before 2026-11 say what they said then.
         assert (outage.unobserved, outage.largest_gap) == (expected, 5 * DAY - 200)
 
 
 def test_a_longer_time_than_the_interval_is_observed_where_that_was_longer_before() -> None:
-    facts = [replace(look("mail", mark, START + at * MINUTE), interval=MINUTE) for at, mark in enumerate("+---")]
+    facts = [
+        replace(observation_of("mail", mark, START + at * MINUTE), interval=MINUTE)
+        for at, mark in enumerate("+---")
+    ]
     facts[2] = replace(facts[2], interval=5 * MINUTE)
-    facts[3:] = [replace(look("mail", "-", START + 7 * MINUTE), interval=MINUTE)]
-    facts += [replace(look("mail", "+", START + at * MINUTE), interval=MINUTE) for at in (8, 9)]
-    (outage,) = detect([Event(index, fact) for index, fact in enumerate(facts)], Rules())
+    facts[3:] = [replace(observation_of("mail", "-", START + 7 * MINUTE), interval=MINUTE)]
+    facts += [replace(observation_of("mail", "+", START + at * MINUTE), interval=MINUTE) for at in (8, 9)]
+    (outage,) = detect([IndexedFact(index, fact) for index, fact in enumerate(facts)], Rules())
     assert outage.unobserved == 0

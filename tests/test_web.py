@@ -17,20 +17,20 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from mailwatch.analysis.availability import DAY, Day
-from mailwatch.i18n import span
+from mailwatch.analysis.availability import DAY, DayAvailability
+from mailwatch.i18n import format_duration
 from mailwatch.store import Reader
 from mailwatch.store import queries as records
 from mailwatch.times import now
 from mailwatch.web import charts as timeline
-from mailwatch.web.charts import bars, state
-from mailwatch.web.observation_filter import REACH, Asked, look_back
+from mailwatch.web.charts import day_bars, day_state
+from mailwatch.web.observation_filter import MAX_SCANNED_ENTRIES, ObservationFilter, page_of
 from mailwatch.web.pages import Audience, Pages
-from mailwatch.web.read_model import Looks, Sources, Views
-from mailwatch.web.summary import verdict
-from mailwatch.web.templating import choose, drawing, share, words
-from mailwatch.web.templating import span as written
-from tests.helpers.ledger_factory import HOUR, MINUTE, Sky, write
+from mailwatch.web.read_model import ObservationQuery, PageData, ReadModel
+from mailwatch.web.summary import status_summary
+from mailwatch.web.templating import choose_language, format_share, template_environment, texts
+from mailwatch.web.templating import format_duration as written
+from tests.helpers.ledger_factory import HOUR, MINUTE, Pattern, write
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.servers.authority import Authority
@@ -51,12 +51,12 @@ def web(recorded_outage: tuple[MailWatchProcess, Authority, str]) -> Iterator[tu
 def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
     """A MailWatch with 250 looks behind it, that has looked once more and will not for hours."""
     folder, end = tmp_path_factory.mktemp("still"), now() - HOUR
-    skies: dict[str, Sky] = {"nobody": lambda _: "+"}
+    skies: dict[str, Pattern] = {"nobody": lambda _: "+"}
     write(folder / "data", skies, end - 250 * MINUTE, end, vantage="test", durable=False).close()
     with MailWatchProcess(
         folder, [NOBODY | {"interval": "1h"}], detection={"recheck": ["1h"]}
     ).running() as watching:
-        watching.until(lambda: watching.seen("nobody", "down") == 1, "a look")
+        watching.wait_until(lambda: watching.count("nobody", "down") == 1, "a look")
         yield watching
 
 
@@ -78,7 +78,7 @@ def _shape(value: Any) -> Any:
 
 
 def test_both_languages_have_the_same_words() -> None:
-    english, italian = words("en"), words("it")
+    english, italian = texts("en"), texts("it")
     shapes = [
         _shape({k: v for k, v in w.items() if k not in ("language", "other_code")}) for w in (english, italian)
     ]
@@ -100,7 +100,7 @@ def test_both_languages_have_the_same_words() -> None:
 def test_the_language_is_the_one_asked_for_then_the_kept_then_the_browsers(
     asked: str, kept: str, accepted: str, chosen: str
 ) -> None:
-    assert choose(asked, kept, accepted) == chosen
+    assert choose_language(asked, kept, accepted) == chosen
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -111,7 +111,7 @@ def test_each_page_answers_in_both_languages_with_nothing_from_elsewhere(
     status, headers, text = _get(web[0], page, **{"Accept-Language": language})
     assert status == 200
     assert f'<html lang="{language}">' in text
-    assert words(language)["skip"] in text
+    assert texts(language)["skip"] in text
     assert "'unsafe" not in headers["content-security-policy"]
     assert "default-src 'none'" in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
@@ -121,14 +121,14 @@ def test_each_page_answers_in_both_languages_with_nothing_from_elsewhere(
 
 def test_the_overview_says_how_mail_is_and_shows_ninety_days(web: tuple[MailWatchProcess, str]) -> None:
     watching, identity = web
-    watching.until(lambda: watching.state("lab-imap") == "up", "up again")
+    watching.wait_until(lambda: watching.state("lab-imap") == "up", "up again")
     well = "</span> All channels are up</h1>"
 
     def shown() -> str:
         text = _get(watching, "/")[2]
         return text if well in text and text.count("<title>2") == 2 * 90 else ""
 
-    text = watching.until(shown, "well, with ninety days of both")
+    text = watching.wait_until(shown, "well, with ninety days of both")
     assert f"outages/{identity}" in text
     assert "DNS lookup" in text
 
@@ -168,7 +168,7 @@ def test_the_evidence_file_of_the_page_is_valid(web: tuple[MailWatchProcess, str
     assert "report.pdf" in zipfile.ZipFile(io.BytesIO(content)).namelist()
     (tmp_path / "evidence.zip").write_bytes(content)
     assert watching.command("verify", str(tmp_path / "evidence.zip")).returncode == 0
-    watching.until(lambda: list((watching.data_dir / "making").iterdir()) == [], "nothing left behind")
+    watching.wait_until(lambda: list((watching.data_dir / "making").iterdir()) == [], "nothing left behind")
 
 
 def test_other_sites_cannot_have_evidence_made_and_unknown_outages_have_none(
@@ -185,7 +185,7 @@ def test_what_is_asked_is_escaped_and_bounded(web: tuple[MailWatchProcess, str])
     status, _, text = _get(web[0], "/observations?from=%22%3E%3Cscript%3E&target=%3Cb%3E&lang=it")
     assert status == 200
     assert "<script>" not in text
-    assert words("it")["bad_filter"] in text
+    assert texts("it")["bad_filter"] in text
     assert _get(web[0], "/observations?target=" + "x" * 300)[0] == 422
     assert _get(web[0], "/outages?page=0")[0] == 422
     assert _get(web[0], "/static/..%2fapp.py")[0] == 404
@@ -194,10 +194,10 @@ def test_what_is_asked_is_escaped_and_bounded(web: tuple[MailWatchProcess, str])
 def test_observations_are_filtered(web: tuple[MailWatchProcess, str]) -> None:
     watching, identity = web
     assert "<code>" not in _get(watching, "/observations?target=lab-imap&outcome=up")[2]
-    assert words("en")["no_observations"] in _get(watching, "/observations?to=2020-01-01")[2]
-    assert words("en")["no_observations"] in _get(watching, "/observations?outcome=unknown")[2]
+    assert texts("en")["no_observations"] in _get(watching, "/observations?to=2020-01-01")[2]
+    assert texts("en")["no_observations"] in _get(watching, "/observations?outcome=unknown")[2]
     assert (
-        words("it")["backwards"].partition("'")[0]
+        texts("it")["backwards"].partition("'")[0]
         in _get(watching, "/observations?from=2026-02-01&to=2026-01-01&lang=it")[2]
     )
     told = next(o for o in watching.api("outages") if o["id"] == identity)
@@ -228,18 +228,20 @@ def test_one_can_look_back_to_the_first_observation(still: MailWatchProcess) -> 
 
 
 def test_a_rare_outcome_is_looked_for_a_part_of_the_ledger_at_a_time() -> None:
-    ledger = [{"index": index, "outcome": "down" if index == 7 else "up"} for index in range(2 * REACH)]
+    ledger = [
+        {"index": index, "outcome": "down" if index == 7 else "up"} for index in range(2 * MAX_SCANNED_ENTRIES)
+    ]
 
-    def observations(looks: Looks) -> list[dict[str, Any]]:
+    def observations(looks: ObservationQuery) -> list[dict[str, Any]]:
         part = ledger[looks.after or 0 : looks.before]
         return [look for look in part[::-1] if looks.outcome in (None, look["outcome"])][: looks.limit]
 
-    asked = Asked("", "down", "", "")
-    found, older = look_back(observations, asked, None)
-    assert (found, older) == ([], REACH - 1)
-    found, older = look_back(observations, asked, older)
+    asked = ObservationFilter("", "down", "", "")
+    found, older = page_of(observations, asked, None)
+    assert (found, older) == ([], MAX_SCANNED_ENTRIES - 1)
+    found, older = page_of(observations, asked, older)
     assert ([look["index"] for look in found], older) == ([7], None)
-    assert look_back(observations, asked, 0) == ([], None)
+    assert page_of(observations, asked, 0) == ([], None)
 
 
 def _asked_for(watching: MailWatchProcess, what: str) -> tuple[int, Any]:
@@ -305,11 +307,11 @@ def test_a_page_says_that_there_is_no_such_target(
     status, _, text = _get(web[0], f"/{page}?target=%3Ctpyo%3E&lang={language}")
     assert status == 200
     # As it stands in the page: escaped.
-    said = words(language)["no_target"].replace("'", "&#39;").format(name="&lt;tpyo&gt;")
+    said = texts(language)["no_target"].replace("'", "&#39;").format(name="&lt;tpyo&gt;")
     assert said in text
-    assert words(language)["no_observations"] not in text
-    assert words(language)["no_outages"] not in text
-    assert words(language)["no_target"].partition("{")[0] not in _get(web[0], f"/{page}?target=lab-imap")[2]
+    assert texts(language)["no_observations"] not in text
+    assert texts(language)["no_outages"] not in text
+    assert texts(language)["no_target"].partition("{")[0] not in _get(web[0], f"/{page}?target=lab-imap")[2]
 
 
 def test_an_outage_says_what_was_watched_and_never_whose(web: tuple[MailWatchProcess, str]) -> None:
@@ -365,7 +367,7 @@ def test_what_changed_before_one_listened_is_told_at_once(still: MailWatchProces
 def test_an_open_outage_is_told_as_its_replay_would_without_one(tmp_path: Path) -> None:
     once = {"open_after": 1, "recheck": ["1h"]}
     with MailWatchProcess(tmp_path, [NOBODY | {"interval": "1h"}], detection=once).running() as watching:
-        told = watching.until(lambda: watching.api("outages"), "an open outage")
+        told = watching.wait_until(lambda: watching.api("outages"), "an open outage")
         reader = Reader.open(watching.data_dir)
         assert records.outages(reader) == told
         [payload] = records.outage_payloads(reader)
@@ -407,32 +409,55 @@ def test_links_stay_below_the_prefix_of_a_proxy(web: tuple[MailWatchProcess, str
     ],
 )
 def test_the_states_of_a_day_differ_in_shape_too(spent: tuple[int, int, int, int], expected: str) -> None:
-    day = Day(0, DAY, *spent)
-    assert state(day) == expected
-    shapes = {(b.y, b.height, b.state == "maintenance") for b in bars(
-        [Day(0, DAY, DAY, 0, 0, 0), Day(0, DAY, 0, 1, 0, 0), Day(0, DAY, 0, 0, 1, 0), Day(0, DAY, 0, 0, 0, 1),
-         Day(0, DAY, 0, 0, 0, 0)])}  # fmt: skip
+    day = DayAvailability(0, DAY, *spent)
+    assert day_state(day) == expected
+    shapes = {
+        (b.y, b.height, b.state == "maintenance")
+        for b in day_bars(
+            [
+                DayAvailability(0, DAY, DAY, 0, 0, 0),
+                DayAvailability(0, DAY, 0, 1, 0, 0),
+                DayAvailability(0, DAY, 0, 0, 1, 0),
+                DayAvailability(0, DAY, 0, 0, 0, 1),
+                DayAvailability(0, DAY, 0, 0, 0, 0),
+            ]
+        )
+    }
     assert len(shapes) == 5
 
 
 def test_a_day_of_which_little_was_seen_is_narrow() -> None:
-    whole, part = bars([Day(0, DAY, DAY, 0, 0, 0), Day(0, DAY, DAY // 2, 0, 0, 0)])
+    whole, part = day_bars([DayAvailability(0, DAY, DAY, 0, 0, 0), DayAvailability(0, DAY, DAY // 2, 0, 0, 0)])
     assert part.width < whole.width
 
 
 def test_of_a_day_that_nobody_saw_no_downtime_is_written() -> None:
-    seen, excused, unseen = bars([Day(0, DAY, DAY, 0, 0, 0), Day(0, DAY, 0, 0, 0, DAY), Day(0, DAY, 0, 0, 0, 0)])
+    seen, excused, unseen = day_bars(
+        [
+            DayAvailability(0, DAY, DAY, 0, 0, 0),
+            DayAvailability(0, DAY, 0, 0, 0, DAY),
+            DayAvailability(0, DAY, 0, 0, 0, 0),
+        ]
+    )
     assert (seen.down, excused.down, unseen.down) == (0, None, None)
 
 
 def test_marks_are_in_order_and_apart_however_close_the_times() -> None:
     outage = {"last_good": 1000, "first_bad": 1001, "last_bad": 1001, "first_good": 9_000_000}
-    placed = timeline.marks(outage)
+    placed = timeline.timeline_marks(outage)
     assert all(b.x - a.x >= 20 for a, b in pairwise(placed))
     assert 0 < placed[0].x < placed[-1].x < timeline.WIDTH
-    assert [s.state for s in timeline.stretches(outage, placed)] == ["up", "undecided", "down", "undecided", "up"]
+    assert [s.state for s in timeline.timeline_segments(outage, placed)] == [
+        "up",
+        "undecided",
+        "down",
+        "undecided",
+        "up",
+    ]
     open_one = outage | {"last_good": None, "first_good": None}
-    assert [s.state for s in timeline.stretches(open_one, timeline.marks(open_one))][-1] == "undecided"
+    assert [s.state for s in timeline.timeline_segments(open_one, timeline.timeline_marks(open_one))][
+        -1
+    ] == "undecided"
 
 
 @pytest.mark.parametrize(
@@ -451,20 +476,24 @@ def test_marks_are_in_order_and_apart_however_close_the_times() -> None:
     ],
 )
 def test_durations_for_people_say_no_more_than_is_known(seconds: float, least: str, most: str) -> None:
-    assert (span(seconds), span(seconds, up=True)) == (least, most)
+    assert (format_duration(seconds), format_duration(seconds, round_up=True)) == (least, most)
 
 
 def test_a_share_says_no_more_than_is_known() -> None:
-    assert (share("en", 0.999_999_9), share("en", 0.999_999_9, up=True)) == ("99.999 %", "100.000 %")
-    assert (share("en", 0.5000049), share("en", 0.5000041, up=True)) == ("50.000 %", "50.001 %")
-    assert (share("en", 1.0), share("en", 0.0), share("en", 1e-9)) == ("100 %", "0 %", "0.000 %")
-    assert share("it", None) == "–"
+    assert (format_share("en", 0.999_999_9), format_share("en", 0.999_999_9, up=True)) == ("99.999 %", "100.000 %")
+    assert (format_share("en", 0.5000049), format_share("en", 0.5000041, up=True)) == ("50.000 %", "50.001 %")
+    assert (format_share("en", 1.0), format_share("en", 0.0), format_share("en", 1e-9)) == (
+        "100 %",
+        "0 %",
+        "0.000 %",
+    )
+    assert format_share("it", None) == "–"
 
 
 def test_italian_is_written_as_italians_write() -> None:
-    assert (share("it", 0.97), written("it", 25.7)) == ("97,000 %", "25,7 s")
+    assert (format_share("it", 0.97), written("it", 25.7)) == ("97,000 %", "25,7 s")
     assert written("it", 93_784, up=True) == "1 g 2 h 4 min"
-    assert drawing("it").from_string("{{ 0.0123|span(true) }}").render() == "13 ms"
+    assert template_environment("it").from_string("{{ 0.0123|span(true) }}").render() == "13 ms"
 
 
 @pytest.mark.parametrize(
@@ -485,11 +514,11 @@ def test_italian_is_written_as_italians_write() -> None:
 def test_the_first_thing_said_is_true(
     states: list[str], ill: bool, answer: str, sign: str, count: int, names: tuple[str, ...]
 ) -> None:
-    told = verdict([{"target": str(n), "state": state} for n, state in enumerate(states)], ill=ill)
+    told = status_summary([{"target": str(n), "state": state} for n, state in enumerate(states)], stale=ill)
     assert (told.answer, told.state, told.count, told.of, told.names) == (answer, sign, count, len(states), names)
     assert told.more == (2 if len(states) == 7 else 0)
     for language in ("en", "it"):
-        text = words(language)["answer_text"][answer].format(count=count, of=len(states), names=", ".join(names))
+        text = texts(language)["answer_text"][answer].format(count=count, of=len(states), names=", ".join(names))
         assert all(name in text for name in names)
 
 
@@ -499,7 +528,7 @@ def test_no_word_is_left_over() -> None:
     drawn += (web / "pages.py").read_text() + (web / "starting.py").read_text()
     by_name = {"language", "open", "closed"}
     unused = [
-        key for key in words("en") if key not in by_name and not re.search(rf"\bw\.{key}\b|\"{key}\"", drawn)
+        key for key in texts("en") if key not in by_name and not re.search(rf"\bw\.{key}\b|\"{key}\"", drawn)
     ]
     assert unused == []
 
@@ -507,14 +536,16 @@ def test_no_word_is_left_over() -> None:
 def test_days_that_are_not_counted_yet_are_not_shown_as_days_without_data() -> None:
     told = {"target": "t", "kind": "imap", "state": "up", "outage": None, "last_observation": None, "cause": None,
             "provider": "", "failed_phase": None, "detail": ""}  # fmt: skip
-    glance = {"phases": {}, "duration": 0.0, "days": [Day(0, DAY, 0, 0, 0, 0)] * 90,
+    glance = {"phases": {}, "duration": 0.0, "days": [DayAvailability(0, DAY, 0, 0, 0, 0)] * 90,
               "ratio": {"lower": 1.0, "upper": 1.0, "coverage": 1e-6}}  # fmt: skip
     for filling in (True, False):
-        sources = Sources(**dict.fromkeys(Sources.__slots__, lambda *_: []) | {"targets": lambda: [told]})
+        sources = ReadModel(**dict.fromkeys(ReadModel.__slots__, lambda *_: []) | {"targets": lambda: [told]})
         shown: dict[str, Any] = {"glance": lambda *_: glance | {"filling": filling}, "outages": list}  # noqa: B023
-        views = Views(**dict.fromkeys(Views.__slots__, lambda *_: "") | {"vantage_point": "", "place": ""} | shown)
-        page = Pages(sources, views, Audience())._draw_overview(_request(), "en", 1)
-        assert (words("en")["filling"] in page) is filling
+        views = PageData(
+            **dict.fromkeys(PageData.__slots__, lambda *_: "") | {"vantage_point": "", "place": ""} | shown
+        )
+        page = Pages(sources, views, Audience())._render_overview(_request(), "en", 1)
+        assert (texts("en")["filling"] in page) is filling
         assert ("100 %" in page) is not filling
         assert page.count('class="bars"') == (0 if filling else 1)
 

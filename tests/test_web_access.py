@@ -22,20 +22,20 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 
-from mailwatch.config import ConfigError, WebAccess, load, show, web_access
+from mailwatch.config import ConfigError, WebAccess, effective_yaml, load, web_access
 from mailwatch.model import Kind
-from mailwatch.monitor.read_model import _is_nobodys
-from mailwatch.settings import Exchange, Login, Target
+from mailwatch.monitor.read_model import _is_public_target
+from mailwatch.settings import Login, MxTask, Target
 from mailwatch.store import Reader
-from mailwatch.web.access import COOKIE, STRANGERS_AT_ONCE, Credentials, Gate, Sessions, place
-from mailwatch.web.hosts import client, known_host
-from mailwatch.web.pages import LIVE_OF_A_PEER, Pages
-from mailwatch.web.rate_limit import WRONG_AT_MOST, WRONG_IN_ALL, Tries, peer_key
-from mailwatch.web.templating import words
+from mailwatch.web.access import COOKIE, MAX_ANONYMOUS, AccessControl, Credentials, Sessions, safe_redirect
+from mailwatch.web.hosts import client_address, is_known_host
+from mailwatch.web.pages import MAX_STREAMS_PER_PEER, Pages
+from mailwatch.web.rate_limit import MAX_WRONG_PER_PEER, MAX_WRONG_TOTAL, LoginRateLimit, peer_key
+from mailwatch.web.templating import texts
 from tests.helpers.netns import Namespace
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
-from tests.helpers.web_client import HTML, NOBODY, PASSWORD, TOKEN, ask, basic, watching_with
+from tests.helpers.web_client import HTML, PASSWORD, TOKEN, UNREACHABLE_TARGET, ask, basic, watching_with
 
 # The ways in
 
@@ -62,7 +62,7 @@ def test_with_a_password_only_the_health_checks_are_open(tmp_path: Path) -> None
         assert answers[-1] == 429
         assert ask(watching, "/", basic(PASSWORD))[0] == 429
         assert "a wrong password or token from 127.0.0.1" in watching.log.read_text()
-        assert PASSWORD.encode() not in watching.everything()
+        assert PASSWORD.encode() not in watching.all_output()
 
 
 def test_a_token_opens_everything_and_is_told_nowhere(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_token_opens_everything_and_is_told_nowhere(tmp_path: Path) -> None:
         assert "mailwatch_ledger_size" in text
         assert ask(watching, "/metrics", {"Authorization": f"Bearer {TOKEN[:-1]}"})[0] == 401
         assert ask(watching, "/metrics")[0] == 401
-        assert TOKEN.encode() not in watching.everything()
+        assert TOKEN.encode() not in watching.all_output()
 
 
 @pytest.mark.parametrize("where", ["password_hash", "password_file"])
@@ -85,7 +85,7 @@ def test_a_hash_serves_as_well_as_the_password(tmp_path: Path, where: str) -> No
     assert hashed.startswith("$argon2id$")
     watching = watching_with(tmp_path, **{where: hashed if where == "password_hash" else "secret-hash"})
     (tmp_path / "secret-hash").write_text(hashed + "\n")
-    assert hashed.rpartition("$")[2] not in show(load(watching.config))
+    assert hashed.rpartition("$")[2] not in effective_yaml(load(watching.config))
     with watching.running():
         assert ask(watching, "/", basic(PASSWORD))[0] == 200
         assert ask(watching, "/", basic("perche no"))[0] == 401
@@ -109,14 +109,14 @@ def test_the_form_gives_a_cookie_that_nobody_else_can_use(tmp_path: Path) -> Non
         assert status == 401
         # A browser would open a window of its own for Basic, over the page.
         assert headers["www-authenticate"].startswith("Bearer ")
-        assert words("it")["login"]["password"] in page
+        assert texts("it")["login"]["password"] in page
         assert '<input type="hidden" name="to" value="outages">' in page
         page = ask(watching, "/observations?target=a%40b&outcome=down", HTML)[2]
         assert 'name="to" value="observations?target=a%40b&amp;outcome=down"' in page
         assert ask(watching, "/static/style.css")[0] == 200
         status, headers, page = ask(watching, "/login", HTML, form="password=perche+no&to=outages")
         assert status == 401
-        assert words("en")["login"]["wrong"] in page
+        assert texts("en")["login"]["wrong"] in page
         assert headers["set-cookie"] is None
         status, headers, _ = ask(watching, "/login", HTML, form="password=perch%C3%A9+no&to=outages")
         assert (status, headers["location"]) == (303, "./outages")
@@ -151,9 +151,11 @@ def test_other_sites_cannot_log_in_and_a_form_has_an_end(tmp_path: Path) -> None
     ["//evil.example", "https://evil.example", "../x", "a/../b", "a//b", "\\x", "?x", "a?//b", "a?b#c", "a?\r\nx"],
 )
 def test_after_the_log_in_nobody_is_led_elsewhere(text: str) -> None:
-    assert place(text) == ""
-    assert place("outages/0a1b2c") == "outages/0a1b2c"
-    assert place("observations?target=a%40b&from=2026-01-01") == "observations?target=a%40b&from=2026-01-01"
+    assert safe_redirect(text) == ""
+    assert safe_redirect("outages/0a1b2c") == "outages/0a1b2c"
+    assert (
+        safe_redirect("observations?target=a%40b&from=2026-01-01") == "observations?target=a%40b&from=2026-01-01"
+    )
 
 
 def test_no_get_changes_anything(tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ def test_secrets_that_cannot_be_used_are_told_with_their_line(tmp_path: Path) ->
     (tmp_path / "secret-short").write_text("canary-7f3a\n")
     with pytest.raises(ConfigError) as caught:
         web_access(load(watching.config))
-    told = [mistake.what for mistake in caught.value.mistakes]
+    told = [mistake.message for mistake in caught.value.problems]
     assert any("web.password_file" in what and "cannot be read" in what for what in told)
     assert any("web.token_file" in what and "openssl rand -hex 32" in what for what in told)
     assert "canary" not in str(caught.value)
@@ -207,7 +209,7 @@ def test_beyond_loopback_without_a_password_only_the_public_view_is_shown(tmp_pa
     with watching.running():
         status, _, page = ask(watching, "/")
         assert status == 200
-        assert words("en")["public_hint"] in page
+        assert texts("en")["public_hint"] in page
         assert "nobody" not in page
         for path in (
             "/metrics",
@@ -243,7 +245,7 @@ def test_what_a_proxy_passes_on_does_not_come_from_this_machine(tmp_path: Path) 
 async def test_strangers_who_read_slowly_hold_nobody_up() -> None:
     app = FastAPI()
     app.add_api_route("/", lambda: "page")
-    gate = Gate(app, app, cast(Pages, None), WebAccess(public=True), lambda: False)
+    gate = AccessControl(app, app, cast(Pages, None), WebAccess(public=True), lambda: False)
     scope = {
         "type": "http",
         "method": "GET",
@@ -262,7 +264,7 @@ async def test_strangers_who_read_slowly_hold_nobody_up() -> None:
     async def read(_message: Any) -> None:
         served.set()
 
-    slow = [asyncio.create_task(gate(dict(scope), receive, never)) for _ in range(2 * STRANGERS_AT_ONCE)]
+    slow = [asyncio.create_task(gate(dict(scope), receive, never)) for _ in range(2 * MAX_ANONYMOUS)]
     quick = asyncio.create_task(gate(dict(scope), receive, read))
     async with asyncio.timeout(PATIENCE):
         await served.wait()
@@ -290,13 +292,13 @@ def test_a_name_that_was_bent_to_us_gets_nothing_but_the_cure(tmp_path: Path) ->
 
 def test_beyond_loopback_a_name_need_not_be_known_where_a_password_is_asked() -> None:
     beyond = WebAccess(loopback=False, password=SecretStr("x"))
-    assert known_host(beyond, "any.example")
+    assert is_known_host(beyond, "any.example")
     named = WebAccess(loopback=False, password=SecretStr("x"), hosts=frozenset({"status.example.org"}))
-    assert not known_host(named, "any.example")
-    assert known_host(named, "status.example.org:443")
-    assert known_host(named, "192.0.2.1:8080")
-    assert known_host(WebAccess(loopback=False, public=True), "any.example")
-    assert not known_host(WebAccess(loopback=False, trust_network=True), "any.example")
+    assert not is_known_host(named, "any.example")
+    assert is_known_host(named, "status.example.org:443")
+    assert is_known_host(named, "192.0.2.1:8080")
+    assert is_known_host(WebAccess(loopback=False, public=True), "any.example")
+    assert not is_known_host(WebAccess(loopback=False, trust_network=True), "any.example")
 
 
 # Proxies, and how often one may try
@@ -321,7 +323,7 @@ def test_only_proxies_that_are_named_say_who_asks(
 ) -> None:
     watching = watching_with(tmp_path, trusted_proxies=proxies)
     headers = Headers(raw=[(b"x-forwarded-for", line.encode()) for line in header])
-    assert client(peer, headers, web_access(load(watching.config)).proxies) == expected
+    assert client_address(peer, headers, web_access(load(watching.config)).proxies) == expected
 
 
 @pytest.mark.parametrize("trusted", [False, True])
@@ -335,28 +337,28 @@ def test_a_spoofed_address_does_not_evade_the_limit(tmp_path: Path, trusted: boo
         return ask(watching, "/", basic("wrong") | {"X-Forwarded-For": line})[0]
 
     with watching.running():
-        assert [tried(number) for number in range(WRONG_AT_MOST + 1)] == [401] * WRONG_AT_MOST + [429]
+        assert [tried(number) for number in range(MAX_WRONG_PER_PEER + 1)] == [401] * MAX_WRONG_PER_PEER + [429]
         other = ask(watching, "/", basic(PASSWORD) | {"X-Forwarded-For": "198.51.100.2"})[0]
         assert other == (200 if trusted else 429)
 
 
 def test_many_peers_wait_together_but_not_those_who_were_right() -> None:
-    tries = Tries()
-    tries.right("home")
-    for number in range(WRONG_IN_ALL):
+    tries = LoginRateLimit()
+    tries.note_success("home")
+    for number in range(MAX_WRONG_TOTAL):
         assert not tries.must_wait(f"peer-{number}")
-        tries.begin(f"peer-{number}")
+        tries.begin_attempt(f"peer-{number}")
     assert tries.must_wait("yet another")
     assert not tries.must_wait("home")
-    for _ in range(WRONG_AT_MOST):
-        tries.begin("home")
+    for _ in range(MAX_WRONG_PER_PEER):
+        tries.begin_attempt("home")
     assert tries.must_wait("home")
 
 
 def test_a_try_that_was_right_does_not_count() -> None:
-    tries = Tries()
-    for _ in range(2 * WRONG_IN_ALL):
-        tries.take_back("home", tries.begin("home"))
+    tries = LoginRateLimit()
+    for _ in range(2 * MAX_WRONG_TOTAL):
+        tries.undo("home", tries.begin_attempt("home"))
     assert not tries.must_wait("home")
     assert not tries.must_wait("other")
 
@@ -371,14 +373,14 @@ def test_one_network_of_ipv6_is_one_peer() -> None:
 def test_sessions_are_bounded_and_end() -> None:
     sessions = Sessions()
     first = sessions.open()
-    assert sessions.holds(first)
-    assert not sessions.holds("")
+    assert sessions.is_open(first)
+    assert not sessions.is_open("")
     for _ in range(1000):
         last = sessions.open()
-    assert not sessions.holds(first)
-    assert sessions.holds(last)
+    assert not sessions.is_open(first)
+    assert sessions.is_open(last)
     sessions.end(last)
-    assert not sessions.holds(last)
+    assert not sessions.is_open(last)
 
 
 async def test_argon2_runs_once_for_the_right_password_and_leaves_the_loop_free() -> None:
@@ -387,10 +389,10 @@ async def test_argon2_runs_once_for_the_right_password_and_leaves_the_loop_free(
     began = time.process_time()
     hasher.verify(hashed, "right")
     once = time.process_time() - began
-    credentials = Credentials(WebAccess(hashed=SecretStr(hashed)))
-    assert not credentials.known(b"right")
+    credentials = Credentials(WebAccess(password_hash=SecretStr(hashed)))
+    assert not credentials.is_verified(b"right")
     began = time.process_time()
-    asking = [asyncio.create_task(credentials.hold(word)) for word in (b"wrong", *[b"right"] * 6)]
+    asking = [asyncio.create_task(credentials.verify(word)) for word in (b"wrong", *[b"right"] * 6)]
     turns = 0
     while not all(task.done() for task in asking):
         await asyncio.sleep(0.001)
@@ -399,14 +401,14 @@ async def test_argon2_runs_once_for_the_right_password_and_leaves_the_loop_free(
     assert turns > 10
     # Seven were asked; two of them cost something.
     assert time.process_time() - began < 5 * once
-    assert credentials.known(b"right")
-    assert not credentials.known(b"wrong")
+    assert credentials.is_verified(b"right")
+    assert not credentials.is_verified(b"wrong")
 
 
 def test_what_is_kept_of_a_password_is_not_the_password() -> None:
     credentials = Credentials(WebAccess(password=SecretStr("canary-7f3a"), token=SecretStr("canary-7f3a-token")))
-    assert credentials.known(b"canary-7f3a")
-    assert credentials.known(b"canary-7f3a-token")
+    assert credentials.is_verified(b"canary-7f3a")
+    assert credentials.is_verified(b"canary-7f3a-token")
     assert not re.search("canary", repr(vars(credentials)))
 
 
@@ -438,19 +440,19 @@ def _shown_until_it_is_somebodys(folder: Path, asked: bool) -> None:
     with watching.running():
         assert ask(watching, "/metrics", beyond)[0] == 200
         assert "libero-imap" in ask(watching, "/api/v1/targets", beyond)[2]
-        watching.settings["targets"] = [libero, NOBODY]
+        watching.settings["targets"] = [libero, UNREACHABLE_TARGET]
         watching.write_config()
         watching.signal(signal.SIGHUP)
         if asked:
-            watching.until(lambda: ask(watching, "/metrics", beyond)[0] == 403, "closed to others")
+            watching.wait_until(lambda: ask(watching, "/metrics", beyond)[0] == 403, "closed to others")
             assert "libero-imap" not in ask(watching, "/api/v1/targets", beyond)[2]
         reader = Reader.open(watching.data_dir)
-        watching.until(lambda: "nobody" in reader.targets(), "on record")
+        watching.wait_until(lambda: "nobody" in reader.targets(), "on record")
         reader.close()
         watching.settings["targets"] = [libero]
         watching.write_config()
         watching.signal(signal.SIGHUP)
-        watching.until(lambda: "reloaded: watching 1 target" in watching.log.read_text(), "reloaded")
+        watching.wait_until(lambda: "reloaded: watching 1 target" in watching.log.read_text(), "reloaded")
         # Its looks are still on record.
         assert ask(watching, "/metrics", beyond)[0] == 403
 
@@ -463,12 +465,12 @@ def _shown_until_it_is_somebodys(folder: Path, asked: bool) -> None:
         ({"name": "anna@libero.it"}, False),
         ({"provider": "lab"}, False),
         ({"host": "imap.example.org"}, False),
-        ({"task": Exchange("anna@libero.it")}, False),
+        ({"task": MxTask("anna@libero.it")}, False),
     ],
 )
 def test_what_counts_as_nobodys(change: dict[str, Any], nobodys: bool) -> None:
     target = Target(name="libero-imap", kind=Kind.IMAP, host="imapmail.libero.it", port=993, provider="libero")
-    assert _is_nobodys(replace(target, **change)) is nobodys
+    assert _is_public_target(replace(target, **change)) is nobodys
 
 
 # Who listens to changes
@@ -487,7 +489,7 @@ def test_one_peer_leaves_streams_to_others(tmp_path: Path) -> None:
             streams.callback(answer.close)
             return answer.status
 
-        assert [listen("192.0.2.1") for _ in range(LIVE_OF_A_PEER)] == [200] * LIVE_OF_A_PEER
+        assert [listen("192.0.2.1") for _ in range(MAX_STREAMS_PER_PEER)] == [200] * MAX_STREAMS_PER_PEER
         assert listen("192.0.2.1") == 503
         assert listen("192.0.2.2") == 200
         # Open streams hold up neither the end nor fill the log with it.

@@ -17,8 +17,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from mailwatch.web.access import COOKIE
-from mailwatch.web.templating import words
-from tests.helpers.leak_check import PASSWORD, canaries
+from mailwatch.web.templating import texts
+from tests.helpers.leak_check import PASSWORD, running_with_canaries
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.requirements import need
@@ -45,15 +45,18 @@ def browser() -> Iterator[Browser]:
 def web(recorded_outage: tuple[MailWatchProcess, Authority, str]) -> Iterator[tuple[MailWatchProcess, str]]:
     watching, _, identity = recorded_outage
     with watching.running():
-        watching.until(lambda: watching.seen("lab-imap", "up") > 3, "looks")
+        watching.wait_until(lambda: watching.count("lab-imap", "up") > 3, "looks")
         yield watching, identity
 
 
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MailWatchProcess, dict[str, str]]]:
     """A MailWatch in public mode, and the pages that strangers have."""
-    with canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _), watching.running():
-        watching.until(lambda: all(t["state"] == "up" for t in watching.api("targets")), "up again")
+    with (
+        running_with_canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _),
+        watching.running(),
+    ):
+        watching.wait_until(lambda: all(t["state"] == "up" for t in watching.api("targets")), "up again")
         identity = watching.api("outages")[0]["id"]
         yield watching, {
             "public": "/", "public-outages": "/outages", "public-outage": f"/outages/{identity}",
@@ -259,7 +262,7 @@ def test_the_longest_name_fits_the_narrowest_window(tmp_path: Path, browser: Bro
     watching = MailWatchProcess(tmp_path, [nobody], detection={"recheck": ["200ms"]})
     page = browser.new_page(locale="it", viewport={"width": 320, "height": 640})
     with watching.running():
-        watching.until(lambda: watching.api("outages"), "an outage")
+        watching.wait_until(lambda: watching.api("outages"), "an outage")
         identity = watching.api("outages")[0]["id"]
         for path in ("/", "/outages", f"/outages/{identity}", "/incidents", "/observations"):
             _opened(page, watching, path)
@@ -305,17 +308,17 @@ def test_nothing_moves_while_it_is_stopped_or_somebody_writes(
     _opened(page, watching, "/observations")
     field = page.get_by_label("From")
     field.fill("2026")
-    page.get_by_text(words("en")["live_held"]).wait_for()
+    page.get_by_text(texts("en")["live_held"]).wait_for()
     assert field.input_value() == "2026"
     before = _first_time(page)
     page.locator("nav a").first.focus()
     page.wait_for_function(CHANGED, arg=before)
-    pause = page.get_by_role("button", name=words("en")["pause"])
+    pause = page.get_by_role("button", name=texts("en")["pause"])
     pause.click()
-    page.get_by_text(words("en")["live_paused"], exact=True).wait_for()
+    page.get_by_text(texts("en")["live_paused"], exact=True).wait_for()
     before = _first_time(page)
-    seen = watching.seen("lab-imap", "up")
-    watching.until(lambda: watching.seen("lab-imap", "up") > seen + 2, "looks while it is stopped")
+    seen = watching.count("lab-imap", "up")
+    watching.wait_until(lambda: watching.count("lab-imap", "up") > seen + 2, "looks while it is stopped")
     assert _first_time(page) == before
     pause.click()
     page.wait_for_function(CHANGED, arg=before)
@@ -332,15 +335,15 @@ def test_the_page_comes_back_after_a_restart_and_after_an_answer_that_is_no_stre
     # What a proxy says while MailWatch is away; a browser never asks again by itself after that.
     page.route(stream, lambda route: route.fulfill(status=502))
     with watching.running():
-        watching.until(lambda: watching.seen("nobody", "down") == 1, "a look")
+        watching.wait_until(lambda: watching.count("nobody", "down") == 1, "a look")
         with page.expect_response(stream):
             _opened(page, watching, "/")
         page.unroute(stream)
-        page.get_by_text(words("en")["live_on"], exact=True).wait_for()
+        page.get_by_text(texts("en")["live_on"], exact=True).wait_for()
         before = _first_time(page)
-    page.get_by_text(words("en")["live_off"]).wait_for()
+    page.get_by_text(texts("en")["live_off"]).wait_for()
     with watching.running():
-        page.get_by_text(words("en")["live_on"], exact=True).wait_for()
+        page.get_by_text(texts("en")["live_on"], exact=True).wait_for()
         page.wait_for_function(CHANGED, arg=before)
     page.close()
 
@@ -353,15 +356,15 @@ def test_the_evidence_is_made_before_ones_eyes(web: tuple[MailWatchProcess, str]
     with page.expect_download() as download:
         button.click()
         page.get_by_role("progressbar").wait_for()
-        assert told.inner_text() == words("it")["evidence_making"]
+        assert told.inner_text() == texts("it")["evidence_making"]
     assert download.value.suggested_filename == f"outage-{identity}.zip"
     download.value.save_as(watching.folder / "seen.zip")
     assert watching.command("verify", str(watching.folder / "seen.zip")).returncode == 0
-    page.get_by_text(words("it")["evidence_made"]).wait_for()
+    page.get_by_text(texts("it")["evidence_made"]).wait_for()
     assert page.get_by_role("progressbar").count() == 0
     page.evaluate("document.querySelector('a.button').href = '000000000000/../../api/v1/outages/0/evidence.zip'")
     button.click()
-    page.get_by_text(words("it")["evidence_failed"]).wait_for()
+    page.get_by_text(texts("it")["evidence_failed"]).wait_for()
     assert "no such outage" in told.inner_text()
     assert not [one for one in said if "Policy" in one]
     page.close()

@@ -10,8 +10,8 @@ from datetime import datetime
 
 import pytest
 
-from mailwatch.web.export import csv_of
-from tests.helpers.leak_check import CANARIES, PASSWORD, canaries
+from mailwatch.web.export import csv_response
+from tests.helpers.leak_check import CANARIES, PASSWORD, running_with_canaries
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.web_client import ask, basic
 
@@ -21,8 +21,11 @@ ATOM = "{http://www.w3.org/2005/Atom}"
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
     """One with two mailboxes and their outages, in public."""
-    with canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _), watching.running():
-        watching.until(lambda: all(t["state"] == "up" for t in watching.api("targets")), "up again")
+    with (
+        running_with_canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _),
+        watching.running(),
+    ):
+        watching.wait_until(lambda: all(t["state"] == "up" for t in watching.api("targets")), "up again")
         yield watching
 
 
@@ -67,7 +70,9 @@ def test_a_servers_words_begin_no_formula() -> None:
         "duration": -1.5,
         "up": True,
     }
-    text = bytes(csv_of([row], ["detail", "target", "phase", "duration", "up", "none.of"], "x").body).decode()
+    text = bytes(
+        csv_response([row], ["detail", "target", "phase", "duration", "up", "none.of"], "x").body
+    ).decode()
     assert text == (
         "detail,target,phase,duration,up,none.of\r\n"
         '"\'=HYPERLINK(""//evil.example"",""a"")",\'+1,\'\tx,-1.5,true,\r\n'

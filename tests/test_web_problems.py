@@ -14,20 +14,20 @@ from starlette.types import ASGIApp
 
 from mailwatch.config import WebAccess
 from mailwatch.web import access as gate
-from mailwatch.web.access import Gate
+from mailwatch.web.access import AccessControl
 from mailwatch.web.app import full_app
-from mailwatch.web.errors import WORDS
+from mailwatch.web.errors import TEXTS_BY_STATUS
 from mailwatch.web.pages import Audience, Pages
-from mailwatch.web.read_model import Sources, Views
-from mailwatch.web.templating import words
+from mailwatch.web.read_model import PageData, ReadModel
+from mailwatch.web.templating import texts
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
-from tests.helpers.web_client import HTML, NOBODY, PASSWORD, ask, basic, watching_with
+from tests.helpers.web_client import HTML, PASSWORD, UNREACHABLE_TARGET, ask, basic, watching_with
 
 
 @pytest.fixture(scope="module")
 def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
-    with MailWatchProcess(tmp_path_factory.mktemp("nobody"), [NOBODY]).running() as watching:
+    with MailWatchProcess(tmp_path_factory.mktemp("nobody"), [UNREACHABLE_TARGET]).running() as watching:
         yield watching
 
 
@@ -52,7 +52,7 @@ def test_a_browser_gets_a_page_that_says_what_is_wrong(
     got, headers, page = ask(nobody, path, HTML | {"Accept-Language": language, "Host": host})
     assert got == status
     assert headers["content-type"] == "text/html; charset=utf-8"
-    told = words(language)["problem"][WORDS[status]]
+    told = texts(language)["problem"][TEXTS_BY_STATUS[status]]
     assert f"<h1>{told['title']}</h1>" in page
     assert "static/style.css" in page
     assert headers["cache-control"] == "no-store"
@@ -97,7 +97,7 @@ def test_the_api_says_in_json_who_may_not_ask(nobody: MailWatchProcess, tmp_path
         assert "wait" in json.loads(text)["detail"]
         status, headers, page = ask(watching, "/", basic(PASSWORD) | HTML | {"Accept-Language": "it"})
         assert (status, headers["retry-after"]) == (429, "60")
-        assert words("it")["problem"]["wait"]["title"] in page
+        assert texts("it")["problem"]["wait"]["title"] in page
 
 
 Told = tuple[int, http.client.HTTPMessage, bytes]
@@ -163,12 +163,12 @@ async def test_a_fault_of_ours_is_told_without_its_details() -> None:
     def broken(*_: Any) -> list[dict[str, Any]]:
         raise Broken("canary")
 
-    sources = Sources(**dict.fromkeys(Sources.__slots__, broken))
+    sources = ReadModel(**dict.fromkeys(ReadModel.__slots__, broken))
     texts = {"vantage_point": "", "place": "", "pulse": str}
-    app = full_app(sources, Views(**dict.fromkeys(Views.__slots__, broken) | texts), Audience())
+    app = full_app(sources, PageData(**dict.fromkeys(PageData.__slots__, broken) | texts), Audience())
     status, page = await _asked(app, "/outages", **HTML)
     assert (status, "canary" in page) == (500, False)
-    assert words("en")["problem"]["fault"]["title"] in page
+    assert texts("en")["problem"]["fault"]["title"] in page
     status, said = await _asked(app, "/api/v1/outages")
     assert (status, json.loads(said)) == (500, {"detail": "a fault of our own; the log tells more"})
 
@@ -184,7 +184,7 @@ def test_other_sites_cannot_log_anybody_out(tmp_path: Any) -> None:
 
 
 async def test_a_password_that_is_never_sent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "PATIENCE", 0.05)
-    app = full_app(cast(Sources, None), cast(Views, None), Audience())
-    asked = Gate(app, app, cast(Pages, None), WebAccess(public=True), lambda: False)
+    monkeypatch.setattr(gate, "FORM_SECONDS", 0.05)
+    app = full_app(cast(ReadModel, None), cast(PageData, None), Audience())
+    asked = AccessControl(app, app, cast(Pages, None), WebAccess(public=True), lambda: False)
     assert (await _asked(asked, "/login", "POST"))[0] == 408

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import pytest
 
-from mailwatch.web.templating import words
-from tests.helpers.leak_check import CANARIES, PASSWORD, canaries
+from mailwatch.web.templating import texts
+from tests.helpers.leak_check import CANARIES, PASSWORD, running_with_canaries
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.web_client import HTML, ask, basic
@@ -29,9 +29,9 @@ WHEN = "from=2020-01-01T00:00:00Z&to=2040-01-01T00:00:00Z"
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
     """It has an outage behind it, and is asked by strangers."""
-    with canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _):
+    with running_with_canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _):
         watching.start()
-        watching.until(lambda: all(t["state"] == "up" for t in watching.api("targets")), "up again")
+        watching.wait_until(lambda: all(t["state"] == "up" for t in watching.api("targets")), "up again")
         yield watching
 
 
@@ -136,7 +136,7 @@ def test_states_and_outages_are_told_under_names_that_are_nobodys(public: MailWa
         page = ask(public, f"/outages/{outage['id']}")[2]
         for key in ("last_good", "first_bad", "last_bad", "first_good"):
             assert f'datetime="{outage[key]}"' in page
-        assert words("en")["guard_yes"] in page
+        assert texts("en")["guard_yes"] in page
         assert "evidence.zip" not in page
     incident = told(public, "incidents")[0]
     assert {o["id"] for o in incident["outages"]} <= {o["id"] for o in shown}
@@ -172,7 +172,7 @@ def test_a_stranger_is_offered_the_log_in_and_gets_in_by_it(public: MailWatchPro
     session = {"Cookie": headers["set-cookie"].partition(";")[0]}
     page = ask(public, "/", session)[2]
     assert "canary-address-1@example.org/imap" in page
-    assert words("en")["public_view"] not in page
+    assert texts("en")["public_view"] not in page
     # A wrong password is said to be wrong, not answered with less.
     assert ask(public, "/", basic("wrong"))[0] == 401
 

@@ -37,7 +37,7 @@ async def says_hello(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextlib.asynccontextmanager
-async def served(app: ASGIApp = says_hello, handles: int = connections.WANTED) -> AsyncIterator[int]:
+async def served(app: ASGIApp = says_hello, handles: int = connections.MAX_HANDLES) -> AsyncIterator[int]:
     port = free_port()
     async with asyncio.timeout(PATIENCE), serve.serving(app, "127.0.0.1", port, handles=lambda: handles):
         yield port
@@ -68,7 +68,7 @@ async def hung_up(reader: asyncio.StreamReader) -> bool:
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: loc", ASKED + b"GET /"])
 async def test_who_does_not_end_a_request_is_hung_up_on(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(connections, "PATIENCE", 0.1)
+    monkeypatch.setattr(connections, "TIMEOUT_SECONDS", 0.1)
     async with served() as port, opened(port, sent) as (reader, _):
         if sent.startswith(ASKED):
             assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200")
@@ -76,7 +76,7 @@ async def test_who_does_not_end_a_request_is_hung_up_on(monkeypatch: pytest.Monk
 
 
 async def test_a_request_that_has_come_in_is_answered_however_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "PATIENCE", 0.1)
+    monkeypatch.setattr(connections, "TIMEOUT_SECONDS", 0.1)
     asked = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n"
     async with served() as port, opened(port, asked) as (reader, writer), opened(port) as (other, _):
         # By then the patience with the first would be over too.
@@ -92,7 +92,7 @@ async def says_much(scope: Scope, receive: Receive, send: Send) -> None:
     """A small answer for health, 3 MB in small parts for /parts, never one for /never, else 3 MB at once."""
     if scope["path"] == "/never":
         await asyncio.Event().wait()
-    elif scope["path"] in connections.LANE:
+    elif scope["path"] in connections.LANE_PATHS:
         await PlainTextResponse("hello")(scope, receive, send)
     elif scope["path"] == "/parts":
         parts = (BIG[:10_000] for _ in range(300))
@@ -145,7 +145,7 @@ def gone(client: socket.socket) -> bool:
 @pytest.mark.parametrize("path", ["/", "/parts"])
 @pytest.mark.parametrize("times", [1, 50], ids=["once", "pipelined"])
 async def test_who_never_reads_is_hung_up_on(monkeypatch: pytest.MonkeyPatch, path: str, times: int) -> None:
-    monkeypatch.setattr(connections, "PATIENCE", 0.2)
+    monkeypatch.setattr(connections, "TIMEOUT_SECONDS", 0.2)
     async with served(says_much) as port, crowd(port, asked(path) * times, 3) as clients:
         while not all(gone(client) for client in clients):
             await asyncio.sleep(0.02)
@@ -154,21 +154,21 @@ async def test_who_never_reads_is_hung_up_on(monkeypatch: pytest.MonkeyPatch, pa
 async def test_who_reads_slowly_but_reads_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(connections, "WATCH_EVERY", 0.001)
+    monkeypatch.setattr(connections, "CHECK_SECONDS", 0.001)
     loop, took = asyncio.get_running_loop(), 0
     async with served(says_much) as port, crowd(port, asked("/"), 1, window=200_000) as (client,):
         while took < len(BIG):
             took += len(await loop.sock_recv(client, 1 << 20))
             # Each part is taken late, but within the patience.
-            clock[0] += connections.PATIENCE - 1
+            clock[0] += connections.TIMEOUT_SECONDS - 1
             await asyncio.sleep(0.005)
-    assert clock[0] > 1000 + 3 * connections.PATIENCE
+    assert clock[0] > 1000 + 3 * connections.TIMEOUT_SECONDS
 
 
 async def test_a_crowd_that_never_reads_leaves_places_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "OF_A_PEER", 8)
-    monkeypatch.setattr(connections, "OF_A_NEAR_PEER", 8)
-    monkeypatch.setattr(connections, "AT_MOST", 24)
+    monkeypatch.setattr(connections, "MAX_PER_PEER", 8)
+    monkeypatch.setattr(connections, "MAX_PER_NEAR_PEER", 8)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 24)
     never = asked("/never")
     async with served(says_much) as port, crowd(port, never, 40, "127.0.0.2") as clients:
         # It has its part of the places and the lane; another peer has places of its own.
@@ -191,30 +191,30 @@ async def test_a_crowd_holds_no_more_file_handles_than_the_probes_leave(handles:
             assert await answered(port, "/healthz") == "HTTP/1.1 200 OK"
 
 
-@pytest.mark.parametrize("handles", [*range(24, 200), connections.WANTED - 1, connections.WANTED])
+@pytest.mark.parametrize("handles", [*range(24, 200), connections.MAX_HANDLES - 1, connections.MAX_HANDLES])
 def test_all_connections_together_are_no_more_than_their_file_handles(handles: int) -> None:
-    room = connections.room_for(handles)
-    assert room.places + room.lane + 2 * room.queue <= handles
-    assert 1 <= room.of_a_peer < room.of_a_near_peer < room.places
+    room = connections.limits_for(handles)
+    assert room.connections + room.lane + 2 * room.queue <= handles
+    assert 1 <= room.per_peer < room.per_near_peer < room.connections
 
 
 async def test_when_all_places_are_taken_health_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "AT_MOST", 8)
-    monkeypatch.setattr(connections, "LANE_PATIENCE", 0.2)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 8)
+    monkeypatch.setattr(connections, "LANE_TIMEOUT_SECONDS", 0.2)
     async with served(says_much) as port, crowd(port, asked("/never"), 8):
         assert await answered(port, "/") == "HTTP/1.1 503 Service Unavailable"
-        for path in connections.LANE:
+        for path in connections.LANE_PATHS:
             assert await answered(port, path) == "HTTP/1.1 200 OK"
         # The lane itself is full of those that ask for nothing.
-        async with crowd(port, b"", connections.LANE_AT_MOST + 4) as idle:
+        async with crowd(port, b"", connections.MAX_LANE + 4) as idle:
             assert await answered(port, "/healthz") == "HTTP/1.1 200 OK"
             while not all(gone(client) for client in idle):
                 await asyncio.sleep(0.02)
 
 
 async def test_a_newcomer_takes_the_place_of_who_waits_longest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "AT_MOST", 3)
-    monkeypatch.setattr(connections, "GRACE", 0.0)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(connections, "GRACE_SECONDS", 0.0)
     async with served(says_much) as port, crowd(port, asked("/never"), 1) as (working,):
         async with crowd(port, b"GET /", 1) as (first,), crowd(port, b"GET /", 1) as (second,):
             assert await answered(port, "/") == "HTTP/1.1 200 OK"
@@ -224,7 +224,7 @@ async def test_a_newcomer_takes_the_place_of_who_waits_longest(monkeypatch: pyte
 
 
 async def test_what_is_buffered_is_bounded_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "BUFFERED_AT_MOST", 2 * len(BIG))
+    monkeypatch.setattr(connections, "MAX_BUFFERED_BYTES", 2 * len(BIG))
     async with served(says_much) as port, crowd(port, asked("/"), 6) as clients:
         while sum(gone(client) for client in clients) < 4:
             await asyncio.sleep(0.02)
@@ -267,7 +267,7 @@ async def test_who_asks_far_ahead_loses_his_place() -> None:
             while True:
                 await reader.readuntil(b"hello")
                 answers += 1
-        assert answers == connections.AHEAD_AT_MOST + 1
+        assert answers == connections.MAX_PIPELINED + 1
 
 
 async def test_the_server_works_on_few_requests_at_once() -> None:
@@ -308,13 +308,13 @@ async def test_few_requests_are_worked_on_at_once_and_few_of_a_peer() -> None:
         await own(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
         return int(said[0]["status"])
 
-    own = turns.Turns(works, connections.Connections().is_near)
+    own = turns.RequestLimit(works, connections.Connections().is_near)
     peers = ["192.0.2.1"] * 50 + ["127.0.0.1"] * 50 + [f"198.51.100.{number}" for number in range(50)]
     asking = [asyncio.create_task(ask(peer)) for peer in peers]
     health = asyncio.create_task(ask("192.0.2.1", "/healthz"))
     for _ in range(20):
         await asyncio.sleep(0)
-    assert most["all"] == turns.AT_ONCE + 1
+    assert most["all"] == turns.MAX_CONCURRENT + 1
     assert most["192.0.2.1"] == turns.AT_ONCE_OF_A_PEER + 1
     assert most["127.0.0.1"] == turns.AT_ONCE_OF_A_NEAR_PEER
     # A client that goes away while it waits holds nothing.
@@ -325,7 +325,7 @@ async def test_few_requests_are_worked_on_at_once_and_few_of_a_peer() -> None:
     answers = await asyncio.gather(*asking, return_exceptions=True)
     assert [answer == 200 for answer in answers].count(False) == 10
     assert not own._of_peer
-    assert own._all._value == turns.AT_ONCE
+    assert own._all._value == turns.MAX_CONCURRENT
 
 
 def test_a_proxy_on_this_machine_or_a_trusted_one_has_half_of_the_places() -> None:
@@ -346,8 +346,8 @@ def test_a_proxy_on_this_machine_or_a_trusted_one_has_half_of_the_places() -> No
     ],
 )
 def test_an_address_that_cannot_be_had_is_told_with_what_to_change(host: str, port: int, says: str) -> None:
-    with pytest.raises(serve.CannotListen, match=says) as caught:
-        serve.listen(host, port)
+    with pytest.raises(serve.ListenError, match=says) as caught:
+        serve.open_listener(host, port)
     said = str(caught.value)
     assert said.startswith("web.listen: ")
     assert "rrno" not in said
@@ -356,8 +356,8 @@ def test_an_address_that_cannot_be_had_is_told_with_what_to_change(host: str, po
 def test_a_port_that_is_taken_is_told_with_what_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(serve.CannotListen, match=f"^web.listen: port {port} is taken by another program"):
-            serve.listen("127.0.0.1", port)
+        with pytest.raises(serve.ListenError, match=f"^web.listen: port {port} is taken by another program"):
+            serve.open_listener("127.0.0.1", port)
 
 
 def test_a_port_for_root_only_is_told_with_what_to_change() -> None:

@@ -23,13 +23,13 @@ from mailwatch.ledger.canonical_json import canonical
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.probes.connect import Address, Lookup, resolve
-from mailwatch.settings import Page, Target
+from mailwatch.settings import Target, WebmailTask
 from mailwatch.times import now
 from tests.helpers.faults.secured import Issue, authority, good, of_another, self_made, served
 from tests.helpers.faults.webmail import LOGIN, answer
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.requirements import need
-from tests.helpers.scripted_server import CLOSE, Endless, Step, hostile
+from tests.helpers.scripted_server import CLOSE, Endless, Step, scripted_server
 from tests.servers import HOST, NGINX, Certificates, Nginx, server_folder
 
 LADDER = [Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.FETCH]
@@ -63,7 +63,7 @@ def ca_file(tmp_path: Path) -> Path:
 def page(
     port: int, ca_file: Path, path: str = "/", *, host: str = HOST, contains: str = "Password", **more: Any
 ) -> Target:
-    task = Page(url=f"https://{host}:{port}{path}", contains=contains, absent="manutenzione")
+    task = WebmailTask(url=f"https://{host}:{port}{path}", contains=contains, absent="manutenzione")
     return Target(
         **{
             "name": "web",
@@ -219,21 +219,21 @@ async def test_a_page_that_goes_away_and_comes_back_is_an_outage_with_an_end(
     harness = PipelineHarness(tmp_path / "data")
     await harness.writer.start()
     target = page(own_nginx.port, certificates.ca_file, "/login.html")
-    watch = harness.watch_also(target)
-    await harness.look(target)
+    watch = harness.add_target(target)
+    await harness.probe(target)
     assert watch.state.name == "up"
     if way == "gone":
         own_nginx.stop()
     else:
         own_nginx.configure(settings="return 503;")
     for _ in range(3):
-        await harness.look(target)
+        await harness.probe(target)
     assert [told["state"] for told in harness.recorded("outage")] == ["open"]
     own_nginx.configure()
     if way == "gone":
         own_nginx.start()
     for _ in range(2):
-        await harness.look(target)
+        await harness.probe(target)
     await harness.close()
     opened, closed = harness.recorded("outage")
     assert (closed["state"], closed["id"]) == ("closed", opened["id"])
@@ -271,7 +271,7 @@ def test_the_command_shows_the_page_as_a_ladder_down_to_fetch(
 
 
 def front(*script: Step, issue: Issue = good, port: int = 0) -> contextlib.AbstractAsyncContextManager[int]:
-    return hostile([served(issue(authority())), *script], port=port)
+    return scripted_server([served(issue(authority())), *script], port=port)
 
 
 def leads_to(url: str) -> list[Step]:
@@ -335,7 +335,7 @@ async def test_a_dead_host_behind_a_redirect_is_no_reason_to_try_the_next_addres
 ) -> None:
     heard: list[bytes] = []
     steps: list[Step] = [served(good(authority())), *leads_to("https://other.example:1/")]
-    async with hostile(steps, heard=heard, host="0.0.0.0") as port:
+    async with scripted_server(steps, received=heard, host="0.0.0.0") as port:
         seen = await look(page(port, ca_file, host="localhost"), found(HOST, "127.0.0.2"))
     assert verdict(seen) == (Outcome.DOWN, Cause.REFUSED, Phase.CONNECT)
     assert len(seen.attempts) == len(heard) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mailwatch.ledger.checkpoint import verifier_key
 from mailwatch.store import Reader
-from mailwatch.store.keys import load as load_keys
+from mailwatch.store.keys import load_keys as load_keys
 from tests.helpers.ledger_factory import MINUTE, write
 
 

@@ -1,7 +1,7 @@
 """How much of the time a service was up: an interval with its coverage, since no data is no data.
 
 Time is divided by stretches.py. Announced maintenance is left out: the window is what remains, and the maintenance
-is told beside it. The surely down time of an outage is never more than its minimum, and
+is reported beside it. The surely down time of an outage is never more than its minimum, and
 surely down plus undecided never more than its maximum.
 
 Rolling availability in a memory that does not grow: about 7 KB for each target.
@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mailwatch.analysis.elapsed import Durations
-from mailwatch.analysis.segments import Share, Stretch, Walk
+from mailwatch.analysis.segments import Segment, Segmenter, SegmentState
 from mailwatch.model import Fact, Observation, Outcome
-from mailwatch.times import Millis, Window, overlap, without
+from mailwatch.times import Millis, Window, overlap_length, subtract_windows
 
 HOUR: Millis = 3_600_000
 DAY: Millis = 24 * HOUR
 
 
 @dataclass(frozen=True, slots=True)
-class Ratio:
+class AvailabilityRatio:
     """Shares of the observed time, None when there is none; `coverage` is its share of the window.
 
     The window is without maintenance; the coverage of one that is nothing but maintenance is None.
@@ -36,55 +36,55 @@ class Ratio:
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
+class DayAvailability:
     """One day, UTC, in milliseconds: `length` of it has passed, and of that so much was up, down, undecided."""
 
     start: Millis
     length: Millis
     up: Millis
     down: Millis
-    undecided: Millis
+    indeterminate: Millis
     maintenance: Millis
 
 
-def nothing_excluded(start: Millis, end: Millis) -> Sequence[Window]:
+def no_maintenance(start: Millis, end: Millis) -> Sequence[Window]:
     """No maintenance at all."""
     return ()
 
 
-class Buckets:
-    """The looks of one target over the last 90 days.
+class RollingAvailability:
+    """The observations of one target over the last 90 days.
 
     Windows up to 7 days are counted in whole hours, longer ones in whole quarters of a day. A window begins
     with the bucket that its first moment falls in, so that it is up to one bucket longer than asked for.
     `excluded` gives the maintenance in [start, end), merged; it is asked anew each time.
     """
 
-    __slots__ = ("_excluded", "_rings", "_walk")
+    __slots__ = ("_excluded", "_rings", "_segmenter")
 
     def __init__(
         self,
         *,
         interval: float,
-        excluded: Callable[[Millis, Millis], Sequence[Window]] = nothing_excluded,
+        excluded: Callable[[Millis, Millis], Sequence[Window]] = no_maintenance,
         infer: bool = False,
     ) -> None:
-        self._walk = Walk(interval, infer=infer)
+        self._segmenter = Segmenter(interval, infer=infer)
         self._excluded = excluded
         self._rings: tuple[_Ring, ...] = ()
 
-    def add(self, fact: Fact) -> None:
+    def feed(self, fact: Fact) -> None:
         """Take in the next observation, gap or change of what is watched."""
-        stretches = self._walk.add(fact)
-        self._walk.jumps.clear()
+        stretches = self._segmenter.feed(fact)
+        self._segmenter.jumps.clear()
         for start, end, share in stretches:
             # A target that was never observed needs no memory.
             self._rings = self._rings or (_Ring(HOUR, 7 * DAY), _Ring(6 * HOUR, 90 * DAY))
-            for begin, until in without(self._excluded(start, end), start, end):
+            for begin, until in subtract_windows(self._excluded(start, end), start, end):
                 for ring in self._rings:
-                    ring.add(begin, until, share, twice=fact.clock is not None)
+                    ring.add(begin, until, share, repeated=fact.clock is not None)
 
-    def ratio(self, window: Millis, now: Millis) -> Ratio:
+    def ratio(self, window: Millis, now: Millis) -> AvailabilityRatio:
         """Return the availability of the last `window` milliseconds before `now`; at most 90 days."""
         for ring in self._rings:
             if window <= ring.longest:
@@ -93,20 +93,20 @@ class Buckets:
                 return ring.ratio(first, now, excused)
         if self._rings:
             raise ValueError(f"the longest window is {self._rings[-1].longest} ms, not {window}")
-        return Ratio(None, None, 0.0)
+        return AvailabilityRatio(None, None, 0.0)
 
-    def days(self, now: Millis) -> list[Day]:
+    def days(self, now: Millis) -> list[DayAvailability]:
         """Return the last 90 days, oldest first, today included as far as it has come."""
         today = now // DAY * DAY
         first = today - 89 * DAY
         excused = self._excluded(first, now)
-        told = []
+        result = []
         for start in range(first, today + 1, DAY):
             length = min(DAY, now - start)
             spent = self._rings[-1].spent(start, start + DAY - 1) if self._rings else (0, 0, 0)
             maintenance = sum(max(0, min(end, start + length) - max(begin, start)) for begin, end in excused)
-            told.append(Day(start, length, *spent, maintenance))
-        return told
+            result.append(DayAvailability(start, length, *spent, maintenance))
+        return result
 
 
 class _Ring:
@@ -120,35 +120,37 @@ class _Ring:
         # One more: a window that does not begin with a bucket touches one more.
         self._size = longest // length + 1
         self._newest = 0
-        self._spent = tuple(array("I", bytes(4 * self._size)) for _ in Share)
+        self._spent = tuple(array("I", bytes(4 * self._size)) for _ in SegmentState)
 
-    def add(self, start: Millis, end: Millis, share: Share, *, twice: bool) -> None:
-        """Count a stretch. After the clock was set back the same time comes `twice`, if a steady clock says so."""
+    def add(self, start: Millis, end: Millis, state: SegmentState, *, repeated: bool) -> None:
+        """Count a stretch. After the clock was set back the same time comes `repeated`, if a steady clock says
+        so.
+        """
         while start < end:
             bucket = start // self._length
             until = min(end, (bucket + 1) * self._length)
-            self._turn(bucket)
+            self._advance_to(bucket)
             at = bucket % self._size
-            most = 2**31 if twice else self._length
+            most = 2**31 if repeated else self._length
             free = most - sum(spent[at] for spent in self._spent)
-            self._spent[share][at] += min(until - start, free)
+            self._spent[state][at] += min(until - start, free)
             start = until
 
     def begin(self, at: Millis) -> Millis:
         """Return when the bucket of `at` begins."""
         return at // self._length * self._length
 
-    def ratio(self, start: Millis, now: Millis, excused: Millis) -> Ratio:
-        """Return the shares from the bucket that begins at `start` on; `excused` of that time is left out."""
+    def ratio(self, start: Millis, now: Millis, maintenance: Millis) -> AvailabilityRatio:
+        """Return the shares from the bucket that begins at `start` on; `maintenance` of that time is left out."""
         first = start // self._length
         newest = min(now // self._length, self._newest)
         oldest = max(first, self._newest - self._size + 1)
         up, down, undecided = (self._sum(spent, oldest, newest) for spent in self._spent)
-        covered, asked = up + down + undecided, now - start - excused
+        covered, asked = up + down + undecided, now - start - maintenance
         if not covered:
-            return Ratio(None, None, 0.0 if asked > 0 else None)
+            return AvailabilityRatio(None, None, 0.0 if asked > 0 else None)
         coverage = min(1.0, covered / asked) if asked > 0 else None
-        return Ratio(up / covered, (up + undecided) / covered, coverage)
+        return AvailabilityRatio(up / covered, (up + undecided) / covered, coverage)
 
     def spent(self, start: Millis, end: Millis) -> tuple[int, int, int]:
         """Return milliseconds up, down and undecided in the buckets from that of `start` to that of `end`."""
@@ -157,7 +159,7 @@ class _Ring:
         up, down, undecided = (self._sum(spent, oldest, newest) for spent in self._spent)
         return up, down, undecided
 
-    def _turn(self, bucket: int) -> None:
+    def _advance_to(self, bucket: int) -> None:
         """Make `bucket` one that is held, forgetting those that are too old.
 
         A bucket older than all that is held means that the clock was far ahead: the ring begins anew.
@@ -180,14 +182,14 @@ class _Ring:
         return sum(spent[left:]) + sum(spent[: right + 1])
 
 
-class _Event(Protocol):
+class _HasFact(Protocol):
     """An entry of the ledger about one target."""
 
     @property
     def fact(self) -> Fact: ...
 
 
-class _Outage(Protocol):
+class _OutageTimes(Protocol):
     """The four times of an outage and its durations; this module stands beside `outages`, not upon it."""
 
     @property
@@ -203,7 +205,7 @@ class _Outage(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class SecondsRange:
     """Seconds, at least and at most."""
 
     lower: float
@@ -226,16 +228,16 @@ class Availability:
     window: Millis
     up: Millis
     down: Millis
-    undecided: Millis
-    looks: dict[Outcome, int]
+    indeterminate: Millis
+    observations: dict[Outcome, int]
     maintenance: Millis = 0
-    mttr: Bounds | None = None
-    mtbf: Bounds | None = None
+    mttr: SecondsRange | None = None
+    mtbf: SecondsRange | None = None
 
     @property
     def covered(self) -> Millis:
         """The observed time."""
-        return self.up + self.down + self.undecided
+        return self.up + self.down + self.indeterminate
 
     @property
     def lower(self) -> float | None:
@@ -245,7 +247,7 @@ class Availability:
     @property
     def upper(self) -> float | None:
         """The share of the observed time in which the service was possibly up."""
-        return (self.up + self.undecided) / self.covered if self.covered else None
+        return (self.up + self.indeterminate) / self.covered if self.covered else None
 
     @property
     def coverage(self) -> float | None:
@@ -256,58 +258,70 @@ class Availability:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as evidence states it; durations in seconds. Bundles of the past are checked against this."""
-        told = {
+        json = {
             "availability": {"lower": self.lower, "upper": self.upper},
             "coverage": self.coverage,
-            "downtime": {"min": self.down / 1000, "max": (self.down + self.undecided) / 1000},
-            "observations": {outcome.value: self.looks[outcome] for outcome in Outcome},
+            "downtime": {"min": self.down / 1000, "max": (self.down + self.indeterminate) / 1000},
+            "observations": {outcome.value: self.observations[outcome] for outcome in Outcome},
             "unobserved": max(0, self.window - self.maintenance - self.covered) / 1000,
             "mttr": self.mttr.middle if self.mttr else None,
             "mtbf": self.mtbf.middle if self.mtbf else None,
         }
-        return told | {"maintenance": self.maintenance / 1000} if self.maintenance else told
+        return json | {"maintenance": self.maintenance / 1000} if self.maintenance else json
 
-    def as_told(self) -> dict[str, Any]:
-        """Return it as `mailwatch availability --json` and the API tell it.
+    def public_json(self) -> dict[str, Any]:
+        """Return it in the JSON of `mailwatch availability --json` and the API.
 
-        Where nothing was observed nobody knows of downtime: neither that there was none, nor how much at most.
+        Where nothing was observed downtime is not known: neither that there was none, nor how much at most.
         """
-        told = self.as_json()
-        return told if self.covered else told | {"downtime": {"min": None, "max": None}, "mtbf": None}
+        json = self.as_json()
+        return json if self.covered else json | {"downtime": {"min": None, "max": None}, "mtbf": None}
 
 
 def availability(
-    events: Iterable[_Event],
+    events: Iterable[_HasFact],
     start: Millis,
     end: Millis,
     *,
     interval: float,
-    outages: Iterable[_Outage] = (),
+    outages: Iterable[_OutageTimes] = (),
     excluded: Sequence[Window] = (),
 ) -> Availability:
     """Return the availability of one target in [start, end), from its events in the ledger's order.
 
-    Events just outside the window decide its edges. `interval` (seconds) is the beat: looks further apart
+    Events just outside the window decide its edges. `interval` (seconds) is the target's: observations further
+    apart
     than one and a half of it, and a second, say nothing of the time between them. `outages` are for the
     mean times to repair (of those that ended in the window and have both ends) and between failures (the
     time up for each that began in it). `excluded` is the target's maintenance, merged; it may reach beyond the
-    window. Its time is not counted, nor is an outage that lies in it as a whole; looks are counted all the same.
+    window. Its time is not counted, nor is an outage that lies in it as a whole; observations are counted all the
+    same.
     Raises ValueError when the window is empty.
     """
-    meter = Meter(start, end, interval=interval, excluded=excluded)
+    meter = AvailabilityMeter(start, end, interval=interval, excluded=excluded)
     for event in events:
-        meter.add(event.fact)
-    return meter.read(outages)
+        meter.feed(event.fact)
+    return meter.result(outages)
 
 
-class Meter:
+class AvailabilityMeter:
     """The account of one target in [start, end), fact by fact, in a memory that does not grow.
 
     Facts just outside the window decide its edges; `excluded` is as for `availability`. Raises ValueError when the
     window is empty.
     """
 
-    __slots__ = ("_end", "_excluded", "_from", "_looks", "_spent", "_start", "_steady", "_stepped", "_walk")
+    __slots__ = (
+        "_end",
+        "_excluded",
+        "_from",
+        "_observations",
+        "_segmenter",
+        "_spent",
+        "_start",
+        "_steady",
+        "_stepped",
+    )
 
     def __init__(
         self, start: Millis, end: Millis, *, interval: float, excluded: Sequence[Window] = (), infer: bool = False
@@ -316,47 +330,49 @@ class Meter:
             raise ValueError(f"the window is empty: its end {end} is not after its start {start}")
         self._start, self._end, self._from = start, end, start
         self._excluded = excluded
-        self._walk, self._looks = Walk(interval, infer=infer), dict.fromkeys(Outcome, 0)
+        self._segmenter, self._observations = Segmenter(interval, infer=infer), dict.fromkeys(Outcome, 0)
         self._spent, self._stepped, self._steady = [0, 0, 0], 0, False
 
-    def add(self, fact: Fact) -> list[Stretch]:
+    def feed(self, fact: Fact) -> list[Segment]:
         """Take in the next fact in the ledger's order; return the stretches of the window that it decides."""
         if isinstance(fact, Observation) and self._start <= fact.started_at < self._end:
-            self._looks[fact.outcome] += 1
-        told = self._count(self._walk.add(fact))
+            self._observations[fact.outcome] += 1
+        segments = self._count(self._segmenter.feed(fact))
         self._steady = fact.clock is not None
-        for before, after in self._walk.jumps:
+        for before, after in self._segmenter.jumps:
             # Forward: that time never was. Back: it was twice.
             sign = 1 if after > before else -1
-            self._stepped += sign * overlap([(min(before, after), max(before, after))], self._start, self._end)
-        self._walk.jumps.clear()
-        return told
+            self._stepped += sign * overlap_length(
+                [(min(before, after), max(before, after))], self._start, self._end
+            )
+        self._segmenter.jumps.clear()
+        return segments
 
-    def good(self, payload: dict[str, Any]) -> bool:
-        """Take in a good observation as `Walk.good` does; to be settled before reading."""
-        if not self._walk.good(payload):
+    def feed_up(self, payload: dict[str, Any]) -> bool:
+        """Take in a good observation as `Segmenter.feed_up` does; to be settled before reading."""
+        if not self._segmenter.feed_up(payload):
             return False
         if self._start <= payload["start"] < self._end:
-            self._looks[Outcome.UP] += 1
+            self._observations[Outcome.UP] += 1
         return True
 
-    def settle(self) -> list[Stretch]:
-        """Count what good observations decided, and return it as `add` does."""
-        return self._count(self._walk.settle())
+    def flush(self) -> list[Segment]:
+        """Count what good observations decided, and return it as `feed` does."""
+        return self._count(self._segmenter.flush())
 
-    def _count(self, decided: list[Stretch]) -> list[Stretch]:
-        told = []
-        for begun, ended, share in decided:
+    def _count(self, segments: list[Segment]) -> list[Segment]:
+        counted = []
+        for begun, ended, share in segments:
             # On records without a steady clock the same time is not counted twice after the clock was set back.
             begun, ended = max(begun, self._start if self._steady else self._from), min(ended, self._end)
             if begun < ended:
-                left = without(self._excluded, begun, ended)
+                left = subtract_windows(self._excluded, begun, ended)
                 self._spent[share] += sum(until - since for since, until in left)
                 self._from = ended
-                told.append((begun, ended, share))
-        return told
+                counted.append((begun, ended, share))
+        return counted
 
-    def read(self, outages: Iterable[_Outage] = (), ended: Millis | None = None) -> Availability:
+    def result(self, outages: Iterable[_OutageTimes] = (), ended: Millis | None = None) -> Availability:
         """Return the account as it stands; `outages` as for `availability`.
 
         `ended` is where the record ends. That may lie before its latest time, when the clock was set back: what
@@ -369,15 +385,15 @@ class Meter:
             window=(end if ended is None else min(end, ended)) - start - self._stepped,
             up=up,
             down=down,
-            undecided=undecided,
-            looks=dict(self._looks),
-            maintenance=overlap(excluded, start, end),
+            indeterminate=undecided,
+            observations=dict(self._observations),
+            maintenance=overlap_length(excluded, start, end),
             mttr=_mttr(known, start, end),
             mtbf=_mtbf(known, start, end, up, undecided),
         )
 
 
-def _mttr(outages: list[_Outage], start: Millis, end: Millis) -> Bounds | None:
+def _mttr(outages: list[_OutageTimes], start: Millis, end: Millis) -> SecondsRange | None:
     spans = [
         (o.durations.least, o.durations.most)
         for o in outages
@@ -385,9 +401,11 @@ def _mttr(outages: list[_Outage], start: Millis, end: Millis) -> Bounds | None:
     ]
     if not spans:
         return None
-    return Bounds(*(sum(span) / len(spans) / 1000 for span in zip(*spans, strict=True)))
+    return SecondsRange(*(sum(span) / len(spans) / 1000 for span in zip(*spans, strict=True)))
 
 
-def _mtbf(outages: list[_Outage], start: Millis, end: Millis, up: Millis, undecided: Millis) -> Bounds | None:
+def _mtbf(
+    outages: list[_OutageTimes], start: Millis, end: Millis, up: Millis, indeterminate: Millis
+) -> SecondsRange | None:
     begun = sum(start <= o.first_bad < end for o in outages)
-    return Bounds(up / begun / 1000, (up + undecided) / begun / 1000) if begun else None
+    return SecondsRange(up / begun / 1000, (up + indeterminate) / begun / 1000) if begun else None

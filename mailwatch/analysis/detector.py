@@ -1,15 +1,15 @@
-"""When a target was down: a pure function of the ledger and the rules; a replay gives what was told live.
+"""When a target was down: a pure function of the ledger and the rules; a replay gives what was decided live.
 
-A look lasts from its start to its end, and the server may break or come back in the middle of it. A good
-look proves only that the server was up at some time within it, a bad one that it was down at some time
+A probe lasts from its start to its end, and the server may break or come back in the middle of it. An up
+observation proves only that the server was up at some time within it, a down one that it was down at some time
 within it. Hence the four times of an outage:
 
-    last_good   start of the last good look      first_bad   end of the first bad look
-    last_bad    start of the last bad look       first_good  end of the first good look
+    last_good   start of the last up observation      first_bad   end of the first down observation
+    last_bad    start of the last down observation    first_good  end of the first up observation
 
 It began between last_good and first_bad and ended between last_bad and first_good. At least it lasted
 last_bad - first_bad, at most first_good - last_good; anyone can check the sums in the JSON. Where the last
-bad look began before the first one ended (a single look), last_bad is shown as first_bad: at least 0.
+down observation began before the first one ended (a single one), last_bad is shown as first_bad: at least 0.
 Times that run backwards because the clock was set are held at the later one.
 """
 
@@ -19,48 +19,48 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mailwatch.analysis.login_outages import PROVEN, Proof, advance_proof
+from mailwatch.analysis.login_outages import PROVEN_AFTERWARDS, LoginHistory, advance_login_history
 from mailwatch.analysis.outage import (
+    ClockSteps,
     Outage,
-    Steps,
-    bounds_of,
-    defended,
+    clock_steps_between,
     durations,
-    named_after,
+    evidence_json,
+    outage_bounds,
     outage_id,
+    outage_id_of,
     outage_json,
     outage_payload,
-    payload_json,
-    stepped,
-    told_json,
+    public_outage_json,
+    widen_for_clock_steps,
 )
-from mailwatch.analysis.outage_counters import NOTHING, Look, Tally
-from mailwatch.ledger.payloads import read_rules, written_rules
-from mailwatch.model import Cause, Fact, Gap, Observation, Outcome, Phase, Rules, WatchChange, WatchEvent
+from mailwatch.analysis.outage_counters import EMPTY_COUNTERS, ObservationRef, OutageCounters
+from mailwatch.ledger.payloads import rules_from, rules_payload
+from mailwatch.model import Cause, Fact, Gap, Observation, Outcome, Phase, Rules, TargetChange, TargetEvent
 
 __all__ = [
-    "PROVEN",
-    "Event",
+    "PROVEN_AFTERWARDS",
+    "ClockSteps",
+    "IndexedFact",
+    "LoginHistory",
     "Outage",
-    "Proof",
     "Rules",
     "State",
-    "Steps",
     "Transition",
     "advance",
-    "advance_proof",
-    "defended",
+    "advance_login_history",
+    "clock_steps_between",
     "detect",
     "durations",
-    "named_after",
+    "evidence_json",
     "next_delay",
+    "outage_id_of",
     "outage_json",
     "outage_payload",
-    "payload_json",
-    "read_rules",
-    "stepped",
-    "told_json",
-    "written_rules",
+    "public_outage_json",
+    "rules_from",
+    "rules_payload",
+    "widen_for_clock_steps",
 ]
 
 _BEFORE_LOGIN = frozenset({Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING})
@@ -69,7 +69,7 @@ StateName = Literal["up", "suspect", "down", "recovering", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class IndexedFact:
     """A fact of one target and its place in the ledger."""
 
     index: int
@@ -85,64 +85,64 @@ class Transition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """Where a target stands. All of it follows from the events since the last good look."""
+    """The state of a target. All of it follows from the events since the last up observation."""
 
     name: StateName = "unknown"
     is_open: bool = False
-    last_good: Look | None = None
-    first_bad: Look | None = None
-    last_bad: Look | None = None
-    first_good: Look | None = None
+    last_good: ObservationRef | None = None
+    first_bad: ObservationRef | None = None
+    last_bad: ObservationRef | None = None
+    first_good: ObservationRef | None = None
     streak: int = 0
-    """Bad looks in a row that may open, or good ones in a row that may close."""
-    doubts: int = 0
-    """Looks since the first of that streak, the unknown ones among them."""
+    """Down observations in a row that may open, or up ones in a row that may close."""
+    rechecks: int = 0
+    """Observations since the first of that streak, the unknown ones among them."""
     throttled: int = 0
-    """Looks in a row that the server slowed down or turned away."""
-    tally: Tally = NOTHING
-    ending: Tally | None = None
-    """The tally when the first good look came: the final one, should that look be confirmed."""
+    """Observations in a row that the server slowed down or turned away."""
+    counters: OutageCounters = EMPTY_COUNTERS
+    closing_counters: OutageCounters | None = None
+    """The counters when the first up observation came: the final ones, should it be confirmed."""
 
     @property
     def outage(self) -> Outage | None:
         """The open outage as of the latest event, None when there is none."""
-        return _outage(self, None, self.tally) if self.is_open else None
+        return _outage_of(self, None, self.counters) if self.is_open else None
 
 
-def advance(state: State, event: Event, rules: Rules) -> tuple[State, Transition | None]:
+def advance(state: State, indexed: IndexedFact, rules: Rules) -> tuple[State, Transition | None]:
     """Return the state after one more event, and the outage it opened or closed, if any.
 
-    A change is dated to the look that began the streak, not to the one that confirmed it. Gaps and unknown
-    looks neither count in a streak nor break it. Only `name` forgets: it tells what the latest event saw.
-    A rejected login, or a look that does without, breaks a streak of failures to get that far: the server
+    A change is dated to the observation that began the streak, not to the one that confirmed it. Gaps and unknown
+    observations neither count in a streak nor break it. Only `name` forgets: it is what the latest event showed.
+    A rejected login, or a probe without it, breaks a streak of failures to get that far: the server
     answered us. Scattered failures would else add up to an outage while a login is held back.
     """
-    fact, index = event.fact, event.index
-    if isinstance(fact, WatchChange):
-        return _watched(state, index, fact)
+    fact, index = indexed.fact, indexed.index
+    if isinstance(fact, TargetChange):
+        return _on_target_change(state, index, fact)
     if isinstance(fact, Gap):
-        return replace(state, name="unknown", tally=state.tally.blind(index, fact)), None
+        return replace(state, name="unknown", counters=state.counters.skip_unknown(index, fact)), None
     if fact.outcome is Outcome.UNKNOWN:
         if fact.cause is Cause.CREDENTIALS and not state.is_open:
-            state = _answered(state, _UNTIL_LOGIN if fact.with_login else _BEFORE_LOGIN)
+            state = _reset_answered_failures(state, _UNTIL_LOGIN if fact.with_login else _BEFORE_LOGIN)
         unknown = replace(
             state,
             name="unknown",
-            doubts=state.doubts + 1,
+            rechecks=state.rechecks + 1,
             throttled=state.throttled + 1 if fact.cause is Cause.THROTTLED else 0,
-            tally=state.tally.blind(index, fact),
+            counters=state.counters.skip_unknown(index, fact),
         )
         return unknown, None
     if fact.outcome is Outcome.DOWN:
-        return _down(state, index, fact, rules)
-    return _up(state, index, fact, rules)
+        return _on_down(state, index, fact, rules)
+    return _on_up(state, index, fact, rules)
 
 
-def detect(events: Iterable[Event], rules: Rules) -> list[Outage]:
+def detect(events: Iterable[IndexedFact], rules: Rules) -> list[Outage]:
     """Return the outages of one target, oldest first; the last may be open.
 
-    Two of them share no certain time. With `close_after` 1 a single good look may end one and precede the
-    next, so that their uncertain edges meet within that look.
+    Two of them share no certain time. With `close_after` 1 a single up observation may end one and precede the
+    next, so that their uncertain edges meet within that observation.
     """
     state, found = State(), []
     for event in events:
@@ -153,9 +153,9 @@ def detect(events: Iterable[Event], rules: Rules) -> list[Outage]:
 
 
 def next_delay(state: State, interval: float, rules: Rules) -> float:
-    """Return the seconds until the next look; more than `interval` only for a server that slows us down.
+    """Return the seconds until the next probe; more than `interval` only for a server that slows us down.
 
-    In doubt (suspect or recovering) looks come sooner, and unknown ones do not put an end to the doubt.
+    In doubt (suspect or recovering) probes come sooner, and unknown observations do not put an end to the doubt.
     In an outage they come at the last of `recheck`, so that its end is dated as tightly as its beginning.
     A server that throttles us is left alone for twice the interval, then four times, up to sixteen.
     """
@@ -163,82 +163,91 @@ def next_delay(state: State, interval: float, rules: Rules) -> float:
         return interval * 2.0 ** min(state.throttled, 4)
     if state.first_bad is None or not rules.recheck:
         return interval
-    in_doubt = not state.is_open or state.first_good is not None
-    step = min(state.doubts, len(rules.recheck)) - 1 if in_doubt else -1
+    needs_recheck = not state.is_open or state.first_good is not None
+    step = min(state.rechecks, len(rules.recheck)) - 1 if needs_recheck else -1
     return min(interval, rules.recheck[step])
 
 
-def _watched(state: State, index: int, change: WatchChange) -> tuple[State, Transition | None]:
+def _on_target_change(state: State, index: int, change: TargetChange) -> tuple[State, Transition | None]:
     """Another service, or none, is watched from now on: what is known of the old one says nothing of it.
 
-    An open outage becomes unwatched: down up to its last failure, and nobody knows how much longer. This entry is
+    An open outage becomes unwatched: down up to its last failure, and unknown from then on. This entry is
     its last: without it the outage would be open.
     """
-    if change.event in (WatchEvent.CONTINUE, WatchEvent.CHANGE):
+    if change.event in (TargetEvent.CONTINUE, TargetEvent.CHANGE):
         return state, None
-    tally = replace(state.tally, last_index=index)
-    left = _outage(state, None, tally, unwatched=True) if state.is_open else None
+    counters = replace(state.counters, last_index=index)
+    left = _outage_of(state, None, counters, unwatched=True) if state.is_open else None
     return State(), None if left is None else Transition(left)
 
 
-def _answered(state: State, phases: frozenset[Phase]) -> State:
+def _reset_answered_failures(state: State, phases: frozenset[Phase]) -> State:
     """The server answered in these phases: failures in them are forgotten, unless others came with them."""
-    if not phases.issuperset(state.tally.phases):
+    if not phases.issuperset(state.counters.phases):
         return state
-    return replace(state, first_bad=None, last_bad=None, streak=0, doubts=0, tally=state.tally.forgiven())
+    return replace(
+        state, first_bad=None, last_bad=None, streak=0, rechecks=0, counters=state.counters.reset_failures()
+    )
 
 
-def _down(state: State, index: int, fact: Observation, rules: Rules) -> tuple[State, Transition | None]:
-    # Unknown looks before anything was known belong to no outage.
-    tally = (state.tally if state.last_good or state.first_bad else NOTHING).failed(index, fact)
-    look = Look.of(index, fact, tally)
+def _on_down(state: State, index: int, fact: Observation, rules: Rules) -> tuple[State, Transition | None]:
+    # Unknown observations before anything was known belong to no outage.
+    counters = (state.counters if state.last_good or state.first_bad else EMPTY_COUNTERS).count_failure(
+        index, fact
+    )
+    ref = ObservationRef.of(index, fact, counters)
     streak = 0 if state.is_open else state.streak + 1
     is_open = state.is_open or streak >= rules.open_after
     after = replace(
         state,
         name="down" if is_open else "suspect",
         is_open=is_open,
-        first_bad=state.first_bad or look,
-        last_bad=look,
+        first_bad=state.first_bad or ref,
+        last_bad=ref,
         first_good=None,
         streak=0 if is_open else streak,
-        doubts=0 if is_open else (state.doubts if state.first_bad else 0) + 1,
+        rechecks=0 if is_open else (state.rechecks if state.first_bad else 0) + 1,
         throttled=0,
-        tally=tally,
-        ending=None,
+        counters=counters,
+        closing_counters=None,
     )
     opened = after.outage if is_open and not state.is_open else None
     return after, None if opened is None else Transition(opened)
 
 
-def _up(state: State, index: int, fact: Observation, rules: Rules) -> tuple[State, Transition | None]:
-    begun = Tally.after(index, fact)
-    healthy = State(name="up", last_good=Look.of(index, fact, begun), tally=begun)
+def _on_up(state: State, index: int, fact: Observation, rules: Rules) -> tuple[State, Transition | None]:
+    begun = OutageCounters.after(index, fact)
+    healthy = State(name="up", last_good=ObservationRef.of(index, fact, begun), counters=begun)
     if not state.is_open:
         return healthy, None
-    tally = state.tally.seen(index, fact)
+    counters = state.counters.add_observed_time(index, fact)
     streak = state.streak + 1
-    first_good, ending = state.first_good or Look.of(index, fact, tally), state.ending or tally
+    first_good, ending = (
+        state.first_good or ObservationRef.of(index, fact, counters),
+        state.closing_counters or counters,
+    )
     if streak >= rules.close_after:
-        return healthy, Transition(_outage(state, first_good, ending))
+        return healthy, Transition(_outage_of(state, first_good, ending))
     recovering = replace(
         state,
         name="recovering",
         first_good=first_good,
         streak=streak,
-        doubts=(state.doubts if state.first_good else 0) + 1,
+        rechecks=(state.rechecks if state.first_good else 0) + 1,
         throttled=0,
-        tally=replace(tally, up=tally.up + 1),
-        ending=ending,
+        counters=replace(counters, up=counters.up + 1),
+        closing_counters=ending,
     )
     return recovering, None
 
 
-def _outage(state: State, end: Look | None, tally: Tally, *, unwatched: bool = False) -> Outage:
+def _outage_of(
+    state: State, end: ObservationRef | None, counters: OutageCounters, *, unwatched: bool = False
+) -> Outage:
     good, bad, last = state.last_good, state.first_bad, state.last_bad
     assert bad is not None
     assert last is not None
-    bounds = bounds_of(good, bad, last, end, tally)
+    bounds = outage_bounds(good, bad, last, end, counters)
     return Outage(
         id=outage_id("", bad),
         target=bad.target,
@@ -246,16 +255,16 @@ def _outage(state: State, end: Look | None, tally: Tally, *, unwatched: bool = F
         first_bad=bounds.first_bad,
         last_bad=bounds.last_bad,
         first_good=bounds.first_good,
-        down=tally.down,
-        up=tally.up,
-        unknown=tally.unknown,
-        largest_gap=tally.largest_gap,
-        unobserved=tally.unobserved,
-        causes=tally.causes,
-        phases=tally.phases,
-        replies=tally.replies,
+        down=counters.down,
+        up=counters.up,
+        unknown=counters.unknown,
+        largest_gap=counters.largest_gap,
+        unobserved=counters.unobserved,
+        causes=counters.causes,
+        phases=counters.phases,
+        replies=counters.replies,
         first_index=(good or bad).index,
-        last_index=tally.last_index,
+        last_index=counters.last_index,
         first_detail=bad.detail,
         durations=bounds.durations,
         unwatched=unwatched,

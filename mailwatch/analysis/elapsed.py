@@ -1,6 +1,6 @@
 """How long it is from one observation to another, and when they were; no duration is a difference of wall times.
 
-Within a boot the clock that nobody can set gives a distance exactly. Over a reboot only the wall clock is left:
+Within a boot the steady clock gives a distance exactly. Over a reboot only the wall clock is left:
 the distance is then as uncertain as the wall clock was in both boots (`Epochs`), and never less than the time that
 was observed inside the boots. Records from before 2026-11 have no such clock; their wall times are all there is.
 """
@@ -35,33 +35,34 @@ class Moment:
         return None if self.clock is None else self.wall - self.clock
 
 
-class Distance(NamedTuple):
-    """From one moment to another: at least and at most, which is None where nobody knows."""
+class ElapsedBounds(NamedTuple):
+    """From one moment to another: at least and at most, which is None where it is not known."""
 
     least: Millis
     most: Millis | None
 
 
-def start_of(fact: Observation | Gap) -> Moment:
+def fact_start(fact: Observation | Gap) -> Moment:
     """Return when a fact began."""
     wall = fact.start if isinstance(fact, Gap) else fact.started_at
     clock = fact.clock
     return Moment(wall) if clock is None or clock.start is None else Moment(wall, clock.start, clock.boot)
 
 
-def end_of(fact: Observation | Gap) -> Moment:
+def fact_end(fact: Observation | Gap) -> Moment:
     """Return when a fact ended."""
     wall = fact.end if isinstance(fact, Gap) else fact.ended_at
     return Moment(wall) if fact.clock is None else Moment(wall, fact.clock.end, fact.clock.boot)
 
 
-def reach(interval: Millis) -> Millis:
+def max_spacing(interval: Millis) -> Millis:
     """Return how far apart two observations may be (milliseconds) for the time between them to be observed."""
     return round(interval * 1.5) + 1000
 
 
-def length_of(gap: Gap) -> Millis:
-    """Return how long a gap was, at least: over a reboot what surely passed, if nobody knows the wall clock's
+def gap_length(gap: Gap) -> Millis:
+    """Return how long a gap was, at least: over a reboot what surely passed, if it is not known what the wall
+    clock's
     error.
     """
     clock = gap.clock
@@ -75,25 +76,25 @@ def length_of(gap: Gap) -> Millis:
     return max(min(wall, clock.end), 0 if clock.bound is None else wall - clock.bound)
 
 
-def distance(start: Moment, end: Moment, epochs: Epochs = NO_EPOCHS, observed: Millis = 0) -> Distance:
+def elapsed_between(start: Moment, end: Moment, epochs: Epochs = NO_EPOCHS, observed: Millis = 0) -> ElapsedBounds:
     """Return how long it is from `start` to `end`; `observed` is what surely passed in between, inside of boots.
 
     Of what runs backwards, as wall times of old records may, nothing is left.
     """
     if start.clock is None or end.clock is None:
         apart = max(0, end.wall - start.wall)
-        return Distance(apart, apart)
+        return ElapsedBounds(apart, apart)
     if start.boot == end.boot:
         apart = max(0, end.clock - start.clock)
-        return Distance(apart, apart)
+        return ElapsedBounds(apart, apart)
     here, there = epochs.get(start.boot), epochs.get(end.boot)
     if here is None or there is None:
-        return Distance(observed, None)
+        return ElapsedBounds(observed, None)
     least = max(observed, end.clock + there[0] - start.clock - here[1])
-    return Distance(least, max(least, end.clock + there[1] - start.clock - here[0]))
+    return ElapsedBounds(least, max(least, end.clock + there[1] - start.clock - here[0]))
 
 
-def known_epochs(epochs: Epochs, clock: ClockSpan | None, wall_end: Millis) -> Epochs:
+def refine_epochs(epochs: Epochs, clock: ClockSpan | None, wall_end: Millis) -> Epochs:
     """Learn from one more fact, whose wall clock was off by at most its bound. The same object for nothing new."""
     if clock is None or clock.bound is None:
         return epochs
@@ -103,7 +104,7 @@ def known_epochs(epochs: Epochs, clock: ClockSpan | None, wall_end: Millis) -> E
         if before[0] >= low and before[1] <= high:
             return epochs
         narrowed = max(low, before[0]), min(high, before[1])
-        # Two that exclude one another: one was wrong, and nobody can tell which.
+        # Two that exclude one another: one was wrong, and there is no way to know which.
         low, high = narrowed if narrowed[0] <= narrowed[1] else (min(low, before[0]), max(high, before[1]))
     return {**epochs, clock.boot: (low, high)}
 
@@ -122,8 +123,8 @@ class Durations:
         return {"min": self.least, "max": self.most, "estimate": self.estimate, "uncertainty": self.uncertainty}
 
 
-def durations_of(
-    down: Distance, before: Distance | None, after: Distance | None, whole: Distance | None
+def outage_durations(
+    down: ElapsedBounds, before: ElapsedBounds | None, after: ElapsedBounds | None, whole: ElapsedBounds | None
 ) -> Durations:
     """Return the durations of an outage.
 
@@ -146,7 +147,7 @@ def durations_of(
     return Durations(down.least, most, round((down.least + most) / 2), round((most - down.least) / math.sqrt(3)))
 
 
-def reference_of(payload: Mapping[str, Any], first: Fact | None) -> Moment | None:
+def reference_moment(payload: Mapping[str, Any], first: Fact | None) -> Moment | None:
     """Return the moment by whose wall clock an outage is shown, from its payload and its first observation.
 
     None on records that have only wall times: what is shown then is what is on record.
@@ -185,12 +186,12 @@ def clock_error(anchor: Moment | None, tokens: Iterable[TokenReading]) -> Millis
     return max(0, *early, *late) if early or late else None
 
 
-def as_shown(moment: Moment, reference: Moment | None) -> Millis:
+def by_reference_clock(moment: Moment, reference: Moment | None) -> Millis:
     """Return when a moment was by the wall clock of `reference`, as it is on record without one."""
-    return moment.wall if reference is None else shown(moment, reference, NO_EPOCHS)
+    return moment.wall if reference is None else on_one_wall_clock(moment, reference, NO_EPOCHS)
 
 
-def shown(moment: Moment, reference: Moment, epochs: Epochs) -> Millis:
+def on_one_wall_clock(moment: Moment, reference: Moment, epochs: Epochs) -> Millis:
     """Return when a moment was, on one wall clock for all of an outage.
 
     That is the wall clock as it went at `reference`, or in another boot as it went there, unless that is known to

@@ -2,7 +2,8 @@
 
 Two outages belong together when their longest possible times, [last_good, first_good], share a moment: the
 uncertainty of their edges, about an interval each, is all the tolerance there is. An open outage reaches on
-without end, one that was watched no longer to its last bad look, and one without a last good look begins at its
+without end, one that was watched no longer to its last failure, and one without a last up observation begins at
+its
 first bad one. So the incidents of a provider never touch, each outage lies in exactly one, and the order in which
 they are given does not matter. When an outage appears that touches two incidents they are one, under the name of
 the older. A target without a provider has incidents of its own.
@@ -23,8 +24,8 @@ from typing import Any
 from mailwatch.model import Phase
 from mailwatch.times import Millis
 
-CONFIRM = 3
-"""Looks in a row that make a turn; one alone may be chance."""
+CONFIRMING_OBSERVATIONS = 3
+"""Observations in a row that make a change; one alone may be noise."""
 UNREACHABLE = "unreachable"
 _TROUBLE = {
     Phase.AUTH: "login down",
@@ -34,25 +35,26 @@ _TROUBLE = {
     Phase.DELIVER: "delivery late",
 }
 
-Turn = tuple[Millis, str]
+SymptomChange = tuple[Millis, str]
 """From when on, and what the trouble is."""
 
 
 def trouble_of(phase: str | None) -> str:
-    """Say what it means for the user that looks fail in a phase."""
+    """Say what it means for the user that probes fail in a phase."""
     return _TROUBLE.get(Phase(phase), UNREACHABLE) if phase else UNREACHABLE
 
 
-def turns(looks: Iterable[tuple[Millis, str | None]]) -> tuple[Turn, ...]:
-    """Return each trouble of an outage with the end of the first look that showed it.
+def symptom_changes(failures: Iterable[tuple[Millis, str | None]]) -> tuple[SymptomChange, ...]:
+    """Return each trouble of an outage with the end of the first observation that showed it.
 
-    `looks` are the bad ones: when each ended, and the phase in which it failed. The first trouble counts at once,
-    another from the first of three looks in a row that show it.
+    `failures` are the down observations: when each ended, and the phase in which it failed. The first trouble
+    counts at once,
+    another from the first of three observations in a row that show it.
     """
-    found: list[Turn] = []
-    candidate: Turn | None = None
+    found: list[SymptomChange] = []
+    candidate: SymptomChange | None = None
     seen = 0
-    for at, phase in looks:
+    for at, phase in failures:
         trouble = trouble_of(phase)
         if not found:
             found.append((at, trouble))
@@ -62,24 +64,25 @@ def turns(looks: Iterable[tuple[Millis, str | None]]) -> tuple[Turn, ...]:
             candidate, seen = (at, trouble), 1
         else:
             seen += 1
-            if seen == CONFIRM:
+            if seen == CONFIRMING_OBSERVATIONS:
                 found.append(candidate)
                 candidate = None
     return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """One outage of an incident. `order` is its place on record: the lower, the earlier it was told.
+class IncidentOutage:
+    """One outage of an incident. `order` is its place on record: the lower, the earlier it was recorded.
 
-    `account` names the login without telling it ("" where there is none or it is not known); `phases` count where
-    the looks failed. `unwatched`: its target was watched no longer before it was over. `maintenance` is how many
-    milliseconds of the certain time lie in announced maintenance. `turns` tell how its trouble changed; they are
-    empty unless its looks, from entry `first_index` to `last_index` of the ledger, were read.
+    `account` is a digest of the login ("" where there is none or it is not known); `phases` count where
+    the probes failed. `unwatched`: its target was watched no longer before it was over. `maintenance` is how many
+    milliseconds of the certain time lie in announced maintenance. `symptom_changes` say how its trouble changed;
+    they are
+    empty unless its observations, from entry `first_index` to `last_index` of the ledger, were read.
     """
 
     order: int
-    outage: str
+    outage_id: str
     target: str
     kind: str
     provider: str
@@ -98,15 +101,15 @@ class Member:
     maintenance: Millis = 0
     first_index: int = 0
     last_index: int = 0
-    turns: tuple[Turn, ...] = ()
+    symptom_changes: tuple[SymptomChange, ...] = ()
 
     @classmethod
-    def of(cls, order: int, payload: Mapping[str, Any]) -> Member:
-        """Take an outage as the ledger tells it."""
+    def from_payload(cls, order: int, payload: Mapping[str, Any]) -> IncidentOutage:
+        """Make it from an outage's payload in the ledger."""
         keys = ("target", "kind", "provider", "vantage_point", "last_good", "first_bad", "last_bad", "first_good")
         return cls(
             order=order,
-            outage=payload["id"],
+            outage_id=payload["id"],
             account=payload.get("account", ""),
             causes=payload["causes"],
             phases=payload["phases"],
@@ -121,7 +124,7 @@ class Member:
 
     @property
     def begin(self) -> Millis:
-        """The earliest moment at which it may have begun, as far as anybody looked."""
+        """The earliest moment at which it may have begun, as far as there are observations."""
         return self.first_bad if self.last_good is None else self.last_good
 
     @property
@@ -137,26 +140,27 @@ class Member:
         return "open" if self.first_good is None else "closed"
 
     @property
-    def seat(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str]:
         """What was down: a target as one vantage point sees it."""
         return self.vantage_point, self.target
 
     @property
     def trouble(self) -> str:
-        """What was wrong for its user, by the phase in which most looks failed; of equals the earlier one."""
+        """What was wrong for its user, by the phase in which most probes failed; of equals the earlier one."""
         known = [phase.value for phase in Phase if phase.value in self.phases]
         return trouble_of(max(known, key=lambda phase: self.phases[phase], default=None))
 
     def trouble_at(self, at: Millis) -> str:
         """What was wrong at a time, as far as the turns are known."""
-        return next((trouble for since, trouble in reversed(self.turns) if since <= at), self.trouble)
+        return next((trouble for since, trouble in reversed(self.symptom_changes) if since <= at), self.trouble)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class IncidentStage:
     """How much was down from `at` until the next stage, as far as seen.
 
-    `trouble` is empty when nothing is seen down. `left` are those that were seen down last then, and whose target
+    `trouble` is empty when nothing is seen down. `no_longer_watched` are those that were seen down last then, and
+    whose target
     was watched no longer.
     """
 
@@ -164,9 +168,9 @@ class Stage:
     targets: int
     channels: Mapping[str, int]
     trouble: tuple[str, ...]
-    failed: tuple[Member, ...]
-    restored: tuple[Member, ...]
-    left: tuple[Member, ...] = ()
+    failed: tuple[IncidentOutage, ...]
+    restored: tuple[IncidentOutage, ...]
+    no_longer_watched: tuple[IncidentOutage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,12 +178,12 @@ class Incident:
     """Outages of one provider that overlap, by the time at which they may have begun."""
 
     provider: str
-    members: tuple[Member, ...]
+    members: tuple[IncidentOutage, ...]
 
     @property
     def id(self) -> str:
-        """Its name, after the outage that was told first: it stays while the incident grows."""
-        return incident_id(self.provider, min(self.members, key=lambda m: (m.order, m.outage)).outage)
+        """Its name, after the outage that was recorded first: it stays while the incident grows."""
+        return incident_id(self.provider, min(self.members, key=lambda m: (m.order, m.outage_id)).outage_id)
 
     @property
     def last_good(self) -> Millis | None:
@@ -199,7 +203,9 @@ class Incident:
 
     @property
     def first_good(self) -> Millis | None:
-        """When all of it had been seen up again; None while something is down, or where nobody watched its end."""
+        """When all of it had been seen up again; None while something is down, or where its end was not
+        watched.
+        """
         goods = [member.first_good for member in self.members if member.first_good is not None]
         return max(goods) if len(goods) == len(self.members) else None
 
@@ -211,7 +217,7 @@ class Incident:
 
     @property
     def state(self) -> str:
-        """Return "open", "closed", or "unwatched": over, but nobody watched all of it until its end."""
+        """Return "open", "closed", or "unwatched": over, but not all of it was watched until its end."""
         states = {member.state for member in self.members}
         return next(state for state in ("open", "unwatched", "closed") if state in states)
 
@@ -227,39 +233,41 @@ class Incident:
             until = max(until, surely_until)
         return total
 
-    def stages(self) -> list[Stage]:
-        """Return each change in what was down, from a first bad look to the first good one, and in its trouble."""
-        changes: dict[Millis, tuple[list[Member], list[Member], list[Member]]]
+    def stages(self) -> list[IncidentStage]:
+        """Return each change in what was down, from a first failure to the first up observation, and in its
+        trouble.
+        """
+        changes: dict[Millis, tuple[list[IncidentOutage], list[IncidentOutage], list[IncidentOutage]]]
         changes = defaultdict(lambda: ([], [], []))
         for member in self.members:
             changes[member.first_bad][0].append(member)
-            for turned, _ in member.turns[1:]:
+            for turned, _ in member.symptom_changes[1:]:
                 changes[turned]  # a change of its own, in which nothing fails and nothing is restored
             if member.until is not None:
                 changes[member.until][2 if member.unwatched else 1].append(member)
-        down: dict[str, Member] = {}
+        down: dict[str, IncidentOutage] = {}
         found = []
         for at, (failed, restored, left) in sorted(changes.items()):
-            down |= {member.outage: member for member in failed}
+            down |= {member.outage_id: member for member in failed}
             for member in (*restored, *left):
-                down.pop(member.outage, None)
-            seats = {member.seat: member for member in down.values()}
+                down.pop(member.outage_id, None)
+            seats = {member.key: member for member in down.values()}
             found.append(
-                Stage(
+                IncidentStage(
                     at=at,
                     targets=len(seats),
                     channels=dict(sorted(Counter(member.kind for member in seats.values()).items())),
                     trouble=tuple(sorted({member.trouble_at(at) for member in down.values()})),
                     failed=tuple(failed),
                     restored=tuple(restored),
-                    left=tuple(left),
+                    no_longer_watched=tuple(left),
                 )
             )
         return found
 
-    def called(self, name: str) -> bool:
+    def matches(self, name: str) -> bool:
         """Whether `name` begins this incident's id, one that it had before it grew, or that of a member."""
-        names = (n for m in self.members for n in (incident_id(self.provider, m.outage), m.outage))
+        names = (n for m in self.members for n in (incident_id(self.provider, m.outage_id), m.outage_id))
         return any(known.startswith(name) for known in names)
 
 
@@ -268,23 +276,23 @@ def incident_id(provider: str, first_outage: str) -> str:
     return hashlib.sha256(f"incident\n{provider}\n{first_outage}".encode()).hexdigest()[:12]
 
 
-def incidents(members: Iterable[Member]) -> list[Incident]:
+def incidents(members: Iterable[IncidentOutage]) -> list[Incident]:
     """Group outages into incidents, oldest first."""
-    groups: dict[tuple[str, str], list[Member]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[IncidentOutage]] = defaultdict(list)
     for member in members:
         groups[member.provider, "" if member.provider else member.target].append(member)
     found = [
         Incident(provider=provider, members=together)
         for (provider, _), group in groups.items()
-        for together in _together(group)
+        for together in _overlapping_groups(group)
     ]
     return sorted(found, key=lambda incident: (incident.first_bad, incident.id))
 
 
-def _together(group: list[Member]) -> Iterator[tuple[Member, ...]]:
-    joined: list[Member] = []
+def _overlapping_groups(group: list[IncidentOutage]) -> Iterator[tuple[IncidentOutage, ...]]:
+    joined: list[IncidentOutage] = []
     until: Millis | None = 0
-    for member in sorted(group, key=lambda m: (m.begin, m.first_bad, m.outage)):
+    for member in sorted(group, key=lambda m: (m.begin, m.first_bad, m.outage_id)):
         if joined and until is not None and member.begin > until:
             yield tuple(joined)
             joined = []

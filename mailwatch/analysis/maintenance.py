@@ -1,12 +1,12 @@
 """Announced maintenance: when it is, and since when it was announced. Pure.
 
 A window counts only from the moment of the record that announced it (notices.py): what is added afterwards hides
-nothing. Looks go on and outages are detected all the same; maintenance is only left out of the availability, and
-told beside it.
+nothing. Probes go on and outages are detected all the same; maintenance is only left out of the availability, and
+reported beside it.
 
 The windows of one rule, in UTC.
 
-A window begins by the wall clock of its place, and lasts as long as it is told, whatever the clocks do meanwhile.
+A window begins by the wall clock of its place, and lasts its full duration, whatever the clocks do meanwhile.
 A start in the hour that a change of the clocks leaves out is meant by the offset before the change, so it comes an
 hour later by the clock on the wall; one in the hour that comes twice is the first of the two (RFC 5545, 3.3.5, to
 which 3.3.10 refers for recurrences).
@@ -29,24 +29,31 @@ from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mailwatch.analysis.recurrence import WrongRule, canonical_cron, canonical_rrule, cron_starts, rrule_starts
-from mailwatch.times import Millis, Window, merged
+from mailwatch.analysis.recurrence import (
+    InvalidRuleError,
+    canonical_cron,
+    canonical_rrule,
+    cron_starts,
+    rrule_starts,
+)
+from mailwatch.times import Millis, Window, merge_windows
 
 YEARS = range(1970, 2200)
 """The years that a rule may be about."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LATE = 10
+_FIRST_WITHIN_YEARS = 10
 """Years within which a rule must fire for the first time."""
-_SAMPLE = 3
+_SAMPLE_YEARS = 3
 """Years over which the windows of a rule are compared with each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class When:
+class RecurrenceRule:
     """One of: an RRULE with its `start`, a cron line, or a single window from `start` to `end`.
 
     `start` and `end` are local times of `timezone`, YYYY-MM-DDTHH:MM:SS; `duration` is that of each window of a
-    RRULE or cron line. All in canonical form (`When.of`): what means the same is written the same.
+    RRULE or cron line. All in canonical form (`RecurrenceRule.canonical`): what means the same is written the
+    same.
     """
 
     timezone: str
@@ -57,7 +64,7 @@ class When:
     duration: Millis = 0
 
     @classmethod
-    def of(
+    def canonical(
         cls,
         *,
         timezone: str,
@@ -66,23 +73,25 @@ class When:
         start: str = "",
         end: str = "",
         duration: Millis = 0,
-    ) -> When:
-        """Bring a rule into canonical form. Raises WrongRule."""
+    ) -> RecurrenceRule:
+        """Bring a rule into canonical form. Raises InvalidRuleError."""
         if [bool(rrule), bool(cron), bool(end)].count(True) != 1:
-            raise WrongRule("", "needs one of rrule, cron, or start and end; keep one")
+            raise InvalidRuleError("", "needs one of rrule, cron, or start and end; keep one")
         if not cron and not start:
             what = "its first time" if rrule else "when it begins"
-            raise WrongRule("", f"has no start; add start: {what} by local clock, such as 2026-01-04T03:00")
+            raise InvalidRuleError("", f"has no start; add start: {what} by local clock, such as 2026-01-04T03:00")
         if cron and start:
-            raise WrongRule("start", "is not for cron; remove it")
+            raise InvalidRuleError("start", "is not for cron; remove it")
         if end and duration:
-            raise WrongRule("duration", "follows from start and end; remove it")
+            raise InvalidRuleError("duration", "follows from start and end; remove it")
         if not end and not duration:
-            raise WrongRule("", "has no duration; add for example duration: 2h")
+            raise InvalidRuleError("", "has no duration; add for example duration: 2h")
         try:
             ZoneInfo(timezone)
         except (ValueError, OSError, KeyError):
-            raise WrongRule("timezone", "is not a time zone; write for example Europe/Rome or UTC") from None
+            raise InvalidRuleError(
+                "timezone", "is not a time zone; write for example Europe/Rome or UTC"
+            ) from None
         return cls(
             timezone=timezone,
             rrule=canonical_rrule(rrule) if rrule else "",
@@ -93,34 +102,36 @@ class When:
         )
 
 
-def check(when: When) -> None:
-    """Find what is legal and yet cannot be meant. Raises WrongRule."""
-    if when.end:
-        if not _utc(when.end, when.timezone) > _utc(when.start, when.timezone):
-            raise WrongRule("end", "is not after start; correct one of them")
+def check_rule(rule: RecurrenceRule) -> None:
+    """Find what is legal and yet cannot be meant. Raises InvalidRuleError."""
+    if rule.end:
+        if not _utc(rule.end, rule.timezone) > _utc(rule.start, rule.timezone):
+            raise InvalidRuleError("end", "is not after start; correct one of them")
         return
-    first = datetime.fromisoformat(when.start) if when.start else datetime(YEARS[0], 1, 1)  # noqa: DTZ001
-    way = "rrule" if when.rrule else "cron"
-    found = next(_starts(when, first, first.replace(year=first.year + _LATE, day=1)), None)
+    first = datetime.fromisoformat(rule.start) if rule.start else datetime(YEARS[0], 1, 1)  # noqa: DTZ001
+    way = "rrule" if rule.rrule else "cron"
+    found = next(_starts(rule, first, first.replace(year=first.year + _FIRST_WITHIN_YEARS, day=1)), None)
     if found is None:
-        raise WrongRule(way, f"never fires within {_LATE} years; correct it")
-    sample = _starts(when, found, found.replace(year=found.year + _SAMPLE, day=1))
+        raise InvalidRuleError(way, f"never fires within {_FIRST_WITHIN_YEARS} years; correct it")
+    sample = _starts(rule, found, found.replace(year=found.year + _SAMPLE_YEARS, day=1))
     for start, following in pairwise(sample):
-        if following - start <= timedelta(milliseconds=when.duration):
+        if following - start <= timedelta(milliseconds=rule.duration):
             hours = (following - start) / timedelta(hours=1)
-            raise WrongRule("duration", f"must be shorter than the {hours:g} h between two windows; shorten it")
+            raise InvalidRuleError(
+                "duration", f"must be shorter than the {hours:g} h between two windows; shorten it"
+            )
 
 
-def windows(when: When, start: Millis, end: Millis) -> Iterator[Window]:
+def windows_of_rule(rule: RecurrenceRule, start: Millis, end: Millis) -> Iterator[Window]:
     """Yield the windows that share time with [start, end), in the order of their starts; they are not cut."""
-    if when.end:
-        candidates: Iterator[Window] = iter([(_utc(when.start, when.timezone), _utc(when.end, when.timezone))])
+    if rule.end:
+        candidates: Iterator[Window] = iter([(_utc(rule.start, rule.timezone), _utc(rule.end, rule.timezone))])
     else:
         day = timedelta(days=1)
-        first = (_EPOCH + timedelta(milliseconds=max(0, start - when.duration)) - day).year
+        first = (_EPOCH + timedelta(milliseconds=max(0, start - rule.duration)) - day).year
         last = YEARS[-1] if end >= _END else (_EPOCH + timedelta(milliseconds=max(0, end)) + day).year
         years = range(max(first, YEARS[0]), min(last, YEARS[-1]) + 1)
-        candidates = (window for year in years for window in _of_year(when, year))
+        candidates = (window for year in years for window in _of_year(rule, year))
     return ((begin, until) for begin, until in candidates if begin < end and until > start)
 
 
@@ -128,17 +139,17 @@ _END = (datetime(YEARS[-1], 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(millisecond
 
 
 @lru_cache(maxsize=512)
-def _of_year(when: When, year: int) -> tuple[Window, ...]:
+def _of_year(rule: RecurrenceRule, year: int) -> tuple[Window, ...]:
     """The windows that begin in a year, by local time."""
-    starts = _starts(when, datetime(year, 1, 1), datetime(year + 1, 1, 1))  # noqa: DTZ001
-    begins = sorted(_utc(start.isoformat(), when.timezone) for start in starts)
-    return tuple((begin, begin + when.duration) for begin in begins)
+    starts = _starts(rule, datetime(year, 1, 1), datetime(year + 1, 1, 1))  # noqa: DTZ001
+    begins = sorted(_utc(start.isoformat(), rule.timezone) for start in starts)
+    return tuple((begin, begin + rule.duration) for begin in begins)
 
 
-def _starts(when: When, first: datetime, until: datetime) -> Iterator[datetime]:
-    if when.cron:
-        return cron_starts(when.cron, first, until)
-    return rrule_starts(when.rrule, datetime.fromisoformat(when.start), first, until)
+def _starts(rule: RecurrenceRule, first: datetime, until: datetime) -> Iterator[datetime]:
+    if rule.cron:
+        return cron_starts(rule.cron, first, until)
+    return rrule_starts(rule.rrule, datetime.fromisoformat(rule.start), first, until)
 
 
 def _local(text: str, field: str) -> datetime:
@@ -147,9 +158,9 @@ def _local(text: str, field: str) -> datetime:
             raise ValueError
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise WrongRule(field, "is not a local time; write for example 2026-01-04T03:00") from None
+        raise InvalidRuleError(field, "is not a local time; write for example 2026-01-04T03:00") from None
     if at.year not in YEARS:
-        raise WrongRule(field, f"must lie between {YEARS[0]} and {YEARS[-1]}; correct it")
+        raise InvalidRuleError(field, f"must lie between {YEARS[0]} and {YEARS[-1]}; correct it")
     return at
 
 
@@ -163,14 +174,14 @@ _WHEN = ("timezone", "rrule", "cron", "start", "end")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class MaintenanceRule:
     """One rule as it is announced. `targets` are opaque ids, None means all targets.
 
     `providers` were named in the config; their targets at that time are in `targets`.
     """
 
     name: str
-    when: When
+    recurrence: RecurrenceRule
     targets: frozenset[str] | None = None
     providers: tuple[str, ...] = ()
 
@@ -179,53 +190,59 @@ class Rule:
         return self.targets is None or target in self.targets
 
     def payload(self) -> dict[str, Any]:
-        """Write it in canonical form, for the record. What is not said is left out."""
-        told: dict[str, Any] = {"name": self.name}
-        told |= {key: getattr(self.when, key) for key in _WHEN if getattr(self.when, key)}
-        if self.when.duration:
-            told["duration_ms"] = self.when.duration
+        """Write it in canonical form, for the record. What is not set is left out."""
+        fields: dict[str, Any] = {"name": self.name}
+        fields |= {key: getattr(self.recurrence, key) for key in _WHEN if getattr(self.recurrence, key)}
+        if self.recurrence.duration:
+            fields["duration_ms"] = self.recurrence.duration
         if self.targets is not None:
-            told["targets"] = sorted(self.targets)
-        return told | {"providers": sorted(self.providers)} if self.providers else told
+            fields["targets"] = sorted(self.targets)
+        return fields | {"providers": sorted(self.providers)} if self.providers else fields
 
     @classmethod
-    def read(cls, payload: dict[str, Any]) -> Rule:
-        """Read what `payload` wrote. Raises WrongRule, KeyError or TypeError for anything else."""
-        when = When.of(duration=payload.get("duration_ms", 0), **{k: payload[k] for k in _WHEN if k in payload})
+    def from_payload(cls, payload: dict[str, Any]) -> MaintenanceRule:
+        """Read what `payload` wrote. Raises InvalidRuleError, KeyError or TypeError for anything else."""
+        when = RecurrenceRule.canonical(
+            duration=payload.get("duration_ms", 0), **{k: payload[k] for k in _WHEN if k in payload}
+        )
         targets = frozenset(payload["targets"]) if "targets" in payload else None
-        return cls(name=payload["name"], when=when, targets=targets, providers=tuple(payload.get("providers", ())))
+        return cls(
+            name=payload["name"], recurrence=when, targets=targets, providers=tuple(payload.get("providers", ()))
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Announcement:
     """From `at` on these rules are in force."""
 
     at: Millis
-    rules: tuple[Rule, ...]
+    rules: tuple[MaintenanceRule, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Notices:
+class Announcements:
     """All that was announced, in the order of the record."""
 
-    notices: tuple[Notice, ...] = ()
+    announcements: tuple[Announcement, ...] = ()
 
-    def of(self, target: str, start: Millis, end: Millis) -> tuple[Window, ...]:
+    def windows_of(self, target: str, start: Millis, end: Millis) -> tuple[Window, ...]:
         """Return the maintenance of a target in [start, end): cut to it, in order, apart from each other."""
-        if not self.notices:
+        if not self.announcements:
             return ()
-        return merged(
+        return merge_windows(
             (max(begin, since), min(finish, until))
-            for since, until, rules in self._terms(start, end)
+            for since, until, rules in self._validity_periods(start, end)
             for rule in rules
             if rule.covers(target)
-            for begin, finish in windows(rule.when, since, until)
+            for begin, finish in windows_of_rule(rule.recurrence, since, until)
         )
 
-    def _terms(self, start: Millis, end: Millis) -> Iterator[tuple[Millis, Millis, tuple[Rule, ...]]]:
+    def _validity_periods(
+        self, start: Millis, end: Millis
+    ) -> Iterator[tuple[Millis, Millis, tuple[MaintenanceRule, ...]]]:
         """The parts of [start, end) in which the same rules were in force."""
-        for number, notice in enumerate(self.notices):
-            over = self.notices[number + 1].at if number + 1 < len(self.notices) else end
+        for number, notice in enumerate(self.announcements):
+            over = self.announcements[number + 1].at if number + 1 < len(self.announcements) else end
             since, until = max(start, notice.at), min(end, over)
             if since < until and notice.rules:
                 yield since, until, notice.rules

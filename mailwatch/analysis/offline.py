@@ -6,9 +6,9 @@ Hence the four times, as in mailwatch/outages:
     last_online   start of the last good round      first_offline  end of the first silent round
     last_offline  start of the last silent round    first_online   end of the first good round
 
-It began between the first two and ended between the last two. How long that is, the clock says that nobody can set
+It began between the first two and ended between the last two. How long that is, the steady clock says
 (elapsed.py); on records that have none, times that run backwards because the clock was set are held at the later
-one. Between two runs of MailWatch nobody asked: that time is `unobserved`.
+one. Between two runs of MailWatch there were no checks: that time is `unobserved`.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import Any, Literal
 
 from mailwatch.analysis.elapsed import (
     NO_EPOCHS,
-    Distance,
+    ElapsedBounds,
     Epochs,
     Moment,
-    distance,
-    durations_of,
-    known_epochs,
-    shown,
+    elapsed_between,
+    on_one_wall_clock,
+    outage_durations,
+    refine_epochs,
 )
 from mailwatch.model import ClockSpan, ControlState, ResolverState
 from mailwatch.times import Millis
 
-Part = Literal["line", "ipv4", "ipv6", "names"]
-PARTS: tuple[Part, ...] = ("line", "ipv4", "ipv6", "names")
+LinePart = Literal["line", "ipv4", "ipv6", "names"]
+PARTS: tuple[LinePart, ...] = ("line", "ipv4", "ipv6", "names")
 _FAMILIES = {"ipv4": "online4", "ipv6": "online6"}
 _NAMES = {
     ControlState.OK: True,
@@ -42,7 +42,7 @@ _NAMES = {
 
 
 @dataclass(slots=True)
-class _Period:
+class _OfflinePeriod:
     """A time offline that is not over yet."""
 
     last_online: Moment | None
@@ -55,18 +55,18 @@ class _Period:
 
 
 @dataclass(slots=True)
-class _Follower:
+class _PartTracker:
     """Follows one part of the line through the entries."""
 
-    part: Part
+    part: LinePart
     found: list[dict[str, Any]] = field(default_factory=list)
     online: bool | None = None
     last_online: Moment | None = None
-    seen_until: Moment | None = None
-    period: _Period | None = None
+    observed_until: Moment | None = None
+    period: _OfflinePeriod | None = None
     epochs: Epochs = field(default_factory=dict)
 
-    def take(self, index: int, payload: Mapping[str, Any]) -> None:
+    def feed(self, index: int, payload: Mapping[str, Any]) -> None:
         """Take in one entry: what was so until `checked_at`, and what is so since."""
         clock = payload.get("clock") or {}
         boot = clock.get("boot", "")
@@ -74,22 +74,22 @@ class _Follower:
         answered = Moment(payload.get("answered_at") or payload["asked_at"], clock.get("answered"), boot)
         if answered.clock is not None:
             span = ClockSpan(boot, asked.clock, answered.clock, clock.get("bound"))
-            self.epochs = known_epochs(self.epochs, span, answered.wall)
+            self.epochs = refine_epochs(self.epochs, span, answered.wall)
         if payload.get("checked_at") is not None and self.online is not None:
             checked = Moment(payload["checked_at"], clock.get("checked"), boot)
-            self._sign(self.online, checked, checked, index)
-        elif payload.get("checked_at") is None and self.period is not None and self.seen_until is not None:
-            self.period.unobserved += _most(self.seen_until, asked, self.epochs)
+            self._note_state(self.online, checked, checked, index)
+        elif payload.get("checked_at") is None and self.period is not None and self.observed_until is not None:
+            self.period.unobserved += _longest(self.observed_until, asked, self.epochs)
         self.online = _online(self.part, payload)
         if self.online is not None:
-            self._sign(self.online, asked, answered, index)
+            self._note_state(self.online, asked, answered, index)
             if self.period is not None:
                 self.period.reasons |= _reasons(self.part, payload)
         elif self.period is None:
             self.epochs = NO_EPOCHS
 
-    def _sign(self, online: bool, start: Moment, end: Moment, index: int) -> None:
-        self.seen_until = end if self.seen_until is None else _later(self.seen_until, end)
+    def _note_state(self, online: bool, start: Moment, end: Moment, index: int) -> None:
+        self.observed_until = end if self.observed_until is None else _later_of(self.observed_until, end)
         period = self.period
         if online:
             if period is not None:
@@ -98,46 +98,46 @@ class _Follower:
                 self.period = None
             self.last_online = start
         elif period is None:
-            self.period = _Period(self.last_online, end, end, index, index, set())
+            self.period = _OfflinePeriod(self.last_online, end, end, index, index, set())
         else:
-            period.last_offline, period.last_index = _later(period.last_offline, start), index
+            period.last_offline, period.last_index = _later_of(period.last_offline, start), index
 
 
 def offline_payloads(entries: Iterable[tuple[int, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the times offline that the guard's entries (index, payload) tell, oldest first; milliseconds.
+    """Return the offline periods of the guard's entries (index, payload), oldest first; milliseconds.
 
     Each is of one part: "line" (no family works), "ipv4", "ipv6", or "names" (control names do not resolve, or
-    wrongly). A family that never worked is none that this line has: it is not told as offline.
+    wrongly). An address family that never worked is not available on this line: it is not reported as offline.
     """
-    followers = [_Follower(part) for part in PARTS]
+    followers = [_PartTracker(part) for part in PARTS]
     for index, payload in entries:
         for follower in followers:
-            follower.take(index, payload)
-    found = [told for follower in followers for told in follower.found]
+            follower.feed(index, payload)
+    found = [one for follower in followers for one in follower.found]
     found += [_payload(each.part, each.period, None, each.epochs) for each in followers if each.period is not None]
-    told = [period for period in found if period["part"] not in _FAMILIES or period["last_online"] is not None]
-    return sorted(told, key=lambda period: int(period["first_offline"]))
+    one = [period for period in found if period["part"] not in _FAMILIES or period["last_online"] is not None]
+    return sorted(one, key=lambda period: int(period["first_offline"]))
 
 
-def _payload(part: Part, period: _Period, end: Moment | None, epochs: Epochs) -> dict[str, Any]:
+def _payload(part: LinePart, period: _OfflinePeriod, end: Moment | None, epochs: Epochs) -> dict[str, Any]:
     good, bad, last = period.last_online, period.first_offline, period.last_offline
-    first_offline = shown(bad, bad, epochs)
-    last_offline = max(shown(last, bad, epochs), first_offline)
-    last_online = None if good is None else min(shown(good, bad, epochs), first_offline)
-    first_online = None if end is None else max(shown(end, bad, epochs), last_offline)
+    first_offline = on_one_wall_clock(bad, bad, epochs)
+    last_offline = max(on_one_wall_clock(last, bad, epochs), first_offline)
+    last_online = None if good is None else min(on_one_wall_clock(good, bad, epochs), first_offline)
+    first_online = None if end is None else max(on_one_wall_clock(end, bad, epochs), last_offline)
     if bad.clock is None or last.clock is None:
         # Wall times only: the sums of the four times.
-        down = Distance(last_offline - first_offline, last_offline - first_offline)
-        lasted = durations_of(
-            down, _apart(last_online, first_offline), _apart(last_offline, first_online), _apart(last_online,
+        down = ElapsedBounds(last_offline - first_offline, last_offline - first_offline)
+        lasted = outage_durations(
+            down, _elapsed(last_online, first_offline), _elapsed(last_offline, first_online), _elapsed(last_online,
             first_online),
         )  # fmt: skip
     else:
-        lasted = durations_of(
-            distance(bad, last, epochs),
-            None if good is None else distance(good, bad, epochs),
-            None if end is None else distance(last, end, epochs),
-            None if good is None or end is None else distance(good, end, epochs),
+        lasted = outage_durations(
+            elapsed_between(bad, last, epochs),
+            None if good is None else elapsed_between(good, bad, epochs),
+            None if end is None else elapsed_between(last, end, epochs),
+            None if good is None or end is None else elapsed_between(good, end, epochs),
         )
     return {
         "part": part,
@@ -153,40 +153,40 @@ def _payload(part: Part, period: _Period, end: Moment | None, epochs: Epochs) ->
     }
 
 
-def _apart(start: Millis | None, end: Millis | None) -> Distance | None:
-    return None if start is None or end is None else Distance(end - start, end - start)
+def _elapsed(start: Millis | None, end: Millis | None) -> ElapsedBounds | None:
+    return None if start is None or end is None else ElapsedBounds(end - start, end - start)
 
 
-def _later(one: Moment, other: Moment) -> Moment:
+def _later_of(one: Moment, other: Moment) -> Moment:
     if one.clock is not None and other.clock is not None:
         return one if one.boot == other.boot and one.clock > other.clock else other
     return one if one.wall > other.wall else other
 
 
-def _most(start: Moment, end: Moment, epochs: Epochs) -> Millis:
-    apart = distance(start, end, epochs)
+def _longest(start: Moment, end: Moment, epochs: Epochs) -> Millis:
+    apart = elapsed_between(start, end, epochs)
     return max(0, apart.most if apart.most is not None else max(apart.least, end.wall - start.wall))
 
 
-def _online(part: Part, payload: Mapping[str, Any]) -> bool | None:
+def _online(part: LinePart, payload: Mapping[str, Any]) -> bool | None:
     if part == "names":
         return _NAMES.get(payload.get("resolver", ""))
     online: bool | None = payload.get(_FAMILIES.get(part, "online"))
     return online
 
 
-def _reasons(part: Part, payload: Mapping[str, Any]) -> set[str]:
+def _reasons(part: LinePart, payload: Mapping[str, Any]) -> set[str]:
     """Say why the controls of that part were not reached."""
-    told = set()
+    reasons = set()
     for name, reason in payload["controls"].items():
         if part == "names":
             fits = name.startswith("dns:")
         else:
             fits = not name.startswith(("dns:", "target:")) and part in ("line", _family(name))
         if fits and reason not in (ControlState.OK, ControlState.NOT_AWAITED):
-            told.add(reason)
-    return told
+            reasons.add(reason)
+    return reasons
 
 
-def _family(control: str) -> Part:
+def _family(control: str) -> LinePart:
     return "ipv6" if control.startswith("[") or control.endswith("(IPv6)") else "ipv4"

@@ -1,4 +1,4 @@
-"""An outage as a fact: what is kept of it, and how it is told."""
+"""An outage as a fact: what is kept of it, and its JSON."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mailwatch.analysis.elapsed import Distance, Durations, Moment, distance, durations_of, shown
-from mailwatch.analysis.outage_counters import Look, Tally
+from mailwatch.analysis.elapsed import (
+    Durations,
+    ElapsedBounds,
+    Moment,
+    elapsed_between,
+    on_one_wall_clock,
+    outage_durations,
+)
+from mailwatch.analysis.outage_counters import ObservationRef, OutageCounters
 from mailwatch.model import Kind
 from mailwatch.times import Millis, rfc3339
 
@@ -20,18 +27,18 @@ DURATIONS = ("min", "max", "estimate", "uncertainty")
 class Outage:
     """A measured time in which a target was down; open while `first_good` is None.
 
-    1. `down`, `up` and `unknown` count the looks between the last good and the first good one; without a
+    1. `down`, `up` and `unknown` count the observations between the last up and the first up one; without a
        last good one, from the first bad one on. Failures that were answered before they opened it do not count.
-    2. `largest_gap` is the longest stretch from the end of a conclusive look (up or down) to the start of
+    2. `largest_gap` is the longest stretch from the end of a conclusive observation (up or down) to the start of
        the next: a shorter recovery cannot be excluded.
-    3. `unobserved` is the total length of those stretches that hold an unknown look or a gap, each counted
-       whole: nobody can say how long before and after it we would have seen nothing.
-    4. `causes` and `phases` count the bad looks; `replies` are the last words of the server on them.
-    5. `proven_afterwards`: the looks were unknown when they were taken (proven.py).
-    6. `durations` are on the clock that nobody can set; `clock` says what happened to the wall clock, None on
+    3. `unobserved` is the total length of those stretches that hold an unknown observation or a gap, each counted
+       whole: it is not known for how long before and after it nothing would have been observed.
+    4. `causes` and `phases` count the down observations; `replies` are the last replies of the server on them.
+    5. `proven_afterwards`: the observations were unknown when they were made (login_outages.py).
+    6. `durations` are on the steady clock; `clock` says what happened to the wall clock, None on
     records
        that have no other (analysis/elapsed.py).
-    7. `unwatched`: the watching of the target ended while it was open, so that nobody knows when it ended.
+    7. `unwatched`: the watching of the target ended while it was open, so that its end is not known.
     """
 
     id: str
@@ -56,7 +63,7 @@ class Outage:
     unwatched: bool = False
     clock: ClockFacts | None = None
     anchor: Moment | None = None
-    """Its first failure as it is shown, by the clock that nobody can set; None on records with wall times only."""
+    """Its first failure as it is shown, by the steady clock; None on records with wall times only."""
 
     @property
     def state(self) -> str:
@@ -70,7 +77,7 @@ class Outage:
 class ClockFacts:
     """What happened to the wall clock from the last good observation on.
 
-    It was set by `stepped` milliseconds in all, and the machine was restarted `reboots` times.
+    It was set by `clock_steps_between` milliseconds in all, and the machine was restarted `reboots` times.
     """
 
     stepped: Millis
@@ -82,7 +89,7 @@ class ClockFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class OutageBounds:
     """The four times of an outage, on one wall clock, with the durations between them."""
 
     last_good: Millis | None
@@ -94,41 +101,49 @@ class Bounds:
     anchor: Moment | None
 
 
-def bounds_of(good: Look | None, bad: Look, last: Look, end: Look | None, tally: Tally) -> Bounds:
+def outage_bounds(
+    good: ObservationRef | None,
+    bad: ObservationRef,
+    last: ObservationRef,
+    end: ObservationRef | None,
+    counters: OutageCounters,
+) -> OutageBounds:
     """Return the bounds from the last good, first bad, last bad and first good observation."""
-    epochs = tally.epochs
-    observed = last.passed - bad.passed - ((bad.end.clock or 0) - (bad.start.clock or 0))
-    down = distance(bad.end, last.start, epochs, max(0, observed))
-    first_bad = shown(bad.end, bad.end, epochs)
+    epochs = counters.epochs
+    observed = last.elapsed - bad.elapsed - ((bad.end.clock or 0) - (bad.start.clock or 0))
+    down = elapsed_between(bad.end, last.start, epochs, max(0, observed))
+    first_bad = on_one_wall_clock(bad.end, bad.end, epochs)
     # A single failure ends after it began: at least 0.
-    last_bad = max(shown(last.start, bad.end, epochs), first_bad)
-    last_good = None if good is None else min(shown(good.start, bad.end, epochs), first_bad)
-    first_good = None if end is None else max(shown(end.end, bad.end, epochs), last_bad)
-    clock = None if bad.end.clock is None or last.end.clock is None else ClockFacts(tally.stepped, tally.reboots)
+    last_bad = max(on_one_wall_clock(last.start, bad.end, epochs), first_bad)
+    last_good = None if good is None else min(on_one_wall_clock(good.start, bad.end, epochs), first_bad)
+    first_good = None if end is None else max(on_one_wall_clock(end.end, bad.end, epochs), last_bad)
+    clock = (
+        None if bad.end.clock is None or last.end.clock is None else ClockFacts(counters.stepped, counters.reboots)
+    )
     anchor = None if clock is None else Moment(first_bad, bad.end.clock, bad.end.boot)
     if clock is None:
         # Wall times only: the sums of the four times, as anyone can check them.
-        before = None if last_good is None else Distance(first_bad - last_good, first_bad - last_good)
-        after = None if first_good is None else Distance(first_good - last_bad, first_good - last_bad)
-        whole = None if last_good is None or first_good is None else Distance(0, first_good - last_good)
-        down = Distance(last_bad - first_bad, last_bad - first_bad)
+        before = None if last_good is None else ElapsedBounds(first_bad - last_good, first_bad - last_good)
+        after = None if first_good is None else ElapsedBounds(first_good - last_bad, first_good - last_bad)
+        whole = None if last_good is None or first_good is None else ElapsedBounds(0, first_good - last_good)
+        down = ElapsedBounds(last_bad - first_bad, last_bad - first_bad)
     else:
-        before = None if good is None else distance(good.start, bad.end, epochs)
-        after = None if end is None else distance(last.start, end.end, epochs)
+        before = None if good is None else elapsed_between(good.start, bad.end, epochs)
+        after = None if end is None else elapsed_between(last.start, end.end, epochs)
         if bad.index == last.index and after is not None and end is not None:
-            after = distance(bad.end, end.end, epochs)
-        whole = None if good is None or end is None else distance(good.start, end.end, epochs)
-    return Bounds(
-        last_good, first_bad, last_bad, first_good, durations_of(down, before, after, whole), clock, anchor
+            after = elapsed_between(bad.end, end.end, epochs)
+        whole = None if good is None or end is None else elapsed_between(good.start, end.end, epochs)
+    return OutageBounds(
+        last_good, first_bad, last_bad, first_good, outage_durations(down, before, after, whole), clock, anchor
     )
 
 
-def outage_id(kind: str, bad: Look) -> str:
+def outage_id(kind: str, first_bad: ObservationRef) -> str:
     """Name an outage after its first failure: 12 hex digits that any replay gives again."""
-    return named_after(kind, bad.target, bad.index, bad.start.wall)
+    return outage_id_of(kind, first_bad.target, first_bad.index, first_bad.start.wall)
 
 
-def named_after(kind: str, target: str, index: int, start: Millis) -> str:
+def outage_id_of(kind: str, target: str, index: int, start: Millis) -> str:
     """Name an outage whose first failure is entry `index` and began at `start`; `kind` is "" or PROVEN."""
     text = "\n".join(filter(None, (kind, target, str(index), str(start))))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -162,10 +177,10 @@ def outage_payload(outage: Outage, provider: str, kind: Kind, vantage_name: str)
     return payload | {"proven_afterwards": True} if outage.proven_afterwards else payload
 
 
-def payload_json(payload: Mapping[str, Any]) -> dict[str, Any]:
+def evidence_json(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Turn a payload of the ledger into the JSON of evidence: times in RFC 3339, durations in seconds.
 
-    Bundles of the past are checked against it; what is told besides to whoever asks now is in `told_json`.
+    Bundles of the past are checked against it; what is published besides is in `public_outage_json`.
     `maintenance_ms`, which queries.py adds, is how much of the minimum duration was announced as maintenance.
     """
     return {
@@ -182,22 +197,23 @@ def payload_json(payload: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def told_json(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the outage as `mailwatch outages --json` and the API tell it: `watch` says what was watched then.
+def public_outage_json(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the outage in the public JSON of `mailwatch outages --json` and the API; `settings` is what was
+    watched then.
 
-    Without the digests of login name and task, which say nothing to anybody; left out where it is not on record.
+    Without the digests of login name and task, which are of no use outside; left out where it is not on record.
     """
-    told = payload_json(payload)
-    watch = payload.get("watch")
-    return told if watch is None else told | {"watch": _watch_json(watch)}
+    json = evidence_json(payload)
+    settings = payload.get("watch")
+    return json if settings is None else json | {"watch": _settings_json(settings)}
 
 
-def _watch_json(watch: Mapping[str, Any]) -> dict[str, Any]:
-    rules = watch["rules"]
+def _settings_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    rules = settings["rules"]
     return {
-        **{key: watch[key] for key in ("kind", "provider", "host", "port", "tls")},
-        **{key: _seconds(watch[key]) for key in ("interval", "timeout")},
-        **{key: watch[key] for key in ("catalogue", "own_ca")},
+        **{key: settings[key] for key in ("kind", "provider", "host", "port", "tls")},
+        **{key: _seconds(settings[key]) for key in ("interval", "timeout")},
+        **{key: settings[key] for key in ("catalogue", "own_ca")},
         "rules": {
             **{key: rules[key] for key in ("open_after", "close_after")},
             "recheck": [millis / 1000 for millis in rules["recheck_ms"]],
@@ -205,17 +221,17 @@ def _watch_json(watch: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-Steps = list[tuple[int, Millis]]
+ClockSteps = list[tuple[int, Millis]]
 """By entry, how far the wall clock was set."""
 
 
-def stepped(steps: Steps, first: int, last: int) -> tuple[Millis, Millis]:
+def clock_steps_between(steps: ClockSteps, first: int, last: int) -> tuple[Millis, Millis]:
     """Return by how much the clock was set ahead and back in the entries after `first` up to `last`."""
     inside = [millis for index, millis in steps if first < index <= last]
     return sum(max(0, millis) for millis in inside), sum(max(0, -millis) for millis in inside)
 
 
-def defended(payload: dict[str, Any], ahead: Millis, back: Millis) -> dict[str, Any]:
+def widen_for_clock_steps(payload: dict[str, Any], ahead: Millis, back: Millis) -> dict[str, Any]:
     """Return an outage of which only wall times are on record with the bounds that can be defended.
 
     Within it the clock was set `ahead` and `back` by so many milliseconds in all, as the record says. What it was
@@ -234,15 +250,15 @@ def defended(payload: dict[str, Any], ahead: Millis, back: Millis) -> dict[str, 
     return {**payload, "duration_ms": durations.as_payload(), "clock": clock}
 
 
-def _clock_json(told: Mapping[str, Any]) -> dict[str, Any]:
+def _clock_json(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Seconds by which the wall clock was set in all; restarts of the machine; whether there is no other clock."""
-    wall = {"wall": True} if told.get("wall") else {}
-    return {"stepped": _seconds(told["stepped_ms"]), "reboots": told["reboots"]} | wall
+    wall = {"wall": True} if payload.get("wall") else {}
+    return {"stepped": _seconds(payload["stepped_ms"]), "reboots": payload["reboots"]} | wall
 
 
 def outage_json(outage: Outage, provider: str, kind: Kind, vantage_name: str) -> dict[str, Any]:
-    """Return the outage as `mailwatch outages --json` and the API tell it."""
-    return payload_json(outage_payload(outage, provider, kind, vantage_name))
+    """Return the outage in the public JSON of `mailwatch outages --json` and the API."""
+    return evidence_json(outage_payload(outage, provider, kind, vantage_name))
 
 
 def durations(good: Millis | None, bad: Millis, last: Millis, end: Millis | None) -> dict[str, int | None]:
@@ -251,11 +267,11 @@ def durations(good: Millis | None, bad: Millis, last: Millis, end: Millis | None
     From last good, first bad, last bad and first good, in milliseconds.
     """
 
-    def apart(start: Millis | None, until: Millis | None) -> Distance | None:
-        return None if start is None or until is None else Distance(until - start, until - start)
+    def apart(start: Millis | None, until: Millis | None) -> ElapsedBounds | None:
+        return None if start is None or until is None else ElapsedBounds(until - start, until - start)
 
-    down = Distance(last - bad, last - bad)
-    return durations_of(down, apart(good, bad), apart(last, end), apart(good, end)).as_payload()
+    down = ElapsedBounds(last - bad, last - bad)
+    return outage_durations(down, apart(good, bad), apart(last, end), apart(good, end)).as_payload()
 
 
 def _time(at: Millis | None) -> str | None:

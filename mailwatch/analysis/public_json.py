@@ -1,4 +1,4 @@
-"""An incident as `mailwatch incidents --json` and GET /api/v1/incidents tell it."""
+"""An incident in the JSON of `mailwatch incidents --json` and GET /api/v1/incidents."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mailwatch.analysis.incidents import Incident, Member, Stage
+from mailwatch.analysis.incidents import Incident, IncidentOutage, IncidentStage
 from mailwatch.times import Millis, rfc3339
 
 
 def incident_json(incident: Incident) -> dict[str, Any]:
     """Write an incident: times in RFC 3339, durations in seconds.
 
-    `duration` goes from the first to the last of its times, `surely_down` leaves out what nobody saw down in
-    between. `channels` and `accounts` tell each one's first bad look, and the first good one of the last of its
+    `duration` goes from the first to the last of its times, `surely_down` leaves out what was not seen down in
+    between. `channels` and `accounts` give each one's first failure, and the first up observation of the last of
+    its
     targets, null while one is down. An account is named by a digest that only the ledger's owner can make.
     """
     accounts = [member for member in incident.members if member.account]
@@ -29,15 +30,17 @@ def incident_json(incident: Incident) -> dict[str, Any]:
         "duration": _duration(incident),
         "surely_down": incident.surely_down / 1000,
         "vantage_points": sorted({member.vantage_point for member in incident.members}),
-        "channels": _each("kind", incident.members, lambda member: member.kind),
-        "accounts": _each("account", accounts, lambda member: member.account),
+        "channels": _by_key("kind", incident.members, lambda member: member.kind),
+        "accounts": _by_key("account", accounts, lambda member: member.account),
         "outages": [_member(member) for member in incident.members],
         "stages": [_stage(stage) for stage in incident.stages()],
     }
 
 
-def _each(key: str, members: Iterable[Member], of: Callable[[Member], str]) -> list[dict[str, Any]]:
-    groups: dict[str, list[Member]] = defaultdict(list)
+def _by_key(
+    key: str, members: Iterable[IncidentOutage], of: Callable[[IncidentOutage], str]
+) -> list[dict[str, Any]]:
+    groups: dict[str, list[IncidentOutage]] = defaultdict(list)
     for member in members:
         groups[of(member)].append(member)
     return [
@@ -50,9 +53,9 @@ def _down(part: Incident) -> dict[str, Any]:
     return {"first_bad": rfc3339(part.first_bad), "first_good": _time(part.first_good)}
 
 
-def _member(member: Member) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "id": member.outage,
+def _member(member: IncidentOutage) -> dict[str, Any]:
+    member_json: dict[str, Any] = {
+        "id": member.outage_id,
         "target": member.target,
         "kind": member.kind,
         "account": member.account or None,
@@ -67,13 +70,13 @@ def _member(member: Member) -> dict[str, Any]:
         "trouble": member.trouble,
     }
     if member.proven_afterwards:
-        told["proven_afterwards"] = True
+        member_json["proven_afterwards"] = True
     if member.maintenance:
-        told["maintenance"] = member.maintenance / 1000
-    return told
+        member_json["maintenance"] = member.maintenance / 1000
+    return member_json
 
 
-def _stage(stage: Stage) -> dict[str, Any]:
+def _stage(stage: IncidentStage) -> dict[str, Any]:
     written: dict[str, Any] = {
         "at": rfc3339(stage.at),
         "targets_down": stage.targets,
@@ -82,17 +85,17 @@ def _stage(stage: Stage) -> dict[str, Any]:
         "failed": _names(stage.failed),
         "restored": _names(stage.restored),
     }
-    return written | {"unwatched": _names(stage.left)} if stage.left else written
+    return written | {"unwatched": _names(stage.no_longer_watched)} if stage.no_longer_watched else written
 
 
-def _names(members: Iterable[Member]) -> list[str]:
+def _names(members: Iterable[IncidentOutage]) -> list[str]:
     return sorted({member.target for member in members})
 
 
-def _duration(told: Incident | Member) -> dict[str, float | None]:
-    good, end = told.last_good, told.first_good
+def _duration(bounds: Incident | IncidentOutage) -> dict[str, float | None]:
+    good, end = bounds.last_good, bounds.first_good
     most = None if good is None or end is None else (end - good) / 1000
-    return {"min": (told.last_bad - told.first_bad) / 1000, "max": most}
+    return {"min": (bounds.last_bad - bounds.first_bad) / 1000, "max": most}
 
 
 def _time(at: Millis | None) -> str | None:

@@ -21,12 +21,12 @@ _PARTS = (
     *("BYMONTHDAY", "BYDAY", "BYHOUR", "BYMINUTE"),
 )
 _WEEK = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_LATER = 19 * 400
+_CYCLE_YEARS = 19 * 400
 """Years: the calendar repeats itself after 400, weekdays included."""
 _FIELD = re.compile(r"\*(/[1-9][0-9]?)?|([0-9]{1,2}|[a-z]{3})(-([0-9]{1,2}|[a-z]{3})(/[1-9][0-9]?)?)?")
 
 
-class WrongRule(ValueError):
+class InvalidRuleError(ValueError):
     """A rule that is none. `field` is the part of it that is wrong."""
 
     def __init__(self, field: str, what: str) -> None:
@@ -35,39 +35,41 @@ class WrongRule(ValueError):
 
 
 def canonical_rrule(text: str) -> str:
-    """Write an RRULE in one way: upper case, FREQ first, then by name. Raises WrongRule."""
+    """Write an RRULE in one way: upper case, FREQ first, then by name. Raises InvalidRuleError."""
     parts: dict[str, str] = {}
     for part in text.upper().removeprefix("RRULE:").split(";"):
         found = re.fullmatch(r"([A-Z]+)=([A-Z0-9,+-]+)", part)
         if not found:
-            raise WrongRule("rrule", "is not an RRULE; write for example FREQ=WEEKLY;BYDAY=SU;BYHOUR=3")
+            raise InvalidRuleError("rrule", "is not an RRULE; write for example FREQ=WEEKLY;BYDAY=SU;BYHOUR=3")
         if found[1] not in _PARTS:
-            raise WrongRule("rrule", f"{found[1][:20]} is not used here; use {', '.join(_PARTS)}")
+            raise InvalidRuleError("rrule", f"{found[1][:20]} is not used here; use {', '.join(_PARTS)}")
         if found[1] in parts:
-            raise WrongRule("rrule", f"has {found[1]} twice; keep one")
+            raise InvalidRuleError("rrule", f"has {found[1]} twice; keep one")
         parts[found[1]] = found[2]
     if parts.get("FREQ") not in _FREQUENCIES:
-        raise WrongRule("rrule", f"needs FREQ, one of {', '.join(_FREQUENCIES)}; write for example FREQ=WEEKLY")
+        raise InvalidRuleError(
+            "rrule", f"needs FREQ, one of {', '.join(_FREQUENCIES)}; write for example FREQ=WEEKLY"
+        )
     if "," in parts.get("BYMINUTE", ""):
-        raise WrongRule("rrule", "begins more than once an hour; keep one BYMINUTE")
+        raise InvalidRuleError("rrule", "begins more than once an hour; keep one BYMINUTE")
     if "COUNT" in parts and "UNTIL" in parts:
-        raise WrongRule("rrule", "has both COUNT and UNTIL; keep one")
+        raise InvalidRuleError("rrule", "has both COUNT and UNTIL; keep one")
     for name in ("INTERVAL", "COUNT"):
         if not re.fullmatch(r"[1-9][0-9]{0,2}", parts.get(name, "1")):
-            raise WrongRule("rrule", f"{name} must lie between 1 and 999; correct it")
+            raise InvalidRuleError("rrule", f"{name} must lie between 1 and 999; correct it")
     if parts["FREQ"] in ("WEEKLY", "DAILY") and re.search(r"[0-9]", parts.get("BYDAY", "")):
-        raise WrongRule("rrule", "BYDAY takes a number only with FREQ=MONTHLY or YEARLY; remove it")
+        raise InvalidRuleError("rrule", "BYDAY takes a number only with FREQ=MONTHLY or YEARLY; remove it")
     return ";".join(f"{name}={parts[name]}" for name in sorted(parts, key=lambda name: (name != "FREQ", name)))
 
 
 def rrule_starts(text: str, begin: datetime, first: datetime, until: datetime) -> Iterator[datetime]:
-    """Yield the starts in [first, until) of a canonical RRULE whose DTSTART is `begin`. Raises WrongRule.
+    """Yield the starts in [first, until) of a canonical RRULE whose DTSTART is `begin`. Raises InvalidRuleError.
 
-    dateutil looks for the next start until the year 9999, for seconds when there is none. So it is asked in the
+    dateutil searches for the next start until the year 9999, for seconds when there is none. So it is asked in the
     last of the calendar's cycles.
     """
-    for start in _rrule(text, begin).xafter(_moved(first, _LATER), inc=True):
-        found = _moved(start, -_LATER)
+    for start in _rrule(text, begin).xafter(_shift_years(first, _CYCLE_YEARS), inc=True):
+        found = _shift_years(start, -_CYCLE_YEARS)
         if found >= until:
             return
         yield found
@@ -76,37 +78,43 @@ def rrule_starts(text: str, begin: datetime, first: datetime, until: datetime) -
 def _rrule(text: str, begin: datetime) -> rrule:
     kept = [part for part in text.split(";") if not part.startswith("UNTIL=")]
     try:
-        made = rrulestr(";".join(kept), dtstart=_moved(begin, _LATER))
+        made = rrulestr(";".join(kept), dtstart=_shift_years(begin, _CYCLE_YEARS))
         assert isinstance(made, rrule)
         if len(kept) < text.count(";") + 1:
             ends = re.search(r"UNTIL=([0-9]{8})(?:T([0-9]{6}))?(?=;|$)", text)
             if ends is None:
                 raise ValueError("UNTIL is a local time such as 20261231T235959")
             end = datetime.strptime(ends[1] + (ends[2] or "235959"), "%Y%m%d%H%M%S")  # noqa: DTZ007
-            made = made.replace(until=_moved(end, _LATER))
+            made = made.replace(until=_shift_years(end, _CYCLE_YEARS))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
-        raise WrongRule("rrule", f"is not an RRULE ({error}); see RFC 5545, 3.3.10") from None
+        raise InvalidRuleError("rrule", f"is not an RRULE ({error}); see RFC 5545, 3.3.10") from None
     return made
 
 
-def _moved(at: datetime, years: int) -> datetime:
+def _shift_years(at: datetime, years: int) -> datetime:
     return at.replace(year=at.year + years)
 
 
 def canonical_cron(text: str) -> str:
-    """Write a cron line of five fields in one way, days of the week as their names. Raises WrongRule."""
+    """Write a cron line of five fields in one way, days of the week as their names. Raises InvalidRuleError."""
     fields = text.lower().split()
     if len(fields) != 5:
-        raise WrongRule("cron", 'must have five fields: minute, hour, day, month, weekday; write "0 3 * * 0"')
+        raise InvalidRuleError(
+            "cron", 'must have five fields: minute, hour, day, month, weekday; write "0 3 * * 0"'
+        )
     for field in fields:
         if not all(_FIELD.fullmatch(item) for item in field.split(",")):
-            raise WrongRule("cron", f"'{field[:40]}' cannot be read; use numbers, names, *, a-b, a-b/n, */n")
+            raise InvalidRuleError(
+                "cron", f"'{field[:40]}' cannot be read; use numbers, names, *, a-b, a-b/n, */n"
+            )
     minute, hour, day, month, weekday = fields
     if not re.fullmatch(r"[0-9]{1,2}", minute):
-        raise WrongRule("cron", "begins more than once an hour; write one minute")
+        raise InvalidRuleError("cron", "begins more than once an hour; write one minute")
     if day != "*" and weekday != "*":
         # Vixie's cron takes either of the two, others both.
-        raise WrongRule("cron", "means day of month and day of week differently to different crons; use rrule")
+        raise InvalidRuleError(
+            "cron", "means day of month and day of week differently to different crons; use rrule"
+        )
     canonical = " ".join((minute, hour, day, month, "*" if weekday == "*" else _weekdays(weekday)))
     _trigger(canonical)
     return canonical
@@ -122,7 +130,7 @@ def _weekdays(field: str) -> str:
         begin, end = _weekday(first), _weekday(last or first)
         end = 7 if end == 0 < begin else end
         if end < begin:
-            raise WrongRule("cron", f"'{item}' runs backwards; write the days one by one")
+            raise InvalidRuleError("cron", f"'{item}' runs backwards; write the days one by one")
         days |= {day % 7 for day in range(begin, end + 1, int(step or 1))}
     return ",".join(_WEEK[day] for day in sorted(days))
 
@@ -132,7 +140,9 @@ def _weekday(text: str) -> int:
         return _WEEK.index(text)
     if text.isdigit() and int(text) <= 7:
         return int(text)
-    raise WrongRule("cron", f"'{text}' is no day of the week; use 0 to 7, 0 and 7 being Sunday, or sun to sat")
+    raise InvalidRuleError(
+        "cron", f"'{text}' is no day of the week; use 0 to 7, 0 and 7 being Sunday, or sun to sat"
+    )
 
 
 def _trigger(canonical: str) -> CronTrigger:
@@ -140,7 +150,7 @@ def _trigger(canonical: str) -> CronTrigger:
     try:
         return CronTrigger(**dict(zip(names, canonical.split(), strict=True)), second="0", timezone=UTC)
     except ValueError as error:
-        raise WrongRule("cron", f"is not a cron line ({error}); correct it") from None
+        raise InvalidRuleError("cron", f"is not a cron line ({error}); correct it") from None
 
 
 def cron_starts(canonical: str, first: datetime, until: datetime) -> Iterator[datetime]:

@@ -59,28 +59,28 @@ class Rule:
     note: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_rule(key: str, told: Mapping[str, Any]) -> Rule:
-    """Read a rule from plain data, strictly: it may come from a stranger's bundle. Raises ValueError."""
-    if unknown := set(told) - _KEYS:
+def read_rule(key: str, data: Mapping[str, Any]) -> Rule:
+    """Read a rule from plain data, strictly: it may come from an untrusted bundle. Raises ValueError."""
+    if unknown := set(data) - _KEYS:
         raise ValueError(f"unknown key {min(map(str, unknown))[:40]}")
     try:
         made = Rule(
             key=_text(key),
-            name=_text(told["name"]),
-            source_url=_text(told["source_url"]),
-            seen_on=_text(told["seen_on"]),
-            verified=_flag(told["verified"]),
-            channels=tuple(_text(one) for one in told.get("channels", ())),
-            target=_percent(told["target"]) if "target" in told else None,
-            window=_text(told.get("window", "month")),
-            minimum_minutes=_count(told.get("minimum_minutes", 0), 1440),
+            name=_text(data["name"]),
+            source_url=_text(data["source_url"]),
+            seen_on=_text(data["seen_on"]),
+            verified=_flag(data["verified"]),
+            channels=tuple(_text(one) for one in data.get("channels", ())),
+            target=_percent(data["target"]) if "target" in data else None,
+            window=_text(data.get("window", "month")),
+            minimum_minutes=_count(data.get("minimum_minutes", 0), 1440),
             single_event_percent=(
-                _percent(told["single_event_percent"]) if "single_event_percent" in told else None
+                _percent(data["single_event_percent"]) if "single_event_percent" in data else None
             ),
-            scheduled_excluded=_flag(told.get("scheduled_excluded", False)),
-            tiers=tuple(_tier(one) for one in told.get("tiers", ())),
-            deadline=_deadline(told["deadline"]) if "deadline" in told else None,
-            **{text: _texts(told[text]) for text in _TEXTS if text in told},
+            scheduled_excluded=_flag(data.get("scheduled_excluded", False)),
+            tiers=tuple(_tier(one) for one in data.get("tiers", ())),
+            deadline=_deadline(data["deadline"]) if "deadline" in data else None,
+            **{text: _texts(data[text]) for text in _TEXTS if text in data},
         )
     except (KeyError, TypeError, AttributeError, InvalidOperation) as error:
         raise ValueError(f"{type(error).__name__} {error}"[:100]) from None
@@ -91,7 +91,7 @@ def read_rule(key: str, told: Mapping[str, Any]) -> Rule:
     return made
 
 
-def written_rule(given: Rule) -> dict[str, Any]:
+def rule_payload(given: Rule) -> dict[str, Any]:
     """Write a rule as plain data that `read` takes, without its key and without what is left out."""
     deadline = given.deadline
     plain: dict[str, Any] = {
@@ -105,36 +105,36 @@ def written_rule(given: Rule) -> dict[str, Any]:
         "minimum_minutes": given.minimum_minutes,
         "single_event_percent": None if given.single_event_percent is None else str(given.single_event_percent),
         "scheduled_excluded": given.scheduled_excluded,
-        "tiers": [_written_tier(tier) for tier in given.tiers],
-        "deadline": None if deadline is None else _written_deadline(deadline),
+        "tiers": [_tier_payload(tier) for tier in given.tiers],
+        "deadline": None if deadline is None else _deadline_payload(deadline),
         **{name: dict(getattr(given, name)) for name in _TEXTS},
     }
     return {key: value for key, value in plain.items() if value not in (None, [], {}, 0) or key == "verified"}
 
 
-def _written_tier(tier: Tier) -> dict[str, Any]:
+def _tier_payload(tier: Tier) -> dict[str, Any]:
     plain: dict[str, Any] = {"below": str(tier.below)}
     if tier.percent is not None:
         plain["percent"] = str(tier.percent)
     return plain if tier.days is None else plain | {"days": tier.days}
 
 
-def _written_deadline(given: Deadline) -> dict[str, Any]:
+def _deadline_payload(given: Deadline) -> dict[str, Any]:
     return {"month_end": given.month_end} if given.month_end else {"days": given.days, "after": given.after}
 
 
-def _tier(told: Mapping[str, Any]) -> Tier:
-    if set(told) - {"below", "percent", "days"}:
+def _tier(data: Mapping[str, Any]) -> Tier:
+    if set(data) - {"below", "percent", "days"}:
         raise ValueError("a tier has below, and percent or days")
-    percent = _percent(told["percent"]) if "percent" in told else None
-    return Tier(_percent(told["below"]), percent, _count(told["days"], 366) if "days" in told else None)
+    percent = _percent(data["percent"]) if "percent" in data else None
+    return Tier(_percent(data["below"]), percent, _count(data["days"], 366) if "days" in data else None)
 
 
-def _deadline(told: Mapping[str, Any]) -> Deadline:
+def _deadline(data: Mapping[str, Any]) -> Deadline:
     made = Deadline(
-        _count(told.get("days", 0), 3660),
-        _text(told.get("after", "window")),
-        _count(told.get("month_end", 0), 120),
+        _count(data.get("days", 0), 3660),
+        _text(data.get("after", "window")),
+        _count(data.get("month_end", 0), 120),
     )
     if made.after not in ("outage", "window") or bool(made.days) == bool(made.month_end):
         raise ValueError("a deadline is days after outage or window, or month_end")
@@ -165,7 +165,7 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _count(value: Any, most: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+def _count(value: Any, maximum: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= maximum:
         raise TypeError("not a count")
     return value

@@ -13,8 +13,8 @@ from importlib import import_module
 from pathlib import Path
 
 from mailwatch import __version__
-from mailwatch.cli.errors import edge
-from mailwatch.monitor.signals import verb_of
+from mailwatch.cli.errors import run_command
+from mailwatch.monitor.signals import command_verb
 
 VERBS = {
     "run": "run the monitor until SIGTERM; SIGHUP reloads the config",
@@ -42,7 +42,7 @@ VERBS = {
 
 def parse(given: Sequence[str]) -> argparse.Namespace:
     """Read the words of one command; its `run` does it. Exits with 2 where they mean nothing."""
-    return parser_with({verb_of(given)}).parse_args(given)
+    return parser_with({command_verb(given)}).parse_args(given)
 
 
 def parser_with(complete: Collection[str]) -> argparse.ArgumentParser:
@@ -71,4 +71,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = args.run(args)
         return status
 
-    return edge(command)
+    return run_command(command)

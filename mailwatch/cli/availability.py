@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.table import Table
 
-from mailwatch.cli.common import open_config, open_reader, options, stdout, window
-from mailwatch.config.recorded_targets import NoSuchTarget
-from mailwatch.config.targets import resolved
-from mailwatch.i18n import span
+from mailwatch.cli.common import add_options, open_config, open_reader, parse_window_options, stdout
+from mailwatch.config.recorded_targets import UnknownTargetError
+from mailwatch.config.targets import resolved_targets
+from mailwatch.i18n import format_duration
 from mailwatch.store import queries
 
 NO_DATA = "no data"
@@ -21,7 +21,7 @@ NO_DATA = "no data"
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
-    options(verb)
+    add_options(verb)
     when = "2026-01, 2026-01-22 (local time) or 2026-01-22T21:55:00+01:00"
     verb.add_argument("--from", dest="start", required=True, metavar="TIME", help=when)
     verb.add_argument("--to", dest="end", required=True, metavar="TIME", help="end of the window, not included")
@@ -35,15 +35,15 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    start, end = window(args.start, args.end)
+    start, end = parse_window_options(args.start, args.end)
     config = open_config(args)
     try:
         with open_reader(config) as reader:
             # A target that is no longer watched still has its record.
-            known = [section.name for section, _ in resolved(config)]
-            wanted = queries.wanted_targets(reader, args.target, known)
+            known = [section.name for section, _ in resolved_targets(config)]
+            wanted = queries.select_targets(reader, args.target, known)
             answers = queries.availability(reader, wanted, start, end)
-    except NoSuchTarget as error:
+    except UnknownTargetError as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 2
     if args.json:
@@ -61,15 +61,17 @@ def _table(answers: list[dict[str, Any]], *, with_maintenance: bool) -> Table:
     if excused:
         how = "counted like other time" if with_maintenance else "left out (--with-maintenance counts it)"
         table.caption = f"announced maintenance is {how}"
-    for told in answers:
-        answer = told | told.get("with_maintenance", {}) if with_maintenance else told
+    for answer_ in answers:
+        answer = answer_ | answer_.get("with_maintenance", {}) if with_maintenance else answer_
         share, down = answer["availability"], answer["downtime"]
         bounds = [_percent(share["lower"]), _percent(share["upper"], up=True), _percent(answer["coverage"])]
-        # Where nobody looked nothing is known of downtime: that it was none least of all.
+        # Where nothing was observed nothing is known of downtime: that it was none least of all.
         known = down["max"] is not None
-        lasted = [span(down["min"]), span(down["max"], up=True)] if known else [NO_DATA] * 2
-        lasted.append("" if answer["mttr"] is None else span(answer["mttr"]))
-        lasted += [span(answer.get("maintenance", 0))] if excused else []
+        lasted = (
+            [format_duration(down["min"]), format_duration(down["max"], round_up=True)] if known else [NO_DATA] * 2
+        )
+        lasted.append("" if answer["mttr"] is None else format_duration(answer["mttr"]))
+        lasted += [format_duration(answer.get("maintenance", 0))] if excused else []
         table.add_row(answer["target"], *bounds, *lasted)
     return table
 

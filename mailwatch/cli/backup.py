@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from mailwatch.cli.common import open_config, options
+from mailwatch.cli.common import add_options, open_config
 from mailwatch.store import backup
 
 
@@ -16,7 +16,7 @@ def add(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "file", type=Path, metavar="FILE", help="a new file, for example mailwatch-2026-11-24.tar.gz"
     )
-    options(verb)
+    add_options(verb)
     verb.set_defaults(run=_backup)
 
 

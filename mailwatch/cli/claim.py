@@ -12,21 +12,21 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from mailwatch.cli.common import language, open_config, open_reader, options
-from mailwatch.cli.files import writable, write_whole
-from mailwatch.cli.resource_limits import room_to_draw
+from mailwatch.cli.common import add_options, language, open_config, open_reader
+from mailwatch.cli.files import check_writable, write_atomic
+from mailwatch.cli.resource_limits import check_pdf_resources
 from mailwatch.cli.time_zone import local_zone
 from mailwatch.config import schema_claims
 from mailwatch.config.schema_claims import NotifiedSection
 from mailwatch.evidence.claims import sent_log
-from mailwatch.evidence.ledger_range import NoCase, within_tokens
-from mailwatch.evidence.letter import Letter, compose, docx, pdf, prepare
-from mailwatch.evidence.outage_case import chosen, find
-from mailwatch.evidence.report.contract import title
+from mailwatch.evidence.ledger_range import EvidenceError, check_within_tokens
+from mailwatch.evidence.letter import Letter, compose_letter, docx, letter_pdf, prepare_letter
+from mailwatch.evidence.outage_case import find_outage, find_outage_evidence
+from mailwatch.evidence.report.contract import window_title
 from mailwatch.store import Tokens
-from mailwatch.store.keys import load as load_keys
+from mailwatch.store.keys import load_keys as load_keys
 
-SENT = {"sent": "date", "by": "means", "to": "to", "ticket": "reference", "answer": "answer"}
+SENT_OPTIONS = {"sent": "date", "by": "means", "to": "to", "ticket": "reference", "answer": "answer"}
 """The options of the log, and what they are called in the config."""
 
 
@@ -36,7 +36,7 @@ def add(verb: argparse.ArgumentParser) -> None:
         "`mailwatch claim log OUTAGE_ID` lists what was sent to the provider about an outage. With --sent "
         "and --by, it adds an entry, which report and letter then mention."
     )
-    options(verb, json=False)
+    add_options(verb, json=False)
     verb.add_argument(
         "outage",
         nargs="+",
@@ -59,7 +59,7 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     logging = args.outage[0] == "log" and len(args.outage) == 2
-    stray = [name for name in SENT if getattr(args, name) is not None]
+    stray = [name for name in SENT_OPTIONS if getattr(args, name) is not None]
     if not logging and (len(args.outage) != 1 or args.output is None or stray):
         print(
             "mailwatch: write `mailwatch claim OUTAGE_ID -o FILE`, or `... claim log OUTAGE_ID`", file=sys.stderr
@@ -72,28 +72,30 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _log(args: argparse.Namespace, wanted: str) -> int:
-    """List what was sent about an outage, after adding a message if one is told."""
+    """List what was sent about an outage, after adding a message if one is given."""
     config = open_config(args)
     try:
         with open_reader(config) as reader:
-            outage = chosen(reader, wanted)["id"]
+            outage = find_outage(reader, wanted)["id"]
         if args.sent is not None:
-            told = {key: getattr(args, name) for name, key in SENT.items() if getattr(args, name) is not None}
-            message = NotifiedSection.model_validate(told)
+            fields = {
+                key: getattr(args, name) for name, key in SENT_OPTIONS.items() if getattr(args, name) is not None
+            }
+            message = NotifiedSection.model_validate(fields)
             if message.date > date.today():  # noqa: DTZ011 - the owner's own day
                 raise ValueError(f"--sent: {args.sent} is in the future")
-            sent_log.sent(config.data_dir, outage)  # A log that cannot be read is mended first.
-            sent_log.add(config.data_dir, outage, message)
-        messages = sent_log.sent(config.data_dir, outage)
+            sent_log.sent_messages(config.data_dir, outage)  # A log that cannot be read is mended first.
+            sent_log.add_message(config.data_dir, outage, message)
+        messages = sent_log.sent_messages(config.data_dir, outage)
     except ValidationError as error:
         first = error.errors()[0]
-        name = next((name for name, key in SENT.items() if key in first["loc"]), "sent")
+        name = next((name for name, key in SENT_OPTIONS.items() if key in first["loc"]), "sent")
         print(f"mailwatch: --{name}: {first.get('ctx', {}).get('error', first['msg'])}", file=sys.stderr)
         return 2
     except ValueError as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 2
-    except (NoCase, sent_log.BadLog, OSError) as error:
+    except (EvidenceError, sent_log.SentLogError, OSError) as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 1
     if not messages:
@@ -107,37 +109,37 @@ def _log(args: argparse.Namespace, wanted: str) -> int:
 def _letter(args: argparse.Namespace, wanted: str) -> int:
     stem = args.output.with_suffix("") if args.output.suffix in (".pdf", ".docx") else args.output
     for suffix in (".pdf", ".docx"):
-        writable(stem.with_name(stem.name + suffix) if stem.name else stem)
-    room_to_draw()
+        check_writable(stem.with_name(stem.name + suffix) if stem.name else stem)
+    check_pdf_resources()
     zone = local_zone()  # Before the work: where there is none, it would be for nothing.
     config = open_config(args)
     place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
     try:
         with open_reader(config) as reader:
-            case = find(reader, Tokens(config.data_dir), load_keys(config.data_dir), wanted, None)
-            within_tokens(case.found, case.payload)
+            case = find_outage_evidence(reader, Tokens(config.data_dir), load_keys(config.data_dir), wanted, None)
+            check_within_tokens(case.range, case.payload)
             section = sent_log.with_log(
-                schema_claims.find(config.claims, case.payload), case.payload, config.data_dir
+                schema_claims.find_claim(config.claims, case.payload), case.payload, config.data_dir
             )
-            letter = prepare(reader, case, section, place, args.lang, zone, args.formal)
-    except (NoCase, sent_log.BadLog) as error:
+            letter = prepare_letter(reader, case, section, place, args.lang, zone, args.formal)
+    except (EvidenceError, sent_log.SentLogError) as error:
         print(f"mailwatch: {error}", file=sys.stderr)
         return 1
-    blocks = compose(letter)
-    for suffix, content in ((".pdf", pdf(letter, blocks)), (".docx", docx(blocks, stem.name, args.lang))):
+    blocks = compose_letter(letter)
+    for suffix, content in ((".pdf", letter_pdf(letter, blocks)), (".docx", docx(blocks, stem.name, args.lang))):
         path = stem.with_name(stem.name + suffix)
-        write_whole(path, partial(_fill, content))
+        write_atomic(path, partial(_copy, content))
         print(path)
-    for line in _hints(letter):
+    for line in _open_points(letter):
         print(f"mailwatch: {line}", file=sys.stderr)
     return 0
 
 
-def _fill(content: bytes, out: IO[bytes]) -> None:
+def _copy(content: bytes, out: IO[bytes]) -> None:
     out.write(content)
 
 
-def _hints(letter: Letter) -> list[str]:
+def _open_points(letter: Letter) -> list[str]:
     """Say what is left to the owner."""
     hints = ["fill in the marked places, and read the whole letter before you send it; this is not legal advice"]
     if not letter.claim:
@@ -154,12 +156,12 @@ def _hints(letter: Letter) -> list[str]:
 
 def days_left(letter: Letter, today: date) -> list[str]:
     """Say until when the provider wants to be asked, window by window."""
-    told = []
+    lines = []
     reading = letter.claim.get("reading", {})
     for window in reading.get("windows", []):
         if "deadline" in window:
             left = (date.fromisoformat(window["deadline"]) - today).days
             how = f"{left} days left" if left >= 0 else f"{-left} days ago"
-            which = title(window, reading["zone"], replace(letter.writing, language="en"))
-            told.append(f"last day to claim for {which}: {window['deadline']} ({how})")
-    return told
+            which = window_title(window, reading["zone"], replace(letter.writing, language="en"))
+            lines.append(f"last day to claim for {which}: {window['deadline']} ({how})")
+    return lines

@@ -17,10 +17,10 @@ from rich.console import Console
 
 from mailwatch.cli.time_zone import local_zone
 from mailwatch.config import Config, build_authorities, default_path, load
-from mailwatch.config.errors import Fault
-from mailwatch.config.preflight import fault_of_file
-from mailwatch.config.secrets import read_plain
-from mailwatch.evidence.ledger_range import NoCase
+from mailwatch.config.errors import FieldError
+from mailwatch.config.preflight import file_problem
+from mailwatch.config.secrets import read_secret
+from mailwatch.evidence.ledger_range import EvidenceError
 from mailwatch.store import Reader
 from mailwatch.times import Millis, parse_moment, parse_window
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from pyhanko.sign import SimpleSigner
 
 
-PIPE_WIDTH = 200
+PIPE_COLUMNS = 200
 
 
-def options(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
+def add_options(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
     """Add --config (also before the verb) and --json."""
     # SUPPRESS: a --config given before the verb must not be overwritten by a default here.
     parser.add_argument(
@@ -42,7 +42,7 @@ def options(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
 
 
 def config_path(args: argparse.Namespace) -> Path:
-    """Return the config file that was named, else the usual one. Raises ConfigNotFound."""
+    """Return the config file that was named, else the usual one. Raises ConfigNotFoundError."""
     given: Path | None = args.config
     return given or default_path()
 
@@ -63,11 +63,11 @@ def stdout() -> Console:
     """Return the console for data: as wide as the terminal, and in a pipe wide enough to cut nothing."""
     console = Console()
     if not console.is_terminal:
-        console.width = PIPE_WIDTH
+        console.width = PIPE_COLUMNS
     return console
 
 
-def window(text_from: str, text_to: str) -> tuple[Millis, Millis]:
+def parse_window_options(text_from: str, text_to: str) -> tuple[Millis, Millis]:
     """Read --from and --to; exits with status 2 when they are no window."""
     try:
         return parse_window(text_from, text_to, local_zone())
@@ -76,7 +76,7 @@ def window(text_from: str, text_to: str) -> tuple[Millis, Millis]:
         raise SystemExit(2) from None
 
 
-def moment(text: str | None, name: str) -> Millis | None:
+def parse_time(text: str | None, name: str) -> Millis | None:
     """Read one optional time; exits with status 2 when it is none."""
     if text is None:
         return None
@@ -93,28 +93,28 @@ def language() -> str:
     return "it" if next(filter(None, words), "").startswith("it") else "en"
 
 
-def signer(config: Config) -> SimpleSigner | None:
-    """Return what signs, None if the config has no `signing`. Raises NoCase."""
+def open_signer(config: Config) -> SimpleSigner | None:
+    """Return what signs, None if the config has no `signing`. Raises EvidenceError."""
     section = config.signing
     if section is None:
         return None
     from mailwatch.evidence.pdf_signature import load_signer  # It loads pyHanko, which takes its time.
 
     for path in (section.key_file, section.certificate_file):
-        if path is not None and (what := fault_of_file(path)):
-            raise NoCase(what)
+        if path is not None and (what := file_problem(path)):
+            raise EvidenceError(what)
     password = None
     if section.password_file or section.password_env:
         try:
-            password = read_plain(section.password_file, section.password_env)
-        except Fault as fault:
-            raise NoCase(f"its password: {fault}") from None
+            password = read_secret(section.password_file, section.password_env)
+        except FieldError as fault:
+            raise EvidenceError(f"its password: {fault}") from None
     return load_signer(section.key_file, section.certificate_file, password)
 
 
-def signed(config: Config, pdf: bytes) -> bytes:
-    """Return the PDF, signed if the config has `signing`. Raises NoCase."""
-    made = signer(config)
+def sign_if_configured(config: Config, pdf: bytes) -> bytes:
+    """Return the PDF, signed if the config has `signing`. Raises EvidenceError."""
+    made = open_signer(config)
     if made is None or config.signing is None:
         return pdf
     from mailwatch.evidence.pdf_signature import sign

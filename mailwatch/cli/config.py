@@ -8,12 +8,12 @@ import json
 import sys
 
 from mailwatch import config
-from mailwatch.cli.common import config_path, options
-from mailwatch.config.targets import mistake_at
-from mailwatch.evidence.ledger_range import NoCase
+from mailwatch.cli.common import add_options, config_path
+from mailwatch.config.targets import problem_at
+from mailwatch.evidence.ledger_range import EvidenceError
 from mailwatch.settings import Target
 
-_MOST = 4096
+_MAX_PASSWORD_CHARS = 4096
 """Characters of a password on stdin: what is longer never ends."""
 
 
@@ -31,39 +31,39 @@ def add(verb: argparse.ArgumentParser) -> None:
     )
     hashing.set_defaults(run=_hash_password)
     for action in (check, show):
-        options(action)
+        add_options(action)
 
 
 def _check(args: argparse.Namespace) -> int:
-    notes: tuple[config.Mistake, ...] = ()
-    mistakes: tuple[config.Mistake, ...] = ()
+    notes: tuple[config.ConfigProblem, ...] = ()
+    problems: tuple[config.ConfigProblem, ...] = ()
     status, count = 0, 0
     try:
         loaded = config.load(config_path(args))
         notes = (*config.web_warnings(loaded), *config.warnings(loaded), *config.channel_warnings(loaded))
-        mistakes, count = _opened(loaded)
-        status = 1 if mistakes else 0
+        problems, count = _check_references(loaded)
+        status = 1 if problems else 0
     except config.ConfigError as error:
-        mistakes = error.mistakes
-        status = 2 if isinstance(error, config.ConfigNotFound) else 1
+        problems = error.problems
+        status = 2 if isinstance(error, config.ConfigNotFoundError) else 1
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
-    for mistake in mistakes:
-        print(mistake, file=sys.stderr)
+    for problem in problems:
+        print(problem, file=sys.stderr)
     if args.json:
-        plain = {"valid": status == 0, "mistakes": _plain(mistakes), "warnings": _plain(notes)}
+        plain = {"valid": status == 0, "mistakes": _plain(problems), "warnings": _plain(notes)}
         print(json.dumps(plain, indent=2, ensure_ascii=False))
     if status == 0:
         print(f"no mistakes: {count} target{'' if count == 1 else 's'}", file=sys.stderr)
     return status
 
 
-def _opened(loaded: config.Config) -> tuple[tuple[config.Mistake, ...], int]:
+def _check_references(loaded: config.Config) -> tuple[tuple[config.ConfigProblem, ...], int]:
     """Open all that the config names, as `run` does; return every mistake, and how many targets there are."""
-    mistakes: list[config.Mistake] = []
+    problems: list[config.ConfigProblem] = []
     targets: list[Target] = []
     for step in (
-        lambda: config.check_named(loaded),
+        lambda: config.check_references(loaded),
         lambda: targets.extend(config.build_targets(loaded)),
         lambda: config.build_authorities(loaded),
         lambda: config.build_channels(loaded),
@@ -73,22 +73,22 @@ def _opened(loaded: config.Config) -> tuple[tuple[config.Mistake, ...], int]:
         try:
             step()
         except config.ConfigError as error:
-            mistakes += error.mistakes
-    if not any(mistake.what.startswith("signing") for mistake in mistakes):
-        mistakes += _signs(loaded)
-    return tuple(sorted(set(mistakes))), len(targets)
+            problems += error.problems
+    if not any(problem.message.startswith("signing") for problem in problems):
+        problems += _check_signing(loaded)
+    return tuple(sorted(set(problems))), len(targets)
 
 
-def _signs(loaded: config.Config) -> list[config.Mistake]:
+def _check_signing(loaded: config.Config) -> list[config.ConfigProblem]:
     """Open the owner's key as `report` will; return what is wrong with it."""
     if loaded.signing is None:
         return []
-    from mailwatch.cli.common import signer  # It loads pyHanko, which takes its time.
+    from mailwatch.cli.common import open_signer  # It loads pyHanko, which takes its time.
 
     try:
-        signer(loaded)
-    except NoCase as error:
-        return [mistake_at(loaded, ("signing",), f"signing: {error}")]
+        open_signer(loaded)
+    except EvidenceError as error:
+        return [problem_at(loaded, ("signing",), f"signing: {error}")]
     return []
 
 
@@ -102,11 +102,11 @@ def _show(args: argparse.Namespace) -> int:
         loaded = config.load(config_path(args))
     except config.ConfigError as error:
         print(error, file=sys.stderr)
-        return 2 if isinstance(error, config.ConfigNotFound) else 1
+        return 2 if isinstance(error, config.ConfigNotFoundError) else 1
     if args.json:
         print(json.dumps(config.effective(loaded), indent=2, ensure_ascii=False))
     else:
-        print(config.show(loaded), end="")
+        print(config.effective_yaml(loaded), end="")
     return 0
 
 
@@ -120,8 +120,8 @@ def _hash_password(args: argparse.Namespace) -> int:
             print("mailwatch: the passwords differ; try again", file=sys.stderr)
             return 2
     else:
-        password = sys.stdin.readline(_MOST).rstrip("\r\n")
-    if len(password) >= _MOST:
+        password = sys.stdin.readline(_MAX_PASSWORD_CHARS).rstrip("\r\n")
+    if len(password) >= _MAX_PASSWORD_CHARS:
         print("mailwatch: this is not a password: its first line has no end", file=sys.stderr)
         return 2
     if not password:
@@ -135,5 +135,5 @@ def _hash_password(args: argparse.Namespace) -> int:
     return 0
 
 
-def _plain(mistakes: tuple[config.Mistake, ...]) -> list[dict[str, str | int]]:
-    return [{"file": str(m.file), "line": m.line, "what": m.what} for m in mistakes]
+def _plain(problems: tuple[config.ConfigProblem, ...]) -> list[dict[str, str | int]]:
+    return [{"file": str(m.file), "line": m.line, "what": m.message} for m in problems]

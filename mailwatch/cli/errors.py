@@ -15,27 +15,27 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
-from mailwatch.cli.resource_limits import Lacking
-from mailwatch.errors import Refused, UsedWrongly
+from mailwatch.cli.resource_limits import ResourceLimitError
+from mailwatch.errors import OperationError, UsageError
 
-DEFECT = 70
+EXIT_DEFECT = 70
 """MailWatch itself is wrong (EX_SOFTWARE of sysexits.h)."""
-LACKING = 71
+EXIT_RESOURCES = 71
 """The machine did not give what was needed: memory, threads, file handles (EX_OSERR)."""
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 
-_MEMORY = "memory ran out; raise the limit (ulimit -v, docker --memory) or stop other programs"
-_THREADS = (
+_MEMORY_TEXT = "memory ran out; raise the limit (ulimit -v, docker --memory) or stop other programs"
+_THREADS_TEXT = (
     "the machine allows no more threads or processes; raise the limit "
     "(ulimit -u, systemd TasksMax=, docker --pids-limit) or stop other programs"
 )
-_LACKS = {
-    errno.ENOMEM: _MEMORY,
-    errno.EAGAIN: _THREADS,
+_RESOURCE_TEXTS = {
+    errno.ENOMEM: _MEMORY_TEXT,
+    errno.EAGAIN: _THREADS_TEXT,
     errno.EMFILE: "this process cannot open more files; raise the limit (ulimit -n, systemd LimitNOFILE=)",
     errno.ENFILE: "the machine has no file handles left; raise fs.file-max or stop other programs",
 }
-_CURES = {
+_OS_ADVICE = {
     errno.ENOSPC: "free some space there, or name another place",
     errno.EDQUOT: "free some space there, or name another place",
     errno.EFBIG: "raise the limit of a file's size (ulimit -f), or name another place",
@@ -51,8 +51,8 @@ _CURES = {
 }
 
 
-def edge(command: Callable[[], int]) -> int:
-    """Run a command and return its exit status; what it raises is said in words."""
+def run_command(command: Callable[[], int]) -> int:
+    """Run a command and return its exit status; what it raises becomes a sentence."""
     try:
         try:
             return command()
@@ -64,68 +64,68 @@ def edge(command: Callable[[], int]) -> int:
         _drop_stdout()  # The reader of our output went away (`| head`).
         return 1
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return EXIT_INTERRUPTED
     except Exception as error:
-        words, status = told(error)
+        words, status = error_text(error)
     except BaseException as error:
         # A panic of a library in Rust is no Exception.
         if type(error).__name__ != "PanicException":
             raise
-        words, status = told(error)
-    say(words)
+        words, status = error_text(error)
+    print_error(words)
     _drop_stdout()
     return status
 
 
-def told(error: BaseException) -> tuple[str, int]:
+def error_text(error: BaseException) -> tuple[str, int]:
     """Return what to say of an error, and the exit status."""
     if isinstance(error, BaseExceptionGroup):
-        return told(error.exceptions[0])
-    if isinstance(error, UsedWrongly):
+        return error_text(error.exceptions[0])
+    if isinstance(error, UsageError):
         return str(error), 2
-    if isinstance(error, Refused):
+    if isinstance(error, OperationError):
         return f"mailwatch: {error}", 1
-    if isinstance(error, Lacking):
-        return f"mailwatch: {error}", LACKING
-    if lack := _lack(error):
-        return f"mailwatch: {lack}", LACKING
+    if isinstance(error, ResourceLimitError):
+        return f"mailwatch: {error}", EXIT_RESOURCES
+    if lack := _resource_text(error):
+        return f"mailwatch: {lack}", EXIT_RESOURCES
     if isinstance(error, OSError):
-        words = f"mailwatch: {os_words(error)}"
+        words = f"mailwatch: {os_error_text(error)}"
         return words, 2 if isinstance(error, FileNotFoundError) else 1
-    return _defect(error), DEFECT
+    return _defect_text(error), EXIT_DEFECT
 
 
-def os_words(error: OSError) -> str:
+def os_error_text(error: OSError) -> str:
     """Say in words what the system refused, and what to do; errors that carry their own words keep them."""
     if error.errno is None or error.strerror is None:
         return str(error)
     if error.errno == errno.ENOENT and error.filename is None and not _has_folder():
         return "the current folder no longer exists; change to another"
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-    cure = f"; {_CURES[error.errno]}" if error.errno in _CURES else ""
-    return f"{where}{error.strerror}{cure}"
+    advice = f"; {_OS_ADVICE[error.errno]}" if error.errno in _OS_ADVICE else ""
+    return f"{where}{error.strerror}{advice}"
 
 
-def say(words: str) -> None:
+def print_error(words: str) -> None:
     """Write a line to stderr, where there is one that takes it."""
     with contextlib.suppress(OSError, ValueError):
         print(words, file=sys.stderr, flush=True)
 
 
-def _lack(error: BaseException) -> str:
+def _resource_text(error: BaseException) -> str:
     """Say what the machine did not give, "" if it is not that."""
     for one in _causes(error):
         if isinstance(one, MemoryError):
-            return _MEMORY
-        if isinstance(one, OSError) and one.errno in _LACKS:
-            return _LACKS[one.errno]
+            return _MEMORY_TEXT
+        if isinstance(one, OSError) and one.errno in _RESOURCE_TEXTS:
+            return _RESOURCE_TEXTS[one.errno]
         text = str(one)
         if isinstance(one, ImportError) and ("Cannot allocate memory" in text or "failed to map segment" in text):
-            return _MEMORY
+            return _MEMORY_TEXT
         if isinstance(one, RuntimeError) and "can't start new thread" in text:
-            return _THREADS
+            return _THREADS_TEXT
         if isinstance(one, BrokenExecutor):
-            return f"a helper process was killed; most likely {_MEMORY}"
+            return f"a helper process was killed; most likely {_MEMORY_TEXT}"
     return ""
 
 
@@ -138,7 +138,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _defect(error: BaseException) -> str:
+def _defect_text(error: BaseException) -> str:
     """Say that MailWatch is wrong, and where: without the error's own words, which may hold a secret."""
     where = next(
         (

@@ -11,32 +11,32 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
-from mailwatch.cli.errors import os_words
-from mailwatch.errors import LACKS, UsedWrongly
+from mailwatch.cli.errors import os_error_text
+from mailwatch.errors import RESOURCE_ERRNOS, UsageError
 
 
-def alone(path: Path) -> bool:
+def is_pdf(path: Path) -> bool:
     """Whether the report alone is wanted, without the evidence around it."""
     return path.suffix.lower() == ".pdf"
 
 
-def writable(path: Path) -> None:
-    """Raise UsedWrongly where no file can be made, before the work is done that would be for nothing."""
+def check_writable(path: Path) -> None:
+    """Raise UsageError where no file can be made, before the work is done that would be for nothing."""
     if path.name in ("", "..") or "\0" in str(path):
-        raise UsedWrongly(f"mailwatch: {str(path)!r} is not a file name; name a new file")
+        raise UsageError(f"mailwatch: {str(path)!r} is not a file name; name a new file")
     # To rename a file over a device, as root may, would take the device from all.
     if os.path.lexists(path) and not path.is_file():
-        raise UsedWrongly(f"mailwatch: {path} exists and is not a file; name a new file")
+        raise UsageError(f"mailwatch: {path} exists and is not a file; name a new file")
     if not path.parent.is_dir():
-        raise UsedWrongly(f"mailwatch: {path.parent} is not a folder; create it, or name another place")
+        raise UsageError(f"mailwatch: {path.parent} is not a folder; create it, or name another place")
 
 
-def write_whole(path: Path, fill: Callable[[IO[bytes]], object]) -> int:
+def write_atomic(path: Path, fill: Callable[[IO[bytes]], object]) -> int:
     """Write beside the wanted name first, for its owner's eyes only; return the size in bytes.
 
-    Raises OSError and UsedWrongly.
+    Raises OSError and UsageError.
     """
-    writable(path)
+    check_writable(path)
     torn = path.with_name(path.name + ".part")
     # What a killed one left, or a link that another put there, is not written to.
     torn.unlink(missing_ok=True)
@@ -51,34 +51,34 @@ def write_whole(path: Path, fill: Callable[[IO[bytes]], object]) -> int:
     return path.stat().st_size
 
 
-MAX_TRUST = 16 << 20
+MAX_TRUST_BYTES = 16 << 20
 """Bytes of a file of --trust; the authorities of a whole system are a quarter of a MiB."""
 
 
-def regular(paths: Iterable[Path], most: int | None = None) -> None:
-    """Raise UsedWrongly for the first that is no file which can be read, or has more than `most` bytes.
+def check_regular_files(paths: Iterable[Path], most: int | None = None) -> None:
+    """Raise UsageError for the first that is no file which can be read, or has more than `most` bytes.
 
     A device, a pipe or a folder is refused before a byte is read: /dev/zero never ends, a pipe may never begin.
     """
     for path in paths:
         try:
-            # Not blocking: to open a pipe that nobody writes to would wait for ever.
+            # Not blocking: opening a pipe without a writer would wait for ever.
             file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise UsedWrongly(f"mailwatch: {path} does not exist") from None
+            raise UsageError(f"mailwatch: {path} does not exist") from None
         except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in LACKS:
+            if isinstance(error, OSError) and error.errno in RESOURCE_ERRNOS:
                 raise
-            words = os_words(error) if isinstance(error, OSError) else f"{str(path)!r} is not a file name"
-            raise UsedWrongly(f"mailwatch: {words}") from None
+            words = os_error_text(error) if isinstance(error, OSError) else f"{str(path)!r} is not a file name"
+            raise UsageError(f"mailwatch: {words}") from None
         try:
             found = os.fstat(file)
         finally:
             os.close(file)
         if not stat.S_ISREG(found.st_mode):
-            raise UsedWrongly(f"mailwatch: {path} is not a file but {_kind(found.st_mode)}; name the file itself")
+            raise UsageError(f"mailwatch: {path} is not a file but {_kind(found.st_mode)}; name the file itself")
         if most is not None and found.st_size > most:
-            raise UsedWrongly(f"mailwatch: {path} has more than {most} bytes; is it the right file?")
+            raise UsageError(f"mailwatch: {path} has more than {most} bytes; is it the right file?")
 
 
 def _kind(mode: int) -> str:

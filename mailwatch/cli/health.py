@@ -9,14 +9,14 @@ import sys
 import time
 from pathlib import Path
 
-from mailwatch.errors import UsedWrongly
+from mailwatch.errors import UsageError
 
-WITHIN = 3.0
+TIMEOUT_SECONDS = 3.0
 """Seconds for all of it."""
-MOST = 1 << 16
+MAX_REPLY_BYTES = 1 << 16
 """Bytes of the answer."""
-LISTEN = "MAILWATCH_LISTEN"
-_EVERYWHERE = {"0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}  # noqa: S104 - whom to ask, where that is served
+LISTEN_VARIABLE = "MAILWATCH_LISTEN"
+_WILDCARDS = {"0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}  # noqa: S104 - whom to ask, where that is served
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -32,13 +32,13 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    listen = os.environ.get(LISTEN) or _configured(args)
+    listen = os.environ.get(LISTEN_VARIABLE) or _configured(args)
     host, colon, port = listen.rpartition(":")
     if not (colon and host and port.isdecimal() and 0 < int(port) < 65536):
-        raise UsedWrongly(f"{listen!r} of {LISTEN} or web.listen is not HOST:PORT")
-    status, said = _asked(host.strip("[]"), int(port), "/readyz" if args.ready else "/healthz")
+        raise UsageError(f"{listen!r} of {LISTEN_VARIABLE} or web.listen is not HOST:PORT")
+    status, answer = _get(host.strip("[]"), int(port), "/readyz" if args.ready else "/healthz")
     if status != 200:
-        print(f"mailwatch health: {said}", file=sys.stderr)
+        print(f"mailwatch health: {answer}", file=sys.stderr)
     return 0 if status == 200 else 1
 
 
@@ -49,14 +49,14 @@ def _configured(args: argparse.Namespace) -> str:
     return open_config(args).web.listen
 
 
-def _asked(host: str, port: int, path: str) -> tuple[int, str]:
-    """Ask; return the status, 0 without an answer, and what was said."""
-    why, until = "", time.monotonic() + WITHIN
-    for address in _EVERYWHERE.get(host, (host,)):
+def _get(host: str, port: int, path: str) -> tuple[int, str]:
+    """Send a GET; return the status, 0 without an answer, and the answer."""
+    why, until = "", time.monotonic() + TIMEOUT_SECONDS
+    for address in _WILDCARDS.get(host, (host,)):
         try:
             with socket.create_connection((address, port), max(0.1, until - time.monotonic())) as connection:
                 connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-                return _read(_answer(connection, until))
+                return _parse_reply(_answer(connection, until))
         except OSError as error:
             why = f"no answer from {address}, port {port}: {error.strerror or error}"
     return 0, why
@@ -65,16 +65,16 @@ def _asked(host: str, port: int, path: str) -> tuple[int, str]:
 def _answer(connection: socket.socket, until: float) -> bytes:
     """Read until the end, the bound or the time is reached."""
     answer = b""
-    while len(answer) < MOST:
+    while len(answer) < MAX_REPLY_BYTES:
         connection.settimeout(max(0.01, until - time.monotonic()))
-        part = connection.recv(MOST - len(answer))
+        part = connection.recv(MAX_REPLY_BYTES - len(answer))
         if not part:
             break
         answer += part
     return answer
 
 
-def _read(answer: bytes) -> tuple[int, str]:
+def _parse_reply(answer: bytes) -> tuple[int, str]:
     head, _, body = answer.decode("utf-8", "replace").partition("\r\n\r\n")
     words = head.split(" ", 2)
     if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdecimal():

@@ -11,21 +11,28 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from mailwatch.analysis.incidents import Incident, Member, Stage
+from mailwatch.analysis.incidents import Incident, IncidentOutage, IncidentStage
 from mailwatch.analysis.public_json import incident_json
-from mailwatch.cli.common import moment, open_config, open_reader, options, stdout
-from mailwatch.cli.outages import span
-from mailwatch.cli.timeline_chart import Bar, minute, month_and_second, picture, second, shortened
+from mailwatch.cli.common import add_options, open_config, open_reader, parse_time, stdout
+from mailwatch.cli.outages import format_millis
+from mailwatch.cli.timeline_chart import (
+    Bar,
+    draw_timeline,
+    format_minute,
+    format_month_second,
+    format_second,
+    shorten,
+)
 from mailwatch.store import queries
 from mailwatch.times import Millis, now
 
-WIDE = 110
-"""Columns from which a table tells more."""
+WIDE_COLUMNS = 110
+"""Columns from which a table shows more."""
 
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
-    options(verb)
+    add_options(verb)
     verb.add_argument("--open", action="store_true", help="only incidents in which a channel is still down")
     verb.add_argument("--from", dest="start", metavar="TIME", help="only those that overlap the time from here")
     verb.add_argument("--to", dest="end", metavar="TIME", help="... to here")
@@ -37,27 +44,27 @@ def _run(args: argparse.Namespace) -> int:
     if args.words and (len(args.words) != 2 or args.words[0] != "show"):
         print("mailwatch: write `mailwatch incidents`, or `mailwatch incidents show ID`", file=sys.stderr)
         return 2
-    start, end = moment(args.start, "from"), moment(args.end, "to")
+    start, end = parse_time(args.start, "from"), parse_time(args.end, "to")
     with open_reader(open_config(args)) as reader:
         found = queries.incidents(reader, only_open=args.open, start=start, end=end)
         if args.words:
-            found = _called(args.words[1], found)
-            found = [queries.in_full(reader, incident) for incident in found] if len(found) == 1 else found
+            found = _matching(args.words[1], found)
+            found = [queries.with_symptoms(reader, incident) for incident in found] if len(found) == 1 else found
     if args.words:
         return _show(args.words[1], found, args.json)
     if args.json:
         print(json.dumps([incident_json(incident) for incident in found], indent=2, ensure_ascii=False))
     elif found:
         console = stdout()
-        console.print(listed(found, console.width))
+        console.print(incident_table(found, console.width))
     else:
         print("no incident on record", file=sys.stderr)
     return 0
 
 
-def _called(wanted: str, found: list[Incident]) -> list[Incident]:
+def _matching(wanted: str, found: list[Incident]) -> list[Incident]:
     exact = [incident for incident in found if incident.id == wanted]
-    return exact or [incident for incident in found if incident.called(wanted)]
+    return exact or [incident for incident in found if incident.matches(wanted)]
 
 
 def _show(wanted: str, found: list[Incident], as_json: bool) -> int:
@@ -68,114 +75,121 @@ def _show(wanted: str, found: list[Incident], as_json: bool) -> int:
     if as_json:
         print(json.dumps(incident_json(found[0]), indent=2, ensure_ascii=False))
     else:
-        show(stdout(), found[0], now())
+        print_incident(stdout(), found[0], now())
     return 0
 
 
-def listed(found: list[Incident], width: int) -> Table:
-    """Lay incidents out in a table; what was down is told by channel where there is room."""
-    what = "channels" if width >= WIDE else "targets"
+def incident_table(found: list[Incident], width: int) -> Table:
+    """Lay incidents out in a table; what was down is listed by channel where the width allows."""
+    what = "channels" if width >= WIDE_COLUMNS else "targets"
     table = _table("incident", "provider", "first failure", "all up again", "at least", what)
-    table.padding = (0, 2 if width >= WIDE else 1, 0, 0)
+    table.padding = (0, 2 if width >= WIDE_COLUMNS else 1, 0, 0)
     for incident in found:
         over = incident.first_good
         table.add_row(
             incident.id,
-            escape(shortened(incident.provider or incident.members[0].target, width // 8)),
-            minute(incident.first_bad),
-            _not_over(incident) if over is None else minute(over),
-            span(incident.last_bad - incident.first_bad),
-            _channels(incident) if width >= WIDE else str(len({member.seat for member in incident.members})),
+            escape(shorten(incident.provider or incident.members[0].target, width // 8)),
+            format_minute(incident.first_bad),
+            _state_text(incident) if over is None else format_minute(over),
+            format_millis(incident.last_bad - incident.first_bad),
+            _channels(incident)
+            if width >= WIDE_COLUMNS
+            else str(len({member.key for member in incident.members})),
         )
     return table
 
 
-def show(console: Console, incident: Incident, at: Millis) -> None:
+def print_incident(console: Console, incident: Incident, at: Millis) -> None:
     """Print one incident in full; an open one as of `at`."""
     over = incident.first_good
     whose = incident.provider or incident.members[0].target
-    state = _not_over(incident) if over is None else Text("over", "bold green")
+    state = _state_text(incident) if over is None else Text("over", "bold green")
     good = (
-        "never up before" if incident.last_good is None else f"last successful check {second(incident.last_good)}"
+        "never up before"
+        if incident.last_good is None
+        else f"last successful check {format_second(incident.last_good)}"
     )
     most = None if incident.last_good is None or over is None else over - incident.last_good
-    least = span(incident.last_bad - incident.first_bad)
+    least = format_millis(incident.last_bad - incident.first_bad)
     console.print(Text.assemble(("Incident ", "bold"), incident.id, " of ", (whose, "bold"), ": ", state))
-    console.print(f"from {second(incident.first_bad)} ({good})")
-    console.print(f"to   {second(incident.last_bad) if over is None else second(over)}", end="")
+    console.print(f"from {format_second(incident.first_bad)} ({good})")
+    console.print(f"to   {format_second(incident.last_bad) if over is None else format_second(over)}", end="")
     console.print(" (last failed check)" if over is None else " (first checks that succeeded again)")
-    length = f"at least {least}" + (f", at most {span(most, up=True)}" if most is not None else "")
+    length = f"at least {least}" + (f", at most {format_millis(most, up=True)}" if most is not None else "")
     console.print(
-        f"{length}; at least one channel down for at least {span(incident.surely_down)}\n", highlight=False
+        f"{length}; at least one channel down for at least {format_millis(incident.surely_down)}\n",
+        highlight=False,
     )
     until = incident.until
     end = max(incident.last_bad + 1, until if until is not None else at)
     start = incident.first_bad if incident.last_good is None else incident.last_good
-    console.print(picture(_bars(incident, end), min(start, incident.first_bad), end, console.width))
+    console.print(draw_timeline(_bars(incident, end), min(start, incident.first_bad), end, console.width))
     console.print("\n[dim]All times are in UTC.[/]\n")
     console.print(Group(_members(incident, console.width), "", _stages(incident.stages(), console.width)))
 
 
 def _bars(incident: Incident, end: Millis) -> list[Bar]:
-    seats: dict[tuple[str, str], list[Member]] = {}
+    seats: dict[tuple[str, str], list[IncidentOutage]] = {}
     for member in sorted(incident.members, key=lambda m: (m.kind, m.account, m.target)):
-        seats.setdefault(member.seat, []).append(member)
+        seats.setdefault(member.key, []).append(member)
     several = len({vantage for vantage, _ in seats}) > 1
     return [
         Bar(
             label=f"{target} @{vantage}" if several else target,
             sure=[(m.first_bad, m.last_bad) for m in members],
             possible=[(m.begin, end if m.until is None else m.until) for m in members],
-            note="still down" if any(m.state == "open" for m in members) else span(_least(members)),
+            note="still down"
+            if any(m.state == "open" for m in members)
+            else format_millis(_min_duration(members)),
         )
         for (vantage, target), members in seats.items()
     ]
 
 
-def _least(members: list[Member]) -> Millis:
+def _min_duration(members: list[IncidentOutage]) -> Millis:
     return Incident(provider="", members=tuple(members)).surely_down
 
 
 def _members(incident: Incident, width: int) -> Table:
     columns = ["target", "first failure", "up again", "at least"]
-    table = _table(*columns, *(["at most", "causes", "trouble"] if width >= WIDE else ["trouble"]))
-    name = _room(table, width, 2 * len("01-22 22:00:00") + 13 + (30 if width >= WIDE else 0) + 17)
+    table = _table(*columns, *(["at most", "causes", "trouble"] if width >= WIDE_COLUMNS else ["trouble"]))
+    name = _columns_left(table, width, 2 * len("01-22 22:00:00") + 13 + (30 if width >= WIDE_COLUMNS else 0) + 17)
     for member in sorted(incident.members, key=lambda m: (m.account or m.target, m.kind, m.first_bad)):
         end, good = member.first_good, member.last_good
         least, most = member.last_bad - member.first_bad, None if end is None or good is None else end - good
         row = [
-            escape(shortened(member.target, name)),
-            month_and_second(member.first_bad),
-            _not_over(member) if end is None else month_and_second(end),
-            span(least),
+            escape(shorten(member.target, name)),
+            format_month_second(member.first_bad),
+            _state_text(member) if end is None else format_month_second(end),
+            format_millis(least),
         ]
         proven = ", proven afterwards" if member.proven_afterwards else ""
-        excused = f", {span(member.maintenance)} of it in maintenance" if member.maintenance else ""
-        if width >= WIDE:
-            row += [span(most, up=True), escape(", ".join(member.causes))]
-        trouble = " → ".join(trouble for _, trouble in member.turns) or member.trouble
+        excused = f", {format_millis(member.maintenance)} of it in maintenance" if member.maintenance else ""
+        if width >= WIDE_COLUMNS:
+            row += [format_millis(most, up=True), escape(", ".join(member.causes))]
+        trouble = " → ".join(trouble for _, trouble in member.symptom_changes) or member.trouble
         table.add_row(*row, trouble + proven + excused)
     return table
 
 
-def _stages(stages: list[Stage], width: int) -> Table:
+def _stages(stages: list[IncidentStage], width: int) -> Table:
     table = _table("from", "down", "what", "change")
-    room = _room(table, width, len("01-22 22:00:00") + 4)
+    room = _columns_left(table, width, len("01-22 22:00:00") + 4)
     for stage in stages:
-        changes = [f"[red]▼[/] {escape(shortened(m.target, room // 2 - 2))}" for m in stage.failed]
-        changes += [f"[green]▲[/] {escape(shortened(m.target, room // 2 - 2))}" for m in stage.restored]
-        changes += [f"[yellow]?[/] {escape(shortened(m.target, room // 2 - 2))}" for m in stage.left]
+        changes = [f"[red]▼[/] {escape(shorten(m.target, room // 2 - 2))}" for m in stage.failed]
+        changes += [f"[green]▲[/] {escape(shorten(m.target, room // 2 - 2))}" for m in stage.restored]
+        changes += [f"[yellow]?[/] {escape(shorten(m.target, room // 2 - 2))}" for m in stage.no_longer_watched]
         channels = ", ".join(f"{kind} {count}" for kind, count in stage.channels.items())
-        served = "[yellow]no longer monitored[/]" if stage.left else "[green]served[/]"
+        served = "[yellow]no longer monitored[/]" if stage.no_longer_watched else "[green]served[/]"
         what = f"{', '.join(stage.trouble)} ({channels})" if channels else served
-        table.add_row(month_and_second(stage.at), str(stage.targets), what, "\n".join(changes))
+        table.add_row(format_month_second(stage.at), str(stage.targets), what, "\n".join(changes))
     return table
 
 
 def _channels(incident: Incident) -> str:
     counts: dict[str, set[tuple[str, str]]] = {}
     for member in incident.members:
-        counts.setdefault(member.kind, set()).add(member.seat)
+        counts.setdefault(member.kind, set()).add(member.key)
     return ", ".join(f"{kind} {len(seats)}" for kind, seats in sorted(counts.items()))
 
 
@@ -186,11 +200,11 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _room(table: Table, width: int, taken: int) -> int:
+def _columns_left(table: Table, width: int, taken: int) -> int:
     """Columns that are left beside those of known width."""
     return max(12, width - taken - 2 * (len(table.columns) - 1))
 
 
-def _not_over(part: Incident | Member) -> Text:
+def _state_text(part: Incident | IncidentOutage) -> Text:
     """Say why there is no end."""
     return Text("still down", "bold red") if part.state == "open" else Text("no longer monitored", "yellow")

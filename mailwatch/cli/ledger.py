@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mailwatch.cli.common import open_config, open_reader, options
+from mailwatch.cli.common import add_options, open_config, open_reader
 from mailwatch.config import Config
 from mailwatch.store import (
     Finding,
     Reader,
-    StoreBroken,
+    StoreDamagedError,
     Tokens,
     audit,
     audit_database,
@@ -35,14 +35,14 @@ def add(verb: argparse.ArgumentParser) -> None:
     action = actions.add_parser(
         "audit", help="recompute all hashes, signatures and outages; exit 1 if one differs"
     )
-    options(action)
+    add_options(action)
     action.set_defaults(run=_audit)
 
 
 def _audit(args: argparse.Namespace) -> int:
     config = open_config(args)
     with open_reader(config) as reader:
-        return _tell(args, *_audited(config, reader))
+        return _print_result(args, *_audited(config, reader))
 
 
 class _Audit:
@@ -57,8 +57,8 @@ class _Audit:
         """Run a part of the audit."""
         try:
             yield
-        except StoreBroken as error:
-            self.add([Finding(None, f"{what}: {error.why}")])
+        except StoreDamagedError as error:
+            self.add([Finding(None, f"{what}: {error.public_reason}")])
 
     def add(self, found: list[Finding]) -> None:
         """Add findings; each once."""
@@ -98,7 +98,7 @@ def _audited(config: Config, reader: Reader) -> tuple[_Ledger, _Audit]:
     return _Ledger(keys.origin, size, signed.size if signed else 0, tokens), done
 
 
-def _tell(args: argparse.Namespace, ledger: _Ledger, done: _Audit) -> int:
+def _print_result(args: argparse.Namespace, ledger: _Ledger, done: _Audit) -> int:
     if args.json:
         plain = {
             "valid": not done.findings,
@@ -112,16 +112,16 @@ def _tell(args: argparse.Namespace, ledger: _Ledger, done: _Audit) -> int:
         where = "ledger" if finding.index is None else f"entry {finding.index}"
         print(f"{where}: {finding.what}")
     count = len(done.findings)
-    verdict = (
+    conclusion = (
         f"{count} finding{'s' * (count != 1)}"
         if done.findings
         else "valid: all hashes, signatures and outages are correct"
     )
     if done.pending:
-        verdict += f"; the next start records {len(done.pending)} outage(s)"
+        conclusion += f"; the next start records {len(done.pending)} outage(s)"
     print(
         f"{ledger.origin}: {ledger.entries} entries, {ledger.checkpointed} under the last checkpoint, "
-        f"{ledger.tokens} timestamp tokens; {verdict}"
+        f"{ledger.tokens} timestamp tokens; {conclusion}"
     )
     return 1 if done.findings else 0
 

@@ -1,4 +1,4 @@
-"""Looks as they happen, as a table: which phase is under way, and what the earlier ones took."""
+"""Probes as they happen, as a table: which phase is under way, and what the earlier ones took."""
 
 from __future__ import annotations
 
@@ -25,75 +25,75 @@ _WITH_LOGIN = {
 }
 
 
-class Pulse:
-    """One look as it happens: which phase is under way and what the earlier ones took."""
+class LiveProbe:
+    """One probe as it happens: which phase is under way and what the earlier ones took."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.phases: dict[Phase, int | None] = {}
-        self.seen: Observation | None = None
+        self.observation: Observation | None = None
 
-    def watch(self, phase: Phase, event: str, microseconds: int) -> None:
-        """Take in what the probe tells of its phases."""
+    def phase_event(self, phase: Phase, event: str, microseconds: int) -> None:
+        """Take in what the probe reports of its phases."""
         self.phases[phase] = microseconds if event == "end" else None
 
     def cell(self, phase: Phase) -> Text:
         """Draw one phase: its milliseconds, a mark while it runs, a dot before."""
-        if self.seen is not None and self.seen.failed_phase is phase:
-            return Text("✗", style="bold red" if self.seen.outcome is Outcome.DOWN else "bold yellow")
+        if self.observation is not None and self.observation.failed_phase is phase:
+            return Text("✗", style="bold red" if self.observation.outcome is Outcome.DOWN else "bold yellow")
         if phase not in self.phases:
             return Text("·", style="dim")
         spent = self.phases[phase]
         return Text("…", style="bold cyan") if spent is None else Text(f"{spent / 1000:.0f} ms")
 
-    def verdict(self) -> Text:
+    def outcome_cell(self) -> Text:
         """Draw the outcome."""
-        if self.seen is None:
+        if self.observation is None:
             return Text("looking", style="cyan")
-        return Text(_MARKS[self.seen.outcome], style=f"bold {_COLOURS[self.seen.outcome]}")
+        return Text(_MARKS[self.observation.outcome], style=f"bold {_COLOURS[self.observation.outcome]}")
 
-    def words(self) -> str:
+    def detail(self) -> str:
         """Say why it is not up, else where it was seen."""
-        if self.seen is None:
+        if self.observation is None:
             return ""
-        if self.seen.outcome is Outcome.UP:
-            return _where(self.seen)
-        return f"{self.seen.cause}: {self.seen.detail}"
+        if self.observation.outcome is Outcome.UP:
+            return _served_by(self.observation)
+        return f"{self.observation.cause}: {self.observation.detail}"
 
 
-async def live(looks: Awaitable[T], pulses: Sequence[Pulse], console: Console) -> T:
-    """Wait for the looks, showing them as they happen at a terminal and at their end elsewhere."""
+async def run_live(probes: Awaitable[T], rows: Sequence[LiveProbe], console: Console) -> T:
+    """Wait for the probes, showing them as they happen at a terminal and at their end elsewhere."""
     if console.is_terminal:
-        with Live(console=console, refresh_per_second=12, get_renderable=lambda: table(pulses)):
-            return await looks
-    seen = await looks
-    console.print(table(pulses))
+        with Live(console=console, refresh_per_second=12, get_renderable=lambda: live_table(rows)):
+            return await probes
+    seen = await probes
+    console.print(live_table(rows))
     return seen
 
 
-def table(pulses: Sequence[Pulse]) -> Table:
+def live_table(rows: Sequence[LiveProbe]) -> Table:
     """Draw them all, one a row."""
-    walked = {phase for pulse in pulses for phase in _ladder(pulse.target)}
+    walked = {phase for pulse in rows for phase in _phases_of(pulse.target)}
     phases = [phase for phase in Phase if phase in walked]
     drawn = Table("target", *(phase.value for phase in phases), "outcome", "", box=None, header_style="bold")
-    for pulse in pulses:
+    for pulse in rows:
         cells = (pulse.cell(phase) for phase in phases)
         # As Text: a server's words in brackets are no markup.
-        drawn.add_row(Text(pulse.target.name), *cells, pulse.verdict(), Text(pulse.words()))
+        drawn.add_row(Text(pulse.target.name), *cells, pulse.outcome_cell(), Text(pulse.detail()))
     return drawn
 
 
-def _ladder(target: Target) -> tuple[Phase, ...]:
+def _phases_of(target: Target) -> tuple[Phase, ...]:
     if target.kind is Kind.WEBMAIL:
         return (*_COMMON, Phase.FETCH)
     if target.kind is Kind.MX:
         return (*_COMMON, Phase.SUBMIT)
-    return (*_COMMON, *(_WITH_LOGIN.get(target.kind, ()) if target.ends[0].login else ()))
+    return (*_COMMON, *(_WITH_LOGIN.get(target.kind, ()) if target.endpoints[0].login else ()))
 
 
-def _where(seen: Observation) -> str:
+def _served_by(seen: Observation) -> str:
     """Write the exchanger and the address that served, and where redirects led from it."""
-    served = seen.deciding
+    served = seen.deciding_attempt
     if served is None:
         return ""
     facts = served.facts or {}

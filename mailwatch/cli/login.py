@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
-from mailwatch.cli.common import open_config, options
-from mailwatch.cli.pending_login import Hearing
+from mailwatch.cli.common import add_options, open_config
+from mailwatch.cli.pending_login import PendingLogins
 from mailwatch.config import build_targets
 from mailwatch.model import Kind, Outcome
 from mailwatch.probes import TlsContexts, observe
-from mailwatch.probes.oauth.flows import PATIENCE, Flow, authorization, device_code, device_grant
-from mailwatch.probes.oauth.grant import Grant, GrantBusy, locked, write_grant
-from mailwatch.probes.oauth.http import TIMEOUT, NotServing, Refused
+from mailwatch.probes.oauth.flows import GRANT_SECONDS, BrowserFlow, authorization, device_code, device_grant
+from mailwatch.probes.oauth.grant import Grant, GrantBusyError, lock_grant, write_grant
+from mailwatch.probes.oauth.http import REQUEST_TIMEOUT_SECONDS, OAuthError, OAuthUnavailableError
 from mailwatch.probes.oauth.tokens import AccessTokens
 from mailwatch.settings import OAuth2, Target
 from mailwatch.times import now
@@ -30,16 +30,16 @@ from mailwatch.times import now
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
-    options(verb, json=False)
+    add_options(verb, json=False)
     verb.add_argument("address", metavar="ADDRESS", help="the address of an account, or the user name of a target")
     verb.add_argument("--device", action="store_true", help="show a code that you enter on any device")
-    verb.add_argument("--timeout", type=float, default=PATIENCE, metavar="SECONDS", help=argparse.SUPPRESS)
+    verb.add_argument("--timeout", type=float, default=GRANT_SECONDS, metavar="SECONDS", help=argparse.SUPPRESS)
     verb.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
     config = open_config(args)
-    targets = build_targets(config, granted_by=args.address)
+    targets = build_targets(config, oauth_user=args.address)
     if not targets:
         print(
             f"mailwatch: no account or target in the config logs in as {args.address} by OAuth 2; "
@@ -51,29 +51,31 @@ def _run(args: argparse.Namespace) -> int:
     target = next((t for t in targets if t.kind is Kind.IMAP), targets[0])
     os.umask(0o077)
     try:
-        tokens = AccessTokens(patience=2 * TIMEOUT)
-        hearing = Hearing(config, targets, tokens)
+        tokens = AccessTokens(wait_seconds=2 * REQUEST_TIMEOUT_SECONDS)
+        hearing = PendingLogins(config, targets, tokens)
         return asyncio.run(_log_in(target, tokens, hearing, device=args.device, timeout=args.timeout))
     except TimeoutError:
         print("mailwatch: access was not granted in time; run the command again", file=sys.stderr)
-    except Refused as error:
+    except OAuthError as error:
         print(f"mailwatch: access was not granted: {error}", file=sys.stderr)
-    except (NotServing, GrantBusy) as error:
+    except (OAuthUnavailableError, GrantBusyError) as error:
         print(f"mailwatch: {error}", file=sys.stderr)
     return 1
 
 
-async def _log_in(target: Target, tokens: AccessTokens, hearing: Hearing, *, device: bool, timeout: float) -> int:
+async def _log_in(
+    target: Target, tokens: AccessTokens, hearing: PendingLogins, *, device: bool, timeout: float
+) -> int:
     client = target.login.oauth2 if target.login else None
     if target.login is None or client is None:
         raise ValueError(f"{target.name} has no login by OAuth 2")
     username = target.login.username
-    grant = await (_by_device(client) if device else _by_browser(client, username, timeout))
-    async with locked(client.grant_file, TIMEOUT):
+    grant = await (_grant_by_device(client) if device else _grant_by_browser(client, username, timeout))
+    async with lock_grant(client.grant_file, REQUEST_TIMEOUT_SECONDS):
         await asyncio.to_thread(write_grant, client.grant_file, grant)
     print(f"access granted; stored in {client.grant_file}")
     seen = await observe(target, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
-    seen = await hearing.heard(target, seen)
+    seen = await hearing.judge_silence(target, seen)
     if seen.outcome is Outcome.UP:
         print(f"the login works: {target.name} is up")
         return 0
@@ -81,27 +83,27 @@ async def _log_in(target: Target, tokens: AccessTokens, hearing: Hearing, *, dev
     return 1
 
 
-async def _by_browser(client: OAuth2, username: str, timeout: float) -> Grant:
+async def _grant_by_browser(client: OAuth2, username: str, timeout: float) -> Grant:
     async with authorization(client, username) as flow:
         print("Grant access in your browser:\n", file=sys.stderr)
         print(flow.url, flush=True)
         print("", file=sys.stderr)
-        _open(flow.url)
+        _open_browser(flow.url)
         if sys.stdin.isatty():
             print("If the browser runs on another machine, paste the address it ends at here.", file=sys.stderr)
-            _listen(flow)
-        with _waiting("waiting for the browser", timeout):
+            _read_pasted_urls(flow)
+        with _countdown("waiting for the browser", timeout):
             return await flow.grant(timeout)
 
 
-async def _by_device(client: OAuth2) -> Grant:
+async def _grant_by_device(client: OAuth2) -> Grant:
     code = await device_code(client)
     print(f"Open {code.url} and enter {code.user_code}", flush=True)
-    with _waiting("waiting until you enter the code", code.seconds):
+    with _countdown("waiting until you enter the code", code.seconds):
         return await device_grant(client, code)
 
 
-def _open(url: str) -> None:
+def _open_browser(url: str) -> None:
     """Open a browser that has a window of its own: one in this terminal would be in the way."""
     windows = sys.platform in ("darwin", "win32") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
@@ -110,20 +112,20 @@ def _open(url: str) -> None:
         threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
 
-def _listen(flow: Flow) -> None:
-    """Take in pasted lines. A thread that ends with the process: a terminal cannot be told to stop reading."""
+def _read_pasted_urls(flow: BrowserFlow) -> None:
+    """Take in pasted lines. A thread that ends with the process: reading from a terminal cannot be interrupted."""
     loop = asyncio.get_running_loop()
 
     def read() -> None:
         for line in sys.stdin:
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(flow.redirected, line)
+                loop.call_soon_threadsafe(flow.handle_redirect, line)
 
     threading.Thread(target=read, daemon=True).start()
 
 
 @contextlib.contextmanager
-def _waiting(what: str, seconds: float) -> Iterator[None]:
+def _countdown(what: str, seconds: float) -> Iterator[None]:
     """Show how much time is left, at a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -14,17 +14,17 @@ from pathlib import Path
 from rich.console import Console
 
 from mailwatch.cli.common import language
-from mailwatch.cli.files import MAX_TRUST, regular, writable, write_whole
-from mailwatch.cli.resource_limits import room_to_draw
+from mailwatch.cli.files import MAX_TRUST_BYTES, check_regular_files, check_writable, write_atomic
+from mailwatch.cli.resource_limits import check_pdf_resources
 from mailwatch.cli.time_zone import local_zone
-from mailwatch.evidence.bundle import File, pretty
-from mailwatch.evidence.joint.bundle import write
-from mailwatch.evidence.joint.member import Member, read
-from mailwatch.evidence.joint.quorum import group, sort_out, statement
+from mailwatch.evidence.bundle import File, pretty_json
+from mailwatch.evidence.joint.bundle import write_joint
+from mailwatch.evidence.joint.member import JointMember, read_member
+from mailwatch.evidence.joint.quorum import group_channels, joint_statement, partition_members
 from mailwatch.evidence.report.joint import joint_report
 from mailwatch.evidence.verify import Trust
 
-FEW = 4
+MIN_FOR_POOL = 4
 """So many bundles are read sooner than a pool of processes starts."""
 
 
@@ -49,10 +49,10 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    regular(args.trust, MAX_TRUST)
-    regular(args.files)
-    writable(args.output)
-    room_to_draw()
+    check_regular_files(args.trust, MAX_TRUST_BYTES)
+    check_regular_files(args.files)
+    check_writable(args.output)
+    check_pdf_resources()
     try:
         Trust.read(args.trust)
     except (OSError, ValueError) as error:
@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
         for member in _members(args.files, args.trust):
             read_so_far.append(member)
             status.update(f"checking the bundles: {len(read_so_far)} of {len(args.files)}")
-    members, left_out = sort_out(read_so_far)
+    members, left_out = partition_members(read_so_far)
     for one, reason in left_out:
         print(f"mailwatch: {one.name} left out: {reason}", file=sys.stderr)
     twice = [one for one, reason in left_out if not one.reason and reason.startswith("the same range")]
@@ -73,23 +73,23 @@ def _run(args: argparse.Namespace) -> int:
     if not members:
         print("mailwatch: no valid bundle remains", file=sys.stderr)
         return 1
-    groups = group(members)
-    stated = statement(groups, members, left_out)
-    text = pretty(stated)
+    groups = group_channels(members)
+    stated = joint_statement(groups, members, left_out)
+    text = pretty_json(stated)
     pdf = joint_report(groups, stated, text, args.lang, local_zone())
     files = [File("joint.json", text), File("report.pdf", pdf)]
     by_digest = {one.sha256: path for one, path in zip(read_so_far, args.files, strict=True)}
     pairs = [(one, by_digest[one.sha256]) for one in members]
-    size = write_whole(args.output, partial(write, files=files, members=pairs, enclose=args.enclose))
+    size = write_atomic(args.output, partial(write_joint, files=files, members=pairs, enclose=args.enclose))
     points = len({one.ledger for one in members})
     print(f"{args.output}: {size:,} bytes; {len(members)} bundles of {points} vantage points")
     return 0
 
 
-def _members(paths: Sequence[Path], trust: Sequence[Path]) -> Iterator[Member]:
+def _members(paths: Sequence[Path], trust: Sequence[Path]) -> Iterator[JointMember]:
     """Read the bundles, in order; many of them on all processors."""
-    if len(paths) <= FEW:
-        yield from (read(path, Trust.read(trust)) for path in paths)
+    if len(paths) <= MIN_FOR_POOL:
+        yield from (read_member(path, Trust.read(trust)) for path in paths)
         return
     # Spawned, for a fork of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
@@ -97,5 +97,5 @@ def _members(paths: Sequence[Path], trust: Sequence[Path]) -> Iterator[Member]:
         yield from pool.map(partial(_read, trust=tuple(trust)), paths, chunksize=1)
 
 
-def _read(path: Path, trust: Sequence[Path]) -> Member:
-    return read(path, Trust.read(trust))
+def _read(path: Path, trust: Sequence[Path]) -> JointMember:
+    return read_member(path, Trust.read(trust))

@@ -1,4 +1,4 @@
-"""mailwatch notify: try the channels over which people are told."""
+"""mailwatch notify: try the notification channels."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import json
 import sys
 from dataclasses import asdict
 
-from mailwatch.cli.common import open_config, open_reader, options
+from mailwatch.cli.common import add_options, open_config, open_reader
 from mailwatch.config import build_channels
 from mailwatch.notify import try_channels
 from mailwatch.store import Outbox
 from mailwatch.times import rfc3339
 
-SHOWN = 1000
+MAX_LISTED = 1000
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -23,10 +23,10 @@ def add(verb: argparse.ArgumentParser) -> None:
     actions = verb.add_subparsers(required=True, metavar="test|list")
     test = actions.add_parser("test", help="send a test message to each channel; exit 1 if one fails")
     test.add_argument("channels", nargs="*", metavar="CHANNEL", help="only these channels, for example ntfys-1")
-    options(test)
+    add_options(test)
     test.set_defaults(run=_test)
     aside = actions.add_parser("list", help="list messages that channels rejected or never accepted, newest first")
-    options(aside)
+    add_options(aside)
     aside.set_defaults(run=_list)
 
 
@@ -34,7 +34,7 @@ def _list(args: argparse.Namespace) -> int:
     config = open_config(args)
     # First as every verb opens a ledger: it says whether there is none yet, or none any more.
     with open_reader(config), contextlib.closing(Outbox(config.data_dir, read_only=True)) as outbox:
-        found = outbox.set_aside(SHOWN)
+        found = outbox.failed_messages(MAX_LISTED)
     if args.json:
         plain = [asdict(one) | {"time": rfc3339(one.time), "done": rfc3339(one.done)} for one in found]
         print(json.dumps(plain, indent=2, ensure_ascii=False))

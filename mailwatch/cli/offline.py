@@ -9,21 +9,21 @@ from typing import Any
 
 from rich.table import Table
 
-from mailwatch.cli.common import moment, open_config, open_reader, options, stdout
-from mailwatch.cli.outages import span
+from mailwatch.cli.common import add_options, open_config, open_reader, parse_time, stdout
+from mailwatch.cli.outages import format_millis
 from mailwatch.store import queries
 
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
-    options(verb)
+    add_options(verb)
     verb.add_argument("--from", dest="start", metavar="TIME", help="only those that overlap the time from here")
     verb.add_argument("--to", dest="end", metavar="TIME", help="... to here")
     verb.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    start, end = moment(args.start, "from"), moment(args.end, "to")
+    start, end = parse_time(args.start, "from"), parse_time(args.end, "to")
     with open_reader(open_config(args)) as reader:
         found = queries.offline(reader, start=start, end=end)
     if args.json:
@@ -39,18 +39,18 @@ def _table(found: list[dict[str, Any]]) -> Table:
     table = Table(
         "part", "first found offline", "first found online again", "at least", "at most", "control servers"
     )
-    for told in found:
-        lasted = told["duration"]
+    for period in found:
+        lasted = period["duration"]
         table.add_row(
-            told["part"],
-            told["first_offline"],
-            told["first_online"] or "[bold red]still offline[/]",
-            _span(lasted["min"]),
-            _span(lasted["max"], up=True) if told["first_online"] else "",
-            ", ".join(told["reasons"]),
+            period["part"],
+            period["first_offline"],
+            period["first_online"] or "[bold red]still offline[/]",
+            _format_duration(lasted["min"]),
+            _format_duration(lasted["max"], up=True) if period["first_online"] else "",
+            ", ".join(period["reasons"]),
         )
     return table
 
 
-def _span(seconds: float | None, *, up: bool = False) -> str:
-    return span(None if seconds is None else round(seconds * 1000), up=up)
+def _format_duration(seconds: float | None, *, up: bool = False) -> str:
+    return format_millis(None if seconds is None else round(seconds * 1000), up=up)

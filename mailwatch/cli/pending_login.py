@@ -1,4 +1,4 @@
-"""What a look outside `mailwatch run` says of a password that got no answer: the same as `mailwatch run` would."""
+"""What a probe outside `mailwatch run` concludes of a password that got no answer: the same as `mailwatch run`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import contextlib
 from collections.abc import Sequence
 
 from mailwatch.config import Config
-from mailwatch.guard.login_backoff import LoginGate, silent_end
+from mailwatch.guard.login_backoff import LoginBackoff, unanswered_endpoint
 from mailwatch.model import Observation
 from mailwatch.probes.oauth.tokens import AccessTokens
 from mailwatch.settings import Target
 from mailwatch.times import now
 
 
-class Hearing:
+class PendingLogins:
     """Asks the ledger of `config`, where it can be read, which passwords their servers have accepted.
 
     `targets` are all of the config: what one of them saw of an account at a server holds for the others.
@@ -22,33 +22,33 @@ class Hearing:
 
     def __init__(self, config: Config, targets: Sequence[Target], tokens: AccessTokens) -> None:
         self._config, self._tokens = config, tokens
-        self._ends = [end for target in targets for end in (target, *target.ends) if end.login]
+        self._ends = [end for target in targets for end in (target, *target.endpoints) if end.login]
 
-    async def heard(self, target: Target, seen: Observation) -> Observation:
+    async def judge_silence(self, target: Target, seen: Observation) -> Observation:
         """Judge a silence after a password; what was answered stays as it is."""
-        end = silent_end(target, seen)
-        return seen if end is None else await asyncio.to_thread(self._heard, target, end, seen)
+        end = unanswered_endpoint(target, seen)
+        return seen if end is None else await asyncio.to_thread(self._judge, target, end, seen)
 
-    def _heard(self, target: Target, end: Target, seen: Observation) -> Observation:
-        # Imported when first used: most looks get an answer, and commands should start at once.
-        from mailwatch.monitor.restore import looks_with_logins
+    def _judge(self, target: Target, end: Target, seen: Observation) -> Observation:
+        # Imported when first used: most probes get an answer, and commands should start at once.
+        from mailwatch.monitor.restore import login_observations
         from mailwatch.monitor.runner import secret_used
         from mailwatch.store import UNREADABLE, Reader
-        from mailwatch.store.keys import secret_of
+        from mailwatch.store.keys import read_secret
 
-        gate, secret = LoginGate(), b""
-        at_server = {other.name: other for other in self._ends if _same(other, end)}
+        gate, secret = LoginBackoff(), b""
+        at_server = {other.name: other for other in self._ends if _same_account(other, end)}
         try:
-            secret = secret_of(self._config.data_dir)
+            secret = read_secret(self._config.data_dir)
             with contextlib.closing(Reader.open(self._config.data_dir)) as reader:
-                gate.recall(looks_with_logins(reader, at_server.values()), now())
+                gate.restore(login_observations(reader, at_server.values()), now())
         except UNREADABLE:
             # Without a record, or without the right to read it, nothing is known to have been accepted.
-            gate = LoginGate()
-        return gate.heard(target, seen, lambda login: secret_used(secret, login, self._tokens))
+            gate = LoginBackoff()
+        return gate.judge_silence(target, seen, lambda login: secret_used(secret, login, self._tokens))
 
 
-def _same(one: Target, other: Target) -> bool:
+def _same_account(one: Target, other: Target) -> bool:
     """Whether both are the same account at the same server."""
     return (
         (one.host, one.port, one.provider) == (other.host, other.port, other.provider)
@@ -58,8 +58,8 @@ def _same(one: Target, other: Target) -> bool:
     )
 
 
-def told_of_passwords(targets: Sequence[Target]) -> str:
+def password_notice(targets: Sequence[Target]) -> str:
     """Say where passwords are going to be sent, "" if nowhere."""
-    ends = [end for target in targets for end in target.ends if end.login and not end.login.oauth2]
+    ends = [end for target in targets for end in target.endpoints if end.login and not end.login.oauth2]
     hosts = list(dict.fromkeys(end.host for end in ends))
     return f"logs in: the password is sent to {', '.join(hosts)}" if hosts else ""

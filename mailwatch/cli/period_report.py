@@ -9,42 +9,47 @@ from typing import Any
 
 from rich.console import Console
 
-from mailwatch.cli.common import signed, window
-from mailwatch.cli.files import alone, write_whole
+from mailwatch.cli.common import parse_window_options, sign_if_configured
+from mailwatch.cli.files import is_pdf, write_atomic
 from mailwatch.cli.time_zone import local_zone
 from mailwatch.config import Config, effective
-from mailwatch.evidence.bundle import File, pretty
-from mailwatch.evidence.ledger_range import NoCase, Range, within_tokens
-from mailwatch.evidence.period_case import PeriodCase, Watched, find, write
-from mailwatch.evidence.report.charts import Calendar
+from mailwatch.evidence.bundle import File, pretty_json
+from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, check_within_tokens
+from mailwatch.evidence.period_case import PeriodEvidence, ReportTarget, find_period_evidence, write_period_bundle
+from mailwatch.evidence.report.charts import AvailabilityCalendar
 from mailwatch.evidence.report.period import period_report
 from mailwatch.store import Reader, Tokens
 from mailwatch.store.keys import Keys
 
-Service = Callable[[Config, Reader, str], dict[str, Any] | None]
-Enclosed = Callable[[Config, Range], list[File]]
+ServiceLookup = Callable[[Config, Reader, str], dict[str, Any] | None]
+EnclosedFiles = Callable[[Config, LedgerRange], list[File]]
 
 
-def make(
-    args: argparse.Namespace, config: Config, reader: Reader, keys: Keys, service: Service, enclosed: Enclosed
-) -> tuple[PeriodCase, int] | None:
+def make_period_report(
+    args: argparse.Namespace,
+    config: Config,
+    reader: Reader,
+    keys: Keys,
+    service: ServiceLookup,
+    enclosed: EnclosedFiles,
+) -> tuple[PeriodEvidence, int] | None:
     """Make the case of --from, --to and --target, and write it; None when there is none, after saying why."""
-    zone, bounds = local_zone(), window(args.start, args.end)
-    calendar = Calendar(bounds, zone)
+    zone, bounds = local_zone(), parse_window_options(args.start, args.end)
+    calendar = AvailabilityCalendar(bounds, zone)
     with Console(stderr=True).status("reading the entries") as status:
         try:
-            case = find(
+            case = find_period_evidence(
                 reader,
                 Tokens(config.data_dir),
                 keys,
                 bounds,
-                _watched(config, reader, args.target, service),
+                _report_targets(config, reader, args.target, service),
                 config.vantage_point.name,
                 calendar.add,
             )
             for outage in case.replay.payloads():
-                within_tokens(case.found, outage)
-        except NoCase as error:
+                check_within_tokens(case.range, outage)
+        except EvidenceError as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return None
         if missing := sorted(set(args.target or ()) - case.replay.accounts.keys()):
@@ -52,24 +57,30 @@ def make(
             return None
         status.update("drawing the report")
         place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
-        pdf = period_report(case, calendar, pretty(case.statement), place, args.lang, zone)
+        pdf = period_report(case, calendar, pretty_json(case.statement), place, args.lang, zone)
         try:
-            pdf = signed(config, pdf)
-        except NoCase as error:
+            pdf = sign_if_configured(config, pdf)
+        except EvidenceError as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return None
         status.update("writing the bundle")
-        if alone(args.output):
-            return case, write_whole(args.output, lambda out: out.write(pdf))
-        files = [File("report.pdf", pdf), *enclosed(config, case.found)]
-        size = write_whole(args.output, lambda out: write(out, reader, keys, case, args.lang, files))
+        if is_pdf(args.output):
+            return case, write_atomic(args.output, lambda out: out.write(pdf))
+        files = [File("report.pdf", pdf), *enclosed(config, case.range)]
+        size = write_atomic(
+            args.output, lambda out: write_period_bundle(out, reader, keys, case, args.lang, files)
+        )
     return case, size
 
 
-def _watched(config: Config, reader: Reader, names: list[str] | None, service: Service) -> list[Watched]:
+def _report_targets(
+    config: Config, reader: Reader, names: list[str] | None, service: ServiceLookup
+) -> list[ReportTarget]:
     """What is asked for: the targets of the config, or those named, also when they are watched no more."""
     watched = []
     for name in names or [target["name"] for target in effective(config)["targets"]]:
-        told = service(config, reader, name)
-        watched.append(Watched(name, (told or {}).get("provider", ""), (told or {}).get("kind", ""), told))
+        recorded = service(config, reader, name)
+        watched.append(
+            ReportTarget(name, (recorded or {}).get("provider", ""), (recorded or {}).get("kind", ""), recorded)
+        )
     return watched

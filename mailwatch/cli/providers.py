@@ -23,7 +23,7 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     served = catalogue.by_domain(args.word) if "@" in args.word else None
-    found = (served,) if served else catalogue.find(args.word)
+    found = (served,) if served else catalogue.search_providers(args.word)
     if args.json:
         print(json.dumps([_plain(provider) for provider in found], indent=2, ensure_ascii=False))
     elif found:
@@ -50,7 +50,7 @@ def _print(found: tuple[catalogue.Provider, ...]) -> None:
     if not console.is_terminal:
         console.width = 200  # For grep: one server, one line.
     console.print(table)
-    print(f"Source: {catalogue.SOURCE}, seen {catalogue.SEEN}", file=sys.stderr)
+    print(f"Source: {catalogue.SOURCE}, seen {catalogue.SOURCE_DATE}", file=sys.stderr)
 
 
 def _plain(provider: catalogue.Provider) -> dict[str, object]:

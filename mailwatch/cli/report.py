@@ -9,26 +9,26 @@ from typing import Any
 
 from rich.console import Console
 
-from mailwatch.cli.common import language, open_config, open_reader, options, signed
-from mailwatch.cli.files import alone, writable, write_whole
-from mailwatch.cli.resource_limits import room_to_draw
+from mailwatch.cli.common import add_options, language, open_config, open_reader, sign_if_configured
+from mailwatch.cli.files import check_writable, is_pdf, write_atomic
+from mailwatch.cli.resource_limits import check_pdf_resources
 from mailwatch.cli.time_zone import local_zone
 from mailwatch.config import Config, build_authorities, effective, schema_claims
-from mailwatch.config.recorded_targets import NoSuchTarget
-from mailwatch.evidence.bundle import File, pretty
-from mailwatch.evidence.claims.owner_statement import claim
-from mailwatch.evidence.claims.sent_log import BadLog, with_log
-from mailwatch.evidence.ledger_range import NoCase, Range, within_tokens
-from mailwatch.evidence.outage_case import certificates, find, write
-from mailwatch.model import WatchChange
+from mailwatch.config.recorded_targets import UnknownTargetError
+from mailwatch.evidence.bundle import File, pretty_json
+from mailwatch.evidence.claims.owner_statement import owner_claim
+from mailwatch.evidence.claims.sent_log import SentLogError, with_log
+from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, check_within_tokens
+from mailwatch.evidence.outage_case import certificates_file, find_outage_evidence, write_outage_bundle
+from mailwatch.model import TargetChange
 from mailwatch.store import Reader, Tokens, queries
-from mailwatch.store.keys import load as load_keys
+from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.times import parse_duration
 
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
-    options(verb, json=False)
+    add_options(verb, json=False)
     verb.add_argument(
         "outage",
         metavar="OUTAGE_ID",
@@ -56,90 +56,100 @@ def _run(args: argparse.Namespace) -> int:
             "mailwatch: write `mailwatch report OUTAGE_ID`, or `... report --from TIME --to TIME`", file=sys.stderr
         )
         return 2
-    writable(args.output)
-    room_to_draw()
+    check_writable(args.output)
+    check_pdf_resources()
     config = open_config(args)
     with open_reader(config) as reader:
-        return _made(args, config, reader, whole)
+        return _make(args, config, reader, whole)
 
 
-def _made(args: argparse.Namespace, config: Config, reader: Reader, whole: bool) -> int:
+def _make(args: argparse.Namespace, config: Config, reader: Reader, whole: bool) -> int:
     keys = load_keys(config.data_dir)
     zone = local_zone()  # Before the work: where there is none, it would be for nothing.
     if whole:
         try:
             configured = [target["name"] for target in effective(config)["targets"]]
             for name in args.target or ():
-                queries.wanted_targets(reader, name, configured)
-        except NoSuchTarget as error:
+                queries.select_targets(reader, name, configured)
+        except UnknownTargetError as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 2
         from mailwatch.cli import period_report  # It loads Typst, which other commands do not need.
 
-        made = period_report.make(args, config, reader, keys, _service, _enclosed)
-        return 1 if made is None else _done(args.output, made[1])
+        made = period_report.make_period_report(
+            args, config, reader, keys, _recorded_service, _enclosed_certificates
+        )
+        return 1 if made is None else _print_done(args.output, made[1])
     tokens = Tokens(config.data_dir)
     with Console(stderr=True).status("gathering the entries") as status:
         try:
-            case = find(reader, tokens, keys, args.outage, None)
-            within_tokens(case.found, case.payload)
-        except NoCase as error:
+            case = find_outage_evidence(reader, tokens, keys, args.outage, None)
+            check_within_tokens(case.range, case.payload)
+        except EvidenceError as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1
-        case.statement["service"] = _service(
+        case.statement["service"] = _recorded_service(
             config, reader, case.payload["target"], case.payload["ledger"]["first"]
         )
         try:
-            section = with_log(schema_claims.find(config.claims, case.payload), case.payload, config.data_dir)
-        except BadLog as error:
+            section = with_log(
+                schema_claims.find_claim(config.claims, case.payload), case.payload, config.data_dir
+            )
+        except SentLogError as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1
         if section:
-            case.statement["claim"] = claim(section, case.statement["outage"])
+            case.statement["claim"] = owner_claim(section, case.statement["outage"])
         status.update("drawing the report")
-        from mailwatch.evidence.report import report  # It loads Typst, which other commands do not need.
+        from mailwatch.evidence.report import (
+            render_outage_report,  # It loads Typst, which other commands do not need.
+        )
 
         place = ", ".join(filter(None, (config.vantage_point.name, config.vantage_point.place)))
-        pdf = report(reader, case, pretty(case.statement), place, args.lang, zone)
+        pdf = render_outage_report(reader, case, pretty_json(case.statement), place, args.lang, zone)
         status.update("signing the report" if config.signing else "writing the bundle")
         try:
-            pdf = signed(config, pdf)
-        except NoCase as error:
+            pdf = sign_if_configured(config, pdf)
+        except EvidenceError as error:
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1
-        if alone(args.output):
-            size = write_whole(args.output, lambda out: out.write(pdf))
+        if is_pdf(args.output):
+            size = write_atomic(args.output, lambda out: out.write(pdf))
         else:
-            files = [File("report.pdf", pdf), *_enclosed(config, case.found)]
-            size = write_whole(args.output, lambda out: write(out, reader, keys, case, args.lang, files))
-    return _done(args.output, size)
+            files = [File("report.pdf", pdf), *_enclosed_certificates(config, case.range)]
+            size = write_atomic(
+                args.output, lambda out: write_outage_bundle(out, reader, keys, case, args.lang, files)
+            )
+    return _print_done(args.output, size)
 
 
-def _done(path: Path, size: int) -> int:
-    if alone(path):
+def _print_done(path: Path, size: int) -> int:
+    if is_pdf(path):
         print(f"{path}: {size:,} bytes; only the report; for the evidence, name a .zip")
     else:
         print(f"{path}: {size:,} bytes; to verify it: mailwatch verify {path}")
     return 0
 
 
-def _enclosed(config: Config, found: Range) -> list[File]:
+def _enclosed_certificates(config: Config, found: LedgerRange) -> list[File]:
     used = {token.authority for token in found.tokens}
     known = [one for one in build_authorities(config) if one.name in used and one.ca_file]
-    return [certificates(one.name, one.ca_file) for one in known if one.ca_file]
+    return [certificates_file(one.name, one.ca_file) for one in known if one.ca_file]
 
 
-def _service(config: Config, reader: Reader, name: str, at_most: int | None = None) -> dict[str, Any] | None:
+def _recorded_service(
+    config: Config, reader: Reader, name: str, at_most: int | None = None
+) -> dict[str, Any] | None:
     """Return how the target was watched, without anything of its login: by the record, up to entry `at_most`.
 
     Where the record does not say, as the config has it today.
     """
-    shown = ("kind", "provider", "host", "port", "tls", "interval", "timeout", "url")
+    shown_keys = ("kind", "provider", "host", "port", "tls", "interval", "timeout", "url")
     today = next((target for target in effective(config)["targets"] if target["name"] == name), None)
-    told = None if today is None else {key: today[key] for key in shown if key in today}
+    configured = None if today is None else {key: today[key] for key in shown_keys if key in today}
     entry = reader.latest(name, "watch", at_most=at_most)
-    if entry is None or not isinstance(entry.fact, WatchChange) or not entry.fact.settings.host:
-        return None if told is None else told | {"with_login": "login" in (today or {})}
+    if entry is None or not isinstance(entry.fact, TargetChange) or not entry.fact.settings.host:
+        return None if configured is None else configured | {"with_login": "login" in (today or {})}
     known = entry.fact.settings
     recorded: dict[str, Any] = {
         "kind": known.kind.value,
@@ -150,9 +160,13 @@ def _service(config: Config, reader: Reader, name: str, at_most: int | None = No
         "interval": f"{known.interval}ms",
         "timeout": f"{known.timeout}ms",
     }
-    if told is None or told["kind"] != recorded["kind"]:
-        told = {key: value for key, value in recorded.items() if value}
+    if configured is None or configured["kind"] != recorded["kind"]:
+        configured = {key: value for key, value in recorded.items() if value}
     for key in ("interval", "timeout"):
-        if key in told and parse_duration(told[key]) == parse_duration(recorded[key]):
+        if key in configured and parse_duration(configured[key]) == parse_duration(recorded[key]):
             del recorded[key]
-    return told | {key: recorded[key] for key in recorded if key in told} | {"with_login": bool(known.login)}
+    return (
+        configured
+        | {key: recorded[key] for key in recorded if key in configured}
+        | {"with_login": bool(known.login)}
+    )

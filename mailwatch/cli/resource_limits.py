@@ -1,7 +1,7 @@
 """What the process may use of the machine, asked before it is needed.
 
 Libraries in Rust and C abort without a word where memory or a thread is not given in the middle of their work; so
-who limits us too far is told at the beginning, in numbers.
+a limit that is too low is reported at the beginning, in numbers.
 """
 
 from __future__ import annotations
@@ -13,59 +13,65 @@ import threading
 from pathlib import Path
 
 MIB = 1 << 20
-DRAWING = 192 * MIB
+PDF_BYTES = 192 * MIB
 """Bytes of address space that a PDF takes, besides those of its threads."""
-THREAD = 80 * MIB
+THREAD_BYTES = 80 * MIB
 """Bytes of address space that a thread reserves: its stack, and the arena of its allocator (malloc(3))."""
-RUNNING = 128 * MIB
-THREADS = 24
+RUN_BYTES = 128 * MIB
+RUN_THREADS = 24
 """So many `mailwatch run` has at work at once: the ledger's, the loop's, those of its executors."""
-HANDLES = 96
+RUN_HANDLES = 96
 """File handles besides those of probes and pages: the ledger's, the loop's, names, tokens, notifications."""
-OF_A_PROBE = 2
+HANDLES_PER_PROBE = 2
 """File handles of a probe at work: its connection, and one that asks for names or goes beside it."""
-OF_PAGES = 656
+PAGE_HANDLES = 656
 """File handles that the pages hold at most: web.connections.WANTED, without its imports."""
-PAGES_AT_LEAST = 24
+MIN_PAGE_HANDLES = 24
 """File handles without which a few people together with a health check could not see the pages."""
 
 
-class Lacking(Exception):
-    """The machine, or who set its limits, does not give what is needed; says what, how much, and the cure."""
+class ResourceLimitError(Exception):
+    """The machine, or whoever set its limits, does not give what is needed; says what, how much, and what to
+    do.
+    """
 
 
-def room_to_draw() -> None:
-    """Raise Lacking where a PDF could not be made. It is drawn by a thread for each processor."""
-    _room(DRAWING + THREAD * (os.cpu_count() or 1), "to make the PDF")
+def check_pdf_resources() -> None:
+    """Raise ResourceLimitError where a PDF could not be made. It is drawn by a thread for each processor."""
+    _check_memory(PDF_BYTES + THREAD_BYTES * (os.cpu_count() or 1), "to make the PDF")
 
 
-def room_to_run(targets: int, at_once: int) -> str:
+def check_run_resources(targets: int, at_once: int) -> str:
     """Raise the number of file handles to what is allowed; return a warning where it is less than may be needed.
 
-    Raises Lacking.
+    Raises ResourceLimitError.
     """
-    _room(RUNNING + THREAD * (THREADS // 4), "to run")
-    _threads()
-    least = HANDLES + OF_A_PROBE + PAGES_AT_LEAST
-    most = HANDLES + OF_A_PROBE * min(targets, at_once) + OF_PAGES
-    limit = _raised()
-    cure = "raise it (ulimit -n, systemd LimitNOFILE=, docker --ulimit nofile=)"
+    _check_memory(RUN_BYTES + THREAD_BYTES * (RUN_THREADS // 4), "to run")
+    _check_threads()
+    least = RUN_HANDLES + HANDLES_PER_PROBE + MIN_PAGE_HANDLES
+    most = RUN_HANDLES + HANDLES_PER_PROBE * min(targets, at_once) + PAGE_HANDLES
+    limit = _raise_handle_limit()
+    advice = "raise it (ulimit -n, systemd LimitNOFILE=, docker --ulimit nofile=)"
     if limit is not None and limit < least:
-        raise Lacking(f"to run, MailWatch needs at least {least} file handles, but the limit is {limit}; {cure}")
+        raise ResourceLimitError(
+            f"to run, MailWatch needs at least {least} file handles, but the limit is {limit}; {advice}"
+        )
     if limit is not None and limit < most:
-        return f"{targets} targets and the pages may need {most} file handles, but the limit is {limit}; {cure}"
+        return f"{targets} targets and the pages may need {most} file handles, but the limit is {limit}; {advice}"
     return ""
 
 
-def handles_of_pages(targets: int, at_once: int) -> int:
+def page_handles(targets: int, at_once: int) -> int:
     """Return how many file handles the pages may hold: what the probes and the rest do not need of the limit."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
-        return OF_PAGES
-    return max(PAGES_AT_LEAST, min(OF_PAGES, limit - HANDLES - OF_A_PROBE * min(targets, at_once)))
+        return PAGE_HANDLES
+    return max(
+        MIN_PAGE_HANDLES, min(PAGE_HANDLES, limit - RUN_HANDLES - HANDLES_PER_PROBE * min(targets, at_once))
+    )
 
 
-def _room(need: int, why: str) -> None:
+def _check_memory(need: int, why: str) -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft == resource.RLIM_INFINITY:
         return
@@ -73,24 +79,24 @@ def _room(need: int, why: str) -> None:
     with contextlib.suppress(OSError, ValueError, IndexError):
         used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     if soft - used < need:
-        raise Lacking(
+        raise ResourceLimitError(
             f"{why}, MailWatch needs {need // MIB} MiB more address space, but the limit leaves "
             f"{max(0, soft - used) // MIB}; raise it (ulimit -v), or limit memory instead (systemd MemoryMax=, "
             "docker --memory)"
         )
 
 
-def _threads() -> None:
-    """Start as many threads as will be needed, and end them. Raises Lacking."""
+def _check_threads() -> None:
+    """Start as many threads as will be needed, and end them. Raises ResourceLimitError."""
     done, started = threading.Event(), list[threading.Thread]()
     try:
-        for _ in range(THREADS):
+        for _ in range(RUN_THREADS):
             thread = threading.Thread(target=done.wait, daemon=True)
             thread.start()
             started.append(thread)
     except RuntimeError:
-        raise Lacking(
-            f"to run, MailWatch needs {THREADS} threads, and got {len(started)}; raise the limit "
+        raise ResourceLimitError(
+            f"to run, MailWatch needs {RUN_THREADS} threads, and got {len(started)}; raise the limit "
             "(ulimit -u, systemd TasksMax=, docker --pids-limit)"
         ) from None
     finally:
@@ -99,7 +105,7 @@ def _threads() -> None:
             thread.join()
 
 
-def _raised() -> int | None:
+def _raise_handle_limit() -> int | None:
     """Raise the soft limit of file handles to the hard one; return it, None without one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):

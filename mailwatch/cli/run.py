@@ -14,20 +14,20 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
-from mailwatch.cli.common import config_path, options
-from mailwatch.cli.resource_limits import handles_of_pages, room_to_run
+from mailwatch.cli.common import add_options, config_path
+from mailwatch.cli.resource_limits import check_run_resources, page_handles
 from mailwatch.cli.time_zone import zone_or_utc
 from mailwatch.config import load, warnings, web_warnings
-from mailwatch.config.targets import resolved
+from mailwatch.config.targets import resolved_targets
 from mailwatch.monitor.process import run
-from mailwatch.monitor.signals import leave
+from mailwatch.monitor.signals import exit_now
 
 logger = logging.getLogger(__name__)
 
 
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
-    options(verb, json=False)
+    add_options(verb, json=False)
     verb.set_defaults(run=_run)
 
 
@@ -40,15 +40,15 @@ def _run(args: argparse.Namespace) -> int:
     config = load(path)
     for note in (*web_warnings(config), *warnings(config)):
         logger.warning("%s", note)
-    if narrow := room_to_run(sum(1 for _ in resolved(config)), config.limits.max_concurrent):
+    if narrow := check_run_resources(sum(1 for _ in resolved_targets(config)), config.limits.max_concurrent):
         logger.warning("%s", narrow)
-    # What is loaded stays; looks leave few cycles behind. Collecting as often as Python does costs a twentieth.
+    # What is loaded stays; probes leave few cycles behind. Collecting as often as Python does costs a twentieth.
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(path, config, handles_of_pages))
+        runner.run(run(path, config, page_handles))
         # At once: to close the loop would be to wait for threads that hang.
-        leave(0)
+        exit_now(0)
 
 
 def _log_to_stderr() -> None:
@@ -56,13 +56,13 @@ def _log_to_stderr() -> None:
     for library in ("alembic", "uvicorn", "httpx"):
         logging.getLogger(library).setLevel(logging.WARNING)
     handler: logging.Handler = logging.StreamHandler()
-    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_IsoTimeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     if sys.stderr.isatty():
-        handler = coloured(Console(stderr=True))
+        handler = coloured_handler(Console(stderr=True))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def coloured(console: Console) -> logging.Handler:
+def coloured_handler(console: Console) -> logging.Handler:
     """Return a handler that writes to a terminal."""
     handler = RichHandler(
         console=console, show_path=False, rich_tracebacks=False,
@@ -72,7 +72,7 @@ def coloured(console: Console) -> logging.Handler:
     return handler
 
 
-class _Lines(logging.Formatter):
+class _IsoTimeFormatter(logging.Formatter):
     """Writes times as ISO 8601 has them."""
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name

@@ -10,45 +10,47 @@ from zoneinfo import ZoneInfo
 
 from tzlocal import get_localzone
 
-from mailwatch.errors import UsedWrongly
+from mailwatch.errors import UsageError
 
-_CURE = "set its name, for example TZ=Europe/Rome"
+_ADVICE = "set its name, for example TZ=Europe/Rome"
 
 
-class NoZone(UsedWrongly):
+class TimeZoneError(UsageError):
     """TZ, or where it is not set the machine, names no time zone."""
 
 
 def local_zone() -> ZoneInfo:
-    """Return the zone that TZ names, else the machine's. Raises NoZone: another one must not be taken silently."""
+    """Return the zone that TZ names, else the machine's. Raises TimeZoneError: another one must not be taken
+    silently.
+    """
     given = os.environ.get("TZ")
     if given is not None:
-        return _named(given)
+        return _zone_of(given)
     try:
         zone = get_localzone()
     except (LookupError, ValueError, OSError):
-        raise NoZone(f"mailwatch: the time zone of this machine is unclear; {_CURE}") from None
+        raise TimeZoneError(f"mailwatch: the time zone of this machine is unclear; {_ADVICE}") from None
     return zone if isinstance(zone, ZoneInfo) else ZoneInfo("UTC")
 
 
-def settle_zone() -> None:
+def normalise_zone() -> None:
     """Take quotes off TZ, as a list of compose leaves them on it: else the C library would silently use UTC."""
     given = os.environ.get("TZ")
-    if given is not None and bare(given) != given:
-        _use(bare(given))
+    if given is not None and unquoted(given) != given:
+        _set_zone(unquoted(given))
 
 
 def zone_or_utc() -> str:
     """For what must go on: where there is no zone use UTC from here on, and return why, else ""."""
     try:
         local_zone()
-    except NoZone as error:
-        _use("UTC")
+    except TimeZoneError as error:
+        _set_zone("UTC")
         return f"{str(error).removeprefix('mailwatch: ')}; until then times are in UTC"
     return ""
 
 
-def bare(given: str) -> str:
+def unquoted(given: str) -> str:
     """Return TZ without the blanks and quotes around it."""
     name = given.strip()
     while len(name) > 1 and name[0] == name[-1] and name[0] in "\"'":
@@ -56,9 +58,9 @@ def bare(given: str) -> str:
     return name
 
 
-def _named(given: str) -> ZoneInfo:
+def _zone_of(given: str) -> ZoneInfo:
     # An empty one is UTC (POSIX); a colon may stand before a name.
-    name = bare(given).removeprefix(":") or "UTC"
+    name = unquoted(given).removeprefix(":") or "UTC"
     if name.startswith("/"):
         path = Path(os.path.realpath(name))
         for start in range(1, len(path.parts)):
@@ -66,10 +68,10 @@ def _named(given: str) -> ZoneInfo:
                 return ZoneInfo("/".join(path.parts[start:]))
     with contextlib.suppress(LookupError, ValueError, OSError):
         return ZoneInfo(name)
-    shown = "".join(one if one.isprintable() else "?" for one in given)[:40]
-    raise NoZone(f"mailwatch: TZ={shown} is not a time zone; {_CURE}")
+    printable = "".join(one if one.isprintable() else "?" for one in given)[:40]
+    raise TimeZoneError(f"mailwatch: TZ={printable} is not a time zone; {_ADVICE}")
 
 
-def _use(name: str) -> None:
+def _set_zone(name: str) -> None:
     os.environ["TZ"] = name
     time.tzset()

@@ -10,9 +10,9 @@ from rich.text import Text
 
 from mailwatch.times import Millis, rfc3339
 
-SURE, POSSIBLE, SERVED = "█", "▒", "─"
-_STYLES = {SURE: "red", POSSIBLE: "dim red", SERVED: "dim green"}
-_NARROWEST = 16
+SURE_MARK, POSSIBLE_MARK, SERVED_MARK = "█", "▒", "─"
+_STYLES = {SURE_MARK: "red", POSSIBLE_MARK: "dim red", SERVED_MARK: "dim green"}
+_MIN_CELLS = 16
 """Cells of the shortest bar worth drawing."""
 
 
@@ -26,27 +26,31 @@ class Bar:
     note: str = ""
 
 
-def picture(bars: Sequence[Bar], start: Millis, end: Millis, width: int) -> Text:
-    """Draw the bars from `start` to `end` in `width` columns, under a line that tells the times."""
+def draw_timeline(bars: Sequence[Bar], start: Millis, end: Millis, width: int) -> Text:
+    """Draw the bars from `start` to `end` in `width` columns, under a line with the times."""
     note = max((len(bar.note) for bar in bars), default=0)
     label = min(max((len(bar.label) for bar in bars), default=0), max(8, (width - note) // 3))
-    cells = max(_NARROWEST, width - label - note - 4)
+    cells = max(_MIN_CELLS, width - label - note - 4)
     text = Text(no_wrap=True)
-    text.append(" " * (label + 2) + axis(start, end, cells) + "\n", "dim")
+    text.append(" " * (label + 2) + draw_axis(start, end, cells) + "\n", "dim")
     for bar in bars:
-        text.append(shortened(bar.label, label).ljust(label) + "  ")
+        text.append(shorten(bar.label, label).ljust(label) + "  ")
         for cell in _cells(bar, start, end, cells):
             text.append(cell, _STYLES[cell])
         text.append(f"  {bar.note.rjust(note)}\n")
     text.append(" " * (label + 2))
-    for cell, words in ((SURE, " certainly down  "), (POSSIBLE, " possibly  "), (SERVED, " up, or not checked")):
+    for cell, words in (
+        (SURE_MARK, " certainly down  "),
+        (POSSIBLE_MARK, " possibly  "),
+        (SERVED_MARK, " up, or not checked"),
+    ):
         text.append(cell, _STYLES[cell])
         text.append(words, "dim")
     return text
 
 
-def axis(start: Millis, end: Millis, cells: int) -> str:
-    """Write as many times under a bar of `cells` as fit with room between them: the first stands at its cell."""
+def draw_axis(start: Millis, end: Millis, cells: int) -> str:
+    """Write as many times under a bar of `cells` as fit with space between them: the first stands at its cell."""
     form = "%m-%d %H:%M" if end - start >= 86_400_000 else "%H:%M:%S" if end - start < 3_600_000 else "%H:%M"
     length = len(f"{datetime.fromtimestamp(0, UTC):{form}}")
     count = max(1, (cells + 4) // (length + 4))
@@ -58,32 +62,32 @@ def axis(start: Millis, end: Millis, cells: int) -> str:
     return line
 
 
-def shortened(text: str, width: int) -> str:
-    """Cut a long name in its middle: both its begin and its end tell something."""
+def shorten(text: str, width: int) -> str:
+    """Cut a long name in its middle: both its begin and its end carry meaning."""
     if len(text) <= width:
         return text
     tail = (width - 1) // 2
     return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
 
 
-def second(at: Millis) -> str:
+def format_second(at: Millis) -> str:
     """Write a time to the second, UTC: 2026-01-22 21:55:00Z."""
     return f"{rfc3339(at)[:19].replace('T', ' ')}Z"
 
 
-def minute(at: Millis) -> str:
+def format_minute(at: Millis) -> str:
     """Write a time to the minute, UTC: 2026-01-22 21:55Z."""
     return f"{rfc3339(at)[:16].replace('T', ' ')}Z"
 
 
-def month_and_second(at: Millis) -> str:
+def format_month_second(at: Millis) -> str:
     """Write a time without its year: 01-22 21:55:00."""
     return rfc3339(at)[5:19].replace("T", " ")
 
 
 def _cells(bar: Bar, start: Millis, end: Millis, cells: int) -> str:
-    row = [SERVED] * cells
-    for mark, spans in ((POSSIBLE, bar.possible), (SURE, bar.sure)):
+    row = [SERVED_MARK] * cells
+    for mark, spans in ((POSSIBLE_MARK, bar.possible), (SURE_MARK, bar.sure)):
         for begin, until in spans:
             # What is short still fills a cell: an outage must not vanish from a picture of days.
             first = min(cells - 1, (begin - start) * cells // max(1, end - start))

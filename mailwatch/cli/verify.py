@@ -11,11 +11,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from mailwatch.cli.files import MAX_TRUST, regular
-from mailwatch.evidence.joint.verify import UNCHECKED, check, is_joint
+from mailwatch.cli.files import MAX_TRUST_BYTES, check_regular_files
+from mailwatch.evidence.joint.verify import UNCHECKED_PREFIX, check_joint, is_joint
 from mailwatch.evidence.verify import Claim, Trust, verify
 
-_UNCHECKED = "[yellow]not checked[/]"
+_UNCHECKED_TEXT = "[yellow]not checked[/]"
 
 
 def add(verb: argparse.ArgumentParser) -> None:
@@ -44,8 +44,8 @@ def add(verb: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    regular(args.trust, MAX_TRUST)
-    regular([args.file, *args.member])
+    check_regular_files(args.trust, MAX_TRUST_BYTES)
+    check_regular_files([args.file, *args.member])
     try:
         trust = Trust.read(args.trust)
     except (OSError, ValueError) as error:
@@ -55,16 +55,16 @@ def _run(args: argparse.Namespace) -> int:
     if args.member and not joint:
         print(f"mailwatch: {args.file} is not a joint zip; leave out --member", file=sys.stderr)
         return 2
-    claims = check(args.file, trust, args.member) if joint else verify(args.file, trust)
+    claims = check_joint(args.file, trust, args.member) if joint else verify(args.file, trust)
     valid = all(claim.valid for claim in claims)
     if args.json:
-        told = {"valid": valid, "claims": [asdict(claim) for claim in claims]}
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        result = {"valid": valid, "claims": [asdict(claim) for claim in claims]}
+        print(json.dumps(result, indent=2, ensure_ascii=False))
         return 0 if valid else 1
     console, wide = Console(highlight=False), max(len(claim.claim) for claim in claims)
     for claim in claims:
         mark = "[green]valid      [/]" if claim.valid else "[bold red]NOT VALID  [/]"
-        line = f"{_UNCHECKED if _unchecked(claim) else mark}  [bold]{claim.claim:{wide}}[/]  "
+        line = f"{_UNCHECKED_TEXT if _unchecked(claim) else mark}  [bold]{claim.claim:{wide}}[/]  "
         # soft_wrap: one line a claim, also in a pipe.
         console.print(line + _printable(claim.detail), soft_wrap=True)
     if valid:
@@ -77,10 +77,10 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _printable(text: str) -> str:
-    """What a stranger's bundle says, as one line of words: no line feed, no command to the terminal, no markup."""
-    told = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-    return escape(told)
+    """What an untrusted bundle says, as one line of text: no line feed, no command to the terminal, no markup."""
+    escaped = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return escape(escaped)
 
 
 def _unchecked(claim: Claim) -> bool:
-    return not claim.valid and claim.detail.startswith(UNCHECKED)
+    return not claim.valid and claim.detail.startswith(UNCHECKED_PREFIX)

@@ -3,7 +3,7 @@
 loaded = load(default_path())         # or ConfigError, which holds every mistake with file:line
 targets = build_targets(loaded)       # accounts expanded, secrets read
 build_authorities(loaded)             # those that stamp the ledger
-build_channels(loaded)                # those that are told
+build_channels(loaded)                # where notifications go
 check_named(loaded)                   # is what it names there
 web_access(loaded)                    # who may see what of the pages
 for mistake in warnings(loaded): ...  # not fatal, worth saying
@@ -14,18 +14,18 @@ from __future__ import annotations
 from mailwatch.config.access import WebAccess, web_access, web_warnings
 from mailwatch.config.build import build_authorities, build_maintenance
 from mailwatch.config.channels import build_channels, build_heartbeat, channel_warnings
-from mailwatch.config.effective import digest, effective, schema, show
-from mailwatch.config.errors import ConfigError, ConfigNotFound, Mistake
+from mailwatch.config.effective import digest, effective, effective_yaml, schema
+from mailwatch.config.errors import ConfigError, ConfigNotFoundError, ConfigProblem
 from mailwatch.config.load import default_path, load
-from mailwatch.config.preflight import check_named
+from mailwatch.config.preflight import check_references
 from mailwatch.config.schema import Config
 from mailwatch.config.targets import build_targets, warnings
 
 __all__ = [
     "Config",
     "ConfigError",
-    "ConfigNotFound",
-    "Mistake",
+    "ConfigNotFoundError",
+    "ConfigProblem",
     "WebAccess",
     "build_authorities",
     "build_channels",
@@ -33,13 +33,13 @@ __all__ = [
     "build_maintenance",
     "build_targets",
     "channel_warnings",
-    "check_named",
+    "check_references",
     "default_path",
     "digest",
     "effective",
+    "effective_yaml",
     "load",
     "schema",
-    "show",
     "warnings",
     "web_access",
     "web_warnings",

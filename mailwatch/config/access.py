@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from mailwatch.config.errors import ConfigError, Fault, Mistake
-from mailwatch.config.schema import HASHED, Config, check_hash
-from mailwatch.config.secrets import read_plain, readable_by_others
-from mailwatch.config.targets import mistake_at
+from mailwatch.config.errors import ConfigError, ConfigProblem, FieldError
+from mailwatch.config.schema import HASH_PREFIX, Config, check_hash
+from mailwatch.config.secrets import read_secret, readable_by_others
+from mailwatch.config.targets import problem_at
 from mailwatch.net import is_loopback
 
 Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
-TOKEN_AT_LEAST = 16
+MIN_TOKEN_CHARS = 16
 """Characters: a token is made by a program, and short ones are guessed."""
 
 
@@ -24,7 +24,7 @@ class WebAccess:
     """What is asked before the pages are shown."""
 
     password: SecretStr | None = None
-    hashed: SecretStr | None = None
+    password_hash: SecretStr | None = None
     """The argon2id hash of the password; at most one of the two is there."""
     token: SecretStr | None = None
     public: bool = False
@@ -35,14 +35,14 @@ class WebAccess:
     proxies: Networks = ()
 
     @property
-    def asks(self) -> bool:
+    def requires_login(self) -> bool:
         """Whether there is anything by which one could be let in."""
-        return bool(self.password or self.hashed or self.token)
+        return bool(self.password or self.password_hash or self.token)
 
 
 def web_access(config: Config) -> WebAccess:
     """Read the secrets of `web:`. Raises ConfigError with all that cannot be read."""
-    web, mistakes = config.web, list[Mistake]()
+    web, problems = config.web, list[ConfigProblem]()
 
     def read(what: str) -> SecretStr | None:
         file, variable = getattr(web, f"{what}_file"), getattr(web, f"{what}_env")
@@ -50,24 +50,24 @@ def web_access(config: Config) -> WebAccess:
             return None
         key = f"{what}_{'env' if file is None else 'file'}"
         try:
-            secret = read_plain(file, variable)
-            if what == "token" and len(secret.get_secret_value()) < TOKEN_AT_LEAST:
-                raise Fault("the token has less than 16 characters; make one with: openssl rand -hex 32")
-            if what == "password" and secret.get_secret_value().startswith(HASHED):
+            secret = read_secret(file, variable)
+            if what == "token" and len(secret.get_secret_value()) < MIN_TOKEN_CHARS:
+                raise FieldError("the token has less than 16 characters; make one with: openssl rand -hex 32")
+            if what == "password" and secret.get_secret_value().startswith(HASH_PREFIX):
                 check_hash(secret.get_secret_value())
-        except Fault as fault:
-            mistakes.append(mistake_at(config, ("web", key), f"web.{key}: {fault}"))
+        except FieldError as fault:
+            problems.append(problem_at(config, ("web", key), f"web.{key}: {fault}"))
             return None
         return secret
 
     password, hashed, token = read("password"), web.password_hash, read("token")
-    if mistakes:
-        raise ConfigError(mistakes)
-    if password and password.get_secret_value().startswith(HASHED):
+    if problems:
+        raise ConfigError(problems)
+    if password and password.get_secret_value().startswith(HASH_PREFIX):
         password, hashed = None, password
     return WebAccess(
         password=password,
-        hashed=hashed,
+        password_hash=hashed,
         token=token,
         public=web.public,
         loopback=is_loopback(web.host),
@@ -77,17 +77,17 @@ def web_access(config: Config) -> WebAccess:
     )
 
 
-def web_warnings(config: Config) -> Iterator[Mistake]:
-    """Give what is allowed but deserves a second look."""
+def web_warnings(config: Config) -> Iterator[ConfigProblem]:
+    """Yield what is allowed but deserves a warning."""
     web = config.web
-    if not (is_loopback(web.host) or web.asks or web.public or web.trust_network):
+    if not (is_loopback(web.host) or web.requires_login or web.public or web.trust_network):
         what = (
             f"web.listen: other machines can reach {web.host} without a password: they see only the public "
             "view, or everything as long as all targets are servers of the catalogue without a login; "
             "set web.password_file, or web.public: true if you want only the public view"
         )
-        yield mistake_at(config, ("web", "listen"), what)
+        yield problem_at(config, ("web", "listen"), what)
     for key in ("password_file", "token_file"):
         file = getattr(web, key)
         if file is not None and readable_by_others(file):
-            yield mistake_at(config, ("web", key), f"web.{key} can be read by others; run chmod 600 {file}")
+            yield problem_at(config, ("web", key), f"web.{key} can be read by others; run chmod 600 {file}")

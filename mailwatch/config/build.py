@@ -12,84 +12,91 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from mailwatch.analysis.maintenance import Rule
-from mailwatch.certificates import read_pem
-from mailwatch.config.errors import ConfigError, Fault, Mistake, Place, written
-from mailwatch.config.files import CERTIFICATES, read_file
+from mailwatch.analysis.maintenance import MaintenanceRule
+from mailwatch.certificates import parse_pem
+from mailwatch.config.errors import ConfigError, ConfigProblem, FieldError, KeyPath, format_key_path
+from mailwatch.config.files import MAX_CERTIFICATE_BYTES, read_file
 from mailwatch.config.schema import Config, MaintenanceSection, TimestampSection
-from mailwatch.config.targets import mistake_at, resolved, secret
+from mailwatch.config.targets import login_secret, problem_at, resolved_targets
 from mailwatch.ledger.entry import target_id
-from mailwatch.settings import Authority, Login
+from mailwatch.settings import Login, TimestampAuthority
 
 
-def build_authorities(config: Config) -> tuple[Authority, ...]:
+def build_authorities(config: Config) -> tuple[TimestampAuthority, ...]:
     """Give all authorities. Reads secrets and certificates; raises ConfigError with all that fail."""
-    made: dict[str, Authority] = {}
-    mistakes: list[Mistake] = []
+    made: dict[str, TimestampAuthority] = {}
+    problems: list[ConfigProblem] = []
     for number, section in enumerate(config.timestamps):
-        place: Place = ("timestamps", number)
+        place: KeyPath = ("timestamps", number)
         if section.name in made:
             what = f"timestamps[{number}].url: {section.name} is already listed; keep one"
-            mistakes.append(mistake_at(config, (*place, "url"), what))
-        if fault := _fault_of_ca(section):
-            mistakes.append(mistake_at(config, (*place, "ca_file"), f"timestamps[{number}].ca_file: {fault}"))
+            problems.append(problem_at(config, (*place, "url"), what))
+        if fault := _ca_file_problem(section):
+            problems.append(problem_at(config, (*place, "ca_file"), f"timestamps[{number}].ca_file: {fault}"))
         login = None
         if section.login:
-            word = secret(config, section.login, place)
-            if isinstance(word, Mistake):
-                mistakes.append(word)
+            word = login_secret(config, section.login, place)
+            if isinstance(word, ConfigProblem):
+                problems.append(word)
                 continue
             login = Login(username=section.login.username, password=word)
-        made[section.name] = Authority(
+        made[section.name] = TimestampAuthority(
             name=section.name, url=section.url, every=section.every, ca_file=section.ca_file, login=login
         )
-    if mistakes:
-        raise ConfigError(mistakes)
+    if problems:
+        raise ConfigError(problems)
     return tuple(made.values())
 
 
-def _fault_of_ca(section: TimestampSection) -> str:
+def _ca_file_problem(section: TimestampSection) -> str:
     if section.ca_file is None:
         return ""
     try:
-        read_pem(read_file(section.ca_file, CERTIFICATES, "save the authority's certificates there"))
-    except Fault as fault:
+        parse_pem(read_file(section.ca_file, MAX_CERTIFICATE_BYTES, "save the authority's certificates there"))
+    except FieldError as fault:
         return str(fault)
     except ValueError:
         return f"{section.ca_file} holds no PEM certificates; save the authority's certificates there"
     return ""
 
 
-def build_maintenance(config: Config, secret: bytes) -> tuple[Rule, ...]:
-    """Give the rules as they go on record: targets by their opaque ids, for whose making `secret` is needed."""
+def build_maintenance(config: Config, secret: bytes) -> tuple[MaintenanceRule, ...]:
+    """Give the rules as they go on record: targets by their opaque ids, for whose making `login_secret` is
+    needed.
+    """
     rules = []
     for section in config.maintenance:
-        names = _covered(config, section)
+        names = _covered_targets(config, section)
         everything = section.targets is None and section.providers is None
         targets = None if everything else frozenset(target_id(secret, name) for name in names)
         rules.append(
-            Rule(name=section.name, when=section.when(), targets=targets, providers=section.providers or ())
+            MaintenanceRule(
+                name=section.name,
+                recurrence=section.recurrence_rule(),
+                targets=targets,
+                providers=section.providers or (),
+            )
         )
     return tuple(rules)
 
 
-def maintenance_mistakes(config: Config) -> Iterator[Mistake]:
+def maintenance_problems(config: Config) -> Iterator[ConfigProblem]:
     """Find names of nothing."""
-    targets = [section for section, _ in resolved(config)]
+    targets = [section for section, _ in resolved_targets(config)]
     known = {"targets": {t.name for t in targets}, "providers": {t.provider for t in targets if t.provider}}
     for number, section in enumerate(config.maintenance):
         for field in ("targets", "providers"):
             for item, name in enumerate(getattr(section, field) or ()):
                 if name not in known[field]:
-                    place: Place = ("maintenance", number, field, item)
+                    place: KeyPath = ("maintenance", number, field, item)
                     near = get_close_matches(name, sorted(known[field]), n=1)
-                    cure = f"did you mean '{near[0]}'?" if near else f"name one of the {field} in the config"
-                    what = f"{written(place)}: there is no '{name}' among the {field}; {cure}"
-                    yield mistake_at(config, place, what)
+                    advice = f"did you mean '{near[0]}'?" if near else f"name one of the {field} in the config"
+                    what = f"{format_key_path(place)}: there is no '{name}' among the {field}; {advice}"
+                    yield problem_at(config, place, what)
 
 
-def _covered(config: Config, section: MaintenanceSection) -> set[str]:
-    found = ((target.name, target.provider) for target, _ in resolved(config))
+def _covered_targets(config: Config, section: MaintenanceSection) -> set[str]:
+    found = ((target.name, target.provider) for target, _ in resolved_targets(config))
     if section.targets is not None:
         return {name for name, _ in found if name in section.targets}
     return {name for name, provider in found if section.providers is None or provider in section.providers}

@@ -1,4 +1,4 @@
-"""The channels of the config, ready to be told. No message repeats an address: it is mostly a secret."""
+"""The notification channels of the config. No message repeats an address: it is mostly a secret."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import SecretStr
 
 from mailwatch.config import catalogue, secrets
-from mailwatch.config.errors import ConfigError, Fault, Mistake, Place
-from mailwatch.config.schema import Config, NotifySection, UrlSection, is_http, minutes
-from mailwatch.config.targets import mistake_at, resolved
+from mailwatch.config.errors import ConfigError, ConfigProblem, FieldError, KeyPath
+from mailwatch.config.schema import Config, NotifySection, UrlSection, is_http, parse_quiet_hours
+from mailwatch.config.targets import problem_at, resolved_targets
 from mailwatch.settings import Channel
 
 _SCHEME = re.compile(r"([a-z][a-z0-9]{1,19})://.+")
 _MAIL = ("mailto", "mailtos")
-WRONG = "is not an address of Apprise; write for example ntfys://ntfy.example.org/topic"
+INVALID_ADDRESS = "is not an address of Apprise; write for example ntfys://ntfy.example.org/topic"
 
 
 def build_channels(config: Config) -> tuple[Channel, ...]:
     """Give all channels. Reads the secret addresses; raises ConfigError with all that fail."""
     made: list[Channel] = []
-    mistakes: list[Mistake] = []
+    problems: list[ConfigProblem] = []
     for number, section in enumerate(config.notify):
-        place: Place = ("notify", number)
+        place: KeyPath = ("notify", number)
         try:
             made.append(_channel(section, number + 1))
-        except Fault as fault:
-            mistakes.append(
-                mistake_at(config, (*place, way(section)), f"notify[{number}].{way(section)}: {fault}")
+        except FieldError as fault:
+            problems.append(
+                problem_at(
+                    config, (*place, url_source(section)), f"notify[{number}].{url_source(section)}: {fault}"
+                )
             )
-    if mistakes:
-        raise ConfigError(mistakes)
+    if problems:
+        raise ConfigError(problems)
     return tuple(made)
 
 
@@ -45,56 +47,56 @@ def build_heartbeat(config: Config) -> SecretStr | None:
     try:
         url = _url(section)
         if not is_http(url.get_secret_value()):
-            raise Fault("is not an http or https address; correct it")
-    except Fault as fault:
-        place: Place = ("heartbeat", way(section))
-        raise ConfigError([mistake_at(config, place, f"heartbeat.{way(section)}: {fault}")]) from None
+            raise FieldError("is not an http or https address; correct it")
+    except FieldError as fault:
+        place: KeyPath = ("heartbeat", url_source(section))
+        raise ConfigError([problem_at(config, place, f"heartbeat.{url_source(section)}: {fault}")]) from None
     return url
 
 
-def channel_warnings(config: Config) -> Iterator[Mistake]:
-    """Say when the only way to tell is a mailbox that is itself watched: its outage would be told to nobody."""
+def channel_warnings(config: Config) -> Iterator[ConfigProblem]:
+    """Warn when the only channel is a mailbox that is itself watched: its outage could not be reported."""
     try:
         channels = build_channels(config)
     except ConfigError:
         return
-    watched = {section.provider for section, _ in resolved(config)} - {None, ""}
+    watched = {section.provider for section, _ in resolved_targets(config)} - {None, ""}
     hosts = [_hosts(channel.url.get_secret_value()) for channel in channels]
-    if channels and all(_watched(names, watched, config) for names in hosts):
+    if channels and all(_is_watched(names, watched, config) for names in hosts):
         what = (
             "every channel is a mailbox at a provider that MailWatch itself monitors; "
             "add a channel of another kind, such as ntfy"
         )
-        yield mistake_at(config, ("notify",), f"notify: {what}")
+        yield problem_at(config, ("notify",), f"notify: {what}")
     for number, section in enumerate(config.notify):
         if section.url_file and secrets.readable_by_others(section.url_file):
             what = f"notify[{number}]: others can read {section.url_file}; run chmod 600 on it"
-            yield mistake_at(config, ("notify", number, "url_file"), what)
+            yield problem_at(config, ("notify", number, "url_file"), what)
 
 
 def _channel(section: NotifySection, number: int) -> Channel:
     url = _url(section)
     found = _SCHEME.fullmatch(url.get_secret_value())
-    if not found or not _understood(url.get_secret_value()):
-        raise Fault(WRONG)
+    if not found or not _is_supported(url.get_secret_value()):
+        raise FieldError(INVALID_ADDRESS)
     if parse_qs(urlsplit(url.get_secret_value()).query).get("verify", ["yes"])[-1].lower() not in (
         "yes",
         "true",
         "1",
     ):
-        raise Fault("switches off certificate verification; remove verify")
+        raise FieldError("switches off certificate verification; remove verify")
     return Channel(
         name=f"{found[1]}-{number}",
         url=url,
         on=frozenset(section.on),
         lang=section.lang,
-        quiet=minutes(section.quiet_hours) if section.quiet_hours else None,
+        quiet=parse_quiet_hours(section.quiet_hours) if section.quiet_hours else None,
         timezone=section.timezone,
         group=section.group,
     )
 
 
-def _understood(url: str) -> bool:
+def _is_supported(url: str) -> bool:
     # Loaded late: it takes half a second, which only those who have a channel should wait.
     import apprise
 
@@ -106,7 +108,7 @@ def _understood(url: str) -> bool:
         return False
 
 
-def way(section: UrlSection) -> str:
+def url_source(section: UrlSection) -> str:
     """Name the key under which a section has its address."""
     return next(way for way in ("url", "url_file", "url_env") if getattr(section, way) is not None)
 
@@ -114,7 +116,7 @@ def way(section: UrlSection) -> str:
 def _url(section: UrlSection) -> SecretStr:
     if section.url is not None:
         return SecretStr(section.url)
-    return secrets.read_plain(section.url_file, section.url_env)
+    return secrets.read_secret(section.url_file, section.url_env)
 
 
 def _hosts(url: str) -> set[str] | None:
@@ -129,10 +131,10 @@ def _hosts(url: str) -> set[str] | None:
     return {host.lower() for host in (*to, *paths) if host} or {(parts.hostname or "").lower()}
 
 
-def _watched(names: set[str] | None, providers: set[str | None], config: Config) -> bool:
+def _is_watched(names: set[str] | None, providers: set[str | None], config: Config) -> bool:
     if names is None:
         return False
-    own = {(section.host or "").lower() for section, _ in resolved(config)}
+    own = {(section.host or "").lower() for section, _ in resolved_targets(config)}
     for name in names:
         provider = catalogue.by_domain(f"x@{name}")
         if (provider and provider.key in providers) or any(h == name or h.endswith(f".{name}") for h in own):

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from mailwatch.config.schema import Config, UrlSection
-from mailwatch.config.targets import resolved
+from mailwatch.config.targets import resolved_targets
 
 
 def effective(config: Config) -> dict[str, Any]:
@@ -32,11 +32,11 @@ def effective(config: Config) -> dict[str, Any]:
     if config.signing:
         plain["signing"] = config.signing.model_dump(mode="json", exclude_none=True)
     if config.notify:
-        plain["notify"] = [_address_hidden(section) for section in config.notify]
+        plain["notify"] = [_without_address(section) for section in config.notify]
     if config.heartbeat:
-        plain["heartbeat"] = _address_hidden(config.heartbeat)
+        plain["heartbeat"] = _without_address(config.heartbeat)
     targets = []
-    for section, _ in resolved(config):
+    for section, _ in resolved_targets(config):
         target = section.model_dump(mode="json", exclude_none=True)
         if target["provider"] == "":
             del target["provider"]
@@ -50,7 +50,7 @@ def effective(config: Config) -> dict[str, Any]:
     return {**plain, "targets": targets}
 
 
-def _address_hidden(section: UrlSection) -> dict[str, Any]:
+def _without_address(section: UrlSection) -> dict[str, Any]:
     """Of an address only the scheme is shown; the rest mostly holds a secret."""
     plain = section.model_dump(mode="json", exclude_none=True)
     if section.url is not None:
@@ -65,7 +65,7 @@ def _hide_arguments(section: dict[str, Any]) -> None:
         login["password_command"] = [command[0], *("..." for _ in command[1:])]
 
 
-def show(config: Config) -> str:
+def effective_yaml(config: Config) -> str:
     """Write the effective config as YAML, which loads to the same again."""
     return yaml.safe_dump(effective(config), sort_keys=False, allow_unicode=True)
 

@@ -6,45 +6,45 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailwatch.errors import UsedWrongly
+from mailwatch.errors import UsageError
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Where in the document: ("targets", 0, "interval")."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Mistake:
-    """One thing to mend. `what` says also how; it never repeats a value that may be a secret."""
+class ConfigProblem:
+    """One problem to fix. `message` says also how; it never repeats a value that may be a secret."""
 
     file: Path
     line: int
-    what: str
+    message: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.what}"
+        return f"{self.file}:{self.line}: {self.message}"
 
 
-class ConfigError(UsedWrongly):
-    """The config cannot be used. `mistakes` holds all that were found, in the order of the file."""
+class ConfigError(UsageError):
+    """The config cannot be used. `problems` holds all that were found, in the order of the file."""
 
-    def __init__(self, mistakes: Iterable[Mistake]) -> None:
-        self.mistakes = tuple(sorted(set(mistakes)))
-        super().__init__("\n".join(map(str, self.mistakes)))
+    def __init__(self, problems: Iterable[ConfigProblem]) -> None:
+        self.problems = tuple(sorted(set(problems)))
+        super().__init__("\n".join(map(str, self.problems)))
 
 
-class ConfigNotFound(ConfigError):
+class ConfigNotFoundError(ConfigError):
     """There is no config file to read."""
 
 
-class Fault(ValueError):
+class FieldError(ValueError):
     """A rule of a section that is broken. `field` names the key inside the section, if there is one."""
 
-    def __init__(self, what: str, field: str = "") -> None:
-        super().__init__(what)
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
         self.field = field
 
 
-def written(place: Place) -> str:
+def format_key_path(place: KeyPath) -> str:
     """Write a place as an owner would: targets[0].interval."""
     text = ""
     for part in place:

@@ -7,42 +7,42 @@ import os
 import stat
 from pathlib import Path
 
-from mailwatch.config.errors import Fault
-from mailwatch.errors import LACKS
+from mailwatch.config.errors import FieldError
+from mailwatch.errors import RESOURCE_ERRNOS
 
-CERTIFICATES = 16 << 20
+MAX_CERTIFICATE_BYTES = 16 << 20
 """Bytes of a file of certificates; the authorities of a whole system are a quarter of a MiB."""
 
-LONGEST_IN_IT = 128
+MAX_FILE_NAME_BYTES = 128
 """Bytes of the longest path of a file that is made in a data_dir, and some more."""
-_OF_THE_KERNEL = ("/proc", "/sys")
+_KERNEL_FOLDERS = ("/proc", "/sys")
 """Where root too can make nothing, whatever access(2) says (proc(5), sysfs(5))."""
 
 
-def read_file(path: Path, most: int, cure: str) -> bytes:
-    """Return at most `most` bytes of a file. Raises Fault, which says `cure` where there is none, and
+def read_file(path: Path, max_bytes: int, advice: str) -> bytes:
+    """Return at most `max_bytes` bytes of a file. Raises FieldError, which says `advice` where there is none, and
     OSError where our machine lacks memory or handles.
     """
     try:
-        # Not blocking: to open a pipe that nobody writes to would wait for ever.
+        # Not blocking: opening a pipe without a writer would wait for ever.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(number, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(number).st_mode):
-                raise Fault(f"{path} is not a file; name the file itself")
-            parts, left = [], most
+                raise FieldError(f"{path} is not a file; name the file itself")
+            parts, left = [], max_bytes
             while left > 0 and (part := file.read(left)):
                 parts.append(part)
                 left -= len(part)
             return b"".join(parts)
     except IsADirectoryError:
-        raise Fault(f"{path} is not a file; name the file itself") from None
+        raise FieldError(f"{path} is not a file; name the file itself") from None
     except OSError as error:
-        if error.errno in LACKS:
+        if error.errno in RESOURCE_ERRNOS:
             raise
-        raise Fault(f"{path} cannot be read: {error.strerror}; {cure}") from None
+        raise FieldError(f"{path} cannot be read: {error.strerror}; {advice}") from None
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     """Whether there is something, a broken link too. A name that is too long is not there. Raises OSError."""
     try:
         os.lstat(path)
@@ -53,26 +53,29 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def fault_of_folder(path: Path) -> str:
+def folder_problem(path: Path) -> str:
     """Say why a folder could be neither used nor made, "" where it could; nothing is made."""
     there, made = path, list[str]()
     try:
-        while not _is_there(there) and there != there.parent:
+        while not _exists(there) and there != there.parent:
             made.append(there.name)
             there = there.parent
         if not there.is_dir():
             return f"{there} is not a folder; name another, or move that file away"
         # Beside the data: the longest name that is made in it.
-        most, most_in_all = os.pathconf(there, "PC_NAME_MAX"), os.pathconf("/", "PC_PATH_MAX") - LONGEST_IN_IT
+        most, most_in_all = (
+            os.pathconf(there, "PC_NAME_MAX"),
+            os.pathconf("/", "PC_PATH_MAX") - MAX_FILE_NAME_BYTES,
+        )
     except OSError as error:
         return f"{there} cannot be used: {error.strerror}; name another"
     if long := next((name for name in made if len(os.fsencode(name)) > most), ""):
         return f"the name {long[:20]}... is longer than {most} bytes, the limit of the file system; name another"
     if len(os.fsencode(path)) > most_in_all:
         return f"the path, with the files in it, is longer than {most_in_all} bytes; name another"
-    if kind := next((kind for kind in _OF_THE_KERNEL if there.resolve().is_relative_to(kind)), ""):
+    if kind := next((kind for kind in _KERNEL_FOLDERS if there.resolve().is_relative_to(kind)), ""):
         return f"{there} is in {kind}, which is not a disk and keeps no files; name another"
     if not os.access(there, os.W_OK | os.X_OK):
-        cure = f"chown -R {os.geteuid()}:{os.getegid()} it (in a container: the mounted folder)"
-        return f"MailWatch may not write to {there}; {cure}, or name another data_dir"
+        advice = f"chown -R {os.geteuid()}:{os.getegid()} it (in a container: the mounted folder)"
+        return f"MailWatch may not write to {there}; {advice}, or name another data_dir"
     return ""

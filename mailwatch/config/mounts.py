@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-MOUNTS = Path("/proc/self/mountinfo")
-"""Of Linux; elsewhere nothing is known, and nothing said."""
-NETWORK = frozenset(
+MOUNTINFO = Path("/proc/self/mountinfo")
+"""Of Linux; elsewhere nothing is known, and nothing reported."""
+NETWORK_FILE_SYSTEMS = frozenset(
     [
         "9p",
         "afs",
@@ -59,19 +59,19 @@ class Mount:
     @property
     def remote(self) -> bool:
         """Whether its files lie on another machine, as far as its name says."""
-        return self.kind in NETWORK
+        return self.kind in NETWORK_FILE_SYSTEMS
 
 
 def mount_of(path: Path, mounts: Path | None = None) -> Mount | None:
     """Return the mount that a path lies in, which need not be there yet; None where that is not known."""
     try:
-        lines = (mounts or MOUNTS).read_text(errors="surrogateescape").splitlines()
+        lines = (mounts or MOUNTINFO).read_text(errors="surrogateescape").splitlines()
         wanted = path.resolve()
     except (OSError, RuntimeError, ValueError):
         return None
     found: Mount | None = None
     for line in lines:
-        mount = _read(line)
+        mount = _parse_line(line)
         # Of those at one point the last is on top.
         if (
             mount is not None
@@ -82,8 +82,8 @@ def mount_of(path: Path, mounts: Path | None = None) -> Mount | None:
     return found
 
 
-def warning(data_dir: Path, mounts: Path | None = None) -> str:
-    """Say that a data_dir does not lie on this machine; "" if it does, or nobody knows."""
+def network_mount_warning(data_dir: Path, mounts: Path | None = None) -> str:
+    """Warn that a data_dir does not lie on this machine; "" if it does, or if that is not known."""
     mount = mount_of(data_dir, mounts)
     if mount is None or not mount.remote:
         return ""
@@ -93,15 +93,15 @@ def warning(data_dir: Path, mounts: Path | None = None) -> str:
     )
 
 
-def _read(line: str) -> Mount | None:
+def _parse_line(line: str) -> Mount | None:
     """Read a line of mountinfo (proc_pid_mountinfo(5))."""
     here, separator, there = line.partition(" - ")
     fields, source = here.split(" "), there.split(" ")
     if not separator or len(fields) < 5 or len(source) < 2:
         return None
-    return Mount(Path(_plain(fields[4])), source[0], _plain(source[1]))
+    return Mount(Path(_unescape(fields[4])), source[0], _unescape(source[1]))
 
 
-def _plain(text: str) -> str:
+def _unescape(text: str) -> str:
     """Undo the escapes of spaces and the like."""
     return re.sub(r"\\([0-7]{3})", lambda escaped: chr(int(escaped[1], 8)), text)

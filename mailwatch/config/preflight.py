@@ -13,43 +13,44 @@ import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-from mailwatch.config.errors import ConfigError, Fault, Place, written
-from mailwatch.config.files import CERTIFICATES, fault_of_folder, read_file
-from mailwatch.config.load import source
+from mailwatch.config.errors import ConfigError, FieldError, KeyPath, format_key_path
+from mailwatch.config.files import MAX_CERTIFICATE_BYTES, folder_problem, read_file
+from mailwatch.config.load import environment_source
 from mailwatch.config.schema import Config
-from mailwatch.config.targets import mistake_at
+from mailwatch.config.targets import problem_at
 
 
-def check_named(config: Config) -> None:
+def check_references(config: Config) -> None:
     """Open all that is named. Raises ConfigError with all that is not as it must be."""
-    mistakes = [
-        mistake_at(config, place, f"{written(place)}{source(place)}: {what}") for place, what in _faults(config)
+    problems = [
+        problem_at(config, place, f"{format_key_path(place)}{environment_source(place)}: {what}")
+        for place, what in _problems(config)
     ]
-    if mistakes:
-        raise ConfigError(mistakes)
+    if problems:
+        raise ConfigError(problems)
 
 
-def _faults(config: Config) -> Iterator[tuple[Place, str]]:
-    if what := fault_of_folder(config.data_dir):
+def _problems(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    if what := folder_problem(config.data_dir):
         yield ("data_dir",), what
-    if what := _fault_of_address(config.web.host):
+    if what := _address_problem(config.web.host):
         yield ("web", "listen"), what
-    said: dict[Path, str] = {}
-    for place, path in _certificates(config):
-        if path not in said:
-            said[path] = _fault_of_certificates(path)
-        if said[path]:
-            yield place, said[path]
+    found_by_path: dict[Path, str] = {}
+    for place, path in _certificate_files(config):
+        if path not in found_by_path:
+            found_by_path[path] = _certificates_problem(path)
+        if found_by_path[path]:
+            yield place, found_by_path[path]
     if config.signing:
         for key in ("key_file", "certificate_file"):
-            if (path := getattr(config.signing, key)) is not None and (what := fault_of_file(path)):
+            if (path := getattr(config.signing, key)) is not None and (what := file_problem(path)):
                 yield ("signing", key), what
 
 
-def _certificates(config: Config) -> Iterator[tuple[Place, Path]]:
-    found: list[tuple[Place, Path | None]] = []
+def _certificate_files(config: Config) -> Iterator[tuple[KeyPath, Path]]:
+    found: list[tuple[KeyPath, Path | None]] = []
     for number, target in enumerate(config.targets):
-        place: Place = ("targets", number)
+        place: KeyPath = ("targets", number)
         found.append(((*place, "ca_file"), target.ca_file))
         if target.login and target.login.oauth2:
             found.append(((*place, "login", "oauth2", "ca_file"), target.login.oauth2.ca_file))
@@ -61,8 +62,8 @@ def _certificates(config: Config) -> Iterator[tuple[Place, Path]]:
     yield from ((place, path) for place, path in found if path is not None)
 
 
-def _fault_of_certificates(path: Path) -> str:
-    if what := fault_of_file(path):
+def _certificates_problem(path: Path) -> str:
+    if what := file_problem(path):
         return what
     try:
         # As a probe will load it.
@@ -74,17 +75,20 @@ def _fault_of_certificates(path: Path) -> str:
     return ""
 
 
-def fault_of_file(path: Path) -> str:
+def file_problem(path: Path) -> str:
     """Say why a file of certificates or keys cannot be read, "" if it can."""
     try:
-        if len(read_file(path, CERTIFICATES + 1, "put it there, or name another")) > CERTIFICATES:
-            return f"{path} is larger than {CERTIFICATES} bytes; is it the right file?"
-    except Fault as fault:
+        if (
+            len(read_file(path, MAX_CERTIFICATE_BYTES + 1, "put it there, or name another"))
+            > MAX_CERTIFICATE_BYTES
+        ):
+            return f"{path} is larger than {MAX_CERTIFICATE_BYTES} bytes; is it the right file?"
+    except FieldError as fault:
         return str(fault)
     return ""
 
 
-def _fault_of_address(host: str) -> str:
+def _address_problem(host: str) -> str:
     """Say that an address is not one of this machine; a name is not asked for, a taken port has its own words."""
     try:
         family = socket.AF_INET if ipaddress.ip_address(host).version == 4 else socket.AF_INET6

@@ -1,6 +1,6 @@
-"""What is watched under a target's name, as it goes on record; what is said of a name that there is not. Pure.
+"""What is watched under a target's name, as it goes on record; the error for a name that does not exist. Pure.
 
-A target is the same thing that is watched as long as `WatchSettings.service` is the same: kind, host, port, login
+A target is the same thing that is watched as long as `TargetSettings.service` is the same: kind, host, port, login
 name and task. With another one, the watching of the old one ends and that of the new one begins.
 """
 
@@ -13,43 +13,43 @@ from collections.abc import Iterable, Iterator
 
 from mailwatch.config import catalogue
 from mailwatch.ledger.entry import login_id
-from mailwatch.ledger.payloads import read_rules, written_rules
-from mailwatch.model import Kind, Rules, WatchChange, WatchEvent, WatchSettings
-from mailwatch.settings import Delivery, Exchange, Login, Page, Target
+from mailwatch.ledger.payloads import rules_from, rules_payload
+from mailwatch.model import Kind, Rules, TargetChange, TargetEvent, TargetSettings
+from mailwatch.settings import Login, MxTask, RoundtripTask, Target, WebmailTask
 
 START, RELOAD, DAILY, REMOVED, REPLACED = "start", "reload", "daily", "removed", "replaced"
 """Why an entry was written."""
-Step = tuple[WatchEvent, WatchSettings, str]
+TargetStep = tuple[TargetEvent, TargetSettings, str]
 """What happens, the settings that hold from then on (at END: that held), and why."""
 
-NAMED_AT_MOST = 10
+MAX_NAMED = 10
 IN_ALL = ", in the config or on record"
 SEE_CONFIG = "`mailwatch config show` lists the targets of the config"
 SEE_API = "GET /api/v1/targets lists the monitored targets"
 
 
-class NoSuchTarget(LookupError):
+class UnknownTargetError(LookupError):
     """Nothing of that name is there; names what is called most like it, else what there is.
 
-    `where` says where it was looked for, `see` where more than ten names are listed.
+    `where` is where it was searched, `see` where more than ten names are listed.
     """
 
     def __init__(self, name: str, known: Iterable[str], *, where: str = IN_ALL, see: str = SEE_CONFIG) -> None:
         names = sorted(set(known))
         if near := difflib.get_close_matches(name, names, n=3, cutoff=0.5):
-            cure = f"is it {' or '.join(near)}?"
-        elif len(names) > NAMED_AT_MOST:
-            cure = f"there are {len(names)}, {see}"
+            advice = f"is it {' or '.join(near)}?"
+        elif len(names) > MAX_NAMED:
+            advice = f"there are {len(names)}, {see}"
         elif names:
-            cure = f"there {'are' if names[1:] else 'is only'} {', '.join(names)}"
+            advice = f"there {'are' if names[1:] else 'is only'} {', '.join(names)}"
         else:
-            cure = "there is none yet"
-        super().__init__(f"there is no target {name[:100]!r}{where}; {cure}")
+            advice = "there is none yet"
+        super().__init__(f"there is no target {name[:100]!r}{where}; {advice}")
 
 
-def settings_of(target: Target, rules: Rules, secret: bytes) -> WatchSettings:
+def recorded_settings(target: Target, rules: Rules, secret: bytes) -> TargetSettings:
     """Return what the record says of a target. `secret` is the ledger's, for the keyed digests."""
-    return WatchSettings(
+    return TargetSettings(
         kind=target.kind,
         provider=target.provider,
         host=target.host,
@@ -57,41 +57,43 @@ def settings_of(target: Target, rules: Rules, secret: bytes) -> WatchSettings:
         tls=target.tls,
         interval=max(1, round(target.interval * 1000)),
         timeout=round(target.timeout * 1000),
-        catalogue=_is_catalogues(target),
-        own_ca=any(end.ca_file is not None for end in (target, *target.ends)),
-        login=_login(secret, target.task.to.login if isinstance(target.task, Delivery) else target.login),
+        catalogue=_is_catalogue_server(target),
+        own_ca=any(end.ca_file is not None for end in (target, *target.endpoints)),
+        login=_login(secret, target.task.to.login if isinstance(target.task, RoundtripTask) else target.login),
         task=_task(secret, target.task),
-        # As they are read again: else what the record cannot tell apart would be a change at each start.
-        rules=read_rules(written_rules(rules)),
+        # As they are read again: else what the record cannot distinguish would be a change at each start.
+        rules=rules_from(rules_payload(rules)),
     )
 
 
-def steps(latest: WatchChange | None, on_record: bool, settings: WatchSettings, reason: str) -> Iterator[Step]:
+def target_steps(
+    latest: TargetChange | None, on_record: bool, settings: TargetSettings, reason: str
+) -> Iterator[TargetStep]:
     """Yield what happens to a target that is in the config, by the latest change on record.
 
     `on_record`: whether anything is known of it. A record from before 2026-11 has no such changes: there it was
     watched all along, and goes on.
     """
     if latest is None:
-        yield (WatchEvent.CONTINUE if on_record else WatchEvent.BEGIN), settings, reason
-    elif latest.event is WatchEvent.END:
-        yield WatchEvent.BEGIN, settings, reason
+        yield (TargetEvent.CONTINUE if on_record else TargetEvent.BEGIN), settings, reason
+    elif latest.event is TargetEvent.END:
+        yield TargetEvent.BEGIN, settings, reason
     elif latest.settings == settings:
-        yield WatchEvent.CONTINUE, settings, reason
+        yield TargetEvent.CONTINUE, settings, reason
     elif latest.settings.service == settings.service:
-        yield WatchEvent.CHANGE, settings, reason
+        yield TargetEvent.CHANGE, settings, reason
     else:
-        yield WatchEvent.END, latest.settings, REPLACED
-        yield WatchEvent.BEGIN, settings, reason
+        yield TargetEvent.END, latest.settings, REPLACED
+        yield TargetEvent.BEGIN, settings, reason
 
 
-def _is_catalogues(target: Target) -> bool:
+def _is_catalogue_server(target: Target) -> bool:
     """Whether the host is the catalogue's for that provider and kind; of mx targets, whether the domain is."""
     provider = catalogue.by_key(target.provider) if target.provider else None
     if provider is None:
         return False
-    if isinstance(target.task, Delivery):
-        return all(_is_catalogues(end) for end in target.ends)
+    if isinstance(target.task, RoundtripTask):
+        return all(_is_catalogue_server(end) for end in target.endpoints)
     host = target.host.lower().rstrip(".")
     if target.kind is Kind.MX:
         return host in provider.domains
@@ -102,16 +104,16 @@ def _login(secret: bytes, login: Login | None) -> str:
     return "" if login is None else login_id(secret, login.username)
 
 
-def _task(secret: bytes, task: Exchange | Page | Delivery | None) -> str:
+def _task(secret: bytes, task: MxTask | WebmailTask | RoundtripTask | None) -> str:
     """Name what is asked for besides: 16 hex digits that only the holder of the ledger's secret can make."""
     match task:
         case None:
             return ""
-        case Exchange():
+        case MxTask():
             parts = ["mx", task.recipient, task.sender]
-        case Page():
+        case WebmailTask():
             parts = ["webmail", task.url]
-        case Delivery():
+        case RoundtripTask():
             parts = ["roundtrip", task.sender, task.recipient]
             for end in (task.via, task.to):
                 parts += [end.host.lower().rstrip("."), str(end.port), _login(secret, end.login)]

@@ -27,9 +27,9 @@ from pydantic import (
     model_validator,
 )
 
-from mailwatch.analysis.maintenance import When, check
-from mailwatch.analysis.recurrence import WrongRule
-from mailwatch.config.errors import Fault
+from mailwatch.analysis.maintenance import RecurrenceRule, check_rule
+from mailwatch.analysis.recurrence import InvalidRuleError
+from mailwatch.config.errors import FieldError
 from mailwatch.config.schema_claims import ClaimSection
 from mailwatch.config.schema_targets import AccountSection, LoginSection, TargetSection
 from mailwatch.config.types import (
@@ -46,26 +46,26 @@ from mailwatch.config.types import (
     read_duration,
     split_endpoint,
 )
-from mailwatch.config.yaml_file import Document
-from mailwatch.model import Topic
+from mailwatch.config.yaml_file import YamlDocument
+from mailwatch.model import EventType
 from mailwatch.net import is_loopback
-from mailwatch.times import DURATION_PATTERN, written_duration
+from mailwatch.times import DURATION_PATTERN, duration_text
 
-RULES = 100
+MAX_RULES = 100
 """How many rules a config may have."""
 
 
 def _bounded(seconds: float) -> float:
     if not 60 <= seconds <= 31 * 86_400:
-        raise Fault("must lie between 1m and 31d")
+        raise FieldError("must lie between 1m and 31d")
     return seconds
 
 
-Span = Annotated[
+WindowLength = Annotated[
     float,
     BeforeValidator(read_duration),
     AfterValidator(_bounded),
-    PlainSerializer(written_duration, return_type=str),
+    PlainSerializer(duration_text, return_type=str),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["30m", "2h"]}),
 ]
 Names = Annotated[tuple[Label, ...], Field(min_length=1)]
@@ -88,14 +88,14 @@ class MaintenanceSection(Section):
     """When a single window, or the first of an RRULE, begins: local time, such as 2026-01-04T03:00."""
     end: Text | None = None
     """When a single window ends."""
-    duration: Span | None = None
+    duration: WindowLength | None = None
     """The length of each window of an RRULE or cron line."""
     timezone: Text
     """The time zone of the local times, such as Europe/Rome."""
 
-    def when(self) -> When:
+    def recurrence_rule(self) -> RecurrenceRule:
         """The rule in canonical form. Raises WrongRule."""
-        return When.of(
+        return RecurrenceRule.canonical(
             timezone=self.timezone,
             rrule=self.rrule or "",
             cron=self.cron or "",
@@ -105,38 +105,38 @@ class MaintenanceSection(Section):
         )
 
     @model_validator(mode="after")
-    def _can_be_meant(self) -> Self:
+    def _is_possible(self) -> Self:
         if self.targets and self.providers:
-            raise Fault("does not go with targets; keep one of the two", "providers")
+            raise FieldError("does not go with targets; keep one of the two", "providers")
         try:
-            check(self.when())
-        except WrongRule as wrong:
-            raise Fault(str(wrong), wrong.field) from None
+            check_rule(self.recurrence_rule())
+        except InvalidRuleError as wrong:
+            raise FieldError(str(wrong), wrong.field) from None
         return self
 
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
-def minutes(text: str) -> tuple[int, int]:
+def parse_quiet_hours(text: str) -> tuple[int, int]:
     """Read "22:00-07:00" as minutes after midnight. Raises Fault."""
     found = _HOURS.fullmatch(text)
     if not found:
-        raise Fault('must be from-until of a day; write for example "22:00-07:00"')
+        raise FieldError('must be from-until of a day; write for example "22:00-07:00"')
     start, end = int(found[1]) * 60 + int(found[2]), int(found[3]) * 60 + int(found[4])
     if start == end:
-        raise Fault("begins when it ends; remove it, or correct it")
+        raise FieldError("begins when it ends; remove it, or correct it")
     return start, end
 
 
 def _hours(text: str) -> str:
-    minutes(text)
+    parse_quiet_hours(text)
     return text
 
 
 def _timezone(text: str) -> str:
     if text not in zoneinfo.available_timezones():
-        raise Fault("is not a time zone; write for example Europe/Rome")
+        raise FieldError("is not a time zone; write for example Europe/Rome")
     return text
 
 
@@ -144,17 +144,17 @@ def _wait(value: object) -> float:
     return 0.0 if value in ("0s", 0.0) else read_duration(value)
 
 
-def _waited(seconds: float) -> float:
+def _bounded_wait(seconds: float) -> float:
     if seconds > 600:
-        raise Fault("must be at most 10m")
+        raise FieldError("must be at most 10m")
     return seconds
 
 
 Wait = Annotated[
     float,
     BeforeValidator(_wait),
-    AfterValidator(_waited),
-    PlainSerializer(lambda seconds: written_duration(seconds) if seconds else "0s", return_type=str),
+    AfterValidator(_bounded_wait),
+    PlainSerializer(lambda seconds: duration_text(seconds) if seconds else "0s", return_type=str),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["0s", "10s"]}),
 ]
 Secret = Annotated[str, Field(min_length=1, max_length=2000)]
@@ -174,16 +174,16 @@ class UrlSection(Section):
     def _one_url(self) -> Self:
         given = [way for way in ("url", "url_file", "url_env") if getattr(self, way) is not None]
         if not given:
-            raise Fault("has no address; add url, url_file: PATH or url_env")
+            raise FieldError("has no address; add url, url_file: PATH or url_env")
         if len(given) > 1:
-            raise Fault(f"has {len(given)} addresses; keep one of {', '.join(given)}", given[1])
+            raise FieldError(f"has {len(given)} addresses; keep one of {', '.join(given)}", given[1])
         return self
 
 
 class NotifySection(UrlSection):
     """A notification channel: any address that Apprise supports."""
 
-    on: Annotated[tuple[Topic, ...], Field(min_length=1)] = tuple(Topic)
+    on: Annotated[tuple[EventType, ...], Field(min_length=1)] = tuple(EventType)
     """Events to report: open, close, credentials, offline, certificate, disk, ledger, monitor."""
     lang: Literal["it", "en"] = "en"
     """The language of the messages."""
@@ -204,7 +204,7 @@ class HeartbeatSection(UrlSection):
     @model_validator(mode="after")
     def _http(self) -> Self:
         if self.url is not None and not is_http(self.url):
-            raise Fault("is not an http or https address; write for example https://hc.example.org/ID", "url")
+            raise FieldError("is not an http or https address; write for example https://hc.example.org/ID", "url")
         return self
 
 
@@ -217,7 +217,7 @@ def is_http(url: str) -> bool:
     return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
-HASHED = "$argon2"
+HASH_PREFIX = "$argon2"
 
 
 def check_hash(text: str) -> str:
@@ -226,13 +226,13 @@ def check_hash(text: str) -> str:
     from argon2 import Type, extract_parameters
     from argon2.exceptions import InvalidHashError
 
-    cure = "is not an argon2id hash; make one with: mailwatch config hash-password"
+    advice = "is not an argon2id hash; make one with: mailwatch config hash-password"
     try:
         parameters = extract_parameters(text)
     except (InvalidHashError, ValueError):
-        raise Fault(cure) from None
+        raise FieldError(advice) from None
     if parameters.type is not Type.ID or not re.fullmatch(r"\$[\w$=,]+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+", text):
-        raise Fault(cure)
+        raise FieldError(advice)
     return text
 
 
@@ -241,7 +241,7 @@ def _hash(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _shown(secret: SecretStr | None) -> str | None:
+def _redacted_hash(secret: SecretStr | None) -> str | None:
     """How it was made may be known; salt and hash could be tried out at leisure."""
     return None if secret is None else "$".join([*secret.get_secret_value().split("$")[:4], "..."])
 
@@ -250,7 +250,7 @@ def _network(text: str) -> str:
     try:
         ipaddress.ip_network(text)
     except ValueError:
-        raise Fault("is not an address or a network; write for example 192.0.2.7 or 10.0.0.0/8") from None
+        raise FieldError("is not an address or a network; write for example 192.0.2.7 or 10.0.0.0/8") from None
     return text
 
 
@@ -259,7 +259,7 @@ def _flag(value: Any) -> Any:
     if value in ("true", "false"):
         return value == "true"
     if not isinstance(value, bool):
-        raise Fault("must be true or false, without quotes")
+        raise FieldError("must be true or false, without quotes")
     return value
 
 
@@ -280,7 +280,7 @@ class WebSection(Section):
     """The environment variable that holds either."""
     password_hash: Annotated[
         SecretStr | None, Field(max_length=500), AfterValidator(lambda given: given and _hash(given)),
-        PlainSerializer(_shown),
+        PlainSerializer(_redacted_hash),
     ] = None  # fmt: skip
     """The argon2id hash itself, as `mailwatch config hash-password` makes it."""
     token_file: FolderPath | None = None
@@ -305,7 +305,7 @@ class WebSection(Section):
         return split_endpoint(self.listen)[1]
 
     @property
-    def asks(self) -> bool:
+    def requires_login(self) -> bool:
         """Whether there is anything by which one could be let in."""
         ways = (self.password_file, self.password_env, self.password_hash, self.token_file, self.token_env)
         return any(way is not None for way in ways)
@@ -316,9 +316,9 @@ class WebSection(Section):
             way for way in ("password_file", "password_env", "password_hash") if getattr(self, way) is not None
         ]
         if len(passwords) > 1:
-            raise Fault(f"has {len(passwords)} passwords; keep one of {', '.join(passwords)}", passwords[-1])
+            raise FieldError(f"has {len(passwords)} passwords; keep one of {', '.join(passwords)}", passwords[-1])
         if self.token_file and self.token_env:
-            raise Fault("has two tokens; keep one of token_file, token_env", "token_env")
+            raise FieldError("has two tokens; keep one of token_file, token_env", "token_env")
         return self
 
 
@@ -386,7 +386,7 @@ def _control(value: object) -> object:
         split_endpoint(value)
         return {"address": value}
     if not isinstance(value, dict | ControlSection):
-        raise Fault("must be host:port, or a mapping with address, name and ca_file")
+        raise FieldError("must be host:port, or a mapping with address, name and ca_file")
     return value
 
 
@@ -462,9 +462,9 @@ class TimestampSection(Section):
     def _login_fits(self) -> Self:
         parts = urlsplit(self.url)
         if self.login and self.login.oauth2:
-            raise Fault("is only for mailboxes; an authority takes a password_file", "login")
+            raise FieldError("is only for mailboxes; an authority takes a password_file", "login")
         if self.login and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise Fault("would send the password unencrypted; write https, or remove login", "url")
+            raise FieldError("would send the password unencrypted; write https, or remove login", "url")
         return self
 
 
@@ -483,9 +483,9 @@ class SigningSection(Section):
     """Whether the first timestamp authority adds its time to the signature."""
 
     @model_validator(mode="after")
-    def _one_password(self) -> Self:
+    def _single_password(self) -> Self:
         if self.password_file and self.password_env:
-            raise Fault("has two passwords; keep one of password_file, password_env", "password_env")
+            raise FieldError("has two passwords; keep one of password_file, password_env", "password_env")
         return self
 
 
@@ -493,16 +493,16 @@ def _guard(value: object) -> object:
     if value == "off":
         return None
     if not isinstance(value, dict | GuardSection):
-        raise Fault("must be the word off, or a mapping with controls and timeout")
+        raise FieldError("must be the word off, or a mapping with controls and timeout")
     return value
 
 
 def _sqlite(value: object) -> object:
     # The value may hold a password, so it is not repeated.
     if isinstance(value, str) and value.startswith("postgres"):
-        raise Fault("this version does not support postgresql yet; write sqlite")
+        raise FieldError("this version does not support postgresql yet; write sqlite")
     if value != "sqlite":
-        raise Fault("is not a known database; write sqlite")
+        raise FieldError("is not a known database; write sqlite")
     return value
 
 
@@ -536,7 +536,7 @@ class Config(Section):
     """How MailWatch finds out whether our own line works; the word off disables it."""
     clock: ClockSection = ClockSection()
     """Where MailWatch asks how far our clock is off."""
-    maintenance: Annotated[tuple[MaintenanceSection, ...], Field(max_length=RULES)] = ()
+    maintenance: Annotated[tuple[MaintenanceSection, ...], Field(max_length=MAX_RULES)] = ()
     """Announced maintenance, left out of the availability."""
     timestamps: tuple[TimestampSection, ...] = ()
     """External authorities that timestamp the ledger; several are better than one."""
@@ -549,4 +549,4 @@ class Config(Section):
     heartbeat: HeartbeatSection | None = None
     """A service that notices when MailWatch itself is dead."""
 
-    _document: Document | None = PrivateAttr(default=None)
+    _document: YamlDocument | None = PrivateAttr(default=None)

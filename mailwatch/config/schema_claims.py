@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from mailwatch.config.catalogue import sla
-from mailwatch.config.errors import Fault, Mistake, Place
+from mailwatch.config.errors import ConfigProblem, FieldError, KeyPath
 from mailwatch.config.types import Address, Label, Section, Text
-from mailwatch.config.yaml_file import Document
+from mailwatch.config.yaml_file import YamlDocument
 
 
 def _day(value: object) -> date:
@@ -26,7 +26,7 @@ def _day(value: object) -> date:
             raise ValueError
         return date.fromisoformat(value)
     except ValueError:
-        raise Fault("is not a date; write for example 2026-01-28") from None
+        raise FieldError("is not a date; write for example 2026-01-28") from None
 
 
 def _amount(value: object) -> Decimal:
@@ -36,13 +36,13 @@ def _amount(value: object) -> Decimal:
     except InvalidOperation:
         number = Decimal("NaN")
     if isinstance(value, bool) or not number.is_finite() or not 0 <= number <= 1_000_000 or number * 100 % 1:
-        raise Fault("is not an amount; write for example 9.99")
+        raise FieldError("is not an amount; write for example 9.99")
     return number
 
 
 def _currency(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Z]{3}", value):
-        raise Fault("is not a currency; write its three letters, for example EUR")
+        raise FieldError("is not a currency; write its three letters, for example EUR")
     return value
 
 
@@ -50,7 +50,7 @@ def _promise(value: object) -> str:
     if not isinstance(value, str) or sla.rule(value) is None:
         near = get_close_matches(str(value).casefold(), list(sla.rules()), n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(sla.rules())}, or remove it"
-        raise Fault(f"is not in the catalogue; {hint}")
+        raise FieldError(f"is not in the catalogue; {hint}")
     return value
 
 
@@ -139,11 +139,11 @@ class ClaimSection(Section):
     @model_validator(mode="after")
     def _for_something(self) -> Self:
         if self.targets is None and self.accounts is None and self.provider is None:
-            raise Fault("covers nothing; add targets, accounts or provider")
+            raise FieldError("covers nothing; add targets, accounts or provider")
         return self
 
 
-def find(claims: tuple[ClaimSection, ...], payload: dict[str, Any]) -> ClaimSection | None:
+def find_claim(claims: tuple[ClaimSection, ...], payload: dict[str, Any]) -> ClaimSection | None:
     """Give the claim that is for the target of an outage's payload: by its name, its account, its provider."""
     target, account = payload["target"], payload["target"].rpartition("/")[0]
     for fits in (
@@ -157,14 +157,14 @@ def find(claims: tuple[ClaimSection, ...], payload: dict[str, Any]) -> ClaimSect
     return None
 
 
-def twice(document: Document, claims: tuple[ClaimSection, ...]) -> Iterator[Mistake]:
+def duplicate_claims(document: YamlDocument, claims: tuple[ClaimSection, ...]) -> Iterator[ConfigProblem]:
     """Find what two claims are for."""
-    seen: dict[tuple[str, str], Place] = {}
+    seen: dict[tuple[str, str], KeyPath] = {}
     for number, claim in enumerate(claims):
         named = [("targets", one) for one in claim.targets or ()] + [("accounts", a) for a in claim.accounts or ()]
         for field, name in [*named, *([("provider", claim.provider)] if claim.provider else [])]:
-            place: Place = ("claims", number, field)
+            place: KeyPath = ("claims", number, field)
             if (field, name) in seen:
                 first = document.line(seen[field, name])
-                yield document.mistake(place, f"'{name}' already has a claim on line {first}; keep one")
+                yield document.problem(place, f"'{name}' already has a claim on line {first}; keep one")
             seen.setdefault((field, name), place)

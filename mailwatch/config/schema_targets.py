@@ -12,9 +12,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from mailwatch.config import catalogue
 from mailwatch.config.catalogue.oauth_servers import authorization_server, authorization_servers
-from mailwatch.config.errors import Fault
+from mailwatch.config.errors import FieldError
 from mailwatch.config.types import (
-    MAILBOX,
+    DEFAULT_KINDS,
     Address,
     FolderPath,
     Host,
@@ -27,18 +27,18 @@ from mailwatch.config.types import (
     Variable,
 )
 from mailwatch.model import Kind, TlsMode
-from mailwatch.net import complaint, is_loopback
+from mailwatch.net import endpoint_problem, is_loopback
 
 _ENDPOINTS = ("authorization_endpoint", "token_endpoint")
 
 
-def _checked(url: str) -> str:
-    if wrong := complaint(url):
-        raise Fault(wrong)
+def _check_endpoint(url: str) -> str:
+    if wrong := endpoint_problem(url):
+        raise FieldError(wrong)
     return url
 
 
-WebAddress = Annotated[str, AfterValidator(_checked)]
+WebAddress = Annotated[str, AfterValidator(_check_endpoint)]
 Scope = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
@@ -69,23 +69,23 @@ class OAuth2Section(Section):
         if self.provider is not None and authorization_server(self.provider) is None:
             known = list(authorization_servers())
             near = get_close_matches(self.provider.casefold(), known, n=1)
-            cure = f"did you mean '{near[0]}'?" if near else f"use {' or '.join(known)}, or write the endpoints"
-            raise Fault(f"is not known; {cure}", "provider")
+            advice = f"did you mean '{near[0]}'?" if near else f"use {' or '.join(known)}, or write the endpoints"
+            raise FieldError(f"is not known; {advice}", "provider")
         if self.client_secret_file is not None and self.client_secret_env is not None:
-            raise Fault(
+            raise FieldError(
                 "is a second secret; keep one of client_secret_file, client_secret_env", "client_secret_env"
             )
         written = [field for field in _ENDPOINTS if getattr(self, field) is not None]
         if self.provider is not None and written:
-            raise Fault("does not go with provider; keep one of the two", written[0])
+            raise FieldError("does not go with provider; keep one of the two", written[0])
         if self.provider is None and (len(written) < len(_ENDPOINTS) or self.scope is None):
-            raise Fault(
+            raise FieldError(
                 "needs provider: google or microsoft, or authorization_endpoint, token_endpoint and scope; add it"
             )
         return self
 
 
-TLS_OF_PORT = {
+TLS_BY_PORT = {
     25: TlsMode.STARTTLS,
     110: TlsMode.STARTTLS,
     143: TlsMode.STARTTLS,
@@ -104,7 +104,7 @@ _ONLY_FOR = {
     "via": (Kind.ROUNDTRIP,),
     "to": (Kind.ROUNDTRIP,),
     "deadline": (Kind.ROUNDTRIP,),
-    "login": MAILBOX,
+    "login": DEFAULT_KINDS,
 }
 _NEEDED_BY = {Kind.WEBMAIL: ("url",), Kind.ROUNDTRIP: ("via", "to")}
 _NOT_FOR = {
@@ -114,7 +114,7 @@ _NOT_FOR = {
 }
 
 
-WAYS = ("password_file", "password_env", "password_command", "oauth2")
+PASSWORD_SOURCES = ("password_file", "password_env", "password_command", "oauth2")
 
 
 class SecretSection(Section):
@@ -131,11 +131,11 @@ class SecretSection(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [way for way in WAYS if getattr(self, way) is not None]
+        given = [way for way in PASSWORD_SOURCES if getattr(self, way) is not None]
         if not given:
-            raise Fault("has no password; add password_file: PATH, password_env, password_command or oauth2")
+            raise FieldError("has no password; add password_file: PATH, password_env, password_command or oauth2")
         if len(given) > 1:
-            raise Fault(f"has {len(given)} ways to log in; keep one of {', '.join(given)}", given[1])
+            raise FieldError(f"has {len(given)} ways to log in; keep one of {', '.join(given)}", given[1])
         return self
 
 
@@ -160,41 +160,43 @@ class AccountSection(SecretSection):
     timeout: Seconds | None = None
     """The time limit of one attempt, instead of the default."""
 
-    def found_provider(self) -> catalogue.Provider | None:
+    def catalogue_provider(self) -> catalogue.Provider | None:
         """The provider by key, else by the domain of the address."""
         return catalogue.by_key(self.provider) if self.provider else catalogue.by_domain(self.address)
 
     def kinds(self) -> tuple[Kind, ...]:
         """The channels that are watched."""
-        provider = self.found_provider()
+        provider = self.catalogue_provider()
         has = {server.kind for server in provider.servers} if provider else set()
-        return self.channels or tuple(kind for kind in MAILBOX if kind in has)
+        return self.channels or tuple(kind for kind in DEFAULT_KINDS if kind in has)
 
     @model_validator(mode="after")
     def _served(self) -> Self:
-        provider = self.found_provider()
+        provider = self.catalogue_provider()
         if provider is None:
             if self.provider:
-                raise Fault(unknown_provider(self.provider), "provider")
+                raise FieldError(unknown_provider(self.provider), "provider")
             domain = self.address.rpartition("@")[2]
-            raise Fault(
+            raise FieldError(
                 f"no provider is known for {domain}; add provider: KEY or use targets with a host", "address"
             )
         kinds = self.kinds()
         if Kind.WEBMAIL in kinds:
-            raise Fault("webmail needs the address of a page; write it as a target with url", "channels")
+            raise FieldError("webmail needs the address of a page; write it as a target with url", "channels")
         if Kind.ROUNDTRIP in kinds and not {Kind.SMTP, Kind.IMAP} <= set(kinds):
-            raise Fault("roundtrip sends by smtp and reads by imap; add both", "channels")
-        for kind in [kind for kind in kinds if kind in MAILBOX]:
+            raise FieldError("roundtrip sends by smtp and reads by imap; add both", "channels")
+        for kind in [kind for kind in kinds if kind in DEFAULT_KINDS]:
             server = catalogue.server(provider.key, kind)
             if server is None:
-                raise Fault(f"{provider.key} has no {kind} server in the catalogue; remove it", "channels")
+                raise FieldError(f"{provider.key} has no {kind} server in the catalogue; remove it", "channels")
             if self.oauth2 is None and not server.takes_password:
-                raise Fault(f"{provider.key} accepts no passwords; add oauth2: (docs/how-to/oauth2.md)", "address")
+                raise FieldError(
+                    f"{provider.key} accepts no passwords; add oauth2: (docs/how-to/oauth2.md)", "address"
+                )
             if self.oauth2 is not None and "oauth2" not in server.auth:
-                raise Fault(f"{provider.key} is not known to accept OAuth 2; add password_file", "oauth2")
+                raise FieldError(f"{provider.key} is not known to accept OAuth 2; add password_file", "oauth2")
         if len(set(self.kinds())) < len(self.kinds()):
-            raise Fault("lists the same channel twice; keep one", "channels")
+            raise FieldError("lists the same channel twice; keep one", "channels")
         return self
 
 
@@ -238,50 +240,52 @@ class TargetSection(Section):
     deadline: Seconds | None = None
     """roundtrip: how long a message may take (default: 5m); a later one is recorded as late."""
 
-    def wanted_tls(self) -> TlsMode | None:
+    def requested_tls(self) -> TlsMode | None:
         """What is written, else what the port is for, else None: any."""
-        return self.tls or (TLS_OF_PORT.get(self.port) if self.port else None)
+        return self.tls or (TLS_BY_PORT.get(self.port) if self.port else None)
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         for field, kinds in _ONLY_FOR.items():
             if getattr(self, field) is not None and self.kind not in kinds:
-                raise Fault(f"is for {' and '.join(kinds)} only; remove it", field)
+                raise FieldError(f"is for {' and '.join(kinds)} only; remove it", field)
         for field in _NEEDED_BY.get(self.kind, ()):
             if getattr(self, field) is None:
-                raise Fault(f"a {self.kind} target needs {field}; add it")
+                raise FieldError(f"a {self.kind} target needs {field}; add it")
         for field in _NOT_FOR.get(self.kind, ()):
             if getattr(self, field) is not None:
-                raise Fault(f"is not for {self.kind} targets; remove it", field)
-        if self.kind is Kind.MX and self.wanted_tls() is TlsMode.IMPLICIT:
-            raise Fault("mail between servers starts unencrypted; write starttls or none", "tls")
+                raise FieldError(f"is not for {self.kind} targets; remove it", field)
+        if self.kind is Kind.MX and self.requested_tls() is TlsMode.IMPLICIT:
+            raise FieldError("mail between servers starts unencrypted; write starttls or none", "tls")
         return self
 
     @model_validator(mode="after")
     def _speaks_as_the_port(self) -> Self:
-        usual = TLS_OF_PORT.get(self.port) if self.port else None
+        usual = TLS_BY_PORT.get(self.port) if self.port else None
         # The wrong one of the two hangs until the timeout: it would be booked as the provider's outage.
         if usual and self.tls and TlsMode.NONE != self.tls != usual:
-            raise Fault(f"port {self.port} is for tls: {usual}; write that, or change the port", "tls")
+            raise FieldError(f"port {self.port} is for tls: {usual}; write that, or change the port", "tls")
         return self
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
         if self.host is None and self.kind not in (Kind.WEBMAIL, Kind.ROUNDTRIP):
             if self.kind is Kind.MX:
-                raise Fault("has no host; add host: DOMAIN, the part after the @ of its addresses")
+                raise FieldError("has no host; add host: DOMAIN, the part after the @ of its addresses")
             if self.provider is None:
-                raise Fault("has no host; add host: NAME, or provider: KEY of the catalogue")
+                raise FieldError("has no host; add host: NAME, or provider: KEY of the catalogue")
             if catalogue.by_key(self.provider) is None:
-                raise Fault(f"{unknown_provider(self.provider)}, or add host", "provider")
-            tls = self.wanted_tls()
+                raise FieldError(f"{unknown_provider(self.provider)}, or add host", "provider")
+            tls = self.requested_tls()
             if catalogue.server(self.provider, self.kind, tls) is None:
                 how = f" with tls: {tls}" if tls else ""
-                raise Fault(
+                raise FieldError(
                     f"{self.provider} has no {self.kind} server{how} in the catalogue; add host", "provider"
                 )
         elif self.login and self.tls is TlsMode.NONE and not is_loopback(self.host or ""):
-            raise Fault("would send the password unencrypted; use implicit or starttls, or remove login", "tls")
+            raise FieldError(
+                "would send the password unencrypted; use implicit or starttls, or remove login", "tls"
+            )
         return self
 
 

@@ -12,41 +12,41 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from mailwatch.config.errors import Fault
+from mailwatch.config.errors import FieldError
 from mailwatch.config.files import read_file
 from mailwatch.config.schema_targets import SecretSection
 
-COMMAND_TIMEOUT = 30.0
+COMMAND_TIMEOUT_SECONDS = 30.0
 _MAX_BYTES = 65_536
 
 
-def read(section: SecretSection, folder: Path, *, timeout: float = COMMAND_TIMEOUT) -> SecretStr:
-    """Read the password of a section; a command runs in `folder`. Raises Fault."""
+def read_password(section: SecretSection, folder: Path, *, timeout: float = COMMAND_TIMEOUT_SECONDS) -> SecretStr:
+    """Read the password of a section; a command runs in `folder`. Raises FieldError."""
     if section.password_command is not None:
         return _secret(_from_command(section.password_command, folder, timeout))
-    return read_plain(section.password_file, section.password_env)
+    return read_secret(section.password_file, section.password_env)
 
 
-def read_plain(file: Path | None, variable: str | None) -> SecretStr:
-    """Read a secret from a file or the environment. Raises Fault."""
+def read_secret(file: Path | None, variable: str | None) -> SecretStr:
+    """Read a secret from a file or the environment. Raises FieldError."""
     if file is not None:
         return _secret(_from_file(file))
     raw = os.environb.get((variable or "").encode(), b"")
     if not raw:
-        raise Fault(f"the environment variable {variable} is not set; set it before the start")
+        raise FieldError(f"the environment variable {variable} is not set; set it before the start")
     return _secret(raw)
 
 
 def _secret(raw: bytes) -> SecretStr:
-    # Some editors put a byte order mark before the text, which nobody means as part of the password.
+    # Some editors put a byte order mark before the text, which is never part of the password.
     first = raw.removeprefix(codecs.BOM_UTF8).split(b"\n", 1)[0].removesuffix(b"\r")
     try:
         password = first.decode()
     except UnicodeDecodeError:
         # Without "from None" the traceback would carry the bytes of the password.
-        raise Fault("the password is not UTF-8; save it as UTF-8") from None
+        raise FieldError("the password is not UTF-8; save it as UTF-8") from None
     if not password:
-        raise Fault("the first line is empty; it must hold the password")
+        raise FieldError("the first line is empty; it must hold the password")
     return SecretStr(password)
 
 
@@ -70,14 +70,14 @@ def _from_command(command: tuple[str, ...], folder: Path, timeout: float) -> byt
         )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a command"
-        raise Fault(f"the command cannot run: {reason}; is it installed?") from None
+        raise FieldError(f"the command cannot run: {reason}; is it installed?") from None
     raw, expired = _output(process, timeout)
     if expired:
-        raise Fault(f"the command printed nothing within {timeout:g} s; it must not ask a question")
+        raise FieldError(f"the command printed nothing within {timeout:g} s; it must not ask a question")
     if len(raw) > _MAX_BYTES:
-        raise Fault("the command does not stop printing; its first line must be the password")
+        raise FieldError("the command does not stop printing; its first line must be the password")
     if process.returncode != 0:
-        raise Fault(f"the command ended with status {process.returncode}; try it by hand")
+        raise FieldError(f"the command ended with status {process.returncode}; try it by hand")
     return raw
 
 

@@ -17,19 +17,27 @@ from pydantic import SecretStr
 
 from mailwatch.config import catalogue, mounts, secrets
 from mailwatch.config.catalogue.oauth_servers import authorization_server
-from mailwatch.config.errors import ConfigError, Fault, Mistake, Place, written
+from mailwatch.config.errors import ConfigError, ConfigProblem, FieldError, KeyPath, format_key_path
 from mailwatch.config.schema import Config
-from mailwatch.config.schema_targets import WAYS, AccountSection, LoginSection, OAuth2Section, TargetSection
+from mailwatch.config.schema_targets import (
+    PASSWORD_SOURCES,
+    AccountSection,
+    LoginSection,
+    OAuth2Section,
+    TargetSection,
+)
 from mailwatch.model import Kind, TlsMode
-from mailwatch.settings import Delivery, Exchange, Login, OAuth2, Page, Target
+from mailwatch.settings import Login, MxTask, OAuth2, RoundtripTask, Target, WebmailTask
 
 
-def client_of(section: OAuth2Section, username: str, data_dir: Path) -> OAuth2:
-    """Give the client that a section describes for the login of `username`. Reads its secret; raises Fault."""
+def oauth_client(section: OAuth2Section, username: str, data_dir: Path) -> OAuth2:
+    """Give the client that a section describes for the login of `username`. Reads its secret; raises
+    FieldError.
+    """
     server = authorization_server(section.provider or "")
     secret = SecretStr("")
     if section.client_secret_file is not None or section.client_secret_env is not None:
-        secret = secrets.read_plain(section.client_secret_file, section.client_secret_env)
+        secret = secrets.read_secret(section.client_secret_file, section.client_secret_env)
     return OAuth2(
         authorization_endpoint=section.authorization_endpoint or (server.authorization if server else ""),
         token_endpoint=section.token_endpoint or (server.token if server else ""),
@@ -61,100 +69,102 @@ _PORTS = {
     (Kind.MX, TlsMode.STARTTLS): 25,
     (Kind.MX, TlsMode.NONE): 25,
 }
-ROUNDTRIP_INTERVAL = 900.0
-"""Seconds; each look sends a message, so that the interval of the other looks would be too often."""
-DEADLINE = 300.0
+ROUNDTRIP_INTERVAL_SECONDS = 900.0
+"""Seconds; each probe sends a message, so that the interval of the other probes would be too often."""
+ROUNDTRIP_DEADLINE_SECONDS = 300.0
 
 
-def build_targets(config: Config, *, granted_by: str | None = None) -> tuple[Target, ...]:
-    """Give all targets, ready to be looked at. Reads the secrets; raises ConfigError with all that fail.
+def build_targets(config: Config, *, oauth_user: str | None = None) -> tuple[Target, ...]:
+    """Return all targets, ready to be probed. Reads the secrets; raises ConfigError with all that fail.
 
-    With `granted_by` only the mailbox targets that log in by OAuth 2 as that user, and no other secret is read.
+    With `oauth_user` only the mailbox targets that log in by OAuth 2 as that user, and no other secret is read.
     """
     made: dict[str, Target] = {}
-    later: list[tuple[TargetSection, Place]] = []
-    mistakes: list[Mistake] = []
+    later: list[tuple[TargetSection, KeyPath]] = []
+    problems: list[ConfigProblem] = []
     # An account's channels share one secret: its command may ask a person, so it is run once.
-    read: dict[Place, SecretStr | Mistake] = {}
-    for section, place in resolved(config):
-        if granted_by is not None and (
-            section.login is None or section.login.oauth2 is None or section.login.username != granted_by
+    read: dict[KeyPath, SecretStr | ConfigProblem] = {}
+    for section, place in resolved_targets(config):
+        if oauth_user is not None and (
+            section.login is None or section.login.oauth2 is None or section.login.username != oauth_user
         ):
             continue
         login = _login(config, section.login, place, read) if section.login else None
-        if isinstance(login, Mistake):
-            mistakes.append(login)
+        if isinstance(login, ConfigProblem):
+            problems.append(login)
             continue
         if section.kind is Kind.ROUNDTRIP:
             later.append((section, place))
         else:
             made[section.name] = _target(section, login, config.defaults.helo_name)
-    for section, place in later if not mistakes else ():
+    for section, place in later if not problems else ():
         try:
-            made[section.name] = _round_trip(section, made)
-        except Fault as fault:
-            mistakes.append(mistake_at(config, (*place, fault.field), f"{written(place)}.{fault.field}: {fault}"))
-    if mistakes:
-        raise ConfigError(mistakes)
+            made[section.name] = _roundtrip_target(section, made)
+        except FieldError as fault:
+            problems.append(
+                problem_at(config, (*place, fault.field), f"{format_key_path(place)}.{fault.field}: {fault}")
+            )
+    if problems:
+        raise ConfigError(problems)
     return tuple(made.values())
 
 
-def warnings(config: Config) -> tuple[Mistake, ...]:
-    """Give what is allowed but deserves a second look."""
+def warnings(config: Config) -> tuple[ConfigProblem, ...]:
+    """Yield what is allowed but deserves a warning."""
     found = []
-    if remote := mounts.warning(config.data_dir):
-        found.append(mistake_at(config, ("data_dir",), f"data_dir: {remote}"))
-    for section, place in resolved(config):
-        at = written(place)
+    if remote := mounts.network_mount_warning(config.data_dir):
+        found.append(problem_at(config, ("data_dir",), f"data_dir: {remote}"))
+    for section, place in resolved_targets(config):
+        at = format_key_path(place)
         if section.interval is not None and section.timeout is not None and section.timeout > section.interval:
             what = f"{at}: timeout is longer than interval; checks may be missed, so shorten timeout"
-            found.append(mistake_at(config, (*place, "timeout"), what))
+            found.append(problem_at(config, (*place, "timeout"), what))
         if section.deadline is not None and section.interval is not None and section.deadline > section.interval:
             what = f"{at}: deadline is longer than interval; checks may be missed, so shorten deadline"
-            found.append(mistake_at(config, (*place, "deadline"), what))
+            found.append(problem_at(config, (*place, "deadline"), what))
         if section.login:
             here = _secret_place(section.login, place)
-            found += [mistake_at(config, here, f"{at}: {what}") for what in _doubts(config, section.login)]
-    found += _claims_of_nothing(config)
+            found += [problem_at(config, here, f"{at}: {what}") for what in _login_warnings(config, section.login)]
+    found += _unmatched_claims(config)
     if config.guard is None:
         what = (
             "guard: off: MailWatch does not check our own line, so each failure of it counts against the "
             "provider's; remove it, or name controls that answer here"
         )
-        found.append(mistake_at(config, ("guard",), what))
+        found.append(problem_at(config, ("guard",), what))
     return tuple(sorted(set(found)))
 
 
-def _claims_of_nothing(config: Config) -> Iterator[Mistake]:
+def _unmatched_claims(config: Config) -> Iterator[ConfigProblem]:
     """Find names in claims that nothing has; not a mistake, since what is no longer watched has its outages."""
     known = {
-        "targets": {section.name for section, _ in resolved(config)},
+        "targets": {section.name for section, _ in resolved_targets(config)},
         "accounts": {account.address for account in config.accounts},
     }
     for number, claim in enumerate(config.claims):
         for field, names in known.items():
             for name in sorted(set(getattr(claim, field) or ()) - names):
                 what = f"the config has nothing named '{name}'; correct it if it is misspelt"
-                yield mistake_at(config, ("claims", number, field), f"claims[{number}].{field}: {what}")
+                yield problem_at(config, ("claims", number, field), f"claims[{number}].{field}: {what}")
 
 
-def resolved(config: Config) -> Iterator[tuple[TargetSection, Place]]:
+def resolved_targets(config: Config) -> Iterator[tuple[TargetSection, KeyPath]]:
     """Give each target in the long form with nothing left open, and the place it comes from."""
     for number, account in enumerate(config.accounts):
         for kind in account.kinds():
-            yield _fill(_channel(account, kind), config), ("accounts", number)
+            yield _with_defaults(_account_target(account, kind), config), ("accounts", number)
     for number, target in enumerate(config.targets):
-        yield _fill(target, config), ("targets", number)
+        yield _with_defaults(target, config), ("targets", number)
 
 
-def mistake_at(config: Config, place: Place, what: str) -> Mistake:
+def problem_at(config: Config, place: KeyPath, what: str) -> ConfigProblem:
     """Say something about a place of the file that `config` came from."""
     document = config._document
-    return document.mistake(place, what) if document else Mistake(Path("config"), 1, what)
+    return document.problem(place, what) if document else ConfigProblem(Path("config"), 1, what)
 
 
-def _channel(account: AccountSection, kind: Kind) -> TargetSection:
-    provider = account.found_provider()
+def _account_target(account: AccountSection, kind: Kind) -> TargetSection:
+    provider = account.catalogue_provider()
     if kind in (Kind.ROUNDTRIP, Kind.MX):
         more: dict[str, Any] = {"host": account.address.rpartition("@")[2], "recipient": account.address}
         if kind is Kind.ROUNDTRIP:
@@ -169,7 +179,7 @@ def _channel(account: AccountSection, kind: Kind) -> TargetSection:
         )
     server = catalogue.server(provider.key, kind) if provider else None
     if provider is None or server is None:  # AccountSection refuses it before.
-        raise Fault(f"no {kind} server for {account.address}")
+        raise FieldError(f"no {kind} server for {account.address}")
     return TargetSection.model_construct(
         name=f"{account.address}/{kind}",
         kind=kind,
@@ -189,8 +199,8 @@ def _channel(account: AccountSection, kind: Kind) -> TargetSection:
     )
 
 
-def _fill(target: TargetSection, config: Config) -> TargetSection:
-    host, port, tls = target.host, target.port, target.wanted_tls()
+def _with_defaults(target: TargetSection, config: Config) -> TargetSection:
+    host, port, tls = target.host, target.port, target.requested_tls()
     server = catalogue.server(target.provider, target.kind, tls) if target.provider and host is None else None
     if server:
         host, port, tls = server.host, port or server.port, server.tls
@@ -201,8 +211,8 @@ def _fill(target: TargetSection, config: Config) -> TargetSection:
         "timeout": target.timeout or config.defaults.timeout,
     }
     if target.kind is Kind.ROUNDTRIP:
-        update["interval"] = target.interval or max(ROUNDTRIP_INTERVAL, config.defaults.interval)
-        update["deadline"] = target.deadline or DEADLINE
+        update["interval"] = target.interval or max(ROUNDTRIP_INTERVAL_SECONDS, config.defaults.interval)
+        update["deadline"] = target.deadline or ROUNDTRIP_DEADLINE_SECONDS
     elif target.kind is not Kind.WEBMAIL:
         update |= {"host": host, "port": port or _PORTS[target.kind, tls], "tls": tls}
     return target.model_copy(update=update)
@@ -210,11 +220,11 @@ def _fill(target: TargetSection, config: Config) -> TargetSection:
 
 def _target(section: TargetSection, login: Login | None, helo_name: str) -> Target:
     host, port, task = section.host, section.port, _task(section)
-    if isinstance(task, Page):
+    if isinstance(task, WebmailTask):
         parts = urlsplit(task.url)
         host, port = parts.hostname, parts.port or 443
     if host is None or port is None:
-        raise Fault(f"{section.name} is not resolved")
+        raise FieldError(f"{section.name} is not resolved")
     return Target(
         name=section.name,
         kind=section.kind,
@@ -231,11 +241,11 @@ def _target(section: TargetSection, login: Login | None, helo_name: str) -> Targ
     )
 
 
-def _task(section: TargetSection) -> Exchange | Page | None:
+def _task(section: TargetSection) -> MxTask | WebmailTask | None:
     if section.kind is Kind.MX:
-        return Exchange(section.recipient or _postmaster(section.host or ""), section.sender or "")
+        return MxTask(section.recipient or _postmaster(section.host or ""), section.sender or "")
     if section.kind is Kind.WEBMAIL:
-        return Page(url=section.url or "", contains=section.contains or "", absent=section.absent or "")
+        return WebmailTask(url=section.url or "", contains=section.contains or "", absent=section.absent or "")
     return None
 
 
@@ -247,15 +257,17 @@ def _postmaster(domain: str) -> str:
     return f"postmaster@{domain}"
 
 
-def _round_trip(section: TargetSection, made: Mapping[str, Target]) -> Target:
-    """Put a round trip together from the two targets that it names. Raises Fault."""
+def _roundtrip_target(section: TargetSection, made: Mapping[str, Target]) -> Target:
+    """Put a round trip together from the two targets that it names. Raises FieldError."""
     ends = []
     for field, name, kind in (("via", section.via, Kind.SMTP), ("to", section.to, Kind.IMAP)):
         end = made.get(name or "")
         if end is None or end.kind is not kind:
-            raise Fault(f"there is no {kind} target named '{name}'; name one of targets or ADDRESS/{kind}", field)
+            raise FieldError(
+                f"there is no {kind} target named '{name}'; name one of targets or ADDRESS/{kind}", field
+            )
         if end.login is None or not re.fullmatch(r"[^@\s<>]+@[^@\s<>]+", end.login.username):
-            raise Fault(f"'{name}' has no login whose user name is a mail address; add it", field)
+            raise FieldError(f"'{name}' has no login whose user name is a mail address; add it", field)
         ends.append((end, end.login.username))
     (via, sender), (to, recipient) = ends
     return Target(
@@ -265,13 +277,19 @@ def _round_trip(section: TargetSection, made: Mapping[str, Target]) -> Target:
         port=via.port,
         provider=section.provider or to.provider,
         tls=via.tls,
-        interval=section.interval or ROUNDTRIP_INTERVAL,
+        interval=section.interval or ROUNDTRIP_INTERVAL_SECONDS,
         timeout=section.timeout or 30.0,
-        task=Delivery(via=via, to=to, sender=sender, recipient=recipient, deadline=section.deadline or DEADLINE),
+        task=RoundtripTask(
+            via=via,
+            to=to,
+            sender=sender,
+            recipient=recipient,
+            deadline=section.deadline or ROUNDTRIP_DEADLINE_SECONDS,
+        ),
     )
 
 
-def _doubts(config: Config, login: LoginSection) -> Iterator[str]:
+def _login_warnings(config: Config, login: LoginSection) -> Iterator[str]:
     files = {"password_file": login.password_file}
     if login.oauth2 is not None:
         grant = grant_file(login.username, config.data_dir)
@@ -284,32 +302,32 @@ def _doubts(config: Config, login: LoginSection) -> Iterator[str]:
 
 
 def _login(
-    config: Config, section: LoginSection, place: Place, read: dict[Place, SecretStr | Mistake]
-) -> Login | Mistake:
+    config: Config, section: LoginSection, place: KeyPath, read: dict[KeyPath, SecretStr | ConfigProblem]
+) -> Login | ConfigProblem:
     if section.oauth2 is not None:
         try:
-            client = client_of(section.oauth2, section.username, config.data_dir)
-        except Fault as fault:
+            client = oauth_client(section.oauth2, section.username, config.data_dir)
+        except FieldError as fault:
             way = "client_secret_file" if section.oauth2.client_secret_file else "client_secret_env"
             here = (*_secret_place(section, place), way)
-            return mistake_at(config, here, f"{written(here)}: {fault}")
+            return problem_at(config, here, f"{format_key_path(here)}: {fault}")
         return Login(username=section.username, password=SecretStr(""), oauth2=client)
     if place not in read:
-        read[place] = secret(config, section, place)
+        read[place] = login_secret(config, section, place)
     word = read[place]
-    return word if isinstance(word, Mistake) else Login(username=section.username, password=word)
+    return word if isinstance(word, ConfigProblem) else Login(username=section.username, password=word)
 
 
-def secret(config: Config, login: LoginSection, place: Place) -> SecretStr | Mistake:
+def login_secret(config: Config, login: LoginSection, place: KeyPath) -> SecretStr | ConfigProblem:
     """Read the password of a login that stands at a place of the config, or say what is wrong with it."""
     folder = config._document.path.absolute().parent if config._document else Path.cwd()
     try:
-        return secrets.read(login, folder)
-    except Fault as fault:
+        return secrets.read_password(login, folder)
+    except FieldError as fault:
         here = _secret_place(login, place)
-        return mistake_at(config, here, f"{written(here)}: {fault}")
+        return problem_at(config, here, f"{format_key_path(here)}: {fault}")
 
 
-def _secret_place(login: LoginSection, place: Place) -> Place:
-    way = next(way for way in WAYS if getattr(login, way) is not None)
+def _secret_place(login: LoginSection, place: KeyPath) -> KeyPath:
+    way = next(way for way in PASSWORD_SOURCES if getattr(login, way) is not None)
     return (*place, way) if place[0] == "accounts" else (*place, "login", way)

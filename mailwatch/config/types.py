@@ -18,11 +18,11 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from mailwatch.config.errors import Fault
+from mailwatch.config.errors import FieldError
 from mailwatch.model import Kind
-from mailwatch.times import DURATION_PATTERN, parse_duration, written_duration
+from mailwatch.times import DURATION_PATTERN, duration_text, parse_duration
 
-MAILBOX = (Kind.IMAP, Kind.SMTP, Kind.POP3)
+DEFAULT_KINDS = (Kind.IMAP, Kind.SMTP, Kind.POP3)
 """What an account is watched by unless it says otherwise."""
 
 
@@ -39,18 +39,18 @@ def read_duration(value: object) -> float:
     try:
         return parse_duration(value)
     except ValueError as error:
-        raise Fault(str(error)) from None
+        raise FieldError(str(error)) from None
 
 
 def _bounded(seconds: float) -> float:
     if not 0.05 <= seconds <= 86_400:
-        raise Fault("must lie between 50ms and 1d")
+        raise FieldError("must lie between 50ms and 1d")
     return seconds
 
 
-def _named(value: object) -> object:
+def _not_blank(value: object) -> object:
     if value == "":
-        raise Fault("is empty; write a path")
+        raise FieldError("is empty; write a path")
     return value
 
 
@@ -59,47 +59,47 @@ def _from_folder(path: Path, info: ValidationInfo) -> Path:
     try:
         return Path(folder, path.expanduser())
     except RuntimeError:
-        raise Fault("names the home of an unknown user; write the whole path") from None
+        raise FieldError("names the home of an unknown user; write the whole path") from None
 
 
 def _label(text: str) -> str:
     if not text.isprintable() or text != text.strip():
-        raise Fault("must be printable, without a space at either end; correct it")
+        raise FieldError("must be printable, without a space at either end; correct it")
     return text
 
 
 def _address(text: str) -> str:
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", text):
-        raise Fault("is not a mail address; write for example mario.rossi@libero.it")
+        raise FieldError("is not a mail address; write for example mario.rossi@libero.it")
     return _label(text)
 
 
 def _variable(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
         # Not repeated: it may be the password itself, written in the wrong place.
-        raise Fault("is not the name of an environment variable; write for example LIBERO_PASSWORD")
+        raise FieldError("is not the name of an environment variable; write for example LIBERO_PASSWORD")
     return text
 
 
-def _page(text: str) -> str:
+def _https_url(text: str) -> str:
     found = re.fullmatch(r"https://([^/?#@\s]+)(?:[/?][^#\s]*)?", text)
     if not found:
-        raise Fault("is not the https address of a page; write for example https://mail.example.org/")
+        raise FieldError("is not the https address of a page; write for example https://mail.example.org/")
     host, _, port = found[1].partition(":")
     _host(host)
     if port and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535):
-        raise Fault("has an invalid port; write for example https://mail.example.org:8443/")
+        raise FieldError("has an invalid port; write for example https://mail.example.org:8443/")
     return text
 
 
-def _authority(text: str) -> str:
+def _http_url(text: str) -> str:
     found = re.fullmatch(r"https?://([^/?#@\s]+)(?:[/?][^#\s]*)?", text)
     if not found:
-        raise Fault("is not the address of an authority; write for example https://tsa.example.org/")
+        raise FieldError("is not the address of an authority; write for example https://tsa.example.org/")
     host, _, port = found[1].partition(":")
     _host(host)
     if port and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= 65535):
-        raise Fault("has an invalid port; write for example https://tsa.example.org:8443/")
+        raise FieldError("has an invalid port; write for example https://tsa.example.org:8443/")
     return text
 
 
@@ -108,7 +108,9 @@ def _host(text: str) -> str:
         ipaddress.ip_address(text)
     except ValueError:
         if len(text) > 253 or not re.fullmatch(r"(?!-)[\w-]{1,63}(\.[\w-]{1,63})*\.?", text):
-            raise Fault("is not a host name; write for example imap.example.org, without scheme or port") from None
+            raise FieldError(
+                "is not a host name; write for example imap.example.org, without scheme or port"
+            ) from None
     return text
 
 
@@ -116,10 +118,10 @@ def split_endpoint(text: str) -> tuple[str, int]:
     """Read "host:port" or "[::1]:port". Raises Fault."""
     host, colon, port = text.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 <= int(port) <= 65535 or not host:
-        raise Fault("is not host:port; write for example 127.0.0.1:8080")
+        raise FieldError("is not host:port; write for example 127.0.0.1:8080")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if ":" in host and bare == host:
-        raise Fault("an IPv6 address needs brackets; write [::1]:8080")
+        raise FieldError("an IPv6 address needs brackets; write [::1]:8080")
     return _host(bare), int(port)
 
 
@@ -132,12 +134,12 @@ Seconds = Annotated[
     float,
     BeforeValidator(read_duration),
     AfterValidator(_bounded),
-    PlainSerializer(written_duration, return_type=str),
+    PlainSerializer(duration_text, return_type=str),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["500ms", "5s", "1m"]}),
 ]
-AuthorityUrl = Annotated[str, Field(max_length=2000), AfterValidator(_authority)]
-PageUrl = Annotated[str, Field(max_length=2000), AfterValidator(_page)]
-FolderPath = Annotated[Path, BeforeValidator(_named), AfterValidator(_from_folder)]
+AuthorityUrl = Annotated[str, Field(max_length=2000), AfterValidator(_http_url)]
+PageUrl = Annotated[str, Field(max_length=2000), AfterValidator(_https_url)]
+FolderPath = Annotated[Path, BeforeValidator(_not_blank), AfterValidator(_from_folder)]
 Label = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_label)]
 Host = Annotated[str, AfterValidator(_host)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import yaml
 
-from mailwatch.config.errors import ConfigError, ConfigNotFound, Fault, Mistake, Place
+from mailwatch.config.errors import ConfigError, ConfigNotFoundError, ConfigProblem, FieldError, KeyPath
 from mailwatch.config.files import read_file
 
-MAX_BYTES = 4_000_000
+MAX_CONFIG_BYTES = 4_000_000
 _MAX_DEPTH = 20
 MAX_NODES = 400_000
 """Keys and values; each takes a KiB of memory and some tens of microseconds. Ten thousand targets have half."""
 
-Plain = dict[str, "Plain"] | list["Plain"] | str | int | float | bool | None
+YamlValue = dict[str, "YamlValue"] | list["YamlValue"] | str | int | float | bool | None
 
 
 class _Loader(yaml.SafeLoader):
@@ -34,14 +34,16 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise _refusal(event.start_mark, "anchors and aliases are not supported; write the value again")
+            raise _syntax_error(event.start_mark, "anchors and aliases are not supported; write the value again")
         if getattr(event, "tag", None):
-            raise _refusal(event.start_mark, "tags are not supported; put the text in quotes if it begins with !")
+            raise _syntax_error(
+                event.start_mark, "tags are not supported; put the text in quotes if it begins with !"
+            )
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise _refusal(event.start_mark, f"more than {MAX_NODES} values; is it the right file?")
+            raise _syntax_error(event.start_mark, f"more than {MAX_NODES} values; is it the right file?")
         if self.depth >= _MAX_DEPTH:
-            raise _refusal(event.start_mark, f"more than {_MAX_DEPTH} levels deep; flatten it")
+            raise _syntax_error(event.start_mark, f"more than {_MAX_DEPTH} levels deep; flatten it")
         self.depth += 1
         try:
             node: yaml.Node | None = super().compose_node(parent, index)
@@ -59,104 +61,106 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
 
 
-class Document:
+class YamlDocument:
     """A config file as plain data, and the line of each of its places."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines: dict[Place, int] = {(): 1}
-        self.mistakes: list[Mistake] = []
-        self.data: Plain = None
+        self.lines: dict[KeyPath, int] = {(): 1}
+        self.problems: list[ConfigProblem] = []
+        self.data: YamlValue = None
         text = _read(path)
         try:
             loader = _Loader(text)
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
-            raise ConfigError([Mistake(path, line, "control character; remove it")]) from None
+            raise ConfigError([ConfigProblem(path, line, "control character; remove it")]) from None
         try:
             root = loader.get_single_node()
             if root is not None:
                 self.data = self._plain(loader, root, ())
         except yaml.MarkedYAMLError as error:
-            raise ConfigError([_syntax(path, error)]) from None
+            raise ConfigError([_syntax_problem(path, error)]) from None
         finally:
             loader.dispose()
 
-    def line(self, place: Place) -> int:
+    def line(self, place: KeyPath) -> int:
         """Give the line of a place, or of the nearest section around it that exists."""
         while place not in self.lines:
             place = place[:-1]
         return self.lines[place]
 
-    def mistake(self, place: Place, what: str) -> Mistake:
+    def problem(self, path: KeyPath, what: str) -> ConfigProblem:
         """Say what is wrong at a place."""
-        return Mistake(self.path, self.line(place), what)
+        return ConfigProblem(self.path, self.line(path), what)
 
-    def _plain(self, loader: _Loader, node: yaml.Node, place: Place) -> Plain:
+    def _plain(self, loader: _Loader, node: yaml.Node, place: KeyPath) -> YamlValue:
         if isinstance(node, yaml.SequenceNode):
-            items: list[Plain] = []
+            items: list[YamlValue] = []
             for number, item in enumerate(node.value):
                 self.lines[(*place, number)] = item.start_mark.line + 1
                 items.append(self._plain(loader, item, (*place, number)))
             return items
         if not isinstance(node, yaml.MappingNode):
-            value: Plain = loader.construct_object(node)
-            return self._text(value, node.start_mark.line + 1) if isinstance(value, str) else value
-        section: dict[str, Plain] = {}
+            value: YamlValue = loader.construct_object(node)
+            return self._clean_text(value, node.start_mark.line + 1) if isinstance(value, str) else value
+        section: dict[str, YamlValue] = {}
         for key, item in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                self.mistakes.append(Mistake(self.path, line, "a key must be a word; write key: value"))
+                self.problems.append(ConfigProblem(self.path, line, "a key must be a word; write key: value"))
                 continue
-            here = (*place, self._text(key.value, line))
+            here = (*place, self._clean_text(key.value, line))
             if here in self.lines:
                 what = f"key '{key.value}' is already on line {self.lines[here]}; keep one"
-                self.mistakes.append(Mistake(self.path, line, what))
+                self.problems.append(ConfigProblem(self.path, line, what))
                 continue
             self.lines[here] = line
             section[str(here[-1])] = self._plain(loader, item, here)
         return section
 
-    def _text(self, text: str, line: int) -> str:
+    def _clean_text(self, text: str, line: int) -> str:
         """Put the halves of characters together, as JSON writes them, and refuse what no text has."""
         if "\0" in text:
-            self.mistakes.append(Mistake(self.path, line, "contains a NUL character (\\0); remove it"))
+            self.problems.append(ConfigProblem(self.path, line, "contains a NUL character (\\0); remove it"))
         try:
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
         except UnicodeDecodeError:
             what = "contains half a character (\\ud800 to \\udfff); write the character itself"
-            self.mistakes.append(Mistake(self.path, line, what))
+            self.problems.append(ConfigProblem(self.path, line, what))
             return text.encode("utf-8", "replace").decode()
 
 
 def _read(path: Path) -> str:
     try:
-        raw = read_file(path, MAX_BYTES + 1, "create it (see config.example.yaml), or name another")
-    except Fault as fault:
+        raw = read_file(path, MAX_CONFIG_BYTES + 1, "create it (see config.example.yaml), or name another")
+    except FieldError as fault:
         what = str(fault).removeprefix(f"{path} ").replace("name the file", "name the YAML file")
-        raise ConfigNotFound([Mistake(path, 1, what)]) from None
-    if len(raw) > MAX_BYTES:
-        raise ConfigError([Mistake(path, 1, f"is larger than {MAX_BYTES} bytes; is it the right file?")])
+        raise ConfigNotFoundError([ConfigProblem(path, 1, what)]) from None
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise ConfigError(
+            [ConfigProblem(path, 1, f"is larger than {MAX_CONFIG_BYTES} bytes; is it the right file?")]
+        )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Mistake(path, line, "is not UTF-8; save the file as UTF-8")]) from None
+        raise ConfigError([ConfigProblem(path, line, "is not UTF-8; save the file as UTF-8")]) from None
 
 
-def _refusal(mark: yaml.Mark, what: str) -> yaml.MarkedYAMLError:
+def _syntax_error(mark: yaml.Mark, what: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=what, problem_mark=mark)
 
 
-def _syntax(path: Path, error: yaml.MarkedYAMLError) -> Mistake:
+def _syntax_problem(path: Path, error: yaml.MarkedYAMLError) -> ConfigProblem:
     mark = error.problem_mark or error.context_mark
     # What YAML quotes in its complaint may be a piece of a password.
-    problem = re.sub(r"'[^']*'|\"[^\"]*\"", _hidden, error.problem or "cannot be read")
-    cure = "indent with spaces" if r"'\t'" in problem else "check indentation and quotes"
-    what = problem if ";" in problem else f"not YAML: {problem}; {cure}"
-    return Mistake(path, mark.line + 1 if mark else 1, what)
+    problem = re.sub(r"'[^']*'|\"[^\"]*\"", _hide_quoted, error.problem or "cannot be read")
+    advice = "indent with spaces" if r"'\t'" in problem else "check indentation and quotes"
+    what = problem if ";" in problem else f"not YAML: {problem}; {advice}"
+    return ConfigProblem(path, mark.line + 1 if mark else 1, what)
 
 
-def _hidden(quoted: re.Match[str]) -> str:
+def _hide_quoted(quoted: re.Match[str]) -> str:
     """Keep a single character and the names of tokens, such as '<block end>'."""
     return quoted[0] if len(quoted[0]) <= 4 or quoted[0][1] == "<" else "..."

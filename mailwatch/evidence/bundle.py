@@ -28,29 +28,29 @@ from typing import IO, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mailwatch.evidence.ledger_range import OPEN_KINDS, Range
+from mailwatch.evidence.ledger_range import PUBLIC_KINDS, LedgerRange
 from mailwatch.ledger.checkpoint import origin_of, sign_text, verifier_key
 from mailwatch.ledger.merkle import CompactRange
-from mailwatch.store import CheckpointRow, Reader, StoreBroken, Texts
+from mailwatch.store import CheckpointRow, RawEntry, Reader, StoreDamagedError
 
-NAMES = {"en": "VERIFY.md", "it": "VERIFICA.md"}
+INSTRUCTION_FILES = {"en": "VERIFY.md", "it": "VERIFICA.md"}
 
 
-def page(language: str, statement: dict[str, Any]) -> tuple[str, bytes]:
+def instructions(language: str, statement: dict[str, Any]) -> tuple[str, bytes]:
     """Return the file's name and content."""
-    name = NAMES[language]
+    name = INSTRUCTION_FILES[language]
     text = (resources.files("mailwatch.evidence") / "standalone" / name).read_text(encoding="utf-8")
     if "window" in statement:
         text = text.replace("outage.json", "period.json")
     return name, text.replace("{ledger}", statement["ledger"]).encode()
 
 
-MOMENT = (1980, 1, 1, 0, 0, 0)
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 """The date of each file in the zip: when it was packed says nothing, and would differ each time."""
-PROOF = "mailwatch-proof/1"
-LEVEL = 3
+PROOF_FORMAT = "mailwatch-proof/1"
+COMPRESSION_LEVEL = 3
 """A sixth longer than at 6, and packed in half the time."""
-PART = 1 << 20
+PART_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class File:
     content: bytes
 
 
-def checker() -> File:
+def standalone_checker() -> File:
     """Enclose the script that checks a bundle with nothing but Python."""
     return File("verify.py", (resources.files("mailwatch.evidence") / "standalone" / "verify.py").read_bytes())
 
@@ -70,7 +70,7 @@ class Bundle:
     """A zip being written to `out`; `close` adds the manifest."""
 
     def __init__(self, out: IO[bytes]) -> None:
-        self._zip = zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=LEVEL)
+        self._zip = zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=COMPRESSION_LEVEL)
         self._manifest: dict[str, dict[str, Any]] = {}
 
     def add(self, name: str, parts: Iterable[bytes]) -> None:
@@ -86,7 +86,7 @@ class Bundle:
         # One part is packed while the next is fetched: neither needs the other's processor.
         with self._zip.open(name, "w", force_zip64=True) as file, ThreadPoolExecutor(1) as packer:
             packed = packer.submit(take, b"")
-            for part in gathered(parts):
+            for part in join_parts(parts):
                 size += len(part)
                 packed.result()
                 packed = packer.submit(take, part)
@@ -95,58 +95,63 @@ class Bundle:
 
     def close(self, key: Ed25519PrivateKey) -> None:
         """Write the manifest and its signature."""
-        manifest = pretty({"format": "mailwatch-manifest/1", "files": self._manifest})
+        manifest = pretty_json({"format": "mailwatch-manifest/1", "files": self._manifest})
         self.add("manifest.json", [manifest])
         text = f"{origin_of(key.public_key())}\nmanifest {hashlib.sha256(manifest).hexdigest()}\n"
         self.add("manifest.sig", [sign_text(text, origin_of(key.public_key()), key).encode()])
         self._zip.close()
 
-    def end(self) -> None:
+    def discard(self) -> None:
         """Let go of the zip, also of one that was given up: it would complain when it is collected."""
         with contextlib.suppress(ValueError, OSError):
             self._zip.close()
 
 
-def gathered(parts: Iterable[bytes]) -> Iterator[bytes]:
+def join_parts(parts: Iterable[bytes]) -> Iterator[bytes]:
     """Join small parts into parts of about a megabyte, the last one but for what is left."""
     held, size = list[bytes](), 0
     for part in parts:
         held.append(part)
         size += len(part)
-        if size >= PART:
+        if size >= PART_BYTES:
             yield b"".join(held)
             held, size = [], 0
     yield b"".join(held)
 
 
-def pack(
-    out: IO[bytes], reader: Reader, found: Range, key: Ed25519PrivateKey, own: Iterable[str], files: Iterable[File]
+def write_bundle(
+    out: IO[bytes],
+    reader: Reader,
+    range_: LedgerRange,
+    key: Ed25519PrivateKey,
+    own: Iterable[str],
+    files: Iterable[File],
 ) -> None:
     """Write the bundle of a range. `own` are the targets whose entries are shown in full.
 
-    Raises StoreBroken, and then what was written is no bundle.
+    Raises StoreDamagedError, and then what was written is no bundle.
     """
     origin = origin_of(key.public_key())
-    tied = pretty(proof(found, origin))
+    tied = pretty_json(proof(range_, origin))
     bundle = Bundle(out)
     try:
         for file in files:
             bundle.add(file.name, [file.content])
-        bundle.add("entries.jsonl", lines(found.texts(reader), frozenset(own)))
+        bundle.add("entries.jsonl", entry_lines(range_.raw_entries(reader), frozenset(own)))
         bundle.add("proof.json", [tied])
-        for token in found.tokens:
+        for token in range_.tokens:
             bundle.add(f"tokens/{token.digest}.tsr", [token.reply])
         bundle.add("keys/ledger.pub", [f"{verifier_key(origin, key.public_key())}\n".encode()])
         bundle.close(key)
     finally:
-        bundle.end()
+        bundle.discard()
 
 
-def lines(texts: Iterable[Texts], own: frozenset[str]) -> Iterator[bytes]:
+def entry_lines(entries: Iterable[RawEntry], own: frozenset[str]) -> Iterator[bytes]:
     """Write entries, one a line; the payload only of what is the owner's or MailWatch's own."""
-    for _, kind, _, target, header, text in texts:
-        shown = target in own if target is not None else kind in OPEN_KINDS
-        payload = f',"payload":{text}' if shown else ""
+    for _, kind, _, target, header, text in entries:
+        is_shown = target in own if target is not None else kind in PUBLIC_KINDS
+        payload = f',"payload":{text}' if is_shown else ""
         yield f'{{"header":{header}{payload}}}\n'.encode()
 
 
@@ -161,20 +166,20 @@ def _subtrees(row: CheckpointRow) -> CompactRange:
         tree = CompactRange()
     if base64.b64encode(tree.root()).decode() != signed:
         what = f"the subtrees kept with checkpoint {row.size} are damaged"
-        cure = "no evidence can begin there; name an earlier --from, or restore the database from your backup"
-        raise StoreBroken(f"{what}; {cure}", what)
+        advice = "no evidence can begin there; name an earlier --from, or restore the database from your backup"
+        raise StoreDamagedError(f"{what}; {advice}", what)
     return tree
 
 
-def proof(found: Range, origin: str) -> dict[str, Any]:
-    """Return what ties the range to signed checkpoints. Raises StoreBroken."""
-    start = _subtrees(found.start)
+def proof(range_: LedgerRange, origin: str) -> dict[str, Any]:
+    """Return what ties the range to signed checkpoints. Raises StoreDamagedError."""
+    start = _subtrees(range_.start)
     return {
-        "format": PROOF,
+        "format": PROOF_FORMAT,
         "ledger": origin,
         "start": {"size": start.size, "hashes": [one.hex() for one in start.hashes]},
-        "end": found.end.size,
-        "checkpoints": [row.note for row in found.checkpoints],
+        "end": range_.end.size,
+        "checkpoints": [row.note for row in range_.checkpoints],
         "tokens": [
             {
                 "file": f"tokens/{token.digest}.tsr",
@@ -182,11 +187,11 @@ def proof(found: Range, origin: str) -> dict[str, Any]:
                 "checkpoint": token.checkpoint,
                 "authority": token.authority,
             }
-            for token in found.tokens
+            for token in range_.tokens
         ],
     }
 
 
-def pretty(value: dict[str, Any]) -> bytes:
+def pretty_json(value: dict[str, Any]) -> bytes:
     """Write JSON for people: two spaces, keys as given."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

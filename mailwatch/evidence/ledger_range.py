@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from mailwatch.ledger.timestamp import TOLERANCE
-from mailwatch.store import CheckpointRow, Entry, Reader, Texts, Tokens
+from mailwatch.ledger.timestamp import TOKEN_TOLERANCE_MS
+from mailwatch.store import CheckpointRow, Entry, RawEntry, Reader, Tokens
 from mailwatch.times import Millis
 
 DAY: Millis = 86_400_000
-LOOK_AHEAD = 2000
-"""Token entries that are looked through on either side: a month of hourly ones of three authorities."""
-OPEN_KINDS = ("guard", "clock", "node", "token")
+MAX_TOKEN_ENTRIES = 2000
+"""Token entries that are searched on either side: a month of hourly ones of three authorities."""
+PUBLIC_KINDS = ("guard", "clock", "node", "token")
 """Entries of MailWatch itself, shown with their payload in every bundle."""
 
 
-class NoCase(Exception):
+class EvidenceError(Exception):
     """There is nothing that evidence could be made of; says why and what to do."""
 
 
@@ -38,12 +38,12 @@ class TokenFile:
     authority: str
     digest: str
     reply: bytes
-    off: Millis = 0
+    clock_error: Millis = 0
     """By how much our clock was off then, at least, by when the token was asked for and answered."""
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class LedgerRange:
     """The entries [start.size, end.size). `checkpoints` are all in between, both ends among them."""
 
     start: CheckpointRow
@@ -55,51 +55,56 @@ class Range:
         """Read them again, in order."""
         return reader.entries(from_index=self.start.size, to_index=self.end.size)
 
-    def texts(self, reader: Reader) -> Iterator[Texts]:
+    def raw_entries(self, reader: Reader) -> Iterator[RawEntry]:
         """Read them again as they are kept."""
-        return reader.texts(self.start.size, self.end.size)
+        return reader.raw_entries(self.start.size, self.end.size)
 
 
-EMPTY = CheckpointRow(0, 0, "")
+EMPTY_LEDGER = CheckpointRow(0, 0, "")
 """The ledger before its first entry, which needs no signature."""
 
 
-def gather(reader: Reader, tokens: Tokens, first: int, last: int) -> Range:
-    """Find the range around the entries `first` to `last`. Raises NoCase when nothing signed covers them."""
-    near = list(_near(reader, tokens, first, last))
-    # Those of nobody we trust would make the others doubtful; where there are no others they are shown.
+def select_range(reader: Reader, tokens: Tokens, first: int, last: int) -> LedgerRange:
+    """Find the range around the entries `first` to `last`. Raises EvidenceError when nothing signed covers
+    them.
+    """
+    near = list(_nearby_tokens(reader, tokens, first, last))
+    # Those of authorities that we do not trust would make the others doubtful; where there are no others they are
+    # shown.
     stamped = [token for token, trusted in near if trusted] or [token for token, _ in near]
-    before = _one_each([token for token in reversed(stamped) if token.entry <= first])
-    after = _one_each([token for token in stamped if token.checkpoint > last])
-    start = reader.checkpoint(at_most=min((t.checkpoint for t in before), default=first)) or EMPTY
+    before = _first_per_authority([token for token in reversed(stamped) if token.entry <= first])
+    after = _first_per_authority([token for token in stamped if token.checkpoint > last])
+    start = reader.checkpoint(at_most=min((t.checkpoint for t in before), default=first)) or EMPTY_LEDGER
     end = reader.checkpoint(at_least=max((t.checkpoint for t in after), default=last + 1))
     if end is None:
-        raise NoCase(f"entry {last} is not under a checkpoint yet; `mailwatch run` signs one every ten minutes")
+        raise EvidenceError(
+            f"entry {last} is not under a checkpoint yet; `mailwatch run` signs one every ten minutes"
+        )
     found = [token for token in stamped if start.size <= token.checkpoint <= end.size]
     between = tuple(reader.checkpoints(max(1, start.size), end.size))
-    return Range(start, end, between, tuple(sorted(found, key=lambda token: (token.time, token.entry))))
+    return LedgerRange(start, end, between, tuple(sorted(found, key=lambda token: (token.time, token.entry))))
 
 
-def within_tokens(found: Range, payload: dict[str, Any]) -> None:
-    """Hold the least duration of an outage against the tokens around it. Raises NoCase when it is longer.
+def check_within_tokens(range_: LedgerRange, payload: dict[str, Any]) -> None:
+    """Hold the least duration of an outage against the tokens around it. Raises EvidenceError when it is longer.
 
-    Then even the clock that nobody can set ran wrong, as in a machine that was tampered with: `mailwatch verify`
+    Then even the steady clock ran wrong, as in a machine that was tampered with: `mailwatch verify`
     would refuse the bundle.
     """
     where = payload["ledger"]
-    before = [token.time for token in found.tokens if token.entry <= where["first"]]
-    after = [token.time for token in found.tokens if token.checkpoint > where["last"]]
+    before = [token.time for token in range_.tokens if token.entry <= where["first"]]
+    after = [token.time for token in range_.tokens if token.checkpoint > where["last"]]
     if not before or not after:
         return
     least, apart = payload["duration_ms"]["min"], max(0, min(after) - max(before))
-    if least > apart + TOLERANCE:
-        raise NoCase(
+    if least > apart + TOKEN_TOLERANCE_MS:
+        raise EvidenceError(
             f"outage {payload['id'][:12]} took at least {least / 1000:g} s by the clocks here, but the "
             f"outside times around it are {apart / 1000:g} s apart: the clocks ran wrong, and prove nothing"
         )
 
 
-def _one_each(stamped: list[TokenFile]) -> list[TokenFile]:
+def _first_per_authority(stamped: list[TokenFile]) -> list[TokenFile]:
     """Keep the first token of each authority, if it is within a day of the very first."""
     found: dict[str, TokenFile] = {}
     for token in stamped:
@@ -108,16 +113,16 @@ def _one_each(stamped: list[TokenFile]) -> list[TokenFile]:
     return list(found.values())
 
 
-def _near(reader: Reader, tokens: Tokens, first: int, last: int) -> Iterator[tuple[TokenFile, bool]]:
+def _nearby_tokens(reader: Reader, tokens: Tokens, first: int, last: int) -> Iterator[tuple[TokenFile, bool]]:
     """Yield the tokens within, and those of a day and more on both sides, in order; whether we trusted them.
 
-    One whose file is gone or altered serves nobody.
+    One whose file is gone or altered is useless.
     """
     before = list(
-        _until(reader.entries(kinds=["token"], to_index=first + 1, descending=True, limit=LOOK_AHEAD), -1)
+        _until(reader.entries(kinds=["token"], to_index=first + 1, descending=True, limit=MAX_TOKEN_ENTRIES), -1)
     )
     within = reader.entries(kinds=["token"], from_index=first + 1, to_index=last + 1)
-    after = _until(reader.entries(kinds=["token"], from_index=last + 1, limit=LOOK_AHEAD), last)
+    after = _until(reader.entries(kinds=["token"], from_index=last + 1, limit=MAX_TOKEN_ENTRIES), last)
     for entry in chain(reversed(before), within, after):
         reply = tokens.get(entry.payload["reply"])
         if reply is not None:

@@ -19,13 +19,13 @@ from pyhanko.sign import PdfSignatureMetadata, PdfSigner, SimpleSigner
 from pyhanko.sign.fields import SigFieldSpec, SigSeedSubFilter
 from pyhanko.sign.timestamps import TimeStamper
 
-from mailwatch.evidence.ledger_range import NoCase
+from mailwatch.evidence.ledger_range import EvidenceError
 from mailwatch.ledger.timestamp import TimestampError
-from mailwatch.ledger.tsa import post
-from mailwatch.settings import Authority
+from mailwatch.ledger.tsa import post_query
+from mailwatch.settings import TimestampAuthority
 
 
-class SignatureError(NoCase):
+class SignatureError(EvidenceError):
     """The report cannot be signed; says why and what to do."""
 
 
@@ -57,13 +57,13 @@ def load_signer(key_file: Path, certificate_file: Path | None, password: SecretS
     return signer
 
 
-def sign(pdf: bytes, signer: SimpleSigner, authority: Authority | None) -> bytes:
+def sign(pdf: bytes, signer: SimpleSigner, authority: TimestampAuthority | None) -> bytes:
     """Return the signed PDF; with an authority its time is in the signature. Raises SignatureError."""
     about = PdfSignatureMetadata(field_name="Signature", md_algorithm="sha256", subfilter=SigSeedSubFilter.PADES)
     made = PdfSigner(
         about,
         signer=signer,
-        timestamper=_Stamper(authority) if authority else None,
+        timestamper=_LedgerTimeStamper(authority) if authority else None,
         new_field_spec=SigFieldSpec("Signature"),
     )
     out = io.BytesIO()
@@ -75,14 +75,14 @@ def sign(pdf: bytes, signer: SimpleSigner, authority: Authority | None) -> bytes
     return out.getvalue()
 
 
-class _Stamper(TimeStamper):
+class _LedgerTimeStamper(TimeStamper):
     """Asks the authorities of the config as the ledger does."""
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: TimestampAuthority) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._authority = authority
 
     async def async_request_tsa_response(self, req: tsp.TimeStampReq) -> tsp.TimeStampResp:
         """Ask for a token over the signature."""
-        made: tsp.TimeStampResp = tsp.TimeStampResp.load(await post(self._authority, req.dump()))
+        made: tsp.TimeStampResp = tsp.TimeStampResp.load(await post_query(self._authority, req.dump()))
         return made

@@ -13,14 +13,14 @@ from typing import IO, Any
 import orjson
 
 from mailwatch import __version__
-from mailwatch.analysis.outage import payload_json
-from mailwatch.analysis.replay import OWN, Replay, Seen
+from mailwatch.analysis.outage import evidence_json
+from mailwatch.analysis.replay import MONITOR_KINDS, FactListener, PeriodReplay
 from mailwatch.evidence import bundle
-from mailwatch.evidence.bundle import File, checker, pack, pretty
-from mailwatch.evidence.ledger_range import NoCase, Range, TokenFile, gather
-from mailwatch.evidence.statement import error_of, outside_times, stated_error
-from mailwatch.ledger.payloads import written_rules
-from mailwatch.model import WatchEvent
+from mailwatch.evidence.bundle import File, pretty_json, standalone_checker, write_bundle
+from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, TokenFile, select_range
+from mailwatch.evidence.statement import clock_error_of, error_statement, outside_times
+from mailwatch.ledger.payloads import rules_payload
+from mailwatch.model import TargetEvent
 from mailwatch.store import Reader, Tokens, queries
 from mailwatch.store.keys import Keys
 from mailwatch.store.replay import rule_book
@@ -31,7 +31,7 @@ DAY: Millis = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class ReportTarget:
     """A target of the period. `service` is what the config says of it."""
 
     name: str
@@ -41,56 +41,58 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class PeriodCase:
+class PeriodEvidence:
     """A window, the range that proves it, its account, and what is claimed."""
 
-    found: Range
-    replay: Replay
+    range: LedgerRange
+    replay: PeriodReplay
     outages: list[dict[str, Any]]
     statement: dict[str, Any]
 
 
-def find(
+def find_period_evidence(
     reader: Reader,
     tokens: Tokens,
     keys: Keys,
     window: tuple[Millis, Millis],
-    wanted: Sequence[Watched],
+    wanted: Sequence[ReportTarget],
     vantage_name: str,
-    seen: Seen = lambda *_: None,
-) -> PeriodCase:
-    """Make the case of a window. Raises NoCase.
+    listener: FactListener = lambda *_: None,
+) -> PeriodEvidence:
+    """Make the case of a window. Raises EvidenceError.
 
-    1. The range begins before the last look before the window, before the entry that says how each target was
-       watched then, and before the last good look of an outage that reaches into it; it ends behind the window,
+    1. The range begins before the last observation before the window, before the entry that says how each target
+    was
+       watched then, and before the last up observation of an outage that reaches into it; it ends behind the
+       window,
        and behind the end of an outage that reaches out of it.
     2. Of what is wanted, targets without an entry in the window are left out.
     3. A window that the ledger does not reach yet is cut where its signed record ends.
     """
-    found = _range(reader, tokens, window, wanted)
+    found = _select_range(reader, tokens, window, wanted)
     (last,) = reader.entries(from_index=found.end.size - 1, to_index=found.end.size)
     # Not at the last entry's time: where the clock was set back, entries before it are dated later.
     window = (window[0], min(window[1], reader.latest_time(found.start.size, found.end.size)))
     if window[1] <= window[0]:
-        raise NoCase(f"the signed record ends at {rfc3339(window[1])}, before the window")
+        raise EvidenceError(f"the signed record ends at {rfc3339(window[1])}, before the window")
     rules = rule_book(reader).at(found.start.size)
     guesses = {
-        one.name: queries.guessed_interval(reader, one.name, index=found.start.size) / 1000 for one in wanted
+        one.name: queries.inferred_interval(reader, one.name, index=found.start.size) / 1000 for one in wanted
     }
-    replay = Replay(window, guesses, rules, seen)
-    for index, kind, time, target, _, text in found.texts(reader):
-        if kind in OWN or target in replay.accounts:
-            replay.take(index, kind, time, target, orjson.loads(text))
-    replay.settle()
+    replay = PeriodReplay(window, guesses, rules, listener)
+    for index, kind, time, target, _, text in found.raw_entries(reader):
+        if kind in MONITOR_KINDS or target in replay.accounts:
+            replay.feed(index, kind, time, target, orjson.loads(text))
+    replay.flush()
     replay.ended = last.time
     bounds = replay.bounds()
     if bounds is None:
-        raise NoCase(f"nothing of {', '.join(one.name for one in wanted)} is on record in that window")
+        raise EvidenceError(f"nothing of {', '.join(one.name for one in wanted)} is on record in that window")
     wanted = [one for one in wanted if replay.accounts[one.name].first_index is not None]
     replay.accounts = {one.name: replay.accounts[one.name] for one in wanted}
     outages = replay.payloads()
     spans = [bounds, *((payload["ledger"]["first"], payload["ledger"]["last"]) for payload in outages)]
-    found = thinned(found, spans)
+    found = thin_tokens(found, spans)
     statement = {
         "format": FORMAT,
         "made_by": f"MailWatch {__version__}",
@@ -110,56 +112,60 @@ def find(
             for one in wanted
         ],
         "availability": [{"target": one.name} | replay.availability_of(one.name).as_json() for one in wanted],
-        "outages": [payload_json(payload) for payload in outages],
-        "rules": written_rules(rules),
+        "outages": [evidence_json(payload) for payload in outages],
+        "rules": rules_payload(rules),
         "entries": {"first": bounds[0], "last": bounds[1]},
         "range": {"first": found.start.size, "end": found.end.size},
         "outside_times": outside_times(found, *bounds),
-        **stated_error(error_of(reader, found, [outage.anchor for outage in replay.outages()])),
+        **error_statement(clock_error_of(reader, found, [outage.anchor for outage in replay.outages()])),
     }
-    return PeriodCase(found, replay, outages, statement)
+    return PeriodEvidence(found, replay, outages, statement)
 
 
-def write(
-    out: IO[bytes], reader: Reader, keys: Keys, case: PeriodCase, language: str, files: Iterable[File]
+def write_period_bundle(
+    out: IO[bytes], reader: Reader, keys: Keys, evidence: PeriodEvidence, language: str, files: Iterable[File]
 ) -> None:
     """Write the bundle of a period; `files` are the report and what else is made elsewhere."""
     inside = [
-        File("period.json", pretty(case.statement)),
+        File("period.json", pretty_json(evidence.statement)),
         *files,
-        File(*bundle.page(language, case.statement)),
-        checker(),
+        File(*bundle.instructions(language, evidence.statement)),
+        standalone_checker(),
     ]
-    pack(out, reader, case.found, keys.private, list(case.replay.accounts), inside)
+    write_bundle(out, reader, evidence.range, keys.private, list(evidence.replay.accounts), inside)
 
 
-def _range(reader: Reader, tokens: Tokens, window: tuple[Millis, Millis], wanted: Sequence[Watched]) -> Range:
+def _select_range(
+    reader: Reader, tokens: Tokens, window: tuple[Millis, Millis], wanted: Sequence[ReportTarget]
+) -> LedgerRange:
     newest = reader.last_checkpoint()
     if newest is None:
-        raise NoCase("the ledger has no checkpoint yet; `mailwatch run` signs one every ten minutes")
-    # A look before the window speaks for its beginning, one after it for its end.
-    watched = {one.name: queries.watched_at(reader, one.name, window[0]) for one in wanted}
+        raise EvidenceError("the ledger has no checkpoint yet; `mailwatch run` signs one every ten minutes")
+    # An observation before the window decides its beginning, one after it its end.
+    watched = {one.name: queries.recorded_change_at(reader, one.name, window[0]) for one in wanted}
     lengths = [
-        queries.guessed_interval(reader, name, window[0]) if change is None else change.fact.settings.interval
+        queries.inferred_interval(reader, name, window[0]) if change is None else change.fact.settings.interval
         for name, change in watched.items()
     ]
     margin = 3 * max(lengths) + 60_000
-    first, last = _reaching(reader, watched, window[0] - margin, window[1] + margin)
+    first, last = _entries_reaching(reader, watched, window[0] - margin, window[1] + margin)
     # How it was watched at the window's beginning; not of what was watched no more by then.
     for name in watched:
-        change = queries.watched_at(reader, name, window[0] - margin)
-        if change is not None and change.fact.event is not WatchEvent.END:
+        change = queries.recorded_change_at(reader, name, window[0] - margin)
+        if change is not None and change.fact.event is not TargetEvent.END:
             first = min(first, change.entry)
     names = {one.name for one in wanted}
-    touching = {told["id"]: told for told in queries.outage_payloads(reader, start=window[0], end=window[1])}
+    touching = {
+        payload["id"]: payload for payload in queries.outage_payloads(reader, start=window[0], end=window[1])
+    }
     for entry in reader.entries(kinds=["outage"]):
-        if entry.target in names and (told := touching.get(entry.payload["id"])):
-            first = min(first, told["ledger"]["first"])
-            last = max(last, entry.index, told["ledger"]["last"])
-    return gather(reader, tokens, first, min(last, newest.size - 1))
+        if entry.target in names and (payload := touching.get(entry.payload["id"])):
+            first = min(first, payload["ledger"]["first"])
+            last = max(last, entry.index, payload["ledger"]["last"])
+    return select_range(reader, tokens, first, min(last, newest.size - 1))
 
 
-def _reaching(reader: Reader, names: Iterable[str], start: Millis, end: Millis) -> tuple[int, int]:
+def _entries_reaching(reader: Reader, names: Iterable[str], start: Millis, end: Millis) -> tuple[int, int]:
     """Find the entries from which to which every one of that time lies, with one more on both sides.
 
     By their places and not by their times: in between, the clock may have been set ahead and back.
@@ -172,27 +178,27 @@ def _reaching(reader: Reader, names: Iterable[str], start: Millis, end: Millis) 
     return next((one.index for one in before), 0), next((one.index for one in behind), size)
 
 
-def thinned(found: Range, spans: Sequence[tuple[int, int]]) -> Range:
+def thin_tokens(range_: LedgerRange, spans: Sequence[tuple[int, int]]) -> LedgerRange:
     """Keep of each authority the first token of a day, and those nearest to `spans` on both sides.
 
     A year of hourly tokens would be nearly nine thousand files; their entries are in the ledger all the same.
     """
-    kept = set(_daily(found.tokens))
+    kept = set(_daily_tokens(range_.tokens))
     for first, last in spans:
-        before = [token for token in found.tokens if token.entry <= first]
-        after = [token for token in found.tokens if token.checkpoint > last]
+        before = [token for token in range_.tokens if token.entry <= first]
+        after = [token for token in range_.tokens if token.checkpoint > last]
         kept |= {token.digest for token in before[-1:] + after[:1]}
-    tokens = tuple(token for token in found.tokens if token.digest in kept)
-    needed = {found.start.size, found.end.size} | {token.checkpoint for token in tokens}
+    tokens = tuple(token for token in range_.tokens if token.digest in kept)
+    needed = {range_.start.size, range_.end.size} | {token.checkpoint for token in tokens}
     checkpoints, day = [], None
-    for row in found.checkpoints:
+    for row in range_.checkpoints:
         if row.size in needed or row.time_ms // DAY != day:
             checkpoints.append(row)
         day = row.time_ms // DAY
-    return replace(found, tokens=tokens, checkpoints=tuple(checkpoints))
+    return replace(range_, tokens=tokens, checkpoints=tuple(checkpoints))
 
 
-def _daily(tokens: Iterable[TokenFile]) -> Iterator[str]:
+def _daily_tokens(tokens: Iterable[TokenFile]) -> Iterator[str]:
     seen = set()
     for token in tokens:
         if (token.authority, token.time // DAY) not in seen:

@@ -1,4 +1,4 @@
-"""Makes a bundle in a process of its own: drawing the report takes seconds that no look shall wait for."""
+"""Makes a bundle in a process of its own: drawing the report takes seconds that would delay probes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from mailwatch.evidence.ledger_range import NoCase
+from mailwatch.evidence.ledger_range import EvidenceError
 
-PATIENCE = 300.0
+TIMEOUT_SECONDS = 300.0
 """Seconds for one bundle."""
-WAITING_AT_MOST = 3
+MAX_WAITING = 3
 
 
-class Making:
+class ReportJobs:
     """Makes one bundle at a time with `mailwatch report`, in the folder `making` of the data_dir (0700).
 
     What an earlier run left there is deleted.
@@ -25,17 +25,17 @@ class Making:
     def __init__(self, config: Path, data_dir: Path) -> None:
         # Absolute: the folder in which MailWatch was started may be gone by then.
         self._config, self._folder = config.absolute(), data_dir.absolute() / "making"
-        self._alone = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._waiting = 0
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def make(self, outage: str, language: str) -> Path:
-        """Return the finished file (0600), to be deleted by the caller. Raises NoCase with the reason."""
-        if self._waiting >= WAITING_AT_MOST:
-            raise NoCase("other evidence files are being made; try again in a minute")
+        """Return the finished file (0600), to be deleted by the caller. Raises EvidenceError with the reason."""
+        if self._waiting >= MAX_WAITING:
+            raise EvidenceError("other evidence files are being made; try again in a minute")
         self._waiting += 1
         try:
-            async with self._alone:
+            async with self._lock:
                 return await self._make(outage, language)
         finally:
             self._waiting -= 1
@@ -50,10 +50,10 @@ class Making:
             cwd=self._folder,
         )  # fmt: skip
         try:
-            async with asyncio.timeout(PATIENCE):
-                _, said = await process.communicate()
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                _, output = await process.communicate()
         except TimeoutError:
-            raise NoCase(f"the evidence file was not made within {PATIENCE:.0f} s") from None
+            raise EvidenceError(f"the evidence file was not made within {TIMEOUT_SECONDS:.0f} s") from None
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -61,6 +61,8 @@ class Making:
                 await process.wait()
         if process.returncode != 0:
             path.unlink(missing_ok=True)
-            told = said.decode(errors="replace").strip().splitlines()[-1:]
-            raise NoCase(told[0][:500] if told else "the evidence file could not be made; see the log")
+            last_line = output.decode(errors="replace").strip().splitlines()[-1:]
+            raise EvidenceError(
+                last_line[0][:500] if last_line else "the evidence file could not be made; see the log"
+            )
         return path

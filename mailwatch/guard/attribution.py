@@ -16,14 +16,14 @@ from mailwatch.guard.clock import ClockBound
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.controls import IPV4, IPV6, family_of, host_of, is_loopback, is_outside
 from mailwatch.guard.diagnosis import Diagnosis
-from mailwatch.guard.expiry import Expiry
+from mailwatch.guard.expiry import ExpiryAttribution
 from mailwatch.guard.port25 import Port25
 from mailwatch.model import (
     Attempt,
     Cause,
+    ConnectivityResult,
     ControlState,
     GapReason,
-    GuardAnswer,
     Observation,
     Outcome,
     Phase,
@@ -32,58 +32,58 @@ from mailwatch.model import (
 from mailwatch.settings import Target
 from mailwatch.times import Millis
 
-Doubt = tuple[Cause, str]
+Excuse = tuple[Cause, str]
 """Why a failure is not the provider's."""
 
 
-def names_matter(observation: Observation, host: str) -> bool:
-    """Whether a wrong answer of the resolver could have made this failure: then it is asked as well.
+def resolver_matters(observation: Observation, host: str) -> bool:
+    """Whether a wrong answer of the resolver could have caused this failure: then it is asked as well.
 
-    Whoever showed the certificate of `host` is the provider, however the name came to its address.
+    A peer that showed the certificate of `host` is the provider, however the name came to its address.
     """
-    if _of_names(observation):
+    if _is_resolve_failure(observation):
         return True
     name = host.casefold().rstrip(".")
     if not name or name == "localhost" or family_of(host) is not None:
         return False
-    return observation.deciding is None or observation.deciding.tls is None
+    return observation.deciding_attempt is None or observation.deciding_attempt.tls is None
 
 
-def judge(observation: Observation, answer: GuardAnswer) -> Observation:
+def attribute(observation: Observation, answer: ConnectivityResult) -> Observation:
     """Return the observation with the answer; a failure while we were not surely online is unknown.
 
     Where a name has addresses of both families and one of them is broken here, what the other saw decides.
     """
-    told = replace(observation, guard=answer)
+    with_answer = replace(observation, guard=answer)
     if observation.outcome is not Outcome.DOWN:
-        return told
-    if _of_names(observation):
-        return _unknown(told, _line(answer) or _resolver(answer))
+        return with_answer
+    if _is_resolve_failure(observation):
+        return _unknown(with_answer, _line_excuse(answer) or _resolver_excuse(answer))
     failed = [attempt for attempt in observation.attempts if attempt.peer and attempt.cause is not None]
     if not failed:
-        return _unknown(told, _line(answer))
+        return _unknown(with_answer, _line_excuse(answer))
     sure = [attempt for attempt in failed if _online(attempt, answer)]
     if not sure:
-        return _unknown(told, _apart(failed, answer))
+        return _unknown(with_answer, _excuse_of_attempts(failed, answer))
     if sure[-1] is not failed[-1]:
         last = sure[-1]
-        told = replace(told, cause=last.cause, failed_phase=last.failed_phase, detail=last.detail)
-    return _unknown(told, _misled(sure[-1], answer))
+        with_answer = replace(with_answer, cause=last.cause, failed_phase=last.failed_phase, detail=last.detail)
+    return _unknown(with_answer, _spoofing_excuse(sure[-1], answer))
 
 
-def _of_names(observation: Observation) -> bool:
+def _is_resolve_failure(observation: Observation) -> bool:
     return observation.cause is Cause.DNS or observation.failed_phase is Phase.RESOLVE
 
 
-def _unknown(observation: Observation, doubt: Doubt | None) -> Observation:
-    if doubt is None:
+def _unknown(observation: Observation, excuse: Excuse | None) -> Observation:
+    if excuse is None:
         return observation
-    cause, why = doubt
+    cause, why = excuse
     detail = f"{why} (was: {observation.cause})"
     return replace(observation, outcome=Outcome.UNKNOWN, cause=cause, detail=detail)
 
 
-def _line(answer: GuardAnswer) -> Doubt | None:
+def _line_excuse(answer: ConnectivityResult) -> Excuse | None:
     if answer.online is None:
         return Cause.MONITOR, "we could not tell whether our own line was up"
     if answer.online:
@@ -93,7 +93,7 @@ def _line(answer: GuardAnswer) -> Doubt | None:
     return Cause.OFFLINE, "our own line was down"
 
 
-def _online(attempt: Attempt, answer: GuardAnswer) -> bool | None:
+def _online(attempt: Attempt, answer: ConnectivityResult) -> bool | None:
     """Whether we were online for the family of the attempt's address."""
     host = host_of(attempt.peer)
     online = answer.online6 if family_of(host) == IPV6 else answer.online4
@@ -101,13 +101,13 @@ def _online(attempt: Attempt, answer: GuardAnswer) -> bool | None:
         return online
     if is_loopback(host) or (answer.online4, answer.online6) == (None, None):
         return answer.online
-    # Nobody was asked over this family. A connection that came about shows that it works as far as that.
+    # This family was not checked. A connection that came about shows that it works as far as that.
     return None if attempt.failed_phase is Phase.CONNECT else answer.online
 
 
-def _apart(failed: Sequence[Attempt], answer: GuardAnswer) -> Doubt:
+def _excuse_of_attempts(failed: Sequence[Attempt], answer: ConnectivityResult) -> Excuse:
     """Say why none of the attempts counts."""
-    if not answer.online and (doubt := _line(answer)):
+    if not answer.online and (doubt := _line_excuse(answer)):
         return doubt
     families = sorted({family_of(host_of(attempt.peer)) or IPV4 for attempt in failed})
     names = " and ".join(f"IPv{family}" for family in families)
@@ -116,46 +116,46 @@ def _apart(failed: Sequence[Attempt], answer: GuardAnswer) -> Doubt:
     return Cause.OFFLINE, f"our own line was down over {names}"
 
 
-def _resolver(answer: GuardAnswer) -> Doubt | None:
+def _resolver_excuse(answer: ConnectivityResult) -> Excuse | None:
     if answer.resolver == ResolverState.SILENT:
         return Cause.OFFLINE, "names did not resolve here, not even the control names"
     if answer.resolver in (ResolverState.LIES, ResolverState.POISONED):
-        return Cause.OFFLINE, _lies(answer)
+        return Cause.OFFLINE, _spoofing_detail(answer)
     if answer.resolver == ControlState.MONITOR:
         return Cause.MONITOR, "we could not tell whether names resolved here"
     return None
 
 
-def _misled(attempt: Attempt, answer: GuardAnswer) -> Doubt | None:
-    """Whether the resolver may have sent us to somebody else."""
+def _spoofing_excuse(attempt: Attempt, answer: ConnectivityResult) -> Excuse | None:
+    """Whether the resolver may have sent us to another host."""
     if attempt.tls is not None:
         return None
     host = host_of(attempt.peer)
-    made_up = host in answer.lie or not is_outside(host)
+    made_up = host in answer.spoofed or not is_outside(host)
     if answer.resolver == ResolverState.POISONED or (answer.resolver == ResolverState.LIES and made_up):
-        return Cause.OFFLINE, f"{_lies(answer)}, and sent us to {host}"
+        return Cause.OFFLINE, f"{_spoofing_detail(answer)}, and sent us to {host}"
     return None
 
 
-def _lies(answer: GuardAnswer) -> str:
-    where = f" with {', '.join(answer.lie[:3])}" if answer.lie else ""
+def _spoofing_detail(answer: ConnectivityResult) -> str:
+    where = f" with {', '.join(answer.spoofed[:3])}" if answer.spoofed else ""
     what = "the names of controls" if answer.resolver == ResolverState.POISONED else "a name that cannot exist"
     return f"the resolver lies: it answers {what}{where}"
 
 
-HANGS_AFTER = 2.0
-ASK_AGAIN = 3.0
-"""Seconds: a look that takes longer than the first has the guard asked, and again after the second."""
+SLOW_PROBE_SECONDS = 2.0
+RECHECK_SECONDS = 3.0
+"""Seconds: a probe that takes longer than the first has the guard asked, and again after the second."""
 
-STALLED_SHARE = 0.2
+MAX_STALL_SHARE = 0.2
 """A timeout says nothing of a server that had so much less of its time because we stood still."""
 
 
 @dataclass(frozen=True, slots=True)
-class Disturbance:
+class Disruption:
     """Why observations in a time may be missing or wrong.
 
-    `noticed` is on time.monotonic(), `start` and `end` in milliseconds of the clock that nobody can set.
+    `noticed` is on time.monotonic(), `start` and `end` in milliseconds of the steady clock.
     """
 
     noticed: float
@@ -164,50 +164,54 @@ class Disturbance:
     reason: GapReason
 
 
-class Judging:
-    """Judges what a look saw, by the guard and by what disturbed us meanwhile."""
+class FaultAttribution:
+    """Attributes failures, by the guard and by what disturbed this machine meanwhile."""
 
     def __init__(
         self, guard: Guard | None, port25: Port25 | None, time_servers: Sequence[tuple[str, int]] = ()
     ) -> None:
         self.guard, self.port25 = guard, port25
-        self.expiry = Expiry(guard, time_servers)
+        self.expiry = ExpiryAttribution(guard, time_servers)
         """Whose failure a certificate is that is out of date by our clock."""
-        self.line_in_doubt = asyncio.Event()
-        """Set when a look failed while we were offline."""
+        self.line_check_wanted = asyncio.Event()
+        """Set when a probe failed while we were offline."""
         self.clock_bound = ClockBound()
         """How far the wall clock may be off."""
-        self.clock_in_doubt = asyncio.Event()
+        self.clock_check_wanted = asyncio.Event()
         """Set when the wall clock was set: it is to be surveyed anew."""
-        self.disturbances: list[Disturbance] = []
+        self.disruptions: list[Disruption] = []
         self._stalls: deque[tuple[float, float]] = deque(maxlen=100)
         self._diagnosis = Diagnosis()
 
-    def use(self, guard: Guard | None, port25: Port25 | None, time_servers: Sequence[tuple[str, int]]) -> None:
+    def reconfigure(
+        self, guard: Guard | None, port25: Port25 | None, time_servers: Sequence[tuple[str, int]]
+    ) -> None:
         """Ask these from now on. What others saw of the line is forgotten; what is known of the time is not."""
         if guard is not self.guard:
-            self.line_in_doubt.set()
+            self.line_check_wanted.set()
         self.guard, self.port25 = guard, port25
-        self.expiry.use(guard, time_servers)
+        self.expiry.reconfigure(guard, time_servers)
 
-    def stalled(self, seconds: float) -> None:
+    def note_stall(self, seconds: float) -> None:
         """Remember that we stood still just now."""
         self._stalls.append((time.monotonic(), seconds))
 
-    def disturb(self, start: Millis, end: Millis, reason: GapReason) -> None:
+    def note_disruption(self, start: Millis, end: Millis, reason: GapReason) -> None:
         """Remember why observations from `start` to `end`, on the steady clock, may be missing or wrong."""
-        self.disturbances.append(Disturbance(time.monotonic(), start, end, reason))
+        self.disruptions.append(Disruption(time.monotonic(), start, end, reason))
         if reason is GapReason.CLOCK_STEP:
-            self.clock_bound.learn(None)
-            self.clock_in_doubt.set()
-        del self.disturbances[:-100]
+            self.clock_bound.set(None)
+            self.clock_check_wanted.set()
+        del self.disruptions[:-100]
 
     @contextlib.contextmanager
-    def line_watched(self) -> Iterator[None]:
-        """While a look hangs, keep asking whether we are online: else nobody saw the line go and come back."""
+    def check_line_meanwhile(self) -> Iterator[None]:
+        """While a probe hangs, keep checking whether we are online: else an outage of the line within it goes
+        unnoticed.
+        """
         asking: list[asyncio.Task[None]] = []
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(HANGS_AFTER, lambda: asking.append(loop.create_task(self._keep_asking())))
+        timer = loop.call_later(SLOW_PROBE_SECONDS, lambda: asking.append(loop.create_task(self._keep_checking())))
         try:
             yield
         finally:
@@ -215,25 +219,25 @@ class Judging:
             for task in asking:
                 task.cancel()
 
-    async def _keep_asking(self) -> None:
+    async def _keep_checking(self) -> None:
         while self.guard is not None:
-            await self.guard.ask(dns=True)
-            await asyncio.sleep(ASK_AGAIN)
+            await self.guard.check(dns=True)
+            await asyncio.sleep(RECHECK_SECONDS)
 
-    async def judge(self, target: Target, observation: Observation, began: float) -> Observation:
+    async def attribute(self, target: Target, observation: Observation, began: float) -> Observation:
         """Is a failure the provider's, or our line's, or that of a machine that slept?
 
         `began` is when the probe began, on time.monotonic().
         """
         if observation.outcome is Outcome.UP:
             if self.guard:
-                peer = observation.deciding.peer if observation.deciding else ""
-                self.guard.saw_up(target.provider or target.host, observation.ended_at, peer)
+                peer = observation.deciding_attempt.peer if observation.deciding_attempt else ""
+                self.guard.record_up(target.provider or target.host, observation.ended_at, peer)
             return observation
         if observation.outcome is not Outcome.DOWN:
             return observation
-        for found in self.disturbances:
-            # A slow disk holds up the record, not the look.
+        for found in self.disruptions:
+            # A slow disk holds up the record, not the probe.
             if found.noticed >= began and found.reason in (GapReason.SUSPENDED, GapReason.CLOCK_STEP):
                 return replace(
                     observation,
@@ -242,31 +246,31 @@ class Judging:
                     detail=f"{found.reason} during the look; was: {observation.cause} ({observation.detail})",
                 )
         stalled = sum(seconds for noticed, seconds in self._stalls if noticed >= began)
-        if observation.cause is Cause.TIMEOUT and stalled > target.timeout * STALLED_SHARE:
+        if observation.cause is Cause.TIMEOUT and stalled > target.timeout * MAX_STALL_SHARE:
             return replace(
                 observation,
                 outcome=Outcome.UNKNOWN,
                 cause=Cause.MONITOR,
                 detail=f"our own process stood still for {stalled:.1f} s; was: timeout ({observation.detail})",
             )
-        observation = await self.expiry.judge(observation)
+        observation = await self.expiry.attribute(observation)
         if self.guard is None or observation.outcome is not Outcome.DOWN:
             return observation
-        answer = await self.guard.ask(
+        answer = await self.guard.check(
             target.provider or target.host,
-            dns=names_matter(observation, target.host),
+            dns=resolver_matters(observation, target.host),
             since=observation.started_at,
         )
-        judged = judge(observation, answer)
+        judged = attribute(observation, answer)
         if judged.cause is Cause.OFFLINE:
-            self.line_in_doubt.set()
-        return await self.port25.judge(target, judged) if self.port25 else judged
+            self.line_check_wanted.set()
+        return await self.port25.attribute(target, judged) if self.port25 else judged
 
-    async def diagnosed(self, target: Target, observation: Observation) -> Observation:
+    async def with_diagnosis(self, target: Target, observation: Observation) -> Observation:
         """Add to a first failure what else is seen at that moment."""
         if observation.outcome is not Outcome.DOWN:
             return observation
-        found = await self._diagnosis.of(target, observation)
+        found = await self._diagnosis.diagnose(target, observation)
         bound = self.clock_bound.milliseconds()
         found["clock_error_bound_us"] = None if bound is None else bound * 1000
         return replace(observation, facts={**(observation.facts or {}), "diagnosis": found})

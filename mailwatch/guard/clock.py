@@ -20,14 +20,14 @@ from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)
 
-TICK = 1.0
+TICK_SECONDS = 1.0
 """Seconds between two ticks; the caller sees to it."""
-STALLED_AFTER = 5.0
+STALL_SECONDS = 5.0
 """A tick later than this: the process was stopped, or the machine starved it."""
-STEP = 0.5
+STEP_SECONDS = 0.5
 """What the wall clock may drift from the machine's own; slewing moves both alike, only steps part them."""
-SUSPEND = 0.5
-SERVERS = ("time.cloudflare.com", "ntp1.inrim.it", "ntp2.inrim.it", "time.google.com")
+SUSPEND_SECONDS = 0.5
+TIME_SERVERS = ("time.cloudflare.com", "ntp1.inrim.it", "ntp2.inrim.it", "time.google.com")
 """Time servers of three operators."""
 DEGRADED_US = 1_000_000
 _TIME_ERROR = 5
@@ -35,7 +35,7 @@ _STA_UNSYNC = 0x40
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ClockReading:
     """All clocks at one moment, in nanoseconds. `boot` goes on in a suspend, `running` does not."""
 
     wall: int
@@ -47,7 +47,7 @@ class Reading:
 class ClockEvent:
     """What happened to the clock between two ticks. After a step back, of negative `seconds`, `end` may be first.
 
-    `since` and `until` are the two ticks on the clock that nobody can set, in milliseconds.
+    `since` and `until` are the two ticks on the steady clock, in milliseconds.
     """
 
     kind: Literal["step", "suspend", "stalled"]
@@ -63,12 +63,12 @@ class ClockEvent:
         return {"event": self.kind, "start": self.start, "end": self.end, "milliseconds": millis}
 
 
-def read_clocks() -> Reading:
+def read_clocks() -> ClockReading:
     """Read all clocks as at one moment; a reading that was itself interrupted is read again."""
     running, boot = _CLOCKS
     for _ in range(10):
         before = time.clock_gettime_ns(boot)
-        reading = Reading(time.time_ns(), time.clock_gettime_ns(running), before)
+        reading = ClockReading(time.time_ns(), time.clock_gettime_ns(running), before)
         if time.clock_gettime_ns(boot) - before < 50_000_000:
             break
     return reading
@@ -77,10 +77,10 @@ def read_clocks() -> Reading:
 _CLOCKS = clock_ids()
 
 
-class ClockWatch:
+class ClockMonitor:
     """Compares the clocks from tick to tick."""
 
-    def __init__(self, read: Callable[[], Reading] = read_clocks) -> None:
+    def __init__(self, read: Callable[[], ClockReading] = read_clocks) -> None:
         self._read = read
         self._last = self._base = read()
         self._ticking = False
@@ -98,17 +98,17 @@ class ClockWatch:
         ticks = last.boot // 1_000_000, here.boot // 1_000_000
         slept = (here.boot - here.running - base.boot + base.running) / 1e9
         stepped = (here.wall - here.boot - base.wall + base.boot) / 1e9
-        # Nobody promised a tick before the first: what comes before it is the start of the program.
-        self.late = late = (here.running - last.running) / 1e9 - TICK if self._ticking else 0.0
+        # No tick was promised before the first: what comes before it is the start of the program.
+        self.late = late = (here.running - last.running) / 1e9 - TICK_SECONDS if self._ticking else 0.0
         self._ticking = True
         events = []
-        if slept > SUSPEND:
+        if slept > SUSPEND_SECONDS:
             events.append(ClockEvent("suspend", start, end, slept, *ticks))
-        if abs(stepped) > STEP:
+        if abs(stepped) > STEP_SECONDS:
             events.append(ClockEvent("step", start, end, stepped, *ticks))
-        if late > STALLED_AFTER:
+        if late > STALL_SECONDS:
             events.append(ClockEvent("stalled", start, end, late, *ticks))
-        if slept > SUSPEND or abs(stepped) > STEP:
+        if slept > SUSPEND_SECONDS or abs(stepped) > STEP_SECONDS:
             self._base = here
         return events
 
@@ -123,25 +123,25 @@ class ClockBound:
     DRIFT = 1e-4
 
     def __init__(self) -> None:
-        self._found: tuple[Millis, Millis, Millis] | None = None
+        self._latest: tuple[Millis, Millis, Millis] | None = None
 
-    def learn(self, bound_us: int | None) -> None:
-        """Take in that it is off by at most so many microseconds now; None where nobody knows."""
-        self._found = None
+    def set(self, bound_us: int | None) -> None:
+        """Record that it is off by at most so many microseconds now; None where that is not known."""
+        self._latest = None
         if bound_us is not None:
-            self._found = -(-bound_us // 1000), monotonic.milliseconds(), monotonic.offset()
+            self._latest = -(-bound_us // 1000), monotonic.milliseconds(), monotonic.offset()
 
-    def improve(self, bound_us: int) -> None:
+    def tighten(self, bound_us: int) -> None:
         """Take in a bound that counts only if it is tighter than what is known."""
         known = self.milliseconds()
         if known is None or -(-bound_us // 1000) < known:
-            self.learn(bound_us)
+            self.set(bound_us)
 
     def milliseconds(self) -> Millis | None:
-        """Return it as of now, None where nobody knows."""
-        if self._found is None:
+        """Return it as of now, None where it is not known."""
+        if self._latest is None:
             return None
-        bound, at, offset = self._found
+        bound, at, offset = self._latest
         # What it was set by meanwhile counts at once: the tick that notices comes later, and none below STEP.
         stepped = abs(monotonic.offset() - offset)
         return bound + stepped + math.ceil((monotonic.milliseconds() - at) * self.DRIFT)
@@ -157,7 +157,7 @@ class KernelSync:
     estimated_error_us: int
 
     def error_bound_seconds(self) -> float | None:
-        """Return how far the clock may be off; None while nothing disciplines it, for then nobody knows."""
+        """Return how far the clock may be off; None while nothing disciplines it, for then it is not known."""
         return self.max_error_us / 1e6 if self.synchronised else None
 
 
@@ -213,7 +213,7 @@ class ClockSurvey:
 
     @property
     def window_us(self) -> tuple[int, int] | None:
-        """Between what true time minus our clock lies; None when nobody knows.
+        """Between what true time minus our clock lies; None when it is not known.
 
         Of three or more servers most are believed, so that the median lies among the honest ones. Of two,
         either may be right. The kernel's bound is used where no server answered.
@@ -230,7 +230,7 @@ class ClockSurvey:
 
     @property
     def error_bound_us(self) -> int | None:
-        """How far our clock may be off; None when nobody knows."""
+        """How far our clock may be off; None when it is not known."""
         window = self.window_us
         return None if window is None else max(abs(edge) for edge in window)
 
@@ -260,7 +260,7 @@ class ClockSurvey:
         }
 
 
-async def survey(servers: Sequence[str | tuple[str, int]] = SERVERS, timeout: float = 2.0) -> ClockSurvey:
+async def survey(servers: Sequence[str | tuple[str, int]] = TIME_SERVERS, timeout: float = 2.0) -> ClockSurvey:
     """Ask the kernel and all servers (host, or host and port) at once; a silent server is only noted."""
     at = now()
     places = [(server, 123) if isinstance(server, str) else server for server in servers]

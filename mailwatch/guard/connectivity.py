@@ -1,7 +1,7 @@
 """Are we online? A failure is a provider's only while this can be shown, for the address family that it failed on.
 
 Only a control that is reached, and proves its name where that is known, counts. A refusal does not, although it
-mostly comes from afar: a firewall in our own house answers for others with the same packet.
+mostly comes from afar: a firewall in our own network answers for others with the same packet.
 """
 
 from __future__ import annotations
@@ -11,16 +11,25 @@ from collections.abc import Sequence
 from functools import partial
 
 from mailwatch.config.schema import GuardSection
-from mailwatch.guard.control_dates import Dated
-from mailwatch.guard.controls import FAMILIES, IPV6, OPERATORS, Control, Line, family_of, host_of, is_outside
-from mailwatch.guard.resolver import Resolver
-from mailwatch.guard.shared_check import Heard, Rounds, Shown, first_ok, reason_of, verdict
-from mailwatch.model import ControlState, GuardAnswer
-from mailwatch.monotonic import by_the_wall, offset
+from mailwatch.guard.control_dates import ControlTime
+from mailwatch.guard.controls import (
+    FAMILIES,
+    IPV6,
+    OPERATORS,
+    Control,
+    Reachability,
+    family_of,
+    host_of,
+    is_outside,
+)
+from mailwatch.guard.resolver import ResolverCheck
+from mailwatch.guard.shared_check import CheckResult, SharedCheck, TimedResult, combine, first_ok, reason_of
+from mailwatch.model import ConnectivityResult, ControlState
+from mailwatch.monotonic import offset, to_wall_clock
 from mailwatch.times import Millis, now
 
-SIGHTING_COUNTS_FOR: Millis = 30_000
-NAMES = tuple(OPERATORS)
+PEER_EVIDENCE_MS: Millis = 30_000
+DEFAULT_NAMES = tuple(OPERATORS)
 _NONE = ""
 """A control that has no address of the family: it was not asked."""
 
@@ -31,118 +40,121 @@ class Guard:
     Whether names resolve, and truly, is asked of `names` and of the host names among the controls.
     """
 
-    def __init__(self, controls: Sequence[Control], timeout: float, names: Sequence[str] = NAMES) -> None:
+    def __init__(self, controls: Sequence[Control], timeout: float, names: Sequence[str] = DEFAULT_NAMES) -> None:
         self._controls = tuple({control.label: control for control in controls}.values())
         self._timeout = timeout
-        self._line = Line()
+        self._line = Reachability()
         hosts = [control.host for control in self._controls if family_of(control.host) is None]
-        self._resolver = Resolver([*hosts, *names], timeout)
-        self._lines = {family: Rounds(partial(self._ask_controls, family)) for family in FAMILIES}
-        self._names = Rounds(self._resolver.ask)
-        self._seen: dict[tuple[str, int | None], tuple[Millis, Millis]] = {}
+        self._resolver = ResolverCheck([*hosts, *names], timeout)
+        self._line_checks = {family: SharedCheck(partial(self._check_controls, family)) for family in FAMILIES}
+        self._resolver_checks = SharedCheck(self._resolver.check)
+        self._peers_up: dict[tuple[str, int | None], tuple[Millis, Millis]] = {}
         """When each was seen last, and the offset of the wall clock then."""
 
     @classmethod
-    def of(cls, section: GuardSection | None) -> Guard | None:
+    def from_config(cls, section: GuardSection | None) -> Guard | None:
         """Build what the config describes; None for `guard: off`."""
         if section is None:
             return None
         controls = [Control(c.host, c.port, c.name, c.ca_file) for c in section.controls]
         return cls(controls, section.timeout)
 
-    def saw_up(self, provider: str, at: Millis, peer: str = "") -> None:
+    def record_up(self, provider: str, at: Millis, peer: str = "") -> None:
         """Note that a target of `provider` was up; a `peer` ("address:port") near us proves nothing."""
         host = host_of(peer)
         if not peer or is_outside(host):
             key = provider, family_of(host)
-            before = self._seen.get(key)
-            self._seen[key] = (at if before is None else max(at, by_the_wall(*before)), offset())
+            before = self._peers_up.get(key)
+            self._peers_up[key] = (at if before is None else max(at, to_wall_clock(*before)), offset())
 
-    async def ask(
+    async def check(
         self, provider: str | None = None, *, dns: bool = False, since: Millis | None = None
-    ) -> GuardAnswer:
+    ) -> ConnectivityResult:
         """Return whether we were online; with `dns`, whether names resolved, and truly, too.
 
-        `since` is when the failing look began. No older proof counts then; and a round since then in
+        `since` is when the failing probe began. No older proof counts then; and a round since then in
         which all were silent outweighs a good one now, for the line may have come back in between.
         """
         called_at = now()
-        rounds = [*self._lines.values(), *([self._names] if dns else [])]
-        shown = await asyncio.gather(*(each.ask(since) for each in rounds))
-        lines, names = dict(zip(FAMILIES, shown, strict=False)), shown[2].heard if dns else Heard({}, None)
-        sightings = self._sightings(provider, lines, since, called_at)
-        online, asked_at = {}, min(each.asked_at for each in shown)
+        rounds = [*self._line_checks.values(), *([self._resolver_checks] if dns else [])]
+        results = await asyncio.gather(*(each.ask(since) for each in rounds))
+        lines, names = (
+            dict(zip(FAMILIES, results, strict=False)),
+            results[2].result if dns else CheckResult({}, None),
+        )
+        sightings = self._peer_evidence(provider, lines, since, called_at)
+        online, asked_at = {}, min(each.asked_at for each in results)
         for family, line in lines.items():
             proofs = [at for (_, seen), at in sightings.items() if seen == family]
-            online[family] = True if proofs else line.heard.good
-            if proofs and not line.heard.good:
+            online[family] = True if proofs else line.result.good
+            if proofs and not line.result.good:
                 # What is proven is that we were online then.
                 asked_at = min(asked_at, max(proofs))
-        if sightings and not any(line.heard.good for line in lines.values()):
+        if sightings and not any(line.result.good for line in lines.values()):
             asked_at = min(asked_at, max(sightings.values()))
-        reached = {name: reason for line in lines.values() for name, reason in line.heard.controls.items()}
+        reached = {name: reason for line in lines.values() for name, reason in line.result.controls.items()}
         reached |= {f"target:{name}": ControlState.OK for name, _ in sightings}
-        return GuardAnswer(
+        return ConnectivityResult(
             asked_at=asked_at,
-            answered_at=max(each.ended_at for each in shown),
-            online=verdict(reached.values()),
+            answered_at=max(each.ended_at for each in results),
+            online=combine(reached.values()),
             online4=online[4],
             online6=online[6],
             controls=reached | names.controls,
             resolver=names.resolver,
-            lie=names.lie,
+            spoofed=names.spoofed,
         )
 
-    async def known_time(self) -> dict[str, Dated]:
+    async def control_times(self) -> dict[str, ControlTime]:
         """Return what each control that has a certificate shows of the true time, by its label."""
         asked = [control for control in self._controls if control.certified]
-        shown = await asyncio.gather(*(self._dated(control) for control in asked))
-        return {control.label: time for control, time in zip(asked, shown, strict=True) if time is not None}
+        times = await asyncio.gather(*(self._control_time(control) for control in asked))
+        return {control.label: time for control, time in zip(asked, times, strict=True) if time is not None}
 
-    async def _dated(self, control: Control) -> Dated | None:
+    async def _control_time(self, control: Control) -> ControlTime | None:
         try:
             async with asyncio.timeout(2 * self._timeout):
                 addresses: tuple[str, ...] = (control.host,)
                 if family_of(control.host) is None:
-                    addresses = (await self._resolver.look_up(control.host)).addresses
-                return await self._line.dated(control, addresses, self._timeout)
+                    addresses = (await self._resolver.lookup(control.host)).addresses
+                return await self._line.control_time(control, addresses, self._timeout)
         except TimeoutError:
             return None
 
-    def _sightings(
-        self, provider: str | None, lines: dict[int, Shown], since: Millis | None, called_at: Millis
+    def _peer_evidence(
+        self, provider: str | None, lines: dict[int, TimedResult], since: Millis | None, called_at: Millis
     ) -> dict[tuple[str, int | None], Millis]:
         """Return the sightings of other providers that prove the line of their family, and when they were."""
 
         def proves(family: int | None, at: Millis) -> bool:
             asked = [line for each, line in lines.items() if family in (None, each)]
-            if not any(self._lines[each].answered for each in lines if family in (None, each)):
+            if not any(self._line_checks[each].answered for each in lines if family in (None, each)):
                 # It may be a firewall of our own that keeps us from the controls.
-                return at >= max(asked[0].asked_at - SIGHTING_COUNTS_FOR, since or 0)
-            # Controls that answered before and are silent now: the line is gone, or was while the look went on.
+                return at >= max(asked[0].asked_at - PEER_EVIDENCE_MS, since or 0)
+            # Controls that answered before and are silent now: the line is gone, or was while the probe went on.
             return all(line.ended_at >= called_at and at >= line.asked_at for line in asked)
 
-        seen = {key: by_the_wall(*found) for key, found in self._seen.items() if key[0] != provider}
+        seen = {key: to_wall_clock(*found) for key, found in self._peers_up.items() if key[0] != provider}
         return {key: at for key, at in seen.items() if proves(key[1], at)}
 
-    async def _ask_controls(self, family: int) -> Heard:
+    async def _check_controls(self, family: int) -> CheckResult:
         asking = {}
         for control in self._controls:
             host = family_of(control.host)
             if host in (None, family):
                 label = f"{control.label} (IPv6)" if host is None and family == IPV6 else control.label
                 asking[label] = self._reach(control, family)
-        told = {label: reason for label, reason in (await first_ok(asking)).items() if reason != _NONE}
-        return Heard(told, verdict(told.values()))
+        reasons = {label: reason for label, reason in (await first_ok(asking)).items() if reason != _NONE}
+        return CheckResult(reasons, combine(reasons.values()))
 
     async def _reach(self, control: Control, family: int) -> str:
         try:
             async with asyncio.timeout(self._timeout):
                 addresses: tuple[str, ...] = (control.host,)
                 if family_of(control.host) is None:
-                    found = await self._resolver.look_up(control.host)
+                    found = await self._resolver.lookup(control.host)
                     if found.reason != ControlState.OK:
-                        # Told once, with IPv4; nobody knows which families the name has.
+                        # Listed once, with IPv4; it is not known which families the name has.
                         return _NONE if family == IPV6 else found.reason
                     addresses = tuple(address for address in found.addresses if family_of(address) == family)
                 return await self._line.reach(control, addresses) if addresses else _NONE

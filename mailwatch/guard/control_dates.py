@@ -20,14 +20,14 @@ from mailwatch.times import Millis
 
 NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME of OpenSSL; the ssl module has no name for it."""
-SLACK: Millis = 2_000
+SLACK_MS: Millis = 2_000
 """An HTTP Date has whole seconds, and a server's own clock is off by a little."""
-MAX_HEAD = 16_384
+MAX_HEAD_BYTES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
-class Dated:
-    """At the reading `at` of the clock that nobody can set the true time lay in [earliest, latest]."""
+class ControlTime:
+    """At the reading `at` of the steady clock the true time lay in [earliest, latest]."""
 
     at: Millis
     earliest: Millis
@@ -40,19 +40,19 @@ def without_dates(context: ssl.SSLContext) -> ssl.SSLContext:
     return context
 
 
-async def dated(sock: Any, context: ssl.SSLContext, name: str, timeout: float) -> Dated:
+async def read_control_time(sock: Any, context: ssl.SSLContext, name: str, timeout: float) -> ControlTime:
     """Shake hands over a connected socket and ask what time it is; wait `timeout` seconds for that answer.
 
     Raises OSError; the handshake has no deadline of its own.
     """
     reader, writer = await asyncio.open_connection(
-        sock=sock, ssl=context, server_hostname=name, limit=MAX_HEAD, ssl_handshake_timeout=3600.0
+        sock=sock, ssl=context, server_hostname=name, limit=MAX_HEAD_BYTES, ssl_handshake_timeout=3600.0
     )
     try:
-        shown = writer.get_extra_info("ssl_object")
-        if shown is None or not shown.version():
+        connection = writer.get_extra_info("ssl_object")
+        if connection is None or not connection.version():
             raise ConnectionResetError(ControlState.DISCONNECTED)
-        certificate = shown.getpeercert()
+        certificate = connection.getpeercert()
         try:
             earliest, latest = (
                 round(ssl.cert_time_to_seconds(certificate[key]) * 1000) for key in ("notBefore", "notAfter")
@@ -60,18 +60,18 @@ async def dated(sock: Any, context: ssl.SSLContext, name: str, timeout: float) -
         except (KeyError, ValueError, TypeError, OverflowError) as error:
             raise ConnectionAbortedError("the dates of its certificate cannot be read") from error
         at = monotonic.milliseconds()
-        date = await _date(reader, writer, name, timeout)
-        if date is not None and earliest - SLACK <= date.earliest and date.latest <= latest + SLACK:
+        date = await _http_date(reader, writer, name, timeout)
+        if date is not None and earliest - SLACK_MS <= date.earliest and date.latest <= latest + SLACK_MS:
             return date
-        return Dated(at, earliest, latest)
+        return ControlTime(at, earliest, latest)
     finally:
         writer.transport.abort()
         await asyncio.sleep(0)
 
 
-async def _date(
+async def _http_date(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str, timeout: float
-) -> Dated | None:
+) -> ControlTime | None:
     """Ask for the Date of an answer (RFC 9110, section 6.6.1); None if that is no web server, or has none."""
     sent = monotonic.milliseconds()
     request = f"HEAD / HTTP/1.1\r\nHost: {name}\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n"
@@ -81,10 +81,10 @@ async def _date(
             head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, UnicodeEncodeError):
         return None
-    return read_date(head, sent, monotonic.milliseconds())
+    return parse_http_date(head, sent, monotonic.milliseconds())
 
 
-def read_date(head: bytes, sent: Millis, received: Millis) -> Dated | None:
+def parse_http_date(head: bytes, sent: Millis, received: Millis) -> ControlTime | None:
     """Read the head of an answer that was asked for and received at those readings; None without a Date.
 
     An answer out of a cache is as old as its Age says (RFC 9111, section 5.1).
@@ -99,5 +99,5 @@ def read_date(head: bytes, sent: Millis, received: Millis) -> Dated | None:
         date, age = round(moment.timestamp() * 1000), int(fields.get("age", "0")[:10])
     except (KeyError, ValueError, TypeError, OverflowError, OSError):
         return None
-    latest = date + 1000 + max(age, 0) * 1000 + received - sent + SLACK
-    return Dated(received, date - SLACK, latest)
+    latest = date + 1000 + max(age, 0) * 1000 + received - sent + SLACK_MS
+    return ControlTime(received, date - SLACK_MS, latest)

@@ -1,6 +1,6 @@
 """Whom we ask, and how we know that it is they who answer.
 
-A completed connection alone is no proof: the box of a hotel or a train accepts it in anybody's place. So the
+A completed connection alone is no proof: the box of a hotel or a train accepts it in the control's place. So the
 controls whose names are known must show the certificate of that name.
 
 Reaching one control: a connection, and where its name is known the handshake that proves who answers.
@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailwatch.guard.control_dates import Dated, dated, without_dates
+from mailwatch.guard.control_dates import ControlTime, read_control_time, without_dates
 from mailwatch.guard.shared_check import reason_of
 from mailwatch.model import ControlState
 
@@ -38,9 +38,9 @@ _TLS_PORTS = (443, 853)
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """Somebody to connect to. With a `name`, only who has its certificate counts (`ca_file`: trust this alone).
+    """An endpoint to connect to. With a `name`, only its certificate counts (`ca_file`: trust this alone).
 
-    The operators that are known by their addresses are asked for their certificates without being told.
+    The operators that are known by their addresses are asked for their certificates without configuration.
     """
 
     host: str
@@ -71,7 +71,7 @@ def family_of(host: str) -> int | None:
 
 
 def is_outside(host: str) -> bool:
-    """Whether `host` is an address beyond our own house."""
+    """Whether `host` is an address beyond our own network."""
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_global
     return False
@@ -96,16 +96,16 @@ def _plain(host: str) -> str:
 
 
 logger = logging.getLogger(__name__)
-_NEVER = 3600.0
+_NO_DEADLINE_SECONDS = 3600.0
 """Seconds for a handshake: the caller's deadline comes first."""
 
 
-class Line:
+class Reachability:
     """Connects to controls; its TLS contexts are made once."""
 
     def __init__(self) -> None:
         self._contexts: dict[tuple[Path | None, bool], ssl.SSLContext] = {}
-        self._complained: set[Path | None] = set()
+        self._logged: set[Path | None] = set()
 
     async def reach(self, control: Control, addresses: Sequence[str]) -> str:
         """Return "ok" or why the control could not be reached at any of `addresses`. Has no deadline."""
@@ -116,7 +116,7 @@ class Line:
                 break
         return reason
 
-    async def dated(self, control: Control, addresses: Sequence[str], timeout: float) -> Dated | None:
+    async def control_time(self, control: Control, addresses: Sequence[str], timeout: float) -> ControlTime | None:
         """Return what time it is by a control that has a certificate, None if none can be had.
 
         The caller has the deadline; `timeout` seconds of it may go to an answer beyond the certificate.
@@ -130,7 +130,7 @@ class Line:
             except OSError:
                 continue
             try:
-                return await dated(sock, context, control.certified, timeout)
+                return await read_control_time(sock, context, control.certified, timeout)
             except (OSError, ValueError):
                 # ValueError: its dates cannot be read.
                 continue
@@ -164,17 +164,17 @@ class Line:
         context = self._contexts.get((ca_file, timeless))
         if context is None:
             try:
-                context = without_dates(_made(ca_file)) if timeless else _made(ca_file)
+                context = without_dates(_make_context(ca_file)) if timeless else _make_context(ca_file)
                 self._contexts[ca_file, timeless] = context
             except (OSError, ValueError) as error:
-                if ca_file not in self._complained:
+                if ca_file not in self._logged:
                     logger.error("guard: no certificate can be checked: %s", error)
-                self._complained.add(ca_file)
+                self._logged.add(ca_file)
         return context
 
 
-def _made(ca_file: Path | None) -> ssl.SSLContext:
-    """Make a context. Raises OSError without any authority: everybody would look like an impostor to us."""
+def _make_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Make a context. Raises OSError without any authority: every server would seem an impostor."""
     context = ssl.create_default_context(cafile=ca_file)
     paths = ssl.get_default_verify_paths()
     folder = paths.capath if ca_file is None else None
@@ -198,7 +198,7 @@ async def _connect(address: str, port: int) -> socket.socket:
 
 async def _handshake(sock: socket.socket, context: ssl.SSLContext, name: str) -> str:
     transport, _ = await asyncio.get_running_loop().create_connection(
-        asyncio.Protocol, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=_NEVER
+        asyncio.Protocol, sock=sock, ssl=context, server_hostname=name, ssl_handshake_timeout=_NO_DEADLINE_SECONDS
     )
     try:
         connection = transport.get_extra_info("ssl_object")

@@ -1,6 +1,7 @@
-"""What a failure looks like from here at its first moment: the name's DNS answers and the way to the host.
+"""What else can be seen of a failure from here at its first moment: the name's DNS answers and the route to the
+host.
 
-It decides nothing. It goes into the record of the first bad look, where it answers later questions.
+It decides nothing. It goes into the record of the first failed observation, where it answers later questions.
 
 Which answer the name server gives for a host: not only that it does not resolve, but how.
 
@@ -31,7 +32,7 @@ from mailwatch.settings import Target
 MAX_RECORDS = 16
 
 
-async def ask_names(
+async def lookup_names(
     host: str,
     seconds: float,
     resolver: dns.asyncresolver.Resolver | None = None,
@@ -51,38 +52,38 @@ async def ask_names(
         asking = resolver or dns.asyncresolver.Resolver()
     except dns.resolver.NoResolverConfiguration:
         return {"failed": "this machine names no name server"}
-    answers = await asyncio.gather(*(_ask(asking, host, kind, seconds) for kind in kinds))
+    answers = await asyncio.gather(*(_lookup(asking, host, kind, seconds) for kind in kinds))
     return dict(zip(kinds, answers, strict=True))
 
 
-async def _ask(resolver: dns.asyncresolver.Resolver, host: str, kind: str, seconds: float) -> dict[str, Any]:
+async def _lookup(resolver: dns.asyncresolver.Resolver, host: str, kind: str, seconds: float) -> dict[str, Any]:
     try:
         answer = await resolver.resolve(host, kind, lifetime=seconds, search=False, raise_on_no_answer=False)
     except dns.resolver.NXDOMAIN:
         return {"status": "NXDOMAIN"}
     except dns.resolver.NoNameservers as error:
         # Each server's own answer, such as SERVFAIL or REFUSED.
-        said = [f"{server.removeprefix('Do53:')} {what}" for server, _, _, what, _ in _each(error)]
-        return {"status": "no server answers usefully", "servers": [words[:200] for words in said[:4]]}
+        answers = [f"{server.removeprefix('Do53:')} {what}" for server, _, _, what, _ in _server_errors(error)]
+        return {"status": "no server answers usefully", "servers": [words[:200] for words in answers[:4]]}
     except dns.exception.Timeout:
         return {"status": "no answer"}
     found = [record.to_text() for record in answer.rrset or ()]
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "status": dns.rcode.to_text(answer.response.rcode()) if found else "no data",
         "server": answer.nameserver or "",
         "addresses": sorted(found)[:MAX_RECORDS],
     }
     chain = [rrset[0].target.to_text() for rrset in answer.chaining_result.cnames][:MAX_RECORDS]
-    return told | ({"chain": chain} if chain else {}) | ({"ttl": answer.rrset.ttl} if answer.rrset else {})
+    return facts | ({"chain": chain} if chain else {}) | ({"ttl": answer.rrset.ttl} if answer.rrset else {})
 
 
-def _each(error: dns.resolver.NoNameservers) -> Any:
+def _server_errors(error: dns.resolver.NoNameservers) -> Any:
     return error.kwargs.get("errors", ())
 
 
 MAX_HOPS = 20
-PORT = 33434
-"""Where traceroute begins: nobody listens there."""
+TRACEROUTE_PORT = 33434
+"""Where traceroute begins: a port without a listener."""
 _ERR_QUEUE = 0x2000  # MSG_ERRQUEUE
 _RECVERR = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
 _HOPS = {socket.AF_INET: (socket.IPPROTO_IP, socket.IP_TTL), socket.AF_INET6: (socket.IPPROTO_IPV6, 16)}
@@ -116,13 +117,13 @@ async def _hop(family: socket.AddressFamily, address: str, hops: int, seconds: f
         sock.setsockopt(*_RECVERR[family], 1)
         sock.setsockopt(*_HOPS[family], hops)
         try:
-            sock.connect((address, PORT + hops))
+            sock.connect((address, TRACEROUTE_PORT + hops))
             sock.send(b"MailWatch looks for the way to this host")
         except OSError:
             return "", "", False
         own = str(sock.getsockname()[0])
         readable = loop.create_future()
-        loop.add_reader(sock, _wake, readable)
+        loop.add_reader(sock, _set_readable, readable)
         try:
             async with asyncio.timeout(seconds):
                 await readable
@@ -131,15 +132,15 @@ async def _hop(family: socket.AddressFamily, address: str, hops: int, seconds: f
             return own, "", False
         finally:
             loop.remove_reader(sock)
-    return own, *_told(family, ancillary)
+    return own, *_parse_error_queue(family, ancillary)
 
 
-def _wake(future: asyncio.Future[None]) -> None:
+def _set_readable(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
 
 
-def _told(family: socket.AddressFamily, ancillary: list[tuple[int, int, bytes]]) -> tuple[str, bool]:
+def _parse_error_queue(family: socket.AddressFamily, ancillary: list[tuple[int, int, bytes]]) -> tuple[str, bool]:
     """Read struct sock_extended_err and the offender's address behind it (ip(7))."""
     for level, kind, data in ancillary:
         if (level, kind) != _RECVERR[family] or len(data) < 16 + 8:
@@ -153,26 +154,28 @@ def _told(family: socket.AddressFamily, ancillary: list[tuple[int, int, bytes]])
     return "", False
 
 
-SECONDS = 3.0
-"""What the whole may take: the record of the look waits for it."""
-AT_ONCE = 4
+DIAGNOSIS_SECONDS = 3.0
+"""The bound of the whole: the record of the observation waits for it."""
+MAX_CONCURRENT = 4
 
 
 class Diagnosis:
-    """Makes diagnoses, few at a time: when everything fails at once, most looks go without one."""
+    """Makes diagnoses, few at a time: when everything fails at once, most observations go without one."""
 
     def __init__(self) -> None:
-        self._free = AT_ONCE
+        self._free = MAX_CONCURRENT
 
-    async def of(self, target: Target, observation: Observation) -> dict[str, Any]:
-        """Return what is found within three seconds, fit for canonical JSON; what failed is told, never raised."""
+    async def diagnose(self, target: Target, observation: Observation) -> dict[str, Any]:
+        """Return what is found within three seconds, fit for canonical JSON; what failed is part of it, never
+        raised.
+        """
         if not self._free:
             return {"skipped": "other diagnoses were under way"}
         self._free -= 1
         kinds = ("MX", "A", "AAAA") if target.kind is Kind.MX else ("A", "AAAA")
         try:
             names, route = await asyncio.gather(
-                _bounded(ask_names(_host(target, observation), SECONDS - 0.5, kinds=kinds)),
+                _bounded(lookup_names(_host(target, observation), DIAGNOSIS_SECONDS - 0.5, kinds=kinds)),
                 _bounded(_route(observation)),
             )
         finally:
@@ -182,18 +185,18 @@ class Diagnosis:
 
 def _host(target: Target, observation: Observation) -> str:
     """Return the host that failed: a round trip has two."""
-    failed = (observation.deciding and observation.deciding.facts) or {}
-    return target.ends[-1].host if failed.get("end") == "to" else target.host
+    failed = (observation.deciding_attempt and observation.deciding_attempt.facts) or {}
+    return target.endpoints[-1].host if failed.get("end") == "to" else target.host
 
 
 async def _route(observation: Observation) -> Any:
     peer = observation.attempts[-1].peer if observation.attempts else ""
-    return await trace(peer, SECONDS - 0.5) if peer else {"skipped": "no address was tried"}
+    return await trace(peer, DIAGNOSIS_SECONDS - 0.5) if peer else {"skipped": "no address was tried"}
 
 
 async def _bounded(finding: Any) -> Any:
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(DIAGNOSIS_SECONDS):
             return await finding
     except Exception as error:
         return {"failed": f"{type(error).__name__}: {error}"[:200]}

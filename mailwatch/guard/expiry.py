@@ -16,22 +16,22 @@ from typing import Any
 from mailwatch import monotonic
 from mailwatch.guard.clock import ClockSurvey, survey
 from mailwatch.guard.connectivity import Guard
-from mailwatch.guard.time_evidence import Blame, Bounds, TimeEvidence, blame
-from mailwatch.i18n import span
+from mailwatch.guard.time_evidence import ExpiryFault, TimeEvidence, TrueTimeBounds, expiry_fault
+from mailwatch.i18n import format_duration
 from mailwatch.model import Attempt, Cause, Observation, Outcome
 from mailwatch.times import Millis, rfc3339
 
 logger = logging.getLogger(__name__)
 
-ASK_AGAIN: Millis = 60_000
-SECONDS = 2.0
+ASK_INTERVAL_MS: Millis = 60_000
+SERVER_TIMEOUT_SECONDS = 2.0
 """How long a time server may take."""
 ADVICE = "keep this machine's clock right by NTP, or let MailWatch ask time servers (UDP port 123)"
 
 
-def learn_survey(evidence: TimeEvidence, asked: ClockSurvey, wall_offset: Millis) -> None:
-    """Take in what the kernel or time servers said of the wall clock, which is `wall_offset` (monotonic.py)."""
-    found = asked.window_us
+def add_survey(evidence: TimeEvidence, survey: ClockSurvey, wall_offset: Millis) -> None:
+    """Take in what the kernel or time servers found of the wall clock, which is `wall_offset` (monotonic.py)."""
+    found = survey.window_us
     evidence.forget("kernel")
     evidence.forget("sntp")
     if found is None:
@@ -39,10 +39,10 @@ def learn_survey(evidence: TimeEvidence, asked: ClockSurvey, wall_offset: Millis
     low, high = found
     here = monotonic.milliseconds()
     wall = here + wall_offset
-    evidence.learn("sntp" if asked.answers else "kernel", here, wall + low // 1000, wall - (-high // 1000))
+    evidence.add_window("sntp" if survey.answers else "kernel", here, wall + low // 1000, wall - (-high // 1000))
 
 
-class Expiry:
+class ExpiryAttribution:
     """Judges certificates that are out of date by our clock; `evidence` is what is known of the true time."""
 
     def __init__(
@@ -54,41 +54,45 @@ class Expiry:
         self._asking: asyncio.Task[None] | None = None
         self._asked: Millis | None = None
 
-    def use(self, guard: Guard | None, servers: Sequence[tuple[str, int]]) -> None:
+    def reconfigure(self, guard: Guard | None, servers: Sequence[tuple[str, int]]) -> None:
         """Ask these from now on; what is known of the true time stays."""
         self._guard, self._servers = guard, tuple(servers)
 
-    async def judge(self, observation: Observation) -> Observation:
+    async def attribute(self, observation: Observation) -> Observation:
         """Return the observation with what was weighed; unknown unless the certificate is surely out of date."""
-        attempt = observation.deciding
+        attempt = observation.deciding_attempt
         found = (attempt.facts or {}).get("out_of_date") if attempt is not None else None
         if observation.outcome is not Outcome.DOWN or attempt is None or found is None:
             return observation
         whose, known = self._weigh(attempt, found)
-        if whose is Blame.UNKNOWN:
+        if whose is ExpiryFault.UNKNOWN:
             await self._ask()
             whose, known = self._weigh(attempt, found)
-        weighed: dict[str, Any] = {**found, "fault": whose.value, "by": list(known.by)}
+        weighed: dict[str, Any] = {**found, "fault": whose.value, "by": list(known.sources)}
         weighed |= {"true_time_from": known.earliest} if known.earliest is not None else {}
         weighed |= {"true_time_until": known.latest} if known.latest is not None else {}
         facts = {**(observation.facts or {}), "out_of_date": weighed}
-        told = replace(observation, facts=facts)
-        if whose is Blame.PROVIDER:
-            return replace(told, detail=f"{observation.detail}; {_sure(known)}")
-        why = _wrong(known, attempt.ended_at) if whose is Blame.CLOCK else _unsure(known)
+        with_facts = replace(observation, facts=facts)
+        if whose is ExpiryFault.PROVIDER:
+            return replace(with_facts, detail=f"{observation.detail}; {_certainty_detail(known)}")
+        why = (
+            _clock_wrong_detail(known, attempt.ended_at)
+            if whose is ExpiryFault.CLOCK
+            else _uncertain_detail(known)
+        )
         detail = f"{why}; {ADVICE} (was: {observation.cause}, {observation.detail})"
-        return replace(told, outcome=Outcome.UNKNOWN, cause=Cause.MONITOR, detail=detail)
+        return replace(with_facts, outcome=Outcome.UNKNOWN, cause=Cause.MONITOR, detail=detail)
 
-    def _weigh(self, attempt: Attempt, found: dict[str, Any]) -> tuple[Blame, Bounds]:
+    def _weigh(self, attempt: Attempt, found: dict[str, Any]) -> tuple[ExpiryFault, TrueTimeBounds]:
         reading = attempt.clock.end if attempt.clock is not None else monotonic.milliseconds()
-        known = self.evidence.at(reading)
-        return blame(found.get("not_before"), found.get("not_after"), known, attempt.ended_at), known
+        known = self.evidence.bounds_at(reading)
+        return expiry_fault(found.get("not_before"), found.get("not_after"), known, attempt.ended_at), known
 
     async def _ask(self) -> None:
         """Ask time servers and controls, unless that was done within the last minute."""
         if self._asking is None or self._asking.done():
             here = monotonic.milliseconds()
-            if self._asked is not None and here - self._asked < ASK_AGAIN:
+            if self._asked is not None and here - self._asked < ASK_INTERVAL_MS:
                 return
             self._asked = here
             self._asking = asyncio.create_task(self._ask_all())
@@ -103,46 +107,48 @@ class Expiry:
 
     async def _survey(self) -> None:
         before = monotonic.offset()
-        asked = await survey(self._servers, SECONDS)
+        asked = await survey(self._servers, SERVER_TIMEOUT_SECONDS)
         after = monotonic.offset()
-        # Of which clock the answers are cannot be told where it was set meanwhile.
+        # It is not known which clock the answers are of where it was set meanwhile.
         if abs(after - before) <= monotonic.STEP_MS:
-            learn_survey(self.evidence, asked, after)
+            add_survey(self.evidence, asked, after)
 
     async def _controls(self, guard: Guard) -> None:
-        for label, shown in (await guard.known_time()).items():
-            self.evidence.learn(f"control:{label}", shown.at, shown.earliest, shown.latest)
+        for label, time in (await guard.control_times()).items():
+            self.evidence.add_window(f"control:{label}", time.at, time.earliest, time.latest)
 
 
-def _sources(known: Bounds) -> str:
+def _sources(known: TrueTimeBounds) -> str:
     """Name what says so. On record the date of this release has a word of its own, "program"."""
-    return ", ".join("the date of this MailWatch's release" if each == "program" else each for each in known.by)
+    return ", ".join(
+        "the date of this MailWatch's release" if each == "program" else each for each in known.sources
+    )
 
 
-def _sure(known: Bounds) -> str:
-    """Say how well the time is known."""
+def _certainty_detail(known: TrueTimeBounds) -> str:
+    """Write how well the time is known."""
     by = _sources(known)
     if known.earliest is not None and known.latest is not None:
-        return f"the time is known to {_length(known.latest - known.earliest)} ({by})"
+        return f"the time is known to {_format_length(known.latest - known.earliest)} ({by})"
     return f"it is {rfc3339(known.earliest or 0)} or later ({by})"
 
 
-def _wrong(known: Bounds, wall: Millis) -> str:
+def _clock_wrong_detail(known: TrueTimeBounds, wall: Millis) -> str:
     by = _sources(known)
     if known.earliest is not None and wall < known.earliest:
-        return f"our own clock is behind by at least {_length(known.earliest - wall)} ({by})"
+        return f"our own clock is behind by at least {_format_length(known.earliest - wall)} ({by})"
     if known.latest is not None and wall > known.latest:
-        return f"our own clock is ahead by at least {_length(wall - known.latest)} ({by})"
+        return f"our own clock is ahead by at least {_format_length(wall - known.latest)} ({by})"
     return f"our own clock is wrong ({by})"
 
 
-def _unsure(known: Bounds) -> str:
+def _uncertain_detail(known: TrueTimeBounds) -> str:
     if known.contradicted:
         return f"our own clock is not known to be right: {_sources(known)} contradict each other"
     return "our own clock is not known to be right"
 
 
-def _length(millis: Millis) -> str:
+def _format_length(millis: Millis) -> str:
     with contextlib.suppress(OverflowError):
-        return span(max(millis, 0) / 1000)
+        return format_duration(max(millis, 0) / 1000)
     return "an unknown time"

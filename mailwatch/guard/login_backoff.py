@@ -16,78 +16,80 @@ from mailwatch.settings import Login, Target
 from mailwatch.times import Millis
 
 HOUR: Millis = 3_600_000
-WAITS: tuple[Millis, ...] = (5 * 60_000, 20 * 60_000, HOUR)
+BACKOFF_MS: tuple[Millis, ...] = (5 * 60_000, 20 * 60_000, HOUR)
 """After the first, second and third rejection within an hour."""
-TOGETHER: Millis = 10 * 60_000
+CORRELATION_WINDOW_MS: Millis = 10 * 60_000
 """Accounts that begin to be rejected within this time begin together."""
-AFTER_LOGIN = frozenset({Phase.MAILBOX, Phase.FETCH, Phase.SUBMIT})
-"""A look that fails in one of these has logged in."""
-Key = tuple[str, ...]
+PHASES_AFTER_LOGIN = frozenset({Phase.MAILBOX, Phase.FETCH, Phase.SUBMIT})
+"""A probe that fails in one of these has logged in."""
+AccountKey = tuple[str, ...]
 """An account (provider and user name), or an account at one server (its host and port besides)."""
-_UNHEARD = (
+_UNANSWERED_DETAIL = (
     "{} after the password was sent, which this server has not accepted before; the refusal of a wrong one may"
     " take longer: check the password, or set a longer timeout"
 )
 
 
 @dataclass(slots=True)
-class LoginGate:
+class LoginBackoff:
     """At most three rejected logins an hour for an account, over all its targets and over restarts."""
 
-    waits: tuple[Millis, ...] = WAITS
-    _rejected: dict[Key, list[Millis]] = field(default_factory=dict)
-    _asking: set[Key] = field(default_factory=set)
-    _accepted: dict[Key, str] = field(default_factory=dict)
-    _since: dict[Key, Millis] = field(default_factory=dict)
-    _tried: dict[Key, str] = field(default_factory=dict)
-    _slots: dict[Key, asyncio.Semaphore] = field(default_factory=dict)
+    backoff: tuple[Millis, ...] = BACKOFF_MS
+    _rejected: dict[AccountKey, list[Millis]] = field(default_factory=dict)
+    _attempting: set[AccountKey] = field(default_factory=set)
+    _accepted: dict[AccountKey, str] = field(default_factory=dict)
+    _since: dict[AccountKey, Millis] = field(default_factory=dict)
+    _tried: dict[AccountKey, str] = field(default_factory=dict)
+    _limits: dict[AccountKey, asyncio.Semaphore] = field(default_factory=dict)
 
-    def slots(self, target: Target) -> list[asyncio.Semaphore]:
+    def limits(self, target: Target) -> list[asyncio.Semaphore]:
         """At most three logins of an account under way: were all rejected, it would still be three.
 
         To be taken in this order, which is the same for all.
         """
-        accounts = sorted({_account(end) or (target.name, "") for end in target.ends})
-        return [self._slots.setdefault(account, asyncio.Semaphore(3)) for account in accounts]
+        accounts = sorted({_account_key(end) or (target.name, "") for end in target.endpoints})
+        return [self._limits.setdefault(account, asyncio.Semaphore(3)) for account in accounts]
 
-    def allows(self, target: Target, at: Millis) -> bool:
+    def may_login(self, target: Target, at: Millis) -> bool:
         """Whether the target may log in now; False also for targets that have no login.
 
-        `at` is on a clock that nobody sets: an hour is an hour. While one target of a suspect account tries its
+        `at` is on the steady clock: an hour is an hour. While one target of a suspect account tries its
         login, the others wait for what comes of it. A round trip may when both its accounts may.
         """
-        keys = _keys(target)
-        if any(end.login is None for end in target.ends) or not all(self._may(key, at) for key in keys):
+        keys = _all_keys(target)
+        if any(end.login is None for end in target.endpoints) or not all(
+            self._account_may_login(key, at) for key in keys
+        ):
             return False
-        self._asking.update(key for key in keys if self._rejected.get(key))
+        self._attempting.update(key for key in keys if self._rejected.get(key))
         return True
 
-    def _may(self, key: Key, at: Millis) -> bool:
+    def _account_may_login(self, key: AccountKey, at: Millis) -> bool:
         times = self._rejected.get(key)
         if not times:
             return True
         recent = [time for time in times if time > at - HOUR]
-        if recent and at < recent[-1] + self.waits[min(len(recent), len(self.waits)) - 1]:
+        if recent and at < recent[-1] + self.backoff[min(len(recent), len(self.backoff)) - 1]:
             return False
-        return key not in self._asking
+        return key not in self._attempting
 
-    def renewed(self, target: Target, secret: str) -> None:
+    def credentials_changed(self, target: Target, secret: str) -> None:
         """Forget rejections of another secret than the one that would be used now (a digest, "" without one).
 
         For access that its owner granted anew: a provider counts no wrong tokens towards locking an account.
         """
-        account = _account(target)
+        account = _account_key(target)
         if account in self._rejected and secret and self._tried.get(account, "") not in ("", secret):
             del self._rejected[account]
             self._since.pop(account, None)
 
     def release(self, target: Target) -> None:
-        """The look that `allows` let through has ended, however it ended."""
-        self._asking.difference_update(_keys(target))
+        """The probe that `may_login` let through has ended, however it ended."""
+        self._attempting.difference_update(_all_keys(target))
 
-    def learn(self, target: Target, observation: Observation, at: Millis) -> None:
-        """Take in what came of a look that ended `at`, live or read back from the ledger."""
-        account = _account(target)
+    def record(self, target: Target, observation: Observation, at: Millis) -> None:
+        """Take in the result of a probe that ended `at`, live or read back from the ledger."""
+        account = _account_key(target)
         if account is None or not observation.with_login:
             return
         self._tried[account] = observation.secret
@@ -95,74 +97,78 @@ class LoginGate:
         if silent:
             # The password is good if another server of the provider takes it: then only this one waits.
             good = self._accepts(account, observation.secret)
-            self._count(_at_server(target, account) if good else account, at)
-        elif observation.cause is Cause.CREDENTIALS and observation.failed_phase not in AFTER_LOGIN:
-            self._count(account, at)
-            if not _of_the_owner(observation):
+            self._count_rejection(_server_key(target, account) if good else account, at)
+        elif observation.cause is Cause.CREDENTIALS and observation.failed_phase not in PHASES_AFTER_LOGIN:
+            self._count_rejection(account, at)
+            if not _is_owner_setting(observation):
                 self._since.setdefault(account, at)
-        elif observation.cause is None or observation.failed_phase in AFTER_LOGIN:
+        elif observation.cause is None or observation.failed_phase in PHASES_AFTER_LOGIN:
             self._since.pop(account, None)
-            for key in (account, _at_server(target, account)):
+            for key in (account, _server_key(target, account)):
                 self._rejected.pop(key, None)
                 self._accepted[key] = observation.secret
 
-    def _count(self, key: Key, at: Millis) -> None:
+    def _count_rejection(self, key: AccountKey, at: Millis) -> None:
         times = self._rejected.setdefault(key, [])
         times.append(at)
         del times[:-3]
 
-    def _accepts(self, key: Key, secret: str) -> bool:
+    def _accepts(self, key: AccountKey, secret: str) -> bool:
         return bool(secret) and self._accepted.get(key) == secret
 
-    def accepted_there(self, target: Target, secret: str) -> bool:
+    def accepted_by_server(self, target: Target, secret: str) -> bool:
         """Whether this very server has accepted this very secret (its keyed digest) before."""
-        account = _account(target)
-        return account is not None and self._accepts(_at_server(target, account), secret)
+        account = _account_key(target)
+        return account is not None and self._accepts(_server_key(target, account), secret)
 
-    def heard(self, target: Target, observation: Observation, secret_of: Callable[[Login], str]) -> Observation:
+    def judge_silence(
+        self, target: Target, observation: Observation, secret_of: Callable[[Login], str]
+    ) -> Observation:
         """Silence after a password that this server never accepted is no verdict: it may be a slow refusal.
 
         What it did accept before cannot be a wrong password, so that its silence is its own. `secret_of` gives
         the keyed digest of what a login proves itself with, "" where there is none.
         """
-        end = silent_end(target, observation)
-        if end is None or end.login is None or self.accepted_there(end, secret_of(end.login)):
+        end = unanswered_endpoint(target, observation)
+        if end is None or end.login is None or self.accepted_by_server(end, secret_of(end.login)):
             return observation
-        detail = _UNHEARD.format(observation.detail)
+        detail = _UNANSWERED_DETAIL.format(observation.detail)
         return replace(observation, outcome=Outcome.UNKNOWN, cause=Cause.CREDENTIALS, detail=detail)
 
-    def failing_together(self, target: Target) -> int:
+    def correlated_rejections(self, target: Target) -> int:
         """How many accounts of the provider, this one among them, began to be rejected together.
 
-        Only those count whose very password was accepted before, which the record's keyed digest tells: it is
+        Only those count whose very password was accepted before, which the record's keyed digest shows: it is
         not the owners who mistyped. 0 when this account is not one of them.
         """
-        account = _account(target)
-        if account is None or account not in self._since or not self._rejected_good(account):
+        account = _account_key(target)
+        if account is None or account not in self._since or not self._rejected_after_acceptance(account):
             return 0
         began = self._since[account]
         return sum(
-            other[0] == account[0] and self._rejected_good(other) and abs(since - began) <= TOGETHER
+            other[0] == account[0]
+            and self._rejected_after_acceptance(other)
+            and abs(since - began) <= CORRELATION_WINDOW_MS
             for other, since in self._since.items()
         )
 
-    def _rejected_good(self, account: Key) -> bool:
+    def _rejected_after_acceptance(self, account: AccountKey) -> bool:
         return bool(self._accepted.get(account)) and self._accepted[account] == self._tried.get(account)
 
-    def recall(self, looks: Iterable[tuple[Target, Observation]], at: Millis) -> None:
+    def restore(self, observations: Iterable[tuple[Target, Observation]], at: Millis) -> None:
         """Start-up `at`: learn again what the ledger knows, in its order over all targets of an account.
 
-        By the clock that nobody can set where they are of this boot. Of another one, what seems to be yet to come
+        By the steady clock where they are of this boot. Of another one, what seems to be yet to come
         was written before the wall clock was set back: it counts as just now. What this gate saw itself it knows
         better.
         """
         seen = set(self._tried)
-        for target, observation in looks:
-            if _account(target) not in seen:
-                self.learn(target, observation, min(_ended(observation, at), at))
+        for target, observation in observations:
+            if _account_key(target) not in seen:
+                self.record(target, observation, min(_ended_at(observation, at), at))
 
 
-def _ended(observation: Observation, at: Millis) -> Millis:
+def _ended_at(observation: Observation, at: Millis) -> Millis:
     """Return when a probe ended, on the clock that shows `at` now."""
     clock = observation.clock
     if clock is None or clock.boot != monotonic.origin().boot:
@@ -170,22 +176,22 @@ def _ended(observation: Observation, at: Millis) -> Millis:
     return at - (monotonic.milliseconds() - clock.end)
 
 
-def _of_the_owner(observation: Observation) -> bool:
+def _is_owner_setting(observation: Observation) -> bool:
     """Whether the account or a setting of the owner's was refused, and not the password.
 
     Two accounts that are disabled together are no broken login.
     """
-    deciding = observation.deciding
+    deciding = observation.deciding_attempt
     return deciding is not None and "owner" in (deciding.facts or {})
 
 
 def unanswered(observation: Observation) -> bool:
     """Whether a password was sent and nothing came back: silence, or a hang-up."""
     last = observation.attempts[-1] if observation.attempts else None
-    return last is not None and _silent(last)
+    return last is not None and _is_unanswered(last)
 
 
-def silent_end(target: Target, observation: Observation) -> Target | None:
+def unanswered_endpoint(target: Target, observation: Observation) -> Target | None:
     """Give the server that was sent a password and did not answer: the target, or one end of a round trip."""
     if target.login is None and target.kind is not Kind.ROUNDTRIP:
         return None
@@ -196,38 +202,38 @@ def silent_end(target: Target, observation: Observation) -> Target | None:
     last = observation.attempts[-1]
     if last.cause is not observation.cause:
         return None
-    names = zip(target.ends, ("via", "to"), strict=True)
+    names = zip(target.endpoints, ("via", "to"), strict=True)
     return next((end for end, name in names if (last.facts or {}).get("end") == name), None)
 
 
-def _silent(attempt: Attempt) -> bool:
+def _is_unanswered(attempt: Attempt) -> bool:
     sent = bool(attempt.facts and attempt.facts.get("password_sent"))
     return sent and attempt.failed_phase is Phase.AUTH and attempt.cause in (Cause.TIMEOUT, Cause.DISCONNECTED)
 
 
-def end_looks(target: Target, observation: Observation) -> Iterator[tuple[Target, Observation]]:
-    """Give what a look at a round trip says of the login at each of its ends, as a look at that end would."""
-    for end, name in zip(target.ends, ("via", "to"), strict=False):
+def endpoint_observations(target: Target, observation: Observation) -> Iterator[tuple[Target, Observation]]:
+    """Split the observation of a round trip into one for the login at each of its ends."""
+    for end, name in zip(target.endpoints, ("via", "to"), strict=False):
         for attempt in observation.attempts:
             if attempt.facts and attempt.facts.get("end") == name and Phase.AUTH in attempt.phases:
                 rejected = attempt.failed_phase is Phase.AUTH
-                silent = _silent(attempt) and observation.cause is Cause.CREDENTIALS
+                silent = _is_unanswered(attempt) and observation.cause is Cause.CREDENTIALS
                 if not rejected or silent or attempt.cause is Cause.CREDENTIALS:
                     cause = Cause.CREDENTIALS if rejected else None
                     seen = replace(observation, cause=cause, ended_at=attempt.ended_at, with_login=True)
                     yield end, replace(seen, attempts=(attempt,))
 
 
-def _account(target: Target) -> Key | None:
+def _account_key(target: Target) -> AccountKey | None:
     if target.login is None:
         return None
     return target.provider or target.host, target.login.username
 
 
-def _at_server(target: Target, account: Key) -> Key:
+def _server_key(target: Target, account: AccountKey) -> AccountKey:
     return (*account, target.host, str(target.port))
 
 
-def _keys(target: Target) -> set[Key]:
-    accounts = [(end, account) for end in target.ends if (account := _account(end))]
-    return {key for end, account in accounts for key in (account, _at_server(end, account))}
+def _all_keys(target: Target) -> set[AccountKey]:
+    accounts = [(end, account) for end in target.endpoints if (account := _account_key(end))]
+    return {key for end, account in accounts for key in (account, _server_key(end, account))}

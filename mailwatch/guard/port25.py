@@ -20,21 +20,21 @@ from mailwatch.settings import Target
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 5.0
-OPEN_COUNTS_FOR = 600.0
-CLOSED_COUNTS_FOR = 60.0
+GREETING_SECONDS = 5.0
+OPEN_VALID_SECONDS = 600.0
+CLOSED_VALID_SECONDS = 60.0
 """Seconds of the monotonic clock. A blocked line stays so, but silent controls may come back."""
 
 OK = "ok"
 MONITOR = "monitor"
 """Why a control could not be asked by our own fault."""
-_OUR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-_OUR_LOOKUP = frozenset({socket.EAI_MEMORY, socket.EAI_SYSTEM})
-_BEFORE_A_WORD = frozenset({Phase.RESOLVE, Phase.CONNECT, Phase.GREETING})
+_LOCAL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_LOCAL_LOOKUP_ERRORS = frozenset({socket.EAI_MEMORY, socket.EAI_SYSTEM})
+_PHASES_BEFORE_GREETING = frozenset({Phase.RESOLVE, Phase.CONNECT, Phase.GREETING})
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class _CheckResult:
     """What asking some controls showed, and when on the monotonic clock."""
 
     answers: dict[str, str]
@@ -48,33 +48,33 @@ class _Shown:
 
     @property
     def is_fresh(self) -> bool:
-        return time.monotonic() - self.at < (OPEN_COUNTS_FOR if self.is_open else CLOSED_COUNTS_FOR)
+        return time.monotonic() - self.at < (OPEN_VALID_SECONDS if self.is_open else CLOSED_VALID_SECONDS)
 
 
 class Port25:
-    """Asks exchangers of others (`controls`, host names) for a greeting, when a domain's own said nothing."""
+    """Asks exchangers of others (`controls`, host names) for a greeting, when a domain's own are silent."""
 
-    def __init__(self, controls: Sequence[str], *, port: int = 25, seconds: float = SECONDS) -> None:
+    def __init__(self, controls: Sequence[str], *, port: int = 25, seconds: float = GREETING_SECONDS) -> None:
         self._controls = tuple(controls)
         self._port = port
         self._seconds = seconds
-        self._rounds: dict[tuple[str, ...], asyncio.Task[_Shown]] = {}
+        self._rounds: dict[tuple[str, ...], asyncio.Task[_CheckResult]] = {}
         self._warned = False
 
-    async def judge(self, target: Target, observation: Observation) -> Observation:
-        """Return a failure as unknown if no exchanger at all greets us, with what the controls said."""
-        if not self._controls or target.port != self._port or not _met_silence(target, observation):
+    async def attribute(self, target: Target, observation: Observation) -> Observation:
+        """Return a failure as unknown if no exchanger at all greets us, with what the controls answered."""
+        if not self._controls or target.port != self._port or not _is_silent(target, observation):
             return observation
-        shown = await self._ask(_strangers(self._controls, target, observation))
+        result = await self._check(_independent_controls(self._controls, target, observation))
         if observation.guard is not None:
-            told = observation.guard.controls | {
-                f"{host}:{self._port}": said for host, said in shown.answers.items()
+            controls = observation.guard.controls | {
+                f"{host}:{self._port}": reason for host, reason in result.answers.items()
             }
-            observation = replace(observation, guard=replace(observation.guard, controls=told))
+            observation = replace(observation, guard=replace(observation.guard, controls=controls))
         was = f"(was: {observation.cause}: {observation.detail})"
-        if shown.is_open:
+        if result.is_open:
             return observation
-        if shown.is_open is None:
+        if result.is_open is None:
             why = f"we could not tell whether port {self._port} is open from here {was}"
             return replace(observation, outcome=Outcome.UNKNOWN, cause=Cause.MONITOR, detail=why)
         if not self._warned:
@@ -87,7 +87,7 @@ class Port25:
         why = f"not possible from here: port {self._port} is blocked on this line {was}"
         return replace(observation, outcome=Outcome.UNKNOWN, cause=Cause.OFFLINE, detail=why)
 
-    async def _ask(self, hosts: tuple[str, ...]) -> _Shown:
+    async def _check(self, hosts: tuple[str, ...]) -> _CheckResult:
         """Ask the controls, or return what they showed lately; who asks meanwhile joins."""
         latest = self._rounds.get(hosts)
         if latest is None or _is_spent(latest):
@@ -95,9 +95,9 @@ class Port25:
         # Shielded: an asker that is cancelled does not take the answer from the others.
         return await asyncio.shield(latest)
 
-    async def _round(self, hosts: tuple[str, ...]) -> _Shown:
+    async def _round(self, hosts: tuple[str, ...]) -> _CheckResult:
         began = time.monotonic()
-        tasks = {host: asyncio.ensure_future(self._greets(host)) for host in hosts}
+        tasks = {host: asyncio.ensure_future(self._greeting_reason(host)) for host in hosts}
         pending = set(tasks.values())
         try:
             while pending and not any(task.result() == OK for task in tasks.values() if task.done()):
@@ -107,28 +107,28 @@ class Port25:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
         answers = {host: "not awaited" if task.cancelled() else task.result() for host, task in tasks.items()}
-        return _Shown(answers, began)
+        return _CheckResult(answers, began)
 
-    async def _greets(self, host: str) -> str:
+    async def _greeting_reason(self, host: str) -> str:
         """Return "ok" if a 220 comes, else the reason."""
-        said = ""
+        greeting = ""
         try:
             async with asyncio.timeout(self._seconds):
                 for address in await _addresses(host, self._port):
-                    said = await _greeting(address, self._port)
-                    if said == OK:
+                    greeting = await _greeting(address, self._port)
+                    if greeting == OK:
                         break
         except TimeoutError:
-            return said or "timeout"
+            return greeting or "timeout"
         except socket.gaierror as error:
-            return MONITOR if error.errno in _OUR_LOOKUP else "unresolved"
+            return MONITOR if error.errno in _LOCAL_LOOKUP_ERRORS else "unresolved"
         except Exception:
             logger.exception("the control %s was not asked by our own fault", host)
             return MONITOR
-        return said
+        return greeting
 
 
-def _is_spent(round_: asyncio.Task[_Shown]) -> bool:
+def _is_spent(round_: asyncio.Task[_CheckResult]) -> bool:
     """Whether a round has to be made anew: also after one that a fault of our own ended."""
     return round_.done() and (round_.cancelled() or round_.exception() is not None or not round_.result().is_fresh)
 
@@ -155,23 +155,23 @@ async def _greeting(address: str, port: int) -> str:
     except OSError as error:
         if isinstance(error, TimeoutError):
             return "timeout"
-        return MONITOR if error.errno in _OUR_ERRNOS else "unreachable"
+        return MONITOR if error.errno in _LOCAL_ERRNOS else "unreachable"
     finally:
         if writer is not None:
             writer.close()
 
 
-def _met_silence(target: Target, observation: Observation) -> bool:
-    """Whether connections were tried and no exchanger said a word."""
+def _is_silent(target: Target, observation: Observation) -> bool:
+    """Whether connections were tried and no exchanger greeted us."""
     if target.kind is not Kind.MX or observation.outcome is not Outcome.DOWN:
         return False
     attempts = observation.attempts
     return any(made.peer for made in attempts) and not any(
-        made.replies or made.failed_phase not in _BEFORE_A_WORD for made in attempts
+        made.replies or made.failed_phase not in _PHASES_BEFORE_GREETING for made in attempts
     )
 
 
-def _strangers(controls: Sequence[str], target: Target, observation: Observation) -> tuple[str, ...]:
+def _independent_controls(controls: Sequence[str], target: Target, observation: Observation) -> tuple[str, ...]:
     """Return the controls that are not the provider's own: its silence would prove nothing against the line."""
     names = [target.host, *(str((made.facts or {}).get("exchanger", "")) for made in observation.attempts)]
     own = {_owner(name) for name in names if name}
@@ -179,7 +179,7 @@ def _strangers(controls: Sequence[str], target: Target, observation: Observation
 
 
 def _owner(host: str) -> str:
-    """Return the last two labels of a name, which tell most operators apart; an address as it is."""
+    """Return the last two labels of a name, which identify most operators; an address as it is."""
     with suppress(ValueError):
         return str(ipaddress.ip_address(host))
     return ".".join(host.lower().rstrip(".").split(".")[-2:])

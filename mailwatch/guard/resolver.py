@@ -1,6 +1,6 @@
-"""Does the resolver work, and does it tell the truth?
+"""Does the resolver work, and does it give true answers?
 
-It is asked for names of several operators, whose addresses are well known, and for one that cannot exist
+It is asked for names of several operators, whose addresses are known, and for one that cannot exist
 (RFC 6761, section 6.4: no name under "invalid" ever does). All lookups take the way that the probes' own take:
 the system's resolver, with whatever stands in its configuration.
 """
@@ -18,60 +18,60 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mailwatch.guard.controls import OPERATORS
-from mailwatch.guard.shared_check import Heard
+from mailwatch.guard.shared_check import CheckResult
 from mailwatch.model import ControlState, ResolverState
 
 logger = logging.getLogger(__name__)
 
-NONSENSE = "*.invalid"
+NONEXISTENT_NAME = "*.invalid"
 """How the name that cannot exist is called among the controls; it is another one each time."""
-MAX_LIES = 16
+MAX_SPOOFED = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LookupResult:
     """What a lookup came to."""
 
     reason: str
     addresses: tuple[str, ...] = ()
 
 
-class Resolver:
+class ResolverCheck:
     """The system's resolver; each lookup may take `timeout` seconds. `names` should resolve."""
 
     def __init__(self, names: Sequence[str], timeout: float) -> None:
         self._names = tuple(dict.fromkeys(names))
         self._timeout = timeout
-        self._lookups: dict[str, asyncio.Future[Found]] = {}
+        self._lookups: dict[str, asyncio.Future[LookupResult]] = {}
 
-    async def ask(self) -> Heard:
+    async def check(self) -> CheckResult:
         """Ask for all names at once, and wait for all: one that is wrong says more than two that are right."""
         # The dot at the end keeps the resolver from trying the name under a domain of our own.
-        lookups = [self._within(NONSENSE, f"{secrets.token_hex(8)}.invalid.")]
-        lookups += [self._within(name, name) for name in self._names]
+        lookups = [self._lookup_within(NONEXISTENT_NAME, f"{secrets.token_hex(8)}.invalid.")]
+        lookups += [self._lookup_within(name, name) for name in self._names]
         nonsense, *found = await asyncio.gather(*lookups)
         lie = set(nonsense.addresses)
-        reasons = {NONSENSE: ResolverState.LIES if nonsense.reason == ControlState.OK else nonsense.reason}
+        reasons = {NONEXISTENT_NAME: ResolverState.LIES if nonsense.reason == ControlState.OK else nonsense.reason}
         for name, answer in zip(self._names, found, strict=True):
-            reasons[name] = judged = _judged(name, answer, nonsense.addresses)
+            reasons[name] = judged = _reason_of_answer(name, answer, nonsense.addresses)
             lie |= set(answer.addresses) if judged == ResolverState.POISONED else set()
         state = _state(reasons)
         good = None if state == ControlState.MONITOR else state in (ControlState.OK, ResolverState.LIES)
         controls = {f"dns:{name}": reason for name, reason in reasons.items()}
-        return Heard(controls, good, state, tuple(sorted(lie))[:MAX_LIES])
+        return CheckResult(controls, good, state, tuple(sorted(lie))[:MAX_SPOOFED])
 
-    async def look_up(self, name: str) -> Found:
+    async def lookup(self, name: str) -> LookupResult:
         """Resolve a name; a lookup of it that is still under way is joined. Has no deadline."""
-        return await self._look_up(name, name)
+        return await self._lookup_in_thread(name, name)
 
-    async def _within(self, key: str, name: str) -> Found:
+    async def _lookup_within(self, key: str, name: str) -> LookupResult:
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._look_up(key, name)
+                return await self._lookup_in_thread(key, name)
         except TimeoutError:
-            return Found("timeout")
+            return LookupResult("timeout")
 
-    async def _look_up(self, key: str, name: str) -> Found:
+    async def _lookup_in_thread(self, key: str, name: str) -> LookupResult:
         """Resolve in a daemon thread.
 
         The system's resolver cannot be cancelled, and must neither keep the program from ending nor take the
@@ -81,61 +81,67 @@ class Resolver:
         if future is None or future.done():
             future = self._lookups[key] = asyncio.get_running_loop().create_future()
             try:
-                threading.Thread(target=_look_up, args=(name, future), name="guard", daemon=True).start()
+                threading.Thread(target=_lookup, args=(name, future), name="guard", daemon=True).start()
             except RuntimeError:  # no further thread to be had
-                future.set_result(Found(ControlState.MONITOR))
+                future.set_result(LookupResult(ControlState.MONITOR))
         return await asyncio.shield(future)
 
 
-def _judged(name: str, answer: Found, made_up: Sequence[str]) -> str:
+def _reason_of_answer(name: str, answer: LookupResult, spoofed: Sequence[str]) -> str:
     """Return "ok", or what is wrong with the answer to the name of a control."""
     if answer.reason != ControlState.OK:
         return answer.reason
     known = OPERATORS.get(name)
-    if not set(answer.addresses).isdisjoint(made_up):
+    if not set(answer.addresses).isdisjoint(spoofed):
         return ResolverState.POISONED
     if known is None or not known.isdisjoint(answer.addresses):
         return ControlState.OK
     # Who blocks public resolvers on purpose (a family filter, Pi-hole) gives no address at all, not a false one.
     return (
-        ResolverState.BLOCKED if all(_nowhere(address) for address in answer.addresses) else ResolverState.POISONED
+        ResolverState.BLOCKED
+        if all(_is_nowhere(address) for address in answer.addresses)
+        else ResolverState.POISONED
     )
 
 
 def _state(reasons: dict[str, str]) -> str:
-    told = [reason for name, reason in reasons.items() if name != NONSENSE]
-    if ResolverState.POISONED in told:
+    control_reasons = [reason for name, reason in reasons.items() if name != NONEXISTENT_NAME]
+    if ResolverState.POISONED in control_reasons:
         return ResolverState.POISONED
-    if reasons[NONSENSE] == ResolverState.LIES:
+    if reasons[NONEXISTENT_NAME] == ResolverState.LIES:
         return ResolverState.LIES
-    if ControlState.OK in told:
+    if ControlState.OK in control_reasons:
         return ControlState.OK
-    return ControlState.MONITOR if ControlState.MONITOR in told or not told else ResolverState.SILENT
+    return (
+        ControlState.MONITOR
+        if ControlState.MONITOR in control_reasons or not control_reasons
+        else ResolverState.SILENT
+    )
 
 
-def _nowhere(address: str) -> bool:
+def _is_nowhere(address: str) -> bool:
     with suppress(ValueError):
         parsed = ipaddress.ip_address(address)
         return parsed.is_unspecified or parsed.is_loopback
     return False
 
 
-def _look_up(name: str, future: asyncio.Future[Found]) -> None:
+def _lookup(name: str, future: asyncio.Future[LookupResult]) -> None:
     """Resolve a name; runs in a thread of its own."""
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        answer = Found(ControlState.OK, tuple(sorted({str(entry[4][0]) for entry in found})))
+        answer = LookupResult(ControlState.OK, tuple(sorted({str(entry[4][0]) for entry in found})))
     except socket.gaierror as error:
-        answer = Found(
+        answer = LookupResult(
             ControlState.MONITOR if error.errno in (socket.EAI_MEMORY, socket.EAI_SYSTEM) else "unresolved"
         )
     except Exception:
         logger.exception("a control name was not looked up by our own fault")
-        answer = Found(ControlState.MONITOR)
+        answer = LookupResult(ControlState.MONITOR)
     with suppress(RuntimeError):  # the loop ended before the resolver did
-        future.get_loop().call_soon_threadsafe(_settle, future, answer)
+        future.get_loop().call_soon_threadsafe(_set_result, future, answer)
 
 
-def _settle(future: asyncio.Future[Found], answer: Found) -> None:
+def _set_result(future: asyncio.Future[LookupResult], answer: LookupResult) -> None:
     if not future.done():
         future.set_result(answer)

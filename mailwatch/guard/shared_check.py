@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 
 from mailwatch.model import ControlState
-from mailwatch.monotonic import by_the_wall, offset
+from mailwatch.monotonic import offset, to_wall_clock
 from mailwatch.times import Millis, now
 
 _REASONS = {
@@ -39,7 +39,7 @@ def reason_of(error: OSError) -> str:
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
             return ControlState.DISCONNECTED
         case ssl.SSLCertVerificationError() if error.verify_code in (_EXPIRED, _NOT_YET_VALID):
-            # Name and issuer were right: it is our clock that is wrong, or nobody knows.
+            # Name and issuer were right: our clock is wrong, or it is not known what is.
             return ControlState.MONITOR
         case ssl.SSLError():
             return ControlState.INTERCEPTED
@@ -51,75 +51,77 @@ def reason_of(error: OSError) -> str:
     return _REASONS.get(error.errno or 0, ControlState.MONITOR)
 
 
-def verdict(reasons: Iterable[str]) -> bool | None:
+def combine(reasons: Iterable[str]) -> bool | None:
     """Return whether one is "ok"; None when none is, and not all were asked."""
-    told = list(reasons)
-    if ControlState.OK in told:
+    all_reasons = list(reasons)
+    if ControlState.OK in all_reasons:
         return True
-    return None if ControlState.MONITOR in told or not told else False
+    return None if ControlState.MONITOR in all_reasons or not all_reasons else False
 
 
 logger = logging.getLogger(__name__)
 
-COUNTS_FOR = 2.0
+SHARED_SECONDS = 2.0
 """Seconds of the monotonic clock during which askers share a round."""
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What the asked said. `good` is None when it cannot be told; `lie` are addresses that a resolver made up."""
+class CheckResult:
+    """The result of a check. `good` is None when it is not known; `spoofed` are addresses that a resolver made
+    up.
+    """
 
     controls: dict[str, str]
     good: bool | None
     resolver: str = ""
-    lie: tuple[str, ...] = ()
+    spoofed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class TimedResult:
     """What one round showed. `offset` is that of the wall clock at its end (monotonic.py)."""
 
     asked_at: Millis
     ended_at: Millis
-    heard: Heard
+    result: CheckResult
     offset: Millis
 
-    def by_the_wall(self) -> Shown:
+    def on_wall_clock(self) -> TimedResult:
         """Return it with its times as the wall clock of now would have shown them."""
-        stepped = by_the_wall(self.ended_at, self.offset) - self.ended_at
+        stepped = to_wall_clock(self.ended_at, self.offset) - self.ended_at
         return replace(self, asked_at=self.asked_at + stepped, ended_at=self.ended_at + stepped)
 
 
 @dataclass(slots=True)
-class Rounds:
-    """Rounds of one question. `answered` tells whether any was good since the start."""
+class SharedCheck:
+    """Rounds of one check. `answered` is whether any was good since the start."""
 
-    question: Callable[[], Coroutine[None, None, Heard]]
+    check: Callable[[], Coroutine[None, None, CheckResult]]
     answered: bool = False
     began: float = 0.0
-    silence: Shown | None = None
-    latest: asyncio.Task[Shown] | None = None
+    last_failure: TimedResult | None = None
+    latest: asyncio.Task[TimedResult] | None = None
     _asked_at: Millis = field(default=0)
 
-    async def ask(self, since: Millis | None) -> Shown:
+    async def ask(self, since: Millis | None) -> TimedResult:
         """Return the silent round since then, if there was one; else one begun lately, not before it."""
         # A silent round before the clock was set back must not seem to be later than all that comes.
-        silence = self.silence.by_the_wall() if self.silence is not None else None
+        silence = self.last_failure.on_wall_clock() if self.last_failure is not None else None
         if since is not None and silence is not None and silence.ended_at >= since:
             return silence
-        old = time.monotonic() - self.began > COUNTS_FOR or self._asked_at < (since or 0)
+        old = time.monotonic() - self.began > SHARED_SECONDS or self._asked_at < (since or 0)
         if self.latest is None or old or self.latest.cancelled():
             self.began, self._asked_at = time.monotonic(), now()
-            self.latest = asyncio.ensure_future(self._round(self._asked_at))
+            self.latest = asyncio.ensure_future(self._run(self._asked_at))
         # Shielded: an asker that is cancelled does not take the answer from the others.
         return await asyncio.shield(self.latest)
 
-    async def _round(self, asked_at: Millis) -> Shown:
-        shown = Shown(asked_at, heard=await self.question(), ended_at=now(), offset=offset())
-        if shown.heard.good is False:
-            self.silence = shown
-        self.answered = self.answered or shown.heard.good is True
-        return shown
+    async def _run(self, asked_at: Millis) -> TimedResult:
+        result = TimedResult(asked_at, result=await self.check(), ended_at=now(), offset=offset())
+        if result.result.good is False:
+            self.last_failure = result
+        self.answered = self.answered or result.result.good is True
+        return result
 
 
 async def first_ok(asking: dict[str, Coroutine[None, None, str]]) -> dict[str, str]:

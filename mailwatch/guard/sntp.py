@@ -121,6 +121,6 @@ def _since_us(timestamp: bytes, sent_ns: int) -> int:
     NTP seconds begin anew in 2036; the nearest reading is meant (RFC 5905 section 6).
     """
     theirs = int.from_bytes(timestamp)
-    ours = ((sent_ns + _EPOCH * 1_000_000_000 << 32) // 1_000_000_000) & (1 << 64) - 1
-    difference = (theirs - ours + (1 << 63)) % (1 << 64) - (1 << 63)
+    our_time = ((sent_ns + _EPOCH * 1_000_000_000 << 32) // 1_000_000_000) & (1 << 64) - 1
+    difference = (theirs - our_time + (1 << 63)) % (1 << 64) - (1 << 63)
     return difference * 1_000_000 >> 32

@@ -1,4 +1,4 @@
-"""Whether the readings of the clock that nobody can set fit one another, entry by entry; pure.
+"""Whether the readings of the steady clock fit one another, entry by entry; pure.
 
 Used by the audit of a ledger and by the check of a bundle alike, so that both refuse the same.
 """
@@ -11,14 +11,14 @@ from typing import Any
 
 from mailwatch.times import Millis
 
-KEYS = ("boot", "clock", "run")
+READING_KEYS = ("boot", "clock", "run")
 """Of a header of version 2."""
-WITH_SPAN = frozenset({"observation", "gap", "watch"})
+SPAN_KINDS = frozenset({"observation", "gap", "watch"})
 """Kinds whose payload says from when to when on that clock."""
 _IDENTITY = re.compile(r"[0-9a-f]{16}")
 
 
-class Readings:
+class ClockReadings:
     """Follows the readings through a ledger or a part of it."""
 
     def __init__(self) -> None:
@@ -30,17 +30,17 @@ class Readings:
         self._runs: set[str] = set()
         self._ended: dict[str, tuple[str, Millis]] = {}
 
-    def header(self, header: Mapping[str, Any]) -> Iterator[str]:
+    def check_header(self, header: Mapping[str, Any]) -> Iterator[str]:
         """Take in the next entry's header and yield what is wrong with it."""
-        boot, clock, run = (header.get(key) for key in KEYS)
+        boot, clock, run = (header.get(key) for key in READING_KEYS)
         if header.get("v") == 1:
-            if any(key in header for key in KEYS):
+            if any(key in header for key in READING_KEYS):
                 yield "its header is of version 1 but has a reading of the clock"
             elif self.begun:
                 yield "its reading of the clock is missing, which the entries before it have"
             return
         self.begun = True
-        if missing := [key for key in KEYS if key not in header]:
+        if missing := [key for key in READING_KEYS if key not in header]:
             yield f"its reading of the clock is missing: {', '.join(missing)}"
             return
         if type(clock) is not int or clock < 0 or not _is_identity(boot) or not _is_identity(run):
@@ -61,14 +61,14 @@ class Readings:
         self._runs.add(run)
         self._boot, self._run, self._clock = boot, run, clock
 
-    def tick(self, clock: Millis) -> None:
+    def advance(self, clock: Millis) -> None:
         """Take in a header of the same boot and run, which is not earlier."""
         self._clock = clock
 
-    def payload(self, kind: str, target: str, payload: Mapping[str, Any]) -> Iterator[str]:
+    def check_payload(self, kind: str, target: str, payload: Mapping[str, Any]) -> Iterator[str]:
         """Take in the payload of the entry whose header came last, and yield what is wrong with it."""
         span = payload.get("clock")
-        if kind not in WITH_SPAN:
+        if kind not in SPAN_KINDS:
             return
         if not self.begun:
             if span is not None:

@@ -22,7 +22,7 @@ KINDS = ("observation", "gap", "guard", "clock", "node", "outage", "token", "wat
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class EncodedEntry:
     """The two texts of an entry as they are kept: canonical JSON both."""
 
     header: str
@@ -52,7 +52,7 @@ def login_id(secret: bytes, username: str) -> str:
     return hmac.new(secret, text, hashlib.sha256).hexdigest()[:16]
 
 
-def seal(
+def encode_entry(
     *,
     index: int,
     kind: str,
@@ -62,10 +62,10 @@ def seal(
     payload: dict[str, Any],
     clock: Millis,
     origin: Origin,
-) -> Sealed:
+) -> EncodedEntry:
     """Write an entry. `target` is the opaque id, `number` the target's own running number from 1.
 
-    `clock` is the reading of the clock that nobody can set at the moment of writing, in milliseconds: within a
+    `clock` is the reading of the steady clock at the moment of writing, in milliseconds: within a
     boot it never runs backwards from one entry to the next.
     """
     text = canonical(payload)
@@ -81,4 +81,4 @@ def seal(
         "time": time,
         "v": VERSION,
     }
-    return Sealed(canonical(header), text)
+    return EncodedEntry(canonical(header), text)

@@ -13,33 +13,33 @@ from mailwatch.model import (
     Attempt,
     Cause,
     ClockSpan,
+    ConnectivityResult,
     Fact,
     Gap,
     GapReason,
-    GuardAnswer,
     Kind,
     Observation,
     Outcome,
     Phase,
     Rules,
+    TargetChange,
+    TargetEvent,
+    TargetSettings,
     TlsFacts,
     TlsMode,
-    WatchChange,
-    WatchEvent,
-    WatchSettings,
 )
 from mailwatch.times import Millis
 
 
-def payload_of(fact: Fact) -> dict[str, Any]:
+def fact_payload(fact: Fact) -> dict[str, Any]:
     """Write a fact as the payload of its entry."""
-    if isinstance(fact, WatchChange):
-        watch = {"target": fact.target, "at": fact.at, "event": fact.event.value}
-        watch |= {"settings": written_settings(fact.settings), "reason": fact.reason}
-        return watch if fact.clock is None else watch | {"clock": _clock(fact.clock)}
+    if isinstance(fact, TargetChange):
+        change = {"target": fact.target, "at": fact.at, "event": fact.event.value}
+        change |= {"settings": settings_payload(fact.settings), "reason": fact.reason}
+        return change if fact.clock is None else change | {"clock": _clock_payload(fact.clock)}
     if isinstance(fact, Gap):
         gap = {"target": fact.target, "start": fact.start, "end": fact.end, "reason": fact.reason.value}
-        return gap if fact.clock is None else gap | {"clock": _clock(fact.clock)}
+        return gap if fact.clock is None else gap | {"clock": _clock_payload(fact.clock)}
     payload: dict[str, Any] = {
         "target": fact.target,
         "scheduled": fact.scheduled_at,
@@ -47,7 +47,7 @@ def payload_of(fact: Fact) -> dict[str, Any]:
         "end": fact.ended_at,
         "outcome": fact.outcome.value,
         "login": fact.with_login,
-        "attempts": [_attempt(attempt) for attempt in fact.attempts],
+        "attempts": [_attempt_payload(attempt) for attempt in fact.attempts],
     }
     if fact.cause is not None:
         payload["cause"] = fact.cause.value
@@ -62,17 +62,17 @@ def payload_of(fact: Fact) -> dict[str, Any]:
     if fact.partial:
         payload["partial"] = list(fact.partial)
     if fact.guard is not None:
-        payload["guard"] = _guard(fact.guard)
+        payload["guard"] = _guard_payload(fact.guard)
     if fact.facts:
         payload["facts"] = fact.facts
     if fact.interval is not None:
         payload["interval"] = fact.interval
     if fact.clock is not None:
-        payload["clock"] = _clock(fact.clock)
+        payload["clock"] = _clock_payload(fact.clock)
     return payload
 
 
-def _clock(span: ClockSpan) -> dict[str, Any]:
+def _clock_payload(span: ClockSpan) -> dict[str, Any]:
     written: dict[str, Any] = {"boot": span.boot, "end": span.end}
     if span.start is not None:
         written["start"] = span.start
@@ -81,19 +81,19 @@ def _clock(span: ClockSpan) -> dict[str, Any]:
     return written
 
 
-def written_rules(rules: Rules) -> dict[str, Any]:
+def rules_payload(rules: Rules) -> dict[str, Any]:
     """Write rules for the record."""
     recheck = [round(seconds * 1000) for seconds in rules.recheck]
     return {"open_after": rules.open_after, "close_after": rules.close_after, "recheck_ms": recheck}
 
 
-def read_rules(written: Mapping[str, Any]) -> Rules:
-    """Read what `written_rules` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+def rules_from(written: Mapping[str, Any]) -> Rules:
+    """Read what `rules_payload` wrote. Raises KeyError, TypeError or ValueError for anything else."""
     recheck = tuple(int(millis) / 1000 for millis in written["recheck_ms"])
     return Rules(int(written["open_after"]), int(written["close_after"]), recheck)
 
 
-def written_settings(settings: WatchSettings) -> dict[str, Any]:
+def settings_payload(settings: TargetSettings) -> dict[str, Any]:
     """Write what is watched."""
     written: dict[str, Any] = {
         "kind": settings.kind.value,
@@ -105,13 +105,13 @@ def written_settings(settings: WatchSettings) -> dict[str, Any]:
         "timeout": settings.timeout,
         "catalogue": settings.catalogue,
         "own_ca": settings.own_ca,
-        "rules": written_rules(settings.rules),
+        "rules": rules_payload(settings.rules),
     }
     return written | {key: value for key, value in (("login", settings.login), ("task", settings.task)) if value}
 
 
-def settings_from(written: Mapping[str, Any]) -> WatchSettings:
-    """Read what `written_settings` wrote. Raises KeyError, TypeError or ValueError for anything else."""
+def settings_from(written: Mapping[str, Any]) -> TargetSettings:
+    """Read what `settings_payload` wrote. Raises KeyError, TypeError or ValueError for anything else."""
     numbers = [written[key] for key in ("port", "interval", "timeout")]
     if any(type(number) is not int or number < 0 for number in numbers) or written["interval"] == 0:
         raise TypeError("port, interval and timeout are not whole numbers")
@@ -119,7 +119,7 @@ def settings_from(written: Mapping[str, Any]) -> WatchSettings:
         raise TypeError("provider and host are not text")
     if any(not isinstance(written[key], bool) for key in ("catalogue", "own_ca")):
         raise TypeError("catalogue and own_ca are not true or false")
-    return WatchSettings(
+    return TargetSettings(
         kind=Kind(written["kind"]),
         provider=written["provider"],
         host=written["host"],
@@ -131,26 +131,26 @@ def settings_from(written: Mapping[str, Any]) -> WatchSettings:
         own_ca=written["own_ca"],
         login=str(written.get("login", "")),
         task=str(written.get("task", "")),
-        rules=read_rules(written["rules"]),
+        rules=rules_from(written["rules"]),
     )
 
 
-def change_from(payload: dict[str, Any]) -> WatchChange:
-    """Read what `payload_of` wrote of a change of what is watched. Raises KeyError, TypeError or ValueError."""
+def change_from(payload: dict[str, Any]) -> TargetChange:
+    """Read what `fact_payload` wrote of a change of what is watched. Raises KeyError, TypeError or ValueError."""
     at = payload["at"]
     if type(at) is not int:
         raise TypeError("its time is not whole milliseconds")
-    return WatchChange(
+    return TargetChange(
         target=payload["target"],
         at=at,
-        event=WatchEvent(payload["event"]),
+        event=TargetEvent(payload["event"]),
         settings=settings_from(payload["settings"]),
         reason=str(payload.get("reason", "")),
         clock=clock_from(payload),
     )
 
 
-FACTS = ("observation", "gap", "watch")
+FACT_KINDS = ("observation", "gap", "watch")
 """Kinds of entries from which all that is known of a target follows."""
 
 
@@ -183,18 +183,18 @@ def clock_from(payload: dict[str, Any]) -> ClockSpan | None:
     return ClockSpan(boot, start, end, bound)
 
 
-def _guard(answer: GuardAnswer) -> dict[str, Any]:
+def _guard_payload(answer: ConnectivityResult) -> dict[str, Any]:
     written: dict[str, Any] = {"asked": answer.asked_at, "online": answer.online, "controls": answer.controls}
     apart = {"answered": answer.answered_at, "online4": answer.online4, "online6": answer.online6}
     written |= {key: value for key, value in apart.items() if value is not None}
     if answer.resolver:
         written["resolver"] = answer.resolver
-    if answer.lie:
-        written["lie"] = list(answer.lie)
+    if answer.spoofed:
+        written["lie"] = list(answer.spoofed)
     return written
 
 
-def _attempt(attempt: Attempt) -> dict[str, Any]:
+def _attempt_payload(attempt: Attempt) -> dict[str, Any]:
     written: dict[str, Any] = {
         "start": attempt.started_at,
         "end": attempt.ended_at,
@@ -222,7 +222,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 
 def observation_from(payload: dict[str, Any]) -> Observation:
-    """Read what `payload_of` wrote of an observation. Raises KeyError or ValueError for anything else."""
+    """Read what `fact_payload` wrote of an observation. Raises KeyError or ValueError for anything else."""
     guard = payload.get("guard")
     return Observation(
         target=payload["target"],
@@ -252,8 +252,8 @@ def _interval_from(payload: dict[str, Any]) -> Millis | None:
     return interval
 
 
-def _guard_from(written: dict[str, Any]) -> GuardAnswer:
-    return GuardAnswer(
+def _guard_from(written: dict[str, Any]) -> ConnectivityResult:
+    return ConnectivityResult(
         asked_at=written["asked"],
         online=written["online"],
         controls=written["controls"],
@@ -261,13 +261,13 @@ def _guard_from(written: dict[str, Any]) -> GuardAnswer:
         online4=written.get("online4"),
         online6=written.get("online6"),
         resolver=written.get("resolver", ""),
-        lie=tuple(written.get("lie", ())),
+        spoofed=tuple(written.get("lie", ())),
     )
 
 
 def _attempt_from(written: dict[str, Any]) -> Attempt:
     tls = written.get("tls")
-    # Canonical JSON sorts by name; phases are told in the order in which they are walked.
+    # Canonical JSON sorts by name; phases are listed in the order in which they were run.
     phases = {phase: written["phases_us"][phase] for phase in Phase if phase in written["phases_us"]}
     return Attempt(
         started_at=written["start"],
@@ -284,7 +284,7 @@ def _attempt_from(written: dict[str, Any]) -> Attempt:
 
 
 def gap_from(payload: dict[str, Any]) -> Gap:
-    """Read what `payload_of` wrote of a gap. Raises KeyError or ValueError for anything else."""
+    """Read what `fact_payload` wrote of a gap. Raises KeyError or ValueError for anything else."""
     return Gap(
         target=payload["target"],
         start=payload["start"],

@@ -4,7 +4,7 @@ A token says: these bytes existed at this time. What is stamped is the signed no
 
 rfc3161-client verifies signature and chain at the token's own time, but reads strict DER only, which some
 authorities do not send: the certificates of a token are a SET, in an order that openssl does not mind. They
-are not signed, and neither is the status, so both are put in order before it reads (`_in_order`). It also
+are not signed, and neither is the status, so both are put in order before it reads (`_to_strict_der`). It also
 drops the fraction of the second; the time is read with asn1crypto.
 """
 
@@ -25,10 +25,10 @@ from rfc3161_client import (
     decode_timestamp_response,
 )
 
-from mailwatch.certificates import readable
+from mailwatch.certificates import parse_readable
 from mailwatch.times import Millis
 
-MAX_REPLY = 65_536
+MAX_REPLY_BYTES = 65_536
 _GRANTED = bytes.fromhex("3003020100")
 
 
@@ -50,14 +50,14 @@ class Token:
     certificates: tuple[bytes, ...]
 
 
-def request(note: str) -> tuple[bytes, int]:
+def timestamp_query(note: str) -> tuple[bytes, int]:
     """Return a query for a token over `note`, DER, and its nonce."""
     query = TimestampRequestBuilder().data(note.encode()).hash_algorithm(HashAlgorithm.SHA256).build()
     assert query.nonce is not None
     return query.as_bytes(), query.nonce
 
 
-def read(reply: bytes) -> Token:
+def parse_reply(reply: bytes) -> Token:
     """Read a TimeStampResp (RFC 3161 section 2.4.2), also one that is not strict DER. Raises TimestampError."""
     try:
         response = tsp.TimeStampResp.load(reply, strict=True)
@@ -66,32 +66,32 @@ def read(reply: bytes) -> Token:
             words = response["status"]["status_string"].native or [""]
             raise TimestampError(f"the authority refuses: {status} {' '.join(words)}".strip()[:200])
         signed = response["time_stamp_token"]["content"]
-        told = signed["encap_content_info"]["content"].parsed
-        algorithm = told["message_imprint"]["hash_algorithm"]["algorithm"].native
+        info = signed["encap_content_info"]["content"].parsed
+        algorithm = info["message_imprint"]["hash_algorithm"]["algorithm"].native
         if algorithm != "sha256":
             raise TimestampError(f"expected an imprint by sha256, got {algorithm}")
-        accuracy = told["accuracy"].native
-        at: datetime = told["gen_time"].native
+        accuracy = info["accuracy"].native
+        at: datetime = info["gen_time"].native
         return Token(
             time=round(at.timestamp() * 1000),
             accuracy_ms=_millis(accuracy) if accuracy else None,
-            imprint=told["message_imprint"]["hashed_message"].native,
-            nonce=told["nonce"].native,
-            serial=f"{told['serial_number'].native:x}",
-            policy=str(told["policy"].dotted),
-            authority=_name(signed),
+            imprint=info["message_imprint"]["hashed_message"].native,
+            nonce=info["nonce"].native,
+            serial=f"{info['serial_number'].native:x}",
+            policy=str(info["policy"].dotted),
+            authority=_authority_name(signed),
             certificates=tuple(certificate.dump() for certificate in signed["certificates"]),
         )
     except TimestampError:
         raise
     except Exception as error:
-        # asn1crypto tells each fault of the bytes at the field where it is first read, by whatever meets it there.
+        # asn1crypto reports each fault of the bytes at the field where it is first read, by any kind of exception.
         raise TimestampError(f"not an RFC 3161 reply: {_first_line(error)}") from None
 
 
-def check(reply: bytes, note: str, nonce: int | None = None) -> Token:
+def check_reply(reply: bytes, note: str, nonce: int | None = None) -> Token:
     """Read a reply and make sure that it is over `note`, and answers the query. Raises TimestampError."""
-    token = read(reply)
+    token = parse_reply(reply)
     expected = hashlib.sha256(note.encode()).digest()
     if token.imprint != expected:
         raise TimestampError(f"expected a token over {expected.hex()[:16]}…, got {token.imprint.hex()[:16]}…")
@@ -100,41 +100,45 @@ def check(reply: bytes, note: str, nonce: int | None = None) -> Token:
     return token
 
 
-class Anchors:
+class TrustAnchors:
     """Certificates that signatures must lead to; those that are not self-signed help to build the chain.
 
     Sorted once: a machine trusts a hundred and more, of which a token leads to one.
     """
 
-    def __init__(self, trusted: Iterable[x509.Certificate], helping: Iterable[x509.Certificate] = ()) -> None:
+    def __init__(
+        self, trusted: Iterable[x509.Certificate], intermediates: Iterable[x509.Certificate] = ()
+    ) -> None:
         self._roots: dict[bytes, list[x509.Certificate]] = {}
-        self._between: list[x509.Certificate] = []
+        self._intermediates: list[x509.Certificate] = []
         for certificate in trusted:
             if certificate.issuer == certificate.subject:
                 self._roots.setdefault(certificate.subject.public_bytes(), []).append(certificate)
             else:
-                self._between.append(certificate)
-        self._between += [certificate for certificate in helping if certificate.issuer != certificate.subject]
+                self._intermediates.append(certificate)
+        self._intermediates += [
+            certificate for certificate in intermediates if certificate.issuer != certificate.subject
+        ]
 
-    def for_token(self, token: Token) -> Verifier:
+    def verifier_for(self, token: Token) -> Verifier:
         """Return a verifier with the roots that the token may lead to. Raises TimestampError without one."""
-        sent = readable(token.certificates)
-        issuers = {certificate.issuer.public_bytes() for certificate in (*sent, *self._between)}
+        sent = parse_readable(token.certificates)
+        issuers = {certificate.issuer.public_bytes() for certificate in (*sent, *self._intermediates)}
         roots = [root for issuer in issuers for root in self._roots.get(issuer, ())]
         if not roots:
             raise TimestampError("its signature does not lead to a trusted authority: none of them issued it")
-        return VerifierBuilder(roots=roots, intermediates=list(self._between)).build()
+        return VerifierBuilder(roots=roots, intermediates=list(self._intermediates)).build()
 
 
-def verify(reply: bytes, note: str, anchors: Anchors, token: Token | None = None) -> Token:
+def verify_reply(reply: bytes, note: str, anchors: TrustAnchors, token: Token | None = None) -> Token:
     """Check a reply and its signature up to a trusted certificate, each valid at the token's time.
 
-    `token` is what `check` gave, where that was asked already. Raises TimestampError.
+    `token` is what `check_reply` gave, where that was asked already. Raises TimestampError.
     """
-    token = token or check(reply, note)
+    token = token or check_reply(reply, note)
     try:
-        verifier = anchors.for_token(token)
-        verifier.verify_message(decode_timestamp_response(_in_order(reply)), note.encode())
+        verifier = anchors.verifier_for(token)
+        verifier.verify_message(decode_timestamp_response(_to_strict_der(reply)), note.encode())
     except TimestampError:
         raise
     except Exception as error:  # VerificationError, and for hostile bytes whatever reads them raises.
@@ -142,7 +146,7 @@ def verify(reply: bytes, note: str, anchors: Anchors, token: Token | None = None
     return token
 
 
-def _in_order(reply: bytes) -> bytes:
+def _to_strict_der(reply: bytes) -> bytes:
     """Write the reply as DER demands: the certificates sorted, the status granted; all else byte for byte."""
     token = tsp.TimeStampResp.load(reply)["time_stamp_token"]
     found = token["content"]["certificates"]
@@ -156,7 +160,7 @@ def _millis(accuracy: dict[str, int | None]) -> int:
     return (accuracy["seconds"] or 0) * 1000 + (accuracy["millis"] or 0) + (1 if accuracy["micros"] else 0)
 
 
-def _name(signed: cms.SignedData) -> str:
+def _authority_name(signed: cms.SignedData) -> str:
     """Name the authority after the certificate that signed, which `sid` gives by issuer and serial number.
 
     Certificates are not signed: of two that claim to be it, none is believed.
@@ -183,7 +187,7 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:160]
 
 
-TOLERANCE: Millis = 2_000
+TOKEN_TOLERANCE_MS: Millis = 2_000
 
 
 """Tokens have whole seconds, and what an authority calls its accuracy is about one."""

@@ -11,28 +11,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mailwatch import __version__
-from mailwatch.certificates import read_pem, readable
-from mailwatch.ledger.timestamp import MAX_REPLY, Anchors, TimestampError, Token, check, request, verify
-from mailwatch.settings import Authority
+from mailwatch.certificates import parse_pem, parse_readable
+from mailwatch.ledger.timestamp import (
+    MAX_REPLY_BYTES,
+    TimestampError,
+    Token,
+    TrustAnchors,
+    check_reply,
+    timestamp_query,
+    verify_reply,
+)
+from mailwatch.settings import TimestampAuthority
 from mailwatch.times import Millis, now
 
 if TYPE_CHECKING:
     # Loaded when an authority is asked: it takes longer than all else that a command needs.
     import httpx
 
-SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 """What an answer may take."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stamped:
-    """A token and its raw reply. `distrust` says why its signature was not accepted, empty if it was."""
+class TimestampReply:
+    """A token and its raw reply. `distrust_reason` says why its signature was not accepted, empty if it was."""
 
     reply: bytes
     token: Token
     asked_at: Millis
     answered_at: Millis
-    distrust: str
+    distrust_reason: str
 
     @property
     def offset_ms(self) -> int:
@@ -40,46 +48,46 @@ class Stamped:
         return (self.asked_at + self.answered_at) // 2 - self.token.time
 
 
-async def stamp(authority: Authority, note: str) -> Stamped:
+async def request_timestamp(authority: TimestampAuthority, note: str) -> TimestampReply:
     """Ask for a token over the signed note of a checkpoint. Raises TimestampError, also for a dead authority."""
-    query, nonce = request(note)
+    query, nonce = timestamp_query(note)
     asked_at = now()
-    reply = await post(authority, query)
+    reply = await post_query(authority, query)
     answered_at = now()
-    token = check(reply, note, nonce)
+    token = check_reply(reply, note, nonce)
     distrust = ""
     try:
-        verify(reply, note, await asyncio.to_thread(_anchors, authority.ca_file), token)
+        verify_reply(reply, note, await asyncio.to_thread(_anchors, authority.ca_file), token)
     except TimestampError as error:
         distrust = str(error)
-    return Stamped(reply, token, asked_at, answered_at, distrust)
+    return TimestampReply(reply, token, asked_at, answered_at, distrust)
 
 
-def _anchors(ca_file: Path | None) -> Anchors:
+def _anchors(ca_file: Path | None) -> TrustAnchors:
     """Read the certificates to trust, each time: they may be renewed while we run."""
     if ca_file is None:
         system = ssl.create_default_context().get_ca_certs(binary_form=True)
-        return Anchors(readable(system))
+        return TrustAnchors(parse_readable(system))
     try:
-        return Anchors(read_pem(ca_file.read_bytes()))
+        return TrustAnchors(parse_pem(ca_file.read_bytes()))
     except (OSError, ValueError) as error:
         raise TimestampError(f"{ca_file} cannot be read: {error}") from None
 
 
-async def post(authority: Authority, query: bytes) -> bytes:
+async def post_query(authority: TimestampAuthority, query: bytes) -> bytes:
     """Send a query, DER; return the raw reply. Raises TimestampError, also for a dead authority."""
     import httpx
 
     try:
-        async with asyncio.timeout(SECONDS):
-            return await _post(authority, query)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            return await _post_within(authority, query)
     except TimeoutError:
-        raise TimestampError(f"no answer within {SECONDS:.0f} s") from None
+        raise TimestampError(f"no answer within {TIMEOUT_SECONDS:.0f} s") from None
     except httpx.HTTPError as error:
         raise TimestampError(f"{type(error).__name__}: {error}"[:200]) from None
 
 
-async def _post(authority: Authority, query: bytes) -> bytes:
+async def _post_within(authority: TimestampAuthority, query: bytes) -> bytes:
     headers = {
         "Content-Type": "application/timestamp-query",
         "Accept": "application/timestamp-reply",
@@ -95,17 +103,17 @@ async def _post(authority: Authority, query: bytes) -> bytes:
         # Raw: what is promised as gzip may unpack to anything.
         async for part in got.aiter_raw():
             reply += part
-            if len(reply) > MAX_REPLY:
-                raise TimestampError(f"the reply is longer than {MAX_REPLY} bytes")
+            if len(reply) > MAX_REPLY_BYTES:
+                raise TimestampError(f"the reply is longer than {MAX_REPLY_BYTES} bytes")
         return bytes(reply)
 
 
 @asynccontextmanager
-async def _client(authority: Authority) -> AsyncIterator[httpx.AsyncClient]:
+async def _client(authority: TimestampAuthority) -> AsyncIterator[httpx.AsyncClient]:
     import httpx
 
     login = None
     if authority.login:
         login = httpx.BasicAuth(authority.login.username, authority.login.password.get_secret_value())
-    async with httpx.AsyncClient(auth=login, timeout=SECONDS, trust_env=False) as client:
+    async with httpx.AsyncClient(auth=login, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
         yield client

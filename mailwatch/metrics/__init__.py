@@ -13,7 +13,7 @@ from prometheus_client.core import Metric
 from mailwatch import __version__
 from mailwatch.metrics import families
 from mailwatch.metrics.exposition import Family
-from mailwatch.metrics.families import Itself
+from mailwatch.metrics.families import SelfMetrics
 from mailwatch.metrics.target import ClosedOutage, Histogram, TargetRecord
 from mailwatch.model import Observation
 from mailwatch.settings import Target
@@ -21,14 +21,14 @@ from mailwatch.times import Millis
 
 __all__ = ["Metrics"]
 
-RECENT = 50
+MAX_RECENT_OUTAGES = 50
 """Closed outages that are shown one by one, over all targets."""
 _LAG_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
 class Metrics:
-    """Takes in what is committed. Told in the event loop; read from any thread.
+    """Takes in what is committed. Called in the event loop; read from any thread.
 
     `exposition` writes /metrics. The registry has the same series, for those who collect from one; at
     thousands of targets its own writer takes several times as long.
@@ -47,7 +47,7 @@ class Metrics:
         self._valid: int | None = None
         self._token: float | None = None
         self._token_interval: float | None = None
-        self.itself = Itself()
+        self.self_check = SelfMetrics()
         """What the self-watch finds."""
         self._notifications: dict[tuple[str, str], int] = {}
         self._reload: tuple[int | None, float | None] = (None, None)
@@ -81,27 +81,27 @@ class Metrics:
         if record is not None:
             record.observed(observation, state, least)
 
-    def outages(self, target: Target, told: Sequence[dict[str, Any]]) -> None:
+    def outages(self, target: Target, payloads: Sequence[dict[str, Any]]) -> None:
         """Show the outages of a target: all that are on record, each as the API has it."""
         record = self._records.get(target.name)
         if record is None:
             return
-        for outage in record.outages(told):
+        for outage in record.outages(payloads):
             heapq.heappush(self._recent, outage)
-            if len(self._recent) > RECENT:
+            if len(self._recent) > MAX_RECENT_OUTAGES:
                 heapq.heappop(self._recent)
 
     def gap(self, target: Target, seconds: float) -> None:
-        """Count time in which nobody looked at the target."""
+        """Count time in which the target was not observed."""
         record = self._records.get(target.name)
         if record is not None:
             record.gap_seconds += max(seconds, 0.0)
 
-    def unobserved(self, target: Target) -> None:
-        """Show that the state of a target is not known: nobody probes it now."""
+    def mark_unknown(self, target: Target) -> None:
+        """Show that the state of a target is not known: it is not probed now."""
         record = self._records.get(target.name)
         if record is not None:
-            record.unobserved()
+            record.mark_unknown()
 
     def availability(
         self, target: Target, window: str, lower: float | None, upper: float | None, coverage: float | None
@@ -118,14 +118,14 @@ class Metrics:
             record.maintenance = int(active)
 
     def lag(self, seconds: float) -> None:
-        """Count how late a look began; a clock that stepped back makes none early."""
+        """Count how late a probe began; a clock that stepped back makes none early."""
         self._lag.observe(max(seconds, 0.0))
 
     def committed(self, seconds: float) -> None:
         """Count how long a commit took."""
         self._commit.observe(seconds)
 
-    def error(self) -> None:
+    def internal_error(self) -> None:
         """Count a fault of our own."""
         self._errors += 1
 
@@ -144,7 +144,7 @@ class Metrics:
             self._notifications[channel, outcome] += 1
 
     def guard(self, online: bool | None, ipv4: bool | None = None, ipv6: bool | None = None) -> None:
-        """Show whether we are online, as a whole and by family; None could not be told."""
+        """Show whether we are online, as a whole and by family; None is not known."""
         self._online = None if online is None else int(online)
         self._line = {"ipv4": ipv4, "ipv6": ipv6}
 
@@ -183,16 +183,16 @@ class Metrics:
         return (family.metric() for family in self._families())
 
     def _families(self) -> Iterator[Family]:
-        yield families.info(
+        yield families.info_family(
             "build_info", "Which MailWatch this is.", version=__version__, python=platform.python_version()
         )
-        yield from families.of_targets(list(self._records.values()), list(self._recent))
-        yield from families.of_monitor(self._values())
-        yield families.of_line(self._line)
-        yield families.of_channels(self._notifications)
-        yield families.of_histogram("schedule_lag_seconds", "How late looks began.", self._lag)
-        yield families.of_histogram("commit_seconds", "How long commits to the ledger took.", self._commit)
-        yield from families.of_itself(self.itself)
+        yield from families.target_families(list(self._records.values()), list(self._recent))
+        yield from families.monitor_families(self._values())
+        yield families.line_family(self._line)
+        yield families.channel_family(self._notifications)
+        yield families.histogram_family("schedule_lag_seconds", "How late looks began.", self._lag)
+        yield families.histogram_family("commit_seconds", "How long commits to the ledger took.", self._commit)
+        yield from families.self_families(self.self_check)
 
     def _values(self) -> dict[str, tuple[str, str, float | None]]:
         size, checkpoint = self._ledger

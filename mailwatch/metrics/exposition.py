@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prometheus_client.core import Metric
 
-PIECE = 2000
+LINES_PER_PIECE = 2000
 """Lines in a piece: ten thousand targets fill a hundred megabytes, which need not be in memory at once."""
 
 
@@ -57,7 +57,7 @@ class Family:
                 lines.append(f"{name}{suffix}{{{target.text}{further.text}}} {value}\n")
             else:
                 lines.append(f"{name}{suffix} {value}\n")
-            if len(lines) >= PIECE:
+            if len(lines) >= LINES_PER_PIECE:
                 yield "".join(lines)
                 lines.clear()
         yield "".join(lines)

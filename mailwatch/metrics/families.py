@@ -14,26 +14,26 @@ from operator import attrgetter
 
 from mailwatch.metrics.exposition import NO_LABELS, Family, Labels, Row
 from mailwatch.metrics.target import ClosedOutage, Histogram, OpenOutage, TargetRecord
-from mailwatch.model import Outcome, Sign
+from mailwatch.model import HealthArea, Outcome
 
 LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 Amount = tuple[int | None, int | None]
 """What is used, and the limit; None where it is not known or not set."""
-NOTHING: Amount = (None, None)
+NO_AMOUNT: Amount = (None, None)
 
 
 @dataclass(slots=True)
-class Itself:
+class SelfMetrics:
     """Written once a second in the event loop; read from any thread."""
 
     lag: Histogram = field(default_factory=lambda: Histogram(LAG_BUCKETS))
     stalled: int = 0
     overdue: int = 0
     store_wait: float = 0.0
-    files: Amount = NOTHING
-    threads: Amount = NOTHING
+    files: Amount = NO_AMOUNT
+    threads: Amount = NO_AMOUNT
     memory: dict[str, Amount] = field(default_factory=dict)
-    problems: dict[str, bool] = field(default_factory=lambda: {sign.value: False for sign in Sign})
+    problems: dict[str, bool] = field(default_factory=lambda: {sign.value: False for sign in HealthArea})
 
 
 STATES = ("up", "suspect", "down", "recovering", "unknown")
@@ -59,7 +59,7 @@ _GAUGES = (
 )
 
 
-def of_targets(records: Records, recent: Iterable[ClosedOutage]) -> Iterator[Family]:
+def target_families(records: Records, recent: Iterable[ClosedOutage]) -> Iterator[Family]:
     """Yield the families that are labelled by target."""
     for name, text, attribute in _GAUGES:
         yield _family(name, "gauge", text, _simple(records, attrgetter(attribute)))
@@ -84,57 +84,59 @@ def of_targets(records: Records, recent: Iterable[ClosedOutage]) -> Iterator[Fam
     yield from _outages(records, recent)
 
 
-def of_monitor(values: Mapping[str, tuple[str, str, float | None]]) -> Iterator[Family]:
+def monitor_families(values: Mapping[str, tuple[str, str, float | None]]) -> Iterator[Family]:
     """Yield the families without labels: name to kind, help and value; None is left out."""
     for name, (kind, text, value) in values.items():
         rows = [] if value is None else [("", NO_LABELS, NO_LABELS, value)]
         yield _family(name, kind, text, rows)
 
 
-def of_line(line: Mapping[str, bool | None]) -> Family:
+def line_family(line: Mapping[str, bool | None]) -> Family:
     """Return the family of our own line by address family; None is left out."""
     rows = [("", NO_LABELS, _label("family", name), int(up)) for name, up in line.items() if up is not None]
     text = "Whether our own line is up over that address family; absent when it cannot be told."
     return _family("guard_family_online", "gauge", text, rows)
 
 
-def of_channels(told: Mapping[tuple[str, str], int]) -> Family:
+def channel_family(counts: Mapping[tuple[str, str], int]) -> Family:
     """Return the family of messages to people, by channel and outcome."""
-    rows = [("", NO_LABELS, Labels.of(channel=name, outcome=outcome), n) for (name, outcome), n in told.items()]
+    rows = [("", NO_LABELS, Labels.of(channel=name, outcome=outcome), n) for (name, outcome), n in counts.items()]
     return _family("notifications_total", "counter", "Messages to people, by channel and outcome.", rows)
 
 
-def of_histogram(name: str, text: str, histogram: Histogram) -> Family:
+def histogram_family(name: str, text: str, histogram: Histogram) -> Family:
     """Return the family of a histogram without labels."""
     return _family(name, "histogram", text, _histogram(histogram, NO_LABELS))
 
 
-def of_itself(itself: Itself) -> Iterator[Family]:
+def self_families(self_metrics: SelfMetrics) -> Iterator[Family]:
     """Yield what the self-watch finds; None is left out."""
-    yield of_histogram("self_loop_lag_seconds", "How late the event loop was, once a second.", itself.lag)
+    yield histogram_family(
+        "self_loop_lag_seconds", "How late the event loop was, once a second.", self_metrics.lag
+    )
     simple: tuple[tuple[str, str, float | None], ...] = (
-        ("stalled_probes", "Probes under way for longer than all of their timeouts.", itself.stalled),
-        ("overdue_targets", "Targets that were not probed for three intervals.", itself.overdue),
-        ("store_wait_seconds", "How long the oldest entry has waited for the disk.", itself.store_wait),
-        ("open_files", "File handles in use.", itself.files[0]),
-        ("open_files_limit", "File handles that may be used.", itself.files[1]),
-        ("threads", "Threads of the process.", itself.threads[0]),
-        ("threads_limit", "Threads that may be used, by the cgroup or RLIMIT_NPROC.", itself.threads[1]),
+        ("stalled_probes", "Probes under way for longer than all of their timeouts.", self_metrics.stalled),
+        ("overdue_targets", "Targets that were not probed for three intervals.", self_metrics.overdue),
+        ("store_wait_seconds", "How long the oldest entry has waited for the disk.", self_metrics.store_wait),
+        ("open_files", "File handles in use.", self_metrics.files[0]),
+        ("open_files_limit", "File handles that may be used.", self_metrics.files[1]),
+        ("threads", "Threads of the process.", self_metrics.threads[0]),
+        ("threads_limit", "Threads that may be used, by the cgroup or RLIMIT_NPROC.", self_metrics.threads[1]),
     )
     for name, text, value in simple:
         yield _family(f"self_{name}", "gauge", text, [] if value is None else [("", NO_LABELS, NO_LABELS, value)])
-    memory = list(itself.memory.items())
+    memory = list(self_metrics.memory.items())
     for name, text, place in (
         ("memory_bytes", "Memory in use: resident, and address space.", 0),
         ("memory_limit_bytes", "Memory that may be used: by the cgroup, and by RLIMIT_AS.", 1),
     ):
         rows = [("", NO_LABELS, _label("of", of), amounts[place]) for of, amounts in memory]
         yield _family(f"self_{name}", "gauge", text, [(*row[:3], row[3]) for row in rows if row[3] is not None])
-    problems = [("", NO_LABELS, _label("sign", sign), int(on)) for sign, on in itself.problems.items()]
+    problems = [("", NO_LABELS, _label("sign", sign), int(on)) for sign, on in self_metrics.problems.items()]
     yield _family("self_problem", "gauge", "Whether the self-watch finds something wrong, by sign.", problems)
 
 
-def info(name: str, text: str, **labels: str) -> Family:
+def info_family(name: str, text: str, **labels: str) -> Family:
     """Return the family of facts that are labels of a constant 1."""
     return _family(name, "gauge", text, [("", NO_LABELS, Labels.of(**labels), 1)])
 
@@ -217,7 +219,7 @@ def _histogram(histogram: Histogram, labels: Labels) -> Iterator[Row]:
 def _outages(records: Records, recent: Iterable[ClosedOutage]) -> Iterator[Family]:
     known = {record.name: record for record in records}
     closed = [(known[outage.target], outage) for outage in recent if outage.target in known]
-    shown: list[tuple[TargetRecord, OpenOutage | ClosedOutage]] = [
+    rows_: list[tuple[TargetRecord, OpenOutage | ClosedOutage]] = [
         *((record, record.open) for record in records if record.open is not None),
         *closed,
     ]
@@ -230,7 +232,7 @@ def _outages(records: Records, recent: Iterable[ClosedOutage]) -> Iterator[Famil
         "First look that was down, of the open outages and the last 50; the cause seen most often.",
         (
             ("", r.labels, Labels.of(outage_id=o.id, cause=o.cause), o.start / 1000)
-            for r, o in shown
+            for r, o in rows_
         ),
     )  # fmt: skip
     yield _family(

@@ -14,7 +14,7 @@ from mailwatch.settings import Target
 from mailwatch.times import Millis, parse_rfc3339
 
 LATENCY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_NOT_OF_A_PHASE = frozenset({Cause.OFFLINE, Cause.MONITOR})
+_CAUSES_WITHOUT_PHASE = frozenset({Cause.OFFLINE, Cause.MONITOR})
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Histogram:
 
 @dataclass(slots=True)
 class OpenOutage:
-    """An outage under way. It grows with each down look; `seconds` is its minimum duration so far."""
+    """An outage under way. It grows with each down observation; `seconds` is its minimum duration so far."""
 
     id: str
     cause: str
@@ -112,7 +112,7 @@ class TargetRecord:
             grown = (observation.started_at - self.open.start) / 1000 if least is None else least
             self._grow(self.open, grown)
 
-    def unobserved(self) -> None:
+    def mark_unknown(self) -> None:
         """Forget what the latest observation saw: the state is not known now."""
         self.state, self.success = "unknown", None
 
@@ -128,7 +128,7 @@ class TargetRecord:
 
     def _failed(self, cause: Cause, phase: Phase | None) -> None:
         # Where our own line or we ourselves failed says nothing of a phase of the mail service.
-        where = "none" if phase is None or cause in _NOT_OF_A_PHASE else phase.value
+        where = "none" if phase is None or cause in _CAUSES_WITHOUT_PHASE else phase.value
         key = (cause.value, where)
         if key not in self.failures:
             # A new dict: a scrape in another thread may be walking over the old one.
@@ -140,17 +140,17 @@ class TargetRecord:
             outage.seconds = seconds
             self._sum()
 
-    def outages(self, told: Sequence[dict[str, Any]]) -> list[ClosedOutage]:
+    def outages(self, payloads: Sequence[dict[str, Any]]) -> list[ClosedOutage]:
         """Take in all the outages on record (design: `GET /api/v1/outages`); return those newly closed."""
         fresh, still_open = [], None
-        for outage in told:
+        for outage in payloads:
             if outage["state"] == "open":
                 still_open = _open(outage)
             elif outage["id"] not in self.closed:
                 self.closed.add(outage["id"])
                 self.closed_seconds += outage["duration"]["min"]
                 if outage["first_good"] is not None:
-                    # Of one that was watched no longer nobody knows the end.
+                    # Of one that was watched no longer the end is not known.
                     fresh.append(_closed(outage, self.name))
         # At once: a scrape in another thread would see an open outage end for a moment, or count one twice.
         self.open = still_open
@@ -169,47 +169,47 @@ def labels_of(target: Target) -> Labels:
     return Labels.of(target=target.name, provider=target.provider, kind=target.kind.value)
 
 
-def _open(told: dict[str, Any]) -> OpenOutage:
+def _open(outage: dict[str, Any]) -> OpenOutage:
     return OpenOutage(
-        id=told["id"],
-        cause=_main_cause(told),
-        start=parse_rfc3339(told["first_bad"]),
-        seconds=told["duration"]["min"],
+        id=outage["id"],
+        cause=_main_cause(outage),
+        start=parse_rfc3339(outage["first_bad"]),
+        seconds=outage["duration"]["min"],
     )
 
 
-def _closed(told: dict[str, Any], target: str) -> ClosedOutage:
+def _closed(outage: dict[str, Any], target: str) -> ClosedOutage:
     return ClosedOutage(
-        end=parse_rfc3339(told["first_good"]),
-        id=told["id"],
-        start=parse_rfc3339(told["first_bad"]),
-        cause=_main_cause(told),
+        end=parse_rfc3339(outage["first_good"]),
+        id=outage["id"],
+        start=parse_rfc3339(outage["first_bad"]),
+        cause=_main_cause(outage),
         target=target,
     )
 
 
-def _main_cause(told: dict[str, Any]) -> str:
+def _main_cause(outage: dict[str, Any]) -> str:
     """Return the cause seen most often; of equals the first by name."""
-    causes: dict[str, int] = told["causes"]
+    causes: dict[str, int] = outage["causes"]
     return min(causes, key=lambda cause: (-causes[cause], cause), default="")
 
 
-_LOST = (Cause.TIMEOUT, Cause.DISCONNECTED)
+_CONNECTION_CAUSES = (Cause.TIMEOUT, Cause.DISCONNECTED)
 
 
-_ANSWERED = (*_LOST, Cause.PROTOCOL, Cause.UNAVAILABLE, Cause.THROTTLED)
+_ANSWERED = (*_CONNECTION_CAUSES, Cause.PROTOCOL, Cause.UNAVAILABLE, Cause.THROTTLED)
 
 
 _CAUSES: dict[Phase, tuple[Cause, ...]] = {
     Phase.RESOLVE: (Cause.DNS, Cause.TIMEOUT),
-    Phase.CONNECT: (*_LOST, Cause.REFUSED, Cause.UNREACHABLE),
-    Phase.TLS: (*_LOST, Cause.TLS),
+    Phase.CONNECT: (*_CONNECTION_CAUSES, Cause.REFUSED, Cause.UNREACHABLE),
+    Phase.TLS: (*_CONNECTION_CAUSES, Cause.TLS),
     Phase.GREETING: _ANSWERED,
     Phase.AUTH: (*_ANSWERED, Cause.CREDENTIALS, Cause.MAILBOX),
     Phase.MAILBOX: (*_ANSWERED, Cause.MAILBOX, Cause.CREDENTIALS),
     Phase.FETCH: (*_ANSWERED, Cause.MAILBOX),
     Phase.SUBMIT: (*_ANSWERED, Cause.REJECTED, Cause.CREDENTIALS),
-    Phase.DELIVER: (*_LOST, Cause.UNDELIVERED, Cause.REJECTED),
+    Phase.DELIVER: (*_CONNECTION_CAUSES, Cause.UNDELIVERED, Cause.REJECTED),
 }
 
 
@@ -223,7 +223,7 @@ _WITH_LOGIN: dict[Kind, tuple[Phase, ...]] = {
 }
 
 
-_OF_PAGES = ((Cause.TLS, Phase.GREETING), *((cause, Phase.FETCH) for cause in _ANSWERED))
+_WEBMAIL_FAILURES = ((Cause.TLS, Phase.GREETING), *((cause, Phase.FETCH) for cause in _ANSWERED))
 
 
 """Webmail: redirected to a page without TLS, and what is wrong with the page itself."""
@@ -232,7 +232,7 @@ _OF_PAGES = ((Cause.TLS, Phase.GREETING), *((cause, Phase.FETCH) for cause in _A
 def possible_failures(target: Target) -> tuple[tuple[str, str], ...]:
     """Return the (cause, phase) that a target of that kind, encryption and login can fail with."""
     # A round trip has the logins of its ends.
-    return _possible(target.kind, target.tls, any(end.login is not None for end in target.ends))
+    return _possible(target.kind, target.tls, any(end.login is not None for end in target.endpoints))
 
 
 @cache
@@ -247,9 +247,9 @@ def _possible(kind: Kind, tls: TlsMode, login: bool) -> tuple[tuple[str, str], .
     found = [(cause.value, phase.value) for phase in phases for cause in _CAUSES[phase]]
     if tls is TlsMode.STARTTLS:
         # STARTTLS is a command, and what follows it can be any answer.
-        found.extend((cause.value, Phase.TLS.value) for cause in _ANSWERED if cause not in _LOST)
+        found.extend((cause.value, Phase.TLS.value) for cause in _ANSWERED if cause not in _CONNECTION_CAUSES)
     if kind is Kind.WEBMAIL:
-        found.extend((cause.value, phase.value) for cause, phase in _OF_PAGES)
+        found.extend((cause.value, phase.value) for cause, phase in _WEBMAIL_FAILURES)
     if kind is Kind.MX:
         # A null MX; and who refuses our HELO.
         found.extend((Cause.REJECTED.value, phase.value) for phase in (Phase.RESOLVE, Phase.GREETING))

@@ -14,30 +14,30 @@ from mailwatch.config import (
     build_channels,
     build_heartbeat,
     build_targets,
-    check_named,
+    check_references,
     web_access,
 )
-from mailwatch.settings import Authority, Channel, Target
+from mailwatch.settings import Channel, Target, TimestampAuthority
 
-AT_START = ("vantage_point", "data_dir", "database", "detection", "web.listen")
+RESTART_ONLY_KEYS = ("vantage_point", "data_dir", "database", "detection", "web.listen")
 """What takes effect at the next start only; a reload changes everything else (why: docs/reference/reload.md)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class BuiltConfig:
     """What the config names."""
 
     targets: Sequence[Target]
-    authorities: Sequence[Authority]
+    authorities: Sequence[TimestampAuthority]
     channels: Sequence[Channel]
     heartbeat: SecretStr | None
     access: WebAccess
 
 
-def build(config: Config) -> Built:
+def build_config(config: Config) -> BuiltConfig:
     """Read what the config names. Raises ConfigError."""
-    check_named(config)
-    return Built(
+    check_references(config)
+    return BuiltConfig(
         build_targets(config),
         build_authorities(config),
         build_channels(config),
@@ -46,10 +46,10 @@ def build(config: Config) -> Built:
     )
 
 
-def taken_over(before: Config, given: Config) -> tuple[Config, list[str]]:
+def merge_reload(before: Config, given: Config) -> tuple[Config, list[str]]:
     """Return what is in force after a reload of the file, and the keys in it that wait for the next start."""
-    waiting = [key for key in AT_START if _value(before, key) != _value(given, key)]
-    kept = {key: _value(before, key) for key in AT_START if "." not in key}
+    waiting = [key for key in RESTART_ONLY_KEYS if _value(before, key) != _value(given, key)]
+    kept = {key: _value(before, key) for key in RESTART_ONLY_KEYS if "." not in key}
     web = given.web.model_copy(update={"listen": before.web.listen})
     return given.model_copy(update={**kept, "web": web}), waiting
 

@@ -1,4 +1,4 @@
-"""Tells people at once that the ledger of the running MailWatch is damaged, or is not at its place any more.
+"""Notifies people at once that the ledger of the running MailWatch is damaged, or is not at its place any more.
 
 Not by the outbox, which is in the same database: each channel is tried from memory.
 """
@@ -12,38 +12,38 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mailwatch.metrics import Metrics
-from mailwatch.notify import tell_broken
+from mailwatch.notify import notify_ledger_broken
 from mailwatch.settings import Channel
-from mailwatch.store import StoreBroken, StoreError
-from mailwatch.store.errors import StoreMoved
+from mailwatch.store import StoreDamagedError, StoreError
+from mailwatch.store.errors import StoreMovedError
 
 logger = logging.getLogger(__name__)
 
 
-class Alarm:
-    """Made in the event loop, in which the telling is done. `ring` may be called from any thread."""
+class DamageAlarm:
+    """Made in the event loop, which does the notifying. `trigger` may be called from any thread."""
 
     def __init__(self, channels: Sequence[Channel], data_dir: Path, metrics: Metrics) -> None:
         self._data_dir, self._metrics = data_dir, metrics
         self.channels = channels
         self._loop = asyncio.get_running_loop()
-        self._telling: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def ring(self, error: StoreError) -> None:
+    def trigger(self, error: StoreError) -> None:
         """Say what was found in the log, to the metrics and over all channels that want to hear of the ledger."""
         logger.error("ledger: %s", error)
-        if isinstance(error, StoreBroken):
+        if isinstance(error, StoreDamagedError):
             self._metrics.audited(False)
         with contextlib.suppress(RuntimeError):
             # The loop has ended, and with it MailWatch; the next start says it.
-            self._loop.call_soon_threadsafe(self._tell, str(error), isinstance(error, StoreMoved))
+            self._loop.call_soon_threadsafe(self._notify, str(error), isinstance(error, StoreMovedError))
 
-    def _tell(self, finding: str, moved: bool) -> None:
-        task = self._loop.create_task(tell_broken(self.channels, self._data_dir, finding, moved=moved))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+    def _notify(self, finding: str, moved: bool) -> None:
+        task = self._loop.create_task(notify_ledger_broken(self.channels, self._data_dir, finding, moved=moved))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def finish(self, seconds: float) -> None:
-        """Give what is being told that long to arrive."""
-        if self._telling:
-            await asyncio.wait(self._telling, timeout=seconds)
+        """Give messages under way that long to arrive."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)

@@ -1,6 +1,6 @@
-"""The hall: carries each observation through the rooms.
+"""The pipeline: what becomes of each observation.
 
-look -> guard and clock judge -> ledger (committed) -> outage rules -> metrics -> when to look next.
+probe -> attribute -> commit to the ledger -> detect outages -> publish -> schedule the next probe.
 Nothing is counted or shown before it is committed.
 """
 
@@ -13,19 +13,19 @@ from dataclasses import replace
 from typing import Any
 
 from mailwatch import monotonic
-from mailwatch.analysis.detector import Event, advance, next_delay
-from mailwatch.analysis.elapsed import length_of
-from mailwatch.analysis.login_outages import advance_proof
-from mailwatch.analysis.maintenance import Notices
-from mailwatch.analysis.outage import Outage, outage_json, outage_payload, payload_json
-from mailwatch.config.recorded_targets import settings_of
-from mailwatch.guard.attribution import Judging
-from mailwatch.guard.clock import ClockWatch
+from mailwatch.analysis.detector import IndexedFact, advance, next_delay
+from mailwatch.analysis.elapsed import gap_length
+from mailwatch.analysis.login_outages import advance_login_history
+from mailwatch.analysis.maintenance import Announcements
+from mailwatch.analysis.outage import Outage, evidence_json, outage_json, outage_payload
+from mailwatch.config.recorded_targets import recorded_settings
+from mailwatch.guard.attribution import FaultAttribution
+from mailwatch.guard.clock import ClockMonitor
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.port25 import Port25
-from mailwatch.i18n import span
+from mailwatch.i18n import format_duration
 from mailwatch.ledger.entry import account_id, target_id
-from mailwatch.ledger.payloads import written_rules, written_settings
+from mailwatch.ledger.payloads import rules_payload, settings_payload
 from mailwatch.metrics import Metrics
 from mailwatch.model import (
     Cause,
@@ -37,33 +37,38 @@ from mailwatch.model import (
     Observation,
     Outcome,
     Rules,
-    WatchChange,
-    WatchEvent,
-    WatchSettings,
+    TargetChange,
+    TargetEvent,
+    TargetSettings,
 )
-from mailwatch.monitor.runner import Looking
+from mailwatch.monitor.runner import ProbeRunner
 from mailwatch.monitor.schedule import Schedule
-from mailwatch.monitor.target_runtime import Watch
+from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.probes import observe
-from mailwatch.probes.internal_errors import Begun, bare, our_fault, trace_of
+from mailwatch.probes.internal_errors import (
+    ProbeStart,
+    internal_error_observation,
+    minimal_observation,
+    redacted_traceback,
+)
 from mailwatch.probes.oauth.tokens import AccessTokens
-from mailwatch.settings import Delivery, Target, VantagePoint
-from mailwatch.store import Draft, Entry, Writer
+from mailwatch.settings import RoundtripTask, Target, VantagePoint
+from mailwatch.store import Entry, NewEntry, Writer
 from mailwatch.times import Millis, Window, now, rfc3339
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_GAP: Millis = 1000
-STALL = 1.0
+SHORTEST_GAP_MS: Millis = 1000
+STALL_SECONDS = 1.0
 """Seconds by which a tick may be late on a machine that has other work to do."""
-UNWRITABLE = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+UNWRITABLE_ERRORS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
 """What the making of an entry raises for what it cannot hold; what the store itself raises is none of these."""
-STORE_SLOW: Millis = 10_000
-"""A commit that takes longer is itself a reason for missing looks."""
+SLOW_COMMIT_MS: Millis = 10_000
+"""A commit that takes longer is itself a reason for missing probes."""
 
 
-class Monitor:
-    """Looks at targets and keeps the record. Everything it works with is passed in.
+class Pipeline:
+    """Probes targets and keeps the record. Everything it works with is passed in.
 
     `secret` is the ledger's, for the keyed digests of passwords. `time_servers` (host, port) are asked when it
     matters whether our clock is right.
@@ -78,7 +83,7 @@ class Monitor:
         metrics: Metrics,
         guard: Guard | None,
         port25: Port25 | None = None,
-        clock: ClockWatch,
+        clock: ClockMonitor,
         secret: bytes,
         tokens: AccessTokens | None = None,
         at_once: int = 200,
@@ -87,244 +92,264 @@ class Monitor:
     ) -> None:
         self.vantage_point = vantage_point
         self.rules = rules
-        self.watches: dict[str, Watch] = {}
+        self.targets: dict[str, TargetRuntime] = {}
         self.tokens = tokens or AccessTokens()
         self.writer = writer
         self.metrics = metrics
-        self.judging = Judging(guard, port25, time_servers)
-        self.looking = Looking(
+        self.attribution = FaultAttribution(guard, port25, time_servers)
+        self.runner = ProbeRunner(
             secret=secret,
             tokens=self.tokens,
             metrics=metrics,
             at_once=at_once,
-            beside=self.judging.line_watched,
-            clock_bound=self.judging.clock_bound.milliseconds,
+            while_probing=self.attribution.check_line_meanwhile,
+            clock_bound=self.attribution.clock_bound.milliseconds,
             observe=observe,
         )
-        self.maintenance = Notices()
+        self.maintenance = Announcements()
         self._clock = clock
         self.secret = secret
-        self.former: dict[str, dict[str, Any]] = {}
+        self.former_outages: dict[str, dict[str, Any]] = {}
         """Outages on record of targets that are not watched any more, by their ids, in the public form."""
-        self.sealed: list[Callable[[], None]] = []
+        self.on_outage_recorded: list[Callable[[], None]] = []
         """Called when an outage has been put on record and sealed."""
         self._writing: dict[object, float] = {}
         """Since when each entry waits for the disk, on time.monotonic(), the oldest first."""
-        self.schedule = Schedule(self.look)
+        self.schedule = Schedule(self.run_probe)
 
-    def watch(self, watch: Watch) -> None:
-        """Begin to look at a target, or go on under a changed config."""
-        self.watches[watch.target.name] = watch
-        self.metrics.declare(watch.target)
-        self.schedule.add(watch.target)
+    def add_target(self, runtime: TargetRuntime) -> None:
+        """Begin to probe a target, or go on under a changed config."""
+        self.targets[runtime.target.name] = runtime
+        self.metrics.declare(runtime.target)
+        self.schedule.add(runtime.target)
 
-    def change(self, watch: Watch, target: Target) -> None:
+    def change_target(self, runtime: TargetRuntime, target: Target) -> None:
         """Go on with the same target under changed settings: its record and open outage stay."""
-        self.metrics.change(watch.target, target)
-        watch.target = target
+        self.metrics.change(runtime.target, target)
+        runtime.target = target
         self.schedule.add(target)
-        self._hurry(watch)
+        self._schedule_recheck(runtime)
 
-    def watch_change(self, name: str, event: WatchEvent, settings: WatchSettings, reason: str) -> WatchChange:
+    def target_change(self, name: str, event: TargetEvent, settings: TargetSettings, reason: str) -> TargetChange:
         """Make what is to be put on record of the watching of a target."""
         here = monotonic.milliseconds()
-        clock = ClockSpan(monotonic.origin().boot, here, here, self.judging.clock_bound.milliseconds())
-        return WatchChange(target=name, at=now(), event=event, settings=settings, reason=reason, clock=clock)
+        clock = ClockSpan(monotonic.origin().boot, here, here, self.attribution.clock_bound.milliseconds())
+        return TargetChange(target=name, at=now(), event=event, settings=settings, reason=reason, clock=clock)
 
-    async def confirm(self, watch: Watch, reason: str) -> None:
+    async def confirm_target(self, runtime: TargetRuntime, reason: str) -> None:
         """Put on record once more how a target is watched."""
-        async with watch.lock:
-            if self._is_watched(watch) and watch.settings is not None:
-                await self._happened(watch, WatchEvent.CONTINUE, watch.settings, reason)
+        async with runtime.lock:
+            if self._is_watched(runtime) and runtime.settings is not None:
+                await self._record_target_change(runtime, TargetEvent.CONTINUE, runtime.settings, reason)
 
-    async def rewatch(self, watch: Watch, target: Target, reason: str) -> None:
+    async def apply_settings(self, runtime: TargetRuntime, target: Target, reason: str) -> None:
         """Go on with the same service under changed settings, which are put on record first."""
-        settings = settings_of(target, self.rules, self.secret)
-        async with watch.lock:
-            if not self._is_watched(watch):
+        settings = recorded_settings(target, self.rules, self.secret)
+        async with runtime.lock:
+            if not self._is_watched(runtime):
                 return
-            if settings != watch.settings:
-                await self._happened(watch, WatchEvent.CHANGE, settings, reason)
-            self.change(watch, target)
+            if settings != runtime.settings:
+                await self._record_target_change(runtime, TargetEvent.CHANGE, settings, reason)
+            self.change_target(runtime, target)
 
-    async def end(self, watch: Watch, reason: str) -> None:
+    async def end_target(self, runtime: TargetRuntime, reason: str) -> None:
         """Watch a target no more: put it on record, with what was open, and forget it.
 
         A probe that is still under way is not put on record.
         """
-        async with watch.lock:
-            if not self._is_watched(watch):
+        async with runtime.lock:
+            if not self._is_watched(runtime):
                 return
-            held = watch.settings or settings_of(watch.target, self.rules, self.secret)
-            await self._happened(watch, WatchEvent.END, held, reason)
-            self.former |= watch.outages
-            self.forget(watch.target.name)
+            held = runtime.settings or recorded_settings(runtime.target, self.rules, self.secret)
+            await self._record_target_change(runtime, TargetEvent.END, held, reason)
+            self.former_outages |= runtime.outages
+            self.forget_target(runtime.target.name)
 
-    def _is_watched(self, watch: Watch) -> bool:
-        return self.watches.get(watch.target.name) is watch
+    def _is_watched(self, runtime: TargetRuntime) -> bool:
+        return self.targets.get(runtime.target.name) is runtime
 
-    async def _happened(self, watch: Watch, event: WatchEvent, settings: WatchSettings, reason: str) -> None:
+    async def _record_target_change(
+        self, runtime: TargetRuntime, event: TargetEvent, settings: TargetSettings, reason: str
+    ) -> None:
         """Put a change on record, and let the rules take it in there. The lock is held."""
-        name = watch.target.name
-        change = self.watch_change(name, event, settings, reason)
-        entry = await self.write("watch", change.at, name, change)
-        state, transition = advance(watch.state, Event(entry.index, change), self.rules)
-        proof, _ = advance_proof(watch.proof, entry.index, change, state.is_open)
+        name = runtime.target.name
+        change = self.target_change(name, event, settings, reason)
+        entry = await self.append("watch", change.at, name, change)
+        state, transition = advance(runtime.state, IndexedFact(entry.index, change), self.rules)
+        proof, _ = advance_login_history(runtime.login_history, entry.index, change, state.is_open)
         if transition is not None:
-            await self.outage_changed(watch, transition.outage, settings)
-        watch.state, watch.proof, watch.settings = state, proof, settings
-        watch.settings_written = monotonic.milliseconds()
-        watch.add(entry.index, change)
+            await self.record_outage_change(runtime, transition.outage, settings)
+        runtime.state, runtime.login_history, runtime.settings = state, proof, settings
+        runtime.settings_written = monotonic.milliseconds()
+        runtime.feed(entry.index, change)
 
-    def forget(self, name: str) -> None:
-        """Look no more at the target; what is on record stays."""
-        watch = self.watches.pop(name)
+    def forget_target(self, name: str) -> None:
+        """Stop probing the target; what is on record stays."""
+        runtime = self.targets.pop(name)
         self.schedule.remove(name)
-        self.metrics.forget(watch.target)
+        self.metrics.forget(runtime.target)
 
-    async def look(self, target: Target, due: Millis) -> None:
-        """One look at a target, from its due time to the next one."""
-        watch = self.watches.get(target.name)
-        if watch is None:
+    async def run_probe(self, target: Target, scheduled_at: Millis) -> None:
+        """Probe a target once, and carry the observation through to the next due time."""
+        runtime = self.targets.get(target.name)
+        if runtime is None:
             return
         try:
-            await self._record(watch, await self._seen(watch, target, due))
+            await self._record(runtime, await self._probe_and_attribute(runtime, target, scheduled_at))
         except Exception as error:
-            self.metrics.error()
-            logger.error("the look at %s is not on record\n%s", target.name, trace_of(error, target))
+            self.metrics.internal_error()
+            logger.error("the look at %s is not on record\n%s", target.name, redacted_traceback(error, target))
         finally:
-            watch.pending = False
+            runtime.unrecorded = False
 
-    async def _seen(self, watch: Watch, target: Target, due: Millis) -> Observation:
-        """Look and judge. Whatever raises in that is our own fault, and an observation too."""
-        begun, seen = Begun(), None
+    async def _probe_and_attribute(
+        self, runtime: TargetRuntime, target: Target, scheduled_at: Millis
+    ) -> Observation:
+        """Probe and attribute. Whatever raises in that is our own fault, and an observation too."""
+        begun, seen = ProbeStart(), None
         try:
-            seen = await self.looking.look(watch, target, due)
+            seen = await self.runner.run(runtime, target, scheduled_at)
             if seen.cause is Cause.MONITOR:
-                self.metrics.error()
-            # Also after a good look: it may have begun before the tick that notices a suspend, and hide the gap.
+                self.metrics.internal_error()
+            # Also after an up observation: it may have begun before the tick that notices a suspend, and hide the
+            # gap.
             await self.check_clock()
-            judged = await self.judging.judge(watch.target, seen, watch.began)
+            judged = await self.attribution.attribute(runtime.target, seen, runtime.probe_began)
         except Exception as error:
-            self.metrics.error()
-            watch.ended = time.monotonic()
-            return our_fault(target, due, begun, error, seen)
-        if watch.state.first_bad is not None:
+            self.metrics.internal_error()
+            runtime.probe_ended = time.monotonic()
+            return internal_error_observation(target, scheduled_at, begun, error, seen)
+        if runtime.state.first_bad is not None:
             return judged
         try:
-            return await self.judging.diagnosed(watch.target, judged)
+            return await self.attribution.with_diagnosis(runtime.target, judged)
         except Exception as error:
             # A diagnosis decides nothing, and neither does its failure.
-            self.metrics.error()
-            logger.error("%s was not diagnosed by our own fault\n%s", target.name, trace_of(error, target))
+            self.metrics.internal_error()
+            logger.error(
+                "%s was not diagnosed by our own fault\n%s", target.name, redacted_traceback(error, target)
+            )
             return replace(judged, facts={**(judged.facts or {}), "diagnosis": {"failed": type(error).__name__}})
 
-    async def _record(self, watch: Watch, observation: Observation) -> None:
-        async with watch.lock:
+    async def _record(self, runtime: TargetRuntime, observation: Observation) -> None:
+        async with runtime.lock:
             # Not of what is watched no more: another service may stand under its name by now.
-            if self._is_watched(watch):
-                await self._record_watched(watch, observation)
+            if self._is_watched(runtime):
+                await self._commit_observation(runtime, observation)
 
-    async def _record_watched(self, watch: Watch, observation: Observation) -> None:
-        name = watch.target.name
+    async def _commit_observation(self, runtime: TargetRuntime, observation: Observation) -> None:
+        name = runtime.target.name
         assert observation.clock is not None
-        await self._record_gap(watch, observation.started_at, observation.clock)
+        await self._record_gap(runtime, observation.started_at, observation.clock)
         try:
-            entry = await self.write("observation", observation.ended_at, name, observation)
-        except UNWRITABLE as error:
-            self.metrics.error()
-            observation = bare(observation, error)
-            entry = await self.write("observation", observation.ended_at, name, observation)
-        state, transition = advance(watch.state, Event(entry.index, observation), self.rules)
-        proof, proven = advance_proof(watch.proof, entry.index, observation, state.is_open)
+            entry = await self.append("observation", observation.ended_at, name, observation)
+        except UNWRITABLE_ERRORS as error:
+            self.metrics.internal_error()
+            observation = minimal_observation(observation, error)
+            entry = await self.append("observation", observation.ended_at, name, observation)
+        state, transition = advance(runtime.state, IndexedFact(entry.index, observation), self.rules)
+        proof, proven = advance_login_history(runtime.login_history, entry.index, observation, state.is_open)
         if transition is not None:
-            await self.outage_changed(watch, transition.outage, watch.settings)
+            await self.record_outage_change(runtime, transition.outage, runtime.settings)
         if proven is not None:
-            await self.outage_changed(watch, proven, watch.settings)
-        if watch.seen_at is None or state.name != watch.state.name:
-            logger.info("%s: %s%s", name, state.name, _why(observation))
+            await self.record_outage_change(runtime, proven, runtime.settings)
+        if runtime.observed_at is None or state.name != runtime.state.name:
+            logger.info("%s: %s%s", name, state.name, _failure_text(observation))
         # All at once and after the last await: no page shows a state whose outage is not yet on record.
-        watch.state, watch.proof = state, proof
-        watch.latest, watch.seen_until, watch.seen_at = observation, observation.ended_at, watch.ended
-        watch.seen_interval = watch.target.interval
-        watch.blind, watch.blind_at = None, None
-        if watch.target.kind is Kind.ROUNDTRIP:
-            watch.outstanding = watch.outstanding.after(observation)
-        watch.add(entry.index, observation)
-        open_outage = watch.state.outage
+        runtime.state, runtime.login_history = state, proof
+        runtime.latest, runtime.observed_until, runtime.observed_at = (
+            observation,
+            observation.ended_at,
+            runtime.probe_ended,
+        )
+        runtime.observed_interval = runtime.target.interval
+        runtime.trailing_gap, runtime.gap_recorded_at = None, None
+        if runtime.target.kind is Kind.ROUNDTRIP:
+            runtime.outstanding = runtime.outstanding.after(observation)
+        runtime.feed(entry.index, observation)
+        open_outage = runtime.state.outage
         least = None if open_outage is None else open_outage.durations.least / 1000
-        self.metrics.observed(watch.target, observation, watch.state.name, least)
-        delay = next_delay(watch.state, watch.target.interval, self.rules)
-        if delay > watch.target.interval:
-            self.schedule.later(name, delay)
-        self._hurry(watch)
+        self.metrics.observed(runtime.target, observation, runtime.state.name, least)
+        delay = next_delay(runtime.state, runtime.target.interval, self.rules)
+        if delay > runtime.target.interval:
+            self.schedule.skip(name, delay)
+        self._schedule_recheck(runtime)
 
-    def _hurry(self, watch: Watch) -> None:
-        """In doubt, look again before the next beat."""
-        delay = next_delay(watch.state, watch.target.interval, self.rules)
-        # A round trip sends a message: in doubt too, its beat is enough.
-        if delay < watch.target.interval and watch.target.kind is not Kind.ROUNDTRIP:
-            # Counted from the look's end: the guard, the diagnosis and the disk may have taken their time.
-            self.schedule.sooner(watch.target.name, max(0.0, delay - (time.monotonic() - watch.ended)))
+    def _schedule_recheck(self, runtime: TargetRuntime) -> None:
+        """Where the state is in doubt, probe again before the next interval."""
+        delay = next_delay(runtime.state, runtime.target.interval, self.rules)
+        # A round trip sends a message: in doubt too, its interval is enough.
+        if delay < runtime.target.interval and runtime.target.kind is not Kind.ROUNDTRIP:
+            # Counted from the probe's end: the guard, the diagnosis and the disk may have taken their time.
+            self.schedule.advance_to(
+                runtime.target.name, max(0.0, delay - (time.monotonic() - runtime.probe_ended))
+            )
 
-    def expected_within(self, watch: Watch) -> float:
+    def max_probe_interval(self, runtime: TargetRuntime) -> float:
         """Return the seconds within which a target is to be probed again: its interval, or longer if throttled."""
         return max(
-            next_delay(watch.state, watch.target.interval, self.rules), watch.target.interval, watch.seen_interval
+            next_delay(runtime.state, runtime.target.interval, self.rules),
+            runtime.target.interval,
+            runtime.observed_interval,
         )
 
-    def store_waits(self) -> float:
+    def store_wait_seconds(self) -> float:
         """Return for how many seconds the oldest entry that is not on disk yet has waited; 0 without one."""
         oldest = next(iter(self._writing.values()), None)
         return 0.0 if oldest is None else time.monotonic() - oldest
 
-    async def record_overdue(self, watch: Watch) -> None:
-        """Put on record that nobody probes a target now, while it is so: MailWatch may be killed before the next
+    async def record_overdue(self, runtime: TargetRuntime) -> None:
+        """Put on record that a target is not probed now, while it is so: MailWatch may be killed before the next
         observation, which takes the rest of the gap.
         """
-        async with watch.lock:
+        async with runtime.lock:
             # Meanwhile a probe may have begun, or come back.
-            if not self._is_watched(watch) or watch.probing is not None or watch.pending:
+            if not self._is_watched(runtime) or runtime.probing_since is not None or runtime.unrecorded:
                 return
             here = monotonic.milliseconds()
-            clock = ClockSpan(monotonic.origin().boot, here, here, self.judging.clock_bound.milliseconds())
-            await self._record_gap(watch, now(), clock, overdue=True)
+            clock = ClockSpan(monotonic.origin().boot, here, here, self.attribution.clock_bound.milliseconds())
+            await self._record_gap(runtime, now(), clock, overdue=True)
 
-    async def _record_gap(self, watch: Watch, wall: Millis, here: ClockSpan, *, overdue: bool = False) -> None:
-        """Put on record when nobody probed between the latest observation and `wall`, where the next one began.
+    async def _record_gap(
+        self, runtime: TargetRuntime, wall: Millis, here: ClockSpan, *, overdue: bool = False
+    ) -> None:
+        """Put on record when there was no probe between the latest observation and `wall`, where the next one
+        began.
 
         A time much longer than the interval is a gap as a whole, and so is one over a restart; in a shorter one,
         only while MailWatch was asleep or stopped. The interval is the one that was in force: a shorter one that
         was configured meanwhile makes no gap.
         """
-        found = self._unprobed_yet(watch, wall, here) if overdue else None
-        for gap in self._gaps(watch, wall, here) if found is None else [found]:
-            entry = await self.write("gap", gap.end, watch.target.name, gap)
+        found = self._gap_before_first_probe(runtime, wall, here) if overdue else None
+        for gap in self._gaps(runtime, wall, here) if found is None else [found]:
+            entry = await self.append("gap", gap.end, runtime.target.name, gap)
             # A gap opens and closes nothing.
-            watch.state, _ = advance(watch.state, Event(entry.index, gap), self.rules)
-            watch.proof, _ = advance_proof(watch.proof, entry.index, gap, watch.state.is_open)
-            watch.add(entry.index, gap)
-            watch.blind, watch.blind_at = gap, time.monotonic()
-            self.metrics.gap(watch.target, length_of(gap) / 1000)
+            runtime.state, _ = advance(runtime.state, IndexedFact(entry.index, gap), self.rules)
+            runtime.login_history, _ = advance_login_history(
+                runtime.login_history, entry.index, gap, runtime.state.is_open
+            )
+            runtime.feed(entry.index, gap)
+            runtime.trailing_gap, runtime.gap_recorded_at = gap, time.monotonic()
+            self.metrics.gap(runtime.target, gap_length(gap) / 1000)
             if overdue:
-                self.metrics.unobserved(watch.target)
+                self.metrics.mark_unknown(runtime.target)
 
-    def _unprobed_yet(self, watch: Watch, wall: Millis, here: ClockSpan) -> Gap | None:
+    def _gap_before_first_probe(self, runtime: TargetRuntime, wall: Millis, here: ClockSpan) -> Gap | None:
         """Return the gap of a target that was never probed since it is watched; None for others."""
-        if watch.latest is not None or watch.blind is not None:
+        if runtime.latest is not None or runtime.trailing_gap is not None:
             return None
-        start, length = watch.settings_written, here.end - watch.settings_written
+        start, length = runtime.settings_written, here.end - runtime.settings_written
         clock = ClockSpan(here.boot, start, here.end, here.bound)
-        return Gap(target=watch.target.name, start=wall - length, end=wall, reason=GapReason.MISSED, clock=clock)
+        return Gap(target=runtime.target.name, start=wall - length, end=wall, reason=GapReason.MISSED, clock=clock)
 
-    def _gaps(self, watch: Watch, wall: Millis, here: ClockSpan) -> list[Gap]:
-        blind, latest = watch.blind, watch.latest
-        if blind is None and (watch.seen_until is None or latest is None):
+    def _gaps(self, runtime: TargetRuntime, wall: Millis, here: ClockSpan) -> list[Gap]:
+        blind, latest = runtime.trailing_gap, runtime.latest
+        if blind is None and (runtime.observed_until is None or latest is None):
             return []
         # What is on record as a gap already is not put there again.
         before = blind.clock if blind is not None else latest.clock if latest is not None else None
-        seen_until = blind.end if blind is not None else watch.seen_until or wall
-        name = watch.target.name
+        seen_until = blind.end if blind is not None else runtime.observed_until or wall
+        name = runtime.target.name
         assert here.start is not None
         if before is None or before.boot != here.boot:
             # The machine was restarted, or an older MailWatch wrote the record: only the wall clock is left.
@@ -338,25 +363,27 @@ class Monitor:
                 reason=GapReason.NOT_RUNNING,
                 clock=clock,
             )
-            # Also where the wall clock runs backwards over it: nobody probed while the machine was off.
+            # Also where the wall clock runs backwards over it: there was no probe while the machine was off.
             return [gap]
         since, until = before.end, here.start
-        if watch.seen_at is None and watch.blind_at is None:
-            found = [(since, until, GapReason.NOT_RUNNING)] if until - since >= SHORTEST_GAP else []
+        if runtime.observed_at is None and runtime.gap_recorded_at is None:
+            found = [(since, until, GapReason.NOT_RUNNING)] if until - since >= SHORTEST_GAP_MS else []
         else:
             found = [
                 (max(each.start, since), min(each.end, until), each.reason)
-                for each in self.judging.disturbances
-                if each.noticed >= (watch.seen_at or watch.blind_at or 0.0)
-                and min(each.end, until) - max(each.start, since) >= SHORTEST_GAP
+                for each in self.attribution.disruptions
+                if each.noticed >= (runtime.observed_at or runtime.gap_recorded_at or 0.0)
+                and min(each.end, until) - max(each.start, since) >= SHORTEST_GAP_MS
             ]
             short = [part for part in found if part[2] is not GapReason.CLOCK_STEP]
-            longest = SHORTEST_GAP if blind else max(watch.target.interval, watch.seen_interval) * 1500 + 1000
+            longest = (
+                SHORTEST_GAP_MS if blind else max(runtime.target.interval, runtime.observed_interval) * 1500 + 1000
+            )
             if until - since > longest:
-                why = GapReason.THROTTLED if watch.state.throttled else GapReason.MISSED
+                why = GapReason.THROTTLED if runtime.state.throttled else GapReason.MISSED
                 found = [(since, until, found[-1][2] if found else why)]
             else:
-                # Nobody slept while the clock was set: it is no time in which nobody probed.
+                # The machine did not sleep while the clock was set: that is no time without probes.
                 found = short
         shift = wall - here.start
         return [
@@ -370,19 +397,21 @@ class Monitor:
             for start, end, reason in found
         ]
 
-    async def outage_changed(self, watch: Watch, outage: Outage, settings: WatchSettings | None) -> None:
+    async def record_outage_change(
+        self, runtime: TargetRuntime, outage: Outage, settings: TargetSettings | None
+    ) -> None:
         """Put the opening or closing of an outage on record, seal it with a checkpoint, then show it.
 
         `settings` are those that were in force when it was decided, None where the record did not say.
         """
-        target = watch.target
+        target = runtime.target
         identity = {"provider": target.provider, "kind": target.kind.value, "account": self._account(target)}
-        payload = await self.put_outage(outage, identity, settings)
-        watch.outages[outage.id] = payload_json(payload)
-        self.show(watch)
+        payload = await self.record_outage(outage, identity, settings)
+        runtime.outages[outage.id] = evidence_json(payload)
+        self.update_outage_metrics(runtime)
 
-    async def put_outage(
-        self, outage: Outage, identity: Mapping[str, Any], settings: WatchSettings | None
+    async def record_outage(
+        self, outage: Outage, identity: Mapping[str, Any], settings: TargetSettings | None
     ) -> dict[str, Any]:
         """Put an outage on record, seal it with a checkpoint, and return its payload.
 
@@ -390,97 +419,101 @@ class Monitor:
         """
         provider, kind = identity["provider"], Kind(identity["kind"])
         payload = outage_payload(outage, provider, kind, self.vantage_point.name)
-        payload["rules"] = written_rules(self.rules)
+        payload["rules"] = rules_payload(self.rules)
         if settings is not None:
-            payload["watch"] = written_settings(settings)
+            payload["watch"] = settings_payload(settings)
         if account := identity.get("account"):
             payload["account"] = account
-        await self.write("outage", now(), outage.target, payload)
+        await self.append("outage", now(), outage.target, payload)
         await self.writer.checkpoint()
-        for tell in self.sealed:
+        for tell in self.on_outage_recorded:
             tell()
         state = "proven afterwards" if outage.proven_afterwards else payload["state"]
         logger.warning("%s: outage %s is %s", outage.target, outage.id, state)
         return payload
 
     def _account(self, target: Target) -> str:
-        """Tell which targets share an account without telling which it is; a round trip is its reader's."""
-        login = target.task.to.login if isinstance(target.task, Delivery) else target.login
+        """Return a digest that targets of the same account share; a round trip has its reader's."""
+        login = target.task.to.login if isinstance(target.task, RoundtripTask) else target.login
         return account_id(self.secret, target.provider, login.username) if login else ""
 
-    def excluded(self, name: str, start: Millis, end: Millis) -> tuple[Window, ...]:
+    def maintenance_windows(self, name: str, start: Millis, end: Millis) -> tuple[Window, ...]:
         """Return the maintenance of a target in [start, end), as announced so far."""
-        return self.maintenance.of(target_id(self.secret, name), start, end) if self.maintenance.notices else ()
+        return (
+            self.maintenance.windows_of(target_id(self.secret, name), start, end)
+            if self.maintenance.announcements
+            else ()
+        )
 
-    def told(self, target: Target, outage: Outage) -> dict[str, Any]:
+    def public_outage(self, target: Target, outage: Outage) -> dict[str, Any]:
         """Return an outage in the public form."""
         return outage_json(outage, target.provider, target.kind, self.vantage_point.name)
 
     def open_outages(self) -> dict[str, dict[str, Any]]:
         """Return what the ledger would say of each outage that is open now, by its id."""
         vantage = self.vantage_point.name
-        opened = [(w.target, w.state.outage) for w in list(self.watches.values())]
+        opened = [(w.target, w.state.outage) for w in list(self.targets.values())]
         return {
             outage.id: outage_payload(outage, target.provider, target.kind, vantage)
             for target, outage in opened
             if outage
         }
 
-    def show(self, watch: Watch) -> None:
-        """Tell the metrics of the target's outages."""
-        if watch.outages:
-            self.metrics.outages(watch.target, list(watch.outages.values()))
+    def update_outage_metrics(self, runtime: TargetRuntime) -> None:
+        """Update the metrics of the target's outages."""
+        if runtime.outages:
+            self.metrics.outages(runtime.target, list(runtime.outages.values()))
 
-    def status(self, watch: Watch) -> dict[str, Any]:
+    def status(self, runtime: TargetRuntime) -> dict[str, Any]:
         """Return the target as GET /api/v1/targets has it."""
-        target, latest = watch.target, watch.latest
+        target, latest = runtime.target, runtime.latest
         return {
             "target": target.name,
             "provider": target.provider,
             "kind": target.kind,
-            "state": watch.state.name,
+            "state": runtime.state.name,
             "interval": target.interval,
             "last_observation": rfc3339(latest.started_at) if latest else None,
             "outcome": latest.outcome if latest else None,
             "cause": latest.cause if latest else None,
             "failed_phase": latest.failed_phase if latest else None,
             "detail": latest.detail if latest else "",
-            "outage": next((o["id"] for o in watch.outages.values() if o["state"] == "open"), None),
+            "outage": next((o["id"] for o in runtime.outages.values() if o["state"] == "open"), None),
         }
 
     async def check_clock(self) -> None:
         """Note suspends and steps since the last call; after a step the due times are set anew."""
         events = self._clock.tick()
-        if self._clock.late > STALL:
-            self.judging.stalled(self._clock.late)
+        if self._clock.late > STALL_SECONDS:
+            self.attribution.note_stall(self._clock.late)
         for event in events:
             reason = GapReason.CLOCK_STEP if event.kind == "step" else GapReason.SUSPENDED
-            self.judging.disturb(event.since, event.until, reason)
+            self.attribution.note_disruption(event.since, event.until, reason)
             if reason is GapReason.CLOCK_STEP:
                 self.schedule.realign()
-                for watch in self.watches.values():
-                    self._hurry(watch)
+                for runtime in self.targets.values():
+                    self._schedule_recheck(runtime)
             logger.warning("clock: %s of %.1f s", event.kind, event.seconds)
-            await self.write("clock", event.end, None, event.as_json())
+            await self.append("clock", event.end, None, event.as_json())
 
-    async def write(self, kind: str, at: Millis, target: str | None, payload: Fact | dict[str, Any]) -> Entry:
+    async def append(self, kind: str, at: Millis, target: str | None, payload: Fact | dict[str, Any]) -> Entry:
         """Put something on record; return when it is on disk."""
         began = monotonic.milliseconds()
         waiting = object()
         self._writing[waiting] = time.monotonic()
         try:
-            entry = await self.writer.submit(Draft(kind=kind, time=at, target=target, payload=payload))
+            entry = await self.writer.submit(NewEntry(kind=kind, time=at, target=target, payload=payload))
         finally:
             del self._writing[waiting]
-        if (ended := monotonic.milliseconds()) - began > STORE_SLOW:
+        if (ended := monotonic.milliseconds()) - began > SLOW_COMMIT_MS:
             # No probe is made while its record cannot be written: the gap has a name.
-            self.judging.disturb(began, ended, GapReason.STORE)
+            self.attribution.note_disruption(began, ended, GapReason.STORE)
         return entry
 
 
-def _why(observation: Observation) -> str:
-    """Say how long a good look took, or why another one was not."""
+def _failure_text(observation: Observation) -> str:
+    """Say how long an up observation took, or why another one failed."""
     if observation.outcome is Outcome.UP:
-        return f", {span((observation.ended_at - observation.started_at) / 1000)}"
+        return f", {format_duration((observation.ended_at - observation.started_at) / 1000)}"
     where = f" at {observation.failed_phase}" if observation.failed_phase else ""
     return f": {observation.cause}{where}: {observation.detail}"

@@ -14,24 +14,24 @@ from starlette.types import ASGIApp
 
 from mailwatch.config import Config
 from mailwatch.config.access import Networks
-from mailwatch.errors import Refused
+from mailwatch.errors import OperationError
 from mailwatch.metrics import Metrics
 from mailwatch.monitor import watchdog
 from mailwatch.monitor.service import Service
-from mailwatch.monitor.signals import end_within, heed
-from mailwatch.monitor.startup import Startup, stopped
-from mailwatch.monitor.watchdog import EVERY, MISSED, watched
-from mailwatch.store import locked
-from mailwatch.web.server import CannotListen, serving
-from mailwatch.web.starting import Front
+from mailwatch.monitor.signals import exit_within, install_handlers
+from mailwatch.monitor.startup import Startup, record_stop
+from mailwatch.monitor.watchdog import HEARTBEAT_SECONDS, MAX_MISSED, watch_loop
+from mailwatch.store import lock_holder
+from mailwatch.web.server import ListenError, serving
+from mailwatch.web.starting import StartingApp
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-TOLD_EVERY = 5.0
+LOG_SECONDS = 5.0
 """Seconds between two lines about a start that takes long."""
 
 
-class Failed(Refused):
+class DaemonError(OperationError):
     """It ended, but not as it should."""
 
 
@@ -49,72 +49,74 @@ class Daemon:
         self._service: Service | None = None
         self._failed = False
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """End as soon as possible, and in any case within ten seconds. May be called at any time."""
         if not self.ending.is_set():
             self.ending.set()
             watchdog.stopping()
-            end_within(lambda: 1 if self._failed or self._lost() else 0)
+            exit_within(lambda: 1 if self._failed or self._unwritten_ledger() else 0)
 
     def reload(self) -> None:
         """Reload the config, after the start if that is not over. May be called at any time."""
         self._reload_wanted.set()
 
-    def give_up(self) -> None:
+    def fail(self) -> None:
         """End, since a part failed."""
         self._failed = True
-        self.end()
+        self.stop()
 
-    def _lost(self) -> str:
+    def _unwritten_ledger(self) -> str:
         """Say what of the ledger would be lost, or is damaged; "" if nothing."""
-        return "" if self._service is None else self._service.writer.lost()
+        return "" if self._service is None else self._service.writer.unwritten()
 
     async def run(self) -> None:
-        """Run until `end` is called. Raises what the start raises, and Failed."""
+        """Run until `stop` is called. Raises what the start raises, and DaemonError."""
         async with contextlib.AsyncExitStack() as undo:
             start = Startup(self.path, self.config, Metrics(CollectorRegistry()), undo)
-            front = Front(start.progress, start.unready)
-            async with self._served(front):
-                async with _background(_tell(start)):
+            front = StartingApp(start.progress, start.unready_reasons)
+            async with self._serving(front):
+                async with _background(_log_progress(start)):
                     started = await self._unless_ended(start.run())
                 if started is None:
                     if start.writer and (damage := start.writer.damage()):
-                        raise Failed(damage)
+                        raise DaemonError(damage)
                     logger.info("ended before the start was over")
                     return
                 self._service, app = started
                 await self._run(self._service, front, app, undo)
-        if lost := self._lost():
-            raise Failed(lost)
+        if lost := self._unwritten_ledger():
+            raise DaemonError(lost)
         if self._failed:
-            raise Failed("ended by a fault of our own; the log tells more")
+            raise DaemonError("ended by a fault of our own; the log tells more")
 
     @contextlib.asynccontextmanager
-    async def _served(self, front: Front) -> AsyncIterator[None]:
+    async def _serving(self, front: StartingApp) -> AsyncIterator[None]:
         web = self.config.web
         async with contextlib.AsyncExitStack() as served:
             try:
                 await served.enter_async_context(serving(front, web.host, web.port, self._proxies, self._handles))
-            except CannotListen:
+            except ListenError:
                 # Of one that was started twice this is the better news.
-                if error := await asyncio.to_thread(locked, self.config.data_dir):
+                if error := await asyncio.to_thread(lock_holder, self.config.data_dir):
                     raise error from None
                 raise
             yield
 
     def _proxies(self) -> Networks:
-        return () if self._service is None else self._service.built.access.proxies
+        return () if self._service is None else self._service.built_config.access.proxies
 
     def _handles(self) -> int:
         if self._service is None:
             at_once = self.config.limits.max_concurrent
             return self._pages(at_once, at_once)
-        return self._pages(len(self._service.monitor.watches), self._service.config.limits.max_concurrent)
+        return self._pages(len(self._service.monitor.targets), self._service.config.limits.max_concurrent)
 
-    async def _run(self, service: Service, front: Front, app: ASGIApp, undo: contextlib.AsyncExitStack) -> None:
-        undo.push_async_callback(stopped, service)
+    async def _run(
+        self, service: Service, front: StartingApp, app: ASGIApp, undo: contextlib.AsyncExitStack
+    ) -> None:
+        undo.push_async_callback(record_stop, service)
         service.open_app = front.open
-        async with service.running(self.give_up), _background(self._reloads(service)):
+        async with service.running(self.fail), _background(self._reloads(service)):
             front.open(app)
             logger.info("%s; web on http://%s/", _status(service), self.config.web.listen)
             watchdog.ready(_status(service))
@@ -128,7 +130,7 @@ class Daemon:
             await asyncio.wait((task, ended), return_when=asyncio.FIRST_COMPLETED)
             return await task if task.done() else None
         except BaseException:
-            self.give_up()
+            self.fail()
             raise
         finally:
             for one in (task, ended):
@@ -144,22 +146,22 @@ class Daemon:
             try:
                 await service.reload()
             except Exception:
-                service.monitor.metrics.error()
+                service.monitor.metrics.internal_error()
                 logger.exception("the reload failed by our own fault")
             watchdog.ready(_status(service))
 
 
-async def _tell(start: Startup) -> None:
+async def _log_progress(start: Startup) -> None:
     """Say in the log how far a long start has come: every few seconds, or each minute where it stands still."""
-    told, silent = "", 0
+    logged, silent = "", 0
     while True:
-        watchdog.starting("; ".join(start.unready()), 12 * TOLD_EVERY)
-        await asyncio.sleep(TOLD_EVERY)
-        now = "; ".join(start.unready())
+        watchdog.starting("; ".join(start.unready_reasons()), 12 * LOG_SECONDS)
+        await asyncio.sleep(LOG_SECONDS)
+        now = "; ".join(start.unready_reasons())
         silent += 1
-        if now != told or silent * TOLD_EVERY >= 60:
+        if now != logged or silent * LOG_SECONDS >= 60:
             logger.info("%s", now)
-            told, silent = now, 0
+            logged, silent = now, 0
 
 
 @contextlib.asynccontextmanager
@@ -176,13 +178,15 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 async def run(path: Path, config: Config, pages: Callable[[int, int], int]) -> None:
     """Run a daemon with the signals of the process: SIGTERM and SIGINT end it, SIGHUP reloads."""
     daemon = Daemon(path, config, pages)
-    patience = watchdog.patience()
-    every = min(EVERY, patience / 3) if patience else EVERY
-    heed(asyncio.get_running_loop(), daemon.end, daemon.reload)
-    async with watched(watchdog.alive if patience else lambda: None, every, round(EVERY / every * MISSED)):
+    patience = watchdog.watchdog_seconds()
+    every = min(HEARTBEAT_SECONDS, patience / 3) if patience else HEARTBEAT_SECONDS
+    install_handlers(asyncio.get_running_loop(), daemon.stop, daemon.reload)
+    async with watch_loop(
+        watchdog.keep_alive if patience else lambda: None, every, round(HEARTBEAT_SECONDS / every * MAX_MISSED)
+    ):
         await daemon.run()
 
 
 def _status(service: Service) -> str:
-    count = len(service.monitor.watches)
+    count = len(service.monitor.targets)
     return f"watching {count} target{'s' * (count != 1)}"

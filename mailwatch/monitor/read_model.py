@@ -13,55 +13,58 @@ from pathlib import Path
 from typing import Any
 
 from mailwatch.analysis.availability import DAY
-from mailwatch.analysis.elapsed import Moment, as_shown, end_of, reference_of, start_of
+from mailwatch.analysis.elapsed import Moment, by_reference_clock, fact_end, fact_start, reference_moment
 from mailwatch.analysis.public_json import incident_json
 from mailwatch.config import Config, catalogue
-from mailwatch.config.recorded_targets import SEE_API, NoSuchTarget
-from mailwatch.evidence.ledger_range import NoCase, gather
-from mailwatch.evidence.report_job import Making
+from mailwatch.config.recorded_targets import SEE_API, UnknownTargetError
+from mailwatch.evidence.ledger_range import EvidenceError, select_range
+from mailwatch.evidence.report_job import ReportJobs
 from mailwatch.model import Observation, Outcome
-from mailwatch.monitor.pipeline import Monitor
-from mailwatch.monitor.self_audit import Auditing
-from mailwatch.monitor.target_runtime import Watch
+from mailwatch.monitor.pipeline import Pipeline
+from mailwatch.monitor.self_audit import LedgerSelfAudit
+from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import Target
 from mailwatch.store import Reader, StoreError, Tokens, queries
 from mailwatch.times import Millis
-from mailwatch.web.read_model import NotMade, Sources, Views
+from mailwatch.web.read_model import EvidenceUnavailableError, PageData, ReadModel
 
-LOOKS_AT_MOST = 5000
-"""Looks of an outage that are read for its transitions."""
-TRANSITIONS_AT_MOST = 100
+MAX_OBSERVATIONS = 5000
+"""Observations of an outage that are read for its transitions."""
+MAX_TRANSITIONS = 100
 
 
-def outlook(monitor: Monitor, reader: Reader, path: Path, config: Config, auditing: Auditing) -> Views:
+def page_data(
+    monitor: Pipeline, reader: Reader, path: Path, config: Config, auditing: LedgerSelfAudit
+) -> PageData:
     """Return what the pages need of a running MailWatch. `path` is its config file."""
-    making = Making(path, config.data_dir)
+    making = ReportJobs(path, config.data_dir)
 
     async def evidence(identity: str, language: str) -> Path:
         if await asyncio.to_thread(_payload, monitor, reader, identity) is None:
-            raise NotMade(f"no outage {identity!r}; GET /api/v1/outages lists them")
+            raise EvidenceUnavailableError(f"no outage {identity!r}; GET /api/v1/outages lists them")
         try:
             return await making.make(identity, language)
-        except NoCase as error:
-            raise NotMade(str(error)) from None
+        except EvidenceError as error:
+            raise EvidenceUnavailableError(str(error)) from None
 
-    return Views(
+    return PageData(
         vantage_point=config.vantage_point.name,
         place=config.vantage_point.place,
-        glance=partial(_glance, monitor),
+        target_card=partial(_target_card, monitor),
         outages=partial(_outages, monitor),
         outage=partial(_outage, monitor, reader, Tokens(config.data_dir)),
         ledger=partial(_ledger, reader, auditing),
-        pulse=partial(_pulse, monitor),
-        unguarded=lambda: monitor.judging.guard is None,
+        change_token=partial(_change_token, monitor),
+        unguarded=lambda: monitor.attribution.guard is None,
         evidence=evidence,
     )
 
 
-def nobodys(monitor: Monitor, reader: Reader) -> Callable[[], bool]:
-    """Return what says whether all on record is nobody's: servers of the catalogue, looked at without a log-in.
+def only_public_targets(monitor: Pipeline, reader: Reader) -> Callable[[], bool]:
+    """Return a predicate that is true while every recorded target is a public catalogue server probed without a
+    login.
 
-    So it is with config.example.yaml, whose pages may be shown to anybody as they are. What was somebody's once
+    So it is with config.example.yaml, whose pages anyone may see. What was private once
     stays on record, and is shown, when it is watched no longer: so this is asked before each reload, and a no is
     for good.
     """
@@ -69,91 +72,93 @@ def nobodys(monitor: Monitor, reader: Reader) -> Callable[[], bool]:
 
     def told() -> bool:
         nonlocal open_to_all
-        watched = [watch.target for watch in list(monitor.watches.values())]
-        if not all(_is_nobodys(target) for target in watched):
+        watched = [runtime.target for runtime in list(monitor.targets.values())]
+        if not all(_is_public_target(target) for target in watched):
             open_to_all = False
         elif open_to_all is None:
             try:
                 open_to_all = {target.name for target in watched}.issuperset(reader.targets())
             except StoreError:
-                # Whose it is is not known now: nobody but those who may see all is let in.
+                # Whose it is is not known now: only those who may see all are let in.
                 return False
         return open_to_all
 
     return told
 
 
-def _is_nobodys(target: Target) -> bool:
+def _is_public_target(target: Target) -> bool:
     provider = catalogue.by_key(target.provider) if target.provider else None
     public = provider is not None and target.host in {server.host for server in provider.servers}
     return public and target.login is None and target.task is None and "@" not in target.name
 
 
-def _glance(monitor: Monitor, name: str, at: Millis) -> dict[str, Any]:
-    watch = monitor.watches[name]
-    latest = watch.latest
-    last = latest.deciding if latest else None
-    ratio = watch.buckets.ratio(90 * DAY, at)
+def _target_card(monitor: Pipeline, name: str, at: Millis) -> dict[str, Any]:
+    runtime = monitor.targets[name]
+    latest = runtime.latest
+    last = latest.deciding_attempt if latest else None
+    ratio = runtime.rolling_availability.ratio(90 * DAY, at)
     return {
         "phases": {phase.value: spent / 1e6 for phase, spent in last.phases.items()} if last else {},
         "duration": (latest.ended_at - latest.started_at) / 1000 if latest else 0.0,
         "ratio": {"lower": ratio.lower, "upper": ratio.upper, "coverage": ratio.coverage},
-        "days": watch.buckets.days(at),
-        "filling": watch.unfilled is not None,
+        "days": runtime.rolling_availability.days(at),
+        "filling": runtime.pending_backfill is not None,
     }
 
 
-def _outages(monitor: Monitor) -> list[dict[str, Any]]:
-    found = dict(monitor.former)
-    for watch in list(monitor.watches.values()):
-        told = dict(watch.outages)
-        if watch.state.outage:
+def _outages(monitor: Pipeline) -> list[dict[str, Any]]:
+    found = dict(monitor.former_outages)
+    for runtime in list(monitor.targets.values()):
+        outages = dict(runtime.outages)
+        if runtime.state.outage:
             # What was written when it opened is as old as that.
-            told[watch.state.outage.id] = monitor.told(watch.target, watch.state.outage)
-        found |= told
+            outages[runtime.state.outage.id] = monitor.public_outage(runtime.target, runtime.state.outage)
+        found |= outages
     return sorted(found.values(), key=lambda outage: str(outage["first_bad"]), reverse=True)
 
 
-def _pulse(monitor: Monitor) -> str:
+def _change_token(monitor: Pipeline) -> str:
     states = (
-        (w.target.name, w.state.name, w.latest.started_at if w.latest else 0, _newest(w))
-        for w in list(monitor.watches.values())
+        (w.target.name, w.state.name, w.latest.started_at if w.latest else 0, _newest_fact(w))
+        for w in list(monitor.targets.values())
     )
     return str(hash(tuple(states)))
 
 
-def _newest(watch: Watch) -> tuple[str, str]:
-    """An outage is on record a moment after the look that opened or closed it."""
-    newest = next(reversed(watch.outages.values()), None)
+def _newest_fact(runtime: TargetRuntime) -> tuple[str, str]:
+    """An outage is on record a moment after the observation that opened or closed it."""
+    newest = next(reversed(runtime.outages.values()), None)
     return (newest["id"], newest["state"]) if newest else ("", "")
 
 
-def _payload(monitor: Monitor, reader: Reader, identity: str) -> dict[str, Any] | None:
+def _payload(monitor: Pipeline, reader: Reader, identity: str) -> dict[str, Any] | None:
     found = queries.outage_payloads(reader, live=monitor.open_outages())
-    return next((told for told in found if told["id"] == identity), None)
+    return next((payload for payload in found if payload["id"] == identity), None)
 
 
-def _outage(monitor: Monitor, reader: Reader, tokens: Tokens, identity: str) -> dict[str, Any] | None:
+def _outage(monitor: Pipeline, reader: Reader, tokens: Tokens, identity: str) -> dict[str, Any] | None:
     payload = _payload(monitor, reader, identity)
     if payload is None:
         return None
     first, last = payload["ledger"]["first"], payload["ledger"]["last"]
-    looks = list(_looks(reader, payload["target"], first, last))
-    guard = next((look.guard for look in looks if look.outcome is Outcome.DOWN), None)
-    shown = None if guard is None else {"online": guard.online, "controls": guard.controls}
+    observations = list(_observations(reader, payload["target"], first, last))
+    guard = next((observation.guard for observation in observations if observation.outcome is Outcome.DOWN), None)
+    guard_json = None if guard is None else {"online": guard.online, "controls": guard.controls}
     return {
         "proven_afterwards": False,
         "maintenance_ms": 0,
         **payload,
-        "transitions": _transitions(looks, reference_of(payload, looks[0] if looks else None)),
-        "guard": shown,
+        "transitions": _transitions(
+            observations, reference_moment(payload, observations[0] if observations else None)
+        ),
+        "guard": guard_json,
         "clock_bound": _clock_bound(reader, first),
         "range": _range(reader, tokens, payload["target"], first, last),
     }
 
 
-def _looks(reader: Reader, target: str, first: int, last: int) -> Iterator[Observation]:
-    within = reader.entries(target=target, kinds=["observation"], from_index=first, limit=LOOKS_AT_MOST)
+def _observations(reader: Reader, target: str, first: int, last: int) -> Iterator[Observation]:
+    within = reader.entries(target=target, kinds=["observation"], from_index=first, limit=MAX_OBSERVATIONS)
     for entry in within:
         if isinstance(fact := entry.fact, Observation):
             yield fact
@@ -161,26 +166,30 @@ def _looks(reader: Reader, target: str, first: int, last: int) -> Iterator[Obser
                 return
 
 
-def _transitions(looks: list[Observation], reference: Moment | None) -> list[dict[str, Any]]:
-    told: list[dict[str, Any]] = []
+def _transitions(observations: list[Observation], reference: Moment | None) -> list[dict[str, Any]]:
+    transitions: list[dict[str, Any]] = []
     before = None
-    for look in looks:
-        here = (look.outcome, look.cause, look.failed_phase)
-        if here != before and len(told) < TRANSITIONS_AT_MOST:
-            told.append(
+    for observation in observations:
+        here = (observation.outcome, observation.cause, observation.failed_phase)
+        if here != before and len(transitions) < MAX_TRANSITIONS:
+            transitions.append(
                 {
-                    # As the bounds are taken: the last good look counts from its start, others from their end.
-                    "at": as_shown(
-                        start_of(look) if not told and look.outcome is Outcome.UP else end_of(look), reference
+                    # As the bounds are taken: the last up observation counts from its start, others from their
+                    # end.
+                    "at": by_reference_clock(
+                        fact_start(observation)
+                        if not transitions and observation.outcome is Outcome.UP
+                        else fact_end(observation),
+                        reference,
                     ),
-                    "outcome": look.outcome.value,
-                    "cause": look.cause.value if look.cause else None,
-                    "phase": look.failed_phase.value if look.failed_phase else None,
-                    "detail": look.detail,
+                    "outcome": observation.outcome.value,
+                    "cause": observation.cause.value if observation.cause else None,
+                    "phase": observation.failed_phase.value if observation.failed_phase else None,
+                    "detail": observation.detail,
                 }
             )
         before = here
-    return told
+    return transitions
 
 
 def _clock_bound(reader: Reader, index: int) -> float | None:
@@ -195,14 +204,14 @@ def _clock_bound(reader: Reader, index: int) -> float | None:
 def _range(reader: Reader, tokens: Tokens, target: str, first: int, last: int) -> dict[str, Any] | None:
     closing = reader.entries(target=target, kinds=["outage"], from_index=last, limit=1)
     try:
-        found = gather(reader, tokens, first, max([last, *(entry.index for entry in closing)]))
-    except NoCase:
+        found = select_range(reader, tokens, first, max([last, *(entry.index for entry in closing)]))
+    except EvidenceError:
         return None
     stamped = [{"time": t.time, "authority": t.authority, "checkpoint": t.checkpoint} for t in found.tokens]
     return {"start": found.start.size, "end": found.end.size, "note": found.end.note, "tokens": stamped}
 
 
-def _ledger(reader: Reader, auditing: Auditing) -> dict[str, Any]:
+def _ledger(reader: Reader, auditing: LedgerSelfAudit) -> dict[str, Any]:
     row = reader.last_checkpoint()
     token = next(iter(reader.entries(kinds=["token"], descending=True, limit=1)), None)
     return {
@@ -213,38 +222,44 @@ def _ledger(reader: Reader, auditing: Auditing) -> dict[str, Any]:
     }
 
 
-def answers(
-    monitor: Monitor, reader: Reader, *, unready: Callable[[], list[str]], ill: Callable[[], list[str]]
-) -> Sources:
-    """Return what answers the API. `unready` says why /readyz must fail, `ill` why what is shown may be old."""
+def read_model(
+    monitor: Pipeline,
+    reader: Reader,
+    *,
+    unready_reasons: Callable[[], list[str]],
+    stale_reasons: Callable[[], list[str]],
+) -> ReadModel:
+    """Return what answers the API. `unready_reasons` says why /readyz must fail, `stale_reasons` why what is shown
+    may be old.
+    """
 
     def targets() -> list[dict[str, Any]]:
-        return [monitor.status(watch) for watch in list(monitor.watches.values())]
+        return [monitor.status(runtime) for runtime in list(monitor.targets.values())]
 
     def known() -> dict[str, tuple[str, str]]:
-        watches = list(monitor.watches.values())
-        return {w.target.name: (w.target.provider, w.target.kind.value) for w in watches}
+        runtimes = list(monitor.targets.values())
+        return {w.target.name: (w.target.provider, w.target.kind.value) for w in runtimes}
 
     def unknown(name: str) -> str:
         try:
-            queries.wanted_targets(reader, name, list(monitor.watches), see=SEE_API)
-        except NoSuchTarget as error:
+            queries.select_targets(reader, name, list(monitor.targets), see=SEE_API)
+        except UnknownTargetError as error:
             return str(error)
         return ""
 
     def availability(target: str | None, start: Millis, end: Millis) -> list[dict[str, Any]]:
-        wanted = queries.wanted_targets(reader, target, list(monitor.watches), see=SEE_API)
+        wanted = queries.select_targets(reader, target, list(monitor.targets), see=SEE_API)
         return queries.availability(reader, wanted, start, end)
 
     def incident(wanted: str) -> dict[str, Any] | None:
         for item in queries.incidents(reader, live=monitor.open_outages()):
             if item.id == wanted:
-                return incident_json(queries.in_full(reader, item))
+                return incident_json(queries.with_symptoms(reader, item))
         return None
 
-    return Sources(
+    return ReadModel(
         targets=targets,
-        unknown=unknown,
+        unknown_reason=unknown,
         outages=lambda only_open, start, end: queries.outages(
             reader, only_open=only_open, start=start, end=end, live=monitor.open_outages()
         ),
@@ -258,7 +273,7 @@ def answers(
         observations=lambda looks: queries.observations(reader, known(), **asdict(looks)),
         availability=availability,
         offline=lambda start, end: queries.offline(reader, start=start, end=end),
-        unready=unready,
-        ill=ill,
+        unready_reasons=unready_reasons,
+        stale_reasons=stale_reasons,
         metrics=monitor.metrics.exposition,
     )

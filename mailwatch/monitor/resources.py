@@ -13,7 +13,7 @@ from pathlib import Path
 
 _PROC = Path("/proc/self")
 _CGROUPS = Path("/sys/fs/cgroup")
-_FULL = (errno.EMFILE, errno.ENFILE)
+_NO_HANDLES_ERRNOS = (errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def open_files() -> Usage | None:
             # One of them is the listing's own.
             return Usage(sum(1 for _ in folder.iterdir()) - 1, limit)
         except OSError as error:
-            if error.errno in _FULL and limit is not None:
+            if error.errno in _NO_HANDLES_ERRNOS and limit is not None:
                 return Usage(limit, limit)
     return None
 
@@ -45,7 +45,7 @@ def open_files() -> Usage | None:
 def threads() -> Usage:
     """Count the threads against the cgroup's pids.max and RLIMIT_NPROC, both of which count others' too."""
     used = next((int(line.split()[1]) for line in _lines(_PROC / "status") if line.startswith("Threads:")), 0)
-    limits = [_soft(resource.RLIMIT_NPROC) if os.geteuid() else None, *_of_cgroups("pids.max")]
+    limits = [_soft(resource.RLIMIT_NPROC) if os.geteuid() else None, *_cgroup_limits("pids.max")]
     return Usage(used or threading.active_count(), _least(limits))
 
 
@@ -59,7 +59,7 @@ def memory() -> dict[str, Usage]:
         return {}
     page = os.sysconf("SC_PAGE_SIZE")
     # Version 1 of cgroups writes a number near 2**63 for none.
-    limits = [limit for limit in _of_cgroups("memory.max", "memory.limit_in_bytes") if limit < 2**60]
+    limits = [limit for limit in _cgroup_limits("memory.max", "memory.limit_in_bytes") if limit < 2**60]
     return {
         "resident": Usage(int(words[1]) * page, _least(limits)),
         "address_space": Usage(int(words[0]) * page, _soft(resource.RLIMIT_AS)),
@@ -75,7 +75,7 @@ def _least(limits: list[int | None] | list[int]) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _of_cgroups(*names: str) -> Iterator[int]:
+def _cgroup_limits(*names: str) -> Iterator[int]:
     """Yield the limits of our cgroup and of all that it lies in (cgroups(7)); in a container that is the root."""
     for line in _lines(_PROC / "cgroup"):
         _, controllers, path = (*line.split(":", 2), "", "")[:3]

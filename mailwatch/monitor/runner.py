@@ -1,4 +1,4 @@
-"""Takes one look at a target: with its login or while that is held back, and learns what came of it."""
+"""Runs one probe of a target: with its login or while that is held back, and records what came of it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from dataclasses import replace
 from typing import Any
 
 from mailwatch import monotonic
-from mailwatch.guard.login_backoff import LoginGate, end_looks, unanswered
+from mailwatch.guard.login_backoff import LoginBackoff, endpoint_observations, unanswered
 from mailwatch.ledger.entry import secret_id
 from mailwatch.metrics import Metrics
 from mailwatch.model import Cause, ClockSpan, Kind, Observation, Outcome
-from mailwatch.monitor.target_runtime import Watch
-from mailwatch.probes import TlsContexts, Trips, observe
-from mailwatch.probes.attempts import longest
-from mailwatch.probes.connect import OurFault
+from mailwatch.monitor.target_runtime import TargetRuntime
+from mailwatch.probes import RoundtripContext, TlsContexts, observe
+from mailwatch.probes.attempts import max_probe_seconds
+from mailwatch.probes.connect import MonitorError
 from mailwatch.probes.oauth.tokens import AccessTokens
 from mailwatch.settings import Login, Target
 from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)
 
-ENDS_WITHIN = 2.0
+CANCEL_SECONDS = 2.0
 """Seconds that a probe has to end once it was cancelled; one that does not is left behind."""
 
 
-class Looking:
-    """Looks, `at_once` at the most. `secret` is the ledger's, for the keyed digests of passwords.
+class ProbeRunner:
+    """Runs probes, `at_once` at the most. `secret` is the ledger's, for the keyed digests of passwords.
 
-    `beside` is entered for as long as a look lasts, but for round trips. `clock_bound` gives by how many
+    `while_probing` is entered for as long as a probe lasts, but for round trips. `clock_bound` gives by how many
     milliseconds the wall clock may be off now.
     """
 
@@ -43,70 +43,74 @@ class Looking:
         tokens: AccessTokens,
         metrics: Metrics,
         at_once: int,
-        beside: Callable[[], contextlib.AbstractContextManager[None]],
+        while_probing: Callable[[], contextlib.AbstractContextManager[None]],
         clock_bound: Callable[[], Millis | None] = lambda: None,
         observe: Callable[..., Awaitable[Observation]] = observe,
     ) -> None:
-        self.logins = LoginGate()
+        self.login_backoff = LoginBackoff()
         self.observe = observe
         self.clock_bound = clock_bound
-        self._secret, self._tokens, self._metrics, self._beside = secret, tokens, metrics, beside
+        self._secret, self._tokens, self._metrics, self._while_probing = secret, tokens, metrics, while_probing
         self._limit, self._at_once = at_once, asyncio.Semaphore(at_once)
         self._contexts = TlsContexts()
-        self.left_behind: set[asyncio.Task[Observation]] = set()
+        self.abandoned: set[asyncio.Task[Observation]] = set()
         """Probes that were ended by our own deadline, and go on all the same."""
         self._started = now() - _running()
 
-    def change(self, at_once: int) -> None:
+    def reconfigure(self, at_once: int) -> None:
         """Take over a limit, and read the files of certificates anew. Probes under way end under the old ones."""
         if at_once != self._limit:
             self._limit, self._at_once = at_once, asyncio.Semaphore(at_once)
         self._contexts = TlsContexts()
 
-    async def look(self, watch: Watch, target: Target, due: Millis) -> Observation:
-        """Look at the target, due at that time; what it saw is not judged yet."""
+    async def run(self, runtime: TargetRuntime, target: Target, scheduled_at: Millis) -> Observation:
+        """Probe the target; the failure is not attributed yet."""
         async with contextlib.AsyncExitStack() as held:
-            for limit in (self._at_once, *self.logins.slots(target)):
+            for limit in (self._at_once, *self.login_backoff.limits(target)):
                 await held.enter_async_context(limit)
-            self._metrics.lag((now() - due) / 1000)
+            self._metrics.lag((now() - scheduled_at) / 1000)
             more: dict[str, Any] = {}
             if target.kind is Kind.ROUNDTRIP:
-                # Once it has logged in it only waits, and must not keep others from looking.
-                more["trips"] = Trips(self._secret, watch.outstanding, settled=held.aclose)
-            for end in target.ends:
+                # Once it has logged in it only waits, and must not keep other probes from starting.
+                more["trips"] = RoundtripContext(self._secret, runtime.outstanding, logged_in=held.aclose)
+            for end in target.endpoints:
                 if end.login and end.login.oauth2:
-                    self.logins.renewed(end, self._secret_used(end.login))
-            with_login = self.logins.allows(target, self.steady())
+                    self.login_backoff.credentials_changed(end, self._secret_used(end.login))
+            with_login = self.login_backoff.may_login(target, self.steady_now())
             # A round trip waits for minutes in any case: for it the regular rounds are enough.
-            watched = contextlib.nullcontext() if target.kind is Kind.ROUNDTRIP else self._beside()
+            watched = contextlib.nullcontext() if target.kind is Kind.ROUNDTRIP else self._while_probing()
             began, offset = monotonic.milliseconds(), monotonic.offset()
             try:
-                watch.began = watch.probing = time.monotonic()
+                runtime.probe_began = runtime.probing_since = time.monotonic()
                 with watched:
                     observation = await self._bounded(
-                        longest(target),
+                        max_probe_seconds(target),
                         self.observe(
                             target,
-                            scheduled_at=due,
+                            scheduled_at=scheduled_at,
                             contexts=self._contexts,
                             with_login=with_login,
-                            every_address=watch.state.is_open,
+                            every_address=runtime.state.is_open,
                             tokens=self._tokens,
                             **more,
                         ),
                     )
             finally:
-                watch.ended, watch.probing, watch.pending = time.monotonic(), None, True
-                self.logins.release(target)
+                runtime.probe_ended, runtime.probing_since, runtime.unrecorded = time.monotonic(), None, True
+                self.login_backoff.release(target)
             interval = max(1, round(target.interval * 1000))
-            clock = _clock(observation, began, widened(self.clock_bound(), monotonic.offset() - offset))
+            clock = _attempts_span(
+                observation, began, widened_bound(self.clock_bound(), monotonic.offset() - offset)
+            )
             observation = replace(observation, clock=clock, interval=interval)
         if target.kind is Kind.ROUNDTRIP:
-            return self._learn_ends(target, observation)
-        return self._learn(target, observation)
+            return self._record_endpoint_logins(target, observation)
+        return self._record_login(target, observation)
 
     async def _bounded(self, seconds: float, probe: Awaitable[Observation]) -> Observation:
-        """Await a probe for so long at the most. Raises OurFault: it should have ended by deadlines of its own."""
+        """Await a probe for so long at the most. Raises MonitorError: it should have ended by deadlines of its
+        own.
+        """
         task = asyncio.ensure_future(probe)
         try:
             await asyncio.wait({task}, timeout=seconds)
@@ -116,29 +120,29 @@ class Looking:
         if task.done():
             return await task
         task.cancel()
-        await asyncio.wait({task}, timeout=ENDS_WITHIN)
+        await asyncio.wait({task}, timeout=CANCEL_SECONDS)
         if not task.done():
-            self.left_behind.add(task)
-            task.add_done_callback(self._came_back)
-        raise OurFault(f"the probe did not end within {seconds:g} s, which is more than all of its timeouts")
+            self.abandoned.add(task)
+            task.add_done_callback(self._late_result)
+        raise MonitorError(f"the probe did not end within {seconds:g} s, which is more than all of its timeouts")
 
-    def _came_back(self, task: asyncio.Task[Observation]) -> None:
-        self.left_behind.discard(task)
+    def _late_result(self, task: asyncio.Task[Observation]) -> None:
+        self.abandoned.discard(task)
         if not task.cancelled():
             # What it saw came too late to be judged; asking for its exception keeps asyncio from logging it.
             task.exception()
 
-    def _learn(self, target: Target, observation: Observation) -> Observation:
-        """Tell the gate what came of the login, and say what follows from it."""
+    def _record_login(self, target: Target, observation: Observation) -> Observation:
+        """Record what came of the login, and return what follows from it."""
         if observation.with_login and target.login:
             observation = replace(observation, secret=self._secret_used(target.login))
-            observation = self._heard(target, observation)
-        self.logins.learn(target, observation, self.steady())
+            observation = self._judge_silence(target, observation)
+        self.login_backoff.record(target, observation, self.steady_now())
         if observation.with_login and observation.cause is Cause.CREDENTIALS and not unanswered(observation):
             logger.warning(
                 "%s: the login was rejected: %s; it is tried again later", target.name, observation.detail
             )
-            together = self.logins.failing_together(target)
+            together = self.login_backoff.correlated_rejections(target)
             if together > 1:
                 # One bad password is its owner's; good ones that fail together are the provider's broken login.
                 words = f"rejected together with the login of {together - 1} other account(s) that worked before"
@@ -153,19 +157,19 @@ class Looking:
             )
         return observation
 
-    def _heard(self, target: Target, observation: Observation) -> Observation:
-        heard = self.logins.heard(target, observation, self._secret_used)
-        if heard is not observation:
+    def _judge_silence(self, target: Target, observation: Observation) -> Observation:
+        judged = self.login_backoff.judge_silence(target, observation, self._secret_used)
+        if judged is not observation:
             logger.warning("%s: no answer came after the password was sent; it is tried again later", target.name)
-        return heard
+        return judged
 
-    def _learn_ends(self, target: Target, observation: Observation) -> Observation:
+    def _record_endpoint_logins(self, target: Target, observation: Observation) -> Observation:
         """Record what came of the logins at both ends of a round trip, and return what follows from it."""
-        observation = self._heard(target, observation)
-        for end, seen in end_looks(target, observation):
+        observation = self._judge_silence(target, observation)
+        for end, seen in endpoint_observations(target, observation):
             if end.login:
                 seen = replace(seen, secret=self._secret_used(end.login))
-            self.logins.learn(end, seen, self.steady())
+            self.login_backoff.record(end, seen, self.steady_now())
             if seen.cause is Cause.CREDENTIALS:
                 logger.warning("%s: the login at %s was rejected; it is tried again later", target.name, end.name)
         return observation
@@ -173,8 +177,8 @@ class Looking:
     def _secret_used(self, login: Login) -> str:
         return secret_used(self._secret, login, self._tokens)
 
-    def steady(self) -> Millis:
-        """Return the time by the clock as it was at the start: nobody sets this one."""
+    def steady_now(self) -> Millis:
+        """Return the time by the clock as it was at the start: steps of the wall clock do not change it."""
         return self._started + _running()
 
 
@@ -184,8 +188,8 @@ def secret_used(secret: bytes, login: Login, tokens: AccessTokens) -> str:
     return secret_id(secret, login.username, proof) if proof else ""
 
 
-def _clock(observation: Observation, began: Millis, bound: Millis | None) -> ClockSpan:
-    """Return from when to when the attempts lasted, on the clock that nobody can set; since `began` without
+def _attempts_span(observation: Observation, began: Millis, bound: Millis | None) -> ClockSpan:
+    """Return from when to when the attempts lasted, on the steady clock; since `began` without
     any.
     """
     spans = [attempt.clock for attempt in observation.attempts if attempt.clock is not None]
@@ -195,7 +199,7 @@ def _clock(observation: Observation, began: Millis, bound: Millis | None) -> Clo
     return ClockSpan(spans[0].boot, min(starts), max(span.end for span in spans), bound)
 
 
-def widened(bound: Millis | None, stepped: Millis) -> Millis | None:
+def widened_bound(bound: Millis | None, stepped: Millis) -> Millis | None:
     """Return the bound of times that were read before the clock was set by `stepped`; `bound` is that of now."""
     return bound if bound is None or abs(stepped) <= monotonic.STEP_MS else bound + abs(stepped)
 

@@ -1,7 +1,7 @@
-"""When to look: a steady beat for each target, sooner looks on request, and nothing else.
+"""When to probe: a steady interval for each target, sooner probes on request, and nothing else.
 
-APScheduler keeps the beats. Late runs are run and never dropped (its default drops what is a second late);
-what was missed shows as a longer time between two looks, which the monitor records as a gap.
+APScheduler keeps the intervals. Late runs are run and never dropped (its default drops what is a second late);
+what was missed shows as a longer time between two probes, which the pipeline records as a gap.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from apscheduler.triggers.base import BaseTrigger
 from mailwatch.settings import Target
 from mailwatch.times import Millis
 
-Look = Callable[[Target, Millis], Coroutine[Any, Any, None]]
-"""Looks at a target once; given the time at which the look was due."""
+ProbeStarter = Callable[[Target, Millis], Coroutine[Any, Any, None]]
+"""Probes a target once; gets the time at which the probe was due."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 logger = logging.getLogger(__name__)
@@ -30,11 +30,11 @@ logger = logging.getLogger(__name__)
 logging.getLogger("apscheduler").setLevel(logging.ERROR)
 
 
-class Beat(BaseTrigger):  # type: ignore[misc]
+class FixedPhaseTrigger(BaseTrigger):  # type: ignore[misc]
     """Fires at `offset + k * interval` seconds of the Unix time.
 
-    The offset comes from the target's name: targets spread over the interval, and a restart keeps their beat.
-    Reckoned in whole microseconds: a beat that rounding puts at `now` again would fire for ever.
+    The offset comes from the target's name: targets spread over the interval, and a restart keeps their phase.
+    Reckoned in whole microseconds: a time that rounding puts at `now` again would fire for ever.
     """
 
     def __init__(self, name: str, interval: float) -> None:
@@ -43,31 +43,33 @@ class Beat(BaseTrigger):  # type: ignore[misc]
         self.offset = int.from_bytes(digest[:8]) * self.interval >> 64
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
-        """Return the first beat after `now`."""
+        """Return the first time after `now`."""
         since = (now - EPOCH) // timedelta(microseconds=1)
         beats = (since - self.offset) // self.interval + 1
         return EPOCH + timedelta(microseconds=self.offset + beats * self.interval)
 
 
-class _Looks(BaseExecutor):  # type: ignore[misc]
-    """Starts a look as a task of the running loop and tells it when it was due.
+class _ProbeExecutor(BaseExecutor):  # type: ignore[misc]
+    """Starts a probe as a task of the running loop and passes on when it was due.
 
-    APScheduler's own asyncio executor does not pass the due time on. A second look at a target that is
-    still being looked at is refused by `max_instances`.
+    APScheduler's own asyncio executor does not pass the due time on. A second probe of a target that is
+    still being probed is refused by `max_instances`.
     """
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, start_probe: ProbeStarter) -> None:
         super().__init__()
-        self._look = look
+        self._start_probe = start_probe
         self.tasks: set[asyncio.Task[None]] = set()
 
     @staticmethod
     def placeholder(target: Target) -> None:
-        """What APScheduler believes it runs; `_do_submit_job` starts the look itself."""
+        """What APScheduler believes it runs; `_do_submit_job` starts the probe itself."""
 
     def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
-        due = (run_times[-1] - EPOCH) // timedelta(milliseconds=1)  # cut off as now() is: never after the look
-        task = asyncio.ensure_future(self._look(job.args[0], due))
+        scheduled_at = (run_times[-1] - EPOCH) // timedelta(
+            milliseconds=1
+        )  # cut off as now() is: never after the look
+        task = asyncio.ensure_future(self._start_probe(job.args[0], scheduled_at))
         self.tasks.add(task)
         task.add_done_callback(lambda done: self._ended(job.id, done))
 
@@ -80,25 +82,28 @@ class _Looks(BaseExecutor):  # type: ignore[misc]
 
 class _Scheduler(AsyncIOScheduler):  # type: ignore[misc]
     def _start_timer(self, wait_seconds: float | None) -> None:
-        # The loop's timers count whole milliseconds: without this one it wakes just before the beat, for nothing.
+        # The loop's timers count whole milliseconds: without this one it wakes just before the due time, for
+        # nothing.
         super()._start_timer(None if wait_seconds is None else wait_seconds + 0.001)
 
 
 class Schedule:
-    """The beats of all targets. `look` is awaited once a beat, never twice at a time for one target."""
+    """The triggers of all targets. `start_probe` is awaited once an interval, never twice at a time for one
+    target.
+    """
 
-    def __init__(self, look: Look) -> None:
-        self._beats: dict[str, Beat] = {}
-        self._looks = _Looks(look)
+    def __init__(self, start_probe: ProbeStarter) -> None:
+        self._triggers: dict[str, FixedPhaseTrigger] = {}
+        self._executor = _ProbeExecutor(start_probe)
         self._scheduler = _Scheduler(
             timezone=UTC,
-            executors={"default": self._looks},
+            executors={"default": self._executor},
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
         )
 
     @property
     def running(self) -> bool:
-        """Whether looks are being started."""
+        """Whether probes are being started."""
         return bool(self._scheduler.running)
 
     def start(self) -> None:
@@ -106,58 +111,58 @@ class Schedule:
         self._scheduler.start()
 
     def stop(self) -> None:
-        """Start no further look; those under way go on."""
+        """Start no further probe; those under way go on."""
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
 
     async def finish(self, seconds: float) -> None:
-        """Wait for the looks under way; those that take longer than `seconds` are cancelled."""
-        if self._looks.tasks:
-            _, late = await asyncio.wait(self._looks.tasks, timeout=seconds)
+        """Wait for the probes under way; those that take longer than `seconds` are cancelled."""
+        if self._executor.tasks:
+            _, late = await asyncio.wait(self._executor.tasks, timeout=seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
     def add(self, target: Target) -> None:
-        """Look at `target` from its next beat on; a target of that name is replaced."""
-        beat = self._beats[target.name] = Beat(target.name, target.interval)
+        """Probe `target` from its next due time on; a target of that name is replaced."""
+        trigger = self._triggers[target.name] = FixedPhaseTrigger(target.name, target.interval)
         self._scheduler.add_job(
-            _Looks.placeholder,
-            beat,
+            _ProbeExecutor.placeholder,
+            trigger,
             args=(target,),
             id=target.name,
             replace_existing=True,
-            next_run_time=beat.get_next_fire_time(None, datetime.now(UTC)),
+            next_run_time=trigger.get_next_fire_time(None, datetime.now(UTC)),
         )
 
     def remove(self, name: str) -> None:
-        """Look no more at the target of that name."""
-        del self._beats[name]
+        """Stop probing the target of that name."""
+        del self._triggers[name]
         self._scheduler.remove_job(name)
 
-    def sooner(self, name: str, seconds: float) -> None:
-        """Look again in `seconds`, unless the next beat comes first; later beats are as before."""
+    def advance_to(self, name: str, seconds: float) -> None:
+        """Probe again in `seconds`, unless the next due time comes first; later ones are as before."""
         job: Any = self._scheduler.get_job(name)
-        if job is None:  # removed by a reload while the look was under way
+        if job is None:  # removed by a reload while the probe was under way
             return
         wanted = datetime.now(UTC) + timedelta(seconds=seconds)
         if job.next_run_time is not None and wanted < job.next_run_time:
             job.modify(next_run_time=wanted)
 
-    def later(self, name: str, seconds: float) -> None:
-        """Leave the beats of the next `seconds` out, but for the last: looks stay on their beat."""
+    def skip(self, name: str, seconds: float) -> None:
+        """Leave the due times of the next `seconds` out, but for the last: probes keep their phase."""
         job: Any = self._scheduler.get_job(name)
         if job is None:
             return
-        beat = self._beats[name]
-        after = datetime.now(UTC) + timedelta(seconds=seconds) - timedelta(microseconds=beat.interval)
-        job.modify(next_run_time=beat.get_next_fire_time(None, after))
+        trigger = self._triggers[name]
+        after = datetime.now(UTC) + timedelta(seconds=seconds) - timedelta(microseconds=trigger.interval)
+        job.modify(next_run_time=trigger.get_next_fire_time(None, after))
 
     def realign(self) -> None:
-        """After a step of the wall clock: due times of the old clock would hold looks back or hurry them."""
+        """After a step of the wall clock: due times of the old clock would hold probes back or hurry them."""
         now = datetime.now(UTC)
-        for name, beat in self._beats.items():
+        for name, trigger in self._triggers.items():
             try:
-                self._scheduler.modify_job(name, next_run_time=beat.get_next_fire_time(None, now))
+                self._scheduler.modify_job(name, next_run_time=trigger.get_next_fire_time(None, now))
             except JobLookupError:
                 continue

@@ -10,24 +10,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mailwatch.metrics import Metrics
-from mailwatch.model import News, Topic
-from mailwatch.store import Reader, StoreBroken, StoreError, audit, audit_database
+from mailwatch.model import EventType, Notification
+from mailwatch.store import Reader, StoreDamagedError, StoreError, audit, audit_database
 from mailwatch.store.keys import Keys
 from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)
 
-FIRST_AFTER = 600.0
-EVERY = 86_400.0
+FIRST_AFTER_SECONDS = 600.0
+INTERVAL_SECONDS = 86_400.0
 """Seconds."""
-SHARE = 0.05
+MAX_CPU_SHARE = 0.05
 """How much of a processor it takes at most: ten million entries take it the better part of an hour."""
 DAY: Millis = 86_400_000
-FINDINGS = 20
+MAX_FINDINGS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Audited:
+class AuditResult:
     """The result of an audit that ended `at`. `findings` are the first few of what does not fit."""
 
     at: Millis
@@ -35,76 +35,80 @@ class Audited:
     findings: tuple[str, ...]
 
 
-class _Stopped(Exception):
+class _StoppedError(Exception):
     """MailWatch ends; the audit need not be finished."""
 
 
-class Auditing:
-    """`tell` takes news to people. `latest` is None until the first audit has ended."""
+class LedgerSelfAudit:
+    """`notify` takes notifications for people. `latest` is None until the first audit has ended."""
 
-    def __init__(self, reader: Reader, keys: Keys, metrics: Metrics, tell: Callable[[News], None]) -> None:
-        self._reader, self._keys, self._metrics, self._tell = reader, keys, metrics, tell
+    def __init__(
+        self, reader: Reader, keys: Keys, metrics: Metrics, notify: Callable[[Notification], None]
+    ) -> None:
+        self._reader, self._keys, self._metrics, self._notify = reader, keys, metrics, notify
         self._stopping = threading.Event()
-        self.latest: Audited | None = None
+        self.latest: AuditResult | None = None
 
     async def run(self) -> None:
         """Audit until cancelled."""
         try:
-            await asyncio.sleep(FIRST_AFTER)
+            await asyncio.sleep(FIRST_AFTER_SECONDS)
             while True:
                 await asyncio.to_thread(self.audit)
-                await asyncio.sleep(EVERY)
+                await asyncio.sleep(INTERVAL_SECONDS)
         finally:
             # A thread cannot be cancelled, and MailWatch would wait for it at its end.
             self._stopping.set()
 
     def audit(self) -> None:
-        """Audit once, and tell what was found. A ledger that cannot be read says nothing of what is in it."""
+        """Audit once, and report the findings. A ledger that cannot be read says nothing of what is in it."""
         keys = self._keys
         try:
             entries = self._size()
-            found = audit(self._reader, keys.public, keys.secret, self._pace(), enough=FINDINGS)
+            found = audit(self._reader, keys.public, keys.secret, self._throttle(), max_findings=MAX_FINDINGS)
             if spoilt := audit_database(self._reader, self._stopping.is_set):
-                self._reader.damaged(spoilt[0].what)
+                self._reader.note_damage(spoilt[0].what)
                 found += spoilt
-        except _Stopped:
+        except _StoppedError:
             return
         except StoreError as error:
             logger.error("ledger: the audit could not be ended: %s", error)
-            self._metrics.error()
+            self._metrics.internal_error()
             return
         except Exception:
-            # A database that is locked or gone for a moment must not end the looks.
+            # A database that is locked or gone for a moment must not end the probing.
             logger.exception("ledger: the audit could not be ended, by our own fault")
-            self._metrics.error()
+            self._metrics.internal_error()
             return
-        told = [
-            f"entry {one.index}: {one.what}" if one.index is not None else one.what for one in found[:FINDINGS]
+        details = [
+            f"entry {one.index}: {one.what}" if one.index is not None else one.what for one in found[:MAX_FINDINGS]
         ]
-        self.latest = Audited(now(), entries, tuple(told))
+        self.latest = AuditResult(now(), entries, tuple(details))
         self._metrics.audited(not found)
-        for line in told:
+        for line in details:
             logger.error("ledger: %s", line)
         if found and not self._reader.is_damaged:
-            # Of damage people are told at once, past the outbox, which lies in the same file.
-            facts = {"finding": told[0]}
+            # Damage is reported at once, past the outbox, which lies in the same file.
+            facts = {"finding": details[0]}
             at = self.latest.at
-            self._tell(News(key=f"ledger:{at // DAY}", topic=Topic.LEDGER, time=at, facts=facts))
+            self._notify(
+                Notification(key=f"ledger:{at // DAY}", event_type=EventType.LEDGER, time=at, facts=facts)
+            )
 
     def _size(self) -> int:
         try:
             return self._reader.size()
-        except StoreBroken:
+        except StoreDamagedError:
             # That is for the audit to find.
             return 0
 
-    def _pace(self) -> Callable[[int], None]:
+    def _throttle(self) -> Callable[[int], None]:
         began = time.monotonic()
 
         def pause(_done: int) -> None:
             nonlocal began
-            if self._stopping.wait((time.monotonic() - began) * (1 / SHARE - 1)):
-                raise _Stopped
+            if self._stopping.wait((time.monotonic() - began) * (1 / MAX_CPU_SHARE - 1)):
+                raise _StoppedError
             began = time.monotonic()
 
         return pause

@@ -16,45 +16,45 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from mailwatch.model import News, Sign, Topic
+from mailwatch.model import EventType, HealthArea, Notification
 from mailwatch.monitor import resources
-from mailwatch.monitor.pipeline import Monitor
+from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.resources import Usage
-from mailwatch.monitor.target_runtime import Watch
-from mailwatch.probes.attempts import longest
+from mailwatch.monitor.target_runtime import TargetRuntime
+from mailwatch.probes.attempts import max_probe_seconds
 from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)
 
-TICK = 1.0
-OVERDUE = 3.0
+TICK_SECONDS = 1.0
+OVERDUE_INTERVALS = 3.0
 """Intervals without a probe, after which a target is overdue."""
-SLICE = 10
+SWEEP_TICKS = 10
 """In so many ticks all targets are gone through."""
-RESOURCES_EVERY = 5.0
-LAG = 1.0
-STORE_WAIT = 10.0
-JUDGED_WITHIN = 60.0
+RESOURCES_SECONDS = 5.0
+MAX_LAG_SECONDS = 1.0
+MAX_STORE_WAIT_SECONDS = 10.0
+COMMIT_SECONDS = 60.0
 """Seconds that judging an observation, and putting it on record, may take while the disk takes entries."""
-GRACE = 5.0
+GRACE_SECONDS = 5.0
 """Seconds by which a probe may outlast its deadline."""
-WARN, SERIOUS = 0.8, 0.95
+WARNING_SHARE, SERIOUS_SHARE = 0.8, 0.95
 """Shares of a limit."""
-THREADS_AT_MOST = 1000
+MAX_THREADS = 1000
 """Where nothing limits them: no more than a few hundred are ever needed at once."""
-BEGINS_AFTER, ENDS_AFTER = 15.0, 30.0
-"""Seconds for which something is wrong before it is a problem, and well again before the problem is over."""
-TICKS = 3
+BEGIN_SECONDS, END_SECONDS = 15.0, 30.0
+"""Seconds for which something is wrong before it is a problem, and right again before the problem is over."""
+CONFIRMING_TICKS = 3
 """Of our own, for which it is so besides: after a standstill one is no evidence."""
-NAMES = 3
+MAX_NAMES = 3
 """Overdue targets that are named."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What one sign shows now. `reason` is a sentence without a name of a target: anybody may read it."""
+class HealthFinding:
+    """What one check shows now. `reason` is a sentence without a name of a target: it is public."""
 
-    sign: Sign
+    area: HealthArea
     is_wrong: bool
     is_serious: bool
     reason: str
@@ -62,17 +62,17 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Problem:
+class HealthProblem:
     """Follows one sign. What comes and goes within a few seconds is no problem."""
 
-    finding: Finding
+    finding: HealthFinding
     begun: Millis | None = None
     """Since when it is a problem; None while it is none."""
     turned: float | None = None
     """Since when (time.monotonic()) the sign says otherwise than `begun`."""
     ticks: int = 0
 
-    def update(self, finding: Finding, at: float) -> News | None:
+    def update(self, finding: HealthFinding, at: float) -> Notification | None:
         """Take in a finding; return the news that the problem has begun or is over."""
         if finding.is_wrong or self.begun is None:
             self.finding = finding
@@ -82,8 +82,8 @@ class Problem:
         if self.turned is None:
             self.turned = at
         self.ticks += 1
-        lasts = BEGINS_AFTER if self.begun is None else ENDS_AFTER
-        if at - self.turned < lasts or self.ticks < TICKS:
+        lasts = BEGIN_SECONDS if self.begun is None else END_SECONDS
+        if at - self.turned < lasts or self.ticks < CONFIRMING_TICKS:
             return None
         self.turned, self.ticks = None, 0
         return self._begin() if self.begun is None else self._end(self.begun)
@@ -92,36 +92,40 @@ class Problem:
         """Say what is, or was until a moment ago, wrong at `at` on time.monotonic()."""
         if self.begun is None or self.turned is None:
             return self.finding.reason
-        well = f"it is well again for {at - self.turned:.0f} s, and ready after {ENDS_AFTER:g} s of that"
-        return f"{self.finding.reason}; {well}"
+        recovering = f"it is well again for {at - self.turned:.0f} s, and ready after {END_SECONDS:g} s of that"
+        return f"{self.finding.reason}; {recovering}"
 
-    def _begin(self) -> News:
+    def _begin(self) -> Notification:
         self.begun = now()
-        sign = self.finding.sign
+        sign = self.finding.area
         facts = {"sign": sign.value, **self.finding.facts}
-        return News(key=f"monitor:{sign}:{self.begun}", topic=Topic.MONITOR, time=self.begun, facts=facts)
+        return Notification(
+            key=f"monitor:{sign}:{self.begun}", event_type=EventType.MONITOR, time=self.begun, facts=facts
+        )
 
-    def _end(self, begun: Millis) -> News:
+    def _end(self, begun: Millis) -> Notification:
         self.begun = None
-        sign = self.finding.sign
+        sign = self.finding.area
         facts = {"sign": sign.value, "over": True, "first_wrong": begun}
-        return News(key=f"monitor:{sign}:{begun}:over", topic=Topic.MONITOR, time=now(), facts=facts)
+        return Notification(
+            key=f"monitor:{sign}:{begun}:over", event_type=EventType.MONITOR, time=now(), facts=facts
+        )
 
 
-class SelfWatch:
+class SelfCheck:
     """`notify` takes news to people; however long that takes, the ticks go on."""
 
-    def __init__(self, monitor: Monitor, notify: Callable[[News], Awaitable[None]]) -> None:
+    def __init__(self, monitor: Pipeline, notify: Callable[[Notification], Awaitable[None]]) -> None:
         self._monitor, self._notify = monitor, notify
         self._began = time.monotonic()
-        self._problems: dict[Sign, Problem] = {}
+        self._problems: dict[HealthArea, HealthProblem] = {}
         self._overdue: dict[str, float] = {}
         """The overdue targets, and when (time.monotonic()) their gap is to be put on record."""
         self._stalled: set[str] = set()
         """The targets whose probe, or the judging of it, does not end."""
-        self._rest: Iterator[Watch] = iter(())
+        self._rest: Iterator[TargetRuntime] = iter(())
         self._resources_at = float("-inf")
-        self._used: dict[Sign, Finding] = {}
+        self._used: dict[HealthArea, HealthFinding] = {}
         self._on_time = 0
         self._work: set[asyncio.Task[None]] = set()
 
@@ -133,60 +137,60 @@ class SelfWatch:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        self._began = due = time.monotonic()
+        self._began = next_tick = time.monotonic()
         try:
             while True:
-                due = time.monotonic() + TICK
-                await asyncio.sleep(TICK)
+                next_tick = time.monotonic() + TICK_SECONDS
+                await asyncio.sleep(TICK_SECONDS)
                 at = time.monotonic()
                 try:
-                    self._act(at, max(0.0, at - due))
+                    self._act(at, max(0.0, at - next_tick))
                 except Exception:
                     # A fault in here must not end what it watches.
-                    self._monitor.metrics.error()
+                    self._monitor.metrics.internal_error()
                     logger.exception("self-watch: a tick failed by our own fault")
         finally:
             for task in self._work:
                 task.cancel()
 
     def _act(self, at: float, lag: float) -> None:
-        for news in self.tick(at, lag):
-            self._aside(self._notify(news))
-        if late := self._to_record(at):
-            self._aside(self._record(late))
+        for notification in self.tick(at, lag):
+            self._in_background(self._notify(notification))
+        if late := self._gaps_to_record(at):
+            self._in_background(self._record_gaps(late))
 
-    def tick(self, at: float, lag: float) -> list[News]:
+    def tick(self, at: float, lag: float) -> list[Notification]:
         """Read all signs at `at` on time.monotonic(), the loop being `lag` seconds late; return the news."""
-        self._on_time = self._on_time + 1 if lag < LAG else 0
-        itself = self._monitor.metrics.itself
+        self._on_time = self._on_time + 1 if lag < MAX_LAG_SECONDS else 0
+        itself = self._monitor.metrics.self_check
         itself.lag.observe(lag)
-        news = []
+        notifications = []
         self._sweep(at)
         for finding in (self._loop(lag), self._probes(), self._targets(), self._store(), *self._resources(at)):
-            problem = self._problems.setdefault(finding.sign, Problem(finding))
+            problem = self._problems.setdefault(finding.area, HealthProblem(finding))
             if (turn := problem.update(finding, at)) is not None:
-                over = "is over" if problem.begun is None else f"since {BEGINS_AFTER:g} s"
-                logger.warning("self-watch: %s: %s (%s)", finding.sign, problem.finding.reason, over)
-                news.append(turn)
-            itself.problems[finding.sign.value] = problem.begun is not None
-        return news
+                over = "is over" if problem.begun is None else f"since {BEGIN_SECONDS:g} s"
+                logger.warning("self-watch: %s: %s (%s)", finding.area, problem.finding.reason, over)
+                notifications.append(turn)
+            itself.problems[finding.area.value] = problem.begun is not None
+        return notifications
 
-    def _loop(self, lag: float) -> Finding:
+    def _loop(self, lag: float) -> HealthFinding:
         reason = f"the event loop is {lag:.1f} s late; the machine is overloaded, or something blocks it"
-        return Finding(Sign.LOOP, lag >= LAG, True, reason, {"seconds": round(lag)})
+        return HealthFinding(HealthArea.LOOP, lag >= MAX_LAG_SECONDS, True, reason, {"seconds": round(lag)})
 
     def _sweep(self, at: float) -> None:
         """Go on through the targets, a part of them each time, and through all that something was wrong with."""
-        watches = self._monitor.watches
-        size = len(watches) // SLICE + 1
-        part = [watch.target.name for watch in itertools.islice(self._rest, size)]
+        runtimes = self._monitor.targets
+        size = len(runtimes) // SWEEP_TICKS + 1
+        part = [runtime.target.name for runtime in itertools.islice(self._rest, size)]
         if len(part) < size:
             # A copy: targets come and go by reloads.
-            self._rest = iter(list(watches.values()))
-        waits = self._monitor.store_waits() > STORE_WAIT
+            self._rest = iter(list(runtimes.values()))
+        waits = self._monitor.store_wait_seconds() > MAX_STORE_WAIT_SECONDS
         for name in {*part, *self._stalled}:
-            watch = watches.get(name)
-            if watch is not None and _is_stalled(watch, at, waits):
+            runtime = runtimes.get(name)
+            if runtime is not None and _is_stalled(runtime, at, waits):
                 self._stalled.add(name)
             else:
                 self._stalled.discard(name)
@@ -196,71 +200,79 @@ class SelfWatch:
             else:
                 self._overdue.pop(name, None)
 
-    def _probes(self) -> Finding:
-        count = len(self._monitor.looking.left_behind) + len(self._stalled)
-        self._monitor.metrics.itself.stalled = count
+    def _probes(self) -> HealthFinding:
+        count = len(self._monitor.runner.abandoned) + len(self._stalled)
+        self._monitor.metrics.self_check.stalled = count
         reason = f"{count} probe(s) do not end although the time of all their timeouts is over"
-        return Finding(Sign.PROBES, count > 0, True, reason, {"count": count})
+        return HealthFinding(HealthArea.PROBES, count > 0, True, reason, {"count": count})
 
-    def _targets(self) -> Finding:
-        count, size = len(self._overdue), len(self._monitor.watches)
-        self._monitor.metrics.itself.overdue = count
+    def _targets(self) -> HealthFinding:
+        count, size = len(self._overdue), len(self._monitor.targets)
+        self._monitor.metrics.self_check.overdue = count
         reason = f"{count} of {size} targets were not probed for three intervals"
-        names = list(itertools.islice(self._overdue, NAMES))
-        return Finding(Sign.TARGETS, count > 0, True, reason, {"count": count, "all": size, "targets": names})
+        names = list(itertools.islice(self._overdue, MAX_NAMES))
+        return HealthFinding(
+            HealthArea.TARGETS, count > 0, True, reason, {"count": count, "all": size, "targets": names}
+        )
 
     def _is_overdue(self, name: str, at: float) -> bool:
-        watch = self._monitor.watches.get(name)
-        if watch is None or watch.probing is not None or watch.pending:
+        runtime = self._monitor.targets.get(name)
+        if runtime is None or runtime.probing_since is not None or runtime.unrecorded:
             # What is under way for too long is a stalled probe.
             return False
-        since = max(watch.seen_at or 0.0, watch.since, self._began)
-        return at - since > OVERDUE * self._monitor.expected_within(watch) + GRACE
+        since = max(runtime.observed_at or 0.0, runtime.watched_since, self._began)
+        return at - since > OVERDUE_INTERVALS * self._monitor.max_probe_interval(runtime) + GRACE_SECONDS
 
-    def _store(self) -> Finding:
-        waits = self._monitor.store_waits()
-        self._monitor.metrics.itself.store_wait = waits
+    def _store(self) -> HealthFinding:
+        waits = self._monitor.store_wait_seconds()
+        self._monitor.metrics.self_check.store_wait = waits
         reason = f"an entry has waited for the disk for {waits:.0f} s"
-        return Finding(Sign.STORE, waits > STORE_WAIT, True, reason, {"seconds": round(waits)})
+        return HealthFinding(
+            HealthArea.STORE, waits > MAX_STORE_WAIT_SECONDS, True, reason, {"seconds": round(waits)}
+        )
 
-    def _resources(self, at: float) -> list[Finding]:
-        if at - self._resources_at >= RESOURCES_EVERY:
+    def _resources(self, at: float) -> list[HealthFinding]:
+        if at - self._resources_at >= RESOURCES_SECONDS:
             self._resources_at = at
-            self._used = {finding.sign: finding for finding in self._read_resources()}
+            self._used = {finding.area: finding for finding in self._read_resources()}
         return list(self._used.values())
 
-    def _read_resources(self) -> Iterator[Finding]:
-        itself = self._monitor.metrics.itself
+    def _read_resources(self) -> Iterator[HealthFinding]:
+        itself = self._monitor.metrics.self_check
         if (files := resources.open_files()) is not None:
             itself.files = files.used, files.limit
-            yield _near(Sign.FILES, files, "file handles")
+            yield _limit_finding(HealthArea.FILES, files, "file handles")
         threads = resources.threads()
         itself.threads = threads.used, threads.limit
-        yield _near(Sign.THREADS, Usage(threads.used, threads.limit or THREADS_AT_MOST), "threads")
+        yield _limit_finding(HealthArea.THREADS, Usage(threads.used, threads.limit or MAX_THREADS), "threads")
         if memory := resources.memory():
             itself.memory = {of: (usage.used, usage.limit) for of, usage in memory.items()}
             most = max(memory.values(), key=lambda usage: usage.share)
             megabytes = Usage(most.used >> 20, None if most.limit is None else most.limit >> 20)
-            yield _near(Sign.MEMORY, megabytes, "MB of memory")
+            yield _limit_finding(HealthArea.MEMORY, megabytes, "MB of memory")
 
-    def _to_record(self, at: float) -> list[Watch]:
+    def _gaps_to_record(self, at: float) -> list[TargetRuntime]:
         """Return the overdue targets whose gap is to be put on record now.
 
         Not just after a standstill of ours, when the probes are about to come, nor on a disk that takes nothing.
         """
-        if self._on_time < TICKS or self._monitor.store_waits() > STORE_WAIT or not self._monitor.writer.healthy:
+        if (
+            self._on_time < CONFIRMING_TICKS
+            or self._monitor.store_wait_seconds() > MAX_STORE_WAIT_SECONDS
+            or not self._monitor.writer.healthy
+        ):
             return []
-        due = [name for name, when in self._overdue.items() if when <= at]
-        for name in due:
-            watch = self._monitor.watches[name]
+        due_names = [name for name, when in self._overdue.items() if when <= at]
+        for name in due_names:
+            runtime = self._monitor.targets[name]
             # As long again as it is overdue by now: a target that stays so fills no ledger.
-            self._overdue[name] = at + (at - max(watch.seen_at or 0.0, watch.since, self._began))
-        return [self._monitor.watches[name] for name in due]
+            self._overdue[name] = at + (at - max(runtime.observed_at or 0.0, runtime.watched_since, self._began))
+        return [self._monitor.targets[name] for name in due_names]
 
-    async def _record(self, late: list[Watch]) -> None:
-        await asyncio.gather(*(self._monitor.record_overdue(watch) for watch in late))
+    async def _record_gaps(self, late: list[TargetRuntime]) -> None:
+        await asyncio.gather(*(self._monitor.record_overdue(runtime) for runtime in late))
 
-    def _aside(self, work: Any) -> None:
+    def _in_background(self, work: Any) -> None:
         """Do what may hang beside the ticks."""
         task = asyncio.ensure_future(work)
         self._work.add(task)
@@ -269,17 +281,17 @@ class SelfWatch:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._work.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._monitor.metrics.error()
+            self._monitor.metrics.internal_error()
             logger.error("self-watch: what it found could not be reported, by our own fault", exc_info=error)
 
 
-def _is_stalled(watch: Watch, at: float, store_waits: bool) -> bool:
-    if watch.probing is not None:
-        return at - watch.probing > longest(watch.target) + GRACE
-    return watch.pending and not store_waits and at - watch.ended > JUDGED_WITHIN
+def _is_stalled(runtime: TargetRuntime, at: float, store_waits: bool) -> bool:
+    if runtime.probing_since is not None:
+        return at - runtime.probing_since > max_probe_seconds(runtime.target) + GRACE_SECONDS
+    return runtime.unrecorded and not store_waits and at - runtime.probe_ended > COMMIT_SECONDS
 
 
-def _near(sign: Sign, usage: Usage, what: str) -> Finding:
+def _limit_finding(area: HealthArea, usage: Usage, what: str) -> HealthFinding:
     reason = f"{usage.used} of {usage.limit} {what} are in use"
     facts = {"used": usage.used, "limit": usage.limit or 0}
-    return Finding(sign, usage.share >= WARN, usage.share >= SERIOUS, reason, facts)
+    return HealthFinding(area, usage.share >= WARNING_SHARE, usage.share >= SERIOUS_SHARE, reason, facts)

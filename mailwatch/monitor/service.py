@@ -27,31 +27,31 @@ from mailwatch.config import (
     warnings,
     web_warnings,
 )
-from mailwatch.config.errors import Mistake
+from mailwatch.config.errors import ConfigProblem
 from mailwatch.config.recorded_targets import RELOAD
 from mailwatch.config.types import split_endpoint
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.port25 import Port25
-from mailwatch.ledger.payloads import written_rules
-from mailwatch.monitor.background import Housekeeping
-from mailwatch.monitor.build import Built, build, taken_over
-from mailwatch.monitor.damage_alarm import Alarm
-from mailwatch.monitor.enrolment import enrol, reenrol, retire
-from mailwatch.monitor.pipeline import Monitor
-from mailwatch.monitor.restore import recall, take_up
-from mailwatch.monitor.self_audit import Auditing
-from mailwatch.monitor.self_check import SelfWatch
-from mailwatch.monitor.timestamps import Timestamping
+from mailwatch.ledger.payloads import rules_payload
+from mailwatch.monitor.background import BackgroundTasks
+from mailwatch.monitor.build import BuiltConfig, build_config, merge_reload
+from mailwatch.monitor.damage_alarm import DamageAlarm
+from mailwatch.monitor.enrolment import apply_config, end_targets, record_targets
+from mailwatch.monitor.pipeline import Pipeline
+from mailwatch.monitor.restore import restore_evidence, restore_targets
+from mailwatch.monitor.self_audit import LedgerSelfAudit
+from mailwatch.monitor.self_check import SelfCheck
+from mailwatch.monitor.timestamps import TimestampScheduler
 from mailwatch.notify import Heartbeat, Notifier
-from mailwatch.progress import Progress, Step
+from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.settings import Target
-from mailwatch.store import Draft, Reader, StoreError, StoreFull, Writer
-from mailwatch.store.replay import notices, written_maintenance
+from mailwatch.store import NewEntry, Reader, StoreError, StoreFullError, Writer
+from mailwatch.store.replay import maintenance_payload, read_announcements
 from mailwatch.times import now
 
 logger = logging.getLogger(__name__)
-FIRST_LOOKS = 0.05
-"""Seconds between the first looks at the start."""
+FIRST_PROBES_SECONDS = 0.05
+"""Seconds between the first probes at the start."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,18 +60,18 @@ class Service:
 
     path: Path
     config: Config
-    monitor: Monitor
+    monitor: Pipeline
     reader: Reader
     writer: Writer
     notifier: Notifier
-    auditing: Auditing
-    alarm: Alarm
-    selfwatch: SelfWatch
-    timestamping: Timestamping
-    built: Built
+    auditing: LedgerSelfAudit
+    alarm: DamageAlarm
+    selfwatch: SelfCheck
+    timestamping: TimestampScheduler
+    built_config: BuiltConfig
     """What the config in force names."""
-    open_to_all: Callable[[], bool]
-    """Whether all on record is nobody's."""
+    only_public_targets: Callable[[], bool]
+    """Whether all on record is public."""
     app_for: Callable[[WebAccess], ASGIApp] | None = field(default=None, init=False)
     """Makes what answers, for who may see what."""
     open_app: Callable[[ASGIApp], None] = field(default=lambda _: None, init=False)
@@ -79,49 +79,51 @@ class Service:
     began: float | None = field(default=None, init=False)
     """On time.monotonic()."""
     _heartbeat: Heartbeat = field(init=False)
-    _housekeeping: Housekeeping = field(init=False)
+    _housekeeping: BackgroundTasks = field(init=False)
 
     def __post_init__(self) -> None:
-        self._heartbeat = Heartbeat(*_pulse(self.config, self.built), lambda: not self.ill())
+        self._heartbeat = Heartbeat(
+            *_heartbeat_settings(self.config, self.built_config), lambda: not self.stale_reasons()
+        )
         others = [self.timestamping.run, self.notifier.run, self.auditing.run]
         others += [self.selfwatch.run, self._heartbeat.run]
-        self._housekeeping = Housekeeping(self.monitor, self.reader, time_servers(self.config), *others)
+        self._housekeeping = BackgroundTasks(self.monitor, self.reader, time_servers(self.config), *others)
 
-    async def take_over(self, targets: Sequence[Target], findings: Sequence[str], progress: Progress) -> None:
+    async def restore(self, targets: Sequence[Target], findings: Sequence[str], progress: StartupProgress) -> None:
         """Put the start on record, and take up the targets where the record left them."""
-        progress.at(Step.WRITING)
-        await self.node("start", findings=list(findings))
-        progress.at(Step.READING)
-        await self._announced()
-        await retire(self.monitor, self.reader, {target.name for target in targets})
-        await enrol(self.monitor, self.reader, targets)
-        await take_up(self.monitor, self.reader, targets, progress)
-        await asyncio.to_thread(recall, self.monitor.judging.expiry.evidence, self.reader)
+        progress.update(StartupStep.WRITING)
+        await self.record_node_event("start", findings=list(findings))
+        progress.update(StartupStep.READING)
+        await self._apply_announcements()
+        await end_targets(self.monitor, self.reader, {target.name for target in targets})
+        await record_targets(self.monitor, self.reader, targets)
+        await restore_targets(self.monitor, self.reader, targets, progress)
+        await asyncio.to_thread(restore_evidence, self.monitor.attribution.expiry.evidence, self.reader)
         self.monitor.metrics.config_reload(True, now() / 1000)
 
     @contextlib.asynccontextmanager
     async def running(self, give_up: Callable[[], None]) -> AsyncIterator[None]:
-        """Look, and keep house, while the context lasts. `give_up` is called when a loop fails."""
+        """Probe, and run the background tasks, while the context lasts. `give_up` is called when a loop fails."""
         async with self._housekeeping.running(give_up):
             self.began = time.monotonic()
             self.monitor.schedule.start()
-            self._hurry(self.monitor.watches)
+            self._probe_soon(self.monitor.targets)
             try:
                 yield
             finally:
                 self.monitor.schedule.stop()
-                await self.monitor.schedule.finish(self.patience(5.0))
+                await self.monitor.schedule.finish(self.shutdown_seconds(5.0))
 
-    def patience(self, seconds: float) -> float:
+    def shutdown_seconds(self, seconds: float) -> float:
         """Return how long to wait at the end for what goes on record; less for a disk that takes nothing."""
         return min(seconds, 1.0) if self.writer.problems() else seconds
 
-    def _hurry(self, names: Iterable[str]) -> None:
+    def _probe_soon(self, names: Iterable[str]) -> None:
         for number, name in enumerate(names):
-            # Nobody likes to wait half an hour for the first look; but not all at once.
-            self.monitor.schedule.sooner(name, number * FIRST_LOOKS)
+            # Half an hour is long to wait for the first probe; but not all at once.
+            self.monitor.schedule.advance_to(name, number * FIRST_PROBES_SECONDS)
 
-    async def node(self, event: str, **more: Any) -> None:
+    async def record_node_event(self, event: str, **more: Any) -> None:
         """Put a start, reload or stop on record, with the rules and the maintenance that hold from here on."""
         payload = {
             "event": event,
@@ -131,16 +133,16 @@ class Service:
             "config": digest(self.config),
             "vantage_point": self.config.vantage_point.name,
             "place": self.config.vantage_point.place,
-            "rules": written_rules(self.monitor.rules),
-            **written_maintenance(build_maintenance(self.config, self.monitor.secret)),
+            "rules": rules_payload(self.monitor.rules),
+            **maintenance_payload(build_maintenance(self.config, self.monitor.secret)),
             **more,
         }
-        await self.writer.submit(Draft(kind="node", time=now(), target=None, payload=payload))
+        await self.writer.submit(NewEntry(kind="node", time=now(), target=None, payload=payload))
 
-    async def _announced(self) -> None:
+    async def _apply_announcements(self) -> None:
         """Take maintenance as it is on record; an announcement is sealed at once."""
         before = self.monitor.maintenance
-        self.monitor.maintenance = await asyncio.to_thread(notices, self.reader)
+        self.monitor.maintenance = await asyncio.to_thread(read_announcements, self.reader)
         if self.monitor.maintenance != before:
             await self.writer.checkpoint()
 
@@ -151,8 +153,8 @@ class Service:
         """
         try:
             given = await asyncio.to_thread(load, self.path)
-            config, waiting = taken_over(self.config, given)
-            built = await asyncio.to_thread(build, config)
+            config, waiting = merge_reload(self.config, given)
+            built = await asyncio.to_thread(build_config, config)
             notes = await asyncio.to_thread(_notes, config)
         except (ConfigError, OSError) as error:
             self.monitor.metrics.config_reload(False, now() / 1000)
@@ -163,51 +165,51 @@ class Service:
         for note in notes:
             logger.warning("%s", note)
         try:
-            await self._change(config, built)
-            await self._take_in(built.targets)
-        except (StoreError, StoreFull) as error:
+            await self._apply_settings(config, built)
+            await self._apply_targets(built.targets)
+        except (StoreError, StoreFullError) as error:
             self.monitor.metrics.config_reload(False, now() / 1000)
             logger.error("the config was not wholly taken in: %s", error)
 
-    async def _take_in(self, wanted: Sequence[Target]) -> None:
+    async def _apply_targets(self, wanted: Sequence[Target]) -> None:
         """Put a reload on record, and watch these targets from now on."""
-        self.open_to_all()
-        await self.node("reload")
-        await self._announced()
+        self.only_public_targets()
+        await self.record_node_event("reload")
+        await self._apply_announcements()
         targets = {target.name: target for target in wanted}
-        added = await reenrol(self.monitor, targets)
-        await enrol(self.monitor, self.reader, added, RELOAD)
-        await take_up(self.monitor, self.reader, added)
-        self._hurry(target.name for target in added)
+        added = await apply_config(self.monitor, targets)
+        await record_targets(self.monitor, self.reader, added, RELOAD)
+        await restore_targets(self.monitor, self.reader, added)
+        self._probe_soon(target.name for target in added)
         self.monitor.metrics.config_reload(True, now() / 1000)
         logger.info("config reloaded: watching %d target%s", len(targets), "s" * (len(targets) != 1))
 
-    async def _change(self, config: Config, built: Built) -> None:
+    async def _apply_settings(self, config: Config, built: BuiltConfig) -> None:
         """Have all but the targets go on under a changed config. Nothing of it can fail."""
-        before, self.config, self.built = (self.config, self.built), config, built
-        self.monitor.looking.change(config.limits.max_concurrent)
-        judging, servers = self.monitor.judging, time_servers(config)
+        before, self.config, self.built_config = (self.config, self.built_config), config, built
+        self.monitor.runner.reconfigure(config.limits.max_concurrent)
+        judging, servers = self.monitor.attribution, time_servers(config)
         others = config.guard != before[0].guard or _guard_reads_files(config)
-        judging.use(*(guard_of(config) if others else (judging.guard, judging.port25)), servers)
-        self._housekeeping.ask(servers)
-        self.timestamping.change(built.authorities)
+        judging.reconfigure(*(build_guards(config) if others else (judging.guard, judging.port25)), servers)
+        self._housekeeping.set_time_servers(servers)
+        self.timestamping.set_authorities(built.authorities)
         self.monitor.metrics.channels([channel.name for channel in built.channels])
         await self.notifier.change(built.channels)
         self.alarm.channels = built.channels
-        self._heartbeat.change(*_pulse(config, built))
+        self._heartbeat.change(*_heartbeat_settings(config, built))
         if self.app_for is not None and built.access != before[1].access:
             # Who was logged in by an old password is not any more.
             self.open_app(self.app_for(built.access))
 
-    def ill(self) -> list[str]:
-        """Say why the heartbeat must stop: not ready, or no look was put on record for long."""
-        watches = list(self.monitor.watches.values())
-        newest = max((watch.seen_at or 0.0 for watch in watches), default=0.0)
-        shortest = min((watch.target.interval for watch in watches), default=0.0)
+    def stale_reasons(self) -> list[str]:
+        """Say why the heartbeat must stop: not ready, or no observation was put on record for long."""
+        runtimes = list(self.monitor.targets.values())
+        newest = max((runtime.observed_at or 0.0 for runtime in runtimes), default=0.0)
+        shortest = min((runtime.target.interval for runtime in runtimes), default=0.0)
         late = self.began is not None and time.monotonic() - max(newest, self.began) > shortest * 3 + 120
-        return [*self.unready(), *(["no look was put on record"] if watches and late else [])]
+        return [*self.unready_reasons(), *(["no look was put on record"] if runtimes and late else [])]
 
-    def unready(self) -> list[str]:
+    def unready_reasons(self) -> list[str]:
         """Say why /readyz must fail."""
         problems = self.writer.problems()
         if not self.monitor.schedule.running:
@@ -215,9 +217,9 @@ class Service:
         return [*problems, *self.selfwatch.reasons()]
 
 
-def guard_of(config: Config) -> tuple[Guard | None, Port25 | None]:
+def build_guards(config: Config) -> tuple[Guard | None, Port25 | None]:
     """Return who is asked whether our own line works."""
-    return Guard.of(config.guard), Port25(config.guard.port25_controls) if config.guard else None
+    return Guard.from_config(config.guard), Port25(config.guard.port25_controls) if config.guard else None
 
 
 def _guard_reads_files(config: Config) -> bool:
@@ -230,10 +232,10 @@ def time_servers(config: Config) -> list[tuple[str, int]]:
     return [split_endpoint(server) for server in config.clock.servers]
 
 
-def _pulse(config: Config, built: Built) -> tuple[SecretStr | None, float]:
-    """Return the address to ask for while all is well, and each how many seconds."""
+def _heartbeat_settings(config: Config, built: BuiltConfig) -> tuple[SecretStr | None, float]:
+    """Return the address to request while MailWatch is healthy, and every how many seconds."""
     return built.heartbeat, config.heartbeat.every if config.heartbeat else 0.0
 
 
-def _notes(config: Config) -> list[Mistake]:
+def _notes(config: Config) -> list[ConfigProblem]:
     return [*web_warnings(config), *warnings(config), *channel_warnings(config)]

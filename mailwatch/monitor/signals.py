@@ -17,57 +17,57 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    # To load it takes longer than anybody should wait with a signal.
+    # Loading it takes longer than a signal should have to wait.
     import asyncio
 import logging
 import sys
 import threading
 from typing import NoReturn
 
-ENDING = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class _Early:
+class _EarlySignals:
     """What came before there was a loop."""
 
     hangups = 0
 
 
-def verb_of(given: Sequence[str]) -> str:
+def command_verb(given: Sequence[str]) -> str:
     """Return the verb that a command line means, "" without one."""
     words = (word for before, word in zip(("", *given), given, strict=False) if before != "--config")
     return next((word for word in words if not word.startswith("-")), "")
 
 
-def heed_early() -> None:
-    """Heed the signals while the rest of MailWatch is being loaded: that takes seconds on a small machine."""
+def install_early_handlers() -> None:
+    """Handle the signals while the rest of MailWatch is being loaded: that takes seconds on a small machine."""
 
     def remember(*_: Any) -> None:
-        _Early.hangups += 1
+        _EarlySignals.hangups += 1
 
     signal.signal(signal.SIGHUP, remember)
-    for number in ENDING:
+    for number in STOP_SIGNALS:
         # At once, and not by an exception, which a module that is being loaded could keep to itself.
         signal.signal(number, lambda *_: os._exit(0))
 
 
-def heed(loop: asyncio.AbstractEventLoop, end: Callable[[], None], reload: Callable[[], None]) -> None:
+def install_handlers(loop: asyncio.AbstractEventLoop, end: Callable[[], None], reload: Callable[[], None]) -> None:
     """Hand the signals to a loop from here on, with what came early."""
-    for number in ENDING:
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGHUP, reload)
-    if _Early.hangups:
-        _Early.hangups = 0
+    if _EarlySignals.hangups:
+        _EarlySignals.hangups = 0
         reload()
 
 
 logger = logging.getLogger(__name__)
 
-WITHIN = 9.0
+STOP_SECONDS = 9.0
 """Seconds from the wish to end until the process is gone; service managers kill after ten."""
 
 
-def leave(status: int) -> NoReturn:
+def exit_now(status: int) -> NoReturn:
     """End the process now. Threads that still work are left."""
     logging.shutdown()
     sys.stdout.flush()
@@ -75,16 +75,16 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def end_within(status: Callable[[], int], seconds: float = WITHIN) -> None:
+def exit_within(status: Callable[[], int], seconds: float = STOP_SECONDS) -> None:
     """End the process in so many seconds, whatever hangs then; `status` gives the exit status."""
 
     def end() -> None:
         # Not time.sleep: it counts to a moment, which is no such under a clock that is set for a test (faketime).
         threading.Event().wait(seconds)
-        said = threading.Thread(target=_say, args=(seconds,), daemon=True)
-        said.start()
-        # Whoever reads our log may hang too.
-        said.join(0.5)
+        writer = threading.Thread(target=_say, args=(seconds,), daemon=True)
+        writer.start()
+        # The reader of our log may hang too.
+        writer.join(0.5)
         os._exit(status())
 
     threading.Thread(target=end, name="ending", daemon=True).start()

@@ -18,115 +18,129 @@ from pathlib import Path
 from starlette.types import ASGIApp
 
 from mailwatch.config import Config, WebAccess
-from mailwatch.guard.clock import ClockWatch
+from mailwatch.guard.clock import ClockMonitor
 from mailwatch.metrics import Metrics
 from mailwatch.model import Rules
-from mailwatch.monitor.build import Built, build
-from mailwatch.monitor.damage_alarm import Alarm
-from mailwatch.monitor.pipeline import Monitor
-from mailwatch.monitor.read_model import answers, nobodys, outlook
-from mailwatch.monitor.self_audit import Auditing
-from mailwatch.monitor.self_check import SelfWatch
-from mailwatch.monitor.service import Service, guard_of, time_servers
-from mailwatch.monitor.timestamps import Timestamping
-from mailwatch.notify import Notifier, tell_broken
-from mailwatch.progress import Progress, Step
+from mailwatch.monitor.build import BuiltConfig, build_config
+from mailwatch.monitor.damage_alarm import DamageAlarm
+from mailwatch.monitor.pipeline import Pipeline
+from mailwatch.monitor.read_model import only_public_targets, page_data, read_model
+from mailwatch.monitor.self_audit import LedgerSelfAudit
+from mailwatch.monitor.self_check import SelfCheck
+from mailwatch.monitor.service import Service, build_guards, time_servers
+from mailwatch.monitor.timestamps import TimestampScheduler
+from mailwatch.notify import Notifier, notify_ledger_broken
+from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.settings import Channel, VantagePoint
-from mailwatch.store import DiskFull, Health, Reader, Store, StoreBroken, StoreUnavailable, Tokens, Writer
+from mailwatch.store import (
+    DiskFullError,
+    Reader,
+    Store,
+    StoreDamagedError,
+    StoreHealth,
+    StoreUnavailableError,
+    Tokens,
+    Writer,
+)
 from mailwatch.web.app import create_app
 
 logger = logging.getLogger(__name__)
-AGAIN_AFTER = 2.0
+RETRY_SECONDS = 2.0
 """Seconds until a disk that was full is tried again."""
-CLOSED_WITHIN = 3.0
+CLOSE_SECONDS = 3.0
 """Seconds for a disk to take what waits, and for the record of the end: it must not keep us from ending."""
 
 
 @dataclass(slots=True)
 class Startup:
-    """One start. What it has come to is in `progress`, and `unready` says it."""
+    """One start. What it has come to is in `progress`, and `unready_reasons` says it."""
 
     path: Path
     config: Config
     metrics: Metrics
     undo: contextlib.AsyncExitStack
-    progress: Progress = field(default_factory=Progress)
+    progress: StartupProgress = field(default_factory=StartupProgress)
     writer: Writer | None = None
 
-    def unready(self) -> list[str]:
+    def unready_reasons(self) -> list[str]:
         """Say why /readyz must fail: how far the start has come, and what it waits for."""
         return [f"starting: {self.progress}", *(self.writer.problems() if self.writer else [])]
 
     async def run(self) -> tuple[Service, ASGIApp]:
         """Start. Return what runs from then on, and what answers for it."""
-        built = await asyncio.to_thread(build, self.config)
+        built = await asyncio.to_thread(build_config, self.config)
         store = await self._store(built.channels)
         service = await self._service(built, store)
-        await self._begin_to_notify(service.notifier)
-        await service.take_over(built.targets, store.findings, self.progress)
-        views = outlook(service.monitor, service.reader, self.path, self.config, service.auditing)
-        sources = answers(service.monitor, service.reader, unready=service.unready, ill=service.ill)
+        await self._start_notifier(service.notifier)
+        await service.restore(built.targets, store.findings, self.progress)
+        views = page_data(service.monitor, service.reader, self.path, self.config, service.auditing)
+        sources = read_model(
+            service.monitor,
+            service.reader,
+            unready_reasons=service.unready_reasons,
+            stale_reasons=service.stale_reasons,
+        )
 
         def app_for(access: WebAccess) -> ASGIApp:
-            return create_app(sources, views, access, service.monitor.secret, service.open_to_all)
+            return create_app(sources, views, access, service.monitor.secret, service.only_public_targets)
 
         service.app_for = app_for
         return service, app_for(built.access)
 
     async def _store(self, channels: Sequence[Channel]) -> Store:
-        """Open the store, once there is room for it."""
-        health = Health()
+        """Open the store, once the disk has space for it."""
+        health = StoreHealth()
         while True:
             try:
                 opening = partial(Store.open, self.config.data_dir, self.progress, health=health)
                 store = await asyncio.to_thread(opening)
-            except StoreBroken as error:
-                await tell_broken(channels, self.config.data_dir, str(error))
+            except StoreDamagedError as error:
+                await notify_ledger_broken(channels, self.config.data_dir, str(error))
                 raise
-            except DiskFull:
-                self.progress.at(Step.FULL)
-                await asyncio.sleep(AGAIN_AFTER)
+            except DiskFullError:
+                self.progress.update(StartupStep.FULL)
+                await asyncio.sleep(RETRY_SECONDS)
             else:
                 break
         for finding in store.findings:
             logger.warning("ledger: %s", finding)
         return store
 
-    async def _service(self, built: Built, store: Store) -> Service:
+    async def _service(self, built: BuiltConfig, store: Store) -> Service:
         """Put the parts together."""
         config, metrics = self.config, self.metrics
-        alarm = Alarm(built.channels, config.data_dir, metrics)
-        self.undo.push_async_callback(alarm.finish, CLOSED_WITHIN)
-        store.health.alarm = alarm.ring
+        alarm = DamageAlarm(built.channels, config.data_dir, metrics)
+        self.undo.push_async_callback(alarm.finish, CLOSE_SECONDS)
+        store.health.alarm = alarm.trigger
         reader = Reader.open(config.data_dir, store.health)
         self.undo.callback(reader.close)
         writer = Writer(store, on_commit=lambda seconds, _entries: metrics.committed(seconds))
         await writer.start()
-        self.undo.push_async_callback(_within, CLOSED_WITHIN, writer.close)
+        self.undo.push_async_callback(_within, CLOSE_SECONDS, writer.close)
         self.writer = writer
-        detection, (guard, port25) = config.detection, guard_of(config)
-        monitor = Monitor(
+        detection, (guard, port25) = config.detection, build_guards(config)
+        monitor = Pipeline(
             vantage_point=VantagePoint(name=config.vantage_point.name, place=config.vantage_point.place),
             rules=Rules(detection.open_after, detection.close_after, detection.recheck),
             writer=writer,
             metrics=metrics,
             guard=guard,
             port25=port25,
-            clock=ClockWatch(),
+            clock=ClockMonitor(),
             secret=store.keys.secret,
             at_once=config.limits.max_concurrent,
             time_servers=time_servers(config),
         )
-        self.undo.push_async_callback(monitor.tokens.finish, CLOSED_WITHIN)
+        self.undo.push_async_callback(monitor.tokens.finish, CLOSE_SECONDS)
         metrics.audited(True)  # Store.open raises else.
         metrics.channels([channel.name for channel in built.channels])
         notifier = Notifier(
             built.channels,
             config.data_dir,
             reader,
-            latest=lambda: [w.latest for w in list(monitor.watches.values()) if w.latest],
-            counted=metrics.notified,
-            held=lambda target, at: bool(monitor.excluded(target, at, at + 1)),
+            latest=lambda: [w.latest for w in list(monitor.targets.values()) if w.latest],
+            count=metrics.notified,
+            in_maintenance=lambda target, at: bool(monitor.maintenance_windows(target, at, at + 1)),
             health=store.health,
         )
         self.undo.callback(notifier.close)
@@ -137,28 +151,28 @@ class Startup:
             reader=reader,
             writer=writer,
             notifier=notifier,
-            auditing=Auditing(reader, store.keys, metrics, notifier.tell),
+            auditing=LedgerSelfAudit(reader, store.keys, metrics, notifier.notify),
             alarm=alarm,
-            selfwatch=SelfWatch(monitor, notifier.report),
-            timestamping=Timestamping(monitor, reader, Tokens(config.data_dir), built.authorities),
-            built=built,
-            open_to_all=nobodys(monitor, reader),
+            selfwatch=SelfCheck(monitor, notifier.notify_directly),
+            timestamping=TimestampScheduler(monitor, reader, Tokens(config.data_dir), built.authorities),
+            built_config=built,
+            only_public_targets=only_public_targets(monitor, reader),
         )
 
-    async def _begin_to_notify(self, notifier: Notifier) -> None:
+    async def _start_notifier(self, notifier: Notifier) -> None:
         """Take up the outbox, once the disk takes it."""
-        self.progress.at(Step.WRITING)
+        self.progress.update(StartupStep.WRITING)
         while True:
             try:
-                return await asyncio.to_thread(notifier.begin)
-            except StoreUnavailable as error:
+                return await asyncio.to_thread(notifier.restore_cursor)
+            except StoreUnavailableError as error:
                 logger.error("the outbox cannot be written: %s; it is tried again", error)
-                await asyncio.sleep(AGAIN_AFTER)
+                await asyncio.sleep(RETRY_SECONDS)
 
 
-async def stopped(service: Service) -> None:
+async def record_stop(service: Service) -> None:
     """Put the end on record, if the disk takes it."""
-    await _within(service.patience(CLOSED_WITHIN), lambda: service.node("stop"))
+    await _within(service.shutdown_seconds(CLOSE_SECONDS), lambda: service.record_node_event("stop"))
 
 
 async def _within(seconds: float, work: Callable[[], Awaitable[None]]) -> None:

@@ -1,7 +1,7 @@
 """Has checkpoints stamped by outside authorities: on a schedule, and when an outage opens or closes.
 
 The digest of each reply is an entry of the ledger. So what lies between two such entries was written after the
-first token and before the second, whatever our own clock said. Nothing waits for an authority.
+first token and before the second, whatever our own clock showed. Nothing waits for an authority.
 """
 
 from __future__ import annotations
@@ -12,33 +12,35 @@ from collections.abc import Sequence
 
 from mailwatch import monotonic
 from mailwatch.ledger.timestamp import TimestampError
-from mailwatch.ledger.tsa import Stamped, stamp
-from mailwatch.monitor.pipeline import Monitor
-from mailwatch.settings import Authority
+from mailwatch.ledger.tsa import TimestampReply, request_timestamp
+from mailwatch.monitor.pipeline import Pipeline
+from mailwatch.settings import TimestampAuthority
 from mailwatch.store import Reader, Tokens
 from mailwatch.times import now
 
 logger = logging.getLogger(__name__)
 
-RETRY = 60.0
-RETRY_MOST = 3600.0
+RETRY_SECONDS = 60.0
+MAX_RETRY_SECONDS = 3600.0
 """Seconds after a failure, doubled with each further one."""
 
 
-class Timestamping:
-    """One loop for each authority; a dead one delays neither the looks nor the others."""
+class TimestampScheduler:
+    """One loop for each authority; a dead one delays neither the probes nor the others."""
 
-    def __init__(self, monitor: Monitor, reader: Reader, tokens: Tokens, authorities: Sequence[Authority]) -> None:
+    def __init__(
+        self, monitor: Pipeline, reader: Reader, tokens: Tokens, authorities: Sequence[TimestampAuthority]
+    ) -> None:
         self._monitor = monitor
         self._reader = reader
         self._tokens = tokens
-        self._authorities: dict[str, Authority] = {}
+        self._authorities: dict[str, TimestampAuthority] = {}
         self._wanted: dict[str, asyncio.Event] = {}
         self._others = asyncio.Event()
-        monitor.sealed.append(self.want)
-        self.change(authorities)
+        monitor.on_outage_recorded.append(self.request_now)
+        self.set_authorities(authorities)
 
-    def change(self, authorities: Sequence[Authority]) -> None:
+    def set_authorities(self, authorities: Sequence[TimestampAuthority]) -> None:
         """Ask these from now on; those that were asked before keep their time, unless they changed."""
         before, self._authorities = self._authorities, {authority.name: authority for authority in authorities}
         for name in before.keys() | self._authorities.keys():
@@ -49,7 +51,7 @@ class Timestamping:
         self._monitor.metrics.token_interval(min(every, default=None))
         self._others.set()
 
-    def want(self) -> None:
+    def request_now(self) -> None:
         """An outage opened or closed: have that stamped now."""
         for wanted in self._wanted.values():
             wanted.set()
@@ -63,20 +65,20 @@ class Timestamping:
                 last = await asyncio.to_thread(self._last)
                 if last:
                     self._monitor.metrics.token(max(at for _, at in last.values()))
-                news = await asyncio.to_thread(self._news)
+                outage_entry = await asyncio.to_thread(self._last_outage_entry)
                 for name in self._authorities:
                     if name not in asked or asked[name].done():
-                        asked[name] = group.create_task(self._serve(name, *last.get(name, (0, 0)), news))
+                        asked[name] = group.create_task(self._serve(name, *last.get(name, (0, 0)), outage_entry))
                 await self._others.wait()
 
-    async def _serve(self, name: str, covered: int, last: int, news: int) -> None:
+    async def _serve(self, name: str, covered: int, last: int, outage_entry: int) -> None:
         """Have checkpoints stamped by an authority, until it is no longer among those that are asked."""
         failures, authority = 0, self._authorities[name]
         # A clock that was set back must not put off the next stamp until it has caught up.
         wait = min(authority.every, max(0.0, authority.every - (now() - last) / 1000))
         wanted = self._wanted[name]
         wanted.clear()
-        if news >= covered:
+        if outage_entry >= covered:
             wanted.set()
         while True:
             try:
@@ -90,14 +92,14 @@ class Timestamping:
                 return
             authority = current
             try:
-                await self._stamp(authority)
+                await self._timestamp(authority)
             except Exception as error:
-                # A full disk too: whatever keeps a stamp from us must not stop the looks.
+                # A full disk too: whatever keeps a token from us must not stop the probes.
                 if not isinstance(error, TimestampError | OSError):
-                    self._monitor.metrics.error()
+                    self._monitor.metrics.internal_error()
                     logger.exception("timestamps: the stamp failed by our own fault")
                 failures += 1
-                wait = min(RETRY * 2.0 ** (failures - 1), RETRY_MOST, authority.every)
+                wait = min(RETRY_SECONDS * 2.0 ** (failures - 1), MAX_RETRY_SECONDS, authority.every)
                 level = logging.WARNING if failures == 1 else logging.INFO
                 logger.log(
                     level, "timestamps: %s gives none: %s; asked again in %.0f s", authority.name, error, wait
@@ -105,27 +107,29 @@ class Timestamping:
             else:
                 failures, wait = 0, authority.every
 
-    async def _stamp(self, authority: Authority) -> None:
+    async def _timestamp(self, authority: TimestampAuthority) -> None:
         await self._monitor.writer.checkpoint()
         signed = await asyncio.to_thread(self._reader.last_checkpoint)
         if signed is None:
             return
         before = monotonic.milliseconds()
-        stamped = await stamp(authority, signed.note)
+        stamped = await request_timestamp(authority, signed.note)
         after = monotonic.milliseconds()
         # First the reply, then the entry that names it: a crash between the two leaves a file too many.
-        digest = await asyncio.to_thread(self._tokens.keep, stamped.reply)
-        await self._monitor.write("token", now(), None, _payload(authority, signed.size, digest, stamped))
+        digest = await asyncio.to_thread(self._tokens.save, stamped.reply)
+        await self._monitor.append("token", now(), None, _payload(authority, signed.size, digest, stamped))
         self._monitor.metrics.token(stamped.token.time)
-        if not stamped.distrust:
+        if not stamped.distrust_reason:
             # Its time lies between the asking and the answer: so far our clock may be off, and no further.
             accuracy = max(1000, stamped.token.accuracy_ms or 0)
             apart = max(abs(stamped.token.time - at) for at in (stamped.asked_at, stamped.answered_at))
-            self._monitor.judging.clock_bound.improve((apart + accuracy) * 1000)
+            self._monitor.attribution.clock_bound.tighten((apart + accuracy) * 1000)
             earliest, latest = stamped.token.time - accuracy, stamped.token.time + accuracy + after - before
-            self._monitor.judging.expiry.evidence.learn(f"timestamp:{authority.name}", after, earliest, latest)
-        if stamped.distrust:
-            logger.warning("timestamps: %s: %s; the token is kept", authority.name, stamped.distrust)
+            self._monitor.attribution.expiry.evidence.add_window(
+                f"timestamp:{authority.name}", after, earliest, latest
+            )
+        if stamped.distrust_reason:
+            logger.warning("timestamps: %s: %s; the token is kept", authority.name, stamped.distrust_reason)
 
     def _last(self) -> dict[str, tuple[int, int]]:
         """How many entries the last token of each authority covers, and its time."""
@@ -137,13 +141,15 @@ class Timestamping:
             found.setdefault(payload["authority"], (payload["checkpoint"], payload["time"]))
         return {name: at for name, at in found.items() if name in self._authorities}
 
-    def _news(self) -> int:
-        """The entry that last told of an outage: who has not stamped it, since we were stopped, does so now."""
+    def _last_outage_entry(self) -> int:
+        """The entry of the latest outage: an authority that has not stamped it, since we were stopped, does so
+        now.
+        """
         newest = next(self._reader.entries(kinds=["outage"], descending=True, limit=1), None)
         return -1 if newest is None else newest.index
 
 
-def _payload(authority: Authority, size: int, digest: str, stamped: Stamped) -> dict[str, object]:
+def _payload(authority: TimestampAuthority, size: int, digest: str, stamped: TimestampReply) -> dict[str, object]:
     token = stamped.token
     payload = {
         "authority": authority.name,
@@ -159,4 +165,4 @@ def _payload(authority: Authority, size: int, digest: str, stamped: Stamped) -> 
     }
     if token.accuracy_ms is not None:
         payload["accuracy_ms"] = token.accuracy_ms
-    return payload | ({"distrust": stamped.distrust} if stamped.distrust else {})
+    return payload | ({"distrust": stamped.distrust_reason} if stamped.distrust_reason else {})

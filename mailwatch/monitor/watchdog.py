@@ -1,8 +1,8 @@
-"""Ends a process whose event loop stands still, so that whoever supervises it starts it again.
+"""Ends a process whose event loop stands still, so that its supervisor starts it again.
 
-The loop beats every few seconds, and two look after it, for neither sees every standstill:
+The loop ticks every few seconds, and two watch it, for neither sees every standstill:
 
-1. A thread counts how often it woke without a beat in between. It counts itself and no clock, so that a suspended
+1. A thread counts how often it woke without a tick in between. It counts itself and no clock, so that a suspended
    machine or a stopped process (SIGSTOP) is none, however long that lasts.
 2. Code that keeps the interpreter to itself, such as a regular expression, lets no thread run. The kernel then
    ends the process (ITIMER_PROF), once that has taken as much of the processor; stopped, it takes none.
@@ -28,7 +28,7 @@ from collections.abc import AsyncIterator, Callable
 
 
 def notify(*lines: str) -> None:
-    """Tell it. A socket that is full or gone is passed over: nothing must wait for it."""
+    """Send it. A socket that is full or gone is passed over: nothing must wait for it."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -59,13 +59,13 @@ def stopping() -> None:
     notify("STOPPING=1", "STATUS=ending")
 
 
-def alive() -> None:
+def keep_alive() -> None:
     """Keep its watchdog quiet."""
     notify("WATCHDOG=1")
 
 
-def patience() -> float | None:
-    """Return after how many seconds without `alive` it ends us (WatchdogSec=); None if never."""
+def watchdog_seconds() -> float | None:
+    """Return after how many seconds without `keep_alive` it ends us (WatchdogSec=); None if never."""
     whom, text = os.environ.get("WATCHDOG_PID", ""), os.environ.get("WATCHDOG_USEC", "")
     if not text.isdecimal() or int(text) == 0 or whom not in ("", str(os.getpid())):
         return None
@@ -74,58 +74,60 @@ def patience() -> float | None:
 
 logger = logging.getLogger(__name__)
 
-EVERY = 5.0
-"""Seconds from beat to beat."""
-MISSED = 60
-"""Beats that may be missed: five minutes."""
-STATUS = 70
+HEARTBEAT_SECONDS = 5.0
+"""Seconds from tick to tick."""
+MAX_MISSED = 60
+"""Ticks that may be missed: five minutes."""
+EXIT_STATUS = 70
 """The exit status: MailWatch itself is wrong (EX_SOFTWARE)."""
 
 
-class _Heart:
-    """Beats in the loop, and is listened to in a thread."""
+class _LoopWatchdog:
+    """Ticks in the loop, and is watched in a thread."""
 
     def __init__(self, every: float, missed: int, also: Callable[[], None]) -> None:
         self._every, self._most, self._also = every, missed, also
-        self._beats = 0
+        self._ticks = 0
         self.over = threading.Event()
 
-    async def beat(self) -> None:
-        """Beat until cancelled."""
+    async def tick(self) -> None:
+        """Tick until cancelled."""
         while True:
-            self._beats += 1
+            self._ticks += 1
             signal.setitimer(signal.ITIMER_PROF, self._every * self._most)
             self._also()
             await asyncio.sleep(self._every)
 
-    def listen(self) -> None:
+    def watch(self) -> None:
         """End the process when it has not beaten for long."""
-        heard, missed = 0, 0
+        last_tick, missed = 0, 0
         while not self.over.wait(self._every):
-            heard, missed, before = self._beats, missed + 1, heard
-            if heard != before:
+            last_tick, missed, before = self._ticks, missed + 1, last_tick
+            if last_tick != before:
                 missed = 0
             elif missed >= self._most:
-                said = threading.Thread(target=_say, daemon=True)
-                said.start()
-                # It may stand still because nobody reads our log.
-                said.join(5.0)
-                os._exit(STATUS)
+                writer = threading.Thread(target=_log_standstill, daemon=True)
+                writer.start()
+                # It may stand still because our log is not read.
+                writer.join(5.0)
+                os._exit(EXIT_STATUS)
 
 
-def _say() -> None:
+def _log_standstill() -> None:
     faulthandler.dump_traceback(sys.stderr, all_threads=True)
     logger.critical("the event loop stood still; the process is ended, to be started again")
 
 
 @contextlib.asynccontextmanager
-async def watched(also: Callable[[], None], every: float = EVERY, missed: int = MISSED) -> AsyncIterator[None]:
-    """Watch the running loop while the context lasts; `also` is called at each beat."""
-    heart = _Heart(every, missed, also)
+async def watch_loop(
+    on_tick: Callable[[], None], every: float = HEARTBEAT_SECONDS, missed: int = MAX_MISSED
+) -> AsyncIterator[None]:
+    """Watch the running loop while the context lasts; `on_tick` is called at each tick."""
+    heart = _LoopWatchdog(every, missed, on_tick)
     # It writes the stacks without the interpreter, and then lets the signal do what it does.
     faulthandler.register(signal.SIGPROF, sys.stderr, all_threads=True, chain=True)
-    threading.Thread(target=heart.listen, name="standstill", daemon=True).start()
-    beats = asyncio.create_task(heart.beat())
+    threading.Thread(target=heart.watch, name="standstill", daemon=True).start()
+    beats = asyncio.create_task(heart.tick())
     try:
         yield
     finally:

@@ -1,12 +1,12 @@
-"""Tells people what happened: what is on record goes into the outbox, and from there to each channel.
+"""Notifies people: what is on record goes into the outbox, and from there to each channel.
 
 The outbox follows the ledger, so that a crash between the two loses nothing.
 """
 
 from __future__ import annotations
 
-from mailwatch.notify.direct import tell_broken, try_channels
-from mailwatch.notify.heartbeat import Heartbeat, heartbeat
+from mailwatch.notify.direct import notify_ledger_broken, try_channels
+from mailwatch.notify.heartbeat import Heartbeat, send_heartbeats
 from mailwatch.notify.notifier import Notifier
 
-__all__ = ["Heartbeat", "Notifier", "heartbeat", "tell_broken", "try_channels"]
+__all__ = ["Heartbeat", "Notifier", "notify_ledger_broken", "send_heartbeats", "try_channels"]

@@ -2,7 +2,7 @@
 
 What it means that a channel did not take a message: is it the message, the channel, or only now?
 
-Apprise answers True or False. What the service said stands in what it logs: the HTTP status as `error=404`, of a
+Apprise answers True or False. The service's answer stands in what it logs: the HTTP status as `error=404`, of a
 mail server what smtplib raised, `(550, b'...')`. Words may hold an address or a secret: only codes are kept.
 
 The hours in which a channel keeps quiet.
@@ -31,7 +31,7 @@ from mailwatch.store import StoreError
 from mailwatch.times import Millis
 
 
-class Fault(StrEnum):
+class DeliveryFault(StrEnum):
     """Why a message was not taken."""
 
     REFUSED = "refused"
@@ -39,16 +39,16 @@ class Fault(StrEnum):
     DENIED = "denied"
     """For good, by the address or its login: whatever is sent is refused until the owner changes something."""
     BUSY = "busy"
-    """Not now, said by the service itself (5xx): it may be this message that it stumbles over."""
+    """Not now, by the service's own answer (5xx): it may be this message that it stumbles over."""
     SILENT = "silent"
     """Not now, and whatever it is: no connection, no answer, too many messages."""
 
 
 @dataclass(frozen=True, slots=True)
-class NotTaken:
+class DeliveryFailure:
     """`code` is the bare reason, such as "HTTP 404", "" without one; `why` says it in words, without addresses."""
 
-    fault: Fault
+    fault: DeliveryFault
     why: str
     code: str = ""
 
@@ -56,47 +56,47 @@ class NotTaken:
 _HTTP = re.compile(r"\berror=(\d{3})(?:\d{2})?\b")
 """ntfy has codes of its own, whose first three digits are the status: 40010."""
 _SMTP = re.compile(r"\((\d{3}), b['\"]|was refused: (\d{3})\b")
-_LATER = frozenset({408, 425, 429})
+_RETRY_STATUSES = frozenset({408, 425, 429})
 """Request timeout, too early, too many requests (RFC 9110, RFC 8470, RFC 6585)."""
-_DENIED = frozenset({401, 402, 403, 404, 407, 410})
-_LOGIN = frozenset({530, 534, 535, 538})
+_DENIED_STATUSES = frozenset({401, 402, 403, 404, 407, 410})
+_LOGIN_REPLIES = frozenset({530, 534, 535, 538})
 """SMTP authentication (RFC 4954, section 6)."""
-_SEVERITY = (Fault.SILENT, Fault.BUSY, Fault.DENIED, Fault.REFUSED)
+_SEVERITY = (DeliveryFault.SILENT, DeliveryFault.BUSY, DeliveryFault.DENIED, DeliveryFault.REFUSED)
 """Of several answers, to the pieces of a long text, the one that leaves most hope decides."""
 
 
-def read(said: Iterable[str]) -> NotTaken:
+def classify_failure(log_lines: Iterable[str]) -> DeliveryFailure:
     """Judge by what Apprise logged."""
-    words = " ".join(said)
+    words = " ".join(log_lines)
     found = [(_http(int(code)), f"HTTP {code}") for code in _HTTP.findall(words)]
     found += [(_smtp(int(one or two)), f"SMTP {one or two}") for one, two in _SMTP.findall(words)]
     if found:
         fault, code = min(found, key=lambda each: _SEVERITY.index(each[0]))
-        return NotTaken(fault, f"it answered {code.split()[1]}", code)
+        return DeliveryFailure(fault, f"it answered {code.split()[1]}", code)
     if "onnection error" in words or "Exception" in words:
-        return NotTaken(Fault.SILENT, "no connection, or the login was refused")
+        return DeliveryFailure(DeliveryFault.SILENT, "no connection, or the login was refused")
     # Apprise did not even ask, or has a reason of its own: it may be the message.
-    return NotTaken(Fault.BUSY, "no reason was given")
+    return DeliveryFailure(DeliveryFault.BUSY, "no reason was given")
 
 
-def _http(status: int) -> Fault:
-    if status in _LATER:
-        return Fault.SILENT
+def _http(status: int) -> DeliveryFault:
+    if status in _RETRY_STATUSES:
+        return DeliveryFault.SILENT
     if status >= 500:
-        return Fault.BUSY
+        return DeliveryFault.BUSY
     # What redirects for ever has moved.
-    return Fault.DENIED if status in _DENIED or status < 400 else Fault.REFUSED
+    return DeliveryFault.DENIED if status in _DENIED_STATUSES or status < 400 else DeliveryFault.REFUSED
 
 
-def _smtp(code: int) -> Fault:
+def _smtp(code: int) -> DeliveryFault:
     if code == 421:
-        return Fault.SILENT
+        return DeliveryFault.SILENT
     if code < 500:
-        return Fault.BUSY
-    return Fault.DENIED if code in _LOGIN else Fault.REFUSED
+        return DeliveryFault.BUSY
+    return DeliveryFault.DENIED if code in _LOGIN_REPLIES else DeliveryFault.REFUSED
 
 
-def is_quiet(channel: Channel, at: Millis) -> bool:
+def in_quiet_hours(channel: Channel, at: Millis) -> bool:
     """Whether nothing is sent at that time. From is within, until is not; they may lie around midnight."""
     if channel.quiet is None:
         return False
@@ -106,22 +106,22 @@ def is_quiet(channel: Channel, at: Millis) -> bool:
     return start <= minute < end if start < end else minute >= start or minute < end
 
 
-PACE = (0.0, *[60.0] * 5, 300.0)
+INTERVALS_SECONDS = (0.0, *[60.0] * 5, 300.0)
 """Seconds from one message to the next, by how many there were within the hour before."""
-HOUR = 3600.0
+HOUR_SECONDS = 3600.0
 
 
-class Pace:
+class Grouping:
     """Of one channel; `group` seconds are waited for more, and at 0 each goes at once.
 
-    Ten targets that are looked at once a minute go down within a minute; one that flaps does so all night.
+    Ten targets that are probed once a minute go down within a minute; one that flaps does so all night.
     """
 
     def __init__(self, group: float) -> None:
         self._group = group
         self._sent: deque[float] = deque()
 
-    def sent(self) -> None:
+    def note_sent(self) -> None:
         """Note that a message was taken."""
         self._sent.append(time.monotonic())
 
@@ -130,39 +130,40 @@ class Pace:
         if not self._group:
             return 0.0
         sent, at = self._sent, time.monotonic()
-        while sent and at - sent[0] > HOUR:
+        while sent and at - sent[0] > HOUR_SECONDS:
             sent.popleft()
-        next_one = PACE[min(len(sent), len(PACE) - 1)] - (at - sent[-1]) if sent else 0.0
-        # A clock that was set back makes nobody wait.
+        next_one = INTERVALS_SECONDS[min(len(sent), len(INTERVALS_SECONDS) - 1)] - (at - sent[-1]) if sent else 0.0
+        # A clock that was set back delays nothing.
         return max(next_one, self._group - waited if waited >= 0 else 0.0)
 
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT = 60.0
+TIMEOUT_SECONDS = 60.0
 """Seconds for one message; Apprise itself waits 4 s for a connection and 4 s for an answer."""
 
 
-async def send(
-    channel: Channel, title: str, body: str, then: Callable[[], None] = lambda: None
-) -> NotTaken | None:
-    """Hand a message to the channel; None once it was taken, else why not. Never raises, and tells no address.
+async def deliver(
+    channel: Channel, title: str, body: str, on_success: Callable[[], None] = lambda: None
+) -> DeliveryFailure | None:
+    """Hand a message to the channel; None once it was taken, else why not. Never raises, and shows no address.
 
-    `then` is called in the thread once it was taken, also if nobody waits any more: MailWatch may be ending.
+    `on_success` is called in the thread once it was taken, also if the caller waits no more: MailWatch may be
+    ending.
     What ends at the deadline may still arrive later: then it arrives twice.
     """
     loop = asyncio.get_running_loop()
-    answered: asyncio.Future[NotTaken | None] = loop.create_future()
+    answered: asyncio.Future[DeliveryFailure | None] = loop.create_future()
 
-    def settle(why: NotTaken | None) -> None:
+    def settle(why: DeliveryFailure | None) -> None:
         if not answered.done():
             answered.set_result(why)
 
     def work() -> None:
-        why = _notify(channel, sendable(title.replace("\n", " ")), sendable(body))
+        why = _deliver(channel, sendable(title.replace("\n", " ")), sendable(body))
         if why is None:
             with contextlib.suppress(StoreError):
-                then()
+                on_success()
         try:
             loop.call_soon_threadsafe(settle, why)
         except RuntimeError:
@@ -173,12 +174,12 @@ async def send(
     try:
         threading.Thread(target=work, name=channel.name, daemon=True).start()
     except RuntimeError:
-        return NotTaken(Fault.SILENT, "no further thread is to be had on this machine")
+        return DeliveryFailure(DeliveryFault.SILENT, "no further thread is to be had on this machine")
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await answered
     except TimeoutError:
-        return NotTaken(Fault.SILENT, f"no answer in {TIMEOUT:.0f} s")
+        return DeliveryFailure(DeliveryFault.SILENT, f"no answer in {TIMEOUT_SECONDS:.0f} s")
 
 
 def sendable(text: str) -> str:
@@ -189,7 +190,7 @@ def sendable(text: str) -> str:
     return clean.replace("\r", " ")
 
 
-def _notify(channel: Channel, title: str, body: str) -> NotTaken | None:
+def _deliver(channel: Channel, title: str, body: str) -> DeliveryFailure | None:
     # Loaded late: it takes half a second, which only those who have a channel should wait.
     import apprise
 
@@ -197,15 +198,15 @@ def _notify(channel: Channel, title: str, body: str) -> NotTaken | None:
         # They would log addresses, which hold secrets.
         logging.getLogger(library).disabled = True
     # So would Apprise: what it says goes nowhere but into its result.
-    said = logging.getLogger("apprise")
-    said.disabled, said.propagate = False, False
+    log = logging.getLogger("apprise")
+    log.disabled, log.propagate = False, False
     # What a mail server answered is told at this level only (notify/delivery.py).
-    said.setLevel(logging.DEBUG)
+    log.setLevel(logging.DEBUG)
     try:
         asset = apprise.AppriseAsset(app_id="MailWatch", app_desc="MailWatch", app_url="", async_mode=False)
         sender: Any = apprise.Apprise(asset=asset)
         if not sender.add(channel.url.get_secret_value()):
-            return NotTaken(Fault.DENIED, "Apprise does not understand its address", "address")
+            return DeliveryFailure(DeliveryFault.DENIED, "Apprise does not understand its address", "address")
         if "overflow=" not in channel.url.get_secret_value():
             # As it comes a text that is too long is refused, today and for ever, and holds up all after it.
             for service in sender:
@@ -213,9 +214,9 @@ def _notify(channel: Channel, title: str, body: str) -> NotTaken | None:
         result = sender.notify(
             title=title, body=body, body_format=apprise.NotifyFormat.TEXT, log_level=logging.DEBUG
         )
-        return None if result else read(entry.message for entry in result.logs())
+        return None if result else classify_failure(entry.message for entry in result.logs())
     except OSError as error:
         # No file handle, no memory: not now. Not its text: it may repeat the address.
-        return NotTaken(Fault.SILENT, f"Apprise failed by {type(error).__name__}")
+        return DeliveryFailure(DeliveryFault.SILENT, f"Apprise failed by {type(error).__name__}")
     except Exception as error:
-        return NotTaken(Fault.BUSY, f"Apprise failed by {type(error).__name__}")
+        return DeliveryFailure(DeliveryFault.BUSY, f"Apprise failed by {type(error).__name__}")

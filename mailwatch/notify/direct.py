@@ -12,40 +12,48 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mailwatch.model import News, Topic
-from mailwatch.notify.delivery import send
+from mailwatch.model import EventType, Notification
+from mailwatch.notify.delivery import deliver
 from mailwatch.notify.events import DAY
-from mailwatch.notify.text import text_of, trial_text
+from mailwatch.notify.text import message_text, trial_message
 from mailwatch.settings import Channel
 from mailwatch.times import now
 
 
 async def try_channels(channels: Sequence[Channel], vantage_point: str) -> list[str | None]:
-    """Send a test over each, in quiet hours too; tell for each why it was not taken, None if it was."""
-    found = await asyncio.gather(*(send(channel, *trial_text(channel, vantage_point)) for channel in channels))
+    """Send a test over each, in quiet hours too; return for each why it was not taken, None if it was."""
+    found = await asyncio.gather(
+        *(deliver(channel, *trial_message(channel, vantage_point)) for channel in channels)
+    )
     return [None if each is None else each.why for each in found]
 
 
 logger = logging.getLogger(__name__)
 
 
-async def tell_broken(channels: Sequence[Channel], data_dir: Path, finding: str, *, moved: bool = False) -> None:
-    """Tell that the ledger is invalid, or `moved`, past the outbox, which may be as broken: each channel once.
+async def notify_ledger_broken(
+    channels: Sequence[Channel], data_dir: Path, finding: str, *, moved: bool = False
+) -> None:
+    """Notify that the ledger is invalid, or `moved`, past the outbox, which may be as broken: each channel once.
 
-    The same finding is told again a day later at the earliest, also by another process.
+    The same finding is sent again a day later at the earliest, also by another process.
     """
-    told = data_dir / "told-broken"
+    marker = data_dir / "told-broken"
     with contextlib.suppress(OSError, UnicodeDecodeError):
         # A file of tomorrow was made under another clock: it must not keep us silent until then.
-        if told.read_text() == finding and 0 <= time.time() - told.stat().st_mtime + 1 < DAY / 1000:
+        if marker.read_text() == finding and 0 <= time.time() - marker.stat().st_mtime + 1 < DAY / 1000:
             return
-    news = News(key="ledger", topic=Topic.LEDGER, time=now(), facts={"finding": finding, "moved": moved})
-    wanted = [channel for channel in channels if Topic.LEDGER in channel.on]
-    sent = await asyncio.gather(*(send(channel, *text_of([news], channel, now())) for channel in wanted))
+    notification = Notification(
+        key="ledger", event_type=EventType.LEDGER, time=now(), facts={"finding": finding, "moved": moved}
+    )
+    wanted = [channel for channel in channels if EventType.LEDGER in channel.on]
+    sent = await asyncio.gather(
+        *(deliver(channel, *message_text([notification], channel, now())) for channel in wanted)
+    )
     for channel, why in zip(wanted, sent, strict=True):
         done = "was told" if why is None else f"was not told ({why.why})"
         logger.warning("notify: %s %s of the ledger: %s", channel.name, done, finding)
     if None in sent:
         with contextlib.suppress(OSError):
-            told.touch(mode=0o600)
-            told.write_text(finding)
+            marker.touch(mode=0o600)
+            marker.write_text(finding)

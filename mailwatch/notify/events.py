@@ -7,30 +7,32 @@ from typing import Any
 
 from mailwatch.analysis.offline import offline_payloads
 from mailwatch.guard.login_backoff import unanswered
-from mailwatch.model import Cause, News, Observation, Outcome, Topic
+from mailwatch.model import Cause, EventType, Notification, Observation, Outcome
 from mailwatch.store import Entry, Reader
 from mailwatch.times import Millis
 
 DAY: Millis = 86_400_000
-CERTIFICATE_DAYS = (3, 14)
-"""How many days before its end a certificate is told of, the nearest first."""
+CERTIFICATE_WARNING_DAYS = (3, 14)
+"""How many days before its end a certificate is warned of, the nearest first."""
 _OUTAGE = ("id", "target", "provider", "kind", "first_bad", "first_good", "duration_ms", "causes", "vantage_point")
 
 
-def of_entry(reader: Reader, entry: Entry) -> Iterator[News]:
-    """Yield what an entry gives to tell."""
+def notifications_of(reader: Reader, entry: Entry) -> Iterator[Notification]:
+    """Yield the notifications of an entry."""
     if entry.kind == "outage":
         payload = entry.payload
         facts = {key: payload[key] for key in _OUTAGE}
         if payload["state"] == "unwatched":
-            # Never as one that is over: nobody knows whether it is.
+            # Never as one that is over: it is not known whether it is.
             facts |= {"unwatched": True, "last_bad": payload["last_bad"]}
-            yield News(key=f"unwatched:{payload['id']}", topic=Topic.OPEN, time=entry.time, facts=facts)
+            yield Notification(
+                key=f"unwatched:{payload['id']}", event_type=EventType.OPEN, time=entry.time, facts=facts
+            )
             return
-        topic = Topic.OPEN if payload["state"] == "open" else Topic.CLOSE
+        topic = EventType.OPEN if payload["state"] == "open" else EventType.CLOSE
         if payload.get("proven_afterwards"):
             facts["proven_afterwards"] = True
-        yield News(key=f"{topic}:{payload['id']}", topic=topic, time=entry.time, facts=facts)
+        yield Notification(key=f"{topic}:{payload['id']}", event_type=topic, time=entry.time, facts=facts)
     elif entry.kind == "guard" and entry.payload.get("online"):
         yield from _offline(reader, entry)
     elif entry.kind == "observation":
@@ -40,42 +42,52 @@ def of_entry(reader: Reader, entry: Entry) -> Iterator[News]:
             yield from _clock(reader, entry, fact)
 
 
-def _offline(reader: Reader, entry: Entry) -> Iterator[News]:
-    """A time offline can only be told when it is over."""
+def _offline(reader: Reader, entry: Entry) -> Iterator[Notification]:
+    """An offline period can only be reported when it is over."""
     guards = reader.entries(kinds=["guard"], start_ms=entry.time - 30 * DAY, to_index=entry.index + 1)
-    for told in offline_payloads((guard.index, guard.payload) for guard in guards):
-        if told["part"] == "line" and told["ledger"]["last"] == entry.index and told["state"] == "closed":
-            facts = {key: told[key] for key in ("first_offline", "first_online", "duration_ms")}
-            yield News(key=f"offline:{told['first_offline']}", topic=Topic.OFFLINE, time=entry.time, facts=facts)
+    for period in offline_payloads((guard.index, guard.payload) for guard in guards):
+        if period["part"] == "line" and period["ledger"]["last"] == entry.index and period["state"] == "closed":
+            facts = {key: period[key] for key in ("first_offline", "first_online", "duration_ms")}
+            yield Notification(
+                key=f"offline:{period['first_offline']}",
+                event_type=EventType.OFFLINE,
+                time=entry.time,
+                facts=facts,
+            )
 
 
-def _credentials(reader: Reader, entry: Entry, fact: Observation) -> Iterator[News]:
-    """One for all rejections between two looks that were up."""
+def _credentials(reader: Reader, entry: Entry, fact: Observation) -> Iterator[Notification]:
+    """One for all rejections between two up observations."""
     if fact.outcome is Outcome.UNKNOWN and fact.cause is Cause.CREDENTIALS:
         before = reader.last_index(target=fact.target, outcome=Outcome.UP, before=entry.index)
         key = f"credentials:{fact.target}:{-1 if before is None else before}"
         facts: dict[str, Any] = {"target": fact.target} | ({"unanswered": True} if unanswered(fact) else {})
-        yield News(key=key, topic=Topic.CREDENTIALS, time=entry.time, facts=facts)
+        yield Notification(key=key, event_type=EventType.CREDENTIALS, time=entry.time, facts=facts)
 
 
-def _clock(reader: Reader, entry: Entry, fact: Observation) -> Iterator[News]:
+def _clock(reader: Reader, entry: Entry, fact: Observation) -> Iterator[Notification]:
     """A certificate seemed out of date, and our clock was wrong or not known to be right; once until it was up."""
     weighed = (fact.facts or {}).get("out_of_date")
     if fact.outcome is Outcome.UNKNOWN and fact.cause is Cause.MONITOR and weighed:
         before = reader.last_index(target=fact.target, outcome=Outcome.UP, before=entry.index)
         key = f"clock:{fact.target}:{-1 if before is None else before}"
-        yield News(key=key, topic=Topic.MONITOR, time=entry.time, facts={"target": fact.target, "sign": "clock"})
+        yield Notification(
+            key=key, event_type=EventType.MONITOR, time=entry.time, facts={"target": fact.target, "sign": "clock"}
+        )
 
 
-def of_certificate(fact: Observation, at: Millis) -> Iterator[News]:
-    """Yield the warning that the certificate of a look ends soon: once at 14 days and once at 3."""
-    until = fact.deciding.tls.not_after if fact.deciding and fact.deciding.tls else None
+def certificate_notifications(fact: Observation, at: Millis) -> Iterator[Notification]:
+    """Yield the warning that the certificate of an observation ends soon: once at 14 days and once at 3."""
+    until = fact.deciding_attempt.tls.not_after if fact.deciding_attempt and fact.deciding_attempt.tls else None
     if until is None or until <= at:
         return
-    for days in CERTIFICATE_DAYS:
+    for days in CERTIFICATE_WARNING_DAYS:
         if until - at <= days * DAY:
             facts: dict[str, Any] = {"target": fact.target, "not_after": until, "days": days}
-            yield News(
-                key=f"certificate:{fact.target}:{until}:{days}", topic=Topic.CERTIFICATE, time=at, facts=facts
+            yield Notification(
+                key=f"certificate:{fact.target}:{until}:{days}",
+                event_type=EventType.CERTIFICATE,
+                time=at,
+                facts=facts,
             )
             return

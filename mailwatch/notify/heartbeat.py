@@ -1,4 +1,4 @@
-"""Pings an address while all is well, so that somebody outside notices when MailWatch is dead."""
+"""Pings an address while MailWatch is healthy, so that an outside service notices when it is dead."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pydantic import SecretStr
 
 logger = logging.getLogger(__name__)
 
-TIMEOUT = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
 class Heartbeat:
     """Asks for an address that may be changed while it runs; None asks for nothing."""
 
-    def __init__(self, url: SecretStr | None, every: float, well: Callable[[], bool]) -> None:
-        self._url, self._every, self._well = url, every, well
+    def __init__(self, url: SecretStr | None, every: float, healthy: Callable[[], bool]) -> None:
+        self._url, self._every, self._healthy = url, every, healthy
         self._changed = asyncio.Event()
 
     @property
-    def asks(self) -> tuple[SecretStr | None, float]:
+    def settings(self) -> tuple[SecretStr | None, float]:
         """What it asks for, and each how many seconds."""
         return self._url, self._every
 
     def change(self, url: SecretStr | None, every: float) -> None:
         """Ask for this from now on."""
-        if (url, every) != self.asks:
+        if (url, every) != self.settings:
             self._url, self._every = url, every
             self._changed.set()
 
@@ -37,21 +37,26 @@ class Heartbeat:
         while True:
             self._changed.clear()
             async with asyncio.TaskGroup() as group:
-                asking = self._url and group.create_task(heartbeat(self._url, self._every, self._well))
+                asking = self._url and group.create_task(send_heartbeats(self._url, self._every, self._healthy))
                 await self._changed.wait()
                 if asking:
                     asking.cancel()
 
 
-async def heartbeat(url: SecretStr, every: float, well: Callable[[], bool]) -> None:
-    """Ask for `url` each `every` seconds while `well` says so, until cancelled; its failures are logged once."""
+async def send_heartbeats(url: SecretStr, every: float, healthy: Callable[[], bool]) -> None:
+    """Request `url` each `every` seconds while `healthy` returns True, until cancelled; failures are logged
+    once.
+    """
     logging.getLogger("httpx").setLevel(logging.WARNING)
     failing = False
-    async with httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False) as client:
+    async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, follow_redirects=False) as client:
         while True:
-            if well():
+            if healthy():
                 try:
-                    async with asyncio.timeout(TIMEOUT), client.stream("GET", url.get_secret_value()) as answer:
+                    async with (
+                        asyncio.timeout(TIMEOUT_SECONDS),
+                        client.stream("GET", url.get_secret_value()) as answer,
+                    ):
                         ok = answer.is_success
                         why = f"status {answer.status_code}"
                 except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:

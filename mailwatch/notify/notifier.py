@@ -14,38 +14,38 @@ from functools import partial
 from pathlib import Path
 
 from mailwatch import monotonic
-from mailwatch.model import News, Observation, Topic
-from mailwatch.notify.delivery import Fault, NotTaken, Pace, is_quiet, send
-from mailwatch.notify.events import DAY, of_certificate, of_entry
-from mailwatch.notify.retries import PASS_AFTER, RETRY, Turns
-from mailwatch.notify.text import LINES, text_of
+from mailwatch.model import EventType, Notification, Observation
+from mailwatch.notify.delivery import DeliveryFailure, DeliveryFault, Grouping, deliver, in_quiet_hours
+from mailwatch.notify.events import DAY, certificate_notifications, notifications_of
+from mailwatch.notify.retries import PASS_AFTER, RETRY_SECONDS, RetryQueue
+from mailwatch.notify.text import MAX_LINES, message_text
 from mailwatch.settings import Channel
-from mailwatch.store import Entry, Health, Letter, Outbox, Reader, StoreBroken, StoreError
+from mailwatch.store import Entry, Outbox, OutboxMessage, Reader, StoreDamagedError, StoreError, StoreHealth
 from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)
 
-FOLLOW_EVERY = 1.0
-STATE_EVERY = 60.0
-FAILING_AFTER = 3600.0
+FOLLOW_SECONDS = 1.0
+STATE_SECONDS = 60.0
+FAILING_AFTER_SECONDS = 3600.0
 """Seconds in which a channel took nothing until the other channels say so."""
-DROP_AFTER = 7 * DAY
-KEEP = 30 * DAY
-BATCH = 500
-PUT_WITHIN = 15.0
+DROP_AFTER_MS = 7 * DAY
+KEEP_MS = 30 * DAY
+BATCH_ENTRIES = 500
+PUT_WITHIN_SECONDS = 15.0
 """Seconds that the disk has for news that may be about itself."""
-OURS = "text"
+OUR_TEXT_ERROR = "text"
 """The code of a message that we could not write."""
-OF_CHANNEL = "channel:"
+CHANNEL_KEY_PREFIX = "channel:"
 """How the keys of news about channels begin."""
-LOW_DISK = 500_000_000
+LOW_DISK_BYTES = 500_000_000
 """Bytes."""
 
 
 class Notifier:
-    """`latest` gives the last look of each target.
+    """`latest` returns the latest observation of each target.
 
-    `counted` takes (channel, outcome): sent, failed, refused, dropped. `held` tells whether a target was in
+    `count` takes (channel, outcome): sent, failed, refused, dropped. `in_maintenance` is whether a target was in
     announced maintenance at a time.
     """
 
@@ -56,62 +56,62 @@ class Notifier:
         reader: Reader,
         *,
         latest: Callable[[], Iterable[Observation]],
-        counted: Callable[[str, str], None],
-        held: Callable[[str, Millis], bool] = lambda _target, _at: False,
-        health: Health | None = None,
+        count: Callable[[str, str], None],
+        in_maintenance: Callable[[str, Millis], bool] = lambda _target, _at: False,
+        health: StoreHealth | None = None,
     ) -> None:
         self._channels = tuple(channels)
         self._data_dir = data_dir
         self._reader = reader
         self._outbox = Outbox(data_dir, health)
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._latest = latest
-        self._counted = counted
-        self._held = held
+        self._count = count
+        self._in_maintenance = in_maintenance
         self._cursor = 0
         self._offset = monotonic.offset()
         self._woken = {channel.name: asyncio.Event() for channel in channels}
-        self._pace = {channel.name: Pace(channel.group) for channel in channels}
+        self._grouping = {channel.name: Grouping(channel.group) for channel in channels}
         self._changed = asyncio.Event()
         self._renewed = {channel.name: asyncio.Event() for channel in channels}
         """Set when a channel was changed: what its old address did not take is tried again at once."""
-        self._turns = {channel.name: self._new_turns() for channel in channels}
+        self._queues = {channel.name: self._new_queue() for channel in channels}
         self._denied: dict[str, set[int]] = {channel.name: set() for channel in channels}
         self._tried_twice: set[int] = set()
 
     @staticmethod
-    def _new_turns() -> Turns:
-        return Turns(time.monotonic, RETRY, PASS_AFTER)
+    def _new_queue() -> RetryQueue:
+        return RetryQueue(time.monotonic, RETRY_SECONDS, PASS_AFTER)
 
-    def begin(self) -> None:
-        """Take up where the ledger was last read; what happened before there was anyone to tell is not told.
+    def restore_cursor(self) -> None:
+        """Go on where the ledger was last read; what happened before there was a channel is not sent.
 
-        Called before anything is looked at.
+        Called before anything is probed.
         """
         known = self._outbox.cursor() if self._channels else None
         self._cursor = self._reader.size() if known is None else known
         self._outbox.put([], at=now(), cursor=self._cursor)
         # The address or the login that a service denied may be another one by now.
-        self._outbox.again(now() - DROP_AFTER)
+        self._outbox.retry(now() - DROP_AFTER_MS)
 
     async def change(self, channels: Sequence[Channel]) -> None:
         """Send over these channels from now on. What waits for one that is gone is given up in time."""
         if not self._channels:
-            # Of what happened while there was no channel, nobody hears.
+            # What happened while there was no channel is not sent.
             with contextlib.suppress(StoreError):
-                await asyncio.to_thread(self.begin)
+                await asyncio.to_thread(self.restore_cursor)
         before, self._channels = {channel.name: channel for channel in self._channels}, tuple(channels)
         for channel in channels:
             self._woken.setdefault(channel.name, asyncio.Event())
             renewed = self._renewed.setdefault(channel.name, asyncio.Event())
             if before.get(channel.name) != channel:
-                self._pace[channel.name] = Pace(channel.group)
-                self._turns.setdefault(channel.name, self._new_turns())
+                self._grouping[channel.name] = Grouping(channel.group)
+                self._queues.setdefault(channel.name, self._new_queue())
                 self._denied.setdefault(channel.name, set())
                 renewed.set()
         with contextlib.suppress(StoreError):
             # The address or the login that a service denied is another one now.
-            await asyncio.to_thread(self._outbox.again, now() - DROP_AFTER)
+            await asyncio.to_thread(self._outbox.retry, now() - DROP_AFTER_MS)
         for name in before.keys() - {channel.name for channel in channels}:
             self._renewed[name].set()
         for woken in self._woken.values():
@@ -123,11 +123,11 @@ class Notifier:
         self._outbox.close()
 
     async def run(self) -> None:
-        """Tell until cancelled."""
+        """Send until cancelled."""
         delivering: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._kept(self._follow, FOLLOW_EVERY))
-            group.create_task(self._kept(self._states, STATE_EVERY))
+            group.create_task(self._keep_running(self._follow, FOLLOW_SECONDS))
+            group.create_task(self._keep_running(self._check_states, STATE_SECONDS))
             while True:
                 self._changed.clear()
                 for name in [channel.name for channel in self._channels]:
@@ -135,13 +135,13 @@ class Notifier:
                         delivering[name] = group.create_task(self._deliver(name))
                 await self._changed.wait()
 
-    async def _kept(self, work: Callable[[], None], every: float) -> None:
+    async def _keep_running(self, work: Callable[[], None], every: float) -> None:
         while True:
             try:
                 await asyncio.to_thread(work)
-                self._said.clear()
+                self._logged.clear()
             except StoreError as error:
-                self._unusable(error)
+                self._log_unusable(error)
             except Exception:
                 logger.exception("notify: the record could not be followed, by our own fault")
             for woken in self._woken.values():
@@ -152,99 +152,114 @@ class Notifier:
         """Put into the outbox what the ledger has gained."""
         if not self._channels:
             return
-        while entries := list(self._reader.entries(from_index=self._cursor, limit=BATCH)):
-            found = [news for entry in entries if _may_be_news(entry) for news in self._news(entry)]
+        while entries := list(self._reader.entries(from_index=self._cursor, limit=BATCH_ENTRIES)):
+            found = [
+                notification
+                for entry in entries
+                if _may_notify(entry)
+                for notification in self._notifications(entry)
+            ]
             cursor = entries[-1].index + 1
             self._put(found, cursor)
             self._cursor = cursor
 
-    def _news(self, entry: Entry) -> list[News]:
+    def _notifications(self, entry: Entry) -> list[Notification]:
         try:
-            return [self._marked(news) for news in of_entry(self._reader, entry)]
-        except (StoreBroken, LookupError, TypeError, ValueError):
-            # Else it would be read again each second, and nothing after it be told.
+            return [self._with_maintenance(notification) for notification in notifications_of(self._reader, entry)]
+        except (StoreDamagedError, LookupError, TypeError, ValueError):
+            # Else it would be read again each second, and nothing after it be sent.
             logger.exception("notify: nothing is told of entry %d, by our own fault", entry.index)
             return []
 
-    def _marked(self, news: News) -> News:
-        """Say of an outage that it began in announced maintenance: it is told all the same."""
-        opened = news.topic is Topic.OPEN and not news.facts.get("unwatched")
-        if opened and self._held(news.facts["target"], news.facts["first_bad"]):
-            return replace(news, facts={**news.facts, "maintenance": True})
-        return news
+    def _with_maintenance(self, notification: Notification) -> Notification:
+        """Mark an outage that began in announced maintenance: it is sent all the same."""
+        opened = notification.event_type is EventType.OPEN and not notification.facts.get("unwatched")
+        if opened and self._in_maintenance(notification.facts["target"], notification.facts["first_bad"]):
+            return replace(notification, facts={**notification.facts, "maintenance": True})
+        return notification
 
-    def tell(self, news: News) -> None:
-        """Put news that no entry tells into the outbox; not from the event loop."""
+    def notify(self, notification: Notification) -> None:
+        """Put a notification that no entry gives into the outbox; not from the event loop."""
         try:
-            self._put([news])
+            self._put([notification])
         except StoreError as error:
-            logger.error("notify: %s is not told: %s", news.key, error)
+            logger.error("notify: %s is not told: %s", notification.key, error)
 
-    async def report(self, news: News) -> None:
+    async def notify_directly(self, notification: Notification) -> None:
         """Have news sent that no entry gives: past the outbox, once, if the disk does not take it soon."""
-        put = asyncio.create_task(asyncio.to_thread(self._put, [news]))
+        put = asyncio.create_task(asyncio.to_thread(self._put, [notification]))
         try:
-            async with asyncio.timeout(PUT_WITHIN):
+            async with asyncio.timeout(PUT_WITHIN_SECONDS):
                 await asyncio.shield(put)
         except (StoreError, TimeoutError) as error:
-            logger.error("notify: %s cannot be kept (%s); it is sent as it is", news.key, error or "no answer")
+            logger.error(
+                "notify: %s cannot be kept (%s); it is sent as it is", notification.key, error or "no answer"
+            )
             at = now()
             for channel in self._channels:
-                if news.topic in channel.on and not is_quiet(channel, at):
-                    failed = await send(channel, *text_of([news], channel, at))
-                    self._counted(channel.name, "sent" if failed is None else "failed")
+                if notification.event_type in channel.on and not in_quiet_hours(channel, at):
+                    failed = await deliver(channel, *message_text([notification], channel, at))
+                    self._count(channel.name, "sent" if failed is None else "failed")
         finally:
             # Should it end later with an error of its own.
             put.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def _put(self, found: Sequence[News], cursor: int | None = None, but: Channel | None = None) -> None:
+    def _put(self, found: Sequence[Notification], cursor: int | None = None, but: Channel | None = None) -> None:
         at = now()
-        fresh = [news for news in found if at - news.time < DROP_AFTER]
-        letters = [
-            (channel.name, news)
-            for news in fresh
+        fresh = [notification for notification in found if at - notification.time < DROP_AFTER_MS]
+        messages = [
+            (channel.name, notification)
+            for notification in fresh
             for channel in self._channels
-            if channel is not but and news.topic in channel.on and self._concerns(channel, news, at)
+            if channel is not but
+            and notification.event_type in channel.on
+            and self._is_wanted(channel, notification, at)
         ]
         moot = [
-            (channel.name, f"{Topic.OPEN}:{news.facts['id']}")
-            for news in fresh
-            if news.topic is Topic.CLOSE
+            (channel.name, f"{EventType.OPEN}:{notification.facts['id']}")
+            for notification in fresh
+            if notification.event_type is EventType.CLOSE
             for channel in self._channels
-            if is_quiet(channel, news.time) and is_quiet(channel, at)
+            if in_quiet_hours(channel, notification.time) and in_quiet_hours(channel, at)
         ]
-        self._outbox.put(letters, at=at, cursor=cursor, moot=moot)
+        self._outbox.put(messages, at=at, cursor=cursor, superseded=moot)
 
-    def _concerns(self, channel: Channel, news: News, at: Millis) -> bool:
-        """That an outage is watched no more is of interest to those who heard of it.
+    def _is_wanted(self, channel: Channel, notification: Notification, at: Millis) -> bool:
+        """That an outage is watched no more matters to channels that were sent its begin.
 
         Of one that opened so long ago that the outbox has forgotten it, all are notified.
         """
-        if not news.facts.get("unwatched"):
+        if not notification.facts.get("unwatched"):
             return True
-        key = f"{Topic.OPEN}:{news.facts['id']}"
-        return at - news.facts["first_bad"] >= KEEP or self._outbox.took(channel.name, key)
+        key = f"{EventType.OPEN}:{notification.facts['id']}"
+        return at - notification.facts["first_bad"] >= KEEP_MS or self._outbox.has_message(channel.name, key)
 
-    def _states(self) -> None:
-        """Tell of what is not an entry: certificates and the disk; give up what is too old."""
+    def _check_states(self) -> None:
+        """Notify of what is not an entry: certificates and the disk; give up what is too old."""
         if not self._channels:
-            # So that those who come to be told one day are not told of all that was.
-            self.begin()
+            # So that a new channel is not sent everything that ever happened.
+            self.restore_cursor()
             return
         at = now()
-        found = [news for look in list(self._latest()) for news in of_certificate(look, at)]
+        found = [
+            notification
+            for observation in list(self._latest())
+            for notification in certificate_notifications(observation, at)
+        ]
         free = shutil.disk_usage(self._data_dir).free
-        if free < LOW_DISK:
+        if free < LOW_DISK_BYTES:
             facts = {"free": free // 1_000_000}
-            found.append(News(key=f"disk:{at // DAY}", topic=Topic.DISK, time=at, facts=facts))
+            found.append(Notification(key=f"disk:{at // DAY}", event_type=EventType.DISK, time=at, facts=facts))
         if found:
             self._put(found)
         # A clock that was set ahead since the start made nothing older.
         ahead = max(0, monotonic.offset() - self._offset)
-        for channel, key in self._outbox.drop(at - ahead - DROP_AFTER, at):
-            logger.error("notify: %s never took %s; it is given up after %d days", channel, key, DROP_AFTER // DAY)
-            self._counted(channel, "dropped")
-        self._outbox.clear(at - ahead - KEEP)
+        for channel, key in self._outbox.drop(at - ahead - DROP_AFTER_MS, at):
+            logger.error(
+                "notify: %s never took %s; it is given up after %d days", channel, key, DROP_AFTER_MS // DAY
+            )
+            self._count(channel, "dropped")
+        self._outbox.delete_done(at - ahead - KEEP_MS)
 
     async def _deliver(self, name: str) -> None:
         """Send what waits for a channel, in the order of its turns, until there is none of that name any more."""
@@ -253,16 +268,16 @@ class Notifier:
             woken.clear()
             if renewed.is_set():
                 renewed.clear()
-                self._turns[name] = self._new_turns()
+                self._queues[name] = self._new_queue()
             try:
                 wait = await self._next(channel)
             except StoreError as error:
-                self._unusable(error)
-                wait = RETRY[0]
+                self._log_unusable(error)
+                wait = RETRY_SECONDS[0]
             except Exception:
                 # Our own fault. The probes and the other channels go on.
                 logger.exception("notify: %s: a message could not be sent, by our own fault", channel.name)
-                wait = RETRY[-1]
+                wait = RETRY_SECONDS[-1]
             if wait is None:
                 await woken.wait()
             else:
@@ -272,88 +287,101 @@ class Notifier:
 
     async def _next(self, channel: Channel) -> float | None:
         """Send the next message; return the seconds to wait (None: for news)."""
-        letters = await asyncio.to_thread(self._outbox.pending, channel.name, BATCH)
-        if not letters or is_quiet(channel, now()):
+        messages = await asyncio.to_thread(self._outbox.pending, channel.name, BATCH_ENTRIES)
+        if not messages or in_quiet_hours(channel, now()):
             return None
-        turns = self._turns[channel.name]
-        due, wait = turns.next(letters)
-        if not due:
+        turns = self._queues[channel.name]
+        ready, wait = turns.next_messages(messages)
+        if not ready:
             return wait
-        if (wait := self._pace[channel.name].wait((now() - due[0].put) / 1000)) > 0:
+        if (wait := self._grouping[channel.name].wait((now() - ready[0].put_at) / 1000)) > 0:
             return wait
         together = (
-            due[:1] if turns.is_alone(due[0]) else _together([d for d in due if not turns.is_alone(d)], channel)
+            ready[:1]
+            if turns.is_alone(ready[0])
+            else _one_message([d for d in ready if not turns.is_alone(d)], channel)
         )
-        numbers = [letter.number for letter in together]
+        numbers = [message.number for message in together]
         try:
-            title, body = text_of([letter.news for letter in together], channel, now())
+            title, body = message_text([message.notification for message in together], channel, now())
         except (LookupError, TypeError, ValueError):
             # As another version may have left it. Else nothing after it would ever be sent.
             logger.exception("notify: %s: a message could not be written, by our own fault", channel.name)
-            await self._failed(channel, together, NotTaken(Fault.REFUSED, "it could not be written", OURS))
+            await self._failed(
+                channel,
+                together,
+                DeliveryFailure(DeliveryFault.REFUSED, "it could not be written", OUR_TEXT_ERROR),
+            )
             return 0.0
         noted = partial(self._outbox.done, numbers, "sent", now())
-        if (answer := await send(channel, title, body, noted)) is not None:
+        if (answer := await deliver(channel, title, body, noted)) is not None:
             await self._failed(channel, together, answer)
             return 0.0
         await self._done(noted)
-        self._pace[channel.name].sent()
-        self._counted(channel.name, "sent")
-        await self._took(channel, turns)
+        self._grouping[channel.name].note_sent()
+        self._count(channel.name, "sent")
+        await self._succeeded(channel, turns)
         return 0.0
 
-    async def _took(self, channel: Channel, turns: Turns) -> None:
+    async def _succeeded(self, channel: Channel, turns: RetryQueue) -> None:
         """The channel works: what it denied before is tried once more, for it may not have been the message."""
-        turns.took()
+        turns.succeeded()
         denied = self._denied[channel.name] - self._tried_twice
         self._denied[channel.name] = set()
         if denied:
             self._tried_twice |= denied
-            await self._done(partial(self._outbox.again, now() - DROP_AFTER, denied))
+            await self._done(partial(self._outbox.retry, now() - DROP_AFTER_MS, denied))
 
-    async def _failed(self, channel: Channel, together: Sequence[Letter], answer: NotTaken) -> None:
+    async def _failed(self, channel: Channel, together: Sequence[OutboxMessage], answer: DeliveryFailure) -> None:
         """Set aside what is refused for good; what is not taken now is tried again in its turn."""
-        turns, numbers = self._turns[channel.name], [letter.number for letter in together]
+        turns, numbers = self._queues[channel.name], [message.number for message in together]
         first = turns.failures == 0
         turns.failed(numbers, answer.fault)
-        if answer.fault not in (Fault.REFUSED, Fault.DENIED):
-            self._counted(channel.name, "failed")
+        if answer.fault not in (DeliveryFault.REFUSED, DeliveryFault.DENIED):
+            self._count(channel.name, "failed")
             if first:
                 logger.warning(
                     "notify: %s did not take a message: %s; it is tried again", channel.name, answer.why
                 )
             since = turns.failing_since
-            if since is not None and time.monotonic() - since >= FAILING_AFTER:
-                await asyncio.to_thread(self._tell_of_channel, channel, together, "failing", answer)
+            if since is not None and time.monotonic() - since >= FAILING_AFTER_SECONDS:
+                await asyncio.to_thread(self._notify_of_channel, channel, together, "failing", answer)
             return
         if len(together) > 1:
             # It may be one of them; the others need not suffer for it.
-            self._counted(channel.name, "failed")
-            turns.part(numbers)
+            self._count(channel.name, "failed")
+            turns.split(numbers)
             return
         outcome = f"{answer.fault} ({answer.code})"
         await self._done(partial(self._outbox.done, numbers, outcome, now()))
-        self._counted(channel.name, "refused")
-        if answer.fault is Fault.DENIED:
+        self._count(channel.name, "refused")
+        if answer.fault is DeliveryFault.DENIED:
             self._denied[channel.name] |= set(numbers)
-        key = together[0].news.key
+        key = together[0].notification.key
         logger.error("notify: %s refuses %s for good: %s; it is set aside", channel.name, key, answer.why)
-        await asyncio.to_thread(self._tell_of_channel, channel, together, "refused", answer)
+        await asyncio.to_thread(self._notify_of_channel, channel, together, "refused", answer)
 
-    def _tell_of_channel(self, channel: Channel, letters: Sequence[Letter], sign: str, answer: NotTaken) -> None:
-        """Tell the other channels, once a day, that this one does not take messages."""
-        if answer.code == OURS or all(letter.news.key.startswith(OF_CHANNEL) for letter in letters):
-            # Not the channel's fault; and two that refuse everything would tell of each other for ever.
+    def _notify_of_channel(
+        self, channel: Channel, messages: Sequence[OutboxMessage], sign: str, answer: DeliveryFailure
+    ) -> None:
+        """Notify the other channels, once a day, that this one does not take messages."""
+        if answer.code == OUR_TEXT_ERROR or all(
+            message.notification.key.startswith(CHANNEL_KEY_PREFIX) for message in messages
+        ):
+            # Not the channel's fault; and two that refuse everything would report each other for ever.
             return
         at = now()
         facts = {"sign": sign, "channel": channel.name, "answer": answer.code or "-"}
-        news = News(
-            key=f"{OF_CHANNEL}{sign}:{channel.name}:{at // DAY}", topic=Topic.MONITOR, time=at, facts=facts
+        notification = Notification(
+            key=f"{CHANNEL_KEY_PREFIX}{sign}:{channel.name}:{at // DAY}",
+            event_type=EventType.MONITOR,
+            time=at,
+            facts=facts,
         )
         try:
-            self._put([news], but=channel)
+            self._put([notification], but=channel)
         except StoreError as error:
-            logger.error("notify: %s is not told: %s", news.key, error)
+            logger.error("notify: %s is not told: %s", notification.key, error)
 
     async def _done(self, noted: Callable[[], None]) -> None:
         """Note again what was sent, should that have failed; until it is, nothing else is sent."""
@@ -362,28 +390,28 @@ class Notifier:
                 await asyncio.to_thread(noted)
             except StoreError as error:
                 logger.error("notify: the outbox cannot be written: %s", error)
-                await asyncio.sleep(RETRY[0])
+                await asyncio.sleep(RETRY_SECONDS[0])
             else:
                 return
 
-    def _unusable(self, error: StoreError) -> None:
+    def _log_unusable(self, error: StoreError) -> None:
         """Say once why nothing can be read or sent; it is tried again each second."""
-        if error.why not in self._said:
-            self._said.add(error.why)
+        if error.public_reason not in self._logged:
+            self._logged.add(error.public_reason)
             logger.error("notify: ledger and outbox cannot be used now: %s", error)
 
 
-def _together(letters: Sequence[Letter], channel: Channel) -> list[Letter]:
+def _one_message(messages: Sequence[OutboxMessage], channel: Channel) -> list[OutboxMessage]:
     """Take from the head what is one message: of one topic all, of several no more than can be written out."""
     if not channel.group:
-        return list(letters[:1])
-    topic = letters[0].news.topic
-    same = list(itertools.takewhile(lambda letter: letter.news.topic is topic, letters))
-    return max(same, list(letters[:LINES]), key=len)
+        return list(messages[:1])
+    topic = messages[0].notification.event_type
+    same = list(itertools.takewhile(lambda letter: letter.notification.event_type is topic, messages))
+    return max(same, list(messages[:MAX_LINES]), key=len)
 
 
-def _may_be_news(entry: Entry) -> bool:
-    """Without parsing the many looks that are up."""
+def _may_notify(entry: Entry) -> bool:
+    """Without parsing the many up observations."""
     telling = ('"credentials"', '"out_of_date"')
     return entry.kind in ("outage", "guard") or (
         entry.kind == "observation" and any(word in entry.text for word in telling)

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mailwatch.notify.delivery import Fault
-from mailwatch.store import Letter
+from mailwatch.notify.delivery import DeliveryFault
+from mailwatch.store import OutboxMessage
 
-RETRY = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
+RETRY_SECONDS = (2.0, 5.0, 15.0, 60.0, 300.0, 900.0)
 """Seconds until a message is tried again, the last for ever."""
 PASS_AFTER = 4
 """Failures of one message until others pass it."""
 
 
-class Turns:
+class RetryQueue:
     """Of one channel. `clock` is in seconds and never set."""
 
     def __init__(
-        self, clock: Callable[[], float], retry: Sequence[float] = RETRY, pass_after: int = PASS_AFTER
+        self, clock: Callable[[], float], retry: Sequence[float] = RETRY_SECONDS, pass_after: int = PASS_AFTER
     ) -> None:
         self._clock, self._retry, self._pass_after = clock, retry, pass_after
         self._tries: dict[int, int] = {}
@@ -33,27 +33,27 @@ class Turns:
         """Since something was taken."""
         self.failing_since: float | None = None
 
-    def next(self, letters: Sequence[Letter]) -> tuple[list[Letter], float]:
+    def next_messages(self, messages: Sequence[OutboxMessage]) -> tuple[list[OutboxMessage], float]:
         """Return those that may be sent now, the next one first; without any, the seconds until there are."""
         here = self._clock()
         if here < self._wait_until:
             return [], self._wait_until - here
-        self._forget({letter.number for letter in letters})
+        self._forget({message.number for message in messages})
         held: set[str] = set()
-        due: list[Letter] = []
-        for letter in letters:
-            subject, ready = _subject(letter), self._due.get(letter.number, here) <= here
+        ready_: list[OutboxMessage] = []
+        for message in messages:
+            subject, ready = _subject(message), self._due.get(message.number, here) <= here
             if subject not in held and ready:
-                due.append(letter)
-            if not ready or self.is_alone(letter):
+                ready_.append(message)
+            if not ready or self.is_alone(message):
                 # The next one about it waits for this one.
                 held.add(subject)
-        if not due:
-            return [], min((self._due.get(letter.number, here) for letter in letters), default=here) - here
-        due.sort(key=lambda letter: (self._passed(letter.number), letter.number))
-        return due, 0.0
+        if not ready_:
+            return [], min((self._due.get(message.number, here) for message in messages), default=here) - here
+        ready_.sort(key=lambda message: (self._passed(message.number), message.number))
+        return ready_, 0.0
 
-    def took(self) -> None:
+    def succeeded(self) -> None:
         """Something was taken. If it was not one message alone that was passed, the others are tried at once."""
         if self._streak > 1:
             self._due.clear()
@@ -61,15 +61,15 @@ class Turns:
         self._wait_until = 0.0
         self.failing_since = None
 
-    def failed(self, numbers: Sequence[int], fault: Fault) -> None:
+    def failed(self, numbers: Sequence[int], fault: DeliveryFault) -> None:
         """Note that a message, made of the letters of these numbers, was not taken."""
         here = self._clock()
         self.failing_since = here if self.failing_since is None else self.failing_since
-        if fault in (Fault.REFUSED, Fault.DENIED):
+        if fault in (DeliveryFault.REFUSED, DeliveryFault.DENIED):
             # Done with; a service that refuses everything is not asked in a hurry.
             self._streak += 1
             self._wait_until = here + (0.0 if self._streak < self._pass_after else self._pause(self._streak))
-        elif fault is Fault.SILENT:
+        elif fault is DeliveryFault.SILENT:
             self._wait_until = here + self._pause(self.failures)
         else:
             tries = 0
@@ -82,13 +82,13 @@ class Turns:
             self._wait_until = here + self._pause(max(tries - 1, self._streak - 1))
         self.failures += 1
 
-    def part(self, numbers: Sequence[int]) -> None:
+    def split(self, numbers: Sequence[int]) -> None:
         """Have letters that were one message sent each by itself: one of them may be what is refused."""
         self._alone |= set(numbers)
 
-    def is_alone(self, letter: Letter) -> bool:
+    def is_alone(self, message: OutboxMessage) -> bool:
         """Whether it is sent by itself."""
-        return letter.number in self._alone or self._passed(letter.number) > 0
+        return message.number in self._alone or self._passed(message.number) > 0
 
     def _pause(self, number: int) -> float:
         return self._retry[min(number, len(self._retry) - 1)]
@@ -105,6 +105,6 @@ class Turns:
         self._alone &= waiting
 
 
-def _subject(letter: Letter) -> str:
+def _subject(message: OutboxMessage) -> str:
     """What it is about: one outage, else only itself."""
-    return str(letter.news.facts.get("id") or letter.news.key)
+    return str(message.notification.facts.get("id") or message.notification.key)

@@ -1,4 +1,4 @@
-"""News in words: one text for all that is told together, in the language and time zone of the channel."""
+"""Notifications as text: one for all that are sent together, in the language and time zone of the channel."""
 
 from __future__ import annotations
 
@@ -11,94 +11,97 @@ from zoneinfo import ZoneInfo
 
 import yaml
 
-from mailwatch.i18n import span
-from mailwatch.model import News
+from mailwatch.i18n import format_duration
+from mailwatch.model import Notification
 from mailwatch.settings import Channel
 from mailwatch.times import Millis, now
 
-LATE: Millis = 120_000
+LATE_MS: Millis = 120_000
 """News that are older than this when they are sent say so."""
-_OTHERWISE = {
+_SPECIAL_KINDS = {
     "unwatched": "unwatched",
     "proven_afterwards": "proven",
     "unanswered": "unanswered",
     "over": "monitor_over",
     "moved": "moved",
 }
-LINES = 20
+MAX_LINES = 20
 """More are counted only: some channels take no long text."""
 
 
 @cache
-def words(lang: str) -> dict[str, Any]:
+def load_texts(lang: str) -> dict[str, Any]:
     """Read the texts of a language."""
     read: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(f"{lang}.yaml").read_text("utf-8"))
     return read
 
 
-def text_of(news: Sequence[News], channel: Channel, at: Millis) -> tuple[str, str]:
+def message_text(notifications: Sequence[Notification], channel: Channel, at: Millis) -> tuple[str, str]:
     """Write title and body of news sent at that time. What begins with a name is sorted by it."""
-    texts = words(channel.lang)
-    kinds: dict[str, list[News]] = {}
-    for each in news:
+    texts = load_texts(channel.lang)
+    kinds: dict[str, list[Notification]] = {}
+    for each in notifications:
         kinds.setdefault(_kind(each), []).append(each)
     title = ", ".join(_title(texts["title"][kind], alike) for kind, alike in kinds.items())
-    lines = [_line(each, channel, at) for each in news[:LINES]]
-    if len(news) > LINES:
-        lines.append(texts["more"].format(count=len(news) - LINES))
+    lines = [_line(each, channel, at) for each in notifications[:MAX_LINES]]
+    if len(notifications) > MAX_LINES:
+        lines.append(texts["more"].format(count=len(notifications) - MAX_LINES))
     return f"MailWatch: {title}", "\n".join(lines)
 
 
-def trial_text(channel: Channel, vantage_point: str) -> tuple[str, str]:
+def trial_message(channel: Channel, vantage_point: str) -> tuple[str, str]:
     """Write a message that only shows that the channel works."""
-    texts = words(channel.lang)["trial"]
+    texts = load_texts(channel.lang)["trial"]
     at = _time(now(), channel)
     return f"MailWatch: {texts['title']}", texts["body"].format(vantage_point=vantage_point, time=at)
 
 
-def _kind(news: News) -> str:
+def _kind(notification: Notification) -> str:
     """Its topic, but for what its topic's words would not be true of.
 
     An outage that was proven afterwards was never reported as open, one whose target is watched no more has no
     end, and a login that got no answer was not rejected.
     """
-    return next((kind for fact, kind in _OTHERWISE.items() if news.facts.get(fact)), news.topic.value)
+    return next(
+        (kind for fact, kind in _SPECIAL_KINDS.items() if notification.facts.get(fact)),
+        notification.event_type.value,
+    )
 
 
-def _title(forms: Sequence[str], alike: Sequence[News]) -> str:
+def _title(forms: Sequence[str], alike: Sequence[Notification]) -> str:
     one, many = forms
     form = one if len(alike) == 1 else many
     return form.format(count=len(alike), target=alike[0].facts.get("target", ""))
 
 
-def _line(news: News, channel: Channel, at: Millis) -> str:
-    texts = words(channel.lang)
-    facts = {key: _shown(key, value, channel) for key, value in news.facts.items()}
-    for key, millis in news.facts.get("duration_ms", {}).items():
-        facts[key] = texts["unknown"] if millis is None else span(millis / 1000, up=key == "max")
-    form = texts[_kind(news)]
+def _line(notification: Notification, channel: Channel, at: Millis) -> str:
+    texts = load_texts(channel.lang)
+    facts = {key: _format_fact(key, value, channel) for key, value in notification.facts.items()}
+    for key, millis in notification.facts.get("duration_ms", {}).items():
+        facts[key] = texts["unknown"] if millis is None else format_duration(millis / 1000, round_up=key == "max")
+    form = texts[_kind(notification)]
     # What MailWatch finds wrong with itself has words for each sign.
-    line: str = (form[news.facts["sign"]] if isinstance(form, dict) else form).format_map(facts)
-    if news.facts.get("maintenance"):
+    line: str = (form[notification.facts["sign"]] if isinstance(form, dict) else form).format_map(facts)
+    if notification.facts.get("maintenance"):
         line += texts["maintenance"]
-    if at - news.time > LATE + channel.group * 1000:
-        line += texts["late"].format(time=_time(news.time, channel))
+    if at - notification.time > LATE_MS + channel.group * 1000:
+        line += texts["late"].format(time=_time(notification.time, channel))
     return line
 
 
-def _shown(key: str, value: Any, channel: Channel) -> str:
+def _format_fact(key: str, value: Any, channel: Channel) -> str:
     if key == "targets":
         return ", ".join(map(str, value))
     if key == "sign":
-        return str(words(channel.lang)["sign"][value])
+        return str(load_texts(channel.lang)["sign"][value])
     if key == "causes":
-        causes = words(channel.lang)["cause"]
+        causes = load_texts(channel.lang)["cause"]
         return ", ".join(causes.get(cause, cause) for cause in value)
     if key.startswith(("first_", "last_", "not_after")):
-        return words(channel.lang)["unknown"] if value is None else _time(value, channel)
+        return load_texts(channel.lang)["unknown"] if value is None else _time(value, channel)
     return str(value)
 
 
 def _time(at: Millis, channel: Channel) -> str:
     local = datetime.fromtimestamp(at // 1000, ZoneInfo(channel.timezone))
-    return local.strftime(words(channel.lang)["time"])
+    return local.strftime(load_texts(channel.lang)["time"])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 from collections.abc import Iterable
 
-MAX_KNOWN = 256
+MAX_CACHED = 256
 MAX_CHAIN = 10
 _EXPIRED, _NOT_YET_VALID = 10, 9
 _WRONG_HOST, _WRONG_ADDRESS = 62, 64
@@ -27,16 +27,16 @@ _UNTRUSTED = frozenset({2, 18, 19, 20, 21, 27, 33})
 """X509_V_ERR_* of OpenSSL: no issuer found, self-signed, signature not verifiable, not trusted, no CRL issuer."""
 
 
-class WitnessedTls(ssl.SSLObject):
+class CapturingTls(ssl.SSLObject):
     """A TLS connection that hands what it rejects to the exception: `error.certificate` and its `error.chain`.
 
     OpenSSL names neither the names nor the dates of a certificate that it rejects, and nothing is left to
     ask after the handshake: a second connection could meet another server behind the same name. Neither does it
-    give back what is no TLS at all: that is `error.heard` (cleartext.py).
+    give back what is no TLS at all: that is `error.cleartext` (cleartext.py).
     """
 
     _incoming: ssl.MemoryBIO
-    _heard: bytes = b""
+    _cleartext: bytes = b""
 
     @classmethod
     def _create(cls, incoming: ssl.MemoryBIO, *arguments: Any, **named: Any) -> Self:
@@ -49,11 +49,11 @@ class WitnessedTls(ssl.SSLObject):
         """Raise as the original does, with the rejected certificate (DER) or the clear text attached."""
         if came := self._incoming.read():
             self._incoming.write(came)
-            self._heard = cleartext.keep(self._heard, came)
+            self._cleartext = cleartext.append_cleartext(self._cleartext, came)
         try:
             super().do_handshake()
         except ssl.SSLError as error:
-            error.heard = self._heard  # type: ignore[attr-defined]
+            error.cleartext = self._cleartext  # type: ignore[attr-defined]
             if isinstance(error, ssl.SSLCertVerificationError):
                 chain = self._chain()
                 error.certificate = chain[0] if chain else None  # type: ignore[attr-defined]
@@ -71,7 +71,7 @@ class WitnessedTls(ssl.SSLObject):
         return [one.public_bytes(encoding) if hasattr(one, "public_bytes") else one for one in chain]
 
 
-class Certificates:
+class TlsFactsCache:
     """Facts of TLS connections; each certificate is parsed once."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class Certificates:
         der = connection.getpeercert(binary_form=True) or b""
         fingerprint = hashlib.sha256(der).hexdigest()
         if fingerprint not in self._known:
-            if len(self._known) >= MAX_KNOWN:
+            if len(self._known) >= MAX_CACHED:
                 del self._known[next(iter(self._known))]
             self._known[fingerprint] = _not_after(der)
         cipher = connection.cipher()
@@ -96,31 +96,31 @@ class Certificates:
         return facts, unreadable
 
 
-def complaint(error: ssl.SSLCertVerificationError, host: str) -> str:
+def explain_certificate_error(error: ssl.SSLCertVerificationError, host: str) -> str:
     """Say what is wrong with the certificate: expired, for another name, of an untrusted issuer, or else."""
     certificate, unreadable = _parse(getattr(error, "certificate", None))
     code = error.verify_code
     if code in (_WRONG_HOST, _WRONG_ADDRESS):
         names = ", ".join(certificates.names(certificate)) if certificate else "other names"
-        said = f"certificate is for {names}, not {host}"
+        text = f"certificate is for {names}, not {host}"
     elif code == _EXPIRED:
         until = certificates.not_after(certificate) if certificate else None
-        # It may be an intermediate that expired: then the leaf's date would be the wrong one to tell.
+        # It may be an intermediate that expired: then the leaf's date would be the wrong one to report.
         if until is None or until.timestamp() > time.time():
-            said = "a certificate of the chain expired"
+            text = "a certificate of the chain expired"
         else:
-            said = f"certificate expired on {until:%Y-%m-%dT%H:%M:%SZ}"
+            text = f"certificate expired on {until:%Y-%m-%dT%H:%M:%SZ}"
     elif code == _NOT_YET_VALID:
         since = certificate.not_valid_before_utc if certificate else None
-        said = "certificate is not valid yet"
+        text = "certificate is not valid yet"
         if since is not None and since.timestamp() > time.time():
-            said += f", but from {since:%Y-%m-%dT%H:%M:%SZ} on"
+            text += f", but from {since:%Y-%m-%dT%H:%M:%SZ} on"
     elif code in _UNTRUSTED:
         issuer = f": {certificates.issuer(certificate)}" if certificate else ""
-        said = f"issuer not trusted ({error.verify_message}){issuer}"
+        text = f"issuer not trusted ({error.verify_message}){issuer}"
     else:
-        said = f"certificate not accepted: {error.verify_message}"
-    return f"{said}; certificate cannot be read: {unreadable}" if unreadable else said
+        text = f"certificate not accepted: {error.verify_message}"
+    return f"{text}; certificate cannot be read: {unreadable}" if unreadable else text
 
 
 def _parse(der: bytes | None) -> tuple[x509.Certificate | None, str]:
@@ -128,8 +128,8 @@ def _parse(der: bytes | None) -> tuple[x509.Certificate | None, str]:
     if not der:
         return None, ""
     try:
-        return certificates.read(der), ""
-    except certificates.UnreadableCertificate as error:
+        return certificates.parse_certificate(der), ""
+    except certificates.CertificateError as error:
         return None, str(error)
 
 
@@ -142,7 +142,7 @@ def _not_after(der: bytes) -> tuple[Millis | None, str]:
 _PROBLEMS = {_EXPIRED: "expired", _NOT_YET_VALID: "not_yet_valid"}
 
 
-def out_of_date(error: ssl.SSLCertVerificationError) -> dict[str, Any] | None:
+def expiry_facts(error: ssl.SSLCertVerificationError) -> dict[str, Any] | None:
     """Return {"problem", "not_before", "not_after"} for the record (milliseconds), None for another problem.
 
     The dates are those between which every certificate of the chain is valid; absent where one cannot be read.
@@ -150,16 +150,16 @@ def out_of_date(error: ssl.SSLCertVerificationError) -> dict[str, Any] | None:
     problem = _PROBLEMS.get(error.verify_code)
     if problem is None:
         return None
-    dates = _common(getattr(error, "chain", ()))
+    dates = _common_validity(getattr(error, "chain", ()))
     return {"problem": problem} | ({"not_before": dates[0], "not_after": dates[1]} if dates else {})
 
 
-def _common(chain: Iterable[bytes]) -> tuple[int, int] | None:
+def _common_validity(chain: Iterable[bytes]) -> tuple[int, int] | None:
     try:
-        read = [certificates.read(der) for der in chain]
+        read = [certificates.parse_certificate(der) for der in chain]
         begins = [certificate.not_valid_before_utc.timestamp() for certificate in read]
         ends = [certificate.not_valid_after_utc.timestamp() for certificate in read]
-    except certificates.UnreadableCertificate:
+    except certificates.CertificateError:
         return None
     # Valid to the end of its last second (RFC 5280, section 4.1.2.5).
     return (round(max(begins) * 1000), round(min(ends) * 1000) + 999) if read else None

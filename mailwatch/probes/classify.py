@@ -17,7 +17,7 @@ from typing import Any
 
 from mailwatch.model import Cause, Outcome
 
-MAX_JUDGED = 4000
+MAX_CLASSIFIED_CHARS = 4000
 """Characters of a line, or of all lines of an SMTP reply, that are searched for known words."""
 NOT_FROM_HERE = "not possible from here"
 
@@ -57,7 +57,7 @@ _LIKE_IMAP = frozenset({"NO", "BAD", "BYE", "OK", "PREAUTH"})
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server said. Not slotted: its parts are found when they are first asked for.
+    """A server's reply. Not slotted: its parts are found when they are first asked for.
 
     1. `protocol` is imap, pop3, smtp (submission) or mx; `command` what it answers, or "greeting" or "unasked".
     2. `status` is NO, BAD, BYE, OK, -ERR, the reply code, or "" for what is no reply of the protocol.
@@ -94,7 +94,7 @@ class Reply:
         return self._parts[0]
 
     @cached_property
-    def words(self) -> str:
+    def plain_text(self) -> str:
         """The text without its codes."""
         return self._parts[2]
 
@@ -102,7 +102,7 @@ class Reply:
     def _parts(self) -> tuple[frozenset[str], str, str]:
         if self.protocol in ("smtp", "mx"):
             return self._of_smtp()
-        text, found = self.text[:MAX_JUDGED], []
+        text, found = self.text[:MAX_CLASSIFIED_CHARS], []
         while code := _CODES.match(text):
             found.append(code[1].upper())
             text = text[code.end() :]
@@ -111,7 +111,7 @@ class Reply:
 
     def _of_smtp(self) -> tuple[frozenset[str], str, str]:
         codes, first, lines = {self.status, self.status[:1]}, "", []
-        for line in self.text[:MAX_JUDGED].split("\n"):
+        for line in self.text[:MAX_CLASSIFIED_CHARS].split("\n"):
             if status := _ENHANCED.match(line):
                 first = first or status[1]
                 line = line[status.end() :]
@@ -127,7 +127,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ReplyRow:
     """A row of replies.toml, whose head says what each field means."""
 
     id: str
@@ -156,15 +156,15 @@ class Row:
             return False
         if (self.code and not self.code & reply.codes) or self.unless & reply.codes:
             return False
-        return self.words is None or self.words.search(reply.words) is not None
+        return self.words is None or self.words.search(reply.plain_text) is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ReplyMeaning:
     """What a reply means. Without a `row` its words are not known, and its class decided."""
 
     cause: Cause
-    row: Row | None = field(default=None, repr=False)
+    row: ReplyRow | None = field(default=None, repr=False)
 
     @property
     def known(self) -> bool:
@@ -188,15 +188,15 @@ class Judged:
 
 
 @cache
-def rows() -> tuple[Row, ...]:
+def rows() -> tuple[ReplyRow, ...]:
     """Read the table, once. Raises ValueError for a row that is none, which the tests would find."""
     text = files("mailwatch.probes").joinpath("replies.toml").read_text(encoding="utf-8")
     return tuple(_row(plain) for plain in tomllib.loads(text)["reply"])
 
 
-def _row(plain: dict[str, Any]) -> Row:
+def _row(plain: dict[str, Any]) -> ReplyRow:
     words = plain.get("words", "")
-    return Row(
+    return ReplyRow(
         id=plain["id"],
         cause=Cause(plain["cause"]),
         source=plain["source"],
@@ -215,7 +215,7 @@ def _row(plain: dict[str, Any]) -> Row:
     )
 
 
-def classify(reply: Reply) -> Judged:
+def classify(reply: Reply) -> ReplyMeaning:
     """Judge a reply, with all lines that came before it.
 
     The reply itself counts first, unless it says little; then what came before it; then its class. An untagged OK,
@@ -223,25 +223,27 @@ def classify(reply: Reply) -> Judged:
     """
     found = _row_of(reply)
     if found is not None and not found.weak:
-        return Judged(found.cause, found)
+        return ReplyMeaning(found.cause, found)
     for line in reply.before:
-        said = _untagged(reply, line)
-        other = _row_of(said)
+        untagged = _untagged(reply, line)
+        other = _row_of(untagged)
         if other is None or other.weak:
             continue
-        if said.status == "OK" and other.cause.outcome is not Outcome.UNKNOWN:
+        if untagged.status == "OK" and other.cause.outcome is not Outcome.UNKNOWN:
             continue
-        return Judged(other.cause, other)
-    return Judged(found.cause, found) if found else Judged(_by_class(reply))
+        return ReplyMeaning(other.cause, other)
+    return ReplyMeaning(found.cause, found) if found else ReplyMeaning(_by_class(reply))
 
 
-def free_text(protocol: str, words: str, *, command: str = "greeting", clear: bool = False) -> Judged:
+def classify_free_text(
+    protocol: str, text: str, *, command: str = "greeting", clear: bool = False
+) -> ReplyMeaning:
     """Judge what is no reply of the protocol, such as plain text where it should begin."""
-    found = classify(Reply(protocol, command, "", words, clear))
-    return found if found.row and not found.row.weak else Judged(Cause.PROTOCOL, None)
+    found = classify(Reply(protocol, command, "", text, clear))
+    return found if found.row and not found.row.weak else ReplyMeaning(Cause.PROTOCOL, None)
 
 
-def _row_of(reply: Reply) -> Row | None:
+def _row_of(reply: Reply) -> ReplyRow | None:
     return next((row for row in rows() if row.fits(reply)), None)
 
 
@@ -273,7 +275,7 @@ def _by_class(reply: Reply) -> Cause:
 
 
 def _smtp_class(reply: Reply) -> Cause:
-    """2xx and 3xx out of place are no answer to what was said."""
+    """2xx and 3xx out of place are no answer to the command."""
     if not 400 <= reply.number <= 599:
         return Cause.PROTOCOL
     if reply.number < 500 or reply.command == "greeting":

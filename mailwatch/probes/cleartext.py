@@ -13,7 +13,7 @@ import ssl
 
 from mailwatch.model import Kind
 
-MAX_HEARD = 1000
+MAX_CLEARTEXT_BYTES = 1000
 """Bytes that are kept."""
 REST_SECONDS = 1.0
 """How long the rest of a line is waited for: a refusal may come in several packets."""
@@ -27,35 +27,35 @@ _REFUSALS = {
 }
 
 
-def keep(heard: bytes, more: bytes) -> bytes:
+def append_cleartext(received: bytes, more: bytes) -> bytes:
     """Return what came so far, `more` added, as far as it may be clear text."""
-    if heard and heard[0] in _RECORD_TYPES:
-        return heard
-    return (heard + more)[:MAX_HEARD]
+    if received and received[0] in _RECORD_TYPES:
+        return received
+    return (received + more)[:MAX_CLEARTEXT_BYTES]
 
 
-async def hear_out(error: OSError, twin: socket.socket) -> None:
-    """Read the rest of what the server said when the handshake failed by `error`, to which it is attached.
+async def read_rest(error: OSError, duplicate: socket.socket) -> None:
+    """Read the rest of what the server sent when the handshake failed by `error`, to which it is attached.
 
-    `twin` is a duplicate of the connection's socket. The same words in other packets are the same words.
+    `duplicate` is a duplicate of the connection's socket. The same words in other packets are the same words.
     """
     if not isinstance(error, (ssl.SSLError, ConnectionError)):
         return
-    heard: bytes = getattr(error, "heard", b"")
+    cleartext: bytes = getattr(error, "cleartext", b"")
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(REST_SECONDS):
-            while not _whole(heard) and (more := await loop.sock_recv(twin, MAX_HEARD)):
-                heard = keep(heard, more)
+            while not _is_complete(cleartext) and (more := await loop.sock_recv(duplicate, MAX_CLEARTEXT_BYTES)):
+                cleartext = append_cleartext(cleartext, more)
     except OSError:
         pass  # Reset or silent: what came is all there is.
-    error.heard = heard  # type: ignore[union-attr]
+    error.cleartext = cleartext  # type: ignore[union-attr]
 
 
-def words(error: BaseException) -> str:
-    """Return what the server said in the clear when the handshake failed by `error`, "" if it was no text."""
-    heard: bytes = getattr(error, "heard", b"")
-    text = heard.decode("utf-8", "backslashreplace").replace("\r\n", "\n").strip()
+def cleartext_of(error: BaseException) -> str:
+    """Return what the server sent in the clear when the handshake failed by `error`, "" if it was no text."""
+    cleartext: bytes = getattr(error, "cleartext", b"")
+    text = cleartext.decode("utf-8", "backslashreplace").replace("\r\n", "\n").strip()
     return "" if _CONTROLS.search(text) else text
 
 
@@ -65,9 +65,9 @@ def is_refusal(kind: Kind, text: str) -> bool:
     return bool(pattern and pattern.match(text))
 
 
-def _whole(heard: bytes) -> bool:
+def _is_complete(cleartext: bytes) -> bool:
     """Whether no more is expected: it is TLS, or enough, or a line that no other follows (RFC 5321, 4.2.1)."""
-    if len(heard) >= MAX_HEARD or (heard and heard[0] in _RECORD_TYPES):
+    if len(cleartext) >= MAX_CLEARTEXT_BYTES or (cleartext and cleartext[0] in _RECORD_TYPES):
         return True
-    lines = heard.split(b"\n")
+    lines = cleartext.split(b"\n")
     return len(lines) > 1 and not lines[-1] and not re.match(rb"\d\d\d-", lines[-2])

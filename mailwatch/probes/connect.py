@@ -15,21 +15,21 @@ from typing import Any, NamedTuple, TypeVar
 
 from mailwatch.model import Kind, Phase, TlsFacts, TlsMode
 from mailwatch.probes import cleartext
-from mailwatch.probes.certificates import Certificates, WitnessedTls
+from mailwatch.probes.certificates import CapturingTls, TlsFactsCache
 from mailwatch.probes.recorder import Recorder
 from mailwatch.settings import Login, Target
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
-Goodbye = Callable[[], Awaitable[None]]
+CloseCallback = Callable[[], Awaitable[None]]
 """How a probe that found nothing wrong takes its leave."""
 Lookup = Callable[[str, int, float], Awaitable[tuple["Address", ...]]]
 """From host, port and timeout in seconds to addresses."""
-LOOKUP_HANDLES = 4
+MAX_LOOKUP_HANDLES = 4
 """File handles that a lookup may have open at a time: its files, and a socket for each name server it asks."""
 
 
-class OurFault(Exception):
-    """The look failed by nothing that the server did."""
+class MonitorError(Exception):
+    """The probe failed by nothing that the server did."""
 
 
 class Address(NamedTuple):
@@ -51,12 +51,12 @@ class Address(NamedTuple):
 
 
 class TlsContexts:
-    """TLS contexts, one for each `ca_file`, and what is known of certificates. Made once, shared by all looks."""
+    """TLS contexts, one for each `ca_file`, and what is known of certificates. Made once, shared by all probes."""
 
     def __init__(self) -> None:
         self._contexts: dict[Path | None, ssl.SSLContext] = {}
         self._unverified: ssl.SSLContext | None = None
-        self._certificates = Certificates()
+        self._certificates = TlsFactsCache()
 
     def get(self, target: Target) -> ssl.SSLContext:
         """Return the context that trusts the target's `ca_file`, or the system's authorities.
@@ -70,8 +70,8 @@ class TlsContexts:
             try:
                 context = ssl.create_default_context(cafile=target.ca_file)
             except (OSError, ValueError) as error:
-                raise OurFault(f"cannot load the certificates of {target.ca_file}: {error}") from error
-            context.sslobject_class = WitnessedTls
+                raise MonitorError(f"cannot load the certificates of {target.ca_file}: {error}") from error
+            context.sslobject_class = CapturingTls
             self._contexts[target.ca_file] = context
         return context
 
@@ -89,7 +89,7 @@ class TlsContexts:
 
 async def resolve(host: str, port: int, timeout: float) -> tuple[Address, ...]:
     """Return all addresses of `host`, A and AAAA, in the order in which a mail program tries them."""
-    if address := literal(host, port):
+    if address := literal_address(host, port):
         return (address,)
     began = False
 
@@ -99,36 +99,37 @@ async def resolve(host: str, port: int, timeout: float) -> tuple[Address, ...]:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
         except socket.gaierror as error:
-            # Who can open neither /etc/hosts nor a socket says just the same: that nobody knows the name.
-            if not _handles_left():
-                raise OurFault("no file handle was left to look up the name") from error
+            # A resolver that can open neither /etc/hosts nor a socket answers just the same: that the name is not
+            # known.
+            if not _has_free_handles():
+                raise MonitorError("no file handle was left to look up the name") from error
             raise
         return [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
 
     # Not loop.getaddrinfo: only so can a silent name server, which is the provider's or the line's, be
-    # told from a lookup that never began because all our threads were busy.
+    # distinguished from a lookup that never began because all our threads were busy.
     try:
         async with asyncio.timeout(timeout):
             found = await asyncio.get_running_loop().run_in_executor(None, lookup)
     except TimeoutError as error:
         if not began:
-            raise OurFault("no thread was free to resolve the name") from error
+            raise MonitorError("no thread was free to resolve the name") from error
         raise
     return tuple(dict.fromkeys(found))
 
 
-def _handles_left() -> bool:
+def _has_free_handles() -> bool:
     """Whether there are as many file handles as a lookup needs at a time."""
     with contextlib.ExitStack() as opened:
         try:
-            for _ in range(LOOKUP_HANDLES):
+            for _ in range(MAX_LOOKUP_HANDLES):
                 opened.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         except OSError:
             return False
     return True
 
 
-def alternating(addresses: Iterable[Address]) -> tuple[Address, ...]:
+def interleave_families(addresses: Iterable[Address]) -> tuple[Address, ...]:
     """Put the families of addresses in turn, the first one's first (RFC 8305 section 4).
 
     A name with many addresses of a family that does not work from here is then still reached by the other.
@@ -140,7 +141,7 @@ def alternating(addresses: Iterable[Address]) -> tuple[Address, ...]:
     return tuple(address for pair in pairs for address in pair if address is not None)
 
 
-def literal(host: str, port: int) -> Address | None:
+def literal_address(host: str, port: int) -> Address | None:
     """Return the address that `host` is, None if it is a name."""
     for family, rest in ((socket.AF_INET, ()), (socket.AF_INET6, (0, 0))):
         try:
@@ -152,8 +153,8 @@ def literal(host: str, port: int) -> Address | None:
 
 
 @dataclass(slots=True)
-class Call:
-    """One connection to one address, for one look at a target. `lookup` is for hosts that it leads to."""
+class ProbeContext:
+    """One connection to one address, for one probe of a target. `lookup` is for hosts that it leads to."""
 
     target: Target
     address: Address
@@ -173,18 +174,18 @@ class Call:
             if context is None:
                 self.transport, protocol = await loop.create_connection(factory, sock=sock)
                 return protocol
-        with self.recorder.phase(Phase.TLS), contextlib.closing(_twin(sock)) as twin:
+        with self.recorder.phase(Phase.TLS), contextlib.closing(_duplicate_socket(sock)) as twin:
             try:
                 self.transport, protocol = await loop.create_connection(
                     factory,
                     sock=sock,
                     ssl=context,
-                    server_hostname=self._name(),
-                    ssl_handshake_timeout=self._never(),
+                    server_hostname=self._server_name(),
+                    ssl_handshake_timeout=self._no_handshake_timeout(),
                 )
-                self._secured()
+                self._note_tls()
             except OSError as error:
-                await cleartext.hear_out(error, twin)
+                await cleartext.read_rest(error, twin)
                 raise
         return protocol
 
@@ -196,13 +197,13 @@ class Call:
             self.transport,
             protocol,
             self.contexts.get(self.target),
-            server_hostname=self._name(),
-            ssl_handshake_timeout=self._never(),
+            server_hostname=self._server_name(),
+            ssl_handshake_timeout=self._no_handshake_timeout(),
         )
         if upgraded is None:
             raise ConnectionResetError("connection lost in the handshake")
         self.transport = upgraded
-        self._secured()
+        self._note_tls()
         return upgraded
 
     def close(self) -> None:
@@ -210,14 +211,14 @@ class Call:
         if self.transport is not None:
             self.transport.abort()
 
-    def _name(self) -> str:
+    def _server_name(self) -> str:
         return self.target.host.rstrip(".")
 
-    def _never(self) -> float:
+    def _no_handshake_timeout(self) -> float:
         """Return a handshake timeout beyond the attempt's own deadline, the only one that counts."""
         return self.target.timeout + 60.0
 
-    def _secured(self) -> None:
+    def _note_tls(self) -> None:
         connection = self.transport.get_extra_info("ssl_object") if self.transport else None
         # A peer that leaves in the handshake can make the loop return a connection without TLS.
         if connection is None or connection.version() is None:
@@ -227,7 +228,7 @@ class Call:
             self.recorder.facts["certificate"] = f"cannot be read: {unreadable}"
 
 
-def _twin(sock: socket.socket) -> socket.socket:
+def _duplicate_socket(sock: socket.socket) -> socket.socket:
     """Return another handle of the connection, to read what is left after the loop has closed its own."""
     try:
         return sock.dup()

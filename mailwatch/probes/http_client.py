@@ -14,16 +14,16 @@ import httpcore
 import httpx
 
 from mailwatch.model import Cause
-from mailwatch.probes.connect import Call
-from mailwatch.probes.failures import Failed
+from mailwatch.probes.connect import ProbeContext
+from mailwatch.probes.failures import ProbeError
 
 # At DEBUG they write headers, cookies among them, and at INFO whole addresses.
 for _library in ("httpcore", "httpx"):
     logging.getLogger(_library).setLevel(logging.WARNING)
 
-MAX_HEAD = 256 * 1024
+MAX_HEAD_BYTES = 256 * 1024
 """Bytes until the end of the headers, interim answers (1xx) included; h11 takes 100 KiB for one of them."""
-MAX_PAGE = 1024 * 1024
+MAX_PAGE_BYTES = 1024 * 1024
 """Bytes of a page, decompressed, on which it is judged."""
 _GZIP = zlib.MAX_WBITS | 16
 _VERSION = b"HTTP/"
@@ -36,7 +36,7 @@ class Body(NamedTuple):
     whole: bool
 
 
-class Wire(httpcore.AsyncNetworkStream):
+class HttpStream(httpcore.AsyncNetworkStream):
     """An open connection as httpcore reads and writes it. The only deadline is the attempt's."""
 
     def __init__(self, reader: asyncio.StreamReader, transport: asyncio.Transport) -> None:
@@ -44,12 +44,12 @@ class Wire(httpcore.AsyncNetworkStream):
         self._transport = transport
         self._taken = 0
         self._first = b""
-        self.allowed = MAX_HEAD
+        self.allowed = MAX_HEAD_BYTES
         """Bytes that may come in all."""
         self.ended = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return what came, b"" at the end. Raises Failed at the first byte that cannot be HTTP's."""
+        """Return what came, b"" at the end. Raises ProbeError at the first byte that cannot be HTTP's."""
         data = await self._reader.read(max_bytes)
         self.ended = not data
         self._taken += len(data)
@@ -57,13 +57,13 @@ class Wire(httpcore.AsyncNetworkStream):
             self._first += data[:80]
             if not self._first.startswith(_VERSION[: len(self._first)]):
                 words = self._first.decode("utf-8", "backslashreplace")
-                raise Failed(Cause.PROTOCOL, f"answer is not HTTP: {words}", words)
+                raise ProbeError(Cause.PROTOCOL, f"answer is not HTTP: {words}", words)
         if self._taken > self.allowed:
-            raise Failed(Cause.PROTOCOL, f"answer longer than {self.allowed // 1024} KiB")
+            raise ProbeError(Cause.PROTOCOL, f"answer longer than {self.allowed // 1024} KiB")
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send; a request is small, so nobody waits until it is gone."""
+        """Send; a request is small, so there is no waiting until it is gone."""
         self._transport.write(buffer)
 
     async def aclose(self) -> None:
@@ -74,12 +74,12 @@ class Wire(httpcore.AsyncNetworkStream):
 class HttpClient:
     """One connection for one request."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: HttpStream) -> None:
         self._wire = wire
         self._answer: httpcore.Response | None = None
 
     @classmethod
-    async def open(cls, call: Call) -> Self:
+    async def open(cls, call: ProbeContext) -> Self:
         """Connect and begin TLS, in the phases of `call`."""
         # anyio, on which httpcore stands, loads half of itself when first used: not inside a phase.
         await anyio.lowlevel.checkpoint()
@@ -87,10 +87,10 @@ class HttpClient:
         reader = asyncio.StreamReader(loop=loop)
         await call.open(lambda: asyncio.StreamReaderProtocol(reader, loop=loop))
         assert call.transport is not None
-        return cls(Wire(reader, call.transport))
+        return cls(HttpStream(reader, call.transport))
 
-    async def ask(self, request: httpx.Request) -> httpx.Response:
-        """Send the request and return the answer as far as its headers. Raises Failed or ConnectionError."""
+    async def send(self, request: httpx.Request) -> httpx.Response:
+        """Send the request and return the answer as far as its headers. Raises ProbeError or ConnectionError."""
         url = request.url
         asked = httpcore.Request(
             request.method,
@@ -98,10 +98,10 @@ class HttpClient:
             headers=request.headers.raw,
         )
         connection = httpcore.AsyncHTTP11Connection(asked.url.origin, self._wire)
-        with self._named():
+        with self._explain_disconnect():
             self._answer = answer = await connection.handle_async_request(asked)
         # Compressed, a page is smaller; in chunks it is somewhat larger.
-        self._wire.allowed += 2 * MAX_PAGE
+        self._wire.allowed += 2 * MAX_PAGE_BYTES
         return httpx.Response(
             answer.status,
             headers=answer.headers,
@@ -110,33 +110,33 @@ class HttpClient:
             extensions={"reason_phrase": answer.extensions["reason_phrase"]},
         )
 
-    async def page(self, encoding: str) -> Body:
+    async def read_body(self, encoding: str) -> Body:
         """Read the page, decompressed by its Content-Encoding and never beyond MAX_PAGE."""
         assert self._answer is not None
         inflate = _inflater(encoding)
         data = bytearray()
-        with self._named():
+        with self._explain_disconnect():
             async for chunk in self._answer.aiter_stream():
                 # One byte more than is kept shows that there is more; 0 would mean no limit.
-                room = MAX_PAGE + 1 - len(data)
+                room = MAX_PAGE_BYTES + 1 - len(data)
                 data += inflate.decompress(chunk, room) if inflate else chunk
-                if len(data) > MAX_PAGE:
-                    return Body(bytes(data[:MAX_PAGE]), whole=False)
+                if len(data) > MAX_PAGE_BYTES:
+                    return Body(bytes(data[:MAX_PAGE_BYTES]), whole=False)
         if inflate and data and not inflate.eof:
-            raise Failed(Cause.PROTOCOL, "the page ends in the middle of its compressed data")
+            raise ProbeError(Cause.PROTOCOL, "the page ends in the middle of its compressed data")
         return Body(bytes(data), whole=True)
 
     @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        """Tell a server that leaves in the middle of its answer from one that does not speak HTTP."""
+    def _explain_disconnect(self) -> Iterator[None]:
+        """Distinguish a server that leaves in the middle of its answer from one that does not speak HTTP."""
         try:
             yield
         except httpcore.RemoteProtocolError as error:
             if self._wire.ended:
                 raise ConnectionResetError(str(error)) from error
-            raise Failed(Cause.PROTOCOL, f"answer is not HTTP: {error}") from error
+            raise ProbeError(Cause.PROTOCOL, f"answer is not HTTP: {error}") from error
         except zlib.error as error:
-            raise Failed(Cause.PROTOCOL, f"the page cannot be decompressed: {error}") from error
+            raise ProbeError(Cause.PROTOCOL, f"the page cannot be decompressed: {error}") from error
 
 
 def _inflater(encoding: str) -> zlib._Decompress | None:
@@ -146,4 +146,4 @@ def _inflater(encoding: str) -> zlib._Decompress | None:
             return None
         case "gzip" | "x-gzip":
             return zlib.decompressobj(_GZIP)
-    raise Failed(Cause.PROTOCOL, f"the page comes as {encoding[:40]}, which was not asked for")
+    raise ProbeError(Cause.PROTOCOL, f"the page comes as {encoding[:40]}, which was not asked for")

@@ -1,4 +1,4 @@
-"""Look at an IMAP server as a mail program does: greeting, login, INBOX, the newest message's date."""
+"""Probes an IMAP server as a mail program does: greeting, login, INBOX, the newest message's date."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from aioimaplib.aioimaplib import AUTH
 from mailwatch.model import Cause, Phase, TlsMode
 from mailwatch.probes import sasl
 from mailwatch.probes.classify import Reply, classify
-from mailwatch.probes.connect import Call, Goodbye
-from mailwatch.probes.failures import Failed
-from mailwatch.probes.imap_client import ImapClient, Refused, ServerBye
+from mailwatch.probes.connect import CloseCallback, ProbeContext
+from mailwatch.probes.failures import ProbeError
+from mailwatch.probes.imap_client import ImapClient, ImapCommandError, ServerByeError
 from mailwatch.settings import Login
 
 _NO_SUCH_COMMAND = re.compile(
@@ -23,12 +23,12 @@ _NO_SUCH_COMMAND = re.compile(
 )
 
 
-async def probe(call: Call) -> Goodbye:
+async def probe(call: ProbeContext) -> CloseCallback:
     """Walk the phases; the first failure raises. Returns how to say goodbye.
 
     INBOX is opened with EXAMINE and read with BODY.PEEK: nothing in the mailbox changes, not even \\Recent.
     """
-    client = await enter(call)
+    client = await connect_and_login(call)
     if call.login is None:
         return client.logout
     phase = call.recorder.phase
@@ -40,64 +40,64 @@ async def probe(call: Call) -> Goodbye:
     return client.logout
 
 
-async def open_inbox(client: ImapClient, call: Call) -> int:
+async def open_inbox(client: ImapClient, call: ProbeContext) -> int:
     """Open INBOX as mail programs do where EXAMINE alone is refused, and return the number of its messages.
 
-    Who wants to know the program first is told (RFC 2971), and who does not know EXAMINE is asked by SELECT, which
+    A server that wants to know the program first gets ID (RFC 2971), and one without EXAMINE gets SELECT, which
     takes \\Recent from the messages and changes nothing else.
     """
     try:
         return await client.examine()
-    except Refused as refused:
-        said = Reply("imap", "EXAMINE", refused.status, refused.full, before=refused.before)
-        if classify(said).remedy == "id" and "ID" in client.capabilities:
-            call.recorder.heard(refused.words)
-            with contextlib.suppress(Refused):
+    except ImapCommandError as refused:
+        reply = Reply("imap", "EXAMINE", refused.status, refused.full, before=refused.before)
+        if classify(reply).remedy == "id" and "ID" in client.capabilities:
+            call.recorder.add_reply(refused.server_text)
+            with contextlib.suppress(ImapCommandError):
                 await client.identify()
             return await client.examine()
         if refused.status == "BAD" and _NO_SUCH_COMMAND.search(refused.full):
-            call.recorder.heard(refused.words)
+            call.recorder.add_reply(refused.server_text)
             call.recorder.note = "opened by SELECT, since the server does not know EXAMINE"
             return await client.examine("SELECT")
         raise
 
 
-async def _read_newest(client: ImapClient, call: Call, newest: int) -> None:
+async def _read_newest(client: ImapClient, call: ProbeContext, newest: int) -> None:
     """Read the newest message; where another program deleted it meanwhile, the then newest, once."""
     removed = client.removed
     try:
         if await client.read_date(newest):
             return
-        gone = Failed(Cause.MAILBOX, f"the server did not give the header of message {newest} of {newest}")
+        gone = ProbeError(Cause.MAILBOX, f"the server did not give the header of message {newest} of {newest}")
         fewer = client.removed > removed or client.exists < newest
         if not fewer and "[EXPUNGEISSUED]" not in client.answer.upper():
             raise gone
-    except Refused as refused:
-        said = Reply("imap", "FETCH", refused.status, refused.full, before=refused.before)
-        if classify(said).remedy != "newest":
+    except ImapCommandError as refused:
+        reply = Reply("imap", "FETCH", refused.status, refused.full, before=refused.before)
+        if classify(reply).remedy != "newest":
             raise
-        call.recorder.heard(refused.words)
+        call.recorder.add_reply(refused.server_text)
     try:
         if client.removed == removed and client.exists >= newest:
-            await client.ask("NOOP")
+            await client.send_command("NOOP")
         if client.exists and not await client.read_date(client.exists):
-            raise Failed(Cause.MAILBOX, f"the server did not give the header of message {client.exists}")
-    except ServerBye as bye:
+            raise ProbeError(Cause.MAILBOX, f"the server did not give the header of message {client.exists}")
+    except ServerByeError as bye:
         # It had answered in good order that the message is gone; a goodbye without a reason changes nothing.
-        if classify(Reply("imap", bye.command, "BYE", bye.words, before=bye.before)).known:
+        if classify(Reply("imap", bye.command, "BYE", bye.server_text, before=bye.before)).known:
             raise
         call.recorder.note = "the newest message was deleted meanwhile"
 
 
-async def enter(call: Call) -> ImapClient:
+async def connect_and_login(call: ProbeContext) -> ImapClient:
     """Connect, greet, begin TLS and log in, as far as the target has it; the first failure raises."""
     loop = asyncio.get_running_loop()
     phase = call.recorder.phase
     client = await call.open(lambda: ImapClient(loop))
-    client.notice = call.recorder.heard
+    client.notice = call.recorder.add_reply
     call.recorder.unanswered = client.unanswered
     with phase(Phase.GREETING):
-        call.recorder.heard(await client.hello())
+        call.recorder.add_reply(await client.read_greeting())
         if not client.capabilities:
             await client.capability()
     if call.target.tls is TlsMode.STARTTLS:
@@ -113,46 +113,46 @@ async def enter(call: Call) -> ImapClient:
     return client
 
 
-async def _starttls(client: ImapClient, call: Call) -> None:
+async def _starttls(client: ImapClient, call: ProbeContext) -> None:
     if client.state == AUTH:
-        # RFC 9051, section 7.1.4: whoever says PREAUTH in plain text keeps us from STARTTLS.
-        raise Failed(Cause.TLS, "the server said PREAUTH before STARTTLS")
+        # RFC 9051, section 7.1.4: a server that sends PREAUTH in plain text keeps us from STARTTLS.
+        raise ProbeError(Cause.TLS, "the server said PREAUTH before STARTTLS")
     if "STARTTLS" not in client.capabilities:
-        raise Failed(Cause.TLS, "the server does not offer STARTTLS")
+        raise ProbeError(Cause.TLS, "the server does not offer STARTTLS")
     await client.starttls(call.upgrade)
 
 
-async def _log_in(client: ImapClient, call: Call, login: Login) -> None:
+async def _log_in(client: ImapClient, call: ProbeContext, login: Login) -> None:
     """Log in by the one way that fits: each try counts at the provider."""
     if login.oauth2 is not None:
         offered = (name.removeprefix("AUTH=") for name in client.capabilities if name.startswith("AUTH="))
-        mechanism = sasl.choose(call, login, offered)
+        mechanism = sasl.choose_mechanism(call, login, offered)
         try:
-            await client.authenticate(mechanism.name, mechanism.initial, mechanism.last_word)
-        except Refused as refused:
-            refused.note = sasl.status(client.challenge)
+            await client.authenticate(mechanism.name, mechanism.initial, mechanism.failure_response)
+        except ImapCommandError as refused:
+            refused.note = sasl.failure_status(client.challenge)
             raise
         return
     user, password = login.username, login.password.get_secret_value()
     if any(c in user or c in password for c in "\r\n\0"):
-        raise Failed(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")
+        raise ProbeError(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")
     disabled = "LOGINDISABLED" in client.capabilities
-    # Said before it goes out: with AUTHENTICATE and without SASL-IR the server may fall silent in between.
+    # Noted before it goes out: with AUTHENTICATE and without SASL-IR the server may fall silent in between.
     call.recorder.password_sent = not disabled or "AUTH=PLAIN" in client.capabilities
     if "AUTH=PLAIN" in client.capabilities and (disabled or not (user + password).isascii()):
         await client.authenticate_plain(user, password)
     elif disabled:
-        raise _no_login(client, call)
+        raise _login_unavailable(client, call)
     else:
         await client.login(user, password)
 
 
-def _no_login(client: ImapClient, call: Call) -> Failed:
+def _login_unavailable(client: ImapClient, call: ProbeContext) -> ProbeError:
     """Say why there is no login: by another way than a password, or only over TLS, it is the owner's to change."""
     others = sorted(name for name in client.capabilities if name.startswith("AUTH="))
     offered = " ".join(["LOGINDISABLED", *others])
     if others:
-        return Failed(Cause.CREDENTIALS, f"the server takes no password as we send it ({offered})")
+        return ProbeError(Cause.CREDENTIALS, f"the server takes no password as we send it ({offered})")
     if call.target.tls is TlsMode.NONE:
-        return Failed(Cause.CREDENTIALS, f"the server takes no password without TLS ({offered}); see tls")
-    return Failed(Cause.PROTOCOL, f"the server offers no login at all ({offered})")
+        return ProbeError(Cause.CREDENTIALS, f"the server takes no password without TLS ({offered}); see tls")
+    return ProbeError(Cause.PROTOCOL, f"the server offers no login at all ({offered})")

@@ -1,4 +1,4 @@
-"""The one place that mends aioimaplib 2.0.3 for hostile, broken and dying servers.
+"""The one place that hardens aioimaplib 2.0.3 against hostile, broken and dying servers.
 
 What the library does, and what is different here:
 - it hides a BYE greeting and a lost connection until a timeout; here both are raised at once;
@@ -31,13 +31,13 @@ from aioimaplib.aioimaplib import (
     Response,
 )
 
-from mailwatch.probes.imap_lines import Lines, NotImap, text_of
+from mailwatch.probes.imap_lines import ImapLineBuffer, ImapProtocolError, decode_text
 from mailwatch.probes.redact import wire
 
 EXISTS = re.compile(rb"(\d{1,10}) EXISTS *$", re.IGNORECASE)
 
 
-class Request(Command):
+class ImapRequest(Command):
     """A command that shows its name only, and keeps only the untagged lines that match `wanted`.
 
     `parts` are sent one by one, each but the first when the server asks for it (literals, AUTHENTICATE).
@@ -61,11 +61,11 @@ class Request(Command):
         self._event.set()
 
 
-class Reading(Request):
+class LiteralRequest(ImapRequest):
     """A command whose answer has literals that are wanted: one list of them for each line."""
 
     def __init__(
-        self, name: str, tag: str, parts: tuple[bytes, ...], wanted: re.Pattern[bytes], lines: Lines
+        self, name: str, tag: str, parts: tuple[bytes, ...], wanted: re.Pattern[bytes], lines: ImapLineBuffer
     ) -> None:
         super().__init__(name, tag, parts, wanted)
         self._lines = lines
@@ -79,12 +79,12 @@ class Reading(Request):
             self.literals.append(self._lines.literals)
 
 
-class Idling(Request):
-    """IDLE (RFC 2177): `begun` is set when the server has agreed, `news` when it has some or will not go on."""
+class IdleRequest(ImapRequest):
+    """IDLE (RFC 2177): `started` is set when the server has agreed, `news` when it has some or will not go on."""
 
     def __init__(self, tag: str) -> None:
         super().__init__("IDLE", tag, (), EXISTS)
-        self.begun = asyncio.Event()
+        self.started = asyncio.Event()
         self.news = asyncio.Event()
 
     def append_to_resp(self, line: bytes, result: str = "Pending") -> None:
@@ -93,12 +93,12 @@ class Idling(Request):
         if self._resp_lines:
             self.news.set()
         if result != "Pending":
-            self.begun.set()
+            self.started.set()
 
     def fail(self, error: Exception) -> None:
-        """Wake whoever waits."""
+        """Wake the waiter."""
         super().fail(error)
-        self.begun.set()
+        self.started.set()
         self.news.set()
 
 
@@ -122,112 +122,118 @@ _DATA = re.compile(
 """Untagged data; what is none is words, such as the "* Too many invalid logon attempts." of some servers."""
 MAX_NOTICES = 5
 """Untagged lines with words that are kept of a connection."""
-AFTER_BYE = 0.5
+BYE_GRACE_SECONDS = 0.5
 """Seconds that the answer to the command may come later than the BYE before it."""
 
 
-MAX_CAPABILITIES = 8192
+MAX_CAPABILITY_BYTES = 8192
 """Bytes of a list of capabilities that are read: the lists are kept."""
 
 
 @lru_cache(maxsize=64)
 def _capabilities(names: bytes) -> frozenset[str]:
     """Servers say the same in every session."""
-    return frozenset(text_of(name).upper() for name in names.split())
+    return frozenset(decode_text(name).upper() for name in names.split())
 
 
-class ServerBye(Exception):
-    """The server said BYE in answer to `command`, and why in `words`; `before` are the notices before it."""
+class ServerByeError(Exception):
+    """The server sent BYE in answer to `command`; `server_text` is its reason, `before` are the notices before
+    it.
+    """
 
-    def __init__(self, words: str, command: str = "greeting", before: Sequence[str] = ()) -> None:
-        super().__init__(f"BYE {words}")
-        self.words = words
+    def __init__(self, server_text: str, command: str = "greeting", before: Sequence[str] = ()) -> None:
+        super().__init__(f"BYE {server_text}")
+        self.server_text = server_text
         self.command = command
         self.before = tuple(before)
 
 
-class ConnectionLost(ConnectionError):
+class ConnectionLostError(ConnectionError):
     """The connection ended before the answer to `command` was complete; `before` are the notices that came."""
 
     command = "unasked"
     before: tuple[str, ...] = ()
 
 
-class Refused(Exception):
+class ImapCommandError(Exception):
     """The server answered NO or BAD. `code` is the response code in capitals, "" without one.
 
     `full` is the text with its code; `before` are the untagged lines with words that came before it.
     """
 
-    def __init__(self, command: str, status: str, words: str, before: Sequence[str] = ()) -> None:
-        super().__init__(f"{status} {words}")
-        self.words = f"{status} {words}"
+    def __init__(self, command: str, status: str, server_text: str, before: Sequence[str] = ()) -> None:
+        super().__init__(f"{status} {server_text}")
+        self.server_text = f"{status} {server_text}"
         self.command = command
         self.status = status
-        self.full = words
+        self.full = server_text
         self.before = tuple(before)
         self.note = ""
-        found = _CODE.match(words)
-        self.code, self.text = (found[1].upper(), found[2]) if found else ("", words)
+        found = _CODE.match(server_text)
+        self.code, self.text = (found[1].upper(), found[2]) if found else ("", server_text)
 
 
 class ImapClient(IMAP4ClientProtocol):
     """One IMAP connection; one command at a time. Its `state` is the library's."""
 
     transport: asyncio.Transport | None  # type: ignore[assignment]
-    pending_sync_command: Request | None  # type: ignore[assignment]
+    pending_sync_command: ImapRequest | None  # type: ignore[assignment]
     capabilities: set[str]
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._greeting: asyncio.Future[str] = loop.create_future()
         self._failure: Exception | None = None
-        self._lines = Lines()
+        self._lines = ImapLineBuffer()
         self.exists = 0
-        """How many messages the open mailbox has, as the server said last, in whatever answer."""
+        """How many messages the open mailbox has, by the server's latest answer of any kind."""
         self.challenge = b""
-        """What the server said when it last asked for more."""
+        """The server's latest continuation request."""
         self.notices: list[str] = []
         """The untagged lines with words that came in answer to the last command."""
         self.notice: Callable[[str], None] = lambda words: None
-        """Told of each, at most MAX_NOTICES of a connection."""
+        """Called with each, at most MAX_NOTICES of a connection."""
         self.answer = ""
         """The words of the last OK."""
         self.removed = 0
         """How many times the open mailbox lost messages."""
         self._noticed = 0
-        self._bye: ServerBye | None = None
+        self._bye: ServerByeError | None = None
         self._between = False
         """Between the OK to STARTTLS and the handshake: whatever comes now was slipped in by someone."""
 
-    async def hello(self) -> str:
+    async def read_greeting(self) -> str:
         """Return the greeting's words."""
         words = await self._greeting
         self._check()
         return words
 
-    async def ask(self, name: str, *parts: bytes, wanted: re.Pattern[bytes] | None = None) -> list[bytes]:
-        """Send the command and return the untagged lines it wanted. Raises Refused unless the server says OK."""
-        return await self._run(Request(name, self.new_tag(), parts, wanted))
+    async def send_command(self, name: str, *parts: bytes, wanted: re.Pattern[bytes] | None = None) -> list[bytes]:
+        """Send the command and return the untagged lines it wanted. Raises ImapCommandError unless the server says
+        OK.
+        """
+        return await self._run(ImapRequest(name, self.new_tag(), parts, wanted))
 
-    async def read(self, name: str, *parts: bytes, wanted: re.Pattern[bytes]) -> list[tuple[bytes, list[bytes]]]:
+    async def read_literals(
+        self, name: str, *parts: bytes, wanted: re.Pattern[bytes]
+    ) -> list[tuple[bytes, list[bytes]]]:
         """Ask, and return each line with its literals; they are bounded as the whole answer is."""
-        command = Reading(name, self.new_tag(), parts, wanted, self._lines)
+        command = LiteralRequest(name, self.new_tag(), parts, wanted, self._lines)
         lines = await self._run(command, keep=True)
         return list(zip(lines, command.literals, strict=False))
 
-    async def await_news(self, seconds: float, patience: float) -> None:
+    async def idle_for(self, seconds: float, patience: float) -> None:
         """IDLE until the mailbox has news, at most for `seconds`; each answer may take `patience`.
 
-        Raises Refused, TimeoutError, and what ends the connection.
+        Raises ImapCommandError, TimeoutError, and what ends the connection.
         """
         self._check()
         self._lines.next_response()
-        command = Idling(self.new_tag())
+        command = IdleRequest(self.new_tag())
         self.pending_sync_command = command
         self._send(command.parts.pop(0))
         async with asyncio.timeout(patience):
-            await command.begun.wait()
+            await command.started.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await command.news.wait()
@@ -237,9 +243,9 @@ class ImapClient(IMAP4ClientProtocol):
             await command.wait()
         result, answer = command.response
         if result != "OK":
-            raise Refused("IDLE", result, text_of(answer[-1]), self.notices)
+            raise ImapCommandError("IDLE", result, decode_text(answer[-1]), self.notices)
 
-    async def _run(self, command: Request, *, keep: bool = False) -> list[bytes]:
+    async def _run(self, command: ImapRequest, *, keep: bool = False) -> list[bytes]:
         self._check()
         self._lines.next_response(keep=keep)
         self.notices = []
@@ -249,7 +255,7 @@ class ImapClient(IMAP4ClientProtocol):
         result, answer = command.response
         lines: list[bytes] = answer[:-1]
         if result != "OK":
-            raise Refused(command.name, result, text_of(answer[-1]), self.notices)
+            raise ImapCommandError(command.name, result, decode_text(answer[-1]), self.notices)
         return lines
 
     async def execute(self, command: Command, scrub: str | None = None) -> Response:
@@ -259,13 +265,13 @@ class ImapClient(IMAP4ClientProtocol):
     async def capability(self) -> None:
         """Learn the capabilities anew."""
         self.capabilities = set()
-        await self.ask("CAPABILITY")
+        await self.send_command("CAPABILITY")
         if not any(name.startswith("IMAP4") for name in self.capabilities):
-            raise NotImap("the server does not say that it speaks IMAP4")
+            raise ImapProtocolError("the server does not say that it speaks IMAP4")
 
     async def starttls(self, upgrade: Callable[[IMAP4ClientProtocol], Awaitable[asyncio.Transport]]) -> None:
-        """Begin TLS, and forget what was said without it (RFC 9051, section 6.2.1)."""
-        await self.ask("STARTTLS")
+        """Begin TLS, and forget what was sent without it (RFC 9051, section 6.2.1)."""
+        await self.send_command("STARTTLS")
         self._check()
         self._between = False
         self.transport = await upgrade(self)
@@ -281,7 +287,7 @@ class ImapClient(IMAP4ClientProtocol):
             else:
                 parts[-1] += space + b"{%d}" % len(argument)
                 parts.append(argument)
-        await self.ask("LOGIN", *parts)
+        await self.send_command("LOGIN", *parts)
         self.state = AUTH
 
     async def authenticate_plain(self, user: str, password: str) -> None:
@@ -292,30 +298,30 @@ class ImapClient(IMAP4ClientProtocol):
         """AUTHENTICATE (RFC 9051, section 6.2.2); `answers` are for challenges, the last of which is kept."""
         name = mechanism.encode()
         first = (name + b" " + initial,) if "SASL-IR" in self.capabilities else (name, initial)
-        await self.ask("AUTHENTICATE", *first, *answers)
+        await self.send_command("AUTHENTICATE", *first, *answers)
         self.state = AUTH
 
     async def examine(self, command: str = "EXAMINE") -> int:
         """Open INBOX and return the number of its messages; but for SELECT, nothing changes by it."""
-        counts = await self.ask(command, b"INBOX", wanted=EXISTS)
+        counts = await self.send_command(command, b"INBOX", wanted=EXISTS)
         if not counts:
-            raise NotImap(f"{command} was answered without EXISTS")
+            raise ImapProtocolError(f"{command} was answered without EXISTS")
         self.state = SELECTED
         return int(counts[-1].split()[0])
 
     async def identify(self) -> None:
-        """Say which program this is (RFC 2971). Raises Refused."""
-        await self.ask("ID", b'("name" "MailWatch")')
+        """Say which program this is (RFC 2971). Raises ImapCommandError."""
+        await self.send_command("ID", b'("name" "MailWatch")')
 
     async def read_date(self, number: int) -> bool:
         """Read the Date field of a message without marking it as seen; say whether it came, if only as NIL."""
-        lines = await self.ask("FETCH", b"%d BODY.PEEK[HEADER.FIELDS (DATE)]" % number, wanted=_FETCH)
+        lines = await self.send_command("FETCH", b"%d BODY.PEEK[HEADER.FIELDS (DATE)]" % number, wanted=_FETCH)
         return any(int(line.split()[0]) == number and _HEADER.match(line) for line in lines)
 
     async def logout(self) -> None:
         """LOGOUT; the BYE that comes with it is no failure."""
         self.state = LOGOUT
-        await self.ask("LOGOUT")
+        await self.send_command("LOGOUT")
 
     def send(self, line: str, scrub: str | None = None) -> None:
         """Send a line, without a trace of it in the log."""
@@ -326,31 +332,31 @@ class ImapClient(IMAP4ClientProtocol):
         if self._failure is not None:
             return
         try:
-            self._not_between(d)
+            self._reject_injected(d)
             for line in self._lines.feed(d):
                 self._handle_line(line, None)
                 if self._between and self._lines.pending:
-                    self._not_between(b"...")
-        except (NotImap, ServerBye, ConnectionLost) as error:
+                    self._reject_injected(b"...")
+        except (ImapProtocolError, ServerByeError, ConnectionLostError) as error:
             self._fail(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End every wait at once."""
-        error = self.unanswered() or ConnectionLost("connection lost")
+        error = self.unanswered() or ConnectionLostError("connection lost")
         error.__cause__ = exc
         self._fail(self._bye or error)
 
-    def unanswered(self) -> ConnectionLost | None:
+    def unanswered(self) -> ConnectionLostError | None:
         """Return the words that came in answer to the last command, where nothing else did."""
         if self.pending_sync_command is None or not self.notices:
             return None
-        error = ConnectionLost("connection lost")
+        error = ConnectionLostError("connection lost")
         error.command, error.before = self.pending_sync_command.name, tuple(self.notices)
         return error
 
-    def _not_between(self, data: bytes) -> None:
+    def _reject_injected(self, data: bytes) -> None:
         if self._between:
-            raise NotImap("plain text after the answer to STARTTLS", data[:200])
+            raise ImapProtocolError("plain text after the answer to STARTTLS", data[:200])
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -358,7 +364,7 @@ class ImapClient(IMAP4ClientProtocol):
 
     def _send(self, line: bytes) -> None:
         if self.transport is None or self.transport.is_closing():
-            raise ConnectionLost("connection lost")
+            raise ConnectionLostError("connection lost")
         self.transport.write(line + b"\r\n")
 
     def _fail(self, error: Exception) -> None:
@@ -366,12 +372,12 @@ class ImapClient(IMAP4ClientProtocol):
         if self._failure is not None:
             return
         self._failure = error
-        self._lines = Lines()
+        self._lines = ImapLineBuffer()
         if self.pending_sync_command is not None:
             self.pending_sync_command.fail(error)
         if not self._greeting.done():
             self._greeting.set_exception(error)
-            self._greeting.exception()  # read here, since nobody may wait for it and asyncio would complain
+            self._greeting.exception()  # read here, since there may be no waiter and asyncio would complain
         if self.transport is not None:
             self.transport.abort()
 
@@ -388,28 +394,28 @@ class ImapClient(IMAP4ClientProtocol):
     def _greet(self, line: bytes) -> None:
         greeting = _GREETING.match(line)
         if greeting is None:
-            raise NotImap("greeting is not IMAP", line)
+            raise ImapProtocolError("greeting is not IMAP", line)
         status, words = greeting[1].upper(), greeting[2] or b""
         if status == b"BYE":
-            raise ServerBye(text_of(words))
+            raise ServerByeError(decode_text(words))
         self.state = AUTH if status == b"PREAUTH" else NONAUTH
-        self._learn(_CAPABILITY_CODE.match(words))
-        self._greeting.set_result(text_of(line))
+        self._learn_capabilities(_CAPABILITY_CODE.match(words))
+        self._greeting.set_result(decode_text(line))
 
-    def _learn(self, found: re.Match[bytes] | None) -> None:
+    def _learn_capabilities(self, found: re.Match[bytes] | None) -> None:
         if found:
-            self.capabilities = set(_capabilities(found[1][:MAX_CAPABILITIES]))
+            self.capabilities = set(_capabilities(found[1][:MAX_CAPABILITY_BYTES]))
 
     def _untagged(self, line: bytes) -> None:
         name = _UNTAGGED.match(line)
         if name is None:
-            raise NotImap("answer is not IMAP", line)
+            raise ImapProtocolError("answer is not IMAP", line)
         if name[0].upper() == b"BYE" and self.state != LOGOUT:
-            self._said_bye(text_of(line[4:]))
+            self._take_bye(decode_text(line[4:]))
             return
         if _NOTICE.match(line) or not _DATA.match(line):
-            self._noted(line)
-        self._learn(_CAPABILITY.match(line))
+            self._note_words(line)
+        self._learn_capabilities(_CAPABILITY.match(line))
         if (count := EXISTS.match(line)) is not None:
             self.exists = int(count[1])
         elif _EXPUNGE.match(line):
@@ -418,28 +424,28 @@ class ImapClient(IMAP4ClientProtocol):
         if self.pending_sync_command is not None:
             self.pending_sync_command.append_to_resp(line)
 
-    def _noted(self, line: bytes) -> None:
+    def _note_words(self, line: bytes) -> None:
         if self._noticed < MAX_NOTICES:
             self._noticed += 1
-            words = text_of(line)
+            words = decode_text(line)
             self.notices.append(words)
             self.notice(words)
 
-    def _said_bye(self, words: str) -> None:
-        """Take a BYE; some servers say it before they answer the command, whose NO tells more."""
+    def _take_bye(self, words: str) -> None:
+        """Take a BYE; some servers send it before they answer the command, whose NO gives the better reason."""
         command = self.pending_sync_command
-        if command is None or self._bye is not None or isinstance(command, Idling):
-            raise self._bye or ServerBye(words, command.name if command else "unasked", self.notices)
-        self._bye = ServerBye(words, command.name, self.notices)
-        asyncio.get_running_loop().call_later(AFTER_BYE, self._fail, self._bye)
+        if command is None or self._bye is not None or isinstance(command, IdleRequest):
+            raise self._bye or ServerByeError(words, command.name if command else "unasked", self.notices)
+        self._bye = ServerByeError(words, command.name, self.notices)
+        asyncio.get_running_loop().call_later(BYE_GRACE_SECONDS, self._fail, self._bye)
 
     def _continuation(self, line: bytes) -> None:
         command = self.pending_sync_command
-        if isinstance(command, Idling) and not command.begun.is_set():
-            command.begun.set()
+        if isinstance(command, IdleRequest) and not command.started.is_set():
+            command.started.set()
             return
         if command is None or not command.parts:
-            raise NotImap("the server asks for more than there is", line)
+            raise ImapProtocolError("the server asks for more than there is", line)
         self.challenge = line[1:].strip()
         self._send(command.parts.pop(0))
 
@@ -447,17 +453,17 @@ class ImapClient(IMAP4ClientProtocol):
         command = self.pending_sync_command
         tag, _, answer = line.partition(b" ")
         status, _, words = answer.lstrip(b" ").partition(b" ")
-        result = text_of(status).upper()
+        result = decode_text(status).upper()
         if command is None or tag != command.tag.encode() or result not in ("OK", "NO", "BAD"):
-            raise NotImap("answer is not IMAP", line)
+            raise ImapProtocolError("answer is not IMAP", line)
         if self._bye is not None:
             if result == "OK" or self._failure is not None:
                 raise self._bye
-            self._noted(b"* BYE " + self._bye.words.encode("utf-8", "replace"))
+            self._note_words(b"* BYE " + self._bye.server_text.encode("utf-8", "replace"))
         self.pending_sync_command = None
         if result == "OK":
             # Only the code: "OK Capability completed" names no capability.
-            self._learn(_CAPABILITY_CODE.match(words))
-            self.answer = text_of(words)
+            self._learn_capabilities(_CAPABILITY_CODE.match(words))
+            self.answer = decode_text(words)
             self._between = command.name == "STARTTLS"
         command.close(words, result)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-MAX_LINE = 64 * 1024
-MAX_LITERAL = 256 * 1024
-MAX_RESPONSE = 1024 * 1024
+MAX_LINE_BYTES = 64 * 1024
+MAX_LITERAL_BYTES = 256 * 1024
+MAX_RESPONSE_BYTES = 1024 * 1024
 """Bytes that the server may send in answer to one command."""
 
 _LITERAL = re.compile(rb"\{(\d+)\+?\}$")
@@ -15,20 +15,20 @@ _TEXT = re.compile(rb"\+|\S{1,64} (?:OK|NO|BAD|BYE|PREAUTH)\b", re.IGNORECASE)
 """A line whose end is text for people (RFC 9051, section 9, resp-text): "{5}" in it begins no literal."""
 
 
-class NotImap(Exception):
-    """The answer is not the protocol. `words` are what the server sent instead."""
+class ImapProtocolError(Exception):
+    """The answer is not the protocol. `server_text` are what the server sent instead."""
 
-    def __init__(self, what: str, words: bytes = b"") -> None:
-        self.words = text_of(words)
-        super().__init__(f"{what}: {self.words}" if words else what)
+    def __init__(self, what: str, server_text: bytes = b"") -> None:
+        self.server_text = decode_text(server_text)
+        super().__init__(f"{what}: {self.server_text}" if server_text else what)
 
 
-def text_of(line: bytes) -> str:
+def decode_text(line: bytes) -> str:
     """Decode a server's words; bytes that are not UTF-8 are shown as they are."""
     return line.decode("utf-8", "backslashreplace")
 
 
-class Lines:
+class ImapLineBuffer:
     """A buffer of bytes that gives whole lines.
 
     Literals (RFC 9051, section 4.3) are counted and dropped; with `keep`, those of the line that was given last
@@ -60,7 +60,7 @@ class Lines:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Give the lines that are whole with `data`, which is taken in when the first is asked for.
 
-        Raises NotImap beyond the bounds. A line that a literal interrupts is given as one, without it.
+        Raises ImapProtocolError beyond the bounds. A line that a literal interrupts is given as one, without it.
         """
         self._buffer += data
         while (line := self._cut()) is not None:
@@ -81,8 +81,8 @@ class Lines:
     def _count(self, length: int) -> None:
         """Count bytes as they are used, not as they come: how they are cut into packets must not matter."""
         self._taken += length
-        if self._taken > MAX_RESPONSE:
-            raise NotImap("response longer than 1 MiB")
+        if self._taken > MAX_RESPONSE_BYTES:
+            raise ImapProtocolError("response longer than 1 MiB")
 
     def _cut(self) -> bytes | None:
         buffer = self._buffer
@@ -109,11 +109,11 @@ class Lines:
         self._head += line
 
     def _bound(self, length: int) -> None:
-        if len(self._head) + length > MAX_LINE:
-            raise NotImap("line longer than 64 KiB")
+        if len(self._head) + length > MAX_LINE_BYTES:
+            raise ImapProtocolError("line longer than 64 KiB")
 
 
 def _size(digits: bytes) -> int:
-    if len(digits) > 9 or int(digits) > MAX_LITERAL:
-        raise NotImap("literal longer than 256 KiB")
+    if len(digits) > 9 or int(digits) > MAX_LITERAL_BYTES:
+        raise ImapProtocolError("literal longer than 256 KiB")
     return int(digits)

@@ -1,6 +1,6 @@
-"""What is left of a look that a fault of our own ended: an observation all the same, whose cause is `monitor`.
+"""The observation of a probe that a fault of our own ended; its cause is `monitor`.
 
-A look without an observation would be a hole in the record that nobody can tell from a probe that was never made.
+A probe without an observation would be a hole in the record that looks like a probe that was never made.
 """
 
 from __future__ import annotations
@@ -19,39 +19,43 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """When a look began: by the wall clock, and on the clock that nobody can set, in milliseconds."""
+class ProbeStart:
+    """When a probe began: by the wall clock, and on the steady clock, in milliseconds."""
 
     at: Millis = field(default_factory=now)
     clock: Millis = field(default_factory=monotonic.milliseconds)
 
 
-def our_fault(
-    target: Target, due: Millis, begun: Begun, error: BaseException, seen: Observation | None = None
+def internal_error_observation(
+    target: Target,
+    scheduled_at: Millis,
+    start: ProbeStart,
+    error: BaseException,
+    observed: Observation | None = None,
 ) -> Observation:
-    """Log `error` with its traceback, secrets masked, and return the look as unknown.
+    """Log `error` with its traceback, secrets masked, and return the observation as unknown.
 
-    What was `seen` before the fault is kept, but decides nothing any more.
+    What was `observed` before the fault is kept, but decides nothing any more.
     """
-    said = hidden(target, f"our own fault: {type(error).__name__}: {error}")
-    logger.error("the look at %s failed by our own fault\n%s", target.name, trace_of(error, target))
-    if seen is not None:
-        was = f"; was: {seen.cause}: {seen.detail}" if seen.cause else f"; was: {seen.outcome}"
-        return replace(seen, outcome=Outcome.UNKNOWN, cause=Cause.MONITOR, detail=f"{said}{was}")
+    detail = redact_text(target, f"our own fault: {type(error).__name__}: {error}")
+    logger.error("the look at %s failed by our own fault\n%s", target.name, redacted_traceback(error, target))
+    if observed is not None:
+        was = f"; was: {observed.cause}: {observed.detail}" if observed.cause else f"; was: {observed.outcome}"
+        return replace(observed, outcome=Outcome.UNKNOWN, cause=Cause.MONITOR, detail=f"{detail}{was}")
     return Observation(
         target=target.name,
-        scheduled_at=due,
-        started_at=begun.at,
-        ended_at=max(begun.at, now()),
+        scheduled_at=scheduled_at,
+        started_at=start.at,
+        ended_at=max(start.at, now()),
         outcome=Outcome.UNKNOWN,
         cause=Cause.MONITOR,
-        detail=said,
-        clock=monotonic.since(begun.clock),
+        detail=detail,
+        clock=monotonic.since(start.clock),
         interval=max(1, round(target.interval * 1000)),
     )
 
 
-def bare(observation: Observation, error: BaseException) -> Observation:
+def minimal_observation(observation: Observation, error: BaseException) -> Observation:
     """Return an observation that can be written where `error` kept it from being: without the words of others."""
     logger.error("what was seen of %s cannot be written: %s", observation.target, type(error).__name__)
     return Observation(
@@ -70,16 +74,16 @@ def bare(observation: Observation, error: BaseException) -> Observation:
     )
 
 
-def trace_of(error: BaseException, target: Target) -> str:
+def redacted_traceback(error: BaseException, target: Target) -> str:
     """Write a traceback without the target's secrets: the text of a foreign exception may hold what was sent."""
     text = "".join(traceback.format_exception(error))
-    for end in target.ends:
+    for end in target.endpoints:
         text = redactor(end.login).hide(text)
     return text
 
 
-def hidden(target: Target, text: str) -> str:
+def redact_text(target: Target, text: str) -> str:
     """Make a text fit for the record: without secrets and control characters, bounded."""
-    for end in target.ends:
+    for end in target.endpoints:
         text = redactor(end.login)(text)
     return text

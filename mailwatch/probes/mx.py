@@ -14,80 +14,94 @@ from typing import Any
 from dns.asyncresolver import Resolver
 
 from mailwatch.model import Attempt, Cause, Observation, Outcome, Phase, TlsMode
-from mailwatch.probes.attempts import GOODBYE, MAX_OTHERS, OTHERS_TIMEOUT, Probe, attempt, failed, told
-from mailwatch.probes.connect import Address, Call, Goodbye, OurFault, TlsContexts
-from mailwatch.probes.failures import Failed, SmtpRefused
-from mailwatch.probes.mx_lookup import Exchanger, Found, addresses, exchangers, system_resolver
-from mailwatch.probes.recorder import Recorder, Watch
+from mailwatch.probes.attempts import (
+    CLOSE_SECONDS,
+    MAX_OTHER_ADDRESSES,
+    OTHER_ADDRESS_SECONDS,
+    Probe,
+    as_fact,
+    failed_attempt,
+    run_attempt,
+)
+from mailwatch.probes.connect import Address, CloseCallback, MonitorError, ProbeContext, TlsContexts
+from mailwatch.probes.failures import ProbeError, SmtpReplyError
+from mailwatch.probes.mx_lookup import (
+    Exchanger,
+    ExchangerAddresses,
+    lookup_addresses,
+    lookup_exchangers,
+    system_resolver,
+)
+from mailwatch.probes.recorder import PhaseListener, Recorder
 from mailwatch.probes.redact import redactor
-from mailwatch.probes.smtp import SmtpClient, ehlo, submit
-from mailwatch.settings import Exchange, Target
+from mailwatch.probes.smtp import SmtpClient, probe_submission, say_ehlo
+from mailwatch.settings import MxTask, Target
 
 
-async def probe(call: Call, *, within: float) -> Goodbye:
+async def probe(call: ProbeContext, *, within: float) -> CloseCallback:
     """Walk the phases; the first failure raises. `within` are the seconds for connecting."""
     try:
-        return await _walk_phases(call, within)
-    except SmtpRefused as refused:
+        return await _run_phases(call, within)
+    except SmtpReplyError as refused:
         call.recorder.facts["code"] = refused.code
         if refused.status:
             call.recorder.facts["status"] = refused.status
         raise
 
 
-async def _walk_phases(call: Call, within: float) -> Goodbye:
+async def _run_phases(call: ProbeContext, within: float) -> CloseCallback:
     loop, phase = asyncio.get_running_loop(), call.recorder.phase
     asked = call.target.task
-    if not isinstance(asked, Exchange):
-        raise OurFault("an mx target without a recipient")
+    if not isinstance(asked, MxTask):
+        raise MonitorError("an mx target without a recipient")
     try:
         async with asyncio.timeout(within):
             client = await call.open(lambda: SmtpClient(loop))
     except TimeoutError as error:
-        raise Failed(Cause.TIMEOUT, f"no connection within {within:g} s") from error
+        raise ProbeError(Cause.TIMEOUT, f"no connection within {within:g} s") from error
     with phase(Phase.GREETING):
-        call.recorder.heard(str(await client.reply("greeting", 220)))
-        offer = (await ehlo(client, call.target.helo_name)).extensions
+        call.recorder.add_reply(str(await client.reply("greeting", 220)))
+        offer = (await say_ehlo(client, call.target.helo_name)).extensions
     if call.target.tls is TlsMode.STARTTLS and "starttls" in offer:
         with phase(Phase.TLS):
             await client.starttls(call.upgrade)
         with phase(Phase.GREETING):
-            offer = (await ehlo(client, call.target.helo_name)).extensions
+            offer = (await say_ehlo(client, call.target.helo_name)).extensions
     elif call.target.tls is TlsMode.STARTTLS:
         call.recorder.facts["starttls"] = "not offered"
     try:
         with phase(Phase.SUBMIT):
-            await _ask_for(client, asked, offer)
-    except SmtpRefused:
+            await _ask_recipient(client, asked, offer)
+    except SmtpReplyError:
         # Who comes again and again and never takes leave is soon taken for a robot.
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(GOODBYE):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await client.quit()
         raise
     return client.quit
 
 
-async def _ask_for(client: SmtpClient, asked: Exchange, offer: dict[str, str]) -> None:
+async def _ask_recipient(client: SmtpClient, asked: MxTask, offer: dict[str, str]) -> None:
     if not (asked.sender + asked.recipient).isascii() and "smtputf8" not in offer:
-        raise Failed(Cause.REJECTED, "no SMTPUTF8 is offered, which the recipient or sender needs (RFC 6531)")
-    await submit(client, asked.sender, asked.recipient)
+        raise ProbeError(Cause.REJECTED, "no SMTPUTF8 is offered, which the recipient or sender needs (RFC 6531)")
+    await probe_submission(client, asked.sender, asked.recipient)
 
 
 MAX_EXCHANGERS = 5
 MAX_ADDRESSES = 2
 CONNECT_SECONDS = 10.0
-"""What connecting may take at all attempts but the first: ten dead addresses must not hold up a look for long."""
-_LADDER = (Phase.RESOLVE, Phase.CONNECT, Phase.GREETING, Phase.TLS, Phase.SUBMIT)
+"""The bound of connecting at all attempts but the first: ten dead addresses must not hold up a probe for long."""
+_PHASE_ORDER = (Phase.RESOLVE, Phase.CONNECT, Phase.GREETING, Phase.TLS, Phase.SUBMIT)
 
 
 @dataclass(slots=True)
-class Walk:
-    """What a look along the exchangers left behind. `others` decided nothing."""
+class MxAttempts:
+    """The attempts of a probe along the exchangers. `other_attempts` decided nothing."""
 
     exchangers: list[Exchanger] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     addresses: list[Address] = field(default_factory=list)
-    others: list[Attempt] = field(default_factory=list)
+    other_attempts: list[Attempt] = field(default_factory=list)
 
     @property
     def is_settled(self) -> bool:
@@ -97,7 +111,7 @@ class Walk:
             return last is not None
         return last.failed_phase is Phase.SUBMIT and (last.facts or {}).get("code", 0) >= 500
 
-    def decided(self) -> list[Attempt]:
+    def deciding_last(self) -> list[Attempt]:
         """Return the attempts with the deciding one last: the one that served.
 
         Else the one that refused for good; else one that failed by no fault of the domain's, for others may be
@@ -106,105 +120,105 @@ class Walk:
         last = self.attempts[-1]
         if not self.is_settled:
             best = [made for made in self.attempts if exchanger_of(made) == exchanger_of(self.attempts[0])]
-            ours = [made for made in self.attempts if made.cause and made.cause.outcome is Outcome.UNKNOWN]
-            last = ours[0] if ours else max(best, key=_height)
+            not_theirs = [made for made in self.attempts if made.cause and made.cause.outcome is Outcome.UNKNOWN]
+            last = not_theirs[0] if not_theirs else max(best, key=_phase_index)
         return [*(made for made in self.attempts if made is not last), last]
 
 
-async def walk(
+async def try_exchangers(
     target: Target,
     contexts: TlsContexts,
     *,
-    watch: Watch | None = None,
+    listener: PhaseListener | None = None,
     resolver: Resolver | None = None,
     every_address: bool = False,
-) -> Walk:
-    """Try the exchangers of the domain until one accepts; with `every_address` look at all others too."""
-    walked = Walk()
-    recorder = Recorder(redactor(None), watch)
+) -> MxAttempts:
+    """Try the exchangers of the domain until one accepts; with `every_address` probe all others too."""
+    walked = MxAttempts()
+    recorder = Recorder(redactor(None), listener)
     try:
         with recorder.phase(Phase.RESOLVE):
             asked = resolver or system_resolver()
-            walked.exchangers = await exchangers(target.host, asked, target.timeout)
+            walked.exchangers = await lookup_exchangers(target.host, asked, target.timeout)
     except Exception as error:
-        walked.attempts.append(failed(recorder, error, target))
+        walked.attempts.append(failed_attempt(recorder, error, target))
         return walked
-    visitor = _Visitor(target, contexts, asked, watch)
+    visitor = _ExchangerProber(target, contexts, asked, listener)
     for exchanger in walked.exchangers[:MAX_EXCHANGERS]:
-        await visitor.visit(exchanger, walked, recorder)
+        await visitor.probe(exchanger, walked, recorder)
         if walked.is_settled:
             break
-        recorder = Recorder(redactor(None), watch)
+        recorder = Recorder(redactor(None), listener)
     if every_address:
-        walked.others = await visitor.others(walked)
+        walked.other_attempts = await visitor.probe_others(walked)
     return walked
 
 
-def with_names(seen: Observation, walked: Walk) -> Observation:
-    """Tell of each place which exchanger it was; and which there are, unless all is well."""
+def with_exchanger_names(observation: Observation, result: MxAttempts) -> Observation:
+    """Name the exchanger at each place; and list which there are, unless all are up."""
     facts: dict[str, Any] = {}
-    detail = seen.detail
-    if seen.cause is not None and walked.exchangers:
-        where = exchanger_of(seen.attempts[-1])
+    detail = observation.detail
+    if observation.cause is not None and result.exchangers:
+        where = exchanger_of(observation.attempts[-1])
         detail = detail if where in detail else f"{detail} (at {where})"
         facts["exchangers"] = [
-            f"{exchanger.preference or 0} {exchanger.name}" for exchanger in walked.exchangers[:16]
+            f"{exchanger.preference or 0} {exchanger.name}" for exchanger in result.exchangers[:16]
         ]
-    if walked.others:
-        facts["others"] = [{"exchanger": exchanger_of(other)} | told(other) for other in walked.others]
-    lost = [*walked.attempts, *walked.others] if seen.outcome is Outcome.UP else []
-    partial = tuple(_place(made) for made in lost if made.cause is not None)
-    return replace(seen, detail=detail, partial=partial, facts=facts or None)
+    if result.other_attempts:
+        facts["others"] = [{"exchanger": exchanger_of(other)} | as_fact(other) for other in result.other_attempts]
+    lost = [*result.attempts, *result.other_attempts] if observation.outcome is Outcome.UP else []
+    partial = tuple(_peer_name(made) for made in lost if made.cause is not None)
+    return replace(observation, detail=detail, partial=partial, facts=facts or None)
 
 
-def exchanger_of(made: Attempt) -> str:
+def exchanger_of(attempt: Attempt) -> str:
     """Return the name of the exchanger that was tried, "" when none was found."""
-    return str((made.facts or {}).get("exchanger", ""))
+    return str((attempt.facts or {}).get("exchanger", ""))
 
 
-def _place(made: Attempt) -> str:
-    return " ".join(filter(None, (exchanger_of(made), made.peer)))
+def _peer_name(attempt: Attempt) -> str:
+    return " ".join(filter(None, (exchanger_of(attempt), attempt.peer)))
 
 
 def _probe(within: float) -> Probe:
     return functools.partial(probe, within=within)
 
 
-def _height(made: Attempt) -> int:
-    return _LADDER.index(made.failed_phase) if made.failed_phase in _LADDER else -1
+def _phase_index(attempt: Attempt) -> int:
+    return _PHASE_ORDER.index(attempt.failed_phase) if attempt.failed_phase in _PHASE_ORDER else -1
 
 
 @dataclass(frozen=True, slots=True)
-class _Visitor:
+class _ExchangerProber:
     """Knows the way to an exchanger."""
 
     target: Target
     contexts: TlsContexts
     resolver: Resolver
-    watch: Watch | None
+    listener: PhaseListener | None
 
-    async def visit(self, exchanger: Exchanger, walked: Walk, recorder: Recorder) -> None:
+    async def probe(self, exchanger: Exchanger, result: MxAttempts, recorder: Recorder) -> None:
         """Try the exchanger's addresses until the question is settled."""
         try:
             found = await self._find(exchanger, recorder)
         except Exception as error:
-            walked.attempts.append(failed(recorder, error, self.target))
+            result.attempts.append(failed_attempt(recorder, error, self.target))
             return
-        walked.addresses += found.addresses
+        result.addresses += found.addresses
         for address in found.addresses[:MAX_ADDRESSES]:
-            within = CONNECT_SECONDS if walked.attempts else self.target.timeout
-            walked.attempts += await self._ask(self.target, address, recorder, within)
-            if walked.is_settled:
+            within = CONNECT_SECONDS if result.attempts else self.target.timeout
+            result.attempts += await self._ask(self.target, address, recorder, within)
+            if result.is_settled:
                 return
-            recorder = self._again(recorder)
+            recorder = self._next_recorder(recorder)
 
-    async def others(self, walked: Walk) -> list[Attempt]:
+    async def probe_others(self, result: MxAttempts) -> list[Attempt]:
         """Ask what was not tried yet, all at once."""
-        tried = {(exchanger_of(made), made.peer) for made in walked.attempts}
+        tried = {(exchanger_of(made), made.peer) for made in result.attempts}
         gone = {name for name, peer in tried if not peer}
-        target = replace(self.target, timeout=min(self.target.timeout, OTHERS_TIMEOUT))
-        brief = replace(self, target=target, watch=None)
-        rest = [exchanger for exchanger in walked.exchangers[:MAX_OTHERS] if exchanger.name not in gone]
+        target = replace(self.target, timeout=min(self.target.timeout, OTHER_ADDRESS_SECONDS))
+        brief = replace(self, target=target, listener=None)
+        rest = [exchanger for exchanger in result.exchangers[:MAX_OTHER_ADDRESSES] if exchanger.name not in gone]
         made = await asyncio.gather(*(brief._rest(exchanger, tried) for exchanger in rest))
         return [each for several in made for each in several]
 
@@ -213,20 +227,20 @@ class _Visitor:
         try:
             found = await self._find(exchanger, recorder)
         except Exception as error:
-            return [failed(recorder, error, self.target)]
+            return [failed_attempt(recorder, error, self.target)]
         new = [address for address in found.addresses if (exchanger.name, address.peer) not in tried]
         asking = (
-            self._ask(self.target, address, self._again(recorder), self.target.timeout)
+            self._ask(self.target, address, self._next_recorder(recorder), self.target.timeout)
             for address in new[:MAX_ADDRESSES]
         )
         return [several[-1] for several in await asyncio.gather(*asking)]
 
-    async def _find(self, exchanger: Exchanger, recorder: Recorder) -> Found:
+    async def _find(self, exchanger: Exchanger, recorder: Recorder) -> ExchangerAddresses:
         recorder.facts["exchanger"] = exchanger.name
         if exchanger.preference is not None:
             recorder.facts["preference"] = exchanger.preference
         with recorder.phase(Phase.RESOLVE):
-            found = await addresses(exchanger, self.target.port, self.resolver, self.target.timeout)
+            found = await lookup_addresses(exchanger, self.target.port, self.resolver, self.target.timeout)
         if found.alias_of:
             recorder.facts["alias_of"] = found.alias_of
         return found
@@ -234,18 +248,18 @@ class _Visitor:
     async def _ask(self, target: Target, address: Address, recorder: Recorder, within: float) -> list[Attempt]:
         """Make one connection; and where encryption does not come about another one in the clear."""
         target = replace(target, host=recorder.facts["exchanger"])
-        made = await attempt(Call(target, address, None, recorder, self.contexts), _probe(within))
+        made = await run_attempt(ProbeContext(target, address, None, recorder, self.contexts), _probe(within))
         if made.failed_phase is not Phase.TLS:
             return [made]
-        clear = self._again(recorder)
+        clear = self._next_recorder(recorder)
         clear.facts["starttls"] = "failed"
         clear.note = "asked in the clear, since STARTTLS failed"
-        call = Call(replace(target, tls=TlsMode.NONE), address, None, clear, self.contexts)
-        return [made, await attempt(call, _probe(within))]
+        call = ProbeContext(replace(target, tls=TlsMode.NONE), address, None, clear, self.contexts)
+        return [made, await run_attempt(call, _probe(within))]
 
-    def _again(self, recorder: Recorder) -> Recorder:
+    def _next_recorder(self, recorder: Recorder) -> Recorder:
         """Return a new recorder for the same exchanger."""
-        fresh = Recorder(redactor(None), self.watch)
+        fresh = Recorder(redactor(None), self.listener)
         kept = ("exchanger", "preference", "alias_of")
         fresh.facts = {key: value for key, value in recorder.facts.items() if key in kept}
         return fresh

@@ -1,4 +1,4 @@
-"""Who takes the mail of a domain, as the name server tells it (RFC 5321, section 5.1)."""
+"""The exchangers of a domain, by its name servers (RFC 5321, section 5.1)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import dns.name
 import dns.resolver
 
 from mailwatch.model import Cause
-from mailwatch.probes.connect import Address, OurFault, literal
-from mailwatch.probes.failures import OUR_ERRNOS, Failed
+from mailwatch.probes.connect import Address, MonitorError, literal_address
+from mailwatch.probes.failures import LOCAL_ERRNOS, ProbeError
 
 _HOST = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*", re.ASCII)
-_SELF = "localhost"
+_LOCALHOST = "localhost"
 
 
 class Exchanger(NamedTuple):
@@ -30,7 +30,7 @@ class Exchanger(NamedTuple):
     preference: int | None = None
 
 
-class Found(NamedTuple):
+class ExchangerAddresses(NamedTuple):
     """The addresses of an exchanger. `alias_of` is its true name, if its own is an alias, as none may be."""
 
     addresses: tuple[Address, ...]
@@ -38,90 +38,93 @@ class Found(NamedTuple):
 
 
 def system_resolver() -> dns.asyncresolver.Resolver:
-    """Return a resolver that asks the system's name servers. Raises OurFault if the system names none."""
+    """Return a resolver that asks the system's name servers. Raises MonitorError if the system names none."""
     try:
         return dns.asyncresolver.Resolver()
     except dns.resolver.NoResolverConfiguration as error:
-        raise OurFault("this machine names no name server") from error
+        raise MonitorError("this machine names no name server") from error
 
 
-async def exchangers(domain: str, resolver: dns.asyncresolver.Resolver, seconds: float) -> list[Exchanger]:
+async def lookup_exchangers(domain: str, resolver: dns.asyncresolver.Resolver, seconds: float) -> list[Exchanger]:
     """Return the exchangers of a domain, the best first, those of equal preference in random order.
 
-    Raises Failed: for a domain that takes no mail (RFC 7505) as rejected, for all that the name server has to say
+    Raises ProbeError: for a domain that takes no mail (RFC 7505) as rejected, for all that the name server has to
+    say
     against it as dns.
     """
-    if literal(domain, 0) or domain.lower() == _SELF:
+    if literal_address(domain, 0) or domain.lower() == _LOCALHOST:
         return [Exchanger(domain)]
-    answer = await _ask(resolver, domain, "MX", seconds)
+    answer = await _query(resolver, domain, "MX", seconds)
     named = [(record.preference, _text(record.exchange)) for record in answer.rrset or ()]
     if not named:
         return [Exchanger(domain.rstrip("."))]
     found = [Exchanger(name, preference) for preference, name in named if name]
     if not found:
-        raise Failed(Cause.REJECTED, f"{domain} takes no mail: it has a null MX (RFC 7505)")
+        raise ProbeError(Cause.REJECTED, f"{domain} takes no mail: it has a null MX (RFC 7505)")
     random.SystemRandom().shuffle(found)
     return sorted(found, key=lambda exchanger: exchanger.preference or 0)
 
 
-async def addresses(
+async def lookup_addresses(
     exchanger: Exchanger, port: int, resolver: dns.asyncresolver.Resolver, seconds: float
-) -> Found:
-    """Return an exchanger's addresses, IPv4 and IPv6 in turn, those with no route last. Raises Failed."""
+) -> ExchangerAddresses:
+    """Return an exchanger's addresses, IPv4 and IPv6 in turn, those with no route last. Raises ProbeError."""
     name, own = exchanger.name, exchanger.preference is None
-    address = literal("127.0.0.1" if own and name.lower() == _SELF else name, port)
+    address = literal_address("127.0.0.1" if own and name.lower() == _LOCALHOST else name, port)
     if address and own:
-        return Found((address,))
-    if address or not _HOST.fullmatch(name) or name.lower() == _SELF:
+        return ExchangerAddresses((address,))
+    if address or not _HOST.fullmatch(name) or name.lower() == _LOCALHOST:
         # An address literal has no A record, and the sender's own machine is not the domain's.
-        raise Failed(
+        raise ProbeError(
             Cause.DNS, f"the MX names {name[:100]!r}, which is not the name of a host that could take mail"
         )
-    asking = [_ask(resolver, name, kind, seconds) for kind in ("A", "AAAA")]
+    asking = [_query(resolver, name, kind, seconds) for kind in ("A", "AAAA")]
     answers = await asyncio.gather(*asking, return_exceptions=True)
     good = [answer for answer in answers if isinstance(answer, dns.resolver.Answer)]
-    found = _in_turn([[record.address for record in answer.rrset or ()] for answer in good], port)
+    found = _interleave([[record.address for record in answer.rrset or ()] for answer in good], port)
     if not found:
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
-        raise Failed(Cause.DNS, f"{name} has neither an A nor an AAAA record")
+        raise ProbeError(Cause.DNS, f"{name} has neither an A nor an AAAA record")
     true = next(_text(answer.canonical_name) for answer in good if answer.rrset)
-    return Found(found, true if true.lower() != name.lower() else "")
+    return ExchangerAddresses(found, true if true.lower() != name.lower() else "")
 
 
-async def _ask(resolver: dns.asyncresolver.Resolver, name: str, kind: str, seconds: float) -> dns.resolver.Answer:
-    """Ask the name server one thing; whatever is not an answer is told as dns."""
+async def _query(
+    resolver: dns.asyncresolver.Resolver, name: str, kind: str, seconds: float
+) -> dns.resolver.Answer:
+    """Send one query to the name server; whatever is not an answer is raised as dns."""
     asked = f"{kind} of {name}"
     try:
         return await resolver.resolve(name, kind, lifetime=seconds, search=False, raise_on_no_answer=False)
     except dns.resolver.NXDOMAIN as error:
-        raise Failed(Cause.DNS, f"{asked}: NXDOMAIN, there is no such name") from error
+        raise ProbeError(Cause.DNS, f"{asked}: NXDOMAIN, there is no such name") from error
     except dns.resolver.NoNameservers as error:
         raise _unanswered(asked, error) from error
     except dns.exception.Timeout as error:
-        raise Failed(Cause.DNS, f"{asked}: no answer from the name server within {seconds:g} s") from error
+        raise ProbeError(Cause.DNS, f"{asked}: no answer from the name server within {seconds:g} s") from error
     except dns.exception.DNSException as error:
-        raise Failed(Cause.DNS, f"{asked}: {type(error).__name__}: {error}") from error
+        raise ProbeError(Cause.DNS, f"{asked}: {type(error).__name__}: {error}") from error
 
 
 def _unanswered(asked: str, error: dns.resolver.NoNameservers) -> Exception:
-    """Tell each server's own answer, such as SERVFAIL or REFUSED; but a query that we could not send is ours."""
-    said: list[tuple[str, bool, int, Any, Any]] = list(error.kwargs.get("errors") or ())
-    for _, _, _, what, _ in said:
-        if isinstance(what, OSError) and what.errno in OUR_ERRNOS:
+    """Report each server's own answer, such as SERVFAIL or REFUSED; but a query that we could not send is ours."""
+    errors: list[tuple[str, bool, int, Any, Any]] = list(error.kwargs.get("errors") or ())
+    for _, _, _, what, _ in errors:
+        if isinstance(what, OSError) and what.errno in LOCAL_ERRNOS:
             return what
-    words = "; ".join(f"{what} by {server.removeprefix('Do53:')}" for server, _, _, what, _ in said[:4])
-    return Failed(Cause.DNS, f"{asked}: {words}")
+    words = "; ".join(f"{what} by {server.removeprefix('Do53:')}" for server, _, _, what, _ in errors[:4])
+    return ProbeError(Cause.DNS, f"{asked}: {words}")
 
 
-def _in_turn(families: Iterable[list[str]], port: int) -> tuple[Address, ...]:
+def _interleave(families: Iterable[list[str]], port: int) -> tuple[Address, ...]:
     turns = chain.from_iterable(zip_longest(*families))
-    found = [address for host in turns if host and (address := literal(host, port))]
-    return tuple(sorted(dict.fromkeys(found), key=lambda address: not _routed(address)))
+    found = [address for host in turns if host and (address := literal_address(host, port))]
+    return tuple(sorted(dict.fromkeys(found), key=lambda address: not _has_route(address)))
 
 
-def _routed(address: Address) -> bool:
+def _has_route(address: Address) -> bool:
     """Whether there is a way to the address from here, for all that the kernel knows; no packet is sent."""
     try:
         with socket.socket(address.family, socket.SOCK_DGRAM) as sock:

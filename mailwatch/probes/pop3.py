@@ -15,12 +15,12 @@ from typing import cast
 from mailwatch.model import Cause, Outcome, Phase, TlsMode
 from mailwatch.probes import sasl
 from mailwatch.probes.classify import Reply, classify
-from mailwatch.probes.connect import Call, Goodbye
-from mailwatch.probes.failures import Failed, NotPop3, Pop3Refused
+from mailwatch.probes.connect import CloseCallback, ProbeContext
+from mailwatch.probes.failures import Pop3ProtocolError, Pop3ReplyError, ProbeError
 from mailwatch.probes.redact import wire
 
-MAX_LINE = 64 * 1024
-MAX_RESPONSE = 1024 * 1024
+MAX_LINE_BYTES = 64 * 1024
+MAX_RESPONSE_BYTES = 1024 * 1024
 """Bytes that the server may send in answer to one command."""
 
 
@@ -65,44 +65,44 @@ class Pop3Client(asyncio.Protocol):
 
     def _bounded(self, length: int, *, more: int = 0) -> bool:
         """Whether a line of that length is within the bounds; else everything ends after the lines before it."""
-        if self._taken + more > MAX_RESPONSE:
-            self._end(NotPop3("response longer than 1 MiB"))
-        elif length > MAX_LINE and not self.long_lines:
-            self._end(NotPop3("line longer than 64 KiB"))
+        if self._taken + more > MAX_RESPONSE_BYTES:
+            self._fail(Pop3ProtocolError("response longer than 1 MiB"))
+        elif length > MAX_LINE_BYTES and not self.long_lines:
+            self._fail(Pop3ProtocolError("line longer than 64 KiB"))
         return self._ended is None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail whoever waits."""
-        self._end(exc or ConnectionResetError("connection lost"))
+        """Fail the waiter."""
+        self._fail(exc or ConnectionResetError("connection lost"))
 
-    async def hello(self) -> str:
+    async def read_greeting(self) -> str:
         """Wait for the greeting."""
-        return self._positive("greeting", await self._line())
+        return self._expect_ok("greeting", await self._line())
 
-    async def ask(self, step: str, *words: bytes) -> str:
-        """Send a command and return the text after +OK. Raises Pop3Refused or NotPop3."""
-        return self._positive(step, await self._say(step, step.encode(), *words))
+    async def command(self, step: str, *words: bytes) -> str:
+        """Send a command and return the text after +OK. Raises Pop3ReplyError or Pop3ProtocolError."""
+        return self._expect_ok(step, await self._send(step, step.encode(), *words))
 
-    async def challenged(self, step: str, *words: bytes, line: bool = False) -> bytes | None:
+    async def command_challenge(self, step: str, *words: bytes, line: bool = False) -> bytes | None:
         """Send a command, or a further line of one, and return the challenge (RFC 5034, 4), None at +OK."""
-        answer = await self._say(step, *(words if line else (step.encode(), *words)))
+        answer = await self._send(step, *(words if line else (step.encode(), *words)))
         if answer == b"+" or answer.startswith(b"+ "):
             return answer[2:]
-        self._positive(step, answer)
+        self._expect_ok(step, answer)
         return None
 
-    async def _say(self, step: str, *words: bytes) -> bytes:
+    async def _send(self, step: str, *words: bytes) -> bytes:
         if self._lines or self._buffer:
             line = self._lines[0] if self._lines else bytes(self._buffer)
             if not line.startswith(b"-ERR"):
-                raise NotPop3(f"the server speaks unasked before {step}", _text(line))
-            self._positive("unasked", line)
+                raise Pop3ProtocolError(f"the server speaks unasked before {step}", _text(line))
+            self._expect_ok("unasked", line)
         self._taken = 0
         assert self._transport is not None
         self._transport.write(b" ".join(words) + b"\r\n")
         return await self._line()
 
-    async def lines(self) -> list[bytes]:
+    async def read_lines(self) -> list[bytes]:
         """Wait for the rest of a multi-line answer (RFC 1939, section 3)."""
         found = []
         while (line := await self._line()) != b".":
@@ -115,7 +115,7 @@ class Pop3Client(asyncio.Protocol):
         Some servers send the whole message: what comes after the header is not waited for.
         """
         self.long_lines = True
-        await self.ask("TOP", str(number).encode(), b"0")
+        await self.command("TOP", str(number).encode(), b"0")
         while (line := await self._line()) not in (b"", b"."):
             pass
         return line == b"."
@@ -123,21 +123,21 @@ class Pop3Client(asyncio.Protocol):
     async def learn_capabilities(self) -> None:
         """Ask CAPA; a server that does not know it has none (RFC 2449, section 5)."""
         try:
-            await self.ask("CAPA")
-        except Pop3Refused as refused:
-            # It may not know CAPA; but what excuses it is said before it hangs up.
-            if classify(Reply("pop3", "CAPA", "-ERR", refused.words[4:])).cause.outcome is Outcome.UNKNOWN:
+            await self.command("CAPA")
+        except Pop3ReplyError as refused:
+            # It may not know CAPA; but what excuses it is sent before it hangs up.
+            if classify(Reply("pop3", "CAPA", "-ERR", refused.server_text[4:])).cause.outcome is Outcome.UNKNOWN:
                 raise
             self.capabilities = {}
             return
-        told = (_text(line).partition(" ") for line in await self.lines())
-        self.capabilities = {name.upper(): rest.upper() for name, _, rest in told}
+        capabilities = (_text(line).partition(" ") for line in await self.read_lines())
+        self.capabilities = {name.upper(): rest.upper() for name, _, rest in capabilities}
 
     async def starttls(self, upgrade: Callable[[asyncio.BaseProtocol], Awaitable[asyncio.Transport]]) -> None:
         """Begin TLS by STLS (RFC 2595, section 4); plain text slipped in behind the answer is a failure."""
-        await self.ask("STLS")
+        await self.command("STLS")
         if self._lines or self._buffer:
-            raise Failed(Cause.PROTOCOL, "plain text after the answer to STLS")
+            raise ProbeError(Cause.PROTOCOL, "plain text after the answer to STLS")
         self._transport = await upgrade(self)
 
     async def log_in(self, user: str, password: str, sending: Callable[[], None] = lambda: None) -> None:
@@ -149,29 +149,29 @@ class Pop3Client(asyncio.Protocol):
         plain = "PLAIN" in self.capabilities.get("SASL", "").split()
         if plain and (not (user + password).isascii() or "USER" not in self.capabilities):
             sending()
-            await self.ask("AUTH", b"PLAIN", b64encode(b"\0" + name + b"\0" + secret))
+            await self.command("AUTH", b"PLAIN", b64encode(b"\0" + name + b"\0" + secret))
             return
-        await self.ask("USER", name)
+        await self.command("USER", name)
         sending()
-        await self.ask("PASS", secret)
+        await self.command("PASS", secret)
 
     async def quit(self) -> None:
         """Say QUIT; nothing was marked for deletion."""
-        await self.ask("QUIT")
+        await self.command("QUIT")
 
-    async def leave(self) -> None:
+    async def drain_and_quit(self) -> None:
         """Read what is left of an answer, as far as the bounds go, and say QUIT."""
         while await self._line() != b".":
             pass
         await self.quit()
 
-    def _positive(self, step: str, line: bytes) -> str:
+    def _expect_ok(self, step: str, line: bytes) -> str:
         text = _text(line)
         if line.startswith(b"+OK"):
             return text
         if line.startswith(b"-ERR"):
-            raise Pop3Refused(step, text)
-        raise NotPop3(f"{step}: answer is not POP3: {text[:200]}", text)
+            raise Pop3ReplyError(step, text)
+        raise Pop3ProtocolError(f"{step}: answer is not POP3: {text[:200]}", text)
 
     async def _line(self) -> bytes:
         while not self._lines:
@@ -181,7 +181,7 @@ class Pop3Client(asyncio.Protocol):
             await self._waiter
         return self._lines.popleft()
 
-    def _end(self, error: Exception) -> None:
+    def _fail(self, error: Exception) -> None:
         if self._ended is None:
             self._ended = error
         self._wake()
@@ -198,7 +198,7 @@ def _text(line: bytes) -> str:
 _STAT = re.compile(r"\+OK\s{1,9}(\d+)\b")
 
 
-async def probe(call: Call) -> Goodbye:
+async def probe(call: ProbeContext) -> CloseCallback:
     """Walk the phases; the first failure raises. Returns how to say goodbye.
 
     Nothing is deleted, and TOP with no lines reads headers only; they are not kept.
@@ -207,12 +207,12 @@ async def probe(call: Call) -> Goodbye:
     phase = call.recorder.phase
     client = await call.open(lambda: Pop3Client(loop))
     with phase(Phase.GREETING):
-        call.recorder.heard(await client.hello())
+        call.recorder.add_reply(await client.read_greeting())
         await client.learn_capabilities()
     if call.target.tls is TlsMode.STARTTLS:
         with phase(Phase.TLS):
             if "STLS" not in client.capabilities:
-                raise Failed(Cause.TLS, "the server does not offer STLS")
+                raise ProbeError(Cause.TLS, "the server does not offer STLS")
             await client.starttls(call.upgrade)
         with phase(Phase.GREETING):
             await client.learn_capabilities()
@@ -220,39 +220,39 @@ async def probe(call: Call) -> Goodbye:
         return client.quit
     user, password = call.login.username, call.login.password.get_secret_value()
     if any(c in user or c in password for c in "\r\n\0"):
-        raise Failed(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")
+        raise ProbeError(Cause.CREDENTIALS, "the user name or password contains CR, LF or NUL; nothing was sent")
     with phase(Phase.AUTH):
         if call.login.oauth2 is not None:
             offered = client.capabilities.get("SASL", "").split()
-            await _present(client, sasl.choose(call, call.login, offered))
+            await _login_with_token(client, sasl.choose_mechanism(call, call.login, offered))
         else:
-            await client.log_in(user, password, call.recorder.sends_password)
+            await client.log_in(user, password, call.recorder.note_password_sent)
     with phase(Phase.MAILBOX):
-        messages = _count(await client.ask("STAT"))
+        messages = _count(await client.command("STAT"))
     if messages and "TOP" in client.capabilities:
         with phase(Phase.FETCH):
             if not await client.header(messages):
-                return client.leave
+                return client.drain_and_quit
     return client.quit
 
 
-async def _present(client: Pop3Client, mechanism: sasl.Mechanism) -> None:
+async def _login_with_token(client: Pop3Client, mechanism: sasl.Mechanism) -> None:
     """Log in with an access token, which is too long for the line of the command (RFC 5034, section 4)."""
-    if await client.challenged("AUTH", mechanism.name.encode()) is None:
-        raise Failed(Cause.PROTOCOL, "AUTH: the server lets us in before it has the token")
-    challenge = await client.challenged("AUTH", mechanism.initial, line=True)
+    if await client.command_challenge("AUTH", mechanism.name.encode()) is None:
+        raise ProbeError(Cause.PROTOCOL, "AUTH: the server lets us in before it has the token")
+    challenge = await client.command_challenge("AUTH", mechanism.initial, line=True)
     if challenge is not None:
         try:
-            await client.challenged("AUTH", mechanism.last_word, line=True)
-        except Pop3Refused as refused:
-            refused.note = sasl.status(challenge)
+            await client.command_challenge("AUTH", mechanism.failure_response, line=True)
+        except Pop3ReplyError as refused:
+            refused.note = sasl.failure_status(challenge)
             raise
-        raise Failed(Cause.PROTOCOL, "AUTH: the server goes on after it told of a failure")
+        raise ProbeError(Cause.PROTOCOL, "AUTH: the server goes on after it told of a failure")
 
 
 def _count(answer: str) -> int:
     """Read the drop listing (RFC 1939, section 5)."""
     found = _STAT.match(answer)
     if found is None:
-        raise NotPop3(f"STAT: answer is not POP3: {answer[:200]}", answer)
+        raise Pop3ProtocolError(f"STAT: answer is not POP3: {answer[:200]}", answer)
     return int(found[1][:9])

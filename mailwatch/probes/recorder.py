@@ -1,4 +1,4 @@
-"""Times the phases of one attempt and keeps what was said in it."""
+"""Times the phases of one attempt and keeps the server's replies in it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mailwatch.probes.redact import Redactor
 from mailwatch.times import Millis, now
 
 MAX_REPLIES = 8
-Watch = Callable[[Phase, str, int], None]
-"""Told live: the phase, "begin" or "end", and the microseconds it took so far."""
+PhaseListener = Callable[[Phase, str, int], None]
+"""Called live with the phase, "begin" or "end", and the microseconds it took so far."""
 
 
 class Recorder:
@@ -23,9 +23,9 @@ class Recorder:
     __slots__ = (
         "_clock",
         "_hide",
-        "_watch",
+        "_listener",
         "facts",
-        "failed",
+        "failed_phase",
         "note",
         "password_sent",
         "phases",
@@ -35,41 +35,41 @@ class Recorder:
         "unanswered",
     )
 
-    def __init__(self, redactor: Redactor, watch: Watch | None) -> None:
+    def __init__(self, redactor: Redactor, listener: PhaseListener | None) -> None:
         self._hide = redactor
-        self._watch = watch
+        self._listener = listener
         self.started_at: Millis = now()
         self._clock: Millis = monotonic.milliseconds()
         self.phases: dict[Phase, int] = {}
-        self.failed: Phase | None = None
+        self.failed_phase: Phase | None = None
         self.replies: list[str] = []
         self.tls: TlsFacts | None = None
         self.note = ""
         self.password_sent = False
         self.facts: dict[str, Any] = {}
         self.unanswered: Callable[[], Exception | None] = lambda: None
-        """What the server said before it fell silent, if it said anything."""
+        """What the server sent before it fell silent, if anything."""
 
-    def sends_password(self) -> None:
+    def note_password_sent(self) -> None:
         """Note that the password goes out now: from here on a silence may be a refusal that is delayed."""
         self.password_sent = True
 
-    def phase(self, phase: Phase) -> _Span:
+    def phase(self, phase: Phase) -> _PhaseTimer:
         """Time what happens inside `with`; a phase that is entered again goes on counting."""
-        return _Span(self, phase)
+        return _PhaseTimer(self, phase)
 
-    def heard(self, words: str) -> None:
+    def add_reply(self, text: str) -> None:
         """Keep the server's words, the first ones if there are too many."""
         if len(self.replies) < MAX_REPLIES:
-            self.replies.append(self._hide(words))
+            self.replies.append(self._hide(text))
 
     def hide(self, text: str) -> str:
         """Replace the secrets in a text that is not for the record."""
         return self._hide.hide(text)
 
-    def attempt(self, peer: str, *, cause: Cause | None = None, detail: str = "") -> Attempt:
+    def to_attempt(self, peer: str, *, cause: Cause | None = None, detail: str = "") -> Attempt:
         """Close the record; of a login that got no answer it says whether the password was sent."""
-        if self.password_sent and self.failed is Phase.AUTH and cause in (Cause.TIMEOUT, Cause.DISCONNECTED):
+        if self.password_sent and self.failed_phase is Phase.AUTH and cause in (Cause.TIMEOUT, Cause.DISCONNECTED):
             self.facts["password_sent"] = 1
         return Attempt(
             started_at=self.started_at,
@@ -78,7 +78,7 @@ class Recorder:
             peer=peer,
             phases=self.phases,
             cause=cause,
-            failed_phase=self.failed if cause else None,
+            failed_phase=self.failed_phase if cause else None,
             detail=self._hide(detail or self.note),
             replies=tuple(self.replies),
             tls=self.tls,
@@ -86,18 +86,18 @@ class Recorder:
         )
 
     def _begin(self, phase: Phase) -> None:
-        if self._watch is not None:
-            self._watch(phase, "begin", self.phases.get(phase, 0))
+        if self._listener is not None:
+            self._listener(phase, "begin", self.phases.get(phase, 0))
 
     def _end(self, phase: Phase, took: int, failed: bool) -> None:
         total = self.phases[phase] = self.phases.get(phase, 0) + took
         if failed:
-            self.failed = phase
-        if self._watch is not None:
-            self._watch(phase, "end", total)
+            self.failed_phase = phase
+        if self._listener is not None:
+            self._listener(phase, "end", total)
 
 
-class _Span:
+class _PhaseTimer:
     """A `with` block of its own kind: a generator-based one costs several times as much."""
 
     __slots__ = ("_began", "_phase", "_recorder")

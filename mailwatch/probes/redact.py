@@ -70,7 +70,7 @@ class Redactor:
 
 @lru_cache(maxsize=1024)
 def redactor(login: Login | None) -> Redactor:
-    """Return the redactor of a login; making its forms of the password anew for each look would cost."""
+    """Return the redactor of a login; making its forms of the password anew for each probe would cost."""
     return Redactor(login)
 
 

@@ -9,44 +9,46 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from mailwatch.model import Cause
-from mailwatch.probes.connect import Call, OurFault
-from mailwatch.probes.failures import Failed
+from mailwatch.probes.connect import MonitorError, ProbeContext
+from mailwatch.probes.failures import ProbeError
 from mailwatch.probes.redact import wire
 from mailwatch.settings import Login, Target
 
-MAX_CHALLENGE = 8192
-MAX_STATUS = 100
+MAX_CHALLENGE_CHARS = 8192
+MAX_STATUS_CHARS = 100
 
 
 class Mechanism(NamedTuple):
-    """What is said. `last_word` answers the challenge that tells of a failure, so that the server can say no."""
+    """What is sent. `failure_response` answers the challenge that reports a failure, so that the server can
+    refuse.
+    """
 
     name: str
     initial: bytes
-    last_word: bytes
+    failure_response: bytes
 
 
-def choose(call: Call, login: Login, offered: Iterable[str]) -> Mechanism:
+def choose_mechanism(context: ProbeContext, login: Login, offered: Iterable[str]) -> Mechanism:
     """Take OAUTHBEARER where it is offered, else XOAUTH2.
 
-    Raises Failed(credentials) for neither: one cannot know whether it is the server that changed or the owner
-    who configured the wrong way. Accounts that logged in before tell, when they fail together.
+    Raises ProbeError(credentials) for neither: one cannot know whether it is the server that changed or the owner
+    who configured the wrong way. Accounts that logged in before show which, when they fail together.
     """
     names = {name.upper() for name in offered}
     name = next((name for name in ("OAUTHBEARER", "XOAUTH2") if name in names), None)
     if name is None:
-        told = " ".join(sorted(names)) or "none"
-        raise Failed(Cause.CREDENTIALS, f"the server offers neither OAUTHBEARER nor XOAUTH2 ({told})")
+        offered_names = " ".join(sorted(names)) or "none"
+        raise ProbeError(Cause.CREDENTIALS, f"the server offers neither OAUTHBEARER nor XOAUTH2 ({offered_names})")
     user, token = wire(login.username), wire(login.password.get_secret_value())
     if not token:
-        raise OurFault("no access token was supplied")
+        raise MonitorError("no access token was supplied")
     if any(c in user + token for c in b"\1\r\n\0"):
-        raise Failed(Cause.CREDENTIALS, "the user name contains control characters; nothing was sent")
-    call.recorder.facts["sasl"] = name
-    return bearer(name, user, token, call.target)
+        raise ProbeError(Cause.CREDENTIALS, "the user name contains control characters; nothing was sent")
+    context.recorder.facts["sasl"] = name
+    return bearer_mechanism(name, user, token, context.target)
 
 
-def bearer(name: str, user: bytes, token: bytes, target: Target) -> Mechanism:
+def bearer_mechanism(name: str, user: bytes, token: bytes, target: Target) -> Mechanism:
     """Write the client's words, in base64."""
     if name == "XOAUTH2":
         return Mechanism(name, b64encode(b"user=%b\1auth=Bearer %b\1\1" % (user, token)), b"")
@@ -57,11 +59,11 @@ def bearer(name: str, user: bytes, token: bytes, target: Target) -> Mechanism:
     return Mechanism(name, b64encode(words), b64encode(b"\1"))
 
 
-def status(challenge: bytes) -> str:
-    """Read why the server said no (RFC 7628, section 3.2.2): ", status: invalid_token"; "" if it does not say."""
+def failure_status(challenge: bytes) -> str:
+    """Read why the server refused (RFC 7628, section 3.2.2): ", status: invalid_token"; "" without a reason."""
     try:
-        said = json.loads(b64decode(challenge.strip()[:MAX_CHALLENGE], validate=True))
+        fields = json.loads(b64decode(challenge.strip()[:MAX_CHALLENGE_CHARS], validate=True))
     except (ValueError, binascii.Error, RecursionError):
         return ""
-    code = said.get("status") if isinstance(said, dict) else None
-    return f", status: {str(code)[:MAX_STATUS]}" if isinstance(code, str | int) and code else ""
+    code = fields.get("status") if isinstance(fields, dict) else None
+    return f", status: {str(code)[:MAX_STATUS_CHARS]}" if isinstance(code, str | int) and code else ""

@@ -1,49 +1,49 @@
-"""The only room that speaks SQL. Store first: what is shown or sent is already on record here."""
+"""The only code that speaks SQL. Store first: what is shown or sent is already on record here."""
 
 from __future__ import annotations
 
 from mailwatch.store.audit import Finding, audit, audit_database, audit_signed, audit_tokens
 from mailwatch.store.backup import Backup, backup
-from mailwatch.store.data_dir import Locked, locked
+from mailwatch.store.data_dir import DataDirLockedError, lock_holder
 from mailwatch.store.errors import (
-    DiskFull,
-    Health,
-    KeysMissing,
-    LedgerMissing,
-    StoreBroken,
+    DiskFullError,
+    KeysMissingError,
+    LedgerMissingError,
+    StoreDamagedError,
     StoreError,
-    StoreMoved,
-    StoreUnavailable,
+    StoreHealth,
+    StoreMovedError,
+    StoreUnavailableError,
 )
-from mailwatch.store.keys import load as load_keys
-from mailwatch.store.outbox import Letter, Outbox
-from mailwatch.store.reader import UNREADABLE, CheckpointRow, Entry, Reader, Texts
-from mailwatch.store.store import Draft, Store
+from mailwatch.store.keys import load_keys as load_keys
+from mailwatch.store.outbox import Outbox, OutboxMessage
+from mailwatch.store.reader import UNREADABLE, CheckpointRow, Entry, RawEntry, Reader
+from mailwatch.store.store import NewEntry, Store
 from mailwatch.store.tokens import Tokens
-from mailwatch.store.writer import StoreFull, Writer
+from mailwatch.store.writer import StoreFullError, Writer
 
 __all__ = [
     "UNREADABLE",
     "Backup",
     "CheckpointRow",
-    "DiskFull",
-    "Draft",
+    "DataDirLockedError",
+    "DiskFullError",
     "Entry",
     "Finding",
-    "Health",
-    "KeysMissing",
-    "LedgerMissing",
-    "Letter",
-    "Locked",
+    "KeysMissingError",
+    "LedgerMissingError",
+    "NewEntry",
     "Outbox",
+    "OutboxMessage",
+    "RawEntry",
     "Reader",
     "Store",
-    "StoreBroken",
+    "StoreDamagedError",
     "StoreError",
-    "StoreFull",
-    "StoreMoved",
-    "StoreUnavailable",
-    "Texts",
+    "StoreFullError",
+    "StoreHealth",
+    "StoreMovedError",
+    "StoreUnavailableError",
     "Tokens",
     "Writer",
     "audit",
@@ -52,5 +52,5 @@ __all__ = [
     "audit_tokens",
     "backup",
     "load_keys",
-    "locked",
+    "lock_holder",
 ]

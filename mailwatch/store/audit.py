@@ -16,18 +16,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.ledger.checkpoint import CheckpointError
-from mailwatch.ledger.clock_readings import KEYS, Readings
+from mailwatch.ledger.clock_readings import READING_KEYS, ClockReadings
 from mailwatch.ledger.entry import VERSION, target_id
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.ledger.payloads import change_from
-from mailwatch.ledger.timestamp import TimestampError, check
-from mailwatch.store.errors import StoreBroken
+from mailwatch.ledger.timestamp import TimestampError, check_reply
+from mailwatch.store.errors import StoreDamagedError
 from mailwatch.store.first_start import signed_size
 from mailwatch.store.keys import Keys
 from mailwatch.store.reader import CheckpointRow, Entry, Reader
 from mailwatch.store.tokens import Tokens
 
-SLICE = 1000
+SLICE_ENTRIES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def audit(
     secret: bytes,
     progress: Callable[[int], None] = lambda _done: None,
     *,
-    enough: int | None = None,
+    max_findings: int | None = None,
 ) -> list[Finding]:
     """Check every entry and checkpoint there is at the start; the empty list means that all fits.
 
@@ -58,32 +58,34 @@ def audit(
     4. Every checkpoint is signed by our key, and has the root and the subtrees that the entries give.
 
     Read in slices, so that a long audit does not keep the database from clearing up; `progress` may wait.
-    With `enough` findings it ends: after one missing entry none that follows fits, and each would be a finding.
+    With `max_findings` findings it ends: after one missing entry none that follows fits, and each would be a
+    finding.
     What a damaged database does not give is a finding, and the rest is checked as far as it can be.
-    Raises StoreUnavailable.
+    Raises StoreUnavailableError.
     """
     try:
         signed = reader.last_checkpoint()
         size = reader.size()
-    except StoreBroken as error:
-        return [Finding(None, error.why)]
-    course = _Course(secret)
-    for start in range(0, size, SLICE):
-        end = min(size, start + SLICE)
-        due = _due(reader, start, end, course.findings)
+    except StoreDamagedError as error:
+        return [Finding(None, error.public_reason)]
+    course = _EntryAudit(secret)
+    for start in range(0, size, SLICE_ENTRIES):
+        end = min(size, start + SLICE_ENTRIES)
+        due_checkpoints = _due_checkpoints(reader, start, end, course.findings)
         for part in _slices(reader, start, end):
-            if isinstance(part, _Lost):
-                course.lost(part)
+            if isinstance(part, _UnreadableEntries):
+                course.note_unreadable(part)
                 continue
             for entry in part:
-                course.take(entry)
-                if (row := due.pop(course.tree.size, None)) is not None and course.whole:
+                course.check(entry)
+                if (row := due_checkpoints.pop(course.tree.size, None)) is not None and course.complete:
                     _compare(row, course.tree, public, course.findings)
-        if course.whole:
+        if course.complete:
             course.findings += [
-                Finding(None, f"checkpoint {at}: there are {course.tree.size} entries up to there") for at in due
+                Finding(None, f"checkpoint {at}: there are {course.tree.size} entries up to there")
+                for at in due_checkpoints
             ]
-        if enough is not None and len(course.findings) >= enough:
+        if max_findings is not None and len(course.findings) >= max_findings:
             return course.findings
         progress(end)
     if signed is not None and signed.size > size:
@@ -93,7 +95,7 @@ def audit(
 
 
 @dataclass(frozen=True, slots=True)
-class _Lost:
+class _UnreadableEntries:
     """Entries [start, end) that the database does not give."""
 
     start: int
@@ -101,45 +103,45 @@ class _Lost:
     why: str
 
 
-def _due(reader: Reader, start: int, end: int, findings: list[Finding]) -> dict[int, CheckpointRow]:
+def _due_checkpoints(reader: Reader, start: int, end: int, findings: list[Finding]) -> dict[int, CheckpointRow]:
     try:
         return {row.size: row for row in reader.checkpoints(start + 1, end)}
-    except StoreBroken as error:
-        findings.append(Finding(None, f"the checkpoints of {start + 1} to {end} entries: {error.why}"))
+    except StoreDamagedError as error:
+        findings.append(Finding(None, f"the checkpoints of {start + 1} to {end} entries: {error.public_reason}"))
         return {}
 
 
-def _slices(reader: Reader, start: int, end: int) -> Iterator[list[Entry] | _Lost]:
+def _slices(reader: Reader, start: int, end: int) -> Iterator[list[Entry] | _UnreadableEntries]:
     """Read entries; where the database does not give them all, halve until it is known which it does not."""
     try:
         yield list(reader.entries(from_index=start, to_index=end, checked=False))
-    except StoreBroken as error:
+    except StoreDamagedError as error:
         if end - start == 1:
-            yield _Lost(start, end, error.why)
+            yield _UnreadableEntries(start, end, error.public_reason)
             return
         middle = (start + end) // 2
         yield from _slices(reader, start, middle)
         yield from _slices(reader, middle, end)
 
 
-class _Course:
-    """Takes entries in their order. Once one is lost, the tree cannot be grown: `whole` is False."""
+class _EntryAudit:
+    """Takes entries in their order. Once one is lost, the tree cannot be grown: `complete` is False."""
 
     def __init__(self, secret: bytes) -> None:
         self.tree = CompactRange()
-        self.whole = True
+        self.complete = True
         self.findings: list[Finding] = []
         self._secret = secret
         self._numbers: dict[str, int] = {}
-        self._readings = Readings()
+        self._readings = ClockReadings()
 
-    def take(self, entry: Entry) -> None:
+    def check(self, entry: Entry) -> None:
         """Check an entry."""
-        if not self.whole and entry.target is not None and entry.number is not None:
+        if not self.complete and entry.target is not None and entry.number is not None:
             # How many of this target were lost is not known.
             self._numbers.setdefault(entry.target, entry.number - 1)
         try:
-            self.findings += _check(entry, self.tree.size, self._numbers, self._secret, self._readings)
+            self.findings += _check_entry(entry, self.tree.size, self._numbers, self._secret, self._readings)
             leaf = leaf_hash(entry.header.encode())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self.findings.append(Finding(entry.index, f"it cannot be read: {type(error).__name__}"))
@@ -147,7 +149,7 @@ class _Course:
         else:
             self.tree.append(leaf)
 
-    def lost(self, part: _Lost) -> None:
+    def note_unreadable(self, part: _UnreadableEntries) -> None:
         """Note entries that are not there to be read; those that follow one another are one finding."""
         last = self.findings[-1] if self.findings else None
         what = f"it cannot be read: {part.why}"
@@ -156,13 +158,13 @@ class _Course:
         self._skip(part.end - part.start)
 
     def _skip(self, count: int) -> None:
-        self.whole = False
+        self.complete = False
         self._numbers.clear()
         for _ in range(count):
-            self.tree.append(_UNKNOWN)
+            self.tree.append(_UNREADABLE_LEAF)
 
 
-_UNKNOWN = bytes(32)
+_UNREADABLE_LEAF = bytes(32)
 """Stands for the leaf of an entry that is lost, so that the places of the others are right."""
 
 
@@ -180,7 +182,7 @@ def _compare(row: CheckpointRow, tree: CompactRange, public: Ed25519PublicKey, f
         findings.append(Finding(None, f"checkpoint {row.size}: {what}"))
 
 
-def _wrong_change(payload: dict[str, Any]) -> Iterator[str]:
+def _target_change_faults(payload: dict[str, Any]) -> Iterator[str]:
     """Say why a change of what is watched cannot be read, if it cannot."""
     try:
         change_from(payload)
@@ -188,8 +190,8 @@ def _wrong_change(payload: dict[str, Any]) -> Iterator[str]:
         yield f"what is watched cannot be read from it: {type(error).__name__} {error}"[:200]
 
 
-def _check(
-    entry: Entry, expected: int, numbers: dict[str, int], secret: bytes, readings: Readings
+def _check_entry(
+    entry: Entry, expected: int, numbers: dict[str, int], secret: bytes, readings: ClockReadings
 ) -> list[Finding]:
     number = opaque = None
     if entry.target is not None:
@@ -199,7 +201,7 @@ def _check(
     if not isinstance(header, dict):
         raise TypeError("its header is no object")
     fitting = {
-        **{key: header[key] for key in KEYS if key in header},
+        **{key: header[key] for key in READING_KEYS if key in header},
         "index": expected,
         "kind": entry.kind,
         "number": number,
@@ -208,7 +210,7 @@ def _check(
         "time": entry.time,
         "v": header.get("v"),
     }
-    findings = [Finding(entry.index, f"clock: {what}") for what in readings.header(header)]
+    findings = [Finding(entry.index, f"clock: {what}") for what in readings.check_header(header)]
     if header.get("v") not in (1, VERSION):
         findings.append(Finding(entry.index, f"its header is of version {header.get('v')}, which is unknown"))
     if entry.header != canonical(fitting):
@@ -217,10 +219,10 @@ def _check(
     payload = entry.payload
     findings += [
         Finding(entry.index, f"clock: {what}")
-        for what in readings.payload(entry.kind, entry.target or "", payload)
+        for what in readings.check_payload(entry.kind, entry.target or "", payload)
     ]
     if entry.kind == "watch":
-        findings += [Finding(entry.index, f"watch: {what}") for what in _wrong_change(payload)]
+        findings += [Finding(entry.index, f"watch: {what}") for what in _target_change_faults(payload)]
     named = payload.get("target") if entry.target is not None else None
     if named != entry.target:
         findings.append(Finding(entry.index, f"filed under {entry.target}, but its payload is of {named}"))
@@ -231,12 +233,12 @@ def audit_database(reader: Reader, stopped: Callable[[], bool] = lambda: False) 
     """Let SQLite check its own pages, and each index against its table: the entries are read past the indexes.
 
     It reads everything once more, in one go; `stopped` is asked now and then, and ends it without a finding.
-    Raises StoreUnavailable.
+    Raises StoreUnavailableError.
     """
     try:
         return [Finding(None, f"the database is damaged: {line}") for line in reader.integrity(stopped)]
-    except StoreBroken as error:
-        return [Finding(None, error.why)]
+    except StoreDamagedError as error:
+        return [Finding(None, error.public_reason)]
 
 
 def audit_signed(data_dir: Path, keys: Keys, size: int) -> list[Finding]:
@@ -264,10 +266,10 @@ def audit_tokens(reader: Reader, tokens: Tokens) -> tuple[int, list[Finding]]:
             )
         else:
             try:
-                told = check(reply, note).time
+                token_time = check_reply(reply, note).time
             except TimestampError as error:
                 findings.append(Finding(entry.index, f"its token does not fit: {error}"))
                 continue
-            if told != payload["time"]:
+            if token_time != payload["time"]:
                 findings.append(Finding(entry.index, "its token tells another time"))
     return count, findings

@@ -25,9 +25,9 @@ from typing import IO
 
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.store.audit import audit_database
-from mailwatch.store.errors import StoreBroken, StoreError, broken, fault
-from mailwatch.store.first_start import refuse_missing
-from mailwatch.store.keys import load
+from mailwatch.store.errors import StoreDamagedError, StoreError, damaged, translate_error
+from mailwatch.store.first_start import check_not_missing
+from mailwatch.store.keys import load_keys
 from mailwatch.store.reader import Reader
 from mailwatch.store.schema import database
 from mailwatch.store.store import Store
@@ -52,30 +52,30 @@ def backup(data_dir: Path, file: Path) -> Backup:
 
     The copy is opened as `mailwatch run` would open it before it counts: checkpoint, keys and entries must fit,
     SQLite must find no page of it damaged, and each entry must be what was sealed, under the signed root.
-    It needs room for a second copy of the database beside `file` while it works.
+    It needs space for a second copy of the database beside `file` while it works.
     Raises FileNotFoundError without a ledger, FileExistsError, StoreError, OSError.
     """
-    refuse_missing(data_dir)
+    check_not_missing(data_dir)
     if not database(data_dir).exists():
         raise FileNotFoundError(f"{data_dir} holds no ledger yet; `mailwatch run` makes it")
     if file.exists():
         raise FileExistsError(f"{file} is there already; name a new file")
-    keys = load(data_dir)
+    keys = load_keys(data_dir)
     beside = file.absolute().parent
-    with _folder(beside) as made:
+    with _work_folder(beside) as made:
         copy = made / "data"
         copy.mkdir(mode=0o700)
         _copy_database(database(data_dir), database(copy))
         try:
             store = Store.open(copy, keys=keys)
-        except StoreBroken as error:
+        except StoreDamagedError as error:
             # The copy is gone when this is read.
-            said = str(error).replace(str(database(copy)), str(database(data_dir)))
-            raise StoreBroken(said, error.why) from None
+            message = str(error).replace(str(database(copy)), str(database(data_dir)))
+            raise StoreDamagedError(message, error.public_reason) from None
         origin, entries, root = store.keys.origin, store.size, store.root
         store.close()
-        _refuse_damaged(copy, data_dir, entries, root)
-        with _nameless(made) as (whole, folder, name):
+        _check_undamaged(copy, data_dir, entries, root)
+        with _unnamed_file(made) as (whole, folder, name):
             files = _pack(data_dir, copy, whole)
             size = whole.tell()
             # A link, not a rename: it never replaces what another made meanwhile. With a folder's descriptor, for
@@ -86,7 +86,7 @@ def backup(data_dir: Path, file: Path) -> Backup:
 
 
 @contextlib.contextmanager
-def _folder(beside: Path) -> Iterator[Path]:
+def _work_folder(beside: Path) -> Iterator[Path]:
     """Make a folder to work in, removed in the end; remove those of backups that were killed."""
     for old in beside.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), _locked(old):
@@ -120,12 +120,12 @@ def _copy_database(source: Path, copy: Path) -> None:
             reading.backup(writing, pages=-1)
     except sqlite3.Error as error:
         full = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-        why = fault(copy if full else source, error) or StoreError(f"{source} cannot be copied: {error}")
+        why = translate_error(copy if full else source, error) or StoreError(f"{source} cannot be copied: {error}")
         raise why from None
 
 
-def _refuse_damaged(copy: Path, data_dir: Path, size: int, root: bytes) -> None:
-    """Raise StoreBroken where damage was copied: a backup of that would be found out too late.
+def _check_undamaged(copy: Path, data_dir: Path, size: int, root: bytes) -> None:
+    """Raise StoreDamagedError where damage was copied: a backup of that would be found out too late.
 
     No page may be damaged, each payload must be the one that its header seals, and the headers must give the root,
     which the start grew from the last signed one.
@@ -133,15 +133,15 @@ def _refuse_damaged(copy: Path, data_dir: Path, size: int, root: bytes) -> None:
     tree = CompactRange()
     with contextlib.closing(Reader.open(copy)) as reader:
         if found := audit_database(reader):
-            raise broken(database(data_dir), found[0].what)
-        for *_, header, _payload in reader.texts(0, size):
+            raise damaged(database(data_dir), found[0].what)
+        for *_, header, _payload in reader.raw_entries(0, size):
             tree.append(leaf_hash(header.encode()))
     if (tree.size, tree.root()) != (size, root):
-        raise broken(database(data_dir), "its entries do not give the root that was signed")
+        raise damaged(database(data_dir), "its entries do not give the root that was signed")
 
 
 @contextlib.contextmanager
-def _nameless(made: Path) -> Iterator[tuple[IO[bytes], int, str]]:
+def _unnamed_file(made: Path) -> Iterator[tuple[IO[bytes], int, str]]:
     """Open a file that is gone with this process unless it is linked, and say by which folder and name that is.
 
     Where there are none (they need Linux, and a file system that has them) it has a name in `made`.
@@ -167,7 +167,7 @@ def _pack(data_dir: Path, copy: Path, whole: IO[bytes]) -> int:
             member = tarfile.TarInfo(folder)
             member.type, member.mode = tarfile.DIRTYPE, 0o700
             tar.addfile(member)
-        tar.add(database(copy), database(copy).name, filter=_nobodys)
+        tar.add(database(copy), database(copy).name, filter=_without_owner)
         for folder, patterns in reversed(FOLDERS.items()):
             for found in sorted(path for pattern in patterns for path in (data_dir / folder).glob(pattern)):
                 content = found.read_bytes()
@@ -180,8 +180,8 @@ def _pack(data_dir: Path, copy: Path, whole: IO[bytes]) -> int:
     return count
 
 
-def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Leave out who owned it: on the new machine it belongs to whoever unpacks it."""
+def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Leave out who owned it: on the new machine it belongs to the user who unpacks it."""
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member

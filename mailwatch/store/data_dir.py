@@ -7,14 +7,14 @@ import fcntl
 import os
 from pathlib import Path
 
-from mailwatch.store.errors import StoreUnavailable, holders
+from mailwatch.store.errors import StoreUnavailableError, programs_holding
 
 
-class Locked(StoreUnavailable):
+class DataDirLockedError(StoreUnavailableError):
     """Another process works in this data_dir."""
 
 
-class Lock:
+class DataDirLock:
     """Advisory locks on `data_dir` and on the file `lock` in it; the kernel frees them when the process ends,
     however it ends. The folder's holds also when the file is removed, the file's also where folders have none.
     """
@@ -31,10 +31,10 @@ class Lock:
             raise
 
     def hold(self) -> None:
-        """Take the file's lock anew if another file stands at its path now. Raises Locked, OSError."""
+        """Take the file's lock anew if another file stands at its path now. Raises DataDirLockedError, OSError."""
         with contextlib.suppress(FileNotFoundError):
-            found, ours = self._path.stat(), os.fstat(self._file)
-            if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
+            found, held = self._path.stat(), os.fstat(self._file)
+            if (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino):
                 return
         taken = self._take()
         os.close(self._file)
@@ -58,7 +58,7 @@ class Lock:
             if isinstance(error, BlockingIOError):
                 raise self._taken() from None
             raise
-        # Who it is is told to others; a disk that is full does not matter for that.
+        # The holder's name is for others to read; a disk that is full does not matter for that.
         with contextlib.suppress(OSError):
             os.truncate(file, 0)
             os.write(file, str(os.getpid()).encode())
@@ -68,12 +68,12 @@ class Lock:
         try:
             return os.open(path, flags | os.O_CLOEXEC, 0o600)
         except PermissionError:
-            cure = f"chown -R {os.geteuid()}:{os.getegid()} it (of a container: what is mounted there)"
+            advice = f"chown -R {os.geteuid()}:{os.getegid()} it (of a container: what is mounted there)"
             raise PermissionError(
-                f"{self._data_dir} is not ours to write; {cure}, or name another data_dir"
+                f"{self._data_dir} is not ours to write; {advice}, or name another data_dir"
             ) from None
 
-    def _taken(self) -> Locked:
+    def _taken(self) -> DataDirLockedError:
         return _locked(self._data_dir)
 
     def release(self) -> None:
@@ -82,8 +82,8 @@ class Lock:
         os.close(self._folder)
 
 
-def locked(data_dir: Path) -> Locked | None:
-    """Say by whom a data_dir is in use; None when it is free or cannot be read. Makes nothing."""
+def lock_holder(data_dir: Path) -> DataDirLockedError | None:
+    """Return which process uses a data_dir; None when it is free or cannot be read. Makes nothing."""
     try:
         file = os.open(data_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -97,12 +97,12 @@ def locked(data_dir: Path) -> Locked | None:
     return None
 
 
-def _locked(data_dir: Path) -> Locked:
+def _locked(data_dir: Path) -> DataDirLockedError:
     try:
         holder = f"process {int((data_dir / 'lock').read_bytes()[:20])}"
     except (OSError, ValueError):
-        holder = holders(data_dir)
-    return Locked(
+        holder = programs_holding(data_dir)
+    return DataDirLockedError(
         f"{data_dir} is in use by another mailwatch ({holder}); stop it, or name another data_dir",
         "another mailwatch uses the data_dir",
     )

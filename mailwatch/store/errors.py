@@ -19,13 +19,13 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from mailwatch.errors import Refused
+from mailwatch.errors import OperationError
 
-MOST = 3
+MAX_NAMED = 3
 """Programs that are named."""
 
 
-def holders(file: Path) -> str:
+def programs_holding(file: Path) -> str:
     """Name the other programs that have a file open; "another program" where none can be seen."""
     try:
         wanted = file.stat()
@@ -37,7 +37,7 @@ def holders(file: Path) -> str:
         for folder in others
         if folder.name != str(os.getpid()) and _has_open(folder, wanted)
     ]
-    return " and ".join(names[:MOST]) or "another program"
+    return " and ".join(names[:MAX_NAMED]) or "another program"
 
 
 def _has_open(process: Path, wanted: os.stat_result) -> bool:
@@ -62,56 +62,58 @@ def _name(process: Path) -> str:
         return "a program"
 
 
-LEAST = 128 * 1024
+MIN_FREE_BYTES = 128 * 1024
 """Bytes without which SQLite cannot open a database: its -wal and -shm files take as much."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 """Numbers by which the system says so."""
 
 
-def no_room(folder: Path) -> bool:
+def is_disk_full(folder: Path) -> bool:
     """Whether the disk of a folder is full: SQLite says so only of a few writes, and of others that they fail."""
     try:
         disk = os.statvfs(folder)
     except OSError:
         return False
-    return disk.f_bavail * disk.f_frsize < LEAST or (disk.f_files > 0 and disk.f_favail == 0)
+    return disk.f_bavail * disk.f_frsize < MIN_FREE_BYTES or (disk.f_files > 0 and disk.f_favail == 0)
 
 
-CURE = (
+DAMAGE_ADVICE = (
     "`mailwatch ledger audit` says how much of it; restore it from your backup (docs/how-to/backup.md), or, "
     "without one, move the whole data_dir away to begin a new ledger"
 )
 
 
-class StoreError(Refused):
-    """The store cannot be used as it must be. `why` is the same without paths and cures, for strangers' eyes."""
+class StoreError(OperationError):
+    """The store cannot be used as it must be. `public_reason` is the same without paths and advice: it may be
+    published.
+    """
 
-    def __init__(self, words: str, why: str = "") -> None:
-        super().__init__(words)
-        self.why = why or words
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.public_reason = why or message
 
 
-class StoreUnavailable(StoreError):
+class StoreUnavailableError(StoreError):
     """The disk, the system or another program does not let us at it now; it may pass."""
 
 
-class DiskFull(StoreUnavailable):
-    """There is no room for the ledger now. It may be used once there is."""
+class DiskFullError(StoreUnavailableError):
+    """The disk has no space for the ledger now. It may be used once it has."""
 
 
-class StoreMoved(StoreUnavailable):
+class StoreMovedError(StoreUnavailableError):
     """What is at the ledger's path is no longer the file that was opened."""
 
 
-class StoreBroken(StoreError):
+class StoreDamagedError(StoreError):
     """The ledger on disk is not what was written; says what is wrong and what to do."""
 
 
-class KeysMissing(StoreBroken):
+class KeysMissingError(StoreDamagedError):
     """The ledger has entries, but the key that signs it is gone or is another one."""
 
 
-class LedgerMissing(StoreBroken):
+class LedgerMissingError(StoreDamagedError):
     """The keys of a ledger are there, but its database is gone or empty."""
 
 
@@ -127,13 +129,13 @@ _DAMAGED = {
     sqlite3.SQLITE_INTERNAL,
     sqlite3.SQLITE_NOTFOUND,
 }
-_OF_THE_ENTRY = {"SQLITE_CONSTRAINT_NOTNULL", "SQLITE_TOOBIG", "SQLITE_RANGE", "SQLITE_MISUSE"}
+_ENTRY_ERRORS = {"SQLITE_CONSTRAINT_NOTNULL", "SQLITE_TOOBIG", "SQLITE_RANGE", "SQLITE_MISUSE"}
 _DAMAGED_DISK = {"SQLITE_IOERR_CORRUPTFS", "SQLITE_IOERR_DATA"}
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _SHORT_READ = "SQLITE_IOERR_SHORT_READ"
 
 
-def fault(file: Path, error: sqlite3.Error) -> StoreError | None:
+def translate_error(file: Path, error: sqlite3.Error) -> StoreError | None:
     """Say what an error of SQLite means for the database `file`; None when it is the fault of what was asked.
 
     The codes are those of https://www.sqlite.org/rescode.html.
@@ -141,11 +143,11 @@ def fault(file: Path, error: sqlite3.Error) -> StoreError | None:
     code, name = getattr(error, "sqlite_errorcode", None), getattr(error, "sqlite_errorname", "") or ""
     if code is None:
         # Without a code: what Python's own module says of text that is no UTF-8, or of a wrong use.
-        return broken(file, "text in it is not UTF-8") if "decode" in str(error) else None
-    if name in _OF_THE_ENTRY:
+        return damaged(file, "text in it is not UTF-8") if "decode" in str(error) else None
+    if name in _ENTRY_ERRORS:
         return None
     if code & 0xFF in _DAMAGED or name in _DAMAGED_DISK or name == _SHORT_READ:
-        return broken(file, str(error))
+        return damaged(file, str(error))
     return _unavailable(file, code & 0xFF, str(error))
 
 
@@ -155,32 +157,34 @@ def first_of(group: BaseExceptionGroup[StoreError]) -> StoreError:
     return first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-def broken(file: Path, what: str) -> StoreBroken:
+def damaged(file: Path, what: str) -> StoreDamagedError:
     """Say that a database is damaged."""
-    return StoreBroken(f"{file} is damaged ({what}); {CURE}", f"the database is damaged: {what}")
+    return StoreDamagedError(f"{file} is damaged ({what}); {DAMAGE_ADVICE}", f"the database is damaged: {what}")
 
 
-def not_sealed(index: object) -> StoreBroken:
+def entry_mismatch(index: object) -> StoreDamagedError:
     """Say that an entry is not what its header seals."""
     what = f"entry {index} of the ledger is not what was written"
-    return StoreBroken(f"{what}; {CURE}", what)
+    return StoreDamagedError(f"{what}; {DAMAGE_ADVICE}", what)
 
 
-def locked(file: Path) -> StoreUnavailable:
+def database_locked(file: Path) -> StoreUnavailableError:
     """Say that another program keeps us from a database, and which."""
-    return StoreUnavailable(f"{file} is locked by {holders(file)}; end it", "another program locks the database")
+    return StoreUnavailableError(
+        f"{file} is locked by {programs_holding(file)}; end it", "another program locks the database"
+    )
 
 
-def full(data_dir: Path) -> DiskFull:
-    """Say that there is no room."""
-    return DiskFull(f"the disk of {data_dir} is full; make room there", "the disk is full")
+def disk_full(data_dir: Path) -> DiskFullError:
+    """Say that the disk has no space."""
+    return DiskFullError(f"the disk of {data_dir} is full; make room there", "the disk is full")
 
 
-def _unavailable(file: Path, code: int, what: str) -> StoreUnavailable:
+def _unavailable(file: Path, code: int, what: str) -> StoreUnavailableError:
     if code in _LOCKED:
-        return locked(file)
-    if code == sqlite3.SQLITE_FULL or no_room(file.parent):
-        return full(file.parent)
+        return database_locked(file)
+    if code == sqlite3.SQLITE_FULL or is_disk_full(file.parent):
+        return disk_full(file.parent)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     words = {
         sqlite3.SQLITE_IOERR: (
@@ -204,29 +208,30 @@ def _unavailable(file: Path, code: int, what: str) -> StoreUnavailable:
         ),
     }
     why, text = words.get(code, (f"the database cannot be used ({what})", f"{file} cannot be used now ({what})"))
-    return StoreUnavailable(text, why)
+    return StoreUnavailableError(text, why)
 
 
-class Health:
-    """Shared by all who use one store. Safe to be told from any thread.
+class StoreHealth:
+    """Shared by all who use one store. Safe to be called from any thread.
 
     `damage` stays once something damaged was met: only a person can put that right. `alarm` is called with what a
-    person must be told of, once for each finding; set it before anything can fail. `log` is the write-ahead log
+    person must be notified of, once for each finding; set it before anything can fail. `log` is the write-ahead
+    log
     that the writer vouches for, None without a writer: connections to any other one are not used.
     """
 
     def __init__(self) -> None:
-        self.damage: StoreBroken | None = None
+        self.damage: StoreDamagedError | None = None
         self.alarm: Callable[[StoreError], None] = lambda _error: None
         self.log: os.stat_result | None = None
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
-    def met(self, error: StoreError) -> None:
-        """Take note of an error. Each is told once, however often it comes."""
-        if isinstance(error, StoreBroken):
+    def note(self, error: StoreError) -> None:
+        """Take note of an error. Each is reported once, however often it comes."""
+        if isinstance(error, StoreDamagedError):
             first, self.damage = self.damage is None, self.damage or error
             if first:
                 self.alarm(error)
-        elif isinstance(error, StoreMoved) and error.why not in self._told:
-            self._told.add(error.why)
+        elif isinstance(error, StoreMovedError) and error.public_reason not in self._reported:
+            self._reported.add(error.public_reason)
             self.alarm(error)

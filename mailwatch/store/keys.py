@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mailwatch.ledger.checkpoint import origin_of, verifier_key
-from mailwatch.store.errors import KeysMissing
+from mailwatch.store.errors import KeysMissingError
 
 SIGNING, NAMING, PUBLIC = "ledger.pem", "targets.key", "ledger.pub"
 
@@ -39,12 +39,12 @@ class Keys:
         return origin_of(self.public)
 
 
-def made(data_dir: Path) -> bool:
+def keys_exist(data_dir: Path) -> bool:
     """Whether both keys are there, as they are from the moment in which a ledger may have entries."""
     return all((data_dir / "keys" / name).exists() for name in (SIGNING, NAMING))
 
 
-def make(data_dir: Path) -> Keys:
+def make_keys(data_dir: Path) -> Keys:
     """Make the keys of a ledger without entries, anew where a first start was ended between the two.
 
     Raises OSError.
@@ -52,17 +52,17 @@ def make(data_dir: Path) -> Keys:
     folder = data_dir / "keys"
     folder.mkdir(mode=0o700, exist_ok=True)
     private = Ed25519PrivateKey.generate()
-    write_whole(folder / NAMING, secrets.token_bytes(32))
-    write_whole(folder / SIGNING, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return load(data_dir)
+    write_atomic(folder / NAMING, secrets.token_bytes(32))
+    write_atomic(folder / SIGNING, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return load_keys(data_dir)
 
 
-def load(data_dir: Path) -> Keys:
-    """Read the keys of a ledger. Raises KeysMissing, and OSError where they are not ours to read."""
+def load_keys(data_dir: Path) -> Keys:
+    """Read the keys of a ledger. Raises KeysMissingError, and OSError where they are not ours to read."""
     folder = data_dir / "keys"
     signing, naming = folder / SIGNING, folder / NAMING
     if not signing.exists() and not naming.exists():
-        raise KeysMissing(
+        raise KeysMissingError(
             f"{folder} is empty, but there is a ledger; restore the keys from your backup (docs/how-to/backup.md)",
             "the ledger's keys are missing",
         )
@@ -70,34 +70,34 @@ def load(data_dir: Path) -> Keys:
         key = load_pem_private_key(signing.read_bytes(), None)
         secret = naming.read_bytes()
     except FileNotFoundError as error:
-        raise KeysMissing(f"{error.filename} is missing; restore it from your backup") from None
+        raise KeysMissingError(f"{error.filename} is missing; restore it from your backup") from None
     except (ValueError, TypeError):
-        raise KeysMissing(f"{signing} is not a key; restore it from your backup") from None
+        raise KeysMissingError(f"{signing} is not a key; restore it from your backup") from None
     if not isinstance(key, Ed25519PrivateKey) or len(secret) != 32:
-        raise KeysMissing(f"{folder} does not hold MailWatch's keys; restore them from your backup")
+        raise KeysMissingError(f"{folder} does not hold MailWatch's keys; restore them from your backup")
     return Keys(key, secret)
 
 
-def publish(data_dir: Path, keys: Keys) -> None:
+def publish_public_key(data_dir: Path, keys: Keys) -> None:
     """Put the public key beside the others, for those who verify; it follows from them. Raises OSError."""
     public, wanted = data_dir / "keys" / PUBLIC, f"{verifier_key(keys.origin, keys.public)}\n".encode()
     if not public.exists() or public.read_bytes() != wanted:
-        write_whole(public, wanted)
+        write_atomic(public, wanted)
 
 
-def secret_of(data_dir: Path) -> bytes:
+def read_secret(data_dir: Path) -> bytes:
     """Read the secret of the ledger's opaque names, and make nothing. Raises OSError."""
     return (data_dir / "keys" / "targets.key").read_bytes()
 
 
-def remove_torn(data_dir: Path) -> None:
+def remove_partial_files(data_dir: Path) -> None:
     """Remove what a process that was killed had not written to its end. Only for who holds the lock."""
     for folder in ("keys", "tokens"):
         for torn in (data_dir / folder).glob("*.new"):
             torn.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes) -> None:
     """Write a new file that is whole or not there at all, readable by its owner only. Raises OSError."""
     torn = path.with_suffix(".new")
     try:

@@ -1,4 +1,4 @@
-"""What is to be told and to whom, on disk before it is sent. Not asynchronous.
+"""The notifications to send and their channels, on disk before they are sent. Not asynchronous.
 
 At least once: a row is done only after its channel took it. Once in the normal case: a channel has a key once.
 """
@@ -14,23 +14,23 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from mailwatch.model import News, Topic
-from mailwatch.store.errors import Health
+from mailwatch.model import EventType, Notification
+from mailwatch.store.errors import StoreHealth
 from mailwatch.store.schema import engine, outbox, outbox_cursor
 from mailwatch.times import Millis
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """News that wait for one channel since `put`."""
+class OutboxMessage:
+    """News that wait for one channel since `put_at`."""
 
     number: int
-    put: Millis
-    news: News
+    put_at: Millis
+    notification: Notification
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
+class FailedMessage:
     """What was never taken. `outcome` is refused, denied or dropped, with the reason in brackets."""
 
     channel: str
@@ -47,42 +47,43 @@ class Outbox:
     Each method raises StoreError.
     """
 
-    def __init__(self, data_dir: Path, health: Health | None = None, *, read_only: bool = False) -> None:
+    def __init__(self, data_dir: Path, health: StoreHealth | None = None, *, read_only: bool = False) -> None:
         self._engine = engine(data_dir, read_only=read_only, health=health)
 
     def cursor(self) -> int | None:
-        """Tell up to which index of the ledger news were taken; None when nobody was told before."""
+        """Return up to which index of the ledger notifications were taken; None before the first."""
         with self._engine.begin() as connection:
             return connection.execute(sa.select(outbox_cursor.c.idx)).scalar()
 
     def put(
         self,
-        letters: Iterable[tuple[str, News]],
+        messages: Iterable[tuple[str, Notification]],
         *,
         at: Millis,
         cursor: int | None = None,
-        moot: Iterable[tuple[str, str]] = (),
+        superseded: Iterable[tuple[str, str]] = (),
     ) -> None:
         """Take news for channels and move the cursor, in one transaction.
 
-        A key that its channel had before is passed over. `moot` are (channel, key) that need not be told any more.
+        A key that its channel had before is passed over. `superseded` are (channel, key) that need not be sent any
+        more.
         """
         rows = [
             {
                 "channel": channel,
-                "key": news.key,
-                "event": news.topic.value,
-                "time_ms": news.time,
+                "key": notification.key,
+                "event": notification.event_type.value,
+                "time_ms": notification.time,
                 "put_ms": at,
-                "payload": json.dumps(news.facts, ensure_ascii=False),
+                "payload": json.dumps(notification.facts, ensure_ascii=False),
             }
-            for channel, news in letters
+            for channel, notification in messages
         ]
         c = outbox.c
         with self._engine.begin() as connection:
             if rows:
                 connection.execute(insert(outbox).on_conflict_do_nothing(), rows)
-            for channel, key in moot:
+            for channel, key in superseded:
                 pending = (c.channel == channel) & (c.key == key) & c.done_ms.is_(None)
                 connection.execute(sa.update(outbox).where(pending).values(done_ms=at, outcome="moot"))
             if cursor is not None:
@@ -92,26 +93,26 @@ class Outbox:
                     .on_conflict_do_update(index_elements=["id"], set_={"idx": cursor})
                 )
 
-    def pending(self, channel: str, limit: int) -> list[Letter]:
+    def pending(self, channel: str, limit: int) -> list[OutboxMessage]:
         """Return what waits for a channel, in the order in which it happened.
 
         What a newer version left, of topics that this one does not know, waits until it is given up.
         """
         c = outbox.c
         query = sa.select(c.number, c.put_ms, c.key, c.event, c.time_ms, c.payload)
-        known = c.event.in_([topic.value for topic in Topic])
+        known = c.event.in_([topic.value for topic in EventType])
         query = query.where(c.channel == channel, c.done_ms.is_(None), known).order_by(c.number).limit(limit)
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
         return [
-            Letter(row.number, row.put_ms, News(
-                key=row.key, topic=Topic(row.event), time=row.time_ms, facts=_facts(row.payload)
+            OutboxMessage(row.number, row.put_ms, Notification(
+                key=row.key, event_type=EventType(row.event), time=row.time_ms, facts=_facts(row.payload)
             ))
             for row in rows
         ]  # fmt: skip
 
-    def took(self, channel: str, key: str) -> bool:
-        """Tell whether a channel was sent this, or is to be."""
+    def has_message(self, channel: str, key: str) -> bool:
+        """Return whether a channel was sent this, or is to be."""
         c = outbox.c
         query = sa.select(c.outcome).where(c.channel == channel, c.key == key)
         with self._engine.begin() as connection:
@@ -125,7 +126,7 @@ class Outbox:
                 sa.update(outbox).where(outbox.c.number.in_(numbers)).values(done_ms=at, outcome=outcome)
             )
 
-    def again(self, since: Millis, numbers: Collection[int] | None = None) -> None:
+    def retry(self, since: Millis, numbers: Collection[int] | None = None) -> None:
         """Have what was put since then, and denied because of the channel, wait once more; or some of it."""
         c = outbox.c
         wanted = c.outcome.startswith("denied") & (c.put_ms >= since)
@@ -134,13 +135,13 @@ class Outbox:
         with self._engine.begin() as connection:
             connection.execute(sa.update(outbox).where(wanted).values(done_ms=None, outcome=None))
 
-    def set_aside(self, limit: int) -> list[SetAside]:
+    def failed_messages(self, limit: int) -> list[FailedMessage]:
         """Return what its channel did not take for good, the newest first: refused, denied or given up."""
         c = outbox.c
         query = sa.select(c.channel, c.key, c.event, c.time_ms, c.done_ms, c.outcome)
         query = query.where(c.outcome.not_in(("sent", "moot"))).order_by(c.number.desc()).limit(limit)
         with self._engine.begin() as connection:
-            return [SetAside(*row) for row in connection.execute(query)]
+            return [FailedMessage(*row) for row in connection.execute(query)]
 
     def drop(self, before: Millis, at: Millis) -> list[tuple[str, str]]:
         """Give up what waits since before that time; return (channel, key) of each."""
@@ -152,7 +153,7 @@ class Outbox:
                 connection.execute(sa.update(outbox).where(late).values(done_ms=at, outcome="dropped"))
         return found
 
-    def clear(self, before: Millis) -> None:
+    def delete_done(self, before: Millis) -> None:
         """Remove what was done before that time."""
         with self._engine.begin() as connection:
             connection.execute(sa.delete(outbox).where(outbox.c.done_ms < before))

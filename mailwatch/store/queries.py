@@ -6,25 +6,33 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from mailwatch.analysis.availability import Meter
+from mailwatch.analysis.availability import AvailabilityMeter
 from mailwatch.analysis.elapsed import Moment
-from mailwatch.analysis.incidents import Incident, Member, turns
+from mailwatch.analysis.incidents import Incident, IncidentOutage, symptom_changes
 from mailwatch.analysis.incidents import incidents as incidents_of
-from mailwatch.analysis.login_outages import PROVEN
+from mailwatch.analysis.login_outages import PROVEN_AFTERWARDS
 from mailwatch.analysis.offline import offline_payloads
-from mailwatch.analysis.outage import Outage, Steps, defended, named_after, outage_payload, stepped, told_json
-from mailwatch.analysis.replay import Course
-from mailwatch.analysis.segments import GUESS_FROM, Stretch, usual_interval
-from mailwatch.config.recorded_targets import SEE_CONFIG, NoSuchTarget
-from mailwatch.ledger.payloads import FACTS, clock_from
-from mailwatch.model import Fact, Kind, Observation, Outcome, WatchChange
+from mailwatch.analysis.outage import (
+    ClockSteps,
+    Outage,
+    clock_steps_between,
+    outage_id_of,
+    outage_payload,
+    public_outage_json,
+    widen_for_clock_steps,
+)
+from mailwatch.analysis.replay import TargetReplay
+from mailwatch.analysis.segments import INTERVAL_SAMPLE_SIZE, Segment, usual_interval
+from mailwatch.config.recorded_targets import SEE_CONFIG, UnknownTargetError
+from mailwatch.ledger.payloads import FACT_KINDS, clock_from
+from mailwatch.model import Fact, Kind, Observation, Outcome, TargetChange
 from mailwatch.store import Reader
-from mailwatch.store.replay import RuleBook, notices, resume, rule_book
-from mailwatch.times import Millis, overlap, rfc3339
+from mailwatch.store.replay import RuleBook, read_announcements, restore_state, rule_book
+from mailwatch.times import Millis, overlap_length, rfc3339
 
 Live = Mapping[str, Mapping[str, Any]]
-"""Payloads of open outages by their ids, as whoever follows every look has them."""
-NOTHING_LIVE: Live = {}
+"""Payloads of open outages by their ids, as code has them that follows every observation."""
+NO_LIVE_OUTAGES: Live = {}
 
 
 def outage_payloads(
@@ -33,25 +41,26 @@ def outage_payloads(
     only_open: bool = False,
     start: Millis | None = None,
     end: Millis | None = None,
-    live: Live = NOTHING_LIVE,
+    live: Live = NO_LIVE_OUTAGES,
 ) -> list[dict[str, Any]]:
     """Return the outages on record, newest first; those that touch [start, end) when given.
 
-    A closed outage is told as its ledger entry tells it, and so is one that was watched no longer: it touches what
+    A closed outage is returned as its ledger entry has it, and so is one that was watched no longer: it touches
+    what
     lies before its last failure. An open one is replayed to the last entry, unless `live`
-    has it: that takes a second for ten thousand looks.
+    has it: that takes a second for ten thousand observations.
     """
     found = []
-    for told in _latest(reader, live):
-        over = told["last_bad"] if told["state"] == "unwatched" else told["first_good"]
-        if only_open and told["state"] != "open":
+    for payload in _latest(reader, live):
+        over = payload["last_bad"] if payload["state"] == "unwatched" else payload["first_good"]
+        if only_open and payload["state"] != "open":
             continue
         if start is not None and over is not None and over <= start:
             continue
-        if end is not None and told["first_bad"] >= end:
+        if end is not None and payload["first_bad"] >= end:
             continue
-        found.append(told)
-    return sorted(found, key=lambda told: int(told["first_bad"]), reverse=True)
+        found.append(payload)
+    return sorted(found, key=lambda payload: int(payload["first_bad"]), reverse=True)
 
 
 def _latest(reader: Reader, live: Live) -> list[dict[str, Any]]:
@@ -61,30 +70,32 @@ def _latest(reader: Reader, live: Live) -> list[dict[str, Any]]:
     for entry in reader.entries(kinds=["outage"]):
         payload = entry.payload
         latest[payload["id"]] = payload
-        opaque[payload["target"]] = entry.opaque
+        opaque[payload["target"]] = entry.target_id
     still_open = {identity for identity, payload in latest.items() if payload["state"] == "open"}
     book = rule_book(reader) if still_open - live.keys() else None
-    announced = notices(reader)
+    announced = read_announcements(reader)
     found, steps = [], None
     for identity, payload in latest.items():
-        told = payload
+        current = payload
         if identity in still_open and identity in live:
-            told = _with_account(live[identity], payload)
+            current = _with_account(live[identity], payload)
         elif identity in still_open and book:
-            told = _as_of_now(reader, book, payload)
-        if "clock" not in told:
-            steps = steps_of(reader) if steps is None else steps
-            told = defended(told, *stepped(steps, told["ledger"]["first"], told["ledger"]["last"]))
-        begin, end = told["first_bad"], told["last_bad"]
-        excused = overlap(announced.of(opaque[told["target"]], begin, end), begin, end)
-        found.append(told | {"maintenance_ms": excused} if excused else told)
+            current = _as_of_now(reader, book, payload)
+        if "clock" not in current:
+            steps = clock_steps(reader) if steps is None else steps
+            current = widen_for_clock_steps(
+                current, *clock_steps_between(steps, current["ledger"]["first"], current["ledger"]["last"])
+            )
+        begin, end = current["first_bad"], current["last_bad"]
+        excused = overlap_length(announced.windows_of(opaque[current["target"]], begin, end), begin, end)
+        found.append(current | {"maintenance_ms": excused} if excused else current)
     return found
 
 
-def steps_of(reader: Reader) -> Steps:
+def clock_steps(reader: Reader) -> ClockSteps:
     """Read by how much the wall clock was set, and in which entries."""
-    told = ((entry.index, entry.payload) for entry in reader.entries(kinds=["clock"]))
-    return [(index, payload["milliseconds"]) for index, payload in told if payload["event"] == "step"]
+    clock_entries = ((entry.index, entry.payload) for entry in reader.entries(kinds=["clock"]))
+    return [(index, payload["milliseconds"]) for index, payload in clock_entries if payload["event"] == "step"]
 
 
 def incidents(
@@ -93,11 +104,13 @@ def incidents(
     only_open: bool = False,
     start: Millis | None = None,
     end: Millis | None = None,
-    live: Live = NOTHING_LIVE,
+    live: Live = NO_LIVE_OUTAGES,
 ) -> list[Incident]:
     """Return the incidents, newest first; those that touch [start, end) when given."""
     found = []
-    for incident in incidents_of(Member.of(order, told) for order, told in enumerate(_latest(reader, live))):
+    for incident in incidents_of(
+        IncidentOutage.from_payload(order, payload) for order, payload in enumerate(_latest(reader, live))
+    ):
         over = incident.until
         if only_open and incident.state != "open":
             continue
@@ -109,13 +122,15 @@ def incidents(
     return found[::-1]
 
 
-def in_full(reader: Reader, incident: Incident) -> Incident:
-    """Look up how the trouble of each outage changed: it reads every look of the incident."""
-    members = (replace(member, turns=turns(_bad_looks(reader, member))) for member in incident.members)
+def with_symptoms(reader: Reader, incident: Incident) -> Incident:
+    """Read how the trouble of each outage changed: it reads every observation of the incident."""
+    members = (
+        replace(member, symptom_changes=symptom_changes(_failures(reader, member))) for member in incident.members
+    )
     return replace(incident, members=tuple(members))
 
 
-def _bad_looks(reader: Reader, member: Member) -> Iterator[tuple[Millis, str | None]]:
+def _failures(reader: Reader, member: IncidentOutage) -> Iterator[tuple[Millis, str | None]]:
     for entry in reader.entries(target=member.target, kinds=["observation"], from_index=member.first_index):
         if entry.index > member.last_index:
             return
@@ -130,57 +145,57 @@ def outages(
     only_open: bool = False,
     start: Millis | None = None,
     end: Millis | None = None,
-    live: Live = NOTHING_LIVE,
+    live: Live = NO_LIVE_OUTAGES,
 ) -> list[dict[str, Any]]:
-    """Return `outage_payloads` as the API tells them."""
+    """Return `outage_payloads` in the JSON of the API."""
     found = outage_payloads(reader, only_open=only_open, start=start, end=end, live=live)
-    return [told_json(payload) for payload in found]
+    return [public_outage_json(payload) for payload in found]
 
 
 def offline(reader: Reader, *, start: Millis | None = None, end: Millis | None = None) -> list[dict[str, Any]]:
     """Return the times in which our own line was down, newest first; those that touch [start, end) when given."""
     entries = ((entry.index, entry.payload) for entry in reader.entries(kinds=["guard"]))
     found = []
-    for told in reversed(offline_payloads(entries)):
-        over = told["first_online"]
-        if (start is None or over is None or over > start) and (end is None or told["first_offline"] < end):
-            found.append(_offline_json(told))
+    for period in reversed(offline_payloads(entries)):
+        over = period["first_online"]
+        if (start is None or over is None or over > start) and (end is None or period["first_offline"] < end):
+            found.append(_offline_json(period))
     return found
 
 
-def _offline_json(told: dict[str, Any]) -> dict[str, Any]:
+def _offline_json(payload: dict[str, Any]) -> dict[str, Any]:
     times = ("last_online", "first_offline", "last_offline", "first_online")
-    lasted = told["duration_ms"].items()
+    lasted = payload["duration_ms"].items()
     return {
-        "part": told["part"],
-        "state": told["state"],
-        **{key: None if told[key] is None else rfc3339(told[key]) for key in times},
+        "part": payload["part"],
+        "state": payload["state"],
+        **{key: None if payload[key] is None else rfc3339(payload[key]) for key in times},
         "duration": {key: None if millis is None else millis / 1000 for key, millis in lasted},
-        "unobserved": told["unobserved_ms"] / 1000,
-        "reasons": told["reasons"],
-        "ledger": told["ledger"],
+        "unobserved": payload["unobserved_ms"] / 1000,
+        "reasons": payload["reasons"],
+        "ledger": payload["ledger"],
     }
 
 
 def _as_of_now(reader: Reader, book: RuleBook, payload: dict[str, Any]) -> dict[str, Any]:
-    replayed = resume(reader, payload["target"], book)
+    replayed = restore_state(reader, payload["target"], book)
     outage: Outage | None = replayed.state.outage
     if outage is None or outage.id != payload["id"]:
         # It closed a moment ago, and the entry that says so is being written.
-        outage = next((closed for closed in replayed.missing if closed.id == payload["id"]), None)
+        outage = next((closed for closed in replayed.unrecorded if closed.id == payload["id"]), None)
     if outage is None:
         return payload
-    told = outage_payload(outage, payload["provider"], Kind(payload["kind"]), payload["vantage_point"])
-    return _with_account(told, payload)
+    payload_now = outage_payload(outage, payload["provider"], Kind(payload["kind"]), payload["vantage_point"])
+    return _with_account(payload_now, payload)
 
 
-def _with_account(told: Mapping[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
-    return {**told, **{key: payload[key] for key in ("account", "watch") if key in payload}}
+def _with_account(json: Mapping[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
+    return {**json, **{key: payload[key] for key in ("account", "watch") if key in payload}}
 
 
 def observation_json(observation: Observation, provider: str, kind: str) -> dict[str, Any]:
-    """Return an observation as `mailwatch probe --json` and the API tell it; durations in seconds."""
-    last = observation.deciding
+    """Return an observation in the JSON of `mailwatch probe --json` and the API; durations in seconds."""
+    last = observation.deciding_attempt
     tls = last.tls if last else None
     return {
         "target": observation.target,
@@ -237,23 +252,23 @@ def observations(
     return found
 
 
-def wanted_targets(
+def select_targets(
     reader: Reader, name: str | None, configured: Sequence[str], *, see: str = SEE_CONFIG
 ) -> list[str]:
     """Return the targets that are asked for: all in the config, or the one of that name, which may be on record
-    only. `see` is for NoSuchTarget, which it raises.
+    only. `see` is for UnknownTargetError, which it raises.
     """
     if name is None:
         return list(configured)
     if name not in configured and name not in (on_record := reader.targets()):
-        raise NoSuchTarget(name, {*configured, *on_record}, see=see)
+        raise UnknownTargetError(name, {*configured, *on_record}, see=see)
     return [name]
 
 
-def guessed_interval(reader: Reader, target: str, start: Millis | None = None, *, index: int = 0) -> Millis:
+def inferred_interval(reader: Reader, target: str, start: Millis | None = None, *, index: int = 0) -> Millis:
     """Return the interval of a target where it is not on record: as it was observed from a time or entry on."""
     entries = reader.entries(
-        target=target, kinds=["observation"], start_ms=start, from_index=index, limit=GUESS_FROM
+        target=target, kinds=["observation"], start_ms=start, from_index=index, limit=INTERVAL_SAMPLE_SIZE
     )
     return usual_interval([entry.payload["scheduled"] for entry in entries])
 
@@ -265,12 +280,12 @@ def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Mil
     maintenance is left out, as far as the record goes; where there was any, `with_maintenance` has the same with
     its time counted as any other.
     """
-    book, announced = rule_book(reader), notices(reader)
+    book, announced = rule_book(reader), read_announcements(reader)
     last = next((entry.time for entry in reader.entries(descending=True, limit=1)), 0)
     answers = []
     for name in targets:
-        settings = watched_at(reader, name, start)
-        length = settings.fact.settings.interval if settings else guessed_interval(reader, name, start)
+        settings = recorded_change_at(reader, name, start)
+        length = settings.fact.settings.interval if settings else inferred_interval(reader, name, start)
         # An observation before the window speaks for its beginning.
         margin = 3 * length + 60_000
         # All entries from the first to the last of the window's, whatever the wall clock was set to in between: of
@@ -278,72 +293,72 @@ def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Mil
         first, after = reader.between(name, start - margin, end + margin)
         held = reader.latest(name, "watch", at_most=first)
         change = None if held is None else held.fact
-        interval = (change.settings.interval if isinstance(change, WatchChange) else length) / 1000
-        opaque = next((entry.opaque for entry in reader.entries(target=name, limit=1)), "")
-        excluded = announced.of(opaque, start - margin, min(end, last))
+        interval = (change.settings.interval if isinstance(change, TargetChange) else length) / 1000
+        opaque = next((entry.target_id for entry in reader.entries(target=name, limit=1)), "")
+        excluded = announced.windows_of(opaque, start - margin, min(end, last))
         without, whole = (
-            Meter(start, end, interval=interval, excluded=left_out, infer=change is None)
+            AvailabilityMeter(start, end, interval=interval, excluded=left_out, infer=change is None)
             for left_out in (excluded, ())
         )
-        course, rules = Course(_Both(without, whole), lambda *_: None), book.at(0)
-        for entry in reader.entries(target=name, kinds=FACTS, from_index=first, to_index=after):
+        course, rules = TargetReplay(_WithAndWithoutMaintenance(without, whole), lambda *_: None), book.at(0)
+        for entry in reader.entries(target=name, kinds=FACT_KINDS, from_index=first, to_index=after):
             rules = book.at(entry.index)
-            course.take(entry.index, entry.kind, entry.payload, rules)
-        course.settle(rules)
-        found = [outage for outage in course.known.values() if not outage.proven_afterwards]
-        told = without.read(found).as_told()
-        if told.get("maintenance"):
-            counted = whole.read(found).as_told()
-            told["with_maintenance"] = {key: counted[key] for key in _COUNTED}
-        answers.append({"target": name, "from": rfc3339(start), "to": rfc3339(end), **told})
+            course.feed(entry.index, entry.kind, entry.payload, rules)
+        course.flush(rules)
+        found = [outage for outage in course.all_outages.values() if not outage.proven_afterwards]
+        counted_json = without.result(found).public_json()
+        if counted_json.get("maintenance"):
+            counted = whole.result(found).public_json()
+            counted_json["with_maintenance"] = {key: counted[key] for key in _COUNTED}
+        answers.append({"target": name, "from": rfc3339(start), "to": rfc3339(end), **counted_json})
     return answers
 
 
 def anchor_of(reader: Reader, payload: Mapping[str, Any]) -> Moment | None:
     """Return the first failure of an outage as it is shown; None on records with wall times only."""
-    kind = PROVEN if payload.get("proven_afterwards") else ""
+    kind = PROVEN_AFTERWARDS if payload.get("proven_afterwards") else ""
     first, last = payload["ledger"]["first"], payload["ledger"]["last"]
     name = payload["target"]
     for entry in reader.entries(target=name, kinds=["observation"], from_index=first, to_index=last + 1):
-        told = entry.payload
-        if named_after(kind, name, entry.index, told["start"]) == payload["id"]:
-            clock = clock_from(told)
+        first_payload = entry.payload
+        if outage_id_of(kind, name, entry.index, first_payload["start"]) == payload["id"]:
+            clock = clock_from(first_payload)
             return None if clock is None else Moment(payload["first_bad"], clock.end, clock.boot)
     return None
 
 
-class WatchedAt(NamedTuple):
+class RecordedChange(NamedTuple):
     """What was on record of the watching of a target at a time, and in which entry."""
 
     entry: int
-    fact: WatchChange
+    fact: TargetChange
 
 
-def watched_at(reader: Reader, target: str, at: Millis) -> WatchedAt | None:
+def recorded_change_at(reader: Reader, target: str, at: Millis) -> RecordedChange | None:
     """Return the latest change of what is watched before `at`, None where the record has none."""
     for entry in reader.entries(target=target, kinds=["watch"], end_ms=at, descending=True, limit=1):
-        if isinstance(fact := entry.fact, WatchChange):
-            return WatchedAt(entry.index, fact)
+        if isinstance(fact := entry.fact, TargetChange):
+            return RecordedChange(entry.index, fact)
     return None
 
 
 _COUNTED = ("availability", "coverage", "downtime", "unobserved", "mttr", "mtbf")
 
 
-class _Both:
+class _WithAndWithoutMaintenance:
     """Two accounts of the same facts: with announced maintenance left out, and with all time counted."""
 
-    def __init__(self, one: Meter, other: Meter) -> None:
+    def __init__(self, one: AvailabilityMeter, other: AvailabilityMeter) -> None:
         self._one, self._other = one, other
 
-    def add(self, fact: Fact) -> list[Stretch]:
-        self._other.add(fact)
-        return self._one.add(fact)
+    def feed(self, fact: Fact) -> list[Segment]:
+        self._other.feed(fact)
+        return self._one.feed(fact)
 
-    def good(self, payload: dict[str, Any]) -> bool:
+    def feed_up(self, payload: dict[str, Any]) -> bool:
         # Both or neither: what they leave out does not decide it.
-        return self._one.good(payload) and self._other.good(payload)
+        return self._one.feed_up(payload) and self._other.feed_up(payload)
 
-    def settle(self) -> list[Stretch]:
-        self._other.settle()
-        return self._one.settle()
+    def flush(self) -> list[Segment]:
+        self._other.flush()
+        return self._one.flush()

@@ -12,19 +12,26 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from mailwatch.ledger.payloads import FACTS, fact_from
+from mailwatch.ledger.payloads import FACT_KINDS, fact_from
 from mailwatch.model import Fact, Outcome
-from mailwatch.store.errors import Health, StoreBroken, StoreError, StoreUnavailable, broken, not_sealed
-from mailwatch.store.first_start import begun, refuse_missing
+from mailwatch.store.errors import (
+    StoreDamagedError,
+    StoreError,
+    StoreHealth,
+    StoreUnavailableError,
+    damaged,
+    entry_mismatch,
+)
+from mailwatch.store.first_start import check_not_missing, ledger_exists
 from mailwatch.store.schema import checkpoints, database, engine, entries
 from mailwatch.times import Millis
 
 _COLUMNS = ("idx", "kind", "time_ms", "target", "number", "header", "payload")
 UNREADABLE = (OSError, StoreError, sa.exc.SQLAlchemyError, ValueError, KeyError)
 """What the reading of a ledger raises that is absent, not ours to read, or no ledger."""
-FINDINGS = 20
+MAX_INTEGRITY_FINDINGS = 20
 """Of SQLite's check of itself, so many are asked for."""
-STEPS = 100_000
+PROGRESS_STEPS = 100_000
 """Of SQLite's machine, after which its check may be ended."""
 
 
@@ -47,17 +54,17 @@ class Entry:
         return parsed
 
     @property
-    def opaque(self) -> str:
+    def target_id(self) -> str:
         """The id of its target in the header, "" without one."""
         return orjson.loads(self.header)["target"] or ""
 
     @property
     def fact(self) -> Fact | None:
         """The observation, gap or change of what is watched that it records; None for other kinds."""
-        return fact_from(self.kind, self.payload) if self.kind in FACTS else None
+        return fact_from(self.kind, self.payload) if self.kind in FACT_KINDS else None
 
 
-Texts = tuple[int, str, Millis, str | None, str, str]
+RawEntry = tuple[int, str, Millis, str | None, str, str]
 """Of an entry: index, kind, time, the clear name of its target, header and payload."""
 
 
@@ -71,8 +78,8 @@ class CheckpointRow:
     hashes: bytes = b""
 
 
-def sealed(row: Sequence[Any]) -> Entry:
-    """Make an entry of its columns, which must be what its header says. Raises StoreBroken.
+def entry_from_row(row: Sequence[Any]) -> Entry:
+    """Make an entry of its columns, which must be what its header says. Raises StoreDamagedError.
 
     Compared as text, in a fraction of the time of parsing: a header is canonical, so that each key stands once.
     """
@@ -85,12 +92,12 @@ def sealed(row: Sequence[Any]) -> Entry:
     except (AttributeError, TypeError, UnicodeError):
         fits = False
     if not fits:
-        raise not_sealed(row[0])
+        raise entry_mismatch(row[0])
     return entry
 
 
-def _is_sealed(row: Sequence[Any]) -> bool:
-    """Whether the header of an entry as `Texts` names its payload."""
+def _is_consistent(row: Sequence[Any]) -> bool:
+    """Whether the header of an entry as `RawEntry` names its payload."""
     try:
         return f'"payload":"{hashlib.sha256(row[5].encode()).hexdigest()}"' in row[4]
     except (AttributeError, TypeError, UnicodeError):
@@ -103,26 +110,26 @@ class Reader:
     Each query raises StoreError: broken where what is on disk is not what was written, and unavailable.
     """
 
-    def __init__(self, made: sa.Engine, health: Health | None = None) -> None:
+    def __init__(self, made: sa.Engine, health: StoreHealth | None = None) -> None:
         self._engine = made
         self._path = Path(made.url.database or "")
-        self._health = health or Health()
+        self._health = health or StoreHealth()
 
     @classmethod
-    def open(cls, data_dir: Path, health: Health | None = None) -> Reader:
+    def open(cls, data_dir: Path, health: StoreHealth | None = None) -> Reader:
         """Open a data_dir for reading.
 
-        Raises FileNotFoundError when it holds no ledger yet, LedgerMissing when it held one.
+        Raises FileNotFoundError when it holds no ledger yet, LedgerMissingError when it held one.
         """
-        refuse_missing(data_dir)
-        path, health = database(data_dir), health or Health()
+        check_not_missing(data_dir)
+        path, health = database(data_dir), health or StoreHealth()
         if path.exists() and path.stat().st_size > 0:
             made = engine(data_dir, read_only=True, health=health)
             try:
-                if begun(data_dir, made):
+                if ledger_exists(data_dir, made):
                     return cls(made, health)
             except StoreError:
-                # What it cannot read is said where it is read.
+                # What it cannot read is reported where it is read.
                 return cls(made, health)
             made.dispose()
         raise FileNotFoundError(f"{data_dir} holds no ledger yet; `mailwatch run` makes it")
@@ -143,7 +150,7 @@ class Reader:
     ) -> Iterator[Entry]:
         """Yield entries in ledger order; times bound the entry's own time, half-open.
 
-        Each must be what its header says (StoreBroken), unless it is to be audited anyway: `checked` False.
+        Each must be what its header says (StoreDamagedError), unless it is to be audited anyway: `checked` False.
         """
         column = entries.c
         query = sa.select(*(column[name] for name in _COLUMNS))
@@ -172,13 +179,13 @@ class Reader:
         query = query.order_by(column.idx.desc() if descending else column.idx).limit(limit)
         with self._engine.connect() as connection:
             for row in connection.execution_options(yield_per=1000).execute(query):
-                yield self._sealed(row) if checked else Entry(*row)
+                yield self._entry(row) if checked else Entry(*row)
 
-    def _sealed(self, row: Sequence[Any]) -> Entry:
+    def _entry(self, row: Sequence[Any]) -> Entry:
         try:
-            return sealed(row)
-        except StoreBroken as error:
-            self._health.met(error)
+            return entry_from_row(row)
+        except StoreDamagedError as error:
+            self._health.note(error)
             raise
 
     def latest(self, target: str, kind: str, *, at_most: int | None = None) -> Entry | None:
@@ -196,7 +203,7 @@ class Reader:
             query = query.where(column.idx <= at_most)
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else self._sealed(row)
+        return None if row is None else self._entry(row)
 
     def between(self, target: str, start_ms: Millis, end_ms: Millis) -> tuple[int, int]:
         """Return the index of a target's first entry of that time and the one after its last; twice 0 for none."""
@@ -224,7 +231,7 @@ class Reader:
             low, high = connection.execute(query).one()
         return (0, -1) if low is None else (low, high)
 
-    def texts(self, from_index: int, to_index: int) -> Iterator[Texts]:
+    def raw_entries(self, from_index: int, to_index: int) -> Iterator[RawEntry]:
         """Yield entries as they are kept, in half the time of `entries`."""
         column = entries.c
         names = ("idx", "kind", "time_ms", "target", "header", "payload")
@@ -233,8 +240,8 @@ class Reader:
         with self._engine.connect() as connection:
             for part in connection.execution_options(yield_per=1000).execute(query).partitions():
                 for row in part:
-                    if not _is_sealed(row):
-                        self._health.met(error := not_sealed(row[0]))
+                    if not _is_consistent(row):
+                        self._health.note(error := entry_mismatch(row[0]))
                         raise error
                 yield from part
 
@@ -301,26 +308,28 @@ class Reader:
         """Whether damage was met, by this reader or by others of the same store."""
         return self._health.damage is not None
 
-    def damaged(self, what: str) -> None:
+    def note_damage(self, what: str) -> None:
         """Note what was found wrong in the database."""
-        self._health.met(broken(self._path, what.removeprefix("the database is damaged: ")))
+        self._health.note(damaged(self._path, what.removeprefix("the database is damaged: ")))
 
     def integrity(self, stopped: Callable[[], bool]) -> list[str]:
         """Return what SQLite finds wrong in its file, [] if nothing; or [] once `stopped`."""
         with self._engine.connect() as connection:
             raw = connection.connection.dbapi_connection
             assert isinstance(raw, sqlite3.Connection)
-            raw.set_progress_handler(lambda: int(stopped()), STEPS)
+            raw.set_progress_handler(lambda: int(stopped()), PROGRESS_STEPS)
             try:
-                found = connection.exec_driver_sql(f"PRAGMA integrity_check({FINDINGS})").scalars().all()
-            except StoreUnavailable:
+                found = (
+                    connection.exec_driver_sql(f"PRAGMA integrity_check({MAX_INTEGRITY_FINDINGS})").scalars().all()
+                )
+            except StoreUnavailableError:
                 if stopped():
                     return []
                 raise
             finally:
                 raw.set_progress_handler(None, 0)
         lines = [line.strip() for text in found for line in str(text).splitlines()]
-        return [line for line in lines if line != "ok" and not line.startswith("***")][:FINDINGS]
+        return [line for line in lines if line != "ok" and not line.startswith("***")][:MAX_INTEGRITY_FINDINGS]
 
     def close(self) -> None:
         """Close all connections."""

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mailwatch.analysis.detector import Event, State, advance
-from mailwatch.analysis.login_outages import Proof, advance_proof
-from mailwatch.analysis.maintenance import Notice, Notices, Rule
+from mailwatch.analysis.detector import IndexedFact, State, advance
+from mailwatch.analysis.login_outages import LoginHistory, advance_login_history
+from mailwatch.analysis.maintenance import Announcement, Announcements, MaintenanceRule
 from mailwatch.analysis.outage import Outage, outage_payload
-from mailwatch.analysis.recurrence import WrongRule
+from mailwatch.analysis.recurrence import InvalidRuleError
 from mailwatch.ledger.canonical_json import canonical, digest
-from mailwatch.ledger.payloads import FACTS, read_rules, written_rules, written_settings
-from mailwatch.model import Fact, Gap, Kind, Observation, Outcome, Rules, WatchChange, WatchEvent, WatchSettings
+from mailwatch.ledger.payloads import FACT_KINDS, rules_from, rules_payload, settings_payload
+from mailwatch.model import Fact, Gap, Kind, Observation, Outcome, Rules, TargetChange, TargetEvent, TargetSettings
 from mailwatch.store import Entry, Finding, Reader
 
 
@@ -37,78 +37,81 @@ def rule_book(reader: Reader) -> RuleBook:
         written = entry.payload.get("rules")
         if written:
             starts.append(entry.index)
-            rules.append(read_rules(written))
+            rules.append(rules_from(written))
     return RuleBook(tuple(starts), tuple(rules) or (Rules(),))
 
 
-def written_maintenance(rules: tuple[Rule, ...]) -> dict[str, Any]:
+def maintenance_payload(rules: tuple[MaintenanceRule, ...]) -> dict[str, Any]:
     """Write what a start or reload announces; nothing for no rules."""
     if not rules:
         return {}
-    told = [rule.payload() for rule in rules]
-    return {"maintenance": {"rules": told, "digest": digest(canonical(told))}}
+    rule_payloads = [rule.payload() for rule in rules]
+    return {"maintenance": {"rules": rule_payloads, "digest": digest(canonical(rule_payloads))}}
 
 
-def notices(reader: Reader) -> Notices:
+def read_announcements(reader: Reader) -> Announcements:
     """Read what was announced, and when.
 
     An announcement is no older than the entry before it: a clock that was set back makes none earlier.
     """
-    found: list[Notice] = []
+    found: list[Announcement] = []
     for entry in reader.entries(kinds=["node"]):
-        rules = tuple(Rule.read(told) for told in entry.payload.get("maintenance", {}).get("rules", ()))
+        rules = tuple(
+            MaintenanceRule.from_payload(rule) for rule in entry.payload.get("maintenance", {}).get("rules", ())
+        )
         if rules != (found[-1].rules if found else ()):
             before = next(reader.entries(from_index=max(0, entry.index - 1), limit=1))
-            found.append(Notice(max(entry.time, before.time), rules))
-    return Notices(tuple(found))
+            found.append(Announcement(max(entry.time, before.time), rules))
+    return Announcements(tuple(found))
 
 
 def audit_maintenance(reader: Reader) -> list[Finding]:
-    """Read each announcement again: its rules are in canonical form, and have the digest that it tells."""
+    """Read each announcement again: its rules are in canonical form, and have the digest that it states."""
     findings = []
     for entry in reader.entries(kinds=["node"]):
-        told = entry.payload.get("maintenance")
-        if told is None:
+        maintenance = entry.payload.get("maintenance")
+        if maintenance is None:
             continue
         try:
-            rules = tuple(Rule.read(rule) for rule in told["rules"])
-        except (WrongRule, KeyError, TypeError) as error:
+            rules = tuple(MaintenanceRule.from_payload(rule) for rule in maintenance["rules"])
+        except (InvalidRuleError, KeyError, TypeError) as error:
             findings.append(Finding(entry.index, f"a maintenance rule cannot be read: {error}"))
             continue
-        if written_maintenance(rules) != {"maintenance": told}:
+        if maintenance_payload(rules) != {"maintenance": maintenance}:
             findings.append(Finding(entry.index, "its maintenance rules are not what their digest tells"))
     return findings
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class RestoredState:
     """The state of one target's rules after its last entry.
 
-    `recorded` are the outage entries' payloads by id, the latest of each; `missing` are the changes that
+    `recorded` are the outage entries' payloads by id, the latest of each; `unrecorded` are the changes that
     were decided by committed observations but whose outage entry was not (a crash came between), and
-    `missing_under` what was watched then. `latest` is None where nothing was observed since the watching
-    began; `settings` are those in force; `blind` is the latest gap after the latest observation, if there is one.
+    `unrecorded_settings` what was watched then. `latest` is None where nothing was observed since the watching
+    began; `settings` are those in force; `trailing_gap` is the latest gap after the latest observation, if there
+    is one.
     """
 
     state: State
-    proof: Proof
+    login_history: LoginHistory
     latest: Observation | None
     recorded: dict[str, dict[str, Any]]
-    missing: tuple[Outage, ...]
-    missing_under: tuple[WatchSettings | None, ...] = ()
-    settings: WatchSettings | None = None
-    blind: Gap | None = None
+    unrecorded: tuple[Outage, ...]
+    unrecorded_settings: tuple[TargetSettings | None, ...] = ()
+    settings: TargetSettings | None = None
+    trailing_gap: Gap | None = None
 
 
-def resume(
+def restore_state(
     reader: Reader,
     target: str,
     book: RuleBook,
-    at: Callable[[int], None] = lambda _index: None,
+    progress: Callable[[int], None] = lambda _index: None,
     *,
     size: int | None = None,
-) -> Replayed:
-    """Replay the target's entries from the last moment at which nothing was open; `at` is told where it is.
+) -> RestoredState:
+    """Replay the target's entries from the last moment at which nothing was open; `progress` gets the index.
 
     1. An open outage is replayed from the up observation before it, which is its last good.
     2. Else the last up observation is the whole state. It is replayed itself too, from the one before it: what
@@ -120,40 +123,43 @@ def resume(
     for entry in reader.entries(target=target, kinds=["outage"], to_index=size):
         payload = entry.payload
         recorded[payload["id"]] = payload
-    still_open = next((told for told in reversed(recorded.values()) if told["state"] == "open"), None)
+    still_open = next(
+        (outage_payload for outage_payload in reversed(recorded.values()) if outage_payload["state"] == "open"),
+        None,
+    )
     before = still_open["ledger"]["first"] + 1 if still_open else size
     start = reader.last_index(target=target, outcome=Outcome.UP, before=before) or 0
     if not still_open:
         start = reader.last_index(target=target, outcome=Outcome.UP, before=start) or 0
-    state, proof, missing, under = State(), Proof(), list[Outage](), list[WatchSettings | None]()
+    state, proof, missing, under = State(), LoginHistory(), list[Outage](), list[TargetSettings | None]()
     last: Observation | None = None
     blind: Gap | None = None
     for number, (entry, fact) in enumerate(_facts(reader, target, start, size)):
         if number % 1000 == 0:
-            at(entry.index)
-        state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
+            progress(entry.index)
+        state, transition = advance(state, IndexedFact(entry.index, fact), book.at(entry.index))
         last = fact if isinstance(fact, Observation) else last
         blind = fact if isinstance(fact, Gap) else None if isinstance(fact, Observation) else blind
-        if isinstance(fact, WatchChange) and fact.event in (WatchEvent.BEGIN, WatchEvent.END):
+        if isinstance(fact, TargetChange) and fact.event in (TargetEvent.BEGIN, TargetEvent.END):
             last = blind = None
-        proof, proven = advance_proof(proof, entry.index, fact, state.is_open)
+        proof, proven = advance_login_history(proof, entry.index, fact, state.is_open)
         for outage in (transition.outage if transition else None, proven):
             if outage and recorded.get(outage.id, {}).get("state") not in ("closed", "unwatched", outage.state):
                 missing.append(outage)
                 under.append(_settings_at(reader, target, entry.index))
     settings = _settings_at(reader, target, None if size is None else size - 1)
-    return Replayed(state, proof, last, recorded, tuple(missing), tuple(under), settings, blind)
+    return RestoredState(state, proof, last, recorded, tuple(missing), tuple(under), settings, blind)
 
 
-def _settings_at(reader: Reader, target: str, index: int | None = None) -> WatchSettings | None:
+def _settings_at(reader: Reader, target: str, index: int | None = None) -> TargetSettings | None:
     """Return what was watched at an entry, or is now; None where the record does not say."""
     entry = reader.latest(target, "watch", at_most=index)
     fact = None if entry is None else entry.fact
-    return fact.settings if isinstance(fact, WatchChange) else None
+    return fact.settings if isinstance(fact, TargetChange) else None
 
 
 def _facts(reader: Reader, target: str, start: int, size: int | None) -> Iterator[tuple[Entry, Fact]]:
-    for entry in reader.entries(target=target, kinds=FACTS, from_index=start, to_index=size):
+    for entry in reader.entries(target=target, kinds=FACT_KINDS, from_index=start, to_index=size):
         fact = entry.fact
         if fact is not None:
             yield entry, fact
@@ -165,10 +171,10 @@ def audit_outages(reader: Reader, book: RuleBook, target: str, size: int | None 
     Only the first `size` entries, if given: more may come while it is read. What is missing and would be put on
     record by a start is pending: MailWatch was killed, or a backup made, between an observation and its outage.
     """
-    told = list(reader.entries(target=target, kinds=["outage"], to_index=size))
-    expected: list[tuple[Outage, WatchSettings | None]] = []
-    state, proof, settings = State(), Proof(), None
-    for entry in reader.entries(target=target, kinds=FACTS, to_index=size):
+    recorded = list(reader.entries(target=target, kinds=["outage"], to_index=size))
+    expected: list[tuple[Outage, TargetSettings | None]] = []
+    state, proof, settings = State(), LoginHistory(), None
+    for entry in reader.entries(target=target, kinds=FACT_KINDS, to_index=size):
         try:
             fact = entry.fact
         except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -177,27 +183,29 @@ def audit_outages(reader: Reader, book: RuleBook, target: str, size: int | None 
             )
             return [Finding(entry.index, what[:200])]
         assert fact is not None
-        state, transition = advance(state, Event(entry.index, fact), book.at(entry.index))
-        proof, proven = advance_proof(proof, entry.index, fact, state.is_open)
-        settings = fact.settings if isinstance(fact, WatchChange) else settings
+        state, transition = advance(state, IndexedFact(entry.index, fact), book.at(entry.index))
+        proof, proven = advance_login_history(proof, entry.index, fact, state.is_open)
+        settings = fact.settings if isinstance(fact, TargetChange) else settings
         decided = (transition.outage if transition else None, proven)
         expected += [(outage, settings) for outage in decided if outage]
     findings = []
-    for entry, (outage, settings) in zip(told, expected, strict=False):
+    for entry, (outage, settings) in zip(recorded, expected, strict=False):
         payload = entry.payload
         kept = {key: value for key, value in payload.items() if key not in _NOT_REPLAYED}
         given = outage_payload(outage, "", Kind.IMAP, "")
         if kept != {key: value for key, value in given.items() if key not in _NOT_REPLAYED}:
             findings.append(Finding(entry.index, f"outage {payload['id']} is not what a replay gives"))
-        rules = written_rules(book.at(entry.index))
+        rules = rules_payload(book.at(entry.index))
         if payload.get("rules", rules) != rules:
             findings.append(Finding(entry.index, f"outage {payload['id']} names other rules than were in force"))
-        if payload.get("watch") != (None if settings is None else written_settings(settings)):
+        if payload.get("watch") != (None if settings is None else settings_payload(settings)):
             findings.append(Finding(entry.index, f"outage {payload['id']} was watched otherwise than it says"))
-    for entry in told[len(expected) :]:
+    for entry in recorded[len(expected) :]:
         findings.append(Finding(entry.index, "an outage is on record that a replay does not give"))
-    missing = [outage for outage, _ in expected[len(told) :]]
-    recovered = {(o.id, o.state) for o in resume(reader, target, book, size=size).missing} if missing else set()
+    missing = [outage for outage, _ in expected[len(recorded) :]]
+    recovered = (
+        {(o.id, o.state) for o in restore_state(reader, target, book, size=size).unrecorded} if missing else set()
+    )
     for outage in missing:
         what = f"outage {outage.id} of {target} is"
         if (outage.id, outage.state) in recovered:

@@ -18,8 +18,8 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from mailwatch.progress import Progress, Step
-from mailwatch.store.errors import Health, StoreError, StoreMoved, fault, locked
+from mailwatch.progress import StartupProgress, StartupStep
+from mailwatch.store.errors import StoreError, StoreHealth, StoreMovedError, database_locked, translate_error
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ outbox = sa.Table(
     sa.Index("outbox_once", "channel", "key", unique=True),
     sa.Index("outbox_pending", "channel", "number", sqlite_where=sa.text("done_ms IS NULL")),
 )
-"""What is to be told to whom. A row that is done stays for a while, so that its key is not told again."""
+"""Notifications by channel. A row that is done stays for a while, so that its key is not sent again."""
 
 outbox_cursor = sa.Table(
     "outbox_cursor",
@@ -94,28 +94,28 @@ def write_ahead_log(data_dir: Path) -> Path:
 def same_file(path: Path, opened: os.stat_result) -> bool:
     """Whether a path still names the file that was opened; a path that names nothing does not."""
     try:
-        return same(path.stat(), opened)
+        return same_stat(path.stat(), opened)
     except OSError:
         return False
 
 
-def same(one: os.stat_result, other: os.stat_result) -> bool:
+def same_stat(one: os.stat_result, other: os.stat_result) -> bool:
     """Whether two are of one file."""
     return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
-def moved(path: Path) -> StoreMoved:
+def file_moved(path: Path) -> StoreMovedError:
     """Say that a path no longer names what was opened."""
-    return StoreMoved(
+    return StoreMovedError(
         f"{path} is no longer the file that was opened: it was moved, replaced or removed. What is seen waits "
         "in memory: put it back where it was, and it is written",
         f"{path.name} was moved, replaced or removed while MailWatch runs",
     )
 
 
-def healed(log: Path) -> StoreMoved:
+def log_restored(log: Path) -> StoreMovedError:
     """Say that the write-ahead log was moved or removed, and what it held is saved."""
-    return StoreMoved(
+    return StoreMovedError(
         f"{log} was moved, replaced or removed; what it held was saved into the database, nothing is lost, and "
         "there is nothing to do",
         f"{log.name} was moved, replaced or removed; what it held is saved",
@@ -135,7 +135,7 @@ def make_database(data_dir: Path) -> None:
         os.close(folder)
 
 
-def engine(data_dir: Path, *, read_only: bool = False, health: Health | None = None) -> sa.Engine:
+def engine(data_dir: Path, *, read_only: bool = False, health: StoreHealth | None = None) -> sa.Engine:
     """Open the SQLite file, which must be there. Write-ahead log, every commit on disk.
 
     What SQLite raises is raised as StoreError and noted in `health`, but for what is the fault of a statement's
@@ -143,13 +143,13 @@ def engine(data_dir: Path, *, read_only: bool = False, health: Health | None = N
     """
     path, log = database(data_dir), write_ahead_log(data_dir)
     opened: list[os.stat_result] = []
-    health = health or Health()
+    health = health or StoreHealth()
 
     def connect() -> sqlite3.Connection:
         if opened and not same_file(path, opened[0]):
-            raise _noted(health, moved(path))
+            raise _note(health, file_moved(path))
         if health.log and not same_file(log, health.log):
-            raise _noted(health, moved(log))
+            raise _note(health, file_moved(log))
         # Not made if it is gone: an empty database in its place would be taken for the ledger.
         return sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=10, check_same_thread=False
@@ -176,21 +176,21 @@ def engine(data_dir: Path, *, read_only: bool = False, health: Health | None = N
 
     @sa.event.listens_for(made, "checkout")
     def _check(_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: Any) -> None:
-        if _stale(record.info, health):
+        if _is_stale(record.info, health):
             # The pool makes another one.
             raise sa.exc.DisconnectionError
 
     @sa.event.listens_for(made, "begin")
     def _begin(connection: sa.Connection) -> None:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-        if _stale(connection.info, health):
-            raise moved(log)
+        if _is_stale(connection.info, health):
+            raise file_moved(log)
 
     @sa.event.listens_for(made, "handle_error")
     def _translate(context: ExceptionContext) -> None:
         cause = context.original_exception
-        if isinstance(cause, sqlite3.Error) and (error := fault(path, cause)) is not None:
-            raise _noted(health, error) from cause
+        if isinstance(cause, sqlite3.Error) and (error := translate_error(path, cause)) is not None:
+            raise _note(health, error) from cause
 
     return made
 
@@ -203,30 +203,30 @@ def empty_log(connection: sa.Connection, path: Path) -> None:
     try:
         busy, _, _ = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except sqlite3.Error as error:
-        raise fault(path, error) or error from error
+        raise translate_error(path, error) or error from error
     if busy:
-        raise locked(path)
+        raise database_locked(path)
 
 
-def _noted(health: Health, error: StoreError) -> StoreError:
-    health.met(error)
+def _note(health: StoreHealth, error: StoreError) -> StoreError:
+    health.note(error)
     return error
 
 
-def _stale(info: Mapping[str, Any], health: Health) -> bool:
+def _is_stale(info: Mapping[str, Any], health: StoreHealth) -> bool:
     """Whether a connection has another log than the writer's: what stands there is not the ledger."""
     known: os.stat_result | None = info.get("log")
-    return known is not None and health.log is not None and not same(known, health.log)
+    return known is not None and health.log is not None and not same_stat(known, health.log)
 
 
-def migrate(made: sa.Engine, progress: Progress) -> None:
+def migrate(made: sa.Engine, progress: StartupProgress) -> None:
     """Bring the tables to this version's shape, in one transaction."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with made.begin() as connection:
         here = MigrationContext.configure(connection).get_current_revision()
         if here not in (None, ScriptDirectory.from_config(config).get_current_head()):
-            progress.at(Step.MIGRATING)
+            progress.update(StartupStep.MIGRATING)
             logger.info("bringing the ledger's tables to the shape of this version; a long ledger takes a while")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -18,16 +18,30 @@ import sqlalchemy as sa
 from mailwatch import monotonic
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError
-from mailwatch.ledger.entry import seal, target_id
+from mailwatch.ledger.entry import encode_entry, target_id
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
-from mailwatch.ledger.payloads import payload_of
+from mailwatch.ledger.payloads import fact_payload
 from mailwatch.model import Fact, Observation
 from mailwatch.monotonic import Origin
-from mailwatch.progress import Progress, Step
-from mailwatch.store.data_dir import Lock
-from mailwatch.store.errors import CURE, FULL, Health, StoreBroken, StoreMoved, broken, full
-from mailwatch.store.first_start import bring_up_to_date, keep_signed, ready, refuse_less, refuse_missing
-from mailwatch.store.keys import Keys, remove_torn
+from mailwatch.progress import StartupProgress, StartupStep
+from mailwatch.store.data_dir import DataDirLock
+from mailwatch.store.errors import (
+    DAMAGE_ADVICE,
+    FULL_ERRNOS,
+    StoreDamagedError,
+    StoreHealth,
+    StoreMovedError,
+    damaged,
+    disk_full,
+)
+from mailwatch.store.first_start import (
+    check_not_missing,
+    check_not_truncated,
+    migrate_database,
+    prepare_database,
+    save_signed_checkpoint,
+)
+from mailwatch.store.keys import Keys, remove_partial_files
 from mailwatch.store.reader import Entry
 from mailwatch.store.schema import (
     checkpoints,
@@ -35,9 +49,9 @@ from mailwatch.store.schema import (
     empty_log,
     engine,
     entries,
-    healed,
+    file_moved,
+    log_restored,
     make_database,
-    moved,
     same_file,
     write_ahead_log,
 )
@@ -45,7 +59,7 @@ from mailwatch.times import Millis, now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class NewEntry:
     """An entry to be: `payload` is a fact, or a dict of whole numbers and text; `target` a clear name."""
 
     kind: str
@@ -55,9 +69,11 @@ class Draft:
 
 
 class Store:
-    """An opened ledger. `findings` tells what start-up found and mended; `health` is shared with its readers."""
+    """An opened ledger. `findings` are what start-up found and repaired; `health` is shared with its readers."""
 
-    def __init__(self, data_dir: Path, lock: Lock, keys: Keys, made: sa.Engine, health: Health) -> None:
+    def __init__(
+        self, data_dir: Path, lock: DataDirLock, keys: Keys, made: sa.Engine, health: StoreHealth
+    ) -> None:
         self.keys = keys
         self.health = health
         self.findings: list[str] = []
@@ -73,61 +89,62 @@ class Store:
         self._checkpointed = -1
         self._database = database(data_dir).stat()
         self.read_clock: Callable[[], Millis] = monotonic.milliseconds
-        """The clock that nobody can set, read once for each batch."""
+        """The steady clock, read once for each batch."""
 
     @classmethod
     def open(
         cls,
         data_dir: Path,
-        progress: Progress | None = None,
+        progress: StartupProgress | None = None,
         *,
         keys: Keys | None = None,
-        health: Health | None = None,
+        health: StoreHealth | None = None,
     ) -> Store:
-        """Lock, migrate and check a data_dir, made if missing. `progress` is told how far that is.
+        """Lock, migrate and check a data_dir, made if missing. `progress` gets how far that is.
 
         `keys` are those of a copy that has none beside it.
-        Raises Locked, StoreError (broken, keys or database missing, not to be used now), OSError; DiskFull where
+        Raises DataDirLockedError, StoreError (broken, keys or database missing, not to be used now), OSError;
+        DiskFullError where
         it is worth another try.
 
         1. The last checkpoint must carry our signature and fit the tree it was made of.
         2. The entries after it must follow one another; the tree is grown again over them.
         3. They must be as many as the checkpoint beside the keys says that there were.
         """
-        progress = progress or Progress()
-        progress.at(Step.OPENING)
+        progress = progress or StartupProgress()
+        progress.update(StartupStep.OPENING)
         try:
-            return cls._open(data_dir, progress, keys, health or Health())
+            return cls._open(data_dir, progress, keys, health or StoreHealth())
         except OSError as error:
-            if error.errno in FULL:
-                raise full(data_dir) from None
+            if error.errno in FULL_ERRNOS:
+                raise disk_full(data_dir) from None
             raise
 
     @classmethod
-    def _open(cls, data_dir: Path, progress: Progress, keys: Keys | None, health: Health) -> Store:
+    def _open(cls, data_dir: Path, progress: StartupProgress, keys: Keys | None, health: StoreHealth) -> Store:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.ExitStack() as undo:
-            lock = Lock(data_dir)
+            lock = DataDirLock(data_dir)
             undo.callback(lock.release)
-            remove_torn(data_dir)
-            refuse_missing(data_dir)
+            remove_partial_files(data_dir)
+            check_not_missing(data_dir)
             if not database(data_dir).exists():
                 make_database(data_dir)
             made = engine(data_dir, health=health)
             undo.callback(made.dispose)
             if keys is None:
-                keys = ready(data_dir, made, progress)
+                keys = prepare_database(data_dir, made, progress)
             else:
-                bring_up_to_date(data_dir, made, progress)
+                migrate_database(data_dir, made, progress)
             store = cls(data_dir, lock, keys, made, health)
             undo.callback(store._connection.close)
             try:
                 store._check(progress)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise broken(
+                raise damaged(
                     database(data_dir), f"what it holds cannot be read: {type(error).__name__}"
                 ) from error
-            store._remember()
+            store._remember_files()
             undo.pop_all()
         return store
 
@@ -141,18 +158,18 @@ class Store:
         """The root of the tree over all that is committed."""
         return self._tree.root()
 
-    def append_batch(self, drafts: Sequence[Draft]) -> list[Entry]:
+    def append_batch(self, new_entries: Sequence[NewEntry]) -> list[Entry]:
         """Append all drafts in one transaction; when this returns they are on disk.
 
         Raises StoreError, and what a draft raises that cannot be written; then nothing was appended.
         """
-        self.stay()
+        self.check_files()
         tree = self._tree.copy()
         numbers: dict[str, int] = {}
         clock, origin = self.read_clock(), monotonic.origin()
         written: list[Entry] = []
         rows: list[dict[str, Any]] = []
-        for draft in drafts:
+        for draft in new_entries:
             entry = self._entry(draft, tree.size, numbers, clock, origin)
             tree.append(leaf_hash(entry.header.encode()))
             written.append(entry)
@@ -176,20 +193,20 @@ class Store:
         self._numbers.update(numbers)
         return written
 
-    def _entry(self, draft: Draft, index: int, numbers: dict[str, int], clock: Millis, origin: Origin) -> Entry:
-        payload = draft.payload if isinstance(draft.payload, dict) else payload_of(draft.payload)
+    def _entry(self, new: NewEntry, index: int, numbers: dict[str, int], clock: Millis, origin: Origin) -> Entry:
+        payload = new.payload if isinstance(new.payload, dict) else fact_payload(new.payload)
         opaque = number = None
-        if draft.target is not None:
+        if new.target is not None:
             payload = {**payload, "salt": secrets.token_hex(16)}
-            opaque = self._ids.get(draft.target)
+            opaque = self._ids.get(new.target)
             if opaque is None:
-                opaque = self._ids[draft.target] = target_id(self.keys.secret, draft.target)
-            number = numbers[draft.target] = self._last_number(draft.target, numbers) + 1
-        sealed = seal(
-            index=index, kind=draft.kind, time=draft.time, target=opaque, number=number, payload=payload,
+                opaque = self._ids[new.target] = target_id(self.keys.secret, new.target)
+            number = numbers[new.target] = self._last_number(new.target, numbers) + 1
+        sealed = encode_entry(
+            index=index, kind=new.kind, time=new.time, target=opaque, number=number, payload=payload,
             clock=clock, origin=origin,
         )  # fmt: skip
-        return Entry(index, draft.kind, draft.time, draft.target, number, sealed.header, sealed.payload)
+        return Entry(index, new.kind, new.time, new.target, number, sealed.header, sealed.payload)
 
     def _last_number(self, target: str, numbers: dict[str, int]) -> int:
         for known in (numbers, self._numbers):
@@ -206,18 +223,18 @@ class Store:
         """
         if self._tree.size in (0, self._checkpointed):
             return None
-        self.stay()
+        self.check_files()
         made = Checkpoint(self.keys.origin, self._tree.size, self._tree.root())
         note = notes.sign(made, self.keys.private)
         row = {"size": made.size, "time_ms": now(), "note": note, "hashes": self._tree.to_bytes()}
         with self._connection.begin():
             self._connection.execute(sa.insert(checkpoints), [row])
         self._checkpointed = made.size
-        keep_signed(self._data_dir, note)
+        save_signed_checkpoint(self._data_dir, note)
         return made
 
-    def _check(self, progress: Progress) -> None:
-        progress.at(Step.CHECKING)
+    def _check(self, progress: StartupProgress) -> None:
+        progress.update(StartupStep.CHECKING)
         with self._connection.begin():
             last = self._connection.execute(
                 sa.select(checkpoints).order_by(checkpoints.c.size.desc()).limit(1)
@@ -228,27 +245,29 @@ class Store:
             self._grow(tree, have, progress)
         if have < tree.size:
             what = f"the last checkpoint covers {tree.size} entries, but there are {have}"
-            raise StoreBroken(f"{what}; {CURE}", what)
-        refuse_less(self._data_dir, self.keys, tree.size)
+            raise StoreDamagedError(f"{what}; {DAMAGE_ADVICE}", what)
+        check_not_truncated(self._data_dir, self.keys, tree.size)
         if last is not None:
             self._checkpointed = last.size
             if tree.size > last.size:
                 self.findings.append(f"{tree.size - last.size} entries after the last checkpoint checked")
         self._tree = tree
 
-    def _grow(self, tree: CompactRange, end: int, progress: Progress) -> None:
+    def _grow(self, tree: CompactRange, end: int, progress: StartupProgress) -> None:
         """Grow a tree over the entries up to `end`, which must follow one another."""
         begun = tree.size
         query = sa.select(entries.c.idx, entries.c.header).where(entries.c.idx >= begun, entries.c.idx < end)
         found = self._connection.execution_options(yield_per=1000).execute(query.order_by(entries.c.idx))
         for index, header in found:
             if tree.size % 1000 == 0:
-                progress.at(Step.CHECKING, tree.size - begun, end - begun)
+                progress.update(StartupStep.CHECKING, tree.size - begun, end - begun)
             if index != tree.size or json.loads(header)["index"] != index:
-                raise StoreBroken(f"entry {tree.size} is missing; {CURE}", f"entry {tree.size} is missing")
+                raise StoreDamagedError(
+                    f"entry {tree.size} is missing; {DAMAGE_ADVICE}", f"entry {tree.size} is missing"
+                )
             tree.append(leaf_hash(header.encode()))
 
-    def _verified(self, row: sa.Row[Any], progress: Progress) -> CompactRange:
+    def _verified(self, row: sa.Row[Any], progress: StartupProgress) -> CompactRange:
         """Return the tree of the last checkpoint, which must have the signed root.
 
         Where its kept subtrees do not give that root, they are computed anew from the entries: the root is signed.
@@ -256,7 +275,7 @@ class Store:
         try:
             note = notes.verify(row.note, self.keys.public)
         except CheckpointError as error:
-            raise StoreBroken(f"the last checkpoint: {error}; restore keys and database together") from None
+            raise StoreDamagedError(f"the last checkpoint: {error}; restore keys and database together") from None
         with contextlib.suppress(ValueError, TypeError):
             tree = CompactRange.from_bytes(row.size, row.hashes)
             if (note.size, note.root) == (tree.size, tree.root()):
@@ -264,7 +283,7 @@ class Store:
         tree = CompactRange()
         self._grow(tree, row.size, progress)
         if (note.size, note.root) != (tree.size, tree.root()):
-            raise StoreBroken(
+            raise StoreDamagedError(
                 f"the last checkpoint signs {note.size} entries with root {note.root.hex()}, "
                 f"but {tree.size} entries give {tree.root().hex()}; restore the database from your backup"
             )
@@ -273,39 +292,39 @@ class Store:
         )
         return tree
 
-    def stay(self) -> None:
+    def check_files(self) -> None:
         """See that what we write is what stands at the ledger's path. Raises StoreError, OSError.
 
-        Else commits would go into a file that nobody can open any more, and seem to succeed.
+        Else commits would go into a file that cannot be opened any more, and seem to succeed.
         """
         try:
             if not same_file(database(self._data_dir), self._database):
-                raise moved(database(self._data_dir))
+                raise file_moved(database(self._data_dir))
             self._lock.hold()
             if self.health.log and not same_file(write_ahead_log(self._data_dir), self.health.log):
                 self._heal_log(write_ahead_log(self._data_dir))
-        except StoreMoved as error:
-            self.health.met(error)
+        except StoreMovedError as error:
+            self.health.note(error)
             raise
 
     def _heal_log(self, log: Path) -> None:
         try:
-            self._renew_log()
+            self._restore_log()
         except BaseException:
-            self.health.met(moved(log))
+            self.health.note(file_moved(log))
             raise
-        self.health.met(healed(log))
+        self.health.note(log_restored(log))
 
-    def _renew_log(self) -> None:
+    def _restore_log(self) -> None:
         """Go on where the log was removed: what it holds is still ours to read, and goes into the database."""
         empty_log(self._connection, database(self._data_dir))
         self._connection.close()
         self.health.log = None
         self._engine.dispose()
         self._connection = self._engine.connect()
-        self._remember()
+        self._remember_files()
 
-    def _remember(self) -> None:
+    def _remember_files(self) -> None:
         """Remember which files are ours."""
         with self._connection.begin():
             # The log is there once something was read.

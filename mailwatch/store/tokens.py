@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from mailwatch.store.keys import write_whole
+from mailwatch.store.keys import write_atomic
 
 
 class Tokens:
@@ -14,11 +14,11 @@ class Tokens:
     def __init__(self, data_dir: Path) -> None:
         self._folder = data_dir / "tokens"
 
-    def keep(self, reply: bytes) -> str:
+    def save(self, reply: bytes) -> str:
         """Put a reply on disk for good; return its SHA-256 in hex, by which the ledger names it."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         name = hashlib.sha256(reply).hexdigest()
-        write_whole(self._folder / f"{name}.tsr", reply)
+        write_atomic(self._folder / f"{name}.tsr", reply)
         return name
 
     def get(self, name: str) -> bytes | None:

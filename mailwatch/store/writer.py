@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 from mailwatch.ledger.checkpoint import Checkpoint
 from mailwatch.store.errors import StoreError
 from mailwatch.store.reader import Entry
-from mailwatch.store.store import Draft, Store
+from mailwatch.store.store import NewEntry, Store
 
 logger = logging.getLogger(__name__)
 
@@ -22,19 +22,19 @@ BATCH_SECONDS = 0.1
 MAX_BATCH = 5_000
 MAX_PENDING = 100_000
 RETRY_SECONDS = 5.0
-SAY_AGAIN_SECONDS = 600.0
+LOG_AGAIN_SECONDS = 600.0
 """How often the log says again that nothing can be written."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Waiting = list[tuple[Draft, asyncio.Future[Entry]]]
+PendingEntries = list[tuple[NewEntry, asyncio.Future[Entry]]]
 
 
-class StoreFull(Exception):
+class StoreFullError(Exception):
     """So many entries wait for the disk that no more are taken."""
 
 
-class _FaultyError(Exception):
+class _InvalidEntryError(Exception):
     """One of the entries cannot be written, whatever the disk does."""
 
     def __init__(self, cause: Exception) -> None:
@@ -45,21 +45,21 @@ class _FaultyError(Exception):
 class Writer:
     """Appends to a store of which it is the only user. A failed commit is tried again until it succeeds.
 
-    `trouble` says why the latest one failed, "" if it did not. A damaged database is no other case here: entries
-    wait in memory, for what one page of a disk lost does not keep us from seeing outages and telling of them.
+    `failure` says why the latest one failed, "" if it did not. A damaged database is no other case here: entries
+    wait in memory, for one lost page of a disk does not keep us from seeing outages and notifying of them.
     """
 
     def __init__(self, store: Store, on_commit: Callable[[float, int], None] = lambda *_: None) -> None:
         self._store = store
         self._on_commit = on_commit
-        self._waiting: Waiting = []
+        self._waiting: PendingEntries = []
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         # One thread: SQLite's connection and the tree are never touched by two at a time.
         self._thread = ThreadPoolExecutor(1, "ledger")
         self._task: asyncio.Task[None] | None = None
-        self._said = float("-inf")
-        self.trouble = ""
+        self._logged_failure = float("-inf")
+        self.failure = ""
 
     @property
     def healthy(self) -> bool:
@@ -74,23 +74,23 @@ class Writer:
     def problems(self) -> list[str]:
         """Say what keeps the ledger from being written and read as it must be, without paths."""
         problems = []
-        if self.trouble:
-            problems.append(f"the ledger cannot be written: {self.trouble}; {self.pending} entries wait in memory")
+        if self.failure:
+            problems.append(f"the ledger cannot be written: {self.failure}; {self.pending} entries wait in memory")
         damage = self._store.health.damage
-        if damage is not None and damage.why != self.trouble:
-            problems.append(f"the ledger is damaged: {damage.why}")
+        if damage is not None and damage.public_reason != self.failure:
+            problems.append(f"the ledger is damaged: {damage.public_reason}")
         return problems
 
     async def start(self) -> None:
         """Begin to commit."""
         self._task = asyncio.create_task(self._run())
 
-    def submit(self, draft: Draft) -> asyncio.Future[Entry]:
-        """Hand in a draft; the future is done when its entry is on disk. Raises StoreFull."""
+    def submit(self, new: NewEntry) -> asyncio.Future[Entry]:
+        """Hand in a draft; the future is done when its entry is on disk. Raises StoreFullError."""
         if len(self._waiting) >= MAX_PENDING:
-            raise StoreFull(f"{len(self._waiting)} entries wait for the disk; is it full?")
+            raise StoreFullError(f"{len(self._waiting)} entries wait for the disk; is it full?")
         future: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
-        self._waiting.append((draft, future))
+        self._waiting.append((new, future))
         self._wake.set()
         return future
 
@@ -103,25 +103,27 @@ class Writer:
         except OSError as error:
             logger.error("the checkpoint cannot be kept beside the keys: %s", error.strerror or error)
         except Exception:
-            # What is on record already must not seem to have failed: whoever asked goes on from it.
+            # What is on record already must not seem to have failed: the caller goes on from it.
             logger.exception("the checkpoint cannot be made, by our own fault")
         return None
 
     async def close(self) -> None:
-        """Commit what waits, sign it, close the store. Gives up on a disk that does not take it; see `lost`."""
+        """Commit what waits, sign it, close the store. Gives up on a disk that does not take it; see
+        `unwritten`.
+        """
         self._closing.set()
         self._wake.set()
         if self._task:
             await self._task
-        if not self.trouble:
+        if not self.failure:
             await self.checkpoint()
         await self._in_thread(self._store.close)
         self._thread.shutdown()
 
-    def lost(self) -> str:
+    def unwritten(self) -> str:
         """Say what would be lost if it ended now, or that the ledger was found damaged; "" if neither."""
         if self._waiting:
-            why = self.trouble or "the end came first"
+            why = self.failure or "the end came first"
             return f"{self.pending} entries could not be written and are lost: {why}"
         return self.damage()
 
@@ -144,7 +146,7 @@ class Writer:
                         return
                     await self._pause()
                     continue
-            except _FaultyError as error:
+            except _InvalidEntryError as error:
                 if len(batch) > 1:
                     apart = len(batch)
                     continue
@@ -159,7 +161,7 @@ class Writer:
                 if self._closing.is_set():
                     return
 
-    async def _commit(self, batch: Waiting) -> bool:
+    async def _commit(self, batch: PendingEntries) -> bool:
         """Commit a batch; False when the disk does not take it now. Raises _FaultyError."""
         began = time.monotonic()
         try:
@@ -172,11 +174,11 @@ class Writer:
                 # The system gives no thread now.
                 self._failed(error)
                 return False
-            raise _FaultyError(error) from error
-        if not await self._in_place():
+            raise _InvalidEntryError(error) from error
+        if not await self._files_in_place():
             return False
-        if self.trouble:
-            self.trouble, self._said = "", float("-inf")
+        if self.failure:
+            self.failure, self._logged_failure = "", float("-inf")
             logger.warning("the ledger can be written again")
         self._on_commit(time.monotonic() - began, len(written))
         for entry, (_, future) in zip(written, batch, strict=True):
@@ -185,11 +187,11 @@ class Writer:
                 future.set_result(entry)
         return True
 
-    async def _in_place(self) -> bool:
+    async def _files_in_place(self) -> bool:
         """Wait until what was committed stands at the ledger's path; False when we are to end before that."""
         while True:
             try:
-                await self._in_thread(self._store.stay)
+                await self._in_thread(self._store.check_files)
             except (StoreError, OSError) as error:
                 self._failed(error)
             else:
@@ -206,18 +208,18 @@ class Writer:
 
     def _failed(self, error: Exception) -> None:
         """Note why nothing can be written; the log has it once, and again when it is another reason or lasts."""
-        why = error.why if isinstance(error, StoreError) else _words(error)
-        if why != self.trouble or time.monotonic() - self._said >= SAY_AGAIN_SECONDS:
-            self._said = time.monotonic()
+        why = error.public_reason if isinstance(error, StoreError) else _error_text(error)
+        if why != self.failure or time.monotonic() - self._logged_failure >= LOG_AGAIN_SECONDS:
+            self._logged_failure = time.monotonic()
             words = str(error) if isinstance(error, StoreError) else why
             logger.error("the ledger cannot be written: %s; %d entries wait in memory", words, self.pending)
-        self.trouble = why
+        self.failure = why
 
     async def _in_thread(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "memory ran out"
     return str(error.strerror if isinstance(error, OSError) and error.strerror else error)

@@ -1,1 +1,1 @@
-"""What people and programs look at over HTTP."""
+"""The pages and the API, over HTTP."""

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from mailwatch.analysis.availability import Day
+from mailwatch.analysis.availability import DayAvailability
 from mailwatch.times import Millis
 
 _SHAPES = {"up": (6, 18), "down": (0, 24), "unknown": (13, 11), "maintenance": (6, 18), "nodata": (21, 3)}
-STEP = 4.0
-ENOUGH = 0.9
+DAY_WIDTH = 4.0
+FULL_COVERAGE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class DayBar:
     """A day to draw, in units of which a day has 4 and the height is 24."""
 
     state: str
@@ -38,41 +38,51 @@ class Bar:
     """Per cent of the day, as far as it has come."""
 
 
-def state(day: Day) -> str:
+def day_state(day: DayAvailability) -> str:
     """Name the state of a day."""
     if day.down:
         return "down"
-    if day.undecided:
+    if day.indeterminate:
         return "unknown"
     if day.maintenance:
         return "maintenance"
     return "up" if day.up else "nodata"
 
 
-def bars(days: Iterable[Day]) -> list[Bar]:
+def day_bars(days: Iterable[DayAvailability]) -> list[DayBar]:
     """Lay days out from left to right."""
     drawn = []
     for number, day in enumerate(days):
-        kind = state(day)
+        kind = day_state(day)
         asked = day.length - day.maintenance
-        looked = day.up + day.down + day.undecided
+        looked = day.up + day.down + day.indeterminate
         seen = min(1.0, looked / asked) if asked > 0 else 0.0
-        narrow = kind in ("up", "unknown") and seen < ENOUGH
+        narrow = kind in ("up", "unknown") and seen < FULL_COVERAGE
         y, height = _SHAPES[kind]
         date = f"{datetime.fromtimestamp(day.start / 1000, UTC):%Y-%m-%d}"
-        drawn.append(Bar(kind, date, number * STEP + (0.9 if narrow else 0), y, 1.4 if narrow else 3.2, height,
-                         day.down / 1000 if looked else None, int(seen * 100)))  # fmt: skip
+        drawn.append(
+            DayBar(
+                kind,
+                date,
+                number * DAY_WIDTH + (0.9 if narrow else 0),
+                y,
+                1.4 if narrow else 3.2,
+                height,
+                day.down / 1000 if looked else None,
+                int(seen * 100),
+            )
+        )
     return drawn
 
 
 WIDTH = 600.0
 _EDGE = 70.0
-_APART = 26.0
+_MIN_DISTANCE = 26.0
 TIMES = ("last_good", "first_bad", "last_bad", "first_good")
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class TimelineMark:
     """One time and its place."""
 
     name: str
@@ -82,7 +92,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class TimelineSegment:
     """What lies between two places: up, down or undecided."""
 
     state: str
@@ -90,27 +100,27 @@ class Stretch:
     width: float
 
 
-def marks(outage: Mapping[str, Any]) -> list[Mark]:
-    """Place the times that are known, in proportion, yet never closer together than they can be told apart."""
+def timeline_marks(outage: Mapping[str, Any]) -> list[TimelineMark]:
+    """Place the times that are known, in proportion, yet never closer together than the eye can separate."""
     known = [(name, "abcd"[number], outage[name]) for number, name in enumerate(TIMES) if outage[name] is not None]
     first, last = known[0][2], known[-1][2]
     span = max(1, last - first)
-    free = WIDTH - 2 * _EDGE - _APART * (len(known) - 1)
+    free = WIDTH - 2 * _EDGE - _MIN_DISTANCE * (len(known) - 1)
     return [
-        Mark(name, letter, at, _EDGE + number * _APART + free * max(0, at - first) / span)
+        TimelineMark(name, letter, at, _EDGE + number * _MIN_DISTANCE + free * max(0, at - first) / span)
         for number, (name, letter, at) in enumerate(known)
     ]
 
 
-def stretches(outage: Mapping[str, Any], placed: list[Mark]) -> list[Stretch]:
+def timeline_segments(outage: Mapping[str, Any], placed: list[TimelineMark]) -> list[TimelineSegment]:
     """Fill the line between the marks."""
     at = {mark.name: mark.x for mark in placed}
     good, bad, last, end = (at.get(name) for name in TIMES)
     assert bad is not None
     assert last is not None
-    told = [("up", 0.0, good), ("undecided", good or 0.0, bad), ("down", bad, last)]
+    parts = [("up", 0.0, good), ("undecided", good or 0.0, bad), ("down", bad, last)]
     if end is None:
-        told.append(("undecided", last, WIDTH))
+        parts.append(("undecided", last, WIDTH))
     else:
-        told += [("undecided", last, end), ("up", end, WIDTH)]
-    return [Stretch(state, x, until - x) for state, x, until in told if until is not None and until > x]
+        parts += [("undecided", last, end), ("up", end, WIDTH)]
+    return [TimelineSegment(state, x, until - x) for state, x, until in parts if until is not None and until > x]

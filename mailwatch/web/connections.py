@@ -1,4 +1,4 @@
-"""Who may hold a connection and for how long, so that nobody takes them all, and health is always answered.
+"""Who may hold a connection and for how long, so that no client takes them all, and health is always answered.
 
 A connection waits either for us or for its client: for the rest of a request, for the next one, or for what was
 asked for to be taken. Who lets us wait for long is hung up on, and sooner where others want the place:
@@ -33,48 +33,50 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mailwatch.config.access import Networks
 from mailwatch.web.rate_limit import peer_key
 
-AT_MOST = 512
+MAX_CONNECTIONS = 512
 """Connections at once. Each takes a file handle, and the probes need theirs."""
-OF_A_PEER = 64
-OF_A_NEAR_PEER = 256
-LANE_AT_MOST = 16
-QUEUE_AT_MOST = 64
+MAX_PER_PEER = 64
+MAX_PER_NEAR_PEER = 256
+MAX_LANE = 16
+MAX_QUEUE = 64
 """Connections that the kernel keeps for us until we take them, all at once."""
-WANTED = AT_MOST + LANE_AT_MOST + 2 * QUEUE_AT_MOST
+MAX_HANDLES = MAX_CONNECTIONS + MAX_LANE + 2 * MAX_QUEUE
 """File handles of all connections at most: while those hung up on are closed, as many again may be taken."""
-LANE = frozenset({"/healthz", "/readyz", "/metrics"})
-PATIENCE = 10.0
-"""Seconds that a request may take to come in, and an answer to be taken by `TAKEN_AT_LEAST` further bytes."""
-LANE_PATIENCE = 2.0
-WATCH_EVERY = 1.0
-GRACE = 1.0
-"""Seconds for which nobody loses his place to a newcomer."""
-AHEAD_AT_MOST = 8
+LANE_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+TIMEOUT_SECONDS = 10.0
+"""Seconds that a request may take to come in, and an answer to be taken by `MIN_TAKEN_BYTES` further bytes."""
+LANE_TIMEOUT_SECONDS = 2.0
+CHECK_SECONDS = 1.0
+GRACE_SECONDS = 1.0
+"""Seconds for which a connection keeps its place before a newcomer may take it."""
+MAX_PIPELINED = 8
 """Requests in a row, each of which came before the answer to the one before it was made (pipelining)."""
-TAKEN_AT_LEAST = 4096
-BUFFERED_AT_MOST = 64 << 20
+MIN_TAKEN_BYTES = 4096
+MAX_BUFFERED_BYTES = 64 << 20
 """Bytes of answers that wait for their clients, all together."""
-PART = 1 << 14
+PART_BYTES = 1 << 14
 """Bytes that are parsed at once: h11 bounds a head only while it is not whole."""
 
 
-class Room(NamedTuple):
+class ConnectionLimits(NamedTuple):
     """How many connections there may be: in all, of one peer, in the lane, and before they are taken."""
 
-    places: int
-    of_a_peer: int
-    of_a_near_peer: int
+    connections: int
+    per_peer: int
+    per_near_peer: int
     lane: int
     queue: int
 
 
-def room_for(handles: int) -> Room:
+def limits_for(handles: int) -> ConnectionLimits:
     """Share out file handles. With fewer than all that are wanted, each part is smaller."""
-    if handles >= WANTED:
-        return Room(AT_MOST, OF_A_PEER, OF_A_NEAR_PEER, LANE_AT_MOST, QUEUE_AT_MOST)
-    lane, queue = min(LANE_AT_MOST, max(2, handles // 8)), min(QUEUE_AT_MOST, max(2, handles // 8))
-    places = max(2, min(AT_MOST, handles - lane - 2 * queue))
-    return Room(places, min(OF_A_PEER, max(1, places // 4)), min(OF_A_NEAR_PEER, places // 2), lane, queue)
+    if handles >= MAX_HANDLES:
+        return ConnectionLimits(MAX_CONNECTIONS, MAX_PER_PEER, MAX_PER_NEAR_PEER, MAX_LANE, MAX_QUEUE)
+    lane, queue = min(MAX_LANE, max(2, handles // 8)), min(MAX_QUEUE, max(2, handles // 8))
+    places = max(2, min(MAX_CONNECTIONS, handles - lane - 2 * queue))
+    return ConnectionLimits(
+        places, min(MAX_PER_PEER, max(1, places // 4)), min(MAX_PER_NEAR_PEER, places // 2), lane, queue
+    )
 
 
 class Connections:
@@ -83,37 +85,37 @@ class Connections:
     """
 
     def __init__(
-        self, proxies: Callable[[], Networks] = tuple, handles: Callable[[], int] = lambda: WANTED
+        self, proxies: Callable[[], Networks] = tuple, handles: Callable[[], int] = lambda: MAX_HANDLES
     ) -> None:
         self._proxies, self._handles = proxies, handles
-        self.queue = room_for(handles()).queue
+        self.queue = limits_for(handles()).queue
         """So many may wait to be taken; of the whole life of the server."""
         self._places: dict[str, set[Connection]] = defaultdict(set)
         self._lane: set[Connection] = set()
         self._taken = 0
 
-    def take(self, new: Connection) -> None:
+    def admit(self, new: Connection) -> None:
         """Give a place to a newcomer, in the lane where there is no other."""
-        own, room = self._places[new.peer], room_for(self._handles())
+        own, room = self._places[new.peer], limits_for(self._handles())
         crowd: Iterable[Connection] = ()
-        if len(own) >= (room.of_a_near_peer if self.is_near(new.peer) else room.of_a_peer):
+        if len(own) >= (room.per_near_peer if self.is_near(new.peer) else room.per_peer):
             crowd = own
-        elif self._taken >= room.places:
+        elif self._taken >= room.connections:
             crowd = (each for peer in self._places.values() for each in peer)
         else:
             return self._put(new)
-        if self._hang_up_on_one_of(crowd, GRACE):
+        if self._drop_longest_waiting(crowd, GRACE_SECONDS):
             return self._put(new)
-        if len(self._lane) >= room.lane and not self._hang_up_on_one_of(self._lane, 0.0):
-            return new.hang_up()
-        new.app, new.patience = _only_health(new.app), LANE_PATIENCE
+        if len(self._lane) >= room.lane and not self._drop_longest_waiting(self._lane, 0.0):
+            return new.drop()
+        new.app, new.timeout = _lane_app(new.app), LANE_TIMEOUT_SECONDS
         self._lane.add(new)
 
     def _put(self, new: Connection) -> None:
         self._places[new.peer].add(new)
         self._taken += 1
 
-    def leave(self, one: Connection) -> None:
+    def release(self, one: Connection) -> None:
         """Free the place of one that is gone. Twice does no harm."""
         self._lane.discard(one)
         own = self._places.get(one.peer, set())
@@ -123,14 +125,14 @@ class Connections:
         if not own:
             self._places.pop(one.peer, None)
 
-    def _hang_up_on_one_of(self, crowd: Iterable[Connection], grace: float) -> bool:
+    def _drop_longest_waiting(self, candidates: Iterable[Connection], grace: float) -> bool:
         """Hang up on the one that waits longest for its client, if any waits for longer than `grace`."""
         now = time.monotonic()
-        waiting = [(each.since, number, each) for number, each in enumerate(crowd) if each.since is not None]
+        waiting = [(each.since, number, each) for number, each in enumerate(candidates) if each.since is not None]
         longest = min(waiting, default=None)
         if longest is None or now - longest[0] < grace:
             return False
-        longest[2].hang_up()
+        longest[2].drop()
         return True
 
     def _all(self) -> list[Connection]:
@@ -146,28 +148,28 @@ class Connections:
             network.version == proxy.version and network.overlaps(proxy) for proxy in self._proxies()
         )
 
-    async def watch(self) -> None:
+    async def drop_slow_clients(self) -> None:
         """Hang up on who lets us wait for too long, until cancelled."""
         while True:
-            await asyncio.sleep(min(WATCH_EVERY, PATIENCE / 4))
+            await asyncio.sleep(min(CHECK_SECONDS, TIMEOUT_SECONDS / 4))
             now = time.monotonic()
             for each in self._all():
                 if each.waits_too_long(now):
-                    each.hang_up()
+                    each.drop()
 
     def close(self) -> None:
         """Hang up on all."""
         for each in self._all():
-            each.hang_up()
+            each.drop()
 
     def wrote(self) -> None:
         """A large answer waits for its client: hang up on those with most where all together are too much."""
         sizes = sorted(((each.buffered, id(each), each) for each in self._all()), reverse=True)
         total = sum(size for size, _, _ in sizes)
         for size, _, each in sizes:
-            if total <= BUFFERED_AT_MOST:
+            if total <= MAX_BUFFERED_BYTES:
                 return
-            each.hang_up()
+            each.drop()
             total -= size
 
 
@@ -179,16 +181,16 @@ class Connection(H11Protocol):
         self._connections = connections
         self._unparsed = b""
         self._written = self._taken = self._ahead = 0
-        self.patience: float | None = None
+        self.timeout: float | None = None
         self.since: float | None = None
         self.peer = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_Counted(transport, self._wrote))  # type: ignore[arg-type]
+        super().connection_made(_CountingTransport(transport, self._wrote))  # type: ignore[arg-type]
         self.flow = _Flow(self.transport, lambda: self.loop.call_soon(self._parse))
         self.peer = peer_key(self.client[0] if self.client else "")
         self.since = time.monotonic()
-        self._connections.take(self)
+        self._connections.admit(self)
 
     def data_received(self, data: bytes) -> None:
         self._unparsed += data
@@ -197,33 +199,33 @@ class Connection(H11Protocol):
     def _parse(self) -> None:
         """Parse what came, part by part, and no more than one request before its answer is made."""
         while self._unparsed and not self.flow.read_paused and not self.transport.is_closing():
-            part, self._unparsed = self._unparsed[:PART], self._unparsed[PART:]
+            part, self._unparsed = self._unparsed[:PART_BYTES], self._unparsed[PART_BYTES:]
             super().data_received(part)
-        self._look_who_waits()
+        self._update_waiting()
 
     def on_response_complete(self) -> None:
         # No browser and no proxy asks ahead; who does for long would keep his place with it.
         self._ahead = self._ahead + 1 if self._unparsed or self.conn.trailing_data[0] else 0
-        if self._ahead > AHEAD_AT_MOST:
+        if self._ahead > MAX_PIPELINED:
             self.transport.close()
         super().on_response_complete()
-        self._look_who_waits()
+        self._update_waiting()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._look_who_waits()
+        self._update_waiting()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._look_who_waits()
+        self._update_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.leave(self)
+        self._connections.release(self)
         super().connection_lost(exc)
 
-    def _look_who_waits(self) -> None:
-        ours = self.cycle is not None and not self.cycle.response_complete
-        if ours and not self.flow.write_paused and not self.transport.is_closing():
+    def _update_waiting(self) -> None:
+        is_ours = self.cycle is not None and not self.cycle.response_complete
+        if is_ours and not self.flow.write_paused and not self.transport.is_closing():
             self.since = None
         elif self.since is None:
             self.since = time.monotonic()
@@ -234,10 +236,10 @@ class Connection(H11Protocol):
             self.since = now
         if self.since is None:
             return False
-        if self.buffered and self._written - self.buffered - self._taken >= TAKEN_AT_LEAST:
+        if self.buffered and self._written - self.buffered - self._taken >= MIN_TAKEN_BYTES:
             self._taken, self.since = self._written - self.buffered, now
         # In the lane it counts for the request only.
-        patience = self.patience if self.patience and not self._written else PATIENCE
+        patience = self.timeout if self.timeout and not self._written else TIMEOUT_SECONDS
         return now - self.since > patience
 
     @property
@@ -247,14 +249,14 @@ class Connection(H11Protocol):
 
     def _wrote(self, size: int) -> None:
         self._written += size
-        if size > PART << 2:
+        if size > PART_BYTES << 2:
             self._connections.wrote()
 
-    def hang_up(self) -> None:
+    def drop(self) -> None:
         """Close it at once, whatever was not sent."""
-        self._connections.leave(self)
+        self._connections.release(self)
         if self.buffered:
-            # With a reset: the kernel too forgets what nobody takes. Else it goes on to send what it has.
+            # With a reset: the kernel too forgets what is not read. Else it goes on to send what it has.
             reset = struct.pack("ii", 1, 0)
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
         self.transport.abort()
@@ -273,7 +275,7 @@ class _Flow(FlowControl):
             self._resumed()
 
 
-class _Counted:
+class _CountingTransport:
     """A transport that says how much is written to it."""
 
     def __init__(self, transport: asyncio.Transport, wrote: Any) -> None:
@@ -287,7 +289,7 @@ class _Counted:
         return getattr(self._transport, name)
 
 
-def _only_health(app: Any) -> ASGIApp:
+def _lane_app(app: Any) -> ASGIApp:
     """Answer for health and metrics only, and then hang up."""
     busy = PlainTextResponse("too many connections\n", 503, {"retry-after": "5"})
 
@@ -297,28 +299,28 @@ def _only_health(app: Any) -> ASGIApp:
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
-        await (app if scope["path"] in LANE else busy)(scope, receive, closing)
+        await (app if scope["path"] in LANE_PATHS else busy)(scope, receive, closing)
 
     return answer
 
 
-AT_ONCE = 16
+MAX_CONCURRENT = 16
 AT_ONCE_OF_A_PEER = 4
 AT_ONCE_OF_A_NEAR_PEER = 8
 
 
-class Turns:
+class RequestLimit:
     """Lets a few requests at once into `app`; health and metrics always. An answer that has begun is no work."""
 
     def __init__(self, app: ASGIApp, is_near: Callable[[str], bool]) -> None:
         self._app, self._is_near = app, is_near
-        self._all = asyncio.Semaphore(AT_ONCE)
+        self._all = asyncio.Semaphore(MAX_CONCURRENT)
         self._of_peer: dict[str, asyncio.Semaphore] = {}
         self._waiting: dict[str, int] = defaultdict(int)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["path"] in LANE:
+        if scope["path"] in LANE_PATHS:
             return await self._app(scope, receive, send)
         peer = peer_key((scope.get("client") or ("",))[0])
         of_peer = self._of_peer.get(peer)

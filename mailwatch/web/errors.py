@@ -1,4 +1,4 @@
-"""What went wrong, told in the way that suits who asks: a page to browsers, JSON of the API, a line to others."""
+"""Error answers in the form that suits the client: a page to browsers, JSON of the API, a line to others."""
 
 from __future__ import annotations
 
@@ -17,48 +17,58 @@ from mailwatch.store import StoreError
 if TYPE_CHECKING:
     from mailwatch.web.pages import Pages
 
-WORDS = {400: "asked", 403: "closed", 404: "missing", 405: "method", 409: "missing", 421: "name", 422: "asked",
-         429: "wait", 500: "fault", 503: "busy"}  # fmt: skip
-"""Which words of the pages (`problem`) tell a status."""
+TEXTS_BY_STATUS = {
+    400: "asked",
+    403: "closed",
+    404: "missing",
+    405: "method",
+    409: "missing",
+    421: "name",
+    422: "asked",
+    429: "wait",
+    500: "fault",
+    503: "busy",
+}
+"""Which texts of the pages (`problem`) explain a status."""
 UNREADABLE = "unreadable"
 """Those for a ledger that cannot be read."""
 
 
-def wants_page(request: Request) -> bool:
-    """Whether a browser shows the answer to somebody."""
+def wants_html(request: Request) -> bool:
+    """Whether a browser shows the answer to a person."""
     in_api = request.scope["path"].startswith("/api/v1")
     return request.method == "GET" and not in_api and "text/html" in request.headers.get("accept", "")
 
 
-def refusal(
+def error_response(
     pages: Pages,
     request: Request,
     status: int,
     text: str,
     headers: Mapping[str, str] | None = None,
-    cure: str = "",
-    why: str = "",
+    advice: str = "",
+    text_name: str = "",
 ) -> Response:
-    """Answer a request that gets nothing. `text` says why, to programs; `cure` is what to write to be let in.
+    """Answer a request that fails. `text` says why, to programs; `advice` is what to write to be let in.
 
-    `why` is the name of the words of the pages, where the status alone does not say it.
+    `text_name` is the name of the words of the pages, where the status alone does not say it.
     """
-    if wants_page(request):
-        answer = pages.problem(request, status, cure, why)
+    if wants_html(request):
+        answer = pages.problem(request, status, advice, text_name)
         answer.headers.update(headers or {})
         return answer
-    whole = f"{text}\n\n{cure}" if cure else text
+    whole = f"{text}\n\n{advice}" if advice else text
     if request.scope["path"].startswith("/api/"):
         return JSONResponse({"detail": whole}, status, headers)
     return PlainTextResponse(f"{whole}\n", status, headers)
 
 
-def tell_problems(app: FastAPI, pages: Pages) -> None:
-    """Let `app` tell its errors so."""
+def install_error_handlers(app: FastAPI, pages: Pages) -> None:
+    """Let `app` answer errors so."""
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        if wants_page(request):
+        if wants_html(request):
             answer = pages.problem(request, error.status_code)
             answer.headers.update(error.headers or {})
             return answer
@@ -66,19 +76,19 @@ def tell_problems(app: FastAPI, pages: Pages) -> None:
 
     async def misunderstood(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        if wants_page(request):
+        if wants_html(request):
             return pages.problem(request, 422)
         return await request_validation_exception_handler(request, error)
 
     async def unreadable(request: Request, error: Exception) -> Response:
         assert isinstance(error, StoreError)
-        # Not all its words: they name paths, and strangers may ask.
-        text = f"the ledger cannot be read: {error.why}; the log and `mailwatch ledger audit` say more"
-        return refusal(pages, request, 503, text, {"retry-after": "60"}, why=UNREADABLE)
+        # Not its whole text: it names paths, and the client may be anonymous.
+        text = f"the ledger cannot be read: {error.public_reason}; the log and `mailwatch ledger audit` say more"
+        return error_response(pages, request, 503, text, {"retry-after": "60"}, text_name=UNREADABLE)
 
     async def failed(request: Request, _error: Exception) -> Response:
         # It is raised again after this, and so comes into the log.
-        return refusal(pages, request, 500, "a fault of our own; the log tells more")
+        return error_response(pages, request, 500, "a fault of our own; the log tells more")
 
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, misunderstood)

@@ -9,26 +9,67 @@ from typing import Any
 
 from starlette.responses import Response
 
-OUTAGE = ("id", "target", "provider", "kind", "vantage_point", "state", "last_good", "first_bad", "last_bad",
-          "first_good", "duration.min", "duration.max", "duration.estimate", "duration.uncertainty",
-          "observations.down", "observations.up", "observations.unknown", "largest_gap", "unobserved", "causes",
-          "phases", "ledger.first", "ledger.last")  # fmt: skip
-OBSERVATION = ("index", "target", "provider", "kind", "started_at", "outcome", "cause", "failed_phase", "detail",
-               "duration", "phases.resolve", "phases.connect", "phases.tls", "phases.greeting", "phases.auth",
-               "phases.mailbox", "phases.fetch", "phases.submit", "phases.deliver", "peer", "guard")  # fmt: skip
+OUTAGE_COLUMNS = (
+    "id",
+    "target",
+    "provider",
+    "kind",
+    "vantage_point",
+    "state",
+    "last_good",
+    "first_bad",
+    "last_bad",
+    "first_good",
+    "duration.min",
+    "duration.max",
+    "duration.estimate",
+    "duration.uncertainty",
+    "observations.down",
+    "observations.up",
+    "observations.unknown",
+    "largest_gap",
+    "unobserved",
+    "causes",
+    "phases",
+    "ledger.first",
+    "ledger.last",
+)
+OBSERVATION_COLUMNS = (
+    "index",
+    "target",
+    "provider",
+    "kind",
+    "started_at",
+    "outcome",
+    "cause",
+    "failed_phase",
+    "detail",
+    "duration",
+    "phases.resolve",
+    "phases.connect",
+    "phases.tls",
+    "phases.greeting",
+    "phases.auth",
+    "phases.mailbox",
+    "phases.fetch",
+    "phases.submit",
+    "phases.deliver",
+    "peer",
+    "guard",
+)
 
 
-def csv_of(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], name: str) -> Response:
+def csv_response(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], name: str) -> Response:
     """Write rows under a head of columns; "duration.min" is what lies within. What a row lacks is left empty."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(columns)
-    writer.writerows([_cell(_within(row, column)) for column in columns] for row in rows)
+    writer.writerows([_cell(_nested_value(row, column)) for column in columns] for row in rows)
     disposition = {"content-disposition": f'attachment; filename="{name}.csv"'}
     return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=disposition)
 
 
-def _within(row: Mapping[str, Any], column: str) -> Any:
+def _nested_value(row: Mapping[str, Any], column: str) -> Any:
     found: Any = row
     for key in column.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None

@@ -7,12 +7,12 @@ import re
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-POLICY = (
+CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-SAFE = {
-    "content-security-policy": POLICY,
+SECURITY_HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
@@ -21,12 +21,12 @@ SAFE = {
 }
 
 
-_NO_HEAD = re.compile(r"/live|/api/v1/outages/[^/]*/evidence\.zip")
+_NO_HEAD_PATHS = re.compile(r"/live|/api/v1/outages/[^/]*/evidence\.zip")
 """What never ends, and what is much work to make."""
 
 
-class SafeHeaders:
-    """Adds them; what is not said otherwise is not kept by caches. HEAD is answered as GET, without the body."""
+class SecurityHeaders:
+    """Adds them; answers are not cached unless a header allows it. HEAD is answered as GET, without the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -37,12 +37,12 @@ class SafeHeaders:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in SAFE.items():
+                for name, value in SECURITY_HEADERS.items():
                     headers[name] = value
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
-        if scope.get("method") == "HEAD" and not _NO_HEAD.fullmatch(scope["path"]):
+        if scope.get("method") == "HEAD" and not _NO_HEAD_PATHS.fullmatch(scope["path"]):
             # The server, which has the scope as it was, leaves the body out.
             scope = {**scope, "method": "GET"}
         await self._app(scope, receive, with_headers)

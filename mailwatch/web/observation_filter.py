@@ -1,4 +1,4 @@
-"""Looking back through the observations, a page at a time, by what somebody wrote into the filter."""
+"""Pages of past observations, by a filter that a person filled in."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from urllib.parse import urlencode
 
 from mailwatch.model import Outcome
-from mailwatch.times import Millis, rfc3339, within_bounds
-from mailwatch.web.read_model import Looks
+from mailwatch.times import Millis, check_bounds, rfc3339
+from mailwatch.web.read_model import ObservationQuery
 
-PER_PAGE = 100
-REACH = 500_000
+OBSERVATIONS_PER_PAGE = 100
+MAX_SCANNED_ENTRIES = 500_000
 """Entries that are read for a page in search of an outcome: no index has it, and ten million take too long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ObservationFilter:
     """The filter as it was filled in."""
 
     target: str
@@ -56,22 +56,33 @@ class Asked:
         return urlencode({key: text for key, text in fields.items() if text})
 
 
-def look_back(
-    observations: Callable[[Looks], list[dict[str, Any]]], asked: Asked, before: int | None
+def page_of(
+    observations: Callable[[ObservationQuery], list[dict[str, Any]]],
+    filter_: ObservationFilter,
+    before: int | None,
 ) -> tuple[list[dict[str, Any]], int | None]:
     """Return a page of observations, and before which index there may be older ones; None when there are none."""
-    start, end = asked.times()
-    outcome = Outcome(asked.outcome) if asked.outcome else None
+    start, end = filter_.times()
+    outcome = Outcome(filter_.outcome) if filter_.outcome else None
     after = None
     if outcome:
-        newest = observations(Looks(target=asked.target or None, start=start, end=end, before=before, limit=1))
-        after = max(0, newest[0]["index"] - REACH) if newest else None
+        newest = observations(
+            ObservationQuery(target=filter_.target or None, start=start, end=end, before=before, limit=1)
+        )
+        after = max(0, newest[0]["index"] - MAX_SCANNED_ENTRIES) if newest else None
     found = observations(
-        Looks(target=asked.target or None, outcome=outcome, start=start, end=end, before=before, after=after,
-              limit=PER_PAGE + 1)
-    )  # fmt: skip
-    if len(found) > PER_PAGE:
-        return found[:PER_PAGE], found[PER_PAGE - 1]["index"]
+        ObservationQuery(
+            target=filter_.target or None,
+            outcome=outcome,
+            start=start,
+            end=end,
+            before=before,
+            after=after,
+            limit=OBSERVATIONS_PER_PAGE + 1,
+        )
+    )
+    if len(found) > OBSERVATIONS_PER_PAGE:
+        return found[:OBSERVATIONS_PER_PAGE], found[OBSERVATIONS_PER_PAGE - 1]["index"]
     return found, after or None
 
 
@@ -81,6 +92,6 @@ def _moment(text: str) -> Millis | None:
     try:
         moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
         at = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-        return within_bounds(at, text)
+        return check_bounds(at, text)
     except (ValueError, OverflowError):
         return None

@@ -18,27 +18,27 @@ from mailwatch import __version__
 from mailwatch.net import is_loopback
 from mailwatch.times import Millis, now, rfc3339
 from mailwatch.web import charts
-from mailwatch.web.cache import Kept, takes_packed
-from mailwatch.web.charts import bars
-from mailwatch.web.errors import WORDS
-from mailwatch.web.observation_filter import Asked, look_back
-from mailwatch.web.read_model import Sources, Views
-from mailwatch.web.summary import verdict
-from mailwatch.web.templating import COOKIE, LANGUAGES, choose, drawing, words
+from mailwatch.web.cache import ResponseCache, accepts_gzip
+from mailwatch.web.charts import day_bars
+from mailwatch.web.errors import TEXTS_BY_STATUS
+from mailwatch.web.observation_filter import ObservationFilter, page_of
+from mailwatch.web.read_model import PageData, ReadModel
+from mailwatch.web.summary import status_summary
+from mailwatch.web.templating import COOKIE, LANGUAGES, choose_language, template_environment, texts
 
-PLACES = tuple((name, "" if name == "overview" else name) for name in
+NAVIGATION = tuple((name, "" if name == "overview" else name) for name in
                ("overview", "outages", "incidents", "observations", "ledger", "about"))  # fmt: skip
-PER_PAGE = 50
-MOST = 2**53
+OUTAGES_PER_PAGE = 50
+MAX_NUMBER = 2**53
 """More than any number that is asked for."""
-LIVE_AT_MOST = 32
-LIVE_OF_A_PEER = 8
+MAX_STREAMS = 32
+MAX_STREAMS_PER_PEER = 8
 """Streams at once; a browser that gets none shows the page as it was loaded."""
-BEAT = 2.0
-LIVE = ("outages", "outages/{outage_id}", "incidents", "observations", "ledger")
+POLL_SECONDS = 2.0
+LIVE_PAGES = ("outages", "outages/{outage_id}", "incidents", "observations", "ledger")
 """Those that change, besides the overview."""
-PUBLIC = ("overview", "outages", "incidents", "about")
-"""Those that strangers have."""
+PUBLIC_PAGES = ("overview", "outages", "incidents", "about")
+"""Those that anonymous clients have."""
 _TYPES = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
@@ -47,9 +47,9 @@ class Audience:
     """Whom pages are drawn for."""
 
     public: bool = False
-    """Strangers: what is left out is said to be."""
+    """Anonymous clients: the page says that it leaves things out."""
     account: str = ""
-    """Which way the door leads: "login", "logout", or nowhere."""
+    """Which link is shown: "login", "logout", or none."""
     hint: bool = False
     """Whether to say how more can be seen."""
 
@@ -57,11 +57,11 @@ class Audience:
 class Pages:
     """Draws the pages over what they show."""
 
-    def __init__(self, sources: Sources, views: Views, audience: Audience) -> None:
-        self._sources, self._views, self._audience = sources, views, audience
-        self._places = [(name, path) for name, path in PLACES if name in PUBLIC or not audience.public]
+    def __init__(self, read_model: ReadModel, page_data: PageData, audience: Audience) -> None:
+        self._read_model, self._page_data, self._audience = read_model, page_data, audience
+        self._places = [(name, path) for name, path in NAVIGATION if name in PUBLIC_PAGES or not audience.public]
         self._streams = Counter[str]()
-        self._kept = Kept()
+        self._cache = ResponseCache()
 
     def add_to(self, app: FastAPI) -> None:
         """Put the pages into `app`."""
@@ -71,32 +71,39 @@ class Pages:
             ("outages", self._outages), ("outages.atom", self._feed), ("outages/{outage_id}", self._outage),
             ("incidents", self._incidents), ("observations", self._observations), ("ledger", self._ledger),
             ("about", self._about), ("api/docs", self._docs), ("static/{name}", self._static),
-            ("live", self._live),
+            ("live", self._event_stream),
         ):  # fmt: skip
-            if not self._audience.public or path.partition("/")[0] in (*PUBLIC, "outages.atom", "static", "live"):
-                live = [Depends(self._note)] if path in LIVE else []
+            if not self._audience.public or path.partition("/")[0] in (
+                *PUBLIC_PAGES,
+                "outages.atom",
+                "static",
+                "live",
+            ):
+                live = [Depends(self._note_change_token)] if path in LIVE_PAGES else []
                 router.add_api_route(f"/{path}", page, dependencies=live)
         app.include_router(router)
         self._app = app
 
-    async def _note(self, request: Request) -> None:
+    async def _note_change_token(self, request: Request) -> None:
         # Before anything is read, so that no change is missed between the page and its stream.
-        request.state.pulse = self._views.pulse()
+        request.state.pulse = self._page_data.change_token()
 
-    def _show(self, request: Request, template: str, here: str, status: int = 200, **facts: Any) -> Response:
+    def _render_response(
+        self, request: Request, template: str, here: str, status: int = 200, **facts: Any
+    ) -> Response:
         language = _language(request)
         others = [(key, text) for key, text in request.query_params.multi_items() if key != "lang"]
         query = urlencode(others) + "&" if others else ""
-        text = self._draw(request, template, language, here, **{"query": query, **facts})
+        text = self._render(request, template, language, here, **{"query": query, **facts})
         return self._answer(request, text.encode(), language, status)
 
-    def _draw(self, request: Request, template: str, language: str, here: str, **facts: Any) -> str:
-        vantage = ", ".join(filter(None, (self._views.vantage_point, self._views.place)))
+    def _render(self, request: Request, template: str, language: str, here: str, **facts: Any) -> str:
+        vantage = ", ".join(filter(None, (self._page_data.vantage_point, self._page_data.place)))
         # Not by request.url: it raises for a query that is no UTF-8.
         path = str(request.scope["path"]).removeprefix(request.scope.get("root_path", ""))
         root = "../" * (path.count("/") - 1) or "./"
         return (
-            drawing(language)
+            template_environment(language)
             .get_template(template)
             .render(
                 root=root,
@@ -117,41 +124,50 @@ class Pages:
     async def _overview(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
         language = _language(request)
         root = request.scope.get("root_path", "")
-        made = await self._kept.get(
-            (language, page, root), lambda: [self._draw_overview(request, language, page).encode()]
+        made = await self._cache.get(
+            (language, page, root), lambda: [self._render_overview(request, language, page).encode()]
         )
-        packed = takes_packed(request.headers)
-        answer = self._answer(request, made.packed if packed else b"".join(made.plain()), language)
+        packed = accepts_gzip(request.headers)
+        answer = self._answer(request, made.packed if packed else b"".join(made.unpacked()), language)
         answer.headers.update({"content-encoding": "gzip"} if packed else {})
         answer.headers["vary"] = "accept-language, cookie, accept-encoding"
         return answer
 
-    def _draw_overview(self, request: Request, language: str, page: int) -> str:
-        pulse, at = self._views.pulse(), now()
-        targets = self._sources.targets()
-        shown, pages = _page(sorted(targets, key=lambda t: (t["state"] != "down", t["state"] == "up")), page)
+    def _render_overview(self, request: Request, language: str, page: int) -> str:
+        pulse, at = self._page_data.change_token(), now()
+        targets = self._read_model.targets()
+        visible, pages = _page_of(sorted(targets, key=lambda t: (t["state"] != "down", t["state"] == "up")), page)
         groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for number, told in enumerate(shown):
-            groups[told["provider"]].append(told | self._glance(told["target"], at) | {"number": number})
-        return self._draw(
-            request, "overview.html", language, "overview",
-            verdict=verdict(targets, ill=bool(self._sources.ill())), groups=list(groups.items()),
-            latest=self._views.outages()[:10], unguarded=self._views.unguarded(),
-            page=page, pages=pages, pulse=pulse,
+        for number, target in enumerate(visible):
+            groups[target["provider"]].append(
+                target | self._target_card(target["target"], at) | {"number": number}
+            )
+        return self._render(
+            request,
+            "overview.html",
+            language,
+            "overview",
+            verdict=status_summary(targets, stale=bool(self._read_model.stale_reasons())),
+            groups=list(groups.items()),
+            latest=self._page_data.outages()[:10],
+            unguarded=self._page_data.unguarded(),
+            page=page,
+            pages=pages,
+            pulse=pulse,
             query=f"page={page}&" if page > 1 else "",
-        )  # fmt: skip
+        )
 
-    def _glance(self, name: str, at: Millis) -> dict[str, Any]:
-        glance = self._views.glance(name, at)
-        drawn = bars(glance["days"])
+    def _target_card(self, name: str, at: Millis) -> dict[str, Any]:
+        glance = self._page_data.target_card(name, at)
+        drawn = day_bars(glance["days"])
         total = sum(glance["phases"].values()) or 1.0
         x, phases = 0.0, []
         for phase, seconds in glance["phases"].items():
             width = seconds / total * 100
             phases.append({"name": phase, "seconds": seconds, "x": round(x, 2), "width": round(width, 2)})
             x += width
-        told = [bar for bar in drawn if bar.state not in ("up", "nodata") or bar is drawn[-1]]
-        return {**glance, "bars": drawn, "told": told[::-1], "phases": phases}
+        listed = [bar for bar in drawn if bar.state not in ("up", "nodata") or bar is drawn[-1]]
+        return {**glance, "bars": drawn, "told": listed[::-1], "phases": phases}
 
     def _outages(
         self,
@@ -159,38 +175,53 @@ class Pages:
         page: Annotated[int, Query(ge=1, le=10_000)] = 1,
         target: Annotated[str, Query(max_length=200)] = "",
     ) -> Response:
-        unknown = bool(target and self._sources.unknown(target))
-        found = self._sources.outages(False, None, None)
-        shown, pages = _page((told for told in found if target in ("", told["target"])), page)
+        unknown = bool(target and self._read_model.unknown_reason(target))
+        found = self._read_model.outages(False, None, None)
+        outages, pages = _page_of((outage for outage in found if target in ("", outage["target"])), page)
         kept = urlencode({"target": target}) if target else ""
-        return self._show(
-            request, "outages.html", "outages", list=shown, page=page, pages=pages, target=target, unknown=unknown,
+        return self._render_response(
+            request,
+            "outages.html",
+            "outages",
+            list=outages,
+            page=page,
+            pages=pages,
+            target=target,
+            unknown=unknown,
             kept=kept,
-        )  # fmt: skip
+        )
 
     def _feed(self, request: Request) -> Response:
-        shown = self._sources.outages(False, None, None)[:PER_PAGE]
-        updated = max((told["first_good"] or told["first_bad"] for told in shown), default=rfc3339(0))
+        outages = self._read_model.outages(False, None, None)[:OUTAGES_PER_PAGE]
+        updated = max((outage["first_good"] or outage["first_bad"] for outage in outages), default=rfc3339(0))
         language = _language(request)
-        feed = self._draw(request, "outages.atom", language, "outages", list=shown, updated=updated)
+        feed = self._render(request, "outages.atom", language, "outages", list=outages, updated=updated)
         return Response(feed, media_type="application/atom+xml", headers={"vary": "accept-language, cookie"})
 
     def _outage(self, request: Request, outage_id: str) -> Response:
-        told = self._views.outage(outage_id)
-        if told is None:
+        outage = self._page_data.outage(outage_id)
+        if outage is None:
             return self.problem(request, 404)
-        marks = charts.marks(told)
+        marks = charts.timeline_marks(outage)
         # One that is over and sealed changes no more.
-        settled = told["state"] != "open" and told.get("range", True)
-        return self._show(
-            request, "outage.html", "outages", o=told, marks=marks, stretches=charts.stretches(told, marks),
-            here_name=self._views.vantage_point, place=self._views.place,
+        settled = outage["state"] != "open" and outage.get("range", True)
+        return self._render_response(
+            request,
+            "outage.html",
+            "outages",
+            o=outage,
+            marks=marks,
+            stretches=charts.timeline_segments(outage, marks),
+            here_name=self._page_data.vantage_point,
+            place=self._page_data.place,
             pulse="" if settled else request.state.pulse,
-        )  # fmt: skip
+        )
 
     def _incidents(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
-        shown, pages = _page(self._sources.incidents(False, None, None), page)
-        return self._show(request, "incidents.html", "incidents", list=shown, page=page, pages=pages)
+        incidents, pages = _page_of(self._read_model.incidents(False, None, None), page)
+        return self._render_response(
+            request, "incidents.html", "incidents", list=incidents, page=page, pages=pages
+        )
 
     def _observations(
         self,
@@ -199,13 +230,13 @@ class Pages:
         outcome: Annotated[str, Query(pattern="^(up|down|unknown)?$")] = "",
         from_: Annotated[str, Query(alias="from", max_length=40)] = "",
         to: Annotated[str, Query(max_length=40)] = "",
-        before: Annotated[int | None, Query(ge=0, le=MOST)] = None,
+        before: Annotated[int | None, Query(ge=0, le=MAX_NUMBER)] = None,
     ) -> Response:
-        asked = Asked(target, outcome, from_, to)
-        unknown = bool(target and self._sources.unknown(target))
-        found, older = ([], None) if unknown else look_back(self._sources.observations, asked, before)
-        names = {t["target"] for t in self._sources.targets()} | ({target} if target and not unknown else set())
-        return self._show(
+        asked = ObservationFilter(target, outcome, from_, to)
+        unknown = bool(target and self._read_model.unknown_reason(target))
+        found, older = ([], None) if unknown else page_of(self._read_model.observations, asked, before)
+        names = {t["target"] for t in self._read_model.targets()} | ({target} if target and not unknown else set())
+        return self._render_response(
             request, "observations.html", "observations", list=found, names=sorted(names), asked=asked,
             older=older, unknown=unknown, newer=before is not None,
             pulse=request.state.pulse if before is None else "",
@@ -213,23 +244,25 @@ class Pages:
 
     def login(self, request: Request, *, to: str = "", who: str = "", status: int = 200) -> Response:
         """Draw the page to log in; `to` is where one wanted to go, `who` is wrong or waits."""
-        return self._show(request, "login.html", "login", status, to=to, who=who)
+        return self._render_response(request, "login.html", "login", status, to=to, who=who)
 
-    def problem(self, request: Request, status: int, cure: str = "", why: str = "") -> Response:
+    def problem(self, request: Request, status: int, advice: str = "", why: str = "") -> Response:
         """Draw why there is nothing to see. To a name that is not ours nothing else is shown."""
-        told = words(_language(request))["problem"][why or WORDS.get(status, "asked")]
+        text = texts(_language(request))["problem"][why or TEXTS_BY_STATUS.get(status, "asked")]
         bare = status == 421
-        return self._show(request, "problem.html", "", status, told=told, cure=cure, bare=bare, pulse="")
+        return self._render_response(
+            request, "problem.html", "", status, told=text, cure=advice, bare=bare, pulse=""
+        )
 
     def _ledger(self, request: Request) -> Response:
-        return self._show(request, "ledger.html", "ledger", l=self._views.ledger())
+        return self._render_response(request, "ledger.html", "ledger", l=self._page_data.ledger())
 
     def _about(self, request: Request) -> Response:
-        return self._show(request, "about.html", "about", version=__version__)
+        return self._render_response(request, "about.html", "about", version=__version__)
 
     def _docs(self, request: Request) -> Response:
         paths = self._app.openapi()["paths"]
-        return self._show(request, "docs.html", "about", paths=paths)
+        return self._render_response(request, "docs.html", "about", paths=paths)
 
     def _static(self, request: Request, name: str) -> Response:
         if name not in _TYPES:
@@ -237,28 +270,28 @@ class Pages:
         content = (resources.files("mailwatch.web") / "static" / name).read_bytes()
         return Response(content, media_type=_TYPES[name], headers={"cache-control": "max-age=300"})
 
-    async def _live(self, request: Request, seen: Annotated[str, Query(max_length=40)] = "") -> Response:
+    async def _event_stream(self, request: Request, seen: Annotated[str, Query(max_length=40)] = "") -> Response:
         peer = getattr(request.state, "peer", "")
         # Behind a proxy on this machine that is not trusted are many, and they seem to be one.
-        full = not is_loopback(peer) and self._streams[peer] >= LIVE_OF_A_PEER
-        if full or self._streams.total() >= LIVE_AT_MOST:
+        full = not is_loopback(peer) and self._streams[peer] >= MAX_STREAMS_PER_PEER
+        if full or self._streams.total() >= MAX_STREAMS:
             return PlainTextResponse("too many listen\n", 503, {"retry-after": "60"})
         headers = {"x-accel-buffering": "no"}
         changes = self._changes(request.headers.get("last-event-id", seen), peer)
         return StreamingResponse(changes, media_type="text/event-stream", headers=headers)
 
     async def _changes(self, seen: str, peer: str) -> AsyncIterator[bytes]:
-        """Say when something changed since the page was drawn, or since what was heard last (`seen`)."""
+        """Send an event when something changed since the page was drawn, or since the token `seen`."""
         self._streams[peer] += 1
         try:
             yield b"retry: 5000\n\n"
-            seen = seen or self._views.pulse()
+            seen = seen or self._page_data.change_token()
             while True:
-                pulse = self._views.pulse()
+                pulse = self._page_data.change_token()
                 # A comment else, so that a client that is gone is noticed.
                 yield b": \n\n" if pulse == seen else f"id: {pulse}\nevent: changed\ndata: {pulse}\n\n".encode()
                 seen = pulse
-                await asyncio.sleep(BEAT)
+                await asyncio.sleep(POLL_SECONDS)
         finally:
             self._streams[peer] -= 1
             self._streams += Counter()  # Without those that are zero.
@@ -266,10 +299,10 @@ class Pages:
 
 def _language(request: Request) -> str:
     asked, kept = request.query_params.get("lang", ""), request.cookies.get(COOKIE, "")
-    return choose(asked, kept, request.headers.get("accept-language", ""))
+    return choose_language(asked, kept, request.headers.get("accept-language", ""))
 
 
-def _page(items: Iterable[dict[str, Any]], page: int) -> tuple[list[dict[str, Any]], int]:
+def _page_of(items: Iterable[dict[str, Any]], page: int) -> tuple[list[dict[str, Any]], int]:
     listed = list(items)
-    first = (page - 1) * PER_PAGE
-    return listed[first : first + PER_PAGE], max(1, math.ceil(len(listed) / PER_PAGE))
+    first = (page - 1) * OUTAGES_PER_PAGE
+    return listed[first : first + OUTAGES_PER_PAGE], max(1, math.ceil(len(listed) / OUTAGES_PER_PAGE))

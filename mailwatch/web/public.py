@@ -1,4 +1,4 @@
-"""What anybody may see: states and outages with their bounds, under names that tell nobody's.
+"""What anyone may see: states and outages with their bounds, under pseudonyms.
 
 Each answer is made anew from the keys that are named here, so that what is added elsewhere stays inside. A target
 is called by its provider and channel, numbered where there are several; an outage has another id than on record,
@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mailwatch.config.recorded_targets import SEE_API, NoSuchTarget
+from mailwatch.config.recorded_targets import SEE_API, UnknownTargetError
 from mailwatch.times import Millis
-from mailwatch.web.read_model import NotMade, Sources, Views
+from mailwatch.web.read_model import EvidenceUnavailableError, PageData, ReadModel
 
-Told = dict[str, Any]
+Json = dict[str, Any]
 _TARGET = ("provider", "kind", "state", "last_observation", "outcome", "cause", "failed_phase")
 _TIMES = ("last_good", "first_bad", "last_bad", "first_good")
 _OUTAGE = ("provider", "kind", "state", *_TIMES, "duration", "observations", "largest_gap", "unobserved", "causes",
@@ -32,142 +32,147 @@ _STAGE = ("at", "targets_down", "channels_down", "trouble")
 
 
 @dataclass(slots=True)
-class Masks:
-    """Gives the names that strangers see. `secret` is the ledger's own, so that ids stay over restarts."""
+class Pseudonyms:
+    """Gives the pseudonyms that anonymous clients see. `secret` is the ledger's own, so that ids stay over
+    restarts.
+    """
 
     secret: bytes
-    targets: Callable[[], list[Told]]
-    shown: Mapping[str, str] = field(default_factory=dict)
+    targets: Callable[[], list[Json]]
+    real_names: Mapping[str, str] = field(default_factory=dict)
     """The true name of each target that was shown last: put in place whole, so that no lock is needed."""
 
-    def identity(self, real: str) -> str:
+    def pseudonym(self, real: str) -> str:
         """Another id of the same form."""
         return hmac.digest(self.secret, f"public\n{real}".encode(), hashlib.sha256).hex()[:12]
 
     def names(self) -> Callable[[Mapping[str, Any]], str]:
         """Return what names a target by its provider and channel."""
         known = self.targets()
-        several = Counter((told["provider"], told["kind"]) for told in known)
+        several = Counter((target["provider"], target["kind"]) for target in known)
         counted: Counter[tuple[str, str]] = Counter()
         named: dict[str, str] = {}
-        for told in known:
-            place = told["provider"], told["kind"]
+        for target in known:
+            place = target["provider"], target["kind"]
             counted[place] += 1
-            named[told["target"]] = _name(*place) + (f" {counted[place]}" if several[place] > 1 else "")
+            named[target["target"]] = _name(*place) + (f" {counted[place]}" if several[place] > 1 else "")
         # What is no longer watched has no number.
-        return lambda told: named.get(told["target"]) or _name(told["provider"], told["kind"])
+        return lambda target: named.get(target["target"]) or _name(target["provider"], target["kind"])
 
 
-def public_sources(sources: Sources, masks: Masks) -> Sources:
+def public_read_model(read_model: ReadModel, pseudonyms: Pseudonyms) -> ReadModel:
     """Return the sources of the public pages and API: what is not shown gives nothing."""
 
-    def targets() -> list[Told]:
-        name, found = masks.names(), sources.targets()
-        masks.shown = {name(told): told["target"] for told in found}
+    def targets() -> list[Json]:
+        name, found = pseudonyms.names(), read_model.targets()
+        pseudonyms.real_names = {name(target): target["target"] for target in found}
         return [
-            _only(told, _TARGET)
-            | {"target": name(told), "outage": told["outage"] and masks.identity(told["outage"])}
-            for told in found
+            _only(target, _TARGET)
+            | {"target": name(target), "outage": target["outage"] and pseudonyms.pseudonym(target["outage"])}
+            for target in found
         ]
 
     def unknown(asked: str) -> str:
         # Only what is shown may be named.
-        name = masks.names()
-        shown = {name(told) for told in (*sources.targets(), *sources.outages(False, None, None))}
-        return "" if asked in shown else str(NoSuchTarget(asked, shown, where="", see=SEE_API))
+        name = pseudonyms.names()
+        public_names = {name(item) for item in (*read_model.targets(), *read_model.outages(False, None, None))}
+        return "" if asked in public_names else str(UnknownTargetError(asked, public_names, where="", see=SEE_API))
 
-    def outages(only_open: bool, start: Millis | None, end: Millis | None) -> list[Told]:
-        return public_outages(masks, sources.outages(only_open, start, end))
+    def outages(only_open: bool, start: Millis | None, end: Millis | None) -> list[Json]:
+        return public_outages(pseudonyms, read_model.outages(only_open, start, end))
 
-    def incidents(only_open: bool, start: Millis | None, end: Millis | None) -> list[Told]:
-        return [_incident(masks, told) for told in sources.incidents(only_open, start, end)]
+    def incidents(only_open: bool, start: Millis | None, end: Millis | None) -> list[Json]:
+        return [_incident(pseudonyms, incident_) for incident_ in read_model.incidents(only_open, start, end)]
 
-    def incident(asked: str) -> Told | None:
-        real = _real(masks, asked, sources.incidents(False, None, None))
-        told = real and sources.incident(real)
-        return _incident(masks, told) if told else None
+    def incident(asked: str) -> Json | None:
+        real = _real_id(pseudonyms, asked, read_model.incidents(False, None, None))
+        found = real and read_model.incident(real)
+        return _incident(pseudonyms, found) if found else None
 
-    return Sources(
+    return ReadModel(
         targets=targets,
-        unknown=unknown,
+        unknown_reason=unknown,
         outages=outages,
         incidents=incidents,
         incident=incident,
         observations=lambda *_: [],
         offline=lambda *_: [],
         availability=lambda *_: [],
-        unready=list,
+        unready_reasons=list,
         # Whether, not why.
-        ill=lambda: ["ill"] if sources.ill() else [],
+        stale_reasons=lambda: ["ill"] if read_model.stale_reasons() else [],
         metrics=lambda: iter(()),
     )
 
 
-def public_views(views: Views, sources: Sources, masks: Masks) -> Views:
-    """Return what the public pages show besides. A glance is asked by a name of `masks.shown`."""
+def public_page_data(page_data: PageData, read_model: ReadModel, pseudonyms: Pseudonyms) -> PageData:
+    """Return what the public pages show besides. A glance is asked by a name of `pseudonyms.shown`."""
 
-    def glance(name: str, at: Millis) -> Told:
-        told = _only(views.glance(masks.shown[name], at), ("ratio", "days", "filling"))
-        return told | {"phases": {}, "duration": 0.0}
+    def glance(name: str, at: Millis) -> Json:
+        card = _only(page_data.target_card(pseudonyms.real_names[name], at), ("ratio", "days", "filling"))
+        return card | {"phases": {}, "duration": 0.0}
 
-    def outage(asked: str) -> Told | None:
-        real = _real(masks, asked, sources.outages(False, None, None))
-        told = real and views.outage(real)
-        if not told:
+    def outage(asked: str) -> Json | None:
+        real = _real_id(pseudonyms, asked, read_model.outages(False, None, None))
+        found = real and page_data.outage(real)
+        if not found:
             return None
-        guard = told["guard"]
-        return _only(told, _PAGE) | {
+        guard = found["guard"]
+        return _only(found, _PAGE) | {
             "id": asked,
-            "target": masks.names()(told),
+            "target": pseudonyms.names()(found),
             "transitions": [_only(change, ("at", "outcome", "cause", "phase")) | {"detail": ""}
-                            for change in told["transitions"]],
+                            for change in found["transitions"]],
             "guard": None if guard is None else {"online": guard["online"], "controls": {}},
         }  # fmt: skip
 
     async def evidence(_identity: str, _language: str) -> Path:
-        raise NotMade("evidence is not public; log in")
+        raise EvidenceUnavailableError("evidence is not public; log in")
 
-    return Views(
+    return PageData(
         vantage_point="",
         place="",
-        glance=glance,
-        outages=lambda: public_outages(masks, views.outages()),
+        target_card=glance,
+        outages=lambda: public_outages(pseudonyms, page_data.outages()),
         outage=outage,
         ledger=dict,
-        pulse=views.pulse,
+        change_token=page_data.change_token,
         evidence=evidence,
     )
 
 
-def public_outages(masks: Masks, outages: Iterable[Told]) -> list[Told]:
-    """Return outages as strangers see them."""
-    name = masks.names()
-    return [_only(told, _OUTAGE) | {"id": masks.identity(told["id"]), "target": name(told)} for told in outages]
+def public_outages(pseudonyms: Pseudonyms, outages: Iterable[Json]) -> list[Json]:
+    """Return outages as anonymous clients see them."""
+    name = pseudonyms.names()
+    return [
+        _only(outage, _OUTAGE) | {"id": pseudonyms.pseudonym(outage["id"]), "target": name(outage)}
+        for outage in outages
+    ]
 
 
-def _incident(masks: Masks, told: Told) -> Told:
-    name = masks.names()
-    members = [member | {"provider": told["provider"]} for member in told["outages"]]
+def _incident(pseudonyms: Pseudonyms, incident: Json) -> Json:
+    name = pseudonyms.names()
+    members = [member | {"provider": incident["provider"]} for member in incident["outages"]]
     names = {member["target"]: name(member) for member in members}
-    return _only(told, _INCIDENT) | {
-        "id": masks.identity(told["id"]),
+    return _only(incident, _INCIDENT) | {
+        "id": pseudonyms.pseudonym(incident["id"]),
         "outages": [
-            _only(member, _MEMBER) | {"id": masks.identity(member["id"]), "target": names[member["target"]]}
+            _only(member, _MEMBER) | {"id": pseudonyms.pseudonym(member["id"]), "target": names[member["target"]]}
             for member in members
         ],
         "stages": [
             _only(stage, _STAGE) | {key: [names[one] for one in stage[key]] for key in ("failed", "restored")}
-            for stage in told["stages"]
+            for stage in incident["stages"]
         ],
     }
 
 
-def _real(masks: Masks, asked: str, candidates: Iterable[Told]) -> str | None:
-    return next((told["id"] for told in candidates if masks.identity(told["id"]) == asked), None)
+def _real_id(pseudonyms: Pseudonyms, public_id: str, candidates: Iterable[Json]) -> str | None:
+    return next((item["id"] for item in candidates if pseudonyms.pseudonym(item["id"]) == public_id), None)
 
 
-def _only(told: Mapping[str, Any], keys: Iterable[str]) -> Told:
-    return {key: told[key] for key in keys if key in told}
+def _only(json: Mapping[str, Any], keys: Iterable[str]) -> Json:
+    return {key: json[key] for key in keys if key in json}
 
 
 def _name(provider: str, kind: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import HTTPException, Request
 
 
-async def only_known(request: Request) -> None:
+async def refuse_unknown_parameters(request: Request) -> None:
     """Refuse what the route that was found has no parameter for. Pages are not asked by programs; they go on."""
     if not request.scope["path"].startswith("/api/v1/"):
         return
@@ -18,8 +18,8 @@ async def only_known(request: Request) -> None:
     if unknown is None:
         return
     near = get_close_matches(unknown, sorted(known), n=1)
-    cure = f"is it {near[0]}?" if near else f"there are {', '.join(sorted(known))}" if known else "there is none"
-    raise HTTPException(422, f"there is no parameter {unknown[:100]!r}; {cure}")
+    advice = f"is it {near[0]}?" if near else f"there are {', '.join(sorted(known))}" if known else "there is none"
+    raise HTTPException(422, f"there is no parameter {unknown[:100]!r}; {advice}")
 
 
 def _parameters(dependant: Any) -> Iterator[str]:

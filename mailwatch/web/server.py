@@ -1,4 +1,4 @@
-"""Serves the app on a socket of our own, so that a taken port is told before anything else is done."""
+"""Serves the app on a socket of our own, so that a taken port is reported before anything else is done."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from mailwatch.config.access import Networks
-from mailwatch.errors import Refused
-from mailwatch.web.connections import WANTED, Connection, Connections, Turns
+from mailwatch.errors import OperationError
+from mailwatch.web.connections import MAX_HANDLES, Connection, Connections, RequestLimit
 
-# A stranger could fill the log with requests that are none.
+# An attacker could fill the log with malformed requests.
 logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
-RECEIVED_AT_MOST = 1 << 15
-SENT_AT_MOST = 1 << 18
+RECEIVE_BUFFER_BYTES = 1 << 15
+SEND_BUFFER_BYTES = 1 << 18
 """Bytes of a connection that the kernel keeps; it doubles them for its own needs."""
-GONE_AFTER = 60
+GONE_AFTER_SECONDS = 60
 """Seconds after which a client that acknowledges nothing is gone (TCP_USER_TIMEOUT), or does when it is asked."""
 
-FINISHED_WITHIN = 1.0
+FINISH_SECONDS = 1.0
 """Seconds for answers under way, when we end. A stream never ends by itself."""
 
 
-class CannotListen(Refused):
+class ListenError(OperationError):
     """The address of the pages cannot be had; says what to change."""
 
 
@@ -40,26 +40,29 @@ async def serving(
     host: str,
     port: int,
     proxies: Callable[[], Networks] = tuple,
-    handles: Callable[[], int] = lambda: WANTED,
+    handles: Callable[[], int] = lambda: MAX_HANDLES,
 ) -> AsyncIterator[None]:
     """Serve `app` while the context lasts; `proxies` gives those that are trusted now, `handles` how many file
-    handles all connections together may hold now. Raises CannotListen.
+    handles all connections together may hold now. Raises ListenError.
     """
-    listener = await asyncio.to_thread(listen, host, port)
+    listener = await asyncio.to_thread(open_listener, host, port)
     connections = Connections(proxies, handles)
-    # uvicorn would believe the X-Forwarded-For of anybody on this machine; web/hosts.py believes those named.
+    # uvicorn would believe the X-Forwarded-For of any process on this machine; web/hosts.py believes those named.
     config = uvicorn.Config(
-        Turns(app, connections.is_near), http=partial(Connection, connections=connections),  # type: ignore[arg-type]
+        RequestLimit(app, connections.is_near), http=partial(Connection, connections=connections),  # type: ignore[arg-type]
         log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2,
         proxy_headers=False, server_header=False, backlog=connections.queue,
     )  # fmt: skip
     server = _Server(config)
-    tasks = [asyncio.create_task(server.serve(sockets=[listener])), asyncio.create_task(connections.watch())]
+    tasks = [
+        asyncio.create_task(server.serve(sockets=[listener])),
+        asyncio.create_task(connections.drop_slow_clients()),
+    ]
     try:
         yield
     finally:
         server.should_exit = True
-        last = asyncio.get_running_loop().call_later(FINISHED_WITHIN, connections.close)
+        last = asyncio.get_running_loop().call_later(FINISH_SECONDS, connections.close)
         await tasks[0]
         last.cancel()
         tasks[1].cancel()
@@ -73,43 +76,47 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Take an address. Raises CannotListen."""
+def open_listener(host: str, port: int) -> socket.socket:
+    """Take an address. Raises ListenError."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, proto)
     except OSError as error:
-        raise CannotListen(f"web.listen: {_why(error, host, port)}") from None
+        raise ListenError(f"web.listen: {_listen_error_text(error, host, port)}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # What is accepted inherits these.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED_AT_MOST)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_AT_MOST)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, GONE_AFTER)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, GONE_AFTER_SECONDS)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER_SECONDS * 1000)
         listener.bind(address)
         listener.listen()
     except OSError as error:
         listener.close()
-        raise CannotListen(f"web.listen: {_why(error, host, port)}") from None
+        raise ListenError(f"web.listen: {_listen_error_text(error, host, port)}") from None
     return listener
 
 
-def _why(error: OSError, host: str, port: int) -> str:
+def _listen_error_text(error: OSError, host: str, port: int) -> str:
     """Say what is wrong with an address, and what to change."""
-    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     everywhere = "127.0.0.1 serves this machine only, 0.0.0.0 all addresses that it has"
     if isinstance(error, socket.gaierror):
         return f"{host} is no name that leads to an address here; {everywhere}"
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} is taken by another program on {host}; stop it, or name another port (now {shown})"
+        return f"port {port} is taken by another program on {host}; stop it, or name another port (now {address})"
     if error.errno in (errno.EACCES, errno.EPERM):
         if port < 1024:
-            return f"port {port} is for root only, as are all below 1024; name another, such as 8080 (now {shown})"
-        return f"the system forbids to listen on {shown}; name another address or port"
+            return (
+                f"port {port} is for root only, as are all below 1024; name another, such as 8080 (now {address})"
+            )
+        return f"the system forbids to listen on {address}; name another address or port"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{host} is no address of this machine; {everywhere} (now {shown})"
+        return f"{host} is no address of this machine; {everywhere} (now {address})"
     if error.errno == errno.EAFNOSUPPORT:
-        return f"this machine has no IPv6, so that it cannot listen on {shown}; name an IPv4 address: {everywhere}"
-    return f"{shown} cannot be listened on: {error.strerror}; name another address or port"
+        return (
+            f"this machine has no IPv6, so that it cannot listen on {address}; name an IPv4 address: {everywhere}"
+        )
+    return f"{address} cannot be listened on: {error.strerror}; name another address or port"

@@ -1,6 +1,6 @@
 """What answers until the app is there: health, and to all else how far the start has come.
 
-It tells nothing of any mailbox, and so asks nobody who one is.
+It shows nothing of any mailbox, and so needs no authentication.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mailwatch.progress import Progress
-from mailwatch.web.errors import wants_page
-from mailwatch.web.headers import SafeHeaders
-from mailwatch.web.templating import COOKIE, choose, words
+from mailwatch.progress import StartupProgress
+from mailwatch.web.errors import wants_html
+from mailwatch.web.headers import SecurityHeaders
+from mailwatch.web.templating import COOKIE, choose_language, texts
 
-AGAIN = {"retry-after": "5"}
+RETRY_AFTER = {"retry-after": "5"}
 _PAGE = """<!doctype html>
 <html lang="{lang}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="refresh" content="5"><title>{title} - MailWatch</title></head>
@@ -25,12 +25,12 @@ _PAGE = """<!doctype html>
 """
 
 
-class Front:
+class StartingApp:
     """Hands requests to the app once that is there."""
 
-    def __init__(self, progress: Progress, unready: Callable[[], list[str]]) -> None:
+    def __init__(self, progress: StartupProgress, unready: Callable[[], list[str]]) -> None:
         self._progress, self._unready = progress, unready
-        self._app: ASGIApp = SafeHeaders(self._starting)
+        self._app: ASGIApp = SecurityHeaders(self._starting)
 
     def open(self, app: ASGIApp) -> None:
         """The start is over: let all in."""
@@ -48,17 +48,19 @@ class Front:
         path = request.scope["path"]
         if path == "/healthz":
             return PlainTextResponse("ok\n")
-        if wants_page(request):
+        if wants_html(request):
             return self._page(request)
         reasons = self._unready()
         if path.startswith("/api/"):
-            return JSONResponse({"detail": "; ".join(reasons)}, 503, AGAIN)
-        return PlainTextResponse("".join(f"{line}\n" for line in reasons), 503, AGAIN)
+            return JSONResponse({"detail": "; ".join(reasons)}, 503, RETRY_AFTER)
+        return PlainTextResponse("".join(f"{line}\n" for line in reasons), 503, RETRY_AFTER)
 
     def _page(self, request: Request) -> Response:
         asked, kept = request.query_params.get("lang", ""), request.cookies.get(COOKIE, "")
-        language = choose(asked, kept, request.headers.get("accept-language", ""))
-        said, percent = words(language)["starting"], self._progress.percent
-        now = said["step"][self._progress.step.name.lower()] + ("" if percent is None else f", {percent} %")
-        page = _PAGE.format(lang=language, title=escape(said["title"]), text=escape(said["text"]), now=escape(now))
-        return HTMLResponse(page, 503, {**AGAIN, "vary": "accept-language, cookie", "content-language": language})
+        language = choose_language(asked, kept, request.headers.get("accept-language", ""))
+        text, percent = texts(language)["starting"], self._progress.percent
+        now = text["step"][self._progress.step.name.lower()] + ("" if percent is None else f", {percent} %")
+        page = _PAGE.format(lang=language, title=escape(text["title"]), text=escape(text["text"]), now=escape(now))
+        return HTMLResponse(
+            page, 503, {**RETRY_AFTER, "vary": "accept-language, cookie", "content-language": language}
+        )

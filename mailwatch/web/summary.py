@@ -1,4 +1,4 @@
-"""Whether mail is well now: the first thing that is seen, so it must be true and plain."""
+"""Whether mail works now: the first thing on the page, so it must be true and plain."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NAMES_AT_MOST = 5
+MAX_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class StatusSummary:
     """`answer` says it in words (`answer` and `answer_text` of the pages); `state` is its colour and sign."""
 
     answer: str
@@ -18,28 +18,28 @@ class Verdict:
     count: int
     of: int
     names: tuple[str, ...]
-    """Some of those that are not well, or of which nothing is known."""
+    """Some of those that are not up, or of which nothing is known."""
     more: int
     """How many of them are not named."""
 
 
-def verdict(targets: Sequence[dict[str, Any]], *, ill: bool) -> Verdict:
-    """Judge by the states of all targets. `ill`: what is shown may be old, so nothing is said of mail.
+def status_summary(targets: Sequence[dict[str, Any]], *, stale: bool) -> StatusSummary:
+    """Summarise the states of all targets. `stale`: what is shown may be old, so no state of mail is given.
 
-    One that is down outweighs all; what is not known is not called well, nor all the rest unknown because of it.
+    One that is down outweighs all; what is not known is not called up, nor all the rest unknown because of it.
     """
-    up = [told["target"] for told in targets if told["state"] == "up"]
-    down = [told["target"] for told in targets if told["state"] == "down"]
-    doubtful = [told["target"] for told in targets if told["state"] not in ("up", "down")]
+    up = [target["target"] for target in targets if target["state"] == "up"]
+    down = [target["target"] for target in targets if target["state"] == "down"]
+    doubtful = [target["target"] for target in targets if target["state"] not in ("up", "down")]
     of = len(targets)
-    if ill or not targets:
-        return Verdict("ill" if ill else "none", "unknown", 0, of, (), 0)
+    if stale or not targets:
+        return StatusSummary("ill" if stale else "none", "unknown", 0, of, (), 0)
     if down:
         return _named("down" if len(down) == of else "part", "down", len(down), of, down)
     if doubtful:
         return _named("doubt" if up else "unknown", "unknown", len(up), of, doubtful)
-    return Verdict("up", "up", len(up), of, (), 0)
+    return StatusSummary("up", "up", len(up), of, (), 0)
 
 
-def _named(answer: str, state: str, count: int, of: int, names: Sequence[str]) -> Verdict:
-    return Verdict(answer, state, count, of, tuple(names[:NAMES_AT_MOST]), len(names[NAMES_AT_MOST:]))
+def _named(answer: str, state: str, count: int, of: int, names: Sequence[str]) -> StatusSummary:
+    return StatusSummary(answer, state, count, of, tuple(names[:MAX_NAMES]), len(names[MAX_NAMES:]))

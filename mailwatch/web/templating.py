@@ -22,16 +22,16 @@ COOKIE = "mailwatch_lang"
 
 
 @cache
-def words(language: str) -> dict[str, Any]:
+def texts(language: str) -> dict[str, Any]:
     """Return the texts of a language."""
     text = (resources.files("mailwatch.web") / f"{language}.yaml").read_text(encoding="utf-8")
     loaded: dict[str, Any] = yaml.safe_load(text)
     return loaded
 
 
-def choose(asked: str, kept: str, accepted: str) -> str:
+def choose_language(requested: str, remembered: str, accepted: str) -> str:
     """Choose a language: the one asked for, the one kept from before, or the browser's (RFC 9110, 12.5.4)."""
-    for wanted in (asked, kept):
+    for wanted in (requested, remembered):
         if wanted in LANGUAGES:
             return wanted
     best, weight = LANGUAGES[0], 0.0
@@ -48,16 +48,16 @@ def choose(asked: str, kept: str, accepted: str) -> str:
 
 
 @cache
-def drawing(language: str) -> Environment:
+def template_environment(language: str) -> Environment:
     """Return what draws the pages of a language: its words and its ways of writing."""
     made = Environment(
         loader=PackageLoader("mailwatch.web"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    made.globals["w"] = words(language)
-    made.filters.update(utc=utc, exact=exact, iso=iso)
-    made.filters["span"] = lambda seconds, up=False: span(language, seconds, up)
-    made.filters["share"] = lambda ratio, up=False: share(language, ratio, up)
+    made.globals["w"] = texts(language)
+    made.filters.update(utc=format_utc, exact=format_exact, iso=iso)
+    made.filters["span"] = lambda seconds, up=False: format_duration(language, seconds, up)
+    made.filters["share"] = lambda ratio, up=False: format_share(language, ratio, up)
     return made
 
 
@@ -66,28 +66,28 @@ def iso(at: Millis | str) -> str:
     return at if isinstance(at, str) else rfc3339(at)
 
 
-def utc(at: Millis | str) -> str:
+def format_utc(at: Millis | str) -> str:
     """Write a time for people, to the second."""
     millis = parse_rfc3339(at) if isinstance(at, str) else at
     return f"{datetime.fromtimestamp(millis // 1000, UTC):%Y-%m-%d %H:%M:%S}"
 
 
-def exact(at: Millis) -> str:
+def format_exact(at: Millis) -> str:
     """Write a time for people, to the millisecond."""
-    return f"{utc(at)}.{at % 1000:03d}"
+    return f"{format_utc(at)}.{at % 1000:03d}"
 
 
-def span(language: str, seconds: float, up: bool = False) -> str:
+def format_duration(language: str, seconds: float, up: bool = False) -> str:
     """Write a duration, cut down or rounded `up`: 1 d 2 h 3 min, and in Italian 1 g 2 h 3 min."""
-    told = i18n.span(seconds, up)
-    return told.replace(" d", " g").replace(".", ",") if language == "it" else told
+    text = i18n.format_duration(seconds, up)
+    return text.replace(" d", " g").replace(".", ",") if language == "it" else text
 
 
-def share(language: str, ratio: float | None, up: bool = False) -> str:
+def format_share(language: str, ratio: float | None, up: bool = False) -> str:
     """Write a share in per cent, cut down or rounded `up`: what is not all is never cut to 100."""
     if ratio is None:
         return "–"
     if ratio in (0, 1):
         return f"{ratio * 100:.0f} %"
-    told = f"{(math.ceil if up else math.floor)(ratio * 100_000) / 1000:.3f} %"
-    return told.replace(".", ",") if language == "it" else told
+    text = f"{(math.ceil if up else math.floor)(ratio * 100_000) / 1000:.3f} %"
+    return text.replace(".", ",") if language == "it" else text

@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from tests.campaign.worlds import WEEKS, Campaign, verdicts
+from tests.campaign.worlds import WEEKS, Campaign, results
 
 SHOWN = 5
 """Failures shown of each world."""
@@ -76,7 +76,7 @@ def main() -> int:
     columns = (TextColumn("worlds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=talk, transient=True, disable=not talk.is_terminal) as progress:
         task = progress.add_task("worlds", total=len(worlds))
-        for number, verdict in verdicts(args.seed, worlds, args.jobs):
+        for number, verdict in results(args.seed, worlds, args.jobs):
             campaign.add(number, verdict)
             progress.advance(task)
             for failure in verdict.failures[:SHOWN]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mailwatch.model import Fact, Gap, Outcome, WatchChange, WatchEvent
+from mailwatch.model import Fact, Gap, Outcome, TargetChange, TargetEvent
 from mailwatch.store import Reader, queries
 from mailwatch.times import Millis
-from tests.campaign.looks import Taken
+from tests.campaign.looks import TrueProbe
 from tests.campaign.run import Run
 from tests.campaign.told import ROUNDING
 from tests.campaign.virtual import EPOCH_NS
@@ -25,7 +25,9 @@ Facts = Sequence[tuple[int, Fact]]
 class Accounts:
     """Sums up one world."""
 
-    def __init__(self, run: Run, reader: Reader, facts: Mapping[str, Facts], looks: Mapping[int, Taken]) -> None:
+    def __init__(
+        self, run: Run, reader: Reader, facts: Mapping[str, Facts], looks: Mapping[int, TrueProbe]
+    ) -> None:
         self._run, self._reader, self._facts, self._looks = run, reader, facts, looks
 
     def faults(self) -> Iterator[str]:
@@ -60,13 +62,13 @@ class Accounts:
         """Return the seconds down, undecided and observed, and how many stretches these are."""
         spent = {Outcome.UP: 0.0, Outcome.DOWN: 0.0, Outcome.UNKNOWN: 0.0}
         pieces, reach, reached = 0, 0.0, 0.0
-        before: Taken | None = None
+        before: TrueProbe | None = None
         said: Outcome | None = None
         side: Outcome | None = None
         for index, fact in facts:
-            if isinstance(fact, WatchChange):
+            if isinstance(fact, TargetChange):
                 reach = fact.settings.interval / 1000 * 1.5 + 1
-                if fact.event in (WatchEvent.BEGIN, WatchEvent.END):
+                if fact.event in (TargetEvent.BEGIN, TargetEvent.END):
                     self._own(spent, before, said, side, None)
                     before = said = side = None
                 continue
@@ -83,14 +85,14 @@ class Accounts:
             before, said, side, reached = look, fact.outcome, between, reach
         return spent[Outcome.DOWN], spent[Outcome.UNKNOWN], sum(spent.values()), 2 * pieces
 
-    def _adjoin(self, before: Taken, look: Taken, reach: float) -> bool:
+    def _adjoin(self, before: TrueProbe, look: TrueProbe, reach: float) -> bool:
         near = look.start - before.end <= reach
         return near and not self._run.clocks.booted_between(before.start, look.end)
 
     @staticmethod
     def _own(
         spent: dict[Outcome, float],
-        look: Taken | None,
+        look: TrueProbe | None,
         said: Outcome | None,
         before: Outcome | None,
         after: Outcome | None,

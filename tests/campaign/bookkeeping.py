@@ -15,19 +15,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mailwatch.analysis.elapsed import length_of
-from mailwatch.guard.clock import STALLED_AFTER, STEP, SUSPEND, TICK
-from mailwatch.model import Cause, Fact, Gap, Observation, Outcome, WatchChange, WatchEvent
+from mailwatch.analysis.elapsed import gap_length
+from mailwatch.guard.clock import STALL_SECONDS, STEP_SECONDS, SUSPEND_SECONDS, TICK_SECONDS
+from mailwatch.model import Cause, Fact, Gap, Observation, Outcome, TargetChange, TargetEvent
 from tests.campaign.bounds import true_span
-from tests.campaign.looks import Taken
+from tests.campaign.looks import TrueProbe
 from tests.campaign.run import Run
 from tests.campaign.truth import Truth
 from tests.campaign.world import HOUR, Account, Service, Span
 
 Facts = Sequence[tuple[int, Fact]]
-NOTICED = {"suspend": SUSPEND, "step": STEP, "stall": STALLED_AFTER + TICK}
+NOTICED = {"suspend": SUSPEND_SECONDS, "step": STEP_SECONDS, "stall": STALL_SECONDS + TICK_SECONDS}
 """Seconds above which MailWatch notices what befalls its machine."""
-SLACK = 2 * TICK
+SLACK = 2 * TICK_SECONDS
 REJECTIONS = 3
 """How often an account may be rejected in an hour."""
 
@@ -59,20 +59,20 @@ class Bookkeeping:
             yield from self._gaps(service)
         for account in {id(s.account): s.account for s in self._run.world.services.values() if s.account}.values():
             yield from self._logins(account)
-        self._figures["looks"] += len(self._run.looks.taken)
+        self._figures["looks"] += len(self._run.probes.probes)
         self._figures["starts"] += len(history.off)
         self._figures["kills"] += history.kills
         self._figures["reboots"] += history.reboots
         self._figures["reloads"] += history.reloads
 
-    def _look(self, fact: Observation) -> Taken:
+    def _look(self, fact: Observation) -> TrueProbe:
         assert fact.facts
         number: int = fact.facts["look"]
-        return self._run.looks.taken[number]
+        return self._run.probes.probes[number]
 
-    def _booked(self, service: Service, fact: Observation, look: Taken) -> Iterator[str]:
+    def _booked(self, service: Service, fact: Observation, look: TrueProbe) -> Iterator[str]:
         self._figures[f"looks booked {fact.outcome}"] += 1
-        if fact.outcome is Outcome.DOWN and not look.met:
+        if fact.outcome is Outcome.DOWN and not look.faults_met:
             self._figures["looks lost on the way"] += look.why == "lost"
             if look.why != "lost":
                 yield f"booked as down: {look}"
@@ -92,9 +92,9 @@ class Bookkeeping:
                     if not life.first <= index < life.last:
                         continue
                     if isinstance(fact, Gap):
-                        sums[fact.target] += length_of(fact)
-                    anew = (WatchEvent.BEGIN, WatchEvent.END)
-                    begun[fact.target] += isinstance(fact, WatchChange) and fact.event in anew
+                        sums[fact.target] += gap_length(fact)
+                    anew = (TargetEvent.BEGIN, TargetEvent.END)
+                    begun[fact.target] += isinstance(fact, TargetChange) and fact.event in anew
             for name, shown in life.gap_seconds.items():
                 # Counted anew for a target that came again in the same life.
                 if begun[name] <= 1 and abs(shown * 1000 - sums[name]) > 1:
@@ -103,30 +103,30 @@ class Bookkeeping:
     def _noticed(self) -> Iterator[str]:
         told = [(entry["event"], entry["milliseconds"] / 1000) for entry in self._clock if "milliseconds" in entry]
         for span in self._run.history.disturbed:
-            self._figures[f"{span.what}s"] += 1
-            kind = "stalled" if span.what == "stall" else span.what
+            self._figures[f"{span.kind}s"] += 1
+            kind = "stalled" if span.kind == "stall" else span.kind
             lengths = self._stepped(span.start) if kind == "step" else [span.end - span.start]
             died = any(span.end - 1 < off.start < span.end + SLACK for off in self._run.history.off)
             near = any(
                 event == kind and abs(seconds - length) < SLACK for event, seconds in told for length in lengths
             )
-            if abs(lengths[0]) > NOTICED[span.what] and not died and not near:
-                yield f"not on record: a {span.what} of {lengths[0]:.2f} s at {span.start:.1f}"
+            if abs(lengths[0]) > NOTICED[span.kind] and not died and not near:
+                yield f"not on record: a {span.kind} of {lengths[0]:.2f} s at {span.start:.1f}"
 
     def _stepped(self, moment: float) -> list[float]:
         """By how much the clock was set then; and around that moment, for steps between two ticks are one."""
         offset_at = self._run.clocks.offset_at
-        return [offset_at(moment + apart) - offset_at(moment - (apart or 1e-6)) for apart in (0.0, TICK)]
+        return [offset_at(moment + apart) - offset_at(moment - (apart or 1e-6)) for apart in (0.0, TICK_SECONDS)]
 
     def _gaps(self, service: Service) -> Iterator[str]:
         gaps: list[Gap] = []
         last: Observation | None = None
         interval, before = 0.0, 0.0
         for _, fact in self._facts[service.key]:
-            if isinstance(fact, WatchChange):
+            if isinstance(fact, TargetChange):
                 interval = fact.settings.interval / 1000
                 yield from self._watched(service, fact)
-                if fact.event in (WatchEvent.BEGIN, WatchEvent.END):
+                if fact.event in (TargetEvent.BEGIN, TargetEvent.END):
                     last, gaps = None, []
                 self._figures[f"watching: {fact.event}"] += 1
                 continue
@@ -140,14 +140,14 @@ class Bookkeeping:
             self._figures["gaps"] += len(gaps)
             last, gaps, before = fact, [], interval
 
-    def _watched(self, service: Service, change: WatchChange) -> Iterator[str]:
+    def _watched(self, service: Service, change: TargetChange) -> Iterator[str]:
         """What is on record of the watching must be what the config said then."""
         clock = change.clock
         assert clock is not None
         at = self._run.clocks.true_time(clock.boot, clock.end)
         applied = [each for each in self._run.history.configs if each.start <= at + 0.001]
         entry = applied[-1].entries.get(service.key) if applied else None
-        watched = change.event is not WatchEvent.END
+        watched = change.event is not TargetEvent.END
         if watched and entry is not None and entry != (change.target, change.settings.interval / 1000):
             yield f"{service.key} is on record as {change} and in the config as {entry}"
         if not watched and applied:
@@ -164,7 +164,7 @@ class Bookkeeping:
         where = f"{service.target.name} from {start:.1f} to {end:.1f}: {[gap.reason for gap in gaps]}"
         if end - start > interval * 1.5 + 1 + SLACK:
             for gap, (since, until) in zip(gaps, covered, strict=True):
-                known, true = length_of(gap) / 1000, until - since
+                known, true = gap_length(gap) / 1000, until - since
                 exact = not self._run.clocks.booted_between(since, until)
                 if known > true + 0.002 or (exact and known < true - 0.002):
                     yield f"a gap of {true:.3f} s is taken for {known:.3f}: {where}"
@@ -174,19 +174,19 @@ class Bookkeeping:
         unseen = [span for span in self._unseen() if span.overlaps(start, end)]
         for span in unseen:
             low, high = max(start, span.start), min(end, span.end)
-            if high - low > NOTICED.get(span.what, TICK) and high - low > TICK:
+            if high - low > NOTICED.get(span.kind, TICK_SECONDS) and high - low > TICK_SECONDS:
                 shown = sum(max(0.0, min(high, until) - max(low, since)) for since, until in covered)
                 if shown < high - low - SLACK:
-                    yield f"no gap while {span.what} from {span.start:.1f} to {span.end:.1f}: {where}"
+                    yield f"no gap while {span.kind} from {span.start:.1f} to {span.end:.1f}: {where}"
         if gaps and not unseen:
             yield f"a gap for nothing: {where}"
 
     def _unseen(self) -> list[Span]:
-        return [*self._run.history.off, *(span for span in self._run.history.disturbed if span.what != "step")]
+        return [*self._run.history.off, *(span for span in self._run.history.disturbed if span.kind != "step")]
 
     def _logins(self, account: Account) -> Iterator[str]:
         looks = sorted(
-            (look for look in self._run.looks.taken if self._run.world.services[look.target].account is account),
+            (look for look in self._run.probes.probes if self._run.world.services[look.target].account is account),
             key=lambda look: look.start,
         )
         rejections = sorted(
@@ -210,12 +210,12 @@ class Bookkeeping:
             if not recent and not any(o.with_login and o.start <= look.start <= o.end for o in looks):
                 yield f"{account.username}: its login was held back for nothing: {look}"
 
-    def _recorded(self, name: str) -> list[Taken]:
+    def _recorded(self, name: str) -> list[TrueProbe]:
         return [self._look(fact) for _, fact in self._facts[name] if isinstance(fact, Observation)]
 
     def _awake(self, start: float, end: float) -> float:
         suspends = [
-            span for span in self._run.history.disturbed if span.what == "suspend" and start < span.end < end
+            span for span in self._run.history.disturbed if span.kind == "suspend" and start < span.end < end
         ]
         return end - start - sum(span.end - span.start for span in suspends)
 
@@ -225,6 +225,6 @@ class Bookkeeping:
         return clocks.booted_between(start, end) and clocks.offset_at(start) != clocks.offset_at(end)
 
 
-def _is_login(look: Taken) -> bool:
+def _is_login(look: TrueProbe) -> bool:
     """Whether it met a broken login, which nobody can tell from a wrong password until it is accepted again."""
-    return any(fault.what == "login" for fault in look.met)
+    return any(fault.kind == "login" for fault in look.faults_met)

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from mailwatch.analysis.elapsed import end_of, start_of
-from mailwatch.model import Fact, Gap, Observation, Outcome, WatchChange
+from mailwatch.analysis.elapsed import fact_end, fact_start
+from mailwatch.model import Fact, Gap, Observation, Outcome, TargetChange
 from mailwatch.monotonic import STEP_MS
 from mailwatch.times import Millis, parse_rfc3339
-from tests.campaign.looks import Taken
+from tests.campaign.looks import TrueProbe
 from tests.campaign.survey import SYNCHRONISED_WITHIN
-from tests.campaign.told import ROUNDING, Told
+from tests.campaign.told import ROUNDING, ReportedOutage
 from tests.campaign.virtual import EPOCH_NS, Clocks
 
 EPOCH = EPOCH_NS // 1_000_000
@@ -27,9 +27,9 @@ Facts = Sequence[tuple[int, Fact]]
 class Bounds:
     """Judges the durations of one outage; `facts` are its target's from its first entry to its last."""
 
-    def __init__(self, told: Told, facts: Facts, clocks: Clocks) -> None:
+    def __init__(self, told: ReportedOutage, facts: Facts, clocks: Clocks) -> None:
         self._told, self._clocks = told, clocks
-        self._facts = [fact for _, fact in facts if not isinstance(fact, WatchChange)]
+        self._facts = [fact for _, fact in facts if not isinstance(fact, TargetChange)]
         self._begin, self._end = (told.good or told.bad).start, (told.end or told.last).end
         self.rebooted = clocks.booted_between(self._begin, self._end)
         self.stepped = any(self._begin < at <= self._end for at, _ in clocks.offsets)
@@ -79,7 +79,7 @@ class Bounds:
         low, high = self._told.bad.end, self._told.last.start
         found: dict[str, list[float]] = {}
         for fact in self._facts:
-            end = end_of(fact)
+            end = fact_end(fact)
             assert end.clock is not None
             at = self._clocks.true_time(end.boot, end.clock)
             found.setdefault(end.boot, []).append(min(max(at, low), high))
@@ -95,7 +95,7 @@ class Bounds:
         if told["reboots"] != len(boots) - 1:
             yield f"{told['reboots']} reboots are reported, and it has observations of {len(boots)} boots"
         apart = 0.0
-        for before, after in pairwise(end_of(fact) for fact in self._facts):
+        for before, after in pairwise(fact_end(fact) for fact in self._facts):
             if before.boot == after.boot and before.offset is not None and after.offset is not None:
                 apart += abs(after.offset - before.offset) / 1000
         if abs(told["stepped"] - apart) > 1.0 and not (told["stepped"] < apart < 2 * STEP_MS / 1000):
@@ -129,13 +129,13 @@ class Bounds:
 class Unseen:
     """What could not be seen within an outage: its longest stretch, and all of it."""
 
-    def __init__(self, told: Told, facts: Facts, looks: dict[int, Taken], clocks: Clocks) -> None:
+    def __init__(self, told: ReportedOutage, facts: Facts, looks: dict[int, TrueProbe], clocks: Clocks) -> None:
         self._told = told
         self.largest, self.total, self.pieces, self.rebooted = 0.0, 0.0, 0, False
-        before: Taken | None = None
+        before: TrueProbe | None = None
         blind = False
         for index, fact in facts:
-            if isinstance(fact, WatchChange):
+            if isinstance(fact, TargetChange):
                 continue
             if isinstance(fact, Gap) or fact.outcome is Outcome.UNKNOWN:
                 blind = True
@@ -164,7 +164,7 @@ class Unseen:
 
 def true_span(fact: Observation | Gap, clocks: Clocks, before: float) -> tuple[float, float]:
     """Return when a fact began and ended in true time; `before` for one that began in an earlier boot."""
-    start, end = start_of(fact), end_of(fact)
+    start, end = fact_start(fact), fact_end(fact)
     assert end.clock is not None
     ended = clocks.true_time(end.boot, end.clock)
     return (before if start.clock is None else clocks.true_time(start.boot, start.clock)), ended

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 from mailwatch.guard.connectivity import Guard
-from mailwatch.guard.controls import Control, Line
-from mailwatch.guard.resolver import NONSENSE, Found, Resolver
+from mailwatch.guard.controls import Control, Reachability
+from mailwatch.guard.resolver import NONEXISTENT_NAME, LookupResult, ResolverCheck
 from mailwatch.model import ControlState
-from mailwatch.monitor.background import GUARD_EVERY, GUARD_EVERY_OFFLINE
+from mailwatch.monitor.background import GUARD_OFFLINE_SECONDS, GUARD_SECONDS
 from tests.campaign.virtual import Clocks
 from tests.campaign.world import Span, World
 
@@ -33,7 +33,7 @@ def guard_of(world: World, clocks: Clocks) -> Guard:
     return guard
 
 
-class _Line(Line):
+class _Line(Reachability):
     """A line that is as the world says."""
 
     def __init__(self, world: World, clocks: Clocks) -> None:
@@ -43,26 +43,30 @@ class _Line(Line):
     async def reach(self, control: Control, addresses: Sequence[str]) -> str:
         """Connect to nobody: what hangs is answered when the line comes back."""
         while (down := self._world.line.at(self._clocks.true)) is not None:
-            if down.what == "unreachable":
+            if down.kind == "unreachable":
                 return "unreachable"
             await asyncio.sleep(down.end - self._clocks.true)
         await asyncio.sleep(ANSWERS_IN)
         return ControlState.OK
 
-    async def resolve(self, key: str) -> Found:
+    async def resolve(self, key: str) -> LookupResult:
         """Ask a resolver that hangs while it is down, or our line is."""
         while down := self._world.resolver.at(self._clocks.true) or self._world.line.at(self._clocks.true):
             await asyncio.sleep(down.end - self._clocks.true)
         await asyncio.sleep(ANSWERS_IN)
-        return Found("unresolved") if key == NONSENSE else Found(ControlState.OK, ("203.0.113.9",))
+        return (
+            LookupResult("unresolved")
+            if key == NONEXISTENT_NAME
+            else LookupResult(ControlState.OK, ("203.0.113.9",))
+        )
 
 
-class _Resolver(Resolver):
+class _Resolver(ResolverCheck):
     """A resolver without threads."""
 
     line: _Line
 
-    async def _look_up(self, key: str, name: str) -> Found:
+    async def _look_up(self, key: str, name: str) -> LookupResult:
         future = self._lookups.get(key)
         if future is None or future.done():
             future = self._lookups[key] = asyncio.ensure_future(self.line.resolve(key))
@@ -72,15 +76,15 @@ class _Resolver(Resolver):
 async def regular_rounds(guard: Guard, world: World, clocks: Clocks) -> None:
     """Ask as the housekeeping does, every quarter of a minute; but far from any trouble it finds nothing new."""
     began = clocks.true
-    await guard.ask(dns=True)
+    await guard.check(dns=True)
     for span in _edges(world):
         if span.end <= clocks.true:
             continue
         # On the beat that began with the start.
-        await _until(clocks, began + (max(span.start, clocks.true) - began) // GUARD_EVERY * GUARD_EVERY)
+        await _until(clocks, began + (max(span.start, clocks.true) - began) // GUARD_SECONDS * GUARD_SECONDS)
         while clocks.true < span.end:
-            answer = await guard.ask(dns=True)
-            await asyncio.sleep(GUARD_EVERY if answer.online else GUARD_EVERY_OFFLINE)
+            answer = await guard.check(dns=True)
+            await asyncio.sleep(GUARD_SECONDS if answer.online else GUARD_OFFLINE_SECONDS)
 
 
 def _edges(world: World) -> list[Span]:

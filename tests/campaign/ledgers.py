@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from mailwatch.analysis.detector import Event, State, advance
-from mailwatch.analysis.login_outages import Proof, advance_proof
-from mailwatch.ledger.payloads import FACTS
-from mailwatch.monitor.pipeline import Monitor
+from mailwatch.analysis.detector import IndexedFact, State, advance
+from mailwatch.analysis.login_outages import LoginHistory, advance_login_history
+from mailwatch.ledger.payloads import FACT_KINDS
+from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.store import Reader, audit
 from mailwatch.store.keys import Keys
 from mailwatch.store.replay import audit_outages, rule_book
 
 
-def check_ledger(reader: Reader, keys: Keys, monitor: Monitor) -> list[str]:
+def check_ledger(reader: Reader, keys: Keys, monitor: Pipeline) -> list[str]:
     """Return what is wrong: hashes and signatures, outages that a replay does not give, states taken up wrongly.
 
     A state that was taken up from somewhere in the ledger must be the one that a replay from its first entry
@@ -21,15 +21,17 @@ def check_ledger(reader: Reader, keys: Keys, monitor: Monitor) -> list[str]:
     book = rule_book(reader)
     for name in reader.targets():
         findings += [f"replay: {finding}" for finding in audit_outages(reader, book, name)]
-    for name, watch in monitor.watches.items():
-        state, proof = State(), Proof()
-        for entry in reader.entries(target=name, kinds=FACTS):
+    for name, watch in monitor.targets.items():
+        state, proof = State(), LoginHistory()
+        for entry in reader.entries(target=name, kinds=FACT_KINDS):
             fact = entry.fact
             assert fact is not None
-            state, _ = advance(state, Event(entry.index, fact), book.at(entry.index))
-            proof, _ = advance_proof(proof, entry.index, fact, state.is_open)
+            state, _ = advance(state, IndexedFact(entry.index, fact), book.at(entry.index))
+            proof, _ = advance_login_history(proof, entry.index, fact, state.is_open)
         if state != watch.state:
             findings.append(f"taken up: {name} stands at {watch.state}, but a replay gives {state}")
-        if proof != watch.proof:
-            findings.append(f"taken up: the login of {name} stands at {watch.proof}, a replay gives {proof}")
+        if proof != watch.login_history:
+            findings.append(
+                f"taken up: the login of {name} stands at {watch.login_history}, a replay gives {proof}"
+            )
     return findings

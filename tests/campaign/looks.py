@@ -18,10 +18,10 @@ from tests.campaign.world import HOUR, Service, Span, World, cause_of
 
 FOREVER = 1e7
 FAILED_OTHERWISE = 99
-LOSS_APART = 12 * HOUR
+LOSS_APART_SECONDS = 12 * HOUR
 """Seconds between a lost look and a fault of the provider."""
 RESOLVER_TIMEOUT, RESOLVER_ATTEMPTS = 5.0, 2
-OUTLIVED = 0.5
+SURVIVED_SUSPEND_SECONDS = 0.5
 """Seconds of sleep that a connection outlives, and that MailWatch does not notice."""
 CERTIFICATE = TlsFacts(version="TLSv1.3", cipher="TLS_AES_256_GCM_SHA384", fingerprint="00" * 32, not_after=None)
 _CONNECTED = (Phase.TLS, Phase.GREETING, Phase.AUTH, Phase.MAILBOX, Phase.FETCH)
@@ -47,7 +47,7 @@ class _Failed(Exception):
 
 
 @dataclass(slots=True)
-class Taken:
+class TrueProbe:
     """A look as it truly was, in true time. `target` is the service that was met, `called` its name in the config.
 
     `raw` is what the probe made of it, before the monitor judged. `met` are the provider's faults that it ran
@@ -61,18 +61,18 @@ class Taken:
     cause: Cause | None
     with_login: bool
     password: str
-    met: list[Span]
+    faults_met: list[Span]
     why: str
-    called: str = ""
+    name_in_config: str = ""
 
 
-class Looks:
+class SimulatedProbes:
     """Stands in for `probes.observe`; keeps the truth of every look under the number in its facts."""
 
     def __init__(self, world: World, clocks: Clocks) -> None:
         self._world, self._clocks = world, clocks
         self._hosts = {service.target.host: service for service in world.services.values()}
-        self.taken: list[Taken] = []
+        self.probes: list[TrueProbe] = []
         self.on_end: Callable[[], None] | None = None
         self._losses: dict[str, int] = {}
 
@@ -83,7 +83,7 @@ class Looks:
         service = self._hosts[target.host]
         recorder = Recorder(redactor(target.login), None)
         start, logged_in = self._clocks.true, target.login is not None and with_login
-        walk = _Walk(self._world, self._clocks, service, target, logged_in, self._is_lost(service))
+        walk = _SimulatedConnection(self._world, self._clocks, service, target, logged_in, self._is_lost(service))
         cause, detail = None, ""
         try:
             async with asyncio.timeout(target.timeout):
@@ -96,10 +96,10 @@ class Looks:
         except _Failed as failed:
             cause, detail = failed.cause, failed.detail
             if failed.words:
-                recorder.heard(failed.words)
+                recorder.add_reply(failed.words)
         except TimeoutError:
             cause, detail = Cause.TIMEOUT, f"no answer within {target.timeout:.0f} s"
-        made = recorder.attempt(walk.peer, cause=cause, detail=detail)
+        made = recorder.to_attempt(walk.peer, cause=cause, detail=detail)
         raw = cause.outcome if cause else Outcome.UP
         why = walk.why if cause else ""
         # Losses are scattered: each is preceded by a look that failed for no other reason.
@@ -109,8 +109,10 @@ class Looks:
             self._losses[key] = FAILED_OTHERWISE
         password = walk.password if logged_in else ""
         end = self._clocks.true
-        taken = Taken(key, start, end, raw, cause, logged_in, password, walk.met, why, called=target.name)
-        self.taken.append(taken)
+        taken = TrueProbe(
+            key, start, end, raw, cause, logged_in, password, walk.faults_met, why, name_in_config=target.name
+        )
+        self.probes.append(taken)
         if self.on_end is not None:
             self.on_end()
         return Observation(
@@ -125,7 +127,7 @@ class Looks:
             attempts=(made,),
             addresses=(service.address,),
             with_login=logged_in,
-            facts={"look": len(self.taken) - 1},
+            facts={"look": len(self.probes) - 1},
         )
 
     def _is_lost(self, service: Service) -> bool:
@@ -136,7 +138,7 @@ class Looks:
         now = self._clocks.true
         if service.lossy.at(now) is None or self._world.chance.random() > 0.2:
             return False
-        if service.faults.touching(now - LOSS_APART, now + LOSS_APART):
+        if service.faults.touching(now - LOSS_APART_SECONDS, now + LOSS_APART_SECONDS):
             return False
         return self._losses.get(service.target.name, 0) < self._world.rules.open_after - 1
 
@@ -146,7 +148,7 @@ def limit_phase(limit: Span, phases: Sequence[Phase]) -> Phase:
     return Phase.AUTH if limit.lasting and Phase.AUTH in phases else Phase.GREETING
 
 
-class _Walk:
+class _SimulatedConnection:
     """One connection."""
 
     def __init__(
@@ -161,7 +163,7 @@ class _Walk:
             p for p in service.phases if logged_in or p not in (Phase.AUTH, Phase.MAILBOX, Phase.FETCH)
         ]
         self._lose_at = world.chance.choice(service.phases[1:]) if lost else None
-        self.met: list[Span] = []
+        self.faults_met: list[Span] = []
         self.why = ""
         self.peer = ""
         self.password = target.login.password.get_secret_value() if target.login else ""
@@ -173,7 +175,7 @@ class _Walk:
         await self._provider(phase)
         await asyncio.sleep(self._latency * chance.uniform(0.2, 1.0))
         slept = self._clocks.true - self._clocks.running - self._asleep
-        if phase in _CONNECTED and slept > OUTLIVED and chance.random() < 0.7:
+        if phase in _CONNECTED and slept > SURVIVED_SUSPEND_SECONDS and chance.random() < 0.7:
             self.why = "asleep"
             raise _Failed(Cause.DISCONNECTED, "the connection did not outlive our sleep")
         if phase is self._lose_at:
@@ -194,7 +196,7 @@ class _Walk:
         verdict = says(cause, self._target, phase, seed)
         if verdict is None:
             raise _Failed(cause, cause.value)
-        raise _Failed(verdict.cause, verdict.detail, verdict.words)
+        raise _Failed(verdict.cause, verdict.detail, verdict.server_text)
 
     def _is_right(self) -> bool:
         account = self._service.account
@@ -208,7 +210,7 @@ class _Walk:
         if down is None:
             return
         self.why = "line"
-        if down.what == "unreachable" and phase is Phase.CONNECT:
+        if down.kind == "unreachable" and phase is Phase.CONNECT:
             raise _Failed(Cause.UNREACHABLE, "no route to host")
         await self._hang(down, down.lasting and phase in _CONNECTED)
 
@@ -225,21 +227,21 @@ class _Walk:
 
     async def _provider(self, phase: Phase) -> None:
         fault = self._service.faults.at(self._clocks.true)
-        if fault is None or phase not in _MEETS[fault.what]:
+        if fault is None or phase not in _MEETS[fault.kind]:
             return
         self.why = "provider"
-        self.met.append(fault)
+        self.faults_met.append(fault)
         await asyncio.sleep(0.03)
-        if fault.what == "timeout" or (fault.what == "unreachable" and phase in _CONNECTED):
+        if fault.kind == "timeout" or (fault.kind == "unreachable" and phase in _CONNECTED):
             await self._hang(fault, fault.lasting)
-        elif fault.what == "slow":
+        elif fault.kind == "slow":
             await asyncio.sleep(self._target.timeout * 1.5)
-        elif fault.what == "refused" and phase in _CONNECTED:
+        elif fault.kind == "refused" and phase in _CONNECTED:
             raise _Failed(Cause.DISCONNECTED, "reset by the server that goes down")
-        elif fault.what == "login":
+        elif fault.kind == "login":
             self._say(Cause.CREDENTIALS, phase, fault.start)
         else:
-            self._say(cause_of(fault.what), phase, fault.start)
+            self._say(cause_of(fault.kind), phase, fault.start)
 
     async def _hang(self, trouble: Span, lasting: bool) -> None:
         """Wait for an answer until the trouble ends, or for good where the connection died of it."""

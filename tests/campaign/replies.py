@@ -14,8 +14,8 @@ from typing import Any
 
 from mailwatch.model import Cause, Kind, Phase
 from mailwatch.probes import failures
-from mailwatch.probes.failures import SmtpRefused, Verdict, judge
-from mailwatch.probes.imap_client import Refused, ServerBye
+from mailwatch.probes.failures import Classification, SmtpReplyError, classify_error
+from mailwatch.probes.imap_client import ImapCommandError, ServerByeError
 from mailwatch.settings import Target
 
 OWN = {
@@ -53,7 +53,7 @@ _AT = {
 """Commands of each phase."""
 
 
-def says(cause: Cause, target: Target, phase: Phase, seed: float) -> Verdict | None:
+def says(cause: Cause, target: Target, phase: Phase, seed: float) -> Classification | None:
     """Let the provider say something that means `cause`, and return what MailWatch makes of it.
 
     The same `seed`, the start of its trouble, says the same each time. None where there are no words for it.
@@ -61,7 +61,7 @@ def says(cause: Cause, target: Target, phase: Phase, seed: float) -> Verdict | N
     choice = _known().get((cause, target.kind, phase), [])
     if not choice:
         return None
-    return judge(_error(random.Random(f"{seed} {target.kind} {phase}").choice(choice)), target)
+    return classify_error(_error(random.Random(f"{seed} {target.kind} {phase}").choice(choice)), target)
 
 
 @cache
@@ -91,10 +91,10 @@ def _error(said: str) -> Any:
     protocol, _, command = head.partition(" ")
     status, _, words = text.partition(" ")
     if protocol == "smtp":
-        return SmtpRefused(command, int(status), words) if status.isdecimal() else None
+        return SmtpReplyError(command, int(status), words) if status.isdecimal() else None
     if protocol == "pop3":
-        refused: Any = getattr(failures, "Pop3Refused", None)
+        refused: Any = getattr(failures, "Pop3ReplyError", None)
         return refused(command, text) if refused is not None else None
     if status == "BYE":
-        return ServerBye(words)
-    return Refused(command, status, words) if status in ("NO", "BAD") and command != "greeting" else None
+        return ServerByeError(words)
+    return ImapCommandError(command, status, words) if status in ("NO", "BAD") and command != "greeting" else None

@@ -16,21 +16,21 @@ from pydantic import SecretStr
 import mailwatch.monitor.background
 from mailwatch.config.recorded_targets import RELOAD, START
 from mailwatch.guard.diagnosis import Diagnosis
-from mailwatch.ledger.payloads import written_rules
+from mailwatch.ledger.payloads import rules_payload
 from mailwatch.metrics import Metrics
-from mailwatch.monitor.background import Housekeeping
-from mailwatch.monitor.enrolment import enrol, reenrol, renew, retire
-from mailwatch.monitor.pipeline import Monitor
-from mailwatch.monitor.restore import take_up
+from mailwatch.monitor.background import BackgroundTasks
+from mailwatch.monitor.enrolment import apply_config, end_targets, record_targets, renew_records
+from mailwatch.monitor.pipeline import Pipeline
+from mailwatch.monitor.restore import restore_targets
 from mailwatch.settings import Login, Target, VantagePoint
-from mailwatch.store import Draft, Reader, Store, Writer
+from mailwatch.store import NewEntry, Reader, Store, Writer
 from mailwatch.times import now
 from tests.campaign.guard import guard_of, regular_rounds
 from tests.campaign.ledgers import check_ledger
-from tests.campaign.looks import Looks
+from tests.campaign.looks import SimulatedProbes
 from tests.campaign.survey import SYNCHRONISED_WITHIN, Survey
 from tests.campaign.virtual import Clocks, Ticks, VirtualLoop, patched
-from tests.campaign.world import FARTHEST, Entry, Happening, Service, Span, World
+from tests.campaign.world import MAX_CLOCK_ERROR_SECONDS, Entry, MachineEvent, Service, Span, World
 
 CHECKPOINT_EVERY = 4 * 3600.0
 
@@ -48,11 +48,11 @@ class History:
     findings: list[str] = field(default_factory=list)
     """What was wrong with the ledger, or with what was taken up from it, at a start."""
     configs: list[Applied] = field(default_factory=list)
-    lives: list[Lived] = field(default_factory=list)
+    lives: list[FinishedLife] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class Lived:
+class FinishedLife:
     """A life that ended in order: its entries of the ledger, and each target's gaps by the metrics then."""
 
     first: int
@@ -76,8 +76,8 @@ class Run:
         self.world, self.folder = world, folder
         self.clocks = Clocks(world.seed)
         self.history = History()
-        self.looks = Looks(world, self.clocks)
-        self._happenings = list(world.happenings)
+        self.probes = SimulatedProbes(world, self.clocks)
+        self._happenings = list(world.machine_events)
         if template is not None:
             shutil.copytree(template, folder)
 
@@ -95,7 +95,7 @@ class Run:
         self._after(life.live())
         self.history.off.append(Span(life.ended, self.clocks.true, "not running"))
 
-    def _after(self, event: Happening) -> None:
+    def _after(self, event: MachineEvent) -> None:
         """Let the time pass until MailWatch starts again."""
         if event.what != "reboot":
             self._pass(event.value)
@@ -105,7 +105,7 @@ class Run:
         self.clocks.reboot(self.clocks.offset if event.clock is None else self._bounded(event.clock))
         self.history.reboots += 1
         if event.ntp is not None:
-            self._happenings.append(Happening(self.clocks.true + event.ntp, "ntp"))
+            self._happenings.append(MachineEvent(self.clocks.true + event.ntp, "ntp"))
             self._happenings.sort(key=lambda each: each.at)
         self._pass(self.world.chance.uniform(1.0, 30.0))
 
@@ -129,7 +129,7 @@ class Run:
 
     @staticmethod
     def _bounded(offset: float) -> float:
-        return min(max(offset, -FARTHEST), FARTHEST)
+        return min(max(offset, -MAX_CLOCK_ERROR_SECONDS), MAX_CLOCK_ERROR_SECONDS)
 
     def targets(self) -> list[Target]:
         """What the config says now."""
@@ -152,7 +152,7 @@ class Run:
         took = self.world.chance.uniform(0.001, 0.02)
         return (took, 0.0) if self.world.chance.random() < 0.5 else (0.0, took)
 
-    def next_happening(self) -> Any:
+    def next_event(self) -> Any:
         """Take the next thing that befalls the machine; what came while it was off befell nobody."""
         while self._happenings and self._happenings[0].at < self.clocks.true - 1.0:
             self._happenings.pop(0)
@@ -173,10 +173,10 @@ class _Life:
     def __init__(self, run: Run) -> None:
         self._run, self._clocks = run, run.clocks
         self._loop = VirtualLoop(run.clocks, run.disk)
-        self._why = Happening(0.0, "off", 1.0)
+        self._why = MachineEvent(0.0, "off", 1.0)
         self.ended = 0.0
 
-    def live(self) -> Happening:
+    def live(self) -> MachineEvent:
         """Run until the world says stop or kill; return what put an end to it."""
         asyncio.set_event_loop(self._loop)
         self._store = Store.open(self._run.folder)
@@ -208,7 +208,7 @@ class _Life:
         await writer.start()
         self._ticks = Ticks(self._clocks)
         guard = guard_of(world, self._clocks)
-        self.monitor = monitor = Monitor(
+        self.monitor = monitor = Pipeline(
             vantage_point=VantagePoint(name="campaign"),
             rules=world.rules,
             writer=writer,
@@ -216,22 +216,22 @@ class _Life:
             guard=guard,
             clock=self._ticks,
             secret=self._store.keys.secret,
-            observe=run.looks.observe,
+            observe=run.probes.observe,
         )
         # It would ask the real network about hosts that are nowhere.
-        monitor.judging._diagnosis = NoDiagnosis()
+        monitor.attribution._diagnosis = NoDiagnosis()
         first = self._reader.size()
         await self._node("start")
         await self._watch(begin=True)
         run.history.findings += check_ledger(self._reader, self._store.keys, monitor)
         monitor.schedule.start()
-        for number, name in enumerate(monitor.watches):
-            monitor.schedule.sooner(name, number * 0.05)
+        for number, name in enumerate(monitor.targets):
+            monitor.schedule.advance_to(name, number * 0.05)
         stopping = asyncio.Event()
         beside = [asyncio.create_task(self._machine(stopping)), asyncio.create_task(self._checkpoints())]
         beside.append(asyncio.create_task(regular_rounds(guard, world, self._clocks)))
         beside.append(asyncio.create_task(self._renewals()))
-        beside.append(asyncio.create_task(Housekeeping(monitor, self._reader, ()).survey()))
+        beside.append(asyncio.create_task(BackgroundTasks(monitor, self._reader, ()).survey()))
         await stopping.wait()
         self.ended = self._clocks.true
         for task in beside:
@@ -241,7 +241,7 @@ class _Life:
         await monitor.schedule.finish(5.0)
         await self._node("stop")
         shown = {record.name: record.gap_seconds for record in self._metrics._records.values()}
-        run.history.lives.append(Lived(first, self._reader.size(), shown))
+        run.history.lives.append(FinishedLife(first, self._reader.size(), shown))
         await writer.close()
         self._reader.close()
 
@@ -251,25 +251,25 @@ class _Life:
         targets = run.targets()
         keys = {service.target.host: key for key, service in run.world.services.items()}
         if begin:
-            await retire(monitor, self._reader, {target.name for target in targets})
+            await end_targets(monitor, self._reader, {target.name for target in targets})
             added = targets
         else:
-            added = await reenrol(monitor, {target.name: target for target in targets})
-        await enrol(monitor, self._reader, added, START if begin else RELOAD)
-        await take_up(monitor, self._reader, added)
+            added = await apply_config(monitor, {target.name: target for target in targets})
+        await record_targets(monitor, self._reader, added, START if begin else RELOAD)
+        await restore_targets(monitor, self._reader, added)
         entries = {keys[target.host]: (target.name, target.interval) for target in targets}
         run.history.configs.append(Applied(start, self._clocks.true, entries))
         for number, target in enumerate(() if begin else added):
-            monitor.schedule.sooner(target.name, number * 0.05)
+            monitor.schedule.advance_to(target.name, number * 0.05)
 
     async def _renewals(self) -> None:
         while True:
             await asyncio.sleep(3600)
-            await renew(self.monitor)
+            await renew_records(self.monitor)
 
     async def _node(self, event: str) -> None:
-        payload = {"event": event, "rules": written_rules(self._run.world.rules)}
-        await self.monitor.writer.submit(Draft(kind="node", time=now(), target=None, payload=payload))
+        payload = {"event": event, "rules": rules_payload(self._run.world.rules)}
+        await self.monitor.writer.submit(NewEntry(kind="node", time=now(), target=None, payload=payload))
 
     async def _checkpoints(self) -> None:
         while True:
@@ -279,7 +279,7 @@ class _Life:
     async def _machine(self, stopping: asyncio.Event) -> None:
         run, clocks = self._run, self._clocks
         while True:
-            event = run.next_happening()
+            event = run.next_event()
             until = run.world.end if event is None else event.at
             while clocks.true < until:
                 await asyncio.sleep(until - clocks.true)
@@ -289,40 +289,40 @@ class _Life:
             if event.what in ("off", "kill", "reboot"):
                 self._why = event
                 if event.what == "kill" or event.killed:
-                    self._doom()
+                    self._kill_soon()
                 else:
                     stopping.set()
                 return
             if event.what == "reload":
                 run.history.reloads += 1
                 if event.killed:
-                    self._why = Happening(event.at, "kill", 60.0)
+                    self._why = MachineEvent(event.at, "kill", 60.0)
                     self._loop.call_later(run.world.chance.uniform(0, 0.1), self._kill)
                 await self._watch(begin=False)
             else:
-                self._befall(event)
+                self._apply_event(event)
 
     def _kill(self) -> None:
-        self._run.looks.on_end = None
+        self._run.probes.on_end = None
         self._run.history.kills += 1
         self.ended = self._clocks.true
         self._loop.stop()
 
-    def _doom(self) -> None:
+    def _kill_soon(self) -> None:
         """Kill soon: mostly a moment after a look, when its record is on the way, else just so."""
 
         chance = self._run.world.chance
         last = self._loop.call_later(chance.uniform(0, 1800), self._kill)
 
         def ended() -> None:
-            if self._run.looks.on_end:
-                self._run.looks.on_end = None
+            if self._run.probes.on_end:
+                self._run.probes.on_end = None
                 last.cancel()
                 self._loop.call_later(chance.uniform(0, 0.3), self._kill)
 
-        self._run.looks.on_end = ended
+        self._run.probes.on_end = ended
 
-    def _befall(self, event: Any) -> None:
+    def _apply_event(self, event: Any) -> None:
         run, clocks, history = self._run, self._clocks, self._run.history
         self._ticks.before_disturbance()
         self._loop.call_later(self._ticks.until_next(), self._tick)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.campaign.looks import Taken
+from tests.campaign.looks import TrueProbe
 
 ROUNDING = 2
 """Milliseconds by which two cut-off times may differ."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReportedOutage:
     """A reported outage, with the looks that its four times come from."""
 
     json: dict[str, Any]
-    good: Taken | None
-    bad: Taken
-    last: Taken
-    end: Taken | None
+    good: TrueProbe | None
+    bad: TrueProbe
+    last: TrueProbe
+    end: TrueProbe | None
     first_index: int
     last_index: int
 

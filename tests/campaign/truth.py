@@ -22,9 +22,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 
-from mailwatch.guard.clock import TICK
+from mailwatch.guard.clock import TICK_SECONDS
 from mailwatch.model import Cause, Phase, Rules
-from tests.campaign.looks import Taken
+from tests.campaign.looks import TrueProbe
 from tests.campaign.run import History
 from tests.campaign.world import Service, Span, World
 
@@ -38,15 +38,17 @@ LOGINS_AT_ONCE = 3
 class Truth:
     """What could be seen in a world through which MailWatch lived."""
 
-    def __init__(self, world: World, history: History, taken: Iterable[Taken]) -> None:
+    def __init__(self, world: World, history: History, taken: Iterable[TrueProbe]) -> None:
         self.world = world
-        self.looks: dict[str, list[Taken]] = {name: [] for name in world.services}
+        self.probes: dict[str, list[TrueProbe]] = {name: [] for name in world.services}
         for look in taken:
-            self.looks[look.target].append(look)
-        self._starts = {name: [look.start for look in looks] for name, looks in self.looks.items()}
+            self.probes[look.target].append(look)
+        self._starts = {name: [look.start for look in looks] for name, looks in self.probes.items()}
         ours = [Span(off.start, off.end + FIRST_LOOKS, "not running") for off in history.off]
         for span in history.disturbed:
-            ours.append(Span(span.start, span.end + 2 * TICK, "clock" if span.what == "step" else "asleep"))
+            ours.append(
+                Span(span.start, span.end + 2 * TICK_SECONDS, "clock" if span.kind == "step" else "asleep")
+            )
         for span in (*world.line.all, *world.resolver.all):
             ours.append(Span(span.start, span.end, "our line"))
         self._configs = history.configs
@@ -56,47 +58,47 @@ class Truth:
     def stretches(self, service: Service, fault: Span) -> tuple[list[Span], dict[str, float]]:
         """Return the stretches of a fault that could be looked at, and the seconds of it lost by reason."""
         found, lost, at = [], dict[str, float](), fault.start
-        for span in self._blind_spans(service, fault.what in ("login", "mailbox")):
+        for span in self._blind_spans(service, fault.kind in ("login", "mailbox")):
             if span.end <= at or span.start >= fault.end:
                 continue
             if span.start > at:
                 found.append(Span(at, span.start))
             until = min(span.end, fault.end)
-            lost[span.what] = lost.get(span.what, 0.0) + until - max(at, span.start)
+            lost[span.kind] = lost.get(span.kind, 0.0) + until - max(at, span.start)
             at = until
         if at < fault.end:
             found.append(Span(at, fault.end))
         return found, lost
 
-    def within(self, name: str, start: float, end: float) -> list[Taken]:
+    def within(self, name: str, start: float, end: float) -> list[TrueProbe]:
         """Return the looks that began at or after `start` and ended by `end`."""
-        looks, first = self.looks[name], bisect_left(self._starts[name], start)
+        looks, first = self.probes[name], bisect_left(self._starts[name], start)
         return [look for look in looks[first : bisect_left(self._starts[name], end)] if look.end <= end]
 
-    def is_disturbed(self, look: Taken) -> bool:
+    def is_disturbed(self, look: TrueProbe) -> bool:
         """Whether our line, our machine or our clock was in trouble at any time of the look."""
         troubles = (span for span in self._ours if span.start <= look.end and look.start <= span.end)
         return next(troubles, None) is not None
 
-    def look_due(self, service: Service, start: float) -> float:
+    def probe_due(self, service: Service, start: float) -> float:
         """Return the seconds from `start` within which a look must begin: the beat, and a look under way."""
         before = [each for each in self._configs if each.start <= start][-1:]
         after = [each for each in self._configs if start < each.start <= start + service.longest]
         intervals = [each.entries[service.key][1] for each in (*before, *after) if service.key in each.entries]
-        return max(intervals, default=service.longest) + self._one_look(service)
+        return max(intervals, default=service.longest) + self._one_probe(service)
 
-    def rest_needed(self, service: Service, met: Taken) -> float:
+    def rest_needed(self, service: Service, met: TrueProbe) -> float:
         """Return the seconds that must remain after a look that met a fault, for it to be found for sure."""
-        doubts, looks = 1, self.looks[service.target.name]
+        doubts, looks = 1, self.probes[service.target.name]
         for look in reversed(looks[: self._starts[service.target.name].index(met.start)]):
             if look.cause is None:
                 break
             doubts += 1
         rules = self.world.rules
         rechecks = [recheck(rules, service, doubts + more) for more in range(rules.open_after - 1)]
-        return sum(rechecks) + len(rechecks) * self._one_look(service)
+        return sum(rechecks) + len(rechecks) * self._one_probe(service)
 
-    def _one_look(self, service: Service) -> float:
+    def _one_probe(self, service: Service) -> float:
         sharing = [s for s in self.world.services.values() if s.account and s.account is service.account]
         queue = service.target.timeout if len(sharing) > LOGINS_AT_ONCE else 0.0
         return service.target.timeout + queue + OVERHEAD
@@ -135,15 +137,15 @@ class Truth:
         for span in service.throttled.all:
             end = span.end
             if any(look.why == "throttled" for look in self._around(service, span)):
-                longest = span.end + 16 * service.longest + self._one_look(service)
-                end = min(self._next_look(service, span.end), longest)
+                longest = span.end + 16 * service.longest + self._one_probe(service)
+                end = min(self._next_probe(service, span.end), longest)
             found.append(Span(span.start, end, "throttled"))
         return found
 
     def _held_back(self, service: Service) -> list[Span]:
         """From a look that was rejected, or taken without the login, to the next one with it."""
         found, since, why = [], None, ""
-        for look in self.looks[service.target.name]:
+        for look in self.probes[service.target.name]:
             held = not look.with_login or look.cause is Cause.CREDENTIALS
             if held and since is None:
                 since, why = look.start, "login held back"
@@ -152,12 +154,12 @@ class Truth:
                 since = None
         return found if since is None else [*found, Span(since, self.world.end, why)]
 
-    def _around(self, service: Service, span: Span) -> list[Taken]:
+    def _around(self, service: Service, span: Span) -> list[TrueProbe]:
         return self.within(
             service.target.name, span.start - service.target.timeout, span.end + service.target.timeout
         )
 
-    def _next_look(self, service: Service, moment: float) -> float:
+    def _next_probe(self, service: Service, moment: float) -> float:
         starts = self._starts[service.target.name]
         place = bisect_left(starts, moment)
         return starts[place] if place < len(starts) else self.world.end

@@ -17,21 +17,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mailwatch.ledger.payloads import FACTS
-from mailwatch.model import Cause, Fact, Observation, Outcome, WatchChange, WatchEvent
+from mailwatch.ledger.payloads import FACT_KINDS
+from mailwatch.model import Cause, Fact, Observation, Outcome, TargetChange, TargetEvent
 from mailwatch.store import Reader, queries
 from tests.campaign.accounts import Accounts
 from tests.campaign.bookkeeping import Bookkeeping
 from tests.campaign.bounds import Bounds, Unseen
-from tests.campaign.looks import Taken
+from tests.campaign.looks import TrueProbe
 from tests.campaign.run import Run
-from tests.campaign.told import Told
+from tests.campaign.told import ReportedOutage
 from tests.campaign.truth import Truth, shortest
 from tests.campaign.world import Service, Span
 
 
 @dataclass(slots=True)
-class Verdict:
+class WorldResult:
     """Figures of one world, or of many added up, and what broke a promise."""
 
     figures: Counter[str] = field(default_factory=Counter)
@@ -39,20 +39,20 @@ class Verdict:
     failures: list[str] = field(default_factory=list)
 
 
-def judge(run: Run, reader: Reader) -> Verdict:
+def compare_world(run: Run, reader: Reader) -> WorldResult:
     """Judge one world."""
-    return _Judge(run, reader).verdict()
+    return _Comparison(run, reader).run_checks()
 
 
-class _Judge:
+class _Comparison:
     def __init__(self, run: Run, reader: Reader) -> None:
         self.run, self.world, self.reader = run, run.world, reader
-        self.truth = Truth(run.world, run.history, run.looks.taken)
-        self.result = Verdict()
+        self.truth = Truth(run.world, run.history, run.probes.probes)
+        self.result = WorldResult()
         self.figures = self.result.figures
         self.facts: dict[str, list[tuple[int, Fact]]] = {name: [] for name in run.world.services}
         self.named: dict[str, list[tuple[int, Fact]]] = {}
-        for entry in reader.entries(kinds=FACTS):
+        for entry in reader.entries(kinds=FACT_KINDS):
             if entry.fact is not None:
                 self.named.setdefault(entry.fact.target, []).append((entry.index, entry.fact))
         self.looks = {
@@ -66,13 +66,13 @@ class _Judge:
         for facts in self.facts.values():
             facts.sort(key=lambda each: each[0])
         self.clock = [entry.payload for entry in reader.entries(kinds=["clock"])]
-        self.told: dict[str, list[Told]] = {name: [] for name in run.world.services}
+        self.told: dict[str, list[ReportedOutage]] = {name: [] for name in run.world.services}
         for payload in queries.outages(reader):
             told = self._told(payload)
             self.told[told.bad.target].append(told)
         self.figures["entries"] = reader.size()
 
-    def verdict(self) -> Verdict:
+    def run_checks(self) -> WorldResult:
         """Ask every question."""
         self.result.failures += self.run.history.findings
         for service in self.world.services.values():
@@ -89,19 +89,19 @@ class _Judge:
         hosts = {service.target.host: key for key, service in self.world.services.items()}
         key = ""
         for index, fact in facts:
-            if isinstance(fact, WatchChange):
+            if isinstance(fact, TargetChange):
                 key = hosts[fact.settings.host]
             self.facts[key].append((index, fact))
 
     def _fail(self, what: str) -> None:
         self.result.failures.append(what)
 
-    def _look(self, fact: Observation) -> Taken:
+    def _look(self, fact: Observation) -> TrueProbe:
         assert fact.facts
         number: int = fact.facts["look"]
-        return self.run.looks.taken[number]
+        return self.run.probes.probes[number]
 
-    def _told(self, payload: dict[str, Any]) -> Told:
+    def _told(self, payload: dict[str, Any]) -> ReportedOutage:
         first, last = payload["ledger"]["first"], payload["ledger"]["last"]
         looks = [
             (index, fact)
@@ -110,7 +110,7 @@ class _Judge:
         ]
         rejected = payload.get("proven_afterwards", False)
         bad = [index for index, fact in looks if (_rejected(fact) if rejected else fact.outcome is Outcome.DOWN)]
-        return Told(
+        return ReportedOutage(
             payload,
             good=self.looks[first] if payload["last_good"] else None,
             bad=self.looks[bad[0]],
@@ -135,18 +135,18 @@ class _Judge:
         if self._is_found(service, fault):
             self.figures["found"] += 1
             return
-        if fault.what == "login":
+        if fault.kind == "login":
             self._login_found(service, fault)
             return
         stretches, lost = self.truth.stretches(service, fault)
         met, cut = None, False
         for stretch in stretches:
             looks = self.truth.within(service.target.name, stretch.start, min(stretch.end, self.world.end))
-            due = stretch.start + self.truth.look_due(service, stretch.start)
+            due = stretch.start + self.truth.probe_due(service, stretch.start)
             if due < min(stretch.end, self.world.end) and not (looks and looks[0].start <= due):
                 self._fail(f"{service.target.name}: no look from {stretch.start:.1f} to {due:.1f} ({fault})")
                 return
-            if here := next((look for look in looks if fault in look.met), None):
+            if here := next((look for look in looks if fault in look.faults_met), None):
                 met, cut = here, stretch.end < end
                 if met.end + self.truth.rest_needed(service, met) < stretch.end:
                     self._fail(f"{service.target.name}: {fault} was met at {met.end:.1f} and is not on record")
@@ -161,7 +161,7 @@ class _Judge:
             for index, fact in self.named[told.json["target"]]:
                 if not told.first_index <= index <= told.last_index or not isinstance(fact, Observation):
                     continue
-                if fault in self.looks[index].met and (fact.outcome is Outcome.DOWN or _rejected(fact)):
+                if fault in self.looks[index].faults_met and (fact.outcome is Outcome.DOWN or _rejected(fact)):
                     self.figures["found afterwards"] += told.json.get("proven_afterwards", False)
                     return True
         return False
@@ -170,11 +170,11 @@ class _Judge:
         """A login that was accepted, rejected and accepted again with one password was broken: told, or a bug."""
         accepted, rejected = "", ""
         for _, fact in self.facts[service.target.name]:
-            if isinstance(fact, WatchChange) and fact.event in (WatchEvent.BEGIN, WatchEvent.END):
+            if isinstance(fact, TargetChange) and fact.event in (TargetEvent.BEGIN, TargetEvent.END):
                 accepted, rejected = "", ""
             if not isinstance(fact, Observation) or not fact.with_login:
                 continue
-            if fault in self._look(fact).met and fact.cause is Cause.CREDENTIALS:
+            if fault in self._look(fact).faults_met and fact.cause is Cause.CREDENTIALS:
                 rejected = fact.secret if fact.secret == accepted else rejected
             elif fact.outcome is Outcome.UP:
                 if rejected and fact.secret == rejected:
@@ -189,19 +189,23 @@ class _Judge:
 
     # 2 and 3
 
-    def _honest(self, told: Told) -> None:
+    def _honest(self, told: ReportedOutage) -> None:
         proven = told.json.get("proven_afterwards", False)
         self.figures["reported"] += 1
         self.figures["proven afterwards"] += proven
         self.figures["reported, of a login"] += not proven and "credentials" in told.json["causes"]
-        faults = [fault for look in (told.bad, told.last) for fault in look.met]
-        if not told.bad.met or not told.last.met or (proven and any(f.what != "login" for f in faults)):
+        faults = [fault for look in (told.bad, told.last) for fault in look.faults_met]
+        if (
+            not told.bad.faults_met
+            or not told.last.faults_met
+            or (proven and any(f.kind != "login" for f in faults))
+        ):
             self.figures["false"] += 1
             self._fail(f"{told.name} is not the provider's: {told.bad} {told.last} {told.json}")
             return
         good, end = told.good, told.end
-        began = any(good is None or good.start <= f.start <= told.bad.end for f in told.bad.met)
-        ended = end is None or any(told.last.start <= f.end <= end.end for f in told.last.met)
+        began = any(good is None or good.start <= f.start <= told.bad.end for f in told.bad.faults_met)
+        ended = end is None or any(told.last.start <= f.end <= end.end for f in told.last.faults_met)
         facts = [each for each in self.named[told.json["target"]] if self._spans(told, each[0])]
         wrong = list(self._of_one(told, facts))
         bounds = Bounds(told, facts, self.run.clocks)
@@ -217,14 +221,14 @@ class _Judge:
             why = "; ".join(wrong) or f"it was {faults}"
             self._fail(f"{told.name} is out of its bounds: {why} {told.json}")
 
-    def _of_one(self, told: Told, facts: Sequence[tuple[int, Fact]]) -> Iterator[str]:
+    def _of_one(self, told: ReportedOutage, facts: Sequence[tuple[int, Fact]]) -> Iterator[str]:
         """Say whether it is of more than one service, or its state is not that of its watching."""
         met = {self.looks[index].target for index, _ in facts if index in self.looks}
         if len(met) > 1:
             yield f"it has probes of {met}"
         later = [fact for index, fact in self.named[told.json["target"]] if index > told.last_index]
-        changes = [fact for fact in later if isinstance(fact, WatchChange)]
-        ended = any(change.event is WatchEvent.END for change in changes)
+        changes = [fact for fact in later if isinstance(fact, TargetChange)]
+        ended = any(change.event is TargetEvent.END for change in changes)
         state = told.json["state"]
         self.figures["unwatched"] += state == "unwatched"
         if state == "open" and ended:
@@ -233,7 +237,7 @@ class _Judge:
             yield "it is unwatched, but its watching did not end"
 
     @staticmethod
-    def _spans(told: Told, index: int) -> bool:
+    def _spans(told: ReportedOutage, index: int) -> bool:
         first, last = told.json["ledger"]["first"], told.json["ledger"]["last"]
         return bool(first <= index <= last)
 

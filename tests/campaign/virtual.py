@@ -21,7 +21,7 @@ import apscheduler.schedulers.base
 
 import mailwatch.monitor.schedule
 from mailwatch import monotonic
-from mailwatch.guard.clock import TICK, ClockEvent, ClockWatch, Reading
+from mailwatch.guard.clock import TICK_SECONDS, ClockEvent, ClockMonitor, ClockReading
 from mailwatch.monotonic import Origin
 from mailwatch.times import Millis
 
@@ -78,7 +78,7 @@ class Clocks:
     def start(self) -> None:
         """Begin another run of MailWatch: gives it the identities of boot and run."""
         self._runs += 1
-        monotonic._here = Origin(self._boot, self._identity("run", self._runs))
+        monotonic._this_process = Origin(self._boot, self._identity("run", self._runs))
 
     def _identity(self, what: str, number: int) -> str:
         return hashlib.sha256(f"{self._seed} {what} {number}".encode()).hexdigest()[:16]
@@ -108,9 +108,9 @@ class Clocks:
         """Read the wall clock."""
         return EPOCH_NS + round((self.true + self.offset) * 1e9)
 
-    def read(self) -> Reading:
+    def read(self) -> ClockReading:
         """Read all clocks."""
-        return Reading(self.time_ns(), round(self.running * 1e9), self.steady_ns())
+        return ClockReading(self.time_ns(), round(self.running * 1e9), self.steady_ns())
 
     def datetime_now(self, zone: tzinfo | None = None) -> datetime:
         """Read the wall clock as a date."""
@@ -131,7 +131,7 @@ class Clocks:
         seen: list[tuple[Any, str, Any]] = [
             (time, "time_ns", self.time_ns),
             (time, "clock_gettime_ns", lambda _which: self.steady_ns()),
-            (monotonic, "_here", monotonic._here),
+            (monotonic, "_this_process", monotonic._this_process),
             (time, "time", lambda: self.time_ns() / 1e9),
             (time, "monotonic", lambda: self.running),
             (time, "monotonic_ns", lambda: round(self.running * 1e9)),
@@ -155,7 +155,7 @@ def patched(where: Any, name: str, virtual: Any) -> Iterator[None]:
         setattr(where, name, real)
 
 
-class Ticks(ClockWatch):
+class Ticks(ClockMonitor):
     """The monitor's clock watch, without the ticks that find nothing.
 
     MailWatch ticks each second: 604,800 times a week, of which a few matter. The others only move the time of
@@ -175,7 +175,7 @@ class Ticks(ClockWatch):
 
     def until_next(self) -> float:
         """Return the seconds to the next tick of the beat."""
-        return TICK - (self._clocks.running - self._began) % TICK
+        return TICK_SECONDS - (self._clocks.running - self._began) % TICK_SECONDS
 
     def tick(self) -> list[ClockEvent]:
         """Tick as MailWatch would at this moment."""
@@ -187,13 +187,13 @@ class Ticks(ClockWatch):
         if self._disturbed:
             return
         here = self._clocks.read()
-        passed = round((TICK - self.until_next()) * 1e9)
+        passed = round((TICK_SECONDS - self.until_next()) * 1e9)
         if here.running - passed > self._last.running:
-            self._last = Reading(here.wall - passed, here.running - passed, here.boot - passed)
+            self._last = ClockReading(here.wall - passed, here.running - passed, here.boot - passed)
             self._ticking = True
 
 
-class NothingToDo(Exception):
+class NothingToDoError(Exception):
     """The loop waits for something that never comes: no timer is set."""
 
 
@@ -206,7 +206,7 @@ class _Jump(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
-            raise NothingToDo
+            raise NothingToDoError
         if timeout > 0:
             self._clocks.advance(timeout)
         return []

@@ -19,12 +19,12 @@ from mailwatch.settings import Login, Target
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 WEEK, YEAR = 7 * DAY, 365 * DAY
-FARTHEST = 30 * YEAR
+MAX_CLOCK_ERROR_SECONDS = 30 * YEAR
 """By how much a wall clock is wrong at the most."""
-KILLS = 6.0
+LINE_LOSS_KILLS_SECONDS = 6.0
 """Seconds that our own line must be down to take connections with it: a new address, a forgetful router."""
 DEFAULTS = Rules()
-AS_INSTALLED = 0.03
+SHARE_AS_INSTALLED = 0.03
 """Share of worlds with the beat of a fresh install, a look a minute, which take twenty times as long as others."""
 
 
@@ -34,7 +34,7 @@ class Span:
 
     start: float
     end: float
-    what: str = ""
+    kind: str = ""
     lasting: bool = False
 
     def overlaps(self, start: float, end: float) -> bool:
@@ -64,7 +64,7 @@ class Spans:
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class MachineEvent:
     """Something that befalls our machine: off, kill, reboot, suspend, step, ntp, stall, reload.
 
     A `killed` reload is one in the middle of which the process dies.
@@ -151,7 +151,7 @@ class World:
     services: dict[str, Service]
     line: Spans
     resolver: Spans
-    happenings: list[Happening]
+    machine_events: list[MachineEvent]
     chance: random.Random
     time_servers: bool
     """Whether MailWatch may ask time servers, or has only the kernel's word."""
@@ -187,8 +187,8 @@ class _Draw:
         edges = [edge for s in services.values() for f in s.faults.all for edge in (f.start, f.end)]
         self.edges = sorted(edges)
         self.within = [f for s in services.values() for f in s.faults.all if f.end < self.end]
-        line = self._ours(6, 1.0, 6 * HOUR, ("silent", "unreachable"))
-        resolver = self._ours(2, 1.0, 2 * HOUR, ("resolver",))
+        line = self._own_troubles(6, 1.0, 6 * HOUR, ("silent", "unreachable"))
+        resolver = self._own_troubles(2, 1.0, 2 * HOUR, ("resolver",))
         return World(
             seed=self.seed,
             end=self.end,
@@ -196,7 +196,7 @@ class _Draw:
             services=services,
             line=line,
             resolver=resolver,
-            happenings=self._happenings(services, slots, spares),
+            machine_events=self._happenings(services, slots, spares),
             chance=random.Random(f"run {self.seed}"),
             time_servers=self.chance.random() < 0.6,
         )
@@ -210,7 +210,7 @@ class _Draw:
         recheck = chance.choice([DEFAULTS.recheck if count < 3 else (), (), *[fitting] * 6])
         self.rules = Rules(chance.choice([2, 3, 3, 3, 3, 4]), chance.choice([1, 2, 2, 2, 3]), recheck)
         timeout = float(chance.choice([10, 20, 30]))
-        if chance.random() < AS_INSTALLED:
+        if chance.random() < SHARE_AS_INSTALLED:
             count, interval, timeout, self.rules = 1, 60.0, 30.0, DEFAULTS
         services: dict[str, Service] = {}
         accounts: dict[tuple[str, int], Account] = {}
@@ -254,7 +254,7 @@ class _Draw:
         faults: dict[str, list[Span]] = {service.target.name: [] for service in services}
         for start in self._times(3):
             for span in self._outage(start):
-                self._befall(services, span, faults)
+                self._break_services(services, span, faults)
         for service in services:
             service.faults = Spans(faults[service.target.name])
             service.throttled = self._spans(0.7, MINUTE, 6 * HOUR)
@@ -272,16 +272,16 @@ class _Draw:
             found.append(Span(start, start + self._log_uniform(3.0, 2 * HOUR), cause, lasting))
         return found
 
-    def _befall(self, services: Sequence[Service], span: Span, faults: dict[str, list[Span]]) -> None:
+    def _break_services(self, services: Sequence[Service], span: Span, faults: dict[str, list[Span]]) -> None:
         """Part of the provider's services break, not at quite the same moment; the login for all at once."""
         chance = self.chance
-        if span.what == "login":
+        if span.kind == "login":
             for service in services:
                 if service.account:
                     faults[service.target.name].append(span)
             return
         for service in services:
-            if chance.random() < 0.7 and (span.what != "mailbox" or Phase.MAILBOX in service.phases):
+            if chance.random() < 0.7 and (span.kind != "mailbox" or Phase.MAILBOX in service.phases):
                 shift, longer = chance.uniform(0, 30), self._log_uniform(1, HOUR) * chance.choice([0, 0, 1])
                 faults[service.target.name].append(
                     replace(span, start=span.start + shift, end=span.end + shift + longer)
@@ -293,14 +293,15 @@ class _Draw:
             for at in self._times(a_week)
         )
 
-    def _ours(self, a_week: float, least: float, most: float, what: Sequence[str]) -> Spans:
+    def _own_troubles(self, a_week: float, least: float, most: float, what: Sequence[str]) -> Spans:
         spans = []
         for at in self._times(a_week):
             begin = self._near(at)
             spans.append(Span(begin, begin + self._log_uniform(least, most), self.chance.choice(what)))
         lasting = (self.chance.random() < 0.5 for _ in spans)
         return Spans(
-            replace(s, lasting=s.end - s.start >= KILLS and one) for s, one in zip(spans, lasting, strict=True)
+            replace(s, lasting=s.end - s.start >= LINE_LOSS_KILLS_SECONDS and one)
+            for s, one in zip(spans, lasting, strict=True)
         )
 
     def _near(self, at: float) -> float:
@@ -330,7 +331,7 @@ class _Draw:
             spares[name] = Service(target, service.phases, service.account, address)
         return spares
 
-    def _config(self, service: Service, spare: Service) -> list[Happening]:
+    def _config(self, service: Service, spare: Service) -> list[MachineEvent]:
         """What an owner does to a target in the config: its interval, its name, its host, all of it."""
         chance, found = self.chance, []
         name, interval, here, there, free = service.key, service.target.interval, service, spare, 0.0
@@ -349,48 +350,48 @@ class _Draw:
             if what == "remove":
                 here.entries.append((at, None))
                 free = at + self._log_uniform(MINUTE, 3 * DAY)
-                found.append(Happening(at, "reload", killed=chance.random() < 0.1))
+                found.append(MachineEvent(at, "reload", killed=chance.random() < 0.1))
             here.entries.append((free, (name, interval)))
-            found.append(Happening(free, "reload", killed=chance.random() < 0.1))
+            found.append(MachineEvent(free, "reload", killed=chance.random() < 0.1))
         return found
 
     def _happenings(
         self, services: dict[str, Service], slots: Sequence[Service], spares: dict[str, Service]
-    ) -> list[Happening]:
+    ) -> list[MachineEvent]:
         found = []
         for at in self._times(1):
-            found.append(Happening(self._near(at), "off", self._log_uniform(2, DAY)))
+            found.append(MachineEvent(self._near(at), "off", self._log_uniform(2, DAY)))
         for at in self._times(2):
-            found.append(Happening(self._near(at), "kill", self._log_uniform(1, 2 * HOUR)))
+            found.append(MachineEvent(self._near(at), "kill", self._log_uniform(1, 2 * HOUR)))
         for at in self._times(4):
-            found.append(Happening(self._near(at), "suspend", self._log_uniform(0.2, 10 * HOUR)))
+            found.append(MachineEvent(self._near(at), "suspend", self._log_uniform(0.2, 10 * HOUR)))
         for at in self._times(3):
             found += self._step(self._worst(at))
         for at in self._times(1.5):
             found.append(self._reboot(self._worst(at)))
         for at in self._times(2):
-            found.append(Happening(self._near(at), "stall", self._log_uniform(0.5, 120)))
+            found.append(MachineEvent(self._near(at), "stall", self._log_uniform(0.5, 120)))
         for account in {id(s.account): s.account for s in services.values() if s.account}.values():
             found += self._passwords(account)
         for service in slots:
             found += self._config(service, spares[f"{service.key}-spare"])
         return sorted(found, key=lambda happening: happening.at)
 
-    def _step(self, at: float) -> list[Happening]:
+    def _step(self, at: float) -> list[MachineEvent]:
         """Somebody sets the clock, and mostly NTP puts it right later."""
-        step = [Happening(at, "step", self._wrong(0.05))]
+        step = [MachineEvent(at, "step", self._wrong(0.05))]
         if self.chance.random() < 0.7:
-            step.append(Happening(at + self._log_uniform(1.0, 2 * DAY), "ntp"))
+            step.append(MachineEvent(at + self._log_uniform(1.0, 2 * DAY), "ntp"))
         return step
 
-    def _reboot(self, at: float) -> Happening:
+    def _reboot(self, at: float) -> MachineEvent:
         """The machine restarts: with a clock battery, or as a Raspberry without one, which NTP puts right."""
         clock = None if self.chance.random() < 0.3 else self._wrong(MINUTE)
         ntp = None if self.chance.random() < 0.1 else self._log_uniform(1.0, DAY)
         off = self._log_uniform(5.0, 10 * HOUR)
-        return Happening(at, "reboot", off, clock=clock, ntp=ntp, killed=self.chance.random() < 0.5)
+        return MachineEvent(at, "reboot", off, clock=clock, ntp=ntp, killed=self.chance.random() < 0.5)
 
-    def _passwords(self, account: Account) -> list[Happening]:
+    def _passwords(self, account: Account) -> list[MachineEvent]:
         """Owners mistype a password in the config, or change it at the provider and in the config later."""
         found, right = [], "first"
         for number, at in enumerate(self._times(0.4)):
@@ -399,12 +400,12 @@ class _Draw:
             until = at + self._log_uniform(MINUTE, DAY)
             if self.chance.random() < 0.5:
                 account.configured += [(at, f"mistyped {number}"), (until, right)]
-                found.append(Happening(at, "reload"))
+                found.append(MachineEvent(at, "reload"))
             else:
                 right = f"changed {number}"
                 account.demands.append((at, right))
                 account.configured.append((until, right))
-            found.append(Happening(until, "reload"))
+            found.append(MachineEvent(until, "reload"))
         return found
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mailwatch.store import Reader
 from tests.campaign.run import Run, template
-from tests.campaign.verdict import Verdict, judge
+from tests.campaign.verdict import WorldResult, compare_world
 from tests.campaign.world import make_world
 from tests.helpers.marks import marked
 
@@ -24,7 +24,7 @@ MEMORY = Path("/dev/shm")
 
 
 @marked("campaign")
-def verdict_of(seed: str, number: int, weeks: float = WEEKS) -> Verdict:
+def result_of(seed: str, number: int, weeks: float = WEEKS) -> WorldResult:
     """Live through world `number` of a seed."""
     logging.disable(logging.CRITICAL)
     place = MEMORY if MEMORY.is_dir() else None
@@ -36,7 +36,7 @@ def verdict_of(seed: str, number: int, weeks: float = WEEKS) -> Verdict:
         run.through()
         reader = Reader.open(run.folder)
         try:
-            return judge(run, reader)
+            return compare_world(run, reader)
         finally:
             reader.close()
             logging.disable(logging.NOTSET)
@@ -50,7 +50,7 @@ class Campaign:
     excused: Counter[str] = field(default_factory=Counter)
     failures: dict[int, list[str]] = field(default_factory=dict)
 
-    def add(self, number: int, verdict: Verdict) -> None:
+    def add(self, number: int, verdict: WorldResult) -> None:
         """Add one world."""
         self.figures += verdict.figures
         self.excused += verdict.excused
@@ -59,9 +59,9 @@ class Campaign:
             self.failures[number] = verdict.failures
 
 
-def verdicts(seed: str, numbers: range, jobs: int) -> Iterator[tuple[int, Verdict]]:
+def results(seed: str, numbers: range, jobs: int) -> Iterator[tuple[int, WorldResult]]:
     """Yield the verdicts of worlds as they come, from so many processes: each has clocks of its own."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        asked = {pool.submit(verdict_of, seed, number): number for number in numbers}
+        asked = {pool.submit(result_of, seed, number): number for number in numbers}
         for done in as_completed(asked):
             yield asked[done], done.result()

@@ -18,15 +18,15 @@ from tests.chaos.lab import Lab
 from tests.chaos.promises import (
     TRACEBACK,
     alive,
-    comes,
     command,
     downs,
+    force_stop,
+    log_since,
     on_record,
     outcomes,
-    said,
     size,
-    slain,
     stops,
+    wait_for,
 )
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.wall_clock import LIBRARIES, WallClock
@@ -87,7 +87,7 @@ def one(lab: Lab, figures: Figures, name: str, *, guarded: bool) -> None:
         try:
             _lives(figures, watching, clock, offset, where)
         finally:
-            slain(watching)
+            force_stop(watching)
         _judged(figures, watching, where)
 
 
@@ -118,8 +118,8 @@ def _sees(figures: Figures, watching: MailWatchProcess, where: str) -> bool:
         found = [each["target"] for each in outcomes(watching, RECENT) if each["index"] >= before]
         return all(found.count(target) >= ENOUGH for target in targets)
 
-    more = comes(lambda: not alive(watching) or seen_all())
-    figures.promise(more and alive(watching), f"{where}: it does not go on: {said(watching)[-300:]}")
+    more = wait_for(lambda: not alive(watching) or seen_all())
+    figures.promise(more and alive(watching), f"{where}: it does not go on: {log_since(watching)[-300:]}")
     return bool(more) and alive(watching)
 
 
@@ -131,7 +131,7 @@ def _up(figures: Figures, watching: MailWatchProcess, where: str) -> None:
         latest = {each["target"]: each["outcome"] for each in reversed(outcomes(watching, RECENT))}
         return all(latest.get(target) == "up" for target in targets)
 
-    figures.promise(comes(all_up), f"{where}: with the right clock they are not up")
+    figures.promise(wait_for(all_up), f"{where}: with the right clock they are not up")
 
 
 def _judged(figures: Figures, watching: MailWatchProcess, where: str) -> None:
@@ -147,7 +147,7 @@ def _judged(figures: Figures, watching: MailWatchProcess, where: str) -> None:
     long = _longest(watching)
     figures.at_most("longest gap on record", long)
     figures.promise(long < BUSY, f"{where}: a gap of {long:.0f} s in a run of a few seconds")
-    figures.promise(TRACEBACK not in said(watching), f"{where}: {said(watching)[-300:]}")
+    figures.promise(TRACEBACK not in log_since(watching), f"{where}: {log_since(watching)[-300:]}")
     audit = command(watching, "ledger", "audit")
     figures.promise(audit.returncode == 0, f"{where}: audit: {audit.stdout[-300:]}{audit.stderr[-200:]}")
 

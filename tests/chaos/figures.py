@@ -48,9 +48,9 @@ class Figures:
         self.count("promises checked")
         if not holds:
             self.broken.append(what if len(what) < SHOWN else f"{what[:SHOWN]} [...]")
-            self.say(f"BROKEN: {self.broken[-1]}")
+            self.show(f"BROKEN: {self.broken[-1]}")
 
-    def say(self, what: str) -> None:
+    def show(self, what: str) -> None:
         """Show how far it is."""
         if not self.quiet:
             sys.stderr.write(f"{self.name}: {what}\n")
@@ -60,4 +60,4 @@ class Figures:
         """Show how far it is, every few seconds."""
         if done == of or time.monotonic() - self._said > 5:
             self._said = time.monotonic()
-            self.say(f"{done} of {of}")
+            self.show(f"{done} of {of}")

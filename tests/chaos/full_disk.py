@@ -16,21 +16,21 @@ from pathlib import Path
 from tests.chaos.figures import Figures, Scale
 from tests.chaos.lab import Lab
 from tests.chaos.promises import (
-    HEEDED,
+    STOP_SECONDS,
     TRACEBACK,
     Acknowledged,
     alive,
-    comes,
     command,
+    force_stop,
     get,
-    mark,
+    log_position,
+    log_since,
     ready,
-    said,
     size,
-    slain,
     starts,
     stops,
     stray_keys,
+    wait_for,
 )
 from tests.helpers.process import MailWatchProcess
 
@@ -93,7 +93,7 @@ def _installed(lab: Lab) -> Iterator[tuple[MailWatchProcess, Disk]]:
         try:
             yield watching, disk
         finally:
-            slain(watching)
+            force_stop(watching)
 
 
 def at_the_start(lab: Lab, figures: Figures, left: int) -> None:
@@ -104,24 +104,26 @@ def at_the_start(lab: Lab, figures: Figures, left: int) -> None:
         disk.fill(left)
         watching.start(ready=False)
         # It has no duty to run; but it must have said something, or answer, or have ended.
-        spoke = comes(lambda: not alive(watching) or get(watching, "/readyz") or len(said(watching)) > 0)
+        spoke = wait_for(lambda: not alive(watching) or get(watching, "/readyz") or len(log_since(watching)) > 0)
         figures.promise(spoke, f"{where}: neither a word nor an answer")
-        comes(lambda: not alive(watching) or get(watching, "/healthz"), 15)
+        wait_for(lambda: not alive(watching) or get(watching, "/healthz"), 15)
         if alive(watching):
             figures.promise(get(watching, "/healthz"), f"{where}: it runs, and answers nothing: {_tail(watching)}")
             if given_space(left):
                 disk.clear()
-                figures.promise(comes(lambda: ready(watching)), f"{where}: space does not help: {_tail(watching)}")
+                figures.promise(
+                    wait_for(lambda: ready(watching)), f"{where}: space does not help: {_tail(watching)}"
+                )
                 figures.count("went on by itself when space came back")
             _heeds(figures, watching, where)
         else:
-            slain(watching)
+            force_stop(watching)
             figures.count("starts refused")
         _no_traceback(figures, watching, where)
         disk.clear()
-        begun = mark(watching)
+        begun = log_position(watching)
         figures.promise(
-            starts(watching), f"{where}: does not start with space again: {said(watching, begun)[-300:]}"
+            starts(watching), f"{where}: does not start with space again: {log_since(watching, begun)[-300:]}"
         )
         _heeds(figures, watching, f"{where}, then space")
         _sound(figures, watching, where)
@@ -164,25 +166,25 @@ def _one_act(figures: Figures, watching: MailWatchProcess, disk: Disk, name: str
         figures.promise(False, f"{where}: does not start: {_tail(watching)}")
         return
     shown = Acknowledged()
-    comes(lambda: size(watching) > 10)
+    wait_for(lambda: size(watching) > 10)
     shown.take(watching)
     disk.fill()
-    noticed = comes(lambda: not ready(watching))
+    noticed = wait_for(lambda: not ready(watching))
     figures.promise(noticed, f"{where}: it says it is ready")
     act(watching)
     shown.take(watching)
     if not alive(watching) and name == "a restart":
         # Refused, in a sentence: a service manager starts it again until there is space.
         figures.count("starts refused")
-        slain(watching)
+        force_stop(watching)
         disk.clear()
         figures.promise(starts(watching), f"{where}: space does not help: {_tail(watching)}")
     figures.promise(alive(watching), f"{where}: it ended: {_tail(watching)}")
     if not stop:
         disk.clear()
-        figures.promise(comes(lambda: ready(watching)), f"{where}: space does not help: {_tail(watching)}")
+        figures.promise(wait_for(lambda: ready(watching)), f"{where}: space does not help: {_tail(watching)}")
         before = size(watching)
-        more = comes(lambda: size(watching) > before)
+        more = wait_for(lambda: size(watching) > before)
         figures.promise(more, f"{where}: nothing is written with space again: {_tail(watching)}")
         shown.take(watching)
     _heeds(figures, watching, where)
@@ -208,7 +210,7 @@ def _restart(figures: Figures, watching: MailWatchProcess) -> None:
     """With a ledger that is there, but no room for a word more."""
     _heeds(figures, watching, "a restart with a full disk: the stop")
     watching.start(ready=False)
-    answers = comes(lambda: not alive(watching) or get(watching, "/healthz"))
+    answers = wait_for(lambda: not alive(watching) or get(watching, "/healthz"))
     figures.promise(answers, f"a restart with a full disk: no answer: {_tail(watching)}")
 
 
@@ -216,7 +218,7 @@ def _reload(watching: MailWatchProcess) -> None:
     watching.settings["detection"]["open_after"] = 3
     watching.write_config()
     watching.signal(signal.SIGHUP)
-    comes(lambda: "config" in said(watching), 5)
+    wait_for(lambda: "config" in log_since(watching), 5)
 
 
 def _report(figures: Figures, watching: MailWatchProcess) -> None:
@@ -237,11 +239,13 @@ def _verb(figures: Figures, watching: MailWatchProcess, *words: str) -> None:
 def _heeds(figures: Figures, watching: MailWatchProcess, where: str) -> None:
     status, took = stops(watching)
     figures.at_most("longest stop", took)
-    figures.promise(status is not None, f"{where}: SIGTERM without effect for {HEEDED:.0f} s: {_tail(watching)}")
+    figures.promise(
+        status is not None, f"{where}: SIGTERM without effect for {STOP_SECONDS:.0f} s: {_tail(watching)}"
+    )
 
 
 def _no_traceback(figures: Figures, watching: MailWatchProcess, where: str) -> None:
-    figures.promise(TRACEBACK not in said(watching), f"{where}: {_tail(watching)}")
+    figures.promise(TRACEBACK not in log_since(watching), f"{where}: {_tail(watching)}")
 
 
 def _sound(figures: Figures, watching: MailWatchProcess, where: str) -> None:
@@ -252,4 +256,4 @@ def _sound(figures: Figures, watching: MailWatchProcess, where: str) -> None:
 
 
 def _tail(watching: MailWatchProcess) -> str:
-    return " | ".join(said(watching).strip().splitlines()[-4:])[-320:]
+    return " | ".join(log_since(watching).strip().splitlines()[-4:])[-320:]

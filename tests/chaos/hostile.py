@@ -26,12 +26,12 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from mailwatch.analysis.availability import Buckets
+from mailwatch.analysis.availability import RollingAvailability
 from mailwatch.analysis.detector import State
 from mailwatch.metrics import Metrics
 from mailwatch.model import Outcome, Rules, TlsMode
-from mailwatch.monitor.pipeline import Monitor
-from mailwatch.monitor.target_runtime import Watch
+from mailwatch.monitor.pipeline import Pipeline
+from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import Login, Target, VantagePoint
 from mailwatch.store import Reader, Store, Writer
 from tests.campaign.run import NoDiagnosis
@@ -39,7 +39,7 @@ from tests.campaign.virtual import Clocks, Ticks
 from tests.chaos.crowd import CROWD, HEALTHY, Member
 from tests.chaos.figures import Figures, Scale
 from tests.chaos.lab import Lab
-from tests.helpers.scripted_server import hostile
+from tests.helpers.scripted_server import scripted_server
 from tests.servers import Certificates
 
 INTERVAL, TIMEOUT = 30.0, 4.0
@@ -189,17 +189,23 @@ class _Life:
         self._flat("file handles", "", samples.handles, HANDLES)
         self.figures.at_most("longest turn of the loop, of processor time", self.loop.longest)
 
-    async def _monitor(self, targets: Sequence[Target]) -> Monitor:
+    async def _monitor(self, targets: Sequence[Target]) -> Pipeline:
         writer = Writer(Store.open(self.folder))
         await writer.start()
-        monitor = Monitor(
+        monitor = Pipeline(
             vantage_point=VantagePoint(name="chaos"), rules=Rules(), writer=writer,
             metrics=Metrics(CollectorRegistry()), guard=None, clock=Ticks(self.clocks), secret=b"s" * 32,
         )  # fmt: skip
         # It would send real packets on the way to each host, which take real time.
-        monitor.judging._diagnosis = NoDiagnosis()
+        monitor.attribution._diagnosis = NoDiagnosis()
         for target in targets:
-            monitor.watch(Watch(target=target, state=State(), buckets=Buckets(interval=target.interval)))
+            monitor.add_target(
+                TargetRuntime(
+                    target=target,
+                    state=State(),
+                    rolling_availability=RollingAvailability(interval=target.interval),
+                )
+            )
         monitor.schedule.start()
         return monitor
 
@@ -213,7 +219,7 @@ class _Life:
                 self.figures.promise(False, f"one turn of the loop takes {self.loop.longest:.0f} s of a processor")
                 break
             if len(samples.memory) % 15 == 0:
-                self.figures.say(f"{self.clocks.running / 60:.0f} of {hours * 60:.0f} virtual minutes")
+                self.figures.show(f"{self.clocks.running / 60:.0f} of {hours * 60:.0f} virtual minutes")
         return samples
 
     def _flat(self, what: str, unit: str, values: list[float], slack: float) -> None:
@@ -235,7 +241,7 @@ async def _served(member: Member, served: ssl.SSLContext, ca_file: Path) -> Asyn
     """Play its script to everybody who comes; give the target that observations at it."""
     script = [served, *member.script] if member.tls is TlsMode.IMPLICIT and not member.raw else list(member.script)
     with contextlib.suppress(AssertionError):  # A probe that hangs up first has said less than a script expects.
-        async with hostile(script) as port:
+        async with scripted_server(script) as port:
             yield Target(
                 name=member.name, kind=member.kind, host="127.0.0.1", port=port, tls=member.tls,
                 provider=member.name, ca_file=ca_file, interval=INTERVAL, timeout=TIMEOUT,

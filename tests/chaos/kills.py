@@ -14,16 +14,16 @@ from tests.chaos.promises import (
     TRACEBACK,
     Acknowledged,
     alive,
-    comes,
     command,
-    mark,
-    said,
+    force_stop,
+    log_position,
+    log_since,
     shows,
-    slain,
     starts,
     stops,
-    strangers,
     stray_keys,
+    unexpected_files,
+    wait_for,
 )
 from tests.helpers.command import Program
 from tests.helpers.process import MailWatchProcess
@@ -58,12 +58,14 @@ def first_start(
     watching = lab.install(folder, [flapping.target()])
     watching.start(ready=False)
     time.sleep(chance.uniform(0, within))
-    slain(watching)
-    begun = mark(watching)
-    figures.promise(starts(watching), f"first start killed: does not start again: {said(watching, begun)[-300:]}")
-    figures.promise(TRACEBACK not in said(watching), f"first start killed: {said(watching)[-300:]}")
+    force_stop(watching)
+    begun = log_position(watching)
+    figures.promise(
+        starts(watching), f"first start killed: does not start again: {log_since(watching, begun)[-300:]}"
+    )
+    figures.promise(TRACEBACK not in log_since(watching), f"first start killed: {log_since(watching)[-300:]}")
     _in_order(figures, watching, "first start")
-    slain(watching)
+    force_stop(watching)
 
 
 class Killed:
@@ -81,12 +83,12 @@ class Killed:
 
     def killed(self, moment: str) -> None:
         """Start it, kill it at the moment, and check what is left."""
-        watching, begun = self.watching, mark(self.watching)
+        watching, begun = self.watching, log_position(self.watching)
         began = time.monotonic()
         if moment == "start":
             watching.start(ready=False)
             time.sleep(self.chance.uniform(0, self.start))
-            slain(watching)
+            force_stop(watching)
         else:
             if not self._started(begun, moment):
                 return
@@ -94,8 +96,8 @@ class Killed:
             with self.shown.taking(watching):
                 self._until_written()
                 self._happens(moment)
-                slain(watching)
-        figures, log = self.figures, said(watching, begun)
+                force_stop(watching)
+        figures, log = self.figures, log_since(watching, begun)
         figures.promise(TRACEBACK not in log, f"{moment}: traceback in the log: {log[-300:]}")
         # Half of the times before a start has repaired anything.
         if self.chance.random() < 0.5 and watching.data_dir.exists():
@@ -103,19 +105,19 @@ class Killed:
 
     def _started(self, begun: int, moment: str) -> bool:
         held = starts(self.watching)
-        self.figures.promise(held, f"before {moment}: does not start: {said(self.watching, begun)[-300:]}")
+        self.figures.promise(held, f"before {moment}: does not start: {log_since(self.watching, begun)[-300:]}")
         if held:
             _in_order(self.figures, self.watching, moment)
             lost = self.shown.lost(self.watching.data_dir)
             self.figures.promise(not lost, f"before {moment}: lost: {lost[:3]}")
         else:
-            slain(self.watching)
+            force_stop(self.watching)
         return held
 
     def _until_written(self) -> None:
         """Wait until it has put something on record since its start."""
         before = self.shown.size
-        comes(lambda: self.shown.size > before + 3)
+        wait_for(lambda: self.shown.size > before + 3)
 
     def _happens(self, moment: str) -> None:
         """Return at a random time of what is to be interrupted."""
@@ -156,7 +158,7 @@ class Killed:
 
     def last(self) -> None:
         """At the end all that was ever shown is there."""
-        if not self._started(mark(self.watching), "the end"):
+        if not self._started(log_position(self.watching), "the end"):
             return
         status, took = stops(self.watching)
         self.figures.promise(status == 0, f"the last stop: status {status}")
@@ -173,7 +175,7 @@ class Killed:
 
 def _in_order(figures: Figures, watching: MailWatchProcess, where: str) -> None:
     """Once it runs again there is nothing in its folders that does not belong there."""
-    left = strangers(watching.data_dir)
+    left = unexpected_files(watching.data_dir)
     figures.promise(not left, f"{where}: unknown files: {left}")
     keys = stray_keys(watching.folder)
     figures.promise(not keys, f"{where}: the private key lies in {keys}")

@@ -20,17 +20,17 @@ from tests.chaos.promises import (
     TRACEBACK,
     Acknowledged,
     alive,
-    comes,
     command,
     downs,
+    force_stop,
     get,
+    log_since,
     on_record,
     ready,
-    said,
     size,
-    slain,
     starts,
     stops,
+    wait_for,
 )
 from tests.helpers.process import MailWatchProcess
 
@@ -83,7 +83,7 @@ def while_it_runs(
         try:
             _limited(figures, watching, name, kind, limit, seconds)
         finally:
-            slain(watching)
+            force_stop(watching)
         _judged(figures, watching, name)
 
 
@@ -91,9 +91,9 @@ def _limited(
     figures: Figures, watching: MailWatchProcess, name: str, kind: int, limit: Callable[[int], int], seconds: float
 ) -> None:
     figures.count("limits while it runs")
-    assert starts(watching), said(watching)[-300:]
+    assert starts(watching), log_since(watching)[-300:]
     shown = Acknowledged()
-    comes(lambda: size(watching) > 12)
+    wait_for(lambda: size(watching) > 12)
     shown.take(watching)
     before = _set(watching, kind, limit(watching.pid))
     deadline = time.monotonic() + seconds
@@ -104,7 +104,7 @@ def _limited(
     with contextlib.suppress(subprocess.CalledProcessError):
         _set(watching, kind, before)
     # It may still be about to end.
-    comes(lambda: not alive(watching) or ready(watching))
+    wait_for(lambda: not alive(watching) or ready(watching))
     if alive(watching):
         _goes_on(figures, watching, name)
         shown.take(watching)
@@ -131,16 +131,16 @@ def _set(watching: MailWatchProcess, kind: int, number: int) -> int:
 
 
 def _goes_on(figures: Figures, watching: MailWatchProcess, name: str) -> None:
-    figures.promise(comes(lambda: ready(watching)), f"{name}: not ready when it is lifted: {_tail(watching)}")
+    figures.promise(wait_for(lambda: ready(watching)), f"{name}: not ready when it is lifted: {_tail(watching)}")
     before = size(watching)
-    more = comes(lambda: size(watching) > before + 3)
+    more = wait_for(lambda: size(watching) > before + 3)
     figures.promise(more, f"{name}: it does not go on when it is lifted: {_tail(watching)}")
 
 
 def _ended(figures: Figures, watching: MailWatchProcess, name: str) -> None:
     process = watching._process
     assert process is not None
-    status, words = process.wait(), said(watching)
+    status, words = process.wait(), log_since(watching)
     watching._process = None
     figures.count("ended")
     figures.promise("mailwatch:" in words, f"{name}: it ended and does not say why: {words[-300:]}")
@@ -171,7 +171,7 @@ def at_the_start(lab: Lab, figures: Figures, what: str, kind: str, number: int) 
         watching.prefix += ("prlimit", f"--{kind}={number}")
         try:
             watching.start(ready=False)
-            comes(lambda: not alive(watching) or ready(watching), 30)
+            wait_for(lambda: not alive(watching) or ready(watching), 30)
             if alive(watching):
                 figures.count("starts that ran")
                 figures.promise(
@@ -184,12 +184,12 @@ def at_the_start(lab: Lab, figures: Figures, what: str, kind: str, number: int) 
                 figures.count("starts refused")
                 process = watching._process
                 assert process is not None
-                status, words = process.wait(), said(watching)
+                status, words = process.wait(), log_since(watching)
                 figures.promise(status > 0, f"{name}: status {status}: {words[-300:]}")
                 figures.promise(words.strip(), f"{name}: it ends without a word")
                 figures.promise(TRACEBACK not in words, f"{name}: {words[-300:]}")
         finally:
-            slain(watching)
+            force_stop(watching)
 
 
 def _installed(lab: Lab, folder: Path, by_user: bool) -> MailWatchProcess | None:
@@ -224,4 +224,4 @@ def _threads(pid: int) -> int:
 
 
 def _tail(watching: MailWatchProcess) -> str:
-    return " | ".join(said(watching).strip().splitlines()[-4:])[-320:]
+    return " | ".join(log_since(watching).strip().splitlines()[-4:])[-320:]

@@ -20,7 +20,19 @@ from typing import Any, Literal
 
 from tests.chaos.figures import Figures, Scale
 from tests.chaos.lab import Flapping, Lab
-from tests.chaos.promises import TRACEBACK, alive, comes, command, get, metric, ready, said, size, slain, stops
+from tests.chaos.promises import (
+    TRACEBACK,
+    alive,
+    command,
+    force_stop,
+    get,
+    log_since,
+    metric,
+    ready,
+    size,
+    stops,
+    wait_for,
+)
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.webhook import Webhook
 
@@ -48,7 +60,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class Undamaged:
     """The undamaged installation: its folder, its outages, its entries, and what each page is of."""
 
     folder: Path
@@ -81,12 +93,12 @@ def _cases(pages: int, scale: Scale) -> Iterable[Case]:
             yield Case(page, kinds[1 - turn], "while it runs")
 
 
-def make(lab: Lab, folder: Path, flapping: Flapping) -> Whole:
+def make(lab: Lab, folder: Path, flapping: Flapping) -> Undamaged:
     """Run MailWatch until its database has a few dozen pages, and stop it."""
     with closing(_Channel()) as channel:
         watching = lab.install(folder / "whole", [flapping.target()], notify=[channel.section])
         with watching.running():
-            assert comes(lambda: size(watching) > ENTRIES)
+            assert wait_for(lambda: size(watching) > ENTRIES)
     outages = json.loads(command(watching, "outages", "--json").stdout)
     path = watching.data_dir / "mailwatch.sqlite"
     with closing(sqlite3.connect(path)) as reading:
@@ -94,7 +106,7 @@ def make(lab: Lab, folder: Path, flapping: Flapping) -> Whole:
         entries = {row[0]: (row[1], row[2]) for row in reading.execute("SELECT idx, header, payload FROM entries")}
     for leftover in watching.data_dir.glob("mailwatch.sqlite-*"):
         leftover.unlink()
-    return Whole(watching.folder, outages, entries, _uses(path), path.stat().st_size // PAGE)
+    return Undamaged(watching.folder, outages, entries, _uses(path), path.stat().st_size // PAGE)
 
 
 def _uses(path: Path) -> dict[int, str]:
@@ -107,28 +119,28 @@ def _uses(path: Path) -> dict[int, str]:
             return {0: "sqlite_schema"} | {number - 1: f"root of {name}" for number, name in roots}
 
 
-def one(lab: Lab, figures: Figures, whole: Whole, case: Case, scale: Scale) -> None:
+def one(lab: Lab, figures: Figures, whole: Undamaged, case: Case, scale: Scale) -> None:
     """Live through one case, and say whether it was reported, without effect or silent."""
     with lab.place("page") as folder, Flapping().running() as flapping, closing(_Channel()) as channel:
         watching = lab.install(folder / "one", [flapping.target()], notify=[channel.section])
         shutil.copytree(whole.folder / "data", watching.data_dir)
         damage = _damage_of(watching, case, scale)
         try:
-            found = Seen(whole, watching, channel)
+            found = DamageObserver(whole, watching, channel)
             if case.when == "while it runs":
                 watching.start(ready=False)
-                assert comes(lambda: ready(watching)), f"{case}: does not start: {said(watching)[-300:]}"
+                assert wait_for(lambda: ready(watching)), f"{case}: does not start: {log_since(watching)[-300:]}"
                 damage()
             else:
                 damage()
                 watching.start(ready=False)
-            verdict = found.verdict()
+            verdict = found.result()
         finally:
-            slain(watching)
+            force_stop(watching)
     use = whole.uses.get(case.page, "?")
     figures.count(f"{case.when}: {verdict.split(':')[0]}")
     figures.promise(not verdict.startswith("silent"), f"{case} ({use}): {verdict}")
-    log = said(watching) if watching.log.exists() else found.log
+    log = log_since(watching) if watching.log.exists() else found.log
     figures.promise(TRACEBACK not in log, f"{case} ({use}): traceback: {_tail(log)}")
 
 
@@ -157,21 +169,21 @@ class _Channel:
         self._webhook.close()
 
 
-class Seen:
+class DamageObserver:
     """What can be seen of the damage from outside."""
 
-    def __init__(self, whole: Whole, watching: MailWatchProcess, channel: _Channel) -> None:
+    def __init__(self, whole: Undamaged, watching: MailWatchProcess, channel: _Channel) -> None:
         self.whole, self.watching, self.channel = whole, watching, channel
         self.log = ""
 
-    def verdict(self) -> str:
+    def result(self) -> str:
         """Return "reported: how", "without effect" or "silent: what"."""
         watching = self.watching
-        comes(lambda: not alive(watching) or self._size() or self._live())
+        wait_for(lambda: not alive(watching) or self._size() or self._live())
         if not alive(watching):
             return self._ended()
         before = self._size()
-        written = comes(lambda: not alive(watching) or self._live() or self._size() >= before + LATER, 30)
+        written = wait_for(lambda: not alive(watching) or self._live() or self._size() >= before + LATER, 30)
         if not alive(watching):
             return self._ended()
         if how := self._live():
@@ -197,7 +209,7 @@ class Seen:
     def _ended(self) -> str:
         process = self.watching._process
         assert process is not None
-        status, self.log = process.wait(), said(self.watching)
+        status, self.log = process.wait(), log_since(self.watching)
         if status == 0:
             return f"silent: it ended with status 0: {_tail(self.log)}"
         return "reported: no start" if "mailwatch:" in self.log or "ledger" in self.log else "silent: no word"
@@ -205,7 +217,7 @@ class Seen:
     def _stopped(self, verdict: str) -> str:
         """Stop it; what was not reported so far must be found afterwards, or have had no effect."""
         status, _ = stops(self.watching)
-        self.log = said(self.watching)
+        self.log = log_since(self.watching)
         if status is None:
             return "silent: SIGTERM without effect"
         audit = command(self.watching, "ledger", "audit")

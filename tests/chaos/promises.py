@@ -20,9 +20,9 @@ from mailwatch.store import Reader
 from tests.helpers.command import mailwatch
 from tests.helpers.process import MailWatchProcess
 
-PATIENCE = 120.0
+TIMEOUT_SECONDS = 120.0
 """Seconds until a thing counts as not coming: a busy machine breaks no promise."""
-HEEDED = 20.0
+STOP_SECONDS = 20.0
 """Seconds for SIGTERM. The contract says ten, on a machine that has nothing else to do."""
 TRACEBACK = "Traceback (most recent call last)"
 KNOWN = re.compile(
@@ -32,9 +32,9 @@ KNOWN = re.compile(
 """What belongs into a data_dir."""
 
 
-def comes(holds: Callable[[], Any], patience: float = PATIENCE) -> Any:
+def wait_for(holds: Callable[[], Any], timeout: float = TIMEOUT_SECONDS) -> Any:
     """Wait until something holds and return it; None when it does not within `patience` seconds."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if found := holds():
             return found
@@ -65,13 +65,13 @@ def metric(watching: MailWatchProcess, name: str) -> float | None:
     return float(found[0].rpartition(" ")[2]) if found else None
 
 
-def starts(watching: MailWatchProcess, patience: float = PATIENCE) -> bool:
+def starts(watching: MailWatchProcess, timeout: float = TIMEOUT_SECONDS) -> bool:
     """Start it; whether it got ready. When it did not, it may run or have ended."""
     watching.start(ready=False)
-    return bool(comes(lambda: not alive(watching) or ready(watching), patience)) and alive(watching)
+    return bool(wait_for(lambda: not alive(watching) or ready(watching), timeout)) and alive(watching)
 
 
-def stops(watching: MailWatchProcess, patience: float = HEEDED) -> tuple[int | None, float]:
+def stops(watching: MailWatchProcess, timeout: float = STOP_SECONDS) -> tuple[int | None, float]:
     """SIGTERM; return its exit status, None when it had to be killed, and the seconds that it took."""
     process, watching._process = watching._process, None
     if process is None:
@@ -79,7 +79,7 @@ def stops(watching: MailWatchProcess, patience: float = HEEDED) -> tuple[int | N
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     try:
-        status: int | None = process.wait(patience)
+        status: int | None = process.wait(timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -87,7 +87,7 @@ def stops(watching: MailWatchProcess, patience: float = HEEDED) -> tuple[int | N
     return status, time.monotonic() - began
 
 
-def slain(watching: MailWatchProcess) -> None:
+def force_stop(watching: MailWatchProcess) -> None:
     """End it by force, if it still runs."""
     process, watching._process = watching._process, None
     if process is not None:
@@ -98,17 +98,17 @@ def slain(watching: MailWatchProcess) -> None:
 def command(watching: MailWatchProcess, *words: str) -> subprocess.CompletedProcess[str]:
     """Run another verb on its config; status -9 when it does not end."""
     try:
-        return mailwatch("--config", watching.config, *words, timeout=PATIENCE)
+        return mailwatch("--config", watching.config, *words, timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as error:
         return subprocess.CompletedProcess(error.cmd, -9, "", "")
 
 
-def said(watching: MailWatchProcess, mark: int = 0) -> str:
+def log_since(watching: MailWatchProcess, mark: int = 0) -> str:
     """What it logged after the first `mark` bytes."""
     return watching.log.read_bytes()[mark:].decode(errors="replace") if watching.log.exists() else ""
 
 
-def mark(watching: MailWatchProcess) -> int:
+def log_position(watching: MailWatchProcess) -> int:
     """Where its log stands."""
     return watching.log.stat().st_size if watching.log.exists() else 0
 
@@ -177,7 +177,7 @@ class Acknowledged:
         return missing + [f"outage {one}" for one in sorted(self.outages - kept)]
 
 
-def strangers(data_dir: Path) -> list[str]:
+def unexpected_files(data_dir: Path) -> list[str]:
     """Files that do not belong into a data_dir."""
     names = (str(path.relative_to(data_dir)) for path in data_dir.rglob("*"))
     return sorted(name for name in names if not KNOWN.fullmatch(name))

@@ -30,7 +30,7 @@ def scenario(name: str, scale: Scale) -> Figures:
         # The pool would go on with the next scenario.
         os._exit(1)
     figures.seconds = time.monotonic() - began
-    figures.say(f"done in {figures.seconds:.0f} s")
+    figures.show(f"done in {figures.seconds:.0f} s")
     return figures
 
 

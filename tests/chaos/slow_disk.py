@@ -19,18 +19,18 @@ from tests.chaos.promises import (
     TRACEBACK,
     Acknowledged,
     alive,
-    comes,
     command,
     downs,
+    force_stop,
     get,
+    log_since,
     metric,
     on_record,
     ready,
-    said,
     size,
-    slain,
     starts,
     stops,
+    wait_for,
 )
 from tests.helpers.process import MailWatchProcess
 
@@ -145,15 +145,15 @@ def _installed(lab: Lab) -> Iterator[tuple[MailWatchProcess, Disk]]:
             yield watching, disk
         finally:
             disk.well()
-            slain(watching)
+            force_stop(watching)
 
 
 def while_it_runs(lab: Lab, figures: Figures, each: int = SECONDS, seconds: float = SLOW) -> None:
     """The disk is slow for a while."""
     with _installed(lab) as (watching, disk):
-        assert starts(watching), said(watching)[-300:]
+        assert starts(watching), log_since(watching)[-300:]
         shown = Acknowledged()
-        comes(lambda: size(watching) > 12)
+        wait_for(lambda: size(watching) > 12)
         disk.slow(watching.pid, each)
         began, answered, unready, waits = time.time(), 0, "", 0.0
         while time.time() - began < seconds:
@@ -171,9 +171,9 @@ def while_it_runs(lab: Lab, figures: Figures, each: int = SECONDS, seconds: floa
         )
         figures.promise(unready or each < LONG, f"readyz says ok where each fsync takes {each} s")
         disk.well()
-        figures.promise(comes(lambda: ready(watching)), f"not ready when the disk is well: {_tail(watching)}")
+        figures.promise(wait_for(lambda: ready(watching)), f"not ready when the disk is well: {_tail(watching)}")
         before = size(watching)
-        comes(lambda: size(watching) > before + 10)
+        wait_for(lambda: size(watching) > before + 10)
         status, _ = stops(watching)
         figures.promise(status == 0, f"SIGTERM when the disk is well: status {status}")
         _went_on(figures, watching, began, ended, each)
@@ -194,9 +194,9 @@ def _went_on(figures: Figures, watching: MailWatchProcess, began: float, ended: 
 def while_it_stops(lab: Lab, figures: Figures) -> None:
     """The disk is slow when SIGTERM comes."""
     with _installed(lab) as (watching, disk):
-        assert starts(watching), said(watching)[-300:]
+        assert starts(watching), log_since(watching)[-300:]
         shown = Acknowledged()
-        comes(lambda: size(watching) > 12)
+        wait_for(lambda: size(watching) > 12)
         disk.slow(watching.pid)
         time.sleep(SECONDS)
         shown.take(watching)
@@ -214,11 +214,13 @@ def at_the_start(lab: Lab, figures: Figures) -> None:
             return
         disk.slow(0)
         watching.start(ready=False)
-        figures.promise(comes(lambda: get(watching, "/healthz")), f"no answer in a slow start: {_tail(watching)}")
+        figures.promise(
+            wait_for(lambda: get(watching, "/healthz")), f"no answer in a slow start: {_tail(watching)}"
+        )
         status, took = stops(watching, 10 + FSYNCS * SECONDS * 2)
         figures.at_most(f"stop in a start on a disk of {SECONDS} s", took)
         figures.promise(status is not None, f"SIGTERM without effect in a slow start: {_tail(watching)}")
-        figures.promise(TRACEBACK not in said(watching), f"slow start: {_tail(watching)}")
+        figures.promise(TRACEBACK not in log_since(watching), f"slow start: {_tail(watching)}")
         disk.well()
         figures.promise(starts(watching), f"does not start after a slow first start: {_tail(watching)}")
         stops(watching)
@@ -233,10 +235,10 @@ def _judged(figures: Figures, watching: MailWatchProcess, shown: Acknowledged) -
     figures.promise(not down, f"{len(down)} observations are down: {down[:2]}")
     lost = shown.lost(watching.data_dir)
     figures.promise(not lost, f"lost: {lost[:3]}")
-    figures.promise(TRACEBACK not in said(watching), f"{_tail(watching)}")
+    figures.promise(TRACEBACK not in log_since(watching), f"{_tail(watching)}")
     audit = command(watching, "ledger", "audit")
     figures.promise(audit.returncode == 0, f"audit: {audit.stdout[-300:]}{audit.stderr[-200:]}")
 
 
 def _tail(watching: MailWatchProcess) -> str:
-    return " | ".join(said(watching).strip().splitlines()[-4:])[-320:]
+    return " | ".join(log_since(watching).strip().splitlines()[-4:])[-320:]

@@ -19,18 +19,18 @@ from pathlib import Path
 from tests.chaos.figures import Figures, Scale
 from tests.chaos.lab import Lab
 from tests.chaos.promises import (
-    PATIENCE,
+    TIMEOUT_SECONDS,
     TRACEBACK,
     alive,
-    comes,
     downs,
+    force_stop,
+    log_since,
     on_record,
     ready,
-    said,
     size,
-    slain,
     starts,
     stops,
+    wait_for,
 )
 from tests.helpers.process import MailWatchProcess
 
@@ -38,15 +38,15 @@ CLIENTS = 600
 """More than MailWatch serves at once."""
 AT_A_TIME = 20
 """Of them that come, or come again, in a tenth of a second: more would measure this machine, not MailWatch."""
-MOLEST = 20.0
+CROWD_SECONDS = 20.0
 """Seconds for which they stay."""
 GROWN = 200.0
 """Megabytes by which memory may grow with so many connections, each with a buffer of the kernel's size at most."""
 REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-Rude = Callable[[socket.socket], bytes]
+NextBytes = Callable[[socket.socket], bytes]
 """Returns what to send next whenever the socket takes something, b"" for no more."""
 
-CROWDS: dict[str, Rude] = {
+CROWDS: dict[str, NextBytes] = {
     "half a request line": lambda _: b"",
     "headers without end": lambda _: b"X-Slow: 1\r\n",
     "a body that never comes": lambda _: b"",
@@ -68,15 +68,15 @@ def run(lab: Lab, figures: Figures, scale: Scale) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
     with lab.place("web clients") as folder:
         watching = lab.install(folder / "one")
-        assert starts(watching), said(watching)[-300:]
-        comes(lambda: size(watching) > 12)
+        assert starts(watching), log_since(watching)[-300:]
+        wait_for(lambda: size(watching) > 12)
         try:
             for done, name in enumerate(CROWDS, 1):
-                one(figures, watching, name, CLIENTS, MOLEST)
+                one(figures, watching, name, CLIENTS, CROWD_SECONDS)
                 figures.progress(done, len(CROWDS))
             _ends(figures, watching)
         finally:
-            slain(watching)
+            force_stop(watching)
 
 
 def one(figures: Figures, watching: MailWatchProcess, name: str, clients: int, seconds: float) -> None:
@@ -98,15 +98,15 @@ def one(figures: Figures, watching: MailWatchProcess, name: str, clients: int, s
         figures.promise(
             _memory(watching) - memory < GROWN, f"{name}: grown by {_memory(watching) - memory:.0f} MB"
         )
-    figures.promise(comes(lambda: ready(watching)), f"{name}: not ready when they are gone")
-    more = comes(lambda: size(watching) > before + 3)
+    figures.promise(wait_for(lambda: ready(watching)), f"{name}: not ready when they are gone")
+    more = wait_for(lambda: size(watching) > before + 3)
     figures.promise(more, f"{name}: nothing was put on record meanwhile")
 
 
 def _healthy(port: int) -> bool:
     """Whether one health check is answered, however long a busy machine takes for it."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=TIMEOUT_SECONDS) as answer:
             return bool(answer.read() == b"ok\n")
     except (OSError, http.client.HTTPException):
         return False
@@ -118,14 +118,14 @@ def _ends(figures: Figures, watching: MailWatchProcess) -> None:
     figures.promise(status == 0, f"SIGTERM: status {status}")
     down = downs(on_record(watching.data_dir))
     figures.promise(not down, f"{len(down)} observations are down: {down[:2]}")
-    figures.promise(TRACEBACK not in said(watching), said(watching)[-300:])
+    figures.promise(TRACEBACK not in log_since(watching), log_since(watching)[-300:])
 
 
 @contextlib.contextmanager
 def _crowd(watching: MailWatchProcess, name: str, clients: int) -> Iterator[None]:
     """Keep so many clients connected; who is hung up on comes again, some 200 a second."""
     ended = threading.Event()
-    thread = threading.Thread(target=_molest, args=(watching.port, name, clients, ended))
+    thread = threading.Thread(target=_keep_connecting, args=(watching.port, name, clients, ended))
     thread.start()
     try:
         yield
@@ -134,7 +134,7 @@ def _crowd(watching: MailWatchProcess, name: str, clients: int) -> Iterator[None
         thread.join()
 
 
-def _molest(port: int, name: str, clients: int, ended: threading.Event) -> None:
+def _keep_connecting(port: int, name: str, clients: int, ended: threading.Event) -> None:
     with selectors.DefaultSelector() as waiting:
         number = 0
         while not ended.is_set():
@@ -171,7 +171,7 @@ def _come(waiting: selectors.BaseSelector, port: int, first: bytes, address: str
     return True
 
 
-def _go_on(sock: socket.socket, events: int, rude: Rude) -> bool:
+def _go_on(sock: socket.socket, events: int, rude: NextBytes) -> bool:
     """Send the next rudeness; False when the other side has hung up."""
     try:
         if (more := rude(sock)) and events & selectors.EVENT_WRITE:

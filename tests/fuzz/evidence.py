@@ -22,11 +22,11 @@ from cryptography.utils import CryptographyDeprecationWarning
 
 from mailwatch import certificates
 from mailwatch.evidence.joint import member
-from mailwatch.evidence.joint.verify import check, is_joint
-from mailwatch.evidence.verify import UNFORESEEN, Trust, verify
+from mailwatch.evidence.joint.verify import check_joint, is_joint
+from mailwatch.evidence.verify import UNEXPECTED_PREFIX, Trust, verify
 from mailwatch.ledger import checkpoint, timestamp
 from mailwatch.ledger.payloads import fact_from
-from mailwatch.ledger.timestamp import Anchors, TimestampError
+from mailwatch.ledger.timestamp import TimestampError, TrustAnchors
 from mailwatch.store import Store
 from tests.fuzz.target import Target, Wrong
 from tests.helpers import bundle_mutations as bundles
@@ -41,9 +41,9 @@ class _Made:
         folder = Path(self._folder.name)
         authority, store = quiet(folder / "authority"), Store.open(folder / "data")
         operator = Operator(store, folder / "data")
-        operator.looks("+")
+        operator.observe("+")
         operator.stamp(authority)
-        operator.looks("+---?-++")
+        operator.observe("+---?-++")
         operator.stamp(authority)
         self.path: Path = operator.bundle(authority)
         self.trust: Trust = trusting(authority)
@@ -52,7 +52,7 @@ class _Made:
         self.scratch = folder / "input.zip"
         with zipfile.ZipFile(self.path) as opened:
             self.files = {name: opened.read(name) for name in opened.namelist()}
-        self.anchors = Anchors(self.trust.certificates)
+        self.anchors = TrustAnchors(self.trust.certificates)
 
 
 made = cache(_Made)
@@ -61,13 +61,13 @@ made = cache(_Made)
 def _verify(data: bytes) -> None:
     path = made().scratch
     path.write_bytes(data)
-    claims = check(path, made().trust) if is_joint(path) else verify(path, made().trust)
+    claims = check_joint(path, made().trust) if is_joint(path) else verify(path, made().trust)
     for claim in claims:
         if not claim.detail or len(claim.detail) > 1000:
             raise Wrong(f"{claim}")
-        if UNFORESEEN in claim.detail:
+        if UNEXPECTED_PREFIX in claim.detail:
             raise Wrong(f"{claim}")
-    if UNFORESEEN in (reason := member.read(path, made().trust).reason):
+    if UNEXPECTED_PREFIX in (reason := member.read_member(path, made().trust).reason):
         raise Wrong(reason)
 
 
@@ -101,20 +101,20 @@ def _enclosed(data: bytes) -> None:
 def _token(data: bytes) -> None:
     note = next(iter(json.loads(made().files["proof.json"])["checkpoints"]))
     with contextlib.suppress(TimestampError):
-        timestamp.read(data)
+        timestamp.parse_reply(data)
     with contextlib.suppress(TimestampError):
-        timestamp.verify(data, note, made().anchors)
+        timestamp.verify_reply(data, note, made().anchors)
 
 
 def _certificate(data: bytes) -> None:
-    with contextlib.suppress(certificates.UnreadableCertificate):
-        read = certificates.read(data)
+    with contextlib.suppress(certificates.CertificateError):
+        read = certificates.parse_certificate(data)
         certificates.names(read)
         certificates.issuer(read)
         certificates.not_after(read)
-        Anchors([read])
-    with contextlib.suppress(certificates.UnreadableCertificate):
-        certificates.read_pem(data)
+        TrustAnchors([read])
+    with contextlib.suppress(certificates.CertificateError):
+        certificates.parse_pem(data)
 
 
 def _entry(data: bytes) -> None:

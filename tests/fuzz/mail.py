@@ -12,18 +12,18 @@ from pydantic import SecretStr
 from mailwatch.ledger.canonical_json import canonical
 from mailwatch.model import Kind
 from mailwatch.probes import cleartext, imap, mx, pop3, smtp
-from mailwatch.probes.classify import Reply, classify, free_text
-from mailwatch.probes.connect import Call, Goodbye
-from mailwatch.probes.imap_lines import Lines, NotImap
+from mailwatch.probes.classify import Reply, classify, classify_free_text
+from mailwatch.probes.connect import CloseCallback, ProbeContext
+from mailwatch.probes.imap_lines import ImapLineBuffer, ImapProtocolError
 from mailwatch.probes.redact import MAX_CHARS, Redactor
-from mailwatch.probes.roundtrip.arrival import tidy
-from mailwatch.probes.roundtrip.delivery_report import read_bounce
-from mailwatch.probes.roundtrip.dkim import signatures
-from mailwatch.probes.roundtrip.headers import clock_skew_ms, fields_of, head_of, hops, millis_of
+from mailwatch.probes.roundtrip.arrival import clean_up
+from mailwatch.probes.roundtrip.delivery_report import read_delivery_report
+from mailwatch.probes.roundtrip.dkim import check_signatures
+from mailwatch.probes.roundtrip.headers import clock_skew_ms, header_fields, header_section, hops, parse_date
 from mailwatch.probes.roundtrip.mailbox import Mailbox
-from mailwatch.probes.roundtrip.message import Mark, Outstanding, Sealer, compose
+from mailwatch.probes.roundtrip.message import MessageSigner, MessageToken, Outstanding, compose
 from mailwatch.probes.roundtrip.submission import Submission
-from mailwatch.settings import Exchange, Login, OAuth2
+from mailwatch.settings import Login, MxTask, OAuth2
 from mailwatch.settings import Target as Watched
 from tests.dialogues import DIALOGUES
 from tests.fuzz import wire
@@ -32,8 +32,8 @@ from tests.helpers.faults.roundtrip import FULL_BOUNCE as BOUNCE_FORM
 
 USER = "anna@example.org"
 LOGIN = Login(username=USER, password=SecretStr(wire.PASSWORD))
-SEALER = Sealer(b"s" * 32, "trip")
-MARK = Mark("0123456789abcdef" * 2, 1_769_119_200_123)
+SEALER = MessageSigner(b"s" * 32, "trip")
+MARK = MessageToken("0123456789abcdef" * 2, 1_769_119_200_123)
 SAID = [
     wire.PASSWORD.encode(),
     USER.encode(),
@@ -70,7 +70,7 @@ def _joined(*answers: bytes) -> bytes:
 
 
 DATE = b"Date: Mon, 2 Jan 2023 10:00:00 +0100\r\n\r\n"
-BODY = compose(MARK, SEALER.seal(MARK), USER, USER)
+BODY = compose(MARK, SEALER.sign(MARK), USER, USER)
 RETURNED = (
     b'Content-Type: multipart/report; report-type=delivery-status; boundary="x"\r\n\r\n--x\r\nContent-Type: '
     b"message/delivery-status\r\n\r\nReporting-MTA: dns; x\r\n\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n--x\r\n"
@@ -88,7 +88,7 @@ IMAP = [
 ]
 FULL_BOUNCE = (
     BOUNCE_FORM.replace("{user}", USER)
-    .replace("{head}", f"X-MailWatch-Token: {MARK.needle}\nX-MailWatch-Seal: {SEALER.seal(MARK)}")
+    .replace("{head}", f"X-MailWatch-Token: {MARK.search_text}\nX-MailWatch-Seal: {SEALER.sign(MARK)}")
     .replace("{diagnostic}", "smtp; 550 5.1.1 no")
     .replace("\n", "\r\n")
     .encode()
@@ -174,20 +174,20 @@ def _bearer(kind: Kind) -> Watched:
     return replace(_watched(kind), login=replace(LOGIN, oauth2=OAUTH))
 
 
-async def _read_mailbox(call: Call) -> Goodbye:
+async def _read_mailbox(call: ProbeContext) -> CloseCallback:
     """What a round trip reads of a mailbox, in its order."""
-    client = await imap.enter(call)
+    client = await imap.connect_and_login(call)
     mailbox = Mailbox(client)
     await mailbox.find_folders()
     for folder in mailbox.folders:
         await mailbox.next_uid(folder)
     await mailbox.examine(b"INBOX")
     await mailbox.search(b"ALL")
-    for uid in list(await mailbox.marks([11]))[:1]:
-        if copy := await mailbox.copy(uid):
-            canonical(hops(fields_of(head_of(copy.message)), 0))
-            read_bounce(copy.message, SEALER)
-    found = await tidy(mailbox, SEALER, Outstanding({MARK.token: MARK}), sent=True)
+    for uid in list(await mailbox.token_headers([11]))[:1]:
+        if copy := await mailbox.fetch(uid):
+            canonical(hops(header_fields(header_section(copy.message)), 0))
+            read_delivery_report(copy.message, SEALER)
+    found = await clean_up(mailbox, SEALER, Outstanding({MARK.token: MARK}), sent=True)
     canonical(found.facts())
     return client.logout
 
@@ -196,11 +196,11 @@ def _lines(data: bytes) -> None:
     """However the bytes are cut, the lines are the same."""
 
     def given(packets: list[bytes]) -> list[bytes]:
-        lines, found = Lines(), list[bytes]()
+        lines, found = ImapLineBuffer(), list[bytes]()
         try:
             for packet in packets:
                 found += lines.feed(packet)
-        except NotImap as error:
+        except ImapProtocolError as error:
             found.append(str(error).encode()[:20])
         return found
 
@@ -220,7 +220,7 @@ def _reply(data: bytes) -> None:
         ("imap", "EXAMINE", status[:10]),
     ):
         classify(Reply(protocol, command, code, text, before=text.split("\n")[:5]))
-    free_text("imap", text)
+    classify_free_text("imap", text)
 
 
 _REDACT = Redactor(LOGIN)
@@ -236,23 +236,23 @@ def _redact(data: bytes) -> None:
 
 def _clear(data: bytes) -> None:
     error = OSError()
-    error.heard = cleartext.keep(b"", data)  # type: ignore[attr-defined]
-    said = cleartext.words(error)
+    error.cleartext = cleartext.append_cleartext(b"", data)  # type: ignore[attr-defined]
+    said = cleartext.cleartext_of(error)
     for kind in (Kind.SMTP, Kind.IMAP, Kind.POP3):
         cleartext.is_refusal(kind, said)
 
 
 def _header(data: bytes) -> None:
-    fields = fields_of(head_of(data))
+    fields = header_fields(header_section(data))
     SEALER.recognise(dict(fields))
     way = hops(fields, MARK.sent_at)
     clock_skew_ms(way)
     canonical(way)
-    millis_of(data.decode("latin-1"))
+    parse_date(data.decode("latin-1"))
 
 
 def _bounce(data: bytes) -> None:
-    report = read_bounce(data, SEALER)
+    report = read_delivery_report(data, SEALER)
     if report is not None:
         canonical([report.token, report.action, report.status, report.diagnostic])
 
@@ -263,7 +263,7 @@ def _signed(data: bytes) -> None:
     async def lookup(_name: str) -> bytes | None:
         return key
 
-    canonical(wire.run(signatures(message or data, lookup)))
+    canonical(wire.run(check_signatures(message or data, lookup)))
 
 
 def _playing(kind: Kind, probe: Any, **more: Any) -> Any:
@@ -273,7 +273,7 @@ def _playing(kind: Kind, probe: Any, **more: Any) -> Any:
 
 def targets() -> list[Target]:
     """All readers of mail servers and mails."""
-    exchange = Exchange(sender=USER, recipient="b@example.org")
+    exchange = MxTask(sender=USER, recipient="b@example.org")
     play = functools.partial(Target, words=SAID)
 
     def submit(data: bytes) -> None:

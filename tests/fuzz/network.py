@@ -22,18 +22,18 @@ import dns.rrset
 from prometheus_client import CollectorRegistry
 
 from mailwatch.cli.init import discovery
-from mailwatch.guard.control_dates import read_date
-from mailwatch.guard.diagnosis import ask_names
+from mailwatch.guard.control_dates import parse_http_date
+from mailwatch.guard.diagnosis import lookup_names
 from mailwatch.guard.sntp import SntpError, read_answer
 from mailwatch.ledger.canonical_json import canonical
 from mailwatch.model import Kind, TlsMode
 from mailwatch.probes import sasl, webmail
-from mailwatch.probes.failures import Failed
-from mailwatch.probes.mx_lookup import Exchanger, addresses, exchangers
+from mailwatch.probes.failures import ProbeError
+from mailwatch.probes.mx_lookup import Exchanger, lookup_addresses, lookup_exchangers
 from mailwatch.probes.oauth import flows, http
-from mailwatch.probes.oauth.flows import page as last_page
-from mailwatch.probes.roundtrip.dkim import txt
-from mailwatch.settings import OAuth2, Page
+from mailwatch.probes.oauth.flows import result_page as last_page
+from mailwatch.probes.roundtrip.dkim import lookup_txt
+from mailwatch.settings import OAuth2, WebmailTask
 from mailwatch.settings import Target as Watched
 from tests.fuzz import wire
 from tests.fuzz.target import Target, Wrong
@@ -45,7 +45,7 @@ WEBMAIL = Watched(
     port=443,
     tls=TlsMode.NONE,
     timeout=30.0,
-    task=Page(url="https://web.example/", contains="Accedi", absent="manutenzione"),
+    task=WebmailTask(url="https://web.example/", contains="Accedi", absent="manutenzione"),
 )
 HTML = b"<html><head><title>Webmail &amp; x</title></head><body>Accedi cf-challenge</body></html>"
 PACKED = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
@@ -82,18 +82,18 @@ CLIENT = OAuth2(
 
 def _oauth(data: bytes) -> None:
     status, _, body = data.partition(b" ")
-    with contextlib.suppress(http.Refused, http.NotServing):
+    with contextlib.suppress(http.OAuthError, http.OAuthUnavailableError):
         code = int(status[:3]) if status[:3].isdigit() else 200
-        said = http._judged(code, body, [wire.PASSWORD], "the token endpoint at t.example")
+        said = http._parse_response(code, body, [wire.PASSWORD], "the token endpoint at t.example")
         for take in (
             lambda: http.access_token(said, "t.example"),
             lambda: flows.grant_of(CLIENT, said),
             lambda: flows.read_code(CLIENT, said),
         ):
-            with contextlib.suppress(http.Refused, http.NotServing):
+            with contextlib.suppress(http.OAuthError, http.OAuthUnavailableError):
                 take()
-        http.secret_of(said, "refresh_token")
-    sasl.status(body)
+        http.secret_field(said, "refresh_token")
+    sasl.failure_status(body)
 
 
 def _redirected(data: bytes) -> None:
@@ -101,9 +101,9 @@ def _redirected(data: bytes) -> None:
     made: list[bool] = []
 
     async def meet() -> None:
-        flow = flows._begin(CLIENT, "a@example.org", "http://127.0.0.1:1")
-        made.append(flow.redirected(text.replace("STATE", flow.state)))
-        with contextlib.suppress(http.Refused):
+        flow = flows._start_flow(CLIENT, "a@example.org", "http://127.0.0.1:1")
+        made.append(flow.handle_redirect(text.replace("STATE", flow.state)))
+        with contextlib.suppress(http.OAuthError):
             if flow._code.done():
                 flow._code.result()
 
@@ -166,16 +166,16 @@ def _names(data: bytes) -> None:
     answers = data.split(wire.ANSWER)
 
     async def meet() -> None:
-        with contextlib.suppress(Failed):
-            for each in await exchangers("example.org", Told(list(answers)), 1.0):
-                with contextlib.suppress(Failed):
-                    await addresses(each, 25, Told(answers[1:]), 1.0)
-        with contextlib.suppress(Failed):
-            await addresses(Exchanger("mx.example.org", 1), 25, Told(list(answers)), 1.0)
-        await discovery.ask("example.org", Told(list(answers)))
-        canonical(await ask_names("example.org", 1.0, Told(list(answers))))
+        with contextlib.suppress(ProbeError):
+            for each in await lookup_exchangers("example.org", Told(list(answers)), 1.0):
+                with contextlib.suppress(ProbeError):
+                    await lookup_addresses(each, 25, Told(answers[1:]), 1.0)
+        with contextlib.suppress(ProbeError):
+            await lookup_addresses(Exchanger("mx.example.org", 1), 25, Told(list(answers)), 1.0)
+        await discovery.query_dns("example.org", Told(list(answers)))
+        canonical(await lookup_names("example.org", 1.0, Told(list(answers))))
         with contextlib.suppress(TimeoutError):
-            await txt("k._domainkey.example.org.", Told(list(answers)))
+            await lookup_txt("k._domainkey.example.org.", Told(list(answers)))
 
     wire.logged.clear()
     wire.run(meet())
@@ -200,7 +200,7 @@ def _time(data: bytes) -> None:
 
 
 def _date(data: bytes) -> None:
-    read_date(data, 0, 10)
+    parse_http_date(data, 0, 10)
 
 
 @cache

@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from mailwatch.cli.init.discovery import ascii_domain, is_name
+from mailwatch.cli.init.discovery import ascii_domain, is_host_name
 from mailwatch.config import ConfigError, load
 from mailwatch.config.catalogue import by_domain
-from mailwatch.config.errors import Fault
-from mailwatch.model import News, Topic
-from mailwatch.notify.text import text_of
+from mailwatch.config.errors import FieldError
+from mailwatch.model import EventType, Notification
+from mailwatch.notify.text import message_text
 from mailwatch.settings import Channel
 from mailwatch.times import parse_duration as duration
 from mailwatch.times import parse_rfc3339
@@ -38,7 +38,7 @@ def _config(data: bytes) -> None:
 
 
 CHANNELS = [
-    Channel(name="c", url=SecretStr("json://x"), on=frozenset(Topic), lang=lang, timezone="Europe/Rome")
+    Channel(name="c", url=SecretStr("json://x"), on=frozenset(EventType), lang=lang, timezone="Europe/Rome")
     for lang in ("en", "it")
 ]
 FACTS: dict[str, Any] = {
@@ -69,11 +69,11 @@ FACTS: dict[str, Any] = {
 def _message(data: bytes) -> None:
     """Whatever a server says or an owner names a target, it comes out as it went in, and formats nothing."""
     text = data.decode("utf-8", "replace")
-    for number, topic in enumerate(Topic):
+    for number, topic in enumerate(EventType):
         facts = FACTS | dict.fromkeys(("target", "detail", "provider", "finding", "vantage_point"), text)
         with contextlib.suppress(KeyError):
-            news = News(key="k", topic=topic, time=0, facts=facts | {"causes": [text]})
-            title, body = text_of([news], CHANNELS[number % 2], 0)
+            news = Notification(key="k", event_type=topic, time=0, facts=facts | {"causes": [text]})
+            title, body = message_text([news], CHANNELS[number % 2], 0)
             if "{" not in text:
                 assert "{" not in body + title
 
@@ -82,14 +82,14 @@ def _time(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     with contextlib.suppress(ValueError):
         parse_rfc3339(text)
-    with contextlib.suppress(Fault):
+    with contextlib.suppress(FieldError):
         duration(text)
 
 
 def _name(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     domain = ascii_domain(text)
-    assert not domain or is_name(domain)
+    assert not domain or is_host_name(domain)
     by_domain(text)
 
 

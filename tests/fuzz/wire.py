@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mailwatch.ledger.canonical_json import canonical
-from mailwatch.ledger.payloads import payload_of
+from mailwatch.ledger.payloads import fact_payload
 from mailwatch.model import Attempt, Cause, Observation, Outcome, TlsMode
 from mailwatch.probes import TlsContexts
-from mailwatch.probes.attempts import Probe, attempt
-from mailwatch.probes.connect import Address, Call
+from mailwatch.probes.attempts import Probe, run_attempt
+from mailwatch.probes.connect import Address, ProbeContext
 from mailwatch.probes.recorder import Recorder
 from mailwatch.probes.redact import redactor
 from mailwatch.settings import Target
@@ -120,7 +120,7 @@ class Line(asyncio.Transport):
         return 0
 
 
-class Played(Call):
+class Played(ProbeContext):
     """A call whose server is an input."""
 
     __slots__ = ("answers",)
@@ -150,7 +150,7 @@ def play(data: bytes, target: Target, probe: Probe) -> Attempt:
     async def met() -> Attempt:
         call = Played(target, NOWHERE, target.login, Recorder(redactor(target.login), None), _CONTEXTS)
         call.answers, call.lookup = data.split(ANSWER), _nowhere
-        return await attempt(call, probe)
+        return await run_attempt(call, probe)
 
     logged.clear()
     made = loop().run_until_complete(met())
@@ -173,7 +173,7 @@ def judged(made: Attempt, target: Target) -> None:
         detail=made.detail,
         attempts=(made,),
     )
-    written = canonical(payload_of(seen))
+    written = canonical(fact_payload(seen))
     if PASSWORD in written:
         raise Wrong("the password is on record")
     if logged:

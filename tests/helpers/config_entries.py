@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.servers import ALICE, Certificates, Dovecot
 
-BEAT = 1.0
+INTERVAL_SECONDS = 1.0
 """Interval and recheck in these tests."""
 
 
@@ -23,7 +23,7 @@ def imap(server: Dovecot, certificates: Certificates, secret: Path, **more: Any)
         "tls": "implicit",
         "ca_file": str(certificates.ca_file),
         "login": {"username": ALICE, "password_file": str(secret)},
-        "interval": f"{BEAT}s",
+        "interval": f"{INTERVAL_SECONDS}s",
         "timeout": "2s",
         **more,
     }

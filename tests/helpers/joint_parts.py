@@ -6,9 +6,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mailwatch.evidence.period_case import Watched, find, write
+from mailwatch.evidence.period_case import ReportTarget, find_period_evidence, write_period_bundle
 from mailwatch.store import Reader, Tokens
-from mailwatch.store.keys import load as load_keys
+from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.times import Millis
 from tests.helpers import ledger_factory as ledgers
 from tests.helpers.ledger_factory import HOUR
@@ -19,7 +19,7 @@ END = START + 12 * HOUR
 
 def part_of(
     folder: Path,
-    sky: Callable[[Millis], str],
+    pattern: Callable[[Millis], str],
     vantage: str,
     *,
     provider: str = "libero",
@@ -28,14 +28,14 @@ def part_of(
 ) -> Path:
     """Write a ledger of twelve hours unless it is there already, and a bundle of a part of it, without a PDF."""
     if not (folder / "mailwatch.sqlite").exists():
-        skies = {"a@example.org": sky}
+        skies = {"a@example.org": pattern}
         ledgers.write(folder, skies, START, END, provider=provider, vantage=vantage, every=30).close()
     reader, keys = Reader.open(folder), load_keys(folder)
-    watched = [Watched("a@example.org", provider, "imap")]
-    case = find(reader, Tokens(folder), keys, (start, end), watched, vantage)
+    watched = [ReportTarget("a@example.org", provider, "imap")]
+    case = find_period_evidence(reader, Tokens(folder), keys, (start, end), watched, vantage)
     path = folder.with_suffix(f".{start - START}.zip")
     with path.open("wb") as out:
-        write(out, reader, keys, case, "en", [])
+        write_period_bundle(out, reader, keys, case, "en", [])
     reader.close()
     return path
 
@@ -45,7 +45,7 @@ def down(begin: float, end: float) -> Callable[[Millis], str]:
     return lambda at: "-" if begin * HOUR <= at - START < end * HOUR else "+"
 
 
-def spoilt(path: Path, made: Path) -> Path:
+def without_an_observation(path: Path, made: Path) -> Path:
     """The bundle without one of its looks."""
     with zipfile.ZipFile(path) as opened, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as out:
         for name in opened.namelist():

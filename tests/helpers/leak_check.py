@@ -18,14 +18,14 @@ CANARIES = (
 PASSWORD = "canary-web-password"
 
 
-class Talking(socketserver.ThreadingTCPServer):
+class VerboseImapServer(socketserver.ThreadingTCPServer):
     """An IMAP server in the clear that lets everybody in, unless `broken` is set; it talks much."""
 
     allow_reuse_address = True
     daemon_threads = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Talk)
+        super().__init__(("127.0.0.1", 0), _VerboseHandler)
         self.broken = threading.Event()
 
     @property
@@ -34,8 +34,8 @@ class Talking(socketserver.ThreadingTCPServer):
         return int(self.server_address[1])
 
 
-class _Talk(socketserver.StreamRequestHandler):
-    server: Talking
+class _VerboseHandler(socketserver.StreamRequestHandler):
+    server: VerboseImapServer
 
     def handle(self) -> None:
         with contextlib.suppress(OSError):
@@ -56,12 +56,12 @@ class _Talk(socketserver.StreamRequestHandler):
 
 
 @contextlib.contextmanager
-def canaries(folder: Path, **web: Any) -> Iterator[tuple[MailWatchProcess, Talking]]:
+def running_with_canaries(folder: Path, **web: Any) -> Iterator[tuple[MailWatchProcess, VerboseImapServer]]:
     """Two mailboxes of a provider that were up, then down, then up again; it runs."""
     for name, word in (("secret-box", "canary-password"), ("secret-web", PASSWORD)):
         (folder / name).write_text(word + "\n")
         (folder / name).chmod(0o600)
-    with Talking() as server:
+    with VerboseImapServer() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         targets = [
             {"name": f"canary-address-{number}@example.org/imap", "kind": "imap", "provider": "lab",
@@ -84,11 +84,13 @@ def canaries(folder: Path, **web: Any) -> Iterator[tuple[MailWatchProcess, Talki
         watching.write_config()
         first, second = (target["name"] for target in targets)
         with watching.running():
-            watching.until(lambda: watching.state(first) == watching.state(second) == "up", "up")
+            watching.wait_until(lambda: watching.state(first) == watching.state(second) == "up", "up")
             server.broken.set()
-            watching.until(lambda: len(watching.api("outages?open=true")) == 2, "two outages")
+            watching.wait_until(lambda: len(watching.api("outages?open=true")) == 2, "two outages")
             server.broken.clear()
-            watching.until(lambda: all(o["state"] == "closed" for o in watching.api("outages")), "closed outages")
+            watching.wait_until(
+                lambda: all(o["state"] == "closed" for o in watching.api("outages")), "closed outages"
+            )
         watching.settings = settings
         watching.write_config()
         try:

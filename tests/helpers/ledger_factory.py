@@ -10,14 +10,14 @@ from unittest.mock import patch
 
 from mailwatch import monotonic
 from mailwatch.analysis.detector import (
-    Event,
-    Proof,
+    IndexedFact,
+    LoginHistory,
     Rules,
     State,
     advance,
-    advance_proof,
+    advance_login_history,
     outage_payload,
-    written_rules,
+    rules_payload,
 )
 from mailwatch.model import (
     Attempt,
@@ -29,12 +29,12 @@ from mailwatch.model import (
     Observation,
     Outcome,
     Phase,
+    TargetChange,
+    TargetEvent,
+    TargetSettings,
     TlsMode,
-    WatchChange,
-    WatchEvent,
-    WatchSettings,
 )
-from mailwatch.store import Draft, Store
+from mailwatch.store import NewEntry, Store
 from mailwatch.times import Millis
 
 SECOND: Millis = 1000
@@ -42,11 +42,11 @@ MINUTE: Millis = 60 * SECOND
 HOUR: Millis = 60 * MINUTE
 DAY: Millis = 24 * HOUR
 
-Sky = Callable[[Millis], str]
+Pattern = Callable[[Millis], str]
 """What a look at that time sees: + up, - down, ? unknown, and a blank when nobody looks."""
 
 
-def look(target: str, mark: str, at: Millis) -> Observation:
+def observation_of(target: str, mark: str, at: Millis) -> Observation:
     """A look of 200 ms."""
     cause = {"+": None, "-": Cause.TIMEOUT, "?": Cause.OFFLINE}[mark]
     failed = Phase.CONNECT if cause else None
@@ -71,18 +71,18 @@ def clock_of(start: Millis, end: Millis) -> ClockSpan:
 
 def write(
     folder: Path,
-    skies: dict[str, Sky],
+    patterns: dict[str, Pattern],
     start: Millis,
     end: Millis,
     *,
-    beat: Millis = MINUTE,
+    interval: Millis = MINUTE,
     provider: str = "lab",
     vantage: str = "here",
     rules: Rules | None = None,
     every: int = 60,
-    seen: Callable[[str, str, Millis], Observation] = look,
+    observe: Callable[[str, str, Millis], Observation] = observation_of,
     durable: bool = True,
-    own: Sequence[tuple[str, Millis, dict[str, Any]]] = (),
+    monitor_entries: Sequence[tuple[str, Millis, dict[str, Any]]] = (),
     backdated: bool = False,
 ) -> Store:
     """Write a ledger of imap targets, looked at every `beat`; a checkpoint after `every` beats. Not closed.
@@ -98,46 +98,50 @@ def write(
     if not durable:
         store._connection.connection.cursor().execute("PRAGMA synchronous=OFF")
     program = {"version": "0.1.0", "python": "3.11.2", "system": "Linux-6.1-x86_64", "config": "c0" * 32}
-    node = {"event": "start", **program, "vantage_point": vantage, "rules": written_rules(rules)}
-    drafts = [Draft(kind="node", time=start, target=None, payload=node)]
-    index, states, proofs = store.size + 1, dict.fromkeys(skies, State()), dict.fromkeys(skies, Proof())
+    node = {"event": "start", **program, "vantage_point": vantage, "rules": rules_payload(rules)}
+    drafts = [NewEntry(kind="node", time=start, target=None, payload=node)]
+    index, states, proofs = (
+        store.size + 1,
+        dict.fromkeys(patterns, State()),
+        dict.fromkeys(patterns, LoginHistory()),
+    )
     blind: dict[str, Millis] = {}
-    waiting = list(own)
+    waiting = list(monitor_entries)
 
     def sign(at: Millis) -> None:
         # The ledger cannot be changed afterwards, so it is the clock that is set.
         with patch("mailwatch.store.store.now", lambda: at) if backdated else nullcontext():
             store.checkpoint()
 
-    for number, at in enumerate(range(start, end, beat)):
+    for number, at in enumerate(range(start, end, interval)):
         while waiting and waiting[0][1] <= at:
             what, when, payload = waiting.pop(0)
-            drafts.append(Draft(kind=what, time=when, target=None, payload=payload))
+            drafts.append(NewEntry(kind=what, time=when, target=None, payload=payload))
             index += 1
-        for name, sky in skies.items():
+        for name, sky in patterns.items():
             mark = sky(at)
             if mark == " ":
                 blind.setdefault(name, at)
                 continue
-            facts: list[Observation | Gap] = [seen(name, mark, at)]
+            facts: list[Observation | Gap] = [observe(name, mark, at)]
             if name in blind:
                 since = blind.pop(name)
                 why, clock = GapReason.NOT_RUNNING, clock_of(since, at)
                 facts.insert(0, Gap(target=name, start=since, end=at, reason=why, clock=clock))
             for fact in facts:
                 what, when = ("gap", at) if isinstance(fact, Gap) else ("observation", fact.ended_at)
-                drafts.append(Draft(kind=what, time=when, target=name, payload=fact))
-                states[name], told = advance(states[name], Event(index, fact), rules)
-                proofs[name], proven = advance_proof(proofs[name], index, fact, states[name].is_open)
+                drafts.append(NewEntry(kind=what, time=when, target=name, payload=fact))
+                states[name], told = advance(states[name], IndexedFact(index, fact), rules)
+                proofs[name], proven = advance_login_history(proofs[name], index, fact, states[name].is_open)
                 index += 1
                 for outage in (told.outage if told else None, proven):
                     if outage is None:
                         continue
                     payload = outage_payload(outage, provider, Kind.IMAP, vantage)
-                    payload |= {"rules": written_rules(rules)}
-                    drafts.append(Draft(kind="outage", time=at, target=name, payload=payload))
+                    payload |= {"rules": rules_payload(rules)}
+                    drafts.append(NewEntry(kind="outage", time=at, target=name, payload=payload))
                     index += 1
-        ticked = at + beat
+        ticked = at + interval
         if drafts and number % every == 0:
             store.append_batch(drafts)
             drafts = []
@@ -148,19 +152,24 @@ def write(
     return store
 
 
-def observed(target: str, at: int, outcome: Outcome = Outcome.UP) -> Draft:
+def observed(target: str, at: int, outcome: Outcome = Outcome.UP) -> NewEntry:
     clock = monotonic.since(monotonic.milliseconds())
     seen = Observation(
         target=target, scheduled_at=at, started_at=at, ended_at=at + 1, outcome=outcome, clock=clock
     )  # fmt: skip
-    return Draft(kind="observation", time=at, target=target, payload=seen)
+    return NewEntry(kind="observation", time=at, target=target, payload=seen)
 
 
-def change(event: WatchEvent, at: Millis, interval: Millis, name: str = "mail", **more: Any) -> WatchChange:
+def change(event: TargetEvent, at: Millis, interval: Millis, name: str = "mail", **more: Any) -> TargetChange:
     settings: dict[str, Any] = {
         "kind": Kind.IMAP, "provider": "lab", "host": "127.0.0.1", "port": 1, "tls": TlsMode.NONE,
         "interval": interval, "timeout": 30_000, "catalogue": False, "own_ca": False, **more,
     }  # fmt: skip
-    return WatchChange(
-        target=name, at=at, event=event, settings=WatchSettings(**settings), reason="start", clock=clock_of(at, at)
+    return TargetChange(
+        target=name,
+        at=at,
+        event=event,
+        settings=TargetSettings(**settings),
+        reason="start",
+        clock=clock_of(at, at),
     )

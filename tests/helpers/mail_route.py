@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mailwatch.model import Kind, Observation
-from mailwatch.probes import Outstanding, TlsContexts, Trips, observe
-from mailwatch.settings import Delivery, Target
+from mailwatch.probes import Outstanding, RoundtripContext, TlsContexts, observe
+from mailwatch.settings import RoundtripTask, Target
 from mailwatch.times import now
 from tests.helpers.patience import PATIENCE
 from tests.helpers.requirements import need
@@ -23,19 +23,19 @@ LMTP = Path("/usr/lib/dovecot/lmtp")
 
 
 @dataclass(slots=True)
-class Post:
+class MailService:
     """A mail service that delivers, and one round trip over it."""
 
     dovecot: Dovecot
     postfix: Postfix
     targets: Targets
     outstanding: Outstanding = field(default_factory=Outstanding)
-    looks: list[Observation] = field(default_factory=list)
+    observations: list[Observation] = field(default_factory=list)
 
-    def trip(self, **more: Any) -> Target:
+    def roundtrip_target(self, **more: Any) -> Target:
         """Alice writes to herself."""
         password = self.dovecot.passwords[ALICE]
-        task = Delivery(
+        task = RoundtripTask(
             via=self.targets.smtp(self.postfix, password=password),
             to=self.targets.imap(self.dovecot),
             sender=ALICE,
@@ -52,15 +52,17 @@ class Post:
             task=replace(task, **more),
         )
 
-    async def look(self, **more: Any) -> Observation:
+    async def probe(self, **more: Any) -> Observation:
         """One look, taken into account by the next."""
-        trips = Trips(SECRET, self.outstanding)
-        seen = await observe(self.trip(**more), scheduled_at=now(), contexts=TlsContexts(), trips=trips)
+        trips = RoundtripContext(SECRET, self.outstanding)
+        seen = await observe(
+            self.roundtrip_target(**more), scheduled_at=now(), contexts=TlsContexts(), roundtrip=trips
+        )
         self.outstanding = self.outstanding.after(seen)
-        self.looks.append(seen)
+        self.observations.append(seen)
         return seen
 
-    def mail(self, user: str = ALICE) -> dict[str, bytes]:
+    def messages_of(self, user: str = ALICE) -> dict[str, bytes]:
         """All messages of a user, by their place."""
         home = self.dovecot.maildir(user)
         return {
@@ -71,7 +73,7 @@ class Post:
 
 
 @contextlib.contextmanager
-def posting(certificates: Certificates, targets: Targets, **settings: Any) -> Iterator[Post]:
+def mail_service(certificates: Certificates, targets: Targets, **settings: Any) -> Iterator[MailService]:
     need(DOVECOT)
     need(LMTP)
     need(POSTFIX, root=True)
@@ -81,10 +83,10 @@ def posting(certificates: Certificates, targets: Targets, **settings: Any) -> It
         server_folder() as other,
         Postfix(other, certificates, dovecot.auth_socket, lmtp_port=dovecot.lmtp_port).running() as postfix,
     ):
-        yield Post(dovecot, postfix, targets)
+        yield MailService(dovecot, postfix, targets)
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def wait_until(holds: Callable[[], bool]) -> None:
     """Wait for what another process does."""
     async with asyncio.timeout(PATIENCE):
         while not holds():

@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mailwatch.analysis.detector import Event, Rules, State, advance, outage_payload, written_rules
+from mailwatch.analysis.detector import IndexedFact, Rules, State, advance, outage_payload, rules_payload
 from mailwatch.evidence.bundle import File
-from mailwatch.evidence.outage_case import find, write
+from mailwatch.evidence.outage_case import find_outage_evidence, write_outage_bundle
 from mailwatch.evidence.verify import Trust
 from mailwatch.ledger import timestamp
 from mailwatch.model import Kind
-from mailwatch.store import Draft, Reader, Store, Tokens
+from mailwatch.store import NewEntry, Reader, Store, Tokens
 from mailwatch.times import Millis, now
-from tests.helpers.ledger_factory import clock_of, look
+from tests.helpers.ledger_factory import clock_of, observation_of
 from tests.servers.authority import Authority
 
 
@@ -30,8 +30,8 @@ class Operator:
 
     def __init__(self, store: Store, folder: Path, target: str = "lab-imap") -> None:
         self.store, self.folder, self.target = store, folder, target
-        self.off: Millis = 0
-        self.begun: Millis = 0
+        self.clock_error: Millis = 0
+        self.begun_after_end: Millis = 0
         self.run_ahead: Millis = 0
         """By how much the operator made the clock run that nobody can set."""
         store.read_clock = self.steady
@@ -41,7 +41,7 @@ class Operator:
 
     def clock(self) -> Millis:
         """What the operator's clock says."""
-        return now() + self.off
+        return now() + self.clock_error
 
     def steady(self) -> Millis:
         """The clock that nobody can set: as if the machine had been started in 1970."""
@@ -49,31 +49,36 @@ class Operator:
 
     def entry(self, kind: str, payload: dict[str, Any], target: str | None = None) -> None:
         """Write anything."""
-        self.store.append_batch([Draft(kind=kind, time=self.clock(), target=target, payload=payload)])
+        self.store.append_batch([NewEntry(kind=kind, time=self.clock(), target=target, payload=payload)])
 
     def step(self, off: Millis) -> None:
         """Set the clock, and write that down truly."""
-        moved, self.off = off - self.off, off
+        moved, self.clock_error = off - self.clock_error, off
         at = self.clock()
         self.entry("clock", {"event": "step", "start": at, "end": at, "milliseconds": moved})
 
     def start(self) -> None:
         """Say that MailWatch was started, by which rules."""
-        self.entry("node", {"event": "start", "rules": written_rules(self.rules)})
+        self.entry("node", {"event": "start", "rules": rules_payload(self.rules)})
 
-    def looks(self, marks: str, dated: Millis | None = None, detail: str = "") -> None:
+    def observe(self, marks: str, dated: Millis | None = None, detail: str = "") -> None:
         """Look once for each mark (+ up, - down, ? unknown), now or as if it were another time."""
         for mark in marks:
             at = self.clock() if dated is None else dated
             clock = replace(clock_of(self.steady(), self.steady()), bound=None)
-            made = replace(look(self.target, mark, at), started_at=at + self.begun, ended_at=at, clock=clock)
+            made = replace(
+                observation_of(self.target, mark, at),
+                started_at=at + self.begun_after_end,
+                ended_at=at,
+                clock=clock,
+            )
             made = replace(made, detail=detail) if detail and mark == "-" else made
-            draft = Draft(kind="observation", time=made.ended_at, target=self.target, payload=made)
+            draft = NewEntry(kind="observation", time=made.ended_at, target=self.target, payload=made)
             index = self.store.append_batch([draft])[0].index
-            self._state, told = advance(self._state, Event(index, made), self.rules)
+            self._state, told = advance(self._state, IndexedFact(index, made), self.rules)
             if told is not None:
                 payload = outage_payload(told.outage, "lab", Kind.IMAP, "here")
-                self.entry("outage", payload | {"rules": written_rules(self.rules)}, self.target)
+                self.entry("outage", payload | {"rules": rules_payload(self.rules)}, self.target)
 
     def stamp(self, authority: Authority, **more: Any) -> Path:
         """Have a checkpoint stamped, and write down truly what came back and what the clock said."""
@@ -81,12 +86,12 @@ class Operator:
         with self.reader() as reader:
             signed = reader.last_checkpoint()
         assert signed is not None
-        query, _ = timestamp.request(signed.note)
+        query, _ = timestamp.timestamp_query(signed.note)
         asked = self.clock()
         reply = authority.answer(query)
         answered = self.clock()
-        token = timestamp.check(reply, signed.note)
-        digest = Tokens(self.folder).keep(reply)
+        token = timestamp.check_reply(reply, signed.note)
+        digest = Tokens(self.folder).save(reply)
         self.entry("token", {
             "authority": authority.folder.name, "signer": token.authority, "checkpoint": signed.size,
             "reply": digest, "time": token.time, "serial": token.serial,
@@ -110,9 +115,9 @@ class Operator:
         path, out = self.folder / "case.zip", io.BytesIO()
         with self.reader() as reader:
             newest = next(reader.entries(kinds=["outage"], descending=True, limit=1))
-            case = find(reader, Tokens(self.folder), self.store.keys, newest.payload["id"], None)
+            case = find_outage_evidence(reader, Tokens(self.folder), self.store.keys, newest.payload["id"], None)
             files = [File(f"tokens/{one.folder.name}.pem", one.chain.read_bytes()) for one in authorities]
-            write(out, reader, self.store.keys, case, "en", files)
+            write_outage_bundle(out, reader, self.store.keys, case, "en", files)
         path.write_bytes(out.getvalue())
         return path
 

@@ -103,7 +103,7 @@ class FarDovecot(Dovecot):
         )
 
 
-class World:
+class IsolatedNetwork:
     """`home` looks at what is in `far`: a provider with a real Dovecot, a control, maybe a resolver.
 
     The provider's certificate is good for `names` too.
@@ -157,11 +157,11 @@ class World:
         """Add rules at the far end: "input ..." for what comes from home, "output ..." for the way back."""
         self.far.nft(*(f"add rule inet faults {rule}" for rule in rules))
 
-    def mend(self) -> None:
+    def clear_faults(self) -> None:
         """Take all faults away."""
         self.far.nft("flush table inet faults")
 
-    def cut(self) -> None:
+    def cut_line(self) -> None:
         """The line is dead: nothing comes through any more."""
         self.fault("input drop", "output drop")
 
@@ -187,7 +187,7 @@ class World:
         thread.start()
 
         def end() -> None:
-            self.mend()
+            self.clear_faults()
             ending.set()
             self.far.run(lambda: socket.create_connection((host, port)).close())
             thread.join()

@@ -15,7 +15,7 @@ from mailwatch.analysis.elapsed import Durations
 from mailwatch.model import Cause, Kind, Observation, Outcome
 from mailwatch.notify import Notifier
 from mailwatch.settings import Channel
-from mailwatch.store import Draft, Outbox, Reader, Store
+from mailwatch.store import NewEntry, Outbox, Reader, Store
 from mailwatch.times import now
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
@@ -23,7 +23,7 @@ from tests.helpers.webhook import Webhook
 from tests.servers import free_port
 
 
-def nobody_there(name: str = "lab") -> dict[str, Any]:
+def unreachable_target(name: str = "lab") -> dict[str, Any]:
     return {
         "name": name,
         "kind": "imap",
@@ -44,7 +44,7 @@ def watching(
     channel = {"url_file": "secret-url", "group": "2s", **more.pop("channel", {})}
     detection = {"recheck": ["50ms"], "open_after": 2}
     return MailWatchProcess(
-        folder, [nobody_there(name) for name in names], detection=detection, notify=[channel], **more
+        folder, [unreachable_target(name) for name in names], detection=detection, notify=[channel], **more
     )
 
 
@@ -80,11 +80,11 @@ class Record:
             self.folder,
             self.reader,
             latest=lambda: latest,
-            counted=lambda name, outcome: self.counted.append((name, outcome)),
-            held=lambda target, at: target == held and at == 1_790_000_000_000,
+            count=lambda name, outcome: self.counted.append((name, outcome)),
+            in_maintenance=lambda target, at: target == held and at == 1_790_000_000_000,
         )
         self.closing.callback(made.close)
-        made.begin()
+        made.restore_cursor()
         return made
 
     def outage(
@@ -121,7 +121,7 @@ class Record:
             unwatched=unwatched,
         )
         payload = outage_payload(outage, "lab", Kind.IMAP, "here")
-        self.store.append_batch([Draft(kind="outage", time=at, target=target, payload=payload)])
+        self.store.append_batch([NewEntry(kind="outage", time=at, target=target, payload=payload)])
 
     def look(self, target: str, outcome: Outcome, cause: Cause | None = None) -> None:
         look = Observation(
@@ -133,13 +133,13 @@ class Record:
             cause=cause,
             with_login=True,
         )
-        self.store.append_batch([Draft(kind="observation", time=now(), target=target, payload=look)])
+        self.store.append_batch([NewEntry(kind="observation", time=now(), target=target, payload=look)])
 
     def guard(self, online: bool, asked: int, checked: int | None = None) -> None:
         payload = {"asked_at": asked, "online": online, "controls": {}}
         if checked is not None:
             payload["checked_at"] = checked
-        self.store.append_batch([Draft(kind="guard", time=now(), target=None, payload=payload)])
+        self.store.append_batch([NewEntry(kind="guard", time=now(), target=None, payload=payload)])
 
 
 async def telling(notifier: Notifier, until: Callable[[], bool]) -> None:

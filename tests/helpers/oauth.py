@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from mailwatch.probes.oauth.grant import granted, write_grant
+from mailwatch.probes.oauth.grant import new_grant, write_grant
 from mailwatch.settings import Login, OAuth2
 from tests.servers.oauth import CLIENT_ID, CLIENT_SECRET, AuthorizationServer
 
@@ -26,7 +26,7 @@ def client_of(authority: AuthorizationServer, grant_file: Path) -> OAuth2:
 
 def grant(authority: AuthorizationServer, client: OAuth2) -> None:
     """Let the owner grant access, as `mailwatch login` does."""
-    write_grant(client.grant_file, granted(client, SecretStr(authority.granted())))
+    write_grant(client.grant_file, new_grant(client, SecretStr(authority.granted())))
 
 
 def granted_login(authority: AuthorizationServer, folder: Path, user: str) -> Login:

@@ -49,7 +49,7 @@ def one_of_each(found: list[Page]) -> list[Page]:
     return list({(page.owner, page.kind): page for page in found}.values())
 
 
-def spoil(file: Path, page: Page, how: str, seed: int = 0) -> None:
+def damage_page(file: Path, page: Page, how: str, seed: int = 0) -> None:
     """Overwrite a page in the file: with zeros, with random bytes, or with the half of it torn ("half")."""
     size = page_size(file)
     with file.open("r+b") as disk:
@@ -69,10 +69,10 @@ def page_size(file: Path) -> int:
 
 
 @contextlib.contextmanager
-def spoilt(file: Path, page: Page, how: str) -> Iterator[None]:
+def damaged(file: Path, page: Page, how: str) -> Iterator[None]:
     """Spoil a page, and put it back as it was."""
     size, before = page_size(file), file.read_bytes()
-    spoil(file, page, how)
+    damage_page(file, page, how)
     try:
         yield
     finally:
@@ -86,5 +86,5 @@ def damaged_pages(file: Path, hows: tuple[str, ...] = ("zeros", "random", "half"
     """Yield each page of a database with each way of damage; it is spoilt until the next one is asked for."""
     for page in pages(file):
         for how in hows:
-            with spoilt(file, page, how):
+            with damaged(file, page, how):
                 yield page, how

@@ -12,13 +12,13 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from mailwatch import monotonic
-from mailwatch.analysis.availability import Buckets
+from mailwatch.analysis.availability import RollingAvailability
 from mailwatch.analysis.detector import State
-from mailwatch.guard.clock import TICK, ClockWatch
+from mailwatch.guard.clock import TICK_SECONDS, ClockMonitor
 from mailwatch.metrics import Metrics
 from mailwatch.model import ClockSpan, Kind, Observation, Outcome, Rules, TlsMode
-from mailwatch.monitor.pipeline import Monitor
-from mailwatch.monitor.target_runtime import Watch
+from mailwatch.monitor.pipeline import Pipeline
+from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import Target, VantagePoint
 from mailwatch.store import Reader, Store, Writer
 from mailwatch.store.schema import database
@@ -36,22 +36,24 @@ class PipelineHarness:
         self.metrics = Metrics(CollectorRegistry())
         self.port = free_port()
         self.server: asyncio.Server | None = None
-        self.monitor = Monitor(
+        self.pipeline = Pipeline(
             vantage_point=VantagePoint(name="here"),
             rules=Rules(),
             writer=self.writer,
             metrics=self.metrics,
             guard=None,
-            clock=ClockWatch(),
+            clock=ClockMonitor(),
             secret=b"s" * 32,
             at_once=at_once,
         )
         self.target = Target(
             name="t", kind=Kind.IMAP, host="127.0.0.1", port=self.port, tls=TlsMode.NONE, timeout=2.0
         )
-        watch = Watch(target=self.target, state=State(), buckets=Buckets(interval=60.0))
-        self.monitor.watch(watch)
-        self.watch = watch
+        watch = TargetRuntime(
+            target=self.target, state=State(), rolling_availability=RollingAvailability(interval=60.0)
+        )
+        self.pipeline.add_target(watch)
+        self.runtime = watch
 
     async def greet(self) -> None:
         """Begin to serve."""
@@ -64,19 +66,23 @@ class PipelineHarness:
 
         self.server = await asyncio.start_server(serve, "127.0.0.1", self.port)
 
-    def seen(self, ago: Millis, watch: Watch | None = None) -> None:
+    def assume_up(self, ago: Millis, watch: TargetRuntime | None = None) -> None:
         """As if the target had been up so many milliseconds ago, since the start of MailWatch."""
-        watch = watch or self.watch
+        watch = watch or self.runtime
         at, clock = now() - ago, monotonic.milliseconds() - ago
         watch.latest = Observation(
             target=watch.target.name, scheduled_at=at, started_at=at, ended_at=at, outcome=Outcome.UP,
             clock=ClockSpan(monotonic.origin().boot, clock, clock),
         )  # fmt: skip
-        watch.seen_until, watch.seen_at, watch.seen_interval = at, time.monotonic(), watch.target.interval
+        watch.observed_until, watch.observed_at, watch.observed_interval = (
+            at,
+            time.monotonic(),
+            watch.target.interval,
+        )
 
-    async def look(self, target: Target | None = None) -> None:
+    async def probe(self, target: Target | None = None) -> None:
         """One look, as the schedule would start it."""
-        await self.monitor.look(target or self.target, now())
+        await self.pipeline.run_probe(target or self.target, now())
 
     @contextlib.asynccontextmanager
     async def ticking(self) -> AsyncIterator[None]:
@@ -84,8 +90,8 @@ class PipelineHarness:
 
         async def ticks() -> None:
             while True:
-                await self.monitor.check_clock()
-                await asyncio.sleep(TICK)
+                await self.pipeline.check_clock()
+                await asyncio.sleep(TICK_SECONDS)
 
         task = asyncio.create_task(ticks())
         try:
@@ -93,10 +99,12 @@ class PipelineHarness:
         finally:
             task.cancel()
 
-    def watch_also(self, target: Target) -> Watch:
+    def add_target(self, target: Target) -> TargetRuntime:
         """Watch another target."""
-        watch = Watch(target=target, state=State(), buckets=Buckets(interval=target.interval))
-        self.monitor.watch(watch)
+        watch = TargetRuntime(
+            target=target, state=State(), rolling_availability=RollingAvailability(interval=target.interval)
+        )
+        self.pipeline.add_target(watch)
         return watch
 
     async def close(self) -> None:
@@ -107,5 +115,5 @@ class PipelineHarness:
     def recorded(self, kind: str) -> list[dict[str, Any]]:
         return [entry.payload for entry in self.reader.entries(kinds=[kind])]
 
-    def shown(self) -> str:
+    def exposition(self) -> str:
         return b"".join(self.metrics.exposition()).decode()

@@ -67,7 +67,7 @@ class MailWatchProcess:
             else:
                 self._process = Program(*words, streams=(nothing.fileno(), log.fileno(), log.fileno()))
         if ready:
-            self.until(lambda: self.get("/readyz") == "ok\n", "ready")
+            self.wait_until(lambda: self.get("/readyz") == "ok\n", "ready")
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -123,9 +123,9 @@ class MailWatchProcess:
         assert len(lines) <= 1, lines
         return float(lines[0].rpartition(" ")[2]) if lines else None
 
-    def until(self, holds: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+    def wait_until(self, holds: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
         """Wait until something holds, and return it."""
-        for _ in tries(patience):
+        for _ in tries(timeout):
             if answer := holds():
                 return answer
             if self._process is not None and self._process.poll() is not None:
@@ -136,7 +136,7 @@ class MailWatchProcess:
         """The state of a target as the API tells it."""
         return next(str(told["state"]) for told in self.api("targets") if told["target"] == target)
 
-    def seen(self, target: str, outcome: str) -> int:
+    def count(self, target: str, outcome: str) -> int:
         """How many looks of that outcome the API has; none of a target that a reload has not taken up yet."""
         told = self.get(f"/api/v1/observations?target={target}&limit=1000")
         return 0 if told.startswith("404") else sum(o["outcome"] == outcome for o in json.loads(told))
@@ -145,7 +145,7 @@ class MailWatchProcess:
         """Run another command of mailwatch on the same config."""
         return mailwatch("--config", self.config, *words)
 
-    def everything(self) -> bytes:
+    def all_output(self) -> bytes:
         """All that it wrote or shows: files (but for the secrets given to it), log, pages, command lines."""
         shown = b""
         for path in self.folder.rglob("*"):

@@ -67,16 +67,16 @@ class Terminal:
             os.close(terminal._master)
 
     @property
-    def shown(self) -> str:
+    def output(self) -> str:
         """All that was shown, without colours and movements."""
         return _ESCAPES.sub("", self.raw).replace("\r", "")
 
-    def until(self, words: str) -> str:
+    def wait_for(self, words: str) -> str:
         """Wait for words that were not waited for yet; return what was shown up to them, since the last time."""
         deadline = time.monotonic() + PATIENCE
-        while (found := self.shown.find(words, self._told)) < 0:
-            assert self._read(deadline - time.monotonic()), f"never showed {words!r}:\n{self.shown}"
-        before, self._told = self.shown[self._told : found], found + len(words)
+        while (found := self.output.find(words, self._told)) < 0:
+            assert self._read(deadline - time.monotonic()), f"never showed {words!r}:\n{self.output}"
+        before, self._told = self.output[self._told : found], found + len(words)
         return before
 
     def type(self, words: str, *, enter: bool = True) -> None:

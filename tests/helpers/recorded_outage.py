@@ -38,18 +38,20 @@ def recorded_outage(
             timestamps=[{"url": authority.url, "every": "1h", "ca_file": str(authority.chain)}],
         )
         with watching.running():
-            watching.until(lambda: watching.state("lab-imap") == "up", "up")
-            watching.until(lambda: watching.metric("mailwatch_ledger_last_token_timestamp_seconds"), "a token")
-            watching.until(lambda: watching.seen("lab-imap", "up") >= 3, "good looks after the token")
+            watching.wait_until(lambda: watching.state("lab-imap") == "up", "up")
+            watching.wait_until(
+                lambda: watching.metric("mailwatch_ledger_last_token_timestamp_seconds"), "a token"
+            )
+            watching.wait_until(lambda: watching.count("lab-imap", "up") >= 3, "good looks after the token")
             dovecot.stop()
-            watching.until(lambda: len(watching.api("outages?open=true")) == 2, "two outages")
-            watching.until(lambda: watching.seen("lab-imap", "down") >= 6, "more bad looks")
+            watching.wait_until(lambda: len(watching.api("outages?open=true")) == 2, "two outages")
+            watching.wait_until(lambda: watching.count("lab-imap", "down") >= 6, "more bad looks")
             dovecot.start()
-            watching.until(
+            watching.wait_until(
                 lambda: all(o["state"] == "closed" for o in watching.api("outages")), "two closed outages"
             )
             closed = next(o for o in watching.api("outages") if o["target"] == "lab-imap")
-            watching.until(lambda: _stamped(watching, closed["ledger"]["last"]), "a token over the end")
+            watching.wait_until(lambda: _stamped(watching, closed["ledger"]["last"]), "a token over the end")
         yield watching, authority, closed["id"]
 
 

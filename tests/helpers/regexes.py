@@ -21,7 +21,7 @@ from typing import Any
 import mailwatch
 from mailwatch.probes import classify
 
-HOUSE = Path(mailwatch.__file__).parent
+PACKAGE = Path(mailwatch.__file__).parent
 ASKED = ("search", "match", "fullmatch", "sub", "split", "findall", "finditer")
 ANCHORED = frozenset({"match", "fullmatch"})
 SIZE = 400
@@ -36,7 +36,7 @@ ENDS = ("\n", "!", "\0 ")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class UsedPattern:
     """A pattern, where it stands, and by which methods it is asked."""
 
     where: str
@@ -45,24 +45,24 @@ class Asked:
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(HOUSE.rglob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         if "migrations" not in path.parts:
-            name = ".".join(path.relative_to(HOUSE.parent).with_suffix("").parts).removesuffix(".__init__")
+            name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
             yield name, ast.parse(path.read_text())
 
 
-def every() -> list[Asked]:
+def every() -> list[UsedPattern]:
     """Collect all: what modules hold, what is written where it is asked, and the rows of replies.toml."""
     return [*_inline(), *_held(), *_rows()]
 
 
-def _rows() -> Iterator[Asked]:
+def _rows() -> Iterator[UsedPattern]:
     for row in classify.rows():
         if row.words is not None:
-            yield Asked(f"replies.toml: {row.id}", row.words, frozenset({"search"}))
+            yield UsedPattern(f"replies.toml: {row.id}", row.words, frozenset({"search"}))
 
 
-def _inline() -> Iterator[Asked]:
+def _inline() -> Iterator[UsedPattern]:
     """Patterns in calls such as re.search("...", text); what is put together is asked with a stand-in inside."""
     for name, tree in modules():
         for node in ast.walk(tree):
@@ -71,7 +71,7 @@ def _inline() -> Iterator[Asked]:
             of = node.func.value
             if not (isinstance(of, ast.Name) and of.id == "re" and node.func.attr in ASKED):
                 continue
-            yield Asked(f"{name}:{node.lineno}", _written(node.args[0]), frozenset({node.func.attr}))
+            yield UsedPattern(f"{name}:{node.lineno}", _written(node.args[0]), frozenset({node.func.attr}))
 
 
 def _written(node: ast.expr) -> re.Pattern[str] | re.Pattern[bytes]:
@@ -91,7 +91,7 @@ def _part(node: ast.expr) -> str:
     return "40" if "long" in ast.unparse(node) else "word"
 
 
-def _held() -> Iterator[Asked]:
+def _held() -> Iterator[UsedPattern]:
     """Patterns that modules hold, also in their tuples, dicts and shapes."""
     asked = dict[str, set[str]]()
     for module_name, tree in modules():
@@ -100,8 +100,8 @@ def _held() -> Iterator[Asked]:
                 name = node.value.id
                 asked.setdefault(f"{module_name}.{name}" if name.startswith("_") else name, set()).add(node.attr)
     seen = set[int]()
-    for found in pkgutil.walk_packages([str(HOUSE)], "mailwatch."):
-        path = HOUSE.parent / found.name.replace(".", "/")
+    for found in pkgutil.walk_packages([str(PACKAGE)], "mailwatch."):
+        path = PACKAGE.parent / found.name.replace(".", "/")
         source = path / "__init__.py" if found.ispkg else path.with_suffix(".py")
         # The others hold none of their own, and it takes long to load them all.
         if "re.compile(" not in source.read_text():
@@ -114,7 +114,7 @@ def _held() -> Iterator[Asked]:
                     where = f"{found.name}.{name}"
                     by = asked.get(where if name.startswith("_") else name, set())
                     named = isinstance(value, re.Pattern) and by
-                    yield Asked(where, pattern, frozenset(by if named else {"search", "match", "fullmatch"}))
+                    yield UsedPattern(where, pattern, frozenset(by if named else {"search", "match", "fullmatch"}))
 
 
 def _patterns(value: Any) -> Iterator[re.Pattern[Any]]:
@@ -233,7 +233,7 @@ def _class(of: Any) -> str:
     return f"[{made}]"
 
 
-def busy(asked: Asked) -> str:
+def busy(asked: UsedPattern) -> str:
     """Return the text that keeps the pattern busy beyond what its length explains, "" if there is none."""
     for method in sorted(asked.by):
         ask = getattr(asked.pattern, method)

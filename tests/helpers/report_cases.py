@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mailwatch.model import Cause, GuardAnswer, Observation, Phase, TlsFacts
+from mailwatch.model import Cause, ConnectivityResult, Observation, Phase, TlsFacts
 from mailwatch.times import Millis
 from tests.helpers.command import mailwatch
-from tests.helpers.ledger_factory import HOUR, MINUTE, SECOND, look, write
+from tests.helpers.ledger_factory import HOUR, MINUTE, SECOND, observation_of, write
 from tests.helpers.process import MailWatchProcess
 
 ACCOUNT = "mario.rossi@libero.it"
@@ -38,21 +38,21 @@ CLAIMS = [
 ]
 WORDS = ("* BYE Temporary failure, please try again later", "* NO [UNAVAILABLE] Mailbox storage is not available")
 REJECTED = "NO [AUTHENTICATIONFAILED] Invalid credentials"
-Own = list[tuple[str, Millis, dict[str, Any]]]
+MonitorEntries = list[tuple[str, Millis, dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ReportCase:
     """A case: what its sky is from `start` to `end` of the looks, relative to BEGIN, and our own entries."""
 
-    sky: Callable[[Millis], str]
+    pattern: Callable[[Millis], str]
     start: Millis
     end: Millis
-    own: Callable[[], Own]
-    beat: Millis = MINUTE
+    monitor_entries: Callable[[], MonitorEntries]
+    interval: Millis = MINUTE
 
 
-def surveys(start: Millis, end: Millis, bound_us: int | None, every: Millis = HOUR) -> Own:
+def surveys(start: Millis, end: Millis, bound_us: int | None, every: Millis = HOUR) -> MonitorEntries:
     """Comparisons of the clock with time servers: what `ClockSurvey.as_json` writes."""
     degraded = bound_us is None or bound_us > 1_000_000
     kernel = {"state": 5 if degraded else 0, "synchronised": not degraded, "max_error_us": 16_000_000,
@@ -69,7 +69,7 @@ def surveys(start: Millis, end: Millis, bound_us: int | None, every: Millis = HO
     ]  # fmt: skip
 
 
-def badly_seen() -> Own:
+def impaired_entries() -> MonitorEntries:
     """An hour's surveys of a clock that is off by seconds, one step, and a line that was down."""
     at = BEGIN + 5 * HOUR
     guard = {"asked_at": at, "online": False, "controls": {"gmail": "no answer"}, "checked_at": at}
@@ -81,7 +81,7 @@ def badly_seen() -> Own:
     return sorted(told, key=lambda one: one[1])
 
 
-def _bad_sky(at: Millis) -> str:
+def _impaired_pattern(at: Millis) -> str:
     hours = at / HOUR
     if not 0 <= hours < 26:
         return "+"
@@ -91,32 +91,32 @@ def _bad_sky(at: Millis) -> str:
 
 
 CASES = {
-    "five-days": Told(
+    "five-days": ReportCase(
         lambda at: "-" if 0 <= at < 5 * 24 * HOUR else "+", -6 * HOUR, (5 * 24 + 5) * HOUR,
         lambda: surveys(BEGIN - 6 * HOUR, BEGIN + 125 * HOUR, 24_300),
     ),
-    "four-minutes": Told(
+    "four-minutes": ReportCase(
         lambda at: "-" if 0 <= at < 4 * MINUTE else "+", -HOUR, HOUR,
         lambda: surveys(BEGIN - HOUR, BEGIN + HOUR, 24_300), 20 * SECOND,
     ),
-    "open": Told(
+    "open": ReportCase(
         lambda at: "-" if at >= 0 else "+", -6 * HOUR, 31 * HOUR,
         lambda: surveys(BEGIN - 6 * HOUR, BEGIN + 31 * HOUR, 24_300),
     ),
-    "badly-seen": Told(_bad_sky, -3 * HOUR, 30 * HOUR, badly_seen),
-    "proven": Told(
+    "badly-seen": ReportCase(_impaired_pattern, -3 * HOUR, 30 * HOUR, impaired_entries),
+    "proven": ReportCase(
         lambda at: "+" if not 0 <= at < 7 * HOUR else "x" if at // MINUTE % 20 == 0 else "n", -3 * HOUR, 12 * HOUR,
         lambda: surveys(BEGIN - 3 * HOUR, BEGIN + 12 * HOUR, 24_300),
     ),
 }  # fmt: skip
 
 
-def _seen(name: str, mark: str, at: Millis) -> Observation:
+def _observation_of(name: str, mark: str, at: Millis) -> Observation:
     """A look with a login and a guard, at a server that at first is silent, then refuses, then talks.
 
     x is a login that is rejected, n a look that does without one meanwhile.
     """
-    made = replace(look(name, "?" if mark in "xn" else mark, at), with_login=mark != "n")
+    made = replace(observation_of(name, "?" if mark in "xn" else mark, at), with_login=mark != "n")
     hours = (at - BEGIN) / HOUR
     attempt = replace(made.attempts[0], peer="213.209.30.1:993" if hours % 2 < 1 else "213.209.30.2:993")
     if mark == "+":
@@ -126,7 +126,7 @@ def _seen(name: str, mark: str, at: Millis) -> Observation:
         told: dict[str, Any] = {"cause": Cause.CREDENTIALS, "failed_phase": Phase.AUTH, "detail": "login rejected"}
         attempt = replace(attempt, **told, replies=(REJECTED,))
         return replace(made, **told, attempts=(attempt,), secret="5e" * 8 if mark == "x" else "")
-    guard = GuardAnswer(
+    guard = ConnectivityResult(
         asked_at=at + 100, online=mark == "-", controls={"gmail": "ok", "outlook": "ok", "fastmail": "ok"}
     )
     if mark == "?":
@@ -144,7 +144,7 @@ def _seen(name: str, mark: str, at: Millis) -> Observation:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Installation:
     """An installation that holds one case."""
 
     folder: Path
@@ -156,18 +156,27 @@ class Made:
         return mailwatch("--config", self.folder / "config.yaml", *words, env=rome)
 
 
-def make(name: str, folder: Path) -> Made:
+def make_installation(name: str, folder: Path) -> Installation:
     """Write the ledger and the config of a case."""
     folder.mkdir(parents=True, exist_ok=True)
     told = CASES[name]
     write(
-        folder / "data", {ACCOUNT: lambda at: told.sky(at - BEGIN)}, BEGIN + told.start, BEGIN + told.end,
-        beat=told.beat, provider="libero", vantage="casa", every=10, seen=_seen, durable=False, own=told.own(),
+        folder / "data",
+        {ACCOUNT: lambda at: told.pattern(at - BEGIN)},
+        BEGIN + told.start,
+        BEGIN + told.end,
+        interval=told.interval,
+        provider="libero",
+        vantage="casa",
+        every=10,
+        observe=_observation_of,
+        durable=False,
+        monitor_entries=told.monitor_entries(),
         backdated=True,
-    ).close()  # fmt: skip
+    ).close()
     target = {
-        "name": ACCOUNT, "kind": "imap", "provider": "libero", "interval": f"{told.beat // 1000}s",
-        "timeout": f"{min(30, told.beat // 1000)}s",
+        "name": ACCOUNT, "kind": "imap", "provider": "libero", "interval": f"{told.interval // 1000}s",
+        "timeout": f"{min(30, told.interval // 1000)}s",
         "login": {"username": ACCOUNT, "password_file": "secret"},
     }  # fmt: skip
     (folder / "secret").write_text("not used\n")
@@ -175,7 +184,7 @@ def make(name: str, folder: Path) -> Made:
     watching = MailWatchProcess(
         folder, [target], vantage_point={"name": "casa", "place": "Milano, IT"}, claims=CLAIMS
     )
-    made = Made(watching.folder, "")
+    made = Installation(watching.folder, "")
     ids = made.command("outages", "--json")
     (only,) = json.loads(ids.stdout)
     return replace(made, outage=only["id"])

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from mailwatch.model import Kind, Observation, TlsMode
 from mailwatch.probes import TlsContexts, observe
 from mailwatch.settings import Login, Target
-from tests.helpers.scripted_server import Step, hostile
+from tests.helpers.scripted_server import Step, scripted_server
 
 PASSWORD = 'canary-0123-p"a\\s'
 USER = "mario.rossi@example.org"
@@ -54,11 +54,11 @@ def at(port: int, kind: Kind = Kind.IMAP, tls: TlsMode = TlsMode.NONE, **changes
     return replace(target, **changes)
 
 
-async def look(target: Target, **options: Any) -> Observation:
+async def probe(target: Target, **options: Any) -> Observation:
     return await observe(target, scheduled_at=1, contexts=TlsContexts(), **options)
 
 
-async def meet(script: Sequence[Step], kind: Kind = Kind.IMAP, **changes: Any) -> Observation:
+async def probe_script(script: Sequence[Step], kind: Kind = Kind.IMAP, **changes: Any) -> Observation:
     """Look once at a server that plays the script."""
-    async with hostile(script) as port:
-        return await look(at(port, kind, **changes))
+    async with scripted_server(script) as port:
+        return await probe(at(port, kind, **changes))

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 
-class Rude(Enum):
+class Behaviour(Enum):
     """What a server does instead of answering."""
 
     SILENCE = auto()
@@ -33,7 +33,7 @@ class Rude(Enum):
     """Reads whatever comes first, such as a TLS hello, and goes on."""
 
 
-SILENCE, RESET, CLOSE, HELLO = Rude.SILENCE, Rude.RESET, Rude.CLOSE, Rude.HELLO
+SILENCE, RESET, CLOSE, HELLO = Behaviour.SILENCE, Behaviour.RESET, Behaviour.CLOSE, Behaviour.HELLO
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,15 @@ class Endless:
     pause: float = 0.0
 
 
-Step = bytes | str | Rude | Endless | ssl.SSLContext
+Step = bytes | str | Behaviour | Endless | ssl.SSLContext
 
 
 @contextlib.asynccontextmanager
-async def hostile(
+async def scripted_server(
     script: Sequence[Step],
     *,
     then: Sequence[Step] | None = None,
-    heard: list[bytes] | None = None,
+    received: list[bytes] | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
 ) -> AsyncIterator[int]:
@@ -71,7 +71,7 @@ async def hostile(
     scripts = itertools.chain([steps], itertools.repeat(steps if then is None else then))
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = _Peer(reader, writer, [] if heard is None else heard)
+        peer = _Peer(reader, writer, [] if received is None else received)
         task = asyncio.ensure_future(_serve(peer, next(scripts), wrong))
         serving.add(task)
         task.add_done_callback(serving.discard)
@@ -92,7 +92,7 @@ async def hostile(
 class _Peer:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    heard: list[bytes]
+    received: list[bytes]
     tag: bytes = b""
 
 
@@ -114,7 +114,7 @@ async def _play(peer: _Peer, step: Step, wrong: list[str]) -> None:
             await peer.writer.drain()
         case str():
             line = await peer.reader.readuntil(b"\n")
-            peer.heard.append(line.rstrip(b"\r\n"))
+            peer.received.append(line.rstrip(b"\r\n"))
             # A line that goes on with a command, such as the answer to a challenge, has no tag.
             peer.tag = line.split(b" ")[0] if b" " in line else peer.tag
             if not re.search(step.encode(), line):
@@ -126,21 +126,21 @@ async def _play(peer: _Peer, step: Step, wrong: list[str]) -> None:
                 await asyncio.sleep(step.pause)
         case ssl.SSLContext():
             await peer.writer.start_tls(step)
-        case Rude():
-            await _be_rude(peer, step)
+        case Behaviour():
+            await _behave(peer, step)
 
 
-async def _be_rude(peer: _Peer, how: Rude) -> None:
+async def _behave(peer: _Peer, how: Behaviour) -> None:
     match how:
-        case Rude.SILENCE:
+        case Behaviour.SILENCE:
             await asyncio.Event().wait()
-        case Rude.RESET:
+        case Behaviour.RESET:
             sock = peer.writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             peer.writer.transport.abort()
             await asyncio.sleep(0)
             raise ConnectionResetError
-        case Rude.CLOSE:
+        case Behaviour.CLOSE:
             raise EOFError
-        case Rude.HELLO:
+        case Behaviour.HELLO:
             await peer.reader.read(1)

@@ -10,7 +10,7 @@ from typing import Any
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 
-NOBODY = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
+UNREACHABLE_TARGET = {"name": "nobody", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
 PASSWORD = "perché no"
 TOKEN = "0123456789abcdef-token"
 HTML = {"Accept": "text/html,application/xhtml+xml"}
@@ -44,7 +44,7 @@ def watching_with(folder: Path, **web: Any) -> MailWatchProcess:
     for name, text in (("secret-web", PASSWORD), ("secret-token", TOKEN)):
         (folder / name).write_text(text + "\n")
         (folder / name).chmod(0o600)
-    watching = MailWatchProcess(folder, [NOBODY])
+    watching = MailWatchProcess(folder, [UNREACHABLE_TARGET])
     watching.settings["web"] |= web
     watching.write_config()
     return watching

@@ -16,13 +16,21 @@ from rich.console import Console
 from rich.live import Live
 
 from mailwatch.cli.demo import display
-from mailwatch.cli.demo.display import Seen, proven
-from mailwatch.cli.demo.line_connection import Mood
-from mailwatch.cli.demo.runner import LOG, Failed, Result, Show, evidence, perform, serve
+from mailwatch.cli.demo.display import ApiSnapshot, all_hold
+from mailwatch.cli.demo.line_connection import Behaviour
+from mailwatch.cli.demo.runner import (
+    LOG_FILE,
+    DemoError,
+    DemoResult,
+    Display,
+    make_evidence,
+    run_demo,
+    run_forever,
+)
 from mailwatch.cli.demo.script import SPEEDS, TARGETS
 from mailwatch.cli.demo.texts import LANGUAGES, language
 from mailwatch.cli.time_zone import zone_or_utc
-from mailwatch.config.errors import Fault
+from mailwatch.config.errors import FieldError
 from mailwatch.config.types import split_endpoint
 from mailwatch.times import rfc3339
 
@@ -30,7 +38,11 @@ from mailwatch.times import rfc3339
 def add(verb: argparse.ArgumentParser) -> None:
     """Say what the verb takes."""
     verb.add_argument(
-        "--speed", type=_speed, default=1.0, metavar="FACTOR", help="speed of the schedule; 2 is twice as fast"
+        "--speed",
+        type=_parse_speed,
+        default=1.0,
+        metavar="FACTOR",
+        help="speed of the schedule; 2 is twice as fast",
     )
     verb.add_argument("--lang", choices=sorted(LANGUAGES), help="language; default: as in LANG")
     verb.add_argument(
@@ -42,7 +54,7 @@ def add(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print the record as JSON")
     verb.add_argument(
         "--serve",
-        type=_listen,
+        type=_listen_address,
         metavar="HOST:PORT",
         help="go on: break every few minutes, and serve the pages at this address",
     )
@@ -60,14 +72,19 @@ def _run(args: argparse.Namespace) -> int:
         print(f"warning: {why}", file=sys.stderr)
     print(words["starting"].format(folder=folder), file=sys.stderr)
     try:
-        with _shown(words) as show:
+        with _display(words) as show:
             if args.serve:
-                asyncio.run(serve(folder, args.speed, args.serve, show))
-            result = asyncio.run(perform(folder, args.speed, show))
-        files = [asyncio.run(evidence(folder, told.outage["id"], lang)) for told in result.verdicts[:1]]
-    except Failed as failure:
+                asyncio.run(run_forever(folder, args.speed, args.run_forever, show))
+            result = asyncio.run(run_demo(folder, args.speed, show))
+        files = [
+            asyncio.run(make_evidence(folder, comparison.outage["id"], lang)) for comparison in result.verdicts[:1]
+        ]
+    except DemoError as failure:
         print(
-            words[failure.why].format(log=folder / LOG, **failure.facts), *_tail(folder), sep="\n", file=sys.stderr
+            words[failure.text_key].format(log=folder / LOG_FILE, **failure.facts),
+            *_tail(folder),
+            sep="\n",
+            file=sys.stderr,
         )
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -76,17 +93,17 @@ def _run(args: argparse.Namespace) -> int:
         return 0 if args.serve else 130
     finally:
         print(words["kept"].format(folder=folder, config=folder / "config.yaml"), file=sys.stderr)
-    return _tell(words, result, files, as_json=args.json)
+    return _print_result(words, result, files, as_json=args.json)
 
 
-def _tell(words: display.Words, result: Result, files: list[Path], *, as_json: bool) -> int:
-    fine = proven(result.verdicts, TARGETS)
+def _print_result(words: display.DemoTexts, result: DemoResult, files: list[Path], *, as_json: bool) -> int:
+    fine = all_hold(result.verdicts, TARGETS)
     if as_json:
         print(_json(result, files, fine))
     else:
         console = Console()
-        for verdict in result.verdicts:
-            console.print(display.record(words, verdict), "")
+        for comparison in result.verdicts:
+            console.print(display.outage_view(words, comparison), "")
         for path in files:
             print(words["evidence"].format(path=path))
     if not fine:
@@ -102,40 +119,40 @@ def _folder(wanted: Path | None) -> Path | None:
 
 
 @contextlib.contextmanager
-def _shown(words: display.Words) -> Iterator[Show]:
+def _display(words: display.DemoTexts) -> Iterator[Display]:
     """Show each moment: drawn anew on a terminal, else the news as lines."""
     console = Console(stderr=True)
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as screen:
-            yield lambda mood, seen, url: screen.update(display.live(words, mood, seen, url), refresh=True)
+            yield lambda mood, seen, url: screen.update(display.live_view(words, mood, seen, url), refresh=True)
         return
-    narrator = display.Narrator(words)
+    narrator = display.PlainNarrator(words)
 
-    def tell(mood: Mood, seen: Seen, url: str) -> None:
-        for line in narrator.news(mood, seen, url):
+    def tell(behaviour: Behaviour, seen: ApiSnapshot, url: str) -> None:
+        for line in narrator.news(behaviour, seen, url):
             print(line, file=sys.stderr, flush=True)
 
     yield tell
 
 
-def _json(result: Result, files: list[Path], fine: bool) -> str:
+def _json(result: DemoResult, files: list[Path], fine: bool) -> str:
     began, ended = result.down_time or (None, None)
     truth = {
         "began": None if began is None else rfc3339(began),
         "ended": None if ended is None else rfc3339(ended),
         "seconds": None if began is None or ended is None else (ended - began) / 1000,
     }
-    outages = [{**verdict.outage, "holds_the_truth": verdict.holds} for verdict in result.verdicts]
-    told = {"proven": fine, "truth": truth, "outages": outages, "evidence": [str(path) for path in files]}
-    return json.dumps(told, indent=2, ensure_ascii=False)
+    outages = [{**comparison.outage, "holds_the_truth": comparison.holds} for comparison in result.verdicts]
+    result_json = {"proven": fine, "truth": truth, "outages": outages, "evidence": [str(path) for path in files]}
+    return json.dumps(result_json, indent=2, ensure_ascii=False)
 
 
 def _tail(folder: Path) -> list[str]:
-    log = folder / LOG
+    log = folder / LOG_FILE
     return log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:] if log.exists() else []
 
 
-def _speed(text: str) -> float:
+def _parse_speed(text: str) -> float:
     slowest, fastest = SPEEDS
     with contextlib.suppress(ValueError):
         speed = float(text)
@@ -144,10 +161,10 @@ def _speed(text: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a number from {slowest:g} to {fastest:g}")
 
 
-def _listen(text: str) -> str:
+def _listen_address(text: str) -> str:
     try:
         _, port = split_endpoint(text)
-    except Fault as fault:
+    except FieldError as fault:
         raise argparse.ArgumentTypeError(str(fault)) from None
     if port == 0:
         raise argparse.ArgumentTypeError("needs a port other than 0")

@@ -16,23 +16,23 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from mailwatch.cli.demo.line_connection import Mood
+from mailwatch.cli.demo.line_connection import Behaviour
 from mailwatch.times import Millis
 
-LOOKS = 40
-"""How many of the last looks are shown of each target."""
-_TIMEOUT = 5.0
+SHOWN_OBSERVATIONS = 40
+"""How many of the latest outcomes are shown of each target."""
+_TIMEOUT_SECONDS = 5.0
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """The answers of one moment. `looks` are outcomes, oldest first."""
+class ApiSnapshot:
+    """The answers of one moment. `outcomes` are by target, oldest first."""
 
     targets: list[Json]
     outages: list[Json]
-    looks: dict[str, list[str]]
+    outcomes: dict[str, list[str]]
 
     @property
     def over(self) -> bool:
@@ -44,7 +44,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class OutageComparison:
     """An outage on record beside the truth."""
 
     outage: Json
@@ -63,115 +63,115 @@ class Verdict:
         return self.outage["state"] == "closed" and most is not None and least <= self.truth <= most
 
 
-class Witness:
+class ApiClient:
     """Reads the API on 127.0.0.1. Every call blocks; raises OSError when there is no answer."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        # A proxy of the environment would be asked for 127.0.0.1, and would look at itself.
+        # A proxy of the environment would be asked for 127.0.0.1, and would connect to itself.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def is_ready(self) -> bool:
         """Whether MailWatch is probing and writing."""
         try:
-            with self._opener.open(f"{self.url}/readyz", timeout=_TIMEOUT):
+            with self._opener.open(f"{self.url}/readyz", timeout=_TIMEOUT_SECONDS):
                 return True
         except OSError:
             return False
 
-    def see(self) -> Seen:
-        """Ask for the state of all targets, their last looks and all outages."""
+    def snapshot(self) -> ApiSnapshot:
+        """Ask for the state of all targets, their latest outcomes and all outages."""
         targets = self._get("targets")
-        looks = {}
+        observations = {}
         for target in targets:
             name = target["target"]
-            latest = self._get(f"observations?target={name}&limit={LOOKS}")
-            looks[name] = [str(look["outcome"]) for look in reversed(latest)]
-        return Seen(targets=targets, looks=looks, outages=self._get("outages"))
+            latest = self._get(f"observations?target={name}&limit={SHOWN_OBSERVATIONS}")
+            observations[name] = [str(observation["outcome"]) for observation in reversed(latest)]
+        return ApiSnapshot(targets=targets, outcomes=observations, outages=self._get("outages"))
 
     def _get(self, what: str) -> list[Json]:
-        with self._opener.open(f"{self.url}/api/v1/{what}", timeout=_TIMEOUT) as answer:
+        with self._opener.open(f"{self.url}/api/v1/{what}", timeout=_TIMEOUT_SECONDS) as answer:
             found: list[Json] = json.load(answer)
         return found
 
 
-def verdicts(seen: Seen, down_time: tuple[Millis, Millis | None] | None) -> list[Verdict]:
+def compare_outages(seen: ApiSnapshot, down_time: tuple[Millis, Millis | None] | None) -> list[OutageComparison]:
     """Lay each outage beside the truth; none while the provider has not been down and up again."""
     if down_time is None or down_time[1] is None:
         return []
     truth = (down_time[1] - down_time[0]) / 1000
-    return [Verdict(outage=outage, truth=truth) for outage in seen.outages]
+    return [OutageComparison(outage=outage, truth=truth) for outage in seen.outages]
 
 
-def proven(found: Sequence[Verdict], targets: Sequence[str]) -> bool:
+def all_hold(found: Sequence[OutageComparison], targets: Sequence[str]) -> bool:
     """Whether each target had exactly one outage, and the truth lies inside the bounds of each."""
     return sorted(v.outage["target"] for v in found) == sorted(targets) and all(v.holds for v in found)
 
 
-Words = Mapping[str, str]
+DemoTexts = Mapping[str, str]
 
 _COLOURS = {"up": "green", "down": "red", "unknown": "yellow", "suspect": "yellow", "recovering": "yellow"}
 
 
-def live(words: Words, mood: Mood, seen: Seen, url: str) -> RenderableType:
+def live_view(words: DemoTexts, behaviour: Behaviour, seen: ApiSnapshot, url: str) -> RenderableType:
     """Lay out one moment for a terminal."""
     truth = Text.assemble(
-        (f"{words['provider']}: ", "bold"), (words[mood], "bold green" if mood.serves else "bold red")
+        (f"{words['provider']}: ", "bold"), (words[behaviour], "bold green" if behaviour.serves else "bold red")
     )
     table = Table.grid(padding=(0, 2))
     table.add_row(*(Text(words[name], "dim") for name in ("target", "state", "looks")))
     for target in seen.targets:
         name, state = target["target"], target["state"]
-        dots = Text.assemble(*(("●", _COLOURS[outcome]) for outcome in seen.looks[name]))
-        dots.pad_right(LOOKS - len(dots), "·")
+        dots = Text.assemble(*(("●", _COLOURS[outcome]) for outcome in seen.outcomes[name]))
+        dots.pad_right(SHOWN_OBSERVATIONS - len(dots), "·")
         table.add_row(name, Text(words[state], _COLOURS[state]), dots)
-        table.add_row("", "", Text(outage_line(words, _outage_of(seen, name)), "dim"))
+        table.add_row("", "", Text(outage_text(words, _outage_of(seen, name)), "dim"))
     return Panel(Group(truth, "", table), title=words["title"], subtitle=words["page"].format(url=url))
 
 
-def outage_line(words: Words, outage: Json | None) -> str:
-    """Tell an outage in one line, with its bounds as far as they are known."""
+def outage_text(words: DemoTexts, outage: Json | None) -> str:
+    """Write an outage in one line, with its bounds as far as they are known."""
     if outage is None:
         return f"{words['outage']}: {words['none']}"
     duration = outage["duration"]
-    told = words[outage["state"]].format(
+    line = words[outage["state"]].format(
         first_bad=outage["first_bad"][11:19] + "Z", min=_seconds(duration["min"]), max=_seconds(duration["max"])
     )
-    return f"{words['outage']} {outage['id']}: {told}"
+    return f"{words['outage']} {outage['id']}: {line}"
 
 
-class Narrator:
-    """Tells only what is new, a line each: for logs and pipes, where a live display is none."""
+class PlainNarrator:
+    """Prints only what is new, a line each: for logs and pipes, which cannot show a live display."""
 
-    def __init__(self, words: Words) -> None:
+    def __init__(self, words: DemoTexts) -> None:
         self._words = words
-        self._told: dict[str, str] = {}
+        self._shown: dict[str, str] = {}
 
-    def news(self, mood: Mood, seen: Seen, url: str) -> list[str]:
+    def news(self, behaviour: Behaviour, seen: ApiSnapshot, url: str) -> list[str]:
         """Return the lines that have changed since the last call."""
         words = self._words
-        lines = {"url": words["page"].format(url=url), "": f"{words['provider']}: {words[mood]}"}
+        lines = {"url": words["page"].format(url=url), "": f"{words['provider']}: {words[behaviour]}"}
         for target in seen.targets:
             name = target["target"]
             lines[name] = f"{name}: {words['state']}: {words[target['state']]}"
-        changed = [line for key, line in lines.items() if self._told.get(key) != line]
+        changed = [line for key, line in lines.items() if self._shown.get(key) != line]
         for outage in seen.outages:
-            # The state and not the line: the bounds of an open outage grow with every look.
-            key, line = outage["id"], f"{outage['target']}: {outage_line(words, outage)}"
-            if self._told.get(key) != outage["state"]:
+            # The state and not the line: the bounds of an open outage grow with every observation.
+            key, line = outage["id"], f"{outage['target']}: {outage_text(words, outage)}"
+            if self._shown.get(key) != outage["state"]:
                 changed.append(line)
                 lines[key] = outage["state"]
-        self._told |= lines
+        self._shown |= lines
         return changed
 
 
-def record(words: Words, verdict: Verdict) -> RenderableType:
+def outage_view(words: DemoTexts, comparison: OutageComparison) -> RenderableType:
     """Lay out an outage in full, and the truth beside it."""
-    outage = verdict.outage
+    outage = comparison.outage
     table = Table.grid(padding=(0, 2))
     for name in ("last_good", "first_bad", "last_bad", "first_good"):
         table.add_row(words[name], outage[name] or "-")
-    table.add_row(words["duration"], " .. ".join(f"{_seconds(bound)} s" for bound in verdict.bounds))
+    table.add_row(words["duration"], " .. ".join(f"{_seconds(bound)} s" for bound in comparison.bounds))
     duration = outage["duration"]
     if duration["estimate"] is not None:
         estimate = f"{_seconds(duration['estimate'])} s ± {_seconds(duration['uncertainty'])} s"
@@ -180,19 +180,19 @@ def record(words: Words, verdict: Verdict) -> RenderableType:
         table.add_row(words[name], _counts(outage[name]))
     table.add_row(words["largest_gap"], f"{_seconds(outage['largest_gap'])} s")
     table.add_row(words["ledger"], f"{outage['ledger']['first']}..{outage['ledger']['last']}")
-    truth = Text(truth_line(words, verdict), "bold green" if verdict.holds else "bold red")
+    truth = Text(comparison_text(words, comparison), "bold green" if comparison.holds else "bold red")
     title = f"{words['record'].format(id=outage['id'])} ({outage['target']})"
     return Group(Text(title, "bold"), table, truth)
 
 
-def truth_line(words: Words, verdict: Verdict) -> str:
+def comparison_text(words: DemoTexts, comparison: OutageComparison) -> str:
     """Say whether the truth lies inside the bounds."""
-    least, most = verdict.bounds
-    key = "within" if verdict.holds else "outside"
-    return words[key].format(truth=_seconds(verdict.truth), min=_seconds(least), max=_seconds(most))
+    least, most = comparison.bounds
+    key = "within" if comparison.holds else "outside"
+    return words[key].format(truth=_seconds(comparison.truth), min=_seconds(least), max=_seconds(most))
 
 
-def _outage_of(seen: Seen, target: str) -> Json | None:
+def _outage_of(seen: ApiSnapshot, target: str) -> Json | None:
     return next((outage for outage in seen.outages if outage["target"] == target), None)
 
 

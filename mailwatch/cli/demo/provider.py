@@ -17,11 +17,11 @@ from typing import Self
 import trustme
 
 from mailwatch.cli.demo.imap import serve_imap
-from mailwatch.cli.demo.line_connection import Dialogue, Hangup, Mood
+from mailwatch.cli.demo.line_connection import Behaviour, HangupError, LineConnection
 from mailwatch.cli.demo.smtp import serve_smtp
 from mailwatch.times import Millis, now
 
-Talk = Callable[[Dialogue], Awaitable[None]]
+Conversation = Callable[[LineConnection], Awaitable[None]]
 
 
 def server_context(folder: Path) -> ssl.SSLContext:
@@ -34,7 +34,7 @@ def server_context(folder: Path) -> ssl.SSLContext:
     return context
 
 
-class StandIn:
+class FakeProvider:
     """A mail provider for as long as the context lasts.
 
     IMAP over implicit TLS, submission over STARTTLS, and a control endpoint that is always there: the
@@ -43,17 +43,17 @@ class StandIn:
 
     def __init__(self, folder: Path) -> None:
         self.ca_file = folder / "ca.pem"
-        self.moods: list[tuple[Millis, Mood]] = []
+        self.history: list[tuple[Millis, Behaviour]] = []
         """Since when it was in which mood; the last is the one now."""
         tls = server_context(folder)
-        self._imap = _Door(serve_imap, tls)
-        self._smtp = _Door(lambda dialogue: serve_smtp(dialogue, tls), None)
-        self._control = _Door(_control, None)
+        self._imap = _Port(serve_imap, tls)
+        self._smtp = _Port(lambda dialogue: serve_smtp(dialogue, tls), None)
+        self._control = _Port(_control, None)
 
     @property
-    def mood(self) -> Mood:
+    def behaviour(self) -> Behaviour:
         """How it behaves now."""
-        return self.moods[-1][1] if self.moods else Mood.FINE
+        return self.history[-1][1] if self.history else Behaviour.FINE
 
     @property
     def imap_port(self) -> int:
@@ -71,41 +71,43 @@ class StandIn:
         return self._control.port
 
     async def __aenter__(self) -> Self:
-        for door in (self._control, self._imap, self._smtp):
-            await door.open(lambda: self.mood)
-        self.moods.append((now(), Mood.FINE))
+        for port in (self._control, self._imap, self._smtp):
+            await port.open(lambda: self.behaviour)
+        self.history.append((now(), Behaviour.FINE))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for door in (self._control, self._imap, self._smtp):
-            await door.close()
-            door.release()
+        for port in (self._control, self._imap, self._smtp):
+            await port.close()
+            port.release()
 
-    async def change(self, mood: Mood) -> None:
+    async def change(self, behaviour: Behaviour) -> None:
         """Go on in another mood. A refusing provider hangs up on everyone."""
-        doors = (self._imap, self._smtp)
-        if self.mood is Mood.REFUSING and mood is not Mood.REFUSING:
-            for door in doors:
-                await door.open(lambda: self.mood)
-        self.moods.append((now(), mood))
-        if mood is Mood.REFUSING:
-            for door in doors:
-                await door.close()
+        ports = (self._imap, self._smtp)
+        if self.behaviour is Behaviour.REFUSING and behaviour is not Behaviour.REFUSING:
+            for port in ports:
+                await port.open(lambda: self.behaviour)
+        self.history.append((now(), behaviour))
+        if behaviour is Behaviour.REFUSING:
+            for port in ports:
+                await port.close()
 
     def down_time(self) -> tuple[Millis, Millis | None] | None:
         """The truth: from when to when the provider did not serve; None when it always did."""
-        began = next((i for i, (_, mood) in enumerate(self.moods) if not mood.serves), None)
+        began = next((i for i, (_, behaviour) in enumerate(self.history) if not behaviour.serves), None)
         if began is None:
             return None
-        return self.moods[began][0], next((at for at, mood in self.moods[began:] if mood.serves), None)
+        return self.history[began][0], next(
+            (at for at, behaviour in self.history[began:] if behaviour.serves), None
+        )
 
 
-class _Door:
+class _Port:
     """A port of 127.0.0.1. Closed it still belongs to us: bound but not listening, so that it refuses."""
 
-    def __init__(self, talk: Talk, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, talk: Conversation, tls: ssl.SSLContext | None) -> None:
         self._talk = talk
         self._tls = tls
         self._socket = _bound(0)
@@ -113,14 +115,14 @@ class _Door:
         self._server: asyncio.Server | None = None
         self._talks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
-    async def open(self, mood: Callable[[], Mood]) -> None:
-        async def talk(dialogue: Dialogue) -> None:
-            with contextlib.suppress(Hangup, OSError, EOFError):
+    async def open(self, behaviour: Callable[[], Behaviour]) -> None:
+        async def talk(dialogue: LineConnection) -> None:
+            with contextlib.suppress(HangupError, OSError, EOFError):
                 await self._talk(dialogue)
 
-        # Not a coroutine: one that had not begun when the port is closed would be known to nobody.
+        # Not a coroutine: one that had not begun when the port is closed would be lost.
         def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.create_task(talk(Dialogue(reader, writer, mood)))
+            task = asyncio.create_task(talk(LineConnection(reader, writer, behaviour)))
             self._talks[task] = writer
             task.add_done_callback(lambda ended: self._talks.pop(ended).close())
 
@@ -143,7 +145,7 @@ class _Door:
         self._socket.close()
 
 
-async def _control(dialogue: Dialogue) -> None:
+async def _control(dialogue: LineConnection) -> None:
     """To accept is all that is asked."""
 
 

@@ -4,74 +4,81 @@ from __future__ import annotations
 
 import ssl
 
-from mailwatch.cli.demo.line_connection import PASSWORD, USERNAME, Dialogue, Mood, decoded, is_plain_login
+from mailwatch.cli.demo.line_connection import (
+    PASSWORD,
+    USERNAME,
+    Behaviour,
+    LineConnection,
+    decode_base64,
+    is_plain_login,
+)
 
 _HOST = "provider.example"
 
 
-async def serve_smtp(dialogue: Dialogue, tls: ssl.SSLContext) -> None:
+async def serve_smtp(dialogue: LineConnection, tls: ssl.SSLContext) -> None:
     """Hold one SMTP conversation, from the greeting to QUIT."""
-    if dialogue.mood is Mood.BYE:
-        await dialogue.say(f"421 4.3.2 {_HOST} is closed for repairs")
+    if dialogue.behaviour is Behaviour.BYE:
+        await dialogue.write_lines(f"421 4.3.2 {_HOST} is closed for repairs")
         return
-    await dialogue.say(f"220 {_HOST} ESMTP stand-in ready")
+    await dialogue.write_lines(f"220 {_HOST} ESMTP stand-in ready")
     secure, known = False, False
     while True:
-        line = await dialogue.hear()
+        line = await dialogue.read_line()
         command = line[:4].upper()
         match command:
             case "EHLO":
-                await _hello(dialogue, secure)
+                await _answer_ehlo(dialogue, secure)
             case "STAR" if not secure:
-                await dialogue.say("220 2.0.0 go ahead")
+                await dialogue.write_lines("220 2.0.0 go ahead")
                 await dialogue.writer.start_tls(tls)
                 secure, known = True, False
             case "AUTH":
                 known = await _auth(dialogue, line, secure)
             case "MAIL" | "RCPT" if not known:
-                await dialogue.say("530 5.7.0 log in first")
+                await dialogue.write_lines("530 5.7.0 log in first")
             case "HELO" | "MAIL" | "RCPT" | "RSET" | "NOOP":
-                await dialogue.say("250 2.0.0 fine")
+                await dialogue.write_lines("250 2.0.0 fine")
             case "QUIT":
-                await dialogue.say("221 2.0.0 until next time")
+                await dialogue.write_lines("221 2.0.0 until next time")
                 return
             case _:
-                await dialogue.say("502 5.5.1 not now, or not known to the stand-in")
+                await dialogue.write_lines("502 5.5.1 not now, or not known to the stand-in")
 
 
-async def _hello(dialogue: Dialogue, secure: bool) -> None:
+async def _answer_ehlo(dialogue: LineConnection, secure: bool) -> None:
     offered = "AUTH PLAIN LOGIN" if secure else "STARTTLS"
-    await dialogue.say(f"250-{_HOST}", f"250-{offered}", "250 ENHANCEDSTATUSCODES")
+    await dialogue.write_lines(f"250-{_HOST}", f"250-{offered}", "250 ENHANCEDSTATUSCODES")
 
 
-async def _auth(dialogue: Dialogue, line: str, secure: bool) -> bool:
+async def _auth(dialogue: LineConnection, line: str, secure: bool) -> bool:
     if not secure:
-        await dialogue.say("530 5.7.0 STARTTLS first")
+        await dialogue.write_lines("530 5.7.0 STARTTLS first")
         return False
     right = await _credentials(dialogue, line.split()[1:])
-    if dialogue.mood is Mood.UNAVAILABLE:
-        await dialogue.say("454 4.7.0 the login service cannot be reached, try again later")
+    if dialogue.behaviour is Behaviour.UNAVAILABLE:
+        await dialogue.write_lines("454 4.7.0 the login service cannot be reached, try again later")
         return False
     if not right:
-        await dialogue.say("535 5.7.8 wrong user name or password")
+        await dialogue.write_lines("535 5.7.8 wrong user name or password")
         return False
-    await dialogue.say("235 2.7.0 welcome")
+    await dialogue.write_lines("235 2.7.0 welcome")
     return True
 
 
-async def _credentials(dialogue: Dialogue, words: list[str]) -> bool:
+async def _credentials(dialogue: LineConnection, words: list[str]) -> bool:
     """Hear the user name and password, of which the first may stand on the command's line already."""
     match [word.upper() for word in words[:1]]:
         case ["PLAIN"]:
-            return is_plain_login(words[1] if len(words) > 1 else await _asked(dialogue, ""))
+            return is_plain_login(words[1] if len(words) > 1 else await _challenge(dialogue, ""))
         case ["LOGIN"]:
-            name = words[1] if len(words) > 1 else await _asked(dialogue, "VXNlcm5hbWU6")
-            password = await _asked(dialogue, "UGFzc3dvcmQ6")
-            return [decoded(name), decoded(password)] == [USERNAME, PASSWORD]
+            name = words[1] if len(words) > 1 else await _challenge(dialogue, "VXNlcm5hbWU6")
+            password = await _challenge(dialogue, "UGFzc3dvcmQ6")
+            return [decode_base64(name), decode_base64(password)] == [USERNAME, PASSWORD]
         case _:
             return False
 
 
-async def _asked(dialogue: Dialogue, challenge: str) -> str:
-    await dialogue.say(f"334 {challenge}")
-    return await dialogue.hear()
+async def _challenge(dialogue: LineConnection, challenge: str) -> str:
+    await dialogue.write_lines(f"334 {challenge}")
+    return await dialogue.read_line()

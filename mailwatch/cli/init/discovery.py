@@ -1,9 +1,10 @@
-"""Which servers serve the mailboxes of a domain: first what its name server says, then a look at usual names.
+"""Which servers serve the mailboxes of a domain: first what its name server says, then guesses by usual names.
 
-Nobody logs in and no password is known here. What is found is a claim of whoever answered, to be shown to the
+No login is tried and no password is known here. What is found is a claim of the server that answered, to be shown
+to the
 person before a password goes there.
 
-said = await ask(domain, system_resolver())     # SRV and MX, all at once
+answers = await query_dns(domain, system_resolver())     # SRV and MX, all at once
 found = await usual(domain, kinds, resolver)    # imap.DOMAIN and the like, if they show a good certificate
 
 A server that may serve a mailbox, and who says so.
@@ -30,18 +31,18 @@ import dns.resolver
 from dns.asyncresolver import Resolver
 
 from mailwatch.config import catalogue
-from mailwatch.config.schema_targets import TLS_OF_PORT
+from mailwatch.config.schema_targets import TLS_BY_PORT
 from mailwatch.model import Kind, Outcome, TlsMode
 from mailwatch.probes import TlsContexts, observe
-from mailwatch.probes.connect import Address, OurFault, literal
-from mailwatch.probes.failures import Failed
-from mailwatch.probes.mx_lookup import Exchanger, addresses, exchangers
+from mailwatch.probes.connect import Address, MonitorError, literal_address
+from mailwatch.probes.failures import ProbeError
+from mailwatch.probes.mx_lookup import Exchanger, lookup_addresses, lookup_exchangers
 from mailwatch.settings import Target
 from mailwatch.times import now
 
 ORDER = (Kind.IMAP, Kind.POP3, Kind.SMTP)
 """Reading first: it is what most people mean by their mail."""
-MAX_ADDRESS = 1000
+MAX_ADDRESS_CHARS = 1000
 """Characters of what is taken for a mail address at all."""
 _HOST = re.compile(r"(?!-)[\w-]{1,63}(\.[\w-]{1,63})+", re.ASCII)
 
@@ -51,12 +52,12 @@ class Source(StrEnum):
 
     CATALOGUE = "catalogue"
     SRV = "srv"
-    USUAL = "usual"
+    GUESSED = "usual"
     GIVEN = "given"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
+class ServerCandidate:
     """One server of a kind."""
 
     kind: Kind
@@ -66,28 +67,28 @@ class Door:
     source: Source
 
     @property
-    def where(self) -> str:
+    def endpoint(self) -> str:
         """Write host and port."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def ascii_domain(address: str) -> str:
     """Give the domain of an address as the name server knows it (RFC 5890), "" if it is no name to ask for."""
-    if len(address) > MAX_ADDRESS:
+    if len(address) > MAX_ADDRESS_CHARS:
         return ""
     try:
         domain = address.rpartition("@")[2].encode("idna").decode().casefold()
     except UnicodeError:
         return ""
-    return domain if is_name(domain) and not domain.rpartition(".")[2].isdigit() else ""
+    return domain if is_host_name(domain) and not domain.rpartition(".")[2].isdigit() else ""
 
 
-def is_name(text: str) -> bool:
+def is_host_name(text: str) -> bool:
     """Whether it is the name of a host, of two labels or more; never an address or this machine."""
     return len(text) <= 253 and bool(_HOST.fullmatch(text)) and not text.rpartition(".")[2].isdigit()
 
 
-def within(host: str, domain: str) -> bool:
+def is_within(host: str, domain: str) -> bool:
     """Whether a host belongs to a domain (RFC 6186, section 6)."""
     return f".{host}".casefold().endswith(f".{domain}".casefold())
 
@@ -103,9 +104,9 @@ def provider_of_exchanger(exchanger: str) -> catalogue.Provider | None:
     return next(filter(None, map(catalogue.by_domain, parents)), None)
 
 
-def provider_of_doors(doors: Sequence[Door]) -> catalogue.Provider | None:
+def provider_of_servers(candidates: Sequence[ServerCandidate]) -> catalogue.Provider | None:
     """Give the one provider whose servers these are, all of them; None if there are none or several."""
-    wanted = {(door.kind, door.host, door.port) for door in doors}
+    wanted = {(candidate.kind, candidate.host, candidate.port) for candidate in candidates}
     fitting = [
         provider
         for provider in catalogue.providers()
@@ -127,56 +128,57 @@ _SERVICES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class DnsAnswers:
     """What the name server answered.
 
-    `doors` has at most one of a kind; `refused` are the kinds of which the domain says that it does not offer
-    them. `exchanger` is its best MX, "" without one. `silent` is why nothing can be known, "" if it answered.
+    `candidates` has at most one of a kind; `not_offered` are the kinds of which the domain says that it does not
+    offer
+    them. `exchanger` is its best MX, "" without one. `failure` is why nothing can be known, "" if it answered.
     """
 
-    doors: tuple[Door, ...] = ()
-    refused: frozenset[Kind] = frozenset()
+    candidates: tuple[ServerCandidate, ...] = ()
+    not_offered: frozenset[Kind] = frozenset()
     exchanger: str = ""
-    silent: str = ""
+    failure: str = ""
 
 
-async def ask(domain: str, resolver: Resolver, seconds: float = DNS_SECONDS) -> Said:
+async def query_dns(domain: str, resolver: Resolver, seconds: float = DNS_SECONDS) -> DnsAnswers:
     """Ask for the services and exchangers of a domain: seven questions, all at once. Raises nothing."""
     kinds = list(_SERVICES)
     (exchanger, silent), services = await asyncio.gather(
         _exchanger(domain, resolver, seconds),
         asyncio.gather(*(_service(domain, kind, resolver, seconds) for kind in kinds)),
     )
-    return Said(
-        doors=tuple(door for door in services if isinstance(door, Door)),
-        refused=frozenset(kind for kind, door in zip(kinds, services, strict=True) if door is False),
+    return DnsAnswers(
+        candidates=tuple(candidate for candidate in services if isinstance(candidate, ServerCandidate)),
+        not_offered=frozenset(kind for kind, candidate in zip(kinds, services, strict=True) if candidate is False),
         exchanger=exchanger,
-        silent=silent,
+        failure=silent,
     )
 
 
 async def _exchanger(domain: str, resolver: Resolver, seconds: float) -> tuple[str, str]:
     """Give the best exchanger, and why there is none to be known."""
     try:
-        named = await exchangers(domain, resolver, seconds)
-    except (Failed, OurFault, OSError) as error:
+        named = await lookup_exchangers(domain, resolver, seconds)
+    except (ProbeError, MonitorError, OSError) as error:
         return "", str(error)
     except Exception as error:
         logger.exception("the exchangers of a domain were not asked for by our own fault")
         return "", f"our own fault: {type(error).__name__}"
     best = named[0].name.casefold().rstrip(".")
-    return (best if named[0].preference is not None and is_name(best) else ""), ""
+    return (best if named[0].preference is not None and is_host_name(best) else ""), ""
 
 
-async def _service(domain: str, kind: Kind, resolver: Resolver, seconds: float) -> Door | bool:
+async def _service(domain: str, kind: Kind, resolver: Resolver, seconds: float) -> ServerCandidate | bool:
     """Give the server of a kind, else whether the domain leaves it open (True) or refuses it (False)."""
     ways = _SERVICES[kind]
     answers = await asyncio.gather(*(_records(f"{label}._tcp.{domain}", resolver, seconds) for label, _ in ways))
     for (_, tls), records in zip(ways, answers, strict=True):
-        if door := _best(records, kind, tls):
-            return door
-    said = [records for records in answers if records]
-    return not (said and all(_not_offered(records) for records in said))
+        if candidate := _best(records, kind, tls):
+            return candidate
+    non_empty = [records for records in answers if records]
+    return not (non_empty and all(_not_offered(records) for records in non_empty))
 
 
 async def _records(name: str, resolver: Resolver, seconds: float) -> list[Any]:
@@ -191,12 +193,12 @@ async def _records(name: str, resolver: Resolver, seconds: float) -> list[Any]:
     return sorted(answer.rrset or (), key=lambda record: (record.priority, -record.weight, record.target))
 
 
-def _best(records: list[Any], kind: Kind, tls: TlsMode) -> Door | None:
+def _best(records: list[Any], kind: Kind, tls: TlsMode) -> ServerCandidate | None:
     """Give the first record that names a host and a port that can be meant."""
     for record in records:
         host = record.target.to_text(omit_final_dot=True).casefold()
-        if is_name(host) and record.port and TLS_OF_PORT.get(record.port, tls) is tls:
-            return Door(kind=kind, host=host, port=record.port, tls=tls, source=Source.SRV)
+        if is_host_name(host) and record.port and TLS_BY_PORT.get(record.port, tls) is tls:
+            return ServerCandidate(kind=kind, host=host, port=record.port, tls=tls, source=Source.SRV)
     return None
 
 
@@ -206,7 +208,7 @@ def _not_offered(records: list[Any]) -> bool:
 
 
 GUESS_SECONDS = 6.0
-"""How long a look may take; all are made at once."""
+"""How long an attempt may take; all are made at once."""
 _LABELS = {Kind.IMAP: ("imap", "mail"), Kind.POP3: ("pop", "mail"), Kind.SMTP: ("smtp", "mail")}
 _PORTS = {
     Kind.IMAP: ((993, TlsMode.IMPLICIT), (143, TlsMode.STARTTLS)),
@@ -217,31 +219,33 @@ _ADDRESSES = 2
 """How many addresses of a name are tried: this is a search, not a watch."""
 
 
-async def usual(
+async def guess_servers(
     domain: str, kinds: Collection[Kind], resolver: Resolver, contexts: TlsContexts, seconds: float = GUESS_SECONDS
-) -> tuple[Door, ...]:
-    """Look at the usual names of these kinds, a dozen doors at most; give the best of each kind that serves."""
+) -> tuple[ServerCandidate, ...]:
+    """Try the usual names of these kinds, a dozen candidates at most; return the best of each kind that serves."""
     names = {f"{label}.{domain}" for kind in kinds for label in _LABELS[kind]}
     known = dict(await asyncio.gather(*(_addresses(name, resolver, seconds) for name in sorted(names))))
-    doors = [
-        Door(kind=kind, host=name, port=port, tls=tls, source=Source.USUAL)
+    candidates = [
+        ServerCandidate(kind=kind, host=name, port=port, tls=tls, source=Source.GUESSED)
         for kind in kinds
         for port, tls in _PORTS[kind]
         for name in (f"{label}.{domain}" for label in _LABELS[kind])
         if known[name]
     ]
-    serving = await asyncio.gather(*(_serves(door, known[door.host], contexts, seconds) for door in doors))
-    best: dict[Kind, Door] = {}
-    for door, serves in zip(doors, serving, strict=True):
+    serving = await asyncio.gather(
+        *(_is_serving(candidate, known[candidate.host], contexts, seconds) for candidate in candidates)
+    )
+    best: dict[Kind, ServerCandidate] = {}
+    for candidate, serves in zip(candidates, serving, strict=True):
         if serves:
-            best.setdefault(door.kind, door)
+            best.setdefault(candidate.kind, candidate)
     return tuple(best.values())
 
 
 async def _addresses(name: str, resolver: Resolver, seconds: float) -> tuple[str, tuple[Address, ...]]:
     try:
-        found = await addresses(Exchanger(name, 0), 0, resolver, seconds)
-    except (Failed, OSError):
+        found = await lookup_addresses(Exchanger(name, 0), 0, resolver, seconds)
+    except (ProbeError, OSError):
         return name, ()
     except Exception:
         logger.exception("the addresses of a name were not asked for by our own fault")
@@ -249,10 +253,19 @@ async def _addresses(name: str, resolver: Resolver, seconds: float) -> tuple[str
     return name, found.addresses[:_ADDRESSES]
 
 
-async def _serves(door: Door, known: tuple[Address, ...], contexts: TlsContexts, seconds: float) -> bool:
+async def _is_serving(
+    candidate: ServerCandidate, known: tuple[Address, ...], contexts: TlsContexts, seconds: float
+) -> bool:
     async def lookup(_host: str, port: int, _timeout: float) -> tuple[Address, ...]:
-        return tuple(at for address in known if (at := literal(address.host, port)))
+        return tuple(at for address in known if (at := literal_address(address.host, port)))
 
-    target = Target(name=door.where, kind=door.kind, host=door.host, port=door.port, tls=door.tls, timeout=seconds)
+    target = Target(
+        name=candidate.endpoint,
+        kind=candidate.kind,
+        host=candidate.host,
+        port=candidate.port,
+        tls=candidate.tls,
+        timeout=seconds,
+    )
     seen = await observe(target, scheduled_at=now(), contexts=contexts, lookup=lookup)
     return seen.outcome is Outcome.UP

@@ -9,103 +9,105 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from mailwatch.cli.init.prompts import clean
-from mailwatch.cli.init.servers import Servers
+from mailwatch.cli.init.prompts import printable_text
+from mailwatch.cli.init.servers import MailboxServers
 from mailwatch.model import Kind
 
 _COLUMN = 44
 _PLAIN = re.compile(r"[A-Za-z./][A-Za-z0-9._@+/-]*")
 _WORDS_OF_YAML = frozenset({"true", "false", "null"})
-STAMP_URL = "http://timestamp.digicert.com"
+TIMESTAMP_URL = "http://timestamp.digicert.com"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """All that the person said and the servers showed.
+class ConfigDraft:
+    """All that the person entered and the servers showed.
 
-    `password_file` is as the config names it, "" for a login by OAuth 2 (`authority`, `client_id`). `left` are
-    the kinds left out, and why; `unproven` is whether no login has worked yet.
+    `password_file` is as the config names it, "" for a login by OAuth 2 (`authority`, `client_id`). `skipped` are
+    the kinds left out, and why; `untested` is whether no login has worked yet.
     """
 
     name: str
     place: str
     address: str
     username: str
-    servers: Servers
+    servers: MailboxServers
     kinds: tuple[Kind, ...]
-    left: Mapping[Kind, str] = field(default_factory=dict)
+    skipped: Mapping[Kind, str] = field(default_factory=dict)
     password_file: str = ""
     authority: str = ""
     client_id: str = ""
-    unproven: bool = False
+    untested: bool = False
     timestamps: bool = True
 
 
-def text_of(draft: Draft, words: Mapping[str, Any], today: date) -> str:
+def config_text(draft: ConfigDraft, texts: Mapping[str, Any], today: date) -> str:
     """Write it."""
-    told = words["config"]
+    comments = texts["config"]
     lines = [
-        f"# {told['head'].format(date=today)}",
-        f"# {told['check']}",
+        f"# {comments['head'].format(date=today)}",
+        f"# {comments['check']}",
         "",
         "vantage_point:",
-        _line(f"  name: {_value(draft.name)}", told["name"]),
-        _line(f"  place: {_value(draft.place)}", told["place"]),
+        _line(f"  name: {_value(draft.name)}", comments["name"]),
+        _line(f"  place: {_value(draft.place)}", comments["place"]),
         "",
-        _line("data_dir: ./data", told["data_dir"]),
+        _line("data_dir: ./data", comments["data_dir"]),
         "",
         "web:",
-        _line("  listen: 127.0.0.1:8080", told["listen"]),
+        _line("  listen: 127.0.0.1:8080", comments["listen"]),
         "",
-        *(_account(draft, words) if draft.servers.provider else _targets(draft, words)),
+        *(_account(draft, texts) if draft.servers.provider else _targets(draft, texts)),
     ]
     if draft.timestamps:
-        lines += ["", _line("timestamps:", told["timestamps"]), f"  - url: {STAMP_URL}"]
-        lines.append(_line("    every: 1h", told["every"]))
+        lines += ["", _line("timestamps:", comments["timestamps"]), f"  - url: {TIMESTAMP_URL}"]
+        lines.append(_line("    every: 1h", comments["every"]))
     return "".join(f"{line}\n" for line in lines)
 
 
-def _account(draft: Draft, words: Mapping[str, Any]) -> Iterator[str]:
-    told = words["config"]
-    yield _line("accounts:", told["accounts"])
+def _account(draft: ConfigDraft, words: Mapping[str, Any]) -> Iterator[str]:
+    comments = words["config"]
+    yield _line("accounts:", comments["accounts"])
     yield f"  - address: {_value(draft.address)}"
-    if draft.servers.written and draft.servers.provider:
-        yield _line(f"    provider: {draft.servers.provider.key}", told["provider"])
+    if draft.servers.named_in_config and draft.servers.provider:
+        yield _line(f"    provider: {draft.servers.provider.key}", comments["provider"])
     if draft.authority:
-        yield _line("    oauth2:", told["oauth2"].format(address=clean(draft.address)))
+        yield _line("    oauth2:", comments["oauth2"].format(address=printable_text(draft.address)))
         yield f"      provider: {draft.authority}"
         yield f"      client_id: {_value(draft.client_id)}"
     else:
-        yield _line(f"    password_file: {_value(draft.password_file)}", told["password_file"])
-    yield _line(f"    channels: [{', '.join(draft.kinds)}]", told["channels"])
+        yield _line(f"    password_file: {_value(draft.password_file)}", comments["password_file"])
+    yield _line(f"    channels: [{', '.join(draft.kinds)}]", comments["channels"])
     yield from _remarks(draft, words, "    ")
 
 
-def _targets(draft: Draft, words: Mapping[str, Any]) -> Iterator[str]:
-    told = words["config"]
-    yield _line("targets:", told["targets"])
+def _targets(draft: ConfigDraft, words: Mapping[str, Any]) -> Iterator[str]:
+    comments = words["config"]
+    yield _line("targets:", comments["targets"])
     yield from _remarks(draft, words, "  ")
     secret, domain = _value(draft.password_file), _value(draft.address.rpartition("@")[2])
-    for number, door in enumerate(door for door in draft.servers.doors if door.kind in draft.kinds):
+    for number, candidate in enumerate(
+        candidate for candidate in draft.servers.candidates if candidate.kind in draft.kinds
+    ):
         lines = (
-            (f"  - name: {_value(f'{draft.address}/{door.kind}')}", ""),
-            (f"    kind: {door.kind}", ""),
-            (f"    provider: {domain}", told["company"]),
-            (f"    host: {_value(door.host)}", ""),
-            (f"    port: {door.port}", ""),
-            (f"    tls: {door.tls}", told["tls"]),
+            (f"  - name: {_value(f'{draft.address}/{candidate.kind}')}", ""),
+            (f"    kind: {candidate.kind}", ""),
+            (f"    provider: {domain}", comments["company"]),
+            (f"    host: {_value(candidate.host)}", ""),
+            (f"    port: {candidate.port}", ""),
+            (f"    tls: {candidate.tls}", comments["tls"]),
             ("    login:", ""),
             (f"      username: {_value(draft.username)}", ""),
-            (f"      password_file: {secret}", told["password_file"]),
+            (f"      password_file: {secret}", comments["password_file"]),
         )
         # Each comment once is enough.
         yield from (_line(text, comment if number == 0 else "") for text, comment in lines)
 
 
-def _remarks(draft: Draft, words: Mapping[str, Any], indent: str) -> Iterator[str]:
-    for kind, why in draft.left.items():
-        yield f"{indent}# {words['config']['left'].format(kind=kind, why=clean(why))}"
-    if draft.unproven:
+def _remarks(draft: ConfigDraft, words: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for kind, why in draft.skipped.items():
+        yield f"{indent}# {words['config']['left'].format(kind=kind, why=printable_text(why))}"
+    if draft.untested:
         yield f"{indent}# {words['config']['unproven']}"
 
 

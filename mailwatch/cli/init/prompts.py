@@ -22,7 +22,7 @@ from mailwatch.config.types import Address, Host, Label, Port, Text
 
 
 @cache
-def words(language: str) -> dict[str, Any]:
+def texts(language: str) -> dict[str, Any]:
     """Return the texts of a language."""
     read: dict[str, Any] = yaml.safe_load(
         (resources.files(__package__ or "") / f"{language}.yaml").read_text(encoding="utf-8")
@@ -30,8 +30,10 @@ def words(language: str) -> dict[str, Any]:
     return read
 
 
-def clean(text: object) -> str:
-    """Write something that a stranger may have chosen, a server for instance, so that it is text and no more."""
+def printable_text(text: object) -> str:
+    """Write something that another party may have chosen, a server for instance, so that it is text and no
+    more.
+    """
     return "".join(sign if sign.isprintable() else "?" for sign in str(text))[:200]
 
 
@@ -39,54 +41,54 @@ Check = Callable[[Any], str]
 """From a value to what is wrong with it, "" if nothing is."""
 
 
-def _check(kind: Any) -> Check:
+def _make_check(kind: Any) -> Check:
     rule: TypeAdapter[Any] = TypeAdapter(kind)
 
-    def complaint(value: Any) -> str:
+    def problem(value: Any) -> str:
         try:
             rule.validate_python(value)
         except ValidationError as error:
             return str(error.errors(include_input=False)[0]["msg"]).removeprefix("Value error, ")
         return ""
 
-    return complaint
+    return problem
 
 
-ADDRESS, NAME, PLACE, HOST, PORT = map(_check, (Address, Label, Text, Host, Port))
-USERNAME = CLIENT_ID = PLACE
+ADDRESS, NAME, LOCATION, HOST, PORT = map(_make_check, (Address, Label, Text, Host, Port))
+USERNAME = CLIENT_ID = LOCATION
 
 
-class Missing(Exception):
-    """An answer is needed and nobody is there to give it. The argument is the option that would."""
+class MissingAnswerError(Exception):
+    """An answer is needed and there is no one to give it. The argument is the option that would."""
 
 
-class NotHidden(Exception):
+class PasswordVisibleError(Exception):
     """The terminal would show the password."""
 
 
-class Wrong(Exception):
+class OptionError(Exception):
     """An option cannot be used. The argument says why."""
 
 
-class Stopped(Exception):
-    """It cannot go on, which is told already."""
+class WizardStoppedError(Exception):
+    """It cannot go on; the reason was printed already."""
 
 
-class Asker:
+class Prompts:
     """Puts questions in the words of a language. With `yes`, what has a default is not asked."""
 
-    def __init__(self, words: dict[str, Any], *, yes: bool) -> None:
-        self.words = words
+    def __init__(self, texts: dict[str, Any], *, yes: bool) -> None:
+        self.texts = texts
         self.interactive = sys.stdin.isatty()
         self._yes = yes
 
     def say(self, key: str, **facts: object) -> None:
-        """Tell something."""
+        """Print a text."""
         print(self.text(key, **facts), file=sys.stderr, flush=True)
 
     def text(self, key: str, **facts: object) -> str:
         """Give the words of something."""
-        return str(self.words[key]).format(**{name: clean(fact) for name, fact in facts.items()})
+        return str(self.texts[key]).format(**{name: printable_text(fact) for name, fact in facts.items()})
 
     def ask(
         self,
@@ -97,10 +99,10 @@ class Asker:
         check: Callable[[str], str] = lambda _: "",
         **facts: object,
     ) -> str:
-        """Ask for a line until `check` has nothing to say against it. Raises Missing, EOFError."""
+        """Ask for a line until `check` has nothing to say against it. Raises MissingAnswerError, EOFError."""
         if default is not None and self._yes:
             return default
-        self._must_be_there(option)
+        self._check_interactive(option)
         while True:
             answer = self._line(self.text(key, default=default, **facts)).strip()
             if not answer and default is not None:
@@ -113,8 +115,8 @@ class Asker:
                 return answer
 
     def ask_or_skip(self, key: str, option: str, *, check: Callable[[str], str], **facts: object) -> str:
-        """Ask for a line that may be left empty. Raises Missing, EOFError."""
-        self._must_be_there(option)
+        """Ask for a line that may be left empty. Raises MissingAnswerError, EOFError."""
+        self._check_interactive(option)
         while True:
             answer = self._line(self.text(key, **facts)).strip()
             wrong = check(answer) if answer else ""
@@ -123,12 +125,12 @@ class Asker:
             self.say("bad_value", what=wrong)
 
     def agree(self, key: str, *, default: bool) -> bool:
-        """Ask for a yes or no. Raises Missing, EOFError."""
+        """Ask for a yes or no. Raises MissingAnswerError, EOFError."""
         if self._yes:
             return default
-        self._must_be_there("--yes")
-        answers = {self.words["answers"]["agree"]: True, self.words["answers"]["decline"]: False}
-        choice = self.words["yes_default" if default else "no_default"]
+        self._check_interactive("--yes")
+        answers = {self.texts["answers"]["agree"]: True, self.texts["answers"]["decline"]: False}
+        choice = self.texts["yes_default" if default else "no_default"]
         while True:
             answer = self._line(f"{self.text(key)} {choice} ").strip().casefold()
             if not answer:
@@ -138,8 +140,10 @@ class Asker:
             self.say("bad_answer")
 
     def password(self) -> SecretStr:
-        """Ask for a password, which the terminal does not show. Raises Missing, NotHidden, EOFError."""
-        self._must_be_there("--password-file FILE")
+        """Ask for a password, which the terminal does not show. Raises MissingAnswerError, PasswordVisibleError,
+        EOFError.
+        """
+        self._check_interactive("--password-file FILE")
         while True:
             try:
                 with warnings.catch_warnings():
@@ -147,7 +151,7 @@ class Asker:
                     word = getpass.getpass(self.text("ask_password"), stream=sys.stderr)
                 word.encode()
             except getpass.GetPassWarning:
-                raise NotHidden from None
+                raise PasswordVisibleError from None
             except UnicodeError:
                 # From None, and not kept: the error carries what was typed.
                 self.say("not_text")
@@ -156,9 +160,9 @@ class Asker:
                 return SecretStr(word)
             self.say("empty")
 
-    def _must_be_there(self, option: str) -> None:
+    def _check_interactive(self, option: str) -> None:
         if not self.interactive:
-            raise Missing(option)
+            raise MissingAnswerError(option)
 
     def _line(self, prompt: str) -> str:
         print(prompt, end="", file=sys.stderr, flush=True)

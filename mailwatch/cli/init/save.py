@@ -14,17 +14,17 @@ from pydantic import SecretStr
 
 from mailwatch.config import Config, build_authorities, build_targets, load
 
-FOLDER = "secrets"
+SECRETS_FOLDER = "secrets"
 
 
 def name_secret(folder: Path, address: str) -> Path:
     """Choose a name for the password's file that nothing has yet; no address leads out of the folder."""
     name = quote(address, safe="@+")[:100]
     numbered = (name if number == 1 else f"{name}-{number}" for number in range(1, 1000))
-    return next(path for one in numbered if not os.path.lexists(path := folder / FOLDER / one))
+    return next(path for one in numbered if not os.path.lexists(path := folder / SECRETS_FOLDER / one))
 
 
-def keep(path: Path, text: str, secret: Path | None, password: SecretStr) -> Config:
+def save(path: Path, text: str, secret: Path | None, password: SecretStr) -> Config:
     """Write the password to `secret`, if one is named, and the config to `path`; give it as it was read back.
 
     1. The password's file is created for its owner alone, in a folder of the same kind, and synced.
@@ -33,30 +33,30 @@ def keep(path: Path, text: str, secret: Path | None, password: SecretStr) -> Con
 
     Whatever fails leaves neither file, and signals wait until it is done. Raises OSError, ConfigError.
     """
-    with _undisturbed(), contextlib.ExitStack() as undo:
+    with _signals_blocked(), contextlib.ExitStack() as undo:
         if secret is not None:
             if not secret.parent.exists():
                 secret.parent.mkdir(mode=0o700)
-                undo.callback(_quietly, secret.parent.rmdir)
+                undo.callback(_ignore_errors, secret.parent.rmdir)
             file = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            undo.callback(_quietly, secret.unlink)
-            _fill(file, f"{password.get_secret_value()}\n")
+            undo.callback(_ignore_errors, secret.unlink)
+            _write_text(file, f"{password.get_secret_value()}\n")
             _sync(secret.parent)
         file, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        undo.callback(_quietly, Path(beside).unlink)
-        _fill(file, text)
+        undo.callback(_ignore_errors, Path(beside).unlink)
+        _write_text(file, text)
         config = load(Path(beside))
         build_targets(config)
         build_authorities(config)
-        _place(Path(beside), path)
+        _link(Path(beside), path)
         undo.pop_all()
-        _quietly(Path(beside).unlink)
+        _ignore_errors(Path(beside).unlink)
         _sync(path.parent)
         return config
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def _signals_blocked() -> Iterator[None]:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
@@ -64,20 +64,20 @@ def _undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _place(beside: Path, path: Path) -> None:
+def _link(beside: Path, path: Path) -> None:
     """Give a file its name, unless something has it. Raises FileExistsError."""
     try:
         os.link(beside, path)
     except FileExistsError:
         raise
     except OSError:
-        # A file system without links: then there is a moment between the look and the rename.
+        # A file system without links: then there is a moment between the check and the rename.
         if os.path.lexists(path):
             raise FileExistsError(f"{path} already exists") from None
         beside.rename(path)
 
 
-def _fill(file: int, text: str) -> None:
+def _write_text(file: int, text: str) -> None:
     with os.fdopen(file, "w", encoding="utf-8") as out:
         out.write(text)
         out.flush()
@@ -94,6 +94,6 @@ def _sync(folder: Path) -> None:
             os.close(file)
 
 
-def _quietly(undo: Callable[[], None]) -> None:
+def _ignore_errors(undo: Callable[[], None]) -> None:
     with contextlib.suppress(OSError):
         undo()

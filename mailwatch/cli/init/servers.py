@@ -1,4 +1,4 @@
-"""Finds the servers of an address together with the person: what was found is told, and what is odd is asked."""
+"""Finds the servers of an address together with the person: prints what was found, asks about what is unusual."""
 
 from __future__ import annotations
 
@@ -10,105 +10,112 @@ from dns.asyncresolver import Resolver
 
 from mailwatch.cli.init.discovery import (
     ORDER,
-    Door,
-    Said,
+    DnsAnswers,
+    ServerCandidate,
     Source,
     ascii_domain,
-    ask,
-    provider_of_doors,
+    guess_servers,
+    is_within,
     provider_of_exchanger,
-    usual,
-    within,
+    provider_of_servers,
+    query_dns,
 )
-from mailwatch.cli.init.prompts import HOST, PORT, Asker, Stopped
+from mailwatch.cli.init.prompts import HOST, PORT, Prompts, WizardStoppedError
 from mailwatch.config import catalogue
-from mailwatch.config.errors import Fault
-from mailwatch.config.schema_targets import TLS_OF_PORT
-from mailwatch.config.types import MAILBOX, split_endpoint
+from mailwatch.config.errors import FieldError
+from mailwatch.config.schema_targets import TLS_BY_PORT
+from mailwatch.config.types import DEFAULT_KINDS, split_endpoint
 from mailwatch.model import Kind, TlsMode
 from mailwatch.probes import TlsContexts
-from mailwatch.probes.connect import OurFault
+from mailwatch.probes.connect import MonitorError
 from mailwatch.probes.mx_lookup import system_resolver
 
 _PORTS = {Kind.IMAP: 993, Kind.POP3: 995, Kind.SMTP: 465}
 
 
 @dataclass(frozen=True, slots=True)
-class Servers:
-    """The servers of an address: those of a provider of the catalogue, else the `doors` alone.
+class MailboxServers:
+    """The servers of an address: those of a provider of the catalogue, else the `candidates` alone.
 
-    `written` says whether the config must name the provider, for an address under a domain of its own.
+    `named_in_config` says whether the config must name the provider, for an address under a domain of its own.
     """
 
-    doors: tuple[Door, ...]
+    candidates: tuple[ServerCandidate, ...]
     provider: catalogue.Provider | None = None
-    written: bool = False
+    named_in_config: bool = False
 
 
-def given(words: Collection[str], asker: Asker) -> tuple[Door, ...]:
+def parse_server_options(words: Collection[str], asker: Prompts) -> tuple[ServerCandidate, ...]:
     """Read --server options. Raises ValueError with what to say."""
-    doors = []
+    candidates = []
     for word in words:
         kind, _, where = word.partition("=")
         try:
-            doors.append(_door(Kind(kind if kind in MAILBOX else ""), where))
+            candidates.append(_parse_server(Kind(kind if kind in DEFAULT_KINDS else ""), where))
         except ValueError:
             raise ValueError(asker.text("bad_server", word=word)) from None
-        if len({door.kind for door in doors}) < len(doors):
+        if len({candidate.kind for candidate in candidates}) < len(candidates):
             raise ValueError(asker.text("twice", kind=kind))
-    return tuple(doors)
+    return tuple(candidates)
 
 
-def find(asker: Asker, address: str, wanted: Collection[Kind]) -> Servers:
-    """Find them: catalogue, SRV, MX, usual names, and at last the person. Raises Missing, Stopped, EOFError.
+def find_servers(prompts: Prompts, address: str, wanted: Collection[Kind]) -> MailboxServers:
+    """Find them: catalogue, SRV, MX, usual names, and at last the person. Raises MissingAnswerError,
+    WizardStoppedError, EOFError.
 
     `wanted` are the kinds to find; of those nothing may be found but one.
     """
     domain = address.rpartition("@")[2]
     if provider := catalogue.by_domain(address):
-        facts = {"provider": provider.name, "source": catalogue.SOURCE, "seen": catalogue.SEEN}
-        asker.say("by_catalogue", domain=domain, **facts)
-        return _of(asker, provider, wanted, written=False)
+        facts = {"provider": provider.name, "source": catalogue.SOURCE, "seen": catalogue.SOURCE_DATE}
+        prompts.say("by_catalogue", domain=domain, **facts)
+        return _catalogue_servers(prompts, provider, wanted, written=False)
     try:
         resolver = system_resolver() if ascii_domain(address) else None
-    except OurFault as error:
-        asker.say("silent", why=error)
+    except MonitorError as error:
+        prompts.say("silent", why=error)
         resolver = None
-    found = _asked(asker, ascii_domain(address), wanted, resolver) if resolver else None
-    return found or Servers(_by_hand(asker, wanted))
+    found = _discover(prompts, ascii_domain(address), wanted, resolver) if resolver else None
+    return found or MailboxServers(_ask_servers(prompts, wanted))
 
 
-def _asked(asker: Asker, domain: str, wanted: Collection[Kind], resolver: Resolver) -> Servers | None:
+def _discover(asker: Prompts, domain: str, wanted: Collection[Kind], resolver: Resolver) -> MailboxServers | None:
     """Find them with the name server; None if it knows nothing."""
     asker.say("asking", domain=domain)
-    said = asyncio.run(ask(domain, resolver))
-    if said.silent:
-        asker.say("silent", why=said.silent)
-    for kind in sorted(said.refused & set(wanted)):
-        asker.say("refused", domain=domain, kind=asker.words["kinds"][kind])
-    doors = _confirmed(asker, domain, [door for door in said.doors if door.kind in wanted])
-    if doors and (provider := provider_of_doors(doors)):
+    answers = asyncio.run(query_dns(domain, resolver))
+    if answers.failure:
+        asker.say("silent", why=answers.failure)
+    for kind in sorted(answers.not_offered & set(wanted)):
+        asker.say("refused", domain=domain, kind=asker.texts["kinds"][kind])
+    candidates = _confirm_outside(
+        asker, domain, [candidate for candidate in answers.candidates if candidate.kind in wanted]
+    )
+    if candidates and (provider := provider_of_servers(candidates)):
         asker.say("by_doors", provider=provider.name)
-        return _of(asker, provider, wanted, written=True)
-    if not doors and (provider := _hosted(asker, domain, said)):
-        return _of(asker, provider, wanted, written=True)
-    lacking = [kind for kind in ORDER if kind in wanted and kind not in said.refused | {d.kind for d in doors}]
+        return _catalogue_servers(asker, provider, wanted, written=True)
+    if not candidates and (provider := _hosted(asker, domain, answers)):
+        return _catalogue_servers(asker, provider, wanted, written=True)
+    lacking = [
+        kind for kind in ORDER if kind in wanted and kind not in answers.not_offered | {d.kind for d in candidates}
+    ]
     if lacking:
         asker.say("trying_usual", domain=domain)
-        more = asyncio.run(usual(domain, lacking, resolver, TlsContexts()))
-        _tell(asker, "by_usual", domain, more)
-        doors += more
-    lost = [kind for kind in lacking if kind not in {door.kind for door in doors}]
-    if doors and lost:
-        asker.say("not_had", kinds=", ".join(asker.words["kinds"][kind] for kind in lost))
-    return Servers(_in_order(doors)) if doors else None
+        more = asyncio.run(guess_servers(domain, lacking, resolver, TlsContexts()))
+        _print_found(asker, "by_usual", domain, more)
+        candidates += more
+    lost = [kind for kind in lacking if kind not in {candidate.kind for candidate in candidates}]
+    if candidates and lost:
+        asker.say("not_had", kinds=", ".join(asker.texts["kinds"][kind] for kind in lost))
+    return MailboxServers(_in_order(candidates)) if candidates else None
 
 
-def _confirmed(asker: Asker, domain: str, doors: list[Door]) -> tuple[Door, ...]:
-    """Keep the doors within the domain, and those outside that the person knows (RFC 6186, section 6)."""
-    _tell(asker, "by_srv", domain, tuple(doors))
+def _confirm_outside(
+    asker: Prompts, domain: str, candidates: list[ServerCandidate]
+) -> tuple[ServerCandidate, ...]:
+    """Keep the candidates within the domain, and those outside that the person confirms (RFC 6186, section 6)."""
+    _print_found(asker, "by_srv", domain, tuple(candidates))
     answers: dict[str, bool] = {}
-    for host in sorted({door.host for door in doors if not within(door.host, domain)}):
+    for host in sorted({candidate.host for candidate in candidates if not is_within(candidate.host, domain)}):
         known = next((p for p in catalogue.providers() if host in {s.host for s in p.servers}), None)
         asker.say("outside", domain=domain, where=host)
         if known:
@@ -116,70 +123,76 @@ def _confirmed(asker: Asker, domain: str, doors: list[Door]) -> tuple[Door, ...]
         answers[host] = asker.agree("ask_outside", default=known is not None)
         if not answers[host]:
             asker.say("outside_left", host=host)
-    return tuple(door for door in doors if answers.get(door.host, True))
+    return tuple(candidate for candidate in candidates if answers.get(candidate.host, True))
 
 
-def _hosted(asker: Asker, domain: str, said: Said) -> catalogue.Provider | None:
-    provider = provider_of_exchanger(said.exchanger) if said.exchanger else None
+def _hosted(asker: Prompts, domain: str, answers: DnsAnswers) -> catalogue.Provider | None:
+    provider = provider_of_exchanger(answers.exchanger) if answers.exchanger else None
     if provider is None:
         return None
-    asker.say("by_exchanger", domain=domain, exchanger=said.exchanger, provider=provider.name)
+    asker.say("by_exchanger", domain=domain, exchanger=answers.exchanger, provider=provider.name)
     return provider if asker.agree("ask_exchanger", default=True) else None
 
 
-def _of(asker: Asker, provider: catalogue.Provider, wanted: Collection[Kind], *, written: bool) -> Servers:
+def _catalogue_servers(
+    asker: Prompts, provider: catalogue.Provider, wanted: Collection[Kind], *, written: bool
+) -> MailboxServers:
     found = [server for kind in ORDER if kind in wanted and (server := catalogue.server(provider.key, kind))]
-    doors = tuple(
-        Door(kind=server.kind, host=server.host, port=server.port, tls=server.tls, source=Source.CATALOGUE)
+    candidates = tuple(
+        ServerCandidate(
+            kind=server.kind, host=server.host, port=server.port, tls=server.tls, source=Source.CATALOGUE
+        )
         for server in found
     )
-    for door in doors:
-        asker.say("server", kind=asker.words["kinds"][door.kind], where=door.where)
-    if not doors:
-        asker.say("not_had", kinds=", ".join(asker.words["kinds"][kind] for kind in wanted))
+    for candidate in candidates:
+        asker.say("server", kind=asker.texts["kinds"][candidate.kind], where=candidate.endpoint)
+    if not candidates:
+        asker.say("not_had", kinds=", ".join(asker.texts["kinds"][kind] for kind in wanted))
         asker.say("nothing")
-        raise Stopped
-    return Servers(doors, provider, written)
+        raise WizardStoppedError
+    return MailboxServers(candidates, provider, written)
 
 
-def _by_hand(asker: Asker, wanted: Collection[Kind]) -> tuple[Door, ...]:
+def _ask_servers(asker: Prompts, wanted: Collection[Kind]) -> tuple[ServerCandidate, ...]:
     if asker.interactive:
         asker.say("by_hand")
     while True:
-        given = (_one_by_hand(asker, kind) for kind in ORDER if kind in wanted)
-        if doors := tuple(door for door in given if door):
-            return doors
+        given = (_ask_server(asker, kind) for kind in ORDER if kind in wanted)
+        if candidates := tuple(candidate for candidate in given if candidate):
+            return candidates
         asker.say("no_server")
 
 
-def _one_by_hand(asker: Asker, kind: Kind) -> Door | None:
+def _ask_server(asker: Prompts, kind: Kind) -> ServerCandidate | None:
     def wrong(text: str) -> str:
         try:
-            _door(kind, text)
+            _parse_server(kind, text)
         except ValueError as error:
             return str(error)
         return ""
 
-    name = asker.words["kinds"][kind]
+    name = asker.texts["kinds"][kind]
     text = asker.ask_or_skip("ask_server", f"--server {kind}=HOST:PORT", check=wrong, kind=name)
-    return _door(kind, text) if text else None
+    return _parse_server(kind, text) if text else None
 
 
-def _door(kind: Kind, text: str) -> Door:
+def _parse_server(kind: Kind, text: str) -> ServerCandidate:
     """Read HOST or HOST:PORT. Raises ValueError."""
     bare = ":" not in text
     host, port = (text, _PORTS[kind]) if bare else split_endpoint(text)
     if wrong := HOST(host) or PORT(port):
-        raise Fault(wrong)
-    return Door(kind=kind, host=host, port=port, tls=TLS_OF_PORT.get(port, TlsMode.IMPLICIT), source=Source.GIVEN)
+        raise FieldError(wrong)
+    return ServerCandidate(
+        kind=kind, host=host, port=port, tls=TLS_BY_PORT.get(port, TlsMode.IMPLICIT), source=Source.GIVEN
+    )
 
 
-def _tell(asker: Asker, key: str, domain: str, doors: tuple[Door, ...]) -> None:
-    if doors:
+def _print_found(asker: Prompts, key: str, domain: str, candidates: tuple[ServerCandidate, ...]) -> None:
+    if candidates:
         asker.say(key, domain=domain)
-    for door in _in_order(doors):
-        asker.say("server", kind=asker.words["kinds"][door.kind], where=door.where)
+    for candidate in _in_order(candidates):
+        asker.say("server", kind=asker.texts["kinds"][candidate.kind], where=candidate.endpoint)
 
 
-def _in_order(doors: tuple[Door, ...]) -> tuple[Door, ...]:
-    return tuple(sorted(doors, key=lambda door: ORDER.index(door.kind)))
+def _in_order(candidates: tuple[ServerCandidate, ...]) -> tuple[ServerCandidate, ...]:
+    return tuple(sorted(candidates, key=lambda door: ORDER.index(door.kind)))

@@ -19,7 +19,7 @@ from itertools import groupby
 from mailwatch.model import Kind, TlsMode
 
 SOURCE = "Thunderbird autoconfig ISPDB"
-SEEN = "2026-03-12"
+SOURCE_DATE = "2026-03-12"
 
 _COLUMNS = ("key", "name", "kind", "host", "port", "tls", "auth", "username", "domains")
 
@@ -33,7 +33,7 @@ class UsernameForm(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """One door of a provider. `auth` holds "password", "password-encrypted", "oauth2", preferred first."""
+    """One server of a provider. `auth` holds "password", "password-encrypted", "oauth2", preferred first."""
 
     kind: Kind
     host: str
@@ -87,14 +87,14 @@ def parse(text: str) -> tuple[Provider, ...]:
     )
 
 
-def find(word: str) -> tuple[Provider, ...]:
-    """Give the providers whose key, name, domains or hosts contain `word`, in catalogue order."""
-    wanted = word.strip().casefold()
+def search_providers(search: str) -> tuple[Provider, ...]:
+    """Give the providers whose key, name, domains or hosts contain `search`, in catalogue order."""
+    wanted = search.strip().casefold()
     return tuple(
         provider
         for provider in providers()
         if any(wanted in text.casefold() for text in (provider.key, provider.name, *provider.domains))
-        or any(wanted in door.host for door in provider.servers)
+        or any(wanted in server.host for server in provider.servers)
     )
 
 
@@ -131,7 +131,7 @@ def _row(cells: list[str]) -> tuple[str, str, tuple[str, ...], Server]:
     if not len(_COLUMNS) - 1 <= len(cells) <= len(_COLUMNS):
         raise ValueError(f"expected {len(_COLUMNS)} columns, got {len(cells)}")
     row = dict(zip(_COLUMNS, cells, strict=False))
-    door = Server(
+    server = Server(
         kind=Kind(row["kind"]),
         host=row["host"],
         port=int(row["port"]),
@@ -139,4 +139,4 @@ def _row(cells: list[str]) -> tuple[str, str, tuple[str, ...], Server]:
         auth=tuple(row["auth"].split("/")),
         username=UsernameForm(row["username"]),
     )
-    return row["key"], row["name"], tuple(row.get("domains", "").split()), door
+    return row["key"], row["name"], tuple(row.get("domains", "").split()), server

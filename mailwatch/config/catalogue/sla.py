@@ -22,7 +22,7 @@ from mailwatch.analysis.sla import (
 def rules() -> Mapping[str, Rule]:
     """Read them, once."""
     text = resources.files(__package__ or "").joinpath("sla.yaml").read_text(encoding="utf-8")
-    return {key: read_rule(key, told) for key, told in yaml.safe_load(text).items()}
+    return {key: read_rule(key, data) for key, data in yaml.safe_load(text).items()}
 
 
 def rule(key: str) -> Rule | None:

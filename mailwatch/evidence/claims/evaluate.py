@@ -1,14 +1,14 @@
 """Reads outages by a rule of the catalogue: what counted surely and possibly, in each calendar window.
 
 1. What surely counted is the least that the rule's own words leave: of the time from the first to the last bad
-   look, without that which nobody observed, without all announced maintenance where the rule leaves it out, and
+   observation, without unobserved time, without all announced maintenance where the rule leaves it out, and
    without what may have been shorter than the rule's minimum.
-2. What possibly counted is the whole from the last good to the first good look; None when one of them is missing.
-3. A good look inside may have cut a stretch in two, and so may a time unobserved or of maintenance, of which
+2. What possibly counted is all from the last up to the first up observation; None when one of them is missing.
+3. An up observation inside may have cut an outage in two, and so may a time unobserved or of maintenance, of which
    only the sum is known: it is taken for as many as it has seconds. k cuts make at most k + 1 pieces, and of
    L >= (k + 1) * m at most k pieces can be shorter than m: L - k * m surely counted. Of a shorter one, nothing.
-4. Other outages in the window only lower the availability: what is told of one alone holds with them too, but
-   for what is told as possible.
+4. Other outages in the window only lower the availability: what is stated of one alone holds with them too, but
+   for what is stated as possible.
 """
 
 from __future__ import annotations
@@ -24,34 +24,35 @@ from zoneinfo import ZoneInfo
 from mailwatch.analysis.sla import Rule, Tier
 from mailwatch.times import Millis, Window, month, parse_rfc3339, rfc3339
 
-ZONE = "Europe/Rome"
+RULE_ZONE = "Europe/Rome"
 """Whose calendar the windows are of; the rules seen name none."""
 MAX_WINDOWS = 240
-SECOND = 1000
-MINUTE = 60_000
+SECOND_MS = 1000
+MINUTE_MS = 60_000
 _STEP = Decimal("0.0001")
 _CENT = Decimal("0.01")
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """An outage: down in `sure` as far as it was observed, at most in `possible`; `over` once it has ended.
+class SlaOutage:
+    """An outage: down in `sure` as far as it was observed, at most in `possible`; `ended` once it has ended.
 
-    Inside are `ups` good looks and `unknown` ones, `unobserved` time, and announced `maintenance`.
+    Inside are `up_count` up and `unknown_count` unknown observations, `unobserved` time, and announced
+    `maintenance`.
     """
 
     sure: Window
     possible: Window | None
-    ups: int = 0
-    unknown: int = 0
+    up_count: int = 0
+    unknown_count: int = 0
     unobserved: Millis = 0
     maintenance: Millis = 0
-    over: bool = True
+    ended: bool = True
 
     def cuts(self, *, excluded: bool) -> int:
         """At most how often it was interrupted, of maintenance only if that is `excluded`."""
         hidden = self.unobserved + (self.maintenance if excluded else 0)
-        return self.ups + self.unknown + -(-hidden // SECOND)
+        return self.up_count + self.unknown_count + -(-hidden // SECOND_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,10 @@ class Fee:
         return Fraction(self.amount) / (12 if self.period == "year" else 1)
 
 
-def stretch(outage: Mapping[str, Any]) -> Stretch:
+def sla_outage(outage: Mapping[str, Any]) -> SlaOutage:
     """Read an outage in its public JSON, where `maintenance` is in seconds. Raises ValueError."""
     maintenance = outage.get("maintenance", 0)
-    # Of a stranger's bundle this alone is not proven by its entries.
+    # Of an untrusted bundle this alone is not proven by its entries.
     if not isinstance(maintenance, int | float) or not 0 <= maintenance < 1e9:
         raise ValueError("maintenance is no time")
     times = {key: outage[key] and parse_rfc3339(outage[key]) for key in ("last_good", "first_good")}
@@ -82,14 +83,14 @@ def stretch(outage: Mapping[str, Any]) -> Stretch:
     possible = None
     if good is not None and end is not None and most is not None:
         possible = good, max(end, good + round(most * 1000))
-    looks = outage["observations"]
-    return Stretch(
-        sure, possible, ups=int(looks["up"]), unknown=int(looks["unknown"]), over=end is not None,
+    counts = outage["observations"]
+    return SlaOutage(
+        sure, possible, up_count=int(counts["up"]), unknown_count=int(counts["unknown"]), ended=end is not None,
         unobserved=round(outage["unobserved"] * 1000), maintenance=round(maintenance * 1000),
     )  # fmt: skip
 
 
-def windows(rule: Rule, span: Window, zone: ZoneInfo) -> list[Window]:
+def sla_windows(rule: Rule, span: Window, zone: ZoneInfo) -> list[Window]:
     """Give the calendar windows that a span touches. Raises ValueError when they are more than 240."""
     months = 4 if rule.window == "quadrimestre" else 1
     first = datetime.fromtimestamp(span[0] / 1000, UTC).astimezone(zone)
@@ -105,27 +106,27 @@ def windows(rule: Rule, span: Window, zone: ZoneInfo) -> list[Window]:
     return found
 
 
-def read(rule: Rule, kind: str, stretches: Sequence[Stretch], fee: Fee | None) -> dict[str, Any]:
+def evaluate(rule: Rule, kind: str, outages: Sequence[SlaOutage], fee: Fee | None) -> dict[str, Any]:
     """Return the reading of the first stretch's windows; the other stretches count in them too."""
-    zone, case = ZoneInfo(ZONE), stretches[0]
+    zone, case = ZoneInfo(RULE_ZONE), outages[0]
     covered = not rule.channels or kind in rule.channels
-    told = []
-    for window in windows(rule, case.possible or case.sure, zone):
+    windows_json = []
+    for window in sla_windows(rule, case.possible or case.sure, zone):
         one: dict[str, Any] = {"from": rfc3339(window[0]), "to": rfc3339(window[1])}
-        one["raw"] = _share(window, *_down(window, stretches, None))
+        one["raw"] = _share(window, *_down(window, outages, None))
         if covered and rule.target is not None:
-            one["counted"] = _counted(rule, window, stretches, fee)
-        due = deadline(rule, window, case, zone) if covered else None
-        told.append(one | ({"deadline": due.isoformat()} if due else {}))
-    return {"zone": ZONE, "covered": covered, "windows": told}
+            one["counted"] = _evaluate_window(rule, window, outages, fee)
+        deadline_ = claim_deadline(rule, window, case, zone) if covered else None
+        windows_json.append(one | ({"deadline": deadline_.isoformat()} if deadline_ else {}))
+    return {"zone": RULE_ZONE, "covered": covered, "windows": windows_json}
 
 
-def deadline(rule: Rule, window: Window, case: Stretch, zone: ZoneInfo) -> date | None:
+def claim_deadline(rule: Rule, window: Window, outage: SlaOutage, zone: ZoneInfo) -> date | None:
     """Give the last day to claim, counted so that it is not too late; None while it does not run or is unknown."""
     if rule.deadline is None:
         return None
     if rule.deadline.after == "outage":
-        return _day(case.sure[1], zone) + timedelta(days=rule.deadline.days) if case.over else None
+        return _day(outage.sure[1], zone) + timedelta(days=rule.deadline.days) if outage.ended else None
     last = _day(window[1] - 1, zone)
     if rule.deadline.month_end:
         after = last.year * 12 + last.month + rule.deadline.month_end
@@ -133,27 +134,27 @@ def deadline(rule: Rule, window: Window, case: Stretch, zone: ZoneInfo) -> date 
     return last + timedelta(days=rule.deadline.days)
 
 
-def _counted(rule: Rule, window: Window, stretches: Sequence[Stretch], fee: Fee | None) -> dict[str, Any]:
+def _evaluate_window(rule: Rule, window: Window, outages: Sequence[SlaOutage], fee: Fee | None) -> dict[str, Any]:
     assert rule.target is not None
-    surely, possibly = _down(window, stretches, rule)
+    surely, possibly = _down(window, outages, rule)
     total = window[1] - window[0]
-    told = _share(window, surely, possibly)
-    told["broken"] = _verdict(_below(total, surely, rule.target), possibly, total, rule.target)
-    told["tier"] = {
+    result = _share(window, surely, possibly)
+    result["broken"] = _target_verdict(_below(total, surely, rule.target), possibly, total, rule.target)
+    result["tier"] = {
         "surely": _tier(rule, total, surely, fee),
         "possibly": None if possibly is None else _tier(rule, total, possibly, fee),
     }
     if rule.single_event_percent is not None:
-        told["single_event"] = _single(rule, total, stretches[0])
-    return told
+        result["single_event"] = _single(rule, total, outages[0])
+    return result
 
 
-def _down(window: Window, stretches: Iterable[Stretch], rule: Rule | None) -> tuple[Millis, Millis | None]:
+def _down(window: Window, outages: Iterable[SlaOutage], rule: Rule | None) -> tuple[Millis, Millis | None]:
     """Return what counted in a window surely and possibly, by a rule or as measured."""
-    minimum = rule.minimum_minutes * MINUTE if rule else 0
+    minimum = rule.minimum_minutes * MINUTE_MS if rule else 0
     surely, possibly, seen = 0, 0, 0
     known = True
-    for one in sorted(stretches, key=lambda stretch: stretch.sure):
+    for one in sorted(outages, key=lambda stretch: stretch.sure):
         if one.sure[0] >= seen:
             # Two that overlap are one time, seen in two ways.
             seen = one.sure[1]
@@ -169,20 +170,20 @@ def _down(window: Window, stretches: Iterable[Stretch], rule: Rule | None) -> tu
     return surely, min(possibly, window[1] - window[0]) if known else None
 
 
-def _single(rule: Rule, total: Millis, case: Stretch) -> dict[str, Any]:
+def _single(rule: Rule, total: Millis, outage: SlaOutage) -> dict[str, Any]:
     """Whether one event alone was longer than the rule allows."""
     assert rule.target is not None
     assert rule.single_event_percent is not None
     limit = total * (100 - Fraction(rule.target)) / 100 * Fraction(rule.single_event_percent) / 100
     # It may have been several events; the longest is not shorter than the mean.
-    observed = max(0, case.sure[1] - case.sure[0] - case.unobserved)
-    surely = Fraction(observed, case.cuts(excluded=False) + 1)
-    possibly = None if case.possible is None else case.possible[1] - case.possible[0]
+    observed = max(0, outage.sure[1] - outage.sure[0] - outage.unobserved)
+    surely = Fraction(observed, outage.cuts(excluded=False) + 1)
+    possibly = None if outage.possible is None else outage.possible[1] - outage.possible[0]
     exceeded = "surely" if surely > limit else "no" if possibly is not None and possibly <= limit else "possibly"
     return {"limit": int(limit) / 1000, "exceeded": exceeded}
 
 
-def _verdict(surely: bool, possibly: Millis | None, total: Millis, target: Decimal) -> str:
+def _target_verdict(surely: bool, possibly: Millis | None, total: Millis, target: Decimal) -> str:
     if surely:
         return "surely"
     return "possibly" if possibly is None or _below(total, possibly, target) else "no"
@@ -195,16 +196,16 @@ def _tier(rule: Rule, total: Millis, down: Millis, fee: Fee | None) -> dict[str,
             reached = tier
     if reached is None:
         return None
-    told: dict[str, Any] = {"below": str(reached.below)}
+    result: dict[str, Any] = {"below": str(reached.below)}
     if reached.days is not None:
-        told["days"] = reached.days
+        result["days"] = reached.days
     if reached.percent is not None:
-        told["percent"] = str(reached.percent)
+        result["percent"] = str(reached.percent)
         if fee is not None and rule.window == "month":
             amount = fee.monthly() * Fraction(reached.percent) / 100
             exact = (Decimal(amount.numerator) / amount.denominator).quantize(_CENT, ROUND_DOWN)
-            told |= {"amount": str(exact), "currency": fee.currency}
-    return told
+            result |= {"amount": str(exact), "currency": fee.currency}
+    return result
 
 
 def _below(total: Millis, down: Millis, percent: Decimal) -> bool:

@@ -1,6 +1,7 @@
 """The form of the `claim` of outage.json, for whoever makes, checks or prints it; it needs no config.
 
-The reading follows from the outage, the rule and the fee that stand beside it, and `check` computes it again.
+The reading follows from the outage, the rule and the fee that stand beside it, and `check_claim` computes it
+again.
 Whether the rule is the provider's, only its source tells.
 """
 
@@ -11,12 +12,12 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from mailwatch.analysis.sla import read_rule
-from mailwatch.evidence.claims.evaluate import Fee, read, stretch
+from mailwatch.evidence.claims.evaluate import Fee, evaluate, sla_outage
 
 
-def fee(said: Mapping[str, Any]) -> Fee | None:
+def owner_fee(owner: Mapping[str, Any]) -> Fee | None:
     """Read the fee of what the owner says. Raises ValueError."""
-    given = said.get("fee")
+    given = owner.get("fee")
     if given is None:
         return None
     try:
@@ -35,20 +36,20 @@ def fee(said: Mapping[str, Any]) -> Fee | None:
     return made
 
 
-def check(told: Mapping[str, Any], outage: Mapping[str, Any]) -> str:
+def check_claim(claim: Mapping[str, Any], outage: Mapping[str, Any]) -> str:
     """Return in words what of a claim was checked. Raises ValueError when the reading does not follow."""
-    if not isinstance(told, dict) or not isinstance(told.get("stated_by_owner"), dict):
+    if not isinstance(claim, dict) or not isinstance(claim.get("stated_by_owner"), dict):
         raise ValueError("it does not say what the owner states")
-    if told.keys() - {"note", "stated_by_owner", "rule", "reading"} or ("rule" in told) != ("reading" in told):
+    if claim.keys() - {"note", "stated_by_owner", "rule", "reading"} or ("rule" in claim) != ("reading" in claim):
         raise ValueError("it is not a statement, a rule and its reading")
-    if "rule" not in told:
+    if "rule" not in claim:
         return "a statement of the owner"
-    given = told["rule"]
+    given = claim["rule"]
     if not isinstance(given, dict) or not isinstance(given.get("key"), str):
         raise ValueError("its rule has no key")
     rule = read_rule(given["key"], {key: value for key, value in given.items() if key != "key"})
-    found = read(rule, str(outage["kind"]), [stretch(outage)], fee(told["stated_by_owner"]))
-    if told["reading"] != found:
+    found = evaluate(rule, str(outage["kind"]), [sla_outage(outage)], owner_fee(claim["stated_by_owner"]))
+    if claim["reading"] != found:
         raise ValueError(f"the reading does not follow from the outage and the rule {rule.key[:40]}")
     doubt = "" if rule.verified else ", which is not verified"
     return f"a statement of the owner; its reading follows from the outage and the rule {rule.key[:40]}{doubt}"

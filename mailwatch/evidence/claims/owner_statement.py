@@ -1,4 +1,4 @@
-"""The `claim` of outage.json: what the owner says, by which rule it is read, and the reading.
+"""The `owner_claim` of outage.json: what the owner says, by which rule it is read, and the reading.
 
 What the owner says is not measured and cannot be checked; format.py checks the rest.
 """
@@ -8,23 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mailwatch.analysis.sla import written_rule
+from mailwatch.analysis.sla import rule_payload
 from mailwatch.config.catalogue import sla
 from mailwatch.config.schema_claims import ClaimSection
-from mailwatch.evidence.claims.evaluate import read, stretch
-from mailwatch.evidence.claims.format import fee
+from mailwatch.evidence.claims.evaluate import evaluate, sla_outage
+from mailwatch.evidence.claims.format import owner_fee
 
 ADVICE = "no legal advice"
 
 
-def claim(section: ClaimSection, outage: Mapping[str, Any]) -> dict[str, Any]:
+def owner_claim(section: ClaimSection, outage: Mapping[str, Any]) -> dict[str, Any]:
     """Return the claim of an outage in its public JSON."""
-    said = section.model_dump(mode="json", exclude_none=True, exclude={"targets", "accounts", "provider", "sla"})
-    if not said["notified"]:
-        del said["notified"]
-    told: dict[str, Any] = {"note": ADVICE, "stated_by_owner": said}
+    owner = section.model_dump(mode="json", exclude_none=True, exclude={"targets", "accounts", "provider", "sla"})
+    if not owner["notified"]:
+        del owner["notified"]
+    claim_json: dict[str, Any] = {"note": ADVICE, "stated_by_owner": owner}
     rule = sla.rule(section.sla) if section.sla else None
     if rule is None:
-        return told
-    reading = read(rule, outage["kind"], [stretch(outage)], fee(said))
-    return told | {"rule": {"key": rule.key, **written_rule(rule)}, "reading": reading}
+        return claim_json
+    reading = evaluate(rule, outage["kind"], [sla_outage(outage)], owner_fee(owner))
+    return claim_json | {"rule": {"key": rule.key, **rule_payload(rule)}, "reading": reading}

@@ -1,7 +1,8 @@
 """What was sent to the provider about an outage, and when: claims/sent.jsonl in data_dir, one JSON object a line.
 
 The owner states it, as in the config: it is no entry of the ledger. Lines are only ever added, and are on disk
-when `add` returns. Each says when it was written, which the report does not: that is the owner's own check.
+when `add_message` returns. Each says when it was written, which the report does not: that is the owner's own
+check.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from mailwatch.config.schema_claims import ClaimSection, NotifiedSection
 from mailwatch.times import now, rfc3339
 
 
-class BadLog(Exception):
+class SentLogError(Exception):
     """A line of the log cannot be read; says where, and what to do."""
 
 
-def add(data_dir: Path, outage: str, sent: NotifiedSection) -> Path:
+def add_message(data_dir: Path, outage: str, sent: NotifiedSection) -> Path:
     """Write one message that was sent about an outage, of which only its owner may read. Raises OSError."""
     path = _path(data_dir)
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    told = {"outage": outage, "written": rfc3339(now())} | sent.model_dump(mode="json", exclude_none=True)
-    line = json.dumps(told, ensure_ascii=False).encode() + b"\n"
+    record = {"outage": outage, "written": rfc3339(now())} | sent.model_dump(mode="json", exclude_none=True)
+    line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         size = os.fstat(file).st_size
@@ -45,21 +46,23 @@ def add(data_dir: Path, outage: str, sent: NotifiedSection) -> Path:
     return path
 
 
-def sent(data_dir: Path, outage: str) -> list[NotifiedSection]:
-    """Return what was sent about an outage, oldest first. Raises BadLog, OSError."""
+def sent_messages(data_dir: Path, outage: str) -> list[NotifiedSection]:
+    """Return what was sent about an outage, oldest first. Raises SentLogError, OSError."""
     found = [message for about, message in _lines(_path(data_dir)) if about == outage]
     return sorted(found, key=lambda message: message.date)
 
 
 def with_log(section: ClaimSection | None, payload: dict[str, Any], data_dir: Path) -> ClaimSection | None:
-    """Return the claim of an outage with what its log says, also where the config has none. Raises BadLog."""
-    messages = sent(data_dir, payload["id"])
+    """Return the claim of an outage with what its log says, also where the config has none. Raises
+    SentLogError.
+    """
+    messages = sent_messages(data_dir, payload["id"])
     if not messages:
         return section
     if section is None:
         return ClaimSection(targets=(payload["target"],), notified=tuple(messages))
-    told = sorted([*section.notified, *messages], key=lambda message: message.date)
-    return section.model_copy(update={"notified": tuple(told)})
+    notified = sorted([*section.notified, *messages], key=lambda message: message.date)
+    return section.model_copy(update={"notified": tuple(notified)})
 
 
 def _path(data_dir: Path) -> Path:
@@ -73,8 +76,10 @@ def _lines(path: Path) -> Iterator[tuple[str, NotifiedSection]]:
         if not line.strip():
             continue
         try:
-            told = json.loads(line)
-            about, _ = told.pop("outage"), told.pop("written")
-            yield about, NotifiedSection.model_validate(told)
+            record = json.loads(line)
+            about, _ = record.pop("outage"), record.pop("written")
+            yield about, NotifiedSection.model_validate(record)
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
-            raise BadLog(f"{path}:{number}: is no message that was sent; mend the line, or remove it") from None
+            raise SentLogError(
+                f"{path}:{number}: is no message that was sent; mend the line, or remove it"
+            ) from None

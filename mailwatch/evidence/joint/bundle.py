@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from mailwatch.evidence.bundle import MOMENT, File
-from mailwatch.evidence.joint.member import Member
+from mailwatch.evidence.bundle import ZIP_DATE, File
+from mailwatch.evidence.joint.member import JointMember
 
 
-def write(out: IO[bytes], files: Sequence[File], members: Sequence[tuple[Member, Path]], *, enclose: bool) -> None:
+def write_joint(
+    out: IO[bytes], files: Sequence[File], members: Sequence[tuple[JointMember, Path]], *, enclose: bool
+) -> None:
     """Write it with fixed dates. Enclosed members are named after their digest: two may have one name."""
     listed = sorted(members, key=lambda pair: pair[0].sha256)
     lines = "".join(f"{one.sha256}  {_place(one) if enclose else one.name}\n" for one, _ in listed)
@@ -26,12 +28,12 @@ def write(out: IO[bytes], files: Sequence[File], members: Sequence[tuple[Member,
                 shutil.copyfileobj(member, place, 1 << 20)
 
 
-def _place(one: Member) -> str:
+def _place(one: JointMember) -> str:
     return f"members/{one.sha256}.zip"
 
 
 def _info(name: str, method: int) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name, MOMENT)
+    info = zipfile.ZipInfo(name, ZIP_DATE)
     info.compress_type = method
     info.external_attr = 0o644 << 16
     return info

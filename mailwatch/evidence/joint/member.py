@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mailwatch.analysis.segments import Share, Stretch
-from mailwatch.errors import ours
-from mailwatch.evidence.verify import UNFORESEEN, Examined, Trust, examine
-from mailwatch.model import Fact, Gap, WatchChange
-from mailwatch.times import Span, parse_rfc3339, united
+from mailwatch.analysis.segments import Segment, SegmentState
+from mailwatch.errors import is_local_failure
+from mailwatch.evidence.verify import UNEXPECTED_PREFIX, Trust, VerificationResult, examine
+from mailwatch.model import Fact, Gap, TargetChange
+from mailwatch.times import Span, merge_spans, parse_rfc3339
 
 logger = logging.getLogger(__name__)
 
-CLOCK_ERROR = 600.0
+MAX_CLOCK_ERROR_SECONDS = 600.0
 """Seconds by which a member's clock may be off."""
 
 
 @dataclass(slots=True)
-class Channel:
+class BundleChannel:
     """What one bundle says of one target. `possibly` contains `surely`; `up` are the times surely up."""
 
     provider: str
@@ -33,37 +33,39 @@ class Channel:
 
 
 @dataclass(slots=True)
-class Member:
-    """A bundle. `reason` says why it is not valid, by the claim `bad`; the rest is empty then."""
+class JointMember:
+    """A bundle. `reason` says why it is not valid, by the claim `failed_claim`; the rest is empty then."""
 
     name: str
     sha256: str
     size: int
     reason: str = ""
-    bad: str = ""
+    failed_claim: str = ""
     ledger: str = ""
     vantage: str = ""
     first: int = 0
     end: int = 0
     signed: dict[int, bytes] = field(default_factory=dict)
-    channels: list[Channel] = field(default_factory=list)
+    channels: list[BundleChannel] = field(default_factory=list)
 
     @property
-    def same(self) -> tuple[Any, ...]:
+    def content_key(self) -> tuple[Any, ...]:
         """Two bundles for which this is equal say the same."""
-        told = [(one.provider, one.kind, *sorted(outage["id"] for outage in one.outages)) for one in self.channels]
-        return self.ledger, self.first, self.end, self.signed[self.end], tuple(told)
+        contents = [
+            (one.provider, one.kind, *sorted(outage["id"] for outage in one.outages)) for one in self.channels
+        ]
+        return self.ledger, self.first, self.end, self.signed[self.end], tuple(contents)
 
 
-class _Seen:
+class _UpTimes:
     """Joins the stretches in which each target was surely up while its facts go by."""
 
     def __init__(self) -> None:
         self.facts: dict[str, Span] = {}
         self.up: dict[str, list[Span]] = {}
 
-    def take(self, target: str, fact: Fact, stretches: list[Stretch]) -> None:
-        if isinstance(fact, WatchChange):
+    def add(self, target: str, fact: Fact, stretches: list[Segment]) -> None:
+        if isinstance(fact, TargetChange):
             self._join(target, stretches)
             return
         start, end = (fact.start, fact.end) if isinstance(fact, Gap) else (fact.started_at, fact.ended_at)
@@ -71,62 +73,70 @@ class _Seen:
         self.facts[target] = min(known[0], start), max(known[1], end)
         self._join(target, stretches)
 
-    def _join(self, target: str, stretches: list[Stretch]) -> None:
+    def _join(self, target: str, stretches: list[Segment]) -> None:
         up = self.up.setdefault(target, [])
         for begun, ended, share in stretches:
-            if share is Share.UP and up and up[-1][1] == begun:
+            if share is SegmentState.UP and up and up[-1][1] == begun:
                 up[-1] = up[-1][0], ended
-            elif share is Share.UP:
+            elif share is SegmentState.UP:
                 up.append((begun, ended))
 
 
-def read(path: Path, trust: Trust) -> Member:
+def read_member(path: Path, trust: Trust) -> JointMember:
     """Check a bundle and keep what matters of it. Raises OSError."""
     with path.open("rb") as file:
-        member = Member(path.name, hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
-    seen = _Seen()
-    examined = examine(path, trust, seen.take)
+        member = JointMember(path.name, hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+    seen = _UpTimes()
+    examined = examine(path, trust, seen.add)
     bad = next((claim for claim in examined.claims if not claim.valid), None)
     if bad is not None:
-        member.bad, member.reason = bad.claim, f"{bad.claim}: {bad.detail}"
+        member.failed_claim, member.reason = bad.claim, f"{bad.claim}: {bad.detail}"
         return member
     try:
         error = examined.statement.get("clock_error", 0)
-        if error > CLOCK_ERROR:
+        if error > MAX_CLOCK_ERROR_SECONDS:
             # Its times cannot be laid beside those of others.
-            member.bad, member.reason = "times", f"times: its clock was off by {error:g} s, by its own tokens"
+            member.failed_claim, member.reason = (
+                "times",
+                f"times: its clock was off by {error:g} s, by its own tokens",
+            )
             return member
-        _keep(member, examined, seen)
+        _keep_facts(member, examined, seen)
     except Exception as error:
-        if ours(error):
+        if is_local_failure(error):
             raise
         # What the statement says beside what was checked is its maker's own.
         logger.info("%s could not be read", path.name, exc_info=error)
-        member.bad, member.reason = "outage", f"outage: {UNFORESEEN} {type(error).__name__} {str(error)[:120]}"
+        member.failed_claim, member.reason = (
+            "outage",
+            f"outage: {UNEXPECTED_PREFIX} {type(error).__name__} {str(error)[:120]}",
+        )
     return member
 
 
-def _keep(member: Member, examined: Examined, seen: _Seen) -> None:
+def _keep_facts(member: JointMember, examined: VerificationResult, up_times: _UpTimes) -> None:
     stated = examined.statement
     member.ledger, member.signed = stated["ledger"], examined.signed
     member.first, member.end = stated["range"]["first"], stated["range"]["end"]
     if "outage" in stated:
-        told = stated["outage"]
-        member.vantage = told["vantage_point"]
-        member.channels = [_channel(told["provider"], told["kind"], told["target"], [told], seen)]
+        outage_ = stated["outage"]
+        member.vantage = outage_["vantage_point"]
+        member.channels = [_channel(outage_["provider"], outage_["kind"], outage_["target"], [outage_], up_times)]
         return
     member.vantage = str(stated.get("vantage_point"))
     for one in stated["targets"]:
         outages = [outage for outage in stated["outages"] if outage["target"] == one["target"]]
-        # What the ledger recorded with an outage goes before what the config said when the bundle was made.
+        # What the ledger recorded with an outage goes before what the config had when the bundle was made.
         provider, kind = (outages[0][key] if outages else str(one.get(key)) for key in ("provider", "kind"))
-        member.channels.append(_channel(provider, kind, one["target"], outages, seen))
+        member.channels.append(_channel(provider, kind, one["target"], outages, up_times))
     if any(outage["vantage_point"] for outage in stated["outages"]):
         member.vantage = stated["outages"][0]["vantage_point"]
 
 
-def _channel(provider: str, kind: str, target: str, outages: list[dict[str, Any]], seen: _Seen) -> Channel:
-    begun, ended = seen.facts[target]
+def _channel(
+    provider: str, kind: str, target: str, outages: list[dict[str, Any]], up_times: _UpTimes
+) -> BundleChannel:
+    begun, ended = up_times.facts[target]
     surely, possibly = [], []
     for outage in outages:
         bad, last = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
@@ -140,4 +150,6 @@ def _channel(provider: str, kind: str, target: str, outages: list[dict[str, Any]
             surely.append((bad + spare, last - spare))
         # Never seen up before or after: possibly down as far as anything was seen at all.
         possibly.append((min(begun, bad) if good is None else good, max(ended, last) if over is None else over))
-    return Channel(provider, kind, united(surely), united(possibly), united(seen.up[target]), outages)
+    return BundleChannel(
+        provider, kind, merge_spans(surely), merge_spans(possibly), merge_spans(up_times.up[target]), outages
+    )

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mailwatch import __version__
-from mailwatch.evidence.joint.member import Channel, Member
-from mailwatch.times import Millis, Span, common, length, rfc3339, united
+from mailwatch.evidence.joint.member import BundleChannel, JointMember
+from mailwatch.times import Millis, Span, intersect_spans, merge_spans, rfc3339, total_length
 
-Step = tuple[Millis, int]
+CoverageStep = tuple[Millis, int]
 """From this time on so many, until the next step."""
 
 
-def steps(points: Iterable[Sequence[Span]]) -> list[Step]:
+def coverage_steps(points: Iterable[Sequence[Span]]) -> list[CoverageStep]:
     """Count at how many points a span lies over each time; each point counts once. Ends with a step to 0."""
     changes: dict[Millis, int] = {}
     for spans in points:
-        for start, end in united(spans):
+        for start, end in merge_spans(spans):
             changes[start] = changes.get(start, 0) + 1
             changes[end] = changes.get(end, 0) - 1
     found, count = [], 0
@@ -34,12 +34,12 @@ def steps(points: Iterable[Sequence[Span]]) -> list[Step]:
     return found
 
 
-def at_least(counted: Sequence[Step], most: int) -> list[list[Span]]:
+def at_least_k(steps: Sequence[CoverageStep], most: int) -> list[list[Span]]:
     """Return for each k from 1 to `most` the times at which the count is at least k, all in O(crossings)."""
     found: list[list[Span]] = [[] for _ in range(most)]
     begun: list[Millis] = [0] * most
     before = 0
-    for at, count in counted:
+    for at, count in steps:
         for level in range(before, count):
             begun[level] = at
         for level in range(count, before):
@@ -49,17 +49,17 @@ def at_least(counted: Sequence[Step], most: int) -> list[list[Span]]:
 
 
 FORMAT = "mailwatch-joint/1"
-TIMES = ("id", "vantage_point", "state", "last_good", "first_bad", "last_bad", "first_good", "duration")
-"""What is told of a member's outage: nothing of its target, whose name may be an address."""
+OUTAGE_KEYS = ("id", "vantage_point", "state", "last_good", "first_bad", "last_bad", "first_good", "duration")
+"""What is stated of a member's outage: nothing of its target, whose name may be an address."""
 
 
 @dataclass(slots=True)
-class Point:
+class VantageView:
     """One vantage point's view of a channel. `outages` by id."""
 
     ledger: str
     vantage: str
-    channels: list[Channel] = field(default_factory=list)
+    channels: list[BundleChannel] = field(default_factory=list)
     outages: dict[str, dict[str, Any]] = field(default_factory=dict)
     surely: list[Span] = field(default_factory=list)
     possibly: list[Span] = field(default_factory=list)
@@ -77,17 +77,17 @@ class Contradiction:
 
 
 @dataclass(slots=True)
-class Group:
+class ChannelGroup:
     """A provider's channel as all its vantage points saw it."""
 
     provider: str
     kind: str
-    points: list[Point]
-    surely: list[Step] = field(default_factory=list)
-    possibly: list[Step] = field(default_factory=list)
-    up: list[Step] = field(default_factory=list)
-    least: list[list[Span]] = field(default_factory=list)
-    most: list[list[Span]] = field(default_factory=list)
+    views: list[VantageView]
+    surely: list[CoverageStep] = field(default_factory=list)
+    possibly: list[CoverageStep] = field(default_factory=list)
+    up: list[CoverageStep] = field(default_factory=list)
+    surely_spans: list[list[Span]] = field(default_factory=list)
+    possibly_spans: list[list[Span]] = field(default_factory=list)
     contradictions: list[Contradiction] = field(default_factory=list)
 
     @property
@@ -96,14 +96,14 @@ class Group:
         return max((count for _, count in self.surely), default=0)
 
 
-def sort_out(members: Iterable[Member]) -> tuple[list[Member], list[tuple[Member, str]]]:
+def partition_members(members: Iterable[JointMember]) -> tuple[list[JointMember], list[tuple[JointMember, str]]]:
     """Part those that count from those that do not, each with the reason.
 
     Left out are bundles that are not valid, that say what another one says, and all of a ledger of which two
     bundles sign different histories.
     """
-    fine: list[Member] = []
-    out: list[tuple[Member, str]] = []
+    fine: list[JointMember] = []
+    out: list[tuple[JointMember, str]] = []
     seen: dict[Any, str] = {}
     roots: dict[str, dict[int, bytes]] = {}
     forked = set()
@@ -114,55 +114,62 @@ def sort_out(members: Iterable[Member]) -> tuple[list[Member], list[tuple[Member
         known = roots.setdefault(member.ledger, {})
         if any(known.setdefault(size, root) != root for size, root in member.signed.items()):
             forked.add(member.ledger)
-        if member.same in seen:
-            out.append((member, f"the same range of the same ledger as {seen[member.same]}"))
+        if member.content_key in seen:
+            out.append((member, f"the same range of the same ledger as {seen[member.content_key]}"))
         else:
-            seen[member.same] = member.name
+            seen[member.content_key] = member.name
             fine.append(member)
-    told = [(one, "its ledger signs two different histories") for one in fine if one.ledger in forked]
-    return [one for one in fine if one.ledger not in forked], out + told
+    forks = [(one, "its ledger signs two different histories") for one in fine if one.ledger in forked]
+    return [one for one in fine if one.ledger not in forked], out + forks
 
 
-def group(members: Iterable[Member]) -> list[Group]:
+def group_channels(members: Iterable[JointMember]) -> list[ChannelGroup]:
     """Return the channels, those that most vantage points know first."""
-    found: dict[tuple[str, str], dict[str, Point]] = {}
+    found: dict[tuple[str, str], dict[str, VantageView]] = {}
     for member in members:
         for channel in member.channels:
             # Servers of no known provider have nothing to do with one another.
             points = found.setdefault((channel.provider or member.ledger, channel.kind), {})
-            point = points.setdefault(member.ledger, Point(member.ledger, member.vantage))
+            point = points.setdefault(member.ledger, VantageView(member.ledger, member.vantage))
             point.channels.append(channel)
             point.outages |= {outage["id"]: outage for outage in channel.outages}
-    groups = [Group(*key, _points(points.values())) for key, points in found.items()]
+    groups = [ChannelGroup(*key, _merged_views(points.values())) for key, points in found.items()]
     for one in groups:
-        one.surely = steps(point.surely for point in one.points)
-        one.possibly = steps(point.possibly for point in one.points)
-        one.up = steps(point.up for point in one.points)
-        one.least, one.most = at_least(one.surely, len(one.points)), at_least(one.possibly, len(one.points))
+        one.surely = coverage_steps(point.surely for point in one.views)
+        one.possibly = coverage_steps(point.possibly for point in one.views)
+        one.up = coverage_steps(point.up for point in one.views)
+        one.surely_spans, one.possibly_spans = (
+            at_least_k(one.surely, len(one.views)),
+            at_least_k(one.possibly, len(one.views)),
+        )
         one.contradictions = sorted(_contradictions(one), key=lambda found: (found.span, found.ledger))
-    return sorted(groups, key=lambda one: (-len(one.points), one.provider, one.kind))
+    return sorted(groups, key=lambda one: (-len(one.views), one.provider, one.kind))
 
 
-def _points(points: Iterable[Point]) -> list[Point]:
+def _merged_views(points: Iterable[VantageView]) -> list[VantageView]:
     for point in points:
         for kind in ("surely", "possibly", "up"):
-            setattr(point, kind, united(span for channel in point.channels for span in getattr(channel, kind)))
+            setattr(
+                point, kind, merge_spans(span for channel in point.channels for span in getattr(channel, kind))
+            )
     return sorted(points, key=lambda point: (point.vantage, point.ledger))
 
 
-def _contradictions(one: Group) -> Iterator[Contradiction]:
+def _contradictions(group: ChannelGroup) -> Iterator[Contradiction]:
     """Yield the times at which a vantage point saw it up and others down, with how many at most."""
-    anybody = one.least[0] if one.least else []
-    starts = [at for at, _ in one.surely]
-    for point in one.points:
-        for start, end in common(point.up, anybody):
-            # Another mailbox of the same vantage point may be the one that is down; that is told as well.
+    anybody = group.surely_spans[0] if group.surely_spans else []
+    starts = [at for at, _ in group.surely]
+    for point in group.views:
+        for start, end in intersect_spans(point.up, anybody):
+            # Another mailbox of the same vantage point may be the one that is down; that is stated as well.
             over = slice(max(0, bisect_right(starts, start) - 1), bisect_left(starts, end))
-            down = max(count for _, count in one.surely[over])
+            down = max(count for _, count in group.surely[over])
             yield Contradiction(point.ledger, point.vantage, (start, end), down)
 
 
-def statement(groups: list[Group], members: list[Member], left_out: list[tuple[Member, str]]) -> dict[str, Any]:
+def joint_statement(
+    groups: list[ChannelGroup], members: list[JointMember], left_out: list[tuple[JointMember, str]]
+) -> dict[str, Any]:
     """Return joint.json. The same members give the same, in whatever order they were named."""
     return {
         "format": FORMAT,
@@ -179,30 +186,34 @@ def statement(groups: list[Group], members: list[Member], left_out: list[tuple[M
             for one in sorted(members, key=lambda one: one.sha256)
         ],
         "left_out": [
-            # What does not hold of a bundle may name its target: it is said when merging, not to all.
-            {"file": one.name, "sha256": one.sha256, "reason": f"not valid: {one.bad}" if one.bad else reason}
+            # What does not hold of a bundle may name its target: it is printed when merging, not published.
+            {
+                "file": one.name,
+                "sha256": one.sha256,
+                "reason": f"not valid: {one.failed_claim}" if one.failed_claim else reason,
+            }
             for one, reason in sorted(left_out, key=lambda pair: pair[0].sha256)
         ],
-        "groups": [_group(one) for one in groups],
+        "groups": [_group_json(one) for one in groups],
     }
 
 
-def _group(one: Group) -> dict[str, Any]:
+def _group_json(group: ChannelGroup) -> dict[str, Any]:
     return {
-        "provider": one.provider,
-        "kind": one.kind,
-        "vantage_points": [{"ledger": point.ledger, "vantage_point": point.vantage} for point in one.points],
+        "provider": group.provider,
+        "kind": group.kind,
+        "vantage_points": [{"ledger": point.ledger, "vantage_point": point.vantage} for point in group.views],
         "outages": sorted(
             (
-                {"ledger": point.ledger} | {key: told[key] for key in TIMES}
-                for point in one.points
-                for told in point.outages.values()
+                {"ledger": point.ledger} | {key: outage[key] for key in OUTAGE_KEYS}
+                for point in group.views
+                for outage in point.outages.values()
             ),
-            key=lambda told: (told["first_bad"], told["ledger"]),
+            key=lambda outage: (outage["first_bad"], outage["ledger"]),
         ),
         "at_least": [
-            {"k": k + 1, "surely": _times(surely), "possibly": _times(possibly)}
-            for k, (surely, possibly) in enumerate(zip(one.least, one.most, strict=True))
+            {"k": k + 1, "surely": _span_json(surely), "possibly": _span_json(possibly)}
+            for k, (surely, possibly) in enumerate(zip(group.surely_spans, group.possibly_spans, strict=True))
         ],
         "contradictions": [
             {
@@ -212,10 +223,13 @@ def _group(one: Group) -> dict[str, Any]:
                 "to": rfc3339(found.span[1]),
                 "down": found.down,
             }
-            for found in one.contradictions
+            for found in group.contradictions
         ],
     }
 
 
-def _times(spans: list[Span]) -> dict[str, Any]:
-    return {"seconds": length(spans) / 1000, "times": [[rfc3339(start), rfc3339(end)] for start, end in spans]}
+def _span_json(spans: list[Span]) -> dict[str, Any]:
+    return {
+        "seconds": total_length(spans) / 1000,
+        "times": [[rfc3339(start), rfc3339(end)] for start, end in spans],
+    }

@@ -1,7 +1,7 @@
 """Checks a joint zip: its members are those it names, each bundle holds, and joint.json follows from them.
 
 Members that are not enclosed may be given beside it. Without them only the zip itself can be checked, and that is
-said: a joint report without its bundles proves nothing.
+reported: a joint report without its bundles proves nothing.
 """
 
 from __future__ import annotations
@@ -16,111 +16,116 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mailwatch.errors import ours
-from mailwatch.evidence.bundle import pretty
-from mailwatch.evidence.joint.member import Member, read
-from mailwatch.evidence.joint.quorum import group, sort_out, statement
-from mailwatch.evidence.verify import UNFORESEEN, Claim, Trust
-from mailwatch.evidence.verify.archive import Archive, Refused, Shape
+from mailwatch.errors import is_local_failure
+from mailwatch.evidence.bundle import pretty_json
+from mailwatch.evidence.joint.member import JointMember, read_member
+from mailwatch.evidence.joint.quorum import group_channels, joint_statement, partition_members
+from mailwatch.evidence.verify import UNEXPECTED_PREFIX, Claim, Trust
+from mailwatch.evidence.verify.archive import Archive, VerificationError, ZipShape
 from mailwatch.evidence.verify.pdf import check_report
 
 logger = logging.getLogger(__name__)
 
-NAME = "joint.json"
-JOINT = Shape(
+JOINT_FILE = "joint.json"
+JOINT_SHAPE = ZipShape(
     re.compile(r"joint\.json|report\.pdf|members\.sha256|members/[0-9a-f]{64}\.zip"),
     ("report.pdf", "members.sha256"),
-    (NAME,),
+    (JOINT_FILE,),
 )
 MAX_MEMBERS = 10_000
-UNCHECKED = "not checked: "
-"""How the detail of a claim begins that nobody found false and nobody could check."""
+UNCHECKED_PREFIX = "not checked: "
+"""How the detail of a claim begins that is neither shown false nor can be checked."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def is_joint(path: Path) -> bool:
-    """Tell whether a zip says that it is a joint one."""
+    """Return whether a zip says that it is a joint one."""
     try:
         with zipfile.ZipFile(path) as opened:
-            return NAME in opened.namelist()
+            return JOINT_FILE in opened.namelist()
     except Exception as error:
-        # What cannot be opened is told as a claim of its own, by `Archive`.
-        if ours(error):
+        # What cannot be opened becomes a claim of its own, by `Archive`.
+        if is_local_failure(error):
             raise
         return False
 
 
-def check(path: Path, trust: Trust, given: Sequence[Path] = ()) -> list[Claim]:
-    """Check a joint zip with the members that it encloses and those `given`. Raises OSError."""
-    made = _Check(trust)
+def check_joint(path: Path, trust: Trust, extra_members: Sequence[Path] = ()) -> list[Claim]:
+    """Check a joint zip with the members that it encloses and those `extra_members`. Raises OSError."""
+    made = _JointCheck(trust)
     with tempfile.TemporaryDirectory(prefix="mailwatch-joint-") as folder:
         try:
-            archive = Archive(path, JOINT)
-        except Refused as error:
+            archive = Archive(path, JOINT_SHAPE)
+        except VerificationError as error:
             return [Claim("archive", False, str(error))]
         try:
-            made.run(archive, Path(folder), given)
+            made.run(archive, Path(folder), extra_members)
         except Exception as error:
-            if ours(error):
+            if is_local_failure(error):
                 raise
-            # The one edge: what no check foresaw is a claim that does not hold, and the log tells where it was.
+            # The one edge: what no check foresaw is a claim that does not hold, and the log says where it was.
             logger.info("a joint zip could not be checked", exc_info=error)
-            made.claims.append(Claim("joint", False, f"{UNFORESEEN} {type(error).__name__} {str(error)[:120]}"))
+            made.claims.append(
+                Claim("joint", False, f"{UNEXPECTED_PREFIX} {type(error).__name__} {str(error)[:120]}")
+            )
         finally:
             archive.close()
     return made.claims
 
 
-class _Check:
+class _JointCheck:
     def __init__(self, trust: Trust) -> None:
         self._trust = trust
         self.claims: list[Claim] = []
-        self._found: dict[str, Member] = {}
+        self._found: dict[str, JointMember] = {}
 
     def run(self, archive: Archive, folder: Path, given: Sequence[Path]) -> None:
-        self._tell("archive", f"{len(archive.names)} files, each once and within its bounds")
+        self._add_claim("archive", f"{len(archive.names)} files, each once and within its bounds")
         try:
             stated = self._stated(archive)
             self._listed(archive, stated)
-            self._tell("report", check_report(archive.read("report.pdf"), archive.read(NAME), NAME))
-        except Refused as error:
+            self._add_claim(
+                "report", check_report(archive.read("report.pdf"), archive.read(JOINT_FILE), JOINT_FILE)
+            )
+        except VerificationError as error:
             self.claims.append(Claim("joint", False, str(error)))
             return
         whole = self._members(archive, stated, folder, given)
         if whole:
             self._follows(stated)
-        elif all(claim.valid or claim.detail.startswith(UNCHECKED) for claim in self.claims):
+        elif all(claim.valid or claim.detail.startswith(UNCHECKED_PREFIX) for claim in self.claims):
             missing = len(stated["members"]) - len(self._found)
             self.claims.append(
                 Claim(
                     "joint", False,
-                    f"{UNCHECKED}{missing} of its {len(stated['members'])} bundles are missing; put them beside "
+                    f"{UNCHECKED_PREFIX}{missing} of its {len(stated['members'])} bundles are missing; put them "
+                    "beside "
                     "members.sha256 and `sha256sum -c members.sha256` compares them, `--member FILE.zip` checks "
                     "them here and computes joint.json again",
                 )
             )  # fmt: skip
         else:
-            self.claims.append(Claim("joint", False, f"{UNCHECKED}a member does not hold"))
+            self.claims.append(Claim("joint", False, f"{UNCHECKED_PREFIX}a member does not hold"))
 
-    def _tell(self, name: str, detail: str) -> None:
+    def _add_claim(self, name: str, detail: str) -> None:
         self.claims.append(Claim(name, True, detail))
 
     def _stated(self, archive: Archive) -> dict[str, Any]:
         """Read joint.json as far as its members go."""
-        stated = archive.json(NAME)
+        stated = archive.json(JOINT_FILE)
         members = stated.get("members")
         if not isinstance(members, list) or not 0 < len(members) <= MAX_MEMBERS:
-            raise Refused(f"{NAME} lists no members")
+            raise VerificationError(f"{JOINT_FILE} lists no members")
         for one in members:
             if not isinstance(one, dict) or not all(isinstance(one.get(key), str) for key in ("file", "sha256")):
-                raise Refused(f"{NAME} lists a member without a file and a SHA-256")
+                raise VerificationError(f"{JOINT_FILE} lists a member without a file and a SHA-256")
             if not _DIGEST.fullmatch(one["sha256"]):
-                raise Refused(f"{NAME} lists a member whose SHA-256 is none")
+                raise VerificationError(f"{JOINT_FILE} lists a member whose SHA-256 is none")
         digests = [one["sha256"] for one in members]
         if digests != sorted(set(digests)):
-            raise Refused(f"the members of {NAME} are not each listed once, in order")
+            raise VerificationError(f"the members of {JOINT_FILE} are not each listed once, in order")
         if not isinstance(stated.get("left_out"), list) or not isinstance(stated.get("made_by"), str):
-            raise Refused(f"{NAME} does not say what was left out, or who made it")
+            raise VerificationError(f"{JOINT_FILE} does not say what was left out, or who made it")
         return stated
 
     def _listed(self, archive: Archive, stated: dict[str, Any]) -> None:
@@ -128,20 +133,24 @@ class _Check:
         enclosed = {name for name in archive.names if name.startswith("members/")}
         listed = {f"members/{one['sha256']}.zip": one for one in stated["members"]}
         if odd := sorted(enclosed - listed.keys()):
-            raise Refused(f"{odd[0]} is enclosed, but no member of {NAME}")
+            raise VerificationError(f"{odd[0]} is enclosed, but no member of {JOINT_FILE}")
         if enclosed and enclosed != listed.keys():
-            raise Refused(f"{sorted(listed.keys() - enclosed)[0]} is missing, though others are enclosed")
+            raise VerificationError(
+                f"{sorted(listed.keys() - enclosed)[0]} is missing, though others are enclosed"
+            )
         names = {
             one["sha256"]: f"members/{one['sha256']}.zip" if enclosed else one["file"] for one in stated["members"]
         }
         lines = "".join(f"{digest}  {name}\n" for digest, name in names.items())
         if archive.read("members.sha256") != lines.encode():
-            raise Refused(f"members.sha256 does not list the members of {NAME}")
+            raise VerificationError(f"members.sha256 does not list the members of {JOINT_FILE}")
         how = "enclosed" if enclosed else "not enclosed"
-        self._tell("members", f"members.sha256 names the {len(names)} bundles of {NAME}, which are {how}")
+        self._add_claim(
+            "members", f"members.sha256 names the {len(names)} bundles of {JOINT_FILE}, which are {how}"
+        )
 
     def _members(self, archive: Archive, stated: dict[str, Any], folder: Path, given: Sequence[Path]) -> bool:
-        """Check each member, one claim each; tell whether all were there and hold."""
+        """Check each member, one claim each; return whether all were there and hold."""
         beside = {_digest(path): path for path in given}
         whole = True
         for one in stated["members"]:
@@ -152,14 +161,14 @@ class _Check:
                 path = folder / f"{digest}.zip"
                 try:
                     archive.copy(name, path)
-                except Refused as error:
+                except VerificationError as error:
                     self.claims.append(Claim(label, False, str(error)))
                     whole = False
                     continue
             if path is None:
                 whole = False
                 continue
-            member = read(path, self._trust)
+            member = read_member(path, self._trust)
             if name in archive.names:
                 path.unlink()
             member.name = one["file"]
@@ -169,7 +178,7 @@ class _Check:
                 self.claims.append(Claim(label, False, f"{one['file'][:80]}: {member.reason}"))
             else:
                 self._found[digest] = member
-                self._tell(
+                self._add_claim(
                     label, f"{one['file'][:80]}: a bundle that holds, of {member.vantage} ({member.ledger})"
                 )
                 continue
@@ -180,23 +189,23 @@ class _Check:
 
     def _follows(self, stated: dict[str, Any]) -> None:
         """Compute joint.json again from its members and compare."""
-        members, left_out = sort_out(self._found[one["sha256"]] for one in stated["members"])
+        members, left_out = partition_members(self._found[one["sha256"]] for one in stated["members"])
         if left_out:
             self.claims.append(
                 Claim("joint", False, f"{left_out[0][0].name[:80]} does not count: {left_out[0][1]}")
             )
             return
-        again = json.loads(pretty(statement(group(members), members, [])))
+        again = json.loads(pretty_json(joint_statement(group_channels(members), members, [])))
         # Who is left out is named, but not enclosed; and another version may compute it again.
         again |= {"left_out": stated["left_out"], "made_by": stated["made_by"]}
         if odd := sorted(key for key in again.keys() | stated.keys() if again.get(key) != stated.get(key)):
             self.claims.append(Claim("joint", False, f"{odd[0][:40]} does not follow from the members"))
             return
         points = len({one.ledger for one in members})
-        words = f"{NAME} follows from its {len(members)} bundles of {points} vantage points"
+        words = f"{JOINT_FILE} follows from its {len(members)} bundles of {points} vantage points"
         if stated["left_out"]:
             words += f"; {len(stated['left_out'])} left out are named, but not enclosed: that cannot be checked"
-        self._tell("joint", words)
+        self._add_claim("joint", words)
 
 
 def _digest(path: Path) -> str:

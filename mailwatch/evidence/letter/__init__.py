@@ -15,29 +15,29 @@ from zoneinfo import ZoneInfo
 
 import typst
 
-from mailwatch.analysis.outage import payload_json
+from mailwatch.analysis.outage import evidence_json
 from mailwatch.analysis.sla import Rule
 from mailwatch.config.catalogue.sla import rule
 from mailwatch.config.schema_claims import ClaimSection
-from mailwatch.evidence.claims.evaluate import ZONE, stretch, windows
-from mailwatch.evidence.claims.owner_statement import claim
+from mailwatch.evidence.claims.evaluate import RULE_ZONE, sla_outage, sla_windows
+from mailwatch.evidence.claims.owner_statement import owner_claim
 from mailwatch.evidence.letter.blocks import Block, Table
-from mailwatch.evidence.letter.content import Letter, compose
+from mailwatch.evidence.letter.content import Letter, compose_letter
 from mailwatch.evidence.letter.docx import docx
-from mailwatch.evidence.outage_case import Case
-from mailwatch.evidence.report import look_up
-from mailwatch.evidence.report.fonts import LONG, printable
-from mailwatch.evidence.report.formatting import Writing, words
-from mailwatch.evidence.report.outage import layout
+from mailwatch.evidence.outage_case import OutageEvidence
+from mailwatch.evidence.report import collect_report_facts
+from mailwatch.evidence.report.fonts import MAX_UNBROKEN_CHARS, printable
+from mailwatch.evidence.report.formatting import Formatter, texts
+from mailwatch.evidence.report.outage import page_data
 from mailwatch.store import Reader, queries
 
-NARROW = 26
+MAX_NARROW_CHARS = 26
 _BY_THE_MONTH = Rule(key="", name="", source_url="", seen_on="", verified=False)
 
 
-def prepare(
+def prepare_letter(
     reader: Reader,
-    case: Case,
+    evidence: OutageEvidence,
     section: ClaimSection | None,
     place: str,
     language: str,
@@ -45,16 +45,16 @@ def prepare(
     formal: bool,
 ) -> Letter:
     """Gather what the letter of a case says. `section` is the claim of the config that is for it, if any."""
-    outage = case.statement["outage"]
-    page = layout(case, look_up(reader, case), b"", place, language, zone)
-    claimed = claim(section, outage) if section else {}
+    outage = evidence.statement["outage"]
+    page = page_data(evidence, collect_report_facts(reader, evidence), b"", place, language, zone)
+    claimed = owner_claim(section, outage) if section else {}
     others = _others(reader, outage, rule(section.sla) if section and section.sla else None)
-    return Letter(outage, claimed, page, others, Writing.of(case.payload, language, zone), formal)
+    return Letter(outage, claimed, page, others, Formatter.for_outage(evidence.payload, language, zone), formal)
 
 
-def pdf(letter: Letter, blocks: list[Block]) -> bytes:
+def letter_pdf(letter: Letter, blocks: list[Block]) -> bytes:
     """Lay the letter out. Its date is that of the record, so that the same case gives the same bytes."""
-    w = words(letter.writing.language, package="mailwatch.evidence.letter")
+    w = texts(letter.writing.language, package="mailwatch.evidence.letter")
     data = {
         "lang": letter.writing.language,
         "title": w["title_formal" if letter.formal else "title"],
@@ -78,22 +78,22 @@ def _plain(block: Block) -> dict[str, Any]:
     if isinstance(block, Table):
         alone = len(block.rows) == 1 and not any(isinstance(run, str) for cell in block.rows[0] for run in cell)
         # The columns of a table with a head are narrow.
-        fit: dict[str, Any] = printable(plain, NARROW if block.head else LONG)
+        fit: dict[str, Any] = printable(plain, MAX_NARROW_CHARS if block.head else MAX_UNBROKEN_CHARS)
         return fit | {"kind": "table", "signature": alone}
     return plain | {"kind": "paragraph"}
 
 
 def _others(reader: Reader, outage: dict[str, Any], given: Rule | None) -> list[dict[str, Any]]:
     """Find the other outages of the same target in the same windows, oldest first."""
-    case = stretch(outage)
-    found = windows(given or _BY_THE_MONTH, case.possible or case.sure, ZoneInfo(ZONE))
-    told = []
+    case = sla_outage(outage)
+    found = sla_windows(given or _BY_THE_MONTH, case.possible or case.sure, ZoneInfo(RULE_ZONE))
+    others = []
     for payload in queries.outage_payloads(reader):
         if payload["target"] != outage["target"] or payload["id"] == outage["id"]:
             continue
         if payload["first_bad"] < found[-1][1] and payload["last_bad"] >= found[0][0]:
-            told.append(payload_json(payload))
-    return sorted(told, key=lambda one: str(one["first_bad"]))
+            others.append(evidence_json(payload))
+    return sorted(others, key=lambda one: str(one["first_bad"]))
 
 
-__all__ = ["Letter", "compose", "docx", "pdf", "prepare"]
+__all__ = ["Letter", "compose_letter", "docx", "letter_pdf", "prepare_letter"]

@@ -37,7 +37,7 @@ class Table:
 Block = Paragraph | Table
 
 
-def fill(template: str, **values: Run) -> Line:
+def fill_template(template: str, **values: Run) -> Line:
     """Put values and blanks in the places in braces."""
     runs: list[Run] = []
     for text, name, _, _ in Formatter().parse(template):

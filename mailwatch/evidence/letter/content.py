@@ -12,11 +12,11 @@ from typing import Any
 
 from mailwatch.analysis.sla import read_rule
 from mailwatch.config import catalogue
-from mailwatch.evidence.claims.evaluate import read, stretch
-from mailwatch.evidence.claims.format import fee
-from mailwatch.evidence.letter.blocks import Blank, Block, Line, Paragraph, Run, fill, table
+from mailwatch.evidence.claims.evaluate import evaluate, sla_outage
+from mailwatch.evidence.claims.format import owner_fee
+from mailwatch.evidence.letter.blocks import Blank, Block, Line, Paragraph, Run, fill_template, table
 from mailwatch.evidence.report import contract
-from mailwatch.evidence.report.formatting import Writing, words
+from mailwatch.evidence.report.formatting import Formatter, texts
 
 MAX_REPLIES = 3
 
@@ -29,30 +29,30 @@ class Letter:
     claim: dict[str, Any]
     page: dict[str, Any]
     others: list[dict[str, Any]]
-    writing: Writing
+    writing: Formatter
     formal: bool
 
 
-def compose(letter: Letter) -> list[Block]:
+def compose_letter(letter: Letter) -> list[Block]:
     """Return the letter, block by block."""
-    w = words(letter.writing.language, package="mailwatch.evidence.letter")
-    said = letter.claim.get("stated_by_owner", {})
+    w = texts(letter.writing.language, package="mailwatch.evidence.letter")
+    owner = letter.claim.get("stated_by_owner", {})
     parts = (_head, _contract, _facts, _method, _promise, _earlier, _requests, _end)
-    return [block for part in parts for block in part(letter, w, said)]
+    return [block for part in parts for block in part(letter, w, owner)]
 
 
-def reading(letter: Letter) -> dict[str, Any] | None:
+def combined_reading(letter: Letter) -> dict[str, Any] | None:
     """Return the reading of all outages on record in the windows of this one; None without a rule."""
     rule = letter.claim.get("rule")
     if rule is None:
         return None
     made = read_rule(rule["key"], {key: value for key, value in rule.items() if key != "key"})
-    outages = [stretch(one) for one in (letter.outage, *letter.others)]
-    return read(made, letter.outage["kind"], outages, fee(letter.claim["stated_by_owner"]))
+    outages = [sla_outage(one) for one in (letter.outage, *letter.others)]
+    return evaluate(made, letter.outage["kind"], outages, owner_fee(letter.claim["stated_by_owner"]))
 
 
-def _head(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
-    holder = said.get("holder", {})
+def _head(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
+    holder = owner.get("holder", {})
     for key in ("name", "tax_code", "address"):
         yield Paragraph((holder.get(key) or Blank(w[key]),), "tight")
     yield Paragraph((holder.get("pec") or holder.get("email") or Blank(w["contact"]),))
@@ -60,26 +60,26 @@ def _head(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[B
     yield Paragraph((w["to"],), "to")
     yield Paragraph((provider.name if provider else letter.outage["provider"] or "–",), "right")
     yield Paragraph((Blank(w["provider_address"]),), "right")
-    yield Paragraph(fill(w["by"], means=Blank(w["means"])), "by")
+    yield Paragraph(fill_template(w["by"], means=Blank(w["means"])), "by")
     subject = w["subject_formal" if letter.formal else "subject"]
     yield Paragraph((subject.format(**_names(letter)),), "title")
-    yield Paragraph(fill(w["undersigned"], name=holder.get("name") or Blank(w["name"])))
+    yield Paragraph(fill_template(w["undersigned"], name=holder.get("name") or Blank(w["name"])))
 
 
-def _contract(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+def _contract(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph((w["contract"],), "heading")
-    known = words(letter.writing.language)["claim"]
-    told = dict(contract.contract(said, letter.writing))
-    rows: list[list[Run]] = [[words(letter.writing.language)["account"], letter.outage["target"]]]
+    known = texts(letter.writing.language)["claim"]
+    rows_by_label = dict(contract.contract_rows(owner, letter.writing))
+    rows: list[list[Run]] = [[texts(letter.writing.language)["account"], letter.outage["target"]]]
     for key in ("plan", "contract_number", "fee", "since"):
-        rows.append([known[key], told.get(known[key]) or Blank(w[key])])
+        rows.append([known[key], rows_by_label.get(known[key]) or Blank(w[key])])
     yield table(rows)
 
 
-def _facts(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+def _facts(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
     page, writing = letter.page, letter.writing
     yield Paragraph((w["outage"],), "heading")
-    channel = words(writing.language)["channels"][letter.outage["kind"]]
+    channel = texts(writing.language)["channels"][letter.outage["kind"]]
     yield Paragraph((w["outage_text"].format(**_names(letter) | {"channel": channel}),))
     yield Paragraph((page["sentence"],))
     if page["reserve"]:
@@ -101,16 +101,16 @@ def _facts(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[
         yield table([_other(one, writing) for one in letter.others], head)
 
 
-def _method(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+def _method(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph((w["method"],), "heading")
     yield Paragraph((w["method_text"],))
     yield Paragraph((letter.page["outside"],))
     yield table(letter.page["ours"])
 
 
-def _promise(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+def _promise(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph((w["promise"],), "heading")
-    rule, found, writing = letter.claim.get("rule"), reading(letter), letter.writing
+    rule, found, writing = letter.claim.get("rule"), combined_reading(letter), letter.writing
     if rule is None or found is None or "target" not in rule:
         yield Paragraph((Blank(w["promise_blank"]),))
     elif not rule["verified"]:
@@ -121,19 +121,21 @@ def _promise(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterato
         yield Paragraph((Blank(w["promise_kept"].format(name=rule["name"])),))
     else:
         yield Paragraph((w["promise_text"],), "lead")
-        yield table([[words(writing.language)["claim"]["rule"], rule["name"]], *contract.promise(rule, writing)])
+        yield table(
+            [[texts(writing.language)["claim"]["rule"], rule["name"]], *contract.promise_rows(rule, writing)]
+        )
         for window in found["windows"]:
             if _broken(window["counted"]):
-                told = contract.window(window, found["zone"], writing, alone=not letter.others)
-                yield Paragraph((told["title"],), "bold")
-                yield table(told["table"], contract.head(writing))
-                for line in told["lines"]:
+                section = contract.window_section(window, found["zone"], writing, alone=not letter.others)
+                yield Paragraph((section["title"],), "bold")
+                yield table(section["table"], contract.window_head(writing))
+                for line in section["lines"]:
                     yield Paragraph((line,))
 
 
-def _earlier(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+def _earlier(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph((w["earlier"],), "heading")
-    sent = contract.notified(said, letter.writing)
+    sent = contract.notification_rows(owner, letter.writing)
     if sent:
         yield Paragraph((w["earlier_text"],), "lead")
         yield table(
@@ -142,29 +144,31 @@ def _earlier(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterato
     else:
         yield Paragraph((Blank(w["earlier_blank"]),))
     yield Paragraph((w["harm"],), "heading")
-    yield Paragraph(fill(w["harm_text"], blank=Blank(w["harm_blank"])))
+    yield Paragraph(fill_template(w["harm_text"], blank=Blank(w["harm_blank"])))
 
 
-def _requests(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+def _requests(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph((w["requests"],), "heading")
     days = Blank(w["days"])
-    yield Paragraph(fill(w["request_formal"], days=days) if letter.formal else (w["request_text"],), "lead")
+    yield Paragraph(
+        fill_template(w["request_formal"], days=days) if letter.formal else (w["request_text"],), "lead"
+    )
     asked: list[Line] = [(w["request_cause"],)]
     if letter.outage["state"] == "open":
         asked.append((w["request_restore"],))
-    asked.append(fill(w["request_money"], blank=Blank(w["money"])))
-    asked.append(fill(w["request_answer"], days=days))
+    asked.append(fill_template(w["request_money"], blank=Blank(w["money"])))
+    asked.append(fill_template(w["request_answer"], days=days))
     for line in asked:
         yield Paragraph(line, "item")
     if letter.formal:
         yield Paragraph((w["formal_end"],))
 
 
-def _end(letter: Letter, w: dict[str, Any], said: dict[str, Any]) -> Iterator[Block]:
+def _end(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph((w["enclosed"],), "heading")
-    yield Paragraph(fill(w["enclosed_bundle"], id=letter.outage["id"], blank=Blank(w["bundle"])), "last")
-    yield Paragraph(fill(w["enclosed_other"], blank=Blank(w["other"])), "last")
-    name = said.get("holder", {}).get("name")
+    yield Paragraph(fill_template(w["enclosed_bundle"], id=letter.outage["id"], blank=Blank(w["bundle"])), "last")
+    yield Paragraph(fill_template(w["enclosed_other"], blank=Blank(w["other"])), "last")
+    name = owner.get("holder", {}).get("name")
     yield table([[Blank(w["place_date"]), Blank(w["signature"] + (f" ({name})" if name else ""))]])
     yield Paragraph((f"{letter.page['local_note']} {w['advice']}",), "small")
 
@@ -179,16 +183,16 @@ def _names(letter: Letter) -> dict[str, str]:
         "account": letter.outage["target"],
         "channel": letter.outage["kind"].upper(),
         "provider": provider.name if provider else letter.outage["provider"] or "–",
-        "least": letter.writing.span(letter.page["least_ms"]),
+        "least": letter.writing.format_duration(letter.page["least_ms"]),
     }
 
 
-def _other(outage: dict[str, Any], writing: Writing) -> list[str]:
+def _other(outage: dict[str, Any], writing: Formatter) -> list[str]:
     most = outage["duration"]["max"]
-    unknown = words(writing.language)["no_estimate"]
+    unknown = texts(writing.language)["no_estimate"]
     return [
         outage["id"],
-        writing.stamp(outage["first_bad"], up=True),
-        writing.span(round(outage["duration"]["min"] * 1000)),
-        unknown if most is None else writing.span(round(most * 1000), up=True),
+        writing.local_and_utc_of(outage["first_bad"], up=True),
+        writing.format_duration(round(outage["duration"]["min"] * 1000)),
+        unknown if most is None else writing.format_duration(round(most * 1000), up=True),
     ]

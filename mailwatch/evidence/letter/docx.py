@@ -24,8 +24,8 @@ def docx(blocks: Sequence[Block], title: str, language: str) -> bytes:
     document.core_properties.author = ""
     document.core_properties.comments = ""
     document.core_properties.title = title
-    for told in document.styles.element.iter(qn("w:lang")):
-        told.set(qn("w:val"), LOCALES[language])
+    for element in document.styles.element.iter(qn("w:lang")):
+        element.set(qn("w:val"), LOCALES[language])
     for section in document.sections:
         # The template is of American paper.
         section.page_width, section.page_height = Cm(21), Cm(29.7)
@@ -64,4 +64,4 @@ def _write(paragraph: Target, line: Line, *, bold: bool = False, size: int | Non
 
 def _printable(text: str) -> str:
     """A server's own words may hold what XML cannot."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    return "".join(char if char.isprintable() else " " for char in text)

@@ -12,28 +12,30 @@ from zoneinfo import ZoneInfo
 
 import typst
 
-from mailwatch.evidence.outage_case import Case
-from mailwatch.evidence.report.facts import Sightings, sight
+from mailwatch.evidence.outage_case import OutageEvidence
+from mailwatch.evidence.report.facts import ReportFacts, collect_facts
 from mailwatch.evidence.report.fonts import printable
-from mailwatch.evidence.report.outage import layout
+from mailwatch.evidence.report.outage import page_data
 from mailwatch.store import Reader
 from mailwatch.store.queries import anchor_of
 
 
-def report(reader: Reader, case: Case, statement: bytes, place: str, language: str, zone: ZoneInfo) -> bytes:
+def render_outage_report(
+    reader: Reader, evidence: OutageEvidence, statement: bytes, place: str, language: str, zone: ZoneInfo
+) -> bytes:
     """Return the PDF. `statement` is outage.json as it stands in the bundle."""
-    seen = look_up(reader, case)
-    data = layout(case, seen, statement, place, language, zone)
+    seen = collect_report_facts(reader, evidence)
+    data = page_data(evidence, seen, statement, place, language, zone)
     return typeset("report.typ", data, statement)
 
 
-def look_up(reader: Reader, case: Case) -> Sightings:
+def collect_report_facts(reader: Reader, evidence: OutageEvidence) -> ReportFacts:
     """Return what the range shows, with what the ledger says near it of the program and of the tokens."""
-    reference = anchor_of(reader, case.payload)
-    seen = sight(case.found.entries(reader), case.payload["target"], case.payload, reference)
-    for entry in reader.entries(kinds=["node"], to_index=case.found.start.size, descending=True, limit=1):
+    reference = anchor_of(reader, evidence.payload)
+    seen = collect_facts(evidence.range.entries(reader), evidence.payload["target"], evidence.payload, reference)
+    for entry in reader.entries(kinds=["node"], to_index=evidence.range.start.size, descending=True, limit=1):
         seen.node_before = entry.payload
-    for token in case.found.tokens:
+    for token in evidence.range.tokens:
         for entry in reader.entries(from_index=token.entry, to_index=token.entry + 1):
             seen.tokens[token.entry] = entry.payload
     return seen

@@ -11,33 +11,35 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mailwatch.analysis.elapsed import length_of
-from mailwatch.analysis.segments import Share, Stretch
-from mailwatch.evidence.report.facts import Run
-from mailwatch.evidence.report.formatting import Writing
-from mailwatch.model import Fact, Gap, Outcome, WatchChange
+from mailwatch.analysis.elapsed import gap_length
+from mailwatch.analysis.segments import Segment, SegmentState
+from mailwatch.evidence.report.facts import ObservationRun
+from mailwatch.evidence.report.formatting import Formatter
+from mailwatch.model import Fact, Gap, Outcome, TargetChange
 from mailwatch.times import Millis
 
-QUARTER: Millis = 900_000
+QUARTER_MS: Millis = 900_000
 """All time zones change by whole quarters of an hour."""
-HOURLY: Millis = 40 * 86_400_000
+HOURLY_UP_TO_MS: Millis = 40 * 86_400_000
 """Windows up to here are drawn by the hour, longer ones by the day."""
 
 
 @dataclass(slots=True)
 class Cell:
-    """Milliseconds of an hour or a day; `whole` is its part in the window, `odd` counts looks without a result."""
+    """Milliseconds of an hour or a day; `whole` is its part in the window, `no_result` counts unknown
+    observations.
+    """
 
     up: Millis = 0
     down: Millis = 0
     undecided: Millis = 0
-    odd: int = 0
+    no_result: int = 0
     whole: Millis = 0
 
-    def parts(self, beat: Millis) -> tuple[int, int, int]:
+    def parts(self, interval: Millis) -> tuple[int, int, int]:
         """Per cent down, unknown and up, the rest being no data; what there was of down can always be seen."""
         left = max(0, self.whole - self.up - self.down - self.undecided)
-        unknown = self.undecided + min(left, self.odd * beat)
+        unknown = self.undecided + min(left, self.no_result * interval)
         down, odd, up = (
             round(100 * part / self.whole) if self.whole else 0 for part in (self.down, unknown, self.up)
         )
@@ -48,49 +50,51 @@ class Cell:
         return down, min(odd, 100 - down), min(up, max(0, 100 - down - odd))
 
 
-class Calendar:
+class AvailabilityCalendar:
     """Cells by target; rows are local days of hours, or months of days."""
 
     def __init__(self, window: tuple[Millis, Millis], zone: ZoneInfo) -> None:
         self.window, self._zone = window, zone
-        self.hourly = window[1] - window[0] <= HOURLY
+        self.hourly = window[1] - window[0] <= HOURLY_UP_TO_MS
         self.causes: dict[str, dict[str, int]] = {}
         self.failed: dict[str, list[int]] = {}
-        """Of each target the looks in the window that failed, and at how many of them other operators answered."""
+        """Of each target the failed observations in the window, and at how many of them other operators
+        answered.
+        """
         self.gaps: dict[str, dict[str, tuple[int, Millis]]] = {}
         self._cells: dict[str, dict[tuple[str, int], Cell]] = {}
         self._keys: dict[int, tuple[str, int]] = {}
 
-    def add(self, target: str, fact: Fact, stretches: list[Stretch]) -> None:
+    def add(self, target: str, fact: Fact, stretches: list[Segment]) -> None:
         """Take in a fact, and what it decided of the window."""
         cells = self._cells.setdefault(target, {})
         for start, end, share in stretches:
             while start < end:
-                quarter = start // QUARTER
-                until = min(end, (quarter + 1) * QUARTER)
+                quarter = start // QUARTER_MS
+                until = min(end, (quarter + 1) * QUARTER_MS)
                 cell = cells.setdefault(self._key(quarter), Cell())
-                if share is Share.UP:
+                if share is SegmentState.UP:
                     cell.up += until - start
-                elif share is Share.DOWN:
+                elif share is SegmentState.DOWN:
                     cell.down += until - start
                 else:
                     cell.undecided += until - start
                 start = until
         if isinstance(fact, Gap):
             self._gap(target, fact)
-        elif isinstance(fact, WatchChange):
+        elif isinstance(fact, TargetChange):
             return
         elif fact.outcome is Outcome.DOWN and self.window[0] <= fact.started_at < self.window[1]:
             failed = self.failed.setdefault(target, [0, 0])
             failed[0] += 1
             failed[1] += fact.guard is not None and bool(fact.guard.online)
         elif fact.outcome is Outcome.UNKNOWN and self.window[0] <= fact.started_at < self.window[1]:
-            cells.setdefault(self._key(fact.started_at // QUARTER), Cell()).odd += 1
+            cells.setdefault(self._key(fact.started_at // QUARTER_MS), Cell()).no_result += 1
             causes, cause = self.causes.setdefault(target, {}), fact.cause.value if fact.cause else ""
             causes[cause] = causes.get(cause, 0) + 1
 
     def _gap(self, target: str, gap: Gap) -> None:
-        spent = min(gap.end, self.window[1]) - max(gap.end - length_of(gap), self.window[0])
+        spent = min(gap.end, self.window[1]) - max(gap.end - gap_length(gap), self.window[0])
         if spent > 0:
             gaps = self.gaps.setdefault(target, {})
             count, total = gaps.get(gap.reason.value, (0, 0))
@@ -100,46 +104,46 @@ class Calendar:
         """Yield the rows of [start, end) with their cells by column: hours 0 to 23 of days, or days of months."""
         rows: dict[str, dict[int, Cell]] = {}
         cells = self._cells.get(target, {})
-        for quarter in range(self.window[0] // QUARTER, -(-end // QUARTER)):
+        for quarter in range(self.window[0] // QUARTER_MS, -(-end // QUARTER_MS)):
             row, column = self._key(quarter)
             cell = rows.setdefault(row, {}).setdefault(column, cells.get((row, column), Cell()))
-            cell.whole += min(end, (quarter + 1) * QUARTER) - max(self.window[0], quarter * QUARTER)
+            cell.whole += min(end, (quarter + 1) * QUARTER_MS) - max(self.window[0], quarter * QUARTER_MS)
         yield from rows.items()
 
     def _key(self, quarter: int) -> tuple[str, int]:
         key = self._keys.get(quarter)
         if key is None:
-            at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=quarter * QUARTER)
+            at = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=quarter * QUARTER_MS)
             local = at.astimezone(self._zone)
             key = (f"{local:%Y-%m-%d}", local.hour) if self.hourly else (f"{local:%Y-%m}", local.day)
             self._keys[quarter] = key
         return key
 
 
-MAX_STROKES = 160
+MAX_MARKED_OBSERVATIONS = 160
 """More observations than this run into one another; then only the bands are drawn."""
 MAX_BANDS = 400
-NARROW = 0.16
+NARROW_SHARE = 0.16
 """Below this share of the width two times do not fit side by side under the outage."""
 
 
-def timeline(outage: dict[str, Any], runs: Sequence[Run], writing: Writing) -> dict[str, Any]:
-    """Return the drawing, its places between 0 and 1. `outage` is a payload; `looks` is empty for too many."""
+def timeline(outage: dict[str, Any], runs: Sequence[ObservationRun], writing: Formatter) -> dict[str, Any]:
+    """Return the drawing, its places between 0 and 1. `outage` is a payload; `observed` is empty for too many."""
     start, end = _window(outage)
 
     def x(at: Millis) -> float:
         return float(min(1.0, max(0.0, (at - start) / (end - start))))
 
-    shown = [run for run in runs if run.end >= start and run.start <= end]
-    looks = [run for run in shown if run.what != "gap"]
+    visible = [run for run in runs if run.end >= start and run.start <= end]
+    observed = [run for run in visible if run.state != "gap"]
     strokes = [
-        {"at": x(at), "what": run.what}
-        for run in looks
-        if sum(one.count for one in looks) <= MAX_STROKES
-        for at in _spread(run)
+        {"at": x(at), "what": run.state}
+        for run in observed
+        if sum(one.count for one in observed) <= MAX_MARKED_OBSERVATIONS
+        for at in _run_positions(run)
         if start <= at <= end
     ]
-    return {"spans": _bands(outage, shown, x), "looks": strokes, "marks": _marks(outage, x, writing)}
+    return {"spans": _bands(outage, visible, x), "looks": strokes, "marks": _marks(outage, x, writing)}
 
 
 def _window(outage: dict[str, Any]) -> tuple[Millis, Millis]:
@@ -150,37 +154,37 @@ def _window(outage: dict[str, Any]) -> tuple[Millis, Millis]:
     return begin - margin, end + (0 if outage["first_good"] is None else margin)
 
 
-def _bands(outage: dict[str, Any], runs: list[Run], x: Any) -> list[dict[str, Any]]:
+def _bands(outage: dict[str, Any], runs: list[ObservationRun], x: Any) -> list[dict[str, Any]]:
     first, last, good, over = (outage[key] for key in ("first_bad", "last_bad", "last_good", "first_good"))
     bands = [{"kind": "down", "a": x(first), "b": x(last)}]
     if good is not None:
         bands += [{"kind": "edge", "a": x(good), "b": x(first)}, {"kind": "up", "a": 0.0, "b": x(good)}]
     if over is not None:
         bands += [{"kind": "edge", "a": x(last), "b": x(over)}, {"kind": "up", "a": x(over), "b": 1.0}]
-    odd = [run for run in runs if run.what in ("unknown", "gap") and run.end > first and run.start < last]
-    inside = [run for run in runs if run.what == "up" and first <= run.start < last]
+    odd = [run for run in runs if run.state in ("unknown", "gap") and run.end > first and run.start < last]
+    inside = [run for run in runs if run.state == "up" and first <= run.start < last]
     if len(odd) + len(inside) <= MAX_BANDS:
-        bands += [{"kind": run.what, "a": x(run.start), "b": x(run.end)} for run in (*odd, *inside)]
+        bands += [{"kind": run.state, "a": x(run.start), "b": x(run.end)} for run in (*odd, *inside)]
     return bands
 
 
-def _marks(outage: dict[str, Any], x: Any, writing: Writing) -> list[dict[str, Any]]:
+def _marks(outage: dict[str, Any], x: Any, writing: Formatter) -> list[dict[str, Any]]:
     first, last, good, over = (outage[key] for key in ("first_bad", "last_bad", "last_good", "first_good"))
-    narrow = x(last) - x(first) < NARROW
+    narrow = x(last) - x(first) < NARROW_SHARE
     begin = first if good is None else good
     end = last if over is None else over
     marks = [
-        {"at": x(begin), "above": True, "left": False, "text": writing.both(begin)},
-        {"at": x(end), "above": True, "left": True, "text": writing.both(end, up=over is not None)},
+        {"at": x(begin), "above": True, "left": False, "text": writing.local_and_utc(begin)},
+        {"at": x(end), "above": True, "left": True, "text": writing.local_and_utc(end, up=over is not None)},
     ]
     if good is not None:
-        marks.append({"at": x(first), "above": False, "left": narrow, "text": writing.clock(first, up=True)})
+        marks.append({"at": x(first), "above": False, "left": narrow, "text": writing.format_time(first, up=True)})
     if over is not None:
-        marks.append({"at": x(last), "above": False, "left": not narrow, "text": writing.clock(last)})
+        marks.append({"at": x(last), "above": False, "left": not narrow, "text": writing.format_time(last)})
     return marks
 
 
-def _spread(run: Run) -> list[Millis]:
+def _run_positions(run: ObservationRun) -> list[Millis]:
     """Where the strokes of a run stand: evenly, since runs keep no single times."""
     step = (run.end - run.start) / max(1, run.count - 1) if run.count > 1 else 0
     return [round(run.start + number * step) for number in range(run.count)]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mailwatch.analysis.elapsed import Moment, as_shown, end_of, length_of, start_of
+from mailwatch.analysis.elapsed import Moment, by_reference_clock, fact_end, fact_start, gap_length
 from mailwatch.ledger.payloads import gap_from, observation_from
 from mailwatch.model import Gap, Observation, Outcome, Phase
 from mailwatch.store import Entry
@@ -16,10 +16,10 @@ MAX_RUNS = 5000
 
 
 @dataclass(slots=True)
-class Run:
-    """Looks in a row that saw the same. `what` is up, down, unknown, or gap."""
+class ObservationRun:
+    """Observations in a row with the same result. `state` is up, down, unknown, or gap."""
 
-    what: str
+    state: str
     start: Millis
     end: Millis
     count: int
@@ -27,17 +27,18 @@ class Run:
 
 
 @dataclass(slots=True)
-class Sightings:
-    """What was found. `runs` are in order; when there are too many, `more` counts those left out.
+class ReportFacts:
+    """What was found. `runs` are in order; when there are too many, `omitted_runs` counts those left out.
 
-    Of `down` looks, `guarded` found other operators to answer, and in `answered` the server took the connection;
-    in `unknown_words` it said what is in no row of the table of replies.
+    Of `down` observations, `guarded` found other operators to answer, and in `answered` the server took the
+    connection;
+    in `unknown_words` its reply is in no row of the table of replies.
     Of `surveys` of the clock, `degraded` left it in doubt; `unbounded` of these do not say how far it was off.
     """
 
-    runs: list[Run] = field(default_factory=list)
-    more: int = 0
-    looks: int = 0
+    runs: list[ObservationRun] = field(default_factory=list)
+    omitted_runs: int = 0
+    observations: int = 0
     first: Millis | None = None
     last: Millis | None = None
     gaps: list[Gap] = field(default_factory=list)
@@ -68,87 +69,90 @@ class Sightings:
     ciphers: set[str] = field(default_factory=set)
 
 
-def sight(
+def collect_facts(
     entries: Iterable[Entry], target: str, payload: dict[str, Any], reference: Moment | None = None
-) -> Sightings:
-    """Read the range around the outage that `payload` tells; times by the wall clock of `reference`."""
-    found = Sightings(reference=reference)
+) -> ReportFacts:
+    """Read the range around the outage of `payload`; times by the wall clock of `reference`."""
+    found = ReportFacts(reference=reference)
     for entry in entries:
         if entry.target == target and entry.kind == "observation":
-            _look(found, entry.index, observation_from(entry.payload), payload)
+            _add_observation(found, entry.index, observation_from(entry.payload), payload)
         elif entry.target == target and entry.kind == "gap":
             gap = gap_from(entry.payload)
             found.gaps.append(gap)
-            until = as_shown(end_of(gap), reference)
-            _run(found, "gap", until - length_of(gap), until, gap.reason)
+            until = by_reference_clock(fact_end(gap), reference)
+            _add_run(found, "gap", until - gap_length(gap), until, gap.reason)
         elif entry.target is None:
-            _ours(found, entry)
+            _add_monitor_entry(found, entry)
     return found
 
 
-def _look(found: Sightings, index: int, look: Observation, payload: dict[str, Any]) -> None:
-    found.looks += 1
-    start, end = as_shown(start_of(look), found.reference), as_shown(end_of(look), found.reference)
-    found.first = start if found.first is None else found.first
-    found.last = end
+def _add_observation(facts: ReportFacts, index: int, observation: Observation, payload: dict[str, Any]) -> None:
+    facts.observations += 1
+    start, end = (
+        by_reference_clock(fact_start(observation), facts.reference),
+        by_reference_clock(fact_end(observation), facts.reference),
+    )
+    facts.first = start if facts.first is None else facts.first
+    facts.last = end
     first, last = payload["ledger"]["first"], payload["ledger"]["last"]
     inside = first < index <= last
-    if look.secret and look.outcome is Outcome.UP:
+    if observation.secret and observation.outcome is Outcome.UP:
         if index <= first:
-            found.accepted_before.add(look.secret)
+            facts.accepted_before.add(observation.secret)
         elif index >= last:
-            # The last entry of an outage that is over is the good look that ended it.
-            found.accepted_after.add(look.secret)
-    elif look.secret and inside:
-        found.used.add(look.secret)
-    if inside and look.outcome is Outcome.DOWN:
-        _failed(found, look)
-    for attempt in look.attempts:
+            # The last entry of an outage that is over is the up observation that ended it.
+            facts.accepted_after.add(observation.secret)
+    elif observation.secret and inside:
+        facts.used.add(observation.secret)
+    if inside and observation.outcome is Outcome.DOWN:
+        _add_failure(facts, observation)
+    for attempt in observation.attempts:
         if attempt.peer:
-            found.addresses[attempt.peer] = found.addresses.get(attempt.peer, 0) + 1
+            facts.addresses[attempt.peer] = facts.addresses.get(attempt.peer, 0) + 1
         if attempt.tls is not None:
-            found.fingerprints[attempt.peer] = attempt.tls.fingerprint
-            found.ciphers.add(f"{attempt.tls.version}, {attempt.tls.cipher}")
-    _run(found, look.outcome.value, start, end, look.cause.value if look.cause else "")
+            facts.fingerprints[attempt.peer] = attempt.tls.fingerprint
+            facts.ciphers.add(f"{attempt.tls.version}, {attempt.tls.cipher}")
+    _add_run(facts, observation.outcome.value, start, end, observation.cause.value if observation.cause else "")
 
 
-def _failed(found: Sightings, look: Observation) -> None:
-    found.down += 1
-    found.with_login |= look.with_login
-    deciding = look.deciding
-    found.unknown_words += (deciding.facts or {}).get("words") == "unknown" if deciding else 0
-    found.answered += look.failed_phase not in (Phase.RESOLVE, Phase.CONNECT)
-    if look.guard is not None and look.guard.online:
-        found.guarded += 1
-        found.controls |= {name for name, told in look.guard.controls.items() if str(told) == "ok"}
+def _add_failure(facts: ReportFacts, observation: Observation) -> None:
+    facts.down += 1
+    facts.with_login |= observation.with_login
+    deciding = observation.deciding_attempt
+    facts.unknown_words += (deciding.facts or {}).get("words") == "unknown" if deciding else 0
+    facts.answered += observation.failed_phase not in (Phase.RESOLVE, Phase.CONNECT)
+    if observation.guard is not None and observation.guard.online:
+        facts.guarded += 1
+        facts.controls |= {name for name, reason in observation.guard.controls.items() if str(reason) == "ok"}
 
 
-def _run(found: Sightings, what: str, start: Millis, end: Millis, detail: str) -> None:
-    last = found.runs[-1] if found.runs else None
-    if last is not None and (last.what, last.detail) == (what, detail) and what != "gap":
+def _add_run(facts: ReportFacts, what: str, start: Millis, end: Millis, detail: str) -> None:
+    last = facts.runs[-1] if facts.runs else None
+    if last is not None and (last.state, last.detail) == (what, detail) and what != "gap":
         last.end, last.count = end, last.count + 1
-    elif len(found.runs) < MAX_RUNS:
-        found.runs.append(Run(what, start, end, 1, detail))
+    elif len(facts.runs) < MAX_RUNS:
+        facts.runs.append(ObservationRun(what, start, end, 1, detail))
     else:
-        found.more += 1
+        facts.omitted_runs += 1
 
 
-def _ours(found: Sightings, entry: Entry) -> None:
+def _add_monitor_entry(facts: ReportFacts, entry: Entry) -> None:
     payload = entry.payload
     if entry.kind == "guard":
         # A time offline has several entries: signs of life, and changes of its parts.
         offline = payload.get("online") is False
-        found.offline += offline and not found.is_offline
-        found.is_offline = offline
+        facts.offline += offline and not facts.is_offline
+        facts.is_offline = offline
     elif entry.kind == "clock" and "degraded" in payload:
-        found.surveys += 1
-        found.degraded += bool(payload["degraded"])
-        found.unbounded += payload.get("error_bound_us") is None
-        found.bound_us = max(found.bound_us, int(payload.get("error_bound_us") or 0))
-        found.servers |= {str(one["server"]) for one in payload.get("servers", ())}
+        facts.surveys += 1
+        facts.degraded += bool(payload["degraded"])
+        facts.unbounded += payload.get("error_bound_us") is None
+        facts.bound_us = max(facts.bound_us, int(payload.get("error_bound_us") or 0))
+        facts.servers |= {str(one["server"]) for one in payload.get("servers", ())}
     elif entry.kind == "clock":
-        found.steps += 1
+        facts.steps += 1
     elif entry.kind == "token":
-        found.offsets.append(int(payload["offset_ms"]))
+        facts.offsets.append(int(payload["offset_ms"]))
     elif entry.kind == "node":
-        found.nodes.append(payload)
+        facts.nodes.append(payload)

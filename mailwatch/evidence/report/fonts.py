@@ -1,4 +1,4 @@
-"""What the embedded fonts can show: a stranger's words must not keep a report from being made.
+"""What the embedded fonts can show: what others wrote must not keep a report from being made.
 
 A server chooses what it says. PDF/A refuses a letter that no embedded font has, so that a single one would be
 the end of the report; marks that reorder text would let a line read otherwise than it was sent.
@@ -13,17 +13,17 @@ import re
 import unicodedata
 from typing import Any
 
-_SHOWN = re.compile("[\\n\\u00a0\\u200b -~¡-\u024f\u0370-\u03ff\u0400-\u045f\u2010-\u2027\u2030-\u203e€−≤≥→]")
+_PRINTABLE = re.compile("[\\n\\u00a0\\u200b -~¡-\u024f\u0370-\u03ff\u0400-\u045f\u2010-\u2027\u2030-\u203e€−≤≥→]")
 """Latin, Greek, Cyrillic and common marks: Libertinus Serif and DejaVu Sans Mono have them; a test keeps it so."""
-LONG = 45
+MAX_UNBROKEN_CHARS = 45
 """A word longer than this would run out of its column; it may then be broken."""
 
 
-def printable(data: Any, long: int = LONG) -> Any:
+def printable(data: Any, long: int = MAX_UNBROKEN_CHARS) -> Any:
     """Return plain data with each text in it fit to be printed, words longer than `long` being breakable."""
     if isinstance(data, str):
-        shown = "".join(map(_letter, unicodedata.normalize("NFC", data)))
-        return re.sub(rf"\S{{{long + 1},}}", lambda found: _breakable(found[0], long), shown)
+        text = "".join(map(_letter, unicodedata.normalize("NFC", data)))
+        return re.sub(rf"\S{{{long + 1},}}", lambda found: _breakable(found[0], long), text)
     if isinstance(data, dict):
         return {key: printable(value, long) for key, value in data.items()}
     if isinstance(data, list | tuple):
@@ -31,9 +31,9 @@ def printable(data: Any, long: int = LONG) -> Any:
     return data
 
 
-def _letter(letter: str) -> str:
-    shown = _SHOWN.match(letter) and (letter.isprintable() or letter in "\n\u00a0\u200b")
-    return letter if shown else f"[U+{ord(letter):04X}]"
+def _letter(char: str) -> str:
+    is_printable = _PRINTABLE.match(char) and (char.isprintable() or char in "\n\u00a0\u200b")
+    return char if is_printable else f"[U+{ord(char):04X}]"
 
 
 def _breakable(word: str, long: int) -> str:

@@ -23,7 +23,7 @@ LANGUAGES = ("en", "it")
 
 
 @cache
-def words(language: str, report: str = "", package: str = "mailwatch.evidence.report") -> dict[str, Any]:
+def texts(language: str, report: str = "", package: str = "mailwatch.evidence.report") -> dict[str, Any]:
     """Return the texts of a language; `causes`, `phases` and `reasons` by the values of the models.
 
     `report`: "" is the report of an outage; another ("period", "joint") has its own words on top of these.
@@ -31,15 +31,15 @@ def words(language: str, report: str = "", package: str = "mailwatch.evidence.re
     name = f"{report}.{language}.yaml" if report else f"{language}.yaml"
     text = (resources.files(package) / name).read_text(encoding="utf-8")
     loaded: dict[str, Any] = yaml.safe_load(text)
-    return words(language) | loaded if report else loaded
+    return texts(language) | loaded if report else loaded
 
 
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 """06/07/2026 is in July for some who read English and in June for others; 6 Jul 2026 is the same for all."""
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
+class Formatter:
     """One way of writing: `tenths` of a second or whole ones."""
 
     language: str
@@ -47,7 +47,7 @@ class Writing:
     tenths: bool
 
     @classmethod
-    def of(cls, payload: dict[str, Any], language: str, zone: ZoneInfo) -> Writing:
+    def for_outage(cls, payload: dict[str, Any], language: str, zone: ZoneInfo) -> Formatter:
         """Choose how to write of one outage."""
         end = payload["first_good"] or payload["last_bad"]
         # In a short outage the tenths of a second matter; in a long one they only disturb.
@@ -62,42 +62,42 @@ class Writing:
         """A decimal number, given with a point."""
         return text.replace(".", self.point)
 
-    def day(self, text: str) -> str:
+    def format_date(self, text: str) -> str:
         """A date, given as 2026-01-28."""
         return self._day(dt.date.fromisoformat(text))
 
-    def date(self, at: Millis) -> str:
+    def local_date(self, at: Millis) -> str:
         """The local date of a time."""
         return self._day(self._utc(at).astimezone(self.zone))
 
-    def share(self, share: float, *, up: bool = False) -> str:
-        """A share as per cent, cut or `up` to the next thousandth: 100 % is said surely only of all."""
+    def format_share(self, share: float, *, up: bool = False) -> str:
+        """A share as per cent, cut or `up` to the next thousandth: 100 % means all and nothing less."""
         exact = Decimal(repr(share)) * 100
         return f"{exact.quantize(Decimal('0.001'), ROUND_CEILING if up else ROUND_FLOOR)} %".replace(
             ".", self.point
         )
 
-    def both(self, at: Millis, *, up: bool = False) -> str:
+    def local_and_utc(self, at: Millis, *, up: bool = False) -> str:
         """A time for people: local, with UTC in brackets, and its date where that is another one.
 
         It is cut to what is shown of it, or `up` to the next: what began by then did so by the time shown.
         """
-        utc = self._utc(self._shown(at, up))
+        utc = self._utc(self._rounded(at, up))
         local = utc.astimezone(self.zone)
         other = "" if utc.date() == local.date() else f"{self._day(utc, year=utc.year != local.year)} "
         # No line is to end between a time and its zone.
         bracket = f"({other}{self._time(utc)} UTC)".replace(" ", "\u00a0")
         return f"{self._day(local)} {self._time(local)} {bracket}"
 
-    def clock(self, at: Millis, *, up: bool = False) -> str:
+    def format_time(self, at: Millis, *, up: bool = False) -> str:
         """The local time of day."""
-        return self._time(self._utc(self._shown(at, up)).astimezone(self.zone))
+        return self._time(self._utc(self._rounded(at, up)).astimezone(self.zone))
 
-    def stamp(self, text: str, *, up: bool = False) -> str:
-        """An RFC 3339 time as `both` writes it."""
-        return self.both(parse_rfc3339(text), up=up)
+    def local_and_utc_of(self, text: str, *, up: bool = False) -> str:
+        """An RFC 3339 time as `local_and_utc` writes it."""
+        return self.local_and_utc(parse_rfc3339(text), up=up)
 
-    def _shown(self, at: Millis, up: bool) -> Millis:
+    def _rounded(self, at: Millis, up: bool) -> Millis:
         unit = 100 if self.tenths else 1000
         return (-(-at // unit) if up else at // unit) * unit
 
@@ -107,12 +107,12 @@ class Writing:
     def _day(self, day: dt.date, *, year: bool = True) -> str:
         if self.language == "it":
             return f"{day:%d/%m/%Y}" if year else f"{day:%d/%m}"
-        return f"{day.day} {MONTHS[day.month - 1]}" + (f" {day.year}" if year else "")
+        return f"{day.day} {MONTH_NAMES[day.month - 1]}" + (f" {day.year}" if year else "")
 
     def _time(self, at: datetime) -> str:
         return f"{at:%H:%M:%S}" + (f"{self.point}{at.microsecond // 100_000}" if self.tenths else "")
 
-    def span(self, millis: int, *, up: bool = False, exact: bool = False) -> str:
+    def format_duration(self, millis: int, *, up: bool = False, exact: bool = False) -> str:
         """A duration for people, cut to what is shown of it, or `up` to the next: at least never says too much.
 
         Tenths of a second below a minute, seconds below an hour and if `exact`, else minutes.
@@ -137,6 +137,6 @@ def provider_name(key: str | None) -> str:
     return known.name if known else key or "–"
 
 
-def pairs(digest: str) -> str:
+def digest_groups(digest: str) -> str:
     """A digest in groups of eight, so that it breaks across lines."""
     return " ".join(digest[at : at + 8] for at in range(0, len(digest), 8))

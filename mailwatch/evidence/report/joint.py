@@ -6,29 +6,29 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mailwatch.evidence.joint.quorum import Group, Step
+from mailwatch.evidence.joint.quorum import ChannelGroup, CoverageStep
 from mailwatch.evidence.report import typeset
-from mailwatch.evidence.report.formatting import Writing, pairs, provider_name, words
-from mailwatch.times import Millis, Span, length
+from mailwatch.evidence.report.formatting import Formatter, digest_groups, provider_name, texts
+from mailwatch.times import Millis, Span, total_length
 
 MAX_ROWS = 40
 MAX_MEMBERS = 100
 MAX_POINTS = 400
 """Steps that a chart can show; of more the lowest of those that fall together are drawn, or the highest."""
-LEVELS = 16
+MAX_LEVELS = 16
 
 
 def joint_report(
-    groups: list[Group], stated: dict[str, Any], statement: bytes, language: str, zone: ZoneInfo
+    groups: list[ChannelGroup], stated: dict[str, Any], statement: bytes, language: str, zone: ZoneInfo
 ) -> bytes:
     """Return the PDF. `statement` is joint.json as it stands in the zip, `stated` what it says."""
-    return typeset("joint.typ", _Page(groups, stated, language, zone).data(), statement)
+    return typeset("joint.typ", _JointPage(groups, stated, language, zone).data(), statement)
 
 
-class _Page:
-    def __init__(self, groups: list[Group], stated: dict[str, Any], language: str, zone: ZoneInfo) -> None:
-        self._in = Writing(language, zone, tenths=False)
-        self._groups, self._s, self._w = groups, stated, words(language, "joint")
+class _JointPage:
+    def __init__(self, groups: list[ChannelGroup], stated: dict[str, Any], language: str, zone: ZoneInfo) -> None:
+        self._in = Formatter(language, zone, tenths=False)
+        self._groups, self._s, self._w = groups, stated, texts(language, "joint")
 
     def data(self) -> dict[str, Any]:
         w, members, left_out = self._w, self._s["members"], self._s["left_out"]
@@ -49,7 +49,8 @@ class _Page:
             "sources": w["sources_text"].format(**given),
             "groups": [self._group(one) for one in self._groups],
             "members": [
-                [one["vantage_point"], one["ledger"], pairs(one["sha256"])] for one in members[:MAX_MEMBERS]
+                [one["vantage_point"], one["ledger"], digest_groups(one["sha256"])]
+                for one in members[:MAX_MEMBERS]
             ],
             "members_cut": w["members_cut"].format(n=more) if more > 0 else "",
             "left_out": [[one["file"], one["reason"]] for one in left_out[:MAX_MEMBERS]],
@@ -58,7 +59,7 @@ class _Page:
         }
 
     def _latest(self) -> Millis:
-        """The last time that any of the outages tells: the report is of then."""
+        """The latest time in any of the outages: the date of the report."""
         return max((one.possibly[-1][0] for one in self._groups if one.possibly), default=0)
 
     def _head(self) -> dict[str, Any]:
@@ -73,26 +74,26 @@ class _Page:
                 "alarming": False,
                 "sentence": w["sentence_fine"],
             }
-        n, half = len(worst.points), -(-len(worst.points) // 2)
-        lasting = worst.least[half - 1]
-        span = max(worst.least[worst.peak - 1], key=lambda span: span[1] - span[0])
+        n, half = len(worst.views), -(-len(worst.views) // 2)
+        lasting = worst.surely_spans[half - 1]
+        span = max(worst.surely_spans[worst.peak - 1], key=lambda span: span[1] - span[0])
         return {
             "headline": w["headline"].format(channel=_name(worst)),
             "figure": w["figure"].format(k=worst.peak, n=n),
             "alarming": True,
             "sentence": w["sentence"].format(
-                a=self._in.both(span[0], up=True),
-                b=self._in.both(span[1]),
+                a=self._in.local_and_utc(span[0], up=True),
+                b=self._in.local_and_utc(span[1]),
                 half=half,
-                time=self._in.span(length(lasting)),
+                time=self._in.format_duration(total_length(lasting)),
             ),
         }
 
-    def _group(self, one: Group) -> dict[str, Any]:
-        w, n = self._w, len(one.points)
-        having = sum(bool(point.outages) for point in one.points)
-        outages = sum(len(point.outages) for point in one.points)
-        shown = _levels(n)
+    def _group(self, one: ChannelGroup) -> dict[str, Any]:
+        w, n = self._w, len(one.views)
+        having = sum(bool(point.outages) for point in one.views)
+        outages = sum(len(point.outages) for point in one.views)
+        levels = _levels(n)
         longest = sorted(one.contradictions, key=lambda found: found.span[0] - found.span[1])[:MAX_ROWS]
         more = len(one.contradictions) - MAX_ROWS
         return {
@@ -100,17 +101,17 @@ class _Page:
             "text": w["group_text"].format(n=n, with_outage=having, outages=outages, without=n - having),
             "chart": self._chart(one),
             "levels": [
-                [str(k), *self._level(one.least[k - 1]), *self._level(one.most[k - 1], up=True)]
-                for k in shown
-                if one.most[k - 1]
+                [str(k), *self._level(one.surely_spans[k - 1]), *self._level(one.possibly_spans[k - 1], up=True)]
+                for k in levels
+                if one.possibly_spans[k - 1]
             ],
-            "levels_cut": w["levels_cut"] if len(shown) < n else "",
+            "levels_cut": w["levels_cut"] if len(levels) < n else "",
             "contradictions": [
                 [
                     f"{found.vantage} ({found.ledger.rpartition('/')[2][:8]})",
-                    self._in.both(found.span[0], up=True),
-                    self._in.both(found.span[1]),
-                    self._in.span(found.span[1] - found.span[0]),
+                    self._in.local_and_utc(found.span[0], up=True),
+                    self._in.local_and_utc(found.span[1]),
+                    self._in.format_duration(found.span[1] - found.span[0]),
                     str(found.down),
                 ]
                 for found in longest
@@ -121,42 +122,45 @@ class _Page:
     def _level(self, spans: list[Span], *, up: bool = False) -> list[str]:
         if not spans:
             return ["–", "–", "–"]
-        first, last = self._in.both(spans[0][0], up=not up), self._in.both(spans[-1][1], up=up)
-        return [self._in.span(length(spans), up=up), first, last]
+        first, last = self._in.local_and_utc(spans[0][0], up=not up), self._in.local_and_utc(spans[-1][1], up=up)
+        return [self._in.format_duration(total_length(spans), up=up), first, last]
 
-    def _chart(self, one: Group) -> dict[str, Any] | None:
+    def _chart(self, one: ChannelGroup) -> dict[str, Any] | None:
         if not one.possibly:
             return None
         first, last = one.possibly[0][0], one.possibly[-1][0]
         margin = max(60_000, (last - first) // 20)
         start, end = first - margin, last + margin
-        n = len(one.points)
+        n = len(one.views)
         marks = [start, (start + end) // 2, end]
         return {
             "n": n,
             "ticks": sorted({0, n, *(round(n * part / 4) for part in (1, 2, 3))}),
-            "possibly": _drawn(one.possibly, start, end, max),
-            "surely": _drawn(one.surely, start, end, min),
-            "up": _drawn(one.up, start, end, min),
+            "possibly": _chart_points(one.possibly, start, end, max),
+            "surely": _chart_points(one.surely, start, end, min),
+            "up": _chart_points(one.up, start, end, min),
             "marks": [
-                {"at": (at - start) / (end - start), "text": f"{self._in.date(at)} {self._in.clock(at)}"}
+                {
+                    "at": (at - start) / (end - start),
+                    "text": f"{self._in.local_date(at)} {self._in.format_time(at)}",
+                }
                 for at in marks
             ],
         }
 
 
-def _name(one: Group) -> str:
+def _name(one: ChannelGroup) -> str:
     return f"{provider_name(one.provider)} {one.kind.upper()}"
 
 
 def _levels(n: int) -> list[int]:
     """All k of a few, of many some: the first and last ones and about evenly in between."""
-    if n <= LEVELS:
+    if n <= MAX_LEVELS:
         return list(range(1, n + 1))
-    return sorted({1, 2, 3, n, *(round(n * part / (LEVELS - 4)) for part in range(1, LEVELS - 4))})
+    return sorted({1, 2, 3, n, *(round(n * part / (MAX_LEVELS - 4)) for part in range(1, MAX_LEVELS - 4))})
 
 
-def _drawn(counted: list[Step], start: Millis, end: Millis, choose: Any) -> list[tuple[float, int]]:
+def _chart_points(counted: list[CoverageStep], start: Millis, end: Millis, choose: Any) -> list[tuple[float, int]]:
     """Places from 0 to 1 with their counts; at most so many, choosing among those that fall together."""
     before = [count for at, count in counted if at <= start]
     points = [(start, before[-1] if before else 0)] + [step for step in counted if start < step[0] < end]

@@ -7,43 +7,55 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mailwatch.evidence.outage_case import Case
-from mailwatch.evidence.report.chain_of_custody import integrity, observer, outside, service, tokens
+from mailwatch.evidence.outage_case import OutageEvidence
+from mailwatch.evidence.report.chain_of_custody import (
+    integrity_rows,
+    observer_rows,
+    outside_times_text,
+    service_rows,
+    token_rows,
+)
 from mailwatch.evidence.report.charts import timeline
-from mailwatch.evidence.report.contract import claimant, terms
-from mailwatch.evidence.report.facts import Run, Sightings
-from mailwatch.evidence.report.formatting import Writing, provider_name, words
-from mailwatch.evidence.report.method import limits, method
-from mailwatch.evidence.report.observer_health import in_doubt, of_the_clock, ours, spread, widened
+from mailwatch.evidence.report.contract import contract_section, owner_questions
+from mailwatch.evidence.report.facts import ObservationRun, ReportFacts
+from mailwatch.evidence.report.formatting import Formatter, provider_name, texts
+from mailwatch.evidence.report.method import method_paragraphs, outage_limits
+from mailwatch.evidence.report.observer_health import (
+    clock_doubt_lines,
+    clock_lines,
+    observer_health_rows,
+    widened_duration,
+    widened_uncertainty,
+)
 from mailwatch.model import GapReason
 from mailwatch.times import Millis
 
 MAX_ROWS = 60
-CLOCK_ERROR = 600.0
+MAX_CLOCK_ERROR_SECONDS = 600.0
 """Seconds by which the clock may be off before the first page says so."""
 
 
-def layout(
-    case: Case, seen: Sightings, statement: bytes, place: str, language: str, zone: ZoneInfo
+def page_data(
+    evidence: OutageEvidence, facts: ReportFacts, statement: bytes, place: str, language: str, zone: ZoneInfo
 ) -> dict[str, Any]:
     """Return the data of report.typ. `place` is where the observations were made from."""
-    return _Page(case, seen, place, language, zone).data(hashlib.sha256(statement).hexdigest())
+    return _OutagePage(evidence, facts, place, language, zone).data(hashlib.sha256(statement).hexdigest())
 
 
-class _Page:
-    def __init__(self, case: Case, seen: Sightings, place: str, language: str, zone: ZoneInfo) -> None:
-        self._case, self._seen, self._place = case, seen, place
+class _OutagePage:
+    def __init__(self, case: OutageEvidence, seen: ReportFacts, place: str, language: str, zone: ZoneInfo) -> None:
+        self._case, self._facts_found, self._place = case, seen, place
         self._lang, self._zone = language, zone
-        self._w = words(language)
+        self._w = texts(language)
         self._p = case.payload
-        self._in = Writing.of(case.payload, language, zone)
+        self._in = Formatter.for_outage(case.payload, language, zone)
 
     def data(self, digest: str) -> dict[str, Any]:
         w, p = self._w, self._p
-        at = datetime.fromtimestamp(self._case.found.end.time_ms / 1000, UTC)
+        at = datetime.fromtimestamp(self._case.range.end.time_ms / 1000, UTC)
         closed = p["first_good"] is not None
-        least, _ = widened(self._seen, p)
-        drawn = timeline(p, self._seen.runs, self._in)
+        least, _ = widened_duration(self._facts_found, p)
+        drawn = timeline(p, self._facts_found.runs, self._in)
         headline = (w["headline_closed"] if closed else w["headline_open"]) if least else w["headline_none"]
         return {
             "lang": self._lang,
@@ -54,51 +66,51 @@ class _Page:
             "id": p["id"],
             "date": {"year": at.year, "month": at.month, "day": at.day},
             "headline": headline.format(target=p["target"], kind=p["kind"].upper()),
-            "reserve": self._reserve(),
-            "least": self._in.span(least) if least else self._in.clock(p["first_bad"]),
+            "reserve": self._reservation(),
+            "least": self._in.format_duration(least) if least else self._in.format_time(p["first_bad"]),
             "least_ms": least,
             "sentence": self._sentence(),
             "facts": self._facts(),
-            "sure": self._sure(),
-            "outside": outside(self._case, self._seen, self._in),
+            "sure": self._certainty_lines(),
+            "outside": outside_times_text(self._case, self._facts_found, self._in),
             "timeline": drawn,
             "timeline_note": w["timeline_note" if drawn["looks"] else "timeline_bands"],
             "local_note": w["local_note"].format(zone=str(self._zone)),
             "runs": self._runs(),
             "runs_cut": self._cut(),
-            "causes": [[w["causes"][cause], str(n)] for cause, n in _most(p["causes"])],
-            "phases": [[w["phases"][phase], str(n)] for phase, n in _most(p["phases"])],
+            "causes": [[w["causes"][cause], str(n)] for cause, n in _most_common(p["causes"])],
+            "phases": [[w["phases"][phase], str(n)] for phase, n in _most_common(p["phases"])],
             "first_failure": p["first_detail"] or "–",
             "replies": p["replies"],
             "replies_note": self._unknown_words(),
-            "ours": ours(self._seen, self._in, proven=bool(p.get("proven_afterwards"))),
-            "service": service(self._case, self._seen, self._in),
+            "ours": observer_health_rows(self._facts_found, self._in, proven=bool(p.get("proven_afterwards"))),
+            "service": service_rows(self._case, self._facts_found, self._in),
             "coverage": self._coverage(),
-            "gaps": [self._gap(gap.reason, gap.start, gap.end) for gap in self._seen.gaps[:MAX_ROWS]],
-            "gaps_cut": self._more("gaps_cut", len(self._seen.gaps) - MAX_ROWS),
-            "observer": observer(self._seen, self._in),
-            "method": method(p, self._case.statement["rules"], self._seen, self._in),
-            "limits": limits(p, self._in),
-            "terms": terms(self._case.statement, self._in),
-            "claimant": claimant(self._case.statement, self._in),
-            "integrity": integrity(self._case, digest, self._in),
-            "tokens": tokens(self._case, self._seen, self._in),
+            "gaps": [self._gap(gap.reason, gap.start, gap.end) for gap in self._facts_found.gaps[:MAX_ROWS]],
+            "gaps_cut": self._more("gaps_cut", len(self._facts_found.gaps) - MAX_ROWS),
+            "observer": observer_rows(self._facts_found, self._in),
+            "method": method_paragraphs(p, self._case.statement["rules"], self._facts_found, self._in),
+            "limits": outage_limits(p, self._in),
+            "terms": contract_section(self._case.statement, self._in),
+            "claimant": owner_questions(self._case.statement, self._in),
+            "integrity": integrity_rows(self._case, digest, self._in),
+            "tokens": token_rows(self._case, self._facts_found, self._in),
         }
 
     def _unknown_words(self) -> str:
-        """Say that the class of a reply decided, where nobody knows its words."""
-        unknown, down = self._seen.unknown_words, self._seen.down
+        """Say that the class of a reply decided, where its words are not known."""
+        unknown, down = self._facts_found.unknown_words, self._facts_found.down
         return str(self._w["unknown_words"].format(n=unknown, all=down)) if unknown else ""
 
     def _sentence(self) -> str:
         p = self._p
-        given = {"b": self._in.both(p["first_bad"], up=True), "c": self._in.both(p["last_bad"])}
+        given = {"b": self._in.local_and_utc(p["first_bad"], up=True), "c": self._in.local_and_utc(p["last_bad"])}
         if p["last_good"] is not None:
-            given["a"] = self._in.both(p["last_good"])
+            given["a"] = self._in.local_and_utc(p["last_good"])
         if p["first_good"] is not None:
-            given["d"] = self._in.both(p["first_good"], up=True)
+            given["d"] = self._in.local_and_utc(p["first_good"], up=True)
         else:
-            given["now"] = self._in.stamp(self._case.statement["as_of"])
+            given["now"] = self._in.local_and_utc_of(self._case.statement["as_of"])
         key = {
             (True, True): "between",
             (True, False): "between_open",
@@ -111,36 +123,36 @@ class _Page:
 
     def _facts(self) -> list[list[str]]:
         p, w, lasted = self._p, self._w, self._p["duration_ms"]
-        least, longest = widened(self._seen, p)
+        least, longest = widened_duration(self._facts_found, p)
         estimate = w["no_estimate"]
         if lasted["estimate"] is not None:
-            half = self._in.span(spread(self._seen, p), up=True, exact=True)
-            estimate = f"{self._in.span(lasted['estimate'], exact=True)} ± {half}"
+            half = self._in.format_duration(widened_uncertainty(self._facts_found, p), up=True, exact=True)
+            estimate = f"{self._in.format_duration(lasted['estimate'], exact=True)} ± {half}"
         most = w[{"open": "unknown_yet", "unwatched": "unknown_unwatched"}.get(p["state"], "no_estimate")]
         return [
             [w["account"], p["target"]],
             [w["channel"], w["channels"][p["kind"]]],
             [w["provider"], provider_name(p["provider"])],
             [w["from_where"], self._place],
-            [w["at_least"], self._in.span(least, exact=True)],
-            [w["at_most"], most if longest is None else self._in.span(longest, up=True, exact=True)],
+            [w["at_least"], self._in.format_duration(least, exact=True)],
+            [w["at_most"], most if longest is None else self._in.format_duration(longest, up=True, exact=True)],
             [w["estimate"], estimate],
         ]
 
-    def _reserve(self) -> str:
+    def _reservation(self) -> str:
         """What the headline leaves open: beside it, for it may be all that is read."""
         p, w = self._p, self._w
-        told = []
-        if (error := self._case.statement.get("clock_error", 0)) > CLOCK_ERROR:
-            told.append(w["headline_clock"].format(time=self._in.span(round(error * 1000), up=True)))
+        parts = []
+        if (error := self._case.statement.get("clock_error", 0)) > MAX_CLOCK_ERROR_SECONDS:
+            parts.append(w["headline_clock"].format(time=self._in.format_duration(round(error * 1000), up=True)))
         if p.get("proven_afterwards"):
-            told.append(w["headline_proven"].format(**p["observations"]))
+            parts.append(w["headline_proven"].format(**p["observations"]))
         elif p["unobserved_ms"]:
-            told.append(w["headline_blind"].format(time=self._in.span(p["unobserved_ms"], up=True)))
-        return " ".join(map(str, told))
+            parts.append(w["headline_blind"].format(time=self._in.format_duration(p["unobserved_ms"], up=True)))
+        return " ".join(map(str, parts))
 
-    def _sure(self) -> list[str]:
-        p, w, seen = self._p, self._w, self._seen
+    def _certainty_lines(self) -> list[str]:
+        p, w, seen = self._p, self._w, self._facts_found
         proven = bool(p.get("proven_afterwards"))
         lines = [w["sure_looks_proven" if proven else "sure_looks"].format(**p["observations"])]
         if p["observations"]["up"]:
@@ -151,57 +163,57 @@ class _Page:
             lines.append(w["sure_line"].format(n=seen.guarded, all=seen.down))
         else:
             lines.append(w["line_none"])
-        lines.append(w["sure_gap"].format(gap=self._in.span(p["largest_gap_ms"], up=True)))
-        return lines + of_the_clock(p, self._in) + in_doubt(seen, p, self._in)
+        lines.append(w["sure_gap"].format(gap=self._in.format_duration(p["largest_gap_ms"], up=True)))
+        return lines + clock_lines(p, self._in) + clock_doubt_lines(seen, p, self._in)
 
     def _runs(self) -> list[dict[str, str]]:
         names = {"up": "worked", "down": "failed", "unknown": "undecided", "gap": "nobody"}
         rows = []
-        for run in self._shown():
-            text = str(self._w[names[run.what]])
+        for run in self._runs_around():
+            text = str(self._w[names[run.state]])
             if run.detail:
-                known = self._w["reasons" if run.what == "gap" else "causes"]
+                known = self._w["reasons" if run.state == "gap" else "causes"]
                 text += f": {known[run.detail]}"
-            count = "–" if run.what == "gap" else str(run.count)
+            count = "–" if run.state == "gap" else str(run.count)
             rows.append(
                 {
-                    "a": self._in.both(run.start),
-                    "b": self._in.both(run.end),
-                    "what": run.what,
+                    "a": self._in.local_and_utc(run.start),
+                    "b": self._in.local_and_utc(run.end),
+                    "what": run.state,
                     "text": text,
                     "n": count,
                 }
             )
         return rows
 
-    def _shown(self) -> list[Run]:
+    def _runs_around(self) -> list[ObservationRun]:
         """The changes around the outage: from the last good run before it to the first good one after."""
         p = self._p
         start = p["last_good"] if p["last_good"] is not None else p["first_bad"]
         end = p["first_good"] or p["last_bad"]
-        return [run for run in self._seen.runs if run.end >= start and run.start <= end][:MAX_ROWS]
+        return [run for run in self._facts_found.runs if run.end >= start and run.start <= end][:MAX_ROWS]
 
     def _cut(self) -> str:
         p = self._p
         start = p["last_good"] if p["last_good"] is not None else p["first_bad"]
         end = p["first_good"] or p["last_bad"]
-        left = sum(run.end >= start and run.start <= end for run in self._seen.runs) - MAX_ROWS
-        return self._more("transitions_cut", left + self._seen.more if left > 0 else 0)
+        left = sum(run.end >= start and run.start <= end for run in self._facts_found.runs) - MAX_ROWS
+        return self._more("transitions_cut", left + self._facts_found.omitted_runs if left > 0 else 0)
 
     def _coverage(self) -> str:
-        seen = self._seen
+        seen = self._facts_found
         if seen.first is None or seen.last is None:
             return ""
-        given = {"a": self._in.both(seen.first), "b": self._in.both(seen.last)}
-        return str(self._w["coverage_text"].format(n=seen.looks, gaps=len(seen.gaps), **given))
+        given = {"a": self._in.local_and_utc(seen.first), "b": self._in.local_and_utc(seen.last)}
+        return str(self._w["coverage_text"].format(n=seen.observations, gaps=len(seen.gaps), **given))
 
     def _gap(self, reason: GapReason, start: Millis, end: Millis) -> str:
-        given = {"a": self._in.both(start), "b": self._in.both(end)}
+        given = {"a": self._in.local_and_utc(start), "b": self._in.local_and_utc(end)}
         return str(self._w["gap_row"].format(reason=self._w["reasons"][reason.value], **given))
 
     def _more(self, key: str, n: int) -> str:
         return str(self._w[key].format(n=n)) if n > 0 else ""
 
 
-def _most(counts: dict[str, int]) -> list[tuple[str, int]]:
+def _most_common(counts: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda one: -one[1])

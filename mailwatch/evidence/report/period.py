@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mailwatch.evidence.period_case import PeriodCase
+from mailwatch.evidence.period_case import PeriodEvidence
 from mailwatch.evidence.report import typeset
-from mailwatch.evidence.report.charts import Calendar, Cell
-from mailwatch.evidence.report.formatting import Writing, pairs, provider_name, words
-from mailwatch.evidence.report.method import limits_of_period, of_period
+from mailwatch.evidence.report.charts import AvailabilityCalendar, Cell
+from mailwatch.evidence.report.formatting import Formatter, digest_groups, provider_name, texts
+from mailwatch.evidence.report.method import period_limits, period_method
 
 MAX_OUTAGES = 200
 MAX_TOKENS = 12
@@ -20,24 +20,31 @@ _NOT_OVER = {"open": "not_ended", "unwatched": "watched_no_more"}
 
 
 def period_report(
-    case: PeriodCase, calendar: Calendar, statement: bytes, place: str, language: str, zone: ZoneInfo
+    evidence: PeriodEvidence,
+    calendar: AvailabilityCalendar,
+    statement: bytes,
+    place: str,
+    language: str,
+    zone: ZoneInfo,
 ) -> bytes:
-    """Return the PDF. `statement` is period.json as it stands in the bundle; `place` is where we look from."""
-    data = _Page(case, calendar, place, language, zone).data(hashlib.sha256(statement).hexdigest())
+    """Return the PDF. `statement` is period.json as it stands in the bundle; `place` is where the probes ran."""
+    data = _PeriodPage(evidence, calendar, place, language, zone).data(hashlib.sha256(statement).hexdigest())
     return typeset("period.typ", data, statement)
 
 
-class _Page:
-    def __init__(self, case: PeriodCase, calendar: Calendar, place: str, language: str, zone: ZoneInfo) -> None:
-        self._in = Writing(language, zone, tenths=False)
+class _PeriodPage:
+    def __init__(
+        self, case: PeriodEvidence, calendar: AvailabilityCalendar, place: str, language: str, zone: ZoneInfo
+    ) -> None:
+        self._in = Formatter(language, zone, tenths=False)
         self._case, self._calendar, self._place = case, calendar, place
-        self._w = words(language, "period")
+        self._w = texts(language, "period")
         self._s = case.statement
         self._window = case.replay.window
-        self._told = {one["target"]: one for one in self._s["availability"]}
+        self._rows_shown = {one["target"]: one for one in self._s["availability"]}
 
     def data(self, digest: str) -> dict[str, Any]:
-        w, found = self._w, self._case.found
+        w, found = self._w, self._case.range
         at = datetime.fromtimestamp(found.end.time_ms / 1000, UTC)
         note = w["calendar_hours"] if self._calendar.hourly else w["calendar_days"]
         more = len(self._case.outages) - MAX_OUTAGES
@@ -47,46 +54,47 @@ class _Page:
             "title": w["title"],
             "subtitle": w["subtitle"],
             "author": self._s["made_by"],
-            "id": " – ".join(self._in.date(at) for at in self._window),
+            "id": " – ".join(self._in.local_date(at) for at in self._window),
             "date": {"year": at.year, "month": at.month, "day": at.day},
             "attached": "period.json",
             **self._head(),
-            "channels": [self._channel(name) for name in self._told],
-            "sure": [self._looks(name) for name in self._told],
-            "outside": self._outside(),
+            "channels": [self._channel(name) for name in self._rows_shown],
+            "sure": [self._observations_text(name) for name in self._rows_shown],
+            "outside": self._outside_times(),
             "local_note": w["local_note"].format(zone=str(self._in.zone)),
             "calendar_note": note.format(zone=str(self._in.zone)),
-            "pictures": [self._picture(one) for one in self._s["targets"]],
+            "pictures": [self._calendar_page(one) for one in self._s["targets"]],
             "outages": [self._outage(payload) for payload in self._case.outages[:MAX_OUTAGES]],
             "outages_cut": w["outages_cut"].format(n=more) if more > 0 else "",
             "odd": [
                 [name, w["causes"].get(cause, cause), str(count)]
                 for name, causes in self._calendar.causes.items()
                 for cause, count in causes.items()
-                if name in self._told
+                if name in self._rows_shown
             ],
             "gaps": [
                 *self._before(),
                 *(
-                    [name, w["reasons"][reason], str(count), self._in.span(spent)]
+                    [name, w["reasons"][reason], str(count), self._in.format_duration(spent)]
                     for name, gaps in self._calendar.gaps.items()
                     for reason, (count, spent) in gaps.items()
-                    if name in self._told
+                    if name in self._rows_shown
                 ),
             ],
             "method": self._method(),
-            "limits": limits_of_period(self._in),
+            "limits": period_limits(self._in),
             "integrity": [
                 [w["document"], f"{self._s['format']}, {self._s['made_by']}"],
-                [w["as_of"], self._in.stamp(self._s["as_of"])],
+                [w["as_of"], self._in.local_and_utc_of(self._s["as_of"])],
                 [w["ledger"], self._s["ledger"]],
                 [w["range"], f"{found.start.size} – {found.end.size - 1}"],
                 [w["checkpoints"], str(len(found.checkpoints))],
                 [w["last_root"], found.end.note.split("\n")[2]],
-                [w["statement_digest"], pairs(digest)],
+                [w["statement_digest"], digest_groups(digest)],
             ],
             "tokens": [
-                [t.authority, self._in.both(t.time), f"0 – {t.checkpoint - 1}"] for t in found.tokens[:MAX_TOKENS]
+                [t.authority, self._in.local_and_utc(t.time), f"0 – {t.checkpoint - 1}"]
+                for t in found.tokens[:MAX_TOKENS]
             ],
             "tokens_cut": w["tokens_cut"].format(n=len(found.tokens) - MAX_TOKENS)
             if len(found.tokens) > MAX_TOKENS
@@ -96,15 +104,15 @@ class _Page:
     def _head(self) -> dict[str, Any]:
         """The figure of the first page: the worst channel's certain downtime, else the least certain uptime."""
         w, (start, end) = self._w, self._window
-        worst = max(self._told.values(), key=lambda one: float(one["downtime"]["min"]))
+        worst = max(self._rows_shown.values(), key=lambda one: float(one["downtime"]["min"]))
         down = round(worst["downtime"]["min"] * 1000)
-        shares = [one["availability"]["lower"] for one in self._told.values()]
+        shares = [one["availability"]["lower"] for one in self._rows_shown.values()]
         known = [share for share in shares if share is not None]
-        fine = w["no_data"] if len(known) < len(shares) else self._in.share(min(known))
+        fine = w["no_data"] if len(known) < len(shares) else self._in.format_share(min(known))
         cut = end < self._asked_end
         headline, figure = w["headline_fine"], fine
         if down:
-            headline, figure = w["headline"].format(name=worst["target"]), self._in.span(down)
+            headline, figure = w["headline"].format(name=worst["target"]), self._in.format_duration(down)
         elif self._case.outages and len(known) < len(shares):
             # Too little was observed to say for how long, but not for none.
             headline, figure = w["headline_outages"], str(len(self._case.outages))
@@ -115,7 +123,7 @@ class _Page:
             "figure": figure,
             "alarming": down > 0,
             "sentence": w["sentence_cut" if cut else "sentence"].format(
-                a=self._in.both(start), b=self._in.both(end)
+                a=self._in.local_and_utc(start), b=self._in.local_and_utc(end)
             ),
         }
 
@@ -124,58 +132,64 @@ class _Page:
         return self._calendar.window[1]
 
     def _channel(self, name: str) -> list[str]:
-        told = self._told[name]
+        target = self._rows_shown[name]
         count = sum(payload["target"] == name for payload in self._case.outages)
-        least, most = (round(told["downtime"][key] * 1000) for key in ("min", "max"))
-        seen = told["availability"]["lower"] is not None
+        least, most = (round(target["downtime"][key] * 1000) for key in ("min", "max"))
+        seen = target["availability"]["lower"] is not None
         return [
             name,
-            *self._shares(told["availability"], told["coverage"]),
+            *self._shares(target["availability"], target["coverage"]),
             *self._lasted(least, most, seen),
             str(count),
         ]
 
     def _lasted(self, least: int, most: int, seen: bool) -> list[str]:
-        """How long something was down, at least and at most: nothing is known of what nobody saw."""
-        return [self._in.span(least), self._in.span(most, up=True)] if seen else [self._w["no_data"]] * 2
+        """How long something was down, at least and at most: nothing is known of unobserved time."""
+        return (
+            [self._in.format_duration(least), self._in.format_duration(most, up=True)]
+            if seen
+            else [self._w["no_data"]] * 2
+        )
 
     def _shares(self, share: dict[str, float | None], coverage: float) -> list[str]:
         lower, upper = share["lower"], share["upper"]
         if lower is None or upper is None:
             bounds = [self._w["no_data"]] * 2
         else:
-            bounds = [self._in.share(lower), self._in.share(upper, up=True)]
-        return [*bounds, self._in.share(coverage)]
+            bounds = [self._in.format_share(lower), self._in.format_share(upper, up=True)]
+        return [*bounds, self._in.format_share(coverage)]
 
-    def _looks(self, name: str) -> str:
-        text = str(self._w["sure_looks"].format(name=name, **self._told[name]["observations"]))
+    def _observations_text(self, name: str) -> str:
+        text = str(self._w["sure_looks"].format(name=name, **self._rows_shown[name]["observations"]))
         failed, answered = self._calendar.failed.get(name, (0, 0))
         return f"{text} {self._w['line_period'].format(n=answered, all=failed)}" if failed else text
 
     def _method(self) -> list[str]:
-        shown = [one for one in self._s["targets"] if one["kind"] in self._w["steps"]]
-        failed = [self._calendar.failed.get(name, (0, 0)) for name in self._told]
+        targets = [one for one in self._s["targets"] if one["kind"] in self._w["steps"]]
+        failed = [self._calendar.failed.get(name, (0, 0)) for name in self._rows_shown]
         guarded = any(answered for _, answered in failed) or not any(count for count, _ in failed)
-        with_login = any((one["service"] or {}).get("with_login", True) for one in shown)
-        return of_period((one["kind"] for one in shown), with_login, self._s["rules"], self._in, guarded)
+        with_login = any((one["service"] or {}).get("with_login", True) for one in targets)
+        return period_method((one["kind"] for one in targets), with_login, self._s["rules"], self._in, guarded)
 
-    def _outside(self) -> str:
+    def _outside_times(self) -> str:
         times, w = self._s["outside_times"], self._w
         a, b = times["not_before"], times["not_after"]
         kind = {(True, True): "both", (True, False): "before", (False, True): "after", (False, False): "none"}
         text: str = w[f"outside_{kind[bool(a), bool(b)]}"]
-        names = ", ".join(dict.fromkeys(token.authority for token in self._case.found.tokens))
-        return text.format(names=names, a=a and self._in.stamp(a), b=b and self._in.stamp(b, up=True))
+        names = ", ".join(dict.fromkeys(token.authority for token in self._case.range.tokens))
+        return text.format(
+            names=names, a=a and self._in.local_and_utc_of(a), b=b and self._in.local_and_utc_of(b, up=True)
+        )
 
     def _before(self) -> Iterator[list[str]]:
         """Yield the time at the window's beginning in which a channel was not watched yet."""
-        for name in self._told:
-            begun = self._case.replay.accounts[name].begun
+        for name in self._rows_shown:
+            begun = self._case.replay.accounts[name].first_seen_at
             if begun is not None and begun > self._window[0]:
-                yield [name, self._w["not_yet"], "1", self._in.span(begun - self._window[0])]
+                yield [name, self._w["not_yet"], "1", self._in.format_duration(begun - self._window[0])]
 
-    def _picture(self, one: dict[str, Any]) -> dict[str, Any]:
-        w, beat = self._w, round(one["interval"] * 1000)
+    def _calendar_page(self, one: dict[str, Any]) -> dict[str, Any]:
+        w, interval = self._w, round(one["interval"] * 1000)
         rows = list(self._calendar.rows(one["target"], self._window[1]))
         columns = range(24) if self._calendar.hourly else range(1, 32)
         service = one["service"] or {}
@@ -193,7 +207,7 @@ class _Page:
             "rows": [
                 {
                     "label": self._row(label),
-                    "cells": [cells[c].parts(beat) if c in cells else None for c in columns],
+                    "cells": [cells[c].parts(interval) if c in cells else None for c in columns],
                 }
                 for label, cells in rows
             ],
@@ -218,13 +232,13 @@ class _Page:
 
     def _outage(self, payload: dict[str, Any]) -> list[str]:
         w, lasted = self._w, payload["duration_ms"]
-        most = self._in.span(lasted["max"], up=True) if lasted["max"] is not None else w["no_estimate"]
+        most = self._in.format_duration(lasted["max"], up=True) if lasted["max"] is not None else w["no_estimate"]
         causes = sorted(payload["causes"], key=lambda cause: -payload["causes"][cause])[:2]
         return [
             payload["target"],
-            self._in.both(payload["first_bad"], up=True),
-            self._in.both(payload["last_bad"]),
-            self._in.span(lasted["min"]),
+            self._in.local_and_utc(payload["first_bad"], up=True),
+            self._in.local_and_utc(payload["last_bad"]),
+            self._in.format_duration(lasted["min"]),
             w[_NOT_OVER[payload["state"]]] if payload["state"] in _NOT_OVER else most,
             "; ".join(w["causes"][cause] for cause in causes),
         ]

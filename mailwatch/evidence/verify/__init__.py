@@ -19,27 +19,27 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.utils import CryptographyDeprecationWarning
 
-from mailwatch.analysis.replay import Seen
-from mailwatch.errors import ours
-from mailwatch.evidence.verify.archive import Archive, Refused
-from mailwatch.evidence.verify.entries import Walk, walk
-from mailwatch.evidence.verify.statement import Period, Single
+from mailwatch.analysis.replay import FactListener
+from mailwatch.errors import is_local_failure
+from mailwatch.evidence.verify.archive import Archive, VerificationError
+from mailwatch.evidence.verify.entries import LedgerScan, scan
+from mailwatch.evidence.verify.statement import OutageCheck, PeriodCheck
 from mailwatch.evidence.verify.tokens import (
+    TokenTrust,
     Trust,
-    Trusted,
-    bounded,
     certificates,
-    fitting,
+    check_entry_times,
+    check_outage_bounds,
     outside_times,
-    stamps,
     stated_error,
-    system,
-    words,
+    system_authorities,
+    tokens_text,
+    verify_tokens,
 )
 from mailwatch.ledger import checkpoint as notes
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError, origin_of, verifier_key
 from mailwatch.ledger.merkle import CompactRange
-from mailwatch.ledger.timestamp import Anchors
+from mailwatch.ledger.timestamp import TrustAnchors
 
 CLAIMS = (
     "archive",
@@ -61,7 +61,7 @@ CLAIMS = (
 
 
 logger = logging.getLogger(__name__)
-UNFORESEEN = "could not be checked, for what it holds is not what is written there:"
+UNEXPECTED_PREFIX = "could not be checked, for what it holds is not what is written there:"
 """How a claim begins that failed in a way which no check foresaw."""
 
 
@@ -80,7 +80,7 @@ def verify(path: Path, trust: Trust) -> list[Claim]:
 
 
 @dataclass(slots=True)
-class Examined:
+class VerificationResult:
     """A bundle that was checked. The rest is to be used only when all claims are valid.
 
     `statement` is outage.json or period.json; `signed` are the roots of its checkpoints by size.
@@ -96,20 +96,22 @@ class Examined:
         return all(claim.valid for claim in self.claims)
 
 
-def examine(path: Path, trust: Trust, seen: Seen = lambda *_: None) -> Examined:
-    """Check a bundle. `seen` is told of the facts of its targets; to be believed only if it turns out valid."""
+def examine(path: Path, trust: Trust, listener: FactListener = lambda *_: None) -> VerificationResult:
+    """Check a bundle. `listener` gets the facts of its targets, to be believed only if the bundle turns out
+    valid.
+    """
     with warnings.catch_warnings():
-        # A hostile certificate, or an old root, breaks rules of today; what follows from it is told as a claim.
+        # A hostile certificate, or an old root, breaks rules of today; what follows from it becomes a claim.
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        return _Check(trust, seen).run(path)
+        return _BundleCheck(trust, listener).run(path)
 
 
-class _Check:
-    def __init__(self, trust: Trust, seen: Seen) -> None:
-        self._trust, self._seen = trust, seen
+class _BundleCheck:
+    def __init__(self, trust: Trust, listener: FactListener) -> None:
+        self._trust, self._seen = trust, listener
         self._claims: list[Claim] = []
 
-    def run(self, path: Path) -> Examined:
+    def run(self, path: Path) -> VerificationResult:
         opened: list[Archive] = []
 
         def open_it() -> str:
@@ -123,8 +125,8 @@ class _Check:
                 "key": self._key,
                 "checkpoints": self._checkpoints,
                 "entries": self._entries,
-                "order": lambda: _none(self._walk.order, f"indexes {self._range()} follow one another"),
-                "numbers": lambda: _none(self._walk.numbers, "each target's own numbers run without a hole"),
+                "order": lambda: _none(self._scan.order, f"indexes {self._range()} follow one another"),
+                "numbers": lambda: _none(self._scan.numbers, "each target's own numbers run without a hole"),
                 "clock": self._clock,
                 "watched": self._watched,
                 "nothing left out": self._shown,
@@ -147,26 +149,26 @@ class _Check:
             for archive in opened:
                 archive.close()
         if not self._claims[0].valid or not all(claim.valid for claim in self._claims):
-            return Examined(self._claims)
+            return VerificationResult(self._claims)
         signed = {size: made.root for size, made in self._signed.items()}
-        return Examined(self._claims, self._stated, signed)
+        return VerificationResult(self._claims, self._stated, signed)
 
     def _step(self, name: str, step: Callable[[], str]) -> str:
         try:
             self._claims.append(Claim(name, True, step()))
-        except Refused as error:
+        except VerificationError as error:
             self._claims.append(Claim(name, False, str(error)))
             return name
         except RecursionError:
             self._claims.append(Claim(name, False, "what it holds is nested too deep"))
             return name
         except Exception as error:
-            if ours(error):
+            if is_local_failure(error):
                 raise
-            # The one edge: what no check foresaw is a claim that does not hold, and the log tells where it was.
+            # The one edge: what no check foresaw is a claim that does not hold, and the log says where it was.
             logger.info("%s could not be checked", name, exc_info=error)
-            said = f"{UNFORESEEN} {type(error).__name__} {str(error)[:120]}".strip()
-            self._claims.append(Claim(name, False, said))
+            detail = f"{UNEXPECTED_PREFIX} {type(error).__name__} {str(error)[:120]}".strip()
+            self._claims.append(Claim(name, False, detail))
             return name
         return ""
 
@@ -176,12 +178,12 @@ class _Check:
             raw = base64.b64decode(text.split("+", 2)[-1], validate=True)
             self._public = Ed25519PublicKey.from_public_bytes(raw[1:])
         except (binascii.Error, ValueError):
-            raise Refused("keys/ledger.pub is not a key") from None
+            raise VerificationError("keys/ledger.pub is not a key") from None
         self._origin = origin_of(self._public)
         if text != verifier_key(self._origin, self._public):
-            raise Refused("keys/ledger.pub is not written as keys are")
+            raise VerificationError("keys/ledger.pub is not written as keys are")
         if self._trust.keys and text not in self._trust.keys:
-            raise Refused(f"{self._origin} is not among the keys of --trust")
+            raise VerificationError(f"{self._origin} is not among the keys of --trust")
         known = "among the keys of --trust" if self._trust.keys else "compare it with the owner's key"
         return f"{self._origin} ({known})"
 
@@ -189,52 +191,56 @@ class _Check:
         self._proof = self._archive.json("proof.json")
         start, end, listed = (self._proof.get(key) for key in ("start", "end", "checkpoints"))
         if not isinstance(start, dict) or not isinstance(end, int) or not isinstance(listed, list):
-            raise Refused("proof.json has no start, end and checkpoints")
+            raise VerificationError("proof.json has no start, end and checkpoints")
         if self._proof.get("ledger") != self._origin:
-            raise Refused("proof.json is of another ledger")
+            raise VerificationError("proof.json is of another ledger")
         self._signed: dict[int, Checkpoint] = {}
         self._notes: dict[int, str] = {}
         try:
             for note in listed:
                 made = notes.verify(str(note), self._public)
                 if made.size <= max(self._signed, default=0):
-                    raise Refused("the checkpoints do not grow")
+                    raise VerificationError("the checkpoints do not grow")
                 self._signed[made.size], self._notes[made.size] = made, note
             hashes = b"".join(bytes.fromhex(one) for one in start["hashes"])
             self._start = CompactRange.from_bytes(start["size"], hashes)
         except CheckpointError as error:
-            raise Refused(str(error)) from None
+            raise VerificationError(str(error)) from None
         except (KeyError, ValueError, TypeError, AttributeError):
-            raise Refused("proof.json: start is not a size with its hashes") from None
+            raise VerificationError("proof.json: start is not a size with its hashes") from None
         first = min(self._signed, default=0)
         if end not in self._signed or end != max(self._signed) or first < self._start.size:
-            raise Refused("the checkpoints do not reach from the start to the end of the range")
+            raise VerificationError("the checkpoints do not reach from the start to the end of the range")
         if self._start.size and self._start.size not in self._signed:
-            raise Refused("no checkpoint signs the start of the range")
+            raise VerificationError("no checkpoint signs the start of the range")
         return f"{len(self._signed)} signed by the key, of {first} to {end} entries"
 
     def _entries(self) -> str:
         whole = self._archive.statement == "period.json"
-        self._case = (Period if whole else Single)(self._archive, self._seen)
+        self._case = (PeriodCheck if whole else OutageCheck)(self._archive, self._seen)
         enclosed = frozenset(name.removeprefix("tokens/").removesuffix(".tsr") for name in self._replies())
         lines = self._archive.lines("entries.jsonl")
-        self._walk = walk(lines, self._start, self._signed, enclosed, self._case.take)
-        if self._walk.payloads:
-            raise Refused(self._walk.payloads[0])
+        self._scan = scan(lines, self._start, self._signed, enclosed, self._case.feed)
+        if self._scan.payloads:
+            raise VerificationError(self._scan.payloads[0])
         for size, made in self._signed.items():
-            if size > self._walk.next_index:
-                raise Refused(f"there are entries up to {self._walk.next_index}, but checkpoint {size} signs more")
-            if self._walk.roots[size] != made.root:
-                raise Refused(f"the entries before {size} do not hash to the root that checkpoint {size} signs")
-        if self._walk.next_index != max(self._signed):
-            raise Refused(f"entries after {max(self._signed)} are under no checkpoint")
-        return f"{self._walk.count} hash to the roots of all checkpoints; {self._walk.in_full} shown in full"
+            if size > self._scan.next_index:
+                raise VerificationError(
+                    f"there are entries up to {self._scan.next_index}, but checkpoint {size} signs more"
+                )
+            if self._scan.roots[size] != made.root:
+                raise VerificationError(
+                    f"the entries before {size} do not hash to the root that checkpoint {size} signs"
+                )
+        if self._scan.next_index != max(self._signed):
+            raise VerificationError(f"entries after {max(self._signed)} are under no checkpoint")
+        return f"{self._scan.count} hash to the roots of all checkpoints; {self._scan.shown_count} shown in full"
 
     def _range(self) -> str:
-        return f"{self._start.size} to {self._walk.next_index - 1}"
+        return f"{self._start.size} to {self._scan.next_index - 1}"
 
     def _clock(self) -> str:
-        walk = self._walk
+        walk = self._scan
         if not walk.clocked and not walk.clock:
             return "written before entries had a reading of a clock that nobody can set"
         old = walk.count - walk.clocked
@@ -243,14 +249,15 @@ class _Check:
         return _none(walk.clock, words + (f"; {old} older ones have none" if old else ""))
 
     def _watched(self) -> str:
-        found = self._walk.watches
+        found = self._scan.target_changes
         return _none(
-            self._walk.watched, f"what was watched is told by {found} entries" if found else "not on record"
+            self._scan.target_change_faults,
+            f"what was watched is told by {found} entries" if found else "not on record",
         )
 
     def _shown(self) -> str:
-        targets = ", ".join(sorted(self._walk.names.values())) or "no target"
-        return _none(self._walk.hidden, f"every entry of {targets} in the range is shown in full")
+        targets = ", ".join(sorted(self._scan.names.values())) or "no target"
+        return _none(self._scan.hidden, f"every entry of {targets} in the range is shown in full")
 
     def _tokens(self) -> str:
         enclosed = []
@@ -259,41 +266,41 @@ class _Check:
                 enclosed += certificates(self._archive.read(name), name)
         replies = self._replies()
         given = self._trust.certificates
-        trust = given or (system() if replies else [])
-        ends = Trusted(Anchors(trust, enclosed), None if given else Anchors(enclosed))
+        trust = given or (system_authorities() if replies else [])
+        ends = TokenTrust(TrustAnchors(trust, enclosed), None if given else TrustAnchors(enclosed))
         listed, read = self._proof.get("tokens"), self._archive.read
-        self._stamps = stamps(listed, replies, read, self._notes, self._walk.tokens, ends)
-        return words(self._stamps)
+        self._stamps = verify_tokens(listed, replies, read, self._notes, self._scan.tokens, ends)
+        return tokens_text(self._stamps)
 
     def _replies(self) -> list[str]:
         return [name for name in self._archive.names if name.endswith(".tsr")]
 
     def _times(self) -> str:
         if not hasattr(self, "_stamps"):
-            raise Refused("not checked, since tokens does not hold")
-        return fitting(self._stamps, self._walk)
+            raise VerificationError("not checked, since tokens does not hold")
+        return check_entry_times(self._stamps, self._scan)
 
     def _outage(self) -> str:
-        compared = self._case.compared(self._walk)
-        self._placed(self._case.stated, self._case.entries)
+        compared = self._case.compare(self._scan)
+        self._compare_position(self._case.stated, self._case.entries)
         return compared
 
-    def _placed(self, stated: dict[str, Any], where: dict[str, int]) -> None:
+    def _compare_position(self, stated: dict[str, Any], where: dict[str, int]) -> None:
         """Compare the ledger, the range and the outside times of the entries `where` with what is stated."""
         name = self._archive.statement
         if stated.get("ledger") != self._origin:
-            raise Refused(f"{name} is of another ledger")
-        if stated.get("range") != {"first": self._start.size, "end": self._walk.next_index}:
-            raise Refused(f"{name} states another range")
+            raise VerificationError(f"{name} is of another ledger")
+        if stated.get("range") != {"first": self._start.size, "end": self._scan.next_index}:
+            raise VerificationError(f"{name} states another range")
         if hasattr(self, "_stamps"):
             times = outside_times(self._stamps, where["first"], where["last"])
             if stated.get("outside_times") != times:
-                raise Refused(f"the tokens give other outside times: {times}")
-            told = stated["outages"] if "outages" in stated else [stated["outage"]]
-            anchors = [self._case.anchors.get(outage["id"]) for outage in told]
-            off = stated_error(stated, self._stamps, self._walk, anchors)
-            for outage in told:
-                bounded(outage, self._stamps, off)
+                raise VerificationError(f"the tokens give other outside times: {times}")
+            outages = stated["outages"] if "outages" in stated else [stated["outage"]]
+            anchors = [self._case.anchors.get(outage["id"]) for outage in outages]
+            off = stated_error(stated, self._stamps, self._scan, anchors)
+            for outage in outages:
+                check_outage_bounds(outage, self._stamps, off)
         self._stated = stated
 
     def _report(self) -> str:
@@ -308,29 +315,29 @@ class _Check:
         raw = self._archive.read("manifest.json")
         listed = self._archive.json("manifest.json").get("files")
         if not isinstance(listed, dict):
-            raise Refused("manifest.json lists no files")
+            raise VerificationError("manifest.json lists no files")
         try:
             note = _text(self._archive.read("manifest.sig"), "manifest.sig")
             signed = notes.verify_text(note, self._public)
         except CheckpointError as error:
-            raise Refused(f"manifest.sig: {error}") from None
+            raise VerificationError(f"manifest.sig: {error}") from None
         if signed != f"{self._origin}\nmanifest {hashlib.sha256(raw).hexdigest()}\n":
-            raise Refused("manifest.sig signs another manifest")
+            raise VerificationError("manifest.sig signs another manifest")
         for name in self._archive.names:
             if name not in self._archive.seen:
                 self._archive.read(name)
-        seen = {name: told for name, told in self._archive.seen.items() if not name.startswith("manifest.")}
+        seen = {name: digest for name, digest in self._archive.seen.items() if not name.startswith("manifest.")}
         if odd := sorted(seen.keys() ^ listed.keys()):
-            raise Refused(f"{odd[0][:80]} is in the manifest or in the zip, but not in both")
-        for name, told in seen.items():
-            if listed[name] != told:
-                raise Refused(f"{name} is not the file of the manifest")
+            raise VerificationError(f"{odd[0][:80]} is in the manifest or in the zip, but not in both")
+        for name, digest in seen.items():
+            if listed[name] != digest:
+                raise VerificationError(f"{name} is not the file of the manifest")
         return f"{len(seen)} files are those of the manifest, which the ledger's key signs"
 
 
 def _none(faults: list[str], fine: str) -> str:
     if faults:
-        raise Refused(faults[0])
+        raise VerificationError(faults[0])
     return fine
 
 
@@ -338,7 +345,17 @@ def _text(raw: bytes, name: str) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise Refused(f"{name} is not UTF-8") from None
+        raise VerificationError(f"{name} is not UTF-8") from None
 
 
-__all__ = ["CLAIMS", "UNFORESEEN", "Claim", "Examined", "Refused", "Trust", "Walk", "examine", "verify"]
+__all__ = [
+    "CLAIMS",
+    "UNEXPECTED_PREFIX",
+    "Claim",
+    "LedgerScan",
+    "Trust",
+    "VerificationError",
+    "VerificationResult",
+    "examine",
+    "verify",
+]

@@ -21,15 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mailwatch.errors import ours
-from mailwatch.ledger.timestamp import MAX_REPLY
+from mailwatch.errors import is_local_failure
+from mailwatch.ledger.timestamp import MAX_REPLY_BYTES
 
 _END = 22
 _ZIP64_END = 56 + 20
 _DESCRIPTORS = (12, 16, 20, 24)
 
 
-def fault(file: IO[bytes], infos: Iterable[zipfile.ZipInfo], start: int, size: int) -> str:
+def layout_fault(file: IO[bytes], infos: Iterable[zipfile.ZipInfo], start: int, size: int) -> str:
     """Say what is wrong with the layout, "" for nothing. `start` is where the directory begins."""
     infos = sorted(infos, key=lambda info: info.header_offset)
     file.seek(max(0, size - _END))
@@ -54,13 +54,13 @@ def fault(file: IO[bytes], infos: Iterable[zipfile.ZipInfo], start: int, size: i
 
 
 MAX_FILES = 50_000
-MAX_LINE = 1 << 20
-PART = 1 << 19
-LARGE = 64 << 30
-MOST = (
-    ("entries.jsonl", LARGE, 200),
-    (".zip", LARGE, 2),
-    (".tsr", MAX_REPLY, 200),
+MAX_LINE_BYTES = 1 << 20
+PART_BYTES = 1 << 19
+MAX_LARGE_BYTES = 64 << 30
+SIZE_LIMITS = (
+    ("entries.jsonl", MAX_LARGE_BYTES, 200),
+    (".zip", MAX_LARGE_BYTES, 2),
+    (".tsr", MAX_REPLY_BYTES, 200),
     (".pem", 1 << 20, 200),
     ("report.pdf", 32 << 20, 200),
     ("", 64 << 20, 200),
@@ -71,7 +71,7 @@ Entries are read line by line, and come to about ten times; the others are read 
 """
 MAX_VALUES = 1_000_000
 """So many values a JSON file may hold: each takes a hundred bytes and more of memory, out of two."""
-NAMES = re.compile(
+ALLOWED_NAMES = re.compile(
     r"(outage|period)\.json|report\.pdf|entries\.jsonl|proof\.json|manifest\.(json|sig)|keys/ledger\.pub|verify\.py"
     r"|(VERIFY|VERIFICA)\.md|tokens/([0-9a-f]{64}\.tsr|[0-9A-Za-z][0-9A-Za-z._-]{0,100}\.pem)"
 )
@@ -81,7 +81,7 @@ STATEMENTS = ("outage.json", "period.json")
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ZipShape:
     """What a zip may and must hold: `names` of files, those `needed`, and exactly one of `statements`."""
 
     names: re.Pattern[str]
@@ -89,34 +89,34 @@ class Shape:
     statements: tuple[str, ...]
 
 
-BUNDLE = Shape(NAMES, _NEEDED, STATEMENTS)
+BUNDLE_SHAPE = ZipShape(ALLOWED_NAMES, _NEEDED, STATEMENTS)
 
 
-class Refused(Exception):
+class VerificationError(Exception):
     """The bundle, or a part of it, is not what it must be; says what and where."""
 
 
 class Archive:
     """A bundle that was opened. What `read` and `lines` gave is hashed, and compared by `check`."""
 
-    def __init__(self, path: Path, shape: Shape = BUNDLE) -> None:
-        """Raises Refused."""
+    def __init__(self, path: Path, shape: ZipShape = BUNDLE_SHAPE) -> None:
+        """Raises VerificationError."""
         try:
             self._zip = zipfile.ZipFile(path)
             infos = self._zip.infolist()
         except Exception as error:  # Hostile bytes: zipfile raises struct.error, IndexError and more for them.
-            if ours(error):
+            if is_local_failure(error):
                 raise
-            raise Refused(f"not a zip that can be read: {str(error)[:120]}") from None
+            raise VerificationError(f"not a zip that can be read: {str(error)[:120]}") from None
         self.seen: dict[str, dict[str, Any]] = {}
         self._shape = shape
         try:
-            self._infos = _checked(infos, shape)
+            self._infos = _check_files(infos, shape)
             with path.open("rb") as file:
-                wrong = fault(file, infos, self._zip.start_dir, path.stat().st_size)
+                wrong = layout_fault(file, infos, self._zip.start_dir, path.stat().st_size)
             if wrong:
-                raise Refused(f"not a zip that all programs read alike: {wrong}")
-        except Refused:
+                raise VerificationError(f"not a zip that all programs read alike: {wrong}")
+        except VerificationError:
             self.close()
             raise
 
@@ -131,61 +131,63 @@ class Archive:
         return next(name for name in self._shape.statements if name in self._infos)
 
     def read(self, name: str) -> bytes:
-        """Return a whole file. Raises Refused."""
+        """Return a whole file. Raises VerificationError."""
         if name not in self._infos:
-            raise Refused(f"{name} is missing")
+            raise VerificationError(f"{name} is missing")
         return b"".join(self._parts(name))
 
     def json(self, name: str) -> dict[str, Any]:
-        """Return a file that holds a JSON object. Raises Refused."""
-        return parse(self.read(name), name)
+        """Return a file that holds a JSON object. Raises VerificationError."""
+        return parse_object(self.read(name), name)
 
     def copy(self, name: str, path: Path) -> None:
-        """Write a file to `path`; one that is stored, which takes no more room than the zip. Raises Refused."""
+        """Write a file to `path`; one that is stored, which takes no more space than the zip. Raises
+        VerificationError.
+        """
         if self._infos[name].compress_type != zipfile.ZIP_STORED:
-            raise Refused(f"{name} is packed twice")
+            raise VerificationError(f"{name} is packed twice")
         with path.open("xb") as out:
             for part in self._parts(name):
                 out.write(part)
 
     def lines(self, name: str) -> Iterator[bytes]:
-        """Yield the lines of a file, each with its line feed. Raises Refused."""
+        """Yield the lines of a file, each with its line feed. Raises VerificationError."""
         rest = b""
         for part in self._parts(name):
             whole = (rest + part).split(b"\n")
             rest = whole.pop()
             for line in whole:
                 yield line + b"\n"
-            if len(rest) > MAX_LINE:
-                raise Refused(f"{name} has a line of more than {MAX_LINE} bytes")
+            if len(rest) > MAX_LINE_BYTES:
+                raise VerificationError(f"{name} has a line of more than {MAX_LINE_BYTES} bytes")
         if rest:
-            raise Refused(f"{name} ends in the middle of a line")
+            raise VerificationError(f"{name} ends in the middle of a line")
 
     def _parts(self, name: str) -> Iterator[bytes]:
         digest, size = hashlib.sha256(), 0
 
         def unpack() -> bytes:
-            part = file.read(PART)
+            part = file.read(PART_BYTES)
             digest.update(part)
             return part
 
         try:
             with self._zip.open(self._infos[name]) as file, contextlib.ExitStack() as stack:
                 part = unpack()
-                if len(part) == PART:
+                if len(part) == PART_BYTES:
                     # One part is unpacked while the one before is worked on: neither needs the other's processor.
                     ahead = stack.enter_context(ThreadPoolExecutor(1))
                 while part:
-                    coming = ahead.submit(unpack) if len(part) == PART else None
+                    coming = ahead.submit(unpack) if len(part) == PART_BYTES else None
                     size += len(part)
                     yield part
                     part = coming.result() if coming else unpack()
         except Exception as error:  # Hostile bytes again.
-            if ours(error):
+            if is_local_failure(error):
                 raise
-            raise Refused(f"{name} cannot be read: {str(error)[:120]}") from None
+            raise VerificationError(f"{name} cannot be read: {str(error)[:120]}") from None
         if size != self._infos[name].file_size:
-            raise Refused(f"{name} is not as long as the zip says")
+            raise VerificationError(f"{name} is not as long as the zip says")
         self.seen[name] = {"sha256": digest.hexdigest(), "size": size}
 
     def close(self) -> None:
@@ -193,48 +195,48 @@ class Archive:
         self._zip.close()
 
 
-def _checked(infos: list[zipfile.ZipInfo], shape: Shape) -> dict[str, zipfile.ZipInfo]:
+def _check_files(infos: list[zipfile.ZipInfo], shape: ZipShape) -> dict[str, zipfile.ZipInfo]:
     found: dict[str, zipfile.ZipInfo] = {}
     if len(infos) > MAX_FILES:
-        raise Refused(f"holds {len(infos)} files, more than {MAX_FILES}")
+        raise VerificationError(f"holds {len(infos)} files, more than {MAX_FILES}")
     for info in infos:
         name = info.filename
         if info.orig_filename != name or not shape.names.fullmatch(name):
-            raise Refused(f"holds a file that does not belong there: {name[:80]!r}")
+            raise VerificationError(f"holds a file that does not belong there: {name[:80]!r}")
         if name in found:
-            raise Refused(f"holds two files of the name {name}")
+            raise VerificationError(f"holds two files of the name {name}")
         if info.flag_bits & 0x1:
-            raise Refused(f"{name} is encrypted")
+            raise VerificationError(f"{name} is encrypted")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise Refused(f"{name} is packed in an unknown way")
+            raise VerificationError(f"{name} is packed in an unknown way")
         # A link would be made by who unpacks it, and written through.
         if not stat.S_ISREG(info.external_attr >> 16) and stat.S_IFMT(info.external_attr >> 16):
-            raise Refused(f"{name} is no plain file")
-        most, ratio = next(rest for end, *rest in MOST if name.endswith(end))
+            raise VerificationError(f"{name} is no plain file")
+        most, ratio = next(rest for end, *rest in SIZE_LIMITS if name.endswith(end))
         if info.file_size > min(most, ratio * info.compress_size + 4096):
-            raise Refused(f"{name} would unpack to {info.file_size} bytes out of {info.compress_size}")
+            raise VerificationError(f"{name} would unpack to {info.file_size} bytes out of {info.compress_size}")
         found[name] = info
     if missing := [name for name in shape.needed if name not in found]:
-        raise Refused(f"{missing[0]} is missing")
+        raise VerificationError(f"{missing[0]} is missing")
     if sum(name in found for name in shape.statements) != 1:
-        raise Refused(f"it must hold either {' or '.join(shape.statements)}")
+        raise VerificationError(f"it must hold either {' or '.join(shape.statements)}")
     return found
 
 
-def parse(raw: bytes, name: str) -> dict[str, Any]:
-    """Read a JSON object in which no name stands twice. Raises Refused."""
+def parse_object(raw: bytes, name: str) -> dict[str, Any]:
+    """Read a JSON object in which no name stands twice. Raises VerificationError."""
     if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > MAX_VALUES:
-        raise Refused(f"{name} holds more than {MAX_VALUES} values")
+        raise VerificationError(f"{name} holds more than {MAX_VALUES} values")
     try:
-        value = _STRICT.decode(raw.decode())
+        value = _STRICT_DECODER.decode(raw.decode())
     except (ValueError, RecursionError) as error:
-        raise Refused(f"{name} is not JSON: {str(error)[:120]}") from None
+        raise VerificationError(f"{name} is not JSON: {str(error)[:120]}") from None
     if not isinstance(value, dict):
-        raise Refused(f"{name} is not a JSON object")
+        raise VerificationError(f"{name} is not a JSON object")
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         raise ValueError("a name stands twice in an object")
@@ -245,4 +247,4 @@ def _constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_constant)
+_STRICT_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_constant)

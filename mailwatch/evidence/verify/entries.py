@@ -1,6 +1,6 @@
 """Walks the range of the ledger in a bundle: hashes, order, numbers; hands on what the other claims need.
 
-A year of one target is half a million entries: each is looked at once, and none is kept.
+A year of one target is half a million entries: each is read once, and none is kept.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from typing import Any
 
 import orjson
 
-from mailwatch.evidence.verify.archive import Refused
+from mailwatch.evidence.verify.archive import VerificationError
 from mailwatch.ledger.checkpoint import Checkpoint
-from mailwatch.ledger.clock_readings import KEYS, Readings
+from mailwatch.ledger.clock_readings import READING_KEYS, ClockReadings
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.ledger.payloads import change_from
 from mailwatch.times import Millis
 
-LINE = re.compile(
+ENTRY_LINE = re.compile(
     rb'\{"header":(\{(?:"boot":"([0-9a-f]{16})","clock":(0|[1-9][0-9]{0,15}),)?"index":(0|[1-9][0-9]{0,15}),'
     rb'"kind":"([a-z]{1,20})","number":(null|[1-9][0-9]{0,15}),"payload":"([0-9a-f]{64})",(?:"run":"([0-9a-f]{16})",)?'
     rb'"target":(?:null|"([0-9a-f]{16})"),"time":(0|[1-9][0-9]{0,13}|-[1-9][0-9]{0,11}),"v":([12])\})'
     rb'(?:,"payload":(\{[^\n]*\}))?\}\n'
 )
 """A line in its one canonical form (RFC 8785), of the years 1938 to 5138; anything else is refused."""
-OPEN_KINDS = frozenset((b"guard", b"clock", b"node", b"token"))
+PUBLIC_KINDS = frozenset((b"guard", b"clock", b"node", b"token"))
 TARGET_KINDS = frozenset((b"observation", b"gap", b"outage", b"watch"))
 
 MAX_TARGETS = 100_000
 MAX_STEPS = 100_000
-MAX_NAME = 1000
-MAX_WORDS = 8192
+MAX_NAME_CHARS = 1000
+MAX_REPLY_CHARS = 8192
 """Characters that a server's reply may have: 500 are kept, of which one may be written as ten."""
 
-Take = Callable[[int, str, int, str, dict[str, Any]], None]
+EntryHandler = Callable[[int, str, int, str, dict[str, Any]], None]
 """Given each entry that is shown: index, kind, time, the name of its target ("": none), payload."""
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class TokenEntry:
     """What an entry says of a token: the size of the checkpoint it is over, its time, and ours around it.
 
     `boot` and `clock` are the reading of its header, "" and 0 on old records.
@@ -57,7 +57,7 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class WriteTimes:
     """The earliest and the latest time that the entries [begin, end) say they were written at."""
 
     begin: int
@@ -70,7 +70,7 @@ class Span:
 
 
 @dataclass(slots=True)
-class Walk:
+class LedgerScan:
     """What was found on the way. The lists hold faults; each names the first few."""
 
     start: CompactRange
@@ -81,82 +81,84 @@ class Walk:
     hidden: list[str] = field(default_factory=list)
     payloads: list[str] = field(default_factory=list)
     clock: list[str] = field(default_factory=list)
-    readings: Readings = field(default_factory=Readings)
-    watched: list[str] = field(default_factory=list)
-    watches: int = 0
+    readings: ClockReadings = field(default_factory=ClockReadings)
+    target_change_faults: list[str] = field(default_factory=list)
+    target_changes: int = 0
     """Entries that say what is watched."""
     clocked: int = 0
-    """Entries that have a reading of the clock that nobody can set."""
+    """Entries that have a reading of the steady clock."""
     boots: int = 0
-    tokens: dict[str, Named] = field(default_factory=dict)
+    tokens: dict[str, TokenEntry] = field(default_factory=dict)
     """What entries say of the tokens enclosed, by the SHA-256 of the reply."""
     first_rules: Any = None
     rules: Any = None
     """Those of the first and of the last start of MailWatch."""
     steps: list[tuple[int, Millis]] = field(default_factory=list)
     """By entry, how far the wall clock was set."""
-    stirred: Millis = 0
+    clock_disturbance: Millis = 0
     """By how much the clock was set, and how long MailWatch stood still, in all, as far as it is on record."""
     ends: dict[bytes, Millis] = field(default_factory=dict)
     overlap: Millis = 0
-    """When the last look at each target had ended, and by how much the next one was said to begin before that."""
-    spans: list[Span] = field(default_factory=list)
+    """When the latest observation of each target ended, and by how much the next one claims to begin before
+    that.
+    """
+    spans: list[WriteTimes] = field(default_factory=list)
     """Cut at each checkpoint and at each entry that names an enclosed token."""
     names: dict[bytes, str] = field(default_factory=dict)
     count: int = 0
-    in_full: int = 0
+    shown_count: int = 0
     first_time: int | None = None
     last_time: int | None = None
 
 
-FAULTS = 20
-NEVER: Millis = 1 << 62
-EARLIEST: Millis = -(10**12)
+MAX_FAULTS = 20
+NEVER_MS: Millis = 1 << 62
+EARLIEST_MS: Millis = -(10**12)
 
 
-def walk(
+def scan(
     lines: Iterable[bytes],
     start: CompactRange,
     checkpoints: dict[int, Checkpoint],
     enclosed: Collection[str],
-    take: Take,
-) -> Walk:
+    handle: EntryHandler,
+) -> LedgerScan:
     """Read all entries, and hand on those that are shown. `enclosed` are the SHA-256 of the tokens at hand.
 
-    Raises Refused where the bundle cannot be read on; other faults are noted.
+    Raises VerificationError where the bundle cannot be read on; other faults are noted.
     """
-    found = Walk(start=start.copy(), next_index=start.size)
+    found = LedgerScan(start=start.copy(), next_index=start.size)
     tree, numbers, closed = start.copy(), dict[bytes, int](), set[bytes]()
     if tree.size in checkpoints:
         found.roots[tree.size] = tree.root()
-    begun, earliest, latest, named = tree.size, NEVER, -NEVER, 0
-    fullmatch, append, sha256 = LINE.fullmatch, tree.append, hashlib.sha256
+    begun, earliest, latest, named = tree.size, NEVER_MS, -NEVER_MS, 0
+    fullmatch, append, sha256 = ENTRY_LINE.fullmatch, tree.append, hashlib.sha256
     here, last_run, ticked = b"", b"", 0
     for line in lines:
         match, odd = fullmatch(line), None
         if match is None:
-            match, odd = _without_reading(line)
+            match, odd = _match_without_reading(line)
         if match is None:
-            raise Refused(f"entries.jsonl: line {found.count + 1} is not an entry in canonical form")
+            raise VerificationError(f"entries.jsonl: line {found.count + 1} is not an entry in canonical form")
         header, boot, clock, number_of, kind, number, digest, run, target, at, version, payload = match.groups()
         index, time = int(number_of), int(at)
         if odd is None and version == b"2" and boot == here and run == last_run and clock and int(clock) >= ticked:
             # Nearly all entries: the same run, a little later.
             ticked = int(clock)
-            found.readings.tick(ticked)
+            found.readings.advance(ticked)
         else:
             read = odd or {"v": int(version)} | {
                 key: value.decode() for key, value in (("boot", boot), ("run", run)) if value is not None
             } | ({} if clock is None else {"clock": int(clock)})
-            for fault in found.readings.header(read):
-                _note(found.clock, f"entry {index}: {fault}")
+            for fault in found.readings.check_header(read):
+                _note_fault(found.clock, f"entry {index}: {fault}")
             found.boots += boot is not None and boot != here
             here, last_run, ticked = boot or b"", run or b"", int(clock or 0)
         found.clocked += boot is not None
         if index != start.size + found.count:
-            _note(found.order, f"expected entry {start.size + found.count}, got {index}")
+            _note_fault(found.order, f"expected entry {start.size + found.count}, got {index}")
         if (target is None) != (number == b"null") or (target is None) == (kind in TARGET_KINDS):
-            _note(found.order, f"entry {index}: kind, target and number do not go together")
+            _note_fault(found.order, f"entry {index}: kind, target and number do not go together")
         elif target is not None:
             _count(found, index, target, int(number), numbers)
         append(leaf_hash(header if odd is None else orjson.dumps(odd, option=orjson.OPT_SORT_KEYS)))
@@ -166,144 +168,154 @@ def walk(
         found.last_time = time
         if payload is not None:
             if sha256(payload).hexdigest().encode() == digest:
-                _show(found, index, kind.decode(), time, target, payload, enclosed, take, (here.decode(), ticked))
+                _handle_shown(
+                    found, index, kind.decode(), time, target, payload, enclosed, handle, (here.decode(), ticked)
+                )
             else:
-                _note(found.payloads, f"the payload of entry {index} is not the one that its header seals")
+                _note_fault(found.payloads, f"the payload of entry {index} is not the one that its header seals")
         elif target is not None:
             closed.add(target)
-        elif kind in OPEN_KINDS:
-            _note(found.hidden, f"entry {index} ({kind.decode()}) has no payload")
+        elif kind in PUBLIC_KINDS:
+            _note_fault(found.hidden, f"entry {index} ({kind.decode()}) has no payload")
         if kind != b"gap":
             # A gap is written when it is over, however long after; all others as soon as they are known.
             earliest, latest = min(earliest, time), max(latest, time)
         if tree.size in checkpoints:
             found.roots[tree.size] = tree.root()
         if tree.size in checkpoints or len(found.tokens) > named:
-            found.spans.append(Span(begun, tree.size, earliest, latest, here.decode(), ticked))
-            begun, earliest, latest, named = tree.size, NEVER, -NEVER, len(found.tokens)
+            found.spans.append(WriteTimes(begun, tree.size, earliest, latest, here.decode(), ticked))
+            begun, earliest, latest, named = tree.size, NEVER_MS, -NEVER_MS, len(found.tokens)
     found.next_index = tree.size
     for target in closed & found.names.keys():
-        _note(found.hidden, f"entries of {found.names[target]} are shown without their payload")
+        _note_fault(found.hidden, f"entries of {found.names[target]} are shown without their payload")
     if len(set(found.names.values())) != len(found.names):
-        _note(found.hidden, "two targets bear one name")
+        _note_fault(found.hidden, "two targets bear one name")
     return found
 
 
-def _without_reading(line: bytes) -> tuple[re.Match[bytes] | None, dict[str, Any] | None]:
-    """Read a line that is canonical but for the reading of the clock in its header, which is told as a fault."""
+def _match_without_reading(line: bytes) -> tuple[re.Match[bytes] | None, dict[str, Any] | None]:
+    """Read a line that is canonical but for the reading of the clock in its header, which is noted as a fault."""
     try:
         entry = orjson.loads(line)
         header = entry["header"]
         if orjson.dumps(entry, option=orjson.OPT_SORT_KEYS) + b"\n" != line or header["v"] not in (1, 2):
             return None, None
-        bare = {key: value for key, value in header.items() if key not in KEYS}
+        bare = {key: value for key, value in header.items() if key not in READING_KEYS}
         entry = {**entry, "header": bare}
     except (ValueError, TypeError, KeyError, AttributeError):
         return None, None
-    return LINE.fullmatch(orjson.dumps(entry, option=orjson.OPT_SORT_KEYS) + b"\n"), header
+    return ENTRY_LINE.fullmatch(orjson.dumps(entry, option=orjson.OPT_SORT_KEYS) + b"\n"), header
 
 
-def _count(found: Walk, index: int, target: bytes, number: int, numbers: dict[bytes, int]) -> None:
+def _count(result: LedgerScan, index: int, target: bytes, number: int, numbers: dict[bytes, int]) -> None:
     last = numbers.get(target)
     if last is None and len(numbers) == MAX_TARGETS:
-        raise Refused(f"entries.jsonl is of more than {MAX_TARGETS} targets")
+        raise VerificationError(f"entries.jsonl is of more than {MAX_TARGETS} targets")
     if last is not None and number != last + 1:
-        _note(found.numbers, f"entry {index}: expected number {last + 1} of its target, got {number}")
+        _note_fault(result.numbers, f"entry {index}: expected number {last + 1} of its target, got {number}")
     numbers[target] = number
 
 
-def _show(
-    found: Walk,
+def _handle_shown(
+    result: LedgerScan,
     index: int,
     kind: str,
     time: Millis,
     target: bytes | None,
     payload: bytes,
     enclosed: Collection[str],
-    take: Take,
+    handle: EntryHandler,
     reading: tuple[str, Millis],
 ) -> None:
-    found.in_full += 1
-    told = _read(payload, index)
+    result.shown_count += 1
+    read = _read_payload(payload, index)
     name = ""
     if target is not None:
-        said = told.get("target")
-        if not isinstance(said, str) or len(said) > MAX_NAME or found.names.setdefault(target, said) != said:
-            _note(found.payloads, f"entry {index} does not name its target as the others do")
+        target_name = read.get("target")
+        if (
+            not isinstance(target_name, str)
+            or len(target_name) > MAX_NAME_CHARS
+            or result.names.setdefault(target, target_name) != target_name
+        ):
+            _note_fault(result.payloads, f"entry {index} does not name its target as the others do")
             return
-        for fault in found.readings.payload(kind, said, told):
-            _note(found.clock, f"entry {index}: {fault}")
+        for fault in result.readings.check_payload(kind, target_name, read):
+            _note_fault(result.clock, f"entry {index}: {fault}")
         if kind == "watch":
             try:
-                change_from(told)
+                change_from(read)
             except (KeyError, ValueError, TypeError, AttributeError) as error:
-                _note(found.watched, f"entry {index}: {type(error).__name__} {error}"[:200])
-            found.watches += 1
+                _note_fault(result.target_change_faults, f"entry {index}: {type(error).__name__} {error}"[:200])
+            result.target_changes += 1
         if kind == "observation":
-            _date(found, index, time, target, told)
-            if len(payload) > MAX_WORDS and not _brief(told):
-                raise Refused(f"entry {index} holds words of a server that are longer than any on record")
-        if kind == "outage" and len(payload) > 16 * MAX_WORDS:
-            raise Refused(f"entry {index} is longer than any outage on record")
-        name = said
+            _check_times(result, index, time, target, read)
+            if len(payload) > MAX_REPLY_CHARS and not _has_short_replies(read):
+                raise VerificationError(
+                    f"entry {index} holds words of a server that are longer than any on record"
+                )
+        if kind == "outage" and len(payload) > 16 * MAX_REPLY_CHARS:
+            raise VerificationError(f"entry {index} is longer than any outage on record")
+        name = target_name
     else:
-        _keep(found, index, kind, told, enclosed, reading)
-    take(index, kind, time, name, told)
+        _keep_monitor_entry(result, index, kind, read, enclosed, reading)
+    handle(index, kind, time, name, read)
 
 
-def _date(found: Walk, index: int, time: Millis, target: bytes, look: dict[str, Any]) -> None:
-    """A look is on record as of its end, begins before that, and after the one before it had ended."""
-    start, end = look.get("start"), look.get("end")
-    if type(start) is not int or type(end) is not int or end != time or not EARLIEST <= start <= end:
-        _note(found.payloads, f"entry {index} is dated otherwise than the look that it holds")
+def _check_times(result: LedgerScan, index: int, time: Millis, target: bytes, observation: dict[str, Any]) -> None:
+    """An observation is on record as of its end, begins before that, and after the one before it had ended."""
+    start, end = observation.get("start"), observation.get("end")
+    if type(start) is not int or type(end) is not int or end != time or not EARLIEST_MS <= start <= end:
+        _note_fault(result.payloads, f"entry {index} is dated otherwise than the look that it holds")
     else:
-        found.overlap = max(found.overlap, found.ends.get(target, start) - start)
-        found.ends[target] = end
+        result.overlap = max(result.overlap, result.ends.get(target, start) - start)
+        result.ends[target] = end
 
 
-def _brief(look: dict[str, Any]) -> bool:
-    """Whether the words that an outage keeps of a look are as short as those on record."""
-    attempts = look.get("attempts")
-    told = [one.get("replies") for one in attempts if isinstance(one, dict)] if isinstance(attempts, list) else []
-    words = [word for replies in told if isinstance(replies, list) for word in replies]
-    return all(len(str(word)) <= MAX_WORDS for word in (*words, look.get("detail", "")))
+def _has_short_replies(observation: dict[str, Any]) -> bool:
+    """Whether the replies that an outage keeps of an observation are as short as those on record."""
+    attempts = observation.get("attempts")
+    replies_lists = (
+        [one.get("replies") for one in attempts if isinstance(one, dict)] if isinstance(attempts, list) else []
+    )
+    words = [word for replies in replies_lists if isinstance(replies, list) for word in replies]
+    return all(len(str(word)) <= MAX_REPLY_CHARS for word in (*words, observation.get("detail", "")))
 
 
-def _keep(
-    found: Walk,
+def _keep_monitor_entry(
+    result: LedgerScan,
     index: int,
     kind: str,
-    told: dict[str, Any],
+    payload: dict[str, Any],
     enclosed: Collection[str],
     reading: tuple[str, Millis],
 ) -> None:
     """Keep what other claims ask for of MailWatch's own entries, in a size that does not grow with the range."""
     if kind == "node":
-        found.rules = told.get("rules", found.rules)
+        result.rules = payload.get("rules", result.rules)
         if index == 0:
-            found.first_rules = told.get("rules", {})
-    elif kind == "clock" and isinstance(told.get("milliseconds"), int):
-        found.stirred += abs(told["milliseconds"])
-        if told.get("event") == "step" and len(found.steps) < MAX_STEPS:
-            found.steps.append((index, told["milliseconds"]))
-    elif kind == "token" and isinstance(reply := told.get("reply"), str) and reply in enclosed:
-        said = (told.get(key) for key in ("checkpoint", "time", "asked", "answered"))
-        found.tokens.setdefault(reply, Named(index, *reading, *said))
+            result.first_rules = payload.get("rules", {})
+    elif kind == "clock" and isinstance(payload.get("milliseconds"), int):
+        result.clock_disturbance += abs(payload["milliseconds"])
+        if payload.get("event") == "step" and len(result.steps) < MAX_STEPS:
+            result.steps.append((index, payload["milliseconds"]))
+    elif kind == "token" and isinstance(reply := payload.get("reply"), str) and reply in enclosed:
+        values = (payload.get(key) for key in ("checkpoint", "time", "asked", "answered"))
+        result.tokens.setdefault(reply, TokenEntry(index, *reading, *values))
 
 
-def _read(payload: bytes, index: int) -> dict[str, Any]:
-    """Read a payload in its canonical form, in which no name can stand twice. Raises Refused."""
+def _read_payload(payload: bytes, index: int) -> dict[str, Any]:
+    """Read a payload in its canonical form, in which no name can stand twice. Raises VerificationError."""
     try:
-        told = orjson.loads(payload)
-        if orjson.dumps(told, option=orjson.OPT_SORT_KEYS) != payload or not isinstance(told, dict):
-            raise Refused(f"entry {index}: its payload is not in canonical form")
+        value = orjson.loads(payload)
+        if orjson.dumps(value, option=orjson.OPT_SORT_KEYS) != payload or not isinstance(value, dict):
+            raise VerificationError(f"entry {index}: its payload is not in canonical form")
     except ValueError as error:
-        raise Refused(f"entry {index} is not JSON: {str(error)[:120]}") from None
+        raise VerificationError(f"entry {index} is not JSON: {str(error)[:120]}") from None
     except TypeError as error:
-        raise Refused(f"entry {index}: {str(error)[:120]}") from None
-    return told
+        raise VerificationError(f"entry {index}: {str(error)[:120]}") from None
+    return value
 
 
-def _note(faults: list[str], what: str) -> None:
-    if len(faults) < FAULTS:
+def _note_fault(faults: list[str], what: str) -> None:
+    if len(faults) < MAX_FAULTS:
         faults.append(what)

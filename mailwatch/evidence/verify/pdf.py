@@ -9,30 +9,32 @@ from pyhanko.sign.validation import validate_pdf_signature
 from pyhanko.sign.validation.status import PdfSignatureStatus, SignatureCoverageLevel
 from pyhanko_certvalidator import ValidationContext
 
-from mailwatch.errors import ours
-from mailwatch.evidence.verify.archive import Refused
+from mailwatch.errors import is_local_failure
+from mailwatch.evidence.verify.archive import VerificationError
 
-MAX_ATTACHMENT = 64 << 20
+MAX_ATTACHMENT_BYTES = 64 << 20
 
 
 def check_report(pdf: bytes, statement: bytes, name: str) -> str:
-    """Return what was found. `statement` is the file of that name that must be attached. Raises Refused."""
+    """Return what was found. `statement` is the file of that name that must be attached. Raises
+    VerificationError.
+    """
     try:
         return _check(pdf, statement, name)
-    except Refused:
+    except VerificationError:
         raise
     except Exception as error:  # Hostile bytes: whatever the libraries that read them raise.
-        if ours(error):
+        if is_local_failure(error):
             raise
-        raise Refused(f"report.pdf cannot be read: {type(error).__name__} {error}"[:200]) from None
+        raise VerificationError(f"report.pdf cannot be read: {type(error).__name__} {error}"[:200]) from None
 
 
 def _check(pdf: bytes, statement: bytes, name: str) -> str:
     if not pdf.startswith(b"%PDF-"):
-        raise Refused("report.pdf is not a PDF")
+        raise VerificationError("report.pdf is not a PDF")
     reader = PdfFileReader(io.BytesIO(pdf), strict=False)
     if _attached(reader, name) != statement:
-        raise Refused(f"the file attached to report.pdf is not {name}")
+        raise VerificationError(f"the file attached to report.pdf is not {name}")
     words = f"the file attached to report.pdf is {name}, which counts: nobody compares what its pages say"
     signatures = reader.embedded_signatures
     if not signatures:
@@ -41,9 +43,11 @@ def _check(pdf: bytes, statement: bytes, name: str) -> str:
     for signature in signatures:
         status = validate_pdf_signature(signature, ValidationContext(trust_roots=[]))
         if not status.intact or not status.valid:
-            raise Refused("the signature of report.pdf does not fit its bytes")
+            raise VerificationError("the signature of report.pdf does not fit its bytes")
         if status.coverage is not SignatureCoverageLevel.ENTIRE_FILE:
-            raise Refused("report.pdf was changed after it was signed: the signature does not cover all of it")
+            raise VerificationError(
+                "report.pdf was changed after it was signed: the signature does not cover all of it"
+            )
         time = _time(status)
     signer = signatures[-1].signer_cert.subject.human_friendly
     return f"{words}; its signature covers the entire file (certificate: {signer}){time}"
@@ -55,7 +59,7 @@ def _time(status: PdfSignatureStatus) -> str:
     if stamped is None:
         return ""
     if not stamped.intact or not stamped.valid:
-        raise Refused("the timestamp in the signature of report.pdf does not fit it")
+        raise VerificationError("the timestamp in the signature of report.pdf does not fit it")
     name = stamped.signing_cert.subject.native.get("common_name", "an authority")
     return f", by the time of {name} at {stamped.timestamp:%Y-%m-%d %H:%M:%S}Z"
 
@@ -63,9 +67,9 @@ def _time(status: PdfSignatureStatus) -> str:
 def _attached(reader: PdfFileReader, name: str) -> bytes:
     root = reader.root
     names = root["/Names"]["/EmbeddedFiles"]["/Names"]
-    if len(names) != 2 or {str(told) for told in (names[0], names[1]["/F"], names[1]["/UF"])} != {name}:
-        raise Refused(f"what is attached to report.pdf is not {name} alone")
+    if len(names) != 2 or {str(spelling) for spelling in (names[0], names[1]["/F"], names[1]["/UF"])} != {name}:
+        raise VerificationError(f"what is attached to report.pdf is not {name} alone")
     data: bytes = names[1]["/EF"]["/F"].data
-    if len(data) > MAX_ATTACHMENT:
-        raise Refused("the file attached to report.pdf is too long")
+    if len(data) > MAX_ATTACHMENT_BYTES:
+        raise VerificationError("the file attached to report.pdf is too long")
     return data

@@ -9,22 +9,28 @@ from typing import Any
 
 from mailwatch.analysis import segments
 from mailwatch.analysis.elapsed import Moment
-from mailwatch.analysis.outage import Outage, defended, outage_payload, payload_json, stepped
-from mailwatch.analysis.replay import Course, Odd, Replay, Seen
+from mailwatch.analysis.outage import (
+    Outage,
+    clock_steps_between,
+    evidence_json,
+    outage_payload,
+    widen_for_clock_steps,
+)
+from mailwatch.analysis.replay import FactListener, PeriodReplay, ReplayError, TargetReplay
 from mailwatch.evidence.claims import format as claims
-from mailwatch.evidence.verify.archive import Archive, Refused
-from mailwatch.evidence.verify.entries import Walk
-from mailwatch.ledger.payloads import FACTS, read_rules, written_rules
+from mailwatch.evidence.verify.archive import Archive, VerificationError
+from mailwatch.evidence.verify.entries import LedgerScan
+from mailwatch.ledger.payloads import FACT_KINDS, rules_from, rules_payload
 from mailwatch.model import Kind
 from mailwatch.times import parse_duration, parse_rfc3339
 
-DEFAULT_BEAT = 60.0
+DEFAULT_INTERVAL_SECONDS = 60.0
 
 
-class Single:
+class OutageCheck:
     """What outage.json claims, and the replay of it. A fault waits until asked for: other claims go first."""
 
-    def __init__(self, archive: Archive, seen: Seen) -> None:
+    def __init__(self, archive: Archive, listener: FactListener) -> None:
         self.stated: dict[str, Any] = {}
         self.anchors: dict[str, Moment | None] = {}
         """A moment of each outage as it is shown, once it was compared."""
@@ -32,13 +38,15 @@ class Single:
         self._recorded: dict[str, Any] | None = None
         try:
             self.stated = archive.json("outage.json")
-            told = _typed(self.stated, "outage", dict)
-            self._target, self._id = _typed(told, "target", str), str(told.get("id"))
-            self._rules = read_rules(_typed(self.stated, "rules", dict))
-            if written_rules(self._rules) != self.stated["rules"]:
-                raise Refused("the stated rules are not written as rules are")
-            self._course = Course(segments.Walk(_beat(self.stated.get("service")), infer=True), seen)
-        except Refused as error:
+            stated_outage = _typed_value(self.stated, "outage", dict)
+            self._target, self._id = _typed_value(stated_outage, "target", str), str(stated_outage.get("id"))
+            self._rules = rules_from(_typed_value(self.stated, "rules", dict))
+            if rules_payload(self._rules) != self.stated["rules"]:
+                raise VerificationError("the stated rules are not written as rules are")
+            self._replay = TargetReplay(
+                segments.Segmenter(_interval_of(self.stated.get("service")), infer=True), listener
+            )
+        except VerificationError as error:
             self._fault = str(error)
         except (KeyError, ValueError, TypeError, OverflowError) as error:
             self._fault = f"outage.json has no rules that can be read: {type(error).__name__} {error}"[:200]
@@ -49,97 +57,105 @@ class Single:
         placed: dict[str, int] = self.stated["outage"]["ledger"]
         return placed
 
-    def take(self, index: int, kind: str, time: int, target: str, payload: dict[str, Any]) -> None:
+    def feed(self, index: int, kind: str, time: int, target: str, payload: dict[str, Any]) -> None:
         """Take in an entry that was shown."""
         if self._fault or target != self._target:
             return
         try:
-            if kind in FACTS:
-                self._course.take(index, kind, payload, self._rules)
-                for other in self._course.outages.keys() - {self._id}:
-                    del self._course.outages[other]
+            if kind in FACT_KINDS:
+                self._replay.feed(index, kind, payload, self._rules)
+                for other in self._replay.outages.keys() - {self._id}:
+                    del self._replay.outages[other]
             elif kind == "outage" and payload.get("id") == self._id:
                 self._recorded = payload
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             self._fault = f"entry {index} is no {kind}: {type(error).__name__} {error}"[:200]
 
-    def compared(self, walk: Walk) -> str:
-        """Return what was compared, in words. Raises Refused when it is not what is stated."""
+    def compare(self, scan: LedgerScan) -> str:
+        """Return what was compared, in words. Raises VerificationError when it is not what is stated."""
         if self._fault:
-            raise Refused(self._fault)
-        if self._target not in walk.names.values():
-            raise Refused(f"no entry of {self._target[:80]} is in the bundle")
-        if self.stated["rules"] != _on_record(walk, self._recorded):
-            raise Refused("the stated rules are not those on record")
-        outage, looks = self._outage()
+            raise VerificationError(self._fault)
+        if self._target not in scan.names.values():
+            raise VerificationError(f"no entry of {self._target[:80]} is in the bundle")
+        if self.stated["rules"] != _recorded_rules(scan, self._recorded):
+            raise VerificationError("the stated rules are not those on record")
+        outage, count = self._outage()
         self.anchors = {outage.id: outage.anchor}
-        told = self.stated["outage"]
-        names = self._recorded or told
+        stated_outage = self.stated["outage"]
+        names = self._recorded or stated_outage
         try:
             payload = outage_payload(outage, names["provider"], Kind(names["kind"]), names["vantage_point"])
-            payload = _defended(payload, walk, told)
-            public = payload_json(payload)
+            payload = _widen_bounds(payload, scan, stated_outage)
+            public = evidence_json(payload)
         except (KeyError, ValueError, TypeError, OverflowError) as error:
-            raise Refused(f"the outage does not say what it is of: {error}"[:200]) from None
-        given = public | {key: told[key] for key in told if key not in public and key in _ADDED}
-        if given != told:
-            wrong = [key for key in given.keys() | told.keys() if given.get(key) != told.get(key)]
-            raise Refused(f"a replay of {looks} looks gives another outage in: {', '.join(sorted(wrong))}")
+            raise VerificationError(f"the outage does not say what it is of: {error}"[:200]) from None
+        given = public | {key: stated_outage[key] for key in stated_outage if key not in public and key in _ADDED}
+        if given != stated_outage:
+            wrong = [
+                key for key in given.keys() | stated_outage.keys() if given.get(key) != stated_outage.get(key)
+            ]
+            raise VerificationError(
+                f"a replay of {count} looks gives another outage in: {', '.join(sorted(wrong))}"
+            )
         for key in ("replies", "first_detail"):
             if self.stated.get(key) != payload[key]:
-                raise Refused(f"a replay gives another {key}")
-        words = f"{looks} looks of {self._target} replayed by the rules on record give the outage as stated"
+                raise VerificationError(f"a replay gives another {key}")
+        words = f"{count} looks of {self._target} replayed by the rules on record give the outage as stated"
         if "claim" in self.stated:
             try:
-                words += f"; the claim is {claims.check(self.stated['claim'], told)}"
+                words += f"; the claim is {claims.check_claim(self.stated['claim'], stated_outage)}"
             except (KeyError, ValueError, TypeError, OverflowError) as error:
-                raise Refused(f"the claim does not hold: {error}"[:200]) from None
+                raise VerificationError(f"the claim does not hold: {error}"[:200]) from None
         return words
 
     def _outage(self) -> tuple[Outage, int]:
         try:
-            self._course.settle(self._rules)
+            self._replay.flush(self._rules)
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
-            raise Refused(f"the last look is none: {type(error).__name__} {error}"[:200]) from None
-        looks, known = self._course.looks, self._course.known
+            raise VerificationError(f"the last look is none: {type(error).__name__} {error}"[:200]) from None
+        count, known = self._replay.observation_count, self._replay.all_outages
         if self._id not in known:
-            raise Refused(f"a replay of {looks} looks gives no outage {self._id[:20]}")
-        return known[self._id], looks
+            raise VerificationError(f"a replay of {count} looks gives no outage {self._id[:20]}")
+        return known[self._id], count
 
 
-def _defended(payload: dict[str, Any], walk: Walk, told: dict[str, Any]) -> dict[str, Any]:
+def _widen_bounds(payload: dict[str, Any], scan: LedgerScan, stated: dict[str, Any]) -> dict[str, Any]:
     """Widen the bounds of an outage that has only wall times by what the clock was set in it."""
-    ahead, back = stepped(walk.steps, payload["ledger"]["first"], payload["ledger"]["last"])
-    wide = defended(payload, ahead, back)
-    if wide is not payload and "clock" not in told:
-        raise Refused(f"the clock was set by {ahead + back} ms within the outage, which its durations leave out")
+    ahead, back = clock_steps_between(scan.steps, payload["ledger"]["first"], payload["ledger"]["last"])
+    wide = widen_for_clock_steps(payload, ahead, back)
+    if wide is not payload and "clock" not in stated:
+        raise VerificationError(
+            f"the clock was set by {ahead + back} ms within the outage, which its durations leave out"
+        )
     return wide
 
 
 _ADDED = ("maintenance",)
-"""What may be told beside the outage and follows from other entries."""
+"""What may be stated beside the outage and follows from other entries."""
 
 
-def _on_record(walk: Walk, recorded: dict[str, Any] | None) -> Any:
+def _recorded_rules(scan: LedgerScan, recorded: dict[str, Any] | None) -> Any:
     """Return the rules in force, as the outage's own entry has them, else the last start of MailWatch."""
     if recorded and "rules" in recorded:
         return recorded["rules"]
-    if walk.rules is None:
-        raise Refused("no entry of the bundle says by which rules it was judged")
-    return walk.rules
+    if scan.rules is None:
+        raise VerificationError("no entry of the bundle says by which rules it was judged")
+    return scan.rules
 
 
-def _beat(service: Any) -> float:
-    """The seconds between two looks, as the config had it: those further apart say nothing of the time between."""
+def _interval_of(service: Any) -> float:
+    """The seconds between two observations, as the config had it: time between those further apart is
+    unobserved.
+    """
     try:
-        return parse_duration(service.get("interval")) if isinstance(service, dict) else DEFAULT_BEAT
+        return parse_duration(service.get("interval")) if isinstance(service, dict) else DEFAULT_INTERVAL_SECONDS
     except ValueError:
-        return DEFAULT_BEAT
+        return DEFAULT_INTERVAL_SECONDS
 
 
-def _typed(value: dict[str, Any], key: str, kind: type[Any]) -> Any:
+def _typed_value(value: dict[str, Any], key: str, kind: type[Any]) -> Any:
     if not isinstance(value.get(key), kind):
-        raise Refused(f"outage.json has no {key}")
+        raise VerificationError(f"outage.json has no {key}")
     return value[key]
 
 
@@ -148,19 +164,19 @@ MAX_OUTAGES = 20_000
 """Of one target: fifty a day for a year."""
 
 
-class Period:
+class PeriodCheck:
     """What period.json claims, and the replay of it. A fault waits until asked for: other claims go first."""
 
-    def __init__(self, archive: Archive, seen: Seen) -> None:
+    def __init__(self, archive: Archive, listener: FactListener) -> None:
         self.stated: dict[str, Any] = {}
         self.anchors: dict[str, Moment | None] = {}
         """A moment of each outage as it is shown, once they were compared."""
         self._fault = ""
-        self._replay: Replay | None = None
+        self._replay: PeriodReplay | None = None
         try:
             self.stated = archive.json("period.json")
-            self._replay = _begin(self.stated, seen)
-        except Refused as error:
+            self._replay = _start_replay(self.stated, listener)
+        except VerificationError as error:
             self._fault = str(error)
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             self._fault = f"period.json has no window, targets and rules: {type(error).__name__} {error}"[:200]
@@ -171,95 +187,100 @@ class Period:
         placed: dict[str, int] = self.stated["entries"]
         return placed
 
-    def take(self, index: int, kind: str, time: int, target: str, payload: dict[str, Any]) -> None:
+    def feed(self, index: int, kind: str, time: int, target: str, payload: dict[str, Any]) -> None:
         """Take in an entry that was shown."""
         if self._fault or self._replay is None:
             return
         try:
-            self._replay.take(index, kind, time, target or None, payload)
-        except Odd as error:
+            self._replay.feed(index, kind, time, target or None, payload)
+        except ReplayError as error:
             self._fault = str(error)
         account = self._replay.accounts.get(target)
-        if account is not None and max(len(account.course.outages), len(account.recorded)) > MAX_OUTAGES:
+        if account is not None and max(len(account.replay.outages), len(account.recorded)) > MAX_OUTAGES:
             self._fault = f"{target[:80]} has more than {MAX_OUTAGES} outages"
 
-    def compared(self, walk: Walk) -> str:
-        """Return what was compared, in words. Raises Refused when it is not what is stated."""
+    def compare(self, scan: LedgerScan) -> str:
+        """Return what was compared, in words. Raises VerificationError when it is not what is stated."""
         replay = self._replay
         if self._fault or replay is None:
-            raise Refused(self._fault)
+            raise VerificationError(self._fault)
         try:
-            replay.settle()
-        except Odd as error:
-            raise Refused(str(error)) from None
-        _covered(walk, replay)
-        replay.ended = walk.last_time
-        _intervals(self.stated["targets"], replay)
-        if walk.first_rules is not None and self.stated["rules"] != walk.first_rules:
-            raise Refused("the stated rules are not those on record")
-        if missing := sorted(replay.accounts.keys() - set(walk.names.values())):
-            raise Refused(f"no entry of {missing[0][:80]} is in the bundle")
+            replay.flush()
+        except ReplayError as error:
+            raise VerificationError(str(error)) from None
+        _check_coverage(scan, replay)
+        replay.ended = scan.last_time
+        _check_intervals(self.stated["targets"], replay)
+        if scan.first_rules is not None and self.stated["rules"] != scan.first_rules:
+            raise VerificationError("the stated rules are not those on record")
+        if missing := sorted(replay.accounts.keys() - set(scan.names.values())):
+            raise VerificationError(f"no entry of {missing[0][:80]} is in the bundle")
         bounds = replay.bounds()
         if bounds is None or self.stated.get("entries") != {"first": bounds[0], "last": bounds[1]}:
-            raise Refused(f"the entries of the window are {bounds}, not as stated")
-        told, looks = [], 0
+            raise VerificationError(f"the entries of the window are {bounds}, not as stated")
+        compared_parts, count = [], 0
         for name in replay.accounts:
             known = replay.availability_of(name)
-            looks += sum(known.looks.values())
-            told.append({"target": name} | known.as_json())
-        if self.stated.get("availability") != told:
-            raise Refused("a replay gives another availability")
+            count += sum(known.observations.values())
+            compared_parts.append({"target": name} | known.as_json())
+        if self.stated.get("availability") != compared_parts:
+            raise VerificationError("a replay gives another availability")
         try:
-            outages = [payload_json(payload) for payload in replay.payloads()]
-        except (Odd, ValueError, OverflowError) as error:
-            raise Refused(str(error)[:200]) from None
+            outages = [evidence_json(payload) for payload in replay.payloads()]
+        except (ReplayError, ValueError, OverflowError) as error:
+            raise VerificationError(str(error)[:200]) from None
         self.anchors = {outage.id: outage.anchor for outage in replay.outages()}
         if self.stated.get("outages") != outages:
-            raise Refused(f"a replay of {looks} looks gives other outages ({len(outages)})")
-        channels = f"{len(told)} channels" if len(told) > 1 else "1 channel"
-        return f"{looks} looks of {channels} replayed give the availability and {len(outages)} outages as stated"
+            raise VerificationError(f"a replay of {count} looks gives other outages ({len(outages)})")
+        channels = f"{len(compared_parts)} channels" if len(compared_parts) > 1 else "1 channel"
+        return f"{count} looks of {channels} replayed give the availability and {len(outages)} outages as stated"
 
 
-def _begin(stated: dict[str, Any], seen: Seen) -> Replay:
+def _start_replay(stated: dict[str, Any], listener: FactListener) -> PeriodReplay:
     window = parse_rfc3339(stated["window"]["from"]), parse_rfc3339(stated["window"]["to"])
     targets = {one["target"]: one["interval"] for one in stated["targets"]}
     if not 0 < len(targets) == len(stated["targets"]) <= MAX_TARGETS:
-        raise Refused("period.json names no target, too many, or one twice")
-    for name, beat in targets.items():
-        if not isinstance(name, str) or isinstance(beat, bool) or not isinstance(beat, int | float) or beat <= 0:
-            raise Refused("period.json: a target without name and interval")
-    if written_rules(read_rules(stated["rules"])) != stated["rules"]:
-        raise Refused("the stated rules are not written as rules are")
+        raise VerificationError("period.json names no target, too many, or one twice")
+    for name, interval in targets.items():
+        if (
+            not isinstance(name, str)
+            or isinstance(interval, bool)
+            or not isinstance(interval, int | float)
+            or interval <= 0
+        ):
+            raise VerificationError("period.json: a target without name and interval")
+    if rules_payload(rules_from(stated["rules"])) != stated["rules"]:
+        raise VerificationError("the stated rules are not written as rules are")
     # Statements from before 2026-11 have one interval, by which all is judged.
     infer = {"intervals" in one for one in stated["targets"]}
     if len(infer) != 1:
-        raise Refused("period.json: only some of the targets have intervals")
-    return Replay(window, targets, read_rules(stated["rules"]), seen, infer=infer.pop())
+        raise VerificationError("period.json: only some of the targets have intervals")
+    return PeriodReplay(window, targets, rules_from(stated["rules"]), listener, infer=infer.pop())
 
 
-def _intervals(targets: list[dict[str, Any]], replay: Replay) -> None:
+def _check_intervals(targets: list[dict[str, Any]], replay: PeriodReplay) -> None:
     """Stated intervals must be those on record, or those that the observations give."""
     for one in targets:
         if "intervals" not in one:
             return
         name = one["target"]
         try:
-            intervals, guess = replay.intervals_of(name), replay.guess_of(name) / 1000
+            intervals, guess = replay.intervals_of(name), replay.inferred_interval(name) / 1000
         except (ValueError, OverflowError) as error:
-            raise Refused(f"the intervals of {name[:80]} begin at no time: {error}"[:200]) from None
+            raise VerificationError(f"the intervals of {name[:80]} begin at no time: {error}"[:200]) from None
         if (one["intervals"], one["interval"]) != (intervals, guess):
-            raise Refused(f"the intervals of {name[:80]} are not those on record")
+            raise VerificationError(f"the intervals of {name[:80]} are not those on record")
 
 
-def _covered(walk: Walk, replay: Replay) -> None:
-    """The range must reach over the window on both sides: else looks could be left out at its ends.
+def _check_coverage(scan: LedgerScan, replay: PeriodReplay) -> None:
+    """The range must reach over the window on both sides: else observations could be left out at its ends.
 
     Where the clock was set meanwhile, its first entry need not be the earliest, nor its last the latest.
     """
     start, end = replay.window
-    if walk.first_time is None or walk.last_time is None:
-        raise Refused("there are no entries")
-    if walk.start.size and min([walk.first_time, *(span.earliest for span in walk.spans)]) > start:
-        raise Refused("the range begins inside the window, and not at the first entry of the ledger")
-    if max([walk.last_time, *(span.latest for span in walk.spans)]) < end:
-        raise Refused("the range ends inside the window")
+    if scan.first_time is None or scan.last_time is None:
+        raise VerificationError("there are no entries")
+    if scan.start.size and min([scan.first_time, *(span.earliest for span in scan.spans)]) > start:
+        raise VerificationError("the range begins inside the window, and not at the first entry of the ledger")
+    if max([scan.last_time, *(span.latest for span in scan.spans)]) < end:
+        raise VerificationError("the range ends inside the window")

@@ -1,4 +1,4 @@
-"""Checks each timestamp token of a bundle: over its checkpoint, named by its entry, signed by whom.
+"""Checks each timestamp token of a bundle: over its checkpoint, named by its entry, signed by a trusted authority.
 
 And the times that the entries give themselves: between the tokens around them they must lie.
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailwatch.certificates import UnreadableCertificate, read_pem, readable
-from mailwatch.evidence.verify.archive import Refused
+from mailwatch.certificates import CertificateError, parse_pem, parse_readable
+from mailwatch.evidence.verify.archive import VerificationError
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -24,8 +24,15 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from mailwatch.analysis.elapsed import Moment, TokenReading, clock_error
-from mailwatch.evidence.verify.entries import NEVER, Named, Walk
-from mailwatch.ledger.timestamp import TOLERANCE, Anchors, TimestampError, Token, check, verify
+from mailwatch.evidence.verify.entries import NEVER_MS, LedgerScan, TokenEntry
+from mailwatch.ledger.timestamp import (
+    TOKEN_TOLERANCE_MS,
+    TimestampError,
+    Token,
+    TrustAnchors,
+    check_reply,
+    verify_reply,
+)
 from mailwatch.times import Millis, parse_rfc3339, rfc3339
 
 
@@ -44,8 +51,8 @@ class Trust:
             raw = path.read_bytes()
             if b"-----BEGIN CERTIFICATE-----" in raw:
                 try:
-                    trust.certificates += read_pem(raw)
-                except UnreadableCertificate as error:
+                    trust.certificates += parse_pem(raw)
+                except CertificateError as error:
                     raise ValueError(f"{path}: certificate cannot be read: {error}") from None
             elif raw.count(b"+") >= 2:
                 trust.keys |= {line.strip() for line in raw.decode().splitlines() if line.strip()}
@@ -55,29 +62,31 @@ class Trust:
 
 
 def certificates(raw: bytes, name: str) -> list[x509.Certificate]:
-    """Read PEM certificates of a bundle. Raises Refused."""
+    """Read PEM certificates of a bundle. Raises VerificationError."""
     try:
-        return read_pem(raw)
-    except UnreadableCertificate as error:
-        raise Refused(f"{name} holds no certificates: {error}") from None
+        return parse_pem(raw)
+    except CertificateError as error:
+        raise VerificationError(f"{name} holds no certificates: {error}") from None
 
 
-def system() -> list[x509.Certificate]:
+def system_authorities() -> list[x509.Certificate]:
     """Return the authorities that this machine trusts."""
     raw = ssl.create_default_context().get_ca_certs(binary_form=True)
-    return readable(raw)
+    return parse_readable(raw)
 
 
-LATE: Millis = 60_000
-"""How long after its end a look may be on record: the guard is asked, routes are traced, the disk is slow."""
-DRIFT = 1_000
+LATE_MS: Millis = 60_000
+"""How long after its end an observation may be on record: the guard is asked, routes are traced, the disk is
+slow.
+"""
+MAX_DRIFT_PARTS = 1_000
 """One thousandth: far more than the oscillator of a computer is off, or than NTP slews a clock."""
-UNSTATED: Millis = 600_000
+MAX_UNSTATED_MS: Millis = 600_000
 """A clock error up to here need not be stated: ten minutes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class VerifiedToken:
     """A token that fits: the entry that names it, the size it is over, its time, and on whose word it rests."""
 
     entry: int
@@ -85,117 +94,129 @@ class Stamp:
     time: Millis
     authority: str
     trusted: bool
-    off: Millis
-    """How far our own clock was off then, as far as the entry tells."""
+    clock_error: Millis
+    """How far our own clock was off then, as far as the entry shows."""
     boot: str = ""
     clock: Millis = 0
-    """The reading of the entry that names it: the clock that nobody can set, a moment after the token was made."""
+    """The reading of the entry that names it: the steady clock, a moment after the token was made."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trusted:
+class TokenTrust:
     """Where a chain may end; `enclosed`: also in what the bundle itself holds, unless that is None."""
 
-    anchors: Anchors
-    enclosed: Anchors | None
+    anchors: TrustAnchors
+    enclosed: TrustAnchors | None
 
 
-def stamps(
+def verify_tokens(
     listed: Any,
     files: Collection[str],
     read: Callable[[str], bytes],
     notes: Mapping[int, str],
-    named: Mapping[str, Named],
-    trusted: Trusted,
-) -> list[Stamp]:
+    named: Mapping[str, TokenEntry],
+    trusted: TokenTrust,
+) -> list[VerifiedToken]:
     """Check every token. `read` gives the file of a name; `named` is what entries say of them.
 
-    Raises Refused at the first that does not fit.
+    Raises VerificationError at the first that does not fit.
     """
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-        raise Refused("proof.json: tokens is not a list of objects")
+        raise VerificationError("proof.json: tokens is not a list of objects")
     found, seen = [], set()
     for one in listed:
         name, size, index = one.get("file"), one.get("checkpoint"), one.get("entry")
         if not isinstance(name, str) or not isinstance(size, int) or not isinstance(index, int):
-            raise Refused("proof.json: a token without file, checkpoint and entry")
+            raise VerificationError("proof.json: a token without file, checkpoint and entry")
         if name not in files or size not in notes:
-            raise Refused(f"{name[:80]}: the file or its checkpoint {str(size)[:20]} is missing")
+            raise VerificationError(f"{name[:80]}: the file or its checkpoint {str(size)[:20]} is missing")
         if name in seen:
-            raise Refused(f"proof.json names {name} twice")
+            raise VerificationError(f"proof.json names {name} twice")
         seen.add(name)
         reply = read(name)
         digest = hashlib.sha256(reply).hexdigest()
         if name != f"tokens/{digest}.tsr":
-            raise Refused(f"{name} is not the reply that it is named after")
+            raise VerificationError(f"{name} is not the reply that it is named after")
         entry = named.get(digest)
         if entry is not None and (entry.index, entry.checkpoint) != (index, size):
-            raise Refused(f"{name}: entry {entry.index} names it for checkpoint {str(entry.checkpoint)[:20]}")
-        found.append(_stamp(name, reply, notes[size], size, entry, trusted))
+            raise VerificationError(
+                f"{name}: entry {entry.index} names it for checkpoint {str(entry.checkpoint)[:20]}"
+            )
+        found.append(_verify_token(name, reply, notes[size], size, entry, trusted))
     if spare := set(files) - seen:
-        raise Refused(f"{min(spare)} is not named in proof.json")
+        raise VerificationError(f"{min(spare)} is not named in proof.json")
     return found
 
 
-def _stamp(name: str, reply: bytes, note: str, size: int, entry: Named | None, trusted: Trusted) -> Stamp:
+def _verify_token(
+    name: str, reply: bytes, note: str, size: int, entry: TokenEntry | None, trusted: TokenTrust
+) -> VerifiedToken:
     try:
-        token = check(reply, note)
+        token = check_reply(reply, note)
     except TimestampError as error:
-        raise Refused(f"{name}: {error}") from None
+        raise VerificationError(f"{name}: {error}") from None
     if entry is not None and entry.time != token.time:
-        raise Refused(f"{name}: entry {entry.index} tells another time than the token")
-    known = _known(name, reply, note, token, trusted)
-    off = _off(entry, token.time)
+        raise VerificationError(f"{name}: entry {entry.index} tells another time than the token")
+    known = _is_trusted(name, reply, note, token, trusted)
+    off = _clock_error(entry, token.time)
     if entry is None:
-        return Stamp(-1, size, token.time, token.authority, known, off)
-    return Stamp(entry.index, size, token.time, token.authority, known, off, entry.boot, entry.clock)
+        return VerifiedToken(-1, size, token.time, token.authority, known, off)
+    return VerifiedToken(entry.index, size, token.time, token.authority, known, off, entry.boot, entry.clock)
 
 
-def _known(name: str, reply: bytes, note: str, token: Token, trusted: Trusted) -> bool:
-    """Whether the signature leads to whom we trust; False where only to what is enclosed. Raises Refused."""
+def _is_trusted(name: str, reply: bytes, note: str, token: Token, trusted: TokenTrust) -> bool:
+    """Whether the signature leads to an anchor we trust; False where only to an enclosed one. Raises
+    VerificationError.
+    """
     try:
-        verify(reply, note, trusted.anchors, token)
+        verify_reply(reply, note, trusted.anchors, token)
         return True
     except TimestampError as error:
         reason = str(error)
     if trusted.enclosed is None:
-        raise Refused(f"{name} by {token.authority or 'nobody named'}: {reason}; --trust may be repeated")
+        raise VerificationError(
+            f"{name} by {token.authority or 'nobody named'}: {reason}; --trust may be repeated"
+        )
     try:
-        verify(reply, note, trusted.enclosed, token)
+        verify_reply(reply, note, trusted.enclosed, token)
     except TimestampError:
-        raise Refused(f"{name}: {reason}; give the authority's certificate with --trust") from None
+        raise VerificationError(f"{name}: {reason}; give the authority's certificate with --trust") from None
     return False
 
 
-def _off(entry: Named | None, time: Millis) -> Millis:
+def _clock_error(entry: TokenEntry | None, time: Millis) -> Millis:
     if entry is None or not isinstance(entry.asked, int) or not isinstance(entry.answered, int):
         return 0
     return max(0, entry.asked - time, time - entry.answered)
 
 
-def outside_times(found: Sequence[Stamp], first: int, last: int) -> dict[str, str | None]:
+def outside_times(tokens: Sequence[VerifiedToken], first: int, last: int) -> dict[str, str | None]:
     """Compute between which outside times the entries `first` to `last` were written."""
-    before = [stamp.time for stamp in found if 0 <= stamp.entry <= first]
-    after = [stamp.time for stamp in found if stamp.checkpoint > last]
+    before = [stamp.time for stamp in tokens if 0 <= stamp.entry <= first]
+    after = [stamp.time for stamp in tokens if stamp.checkpoint > last]
     return {
         "not_before": rfc3339(max(before)) if before else None,
         "not_after": rfc3339(min(after)) if after else None,
     }
 
 
-def fitting(found: Sequence[Stamp], walk: Walk) -> str:
-    """Compare the times that entries give themselves with each other and the tokens; return how well they fit.
+def check_entry_times(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> str:
+    """Compare the times that entries give themselves with each other and the tokens; return the result in words.
 
     What is on record of our clock is allowed for: how far it was off at each token, by how much it was set, and
-    how long the machine slept, since a look may go on record only afterwards.
-    Raises Refused when an entry claims to be older, or younger, than a token shows it to be.
+    how long the machine slept, since an observation may go on record only afterwards.
+    Raises VerificationError when an entry claims to be older, or younger, than a token shows it to be.
     """
-    off, stirred, spans = max((stamp.off for stamp in found), default=0), walk.stirred, walk.spans
-    allowed = LATE + off + stirred
-    _paced(found, walk)
-    if walk.overlap > allowed:
-        raise Refused(f"a look is said to begin {walk.overlap} ms before the one before it had ended")
-    if not found:
+    off, disturbance, spans = (
+        max((stamp.clock_error for stamp in tokens), default=0),
+        scan.clock_disturbance,
+        scan.spans,
+    )
+    allowed = LATE_MS + off + disturbance
+    _check_clock_pace(tokens, scan)
+    if scan.overlap > allowed:
+        raise VerificationError(f"a look is said to begin {scan.overlap} ms before the one before it had ended")
+    if not tokens:
         return "no outside time to compare the clock with"
     latest = dict(zip((span.end for span in spans), accumulate((span.latest for span in spans), max), strict=True))
     earliest = dict(
@@ -205,108 +226,126 @@ def fitting(found: Sequence[Stamp], walk: Walk) -> str:
             strict=True,
         )
     )
-    for stamp in found:
-        last = latest.get(stamp.checkpoint, -NEVER)
+    for stamp in tokens:
+        last = latest.get(stamp.checkpoint, -NEVER_MS)
         # The entry that names a token may lie behind the range: then none follows it here.
-        first = earliest.get(stamp.entry + 1, NEVER) if stamp.entry >= 0 else NEVER
+        first = earliest.get(stamp.entry + 1, NEVER_MS) if stamp.entry >= 0 else NEVER_MS
         if last > stamp.time + allowed:
-            raise Refused(f"{_told(stamp)} is over entries that are dated later, {_date(last)}")
+            raise VerificationError(f"{_token_text(stamp)} is over entries that are dated later, {_date(last)}")
         if first < stamp.time - allowed:
-            raise Refused(f"{_told(stamp)} stands before entries that are dated earlier, {_date(first)}")
+            raise VerificationError(
+                f"{_token_text(stamp)} stands before entries that are dated earlier, {_date(first)}"
+            )
     words = f"what entries say of their own time fits the tokens, at which our clock was off by at most {off} ms"
-    return words + (f"; it was set, or MailWatch stood still, for {stirred} ms in all" if stirred else "")
+    return words + (f"; it was set, or MailWatch stood still, for {disturbance} ms in all" if disturbance else "")
 
 
-def _paced(found: Sequence[Stamp], walk: Walk) -> None:
-    """The clock that nobody can set must go as the authorities' clocks do. Raises Refused.
+def _check_clock_pace(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> None:
+    """The steady clock must go as the authorities' clocks do. Raises VerificationError.
 
     A token was made after the last entry under its checkpoint was written, and before the entry that names it.
     """
-    read = {span.end: (span.boot, span.clock) for span in walk.spans}
-    ordered = sorted(found, key=lambda stamp: stamp.checkpoint)
+    read = {span.end: (span.boot, span.clock) for span in scan.spans}
+    ordered = sorted(tokens, key=lambda stamp: stamp.checkpoint)
     for first, later in pairwise(ordered):
         boot, clock = read.get(later.checkpoint, ("", 0))
         passed = later.time - first.time
-        if boot and boot == first.boot and clock - first.clock > passed + TOLERANCE + max(0, passed) // DRIFT:
-            raise Refused(
+        if (
+            boot
+            and boot == first.boot
+            and clock - first.clock > passed + TOKEN_TOLERANCE_MS + max(0, passed) // MAX_DRIFT_PARTS
+        ):
+            raise VerificationError(
                 f"the clock that nobody can set went on by {clock - first.clock} ms between the tokens of "
                 f"{rfc3339(first.time)} and {rfc3339(later.time)}, which are {passed} ms apart"
             )
         boot, clock = read.get(first.checkpoint, ("", 0))
-        if boot and boot == later.boot and passed > later.clock - clock + TOLERANCE + max(0, passed) // DRIFT:
-            raise Refused(
+        if (
+            boot
+            and boot == later.boot
+            and passed > later.clock - clock + TOKEN_TOLERANCE_MS + max(0, passed) // MAX_DRIFT_PARTS
+        ):
+            raise VerificationError(
                 f"the clock that nobody can set went on by {later.clock - clock} ms between the tokens of "
                 f"{rfc3339(first.time)} and {rfc3339(later.time)}, which are {passed} ms apart"
             )
 
 
-def bounded(outage: Mapping[str, Any], found: Sequence[Stamp], off: Millis) -> None:
-    """Hold an outage as it is stated against the tokens on both sides of it. Raises Refused.
+def check_outage_bounds(outage: Mapping[str, Any], tokens: Sequence[VerifiedToken], clock_error: Millis) -> None:
+    """Hold an outage as it is stated against the tokens on both sides of it. Raises VerificationError.
 
-    `off` is the clock error that is stated, in milliseconds. What lies between two tokens is no longer than they
+    `clock_error` is the clock error that is stated, in milliseconds. What lies between two tokens is no longer
+    than they
     are apart, and neither the first nor the last failure lies outside of them.
     """
     where = outage["ledger"]
-    before = [stamp for stamp in found if 0 <= stamp.entry <= where["first"]]
-    after = [stamp for stamp in found if stamp.checkpoint > where["last"]]
+    before = [stamp for stamp in tokens if 0 <= stamp.entry <= where["first"]]
+    after = [stamp for stamp in tokens if stamp.checkpoint > where["last"]]
     start = max((stamp.time for stamp in before), default=None)
     end = min((stamp.time for stamp in after), default=None)
     bad, last = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
     least = round(outage["duration"]["min"] * 1000)
-    allowed = LATE + off
+    allowed = LATE_MS + clock_error
     clock = outage.get("clock") or {}
     if clock.get("wall"):
         # An old record has only the wall clock, which was set within: what was written after that is dated by
         # that.
         allowed += round(clock["stepped"] * 1000)
-    if start is not None and end is not None and least > max(0, end - start) + TOLERANCE:
-        raise Refused(
+    if start is not None and end is not None and least > max(0, end - start) + TOKEN_TOLERANCE_MS:
+        raise VerificationError(
             f"the minimum of outage {outage['id'][:20]}, {least} ms, is longer than the tokens around it allow: "
             f"{rfc3339(start)} and {rfc3339(end)} are {end - start} ms apart"
         )
     if start is not None and bad < start - allowed:
-        raise Refused(
+        raise VerificationError(
             f"the first failure of outage {outage['id'][:20]} is dated {_date(bad)}, before the token of "
             f"{rfc3339(start)}, after which it is on record"
         )
     if end is not None and last > end + allowed:
-        raise Refused(
+        raise VerificationError(
             f"the last failure of outage {outage['id'][:20]} is dated {_date(last)}, after the token of "
             f"{rfc3339(end)}, before which it is on record"
         )
 
 
 def stated_error(
-    stated: Mapping[str, Any], found: Sequence[Stamp], walk: Walk, anchors: Sequence[Moment | None]
+    stated: Mapping[str, Any], tokens: Sequence[VerifiedToken], scan: LedgerScan, anchors: Sequence[Moment | None]
 ) -> Millis:
     """Return by how many milliseconds the wall clock of the times was off by the tokens, as far as that is stated.
 
     `anchors` is a moment of each outage as it is shown: what the wall clock showed at another time is not stated
     there.
 
-    An error of more than ten minutes that is not stated, or stated as less, is refused: whoever reads the times
-    would take them for right. Raises Refused.
+    An error of more than ten minutes that is not stated, or stated as less, is refused: a reader would take the
+    times
+    would take them for right. Raises VerificationError.
     """
-    asked = max((stamp.off for stamp in found), default=0)
-    read = {span.end: (span.boot, span.clock) for span in walk.spans}
+    asked = max((stamp.clock_error for stamp in tokens), default=0)
+    read = {span.end: (span.boot, span.clock) for span in scan.spans}
     readings = []
-    for stamp in found:
+    for stamp in tokens:
         boot, clock = read.get(stamp.checkpoint, ("", 0))
         # The entry that names the last token may lie behind the range.
         named = stamp.clock if stamp.boot and stamp.boot == (boot or stamp.boot) else None
         readings.append(TokenReading(stamp.time, boot or stamp.boot, clock if boot else None, named))
     errors = [clock_error(anchor, readings) for anchor in anchors]
     off = max((asked if error is None else error for error in errors), default=asked)
-    said = stated.get("clock_error", 0)
-    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < 1e12:
-        raise Refused("the stated clock error is no number of seconds")
-    if off > UNSTATED and off > round(said * 1000) + TOLERANCE:
-        raise Refused(f"by its tokens the clock was off by {off} ms, of which {said:g} s are stated")
+    stated_seconds = stated.get("clock_error", 0)
+    if (
+        isinstance(stated_seconds, bool)
+        or not isinstance(stated_seconds, int | float)
+        or not 0 <= stated_seconds < 1e12
+    ):
+        raise VerificationError("the stated clock error is no number of seconds")
+    if off > MAX_UNSTATED_MS and off > round(stated_seconds * 1000) + TOKEN_TOLERANCE_MS:
+        raise VerificationError(
+            f"by its tokens the clock was off by {off} ms, of which {stated_seconds:g} s are stated"
+        )
     return off
 
 
-def _told(stamp: Stamp) -> str:
-    return f"the token of {rfc3339(stamp.time)}"
+def _token_text(token: VerifiedToken) -> str:
+    return f"the token of {rfc3339(token.time)}"
 
 
 def _date(at: Millis) -> str:
@@ -316,18 +355,18 @@ def _date(at: Millis) -> str:
         return f"{at} ms"
 
 
-def words(found: Sequence[Stamp]) -> str:
+def tokens_text(tokens: Sequence[VerifiedToken]) -> str:
     """Say whose tokens they are, of which times, and on whose word they rest."""
-    if not found:
+    if not tokens:
         return "none: no outside time bounds the entries"
-    doubtful = [stamp for stamp in found if not stamp.trusted]
-    said = f"{len(found)} by {_names(found)}, each over its checkpoint"
-    said += f", from {rfc3339(min(one.time for one in found))} to {rfc3339(max(one.time for one in found))}"
+    doubtful = [stamp for stamp in tokens if not stamp.trusted]
+    sentence = f"{len(tokens)} by {_names(tokens)}, each over its checkpoint"
+    sentence += f", from {rfc3339(min(one.time for one in tokens))} to {rfc3339(max(one.time for one in tokens))}"
     if doubtful:
-        said += f"; {len(doubtful)} by {_names(doubtful)} lead only to certificates in the bundle itself: "
-        said += "compare those with the authority's"
-    return said
+        sentence += f"; {len(doubtful)} by {_names(doubtful)} lead only to certificates in the bundle itself: "
+        sentence += "compare those with the authority's"
+    return sentence
 
 
-def _names(found: Sequence[Stamp]) -> str:
-    return ", ".join(sorted({stamp.authority or "nobody named" for stamp in found}))
+def _names(tokens: Sequence[VerifiedToken]) -> str:
+    return ", ".join(sorted({stamp.authority or "nobody named" for stamp in tokens}))

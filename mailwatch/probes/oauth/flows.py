@@ -25,11 +25,19 @@ from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 from pydantic import SecretStr
 
 from mailwatch.net import host_of
-from mailwatch.probes.oauth.grant import Grant, granted
-from mailwatch.probes.oauth.http import NotServing, Refused, access_token, ask, seconds_of, secret_of, token_fields
+from mailwatch.probes.oauth.grant import Grant, new_grant
+from mailwatch.probes.oauth.http import (
+    OAuthError,
+    OAuthUnavailableError,
+    access_token,
+    request_endpoint,
+    seconds_field,
+    secret_field,
+    token_fields,
+)
 from mailwatch.settings import OAuth2
 
-_WORDS = {
+_TEXTS = {
     ("it", True): ("Accesso concesso", "MailWatch può ora accedere alla casella. Puoi chiudere questa finestra."),
     ("it", False): ("Accesso non concesso", "Il motivo è scritto nel terminale. Puoi chiudere questa finestra."),
     ("en", True): ("Access granted", "MailWatch can now log in to the mailbox. You can close this window."),
@@ -52,16 +60,16 @@ Connection: close\r
 """
 
 
-def page(*, granted: bool, head: str) -> bytes:
+def result_page(*, granted: bool, head: str) -> bytes:
     """Write the answer to the request with that head."""
     language = _language(head)
-    title, words = _WORDS[language, granted]
-    look, mark = ("good", "✓") if granted else ("bad", "✗")
+    title, words = _TEXTS[language, granted]
+    style, mark = ("good", "✓") if granted else ("bad", "✗")
     body = (
         f'<!doctype html><html lang="{language}"><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width"><title>{title} · MailWatch</title>'
         f"<style>{_STYLE}</style>"
-        f'<main class="{look}"><b aria-hidden="true">{mark}</b><h1>{title}</h1><p>{words}</p></main></html>'
+        f'<main class="{style}"><b aria-hidden="true">{mark}</b><h1>{title}</h1><p>{words}</p></main></html>'
     ).encode()
     return _HEAD.format(length=len(body)).encode() + body
 
@@ -73,15 +81,17 @@ def _language(head: str) -> str:
     return known[0] if known else "en"
 
 
-PATIENCE = 300.0
+GRANT_SECONDS = 300.0
 """Seconds that the owner has to grant access."""
-MAX_REQUEST = 16 * 1024
-REQUEST_TIME = 10.0
+MAX_REQUEST_BYTES = 16 * 1024
+REQUEST_SECONDS = 10.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Flow:
-    """One login under way. `url` is where the owner's browser must go; `redirected` takes where it came back."""
+class BrowserFlow:
+    """One login under way. `url` is where the owner's browser must go; `handle_redirect` takes where it came
+    back.
+    """
 
     client: OAuth2
     url: str
@@ -91,7 +101,7 @@ class Flow:
     _code: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     _done: asyncio.Future[bool] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def redirected(self, url: str) -> bool:
+    def handle_redirect(self, url: str) -> bool:
         """Take in a redirect; False for one that is not the answer to this login (RFC 6749, section 10.12)."""
         try:
             query = parse_qs(urlsplit(url.strip()).query, max_num_fields=20)
@@ -102,13 +112,15 @@ class Flow:
         if self._code.done():
             return True
         if "error" in query:
-            self._code.set_exception(Refused(*(words[:200] for words in _error(query))))
+            self._code.set_exception(OAuthError(*(words[:200] for words in _error_of(query))))
         elif query.get("code"):
             self._code.set_result(query["code"][0])
         return self._code.done()
 
-    async def grant(self, timeout: float = PATIENCE) -> Grant:
-        """Wait for the owner, then exchange the code. Raises Refused, NotServing, or TimeoutError."""
+    async def grant(self, timeout: float = GRANT_SECONDS) -> Grant:
+        """Wait for the owner, then exchange the code. Raises OAuthError, OAuthUnavailableError, or
+        TimeoutError.
+        """
         good = False
         try:
             async with asyncio.timeout(timeout):
@@ -119,48 +131,50 @@ class Flow:
                 redirect_uri=self.redirect_uri,
                 code_verifier=self.verifier.get_secret_value(),
             )
-            grant = grant_of(self.client, await ask(self.client, self.client.token_endpoint, fields))
+            grant = grant_of(self.client, await request_endpoint(self.client, self.client.token_endpoint, fields))
             good = True
             return grant
         finally:
             self._done.set_result(good)
 
-    async def ended(self) -> bool:
+    async def wait_result(self) -> bool:
         """Wait until the flow is over and say whether it was granted, for the browser's last page."""
         return await asyncio.shield(self._done)
 
 
 def grant_of(client: OAuth2, answer: dict[str, object]) -> Grant:
-    """Take the grant out of a token answer. Raises NotServing when it has no refresh token."""
+    """Take the grant out of a token answer. Raises OAuthUnavailableError when it has no refresh token."""
     host = host_of(client.token_endpoint)
     access_token(answer, host)
-    refresh = secret_of(answer, "refresh_token")
+    refresh = secret_field(answer, "refresh_token")
     if not refresh.get_secret_value():
-        raise NotServing(f"the token endpoint at {host} gives no refresh token; does the scope ask for one?")
-    return granted(client, refresh)
+        raise OAuthUnavailableError(
+            f"the token endpoint at {host} gives no refresh token; does the scope ask for one?"
+        )
+    return new_grant(client, refresh)
 
 
 @contextlib.asynccontextmanager
-async def authorization(client: OAuth2, username: str) -> AsyncIterator[Flow]:
+async def authorization(client: OAuth2, username: str) -> AsyncIterator[BrowserFlow]:
     """Listen for the redirect as long as the block lasts. Raises OSError when no port is free."""
-    flows: list[Flow] = []
+    flows: list[BrowserFlow] = []
     answering: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(_answer(flows[0], reader, writer))
+        task = asyncio.ensure_future(_serve_redirect(flows[0], reader, writer))
         answering.add(task)
         task.add_done_callback(answering.discard)
 
     async with contextlib.AsyncExitStack() as stack:
-        listener = await asyncio.start_server(accept, "127.0.0.1", 0, limit=MAX_REQUEST)
+        listener = await asyncio.start_server(accept, "127.0.0.1", 0, limit=MAX_REQUEST_BYTES)
         stack.callback(listener.close)
         port = listener.sockets[0].getsockname()[1]
         if client.redirect_host == "localhost":
             # A browser may take the name to be ::1 first.
             with contextlib.suppress(OSError):
-                second = await asyncio.start_server(accept, "::1", port, limit=MAX_REQUEST)
+                second = await asyncio.start_server(accept, "::1", port, limit=MAX_REQUEST_BYTES)
                 stack.callback(second.close)
-        flow = _begin(client, username, f"http://{client.redirect_host}:{port}")
+        flow = _start_flow(client, username, f"http://{client.redirect_host}:{port}")
         flows.append(flow)
         try:
             yield flow
@@ -172,7 +186,7 @@ async def authorization(client: OAuth2, username: str) -> AsyncIterator[Flow]:
                 task.cancel()
 
 
-def _begin(client: OAuth2, username: str, redirect_uri: str) -> Flow:
+def _start_flow(client: OAuth2, username: str, redirect_uri: str) -> BrowserFlow:
     # 43 and 64 characters, of which RFC 7636, section 4.1, allows 43 to 128.
     state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
     url = with_query(
@@ -188,7 +202,9 @@ def _begin(client: OAuth2, username: str, redirect_uri: str) -> Flow:
         # Google's own word for a refresh token; others ignore what they do not know (RFC 6749, section 3.1).
         access_type="offline",
     )
-    return Flow(client=client, url=url, redirect_uri=redirect_uri, state=state, verifier=SecretStr(verifier))
+    return BrowserFlow(
+        client=client, url=url, redirect_uri=redirect_uri, state=state, verifier=SecretStr(verifier)
+    )
 
 
 def code_challenge(verifier: str) -> str:
@@ -205,13 +221,13 @@ def with_query(endpoint: str, **fields: str) -> str:
     return urlunsplit(parts._replace(query=query))
 
 
-async def _answer(flow: Flow, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _serve_redirect(flow: BrowserFlow, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError, EOFError, ValueError, TimeoutError, asyncio.LimitOverrunError):
-        async with asyncio.timeout(REQUEST_TIME):
+        async with asyncio.timeout(REQUEST_SECONDS):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         method, target, _ = head.partition("\r\n")[0].split(" ", 2)
-        if method == "GET" and urlsplit(target).path == "/" and flow.redirected(target):
-            writer.write(page(granted=await flow.ended(), head=head))
+        if method == "GET" and urlsplit(target).path == "/" and flow.handle_redirect(target):
+            writer.write(result_page(granted=await flow.wait_result(), head=head))
         else:
             writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         await writer.drain()
@@ -220,19 +236,19 @@ async def _answer(flow: Flow, reader: asyncio.StreamReader, writer: asyncio.Stre
         await writer.wait_closed()
 
 
-def _error(query: dict[str, list[str]]) -> tuple[str, str]:
+def _error_of(query: dict[str, list[str]]) -> tuple[str, str]:
     words = (query["error"][0], query.get("error_description", [""])[0])
     code, description = ("".join(c if c.isprintable() else " " for c in text) for text in words)
     return code, description
 
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
-LONGEST = 1800.0
-DEFAULT_INTERVAL, SLOWER, LONGEST_INTERVAL = 5.0, 5.0, 60.0
+MAX_CODE_SECONDS = 1800.0
+DEFAULT_INTERVAL_SECONDS, SLOW_DOWN_SECONDS, MAX_INTERVAL_SECONDS = 5.0, 5.0, 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Code:
+class DeviceCode:
     """What the owner types in and where; `seconds` is how long it holds, `interval` how often to ask."""
 
     user_code: str
@@ -242,46 +258,50 @@ class Code:
     interval: float
 
 
-async def device_code(client: OAuth2) -> Code:
-    """Ask for a code (RFC 8628, section 3.1). Raises Refused or NotServing."""
+async def device_code(client: OAuth2) -> DeviceCode:
+    """Ask for a code (RFC 8628, section 3.1). Raises OAuthError or OAuthUnavailableError."""
     if not client.device_endpoint:
-        raise NotServing("this provider has no device flow for mail; run the login without --device")
-    return read_code(client, await ask(client, client.device_endpoint, {"scope": client.scope}))
+        raise OAuthUnavailableError("this provider has no device flow for mail; run the login without --device")
+    return read_code(client, await request_endpoint(client, client.device_endpoint, {"scope": client.scope}))
 
 
-def read_code(client: OAuth2, answer: Mapping[str, Any]) -> Code:
-    """Take the code out of an answer (RFC 8628, section 3.2). Raises NotServing."""
-    code = secret_of(answer, "device_code")
+def read_code(client: OAuth2, answer: Mapping[str, Any]) -> DeviceCode:
+    """Take the code out of an answer (RFC 8628, section 3.2). Raises OAuthUnavailableError."""
+    code = secret_field(answer, "device_code")
     # Google's word for it is older than the RFC's.
     words = _text(answer, "user_code"), _text(answer, "verification_uri") or _text(answer, "verification_url")
     if not code.get_secret_value() or not all(words):
-        raise NotServing(f"the device endpoint at {host_of(client.device_endpoint)} answers without a code")
-    return Code(
+        raise OAuthUnavailableError(
+            f"the device endpoint at {host_of(client.device_endpoint)} answers without a code"
+        )
+    return DeviceCode(
         user_code=words[0],
         url=words[1],
         device_code=code,
-        seconds=seconds_of(answer.get("expires_in"), LONGEST, LONGEST),
-        interval=seconds_of(answer.get("interval"), DEFAULT_INTERVAL, LONGEST_INTERVAL),
+        seconds=seconds_field(answer.get("expires_in"), MAX_CODE_SECONDS, MAX_CODE_SECONDS),
+        interval=seconds_field(answer.get("interval"), DEFAULT_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS),
     )
 
 
-async def device_grant(client: OAuth2, code: Code) -> Grant:
-    """Ask until the owner has typed the code in (sections 3.4, 3.5). Raises Refused, NotServing, TimeoutError."""
+async def device_grant(client: OAuth2, code: DeviceCode) -> Grant:
+    """Ask until the owner has typed the code in (sections 3.4, 3.5). Raises OAuthError, OAuthUnavailableError,
+    TimeoutError.
+    """
     fields = token_fields(GRANT_TYPE, device_code=code.device_code.get_secret_value())
     wait = code.interval
     async with asyncio.timeout(code.seconds):
         while True:
             await asyncio.sleep(wait)
             try:
-                return grant_of(client, await ask(client, client.token_endpoint, fields))
-            except Refused as refused:
+                return grant_of(client, await request_endpoint(client, client.token_endpoint, fields))
+            except OAuthError as refused:
                 if refused.code == "slow_down":
-                    wait = min(wait + SLOWER, LONGEST_INTERVAL)
+                    wait = min(wait + SLOW_DOWN_SECONDS, MAX_INTERVAL_SECONDS)
                 elif refused.code != "authorization_pending":
                     raise
-            except NotServing:
+            except OAuthUnavailableError:
                 # It may be back before the code ends; asked less and less often.
-                wait = min(wait * 2, LONGEST_INTERVAL)
+                wait = min(wait * 2, MAX_INTERVAL_SECONDS)
 
 
 def _text(answer: Mapping[str, Any], name: str) -> str:

@@ -21,17 +21,17 @@ from pydantic import SecretStr
 
 from mailwatch.settings import OAuth2
 
-MAX_BYTES = 64 * 1024
-LOGIN = "mailwatch login"
-"""What mends a grant."""
-_POLL = 0.05
+MAX_GRANT_BYTES = 64 * 1024
+LOGIN_COMMAND = "mailwatch login"
+"""What renews a grant."""
+_POLL_SECONDS = 0.05
 
 
-class GrantUnusable(Exception):
-    """There is no grant that could be used; the text says why, and how to mend it."""
+class GrantError(Exception):
+    """There is no grant that could be used; the text says why, and what to do."""
 
 
-class GrantBusy(Exception):
+class GrantBusyError(Exception):
     """Another process holds the grant for too long."""
 
 
@@ -45,7 +45,7 @@ class Grant:
     token_endpoint: str
 
 
-def granted(client: OAuth2, refresh_token: SecretStr) -> Grant:
+def new_grant(client: OAuth2, refresh_token: SecretStr) -> Grant:
     """Make the grant of a new login."""
     return Grant(
         identity=secrets.token_hex(16),
@@ -56,37 +56,37 @@ def granted(client: OAuth2, refresh_token: SecretStr) -> Grant:
 
 
 def read_grant(client: OAuth2, address: str) -> Grant:
-    """Read the file. Raises GrantUnusable, also when others may read it or another client made it."""
-    path, cure = client.grant_file, f"run {LOGIN} {address}"
+    """Read the file. Raises GrantError, also when others may read it or another client made it."""
+    path, advice = client.grant_file, f"run {LOGIN_COMMAND} {address}"
     try:
         # O_NONBLOCK: a fifo in its place must not hang us.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise GrantUnusable(f"access is not granted yet; {cure}") from None
+        raise GrantError(f"access is not granted yet; {advice}") from None
     except OSError as error:
-        raise GrantUnusable(f"{path} cannot be read: {error.strerror}; {cure}") from None
+        raise GrantError(f"{path} cannot be read: {error.strerror}; {advice}") from None
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
-            raise GrantUnusable(f"{path} is not a file; remove it and {cure}")
+            raise GrantError(f"{path} is not a file; remove it and {advice}")
         if status.st_mode & 0o077:
-            raise GrantUnusable(f"{path} can be read by others; run chmod 600 {path}, and {cure} if they did")
-        text = os.read(file, MAX_BYTES)
+            raise GrantError(f"{path} can be read by others; run chmod 600 {path}, and {advice} if they did")
+        text = os.read(file, MAX_GRANT_BYTES)
     finally:
         os.close(file)
     try:
-        said = json.loads(text)
+        fields = json.loads(text)
         grant = Grant(
-            identity=str(said["identity"]),
-            refresh_token=SecretStr(str(said["refresh_token"])),
-            client_id=str(said["client_id"]),
-            token_endpoint=str(said["token_endpoint"]),
+            identity=str(fields["identity"]),
+            refresh_token=SecretStr(str(fields["refresh_token"])),
+            client_id=str(fields["client_id"]),
+            token_endpoint=str(fields["token_endpoint"]),
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         # No chain: a parser's complaint shows the text.
-        raise GrantUnusable(f"{path} is damaged; {cure}") from None
+        raise GrantError(f"{path} is damaged; {advice}") from None
     if (grant.client_id, grant.token_endpoint) != (client.client_id, client.token_endpoint):
-        raise GrantUnusable(f"access was granted to another client or endpoint; {cure}")
+        raise GrantError(f"access was granted to another client or endpoint; {advice}")
     return grant
 
 
@@ -122,24 +122,24 @@ def write_grant(path: Path, grant: Grant) -> None:
 
 
 @contextlib.asynccontextmanager
-async def locked(path: Path, timeout: float) -> AsyncIterator[None]:
-    """Hold the grant against other processes. Raises GrantBusy when one holds it for longer, and OSError."""
+async def lock_grant(path: Path, timeout: float) -> AsyncIterator[None]:
+    """Hold the grant against other processes. Raises GrantBusyError when one holds it for longer, and OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             async with asyncio.timeout(timeout):
-                # The kernel tells nobody that a lock is free, but to a thread that waits for it without end.
-                while not _taken(file):  # noqa: ASYNC110
-                    await asyncio.sleep(_POLL)
+                # The kernel does not announce that a lock is free, but to a thread that waits for it without end.
+                while not _try_lock(file):  # noqa: ASYNC110
+                    await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
-            raise GrantBusy(f"another process holds {path} for longer than {timeout:g} s") from None
+            raise GrantBusyError(f"another process holds {path} for longer than {timeout:g} s") from None
         yield
     finally:
         os.close(file)
 
 
-def _taken(file: int) -> bool:
+def _try_lock(file: int) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -16,17 +16,19 @@ from urllib.parse import urlencode
 import httpx
 from pydantic import SecretStr
 
-from mailwatch.net import complaint, host_of, is_loopback
+from mailwatch.net import endpoint_problem, host_of, is_loopback
 from mailwatch.settings import OAuth2
 
-TIMEOUT = 15.0
+REQUEST_TIMEOUT_SECONDS = 15.0
 """Seconds for the whole of a request."""
-MAX_BYTES = 64 * 1024
-MAX_WORDS = 200
-DEFAULT_LIFE, LONGEST_LIFE = 300.0, 86_400.0
+MAX_RESPONSE_BYTES = 64 * 1024
+MAX_ERROR_CHARS = 200
+DEFAULT_LIFETIME_SECONDS, MAX_LIFETIME_SECONDS = 300.0, 86_400.0
 """Seconds that a token lives, if the endpoint does not say; and at most."""
 _CODE = re.compile(r"[\x21-\x7e]{1,60}")
-_PASSING = frozenset({"temporarily_unavailable", "server_error", "rate_limit_exceeded", "internal_failure"})
+_TRANSIENT_ERRORS = frozenset(
+    {"temporarily_unavailable", "server_error", "rate_limit_exceeded", "internal_failure"}
+)
 _PLAIN = frozenset({"grant_type", "client_id", "scope", "redirect_uri"})
 """Fields that hold no secret."""
 _HEADERS = {
@@ -36,27 +38,27 @@ _HEADERS = {
 }
 
 
-class Refused(Exception):
+class OAuthError(Exception):
     """The endpoint says no, by a code of RFC 6749, section 5.2: what was granted or configured is not good."""
 
-    def __init__(self, code: str, words: str = "") -> None:
-        super().__init__(f"{code}: {words}" if words else code)
+    def __init__(self, code: str, description: str = "") -> None:
+        super().__init__(f"{code}: {description}" if description else code)
         self.code = code
 
 
-class NotServing(Exception):
+class OAuthUnavailableError(Exception):
     """The endpoint does not answer, or not as a token endpoint does: nothing is known of the grant."""
 
 
-async def ask(
-    client: OAuth2, endpoint: str, fields: Mapping[str, str], *, timeout: float = TIMEOUT
+async def request_endpoint(
+    client: OAuth2, endpoint: str, fields: Mapping[str, str], *, timeout: float = REQUEST_TIMEOUT_SECONDS
 ) -> dict[str, Any]:
-    """Post `fields` and the client's name and return the JSON object. Raises Refused or NotServing.
+    """Post `fields` and the client's name and return the JSON object. Raises OAuthError or OAuthUnavailableError.
 
     A redirect is not followed: a token endpoint has no business elsewhere.
     """
-    if wrong := complaint(endpoint):
-        raise NotServing(f"the endpoint {wrong}")
+    if wrong := endpoint_problem(endpoint):
+        raise OAuthUnavailableError(f"the endpoint {wrong}")
     given = {**fields, "client_id": client.client_id}
     if secret := client.client_secret.get_secret_value():
         # In the body, as both Google and Microsoft want it (RFC 6749, section 2.3.1).
@@ -69,12 +71,12 @@ async def ask(
         async with asyncio.timeout(timeout):
             status, answer = await _post(client, endpoint, body)
     except (TimeoutError, httpx.TimeoutException):
-        raise NotServing(f"{where} does not answer within {timeout:g} s") from None
+        raise OAuthUnavailableError(f"{where} does not answer within {timeout:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ssl.SSLError) as error:
         # No chain: it would show the request.
-        words = _words(str(error) or type(error).__name__, hidden)
-        raise NotServing(f"{where} cannot be reached: {words}") from None
-    return _judged(status, answer, hidden, where)
+        words = _bounded_text(str(error) or type(error).__name__, hidden)
+        raise OAuthUnavailableError(f"{where} cannot be reached: {words}") from None
+    return _parse_response(status, answer, hidden, where)
 
 
 def token_fields(grant_type: str, **fields: str) -> dict[str, str]:
@@ -82,7 +84,7 @@ def token_fields(grant_type: str, **fields: str) -> dict[str, str]:
     return {"grant_type": grant_type, **{key: value for key, value in fields.items() if value}}
 
 
-def secret_of(answer: Mapping[str, Any], name: str) -> SecretStr:
+def secret_field(answer: Mapping[str, Any], name: str) -> SecretStr:
     """Take a token out of an answer; SecretStr("") when it has none that could be sent on."""
     value = answer.get(name)
     # RFC 6749, appendices A.12 and A.17: visible ASCII. More would slip into the login's own syntax.
@@ -91,16 +93,18 @@ def secret_of(answer: Mapping[str, Any], name: str) -> SecretStr:
 
 
 def access_token(answer: Mapping[str, Any], host: str) -> tuple[SecretStr, float]:
-    """Take the token and its life in seconds out of an answer (RFC 6749, section 5.1). Raises NotServing."""
-    token = secret_of(answer, "access_token")
+    """Take the token and its life in seconds out of an answer (RFC 6749, section 5.1). Raises
+    OAuthUnavailableError.
+    """
+    token = secret_field(answer, "access_token")
     if not token.get_secret_value():
-        raise NotServing(f"the token endpoint at {host} answers without an access token")
+        raise OAuthUnavailableError(f"the token endpoint at {host} answers without an access token")
     if str(answer.get("token_type", "bearer")).casefold() != "bearer":
-        raise NotServing(f"the token endpoint at {host} hands out tokens that are no bearer tokens")
-    return token, seconds_of(answer.get("expires_in"), DEFAULT_LIFE, LONGEST_LIFE)
+        raise OAuthUnavailableError(f"the token endpoint at {host} hands out tokens that are no bearer tokens")
+    return token, seconds_field(answer.get("expires_in"), DEFAULT_LIFETIME_SECONDS, MAX_LIFETIME_SECONDS)
 
 
-def seconds_of(value: object, default: float, most: float) -> float:
+def seconds_field(value: object, default: float, most: float) -> float:
     """Read a number of seconds, which some servers write as text; what is none above 0 is the default."""
     try:
         # A whole number may be larger than a float holds.
@@ -126,31 +130,33 @@ async def _post(client: OAuth2, endpoint: str, body: str) -> tuple[int, bytes]:
         answer = bytearray()
         async for piece in response.aiter_raw():
             answer += piece
-            if len(answer) > MAX_BYTES:
+            if len(answer) > MAX_RESPONSE_BYTES:
                 raise httpx.DecodingError("its answer is longer than 64 KiB")
         return response.status_code, bytes(answer)
 
 
-def _judged(status: int, answer: bytes, hidden: list[str], where: str) -> dict[str, Any]:
+def _parse_response(status: int, answer: bytes, hidden: list[str], where: str) -> dict[str, Any]:
     try:
-        said = json.loads(answer)
+        fields = json.loads(answer)
     except (ValueError, RecursionError):
-        said = None
-    code = said.get("error") if isinstance(said, dict) else None
-    if isinstance(code, str) and status < 500 and status != 429 and code not in _PASSING:
-        words = said.get("error_description")
+        fields = None
+    code = fields.get("error") if isinstance(fields, dict) else None
+    if isinstance(code, str) and status < 500 and status != 429 and code not in _TRANSIENT_ERRORS:
+        words = fields.get("error_description")
         name = code if _CODE.fullmatch(code) else "unknown"
-        raise Refused(_words(name, hidden), _words(words, hidden) if isinstance(words, str) else "")
-    if status == 200 and isinstance(said, dict) and code is None:
-        return said
+        raise OAuthError(
+            _bounded_text(name, hidden), _bounded_text(words, hidden) if isinstance(words, str) else ""
+        )
+    if status == 200 and isinstance(fields, dict) and code is None:
+        return fields
     if status == 200:
-        raise NotServing(f"{where} answers with what is no JSON object")
-    raise NotServing(f"{where} answers with HTTP status {status}")
+        raise OAuthUnavailableError(f"{where} answers with what is no JSON object")
+    raise OAuthUnavailableError(f"{where} answers with HTTP status {status}")
 
 
-def _words(text: str, hidden: list[str]) -> str:
+def _bounded_text(text: str, hidden: list[str]) -> str:
     """Bound a server's words and take our secrets out of them: it may repeat what it was sent."""
-    text = text[: MAX_WORDS * 8]
+    text = text[: MAX_ERROR_CHARS * 8]
     for secret in sorted(filter(None, hidden), key=len, reverse=True):
         text = text.replace(secret, "***")
-    return "".join(c if c.isprintable() else " " for c in text)[:MAX_WORDS].strip()
+    return "".join(c if c.isprintable() else " " for c in text)[:MAX_ERROR_CHARS].strip()

@@ -4,10 +4,10 @@ message.py      what is sent, and how it is known again
 submission.py   handing it in by SMTP
 mailbox.py      the folders where it may arrive, by IMAP
 arrival.py      waiting for it
-belated.py      messages of earlier looks
-evidence.py, received.py, signature.py, bounce.py   what the arrived copy tells, or the report that none will come
+belated.py      messages of earlier probes
+evidence.py, received.py, signature.py, bounce.py   what the arrived copy shows, or the report that none will come
 outstanding.py  which messages are still on their way
-trip.py, look.py    one look, from the one end to the other
+trip.py, look.py    one probe, from the one end to the other
 
 Look at a round trip once, if both its ends may be logged in to.
 """
@@ -18,30 +18,30 @@ from dataclasses import replace
 
 from mailwatch.model import Cause, Observation
 from mailwatch.probes.connect import Lookup, TlsContexts
-from mailwatch.probes.oauth.tokens import AccessTokens, Supply
-from mailwatch.probes.recorder import Watch
-from mailwatch.probes.roundtrip.trip import Trip, Trips
-from mailwatch.settings import Delivery, Target
+from mailwatch.probes.oauth.tokens import AccessTokens, TokenResult
+from mailwatch.probes.recorder import PhaseListener
+from mailwatch.probes.roundtrip.trip import RoundtripContext, RoundtripProbe
+from mailwatch.settings import RoundtripTask, Target
 from mailwatch.times import Millis, now
 
 
-async def look(
+async def probe_roundtrip(
     target: Target,
-    task: Delivery,
+    task: RoundtripTask,
     *,
     scheduled_at: Millis,
     contexts: TlsContexts,
-    trips: Trips,
+    context: RoundtripContext,
     lookup: Lookup,
-    watch: Watch | None = None,
+    listener: PhaseListener | None = None,
     with_login: bool = True,
     tokens: AccessTokens | None = None,
 ) -> Observation:
-    """Look once. Raises nothing but CancelledError. Without both logins nothing is sent."""
+    """Probe once. Raises nothing but CancelledError. Without both logins nothing is sent."""
     at = now()
-    missing = Supply(cause=Cause.CREDENTIALS, detail="a login was rejected before; it will be tried again")
+    missing = TokenResult(cause=Cause.CREDENTIALS, detail="a login was rejected before; it will be tried again")
     if with_login:
-        task, missing = await _supplied(task, tokens)
+        task, missing = await _with_tokens(task, tokens)
     if missing.cause is not None:
         return Observation(
             target=target.name,
@@ -52,20 +52,20 @@ async def look(
             cause=missing.cause,
             detail=f"nothing was sent: {missing.detail}",
         )
-    trip = Trip(target, task, contexts, trips, lookup, watch)
-    return await trip.go(scheduled_at)
+    trip = RoundtripProbe(target, task, contexts, context, lookup, listener)
+    return await trip.run(scheduled_at)
 
 
-async def _supplied(task: Delivery, tokens: AccessTokens | None) -> tuple[Delivery, Supply]:
+async def _with_tokens(task: RoundtripTask, tokens: AccessTokens | None) -> tuple[RoundtripTask, TokenResult]:
     """Return the task with access tokens where its ends want them, or why there is none.
 
-    One that was rejected is not renewed here: the looks at the end itself do that.
+    One that was rejected is not renewed here: the probes of the end itself do that.
     """
     for name, end in (("via", task.via), ("to", task.to)):
         if end.login is not None and end.login.oauth2 is not None and tokens is not None:
-            supply = await tokens.supply(end.login)
+            supply = await tokens.get_token(end.login)
             if supply.token is None:
                 return task, supply
             fresh = replace(end, login=replace(end.login, password=supply.token))
             task = replace(task, via=fresh) if name == "via" else replace(task, to=fresh)
-    return task, Supply()
+    return task, TokenResult()

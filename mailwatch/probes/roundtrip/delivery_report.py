@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from email import policy
 from email.message import Message
 
-from mailwatch.probes.roundtrip.headers import fields_of
-from mailwatch.probes.roundtrip.message import NEEDLE, Mark, Sealer
+from mailwatch.probes.roundtrip.headers import header_fields
+from mailwatch.probes.roundtrip.message import TOKEN_PREFIX, MessageSigner, MessageToken
 from mailwatch.times import Millis
 
 logger = logging.getLogger(__name__)
 
-MAX_WORDS = 300
+MAX_DIAGNOSTIC_CHARS = 300
 MAX_BOUNDARIES = 100
 """Parts in parts: the library compares each line with the boundary of every part that it stands in."""
-_TOKEN = re.compile(re.escape(NEEDLE).encode() + rb"([0-9a-f]{32})\b")
+_TOKEN = re.compile(re.escape(TOKEN_PREFIX).encode() + rb"([0-9a-f]{32})\b")
 
 
 @dataclass(frozen=True, slots=True)
-class Bounce:
+class DeliveryReport:
     """What a report says. `proven`: it gives back our sealed header, so that it may be cleaned up."""
 
     token: str
@@ -33,18 +33,18 @@ class Bounce:
     sent_at: Millis | None = None
 
 
-def read_bounce(message: bytes, sealer: Sealer) -> Bounce | None:
+def read_delivery_report(message: bytes, signer: MessageSigner) -> DeliveryReport | None:
     """Return what a report says of a message of ours; None if it is none, or speaks of no such message."""
     try:
-        return _read(message, sealer)
+        return _read(message, signer)
     except Exception as error:
-        # From anybody: the library reads a part only when it is asked for, and what it cannot read is no report.
+        # Untrusted: the library reads a part only when it is asked for, and what it cannot read is no report.
         logger.info("a message is no report that can be read: %s", type(error).__name__)
         return None
 
 
-def _read(message: bytes, sealer: Sealer) -> Bounce | None:
-    """Read a report; for what anybody wrote the library has many exceptions, HeaderParseError among them."""
+def _read(message: bytes, signer: MessageSigner) -> DeliveryReport | None:
+    """Read a report; for untrusted input the library has many exceptions, HeaderParseError among them."""
     if message.lower().count(b"boundary") > MAX_BOUNDARIES:
         return None
     parsed = email.message_from_bytes(message, policy=policy.compat32)
@@ -52,21 +52,21 @@ def _read(message: bytes, sealer: Sealer) -> Bounce | None:
         return None
     parts = list(parsed.walk())
     token = _TOKEN.search(message)
-    mark = _returned(parts, sealer)
+    mark = _returned_token(parts, signer)
     if token is None and mark is None:
         return None
-    said = _said(parts)
-    return Bounce(
+    fields = _recipient_fields(parts)
+    return DeliveryReport(
         token=mark.token if mark else token[1].decode() if token else "",
-        action=said.get("action", "").lower()[:20],
-        status=said.get("status", "")[:20],
-        diagnostic=said.get("diagnostic-code", "")[:MAX_WORDS],
+        action=fields.get("action", "").lower()[:20],
+        status=fields.get("status", "")[:20],
+        diagnostic=fields.get("diagnostic-code", "")[:MAX_DIAGNOSTIC_CHARS],
         proven=mark is not None,
         sent_at=mark.sent_at if mark else None,
     )
 
 
-def _said(parts: list[Message]) -> dict[str, str]:
+def _recipient_fields(parts: list[Message]) -> dict[str, str]:
     """Read the fields of the first recipient (RFC 3464, section 2.3)."""
     for part in parts:
         if part.get_content_type() == "message/delivery-status":
@@ -81,12 +81,12 @@ def _text(value: object) -> str:
     return " ".join(str(value).split()).encode("utf-8", "replace").decode()
 
 
-def _returned(parts: list[Message], sealer: Sealer) -> Mark | None:
+def _returned_token(parts: list[Message], signer: MessageSigner) -> MessageToken | None:
     for part in parts:
         kind = part.get_content_type()
         if kind == "text/rfc822-headers":
             payload = part.get_payload(decode=True)
-            fields = dict(fields_of(payload if isinstance(payload, bytes) else b""))
+            fields = dict(header_fields(payload if isinstance(payload, bytes) else b""))
         elif kind == "message/rfc822" and part.is_multipart():
             inner = part.get_payload()
             returned = inner[0] if isinstance(inner, list) else None
@@ -95,6 +95,6 @@ def _returned(parts: list[Message], sealer: Sealer) -> Mark | None:
             fields = {name.lower(): _text(value) for name, value in raw}
         else:
             continue
-        if (mark := sealer.recognise(fields)) is not None:
+        if (mark := signer.recognise(fields)) is not None:
             return mark
     return None

@@ -14,9 +14,9 @@ import dns.resolver
 from dkim.util import InvalidTagValueList, parse_tag_value
 
 MAX_SIGNATURES = 4
-SECONDS = 5.0
-"""What one look-up of a key may take."""
-Keys = Callable[[str], Awaitable[bytes | None]]
+LOOKUP_SECONDS = 5.0
+"""Seconds that one lookup of a key may take."""
+KeyLookup = Callable[[str], Awaitable[bytes | None]]
 """From the name of a key's TXT record to its text; None if there is none. Raises TimeoutError."""
 
 _silent = logging.getLogger(f"{__name__}.library")
@@ -24,29 +24,29 @@ _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
 
 
-async def signatures(message: bytes, keys: Keys | None = None) -> list[dict[str, str]]:
+async def check_signatures(message: bytes, keys: KeyLookup | None = None) -> list[dict[str, str]]:
     """Check each signature of the message: {"result", "domain", "selector", "why"}.
 
     pass, fail, neutral (out of date by our clock), permerror (no key, or one that is none), temperror (no answer
     of the name server); one "none" for a message without a signature.
     """
-    lookup = keys or txt
+    lookup = keys or lookup_txt
     found = []
     try:
         fields = _signature_fields(message)
     except Exception:
-        # From anybody: the library raises IndexError for a message that begins in the middle of a field.
+        # Untrusted: the library raises IndexError for a message that begins in the middle of a field.
         return [{"result": "permerror", "why": "the header of the message cannot be read"}]
     for number, field in enumerate(fields[:MAX_SIGNATURES]):
         found.append(await _checked(message, number, field, lookup))
     return found or [{"result": "none"}]
 
 
-async def txt(name: str, resolver: dns.asyncresolver.Resolver | None = None) -> bytes | None:
+async def lookup_txt(name: str, resolver: dns.asyncresolver.Resolver | None = None) -> bytes | None:
     """Ask the system's name server for a TXT record."""
     try:
         asked = resolver or dns.asyncresolver.Resolver()
-        answer = await asked.resolve(name, "TXT", lifetime=SECONDS, search=False)
+        answer = await asked.resolve(name, "TXT", lifetime=LOOKUP_SECONDS, search=False)
     except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer, dns.name.LabelTooLong, dns.name.EmptyLabel):
         return None
     except (dns.exception.DNSException, OSError) as error:
@@ -62,23 +62,23 @@ def _signature_fields(message: bytes) -> list[bytes]:
     return [value for name, value in headers if name.lower() == b"dkim-signature"]
 
 
-async def _checked(message: bytes, number: int, field: bytes, lookup: Keys) -> dict[str, str]:
+async def _checked(message: bytes, number: int, field: bytes, lookup: KeyLookup) -> dict[str, str]:
     try:
         tags = parse_tag_value(field)
         domain, selector = tags[b"d"].decode("ascii"), tags[b"s"].decode("ascii")
     except (InvalidTagValueList, KeyError, UnicodeDecodeError):
         return {"result": "permerror", "why": "the signature field cannot be read"}
-    told = {"domain": domain[:255], "selector": selector[:255]}
+    fact = {"domain": domain[:255], "selector": selector[:255]}
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(LOOKUP_SECONDS):
             key = await lookup(f"{selector}._domainkey.{domain}.")
     except TimeoutError:
-        return told | {"result": "temperror", "why": "the name server did not give the key"}
+        return fact | {"result": "temperror", "why": "the name server did not give the key"}
     if key is None:
-        return told | {"result": "permerror", "why": "there is no key of that name"}
+        return fact | {"result": "permerror", "why": "there is no key of that name"}
     # In a thread: the library is not made for a server that wants to keep it busy.
     result, why = await asyncio.to_thread(_verified, message, number, key)
-    return told | {"result": result} | ({"why": why[:200]} if why else {})
+    return fact | {"result": result} | ({"why": why[:200]} if why else {})
 
 
 def _verified(message: bytes, number: int, key: bytes) -> tuple[str, str]:

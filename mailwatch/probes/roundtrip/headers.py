@@ -1,4 +1,4 @@
-"""What the header of an arrived message tells: its fields, and the way it took (RFC 5321, section 4.4). Pure."""
+"""What the header of an arrived message shows: its fields, and the way it took (RFC 5321, section 4.4). Pure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from mailwatch.times import Millis
 
 MAX_HOPS = 25
-MAX_FIELD = 2000
-"""Characters of a field that are looked at."""
-MAX_WORD = 200
+MAX_FIELD_CHARS = 2000
+"""Characters of a field that are read."""
+MAX_WORD_CHARS = 200
 _CLAUSE = re.compile(r"(?<!\S)(from|by|with|id)\s+(\S+)", re.IGNORECASE)
 _COMMENT = re.compile(r"\([^()]*\)")
 _ADDRESS = re.compile(r"\[(?:IPv6:)?([0-9a-fA-F.:]{3,45})\]")
 
 
-def head_of(message: bytes) -> bytes:
+def header_section(message: bytes) -> bytes:
     """Return the header section, with the line end of its last field."""
     for end in (b"\r\n\r\n", b"\n\n"):
         if end in message:
@@ -26,25 +26,25 @@ def head_of(message: bytes) -> bytes:
     return message
 
 
-def fields_of(head: bytes) -> list[tuple[str, str]]:
+def header_fields(head: bytes) -> list[tuple[str, str]]:
     """Return the fields as (name in small letters, unfolded value), in their order; what is none is left out."""
     fields: list[tuple[str, str]] = []
     for line in head.decode("utf-8", "backslashreplace").splitlines():
         if line[:1] in (" ", "\t") and fields:
             name, value = fields[-1]
-            fields[-1] = (name, f"{value} {line.strip()}"[:MAX_FIELD])
+            fields[-1] = (name, f"{value} {line.strip()}"[:MAX_FIELD_CHARS])
         elif (name := line.partition(":")[0].rstrip()) and ":" in line and name.isascii():
-            fields.append((name.lower(), line.partition(":")[2].strip()[:MAX_FIELD]))
+            fields.append((name.lower(), line.partition(":")[2].strip()[:MAX_FIELD_CHARS]))
     return fields
 
 
 def hops(fields: list[tuple[str, str]], sent_at: Millis) -> list[dict[str, Any]]:
-    """Return the hops from the first to the last, each as far as its Received field tells.
+    """Return the hops from the first to the last, each as far as its Received field shows.
 
     {"by", "from", "address", "with", "id", "at": ms, "delay_ms"}. The delay is since the hop before, for the
-    first one since we sent it. Each host has its own clock of whole seconds: a delay may be negative, and is told.
+    first one since we sent it. Each host has its own clock of whole seconds: a delay may be negative, and is kept.
     """
-    told = []
+    found = []
     before = sent_at
     received = [value for name, value in fields if name == "received"]
     for value in reversed(received[:MAX_HOPS]):
@@ -52,8 +52,8 @@ def hops(fields: list[tuple[str, str]], sent_at: Millis) -> list[dict[str, Any]]
         if "at" in hop:
             hop["delay_ms"] = hop["at"] - before
             before = hop["at"]
-        told.append(hop)
-    return told
+        found.append(hop)
+    return found
 
 
 def clock_skew_ms(way: list[dict[str, Any]]) -> int:
@@ -62,21 +62,21 @@ def clock_skew_ms(way: list[dict[str, Any]]) -> int:
 
 
 def _hop(value: str) -> dict[str, Any]:
-    said, _, date = value.rpartition(";")
+    clauses, _, date = value.rpartition(";")
     hop: dict[str, Any] = {}
-    bare = said
+    bare = clauses
     while (without := _COMMENT.sub(" ", bare)) != bare:
         bare = without
     for clause, word in _CLAUSE.findall(bare):
-        hop.setdefault(clause.lower(), word[:MAX_WORD])
-    if address := _ADDRESS.search(said.partition(" by ")[0]):
+        hop.setdefault(clause.lower(), word[:MAX_WORD_CHARS])
+    if address := _ADDRESS.search(clauses.partition(" by ")[0]):
         hop["address"] = address[1]
-    if (at := millis_of(date)) is not None:
+    if (at := parse_date(date)) is not None:
         hop["at"] = at
     return hop
 
 
-def millis_of(date: str) -> Millis | None:
+def parse_date(date: str) -> Millis | None:
     """Read the date of a header field (RFC 5322, section 3.3); None if it is none."""
     try:
         moment = parsedate_to_datetime(date.strip())

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mailwatch.probes.imap_client import ImapClient
-from mailwatch.probes.roundtrip.headers import millis_of
+from mailwatch.probes.roundtrip.headers import parse_date
 from mailwatch.probes.roundtrip.message import SEAL_FIELD, TOKEN_FIELD
 from mailwatch.times import Millis
 
-MAX_MESSAGE = 64 * 1024
-MAX_FOUND = 400
-"""Messages of one search that are looked at, the newest."""
-MAX_OF_A_USE = 2
+MAX_MESSAGE_BYTES = 64 * 1024
+MAX_SEARCH_RESULTS = 400
+"""Messages of one search that are read, the newest."""
+MAX_FOLDERS_OF_A_USE = 2
 JUNK_NAMES = frozenset(
     {"junk", "junk e-mail", "junk email", "spam", "bulk", "bulk mail", "posta indesiderata", "indesiderata"}
 )
@@ -37,7 +37,7 @@ _STATUS = re.compile(rb"STATUS .*\bUIDNEXT (\d{1,10})\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class StoredMessage:
     """A message as it lies in a folder: at most 64 KiB of it, and when the server took it in."""
 
     folder: bytes
@@ -58,21 +58,21 @@ class Mailbox:
         self.opened = b""
 
     @property
-    def idles(self) -> bool:
-        """Whether the server tells us of news (RFC 2177)."""
+    def can_idle(self) -> bool:
+        """Whether the server announces new messages (RFC 2177)."""
         return "IDLE" in self._client.capabilities
 
     @property
     def count(self) -> int:
-        """How many messages the open folder has, as the server said last."""
+        """How many messages the open folder has, by the server's latest answer."""
         return self._client.exists
 
     async def find_folders(self) -> None:
         """Learn which folders take junk and what was sent: by RFC 6154, else by their names."""
         if "SPECIAL-USE" not in self._client.capabilities:
-            # Many servers tell the full list of what they can only after the login.
+            # Many servers give the full list of their capabilities only after the login.
             await self._client.capability()
-        listed = await self._client.ask("LIST", b'"" "*"', wanted=_LISTED)
+        listed = await self._client.send_command("LIST", b'"" "*"', wanted=_LISTED)
         marked: dict[bytes, list[bytes]] = {b"\\junk": [], b"\\sent": []}
         named: dict[bytes, list[bytes]] = {b"\\junk": [], b"\\sent": []}
         for line in listed:
@@ -87,91 +87,91 @@ class Mailbox:
                     marked[use].append(name)
                 elif last in names:
                     named[use].append(name)
-        junk, sent = ((marked[use] or named[use])[:MAX_OF_A_USE] for use in (b"\\junk", b"\\sent"))
+        junk, sent = ((marked[use] or named[use])[:MAX_FOLDERS_OF_A_USE] for use in (b"\\junk", b"\\sent"))
         self.folders, self.sent = (INBOX, *junk), tuple(sent)
 
     async def next_uid(self, folder: bytes) -> int:
-        """Return the UID that the next message will have, 1 if the server does not tell."""
-        lines = await self._client.ask("STATUS", _quoted(folder) + b" (UIDNEXT)", wanted=_STATUS)
+        """Return the UID that the next message will have, 1 if the server does not give it."""
+        lines = await self._client.send_command("STATUS", _quoted(folder) + b" (UIDNEXT)", wanted=_STATUS)
         found = [match for line in lines if (match := _STATUS.match(line))]
         return int(found[-1][1]) if found else 1
 
     async def examine(self, folder: bytes) -> None:
         """Open a folder for reading only."""
         if self.opened != folder:
-            await self._client.ask("EXAMINE", _quoted(folder))
+            await self._client.send_command("EXAMINE", _quoted(folder))
             self.opened = folder
 
-    async def poke(self) -> None:
-        """Let the server look for news."""
-        await self._client.ask("NOOP")
+    async def refresh(self) -> None:
+        """Let the server check for new messages."""
+        await self._client.send_command("NOOP")
 
-    async def await_news(self, seconds: float, patience: float) -> None:
+    async def wait_for_news(self, seconds: float, patience: float) -> None:
         """Wait until the server has news, at most for `seconds`. Raises Refused where it does not IDLE."""
-        await self._client.await_news(seconds, patience)
+        await self._client.idle_for(seconds, patience)
 
     async def search(self, *criteria: bytes) -> list[int]:
         """Return the UIDs that match, the newest last."""
-        lines = await self._client.ask("UID SEARCH", b" ".join(criteria), wanted=_SEARCHED)
+        lines = await self._client.send_command("UID SEARCH", b" ".join(criteria), wanted=_SEARCHED)
         uids = {int(word) for line in lines for word in line.split()[1:] if word.isdigit() and len(word) <= 10}
-        return sorted(uids)[-MAX_FOUND:]
+        return sorted(uids)[-MAX_SEARCH_RESULTS:]
 
-    async def marks(self, uids: Sequence[int]) -> dict[int, bytes]:
+    async def token_headers(self, uids: Sequence[int]) -> dict[int, bytes]:
         """Read the fields by which a message of ours is known."""
         if not uids:
             return {}
         names = f"MESSAGE-ID {TOKEN_FIELD} {SEAL_FIELD}".upper().encode()
-        # Cut short: whoever sends a huge field must not be able to keep us from reading the others.
-        what = _set(uids) + b" (UID BODY.PEEK[HEADER.FIELDS (" + names + b")]<0.1024>)"
-        read = await self._client.read("UID FETCH", what, wanted=_FETCHED)
+        # Cut short: a huge field must not keep us from reading the others.
+        what = _uid_set(uids) + b" (UID BODY.PEEK[HEADER.FIELDS (" + names + b")]<0.1024>)"
+        read = await self._client.read_literals("UID FETCH", what, wanted=_FETCHED)
         return {int(uid[1]): literals[-1] for line, literals in read if literals and (uid := _UID.search(line))}
 
-    async def copy(self, uid: int) -> Copy | None:
+    async def fetch(self, uid: int) -> StoredMessage | None:
         """Read a message of the open folder, without marking it as seen; None if it is gone."""
-        what = b"%d (UID RFC822.SIZE INTERNALDATE BODY.PEEK[]<0.%d>)" % (uid, MAX_MESSAGE)
-        for line, literals in await self._client.read("UID FETCH", what, wanted=_FETCHED):
-            said = _UID.search(line)
-            if literals and said and int(said[1]) == uid:
+        what = b"%d (UID RFC822.SIZE INTERNALDATE BODY.PEEK[]<0.%d>)" % (uid, MAX_MESSAGE_BYTES)
+        for line, literals in await self._client.read_literals("UID FETCH", what, wanted=_FETCHED):
+            match = _UID.search(line)
+            if literals and match and int(match[1]) == uid:
                 size, date = _SIZE.search(line), _DATE.search(line)
-                message = literals[-1][:MAX_MESSAGE]
-                return Copy(
+                message = literals[-1][:MAX_MESSAGE_BYTES]
+                return StoredMessage(
                     folder=self.opened,
                     uid=uid,
                     message=message,
                     whole=size is not None and int(size[1]) == len(message),
-                    stored_at=millis_of(date[1].decode("ascii", "replace")) if date else None,
+                    stored_at=parse_date(date[1].decode("ascii", "replace")) if date else None,
                 )
         return None
 
     async def remove(self, folder: bytes, uids: Sequence[int]) -> str:
         """Delete these messages of ours and nothing else; return why they were left, "" if they were not.
 
-        Without UID EXPUNGE (RFC 4315) only while nobody else's message is marked as deleted: a plain EXPUNGE
+        Without UID EXPUNGE (RFC 4315) only while no other message is marked as deleted: a plain EXPUNGE
         would take it too.
         """
         by_uid = "UIDPLUS" in self._client.capabilities
-        await self._client.ask("SELECT", _quoted(folder))
+        await self._client.send_command("SELECT", _quoted(folder))
         self.opened = b""
         if not by_uid and await self.search(b"DELETED"):
             return "other messages are marked as deleted, and the server cannot expunge ours alone"
-        await self._client.ask("UID STORE", _set(uids) + rb" +FLAGS.SILENT (\Deleted)")
+        await self._client.send_command("UID STORE", _uid_set(uids) + rb" +FLAGS.SILENT (\Deleted)")
         if by_uid:
-            await self._client.ask("UID EXPUNGE", _set(uids))
+            await self._client.send_command("UID EXPUNGE", _uid_set(uids))
         elif set(await self.search(b"DELETED")) <= set(uids):
-            await self._client.ask("EXPUNGE")
+            await self._client.send_command("EXPUNGE")
         else:
-            await self._client.ask("UID STORE", _set(uids) + rb" -FLAGS.SILENT (\Deleted)")
+            await self._client.send_command("UID STORE", _uid_set(uids) + rb" -FLAGS.SILENT (\Deleted)")
             return "another message was marked as deleted meanwhile"
         return ""
 
 
-def since(at: Millis) -> bytes:
+def search_since(at: Millis) -> bytes:
     """Write a day for SEARCH SINCE, one day early: the server's day may not be ours."""
     day = datetime.fromtimestamp(at / 1000 - 86_400, UTC)
     return f"SINCE {day.day}-{_MONTHS[day.month - 1]}-{day.year}".encode()
 
 
-def _set(uids: Sequence[int]) -> bytes:
+def _uid_set(uids: Sequence[int]) -> bytes:
     return b",".join(b"%d" % uid for uid in uids)
 
 

@@ -20,14 +20,14 @@ from mailwatch import monotonic
 from mailwatch.model import Observation
 from mailwatch.times import Millis
 
-NEEDLE = "mailwatch."
+TOKEN_PREFIX = "mailwatch."  # noqa: S105
 """What the Message-ID and the token header begin with; mailboxes are searched for it."""
 TOKEN_FIELD = "X-MailWatch-Token"  # noqa: S105 (the name of a field)
 SEAL_FIELD = "X-MailWatch-Seal"
 _TOKEN = re.compile(r"mailwatch\.([0-9a-f]{32})\b")
 _SEAL = re.compile(r"\s*(\d{1,16}) ([0-9a-f]{64})\s*")
 
-_WORDS = """\
+_BODY = """\
 Questo messaggio è stato inviato da MailWatch, un programma che controlla se questa casella funziona.
 Serve a misurare quanto impiega un messaggio ad arrivare. MailWatch lo cancella da sé;
 se è rimasto qui, può essere cancellato senza alcun danno.
@@ -39,10 +39,10 @@ if it was left here, it can be deleted without harm.
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """What tells one of our messages from all others: 128 random bits in hex, and when it was made.
+class MessageToken:
+    """What distinguishes one of our messages from all others: 128 random bits in hex, and when it was made.
 
-    `clock` is when that was on the clock that nobody can set, in the boot `boot`; None where it is not known.
+    `clock` is when that was on the steady clock, in the boot `boot`; None where it is not known.
     """
 
     token: str
@@ -57,100 +57,102 @@ class Mark:
         return monotonic.milliseconds() - self.clock
 
     @property
-    def needle(self) -> str:
+    def search_text(self) -> str:
         """What to search a mailbox for."""
-        return NEEDLE + self.token
+        return TOKEN_PREFIX + self.token
 
 
-def new_mark(at: Millis) -> Mark:
+def new_token(at: Millis) -> MessageToken:
     """Make the mark of a new message."""
-    return Mark(secrets.token_hex(16), at, monotonic.milliseconds(), monotonic.origin().boot)
+    return MessageToken(secrets.token_hex(16), at, monotonic.milliseconds(), monotonic.origin().boot)
 
 
-class Sealer:
+class MessageSigner:
     """Seals the messages of one target with HMAC-SHA256, and knows them again.
 
-    Only what carries a seal of ours is ever deleted: nobody else can make one. The seal is the target's own, so
+    Only what carries a seal of ours is ever deleted: it cannot be forged. The seal is the target's own, so
     that two targets with one mailbox leave each other's messages alone.
     """
 
     def __init__(self, secret: bytes, target: str) -> None:
         self._key = hmac.digest(secret, b"round trip\0" + target.encode(), hashlib.sha256)
 
-    def seal(self, mark: Mark) -> str:
+    def sign(self, token: MessageToken) -> str:
         """Return the value of the seal's header field."""
-        digest = hmac.new(self._key, f"{mark.token} {mark.sent_at}".encode(), hashlib.sha256).hexdigest()
-        return f"{mark.sent_at} {digest}"
+        digest = hmac.new(self._key, f"{token.token} {token.sent_at}".encode(), hashlib.sha256).hexdigest()
+        return f"{token.sent_at} {digest}"
 
-    def recognise(self, fields: Mapping[str, str]) -> Mark | None:
+    def recognise(self, fields: Mapping[str, str]) -> MessageToken | None:
         """Return the mark of a message with these header fields (names in small letters); None if not ours."""
         token = _TOKEN.search(fields.get(TOKEN_FIELD.lower(), "")) or _TOKEN.search(fields.get("message-id", ""))
         sealed = _SEAL.fullmatch(fields.get(SEAL_FIELD.lower(), ""))
         if token is None or sealed is None:
             return None
-        mark = Mark(token[1], int(sealed[1]))
-        return mark if hmac.compare_digest(self.seal(mark), f"{mark.sent_at} {sealed[2]}") else None
+        mark = MessageToken(token[1], int(sealed[1]))
+        return mark if hmac.compare_digest(self.sign(mark), f"{mark.sent_at} {sealed[2]}") else None
 
 
-def compose(mark: Mark, seal: str, sender: str, recipient: str) -> bytes:
+def compose(token: MessageToken, seal: str, sender: str, recipient: str) -> bytes:
     """Write the message (RFC 5322), marked as made by a machine (RFC 3834, section 5)."""
     # An address literal or the like is no right side of a Message-ID.
     domain = re.sub(r"[^A-Za-z0-9.-]", "", sender.rpartition("@")[2]) or "mailwatch.invalid"
     head = {
         "From": f"MailWatch <{sender}>",
         "To": f"<{recipient}>",
-        "Subject": f"MailWatch {mark.token[:8]}",
-        "Date": format_datetime(datetime.fromtimestamp(mark.sent_at / 1000, UTC)),
-        "Message-ID": f"<{mark.needle}@{domain}>",
-        TOKEN_FIELD: mark.needle,
+        "Subject": f"MailWatch {token.token[:8]}",
+        "Date": format_datetime(datetime.fromtimestamp(token.sent_at / 1000, UTC)),
+        "Message-ID": f"<{token.search_text}@{domain}>",
+        TOKEN_FIELD: token.search_text,
         SEAL_FIELD: seal,
         "Auto-Submitted": "auto-generated",
         "MIME-Version": "1.0",
         "Content-Type": "text/plain; charset=utf-8",
         "Content-Transfer-Encoding": "quoted-printable",
     }
-    body = quopri.encodestring(_WORDS.encode())
+    body = quopri.encodestring(_BODY.encode())
     text = "".join(f"{name}: {value}\n" for name, value in head.items()).encode("utf-8", "surrogateescape")
     return (text + b"\n" + body).replace(b"\n", b"\r\n")
 
 
-LOST_AFTER: Millis = 7 * 24 * 3_600_000
-"""A queue gives up within five days (RFC 5321, section 4.5.4.1), and then somebody has to clear it."""
+LOST_AFTER_MS: Millis = 7 * 24 * 3_600_000
+"""A queue gives up within five days (RFC 5321, section 4.5.4.1), and then a person has to clear it."""
 ON_THE_WAY = frozenset({"queued", "missing", "login", "unsure"})
 """The stages after which a message may still come."""
-_ENDS = ("late", "lost", "bounced")
+_FINAL_STAGES = ("late", "lost", "bounced")
 
 
 @dataclass(frozen=True, slots=True)
 class Outstanding:
-    """`sent` are on their way, oldest first; `told` are on record as arrived and may still lie in the mailbox."""
+    """`sent` are on their way, oldest first; `recorded` are on record as arrived and may still lie in the
+    mailbox.
+    """
 
-    sent: dict[str, Mark] = field(default_factory=dict)
-    told: frozenset[str] = frozenset()
+    sent: dict[str, MessageToken] = field(default_factory=dict)
+    recorded: frozenset[str] = frozenset()
 
     @classmethod
-    def recall(cls, looks: Iterable[Observation]) -> Outstanding:
-        """Learn from the looks on record, oldest first."""
+    def restore(cls, observations: Iterable[Observation]) -> Outstanding:
+        """Learn from the observations on record, oldest first."""
         found = cls()
-        for look in looks:
-            found = found.after(look)
+        for observation in observations:
+            found = found.after(observation)
         return found
 
-    def after(self, look: Observation) -> Outstanding:
-        """Return what is on its way after one more look."""
-        facts: dict[str, Any] = look.facts or {}
-        ended = {entry["token"] for name in _ENDS for entry in facts.get(name, ())}
+    def after(self, observation: Observation) -> Outstanding:
+        """Return what is on its way after one more observation."""
+        facts: dict[str, Any] = observation.facts or {}
+        ended = {entry["token"] for name in _FINAL_STAGES for entry in facts.get(name, ())}
         sent = {token: mark for token, mark in self.sent.items() if token not in ended}
         message = facts.get("message")
         if message and facts.get("stage") in ON_THE_WAY:
             clock = message.get("clock"), message.get("boot", "")
-            sent[message["token"]] = Mark(message["token"], message["sent_at"], *clock)
-        told = self.told | {entry["token"] for entry in facts.get("late", ())}
+            sent[message["token"]] = MessageToken(message["token"], message["sent_at"], *clock)
+        recorded = self.recorded | {entry["token"] for entry in facts.get("late", ())}
         if "left" in facts:
-            told |= {entry["token"] for entry in facts.get("stray", ())}
-            told |= {message["token"]} if message and facts.get("stage") == "served" else set()
-        return Outstanding(sent, told - set(facts.get("cleaned", ())))
+            recorded |= {entry["token"] for entry in facts.get("stray", ())}
+            recorded |= {message["token"]} if message and facts.get("stage") == "served" else set()
+        return Outstanding(sent, recorded - set(facts.get("cleaned", ())))
 
-    def overdue(self, at: Millis) -> list[Mark]:
+    def overdue(self, at: Millis) -> list[MessageToken]:
         """Return those that are given up."""
-        return [mark for mark in self.sent.values() if mark.age(at) > LOST_AFTER]
+        return [mark for mark in self.sent.values() if mark.age(at) > LOST_AFTER_MS]

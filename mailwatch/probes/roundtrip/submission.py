@@ -8,14 +8,14 @@ from typing import Any
 
 from mailwatch import monotonic
 from mailwatch.model import Phase
-from mailwatch.probes.connect import Call, Goodbye, OurFault
-from mailwatch.probes.failures import SmtpRefused
+from mailwatch.probes.connect import CloseCallback, MonitorError, ProbeContext
+from mailwatch.probes.failures import SmtpReplyError
 from mailwatch.probes.redact import wire
-from mailwatch.probes.roundtrip.message import Mark, Sealer, compose, new_mark
-from mailwatch.probes.smtp import SmtpClient, enter
+from mailwatch.probes.roundtrip.message import MessageSigner, MessageToken, compose, new_token
+from mailwatch.probes.smtp import SmtpClient, connect_and_login
 from mailwatch.times import Millis, now
 
-MAX_REPLY = 300
+MAX_REPLY_CHARS = 300
 _QUEUED = re.compile(r"queued as ([A-Za-z0-9.-]{1,100})|\bid=?\s*([A-Za-z0-9.-]{4,100})")
 
 
@@ -26,54 +26,54 @@ class Submission:
     It is written when the server asks for it, so that it is dated right.
     """
 
-    sealer: Sealer
+    signer: MessageSigner
     sender: str
     recipient: str
-    mark: Mark | None = None
+    token: MessageToken | None = None
     accepted_at: Millis | None = None
     accepted_clock: Millis = 0
-    """`accepted_at` on the clock that nobody can set."""
+    """`accepted_at` on the steady clock."""
     handed_over: bool = False
     """The last byte was sent: from here on the server may have it, whatever it says or does not say."""
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def unsure(self) -> bool:
-        """Whether nobody can tell if the message was accepted."""
+        """Whether it is not known if the message was accepted."""
         return self.handed_over and self.accepted_at is None
 
-    async def probe(self, call: Call) -> Goodbye:
+    async def probe(self, call: ProbeContext) -> CloseCallback:
         """Walk the phases; the first failure raises."""
-        client, offer = await enter(call)
+        client, offer = await connect_and_login(call)
         with call.recorder.phase(Phase.SUBMIT):
             try:
                 await self._submit(client, call, "smtputf8" in offer.extensions)
-            except SmtpRefused as error:
+            except SmtpReplyError as error:
                 # A clear no, unless it is the connection's end that came with it.
                 self.handed_over = self.handed_over and (error.step == "unasked" or error.code < 400)
                 self.facts |= {"reply_code": error.code} | ({"status": error.status} if error.status else {})
                 raise
         return client.quit
 
-    async def _submit(self, client: SmtpClient, call: Call, utf8: bool) -> None:
+    async def _submit(self, client: SmtpClient, call: ProbeContext, utf8: bool) -> None:
         sender, recipient = wire(f"<{self.sender}>"), wire(f"<{self.recipient}>")
         international = not (sender + recipient).isascii()
         if international and not utf8:
-            raise OurFault("the server takes no address that is not ASCII (SMTPUTF8)")
+            raise MonitorError("the server takes no address that is not ASCII (SMTPUTF8)")
         more = (b"SMTPUTF8",) if international else ()
-        await client.ask("MAIL", b"MAIL", b"FROM:" + sender, *more, expect=(250,))
-        await client.ask("RCPT", b"RCPT", b"TO:" + recipient, expect=(250, 251))
-        await client.ask("DATA", b"DATA", expect=(354,))
-        mark = self.mark = new_mark(now())
+        await client.command("MAIL", b"MAIL", b"FROM:" + sender, *more, expect=(250,))
+        await client.command("RCPT", b"RCPT", b"TO:" + recipient, expect=(250, 251))
+        await client.command("DATA", b"DATA", expect=(354,))
+        mark = self.token = new_token(now())
         self.facts |= {"token": mark.token, "sent_at": mark.sent_at, "clock": mark.clock, "boot": mark.boot}
-        message = compose(mark, self.sealer.seal(mark), self.sender, self.recipient)
+        message = compose(mark, self.signer.sign(mark), self.sender, self.recipient)
         self.handed_over = True
-        said = await client.send_message(message)
+        reply = await client.send_message(message)
         self.accepted_at, self.accepted_clock = now(), monotonic.milliseconds()
         # The library leaves bytes that are no text as lone surrogates, which no record takes.
-        words = f"{said.code} {said.message}".encode("utf-8", "surrogateescape").decode(
+        words = f"{reply.code} {reply.message}".encode("utf-8", "surrogateescape").decode(
             "utf-8", "backslashreplace"
         )
-        self.facts |= {"accepted_at": self.accepted_at, "reply": call.recorder.hide(words)[:MAX_REPLY]}
-        if queued := _QUEUED.search(said.message):
+        self.facts |= {"accepted_at": self.accepted_at, "reply": call.recorder.hide(words)[:MAX_REPLY_CHARS]}
+        if queued := _QUEUED.search(reply.message):
             self.facts["queue_id"] = queued[1] or queued[2]

@@ -16,29 +16,29 @@ from typing import Any
 
 from mailwatch import monotonic
 from mailwatch.model import Attempt, Cause, Observation, Outcome, Phase
-from mailwatch.probes.attempts import walk
-from mailwatch.probes.connect import Address, Call, Goodbye, Lookup, TlsContexts
-from mailwatch.probes.failures import Failed
-from mailwatch.probes.imap import enter
-from mailwatch.probes.imap_client import Refused
-from mailwatch.probes.recorder import Watch
+from mailwatch.probes.attempts import try_addresses
+from mailwatch.probes.connect import Address, CloseCallback, Lookup, ProbeContext, TlsContexts
+from mailwatch.probes.failures import ProbeError
+from mailwatch.probes.imap import connect_and_login
+from mailwatch.probes.imap_client import ImapCommandError
+from mailwatch.probes.recorder import PhaseListener
 from mailwatch.probes.redact import redactor
-from mailwatch.probes.roundtrip.arrival import Wait, clear, tidy, within
-from mailwatch.probes.roundtrip.delivery_report import Bounce
-from mailwatch.probes.roundtrip.headers import clock_skew_ms, fields_of, head_of, hops
-from mailwatch.probes.roundtrip.mailbox import INBOX, Copy, Mailbox
-from mailwatch.probes.roundtrip.message import Outstanding, Sealer
+from mailwatch.probes.roundtrip.arrival import ArrivalWait, bounded, clean_up, delete_messages
+from mailwatch.probes.roundtrip.delivery_report import DeliveryReport
+from mailwatch.probes.roundtrip.headers import clock_skew_ms, header_fields, header_section, hops
+from mailwatch.probes.roundtrip.mailbox import INBOX, Mailbox, StoredMessage
+from mailwatch.probes.roundtrip.message import MessageSigner, Outstanding
 from mailwatch.probes.roundtrip.submission import Submission
-from mailwatch.settings import Delivery, Target
+from mailwatch.settings import RoundtripTask, Target
 from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)
 
 
-async def kept(copy: Copy, sent_at: Millis, ends: Iterable[Target]) -> dict[str, Any]:
+async def arrival_facts(copy: StoredMessage, sent_at: Millis, ends: Iterable[Target]) -> dict[str, Any]:
     """Return the facts of the arrived copy; the passwords of the `ends` are masked in its header."""
-    head = head_of(copy.message)
-    way = hops(fields_of(head), sent_at)
+    head = header_section(copy.message)
+    way = hops(header_fields(head), sent_at)
     text = head.decode("utf-8", "backslashreplace")
     for end in ends:
         text = redactor(end.login).hide_password(text)
@@ -56,22 +56,24 @@ async def kept(copy: Copy, sent_at: Millis, ends: Iterable[Target]) -> dict[str,
     return facts
 
 
-async def _signatures(copy: Copy) -> list[dict[str, str]]:
+async def _signatures(copy: StoredMessage) -> list[dict[str, str]]:
     if not copy.whole:
         return [{"result": "neutral", "why": "the message is longer than what is read of it"}]
     # Imported when first used: it takes a while, and commands should start at once.
-    from mailwatch.probes.roundtrip.dkim import signatures
+    from mailwatch.probes.roundtrip.dkim import check_signatures
 
     try:
-        return await signatures(copy.message)
+        return await check_signatures(copy.message)
     except Exception:
         logger.exception("a signature was not checked by our own fault")
         return [{"result": "neutral", "why": "our own fault"}]
 
 
-RECONNECTS = (2.0, 5.0, 10.0)
+RECONNECT_SECONDS = (2.0, 5.0, 10.0)
 """Seconds before each further connection when one is lost while we wait, as a mail program does."""
-_COME_BACK = frozenset({Cause.DISCONNECTED, Cause.UNAVAILABLE, Cause.REFUSED, Cause.TIMEOUT, Cause.UNREACHABLE})
+_RECONNECT_CAUSES = frozenset(
+    {Cause.DISCONNECTED, Cause.UNAVAILABLE, Cause.REFUSED, Cause.TIMEOUT, Cause.UNREACHABLE}
+)
 
 
 async def _nothing() -> None:
@@ -79,25 +81,25 @@ async def _nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Trips:
-    """What a look needs besides its target. `settled` is awaited once no further login is under way."""
+class RoundtripContext:
+    """What a probe needs besides its target. `logged_in` is awaited once no further login is under way."""
 
     secret: bytes
     outstanding: Outstanding = field(default_factory=Outstanding)
-    settled: Callable[[], Awaitable[None]] = _nothing
+    logged_in: Callable[[], Awaitable[None]] = _nothing
 
 
-class Trip:
-    """One look under way: what is known of it so far."""
+class RoundtripProbe:
+    """One probe under way: what is known of it so far."""
 
     def __init__(
         self,
         target: Target,
-        task: Delivery,
+        task: RoundtripTask,
         contexts: TlsContexts,
-        trips: Trips,
+        context: RoundtripContext,
         lookup: Lookup,
-        watch: Watch | None,
+        listener: PhaseListener | None,
     ) -> None:
         self._name = target.name
         self._via = replace(task.via, timeout=target.timeout)
@@ -105,130 +107,137 @@ class Trip:
         self._timeout = target.timeout
         self._task = task
         self._contexts = contexts
-        self._trips = trips
+        self._context = context
         self._lookup = lookup
-        self._watch = watch
-        self._sealer = Sealer(trips.secret, target.name)
+        self._listener = listener
+        self._signer = MessageSigner(context.secret, target.name)
         self._facts: dict[str, Any] = {}
         self._submission: Submission | None = None
         self._submissions: list[Attempt] = []
         self._addresses: tuple[Address, ...] = ()
         self._first_uids: dict[bytes, int] = {}
-        self._wait: Wait | None = None
-        self._found: Copy | None = None
-        self._tidies = True
-        self._tidying = False
+        self._wait: ArrivalWait | None = None
+        self._found: StoredMessage | None = None
+        self._cleans_up = True
+        self._clean_up_task = False
         self._waited = False
 
-    async def go(self, due: Millis) -> Observation:
+    async def run(self, scheduled_at: Millis) -> Observation:
         """Take the way to its end."""
         loop = asyncio.get_running_loop()
-        arrivals = await self._arrive(self._timeout * 16 + self._task.deadline)
-        if self._tidying:
+        arrivals = await self._wait_for_arrival(self._timeout * 16 + self._task.deadline)
+        if self._clean_up_task:
             # To search a huge mailbox is more than a mail program asks for: no outage is founded on it.
             self._facts["untidied"] = arrivals[-1].detail
-            self._tidies = False
-            arrivals += await self._arrive(self._timeout * 16 + self._task.deadline)
+            self._cleans_up = False
+            arrivals += await self._wait_for_arrival(self._timeout * 16 + self._task.deadline)
         if self._submission is None:
             # The mailbox cannot be entered. Whether mail is still taken is worth knowing all the more.
             await self._submit()
-        for pause in RECONNECTS:
+        for pause in RECONNECT_SECONDS:
             last = arrivals[-1]
-            if self._wait is None or not self._waited or last.cause not in _COME_BACK:
+            if self._wait is None or not self._waited or last.cause not in _RECONNECT_CAUSES:
                 break
             if loop.time() + pause >= self._wait.until:
                 break
             await asyncio.sleep(pause)
-            arrivals += await self._arrive(self._timeout * 4 + self._wait.until - loop.time())
+            arrivals += await self._wait_for_arrival(self._timeout * 4 + self._wait.until - loop.time())
         if self._found is not None:
-            self._facts |= await kept(self._found, self._facts["message"]["sent_at"], (self._via, self._to))
-        return self._told(due, arrivals)
+            self._facts |= await arrival_facts(
+                self._found, self._facts["message"]["sent_at"], (self._via, self._to)
+            )
+        return self._conclude(scheduled_at, arrivals)
 
-    async def _arrive(self, patience: float) -> list[Attempt]:
-        attempts, addresses = await walk(
-            self._to, self._await, self._lookup, self._contexts, watch=self._watch, patience=patience
+    async def _wait_for_arrival(self, patience: float) -> list[Attempt]:
+        attempts, addresses = await try_addresses(
+            self._to,
+            self._wait_in_mailbox,
+            self._lookup,
+            self._contexts,
+            listener=self._listener,
+            max_seconds=patience,
         )
         self._addresses = addresses or self._addresses
         return [replace(attempt, facts={**(attempt.facts or {}), "end": "to"}) for attempt in attempts]
 
-    async def _await(self, call: Call) -> Goodbye:
+    async def _wait_in_mailbox(self, call: ProbeContext) -> CloseCallback:
         phase = call.recorder.phase
-        async with within(self._timeout):
-            client = await enter(call)
+        async with bounded(self._timeout):
+            client = await connect_and_login(call)
         mailbox = Mailbox(client)
         if self._wait is None:
             with phase(Phase.MAILBOX):
-                async with within(self._timeout):
+                async with bounded(self._timeout):
                     await mailbox.find_folders()
                     for folder in mailbox.folders:
                         self._first_uids[folder] = await mailbox.next_uid(folder)
                     await mailbox.examine(INBOX)
-                if self._tidies:
-                    self._tidying = True
-                    async with within(self._timeout):
-                        await self._tidy(mailbox)
-                    self._tidying = False
+                if self._cleans_up:
+                    self._clean_up_task = True
+                    async with bounded(self._timeout):
+                        await self._clean_up(mailbox)
+                    self._clean_up_task = False
             await self._submit()
             if self._wait is None:
                 return client.logout
         else:
             with phase(Phase.MAILBOX):
-                async with within(self._timeout):
+                async with bounded(self._timeout):
                     await mailbox.find_folders()
         self._waited = True
         with phase(Phase.DELIVER):
             self._found = await self._delivered(self._wait, mailbox)
             accepted = self._submission.accepted_clock if self._submission else monotonic.milliseconds()
             self._facts["latency_ms"] = max(0, monotonic.milliseconds() - accepted)
-        if why := await clear(mailbox, {self._found.folder: [self._found.uid]}, self._timeout):
+        if why := await delete_messages(mailbox, {self._found.folder: [self._found.uid]}, self._timeout):
             self._facts["left"] = call.recorder.hide(why)
         return client.logout
 
-    async def _tidy(self, mailbox: Mailbox) -> None:
+    async def _clean_up(self, mailbox: Mailbox) -> None:
         try:
             own = self._task.sender == self._task.recipient
-            found = await tidy(mailbox, self._sealer, self._trips.outstanding, sent=own)
-        except Refused as error:
+            found = await clean_up(mailbox, self._signer, self._context.outstanding, sent=own)
+        except ImapCommandError as error:
             self._facts["untidied"] = str(error)[:200]
             return
         self._facts |= found.facts()
         known = found.seen | {entry["token"] for entry in found.bounced}
-        lost = [mark for mark in self._trips.outstanding.overdue(now()) if mark.token not in known]
-        if lost and found.whole:
+        lost = [mark for mark in self._context.outstanding.overdue(now()) if mark.token not in known]
+        if lost and found.complete:
             self._facts["lost"] = [{"token": mark.token, "sent_at": mark.sent_at} for mark in lost]
-        if found.rubbish and (why := await clear(mailbox, found.rubbish, self._timeout)):
+        if found.leftovers and (why := await delete_messages(mailbox, found.leftovers, self._timeout)):
             self._facts["left"] = redactor(self._to.login).hide(why)
             self._facts.pop("cleaned", None)
 
     async def _submit(self) -> None:
         """Hand the message in, once; what comes of it is in `_submission` and `_submissions`."""
         task = self._task
-        submission = self._submission = Submission(self._sealer, task.sender, task.recipient)
-        self._submissions, addresses = await walk(
-            self._via, submission.probe, self._lookup, self._contexts, watch=self._watch
+        submission = self._submission = Submission(self._signer, task.sender, task.recipient)
+        self._submissions, addresses = await try_addresses(
+            self._via, submission.probe, self._lookup, self._contexts, listener=self._listener
         )
         self._submissions = [replace(a, facts={**(a.facts or {}), "end": "via"}) for a in self._submissions]
         self._addresses = self._addresses or addresses
-        await self._trips.settled()
+        await self._context.logged_in()
         if submission.facts:
             self._facts["message"] = submission.facts
-        if submission.mark is not None and submission.accepted_at is not None:
+        if submission.token is not None and submission.accepted_at is not None:
             until = asyncio.get_running_loop().time() + task.deadline
-            self._wait = Wait(submission.mark, self._sealer, self._first_uids, until, self._timeout)
+            self._wait = ArrivalWait(submission.token, self._signer, self._first_uids, until, self._timeout)
 
-    async def _delivered(self, wait: Wait, mailbox: Mailbox) -> Copy:
+    async def _delivered(self, wait: ArrivalWait, mailbox: Mailbox) -> StoredMessage:
         found = await wait.arrival(mailbox)
         if wait.delayed is not None:
             self._facts["delayed"] = wait.delayed
-        if isinstance(found, Bounce):
+        if isinstance(found, DeliveryReport):
             self._facts["bounce"] = {"status": found.status, "diagnostic": found.diagnostic}
-            raise Failed(Cause.REJECTED, f"came back: {found.status} {found.diagnostic}".strip())
+            raise ProbeError(Cause.REJECTED, f"came back: {found.status} {found.diagnostic}".strip())
         if found is None:
-            self._facts["stage"] = "missing" if wait.grown and wait.delayed is None else "queued"
-            raise Failed(Cause.UNDELIVERED, f"accepted, but not there within {self._task.deadline:g} s")
+            self._facts["stage"] = "missing" if wait.inbox_grew and wait.delayed is None else "queued"
+            raise ProbeError(Cause.UNDELIVERED, f"accepted, but not there within {self._task.deadline:g} s")
         return found
 
-    def _told(self, due: Millis, arrivals: list[Attempt]) -> Observation:
+    def _conclude(self, scheduled_at: Millis, arrivals: list[Attempt]) -> Observation:
         submission = self._submission
         assert submission is not None
         ended = self._submissions[-1]
@@ -247,7 +256,7 @@ class Trip:
             self._facts.setdefault("stage", "login")
         return Observation(
             target=self._name,
-            scheduled_at=due,
+            scheduled_at=scheduled_at,
             started_at=min(attempt.started_at for attempt in attempts),
             ended_at=max(attempt.ended_at for attempt in attempts),
             outcome=failed.cause.outcome if failed.cause else Outcome.UP,

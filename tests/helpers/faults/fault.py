@@ -12,19 +12,19 @@ from pydantic import SecretStr
 
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import observe
-from mailwatch.settings import Exchange, Login, Target
-from tests.helpers.scripted_server import SILENCE, Step, hostile
+from mailwatch.settings import Login, MxTask, Target
+from tests.helpers.scripted_server import SILENCE, Step, scripted_server
 
 USER = "mario.rossi@example.org"
 PASSWORD = "a-secret-of-the-table-5d1f"
-PATIENCE = 20.0
+TIMEOUT_SECONDS = 20.0
 """A look's timeout where the server answers at once: a slow machine is not a fault of the server."""
-IMPATIENCE = 1.0
+SHORT_TIMEOUT_SECONDS = 1.0
 """Where the server never answers."""
 
 Place = Callable[[Target], AbstractAsyncContextManager[Target]]
 """Makes the fault for as long as the block lasts, and points the target at it."""
-Look = Callable[..., Awaitable[Observation]]
+ProbeFunction = Callable[..., Awaitable[Observation]]
 """Looks at the target, with the arguments of `observe`."""
 
 
@@ -40,7 +40,7 @@ class Fault:
     outcome: Outcome | None = None
     says: str = ""
     lesson: str = ""
-    look: Look = observe
+    probe: ProbeFunction = observe
 
     @property
     def expected(self) -> Outcome:
@@ -60,8 +60,8 @@ class Fault:
             provider="lab",
             tls=TlsMode.NONE,
             login=None if self.kind is Kind.MX else Login(username=USER, password=SecretStr(PASSWORD)),
-            timeout=PATIENCE,
-            task=Exchange(recipient=USER) if self.kind is Kind.MX else None,
+            timeout=TIMEOUT_SECONDS,
+            task=MxTask(recipient=USER) if self.kind is Kind.MX else None,
         )
 
 
@@ -70,15 +70,15 @@ def plays(*script: Step, tls: TlsMode = TlsMode.NONE) -> Place:
 
     @contextlib.asynccontextmanager
     async def place(target: Target) -> AsyncIterator[Target]:
-        timeout = IMPATIENCE if SILENCE in script else target.timeout
-        async with hostile(script) as port:
+        timeout = SHORT_TIMEOUT_SECONDS if SILENCE in script else target.timeout
+        async with scripted_server(script) as port:
             yield replace(target, port=port, tls=tls, timeout=timeout)
 
     return place
 
 
 @contextlib.asynccontextmanager
-async def nobody_listens(target: Target) -> AsyncIterator[Target]:
+async def closed_port(target: Target) -> AsyncIterator[Target]:
     """A port that refuses."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
@@ -86,7 +86,7 @@ async def nobody_listens(target: Target) -> AsyncIterator[Target]:
 
 
 @contextlib.asynccontextmanager
-async def nobody_accepts(target: Target) -> AsyncIterator[Target]:
+async def full_backlog(target: Target) -> AsyncIterator[Target]:
     """A port whose queue of connections is full, so that the kernel answers no further one."""
     with socket.socket() as deaf, contextlib.ExitStack() as callers:
         deaf.bind(("127.0.0.1", 0))
@@ -95,7 +95,7 @@ async def nobody_accepts(target: Target) -> AsyncIterator[Target]:
             caller = callers.enter_context(socket.socket())
             caller.setblocking(False)
             caller.connect_ex(deaf.getsockname())
-        yield replace(target, port=deaf.getsockname()[1], timeout=IMPATIENCE)
+        yield replace(target, port=deaf.getsockname()[1], timeout=SHORT_TIMEOUT_SECONDS)
 
 
 @contextlib.asynccontextmanager

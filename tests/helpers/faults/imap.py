@@ -9,10 +9,10 @@ from tests.helpers.faults.fault import (
     PASSWORD,
     USER,
     Fault,
+    closed_port,
+    full_backlog,
     no_route,
     no_such_name,
-    nobody_accepts,
-    nobody_listens,
     plays,
 )
 from tests.helpers.faults.secured import TLS, expired, of_another, secured, self_made
@@ -43,13 +43,13 @@ def _says(
 FAULTS: list[Fault] = [
     _fault(what="everything works", cause=None, phase=None, place=plays(*FETCH, *END)),
     _fault(what="the name does not resolve", cause=Cause.DNS, phase=Phase.RESOLVE, place=no_such_name),
-    _fault(what="no program listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=nobody_listens),
+    _fault(what="no program listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=closed_port),
     _fault(what="there is no route to the address", cause=Cause.UNREACHABLE, phase=Phase.CONNECT, place=no_route),
     _fault(
         what="the connection is never accepted",
         cause=Cause.TIMEOUT,
         phase=Phase.CONNECT,
-        place=nobody_accepts,
+        place=full_backlog,
         lesson="a timeout was counted as online (OneUptime)",
     ),
     _fault(

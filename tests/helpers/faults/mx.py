@@ -18,9 +18,9 @@ from mailwatch.guard.port25 import Port25
 from mailwatch.model import Cause, Kind, Observation, Phase, TlsMode
 from mailwatch.probes import observe
 from mailwatch.settings import Target
-from tests.helpers.faults.fault import IMPATIENCE, USER, Fault, Place, nobody_accepts, nobody_listens, plays
+from tests.helpers.faults.fault import SHORT_TIMEOUT_SECONDS, USER, Fault, Place, closed_port, full_backlog, plays
 from tests.helpers.faults.names import Zone, name_server
-from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Step, hostile
+from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Step, scripted_server
 from tests.servers import free_port, resolver_at
 
 DOMAIN = "example.org"
@@ -64,13 +64,13 @@ def _in_turn(first: list[Step], then: list[Step]) -> Place:
 
     @contextlib.asynccontextmanager
     async def place(target: Target) -> AsyncIterator[Target]:
-        async with hostile(first, then=then) as port:
+        async with scripted_server(first, then=then) as port:
             yield replace(target, port=port, tls=TlsMode.STARTTLS)
 
     return place
 
 
-def _domain(zone: Zone, servers: Mapping[str, list[Step]], *, patience: float | None = None) -> Place:
+def _domain(zone: Zone, servers: Mapping[str, list[Step]], *, timeout: float | None = None) -> Place:
     """A domain whose name server is at the port of its exchangers: `servers` has an address for each script."""
 
     @contextlib.asynccontextmanager
@@ -79,19 +79,19 @@ def _domain(zone: Zone, servers: Mapping[str, list[Step]], *, patience: float | 
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(name_server(zone, port=port))
             for host, script in servers.items():
-                await stack.enter_async_context(hostile(script, host=host, port=port))
-            yield replace(target, host=DOMAIN, port=port, timeout=patience or target.timeout)
+                await stack.enter_async_context(scripted_server(script, host=host, port=port))
+            yield replace(target, host=DOMAIN, port=port, timeout=timeout or target.timeout)
 
     return place
 
 
-async def look(target: Target, **more: Any) -> Observation:
+async def probe_domain(target: Target, **more: Any) -> Observation:
     """Look at a domain of `_domain`, and ask the control if nobody greets."""
     seen = await observe(target, resolver=resolver_at(target.port), **more)
-    return await Port25([CONTROL], port=target.port, seconds=IMPATIENCE).judge(target, seen)
+    return await Port25([CONTROL], port=target.port, seconds=SHORT_TIMEOUT_SECONDS).attribute(target, seen)
 
 
-_named = partial(_fault, look=look)
+_named = partial(_fault, probe=probe_domain)
 
 FAULTS: list[Fault] = [
     _named(what="everything works", cause=None, phase=None, place=_domain(ONE, {BEST: WELL})),
@@ -120,7 +120,7 @@ FAULTS: list[Fault] = [
         what="the name server is silent",
         cause=Cause.DNS,
         phase=Phase.RESOLVE,
-        place=_domain({"example.org MX": None}, {}, patience=IMPATIENCE),
+        place=_domain({"example.org MX": None}, {}, timeout=SHORT_TIMEOUT_SECONDS),
         says="no answer",
     ),
     _named(
@@ -184,7 +184,7 @@ FAULTS: list[Fault] = [
         what="the best exchanger is silent, the next one accepts",
         cause=None,
         phase=None,
-        place=_domain(TWO, {BEST: [SILENCE], NEXT: WELL}, patience=IMPATIENCE),
+        place=_domain(TWO, {BEST: [SILENCE], NEXT: WELL}, timeout=SHORT_TIMEOUT_SECONDS),
     ),
     _named(
         what="the best exchanger says `451 4.3.0 queue full`, the next one accepts",
@@ -206,7 +206,7 @@ FAULTS: list[Fault] = [
         place=_domain(
             TWO,
             {BEST: [SILENCE], NEXT: [*RCPT, b"450 4.7.1 Greylisted\r\n", CLOSE]},
-            patience=IMPATIENCE,
+            timeout=SHORT_TIMEOUT_SECONDS,
         ),
         says="(at mx2.example.org)",
     ),
@@ -229,19 +229,17 @@ FAULTS: list[Fault] = [
         what="connections to port 25 are accepted and go nowhere, to others too: our line blocks it",
         cause=Cause.OFFLINE,
         phase=Phase.GREETING,
-        place=_domain(ONE, {BEST: [SILENCE], CONTROL: [SILENCE]}, patience=IMPATIENCE),
+        place=_domain(ONE, {BEST: [SILENCE], CONTROL: [SILENCE]}, timeout=SHORT_TIMEOUT_SECONDS),
         says="not possible from here: port",
     ),
     _named(
         what="the exchanger connects and is silent, and others greet on port 25",
         cause=Cause.TIMEOUT,
         phase=Phase.GREETING,
-        place=_domain(ONE, {BEST: [SILENCE], CONTROL: [GREETING]}, patience=IMPATIENCE),
+        place=_domain(ONE, {BEST: [SILENCE], CONTROL: [GREETING]}, timeout=SHORT_TIMEOUT_SECONDS),
     ),
-    _fault(what="no program listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=nobody_listens),
-    _fault(
-        what="the connection is never accepted", cause=Cause.TIMEOUT, phase=Phase.CONNECT, place=nobody_accepts
-    ),
+    _fault(what="no program listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=closed_port),
+    _fault(what="the connection is never accepted", cause=Cause.TIMEOUT, phase=Phase.CONNECT, place=full_backlog),
     _fault(
         what="silence instead of the greeting", cause=Cause.TIMEOUT, phase=Phase.GREETING, place=plays(SILENCE)
     ),

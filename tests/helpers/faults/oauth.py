@@ -14,7 +14,7 @@ from mailwatch.model import Cause, Kind, Phase
 from mailwatch.settings import Target
 from tests.helpers.faults.fault import USER, Fault, Place
 from tests.helpers.oauth import granted_login
-from tests.helpers.scripted_server import CLOSE, Step, hostile
+from tests.helpers.scripted_server import CLOSE, Step, scripted_server
 from tests.servers.oauth import AuthorizationServer
 
 CHALLENGE = b64encode(b'{"status":"401","schemes":"bearer","scope":"https://mail.example.org/"}')
@@ -35,7 +35,7 @@ def _granted(*script: Step, fault: str = "", revoked: bool = False) -> Place:
             authority.fault = fault
             if revoked:
                 authority.revoke()
-            async with hostile(script) as port:
+            async with scripted_server(script) as port:
                 yield replace(target, port=port, login=login)
 
     return place

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from mailwatch.model import Cause, Kind, Phase, TlsMode
-from tests.helpers.faults.fault import PASSWORD, USER, Fault, nobody_listens, plays
+from tests.helpers.faults.fault import PASSWORD, USER, Fault, closed_port, plays
 from tests.helpers.faults.secured import expired, secured
 from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Endless, Step
 
@@ -34,7 +34,7 @@ FAULTS: list[Fault] = [
         phase=None,
         place=plays(*TOP, b"+OK\r\nSubject: hi\r\n\r\n.\r\n", "^QUIT", b"+OK\r\n"),
     ),
-    _fault(what="no program listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=nobody_listens),
+    _fault(what="no program listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=closed_port),
     _fault(
         what="silence instead of the greeting", cause=Cause.TIMEOUT, phase=Phase.GREETING, place=plays(SILENCE)
     ),

@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 from mailwatch.model import Cause, Kind, Outcome, Phase
-from mailwatch.settings import Delivery, Target
-from tests.helpers.faults.fault import IMPATIENCE, PATIENCE, USER, Fault, Place, nobody_listens
-from tests.helpers.scripted_server import CLOSE, SILENCE, Rude
+from mailwatch.settings import RoundtripTask, Target
+from tests.helpers.faults.fault import SHORT_TIMEOUT_SECONDS, TIMEOUT_SECONDS, USER, Fault, Place, closed_port
+from tests.helpers.scripted_server import CLOSE, SILENCE, Behaviour
 
 CAPABILITIES = b"IMAP4rev1 IDLE UIDPLUS SPECIAL-USE AUTH=PLAIN"
 FULL_BOUNCE = """\
@@ -36,7 +36,7 @@ Content-Type: text/rfc822-headers
 {head}
 --B--
 """
-Answer = bytes | Rude
+Answer = bytes | Behaviour
 
 
 @dataclass(slots=True)
@@ -115,7 +115,7 @@ class Service:
             if verb in ("SELECT", "UID STORE", "UID EXPUNGE", "EXPUNGE"):
                 self.changed.append(command)
             if (said := self.answer(self.imap, verb)) is not None:
-                await _give(writer, said if isinstance(said, Rude) else said.replace(b"TAG", tag.encode()))
+                await _give(writer, said if isinstance(said, Behaviour) else said.replace(b"TAG", tag.encode()))
                 continue
             if self.bad and self.bad in command:
                 writer.write(tag.encode() + b" BAD what\r\n")
@@ -166,7 +166,7 @@ class Service:
 async def _give(writer: asyncio.StreamWriter, said: Answer) -> None:
     if said is SILENCE:
         await asyncio.Event().wait()
-    if isinstance(said, Rude):
+    if isinstance(said, Behaviour):
         raise EOFError
     writer.write(said)
     await writer.drain()
@@ -204,22 +204,26 @@ async def serving(service: Service) -> AsyncIterator[tuple[int, int]]:
             await asyncio.gather(*waiting, return_exceptions=True)
 
 
-def trip_of(target: Target, via: int, to: int, deadline: float = PATIENCE) -> Target:
+def roundtrip_target(target: Target, via: int, to: int, deadline: float = TIMEOUT_SECONDS) -> Target:
     """The target with its two ends on these ports."""
     submission = replace(target, name="lab-smtp", kind=Kind.SMTP, port=via)
     mailbox = replace(target, name="lab-imap", kind=Kind.IMAP, port=to)
-    task = Delivery(via=submission, to=mailbox, sender=USER, recipient=USER, deadline=deadline)
+    task = RoundtripTask(via=submission, to=mailbox, sender=USER, recipient=USER, deadline=deadline)
     return replace(target, login=None, port=via, task=task)
 
 
-def posts(*, deadline: float = PATIENCE, impatient: bool = False, untouched: bool = False, **how: Any) -> Place:
+def mail_service(
+    *, deadline: float = TIMEOUT_SECONDS, impatient: bool = False, untouched: bool = False, **how: Any
+) -> Place:
     """A service with a fault; `untouched` says that it must see no command that changes a mailbox."""
 
     @contextlib.asynccontextmanager
     async def place(target: Target) -> AsyncIterator[Target]:
         service = Service(**how)
         async with serving(service) as (via, to):
-            yield trip_of(replace(target, timeout=IMPATIENCE if impatient else PATIENCE), via, to, deadline)
+            yield roundtrip_target(
+                replace(target, timeout=SHORT_TIMEOUT_SECONDS if impatient else TIMEOUT_SECONDS), via, to, deadline
+            )
         assert not (untouched and service.changed), service.changed
 
     return place
@@ -228,8 +232,8 @@ def posts(*, deadline: float = PATIENCE, impatient: bool = False, untouched: boo
 @contextlib.asynccontextmanager
 async def no_mailbox(target: Target) -> AsyncIterator[Target]:
     """Submission works; nobody listens where the mailbox should be."""
-    async with serving(Service()) as (via, _), nobody_listens(target) as nowhere:
-        yield trip_of(target, via, nowhere.port)
+    async with serving(Service()) as (via, _), closed_port(target) as nowhere:
+        yield roundtrip_target(target, via, nowhere.port)
 
 
 _fault = partial(Fault, kind=Kind.ROUNDTRIP)
@@ -238,40 +242,46 @@ _fault = partial(Fault, kind=Kind.ROUNDTRIP)
 def _smtp(verb: str, answer: bytes, cause: Cause, phase: Phase) -> Fault:
     what = {"message": "the message", "MAIL": "MAIL FROM", "RCPT": "RCPT TO"}.get(verb, verb)
     words = answer.decode().strip()
-    return _fault(what=f"says `{words}` to {what}", cause=cause, phase=phase, place=posts(smtp={verb: answer}))
+    return _fault(
+        what=f"says `{words}` to {what}", cause=cause, phase=phase, place=mail_service(smtp={verb: answer})
+    )
 
 
 def _imap(verb: str, answer: bytes, cause: Cause | None, phase: Phase | None) -> Fault:
     words = answer.decode().strip().replace("TAG", "a1")
-    return _fault(what=f"says `{words}` to {verb}", cause=cause, phase=phase, place=posts(imap={verb: answer}))
+    return _fault(
+        what=f"says `{words}` to {verb}", cause=cause, phase=phase, place=mail_service(imap={verb: answer})
+    )
 
 
 FAULTS: list[Fault] = [
-    _fault(what="everything works", cause=None, phase=None, place=posts(after_searches=1)),
+    _fault(what="everything works", cause=None, phase=None, place=mail_service(after_searches=1)),
     _fault(
         what="the message arrives in a junk folder",
         cause=None,
         phase=None,
-        place=posts(folder="Mail/Posta indesiderata", folders=(("", "Mail/Posta indesiderata"),), deadline=1.0),
+        place=mail_service(
+            folder="Mail/Posta indesiderata", folders=(("", "Mail/Posta indesiderata"),), deadline=1.0
+        ),
     ),
     _fault(
         what="the server finds nothing, though the message is there",
         cause=None,
         phase=None,
-        place=posts(blind=True, deadline=1.0),
+        place=mail_service(blind=True, deadline=1.0),
         lesson="a search without an index finds nothing, and the message counted as lost",
     ),
     _fault(
         what="the server cannot search for header fields",
         cause=None,
         phase=None,
-        place=posts(bad="HEADER Message-ID"),
+        place=mail_service(bad="HEADER Message-ID"),
     ),
     _fault(
         what="a search of the whole mailbox is never answered",
         cause=None,
         phase=None,
-        place=posts(imap={"UID SEARCH": SILENCE}, times=1, impatient=True),
+        place=mail_service(imap={"UID SEARCH": SILENCE}, times=1, impatient=True),
     ),
     _smtp("AUTH", b"535 5.7.8 no\r\n", Cause.CREDENTIALS, Phase.AUTH),
     _smtp("MAIL", b"452 4.3.1 disk full\r\n", Cause.UNAVAILABLE, Phase.SUBMIT),
@@ -284,13 +294,13 @@ FAULTS: list[Fault] = [
         what="the connection ends before the message is acknowledged: it is not known whether it was accepted",
         cause=Cause.DISCONNECTED,
         phase=Phase.SUBMIT,
-        place=posts(smtp={"message": CLOSE}),
+        place=mail_service(smtp={"message": CLOSE}),
     ),
     _fault(
         what="the message is never acknowledged",
         cause=Cause.TIMEOUT,
         phase=Phase.SUBMIT,
-        place=posts(smtp={"message": SILENCE}, impatient=True),
+        place=mail_service(smtp={"message": SILENCE}, impatient=True),
     ),
     _fault(
         what="accepted, but no program listens at the mailbox",
@@ -305,52 +315,52 @@ FAULTS: list[Fault] = [
         what="accepted, and never delivered",
         cause=Cause.UNDELIVERED,
         phase=Phase.DELIVER,
-        place=posts(becomes="nothing", deadline=1.0),
+        place=mail_service(becomes="nothing", deadline=1.0),
         says="accepted, but not there within 1 s",
     ),
     _fault(
         what="accepted, and sent back: mailbox full",
         cause=Cause.REJECTED,
         phase=Phase.DELIVER,
-        place=posts(becomes="bounce", untouched=True),
+        place=mail_service(becomes="bounce", untouched=True),
         says="5.2.2",
     ),
     _fault(
         what="a copy with a forged seal arrives, and is left alone",
         cause=Cause.UNDELIVERED,
         phase=Phase.DELIVER,
-        place=posts(becomes="forged", deadline=1.0, untouched=True),
+        place=mail_service(becomes="forged", deadline=1.0, untouched=True),
     ),
     _fault(
         what="IDLE is not answered",
         cause=Cause.TIMEOUT,
         phase=Phase.DELIVER,
-        place=posts(imap={"IDLE": SILENCE}, becomes="nothing", impatient=True, deadline=1.5),
+        place=mail_service(imap={"IDLE": SILENCE}, becomes="nothing", impatient=True, deadline=1.5),
         says="IDLE: no answer",
     ),
     _fault(
         what="BYE while we wait, and it works again after that",
         cause=None,
         phase=None,
-        place=posts(imap={"IDLE": b"* BYE restarting\r\n"}, times=1, after_searches=2),
+        place=mail_service(imap={"IDLE": b"* BYE restarting\r\n"}, times=1, after_searches=2),
     ),
     _fault(
         what="BYE while we wait, until the time is over",
         cause=Cause.UNAVAILABLE,
         phase=Phase.DELIVER,
-        place=posts(imap={"IDLE": b"* BYE restarting\r\n"}, becomes="nothing", deadline=1.0),
+        place=mail_service(imap={"IDLE": b"* BYE restarting\r\n"}, becomes="nothing", deadline=1.0),
     ),
     _fault(
         what="headers of ten megabytes",
         cause=Cause.PROTOCOL,
         phase=Phase.DELIVER,
-        place=posts(imap={"UID FETCH": b"* 1 FETCH (UID 7 BODY[] {10485760}\r\n" + b"X" * 100_000}),
+        place=mail_service(imap={"UID FETCH": b"* 1 FETCH (UID 7 BODY[] {10485760}\r\n" + b"X" * 100_000}),
     ),
     _fault(
         what="the message cannot be deleted again",
         cause=None,
         phase=None,
         outcome=Outcome.UP,
-        place=posts(imap={"UID STORE": b"TAG NO read-only\r\n"}),
+        place=mail_service(imap={"UID STORE": b"TAG NO read-only\r\n"}),
     ),
 ]

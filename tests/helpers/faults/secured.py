@@ -15,8 +15,8 @@ import trustme
 
 from mailwatch.model import TlsMode
 from mailwatch.settings import Target
-from tests.helpers.faults.fault import IMPATIENCE, Place
-from tests.helpers.scripted_server import SILENCE, Step, hostile
+from tests.helpers.faults.fault import SHORT_TIMEOUT_SECONDS, Place
+from tests.helpers.scripted_server import SILENCE, Step, scripted_server
 
 Issue = Callable[[trustme.CA], trustme.LeafCert]
 
@@ -73,8 +73,8 @@ def secured(*script: Step, issue: Issue = good, tls: TlsMode = TlsMode.IMPLICIT)
         steps = [context if step is TLS else step for step in script]
         steps = steps if TLS in script else [context, *steps]
         with trusted() as ca_file:
-            async with hostile(steps) as port:
-                timeout = IMPATIENCE if script == (SILENCE,) else target.timeout
+            async with scripted_server(steps) as port:
+                timeout = SHORT_TIMEOUT_SECONDS if script == (SILENCE,) else target.timeout
                 yield replace(target, port=port, tls=tls, ca_file=ca_file, timeout=timeout)
 
     return place

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from mailwatch.model import Cause, Kind, Phase, TlsMode
-from tests.helpers.faults.fault import USER, Fault, no_such_name, nobody_accepts, nobody_listens, plays
+from tests.helpers.faults.fault import USER, Fault, closed_port, full_backlog, no_such_name, plays
 from tests.helpers.faults.secured import TLS, of_another, secured, self_made
 from tests.helpers.scripted_server import CLOSE, HELLO, RESET, SILENCE, Endless, Step
 
@@ -37,12 +37,12 @@ def _says(
 FAULTS: list[Fault] = [
     _fault(what="everything works", cause=None, phase=None, place=plays(*RSET, *END)),
     _fault(what="the name does not resolve", cause=Cause.DNS, phase=Phase.RESOLVE, place=no_such_name),
-    _fault(what="no program listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=nobody_listens),
+    _fault(what="no program listens on the port", cause=Cause.REFUSED, phase=Phase.CONNECT, place=closed_port),
     _fault(
         what="the connection is never accepted",
         cause=Cause.TIMEOUT,
         phase=Phase.CONNECT,
-        place=nobody_accepts,
+        place=full_backlog,
         lesson="a timeout on port 25 was counted as online (OneUptime)",
     ),
     _fault(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from mailwatch.probes.classify import Row, rows
+from mailwatch.probes.classify import ReplyRow, rows
 from tests.helpers.faults import cleartext, imap, mx, oauth, pop3, roundtrip, smtp, webmail
 from tests.helpers.faults.fault import Fault
 
@@ -100,7 +100,7 @@ def _replies() -> Iterator[str]:
     yield OPEN
 
 
-def _where(row: Row) -> str:
+def _where(row: ReplyRow) -> str:
     """Say in which protocols and where in the dialogue a row counts."""
     said = " ".join(sorted(row.protocols)) or "all"
     said += f", at {' '.join(sorted(row.at))}" if row.at else ""

@@ -9,15 +9,15 @@ from dataclasses import replace
 from functools import partial
 
 from mailwatch.model import Cause, Kind, Phase, TlsMode
-from mailwatch.settings import Page, Target
+from mailwatch.settings import Target, WebmailTask
 from tests.helpers.faults.fault import (
-    IMPATIENCE,
     PASSWORD,
+    SHORT_TIMEOUT_SECONDS,
     Fault,
     Place,
+    closed_port,
+    full_backlog,
     no_such_name,
-    nobody_accepts,
-    nobody_listens,
     plays,
 )
 from tests.helpers.faults.secured import TLS, Issue, expired, good, of_another, secured, self_made
@@ -48,8 +48,8 @@ def serves(*script: Step, issue: Issue = good, at: Place | None = None) -> Place
             yield replace(
                 found,
                 tls=TlsMode.IMPLICIT,
-                timeout=IMPATIENCE if endless else found.timeout,
-                task=Page(
+                timeout=SHORT_TIMEOUT_SECONDS if endless else found.timeout,
+                task=WebmailTask(
                     url=f"https://{found.host}:{found.port}/mail?token={PASSWORD}",
                     contains="Password",
                     absent="manutenzione",
@@ -96,13 +96,13 @@ FAULTS: list[Fault] = [
         what="no program listens on the port",
         cause=Cause.REFUSED,
         phase=Phase.CONNECT,
-        place=serves(at=nobody_listens),
+        place=serves(at=closed_port),
     ),
     _fault(
         what="the connection is not accepted",
         cause=Cause.TIMEOUT,
         phase=Phase.CONNECT,
-        place=serves(at=nobody_accepts),
+        place=serves(at=full_backlog),
     ),
     _fault(
         what="silence instead of a handshake",

@@ -1,4 +1,4 @@
-"""The outbox: what is to be told, and how far the ledger was read for it."""
+"""The outbox: the notifications to send, and how far the ledger was read for them."""
 
 import sqlalchemy as sa
 from alembic import op
