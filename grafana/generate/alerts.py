@@ -47,12 +47,12 @@ def _rule(rule: dict[str, Any]) -> dict[str, Any]:
             {"refId": "query", "relativeTimeRange": dict(LOOK_BACK), "datasourceUid": DATASOURCE, "model": model},
             {"refId": "threshold", "datasourceUid": "__expr__", "model": threshold},
         ],
-        # An expression that filters returns nothing while all is well.
+        # An expression that filters returns nothing while nothing is wrong.
         "noDataState": "OK",
         "execErrState": "Error",
         "for": rule.get("for", "0s"),
         "labels": rule["labels"],
-        # In Grafana $value tells of all steps at once.
+        # In Grafana $value shows all steps at once.
         "annotations": {k: v.replace("$value", "$values.query.Value") for k, v in rule["annotations"].items()},
     }
 

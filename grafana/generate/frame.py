@@ -1,4 +1,4 @@
-"""What all dashboards share: variables, links, places of the panels, and mending what the builders leave wrong."""
+"""What all dashboards share: variables, links, places of the panels, and fixes of what the builders leave wrong."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def compose(
 
 
 def _mended(made: dict[str, Any]) -> dict[str, Any]:
-    """Mend what the builders leave wrong or cannot say.
+    """Fix what the builders leave wrong or cannot express.
 
     They hide links and annotations in a menu (`placement`), number neither panels nor queries, and claim a schema
     that Grafana 11 has not got.

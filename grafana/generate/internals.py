@@ -23,17 +23,17 @@ def made() -> dict[str, Any]:
         (4, number("Does MailWatch answer?", "Whether Prometheus reads its metrics.",
             f"min(up{{{I}}})", meaning={0: ("NO", RED), 1: ("yes", GREEN)})),
         (4, number("Version", "Which MailWatch this is.", f"mailwatch_build_info{{{I}}}", legend="{{version}}")),
-        (4, number("Is the config taken up?", "If not, MailWatch goes on with the one before.",
+        (4, number("Is the config valid?", "If not, MailWatch goes on with the previous one.",
             f"min(mailwatch_config_last_reload_successful{{{I}}})", meaning={0: ("NO", RED), 1: ("yes", GREEN)})),
         (4, number("Faults in this range", "Of MailWatch itself; its log names them.",
             f"round(sum(increase(mailwatch_monitor_errors_total{{{I}}}[$__range])))", decimals=0,
             steps=((0, GREEN), (1, RED)))),
-        (4, number("Services nobody looks at", "Three looks were missed, or there was never one.", stale(I),
+        (4, number("Stale services", "MailWatch missed three probes, or never had one.", stale(I),
             steps=((0, GREEN), (1, RED)))),
         (4, number("Services watched", "As configured.", f"count(mailwatch_probe_interval_seconds{{{I}}})")),
     ]  # fmt: skip
     looks = graph(
-        "Looks by outcome", "In each step.",
+        "Checks by outcome", "In each step.",
         query(f"sum by (outcome) (increase(mailwatch_observations_total{{{I}}}[$__rate_interval]))", "{{outcome}}"),
         bars=True, decimals=0,
     )  # fmt: skip
@@ -41,7 +41,7 @@ def made() -> dict[str, Any]:
         fixed = dashboard.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": color})
         looks = looks.override_by_name(outcome, [fixed])
     lag = graph(
-        "Looks that began late", "Share of looks that began more than a quarter of a second after their time.",
+        "Checks that began late", "Share of checks that began more than a quarter of a second late.",
         query(late("mailwatch_schedule_lag_seconds", "0.25"), "later than 0.25 s"),
         query(late("mailwatch_schedule_lag_seconds", "1.0"), "later than 1 s"), unit="percentunit",
     )  # fmt: skip
@@ -55,7 +55,7 @@ def made() -> dict[str, Any]:
         query(f"sum(increase(mailwatch_monitor_errors_total{{{I}}}[$__rate_interval]))", "faults"), bars=True, decimals=0,
     )  # fmt: skip
     told = graph(
-        "Notifications", "By channel and outcome. Nothing while no channel is configured.",
+        "Notifications", "By channel and outcome. Empty while no channel is configured.",
         query(f"sum by (channel, outcome) (increase(mailwatch_notifications_total{{{I}}}[$__rate_interval]))",
               "{{channel}}: {{outcome}}"), bars=True, decimals=0,
     )  # fmt: skip
@@ -73,7 +73,7 @@ def made() -> dict[str, Any]:
         query(f"max(scrape_samples_scraped{{{I}}})", "samples"), decimals=0,
     )  # fmt: skip
     problems = timeline(
-        "What its self-watch finds", "Something that is wrong with MailWatch itself for more than a moment.",
+        "What its self-watch finds", "Problems of MailWatch itself that last for more than a moment.",
         query(f"max by (sign) (max_over_time(mailwatch_self_problem{{{I}}}{AHEAD}))", "{{sign}}"),
         meaning={0: ("well", GREEN), 1: ("WRONG", RED)},
     )  # fmt: skip
@@ -98,7 +98,7 @@ def made() -> dict[str, Any]:
     fired = 'max_over_time(ALERTS{{alertname=~"MailWatch.+", alertstate="{}"}}' + AHEAD + ")"
     switch = f'max_over_time(ALERTS{{alertname="MailWatchDeadMansSwitch"}}{AHEAD})'
     alerts = timeline(
-        "Alerts of MailWatch", "As Prometheus judged them. The dead man's switch always fires: that is its work.",
+        "Alerts of MailWatch", "As Prometheus sees them. The dead man's switch always fires; that is its purpose.",
         query(f"max by (alertname) (3 * {switch} or 2 * {fired.format('firing')} or {fired.format('pending')})",
               "{{alertname}}"),
         meaning={1: ("pending", YELLOW), 2: ("firing", ORANGE), 3: ("fires as it should", GREEN)},
@@ -107,9 +107,9 @@ def made() -> dict[str, Any]:
         "mailwatch-internals", "MailWatch: internals", "How MailWatch itself is doing.",
         [
             ("Now", 4, stats),
-            ("Looking", 8, [(12, looks), (12, lag), (12, commit), (12, faults)]),
+            ("Checks", 8, [(12, looks), (12, lag), (12, commit), (12, faults)]),
             ("Itself", 8, [(12, problems), (12, loop), (12, behind), (12, used)]),
-            ("Telling", 8, [(12, alerts), (12, told), (8, answers), (8, scrape), (8, series)]),
+            ("Reporting", 8, [(12, alerts), (12, told), (8, answers), (8, scrape), (8, series)]),
         ],
         since="now-6h", services=False,
     )  # fmt: skip

@@ -27,7 +27,7 @@ def made() -> dict[str, Any]:
     stats = [
         (4, number("Open outages", "Outages that are confirmed and have not ended.",
             f"sum(mailwatch_outage_active{{{T}}})", steps=((0, GREEN), (1, RED)))),
-        (4, number("Outages in this range", "How many were confirmed; as far back as Prometheus remembers.",
+        (4, number("Outages in this range", "How many were confirmed, within the retention of Prometheus.",
             f"sum(round(increase({counted})))", decimals=0, steps=((0, GREEN), (1, ORANGE)))),
         (4, number("Time surely lost", "In this range: minimum durations of all outages together.",
             f"sum(increase({lost}))", unit="dtdurations", steps=((0, GREEN), (1, ORANGE)))),
@@ -52,14 +52,14 @@ def made() -> dict[str, Any]:
     )  # fmt: skip
     records = columns(
         "Outages on record",
-        "The open ones and the last 50 that ended. From the first look that was down to the first that was up: the "
+        "The open ones and the last 50 that ended. From the first failed check to the first good one: the "
         "outage cannot have been much longer, but may have been shorter. The link leads to its page.",
         "outage_id",
         {
-            # One row for an outage, though its most frequent cause may change: the cause that was told longest.
+            # One row for an outage, though its most frequent cause may change: the cause that was reported longest.
             "Samples": f"topk by (outage_id) (1, count_over_time({OPEN}))",
-            "First look down": f"max by (outage_id) (last_over_time({OPEN})) * 1000",
-            "First look up": f"max by (outage_id) (last_over_time({END})) * 1000",
+            "First failed check": f"max by (outage_id) (last_over_time({OPEN})) * 1000",
+            "First good check": f"max by (outage_id) (last_over_time({END})) * 1000",
             "Between them": f"(max by (outage_id) (last_over_time({END}))"
             f" or 0 * max by (outage_id) (last_over_time({OPEN})) + time())"
             f" - max by (outage_id) (last_over_time({OPEN}))",
@@ -67,21 +67,21 @@ def made() -> dict[str, Any]:
         names={"target": "Service", "provider": "Provider", "kind": "Kind", "cause": "Cause", "outage_id": "Outage"},
         hidden=("Value #A", "instance", "job", "__name__"),
         look={
-            "First look down": WHEN,
-            "First look up": [*WHEN, ("noValue", "still open"), ("mappings", STILL_OPEN),
+            "First failed check": WHEN,
+            "First good check": [*WHEN, ("noValue", "still open"), ("mappings", STILL_OPEN),
                               ("custom.cellOptions", {"type": "color-text"})],
             "Between them": [("unit", "dtdurations")],
             "Outage": [("links", [{"title": "Open it in MailWatch", "targetBlank": True,
                                    "url": "${mailwatch}/outages/${__value.raw}"}])],
         },
-        sort="First look down", descending=True,
+        sort="First failed check", descending=True,
     )  # fmt: skip
     ratio = f"max by (target) (mailwatch_availability_ratio{{{T}, "
     percent = [("unit", "percentunit"), ("decimals", 3), ("custom.width", 102)]
     windows = {"24h": "24 h", "7d": "7 d", "30d": "30 d", "90d": "90 d"}
     available = columns(
         "Availability by window",
-        "From MailWatch's own store, so that Prometheus' memory does not matter: the share of the time that was surely up, and "
+        "From MailWatch's own store, so that the retention of Prometheus does not matter: the share of the time that was surely up, and "
         "the share that may have been.",
         "target",
         {
@@ -95,24 +95,24 @@ def made() -> dict[str, Any]:
     )  # fmt: skip
     day = f"mailwatch_outages_total{{{T}}}[$__interval] offset -$__interval"
     daily = graph(
-        "Outages by day", "Confirmed outages that were told in the 24 hours after each bar's time.",
+        "Outages by day", "Confirmed outages in the 24 hours after each bar's time.",
         # increase() reckons a little beyond the samples: one outage is 1.01 of them.
         query(f"sum by (provider) (round(increase({day})))", "{{provider}}"),
         bars=True, interval="1d", decimals=0,
     )  # fmt: skip
     blind = graph(
-        "Time in which nobody looked", "Gaps: MailWatch was stopped, asleep or too slow. Nothing is claimed about them.",
+        "Time without checks", "Gaps: MailWatch was stopped, asleep or too slow. They are neither up nor down.",
         query(f"sum by (target) (increase(mailwatch_gap_seconds_total{{{T}}}[$__rate_interval]))", "{{target}}"),
         unit="s", bars=True,
     )  # fmt: skip
     line = timeline(
-        "Our own line", "While it is down nothing is said about providers. Nothing here: the guard is off.",
+        "Our own line", "While it is down the state of all providers is unknown. Empty: the guard is off.",
         query(f"min(min_over_time(mailwatch_guard_online{{{I}}}{AHEAD}))", "all"),
         query(f"min by (family) (min_over_time(mailwatch_guard_family_online{{{I}}}{AHEAD}))", "{{family}}"),
         meaning={0: ("down", RED), 1: ("up", GREEN)},
     )  # fmt: skip
     clock = graph(
-        "How far the clock may be off", "At most. Nothing here: no time server was asked, or none has answered.",
+        "How far the clock may be off", "At most. Empty: no time server was asked, or none has answered.",
         query(f"max(max_over_time(mailwatch_clock_error_bound_seconds{{{I}}}[$__rate_interval]))", "bound"), unit="s",
     )  # fmt: skip
     judged = timeline(
@@ -126,7 +126,7 @@ def made() -> dict[str, Any]:
     )  # fmt: skip
     return compose(
         "mailwatch-outages", "MailWatch: outages and evidence",
-        "The outages on record, and whether the record can be trusted. For a claim use the evidence file.",
+        "The outages on record, and whether the record can be trusted. For a claim use the evidence bundle.",
         [
             ("Outages", 4, stats),
             ("When and how long", 8, [(24, lanes), (24, records)]),

@@ -1,4 +1,4 @@
-"""Is my mail well now, and how was it lately?"""
+"""Does my mail work now, and how was it lately?"""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def worst_state(window: str) -> str:
 
 
 def stale(of: str) -> str:
-    """How many services nobody looks at: 0 is an answer, and no service is no data."""
+    """How many services MailWatch does not probe: 0 is an answer, and no service is no data."""
     interval = f"mailwatch_probe_interval_seconds{{{of}}}"
     late = f"time() - mailwatch_probe_last_timestamp_seconds{{{of}}} <= bool 3 * {interval} + 60"
     return f"count({interval}) - (sum({late}) or 0 * count({interval}))"
@@ -63,33 +63,33 @@ def made() -> dict[str, Any]:
         (4, number("Next certificate expires in", "The earliest of all certificates seen.",
             f"min(mailwatch_tls_certificate_not_after_timestamp_seconds{{{T}}}) - time()", unit="dtdurations",
             steps=((-1e9, RED), (3 * 86400, ORANGE), (14 * 86400, GREEN)))),
-        (4, number("Services nobody looks at", "Three looks were missed, or there was never one.", stale(T),
+        (4, number("Stale services", "MailWatch missed three probes, or never had one.", stale(T),
             steps=((0, GREEN), (1, RED)))),
     ]  # fmt: skip
     answers = graph(
-        "Response time", "The slowest look of each step, failed ones too: a time-out shows as its full length.",
+        "Response time", "The slowest probe of each step, failed ones too: a timeout shows as its full length.",
         query(f"max by (target) (max_over_time(mailwatch_probe_duration_seconds{{{T}}}[$__rate_interval]))", "{{target}}"),
         unit="s",
     )  # fmt: skip
     phases = graph(
-        "Where the time goes", "Mean of all services chosen, by phase of the look.",
+        "Where the time goes", "Mean of all chosen services, by phase of the probe.",
         query(f"avg by (phase) (avg_over_time(mailwatch_probe_phase_duration_seconds{{{T}}}[$__rate_interval]))", "{{phase}}"),
         unit="s", stacked=True,
     )  # fmt: skip
     causes = graph(
-        "Looks that failed, by cause",
+        "Failed checks, by cause",
         "credentials, offline and monitor are not the provider's fault, and count for no outage.",
         query(f"sum by (cause) (increase(mailwatch_probe_failures_total{{{T}}}[$__rate_interval]))", "{{cause}}"),
         bars=True, calcs=("sum",), decimals=0,
     )  # fmt: skip
     burn = graph(
-        "Share of time down", "Over the last hour and the last six; the alerts look at these.",
+        "Share of time down", "Over the last hour and the last six; the alerts use these.",
         query(f"max by (target) (target:mailwatch_down:ratio_1h{{{T}}})", "{{target}}, 1 h"),
         query(f"max by (target) (target:mailwatch_down:ratio_6h{{{T}}})", "{{target}}, 6 h"),
         unit="percentunit",
     )  # fmt: skip
     delivery = graph(
-        "Delivery time of round trips", "From acceptance until the message was seen. Nothing without round trips.",
+        "Delivery time of round trips", "From acceptance until the message was seen. Empty without round trips.",
         query(f"max by (target) (max_over_time(mailwatch_delivery_latency_seconds{{{T}}}[$__rate_interval]))", "{{target}}"),
         unit="s",
     )  # fmt: skip
@@ -100,7 +100,7 @@ def made() -> dict[str, Any]:
     states = {str(value): {"text": word, "color": color} for value, (word, color) in STATES.items()}
     each = columns(
         "Each service",
-        "Up for at least and at most so much of the time: what was surely up, and what may have been. Read it with the "
+        "The share of time in which the service was surely up (at least) and possibly up (at most). Read it with the "
         "share that was looked at.",
         "target",
         {
@@ -111,9 +111,9 @@ def made() -> dict[str, Any]:
             "At most, 24 h": ratio + 'window="24h", bound="upper"})',
             "At least, 30 d": ratio + 'window="30d", bound="lower"})',
             "At most, 30 d": ratio + 'window="30d", bound="upper"})',
-            "Looked at, 30 d": f'max by (target) (mailwatch_coverage_ratio{{{T}, window="30d"}})',
+            "Observed, 30 d": f'max by (target) (mailwatch_coverage_ratio{{{T}, window="30d"}})',
             "Budget left": f"max by (target) (target:mailwatch_error_budget_left:ratio_30d{{{T}}})",
-            "Last look took": f"max by (target) (mailwatch_probe_duration_seconds{{{T}}})",
+            "Last check took": f"max by (target) (mailwatch_probe_duration_seconds{{{T}}})",
             "Certificate": f"max by (target) (mailwatch_tls_certificate_not_after_timestamp_seconds{{{T}}}) - time()",
         },
         names={"target": "Service", "provider": "Provider", "kind": "Kind"},
@@ -123,25 +123,25 @@ def made() -> dict[str, Any]:
             "State": [("custom.width", 100), ("mappings", [{"type": "value", "options": states}]),
                       ("custom.cellOptions", {"type": "color-text"})],
             **{f"{sure}, {window}": RATIO for sure in ("At least", "At most") for window in ("24 h", "30 d")},
-            "Looked at, 30 d": [*RATIO[:-1], ("custom.width", 130)],
+            "Observed, 30 d": [*RATIO[:-1], ("custom.width", 130)],
             "Budget left": [("unit", "percentunit"), ("decimals", 1), ("custom.width", 100)],
-            "Last look took": [("unit", "s"), ("decimals", 3), ("custom.width", 120)],
+            "Last check took": [("unit", "s"), ("decimals", 3), ("custom.width", 120)],
             "Certificate": [("unit", "dtdurations"), ("decimals", 0), ("custom.width", 110)],
         },
         sort="State", descending=True,
     )  # fmt: skip
     lanes = timeline(
         "State of each service", "The worst state of each step: a short outage fills its step. "
-        "An empty stretch: nobody knows, since Prometheus has no data.",
+        "An empty stretch: Prometheus has no data.",
         query(worst_state(AHEAD), "{{target}}"), meaning=STATES,
     )  # fmt: skip
     held = timeline(
-        "Announced maintenance", "It hides nothing: looks and outages are counted in it as ever.",
+        "Announced maintenance", "It hides nothing: checks and outages in it count as ever.",
         query(f"max by (target) (max_over_time(mailwatch_maintenance_active{{{T}}}{AHEAD}))", "{{target}}"),
         meaning={0: ("none", GREY), 1: ("maintenance", BLUE)},
     )  # fmt: skip
     return compose(
-        "mailwatch-overview", "MailWatch: overview", "Is my mail well now, and how was it lately?",
+        "mailwatch-overview", "MailWatch: overview", "Does my mail work now, and how was it lately?",
         [
             ("Now", 4, stats),
             ("Services", 8, [(24, lanes), (24, each)]),

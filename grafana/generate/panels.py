@@ -21,7 +21,7 @@ Steps = Sequence[tuple[float, str]]
 Panel = stat.Panel | timeseries.Panel | statetimeline.Panel | table.Panel
 NO_DATA = "no data"
 AHEAD = "[$__rate_interval] offset -$__rate_interval"
-"""The step that begins at the time of a sample. Looking back, an outage would be drawn a step late, and the step that is
+"""The step that begins at the time of a sample. Otherwise an outage would be drawn a step late, and the step that is
 not over, hours at 30 days, would not be drawn at all."""
 
 
@@ -105,7 +105,7 @@ def timeline(
 ) -> statetimeline.Panel:
     """Lanes of states. 200 steps at most: the shortest outage is still some pixels wide, a step of its own.
 
-    Each question looks ahead (AHEAD), since Grafana draws a value from its time on to the next.
+    Each query reaches ahead (AHEAD), since Grafana draws a value from its time on to the next.
     """
     made = statetimeline.Panel().title(title).description(text).datasource(SOURCE).no_value(NO_DATA)
     made = made.targets(list(asked)).mappings(words(meaning)).thresholds(scale(())).max_data_points(200)
