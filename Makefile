@@ -46,13 +46,17 @@ chaos: $(VENV)/.dev servers  ## killed, starved, damaged, lied to (or ARGS="kill
 	$(BIN)/python -m tests.chaos $(ARGS)
 
 chaos-all: $(VENV)/.dev servers  ## every case, and as many kills as the issue had
-	$(BIN)/python -m tests.chaos --thorough --kills 214 --hours 3
+	$(BIN)/python -m tests.chaos --thorough --kills 214 --hours 3 --seed $(or $(SEED),1)
 
 test-all: $(VENV)/.dev servers lint  ## also what takes longer than the gate may
-	MAILWATCH_MUTATIONS=20000 $(PYTEST)
+	MAILWATCH_MUTATIONS=20000 $(if $(SEED),MAILWATCH_TEST_SEED=$(SEED)) $(PYTEST)
 
-nightly: test-all campaign chaos-all bench image-test  ## everything; needs a Docker daemon
-	$(MAKE) fuzz COUNT=$(or $(COUNT),10000000)
+# What is random has a seed of its own each night; `make nightly SEED=...` repeats one.
+NIGHT := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
+nightly:  ## everything; needs a Docker daemon
+	@echo "seed $(NIGHT): make nightly SEED=$(NIGHT) repeats this night"
+	$(MAKE) test-all campaign chaos-all bench image-test SEED=$(NIGHT)
+	$(MAKE) fuzz COUNT=$(or $(COUNT),10000000) SEED=$(NIGHT)
 
 image-test: $(VENV)/.dev  ## builds the image and tries it; needs a Docker daemon, so `make test` leaves it out
 	$(BIN)/pytest -p no:cacheprovider tests/image.py

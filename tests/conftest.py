@@ -12,6 +12,7 @@ import pytest
 from tests.helpers.marks import MARKS, marks_of, running
 from tests.helpers.recorded_outage import bundle, recorded_outage, trust  # noqa: F401 - fixtures
 from tests.helpers.requirements import need
+from tests.helpers.seed import SEED
 from tests.helpers.targets import Targets
 from tests.servers import (
     DOVECOT,
@@ -54,6 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the marks known."""
     for name, meaning in MARKS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def pytest_report_header() -> str:
+    """Say by which seed a failure can be repeated."""
+    return f"what is random is drawn from MAILWATCH_TEST_SEED={SEED}"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -90,6 +90,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MailWatchP
                 timeout=BUSY,
             )[0]["id"]
             clock.step(seconds)
+            watching.wait_until(lambda: _shows(watching, clock), "the clock that was set", timeout=BUSY)
             steps = watching.count("lab", "down")
             watching.wait_until(
                 lambda steps=steps: watching.count("lab", "down") > steps + 5, "more failures", timeout=BUSY
@@ -99,6 +100,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MailWatchP
                 after = time.monotonic()
                 watching.wait_until(lambda: not watching.api("outages?open=true"), "closed", timeout=BUSY)
                 clock.step(-seconds)
+                watching.wait_until(lambda: _shows(watching, clock), "the clock that was set right", timeout=BUSY)
                 seen = watching.count("lab", "up")
                 watching.wait_until(
                     lambda seen=seen: watching.count("lab", "up") > seen + 2, "up again", timeout=BUSY
@@ -109,6 +111,12 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MailWatchP
     yield watching, found
     assert gaps is not None
     assert gaps < 8 * BUSY, "gaps are as long as the clock was set by"
+
+
+def _shows(watching: MailWatchProcess, clock: WallClock) -> bool:
+    """Whether the newest observation was dated by the clock as it is set now."""
+    newest = datetime.fromisoformat(watching.api("observations?target=lab&limit=1")[0]["started_at"])
+    return abs(newest.timestamp() - time.time() - clock.off) < 2 * BUSY
 
 
 @pytest.mark.parametrize("name", STEPS)

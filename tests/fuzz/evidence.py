@@ -45,12 +45,11 @@ class _Made:
         operator.stamp(authority)
         operator.observe("+---?-++")
         operator.stamp(authority)
-        self.path: Path = operator.bundle(authority)
+        self.original = bundles.Original(operator.bundle(authority), store.keys.private)
         self.trust: Trust = trusting(authority)
-        self.key = store.keys.private
         store.close()
         self.scratch = folder / "input.zip"
-        with zipfile.ZipFile(self.path) as opened:
+        with zipfile.ZipFile(self.original.path) as opened:
             self.files = {name: opened.read(name) for name in opened.namelist()}
         self.anchors = TrustAnchors(self.trust.certificates)
 
@@ -72,8 +71,7 @@ def _verify(data: bytes) -> None:
 
 
 def _bundle(chance: random.Random) -> bytes:
-    raw, _ = list(bundles.mutants(made().path, made().key, chance, 1 + chance.randrange(8)))[-1]
-    return raw
+    return made().original.mutant(chance, chance.randrange(1 << 16))[0]
 
 
 _SCRIPT: Callable[[], Any] = cache(

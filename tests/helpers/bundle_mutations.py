@@ -7,43 +7,80 @@ import io
 import json
 import os
 import random
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from mailwatch.ledger.canonical_json import canonical, digest
 from mailwatch.ledger.checkpoint import Checkpoint, origin_of, sign, sign_text
 from mailwatch.ledger.merkle import CompactRange, leaf_hash
+from mailwatch.store import Store
 from tests.helpers.bundle_files import Files, files_of
+from tests.helpers.malicious_operator import Operator, quiet
 
-MUTATIONS = int(os.environ.get("MAILWATCH_MUTATIONS", "2000"))
+MUTATIONS = int(os.environ.get("MAILWATCH_MUTATIONS", "1000"))
+"""How many are tried."""
+FOLDER = Path(__file__).parents[1] / "testdata" / "mutations"
+"""A bundle of few entries and two tokens, without a report, that never changes; with the key that signed it."""
 ODD: list[Any] = [
     None, True, -1, 0, 2**53, 2**70, 10**400, "x", "", "\ud800", "2026-01-01T00:00:00Z", [], {}, [[]], 1.5, 1e300,
     float("inf"), float("nan"), {"a": {"b": [None]}},
 ]  # fmt: skip
 
 
-def mutants(path: Path, key: Ed25519PrivateKey, chance: random.Random, count: int) -> Iterator[tuple[bytes, bool]]:
-    """Give a changed zip, and whether the operator signed it again as if it were a good one."""
-    raw, files = path.read_bytes(), files_of(path)
-    names = sorted(files)
-    for number in range(count):
-        if number % 4 == 0:
-            yield altered(raw, chance), False
-            continue
-        if number % 8 == 1:
-            yield zipped(manifested(resealed(files, key, chance), key)), True
-            continue
-        name = chance.choice(names)
+@dataclass(frozen=True)
+class Original:
+    """A bundle to be changed, and the key of its ledger."""
+
+    path: Path
+    key: Ed25519PrivateKey
+
+    @cached_property
+    def raw(self) -> bytes:
+        """The zip as it is."""
+        return self.path.read_bytes()
+
+    @cached_property
+    def files(self) -> Files:
+        """What is in it."""
+        return files_of(self.path)
+
+    def mutant(self, chance: random.Random, number: int) -> tuple[bytes, bool]:
+        """Give a changed zip, and whether the operator signed it again as if it were a good one.
+
+        The number says what is done to which file, so that each kind of change meets each file equally often; the
+        rest is chance.
+        """
+        kind, files, key = number % 8, self.files, self.key
+        if kind in (0, 4):
+            return altered(self.raw, chance), False
+        if kind == 1:
+            return zipped(manifested(resealed(files, key, chance), key)), True
+        name = sorted(files)[number // 8 % len(files)]
         changed = altered(files[name], chance) if chance.random() < 0.5 else retyped(files[name], chance)
         mutant = files | {name: changed}
         if number % 2 and not name.startswith("manifest"):
-            yield zipped(manifested(mutant, key)), True
-        else:
-            yield zipped(mutant), False
+            return zipped(manifested(mutant, key)), True
+        return zipped(mutant), False
+
+
+def original() -> Original:
+    """The bundle that never changes."""
+    return Original(FOLDER / "case.zip", private_key(FOLDER / "ledger.pem"))
+
+
+def private_key(path: Path) -> Ed25519PrivateKey:
+    """Read the key of a ledger."""
+    key = load_pem_private_key(path.read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    return key
 
 
 def zipped(files: Files) -> bytes:
@@ -147,3 +184,23 @@ def retyped(raw: bytes, chance: random.Random) -> bytes:
         else:
             parent[step] = chance.choice(ODD)
     return json.dumps(value).encode()
+
+
+def write(folder: Path) -> None:
+    """Make the bundle that never changes: `python -m tests.helpers.bundle_mutations` wrote it once."""
+    with tempfile.TemporaryDirectory() as name:
+        authority, store = quiet(Path(name) / "authority"), Store.open(Path(name) / "data")
+        operator = Operator(store, Path(name) / "data")
+        operator.observe("+")
+        operator.stamp(authority)
+        operator.observe("+---?-++")
+        operator.stamp(authority)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(operator.bundle(authority), folder / "case.zip")
+        shutil.copy(authority.chain, folder / "authority.pem")
+        shutil.copy(Path(name) / "data" / "keys" / "ledger.pem", folder / "ledger.pem")
+        store.close()
+
+
+if __name__ == "__main__":
+    write(FOLDER)
