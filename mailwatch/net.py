@@ -20,9 +20,9 @@ def endpoint_problem(url: str) -> str:
     if parts.scheme not in ("http", "https") or not host or port == 0:
         return "is not a web address; write for example https://login.example.org/token"
     if parts.username is not None or parts.fragment:
-        return "holds a user name or a fragment; remove it"
+        return "contains a user name or a fragment; remove it"
     if parts.scheme == "http" and not is_loopback(host):
-        return "would send tokens in the clear; write https"
+        return "would send tokens unencrypted; write https"
     return ""
 
 

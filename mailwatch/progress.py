@@ -10,11 +10,11 @@ class StartupStep(Enum):
 
     CONFIG = "reading the secrets and certificates that the config names"
     OPENING = "opening the ledger"
-    MIGRATING = "bringing the ledger's tables to the shape of this version"
+    MIGRATING = "updating the tables of the ledger to this version"
     CHECKING = "checking the ledger"
     READING = "reading the ledger"
-    WRITING = "putting the start on record"
-    FULL = "the disk of data_dir is full; make room, and the start goes on by itself"
+    WRITING = "recording the start"
+    FULL = "the disk of data_dir is full; free some space, and the start continues by itself"
 
 
 class StartupProgress:

@@ -132,7 +132,7 @@ def parse_moment(text: str, name: str, zone: ZoneInfo) -> Millis:
         return check_bounds(_start_of_day(int(found[1]), int(found[2]), int(found[3] or 1), zone), text)
     except (ValueError, OverflowError) as error:
         raise ValueError(
-            f"{name}: {text[:40]!r} is no time ({error}); write 2026-01-22T21:55:00+01:00, 2026-01-22 or 2026-01"
+            f"{name}: {text[:40]!r} is not a time ({error}); write 2026-01-22T21:55:00+01:00, 2026-01-22, 2026-01"
         ) from None
 
 
@@ -146,7 +146,7 @@ def parse_window(text_from: str, text_to: str, zone: ZoneInfo) -> Window:
     if end <= start:
         raise ValueError(
             f"to ({text_to}) must be later than from ({text_from}); "
-            "the end is not included, so a day goes from its date to the next one's"
+            "the end is not included, so one day ends at the next date"
         )
     return start, end
 

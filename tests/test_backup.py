@@ -154,7 +154,7 @@ def test_a_file_that_is_there_is_not_replaced(
     config = tmp_path / "config.yaml"
     config.write_text("vantage_point: {name: x}\ntargets: [{name: a, kind: imap, provider: libero}]\n")
     assert main(["--config", str(config), "backup", str(file)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert file.read_text() == "yesterday's"
     assert list(tmp_path.glob(".mailwatch-backup-*")) == []
 

@@ -176,8 +176,8 @@ async def test_the_request_shows_nothing_of_our_clock_and_never_repeats() -> Non
         ({"first": 2 << 3 | 4}, "version 2 mode 4"),
         ({"first": 3 << 6 | 4 << 3 | 4}, "itself not synchronised"),
         ({"stratum": 16}, "itself not synchronised"),
-        ({"stratum": 0, "reference": b"RATE"}, r"does not want to be asked \('RATE'\)"),
-        ({"transmit": bytes(8)}, "names no time"),
+        ({"stratum": 0, "reference": b"RATE"}, r"refuses requests \('RATE'\)"),
+        ({"transmit": bytes(8)}, "contains no time"),
         ({"root_delay": -0.5}, "from its source"),
         ({"root_delay": 1.0, "root_dispersion": 0.6}, "1.1 s or more from its source"),
         ({"held": -0.1}, "sent before the request was received"),
@@ -191,7 +191,7 @@ async def test_an_answer_that_cannot_be_used_is_refused_with_its_reason(
 
 
 async def test_a_short_answer_is_refused() -> None:
-    with pytest.raises(SntpError, match="47 bytes are no NTP answer"):
+    with pytest.raises(SntpError, match="47 bytes are not an NTP answer"):
         await ask(lambda request: packet(request)[:47])
 
 
@@ -295,7 +295,7 @@ async def test_a_survey_notes_who_answered_and_who_did_not() -> None:
     assert len(told.answers) == 1
     assert told.failures == {
         f"127.0.0.1:{mute}": "TimeoutError",
-        f"127.0.0.1:{deny}": "the server does not want to be asked ('DENY')",
+        f"127.0.0.1:{deny}": "the server refuses requests ('DENY')",
     }
     assert not told.degraded
 

@@ -454,7 +454,7 @@ DAYS60 = 60 * 86_400
 GOOD = [
     # by how much our clock is off, who is asked for the time, outcome, what is said
     (-600, "time servers", "unknown", "our own clock is behind by at least 9 min"),
-    (-600, "nobody", "unknown", "our own clock is not known to be right"),
+    (-600, "nobody", "unknown", "our own clock is not verified"),
     (DAYS60, "controls", "unknown", "our own clock is ahead by at least 59 d"),
     (5 * 365 * 86_400, "time servers", "unknown", "our own clock is ahead by at least 1824 d"),
     (0, "nobody", "up", ""),
@@ -462,7 +462,7 @@ GOOD = [
 EXPIRED = [
     (0, "time servers", "down", "; the time is known to "),
     (0, "controls", "down", "; the time is known to "),
-    (0, "nobody", "unknown", "our own clock is not known to be right"),
+    (0, "nobody", "unknown", "our own clock is not verified"),
     (DAYS60, "time servers", "down", "; the time is known to "),
 ]
 

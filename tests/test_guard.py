@@ -292,7 +292,7 @@ async def test_a_line_without_names_is_not_online_for_a_dns_failure() -> None:
         assert (await guard.check()).resolver == ""
     judged = attribute(failing(Cause.DNS), answer)
     assert judged.cause is Cause.OFFLINE
-    assert judged.detail == "names did not resolve here, not even the control names (was: dns)"
+    assert judged.detail == "DNS lookups failed here, even for the control names (was: dns)"
 
 
 @pytest.mark.usefixtures("resolver")
@@ -427,7 +427,7 @@ GREETED = (Phase.AUTH, Cause.UNAVAILABLE)
         ([(SIX, *DEAD), (FOUR, *REFUSED)], True, False, Cause.REFUSED, FOUR),
         ([(SIX, *REFUSED), (FOUR, *DEAD)], False, True, Cause.REFUSED, SIX),
         # Nobody was asked over IPv6: a connection is its own proof, the lack of one proves nothing.
-        ([(SIX, *DEAD)], True, None, Cause.MONITOR, "we could not tell whether our own line was up over IPv6"),
+        ([(SIX, *DEAD)], True, None, Cause.MONITOR, "whether our own line was up over IPv6 is unknown"),
         ([(SIX, *GREETED)], True, None, Cause.UNAVAILABLE, SIX),
         ([("[::1]:993", *DEAD)], True, None, Cause.TIMEOUT, "[::1]:993"),
     ],

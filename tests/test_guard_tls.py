@@ -109,7 +109,7 @@ def test_a_portal_with_a_certificate_of_its_own_is_not_the_control(authority: Au
         )  # fmt: skip
         judged = attribute(failed, answer)
         assert (judged.outcome, judged.cause) == (Outcome.UNKNOWN, Cause.OFFLINE)
-        assert judged.detail == "a captive portal answered in the place of others (was: tls)"
+        assert judged.detail == "something else answered for the control servers (captive portal?) (was: tls)"
 
     run(work())
 

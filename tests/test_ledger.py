@@ -121,9 +121,9 @@ def test_a_signed_text_that_is_no_checkpoint_is_refused(key: Ed25519PrivateKey, 
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ("\n7\n", "\n8\n", "does not fit its text"),
+        ("\n7\n", "\n8\n", "does not match its text"),
         ("mailwatch/", "mailwatsch/", "expected the origin"),
-        ("AAA=", "AAB=", "does not fit its text"),
+        ("AAA=", "AAB=", "does not match its text"),
         ("\n\n", "\n\n\n", "expected a text, an empty line and one signature"),
         ("— ", "- ", "expected a signature by"),
     ],

@@ -67,7 +67,7 @@ def test_an_outage_that_a_kill_left_out_is_pending_and_what_the_next_start_puts_
     status, told = audited(tmp_path, capsys)
     assert (status, told["valid"], told["findings"]) == (0, True, [])
     (pending,) = told["pending"]
-    assert pending["what"].endswith("is not yet on record; the next start puts it there")
+    assert pending["what"].endswith("is not yet recorded; the next start records it")
     assert main(["--config", str(tmp_path / "config.yaml"), "ledger", "audit"]) == 0
     assert "the next start puts 1 on record" in capsys.readouterr().out
     # As take_up does it at the start.

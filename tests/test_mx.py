@@ -210,9 +210,9 @@ async def test_an_mx_that_is_an_alias_works_and_is_told(postfix: Postfix, names:
 @pytest.mark.parametrize(
     ("domain", "cause", "words"),
     [
-        ("gone.example", Cause.DNS, "MX of gone.example: NXDOMAIN, there is no such name"),
+        ("gone.example", Cause.DNS, "MX of gone.example: NXDOMAIN, the name does not exist"),
         ("refused.example", Cause.DNS, "MX of refused.example: REFUSED by 127.0.0.1@"),
-        ("null.example", Cause.REJECTED, "null.example takes no mail: it has a null MX (RFC 7505)"),
+        ("null.example", Cause.REJECTED, "null.example accepts no mail: it has a null MX (RFC 7505)"),
     ],
 )
 async def test_what_the_name_server_says_is_told(names: Resolver, domain: str, cause: Cause, words: str) -> None:

@@ -189,7 +189,7 @@ def test_a_captive_portal_that_takes_every_connection_is_not_being_online(world:
     world.fault(f"before ip daddr != {PORTAL} meta l4proto tcp dnat ip to {PORTAL}:443", SIX_IS_DEAD)
     seen = look(world)
     assert told(seen) == (UNKNOWN, Cause.OFFLINE, Phase.TLS)
-    assert seen.detail == "a captive portal answered in the place of others (was: tls)"
+    assert seen.detail == "something else answered for the control servers (captive portal?) (was: tls)"
 
 
 def probed(world: IsolatedNetwork, folder: Path, host: str = MAIL) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def test_a_resolver_that_is_dead_is_ours(world: IsolatedNetwork, tmp_path: Path,
         world.fault(fault)
     seen = probed(world, tmp_path)
     assert (seen["outcome"], seen["cause"], seen["failed_phase"]) == ("unknown", "offline", "resolve")
-    assert seen["detail"].startswith("names did not resolve here, not even the control names")
+    assert seen["detail"].startswith("DNS lookups failed here, even for the control names")
 
 
 def test_a_resolver_that_poisons_every_name_is_ours(world: IsolatedNetwork, tmp_path: Path) -> None:

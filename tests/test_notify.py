@@ -190,7 +190,7 @@ async def test_what_cannot_be_read_or_written_ends_neither_the_looks_nor_the_tel
     await telling(notifier, lambda: bool(other.took) and "json-1: a message could not be written" in caplog.text)
     other.close()
     assert other.titles == ["MailWatch: b is down"]
-    assert "nothing is told of entry 0, by our own fault" in caplog.text
+    assert "no message for entry 0: internal error" in caplog.text
 
 
 async def test_an_outage_that_is_watched_no_more_is_told_once_to_those_who_heard_of_it(
@@ -440,7 +440,7 @@ async def test_files_of_the_ledger_that_were_moved_are_not_said_to_be_invalid(
     assert webhook.titles == ["MailWatch: files of the ledger moved or removed"]
     said = webhook.took[0]["message"]
     assert "not what was written" not in said
-    assert "put it back where it was" in said
+    assert "put it back, and MailWatch writes them" in said
 
 
 def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webhook) -> None:

@@ -213,7 +213,7 @@ async def test_a_slow_endpoint_holds_a_look_up_for_a_short_time_only(
     for _ in range(2):
         supply = await tokens.get_token(login)
         assert (supply.token, supply.cause) == (None, Cause.MONITOR)
-        assert "did not hand one out within 0.05 s" in supply.detail
+        assert "did not issue one within 0.05 s" in supply.detail
     authority.released.set()
     await tokens.finish(20)
     assert (await tokens.get_token(login)).token is not None
@@ -226,7 +226,7 @@ async def test_a_slow_endpoint_holds_a_look_up_for_a_short_time_only(
 FAULTS = [
     ("500", Cause.MONITOR, "the token endpoint at 127.0.0.1 answers with HTTP status 500"),
     ("slow", Cause.MONITOR, "the token endpoint at 127.0.0.1 does not answer within 0.5 s"),
-    ("garbage", Cause.MONITOR, "no JSON object"),
+    ("garbage", Cause.MONITOR, "with a JSON object"),
     ("endless", Cause.MONITOR, "longer than 64 KiB"),
     ("redirect", Cause.MONITOR, "HTTP status 307"),
     ("down", Cause.MONITOR, "cannot be reached"),
@@ -467,7 +467,7 @@ async def test_an_answer_that_is_packed_is_refused_before_it_is_unpacked(login: 
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
     async with scripted_server([HELLO, head + bomb, CLOSE]) as port:
         here = replace(client(login), token_endpoint=f"http://127.0.0.1:{port}/token", ca_file=None)
-        with pytest.raises(OAuthUnavailableError, match="comes as gzip, which was not asked for"):
+        with pytest.raises(OAuthUnavailableError, match="comes as gzip, which MailWatch did not request"):
             await request_endpoint(
                 here, here.token_endpoint, {"grant_type": "refresh_token", "refresh_token": "x"}
             )

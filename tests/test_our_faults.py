@@ -83,7 +83,7 @@ async def test_a_probe_that_raises_is_on_record(
     harness.pipeline.runner.observe = awaited(raising)
     told = await one_look(harness)
     assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
-    assert told["detail"].startswith("our own fault: Odd")
+    assert told["detail"].startswith("internal error: Odd")
     assert counted(harness).endswith(" 1")
     assert "Traceback" in caplog.text
     assert SECRET not in caplog.text + str(told)
@@ -128,7 +128,7 @@ async def test_observe_raises_nothing(caplog: pytest.LogCaptureFixture) -> None:
     odd = awaited(lambda *_: (Address(family=None, sockaddr=()),))  # type: ignore[arg-type]
     seen = await observe(target, scheduled_at=now(), contexts=TlsContexts(), lookup=odd)
     assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
-    assert caplog.text.count("the look at t failed by our own fault") == 2
+    assert caplog.text.count("probe of t failed: internal error") == 2
 
 
 async def test_a_goodbye_that_fails_by_our_own_fault_is_logged(
@@ -141,7 +141,7 @@ async def test_a_goodbye_that_fails_by_our_own_fault_is_logged(
     async with scripted_server([b"* OK [CAPABILITY IMAP4rev1] hi\r\n"]) as port:
         seen = await observe(replace(target, port=port), scheduled_at=now(), contexts=TlsContexts())
     assert seen.outcome is Outcome.UP
-    assert "the goodbye to t failed by our own fault" in caplog.text
+    assert "closing the connection to t failed: internal error" in caplog.text
 
 
 async def test_one_time_server_never_takes_the_answers_of_the_others_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ async def test_one_time_server_never_takes_the_answers_of_the_others_away(monkey
     monkeypatch.setattr(clock, "sntp", asked)
     found = await clock.survey(["odd", "good"])
     assert [answer.server for answer in found.answers] == ["good"]
-    assert found.failures == {"odd:123": "our own fault: Odd"}
+    assert found.failures == {"odd:123": "internal error: Odd"}
 
 
 async def test_a_round_of_controls_that_failed_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ async def test_what_fails_for_one_target_takes_nothing_from_the_others(
         assert not running.done()
         await asyncio.sleep(0.01)
     running.cancel()
-    assert "a-odd: its availability failed by our own fault" in caplog.text
+    assert "a-odd: its availability failed: internal error" in caplog.text
     assert counted(harness).endswith(" 1")
 
 

@@ -81,7 +81,7 @@ async def test_an_exception_of_ours_in_the_middle_of_reading_is_no_lost_connecti
         monkeypatch.setattr(where, name, fails(error))
         seen = await probe(at(port, kind))
     assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
-    assert "our own fault" in seen.detail
+    assert "internal error" in seen.detail
 
 
 @pytest.mark.parametrize("value", [b"{-1}", b"{x}", b"17", b""])

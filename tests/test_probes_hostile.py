@@ -563,7 +563,7 @@ def test_an_answer_that_came_while_we_stood_still_is_no_timeout_of_the_servers(
             seen = runner.run(watch())
         greeted.result()
     assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
-    assert re.fullmatch(r".*our own process stood still for 1\.\d s; was: timeout", seen.detail)
+    assert re.fullmatch(r".*MailWatch itself was stopped for 1\.\d s; was: timeout", seen.detail)
 
 
 async def test_a_port_where_nobody_listens_is_refused() -> None:

@@ -73,7 +73,7 @@ FORGED: dict[str, tuple[Change, str]] = {
     "no clock": (header(clock="gone"), "missing: clock"),
     "no run": (header(run="gone"), "missing: run"),
     "version 1 again": (header(boot="gone", clock="gone", run="gone", v=1), "missing, which the entries before"),
-    "version 1 with a clock": (header(v=1), "of version 1 but has a reading"),
+    "version 1 with a clock": (header(v=1), "of version 1 but has a clock reading"),
     "a fraction": (header(clock=1.5), "not whole milliseconds"),
     "text": (header(clock="12"), "not whole milliseconds"),
     "true": (header(clock=True), "not whole milliseconds"),

@@ -212,7 +212,7 @@ async def test_what_cannot_be_written_is_set_aside_and_the_channel_goes_on(
     await telling(notifier, record.sent(1))
     assert webhook.titles == ["MailWatch: b is down"]
     assert {one.outcome for one in box.failed_messages(10)} == {"refused (text)"}
-    assert "a message could not be written, by our own fault" in caplog.text
+    assert "a message could not be written: internal error" in caplog.text
 
 
 @pytest.mark.parametrize("odd", ["\ud800", "a\x00b", "\x1b[2J", "è\u202e\u2028", "x" * 100_000, ""])

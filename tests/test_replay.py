@@ -102,7 +102,7 @@ def test_a_crash_between_a_look_and_its_outage_is_made_good() -> None:
         (missing,) = restore_state(reader, "t", rule_book(reader)).unrecorded
         assert missing == live.state.outage
         assert [finding.what for finding in audit_outages(reader, rule_book(reader), "t")] == [
-            f"outage {missing.id} of t is not yet on record; the next start puts it there"
+            f"outage {missing.id} of t is not yet recorded; the next start records it"
         ]
         payload = outage_payload(missing, "lab", Kind.IMAP, "here")
         store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=payload)])
@@ -164,7 +164,7 @@ def test_an_outage_that_nobody_saw_is_found_by_the_audit() -> None:
         invented = outage_payload(live.state.outage, "lab", Kind.IMAP, "here")
         store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=invented)])
         (finding,) = audit_outages(reader, rule_book(reader), "t")
-        assert finding.what == "an outage is on record that a replay does not give"
+        assert finding.what == "an outage is on record that the replay does not produce"
 
 
 NIGHTLY = MaintenanceRule(
@@ -211,8 +211,8 @@ def test_an_announcement_that_is_not_canonical_or_not_what_its_digest_tells_is_f
             payload = {"event": "reload", "maintenance": written}
             store.append_batch([NewEntry(kind="node", time=1, target=None, payload=payload)])
         assert [(finding.index, finding.what[:40]) for finding in audit_maintenance(reader)] == [
-            (1, "its maintenance rules are not what their"),
-            (2, "its maintenance rules are not what their"),
+            (1, "its maintenance rules do not match their"),
+            (2, "its maintenance rules do not match their"),
             (3, "a maintenance rule cannot be read: Recur"),
         ]
 
@@ -228,4 +228,4 @@ def test_an_altered_outage_is_found_by_the_audit() -> None:
         payload["first_bad"] -= 3_600_000
         store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=payload)])
         (finding,) = audit_outages(reader, rule_book(reader), "t")
-        assert finding.what == f"outage {payload['id']} is not what a replay gives"
+        assert finding.what == f"outage {payload['id']} differs from the replay"

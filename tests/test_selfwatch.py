@@ -63,7 +63,7 @@ def test_a_blip_is_no_problem_and_a_problem_is_reported_when_it_begins_and_when_
     # Well for a moment: it is the same problem.
     assert problem.reason(at) == "it is late"
     assert lives(END_SECONDS - 2, wrong=False) == []
-    assert problem.reason(at) == "it is late; it is well again for 27 s, and ready after 30 s of that"
+    assert problem.reason(at) == "it is late; it has been normal again for 27 s; ready after 30 s"
     assert lives(100, wrong=True) == []
     assert problem.finding.is_wrong
     (over,) = lives(END_SECONDS + 5, wrong=False)
@@ -340,7 +340,7 @@ def test_targets_that_wait_for_a_probe_that_hangs_are_shown_and_on_record_before
         assert watching.get("/healthz").startswith("ok")
         (sent,) = watching.wait_until(lambda: webhook.took, "a message")
         assert "un problema di MailWatch" in sent["title"]
-        assert "1 obiettivi su 2" in sent["message"]
+        assert "1 servizi su 2" in sent["message"]
         assert "waits" in sent["message"]
     finally:
         webhook.close()
@@ -402,4 +402,4 @@ def test_a_disk_that_takes_nothing_makes_it_unready_with_the_reason(tmp_path: Pa
         assert watching.metric('mailwatch_self_problem{sign="store"}') == 1
         assert watching.metric("mailwatch_self_overdue_targets") == 0
     webhook.close()
-    assert "an entry has waited for the disk" in sent["message"]
+    assert "an entry has waited" in sent["message"]

@@ -240,7 +240,7 @@ def test_entries_that_a_full_disk_did_not_take_are_told_at_the_end(
     log = watching.log.read_text()
     assert "could not be written and are lost: the disk is full" in log
     # It ended by itself, before its time was over.
-    assert "not ended in" not in log
+    assert "not stopped after" not in log
 
 
 class Noted(StartupProgress):
@@ -290,7 +290,7 @@ def test_a_second_start_says_what_is_taken(watching: MailWatchProcess) -> None:
         watching.write_config()
         taken = watching.command("run")
         assert taken.returncode == 1
-        assert f"web.listen: port {watching.port} is taken by another program on 127.0.0.1" in taken.stderr
+        assert f"web.listen: port {watching.port} is used by another program on 127.0.0.1" in taken.stderr
         assert "rrno" not in taken.stderr
         assert not (watching.folder / "elsewhere").exists()
 
@@ -319,7 +319,7 @@ def test_a_disk_that_hangs_keeps_it_neither_from_answering_nor_from_ending(
     watching.signal(signal.SIGTERM)
     # Some of it is not on the disk, and says so.
     assert ended(watching) == 1
-    assert "not ended in 9 s, since the disk does not answer" in watching.log.read_text()
+    assert "not stopped after 9 s, because the disk does not answer" in watching.log.read_text()
     gate.unlink()
     watching.environment = {}
     with watching.running():

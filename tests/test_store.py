@@ -115,10 +115,10 @@ def test_nothing_that_was_written_can_be_changed(store: Store, data_dir: Path, t
 
 
 TAMPERING = [
-    ("UPDATE entries SET payload = replace(payload, 'up', 'no') WHERE idx = 1", "does not fit in: payload"),
-    ("UPDATE entries SET time_ms = 77 WHERE idx = 1", "does not fit in: time"),
+    ("UPDATE entries SET payload = replace(payload, 'up', 'no') WHERE idx = 1", "differs in: payload"),
+    ("UPDATE entries SET time_ms = 77 WHERE idx = 1", "differs in: time"),
     ("UPDATE entries SET target = 'b' WHERE idx = 1", "filed under b, but its payload is of a"),
-    ("UPDATE entries SET header = header || ' ' WHERE idx = 1", "does not fit in: its form"),
+    ("UPDATE entries SET header = header || ' ' WHERE idx = 1", "differs in: its form"),
     ("DELETE FROM entries WHERE idx = 2", "a checkpoint covers 3 entries, but there are 2"),
     ("UPDATE checkpoints SET note = replace(note, '3', '2')", "checkpoint 3: "),
     ("UPDATE checkpoints SET hashes = zeroblob(64)", "checkpoint 3: the subtrees kept with it"),
@@ -416,7 +416,7 @@ def test_a_ledger_of_an_older_version_is_brought_up_to_date_and_loses_nothing(
     connection.close()
     caplog.set_level("INFO", "mailwatch")
     Store.open(data_dir).close()
-    assert "shape of this version" in caplog.text
+    assert "to this version" in caplog.text
     caplog.clear()
     again = Store.open(data_dir)
     assert (caplog.text, again.size) == ("", 2)

@@ -150,7 +150,7 @@ def test_a_first_start_that_was_killed_before_its_key_was_made_is_no_ledger_yet(
     Store.open(tmp_path).close()
     for key in (tmp_path / "keys").iterdir():
         key.unlink()
-    with pytest.raises(FileNotFoundError, match="holds no ledger yet"):
+    with pytest.raises(FileNotFoundError, match="contains no ledger yet"):
         Reader.open(tmp_path)
     Store.open(tmp_path).close()
     Reader.open(tmp_path).close()
@@ -190,7 +190,7 @@ def test_a_database_that_is_locked_says_so_and_by_whom(data_dir: Path, monkeypat
         assert other.stdout is not None
         other.stdout.readline()
         with pytest.raises(
-            StoreUnavailableError, match=rf"is locked by python\S* \(process {other.pid}\); end it"
+            StoreUnavailableError, match=rf"is locked by python\S* \(process {other.pid}\); stop that program"
         ):
             Store.open(data_dir)
     Store.open(data_dir).close()
@@ -291,8 +291,8 @@ async def test_a_log_that_is_removed_loses_nothing_and_readers_go_on(data_dir: P
     assert outbox.cursor() == 5
     assert entries(data_dir) == 5
     assert [type(error) for error in told] == [StoreMovedError, StoreMovedError]
-    assert "put it back where it was, and it is written" in str(told[0])
-    assert "what it held was saved into the database" in str(told[1])
+    assert "put it back, and MailWatch writes them" in str(told[0])
+    assert "its content is in the database" in str(told[1])
     assert writing.healthy
     await writing.close()
     reader.close()
@@ -394,5 +394,5 @@ def test_a_limit_of_the_size_of_a_file_is_named_beside_the_disk(tmp_path: Path) 
     """
     words = [sys.executable, "-c", program, str(tmp_path / "x.sqlite")]
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert "as large as it may be, 65536 bytes: raise the limit (ulimit -f, systemd LimitFSIZE=" in said
+    assert "reached the maximum file size, 65536 bytes: raise the limit (ulimit -f, systemd LimitFSIZE=" in said
     assert "or the disk fails" in said

@@ -170,7 +170,7 @@ async def test_a_fault_of_ours_is_told_without_its_details() -> None:
     assert (status, "canary" in page) == (500, False)
     assert texts("en")["problem"]["fault"]["title"] in page
     status, said = await _asked(app, "/api/v1/outages")
-    assert (status, json.loads(said)) == (500, {"detail": "a fault of our own; the log tells more"})
+    assert (status, json.loads(said)) == (500, {"detail": "internal error; see the log"})
 
 
 def test_other_sites_cannot_log_anybody_out(tmp_path: Any) -> None:

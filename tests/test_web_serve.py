@@ -340,9 +340,9 @@ def test_a_proxy_on_this_machine_or_a_trusted_one_has_half_of_the_places() -> No
 @pytest.mark.parametrize(
     ("host", "port", "says"),
     [
-        ("192.0.2.1", 8080, "192.0.2.1 is no address of this machine"),
-        ("2001:db8::1", 8080, "name an IPv4 address|is no address of this machine"),
-        ("no.such.name.invalid", 8080, "is no name that leads to an address here"),
+        ("192.0.2.1", 8080, "192.0.2.1 is not an address of this machine"),
+        ("2001:db8::1", 8080, "use IPv4|is not an address of this machine"),
+        ("no.such.name.invalid", 8080, "does not resolve to an address here"),
     ],
 )
 def test_an_address_that_cannot_be_had_is_told_with_what_to_change(host: str, port: int, says: str) -> None:
@@ -356,7 +356,7 @@ def test_an_address_that_cannot_be_had_is_told_with_what_to_change(host: str, po
 def test_a_port_that_is_taken_is_told_with_what_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(serve.ListenError, match=f"^web.listen: port {port} is taken by another program"):
+        with pytest.raises(serve.ListenError, match=f"^web.listen: port {port} is used by another program"):
             serve.open_listener("127.0.0.1", port)
 
 
@@ -368,4 +368,4 @@ def test_a_port_for_root_only_is_told_with_what_to_change() -> None:
     restricted = 'ip link set lo up; echo 1024 > /proc/sys/net/ipv4/ip_unprivileged_port_start; exec "$@"'
     words = ("unshare", "--net", "--mount", "sh", "-c", restricted, "sh", sys.executable, "-c", code)
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert "port 80 is for root only, as are all below 1024; name another, such as 8080" in done.stderr
+    assert "port 80 is reserved for root, like all below 1024; use another, such as 8080" in done.stderr

@@ -82,16 +82,16 @@ def test_a_day_whose_midnight_comes_twice_begins_at_the_first() -> None:
 @pytest.mark.parametrize(
     ("text_from", "text_to", "message"),
     [
-        ("yesterday", "2026-02", r"^from: 'yesterday' is no time .*write 2026-01-22T21:55:00\+01:00"),
-        ("2026-01", "2026-13", r"^to: '2026-13' is no time \(month must be in 1\.\.12\)"),
-        ("2026-02-30", "2026-03", r"^from: '2026-02-30' is no time"),
+        ("yesterday", "2026-02", r"^from: 'yesterday' is not a time .*write 2026-01-22T21:55:00\+01:00"),
+        ("2026-01", "2026-13", r"^to: '2026-13' is not a time \(month must be in 1\.\.12\)"),
+        ("2026-02-30", "2026-03", r"^from: '2026-02-30' is not a time"),
         ("2026-01-22T10:00", "2026-02", r"^from: .* has no UTC offset"),
         ("2026-01-01", "9999-12-31T24:00", r"^to: "),
         ("٢٠٢٦-٠١", "2026-02", r"^from: "),
         ("2026-01\n", "2026-02", r"^from: "),
         ("", "2026-02", r"^from: "),
         ("2026-02", "2026-01", r"^to \(2026-01\) must be later than from \(2026-02\)"),
-        ("2026-01-22", "2026-01-22", r"a day goes from its date to the next one's"),
+        ("2026-01-22", "2026-01-22", r"one day ends at the next date"),
     ],
 )
 def test_a_faulty_window_is_refused_with_advice(text_from: str, text_to: str, message: str) -> None:

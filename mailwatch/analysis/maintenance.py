@@ -81,7 +81,7 @@ class RecurrenceRule:
             what = "its first time" if rrule else "when it begins"
             raise InvalidRuleError("", f"has no start; add start: {what} by local clock, such as 2026-01-04T03:00")
         if cron and start:
-            raise InvalidRuleError("start", "is not for cron; remove it")
+            raise InvalidRuleError("start", "does not go with cron; remove it")
         if end and duration:
             raise InvalidRuleError("duration", "follows from start and end; remove it")
         if not end and not duration:

@@ -42,7 +42,7 @@ def canonical_rrule(text: str) -> str:
         if not found:
             raise InvalidRuleError("rrule", "is not an RRULE; write for example FREQ=WEEKLY;BYDAY=SU;BYHOUR=3")
         if found[1] not in _PARTS:
-            raise InvalidRuleError("rrule", f"{found[1][:20]} is not used here; use {', '.join(_PARTS)}")
+            raise InvalidRuleError("rrule", f"{found[1][:20]} is not supported; use {', '.join(_PARTS)}")
         if found[1] in parts:
             raise InvalidRuleError("rrule", f"has {found[1]} twice; keep one")
         parts[found[1]] = found[2]
@@ -141,7 +141,7 @@ def _weekday(text: str) -> int:
     if text.isdigit() and int(text) <= 7:
         return int(text)
     raise InvalidRuleError(
-        "cron", f"'{text}' is no day of the week; use 0 to 7, 0 and 7 being Sunday, or sun to sat"
+        "cron", f"'{text}' is not a day of the week; use 0 to 7, 0 and 7 being Sunday, or sun to sat"
     )
 
 

@@ -85,11 +85,11 @@ def _unknown(observation: Observation, excuse: Excuse | None) -> Observation:
 
 def _line_excuse(answer: ConnectivityResult) -> Excuse | None:
     if answer.online is None:
-        return Cause.MONITOR, "we could not tell whether our own line was up"
+        return Cause.MONITOR, "whether our own line was up is unknown"
     if answer.online:
         return None
     if ControlState.INTERCEPTED in answer.controls.values():
-        return Cause.OFFLINE, "a captive portal answered in the place of others"
+        return Cause.OFFLINE, "something else answered for the control servers (captive portal?)"
     return Cause.OFFLINE, "our own line was down"
 
 
@@ -112,17 +112,17 @@ def _excuse_of_attempts(failed: Sequence[Attempt], answer: ConnectivityResult) -
     families = sorted({family_of(host_of(attempt.peer)) or IPV4 for attempt in failed})
     names = " and ".join(f"IPv{family}" for family in families)
     if any(_online(attempt, answer) is None for attempt in failed):
-        return Cause.MONITOR, f"we could not tell whether our own line was up over {names}"
+        return Cause.MONITOR, f"whether our own line was up over {names} is unknown"
     return Cause.OFFLINE, f"our own line was down over {names}"
 
 
 def _resolver_excuse(answer: ConnectivityResult) -> Excuse | None:
     if answer.resolver == ResolverState.SILENT:
-        return Cause.OFFLINE, "names did not resolve here, not even the control names"
+        return Cause.OFFLINE, "DNS lookups failed here, even for the control names"
     if answer.resolver in (ResolverState.LIES, ResolverState.POISONED):
         return Cause.OFFLINE, _spoofing_detail(answer)
     if answer.resolver == ControlState.MONITOR:
-        return Cause.MONITOR, "we could not tell whether names resolved here"
+        return Cause.MONITOR, "whether DNS lookups worked here is unknown"
     return None
 
 
@@ -243,7 +243,7 @@ class FaultAttribution:
                     observation,
                     outcome=Outcome.UNKNOWN,
                     cause=Cause.MONITOR,
-                    detail=f"{found.reason} during the look; was: {observation.cause} ({observation.detail})",
+                    detail=f"{found.reason} during the check; was: {observation.cause} ({observation.detail})",
                 )
         stalled = sum(seconds for noticed, seconds in self._stalls if noticed >= began)
         if observation.cause is Cause.TIMEOUT and stalled > target.timeout * MAX_STALL_SHARE:
@@ -251,7 +251,7 @@ class FaultAttribution:
                 observation,
                 outcome=Outcome.UNKNOWN,
                 cause=Cause.MONITOR,
-                detail=f"our own process stood still for {stalled:.1f} s; was: timeout ({observation.detail})",
+                detail=f"MailWatch itself was stopped for {stalled:.1f} s; was: timeout ({observation.detail})",
             )
         observation = await self.expiry.attribute(observation)
         if self.guard is None or observation.outcome is not Outcome.DOWN:

@@ -274,8 +274,8 @@ async def survey(servers: Sequence[str | tuple[str, int]] = TIME_SERVERS, timeou
                 failures[f"{host}:{port}"] = str(answer) or type(answer).__name__
             case Exception():
                 # One server's answer never takes the others' away.
-                logger.error("the time of %s was not asked for by our own fault", host, exc_info=answer)
-                failures[f"{host}:{port}"] = f"our own fault: {type(answer).__name__}"
+                logger.error("the time request to %s failed: internal error", host, exc_info=answer)
+                failures[f"{host}:{port}"] = f"internal error: {type(answer).__name__}"
             case _:
                 raise answer
     return ClockSurvey(at=at, kernel=kernel_sync(), answers=tuple(answers), failures=failures)

@@ -168,7 +168,7 @@ class Reachability:
                 self._contexts[ca_file, timeless] = context
             except (OSError, ValueError) as error:
                 if ca_file not in self._logged:
-                    logger.error("guard: no certificate can be checked: %s", error)
+                    logger.error("guard: certificates cannot be verified: %s", error)
                 self._logged.add(ca_file)
         return context
 

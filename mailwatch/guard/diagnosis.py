@@ -95,7 +95,7 @@ async def trace(peer: str, seconds: float) -> Any:
     """Return {"to", "from", "hops": [address or "" for silent ones], "arrived"} for "address:port"."""
     address = ipaddress.ip_address(peer.rpartition(":")[0].strip("[]").partition("%")[0])
     if not sys.platform.startswith("linux"):
-        return {"skipped": "only Linux tells the way without privileges"}
+        return {"skipped": "only Linux shows the route without privileges"}
     if address.is_loopback:
         return {"skipped": "the host is this machine"}
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
@@ -170,7 +170,7 @@ class Diagnosis:
         raised.
         """
         if not self._free:
-            return {"skipped": "other diagnoses were under way"}
+            return {"skipped": "other diagnoses were running"}
         self._free -= 1
         kinds = ("MX", "A", "AAAA") if target.kind is Kind.MX else ("A", "AAAA")
         try:

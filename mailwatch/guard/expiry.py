@@ -103,7 +103,7 @@ class ExpiryAttribution:
         asked = [self._survey(), *([self._controls(self._guard)] if self._guard else [])]
         for result in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(result, Exception):
-                logger.error("the time was not asked for, by our own fault", exc_info=result)
+                logger.error("the time request failed: internal error", exc_info=result)
 
     async def _survey(self) -> None:
         before = monotonic.offset()
@@ -120,9 +120,7 @@ class ExpiryAttribution:
 
 def _sources(known: TrueTimeBounds) -> str:
     """Name what says so. On record the date of this release has a word of its own, "program"."""
-    return ", ".join(
-        "the date of this MailWatch's release" if each == "program" else each for each in known.sources
-    )
+    return ", ".join("the release date of this MailWatch" if each == "program" else each for each in known.sources)
 
 
 def _certainty_detail(known: TrueTimeBounds) -> str:
@@ -144,8 +142,8 @@ def _clock_wrong_detail(known: TrueTimeBounds, wall: Millis) -> str:
 
 def _uncertain_detail(known: TrueTimeBounds) -> str:
     if known.contradicted:
-        return f"our own clock is not known to be right: {_sources(known)} contradict each other"
-    return "our own clock is not known to be right"
+        return f"our own clock is not verified: {_sources(known)} contradict each other"
+    return "our own clock is not verified"
 
 
 def _format_length(millis: Millis) -> str:

@@ -25,8 +25,8 @@ PHASES_AFTER_LOGIN = frozenset({Phase.MAILBOX, Phase.FETCH, Phase.SUBMIT})
 AccountKey = tuple[str, ...]
 """An account (provider and user name), or an account at one server (its host and port besides)."""
 _UNANSWERED_DETAIL = (
-    "{} after the password was sent, which this server has not accepted before; the refusal of a wrong one may"
-    " take longer: check the password, or set a longer timeout"
+    "{} after the password was sent, which this server has never accepted; it may reject a wrong password"
+    " more slowly: check the password, or set a longer timeout"
 )
 
 

@@ -75,13 +75,13 @@ class Port25:
         if result.is_open:
             return observation
         if result.is_open is None:
-            why = f"we could not tell whether port {self._port} is open from here {was}"
+            why = f"whether port {self._port} is open from here is unknown {was}"
             return replace(observation, outcome=Outcome.UNKNOWN, cause=Cause.MONITOR, detail=why)
         if not self._warned:
             self._warned = True
             logger.warning(
-                "port %d is blocked on this line: no exchanger of any operator greets us, so mx targets cannot be "
-                "looked at from here; ask the provider of the line to open it, or remove them",
+                "port %d is blocked on this line: no MX host of any operator greets us, so MailWatch cannot check "
+                "mx targets from here; ask the provider of the line to open it, or remove them",
                 self._port,
             )
         why = f"not possible from here: port {self._port} is blocked on this line {was}"
@@ -123,7 +123,7 @@ class Port25:
         except socket.gaierror as error:
             return MONITOR if error.errno in _LOCAL_LOOKUP_ERRORS else "unresolved"
         except Exception:
-            logger.exception("the control %s was not asked by our own fault", host)
+            logger.exception("the request to control %s failed: internal error", host)
             return MONITOR
         return greeting
 

@@ -136,7 +136,7 @@ def _lookup(name: str, future: asyncio.Future[LookupResult]) -> None:
             ControlState.MONITOR if error.errno in (socket.EAI_MEMORY, socket.EAI_SYSTEM) else "unresolved"
         )
     except Exception:
-        logger.exception("a control name was not looked up by our own fault")
+        logger.exception("the lookup of a control name failed: internal error")
         answer = LookupResult(ControlState.MONITOR)
     with suppress(RuntimeError):  # the loop ended before the resolver did
         future.get_loop().call_soon_threadsafe(_set_result, future, answer)

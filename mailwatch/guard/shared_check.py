@@ -142,6 +142,6 @@ def _reason(task: asyncio.Task[str]) -> str:
     if task.cancelled():
         return ControlState.NOT_AWAITED
     if (error := task.exception()) is not None:
-        logger.error("a control was not asked by our own fault", exc_info=error)
+        logger.error("the request to a control failed: internal error", exc_info=error)
         return ControlState.MONITOR
     return task.result()

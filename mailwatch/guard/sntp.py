@@ -83,7 +83,7 @@ def read_answer(data: bytes, *, nonce: bytes, sent_ns: int, elapsed_ns: int, ser
     The bound is half the way there and back plus what the server says of its own distance to the source.
     """
     if len(data) < _PACKET.size:
-        raise SntpError(f"{len(data)} bytes are no NTP answer; it has {_PACKET.size}")
+        raise SntpError(f"{len(data)} bytes are not an NTP answer, which has {_PACKET.size}")
     first, stratum, _, _, root_delay, root_dispersion, reference, _, originate, receive, transmit = (
         _PACKET.unpack_from(data)
     )
@@ -94,11 +94,11 @@ def read_answer(data: bytes, *, nonce: bytes, sent_ns: int, elapsed_ns: int, ser
         raise SntpError("the answer does not repeat our request; it is late, or not the server's")
     if stratum == 0:
         code = reference.to_bytes(4).decode("ascii", "replace").rstrip("\0")
-        raise SntpError(f"the server does not want to be asked ({code!r})")
+        raise SntpError(f"the server refuses requests ({code!r})")
     if leap == 3 or stratum > 15:
         raise SntpError("the server is itself not synchronised")
     if not any(transmit):
-        raise SntpError("the answer names no time")
+        raise SntpError("the answer contains no time")
     distance = _short_us(root_delay) // 2 + _short_us(root_dispersion)
     if root_delay < 0 or distance >= _MAX_DISTANCE_US:
         raise SntpError(f"the server is itself {distance / 1e6:.1f} s or more from its source")

@@ -101,7 +101,7 @@ def open_text(note: str, name: str, key: Ed25519PublicKey) -> str:
     try:
         key.verify(raw[4:], text.encode())
     except InvalidSignature:
-        raise CheckpointError("the signature does not fit its text") from None
+        raise CheckpointError("the signature does not match its text") from None
     return text
 
 

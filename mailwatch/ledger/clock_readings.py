@@ -35,16 +35,16 @@ class ClockReadings:
         boot, clock, run = (header.get(key) for key in READING_KEYS)
         if header.get("v") == 1:
             if any(key in header for key in READING_KEYS):
-                yield "its header is of version 1 but has a reading of the clock"
+                yield "its header is of version 1 but has a clock reading"
             elif self.begun:
-                yield "its reading of the clock is missing, which the entries before it have"
+                yield "its clock reading is missing, which the entries before it have"
             return
         self.begun = True
         if missing := [key for key in READING_KEYS if key not in header]:
-            yield f"its reading of the clock is missing: {', '.join(missing)}"
+            yield f"its clock reading is missing: {', '.join(missing)}"
             return
         if type(clock) is not int or clock < 0 or not _is_identity(boot) or not _is_identity(run):
-            yield "its reading of the clock is not whole milliseconds of a boot and a run"
+            yield "its clock reading is not whole milliseconds of a boot and a run"
             return
         assert isinstance(boot, str)
         assert isinstance(run, str)
@@ -72,20 +72,20 @@ class ClockReadings:
             return
         if not self.begun:
             if span is not None:
-                yield "it has a reading of the clock, but its header has none"
+                yield "it has a clock reading, but its header has none"
             return
         if not isinstance(span, dict):
-            yield f"the reading of the clock of its {kind} is missing"
+            yield f"the clock reading of its {kind} is missing"
             return
         start, end = span.get("start"), span.get("end")
         bound = span.get("bound", 0)
         whole = all(type(value) is int and value >= 0 for value in (end, bound, 0 if start is None else start))
         if not whole or span.keys() - {"boot", "start", "end", "bound"} or (start is None and kind != "gap"):
-            yield f"the reading of the clock of its {kind} is not from and to in whole milliseconds"
+            yield f"the clock reading of its {kind} is not from and to in whole milliseconds"
             return
         assert type(end) is int
         if span.get("boot") != self._boot:
-            yield f"the reading of the clock of its {kind} is of another boot than its header"
+            yield f"the clock reading of its {kind} is of another boot than its header"
         elif end > self._clock:
             yield f"its {kind} ends after it was written, by the clock of its header"
         if type(start) is int and start > end:

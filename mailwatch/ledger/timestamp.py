@@ -96,7 +96,7 @@ def check_reply(reply: bytes, note: str, nonce: int | None = None) -> Token:
     if token.imprint != expected:
         raise TimestampError(f"expected a token over {expected.hex()[:16]}…, got {token.imprint.hex()[:16]}…")
     if nonce is not None and token.nonce != nonce:
-        raise TimestampError("the nonce is another one: the reply does not answer this query")
+        raise TimestampError("the nonce differs: the reply does not answer this query")
     return token
 
 

@@ -184,27 +184,29 @@ class Metrics:
 
     def _families(self) -> Iterator[Family]:
         yield families.info_family(
-            "build_info", "Which MailWatch this is.", version=__version__, python=platform.python_version()
+            "build_info", "Version of MailWatch.", version=__version__, python=platform.python_version()
         )
         yield from families.target_families(list(self._records.values()), list(self._recent))
         yield from families.monitor_families(self._values())
         yield families.line_family(self._line)
         yield families.channel_family(self._notifications)
-        yield families.histogram_family("schedule_lag_seconds", "How late looks began.", self._lag)
-        yield families.histogram_family("commit_seconds", "How long commits to the ledger took.", self._commit)
+        yield families.histogram_family(
+            "schedule_lag_seconds", "Delay of probes against their schedule.", self._lag
+        )
+        yield families.histogram_family("commit_seconds", "Duration of commits to the ledger.", self._commit)
         yield from families.self_families(self.self_check)
 
     def _values(self) -> dict[str, tuple[str, str, float | None]]:
         size, checkpoint = self._ledger
         reload, reloaded = self._reload
         return {
-            "guard_online": ("gauge", "Whether our own line is up; absent when it cannot be told.", self._online),
-            "clock_error_bound_seconds": ("gauge", "How far the clock may be off, at most.", self._clock_error),
+            "guard_online": ("gauge", "Whether our own line is up; absent while unknown.", self._online),
+            "clock_error_bound_seconds": ("gauge", "Maximum error of the clock.", self._clock_error),
             "ledger_size": ("gauge", "Entries in the ledger.", size),
             "ledger_last_checkpoint_timestamp_seconds": ("gauge", "Time of the last checkpoint.", checkpoint),
             "ledger_last_token_timestamp_seconds": (
                 "gauge",
-                "Time of the last timestamp token, by the authority's clock.",
+                "Time of the last timestamp token, by the clock of the authority.",
                 self._token,
             ),
             "ledger_token_interval_seconds": (
@@ -212,8 +214,12 @@ class Metrics:
                 "Seconds between two timestamp tokens, as configured; absent without an authority.",
                 self._token_interval,
             ),
-            "ledger_valid": ("gauge", "Whether the ledger agreed with its checkpoints.", self._valid),
-            "config_last_reload_successful": ("gauge", "Whether the config was good when last read.", reload),
-            "config_last_reload_success_timestamp_seconds": ("gauge", "When it was last good.", reloaded),
-            "monitor_errors_total": ("counter", "Faults of our own.", self._errors),
+            "ledger_valid": ("gauge", "Whether the ledger matched its checkpoints.", self._valid),
+            "config_last_reload_successful": ("gauge", "Whether the last reload of the config succeeded.", reload),
+            "config_last_reload_success_timestamp_seconds": (
+                "gauge",
+                "Time of the last successful reload of the config.",
+                reloaded,
+            ),
+            "monitor_errors_total": ("counter", "Internal errors of MailWatch.", self._errors),
         }

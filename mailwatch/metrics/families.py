@@ -40,20 +40,20 @@ STATES = ("up", "suspect", "down", "recovering", "unknown")
 Records = Sequence[TargetRecord]
 
 _GAUGES = (
-    ("probe_success", "Whether the latest look found the service up; absent while unknown.", "success"),
-    ("probe_duration_seconds", "How long the phases of the latest look took together.", "duration"),
-    ("probe_last_timestamp_seconds", "When the latest look began.", "last"),
-    ("probe_last_success_timestamp_seconds", "When the latest look that was up began.", "last_success"),
-    ("probe_interval_seconds", "Seconds between two looks, as configured.", "interval"),
+    ("probe_success", "Whether the latest probe found the service up; absent while unknown.", "success"),
+    ("probe_duration_seconds", "Duration of all phases of the latest probe.", "duration"),
+    ("probe_last_timestamp_seconds", "Start of the latest probe.", "last"),
+    ("probe_last_success_timestamp_seconds", "Start of the latest successful probe.", "last_success"),
+    ("probe_interval_seconds", "Configured seconds between two probes.", "interval"),
     ("maintenance_active", "Whether the target is in announced maintenance.", "maintenance"),
     (
         "tls_certificate_not_after_timestamp_seconds",
-        "When the certificate seen last expires.",
+        "Expiry of the certificate observed last.",
         "certificate_not_after",
     ),
     (
         "delivery_latency_seconds",
-        "How long the message of the latest look took from its acceptance until it was seen.",
+        "Time from acceptance to arrival of the latest test message.",
         "delivery",
     ),
 )
@@ -67,18 +67,18 @@ def target_families(records: Records, recent: Iterable[ClosedOutage]) -> Iterato
         "target_state", "gauge", "1 for the state that the target is in, 0 for others.", _states(records)
     )
     yield _family(
-        "probe_phase_duration_seconds", "gauge", "How long each phase of the latest look took.", _phases(records)
+        "probe_phase_duration_seconds", "gauge", "Duration of each phase of the latest probe.", _phases(records)
     )
     yield from _availability(records)
-    yield _family("observations_total", "counter", "Looks by outcome.", _observations(records))
+    yield _family("observations_total", "counter", "Observations by outcome.", _observations(records))
     yield _family(
-        "probe_failures_total", "counter", "Looks that were not up, by cause and phase.", _failures(records)
+        "probe_failures_total", "counter", "Observations that were not up, by cause and phase.", _failures(records)
     )
     yield _family(
-        "gap_seconds_total", "counter", "Time in which nobody looked.", _simple(records, attrgetter("gap_seconds"))
+        "gap_seconds_total", "counter", "Time without observations.", _simple(records, attrgetter("gap_seconds"))
     )
     yield _family(
-        "probe_latency_seconds", "histogram", "How long looks took that were up.",
+        "probe_latency_seconds", "histogram", "Duration of successful probes.",
         (row for r in records for row in _histogram(r.latency, r.labels)),
     )  # fmt: skip
     yield from _outages(records, recent)
@@ -94,14 +94,14 @@ def monitor_families(values: Mapping[str, tuple[str, str, float | None]]) -> Ite
 def line_family(line: Mapping[str, bool | None]) -> Family:
     """Return the family of our own line by address family; None is left out."""
     rows = [("", NO_LABELS, _label("family", name), int(up)) for name, up in line.items() if up is not None]
-    text = "Whether our own line is up over that address family; absent when it cannot be told."
+    text = "Whether our own line is up over that address family; absent while unknown."
     return _family("guard_family_online", "gauge", text, rows)
 
 
 def channel_family(counts: Mapping[tuple[str, str], int]) -> Family:
     """Return the family of messages to people, by channel and outcome."""
     rows = [("", NO_LABELS, Labels.of(channel=name, outcome=outcome), n) for (name, outcome), n in counts.items()]
-    return _family("notifications_total", "counter", "Messages to people, by channel and outcome.", rows)
+    return _family("notifications_total", "counter", "Notifications by channel and outcome.", rows)
 
 
 def histogram_family(name: str, text: str, histogram: Histogram) -> Family:
@@ -112,28 +112,28 @@ def histogram_family(name: str, text: str, histogram: Histogram) -> Family:
 def self_families(self_metrics: SelfMetrics) -> Iterator[Family]:
     """Yield what the self-watch finds; None is left out."""
     yield histogram_family(
-        "self_loop_lag_seconds", "How late the event loop was, once a second.", self_metrics.lag
+        "self_loop_lag_seconds", "Delay of the event loop, measured once a second.", self_metrics.lag
     )
     simple: tuple[tuple[str, str, float | None], ...] = (
-        ("stalled_probes", "Probes under way for longer than all of their timeouts.", self_metrics.stalled),
+        ("stalled_probes", "Probes that run longer than all of their timeouts.", self_metrics.stalled),
         ("overdue_targets", "Targets that were not probed for three intervals.", self_metrics.overdue),
         ("store_wait_seconds", "How long the oldest entry has waited for the disk.", self_metrics.store_wait),
         ("open_files", "File handles in use.", self_metrics.files[0]),
-        ("open_files_limit", "File handles that may be used.", self_metrics.files[1]),
+        ("open_files_limit", "Limit of file handles.", self_metrics.files[1]),
         ("threads", "Threads of the process.", self_metrics.threads[0]),
-        ("threads_limit", "Threads that may be used, by the cgroup or RLIMIT_NPROC.", self_metrics.threads[1]),
+        ("threads_limit", "Limit of threads, by the cgroup or RLIMIT_NPROC.", self_metrics.threads[1]),
     )
     for name, text, value in simple:
         yield _family(f"self_{name}", "gauge", text, [] if value is None else [("", NO_LABELS, NO_LABELS, value)])
     memory = list(self_metrics.memory.items())
     for name, text, place in (
         ("memory_bytes", "Memory in use: resident, and address space.", 0),
-        ("memory_limit_bytes", "Memory that may be used: by the cgroup, and by RLIMIT_AS.", 1),
+        ("memory_limit_bytes", "Limit of memory: by the cgroup, and by RLIMIT_AS.", 1),
     ):
         rows = [("", NO_LABELS, _label("of", of), amounts[place]) for of, amounts in memory]
         yield _family(f"self_{name}", "gauge", text, [(*row[:3], row[3]) for row in rows if row[3] is not None])
     problems = [("", NO_LABELS, _label("sign", sign), int(on)) for sign, on in self_metrics.problems.items()]
-    yield _family("self_problem", "gauge", "Whether the self-watch finds something wrong, by sign.", problems)
+    yield _family("self_problem", "gauge", "Whether the self-check found a problem, by sign.", problems)
 
 
 def info_family(name: str, text: str, **labels: str) -> Family:
@@ -189,8 +189,10 @@ def _availability(records: Records) -> Iterator[Family]:
                 if coverage is not None:
                     yield "", record.labels, _label("window", window), coverage
 
-    yield _family("availability_ratio", "gauge", "Share of the time surely up, and possibly up.", ratios())
-    yield _family("coverage_ratio", "gauge", "Share of the time that was looked at.", coverages())
+    yield _family(
+        "availability_ratio", "gauge", "Share of the observed time that was up: lower and upper bound.", ratios()
+    )
+    yield _family("coverage_ratio", "gauge", "Share of the time that was observed.", coverages())
 
 
 def _observations(records: Records) -> Iterator[Row]:
@@ -229,18 +231,18 @@ def _outages(records: Records, recent: Iterable[ClosedOutage]) -> Iterator[Famil
     )  # fmt: skip
     yield _family(
         "outage_start_timestamp_seconds", "gauge",
-        "First look that was down, of the open outages and the last 50; the cause seen most often.",
+        "First failed probe of the open and the last 50 outages, with the most frequent cause.",
         (
             ("", r.labels, Labels.of(outage_id=o.id, cause=o.cause), o.start / 1000)
             for r, o in rows_
         ),
     )  # fmt: skip
     yield _family(
-        "outage_end_timestamp_seconds", "gauge", "First look that was up again, of the last 50 outages.",
+        "outage_end_timestamp_seconds", "gauge", "First successful probe after each of the last 50 outages.",
         (("", r.labels, Labels.of(outage_id=o.id), o.end / 1000) for r, o in closed),
     )  # fmt: skip
     yield _family("outages_total", "counter", "Outages on record.", _simple(records, attrgetter("outage_count")))
     yield _family(
-        "outage_seconds_total", "counter", "Time that was surely outage: the sum of minimum durations.",
+        "outage_seconds_total", "counter", "Sum of the minimum durations of outages.",
         _simple(records, attrgetter("outage_seconds")),
     )  # fmt: skip

@@ -44,7 +44,7 @@ AVAILABILITY_WINDOWS = {"24h": 24 * HOUR, "7d": 7 * 24 * HOUR, "30d": 30 * 24 * 
 ONLINE_TEXTS = {
     True: "we are online again",
     False: "we are offline",
-    None: "it cannot be told whether we are online",
+    None: "whether we are online is unknown",
 }
 
 
@@ -77,7 +77,7 @@ class BackgroundTasks:
 
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and task.exception() is not None:
-                logger.error("housekeeping stopped; MailWatch stops with it", exc_info=task.exception())
+                logger.error("a background task ended; MailWatch stops", exc_info=task.exception())
                 self._monitor.metrics.internal_error()
                 give_up()
 
@@ -135,7 +135,7 @@ class BackgroundTasks:
             add_survey(judging.expiry.evidence, asked, monotonic.offset())
             self._monitor.metrics.clock(asked.error_bound_seconds())
             if asked.degraded:
-                logger.warning("clock: not known to be right; times on record may be off; is NTP running?")
+                logger.warning("clock: not verified, so recorded times may be wrong; is NTP running?")
             await self._monitor.append("clock", asked.at, None, asked.as_json())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SURVEY_SECONDS):
@@ -253,7 +253,7 @@ class BackgroundTasks:
             self._monitor.metrics.internal_error()
             if (failure := (runtime.target.name, what)) not in self._logged:
                 self._logged.add(failure)
-                logger.exception("%s: %s failed by our own fault", *failure)
+                logger.exception("%s: %s failed: internal error", *failure)
 
     def _show_availability(self, runtime: TargetRuntime) -> None:
         for window, length in AVAILABILITY_WINDOWS.items():

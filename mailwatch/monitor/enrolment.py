@@ -147,7 +147,7 @@ async def renew_records(monitor: Pipeline) -> None:
         raise
     except Exception:
         monitor.metrics.internal_error()
-        logger.exception("how a target is watched was not put on record again, by our own fault")
+        logger.exception("the settings of a target were not recorded again: internal error")
 
 
 async def _await_all(changes: Iterable[Awaitable[None]]) -> None:

@@ -198,7 +198,9 @@ class Pipeline:
             await self._record(runtime, await self._probe_and_attribute(runtime, target, scheduled_at))
         except Exception as error:
             self.metrics.internal_error()
-            logger.error("the look at %s is not on record\n%s", target.name, redacted_traceback(error, target))
+            logger.error(
+                "the observation of %s was not recorded\n%s", target.name, redacted_traceback(error, target)
+            )
         finally:
             runtime.unrecorded = False
 
@@ -227,7 +229,7 @@ class Pipeline:
             # A diagnosis decides nothing, and neither does its failure.
             self.metrics.internal_error()
             logger.error(
-                "%s was not diagnosed by our own fault\n%s", target.name, redacted_traceback(error, target)
+                "the diagnosis of %s failed: internal error\n%s", target.name, redacted_traceback(error, target)
             )
             return replace(judged, facts={**(judged.facts or {}), "diagnosis": {"failed": type(error).__name__}})
 

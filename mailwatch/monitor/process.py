@@ -80,14 +80,14 @@ class Daemon:
                 if started is None:
                     if start.writer and (damage := start.writer.damage()):
                         raise DaemonError(damage)
-                    logger.info("ended before the start was over")
+                    logger.info("stopped before the start was complete")
                     return
                 self._service, app = started
                 await self._run(self._service, front, app, undo)
         if lost := self._unwritten_ledger():
             raise DaemonError(lost)
         if self._failed:
-            raise DaemonError("ended by a fault of our own; the log tells more")
+            raise DaemonError("stopped by an internal error; see the log")
 
     @contextlib.asynccontextmanager
     async def _serving(self, front: StartingApp) -> AsyncIterator[None]:
@@ -147,7 +147,7 @@ class Daemon:
                 await service.reload()
             except Exception:
                 service.monitor.metrics.internal_error()
-                logger.exception("the reload failed by our own fault")
+                logger.exception("the reload failed: internal error")
             watchdog.ready(_status(service))
 
 
@@ -189,4 +189,4 @@ async def run(path: Path, config: Config, pages: Callable[[int, int], int]) -> N
 
 def _status(service: Service) -> str:
     count = len(service.monitor.targets)
-    return f"watching {count} target{'s' * (count != 1)}"
+    return f"monitoring {count} target{'s' * (count != 1)}"

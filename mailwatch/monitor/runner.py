@@ -124,7 +124,7 @@ class ProbeRunner:
         if not task.done():
             self.abandoned.add(task)
             task.add_done_callback(self._late_result)
-        raise MonitorError(f"the probe did not end within {seconds:g} s, which is more than all of its timeouts")
+        raise MonitorError(f"the probe did not end within {seconds:g} s, longer than all of its timeouts together")
 
     def _late_result(self, task: asyncio.Task[Observation]) -> None:
         self.abandoned.discard(task)
@@ -139,13 +139,11 @@ class ProbeRunner:
             observation = self._judge_silence(target, observation)
         self.login_backoff.record(target, observation, self.steady_now())
         if observation.with_login and observation.cause is Cause.CREDENTIALS and not unanswered(observation):
-            logger.warning(
-                "%s: the login was rejected: %s; it is tried again later", target.name, observation.detail
-            )
+            logger.warning("%s: login rejected: %s; MailWatch tries again later", target.name, observation.detail)
             together = self.login_backoff.correlated_rejections(target)
             if together > 1:
                 # One bad password is its owner's; good ones that fail together are the provider's broken login.
-                words = f"rejected together with the login of {together - 1} other account(s) that worked before"
+                words = f"rejected together with the logins of {together - 1} other account(s) that worked before"
                 return replace(observation, outcome=Outcome.DOWN, detail=f"{words}: {observation.detail}")
         if target.login and not observation.with_login and observation.outcome is Outcome.UP:
             # The greeting alone is less than was asked for: it is no proof that the mailbox can be used.
@@ -153,14 +151,14 @@ class ProbeRunner:
                 observation,
                 outcome=Outcome.UNKNOWN,
                 cause=Cause.CREDENTIALS,
-                detail="probed without a login, which was rejected or not answered; it will be tried again",
+                detail="checked without a login, which was rejected or not answered; MailWatch tries again later",
             )
         return observation
 
     def _judge_silence(self, target: Target, observation: Observation) -> Observation:
         judged = self.login_backoff.judge_silence(target, observation, self._secret_used)
         if judged is not observation:
-            logger.warning("%s: no answer came after the password was sent; it is tried again later", target.name)
+            logger.warning("%s: no answer after the password was sent; MailWatch tries again later", target.name)
         return judged
 
     def _record_endpoint_logins(self, target: Target, observation: Observation) -> Observation:
@@ -171,7 +169,7 @@ class ProbeRunner:
                 seen = replace(seen, secret=self._secret_used(end.login))
             self.login_backoff.record(end, seen, self.steady_now())
             if seen.cause is Cause.CREDENTIALS:
-                logger.warning("%s: the login at %s was rejected; it is tried again later", target.name, end.name)
+                logger.warning("%s: login at %s rejected; MailWatch tries again later", target.name, end.name)
         return observation
 
     def _secret_used(self, login: Login) -> str:

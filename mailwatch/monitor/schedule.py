@@ -77,7 +77,7 @@ class _ProbeExecutor(BaseExecutor):  # type: ignore[misc]
         self.tasks.discard(task)
         self._run_job_success(name, [])
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("the look at %s failed by our own fault", name, exc_info=error)
+            logger.error("probe of %s failed: internal error", name, exc_info=error)
 
 
 class _Scheduler(AsyncIOScheduler):  # type: ignore[misc]

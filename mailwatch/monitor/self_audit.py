@@ -72,12 +72,12 @@ class LedgerSelfAudit:
         except _StoppedError:
             return
         except StoreError as error:
-            logger.error("ledger: the audit could not be ended: %s", error)
+            logger.error("ledger: the audit did not finish: %s", error)
             self._metrics.internal_error()
             return
         except Exception:
             # A database that is locked or gone for a moment must not end the probing.
-            logger.exception("ledger: the audit could not be ended, by our own fault")
+            logger.exception("ledger: the audit failed: internal error")
             self._metrics.internal_error()
             return
         details = [

@@ -92,7 +92,7 @@ class HealthProblem:
         """Say what is, or was until a moment ago, wrong at `at` on time.monotonic()."""
         if self.begun is None or self.turned is None:
             return self.finding.reason
-        recovering = f"it is well again for {at - self.turned:.0f} s, and ready after {END_SECONDS:g} s of that"
+        recovering = f"it has been normal again for {at - self.turned:.0f} s; ready after {END_SECONDS:g} s"
         return f"{self.finding.reason}; {recovering}"
 
     def _begin(self) -> Notification:
@@ -148,7 +148,7 @@ class SelfCheck:
                 except Exception:
                     # A fault in here must not end what it watches.
                     self._monitor.metrics.internal_error()
-                    logger.exception("self-watch: a tick failed by our own fault")
+                    logger.exception("self-check: one round failed: internal error")
         finally:
             for task in self._work:
                 task.cancel()
@@ -169,14 +169,14 @@ class SelfCheck:
         for finding in (self._loop(lag), self._probes(), self._targets(), self._store(), *self._resources(at)):
             problem = self._problems.setdefault(finding.area, HealthProblem(finding))
             if (turn := problem.update(finding, at)) is not None:
-                over = "is over" if problem.begun is None else f"since {BEGIN_SECONDS:g} s"
-                logger.warning("self-watch: %s: %s (%s)", finding.area, problem.finding.reason, over)
+                over = "ended" if problem.begun is None else f"since {BEGIN_SECONDS:g} s"
+                logger.warning("self-check: %s: %s (%s)", finding.area, problem.finding.reason, over)
                 notifications.append(turn)
             itself.problems[finding.area.value] = problem.begun is not None
         return notifications
 
     def _loop(self, lag: float) -> HealthFinding:
-        reason = f"the event loop is {lag:.1f} s late; the machine is overloaded, or something blocks it"
+        reason = f"the event loop is {lag:.1f} s late; the machine is overloaded, or something blocks the loop"
         return HealthFinding(HealthArea.LOOP, lag >= MAX_LAG_SECONDS, True, reason, {"seconds": round(lag)})
 
     def _sweep(self, at: float) -> None:
@@ -203,7 +203,7 @@ class SelfCheck:
     def _probes(self) -> HealthFinding:
         count = len(self._monitor.runner.abandoned) + len(self._stalled)
         self._monitor.metrics.self_check.stalled = count
-        reason = f"{count} probe(s) do not end although the time of all their timeouts is over"
+        reason = f"{count} probe(s) still run although all their timeouts have passed"
         return HealthFinding(HealthArea.PROBES, count > 0, True, reason, {"count": count})
 
     def _targets(self) -> HealthFinding:
@@ -282,7 +282,7 @@ class SelfCheck:
         self._work.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._monitor.metrics.internal_error()
-            logger.error("self-watch: what it found could not be reported, by our own fault", exc_info=error)
+            logger.error("self-check: its finding could not be reported: internal error", exc_info=error)
 
 
 def _is_stalled(runtime: TargetRuntime, at: float, store_waits: bool) -> bool:

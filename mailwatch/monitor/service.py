@@ -158,10 +158,10 @@ class Service:
             notes = await asyncio.to_thread(_notes, config)
         except (ConfigError, OSError) as error:
             self.monitor.metrics.config_reload(False, now() / 1000)
-            logger.error("the config is kept as it was:\n%s", error)
+            logger.error("the config was not reloaded:\n%s", error)
             return
         for key in waiting:
-            logger.warning("%s changed: it takes effect at the next start", key)
+            logger.warning("%s changed: this takes effect at the next start", key)
         for note in notes:
             logger.warning("%s", note)
         try:
@@ -169,7 +169,7 @@ class Service:
             await self._apply_targets(built.targets)
         except (StoreError, StoreFullError) as error:
             self.monitor.metrics.config_reload(False, now() / 1000)
-            logger.error("the config was not wholly taken in: %s", error)
+            logger.error("the config was only partly applied: %s", error)
 
     async def _apply_targets(self, wanted: Sequence[Target]) -> None:
         """Put a reload on record, and watch these targets from now on."""
@@ -182,7 +182,7 @@ class Service:
         await restore_targets(self.monitor, self.reader, added)
         self._probe_soon(target.name for target in added)
         self.monitor.metrics.config_reload(True, now() / 1000)
-        logger.info("config reloaded: watching %d target%s", len(targets), "s" * (len(targets) != 1))
+        logger.info("config reloaded: monitoring %d target%s", len(targets), "s" * (len(targets) != 1))
 
     async def _apply_settings(self, config: Config, built: BuiltConfig) -> None:
         """Have all but the targets go on under a changed config. Nothing of it can fail."""
@@ -207,7 +207,7 @@ class Service:
         newest = max((runtime.observed_at or 0.0 for runtime in runtimes), default=0.0)
         shortest = min((runtime.target.interval for runtime in runtimes), default=0.0)
         late = self.began is not None and time.monotonic() - max(newest, self.began) > shortest * 3 + 120
-        return [*self.unready_reasons(), *(["no look was put on record"] if runtimes and late else [])]
+        return [*self.unready_reasons(), *(["no observation was recorded"] if runtimes and late else [])]
 
     def unready_reasons(self) -> list[str]:
         """Say why /readyz must fail."""

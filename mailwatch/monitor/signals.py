@@ -91,4 +91,6 @@ def exit_within(status: Callable[[], int], seconds: float = STOP_SECONDS) -> Non
 
 
 def _say(seconds: float) -> None:
-    logger.error("not ended in %g s, since the disk does not answer; what was acknowledged is on it", seconds)
+    logger.error(
+        "not stopped after %g s, because the disk does not answer; all acknowledged entries are on it", seconds
+    )

@@ -166,7 +166,7 @@ class Startup:
             try:
                 return await asyncio.to_thread(notifier.restore_cursor)
             except StoreUnavailableError as error:
-                logger.error("the outbox cannot be written: %s; it is tried again", error)
+                logger.error("the outbox cannot be written: %s; MailWatch tries again", error)
                 await asyncio.sleep(RETRY_SECONDS)
 
 

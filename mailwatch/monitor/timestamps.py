@@ -97,12 +97,12 @@ class TimestampScheduler:
                 # A full disk too: whatever keeps a token from us must not stop the probes.
                 if not isinstance(error, TimestampError | OSError):
                     self._monitor.metrics.internal_error()
-                    logger.exception("timestamps: the stamp failed by our own fault")
+                    logger.exception("timestamps: the request failed: internal error")
                 failures += 1
                 wait = min(RETRY_SECONDS * 2.0 ** (failures - 1), MAX_RETRY_SECONDS, authority.every)
                 level = logging.WARNING if failures == 1 else logging.INFO
                 logger.log(
-                    level, "timestamps: %s gives none: %s; asked again in %.0f s", authority.name, error, wait
+                    level, "timestamps: no token from %s: %s; next try in %.0f s", authority.name, error, wait
                 )
             else:
                 failures, wait = 0, authority.every
@@ -129,7 +129,7 @@ class TimestampScheduler:
                 f"timestamp:{authority.name}", after, earliest, latest
             )
         if stamped.distrust_reason:
-            logger.warning("timestamps: %s: %s; the token is kept", authority.name, stamped.distrust_reason)
+            logger.warning("timestamps: %s: %s; the token is stored", authority.name, stamped.distrust_reason)
 
     def _last(self) -> dict[str, tuple[int, int]]:
         """How many entries the last token of each authority covers, and its time."""

@@ -115,7 +115,7 @@ class _LoopWatchdog:
 
 def _log_standstill() -> None:
     faulthandler.dump_traceback(sys.stderr, all_threads=True)
-    logger.critical("the event loop stood still; the process is ended, to be started again")
+    logger.critical("the event loop stopped; the process ends so that it can be restarted")
 
 
 @contextlib.asynccontextmanager

@@ -143,7 +143,7 @@ class Notifier:
             except StoreError as error:
                 self._log_unusable(error)
             except Exception:
-                logger.exception("notify: the record could not be followed, by our own fault")
+                logger.exception("notify: the record could not be read: internal error")
             for woken in self._woken.values():
                 woken.set()
             await asyncio.sleep(every)
@@ -168,7 +168,7 @@ class Notifier:
             return [self._with_maintenance(notification) for notification in notifications_of(self._reader, entry)]
         except (StoreDamagedError, LookupError, TypeError, ValueError):
             # Else it would be read again each second, and nothing after it be sent.
-            logger.exception("notify: nothing is told of entry %d, by our own fault", entry.index)
+            logger.exception("notify: no message for entry %d: internal error", entry.index)
             return []
 
     def _with_maintenance(self, notification: Notification) -> Notification:
@@ -276,7 +276,7 @@ class Notifier:
                 wait = RETRY_SECONDS[0]
             except Exception:
                 # Our own fault. The probes and the other channels go on.
-                logger.exception("notify: %s: a message could not be sent, by our own fault", channel.name)
+                logger.exception("notify: %s: a message could not be sent: internal error", channel.name)
                 wait = RETRY_SECONDS[-1]
             if wait is None:
                 await woken.wait()
@@ -306,7 +306,7 @@ class Notifier:
             title, body = message_text([message.notification for message in together], channel, now())
         except (LookupError, TypeError, ValueError):
             # As another version may have left it. Else nothing after it would ever be sent.
-            logger.exception("notify: %s: a message could not be written, by our own fault", channel.name)
+            logger.exception("notify: %s: a message could not be written: internal error", channel.name)
             await self._failed(
                 channel,
                 together,

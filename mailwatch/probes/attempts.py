@@ -109,7 +109,7 @@ async def run_attempt(context: ProbeContext, probe: Probe, max_seconds: float | 
     except Exception as error:
         late = time.monotonic() - due
         if isinstance(error, TimeoutError) and late > STALL_SECONDS:
-            error = MonitorError(f"our own process stood still for {late:.1f} s; was: timeout")
+            error = MonitorError(f"MailWatch itself was stopped for {late:.1f} s; was: timeout")
         made = failed_attempt(recorder, error, target, context.address.peer)
     finally:
         context.close()
@@ -127,7 +127,9 @@ async def _close_politely(close: CloseCallback, deadline: float, target: Target)
         classification, fault = _classify(error, target)
         if classification.cause is Cause.MONITOR:
             logger.error(
-                "the goodbye to %s failed by our own fault\n%s", target.name, redacted_traceback(fault, target)
+                "closing the connection to %s failed: internal error\n%s",
+                target.name,
+                redacted_traceback(fault, target),
             )
 
 
@@ -145,7 +147,7 @@ def failed_attempt(recorder: Recorder, error: Exception, target: Target, peer: s
         recorder.facts["out_of_date"] = classification.out_of_date
     if classification.cause is Cause.MONITOR:
         # Not as exc_info: the text of a foreign exception may hold what was sent.
-        logger.error("the look at %s failed by our own fault\n%s", target.name, redacted_traceback(error, target))
+        logger.error("probe of %s failed: internal error\n%s", target.name, redacted_traceback(error, target))
     return recorder.to_attempt(peer, cause=classification.cause, detail=classification.detail)
 
 
@@ -164,7 +166,7 @@ def _classify(
         return classification, error
     except Exception as fault:
         was = f"{type(fault).__name__}: {fault}; was: {type(error).__name__}"
-        return Classification(Cause.MONITOR, f"our own fault in judging: {was}"), fault
+        return Classification(Cause.MONITOR, f"internal error in the classification: {was}"), fault
 
 
 def failed_peers(attempts: Sequence[Attempt]) -> tuple[str, ...]:

@@ -127,9 +127,9 @@ def classify_error(error: BaseException, target: Target) -> Classification:
             cause = link.__cause__
             if isinstance(cause, _PROGRAMMING_ERRORS):
                 # In the reading of what came: the loop then drops the connection, and gives that as the reason.
-                return Classification(Cause.MONITOR, f"our own fault: {type(cause).__name__}: {cause}")
+                return Classification(Cause.MONITOR, f"internal error: {type(cause).__name__}: {cause}")
             return Classification(Cause.DISCONNECTED, _error_text(link) or "connection lost")
-    return Classification(Cause.MONITOR, f"our own fault: {type(error).__name__}: {error}")
+    return Classification(Cause.MONITOR, f"internal error: {type(error).__name__}: {error}")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -157,7 +157,7 @@ def _protocol_error(error: BaseException, target: Target) -> Classification | No
         case ConnectionLostError() if error.before:
             meaning = classify(Reply("imap", error.command, "", "", clear, error.before))
             if meaning.known:
-                return _from_reply(meaning, f"no more came after: {error.before[-1]}", "")
+                return _from_reply(meaning, f"nothing more came after: {error.before[-1]}", "")
         case Pop3ReplyError():
             err = Reply("pop3", error.step, "-ERR", error.server_text.removeprefix("-ERR").strip(), clear)
             return _from_reply(classify(err), f"{error}{error.note}", error.server_text)
@@ -199,9 +199,9 @@ def _smtp(error: SmtpReplyError, protocol: str, clear: bool) -> Classification:
 
 def _local_shortage(error: BaseException, target: Target) -> Classification | None:
     if isinstance(error, OSError) and error.errno in LOCAL_ERRNOS:
-        return Classification(Cause.MONITOR, f"our own fault: {_error_text(error)}")
+        return Classification(Cause.MONITOR, f"internal error: {_error_text(error)}")
     if isinstance(error, MemoryError):
-        return Classification(Cause.MONITOR, "our own fault: no memory is left")
+        return Classification(Cause.MONITOR, "internal error: out of memory")
     return None
 
 
@@ -223,7 +223,7 @@ def _tls(error: BaseException, target: Target) -> Classification | None:
         if cleartext.is_refusal(target.kind, cleartext_):
             classification = _cleartext_refusal(target.kind, cleartext_)
             return classification._replace(
-                detail=f"refused in the clear, before TLS: {classification.detail}", server_text=cleartext_
+                detail=f"refused unencrypted, before TLS: {classification.detail}", server_text=cleartext_
             )
         reason = getattr(error, "reason", None) or type(error).__name__
         return Classification(Cause.TLS, f"answer is not TLS ({reason})", cleartext_)

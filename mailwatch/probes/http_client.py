@@ -146,4 +146,4 @@ def _inflater(encoding: str) -> zlib._Decompress | None:
             return None
         case "gzip" | "x-gzip":
             return zlib.decompressobj(_GZIP)
-    raise ProbeError(Cause.PROTOCOL, f"the page comes as {encoding[:40]}, which was not asked for")
+    raise ProbeError(Cause.PROTOCOL, f"the page comes as {encoding[:40]}, which MailWatch did not request")

@@ -152,7 +152,7 @@ def _login_unavailable(client: ImapClient, call: ProbeContext) -> ProbeError:
     others = sorted(name for name in client.capabilities if name.startswith("AUTH="))
     offered = " ".join(["LOGINDISABLED", *others])
     if others:
-        return ProbeError(Cause.CREDENTIALS, f"the server takes no password as we send it ({offered})")
+        return ProbeError(Cause.CREDENTIALS, f"the server accepts no password in the way we send it ({offered})")
     if call.target.tls is TlsMode.NONE:
-        return ProbeError(Cause.CREDENTIALS, f"the server takes no password without TLS ({offered}); see tls")
+        return ProbeError(Cause.CREDENTIALS, f"the server accepts no password without TLS ({offered}); see tls")
     return ProbeError(Cause.PROTOCOL, f"the server offers no login at all ({offered})")

@@ -37,8 +37,8 @@ def internal_error_observation(
 
     What was `observed` before the fault is kept, but decides nothing any more.
     """
-    detail = redact_text(target, f"our own fault: {type(error).__name__}: {error}")
-    logger.error("the look at %s failed by our own fault\n%s", target.name, redacted_traceback(error, target))
+    detail = redact_text(target, f"internal error: {type(error).__name__}: {error}")
+    logger.error("probe of %s failed: internal error\n%s", target.name, redacted_traceback(error, target))
     if observed is not None:
         was = f"; was: {observed.cause}: {observed.detail}" if observed.cause else f"; was: {observed.outcome}"
         return replace(observed, outcome=Outcome.UNKNOWN, cause=Cause.MONITOR, detail=f"{detail}{was}")
@@ -57,7 +57,7 @@ def internal_error_observation(
 
 def minimal_observation(observation: Observation, error: BaseException) -> Observation:
     """Return an observation that can be written where `error` kept it from being: without the words of others."""
-    logger.error("what was seen of %s cannot be written: %s", observation.target, type(error).__name__)
+    logger.error("the observation of %s cannot be recorded: %s", observation.target, type(error).__name__)
     return Observation(
         target=observation.target,
         scheduled_at=observation.scheduled_at,
@@ -65,7 +65,7 @@ def minimal_observation(observation: Observation, error: BaseException) -> Obser
         ended_at=observation.ended_at,
         outcome=Outcome.UNKNOWN,
         cause=Cause.MONITOR,
-        detail=f"our own fault: what was seen cannot be written ({type(error).__name__}); was: "
+        detail=f"internal error: the observation cannot be recorded ({type(error).__name__}); was: "
         f"{observation.cause or observation.outcome}",
         with_login=observation.with_login,
         secret=observation.secret,

@@ -253,7 +253,7 @@ class _ExchangerProber:
             return [made]
         clear = self._next_recorder(recorder)
         clear.facts["starttls"] = "failed"
-        clear.note = "asked in the clear, since STARTTLS failed"
+        clear.note = "asked unencrypted, because STARTTLS failed"
         call = ProbeContext(replace(target, tls=TlsMode.NONE), address, None, clear, self.contexts)
         return [made, await run_attempt(call, _probe(within))]
 

@@ -60,7 +60,7 @@ async def lookup_exchangers(domain: str, resolver: dns.asyncresolver.Resolver, s
         return [Exchanger(domain.rstrip("."))]
     found = [Exchanger(name, preference) for preference, name in named if name]
     if not found:
-        raise ProbeError(Cause.REJECTED, f"{domain} takes no mail: it has a null MX (RFC 7505)")
+        raise ProbeError(Cause.REJECTED, f"{domain} accepts no mail: it has a null MX (RFC 7505)")
     random.SystemRandom().shuffle(found)
     return sorted(found, key=lambda exchanger: exchanger.preference or 0)
 
@@ -75,9 +75,7 @@ async def lookup_addresses(
         return ExchangerAddresses((address,))
     if address or not _HOST.fullmatch(name) or name.lower() == _LOCALHOST:
         # An address literal has no A record, and the sender's own machine is not the domain's.
-        raise ProbeError(
-            Cause.DNS, f"the MX names {name[:100]!r}, which is not the name of a host that could take mail"
-        )
+        raise ProbeError(Cause.DNS, f"the MX names {name[:100]!r}, which is not a valid host name for mail")
     asking = [_query(resolver, name, kind, seconds) for kind in ("A", "AAAA")]
     answers = await asyncio.gather(*asking, return_exceptions=True)
     good = [answer for answer in answers if isinstance(answer, dns.resolver.Answer)]
@@ -99,7 +97,7 @@ async def _query(
     try:
         return await resolver.resolve(name, kind, lifetime=seconds, search=False, raise_on_no_answer=False)
     except dns.resolver.NXDOMAIN as error:
-        raise ProbeError(Cause.DNS, f"{asked}: NXDOMAIN, there is no such name") from error
+        raise ProbeError(Cause.DNS, f"{asked}: NXDOMAIN, the name does not exist") from error
     except dns.resolver.NoNameservers as error:
         raise _unanswered(asked, error) from error
     except dns.exception.Timeout as error:

@@ -95,7 +95,7 @@ class Pop3Client(asyncio.Protocol):
         if self._lines or self._buffer:
             line = self._lines[0] if self._lines else bytes(self._buffer)
             if not line.startswith(b"-ERR"):
-                raise Pop3ProtocolError(f"the server speaks unasked before {step}", _text(line))
+                raise Pop3ProtocolError(f"the server sends data unasked before {step}", _text(line))
             self._expect_ok("unasked", line)
         self._taken = 0
         assert self._transport is not None
@@ -239,7 +239,7 @@ async def probe(call: ProbeContext) -> CloseCallback:
 async def _login_with_token(client: Pop3Client, mechanism: sasl.Mechanism) -> None:
     """Log in with an access token, which is too long for the line of the command (RFC 5034, section 4)."""
     if await client.command_challenge("AUTH", mechanism.name.encode()) is None:
-        raise ProbeError(Cause.PROTOCOL, "AUTH: the server lets us in before it has the token")
+        raise ProbeError(Cause.PROTOCOL, "AUTH: the server accepts the login before it has the token")
     challenge = await client.command_challenge("AUTH", mechanism.initial, line=True)
     if challenge is not None:
         try:
@@ -247,7 +247,7 @@ async def _login_with_token(client: Pop3Client, mechanism: sasl.Mechanism) -> No
         except Pop3ReplyError as refused:
             refused.note = sasl.failure_status(challenge)
             raise
-        raise ProbeError(Cause.PROTOCOL, "AUTH: the server goes on after it told of a failure")
+        raise ProbeError(Cause.PROTOCOL, "AUTH: the server continues after it reported a failure")
 
 
 def _count(answer: str) -> int:

@@ -215,7 +215,7 @@ def _check_entry(
         findings.append(Finding(entry.index, f"its header is of version {header.get('v')}, which is unknown"))
     if entry.header != canonical(fitting):
         wrong = [key for key in fitting if header.get(key) != fitting[key]] or ["its form"]
-        findings.append(Finding(entry.index, f"its header does not fit in: {', '.join(wrong)}"))
+        findings.append(Finding(entry.index, f"its header differs in: {', '.join(wrong)}"))
     payload = entry.payload
     findings += [
         Finding(entry.index, f"clock: {what}")
@@ -268,8 +268,8 @@ def audit_tokens(reader: Reader, tokens: Tokens) -> tuple[int, list[Finding]]:
             try:
                 token_time = check_reply(reply, note).time
             except TimestampError as error:
-                findings.append(Finding(entry.index, f"its token does not fit: {error}"))
+                findings.append(Finding(entry.index, f"its token does not match: {error}"))
                 continue
             if token_time != payload["time"]:
-                findings.append(Finding(entry.index, "its token tells another time"))
+                findings.append(Finding(entry.index, "its token has another time"))
     return count, findings

@@ -57,9 +57,9 @@ def backup(data_dir: Path, file: Path) -> Backup:
     """
     check_not_missing(data_dir)
     if not database(data_dir).exists():
-        raise FileNotFoundError(f"{data_dir} holds no ledger yet; `mailwatch run` makes it")
+        raise FileNotFoundError(f"{data_dir} contains no ledger yet; `mailwatch run` creates it")
     if file.exists():
-        raise FileExistsError(f"{file} is there already; name a new file")
+        raise FileExistsError(f"{file} already exists; name a new file")
     keys = load_keys(data_dir)
     beside = file.absolute().parent
     with _work_folder(beside) as made:

@@ -68,7 +68,7 @@ class DataDirLock:
         try:
             return os.open(path, flags | os.O_CLOEXEC, 0o600)
         except PermissionError:
-            advice = f"chown -R {os.geteuid()}:{os.getegid()} it (of a container: what is mounted there)"
+            advice = f"chown -R {os.geteuid()}:{os.getegid()} it (in a container: the mounted folder)"
             raise PermissionError(
                 f"{self._data_dir} is not ours to write; {advice}, or name another data_dir"
             ) from None

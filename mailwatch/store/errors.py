@@ -78,8 +78,8 @@ def is_disk_full(folder: Path) -> bool:
 
 
 DAMAGE_ADVICE = (
-    "`mailwatch ledger audit` says how much of it; restore it from your backup (docs/how-to/backup.md), or, "
-    "without one, move the whole data_dir away to begin a new ledger"
+    "`mailwatch ledger audit` shows how much; restore it from your backup (docs/how-to/backup.md), or, "
+    "without one, move the whole data_dir away to start a new ledger"
 )
 
 
@@ -171,13 +171,13 @@ def entry_mismatch(index: object) -> StoreDamagedError:
 def database_locked(file: Path) -> StoreUnavailableError:
     """Say that another program keeps us from a database, and which."""
     return StoreUnavailableError(
-        f"{file} is locked by {programs_holding(file)}; end it", "another program locks the database"
+        f"{file} is locked by {programs_holding(file)}; stop that program", "another program locks the database"
     )
 
 
 def disk_full(data_dir: Path) -> DiskFullError:
     """Say that the disk has no space."""
-    return DiskFullError(f"the disk of {data_dir} is full; make room there", "the disk is full")
+    return DiskFullError(f"the disk of {data_dir} is full; free some space there", "the disk is full")
 
 
 def _unavailable(file: Path, code: int, what: str) -> StoreUnavailableError:
@@ -193,18 +193,18 @@ def _unavailable(file: Path, code: int, what: str) -> StoreUnavailableError:
         )
         if limit == resource.RLIM_INFINITY
         else (
-            f"a file may have become as large as it may be, or the disk fails ({what})",
-            f"{file} or a file beside it may have become as large as it may be, {limit} bytes: raise the limit "
+            f"a file may have reached the maximum size, or the disk fails ({what})",
+            f"{file} or a file beside it may have reached the maximum file size, {limit} bytes: raise the limit "
             f"(ulimit -f, systemd LimitFSIZE=, docker --ulimit fsize=); or the disk fails ({what}): see the "
             "kernel's messages (dmesg)",
         ),
         sqlite3.SQLITE_READONLY: (
-            f"the database may not be written ({what})",
-            f"{file} may not be written ({what}); see whose it is (ls -ld), and whether its disk is read-only",
+            f"the database is not writable ({what})",
+            f"{file} is not writable ({what}); check its owner (ls -ld), and whether its disk is read-only",
         ),
         sqlite3.SQLITE_CANTOPEN: (
             "the database cannot be opened",
-            f"{file} cannot be opened; see whether it is there and whose it is (ls -ld)",
+            f"{file} cannot be opened; check whether it exists, and its owner (ls -ld)",
         ),
     }
     why, text = words.get(code, (f"the database cannot be used ({what})", f"{file} cannot be used now ({what})"))

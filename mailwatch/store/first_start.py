@@ -45,7 +45,7 @@ def prepare_database(data_dir: Path, made: sa.Engine, progress: StartupProgress)
     """
     signing = data_dir / "keys" / key_files.SIGNING
     if signing.exists() and not sa.inspect(made).has_table(entries.name):
-        raise _ledger_missing(data_dir, "holds no ledger")
+        raise _ledger_missing(data_dir, "contains no ledger")
     migrate_database(data_dir, made, progress)
     if signing.exists() or _has_rows(made):
         keys = key_files.load_keys(data_dir)
@@ -93,8 +93,8 @@ def check_not_truncated(data_dir: Path, keys: Keys, size: int) -> None:
     if (signed := signed_size(data_dir, keys)) > size:
         what = f"{signed} entries were signed, but the database has {size}"
         raise StoreDamagedError(
-            f"{what}: its file mailwatch.sqlite-wal was removed, or an older copy was put in its place. Put back "
-            "what was there; to go on from the older copy on purpose, remove "
+            f"{what}: its file mailwatch.sqlite-wal was removed, or an older copy was put in its place. Restore "
+            "that file; to continue from the older copy on purpose, remove "
             f"{data_dir / 'keys' / SIGNED_CHECKPOINT_FILE}",
             what,
         )
@@ -120,8 +120,8 @@ def _has_rows(made: sa.Engine) -> bool:
 
 def _ledger_missing(data_dir: Path, how: str) -> LedgerMissingError:
     return LedgerMissingError(
-        f"{database(data_dir)} {how}, but the keys of a ledger are in {data_dir / 'keys'}; restore the database "
-        "from your backup (docs/how-to/backup.md). To begin a new ledger on purpose, move "
+        f"{database(data_dir)} {how}, but keys of a ledger are in {data_dir / 'keys'}; restore the database "
+        "from your backup (docs/how-to/backup.md). To start a new ledger on purpose, move "
         f"{data_dir / 'keys'} away",
         f"the database {how}, but its keys are there",
     )

@@ -74,7 +74,7 @@ def load_keys(data_dir: Path) -> Keys:
     except (ValueError, TypeError):
         raise KeysMissingError(f"{signing} is not a key; restore it from your backup") from None
     if not isinstance(key, Ed25519PrivateKey) or len(secret) != 32:
-        raise KeysMissingError(f"{folder} does not hold MailWatch's keys; restore them from your backup")
+        raise KeysMissingError(f"{folder} does not contain the keys of MailWatch; restore them from your backup")
     return Keys(key, secret)
 
 

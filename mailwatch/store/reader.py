@@ -132,7 +132,7 @@ class Reader:
                 # What it cannot read is reported where it is read.
                 return cls(made, health)
             made.dispose()
-        raise FileNotFoundError(f"{data_dir} holds no ledger yet; `mailwatch run` makes it")
+        raise FileNotFoundError(f"{data_dir} contains no ledger yet; `mailwatch run` creates it")
 
     def entries(
         self,

@@ -78,7 +78,7 @@ def audit_maintenance(reader: Reader) -> list[Finding]:
             findings.append(Finding(entry.index, f"a maintenance rule cannot be read: {error}"))
             continue
         if maintenance_payload(rules) != {"maintenance": maintenance}:
-            findings.append(Finding(entry.index, "its maintenance rules are not what their digest tells"))
+            findings.append(Finding(entry.index, "its maintenance rules do not match their digest"))
     return findings
 
 
@@ -194,14 +194,16 @@ def audit_outages(reader: Reader, book: RuleBook, target: str, size: int | None 
         kept = {key: value for key, value in payload.items() if key not in _NOT_REPLAYED}
         given = outage_payload(outage, "", Kind.IMAP, "")
         if kept != {key: value for key, value in given.items() if key not in _NOT_REPLAYED}:
-            findings.append(Finding(entry.index, f"outage {payload['id']} is not what a replay gives"))
+            findings.append(Finding(entry.index, f"outage {payload['id']} differs from the replay"))
         rules = rules_payload(book.at(entry.index))
         if payload.get("rules", rules) != rules:
-            findings.append(Finding(entry.index, f"outage {payload['id']} names other rules than were in force"))
+            findings.append(Finding(entry.index, f"outage {payload['id']} names rules that were not in force"))
         if payload.get("watch") != (None if settings is None else settings_payload(settings)):
-            findings.append(Finding(entry.index, f"outage {payload['id']} was watched otherwise than it says"))
+            findings.append(
+                Finding(entry.index, f"outage {payload['id']} was monitored with other settings than it says")
+            )
     for entry in recorded[len(expected) :]:
-        findings.append(Finding(entry.index, "an outage is on record that a replay does not give"))
+        findings.append(Finding(entry.index, "an outage is on record that the replay does not produce"))
     missing = [outage for outage, _ in expected[len(recorded) :]]
     recovered = (
         {(o.id, o.state) for o in restore_state(reader, target, book, size=size).unrecorded} if missing else set()
@@ -209,7 +211,7 @@ def audit_outages(reader: Reader, book: RuleBook, target: str, size: int | None 
     for outage in missing:
         what = f"outage {outage.id} of {target} is"
         if (outage.id, outage.state) in recovered:
-            findings.append(Finding(None, f"{what} not yet on record; the next start puts it there", pending=True))
+            findings.append(Finding(None, f"{what} not yet recorded; the next start records it", pending=True))
         else:
             findings.append(Finding(None, f"{what} missing from the record"))
     return findings

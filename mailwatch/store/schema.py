@@ -107,18 +107,18 @@ def same_stat(one: os.stat_result, other: os.stat_result) -> bool:
 def file_moved(path: Path) -> StoreMovedError:
     """Say that a path no longer names what was opened."""
     return StoreMovedError(
-        f"{path} is no longer the file that was opened: it was moved, replaced or removed. What is seen waits "
-        "in memory: put it back where it was, and it is written",
+        f"{path} is no longer the file that was opened: it was moved, replaced or removed. New entries wait "
+        "in memory: put it back, and MailWatch writes them",
         f"{path.name} was moved, replaced or removed while MailWatch runs",
     )
 
 
 def log_restored(log: Path) -> StoreMovedError:
-    """Say that the write-ahead log was moved or removed, and what it held is saved."""
+    """Say that the write-ahead log was moved or removed, and its content is saved."""
     return StoreMovedError(
-        f"{log} was moved, replaced or removed; what it held was saved into the database, nothing is lost, and "
-        "there is nothing to do",
-        f"{log.name} was moved, replaced or removed; what it held is saved",
+        f"{log} was moved, replaced or removed; its content is in the database; nothing is lost, and you need "
+        "not do anything",
+        f"{log.name} was moved, replaced or removed; its content is saved",
     )
 
 
@@ -227,6 +227,6 @@ def migrate(made: sa.Engine, progress: StartupProgress) -> None:
         here = MigrationContext.configure(connection).get_current_revision()
         if here not in (None, ScriptDirectory.from_config(config).get_current_head()):
             progress.update(StartupStep.MIGRATING)
-            logger.info("bringing the ledger's tables to the shape of this version; a long ledger takes a while")
+            logger.info("updating the tables of the ledger to this version; this takes a while for a long ledger")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -101,10 +101,10 @@ class Writer:
         except StoreError as error:
             logger.error("the checkpoint cannot be written: %s; the next one will cover it", error)
         except OSError as error:
-            logger.error("the checkpoint cannot be kept beside the keys: %s", error.strerror or error)
+            logger.error("the checkpoint cannot be stored beside the keys: %s", error.strerror or error)
         except Exception:
             # What is on record already must not seem to have failed: the caller goes on from it.
-            logger.exception("the checkpoint cannot be made, by our own fault")
+            logger.exception("the checkpoint failed: internal error")
         return None
 
     async def close(self) -> None:
@@ -123,7 +123,7 @@ class Writer:
     def unwritten(self) -> str:
         """Say what would be lost if it ended now, or that the ledger was found damaged; "" if neither."""
         if self._waiting:
-            why = self.failure or "the end came first"
+            why = self.failure or "the process ended first"
             return f"{self.pending} entries could not be written and are lost: {why}"
         return self.damage()
 

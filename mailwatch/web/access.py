@@ -305,8 +305,8 @@ class AccessControl:
 
 
 _UNKNOWN_HOST = (
-    "MailWatch does not know itself by this name. On the machine itself it answers at 127.0.0.1 and localhost. "
-    "If the name is yours, write it in config.yaml:"
+    "MailWatch does not answer to this name. On the machine itself, use 127.0.0.1 or localhost. "
+    "If the name is yours, add it to config.yaml:"
 )
 _HOSTS = "web:\n  hosts: [the.name.you.typed]"
 _PUBLIC_ONLY = "this is not public; to see it set web.password_file in config.yaml, and log in"

@@ -88,7 +88,7 @@ def install_error_handlers(app: FastAPI, pages: Pages) -> None:
 
     async def failed(request: Request, _error: Exception) -> Response:
         # It is raised again after this, and so comes into the log.
-        return error_response(pages, request, 500, "a fault of our own; the log tells more")
+        return error_response(pages, request, 500, "internal error; see the log")
 
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, misunderstood)

@@ -102,21 +102,19 @@ def open_listener(host: str, port: int) -> socket.socket:
 def _listen_error_text(error: OSError, host: str, port: int) -> str:
     """Say what is wrong with an address, and what to change."""
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    everywhere = "127.0.0.1 serves this machine only, 0.0.0.0 all addresses that it has"
+    everywhere = "use 127.0.0.1 for this machine only, 0.0.0.0 for all its addresses"
     if isinstance(error, socket.gaierror):
-        return f"{host} is no name that leads to an address here; {everywhere}"
+        return f"{host} does not resolve to an address here; {everywhere}"
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} is taken by another program on {host}; stop it, or name another port (now {address})"
+        return f"port {port} is used by another program on {host}; stop it, or change web.listen ({address})"
     if error.errno in (errno.EACCES, errno.EPERM):
         if port < 1024:
             return (
-                f"port {port} is for root only, as are all below 1024; name another, such as 8080 (now {address})"
+                f"port {port} is reserved for root, like all below 1024; use another, such as 8080 (now {address})"
             )
-        return f"the system forbids to listen on {address}; name another address or port"
+        return f"the system does not allow listening on {address}; name another address or port"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{host} is no address of this machine; {everywhere} (now {address})"
+        return f"{host} is not an address of this machine; {everywhere} (now {address})"
     if error.errno == errno.EAFNOSUPPORT:
-        return (
-            f"this machine has no IPv6, so that it cannot listen on {address}; name an IPv4 address: {everywhere}"
-        )
-    return f"{address} cannot be listened on: {error.strerror}; name another address or port"
+        return f"this machine has no IPv6, so MailWatch cannot listen on {address}; use IPv4: {everywhere}"
+    return f"MailWatch cannot listen on {address}: {error.strerror}; name another address or port"

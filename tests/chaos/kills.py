@@ -184,7 +184,7 @@ def _in_order(figures: Figures, watching: MailWatchProcess, where: str) -> None:
 def _audited(figures: Figures, watching: MailWatchProcess, where: str) -> None:
     done = command(watching, "ledger", "audit")
     figures.count("audits")
-    nothing_yet = done.returncode == 2 and "holds no ledger yet" in done.stderr
+    nothing_yet = done.returncode == 2 and "contains no ledger yet" in done.stderr
     figures.promise(
         done.returncode == 0 or nothing_yet,
         f"{where}: audit exit {done.returncode}: {done.stdout}{done.stderr}"[-400:],

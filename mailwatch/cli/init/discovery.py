@@ -164,8 +164,8 @@ async def _exchanger(domain: str, resolver: Resolver, seconds: float) -> tuple[s
     except (ProbeError, MonitorError, OSError) as error:
         return "", str(error)
     except Exception as error:
-        logger.exception("the exchangers of a domain were not asked for by our own fault")
-        return "", f"our own fault: {type(error).__name__}"
+        logger.exception("the MX lookup of a domain failed: internal error")
+        return "", f"internal error: {type(error).__name__}"
     best = named[0].name.casefold().rstrip(".")
     return (best if named[0].preference is not None and is_host_name(best) else ""), ""
 
@@ -188,7 +188,7 @@ async def _records(name: str, resolver: Resolver, seconds: float) -> list[Any]:
     except (dns.exception.DNSException, OSError):
         return []
     except Exception:
-        logger.exception("a name was not asked for by our own fault")
+        logger.exception("a DNS lookup failed: internal error")
         return []
     return sorted(answer.rrset or (), key=lambda record: (record.priority, -record.weight, record.target))
 
@@ -248,7 +248,7 @@ async def _addresses(name: str, resolver: Resolver, seconds: float) -> tuple[str
     except (ProbeError, OSError):
         return name, ()
     except Exception:
-        logger.exception("the addresses of a name were not asked for by our own fault")
+        logger.exception("the address lookup of a name failed: internal error")
         return name, ()
     return name, found.addresses[:_ADDRESSES]
 

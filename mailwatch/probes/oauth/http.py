@@ -100,7 +100,7 @@ def access_token(answer: Mapping[str, Any], host: str) -> tuple[SecretStr, float
     if not token.get_secret_value():
         raise OAuthUnavailableError(f"the token endpoint at {host} answers without an access token")
     if str(answer.get("token_type", "bearer")).casefold() != "bearer":
-        raise OAuthUnavailableError(f"the token endpoint at {host} hands out tokens that are no bearer tokens")
+        raise OAuthUnavailableError(f"the token endpoint at {host} issues tokens that are not bearer tokens")
     return token, seconds_field(answer.get("expires_in"), DEFAULT_LIFETIME_SECONDS, MAX_LIFETIME_SECONDS)
 
 
@@ -126,7 +126,7 @@ async def _post(client: OAuth2, endpoint: str, body: str) -> tuple[int, bytes]:
     ):
         if (packed := response.headers.get("content-encoding", "identity")) != "identity":
             # It may unpack to anything, and a piece of it is unpacked before it can be measured.
-            raise httpx.DecodingError(f"its answer comes as {packed[:40]}, which was not asked for")
+            raise httpx.DecodingError(f"its answer comes as {packed[:40]}, which MailWatch did not request")
         answer = bytearray()
         async for piece in response.aiter_raw():
             answer += piece
@@ -150,7 +150,7 @@ def _parse_response(status: int, answer: bytes, hidden: list[str], where: str) -
     if status == 200 and isinstance(fields, dict) and code is None:
         return fields
     if status == 200:
-        raise OAuthUnavailableError(f"{where} answers with what is no JSON object")
+        raise OAuthUnavailableError(f"{where} does not answer with a JSON object")
     raise OAuthUnavailableError(f"{where} answers with HTTP status {status}")
 
 

@@ -117,7 +117,7 @@ class AccessTokens:
         if done:
             return task.result()
         host = host_of(client.token_endpoint)
-        late = f"no access token: {host} did not hand one out within {self._wait_seconds:g} s"
+        late = f"no access token: {host} did not issue one within {self._wait_seconds:g} s"
         return self._cached(account) or TokenResult(cause=Cause.MONITOR, detail=late)
 
     async def finish(self, seconds: float) -> None:
@@ -165,7 +165,7 @@ class AccessTokens:
             detail = f"no access token: {client.grant_file} cannot be written: {error.strerror}"
             return self._failed(account, address, Cause.MONITOR, detail, spent())
         if account.failure is not None:
-            logger.info("%s: access tokens are had again", address)
+            logger.info("%s: access tokens arrive again", address)
         account.failure, account.failure_count = None, 0
         return TokenResult(token=account.token, token_ms=spent())
 

@@ -161,8 +161,8 @@ async def delete_messages(mailbox: Mailbox, leftovers: dict[bytes, list[int]], m
         except (ProbeError, ImapCommandError, ServerByeError, ImapProtocolError, OSError) as error:
             return str(error)[:200] or type(error).__name__
         except Exception as error:
-            logger.exception("messages of ours were not deleted by our own fault")
-            return f"our own fault: {type(error).__name__}"
+            logger.exception("our messages were not deleted: internal error")
+            return f"internal error: {type(error).__name__}"
     return why
 
 

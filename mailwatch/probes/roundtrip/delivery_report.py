@@ -39,7 +39,7 @@ def read_delivery_report(message: bytes, signer: MessageSigner) -> DeliveryRepor
         return _read(message, signer)
     except Exception as error:
         # Untrusted: the library reads a part only when it is asked for, and what it cannot read is no report.
-        logger.info("a message is no report that can be read: %s", type(error).__name__)
+        logger.info("a message is not a readable report: %s", type(error).__name__)
         return None
 
 

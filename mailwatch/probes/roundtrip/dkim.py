@@ -73,7 +73,7 @@ async def _checked(message: bytes, number: int, field: bytes, lookup: KeyLookup)
         async with asyncio.timeout(LOOKUP_SECONDS):
             key = await lookup(f"{selector}._domainkey.{domain}.")
     except TimeoutError:
-        return fact | {"result": "temperror", "why": "the name server did not give the key"}
+        return fact | {"result": "temperror", "why": "the name server did not return the key"}
     if key is None:
         return fact | {"result": "permerror", "why": "there is no key of that name"}
     # In a thread: the library is not made for a server that wants to keep it busy.
@@ -94,4 +94,4 @@ def _verified(message: bytes, number: int, key: bytes) -> tuple[str, str]:
     if good:
         return "pass", ""
     # The library says no more; it gives no key size where it could not read the key.
-    return ("fail", "the signature does not match") if checked.keysize else ("permerror", "the key is none")
+    return ("fail", "the signature does not match") if checked.keysize else ("permerror", "the key is not valid")

@@ -65,8 +65,8 @@ async def _signatures(copy: StoredMessage) -> list[dict[str, str]]:
     try:
         return await check_signatures(copy.message)
     except Exception:
-        logger.exception("a signature was not checked by our own fault")
-        return [{"result": "neutral", "why": "our own fault"}]
+        logger.exception("a signature was not checked: internal error")
+        return [{"result": "neutral", "why": "internal error"}]
 
 
 RECONNECT_SECONDS = (2.0, 5.0, 10.0)

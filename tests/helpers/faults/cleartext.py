@@ -15,7 +15,7 @@ def _refused(kind: Kind, what: str, cause: Cause, *script: bytes) -> Fault:
         cause=cause,
         phase=Phase.TLS,
         place=place,
-        says="refused in the clear, before TLS",
+        says="refused unencrypted, before TLS",
     )
 
 

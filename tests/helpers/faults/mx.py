@@ -287,14 +287,14 @@ FAULTS: list[Fault] = [
         cause=None,
         phase=None,
         place=_in_turn([*STARTTLS, b"454 4.7.0 no TLS now\r\n", CLOSE], WELL),
-        says="asked in the clear, since STARTTLS failed",
+        says="asked unencrypted, because STARTTLS failed",
     ),
     _fault(
         what="breaks off the handshake, and takes mail in the clear",
         cause=None,
         phase=None,
         place=_in_turn([*STARTTLS, b"220 go on\r\n", CLOSE], WELL),
-        says="asked in the clear, since STARTTLS failed",
+        says="asked unencrypted, because STARTTLS failed",
     ),
     _fault(
         what="breaks off the handshake, and says `530 5.7.0 TLS first` in the clear",

@@ -251,7 +251,7 @@ FAULTS: list[Fault] = [
         says="Retry-After: 3600",
     ),
     _answers(
-        "says 101, which was not asked for",
+        "says 101, which MailWatch did not request",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
         Cause.PROTOCOL,
         Phase.GREETING,
