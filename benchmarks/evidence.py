@@ -33,7 +33,7 @@ PHASES = (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING, Phase.AUTH, P
 
 
 def seen(target: str, mark: str, at: Millis) -> Observation:
-    """A look whose entry is as long as that of a real login."""
+    """An observation whose entry is as long as that of a real login."""
     made = ledgers.observation_of(target, mark, at)
     if mark != "+":
         return made
@@ -44,7 +44,7 @@ def seen(target: str, mark: str, at: Millis) -> Observation:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """A ledger of looks a minute apart, `days` long; in its middle `TARGETS[0]` is down for five days."""
+    """A ledger of observations a minute apart, `days` long; in its middle `TARGETS[0]` is down for five days."""
 
     folder: Path
     days: int
@@ -101,7 +101,7 @@ def cost(*command: str) -> Cost:
     with tempfile.TemporaryFile() as output:
         command_line = [sys.executable, "-m", "mailwatch", *command]
         with subprocess.Popen(command_line, stdout=output, stderr=subprocess.DEVNULL) as process:
-            # Its own high-water mark: what the kernel tells when it has ended begins with that of this process.
+            # Its own high-water mark: what the kernel reports when it has ended begins with that of this process.
             while process.poll() is None:
                 with contextlib.suppress(OSError, AssertionError):
                     most = max(most, peak_memory(process.pid))

@@ -1,4 +1,4 @@
-"""Pages and /metrics under load, while a thousand targets are looked at and ten million looks are on record.
+"""Pages and /metrics under load, while a thousand targets are probed and ten million observations are on record.
 
 Requests come at fixed times, whether or not the ones before were answered: what waits for a slow answer is slow.
 """

@@ -37,7 +37,7 @@ TEMPLATES = 4
 
 
 def template(folder: Path, number: int) -> Path:
-    """Write a week of looks a minute apart with an outage of days, and its bundle."""
+    """Write a week of observations a minute apart with an outage of days, and its bundle."""
     begin, end = START + DAY + number * 3 * HOUR, START + (3 + number) * DAY
     skies = {"mail": lambda at: "-" if begin <= at < end else "+"}
     ledgers.write(folder, skies, START, START + 7 * DAY, provider="libero", observe=seen).close()

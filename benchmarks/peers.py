@@ -26,7 +26,7 @@ OPENSSL = "/usr/bin/openssl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
-    """What is looked at: an IMAP server with implicit TLS, and its users with their passwords."""
+    """What the peers probe: an IMAP server with implicit TLS, and its users with their passwords."""
 
     port: int
     ca_file: Path

@@ -102,7 +102,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VantagePoint:
-    """Where we look from."""
+    """The place from which MailWatch probes."""
 
     name: str
     place: str = ""

@@ -6,6 +6,7 @@ argparse writes its own help differently in each version of Python, so this page
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Iterator
 from importlib import import_module
 
@@ -58,7 +59,8 @@ def _command(parser: argparse.ArgumentParser) -> Iterator[str]:
             yield ""
             yield from table(("argument", "meaning"), [(code(_name(a)), _meaning(a)) for a in words])
     if parser.epilog:
-        yield f"\n{escape(parser.epilog)}"
+        yield ""
+        yield from textwrap.wrap(escape(parser.epilog), 118, break_on_hyphens=False)
     for action in inner:
         for choice in action._choices_actions:
             verb = action.choices[choice.dest]

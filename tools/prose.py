@@ -44,7 +44,7 @@ class Word:
         flags = 0 if written.get("case") else re.IGNORECASE
         allow = written.get("allow")
         return cls(
-            re.compile(rf"(?<![\w-])(?:{written['reject']})(?![\w-])", flags),
+            re.compile(rf"(?<![\w.-])(?:{written['reject']})(?![\w-]|\.\w)", flags),
             written["instead"],
             re.compile("|".join(rf"\b(?:{phrase})\b" for phrase in allow), re.IGNORECASE) if allow else None,
             written.get("language", "en"),

@@ -1,9 +1,9 @@
 """Outages of the login that are proven afterwards: the very secret that was accepted is rejected, then accepted.
 
-While it is rejected a mistyped or changed password cannot be told from a broken login, so that the observations
-are
-unknown. Accepted again unchanged, it was good all along. The bounds are as wide as the back-off between logins
-made them: `last_good` is the last accepted login, `first_bad` and `last_bad` the first and last rejected one.
+While it is rejected, a mistyped or changed password cannot be distinguished from a broken login, so the
+observations are unknown. Accepted again unchanged, it was good all along. The bounds are as wide as the back-off
+between logins made them: `last_good` is the last accepted login, `first_bad` and `last_bad` the first and last
+rejected one.
 """
 
 from __future__ import annotations

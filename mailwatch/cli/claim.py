@@ -84,7 +84,7 @@ def _log(args: argparse.Namespace, wanted: str) -> int:
             message = NotifiedSection.model_validate(fields)
             if message.date > date.today():  # noqa: DTZ011 - the owner's own day
                 raise ValueError(f"--sent: {args.sent} is in the future")
-            sent_log.sent_messages(config.data_dir, outage)  # A log that cannot be read is mended first.
+            sent_log.sent_messages(config.data_dir, outage)  # Repair a log that cannot be read first.
             sent_log.add_message(config.data_dir, outage, message)
         messages = sent_log.sent_messages(config.data_dir, outage)
     except ValidationError as error:

@@ -16,7 +16,7 @@ TIMEOUT_SECONDS = 3.0
 MAX_REPLY_BYTES = 1 << 16
 """Bytes of the answer."""
 LISTEN_VARIABLE = "MAILWATCH_LISTEN"
-_WILDCARDS = {"0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}  # noqa: S104 - whom to ask, where that is served
+_WILDCARDS = {"0.0.0.0": ("127.0.0.1",), "::": ("::1", "127.0.0.1")}  # noqa: S104 - the address to ask, where that is served
 
 
 def add(verb: argparse.ArgumentParser) -> None:

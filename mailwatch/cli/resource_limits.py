@@ -31,7 +31,7 @@ MIN_PAGE_HANDLES = 24
 
 
 class ResourceLimitError(Exception):
-    """The machine, or whoever set its limits, does not give what is needed; says what, how much, and what to
+    """The machine, or a limit set on it, does not give what is needed; says what, how much, and what to
     do.
     """
 

@@ -1,4 +1,4 @@
-"""Reads config.yaml and tells all its mistakes at once.
+"""Reads config.yaml and names all its mistakes at once.
 
 The keys that the environment may set, so that one config serves a machine and a container alike.
 """

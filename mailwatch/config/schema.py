@@ -2,7 +2,7 @@
 
 Maintenance as the owner announces it: one section of config.yaml for each rule.
 
-Who is told, and how: the sections `notify` and `heartbeat`.
+Where notifications go, and how: the sections `notify` and `heartbeat`.
 
 The section `web:`: where the pages are, and who may see what of them.
 """

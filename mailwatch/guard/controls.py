@@ -1,4 +1,4 @@
-"""Whom we ask, and how we know that it is they who answer.
+"""The controls that the guard asks, and how it knows that they are the ones that answer.
 
 A completed connection alone is no proof: the box of a hotel or a train accepts it in the control's place. So the
 controls whose names are known must show the certificate of that name.

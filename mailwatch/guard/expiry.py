@@ -124,7 +124,7 @@ def _sources(known: TrueTimeBounds) -> str:
 
 
 def _certainty_detail(known: TrueTimeBounds) -> str:
-    """Write how well the time is known."""
+    """Write how closely the time is known."""
     by = _sources(known)
     if known.earliest is not None and known.latest is not None:
         return f"the time is known to {_format_length(known.latest - known.earliest)} ({by})"

@@ -68,7 +68,7 @@ class _ProbeExecutor(BaseExecutor):  # type: ignore[misc]
     def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
         scheduled_at = (run_times[-1] - EPOCH) // timedelta(
             milliseconds=1
-        )  # cut off as now() is: never after the look
+        )  # cut off as now() is: never after the probe
         task = asyncio.ensure_future(self._start_probe(job.args[0], scheduled_at))
         self.tasks.add(task)
         task.add_done_callback(lambda done: self._ended(job.id, done))

@@ -9,7 +9,7 @@ The loop ticks every few seconds, and two watch it, for neither sees every stand
 
 Either way the stacks of all threads are written to stderr: where they stand, and none of their values.
 
-What systemd is told of the state of its service (sd_notify(3)), over the socket that it names, if it does.
+What MailWatch reports to systemd about its state (sd_notify(3)), over the socket that systemd names, if it does.
 """
 
 from __future__ import annotations

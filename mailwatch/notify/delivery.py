@@ -200,7 +200,7 @@ def _deliver(channel: Channel, title: str, body: str) -> DeliveryFailure | None:
     # So would Apprise: what it says goes nowhere but into its result.
     log = logging.getLogger("apprise")
     log.disabled, log.propagate = False, False
-    # What a mail server answered is told at this level only (notify/delivery.py).
+    # What a mail server answered is logged at this level only (notify/delivery.py).
     log.setLevel(logging.DEBUG)
     try:
         asset = apprise.AppriseAsset(app_id="MailWatch", app_desc="MailWatch", app_url="", async_mode=False)

@@ -1,4 +1,4 @@
-"""Tells that the ledger is invalid, or that its files were moved: at the start, and while MailWatch runs.
+"""Notifies that the ledger is invalid, or that its files were moved: at the start, and while MailWatch runs.
 
 A test message for each channel, so that nobody learns in an outage that one does not work.
 """

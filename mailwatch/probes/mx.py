@@ -1,4 +1,4 @@
-"""Look at a domain as another mail server does: its exchangers in turn, up to RCPT TO. Nothing is ever sent.
+"""Probe a domain as another mail server would: its exchangers in turn, up to RCPT TO. Nothing is ever sent.
 
 One connection to one exchanger, as another mail server makes it; but DATA is never said.
 """

@@ -1,4 +1,4 @@
-"""Look at a POP3 server as a mail program does: greeting, login, how many messages, the newest one's headers.
+"""Probe a POP3 server as a mail program does: greeting, login, how many messages, the newest one's headers.
 
 POP3 on the wire, within bounds (RFC 1939, RFC 2449, RFC 2595, RFC 5034).
 """

@@ -154,7 +154,7 @@ class AccessControl:
         self._sessions = Sessions()
         self._rate_limit = LoginRateLimit()
         self._anonymous_limit = asyncio.Semaphore(MAX_ANONYMOUS)
-        # What is not public looks the same as what is not there.
+        # A page that is not public gets the same answer as one that does not exist.
         public.router.default = self._ask_login
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,6 +1,6 @@
 """An outage on a line: where each of its four times is drawn, with room for each to be read.
 
-Days as bars: which of five states a day is in, told by the bar's height and outline as well as its colour.
+Days as bars: which of five states a day is in, shown by the bar's height and outline as well as its colour.
 
 Days go from midnight to midnight, UTC. A day is `down` when anything in it was surely down, `unknown` when it was
 undecided at some time, `maintenance` when some of it was announced, `up` when all that was seen was up, and

@@ -44,7 +44,7 @@ _TYPES = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "im
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audience:
-    """Whom pages are drawn for."""
+    """The visitors that the pages are drawn for."""
 
     public: bool = False
     """Anonymous clients: the page says that it leaves things out."""

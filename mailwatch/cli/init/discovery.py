@@ -13,7 +13,7 @@ Domains of their own at a provider of the catalogue.
 
 What a domain's name server says of its mail: SRV (RFC 6186, section 3; RFC 8314, section 5.1) and MX.
 
-The names that servers usually have, looked at without a login: only a certificate good for the name counts.
+The names that servers usually have, probed without a login: only a certificate good for the name counts.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def is_within(host: str, domain: str) -> bool:
 def provider_of_exchanger(exchanger: str) -> catalogue.Provider | None:
     """Give the provider to one of whose domains an exchanger belongs, by the longest such domain.
 
-    The catalogue's source lists domains of exchangers for this, such as mail.protection.outlook.com. Whom mail is
-    handed to need not be who keeps it, a filter for instance: the person is to be asked.
+    The catalogue's source lists domains of exchangers for this, such as mail.protection.outlook.com. The host
+    that takes mail need not be the one that keeps it, a filter for instance: ask the person.
     """
     labels = exchanger.split(".")
     parents = (".".join(labels[first:]) for first in range(len(labels) - 1))

@@ -1,8 +1,8 @@
-"""The form of the `claim` of outage.json, for whoever makes, checks or prints it; it needs no config.
+"""The form of the `claim` of outage.json, for the modules that make, check or print it; it needs no config.
 
 The reading follows from the outage, the rule and the fee that stand beside it, and `check_claim` computes it
 again.
-Whether the rule is the provider's, only its source tells.
+Whether the rule is the provider's, only its source shows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The drawing of one outage: what was seen as bands, its times as marks, and each look where there is room.
+"""The drawing of one outage: what was seen as bands, its times as marks, and each observation where it fits.
 
-The picture of a window: how much of each hour or day a channel was up, down, undecided, or not looked at.
+The picture of a window: how much of each hour or day a channel was up, down, undecided, or not observed.
 """
 
 from __future__ import annotations

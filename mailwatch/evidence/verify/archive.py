@@ -1,4 +1,4 @@
-"""Opens a zip that anybody may have made: no file is unpacked, every read is bounded.
+"""Opens a zip that anyone may have made: no file is unpacked, every read is bounded.
 
 Whether every byte of a zip belongs to its files or its directory, one after the other.
 

@@ -1,6 +1,6 @@
 """Computes a period's availability and outages again while its entries are read: as period.json states?
 
-Replays the looks of a bundle while they are read, and compares the outage with what is stated.
+Replays the observations of a bundle while they are read, and compares the outage with what is stated.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 And the times that the entries give themselves: between the tokens around them they must lie.
 
-Whom the verifier believes: what was named with --trust, else the system's authorities.
+What the verifier trusts: what was named with --trust, else the system's authorities.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A look whose login needs an access token: the token is had before, in a time of its own.
+"""A probe whose login needs an access token: the token is fetched before, in a time of its own.
 
 Access tokens while MailWatch runs: had from the grant, kept until shortly before they expire, never on disk.
 

@@ -7,9 +7,9 @@ arrival.py      waiting for it
 belated.py      messages of earlier probes
 evidence.py, received.py, signature.py, bounce.py   what the arrived copy shows, or the report that none will come
 outstanding.py  which messages are still on their way
-trip.py, look.py    one probe, from the one end to the other
+trip.py             one probe, from the one end to the other
 
-Look at a round trip once, if both its ends may be logged in to.
+Probe a round trip once, if both its ends may be logged in to.
 """
 
 from __future__ import annotations

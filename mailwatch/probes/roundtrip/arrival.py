@@ -1,6 +1,6 @@
 """Wait for a message in INBOX and the junk folder, and find those that come late.
 
-Messages of earlier looks: found late, found unknown to the record, or sent back.
+Messages of earlier probes: found late, found unknown to the record, or sent back.
 """
 
 from __future__ import annotations

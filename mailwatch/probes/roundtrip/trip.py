@@ -1,6 +1,6 @@
 """A round trip: the mailbox is opened, a message handed in, and awaited.
 
-The stage tells how far mail service went, in the words of a long outage (docs/explanation/round-trips.md):
+The stage says how far mail service went, in the words of a long outage (docs/explanation/round-trips.md):
 unsubmitted, rejected, unsure, login, queued, missing, served.
 
 What is kept of a message that arrived: third parties wrote it on its way.
