@@ -124,7 +124,7 @@ def _paths(openapi: Row) -> Row:
 
 
 def _metrics(exposition: str) -> Row:
-    """Name, type, help, and each sample's labels; no values. What Python tells of itself is not ours."""
+    """Name, type, and labels; no values. How help is worded is no contract, and Python's own are not ours."""
     told = {}
     for family in text_string_to_metric_families(exposition):
         if family.name.startswith(("process_", "python_")):
@@ -133,7 +133,7 @@ def _metrics(exposition: str) -> Row:
         for sample in family.samples:
             labels = {key: "..." if key in MACHINE else value for key, value in sample.labels.items()}
             samples[sample.name + json.dumps(labels, sort_keys=True)] = 1
-        told[family.name] = {"type": family.type, "help": family.documentation, "samples": sorted(samples)}
+        told[family.name] = {"type": family.type, "samples": sorted(samples)}
     return told
 
 
