@@ -10,8 +10,7 @@ import pytest
 
 from mailwatch import config
 from mailwatch.cli import main
-from mailwatch.config import ConfigError, check_references
-from mailwatch.config import yaml_file as document
+from mailwatch.config import ConfigError, check_references, yaml_file
 from mailwatch.monitor.build import build_config
 from tests.helpers.config_entries import HEAD, TARGET
 from tests.servers import Certificates
@@ -156,7 +155,7 @@ def test_what_is_no_config_is_refused_in_a_bounded_time(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(document, "MAX_NODES", 1000)  # Of 400,000, for which YAML needs twenty seconds.
+    monkeypatch.setattr(yaml_file, "MAX_NODES", 1000)  # Of 400,000, for which YAML needs twenty seconds.
     path = tmp_path / "config.yaml"
     path.write_bytes(raw)
     assert main(["config", "check", "--config", str(path)]) == 1

@@ -24,11 +24,10 @@ from hypothesis import strategies as st
 from mailwatch import config
 from mailwatch.analysis.sla import read_rule, rule_payload
 from mailwatch.cli.claim import days_left
-from mailwatch.config import schema_claims as claims
+from mailwatch.config import schema_claims
 from mailwatch.config.catalogue import sla
 from mailwatch.config.schema_claims import ClaimSection
-from mailwatch.evidence.claims import format as claim_format
-from mailwatch.evidence.claims import owner_statement as stated
+from mailwatch.evidence.claims import format, owner_statement
 from mailwatch.evidence.claims.evaluate import (
     RULE_ZONE,
     Fee,
@@ -144,9 +143,9 @@ def test_the_nearest_claim_is_found() -> None:
     written = [{"provider": "libero"}, {"accounts": ["a@libero.it"]}, {"targets": ["a@libero.it/imap"]}]
     made = tuple(ClaimSection.model_validate(one) for one in written)
     for target, expected in (("a@libero.it/imap", 2), ("a@libero.it/smtp", 1), ("b@libero.it/smtp", 0)):
-        assert claims.find_claim(made, {"target": target, "provider": "libero"}) is made[expected]
-    assert claims.find_claim(made, {"target": "x", "provider": "lab"}) is None
-    assert claims.find_claim((), {"target": "x", "provider": "lab"}) is None
+        assert schema_claims.find_claim(made, {"target": target, "provider": "libero"}) is made[expected]
+    assert schema_claims.find_claim(made, {"target": "x", "provider": "lab"}) is None
+    assert schema_claims.find_claim((), {"target": "x", "provider": "lab"}) is None
 
 
 def test_claims_survive_being_shown_and_change_no_digest(tmp_path: Path) -> None:
@@ -424,14 +423,14 @@ def test_a_deadline_from_the_end_does_not_run_before_it() -> None:
 def test_the_section_says_whether_the_rule_is_verified_and_that_it_is_no_advice(key: str, language: str) -> None:
     section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": key})
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    statement = {"outage": outage, "claim": json.loads(json.dumps(stated.owner_claim(section, outage)))}
+    statement = {"outage": outage, "claim": json.loads(json.dumps(owner_statement.owner_claim(section, outage)))}
     told = contract_section(statement, Formatter(language, ROME, tenths=False))
     assert told is not None
     assert ("NOT VERIFIED" in told["label"] or "NON VERIFICATO" in told["label"]) is not PROMISES[key].verified
     assert "no legal advice" in told["intro"] or "pareri legali" in told["intro"]
     assert statement["claim"]["note"] == "no legal advice"
     assert "Maria Bianchi" in told["contract"][0][1]
-    assert claim_format.check_claim(statement["claim"], outage).startswith(
+    assert format.check_claim(statement["claim"], outage).startswith(
         "a statement of the owner; its reading follows"
     )
 
@@ -498,11 +497,11 @@ def test_without_a_claim_nothing_of_claims_is_told(bundle: Path) -> None:
 def test_a_reading_that_does_not_follow_is_refused(change: Any, why: str) -> None:
     section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "microsoft-365"})
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    claim = json.loads(json.dumps(stated.owner_claim(section, outage)))
-    claim_format.check_claim(claim, outage)
+    claim = json.loads(json.dumps(owner_statement.owner_claim(section, outage)))
+    format.check_claim(claim, outage)
     change(claim)
     with pytest.raises(ValueError, match=why):
-        claim_format.check_claim(claim, outage)
+        format.check_claim(claim, outage)
 
 
 def test_verify_refuses_a_bundle_whose_reading_does_not_follow(
@@ -534,8 +533,8 @@ def test_maintenance_that_is_no_time_is_refused(maintenance: Any) -> None:
 
 def test_a_claim_without_a_rule_is_a_statement_only() -> None:
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    assert stated.owner_claim(FREE, outage) == {"note": "no legal advice", "stated_by_owner": {}}
-    assert claim_format.check_claim(stated.owner_claim(FREE, outage), outage) == "a statement of the owner"
+    assert owner_statement.owner_claim(FREE, outage) == {"note": "no legal advice", "stated_by_owner": {}}
+    assert format.check_claim(owner_statement.owner_claim(FREE, outage), outage) == "a statement of the owner"
 
 
 # The letter
@@ -650,7 +649,7 @@ def composed(
     """The letter's text about an outage that nobody had to live through."""
     outage = told(lasted("2026-11-10T10:00", hours), **more)
     said = SAID | {"provider": "lab"} | ({"sla": key} if key else {})
-    claim = stated.owner_claim(ClaimSection.model_validate(said), outage)
+    claim = owner_statement.owner_claim(ClaimSection.model_validate(said), outage)
     others_told = [told(one) for one in others]
     return text_of_letter(
         Letter(outage, claim, PAGE, others_told, Formatter(language, ROME, tenths=False), formal=False)
@@ -708,7 +707,7 @@ def test_outages_of_the_same_window_count_together_in_the_letter() -> None:
 def test_nothing_follows_from_a_rule_that_nobody_verified(key: str, verified: bool) -> None:
     section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": key})
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    statement = {"outage": outage, "claim": json.loads(json.dumps(stated.owner_claim(section, outage)))}
+    statement = {"outage": outage, "claim": json.loads(json.dumps(owner_statement.owner_claim(section, outage)))}
     given = contract_section(statement, Formatter("en", ROME, tenths=False))
     assert given is not None
     (window,) = given["windows"]
@@ -727,7 +726,7 @@ def test_where_no_promise_is_known_nothing_is_counted() -> None:
         {"provider": "lab", "sla": "libero", "fee": {"amount": 0, "period": "month"}}
     )
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    statement = {"outage": outage, "claim": json.loads(json.dumps(stated.owner_claim(section, outage)))}
+    statement = {"outage": outage, "claim": json.loads(json.dumps(owner_statement.owner_claim(section, outage)))}
     given = contract_section(statement, Formatter("it", ROME, tenths=False))
     assert given is not None
     assert (given["lines"], given["windows"]) == (["Qui non è noto alcun livello di servizio promesso."], [])
@@ -738,7 +737,9 @@ def test_the_letter_does_not_tell_the_provider_when_the_time_to_claim_ends() -> 
     """Zen counts pings; as a rule of its own it would be cited, and has a deadline."""
     rule = rule_payload(replace(PROMISES["zen"], channels=()))
     outage = told(lasted("2026-11-10T10:00", 40))
-    claim = stated.owner_claim(ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "zen"}), outage)
+    claim = owner_statement.owner_claim(
+        ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "zen"}), outage
+    )
     claim["rule"] = {"key": "zen", **rule}
     text = text_of_letter(Letter(outage, claim, PAGE, [], Formatter("en", ROME, tenths=False), formal=False))
     assert "Zen hosted MDaemon" in text
@@ -765,6 +766,8 @@ def test_both_languages_of_the_letter_have_the_same_words_and_places() -> None:
 )
 def test_the_days_left_are_counted(today: date, left: str) -> None:
     outage = told(lasted("2026-11-10T10:00", 5))
-    claim = stated.owner_claim(ClaimSection.model_validate({"provider": "lab", "sla": "microsoft-365"}), outage)
+    claim = owner_statement.owner_claim(
+        ClaimSection.model_validate({"provider": "lab", "sla": "microsoft-365"}), outage
+    )
     made = Letter(outage, claim, {}, [], Formatter("it", ROME, tenths=False), formal=False)
     assert days_left(made, today) == [f"last day to claim for 1 Nov 2026 to 30 Nov 2026: 2026-12-31 {left}"]

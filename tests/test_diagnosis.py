@@ -87,7 +87,7 @@ def way() -> Iterator[tuple[str, str]]:
 
 def traced(namespace: str, peer: str, *, loop: str = "asyncio") -> Any:
     script = (
-        f"import {loop} as l, asyncio, json; from mailwatch.diagnosis.route import trace;"
+        f"import {loop} as l, asyncio, json; from mailwatch.guard.diagnosis import trace;"
         f"print(json.dumps(l.run(trace({peer!r}, 3.0))))"
     )
     done = subprocess.run(

@@ -32,8 +32,7 @@ from mailwatch.cli.timeline_chart import (
 )
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.settings import Login
-from mailwatch.store import NewEntry, Reader, Store
-from mailwatch.store import queries as records
+from mailwatch.store import NewEntry, Reader, Store, queries
 from mailwatch.times import rfc3339
 from tests.helpers.config_entries import imap
 from tests.helpers.pipeline import PipelineHarness
@@ -396,9 +395,9 @@ def test_one_incident_in_full_reads_its_looks(tmp_path: Path) -> None:
     (outage,) = detect(events, Rules())
     payload = outage_payload(outage, "lab", Kind.IMAP, "home")
     store.append_batch([NewEntry(kind="outage", time=T0, target="t", payload=payload)])
-    (incident,) = records.incidents(reader)
+    (incident,) = queries.incidents(reader)
     assert [stage.trouble for stage in incident.stages()] == [("unreachable",), ()]
-    stages = records.with_symptoms(reader, incident).stages()
+    stages = queries.with_symptoms(reader, incident).stages()
     assert [((s.at - T0) // MINUTE, s.trouble) for s in stages] == [
         (1, ("unreachable",)),
         (5, ("login down",)),
@@ -436,7 +435,7 @@ async def test_targets_of_one_account_are_told_to_be_that_without_its_name(
         harness.add_target(target)
         for _ in range(3):
             await harness.probe(target)
-    (incident,) = records.incidents(Reader.open(tmp_path))
+    (incident,) = queries.incidents(Reader.open(tmp_path))
     one, other, none = (next(m for m in incident.members if m.target == t.name) for t in found)
     assert one.account == other.account != ""
     assert none.account == ""

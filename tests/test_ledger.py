@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.ledger import checkpoint as notes
+from mailwatch.ledger import checkpoint
 from mailwatch.ledger.canonical_json import canonical
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError
 from mailwatch.ledger.entry import encode_entry, target_id
@@ -91,12 +91,12 @@ def key() -> Ed25519PrivateKey:
 
 @pytest.fixture
 def note(key: Ed25519PrivateKey) -> str:
-    origin = notes.origin_of(key.public_key())
-    return notes.sign(Checkpoint(origin, 7, bytes(32)), key)
+    origin = checkpoint.origin_of(key.public_key())
+    return checkpoint.sign(Checkpoint(origin, 7, bytes(32)), key)
 
 
 def test_a_signed_checkpoint_is_read_back(key: Ed25519PrivateKey, note: str) -> None:
-    read = notes.verify(note, key.public_key())
+    read = checkpoint.verify(note, key.public_key())
     assert (read.size, read.root) == (7, bytes(32))
     origin, _, root, empty, signature, _ = note.split("\n")
     assert (root, empty) == (base64.b64encode(bytes(32)).decode(), "")
@@ -113,9 +113,9 @@ def test_a_signed_checkpoint_is_read_back(key: Ed25519PrivateKey, note: str) -> 
     ],
 )
 def test_a_signed_text_that_is_no_checkpoint_is_refused(key: Ed25519PrivateKey, text: str, complaint: str) -> None:
-    origin = notes.origin_of(key.public_key())
-    with pytest.raises(notes.CheckpointError, match=complaint):
-        notes.verify(notes.sign_text(f"{origin}\n{text}", origin, key), key.public_key())
+    origin = checkpoint.origin_of(key.public_key())
+    with pytest.raises(checkpoint.CheckpointError, match=complaint):
+        checkpoint.verify(checkpoint.sign_text(f"{origin}\n{text}", origin, key), key.public_key())
 
 
 @pytest.mark.parametrize(
@@ -132,19 +132,19 @@ def test_an_altered_checkpoint_is_refused(
     key: Ed25519PrivateKey, note: str, old: str, new: str, complaint: str
 ) -> None:
     with pytest.raises(CheckpointError, match=complaint):
-        notes.verify(note.replace(old, new), key.public_key())
+        checkpoint.verify(note.replace(old, new), key.public_key())
 
 
 def test_a_checkpoint_of_another_key_is_refused(note: str) -> None:
     with pytest.raises(CheckpointError, match="expected the origin"):
-        notes.verify(note, Ed25519PrivateKey.generate().public_key())
+        checkpoint.verify(note, Ed25519PrivateKey.generate().public_key())
 
 
 @given(st.text())
 def test_any_text_is_read_or_refused_with_one_error(text: str) -> None:
     public = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()
     with pytest.raises(CheckpointError):
-        notes.verify(text, public)
+        checkpoint.verify(text, public)
 
 
 def test_a_header_seals_its_payload_and_hides_its_target() -> None:

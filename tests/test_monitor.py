@@ -29,7 +29,7 @@ from mailwatch.monitor.enrolment import end_targets, record_targets, renew_recor
 from mailwatch.monitor.restore import restore_targets
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.probes import observe
-from mailwatch.store import queries as records
+from mailwatch.store import queries
 from mailwatch.store.replay import audit_outages, rule_book
 from mailwatch.times import Millis, now
 from tests.helpers.pipeline import PipelineHarness
@@ -455,7 +455,7 @@ async def test_an_outage_of_an_old_record_ends_when_its_target_is_gone(harness: 
     assert (end["event"], end["settings"]["host"], end["settings"]["kind"]) == ("end", "", "imap")
     assert [told["state"] for told in harness.recorded("outage")] == ["open", "unwatched"]
     assert audit_outages(harness.reader, rule_book(harness.reader), "t") == []
-    found = records.outage_payloads(harness.reader)
+    found = queries.outage_payloads(harness.reader)
     assert [told["state"] for told in found] == ["unwatched"]
 
 
@@ -504,6 +504,6 @@ async def test_a_target_that_was_removed_costs_no_replay(
         await harness.probe()
     await harness.pipeline.end_target(harness.runtime, "removed")
     monkeypatch.setattr("mailwatch.store.queries.restore_state", lambda *_: pytest.fail("replayed"))
-    (told,) = records.outages(harness.reader, live=harness.pipeline.open_outages())
+    (told,) = queries.outages(harness.reader, live=harness.pipeline.open_outages())
     assert told["state"] == "unwatched"
-    assert records.outages(harness.reader, only_open=True) == []
+    assert queries.outages(harness.reader, only_open=True) == []

@@ -18,13 +18,11 @@ import pytest
 from mailwatch.analysis.detector import Rules, evidence_json
 from mailwatch.analysis.replay import PeriodReplay
 from mailwatch.analysis.segments import SegmentState
-from mailwatch.evidence.period_case import ReportTarget, find_period_evidence
-from mailwatch.evidence.period_case import write_period_bundle as write_period
+from mailwatch.evidence.period_case import ReportTarget, find_period_evidence, write_period_bundle
 from mailwatch.evidence.report.charts import AvailabilityCalendar
 from mailwatch.evidence.report.formatting import texts
 from mailwatch.evidence.verify import Trust, verify
-from mailwatch.store import Reader, Tokens
-from mailwatch.store import queries as records
+from mailwatch.store import Reader, Tokens, queries
 from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.times import rfc3339
 from tests.helpers.bundle_files import Files, files_of, lines_of, pack, put_lines
@@ -96,13 +94,13 @@ def test_it_says_what_the_other_commands_say(folder: Path, period: Path) -> None
     stated = stated_of(period)
     reader = Reader.open(folder / "data")
     end = START + 3 * DAY
-    told = records.availability(reader, ["mail", "quiet"], START, end)
+    told = queries.availability(reader, ["mail", "quiet"], START, end)
     # The mean times differ: here an outage over the window's edge is known from its beginning to its end.
     same = ("target", "availability", "coverage", "downtime", "observations", "unobserved")
     assert [{key: one[key] for key in same} for one in stated["availability"]] == [
         {key: one[key] for key in same} for one in told
     ]
-    payloads = records.outage_payloads(reader, start=START, end=end)
+    payloads = queries.outage_payloads(reader, start=START, end=end)
     reader.close()
     mine = [evidence_json(payload) for payload in reversed(payloads) if payload["target"] != "other"]
     assert stated["outages"] == mine
@@ -299,7 +297,7 @@ def test_the_owner_cannot_leave_out_the_edges(
         }
     )
     with (tmp_path / "forged.zip").open("wb") as out:
-        write_period(out, reader, keys, case, "en", [])
+        write_period_bundle(out, reader, keys, case, "en", [])
     reader.close()
     (refused,) = [claim for claim in verify(tmp_path / "forged.zip", Trust()) if not claim.valid]
     assert (refused.claim, refused.detail[: len(said)]) == ("period", said)
@@ -317,7 +315,7 @@ def test_a_statement_with_one_interval_is_checked_by_that_one(folder: Path, tmp_
     for interval, valid in ((60.0, True), (30.0, False)):
         target["interval"] = interval
         with (tmp_path / f"{interval}.zip").open("wb") as out:
-            write_period(out, reader, keys, case, "en", [])
+            write_period_bundle(out, reader, keys, case, "en", [])
         claims = verify(tmp_path / f"{interval}.zip", Trust())
         assert [claim.claim for claim in claims if not claim.valid] == ([] if valid else ["period"])
     reader.close()
@@ -330,7 +328,7 @@ def test_no_odd_value_in_a_period_is_accepted_nor_makes_verify_fail(folder: Path
         reader, Tokens(folder / "data"), keys, window, [ReportTarget("mail", "lab", "imap")], "here"
     )
     with (tmp_path / "small.zip").open("wb") as out:
-        write_period(out, reader, keys, case, "en", [])
+        write_period_bundle(out, reader, keys, case, "en", [])
     reader.close()
     assert all(claim.valid for claim in verify(tmp_path / "small.zip", Trust()))
     files = files_of(tmp_path / "small.zip")

@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 from rich.console import Console
 
-from mailwatch.cli.init import login_test as trial
+from mailwatch.cli.init import login_test
 from mailwatch.model import Cause, Kind, Outcome, TlsMode
 from mailwatch.monitor.restore import restore_targets
 from mailwatch.settings import Login, Target
@@ -188,11 +188,11 @@ async def test_a_record_that_cannot_be_read_says_that_nothing_was_accepted(tmp_p
 async def test_the_trial_of_init_shows_a_password_that_got_no_answer_to_no_other_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trial, "TEST_SECONDS", 1.0)
+    monkeypatch.setattr(login_test, "TEST_SECONDS", 1.0)
     heard: list[bytes] = []
     async with slow(Kind.IMAP) as port, scripted_server([b"+OK hi\r\n", CLOSE], received=heard) as other:
         targets = [target(port), target(other, Kind.POP3)]
-        seen = await trial.try_logins(targets, Console(quiet=True))
+        seen = await login_test.try_logins(targets, Console(quiet=True))
     assert list(seen) == [Kind.IMAP]
     assert seen[Kind.IMAP].cause is Cause.CREDENTIALS
     assert "set a longer timeout" in seen[Kind.IMAP].detail

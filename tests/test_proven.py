@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch import model as models
+from mailwatch import model
 from mailwatch.analysis.detector import (
     IndexedFact,
     LoginHistory,
@@ -207,7 +207,7 @@ def test_what_the_clock_was_set_by_before_the_first_rejection_is_reported() -> N
         seen = fact(sign, 0)
         assert isinstance(seen, Observation)
         return replace(
-            seen, started_at=wall, ended_at=wall + 1000, clock=models.ClockSpan(boot, clock, clock + 1000, 5)
+            seen, started_at=wall, ended_at=wall + 1000, clock=model.ClockSpan(boot, clock, clock + 1000, 5)
         )
 
     hour = 3_600_000

@@ -11,7 +11,7 @@ import pytest
 
 from mailwatch import monotonic
 from mailwatch.evidence.verify import Trust, verify
-from mailwatch.ledger import entry as entries
+from mailwatch.ledger import entry
 from mailwatch.ledger.canonical_json import canonical
 from mailwatch.ledger.clock_readings import ClockReadings
 from mailwatch.ledger.entry import EncodedEntry
@@ -33,7 +33,7 @@ def operator(tmp_path: Path) -> Iterator[Operator]:
 
 def forge(monkeypatch: pytest.MonkeyPatch, at: int, change: Change) -> None:
     """Have entry `at` written otherwise; hashes and signatures are made over what is written."""
-    seal = entries.encode_entry
+    seal = entry.encode_entry
 
     def forged(*, index: int, payload: dict[str, Any], **rest: Any) -> EncodedEntry:
         header: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mailwatch.model import EventType, Notification
-from mailwatch.notify import delivery as pace
+from mailwatch.notify import delivery
 from mailwatch.notify import notifier as notifier_module
 from mailwatch.notify.delivery import DeliveryFault, classify_failure, deliver, sendable
 from mailwatch.notify.retries import RetryQueue
@@ -50,7 +50,7 @@ def other() -> Iterator[Webhook]:
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Record]:
     monkeypatch.setattr(notifier_module, "RETRY_SECONDS", (0.02, 0.05))
-    monkeypatch.setattr(pace, "INTERVALS_SECONDS", (0.0,))
+    monkeypatch.setattr(delivery, "INTERVALS_SECONDS", (0.0,))
     made = Record(tmp_path / "data")
     yield made
     made.reader.close()

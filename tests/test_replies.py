@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mailwatch.evidence.report.facts import collect_facts
-from mailwatch.evidence.report.formatting import texts as words_of
+from mailwatch.evidence.report.formatting import texts
 from mailwatch.ledger.payloads import fact_payload
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.probes import TlsContexts, observe
@@ -333,7 +333,7 @@ async def test_a_report_counts_the_observations_whose_words_nobody_knows() -> No
     found = collect_facts(entries, "t", {"ledger": {"first": 0, "last": 9}})
     assert (found.down, found.unknown_words) == (2, 1)
     for language in ("en", "it"):
-        assert "1" in words_of(language)["unknown_words"].format(n=1, all=2)
+        assert "1" in texts(language)["unknown_words"].format(n=1, all=2)
 
 
 @pytest.mark.parametrize(

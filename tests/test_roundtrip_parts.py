@@ -28,7 +28,7 @@ from mailwatch.ledger.canonical_json import canonical
 from mailwatch.ledger.payloads import fact_payload
 from mailwatch.model import Cause, Kind, Observation, Outcome
 from mailwatch.probes import RoundtripContext, TlsContexts, observe
-from mailwatch.probes.roundtrip import headers as received
+from mailwatch.probes.roundtrip import headers
 from mailwatch.probes.roundtrip.delivery_report import read_delivery_report
 from mailwatch.probes.roundtrip.dkim import KeyLookup, check_signatures, lookup_txt
 from mailwatch.probes.roundtrip.headers import clock_skew_ms, header_fields, header_section, hops, parse_date
@@ -144,8 +144,8 @@ def test_the_way_is_told_hop_by_hop_with_clocks_that_differ() -> None:
 def test_a_header_without_end_is_bounded() -> None:
     huge = b"Received: " + b"(" * 100_000 + b"from x by y; " + b"\r\n" + b"Received: from a\r\n" * 10_000
     told = hops(header_fields(huge), AT)
-    assert len(told) == received.MAX_HOPS
-    assert all(len(str(hop)) < 4 * received.MAX_FIELD_CHARS for hop in told)
+    assert len(told) == headers.MAX_HOPS
+    assert all(len(str(hop)) < 4 * headers.MAX_FIELD_CHARS for hop in told)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from mailwatch.cli import health, main
 from mailwatch.cli.run import coloured_handler
-from mailwatch.monitor import watchdog as systemd
+from mailwatch.monitor import watchdog
 from mailwatch.monitor.watchdog import EXIT_STATUS
 from tests.helpers.process import MailWatchProcess
 from tests.servers import free_port
@@ -148,9 +148,9 @@ def test_only_our_own_watchdog_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("WATCHDOG_PID", raising=False)
         if whom:
             monkeypatch.setenv("WATCHDOG_PID", whom)
-        assert systemd.watchdog_seconds() == expected
+        assert watchdog.watchdog_seconds() == expected
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere/at/all")
-    systemd.keep_alive()
+    watchdog.keep_alive()
 
 
 @pytest.mark.parametrize(

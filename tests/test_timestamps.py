@@ -20,12 +20,10 @@ from pydantic import SecretStr
 
 from mailwatch import config
 from mailwatch.certificates import parse_pem
-from mailwatch.ledger import timestamp
-from mailwatch.ledger import tsa as authorities
+from mailwatch.ledger import timestamp, tsa
 from mailwatch.ledger.timestamp import TimestampError, TrustAnchors
 from mailwatch.ledger.tsa import request_timestamp
-from mailwatch.settings import Login
-from mailwatch.settings import TimestampAuthority as Asked
+from mailwatch.settings import Login, TimestampAuthority
 from mailwatch.store import NewEntry, Reader, Store, Tokens
 from mailwatch.times import now
 from tests.helpers.config_entries import imap
@@ -52,8 +50,8 @@ def authority(tmp_path: Path) -> Iterator[Authority]:
         yield running
 
 
-def asked(authority: Authority, **more: Any) -> Asked:
-    return Asked(name="test", url=authority.url, every=3600.0, ca_file=authority.chain, **more)
+def asked(authority: Authority, **more: Any) -> TimestampAuthority:
+    return TimestampAuthority(name="test", url=authority.url, every=3600.0, ca_file=authority.chain, **more)
 
 
 @pytest.mark.parametrize("with_chain", [False, True])
@@ -77,7 +75,7 @@ async def test_a_checkpoint_is_stamped_and_openssl_agrees(authority: Authority, 
 
 
 async def test_a_token_of_an_unknown_authority_is_kept_and_said_to_be(authority: Authority) -> None:
-    stamped = await request_timestamp(Asked(name="test", url=authority.url, every=3600.0), NOTE)
+    stamped = await request_timestamp(TimestampAuthority(name="test", url=authority.url, every=3600.0), NOTE)
     assert "does not lead to a trusted authority" in stamped.distrust_reason
     assert stamped.token.time
 
@@ -97,7 +95,7 @@ async def test_a_token_of_an_unknown_authority_is_kept_and_said_to_be(authority:
 async def test_what_is_no_token_is_refused(
     authority: Authority, broken: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authorities, "TIMEOUT_SECONDS", 1.0 if broken == "slow" else authorities.TIMEOUT_SECONDS)
+    monkeypatch.setattr(tsa, "TIMEOUT_SECONDS", 1.0 if broken == "slow" else tsa.TIMEOUT_SECONDS)
     if broken == "other":
         await request_timestamp(asked(authority), "another note")
     authority.broken = broken

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from mailwatch.ledger import checkpoint as notes
+from mailwatch.ledger import checkpoint
 from mailwatch.ledger.canonical_json import canonical
 from mailwatch.ledger.checkpoint import CheckpointError
 from mailwatch.ledger.merkle import CompactRange, leaf_hash, root_of
@@ -91,11 +91,11 @@ def test_the_trees_that_go_made() -> None:
 @pytest.mark.parametrize("vector", SIGNED, ids=lambda vector: vector["key"].partition("+")[0])
 def test_a_note_of_another_implementation_opens_and_bends_in_no_bit(vector: dict[str, Any]) -> None:
     name, key = key_of(vector["key"])
-    assert notes.verifier_key(name, key) == vector["key"]
-    assert notes.open_text(vector["note"], name, key) + "\n" == vector["note"].rpartition("— ")[0]
+    assert checkpoint.verifier_key(name, key) == vector["key"]
+    assert checkpoint.open_text(vector["note"], name, key) + "\n" == vector["note"].rpartition("— ")[0]
     for raw in bent(vector["note"].encode()):
         with pytest.raises((CheckpointError, UnicodeDecodeError)):
-            notes.open_text(raw.decode(), name, key)
+            checkpoint.open_text(raw.decode(), name, key)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_the_same_key_signs_the_same_note(vector: dict[str, Any]) -> None:
         secret = base64.b64decode(vector["private"].split("+", 4)[4], validate=True)[1:]
     name, _ = key_of(vector["key"])
     text = vector["note"].rpartition("\n— ")[0]
-    assert notes.sign_text(text, name, Ed25519PrivateKey.from_private_bytes(secret)) == vector["note"]
+    assert checkpoint.sign_text(text, name, Ed25519PrivateKey.from_private_bytes(secret)) == vector["note"]
 
 
 def test_go_found_our_ledger_as_we_say() -> None:
@@ -119,14 +119,14 @@ def test_go_found_our_ledger_as_we_say() -> None:
     assert told["beginnings_proven"] == len(OURS["notes"]) == len(told["notes"]) == 8
     for note, seen in zip(OURS["notes"], told["notes"], strict=True):
         assert seen["good"]
-        read = notes.verify(note, key_of(OURS["key"])[1])
+        read = checkpoint.verify(note, key_of(OURS["key"])[1])
         assert (read.size, base64.b64encode(read.root).decode()) == (seen["size"], seen["root"])
         assert root_of(entry.encode() for entry in OURS["entries"][: read.size]) == read.root
         # Go takes another writing of the same base64; ours takes one alone.
         assert seen["bits"] - seen["refused"] <= 2
         for raw in bent(note.encode()):
             with pytest.raises((CheckpointError, UnicodeDecodeError)):
-                notes.verify(raw.decode(), key_of(OURS["key"])[1])
+                checkpoint.verify(raw.decode(), key_of(OURS["key"])[1])
 
 
 @pytest.mark.parametrize("vector", PUBLISHED["canonical"], ids=lambda vector: vector["output"][2:7])

@@ -18,8 +18,7 @@ from mailwatch.config.recorded_targets import UnknownTargetError
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.ledger.payloads import settings_payload
 from mailwatch.model import Fact, Kind, Observation, Rules, TargetChange, TargetEvent
-from mailwatch.store import NewEntry, Reader, Store
-from mailwatch.store import queries as records
+from mailwatch.store import NewEntry, Reader, Store, queries
 from mailwatch.store.replay import audit_outages, restore_state, rule_book
 from mailwatch.times import Millis, rfc3339
 from tests.helpers.command import mailwatch
@@ -114,7 +113,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_another_interval_changes_nothing_of_the_past(folder: Path) -> None:
     reader = Reader.open(folder / "data")
-    (told,) = records.availability(reader, ["mail"], START, START + 20 * DAY)
+    (told,) = queries.availability(reader, ["mail"], START, START + 20 * DAY)
     reader.close()
     assert told["availability"] == {"lower": 1.0, "upper": 1.0}
     assert told["coverage"] > 0.999
@@ -148,7 +147,7 @@ def test_five_days_without_a_probe_and_without_a_gap_entry_are_not_observed(tmp_
         tmp_path / "data", [*looks(START, START + DAY, MINUTE), *looks(START + 6 * DAY, START + 7 * DAY, MINUTE)]
     )
     reader = Reader.open(tmp_path / "data")
-    (told,) = records.availability(reader, ["mail"], START, START + 7 * DAY)
+    (told,) = queries.availability(reader, ["mail"], START, START + 7 * DAY)
     reader.close()
     assert told["unobserved"] == pytest.approx(5 * 86_400, abs=180)
     assert told["coverage"] == pytest.approx(2 / 7, abs=0.001)

@@ -19,10 +19,9 @@ from starlette.requests import Request
 
 from mailwatch.analysis.availability import DAY, DayAvailability
 from mailwatch.i18n import format_duration
-from mailwatch.store import Reader
-from mailwatch.store import queries as records
+from mailwatch.store import Reader, queries
 from mailwatch.times import now
-from mailwatch.web import charts as timeline
+from mailwatch.web import charts
 from mailwatch.web.charts import day_bars, day_state
 from mailwatch.web.observation_filter import MAX_SCANNED_ENTRIES, ObservationFilter, page_of
 from mailwatch.web.pages import Audience, Pages
@@ -148,7 +147,7 @@ def test_an_outage_is_told_with_bounds_words_and_proof(web: tuple[MailWatchProce
     told = next(o for o in watching.api("outages") if o["id"] == identity)
     status, _, text = _get(watching, f"/outages/{identity}")
     assert status == 200
-    for key in timeline.TIMES:
+    for key in charts.TIMES:
         assert f'datetime="{told[key]}"' in text
     # The bounds and the changes of the same looks bear the same times.
     for key in ("last_good", "first_bad", "first_good"):
@@ -369,13 +368,13 @@ def test_an_open_outage_is_told_as_its_replay_would_without_one(tmp_path: Path) 
     with MailWatchProcess(tmp_path, [NOBODY | {"interval": "1h"}], detection=once).running() as watching:
         told = watching.wait_until(lambda: watching.api("outages"), "an open outage")
         reader = Reader.open(watching.data_dir)
-        assert records.outages(reader) == told
-        [payload] = records.outage_payloads(reader)
+        assert queries.outages(reader) == told
+        [payload] = queries.outage_payloads(reader)
         live = {payload["id"]: payload | {"last_bad": payload["last_bad"] + 1}}
         # What is followed live is not read out of the ledger again, which takes a second for ten thousand looks.
-        assert records.outage_payloads(reader, live=live) == [*live.values()]
-        assert records.incidents(reader, live=live)[0].last_bad == payload["last_bad"] + 1
-        assert records.outage_payloads(reader, live={"another": payload}) == [payload]
+        assert queries.outage_payloads(reader, live=live) == [*live.values()]
+        assert queries.incidents(reader, live=live)[0].last_bad == payload["last_bad"] + 1
+        assert queries.outage_payloads(reader, live={"another": payload}) == [payload]
         reader.close()
         assert f"outages/{told[0]['id']}" in _get(watching, "/outages")[2]
         assert _get(watching, f"/outages/{told[0]['id']}")[2].count(told[0]["last_bad"]) >= 2
@@ -444,10 +443,10 @@ def test_of_a_day_that_nobody_saw_no_downtime_is_written() -> None:
 
 def test_marks_are_in_order_and_apart_however_close_the_times() -> None:
     outage = {"last_good": 1000, "first_bad": 1001, "last_bad": 1001, "first_good": 9_000_000}
-    placed = timeline.timeline_marks(outage)
+    placed = charts.timeline_marks(outage)
     assert all(b.x - a.x >= 20 for a, b in pairwise(placed))
-    assert 0 < placed[0].x < placed[-1].x < timeline.WIDTH
-    assert [s.state for s in timeline.timeline_segments(outage, placed)] == [
+    assert 0 < placed[0].x < placed[-1].x < charts.WIDTH
+    assert [s.state for s in charts.timeline_segments(outage, placed)] == [
         "up",
         "undecided",
         "down",
@@ -455,7 +454,7 @@ def test_marks_are_in_order_and_apart_however_close_the_times() -> None:
         "up",
     ]
     open_one = outage | {"last_good": None, "first_good": None}
-    assert [s.state for s in timeline.timeline_segments(open_one, timeline.timeline_marks(open_one))][
+    assert [s.state for s in charts.timeline_segments(open_one, charts.timeline_marks(open_one))][
         -1
     ] == "undecided"
 

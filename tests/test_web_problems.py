@@ -13,7 +13,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from mailwatch.config import WebAccess
-from mailwatch.web import access as gate
+from mailwatch.web import access
 from mailwatch.web.access import AccessControl
 from mailwatch.web.app import full_app
 from mailwatch.web.errors import TEXTS_BY_STATUS
@@ -184,7 +184,7 @@ def test_other_sites_cannot_log_anybody_out(tmp_path: Any) -> None:
 
 
 async def test_a_password_that_is_never_sent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "FORM_SECONDS", 0.05)
+    monkeypatch.setattr(access, "FORM_SECONDS", 0.05)
     app = full_app(cast(ReadModel, None), cast(PageData, None), Audience())
     asked = AccessControl(app, app, cast(Pages, None), WebAccess(public=True), lambda: False)
     assert (await _asked(asked, "/login", "POST"))[0] == 408

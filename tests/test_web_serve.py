@@ -20,7 +20,6 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mailwatch.web import connections
-from mailwatch.web import connections as turns
 from mailwatch.web import server as serve
 from mailwatch.web.rate_limit import peer_key
 from tests.helpers.patience import PATIENCE
@@ -280,11 +279,11 @@ async def test_the_server_works_on_few_requests_at_once() -> None:
             await asyncio.Event().wait()
         await PlainTextResponse("hello")(scope, receive, send)
 
-    async with served(works) as port, crowd(port, asked("/"), turns.AT_ONCE_OF_A_NEAR_PEER + 5):
-        while working < turns.AT_ONCE_OF_A_NEAR_PEER:
+    async with served(works) as port, crowd(port, asked("/"), connections.AT_ONCE_OF_A_NEAR_PEER + 5):
+        while working < connections.AT_ONCE_OF_A_NEAR_PEER:
             await asyncio.sleep(0.01)
         assert await answered(port, "/healthz") == "HTTP/1.1 200 OK"
-        assert working == turns.AT_ONCE_OF_A_NEAR_PEER
+        assert working == connections.AT_ONCE_OF_A_NEAR_PEER
 
 
 async def test_few_requests_are_worked_on_at_once_and_few_of_a_peer() -> None:
@@ -308,15 +307,15 @@ async def test_few_requests_are_worked_on_at_once_and_few_of_a_peer() -> None:
         await own(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
         return int(said[0]["status"])
 
-    own = turns.RequestLimit(works, connections.Connections().is_near)
+    own = connections.RequestLimit(works, connections.Connections().is_near)
     peers = ["192.0.2.1"] * 50 + ["127.0.0.1"] * 50 + [f"198.51.100.{number}" for number in range(50)]
     asking = [asyncio.create_task(ask(peer)) for peer in peers]
     health = asyncio.create_task(ask("192.0.2.1", "/healthz"))
     for _ in range(20):
         await asyncio.sleep(0)
-    assert most["all"] == turns.MAX_CONCURRENT + 1
-    assert most["192.0.2.1"] == turns.AT_ONCE_OF_A_PEER + 1
-    assert most["127.0.0.1"] == turns.AT_ONCE_OF_A_NEAR_PEER
+    assert most["all"] == connections.MAX_CONCURRENT + 1
+    assert most["192.0.2.1"] == connections.AT_ONCE_OF_A_PEER + 1
+    assert most["127.0.0.1"] == connections.AT_ONCE_OF_A_NEAR_PEER
     # A client that goes away while it waits holds nothing.
     for task in asking[20:30]:
         task.cancel()
@@ -325,7 +324,7 @@ async def test_few_requests_are_worked_on_at_once_and_few_of_a_peer() -> None:
     answers = await asyncio.gather(*asking, return_exceptions=True)
     assert [answer == 200 for answer in answers].count(False) == 10
     assert not own._of_peer
-    assert own._all._value == turns.MAX_CONCURRENT
+    assert own._all._value == connections.MAX_CONCURRENT
 
 
 def test_a_proxy_on_this_machine_or_a_trusted_one_has_half_of_the_places() -> None:

@@ -21,7 +21,7 @@ from mailwatch.probes.connect import (
 from mailwatch.probes.internal_errors import ProbeStart, internal_error_observation
 from mailwatch.probes.oauth.tokens import AccessTokens, probe_with_oauth
 from mailwatch.probes.recorder import PhaseListener
-from mailwatch.probes.roundtrip import probe_roundtrip as look_at_round_trip
+from mailwatch.probes.roundtrip import probe_roundtrip
 from mailwatch.probes.roundtrip.message import Outstanding
 from mailwatch.probes.roundtrip.trip import RoundtripContext
 from mailwatch.settings import RoundtripTask, Target
@@ -110,7 +110,7 @@ async def _observed(
         seen = _conclude(target, scheduled_at, walked.deciding_last(), tuple(walked.addresses))
         return mx.with_exchanger_names(seen, walked)
     if target.kind is Kind.ROUNDTRIP and isinstance(target.task, RoundtripTask):
-        return await look_at_round_trip(
+        return await probe_roundtrip(
             target,
             target.task,
             scheduled_at=scheduled_at,

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from alembic.util.exc import CommandError
 
 from mailwatch import __version__
-from mailwatch.ledger import checkpoint as notes
+from mailwatch.ledger import checkpoint
 from mailwatch.ledger.checkpoint import CheckpointError
 from mailwatch.progress import StartupProgress
 from mailwatch.store import keys as key_files
@@ -81,7 +81,7 @@ def save_signed_checkpoint(data_dir: Path, note: str) -> None:
 def signed_size(data_dir: Path, keys: Keys) -> int:
     """Return how many entries the checkpoint beside the keys covers; 0 without one that these keys signed."""
     try:
-        return notes.verify((data_dir / "keys" / SIGNED_CHECKPOINT_FILE).read_text(), keys.public).size
+        return checkpoint.verify((data_dir / "keys" / SIGNED_CHECKPOINT_FILE).read_text(), keys.public).size
     except (OSError, UnicodeDecodeError, CheckpointError):
         return 0
 

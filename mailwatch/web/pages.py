@@ -86,7 +86,7 @@ class Pages:
 
     async def _note_change_token(self, request: Request) -> None:
         # Before anything is read, so that no change is missed between the page and its stream.
-        request.state.pulse = self._page_data.change_token()
+        request.state.change_token = self._page_data.change_token()
 
     def _render_response(
         self, request: Request, template: str, here: str, status: int = 200, **facts: Any
@@ -111,7 +111,7 @@ class Pages:
                 places=self._places,
                 vantage=vantage,
                 whom=self._audience,
-                **{"bare": here == "login", "pulse": getattr(request.state, "pulse", ""), **facts},
+                **{"bare": here == "login", "pulse": getattr(request.state, "change_token", ""), **facts},
             )
         )
 
@@ -214,7 +214,7 @@ class Pages:
             stretches=charts.timeline_segments(outage, marks),
             here_name=self._page_data.vantage_point,
             place=self._page_data.place,
-            pulse="" if settled else request.state.pulse,
+            pulse="" if settled else request.state.change_token,
         )
 
     def _incidents(self, request: Request, page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Response:
@@ -239,7 +239,7 @@ class Pages:
         return self._render_response(
             request, "observations.html", "observations", list=found, names=sorted(names), asked=asked,
             older=older, unknown=unknown, newer=before is not None,
-            pulse=request.state.pulse if before is None else "",
+            pulse=request.state.change_token if before is None else "",
         )  # fmt: skip
 
     def login(self, request: Request, *, to: str = "", who: str = "", status: int = 200) -> Response:

@@ -31,7 +31,7 @@ from mailwatch.probes import sasl, webmail
 from mailwatch.probes.failures import ProbeError
 from mailwatch.probes.mx_lookup import Exchanger, lookup_addresses, lookup_exchangers
 from mailwatch.probes.oauth import flows, http
-from mailwatch.probes.oauth.flows import result_page as last_page
+from mailwatch.probes.oauth.flows import result_page
 from mailwatch.probes.roundtrip.dkim import lookup_txt
 from mailwatch.settings import OAuth2, WebmailTask
 from mailwatch.settings import Target as Watched
@@ -108,7 +108,7 @@ def _redirected(data: bytes) -> None:
                 flow._code.result()
 
     wire.run(meet())
-    last_page(granted=True, head=text)
+    result_page(granted=True, head=text)
 
 
 class Told(dns.asyncresolver.Resolver):

@@ -36,7 +36,7 @@ from mailwatch.evidence.verify.tokens import (
     tokens_text,
     verify_tokens,
 )
-from mailwatch.ledger import checkpoint as notes
+from mailwatch.ledger import checkpoint
 from mailwatch.ledger.checkpoint import Checkpoint, CheckpointError, origin_of, verifier_key
 from mailwatch.ledger.merkle import CompactRange
 from mailwatch.ledger.timestamp import TrustAnchors
@@ -198,7 +198,7 @@ class _BundleCheck:
         self._notes: dict[int, str] = {}
         try:
             for note in listed:
-                made = notes.verify(str(note), self._public)
+                made = checkpoint.verify(str(note), self._public)
                 if made.size <= max(self._signed, default=0):
                     raise VerificationError("the checkpoints do not grow")
                 self._signed[made.size], self._notes[made.size] = made, note
@@ -318,7 +318,7 @@ class _BundleCheck:
             raise VerificationError("manifest.json lists no files")
         try:
             note = _text(self._archive.read("manifest.sig"), "manifest.sig")
-            signed = notes.verify_text(note, self._public)
+            signed = checkpoint.verify_text(note, self._public)
         except CheckpointError as error:
             raise VerificationError(f"manifest.sig: {error}") from None
         if signed != f"{self._origin}\nmanifest {hashlib.sha256(raw).hexdigest()}\n":

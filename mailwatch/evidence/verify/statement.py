@@ -17,7 +17,7 @@ from mailwatch.analysis.outage import (
     widen_for_clock_steps,
 )
 from mailwatch.analysis.replay import FactListener, PeriodReplay, ReplayError, TargetReplay
-from mailwatch.evidence.claims import format as claims
+from mailwatch.evidence.claims import format
 from mailwatch.evidence.verify.archive import Archive, VerificationError
 from mailwatch.evidence.verify.entries import LedgerScan
 from mailwatch.ledger.payloads import FACT_KINDS, rules_from, rules_payload
@@ -103,7 +103,7 @@ class OutageCheck:
         words = f"{count} looks of {self._target} replayed by the rules on record give the outage as stated"
         if "claim" in self.stated:
             try:
-                words += f"; the claim is {claims.check_claim(self.stated['claim'], stated_outage)}"
+                words += f"; the claim is {format.check_claim(self.stated['claim'], stated_outage)}"
             except (KeyError, ValueError, TypeError, OverflowError) as error:
                 raise VerificationError(f"the claim does not hold: {error}"[:200]) from None
         return words
