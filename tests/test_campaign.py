@@ -11,8 +11,8 @@ import pytest
 import mailwatch.analysis.detector
 import mailwatch.analysis.outage
 import mailwatch.analysis.segments
-import mailwatch.guard
 import mailwatch.guard.attribution
+import mailwatch.guard.connectivity
 import mailwatch.guard.shared_check
 import mailwatch.monitor.pipeline
 import mailwatch.monitor.restore
@@ -152,6 +152,6 @@ def test_the_verdict_sees_a_defect(
 
 def test_the_verdict_sees_a_guard_that_goes_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silence from before the clock was set back would excuse the provider until its time comes again."""
-    for where in (mailwatch.guard, mailwatch.guard.shared_check):
-        monkeypatch.setattr(where, "by_the_wall", lambda at, _: at)
+    for where in (mailwatch.guard.connectivity, mailwatch.guard.shared_check):
+        monkeypatch.setattr(where, "to_wall_clock", lambda at, _: at)
     assert any("booked as unknown" in failure for failure in result_of("a defect", 3, WEEKS).failures)

@@ -320,7 +320,7 @@ def test_a_hole_may_have_left_pieces_that_are_too_short_to_count() -> None:
         one = lasted("2026-11-10T10:00", 25 / 60, **hidden)
         assert only(evaluate(PROMISES["google-isp"], "webmail", [one], None))["counted"]["down"]["min"] == 0.0
     # One unknown look of a second within five days: at most two cuts of less than ten minutes.
-    long = lasted("2026-11-10T10:00", 120, unobserved=1000, unknown=1)
+    long = lasted("2026-11-10T10:00", 120, unobserved=1000, unknown_count=1)
     told = only(evaluate(PROMISES["google-isp"], "webmail", [long], None))["counted"]["down"]["min"]
     assert told == 120 * 3600 - 1 - 2 * 600
 
@@ -367,7 +367,7 @@ def test_one_event_of_a_certified_mailbox_may_take_half_of_what_is_allowed() -> 
         told = only(evaluate(PROMISES["pec"], "imap", [lasted("2026-11-10T10:00", hours)], None))["counted"]
         assert told["single_event"] == {"limit": 10544.4, "exceeded": exceeded}, hours
         assert told["broken"] == broken
-    cut = lasted("2026-11-10T10:00", 4, ups=1)
+    cut = lasted("2026-11-10T10:00", 4, up_count=1)
     told = only(evaluate(PROMISES["pec"], "imap", [cut], None))["counted"]
     assert told["single_event"]["exceeded"] == "possibly"
 

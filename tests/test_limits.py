@@ -43,7 +43,7 @@ def test_a_run_with_too_few_file_handles_says_how_many_it_needs(config: Path, tm
 
 def room(limit: str, targets: int) -> str:
     program = (
-        f"from mailwatch.cli.resource_limits import room_to_run; said = room_to_run({targets}, 200); "
+        f"from mailwatch.cli.resource_limits import check_run_resources as check; said = check({targets}, 200); "
         "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE), said)"
     )
     return subprocess.run(
@@ -64,7 +64,7 @@ def test_too_few_file_handles_for_the_targets_are_warned_of_in_numbers() -> None
 
 def test_the_pages_are_left_what_the_probes_do_not_need_of_the_file_handles() -> None:
     program = (
-        "from mailwatch.cli.resource_limits import handles_of_pages as left; print(left(5, 200), left(1000, 200))"
+        "from mailwatch.cli.resource_limits import page_handles as left; print(left(5, 200), left(1000, 200))"
     )
     found = {
         limit: subprocess.run(

@@ -277,7 +277,9 @@ async def test_a_long_start_says_how_far_it_is(tmp_path: Path) -> None:
 
 
 def test_it_ends_in_time_whatever_hangs() -> None:
-    code = "import threading as t, mailwatch.ending as e; e.end_within(lambda: 3, 0.05); t.Event().wait()"
+    code = (
+        "import threading as t, mailwatch.monitor.signals as e; e.exit_within(lambda: 3, 0.05); t.Event().wait()"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, check=False).returncode == 3
 
 
@@ -331,5 +333,7 @@ def test_a_disk_that_hangs_keeps_it_neither_from_answering_nor_from_ending(
     watching.start(ready=False)
     watching.wait_until(lambda: watching.get("/healthz") == "ok\n", "alive")
     watching.wait_until(lambda: watching.get("/readyz").startswith("503 starting: "), "starting")
-    watching.wait_until(lambda: "INFO mailwatch.daemon: starting: " in watching.log.read_text(), "told in the log")
+    watching.wait_until(
+        lambda: "INFO mailwatch.monitor.process: starting: " in watching.log.read_text(), "told in the log"
+    )
     assert watching.stop() == 0

@@ -101,7 +101,7 @@ def test_a_log_that_was_removed_after_a_kill_is_seen_by_the_checkpoint_beside_th
 FIRST_STARTS = """
 import os, signal, sys
 from pathlib import Path
-from mailwatch.store import Draft, Store
+from mailwatch.store import NewEntry, Store
 import mailwatch.store.migrations.versions
 
 def start(folder, at):
@@ -117,7 +117,7 @@ def start(folder, at):
         return trace
     sys.settrace(trace)
     store = Store.open(folder)
-    store.append_batch([Draft(kind="node", time=1, target=None, payload={})])
+    store.append_batch([NewEntry(kind="node", time=1, target=None, payload={})])
     sys.settrace(None)
     os._exit(0)
 
@@ -128,7 +128,7 @@ while status:
         start(folder / str(at), at)
     status = os.waitpid(child, 0)[1]
     again = Store.open(folder / str(at))
-    again.append_batch([Draft(kind="node", time=1, target=None, payload={})])
+    again.append_batch([NewEntry(kind="node", time=1, target=None, payload={})])
     again.checkpoint()
     again.close()
     Store.open(folder / str(at)).close()
@@ -381,7 +381,7 @@ def test_a_backup_under_way_is_left_alone_by_another(data_dir: Path, tmp_path: P
 def test_a_limit_of_the_size_of_a_file_is_named_beside_the_disk(tmp_path: Path) -> None:
     program = """if True:
         import pathlib, resource, sqlite3, sys
-        from mailwatch.store.faults import fault
+        from mailwatch.store.errors import translate_error
         file = pathlib.Path(sys.argv[1])
         database = sqlite3.connect(file)
         database.execute("CREATE TABLE t (x)")
@@ -390,7 +390,7 @@ def test_a_limit_of_the_size_of_a_file_is_named_beside_the_disk(tmp_path: Path) 
             with database:
                 database.execute("INSERT INTO t VALUES (zeroblob(1000000))")
         except sqlite3.Error as error:
-            print(fault(file, error))
+            print(translate_error(file, error))
     """
     words = [sys.executable, "-c", program, str(tmp_path / "x.sqlite")]
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout

@@ -364,7 +364,7 @@ def test_what_a_killed_one_left_is_not_written_through(house: House, tmp_path: P
 )
 def test_who_must_go_on_uses_utc_and_says_so_and_so_does_what_it_starts(given: str, said: str) -> None:
     program = (
-        "from mailwatch.cli.zone import settle_zone, zone_or_utc; settle_zone(); print(zone_or_utc()); "
+        "from mailwatch.cli.time_zone import normalise_zone, zone_or_utc; normalise_zone(); print(zone_or_utc()); "
         "import os, time; print(os.environ['TZ'], time.localtime(0).tm_hour)"
     )
     env = os.environ | {"TZ": given}

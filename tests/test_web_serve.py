@@ -362,8 +362,8 @@ def test_a_port_that_is_taken_is_told_with_what_to_change() -> None:
 def test_a_port_for_root_only_is_told_with_what_to_change() -> None:
     need_root("unshare")
     # What is loaded later the user may not be able to read.
-    load = "import os, encodings.idna; from mailwatch.web.serve import listen"
-    code = f"{load}; os.setuid(65534); listen('127.0.0.1', 80)"
+    load = "import os, encodings.idna; from mailwatch.web.server import open_listener"
+    code = f"{load}; os.setuid(65534); open_listener('127.0.0.1', 80)"
     restricted = 'ip link set lo up; echo 1024 > /proc/sys/net/ipv4/ip_unprivileged_port_start; exec "$@"'
     words = ("unshare", "--net", "--mount", "sh", "-c", restricted, "sh", sys.executable, "-c", code)
     done = subprocess.run(words, capture_output=True, text=True, check=False)

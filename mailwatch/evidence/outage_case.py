@@ -46,7 +46,7 @@ def find_outage(reader: Reader, wanted: str) -> dict[str, Any]:
     """Return the payload of the one outage whose id begins with `wanted`. Raises EvidenceError."""
     fitting = [payload for payload in queries.outage_payloads(reader) if payload["id"].startswith(wanted)]
     if len(fitting) != 1:
-        problem = f"{len(fitting)} outages begin with" if fitting else "no outage is called"
+        problem = f"{len(fitting)} outages begin with" if fitting else "no outage has the id"
         raise EvidenceError(f"{problem} {wanted}; `mailwatch outages` lists them")
     return fitting[0]
 
