@@ -24,7 +24,7 @@ START = 1_767_225_600_000
 
 
 class Audits:
-    """An audit of a ledger of three slices, and what it told."""
+    """An audit of a ledger of three slices, and what it reported."""
 
     def __init__(self, folder: Path) -> None:
         write(

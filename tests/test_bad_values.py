@@ -1,4 +1,4 @@
-"""Two hundred bad configs: `config check` says file, line and cure, and `run` says the same."""
+"""Two hundred bad configs: `config check` says file, line and fix, and `run` says the same."""
 
 from __future__ import annotations
 

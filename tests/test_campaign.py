@@ -1,4 +1,4 @@
-"""A few weeks of the campaign, the worlds that ever broke a promise, and what a broken MailWatch is told."""
+"""A few weeks of the campaign, the worlds that ever broke a promise, and what they find in a broken MailWatch."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def deaf(observation: Observation, *_: Any) -> Observation:
 
 
 class Late(ObservationRef):
-    """Dates looks by ten minutes too late."""
+    """Dates observations ten minutes too late."""
 
     @classmethod
     def of(cls, index: int, fact: Observation, tally: OutageCounters) -> ObservationRef:
-        """Refer to a look as if it had been later."""
+        """Refer to an observation as if it had been later."""
         look = ObservationRef.of(index, fact, tally)
         start, end = (
             replace(moment, wall=moment.wall + 600_000, clock=(moment.clock or 0) + 600_000)

@@ -1,4 +1,4 @@
-"""Certificates are anybody's: what is in one is read, or told as unreadable, in every place that meets one."""
+"""Certificates are anyone's: what is in one is read, or reported as unreadable, in every place that meets one."""
 
 from __future__ import annotations
 

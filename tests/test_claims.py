@@ -1,4 +1,4 @@
-"""Claims: what the config takes, what arithmetic makes of an outage under a rule, and what of it is told."""
+"""Claims: what the config takes, what arithmetic makes of an outage under a rule, and what of it is reported."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_what_is_shorter_than_the_minimum_does_not_count_but_perhaps() -> None:
 @example([7 * MINUTE, 8 * MINUTE])
 @given(st.lists(st.integers(0, 25 * MINUTE), min_size=1, max_size=6))
 def test_good_looks_inside_never_make_more_count_than_the_pieces(pieces: list[int]) -> None:
-    """However an outage was cut by good looks: what is said to count surely is not more than what does."""
+    """However an outage was cut by good observations: what is said to count surely is not more than what does."""
     google, start = PROMISES["google-isp"], at("2026-11-10T10:00")
     span = (start, start + sum(pieces))
     one = SlaOutage(span, span, up_count=len(pieces) - 1)
@@ -319,7 +319,7 @@ def test_a_hole_may_have_left_pieces_that_are_too_short_to_count() -> None:
     for hidden in ({"unobserved": 12 * MINUTE}, {"maintenance": 12 * MINUTE}):
         one = lasted("2026-11-10T10:00", 25 / 60, **hidden)
         assert only(evaluate(PROMISES["google-isp"], "webmail", [one], None))["counted"]["down"]["min"] == 0.0
-    # One unknown look of a second within five days: at most two cuts of less than ten minutes.
+    # One unknown observation of a second within five days: at most two cuts of less than ten minutes.
     long = lasted("2026-11-10T10:00", 120, unobserved=1000, unknown_count=1)
     told = only(evaluate(PROMISES["google-isp"], "webmail", [long], None))["counted"]["down"]["min"]
     assert told == 120 * 3600 - 1 - 2 * 600
@@ -415,7 +415,7 @@ def test_a_deadline_from_the_end_does_not_run_before_it() -> None:
         assert sla_outage(told).ended is (first_good is not None)
 
 
-# What is told
+# What is reported
 
 
 @pytest.mark.parametrize("language", ["en", "it"])

@@ -651,7 +651,7 @@ def test_a_password_file_open_to_others_is_worth_a_word(write, tmp_path: Path) -
     assert str(note).endswith(f"password_file can be read by others; run chmod 600 {secret}")
 
 
-# Where it is looked for
+# Where it is searched
 
 
 def test_the_variable_goes_before_the_folder_goes_before_etc(

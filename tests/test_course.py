@@ -1,4 +1,4 @@
-"""A target followed quickly, held against the rules taken one look at a time."""
+"""A target followed quickly, compared with the rules applied one observation at a time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def fact(mark: str, at: int, secret: str) -> Observation | Gap | TargetChange:
 
 
 def runs(told: str) -> list[tuple[str, int, str]]:
-    """Looks a minute apart: "4+a" is four good ones with the secret a, "2-_" two bad ones without."""
+    """Observations a minute apart: "4+a" is four good ones with the secret a, "2-_" two bad ones without."""
     return [(run[1], MINUTE, run[2].strip("_")) for run in told.split() for _ in range(int(run[0]))]
 
 

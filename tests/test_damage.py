@@ -42,7 +42,7 @@ def sky(at: int) -> str:
 
 
 def make_ledger(folder: Path) -> Path:
-    """A ledger of 300 looks with an outage, and a config that names it; return its database."""
+    """A ledger of 300 probes with an outage, and a config that names it; return its database."""
     guard = {"asked_at": START, "online": False, "controls": {}}
     write(
         folder / "data",

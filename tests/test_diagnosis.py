@@ -162,7 +162,7 @@ async def test_the_first_bad_look_has_a_diagnosis_and_the_others_have_none(tmp_p
     for _ in range(3):
         await harness.probe()
     first, *rest = harness.recorded("observation")
-    # In whole milliseconds, rounded up; it grows until the look, however long that takes.
+    # In whole milliseconds, rounded up; it grows until the probe, however long that takes.
     assert first["facts"]["diagnosis"]["clock_error_bound_us"] in range(2000, 100_000, 1000)
     assert first["facts"]["diagnosis"]["route"] == {"skipped": "the host is this machine"}
     assert [look.get("facts") for look in rest] == [None, None]

@@ -69,11 +69,11 @@ def test_without_a_config_of_ones_own_it_takes_the_example(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "config.example.yaml /etc/mailwatch/config.yaml" in instructions("COPY")
-    # That is where mailwatch looks when there is none in the working directory.
+    # That is where mailwatch searches when there is none in the working directory.
     assert Path("/etc/mailwatch/config.yaml") in _DEFAULT_PATHS
     (words,) = [line for line in instructions("ENV") if "MAILWATCH" in line]
     set_here = dict(re.findall(r"(MAILWATCH_\w+)=(\S+)", words))
-    # Whom to trust is for those to say who publish the port.
+    # Those who publish the port must say what to trust.
     assert set(set_here) == set(VARIABLES.values()) - {"MAILWATCH_TRUST_NETWORK"}
     for name, value in set_here.items():
         monkeypatch.setenv(name, value)
@@ -193,7 +193,7 @@ def test_the_first_process_of_a_container_ends_on_sigterm_whatever_it_does() -> 
             time.sleep(0.02)
         os.kill(int(first[0]), signal.SIGTERM)
         assert unshare.wait(PATIENCE) == 128 + signal.SIGTERM
-    # It must ask for the signal before it loads the house: that takes longer than people wait.
+    # It must ask for the signal before it loads the package: that takes longer than people wait.
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"] == {
         "mailwatch": "mailwatch.__main__:main"
     }

@@ -52,7 +52,7 @@ def test_the_true_down_time_lies_within_the_bounds(watching: MailWatchProcess, o
     assert opened["duration"]["max"] is None
     assert watching.metric("mailwatch_outage_active{") == 1
     assert watching.metric("mailwatch_probe_success{") == 0
-    # A few more bad looks, so that the outage has a length of its own.
+    # A few more bad probes, so that the outage has a length of its own.
     watching.wait_until(lambda: watching.count("lab-imap", "down") >= 5, "five bad looks")
     before_start = now()
     own_dovecot.start()
@@ -133,7 +133,7 @@ def test_kill_9_in_an_outage_leaves_the_same_outage_with_a_gap_inside(
 def test_a_frozen_process_leaves_a_gap_and_no_outage(watching: MailWatchProcess) -> None:
     watching.wait_until(lambda: watching.count("lab-imap", "up") >= 2, "two looks")
     watching.signal(signal.SIGSTOP)
-    time.sleep(8)  # longer than the 5 s from which a stall is told
+    time.sleep(8)  # longer than the 5 s from which a stall is reported
     watching.signal(signal.SIGCONT)
     watching.wait_until(lambda: (watching.metric("mailwatch_gap_seconds_total{") or 0) > 6, "a gap")
     assert watching.api("outages") == []
@@ -263,7 +263,7 @@ def test_a_faulty_config_is_kept_out_at_sighup_and_a_good_one_is_taken(watching:
     watching.write_config()
     watching.signal(signal.SIGHUP)
     watching.wait_until(lambda: watching.metric(reloaded) == 1, "the reload")
-    # At once, though its beat is half an hour.
+    # At once, though its interval is half an hour.
     watching.wait_until(lambda: watching.state("greeting") == "up", "the new target up")
     watching.settings["targets"] = good
     watching.write_config()
@@ -326,7 +326,7 @@ def test_announced_maintenance_is_left_out_and_what_is_announced_later_hides_not
     (incident,) = watching.api("incidents")
     assert incident["outages"][0]["maintenance"] == outage["maintenance"]
 
-    # No look comes between one answer and the next.
+    # No probe comes between one answer and the next.
     watching.stop()
     day = ("--from", rfc3339(now() - 3_600_000), "--to", rfc3339(now() + 3_600_000))
     (told,) = json.loads(watching.command("availability", "--json", *day).stdout)

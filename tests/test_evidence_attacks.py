@@ -25,7 +25,7 @@ from tests.helpers.bundle_files import Files, files_of, lines_of, pack, put_line
 
 
 def own(files: Files, outcome: str = "down") -> int:
-    """The place of a look of the outage's own target."""
+    """The place of an observation of the outage's own target."""
     return next(n for n, line in enumerate(lines_of(files)) if f'"outcome":"{outcome}"'.encode() in line)
 
 
@@ -80,7 +80,7 @@ def redated(files: Files) -> None:
 
 
 def hidden(files: Files) -> None:
-    """A good look of the target shown without its payload: all hashes still fit."""
+    """A good observation of the target shown without its payload: all hashes still fit."""
     lines = lines_of(files)
     at = own(files, "up")
     lines[at] = lines[at].partition(b',"payload":{')[0] + b"}\n"
@@ -282,7 +282,7 @@ def with_garbage(path: Path, _: Files) -> None:
 
 
 def with_a_link(path: Path, files: Files) -> None:
-    """Whoever unpacks it would write what VERIFY.md tells them to into a file of their own."""
+    """A reader who unpacks it would write what VERIFY.md says into a file of their own."""
     pack(path, {name: content for name, content in files.items() if name != "VERIFY.md"})
     link = zipfile.ZipInfo("VERIFY.md")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -296,7 +296,7 @@ def with_bytes_before(path: Path, files: Files) -> None:
 
 
 def with_a_second_directory(path: Path, files: Files) -> None:
-    """Ours is found from the end of the file; who looks for the first one finds another."""
+    """Ours is found from the end of the file; a search for the first one finds another."""
     other = pack(path.with_name("other.zip"), files | {"outage.json": b"{}"}).read_bytes()
     path.write_bytes(other + pack(path, files).read_bytes())
 

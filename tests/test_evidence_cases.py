@@ -373,7 +373,7 @@ def test_a_bound_is_never_told_narrower_than_it_is_nor_of_another_day() -> None:
     assert told(italian, at, up=True) == "06/07/2026 00:30:01 (05/07 22:30:01 UTC)"
     assert told(english, at + 800, up=True) == "6 Jul 2026 00:30:01 (5 Jul 22:30:01 UTC)"
     assert told(replace(italian, tenths=True), at + 1, up=True) == "06/07/2026 00:30:00,3 (05/07 22:30:00,3 UTC)"
-    # In October an hour comes twice; only UTC tells which.
+    # In October an hour comes twice; only UTC says which.
     twice = [round(datetime(2026, 10, 25, hour, 30, tzinfo=UTC).timestamp() * 1000) for hour in (0, 1)]
     assert [told(italian, one) for one in twice] == [
         "25/10/2026 02:30:00 (00:30:00 UTC)", "25/10/2026 02:30:00 (01:30:00 UTC)"
@@ -437,7 +437,7 @@ def test_what_was_sent_is_noted_listed_and_told(tmp_path: Path) -> None:
         ["tar", "tzf", tmp_path / "b.tar.gz"], capture_output=True, text=True, check=True
     ).stdout
     assert "claims/sent.jsonl" in listed
-    # Without a claim in the config, what was sent is told all the same.
+    # Without a claim in the config, what was sent is reported all the same.
     config = json.loads((made.folder / "config.yaml").read_text())
     del config["claims"]
     (made.folder / "config.yaml").write_text(json.dumps(config))

@@ -1,4 +1,4 @@
-"""Random changes of a bundle, by anybody and by its operator: each is refused in words.
+"""Random changes of a bundle, by anyone and by its operator: each is refused in words.
 
 `make test` tries the same 1,000 each time, `make nightly` 20,000 with a seed of its own. A failure says which one
 it was; MAILWATCH_MUTANT=SEED:NUMBER repeats that.
@@ -56,7 +56,7 @@ def judge_all(bundle: Original, trust: Trust, folder: Path, numbers: range) -> N
 
 
 def judged(original: Path, mutant: bytes, path: Path, trust: Trust, what: str, *, signed: bool) -> None:
-    """Anybody's change of a file is refused; the operator's is believed only if it changes nothing that counts."""
+    """Anyone's change of a file is refused; the operator's is believed only if it changes nothing that counts."""
     path.write_bytes(mutant)
     claims = verify(path, trust)
     for claim in claims:

@@ -1,4 +1,4 @@
-"""What the operator can make anybody believe: nothing about time, and nothing between two tokens afterwards."""
+"""What the operator can make anyone believe: nothing about time, and nothing between two tokens afterwards."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_an_outage_cannot_be_said_to_be_of_another_time(
 
 
 def test_a_look_is_dated_as_its_entry_is(operator: Operator, authority: Authority) -> None:
-    """Else the headers would tell the time to the tokens, and the looks another one to the reader."""
+    """Else the headers would tell the time to the tokens, and the observations another one to the reader."""
     append = operator.store.append_batch
 
     def today(drafts: list) -> list:
@@ -109,7 +109,7 @@ def test_a_look_is_dated_as_its_entry_is(operator: Operator, authority: Authorit
 def test_a_look_cannot_begin_when_it_likes(
     operator: Operator, authority: Authority, begun: int, claim: str, words: str
 ) -> None:
-    """The last bad look would end an outage days later, or begin it days before."""
+    """The last bad observation would end an outage days later, or begin it days before."""
     operator.observe("+")
     operator.stamp(authority)
     operator.observe("++---")
@@ -147,7 +147,7 @@ def test_a_clock_that_was_set_in_between_is_no_lie_but_told(operator: Operator, 
 
 
 def test_a_clock_set_ahead_within_an_outage_makes_it_no_longer(operator: Operator, authority: Authority) -> None:
-    """The stock program on a machine whose clock is set by four days: what lasted seconds is told as seconds."""
+    """The stock program on a machine whose clock is set by four days: what took seconds is stated in seconds."""
     operator.observe("+")
     operator.stamp(authority)
     operator.observe("++--")
@@ -246,7 +246,7 @@ def test_the_first_token_may_come_long_after_the_first_entry(operator: Operator,
 
 
 def test_a_clock_error_beyond_ten_minutes_must_be_stated(operator: Operator, authority: Authority) -> None:
-    """A look at 2023, made today with a clock of then: valid only with the error on its first page."""
+    """An observation of 2023, made today with a clock of then: valid only with the error on its first page."""
     operator.clock_error = -3 * HOUR
     lived(operator, authority)
     path = operator.bundle(authority)
@@ -388,7 +388,7 @@ def test_each_authority_bounds_the_case_for_who_believes_only_that_one(
 def test_a_token_of_nobody_does_not_spoil_those_of_an_authority(
     operator: Operator, authority: Authority, other: Authority
 ) -> None:
-    """Its certificate is not in the config: whoever checks the bundle could not verify it."""
+    """Its certificate is not in the config: a verifier of the bundle could not check it."""
     operator.observe("+")
     operator.stamp(authority)
     operator.stamp(other, distrust="its signature does not lead to a trusted authority")

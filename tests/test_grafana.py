@@ -116,7 +116,7 @@ def test_grafana_gets_each_alert_of_prometheus() -> None:
 
 @pytest.fixture(scope="module")
 def scene(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, ...]]:
-    """A Dovecot, the MailWatch that watches it, and the Prometheus that watches that; all is well."""
+    """A Dovecot, the MailWatch that watches it, and the Prometheus that watches that; everything is up."""
     need(Path(shutil.which("prometheus") or "/usr/bin/prometheus"))
     folder = tmp_path_factory.mktemp("scene")
     with server_folder() as mail, server_folder() as place, Dovecot(mail, certificates).running() as dovecot:
@@ -144,7 +144,7 @@ def filled(expr: str, instance: str) -> str:
 
 
 def ahead(expr: str) -> float:
-    """How long ago to ask, so that the step that a lane or bar looks ahead is one that was."""
+    """How long ago to ask, so that the step that a lane or bar reaches ahead is one that was."""
     return 60.0 if "offset -" in expr else 0.0
 
 

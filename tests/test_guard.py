@@ -360,14 +360,14 @@ async def test_silence_of_controls_that_answered_before_outweighs_a_sighting() -
         began = now()
         assert (await guard.check()).online is True
     guard._line_checks[4].began -= SHARED_SECONDS
-    # The line goes in the middle of a long look, after another provider was seen up.
+    # The line goes in the middle of a long probe, after another provider was seen up.
     guard.record_up("libero", now() - 1, "213.209.0.1:993")
     assert (await guard.check("virgilio", since=began)).online is False
     silence = guard._line_checks[4].last_failure
     assert silence is not None
     while now() <= silence.ended_at:
         await asyncio.sleep(0)
-    # It comes back before that look fails: what is seen now says nothing of then.
+    # It comes back before that probe fails: what is seen now says nothing of then.
     guard.record_up("libero", now(), "213.209.0.1:993")
     assert (await guard.check("virgilio", since=began)).online is False
     # Seen up while the controls were asked anew: the controls are wrong.
@@ -395,7 +395,7 @@ async def test_a_sighting_that_is_all_the_proof_dates_the_answer(closed: Control
 
 
 def tried(*attempts: tuple[str, Phase, Cause], tls: bool = False) -> Observation:
-    """A look that failed at these peers."""
+    """A probe that failed at these peers."""
     at = now()
     facts = TlsFacts(version="TLSv1.3", cipher="", fingerprint="", not_after=None) if tls else None
     made = tuple(
@@ -466,7 +466,7 @@ def test_where_a_lying_resolver_sent_us_is_not_the_provider(peer: str, resolver:
     judged = attribute(tried((peer, *HANDSHAKE)), answer)
     assert judged.outcome is (Outcome.UNKNOWN if misled else Outcome.DOWN)
     assert judged.detail.startswith("the resolver lies") is misled
-    # Whoever shows the provider's certificate is the provider, however we came there.
+    # A server that shows the provider's certificate is the provider, however we came there.
     assert attribute(tried((peer, *GREETED), tls=True), answer).outcome is Outcome.DOWN
 
 

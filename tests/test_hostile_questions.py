@@ -41,7 +41,7 @@ def quoted(text: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
-    """It shows strangers little and its owner all; it has two outages behind it."""
+    """It shows visitors without a login little and its owner all; it has two outages behind it."""
     with running_with_canaries(tmp_path_factory.mktemp("asked"), public=True) as (watching, _):
         watching.start()
         yield watching

@@ -1,4 +1,4 @@
-"""What aioimaplib gets wrong and the mended client must not: bytes in, bytes out, no network."""
+"""What aioimaplib gets wrong and the fixed client must not: bytes in, bytes out, no network."""
 
 from __future__ import annotations
 

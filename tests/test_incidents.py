@@ -1,4 +1,4 @@
-"""Outages of a provider that overlap are one incident: what is in it, what it is called, how it looks."""
+"""Outages of a provider that overlap are one incident: what is in it, what it is called, how it is drawn."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def test_a_turn_is_a_stage_of_its_own() -> None:
     ]
 
 
-# How it looks.
+# How it is drawn.
 
 
 def drawn(incident: Incident, width: int) -> list[str]:

@@ -369,7 +369,7 @@ USERS = ("a@own.test", "a@usual.test", "a@lured.test", "a@gone.test")
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[IsolatedNetwork]:
-    """A provider of domains: own.test has SRV, usual.test usual names, lured.test names a stranger's server."""
+    """A provider of domains: own.test has SRV, usual.test usual names, lured.test names a foreign server."""
     need_root("ip", "nft", "dnsmasq", str(DOVECOT))
     with server_folder() as folder:
         world = IsolatedNetwork(folder, IMAP, POP, USUAL, ELSEWHERE)

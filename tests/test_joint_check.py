@@ -133,7 +133,7 @@ def told_by(bundles: list[Path], made: Path, change: Callable[[dict[str, Any]], 
 
 
 def test_a_joint_json_that_says_more_than_its_members_is_refused(bundles: list[Path], tmp_path: Path) -> None:
-    """Whoever writes a false joint.json attaches the same to the report: only the members tell."""
+    """A forger of joint.json attaches the same to the report: only the members show it."""
 
     def longer(told: dict[str, Any]) -> None:
         told["groups"][0]["at_least"][0]["surely"]["seconds"] += 60

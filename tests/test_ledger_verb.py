@@ -20,14 +20,14 @@ MARKS = "+++---++" + "+" * 5
 
 
 def opened(folder: Path) -> Store:
-    """Open its ledger on the clock of the looks."""
+    """Open its ledger on the clock of the observations."""
     store = Store.open(folder / "data")
     store.read_clock = lambda: START + 60 * MINUTE
     return store
 
 
 def killed_after(folder: Path, kept: int) -> int:
-    """Write looks of an outage with `kept` of its two entries, as a kill -9 leaves them; return how many."""
+    """Write observations of an outage with `kept` of its two entries, as kill -9 leaves them; return how many."""
     rules, state, index = Rules(), State(), 1
     node = {"event": "start", "rules": rules_payload(rules)}
     drafts = [NewEntry(kind="node", time=START, target=None, payload=node)]

@@ -1,4 +1,4 @@
-"""Who is limited too far is told at the beginning, in numbers, before a library aborts without a word."""
+"""Limits that are too low are reported at the beginning, in numbers, before a library aborts without a word."""
 
 from __future__ import annotations
 

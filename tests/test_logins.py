@@ -43,7 +43,7 @@ def looked(at: int, cause: Cause | None, *, with_login: bool = True, secret: str
 
 
 def attempt(gate: LoginBackoff, at: int, cause: Cause | None, which: Target | None = None) -> bool:
-    """One look that ends at once; whether it was made with the login."""
+    """One probe that ends at once; whether it was made with the login."""
     which = which or target()
     allowed = gate.may_login(which, at)
     secret = which.login.password.get_secret_value() if which.login else ""
@@ -208,7 +208,7 @@ def test_a_restart_remembers_which_password_was_accepted() -> None:
 async def taken_up(
     folder: Path, targets: list[Target], looks: list[tuple[Target, int, Cause | None]]
 ) -> LoginBackoff:
-    """A start over a ledger with these looks, each so many minutes ago."""
+    """A start over a ledger with these probes, each so many minutes ago."""
     harness = PipelineHarness(folder)
     await harness.writer.start()
     for which, minutes, cause in looks:
@@ -239,7 +239,7 @@ async def test_a_restart_does_not_let_old_rejections_begin_together(tmp_path: Pa
 
 
 def silent(at: int, cause: Cause = Cause.CREDENTIALS, *, secret: str = "d") -> Observation:
-    """A probe that sent the password and heard nothing: by default one that is no verdict."""
+    """A probe that sent the password and got no answer: by default one that proves nothing."""
     made = Attempt(
         started_at=at,
         ended_at=at,

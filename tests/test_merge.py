@@ -1,4 +1,4 @@
-"""Bundles of several vantage points as one case: counted right, nobody twice, and contradictions told."""
+"""Bundles of several vantage points as one case: counted right, nobody twice, and contradictions reported."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_at_least_k_of_three(three: list[Path]) -> None:
     assert times(one["surely"]) == [[2.0, 9.0]]
     assert times(two["surely"]) == [[4.0, 6.0]]
     assert all_of_them["possibly"] == {"seconds": 0, "times": []}
-    # From the last bad look's start to the first one's end, and from the good ones around them.
+    # From the last bad observation's start to the first one's end, and from the good ones around them.
     assert two["surely"]["seconds"] == 2 * 3600 - 60 - 0.2
     assert two["possibly"]["seconds"] == 2 * 3600 + 60 + 0.2
     assert len(channel["outages"]) == 2

@@ -1,4 +1,4 @@
-"""What Prometheus is told: absent while unknown, 0 before the first time, and documented."""
+"""What Prometheus reads: absent while unknown, 0 before the first time, and documented."""
 
 from __future__ import annotations
 

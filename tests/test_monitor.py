@@ -151,7 +151,7 @@ async def test_the_usual_time_between_looks_is_no_gap_unless_mailwatch_slept(har
 
 
 async def disturbed_look(harness: PipelineHarness, reason: GapReason) -> tuple[str, str, str]:
-    """A look at a server that is not there, during which something befalls our machine."""
+    """A probe of a server that is not there, during which something happens to our machine."""
 
     async def disturbed(*args: Any, **more: Any) -> Observation:
         seen = await observe(*args, **more)
@@ -287,7 +287,7 @@ async def test_after_the_clock_was_set_or_the_config_changed_a_look_in_doubt_is_
     harness.pipeline._clock = ClockMonitor(lambda: replace(read_clocks(), wall=read_clocks().wall + stepped))
     harness.pipeline.change_target(harness.runtime, target)
     harness.pipeline.schedule.start()
-    await harness.probe(target)  # suspect: the next look comes in five seconds
+    await harness.probe(target)  # suspect: the next probe comes in five seconds
     found, stepped = [due()], 10**9
     await harness.pipeline.check_clock()
     found.append(due())
@@ -299,7 +299,7 @@ async def test_after_the_clock_was_set_or_the_config_changed_a_look_in_doubt_is_
 
 
 class Listened(Guard):
-    """A guard that tells when it has asked."""
+    """A guard that reports when it has asked."""
 
     asked: asyncio.Event
 

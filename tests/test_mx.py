@@ -125,7 +125,7 @@ async def test_a_recipient_that_is_refused_for_good_is_down_with_the_code(
 
 @contextlib.asynccontextmanager
 async def greylisting(port: int) -> AsyncIterator[list[str]]:
-    """A policy server (Postfix, SMTPD_POLICY_README) that sends each stranger away once; give who asked."""
+    """A policy server (Postfix, SMTPD_POLICY_README) that refuses each unknown client once; give who asked."""
     known: list[str] = []
     open_ones: list[asyncio.StreamWriter] = []
 

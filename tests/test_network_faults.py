@@ -73,7 +73,7 @@ def look(
     world: IsolatedNetwork, tls: TlsMode = TlsMode.IMPLICIT, *, faults: dict[Phase, list[str]] | None = None,
     addresses: tuple[str, ...] = (),
 ) -> Observation:  # fmt: skip
-    """Look from home as the monitor does; `faults` begin with their phases. `addresses` are the host's."""
+    """Probe from home as the monitor does; `faults` begin with their phases. `addresses` are the host's."""
     wanted = target(world, tls)
 
     async def lookup(host: str, port: int, timeout: float) -> tuple[Address, ...]:
@@ -193,7 +193,7 @@ def test_a_captive_portal_that_takes_every_connection_is_not_being_online(world:
 
 
 def probed(world: IsolatedNetwork, folder: Path, host: str = MAIL) -> dict[str, Any]:
-    """What `mailwatch probe` tells at home, with the resolver that the network names."""
+    """What `mailwatch probe` prints at home, with the resolver that the network names."""
     ca_file = str(world.certificates.ca_file)
     watched = {
         "name": "t", "kind": "imap", "host": host, "port": world.dovecot.imaps_port, "ca_file": ca_file,

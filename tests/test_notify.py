@@ -1,4 +1,4 @@
-"""Who is told of what: over real sockets, through crashes, in order, once, and never with a secret shown."""
+"""Who is notified of what: over real sockets, through crashes, in order, once, and never with a secret shown."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_what_was_before_anyone_was_to_be_told_is_not_told(record: Record,
     record.notifier()
     record.outage("unheard")
     record.notifier()
-    # Who is new is told of what comes from now on.
+    # Who is new is notified of what comes from now on.
     notifier = record.notifier(channel(webhook, group=0.0))
     record.outage("a")
     record.outage("b")
@@ -135,7 +135,7 @@ async def test_ten_targets_down_are_one_message(record: Record, webhook: Webhook
 
 
 async def test_ten_targets_that_go_down_within_a_minute_are_two_messages(record: Record, webhook: Webhook) -> None:
-    """As they do that are looked at once a minute: one message for the first, one for the rest."""
+    """As they do that are probed once a minute: one message for the first, one for the rest."""
     notifier = record.notifier(channel(webhook))
     record.outage("t0")
     await telling(notifier, record.sent(1))
@@ -165,7 +165,7 @@ async def test_a_target_that_flaps_for_an_hour_rings_sixteen_times(
         notifier._follow()
         await notifier._next(told)
     assert len(webhook.took) == 16
-    # All is told that is older than five minutes, and in its order.
+    # All is reported that is older than five minutes, and in its order.
     lines = [line for message in webhook.took for line in message["message"].splitlines()]
     assert [line.partition(":")[0] for line in lines] == [f"{n // 2}" for n in range(len(lines))]
     assert len(lines) >= 240 - 22
@@ -209,7 +209,7 @@ async def test_an_outage_that_is_watched_no_more_is_told_once_to_those_who_heard
     await telling(notifier, record.sent(2))
     titles = webhook.titles
     assert titles[:2] == ["MailWatch: lab is down", "MailWatch: lab is no longer monitored"]
-    # Neither those who were told of nothing, nor twice, nor as over: only the next outage is told to both.
+    # No message to those who had none, none twice, none as over: only the next outage is reported to both.
     assert sorted(titles[2:]) == ["MailWatch: end is down", "MailWatch: end non funziona"]
     body = webhook.took[1]["message"]
     assert "whether it is still down is unknown" in body
@@ -338,7 +338,7 @@ async def test_a_rejected_login_is_told_once_until_it_worked_again(record: Recor
         record.look("a", Outcome.UNKNOWN, Cause.CREDENTIALS)
     record.look("a", Outcome.UP)
     record.look("a", Outcome.UNKNOWN, Cause.CREDENTIALS)
-    # Rejected with others: that is an outage, and told as one.
+    # Rejected with others: that is an outage, and reported as one.
     record.look("b", Outcome.DOWN, Cause.CREDENTIALS)
     record.outage("last")
     await telling(notifier, record.sent(3))
@@ -473,7 +473,7 @@ def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webho
 async def test_an_outbox_that_cannot_be_written_does_not_end_the_monitor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with a full disk. Nobody is to be told, as in the default install: its loop must go on all the same."""
+    """As with a full disk. There is no channel, as in the default install: its loop must go on all the same."""
     monkeypatch.setattr(notifier_module, "STATE_SECONDS", 0.01)
     store, reader = Store.open(tmp_path), Reader.open(tmp_path)
     notifier = Notifier([], tmp_path, reader, latest=list, count=lambda *_: None)

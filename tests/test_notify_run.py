@@ -1,4 +1,4 @@
-"""A whole `mailwatch run` that tells a real webhook and a real mail server: killed, and with its secrets kept."""
+"""A whole `mailwatch run` notifies over a real webhook and mail server: killed, and with its secrets kept."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_killed_between_commit_and_send_it_tells_after_the_restart_and_once(
         mailwatch.wait_until(
             lambda: mailwatch.metric('mailwatch_notifications_total{channel="json-1",outcome="sent"'), "noted"
         )
-    # Killed after it was told: nothing is told again.
+    # Killed after it was reported: nothing is reported again.
     mailwatch.start()
     mailwatch.kill()
     with mailwatch.running():

@@ -1,4 +1,4 @@
-"""Access tokens: had once, kept, renewed; what stands in the way is told by whose it is, and no secret shown."""
+"""Access tokens: had once, kept, renewed; what stands in the way is attributed, and no secret shown."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_a_token_is_asked_for_once_and_renewed_a_minute_before_its_end(
 async def test_two_processes_never_use_the_same_refresh_token(
     authority: AuthorizationServer, login: Login
 ) -> None:
-    """The server knows each refresh token once; whoever came second reads what the first left."""
+    """The server knows each refresh token once; the second process reads what the first left."""
     processes = [AccessTokens() for _ in range(5)]
     supplies = await asyncio.gather(*(process.get_token(login) for process in processes))
     assert [supply.detail for supply in supplies] == [""] * 5
@@ -270,7 +270,7 @@ async def test_without_a_token_the_server_is_looked_at_without_a_login(
     assert [
         secret for secret in (*authority.issued, client(login).client_secret.get_secret_value()) if secret in shown
     ] == []
-    # What is wrong with the server itself is told as it is.
+    # What is wrong with the server itself is reported as it is.
     down = await observe(target(login), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
     assert (down.outcome, down.cause) == (Outcome.DOWN, Cause.REFUSED)
 

@@ -1,4 +1,4 @@
-"""OAuth 2 in the harness: whose fault it is over several accounts and over time; nothing tells a token."""
+"""OAuth 2 in the harness: whose fault it is over several accounts and over time; nothing reveals a token."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def watched(harness: PipelineHarness, login: Login) -> Target:
 
 
 async def look(harness: PipelineHarness, script: list[Step], *targets: Target) -> list[dict[str, Any]]:
-    """One look at each target while the server plays the script."""
+    """One probe of each target while the server plays the script."""
     async with scripted_server(script, port=harness.port):
         for target in targets:
             await harness.probe(target)
@@ -134,7 +134,7 @@ async def test_after_a_new_login_the_next_look_tries_it(
 async def test_kill_9_after_a_rotation_loses_nothing(
     authority: AuthorizationServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It dies when the mail server first hears of the token: the new grant is on disk by then."""
+    """It dies when the mail server first sees the token: the new grant is on disk by then."""
     monkeypatch.setenv("MAILWATCH_TEST_CLIENT", CLIENT_SECRET)
     port = free_port()
     section = {"username": ALICE, "oauth2": authority.section}

@@ -85,7 +85,7 @@ def test_what_is_not_over_is_open_as_far_as_it_is_known() -> None:
 
 def test_between_two_runs_nobody_asked() -> None:
     (told,) = line(said(0, True), said(15_000, False), said(20_000, False), None, said(80_000, True))
-    # The look at 20 s found no change and is not on record: what is not known is not claimed.
+    # The check at 20 s found no change and is not on record: what is not known is not claimed.
     assert told["last_offline"] == T0 + 15_100
     assert told["unobserved_ms"] == pytest.approx(64_900, abs=2)
     assert told["duration_ms"]["min"] == 0

@@ -173,7 +173,7 @@ async def test_a_limit_that_exim_states_before_the_handshake_is_our_doing(
 
 @contextlib.contextmanager
 def held(port: int) -> Iterator[None]:
-    """Somebody else's connection, greeted and kept, and counted: the next one is refused.
+    """Someone else's connection, greeted and kept, and counted: the next one is refused.
 
     The server may still count a connection of its start, and refuse this one too: then it is made again.
     """
@@ -215,7 +215,7 @@ async def watched(
 async def test_a_refusal_that_courier_delays_beyond_our_timeout_is_no_outage_and_no_second_try(
     own_courier: Courier, targets: Targets, tmp_path: Path, kind: Kind
 ) -> None:
-    """It takes five seconds over it: a shorter timeout hears nothing."""
+    """It takes five seconds over it: a shorter timeout gets no answer."""
     target = replace(mailbox(targets, own_courier, kind, password=wrong()), timeout=4.0)
     mark = own_courier.log_size
     seen = await watched(tmp_path, [target] * 4)

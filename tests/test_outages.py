@@ -50,7 +50,7 @@ def look(sign: str, start: Millis, end: Millis | None = None, **more: Any) -> Ob
 
 
 def events(signs: str, lasts: Millis = 1000) -> list[IndexedFact]:
-    """One look a minute, "_" for a gap that fills the time since the look before."""
+    """One observation a minute, "_" for a gap that fills the time since the observation before."""
     found = []
     for index, sign in enumerate(signs):
         start = index * MINUTE
@@ -99,9 +99,9 @@ def test_one_look_opens_and_one_closes_when_the_rules_say_so(signs: str, expecte
     ("signs", "expected"),
     [
         ("+--+", []),  # not confirmed
-        ("+--+--+--+", []),  # an up look breaks the streak
+        ("+--+--+--+", []),  # an up observation breaks the streak
         ("+---++", [(1, 4)]),  # dated to the first failure and the first success, not to the decision
-        ("+-?-_-?+_+", [(1, 7)]),  # unknown looks and gaps do not break a streak
+        ("+-?-_-?+_+", [(1, 7)]),  # unknown observations and gaps do not break a streak
         ("+-??__-??", []),  # ... nor do they count in it
         ("+---+", [(1, None)]),  # not yet confirmed as over
         ("+---+-++", [(1, 6)]),  # a single success inside does not end it
@@ -210,11 +210,11 @@ def test_an_open_outage_counts_what_has_been_seen_so_far() -> None:
     ("signs", "largest_gap", "unobserved"),
     [
         ("+---++", 59_000, 0),
-        ("+-?--++", 119_000, 119_000),  # an unknown look did not see the server
+        ("+-?--++", 119_000, 119_000),  # an unknown observation did not see the server
         ("+-_--++", 119_000, 119_000),
         ("+?---++", 119_000, 119_000),
         ("+---?++", 119_000, 119_000),
-        ("+---+?+", 59_000, 0),  # after the first good look it is over
+        ("+---+?+", 59_000, 0),  # after the first good observation it is over
         ("+-?-?-++", 119_000, 238_000),
         ("+-?_?--++", 239_000, 239_000),
         ("---++", 59_000, 0),
@@ -282,7 +282,7 @@ def test_a_clock_set_back_makes_no_negative_durations() -> None:
     assert outage.unobserved >= 0
 
 
-# How soon the next look comes.
+# How soon the next observation comes.
 
 
 def delays(signs: str, interval: float = 60.0, rules: Rules | None = None) -> list[float]:
@@ -296,7 +296,7 @@ def delays(signs: str, interval: float = 60.0, rules: Rules | None = None) -> li
         ("++", [60, 60]),
         ("+?_", [60, 60, 60]),  # nothing was bad: no hurry
         ("+----", [60, 5, 10, 20, 20]),
-        ("+-?-", [60, 5, 10, 20]),  # an unknown look does not put an end to the doubt
+        ("+-?-", [60, 5, 10, 20]),  # an unknown observation does not put an end to the doubt
         ("+-+-", [60, 5, 60, 5]),  # a new doubt begins at the first step
         ("?-", [60, 5]),
         ("-----", [5, 10, 20, 20, 20]),
@@ -343,7 +343,7 @@ def test_a_server_that_goes_on_throttling_is_left_alone_for_longer_and_longer() 
     assert next_delay(state, 60.0, Rules()) == 60
 
 
-# What is told of it.
+# What is reported of it.
 
 CLOSED = (
     [look("+", 1_000, 1_200)]
@@ -448,7 +448,7 @@ def test_a_replay_from_anywhere_gives_what_was_told_live(signs: str, rules: Rule
 
 @given(signs=SIGNS, rules=RULES)
 def test_a_restart_needs_to_replay_only_from_the_last_good_look(signs: str, rules: Rules) -> None:
-    """The last up look outside an outage is the whole state; an open outage tells where it begins."""
+    """The last up observation outside an outage is the whole state; an open outage reports where it begins."""
     state, resume_at = State(), 0
     for event in events(signs):
         state, _ = advance(state, event, rules)
@@ -523,7 +523,7 @@ def test_unknown_looks_and_gaps_decide_nothing(signs: str, rules: Rules) -> None
 
 @st.composite
 def watched(draw: Callable[..., Any]) -> tuple[int, int, list[IndexedFact]]:
-    """A server that is down exactly in [a, b), and looks that each see it at some moment within them."""
+    """A server that is down exactly in [a, b), and observations that each see it at some moment within them."""
     kinds = st.sampled_from(["look", "look", "look", "unknown", "gap"])
     steps = draw(st.lists(st.tuples(st.integers(1, 900), st.integers(0, 700), kinds), min_size=6, max_size=25))
     total = sum(pause + lasts for pause, lasts, _ in steps)

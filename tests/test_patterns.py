@@ -1,4 +1,4 @@
-"""Every regular expression of the package takes a time that grows with the text, whatever a stranger writes."""
+"""Every regular expression of the package takes a time that grows with the text, whatever the text is."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def sky(at: int) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A config and a ledger of six days around a window of three, of two targets and one of somebody else's."""
+    """A config and a ledger of six days around a window of three, of two targets and one of someone else's."""
     folder = tmp_path_factory.mktemp("period")
     skies = {"mail": sky, "quiet": lambda at: "+", "other": lambda at: "-" if at % (7 * HOUR) < HOUR else "+"}
     write(folder / "data", skies, START - DAY, START + 5 * DAY, every=30).close()
@@ -377,7 +377,7 @@ def test_the_report_speaks_both_languages(folder: Path, period: Path, tmp_path: 
     assert "The channel that was hit most (mail) was down, in total, for at least" in english
     assert "Il canale più colpito (mail) è stato fuori servizio, in totale, per almeno" in italian
     assert "our own line was down" in english
-    # No guard was asked at these failures, and no look logged in.
+    # No guard was asked at these failures, and no observation logged in.
     assert "other operators' servers were asked at once and answered: 0 of 150" in english
     assert "a broken line on the observer's side would have been taken for a failure" in english
     assert "without logging in to the mailbox" in english

@@ -854,7 +854,7 @@ def open_files() -> int:
 
 
 async def everything_closed(ca: trustme.CA, ca_file: Path) -> None:
-    """Looks that end in each way leave no file handle behind."""
+    """Probes that end in each way leave no file handle behind."""
     good = context(ca.issue_cert("127.0.0.1"))
     bad = context(ca.issue_cert("other.example"))
     contexts = TlsContexts()
@@ -876,7 +876,7 @@ async def everything_closed(ca: trustme.CA, ca_file: Path) -> None:
         (TlsMode.NONE, [SILENCE], Cause.TIMEOUT, Phase.GREETING),
     ]
     before = 0
-    # The loop opens some for itself: counted from the second look on.
+    # The loop opens some for itself: counted from the second probe on.
     for tls, script, cause, phase in [ends[0], *ends]:
         async with scripted_server(script) as port:
             target = at(port, tls=tls, ca_file=ca_file, timeout=0.4)

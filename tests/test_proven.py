@@ -32,7 +32,7 @@ MINUTE = 60_000
 
 
 def fact(sign: str, index: int) -> Observation | Gap:
-    """`+` accepted, `x` rejected, `X` rejected and down, `?` looked at without a login, `-` down, `_` a gap;
+    """`+` accepted, `x` rejected, `X` rejected and down, `?` probed without a login, `-` down, `_` a gap;
     `*` another password accepted, `%` another one rejected.
     """
     start, end = index * MINUTE, index * MINUTE + 1000
@@ -65,11 +65,11 @@ def proven(signs: str, open_after: int = 1) -> list[Outage]:
     ("signs", "expected"),
     [
         ("+x+", [(0, 1, 1, 2)]),
-        ("++x??x?+", [(1, 2, 5, 7)]),  # looks without a login neither prove nor clear
+        ("++x??x?+", [(1, 2, 5, 7)]),  # observations without a login neither prove nor clear
         ("+x+x+", [(0, 1, 1, 2), (2, 3, 3, 4)]),
         ("+x_+", [(0, 1, 1, 3)]),  # a restart between
         ("+x-+", [(0, 1, 1, 3)]),
-        ("x+", []),  # never accepted before: a typing error that was mended elsewhere
+        ("x+", []),  # never accepted before: a typing error that was fixed elsewhere
         ("+x", []),  # not accepted again yet
         ("+x*", []),  # another password is accepted: the old one was changed
         ("+%+", []),  # a wrong one was tried in between
@@ -104,7 +104,7 @@ def test_its_bounds_are_as_wide_as_the_back_off_and_its_holes_are_told() -> None
     told = evidence_json(outage_payload(outage, "lab", Kind.IMAP, "here"))
     assert told["proven_afterwards"] is True
     assert told["state"] == "closed"
-    assert told["duration"]["min"] == 5 * 60 - 1  # end of the first rejected look to start of the last
+    assert told["duration"]["min"] == 5 * 60 - 1  # end of the first rejected observation to start of the last
     assert told["duration"]["max"] == 9 * 60 + 1
     assert told["observations"] == {"down": 2, "up": 0, "unknown": 6}
     assert told["causes"] == {"credentials": 2}

@@ -116,7 +116,7 @@ async def test_cyrus_counts_the_logins_of_a_user(own_cyrus: Cyrus, targets: Targ
 async def test_courier_hangs_up_without_a_word_on_who_has_too_many_connections(
     own_courier: Courier, targets: Targets, kind: Kind
 ) -> None:
-    """Nothing tells it from a server that broke."""
+    """Nothing distinguishes it from a server that broke."""
     own_courier.set_max_connections(1)
     own_courier.restart()
     target = mailbox(targets, own_courier, kind)
@@ -207,7 +207,7 @@ async def test_a_broken_maildir_of_courier_is_the_mailbox_and_not_the_credential
 async def test_a_generic_failure_of_sasl_is_the_service_and_not_the_password(
     own_cyrus: Cyrus, targets: Targets
 ) -> None:
-    """Its POP3 server says "[AUTH] Invalid login" of the same, which nothing tells from a wrong password."""
+    """Its POP3 server says "[AUTH] Invalid login" of the same: nothing distinguishes it from a wrong password."""
     own_cyrus.lose_passwords()
     await says(
         mailbox(targets, own_cyrus, Kind.IMAP), Cause.UNAVAILABLE, "Login failed: generic failure", Phase.AUTH

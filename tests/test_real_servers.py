@@ -24,7 +24,7 @@ ODD_PASSWORD = 'p"a\\ss wörd €{3}'
 
 
 async def look(target: Target) -> Observation:
-    """One look with the login."""
+    """One probe with the login."""
     return await observe(target, scheduled_at=now(), contexts=TlsContexts(), with_login=True)
 
 

@@ -298,7 +298,7 @@ def edited(edits: Edits) -> dict[str, Any]:
 
 @dataclass
 class Running:
-    """A MailWatch in this process that looks at nothing: what a reload makes of it is what is asked."""
+    """A MailWatch in this process that probes nothing: what a reload makes of it is what is asked."""
 
     path: Path
     service: Service

@@ -1,4 +1,4 @@
-"""A restart at any moment goes on as if there had been none, and the audit replays what was told live."""
+"""A restart at any moment goes on as if there had been none, and the audit replays what was reported live."""
 
 from __future__ import annotations
 

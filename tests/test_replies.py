@@ -243,7 +243,7 @@ GMX = "421 gmx.net (mrgmx) Nemesis ESMTP Service not available\nService unavaila
 @pytest.mark.parametrize(
     ("said", "cause"),
     [
-        # Told apart from the above by one word: it is about us.
+        # Differs from the above by one word: it is about us.
         ("smtp RCPT: 451 4.3.0 Too many connections from your IP to the database", Cause.THROTTLED),
         ("smtp RCPT: 451 4.7.1 Message queue limit for this sender exceeded", Cause.THROTTLED),
         ("smtp RCPT: 450 4.7.1 policy service: rate limit exceeded", Cause.THROTTLED),
@@ -367,7 +367,7 @@ async def test_words_before_a_silence_excuse_the_server_and_do_not_accuse_it() -
 @pytest.mark.parametrize(
     "script",
     [
-        # Who wants to know the program is told, once and only then.
+        # A server that wants to know the program gets its name, once and only then.
         [
             *IN,
             "EXAMINE",

@@ -38,7 +38,7 @@ def post(certificates: Certificates, targets: Targets) -> Iterator[MailService]:
 
 @pytest.fixture
 def polled(certificates: Certificates, targets: Targets) -> Iterator[MailService]:
-    """One whose Dovecot tells of no news (IDLE), of no folder's use and can expunge no single message."""
+    """One whose Dovecot announces no news (IDLE), of no folder's use and can expunge no single message."""
     settings = {"imap_capability": "IMAP4rev1 LITERAL+"}
     with mail_service(certificates, targets, settings=settings) as made:
         yield made

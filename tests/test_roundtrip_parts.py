@@ -302,7 +302,7 @@ async def test_without_uidplus_no_single_message_is_expunged() -> None:
 
 
 async def test_a_message_that_comes_while_we_search_is_not_waited_for() -> None:
-    """The server tells of it in the answer to the search, and has no news for one who is idle after it."""
+    """The server announces it in the answer to the search, and has no news for one who is idle after it."""
     service = Service(silent=True, after_searches=2)
     async with serving(service) as (via, to):
         trip = roundtrip_target(TRIP, via, to, deadline=25.0)

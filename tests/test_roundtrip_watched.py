@@ -66,7 +66,7 @@ async def test_a_login_that_is_held_back_sends_nothing(harness: PipelineHarness)
         assert (latest(harness)["outcome"], latest(harness)["cause"]) == ("unknown", "credentials")
         assert latest(harness)["detail"].startswith("nothing was sent")
         assert len(service.sent) == 1
-        # What the trip learnt counts for all looks at the account, and after a restart too.
+        # What the trip learnt counts for all probes of the account, and after a restart too.
         again = monitor_like(harness)
         await restore_targets(again, harness.reader, [trip])
         for monitor in (harness.pipeline, again):
@@ -124,7 +124,7 @@ async def test_a_line_that_was_down_while_we_waited_is_not_the_providers_fault(h
         await wait_until(lambda: bool(service.sent))
         control.close()
         await control.wait_closed()
-        # As the housekeeping does every 15 seconds.
+        # As the background task does every 15 seconds.
         assert (await guard.check()).online is False
         control = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", port)
         await waiting

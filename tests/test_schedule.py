@@ -1,4 +1,4 @@
-"""When targets are looked at: a steady beat, spread out, never two looks at a time, nothing dropped."""
+"""When targets are probed: a steady interval, spread out, never two probes at a time, nothing dropped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_next_beat_is_later_and_exactly_one_interval_after_this_one(
     beat = FixedPhaseTrigger(name, millis / 1000)
     first = beat.get_next_fire_time(None, moment)
     assert moment < first <= moment + timedelta(milliseconds=millis)
-    # A beat asked at its own microsecond must not answer with itself.
+    # An interval asked at its own microsecond must not answer with itself.
     assert beat.get_next_fire_time(first, first) - first == timedelta(milliseconds=millis)
 
 
@@ -52,7 +52,7 @@ async def test_a_slow_look_is_not_overtaken_and_the_next_comes_on_the_beat() -> 
         under_way += 1
         assert under_way == 1
         seen.append((due, now()))
-        await asyncio.sleep(0.12)  # the look itself, longer than two beats
+        await asyncio.sleep(0.12)  # the probe itself, longer than two intervals
         under_way -= 1
         if len(seen) == 4:
             enough.set()

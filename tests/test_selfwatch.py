@@ -60,7 +60,7 @@ def test_a_blip_is_no_problem_and_a_problem_is_reported_when_it_begins_and_when_
     assert lives(BEGIN_SECONDS - 2, wrong=True) == lives(2, wrong=False) == []
     (begun,) = lives(BEGIN_SECONDS + 5, wrong=True)
     assert (begun.event_type, begun.facts["sign"], problem.begun) == (EventType.MONITOR, "loop", begun.time)
-    # Well for a moment: it is the same problem.
+    # In order for a moment: it is the same problem.
     assert problem.reason(at) == "it is late"
     assert lives(END_SECONDS - 2, wrong=False) == []
     assert problem.reason(at) == "it is late; it has been normal again for 27 s; ready after 30 s"

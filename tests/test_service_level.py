@@ -52,7 +52,7 @@ def look(sign: str, start: Millis, end: Millis | None = None) -> Observation:
 
 
 def facts(signs: str, lasts: Millis = 0, first: Millis = 0) -> list[Fact]:
-    """One look a minute, "_" for a gap at that minute, " " for nothing at all."""
+    """One observation a minute, "_" for a gap at that minute, " " for nothing at all."""
     found: list[Fact] = []
     for index, sign in enumerate(signs):
         at = first + index * MINUTE
@@ -71,7 +71,7 @@ def minutes(told: Availability) -> tuple[float, float, float]:
     ("signs", "up", "down", "undecided"),
     [
         ("", 0, 0, 0),
-        ("+", 0, 0, 0),  # a single look says nothing of any duration
+        ("+", 0, 0, 0),  # a single observation says nothing of any duration
         ("++", 1, 0, 0),
         ("--", 0, 1, 0),
         ("+-", 0, 0, 1),
@@ -79,10 +79,10 @@ def minutes(told: Availability) -> tuple[float, float, float]:
         ("+--+", 0, 1, 2),
         ("++--++", 2, 1, 2),
         ("?????", 0, 0, 0),  # no data is neither up nor down
-        ("++?++", 2, 0, 0),  # ... nor is what lies around an unknown look
+        ("++?++", 2, 0, 0),  # ... nor is what lies around an unknown observation
         ("--_--", 0, 2, 0),
         ("-?+", 0, 0, 0),
-        ("+ +", 0, 0, 0),  # two beats apart: one look is missing
+        ("+ +", 0, 0, 0),  # two intervals apart: one observation is missing
         ("++ ++", 2, 0, 0),
     ],
 )
@@ -104,8 +104,8 @@ def test_looks_reach_as_far_as_the_monitor_lets_them_be_apart(pause: int, covere
     [
         ("+++", 2 * 50 + 10, 0, 0),
         ("---", 0, 2 * 50 + 10, 0),
-        ("+-+", 0, 0, 2 * 50 + 2 * 10),  # the last one waits for the look after it
-        ("++-", 50, 0, 10 + 50),  # the second look borders on the change
+        ("+-+", 0, 0, 2 * 50 + 2 * 10),  # the last one waits for the observation after it
+        ("++-", 50, 0, 10 + 50),  # the second observation borders on the change
         ("++?", 50, 0, 0),  # ... here on nothing that was seen
         ("+-?", 0, 0, 10 + 50 + 10),
     ],
@@ -116,7 +116,7 @@ def test_the_time_of_a_look_is_decided_by_both_its_sides(signs: str, up: int, do
 
 
 def test_downtime_is_bounded_like_an_outage() -> None:
-    """At least from the end of the first bad look to the start of the last, at most between the good ones."""
+    """At least from the end of the first bad one to the start of the last, at most between the good ones."""
     told = availability(facts("++---++", lasts=10_000), 0, HOUR, interval=60).as_json()["downtime"]
     assert told == {"min": 4 * 60 - (2 * 60 + 10), "max": (5 * 60 + 10) - 60}
 
@@ -221,13 +221,13 @@ def test_the_halves_of_a_window_add_up_to_it(signs: str, lasts: int, cut: int) -
     changed=st.floats(0, 1),
 )
 def test_the_true_time_down_lies_between_the_bounds(signs: str, lasts: int, saw: float, changed: float) -> None:
-    """Each look sees the truth at some moment within it; between two that differ it changes at some moment."""
+    """Each observation sees the truth at some moment in it; between two that differ it changes at some moment."""
     truth, moment = 0, round(lasts * saw)
     change = round(MINUTE * changed)
     for before, after in pairwise(signs):
         truth += {"--": MINUTE, "+-": MINUTE - change, "-+": change, "++": 0}[before + after]
     told = availability(facts(signs, lasts), 0, HOUR, interval=60)
-    # The rest of the first look and the beginning of the last have no look beyond them to decide them.
+    # The rest of the first one and the beginning of the last have no observation beyond them to decide them.
     edges = (lasts - moment) * (signs[0] == "-") + moment * ("-" in signs[-2:])
     assert told.down <= truth <= told.down + told.indeterminate + edges
 

@@ -1,4 +1,4 @@
-"""A process that stands still ends itself; one that was stopped does not; and what supervisors are told of it."""
+"""A process that stands still ends itself; one that was stopped does not; and what supervisors learn of it."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_supervisors_are_told_of_start_reload_and_end(
         manager.settimeout(20)
 
         def heard(word: str) -> list[str]:
-            """All that is told up to the message with that word."""
+            """All that is reported up to the message with that word."""
             lines = list[str]()
             for _ in range(500):
                 told = manager.recv(4096).decode().split("\n")

@@ -244,7 +244,7 @@ def test_entries_that_a_full_disk_did_not_take_are_told_at_the_end(
 
 
 class Noted(StartupProgress):
-    """Keeps all that was told."""
+    """Keeps all that was reported."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -218,7 +218,7 @@ def test_a_database_that_is_not_one_is_refused_with_a_cure(store: Store, data_di
     (data_dir / "mailwatch.sqlite").write_bytes(b"not a database" * 1000)
     with pytest.raises(StoreDamagedError, match="restore it from your backup"):
         Store.open(data_dir)
-    # The lock is free again: the next start is not told of a process that is not there.
+    # The lock is free again: the next start reports no process that is not there.
     with pytest.raises(StoreDamagedError):
         Store.open(data_dir)
 

@@ -105,7 +105,7 @@ async def test_what_is_no_token_is_refused(
 
 
 async def test_a_token_of_an_earlier_query_is_refused(authority: Authority) -> None:
-    """The same note asked twice: only the nonce tells an old answer from a new one."""
+    """The same note asked twice: only the nonce distinguishes an old answer from a new one."""
     await request_timestamp(asked(authority), NOTE)
     authority.broken = "other"
     with pytest.raises(TimestampError, match="nonce"):
@@ -159,7 +159,7 @@ def test_a_certificate_that_had_expired_signs_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["alone", "in front", "behind", "enclosed"])
 def test_a_server_s_certificate_of_a_trusted_authority_signs_no_time(tmp_path: Path, where: str) -> None:
-    """Anybody gets one of those. `openssl ts` would not sign with it: it did with a decoy of the same key, issuer
+    """Anyone gets one of those. `openssl ts` would not sign with it: it did with a decoy of the same key, issuer
     and serial number, but made by a false authority; which of the two is meant must not be left to chance."""
     true, false = quiet(tmp_path / "true"), quiet(tmp_path / "false")
     shutil.copy(true.folder / "signer.csr", false.folder)
@@ -313,7 +313,7 @@ def test_a_clock_that_was_set_back_does_not_put_off_the_next_stamp(
 
 
 def test_of_two_certificates_that_claim_to_have_signed_none_names_the_authority(authority: Authority) -> None:
-    """Certificates are not signed: anybody may add one of the same serial number, with a better name."""
+    """Certificates are not signed: anyone may add one of the same serial number, with a better name."""
     query, _ = timestamp.timestamp_query(NOTE)
     reply = authority.answer(query)
     assert timestamp.parse_reply(reply).authority == "Test signer"

@@ -48,7 +48,7 @@ def web(recorded_outage: tuple[MailWatchProcess, Authority, str]) -> Iterator[tu
 
 @pytest.fixture(scope="module")
 def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
-    """A MailWatch with 250 looks behind it, that has looked once more and will not for hours."""
+    """A MailWatch with 250 observations behind it, that has probed once more and will not for hours."""
     folder, end = tmp_path_factory.mktemp("still"), now() - HOUR
     skies: dict[str, Pattern] = {"nobody": lambda _: "+"}
     write(folder / "data", skies, end - 250 * MINUTE, end, vantage="test", durable=False).close()
@@ -149,7 +149,7 @@ def test_an_outage_is_told_with_bounds_words_and_proof(web: tuple[MailWatchProce
     assert status == 200
     for key in charts.TIMES:
         assert f'datetime="{told[key]}"' in text
-    # The bounds and the changes of the same looks bear the same times.
+    # The bounds and the changes of the same observations bear the same times.
     for key in ("last_good", "first_bad", "first_good"):
         assert text.count(f'datetime="{told[key]}"') == 2, key
     assert f"entries {told['ledger']['first']} to {told['ledger']['last']}" in text
@@ -358,7 +358,7 @@ def test_what_changed_before_one_listened_is_told_at_once(still: MailWatchProces
     assert _first(still, f"/live?seen={seen}") == quiet
     assert _first(still, "/live") == quiet
     assert _first(still, "/live?seen=older") == news
-    # A browser that comes back says by itself what it heard last.
+    # A browser that comes back says by itself what it received last.
     assert _first(still, f"/live?seen={seen}", **{"Last-Event-ID": "older"}) == news
     assert _first(still, "/live?seen=older", **{"Last-Event-ID": seen}) == quiet
 
@@ -371,7 +371,7 @@ def test_an_open_outage_is_told_as_its_replay_would_without_one(tmp_path: Path) 
         assert queries.outages(reader) == told
         [payload] = queries.outage_payloads(reader)
         live = {payload["id"]: payload | {"last_bad": payload["last_bad"] + 1}}
-        # What is followed live is not read out of the ledger again, which takes a second for ten thousand looks.
+        # What is followed live is not read out of the ledger again, which takes a second for 10,000 observations.
         assert queries.outage_payloads(reader, live=live) == [*live.values()]
         assert queries.incidents(reader, live=live)[0].last_bad == payload["last_bad"] + 1
         assert queries.outage_payloads(reader, live={"another": payload}) == [payload]

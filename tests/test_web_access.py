@@ -414,7 +414,7 @@ def test_what_is_kept_of_a_password_is_not_the_password() -> None:
 
 @pytest.fixture
 def apart() -> Iterator[Namespace]:
-    """A network in which there is nobody: looks at public servers get no further."""
+    """A network in which there is nobody: probes of public servers get no further."""
     namespace = Namespace(f"mw-{secrets.token_hex(4)}")
     yield namespace
     namespace.close()
@@ -426,7 +426,7 @@ def test_what_is_nobodys_may_be_seen_by_all_until_something_is_somebodys(
 ) -> None:
     """The image as it is, with the example config: pages and metrics work without a password.
 
-    Whether somebody asks while it is watched makes no difference.
+    Whether someone asks while it is watched makes no difference.
     """
     apart.run(_shown_until_it_is_somebodys, tmp_path, asked)
 
@@ -453,7 +453,7 @@ def _shown_until_it_is_somebodys(folder: Path, asked: bool) -> None:
         watching.write_config()
         watching.signal(signal.SIGHUP)
         watching.wait_until(lambda: "reloaded: watching 1 target" in watching.log.read_text(), "reloaded")
-        # Its looks are still on record.
+        # Its observations are still on record.
         assert ask(watching, "/metrics", beyond)[0] == 403
 
 

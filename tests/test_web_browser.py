@@ -53,7 +53,7 @@ def web(recorded_outage: tuple[MailWatchProcess, Authority, str]) -> Iterator[tu
 
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MailWatchProcess, dict[str, str]]]:
-    """A MailWatch in public mode, and the pages that strangers have."""
+    """A MailWatch in public mode, and the pages that visitors without a login have."""
     with (
         running_with_canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _),
         watching.running(),
@@ -310,7 +310,7 @@ def test_the_longest_name_fits_the_narrowest_window(tmp_path: Path, browser: Bro
             assert page.evaluate(BEYOND, 320) == [], path
             assert page.locator("main").get_by_text(name).count() > 0, path
         page.set_viewport_size(SIZES["desk"])
-        # Nor are words cut to pieces where there is room.
+        # Nor are words cut to pieces where they fit.
         assert page.evaluate("document.querySelector('thead').getBoundingClientRect().height") < 60
     page.close()
 

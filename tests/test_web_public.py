@@ -1,4 +1,4 @@
-"""What strangers see of a real MailWatch: states and outages, and not one word that is somebody's."""
+"""What visitors without a login see of a real MailWatch: states and outages, and nothing private."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WHEN = "from=2020-01-01T00:00:00Z&to=2040-01-01T00:00:00Z"
 
 @pytest.fixture(scope="module")
 def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
-    """It has an outage behind it, and is asked by strangers."""
+    """It has an outage behind it, and visitors without a login ask it."""
     with running_with_canaries(tmp_path_factory.mktemp("public"), public=True) as (watching, _):
         watching.start()
         watching.wait_until(lambda: all(t["state"] == "up" for t in watching.api("targets")), "up again")

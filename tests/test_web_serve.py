@@ -1,4 +1,4 @@
-"""The socket under the pages: nobody holds a file handle for nothing, since the looks need them."""
+"""The socket under the pages: nobody holds a file handle for nothing, since the probes need them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.helpers.ledger_factory import MINUTE, write
 
 
 def ours(folder: Path) -> dict[str, object]:
-    """A ledger of 47 looks with one outage, as headers and signed checkpoints."""
+    """A ledger of 47 observations with one outage, as headers and signed checkpoints."""
     start = 1_772_000_000_000
 
     def sky(at: int) -> str:

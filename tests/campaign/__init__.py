@@ -7,8 +7,8 @@ touches the network stands in: the probes (looks.py) walk the real phases throug
 guard answers from the truth about our line (guard.py). All else is MailWatch itself; a kill -9 leaves what was on
 disk.
 
-At each start the whole ledger is audited and replayed (ledgers.py). At the end what the ledger tells is compared
+At each start the whole ledger is audited and replayed (ledgers.py). At the end what the ledger reports is compared
 with what was true: outages found, bounds, none that was not the provider's (verdict.py, with truth.py for what
-excuses an outage from being found), looks, gaps and logins (bookkeeping.py). docs/explanation/campaign.md has the
+excuses an outage from being found), probes, gaps and logins (bookkeeping.py). docs/explanation/campaign.md has the
 figures and says what the rules cannot promise.
 """

@@ -97,7 +97,7 @@ class Accounts:
         before: Outcome | None,
         after: Outcome | None,
     ) -> None:
-        """Count what a look itself took, by what was on its two sides."""
+        """Count what a probe itself took, by what was on its two sides."""
         if look is None or said is None:
             return
         if Outcome.UNKNOWN in (before, after):

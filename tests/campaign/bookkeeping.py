@@ -1,8 +1,8 @@
-"""What is booked of each look, of the time between two looks, and of the logins, against what was true.
+"""What is booked of each probe, of the time between two probes, and of the logins, against what was true.
 
-1. No look that failed by our line, our sleep, our password or a throttle is booked as down, none that failed is
+1. No probe that failed by our line, our sleep, our password or a throttle is booked as down, none that failed is
    booked as up, and none is booked as unknown without such a reason.
-2. Time in which MailWatch was off, asleep or did not look for long is on record as a gap, and no other time is.
+2. Time in which MailWatch was off, asleep or did not probe for long is on record as a gap, and no other time is.
    A gap is as long as it truly was; over a reboot, at least what surely passed. So is the sum in the metrics.
 3. Suspends and steps of the clock are on record, as long as they were.
 4. An account is rejected at most three times an hour, and its logins are not held back without such a reason; an
@@ -26,7 +26,7 @@ from tests.campaign.world import HOUR, Account, Service, Span
 
 Facts = Sequence[tuple[int, Fact]]
 NOTICED = {"suspend": SUSPEND_SECONDS, "step": STEP_SECONDS, "stall": STALL_SECONDS + TICK_SECONDS}
-"""Seconds above which MailWatch notices what befalls its machine."""
+"""Seconds above which MailWatch notices what happens to its machine."""
 SLACK = 2 * TICK_SECONDS
 REJECTIONS = 3
 """How often an account may be rejected in an hour."""

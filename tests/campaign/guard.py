@@ -74,13 +74,13 @@ class _Resolver(ResolverCheck):
 
 
 async def regular_rounds(guard: Guard, world: World, clocks: Clocks) -> None:
-    """Ask as the housekeeping does, every quarter of a minute; but far from any trouble it finds nothing new."""
+    """Ask as the background task does, every quarter of a minute; far from any trouble it finds nothing new."""
     began = clocks.true
     await guard.check(dns=True)
     for span in _edges(world):
         if span.end <= clocks.true:
             continue
-        # On the beat that began with the start.
+        # At the interval that began with the start.
         await _until(clocks, began + (max(span.start, clocks.true) - began) // GUARD_SECONDS * GUARD_SECONDS)
         while clocks.true < span.end:
             answer = await guard.check(dns=True)

@@ -15,7 +15,7 @@ def check_ledger(reader: Reader, keys: Keys, monitor: Pipeline) -> list[str]:
     """Return what is wrong: hashes and signatures, outages that a replay does not give, states taken up wrongly.
 
     A state that was taken up from somewhere in the ledger must be the one that a replay from its first entry
-    gives. Asked after the taking up, when what a kill left untold must have been told.
+    gives. Asked after the restore, when what a kill left unreported must have been reported.
     """
     findings = [f"audit: {finding}" for finding in audit(reader, keys.public, keys.secret)]
     book = rule_book(reader)

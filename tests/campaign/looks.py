@@ -1,4 +1,4 @@
-"""A simulated look: walks the phases in virtual time; each is decided by the truth of its moment."""
+"""A simulated probe: walks the phases in virtual time; each is decided by the truth of its moment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.campaign.world import HOUR, Service, Span, World, cause_of
 FOREVER = 1e7
 FAILED_OTHERWISE = 99
 LOSS_APART_SECONDS = 12 * HOUR
-"""Seconds between a lost look and a fault of the provider."""
+"""Seconds between a lost probe and a fault of the provider."""
 RESOLVER_TIMEOUT, RESOLVER_ATTEMPTS = 5.0, 2
 SURVIVED_SUSPEND_SECONDS = 0.5
 """Seconds of sleep that a connection outlives, and that MailWatch does not notice."""
@@ -48,7 +48,7 @@ class _Failed(Exception):
 
 @dataclass(slots=True)
 class TrueProbe:
-    """A look as it truly was, in true time. `target` is the service that was met, `called` its name in the config.
+    """A probe as it truly was, in true time. `target` is the service it met, `called` its name in the config.
 
     `raw` is what the probe made of it, before the monitor judged. `met` are the provider's faults that it ran
     into; `why` is what made it fail last: provider, line, resolver, lost, throttled, password, asleep.
@@ -67,7 +67,7 @@ class TrueProbe:
 
 
 class SimulatedProbes:
-    """Stands in for `probes.observe`; keeps the truth of every look under the number in its facts."""
+    """Stands in for `probes.observe`; keeps the truth of every probe under the number in its facts."""
 
     def __init__(self, world: World, clocks: Clocks) -> None:
         self._world, self._clocks = world, clocks
@@ -79,7 +79,7 @@ class SimulatedProbes:
     async def observe(
         self, target: Target, *, scheduled_at: Millis, with_login: bool = True, **_: Any
     ) -> Observation:
-        """Look at `target` once."""
+        """Probe `target` once."""
         service = self._hosts[target.host]
         recorder = Recorder(redactor(target.login), None)
         start, logged_in = self._clocks.true, target.login is not None and with_login
@@ -102,7 +102,7 @@ class SimulatedProbes:
         made = recorder.to_attempt(walk.peer, cause=cause, detail=detail)
         raw = cause.outcome if cause else Outcome.UP
         why = walk.why if cause else ""
-        # Losses are scattered: each is preceded by a look that failed for no other reason.
+        # Losses are scattered: each is preceded by a probe that failed for no other reason.
         key = service.key
         self._losses[key] = 0 if cause is None else self._losses.get(key, 0) + 1
         if why not in ("", "lost"):
@@ -131,9 +131,9 @@ class SimulatedProbes:
         )
 
     def _is_lost(self, service: Service) -> bool:
-        """In lossy times looks are lost, but never as many in a row as open an outage, nor beside its looks.
+        """In lossy times probes are lost, but never as many in a row as open an outage, nor beside its probes.
 
-        More of them could not be told from the provider's failures by anyone (docs/explanation/campaign.md).
+        More of them could not be distinguished from the provider's failures (docs/explanation/campaign.md).
         """
         now = self._clocks.true
         if service.lossy.at(now) is None or self._world.chance.random() > 0.2:

@@ -124,7 +124,7 @@ class Run:
         self.clocks.set_off(error, synchronised=True)
 
     def put_wrong(self, seconds: float) -> None:
-        """Somebody sets the clock by so much."""
+        """Someone sets the clock by so much."""
         self.clocks.set_off(self._bounded(self.clocks.offset + seconds))
 
     @staticmethod
@@ -153,7 +153,7 @@ class Run:
         return (took, 0.0) if self.world.chance.random() < 0.5 else (0.0, took)
 
     def next_event(self) -> Any:
-        """Take the next thing that befalls the machine; what came while it was off befell nobody."""
+        """Take the next thing that happens to the machine; what came while it was off happened to no one."""
         while self._happenings and self._happenings[0].at < self.clocks.true - 1.0:
             self._happenings.pop(0)
         return self._happenings.pop(0) if self._happenings else None
@@ -309,7 +309,7 @@ class _Life:
         self._loop.stop()
 
     def _kill_soon(self) -> None:
-        """Kill soon: mostly a moment after a look, when its record is on the way, else just so."""
+        """Kill soon: mostly a moment after a probe, when its record is on the way, else just so."""
 
         chance = self._run.world.chance
         last = self._loop.call_later(chance.uniform(0, 1800), self._kill)
@@ -346,7 +346,7 @@ class _Life:
 
 @contextlib.contextmanager
 def template(folder: Path) -> Iterator[Path]:
-    """An empty ledger to copy: making the keys and the tables takes as long as a day of looks."""
+    """An empty ledger to copy: making the keys and the tables takes as long as a day of probes."""
     Store.open(folder).close()
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

@@ -13,7 +13,7 @@ ROUNDING = 2
 
 @dataclass(frozen=True, slots=True)
 class ReportedOutage:
-    """A reported outage, with the looks that its four times come from."""
+    """A reported outage, with the probes that its four times come from."""
 
     json: dict[str, Any]
     good: TrueProbe | None

@@ -1,19 +1,19 @@
 """When could a fault be seen at all? What excuses an outage from being found, and nothing else does.
 
-A fault is a promise to be found where it can be looked at: its time without the stretches in which no look could
-have told it. These, by name:
+A fault is a promise to be found where it can be probed: its time without the stretches in which no probe could
+have reported it. These, by name:
 
-not running     MailWatch was off or killed, until its first look after the start
+not running     MailWatch was off or killed, until its first probe after the start
 asleep          the machine was suspended, or the process stood still
-clock           the clock was set: a look across that moment is in doubt
+clock           the clock was set: a probe across that moment is in doubt
 our line        our own line, or our resolver, was down
 not watched     the config did not have it, or its watching had just begun
-throttled       the provider turned us away, and the looks that we leave out for it (at most 16 intervals)
+throttled       the provider turned us away, and the probes that we leave out for it (at most 16 intervals)
 login held back faults of login or mailbox only: the password in the config was wrong, or the login was
                 rejected and is not tried again yet
 
-In each stretch that is left, a look must come within one interval and one timeout; and when a look met the fault
-and the stretch lasts for as many further looks as open an outage, each a recheck and a timeout after the one
+In each stretch that is left, a probe must come within one interval and one timeout; and when a probe met the fault
+and the stretch lasts for as many further probes as open an outage, each a recheck and a timeout after the one
 before, the outage must be on record.
 """
 
@@ -29,9 +29,9 @@ from tests.campaign.run import History
 from tests.campaign.world import Service, Span, World
 
 OVERHEAD = 1.0
-"""Seconds from the end of a look to its being on disk."""
+"""Seconds from the end of a probe to its being on disk."""
 FIRST_LOOKS = 2.0
-"""Seconds from the start of MailWatch to its first look at each target."""
+"""Seconds from the start of MailWatch to its first probe of each target."""
 LOGINS_AT_ONCE = 3
 
 
@@ -56,7 +56,7 @@ class Truth:
         self._blind: dict[tuple[str, bool], list[Span]] = {}
 
     def stretches(self, service: Service, fault: Span) -> tuple[list[Span], dict[str, float]]:
-        """Return the stretches of a fault that could be looked at, and the seconds of it lost by reason."""
+        """Return the stretches of a fault that could be probed, and the seconds of it lost by reason."""
         found, lost, at = [], dict[str, float](), fault.start
         for span in self._blind_spans(service, fault.kind in ("login", "mailbox")):
             if span.end <= at or span.start >= fault.end:
@@ -71,24 +71,24 @@ class Truth:
         return found, lost
 
     def within(self, name: str, start: float, end: float) -> list[TrueProbe]:
-        """Return the looks that began at or after `start` and ended by `end`."""
+        """Return the probes that began at or after `start` and ended by `end`."""
         looks, first = self.probes[name], bisect_left(self._starts[name], start)
         return [look for look in looks[first : bisect_left(self._starts[name], end)] if look.end <= end]
 
     def is_disturbed(self, look: TrueProbe) -> bool:
-        """Whether our line, our machine or our clock was in trouble at any time of the look."""
+        """Whether our line, our machine or our clock was in trouble at any time of the probe."""
         troubles = (span for span in self._ours if span.start <= look.end and look.start <= span.end)
         return next(troubles, None) is not None
 
     def probe_due(self, service: Service, start: float) -> float:
-        """Return the seconds from `start` within which a look must begin: the beat, and a look under way."""
+        """Return the seconds from `start` within which a probe must begin: the interval, and a probe under way."""
         before = [each for each in self._configs if each.start <= start][-1:]
         after = [each for each in self._configs if start < each.start <= start + service.longest]
         intervals = [each.entries[service.key][1] for each in (*before, *after) if service.key in each.entries]
         return max(intervals, default=service.longest) + self._one_probe(service)
 
     def rest_needed(self, service: Service, met: TrueProbe) -> float:
-        """Return the seconds that must remain after a look that met a fault, for it to be found for sure."""
+        """Return the seconds that must remain after a probe that met a fault, for it to be found for sure."""
         doubts, looks = 1, self.probes[service.target.name]
         for look in reversed(looks[: self._starts[service.target.name].index(met.start)]):
             if look.cause is None:
@@ -143,7 +143,7 @@ class Truth:
         return found
 
     def _held_back(self, service: Service) -> list[Span]:
-        """From a look that was rejected, or taken without the login, to the next one with it."""
+        """From a probe that was rejected, or taken without the login, to the next one with it."""
         found, since, why = [], None, ""
         for look in self.probes[service.target.name]:
             held = not look.with_login or look.cause is Cause.CREDENTIALS
@@ -166,7 +166,7 @@ class Truth:
 
 
 def recheck(rules: Rules, service: Service, doubts: int) -> float:
-    """Return the seconds to the next look after so many looks in doubt, at the most."""
+    """Return the seconds to the next probe after so many probes in doubt, at the most."""
     if not rules.recheck:
         return service.longest
     return min(service.longest, rules.recheck[min(doubts, len(rules.recheck)) - 1])
@@ -178,5 +178,5 @@ def shortest(rules: Rules, service: Service) -> float:
 
 
 def needs_login(service: Service, what: str) -> bool:
-    """Whether only a look that logs in can meet such a fault."""
+    """Whether only a probe that logs in can meet such a fault."""
     return what in ("login", "mailbox") and Phase.AUTH in service.phases

@@ -1,12 +1,12 @@
-"""Compares what the ledger tells with what was true.
+"""Compares what the ledger reports with what was true.
 
 1. Found: each outage of a provider that could be seen for long enough is on record (truth.py says what that is).
 2. Bounds: it began between last_good and first_bad, and ended between last_bad and first_good, and its durations
    are those that truly passed, whatever the wall clock was set to in between (bounds.py).
-3. Honest: every reported outage begins and ends with looks that truly met a fault of that very target.
-4. Proven afterwards: only logins that were broken; and a broken login that was seen to be is told, then or later.
+3. Honest: every reported outage begins and ends with probes that truly met a fault of that very target.
+4. Proven afterwards: only logins that were broken; and a broken login that shows is reported, then or later.
 
-What is booked of each look and of the time between looks is judged in bookkeeping.py, the availability in
+What is booked of each probe and of the time between probes is judged in bookkeeping.py, the availability in
 accounts.py.
 """
 
@@ -167,7 +167,7 @@ class _Comparison:
         return False
 
     def _login_found(self, service: Service, fault: Span) -> None:
-        """A login that was accepted, rejected and accepted again with one password was broken: told, or a bug."""
+        """A login that was accepted, rejected and accepted again with one password was broken: report it."""
         accepted, rejected = "", ""
         for _, fact in self.facts[service.target.name]:
             if isinstance(fact, TargetChange) and fact.event in (TargetEvent.BEGIN, TargetEvent.END):

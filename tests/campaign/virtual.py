@@ -122,7 +122,7 @@ class Clocks:
 
         MailWatch asks `time.time_ns` (models.now) and `time.monotonic(_ns)` (recorder, writer), the schedule and
         APScheduler `datetime.now`; the event loop asks its own `time()`. Plain assignments: a patch in C of
-        every clock of the process would cost more than the looks do, and leaves the monotonic ones alone.
+        every clock of the process would cost more than the probes do, and leaves the monotonic ones alone.
         """
 
         class Date(datetime):
@@ -159,7 +159,7 @@ class Ticks(ClockMonitor):
     """The monitor's clock watch, without the ticks that find nothing.
 
     MailWatch ticks each second: 604,800 times a week, of which a few matter. The others only move the time of
-    the last tick on, which is made up for when somebody asks; whoever disturbs the clocks says so before.
+    the last tick on, which is made up for when someone asks; what disturbs the clocks says so before.
     """
 
     def __init__(self, clocks: Clocks) -> None:
@@ -174,7 +174,7 @@ class Ticks(ClockMonitor):
         self._disturbed = True
 
     def until_next(self) -> float:
-        """Return the seconds to the next tick of the beat."""
+        """Return the seconds to the next tick."""
         return TICK_SECONDS - (self._clocks.running - self._began) % TICK_SECONDS
 
     def tick(self) -> list[ClockEvent]:

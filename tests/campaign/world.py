@@ -1,7 +1,7 @@
 """What is true in a simulated world: the providers' services, our line, our machine, the passwords.
 
 All times are seconds of true time since the world began. Everything is drawn from the seed before the world
-begins; what happens while it runs (which look is lost) is drawn from a generator of the same seed.
+begins; what happens while it runs (which probe is lost) is drawn from a generator of the same seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LINE_LOSS_KILLS_SECONDS = 6.0
 """Seconds that our own line must be down to take connections with it: a new address, a forgetful router."""
 DEFAULTS = Rules()
 SHARE_AS_INSTALLED = 0.03
-"""Share of worlds with the beat of a fresh install, a look a minute, which take twenty times as long as others."""
+"""Share of worlds with the interval of a fresh install, a probe a minute, which take twenty times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Spans:
 
 @dataclass(frozen=True, slots=True)
 class MachineEvent:
-    """Something that befalls our machine: off, kill, reboot, suspend, step, ntp, stall, reload.
+    """Something that happens to our machine: off, kill, reboot, suspend, step, ntp, stall, reload.
 
     A `killed` reload is one in the middle of which the process dies.
 
@@ -205,7 +205,7 @@ class _Draw:
         chance = self.chance
         count = chance.randint(1, 5)
         interval = float(round(count * chance.uniform(400, 1500)))
-        # Now and then MailWatch's own defaults of recheck; else some that fit the beat.
+        # Now and then MailWatch's own defaults of recheck; else some that fit the interval.
         fitting = tuple(round(interval / part, 1) for part in (12, 6, 3))
         recheck = chance.choice([DEFAULTS.recheck if count < 3 else (), (), *[fitting] * 6])
         self.rules = Rules(chance.choice([2, 3, 3, 3, 3, 4]), chance.choice([1, 2, 2, 2, 3]), recheck)
@@ -378,7 +378,7 @@ class _Draw:
         return sorted(found, key=lambda happening: happening.at)
 
     def _step(self, at: float) -> list[MachineEvent]:
-        """Somebody sets the clock, and mostly NTP puts it right later."""
+        """Someone sets the clock, and mostly NTP puts it right later."""
         step = [MachineEvent(at, "step", self._wrong(0.05))]
         if self.chance.random() < 0.7:
             step.append(MachineEvent(at + self._log_uniform(1.0, 2 * DAY), "ntp"))
@@ -410,5 +410,5 @@ class _Draw:
 
 
 def cause_of(what: str) -> Cause:
-    """The cause that a look gives for a fault."""
+    """The cause that a probe gives for a fault."""
     return Cause.TIMEOUT if what == "slow" else Cause.CREDENTIALS if what == "login" else Cause(what)

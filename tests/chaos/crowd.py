@@ -80,7 +80,7 @@ HEALTHY = (
     Member("good pop3", Kind.POP3, POP3),
 )
 SILENT_SCRIPT = ("",) * 1000
-"""Says nothing more, and hears that the client leaves, as SILENCE does not."""
+"""Says nothing more, and notices that the client leaves, as SILENCE does not."""
 LETTERS = b"A" * 65_000
 GARBAGE = b"\x16\x03\x03\xff\xff" * 999
 DRIP = Endless(b"x", pause=0.5)

@@ -172,7 +172,7 @@ class _Life:
         self.complaints = complaints
 
     async def through(self, hours: float, crowd: Sequence[Member], served: ssl.SSLContext, ca_file: Path) -> None:
-        """Look at all of them until the time is over."""
+        """Probe all of them until the time is over."""
         async with contextlib.AsyncExitStack() as stack:
             targets = [
                 await stack.enter_async_context(_served(member, served, ca_file)) for member in (*HEALTHY, *crowd)

@@ -35,7 +35,7 @@ from tests.chaos.promises import (
 from tests.helpers.process import MailWatchProcess
 
 ANOTHER = 54_321
-"""A user of whom no other process is: the kernel counts processes by user, and root's not at all."""
+"""A user that has no other process: the kernel counts processes by user, and root's not at all."""
 AS_ANOTHER = ("setpriv", f"--reuid={ANOTHER}", f"--regid={ANOTHER}", "--clear-groups")
 READING = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
 """It may read where Python and the tests lie; it may not exceed a limit."""

@@ -1,4 +1,4 @@
-"""A disk that takes five seconds for each fsync, as a dying one or a busy NAS does, and then is well again.
+"""A disk that takes five seconds for each fsync, as a dying one or a busy NAS does, and then is fast again.
 
 Probes go on, and nothing of it is the provider's; /metrics shows it; one that takes twelve seconds makes MailWatch
 unready, since its record is behind; SIGTERM is heeded.
@@ -35,7 +35,7 @@ from tests.chaos.promises import (
 from tests.helpers.process import MailWatchProcess
 
 SECONDS, LONG = 5, 12
-"""What one fsync takes; the longer one is beyond what self-watch takes for well."""
+"""What one fsync takes; the longer one is beyond what self-watch takes for healthy."""
 FSYNCS = 5
 """How many fsyncs SIGTERM may wait for: the last commit, its checkpoint, and the end of SQLite's log."""
 SLOW, SLOWER = 25.0, 60.0
@@ -121,7 +121,7 @@ class Disk:
 
 
 def run(lab: Lab, figures: Figures, scale: Scale) -> None:
-    """Slow while it runs and well again; slow from the first start; slow while it stops."""
+    """Slow while it runs and fast again; slow from the first start; slow while it stops."""
     if not Disk.possible():
         figures.notes.append("left out: there is neither a C compiler nor strace")
         return

@@ -40,7 +40,7 @@ class Right:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A server that differs from one where all is well by its steps only.
+    """A server that differs from a healthy one by its steps only.
 
     `source` names the public report; its words are retold and shortened, its names and addresses replaced. `why`
     is the reason of the verdict. `timeout` is in seconds. `pieces` cuts all that the server says into packets of

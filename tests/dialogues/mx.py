@@ -1,4 +1,4 @@
-"""What exchangers said to a stranger: to another mail server, as the probe of kind mx is one.
+"""What exchangers said to an unknown client, another mail server, as the probe of kind mx is one.
 
 Enhanced status codes: RFC 3463.
 """

@@ -1,4 +1,4 @@
-"""Small servers where all is well but for the steps of a dialogue.
+"""Small servers that are healthy but for the steps of a dialogue.
 
 They answer commands, in whatever order a client sends them.
 """
@@ -51,7 +51,7 @@ WELL: Mapping[Kind, Mapping[str, str]] = {
         "": "250 2.0.0 ok",
     },
 }
-"""What a server of each kind says where all is well, to a command and, by "", to any other."""
+"""What a server of each kind says when it is healthy, to a command and, by "", to any other."""
 
 _LAST = frozenset({"LOGOUT", "QUIT"})
 _BETWEEN_PACKETS = 0.002

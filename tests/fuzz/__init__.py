@@ -1,4 +1,4 @@
-"""A fuzzer of everything that reads a stranger's bytes; `make fuzz`, and more of it at night.
+"""A fuzzer of everything that reads untrusted bytes; `make fuzz`, and more of it at night.
 
 target.py       what is fuzzed: a name, seeds, and a call that raises when something is wrong
 mutation.py     how an input is made out of seeds

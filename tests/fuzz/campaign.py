@@ -85,7 +85,7 @@ def failure_of(target: Target, data: bytes) -> BaseException | None:
 
 
 def kind_of(error: BaseException) -> str:
-    """Name a failure by where it was raised, so that one fault is told once."""
+    """Name a failure by where it was raised, so that one fault is reported once."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/mailwatch/" in frame.filename]
     where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "-"
     text = str(error)

@@ -84,7 +84,7 @@ _SCRIPT: Callable[[], Any] = cache(
 
 
 def _enclosed(data: bytes) -> None:
-    """The script says WRONG, or ok; an exception it tells by itself (sys.excepthook)."""
+    """The script says WRONG, or ok; an exception it prints by itself (sys.excepthook)."""
     path = made().scratch
     path.write_bytes(data)
     before, sys.argv = sys.argv, ["verify.py", str(path)]

@@ -112,7 +112,7 @@ def _redirected(data: bytes) -> None:
 
 
 class Told(dns.asyncresolver.Resolver):
-    """A resolver that is told its answers, of which each is a message as it came off the wire."""
+    """A resolver that gets its answers from the test, of which each is a message as it came off the wire."""
 
     def __init__(self, answers: list[bytes]) -> None:
         super().__init__(configure=False)

@@ -145,7 +145,7 @@ _CONTEXTS = TlsContexts()
 
 
 def play(data: bytes, target: Target, probe: Probe) -> Attempt:
-    """Let the probe meet the server that the input makes. Raises Wrong for a fault of our own, or a secret told."""
+    """Let the probe meet the server that the input makes. Raises Wrong for a fault of our own, or a secret on record."""
 
     async def met() -> Attempt:
         call = Played(target, NOWHERE, target.login, Recorder(redactor(target.login), None), _CONTEXTS)

@@ -16,7 +16,7 @@ def files_of(bundle: Path) -> Files:
 
 
 def pack(path: Path, files: Files, *, refresh: bool = True, method: int = zipfile.ZIP_DEFLATED) -> Path:
-    """Write a zip; with `refresh` its manifest fits again, which anybody can do but sign."""
+    """Write a zip; with `refresh` its manifest fits again, which anyone can do but sign."""
     if refresh:
         listed = {
             name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}

@@ -188,7 +188,7 @@ def _load() -> None:
 
 def _serve(listening: socket.socket) -> dict[str, Any]:
     """Fork a process for each request; return in the child, with what was asked for."""
-    # Ended children of this one, the keepers below, are nobody's to wait for.
+    # Ended children of this one, the keepers below, need no wait.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         connection, _ = listening.accept()

@@ -46,7 +46,7 @@ def down(begin: float, end: float) -> Callable[[Millis], str]:
 
 
 def without_an_observation(path: Path, made: Path) -> Path:
-    """The bundle without one of its looks."""
+    """The bundle without one of its observations."""
     with zipfile.ZipFile(path) as opened, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as out:
         for name in opened.namelist():
             content = opened.read(name)

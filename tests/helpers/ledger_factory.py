@@ -1,4 +1,4 @@
-"""Ledgers of looks that were never made, written by the Store as the monitor would."""
+"""Ledgers of observations that were never made, written by the Store as the monitor would."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ HOUR: Millis = 60 * MINUTE
 DAY: Millis = 24 * HOUR
 
 Pattern = Callable[[Millis], str]
-"""What a look at that time sees: + up, - down, ? unknown, and a blank when nobody looks."""
+"""What a probe at that time sees: + up, - down, ? unknown, and a blank when there is no observation."""
 
 
 def observation_of(target: str, mark: str, at: Millis) -> Observation:
-    """A look of 200 ms."""
+    """An observation of 200 ms."""
     cause = {"+": None, "-": Cause.TIMEOUT, "?": Cause.OFFLINE}[mark]
     failed = Phase.CONNECT if cause else None
     detail = "no answer within 30 s" if cause else ""
@@ -85,10 +85,10 @@ def write(
     monitor_entries: Sequence[tuple[str, Millis, dict[str, Any]]] = (),
     backdated: bool = False,
 ) -> Store:
-    """Write a ledger of imap targets, looked at every `beat`; a checkpoint after `every` beats. Not closed.
+    """Write a ledger of imap targets, probed every `beat`; a checkpoint after `every` intervals. Not closed.
 
-    `seen` makes a look of a target, a mark and a time. Not `durable`: nothing waits for the disk.
-    `own` are entries of MailWatch itself as kind, time and payload, in order; each comes before the looks of its
+    `seen` makes an observation of a target, a mark and a time. Not `durable`: nothing waits for the disk.
+    `own` are entries about MailWatch itself (kind, time, payload), in order; each precedes the observations of its
     time. `backdated`: checkpoints say that they were made when their last entry was, not now.
     """
     rules = rules or Rules()

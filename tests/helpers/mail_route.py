@@ -53,7 +53,7 @@ class MailService:
         )
 
     async def probe(self, **more: Any) -> Observation:
-        """One look, taken into account by the next."""
+        """One probe, taken into account by the next."""
         trips = RoundtripContext(SECRET, self.outstanding)
         seen = await observe(
             self.roundtrip_target(**more), scheduled_at=now(), contexts=TlsContexts(), roundtrip=trips

@@ -25,7 +25,7 @@ class Operator:
     """Writes a ledger by hand.
 
     In milliseconds, `off` is how far the operator's clock is set off the true time, and `begun` how much after its
-    end a look is said to have begun.
+    end an observation is said to have begun.
     """
 
     def __init__(self, store: Store, folder: Path, target: str = "lab-imap") -> None:
@@ -62,7 +62,7 @@ class Operator:
         self.entry("node", {"event": "start", "rules": rules_payload(self.rules)})
 
     def observe(self, marks: str, dated: Millis | None = None, detail: str = "") -> None:
-        """Look once for each mark (+ up, - down, ? unknown), now or as if it were another time."""
+        """Probe once for each mark (+ up, - down, ? unknown), now or as if it were another time."""
         for mark in marks:
             at = self.clock() if dated is None else dated
             clock = replace(clock_of(self.steady(), self.steady()), bound=None)

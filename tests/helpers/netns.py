@@ -104,7 +104,7 @@ class FarDovecot(Dovecot):
 
 
 class IsolatedNetwork:
-    """`home` looks at what is in `far`: a provider with a real Dovecot, a control, maybe a resolver.
+    """`home` probes what is in `far`: a provider with a real Dovecot, a control, maybe a resolver.
 
     The provider's certificate is good for `names` too.
     """

@@ -53,7 +53,7 @@ def channel(webhook: Webhook, **more: Any) -> Channel:
 
 
 class Record:
-    """A ledger, and who tells of it."""
+    """A ledger, and the alarm that reports on it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""A monitor over a real store, without a schedule: the test says when to look."""
+"""A monitor over a real store, without a schedule: the test says when to probe."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class PipelineHarness:
         )
 
     async def probe(self, target: Target | None = None) -> None:
-        """One look, as the schedule would start it."""
+        """One probe, as the schedule would start it."""
         await self.pipeline.run_probe(target or self.target, now())
 
     @contextlib.asynccontextmanager

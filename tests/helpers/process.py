@@ -133,11 +133,11 @@ class MailWatchProcess:
         raise AssertionError(f"never {what}; its log:\n{self.log.read_text()}")
 
     def state(self, target: str) -> str:
-        """The state of a target as the API tells it."""
+        """The state of a target as the API reports it."""
         return next(str(told["state"]) for told in self.api("targets") if told["target"] == target)
 
     def count(self, target: str, outcome: str) -> int:
-        """How many looks of that outcome the API has; none of a target that a reload has not taken up yet."""
+        """How many probes of that outcome the API has; none of a target that a reload has not taken over yet."""
         told = self.get(f"/api/v1/observations?target={target}&limit=1000")
         return 0 if told.startswith("404") else sum(o["outcome"] == outcome for o in json.loads(told))
 

@@ -31,7 +31,7 @@ TINY, ENDLESS = 22, 0.02
 """Letters that no pattern needs so many seconds for, unless each doubles the work."""
 TOO_MUCH, DOUBTFUL = 9.0, 6.0
 NOTICED = 0.003
-"""Seconds of processor time below which a growth cannot be told from noise."""
+"""Seconds of processor time below which a growth cannot be distinguished from noise."""
 ENDS = ("\n", "!", "\0 ")
 
 

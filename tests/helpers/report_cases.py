@@ -43,7 +43,7 @@ MonitorEntries = list[tuple[str, Millis, dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class ReportCase:
-    """A case: what its sky is from `start` to `end` of the looks, relative to BEGIN, and our own entries."""
+    """A case: what its sky is from `start` to `end`, relative to BEGIN, and our own entries."""
 
     pattern: Callable[[Millis], str]
     start: Millis
@@ -112,9 +112,9 @@ CASES = {
 
 
 def _observation_of(name: str, mark: str, at: Millis) -> Observation:
-    """A look with a login and a guard, at a server that at first is silent, then refuses, then talks.
+    """An observation with a login and a guard, at a server that at first is silent, then refuses, then talks.
 
-    x is a login that is rejected, n a look that does without one meanwhile.
+    x is a login that is rejected, n an observation that does without one meanwhile.
     """
     made = replace(observation_of(name, "?" if mark in "xn" else mark, at), with_login=mark != "n")
     hours = (at - BEGIN) / HOUR

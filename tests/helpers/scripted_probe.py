@@ -59,6 +59,6 @@ async def probe(target: Target, **options: Any) -> Observation:
 
 
 async def probe_script(script: Sequence[Step], kind: Kind = Kind.IMAP, **changes: Any) -> Observation:
-    """Look once at a server that plays the script."""
+    """Probe once at a server that plays the script."""
     async with scripted_server(script) as port:
         return await probe(at(port, kind, **changes))

@@ -1,4 +1,4 @@
-"""Those who are told: a webhook receiver over real sockets that can be closed and opened again."""
+"""What gets notifications: a webhook receiver over real sockets that can be closed and opened again."""
 
 from __future__ import annotations
 
@@ -64,5 +64,5 @@ class Webhook:
 
     @property
     def titles(self) -> list[str]:
-        """What it was told, in order."""
+        """What it received, in order."""
         return [told["title"] for told in self.took]

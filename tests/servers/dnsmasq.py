@@ -1,4 +1,4 @@
-"""dnsmasq: a name server that knows what a test tells it, and nobody else to ask."""
+"""dnsmasq: a name server that knows what a test gives it, and no other to ask."""
 
 from __future__ import annotations
 

@@ -264,7 +264,7 @@ class Dovecot(Program):
             os.chown(path, self._owner.pw_uid, self._owner.pw_gid)
 
     def _write_users(self) -> None:
-        # Dovecot looks for the name with its quotes escaped; a colon in it cannot be written at all.
+        # Dovecot searches for the name with its quotes escaped; a colon in it cannot be written at all.
         # For passwords it knows Base64.
         lines = []
         for user, password in self.passwords.items():

@@ -1,4 +1,4 @@
-"""nginx: a webmail's front page, and what it says when it is not well."""
+"""nginx: a webmail's front page, and what it says when it is down."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Postfix(Program):
     At submission only Dovecot's users may send, to example.org alone. What they send is delivered to `lmtp_port`;
     without one it stays in the queue, where a test can see it.
 
-    On `exchanger_port` it takes mail for postmaster and alice of example.org from anybody, with STARTTLS on offer;
+    On `exchanger_port` it takes mail for postmaster and alice of example.org from anyone, with STARTTLS on offer;
     on `greylisting_port` too, but there it asks the policy server at `policy_port`, which a test may play.
     """
 

@@ -18,19 +18,19 @@ from tests.helpers.scripted_server import SILENCE, Step, scripted_server
 USER = "mario.rossi@example.org"
 PASSWORD = "a-secret-of-the-table-5d1f"
 TIMEOUT_SECONDS = 20.0
-"""A look's timeout where the server answers at once: a slow machine is not a fault of the server."""
+"""A probe's timeout where the server answers at once: a slow machine is not a fault of the server."""
 SHORT_TIMEOUT_SECONDS = 1.0
 """Where the server never answers."""
 
 Place = Callable[[Target], AbstractAsyncContextManager[Target]]
 """Makes the fault for as long as the block lasts, and points the target at it."""
 ProbeFunction = Callable[..., Awaitable[Observation]]
-"""Looks at the target, with the arguments of `observe`."""
+"""Probes the target, with the arguments of `observe`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """`what` is told to people; `lesson` names another monitor that got it wrong."""
+    """`what` is for people; `lesson` names another monitor that got it wrong."""
 
     kind: Kind
     what: str
@@ -51,7 +51,7 @@ class Fault:
 
     @property
     def target(self) -> Target:
-        """What is looked at, before `place` points it at a server."""
+        """What is probed, before `place` points it at a server."""
         return Target(
             name="lab",
             kind=self.kind,

@@ -86,7 +86,7 @@ def _domain(zone: Zone, servers: Mapping[str, list[Step]], *, timeout: float | N
 
 
 async def probe_domain(target: Target, **more: Any) -> Observation:
-    """Look at a domain of `_domain`, and ask the control if nobody greets."""
+    """Probe a domain of `_domain`, and ask the control if nobody greets."""
     seen = await observe(target, resolver=resolver_at(target.port), **more)
     return await Port25([CONTROL], port=target.port, seconds=SHORT_TIMEOUT_SECONDS).attribute(target, seen)
 

@@ -1,4 +1,4 @@
-"""A name server that answers as a test tells it: rightly, with an error, or never."""
+"""A name server that answers as a test wants: rightly, with an error, or never."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import dns.rrset
 Records = Sequence[str]
 """What follows the type in a zone file, such as "10 mx1.example.org."."""
 Zone = Mapping[str, Records | dns.rcode.Rcode | None]
-"""From "NAME TYPE" to records, an error, or None for silence; a name of which nothing is told is gone."""
+"""From "NAME TYPE" to records, an error, or None for silence; a name that is not listed is gone."""
 
 
 @contextlib.asynccontextmanager

@@ -58,7 +58,7 @@ class Service:
     blind: bool = False
     """Whether searches for header fields find nothing."""
     silent: bool = False
-    """Whether news is told in the answer to the search before it, and never to one who is idle."""
+    """Whether news comes in the answer to the search before it, and never to one who is idle."""
     bad: str = ""
     """Commands with these words are refused."""
     sent: list[bytes] = field(default_factory=list)

@@ -31,14 +31,14 @@ _fault = partial(Fault, kind=Kind.WEBMAIL)
 
 
 def answer(status: str, body: str | bytes = "", *headers: str) -> bytes:
-    """An answer with its length; a token in the address must not be told to anybody."""
+    """An answer with its length; a token in the address must not be shown to anyone."""
     data = body.encode() if isinstance(body, str) else body
     lines = (f"HTTP/1.1 {status}", f"Content-Length: {len(data)}", *headers)
     return "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + data
 
 
 def serves(*script: Step, issue: Issue = good, at: Place | None = None) -> Place:
-    """A server that plays the script behind TLS, and a target that looks at its page."""
+    """A server that plays the script behind TLS, and a target that probes its page."""
     inner = at or secured(*script, issue=issue)
 
     @contextlib.asynccontextmanager
