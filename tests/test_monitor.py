@@ -303,7 +303,7 @@ class Listened(Guard):
 
     asked: asyncio.Event
 
-    async def ask(
+    async def check(
         self, provider: str | None = None, *, dns: bool = False, since: Millis | None = None
     ) -> ConnectivityResult:
         answer = await super().check(provider, dns=dns, since=since)

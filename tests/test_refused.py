@@ -100,7 +100,7 @@ async def test_a_message_that_is_refused_for_good_is_set_aside_and_the_others_go
     notifier = record.notifier(channel(webhook, group=group), channel(other, name="json-2", group=0.0))
     for name in "abc":
         record.outage(name)
-    told = f"Channel json-1 refused a message for good (HTTP {status})"
+    told = f"Channel json-1 rejected a message permanently (HTTP {status})"
     # What denies all alike may be the channel: it is tried once more when the channel has taken something.
     times = 2 if status in (403, 404) else 1
     refused = ("json-1", "refused")

@@ -66,7 +66,7 @@ class _Resolver(ResolverCheck):
 
     line: _Line
 
-    async def _look_up(self, key: str, name: str) -> LookupResult:
+    async def _lookup_in_thread(self, key: str, name: str) -> LookupResult:
         future = self._lookups.get(key)
         if future is None or future.done():
             future = self._lookups[key] = asyncio.ensure_future(self.line.resolve(key))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 FACTOR = float(os.environ.get("MAILWATCH_TEST_PATIENCE", "1"))
 """For machines that are slower or busier still: all waits are as many times longer."""
-PATIENCE = 120.0 * FACTOR
+PATIENCE = 60.0 * FACTOR
 """Seconds before a wait is given up. Far above what anything needs, since only a defect is waited for so long."""
 _FIRST, _GROWTH, _LONGEST = 0.01, 1.3, 0.15
 
