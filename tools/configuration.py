@@ -62,7 +62,8 @@ def _section(value: Schema, schema: Schema) -> Iterator[str]:
 def _rows(prefix: str, section: Schema, schema: Schema) -> Iterator[tuple[str, str, str, str]]:
     """Yield a row for each key of a section, and for those of the sections in it: login.username."""
     required = section.get("required", [])
-    for name, value in section.get("properties", {}).items():
+    # Required keys first, else in the order of the schema.
+    for name, value in sorted(section.get("properties", {}).items(), key=lambda item: item[0] not in required):
         inner = _resolve(value, schema)
         default = "required" if name in required else _default(value)
         text = value.get("description") or inner.get("description", "")
