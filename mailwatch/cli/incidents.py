@@ -200,9 +200,9 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _columns_left(table: Table, width: int, taken: int) -> int:
+def _columns_left(table: Table, width: int, used: int) -> int:
     """Columns that are left beside those of known width."""
-    return max(12, width - taken - 2 * (len(table.columns) - 1))
+    return max(12, width - used - 2 * (len(table.columns) - 1))
 
 
 def _state_text(part: Incident | IncidentOutage) -> Text:

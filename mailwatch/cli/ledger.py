@@ -63,9 +63,9 @@ class _Audit:
     def add(self, found: list[Finding]) -> None:
         """Add findings; each once."""
         for one in found:
-            kept = self.pending if one.pending else self.findings
-            if one not in kept:
-                kept.append(one)
+            same = self.pending if one.pending else self.findings
+            if one not in same:
+                same.append(one)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,15 +66,15 @@ async def run_live(probes: Awaitable[T], rows: Sequence[LiveProbe], console: Con
     if console.is_terminal:
         with Live(console=console, refresh_per_second=12, get_renderable=lambda: live_table(rows)):
             return await probes
-    seen = await probes
+    result = await probes
     console.print(live_table(rows))
-    return seen
+    return result
 
 
 def live_table(rows: Sequence[LiveProbe]) -> Table:
     """Draw them all, one a row."""
-    walked = {phase for pulse in rows for phase in _phases_of(pulse.target)}
-    phases = [phase for phase in Phase if phase in walked]
+    phases_run = {phase for pulse in rows for phase in _phases_of(pulse.target)}
+    phases = [phase for phase in Phase if phase in phases_run]
     drawn = Table("target", *(phase.value for phase in phases), "outcome", "", box=None, header_style="bold")
     for pulse in rows:
         cells = (pulse.cell(phase) for phase in phases)
@@ -91,9 +91,9 @@ def _phases_of(target: Target) -> tuple[Phase, ...]:
     return (*_COMMON, *(_WITH_LOGIN.get(target.kind, ()) if target.endpoints[0].login else ()))
 
 
-def _served_by(seen: Observation) -> str:
+def _served_by(observation: Observation) -> str:
     """Write the exchanger and the address that served, and where redirects led from it."""
-    served = seen.deciding_attempt
+    served = observation.deciding_attempt
     if served is None:
         return ""
     facts = served.facts or {}

@@ -74,12 +74,15 @@ async def _log_in(
     async with lock_grant(client.grant_file, REQUEST_TIMEOUT_SECONDS):
         await asyncio.to_thread(write_grant, client.grant_file, grant)
     print(f"access granted; stored in {client.grant_file}")
-    seen = await observe(target, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
-    seen = await hearing.judge_silence(target, seen)
-    if seen.outcome is Outcome.UP:
+    observation = await observe(target, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+    observation = await hearing.judge_silence(target, observation)
+    if observation.outcome is Outcome.UP:
         print(f"the login works: {target.name} is up")
         return 0
-    print(f"the login does not work yet: {target.name} is {seen.outcome}: {seen.cause}: {seen.detail}")
+    print(
+        f"the login does not work yet: {target.name} is {observation.outcome}: "
+        f"{observation.cause}: {observation.detail}"
+    )
     return 1
 
 

@@ -24,12 +24,12 @@ class PendingLogins:
         self._config, self._tokens = config, tokens
         self._ends = [end for target in targets for end in (target, *target.endpoints) if end.login]
 
-    async def judge_silence(self, target: Target, seen: Observation) -> Observation:
+    async def judge_silence(self, target: Target, observation: Observation) -> Observation:
         """Judge a silence after a password; what was answered stays as it is."""
-        end = unanswered_endpoint(target, seen)
-        return seen if end is None else await asyncio.to_thread(self._judge, target, end, seen)
+        end = unanswered_endpoint(target, observation)
+        return observation if end is None else await asyncio.to_thread(self._judge, target, end, observation)
 
-    def _judge(self, target: Target, end: Target, seen: Observation) -> Observation:
+    def _judge(self, target: Target, end: Target, observation: Observation) -> Observation:
         # Imported when first used: most probes get an answer, and commands should start at once.
         from mailwatch.monitor.restore import login_observations
         from mailwatch.monitor.runner import secret_used
@@ -45,7 +45,7 @@ class PendingLogins:
         except UNREADABLE:
             # Without a record, or without the right to read it, nothing is known to have been accepted.
             gate = LoginBackoff()
-        return gate.judge_silence(target, seen, lambda login: secret_used(secret, login, self._tokens))
+        return gate.judge_silence(target, observation, lambda login: secret_used(secret, login, self._tokens))
 
 
 def _same_account(one: Target, other: Target) -> bool:

@@ -45,14 +45,14 @@ def _run(args: argparse.Namespace) -> int:
             print(f"mailwatch: {error}", file=sys.stderr)
         return 2
     wanted = [target for target in targets if not args.targets or target.name in args.targets]
-    if telling := password_notice(wanted):
+    if notice := password_notice(wanted):
         # JSON is for programs: it stays alone on its output.
-        print(telling, file=sys.stderr if args.json else sys.stdout, flush=True)
-    seen = asyncio.run(_probe(config, targets, wanted, show=not args.json))
+        print(notice, file=sys.stderr if args.json else sys.stdout, flush=True)
+    found = asyncio.run(_probe(config, targets, wanted, show=not args.json))
     if args.json:
-        observations = [observation_json(o, t.provider, t.kind) for t, o in zip(wanted, seen, strict=True)]
+        observations = [observation_json(o, t.provider, t.kind) for t, o in zip(wanted, found, strict=True)]
         print(json.dumps(observations, indent=2, ensure_ascii=False))
-    outcomes = {observation.outcome for observation in seen}
+    outcomes = {observation.outcome for observation in found}
     return 1 if Outcome.DOWN in outcomes else 3 if Outcome.UNKNOWN in outcomes else 0
 
 
@@ -72,26 +72,26 @@ async def _probe(
     # At most a screenful at once, so that one probe does not disturb the timing of another.
     at_once = asyncio.Semaphore(8)
 
-    async def seen_of(pulse: LiveProbe) -> Observation:
-        target, seen = pulse.target, None
+    async def observation_of(pulse: LiveProbe) -> Observation:
+        target, observation = pulse.target, None
         begun = ProbeStart()
         try:
-            seen = await observe(
+            observation = await observe(
                 target, scheduled_at=now(), contexts=contexts, listener=pulse.phase_event, tokens=tokens
             )
-            seen = await expiry.attribute(await hearing.judge_silence(target, seen))
-            if guard and seen.outcome is Outcome.DOWN:
-                names = resolver_matters(seen, target.host)
-                answer = await guard.check(target.provider or target.host, dns=names, since=seen.started_at)
-                seen = await port25.attribute(target, attribute(seen, answer))
+            observation = await expiry.attribute(await hearing.judge_silence(target, observation))
+            if guard and observation.outcome is Outcome.DOWN:
+                names = resolver_matters(observation, target.host)
+                answer = await guard.check(target.provider or target.host, dns=names, since=observation.started_at)
+                observation = await port25.attribute(target, attribute(observation, answer))
         except Exception as error:
             # One target's answer is never taken away by another's.
-            return internal_error_observation(target, begun.at, begun, error, seen)
-        return seen
+            return internal_error_observation(target, begun.at, begun, error, observation)
+        return observation
 
     async def one(pulse: LiveProbe) -> Observation:
         async with at_once:
-            pulse.observation = await seen_of(pulse)
+            pulse.observation = await observation_of(pulse)
             return pulse.observation
 
     probes = asyncio.gather(*(one(pulse) for pulse in pulses))

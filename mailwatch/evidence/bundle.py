@@ -77,7 +77,7 @@ class Bundle:
         """Write one file from its parts."""
         digest, size = hashlib.sha256(), 0
 
-        def take(part: bytes) -> None:
+        def write_part(part: bytes) -> None:
             digest.update(part)
             file.write(part)
 
@@ -85,11 +85,11 @@ class Bundle:
         # Always the long form: how long the file will be is not known when its header is written.
         # One part is packed while the next is fetched: neither needs the other's processor.
         with self._zip.open(name, "w", force_zip64=True) as file, ThreadPoolExecutor(1) as packer:
-            packed = packer.submit(take, b"")
+            packed = packer.submit(write_part, b"")
             for part in join_parts(parts):
                 size += len(part)
                 packed.result()
-                packed = packer.submit(take, part)
+                packed = packer.submit(write_part, part)
             packed.result()
         self._manifest[name] = {"sha256": digest.hexdigest(), "size": size}
 

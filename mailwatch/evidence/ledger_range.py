@@ -71,16 +71,16 @@ def select_range(reader: Reader, tokens: Tokens, first: int, last: int) -> Ledge
     near = list(_nearby_tokens(reader, tokens, first, last))
     # Those of authorities that we do not trust would make the others doubtful; where there are no others they are
     # shown.
-    stamped = [token for token, trusted in near if trusted] or [token for token, _ in near]
-    before = _first_per_authority([token for token in reversed(stamped) if token.entry <= first])
-    after = _first_per_authority([token for token in stamped if token.checkpoint > last])
+    usable = [token for token, trusted in near if trusted] or [token for token, _ in near]
+    before = _first_per_authority([token for token in reversed(usable) if token.entry <= first])
+    after = _first_per_authority([token for token in usable if token.checkpoint > last])
     start = reader.checkpoint(at_most=min((t.checkpoint for t in before), default=first)) or EMPTY_LEDGER
     end = reader.checkpoint(at_least=max((t.checkpoint for t in after), default=last + 1))
     if end is None:
         raise EvidenceError(
             f"entry {last} is not under a checkpoint yet; `mailwatch run` signs one every ten minutes"
         )
-    found = [token for token in stamped if start.size <= token.checkpoint <= end.size]
+    found = [token for token in usable if start.size <= token.checkpoint <= end.size]
     between = tuple(reader.checkpoints(max(1, start.size), end.size))
     return LedgerRange(start, end, between, tuple(sorted(found, key=lambda token: (token.time, token.entry))))
 
@@ -104,11 +104,11 @@ def check_within_tokens(range_: LedgerRange, payload: dict[str, Any]) -> None:
         )
 
 
-def _first_per_authority(stamped: list[TokenFile]) -> list[TokenFile]:
+def _first_per_authority(tokens: list[TokenFile]) -> list[TokenFile]:
     """Keep the first token of each authority, if it is within a day of the very first."""
     found: dict[str, TokenFile] = {}
-    for token in stamped:
-        if abs(token.time - stamped[0].time) <= DAY:
+    for token in tokens:
+        if abs(token.time - tokens[0].time) <= DAY:
             found.setdefault(token.authority, token)
     return list(found.values())
 

@@ -183,12 +183,12 @@ def thin_tokens(range_: LedgerRange, spans: Sequence[tuple[int, int]]) -> Ledger
 
     A year of hourly tokens would be nearly nine thousand files; their entries are in the ledger all the same.
     """
-    kept = set(_daily_tokens(range_.tokens))
+    kept_tokens = set(_daily_tokens(range_.tokens))
     for first, last in spans:
         before = [token for token in range_.tokens if token.entry <= first]
         after = [token for token in range_.tokens if token.checkpoint > last]
-        kept |= {token.digest for token in before[-1:] + after[:1]}
-    tokens = tuple(token for token in range_.tokens if token.digest in kept)
+        kept_tokens |= {token.digest for token in before[-1:] + after[:1]}
+    tokens = tuple(token for token in range_.tokens if token.digest in kept_tokens)
     needed = {range_.start.size, range_.end.size} | {token.checkpoint for token in tokens}
     checkpoints, day = [], None
     for row in range_.checkpoints:

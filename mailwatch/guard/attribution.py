@@ -261,10 +261,10 @@ class FaultAttribution:
             dns=resolver_matters(observation, target.host),
             since=observation.started_at,
         )
-        judged = attribute(observation, answer)
-        if judged.cause is Cause.OFFLINE:
+        attributed = attribute(observation, answer)
+        if attributed.cause is Cause.OFFLINE:
             self.line_check_wanted.set()
-        return await self.port25.attribute(target, judged) if self.port25 else judged
+        return await self.port25.attribute(target, attributed) if self.port25 else attributed
 
     async def with_diagnosis(self, target: Target, observation: Observation) -> Observation:
         """Add to a first failure what else is seen at that moment."""

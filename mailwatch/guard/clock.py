@@ -223,10 +223,10 @@ class ClockSurvey:
             known = self.kernel is not None and self.kernel.synchronised
             return (-self.kernel.max_error_us, self.kernel.max_error_us) if self.kernel and known else None
         if len(self.answers) > 2:
-            room = max(answer.bound_us for answer in self.answers)
+            margin = max(answer.bound_us for answer in self.answers)
         else:
-            room = max(abs(offset - answer.offset_us) + answer.bound_us for answer in self.answers)
-        return offset - room, offset + room
+            margin = max(abs(offset - answer.offset_us) + answer.bound_us for answer in self.answers)
+        return offset - margin, offset + margin
 
     @property
     def error_bound_us(self) -> int | None:

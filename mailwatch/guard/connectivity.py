@@ -82,18 +82,18 @@ class Guard:
             dict(zip(FAMILIES, results, strict=False)),
             results[2].result if dns else CheckResult({}, None),
         )
-        sightings = self._peer_evidence(provider, lines, since, called_at)
+        peer_evidence = self._peer_evidence(provider, lines, since, called_at)
         online, asked_at = {}, min(each.asked_at for each in results)
         for family, line in lines.items():
-            proofs = [at for (_, seen), at in sightings.items() if seen == family]
+            proofs = [at for (_, peer_family), at in peer_evidence.items() if peer_family == family]
             online[family] = True if proofs else line.result.good
             if proofs and not line.result.good:
                 # What is proven is that we were online then.
                 asked_at = min(asked_at, max(proofs))
-        if sightings and not any(line.result.good for line in lines.values()):
-            asked_at = min(asked_at, max(sightings.values()))
+        if peer_evidence and not any(line.result.good for line in lines.values()):
+            asked_at = min(asked_at, max(peer_evidence.values()))
         reached = {name: reason for line in lines.values() for name, reason in line.result.controls.items()}
-        reached |= {f"target:{name}": ControlState.OK for name, _ in sightings}
+        reached |= {f"target:{name}": ControlState.OK for name, _ in peer_evidence}
         return ConnectivityResult(
             asked_at=asked_at,
             answered_at=max(each.ended_at for each in results),
@@ -134,8 +134,8 @@ class Guard:
             # Controls that answered before and are silent now: the line is gone, or was while the probe went on.
             return all(line.ended_at >= called_at and at >= line.asked_at for line in asked)
 
-        seen = {key: to_wall_clock(*found) for key, found in self._peers_up.items() if key[0] != provider}
-        return {key: at for key, at in seen.items() if proves(key[1], at)}
+        up_at = {key: to_wall_clock(*found) for key, found in self._peers_up.items() if key[0] != provider}
+        return {key: at for key, at in up_at.items() if proves(key[1], at)}
 
     async def _check_controls(self, family: int) -> CheckResult:
         asking = {}

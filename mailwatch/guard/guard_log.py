@@ -33,8 +33,8 @@ class GuardLog:
         before, self._latest = self._latest, answer
         asked = answer.asked_at - monotonic.offset()
         checked, self._asked = self._asked, asked
-        patience = LOG_INTERVAL_MS if answer.online else OFFLINE_LOG_INTERVAL_MS
-        old = asked - self._logged_at >= patience
+        interval = LOG_INTERVAL_MS if answer.online else OFFLINE_LOG_INTERVAL_MS
+        old = asked - self._logged_at >= interval
         if before is not None and not old and _state(before) == _state(answer):
             return None
         self._logged_at = asked

@@ -220,8 +220,10 @@ def endpoint_observations(target: Target, observation: Observation) -> Iterator[
                 silent = _is_unanswered(attempt) and observation.cause is Cause.CREDENTIALS
                 if not rejected or silent or attempt.cause is Cause.CREDENTIALS:
                     cause = Cause.CREDENTIALS if rejected else None
-                    seen = replace(observation, cause=cause, ended_at=attempt.ended_at, with_login=True)
-                    yield end, replace(seen, attempts=(attempt,))
+                    endpoint_observation = replace(
+                        observation, cause=cause, ended_at=attempt.ended_at, with_login=True
+                    )
+                    yield end, replace(endpoint_observation, attempts=(attempt,))
 
 
 def _account_key(target: Target) -> AccountKey | None:

@@ -53,8 +53,8 @@ class ResolverCheck:
         lie = set(nonsense.addresses)
         reasons = {NONEXISTENT_NAME: ResolverState.LIES if nonsense.reason == ControlState.OK else nonsense.reason}
         for name, answer in zip(self._names, found, strict=True):
-            reasons[name] = judged = _reason_of_answer(name, answer, nonsense.addresses)
-            lie |= set(answer.addresses) if judged == ResolverState.POISONED else set()
+            reasons[name] = reason_found = _reason_of_answer(name, answer, nonsense.addresses)
+            lie |= set(answer.addresses) if reason_found == ResolverState.POISONED else set()
         state = _state(reasons)
         good = None if state == ControlState.MONITOR else state in (ControlState.OK, ResolverState.LIES)
         controls = {f"dns:{name}": reason for name, reason in reasons.items()}

@@ -123,44 +123,47 @@ class BackgroundTasks:
 
     async def survey(self) -> None:
         """How far the clock may be off, at the start, each hour, and when it was set."""
-        judging = self._monitor.attribution
+        attribution = self._monitor.attribution
         while True:
-            judging.clock_check_wanted.clear()
+            attribution.clock_check_wanted.clear()
             asked = await survey(self._time_servers)
             await self._monitor.check_clock()
-            if judging.clock_check_wanted.is_set():
+            if attribution.clock_check_wanted.is_set():
                 # It was set while the servers were asked.
                 continue
-            judging.clock_bound.set(asked.error_bound_us)
-            add_survey(judging.expiry.evidence, asked, monotonic.offset())
+            attribution.clock_bound.set(asked.error_bound_us)
+            add_survey(attribution.expiry.evidence, asked, monotonic.offset())
             self._monitor.metrics.clock(asked.error_bound_seconds())
             if asked.degraded:
                 logger.warning("clock: not verified, so recorded times may be wrong; is NTP running?")
             await self._monitor.append("clock", asked.at, None, asked.as_json())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SURVEY_SECONDS):
-                    await judging.clock_check_wanted.wait()
+                    await attribution.clock_check_wanted.wait()
 
     async def guard(self) -> None:
         """Check regularly, and when an observation was attributed to our line, so that being offline is itself on
         record.
         """
-        monitor, judging, changes = self._monitor, self._monitor.attribution, GuardLog()
+        monitor, attribution, changes = self._monitor, self._monitor.attribution, GuardLog()
         logged: bool | None = True
         while True:
-            judging.line_check_wanted.clear()
-            if judging.guard is None:
+            attribution.line_check_wanted.clear()
+            if attribution.guard is None:
                 # Until a reload names one.
                 monitor.metrics.guard(None)
                 logged = True
-                await judging.line_check_wanted.wait()
+                await attribution.line_check_wanted.wait()
                 continue
             offset = monotonic.offset()
-            answer = await judging.guard.check(dns=True)
+            answer = await attribution.guard.check(dns=True)
             # It is not known which clock its times are of where that was set meanwhile: the next answer counts.
             stepped = abs(monotonic.offset() - offset) > monotonic.STEP_MS
             monitor.metrics.guard(answer.online, answer.online4, answer.online6)
-            if not stepped and (payload := changes.entry(answer, judging.clock_bound.milliseconds())) is not None:
+            if (
+                not stepped
+                and (payload := changes.entry(answer, attribution.clock_bound.milliseconds())) is not None
+            ):
                 await monitor.append("guard", answer.asked_at, None, payload)
             if answer.online is not logged:
                 logger.warning("guard: %s", ONLINE_TEXTS[answer.online])
@@ -170,7 +173,7 @@ class BackgroundTasks:
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GUARD_SECONDS):
-                    await judging.line_check_wanted.wait()
+                    await attribution.line_check_wanted.wait()
 
     async def ledger(self) -> None:
         """Sign a checkpoint every ten minutes, also in quiet times, and show how the ledger stands."""

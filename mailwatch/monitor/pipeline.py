@@ -208,30 +208,32 @@ class Pipeline:
         self, runtime: TargetRuntime, target: Target, scheduled_at: Millis
     ) -> Observation:
         """Probe and attribute. Whatever raises in that is our own fault, and an observation too."""
-        begun, seen = ProbeStart(), None
+        begun, observation = ProbeStart(), None
         try:
-            seen = await self.runner.run(runtime, target, scheduled_at)
-            if seen.cause is Cause.MONITOR:
+            observation = await self.runner.run(runtime, target, scheduled_at)
+            if observation.cause is Cause.MONITOR:
                 self.metrics.internal_error()
             # Also after an up observation: it may have begun before the tick that notices a suspend, and hide the
             # gap.
             await self.check_clock()
-            judged = await self.attribution.attribute(runtime.target, seen, runtime.probe_began)
+            attributed = await self.attribution.attribute(runtime.target, observation, runtime.probe_began)
         except Exception as error:
             self.metrics.internal_error()
             runtime.probe_ended = time.monotonic()
-            return internal_error_observation(target, scheduled_at, begun, error, seen)
+            return internal_error_observation(target, scheduled_at, begun, error, observation)
         if runtime.state.first_bad is not None:
-            return judged
+            return attributed
         try:
-            return await self.attribution.with_diagnosis(runtime.target, judged)
+            return await self.attribution.with_diagnosis(runtime.target, attributed)
         except Exception as error:
             # A diagnosis decides nothing, and neither does its failure.
             self.metrics.internal_error()
             logger.error(
                 "the diagnosis of %s failed: internal error\n%s", target.name, redacted_traceback(error, target)
             )
-            return replace(judged, facts={**(judged.facts or {}), "diagnosis": {"failed": type(error).__name__}})
+            return replace(
+                attributed, facts={**(attributed.facts or {}), "diagnosis": {"failed": type(error).__name__}}
+            )
 
     async def _record(self, runtime: TargetRuntime, observation: Observation) -> None:
         async with runtime.lock:
@@ -428,8 +430,8 @@ class Pipeline:
             payload["account"] = account
         await self.append("outage", now(), outage.target, payload)
         await self.writer.checkpoint()
-        for tell in self.on_outage_recorded:
-            tell()
+        for notify in self.on_outage_recorded:
+            notify()
         state = "proven afterwards" if outage.proven_afterwards else payload["state"]
         logger.warning("%s: outage %s is %s", outage.target, outage.id, state)
         return payload

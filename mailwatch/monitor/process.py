@@ -178,11 +178,13 @@ async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 async def run(path: Path, config: Config, pages: Callable[[int, int], int]) -> None:
     """Run a daemon with the signals of the process: SIGTERM and SIGINT end it, SIGHUP reloads."""
     daemon = Daemon(path, config, pages)
-    patience = watchdog.watchdog_seconds()
-    every = min(HEARTBEAT_SECONDS, patience / 3) if patience else HEARTBEAT_SECONDS
+    watchdog_limit = watchdog.watchdog_seconds()
+    every = min(HEARTBEAT_SECONDS, watchdog_limit / 3) if watchdog_limit else HEARTBEAT_SECONDS
     install_handlers(asyncio.get_running_loop(), daemon.stop, daemon.reload)
     async with watch_loop(
-        watchdog.keep_alive if patience else lambda: None, every, round(HEARTBEAT_SECONDS / every * MAX_MISSED)
+        watchdog.keep_alive if watchdog_limit else lambda: None,
+        every,
+        round(HEARTBEAT_SECONDS / every * MAX_MISSED),
     ):
         await daemon.run()
 

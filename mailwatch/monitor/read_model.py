@@ -70,7 +70,7 @@ def only_public_targets(monitor: Pipeline, reader: Reader) -> Callable[[], bool]
     """
     open_to_all: bool | None = None
 
-    def told() -> bool:
+    def is_public() -> bool:
         nonlocal open_to_all
         watched = [runtime.target for runtime in list(monitor.targets.values())]
         if not all(_is_public_target(target) for target in watched):
@@ -83,7 +83,7 @@ def only_public_targets(monitor: Pipeline, reader: Reader) -> Callable[[], bool]
                 return False
         return open_to_all
 
-    return told
+    return is_public
 
 
 def _is_public_target(target: Target) -> bool:

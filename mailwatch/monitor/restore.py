@@ -72,7 +72,7 @@ async def restore_targets(
             latest=replayed.latest,
             # Of a target that was overdue, or before an observation that a kill lost.
             trailing_gap=replayed.trailing_gap,
-            outages={identity: evidence_json(told) for identity, told in replayed.recorded.items()},
+            outages={identity: evidence_json(payload) for identity, payload in replayed.recorded.items()},
         )
         if replayed.state.outage:
             # Its entry is as old as its opening; what the metrics add up must not fall at a restart.
@@ -137,10 +137,12 @@ def _restore_roundtrips(monitor: Pipeline, reader: Reader, runtime: TargetRuntim
     observations = [fact for entry in entries if isinstance(fact := entry.fact, Observation)]
     runtime.outstanding = Outstanding.restore(observations)
     for observation in observations:
-        for end, seen in endpoint_observations(runtime.target, observation):
+        for end, endpoint_observation in endpoint_observations(runtime.target, observation):
             # Which password was accepted is known from the observations of the ends themselves.
-            if seen.cause is not None and seen.ended_at >= at - HOUR:
-                monitor.runner.login_backoff.record(end, seen, min(seen.ended_at, monitor.runner.steady_now()))
+            if endpoint_observation.cause is not None and endpoint_observation.ended_at >= at - HOUR:
+                monitor.runner.login_backoff.record(
+                    end, endpoint_observation, min(endpoint_observation.ended_at, monitor.runner.steady_now())
+                )
 
 
 MAX_RECALLED_ENTRIES = 100

@@ -156,19 +156,19 @@ class ProbeRunner:
         return observation
 
     def _judge_silence(self, target: Target, observation: Observation) -> Observation:
-        judged = self.login_backoff.judge_silence(target, observation, self._secret_used)
-        if judged is not observation:
+        result = self.login_backoff.judge_silence(target, observation, self._secret_used)
+        if result is not observation:
             logger.warning("%s: no answer after the password was sent; MailWatch tries again later", target.name)
-        return judged
+        return result
 
     def _record_endpoint_logins(self, target: Target, observation: Observation) -> Observation:
         """Record what came of the logins at both ends of a round trip, and return what follows from it."""
         observation = self._judge_silence(target, observation)
-        for end, seen in endpoint_observations(target, observation):
+        for end, endpoint_observation in endpoint_observations(target, observation):
             if end.login:
-                seen = replace(seen, secret=self._secret_used(end.login))
-            self.login_backoff.record(end, seen, self.steady_now())
-            if seen.cause is Cause.CREDENTIALS:
+                endpoint_observation = replace(endpoint_observation, secret=self._secret_used(end.login))
+            self.login_backoff.record(end, endpoint_observation, self.steady_now())
+            if endpoint_observation.cause is Cause.CREDENTIALS:
                 logger.warning("%s: login at %s rejected; MailWatch tries again later", target.name, end.name)
         return observation
 

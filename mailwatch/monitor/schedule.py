@@ -45,8 +45,8 @@ class FixedPhaseTrigger(BaseTrigger):  # type: ignore[misc]
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
         """Return the first time after `now`."""
         since = (now - EPOCH) // timedelta(microseconds=1)
-        beats = (since - self.offset) // self.interval + 1
-        return EPOCH + timedelta(microseconds=self.offset + beats * self.interval)
+        intervals = (since - self.offset) // self.interval + 1
+        return EPOCH + timedelta(microseconds=self.offset + intervals * self.interval)
 
 
 class _ProbeExecutor(BaseExecutor):  # type: ignore[misc]

@@ -188,9 +188,11 @@ class Service:
         """Have all but the targets go on under a changed config. Nothing of it can fail."""
         before, self.config, self.built_config = (self.config, self.built_config), config, built
         self.monitor.runner.reconfigure(config.limits.max_concurrent)
-        judging, servers = self.monitor.attribution, time_servers(config)
+        attribution, servers = self.monitor.attribution, time_servers(config)
         others = config.guard != before[0].guard or _guard_reads_files(config)
-        judging.reconfigure(*(build_guards(config) if others else (judging.guard, judging.port25)), servers)
+        attribution.reconfigure(
+            *(build_guards(config) if others else (attribution.guard, attribution.port25)), servers
+        )
         self._housekeeping.set_time_servers(servers)
         self.timestamping.set_authorities(built.authorities)
         self.monitor.metrics.channels([channel.name for channel in built.channels])

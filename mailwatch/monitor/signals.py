@@ -81,7 +81,7 @@ def exit_within(status: Callable[[], int], seconds: float = STOP_SECONDS) -> Non
     def end() -> None:
         # Not time.sleep: it counts to a moment, which is no such under a clock that is set for a test (faketime).
         threading.Event().wait(seconds)
-        writer = threading.Thread(target=_say, args=(seconds,), daemon=True)
+        writer = threading.Thread(target=_log_hang, args=(seconds,), daemon=True)
         writer.start()
         # The reader of our log may hang too.
         writer.join(0.5)
@@ -90,7 +90,7 @@ def exit_within(status: Callable[[], int], seconds: float = STOP_SECONDS) -> Non
     threading.Thread(target=end, name="ending", daemon=True).start()
 
 
-def _say(seconds: float) -> None:
+def _log_hang(seconds: float) -> None:
     logger.error(
         "not stopped after %g s, because the disk does not answer; all acknowledged entries are on it", seconds
     )

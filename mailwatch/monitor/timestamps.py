@@ -113,23 +113,23 @@ class TimestampScheduler:
         if signed is None:
             return
         before = monotonic.milliseconds()
-        stamped = await request_timestamp(authority, signed.note)
+        reply = await request_timestamp(authority, signed.note)
         after = monotonic.milliseconds()
         # First the reply, then the entry that names it: a crash between the two leaves a file too many.
-        digest = await asyncio.to_thread(self._tokens.save, stamped.reply)
-        await self._monitor.append("token", now(), None, _payload(authority, signed.size, digest, stamped))
-        self._monitor.metrics.token(stamped.token.time)
-        if not stamped.distrust_reason:
+        digest = await asyncio.to_thread(self._tokens.save, reply.reply)
+        await self._monitor.append("token", now(), None, _payload(authority, signed.size, digest, reply))
+        self._monitor.metrics.token(reply.token.time)
+        if not reply.distrust_reason:
             # Its time lies between the asking and the answer: so far our clock may be off, and no further.
-            accuracy = max(1000, stamped.token.accuracy_ms or 0)
-            apart = max(abs(stamped.token.time - at) for at in (stamped.asked_at, stamped.answered_at))
+            accuracy = max(1000, reply.token.accuracy_ms or 0)
+            apart = max(abs(reply.token.time - at) for at in (reply.asked_at, reply.answered_at))
             self._monitor.attribution.clock_bound.tighten((apart + accuracy) * 1000)
-            earliest, latest = stamped.token.time - accuracy, stamped.token.time + accuracy + after - before
+            earliest, latest = reply.token.time - accuracy, reply.token.time + accuracy + after - before
             self._monitor.attribution.expiry.evidence.add_window(
                 f"timestamp:{authority.name}", after, earliest, latest
             )
-        if stamped.distrust_reason:
-            logger.warning("timestamps: %s: %s; the token is stored", authority.name, stamped.distrust_reason)
+        if reply.distrust_reason:
+            logger.warning("timestamps: %s: %s; the token is stored", authority.name, reply.distrust_reason)
 
     def _last(self) -> dict[str, tuple[int, int]]:
         """How many entries the last token of each authority covers, and its time."""
@@ -149,8 +149,8 @@ class TimestampScheduler:
         return -1 if newest is None else newest.index
 
 
-def _payload(authority: TimestampAuthority, size: int, digest: str, stamped: TimestampReply) -> dict[str, object]:
-    token = stamped.token
+def _payload(authority: TimestampAuthority, size: int, digest: str, reply: TimestampReply) -> dict[str, object]:
+    token = reply.token
     payload = {
         "authority": authority.name,
         "signer": token.authority,
@@ -159,10 +159,10 @@ def _payload(authority: TimestampAuthority, size: int, digest: str, stamped: Tim
         "time": token.time,
         "serial": token.serial,
         "policy": token.policy,
-        "asked": stamped.asked_at,
-        "answered": stamped.answered_at,
-        "offset_ms": stamped.offset_ms,
+        "asked": reply.asked_at,
+        "answered": reply.answered_at,
+        "offset_ms": reply.offset_ms,
     }
     if token.accuracy_ms is not None:
         payload["accuracy_ms"] = token.accuracy_ms
-    return payload | ({"distrust": stamped.distrust_reason} if stamped.distrust_reason else {})
+    return payload | ({"distrust": reply.distrust_reason} if reply.distrust_reason else {})

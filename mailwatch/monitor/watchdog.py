@@ -66,8 +66,8 @@ def keep_alive() -> None:
 
 def watchdog_seconds() -> float | None:
     """Return after how many seconds without `keep_alive` it ends us (WatchdogSec=); None if never."""
-    whom, text = os.environ.get("WATCHDOG_PID", ""), os.environ.get("WATCHDOG_USEC", "")
-    if not text.isdecimal() or int(text) == 0 or whom not in ("", str(os.getpid())):
+    pid, text = os.environ.get("WATCHDOG_PID", ""), os.environ.get("WATCHDOG_USEC", "")
+    if not text.isdecimal() or int(text) == 0 or pid not in ("", str(os.getpid())):
         return None
     return int(text) / 1_000_000
 
@@ -123,14 +123,14 @@ async def watch_loop(
     on_tick: Callable[[], None], every: float = HEARTBEAT_SECONDS, missed: int = MAX_MISSED
 ) -> AsyncIterator[None]:
     """Watch the running loop while the context lasts; `on_tick` is called at each tick."""
-    heart = _LoopWatchdog(every, missed, on_tick)
+    watchdog = _LoopWatchdog(every, missed, on_tick)
     # It writes the stacks without the interpreter, and then lets the signal do what it does.
     faulthandler.register(signal.SIGPROF, sys.stderr, all_threads=True, chain=True)
-    threading.Thread(target=heart.watch, name="standstill", daemon=True).start()
-    beats = asyncio.create_task(heart.tick())
+    threading.Thread(target=watchdog.watch, name="standstill", daemon=True).start()
+    ticks = asyncio.create_task(watchdog.tick())
     try:
         yield
     finally:
-        heart.over.set()
-        beats.cancel()
+        watchdog.over.set()
+        ticks.cancel()
         signal.setitimer(signal.ITIMER_PROF, 0)

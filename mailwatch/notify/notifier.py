@@ -412,7 +412,7 @@ def _one_message(messages: Sequence[OutboxMessage], channel: Channel) -> list[Ou
 
 def _may_notify(entry: Entry) -> bool:
     """Without parsing the many up observations."""
-    telling = ('"credentials"', '"out_of_date"')
+    keywords = ('"credentials"', '"out_of_date"')
     return entry.kind in ("outage", "guard") or (
-        entry.kind == "observation" and any(word in entry.text for word in telling)
+        entry.kind == "observation" and any(word in entry.text for word in keywords)
     )

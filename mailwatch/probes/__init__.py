@@ -104,11 +104,11 @@ async def _observed(
         # Imported when first used: dnspython takes a tenth of a second, and commands should start at once.
         from mailwatch.probes import mx
 
-        walked = await mx.try_exchangers(
+        result = await mx.try_exchangers(
             target, contexts, listener=listener, resolver=resolver, every_address=every_address
         )
-        seen = _conclude(target, scheduled_at, walked.deciding_last(), tuple(walked.addresses))
-        return mx.with_exchanger_names(seen, walked)
+        observation = _conclude(target, scheduled_at, result.deciding_last(), tuple(result.addresses))
+        return mx.with_exchanger_names(observation, result)
     if target.kind is Kind.ROUNDTRIP and isinstance(target.task, RoundtripTask):
         return await probe_roundtrip(
             target,
@@ -143,13 +143,13 @@ async def _probe_addresses(
 ) -> Observation:
     probe = _PROBES.get(target.kind, _not_built)
     attempts, addresses = await try_addresses(target, probe, lookup, contexts, listener=listener)
-    seen = _conclude(target, scheduled_at, attempts, addresses)
+    observation = _conclude(target, scheduled_at, attempts, addresses)
     if every_address and len(addresses) > len(attempts):
         rest = await probe_other_addresses(target, probe, addresses[len(attempts) :], contexts)
-        seen = replace(seen, facts={"others": [as_fact(attempt) for attempt in rest]})
-        if seen.outcome is Outcome.UP:
-            seen = replace(seen, partial=seen.partial + failed_peers(rest))
-    return seen
+        observation = replace(observation, facts={"others": [as_fact(attempt) for attempt in rest]})
+        if observation.outcome is Outcome.UP:
+            observation = replace(observation, partial=observation.partial + failed_peers(rest))
+    return observation
 
 
 def _conclude(

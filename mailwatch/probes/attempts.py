@@ -103,9 +103,9 @@ async def run_attempt(context: ProbeContext, probe: Probe, max_seconds: float | 
     deadline, due = loop.time() + seconds, time.monotonic() + seconds
     try:
         async with asyncio.timeout_at(deadline):
-            goodbye = await probe(context)
+            close = await probe(context)
         made = recorder.to_attempt(context.address.peer)
-        await _close_politely(goodbye, min(deadline, loop.time() + CLOSE_SECONDS), target)
+        await _close_politely(close, min(deadline, loop.time() + CLOSE_SECONDS), target)
     except Exception as error:
         late = time.monotonic() - due
         if isinstance(error, TimeoutError) and late > STALL_SECONDS:

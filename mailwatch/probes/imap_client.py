@@ -222,7 +222,7 @@ class ImapClient(IMAP4ClientProtocol):
         lines = await self._run(command, keep=True)
         return list(zip(lines, command.literals, strict=False))
 
-    async def idle_for(self, seconds: float, patience: float) -> None:
+    async def idle_for(self, seconds: float, answer_seconds: float) -> None:
         """IDLE until the mailbox has news, at most for `seconds`; each answer may take `patience`.
 
         Raises ImapCommandError, TimeoutError, and what ends the connection.
@@ -232,14 +232,14 @@ class ImapClient(IMAP4ClientProtocol):
         command = IdleRequest(self.new_tag())
         self.pending_sync_command = command
         self._send(command.parts.pop(0))
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(answer_seconds):
             await command.started.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await command.news.wait()
         if self.pending_sync_command is command and self._failure is None:
             self._send(b"DONE")
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(answer_seconds):
             await command.wait()
         result, answer = command.response
         if result != "OK":

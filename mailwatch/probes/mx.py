@@ -134,24 +134,24 @@ async def try_exchangers(
     every_address: bool = False,
 ) -> MxAttempts:
     """Try the exchangers of the domain until one accepts; with `every_address` probe all others too."""
-    walked = MxAttempts()
+    result = MxAttempts()
     recorder = Recorder(redactor(None), listener)
     try:
         with recorder.phase(Phase.RESOLVE):
             asked = resolver or system_resolver()
-            walked.exchangers = await lookup_exchangers(target.host, asked, target.timeout)
+            result.exchangers = await lookup_exchangers(target.host, asked, target.timeout)
     except Exception as error:
-        walked.attempts.append(failed_attempt(recorder, error, target))
-        return walked
+        result.attempts.append(failed_attempt(recorder, error, target))
+        return result
     visitor = _ExchangerProber(target, contexts, asked, listener)
-    for exchanger in walked.exchangers[:MAX_EXCHANGERS]:
-        await visitor.probe(exchanger, walked, recorder)
-        if walked.is_settled:
+    for exchanger in result.exchangers[:MAX_EXCHANGERS]:
+        await visitor.probe(exchanger, result, recorder)
+        if result.is_settled:
             break
         recorder = Recorder(redactor(None), listener)
     if every_address:
-        walked.other_attempts = await visitor.probe_others(walked)
-    return walked
+        result.other_attempts = await visitor.probe_others(result)
+    return result
 
 
 def with_exchanger_names(observation: Observation, result: MxAttempts) -> Observation:

@@ -68,30 +68,30 @@ def audit(
         size = reader.size()
     except StoreDamagedError as error:
         return [Finding(None, error.public_reason)]
-    course = _EntryAudit(secret)
+    entry_audit = _EntryAudit(secret)
     for start in range(0, size, SLICE_ENTRIES):
         end = min(size, start + SLICE_ENTRIES)
-        due_checkpoints = _due_checkpoints(reader, start, end, course.findings)
+        due_checkpoints = _due_checkpoints(reader, start, end, entry_audit.findings)
         for part in _slices(reader, start, end):
             if isinstance(part, _UnreadableEntries):
-                course.note_unreadable(part)
+                entry_audit.note_unreadable(part)
                 continue
             for entry in part:
-                course.check(entry)
-                if (row := due_checkpoints.pop(course.tree.size, None)) is not None and course.complete:
-                    _compare(row, course.tree, public, course.findings)
-        if course.complete:
-            course.findings += [
-                Finding(None, f"checkpoint {at}: there are {course.tree.size} entries up to there")
+                entry_audit.check(entry)
+                if (row := due_checkpoints.pop(entry_audit.tree.size, None)) is not None and entry_audit.complete:
+                    _compare(row, entry_audit.tree, public, entry_audit.findings)
+        if entry_audit.complete:
+            entry_audit.findings += [
+                Finding(None, f"checkpoint {at}: there are {entry_audit.tree.size} entries up to there")
                 for at in due_checkpoints
             ]
-        if max_findings is not None and len(course.findings) >= max_findings:
-            return course.findings
+        if max_findings is not None and len(entry_audit.findings) >= max_findings:
+            return entry_audit.findings
         progress(end)
     if signed is not None and signed.size > size:
         what = f"a checkpoint covers {signed.size} entries, but there are {size}"
-        course.findings.append(Finding(None, what))
-    return course.findings
+        entry_audit.findings.append(Finding(None, what))
+    return entry_audit.findings
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class DataDirLock:
         try:
             fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise self._taken() from None
+            raise self._held_by_other() from None
         except OSError:
             # A file system (NFS, say) without locks of folders: the file's lock is all there is.
             return
@@ -56,7 +56,7 @@ class DataDirLock:
         except OSError as error:
             os.close(file)
             if isinstance(error, BlockingIOError):
-                raise self._taken() from None
+                raise self._held_by_other() from None
             raise
         # The holder's name is for others to read; a disk that is full does not matter for that.
         with contextlib.suppress(OSError):
@@ -73,7 +73,7 @@ class DataDirLock:
                 f"{self._data_dir} is not ours to write; {advice}, or name another data_dir"
             ) from None
 
-    def _taken(self) -> DataDirLockedError:
+    def _held_by_other(self) -> DataDirLockedError:
         return _locked(self._data_dir)
 
     def release(self) -> None:

@@ -300,12 +300,12 @@ def availability(reader: Reader, targets: Iterable[str], start: Millis, end: Mil
             AvailabilityMeter(start, end, interval=interval, excluded=left_out, infer=change is None)
             for left_out in (excluded, ())
         )
-        course, rules = TargetReplay(_WithAndWithoutMaintenance(without, whole), lambda *_: None), book.at(0)
+        replay, rules = TargetReplay(_WithAndWithoutMaintenance(without, whole), lambda *_: None), book.at(0)
         for entry in reader.entries(target=name, kinds=FACT_KINDS, from_index=first, to_index=after):
             rules = book.at(entry.index)
-            course.feed(entry.index, entry.kind, entry.payload, rules)
-        course.flush(rules)
-        found = [outage for outage in course.all_outages.values() if not outage.proven_afterwards]
+            replay.feed(entry.index, entry.kind, entry.payload, rules)
+        replay.flush(rules)
+        found = [outage for outage in replay.all_outages.values() if not outage.proven_afterwards]
         counted_json = without.result(found).public_json()
         if counted_json.get("maintenance"):
             counted = whole.result(found).public_json()

@@ -46,14 +46,14 @@ class Credentials:
         self._key = secrets.token_bytes(32)
         self._hash = access.password_hash.get_secret_value() if access.password_hash else ""
         words = (access.password, access.token)
-        self._right = [self._mark(word.get_secret_value().encode()) for word in words if word]
+        self._right = [self._digest_of(word.get_secret_value().encode()) for word in words if word]
         self._one_at_a_time = asyncio.Lock()
 
     def is_verified(self, word: bytes) -> bool:
         """Whether it is known already to be one of them, which costs nothing."""
-        mark = self._mark(word)
+        digest = self._digest_of(word)
         # A sum, so that the time does not show which it was.
-        return sum(hmac.compare_digest(mark, right) for right in self._right) > 0
+        return sum(hmac.compare_digest(digest, right) for right in self._right) > 0
 
     async def verify(self, word: bytes) -> bool:
         """Whether it is the password or the token. argon2 runs in a thread, and never twice at once."""
@@ -64,10 +64,10 @@ class Credentials:
                 return True
             if not await asyncio.to_thread(_verify_hash, self._hash, word):
                 return False
-            self._right.append(self._mark(word))
+            self._right.append(self._digest_of(word))
             return True
 
-    def _mark(self, word: bytes) -> bytes:
+    def _digest_of(self, word: bytes) -> bytes:
         return hmac.digest(self._key, word, hashlib.sha256)
 
 

@@ -51,12 +51,12 @@ def create_app(
     """
     masks = Pseudonyms(secret, read_model.targets)
     public_model = public_read_model(read_model, masks)
-    strangers = Audience(
+    anonymous = Audience(
         public=True,
         account="login" if access.requires_login else "",
         hint=not (access.requires_login or access.public),
     )
-    pages = Pages(public_model, public_page_data(page_data, read_model, masks), strangers)
+    pages = Pages(public_model, public_page_data(page_data, read_model, masks), anonymous)
     full = full_app(read_model, page_data, Audience(account="logout" if access.requires_login else ""))
     return SecurityHeaders(
         AccessControl(full, public_app(public_model, pages), pages, access, only_public_targets)
@@ -100,11 +100,11 @@ def full_app(read_model: ReadModel, page_data: PageData, audience: Audience) -> 
         problems = read_model.unready_reasons()
         return PlainTextResponse("".join(f"{line}\n" for line in problems) or "ok\n", 503 if problems else 200)
 
-    kept = ResponseCache()
+    cache = ResponseCache()
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:
-        made = await kept.get("metrics", read_model.metrics)
+        made = await cache.get("metrics", read_model.metrics)
         headers = {"vary": "accept-encoding"}
         if accepts_gzip(request.headers):
             headers["content-encoding"] = "gzip"

@@ -44,8 +44,8 @@ class CachedResponse:
 
 def accepts_gzip(headers: Headers) -> bool:
     """Whether a client takes gzip (RFC 9110 section 12.5.3)."""
-    taken = [word.partition(";") for word in headers.get("accept-encoding", "").replace(" ", "").split(",")]
-    return any(name.lower() == "gzip" and rest not in ("q=0", "q=0.0") for name, _, rest in taken)
+    accepted = [word.partition(";") for word in headers.get("accept-encoding", "").replace(" ", "").split(",")]
+    return any(name.lower() == "gzip" and rest not in ("q=0", "q=0.0") for name, _, rest in accepted)
 
 
 class ResponseCache:

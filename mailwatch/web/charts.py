@@ -55,9 +55,9 @@ def day_bars(days: Iterable[DayAvailability]) -> list[DayBar]:
     for number, day in enumerate(days):
         kind = day_state(day)
         asked = day.length - day.maintenance
-        looked = day.up + day.down + day.indeterminate
-        seen = min(1.0, looked / asked) if asked > 0 else 0.0
-        narrow = kind in ("up", "unknown") and seen < FULL_COVERAGE
+        observed = day.up + day.down + day.indeterminate
+        share = min(1.0, observed / asked) if asked > 0 else 0.0
+        narrow = kind in ("up", "unknown") and share < FULL_COVERAGE
         y, height = _SHAPES[kind]
         date = f"{datetime.fromtimestamp(day.start / 1000, UTC):%Y-%m-%d}"
         drawn.append(
@@ -68,8 +68,8 @@ def day_bars(days: Iterable[DayAvailability]) -> list[DayBar]:
                 y,
                 1.4 if narrow else 3.2,
                 height,
-                day.down / 1000 if looked else None,
-                int(seen * 100),
+                day.down / 1000 if observed else None,
+                int(share * 100),
             )
         )
     return drawn

@@ -96,17 +96,17 @@ class Connections:
 
     def admit(self, new: Connection) -> None:
         """Give a place to a newcomer, in the lane where there is no other."""
-        own, room = self._places[new.peer], limits_for(self._handles())
+        own, limits = self._places[new.peer], limits_for(self._handles())
         crowd: Iterable[Connection] = ()
-        if len(own) >= (room.per_near_peer if self.is_near(new.peer) else room.per_peer):
+        if len(own) >= (limits.per_near_peer if self.is_near(new.peer) else limits.per_peer):
             crowd = own
-        elif self._taken >= room.connections:
+        elif self._taken >= limits.connections:
             crowd = (each for peer in self._places.values() for each in peer)
         else:
             return self._put(new)
         if self._drop_longest_waiting(crowd, GRACE_SECONDS):
             return self._put(new)
-        if len(self._lane) >= room.lane and not self._drop_longest_waiting(self._lane, 0.0):
+        if len(self._lane) >= limits.lane and not self._drop_longest_waiting(self._lane, 0.0):
             return new.drop()
         new.app, new.timeout = _lane_app(new.app), LANE_TIMEOUT_SECONDS
         self._lane.add(new)
@@ -239,8 +239,8 @@ class Connection(H11Protocol):
         if self.buffered and self._written - self.buffered - self._taken >= MIN_TAKEN_BYTES:
             self._taken, self.since = self._written - self.buffered, now
         # In the lane it counts for the request only.
-        patience = self.timeout if self.timeout and not self._written else TIMEOUT_SECONDS
-        return now - self.since > patience
+        timeout = self.timeout if self.timeout and not self._written else TIMEOUT_SECONDS
+        return now - self.since > timeout
 
     @property
     def buffered(self) -> int:

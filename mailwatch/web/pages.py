@@ -178,7 +178,7 @@ class Pages:
         unknown = bool(target and self._read_model.unknown_reason(target))
         found = self._read_model.outages(False, None, None)
         outages, pages = _page_of((outage for outage in found if target in ("", outage["target"])), page)
-        kept = urlencode({"target": target}) if target else ""
+        query = urlencode({"target": target}) if target else ""
         return self._render_response(
             request,
             "outages.html",
@@ -188,7 +188,7 @@ class Pages:
             pages=pages,
             target=target,
             unknown=unknown,
-            kept=kept,
+            kept=query,
         )
 
     def _feed(self, request: Request) -> Response:

@@ -128,11 +128,11 @@ def _display(words: display.DemoTexts) -> Iterator[Display]:
         return
     narrator = display.PlainNarrator(words)
 
-    def tell(behaviour: Behaviour, seen: ApiSnapshot, url: str) -> None:
-        for line in narrator.news(behaviour, seen, url):
+    def show(behaviour: Behaviour, snapshot: ApiSnapshot, url: str) -> None:
+        for line in narrator.new_lines(behaviour, snapshot, url):
             print(line, file=sys.stderr, flush=True)
 
-    yield tell
+    yield show
 
 
 def _json(result: DemoResult, files: list[Path], fine: bool) -> str:

@@ -95,12 +95,14 @@ class ApiClient:
         return found
 
 
-def compare_outages(seen: ApiSnapshot, down_time: tuple[Millis, Millis | None] | None) -> list[OutageComparison]:
+def compare_outages(
+    snapshot: ApiSnapshot, down_time: tuple[Millis, Millis | None] | None
+) -> list[OutageComparison]:
     """Lay each outage beside the truth; none while the provider has not been down and up again."""
     if down_time is None or down_time[1] is None:
         return []
     truth = (down_time[1] - down_time[0]) / 1000
-    return [OutageComparison(outage=outage, truth=truth) for outage in seen.outages]
+    return [OutageComparison(outage=outage, truth=truth) for outage in snapshot.outages]
 
 
 def all_hold(found: Sequence[OutageComparison], targets: Sequence[str]) -> bool:
@@ -113,19 +115,19 @@ DemoTexts = Mapping[str, str]
 _COLOURS = {"up": "green", "down": "red", "unknown": "yellow", "suspect": "yellow", "recovering": "yellow"}
 
 
-def live_view(words: DemoTexts, behaviour: Behaviour, seen: ApiSnapshot, url: str) -> RenderableType:
+def live_view(words: DemoTexts, behaviour: Behaviour, snapshot: ApiSnapshot, url: str) -> RenderableType:
     """Lay out one moment for a terminal."""
     truth = Text.assemble(
         (f"{words['provider']}: ", "bold"), (words[behaviour], "bold green" if behaviour.serves else "bold red")
     )
     table = Table.grid(padding=(0, 2))
     table.add_row(*(Text(words[name], "dim") for name in ("target", "state", "looks")))
-    for target in seen.targets:
+    for target in snapshot.targets:
         name, state = target["target"], target["state"]
-        dots = Text.assemble(*(("●", _COLOURS[outcome]) for outcome in seen.outcomes[name]))
+        dots = Text.assemble(*(("●", _COLOURS[outcome]) for outcome in snapshot.outcomes[name]))
         dots.pad_right(SHOWN_OBSERVATIONS - len(dots), "·")
         table.add_row(name, Text(words[state], _COLOURS[state]), dots)
-        table.add_row("", "", Text(outage_text(words, _outage_of(seen, name)), "dim"))
+        table.add_row("", "", Text(outage_text(words, _outage_of(snapshot, name)), "dim"))
     return Panel(Group(truth, "", table), title=words["title"], subtitle=words["page"].format(url=url))
 
 
@@ -147,15 +149,15 @@ class PlainNarrator:
         self._words = words
         self._shown: dict[str, str] = {}
 
-    def news(self, behaviour: Behaviour, seen: ApiSnapshot, url: str) -> list[str]:
+    def new_lines(self, behaviour: Behaviour, snapshot: ApiSnapshot, url: str) -> list[str]:
         """Return the lines that have changed since the last call."""
         words = self._words
         lines = {"url": words["page"].format(url=url), "": f"{words['provider']}: {words[behaviour]}"}
-        for target in seen.targets:
+        for target in snapshot.targets:
             name = target["target"]
             lines[name] = f"{name}: {words['state']}: {words[target['state']]}"
         changed = [line for key, line in lines.items() if self._shown.get(key) != line]
-        for outage in seen.outages:
+        for outage in snapshot.outages:
             # The state and not the line: the bounds of an open outage grow with every observation.
             key, line = outage["id"], f"{outage['target']}: {outage_text(words, outage)}"
             if self._shown.get(key) != outage["state"]:
@@ -192,8 +194,8 @@ def comparison_text(words: DemoTexts, comparison: OutageComparison) -> str:
     return words[key].format(truth=_seconds(comparison.truth), min=_seconds(least), max=_seconds(most))
 
 
-def _outage_of(seen: ApiSnapshot, target: str) -> Json | None:
-    return next((outage for outage in seen.outages if outage["target"] == target), None)
+def _outage_of(snapshot: ApiSnapshot, target: str) -> Json | None:
+    return next((outage for outage in snapshot.outages if outage["target"] == target), None)
 
 
 def _counts(counts: Mapping[str, int]) -> str:

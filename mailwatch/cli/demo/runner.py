@@ -61,9 +61,9 @@ class _DemoRun:
 async def run_demo(folder: Path, speed: float, display: Display) -> DemoResult:
     """Play the script to its end. Raises DemoError; ends on SIGTERM and SIGHUP as on Ctrl-C."""
     async with _started(folder, speed, f"127.0.0.1:{_free_port()}") as stage:
-        seen = await _watch(stage, speed, display)
+        snapshot = await _follow(stage, speed, display)
         truth = stage.provider.down_time()
-    return DemoResult(verdicts=compare_outages(seen, truth), down_time=truth)
+    return DemoResult(verdicts=compare_outages(snapshot, truth), down_time=truth)
 
 
 async def run_forever(
@@ -75,7 +75,7 @@ async def run_forever(
     """
     async with _started(folder, speed, listen) as stage:
         while True:
-            await _watch(stage, speed, display)
+            await _follow(stage, speed, display)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await stage.monitor.wait()
@@ -137,24 +137,24 @@ async def _ready(stage: _DemoRun) -> None:
         raise DemoError("not_ready", seconds=READY_SECONDS) from None
 
 
-async def _watch(stage: _DemoRun, speed: float, show: Display) -> ApiSnapshot:
+async def _follow(stage: _DemoRun, speed: float, show: Display) -> ApiSnapshot:
     """Show what happens until every outage has closed, or should have."""
     script = asyncio.create_task(play_script(stage.provider, speed))
-    seen: ApiSnapshot | None = None
+    snapshot: ApiSnapshot | None = None
     try:
         async with asyncio.timeout(SCRIPT[-1].at / speed + CLOSE_SECONDS):
-            while not (script.done() and seen and seen.over):
+            while not (script.done() and snapshot and snapshot.over):
                 await asyncio.sleep(_POLL_SECONDS)
                 stage.check()
                 with contextlib.suppress(OSError):  # busy for a moment; the timeout bounds it
-                    seen = await asyncio.to_thread(stage.api.snapshot)
-                    show(stage.provider.behaviour, seen, stage.api.url)
+                    snapshot = await asyncio.to_thread(stage.api.snapshot)
+                    show(stage.provider.behaviour, snapshot, stage.api.url)
     except TimeoutError:
-        if seen is None:
+        if snapshot is None:
             raise DemoError("mute") from None
     finally:
         script.cancel()
-    return seen
+    return snapshot
 
 
 def _free_port() -> int:

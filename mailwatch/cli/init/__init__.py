@@ -72,10 +72,10 @@ def _run(args: argparse.Namespace) -> int:
     path = (args.config or Path(os.environ.get("MAILWATCH_CONFIG") or "config.yaml")).absolute()
     asker = Prompts(texts(language()), yes=args.yes)
     if os.path.lexists(path):
-        asker.say("there", path=path)
+        asker.show("there", path=path)
         return 1
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        asker.say("no_folder", folder=path.parent)
+        asker.show("no_folder", folder=path.parent)
         return 1
     try:
         return _run_wizard(args, asker, path)
@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
     except (EOFError, KeyboardInterrupt) as error:
         if not os.path.lexists(path):
             print(file=sys.stderr)
-            asker.say("nothing")
+            asker.show("nothing")
         if isinstance(error, KeyboardInterrupt):
             raise
         return 1
@@ -107,7 +107,7 @@ def _run_wizard(args: argparse.Namespace, asker: Prompts, path: Path) -> int:
             raise OptionError(f"--{field.replace('_', '-')}: {wrong}".replace("--address", "ADDRESS"))
     if not asker.interactive and not args.yes:
         raise MissingAnswerError("--yes")
-    asker.say("hello")
+    asker.show("hello")
     address = args.address or asker.ask("ask_address", "ADDRESS", check=ADDRESS)
     servers = _servers(args, asker, address, wanted)
     draft = ConfigDraft(
@@ -172,8 +172,8 @@ def _check_options(args: argparse.Namespace, asker: Prompts, draft: ConfigDraft)
 
 
 def _with_client(args: argparse.Namespace, asker: Prompts, draft: ConfigDraft, provider: Provider) -> ConfigDraft:
-    asker.say("oauth_only", provider=provider.name)
-    asker.say("oauth_client")
+    asker.show("oauth_only", provider=provider.name)
+    asker.show("oauth_client")
     client = args.client_id or asker.ask("ask_client", "--client-id ID", check=CLIENT_ID)
     kinds = tuple(candidate.kind for candidate in draft.servers.candidates)
     return replace(draft, authority=_AUTHORITIES[provider.key], client_id=client, kinds=kinds)
@@ -186,22 +186,22 @@ def _with_vantage_point(args: argparse.Namespace, asker: Prompts, draft: ConfigD
     place = args.place
     if place is None:
         place = asker.ask("ask_place", "--place PLACE", default="", check=LOCATION)
-    asker.say("timestamps")
+    asker.show("timestamps")
     return replace(draft, name=name, place=place, timestamps=asker.agree("ask_timestamps", default=True))
 
 
 def _print_next_steps(
     args: argparse.Namespace, asker: Prompts, draft: ConfigDraft, path: Path, secret: Path | None, config: Config
 ) -> None:
-    asker.say("wrote", path=path)
+    asker.show("wrote", path=path)
     if secret is not None:
-        asker.say("wrote_secret", path=secret)
+        asker.show("wrote_secret", path=secret)
     program = f"mailwatch --config {shlex.quote(str(args.config))}" if args.config else "mailwatch"
     if draft.authority:
-        asker.say("next_login", command=f"{program} login {shlex.quote(printable_text(draft.address))}")
-    asker.say("next_run", command=f"{program} run")
-    asker.say("page", listen=config.web.listen)
-    asker.say("docker")
+        asker.show("next_login", command=f"{program} login {shlex.quote(printable_text(draft.address))}")
+    asker.show("next_run", command=f"{program} run")
+    asker.show("page", listen=config.web.listen)
+    asker.show("docker")
 
 
 def _config_path_of(file: Path, folder: Path) -> str:

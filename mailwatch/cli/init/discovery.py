@@ -267,5 +267,5 @@ async def _is_serving(
         tls=candidate.tls,
         timeout=seconds,
     )
-    seen = await observe(target, scheduled_at=now(), contexts=contexts, lookup=lookup)
-    return seen.outcome is Outcome.UP
+    observation = await observe(target, scheduled_at=now(), contexts=contexts, lookup=lookup)
+    return observation.outcome is Outcome.UP

@@ -48,27 +48,29 @@ async def try_logins(targets: Sequence[Target], console: Console) -> dict[Kind, 
 
     async def one(target: Target) -> Observation:
         begun.append(pulse := LiveProbe(target))
-        start, seen = ProbeStart(), None
+        start, observation = ProbeStart(), None
         try:
-            seen = await observe(
+            observation = await observe(
                 replace(target, timeout=TEST_SECONDS),
                 scheduled_at=start.at,
                 contexts=contexts,
                 listener=pulse.phase_event,
             )
             # No ledger is there yet: nothing was accepted before.
-            pulse.observation = await expiry.attribute(LoginBackoff().judge_silence(target, seen, lambda _: ""))
+            pulse.observation = await expiry.attribute(
+                LoginBackoff().judge_silence(target, observation, lambda _: "")
+            )
         except Exception as error:
             # One server's answer is never taken away by another's.
-            pulse.observation = internal_error_observation(target, start.at, start, error, seen)
+            pulse.observation = internal_error_observation(target, start.at, start, error, observation)
         return pulse.observation
 
     async def each() -> None:
         for number, target in enumerate(targets):
-            seen = await one(target)
-            if seen.cause is Cause.CREDENTIALS:
+            observation = await one(target)
+            if observation.cause is Cause.CREDENTIALS:
                 return
-            if seen.cause is None:
+            if observation.cause is None:
                 await asyncio.gather(*(one(other) for other in targets[number + 1 :]))
                 return
 
@@ -100,45 +102,45 @@ def test_login(
     The user name is asked for, unless it is given, where the catalogue does not know what the server wants.
     """
     if servers.provider and any("oauth2" in server.auth for server in servers.provider.servers):
-        prompts.say("app_password", provider=servers.provider.name)
+        prompts.show("app_password", provider=servers.provider.name)
     name = username or address
     for tried in range(1, MAX_TRIES + 1):
         if servers.provider is None and username is None:
             name = prompts.ask("ask_username", "--username NAME", default=name, check=USERNAME)
         password = _password(prompts, password_file)
         targets = _targets(address, servers, name, password)
-        prompts.say("trying")
-        seen = asyncio.run(try_logins(targets, Console(stderr=True)))
-        up = tuple(kind for kind in seen if seen[kind].outcome is Outcome.UP)
+        prompts.show("trying")
+        observations = asyncio.run(try_logins(targets, Console(stderr=True)))
+        up = tuple(kind for kind in observations if observations[kind].outcome is Outcome.UP)
         if up:
-            prompts.say("works")
-            return _result_of(prompts, name, password, up, seen)
-        rejected = next((one for one in seen.values() if one.cause is Cause.CREDENTIALS), None)
+            prompts.show("works")
+            return _result_of(prompts, name, password, up, observations)
+        rejected = next((one for one in observations.values() if one.cause is Cause.CREDENTIALS), None)
         if rejected is None or unanswered(rejected):
             return _untested_result(prompts, name, password, tuple(target.kind for target in targets))
-        prompts.say("rejected", detail=rejected.detail)
+        prompts.show("rejected", detail=rejected.detail)
         if password_file is not None or tried == MAX_TRIES:
             break
-        prompts.say("rejected_why")
-        prompts.say("again", tried=tried, most=MAX_TRIES)
-    prompts.say("rejected_why" if password_file else "rejected_last")
-    prompts.say("nothing")
+        prompts.show("rejected_why")
+        prompts.show("again", tried=tried, most=MAX_TRIES)
+    prompts.show("rejected_why" if password_file else "rejected_last")
+    prompts.show("nothing")
     raise WizardStoppedError
 
 
 def _result_of(
-    asker: Prompts, username: str, password: SecretStr, up: tuple[Kind, ...], seen: dict[Kind, Observation]
+    asker: Prompts, username: str, password: SecretStr, up: tuple[Kind, ...], observations: dict[Kind, Observation]
 ) -> LoginTest:
-    left = {kind: f"{one.cause}: {one.detail}" for kind, one in seen.items() if kind not in up}
+    left = {kind: f"{one.cause}: {one.detail}" for kind, one in observations.items() if kind not in up}
     for kind, why in left.items():
-        asker.say("left", kind=asker.texts["kinds"][kind], why=why)
+        asker.show("left", kind=asker.texts["kinds"][kind], why=why)
     return LoginTest(password, username, up, left)
 
 
 def _untested_result(asker: Prompts, username: str, password: SecretStr, kinds: tuple[Kind, ...]) -> LoginTest:
-    asker.say("none_works")
+    asker.show("none_works")
     if not asker.agree("ask_anyway", default=False):
-        asker.say("nothing")
+        asker.show("nothing")
         raise WizardStoppedError
     return LoginTest(password, username, kinds, {}, untested=True)
 
@@ -151,7 +153,7 @@ def _password(asker: Prompts, file: Path | None) -> SecretStr:
     except FieldError as fault:
         raise OptionError(asker.text("bad_file", file="--password-file", what=fault)) from None
     if readable_by_others(file):
-        asker.say("open_file", file=file)
+        asker.show("open_file", file=file)
     return password
 
 

@@ -82,7 +82,7 @@ class Prompts:
         self.interactive = sys.stdin.isatty()
         self._yes = yes
 
-    def say(self, key: str, **facts: object) -> None:
+    def show(self, key: str, **facts: object) -> None:
         """Print a text."""
         print(self.text(key, **facts), file=sys.stderr, flush=True)
 
@@ -108,9 +108,9 @@ class Prompts:
             if not answer and default is not None:
                 return default
             if not answer:
-                self.say("empty")
+                self.show("empty")
             elif wrong := check(answer):
-                self.say("bad_value", what=wrong)
+                self.show("bad_value", what=wrong)
             else:
                 return answer
 
@@ -122,7 +122,7 @@ class Prompts:
             wrong = check(answer) if answer else ""
             if not wrong:
                 return answer
-            self.say("bad_value", what=wrong)
+            self.show("bad_value", what=wrong)
 
     def agree(self, key: str, *, default: bool) -> bool:
         """Ask for a yes or no. Raises MissingAnswerError, EOFError."""
@@ -137,7 +137,7 @@ class Prompts:
                 return default
             if answer[0] in answers:
                 return answers[answer[0]]
-            self.say("bad_answer")
+            self.show("bad_answer")
 
     def password(self) -> SecretStr:
         """Ask for a password, which the terminal does not show. Raises MissingAnswerError, PasswordVisibleError,
@@ -154,11 +154,11 @@ class Prompts:
                 raise PasswordVisibleError from None
             except UnicodeError:
                 # From None, and not kept: the error carries what was typed.
-                self.say("not_text")
+                self.show("not_text")
                 continue
             if word:
                 return SecretStr(word)
-            self.say("empty")
+            self.show("empty")
 
     def _check_interactive(self, option: str) -> None:
         if not self.interactive:
@@ -170,7 +170,7 @@ class Prompts:
             try:
                 line = sys.stdin.readline()
             except UnicodeDecodeError:
-                self.say("not_text")
+                self.show("not_text")
                 continue
             if not line:
                 print(file=sys.stderr)

@@ -68,12 +68,12 @@ def find_servers(prompts: Prompts, address: str, wanted: Collection[Kind]) -> Ma
     domain = address.rpartition("@")[2]
     if provider := catalogue.by_domain(address):
         facts = {"provider": provider.name, "source": catalogue.SOURCE, "seen": catalogue.SOURCE_DATE}
-        prompts.say("by_catalogue", domain=domain, **facts)
+        prompts.show("by_catalogue", domain=domain, **facts)
         return _catalogue_servers(prompts, provider, wanted, written=False)
     try:
         resolver = system_resolver() if ascii_domain(address) else None
     except MonitorError as error:
-        prompts.say("silent", why=error)
+        prompts.show("silent", why=error)
         resolver = None
     found = _discover(prompts, ascii_domain(address), wanted, resolver) if resolver else None
     return found or MailboxServers(_ask_servers(prompts, wanted))
@@ -81,17 +81,17 @@ def find_servers(prompts: Prompts, address: str, wanted: Collection[Kind]) -> Ma
 
 def _discover(asker: Prompts, domain: str, wanted: Collection[Kind], resolver: Resolver) -> MailboxServers | None:
     """Find them with the name server; None if it knows nothing."""
-    asker.say("asking", domain=domain)
+    asker.show("asking", domain=domain)
     answers = asyncio.run(query_dns(domain, resolver))
     if answers.failure:
-        asker.say("silent", why=answers.failure)
+        asker.show("silent", why=answers.failure)
     for kind in sorted(answers.not_offered & set(wanted)):
-        asker.say("refused", domain=domain, kind=asker.texts["kinds"][kind])
+        asker.show("refused", domain=domain, kind=asker.texts["kinds"][kind])
     candidates = _confirm_outside(
         asker, domain, [candidate for candidate in answers.candidates if candidate.kind in wanted]
     )
     if candidates and (provider := provider_of_servers(candidates)):
-        asker.say("by_doors", provider=provider.name)
+        asker.show("by_doors", provider=provider.name)
         return _catalogue_servers(asker, provider, wanted, written=True)
     if not candidates and (provider := _hosted(asker, domain, answers)):
         return _catalogue_servers(asker, provider, wanted, written=True)
@@ -99,13 +99,13 @@ def _discover(asker: Prompts, domain: str, wanted: Collection[Kind], resolver: R
         kind for kind in ORDER if kind in wanted and kind not in answers.not_offered | {d.kind for d in candidates}
     ]
     if lacking:
-        asker.say("trying_usual", domain=domain)
+        asker.show("trying_usual", domain=domain)
         more = asyncio.run(guess_servers(domain, lacking, resolver, TlsContexts()))
         _print_found(asker, "by_usual", domain, more)
         candidates += more
     lost = [kind for kind in lacking if kind not in {candidate.kind for candidate in candidates}]
     if candidates and lost:
-        asker.say("not_had", kinds=", ".join(asker.texts["kinds"][kind] for kind in lost))
+        asker.show("not_had", kinds=", ".join(asker.texts["kinds"][kind] for kind in lost))
     return MailboxServers(_in_order(candidates)) if candidates else None
 
 
@@ -117,12 +117,12 @@ def _confirm_outside(
     answers: dict[str, bool] = {}
     for host in sorted({candidate.host for candidate in candidates if not is_within(candidate.host, domain)}):
         known = next((p for p in catalogue.providers() if host in {s.host for s in p.servers}), None)
-        asker.say("outside", domain=domain, where=host)
+        asker.show("outside", domain=domain, where=host)
         if known:
-            asker.say("outside_known", host=host, provider=known.name)
+            asker.show("outside_known", host=host, provider=known.name)
         answers[host] = asker.agree("ask_outside", default=known is not None)
         if not answers[host]:
-            asker.say("outside_left", host=host)
+            asker.show("outside_left", host=host)
     return tuple(candidate for candidate in candidates if answers.get(candidate.host, True))
 
 
@@ -130,7 +130,7 @@ def _hosted(asker: Prompts, domain: str, answers: DnsAnswers) -> catalogue.Provi
     provider = provider_of_exchanger(answers.exchanger) if answers.exchanger else None
     if provider is None:
         return None
-    asker.say("by_exchanger", domain=domain, exchanger=answers.exchanger, provider=provider.name)
+    asker.show("by_exchanger", domain=domain, exchanger=answers.exchanger, provider=provider.name)
     return provider if asker.agree("ask_exchanger", default=True) else None
 
 
@@ -145,22 +145,22 @@ def _catalogue_servers(
         for server in found
     )
     for candidate in candidates:
-        asker.say("server", kind=asker.texts["kinds"][candidate.kind], where=candidate.endpoint)
+        asker.show("server", kind=asker.texts["kinds"][candidate.kind], where=candidate.endpoint)
     if not candidates:
-        asker.say("not_had", kinds=", ".join(asker.texts["kinds"][kind] for kind in wanted))
-        asker.say("nothing")
+        asker.show("not_had", kinds=", ".join(asker.texts["kinds"][kind] for kind in wanted))
+        asker.show("nothing")
         raise WizardStoppedError
     return MailboxServers(candidates, provider, written)
 
 
 def _ask_servers(asker: Prompts, wanted: Collection[Kind]) -> tuple[ServerCandidate, ...]:
     if asker.interactive:
-        asker.say("by_hand")
+        asker.show("by_hand")
     while True:
         given = (_ask_server(asker, kind) for kind in ORDER if kind in wanted)
         if candidates := tuple(candidate for candidate in given if candidate):
             return candidates
-        asker.say("no_server")
+        asker.show("no_server")
 
 
 def _ask_server(asker: Prompts, kind: Kind) -> ServerCandidate | None:
@@ -189,9 +189,9 @@ def _parse_server(kind: Kind, text: str) -> ServerCandidate:
 
 def _print_found(asker: Prompts, key: str, domain: str, candidates: tuple[ServerCandidate, ...]) -> None:
     if candidates:
-        asker.say(key, domain=domain)
+        asker.show(key, domain=domain)
     for candidate in _in_order(candidates):
-        asker.say("server", kind=asker.texts["kinds"][candidate.kind], where=candidate.endpoint)
+        asker.show("server", kind=asker.texts["kinds"][candidate.kind], where=candidate.endpoint)
 
 
 def _in_order(candidates: tuple[ServerCandidate, ...]) -> tuple[ServerCandidate, ...]:

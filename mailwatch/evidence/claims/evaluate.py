@@ -139,7 +139,7 @@ def _evaluate_window(rule: Rule, window: Window, outages: Sequence[SlaOutage], f
     surely, possibly = _down(window, outages, rule)
     total = window[1] - window[0]
     result = _share(window, surely, possibly)
-    result["broken"] = _target_verdict(_below(total, surely, rule.target), possibly, total, rule.target)
+    result["broken"] = _target_result(_below(total, surely, rule.target), possibly, total, rule.target)
     result["tier"] = {
         "surely": _tier(rule, total, surely, fee),
         "possibly": None if possibly is None else _tier(rule, total, possibly, fee),
@@ -152,12 +152,12 @@ def _evaluate_window(rule: Rule, window: Window, outages: Sequence[SlaOutage], f
 def _down(window: Window, outages: Iterable[SlaOutage], rule: Rule | None) -> tuple[Millis, Millis | None]:
     """Return what counted in a window surely and possibly, by a rule or as measured."""
     minimum = rule.minimum_minutes * MINUTE_MS if rule else 0
-    surely, possibly, seen = 0, 0, 0
+    surely, possibly, observed = 0, 0, 0
     known = True
     for one in sorted(outages, key=lambda stretch: stretch.sure):
-        if one.sure[0] >= seen:
+        if one.sure[0] >= observed:
             # Two that overlap are one time, seen in two ways.
-            seen = one.sure[1]
+            observed = one.sure[1]
             length, cuts = _overlap(one.sure, window), 0
             if rule:
                 hidden = one.unobserved + (one.maintenance if rule.scheduled_excluded else 0)
@@ -183,7 +183,7 @@ def _single(rule: Rule, total: Millis, outage: SlaOutage) -> dict[str, Any]:
     return {"limit": int(limit) / 1000, "exceeded": exceeded}
 
 
-def _target_verdict(surely: bool, possibly: Millis | None, total: Millis, target: Decimal) -> str:
+def _target_result(surely: bool, possibly: Millis | None, total: Millis, target: Decimal) -> str:
     if surely:
         return "surely"
     return "possibly" if possibly is None or _below(total, possibly, target) else "no"

@@ -86,8 +86,8 @@ def read_member(path: Path, trust: Trust) -> JointMember:
     """Check a bundle and keep what matters of it. Raises OSError."""
     with path.open("rb") as file:
         member = JointMember(path.name, hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
-    seen = _UpTimes()
-    examined = examine(path, trust, seen.add)
+    up_times = _UpTimes()
+    examined = examine(path, trust, up_times.add)
     bad = next((claim for claim in examined.claims if not claim.valid), None)
     if bad is not None:
         member.failed_claim, member.reason = bad.claim, f"{bad.claim}: {bad.detail}"
@@ -101,7 +101,7 @@ def read_member(path: Path, trust: Trust) -> JointMember:
                 f"times: its clock was off by {error:g} s, by its own tokens",
             )
             return member
-        _keep_facts(member, examined, seen)
+        _keep_facts(member, examined, up_times)
     except Exception as error:
         if is_local_failure(error):
             raise
@@ -146,8 +146,8 @@ def _channel(
             surely.append((bad, last))
         elif not outage.get("clock", {}).get("wall"):
             # Over a restart the two may be closer than the wall clock says: so much less on either side is sure.
-            spare = last - bad - least
-            surely.append((bad + spare, last - spare))
+            uncertain = last - bad - least
+            surely.append((bad + uncertain, last - uncertain))
         # Never seen up before or after: possibly down as far as anything was seen at all.
         possibly.append((min(begun, bad) if good is None else good, max(ended, last) if over is None else over))
     return BundleChannel(

@@ -157,10 +157,10 @@ def _merged_views(points: Iterable[VantageView]) -> list[VantageView]:
 
 def _contradictions(group: ChannelGroup) -> Iterator[Contradiction]:
     """Yield the times at which a vantage point saw it up and others down, with how many at most."""
-    anybody = group.surely_spans[0] if group.surely_spans else []
+    any_down = group.surely_spans[0] if group.surely_spans else []
     starts = [at for at, _ in group.surely]
     for point in group.views:
-        for start, end in intersect_spans(point.up, anybody):
+        for start, end in intersect_spans(point.up, any_down):
             # Another mailbox of the same vantage point may be the one that is down; that is stated as well.
             over = slice(max(0, bisect_right(starts, start) - 1), bisect_left(starts, end))
             down = max(count for _, count in group.surely[over])

@@ -132,8 +132,8 @@ class _JointCheck:
         """Compare members.sha256 and the enclosed files with joint.json."""
         enclosed = {name for name in archive.names if name.startswith("members/")}
         listed = {f"members/{one['sha256']}.zip": one for one in stated["members"]}
-        if odd := sorted(enclosed - listed.keys()):
-            raise VerificationError(f"{odd[0]} is enclosed, but no member of {JOINT_FILE}")
+        if unlisted := sorted(enclosed - listed.keys()):
+            raise VerificationError(f"{unlisted[0]} is enclosed, but no member of {JOINT_FILE}")
         if enclosed and enclosed != listed.keys():
             raise VerificationError(
                 f"{sorted(listed.keys() - enclosed)[0]} is missing, though others are enclosed"
@@ -198,8 +198,8 @@ class _JointCheck:
         again = json.loads(pretty_json(joint_statement(group_channels(members), members, [])))
         # Who is left out is named, but not enclosed; and another version may compute it again.
         again |= {"left_out": stated["left_out"], "made_by": stated["made_by"]}
-        if odd := sorted(key for key in again.keys() | stated.keys() if again.get(key) != stated.get(key)):
-            self.claims.append(Claim("joint", False, f"{odd[0][:40]} does not follow from the members"))
+        if different := sorted(key for key in again.keys() | stated.keys() if again.get(key) != stated.get(key)):
+            self.claims.append(Claim("joint", False, f"{different[0][:40]} does not follow from the members"))
             return
         points = len({one.ledger for one in members})
         words = f"{JOINT_FILE} follows from its {len(members)} bundles of {points} vantage points"

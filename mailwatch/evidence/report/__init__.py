@@ -24,21 +24,21 @@ def render_outage_report(
     reader: Reader, evidence: OutageEvidence, statement: bytes, place: str, language: str, zone: ZoneInfo
 ) -> bytes:
     """Return the PDF. `statement` is outage.json as it stands in the bundle."""
-    seen = collect_report_facts(reader, evidence)
-    data = page_data(evidence, seen, statement, place, language, zone)
+    facts = collect_report_facts(reader, evidence)
+    data = page_data(evidence, facts, statement, place, language, zone)
     return typeset("report.typ", data, statement)
 
 
 def collect_report_facts(reader: Reader, evidence: OutageEvidence) -> ReportFacts:
     """Return what the range shows, with what the ledger says near it of the program and of the tokens."""
     reference = anchor_of(reader, evidence.payload)
-    seen = collect_facts(evidence.range.entries(reader), evidence.payload["target"], evidence.payload, reference)
+    facts = collect_facts(evidence.range.entries(reader), evidence.payload["target"], evidence.payload, reference)
     for entry in reader.entries(kinds=["node"], to_index=evidence.range.start.size, descending=True, limit=1):
-        seen.node_before = entry.payload
+        facts.node_before = entry.payload
     for token in evidence.range.tokens:
         for entry in reader.entries(from_index=token.entry, to_index=token.entry + 1):
-            seen.tokens[token.entry] = entry.payload
-    return seen
+            facts.tokens[token.entry] = entry.payload
+    return facts
 
 
 def typeset(template: str, data: dict[str, Any], statement: bytes) -> bytes:

@@ -40,14 +40,14 @@ class Cell:
         """Per cent down, unknown and up, the rest being no data; what there was of down can always be seen."""
         left = max(0, self.whole - self.up - self.down - self.undecided)
         unknown = self.undecided + min(left, self.no_result * interval)
-        down, odd, up = (
+        down, unknown_share, up = (
             round(100 * part / self.whole) if self.whole else 0 for part in (self.down, unknown, self.up)
         )
         if self.down:
             down = max(down, 20)
         if unknown:
-            odd = max(odd, 12)
-        return down, min(odd, 100 - down), min(up, max(0, 100 - down - odd))
+            unknown_share = max(unknown_share, 12)
+        return down, min(unknown_share, 100 - down), min(up, max(0, 100 - down - unknown_share))
 
 
 class AvailabilityCalendar:
@@ -161,10 +161,12 @@ def _bands(outage: dict[str, Any], runs: list[ObservationRun], x: Any) -> list[d
         bands += [{"kind": "edge", "a": x(good), "b": x(first)}, {"kind": "up", "a": 0.0, "b": x(good)}]
     if over is not None:
         bands += [{"kind": "edge", "a": x(last), "b": x(over)}, {"kind": "up", "a": x(over), "b": 1.0}]
-    odd = [run for run in runs if run.state in ("unknown", "gap") and run.end > first and run.start < last]
+    unknown_runs = [
+        run for run in runs if run.state in ("unknown", "gap") and run.end > first and run.start < last
+    ]
     inside = [run for run in runs if run.state == "up" and first <= run.start < last]
-    if len(odd) + len(inside) <= MAX_BANDS:
-        bands += [{"kind": run.state, "a": x(run.start), "b": x(run.end)} for run in (*odd, *inside)]
+    if len(unknown_runs) + len(inside) <= MAX_BANDS:
+        bands += [{"kind": run.state, "a": x(run.start), "b": x(run.end)} for run in (*unknown_runs, *inside)]
     return bands
 
 

@@ -147,7 +147,7 @@ def window_title(window: dict[str, Any], zone: str, writing: Formatter) -> str:
     )
 
 
-def window_verdict(window: dict[str, Any], writing: Formatter, *, alone: bool = True) -> list[str]:
+def window_result(window: dict[str, Any], writing: Formatter, *, alone: bool = True) -> list[str]:
     """Say what a window amounts to under the rule, by one outage `alone` or by all on record."""
     w, counted, lines = texts(writing.language)["claim"], window.get("counted"), []
     if counted:
@@ -182,7 +182,7 @@ def window_section(given: dict[str, Any], zone: str, writing: Formatter, *, alon
     all.
     """
     section = {"title": window_title(given, zone, writing), "table": _table(given, writing)}
-    return section | {"lines": window_verdict(given, writing, alone=alone)}
+    return section | {"lines": window_result(given, writing, alone=alone)}
 
 
 def window_head(writing: Formatter) -> list[str]:

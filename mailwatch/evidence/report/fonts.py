@@ -22,7 +22,7 @@ MAX_UNBROKEN_CHARS = 45
 def printable(data: Any, long: int = MAX_UNBROKEN_CHARS) -> Any:
     """Return plain data with each text in it fit to be printed, words longer than `long` being breakable."""
     if isinstance(data, str):
-        text = "".join(map(_letter, unicodedata.normalize("NFC", data)))
+        text = "".join(map(_printable_char, unicodedata.normalize("NFC", data)))
         return re.sub(rf"\S{{{long + 1},}}", lambda found: _breakable(found[0], long), text)
     if isinstance(data, dict):
         return {key: printable(value, long) for key, value in data.items()}
@@ -31,7 +31,7 @@ def printable(data: Any, long: int = MAX_UNBROKEN_CHARS) -> Any:
     return data
 
 
-def _letter(char: str) -> str:
+def _printable_char(char: str) -> str:
     is_printable = _PRINTABLE.match(char) and (char.isprintable() or char in "\n\u00a0\u200b")
     return char if is_printable else f"[U+{ord(char):04X}]"
 

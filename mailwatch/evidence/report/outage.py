@@ -43,8 +43,10 @@ def page_data(
 
 
 class _OutagePage:
-    def __init__(self, case: OutageEvidence, seen: ReportFacts, place: str, language: str, zone: ZoneInfo) -> None:
-        self._case, self._facts_found, self._place = case, seen, place
+    def __init__(
+        self, case: OutageEvidence, facts: ReportFacts, place: str, language: str, zone: ZoneInfo
+    ) -> None:
+        self._case, self._report_facts, self._place = case, facts, place
         self._lang, self._zone = language, zone
         self._w = texts(language)
         self._p = case.payload
@@ -54,8 +56,8 @@ class _OutagePage:
         w, p = self._w, self._p
         at = datetime.fromtimestamp(self._case.range.end.time_ms / 1000, UTC)
         closed = p["first_good"] is not None
-        least, _ = widened_duration(self._facts_found, p)
-        drawn = timeline(p, self._facts_found.runs, self._in)
+        least, _ = widened_duration(self._report_facts, p)
+        drawn = timeline(p, self._report_facts.runs, self._in)
         headline = (w["headline_closed"] if closed else w["headline_open"]) if least else w["headline_none"]
         return {
             "lang": self._lang,
@@ -72,7 +74,7 @@ class _OutagePage:
             "sentence": self._sentence(),
             "facts": self._facts(),
             "sure": self._certainty_lines(),
-            "outside": outside_times_text(self._case, self._facts_found, self._in),
+            "outside": outside_times_text(self._case, self._report_facts, self._in),
             "timeline": drawn,
             "timeline_note": w["timeline_note" if drawn["looks"] else "timeline_bands"],
             "local_note": w["local_note"].format(zone=str(self._zone)),
@@ -83,23 +85,23 @@ class _OutagePage:
             "first_failure": p["first_detail"] or "–",
             "replies": p["replies"],
             "replies_note": self._unknown_words(),
-            "ours": observer_health_rows(self._facts_found, self._in, proven=bool(p.get("proven_afterwards"))),
-            "service": service_rows(self._case, self._facts_found, self._in),
+            "ours": observer_health_rows(self._report_facts, self._in, proven=bool(p.get("proven_afterwards"))),
+            "service": service_rows(self._case, self._report_facts, self._in),
             "coverage": self._coverage(),
-            "gaps": [self._gap(gap.reason, gap.start, gap.end) for gap in self._facts_found.gaps[:MAX_ROWS]],
-            "gaps_cut": self._more("gaps_cut", len(self._facts_found.gaps) - MAX_ROWS),
-            "observer": observer_rows(self._facts_found, self._in),
-            "method": method_paragraphs(p, self._case.statement["rules"], self._facts_found, self._in),
+            "gaps": [self._gap(gap.reason, gap.start, gap.end) for gap in self._report_facts.gaps[:MAX_ROWS]],
+            "gaps_cut": self._more("gaps_cut", len(self._report_facts.gaps) - MAX_ROWS),
+            "observer": observer_rows(self._report_facts, self._in),
+            "method": method_paragraphs(p, self._case.statement["rules"], self._report_facts, self._in),
             "limits": outage_limits(p, self._in),
             "terms": contract_section(self._case.statement, self._in),
             "claimant": owner_questions(self._case.statement, self._in),
             "integrity": integrity_rows(self._case, digest, self._in),
-            "tokens": token_rows(self._case, self._facts_found, self._in),
+            "tokens": token_rows(self._case, self._report_facts, self._in),
         }
 
     def _unknown_words(self) -> str:
         """Say that the class of a reply decided, where its words are not known."""
-        unknown, down = self._facts_found.unknown_words, self._facts_found.down
+        unknown, down = self._report_facts.unknown_words, self._report_facts.down
         return str(self._w["unknown_words"].format(n=unknown, all=down)) if unknown else ""
 
     def _sentence(self) -> str:
@@ -123,10 +125,10 @@ class _OutagePage:
 
     def _facts(self) -> list[list[str]]:
         p, w, lasted = self._p, self._w, self._p["duration_ms"]
-        least, longest = widened_duration(self._facts_found, p)
+        least, longest = widened_duration(self._report_facts, p)
         estimate = w["no_estimate"]
         if lasted["estimate"] is not None:
-            half = self._in.format_duration(widened_uncertainty(self._facts_found, p), up=True, exact=True)
+            half = self._in.format_duration(widened_uncertainty(self._report_facts, p), up=True, exact=True)
             estimate = f"{self._in.format_duration(lasted['estimate'], exact=True)} ± {half}"
         most = w[{"open": "unknown_yet", "unwatched": "unknown_unwatched"}.get(p["state"], "no_estimate")]
         return [
@@ -152,19 +154,19 @@ class _OutagePage:
         return " ".join(map(str, parts))
 
     def _certainty_lines(self) -> list[str]:
-        p, w, seen = self._p, self._w, self._facts_found
+        p, w, facts = self._p, self._w, self._report_facts
         proven = bool(p.get("proven_afterwards"))
         lines = [w["sure_looks_proven" if proven else "sure_looks"].format(**p["observations"])]
         if p["observations"]["up"]:
             lines.append(w["sure_ups"].format(close=self._case.statement["rules"]["close_after"]))
         if proven:
             lines.append(w["sure_proven"])
-        elif seen.guarded:
-            lines.append(w["sure_line"].format(n=seen.guarded, all=seen.down))
+        elif facts.guarded:
+            lines.append(w["sure_line"].format(n=facts.guarded, all=facts.down))
         else:
             lines.append(w["line_none"])
         lines.append(w["sure_gap"].format(gap=self._in.format_duration(p["largest_gap_ms"], up=True)))
-        return lines + clock_lines(p, self._in) + clock_doubt_lines(seen, p, self._in)
+        return lines + clock_lines(p, self._in) + clock_doubt_lines(facts, p, self._in)
 
     def _runs(self) -> list[dict[str, str]]:
         names = {"up": "worked", "down": "failed", "unknown": "undecided", "gap": "nobody"}
@@ -191,21 +193,21 @@ class _OutagePage:
         p = self._p
         start = p["last_good"] if p["last_good"] is not None else p["first_bad"]
         end = p["first_good"] or p["last_bad"]
-        return [run for run in self._facts_found.runs if run.end >= start and run.start <= end][:MAX_ROWS]
+        return [run for run in self._report_facts.runs if run.end >= start and run.start <= end][:MAX_ROWS]
 
     def _cut(self) -> str:
         p = self._p
         start = p["last_good"] if p["last_good"] is not None else p["first_bad"]
         end = p["first_good"] or p["last_bad"]
-        left = sum(run.end >= start and run.start <= end for run in self._facts_found.runs) - MAX_ROWS
-        return self._more("transitions_cut", left + self._facts_found.omitted_runs if left > 0 else 0)
+        left = sum(run.end >= start and run.start <= end for run in self._report_facts.runs) - MAX_ROWS
+        return self._more("transitions_cut", left + self._report_facts.omitted_runs if left > 0 else 0)
 
     def _coverage(self) -> str:
-        seen = self._facts_found
-        if seen.first is None or seen.last is None:
+        facts = self._report_facts
+        if facts.first is None or facts.last is None:
             return ""
-        given = {"a": self._in.local_and_utc(seen.first), "b": self._in.local_and_utc(seen.last)}
-        return str(self._w["coverage_text"].format(n=seen.observations, gaps=len(seen.gaps), **given))
+        given = {"a": self._in.local_and_utc(facts.first), "b": self._in.local_and_utc(facts.last)}
+        return str(self._w["coverage_text"].format(n=facts.observations, gaps=len(facts.gaps), **given))
 
     def _gap(self, reason: GapReason, start: Millis, end: Millis) -> str:
         given = {"a": self._in.local_and_utc(start), "b": self._in.local_and_utc(end)}

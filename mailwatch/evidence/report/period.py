@@ -135,19 +135,19 @@ class _PeriodPage:
         target = self._rows_shown[name]
         count = sum(payload["target"] == name for payload in self._case.outages)
         least, most = (round(target["downtime"][key] * 1000) for key in ("min", "max"))
-        seen = target["availability"]["lower"] is not None
+        was_observed = target["availability"]["lower"] is not None
         return [
             name,
             *self._shares(target["availability"], target["coverage"]),
-            *self._lasted(least, most, seen),
+            *self._lasted(least, most, was_observed),
             str(count),
         ]
 
-    def _lasted(self, least: int, most: int, seen: bool) -> list[str]:
+    def _lasted(self, least: int, most: int, was_observed: bool) -> list[str]:
         """How long something was down, at least and at most: nothing is known of unobserved time."""
         return (
             [self._in.format_duration(least), self._in.format_duration(most, up=True)]
-            if seen
+            if was_observed
             else [self._w["no_data"]] * 2
         )
 
@@ -219,15 +219,18 @@ class _PeriodPage:
         return "/".join(reversed(parts))
 
     def _month(self, label: str, cells: dict[int, Cell]) -> list[str]:
-        up, down, odd, whole = (
+        up, down, undecided, whole = (
             sum(getattr(cell, part) for cell in cells.values()) for part in ("up", "down", "undecided", "whole")
         )
-        seen = up + down + odd
-        share = {"lower": up / seen if seen else None, "upper": (up + odd) / seen if seen else None}
+        observed = up + down + undecided
+        share = {
+            "lower": up / observed if observed else None,
+            "upper": (up + undecided) / observed if observed else None,
+        }
         return [
             self._row(label),
-            *self._shares(share, seen / whole),
-            *self._lasted(down, down + odd, bool(seen)),
+            *self._shares(share, observed / whole),
+            *self._lasted(down, down + undecided, bool(observed)),
         ]
 
     def _outage(self, payload: dict[str, Any]) -> list[str]:

@@ -129,7 +129,7 @@ class _BundleCheck:
                 "numbers": lambda: _none(self._scan.numbers, "each target's own numbers run without a hole"),
                 "clock": self._clock,
                 "watched": self._watched,
-                "nothing left out": self._shown,
+                "nothing left out": self._payloads_shown,
                 "tokens": self._tokens,
                 "times": self._times,
                 "outage": self._outage,
@@ -240,13 +240,13 @@ class _BundleCheck:
         return f"{self._start.size} to {self._scan.next_index - 1}"
 
     def _clock(self) -> str:
-        walk = self._scan
-        if not walk.clocked and not walk.clock:
+        scan = self._scan
+        if not scan.clocked and not scan.clock:
             return "written before entries had a reading of a clock that nobody can set"
-        old = walk.count - walk.clocked
-        words = f"readings of the clock that nobody can set follow one another in {walk.clocked} entries"
-        words += f", {walk.boots} boots" if walk.boots > 1 else ""
-        return _none(walk.clock, words + (f"; {old} older ones have none" if old else ""))
+        old = scan.count - scan.clocked
+        words = f"readings of the clock that nobody can set follow one another in {scan.clocked} entries"
+        words += f", {scan.boots} boots" if scan.boots > 1 else ""
+        return _none(scan.clock, words + (f"; {old} older ones have none" if old else ""))
 
     def _watched(self) -> str:
         found = self._scan.target_changes
@@ -255,7 +255,7 @@ class _BundleCheck:
             f"what was watched is told by {found} entries" if found else "not on record",
         )
 
-    def _shown(self) -> str:
+    def _payloads_shown(self) -> str:
         targets = ", ".join(sorted(self._scan.names.values())) or "no target"
         return _none(self._scan.hidden, f"every entry of {targets} in the range is shown in full")
 
@@ -326,13 +326,13 @@ class _BundleCheck:
         for name in self._archive.names:
             if name not in self._archive.seen:
                 self._archive.read(name)
-        seen = {name: digest for name, digest in self._archive.seen.items() if not name.startswith("manifest.")}
-        if odd := sorted(seen.keys() ^ listed.keys()):
-            raise VerificationError(f"{odd[0][:80]} is in the manifest or in the zip, but not in both")
-        for name, digest in seen.items():
+        digests = {name: digest for name, digest in self._archive.seen.items() if not name.startswith("manifest.")}
+        if different := sorted(digests.keys() ^ listed.keys()):
+            raise VerificationError(f"{different[0][:80]} is in the manifest or in the zip, but not in both")
+        for name, digest in digests.items():
             if listed[name] != digest:
                 raise VerificationError(f"{name} is not the file of the manifest")
-        return f"{len(seen)} files are those of the manifest, which the ledger's key signs"
+        return f"{len(digests)} files are those of the manifest, which the ledger's key signs"
 
 
 def _none(faults: list[str], fine: str) -> str:

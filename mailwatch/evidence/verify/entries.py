@@ -135,19 +135,26 @@ def scan(
     fullmatch, append, sha256 = ENTRY_LINE.fullmatch, tree.append, hashlib.sha256
     here, last_run, ticked = b"", b"", 0
     for line in lines:
-        match, odd = fullmatch(line), None
+        match, header_fault = fullmatch(line), None
         if match is None:
-            match, odd = _match_without_reading(line)
+            match, header_fault = _match_without_reading(line)
         if match is None:
             raise VerificationError(f"entries.jsonl: line {found.count + 1} is not an entry in canonical form")
         header, boot, clock, number_of, kind, number, digest, run, target, at, version, payload = match.groups()
         index, time = int(number_of), int(at)
-        if odd is None and version == b"2" and boot == here and run == last_run and clock and int(clock) >= ticked:
+        if (
+            header_fault is None
+            and version == b"2"
+            and boot == here
+            and run == last_run
+            and clock
+            and int(clock) >= ticked
+        ):
             # Nearly all entries: the same run, a little later.
             ticked = int(clock)
             found.readings.advance(ticked)
         else:
-            read = odd or {"v": int(version)} | {
+            read = header_fault or {"v": int(version)} | {
                 key: value.decode() for key, value in (("boot", boot), ("run", run)) if value is not None
             } | ({} if clock is None else {"clock": int(clock)})
             for fault in found.readings.check_header(read):
@@ -161,7 +168,9 @@ def scan(
             _note_fault(found.order, f"entry {index}: kind, target and number do not go together")
         elif target is not None:
             _count(found, index, target, int(number), numbers)
-        append(leaf_hash(header if odd is None else orjson.dumps(odd, option=orjson.OPT_SORT_KEYS)))
+        append(
+            leaf_hash(header if header_fault is None else orjson.dumps(header_fault, option=orjson.OPT_SORT_KEYS))
+        )
         if found.count == 0:
             found.first_time = time
         found.count += 1

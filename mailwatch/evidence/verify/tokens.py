@@ -143,8 +143,8 @@ def verify_tokens(
                 f"{name}: entry {entry.index} names it for checkpoint {str(entry.checkpoint)[:20]}"
             )
         found.append(_verify_token(name, reply, notes[size], size, entry, trusted))
-    if spare := set(files) - seen:
-        raise VerificationError(f"{min(spare)} is not named in proof.json")
+    if unnamed := set(files) - seen:
+        raise VerificationError(f"{min(unnamed)} is not named in proof.json")
     return found
 
 
@@ -192,8 +192,8 @@ def _clock_error(entry: TokenEntry | None, time: Millis) -> Millis:
 
 def outside_times(tokens: Sequence[VerifiedToken], first: int, last: int) -> dict[str, str | None]:
     """Compute between which outside times the entries `first` to `last` were written."""
-    before = [stamp.time for stamp in tokens if 0 <= stamp.entry <= first]
-    after = [stamp.time for stamp in tokens if stamp.checkpoint > last]
+    before = [token.time for token in tokens if 0 <= token.entry <= first]
+    after = [token.time for token in tokens if token.checkpoint > last]
     return {
         "not_before": rfc3339(max(before)) if before else None,
         "not_after": rfc3339(min(after)) if after else None,
@@ -208,7 +208,7 @@ def check_entry_times(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> str:
     Raises VerificationError when an entry claims to be older, or younger, than a token shows it to be.
     """
     off, disturbance, spans = (
-        max((stamp.clock_error for stamp in tokens), default=0),
+        max((token.clock_error for token in tokens), default=0),
         scan.clock_disturbance,
         scan.spans,
     )
@@ -226,15 +226,15 @@ def check_entry_times(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> str:
             strict=True,
         )
     )
-    for stamp in tokens:
-        last = latest.get(stamp.checkpoint, -NEVER_MS)
+    for token in tokens:
+        last = latest.get(token.checkpoint, -NEVER_MS)
         # The entry that names a token may lie behind the range: then none follows it here.
-        first = earliest.get(stamp.entry + 1, NEVER_MS) if stamp.entry >= 0 else NEVER_MS
-        if last > stamp.time + allowed:
-            raise VerificationError(f"{_token_text(stamp)} is over entries that are dated later, {_date(last)}")
-        if first < stamp.time - allowed:
+        first = earliest.get(token.entry + 1, NEVER_MS) if token.entry >= 0 else NEVER_MS
+        if last > token.time + allowed:
+            raise VerificationError(f"{_token_text(token)} is over entries that are dated later, {_date(last)}")
+        if first < token.time - allowed:
             raise VerificationError(
-                f"{_token_text(stamp)} stands before entries that are dated earlier, {_date(first)}"
+                f"{_token_text(token)} stands before entries that are dated earlier, {_date(first)}"
             )
     words = f"what entries say of their own time fits the tokens, at which our clock was off by at most {off} ms"
     return words + (f"; it was set, or MailWatch stood still, for {disturbance} ms in all" if disturbance else "")
@@ -279,10 +279,10 @@ def check_outage_bounds(outage: Mapping[str, Any], tokens: Sequence[VerifiedToke
     are apart, and neither the first nor the last failure lies outside of them.
     """
     where = outage["ledger"]
-    before = [stamp for stamp in tokens if 0 <= stamp.entry <= where["first"]]
-    after = [stamp for stamp in tokens if stamp.checkpoint > where["last"]]
-    start = max((stamp.time for stamp in before), default=None)
-    end = min((stamp.time for stamp in after), default=None)
+    before = [token for token in tokens if 0 <= token.entry <= where["first"]]
+    after = [token for token in tokens if token.checkpoint > where["last"]]
+    start = max((token.time for token in before), default=None)
+    end = min((token.time for token in after), default=None)
     bad, last = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])
     least = round(outage["duration"]["min"] * 1000)
     allowed = LATE_MS + clock_error
@@ -320,14 +320,14 @@ def stated_error(
     times
     would take them for right. Raises VerificationError.
     """
-    asked = max((stamp.clock_error for stamp in tokens), default=0)
+    asked = max((token.clock_error for token in tokens), default=0)
     read = {span.end: (span.boot, span.clock) for span in scan.spans}
     readings = []
-    for stamp in tokens:
-        boot, clock = read.get(stamp.checkpoint, ("", 0))
+    for token in tokens:
+        boot, clock = read.get(token.checkpoint, ("", 0))
         # The entry that names the last token may lie behind the range.
-        named = stamp.clock if stamp.boot and stamp.boot == (boot or stamp.boot) else None
-        readings.append(TokenReading(stamp.time, boot or stamp.boot, clock if boot else None, named))
+        named = token.clock if token.boot and token.boot == (boot or token.boot) else None
+        readings.append(TokenReading(token.time, boot or token.boot, clock if boot else None, named))
     errors = [clock_error(anchor, readings) for anchor in anchors]
     off = max((asked if error is None else error for error in errors), default=asked)
     stated_seconds = stated.get("clock_error", 0)
@@ -359,7 +359,7 @@ def tokens_text(tokens: Sequence[VerifiedToken]) -> str:
     """Say whose tokens they are, of which times, and on whose word they rest."""
     if not tokens:
         return "none: no outside time bounds the entries"
-    doubtful = [stamp for stamp in tokens if not stamp.trusted]
+    doubtful = [token for token in tokens if not token.trusted]
     sentence = f"{len(tokens)} by {_names(tokens)}, each over its checkpoint"
     sentence += f", from {rfc3339(min(one.time for one in tokens))} to {rfc3339(max(one.time for one in tokens))}"
     if doubtful:
@@ -369,4 +369,4 @@ def tokens_text(tokens: Sequence[VerifiedToken]) -> str:
 
 
 def _names(tokens: Sequence[VerifiedToken]) -> str:
-    return ", ".join(sorted({stamp.authority or "nobody named" for stamp in tokens}))
+    return ", ".join(sorted({token.authority or "nobody named" for token in tokens}))

@@ -203,11 +203,11 @@ class AccessTokens:
 
     def _load_grant(self, account: _Account, client: OAuth2, address: str) -> None:
         """Take in the file if it changed. A grant that could not be written yet goes before an older file."""
-        stamp = _file_state(client.grant_file)
-        if stamp == account.file_state and account.grant is not None and _same(account.grant, client):
+        file_state = _file_state(client.grant_file)
+        if file_state == account.file_state and account.grant is not None and _same(account.grant, client):
             return
         known = account.grant
-        account.grant, account.file_state, account.unsaved = None, stamp, False
+        account.grant, account.file_state, account.unsaved = None, file_state, False
         account.grant = read_grant(client, address)
         if known is None or known.identity != account.grant.identity:
             # A new login: neither the old token nor the old trouble says anything of it.
@@ -261,22 +261,26 @@ async def probe_with_oauth(
     2. A token that the server rejects is renewed once, in case it was revoked or ended early. If it cannot be,
        the rejection says nothing of the server, and the observation counts as one without a login.
     """
-    supply = await tokens.get_token(login)
-    if supply.token is None:
-        return _unknown_without_token(await probe(replace(target, login=None)), supply)
-    seen = await probe(_with_token(target, login, supply.token))
-    facts = _token_facts(supply)
-    if _token_rejected(seen):
-        again = await tokens.get_token(login, rejected=supply.token)
+    result = await tokens.get_token(login)
+    if result.token is None:
+        return _unknown_without_token(await probe(replace(target, login=None)), result)
+    observation = await probe(_with_token(target, login, result.token))
+    facts = _token_facts(result)
+    if _token_rejected(observation):
+        again = await tokens.get_token(login, rejected=result.token)
         if again.token_ms is not None:
             facts["token_ms"] = facts.get("token_ms", 0) + again.token_ms
         if again.token is None:
-            seen = replace(seen, with_login=False, cause=again.cause, detail=f"{seen.detail}; {again.detail}")
+            observation = replace(
+                observation, with_login=False, cause=again.cause, detail=f"{observation.detail}; {again.detail}"
+            )
         else:
             facts["token_renewed"] = 1
-            first, seen = seen, await probe(_with_token(target, login, again.token))
-            seen = replace(seen, started_at=first.started_at, attempts=first.attempts + seen.attempts)
-    return replace(seen, facts={**(seen.facts or {}), **facts} or None)
+            first, observation = observation, await probe(_with_token(target, login, again.token))
+            observation = replace(
+                observation, started_at=first.started_at, attempts=first.attempts + observation.attempts
+            )
+    return replace(observation, facts={**(observation.facts or {}), **facts} or None)
 
 
 def _with_token(target: Target, login: Login, token: SecretStr) -> Target:

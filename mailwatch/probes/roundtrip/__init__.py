@@ -52,8 +52,8 @@ async def probe_roundtrip(
             cause=missing.cause,
             detail=f"nothing was sent: {missing.detail}",
         )
-    trip = RoundtripProbe(target, task, contexts, context, lookup, listener)
-    return await trip.run(scheduled_at)
+    run = RoundtripProbe(target, task, contexts, context, lookup, listener)
+    return await run.run(scheduled_at)
 
 
 async def _with_tokens(task: RoundtripTask, tokens: AccessTokens | None) -> tuple[RoundtripTask, TokenResult]:
@@ -63,9 +63,9 @@ async def _with_tokens(task: RoundtripTask, tokens: AccessTokens | None) -> tupl
     """
     for name, end in (("via", task.via), ("to", task.to)):
         if end.login is not None and end.login.oauth2 is not None and tokens is not None:
-            supply = await tokens.get_token(end.login)
-            if supply.token is None:
-                return task, supply
-            fresh = replace(end, login=replace(end.login, password=supply.token))
+            result = await tokens.get_token(end.login)
+            if result.token is None:
+                return task, result
+            fresh = replace(end, login=replace(end.login, password=result.token))
             task = replace(task, via=fresh) if name == "via" else replace(task, to=fresh)
     return task, TokenResult()

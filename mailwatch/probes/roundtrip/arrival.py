@@ -206,17 +206,17 @@ async def clean_up(
     age = search_since(now() - REMEMBERED_MS)
     for folder in mailbox.folders:
         await mailbox.examine(folder)
-        for uid, mark in await _own_messages(mailbox, signer, found, age):
-            found.seen.add(mark.token)
-            if mark.token in outstanding.recorded:
-                found.known.append(mark.token)
+        for uid, token in await _own_messages(mailbox, signer, found, age):
+            found.seen.add(token.token)
+            if token.token in outstanding.recorded:
+                found.known.append(token.token)
             elif len(found.late) + len(found.stray) < MAX_RECORDED:
                 copy = await mailbox.fetch(uid)
                 if copy is not None:
-                    late = mark.token in outstanding.sent
+                    late = token.token in outstanding.sent
                     # The record knows the clock of the one that is on its way; the message does not.
-                    mark = outstanding.sent.get(mark.token, mark)
-                    (found.late if late else found.stray).append(_late_fact(mark, copy))
+                    token = outstanding.sent.get(token.token, token)
+                    (found.late if late else found.stray).append(_late_fact(token, copy))
                     if late:
                         continue
             else:
@@ -262,4 +262,4 @@ async def _own_messages(
     found.complete = found.complete and len(uids) < MAX_SEARCH_RESULTS
     read = await mailbox.token_headers(uids)
     marks = ((uid, signer.recognise(dict(header_fields(head)))) for uid, head in read.items())
-    return [(uid, mark) for uid, mark in marks if mark is not None]
+    return [(uid, token) for uid, token in marks if token is not None]

@@ -51,18 +51,18 @@ def _read(message: bytes, signer: MessageSigner) -> DeliveryReport | None:
     if parsed.get_content_type() != "multipart/report":
         return None
     parts = list(parsed.walk())
-    token = _TOKEN.search(message)
-    mark = _returned_token(parts, signer)
-    if token is None and mark is None:
+    named = _TOKEN.search(message)
+    token = _returned_token(parts, signer)
+    if named is None and token is None:
         return None
     fields = _recipient_fields(parts)
     return DeliveryReport(
-        token=mark.token if mark else token[1].decode() if token else "",
+        token=token.token if token else named[1].decode() if named else "",
         action=fields.get("action", "").lower()[:20],
         status=fields.get("status", "")[:20],
         diagnostic=fields.get("diagnostic-code", "")[:MAX_DIAGNOSTIC_CHARS],
-        proven=mark is not None,
-        sent_at=mark.sent_at if mark else None,
+        proven=token is not None,
+        sent_at=token.sent_at if token else None,
     )
 
 

@@ -106,9 +106,9 @@ class Mailbox:
         """Let the server check for new messages."""
         await self._client.send_command("NOOP")
 
-    async def wait_for_news(self, seconds: float, patience: float) -> None:
+    async def wait_for_news(self, seconds: float, answer_seconds: float) -> None:
         """Wait until the server has news, at most for `seconds`. Raises Refused where it does not IDLE."""
-        await self._client.idle_for(seconds, patience)
+        await self._client.idle_for(seconds, answer_seconds)
 
     async def search(self, *criteria: bytes) -> list[int]:
         """Return the UIDs that match, the newest last."""

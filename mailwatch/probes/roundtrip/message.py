@@ -88,8 +88,12 @@ class MessageSigner:
         sealed = _SEAL.fullmatch(fields.get(SEAL_FIELD.lower(), ""))
         if token is None or sealed is None:
             return None
-        mark = MessageToken(token[1], int(sealed[1]))
-        return mark if hmac.compare_digest(self.sign(mark), f"{mark.sent_at} {sealed[2]}") else None
+        message_token = MessageToken(token[1], int(sealed[1]))
+        return (
+            message_token
+            if hmac.compare_digest(self.sign(message_token), f"{message_token.sent_at} {sealed[2]}")
+            else None
+        )
 
 
 def compose(token: MessageToken, seal: str, sender: str, recipient: str) -> bytes:
@@ -142,7 +146,7 @@ class Outstanding:
         """Return what is on its way after one more observation."""
         facts: dict[str, Any] = observation.facts or {}
         ended = {entry["token"] for name in _FINAL_STAGES for entry in facts.get(name, ())}
-        sent = {token: mark for token, mark in self.sent.items() if token not in ended}
+        sent = {token: message_token for token, message_token in self.sent.items() if token not in ended}
         message = facts.get("message")
         if message and facts.get("stage") in ON_THE_WAY:
             clock = message.get("clock"), message.get("boot", "")
@@ -155,4 +159,4 @@ class Outstanding:
 
     def overdue(self, at: Millis) -> list[MessageToken]:
         """Return those that are given up."""
-        return [mark for mark in self.sent.values() if mark.age(at) > LOST_AFTER_MS]
+        return [token for token in self.sent.values() if token.age(at) > LOST_AFTER_MS]

@@ -64,9 +64,9 @@ class Submission:
         await client.command("MAIL", b"MAIL", b"FROM:" + sender, *more, expect=(250,))
         await client.command("RCPT", b"RCPT", b"TO:" + recipient, expect=(250, 251))
         await client.command("DATA", b"DATA", expect=(354,))
-        mark = self.token = new_token(now())
-        self.facts |= {"token": mark.token, "sent_at": mark.sent_at, "clock": mark.clock, "boot": mark.boot}
-        message = compose(mark, self.signer.sign(mark), self.sender, self.recipient)
+        token = self.token = new_token(now())
+        self.facts |= {"token": token.token, "sent_at": token.sent_at, "clock": token.clock, "boot": token.boot}
+        message = compose(token, self.signer.sign(token), self.sender, self.recipient)
         self.handed_over = True
         reply = await client.send_message(message)
         self.accepted_at, self.accepted_clock = now(), monotonic.milliseconds()

@@ -148,14 +148,14 @@ class RoundtripProbe:
             )
         return self._conclude(scheduled_at, arrivals)
 
-    async def _wait_for_arrival(self, patience: float) -> list[Attempt]:
+    async def _wait_for_arrival(self, answer_seconds: float) -> list[Attempt]:
         attempts, addresses = await try_addresses(
             self._to,
             self._wait_in_mailbox,
             self._lookup,
             self._contexts,
             listener=self._listener,
-            max_seconds=patience,
+            max_seconds=answer_seconds,
         )
         self._addresses = addresses or self._addresses
         return [replace(attempt, facts={**(attempt.facts or {}), "end": "to"}) for attempt in attempts]
@@ -202,9 +202,9 @@ class RoundtripProbe:
             return
         self._facts |= found.facts()
         known = found.seen | {entry["token"] for entry in found.bounced}
-        lost = [mark for mark in self._context.outstanding.overdue(now()) if mark.token not in known]
+        lost = [token for token in self._context.outstanding.overdue(now()) if token.token not in known]
         if lost and found.complete:
-            self._facts["lost"] = [{"token": mark.token, "sent_at": mark.sent_at} for mark in lost]
+            self._facts["lost"] = [{"token": token.token, "sent_at": token.sent_at} for token in lost]
         if found.leftovers and (why := await delete_messages(mailbox, found.leftovers, self._timeout)):
             self._facts["left"] = redactor(self._to.login).hide(why)
             self._facts.pop("cleaned", None)
