@@ -16,7 +16,7 @@ tests/test_layers.py keeps it so.
 2  analysis     pure functions of recorded facts: outages, availability, incidents, maintenance
 1  ledger       canonical entries, Merkle tree, checkpoints, timestamp tokens
 0  model        the recorded facts, frozen; settings: what the config says is to be watched
-   times        milliseconds, RFC 3339, windows, durations; monotonic: a clock that nobody can set
+   times        milliseconds, RFC 3339, windows, durations; monotonic: the steady clock
    errors       errors that end a command in a line
    certificates certificates as servers send them
    i18n, net    texts for people; hosts and URLs

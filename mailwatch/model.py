@@ -158,7 +158,7 @@ class ConnectivityResult:
 
     1. `controls` maps "host:port", "target:PROVIDER" and "dns:NAME" to "ok" or the reason.
     2. `online` is the line as a whole; `online4` and `online6` are IPv4 and IPv6 apart, None also where they were
-       not checked or the guard did not tell them apart.
+       not checked or the guard did not separate them.
     3. `resolver` is "ok", "silent", "lies" (it resolves names that do not exist), "poisoned" (it gives wrong
        addresses for the control names) or "monitor"; "" when it was not asked. `spoofed` are the wrong addresses.
     4. All of it was seen between `asked_at` and `answered_at`.

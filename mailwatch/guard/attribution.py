@@ -1,6 +1,6 @@
 """Whose failure it is: the provider's, or our line's, our clock's, our machine's? In doubt not the provider's.
 
-Whose failure was it? A pure function of what was seen and what the guard said.
+Whose failure was it? A pure function of what was observed and what the guard found.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Notifies that the ledger is invalid, or that its files were moved: at the start, and while MailWatch runs.
 
-A test message for each channel, so that nobody learns in an outage that one does not work.
+A test message for each channel, so that a broken one is found before an outage.
 """
 
 from __future__ import annotations

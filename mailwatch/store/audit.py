@@ -54,7 +54,7 @@ def audit(
 
     1. Indexes and each target's running numbers follow one another.
     2. Headers are canonical, agree with the columns, and carry the digest of their payload.
-    3. The readings of the clock that nobody can set fit one another (ledger/clock_readings.py).
+    3. The readings of the steady clock fit one another (ledger/clock_readings.py).
     4. Every checkpoint is signed by our key, and has the root and the subtrees that the entries give.
 
     Read in slices, so that a long audit does not keep the database from clearing up; `progress` may wait.

@@ -2,7 +2,7 @@
 
 Which other programs have a file open, as far as the system lets us see: Linux, by /proc.
 
-Whether there is room on the disk: one that is full is waited for, all else that it refuses is a fault.
+Whether the disk has space: a full one is waited for, all else that it refuses is an error.
 
 What the store raises, whatever its libraries raised: one family, each with what is wrong and what to do.
 

@@ -1,4 +1,4 @@
-"""An outage on a line: where each of its four times is drawn, with room for each to be read.
+"""An outage on a line: where each of its four times is drawn, with space for each to be read.
 
 Days as bars: which of five states a day is in, shown by the bar's height and outline as well as its colour.
 
