@@ -60,7 +60,7 @@ def audits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Audits]:
     audits.reader.close()
 
 
-def test_a_good_ledger_is_told_to_be_one(audits: Audits) -> None:
+def test_a_good_ledger_is_reported_as_one(audits: Audits) -> None:
     assert audits.auditing.latest is None
     audits.auditing.audit()
     assert audits.auditing.latest is not None
@@ -78,7 +78,7 @@ def test_a_good_ledger_is_told_to_be_one(audits: Audits) -> None:
         ("UPDATE checkpoints SET size = 750 WHERE size = 702", "checkpoint 750: signs 702 entries"),
     ],
 )
-def test_what_was_changed_past_us_is_found_and_told(audits: Audits, change: str, found: str) -> None:
+def test_what_was_changed_past_us_is_found_and_reported(audits: Audits, change: str, found: str) -> None:
     audits.spoil(change)
     audits.auditing.audit()
     assert audits.auditing.latest is not None
@@ -100,7 +100,7 @@ def test_after_a_missing_entry_not_every_later_one_is_a_finding(audits: Audits) 
     assert len(audits.auditing.latest.findings) == self_audit.MAX_FINDINGS
 
 
-def test_a_database_without_its_table_is_found_and_told(audits: Audits) -> None:
+def test_a_database_without_its_table_is_found_and_reported(audits: Audits) -> None:
     audits.spoil("ALTER TABLE entries RENAME TO gone")
     audits.auditing.audit()
     assert audits.auditing.latest is not None

@@ -37,7 +37,7 @@ def test_at_least_is_cut_down_and_at_most_rounded_up() -> None:
     assert "100.0000%" not in table
 
 
-def test_where_nobody_looked_no_downtime_is_told() -> None:
+def test_without_observations_no_downtime_is_stated() -> None:
     table = shown(
         availability={"lower": None, "upper": None}, coverage=0.0, downtime={"min": None, "max": None}, mttr=None
     )

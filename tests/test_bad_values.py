@@ -60,7 +60,7 @@ def test_there_are_two_hundred_with_the_files() -> None:
 @pytest.mark.parametrize(
     ("case", "expected"), CASES, ids=[case.encode("unicode_escape").decode() for case, _ in CASES]
 )
-def test_check_says_line_and_cure_and_run_says_the_same(
+def test_check_prints_line_and_advice_and_run_prints_the_same(
     case: str, expected: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = folder / "config.yaml"

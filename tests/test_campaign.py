@@ -49,7 +49,7 @@ TRIED = 12
         *(pytest.param(*world, WEEKS, marks=pytest.mark.nightly) for world in FAILED[1:]),
     ],
 )
-def test_weeks_of_faults_are_told_as_they_were(seed: str, number: int, weeks: float) -> None:
+def test_weeks_of_faults_are_recorded_as_they_were(seed: str, number: int, weeks: float) -> None:
     verdict = result_of(seed, number, weeks)
     assert verdict.failures == []
     assert verdict.figures["looks"] > 100

@@ -168,7 +168,7 @@ def test_authorization_servers_are_spoken_to_over_tls_and_ask_for_mail() -> None
     assert servers["google"].device == "", "its device flow does not allow the scope of mail"
 
 
-def test_the_source_of_the_authorization_servers_and_its_date_are_told() -> None:
+def test_the_source_of_the_authorization_servers_and_its_date_are_stated() -> None:
     text = resources.files(catalogue).joinpath("authorization.tsv").read_text(encoding="utf-8")
     assert re.search(r"^# Seen: \d{4}-\d\d-\d\d$", text, re.MULTILINE)
     assert "# Source: " in text

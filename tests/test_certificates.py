@@ -55,7 +55,7 @@ def imap(port: int, ca_file: Path | None = None) -> Target:
     )
 
 
-def test_a_certificate_with_any_byte_changed_is_read_or_told_as_unreadable(certificates: Certificates) -> None:
+def test_a_certificate_with_any_byte_changed_is_read_or_reported_as_unreadable(certificates: Certificates) -> None:
     whole = der_of(certificates.server.chain)
     told = set()
     for at in range(len(whole)):
@@ -88,7 +88,7 @@ def test_there_is_one_reader_of_certificates() -> None:
         assert not reads or path == HOUSE / "certificates.py", path
 
 
-async def test_a_look_at_a_server_with_an_unreadable_certificate_is_a_fact(
+async def test_a_probe_of_a_server_with_an_unreadable_certificate_is_a_fact(
     certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pem = odd(certificates, tmp_path)
@@ -99,7 +99,7 @@ async def test_a_look_at_a_server_with_an_unreadable_certificate_is_a_fact(
     assert not caplog.records
 
 
-async def test_where_any_certificate_will_do_an_unreadable_one_is_told_beside_the_answer(
+async def test_where_any_certificate_will_do_an_unreadable_one_is_recorded_beside_the_answer(
     certificates: Certificates, tmp_path: Path
 ) -> None:
     pem = odd(certificates, tmp_path)
@@ -147,7 +147,7 @@ async def test_one_target_never_takes_the_answer_of_another_away(
     assert "certificate cannot be read" in told["odd"]["detail"]
 
 
-def test_the_verifier_and_the_config_tell_of_unreadable_certificates(
+def test_the_verifier_and_the_config_report_unreadable_certificates(
     certificates: Certificates, tmp_path: Path
 ) -> None:
     pem = odd(certificates, tmp_path)

@@ -131,7 +131,7 @@ def test_each_promise_names_its_source_and_when_it_was_seen() -> None:
     ],
     ids=str,
 )
-def test_a_rule_of_a_stranger_is_read_strictly(change: dict[str, Any]) -> None:
+def test_a_rule_of_an_untrusted_bundle_is_read_strictly(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r".+"):
         read_rule("pec", rule_payload(PROMISES["pec"]) | change)
 
@@ -230,7 +230,7 @@ def test_what_is_shorter_than_the_minimum_does_not_count_but_perhaps() -> None:
 
 @example([7 * MINUTE, 8 * MINUTE])
 @given(st.lists(st.integers(0, 25 * MINUTE), min_size=1, max_size=6))
-def test_good_looks_inside_never_make_more_count_than_the_pieces(pieces: list[int]) -> None:
+def test_up_observations_inside_never_make_more_count_than_the_pieces(pieces: list[int]) -> None:
     """However an outage was cut by good observations: what is said to count surely is not more than what does."""
     google, start = PROMISES["google-isp"], at("2026-11-10T10:00")
     span = (start, start + sum(pieces))
@@ -285,7 +285,7 @@ def test_exactly_what_was_promised_is_a_promise_kept() -> None:
     assert exact["counted"]["tier"] == {"surely": None, "possibly": None}
 
 
-def test_money_is_told_only_where_the_rule_gives_some_and_a_fee_is_known() -> None:
+def test_money_is_shown_only_where_the_rule_gives_some_and_a_fee_is_known() -> None:
     long = [lasted("2026-11-10T10:00", 40)]
     year = Fee(Decimal("120"), "EUR", "year")
     microsoft = only(evaluate(PROMISES["microsoft-365"], "imap", long, year))
@@ -299,7 +299,7 @@ def test_money_is_told_only_where_the_rule_gives_some_and_a_fee_is_known() -> No
     assert without == {"below": "95", "percent": "100"}
 
 
-def test_what_nobody_observed_does_not_surely_count_under_a_rule() -> None:
+def test_unobserved_time_does_not_surely_count_under_a_rule() -> None:
     """Five hours of which one was unobserved, in a hole: as measured it is five, by the rule at least four."""
     holed = lasted("2026-11-10T10:00", 5, unobserved=HOUR)
     told = only(evaluate(PROMISES["titan"], "imap", [holed], None))
@@ -450,7 +450,7 @@ def report(
 
 
 @pytest.mark.parametrize("language", ["en", "it"])
-def test_a_bundle_with_a_claim_is_valid_and_its_report_tells_it(
+def test_a_bundle_with_a_claim_is_valid_and_its_report_shows_it(
     recorded_outage: tuple[MailWatchProcess, Authority, str], trust: Trust, tmp_path: Path, language: str
 ) -> None:
     made = report(
@@ -476,7 +476,7 @@ def test_a_bundle_with_a_claim_is_valid_and_its_report_tells_it(
     assert re.search("Quanto segue sul contratto è dichiarato|contract is stated by the owner", text)
 
 
-def test_without_a_claim_nothing_of_claims_is_told(bundle: Path) -> None:
+def test_without_a_claim_nothing_of_claims_is_shown(bundle: Path) -> None:
     with zipfile.ZipFile(bundle) as opened:
         assert "claim" not in json.loads(opened.read("outage.json"))
 
@@ -704,7 +704,7 @@ def test_outages_of_the_same_window_count_together_in_the_letter() -> None:
 
 
 @pytest.mark.parametrize(("key", "verified"), [("microsoft-365", False), ("titan", True)])
-def test_nothing_follows_from_a_rule_that_nobody_verified(key: str, verified: bool) -> None:
+def test_nothing_follows_from_a_rule_that_is_not_verified(key: str, verified: bool) -> None:
     section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": key})
     outage = outage_json(lasted("2026-11-10T10:00", 40))
     statement = {"outage": outage, "claim": json.loads(json.dumps(owner_statement.owner_claim(section, outage)))}
@@ -733,7 +733,7 @@ def test_where_no_promise_is_known_nothing_is_counted() -> None:
     assert given["contract"] == [["Canone", "nessuno (gratuito)"]]
 
 
-def test_the_letter_does_not_tell_the_provider_when_the_time_to_claim_ends() -> None:
+def test_the_letter_does_not_disclose_to_the_provider_when_the_time_to_claim_ends() -> None:
     """Zen counts pings; as a rule of its own it would be cited, and has a deadline."""
     rule = rule_payload(replace(PROMISES["zen"], channels=()))
     outage = told(lasted("2026-11-10T10:00", 40))

@@ -102,7 +102,7 @@ def test_other_plain_text_is_no_tls_and_is_on_record(run: Run, kind: Kind, words
 
 
 @RUNS
-def test_a_server_that_says_it_and_is_gone_before_our_hello_is_heard(run: Run) -> None:
+def test_what_a_server_sends_before_our_hello_is_read_though_it_is_gone(run: Run) -> None:
     """It closes with our hello unread, so that its kernel resets the connection."""
     observation = probed(run, Kind.SMTP, LIMITS[0][1])
     assert observation.cause in (Cause.THROTTLED, Cause.DISCONNECTED)

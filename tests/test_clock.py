@@ -76,7 +76,7 @@ def test_a_suspend_is_dated_from_the_last_tick_to_this_one(clocks: Clocks, watch
 
 
 @pytest.mark.parametrize("step", [0.6, -0.6, 3600.0, -3600.0])
-def test_a_step_is_told_with_its_sign(clocks: Clocks, watch: ClockMonitor, step: float) -> None:
+def test_a_step_is_reported_with_its_sign(clocks: Clocks, watch: ClockMonitor, step: float) -> None:
     clocks.go(1.0, step=step)
     (event,) = watch.tick()
     assert event.kind == "step"
@@ -115,7 +115,7 @@ def test_a_stopped_process_is_stalled(clocks: Clocks, watch: ClockMonitor) -> No
     assert event.seconds == pytest.approx(5.1)
 
 
-def test_a_slow_start_is_no_stall_but_a_step_in_it_is_told(clocks: Clocks) -> None:
+def test_a_slow_start_is_no_stall_but_a_step_in_it_is_recorded(clocks: Clocks) -> None:
     watch = ClockMonitor(clocks)
     clocks.go(60.0, step=10.0)
     assert [event.kind for event in watch.tick()] == ["step"]
@@ -135,7 +135,7 @@ def test_the_machines_clocks_are_read_as_at_one_moment() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="adjtimex is of Linux")
-def test_the_kernel_tells_its_synchronisation() -> None:
+def test_the_kernel_reports_its_synchronisation() -> None:
     told = kernel_sync()
     if told is None:
         pytest.skip("adjtimex is forbidden here")
@@ -205,7 +205,7 @@ async def test_a_silent_server_times_out() -> None:
             await sntp("127.0.0.1", port, timeout=0.05)
 
 
-async def test_a_closed_port_is_told_at_once() -> None:
+async def test_a_closed_port_is_reported_at_once() -> None:
     async with time_server() as (port, _):
         pass
     with pytest.raises(ConnectionRefusedError):

@@ -59,7 +59,7 @@ def refusal(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_a_bad_file_is_refused_with_the_line_and_the_cure(path: Path) -> None:
+def test_a_bad_file_is_refused_with_its_line_and_advice(path: Path) -> None:
     heads = [line for line in path.read_text().splitlines() if line.startswith("#! ")]
     assert heads, "a bad file begins with the lines that it expects: #! LINE: MESSAGE"
     assert refusal(path) == [f"{path}:{head.removeprefix('#! ')}" for head in heads]
@@ -106,12 +106,12 @@ def test_a_config_that_never_ends_is_not_read(tmp_path: Path) -> None:
     assert refusal(Path("/dev/zero")) == ["/dev/zero:1: is not a file; name the YAML file itself"]
 
 
-def test_a_missing_file_is_told_apart_from_a_bad_one(tmp_path: Path) -> None:
+def test_a_missing_file_is_distinguished_from_a_bad_one(tmp_path: Path) -> None:
     with pytest.raises(config.ConfigNotFoundError, match=r"nowhere\.yaml:1: cannot be read: No such file"):
         config.load(tmp_path / "nowhere.yaml")
 
 
-def test_mistakes_of_secrets_are_all_told_at_once_at_their_lines(write) -> None:
+def test_problems_of_secrets_are_all_reported_at_once_at_their_lines(write) -> None:
     path = write(
         HOME
         + "accounts:\n  - address: mario.rossi@libero.it\n    password_file: nowhere\n"
@@ -144,7 +144,7 @@ def test_a_duration_has_a_unit(text: str, seconds: float) -> None:
     "text",
     ["", "5", "s", "5 s", "-5s", "+5s", "5S", "5s\n", "٥s", "1e3s", "1_000s", "1m30s", 5, 5.0, True, None],
 )
-def test_what_only_looks_like_a_duration_is_none(text: object) -> None:
+def test_what_only_resembles_a_duration_is_none(text: object) -> None:
     with pytest.raises(ValueError, match=r"duration|unit"):
         parse_duration(text)
 
@@ -331,7 +331,7 @@ def test_a_command_runs_in_the_folder_of_the_config_and_gives_its_first_line(tmp
         ({"password_command": ["a\0b"]}, "cannot run: not a command"),
     ],
 )
-def test_a_secret_that_cannot_be_read_says_how_to_mend_it(
+def test_a_secret_that_cannot_be_read_is_reported_with_what_to_do(
     tmp_path: Path, way: dict[str, object], complaint: str
 ) -> None:
     (tmp_path / "empty").write_text("\nsecond\n")
@@ -424,7 +424,7 @@ def test_an_account_by_oauth2_has_the_providers_endpoints_and_one_grant(
     assert CANARY not in repr(targets) + config.effective_yaml(loaded) + config.digest(loaded)
 
 
-def test_a_client_secret_that_cannot_be_read_is_told_at_its_line(write, tmp_path: Path) -> None:
+def test_a_client_secret_that_cannot_be_read_is_reported_at_its_line(write, tmp_path: Path) -> None:
     path = write(GMAIL + "      client_secret_file: nowhere\n")
     with pytest.raises(config.ConfigError) as caught:
         config.build_targets(config.load(path))
@@ -690,7 +690,7 @@ def test_check_is_silent_on_stdout_when_all_is_fine(capsys: pytest.CaptureFixtur
     assert (told.out, told.err) == ("", "no mistakes: 4 targets\n")
 
 
-def test_check_tells_mistakes_and_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_problems_and_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     bad = next(path for path in BAD if path.stem == "several")
     assert run("check", "--json", "--config", str(bad)) == 1
     told = capsys.readouterr()

@@ -87,7 +87,7 @@ VERBS = (
 )
 
 
-def test_each_damaged_page_is_found_by_the_audit_and_said_in_a_sentence_by_every_verb(
+def test_each_damaged_page_is_found_by_the_audit_and_reported_in_a_sentence_by_every_verb(
     database: Path, tmp_path: Path
 ) -> None:
     """One page of each table and index here; `make chaos` spoils them all."""
@@ -152,7 +152,7 @@ def without_an_index(database: Path) -> None:
         connection.commit()
 
 
-async def test_an_index_that_is_damaged_while_it_runs_is_said_once_and_nothing_waiting_is_dropped(
+async def test_an_index_that_is_damaged_while_it_runs_is_reported_once_and_nothing_waiting_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.01)

@@ -191,7 +191,7 @@ async def test_silence_stays_on_a_connection_when_the_mood_has_changed(standin: 
         end.close()
 
 
-async def test_bye_is_said_instead_of_a_greeting(standin: FakeProvider) -> None:
+async def test_bye_instead_of_a_greeting_is_recognised(standin: FakeProvider) -> None:
     await standin.change(Behaviour.BYE)
     with pytest.raises(imaplib.IMAP4.error, match="BYE"):
         await blocking(lambda: imap(standin))
@@ -250,7 +250,7 @@ async def test_the_truth_is_from_the_first_broken_mood_to_the_first_that_serves(
     assert standin.down_time() == (began, standin.history[-1][0])
 
 
-async def test_after_the_end_nobody_listens(tmp_path: Path) -> None:
+async def test_after_the_end_the_port_is_closed(tmp_path: Path) -> None:
     async with FakeProvider(tmp_path) as standin:
         ports = (standin.imap_port, standin.smtp_port, standin.control_port)
     for port in ports:

@@ -136,7 +136,7 @@ async def test_this_machine_and_an_address_need_no_asking() -> None:
     canonical(told)
 
 
-async def test_a_look_that_tried_no_address_has_no_way() -> None:
+async def test_a_probe_that_tried_no_address_has_no_route() -> None:
     told = await Diagnosis().diagnose(TARGET, failed(""))
     assert told["route"] == {"skipped": "no address was tried"}
 
@@ -150,12 +150,12 @@ async def test_when_everything_fails_at_once_only_a_few_diagnoses_are_made() -> 
     assert "skipped" not in await diagnosis.diagnose(TARGET, failed("127.0.0.1:1"))
 
 
-async def test_what_goes_wrong_in_a_diagnosis_is_told_and_never_raised() -> None:
+async def test_what_goes_wrong_in_a_diagnosis_is_recorded_and_never_raised() -> None:
     told = await Diagnosis().diagnose(TARGET, failed("no address:1"))
     assert told["route"]["failed"].startswith("ValueError")
 
 
-async def test_the_first_bad_look_has_a_diagnosis_and_the_others_have_none(tmp_path: Path) -> None:
+async def test_the_first_failure_has_a_diagnosis_and_the_others_have_none(tmp_path: Path) -> None:
     harness = PipelineHarness(tmp_path)
     await harness.writer.start()
     harness.pipeline.attribution.clock_bound.set(1234)
@@ -185,7 +185,7 @@ def names() -> Iterator[Resolver]:
         yield server.resolver
 
 
-async def test_how_the_name_server_answers_is_told(names: Resolver) -> None:
+async def test_how_the_name_server_answers_is_recorded(names: Resolver) -> None:
     there = await lookup_names("there.example", 5.0, names)
     assert there["A"]["status"] == there["AAAA"]["status"] == "NOERROR"
     assert (there["A"]["addresses"], there["AAAA"]["addresses"]) == (["192.0.2.1"], ["2001:db8::1"])
@@ -212,7 +212,7 @@ async def test_how_the_name_server_answers_is_told(names: Resolver) -> None:
     [(SERVFAIL, "no server answers usefully"), (None, "no answer")],
     ids=["SERVFAIL", "silence"],
 )
-async def test_a_name_server_behind_ours_that_fails_is_told(said: Rcode | None, status: str) -> None:
+async def test_a_failing_name_server_behind_ours_is_recorded(said: Rcode | None, status: str) -> None:
     need_root(str(DNSMASQ))
     async with name_server({"broken.example A": said, "broken.example AAAA": said}) as upstream:
         with server_folder() as folder:

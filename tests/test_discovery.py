@@ -89,7 +89,7 @@ def test_starttls_is_the_second_choice_and_a_dot_means_not_offered(names: Resolv
         ("gone.test", "", "NXDOMAIN"),
     ],
 )
-def test_the_exchanger_is_told_or_why_there_is_none(
+def test_the_exchanger_is_named_or_why_there_is_none(
     names: Resolver, domain: str, exchanger: str, silent: str
 ) -> None:
     said = asyncio.run(query_dns(domain, names))
@@ -162,7 +162,7 @@ def test_an_exchanger_belongs_to_the_provider_of_the_longest_domain_around_it(
     assert (provider.key if provider else None) == key
 
 
-def test_doors_belong_to_a_provider_only_all_of_them() -> None:
+def test_candidates_belong_to_a_provider_only_all_of_them() -> None:
     def door(kind: Kind, host: str, port: int) -> ServerCandidate:
         return ServerCandidate(kind=kind, host=host, port=port, tls=TlsMode.IMPLICIT, source=Source.SRV)
 

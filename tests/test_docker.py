@@ -50,7 +50,7 @@ def test_every_base_has_a_version_and_nothing_is_fetched_unseen() -> None:
     assert "--only-binary :all:" in pins
 
 
-def test_it_runs_as_nobody_of_note_on_the_port_and_volume_that_it_names() -> None:
+def test_it_runs_as_an_unprivileged_user_on_the_port_and_volume_that_it_names() -> None:
     stage = last_stage()
     assert [line for line in stage if line.startswith("USER ")] == ["USER 10001:10001"]
     assert "VOLUME /data" in stage
@@ -158,7 +158,7 @@ def test_prometheus_finds_the_demo_when_it_runs() -> None:
 NOBODY = 65534
 
 
-def test_data_of_another_owner_is_told_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_of_another_owner_is_reported_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need_root("unshare")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MAILWATCH_CONFIG", raising=False)

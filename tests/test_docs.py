@@ -29,7 +29,7 @@ def test_each_command_is_in_the_readme_and_has_help(name: str, capsys: pytest.Ca
     assert f"usage: mailwatch {name}" in capsys.readouterr().out
 
 
-def test_asking_for_help_loads_no_room_of_the_house() -> None:
+def test_asking_for_help_loads_no_package_of_the_service() -> None:
     program = "import sys; from mailwatch.cli import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules)"
     for words in (["--help"], ["--version"]):
         done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)

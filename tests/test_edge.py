@@ -70,7 +70,7 @@ def os_error(number: int, path: str | None = None) -> OSError:
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_what_comes_out_of_a_verb_is_said_in_a_line(
+def test_what_comes_out_of_a_verb_is_printed_in_a_line(
     error: BaseException, status: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(raising(error)) == status
@@ -115,7 +115,7 @@ def test_a_reader_who_goes_away_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["providers"], ["providers", "--json"], ["config", "schema"]], ids=" ".join)
-def test_a_full_disk_under_the_output_is_said(words: list[str]) -> None:
+def test_a_full_disk_under_the_output_is_reported(words: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "mailwatch", *words],

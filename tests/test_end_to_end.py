@@ -78,7 +78,7 @@ def test_the_true_down_time_lies_within_the_bounds(watching: MailWatchProcess, o
     assert watching.metric("mailwatch_outages_total{") == 1
 
 
-def test_commands_tell_what_the_api_tells(watching: MailWatchProcess, own_dovecot: Dovecot) -> None:
+def test_commands_answer_what_the_api_answers(watching: MailWatchProcess, own_dovecot: Dovecot) -> None:
     watching.wait_until(lambda: watching.state("lab-imap") == "up", "up")
     own_dovecot.stop()
     watching.wait_until(lambda: watching.api("outages"), "an outage")
@@ -346,7 +346,7 @@ def test_announced_maintenance_is_left_out_and_what_is_announced_later_hides_not
     assert json.loads(audit.stdout)["findings"] == []
 
 
-def test_a_second_process_is_told_who_holds_the_data(watching: MailWatchProcess) -> None:
+def test_a_second_process_learns_who_holds_the_data(watching: MailWatchProcess) -> None:
     second = watching.command("run")
     assert second.returncode == 1
     assert f"process {watching.pid}" in second.stderr

@@ -72,7 +72,9 @@ def test_the_case_lies_between_two_outside_times(bundle: Path) -> None:
     }
 
 
-def test_nothing_of_others_is_told(bundle: Path, recorded_outage: tuple[MailWatchProcess, Authority, str]) -> None:
+def test_nothing_of_others_is_disclosed(
+    bundle: Path, recorded_outage: tuple[MailWatchProcess, Authority, str]
+) -> None:
     with zipfile.ZipFile(bundle) as opened:
         pdf = opened.read("report.pdf")
         everything = b"".join(opened.read(name) for name in opened.namelist())

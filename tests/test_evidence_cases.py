@@ -200,7 +200,7 @@ SAYS |= {
 
 
 @pytest.mark.parametrize("language", ["it", "en"])
-def test_what_was_proven_afterwards_is_not_told_by_the_rules_of_others(
+def test_what_was_proven_afterwards_is_not_reported_by_the_rules_of_others(
     language: str, bundles: dict[tuple[str, str], Path]
 ) -> None:
     text = text_of(bundles["proven", language].with_suffix("") / "report.pdf")
@@ -235,7 +235,9 @@ def test_no_page_is_nearly_empty(case: tuple[str, str], bundles: dict[tuple[str,
 
 
 @pytest.mark.parametrize("language", ["it", "en"])
-def test_nothing_is_said_of_the_end_of_an_open_outage(language: str, bundles: dict[tuple[str, str], Path]) -> None:
+def test_nothing_is_stated_of_the_end_of_an_open_outage(
+    language: str, bundles: dict[tuple[str, str], Path]
+) -> None:
     folder = bundles["open", language].with_suffix("")
     told = json.loads((folder / "outage.json").read_text())
     assert told["as_of"] == "2026-01-24T03:55:00.000Z"
@@ -246,7 +248,7 @@ def test_nothing_is_said_of_the_end_of_an_open_outage(language: str, bundles: di
     assert "±" not in text
 
 
-def test_a_clock_of_which_nobody_knows_widens_nothing_but_says_so() -> None:
+def test_a_clock_of_unknown_error_widens_nothing_but_the_report_says_so() -> None:
     lasted = {"duration_ms": {"min": 60_000, "max": 120_000}}
     begun = {"duration_ms": {"min": 1000, "max": None}}
     known, unknown = (
@@ -337,7 +339,7 @@ def test_the_method_is_that_of_the_kind_and_says_what_was_not_checked() -> None:
     assert mail not in outage_limits(told | {"kind": "roundtrip"}, writing)
 
 
-def test_what_other_operators_did_not_answer_is_said() -> None:
+def test_what_other_operators_did_not_answer_is_stated() -> None:
     writing = Formatter("en", ZoneInfo("UTC"), False)
     line = dict(observer_health_rows(ReportFacts(down=9, guarded=7, answered=2, controls={"a"}), writing))["Line"]
     assert "7 of 9 (a)" in line
@@ -346,7 +348,7 @@ def test_what_other_operators_did_not_answer_is_said() -> None:
 
 
 @pytest.mark.parametrize(("told", "said"), [({}, False), ({"distrust": "unknown issuer"}, True)])
-def test_a_token_that_nobody_vouches_for_is_no_independent_time(told: dict[str, str], said: bool) -> None:
+def test_a_token_of_an_untrusted_authority_is_no_independent_time(told: dict[str, str], said: bool) -> None:
     found = LedgerRange(EMPTY_LEDGER, EMPTY_LEDGER, (), (TokenFile(5, 4, BEGIN, "home-made", "", b""),))
     case = OutageEvidence(
         {}, found, {"outside_times": {"not_before": "2026-01-22T20:00:00.100Z", "not_after": None}}, ""
@@ -362,7 +364,7 @@ def test_a_token_that_nobody_vouches_for_is_no_independent_time(told: dict[str, 
     assert (row[1].endswith("± 500 ms"), row[2:]) == (True, ["17", "0 – 3"])
 
 
-def test_a_bound_is_never_told_narrower_than_it_is_nor_of_another_day() -> None:
+def test_a_bound_is_never_shown_narrower_than_it_is_nor_of_another_day() -> None:
     italian, english = (Formatter(language, ZoneInfo("Europe/Rome"), False) for language in ("it", "en"))
     at = round(datetime(2026, 7, 5, 22, 30, 0, 200_000, UTC).timestamp() * 1000)
 
@@ -382,7 +384,7 @@ def test_a_bound_is_never_told_narrower_than_it_is_nor_of_another_day() -> None:
     assert (english.format_share(0.29), english.format_share(0.29, up=True)) == ("29.000 %", "29.000 %")
 
 
-def test_the_drawing_shows_what_nobody_saw_and_no_stroke_too_many() -> None:
+def test_the_drawing_shows_unobserved_time_and_no_stroke_too_many() -> None:
     outage = {
         "last_good": BEGIN,
         "first_bad": BEGIN + HOUR,
@@ -407,7 +409,7 @@ def test_the_drawing_shows_what_nobody_saw_and_no_stroke_too_many() -> None:
     ]
 
 
-def test_what_was_sent_is_noted_listed_and_told(tmp_path: Path) -> None:
+def test_what_was_sent_is_noted_listed_and_shown(tmp_path: Path) -> None:
     made = make_installation("four-minutes", tmp_path / "sent")
     path = made.folder / "data" / "claims" / "sent.jsonl"
     nothing = made.command("claim", "log", made.outage)

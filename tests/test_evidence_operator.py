@@ -67,7 +67,7 @@ def test_an_outage_that_was_lived_through_holds(operator: Operator, authority: A
 
 
 @pytest.mark.parametrize(("dated", "words"), [(-30 * DAY, "stands before entries"), (DAY, "is over entries")])
-def test_an_outage_cannot_be_said_to_be_of_another_time(
+def test_an_outage_cannot_be_moved_to_another_time(
     operator: Operator, authority: Authority, dated: int, words: str
 ) -> None:
     """All hashes and signatures are right, and the tokens are a real authority's: but they are of today."""
@@ -80,7 +80,7 @@ def test_an_outage_cannot_be_said_to_be_of_another_time(
     assert words in detail
 
 
-def test_a_look_is_dated_as_its_entry_is(operator: Operator, authority: Authority) -> None:
+def test_an_observation_is_dated_as_its_entry_is(operator: Operator, authority: Authority) -> None:
     """Else the headers would tell the time to the tokens, and the observations another one to the reader."""
     append = operator.store.append_batch
 
@@ -106,7 +106,7 @@ def test_a_look_is_dated_as_its_entry_is(operator: Operator, authority: Authorit
         (-DAY, "times", "ms before the one before it had ended"),
     ],
 )
-def test_a_look_cannot_begin_when_it_likes(
+def test_an_observation_cannot_begin_at_any_time_it_likes(
     operator: Operator, authority: Authority, begun: int, claim: str, words: str
 ) -> None:
     """The last bad observation would end an outage days later, or begin it days before."""
@@ -123,7 +123,7 @@ def test_a_look_cannot_begin_when_it_likes(
     assert words in claims[0][1]
 
 
-def test_a_clock_that_was_off_is_no_lie_but_told(operator: Operator, authority: Authority) -> None:
+def test_a_clock_that_was_off_is_stated_and_valid(operator: Operator, authority: Authority) -> None:
     operator.clock_error = -3 * HOUR
     lived(operator, authority)
     path = operator.bundle(authority)
@@ -132,7 +132,7 @@ def test_a_clock_that_was_off_is_no_lie_but_told(operator: Operator, authority: 
     assert 10_790_000 < int(words.removesuffix(" ms").rpartition(" ")[2]) < 10_810_000
 
 
-def test_a_clock_that_was_set_in_between_is_no_lie_but_told(operator: Operator, authority: Authority) -> None:
+def test_a_clock_that_was_set_in_between_is_stated_and_valid(operator: Operator, authority: Authority) -> None:
     operator.observe("+")
     operator.stamp(authority)
     operator.observe("++--")
@@ -189,9 +189,7 @@ def by_the_enclosed_script(path: Path) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("off", [0, 4 * DAY])
-def test_a_clock_that_nobody_can_set_is_held_against_the_tokens(
-    operator: Operator, authority: Authority, off: int
-) -> None:
+def test_the_steady_clock_is_held_against_the_tokens(operator: Operator, authority: Authority, off: int) -> None:
     """An operator who makes even that clock run by four days more, with the wall clock or without it."""
     operator.observe("+")
     operator.stamp(authority)
@@ -349,7 +347,7 @@ def test_a_good_bundle_is_never_refused(
     assert refused(path, trusting(authority)) == []
 
 
-def test_a_hostile_name_tells_nothing_of_its_own(
+def test_a_hostile_name_discloses_nothing_of_its_own(
     operator: Operator, authority: Authority, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line a claim: no line feed, markup or command to the terminal comes from the bundle."""
@@ -385,7 +383,7 @@ def test_each_authority_bounds_the_case_for_who_believes_only_that_one(
     assert sides == {(one.folder.name, early, not early) for one in (authority, other) for early in (True, False)}
 
 
-def test_a_token_of_nobody_does_not_spoil_those_of_an_authority(
+def test_a_token_of_an_unknown_authority_does_not_spoil_those_of_a_known_one(
     operator: Operator, authority: Authority, other: Authority
 ) -> None:
     """Its certificate is not in the config: a verifier of the bundle could not check it."""

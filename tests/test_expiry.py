@@ -160,7 +160,7 @@ def test_what_the_time_is_not_earlier_than_is_no_vote() -> None:
     assert known.bounds_at(0).contradicted
 
 
-def test_a_window_moves_with_the_clock_that_nobody_can_set_and_widens() -> None:
+def test_a_window_moves_with_the_steady_clock_and_widens() -> None:
     known = TimeEvidence()
     known.add_window("sntp", 1000, T, T + 10)
     assert known.bounds_at(1000 + 10_000) == TrueTimeBounds(T + 10_000 - 1, T + 10 + 10_000 + 1, ("sntp",))
@@ -409,7 +409,7 @@ async def test_what_is_on_record_bounds_the_time_of_the_next_start(harness: Pipe
     assert evidence.bounds_at(0) == TrueTimeBounds(earliest=T + DAY - 1000, sources=("token on record",))
 
 
-async def test_other_failures_of_tls_ask_nobody_for_the_time(
+async def test_other_failures_of_tls_ask_no_one_for_the_time(
     harness: PipelineHarness, authority: Authority
 ) -> None:
     async with (

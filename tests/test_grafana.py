@@ -149,7 +149,7 @@ def ahead(expr: str) -> float:
 
 
 @pytest.mark.timeout(240)
-def test_an_outage_is_told_drawn_and_forgotten(scene: tuple[Dovecot, MailWatchProcess, Prometheus]) -> None:
+def test_an_outage_is_shown_drawn_and_forgotten(scene: tuple[Dovecot, MailWatchProcess, Prometheus]) -> None:
     dovecot, watching, prometheus = scene
     instance = f"127.0.0.1:{watching.port}"
 

@@ -103,7 +103,7 @@ async def test_an_address_without_a_route_is_unreachable() -> None:
     assert answer.controls == {"255.255.255.255:443": "unreachable"}
 
 
-async def test_no_control_at_all_cannot_tell() -> None:
+async def test_no_control_at_all_gives_no_answer() -> None:
     assert (await Guard([], timeout=1).check()).online is None
 
 
@@ -124,7 +124,7 @@ async def test_concurrent_askers_share_one_round() -> None:
     assert {answer.online for answer in answers} == {True}
 
 
-async def test_an_answer_older_than_the_failing_look_is_not_reused() -> None:
+async def test_an_answer_older_than_the_failing_probe_is_not_reused() -> None:
     async with door() as good:
         guard = Guard([good.control], timeout=5)
         first = await guard.check()
@@ -173,7 +173,7 @@ async def test_a_sighting_half_a_minute_old_proves_nothing(closed: Control) -> N
     assert (await guard.check(provider="virgilio")).online is False
 
 
-async def test_a_sighting_before_the_failing_look_proves_nothing(closed: Control) -> None:
+async def test_peer_evidence_before_the_failing_probe_proves_nothing(closed: Control) -> None:
     guard = Guard([closed], timeout=1)
     seen = now()
     guard.record_up("libero", seen)
@@ -195,13 +195,15 @@ async def test_a_sighting_before_the_failing_look_proves_nothing(closed: Control
         ("fe80::1%eth0:993", False),
     ],
 )
-async def test_a_server_in_our_own_house_does_not_prove_the_line(closed: Control, peer: str, proof: bool) -> None:
+async def test_a_server_in_our_own_network_does_not_prove_the_line(
+    closed: Control, peer: str, proof: bool
+) -> None:
     guard = Guard([closed], timeout=1)
     guard.record_up("lab", now(), peer)
     assert (await guard.check(provider="libero")).online is proof
 
 
-async def test_a_silence_during_the_look_outweighs_a_line_that_came_back(closed: Control) -> None:
+async def test_a_silence_during_the_probe_outweighs_a_line_that_came_back(closed: Control) -> None:
     guard = Guard([closed], timeout=1)
     began = now()
     assert (await guard.check()).online is False
@@ -336,7 +338,7 @@ TRUTH = {"one.one.one.one": "1.1.1.1", "dns.quad9.net": "149.112.112.112", "dns.
     ],
     ids=["true", "dead", "every-name", "all-names", "one-name", "filter", "filter-of-all"],
 )
-async def test_a_resolver_is_believed_as_far_as_it_tells_the_truth(
+async def test_a_resolver_is_believed_as_far_as_it_gives_true_answers(
     resolver: Resolver, answers: dict[str, str], state: str, lie: tuple[str, ...]
 ) -> None:
     resolver.answers = answers
@@ -517,7 +519,7 @@ def test_offline_makes_a_failure_unknown_and_says_what_it_was() -> None:
     )  # fmt: skip
 
 
-def test_a_guard_that_cannot_tell_makes_a_failure_unknown() -> None:
+def test_a_guard_without_an_answer_makes_a_failure_unknown() -> None:
     judged = attribute(
         failing(), ConnectivityResult(asked_at=1, online=None, controls={"192.0.2.1:443": "monitor"})
     )

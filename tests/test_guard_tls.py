@@ -173,7 +173,7 @@ async def test_a_lack_of_file_handles_is_ours_and_passes(authority: Authority) -
         assert (await guard.check(since=now() + 1)).online is True
 
 
-async def test_a_system_without_authorities_cannot_tell_portals(
+async def test_a_system_without_authorities_cannot_recognise_portals(
     tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
@@ -218,7 +218,7 @@ def test_known_operators_are_asked_for_their_certificates(control: Control, name
     assert control.certified == name
 
 
-async def test_the_families_are_told_apart(authority: Authority) -> None:
+async def test_the_families_are_kept_apart(authority: Authority) -> None:
     async with serving(authority.context(NAME), "::1") as six, scripted_server([CLOSE]) as four:
         guard = Guard([authority.control(four), authority.control(six, "::1")], timeout=10)
         answer = await guard.check()

@@ -258,7 +258,7 @@ async def test_bytes_beyond_ascii_are_taken_anywhere() -> None:
     assert await session.while_asked(session.client.examine(), answer) == 3
 
 
-async def test_capabilities_are_learned_wherever_they_are_told() -> None:
+async def test_capabilities_are_learned_wherever_they_are_sent() -> None:
     session = Session()
     assert session.client.capabilities == {"IMAP4REV1", "SASL-IR", "STARTTLS"}
     assert session.wire.sent == []
@@ -407,7 +407,7 @@ async def test_idle_ends_with_news_and_with_the_time(seconds: float, answers: li
     await idling
 
 
-async def test_idle_that_is_refused_is_told() -> None:
+async def test_idle_that_is_refused_is_reported() -> None:
     session = Session()
     with pytest.raises(ImapCommandError, match="BAD what"):
         await session.while_asked(session.client.idle_for(60, 60), b"TAG BAD what\r\n")

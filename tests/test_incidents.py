@@ -177,7 +177,7 @@ def test_an_outage_that_bridges_two_incidents_makes_one_under_the_older_name() -
     assert both.surely_down == 40 * MINUTE
 
 
-def test_what_nobody_saw_down_between_two_members_is_not_surely_down() -> None:
+def test_unobserved_time_between_two_members_is_not_surely_down() -> None:
     (both,) = incidents([member(1, 0, 10), member(2, 12, 20)])
     assert (both.last_bad - both.first_bad, both.surely_down) == (20 * MINUTE, 18 * MINUTE)
 
@@ -202,11 +202,11 @@ def test_targets_without_a_provider_have_incidents_of_their_own_and_vantage_poin
         ({}, "unreachable"),
     ],
 )
-def test_trouble_is_told_by_the_phase_that_failed_most(phases: dict[str, int], trouble: str) -> None:
+def test_trouble_is_named_by_the_phase_that_failed_most(phases: dict[str, int], trouble: str) -> None:
     assert member(1, 0, 5, phases=phases).trouble == trouble
 
 
-def test_restoration_is_told_per_channel_and_per_account() -> None:
+def test_restoration_is_shown_per_channel_and_per_account() -> None:
     (incident,) = incidents(
         [
             member(1, 0, 10, target="anna/imap", account="aa"),
@@ -245,7 +245,7 @@ def test_restoration_is_told_per_channel_and_per_account() -> None:
         ("aaa---", [(0, "login down"), (3, "unreachable")]),
     ],
 )
-def test_three_looks_in_a_row_make_a_turn(phases: str, expected: list[tuple[int, str]]) -> None:
+def test_three_observations_in_a_row_make_a_change(phases: str, expected: list[tuple[int, str]]) -> None:
     names = {"c": "connect", "a": "auth", "m": "mailbox", "f": "fetch", "-": None}
     assert list(symptom_changes((at, names[phase]) for at, phase in enumerate(phases))) == expected
 
@@ -376,7 +376,7 @@ def test_the_verb_lists_and_shows(ledger: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr() == ("", "no incident on record\n")
 
 
-def test_one_incident_in_full_reads_its_looks(tmp_path: Path) -> None:
+def test_one_incident_in_full_reads_its_observations(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     for minute, phase in enumerate([None, *[Phase.CONNECT] * 4, *[Phase.AUTH] * 4, None, None]):
         at = T0 + minute * MINUTE
@@ -423,7 +423,7 @@ def test_used_wrongly_it_says_how(
     assert told in capsys.readouterr().err
 
 
-async def test_targets_of_one_account_are_told_to_be_that_without_its_name(
+async def test_targets_of_one_account_are_shown_as_that_without_its_name(
     own_dovecot: Dovecot, targets: Targets, tmp_path: Path
 ) -> None:
     harness = PipelineHarness(tmp_path)

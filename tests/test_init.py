@@ -449,7 +449,7 @@ def test_a_server_outside_the_domain_gets_no_password_unless_the_person_knows_it
     assert "a@lured.test" in world.dovecot.log_until("Login: user=<a@lured.test>", mark)
 
 
-def test_with_yes_nobody_has_confirmed_a_strangers_server(home: Desk) -> None:
+def test_with_yes_a_server_outside_the_domain_is_not_confirmed(home: Desk) -> None:
     done = home.run("init", "a@lured.test", "--yes", "--password-file", "gone")
     assert done.returncode == 2
     assert f"{ELSEWHERE} was left out" in done.stderr
@@ -468,7 +468,7 @@ def test_usual_names_count_only_with_a_certificate_that_is_theirs(world: Isolate
     assert hosts(home.config) == [(Kind.IMAP, USUAL, 993, TlsMode.IMPLICIT)]
 
 
-def test_what_nobody_knows_is_asked_for_by_hand(world: IsolatedNetwork, home: Desk) -> None:
+def test_what_is_not_known_is_asked_for_by_hand(world: IsolatedNetwork, home: Desk) -> None:
     with home.sit("a@gone.test", "--yes", "--username", "a@gone.test") as terminal:
         terminal.wait_for("by hand")
         terminal.wait_for("IMAP), HOST or HOST:PORT: ")
@@ -568,7 +568,7 @@ def draft(**said: Any) -> ConfigDraft:
         "@",
     ],
 )
-def test_whatever_was_said_is_read_back(tmp_path: Path, odd: str, language: str) -> None:
+def test_whatever_was_written_is_read_back(tmp_path: Path, odd: str, language: str) -> None:
     secret = name_secret(tmp_path, ALICE)
     text = config_text(draft(name=odd, place=odd, username=odd), texts(language), date(2026, 11, 25))
     config = save(tmp_path / "config.yaml", text, secret, SecretStr(odd))

@@ -60,7 +60,7 @@ async def test_an_old_answer_is_not_given() -> None:
     assert read(await kept.get("page", maker)) == b"2"
 
 
-async def test_a_failure_is_told_to_all_and_not_kept() -> None:
+async def test_a_failure_is_passed_to_all_and_not_cached() -> None:
     kept = ResponseCache()
 
     def fail() -> list[bytes]:

@@ -76,7 +76,7 @@ def test_the_pages_are_left_what_the_probes_do_not_need_of_the_file_handles() ->
     assert found == {122: ["24", "24"], 600: ["494", "104"], 4096: [str(MAX_HANDLES), str(MAX_HANDLES)]}
 
 
-def test_too_few_threads_are_told_before_the_loop_aborts(config: Path) -> None:
+def test_too_few_threads_are_reported_before_the_loop_aborts(config: Path) -> None:
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("only root can become another user who may still read our files")
     able = "+dac_override,+dac_read_search"
@@ -93,7 +93,7 @@ def test_too_few_threads_are_told_before_the_loop_aborts(config: Path) -> None:
 @pytest.mark.parametrize(
     "words", [["report", "x", "-o"], ["claim", "x", "-o"], ["run"]], ids=lambda words: words[0]
 )
-def test_too_small_an_address_space_is_told_in_numbers(words: list[str], config: Path, tmp_path: Path) -> None:
+def test_too_small_an_address_space_is_reported_in_numbers(words: list[str], config: Path, tmp_path: Path) -> None:
     more = [str(tmp_path / "made.zip")] if words != ["run"] else []
     limit = f"--as={300 << 20}"
     status, said = run("prlimit", limit, *MAILWATCH, "--config", str(config), *words, *more)

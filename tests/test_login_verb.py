@@ -120,7 +120,7 @@ def test_an_answer_to_another_login_is_none(config: Path) -> None:
     assert ended(process)[0] == 0
 
 
-def test_an_owner_who_says_no_is_heard(config: Path, authority: AuthorizationServer) -> None:
+def test_an_owners_refusal_is_respected(config: Path, authority: AuthorizationServer) -> None:
     authority.deny = True
     process = start(config, ALICE)
     assert "Access not granted" in browse(printed_url(process))[1]
@@ -129,7 +129,7 @@ def test_an_owner_who_says_no_is_heard(config: Path, authority: AuthorizationSer
     assert "access was not granted: access_denied: the owner said no" in err
 
 
-def test_a_code_that_is_worth_nothing_is_told_in_the_browser_too(
+def test_a_code_that_is_worth_nothing_is_reported_in_the_browser_too(
     config: Path, authority: AuthorizationServer
 ) -> None:
     authority.fault = "error invalid_grant"
@@ -140,13 +140,13 @@ def test_a_code_that_is_worth_nothing_is_told_in_the_browser_too(
     assert "invalid_grant" in err
 
 
-def test_nobody_waits_for_ever(config: Path) -> None:
+def test_nothing_waits_for_ever(config: Path) -> None:
     process = start(config, ALICE, "--timeout", "0.2")
     status, _, err = ended(process)
     assert (status, "access was not granted in time" in err) == (1, True)
 
 
-def test_a_login_that_does_not_work_is_said_so(config: Path, authority: AuthorizationServer) -> None:
+def test_a_login_that_does_not_work_is_reported(config: Path, authority: AuthorizationServer) -> None:
     authority.user = "somebody@else.example"
     process = start(config, ALICE)
     browse(printed_url(process))
@@ -165,7 +165,7 @@ def test_a_code_typed_in_elsewhere_grants_access(config: Path, authority: Author
     assert [secret for secret in authority.issued if secret in out + err] == []
 
 
-def test_an_owner_who_says_no_to_the_code_is_heard(config: Path, authority: AuthorizationServer) -> None:
+def test_an_owners_refusal_of_the_code_is_respected(config: Path, authority: AuthorizationServer) -> None:
     authority.deny = True
     status, _, err = ended(start(config, ALICE, "--device"))
     assert (status, "access was not granted: access_denied" in err) == (1, True)

@@ -135,7 +135,7 @@ def named(user: str, *, password: str = "secret", provider: str = "lab") -> Targ
     return Target(name=user, kind=Kind.IMAP, host="imap", port=1, provider=provider, login=login)
 
 
-def test_good_passwords_that_fail_together_are_told_from_one_alone() -> None:
+def test_good_passwords_that_fail_together_are_distinguished_from_one_alone() -> None:
     gate = LoginBackoff()
     for user in "abc":
         attempt(gate, 0, None, named(user))
@@ -219,7 +219,7 @@ async def taken_up(
     return harness.pipeline.runner.login_backoff
 
 
-async def test_a_restart_learns_the_looks_of_an_accounts_targets_in_the_order_in_which_they_were_taken(
+async def test_a_restart_reads_the_observations_of_an_accounts_targets_in_their_order(
     tmp_path: Path,
 ) -> None:
     imap, smtp = target(Kind.IMAP), target(Kind.SMTP)

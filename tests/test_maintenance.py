@@ -82,7 +82,7 @@ def test_a_time_that_does_not_exist_is_meant_by_the_offset_before_and_one_that_c
     assert starts(daily, "2026-10-24", "2026-10-27") == ["10-24 00:30", "10-25 00:30", "10-26 01:30"]
 
 
-def test_a_window_lasts_as_long_as_told_while_the_clocks_change() -> None:
+def test_a_window_keeps_its_duration_while_the_clocks_change() -> None:
     daily = when(rrule="FREQ=DAILY", start="2026-01-01T01:00", duration=4 * HOUR)
     for day in ("2026-03-29", "2026-10-25"):
         ((begin, end),) = windows_of_rule(daily, ms(f"{day}T02:00"), ms(f"{day}T03:00"))

@@ -97,7 +97,7 @@ def test_at_least_k_of_three(three: list[Path]) -> None:
     assert "a@example.org" not in json.dumps(told)
 
 
-def test_who_saw_it_up_meanwhile_is_told(three: list[Path]) -> None:
+def test_a_vantage_point_that_saw_it_up_meanwhile_is_named(three: list[Path]) -> None:
     found = joint(three)["groups"][0]["contradictions"]
     told = {(one["vantage_point"], *times({"times": [[one["from"], one["to"]]]})[0], one["down"]) for one in found}
     assert told == {("home-a", 6.0, 9.0, 1), ("home-b", 2.0, 4.0, 1), ("home-c", 2.0, 9.0, 2)}

@@ -125,7 +125,7 @@ def test_only_a_message_that_came_in_time_has_a_latency(metrics: Metrics) -> Non
     assert value(metrics, "delivery_latency_seconds", **T) is None
 
 
-def test_an_unknown_look_takes_probe_success_away(metrics: Metrics) -> None:
+def test_an_unknown_observation_takes_probe_success_away(metrics: Metrics) -> None:
     assert value(metrics, "probe_success", **T) is None
     metrics.observed(TARGET, UP, "up")
     assert value(metrics, "probe_success", **T) == 1
@@ -150,7 +150,9 @@ def test_exactly_one_state_is_1(metrics: Metrics) -> None:
     assert [value(metrics, "target_state", **T, state=state) for state in states] == [0, 1, 0, 0, 0]
 
 
-def test_the_phases_add_up_to_the_duration_and_the_certificate_outlives_a_failed_look(metrics: Metrics) -> None:
+def test_the_phases_add_up_to_the_duration_and_the_certificate_outlives_a_failed_observation(
+    metrics: Metrics,
+) -> None:
     metrics.observed(TARGET, UP, "up")
     assert value(metrics, "probe_phase_duration_seconds", **T, phase="connect") == 0.1
     assert value(metrics, "probe_phase_duration_seconds", **T, phase="tls") == 0.2
@@ -162,7 +164,7 @@ def test_the_phases_add_up_to_the_duration_and_the_certificate_outlives_a_failed
     assert value(metrics, "probe_last_success_timestamp_seconds", **T) == T0 / 1000
 
 
-def test_the_latency_histogram_counts_only_looks_that_were_up(metrics: Metrics) -> None:
+def test_the_latency_histogram_counts_only_up_observations(metrics: Metrics) -> None:
     metrics.observed(TARGET, UP, "up")
     metrics.observed(TARGET, DOWN, "suspect")
     assert value(metrics, "probe_latency_seconds_bucket", **T, le="0.25") == 0
@@ -222,14 +224,14 @@ def test_being_offline_is_no_failure_of_a_phase(metrics: Metrics) -> None:
     assert value(metrics, "probe_failures_total", **T, cause="timeout", phase="connect") == 0
 
 
-def test_a_failure_nobody_foresaw_is_counted_too(metrics: Metrics) -> None:
+def test_an_unexpected_failure_is_counted_too(metrics: Metrics) -> None:
     unforeseen = replace(DOWN, cause=Cause.UNDELIVERED, failed_phase=Phase.RESOLVE)
     assert value(metrics, "probe_failures_total", **T, cause="undelivered", phase="resolve") is None
     metrics.observed(TARGET, unforeseen, "suspect")
     assert value(metrics, "probe_failures_total", **T, cause="undelivered", phase="resolve") == 1
 
 
-def test_an_open_outage_grows_with_each_down_look_and_closes(metrics: Metrics) -> None:
+def test_an_open_outage_grows_with_each_down_observation_and_closes(metrics: Metrics) -> None:
     metrics.outages(TARGET, [outage("a", T0, T0 + 20_000, refused=1, timeout=2)])
     assert value(metrics, "outage_active", **T) == 1
     assert value(metrics, "outages_total", **T) == 1
@@ -253,7 +255,7 @@ def test_outage_seconds_never_fall_when_the_record_is_more_cautious(metrics: Met
     assert value(metrics, "outage_seconds_total", **T) == 80
 
 
-def test_outages_told_twice_count_once(metrics: Metrics) -> None:
+def test_outages_stated_twice_count_once(metrics: Metrics) -> None:
     first = outage("a", T0, T0 + 1000, T0 + 2000)
     metrics.outages(TARGET, [first])
     metrics.outages(TARGET, [first, outage("b", T0 + 5000, T0 + 6000, T0 + 7000)])
@@ -261,7 +263,7 @@ def test_outages_told_twice_count_once(metrics: Metrics) -> None:
     assert value(metrics, "outage_seconds_total", **T) == 2
 
 
-def test_a_scrape_while_outages_are_told_sees_them_as_they_were(metrics: Metrics) -> None:
+def test_a_scrape_while_outages_are_updated_sees_them_as_they_were(metrics: Metrics) -> None:
     """Else an alert would end and come again, and a counter that fell would be counted anew."""
     before, running = outage("a", 0, 10, 20), outage("b", 30, 40)
     metrics.outages(TARGET, [before, running])
@@ -292,7 +294,7 @@ def test_only_the_last_50_closed_outages_are_shown_one_by_one(metrics: Metrics) 
     assert value(metrics, "outages_total", **T) == 40
 
 
-def test_availability_that_nobody_knows_is_absent(metrics: Metrics) -> None:
+def test_availability_that_is_not_known_is_absent(metrics: Metrics) -> None:
     metrics.availability(TARGET, "7d", None, None, 0.0)
     assert value(metrics, "availability_ratio", **T, window="7d", bound="lower") is None
     assert value(metrics, "coverage_ratio", **T, window="7d") == 0
@@ -301,7 +303,7 @@ def test_availability_that_nobody_knows_is_absent(metrics: Metrics) -> None:
     assert value(metrics, "availability_ratio", **T, window="7d", bound="upper") == 0.75
 
 
-def test_a_forgotten_target_is_gone_and_a_late_look_does_not_bring_it_back(metrics: Metrics) -> None:
+def test_a_forgotten_target_is_gone_and_a_late_observation_does_not_bring_it_back(metrics: Metrics) -> None:
     metrics.outages(TARGET, [outage("a", T0, T0, T0 + 1000)])
     metrics.forget(TARGET)
     metrics.observed(TARGET, UP, "up")
@@ -358,7 +360,7 @@ def test_labels_are_written_in_the_order_target_provider_kind() -> None:
     assert 'mailwatch_probe_success{target="lab-imap",provider="lab",kind="imap"} 1\n' in text
 
 
-def test_the_registry_and_the_exposition_tell_the_same() -> None:
+def test_the_registry_and_the_exposition_are_the_same() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.declare(TARGET)
@@ -414,7 +416,7 @@ def test_ten_thousand_targets_are_written_in_pieces_of_bounded_size() -> None:
     assert max(map(len, pieces)) < 500_000
 
 
-def test_a_scrape_in_another_thread_never_stumbles_over_a_look() -> None:
+def test_a_scrape_in_another_thread_never_stumbles_over_an_observation() -> None:
     metrics = Metrics(CollectorRegistry())
     for n in range(50):
         metrics.declare(replace(TARGET, name=f"t{n}"))

@@ -49,7 +49,7 @@ async def harness(tmp_path: Path) -> AsyncIterator[PipelineHarness]:
     await made.close()
 
 
-async def test_a_look_goes_through_all_rooms(harness: PipelineHarness) -> None:
+async def test_an_observation_goes_through_the_whole_pipeline(harness: PipelineHarness) -> None:
     await harness.greet()
     await harness.probe()
     assert [look["outcome"] for look in harness.recorded("observation")] == ["up"]
@@ -59,7 +59,7 @@ async def test_a_look_goes_through_all_rooms(harness: PipelineHarness) -> None:
     )
 
 
-async def test_the_log_tells_each_change_of_a_state_and_why(
+async def test_the_log_has_each_change_of_a_state_and_why(
     harness: PipelineHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mailwatch.monitor.pipeline")
@@ -115,7 +115,7 @@ def ticked(apart: int) -> int:
     return monotonic.milliseconds() + apart
 
 
-async def test_a_long_time_without_a_look_is_a_gap_with_its_reason(harness: PipelineHarness) -> None:
+async def test_a_long_time_without_a_probe_is_a_gap_with_its_reason(harness: PipelineHarness) -> None:
     harness.assume_up(600_000)
     harness.pipeline.attribution.note_disruption(ticked(-500_000), ticked(-400_000), GapReason.SUSPENDED)
     await harness.probe()
@@ -138,7 +138,9 @@ async def test_a_time_in_which_the_server_slowed_us_down_has_its_own_reason(harn
     assert [gap["reason"] for gap in harness.recorded("gap")] == ["throttled"]
 
 
-async def test_the_usual_time_between_looks_is_no_gap_unless_mailwatch_slept(harness: PipelineHarness) -> None:
+async def test_the_usual_time_between_observations_is_no_gap_unless_mailwatch_slept(
+    harness: PipelineHarness,
+) -> None:
     harness.assume_up(59_000)
     await harness.probe()
     assert harness.recorded("gap") == []
@@ -220,7 +222,7 @@ async def test_a_clock_that_was_set_back_does_not_excuse_the_provider_when_its_t
     assert harness.recorded("gap") == []
 
 
-async def test_a_good_look_right_after_a_suspend_does_not_hide_it(harness: PipelineHarness) -> None:
+async def test_an_up_observation_right_after_a_suspend_does_not_hide_it(harness: PipelineHarness) -> None:
     await harness.greet()
     slept = 0
 
@@ -276,7 +278,7 @@ async def test_a_clock_that_was_set_between_two_probes_is_no_gap(harness: Pipeli
     assert harness.recorded("gap") == []
 
 
-async def test_after_the_clock_was_set_or_the_config_changed_a_look_in_doubt_is_not_put_off(
+async def test_after_the_clock_was_set_or_the_config_changed_a_probe_in_doubt_is_not_put_off(
     harness: PipelineHarness,
 ) -> None:
     def due() -> float:
@@ -311,7 +313,7 @@ class Listened(Guard):
         return answer
 
 
-async def test_a_line_that_goes_and_comes_back_while_a_look_hangs_is_not_the_providers(
+async def test_a_line_that_goes_and_comes_back_while_a_probe_hangs_is_not_the_providers(
     harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mailwatch.guard.attribution.SLOW_PROBE_SECONDS", 0.05)
@@ -337,7 +339,7 @@ async def test_a_line_that_goes_and_comes_back_while_a_look_hangs_is_not_the_pro
         await server.wait_closed()
 
 
-async def test_no_more_looks_than_allowed_are_under_way_at_once(tmp_path: Path) -> None:
+async def test_no_more_probes_than_allowed_are_under_way_at_once(tmp_path: Path) -> None:
     harness = PipelineHarness(tmp_path / "data", at_once=2)
     await harness.writer.start()
     connected, most, both, release = 0, 0, asyncio.Event(), asyncio.Event()
@@ -370,7 +372,7 @@ async def test_no_more_looks_than_allowed_are_under_way_at_once(tmp_path: Path) 
     harness.reader.close()
 
 
-async def test_a_forgotten_target_is_not_looked_at_and_its_record_stays(harness: PipelineHarness) -> None:
+async def test_a_forgotten_target_is_not_probed_and_its_record_stays(harness: PipelineHarness) -> None:
     await harness.probe()
     harness.pipeline.forget_target("t")
     await harness.probe()

@@ -57,7 +57,7 @@ def test_it_names_the_mount_and_what_to_do(table: Path) -> None:
     assert "name a folder on a disk of this machine" in said
 
 
-def test_where_nothing_is_known_nothing_is_said(tmp_path: Path) -> None:
+def test_where_nothing_is_known_nothing_is_stated(tmp_path: Path) -> None:
     assert network_mount_warning(tmp_path, tmp_path / "nowhere") == ""
     assert mount_of(tmp_path) is not None or not MOUNTINFO.exists()
 

@@ -101,7 +101,7 @@ async def test_a_domain_is_asked_down_to_the_recipient_and_nothing_is_sent(
     assert postfix.queue() == []
 
 
-async def test_in_the_clear_if_so_told(postfix: Postfix, names: Resolver) -> None:
+async def test_in_the_clear_if_configured_so(postfix: Postfix, names: Resolver) -> None:
     seen = await look(replace(MX, port=postfix.exchanger_port, tls=TlsMode.NONE), names)
     assert seen.outcome is Outcome.UP
     assert seen.attempts[0].tls is None
@@ -177,7 +177,7 @@ async def test_one_exchanger_that_accepts_is_enough_and_the_dead_one_is_partial(
     assert seen.addresses == ("127.0.0.3", "127.0.0.1")
 
 
-async def test_the_other_exchangers_are_looked_at_too_while_an_outage_is_open(
+async def test_the_other_exchangers_are_probed_too_while_an_outage_is_open(
     postfix: Postfix, names: Resolver
 ) -> None:
     port = postfix.exchanger_port
@@ -201,7 +201,7 @@ async def test_a_domain_without_mx_is_its_own_exchanger(postfix: Postfix, names:
     assert seen.attempts[0].facts == {"exchanger": "implicit.example"}
 
 
-async def test_an_mx_that_is_an_alias_works_and_is_told(postfix: Postfix, names: Resolver) -> None:
+async def test_an_mx_that_is_an_alias_works_and_is_recorded(postfix: Postfix, names: Resolver) -> None:
     seen = await look(replace(MX, host="alias.example", port=postfix.exchanger_port), names)
     assert seen.outcome is Outcome.UP
     assert (seen.attempts[0].facts or {})["alias_of"] == "mx1.example.org"
@@ -215,7 +215,9 @@ async def test_an_mx_that_is_an_alias_works_and_is_told(postfix: Postfix, names:
         ("null.example", Cause.REJECTED, "null.example accepts no mail: it has a null MX (RFC 7505)"),
     ],
 )
-async def test_what_the_name_server_says_is_told(names: Resolver, domain: str, cause: Cause, words: str) -> None:
+async def test_what_the_name_server_answers_is_recorded(
+    names: Resolver, domain: str, cause: Cause, words: str
+) -> None:
     seen = await look(replace(MX, host=domain), names)
     assert verdict(seen) == (Outcome.DOWN, cause, Phase.RESOLVE)
     assert seen.detail.startswith(words)
@@ -297,7 +299,7 @@ async def test_a_handshake_that_fails_is_partial_where_the_clear_one_serves() ->
     assert (seen.attempts[-1].facts or {})["starttls"] == "failed"
 
 
-async def test_the_sender_of_the_config_is_said() -> None:
+async def test_the_sender_of_the_config_is_used() -> None:
     heard: list[bytes] = []
     script: list[Step] = [
         *EHLO,
@@ -471,7 +473,7 @@ async def test_the_provider_itself_is_no_control() -> None:
     assert (alone.outcome, alone.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
 
 
-async def test_nobody_is_asked_about_a_domain_that_spoke_or_another_port() -> None:
+async def test_no_control_is_asked_about_a_domain_that_greeted_or_another_port() -> None:
     heard: list[bytes] = []
     async with scripted_server([GREETING, "^QUIT"], host=CONTROL, received=heard) as port:
         port25 = Port25([CONTROL], port=port)
@@ -536,7 +538,7 @@ sys.exit(main(["--config", sys.argv[1], "probe", "--json"]))
 
 
 @pytest.mark.parametrize(("line", "status", "cause"), [("open", 1, "refused"), ("blocked", 3, "offline")])
-def test_a_firewall_on_port_25_is_told_from_an_exchanger_that_is_down(
+def test_a_firewall_on_port_25_is_distinguished_from_an_exchanger_that_is_down(
     tmp_path: Path, line: str, status: int, cause: str
 ) -> None:
     need_root("nft", "ip", "unshare")

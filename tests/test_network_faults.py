@@ -133,7 +133,7 @@ def test_a_line_that_goes_dead_in_any_phase_is_ours(world: IsolatedNetwork, phas
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_reset_is_told_in_its_phase(world: IsolatedNetwork, phase: Phase) -> None:
+def test_a_reset_is_recorded_in_its_phase(world: IsolatedNetwork, phase: Phase) -> None:
     seen = look(world, faults={phase: [f"input tcp dport {world.dovecot.imaps_port} reject with tcp reset"]})
     cause = Cause.REFUSED if phase is Phase.CONNECT else Cause.DISCONNECTED
     assert told(seen) == (DOWN, cause, phase)
@@ -152,7 +152,7 @@ def test_a_router_that_says_no_is_not_the_provider_while_the_controls_hear_it_to
 SIX_IS_DEAD = "input meta nfproto ipv6 meta l4proto tcp drop"
 
 
-def test_ipv6_broken_with_ipv4_well_is_up_in_part(world: IsolatedNetwork) -> None:
+def test_ipv6_broken_with_ipv4_working_is_up_in_part(world: IsolatedNetwork) -> None:
     world.fault(SIX_IS_DEAD)
     seen = look(world, addresses=(PROVIDER6, PROVIDER))
     assert told(seen) == (Outcome.UP, None, None)
@@ -168,7 +168,7 @@ def test_ipv6_broken_is_not_the_failure_of_a_name_that_has_nothing_else(world: I
     assert (seen.guard.online, seen.guard.online4, seen.guard.online6) == (True, True, False)
 
 
-def test_ipv6_well_and_the_provider_silent_on_it_is_the_providers_failure(world: IsolatedNetwork) -> None:
+def test_ipv6_working_and_the_provider_silent_on_it_is_the_providers_failure(world: IsolatedNetwork) -> None:
     world.fault(f"input ip6 daddr {PROVIDER6} meta l4proto tcp drop")
     assert told(look(world, addresses=(PROVIDER6,))) == (DOWN, Cause.TIMEOUT, Phase.CONNECT)
 

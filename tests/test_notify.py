@@ -51,7 +51,7 @@ def record(tmp_path: Path) -> Iterator[Record]:
     made.closing.close()
 
 
-async def test_an_outage_is_told_when_it_opens_and_when_it_closes_once_each(
+async def test_an_outage_is_reported_when_it_opens_and_when_it_closes_once_each(
     record: Record, webhook: Webhook
 ) -> None:
     notifier = record.notifier(channel(webhook, group=0.0))
@@ -71,7 +71,7 @@ async def test_an_outage_is_told_when_it_opens_and_when_it_closes_once_each(
     assert record.counted == [("json-1", "sent")] * 3
 
 
-async def test_what_was_on_record_but_not_in_the_outbox_is_told_after_a_crash(
+async def test_what_was_on_record_but_not_in_the_outbox_is_sent_after_a_crash(
     record: Record, webhook: Webhook
 ) -> None:
     # begin() of the first run set the cursor; it was killed before it followed.
@@ -81,7 +81,7 @@ async def test_what_was_on_record_but_not_in_the_outbox_is_told_after_a_crash(
     assert webhook.titles == ["MailWatch: a is down"]
 
 
-async def test_what_was_before_anyone_was_to_be_told_is_not_told(record: Record, webhook: Webhook) -> None:
+async def test_what_was_before_the_first_channel_is_not_sent(record: Record, webhook: Webhook) -> None:
     record.outage("before")
     record.notifier()
     record.outage("unheard")
@@ -171,7 +171,7 @@ async def test_a_target_that_flaps_for_an_hour_rings_sixteen_times(
     assert len(lines) >= 240 - 22
 
 
-async def test_what_cannot_be_read_or_written_ends_neither_the_looks_nor_the_telling(
+async def test_what_cannot_be_read_or_written_ends_neither_the_probes_nor_the_notifications(
     record: Record, webhook: Webhook, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As another version may have left it."""
@@ -192,7 +192,7 @@ async def test_what_cannot_be_read_or_written_ends_neither_the_looks_nor_the_tel
     assert "no message for entry 0: internal error" in caplog.text
 
 
-async def test_an_outage_that_is_watched_no_more_is_told_once_to_those_who_heard_of_it(
+async def test_an_outage_that_is_watched_no_more_is_reported_once_where_its_begin_was(
     record: Record, webhook: Webhook
 ) -> None:
     at, asked = now() - 600_000, frozenset({EventType.CLOSE})
@@ -217,7 +217,7 @@ async def test_an_outage_that_is_watched_no_more_is_told_once_to_those_who_heard
     assert "works again" not in "".join(took["message"] for took in webhook.took)
 
 
-async def test_an_outage_proven_afterwards_is_told_as_what_it_was(record: Record, webhook: Webhook) -> None:
+async def test_an_outage_proven_afterwards_is_reported_as_what_it_was(record: Record, webhook: Webhook) -> None:
     notifier = record.notifier(channel(webhook))
     record.outage("a", closed=True, proven=True)
     await telling(notifier, record.sent(1))
@@ -226,7 +226,7 @@ async def test_an_outage_proven_afterwards_is_told_as_what_it_was(record: Record
     assert "rejected the login although the password was right; an outage of at least 2 min" in told["message"]
 
 
-async def test_an_outage_in_announced_maintenance_is_told_as_such(record: Record, webhook: Webhook) -> None:
+async def test_an_outage_in_announced_maintenance_is_marked_as_such(record: Record, webhook: Webhook) -> None:
     notifier = record.notifier(channel(webhook), held="b")
     record.outage("a")
     record.outage("b")
@@ -288,7 +288,7 @@ def test_quiet_hours_end_by_the_clock_on_the_wall_also_when_it_is_changed(
     assert [hour for hour in range(12) if in_quiet_hours(rome, midnight + hour * 3_600_000)] == quiet
 
 
-async def test_a_channel_is_told_only_what_it_asked_for_in_its_language(record: Record, webhook: Webhook) -> None:
+async def test_a_channel_gets_only_what_it_asked_for_in_its_language(record: Record, webhook: Webhook) -> None:
     other = Webhook().open()
     italian = channel(webhook, on=frozenset({EventType.CLOSE}), lang="it", timezone="Europe/Rome")
     notifier = record.notifier(italian, channel(other, name="json-2", on=frozenset({EventType.OPEN})))
@@ -302,7 +302,7 @@ async def test_a_channel_is_told_only_what_it_asked_for_in_its_language(record: 
     assert other.titles == ["MailWatch: a is down"]
 
 
-async def test_in_quiet_hours_nothing_is_sent_and_what_is_over_by_then_is_not_told_as_open(
+async def test_in_quiet_hours_nothing_is_sent_and_what_is_over_by_then_is_not_reported_as_open(
     record: Record, webhook: Webhook
 ) -> None:
     quiet = channel(webhook, quiet=(22 * 60, 7 * 60))
@@ -331,7 +331,7 @@ def test_quiet_hours_go_around_midnight_in_their_own_time_zone(webhook: Webhook)
     assert [h for h in range(24) if in_quiet_hours(rome, NIGHT + h * 3_600_000)] == [0, 1, 2, 3, 4, 20, 21, 22, 23]
 
 
-async def test_a_rejected_login_is_told_once_until_it_worked_again(record: Record, webhook: Webhook) -> None:
+async def test_a_rejected_login_is_reported_once_until_it_worked_again(record: Record, webhook: Webhook) -> None:
     notifier = record.notifier(channel(webhook, group=0.0))
     record.look("a", Outcome.UP)
     for _ in range(3):
@@ -345,7 +345,7 @@ async def test_a_rejected_login_is_told_once_until_it_worked_again(record: Recor
     assert webhook.titles == ["MailWatch: login to a rejected"] * 2 + ["MailWatch: last is down"]
 
 
-async def test_a_time_offline_is_told_when_it_is_over(record: Record, webhook: Webhook) -> None:
+async def test_an_offline_period_is_reported_when_it_is_over(record: Record, webhook: Webhook) -> None:
     notifier = record.notifier(channel(webhook))
     at = now()
     record.guard(True, at - 100_000)
@@ -369,11 +369,11 @@ def seen_certificate(left: int) -> Observation:
     ("left", "days"),
     [(15 * DAY, []), (14 * DAY, [14]), (4 * DAY, [14]), (3 * DAY, [3]), (1, [3]), (0, []), (-DAY, [])],
 )
-def test_a_certificate_is_told_of_at_14_days_and_at_3(left: int, days: list[int]) -> None:
+def test_a_certificate_is_warned_of_at_14_days_and_at_3(left: int, days: list[int]) -> None:
     assert [news.facts["days"] for news in certificate_notifications(seen_certificate(left), NIGHT)] == days
 
 
-async def test_a_full_disk_and_a_certificate_are_told_once(
+async def test_a_full_disk_and_a_certificate_are_reported_once(
     record: Record, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notifier_module, "LOW_DISK_BYTES", 1 << 62)
@@ -391,7 +391,7 @@ async def test_a_full_disk_and_a_certificate_are_told_once(
     ]
 
 
-async def test_what_nobody_takes_for_a_week_is_given_up_and_said_so(
+async def test_what_is_not_taken_for_a_week_is_given_up_and_reported(
     record: Record, webhook: Webhook, caplog: pytest.LogCaptureFixture
 ) -> None:
     box = record.outbox()
@@ -416,7 +416,7 @@ async def test_a_clock_that_is_set_ahead_gives_up_nothing(record: Record, webhoo
     webhook.status = 200
 
 
-async def test_an_invalid_ledger_is_told_without_an_outbox_and_not_at_every_restart(
+async def test_an_invalid_ledger_is_reported_without_an_outbox_and_not_at_every_restart(
     tmp_path: Path, webhook: Webhook
 ) -> None:
     for _ in range(3):
@@ -429,7 +429,7 @@ async def test_an_invalid_ledger_is_told_without_an_outbox_and_not_at_every_rest
     assert len(webhook.titles) == 2
 
 
-async def test_files_of_the_ledger_that_were_moved_are_not_said_to_be_invalid(
+async def test_files_of_the_ledger_that_were_moved_are_not_called_invalid(
     tmp_path: Path, webhook: Webhook
 ) -> None:
     ring = DamageAlarm([channel(webhook)], tmp_path, Metrics(CollectorRegistry()))

@@ -44,7 +44,7 @@ def provider(certificates: Certificates) -> Iterator[tuple[Dovecot, Postfix]]:
         yield dovecot, postfix
 
 
-def test_killed_between_commit_and_send_it_tells_after_the_restart_and_once(
+def test_killed_between_commit_and_send_it_notifies_after_the_restart_and_once(
     tmp_path: Path, webhook: Webhook
 ) -> None:
     mailwatch = watching(tmp_path, webhook.url, names=("a", "b", "c"), channel={"group": "10s"})
@@ -68,7 +68,9 @@ def test_killed_between_commit_and_send_it_tells_after_the_restart_and_once(
     assert f"127.0.0.1:{webhook.port}".encode() not in shown
 
 
-def test_a_receiver_that_is_away_is_told_later_and_no_secret_is_shown(tmp_path: Path, webhook: Webhook) -> None:
+def test_a_receiver_that_is_away_is_notified_later_and_no_secret_is_shown(
+    tmp_path: Path, webhook: Webhook
+) -> None:
     webhook.close()
     mailwatch = watching(tmp_path, webhook.url, channel={"group": "0s", "lang": "it"})
     with mailwatch.running():
@@ -84,7 +86,7 @@ def test_a_receiver_that_is_away_is_told_later_and_no_secret_is_shown(tmp_path: 
     assert b"notify: json-1 did not take a message: no connection" in shown
 
 
-def test_the_heartbeat_comes_while_all_is_well_and_its_address_is_not_shown(
+def test_the_heartbeat_comes_while_all_is_healthy_and_its_address_is_not_shown(
     tmp_path: Path, webhook: Webhook
 ) -> None:
     (tmp_path / "secret-ping").write_text(f"http://127.0.0.1:{webhook.port}/{CANARY}\n")

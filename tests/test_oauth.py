@@ -101,7 +101,7 @@ async def test_two_processes_never_use_the_same_refresh_token(
     assert {kept(login)} == authority.refresh
 
 
-async def test_a_look_that_is_ended_does_not_lose_the_rotated_grant(
+async def test_a_probe_that_is_ended_does_not_lose_the_rotated_grant(
     authority: AuthorizationServer, login: Login
 ) -> None:
     authority.fault = "slow"
@@ -205,7 +205,7 @@ async def test_the_identity_stays_over_rotations(authority: AuthorizationServer,
     assert len(seen.pop()) == 32
 
 
-async def test_a_slow_endpoint_holds_a_look_up_for_a_short_time_only(
+async def test_a_slow_endpoint_holds_a_probe_up_for_a_short_time_only(
     authority: AuthorizationServer, login: Login
 ) -> None:
     authority.fault = "slow"
@@ -241,7 +241,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("fault", "cause", "words"), FAULTS, ids=[fault for fault, *_ in FAULTS])
-async def test_without_a_token_the_server_is_looked_at_without_a_login(
+async def test_without_a_token_the_server_is_probed_without_a_login(
     authority: AuthorizationServer,
     login: Login,
     caplog: pytest.LogCaptureFixture,
@@ -275,7 +275,7 @@ async def test_without_a_token_the_server_is_looked_at_without_a_login(
     assert (down.outcome, down.cause) == (Outcome.DOWN, Cause.REFUSED)
 
 
-async def test_the_time_for_a_token_is_none_of_the_look(authority: AuthorizationServer, login: Login) -> None:
+async def test_the_time_for_a_token_is_none_of_the_probe(authority: AuthorizationServer, login: Login) -> None:
     script = [
         GREETING,
         "AUTHENTICATE XOAUTH2 ",
@@ -366,7 +366,7 @@ def test_a_grant_survives_its_writing_and_is_its_owners_alone(login: Login) -> N
     ],
     ids=["none", "group", "others", "torn", "list", "deep", "fifo", "folder"],
 )
-async def test_a_grant_that_cannot_be_used_says_how_to_mend_it(login: Login, spoil, words: str) -> None:
+async def test_a_grant_that_cannot_be_used_is_reported_with_what_to_do(login: Login, spoil, words: str) -> None:
     spoil(client(login).grant_file)
     with pytest.raises(GrantError) as caught:
         read_grant(client(login), USER)

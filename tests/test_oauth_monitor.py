@@ -72,7 +72,7 @@ async def test_good_grants_that_the_server_rejects_together_are_its_broken_login
     assert "rejected together with" in second["detail"]
 
 
-async def test_grants_that_end_together_are_nobodys_outage(
+async def test_grants_that_end_together_are_no_outage(
     harness: PipelineHarness, authority: AuthorizationServer, tmp_path: Path
 ) -> None:
     a, b = (watched(harness, granted_login(authority, tmp_path, user)) for user in (ALICE, "b@example.org"))
@@ -115,7 +115,7 @@ async def test_a_good_grant_that_is_rejected_for_a_while_is_proven_afterwards(
     assert audit_outages(harness.reader, rule_book(harness.reader), target.name) == []
 
 
-async def test_after_a_new_login_the_next_look_tries_it(
+async def test_after_a_new_login_the_next_probe_tries_it(
     harness: PipelineHarness, authority: AuthorizationServer, tmp_path: Path
 ) -> None:
     login = granted_login(authority, tmp_path, ALICE)
@@ -156,7 +156,7 @@ async def test_kill_9_after_a_rotation_loses_nothing(
     assert list(client.grant_file.parent.glob("*.new")) == []
 
 
-def test_the_whole_tells_no_token_anywhere(
+def test_the_whole_discloses_no_token_anywhere(
     certificates: Certificates, authority: AuthorizationServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need(DOVECOT)

@@ -138,7 +138,7 @@ async def test_a_server_that_takes_no_token_is_credentials_with_its_own_words(
         assert [secret for secret in authority.issued if secret in shown] == []
 
 
-async def test_a_server_without_either_mechanism_is_told_apart(
+async def test_a_server_without_either_mechanism_is_distinguished(
     dovecot: Dovecot, targets: Targets, client: OAuth2, authority: AuthorizationServer
 ) -> None:
     login = Login(username=ALICE, password=SecretStr(""), oauth2=client)

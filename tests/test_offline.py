@@ -47,7 +47,7 @@ def line(*answers: ConnectivityResult | None, part: str = "line") -> list[dict[s
     return [told for told in offline_payloads(entries(*answers)) if told["part"] == part]
 
 
-def test_only_changes_are_told_and_a_sign_of_life_now_and_then() -> None:
+def test_only_changes_are_recorded_and_a_sign_of_life_now_and_then() -> None:
     online = [said(at, True) for at in range(0, LOG_INTERVAL_MS + 20_000, 15_000)]
     assert len(entries(*online)) == 2
     offline = [said(at, False) for at in range(0, OFFLINE_LOG_INTERVAL_MS + 10_000, 5_000)]
@@ -83,7 +83,7 @@ def test_what_is_not_over_is_open_as_far_as_it_is_known() -> None:
     assert told["duration_ms"]["max"] is None
 
 
-def test_between_two_runs_nobody_asked() -> None:
+def test_between_two_runs_there_are_no_checks() -> None:
     (told,) = line(said(0, True), said(15_000, False), said(20_000, False), None, said(80_000, True))
     # The check at 20 s found no change and is not on record: what is not known is not claimed.
     assert told["last_offline"] == T0 + 15_100
@@ -102,7 +102,7 @@ def test_a_family_that_never_worked_is_not_offline() -> None:
     assert line(*lost) == line(*lost, part="ipv4") == []
 
 
-def test_an_answer_that_cannot_tell_neither_begins_nor_ends_it() -> None:
+def test_an_answer_of_unknown_neither_begins_nor_ends_it() -> None:
     (told,) = line(said(0, False), said(10_000, None), said(20_000, False), said(30_000, True))
     assert told["last_online"] is None
     assert told["first_online"] == T0 + 30_100
@@ -177,7 +177,7 @@ async def keep(data_dir: Path, *answers: ConnectivityResult) -> None:
     await writer.close()
 
 
-async def test_the_record_is_told_newest_first_and_by_time(folder: Path) -> None:
+async def test_the_record_is_shown_newest_first_and_by_time(folder: Path) -> None:
     spells = [said(at, at % 20_000 == 0) for at in range(0, 90_000, 10_000)]
     await keep(folder / "data", *spells)
     reader = Reader.open(folder / "data")
@@ -202,7 +202,7 @@ async def test_a_report_counts_times_offline_and_not_their_entries(folder: Path)
     assert found.offline == 2
 
 
-async def test_the_command_tells_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_command_shows_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = ["--config", str(folder / "config.yaml"), "offline"]
     await keep(folder / "data", said(0, True))
     assert main(config) == 0

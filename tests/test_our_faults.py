@@ -207,7 +207,7 @@ async def test_a_change_that_fails_for_one_target_is_made_for_the_others(
     assert harness.pipeline.targets["b-good"].target.interval == 77.0
 
 
-async def test_a_damaged_entry_ends_no_loop_of_the_house_also_one_that_has_a_task_group(
+async def test_a_damaged_entry_ends_no_background_loop_also_one_with_a_task_group(
     harness: PipelineHarness, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     await harness.writer.submit(NewEntry(kind="outage", time=now(), target=None, payload={"a": 1}))

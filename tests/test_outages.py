@@ -91,7 +91,7 @@ def states(signs: str, rules: Rules) -> list[State]:
         ("+-+-+", [(1, 2), (3, 4)]),
     ],
 )
-def test_one_look_opens_and_one_closes_when_the_rules_say_so(signs: str, expected: object) -> None:
+def test_one_observation_opens_and_one_closes_when_the_rules_say_so(signs: str, expected: object) -> None:
     assert minutes(detect(events(signs), AT_ONCE)) == expected
 
 
@@ -156,16 +156,16 @@ def test_a_login_held_back_shows_that_the_server_greets(
         ("+_+", "up unknown up"),
     ],
 )
-def test_the_state_tells_what_the_latest_event_saw(signs: str, names: str) -> None:
+def test_the_state_is_what_the_latest_event_showed(signs: str, names: str) -> None:
     assert [state.name for state in states(signs, Rules())] == names.split()
 
 
-def test_nothing_is_known_before_the_first_look() -> None:
+def test_nothing_is_known_before_the_first_observation() -> None:
     assert State().name == "unknown"
     assert State().outage is None
 
 
-def test_an_outage_stays_open_while_we_cannot_look() -> None:
+def test_an_outage_stays_open_while_there_are_no_probes() -> None:
     after = states("+---?_", Rules())[-1]
     assert after.name == "unknown"
     assert after.outage is not None
@@ -188,13 +188,13 @@ def test_no_outage_is_too_short_to_be_kept() -> None:
     assert (outage.last_good, outage.first_bad, outage.last_bad, outage.first_good) == (0, 30, 30, 50)
 
 
-def test_what_lies_inside_is_counted_from_the_last_good_look_to_the_first_good_one() -> None:
+def test_what_lies_inside_is_counted_from_the_last_up_to_the_first_up_observation() -> None:
     (outage,) = detect(events("+?-?--+-++?"), Rules())
     assert (outage.down, outage.up, outage.unknown) == (4, 1, 2)
     assert (outage.first_index, outage.last_index) == (0, 8)
 
 
-def test_unknown_looks_before_anything_was_known_belong_to_no_outage() -> None:
+def test_unknown_observations_before_anything_was_known_belong_to_no_outage() -> None:
     (outage,) = detect(events("??_?---++"), Rules())
     assert (outage.unknown, outage.unobserved, outage.first_index) == (0, 0, 4)
     assert outage.last_good is None
@@ -222,12 +222,12 @@ def test_an_open_outage_counts_what_has_been_seen_so_far() -> None:
         ("+---__", 119_000, 119_000),
     ],
 )
-def test_time_without_a_look_is_told(signs: str, largest_gap: int, unobserved: int) -> None:
+def test_time_without_an_observation_is_stated(signs: str, largest_gap: int, unobserved: int) -> None:
     (outage,) = detect(events(signs), Rules())
     assert (outage.largest_gap, outage.unobserved) == (largest_gap, unobserved)
 
 
-def test_causes_phases_and_the_first_detail_are_those_of_the_bad_looks() -> None:
+def test_causes_phases_and_the_first_detail_are_those_of_the_failures() -> None:
     facts = [
         look("+", 0),
         look("-", 1, cause=Cause.TLS, failed_phase=Phase.TLS, detail="certificate expired"),
@@ -308,15 +308,15 @@ def delays(signs: str, interval: float = 60.0, rules: Rules | None = None) -> li
         ("-----++++", [5, 10, 20, 20, 20, 5, 10, 20, 60]),
     ],
 )
-def test_doubtful_looks_come_sooner(signs: str, expected: list[float]) -> None:
+def test_doubtful_targets_are_probed_sooner(signs: str, expected: list[float]) -> None:
     assert delays(signs) == expected
 
 
-def test_no_look_comes_later_than_the_beat() -> None:
+def test_no_probe_comes_later_than_the_interval() -> None:
     assert delays("+------", interval=7.0) == [7, 5, 7, 7, 7, 7, 7]
 
 
-def test_without_recheck_the_beat_is_kept() -> None:
+def test_without_recheck_the_interval_is_kept() -> None:
     assert delays("+---+", rules=Rules(recheck=())) == [60] * 5
 
 
@@ -419,7 +419,7 @@ def test_the_payload_has_no_floats_and_no_enums(signs: str) -> None:
     assert all(type(key) is str for counts in (payload["causes"], payload["phases"]) for key in counts)
 
 
-def test_a_stored_payload_is_told_like_the_outage_itself() -> None:
+def test_a_stored_payload_has_the_json_of_the_outage_itself() -> None:
     outage = closed()
     payload = outage_payload(outage, "lab", Kind.IMAP, "home")
     told = outage_json(outage, "lab", Kind.IMAP, "home")
@@ -435,7 +435,7 @@ SIGNS = st.text("+-?_", max_size=40)
 
 
 @given(signs=SIGNS, rules=RULES, cut=st.integers(0, 40))
-def test_a_replay_from_anywhere_gives_what_was_told_live(signs: str, rules: Rules, cut: int) -> None:
+def test_a_replay_from_anywhere_gives_what_was_decided_live(signs: str, rules: Rules, cut: int) -> None:
     told, state = [], State()
     for event in events(signs)[:cut]:
         state, transition = advance(state, event, rules)
@@ -447,7 +447,7 @@ def test_a_replay_from_anywhere_gives_what_was_told_live(signs: str, rules: Rule
 
 
 @given(signs=SIGNS, rules=RULES)
-def test_a_restart_needs_to_replay_only_from_the_last_good_look(signs: str, rules: Rules) -> None:
+def test_a_restart_needs_to_replay_only_from_the_last_up_observation(signs: str, rules: Rules) -> None:
     """The last up observation outside an outage is the whole state; an open outage reports where it begins."""
     state, resume_at = State(), 0
     for event in events(signs):
@@ -511,7 +511,7 @@ def test_the_times_are_in_order_and_the_sums_can_be_checked(signs: str, rules: R
 
 
 @given(signs=SIGNS, rules=RULES)
-def test_unknown_looks_and_gaps_decide_nothing(signs: str, rules: Rules) -> None:
+def test_unknown_observations_and_gaps_decide_nothing(signs: str, rules: Rules) -> None:
     everything = events(signs)
     conclusive = [e for e in everything if isinstance(e.fact, Observation) and e.fact.cause is not Cause.OFFLINE]
 

@@ -48,7 +48,7 @@ def _next_below(highest: int) -> Callable[[], int]:
     return open_one
 
 
-async def test_a_name_that_cannot_be_looked_up_for_want_of_handles_is_not_unknown(
+async def test_a_name_that_cannot_be_resolved_for_want_of_handles_is_not_unknown(
     few_handles: Callable[[int], None],
 ) -> None:
     with pytest.raises(OSError, match=r"not known|resolution"):

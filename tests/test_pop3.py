@@ -52,7 +52,7 @@ def test_either_loop_reads_a_real_mailbox(
     assert (seen.outcome, seen.detail) == (Outcome.UP, "")
 
 
-async def test_a_rejected_password_is_nobodys_outage_and_is_tried_once(dovecot: Dovecot, targets: Targets) -> None:
+async def test_a_rejected_password_is_no_outage_and_is_tried_once(dovecot: Dovecot, targets: Targets) -> None:
     mark = dovecot.log_size
     seen = await look(targets.pop3(dovecot, password="wrong"))
     assert (seen.outcome, seen.cause, seen.failed_phase) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)

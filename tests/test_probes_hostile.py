@@ -566,7 +566,7 @@ def test_an_answer_that_came_while_we_stood_still_is_no_timeout_of_the_servers(
     assert re.fullmatch(r".*MailWatch itself was stopped for 1\.\d s; was: timeout", seen.detail)
 
 
-async def test_a_port_where_nobody_listens_is_refused() -> None:
+async def test_a_port_without_a_listener_is_refused() -> None:
     with free_port() as port:
         observation = await probe(at(port))
     assert verdict(observation) == (Cause.REFUSED, Phase.CONNECT)
@@ -672,7 +672,7 @@ def test_families_take_turns_and_nothing_is_lost(told: list[tuple[int, int]]) ->
     assert all(a.family != b.family for a, b in itertools.pairwise(turns[: 2 * both]))
 
 
-async def test_every_address_of_the_name_is_told_of_while_an_outage_is_open() -> None:
+async def test_every_address_of_the_name_is_recorded_while_an_outage_is_open() -> None:
     script = [IMAP_GREETING, r"LOGIN |LOGOUT", b"TAG NO [UNAVAILABLE] later\r\n"]
     heard: list[bytes] = []
     async with scripted_server(script, received=heard, host="0.0.0.0") as port:
@@ -725,7 +725,7 @@ async def test_a_lookup_that_found_no_thread_is_our_own_fault() -> None:
 Seen = list[tuple[Phase, str, int]]
 
 
-async def test_the_phases_are_told_live() -> None:
+async def test_the_phases_are_reported_live() -> None:
     seen: Seen = []
     async with scripted_server([*IMAP[:2], b"TAG NO [AUTHENTICATIONFAILED]\r\n"]) as port:
         observation = await probe(at(port), watch=lambda *told: seen.append(told))
@@ -781,7 +781,7 @@ async def test_no_file_handle_left_is_our_own_fault(host: str) -> None:
     assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
 
 
-async def test_a_cancelled_look_is_cancelled() -> None:
+async def test_a_cancelled_probe_is_cancelled() -> None:
     heard: list[bytes] = []
     async with scripted_server([*IMAP[:2], SILENCE], received=heard) as port:
         task = asyncio.ensure_future(probe(at(port)))
@@ -889,7 +889,7 @@ async def everything_closed(ca: trustme.CA, ca_file: Path) -> None:
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_on_either_loop_each_end_is_told_and_nothing_stays_open(
+def test_on_either_loop_each_end_is_reported_and_nothing_stays_open(
     run: Callable[[Coroutine[Any, Any, None]], None], authority: trustme.CA, ca_file: Path
 ) -> None:
     run(everything_closed(authority, ca_file))

@@ -99,7 +99,7 @@ def test_too_few_rejected_together_to_open_an_outage_are_proven_afterwards(
     assert [tuple(None if t is None else t // MINUTE for t in outage) for outage in times] == expected
 
 
-def test_its_bounds_are_as_wide_as_the_back_off_and_its_holes_are_told() -> None:
+def test_its_bounds_are_as_wide_as_the_back_off_and_its_holes_are_stated() -> None:
     (outage,) = proven("+x????x??+")
     told = evidence_json(outage_payload(outage, "lab", Kind.IMAP, "here"))
     assert told["proven_afterwards"] is True
@@ -113,7 +113,7 @@ def test_its_bounds_are_as_wide_as_the_back_off_and_its_holes_are_told() -> None
 
 
 @given(st.text("+x*%X-?_", max_size=40))
-def test_bounds_are_in_order_and_only_looks_with_the_same_secret_set_them(signs: str) -> None:
+def test_bounds_are_in_order_and_only_observations_with_the_same_secret_set_them(signs: str) -> None:
     for outage in proven(signs):
         assert outage.last_good is not None
         assert outage.first_good is not None

@@ -98,7 +98,7 @@ async def test_opensmtpd_rejects_a_locked_password(own_opensmtpd: OpenSmtpd, tar
 # The service
 
 
-async def test_exim_cannot_look_up_its_passwords(own_exim: Exim, targets: Targets) -> None:
+async def test_exim_cannot_read_its_passwords(own_exim: Exim, targets: Targets) -> None:
     own_exim.lose_users()
     target = submission(targets, own_exim)
     await says(target, Cause.UNAVAILABLE, "435 Unable to authenticate at present", Phase.AUTH)

@@ -65,7 +65,7 @@ async def test_smtp_is_spoken_up_to_the_recipient(
     assert "rcpt=1" in await asyncio.to_thread(postfix.log_of_sessions, mark)
 
 
-async def test_an_imap_password_rejected_is_nobodys_outage(own_dovecot: Dovecot, targets: Targets) -> None:
+async def test_an_imap_password_rejected_is_no_outage(own_dovecot: Dovecot, targets: Targets) -> None:
     mark = own_dovecot.log_size
     observation = await look(targets.imap(own_dovecot, password="wrong-" + secrets.token_urlsafe()))
     assert verdict(observation) == (Outcome.UNKNOWN, Cause.CREDENTIALS, Phase.AUTH)
@@ -74,7 +74,7 @@ async def test_an_imap_password_rejected_is_nobodys_outage(own_dovecot: Dovecot,
 
 
 @pytest.mark.parametrize(("tls", "user"), [(TlsMode.IMPLICIT, ALICE), (TlsMode.STARTTLS, BOB)])
-async def test_an_smtp_password_is_tried_once_a_look(
+async def test_an_smtp_password_is_tried_once_a_probe(
     dovecot: Dovecot, postfix: Postfix, targets: Targets, tls: TlsMode, user: str
 ) -> None:
     """PLAIN and LOGIN are offered; to try both would be two rejections, and lock the account sooner."""
@@ -114,7 +114,7 @@ async def test_a_bad_certificate_is_named(
     assert any(part in observation.detail for part in word.split("|")), observation.detail
 
 
-async def test_an_authority_that_nobody_knows_is_tls_for_smtp_too(
+async def test_an_unknown_authority_is_tls_for_smtp_too(
     dovecot: Dovecot, postfix: Postfix, certificates: Certificates, targets: Targets
 ) -> None:
     target = targets.smtp(postfix, TlsMode.STARTTLS, password=dovecot.passwords[ALICE])
@@ -149,7 +149,7 @@ async def test_too_many_connections_are_our_doing(own_dovecot: Dovecot, targets:
         assert verdict(await look(target)) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.AUTH)
 
 
-async def test_a_server_that_delays_its_rejection_is_heard_out(own_dovecot: Dovecot, targets: Targets) -> None:
+async def test_a_server_that_delays_its_rejection_gets_its_time(own_dovecot: Dovecot, targets: Targets) -> None:
     """Delays slow guessing down; to hang up early would make our wrong password the server's silence."""
     own_dovecot.set(auth_failure_delay="2 secs")  # It rounds down, to one at least.
     observation = await look(targets.imap(own_dovecot, password="wrong-" + secrets.token_urlsafe()))

@@ -173,7 +173,7 @@ async def test_what_an_address_denied_is_sent_once_it_is_right_again(record: Rec
     assert webhook.titles == ["MailWatch: a is down", "MailWatch: b is down"]
 
 
-async def test_two_channels_that_refuse_everything_do_not_tell_of_each_other_for_ever(
+async def test_two_channels_that_refuse_everything_do_not_report_each_other_for_ever(
     record: Record, webhook: Webhook, other: Webhook
 ) -> None:
     webhook.status = other.status = 400
@@ -188,7 +188,7 @@ async def test_two_channels_that_refuse_everything_do_not_tell_of_each_other_for
     }  # fmt: skip
 
 
-async def test_a_channel_that_takes_nothing_for_an_hour_is_told_of_by_the_others(
+async def test_a_channel_that_takes_nothing_for_an_hour_is_reported_by_the_others(
     record: Record, webhook: Webhook, other: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notifier_module, "FAILING_AFTER_SECONDS", 0.1)

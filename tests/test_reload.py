@@ -503,7 +503,7 @@ async def test_what_is_in_a_file_is_read_again_and_a_file_that_is_gone_changes_n
     assert running.service.monitor.metrics._reload[0] == 0
 
 
-async def test_what_waits_for_the_next_start_is_said_at_each_reload_and_is_not_on_record_before(
+async def test_what_waits_for_the_next_start_is_logged_at_each_reload_and_is_not_on_record_before(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     changed = edited({"vantage_point.name": "away", "detection.open_after": 9, "data_dir": "elsewhere"})

@@ -76,7 +76,7 @@ def ledger() -> Iterator[tuple[Store, Reader]]:
 
 @settings(max_examples=40)
 @given(MARKS, MARKS)
-def test_a_restart_between_any_two_looks_changes_nothing(before: str, after: str) -> None:
+def test_a_restart_between_any_two_observations_changes_nothing(before: str, after: str) -> None:
     with ledger() as (store, reader):
         live = Live(store, Rules())
         for at, mark in enumerate(before):
@@ -93,7 +93,7 @@ def test_a_restart_between_any_two_looks_changes_nothing(before: str, after: str
             assert (told, fresh.name) == (expected, same.name)
 
 
-def test_a_crash_between_a_look_and_its_outage_is_made_good() -> None:
+def test_a_crash_between_an_observation_and_its_outage_is_made_good() -> None:
     with ledger() as (store, reader):
         live = Live(store, Rules())
         for at, mark in enumerate("+--"):
@@ -110,7 +110,7 @@ def test_a_crash_between_a_look_and_its_outage_is_made_good() -> None:
         assert audit_outages(reader, rule_book(reader), "t") == []
 
 
-def test_a_crash_between_a_look_and_what_it_proves_of_the_login_is_made_good() -> None:
+def test_a_crash_between_an_observation_and_what_it_proves_of_the_login_is_made_good() -> None:
     with ledger() as (store, reader):
         live = Live(store, Rules())
         for at, cause in enumerate((None, Cause.CREDENTIALS, None)):
@@ -124,7 +124,7 @@ def test_a_crash_between_a_look_and_what_it_proves_of_the_login_is_made_good() -
         assert audit_outages(reader, rule_book(reader), "t") == []
 
 
-def test_what_was_told_as_closed_is_not_told_again_as_open() -> None:
+def test_what_was_reported_as_closed_is_not_reported_again_as_open() -> None:
     with ledger() as (store, reader):
         live = Live(store, Rules(close_after=1))
         for at, mark in enumerate("+---+"):
@@ -134,7 +134,7 @@ def test_what_was_told_as_closed_is_not_told_again_as_open() -> None:
 
 @settings(max_examples=20)
 @given(MARKS)
-def test_the_audit_agrees_with_what_was_told_live(marks: str) -> None:
+def test_the_audit_agrees_with_what_was_decided_live(marks: str) -> None:
     with ledger() as (store, reader):
         live = Live(store, Rules(open_after=2))
         for at, mark in enumerate(marks):
@@ -155,7 +155,7 @@ def test_an_outage_opened_under_old_rules_stays_open_under_new_ones() -> None:
         assert resumed.unrecorded == ()
 
 
-def test_an_outage_that_nobody_saw_is_found_by_the_audit() -> None:
+def test_an_outage_without_observations_is_found_by_the_audit() -> None:
     with ledger() as (store, reader):
         live = Live(store, Rules())
         for at, mark in enumerate("+---"):
@@ -201,7 +201,7 @@ def test_a_clock_that_was_set_back_announces_nothing_for_the_past() -> None:
         assert read_announcements(reader) == Announcements((Announcement(9000, (NIGHTLY,)),))
 
 
-def test_an_announcement_that_is_not_canonical_or_not_what_its_digest_tells_is_found() -> None:
+def test_an_announcement_that_is_not_canonical_or_not_what_its_digest_states_is_found() -> None:
     told = maintenance_payload((NIGHTLY,))["maintenance"]
     longer = {**told["rules"][0], "duration_ms": 7_200_000}
     other_form = {**told["rules"][0], "cron": "0 3 * * * "}

@@ -130,7 +130,7 @@ def test_the_same_words_get_the_same_verdict_everywhere(place: str, words: str) 
         ("mx EHLO: 502 foo", Cause.PROTOCOL),
     ],
 )
-def test_what_is_in_no_row_is_judged_by_its_class_and_said_to_be_unknown(said: str, cause: Cause) -> None:
+def test_what_is_in_no_row_is_judged_by_its_class_and_marked_unknown(said: str, cause: Cause) -> None:
     found = told(said)
     assert (found.cause, found.known) == (cause, False)
 
@@ -309,7 +309,7 @@ BYE: list[Step] = ["LOGOUT", b"* BYE\r\nTAG OK\r\n"]
 WELL = (Outcome.UP, None, None)
 
 
-async def test_untagged_lines_are_on_record_in_order_and_unknown_words_are_said_to_be() -> None:
+async def test_untagged_lines_are_on_record_in_order_and_unknown_words_are_marked() -> None:
     seen = await meet(
         [HI, "LOGIN", b"* NO one\r\n* BAD two\r\n* Three.\r\n* OK [ALERT] four\r\nTAG NO five\r\n", CLOSE]
     )
@@ -323,7 +323,7 @@ async def test_untagged_lines_are_on_record_in_order_and_unknown_words_are_said_
     assert seen.attempts[-1].facts is None
 
 
-async def test_a_report_counts_the_observations_whose_words_nobody_knows() -> None:
+async def test_a_report_counts_the_observations_whose_words_are_not_known() -> None:
     entries = []
     for index, words in enumerate((b"BYE foo", b"BYE System error"), 1):
         seen = await meet([HI, "LOGIN", b"* " + words + b"\r\n", CLOSE])
@@ -511,7 +511,7 @@ async def test_pop3_reads_what_it_needs_and_hangs_up(answer: list[Step]) -> None
     assert verdict(seen) == WELL, seen.detail
 
 
-async def test_a_limit_said_to_capa_is_heard_before_the_server_hangs_up() -> None:
+async def test_a_limit_in_answer_to_capa_is_read_before_the_server_hangs_up() -> None:
     seen = await meet([*HELLO[:2], b"-ERR too many connections\r\n", CLOSE], Kind.POP3)
     assert verdict(seen) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.GREETING)
 

@@ -98,7 +98,9 @@ async def test_the_junk_folder_counts_as_delivered(certificates: Certificates, t
         assert post.messages_of() == before
 
 
-async def test_a_queue_that_is_held_is_told_and_the_message_found_when_it_is_released(post: MailService) -> None:
+async def test_a_queue_that_is_held_is_recorded_and_the_message_found_when_it_is_released(
+    post: MailService,
+) -> None:
     before = post.messages_of()
     await asyncio.to_thread(post.postfix.hold, True)
     seen = await post.probe(deadline=2.0)
@@ -158,7 +160,7 @@ async def test_a_message_that_no_record_knows_is_known_by_its_seal(post: MailSer
 
 
 @pytest.mark.parametrize("kind", ["post", "polled"])
-async def test_nobody_elses_message_is_touched(
+async def test_messages_of_others_are_not_touched(
     kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even those that their owner marked as deleted: a plain EXPUNGE would take them too."""
@@ -245,7 +247,7 @@ async def test_copies_among_what_was_sent_are_cleaned_up_too(post: MailService) 
     assert sorted(post.messages_of().values()) == sorted(others)
 
 
-async def test_what_was_not_seen_for_a_week_is_told_as_lost_once(post: MailService) -> None:
+async def test_what_was_not_seen_for_a_week_is_recorded_as_lost_once(post: MailService) -> None:
     week = 8 * 24 * 3_600_000
     gone, here = MessageToken("f" * 32, now() - week), MessageToken("e" * 32, now() - week)
     text = compose(here, MessageSigner(SECRET, "trip").sign(here), ALICE, ALICE)

@@ -118,7 +118,7 @@ Subject: hello\r
 """
 
 
-def test_the_way_is_told_hop_by_hop_with_clocks_that_differ() -> None:
+def test_the_route_is_shown_hop_by_hop_with_clocks_that_differ() -> None:
     sent_at = parse_date("Thu, 22 Jan 2026 22:00:00 +0000")
     assert sent_at is not None
     none, first, second, third = hops(header_fields(HEAD), sent_at)
@@ -311,7 +311,7 @@ async def test_a_message_that_comes_while_we_search_is_not_waited_for() -> None:
     assert (seen.facts or {})["latency_ms"] < 20_000
 
 
-async def test_a_message_that_nobody_acknowledged_may_have_been_accepted() -> None:
+async def test_a_message_without_an_acknowledgement_may_have_been_accepted() -> None:
     service = Service(smtp={"message": CLOSE}, times=1)
     async with serving(service) as (via, to):
         trip = roundtrip_target(TRIP, via, to)
@@ -364,7 +364,7 @@ def test_what_came_or_will_not_come_is_outstanding_no_more(end: str) -> None:
     assert not after.after(look("unsubmitted", message=None, cleaned=[MARK.token])).recorded
 
 
-def test_a_message_is_given_up_after_a_week_and_told_once() -> None:
+def test_a_message_is_given_up_after_a_week_and_recorded_once() -> None:
     waiting = Outstanding.restore([look("queued")])
     assert waiting.overdue(AT + LOST_AFTER_MS) == []
     assert waiting.overdue(AT + LOST_AFTER_MS + 1) == [MARK]

@@ -92,7 +92,7 @@ async def test_a_login_rejected_elsewhere_holds_the_trip_back(harness: PipelineH
         assert service.sent == []
 
 
-async def test_a_message_that_is_awaited_keeps_nobody_from_looking(tmp_path: Path) -> None:
+async def test_a_message_that_is_awaited_keeps_no_other_probe_from_starting(tmp_path: Path) -> None:
     harness = PipelineHarness(tmp_path / "data", at_once=1)
     await harness.writer.start()
     service = Service(becomes="nothing")
@@ -136,7 +136,7 @@ async def test_a_line_that_was_down_while_we_waited_is_not_the_providers_fault(h
     assert len(harness.pipeline.targets["lab"].outstanding.sent) == 1
 
 
-async def test_a_trip_in_doubt_keeps_its_beat(harness: PipelineHarness) -> None:
+async def test_a_round_trip_in_doubt_keeps_its_interval(harness: PipelineHarness) -> None:
     hurried: list[str] = []
     harness.pipeline.schedule.advance_to = lambda name, seconds: hurried.append(name)  # type: ignore[method-assign]
     async with serving(Service(becomes="nothing")) as (via, to):

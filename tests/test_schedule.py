@@ -23,7 +23,7 @@ def target(name: str, interval: float) -> Target:
 
 
 @given(st.text(), st.integers(50, 86_400_000), st.datetimes(timezones=st.just(UTC)))
-def test_the_next_beat_is_later_and_exactly_one_interval_after_this_one(
+def test_the_next_time_is_later_and_exactly_one_interval_after_this_one(
     name: str, millis: int, moment: datetime
 ) -> None:
     beat = FixedPhaseTrigger(name, millis / 1000)
@@ -33,7 +33,7 @@ def test_the_next_beat_is_later_and_exactly_one_interval_after_this_one(
     assert beat.get_next_fire_time(first, first) - first == timedelta(milliseconds=millis)
 
 
-def test_targets_spread_over_the_interval_and_keep_their_beat() -> None:
+def test_targets_spread_over_the_interval_and_keep_their_phase() -> None:
     beats = sorted(FixedPhaseTrigger(f"t{n}", 60.0).get_next_fire_time(None, NOW) for n in range(10_000))
     per_second = [sum(b.second == second for b in beats) for second in range(60)]
     assert min(per_second) > 100
@@ -43,7 +43,7 @@ def test_targets_spread_over_the_interval_and_keep_their_beat() -> None:
     ).get_next_fire_time(None, NOW)
 
 
-async def test_a_slow_look_is_not_overtaken_and_the_next_comes_on_the_beat() -> None:
+async def test_a_slow_probe_is_not_overtaken_and_the_next_comes_on_its_interval() -> None:
     seen: list[tuple[Millis, Millis]] = []
     enough, under_way = asyncio.Event(), 0
 
@@ -69,7 +69,7 @@ async def test_a_slow_look_is_not_overtaken_and_the_next_comes_on_the_beat() -> 
     assert all(at >= due for due, at in seen)
 
 
-async def test_a_due_time_is_never_after_the_look_that_begins_in_the_same_millisecond() -> None:
+async def test_a_due_time_is_never_after_the_probe_that_begins_in_the_same_millisecond() -> None:
     dues: asyncio.Queue[Millis] = asyncio.Queue()
 
     async def look(_: Target, due: Millis) -> None:
@@ -84,7 +84,7 @@ async def test_a_due_time_is_never_after_the_look_that_begins_in_the_same_millis
     await asyncio.gather(*looks.tasks)
 
 
-async def test_sooner_brings_a_look_forward_and_never_puts_one_off() -> None:
+async def test_advancing_brings_a_probe_forward_and_never_puts_one_off() -> None:
     looks: asyncio.Queue[Millis] = asyncio.Queue()
 
     async def look(_: Target, due: Millis) -> None:
@@ -102,7 +102,7 @@ async def test_sooner_brings_a_look_forward_and_never_puts_one_off() -> None:
     assert began + 90 <= due <= began + 1000
 
 
-async def test_later_leaves_beats_out_and_keeps_the_beat() -> None:
+async def test_skipping_leaves_intervals_out_and_keeps_the_phase() -> None:
     looks: asyncio.Queue[Millis] = asyncio.Queue()
 
     async def look(_: Target, due: Millis) -> None:
@@ -122,7 +122,7 @@ async def test_later_leaves_beats_out_and_keeps_the_beat() -> None:
     assert usual - put_off < 800
 
 
-async def test_looks_under_way_at_the_end_are_waited_for_and_then_cancelled() -> None:
+async def test_probes_under_way_at_the_end_are_waited_for_and_then_cancelled() -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def look(_: Target, __: Millis) -> None:
@@ -141,7 +141,7 @@ async def test_looks_under_way_at_the_end_are_waited_for_and_then_cancelled() ->
     assert ended.is_set()
 
 
-async def test_a_removed_target_is_looked_at_no_more() -> None:
+async def test_a_removed_target_is_probed_no_more() -> None:
     looks: list[str] = []
     other = asyncio.Event()
 

@@ -86,7 +86,9 @@ def minutes(told: Availability) -> tuple[float, float, float]:
         ("++ ++", 2, 0, 0),
     ],
 )
-def test_time_is_known_only_between_two_looks_on_the_beat(signs: str, up: int, down: int, undecided: int) -> None:
+def test_time_is_known_only_between_two_observations_within_the_interval(
+    signs: str, up: int, down: int, undecided: int
+) -> None:
     told = availability(facts(signs), 0, 10 * MINUTE, interval=60)
     assert minutes(told) == (up, down, undecided)
 
@@ -94,7 +96,7 @@ def test_time_is_known_only_between_two_looks_on_the_beat(signs: str, up: int, d
 @pytest.mark.parametrize(
     ("pause", "covered"), [(91_000, 91_000), (91_001, 0)], ids=["on the beat", "too far apart"]
 )
-def test_looks_reach_as_far_as_the_monitor_lets_them_be_apart(pause: int, covered: int) -> None:
+def test_observations_reach_as_far_as_the_pipeline_lets_them_be_apart(pause: int, covered: int) -> None:
     told = availability([Fact(look("+", 0)), Fact(look("+", pause))], 0, HOUR, interval=60)
     assert told.covered == covered
 
@@ -110,7 +112,9 @@ def test_looks_reach_as_far_as_the_monitor_lets_them_be_apart(pause: int, covere
         ("+-?", 0, 0, 10 + 50 + 10),
     ],
 )
-def test_the_time_of_a_look_is_decided_by_both_its_sides(signs: str, up: int, down: int, undecided: int) -> None:
+def test_the_time_of_an_observation_is_decided_by_both_its_sides(
+    signs: str, up: int, down: int, undecided: int
+) -> None:
     told = availability(facts(signs, lasts=10_000), 0, HOUR, interval=60)
     assert (told.up, told.down, told.indeterminate) == (up * 1000, down * 1000, undecided * 1000)
 
@@ -144,7 +148,7 @@ def test_no_data_is_neither_all_up_nor_all_down(signs: str) -> None:
     assert (told["mttr"], told["mtbf"]) == (None, None)
 
 
-def test_looks_outside_the_window_decide_its_edges_but_are_not_counted() -> None:
+def test_observations_outside_the_window_decide_its_edges_but_are_not_counted() -> None:
     told = availability(facts("++--"), MINUTE // 2, 2 * MINUTE + MINUTE // 2, interval=60)
     assert minutes(told) == (0.5, 0.5, 1)
     assert (told.observations[Outcome.UP], told.observations[Outcome.DOWN]) == (1, 1)
@@ -166,7 +170,7 @@ def test_a_clock_set_back_covers_no_time_twice() -> None:
     assert minutes(told) == (10, 5, 0)
 
 
-def test_the_looks_beside_a_step_back_of_the_clock_have_nothing_on_that_side() -> None:
+def test_the_observations_beside_a_step_back_of_the_clock_have_nothing_on_that_side() -> None:
     seen = [*facts("++", lasts=10_000, first=30 * MINUTE), *facts("--", lasts=10_000)]
     told = availability(seen, 0, HOUR, interval=60)
     assert (told.up, told.down, told.indeterminate) == (50_000, 0, 0)
@@ -239,14 +243,14 @@ WINDOWS = st.lists(st.tuples(st.integers(-HOUR, 2 * HOUR), st.integers(0, HOUR))
 )
 
 
-def test_maintenance_is_left_out_and_told_apart() -> None:
+def test_maintenance_is_left_out_and_shown_separately() -> None:
     told = availability(facts("++++++"), 0, 10 * MINUTE, interval=60, excluded=[(MINUTE, 3 * MINUTE)])
     assert minutes(told) == (3, 0, 0)
     assert told.coverage == 3 / 8
     assert (told.as_json()["maintenance"], told.as_json()["unobserved"]) == (120.0, 300.0)
 
 
-def test_what_nobody_saw_during_maintenance_is_no_lack_of_coverage() -> None:
+def test_unobserved_time_during_maintenance_is_no_lack_of_coverage() -> None:
     told = availability(facts("+++  +++"), 0, 7 * MINUTE, interval=60, excluded=[(2 * MINUTE, 5 * MINUTE)])
     assert told.coverage == 1
     assert availability([], 0, HOUR, interval=60, excluded=[(0, HOUR)]).coverage is None
@@ -297,13 +301,13 @@ def filled(
     return buckets, seen
 
 
-def test_before_any_look_the_rolling_ratio_is_no_data() -> None:
+def test_before_any_observation_the_rolling_ratio_is_no_data() -> None:
     told = RollingAvailability(interval=60).ratio(DAY, 1000 * DAY)
     assert (told.lower, told.upper, told.coverage) == (None, None, 0)
 
 
 @pytest.mark.parametrize("signs", ["?" * 10, "+", "+?+?+"])
-def test_looks_that_know_nothing_leave_no_data(signs: str) -> None:
+def test_unknown_observations_alone_leave_no_data(signs: str) -> None:
     buckets, _ = filled(signs, MINUTE)
     assert buckets.ratio(DAY, 1000 * DAY + HOUR).lower is None
 
@@ -387,12 +391,12 @@ def test_ten_thousand_targets_fit() -> None:
 
 
 @pytest.mark.parametrize("signs", ["", "?", "????", "_", "+"])
-def test_of_what_nobody_saw_no_downtime_is_told(signs: str) -> None:
+def test_of_unobserved_time_no_downtime_is_stated(signs: str) -> None:
     told = availability(facts(signs), 0, 10 * MINUTE, interval=60)
     assert told.public_json() == told.as_json() | {"downtime": {"min": None, "max": None}, "mtbf": None}
 
 
-def test_of_what_was_seen_all_is_told_as_evidence_has_it() -> None:
+def test_of_observed_time_all_is_stated_as_evidence_has_it() -> None:
     for signs in ("+++", "+++---+", "+-?"):
         told = availability(facts(signs), 0, 10 * MINUTE, interval=60)
         assert told.public_json() == told.as_json()

@@ -113,7 +113,7 @@ def test_a_report_changed_after_its_signature_is_refused(
         check_report(pdf[:at] + bytes([pdf[at] ^ 1]) + pdf[at + 1 :], stated, "outage.json")
 
 
-def test_each_mistake_with_keys_is_told(keys: Path, tmp_path: Path) -> None:
+def test_each_problem_with_keys_is_reported(keys: Path, tmp_path: Path) -> None:
     word = SecretStr("canary-91c2")
     key = ed25519.Ed25519PrivateKey.generate()
     (tmp_path / "ed.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

@@ -87,7 +87,7 @@ def mailwatch(tmp_path: Path) -> Iterator[MailWatchProcess]:
     made.stop()
 
 
-def test_supervisors_are_told_of_start_reload_and_end(
+def test_supervisors_are_notified_of_start_reload_and_end(
     mailwatch: MailWatchProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAILWATCH_LISTEN", f"127.0.0.1:{mailwatch.port}")

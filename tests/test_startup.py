@@ -226,7 +226,7 @@ def holding_wal(data_dir: Path) -> Iterator[None]:
     connection.close()
 
 
-def test_entries_that_a_full_disk_did_not_take_are_told_at_the_end(
+def test_entries_that_a_full_disk_did_not_take_are_reported_at_the_end(
     watching: MailWatchProcess, small_disk: Path
 ) -> None:
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)

@@ -192,7 +192,7 @@ def test_files_are_their_owners_alone(store: Store, data_dir: Path) -> None:
     assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
 
 
-def test_lost_keys_stop_the_start_with_a_cure(store: Store, data_dir: Path) -> None:
+def test_lost_keys_stop_the_start_with_advice(store: Store, data_dir: Path) -> None:
     store.append_batch([observed("a", 1)])
     store.close()
     (data_dir / "keys" / "ledger.pem").unlink()
@@ -213,7 +213,7 @@ def test_other_keys_are_refused_at_the_start(store: Store, data_dir: Path, tmp_p
         Store.open(data_dir)
 
 
-def test_a_database_that_is_not_one_is_refused_with_a_cure(store: Store, data_dir: Path) -> None:
+def test_a_database_that_is_not_one_is_refused_with_advice(store: Store, data_dir: Path) -> None:
     store.close()
     (data_dir / "mailwatch.sqlite").write_bytes(b"not a database" * 1000)
     with pytest.raises(StoreDamagedError, match="restore it from your backup"):
@@ -296,7 +296,7 @@ async def test_closing_commits_what_waits_and_signs_it(store: Store, data_dir: P
     reader.close()
 
 
-async def test_a_full_disk_keeps_entries_in_memory_until_there_is_room(
+async def test_a_full_disk_keeps_entries_in_memory_until_it_has_space(
     store: Store, data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.05)

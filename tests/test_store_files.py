@@ -175,7 +175,7 @@ def test_a_public_key_that_was_half_written_is_written_again(data_dir: Path) -> 
     assert public.read_bytes() == whole
 
 
-def test_a_database_that_is_locked_says_so_and_by_whom(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_database_is_reported_with_its_holder(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
         "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
         "c.execute('BEGIN IMMEDIATE'); print(flush=True); sys.stdin.read()"

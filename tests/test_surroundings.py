@@ -171,7 +171,7 @@ def test_every_verb_does_its_work_in_odd_surroundings(name: str, house: House, t
     assert {path.stat().st_mode & 0o777 for path in made} == {0o600}
 
 
-def test_where_the_current_folder_is_gone_that_is_said(house: House, tmp_path: Path) -> None:
+def test_a_current_folder_that_is_gone_is_reported(house: House, tmp_path: Path) -> None:
     for verb, words in house.commands(tmp_path).items():
         ended = run(tmp_path, words, gone=True)
         ended.in_words()

@@ -74,7 +74,7 @@ async def test_a_checkpoint_is_stamped_and_openssl_agrees(authority: Authority, 
     assert "Verification: OK" in checked.stdout, checked.stderr
 
 
-async def test_a_token_of_an_unknown_authority_is_kept_and_said_to_be(authority: Authority) -> None:
+async def test_a_token_of_an_unknown_authority_is_kept_and_reported_as_such(authority: Authority) -> None:
     stamped = await request_timestamp(TimestampAuthority(name="test", url=authority.url, every=3600.0), NOTE)
     assert "does not lead to a trusted authority" in stamped.distrust_reason
     assert stamped.token.time
@@ -112,7 +112,7 @@ async def test_a_token_of_an_earlier_query_is_refused(authority: Authority) -> N
         await request_timestamp(asked(authority), NOTE)
 
 
-async def test_an_authority_that_wants_a_login_gets_it_and_nobody_else_sees_it(authority: Authority) -> None:
+async def test_an_authority_that_wants_a_login_gets_it_and_no_other_sees_it(authority: Authority) -> None:
     authority.login = "anna:canary-5b1d"
     login = Login(username="anna", password=SecretStr("canary-5b1d"))
     given = asked(authority, login=login)
@@ -261,7 +261,7 @@ def test_a_reload_asks_the_authorities_that_are_named_from_then_on(authority: Au
             assert interval == {"1h": 3600, "2h": 7200}.get(sections[0]["every"] if sections else "")
 
 
-def test_a_token_that_cannot_be_kept_does_not_stop_the_looks(
+def test_a_token_that_cannot_be_kept_does_not_stop_the_probes(
     watching: MailWatchProcess, authority: Authority
 ) -> None:
     """As with a full disk: the folder of the tokens cannot be made."""
@@ -278,7 +278,7 @@ def test_a_token_that_cannot_be_kept_does_not_stop_the_looks(
     watching.wait_until(lambda: watching.count("lab-imap", "up") >= seen + 3, "going on")
 
 
-def test_an_outage_that_nobody_stamped_is_stamped_at_the_next_start(
+def test_an_outage_without_a_token_gets_one_at_the_next_start(
     watching: MailWatchProcess, own_dovecot: Dovecot, authority: Authority
 ) -> None:
     """The authority was out when mail was, and MailWatch was restarted before it came back."""
@@ -363,7 +363,7 @@ def tokens(watching: MailWatchProcess) -> int:
     return found
 
 
-def test_each_mistake_of_the_certificates_is_told(tmp_path: Path) -> None:
+def test_each_problem_of_the_certificates_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     (tmp_path / "none.pem").write_text("nothing")
     path.write_text(

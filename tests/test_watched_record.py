@@ -221,7 +221,7 @@ def test_outages_of_one_target_and_of_one_that_never_was(folder: Path) -> None:
         ([*(f"kept {n}" for n in range(11)), "zzzyx"], "is it zzzyx?"),
     ],
 )
-def test_an_unknown_name_is_told_what_there_is(known: list[str], cure: str) -> None:
+def test_an_unknown_name_is_answered_with_what_there_is(known: list[str], cure: str) -> None:
     error = UnknownTargetError("zzzyy", known)
     assert str(error) == f"there is no target 'zzzyy', in the config or on record; {cure}"
 

@@ -136,13 +136,13 @@ def test_the_overview_says_how_mail_is_and_shows_ninety_days(web: tuple[MailWatc
     ("language", "words"),
     [("en", "MailWatch does not check our own line"), ("it", "MailWatch non controlla la nostra linea")],
 )
-def test_a_guard_that_is_off_is_said_on_the_overview(
+def test_a_guard_that_is_off_is_shown_on_the_overview(
     web: tuple[MailWatchProcess, str], language: str, words: str
 ) -> None:
     assert words in web[0].get(f"/?lang={language}")
 
 
-def test_an_outage_is_told_with_bounds_words_and_proof(web: tuple[MailWatchProcess, str]) -> None:
+def test_an_outage_is_shown_with_bounds_words_and_proof(web: tuple[MailWatchProcess, str]) -> None:
     watching, identity = web
     told = next(o for o in watching.api("outages") if o["id"] == identity)
     status, _, text = _get(watching, f"/outages/{identity}")
@@ -211,7 +211,7 @@ def test_observations_are_filtered(web: tuple[MailWatchProcess, str]) -> None:
     assert _get(watching, "/api/v1/observations?before=-1")[0] == 422
 
 
-def test_one_can_look_back_to_the_first_observation(still: MailWatchProcess) -> None:
+def test_the_pages_reach_back_to_the_first_observation(still: MailWatchProcess) -> None:
     query, seen, sizes = "from=2020-01-01&lang=it", list[str](), list[int]()
     while query:
         page = _get(still, f"/observations?{query}")[2]
@@ -226,7 +226,7 @@ def test_one_can_look_back_to_the_first_observation(still: MailWatchProcess) -> 
     assert seen == [look["started_at"] for look in still.api("observations?limit=1000")]
 
 
-def test_a_rare_outcome_is_looked_for_a_part_of_the_ledger_at_a_time() -> None:
+def test_a_rare_outcome_is_searched_a_part_of_the_ledger_at_a_time() -> None:
     ledger = [
         {"index": index, "outcome": "down" if index == 7 else "up"} for index in range(2 * MAX_SCANNED_ENTRIES)
     ]
@@ -350,7 +350,7 @@ def _first(watching: MailWatchProcess, path: str, **headers: str) -> list[str]:
         return ["".join(iter(lambda: stream.readline().decode(), "\n")) for _ in range(2)]
 
 
-def test_what_changed_before_one_listened_is_told_at_once(still: MailWatchProcess) -> None:
+def test_what_changed_before_a_listener_came_is_sent_at_once(still: MailWatchProcess) -> None:
     [seen] = re.findall(r'data-pulse="([^"]+)"', _get(still, "/")[2])
     assert re.findall(r'data-pulse="([^"]+)"', _get(still, "/outages")[2]) == [seen]
     news = ["retry: 5000\n", f"id: {seen}\nevent: changed\ndata: {seen}\n"]
@@ -363,7 +363,7 @@ def test_what_changed_before_one_listened_is_told_at_once(still: MailWatchProces
     assert _first(still, "/live?seen=older", **{"Last-Event-ID": seen}) == quiet
 
 
-def test_an_open_outage_is_told_as_its_replay_would_without_one(tmp_path: Path) -> None:
+def test_an_open_outage_is_as_its_replay_without_a_live_one(tmp_path: Path) -> None:
     once = {"open_after": 1, "recheck": ["1h"]}
     with MailWatchProcess(tmp_path, [NOBODY | {"interval": "1h"}], detection=once).running() as watching:
         told = watching.wait_until(lambda: watching.api("outages"), "an open outage")
@@ -430,7 +430,7 @@ def test_a_day_of_which_little_was_seen_is_narrow() -> None:
     assert part.width < whole.width
 
 
-def test_of_a_day_that_nobody_saw_no_downtime_is_written() -> None:
+def test_of_an_unobserved_day_no_downtime_is_written() -> None:
     seen, excused, unseen = day_bars(
         [
             DayAvailability(0, DAY, DAY, 0, 0, 0),
@@ -510,7 +510,7 @@ def test_italian_is_written_as_italians_write() -> None:
         (["down"] * 7, False, "down", "down", 7, ("0", "1", "2", "3", "4")),
     ],
 )
-def test_the_first_thing_said_is_true(
+def test_the_headline_is_true(
     states: list[str], ill: bool, answer: str, sign: str, count: int, names: tuple[str, ...]
 ) -> None:
     told = status_summary([{"target": str(n), "state": state} for n, state in enumerate(states)], stale=ill)

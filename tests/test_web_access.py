@@ -65,7 +65,7 @@ def test_with_a_password_only_the_health_checks_are_open(tmp_path: Path) -> None
         assert PASSWORD.encode() not in watching.all_output()
 
 
-def test_a_token_opens_everything_and_is_told_nowhere(tmp_path: Path) -> None:
+def test_a_token_opens_everything_and_is_shown_nowhere(tmp_path: Path) -> None:
     watching = watching_with(tmp_path, token_file="secret-token")
     with watching.running():
         status, _, text = ask(watching, "/metrics", {"Authorization": f"Bearer {TOKEN}"})
@@ -77,7 +77,7 @@ def test_a_token_opens_everything_and_is_told_nowhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["password_hash", "password_file"])
-def test_a_hash_serves_as_well_as_the_password(tmp_path: Path, where: str) -> None:
+def test_a_hash_serves_like_the_password(tmp_path: Path, where: str) -> None:
     hashed = subprocess.run(
         [sys.executable, "-m", "mailwatch", "config", "hash-password"],
         input=PASSWORD + "\n", capture_output=True, text=True, check=True,
@@ -102,7 +102,7 @@ def test_hash_password_without_one_says_so() -> None:
     assert "no password on stdin" in said.stderr
 
 
-def test_the_form_gives_a_cookie_that_nobody_else_can_use(tmp_path: Path) -> None:
+def test_the_form_gives_a_cookie_that_no_other_can_use(tmp_path: Path) -> None:
     watching = watching_with(tmp_path, password_file="secret-web")
     with watching.running():
         status, headers, page = ask(watching, "/outages", HTML | {"Accept-Language": "it"})
@@ -150,7 +150,7 @@ def test_other_sites_cannot_log_in_and_a_form_has_an_end(tmp_path: Path) -> None
     "text",
     ["//evil.example", "https://evil.example", "../x", "a/../b", "a//b", "\\x", "?x", "a?//b", "a?b#c", "a?\r\nx"],
 )
-def test_after_the_log_in_nobody_is_led_elsewhere(text: str) -> None:
+def test_after_the_log_in_no_redirect_leads_elsewhere(text: str) -> None:
     assert safe_redirect(text) == ""
     assert safe_redirect("outages/0a1b2c") == "outages/0a1b2c"
     assert (
@@ -169,7 +169,7 @@ def test_no_get_changes_anything(tmp_path: Path) -> None:
         assert ask(watching, "/api/v1/targets", session, form="")[0] == 405
 
 
-def test_secrets_that_cannot_be_used_are_told_with_their_line(tmp_path: Path) -> None:
+def test_secrets_that_cannot_be_used_are_reported_with_their_line(tmp_path: Path) -> None:
     watching = watching_with(tmp_path, password_file="secret-none", token_file="secret-short")
     (tmp_path / "secret-short").write_text("canary-7f3a\n")
     with pytest.raises(ConfigError) as caught:
@@ -242,7 +242,7 @@ def test_what_a_proxy_passes_on_does_not_come_from_this_machine(tmp_path: Path) 
         assert ask(watching, "/metrics", {"Forwarded": "for=127.0.0.1"})[0] == 403
 
 
-async def test_strangers_who_read_slowly_hold_nobody_up() -> None:
+async def test_anonymous_clients_who_read_slowly_hold_no_one_up() -> None:
     app = FastAPI()
     app.add_api_route("/", lambda: "page")
     gate = AccessControl(app, app, cast(Pages, None), WebAccess(public=True), lambda: False)
@@ -275,7 +275,7 @@ async def test_strangers_who_read_slowly_hold_nobody_up() -> None:
 # Names
 
 
-def test_a_name_that_was_bent_to_us_gets_nothing_but_the_cure(tmp_path: Path) -> None:
+def test_a_name_that_was_bent_to_us_gets_nothing_but_advice(tmp_path: Path) -> None:
     watching = watching_with(tmp_path, hosts=["status.example.org"])
     with watching.running():
         for host in ("rebound.example", f"rebound.example:{watching.port}", "", "a b", "192.0.2.1", "[::2]:1"):
@@ -421,7 +421,7 @@ def apart() -> Iterator[Namespace]:
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_what_is_nobodys_may_be_seen_by_all_until_something_is_somebodys(
+def test_anonymous_access_ends_when_a_private_target_is_added(
     tmp_path: Path, apart: Namespace, asked: bool
 ) -> None:
     """The image as it is, with the example config: pages and metrics work without a password.
@@ -468,7 +468,7 @@ def _shown_until_it_is_somebodys(folder: Path, asked: bool) -> None:
         ({"task": MxTask("anna@libero.it")}, False),
     ],
 )
-def test_what_counts_as_nobodys(change: dict[str, Any], nobodys: bool) -> None:
+def test_what_counts_as_public(change: dict[str, Any], nobodys: bool) -> None:
     target = Target(name="libero-imap", kind=Kind.IMAP, host="imapmail.libero.it", port=993, provider="libero")
     assert _is_public_target(replace(target, **change)) is nobodys
 

@@ -341,7 +341,7 @@ def test_the_page_changes_by_itself_and_keeps_what_is_open(
     page.close()
 
 
-def test_nothing_moves_while_it_is_stopped_or_somebody_writes(
+def test_nothing_moves_while_it_is_stopped_or_another_process_writes(
     web: tuple[MailWatchProcess, str], browser: Browser
 ) -> None:
     watching, _ = web

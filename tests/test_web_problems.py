@@ -117,7 +117,7 @@ def _method(watching: MailWatchProcess, method: str, path: str, **headers: str) 
 @pytest.mark.parametrize(
     "path", ["/", "/about", "/outages", "/metrics", "/healthz", "/api/v1/targets", "/static/live.js"]
 )
-def test_head_tells_what_get_would(nobody: MailWatchProcess, path: str, packing: str) -> None:
+def test_head_answers_what_get_would(nobody: MailWatchProcess, path: str, packing: str) -> None:
     packed = {"Accept-Encoding": packing}
     status, head, body = _method(nobody, "HEAD", path, **packed)
     assert (status, body) == (200, b"")
@@ -159,7 +159,7 @@ class Broken(Exception):
     """A fault of ours."""
 
 
-async def test_a_fault_of_ours_is_told_without_its_details() -> None:
+async def test_a_fault_of_ours_is_reported_without_its_details() -> None:
     def broken(*_: Any) -> list[dict[str, Any]]:
         raise Broken("canary")
 

@@ -77,7 +77,7 @@ def test_the_walk_knows_the_routes() -> None:
 
 @pytest.mark.parametrize("language", ["en", "it"])
 @pytest.mark.parametrize("accept", [{}, HTML], ids=["program", "browser"])
-def test_no_route_tells_a_stranger_anything_of_anybody(
+def test_no_route_discloses_anything_private_to_an_anonymous_client(
     public: MailWatchProcess, accept: dict[str, str], language: str
 ) -> None:
     hidden = [*CANARIES, *(o["id"] for o in told(public, "outages", basic(PASSWORD)))]
@@ -91,7 +91,7 @@ def test_no_route_tells_a_stranger_anything_of_anybody(
             assert not found, (path, found)
 
 
-def test_to_those_who_log_in_all_of_that_is_told(public: MailWatchProcess) -> None:
+def test_to_those_who_log_in_all_of_that_is_shown(public: MailWatchProcess) -> None:
     seen = "".join(
         everything(public, path, basic(PASSWORD))[1] for route in ROUTES for path in addresses(public, route)
         if not path.endswith("evidence.zip")
@@ -119,7 +119,7 @@ def test_no_spelling_of_a_path_leads_around_the_gate(public: MailWatchProcess, p
         assert not [word for word in CANARIES if word in text]
 
 
-def test_states_and_outages_are_told_under_names_that_are_nobodys(public: MailWatchProcess) -> None:
+def test_states_and_outages_are_shown_under_pseudonyms(public: MailWatchProcess) -> None:
     targets = told(public, "targets")
     assert [t["target"] for t in targets] == ["lab imap 1", "lab imap 2"]
     assert {t["state"] for t in targets} == {"up"}
@@ -143,7 +143,7 @@ def test_states_and_outages_are_told_under_names_that_are_nobodys(public: MailWa
     assert told(public, f"incidents/{incident['id']}")["stages"]
 
 
-def test_an_id_of_the_record_opens_nothing_to_a_stranger(public: MailWatchProcess) -> None:
+def test_an_id_of_the_record_opens_nothing_to_an_anonymous_client(public: MailWatchProcess) -> None:
     real = told(public, "outages", basic(PASSWORD))[0]["id"]
     assert ask(public, f"/outages/{real}")[0] == 404
     assert ask(public, f"/outages/{real}", basic(PASSWORD))[0] == 200
@@ -165,7 +165,7 @@ def test_the_names_stay_over_a_restart(public: MailWatchProcess) -> None:
     assert {o["id"] for o in told(public, "outages")} == before
 
 
-def test_a_stranger_is_offered_the_log_in_and_gets_in_by_it(public: MailWatchProcess) -> None:
+def test_an_anonymous_client_is_offered_the_log_in_and_gets_in_by_it(public: MailWatchProcess) -> None:
     assert 'href="./login"' in ask(public, "/")[2]
     assert ask(public, "/login", HTML)[0] == 200
     _, headers, _ = ask(public, "/login", HTML, form=f"password={PASSWORD}")
@@ -177,7 +177,7 @@ def test_a_stranger_is_offered_the_log_in_and_gets_in_by_it(public: MailWatchPro
     assert ask(public, "/", basic("wrong"))[0] == 401
 
 
-def test_outages_are_asked_for_by_the_names_that_strangers_see(public: MailWatchProcess) -> None:
+def test_outages_are_asked_for_by_their_pseudonyms(public: MailWatchProcess) -> None:
     outages = told(public, "outages")
     name = outages[0]["target"]
     asked = told(public, f"outages?target={quote(name)}")

@@ -344,7 +344,7 @@ def test_a_proxy_on_this_machine_or_a_trusted_one_has_half_of_the_places() -> No
         ("no.such.name.invalid", 8080, "does not resolve to an address here"),
     ],
 )
-def test_an_address_that_cannot_be_had_is_told_with_what_to_change(host: str, port: int, says: str) -> None:
+def test_an_address_that_cannot_be_had_is_reported_with_what_to_change(host: str, port: int, says: str) -> None:
     with pytest.raises(serve.ListenError, match=says) as caught:
         serve.open_listener(host, port)
     said = str(caught.value)
@@ -352,14 +352,14 @@ def test_an_address_that_cannot_be_had_is_told_with_what_to_change(host: str, po
     assert "rrno" not in said
 
 
-def test_a_port_that_is_taken_is_told_with_what_to_change() -> None:
+def test_a_port_that_is_taken_is_reported_with_what_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(serve.ListenError, match=f"^web.listen: port {port} is used by another program"):
             serve.open_listener("127.0.0.1", port)
 
 
-def test_a_port_for_root_only_is_told_with_what_to_change() -> None:
+def test_a_port_for_root_only_is_reported_with_what_to_change() -> None:
     need_root("unshare")
     # What is loaded later the user may not be able to read.
     load = "import os, encodings.idna; from mailwatch.web.server import open_listener"

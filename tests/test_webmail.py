@@ -178,7 +178,7 @@ async def test_the_title_of_the_page_that_came_instead_is_kept(nginx: Nginx, cer
     assert seen.attempts[-1].replies == ("503 Service Temporarily Unavailable", "Sito in manutenzione")
 
 
-async def test_a_redirect_to_another_host_is_connected_anew_and_told(
+async def test_a_redirect_to_another_host_is_connected_anew_and_recorded(
     nginx: Nginx, certificates: Certificates
 ) -> None:
     mark = (nginx.directory / "access").read_text().count("\n")
