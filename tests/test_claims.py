@@ -431,7 +431,7 @@ def test_the_section_says_whether_the_rule_is_verified_and_that_it_is_no_advice(
     assert statement["claim"]["note"] == "no legal advice"
     assert "Maria Bianchi" in told["contract"][0][1]
     assert format.check_claim(statement["claim"], outage).startswith(
-        "a statement of the owner; its reading follows"
+        "a statement of the owner, not a measurement; its result follows"
     )
 
 
@@ -488,9 +488,9 @@ def test_without_a_claim_nothing_of_claims_is_shown(bundle: Path) -> None:
         (lambda claim: claim["stated_by_owner"]["fee"].update(amount="1e-999999999"), "no amount"),
         (lambda claim: claim["rule"]["tiers"][2].update(percent="99"), "does not follow"),
         (lambda claim: claim["rule"].update(surprise=1), "unknown key"),
-        (lambda claim: claim.pop("rule"), "its reading"),
+        (lambda claim: claim.pop("rule"), "its result"),
         (lambda claim: claim.pop("stated_by_owner"), "what the owner states"),
-        (lambda claim: claim.update(verdict="guilty"), "its reading"),
+        (lambda claim: claim.update(verdict="guilty"), "its result"),
     ],
     ids=range(7),
 )
@@ -522,19 +522,22 @@ def test_verify_refuses_a_bundle_whose_reading_does_not_follow(
             )
     found = {claim.claim: claim for claim in verify(tmp_path / "bad.zip", Trust())}
     assert not found["outage"].valid
-    assert "the reading does not follow" in found["outage"].detail
+    assert "the result does not follow" in found["outage"].detail
 
 
 @pytest.mark.parametrize("maintenance", ["x", [1], -1, float("nan"), float("inf"), 1e300, None])
 def test_maintenance_that_is_no_time_is_refused(maintenance: Any) -> None:
-    with pytest.raises(ValueError, match="no time"):
+    with pytest.raises(ValueError, match="not a time"):
         sla_outage(outage_json(lasted("2026-11-10T10:00", 1)) | {"maintenance": maintenance})
 
 
 def test_a_claim_without_a_rule_is_a_statement_only() -> None:
     outage = outage_json(lasted("2026-11-10T10:00", 40))
     assert owner_statement.owner_claim(FREE, outage) == {"note": "no legal advice", "stated_by_owner": {}}
-    assert format.check_claim(owner_statement.owner_claim(FREE, outage), outage) == "a statement of the owner"
+    assert (
+        format.check_claim(owner_statement.owner_claim(FREE, outage), outage)
+        == "a statement of the owner, not a measurement"
+    )
 
 
 # The letter
@@ -568,7 +571,7 @@ def document_text(file: IO[bytes]) -> str:
     return " ".join(" ".join([*(paragraph.text for paragraph in opened.paragraphs), *cells]).split())
 
 
-NO_ADVICE = {"en": "This is no legal advice", "it": "Non è un parere legale"}
+NO_ADVICE = {"en": "This is not legal advice", "it": "Non è un parere legale"}
 UNCHECKED = ("1229", "1453", "1454", "2712", "2019/770", "13533", "Lecce", "347/18", "2,50", "ConciliaWeb", "25 %")
 """Law and amounts that nobody has checked."""
 
@@ -669,8 +672,8 @@ def told(one: SlaOutage, **more: Any) -> dict[str, Any]:
 def test_a_verified_promise_that_was_not_kept_is_cited_with_its_source() -> None:
     text = composed("pec", 7)
     assert "D.M. 2 novembre 2005, art. 12" in text
-    assert "By this count, by this outage alone the promise was surely not kept." in text
-    assert "this one surely lasted longer" in text
+    assert "By this count, by this outage alone the promise was certainly not kept." in text
+    assert "this one certainly lasted longer" in text
     assert "gazzettaufficiale.it" in text
     assert "già per questo solo disservizio la promessa certamente non è stata mantenuta." in composed(
         "pec", 7, "it"
@@ -699,8 +702,8 @@ def test_a_rule_that_is_not_verified_is_not_cited() -> None:
 def test_outages_of_the_same_window_count_together_in_the_letter() -> None:
     assert "the promise was kept" in composed("titan", 1)
     text = composed("titan", 1, others=(lasted("2026-11-20T10:00", 1),))
-    assert "By this count, by the outages on record the promise was surely not kept." in text
-    assert "Other outages on record of the same service" in text
+    assert "By this count, by the outages on record the promise was certainly not kept." in text
+    assert "Other outages of the same service on record" in text
 
 
 @pytest.mark.parametrize(("key", "verified"), [("microsoft-365", False), ("titan", True)])
@@ -713,8 +716,8 @@ def test_nothing_follows_from_a_rule_that_is_not_verified(key: str, verified: bo
     (window,) = given["windows"]
     concluded = [line for line in window["lines"] if "promise" in line or "Remedy" in line or "EUR" in line]
     assert bool(concluded) is verified
-    assert any("no conclusion and no amount is drawn" in line for line in given["lines"]) is not verified
-    assert any("Whether it is, the contract tells" in line for line in given["lines"])
+    assert any("this report draws no conclusion and no amount" in line for line in given["lines"]) is not verified
+    assert any("The contract decides that" in line for line in given["lines"])
     deadlines = [line for line in window["lines"] if "Last day to claim" in line]
     assert deadlines == (
         [] if verified else ["Last day to claim, counted with caution: 31 Dec 2026 (not verified)."]
@@ -743,13 +746,13 @@ def test_the_letter_does_not_disclose_to_the_provider_when_the_time_to_claim_end
     claim["rule"] = {"key": "zen", **rule}
     text = text_of_letter(Letter(outage, claim, PAGE, [], Formatter("en", ROME, tenths=False), formal=False))
     assert "Zen hosted MDaemon" in text
-    assert "surely not kept" in text
+    assert "certainly not kept" in text
     assert "Last day" not in text
 
 
 def test_an_open_outage_asks_for_restoration_and_says_nothing_of_today() -> None:
     """The record ends before the letter is written; how it is then, only the owner knows."""
-    assert "[works again since ..., or still does not work: ____" in composed(None, 5, state="open")
+    assert "[has worked again since ..., or still does not work: ____" in composed(None, 5, state="open")
     assert "still does not work" not in composed(None, 5)
     assert "to restore the service" in composed(None, 5, state="open")
     assert "to restore the service" not in composed(None, 5)

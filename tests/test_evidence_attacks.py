@@ -352,7 +352,7 @@ def with_a_name_twice_in_json(path: Path, files: Files) -> None:
         (with_deep_json, "not JSON"),
         (with_endless_line, "a line of more than"),
         (with_garbage, "not a zip"),
-        (with_a_link, "VERIFY.md is no plain file"),
+        (with_a_link, "VERIFY.md is not a plain file"),
         (with_bytes_before, "other bytes before outage.json"),
         (with_a_second_directory, "other bytes before outage.json"),
         (with_a_comment, "in or behind its directory"),

@@ -125,7 +125,7 @@ SAYS = {
         "At most 5 days 0 h 01 min 01 s",
         "between 22 Jan 2026 21:54:00 (20:54:00 UTC) and 22 Jan 2026 21:55:01 (20:55:01 UTC)",
         "Estimate (k = 2) 5 days 0 h 00 min 00 s ± 49.2 s",
-        "it was off by at most 24.3 ms",
+        "the error was at most 24.3 ms",
         "TLS from the start",
     ),
     ("four-minutes", "it"): ("almeno 3 min 39 s", "Al massimo 4 min 21 s", "4 min 00 s ± 16,5 s", "19,8 s"),
@@ -159,7 +159,7 @@ SAYS = {
         "Interruzioni della propria linea nel tratto di registro: 1;",
         "orologio in dubbio (non sincronizzato, o errato di oltre un secondo): 27",
         "Volte che l'orologio è stato regolato o che la macchina era sospesa: 1;",
-        "Periodi in cui nessuno ha osservato: 2.",
+        "Periodi senza osservazioni: 2.",
     ),
     ("badly-seen", "en"): (
         "at least 1 day 1 h 58 min",
@@ -168,12 +168,12 @@ SAYS = {
         # Twice the root of (60.2**2 + 60.2**2) / 12, in seconds: the clock in doubt did not measure it.
         "Estimate (k = 2) 1 day 2 h 00 min 00 s ± 49.2 s",
         "each time of day here may be off by up to 34.2 s. The durations do not depend on it.",
-        "Durations were measured by a clock of the machine that nobody can set",
+        "A clock of the machine that nobody can set measured the durations",
         "The longest time without a conclusive observation (succeeded or failed) was 3 h 13 min",
-        "nobody looked: MailWatch was off",
-        "undecided: our own line was down 42",
+        "not observed: MailWatch was off",
+        "inconclusive: observer offline 42",
         "For 4 h 27 min of this time conclusive observations are missing",
-        "The shortest duration includes the times inside it without conclusive observations",
+        "The shortest duration includes the times without conclusive observations",
         "MailWatch was off: from 23 Jan 2026 05:55:00 (04:55:00 UTC) to 23 Jan 2026 09:07:00 (08:07:00 UTC)",
     ),
 }
@@ -191,9 +191,9 @@ SAYS |= {
         "dalla fine del primo accesso rifiutato all'inizio dell'ultimo",
     ),
     ("proven", "en"): (
-        "the login with the password was tried 21 times, and rejected each time",
+        "the login with the password was tried 21 times and rejected each time",
         "It was the server itself that rejected the password each time",
-        "was accepted before it and after it",
+        "was accepted before and after it",
         "This outage was recognised afterwards",
     ),
 }
@@ -318,11 +318,11 @@ def test_the_method_is_that_of_the_kind_and_says_what_was_not_checked() -> None:
     told = {"kind": "smtp", "largest_gap_ms": 0, "unobserved_ms": 0, "vantage_point": "home", "target": "t"}
     bare = " ".join(method_paragraphs(told, rules, ReportFacts(down=3), writing))
     assert "without logging in" in bare
-    assert "had no part in these observations: a broken line on the observer's side would" in bare
+    assert "was not checked during these observations: a broken line on the observer's side would" in bare
     assert "after 5 s, 10 s, 90 s, during an outage every 90 s" in bare
     full = " ".join(method_paragraphs(told, rules, ReportFacts(down=3, guarded=3, with_login=True), writing))
     assert "then it cancels, and no message is sent" in full
-    assert "has failed only if the failure cannot have come from the observer's own line" in full
+    assert "counts as failed only if the failure cannot have come from the observer's own line" in full
     assert "The shortest duration includes" not in full
     assert "The shortest duration includes" in " ".join(
         method_paragraphs(told | {"unobserved_ms": 1}, rules, ReportFacts(), writing)
@@ -343,7 +343,7 @@ def test_what_other_operators_did_not_answer_is_stated() -> None:
     writing = Formatter("en", ZoneInfo("UTC"), False)
     line = dict(observer_health_rows(ReportFacts(down=9, guarded=7, answered=2, controls={"a"}), writing))["Line"]
     assert "7 of 9 (a)" in line
-    assert "Other failed observations, 2: no other operator is on record" in line
+    assert "Other failed observations, 2: the record shows no answer of another operator" in line
     assert "the server itself answered the connection: 2 of 9" in line
 
 
@@ -356,7 +356,7 @@ def test_a_token_of_an_untrusted_authority_is_no_independent_time(told: dict[str
     seen = ReportFacts(tokens={5: {"signer": "CN=me", "serial": "17", "accuracy_ms": 500, **told}})
     writing = Formatter("en", ZoneInfo("UTC"), False)
     text = outside_times_text(case, seen, writing)
-    assert "outside timestamp authority (home-made)" in text
+    assert "external timestamp authority (home-made)" in text
     assert ("does not lead to a certificate that the configuration trusts" in text) is said
     (row,) = token_rows(case, seen, writing)
     assert row[0].startswith("home-made; CN=me")
@@ -454,7 +454,7 @@ def test_what_was_sent_is_noted_listed_and_shown(tmp_path: Path) -> None:
     ):
         refused = made.command(*words_of_it)
         assert refused.returncode == 1
-        assert f"{path}:2: is no message that was sent; mend the line, or remove it" in refused.stderr
+        assert f"{path}:2: is not a message that was sent; correct the line, or remove it" in refused.stderr
     assert path.read_bytes() == whole[:-20]
     path.write_bytes(whole[:-1])
     assert len(made.command("claim", "log", made.outage, *first).stdout.splitlines()) == 3

@@ -95,15 +95,15 @@ def test_an_observation_is_dated_as_its_entry_is(operator: Operator, authority: 
     operator.stamp(authority)
     claims = refused(operator.bundle(authority), trusting(authority))
     assert claims[0][0] == "entries"
-    assert "is dated otherwise than the look that it holds" in claims[0][1]
+    assert "has another date than the observation in it" in claims[0][1]
 
 
 @pytest.mark.parametrize(
     ("begun", "claim", "words"),
     [
-        (DAY, "entries", "dated otherwise than the look that it holds"),
-        (-(10**13), "entries", "dated otherwise than the look that it holds"),
-        (-DAY, "times", "ms before the one before it had ended"),
+        (DAY, "entries", "has another date than the observation in it"),
+        (-(10**13), "entries", "has another date than the observation in it"),
+        (-DAY, "times", "ms before the previous one had ended"),
     ],
 )
 def test_an_observation_cannot_begin_at_any_time_it_likes(
@@ -143,7 +143,7 @@ def test_a_clock_that_was_set_in_between_is_stated_and_valid(operator: Operator,
     operator.stamp(authority)
     path = operator.bundle(authority)
     assert refused(path, trusting(authority)) == []
-    assert "it was set, or MailWatch stood still, for 14400000 ms" in told(path, trusting(authority))["times"][1]
+    assert "it was set, or MailWatch was stopped, for 14400000 ms" in told(path, trusting(authority))["times"][1]
 
 
 def test_a_clock_set_ahead_within_an_outage_makes_it_no_longer(operator: Operator, authority: Authority) -> None:
@@ -202,7 +202,7 @@ def test_the_steady_clock_is_held_against_the_tokens(operator: Operator, authori
     path = operator.bundle(authority)
     claims = refused(path, trusting(authority))
     assert claims[0][0] == "times"
-    assert "the clock that nobody can set went on by" in claims[0][1]
+    assert "the clock that nobody can set advanced by" in claims[0][1]
     assert claims[1][0] == "outage"
     assert "longer than the tokens around it allow" in claims[1][1]
     script, said = by_the_enclosed_script(path)
@@ -213,7 +213,7 @@ def test_the_steady_clock_is_held_against_the_tokens(operator: Operator, authori
         case = find_outage_evidence(
             reader, Tokens(operator.folder), operator.store.keys, newest.payload["id"], None
         )
-    with pytest.raises(EvidenceError, match="the clocks ran wrong"):
+    with pytest.raises(EvidenceError, match="the clocks were wrong"):
         check_within_tokens(case.range, case.payload)
 
 

@@ -115,7 +115,7 @@ def test_plain_python_checks_a_period(period: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-I", "-S", "verify.py", str(period)]
     checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert checked.stdout.count("first seen down") == 3
+    assert checked.stdout.count("first failed observation") == 3
     assert checked.stdout.count("in the window") == 2
 
 
@@ -374,9 +374,9 @@ def test_the_report_speaks_both_languages(folder: Path, period: Path, tmp_path: 
     run(folder, "report", *window, "-o", str(tmp_path / "it.zip"), "--lang", "it")
     shutil.unpack_archive(tmp_path / "it.zip", tmp_path / "it")
     italian = text_of(tmp_path / "it" / "report.pdf")
-    assert "The channel that was hit most (mail) was down, in total, for at least" in english
+    assert "The most affected channel (mail) was down, in total, for at least" in english
     assert "Il canale più colpito (mail) è stato fuori servizio, in totale, per almeno" in italian
-    assert "our own line was down" in english
+    assert "observer offline" in english
     # No guard was asked at these failures, and no observation logged in.
     assert "other operators' servers were asked at once and answered: 0 of 150" in english
     assert "a broken line on the observer's side would have been taken for a failure" in english

@@ -119,8 +119,8 @@ def test_each_problem_with_keys_is_reported(keys: Path, tmp_path: Path) -> None:
     (tmp_path / "ed.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     for args, words in [
         ((tmp_path / "gone.p12", None, word), "cannot be read"),
-        ((keys / "both.p12", None, SecretStr("wrong")), "or its password is another one"),
-        ((keys / "key.pem", keys / "cert.pem", None), "or its password is another one"),
+        ((keys / "both.p12", None, SecretStr("wrong")), "or its password is wrong"),
+        ((keys / "key.pem", keys / "cert.pem", None), "or its password is wrong"),
         ((tmp_path / "ed.pem", keys / "cert.pem", None), "use EC P-256 or RSA"),
         ((keys / "cert.pem", None, word), "is not PKCS#12"),
     ]:

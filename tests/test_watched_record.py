@@ -166,7 +166,7 @@ def test_no_data_is_never_written_as_no_downtime(tmp_path: Path) -> None:
     assert told["downtime"] == {"min": None, "max": None}
     assert told["mtbf"] is None
     assert "0 s" not in shown
-    for language, unclear in (("en", "too little was observed"), ("it", "si è osservato troppo poco")):
+    for language, unclear in (("en", "the observations are too few"), ("it", "le osservazioni sono troppo poche")):
         made = run(tmp_path, "report", *window, "-o", str(tmp_path / f"{language}.zip"), "--lang", language)
         assert made.returncode == 0, made.stderr
         shutil.unpack_archive(tmp_path / f"{language}.zip", tmp_path / language)

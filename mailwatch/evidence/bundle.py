@@ -166,7 +166,7 @@ def _subtrees(row: CheckpointRow) -> CompactRange:
         tree = CompactRange()
     if base64.b64encode(tree.root()).decode() != signed:
         what = f"the subtrees kept with checkpoint {row.size} are damaged"
-        advice = "no evidence can begin there; name an earlier --from, or restore the database from your backup"
+        advice = "evidence cannot begin there; use an earlier --from, or restore the database from your backup"
         raise StoreDamagedError(f"{what}; {advice}", what)
     return tree
 

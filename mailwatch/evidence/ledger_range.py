@@ -78,7 +78,7 @@ def select_range(reader: Reader, tokens: Tokens, first: int, last: int) -> Ledge
     end = reader.checkpoint(at_least=max((t.checkpoint for t in after), default=last + 1))
     if end is None:
         raise EvidenceError(
-            f"entry {last} is not under a checkpoint yet; `mailwatch run` signs one every ten minutes"
+            f"entry {last} is not signed yet; `mailwatch run` signs a checkpoint every ten minutes"
         )
     found = [token for token in usable if start.size <= token.checkpoint <= end.size]
     between = tuple(reader.checkpoints(max(1, start.size), end.size))
@@ -100,7 +100,7 @@ def check_within_tokens(range_: LedgerRange, payload: dict[str, Any]) -> None:
     if least > apart + TOKEN_TOLERANCE_MS:
         raise EvidenceError(
             f"outage {payload['id'][:12]} took at least {least / 1000:g} s by the clocks here, but the "
-            f"outside times around it are {apart / 1000:g} s apart: the clocks ran wrong, and prove nothing"
+            f"outside times around it are {apart / 1000:g} s apart: the clocks were wrong, so this proves nothing"
         )
 
 

@@ -42,18 +42,18 @@ def load_signer(key_file: Path, certificate_file: Path | None, password: SecretS
         raise SignatureError(f"{key_file} cannot be read: {error.strerror}") from None
     except (ValueError, TypeError):
         kind = "PKCS#12" if certificate_file is None else "a PEM private key"
-        raise SignatureError(f"{key_file} is not {kind}, or its password is another one") from None
+        raise SignatureError(f"{key_file} is not {kind}, or its password is wrong") from None
     if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
-        raise SignatureError(f"{key_file}: readers of PDF do not know Ed25519; use EC P-256 or RSA")
+        raise SignatureError(f"{key_file}: PDF readers do not support Ed25519; use EC P-256 or RSA")
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise SignatureError(f"{key_file} holds no key that signs; use EC P-256 or RSA")
+        raise SignatureError(f"{key_file} contains no key that can sign; use EC P-256 or RSA")
     signer: SimpleSigner | None
     if certificate_file is None:
         signer = SimpleSigner.load_pkcs12(str(key_file), passphrase=phrase)
     else:
         signer = SimpleSigner.load(str(key_file), str(certificate_file), key_passphrase=phrase)
     if signer is None:
-        raise SignatureError(f"{certificate_file or key_file} does not hold the certificate of the key")
+        raise SignatureError(f"{certificate_file or key_file} does not contain the certificate of the key")
     return signer
 
 
@@ -71,7 +71,7 @@ def sign(pdf: bytes, signer: SimpleSigner, authority: TimestampAuthority | None)
         asyncio.run(made.async_sign_pdf(IncrementalPdfFileWriter(io.BytesIO(pdf)), output=out))
     except TimestampError as error:
         name = authority.name if authority else ""
-        raise SignatureError(f"{name} gives no time for the signature: {error}") from None
+        raise SignatureError(f"{name} gave no timestamp for the signature: {error}") from None
     return out.getvalue()
 
 

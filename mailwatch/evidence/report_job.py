@@ -32,7 +32,7 @@ class ReportJobs:
     async def make(self, outage: str, language: str) -> Path:
         """Return the finished file (0600), to be deleted by the caller. Raises EvidenceError with the reason."""
         if self._waiting >= MAX_WAITING:
-            raise EvidenceError("other evidence files are being made; try again in a minute")
+            raise EvidenceError("MailWatch is making other evidence files; try again in a minute")
         self._waiting += 1
         try:
             async with self._lock:
@@ -53,7 +53,7 @@ class ReportJobs:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 _, output = await process.communicate()
         except TimeoutError:
-            raise EvidenceError(f"the evidence file was not made within {TIMEOUT_SECONDS:.0f} s") from None
+            raise EvidenceError(f"the evidence file was not ready within {TIMEOUT_SECONDS:.0f} s") from None
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):

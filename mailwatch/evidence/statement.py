@@ -37,7 +37,7 @@ def outage_statement(
     short.
     """
     if payload["ledger"]["first"] < range_.start.size or payload["ledger"]["last"] >= range_.end.size:
-        raise EvidenceError("the outage reaches beyond the range; ask again after the next checkpoint")
+        raise EvidenceError("the outage extends beyond the signed range; try again after the next checkpoint")
     return {
         "format": FORMAT,
         "made_by": f"MailWatch {__version__}",

@@ -136,7 +136,7 @@ def _observation_of(name: str, mark: str, at: Millis) -> Observation:
         cause, detail = Cause.REFUSED, "connection refused"
     elif hours >= 60:
         cause, phase = Cause.UNAVAILABLE, Phase.MAILBOX
-        detail, replies = "the server says that it is not available", (WORDS[int(hours) % 2],)
+        detail, replies = "the server reports that it is unavailable", (WORDS[int(hours) % 2],)
     attempt = replace(attempt, cause=cause, failed_phase=phase, detail=detail, replies=replies)
     return replace(
         made, cause=cause, failed_phase=phase, detail=detail, attempts=(attempt,), guard=guard, secret="5e" * 8

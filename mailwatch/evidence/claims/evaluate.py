@@ -73,7 +73,7 @@ def sla_outage(outage: Mapping[str, Any]) -> SlaOutage:
     maintenance = outage.get("maintenance", 0)
     # Of an untrusted bundle this alone is not proven by its entries.
     if not isinstance(maintenance, int | float) or not 0 <= maintenance < 1e9:
-        raise ValueError("maintenance is no time")
+        raise ValueError("maintenance is not a time")
     times = {key: outage[key] and parse_rfc3339(outage[key]) for key in ("last_good", "first_good")}
     good, end = times["last_good"], times["first_good"]
     bad, last = parse_rfc3339(outage["first_bad"]), parse_rfc3339(outage["last_bad"])

@@ -41,15 +41,18 @@ def check_claim(claim: Mapping[str, Any], outage: Mapping[str, Any]) -> str:
     if not isinstance(claim, dict) or not isinstance(claim.get("stated_by_owner"), dict):
         raise ValueError("it does not say what the owner states")
     if claim.keys() - {"note", "stated_by_owner", "rule", "reading"} or ("rule" in claim) != ("reading" in claim):
-        raise ValueError("it is not a statement, a rule and its reading")
+        raise ValueError("it is not a statement, a rule and its result")
     if "rule" not in claim:
-        return "a statement of the owner"
+        return "a statement of the owner, not a measurement"
     given = claim["rule"]
     if not isinstance(given, dict) or not isinstance(given.get("key"), str):
         raise ValueError("its rule has no key")
     rule = read_rule(given["key"], {key: value for key, value in given.items() if key != "key"})
     found = evaluate(rule, str(outage["kind"]), [sla_outage(outage)], owner_fee(claim["stated_by_owner"]))
     if claim["reading"] != found:
-        raise ValueError(f"the reading does not follow from the outage and the rule {rule.key[:40]}")
+        raise ValueError(f"the result does not follow from the outage and the rule {rule.key[:40]}")
     doubt = "" if rule.verified else ", which is not verified"
-    return f"a statement of the owner; its reading follows from the outage and the rule {rule.key[:40]}{doubt}"
+    return (
+        "a statement of the owner, not a measurement; its result follows from the outage and the rule "
+        f"{rule.key[:40]}{doubt}"
+    )

@@ -81,5 +81,5 @@ def _lines(path: Path) -> Iterator[tuple[str, NotifiedSection]]:
             yield about, NotifiedSection.model_validate(record)
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
             raise SentLogError(
-                f"{path}:{number}: is no message that was sent; mend the line, or remove it"
+                f"{path}:{number}: is not a message that was sent; correct the line, or remove it"
             ) from None

@@ -105,7 +105,7 @@ class _JointCheck:
                 )
             )  # fmt: skip
         else:
-            self.claims.append(Claim("joint", False, f"{UNCHECKED_PREFIX}a member does not hold"))
+            self.claims.append(Claim("joint", False, f"{UNCHECKED_PREFIX}a member is not valid"))
 
     def _add_claim(self, name: str, detail: str) -> None:
         self.claims.append(Claim(name, True, detail))
@@ -179,7 +179,7 @@ class _JointCheck:
             else:
                 self._found[digest] = member
                 self._add_claim(
-                    label, f"{one['file'][:80]}: a bundle that holds, of {member.vantage} ({member.ledger})"
+                    label, f"{one['file'][:80]}: a valid bundle, of {member.vantage} ({member.ledger})"
                 )
                 continue
             whole = False
@@ -204,7 +204,7 @@ class _JointCheck:
         points = len({one.ledger for one in members})
         words = f"{JOINT_FILE} follows from its {len(members)} bundles of {points} vantage points"
         if stated["left_out"]:
-            words += f"; {len(stated['left_out'])} left out are named, but not enclosed: that cannot be checked"
+            words += f"; {len(stated['left_out'])} left out are listed, but not enclosed: they cannot be checked"
         self._add_claim("joint", words)
 
 

@@ -18,7 +18,9 @@ import sys
 import zipfile
 
 FAULTS = []
-sys.excepthook = lambda kind, error, _: print("WRONG: this is no such bundle:", kind.__name__, str(error)[:200])
+sys.excepthook = lambda kind, error, _: print(
+    "WRONG: this is not a MailWatch bundle:", kind.__name__, str(error)[:200]
+)
 bundle = zipfile.ZipFile(sys.argv[1] if len(sys.argv) > 1 else "bundle.zip")
 for info in bundle.infolist():
     # A zip of a few kilobytes may unpack to anything.
@@ -169,7 +171,7 @@ check("each payload is the one that was sealed, in canonical form", sealed)
 check("each target's numbers run without a hole", no_hole)
 check("the clock that nobody can set never runs backwards", steady, f"{len(boots)} boots")
 for name in wanted:
-    check(f"no look at {name} is left out", len(own_ids.get(name, ())) == 1 and not own_ids[name] & hidden)
+    check(f"no observation of {name} is left out", len(own_ids.get(name, ())) == 1 and not own_ids[name] & hidden)
 
 # 4. Each outage: between its first and last entry the looks must give the stated times and counts.
 for outage in outages:
@@ -178,13 +180,13 @@ for outage in outages:
     if outage.get("proven_afterwards"):
         continue  # Its looks were unknown when they were taken: only MailWatch replays those.
     bad = [look for look in looks if where["first"] <= look[0] <= where["last"] and look[1] == "down"]
-    check("looks that were down", len(bad) == outage["observations"]["down"], str(len(bad)))
+    check("failed observations", len(bad) == outage["observations"]["down"], str(len(bad)))
     clock, first, end = outage.get("clock", {}), bad[0], bad[-1]
     first_bad, last_bad = milliseconds(outage["first_bad"]), milliseconds(outage["last_bad"])
     least = outage["duration"]["min"]
     if not clock.get("stepped"):
-        check("first seen down", first[3] == first_bad, outage["first_bad"])
-        check("last seen down", max(end[2], first[3]) == last_bad, outage["last_bad"])
+        check("first failed observation", first[3] == first_bad, outage["first_bad"])
+        check("last failed observation", max(end[2], first[3]) == last_bad, outage["last_bad"])
     if first[4] and end[4] and first[4]["boot"] == end[4]["boot"]:
         ran = max(0, end[4]["start"] - first[4]["end"]) / 1000
         check("it lasted at least, by the clock that nobody can set", least == ran, f"{ran} seconds")
@@ -215,14 +217,14 @@ for outage in outages:
     if outage["first_good"]:
         first_good = max(after[0][3], last_bad)
         fits = first_good == milliseconds(outage["first_good"]) or bool(clock.get("stepped"))
-        check("first seen up again", fits, outage["first_good"])
+        check("first successful observation afterwards", fits, outage["first_good"])
     else:
-        check("not seen up again", not after or outage["state"] != "closed")
+        check("no success afterwards", not after or outage["state"] != "closed")
 reaches = (start == 0 or times[0] <= window[0]) and times[-1] >= window[1]
 check("the entries reach over the window on both sides", reaches or "window" not in stated)
 for one in stated.get("availability", []):
-    check(f"looks at {one['target']} in the window", one["observations"] == counts[one["target"]])
+    check(f"observations of {one['target']} in the window", one["observations"] == counts[one["target"]])
 
-print("\nNot checked here, but by the commands of VERIFY.md: the signatures of checkpoints and tokens.")
-print("WRONG: " + "; ".join(FAULTS) if FAULTS else "Everything that plain Python can check holds.")
+print("\nNot checked here: the signatures of checkpoints and tokens. The commands in VERIFY.md check them.")
+print("WRONG: " + "; ".join(FAULTS) if FAULTS else "All checks that plain Python can do have passed.")
 sys.exit(1 if FAULTS else 0)

@@ -61,7 +61,7 @@ CLAIMS = (
 
 
 logger = logging.getLogger(__name__)
-UNEXPECTED_PREFIX = "could not be checked, for what it holds is not what is written there:"
+UNEXPECTED_PREFIX = "could not be checked, because its content is not what MailWatch writes:"
 """How a claim begins that failed in a way which no check foresaw."""
 
 
@@ -140,7 +140,7 @@ class _BundleCheck:
             for name, step in steps.items():
                 # The order of the entries and what follows says nothing once they are not the signed ones.
                 if failed in ("archive", "key", "checkpoints", "entries"):
-                    self._claims.append(Claim(name, False, f"not checked, since {failed} does not hold"))
+                    self._claims.append(Claim(name, False, f"not checked, because {failed} is not valid"))
                     continue
                 if name == "outage" and self._archive.statement == "period.json":
                     name = "period"
@@ -160,7 +160,7 @@ class _BundleCheck:
             self._claims.append(Claim(name, False, str(error)))
             return name
         except RecursionError:
-            self._claims.append(Claim(name, False, "what it holds is nested too deep"))
+            self._claims.append(Claim(name, False, "its content is nested too deeply"))
             return name
         except Exception as error:
             if is_local_failure(error):
@@ -181,10 +181,10 @@ class _BundleCheck:
             raise VerificationError("keys/ledger.pub is not a key") from None
         self._origin = origin_of(self._public)
         if text != verifier_key(self._origin, self._public):
-            raise VerificationError("keys/ledger.pub is not written as keys are")
+            raise VerificationError("keys/ledger.pub does not have the form of a key")
         if self._trust.keys and text not in self._trust.keys:
             raise VerificationError(f"{self._origin} is not among the keys of --trust")
-        known = "among the keys of --trust" if self._trust.keys else "compare it with the owner's key"
+        known = "among the keys of --trust" if self._trust.keys else "compare it with the key of the owner"
         return f"{self._origin} ({known})"
 
     def _checkpoints(self) -> str:
@@ -200,7 +200,7 @@ class _BundleCheck:
             for note in listed:
                 made = checkpoint.verify(str(note), self._public)
                 if made.size <= max(self._signed, default=0):
-                    raise VerificationError("the checkpoints do not grow")
+                    raise VerificationError("the checkpoints are not in order")
                 self._signed[made.size], self._notes[made.size] = made, note
             hashes = b"".join(bytes.fromhex(one) for one in start["hashes"])
             self._start = CompactRange.from_bytes(start["size"], hashes)
@@ -233,7 +233,7 @@ class _BundleCheck:
                     f"the entries before {size} do not hash to the root that checkpoint {size} signs"
                 )
         if self._scan.next_index != max(self._signed):
-            raise VerificationError(f"entries after {max(self._signed)} are under no checkpoint")
+            raise VerificationError(f"no checkpoint signs the entries after {max(self._signed)}")
         return f"{self._scan.count} hash to the roots of all checkpoints; {self._scan.shown_count} shown in full"
 
     def _range(self) -> str:
@@ -242,7 +242,7 @@ class _BundleCheck:
     def _clock(self) -> str:
         scan = self._scan
         if not scan.clocked and not scan.clock:
-            return "written before entries had a reading of a clock that nobody can set"
+            return "written before entries had readings of a clock that nobody can set"
         old = scan.count - scan.clocked
         words = f"readings of the clock that nobody can set follow one another in {scan.clocked} entries"
         words += f", {scan.boots} boots" if scan.boots > 1 else ""
@@ -252,7 +252,7 @@ class _BundleCheck:
         found = self._scan.target_changes
         return _none(
             self._scan.target_change_faults,
-            f"what was watched is told by {found} entries" if found else "not on record",
+            f"{found} entries record what was monitored" if found else "not on record",
         )
 
     def _payloads_shown(self) -> str:
@@ -277,7 +277,7 @@ class _BundleCheck:
 
     def _times(self) -> str:
         if not hasattr(self, "_stamps"):
-            raise VerificationError("not checked, since tokens does not hold")
+            raise VerificationError("not checked, because tokens is not valid")
         return check_entry_times(self._stamps, self._scan)
 
     def _outage(self) -> str:
@@ -295,7 +295,7 @@ class _BundleCheck:
         if hasattr(self, "_stamps"):
             times = outside_times(self._stamps, where["first"], where["last"])
             if stated.get("outside_times") != times:
-                raise VerificationError(f"the tokens give other outside times: {times}")
+                raise VerificationError(f"the tokens give other external times: {times}")
             outages = stated["outages"] if "outages" in stated else [stated["outage"]]
             anchors = [self._case.anchors.get(outage["id"]) for outage in outages]
             off = stated_error(stated, self._stamps, self._scan, anchors)

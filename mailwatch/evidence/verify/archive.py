@@ -107,7 +107,7 @@ class Archive:
         except Exception as error:  # Hostile bytes: zipfile raises struct.error, IndexError and more for them.
             if is_local_failure(error):
                 raise
-            raise VerificationError(f"not a zip that can be read: {str(error)[:120]}") from None
+            raise VerificationError(f"not a readable zip: {str(error)[:120]}") from None
         self.seen: dict[str, dict[str, Any]] = {}
         self._shape = shape
         try:
@@ -115,7 +115,7 @@ class Archive:
             with path.open("rb") as file:
                 wrong = layout_fault(file, infos, self._zip.start_dir, path.stat().st_size)
             if wrong:
-                raise VerificationError(f"not a zip that all programs read alike: {wrong}")
+                raise VerificationError(f"not a zip that all programs read in the same way: {wrong}")
         except VerificationError:
             self.close()
             raise
@@ -211,7 +211,7 @@ def _check_files(infos: list[zipfile.ZipInfo], shape: ZipShape) -> dict[str, zip
             raise VerificationError(f"{name} is packed in an unknown way")
         # A link would be made by who unpacks it, and written through.
         if not stat.S_ISREG(info.external_attr >> 16) and stat.S_IFMT(info.external_attr >> 16):
-            raise VerificationError(f"{name} is no plain file")
+            raise VerificationError(f"{name} is not a plain file")
         most, ratio = next(rest for end, *rest in SIZE_LIMITS if name.endswith(end))
         if info.file_size > min(most, ratio * info.compress_size + 4096):
             raise VerificationError(f"{name} would unpack to {info.file_size} bytes out of {info.compress_size}")

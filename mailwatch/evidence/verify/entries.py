@@ -196,9 +196,9 @@ def scan(
             begun, earliest, latest, named = tree.size, NEVER_MS, -NEVER_MS, len(found.tokens)
     found.next_index = tree.size
     for target in closed & found.names.keys():
-        _note_fault(found.hidden, f"entries of {found.names[target]} are shown without their payload")
+        _note_fault(found.hidden, f"entries of {found.names[target]} appear without their payload")
     if len(set(found.names.values())) != len(found.names):
-        _note_fault(found.hidden, "two targets bear one name")
+        _note_fault(found.hidden, "two targets have the same name")
     return found
 
 
@@ -219,7 +219,7 @@ def _match_without_reading(line: bytes) -> tuple[re.Match[bytes] | None, dict[st
 def _count(result: LedgerScan, index: int, target: bytes, number: int, numbers: dict[bytes, int]) -> None:
     last = numbers.get(target)
     if last is None and len(numbers) == MAX_TARGETS:
-        raise VerificationError(f"entries.jsonl is of more than {MAX_TARGETS} targets")
+        raise VerificationError(f"entries.jsonl has more than {MAX_TARGETS} targets")
     if last is not None and number != last + 1:
         _note_fault(result.numbers, f"entry {index}: expected number {last + 1} of its target, got {number}")
     numbers[target] = number
@@ -259,11 +259,9 @@ def _handle_shown(
         if kind == "observation":
             _check_times(result, index, time, target, read)
             if len(payload) > MAX_REPLY_CHARS and not _has_short_replies(read):
-                raise VerificationError(
-                    f"entry {index} holds words of a server that are longer than any on record"
-                )
+                raise VerificationError(f"entry {index} contains a server reply longer than MailWatch records")
         if kind == "outage" and len(payload) > 16 * MAX_REPLY_CHARS:
-            raise VerificationError(f"entry {index} is longer than any outage on record")
+            raise VerificationError(f"entry {index} is longer than any outage that MailWatch records")
         name = target_name
     else:
         _keep_monitor_entry(result, index, kind, read, enclosed, reading)
@@ -274,7 +272,7 @@ def _check_times(result: LedgerScan, index: int, time: Millis, target: bytes, ob
     """An observation is on record as of its end, begins before that, and after the one before it had ended."""
     start, end = observation.get("start"), observation.get("end")
     if type(start) is not int or type(end) is not int or end != time or not EARLIEST_MS <= start <= end:
-        _note_fault(result.payloads, f"entry {index} is dated otherwise than the look that it holds")
+        _note_fault(result.payloads, f"entry {index} has another date than the observation in it")
     else:
         result.overlap = max(result.overlap, result.ends.get(target, start) - start)
         result.ends[target] = end

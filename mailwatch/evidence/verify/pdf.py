@@ -35,7 +35,7 @@ def _check(pdf: bytes, statement: bytes, name: str) -> str:
     reader = PdfFileReader(io.BytesIO(pdf), strict=False)
     if _attached(reader, name) != statement:
         raise VerificationError(f"the file attached to report.pdf is not {name}")
-    words = f"the file attached to report.pdf is {name}, which counts: nobody compares what its pages say"
+    words = f"the file attached to report.pdf is {name}, which counts: no program compares the text of its pages"
     signatures = reader.embedded_signatures
     if not signatures:
         return f"{words}; the PDF itself is not signed"
@@ -43,7 +43,7 @@ def _check(pdf: bytes, statement: bytes, name: str) -> str:
     for signature in signatures:
         status = validate_pdf_signature(signature, ValidationContext(trust_roots=[]))
         if not status.intact or not status.valid:
-            raise VerificationError("the signature of report.pdf does not fit its bytes")
+            raise VerificationError("the signature of report.pdf does not match its bytes")
         if status.coverage is not SignatureCoverageLevel.ENTIRE_FILE:
             raise VerificationError(
                 "report.pdf was changed after it was signed: the signature does not cover all of it"
@@ -59,7 +59,7 @@ def _time(status: PdfSignatureStatus) -> str:
     if stamped is None:
         return ""
     if not stamped.intact or not stamped.valid:
-        raise VerificationError("the timestamp in the signature of report.pdf does not fit it")
+        raise VerificationError("the timestamp in the signature of report.pdf does not match it")
     name = stamped.signing_cert.subject.native.get("common_name", "an authority")
     return f", by the time of {name} at {stamped.timestamp:%Y-%m-%d %H:%M:%S}Z"
 

@@ -42,7 +42,7 @@ class OutageCheck:
             self._target, self._id = _typed_value(stated_outage, "target", str), str(stated_outage.get("id"))
             self._rules = rules_from(_typed_value(self.stated, "rules", dict))
             if rules_payload(self._rules) != self.stated["rules"]:
-                raise VerificationError("the stated rules are not written as rules are")
+                raise VerificationError("the stated rules do not have the form of rules")
             self._replay = TargetReplay(
                 segments.Segmenter(_interval_of(self.stated.get("service")), infer=True), listener
             )
@@ -95,27 +95,31 @@ class OutageCheck:
                 key for key in given.keys() | stated_outage.keys() if given.get(key) != stated_outage.get(key)
             ]
             raise VerificationError(
-                f"a replay of {count} looks gives another outage in: {', '.join(sorted(wrong))}"
+                f"a replay of {count} observations gives another outage in: {', '.join(sorted(wrong))}"
             )
         for key in ("replies", "first_detail"):
             if self.stated.get(key) != payload[key]:
                 raise VerificationError(f"a replay gives another {key}")
-        words = f"{count} looks of {self._target} replayed by the rules on record give the outage as stated"
+        words = (
+            f"{count} observations of {self._target}, replayed by the rules on record, give the outage as stated"
+        )
         if "claim" in self.stated:
             try:
                 words += f"; the claim is {format.check_claim(self.stated['claim'], stated_outage)}"
             except (KeyError, ValueError, TypeError, OverflowError) as error:
-                raise VerificationError(f"the claim does not hold: {error}"[:200]) from None
+                raise VerificationError(f"the claim is not valid: {error}"[:200]) from None
         return words
 
     def _outage(self) -> tuple[Outage, int]:
         try:
             self._replay.flush(self._rules)
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
-            raise VerificationError(f"the last look is none: {type(error).__name__} {error}"[:200]) from None
+            raise VerificationError(
+                f"the last observation cannot be read: {type(error).__name__} {error}"[:200]
+            ) from None
         count, known = self._replay.observation_count, self._replay.all_outages
         if self._id not in known:
-            raise VerificationError(f"a replay of {count} looks gives no outage {self._id[:20]}")
+            raise VerificationError(f"a replay of {count} observations gives no outage {self._id[:20]}")
         return known[self._id], count
 
 
@@ -139,7 +143,7 @@ def _recorded_rules(scan: LedgerScan, recorded: dict[str, Any] | None) -> Any:
     if recorded and "rules" in recorded:
         return recorded["rules"]
     if scan.rules is None:
-        raise VerificationError("no entry of the bundle says by which rules it was judged")
+        raise VerificationError("no entry of the bundle states the rules in force")
     return scan.rules
 
 
@@ -231,16 +235,17 @@ class PeriodCheck:
             raise VerificationError(str(error)[:200]) from None
         self.anchors = {outage.id: outage.anchor for outage in replay.outages()}
         if self.stated.get("outages") != outages:
-            raise VerificationError(f"a replay of {count} looks gives other outages ({len(outages)})")
+            raise VerificationError(f"a replay of {count} observations gives other outages ({len(outages)})")
         channels = f"{len(compared_parts)} channels" if len(compared_parts) > 1 else "1 channel"
-        return f"{count} looks of {channels} replayed give the availability and {len(outages)} outages as stated"
+        words = f"give the availability and {len(outages)} outages as stated"
+        return f"{count} observations of {channels}, replayed, {words}"
 
 
 def _start_replay(stated: dict[str, Any], listener: FactListener) -> PeriodReplay:
     window = parse_rfc3339(stated["window"]["from"]), parse_rfc3339(stated["window"]["to"])
     targets = {one["target"]: one["interval"] for one in stated["targets"]}
     if not 0 < len(targets) == len(stated["targets"]) <= MAX_TARGETS:
-        raise VerificationError("period.json names no target, too many, or one twice")
+        raise VerificationError("period.json lists no target, too many, or one twice")
     for name, interval in targets.items():
         if (
             not isinstance(name, str)
@@ -250,7 +255,7 @@ def _start_replay(stated: dict[str, Any], listener: FactListener) -> PeriodRepla
         ):
             raise VerificationError("period.json: a target without name and interval")
     if rules_payload(rules_from(stated["rules"])) != stated["rules"]:
-        raise VerificationError("the stated rules are not written as rules are")
+        raise VerificationError("the stated rules do not have the form of rules")
     # Statements from before 2026-11 have one interval, by which all is judged.
     infer = {"intervals" in one for one in stated["targets"]}
     if len(infer) != 1:

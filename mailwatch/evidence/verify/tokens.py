@@ -57,7 +57,7 @@ class Trust:
             elif raw.count(b"+") >= 2:
                 trust.keys |= {line.strip() for line in raw.decode().splitlines() if line.strip()}
             else:
-                raise ValueError(f"{path} holds neither PEM certificates nor a ledger's key")
+                raise ValueError(f"{path} contains neither PEM certificates nor the key of a ledger")
         return trust
 
 
@@ -156,7 +156,7 @@ def _verify_token(
     except TimestampError as error:
         raise VerificationError(f"{name}: {error}") from None
     if entry is not None and entry.time != token.time:
-        raise VerificationError(f"{name}: entry {entry.index} tells another time than the token")
+        raise VerificationError(f"{name}: entry {entry.index} states another time than the token")
     known = _is_trusted(name, reply, note, token, trusted)
     off = _clock_error(entry, token.time)
     if entry is None:
@@ -175,12 +175,12 @@ def _is_trusted(name: str, reply: bytes, note: str, token: Token, trusted: Token
         reason = str(error)
     if trusted.enclosed is None:
         raise VerificationError(
-            f"{name} by {token.authority or 'nobody named'}: {reason}; --trust may be repeated"
+            f"{name} by {token.authority or 'an unnamed authority'}: {reason}; --trust may be repeated"
         )
     try:
         verify_reply(reply, note, trusted.enclosed, token)
     except TimestampError:
-        raise VerificationError(f"{name}: {reason}; give the authority's certificate with --trust") from None
+        raise VerificationError(f"{name}: {reason}; give the certificate of the authority with --trust") from None
     return False
 
 
@@ -215,9 +215,9 @@ def check_entry_times(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> str:
     allowed = LATE_MS + off + disturbance
     _check_clock_pace(tokens, scan)
     if scan.overlap > allowed:
-        raise VerificationError(f"a look is said to begin {scan.overlap} ms before the one before it had ended")
+        raise VerificationError(f"an observation begins {scan.overlap} ms before the previous one had ended")
     if not tokens:
-        return "no outside time to compare the clock with"
+        return "no external time to compare the clock with"
     latest = dict(zip((span.end for span in spans), accumulate((span.latest for span in spans), max), strict=True))
     earliest = dict(
         zip(
@@ -236,8 +236,10 @@ def check_entry_times(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> str:
             raise VerificationError(
                 f"{_token_text(token)} stands before entries that are dated earlier, {_date(first)}"
             )
-    words = f"what entries say of their own time fits the tokens, at which our clock was off by at most {off} ms"
-    return words + (f"; it was set, or MailWatch stood still, for {disturbance} ms in all" if disturbance else "")
+    words = f"the times of the entries match the tokens; our clock was off by at most {off} ms"
+    return words + (
+        f"; it was set, or MailWatch was stopped, for {disturbance} ms in total" if disturbance else ""
+    )
 
 
 def _check_clock_pace(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> None:
@@ -256,7 +258,7 @@ def _check_clock_pace(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> None
             and clock - first.clock > passed + TOKEN_TOLERANCE_MS + max(0, passed) // MAX_DRIFT_PARTS
         ):
             raise VerificationError(
-                f"the clock that nobody can set went on by {clock - first.clock} ms between the tokens of "
+                f"the clock that nobody can set advanced by {clock - first.clock} ms between the tokens of "
                 f"{rfc3339(first.time)} and {rfc3339(later.time)}, which are {passed} ms apart"
             )
         boot, clock = read.get(first.checkpoint, ("", 0))
@@ -266,7 +268,7 @@ def _check_clock_pace(tokens: Sequence[VerifiedToken], scan: LedgerScan) -> None
             and passed > later.clock - clock + TOKEN_TOLERANCE_MS + max(0, passed) // MAX_DRIFT_PARTS
         ):
             raise VerificationError(
-                f"the clock that nobody can set went on by {later.clock - clock} ms between the tokens of "
+                f"the clock that nobody can set advanced by {later.clock - clock} ms between the tokens of "
                 f"{rfc3339(first.time)} and {rfc3339(later.time)}, which are {passed} ms apart"
             )
 
@@ -336,7 +338,7 @@ def stated_error(
         or not isinstance(stated_seconds, int | float)
         or not 0 <= stated_seconds < 1e12
     ):
-        raise VerificationError("the stated clock error is no number of seconds")
+        raise VerificationError("the stated clock error is not a number of seconds")
     if off > MAX_UNSTATED_MS and off > round(stated_seconds * 1000) + TOKEN_TOLERANCE_MS:
         raise VerificationError(
             f"by its tokens the clock was off by {off} ms, of which {stated_seconds:g} s are stated"
@@ -358,7 +360,7 @@ def _date(at: Millis) -> str:
 def tokens_text(tokens: Sequence[VerifiedToken]) -> str:
     """Say whose tokens they are, of which times, and on whose word they rest."""
     if not tokens:
-        return "none: no outside time bounds the entries"
+        return "none: no external time bounds the entries"
     doubtful = [token for token in tokens if not token.trusted]
     sentence = f"{len(tokens)} by {_names(tokens)}, each over its checkpoint"
     sentence += f", from {rfc3339(min(one.time for one in tokens))} to {rfc3339(max(one.time for one in tokens))}"
@@ -369,4 +371,4 @@ def tokens_text(tokens: Sequence[VerifiedToken]) -> str:
 
 
 def _names(tokens: Sequence[VerifiedToken]) -> str:
-    return ", ".join(sorted({token.authority or "nobody named" for token in tokens}))
+    return ", ".join(sorted({token.authority or "an unnamed authority" for token in tokens}))
