@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 
 
-def format_duration(seconds: float, round_up: bool = False) -> str:
-    """Write a duration: 12 ms, 3.4 s, 5 min 3 s, 2 h 5 min, 3 d 4 h 7 min; cut down to that, or rounded
-    `round_up`.
+def format_duration(seconds: float, round_up: bool = False, language: str = "en") -> str:
+    """Write a duration: 12 ms, 3.4 s, 5 min 3 s, 2 h 5 min, 3 d 4 h 7 min; in Italian 3,4 s and 3 g 4 h 7 min.
 
     What lasted at least so long is cut down and what lasted at most is rounded up, so that neither says too much.
     """
+    text = _format_duration(seconds, round_up)
+    return text.replace(" d", " g").replace(".", ",") if language == "it" else text
+
+
+def _format_duration(seconds: float, round_up: bool) -> str:
     if seconds == 0:
         return "0 s"
     if seconds < 1:

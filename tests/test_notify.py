@@ -442,6 +442,13 @@ async def test_files_of_the_ledger_that_were_moved_are_not_called_invalid(
     assert "put it back, and MailWatch writes them" in said
 
 
+def test_a_duration_in_an_italian_message_has_a_comma(webhook: Webhook) -> None:
+    facts = {"first_offline": NIGHT, "first_online": NIGHT, "duration_ms": {"min": 59_900}}
+    news = [Notification(key="k", event_type=EventType.OFFLINE, time=NIGHT, facts=facts)]
+    assert "per almeno 59,9 s;" in message_text(news, channel(webhook, lang="it"), NIGHT)[1]
+    assert "for at least 59.9 s;" in message_text(news, channel(webhook, lang="en"), NIGHT)[1]
+
+
 def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webhook) -> None:
     fields = {
         "target": "a", "provider": "lab", "kind": "imap", "id": "x", "causes": {"timeout": 1}, "first_bad": NIGHT,

@@ -78,7 +78,8 @@ def _line(notification: Notification, channel: Channel, at: Millis) -> str:
     texts = load_texts(channel.lang)
     facts = {key: _format_fact(key, value, channel) for key, value in notification.facts.items()}
     for key, millis in notification.facts.get("duration_ms", {}).items():
-        facts[key] = texts["unknown"] if millis is None else format_duration(millis / 1000, round_up=key == "max")
+        known = millis is not None
+        facts[key] = format_duration(millis / 1000, key == "max", channel.lang) if known else texts["unknown"]
     form = texts[_kind(notification)]
     # What MailWatch finds wrong with itself has words for each sign.
     line: str = (form[notification.facts["sign"]] if isinstance(form, dict) else form).format_map(facts)

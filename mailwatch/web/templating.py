@@ -79,8 +79,7 @@ def format_exact(at: Millis) -> str:
 
 def format_duration(language: str, seconds: float, up: bool = False) -> str:
     """Write a duration, cut down or rounded `up`: 1 d 2 h 3 min, and in Italian 1 g 2 h 3 min."""
-    text = i18n.format_duration(seconds, up)
-    return text.replace(" d", " g").replace(".", ",") if language == "it" else text
+    return i18n.format_duration(seconds, up, language)
 
 
 def format_share(language: str, ratio: float | None, up: bool = False) -> str:
