@@ -15,12 +15,12 @@ export PYTHONDONTWRITEBYTECODE :=
 # Most tests wait for servers: three at a time.
 PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 # What needs no more than this process: the marks are in tests/helpers/marks.py.
-FAST := not (servers or e2e or browser or fuzz or campaign or root or nightly)
+FAST := not (servers or e2e or slow or browser or fuzz or campaign or root or nightly)
 
 test: $(VENV)/.dev servers lint  ## lint, types and the tests, on real servers
 	$(PYTEST) -m "not nightly"
 
-test-fast: $(VENV)/.dev  ## the tests that start no server, no browser and no MailWatch: under a minute
+test-fast: $(VENV)/.dev  ## the tests that need no more than this process: under a minute
 	$(BIN)/pytest -q -n auto --dist loadfile --no-loadscope-reorder -m "$(FAST)"
 
 test-failed: $(VENV)/.dev  ## what failed last time

@@ -78,6 +78,7 @@ def test_a_good_ledger_is_reported_as_one(audits: Audits) -> None:
         ("UPDATE checkpoints SET size = 750 WHERE size = 702", "checkpoint 750: signs 702 entries"),
     ],
 )
+@pytest.mark.slow
 def test_what_was_changed_past_us_is_found_and_reported(audits: Audits, change: str, found: str) -> None:
     audits.spoil(change)
     audits.auditing.audit()

@@ -76,6 +76,7 @@ def cuts(words: bytes) -> list[list[Step]]:
 
 @RUNS
 @pytest.mark.parametrize(("kind", "words"), LIMITS)
+@pytest.mark.slow
 def test_a_limit_stated_in_the_clear_is_our_doing(run: Run, kind: Kind, words: bytes) -> None:
     for script in cuts(words):
         observation = probed(run, kind, *script)
@@ -85,6 +86,7 @@ def test_a_limit_stated_in_the_clear_is_our_doing(run: Run, kind: Kind, words: b
 
 @RUNS
 @pytest.mark.parametrize(("kind", "words"), NO_SERVICE)
+@pytest.mark.slow
 def test_a_service_that_is_not_available_says_so_in_the_clear(run: Run, kind: Kind, words: bytes) -> None:
     for script in cuts(words):
         observation = probed(run, kind, *script)
@@ -93,6 +95,7 @@ def test_a_service_that_is_not_available_says_so_in_the_clear(run: Run, kind: Ki
 
 @RUNS
 @pytest.mark.parametrize(("kind", "words"), NO_REFUSAL)
+@pytest.mark.slow
 def test_other_plain_text_is_no_tls_and_is_on_record(run: Run, kind: Kind, words: bytes) -> None:
     for script in cuts(words):
         observation = probed(run, kind, *script)

@@ -485,6 +485,7 @@ WORDS = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1
 
 
 @given(WORDS, WORDS)
+@pytest.mark.slow
 def test_any_words_survive_being_shown(tmp_path_factory: pytest.TempPathFactory, name: str, place: str) -> None:
     folder = tmp_path_factory.mktemp("words")
     plain = {

@@ -87,6 +87,7 @@ VERBS = (
 )
 
 
+@pytest.mark.slow
 def test_each_damaged_page_is_found_by_the_audit_and_reported_in_a_sentence_by_every_verb(
     database: Path, tmp_path: Path
 ) -> None:

@@ -323,6 +323,7 @@ def test_it_is_proven_only_by_one_closed_outage_a_target_around_the_truth(
     assert all_hold(compare_outages(seen, (1_000, 31_000)), ("a", "b")) is expected
 
 
+@pytest.mark.slow
 async def test_the_demo_ends_with_an_outage_whose_bounds_hold_the_truth(tmp_path: Path) -> None:
     shown: list[tuple[Behaviour, set[str]]] = []
 
@@ -345,6 +346,7 @@ async def test_the_demo_ends_with_an_outage_whose_bounds_hold_the_truth(tmp_path
         assert {"report.pdf", "VERIFICA.md"} <= set(opened.namelist())
 
 
+@pytest.mark.slow
 async def test_the_demo_that_goes_on_plays_again_and_heeds_no_variable_of_a_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -138,6 +138,7 @@ async def test_the_bye_of_a_logout_is_no_failure() -> None:
         (b"{0}\r\n" * 1000, "response longer than 1 MiB|line longer than 64 KiB"),
     ],
 )
+@pytest.mark.slow
 async def test_an_answer_without_end_fails_and_costs_little_memory(chunk: bytes, what: str) -> None:
     session = Session()
     waiting = asyncio.ensure_future(session.client.read_date(1))

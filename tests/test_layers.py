@@ -7,6 +7,7 @@ import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "mailwatch"
@@ -28,15 +29,18 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
     if "migrations" not in path.parts and path.name != "__main__.py" and "standalone" not in path.parts
 }
-TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
-DEFINED = {
-    name: {
-        node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-    }
-    for name, tree in TREES.items()
-}
+# Read when a test asks for it: all workers collect these tests, and one runs them.
+@cache
+def trees() -> dict[str, ast.Module]:
+    return {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+@cache
+def defined(module: str) -> set[str]:
+    body = trees()[module].body if module in MODULES else []
+    return {node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -48,7 +52,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
             assert node.level == 0, "imports are absolute"
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
-                yield full if full in MODULES and alias.name not in DEFINED.get(node.module, ()) else node.module
+                yield full if full in MODULES and alias.name not in defined(node.module) else node.module
 
 
 def at_import(tree: ast.Module) -> ast.Module:
@@ -66,11 +70,13 @@ def package_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-IMPORTS = {module: frozenset(imports(tree)) for module, tree in TREES.items()}
+@cache
+def imported() -> dict[str, frozenset[str]]:
+    return {module: frozenset(imports(tree)) for module, tree in trees().items()}
 
 
 def external(module: str) -> set[str]:
-    return {name.split(".")[0] for name in IMPORTS[module]} - {"mailwatch"}
+    return {name.split(".")[0] for name in imported()[module]} - {"mailwatch"}
 
 
 def in_package(*packages: str) -> list[str]:
@@ -79,7 +85,7 @@ def in_package(*packages: str) -> list[str]:
 
 def test_a_module_imports_only_from_layers_below() -> None:
     wrong = []
-    for module, names in IMPORTS.items():
+    for module, names in imported().items():
         own = package_of(module)
         for other in {package_of(name) for name in names if name.startswith("mailwatch.")} - {own, ""}:
             # The facts of layer 0 stand below the rest of it.
@@ -91,7 +97,7 @@ def test_a_module_imports_only_from_layers_below() -> None:
 def test_no_module_is_imported_in_a_circle() -> None:
     graph = {
         module: {name for name in imports(at_import(tree)) if name in MODULES and name != module}
-        for module, tree in TREES.items()
+        for module, tree in trees().items()
     }
     # A package imports its modules; that a module needs its own package first is how Python works.
     for module, others in graph.items():
@@ -126,7 +132,7 @@ def test_analysis_and_ledger_are_pure() -> None:
         if module == "mailwatch.ledger.tsa":
             continue
         assert not external(module) & {"asyncio", "logging", "socket", "ssl"}, module
-        called = {ast.unparse(node.func) for node in ast.walk(TREES[module]) if isinstance(node, ast.Call)}
+        called = {ast.unparse(node.func) for node in ast.walk(trees()[module]) if isinstance(node, ast.Call)}
         assert not called & {"now", "time.time", "datetime.now", "time.monotonic"}, module
 
 
@@ -134,7 +140,7 @@ def test_in_the_monitor_only_its_edges_know_the_outlets() -> None:
     edges = {"service", "startup", "read_model", "process", "self_audit", "damage_alarm", "runner", "pipeline"}
     for module in in_package("monitor"):
         if module.split(".")[-1] not in edges:
-            found = {package_of(name) for name in IMPORTS[module]}
+            found = {package_of(name) for name in imported()[module]}
             assert not found & {"web", "notify", "evidence"}, module
 
 

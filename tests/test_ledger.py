@@ -39,6 +39,7 @@ PAYLOADS = st.recursive(
 
 
 @given(PAYLOADS)
+@pytest.mark.slow
 def test_canonical_is_what_rfc_8785_says(payload: object) -> None:
     assert canonical(payload).encode() == rfc8785.dumps(payload)
 

@@ -110,6 +110,7 @@ def test_a_single_window_is_as_long_as_the_clocks_make_it() -> None:
     first=st.datetimes(*map(datetime.fromisoformat, ("2024-01-01", "2027-01-01"))),
     days=st.integers(1, 60),
 )
+@pytest.mark.slow
 def test_each_start_is_the_wall_time_of_the_rule_unless_that_does_not_exist(
     rule: dict[str, Any], zone: str, first: datetime, days: int
 ) -> None:

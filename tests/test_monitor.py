@@ -461,6 +461,7 @@ async def test_an_outage_of_an_old_record_ends_when_its_target_is_gone(harness: 
     assert [told["state"] for told in found] == ["unwatched"]
 
 
+@pytest.mark.slow
 async def test_thousands_of_targets_are_enrolled_in_batches(harness: PipelineHarness) -> None:
     targets = [replace(harness.target, name=f"t{number}") for number in range(3000)]
     await record_targets(harness.pipeline, harness.reader, targets)

@@ -111,6 +111,7 @@ async def test_garbage_is_protocol_in_its_phase(kind: Kind, step: int) -> None:
 
 @pytest.mark.parametrize("chunk", [b"x" * 65536, b"* OK more\r\n" * 1000, b"250-more\r\n" * 1000])
 @pytest.mark.parametrize(("kind", "step"), EACH_STEP)
+@pytest.mark.slow
 async def test_an_answer_without_end_is_protocol_and_costs_little(kind: Kind, step: int, chunk: bytes) -> None:
     script, phases = LADDERS[kind]
     tracemalloc.start()

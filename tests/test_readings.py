@@ -99,6 +99,7 @@ FORGED: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("name", FORGED)
+@pytest.mark.slow
 def test_a_reading_that_does_not_fit_is_refused_by_name(
     operator: Operator, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -427,6 +427,7 @@ def rounds() -> Iterator[list[str]]:
         yield [key for key in together if key is not None]
 
 
+@pytest.mark.slow
 async def test_each_key_takes_effect_as_the_table_says(running: Running, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "mailwatch.monitor.service")
     at_first, seen = running.in_force(), list[str]()
@@ -475,6 +476,7 @@ SECRETS = {
 
 
 @pytest.mark.parametrize("place", SECRETS)
+@pytest.mark.slow
 async def test_what_is_in_a_file_is_read_again_and_a_file_that_is_gone_changes_nothing(
     running: Running, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,6 +77,7 @@ def ledger() -> Iterator[tuple[Store, Reader]]:
 
 @settings(max_examples=40)
 @given(MARKS, MARKS)
+@pytest.mark.slow
 def test_a_restart_between_any_two_observations_changes_nothing(before: str, after: str) -> None:
     with ledger() as (store, reader):
         live = Live(store, Rules())

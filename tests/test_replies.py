@@ -61,6 +61,7 @@ def test_each_row_is_whole_and_has_a_name_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("row", [row for row in rows() if row.words], ids=lambda row: row.id)
+@pytest.mark.slow
 def test_each_pattern_is_linear(row: ReplyRow) -> None:
     """Eight times the length costs about eight times the processor's time, and not 64 times."""
     assert row.words is not None

@@ -256,6 +256,7 @@ MARKS = "+++---?--+++"
 @pytest.mark.parametrize(
     "events", [(TargetEvent.END, TargetEvent.BEGIN), (TargetEvent.END,), (TargetEvent.CHANGE,)]
 )
+@pytest.mark.slow
 def test_a_replay_over_a_change_gives_what_was_decided_live(
     tmp_path: Path, cut: int, events: tuple[TargetEvent, ...]
 ) -> None:

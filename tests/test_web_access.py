@@ -383,6 +383,7 @@ def test_sessions_are_bounded_and_end() -> None:
     assert not sessions.is_open(last)
 
 
+@pytest.mark.slow
 async def test_argon2_runs_once_for_the_right_password_and_leaves_the_loop_free() -> None:
     hasher = PasswordHasher(time_cost=8, memory_cost=65536, parallelism=1)
     hashed = hasher.hash("right")

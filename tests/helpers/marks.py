@@ -16,7 +16,8 @@ import pytest
 
 MARKS = {
     "servers": "starts real servers: Dovecot, Postfix, nginx, ...",
-    "e2e": "starts MailWatch as a process",
+    "e2e": "starts MailWatch or another program as a process",
+    "slow": "takes a second or more of this process",
     "browser": "opens pages in Chromium",
     "fuzz": "tries random inputs by the hundred",
     "campaign": "simulates weeks of faults",
@@ -26,6 +27,9 @@ MARKS = {
 FOLDERS = {"e2e", "browser", "fuzz", "campaign"}
 """Tests in a folder of that name bear the mark."""
 FILES = {"test_fuzz": "fuzz", "test_patterns": "fuzz", "test_evidence_mutations": "fuzz"}
+
+_STARTING = {"subprocess", "create_subprocess_exec"}
+"""What code names that starts programs."""
 
 _running: set[str] | None = None
 
@@ -48,12 +52,22 @@ def marks_of(item: pytest.Function) -> set[str]:
     found = {part for part in item.path.parts if part in FOLDERS}
     if name := FILES.get(item.path.stem):
         found.add(name)
-    functions = [item.function]
-    for definitions in item._fixtureinfo.name2fixturedefs.values():
-        functions += [definition.func for definition in definitions[-1:]]
+    functions = [_unwrapped(item.function)]
+    functions += [_unwrapped(given[-1].func) for given in item._fixtureinfo.name2fixturedefs.values()]
+    if any("getfixturevalue" in _names(function.__code__) for function in functions):
+        functions += _asked_for_by_name(item)
     for function in functions:
-        found |= _reached(_unwrapped(function))
+        found |= _reached(function)
     return found
+
+
+def _asked_for_by_name(item: pytest.Function) -> Iterator[FunctionType]:
+    """The fixtures that a parameter names, and theirs."""
+    waiting = [name for name in item.callspec.params.values() if isinstance(name, str)]
+    for name in waiting:
+        for given in (item.session._fixturemanager.getfixturedefs(name, item) or ())[-1:]:
+            waiting += given.argnames
+            yield _unwrapped(given.func)
 
 
 def running(item: pytest.Item | None) -> None:
@@ -85,33 +99,40 @@ def _ours(module: str | None) -> bool:
 def _reached(start: Any) -> frozenset[str]:
     """The marks of all that a function or class may use, as far as it is of the tests."""
     found: set[str] = set()
-    seen: set[int] = set()
+    seen: set[Any] = set()
     waiting = [start]
     while waiting:
         one = waiting.pop()
-        if id(one) in seen:
+        if one in seen:
             continue
-        seen.add(id(one))
-        if mark := getattr(one, "MARK", None):
-            found.add(mark)
+        seen.add(one)
+        found |= _own_marks(one)
         waiting += _used(one)
     return frozenset(found)
 
 
-def _used(one: Any) -> Iterator[Any]:
+def _own_marks(one: Any) -> set[str]:
+    own = {one.MARK} if hasattr(one, "MARK") else set()
+    if isinstance(one, FunctionType) and not _STARTING.isdisjoint(_names(one.__code__)):
+        own.add("e2e")
+    return own
+
+
+@cache
+def _used(one: Any) -> tuple[Any, ...]:
     """What a function or class names, of the tests' own."""
-    functions: list[FunctionType] = []
-    if isinstance(one, FunctionType):
-        functions = [one]
-    elif inspect.isclass(one):
+    functions: list[FunctionType] = [one] if isinstance(one, FunctionType) else []
+    if inspect.isclass(one):
         functions = [_unwrapped(f) for f in vars(one).values() if isinstance(f, FunctionType)]
+    used: set[Any] = set()
     for function in functions:
         cells = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
         names = [function.__globals__.get(name) for name in _names(function.__code__)]
         for value in (*cells, *names):
             value = _unwrapped(value) if callable(value) else value
             if (inspect.isclass(value) or isinstance(value, FunctionType)) and _ours(value.__module__):
-                yield value
+                used.add(value)
+    return tuple(used)
 
 
 def _filled(cell: Any) -> bool:
@@ -121,8 +142,7 @@ def _filled(cell: Any) -> bool:
         return False
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+@cache
+def _names(code: CodeType) -> frozenset[str]:
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return frozenset(code.co_names).union(*map(_names, inner))
