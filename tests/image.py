@@ -90,7 +90,7 @@ def test_without_a_config_it_starts_with_the_example_and_ends_on_sigterm(contain
     docker("stop", "-t", "20", name)
     assert docker("inspect", "-f", "{{.State.ExitCode}}", name).strip() == b"0"
     logs = subprocess.run(["docker", "logs", name], capture_output=True, check=True).stderr
-    assert b"watching 4 targets; web on http://0.0.0.0:8080/" in logs
+    assert b"monitoring 4 targets; web on http://0.0.0.0:8080/" in logs
     assert b"Traceback" not in logs
 
 

@@ -249,7 +249,7 @@ async def test_a_heartbeat_that_hangs_is_given_up_and_tried_again(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # By its module: the package gives the function the same name.
-    monkeypatch.setattr(sys.modules["mailwatch.notify.heartbeat"], "TIMEOUT", 0.05)
+    monkeypatch.setattr(sys.modules["mailwatch.notify.heartbeat"], "TIMEOUT_SECONDS", 0.05)
     asked, third = [], asyncio.Event()
 
     async def hangs(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

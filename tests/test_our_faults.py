@@ -117,7 +117,7 @@ async def test_what_no_entry_can_hold_is_on_record_without_it(harness: PipelineH
     )
     told = await one_look(harness)
     assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
-    assert "cannot be written" in told["detail"]
+    assert "cannot be recorded" in told["detail"]
     assert counted(harness).endswith(" 1")
 
 

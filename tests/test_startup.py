@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import http.client
 import json
 import os
@@ -48,7 +49,7 @@ def hook(event, args):
 sys.addaudithook(hook)
 '''
 MOMENTS = (
-    "open cli/__pycache__/run", "open mailwatch/__pycache__/daemon", "open config.yaml", "socket.bind 127.0.0.1",
+    "open cli/__pycache__/run", "open monitor/__pycache__/process", "open config.yaml", "socket.bind 127.0.0.1",
     "open secret-imap", "open data/lock", "open ledger.pem", "sqlite3.connect mailwatch.sqlite",
     "open migrations/versions",
 )  # fmt: skip
@@ -114,7 +115,7 @@ def test_sighup_at_all_moments_of_the_start_is_done_after_it(watching: MailWatch
         watching.wait_until(lambda: "config reloaded" in watching.log.read_text(), "reloaded")
     log = watching.log.read_text()
     assert [moment for moment in MOMENTS if f"moment: {moment}" not in log] == []
-    assert log.index("watching 1 target") < log.index("config reloaded")
+    assert log.index("monitoring 1 target") < log.index("config reloaded")
     assert "Traceback" not in log
 
 
@@ -174,7 +175,7 @@ def test_a_full_disk_is_waited_for(watching: MailWatchProcess, small_disk: Path)
         status, headers, page = page_of(watching, {"Accept": "text/html", "Accept-Language": language})
         assert (status, headers["retry-after"], headers["content-language"]) == (503, "5", language)
         assert headers["content-security-policy"]
-        assert texts(language)["starting"]["step"]["full"] in page
+        assert texts(language)["starting"]["step"]["full"] in html.unescape(page)
     assert watching.stop() == 0
     watching.start(ready=False)
     watching.wait_until(lambda: watching.get("/readyz") == full, "full again")
@@ -250,7 +251,7 @@ class Noted(StartupProgress):
         super().__init__()
         self.told: list[str] = []
 
-    def at(self, step: StartupStep, done: int = 0, of: int = 0) -> None:
+    def update(self, step: StartupStep, done: int = 0, of: int = 0) -> None:
         super().update(step, done, of)
         self.told.append(str(self))
 

@@ -162,7 +162,7 @@ class Run:
 class NoDiagnosis(Diagnosis):
     """Sees nothing else at the moment of a failure."""
 
-    async def of(self, *_: Any) -> dict[str, Any]:
+    async def diagnose(self, *_: Any) -> dict[str, Any]:
         """Ask nobody."""
         return {}
 
