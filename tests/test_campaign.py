@@ -17,9 +17,8 @@ import mailwatch.guard.shared_check
 import mailwatch.monitor.pipeline
 import mailwatch.monitor.restore
 import tests.campaign.replies
-from mailwatch.analysis.detector import State
+from mailwatch.analysis.detector import Detector
 from mailwatch.analysis.elapsed import ElapsedBounds, Moment, elapsed_between
-from mailwatch.analysis.login_outages import LoginHistory
 from mailwatch.analysis.outage_counters import ObservationRef, OutageCounters
 from mailwatch.guard.clock import ClockBound
 from mailwatch.guard.login_backoff import LoginBackoff
@@ -81,7 +80,7 @@ class Late(ObservationRef):
 
 def forgetful(*_: Any) -> RestoredState:
     """Take up nothing."""
-    return RestoredState(State(), LoginHistory(), None, {}, ())
+    return RestoredState(Detector(), None, {}, ())
 
 
 async def careless(*_: Any) -> None:
@@ -138,7 +137,7 @@ DEFECTS: list[tuple[int, float, str, Any, str, Callable[..., Any]]] = [
         13,
         A_DAY,
         "and not told",
-        mailwatch.monitor.pipeline,
+        mailwatch.analysis.detector,
         "advance_login_history",
         lambda proof, *_: (proof, None),
     ),

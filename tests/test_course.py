@@ -8,19 +8,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailwatch.analysis.availability import AvailabilityMeter
-from mailwatch.analysis.detector import (
-    IndexedFact,
-    LoginHistory,
-    Outage,
-    Rules,
-    State,
-    advance,
-    advance_login_history,
-)
+from mailwatch.analysis.detector import IndexedFact, State, advance
+from mailwatch.analysis.login_outages import LoginHistory, advance_login_history
+from mailwatch.analysis.outage import Outage
 from mailwatch.analysis.replay import TargetReplay
 from mailwatch.analysis.segments import Segment, SegmentState
 from mailwatch.ledger.payloads import fact_payload
-from mailwatch.model import Cause, Gap, GapReason, Observation, Outcome, TargetChange, TargetEvent
+from mailwatch.model import Cause, Gap, GapReason, Observation, Outcome, Rules, TargetChange, TargetEvent
 from mailwatch.times import merge_spans
 from tests.helpers.ledger_factory import MINUTE, SECOND, change, observation_of
 
@@ -92,7 +86,7 @@ def test_what_is_put_off_changes_nothing(
     if state.outage is not None:
         outages[state.outage.id] = state.outage
     assert course.all_outages == outages
-    assert (course.state, course.login_history, course.observation_count) == (
+    assert (course.state, course.detector.login_history, course.observation_count) == (
         state,
         proof,
         sum(mark not in CHANGES for mark, _, _ in told),

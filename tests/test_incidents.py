@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mailwatch.analysis.detector import IndexedFact, Rules, detect, outage_payload
+from mailwatch.analysis.detector import IndexedFact, detect
 from mailwatch.analysis.incidents import Incident, IncidentOutage, incidents, symptom_changes
+from mailwatch.analysis.outage import outage_payload
 from mailwatch.analysis.public_json import incident_json
 from mailwatch.cli import main
 from mailwatch.cli.incidents import incident_table, print_incident
@@ -30,7 +31,7 @@ from mailwatch.cli.timeline_chart import (
     draw_timeline,
     shorten,
 )
-from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
+from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, Rules, TlsMode
 from mailwatch.settings import Login
 from mailwatch.store import NewEntry, Reader, Store, queries
 from mailwatch.times import rfc3339

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from mailwatch.analysis.detector import IndexedFact, Rules, State, advance, outage_payload, rules_payload
+from mailwatch.analysis.detector import IndexedFact, State, advance
+from mailwatch.analysis.outage import outage_payload
 from mailwatch.cli import main
-from mailwatch.model import Kind
+from mailwatch.ledger.payloads import rules_payload
+from mailwatch.model import Kind, Rules
 from mailwatch.store import NewEntry, Reader, Store
 from mailwatch.store.replay import restore_state, rule_book
 from tests.helpers.ledger_factory import MINUTE, observation_of

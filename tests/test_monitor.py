@@ -18,7 +18,7 @@ import pytest
 
 from mailwatch import monotonic
 from mailwatch.analysis.availability import RollingAvailability
-from mailwatch.analysis.detector import State
+from mailwatch.analysis.detector import Detector, State
 from mailwatch.analysis.elapsed import gap_length
 from mailwatch.config.recorded_targets import recorded_settings
 from mailwatch.guard.clock import ClockMonitor, ClockReading, read_clocks
@@ -133,7 +133,7 @@ async def test_a_missed_run_is_a_gap_of_its_own(harness: PipelineHarness) -> Non
 
 async def test_a_time_in_which_the_server_slowed_us_down_has_its_own_reason(harness: PipelineHarness) -> None:
     harness.assume_up(130_000)
-    harness.runtime.state = State(throttled=1)
+    harness.runtime.detector = Detector(State(throttled=1))
     await harness.probe()
     assert [gap["reason"] for gap in harness.recorded("gap")] == ["throttled"]
 
@@ -358,7 +358,9 @@ async def test_no_more_probes_than_allowed_are_under_way_at_once(tmp_path: Path)
     targets = [replace(harness.target, name=f"t{n}") for n in range(6)]
     for target in targets:
         harness.pipeline.add_target(
-            TargetRuntime(target=target, state=State(), rolling_availability=RollingAvailability(interval=60.0))
+            TargetRuntime(
+                target=target, detector=Detector(), rolling_availability=RollingAvailability(interval=60.0)
+            )
         )
     looks = [asyncio.create_task(harness.pipeline.run_probe(target, now())) for target in targets]
     await both.wait()

@@ -19,7 +19,7 @@ import uvloop
 from dns.asyncresolver import Resolver
 
 from mailwatch.analysis.availability import RollingAvailability
-from mailwatch.analysis.detector import State
+from mailwatch.analysis.detector import Detector
 from mailwatch.cli import main
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.controls import Control
@@ -495,7 +495,9 @@ async def test_an_outage_is_none_where_the_port_is_blocked_and_one_where_it_is_o
     await harness.writer.start()
     port = free_port()
     target = replace(MX, host=BEST, port=port, timeout=2.0)
-    watch = TargetRuntime(target=target, state=State(), rolling_availability=RollingAvailability(interval=60.0))
+    watch = TargetRuntime(
+        target=target, detector=Detector(), rolling_availability=RollingAvailability(interval=60.0)
+    )
     harness.pipeline.add_target(watch)
     async with await asyncio.start_server(lambda _, writer: writer.close(), BEST, 0) as online:
         harness.pipeline.attribution.guard = Guard([Control(*online.sockets[0].getsockname()[:2])], 2.0)

@@ -15,13 +15,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mailwatch.analysis.detector import Rules, evidence_json
+from mailwatch.analysis.outage import evidence_json
 from mailwatch.analysis.replay import PeriodReplay
 from mailwatch.analysis.segments import SegmentState
 from mailwatch.evidence.period_case import ReportTarget, find_period_evidence, write_period_bundle
 from mailwatch.evidence.report.charts import AvailabilityCalendar
 from mailwatch.evidence.report.formatting import texts
 from mailwatch.evidence.verify import Trust, verify
+from mailwatch.model import Rules
 from mailwatch.store import Reader, Tokens, queries
 from mailwatch.store.keys import load_keys as load_keys
 from mailwatch.times import rfc3339

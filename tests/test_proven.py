@@ -10,19 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailwatch import model
-from mailwatch.analysis.detector import (
-    IndexedFact,
-    LoginHistory,
-    Outage,
-    Rules,
-    State,
-    advance,
-    advance_login_history,
-    evidence_json,
-    outage_payload,
-)
+from mailwatch.analysis.detector import IndexedFact, State, advance
+from mailwatch.analysis.login_outages import LoginHistory, advance_login_history
+from mailwatch.analysis.outage import Outage, evidence_json, outage_payload
 from mailwatch.guard.login_backoff import LoginBackoff
-from mailwatch.model import Attempt, Cause, Gap, GapReason, Kind, Observation, Outcome, Phase
+from mailwatch.model import Attempt, Cause, Gap, GapReason, Kind, Observation, Outcome, Phase, Rules
 from mailwatch.store.replay import audit_outages, restore_state, rule_book
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.targets import Targets

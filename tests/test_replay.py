@@ -85,9 +85,9 @@ def test_a_restart_between_any_two_observations_changes_nothing(before: str, aft
             live.take(fact(mark, at))
         resumed = restore_state(reader, "t", rule_book(reader))
         assert resumed.unrecorded == ()
-        assert resumed.state.outage == live.state.outage
+        assert resumed.detector.state.outage == live.state.outage
         # The new process goes on from what it read; so does one that never stopped.
-        fresh, same = resumed.state, live.state
+        fresh, same = resumed.detector.state, live.state
         for at, mark in enumerate(after, start=len(before)):
             event = IndexedFact(10_000 + at, fact(mark, at))
             fresh, told = advance(fresh, event, live.rules)
@@ -153,7 +153,7 @@ def test_an_outage_opened_under_old_rules_stays_open_under_new_ones() -> None:
         live.rules = Rules(open_after=5)
         live.start()
         resumed = restore_state(reader, "t", rule_book(reader))
-        assert resumed.state.outage == live.state.outage
+        assert resumed.detector.state.outage == live.state.outage
         assert resumed.unrecorded == ()
 
 

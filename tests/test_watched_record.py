@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch.analysis.detector import IndexedFact, State, advance, detect, outage_payload, rules_payload
+from mailwatch.analysis.detector import IndexedFact, State, advance, detect
+from mailwatch.analysis.outage import outage_payload
 from mailwatch.analysis.segments import usual_interval
 from mailwatch.config.recorded_targets import UnknownTargetError
 from mailwatch.evidence.verify import Trust, verify
-from mailwatch.ledger.payloads import settings_payload
+from mailwatch.ledger.payloads import rules_payload, settings_payload
 from mailwatch.model import Fact, Kind, Observation, Rules, TargetChange, TargetEvent
 from mailwatch.store import NewEntry, Reader, Store, queries
 from mailwatch.store.replay import audit_outages, restore_state, rule_book
@@ -280,10 +281,10 @@ def test_a_replay_over_a_change_gives_what_was_decided_live(
             # Its last entry is the one that ended the watching: what proves it reaches over that.
             assert isinstance(facts_at(tmp_path, told["ledger"]["last"]), TargetChange)
     assert resumed.unrecorded == ()
-    assert (resumed.state.name, resumed.state.is_open) == (live.name, live.is_open)
-    assert (resumed.state.outage, resumed.state.last_good) == (live.outage, live.last_good)
+    assert (resumed.detector.state.name, resumed.detector.state.is_open) == (live.name, live.is_open)
+    assert (resumed.detector.state.outage, resumed.detector.state.last_good) == (live.outage, live.last_good)
     if events[-1] is TargetEvent.END:
-        assert resumed.state == State()
+        assert resumed.detector.state == State()
         assert resumed.latest is None
 
 

@@ -19,49 +19,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mailwatch.analysis.login_outages import PROVEN_AFTERWARDS, LoginHistory, advance_login_history
+from mailwatch.analysis.login_outages import LoginHistory, advance_login_history
 from mailwatch.analysis.outage import (
-    ClockSteps,
     Outage,
-    clock_steps_between,
-    durations,
-    evidence_json,
     outage_bounds,
     outage_id,
-    outage_id_of,
-    outage_json,
-    outage_payload,
-    public_outage_json,
-    widen_for_clock_steps,
 )
 from mailwatch.analysis.outage_counters import EMPTY_COUNTERS, ObservationRef, OutageCounters
-from mailwatch.ledger.payloads import rules_from, rules_payload
 from mailwatch.model import Cause, Fact, Gap, Observation, Outcome, Phase, Rules, TargetChange, TargetEvent
-
-__all__ = [
-    "PROVEN_AFTERWARDS",
-    "ClockSteps",
-    "IndexedFact",
-    "LoginHistory",
-    "Outage",
-    "Rules",
-    "State",
-    "Transition",
-    "advance",
-    "advance_login_history",
-    "clock_steps_between",
-    "detect",
-    "durations",
-    "evidence_json",
-    "next_delay",
-    "outage_id_of",
-    "outage_json",
-    "outage_payload",
-    "public_outage_json",
-    "rules_from",
-    "rules_payload",
-    "widen_for_clock_steps",
-]
 
 _BEFORE_LOGIN = frozenset({Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING})
 _UNTIL_LOGIN = _BEFORE_LOGIN | {Phase.AUTH}
@@ -136,6 +101,29 @@ def advance(state: State, indexed: IndexedFact, rules: Rules) -> tuple[State, Tr
     if fact.outcome is Outcome.DOWN:
         return _on_down(state, index, fact, rules)
     return _on_up(state, index, fact, rules)
+
+
+_NOTHING_OBSERVED = State()
+_NO_LOGINS = LoginHistory()
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """One target, followed fact by fact: live, at a restart, in an audit and in a verifier, always by `feed`."""
+
+    state: State = _NOTHING_OBSERVED
+    login_history: LoginHistory = _NO_LOGINS
+
+    def feed(self, indexed: IndexedFact, rules: Rules) -> tuple[Detector, tuple[Outage, ...]]:
+        """Return the detector after one more fact, and the outages that it changed, as they go on record.
+
+        1. The state machine: an outage that opened, closed, or whose target is watched no longer.
+        2. The login history, which must know whether an outage is open now: one that is proven afterwards.
+        """
+        state, transition = advance(self.state, indexed, rules)
+        history, proven = advance_login_history(self.login_history, indexed.index, indexed.fact, state.is_open)
+        changed = () if transition is None else (transition.outage,)
+        return Detector(state, history), changed if proven is None else (*changed, proven)
 
 
 def detect(events: Iterable[IndexedFact], rules: Rules) -> list[Outage]:

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mailwatch.analysis.availability import Availability, AvailabilityMeter
-from mailwatch.analysis.detector import IndexedFact, State, advance
-from mailwatch.analysis.login_outages import LoginHistory, advance_login_history
+from mailwatch.analysis.detector import Detector, IndexedFact, State, advance
+from mailwatch.analysis.login_outages import advance_login_history
 from mailwatch.analysis.outage import (
     ClockSteps,
     Outage,
@@ -55,15 +55,14 @@ class TargetReplay:
         "_is_steady_up",
         "_listener",
         "_segments",
-        "login_history",
+        "detector",
         "observation_count",
         "outages",
-        "state",
     )
 
     def __init__(self, segments: _SegmentSource, listener: FactListener) -> None:
         self._segments, self._listener = segments, listener
-        self.state, self.login_history = State(), LoginHistory()
+        self.detector = Detector()
         self.outages: dict[str, Outage] = {}
         self.observation_count = 0
         self._is_steady_up = False
@@ -87,14 +86,11 @@ class TargetReplay:
             return
         self.flush(rules)
         fact = _fact(kind, payload)
-        self.state, transition = advance(self.state, IndexedFact(index, fact), rules)
-        self.login_history, proven = advance_login_history(self.login_history, index, fact, self.state.is_open)
-        for outage in (transition.outage if transition else None, proven):
-            if outage is not None:
-                self.outages[outage.id] = outage
+        self.detector, changed = self.detector.feed(IndexedFact(index, fact), rules)
+        self.outages.update((outage.id, outage) for outage in changed)
         self._listener(fact.target, fact, self._segments.feed(fact))
         good = isinstance(fact, Observation) and fact.outcome is Outcome.UP
-        self._is_steady_up = good and not self.state.is_open and self.login_history.first_rejected is None
+        self._is_steady_up = good and not self.state.is_open and self.detector.login_history.first_rejected is None
 
     def flush(self, rules: Rules) -> None:
         """Read what was put off; to be called when all entries were taken in. Raises as `feed`."""
@@ -102,14 +98,20 @@ class TargetReplay:
             return
         index, payload = self._deferred
         fact = _fact("observation", payload)
-        self.state, _ = advance(self.state, IndexedFact(index, fact), rules)
+        # The latest of many changes the state, and the latest with a secret the login history: each only its own.
+        state, _ = advance(self.state, IndexedFact(index, fact), rules)
+        history = self.detector.login_history
         if self._deferred_login is not None:
             index, payload = self._deferred_login
-            self.login_history, _ = advance_login_history(
-                self.login_history, index, _fact("observation", payload), False
-            )
+            history, _ = advance_login_history(history, index, _fact("observation", payload), False)
+        self.detector = Detector(state, history)
         self._deferred = self._deferred_login = None
         self._listener(fact.target, fact, self._segments.flush())
+
+    @property
+    def state(self) -> State:
+        """Where the target stands after what was taken in."""
+        return self.detector.state
 
     @property
     def all_outages(self) -> dict[str, Outage]:

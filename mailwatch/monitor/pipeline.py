@@ -13,9 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from mailwatch import monotonic
-from mailwatch.analysis.detector import IndexedFact, advance, next_delay
+from mailwatch.analysis.detector import IndexedFact, next_delay
 from mailwatch.analysis.elapsed import gap_length
-from mailwatch.analysis.login_outages import advance_login_history
 from mailwatch.analysis.maintenance import Announcements
 from mailwatch.analysis.outage import Outage, evidence_json, outage_json, outage_payload
 from mailwatch.config.recorded_targets import recorded_settings
@@ -175,11 +174,10 @@ class Pipeline:
         name = runtime.target.name
         change = self.target_change(name, event, settings, reason)
         entry = await self.append("watch", change.at, name, change)
-        state, transition = advance(runtime.state, IndexedFact(entry.index, change), self.rules)
-        proof, _ = advance_login_history(runtime.login_history, entry.index, change, state.is_open)
-        if transition is not None:
-            await self.record_outage_change(runtime, transition.outage, settings)
-        runtime.state, runtime.login_history, runtime.settings = state, proof, settings
+        detector, changed = runtime.detector.feed(IndexedFact(entry.index, change), self.rules)
+        for outage in changed:
+            await self.record_outage_change(runtime, outage, settings)
+        runtime.detector, runtime.settings = detector, settings
         runtime.settings_written = monotonic.milliseconds()
         runtime.feed(entry.index, change)
 
@@ -251,16 +249,13 @@ class Pipeline:
             self.metrics.internal_error()
             observation = minimal_observation(observation, error)
             entry = await self.append("observation", observation.ended_at, name, observation)
-        state, transition = advance(runtime.state, IndexedFact(entry.index, observation), self.rules)
-        proof, proven = advance_login_history(runtime.login_history, entry.index, observation, state.is_open)
-        if transition is not None:
-            await self.record_outage_change(runtime, transition.outage, runtime.settings)
-        if proven is not None:
-            await self.record_outage_change(runtime, proven, runtime.settings)
-        if runtime.observed_at is None or state.name != runtime.state.name:
-            logger.info("%s: %s%s", name, state.name, _failure_text(observation))
+        detector, changed = runtime.detector.feed(IndexedFact(entry.index, observation), self.rules)
+        for outage in changed:
+            await self.record_outage_change(runtime, outage, runtime.settings)
+        if runtime.observed_at is None or detector.state.name != runtime.state.name:
+            logger.info("%s: %s%s", name, detector.state.name, _failure_text(observation))
         # All at once and after the last await: no page shows a state whose outage is not yet on record.
-        runtime.state, runtime.login_history = state, proof
+        runtime.detector = detector
         runtime.latest, runtime.observed_until, runtime.observed_at = (
             observation,
             observation.ended_at,
@@ -328,10 +323,7 @@ class Pipeline:
         for gap in self._gaps(runtime, wall, here) if found is None else [found]:
             entry = await self.append("gap", gap.end, runtime.target.name, gap)
             # A gap opens and closes nothing.
-            runtime.state, _ = advance(runtime.state, IndexedFact(entry.index, gap), self.rules)
-            runtime.login_history, _ = advance_login_history(
-                runtime.login_history, entry.index, gap, runtime.state.is_open
-            )
+            runtime.detector, _ = runtime.detector.feed(IndexedFact(entry.index, gap), self.rules)
             runtime.feed(entry.index, gap)
             runtime.trailing_gap, runtime.gap_recorded_at = gap, time.monotonic()
             self.metrics.gap(runtime.target, gap_length(gap) / 1000)

@@ -59,8 +59,7 @@ async def restore_targets(
     for target, replayed in zip(wanted, await asyncio.to_thread(read), strict=True):
         runtime = TargetRuntime(
             target=target,
-            state=replayed.state,
-            login_history=replayed.login_history,
+            detector=replayed.detector,
             rolling_availability=RollingAvailability(
                 interval=target.interval, excluded=partial(monitor.maintenance_windows, target.name)
             ),
@@ -74,9 +73,11 @@ async def restore_targets(
             trailing_gap=replayed.trailing_gap,
             outages={identity: evidence_json(payload) for identity, payload in replayed.recorded.items()},
         )
-        if replayed.state.outage:
+        if replayed.detector.state.outage:
             # Its entry is as old as its opening; what the metrics add up must not fall at a restart.
-            runtime.outages[replayed.state.outage.id] = monitor.public_outage(target, replayed.state.outage)
+            runtime.outages[replayed.detector.state.outage.id] = monitor.public_outage(
+                target, replayed.detector.state.outage
+            )
         if target.kind is Kind.ROUNDTRIP:
             await asyncio.to_thread(_restore_roundtrips, monitor, reader, runtime)
         monitor.add_target(runtime)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mailwatch.analysis.availability import RollingAvailability
-from mailwatch.analysis.detector import State
-from mailwatch.analysis.login_outages import LoginHistory
+from mailwatch.analysis.detector import Detector, State
 from mailwatch.model import Fact, Gap, Observation, TargetSettings
 from mailwatch.probes import Outstanding
 from mailwatch.settings import Target
@@ -21,7 +20,7 @@ class TargetRuntime:
     """One target under watch; all of this can be had again from the ledger."""
 
     target: Target
-    state: State
+    detector: Detector
     rolling_availability: RollingAvailability
     pending_backfill: list[tuple[int, Fact]] | None = None
     """Facts that came while the buckets are being filled from the ledger; None once they are."""
@@ -47,7 +46,6 @@ class TargetRuntime:
     gap_recorded_at: float | None = None
     """When this process put it on record, on time.monotonic(); None if an earlier one did."""
     latest: Observation | None = None
-    login_history: LoginHistory = field(default_factory=LoginHistory)
     outages: dict[str, dict[str, Any]] = field(default_factory=dict)
     outstanding: Outstanding = field(default_factory=Outstanding)
     """Messages of a round trip that are on their way."""
@@ -56,6 +54,11 @@ class TargetRuntime:
     settings_written: Millis = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while an observation or a change goes on record: the rules take in each at its place in the ledger."""
+
+    @property
+    def state(self) -> State:
+        """Where the target stands, by what is on record."""
+        return self.detector.state
 
     def feed(self, index: int, fact: Fact) -> None:
         """Count a fact towards availability."""

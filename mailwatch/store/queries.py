@@ -179,7 +179,7 @@ def _offline_json(payload: dict[str, Any]) -> dict[str, Any]:
 
 def _as_of_now(reader: Reader, book: RuleBook, payload: dict[str, Any]) -> dict[str, Any]:
     replayed = restore_state(reader, payload["target"], book)
-    outage: Outage | None = replayed.state.outage
+    outage: Outage | None = replayed.detector.state.outage
     if outage is None or outage.id != payload["id"]:
         # It closed a moment ago, and the entry that says so is being written.
         outage = next((closed for closed in replayed.unrecorded if closed.id == payload["id"]), None)

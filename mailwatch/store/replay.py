@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mailwatch.analysis.detector import IndexedFact, State, advance
-from mailwatch.analysis.login_outages import LoginHistory, advance_login_history
+from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.analysis.maintenance import Announcement, Announcements, MaintenanceRule
 from mailwatch.analysis.outage import Outage, outage_payload
 from mailwatch.analysis.recurrence import InvalidRuleError
@@ -93,8 +92,7 @@ class RestoredState:
     is one.
     """
 
-    state: State
-    login_history: LoginHistory
+    detector: Detector
     latest: Observation | None
     recorded: dict[str, dict[str, Any]]
     unrecorded: tuple[Outage, ...]
@@ -131,24 +129,23 @@ def restore_state(
     start = reader.last_index(target=target, outcome=Outcome.UP, before=before) or 0
     if not still_open:
         start = reader.last_index(target=target, outcome=Outcome.UP, before=start) or 0
-    state, proof, missing, under = State(), LoginHistory(), list[Outage](), list[TargetSettings | None]()
+    detector, missing, under = Detector(), list[Outage](), list[TargetSettings | None]()
     last: Observation | None = None
     blind: Gap | None = None
     for number, (entry, fact) in enumerate(_facts(reader, target, start, size)):
         if number % 1000 == 0:
             progress(entry.index)
-        state, transition = advance(state, IndexedFact(entry.index, fact), book.at(entry.index))
+        detector, changed = detector.feed(IndexedFact(entry.index, fact), book.at(entry.index))
         last = fact if isinstance(fact, Observation) else last
         blind = fact if isinstance(fact, Gap) else None if isinstance(fact, Observation) else blind
         if isinstance(fact, TargetChange) and fact.event in (TargetEvent.BEGIN, TargetEvent.END):
             last = blind = None
-        proof, proven = advance_login_history(proof, entry.index, fact, state.is_open)
-        for outage in (transition.outage if transition else None, proven):
-            if outage and recorded.get(outage.id, {}).get("state") not in ("closed", "unwatched", outage.state):
+        for outage in changed:
+            if recorded.get(outage.id, {}).get("state") not in ("closed", "unwatched", outage.state):
                 missing.append(outage)
                 under.append(_settings_at(reader, target, entry.index))
     settings = _settings_at(reader, target, None if size is None else size - 1)
-    return RestoredState(state, proof, last, recorded, tuple(missing), tuple(under), settings, blind)
+    return RestoredState(detector, last, recorded, tuple(missing), tuple(under), settings, blind)
 
 
 def _settings_at(reader: Reader, target: str, index: int | None = None) -> TargetSettings | None:
@@ -173,7 +170,7 @@ def audit_outages(reader: Reader, book: RuleBook, target: str, size: int | None 
     """
     recorded = list(reader.entries(target=target, kinds=["outage"], to_index=size))
     expected: list[tuple[Outage, TargetSettings | None]] = []
-    state, proof, settings = State(), LoginHistory(), None
+    detector, settings = Detector(), None
     for entry in reader.entries(target=target, kinds=FACT_KINDS, to_index=size):
         try:
             fact = entry.fact
@@ -183,11 +180,9 @@ def audit_outages(reader: Reader, book: RuleBook, target: str, size: int | None 
             )
             return [Finding(entry.index, what[:200])]
         assert fact is not None
-        state, transition = advance(state, IndexedFact(entry.index, fact), book.at(entry.index))
-        proof, proven = advance_login_history(proof, entry.index, fact, state.is_open)
+        detector, changed = detector.feed(IndexedFact(entry.index, fact), book.at(entry.index))
         settings = fact.settings if isinstance(fact, TargetChange) else settings
-        decided = (transition.outage if transition else None, proven)
-        expected += [(outage, settings) for outage in decided if outage]
+        expected += [(outage, settings) for outage in changed]
     findings = []
     for entry, (outage, settings) in zip(recorded, expected, strict=False):
         payload = entry.payload

@@ -30,8 +30,8 @@ def check_ledger(reader: Reader, keys: Keys, monitor: Pipeline) -> list[str]:
             proof, _ = advance_login_history(proof, entry.index, fact, state.is_open)
         if state != watch.state:
             findings.append(f"taken up: {name} stands at {watch.state}, but a replay gives {state}")
-        if proof != watch.login_history:
+        if proof != watch.detector.login_history:
             findings.append(
-                f"taken up: the login of {name} stands at {watch.login_history}, a replay gives {proof}"
+                f"taken up: the login of {name} stands at {watch.detector.login_history}, a replay gives {proof}"
             )
     return findings

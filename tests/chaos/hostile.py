@@ -27,7 +27,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from mailwatch.analysis.availability import RollingAvailability
-from mailwatch.analysis.detector import State
+from mailwatch.analysis.detector import Detector
 from mailwatch.metrics import Metrics
 from mailwatch.model import Outcome, Rules, TlsMode
 from mailwatch.monitor.pipeline import Pipeline
@@ -202,7 +202,7 @@ class _Life:
             monitor.add_target(
                 TargetRuntime(
                     target=target,
-                    state=State(),
+                    detector=Detector(),
                     rolling_availability=RollingAvailability(interval=target.interval),
                 )
             )

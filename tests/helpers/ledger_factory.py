@@ -9,16 +9,10 @@ from typing import Any
 from unittest.mock import patch
 
 from mailwatch import monotonic
-from mailwatch.analysis.detector import (
-    IndexedFact,
-    LoginHistory,
-    Rules,
-    State,
-    advance,
-    advance_login_history,
-    outage_payload,
-    rules_payload,
-)
+from mailwatch.analysis.detector import IndexedFact, State, advance
+from mailwatch.analysis.login_outages import LoginHistory, advance_login_history
+from mailwatch.analysis.outage import outage_payload
+from mailwatch.ledger.payloads import rules_payload
 from mailwatch.model import (
     Attempt,
     Cause,
@@ -29,6 +23,7 @@ from mailwatch.model import (
     Observation,
     Outcome,
     Phase,
+    Rules,
     TargetChange,
     TargetEvent,
     TargetSettings,

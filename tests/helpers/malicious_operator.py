@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mailwatch.analysis.detector import IndexedFact, Rules, State, advance, outage_payload, rules_payload
+from mailwatch.analysis.detector import IndexedFact, State, advance
+from mailwatch.analysis.outage import outage_payload
 from mailwatch.evidence.bundle import File
 from mailwatch.evidence.outage_case import find_outage_evidence, write_outage_bundle
 from mailwatch.evidence.verify import Trust
 from mailwatch.ledger import timestamp
-from mailwatch.model import Kind
+from mailwatch.ledger.payloads import rules_payload
+from mailwatch.model import Kind, Rules
 from mailwatch.store import NewEntry, Reader, Store, Tokens
 from mailwatch.times import Millis, now
 from tests.helpers.ledger_factory import clock_of, observation_of

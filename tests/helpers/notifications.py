@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from mailwatch.analysis.detector import Outage, outage_payload
 from mailwatch.analysis.elapsed import Durations
+from mailwatch.analysis.outage import Outage, outage_payload
 from mailwatch.model import Cause, Kind, Observation, Outcome
 from mailwatch.notify import Notifier
 from mailwatch.settings import Channel

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from mailwatch import monotonic
 from mailwatch.analysis.availability import RollingAvailability
-from mailwatch.analysis.detector import State
+from mailwatch.analysis.detector import Detector
 from mailwatch.guard.clock import TICK_SECONDS, ClockMonitor
 from mailwatch.metrics import Metrics
 from mailwatch.model import ClockSpan, Kind, Observation, Outcome, Rules, TlsMode
@@ -50,7 +50,7 @@ class PipelineHarness:
             name="t", kind=Kind.IMAP, host="127.0.0.1", port=self.port, tls=TlsMode.NONE, timeout=2.0
         )
         watch = TargetRuntime(
-            target=self.target, state=State(), rolling_availability=RollingAvailability(interval=60.0)
+            target=self.target, detector=Detector(), rolling_availability=RollingAvailability(interval=60.0)
         )
         self.pipeline.add_target(watch)
         self.runtime = watch
@@ -102,7 +102,7 @@ class PipelineHarness:
     def add_target(self, target: Target) -> TargetRuntime:
         """Watch another target."""
         watch = TargetRuntime(
-            target=target, state=State(), rolling_availability=RollingAvailability(interval=target.interval)
+            target=target, detector=Detector(), rolling_availability=RollingAvailability(interval=target.interval)
         )
         self.pipeline.add_target(watch)
         return watch
