@@ -1,4 +1,4 @@
-"""Windows of time as people name them, half-open [start, end) in UTC."""
+"""Times in whole milliseconds: RFC 3339, calendar windows, half-open intervals [start, end), and durations."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from zoneinfo import ZoneInfo
 Millis = int
 """Milliseconds since the Unix epoch, UTC."""
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+HOUR_MS: Millis = 3_600_000
+DAY_MS: Millis = 24 * HOUR_MS
 
 _EARLIEST_MS: Millis = -62_135_596_800_000
 _LATEST_MS: Millis = 253_402_300_799_999
@@ -106,7 +109,6 @@ Window = tuple[Millis, Millis]
 EARLIEST_MS: Millis = 0
 LATEST_MS: Millis = 4_102_444_800_000
 """1970 and 2100: beyond, dates cannot be reckoned with in every time zone, and nothing is on record."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # ASCII digits: \d would take Arabic-Indic ones too.
 _DAY = re.compile(r"([0-9]{4})-([0-9]{2})(?:-([0-9]{2}))?")
 
@@ -179,4 +181,4 @@ def subtract_windows(windows: Iterable[Window], start: Millis, end: Millis) -> I
 
 def _start_of_day(year: int, month: int, day: int, zone: ZoneInfo) -> Millis:
     """The first moment of a day: where clocks are set at midnight, the earlier or the only one there is."""
-    return (datetime(year, month, day, tzinfo=zone) - _EPOCH) // timedelta(milliseconds=1)
+    return (datetime(year, month, day, tzinfo=zone) - EPOCH) // timedelta(milliseconds=1)

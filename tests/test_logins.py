@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mailwatch import monotonic
-from mailwatch.guard.login_backoff import BACKOFF_MS, HOUR, LoginBackoff
+from mailwatch.guard.login_backoff import BACKOFF_MS, LoginBackoff
 from mailwatch.model import Attempt, Cause, ClockSpan, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.monitor.restore import restore_targets
 from mailwatch.settings import Login, Target
-from mailwatch.times import now
+from mailwatch.times import HOUR_MS, now
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Step, scripted_server
 
@@ -56,7 +56,7 @@ def test_each_rejection_puts_the_next_try_further_off() -> None:
     gate = LoginBackoff()
     tried = [minute for minute in range(60) if attempt(gate, minute * MINUTE, Cause.CREDENTIALS)]
     assert tried == [0, 5, 25]
-    assert BACKOFF_MS == (5 * MINUTE, 20 * MINUTE, HOUR)
+    assert BACKOFF_MS == (5 * MINUTE, 20 * MINUTE, HOUR_MS)
 
 
 @given(st.lists(st.tuples(st.integers(0, 10 * MINUTE), st.sampled_from([Kind.IMAP, Kind.SMTP])), max_size=200))
@@ -67,7 +67,7 @@ def test_no_hour_has_more_than_three_rejections_over_all_targets(looks: list[tup
         if attempt(gate, at, Cause.CREDENTIALS, target(kind)):
             rejected.append(at)
     for begin in rejected:
-        assert sum(begin <= time < begin + HOUR for time in rejected) <= 3
+        assert sum(begin <= time < begin + HOUR_MS for time in rejected) <= 3
 
 
 def test_a_login_that_works_forgets_the_rejections() -> None:
@@ -107,13 +107,13 @@ def test_a_restart_remembers_and_a_clock_set_back_does_not_open_the_gate() -> No
     looks = [looked(0, Cause.CREDENTIALS), looked(MINUTE, Cause.CREDENTIALS, with_login=False)]
     gate.restore(((target(), look) for look in looks), 2 * MINUTE)
     assert not gate.may_login(target(), 4 * MINUTE)
-    assert not gate.may_login(target(), -3 * HOUR)
+    assert not gate.may_login(target(), -3 * HOUR_MS)
 
 
-@pytest.mark.parametrize("wrong", [-365 * 24 * HOUR, 365 * 24 * HOUR])
+@pytest.mark.parametrize("wrong", [-365 * 24 * HOUR_MS, 365 * 24 * HOUR_MS])
 def test_what_was_rejected_in_this_boot_is_as_old_as_it_is_however_the_clock_was_set(wrong: int) -> None:
     clock = ClockSpan(monotonic.origin().boot, 0, monotonic.milliseconds() - 6 * MINUTE)
-    gate, at = LoginBackoff(), 10 * HOUR
+    gate, at = LoginBackoff(), 10 * HOUR_MS
     gate.restore([(target(), replace(looked(at + wrong, Cause.CREDENTIALS), clock=clock))], at)
     assert not gate.may_login(target(), at - 2 * MINUTE)
     assert gate.may_login(target(), at)
@@ -139,14 +139,14 @@ def test_good_passwords_that_fail_together_are_distinguished_from_one_alone() ->
     gate = LoginBackoff()
     for user in "abc":
         attempt(gate, 0, None, named(user))
-    attempt(gate, HOUR, Cause.CREDENTIALS, named("a"))
+    attempt(gate, HOUR_MS, Cause.CREDENTIALS, named("a"))
     assert gate.correlated_rejections(named("a")) == 1
-    attempt(gate, HOUR + 2 * MINUTE, Cause.CREDENTIALS, named("b"))
+    attempt(gate, HOUR_MS + 2 * MINUTE, Cause.CREDENTIALS, named("b"))
     assert gate.correlated_rejections(named("a")) == 2
     assert gate.correlated_rejections(named("b")) == 2
     assert gate.correlated_rejections(named("c")) == 0
     # As soon as one gets in again, the other's rejection is its own.
-    attempt(gate, HOUR + 8 * MINUTE, None, named("a"))
+    attempt(gate, HOUR_MS + 8 * MINUTE, None, named("a"))
     assert gate.correlated_rejections(named("b")) == 1
 
 
@@ -163,9 +163,9 @@ def test_a_changed_password_another_provider_and_another_time_prove_nothing() ->
     gate = LoginBackoff()
     for who in (named("a"), named("b"), named("c", provider="other")):
         attempt(gate, 0, None, who)
-    attempt(gate, HOUR, Cause.CREDENTIALS, named("c", provider="other"))
-    attempt(gate, HOUR, Cause.CREDENTIALS, named("a", password="changed"))
-    attempt(gate, HOUR + MINUTE, Cause.CREDENTIALS, named("b"))
+    attempt(gate, HOUR_MS, Cause.CREDENTIALS, named("c", provider="other"))
+    attempt(gate, HOUR_MS, Cause.CREDENTIALS, named("a", password="changed"))
+    attempt(gate, HOUR_MS + MINUTE, Cause.CREDENTIALS, named("b"))
     assert gate.correlated_rejections(named("a")) == 0
     assert gate.correlated_rejections(named("b")) == 1
 
@@ -174,8 +174,8 @@ def test_those_that_begin_to_fail_at_another_time_do_not_fail_together() -> None
     gate = LoginBackoff()
     for user in "ab":
         attempt(gate, 0, None, named(user))
-    attempt(gate, HOUR, Cause.CREDENTIALS, named("a"))
-    attempt(gate, HOUR + 11 * MINUTE, Cause.CREDENTIALS, named("b"))
+    attempt(gate, HOUR_MS, Cause.CREDENTIALS, named("a"))
+    attempt(gate, HOUR_MS + 11 * MINUTE, Cause.CREDENTIALS, named("b"))
     assert gate.correlated_rejections(named("a")) == 1
     assert gate.correlated_rejections(named("b")) == 1
 
@@ -199,8 +199,10 @@ def test_without_a_password_nothing_is_known_to_be_the_same() -> None:
 def test_a_restart_remembers_which_password_was_accepted() -> None:
     gate = LoginBackoff()
     for user in "ab":
-        gate.restore([(named(user), looked(0, None, secret="old"))], HOUR)
-        gate.record(named(user), looked(HOUR, Cause.CREDENTIALS, secret="new" if user == "a" else "old"), HOUR)
+        gate.restore([(named(user), looked(0, None, secret="old"))], HOUR_MS)
+        gate.record(
+            named(user), looked(HOUR_MS, Cause.CREDENTIALS, secret="new" if user == "a" else "old"), HOUR_MS
+        )
     assert gate.correlated_rejections(named("a")) == 0
     assert gate.correlated_rejections(named("b")) == 1
 
@@ -297,7 +299,7 @@ def test_silence_is_no_rejection_that_accounts_share() -> None:
     gate = LoginBackoff()
     for user in "ab":
         gate.record(named(user), looked(0, None), 0)
-        gate.record(named(user), silent(HOUR), HOUR)
+        gate.record(named(user), silent(HOUR_MS), HOUR_MS)
     assert gate.correlated_rejections(named("a")) == 0
 
 

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from mailwatch.analysis.availability import DAY, DayAvailability
+from mailwatch.analysis.availability import DayAvailability
 from mailwatch.i18n import format_duration
 from mailwatch.store import Reader, queries
-from mailwatch.times import now
+from mailwatch.times import DAY_MS, HOUR_MS, now
 from mailwatch.web import charts
 from mailwatch.web.charts import day_bars, day_state
 from mailwatch.web.observation_filter import MAX_SCANNED_ENTRIES, ObservationFilter, page_of
@@ -29,7 +29,7 @@ from mailwatch.web.read_model import ObservationQuery, PageData, ReadModel
 from mailwatch.web.summary import status_summary
 from mailwatch.web.templating import choose_language, format_share, template_environment, texts
 from mailwatch.web.templating import format_duration as written
-from tests.helpers.ledger_factory import HOUR, MINUTE, Pattern, write
+from tests.helpers.ledger_factory import MINUTE, Pattern, write
 from tests.helpers.patience import PATIENCE
 from tests.helpers.process import MailWatchProcess
 from tests.servers.authority import Authority
@@ -49,7 +49,7 @@ def web(recorded_outage: tuple[MailWatchProcess, Authority, str]) -> Iterator[tu
 @pytest.fixture(scope="module")
 def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailWatchProcess]:
     """A MailWatch with 250 observations behind it, that has probed once more and will not for hours."""
-    folder, end = tmp_path_factory.mktemp("still"), now() - HOUR
+    folder, end = tmp_path_factory.mktemp("still"), now() - HOUR_MS
     skies: dict[str, Pattern] = {"nobody": lambda _: "+"}
     write(folder / "data", skies, end - 250 * MINUTE, end, vantage="test", durable=False).close()
     with MailWatchProcess(
@@ -401,24 +401,24 @@ def test_links_stay_below_the_prefix_of_a_proxy(web: tuple[MailWatchProcess, str
     ("spent", "expected"),
     [
         ((0, 0, 0, 0), "nodata"),
-        ((DAY, 0, 0, 0), "up"),
-        ((DAY - 2, 1, 1, 0), "down"),
-        ((DAY - 1, 0, 1, 0), "unknown"),
-        ((DAY // 2, 0, 0, DAY // 2), "maintenance"),
+        ((DAY_MS, 0, 0, 0), "up"),
+        ((DAY_MS - 2, 1, 1, 0), "down"),
+        ((DAY_MS - 1, 0, 1, 0), "unknown"),
+        ((DAY_MS // 2, 0, 0, DAY_MS // 2), "maintenance"),
     ],
 )
 def test_the_states_of_a_day_differ_in_shape_too(spent: tuple[int, int, int, int], expected: str) -> None:
-    day = DayAvailability(0, DAY, *spent)
+    day = DayAvailability(0, DAY_MS, *spent)
     assert day_state(day) == expected
     shapes = {
         (b.y, b.height, b.state == "maintenance")
         for b in day_bars(
             [
-                DayAvailability(0, DAY, DAY, 0, 0, 0),
-                DayAvailability(0, DAY, 0, 1, 0, 0),
-                DayAvailability(0, DAY, 0, 0, 1, 0),
-                DayAvailability(0, DAY, 0, 0, 0, 1),
-                DayAvailability(0, DAY, 0, 0, 0, 0),
+                DayAvailability(0, DAY_MS, DAY_MS, 0, 0, 0),
+                DayAvailability(0, DAY_MS, 0, 1, 0, 0),
+                DayAvailability(0, DAY_MS, 0, 0, 1, 0),
+                DayAvailability(0, DAY_MS, 0, 0, 0, 1),
+                DayAvailability(0, DAY_MS, 0, 0, 0, 0),
             ]
         )
     }
@@ -426,16 +426,18 @@ def test_the_states_of_a_day_differ_in_shape_too(spent: tuple[int, int, int, int
 
 
 def test_a_day_of_which_little_was_seen_is_narrow() -> None:
-    whole, part = day_bars([DayAvailability(0, DAY, DAY, 0, 0, 0), DayAvailability(0, DAY, DAY // 2, 0, 0, 0)])
+    whole, part = day_bars(
+        [DayAvailability(0, DAY_MS, DAY_MS, 0, 0, 0), DayAvailability(0, DAY_MS, DAY_MS // 2, 0, 0, 0)]
+    )
     assert part.width < whole.width
 
 
 def test_of_an_unobserved_day_no_downtime_is_written() -> None:
     seen, excused, unseen = day_bars(
         [
-            DayAvailability(0, DAY, DAY, 0, 0, 0),
-            DayAvailability(0, DAY, 0, 0, 0, DAY),
-            DayAvailability(0, DAY, 0, 0, 0, 0),
+            DayAvailability(0, DAY_MS, DAY_MS, 0, 0, 0),
+            DayAvailability(0, DAY_MS, 0, 0, 0, DAY_MS),
+            DayAvailability(0, DAY_MS, 0, 0, 0, 0),
         ]
     )
     assert (seen.down, excused.down, unseen.down) == (0, None, None)
@@ -535,7 +537,7 @@ def test_no_word_is_left_over() -> None:
 def test_days_that_are_not_counted_yet_are_not_shown_as_days_without_data() -> None:
     told = {"target": "t", "kind": "imap", "state": "up", "outage": None, "last_observation": None, "cause": None,
             "provider": "", "failed_phase": None, "detail": ""}  # fmt: skip
-    glance = {"phases": {}, "duration": 0.0, "days": [DayAvailability(0, DAY, 0, 0, 0, 0)] * 90,
+    glance = {"phases": {}, "duration": 0.0, "days": [DayAvailability(0, DAY_MS, 0, 0, 0, 0)] * 90,
               "ratio": {"lower": 1.0, "upper": 1.0, "coverage": 1e-6}}  # fmt: skip
     for filling in (True, False):
         sources = ReadModel(**dict.fromkeys(ReadModel.__slots__, lambda *_: []) | {"targets": lambda: [told]})

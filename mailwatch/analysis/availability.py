@@ -17,10 +17,7 @@ from typing import Any, Protocol
 from mailwatch.analysis.elapsed import Durations
 from mailwatch.analysis.segments import Segment, Segmenter, SegmentState
 from mailwatch.model import Fact, Observation, Outcome
-from mailwatch.times import Millis, Window, overlap_length, subtract_windows
-
-HOUR: Millis = 3_600_000
-DAY: Millis = 24 * HOUR
+from mailwatch.times import DAY_MS, HOUR_MS, Millis, Window, overlap_length, subtract_windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,7 @@ class RollingAvailability:
         self._segmenter.jumps.clear()
         for start, end, share in stretches:
             # A target that was never observed needs no memory.
-            self._rings = self._rings or (_Ring(HOUR, 7 * DAY), _Ring(6 * HOUR, 90 * DAY))
+            self._rings = self._rings or (_Ring(HOUR_MS, 7 * DAY_MS), _Ring(6 * HOUR_MS, 90 * DAY_MS))
             for begin, until in subtract_windows(self._excluded(start, end), start, end):
                 for ring in self._rings:
                     ring.add(begin, until, share, repeated=fact.clock is not None)
@@ -97,13 +94,13 @@ class RollingAvailability:
 
     def days(self, now: Millis) -> list[DayAvailability]:
         """Return the last 90 days, oldest first, today included as far as it has come."""
-        today = now // DAY * DAY
-        first = today - 89 * DAY
+        today = now // DAY_MS * DAY_MS
+        first = today - 89 * DAY_MS
         excused = self._excluded(first, now)
         result = []
-        for start in range(first, today + 1, DAY):
-            length = min(DAY, now - start)
-            spent = self._rings[-1].spent(start, start + DAY - 1) if self._rings else (0, 0, 0)
+        for start in range(first, today + 1, DAY_MS):
+            length = min(DAY_MS, now - start)
+            spent = self._rings[-1].spent(start, start + DAY_MS - 1) if self._rings else (0, 0, 0)
             maintenance = sum(max(0, min(end, start + length) - max(begin, start)) for begin, end in excused)
             result.append(DayAvailability(start, length, *spent, maintenance))
         return result

@@ -36,11 +36,10 @@ from mailwatch.analysis.recurrence import (
     cron_starts,
     rrule_starts,
 )
-from mailwatch.times import Millis, Window, merge_windows
+from mailwatch.times import EPOCH, Millis, Window, merge_windows
 
 YEARS = range(1970, 2200)
 """The years that a rule may be about."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_WITHIN_YEARS = 10
 """Years within which a rule must fire for the first time."""
 _SAMPLE_YEARS = 3
@@ -128,14 +127,14 @@ def windows_of_rule(rule: RecurrenceRule, start: Millis, end: Millis) -> Iterato
         candidates: Iterator[Window] = iter([(_utc(rule.start, rule.timezone), _utc(rule.end, rule.timezone))])
     else:
         day = timedelta(days=1)
-        first = (_EPOCH + timedelta(milliseconds=max(0, start - rule.duration)) - day).year
-        last = YEARS[-1] if end >= _END else (_EPOCH + timedelta(milliseconds=max(0, end)) + day).year
+        first = (EPOCH + timedelta(milliseconds=max(0, start - rule.duration)) - day).year
+        last = YEARS[-1] if end >= _END else (EPOCH + timedelta(milliseconds=max(0, end)) + day).year
         years = range(max(first, YEARS[0]), min(last, YEARS[-1]) + 1)
         candidates = (window for year in years for window in _of_year(rule, year))
     return ((begin, until) for begin, until in candidates if begin < end and until > start)
 
 
-_END = (datetime(YEARS[-1], 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+_END = (datetime(YEARS[-1], 1, 1, tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
 
 
 @lru_cache(maxsize=512)
@@ -167,7 +166,7 @@ def _local(text: str, field: str) -> datetime:
 def _utc(local: str, timezone: str) -> Millis:
     # fold is 0: the offset before a change, and the first of two.
     at = datetime.fromisoformat(local).replace(tzinfo=ZoneInfo(timezone))
-    return (at.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
+    return (at.astimezone(UTC) - EPOCH) // timedelta(milliseconds=1)
 
 
 _WHEN = ("timezone", "rrule", "cron", "start", "end")

@@ -15,9 +15,8 @@ from typing import Any
 
 from mailwatch.ledger.timestamp import TOKEN_TOLERANCE_MS
 from mailwatch.store import CheckpointRow, Entry, RawEntry, Reader, Tokens
-from mailwatch.times import Millis
+from mailwatch.times import DAY_MS, Millis
 
-DAY: Millis = 86_400_000
 MAX_TOKEN_ENTRIES = 2000
 """Token entries that are searched on either side: a month of hourly ones of three authorities."""
 PUBLIC_KINDS = ("guard", "clock", "node", "token")
@@ -108,7 +107,7 @@ def _first_per_authority(tokens: list[TokenFile]) -> list[TokenFile]:
     """Keep the first token of each authority, if it is within a day of the very first."""
     found: dict[str, TokenFile] = {}
     for token in tokens:
-        if abs(token.time - tokens[0].time) <= DAY:
+        if abs(token.time - tokens[0].time) <= DAY_MS:
             found.setdefault(token.authority, token)
     return list(found.values())
 
@@ -134,7 +133,7 @@ def _until(entries: Iterable[Entry], last: int) -> Iterator[Entry]:
     nearest: Millis | None = None
     for entry in entries:
         payload = entry.payload
-        if nearest is not None and abs(payload["time"] - nearest) > DAY:
+        if nearest is not None and abs(payload["time"] - nearest) > DAY_MS:
             return
         yield entry
         if nearest is None and payload["checkpoint"] > last and "distrust" not in payload:

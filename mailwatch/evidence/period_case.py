@@ -24,10 +24,9 @@ from mailwatch.model import TargetEvent
 from mailwatch.store import Reader, Tokens, queries
 from mailwatch.store.keys import Keys
 from mailwatch.store.replay import rule_book
-from mailwatch.times import Millis, rfc3339
+from mailwatch.times import DAY_MS, Millis, rfc3339
 
 FORMAT = "mailwatch-evidence-period/1"
-DAY: Millis = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,15 +191,15 @@ def thin_tokens(range_: LedgerRange, spans: Sequence[tuple[int, int]]) -> Ledger
     needed = {range_.start.size, range_.end.size} | {token.checkpoint for token in tokens}
     checkpoints, day = [], None
     for row in range_.checkpoints:
-        if row.size in needed or row.time_ms // DAY != day:
+        if row.size in needed or row.time_ms // DAY_MS != day:
             checkpoints.append(row)
-        day = row.time_ms // DAY
+        day = row.time_ms // DAY_MS
     return replace(range_, tokens=tokens, checkpoints=tuple(checkpoints))
 
 
 def _daily_tokens(tokens: Iterable[TokenFile]) -> Iterator[str]:
     seen = set()
     for token in tokens:
-        if (token.authority, token.time // DAY) not in seen:
-            seen.add((token.authority, token.time // DAY))
+        if (token.authority, token.time // DAY_MS) not in seen:
+            seen.add((token.authority, token.time // DAY_MS))
             yield token.digest

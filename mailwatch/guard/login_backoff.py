@@ -13,10 +13,9 @@ from dataclasses import dataclass, field, replace
 from mailwatch import monotonic
 from mailwatch.model import Attempt, Cause, Kind, Observation, Outcome, Phase
 from mailwatch.settings import Login, Target
-from mailwatch.times import Millis
+from mailwatch.times import HOUR_MS, Millis
 
-HOUR: Millis = 3_600_000
-BACKOFF_MS: tuple[Millis, ...] = (5 * 60_000, 20 * 60_000, HOUR)
+BACKOFF_MS: tuple[Millis, ...] = (5 * 60_000, 20 * 60_000, HOUR_MS)
 """After the first, second and third rejection within an hour."""
 CORRELATION_WINDOW_MS: Millis = 10 * 60_000
 """Accounts that begin to be rejected within this time begin together."""
@@ -68,7 +67,7 @@ class LoginBackoff:
         times = self._rejected.get(key)
         if not times:
             return True
-        recent = [time for time in times if time > at - HOUR]
+        recent = [time for time in times if time > at - HOUR_MS]
         if recent and at < recent[-1] + self.backoff[min(len(recent), len(self.backoff)) - 1]:
             return False
         return key not in self._attempting

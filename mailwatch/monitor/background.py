@@ -21,7 +21,7 @@ from mailwatch.settings import Target
 from mailwatch.store import Reader, StoreError
 from mailwatch.store.errors import first_of
 from mailwatch.store.queries import inferred_interval, recorded_change_at
-from mailwatch.times import Millis, now
+from mailwatch.times import HOUR_MS, Millis, now
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +37,8 @@ RENEW_SECONDS = 60.0
 SURVEY_SECONDS = 3600.0
 """Seconds."""
 CHECKPOINT_MS: Millis = 600_000
-HOUR: Millis = 3_600_000
-QUARTER_MS = 90 * 24 * HOUR
-AVAILABILITY_WINDOWS = {"24h": 24 * HOUR, "7d": 7 * 24 * HOUR, "30d": 30 * 24 * HOUR, "90d": QUARTER_MS}
+QUARTER_MS = 90 * 24 * HOUR_MS
+AVAILABILITY_WINDOWS = {"24h": 24 * HOUR_MS, "7d": 7 * 24 * HOUR_MS, "30d": 30 * 24 * HOUR_MS, "90d": QUARTER_MS}
 
 ONLINE_TEXTS = {
     True: "we are online again",

@@ -32,14 +32,13 @@ from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import Target
 from mailwatch.store import Reader, StoreError
 from mailwatch.store.replay import restore_state, rule_book
-from mailwatch.times import Millis
+from mailwatch.times import HOUR_MS, Millis
 
 logger = logging.getLogger(__name__)
 
-HOUR: Millis = 3_600_000
-RENEW_AFTER_MS = 24 * HOUR
+RENEW_AFTER_MS = 24 * HOUR_MS
 """How old the settings on record may be, so that the bundle of a window holds those in force."""
-RENEW_SPREAD_MS = 6 * HOUR
+RENEW_SPREAD_MS = 6 * HOUR_MS
 """By how much earlier those of some targets are written: not all in one batch."""
 
 

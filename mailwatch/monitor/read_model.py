@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mailwatch.analysis.availability import DAY
 from mailwatch.analysis.elapsed import Moment, by_reference_clock, fact_end, fact_start, reference_moment
 from mailwatch.analysis.public_json import incident_json
 from mailwatch.config import Config, catalogue
@@ -25,7 +24,7 @@ from mailwatch.monitor.self_audit import LedgerSelfAudit
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import Target
 from mailwatch.store import Reader, StoreError, Tokens, queries
-from mailwatch.times import Millis
+from mailwatch.times import DAY_MS, Millis
 from mailwatch.web.read_model import EvidenceUnavailableError, PageData, ReadModel
 
 MAX_OBSERVATIONS = 5000
@@ -96,7 +95,7 @@ def _target_card(monitor: Pipeline, name: str, at: Millis) -> dict[str, Any]:
     runtime = monitor.targets[name]
     latest = runtime.latest
     last = latest.deciding_attempt if latest else None
-    ratio = runtime.rolling_availability.ratio(90 * DAY, at)
+    ratio = runtime.rolling_availability.ratio(90 * DAY_MS, at)
     return {
         "phases": {phase.value: spent / 1e6 for phase, spent in last.phases.items()} if last else {},
         "duration": (latest.ended_at - latest.started_at) / 1000 if latest else 0.0,

@@ -20,15 +20,14 @@ from mailwatch.progress import StartupProgress, StartupStep
 from mailwatch.settings import Target
 from mailwatch.store import Reader
 from mailwatch.store.replay import RestoredState, restore_state, rule_book
-from mailwatch.times import Millis, now
+from mailwatch.times import HOUR_MS, now
 
 if TYPE_CHECKING:
     from mailwatch.store import Reader
 
-HOUR: Millis = 3_600_000
 MAX_OBSERVATIONS = 1000
 """Observations of a target that was never up: more than an hour of them."""
-REMEMBERED_MS = 30 * 24 * HOUR
+REMEMBERED_MS = 30 * 24 * HOUR_MS
 """How far back messages of round trips are searched on record."""
 
 
@@ -140,7 +139,7 @@ def _restore_roundtrips(monitor: Pipeline, reader: Reader, runtime: TargetRuntim
     for observation in observations:
         for end, endpoint_observation in endpoint_observations(runtime.target, observation):
             # Which password was accepted is known from the observations of the ends themselves.
-            if endpoint_observation.cause is not None and endpoint_observation.ended_at >= at - HOUR:
+            if endpoint_observation.cause is not None and endpoint_observation.ended_at >= at - HOUR_MS:
                 monitor.runner.login_backoff.record(
                     end, endpoint_observation, min(endpoint_observation.ended_at, monitor.runner.steady_now())
                 )

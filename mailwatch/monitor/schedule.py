@@ -19,12 +19,11 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from mailwatch.settings import Target
-from mailwatch.times import Millis
+from mailwatch.times import EPOCH, Millis
 
 ProbeStarter = Callable[[Target, Millis], Coroutine[Any, Any, None]]
 """Probes a target once; gets the time at which the probe was due."""
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 logger = logging.getLogger(__name__)
 # One line per run at INFO and above would drown MailWatch's own words at 10,000 targets a minute.
 logging.getLogger("apscheduler").setLevel(logging.ERROR)

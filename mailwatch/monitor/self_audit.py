@@ -13,7 +13,7 @@ from mailwatch.metrics import Metrics
 from mailwatch.model import EventType, Notification
 from mailwatch.store import Reader, StoreDamagedError, StoreError, audit, audit_database
 from mailwatch.store.keys import Keys
-from mailwatch.times import Millis, now
+from mailwatch.times import DAY_MS, Millis, now
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,6 @@ INTERVAL_SECONDS = 86_400.0
 """Seconds."""
 MAX_CPU_SHARE = 0.05
 """How much of a processor it takes at most: ten million entries take it the better part of an hour."""
-DAY: Millis = 86_400_000
 MAX_FINDINGS = 20
 
 
@@ -92,7 +91,7 @@ class LedgerSelfAudit:
             facts = {"finding": details[0]}
             at = self.latest.at
             self._notify(
-                Notification(key=f"ledger:{at // DAY}", event_type=EventType.LEDGER, time=at, facts=facts)
+                Notification(key=f"ledger:{at // DAY_MS}", event_type=EventType.LEDGER, time=at, facts=facts)
             )
 
     def _size(self) -> int:

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from mailwatch.model import EventType, Notification
 from mailwatch.notify.delivery import deliver
-from mailwatch.notify.events import DAY
 from mailwatch.notify.text import message_text, trial_message
 from mailwatch.settings import Channel
-from mailwatch.times import now
+from mailwatch.times import DAY_MS, now
 
 
 async def try_channels(channels: Sequence[Channel], vantage_point: str) -> list[str | None]:
@@ -41,7 +40,7 @@ async def notify_ledger_broken(
     marker = data_dir / "told-broken"
     with contextlib.suppress(OSError, UnicodeDecodeError):
         # A file of tomorrow was made under another clock: it must not keep us silent until then.
-        if marker.read_text() == finding and 0 <= time.time() - marker.stat().st_mtime + 1 < DAY / 1000:
+        if marker.read_text() == finding and 0 <= time.time() - marker.stat().st_mtime + 1 < DAY_MS / 1000:
             return
     notification = Notification(
         key="ledger", event_type=EventType.LEDGER, time=now(), facts={"finding": finding, "moved": moved}

@@ -9,9 +9,8 @@ from mailwatch.analysis.offline import offline_payloads
 from mailwatch.guard.login_backoff import unanswered
 from mailwatch.model import Cause, EventType, Notification, Observation, Outcome
 from mailwatch.store import Entry, Reader
-from mailwatch.times import Millis
+from mailwatch.times import DAY_MS, Millis
 
-DAY: Millis = 86_400_000
 CERTIFICATE_WARNING_DAYS = (3, 14)
 """How many days before its end a certificate is warned of, the nearest first."""
 _OUTAGE = ("id", "target", "provider", "kind", "first_bad", "first_good", "duration_ms", "causes", "vantage_point")
@@ -44,7 +43,7 @@ def notifications_of(reader: Reader, entry: Entry) -> Iterator[Notification]:
 
 def _offline(reader: Reader, entry: Entry) -> Iterator[Notification]:
     """An offline period can only be reported when it is over."""
-    guards = reader.entries(kinds=["guard"], start_ms=entry.time - 30 * DAY, to_index=entry.index + 1)
+    guards = reader.entries(kinds=["guard"], start_ms=entry.time - 30 * DAY_MS, to_index=entry.index + 1)
     for period in offline_payloads((guard.index, guard.payload) for guard in guards):
         if period["part"] == "line" and period["ledger"]["last"] == entry.index and period["state"] == "closed":
             facts = {key: period[key] for key in ("first_offline", "first_online", "duration_ms")}
@@ -82,7 +81,7 @@ def certificate_notifications(fact: Observation, at: Millis) -> Iterator[Notific
     if until is None or until <= at:
         return
     for days in CERTIFICATE_WARNING_DAYS:
-        if until - at <= days * DAY:
+        if until - at <= days * DAY_MS:
             facts: dict[str, Any] = {"target": fact.target, "not_after": until, "days": days}
             yield Notification(
                 key=f"certificate:{fact.target}:{until}:{days}",

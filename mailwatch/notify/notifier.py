@@ -16,12 +16,12 @@ from pathlib import Path
 from mailwatch import monotonic
 from mailwatch.model import EventType, Notification, Observation
 from mailwatch.notify.delivery import DeliveryFailure, DeliveryFault, Grouping, deliver, in_quiet_hours
-from mailwatch.notify.events import DAY, certificate_notifications, notifications_of
+from mailwatch.notify.events import certificate_notifications, notifications_of
 from mailwatch.notify.retries import PASS_AFTER, RETRY_SECONDS, RetryQueue
 from mailwatch.notify.text import MAX_LINES, message_text
 from mailwatch.settings import Channel
 from mailwatch.store import Entry, Outbox, OutboxMessage, Reader, StoreDamagedError, StoreError, StoreHealth
-from mailwatch.times import Millis, now
+from mailwatch.times import DAY_MS, Millis, now
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ FOLLOW_SECONDS = 1.0
 STATE_SECONDS = 60.0
 FAILING_AFTER_SECONDS = 3600.0
 """Seconds in which a channel took nothing until the other channels say so."""
-DROP_AFTER_MS = 7 * DAY
-KEEP_MS = 30 * DAY
+DROP_AFTER_MS = 7 * DAY_MS
+KEEP_MS = 30 * DAY_MS
 BATCH_ENTRIES = 500
 PUT_WITHIN_SECONDS = 15.0
 """Seconds that the disk has for news that may be about itself."""
@@ -249,14 +249,14 @@ class Notifier:
         free = shutil.disk_usage(self._data_dir).free
         if free < LOW_DISK_BYTES:
             facts = {"free": free // 1_000_000}
-            found.append(Notification(key=f"disk:{at // DAY}", event_type=EventType.DISK, time=at, facts=facts))
+            found.append(Notification(key=f"disk:{at // DAY_MS}", event_type=EventType.DISK, time=at, facts=facts))
         if found:
             self._put(found)
         # A clock that was set ahead since the start made nothing older.
         ahead = max(0, monotonic.offset() - self._offset)
         for channel, key in self._outbox.drop(at - ahead - DROP_AFTER_MS, at):
             logger.error(
-                "notify: %s never took %s; it is given up after %d days", channel, key, DROP_AFTER_MS // DAY
+                "notify: %s never took %s; it is given up after %d days", channel, key, DROP_AFTER_MS // DAY_MS
             )
             self._count(channel, "dropped")
         self._outbox.delete_done(at - ahead - KEEP_MS)
@@ -373,7 +373,7 @@ class Notifier:
         at = now()
         facts = {"sign": sign, "channel": channel.name, "answer": answer.code or "-"}
         notification = Notification(
-            key=f"{CHANNEL_KEY_PREFIX}{sign}:{channel.name}:{at // DAY}",
+            key=f"{CHANNEL_KEY_PREFIX}{sign}:{channel.name}:{at // DAY_MS}",
             event_type=EventType.MONITOR,
             time=at,
             facts=facts,
