@@ -383,6 +383,7 @@ def made_up(count: int, kind: str, payload: dict | None, targets: bool) -> Itera
 
 
 @pytest.mark.parametrize("kind", ["node", "token", "clock"])
+@pytest.mark.slow
 def test_what_a_walk_keeps_does_not_grow_with_the_entries(kind: str) -> None:
     """A zip of two megabytes holds half a million of them."""
     payload = {"event": "start", "rules": {"x": "y" * 500}, "reply": "z", "milliseconds": 1}

@@ -317,6 +317,7 @@ def test_the_axis_is_never_longer_than_the_bar_but_for_its_last_time(start: int,
 
 
 @given(st.text(max_size=40), st.integers(8, 40))
+@pytest.mark.slow
 def test_a_name_is_cut_in_its_middle(text: str, width: int) -> None:
     cut = shorten(text, width)
     assert len(cut) <= max(width, 0)

@@ -132,6 +132,7 @@ def told_by(bundles: list[Path], made: Path, change: Callable[[dict[str, Any]], 
     return made
 
 
+@pytest.mark.slow
 def test_a_joint_json_that_says_more_than_its_members_is_refused(bundles: list[Path], tmp_path: Path) -> None:
     """A forger of joint.json attaches the same to the report: only the members show it."""
 

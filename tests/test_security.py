@@ -6,6 +6,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "explanation" / "security.md").read_text(encoding="utf-8")
 
@@ -15,6 +17,7 @@ def functions_in(file: str) -> set[str]:
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
+@pytest.mark.slow
 def test_each_test_that_holds_a_claim_exists() -> None:
     named = re.findall(r"`(tests/\w+\.py)::(\w+)`", TEXT)
     assert len(named) > 40

@@ -29,7 +29,10 @@ def test_no_module_imports_a_test_module() -> None:
 
 
 @pytest.mark.parametrize("mark", MARKS)
-def test_what_needs_a_mark_cannot_start_in_a_test_without_it(mark: str) -> None:
+def test_what_needs_a_mark_cannot_start_in_a_fast_test_without_it(
+    mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAILWATCH_TEST_FAST", "1")
     with pytest.raises(AssertionError, match=mark):
         starting(mark)
 
