@@ -580,7 +580,7 @@ def test_whatever_was_written_is_read_back(tmp_path: Path, odd: str, language: s
 
 def test_the_words_of_a_server_cannot_leave_their_comment() -> None:
     text = config_text(
-        draft(left={Kind.SMTP: "no\nvantage_point: {name: x}\x1b[31m\u2028y"}), texts("en"), date(2026, 1, 1)
+        draft(skipped={Kind.SMTP: "no\nvantage_point: {name: x}\x1b[31m\u2028y"}), texts("en"), date(2026, 1, 1)
     )
     assert "# smtp is left out: no?vantage_point: {name: x}?[31m?y\n" in text
 

@@ -729,7 +729,7 @@ Seen = list[tuple[Phase, str, int]]
 async def test_the_phases_are_reported_live() -> None:
     seen: Seen = []
     async with scripted_server([*IMAP[:2], b"TAG NO [AUTHENTICATIONFAILED]\r\n"]) as port:
-        observation = await probe(at(port), watch=lambda *told: seen.append(told))
+        observation = await probe(at(port), listener=lambda *told: seen.append(told))
     walked = [Phase.RESOLVE, Phase.CONNECT, Phase.GREETING, Phase.AUTH]
     assert [told[:2] for told in seen] == [(phase, word) for phase in walked for word in ("begin", "end")]
     assert {phase: took for phase, word, took in seen if word == "end"} == observation.attempts[0].phases
@@ -743,7 +743,7 @@ async def test_our_own_fault_is_unknown_and_logged(caplog: pytest.LogCaptureFixt
         raise ZeroDivisionError(f"a bug that knows {PASSWORD} of {USER}")
 
     async with scripted_server([SILENCE]) as port:
-        observation = await probe(at(port), watch=broken)
+        observation = await probe(at(port), listener=broken)
     assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
     assert "Traceback" in caplog.text
     assert "ZeroDivisionError: a bug that knows *** of ***" in caplog.text

@@ -541,7 +541,7 @@ def test_days_that_are_not_counted_yet_are_not_shown_as_days_without_data() -> N
               "ratio": {"lower": 1.0, "upper": 1.0, "coverage": 1e-6}}  # fmt: skip
     for filling in (True, False):
         sources = ReadModel(**dict.fromkeys(ReadModel.__slots__, lambda *_: []) | {"targets": lambda: [told]})
-        shown: dict[str, Any] = {"glance": lambda *_: glance | {"filling": filling}, "outages": list}  # noqa: B023
+        shown: dict[str, Any] = {"target_card": lambda *_: glance | {"filling": filling}, "outages": list}  # noqa: B023
         views = PageData(
             **dict.fromkeys(PageData.__slots__, lambda *_: "") | {"vantage_point": "", "place": ""} | shown
         )

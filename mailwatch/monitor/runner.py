@@ -72,7 +72,7 @@ class ProbeRunner:
             more: dict[str, Any] = {}
             if target.kind is Kind.ROUNDTRIP:
                 # Once it has logged in it only waits, and must not keep other probes from starting.
-                more["trips"] = RoundtripContext(self._secret, runtime.outstanding, logged_in=held.aclose)
+                more["roundtrip"] = RoundtripContext(self._secret, runtime.outstanding, logged_in=held.aclose)
             for end in target.endpoints:
                 if end.login and end.login.oauth2:
                     self.login_backoff.credentials_changed(end, self._secret_used(end.login))

@@ -128,7 +128,7 @@ def _entry(data: bytes) -> None:
 
 def _note(data: bytes) -> None:
     with contextlib.suppress(checkpoint.CheckpointError):
-        checkpoint.verify(data.decode("utf-8", "replace"), made().key.public_key())
+        checkpoint.verify(data.decode("utf-8", "replace"), made().original.key.public_key())
 
 
 def targets() -> list[Target]:
@@ -144,7 +144,7 @@ def targets() -> list[Target]:
     pems = [content for name, content in held.items() if name.endswith(".pem")]
     ders = [one.public_bytes(Encoding.DER) for one in made().trust.certificates]
     proof = json.loads(held["proof.json"])["checkpoints"]
-    whole = [made().path.read_bytes()]
+    whole = [made().original.path.read_bytes()]
     return [
         Target("bundles", _verify, whole, 2, make=_bundle, longest=1 << 20),
         Target("enclosed-verify", _enclosed, whole, 4, make=_bundle, longest=1 << 20),
