@@ -32,23 +32,14 @@ from tests.servers import (
 hypothesis.settings.register_profile("untimed", hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-LONG = {
-    f"test_{name}"
-    for name in (
-        "end_to_end",
-        "web_browser",
-        "evidence_mutations",
-        "evidence_cases",
-        "web_access",
-        "campaign",
-        "watched",
-        "watched_record",
-        "clock_steps",
-        "evidence_operator",
-        "other_servers",
-    )
-}
-"""Files that take minutes: begun first, so that no worker is left alone with one at the end."""
+LONGEST_FIRST = (
+    "web_browser", "campaign", "selfwatch", "end_to_end", "grafana", "clock_steps", "network_faults", "expiry",
+    "other_servers", "demo_provider", "evidence_cases", "web_access", "chaos", "startup", "notify_run", "reload",
+    "roundtrip_watched", "roundtrip", "watched", "watched_record", "probes_hostile", "cleartext", "dialogues",
+    "hostile_questions", "backup", "probe_verb", "evidence", "claims", "prometheus", "docs", "patterns", "limits",
+    "contracts", "incidents", "signature", "merge", "periods", "init", "standstill", "evidence_operator",
+)  # fmt: skip
+"""Files by how long they take: no worker is left alone with a long one at the end."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -76,12 +67,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by what it reaches. Put the long files first; the rest stays in its order."""
+    """Mark each test by what it reaches. Put the long files first, the longest before all."""
     for item in items:
         if isinstance(item, pytest.Function):
             for mark in sorted(marks_of(item)):
                 item.add_marker(mark)
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    place = {f"test_{name}": number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,15 @@ import pytest
 
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.requirements import need_program
+from tests.helpers.seed import FRESH
 from tests.helpers.wall_clock import LIBRARIES, WallClock
 from tests.servers import free_port
 
 HOUR, DAY = 3600, 86_400
-STEPS = {"an hour ahead": HOUR, "an hour back": -HOUR, "four days ahead": 4 * DAY, "three years back": -1095 * DAY}
+STEPS = {"an hour back": -HOUR, "four days ahead": 4 * DAY}
+if FRESH:
+    STEPS |= {"an hour ahead": HOUR, "three years back": -1095 * DAY}
+"""By how much the clock is set, in seconds; the night sets it in more ways."""
 BUSY = 120.0
 """Seconds by which a busy machine may delay what it does: far less than any step."""
 
@@ -197,5 +201,5 @@ def test_the_ledger_replays_and_the_pages_say_that_the_clock_was_set(
     assert {one.outage["id"]: one.outage["duration"] for one in found.values()} == {
         identity: outage["duration"] for identity, outage in told.items()
     }
-    shown = watching.command("outages", "show", found["an hour ahead"].outage["id"]).stdout
+    shown = watching.command("outages", "show", found["an hour back"].outage["id"]).stdout
     assert "clock was set" in shown
