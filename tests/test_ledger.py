@@ -203,7 +203,7 @@ OBSERVATIONS = st.builds(
         online4=st.none() | st.booleans(),
         online6=st.none() | st.booleans(),
         resolver=TEXT,
-        lie=st.lists(TEXT, max_size=2).map(tuple),
+        spoofed=st.lists(TEXT, max_size=2).map(tuple),
     ),
 )
 

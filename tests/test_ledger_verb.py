@@ -71,7 +71,7 @@ def test_an_outage_that_a_kill_left_out_is_pending_and_what_the_next_start_puts_
     (pending,) = told["pending"]
     assert pending["what"].endswith("is not yet recorded; the next start records it")
     assert main(["--config", str(tmp_path / "config.yaml"), "ledger", "audit"]) == 0
-    assert "the next start puts 1 on record" in capsys.readouterr().out
+    assert "the next start records 1 outage(s)" in capsys.readouterr().out
     # As take_up does it at the start.
     reader, store = Reader.open(tmp_path / "data"), opened(tmp_path)
     for outage in restore_state(reader, "a", rule_book(reader)).unrecorded:

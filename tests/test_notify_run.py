@@ -206,7 +206,7 @@ def config_of(folder: Path, *channels: dict[str, Any], **more: Any) -> Config:
 )
 def test_a_mailbox_that_is_watched_is_a_bad_only_channel(tmp_path: Path, urls: list[str], warned: bool) -> None:
     found = list(channel_warnings(config_of(tmp_path, *({"url": url} for url in urls))))
-    assert ["itself watched" in mistake.message for mistake in found] == [True] * warned
+    assert ["itself monitors" in mistake.message for mistake in found] == [True] * warned
 
 
 @pytest.mark.parametrize(
