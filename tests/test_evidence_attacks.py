@@ -397,5 +397,5 @@ def test_what_a_walk_keeps_does_not_grow_with_the_entries(kind: str) -> None:
 
 def test_a_ledger_of_endless_targets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries, "MAX_TARGETS", 100)
-    with pytest.raises(VerificationError, match="of more than 100 targets"):
+    with pytest.raises(VerificationError, match="has more than 100 targets"):
         entries.scan(made_up(101, "gap", None, True), CompactRange(), {}, frozenset(), lambda *_: None)
