@@ -232,7 +232,7 @@ def test_the_ledger_is_stamped_at_the_start_and_when_an_outage_opens_and_closes(
         assert reply is not None
         assert timestamp.verify_reply(reply, notes[payload["checkpoint"]], trusted).time == payload["time"]
     # The dead one delayed nothing, and is said once.
-    said = [line for line in watching.log.read_text().splitlines() if "127.0.0.1:9 gives none" in line]
+    said = [line for line in watching.log.read_text().splitlines() if "no token from 127.0.0.1:9" in line]
     assert ["WARNING" in line for line in said] == [True, *[False] * (len(said) - 1)]
 
 
@@ -331,7 +331,7 @@ def test_a_file_is_whole_or_not_there_when_the_disk_is_full(tmp_path: Path) -> N
     script = (
         "import resource, sys; from pathlib import Path; from mailwatch.store import Tokens\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "Tokens(Path(sys.argv[1])).keep(bytes(1500))"
+        "Tokens(Path(sys.argv[1])).save(bytes(1500))"
     )
     said = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
     assert "OSError: [Errno 27]" in said.stderr
