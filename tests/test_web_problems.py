@@ -164,8 +164,8 @@ async def test_a_fault_of_ours_is_reported_without_its_details() -> None:
         raise Broken("canary")
 
     sources = ReadModel(**dict.fromkeys(ReadModel.__slots__, broken))
-    texts = {"vantage_point": "", "place": "", "change_token": str}
-    app = full_app(sources, PageData(**dict.fromkeys(PageData.__slots__, broken) | texts), Audience())
+    named = {"vantage_point": "", "place": "", "change_token": str}
+    app = full_app(sources, PageData(**dict.fromkeys(PageData.__slots__, broken) | named), Audience())
     status, page = await _asked(app, "/outages", **HTML)
     assert (status, "canary" in page) == (500, False)
     assert texts("en")["problem"]["fault"]["title"] in page
