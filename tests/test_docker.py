@@ -169,7 +169,7 @@ def test_data_of_another_owner_is_reported_with_advice(tmp_path: Path, monkeypat
         with pytest.raises(PermissionError, match=r"MailWatch may not write to .*; chown -R 65534:65534 it"):
             DataDirLock(tmp_path)
         # The working directory of the image is that volume: it hides no config elsewhere.
-        with pytest.raises(ConfigNotFoundError, match=r"nor is /etc/mailwatch/config\.yaml"):
+        with pytest.raises(ConfigNotFoundError, match=r"nor does /etc/mailwatch/config\.yaml"):
             default_path()
     finally:
         os.seteuid(0)

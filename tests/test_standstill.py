@@ -112,7 +112,7 @@ def test_supervisors_are_notified_of_start_reload_and_end(
         before = heard("READY=1")
         assert any(re.fullmatch("STATUS=starting: .+", line) for line in before)
         assert any(re.fullmatch("EXTEND_TIMEOUT_USEC=[0-9]+", line) for line in before)
-        assert before[-1] == "STATUS=watching 1 target"
+        assert before[-1] == "STATUS=monitoring 1 target"
         heard("WATCHDOG=1")
         heard("WATCHDOG=1")
         assert main(["health"]) == 0
@@ -161,8 +161,8 @@ def test_only_our_own_watchdog_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("HTTP/1.1 200 OK\r\n\r\nok\n", 0, ""),
         ("HTTP/1.1 503 Service Unavailable\r\n\r\nstarting\n", 1, "starting"),
-        ("220 mail.example.org ESMTP\r\n", 1, "no MailWatch"),
-        ("", 1, "no MailWatch"),
+        ("220 mail.example.org ESMTP\r\n", 1, "not MailWatch"),
+        ("", 1, "not MailWatch"),
         (None, 1, "no answer from"),
     ],
 )

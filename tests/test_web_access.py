@@ -453,7 +453,7 @@ def _shown_until_it_is_somebodys(folder: Path, asked: bool) -> None:
         watching.settings["targets"] = [libero]
         watching.write_config()
         watching.signal(signal.SIGHUP)
-        watching.wait_until(lambda: "reloaded: watching 1 target" in watching.log.read_text(), "reloaded")
+        watching.wait_until(lambda: "reloaded: monitoring 1 target" in watching.log.read_text(), "reloaded")
         # Its observations are still on record.
         assert ask(watching, "/metrics", beyond)[0] == 403
 

@@ -70,7 +70,7 @@ class DataDirLock:
         except PermissionError:
             advice = f"chown -R {os.geteuid()}:{os.getegid()} it (in a container: the mounted folder)"
             raise PermissionError(
-                f"{self._data_dir} is not ours to write; {advice}, or name another data_dir"
+                f"MailWatch may not write to {self._data_dir}; {advice}, or name another data_dir"
             ) from None
 
     def _held_by_other(self) -> DataDirLockedError:
