@@ -15,7 +15,7 @@ import pytest
 
 from mailwatch.cli import main
 from mailwatch.config import ConfigError, load
-from mailwatch.monitor.pipeline import SHORTEST_GAP_MS
+from mailwatch.monitor.gaps import SHORTEST_GAP_MS
 from mailwatch.store import Entry, KeysMissingError, NewEntry, Reader, Store, StoreDamagedError, backup
 from mailwatch.store.tokens import Tokens
 from mailwatch.times import now

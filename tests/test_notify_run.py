@@ -164,7 +164,7 @@ def test_a_channel_can_be_tried_and_says_why_it_does_not_work(tmp_path: Path, we
         "json-3: FAILED: no connection, or the login was refused",
     ]
     assert webhook.titles == ["MailWatch: prova"]
-    assert "inviata da MailWatch (test)" in webhook.took[0]["message"]
+    assert "messaggio di prova di MailWatch (test)" in webhook.took[0]["message"]
     one = mailwatch.command("notify", "test", "json-1", "--json")
     assert one.returncode == 0
     assert json.loads(one.stdout) == [{"channel": "json-1", "taken": True, "why": None}]

@@ -1,7 +1,11 @@
-"""The pipeline: what becomes of each observation.
+"""The pipeline: what becomes of each observation. `Pipeline.run_probe` carries it through.
 
-probe -> attribute -> commit to the ledger -> detect outages -> publish -> schedule the next probe.
-Nothing is counted or shown before it is committed.
+1. *Probe* the target (runner.py), with its login or while that is held back.
+2. *Attribute* a failure: to the provider, or to our line, our clock, our machine (guard/attribution.py).
+3. *Commit* the observation to the ledger, after the gap before it, if there was one (gaps.py).
+4. *Detect* outages (analysis/detector.py); each change goes on record and is sealed.
+5. *Publish*: the state, the metrics and what the pages show. Nothing is counted or shown before it is committed.
+6. *Schedule* the next probe: sooner in doubt, later where the server throttles us.
 """
 
 from __future__ import annotations
@@ -30,7 +34,6 @@ from mailwatch.model import (
     Cause,
     ClockSpan,
     Fact,
-    Gap,
     GapReason,
     Kind,
     Observation,
@@ -40,6 +43,7 @@ from mailwatch.model import (
     TargetEvent,
     TargetSettings,
 )
+from mailwatch.monitor.gaps import gap_before_first_probe, gaps_since_latest
 from mailwatch.monitor.runner import ProbeRunner
 from mailwatch.monitor.schedule import Schedule
 from mailwatch.monitor.target_runtime import TargetRuntime
@@ -57,7 +61,6 @@ from mailwatch.times import Millis, Window, now, rfc3339
 
 logger = logging.getLogger(__name__)
 
-SHORTEST_GAP_MS: Millis = 1000
 STALL_SECONDS = 1.0
 """Seconds by which a tick may be late on a machine that has other work to do."""
 UNWRITABLE_ERRORS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
@@ -319,8 +322,10 @@ class Pipeline:
         only while MailWatch was asleep or stopped. The interval is the one that was in force: a shorter one that
         was configured meanwhile makes no gap.
         """
-        found = self._gap_before_first_probe(runtime, wall, here) if overdue else None
-        for gap in self._gaps(runtime, wall, here) if found is None else [found]:
+        found = gap_before_first_probe(runtime, wall, here) if overdue else None
+        for gap in (
+            gaps_since_latest(runtime, wall, here, self.attribution.disruptions) if found is None else [found]
+        ):
             entry = await self.append("gap", gap.end, runtime.target.name, gap)
             # A gap opens and closes nothing.
             runtime.detector, _ = runtime.detector.feed(IndexedFact(entry.index, gap), self.rules)
@@ -329,69 +334,6 @@ class Pipeline:
             self.metrics.gap(runtime.target, gap_length(gap) / 1000)
             if overdue:
                 self.metrics.mark_unknown(runtime.target)
-
-    def _gap_before_first_probe(self, runtime: TargetRuntime, wall: Millis, here: ClockSpan) -> Gap | None:
-        """Return the gap of a target that was never probed since it is watched; None for others."""
-        if runtime.latest is not None or runtime.trailing_gap is not None:
-            return None
-        start, length = runtime.settings_written, here.end - runtime.settings_written
-        clock = ClockSpan(here.boot, start, here.end, here.bound)
-        return Gap(target=runtime.target.name, start=wall - length, end=wall, reason=GapReason.MISSED, clock=clock)
-
-    def _gaps(self, runtime: TargetRuntime, wall: Millis, here: ClockSpan) -> list[Gap]:
-        blind, latest = runtime.trailing_gap, runtime.latest
-        if blind is None and (runtime.observed_until is None or latest is None):
-            return []
-        # What is on record as a gap already is not put there again.
-        before = blind.clock if blind is not None else latest.clock if latest is not None else None
-        seen_until = blind.end if blind is not None else runtime.observed_until or wall
-        name = runtime.target.name
-        assert here.start is not None
-        if before is None or before.boot != here.boot:
-            # The machine was restarted, or an older MailWatch wrote the record: only the wall clock is left.
-            known = None not in (before and before.bound, here.bound)
-            bound = (before.bound or 0) + (here.bound or 0) if before and known else None
-            clock = ClockSpan(here.boot, None, here.start, bound)
-            gap = Gap(
-                target=name,
-                start=min(seen_until, wall),
-                end=wall,
-                reason=GapReason.NOT_RUNNING,
-                clock=clock,
-            )
-            # Also where the wall clock runs backwards over it: there was no probe while the machine was off.
-            return [gap]
-        since, until = before.end, here.start
-        if runtime.observed_at is None and runtime.gap_recorded_at is None:
-            found = [(since, until, GapReason.NOT_RUNNING)] if until - since >= SHORTEST_GAP_MS else []
-        else:
-            found = [
-                (max(each.start, since), min(each.end, until), each.reason)
-                for each in self.attribution.disruptions
-                if each.noticed >= (runtime.observed_at or runtime.gap_recorded_at or 0.0)
-                and min(each.end, until) - max(each.start, since) >= SHORTEST_GAP_MS
-            ]
-            short = [part for part in found if part[2] is not GapReason.CLOCK_STEP]
-            longest = (
-                SHORTEST_GAP_MS if blind else max(runtime.target.interval, runtime.observed_interval) * 1500 + 1000
-            )
-            if until - since > longest:
-                why = GapReason.THROTTLED if runtime.state.throttled else GapReason.MISSED
-                found = [(since, until, found[-1][2] if found else why)]
-            else:
-                # The machine did not sleep while the clock was set: that is no time without probes.
-                found = short
-        shift = wall - here.start
-        return [
-            Gap(
-                target=name,
-                start=start + shift,
-                end=end + shift,
-                reason=reason,
-                clock=ClockSpan(here.boot, start, end, here.bound),
-            )
-            for start, end, reason in found
-        ]
 
     async def record_outage_change(
         self, runtime: TargetRuntime, outage: Outage, settings: TargetSettings | None

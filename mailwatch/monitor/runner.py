@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
 
 from mailwatch import monotonic
 from mailwatch.guard.login_backoff import LoginBackoff, endpoint_observations, unanswered
@@ -69,10 +68,10 @@ class ProbeRunner:
             for limit in (self._at_once, *self.login_backoff.limits(target)):
                 await held.enter_async_context(limit)
             self._metrics.lag((now() - scheduled_at) / 1000)
-            more: dict[str, Any] = {}
+            roundtrip = None
             if target.kind is Kind.ROUNDTRIP:
                 # Once it has logged in it only waits, and must not keep other probes from starting.
-                more["roundtrip"] = RoundtripContext(self._secret, runtime.outstanding, logged_in=held.aclose)
+                roundtrip = RoundtripContext(self._secret, runtime.outstanding, logged_in=held.aclose)
             for end in target.endpoints:
                 if end.login and end.login.oauth2:
                     self.login_backoff.credentials_changed(end, self._secret_used(end.login))
@@ -92,7 +91,7 @@ class ProbeRunner:
                             with_login=with_login,
                             every_address=runtime.state.is_open,
                             tokens=self._tokens,
-                            **more,
+                            roundtrip=roundtrip,
                         ),
                     )
             finally:
