@@ -416,7 +416,7 @@ def test_servers_are_found_by_srv(world: IsolatedNetwork, home: Desk) -> None:
         terminal.wait_for("Password")
         terminal.type(world.dovecot.passwords["a@own.test"])
         assert terminal.end() == 0
-        assert "own.test says that it does not offer sending (SMTP)" in terminal.output
+        assert "own.test states that it does not offer sending (SMTP)" in terminal.output
         assert "usual names" not in terminal.output
     assert hosts(home.config) == [
         (Kind.IMAP, IMAP, world.dovecot.imaps_port, TlsMode.IMPLICIT),
@@ -432,7 +432,7 @@ def test_a_server_outside_the_domain_gets_no_password_unless_the_person_knows_it
     mark = world.dovecot.log_size
     with home.sit("a@lured.test") as terminal:
         terminal.wait_for(f"outside its own domain: {ELSEWHERE}")
-        terminal.wait_for("right? [y/N] ")
+        terminal.wait_for("right one? [y/N] ")
         terminal.type(answer)
         if not answer:
             terminal.wait_for(f"{ELSEWHERE} was left out")
@@ -477,7 +477,7 @@ def test_what_is_not_known_is_asked_for_by_hand(world: IsolatedNetwork, home: De
         terminal.type("")
         terminal.wait_for("SMTP), HOST or HOST:PORT: ")
         terminal.type("")
-        terminal.wait_for("name one at least")
+        terminal.wait_for("enter at least one")
         terminal.wait_for("HOST:PORT: ")
         terminal.type("https://imap.example.org/")
         terminal.wait_for("It is not")
@@ -497,7 +497,7 @@ def test_a_domain_at_a_provider_of_the_catalogue_is_known_by_its_exchanger(home:
         terminal.wait_for("kept there too? [Y/n]")
         terminal.type("")
         terminal.wait_for("imap.gmail.com:993")
-        terminal.wait_for("wants an app password")
+        terminal.wait_for("expects an app password")
         terminal.wait_for("Password")
         terminal.type(CANARY)
         terminal.wait_for("neither accepted nor rejected")  # nobody resolves its names here

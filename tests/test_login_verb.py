@@ -190,4 +190,4 @@ def test_the_address_of_a_browser_elsewhere_is_pasted(config: Path) -> None:
 
 def test_an_address_without_oauth2_is_wrong_use(config: Path) -> None:
     status, _, err = ended(start(config, "b"))
-    assert (status, "nothing in the config logs in as b by OAuth 2" in err) == (2, True)
+    assert (status, "no account or target in the config logs in as b by OAuth 2" in err) == (2, True)

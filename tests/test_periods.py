@@ -435,4 +435,4 @@ def test_a_window_that_begins_before_the_watch_says_so(folder: Path, tmp_path: P
     alone = tmp_path / "early.pdf"
     window = ["--from", rfc3339(START - 2 * DAY), "--to", rfc3339(START + DAY)]
     assert run(folder, "report", *window, "-o", str(alone), "--lang", "en").returncode == 0
-    assert re.search(r"quiet +not watched yet +1 +1 d", text_of(alone)), text_of(alone)
+    assert re.search(r"quiet +not observed yet +1 +1 d", text_of(alone)), text_of(alone)

@@ -1,0 +1,84 @@
+"""When there was no probe of a target: what is put on record of it as gaps. Pure; the pipeline records them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mailwatch.guard.attribution import Disruption
+from mailwatch.model import ClockSpan, Gap, GapReason
+from mailwatch.monitor.target_runtime import TargetRuntime
+from mailwatch.times import Millis
+
+SHORTEST_GAP_MS: Millis = 1000
+
+
+def gap_before_first_probe(runtime: TargetRuntime, wall: Millis, here: ClockSpan) -> Gap | None:
+    """Return the gap of a target that was never probed since it is watched; None for others."""
+    if runtime.latest is not None or runtime.trailing_gap is not None:
+        return None
+    start, length = runtime.settings_written, here.end - runtime.settings_written
+    clock = ClockSpan(here.boot, start, here.end, here.bound)
+    return Gap(target=runtime.target.name, start=wall - length, end=wall, reason=GapReason.MISSED, clock=clock)
+
+
+def gaps_since_latest(
+    runtime: TargetRuntime, wall: Millis, here: ClockSpan, disruptions: Sequence[Disruption]
+) -> list[Gap]:
+    """Return the times without a probe from what is on record last to `here`, which is `wall` by the wall clock.
+
+    A time much longer than the interval is one gap, and so is one over a restart of the machine; in a shorter one
+    only `disruptions` count. The interval is the one that was in force.
+    """
+    blind, latest = runtime.trailing_gap, runtime.latest
+    if blind is None and (runtime.observed_until is None or latest is None):
+        return []
+    # What is on record as a gap already is not put there again.
+    before = blind.clock if blind is not None else latest.clock if latest is not None else None
+    seen_until = blind.end if blind is not None else runtime.observed_until or wall
+    name = runtime.target.name
+    assert here.start is not None
+    if before is None or before.boot != here.boot:
+        # The machine was restarted, or an older MailWatch wrote the record: only the wall clock is left.
+        known = None not in (before and before.bound, here.bound)
+        bound = (before.bound or 0) + (here.bound or 0) if before and known else None
+        clock = ClockSpan(here.boot, None, here.start, bound)
+        gap = Gap(
+            target=name,
+            start=min(seen_until, wall),
+            end=wall,
+            reason=GapReason.NOT_RUNNING,
+            clock=clock,
+        )
+        # Also where the wall clock runs backwards over it: there was no probe while the machine was off.
+        return [gap]
+    since, until = before.end, here.start
+    if runtime.observed_at is None and runtime.gap_recorded_at is None:
+        found = [(since, until, GapReason.NOT_RUNNING)] if until - since >= SHORTEST_GAP_MS else []
+    else:
+        found = [
+            (max(each.start, since), min(each.end, until), each.reason)
+            for each in disruptions
+            if each.noticed >= (runtime.observed_at or runtime.gap_recorded_at or 0.0)
+            and min(each.end, until) - max(each.start, since) >= SHORTEST_GAP_MS
+        ]
+        short = [part for part in found if part[2] is not GapReason.CLOCK_STEP]
+        longest = (
+            SHORTEST_GAP_MS if blind else max(runtime.target.interval, runtime.observed_interval) * 1500 + 1000
+        )
+        if until - since > longest:
+            why = GapReason.THROTTLED if runtime.state.throttled else GapReason.MISSED
+            found = [(since, until, found[-1][2] if found else why)]
+        else:
+            # The machine did not sleep while the clock was set: that is no time without probes.
+            found = short
+    shift = wall - here.start
+    return [
+        Gap(
+            target=name,
+            start=start + shift,
+            end=end + shift,
+            reason=reason,
+            clock=ClockSpan(here.boot, start, end, here.bound),
+        )
+        for start, end, reason in found
+    ]
