@@ -163,6 +163,8 @@ class Program:
         for pid in session_members(process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
+                # One that a test has stopped ends only when it goes on.
+                os.kill(pid, signal.SIGCONT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(PATIENCE)
         deadline = time.monotonic() + PATIENCE
