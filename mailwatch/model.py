@@ -110,12 +110,10 @@ class ClockSpan:
 class Attempt:
     """One connection to one address.
 
-    `phases` are microseconds in the order walked, the failed phase included. `replies` are the server's
-    own words, redacted and bounded. `peer` is "address:port" ("" when the name did not resolve). `facts` are
-    what else a kind has to report, fit for canonical JSON: text, whole numbers, lists and mappings of them.
-    `clock`
-    is
-    for the observation made of it; the record keeps only that one's.
+    `phases` are microseconds in the order walked, the failed phase included. `replies` are the server's own words,
+    redacted and bounded. `peer` is "address:port" ("" when the name did not resolve). `facts` are what else a kind
+    has to report, fit for canonical JSON: text, whole numbers, lists and mappings of them. `clock` is for the
+    observation made of it; the record keeps only that one's.
     """
 
     started_at: Millis

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,3 +152,18 @@ def test_the_verifier_needs_neither_config_nor_store() -> None:
     parts = ("config", "store", "probes", "web", "i18n", "settings", "guard", "monitor", "cli")
     wrong = {f"mailwatch.{part}" for part in parts} | {"yaml", "pydantic", "sqlalchemy", "httpx", "fastapi"}
     assert sorted(wrong & set(found)) == []
+
+
+def test_what_a_package_says_of_its_modules_is_there() -> None:
+    """Lines such as `trip      one probe, from the one end to the other`."""
+    missing = []
+    for module, tree in trees().items():
+        path = MODULES[module]
+        if path.name != "__init__.py" or module == "mailwatch":
+            continue
+        for line in (ast.get_docstring(tree) or "").splitlines():
+            if found := re.match(r"((?:\w+/?(?:, )?)+) {2,}\S", line):
+                names = [name.rstrip("/") for name in found[1].split(", ")]
+                there = {each.stem for each in path.parent.iterdir()}
+                missing += [f"{module}: {name}" for name in names if name not in there]
+    assert missing == []

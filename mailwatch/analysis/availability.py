@@ -1,10 +1,9 @@
 """How much of the time a service was up: an interval with its coverage, since no data is no data.
 
-Time is divided by stretches.py. Announced maintenance is left out: the window is what remains, and the maintenance
-is reported beside it. The surely down time of an outage is never more than its minimum, and
-surely down plus undecided never more than its maximum.
-
-Rolling availability in a memory that does not grow: about 7 KB for each target.
+Time is divided by segments.py. Announced maintenance is left out: the window is what remains, and the maintenance
+is reported beside it. The surely down time of an outage is never more than its minimum, and surely down plus
+indeterminate never more than its maximum. `RollingAvailability` keeps the latest 90 days of a target in a memory
+that does not grow: about 7 KB.
 """
 
 from __future__ import annotations
@@ -287,13 +286,11 @@ def availability(
     """Return the availability of one target in [start, end), from its events in the ledger's order.
 
     Events just outside the window decide its edges. `interval` (seconds) is the target's: observations further
-    apart
-    than one and a half of it, and a second, say nothing of the time between them. `outages` are for the
-    mean times to repair (of those that ended in the window and have both ends) and between failures (the
-    time up for each that began in it). `excluded` is the target's maintenance, merged; it may reach beyond the
-    window. Its time is not counted, nor is an outage that lies in it as a whole; observations are counted all the
-    same.
-    Raises ValueError when the window is empty.
+    apart than one and a half of it, and a second, say nothing of the time between them. `outages` are for the mean
+    times to repair (of those that ended in the window and have both ends) and between failures (the time up for
+    each that began in it). `excluded` is the target's maintenance, merged; it may reach beyond the window. Its
+    time is not counted, nor is an outage that lies in it as a whole; observations are counted all the same. Raises
+    ValueError when the window is empty.
     """
     meter = AvailabilityMeter(start, end, interval=interval, excluded=excluded)
     for event in events:

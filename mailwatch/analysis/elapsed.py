@@ -62,8 +62,7 @@ def max_spacing(interval: Millis) -> Millis:
 
 def gap_length(gap: Gap) -> Millis:
     """Return how long a gap was, at least: over a reboot what surely passed, if it is not known what the wall
-    clock's
-    error.
+    clock's error.
     """
     clock = gap.clock
     if clock is None:

@@ -1,16 +1,14 @@
-"""What people talk about: outages of one provider that overlap, grouped. Pure; nothing is stored.
+"""Incidents: outages of one provider that overlap, as one event with its bounds and its course. Pure.
 
 Two outages belong together when their longest possible times, [last_good, first_good], share a moment: the
 uncertainty of their edges, about an interval each, is all the tolerance there is. An open outage reaches on
 without end, one that was watched no longer to its last failure, and one without a last up observation begins at
-its
-first bad one. So the incidents of a provider never touch, each outage lies in exactly one, and the order in which
-they are given does not matter. When an outage appears that touches two incidents they are one, under the name of
-the older. A target without a provider has incidents of its own.
+its first failure. So the incidents of a provider never touch, each outage lies in exactly one, and the order in
+which they are given does not matter. When an outage appears that touches two incidents they are one, under the
+name of the older. A target without a provider has incidents of its own.
 
-When the trouble of one outage changed: a provider comes back by degrees, and an outage goes on through them.
-
-An incident as a fact: its members, its bounds, and what was down when.
+A provider comes back by degrees, and an outage goes on through them: `symptom_changes` says when its symptom
+changed.
 """
 
 from __future__ import annotations
@@ -74,11 +72,10 @@ def symptom_changes(failures: Iterable[tuple[Millis, str | None]]) -> tuple[Symp
 class IncidentOutage:
     """One outage of an incident. `order` is its place on record: the lower, the earlier it was recorded.
 
-    `account` is a digest of the login ("" where there is none or it is not known); `phases` count where
-    the probes failed. `unwatched`: its target was watched no longer before it was over. `maintenance` is how many
+    `account` is a digest of the login ("" where there is none or it is not known); `phases` count where the probes
+    failed. `unwatched`: its target was watched no longer before it was over. `maintenance` is how many
     milliseconds of the certain time lie in announced maintenance. `symptom_changes` say how its trouble changed;
-    they are
-    empty unless its observations, from entry `first_index` to `last_index` of the ledger, were read.
+    they are empty unless its observations, from entry `first_index` to `last_index` of the ledger, were read.
     """
 
     order: int
@@ -160,8 +157,7 @@ class IncidentStage:
     """How much was down from `at` until the next stage, as far as seen.
 
     `trouble` is empty when nothing is seen down. `no_longer_watched` are those that were seen down last then, and
-    whose target
-    was watched no longer.
+    whose target was watched no longer.
     """
 
     at: Millis

@@ -1,21 +1,15 @@
 """Announced maintenance: when it is, and since when it was announced. Pure.
 
-A window counts only from the moment of the record that announced it (notices.py): what is added afterwards hides
-nothing. Probes go on and outages are detected all the same; maintenance is only left out of the availability, and
-reported beside it.
-
-The windows of one rule, in UTC.
+A window counts only from the moment of the record that announced it: what is added afterwards hides nothing. An
+announcement says which rules are in force, from its own moment until the next one. So a window that is announced
+while it lasts counts for the rest of it, one that is announced afterwards not at all, and one that is withdrawn
+counts until then. Probes go on and outages are detected all the same; maintenance is only left out of the
+availability, and reported beside it.
 
 A window begins by the wall clock of its place, and lasts its full duration, whatever the clocks do meanwhile.
 A start in the hour that a change of the clocks leaves out is meant by the offset before the change, so it comes an
 hour later by the clock on the wall; one in the hour that comes twice is the first of the two (RFC 5545, 3.3.5, to
 which 3.3.10 refers for recurrences).
-
-Which time was announced as maintenance before it came.
-
-A notice says which rules are in force, from its own moment until the next notice. So a window counts from the
-moment at which it was announced, at the earliest: one that is announced while it lasts counts for the rest of it,
-one that is announced afterwards not at all, and one that is withdrawn counts until then.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ def incident_json(incident: Incident) -> dict[str, Any]:
 
     `duration` goes from the first to the last of its times, `surely_down` leaves out what was not seen down in
     between. `channels` and `accounts` give each one's first failure, and the first up observation of the last of
-    its
-    targets, null while one is down. An account is named by a digest that only the ledger's owner can make.
+    its targets, null while one is down. An account is named by a digest that only the ledger's owner can make.
     """
     accounts = [member for member in incident.members if member.account]
     return {

@@ -1,14 +1,12 @@
-"""The account of a window, entry by entry: availability and outages of several targets at once.
+"""Targets followed entry by entry: their outages, and how their time divides.
 
-The memory that it takes does not grow with the number of observations, only with that of the outages. The bundle
-is
-made and checked by this code; it reads nothing but the entries, the window, the intervals and the first rules.
+`TargetReplay` follows one target. Nearly all entries are up observations that follow up observations. Such a one
+changes nothing but which was the latest, so that only the first and the last of them are read as facts: a property
+test holds this against the rules applied to one observation at a time.
 
-One target followed entry by entry: its outages, and how its time divides.
-
-Nearly all entries are up observations that follow up observations. Such a one changes nothing but which was the
-latest, so that only the first and the last of them are read as facts: tests/test_course.py holds this against
-the rules applied to one observation at a time.
+`PeriodReplay` follows several targets through a window. Its memory does not grow with the number of observations,
+only with that of the outages. The bundle is made and checked by this code; it reads nothing but the entries, the
+window, the intervals and the first rules.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Signs a report with the key of the config, where there is one.
-
-What several verbs need first: the config, and the ledger that it names.
-"""
+"""What several verbs need: the config, the ledger that it names, windows of time, and the owner's signature."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Files that a verb is given: only what ends is read.
-
-Writes a file that is whole or not there.
-"""
+"""Files of the command line: those given are read only if they end, those made are whole or not there."""
 
 from __future__ import annotations
 

@@ -1,10 +1,6 @@
-"""What the config names besides secrets: certificates, the owner's key, the folder of the data, the address.
+"""From sections to what the service works with: timestamp authorities, and maintenance rules for their targets.
 
-It is opened before the start: what is missing is a mistake with a line, not a failure of every probe.
-
-The outside authorities of the config, ready to be asked.
-
-From maintenance sections to rules: which targets each is for. Where two of them overlap, their union counts.
+Where two rules overlap, their union counts.
 """
 
 from __future__ import annotations

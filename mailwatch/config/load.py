@@ -1,6 +1,6 @@
-"""Reads config.yaml and names all its mistakes at once.
+"""Reads config.yaml, and some keys from the environment, and names all mistakes at once.
 
-The keys that the environment may set, so that one config serves a machine and a container alike.
+The environment may set a few keys, so that one config serves a machine and a container alike.
 """
 
 from __future__ import annotations

@@ -1,10 +1,6 @@
-"""The sections of config.yaml. Each field says what it is for; config.example.yaml shows them all.
+"""The sections of config.yaml, but for targets and claims. Each field says what it is for.
 
-Maintenance as the owner announces it: one section of config.yaml for each rule.
-
-Where notifications go, and how: the sections `notify` and `heartbeat`.
-
-The section `web:`: where the pages are, and who may see what of them.
+config.example.yaml shows them all. Maintenance is one section for each rule.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What is watched: accounts in the short form, targets in the long one, and where their passwords are.
+"""What is watched: accounts in the short form, targets in the long one, and how they log in.
 
-The oauth2 section of a login.
+A login has its password from one of several sources, or an oauth2 section instead of it.
 """
 
 from __future__ import annotations

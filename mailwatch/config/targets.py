@@ -1,6 +1,6 @@
 """From sections to targets: accounts expanded, the catalogue's servers filled in, passwords read.
 
-From the oauth2 section of a login to the client that asks for its access tokens.
+An oauth2 section becomes the client that asks for the access tokens of its login.
 """
 
 from __future__ import annotations

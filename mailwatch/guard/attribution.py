@@ -1,6 +1,7 @@
 """Whose failure it is: the provider's, or our line's, our clock's, our machine's? In doubt not the provider's.
 
-Whose failure was it? A pure function of what was observed and what the guard found.
+`attribute` is a pure function of what was observed and what the guard found. `FaultAttribution` also knows of
+suspends, clock steps and stalls, certificates that our clock calls out of date, and port 25.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """The controls that the guard asks, and how it knows that they are the ones that answer.
 
 A completed connection alone is no proof: the box of a hotel or a train accepts it in the control's place. So the
-controls whose names are known must show the certificate of that name.
-
-Reaching one control: a connection, and where its name is known the handshake that proves who answers.
+controls whose names are known must show the certificate of that name in a handshake.
 """
 
 from __future__ import annotations

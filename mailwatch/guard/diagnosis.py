@@ -1,14 +1,11 @@
-"""What else can be seen of a failure from here at its first moment: the name's DNS answers and the route to the
-host.
+"""What else can be seen of a failure from here at its first moment: the DNS answers and the route to the host.
 
 It decides nothing. It goes into the record of the first failed observation, where it answers later questions.
 
-Which answer the name server gives for a host: not only that it does not resolve, but how.
-
-The way to a host, as far as it answers: UDP with a growing hop limit, which needs no privilege on Linux.
-
-Each router on the way says "time exceeded" (RFC 792, RFC 4443), which the kernel keeps in the socket's error
-queue (ip(7), IP_RECVERR). Elsewhere than on Linux there is no such queue for an unprivileged program.
+*Names*: which answer the name server gives for a host, not only that it does not resolve. *Route*: as far as it
+answers, by UDP with a growing hop limit, which needs no privilege on Linux. Each router on the way says "time
+exceeded" (RFC 792, RFC 4443), which the kernel keeps in the socket's error queue (ip(7), IP_RECVERR). Elsewhere
+than on Linux there is no such queue for an unprivileged program.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Rounds of one question: shared by all who ask at the same time, and the last silent one is remembered.
+"""A check that all share who ask at the same time; the last silent one is remembered.
 
-What asking a control comes to, in one word, and what many of them amount to.
+What a check of one control comes to is one word (`reason_of`), and many of them amount to yes, no or not known.
 """
 
 from __future__ import annotations

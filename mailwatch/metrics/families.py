@@ -1,8 +1,6 @@
 """From records to metric families: every name, its help and where its numbers are.
 
-Which failures a target can have: every one is created at 0, so that its first occurrence shows as a rise.
-
-What /metrics knows of MailWatch itself: what its self-watch found last.
+Each target's, and those of MailWatch itself, as its self-check found them last.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What /metrics knows of one target, as plain numbers: cheap to update, turned into text only when asked."""
+"""What /metrics knows of one target, as plain numbers: cheap to update, turned into text only when asked.
+
+Every failure that a target can have is created at 0, so that its first occurrence shows as a rise.
+"""
 
 from __future__ import annotations
 

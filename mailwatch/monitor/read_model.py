@@ -1,7 +1,4 @@
-"""What the API answers, from what the monitor has in memory and what the ledger says.
-
-What the pages show, from what the monitor has in memory and, for a single outage, from the ledger.
-"""
+"""What the API and the pages show, from what the monitor has in memory and, for the past, from the ledger."""
 
 from __future__ import annotations
 

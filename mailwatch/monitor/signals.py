@@ -1,11 +1,8 @@
-"""What SIGTERM, SIGINT and SIGHUP ask of `mailwatch run`, from its first moment to its last.
+"""What SIGTERM, SIGINT and SIGHUP ask of `mailwatch run`, and how the process ends in time.
 
 Loaded before all else: until the event loop listens, a SIGHUP is remembered and the others end a process that has
-nothing to close yet.
-
-How the process ends: within its time in any case, also where a thread hangs on a disk that does not answer.
-
-A thread cannot be cancelled. It can be left: what was acknowledged is on disk, and what was being written then is
+nothing to close yet. The end comes within its time also where a thread hangs on a disk that does not answer. A
+thread cannot be cancelled. It can be left: what was acknowledged is on disk, and what was being written then is
 undone by SQLite at the next start, as after a loss of power.
 """
 

@@ -1,13 +1,10 @@
 """Sends by Apprise, which is synchronous: in a thread, with a deadline. TLS is verified.
 
-What it means that a channel did not take a message: is it the message, the channel, or only now?
-
 Apprise answers True or False. The service's answer stands in what it logs: the HTTP status as `error=404`, of a
-mail server what smtplib raised, `(550, b'...')`. Words may hold an address or a secret: only codes are kept.
+mail server what smtplib raised, `(550, b'...')`. From that follows whether the message was refused, the channel,
+or only this attempt. Words may hold an address or a secret: only codes are kept.
 
-The hours in which a channel keeps quiet.
-
-How long a channel waits for more, so that what belongs together is one message.
+A channel has quiet hours, and waits a moment for more, so that what belongs together is one message.
 """
 
 from __future__ import annotations

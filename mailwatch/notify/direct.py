@@ -1,6 +1,6 @@
-"""Notifies that the ledger is invalid, or that its files were moved: at the start, and while MailWatch runs.
+"""Messages that do not go through the outbox: that the ledger is damaged or was moved, and the test of a channel.
 
-A test message for each channel, so that a broken one is found before an outage.
+The outbox lies in the same file as the ledger, and may be lost with it.
 """
 
 from __future__ import annotations

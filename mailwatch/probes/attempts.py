@@ -1,6 +1,7 @@
-"""One connection to one address, and a walk along the addresses of a name as a mail program takes it.
+"""One connection to one address, and the addresses of a name tried in turn, as a mail program does.
 
-How long a probe may take in all, each attempt at its slowest: what takes longer does not end by itself.
+`max_probe_seconds` is how long a probe may take in all, each attempt at its slowest: one that takes longer does
+not end by itself.
 """
 
 from __future__ import annotations

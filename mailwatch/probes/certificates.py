@@ -1,6 +1,6 @@
 """What a server's certificate shows, and what is wrong with it.
 
-The dates of a chain of certificates that our clock calls out of date; whose fault that is, guard/expiry.py says.
+Where our clock calls a chain out of date, its dates are kept: guard/expiry.py says whose fault that is.
 """
 
 from __future__ import annotations

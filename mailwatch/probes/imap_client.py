@@ -7,8 +7,6 @@ What the library does, and what is different here:
 - it returns NO and BAD as values; here they are raised, with their response code (RFC 9051, section 7.1);
 - it knows no STARTTLS, sends user names unquoted, and logs a password that has a quote or backslash in it;
 - it always asks for the capabilities; here the greeting's are enough.
-
-Commands to an IMAP server, and what is kept of the answers.
 """
 
 from __future__ import annotations

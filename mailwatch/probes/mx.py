@@ -1,7 +1,4 @@
-"""Probe a domain as another mail server would: its exchangers in turn, up to RCPT TO. Nothing is ever sent.
-
-One connection to one exchanger, as another mail server makes it; but DATA is never sent.
-"""
+"""Probe a domain as another mail server would: its exchangers in turn, up to RCPT TO. DATA is never sent."""
 
 from __future__ import annotations
 

@@ -49,8 +49,7 @@ async def lookup_exchangers(domain: str, resolver: dns.asyncresolver.Resolver, s
     """Return the exchangers of a domain, the best first, those of equal preference in random order.
 
     Raises ProbeError: for a domain that takes no mail (RFC 7505) as rejected, for all that the name server has to
-    say
-    against it as dns.
+    say against it as dns.
     """
     if literal_address(domain, 0) or domain.lower() == _LOCALHOST:
         return [Exchanger(domain)]

@@ -1,6 +1,6 @@
 """Probe a POP3 server as a mail program does: greeting, login, how many messages, the newest one's headers.
 
-POP3 on the wire, within bounds (RFC 1939, RFC 2449, RFC 2595, RFC 5034).
+The client below speaks POP3 within bounds of bytes and time (RFC 1939, RFC 2449, RFC 2595, RFC 5034).
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """Probes a webmail page as a browser does: over TLS, along its redirects, down to its text.
 
 There is no login. Cookies are kept from redirect to redirect, as some pages insist on, and forgotten after the
-probe.
-
-What an HTTP answer says of a page: its status (RFC 9110, section 15), where it leads, and its text.
+probe. A page is judged by its status (RFC 9110, section 15), by where it leads, and by its text.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Recomputes the whole ledger and compares it with what it says of itself.
 
-Whether each token on record is still at hand, and is over the checkpoint that its entry names.
+Each token on record must still be at hand, over the checkpoint that its entry names.
 """
 
 from __future__ import annotations

@@ -1,13 +1,8 @@
-"""What ails the store of a running MailWatch, as any of its parts meets it.
-
-Which other programs have a file open, as far as the system lets us see: Linux, by /proc.
-
-Whether the disk has space: a full one is waited for, all else that it refuses is an error.
-
-What the store raises, whatever its libraries raised: one family, each with what is wrong and what to do.
+"""What the store raises, whatever its libraries raised: one family, each with what is wrong and what to do.
 
 A passing failure (the disk is full, another program holds the file) is tried again; a damaged ledger is not what
-was written, and needs a person. What is neither is the fault of the one entry that was to be written.
+was written, and needs a person. What is neither is the fault of the one entry that was to be written. Which other
+programs have a file open is known as far as the system lets us see: Linux, by /proc.
 """
 
 from __future__ import annotations
@@ -216,8 +211,7 @@ class StoreHealth:
 
     `damage` stays once something damaged was met: only a person can put that right. `alarm` is called with what a
     person must be notified of, once for each finding; set it before anything can fail. `log` is the write-ahead
-    log
-    that the writer vouches for, None without a writer: connections to any other one are not used.
+    log that the writer vouches for, None without a writer: connections to any other one are not used.
     """
 
     def __init__(self) -> None:

@@ -46,9 +46,8 @@ def outage_payloads(
     """Return the outages on record, newest first; those that touch [start, end) when given.
 
     A closed outage is returned as its ledger entry has it, and so is one that was watched no longer: it touches
-    what
-    lies before its last failure. An open one is replayed to the last entry, unless `live`
-    has it: that takes a second for ten thousand observations.
+    what lies before its last failure. An open one is replayed to the last entry, unless `live` has it: that takes
+    a second for ten thousand observations.
     """
     found = []
     for payload in _latest(reader, live):

@@ -102,10 +102,8 @@ class Store:
     ) -> Store:
         """Lock, migrate and check a data_dir, made if missing. `progress` gets how far that is.
 
-        `keys` are those of a copy that has none beside it.
-        Raises DataDirLockedError, StoreError (broken, keys or database missing, not to be used now), OSError;
-        DiskFullError where
-        it is worth another try.
+        `keys` are those of a copy that has none beside it. Raises DataDirLockedError, StoreError (broken, keys or
+        database missing, not to be used now), OSError; DiskFullError where it is worth another try.
 
         1. The last checkpoint must carry our signature and fit the tree it was made of.
         2. The entries after it must follow one another; the tree is grown again over them.

@@ -1,14 +1,11 @@
-"""What stands before the pages: by which name one came, who one is, and so which of the two apps answers.
+"""Who may see what: by which name one came, who one is, and so which of the two apps answers.
 
 The full app is for those who know the password or the token, and, where none is set, for who is on this machine
 or on a network that is trusted, and for all while everything on record is public. All others get the public app,
 which was never given what it must not show, or, where nothing is public, the page to log in. Programs send
-Authorization (Basic or Bearer, RFC 7617 and 6750); the form gives a cookie. /healthz and /readyz show nothing of
-any mailbox and answer all.
-
-The password and the token: whether a word is one of them, in constant time.
-
-Who logged in by the form: a random word in a cookie, of which only the digest is kept, and only in memory.
+Authorization (Basic or Bearer, RFC 7617 and 6750); the form gives a cookie, of which only the digest is kept, and
+only in memory. Passwords are compared in constant time. /healthz and /readyz show nothing of any mailbox and
+answer all.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""An outage on a line: where each of its four times is drawn, with space for each to be read.
+"""The drawings of the pages: an outage on a line, and days as bars.
 
-Days as bars: which of five states a day is in, shown by the bar's height and outline as well as its colour.
-
-Days go from midnight to midnight, UTC. A day is `down` when anything in it was surely down, `unknown` when it was
-undecided at some time, `maintenance` when some of it was announced, `up` when all that was seen was up, and
-`nodata` when nothing was seen. A narrow bar: less than nine tenths of it was seen.
+Of an outage each of the four times is drawn, with space for each to be read. A day is in one of five states, shown
+by the bar's height and outline as well as its colour. Days go from midnight to midnight, UTC. A day is `down` when
+anything in it was surely down, `unknown` when it was indeterminate at some time, `maintenance` when some of it was
+announced, `up` when all observations were up, and `nodata` without any. A narrow bar: less than nine tenths of the
+day was observed.
 """
 
 from __future__ import annotations

@@ -8,9 +8,8 @@ asked for to be taken. Who lets us wait for long is hung up on, and sooner where
 2. Where a peer, or all together, have no place left, a newcomer takes that which waits longest for its client.
 3. Where none waits, the newcomer may ask for health and metrics only, in a lane of its own, and that at once.
 
-How many requests are worked on at once, so that a crowd of them takes no time from the probes.
-
-All work of one moment is done before the event loop gets to a probe. What is above the bound waits in its
+`RequestLimit` bounds how many requests are worked on at once, so that a crowd of them takes no time from the
+probes. All work of one moment is done before the event loop gets to a probe. What is above the bound waits in its
 connection, and no peer's requests wait for more than a few of each other peer.
 """
 

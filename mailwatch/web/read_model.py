@@ -1,7 +1,4 @@
-"""Where the answers of the API come from.
-
-What the pages show besides the answers of the API. Each callable returns what is committed.
-"""
+"""What the API and the pages read from, as callables. Each returns what is committed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How pages write times, durations and shares: each language's own way, and never saying more than is known.
+"""The texts of the pages in English and Italian, and how they write times, durations and shares.
 
-The words of the pages, in English and Italian: en.yaml and it.yaml have the same keys, kept so by a test.
+en.yaml and it.yaml have the same keys; a test keeps it so. No figure says more than is known.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the demo shows: the truth above, what MailWatch says of it below.
-
-What MailWatch says over its HTTP API, beside the truth that the script knows.
-"""
+"""What the demo shows: the truth above, and below what MailWatch reports over its HTTP API."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The stand-in provider: its listeners on 127.0.0.1, its mood, and the truth about when it was down.
+"""The fake provider of the demo: its listeners on 127.0.0.1, its behaviour, and the truth about when it was down.
 
-A certificate for 127.0.0.1 from an authority that lives as long as the demo.
+Its certificate is from an authority that lives as long as the demo.
 """
 
 from __future__ import annotations

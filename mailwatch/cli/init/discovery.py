@@ -1,19 +1,9 @@
 """Which servers serve the mailboxes of a domain: first what its name server says, then guesses by usual names.
 
-No login is tried and no password is known here. What is found is a claim of the server that answered, to be shown
-to the
-person before a password goes there.
-
-answers = await query_dns(domain, system_resolver())     # SRV and MX, all at once
-found = await usual(domain, kinds, resolver)    # imap.DOMAIN and the like, if they show a good certificate
-
-A server that may serve a mailbox, and who says so.
-
-Domains of their own at a provider of the catalogue.
-
-What a domain's name server says of its mail: SRV (RFC 6186, section 3; RFC 8314, section 5.1) and MX.
-
-The names that servers usually have, probed without a login: only a certificate good for the name counts.
+No login is tried and no password is known here. A server that is found is a claim of who answered, to be shown to
+the person before a password goes there. SRV: RFC 6186, section 3; RFC 8314, section 5.1. The MX records tell of a
+domain at a provider of the catalogue. Usual names are probed without a login, and only a certificate good for the
+name counts.
 """
 
 from __future__ import annotations
@@ -132,8 +122,8 @@ class DnsAnswers:
     """What the name server answered.
 
     `candidates` has at most one of a kind; `not_offered` are the kinds of which the domain says that it does not
-    offer
-    them. `exchanger` is its best MX, "" without one. `failure` is why nothing can be known, "" if it answered.
+    offer them. `exchanger` is its best MX, "" without one. `failure` is why nothing can be known, "" if it
+    answered.
     """
 
     candidates: tuple[ServerCandidate, ...] = ()

@@ -1,7 +1,4 @@
-"""Asks for the password and tries it, until it is clear what works.
-
-Tries the login, as `mailwatch run` will do it.
-"""
+"""Asks for the password and tries it, as `mailwatch run` will, until it is clear what works."""
 
 from __future__ import annotations
 

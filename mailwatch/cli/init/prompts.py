@@ -1,8 +1,6 @@
-"""Asks the person at the terminal. All of it is talk: it goes to stderr.
+"""Asks the person at the terminal, in English or Italian. All of it goes to stderr.
 
-The words of the conversation, in English and Italian.
-
-What may be written in answer to which question: the rules of the config itself, in its words.
+An answer is held against the rules of the config itself, and refused in its words.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The letter of complaint to the provider (reclamo, or diffida ad adempiere), as PDF and as a text to edit.
 
-text        what it says, as blocks
+content     what it says, as blocks
 blocks      paragraphs, tables and blanks
-document    the blocks as .docx; letter.typ lays them out as PDF
+docx        the blocks as .docx; letter.typ lays them out as PDF
 """
 
 from __future__ import annotations

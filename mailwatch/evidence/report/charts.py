@@ -1,6 +1,7 @@
-"""The drawing of one outage: what was seen as bands, its times as marks, and each observation where it fits.
+"""The drawings of a report.
 
-The picture of a window: how much of each hour or day a channel was up, down, undecided, or not observed.
+Of an outage: its observations as bands, its times as marks. Of a window: how much of each hour or day a channel
+was up, down, indeterminate, or not observed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How times, durations and numbers are written for people, in Italian or English.
+"""The texts of a report, and how times, durations and numbers are written for people, in Italian or English.
 
-The report's words, in Italian and English: it.yaml and en.yaml have the same keys, kept so by a test.
+it.yaml and en.yaml have the same keys; a test keeps it so.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Opens a zip that anyone may have made: no file is unpacked, every read is bounded.
 
-Whether every byte of a zip belongs to its files or its directory, one after the other.
-
 Readers of zips differ in where they begin to read and in what they skip: of a zip with a second directory, or with
-bytes before, between or behind its files, one may show other files than another.
+bytes before, between or behind its files, one may show other files than another. So every byte must belong to its
+files or its directory, one after the other.
 """
 
 from __future__ import annotations

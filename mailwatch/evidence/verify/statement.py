@@ -1,6 +1,6 @@
-"""Computes a period's availability and outages again while its entries are read: as period.json states?
+"""Computes what a bundle states again while its entries are read, and compares it.
 
-Replays the observations of a bundle while they are read, and compares the outage with what is stated.
+Of outage.json the outage, of period.json the availability and outages of each target.
 """
 
 from __future__ import annotations

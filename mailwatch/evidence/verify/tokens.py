@@ -1,8 +1,7 @@
 """Checks each timestamp token of a bundle: over its checkpoint, named by its entry, signed by a trusted authority.
 
-And the times that the entries give themselves: between the tokens around them they must lie.
-
-What the verifier trusts: what was named with --trust, else the system's authorities.
+And the times that the entries give themselves: they must lie between the tokens around them. The verifier trusts
+what was named with --trust, else the system's authorities.
 """
 
 from __future__ import annotations
@@ -277,8 +276,7 @@ def check_outage_bounds(outage: Mapping[str, Any], tokens: Sequence[VerifiedToke
     """Hold an outage as it is stated against the tokens on both sides of it. Raises VerificationError.
 
     `clock_error` is the clock error that is stated, in milliseconds. What lies between two tokens is no longer
-    than they
-    are apart, and neither the first nor the last failure lies outside of them.
+    than they are apart, and neither the first nor the last failure lies outside of them.
     """
     where = outage["ledger"]
     before = [token for token in tokens if 0 <= token.entry <= where["first"]]
@@ -319,8 +317,7 @@ def stated_error(
     there.
 
     An error of more than ten minutes that is not stated, or stated as less, is refused: a reader would take the
-    times
-    would take them for right. Raises VerificationError.
+    times would take them for right. Raises VerificationError.
     """
     asked = max((token.clock_error for token in tokens), default=0)
     read = {span.end: (span.boot, span.clock) for span in scan.spans}

@@ -1,11 +1,8 @@
-"""The device flow: the owner types a code into a browser anywhere (RFC 8628).
+"""How an owner grants access: in the browser on this machine, or by a code typed into one anywhere.
 
-The page that the owner's browser shows at the end of a login, in Italian or English.
-
-The authorization code flow in the owner's own browser: PKCE, state, and a redirect to the loopback.
-
-RFC 6749, section 4.1; RFC 7636 (S256); RFC 8252, section 7.3. The browser may run on another machine: then the
-address that it ends at, which it cannot open there, is pasted here.
+The authorization code flow: PKCE, state, and a redirect to the loopback (RFC 6749, section 4.1; RFC 7636, S256;
+RFC 8252, section 7.3). The browser may run on another machine: then the address that it ends at, which it cannot
+open there, is pasted here. The device flow: RFC 8628.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A probe whose login needs an access token: the token is fetched before, in a time of its own.
+"""Access tokens while MailWatch runs, and probes whose login needs one.
 
-Access tokens while MailWatch runs: had from the grant, kept until shortly before they expire, never on disk.
-
-A failure is classified by whose it is: a grant that is refused, missing or unusable is the owner's
-(credentials); a token endpoint that does not serve is our dependency (monitor), not the mailbox's outage.
+A token is fetched by the owner's grant, before the probe and in a time of its own; it is kept until shortly before
+it expires, never on disk. A failure is classified by whose it is: a grant that is refused, missing or unusable is
+the owner's (credentials); a token endpoint that does not serve is our dependency (monitor), not the mailbox's
+outage.
 """
 
 from __future__ import annotations

@@ -1,15 +1,12 @@
 """Send a message to a mailbox and wait until it is there: what a mail service is for, end to end.
 
-message.py      what is sent, and how it is known again
-submission.py   handing it in by SMTP
-mailbox.py      the folders where it may arrive, by IMAP
-arrival.py      waiting for it
-belated.py      messages of earlier probes
-evidence.py, received.py, signature.py, bounce.py   what the arrived copy shows, or the report that none will come
-outstanding.py  which messages are still on their way
-trip.py             one probe, from the one end to the other
-
-Probe a round trip once, if both its ends may be logged in to.
+trip              one probe, from the one end to the other, if both may be logged in to
+message           what is sent, how it is recognised, and which messages are still on their way
+submission        handing it in by SMTP
+mailbox           the folders where it may arrive, by IMAP
+arrival           waiting for it, and messages of earlier probes
+headers, dkim     what the arrived copy shows
+delivery_report   the report that none will come
 """
 
 from __future__ import annotations

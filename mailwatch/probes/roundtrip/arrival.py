@@ -1,6 +1,6 @@
 """Wait for a message in INBOX and the junk folder, and find those that come late.
 
-Messages of earlier probes: found late, found unknown to the record, or sent back.
+Messages of earlier probes may be found late, be unknown to the record, or come back in a delivery report.
 """
 
 from __future__ import annotations

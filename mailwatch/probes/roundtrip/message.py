@@ -1,6 +1,6 @@
-"""The message of a round trip: what it says, and how it is known again as our own.
+"""The message of a round trip: its text, its token, and which messages are still on their way. Pure.
 
-Messages of a round trip that are on their way: accepted and not seen yet. Pure; what the ledger says is all.
+A message is on its way when it was accepted and not seen yet; the ledger holds all that is known of it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """A round trip: the mailbox is opened, a message handed in, and awaited.
 
 The stage says how far mail service went, in the words of a long outage (docs/explanation/round-trips.md):
-unsubmitted, rejected, unsure, login, queued, missing, served.
-
-What is kept of a message that arrived: third parties wrote it on its way.
+unsubmitted, rejected, unsure, login, queued, missing, served. Of a message that arrived little is kept: third
+parties wrote it on its way.
 """
 
 from __future__ import annotations
