@@ -319,8 +319,7 @@ def test_control_c_leaves_nothing_anywhere(desk: Desk, dovecot: Dovecot, where: 
             if question == where:
                 break
             terminal.type(answers.get(question, ""))
-        terminal.type(CONTROL_C, enter=False)
-        terminal.wait_for("Nothing was written.")
+        terminal.interrupt("Nothing was written.")
         assert terminal.end() == 130
         assert "Traceback" not in terminal.output
     assert desk.left() == []
@@ -437,7 +436,7 @@ def test_a_server_outside_the_domain_gets_no_password_unless_the_person_knows_it
         if not answer:
             terminal.wait_for(f"{ELSEWHERE} was left out")
             terminal.wait_for("by hand")
-            terminal.type(CONTROL_C, enter=False)
+            terminal.interrupt("Nothing was written.")
             assert terminal.end() == 130
             assert "a@lured.test" not in world.dovecot.log_since(mark)
             return

@@ -83,6 +83,21 @@ class Terminal:
         """Type a line."""
         os.write(self._master, words.encode() + (b"\n" if enter else b""))
 
+    def interrupt(self, words: str) -> None:
+        """Type Ctrl-C until these words are shown.
+
+        Python notices a signal that comes between a question and the wait for its answer only at the next key: a
+        person presses Ctrl-C again.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while words not in self.output[self._told :]:
+            assert time.monotonic() < deadline, f"never showed {words!r}:\n{self.output}"
+            self.type(CONTROL_C, enter=False)
+            again = time.monotonic() + PATIENCE / 6
+            while words not in self.output[self._told :] and self._read(again - time.monotonic()):
+                pass
+        self.wait_for(words)
+
     def end(self) -> int:
         """Wait until it ends; return its exit status."""
         deadline = time.monotonic() + PATIENCE
