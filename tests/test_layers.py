@@ -167,3 +167,14 @@ def test_what_a_package_says_of_its_modules_is_there() -> None:
                 there = {each.stem for each in path.parent.iterdir()}
                 missing += [f"{module}: {name}" for name in names if name not in there]
     assert missing == []
+
+
+def test_a_module_that_another_names_is_there() -> None:
+    """A reason that ends in (stretches.py) helps no reader once that module is renamed."""
+    there = {str(path.relative_to(PACKAGE.parent)) for path in PACKAGE.parent.glob("*/**/*.py")}
+    missing = []
+    for module, path in MODULES.items():
+        for named in re.findall(r"(?<![\w/.-])((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)\b", path.read_text()):
+            if named not in there and not any(each.endswith(f"/{named}") for each in there):
+                missing.append(f"{module}: {named}")
+    assert missing == []

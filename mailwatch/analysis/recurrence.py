@@ -1,4 +1,4 @@
-"""When windows begin by RRULE or cron, on a clock without a time zone; when.py puts them into one.
+"""When windows begin by RRULE or cron, on a clock without a time zone; maintenance.py puts them into one.
 
 dateutil reckons RRULE (RFC 5545, 3.3.10), APScheduler's CronTrigger cron. Neither is given the time zone: with
 one, CronTrigger fires twice in the hour that comes twice, and then for ever at the same time. Nor is it given

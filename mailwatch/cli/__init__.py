@@ -1,7 +1,7 @@
 """The command line: one file per verb; each parses, calls, prints and returns its exit status.
 
 Data goes to stdout, talk to stderr. Exit 0 fine, 1 found a problem, 2 used wrongly; 70 a defect of ours and 71 the
-machine lacks something (edge.py).
+machine lacks something (errors.py).
 """
 
 from __future__ import annotations

@@ -39,11 +39,6 @@ class Keys:
         return origin_of(self.public)
 
 
-def keys_exist(data_dir: Path) -> bool:
-    """Whether both keys are there, as they are from the moment in which a ledger may have entries."""
-    return all((data_dir / "keys" / name).exists() for name in (SIGNING, NAMING))
-
-
 def make_keys(data_dir: Path) -> Keys:
     """Make the keys of a ledger without entries, anew where a first start was ended between the two.
 

@@ -113,7 +113,7 @@ def restore_state(
 
     1. An open outage is replayed from the up observation before it, which is its last good.
     2. Else the last up observation is the whole state. It is replayed itself too, from the one before it: what
-       it proved of the login (proven.py) may not have come on record.
+       it proved of the login (login_outages.py) may not have come on record.
 
     Of the ledger only the first `size` entries are read, if given.
     """

@@ -30,7 +30,7 @@ Display = Callable[[Behaviour, ApiSnapshot, str], None]
 
 
 class DemoError(Exception):
-    """The demo cannot go on. `text_key` is a key of words.py, `facts` fill it."""
+    """The demo cannot go on. `text_key` is a key of texts.py, `facts` fill it."""
 
     def __init__(self, why: str, **facts: object) -> None:
         super().__init__(why)
