@@ -1,7 +1,7 @@
 """MailWatch: logs in to mailboxes as a mail program does, records what it observes, and proves outages.
 
 The layers, from the top down; a module imports only from layers below, and freely inside its own package.
-tests/test_layers.py keeps it so.
+tests/unit/repository/test_layers.py keeps it so.
 
 8  cli          the command line: one file a verb; init/ is the setup wizard, demo/ a fake provider that breaks
 7  monitor      the running service: schedule, pipeline, restore, reload

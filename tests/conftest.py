@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 from tests.helpers.marks import MARKS, marks_of, running
+from tests.helpers.paths import TESTS
 from tests.helpers.recorded_outage import bundle, recorded_outage, trust  # noqa: F401 - fixtures
 from tests.helpers.requirements import need
 from tests.helpers.seed import SEED
@@ -33,11 +34,20 @@ hypothesis.settings.register_profile("untimed", hypothesis.settings(), deadline=
 hypothesis.settings.load_profile("untimed")
 
 LONGEST_FIRST = (
-    "web_browser", "campaign", "selfwatch", "end_to_end", "grafana", "clock_steps", "network_faults", "expiry",
-    "other_servers", "demo_provider", "evidence_cases", "web_access", "chaos", "startup", "notify_run", "reload",
-    "roundtrip_watched", "roundtrip", "watched", "watched_record", "probes_hostile", "cleartext", "dialogues",
-    "hostile_questions", "backup", "probe_verb", "evidence", "claims", "prometheus", "docs", "patterns", "limits",
-    "contracts", "incidents", "signature", "merge", "periods", "init", "standstill", "evidence_operator",
+    "browser/test_pages", "campaign/test_campaign", "unit/monitor/test_self_check", "e2e/test_end_to_end",
+    "integration/metrics/test_grafana", "e2e/test_clock_steps", "integration/probes/test_network_faults",
+    "integration/guard/test_expiry", "integration/probes/test_other_servers", "unit/cli/test_demo_provider",
+    "integration/evidence/test_report_cases", "unit/web/test_access", "chaos/test_chaos", "e2e/test_startup",
+    "e2e/test_notify", "e2e/test_reload", "integration/monitor/test_roundtrip",
+    "integration/probes/test_roundtrip", "e2e/test_watched_targets", "unit/store/test_recorded_targets",
+    "unit/probes/test_hostile_servers", "unit/probes/test_cleartext", "integration/probes/test_dialogues",
+    "e2e/test_hostile_questions", "e2e/test_backup", "integration/cli/test_probe",
+    "integration/evidence/test_evidence", "unit/evidence/test_claims", "integration/metrics/test_prometheus",
+    "unit/repository/test_docs", "unit/repository/test_patterns", "e2e/test_resource_limits",
+    "contracts/test_contracts", "integration/analysis/test_incidents",
+    "integration/evidence/test_pdf_signature", "integration/evidence/test_joint",
+    "integration/evidence/test_periods", "integration/cli/test_init", "e2e/test_watchdog",
+    "integration/evidence/test_dishonest_operator",
 )  # fmt: skip
 """Files by how long they take: no worker is left alone with a long one at the end."""
 
@@ -72,8 +82,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if isinstance(item, pytest.Function):
             for mark in sorted(marks_of(item)):
                 item.add_marker(mark)
-    place = {f"test_{name}": number for number, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+    place = {TESTS / f"{name}.py": number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,11 @@ from benchmarks.schedule import stand_in
 from mailwatch.times import now
 from tests.helpers import report_cases as cases
 from tests.helpers.ledger_factory import DAY, HOUR, MINUTE, Pattern, write
+from tests.helpers.paths import ROOT
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.report_cases import make_installation
 
-DOCS = Path(__file__).parent.parent / "docs" / "images"
+DOCS = ROOT / "docs" / "images"
 PAGES = (("it", 1), ("en", 2))
 DPI = 80
 BEAT = 5 * MINUTE

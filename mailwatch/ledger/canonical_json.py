@@ -14,7 +14,8 @@ def canonical(value: Any) -> str:
     """Write `value` as RFC 8785 does, for what entries hold: text, whole numbers, booleans, null.
 
     Entries hold no fractions, whose canonical form is the hard part of RFC 8785, and their keys are
-    sorted alike by code point and by UTF-16 unit, being ASCII. tests/test_ledger.py compares with rfc8785.
+    sorted alike by code point and by UTF-16 unit, being ASCII. tests/unit/ledger/test_ledger.py compares with
+    rfc8785.
     Raises TypeError for text that is not Unicode, and for numbers beyond 2**53, which RFC 8785 cannot write.
     """
     return orjson.dumps(value, option=_OPTIONS).decode()

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-TESTDATA = Path(__file__).parents[1] / "testdata"
+from tests.helpers.paths import TESTDATA
+
+TESTDATA = TESTDATA
 STORED = TESTDATA / "contracts"
 OLD = TESTDATA / "old"
 TIMES = json.loads((STORED / "times.json").read_bytes())

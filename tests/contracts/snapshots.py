@@ -10,8 +10,9 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-EXPECTED = ROOT / "tests" / "testdata" / "contracts" / "expected"
+from tests.helpers.paths import ROOT, TESTDATA
+
+EXPECTED = TESTDATA / "contracts" / "expected"
 SHOWN = 40
 """Lines of a difference."""
 

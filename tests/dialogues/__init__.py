@@ -1,7 +1,7 @@
 """Dialogues of real mail servers, from public reports, with the verdicts that were written down before.
 
-They are played by tests/test_dialogues.py. Where a report names a command that no probe sends (SELECT, UID FETCH,
-DATA), the words are said to the nearest one that it does send.
+They are played by tests/integration/probes/test_dialogues.py. Where a report names a command that no probe
+sends (SELECT, UID FETCH, DATA), the words are said to the nearest one that it does send.
 """
 
 from __future__ import annotations

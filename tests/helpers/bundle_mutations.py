@@ -24,10 +24,11 @@ from mailwatch.ledger.merkle import CompactRange, leaf_hash
 from mailwatch.store import Store
 from tests.helpers.bundle_files import Files, files_of
 from tests.helpers.malicious_operator import Operator, quiet
+from tests.helpers.paths import TESTDATA
 
 MUTATIONS = int(os.environ.get("MAILWATCH_MUTATIONS", "1000"))
 """How many are tried."""
-FOLDER = Path(__file__).parents[1] / "testdata" / "mutations"
+FOLDER = TESTDATA / "mutations"
 """A bundle of few entries and two tokens, without a report, that never changes; with the key that signed it."""
 ODD: list[Any] = [
     None, True, -1, 0, 2**53, 2**70, 10**400, "x", "", "\ud800", "2026-01-01T00:00:00Z", [], {}, [[]], 1.5, 1e300,

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tests.helpers.marks import starting
+from tests.helpers.paths import ROOT
 from tests.helpers.patience import PATIENCE
 
 MAX_REQUEST = 1 << 20
@@ -164,7 +165,7 @@ def _server() -> str:
         [sys.executable, "-m", "tests.helpers.command", str(listening.fileno())],
         pass_fds=[listening.fileno()],
         stdin=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     listening.close()
 

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.helpers.paths import TESTS
+
 MARKS = {
     "servers": "starts real servers: Dovecot, Postfix, nginx, ...",
     "e2e": "starts MailWatch or another program as a process",
@@ -28,7 +30,7 @@ MARKS = {
 }
 FOLDERS = {"e2e", "browser", "fuzz", "campaign"}
 """Tests in a folder of that name bear the mark."""
-FILES = {"test_fuzz": "fuzz", "test_patterns": "fuzz", "test_evidence_mutations": "fuzz"}
+FILES = {"unit/repository/test_patterns.py": "fuzz", "integration/evidence/test_mutations.py": "fuzz"}
 
 _STARTING = {"subprocess", "create_subprocess_exec"}
 """What code names that starts programs."""
@@ -52,7 +54,7 @@ def marked(name: str) -> Callable[[F], F]:
 def marks_of(item: pytest.Function) -> set[str]:
     """Return the names of the marks that a test must bear."""
     found = {part for part in item.path.parts if part in FOLDERS}
-    if name := FILES.get(item.path.stem):
+    if name := FILES.get(item.path.relative_to(TESTS).as_posix()):
         found.add(name)
     functions = [_unwrapped(item.function)]
     functions += [_unwrapped(given[-1].func) for given in item._fixtureinfo.name2fixturedefs.values()]
@@ -93,7 +95,7 @@ def _unwrapped(function: Any) -> Any:
 
 
 def _ours(module: str | None) -> bool:
-    return module is not None and (module.split(".")[0] == "tests" or module.startswith(("test_", "conftest")))
+    return module is not None and module.split(".")[0] == "tests"
 
 
 @cache

@@ -12,10 +12,11 @@ from typing import Any
 
 import yaml
 
+from tests.helpers.paths import ROOT
 from tests.helpers.patience import PATIENCE
 from tests.servers.program import HOST, Program, free_port
 
-FOLDER = Path(__file__).parents[2] / "prometheus"
+FOLDER = ROOT / "prometheus"
 EVERY = 1
 """Seconds between scrapes, and between evaluations."""
 

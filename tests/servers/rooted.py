@@ -14,10 +14,11 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.helpers.paths import ROOT
 from tests.servers.certificates import Certificate
 from tests.servers.program import Program
 
-ROOTS = Path(__file__).parents[2] / "build" / "servers"
+ROOTS = ROOT / "build" / "servers"
 DEVICES = {"null": (1, 3), "zero": (1, 5), "random": (1, 8), "urandom": (1, 9)}
 CHROOT = "/usr/sbin/chroot"
 ALICE, BOB = "a@example.org", "b@example.org"
