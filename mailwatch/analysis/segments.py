@@ -105,6 +105,8 @@ class Segmenter:
                 return False
             if self._offset is None or abs(start - clock["start"] - self._offset) > STEP_MS:
                 return False
+            if _is_set_between(begun, moment):
+                return False
             apart = clock["start"] - here.clock
         interval = payload.get("interval")
         longest = self._reach if interval is None else max_spacing(interval)
@@ -139,7 +141,7 @@ class Segmenter:
         if isinstance(fact, TargetChange):
             return settled + self._on_target_change(fact)
         start, end = fact_start(fact), fact_end(fact)
-        self._note_clock_jump(start, end)
+        self._note_clock_jumps(start, end)
         if isinstance(fact, Gap) or fact.outcome is Outcome.UNKNOWN:
             segments = self._close_observation(None)
             self._state = self._before = None
@@ -177,12 +179,21 @@ class Segmenter:
             return start.wall - here.wall
         return start.clock - here.clock if here.boot == start.boot else None
 
-    def _note_clock_jump(self, start: Moment, end: Moment) -> None:
+    def _note_clock_jumps(self, start: Moment, end: Moment) -> None:
+        """Note where the wall clock was set since the latest fact, and where while this one went on."""
         latest, self._latest = self._latest, end
-        if latest is None or latest.boot != end.boot or latest.offset is None or end.offset is None:
-            return
-        if abs(end.offset - latest.offset) > STEP_MS and start.clock is not None and latest.clock is not None:
-            self.jumps.append((latest.wall, start.wall - (start.clock - latest.clock)))
+        if latest is not None:
+            self._note_clock_jump(latest, start)
+        self._note_clock_jump(start, end)
+
+    def _note_clock_jump(self, earlier: Moment, later: Moment) -> None:
+        if (
+            earlier.boot == later.boot
+            and earlier.clock is not None
+            and later.clock is not None
+            and _is_set_between(earlier, later)
+        ):
+            self.jumps.append((earlier.wall, later.wall - (later.clock - earlier.clock)))
 
     def _infer_interval(self, due_time: Millis | None) -> None:
         """Find the interval where it is not on record: good observations in a row are due at even distances."""
@@ -217,6 +228,12 @@ def usual_interval(due_times: Sequence[Millis]) -> Millis:
     """Return the distance between due times, in their order, that is the most frequent; of equals the shortest."""
     apart = Counter(later - earlier for earlier, later in pairwise(due_times) if later > earlier)
     return min(apart, key=lambda each: (-apart[each], each), default=FALLBACK_INTERVAL_MS)
+
+
+def _is_set_between(earlier: Moment, later: Moment) -> bool:
+    """Whether the wall clock was set in between. False where the boot's clock was not read."""
+    before, after = earlier.offset, later.offset
+    return before is not None and after is not None and abs(after - before) > STEP_MS
 
 
 def _between(start: Moment, end: Moment) -> Millis:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tracemalloc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mailwatch.analysis.availability import Availability, RollingAvailability, availability
+from mailwatch.analysis.availability import Availability, AvailabilityMeter, RollingAvailability, availability
 from mailwatch.analysis.elapsed import Durations
-from mailwatch.model import Gap, GapReason, Observation, Outcome
+from mailwatch.analysis.segments import STEP_MS
+from mailwatch.ledger.payloads import fact_payload
+from mailwatch.model import ClockSpan, Gap, GapReason, Observation, Outcome
 from mailwatch.times import Millis, Window, merge_windows, overlap_length, subtract_windows
 
 MINUTE = 60_000
@@ -174,6 +176,60 @@ def test_the_observations_beside_a_step_back_of_the_clock_have_nothing_on_that_s
     seen = [*facts("++", lasts=10_000, first=30 * MINUTE), *facts("--", lasts=10_000)]
     told = availability(seen, 0, HOUR, interval=60)
     assert (told.up, told.down, told.indeterminate) == (50_000, 0, 0)
+
+
+DAYS_AHEAD = 20_000 * DAY
+"""What the wall clock shows when the steady one is at 0."""
+
+
+@given(
+    signs=st.text("++++++--_", min_size=2, max_size=12),
+    lasts=st.integers(1, 20_000),
+    steps=st.lists(
+        st.tuples(st.integers(1, 12 * MINUTE), st.sampled_from([-40, -4, 4, 40]).map(lambda days: days * DAY)),
+        max_size=3,
+    ),
+)
+@example(signs="++++", lasts=20_000, steps=[(MINUTE + 1, 4 * DAY)])  # while an up observation was made
+@example(signs="+---", lasts=20_000, steps=[(MINUTE + 1, 4 * DAY)])
+@example(signs="+_++", lasts=20_000, steps=[(MINUTE + 1, 4 * DAY)])  # in a gap
+def test_a_window_is_as_long_as_it_truly_was_whenever_the_clock_was_set(
+    signs: str, lasts: Millis, steps: list[tuple[Millis, Millis]]
+) -> None:
+    def wall(steady: Millis) -> Millis:
+        return DAYS_AHEAD + steady + sum(by for at, by in steps if at <= steady)
+
+    seen: list[Observation | Gap] = []
+    for index, sign in enumerate(signs):
+        begun, done = index * MINUTE, index * MINUTE + lasts
+        clock = ClockSpan("boot", begun, done)
+        # A probe never ends before it began; a gap does where the clock was set back in it.
+        end = wall(done) if sign == "_" else max(wall(begun), wall(done))
+        seen.append(
+            Gap(target="t", start=wall(begun), end=end, reason=GapReason.MISSED, clock=clock)
+            if sign == "_"
+            else replace(look(sign, wall(begun), end), clock=clock)
+        )
+    # The window holds all that the clock ever showed.
+    one_by_one, amid_others = (
+        AvailabilityMeter(DAYS_AHEAD - 1000 * DAY, DAYS_AHEAD + 1000 * DAY, interval=60) for _ in range(2)
+    )
+    for fact in seen:
+        one_by_one.feed(fact)
+        payload = fact_payload(fact)
+        if not (isinstance(fact, Observation) and fact.outcome is Outcome.UP and amid_others.feed_up(payload)):
+            amid_others.feed(fact)
+    one_by_one.flush()
+    amid_others.flush()
+    last = seen[-1]
+    ended = last.end if isinstance(last, Gap) else last.ended_at
+    for meter in (one_by_one, amid_others):
+        found = meter.result(ended=ended)
+        passed = 1000 * DAY + (len(signs) - 1) * MINUTE + lasts
+        tolerance = len(steps) * STEP_MS
+        # A clock that was set back in the last probe is seen with the next one: the record ends when it began.
+        assert passed - lasts - tolerance <= found.window <= passed + tolerance
+        assert found.covered <= (len(signs) - 1) * MINUTE + lasts
 
 
 def test_mean_times_are_those_of_the_outages_that_end_or_begin_in_the_window() -> None:
