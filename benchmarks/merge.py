@@ -42,7 +42,7 @@ def template(folder: Path, number: int) -> Path:
     skies = {"mail": lambda at: "-" if begin <= at < end else "+"}
     ledgers.write(folder, skies, START, START + 7 * DAY, provider="libero", observe=seen).close()
     reader, path = Reader.open(folder), folder.with_suffix(".zip")
-    watched = [ReportTarget("mail", 60.0, "libero", "imap")]
+    watched = [ReportTarget("mail", "libero", "imap")]
     window = (START + HOUR, START + 7 * DAY - HOUR)
     case = find_period_evidence(reader, Tokens(folder), load_keys(folder), window, watched, "home")
     with path.open("wb") as out:

@@ -79,8 +79,9 @@ def _licence(name: str, version: str) -> str:
         return ""
     about = found.metadata
     classified = [one.rpartition(" :: ")[2] for one in about.get_all("Classifier") or () if "License ::" in one]
-    said = about.get("License-Expression") or "; ".join(classified) or (about.get("License") or "").strip()
-    return said.splitlines()[0][:200] if said else ""
+    expression, free_text = (" ".join(about.get_all(name) or ()) for name in ("License-Expression", "License"))
+    licence = expression or "; ".join(classified) or free_text.strip()
+    return licence.splitlines()[0][:200] if licence else ""
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ def ours(folder: Path) -> dict[str, object]:
 
     write(folder, {"lab-imap": sky}, start, start + 47 * MINUTE, every=7).close()
     keys, reader = load_keys(folder), Reader.open(folder)
-    made = {
+    made: dict[str, object] = {
         "made_by": "python -m tests.vectors",
         "key": verifier_key(keys.origin, keys.public),
         "notes": [row.note for row in reader.checkpoints()],

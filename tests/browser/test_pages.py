@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from mailwatch.web.access import COOKIE
 from mailwatch.web.templating import texts
@@ -26,7 +26,10 @@ from tests.helpers.requirements import need
 from tests.servers.authority import Authority
 
 CHROMIUM = "/usr/bin/chromium"
-SIZES = {"phone": {"width": 360, "height": 740}, "desk": {"width": 1280, "height": 900}}
+SIZES: dict[str, ViewportSize] = {
+    "phone": {"width": 360, "height": 740},
+    "desk": {"width": 1280, "height": 900},
+}
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 CONTRAST = ["color-contrast"]
 _AXE = (resources.files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")

@@ -195,7 +195,7 @@ class _Life:
         for task in asyncio.all_tasks(self._loop):
             for _ in range(2):  # one that awaits something in its `finally` is closed at the second time
                 with contextlib.suppress(RuntimeError):
-                    task.get_coro().close()  # type: ignore[union-attr]
+                    task.get_coro().close()
         self._run.history.errors += self._metrics._errors
         self._loop.close()
         asyncio.set_event_loop(None)

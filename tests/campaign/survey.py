@@ -29,7 +29,8 @@ class Survey:
 
     async def ask(self, *_: Any) -> ClockSurvey:
         """Ask once."""
-        at, answers = now(), ()
+        at = now()
+        answers: tuple[Offset, ...] = ()
         if self._world.time_servers:
             if self._reached():
                 await asyncio.sleep(0.03)

@@ -259,9 +259,9 @@ def _judged(figures: Figures, folder: Path) -> None:
             seen = entry.payload
             figures.count(f"observations {seen['outcome']}")
             if seen.get("cause") == "monitor":
-                false[f"{seen['target']} is our own failure"] = seen.get("detail")
+                false[f"{seen['target']} is our own failure"] = str(seen.get("detail"))
             elif seen["target"] in healthy and seen["outcome"] != Outcome.UP:
-                false[f"{seen['target']} is {seen['outcome']}, and keeps all rules"] = seen.get("detail")
+                false[f"{seen['target']} is {seen['outcome']}, and keeps all rules"] = str(seen.get("detail"))
             elif seen["target"] not in healthy and seen["outcome"] == Outcome.UP:
                 false[f"{seen['target']} is up, and breaks the rules"] = ""
     finally:

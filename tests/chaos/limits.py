@@ -12,6 +12,7 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tests.chaos.figures import Figures, Scale
@@ -46,12 +47,12 @@ MEGABYTE = 1 << 20
 
 def run(lab: Lab, figures: Figures, scale: Scale) -> None:
     """Each limit while it runs, then each at the start."""
-    running = [
-        (f"{left} file handles left", resource.RLIMIT_NOFILE, lambda pid, left=left: handles(pid) + left)
+    running: list[tuple[str, int, Callable[[int], int]]] = [
+        (f"{left} file handles left", resource.RLIMIT_NOFILE, partial(_handles_and, left))
         for left in ((0, 1, 3, 6) if scale.thorough else (0, 3))
     ]
     running += [
-        (f"{left} MB left", resource.RLIMIT_AS, lambda pid, left=left: _memory(pid) + left * MEGABYTE)
+        (f"{left} MB left", resource.RLIMIT_AS, partial(_megabytes_and, left))
         for left in ((0, 1, 4, 16) if scale.thorough else (0, 4))
     ]
     running += [("no thread left", resource.RLIMIT_NPROC, _threads)]
@@ -213,6 +214,14 @@ def handles(pid: int) -> int:
 def _status(pid: int, key: str) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(key)).split()[1])
+
+
+def _handles_and(more: int, pid: int) -> int:
+    return handles(pid) + more
+
+
+def _megabytes_and(more: int, pid: int) -> int:
+    return _memory(pid) + more * MEGABYTE
 
 
 def _memory(pid: int) -> int:

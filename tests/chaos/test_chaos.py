@@ -15,6 +15,7 @@ from tests.chaos.figures import Figures, Scale
 from tests.chaos.lab import Flapping, Lab, lab
 from tests.chaos.promises import size, starts, wait_for
 from tests.helpers.requirements import need_program, need_root
+from tests.helpers.wall_clock import LIBRARIES
 from tests.servers import DOVECOT
 
 SCALE = Scale()
@@ -70,7 +71,7 @@ def test_a_full_disk_is_survived(servers: Lab, figures: Figures) -> None:
 
 @pytest.mark.nightly
 def test_a_wrong_clock_is_not_an_outage(servers: Lab, figures: Figures) -> None:
-    need_program(clock.LIBRARIES[-1] if clock.LIBRARIES else Path("/usr/bin/faketime"))
+    need_program(LIBRARIES[-1] if LIBRARIES else Path("/usr/bin/faketime"))
     clock.renew_certificate(servers)
     clock.one(servers, figures, "3 hours behind", guarded=False)
 

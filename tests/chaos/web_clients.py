@@ -51,7 +51,7 @@ CROWDS: dict[str, NextBytes] = {
     "headers without end": lambda _: b"X-Slow: 1\r\n",
     "a body that never comes": lambda _: b"",
     "pipelining, never reading": lambda _: REQUEST * 50,
-    "reading a byte now and then": lambda sock: (_one_byte(sock), b"")[1],
+    "reading a byte now and then": lambda sock: _read_one_byte(sock),
 }
 FIRST = {
     "half a request line": b"GET /api/v1/out",
@@ -190,9 +190,10 @@ def _hung_up(sock: socket.socket) -> bool:
         return False
 
 
-def _one_byte(sock: socket.socket) -> None:
+def _read_one_byte(sock: socket.socket) -> bytes:
     with contextlib.suppress(BlockingIOError):
         sock.recv(1, socket.MSG_DONTWAIT)
+    return b""
 
 
 def _memory(watching: MailWatchProcess) -> float:

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,23 +83,15 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MailWatchP
             with greeting(port):
                 watching.wait_until(lambda: watching.state("lab") == "up", "up", timeout=BUSY)
                 seen = watching.count("lab", "up")
-                watching.wait_until(
-                    lambda seen=seen: watching.count("lab", "up") > seen, "up once more", timeout=BUSY
-                )
+                watching.wait_for_more("lab", "up", than=seen, timeout=BUSY)
                 before = time.monotonic()
             began = time.monotonic()
             known = {outage["id"] for outage in watching.api("outages")}
-            opened = watching.wait_until(
-                lambda known=known: [o for o in watching.api("outages?open=true") if o["id"] not in known],
-                "open",
-                timeout=BUSY,
-            )[0]["id"]
+            opened = watching.wait_until(partial(_opened, watching, known), "open", timeout=BUSY)[0]["id"]
             clock.step(seconds)
             watching.wait_until(lambda: _shows(watching, clock), "the clock that was set", timeout=BUSY)
             steps = watching.count("lab", "down")
-            watching.wait_until(
-                lambda steps=steps: watching.count("lab", "down") > steps + 5, "more failures", timeout=BUSY
-            )
+            watching.wait_for_more("lab", "down", than=steps + 5, timeout=BUSY)
             ended = time.monotonic()
             with greeting(port):
                 after = time.monotonic()
@@ -106,15 +99,17 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MailWatchP
                 clock.step(-seconds)
                 watching.wait_until(lambda: _shows(watching, clock), "the clock that was set right", timeout=BUSY)
                 seen = watching.count("lab", "up")
-                watching.wait_until(
-                    lambda seen=seen: watching.count("lab", "up") > seen + 2, "up again", timeout=BUSY
-                )
+                watching.wait_for_more("lab", "up", than=seen + 2, timeout=BUSY)
             outage = next(o for o in watching.api("outages") if o["id"] == opened)
             found[name] = Lived(outage, ended - began, after - before)
         gaps = watching.metric("mailwatch_gap_seconds_total")
     yield watching, found
     assert gaps is not None
     assert gaps < 8 * BUSY, "gaps are as long as the clock was set by"
+
+
+def _opened(watching: MailWatchProcess, known: set[str]) -> list[dict[str, Any]]:
+    return [outage for outage in watching.api("outages?open=true") if outage["id"] not in known]
 
 
 def _shows(watching: MailWatchProcess, clock: WallClock) -> bool:

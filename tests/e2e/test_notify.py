@@ -123,7 +123,8 @@ def test_a_real_mail_server_takes_the_message_over_verified_tls(
         with dovecot.session(ALICE) as imap:
             imap.select("INBOX", readonly=True)
             _, (numbers,) = imap.search(None, "ALL")
-            raw = [imap.fetch(number, "(RFC822)")[1][0][1] for number in numbers.split()]
+            fetched = [imap.fetch(number, "(RFC822)")[1][0] for number in numbers.split()]
+        raw = [answer[1] for answer in fetched if isinstance(answer, tuple)]
         messages = [message_from_bytes(each, policy=default) for each in raw]
         return [message for message in messages if message["Subject"] == "MailWatch: lab is down"]
 

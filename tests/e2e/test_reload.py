@@ -487,7 +487,7 @@ async def test_what_is_in_a_file_is_read_again_and_a_file_that_is_gone_changes_n
         "ping-url": ("http://127.0.0.1:1/one", "http://127.0.0.1:1/two"),
     }.get(SECRETS[place], ("canary, the first of the secrets", "canary, the second of the secrets"))
     file.write_text(texts[0])
-    edits = {place: file.name}
+    edits: dict[str, str | None] = {place: file.name}
     if place.endswith("url_file"):
         edits[place.removesuffix("_file")] = None
     await running.reload(edited(edits))

@@ -69,7 +69,17 @@ async def test_a_checkpoint_is_stamped_and_openssl_agrees(authority: Authority, 
     reply, note = authority.folder / "reply.tsr", authority.folder / "note"
     reply.write_bytes(stamped.reply)
     note.write_bytes(NOTE.encode())
-    command = ["openssl", "ts", "-verify", "-in", reply, "-data", note, "-CAfile", authority.root]
+    command: list[str | Path] = [
+        "openssl",
+        "ts",
+        "-verify",
+        "-in",
+        reply,
+        "-data",
+        note,
+        "-CAfile",
+        authority.root,
+    ]
     checked = subprocess.run([*command, "-untrusted", authority.between], capture_output=True, text=True)
     assert "Verification: OK" in checked.stdout, checked.stderr
 
@@ -182,7 +192,8 @@ def x509_of(path: Path) -> Certificate:
 
 
 def der(path: Path) -> x509.Certificate:
-    return x509.Certificate.load(x509_of(path).public_bytes(Encoding.DER))
+    loaded: x509.Certificate = x509.Certificate.load(x509_of(path).public_bytes(Encoding.DER))
+    return loaded
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -540,15 +541,19 @@ def test_days_that_are_not_counted_yet_are_not_shown_as_days_without_data() -> N
     glance = {"phases": {}, "duration": 0.0, "days": [DayAvailability(0, DAY_MS, 0, 0, 0, 0)] * 90,
               "ratio": {"lower": 1.0, "upper": 1.0, "coverage": 1e-6}}  # fmt: skip
     for filling in (True, False):
-        sources = ReadModel(**dict.fromkeys(ReadModel.__slots__, lambda *_: []) | {"targets": lambda: [told]})
-        shown: dict[str, Any] = {"target_card": lambda *_: glance | {"filling": filling}, "outages": list}  # noqa: B023
-        views = PageData(
-            **dict.fromkeys(PageData.__slots__, lambda *_: "") | {"vantage_point": "", "place": ""} | shown
-        )
-        page = Pages(sources, views, Audience())._render_overview(_request(), "en", 1)
+        read: dict[str, Any] = dict.fromkeys(ReadModel.__slots__, lambda *_: [])
+        page_data: dict[str, Any] = dict.fromkeys(PageData.__slots__, lambda *_: "")
+        card = {**glance, "filling": filling}
+        page_data |= {"vantage_point": "", "place": "", "target_card": partial(_card, card), "outages": list}
+        sources = ReadModel(**read | {"targets": lambda: [told]})
+        page = Pages(sources, PageData(**page_data), Audience())._render_overview(_request(), "en", 1)
         assert (texts("en")["filling"] in page) is filling
         assert ("100 %" in page) is not filling
         assert page.count('class="bars"') == (0 if filling else 1)
+
+
+def _card(card: dict[str, Any], *_: object) -> dict[str, Any]:
+    return card
 
 
 def _request() -> Request:

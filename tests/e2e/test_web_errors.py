@@ -163,9 +163,10 @@ async def test_a_fault_of_ours_is_reported_without_its_details() -> None:
     def broken(*_: Any) -> list[dict[str, Any]]:
         raise Broken("canary")
 
-    sources = ReadModel(**dict.fromkeys(ReadModel.__slots__, broken))
-    named = {"vantage_point": "", "place": "", "change_token": str}
-    app = full_app(sources, PageData(**dict.fromkeys(PageData.__slots__, broken) | named), Audience())
+    read: dict[str, Any] = dict.fromkeys(ReadModel.__slots__, broken)
+    page_data: dict[str, Any] = dict.fromkeys(PageData.__slots__, broken)
+    page_data |= {"vantage_point": "", "place": "", "change_token": str}
+    app = full_app(ReadModel(**read), PageData(**page_data), Audience())
     status, page = await _asked(app, "/outages", **HTML)
     assert (status, "canary" in page) == (500, False)
     assert texts("en")["problem"]["fault"]["title"] in page

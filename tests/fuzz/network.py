@@ -127,13 +127,14 @@ class Told(dns.asyncresolver.Resolver):
         asked = dns.message.make_query(name, kind)
         try:
             message = dns.message.from_wire(wired)
+            assert isinstance(message, dns.message.QueryMessage)
             message.question = asked.question
             answer = dns.resolver.Answer(name, kind, dns.rdataclass.IN, message, "127.0.0.1", 53)
         except Exception as error:
             said = [("Do53:127.0.0.1@53", False, 53, error, None)]
-            raise dns.resolver.NoNameservers(request=asked, errors=said) from error
+            raise dns.resolver.NoNameservers(request=asked, errors=said) from error  # type: ignore[no-untyped-call]
         if answer.rrset is None and named.get("raise_on_no_answer", True):
-            raise dns.resolver.NoAnswer(response=message)
+            raise dns.resolver.NoAnswer(response=message)  # type: ignore[no-untyped-call]
         return answer
 
 

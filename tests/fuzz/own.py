@@ -19,7 +19,7 @@ from mailwatch.notify.text import message_text
 from mailwatch.settings import Channel
 from mailwatch.times import parse_duration, parse_rfc3339
 from tests.fuzz.target import Target
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import ROOT, TESTDATA
 
 
 @cache
@@ -92,8 +92,8 @@ def _name(data: bytes) -> None:
 
 def targets() -> list[Target]:
     """What is written by the owner, and what is written to them."""
-    bad = [path.read_bytes() for path in sorted((ROOT / "testdata" / "bad-config").glob("*.yaml"))]
-    example = (ROOT.parent / "config.example.yaml").read_bytes()
+    bad = [path.read_bytes() for path in sorted((TESTDATA / "bad-config").glob("*.yaml"))]
+    example = (ROOT / "config.example.yaml").read_bytes()
     whole = json.dumps(
         {"vantage_point": {"name": "x"}, "accounts": [{"address": "a@libero.it", "password_env": "P"}]}
     )

@@ -82,7 +82,7 @@ def running_with_canaries(folder: Path, **web: Any) -> Iterator[tuple[MailWatchP
         settings = dict(watching.settings)
         watching.settings = settings | {"web": {"listen": f"127.0.0.1:{watching.port}"}}
         watching.write_config()
-        first, second = (target["name"] for target in targets)
+        first, second = (str(target["name"]) for target in targets)
         with watching.running():
             watching.wait_until(lambda: watching.state(first) == watching.state(second) == "up", "up")
             server.broken.set()

@@ -141,6 +141,14 @@ class MailWatchProcess:
         told = self.get(f"/api/v1/observations?target={target}&limit=1000")
         return 0 if told.startswith("404") else sum(o["outcome"] == outcome for o in json.loads(told))
 
+    def wait_for_state(self, target: str, state: str, timeout: float = PATIENCE) -> None:
+        """Wait until the API reports this state of a target."""
+        self.wait_until(lambda: self.state(target) == state, f"{target} {state}", timeout)
+
+    def wait_for_more(self, target: str, outcome: str, than: int, timeout: float = PATIENCE) -> None:
+        """Wait until the API has more than so many observations of that outcome."""
+        self.wait_until(lambda: self.count(target, outcome) > than, f"{target} {outcome} again", timeout)
+
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run another command of mailwatch on the same config."""
         return mailwatch("--config", self.config, *words)

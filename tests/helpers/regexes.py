@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from re import _constants as sre  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
@@ -238,9 +239,7 @@ def busy(asked: UsedPattern) -> str:
     for method in sorted(asked.by):
         ask = getattr(asked.pattern, method)
         for before, pump, end in attacks(asked.pattern):
-            if grows(
-                lambda text, ask=ask, method=method: _ask(ask, method, asked.pattern, text), before, pump, end
-            ):
+            if grows(partial(_ask, ask, method, asked.pattern), before, pump, end):
                 return f"{method} {before!r} + {pump!r} * n + {end!r}"
     return ""
 
@@ -266,7 +265,7 @@ def grows(work: Callable[[str], object], before: str, pump: str, end: str, least
     return all(spent(least * MORE * at, 3) > TOO_MUCH * max(spent(least * at, 3), 1e-6) for at in (1, 2, 3))
 
 
-def _ask(ask: Callable[..., object], method: str, pattern: re.Pattern[Any], text: str) -> object:
+def _ask(ask: Callable[..., Any], method: str, pattern: re.Pattern[Any], text: str) -> object:
     given = text.encode("latin-1", "replace") if isinstance(pattern.pattern, bytes) else text
     if method == "sub":
         return ask(b"" if isinstance(given, bytes) else "", given)

@@ -74,10 +74,11 @@ def impaired_entries() -> MonitorEntries:
     at = BEGIN + 5 * HOUR
     guard = {"asked_at": at, "online": False, "controls": {"gmail": "no answer"}, "checked_at": at}
     told = surveys(BEGIN - 3 * HOUR, BEGIN + 30 * HOUR, 34_200_000)
-    step = {"event": "step", "start": BEGIN + 12 * HOUR, "end": BEGIN + 12 * HOUR + SECOND, "milliseconds": -3800}
+    ended = BEGIN + 12 * HOUR + SECOND
+    step = {"event": "step", "start": BEGIN + 12 * HOUR, "end": ended, "milliseconds": -3800}
     told += [("guard", at, guard), ("guard", at + 40 * MINUTE, {**guard, "asked_at": at + 40 * MINUTE,
              "online": True, "controls": {"gmail": "ok"}})]  # fmt: skip
-    told.append(("clock", step["end"], step))
+    told.append(("clock", ended, step))
     return sorted(told, key=lambda one: one[1])
 
 
@@ -131,7 +132,8 @@ def _observation_of(name: str, mark: str, at: Millis) -> Observation:
     )
     if mark == "?":
         return replace(made, guard=replace(guard, controls={"gmail": "no answer"}))
-    cause, phase, detail, replies = Cause.TIMEOUT, Phase.CONNECT, "no answer within 30 s", ()
+    cause, phase, detail = Cause.TIMEOUT, Phase.CONNECT, "no answer within 30 s"
+    replies: tuple[str, ...] = ()
     if 14 <= hours < 60:
         cause, detail = Cause.REFUSED, "connection refused"
     elif hours >= 60:

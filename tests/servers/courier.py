@@ -84,8 +84,8 @@ class Courier(Rooted):
 
     def set_max_connections(self, number: int) -> None:
         """How many connections there may be from one address; counts from the next start on."""
-        listen = ("/usr/sbin/couriertcpd", f"-address={HOST}", "-maxprocs=40", f"-maxperip={number}")
-        listen += ("-nodnslookup", "-noidentlookup")
+        limits = ("-maxprocs=40", f"-maxperip={number}")
+        listen = ("/usr/sbin/couriertcpd", f"-address={HOST}", *limits, "-nodnslookup", "-noidentlookup")
         tls = ("/usr/bin/couriertls", "-server", "-tcpd", "-user=courier")
         login, pop3_login = (f"/usr/lib/courier/courier/{name}" for name in ("imaplogin", "courierpop3login"))
         imap = (login, "/usr/bin/imapd", "Maildir")

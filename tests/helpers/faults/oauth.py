@@ -46,7 +46,6 @@ _POP3: list[Step] = [b"+OK ready\r\n", "^CAPA", b"+OK\r\nSASL PLAIN XOAUTH2\r\nT
 _SMTP: list[Step] = [b"220 hi\r\n", "^EHLO ", b"250-mail\r\n250 AUTH PLAIN XOAUTH2\r\n", "^AUTH XOAUTH2\r\n"]
 
 _at_imap = partial(Fault, kind=Kind.IMAP)
-_rejected = {"cause": Cause.CREDENTIALS, "phase": Phase.AUTH}
 
 FAULTS: list[Fault] = [
     _at_imap(
@@ -68,7 +67,8 @@ FAULTS: list[Fault] = [
             _imap(_BEARER), "AUTHENTICATE OAUTHBEARER ", b"+ " + CHALLENGE + b"\r\n", "^AQ==\r\n", b"TAG NO no\r\n"
         ),
         says="status: 401",
-        **_rejected,
+        cause=Cause.CREDENTIALS,
+        phase=Phase.AUTH,
     ),
     _at_imap(
         what="rejects the token by XOAUTH2, with a challenge that says why",
@@ -76,7 +76,8 @@ FAULTS: list[Fault] = [
             _imap("AUTH=XOAUTH2"), "AUTHENTICATE XOAUTH2 ", b"+ " + CHALLENGE + b"\r\n", "^\r\n", b"TAG NO no\r\n"
         ),
         says="status: 401",
-        **_rejected,
+        cause=Cause.CREDENTIALS,
+        phase=Phase.AUTH,
     ),
     _at_imap(
         what="rejects the token at once, as Outlook does",
@@ -87,7 +88,8 @@ FAULTS: list[Fault] = [
             "^[A-Za-z0-9+/=]+\r\n",
             b"TAG NO AUTHENTICATE failed.\r\n",
         ),
-        **_rejected,
+        cause=Cause.CREDENTIALS,
+        phase=Phase.AUTH,
     ),
     _at_imap(
         what="rejects the token: says `a1 NO [UNAVAILABLE] directory down`",
@@ -111,7 +113,8 @@ FAULTS: list[Fault] = [
         what="offers neither OAUTHBEARER nor XOAUTH2 for a login by OAuth 2",
         place=_granted(_imap("AUTH=PLAIN"), CLOSE),
         says="neither OAUTHBEARER nor XOAUTH2 (PLAIN)",
-        **_rejected,
+        cause=Cause.CREDENTIALS,
+        phase=Phase.AUTH,
     ),
     _at_imap(
         what="works, but the owner's grant was revoked",
@@ -151,7 +154,8 @@ FAULTS: list[Fault] = [
             b"535 5.7.8 no\r\n",
         ),
         says="status: 401",
-        **_rejected,
+        cause=Cause.CREDENTIALS,
+        phase=Phase.AUTH,
     ),
     Fault(
         kind=Kind.SMTP,
@@ -183,7 +187,8 @@ FAULTS: list[Fault] = [
             *_POP3, b"+ \r\n", "^[A-Za-z0-9+/=]+\r\n", b"+ " + CHALLENGE + b"\r\n", "^\r\n", b"-ERR [AUTH] no\r\n"
         ),
         says="status: 401",
-        **_rejected,
+        cause=Cause.CREDENTIALS,
+        phase=Phase.AUTH,
     ),
     Fault(
         kind=Kind.POP3,

@@ -99,7 +99,7 @@ class Service:
             if said == usual["DATA"]:
                 message = await reader.readuntil(b"\r\n.\r\n")
                 said = self.answer(self.smtp, "message") or b"250 2.0.0 Ok: queued as ABC123\r\n"
-                if said is CLOSE or said is SILENCE or said[:1] == b"2":
+                if isinstance(said, Behaviour) or said[:1] == b"2":
                     self.sent.append(message.removesuffix(b".\r\n"))
                 await _give(writer, said)
 

@@ -216,7 +216,10 @@ def test_restoration_is_shown_per_channel_and_per_account() -> None:
         ]
     )
     told = incident_json(incident)
-    at = lambda minute: rfc3339(T0 + minute * MINUTE)  # noqa: E731
+
+    def at(minute: int) -> str:
+        return rfc3339(T0 + minute * MINUTE)
+
     assert told["channels"] == [
         {"kind": "imap", "targets": ["anna/imap", "mario/imap"], "first_bad": at(0), "first_good": None},
         {"kind": "smtp", "targets": ["anna/smtp"], "first_bad": at(1), "first_good": at(31)},
@@ -462,7 +465,7 @@ def test_a_provider_that_goes_and_comes_back_channel_by_channel_is_one_incident(
         watching = MailWatchProcess(tmp_path, targets, detection={"recheck": ["500ms"]})
         servers.enter_context(watching.running())
         for name in ("lab-imap", "lab-smtp"):
-            watching.wait_until(lambda name=name: watching.state(name) == "up", f"{name} up")
+            watching.wait_for_state(name, "up")
         own_dovecot.stop()
         postfix.stop()
         opened = watching.wait_until(lambda: watching.api("incidents?open=true"), "an incident")[0]

@@ -11,6 +11,7 @@ import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -91,7 +92,7 @@ def cut_short(files: Files) -> None:
     put_lines(files, lines_of(files)[:-1])
 
 
-def proof_of(files: Files, change: Callable[[dict], None]) -> None:
+def proof_of(files: Files, change: Callable[[dict[str, Any]], None]) -> None:
     proof = json.loads(files["proof.json"])
     change(proof)
     files["proof.json"] = json.dumps(proof).encode()
@@ -101,7 +102,7 @@ def resigned_checkpoint(files: Files) -> None:
     """One checkpoint signed by another key under the old name."""
     stranger = Ed25519PrivateKey.generate()
 
-    def change(proof: dict) -> None:
+    def change(proof: dict[str, Any]) -> None:
         name, size, root = proof["checkpoints"][1].split("\n")[:3]
         proof["checkpoints"][1] = sign(Checkpoint(name, int(size), base64.b64decode(root)), stranger)
 
@@ -119,7 +120,7 @@ def other_start(files: Files) -> None:
 def token_moved(files: Files) -> None:
     """A token said to be over a later checkpoint than it is."""
 
-    def change(proof: dict) -> None:
+    def change(proof: dict[str, Any]) -> None:
         proof["tokens"][0]["checkpoint"] = proof["tokens"][-1]["checkpoint"]
 
     proof_of(files, change)
@@ -134,7 +135,7 @@ def token_dropped(files: Files) -> None:
     """The outside times after the end left out, so that the case seems to have been written at any later time."""
     end = json.loads(files["outage.json"])["outage"]["ledger"]["last"]
 
-    def change(proof: dict) -> None:
+    def change(proof: dict[str, Any]) -> None:
         for token in [token for token in proof["tokens"] if token["checkpoint"] > end]:
             proof["tokens"].remove(token)
             del files[token["file"]]
@@ -373,7 +374,7 @@ def test_a_hostile_zip_is_refused_in_words(
     assert words in refused[0].detail
 
 
-def made_up(count: int, kind: str, payload: dict | None, targets: bool) -> Iterator[bytes]:
+def made_up(count: int, kind: str, payload: dict[str, Any] | None, targets: bool) -> Iterator[bytes]:
     """Lines of entries that fit their hashes."""
     text = "" if payload is None else canonical(payload)
     for index in range(count):

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,8 @@ from mailwatch.evidence.ledger_range import EvidenceError, check_within_tokens
 from mailwatch.evidence.outage_case import find_outage_evidence
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.model import Rules
-from mailwatch.store import Store, Tokens
+from mailwatch.store import NewEntry, Store, Tokens
+from mailwatch.store.reader import Entry
 from tests.helpers.bundle_files import files_of, pack
 from tests.helpers.ledger_factory import DAY, HOUR
 from tests.helpers.malicious_operator import Operator, quiet, trusting
@@ -80,15 +81,17 @@ def test_an_outage_cannot_be_moved_to_another_time(
     assert words in detail
 
 
-def test_an_observation_is_dated_as_its_entry_is(operator: Operator, authority: Authority) -> None:
+def test_an_observation_is_dated_as_its_entry_is(
+    operator: Operator, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else the headers would tell the time to the tokens, and the observations another one to the reader."""
     append = operator.store.append_batch
 
-    def today(drafts: list) -> list:
+    def today(drafts: Sequence[NewEntry]) -> list[Entry]:
         return append([type(one)(kind=one.kind, time=operator.clock(), target=one.target, payload=one.payload)
                        for one in drafts])  # fmt: skip
 
-    operator.store.append_batch = today  # type: ignore[method-assign]
+    monkeypatch.setattr(operator.store, "append_batch", today)
     operator.observe("+")
     operator.stamp(authority)
     operator.observe("++----++", dated=operator.clock() - 30 * DAY)

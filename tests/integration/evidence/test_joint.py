@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -71,12 +72,12 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
-def joint(paths: list[Path]) -> dict:
+def joint(paths: list[Path]) -> dict[str, Any]:
     members, left_out = partition_members(read_member(path, Trust()) for path in paths)
     return joint_statement(group_channels(members), members, left_out)
 
 
-def times(told: dict) -> list[list[float]]:
+def times(told: dict[str, Any]) -> list[list[float]]:
     """Hours since the start."""
     return [[round((parse_rfc3339(at) - START) / HOUR, 1) for at in pair] for pair in told["times"]]
 
@@ -109,7 +110,8 @@ def test_the_order_of_the_bundles_changes_nothing(three: list[Path]) -> None:
 
 def test_a_ledger_counts_once_however_many_bundles_are_of_it(three: list[Path], tmp_path: Path) -> None:
     half = part_of(three[0].with_suffix("").with_suffix(""), down(2, 6), "home-a", start=START + 3 * HOUR)
-    again = shutil.copy(three[0], tmp_path / "again.zip")
+    again = tmp_path / "again.zip"
+    shutil.copy(three[0], again)
     told = joint([*three, half, again])
     assert len(told["members"]) == 4
     assert [one["reason"] for one in told["left_out"]] == [f"the same range of the same ledger as {three[0].name}"]

@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -35,6 +36,8 @@ from tests.helpers.process import MailWatchProcess
 from tests.helpers.seed import SEED
 from tests.servers.authority import Authority
 
+Stated = dict[str, Any]
+"""What a bundle states, as it is in period.json."""
 START = 1_767_222_000_000
 """2026-01-01T00:00 in Rome."""
 
@@ -79,7 +82,7 @@ def period(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def stated_of(path: Path) -> dict:
+def stated_of(path: Path) -> Stated:
     with zipfile.ZipFile(path) as opened:
         return dict(json.loads(opened.read("period.json")))
 
@@ -174,7 +177,7 @@ def hidden(files: Files) -> None:
     put_lines(files, lines)
 
 
-def stated_otherwise(change: Callable[[dict], None]) -> Callable[[Files], None]:
+def stated_otherwise(change: Callable[[Stated], None]) -> Callable[[Files], None]:
     def attack(files: Files) -> None:
         stated = json.loads(files["period.json"])
         change(stated)
@@ -183,55 +186,55 @@ def stated_otherwise(change: Callable[[dict], None]) -> Callable[[Files], None]:
     return attack
 
 
-def lower(stated: dict) -> None:
+def lower(stated: Stated) -> None:
     stated["availability"][0]["availability"]["lower"] -= 0.01
 
 
-def fewer_outages(stated: dict) -> None:
+def fewer_outages(stated: Stated) -> None:
     del stated["outages"][1]
 
 
-def longer(stated: dict) -> None:
+def longer(stated: Stated) -> None:
     stated["outages"][1]["duration"]["min"] += 3600
 
 
-def wider(stated: dict) -> None:
+def wider(stated: Stated) -> None:
     stated["window"]["to"] = rfc3339(START + 5 * DAY)
 
 
-def earlier(stated: dict) -> None:
+def earlier(stated: Stated) -> None:
     stated["window"]["from"] = rfc3339(START - 1000 * DAY)
 
 
-def other_rules(stated: dict) -> None:
+def other_rules(stated: Stated) -> None:
     stated["rules"]["open_after"] = 1
 
 
-def other_beat(stated: dict) -> None:
+def other_beat(stated: Stated) -> None:
     stated["targets"][0]["interval"] = 1.0
 
 
-def wild_beat(stated: dict) -> None:
+def wild_beat(stated: Stated) -> None:
     stated["targets"][0]["interval"] = "60"
 
 
-def other_intervals(stated: dict) -> None:
+def other_intervals(stated: Stated) -> None:
     stated["targets"][0]["intervals"][0]["interval"] = 600.0
 
 
-def no_intervals(stated: dict) -> None:
+def no_intervals(stated: Stated) -> None:
     del stated["targets"][0]["intervals"]
 
 
-def no_target(stated: dict) -> None:
+def no_target(stated: Stated) -> None:
     stated["targets"] = []
 
 
-def somebody_elses(stated: dict) -> None:
+def somebody_elses(stated: Stated) -> None:
     stated["targets"][0]["target"] = "other"
 
 
-def tokens_invented(stated: dict) -> None:
+def tokens_invented(stated: Stated) -> None:
     stated["outside_times"]["not_after"] = rfc3339(START + 4 * DAY)
 
 

@@ -448,11 +448,12 @@ def test_what_was_sent_is_noted_listed_and_shown(tmp_path: Path) -> None:
     # What a power cut left half written is named, and nothing is added behind it.
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
-    for words_of_it in (
+    wanted: list[tuple[str, ...]] = [
         ("claim", "log", made.outage, *first),
         ("report", made.outage, "-o", str(tmp_path / "x.pdf")),
-    ):
-        refused = made.command(*words_of_it)
+    ]
+    for words in wanted:
+        refused = made.command(*words)
         assert refused.returncode == 1
         assert f"{path}:2: is not a message that was sent; correct the line, or remove it" in refused.stderr
     assert path.read_bytes() == whole[:-20]

@@ -178,7 +178,7 @@ def test_the_whole_discloses_no_token_anywhere(
         grant(authority, client_of(authority, grants / f"{ALICE}.json"))
         with watching.running():
             for kind in ports:
-                watching.wait_until(lambda kind=kind: watching.count(kind, "up") >= 4, f"up by {kind}")
+                watching.wait_for_more(kind, "up", than=3)
             watching.wait_until(lambda: len(authority.asked) >= 3, "renewed")
             authority.fault = "error invalid_grant"
             watching.wait_until(lambda: watching.count("imap", "unknown") >= 2, "refused")

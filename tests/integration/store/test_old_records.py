@@ -145,9 +145,7 @@ def test_a_run_goes_on_over_an_old_ledger(name: str, tmp_path: Path) -> None:
     with watching.running():
         before = {target: watching.count(target, "down") for target in targets}
         for target in targets:
-            watching.wait_until(
-                lambda target=target: watching.count(target, "down") > before[target], "seen again"
-            )
+            watching.wait_for_more(target, "down", than=before[target])
         assert {one["id"] for one in expected["outages"]} <= {one["id"] for one in watching.api("outages")}
         assert watching.get("/").startswith("<!")
     audit = watching.command("ledger", "audit", "--json")

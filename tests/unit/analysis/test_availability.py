@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from mailwatch.analysis.availability import Availability, AvailabilityMeter, RollingAvailability, availability
 from mailwatch.analysis.elapsed import Durations
-from mailwatch.analysis.segments import STEP_MS
 from mailwatch.ledger.payloads import fact_payload
 from mailwatch.model import ClockSpan, Gap, GapReason, Observation, Outcome
+from mailwatch.monotonic import STEP_MS
 from mailwatch.times import Millis, Window, merge_windows, overlap_length, subtract_windows
 
 MINUTE = 60_000
@@ -257,6 +257,7 @@ LASTS = st.integers(0, 40_000)
 @given(signs=SIGNS, lasts=LASTS, start=st.integers(0, HOUR), length=st.integers(1, HOUR))
 def test_the_bounds_are_in_order(signs: str, lasts: int, start: int, length: int) -> None:
     told = availability(facts(signs, lasts), start, start + length, interval=60)
+    assert told.coverage is not None
     assert 0 <= told.coverage <= 1
     assert (told.lower is None) == (told.upper is None) == (told.covered == 0)
     if told.lower is not None and told.upper is not None:
@@ -409,6 +410,7 @@ def test_a_clock_set_back_never_covers_more_than_all() -> None:
     for observation in seen:
         buckets.feed(observation)
     told = buckets.ratio(DAY, 1000 * DAY + 10 * HOUR)
+    assert told.coverage is not None
     assert told.coverage <= 1
     assert told.upper == 1
 
@@ -422,6 +424,7 @@ def test_a_clock_that_was_years_ahead_does_not_blind_the_windows() -> None:
     for window in (DAY, 90 * DAY):
         told = buckets.ratio(window, 1001 * DAY + HOUR)
         assert (told.lower, told.upper) == (0, 0)
+        assert told.coverage is not None
         assert told.coverage > 0
 
 

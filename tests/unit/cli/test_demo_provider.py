@@ -11,6 +11,7 @@ import ssl
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from string import Formatter
 from typing import Any, TypeVar
@@ -227,7 +228,7 @@ async def test_refusing_hangs_up_refuses_and_comes_back_on_the_same_port(standin
     writer.close()
     for connect in (imap, smtp):
         with pytest.raises(ConnectionRefusedError):
-            await blocking(lambda connect=connect: connect(standin))
+            await blocking(partial(connect, standin))
     await standin.change(Behaviour.FINE)
     (await blocking(lambda: imap(standin))).shutdown()
     (await blocking(lambda: smtp(standin))).close()

@@ -9,7 +9,7 @@ import pickle
 import re
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,11 +36,13 @@ EXAMPLE = ROOT / "config.example.yaml"
 BAD = sorted((TESTDATA / "bad-config").glob("*.yaml"))
 CANARY = "canary-7f3a"
 HOME = "vantage_point: {name: home}\n"
+Write = Callable[..., Path]
+"""Writes a text to a file, config.yaml unless another name is given, and returns its path."""
 LAB = HOME + "targets:\n  - name: lab\n    kind: imap\n    host: imap.example.org\n"
 
 
 @pytest.fixture
-def write(tmp_path: Path):
+def write(tmp_path: Path) -> Write:
     def _write(text: str, name: str = "config.yaml") -> Path:
         path = tmp_path / name
         path.write_text(text, encoding="utf-8")
@@ -111,7 +113,7 @@ def test_a_missing_file_is_distinguished_from_a_bad_one(tmp_path: Path) -> None:
         config.load(tmp_path / "nowhere.yaml")
 
 
-def test_problems_of_secrets_are_all_reported_at_once_at_their_lines(write) -> None:
+def test_problems_of_secrets_are_all_reported_at_once_at_their_lines(write: Write) -> None:
     path = write(
         HOME
         + "accounts:\n  - address: mario.rossi@libero.it\n    password_file: nowhere\n"
@@ -154,13 +156,15 @@ def test_a_written_duration_reads_as_the_same(milliseconds: int) -> None:
     assert parse_duration(duration_text(milliseconds / 1000)) == milliseconds / 1000
 
 
-def test_words_stay_words(write) -> None:
+def test_words_stay_words(write: Write) -> None:
     loaded = config.load(write(LAB.replace("name: home", "name: no, place: 12:30") + "guard: off\n"))
     assert (loaded.vantage_point.name, loaded.vantage_point.place) == ("no", "12:30")
     assert loaded.guard is None
 
 
-def test_relative_paths_are_relative_to_the_file(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_are_relative_to_the_file(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "etc").mkdir()
     path = write(
         LAB + "    ca_file: ca.pem\n    login: {username: a, password_file: secrets/lab}\ndata_dir: data\n",
@@ -176,12 +180,12 @@ def test_relative_paths_are_relative_to_the_file(write, tmp_path: Path, monkeypa
         assert target.login.password_file == tmp_path / "etc" / "secrets" / "lab"
 
 
-def test_without_data_dir_the_data_lies_beside_the_file(write, tmp_path: Path) -> None:
+def test_without_data_dir_the_data_lies_beside_the_file(write: Write, tmp_path: Path) -> None:
     assert config.load(write(LAB)).data_dir == tmp_path / "data"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "lab.localhost"])
-def test_a_login_in_the_clear_is_for_this_machine_only(write, host: str) -> None:
+def test_a_login_in_the_clear_is_for_this_machine_only(write: Write, host: str) -> None:
     login = "    tls: none\n    login: {username: a, password_env: A}\n"
     assert config.load(write(LAB.replace("imap.example.org", f'"{host}"') + login)).targets
     for other in ("10.0.0.1", "localhost.example.org", "127.0.0.1.example.org"):
@@ -205,25 +209,27 @@ def test_a_login_in_the_clear_is_for_this_machine_only(write, host: str) -> None
         (Kind.SMTP, "port: 25", 25, TlsMode.STARTTLS),
     ],
 )
-def test_port_and_tls_agree_when_one_is_written(write, kind: Kind, written: str, port: int, tls: TlsMode) -> None:
+def test_port_and_tls_agree_when_one_is_written(
+    write: Write, kind: Kind, written: str, port: int, tls: TlsMode
+) -> None:
     loaded = config.load(write(LAB.replace("kind: imap", f"kind: {kind}") + f"    {written}\n"))
     target = config.build_targets(loaded)[0]
     assert (target.port, target.tls) == (port, tls)
 
 
-def test_587_beside_a_catalogue_key_is_not_spoken_to_as_implicit(write) -> None:
+def test_587_beside_a_catalogue_key_is_not_spoken_to_as_implicit(write: Write) -> None:
     path = write(HOME + "targets: [{name: x, kind: smtp, provider: gandi, port: 587}]\n")
     target = config.build_targets(config.load(path))[0]
     assert (target.host, target.port, target.tls) == ("mail.gandi.net", 587, TlsMode.STARTTLS)
 
 
-def test_a_provider_fills_host_port_and_tls(write) -> None:
+def test_a_provider_fills_host_port_and_tls(write: Write) -> None:
     path = write(HOME + "targets: [{name: alice, kind: imap, provider: alice}]\n")
     target = config.build_targets(config.load(path))[0]
     assert (target.host, target.port, target.tls) == ("in.alice.it", 143, TlsMode.STARTTLS)
 
 
-def test_an_account_becomes_one_target_a_channel(write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_account_becomes_one_target_a_channel(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIBERO", CANARY)
     path = write(HOME + "accounts:\n  - {address: mario.rossi@libero.it, password_env: LIBERO, interval: 5m}\n")
     targets = config.build_targets(config.load(path))
@@ -247,7 +253,7 @@ def test_an_account_becomes_one_target_a_channel(write, monkeypatch: pytest.Monk
         assert target.login.password.get_secret_value() == CANARY
 
 
-def test_channels_and_provider_of_an_account_are_heeded(write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channels_and_provider_of_an_account_are_heeded(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREE", CANARY)
     path = write(
         HOME + "accounts:\n  - {address: a@example.org, provider: free, channels: [smtp], password_env: FREE}\n"
@@ -257,7 +263,9 @@ def test_channels_and_provider_of_an_account_are_heeded(write, monkeypatch: pyte
     assert (target.host, target.login.username) == ("smtp.free.fr", "a")
 
 
-def test_mail_is_offered_to_the_postmaster_or_to_who_is_named(write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mail_is_offered_to_the_postmaster_or_to_who_is_named(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SECRET", "x")
     text = HOME + (
         "accounts:\n  - {address: a@libero.it, password_env: SECRET, channels: [imap, smtp, mx]}\n"
@@ -274,13 +282,13 @@ def test_mail_is_offered_to_the_postmaster_or_to_who_is_named(write, monkeypatch
     assert made["d"].task == MxTask("postmaster@[IPv6:2001:db8::1]")
 
 
-def test_defaults_hold_where_nothing_else_is_written(write) -> None:
+def test_defaults_hold_where_nothing_else_is_written(write: Write) -> None:
     more = "    interval: 5s\n  - {name: b, kind: smtp, host: b.example.org}\n"
     a, b = config.build_targets(config.load(write(LAB + more + "defaults: {interval: 10m, timeout: 7s}\n")))
     assert [(t.interval, t.timeout) for t in (a, b)] == [(5, 7), (600, 7)]
 
 
-def test_the_name_for_ehlo_is_for_those_who_greet(write) -> None:
+def test_the_name_for_ehlo_is_for_those_who_greet(write: Write) -> None:
     more = "  - {name: b, kind: smtp, host: b.example.org}\n  - {name: c, kind: mx, host: example.org}\n"
     named = "defaults: {helo_name: watch.example.org}\n"
     made = config.build_targets(config.load(write(LAB + more + named)))
@@ -356,7 +364,7 @@ def test_a_command_that_never_stops_printing_is_not_read_to_the_end(tmp_path: Pa
         secrets.read_password(section(password_command=["yes"]), tmp_path)
 
 
-def test_the_command_of_an_account_runs_once_for_all_its_channels(write, tmp_path: Path) -> None:
+def test_the_command_of_an_account_runs_once_for_all_its_channels(write: Write, tmp_path: Path) -> None:
     command = "[sh, -c, 'echo run >> runs; echo canary-7f3a']"
     path = write(HOME + f"accounts: [{{address: mario.rossi@libero.it, password_command: {command}}}]\n")
     assert len(config.build_targets(config.load(path))) == 3
@@ -364,7 +372,7 @@ def test_the_command_of_an_account_runs_once_for_all_its_channels(write, tmp_pat
 
 
 @pytest.fixture
-def guarded(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+def guarded(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """A config whose secrets are the canary, in every way that there is."""
     (tmp_path / "secret").write_text(CANARY + "\n")
     (tmp_path / "secret").chmod(0o600)
@@ -406,7 +414,7 @@ GMAIL = (
 
 
 def test_an_account_by_oauth2_has_the_providers_endpoints_and_one_grant(
-    write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOOGLE", CANARY)
     loaded = config.load(write(GMAIL + "      client_secret_env: GOOGLE\n"))
@@ -424,7 +432,7 @@ def test_an_account_by_oauth2_has_the_providers_endpoints_and_one_grant(
     assert CANARY not in repr(targets) + config.effective_yaml(loaded) + config.digest(loaded)
 
 
-def test_a_client_secret_that_cannot_be_read_is_reported_at_its_line(write, tmp_path: Path) -> None:
+def test_a_client_secret_that_cannot_be_read_is_reported_at_its_line(write: Write, tmp_path: Path) -> None:
     path = write(GMAIL + "      client_secret_file: nowhere\n")
     with pytest.raises(config.ConfigError) as caught:
         config.build_targets(config.load(path))
@@ -433,14 +441,14 @@ def test_a_client_secret_that_cannot_be_read_is_reported_at_its_line(write, tmp_
     )
 
 
-def test_what_is_shown_of_oauth2_loads_to_the_same_again(write) -> None:
+def test_what_is_shown_of_oauth2_loads_to_the_same_again(write: Write) -> None:
     loaded = config.load(write(GMAIL))
     again = config.load(write(config.effective_yaml(loaded), "shown.yaml"))
     assert config.build_targets(again) == config.build_targets(loaded)
     assert config.digest(again) == config.digest(loaded)
 
 
-def test_access_that_is_not_granted_yet_or_open_to_others_is_worth_a_word(write, tmp_path: Path) -> None:
+def test_access_that_is_not_granted_yet_or_open_to_others_is_worth_a_word(write: Write, tmp_path: Path) -> None:
     loaded = config.load(write(GMAIL + "      client_secret_file: secret\n"))
     secret, grant = tmp_path / "secret", tmp_path / "data" / "oauth" / "mario.rossi@gmail.com.json"
     secret.write_text("x\n")
@@ -466,14 +474,14 @@ def test_no_user_name_leads_out_of_the_folder_of_grants(tmp_path: Path, name: st
 # Show
 
 
-def test_what_is_shown_loads_to_the_same_again(guarded: Config, write) -> None:
+def test_what_is_shown_loads_to_the_same_again(guarded: Config, write: Write) -> None:
     again = config.load(write(config.effective_yaml(guarded), "shown.yaml"))
     assert config.effective(again) == config.effective(guarded)
     assert config.digest(again) == config.digest(guarded)
     assert config.effective_yaml(again) == config.effective_yaml(guarded)
 
 
-def test_the_example_shown_gives_the_same_targets_again(write) -> None:
+def test_the_example_shown_gives_the_same_targets_again(write: Write) -> None:
     loaded = config.load(EXAMPLE)
     again = config.load(write(config.effective_yaml(loaded)))
     assert config.build_targets(again) == config.build_targets(loaded)
@@ -499,7 +507,7 @@ def test_any_words_survive_being_shown(tmp_path_factory: pytest.TempPathFactory,
     assert config.load(again).vantage_point.model_dump() == plain["vantage_point"]
 
 
-def test_the_digest_changes_with_a_setting_and_not_with_a_comment(write) -> None:
+def test_the_digest_changes_with_a_setting_and_not_with_a_comment(write: Write) -> None:
     first = config.digest(config.load(write(LAB)))
     assert config.digest(config.load(write("# a comment\n" + LAB))) == first
     assert config.digest(config.load(write(LAB + "    interval: 5s\n"))) != first
@@ -528,7 +536,7 @@ def test_the_example_mentions_every_field() -> None:
     assert missing == set()
 
 
-def test_the_defaults_that_the_example_shows_are_the_true_ones(write) -> None:
+def test_the_defaults_that_the_example_shows_are_the_true_ones(write: Write) -> None:
     names = ("limits", "defaults", "detection", "guard")
     text = EXAMPLE.read_text()
     for name in names:
@@ -545,7 +553,7 @@ def test_the_defaults_that_the_example_shows_are_the_true_ones(write) -> None:
         assert getattr(uncommented, name) == getattr(config.load(EXAMPLE), name)
 
 
-def test_a_control_is_an_address_or_says_whose_certificate_it_shows(write) -> None:
+def test_a_control_is_an_address_or_says_whose_certificate_it_shows(write: Write) -> None:
     own = "{address: 'control.example:8443', name: control.example, ca_file: ca.pem}"
     path = write(LAB + f"guard: {{controls: ['1.1.1.1:443', {own}]}}\n")
     loaded = config.load(path)
@@ -559,14 +567,14 @@ def test_a_control_is_an_address_or_says_whose_certificate_it_shows(write) -> No
     assert config.effective(loaded)["guard"]["controls"][0] == "1.1.1.1:443"
 
 
-def test_a_guard_that_is_off_is_warned_of(write) -> None:
+def test_a_guard_that_is_off_is_warned_of(write: Write) -> None:
     (note,) = config.warnings(config.load(write(LAB + "guard: off\n")))
     assert "guard: off" in note.message
     assert note.line == len(LAB.splitlines()) + 1
     assert config.warnings(config.load(write(LAB))) == ()
 
 
-def test_maintenance_windows_may_overlap(write) -> None:
+def test_maintenance_windows_may_overlap(write: Write) -> None:
     rules = """maintenance:
   - {name: x, cron: "0 3 * * 0", duration: 2h, timezone: Europe/Rome}
   - {name: y, start: 2026-10-03T22:00, end: 2026-10-04T04:00, timezone: Europe/Rome}
@@ -575,7 +583,7 @@ def test_maintenance_windows_may_overlap(write) -> None:
     assert [rule.name for rule in config.load(write(LAB + rules)).maintenance] == ["x", "y", "z"]
 
 
-def test_the_maintenance_that_the_example_shows_is_valid(write) -> None:
+def test_the_maintenance_that_the_example_shows_is_valid(write: Write) -> None:
     shown = re.search(r"^# maintenance:.*\n(?:#.*\n)+", EXAMPLE.read_text(), re.M)
     assert shown
     text = EXAMPLE.read_text().replace(shown[0], re.sub(r"^# ?", "", shown[0], flags=re.M))
@@ -588,7 +596,7 @@ def test_the_maintenance_that_the_example_shows_is_valid(write) -> None:
     assert config.build_maintenance(again, b"secret") == rules
 
 
-def test_rules_go_on_record_without_the_names_of_targets(write) -> None:
+def test_rules_go_on_record_without_the_names_of_targets(write: Write) -> None:
     rule = "{name: x, cron: 0 3 * * 0, duration: 2h, timezone: UTC, targets: [lab]}"
     (made,) = config.build_maintenance(config.load(write(LAB + f"maintenance: [{rule}]\n")), b"secret")
     assert made.covers(target_id(b"secret", "lab"))
@@ -596,7 +604,7 @@ def test_rules_go_on_record_without_the_names_of_targets(write) -> None:
     assert "lab" not in json.dumps(made.payload())
 
 
-def test_a_digest_does_not_change_with_a_section_that_is_not_written(write) -> None:
+def test_a_digest_does_not_change_with_a_section_that_is_not_written(write: Write) -> None:
     assert "maintenance" not in config.effective(config.load(write(LAB)))
 
 
@@ -611,7 +619,7 @@ def test_the_schema_describes_every_field() -> None:
 # Warnings
 
 
-def test_a_timeout_beyond_the_interval_is_worth_a_word(write) -> None:
+def test_a_timeout_beyond_the_interval_is_worth_a_word(write: Write) -> None:
     path = write(LAB + "    interval: 5s\n    timeout: 6s\n")
     (note,) = config.warnings(config.load(path))
     assert (
@@ -620,7 +628,7 @@ def test_a_timeout_beyond_the_interval_is_worth_a_word(write) -> None:
     )
 
 
-def test_a_deadline_beyond_the_interval_is_worth_a_word(write) -> None:
+def test_a_deadline_beyond_the_interval_is_worth_a_word(write: Write) -> None:
     ends = (
         HOME
         + """targets:
@@ -640,7 +648,7 @@ def test_a_deadline_beyond_the_interval_is_worth_a_word(write) -> None:
     assert config.warnings(config.load(path)) == ()
 
 
-def test_a_password_file_open_to_others_is_worth_a_word(write, tmp_path: Path) -> None:
+def test_a_password_file_open_to_others_is_worth_a_word(write: Write, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x\n")
     path = write(LAB + "    login: {username: a, password_file: secret}\n")
@@ -706,7 +714,7 @@ def test_check_without_a_config_is_wrong_use(tmp_path: Path, capsys: pytest.Capt
     assert "cannot be read" in capsys.readouterr().err
 
 
-def test_check_reads_the_secrets(write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reads_the_secrets(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(LAB + "    login: {username: a, password_file: nowhere}\n")
     assert run("check", "--config", str(path)) == 1
     assert f"{path}:6: targets[0].login.password_file:" in capsys.readouterr().err

@@ -75,7 +75,7 @@ def lasted(start: str, hours: float, edge: int = MINUTE, **more: Any) -> SlaOuta
 
 def only(told: dict[str, Any]) -> dict[str, Any]:
     (window,) = told["windows"]
-    return window
+    return dict(window)
 
 
 def outage_json(one: SlaOutage, kind: str = "imap") -> dict[str, Any]:
@@ -600,10 +600,8 @@ def test_the_letter_is_filled_in_as_pdf_and_as_document(
     # The same letters in both, whatever their order; a footer has numbers only.
     assert Counter(filter(str.isalpha, pdf)) == Counter(filter(str.isalpha, document))
     opened = docx.Document(str(tmp_path / "letter.docx"))
-    assert [round(side.cm, 1) for side in (opened.sections[0].page_width, opened.sections[0].page_height)] == [
-        21,
-        29.7,
-    ]
+    sides = (opened.sections[0].page_width, opened.sections[0].page_height)
+    assert [round(side.cm, 1) for side in sides if side is not None] == [21, 29.7]
     assert {"en": "en-GB", "it": "it-IT"}[language] in opened.styles.element.xml
     assert "microsoft-365 is not verified" in said
     assert re.search(r"last day to claim for 1 \w+ \d{4} to .*: \d{4}-\d\d-\d\d \(-?\d+ days", said)

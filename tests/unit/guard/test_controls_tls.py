@@ -7,7 +7,7 @@ import gc
 import os
 import resource
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +25,7 @@ from mailwatch.times import now
 from tests.helpers.scripted_server import CLOSE, SILENCE, Step, scripted_server
 
 NAME = "control.example"
+Run = Callable[[Coroutine[object, object, None]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +72,17 @@ async def heard(authority: Authority, *script: Step) -> str:
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Awaitable[None]], None]:
+def run(request: pytest.FixtureRequest) -> Run:
     """Runs in either event loop: the second is the one that `mailwatch run` has."""
 
-    def run(work: Awaitable[None]) -> None:
+    def run(work: Coroutine[object, object, None]) -> None:
         with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.run(work)  # type: ignore[arg-type]
+            runner.run(work)
 
     return run
 
 
-def test_who_shows_the_certificate_of_its_name_is_the_control(authority: Authority, run) -> None:
+def test_who_shows_the_certificate_of_its_name_is_the_control(authority: Authority, run: Run) -> None:
     async def work() -> None:
         async with serving(authority.context(NAME)) as port:
             answer = await Guard([authority.control(port)], timeout=10).check()
@@ -91,7 +92,7 @@ def test_who_shows_the_certificate_of_its_name_is_the_control(authority: Authori
     run(work())
 
 
-def test_a_portal_with_a_certificate_of_its_own_is_not_the_control(authority: Authority, run) -> None:
+def test_a_portal_with_a_certificate_of_its_own_is_not_the_control(authority: Authority, run: Run) -> None:
     stranger = Authority(trustme.CA(), authority.ca_file)
 
     async def work() -> None:

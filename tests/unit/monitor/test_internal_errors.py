@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from mailwatch.guard import clock
 from mailwatch.guard.port25 import Port25
+from mailwatch.guard.sntp import Offset
 from mailwatch.model import Cause, Kind, Observation, Outcome, TlsMode
 from mailwatch.monitor.background import BackgroundTasks
 from mailwatch.monitor.enrolment import apply_config
@@ -91,17 +92,21 @@ async def test_a_probe_that_raises_is_on_record(
     assert len(harness.recorded("observation")) == 2
 
 
-async def test_a_judge_that_raises_is_on_record_with_what_was_seen(harness: PipelineHarness) -> None:
+async def test_a_judge_that_raises_is_on_record_with_what_was_seen(
+    harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     harness.pipeline.runner.observe = awaited(down)
-    harness.pipeline.attribution.attribute = awaited(raising)  # type: ignore[method-assign]
+    monkeypatch.setattr(harness.pipeline.attribution, "attribute", awaited(raising))
     told = await one_look(harness)
     assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
     assert "was: refused: connection refused" in told["detail"]
 
 
-async def test_a_diagnosis_that_raises_changes_nothing_of_what_was_seen(harness: PipelineHarness) -> None:
+async def test_a_diagnosis_that_raises_changes_nothing_of_what_was_seen(
+    harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     harness.pipeline.runner.observe = awaited(down)
-    harness.pipeline.attribution.with_diagnosis = awaited(raising)  # type: ignore[method-assign]
+    monkeypatch.setattr(harness.pipeline.attribution, "with_diagnosis", awaited(raising))
     told = await one_look(harness)
     assert (told["outcome"], told["cause"]) == ("down", "refused")
     assert told["facts"]["diagnosis"] == {"failed": "Odd"}
@@ -145,10 +150,10 @@ async def test_a_goodbye_that_fails_by_our_own_fault_is_logged(
 
 
 async def test_one_time_server_never_takes_the_answers_of_the_others_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def asked(host: str, port: int, timeout: float) -> clock.Offset:
+    async def asked(host: str, port: int, timeout: float) -> Offset:
         if host == "odd":
             raise Odd
-        return clock.Offset(host, 0, 1000, 1000, 1)
+        return Offset(host, 0, 1000, 1000, 1)
 
     monkeypatch.setattr(clock, "sntp", asked)
     found = await clock.survey(["odd", "good"])

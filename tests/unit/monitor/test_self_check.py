@@ -125,6 +125,10 @@ async def overdue(harness: PipelineHarness, watching: SelfCheck, at: float | Non
     await watching._record_gaps(watching._gaps_to_record(at))
 
 
+def state(harness: PipelineHarness) -> str:
+    return harness.runtime.state.name
+
+
 def gaps(harness: PipelineHarness) -> list[tuple[GapReason, int, int]]:
     """The gaps on record with their times on the clock that nobody can set, as long as by the calendar."""
     found = []
@@ -149,7 +153,7 @@ async def test_a_target_that_is_not_probed_is_on_record_while_it_is_so_and_not_t
     last = aged(harness, 4 * 60)
     await overdue(harness, watching)
     assert harness.pipeline.metrics.self_check.overdue == 1
-    assert harness.runtime.state.name == "unknown"
+    assert state(harness) == "unknown"
     assert 'mailwatch_target_state{target="t",provider="",kind="imap",state="unknown"} 1' in harness.exposition()
     # It stays so: no further entry before it lasts twice as long.
     await overdue(harness, watching, time.monotonic() + 200)
@@ -167,7 +171,7 @@ async def test_a_target_that_is_not_probed_is_on_record_while_it_is_so_and_not_t
     assert isinstance(first, Observation)
     assert first.clock is not None
     assert (found[0][1], found[-1][2]) == (last, first.clock.start)
-    assert harness.runtime.state.name == "up"
+    assert state(harness) == "up"
     await overdue(harness, watching)
     assert harness.pipeline.metrics.self_check.overdue == 0
 

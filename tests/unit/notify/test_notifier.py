@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from mailwatch.metrics import Metrics
 from mailwatch.model import Attempt, Cause, EventType, Notification, Observation, Outcome, TlsFacts
 from mailwatch.monitor.damage_alarm import DamageAlarm
-from mailwatch.notify import Notifier, delivery, notify_ledger_broken, send_heartbeats
+from mailwatch.notify import Notifier, notify_ledger_broken, send_heartbeats
 from mailwatch.notify import notifier as notifier_module
 from mailwatch.notify.delivery import deliver, in_quiet_hours
 from mailwatch.notify.events import certificate_notifications
@@ -156,7 +156,7 @@ async def test_a_target_that_flaps_for_an_hour_rings_sixteen_times(
     """It goes down and comes back each half minute, on a clock of its own."""
     clock = [NIGHT]
     monkeypatch.setattr(notifier_module, "now", lambda: clock[0])
-    monkeypatch.setattr(delivery.time, "monotonic", lambda: clock[0] / 1000)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0] / 1000)
     told = channel(webhook, group=10.0)
     notifier = record.notifier(told)
     for second in range(0, 3600, 15):

@@ -674,7 +674,7 @@ def test_families_take_turns_and_nothing_is_lost(told: list[tuple[int, int]]) ->
 
 
 async def test_every_address_of_the_name_is_recorded_while_an_outage_is_open() -> None:
-    script = [IMAP_GREETING, r"LOGIN |LOGOUT", b"TAG NO [UNAVAILABLE] later\r\n"]
+    script: list[Step] = [IMAP_GREETING, r"LOGIN |LOGOUT", b"TAG NO [UNAVAILABLE] later\r\n"]
     heard: list[bytes] = []
     async with scripted_server(script, received=heard, host="0.0.0.0") as port:
         addresses = found("127.0.0.1", "127.0.0.2", "127.0.0.3")

@@ -9,7 +9,7 @@ import os
 import re
 import resource
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,12 +29,12 @@ from mailwatch.times import now
 from tests.helpers.faults.secured import good, served
 from tests.helpers.oauth import grant, granted_login
 from tests.helpers.patience import PATIENCE
-from tests.helpers.scripted_server import CLOSE, HELLO, SILENCE, scripted_server
+from tests.helpers.scripted_server import CLOSE, HELLO, SILENCE, Step, scripted_server
 from tests.servers.oauth import AuthorizationServer
 
 USER = "a@example.org"
 GREETING = b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n"
-GREETS = [GREETING, "LOGOUT", b"* BYE\r\nTAG OK\r\n"]
+GREETS: list[Step] = [GREETING, "LOGOUT", b"* BYE\r\nTAG OK\r\n"]
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ async def test_without_a_token_the_server_is_probed_without_a_login(
 
 
 async def test_the_time_for_a_token_is_none_of_the_probe(authority: AuthorizationServer, login: Login) -> None:
-    script = [
+    script: list[Step] = [
         GREETING,
         "AUTHENTICATE XOAUTH2 ",
         b"TAG OK\r\n",
@@ -318,7 +318,14 @@ async def test_a_challenge_without_end_is_bounded_and_no_token_is_in_a_line_of_i
     authority: AuthorizationServer, login: Login
 ) -> None:
     tokens = AccessTokens()
-    script = [GREETING, "AUTHENTICATE", b"+ " + b"A" * 60_000 + b"\r\n", "^\r\n$", b"TAG NO no\r\n", SILENCE]
+    script: list[Step] = [
+        GREETING,
+        "AUTHENTICATE",
+        b"+ " + b"A" * 60_000 + b"\r\n",
+        "^\r\n$",
+        b"TAG NO no\r\n",
+        SILENCE,
+    ]
     async with scripted_server(script) as port:
         seen = await observe(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
     assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.CREDENTIALS)
@@ -328,7 +335,11 @@ async def test_a_challenge_without_end_is_bounded_and_no_token_is_in_a_line_of_i
 async def test_the_endpoint_must_have_a_certificate_that_is_trusted(login: Login, tmp_path: Path) -> None:
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    script = [served(good(ca)), "^POST /token", b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"a": "b"}']
+    script: list[Step] = [
+        served(good(ca)),
+        "^POST /token",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"a": "b"}',
+    ]
     async with scripted_server(script) as port:
         known = replace(
             client(login), token_endpoint=f"https://localhost:{port}/token", ca_file=tmp_path / "ca.pem"
@@ -352,6 +363,16 @@ def test_a_grant_survives_its_writing_and_is_its_owners_alone(login: Login) -> N
     assert "canary-new" not in repr(grant)
 
 
+def _as_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+def _as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir(0o700)
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -361,12 +382,14 @@ def test_a_grant_survives_its_writing_and_is_its_owners_alone(login: Login) -> N
         (lambda path: path.write_text('{"refresh_token": "canary-x'), "is damaged; run mailwatch login"),
         (lambda path: path.write_text("[]"), "is damaged"),
         (lambda path: path.write_text("[" * 60_000), "is damaged"),
-        (lambda path: (path.unlink(), os.mkfifo(path, 0o600)), "is not a file"),
-        (lambda path: (path.unlink(), path.mkdir(0o700)), "is not a file"),
+        (_as_fifo, "is not a file"),
+        (_as_folder, "is not a file"),
     ],
     ids=["none", "group", "others", "torn", "list", "deep", "fifo", "folder"],
 )
-async def test_a_grant_that_cannot_be_used_is_reported_with_what_to_do(login: Login, spoil, words: str) -> None:
+async def test_a_grant_that_cannot_be_used_is_reported_with_what_to_do(
+    login: Login, spoil: Callable[[Path], object], words: str
+) -> None:
     spoil(client(login).grant_file)
     with pytest.raises(GrantError) as caught:
         read_grant(client(login), USER)
@@ -379,8 +402,9 @@ async def test_a_grant_that_cannot_be_used_is_reported_with_what_to_do(login: Lo
 async def test_a_grant_for_another_client_is_never_shown_to_this_one(
     authority: AuthorizationServer, login: Login
 ) -> None:
-    for other in ({"client_id": "other"}, {"token_endpoint": f"{authority.url}/other"}):
-        stranger = replace(login, oauth2=replace(client(login), **other))
+    known = client(login)
+    for other in (replace(known, client_id="other"), replace(known, token_endpoint=f"{authority.url}/other")):
+        stranger = replace(login, oauth2=other)
         supply = await AccessTokens().get_token(stranger)
         assert "another client" in supply.detail
     assert authority.asked == []

@@ -493,7 +493,8 @@ async def test_who_takes_auth_plain_in_two_lines_is_given_two() -> None:
     assert verdict(await meet([*two, *SENT], Kind.SMTP)) == WELL
 
 
-HELLO: list[Step] = [b"+OK ready\r\n", "^CAPA", b"+OK\r\nTOP\r\nUSER\r\n.\r\n"]
+POP3_GREETING, POP3_CAPABILITIES = b"+OK ready\r\n", b"+OK\r\nTOP\r\nUSER\r\n.\r\n"
+HELLO: list[Step] = [POP3_GREETING, "^CAPA", POP3_CAPABILITIES]
 POPPED: list[Step] = [*HELLO, "^USER", b"+OK\r\n", "^PASS", b"+OK\r\n", "^STAT", b"+OK 1 9\r\n", "^TOP 1 0"]
 
 
@@ -542,8 +543,8 @@ DIALOGUES: list[tuple[Kind, list[tuple[str, bytes]]]] = [
     (
         Kind.POP3,
         [
-            ("", HELLO[0]),
-            ("CAPA", HELLO[2]),
+            ("", POP3_GREETING),
+            ("CAPA", POP3_CAPABILITIES),
             ("USER", b"+OK\r\n"),
             ("PASS", b"+OK\r\n"),
             ("STAT", b"+OK 1 9\r\n"),
@@ -553,7 +554,12 @@ DIALOGUES: list[tuple[Kind, list[tuple[str, bytes]]]] = [
     ),
     (
         Kind.POP3,
-        [("", HELLO[0]), ("CAPA", HELLO[2]), ("USER", b"+OK\r\n"), ("PASS", b"-ERR Unable to lock maildrop\r\n")],
+        [
+            ("", POP3_GREETING),
+            ("CAPA", POP3_CAPABILITIES),
+            ("USER", b"+OK\r\n"),
+            ("PASS", b"-ERR Unable to lock maildrop\r\n"),
+        ],
     ),
     (
         Kind.SMTP,

@@ -356,9 +356,8 @@ def test_what_may_still_come_is_outstanding(stage: str, on_its_way: bool) -> Non
 
 @pytest.mark.parametrize("end", ["late", "lost", "bounced"])
 def test_what_came_or_will_not_come_is_outstanding_no_more(end: str) -> None:
-    after = Outstanding.restore(
-        [look("queued"), look("unsubmitted", message=None, **{end: [{"token": MARK.token}]})]
-    )
+    ended: dict[str, Any] = {end: [{"token": MARK.token}]}
+    after = Outstanding.restore([look("queued"), look("unsubmitted", message=None, **ended)])
     assert not after.sent
     assert after.recorded == ({MARK.token} if end == "late" else set())
     assert not after.after(look("unsubmitted", message=None, cleaned=[MARK.token])).recorded

@@ -161,7 +161,12 @@ async def test_an_index_that_is_damaged_while_it_runs_is_reported_once_and_nothi
     rung = asyncio.Event()
     told: list[StoreError] = []
     loop = asyncio.get_running_loop()
-    store.health.alarm = lambda error: (told.append(error), loop.call_soon_threadsafe(rung.set))[0]
+
+    def alarm(error: StoreError) -> None:
+        told.append(error)
+        loop.call_soon_threadsafe(rung.set)
+
+    store.health.alarm = alarm
     writer = Writer(store)
     await writer.start()
     await writer.submit(NewEntry(kind="node", time=1, target=None, payload={}))

@@ -116,8 +116,10 @@ def test_a_crash_between_an_observation_and_what_it_proves_of_the_login_is_made_
     with ledger() as (store, reader):
         live = Live(store, Rules())
         for at, cause in enumerate((None, Cause.CREDENTIALS, None)):
-            look = replace(fact("+", at), outcome=cause.outcome if cause else Outcome.UP, cause=cause)
-            live.take(replace(look, with_login=True, secret="same"))
+            probed = fact("+", at)
+            assert isinstance(probed, Observation)
+            probed = replace(probed, outcome=cause.outcome if cause else Outcome.UP, cause=cause)
+            live.take(replace(probed, with_login=True, secret="same"))
         (missing,) = restore_state(reader, "t", rule_book(reader)).unrecorded
         assert missing.proven_afterwards
         payload = outage_payload(missing, "lab", Kind.IMAP, "here")

@@ -326,7 +326,8 @@ async def test_a_full_disk_keeps_entries_in_memory_until_it_has_space(
 
 def test_a_failed_batch_leaves_no_trace(store: Store, data_dir: Path) -> None:
     store.append_batch([observed("a", 1)])
-    unwritable = NewEntry(kind=None, time=1, target=None, payload={})
+    missing: Any = None
+    unwritable = NewEntry(kind=missing, time=1, target=None, payload={})
     with pytest.raises(sa.exc.IntegrityError):
         store.append_batch([observed("a", 2), unwritable])
     assert [(e.index, e.number) for e in store.append_batch([observed("a", 3)])] == [(1, 2)]

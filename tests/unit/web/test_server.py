@@ -18,6 +18,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mailwatch.web import connections
 from mailwatch.web import server as serve
@@ -237,10 +238,13 @@ async def test_a_head_is_bounded_however_it_comes(
     monkeypatch: pytest.MonkeyPatch, head: bytes, before: bytes
 ) -> None:
     parsed = list[int]()
-    feed = connections.H11Protocol.data_received
-    monkeypatch.setattr(
-        connections.H11Protocol, "data_received", lambda self, data: (parsed.append(len(data)), feed(self, data))
-    )
+    feed = H11Protocol.data_received
+
+    def counted(self: H11Protocol, data: bytes) -> None:
+        parsed.append(len(data))
+        feed(self, data)
+
+    monkeypatch.setattr(H11Protocol, "data_received", counted)
     sent = before + b"GET / HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n"
     async with served(says_much) as port, opened(port, sent) as (reader, _):
         if before:
