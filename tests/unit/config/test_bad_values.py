@@ -58,12 +58,15 @@ def test_there_are_two_hundred_with_the_files() -> None:
     assert len({case for case, _ in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize(
-    ("case", "expected"), CASES, ids=[case.encode("unicode_escape").decode() for case, _ in CASES]
-)
 def test_check_prints_line_and_advice_and_run_prints_the_same(
-    case: str, expected: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
+    for case, expected in CASES:
+        with subtests.test(case=case.encode("unicode_escape").decode()):
+            _assert_both_print(case, expected, folder, capsys)
+
+
+def _assert_both_print(case: str, expected: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = folder / "config.yaml"
     path.write_text(text_of(case, folder), encoding="utf-8")
     assert main(["config", "check", "--config", str(path)]) == 1

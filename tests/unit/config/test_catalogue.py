@@ -54,9 +54,10 @@ def test_the_two_that_it_is_about_have_their_servers(key: str, kind: Kind, host:
     assert server.username_for("mario.rossi@libero.it") == "mario.rossi@libero.it"
 
 
-@pytest.mark.parametrize(("provider", "server"), ROWS, ids=lambda row: getattr(row, "key", ""))
-def test_port_and_tls_agree_in_every_row(provider: catalogue.Provider, server: catalogue.Server) -> None:
-    assert PRESETS[server.kind, server.port] is server.tls
+def test_port_and_tls_agree_in_every_row(subtests: pytest.Subtests) -> None:
+    for provider, server in ROWS:
+        with subtests.test(provider=provider.key, host=server.host):
+            assert PRESETS[server.kind, server.port] is server.tls
 
 
 def test_587_is_never_spoken_to_as_implicit_tls() -> None:

@@ -60,20 +60,22 @@ def refusal(path: Path) -> list[str]:
 # Mistakes
 
 
-@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_a_bad_file_is_refused_with_its_line_and_advice(path: Path) -> None:
-    heads = [line for line in path.read_text().splitlines() if line.startswith("#! ")]
-    assert heads, "a bad file begins with the lines that it expects: #! LINE: MESSAGE"
-    assert refusal(path) == [f"{path}:{head.removeprefix('#! ')}" for head in heads]
+def test_a_bad_file_is_refused_with_its_line_and_advice(subtests: pytest.Subtests) -> None:
+    for path in BAD:
+        with subtests.test(path.stem):
+            heads = [line for line in path.read_text().splitlines() if line.startswith("#! ")]
+            assert heads, "a bad file begins with the lines that it expects: #! LINE: MESSAGE"
+            assert refusal(path) == [f"{path}:{head.removeprefix('#! ')}" for head in heads]
 
 
-@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_no_complaint_repeats_a_secret(path: Path) -> None:
-    with pytest.raises(config.ConfigError) as caught:
-        config.load(path)
-    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.problems)
-    assert CANARY not in told
-    assert "canary!7f3a" not in told
+def test_no_complaint_repeats_a_secret(subtests: pytest.Subtests) -> None:
+    for path in BAD:
+        with subtests.test(path.stem):
+            with pytest.raises(config.ConfigError) as caught:
+                config.load(path)
+            told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.problems)
+            assert CANARY not in told
+            assert "canary!7f3a" not in told
 
 
 def test_the_bad_files_hold_secrets_that_could_leak() -> None:

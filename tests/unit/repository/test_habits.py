@@ -43,8 +43,13 @@ def braces(path: str) -> list[str]:
     return [path.replace(found[0], word) for word in found[1].split(",")] if found else [path]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_each_path_and_make_target_that_a_document_names_exists(document: Path) -> None:
+def test_each_path_and_make_target_that_a_document_names_exists(subtests: pytest.Subtests) -> None:
+    for document in DOCUMENTS:
+        with subtests.test(document=str(document.relative_to(ROOT))):
+            _assert_what_it_names_exists(document)
+
+
+def _assert_what_it_names_exists(document: Path) -> None:
     for code in code_of(document.read_text()):
         for named in _PATH.findall(code):
             for path in set(braces(named)) - _IMAGES:

@@ -191,11 +191,12 @@ async def test_a_crowd_holds_no_more_file_handles_than_the_probes_leave(handles:
             assert await answered(port, "/healthz") == "HTTP/1.1 200 OK"
 
 
-@pytest.mark.parametrize("handles", [*range(24, 200), connections.MAX_HANDLES - 1, connections.MAX_HANDLES])
-def test_all_connections_together_are_no_more_than_their_file_handles(handles: int) -> None:
-    room = connections.limits_for(handles)
-    assert room.connections + room.lane + 2 * room.queue <= handles
-    assert 1 <= room.per_peer < room.per_near_peer < room.connections
+def test_all_connections_together_are_no_more_than_their_file_handles(subtests: pytest.Subtests) -> None:
+    for handles in (*range(24, 200), connections.MAX_HANDLES - 1, connections.MAX_HANDLES):
+        with subtests.test(handles=handles):
+            limits = connections.limits_for(handles)
+            assert limits.connections + limits.lane + 2 * limits.queue <= handles
+            assert 1 <= limits.per_peer < limits.per_near_peer < limits.connections
 
 
 async def test_when_all_places_are_taken_health_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
