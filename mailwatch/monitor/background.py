@@ -135,7 +135,7 @@ class BackgroundTasks:
             self._monitor.metrics.clock(asked.error_bound_seconds())
             if asked.degraded:
                 logger.warning("clock: not verified, so recorded times may be wrong; is NTP running?")
-            await self._monitor.append("clock", asked.at, None, asked.as_json())
+            await self._monitor.recorder.append("clock", asked.at, None, asked.as_json())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SURVEY_SECONDS):
                     await attribution.clock_check_wanted.wait()
@@ -163,7 +163,7 @@ class BackgroundTasks:
                 not stepped
                 and (payload := changes.entry(answer, attribution.clock_bound.milliseconds())) is not None
             ):
-                await monitor.append("guard", answer.asked_at, None, payload)
+                await monitor.recorder.append("guard", answer.asked_at, None, payload)
             if answer.online is not logged:
                 logger.warning("guard: %s", ONLINE_TEXTS[answer.online])
             logged = answer.online
@@ -203,7 +203,7 @@ class BackgroundTasks:
         return runtime.pending_backfill is not None and (runtime.target.name, READING_TASK) not in self._logged
 
     def _rolling_availability(self, target: Target) -> tuple[RollingAvailability, int]:
-        excluded = partial(self._monitor.maintenance_windows, target.name)
+        excluded = partial(self._monitor.maintenance.windows_of, target.name)
         # Where no interval is on record, it is found in the record itself; today's says nothing of the past.
         since, last = now() - QUARTER_MS, -1
         watched = recorded_change_at(self._reader, target.name, since)
@@ -221,10 +221,10 @@ class BackgroundTasks:
         """Show which targets are in announced maintenance."""
         monitor = self._monitor
         while True:
-            for runtime in list(monitor.targets.values()) if monitor.maintenance.announcements else ():
+            for runtime in list(monitor.targets.values()) if monitor.maintenance.announced.announcements else ():
                 at = now()
                 with self._isolated(runtime, "its maintenance"):
-                    active = bool(monitor.maintenance_windows(runtime.target.name, at, at + 1))
+                    active = monitor.maintenance.includes(runtime.target.name, at)
                     monitor.metrics.maintenance(runtime.target, active)
                 await asyncio.sleep(0)
             await asyncio.sleep(MAINTENANCE_SECONDS)

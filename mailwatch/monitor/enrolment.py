@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Collection, Iterable, Mapping
 from typing import Any
 
 from mailwatch import monotonic
+from mailwatch.analysis.detector import IndexedFact
 from mailwatch.analysis.outage import evidence_json
 from mailwatch.analysis.segments import INTERVAL_SAMPLE_SIZE, usual_interval
 from mailwatch.config.recorded_targets import (
@@ -26,13 +27,13 @@ from mailwatch.config.recorded_targets import (
     recorded_settings,
     target_steps,
 )
-from mailwatch.model import Kind, TargetChange, TargetEvent, TargetSettings, TlsMode
+from mailwatch.model import ClockSpan, Kind, TargetChange, TargetEvent, TargetSettings, TlsMode
 from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import Target
 from mailwatch.store import Reader, StoreError
 from mailwatch.store.replay import restore_state, rule_book
-from mailwatch.times import HOUR_MS, Millis
+from mailwatch.times import HOUR_MS, Millis, now
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +62,9 @@ async def record_targets(
 
 
 async def _write(monitor: Pipeline, name: str, happening: Iterable[TargetStep]) -> None:
-    drafts = [monitor.target_change(name, event, settings, why) for event, settings, why in happening]
+    drafts = [target_change(monitor, name, event, settings, why) for event, settings, why in happening]
     # Handed in together, they stay in order.
-    await asyncio.gather(*(monitor.append("watch", change.at, name, change) for change in drafts))
+    await asyncio.gather(*(monitor.recorder.append("watch", change.at, name, change) for change in drafts))
 
 
 async def end_targets(monitor: Pipeline, reader: Reader, names: Collection[str]) -> None:
@@ -107,7 +108,7 @@ async def _record_missing(
         if identity is None and settings is not None:
             identity = {"provider": settings.provider, "kind": settings.kind.value}
         if identity is not None:
-            recorded[outage.id] = await monitor.record_outage(outage, identity, settings)
+            recorded[outage.id] = await monitor.recorder.record_outage(outage, identity, settings)
 
 
 async def apply_config(monitor: Pipeline, targets: Mapping[str, Target]) -> list[Target]:
@@ -122,9 +123,65 @@ async def apply_config(monitor: Pipeline, targets: Mapping[str, Target]) -> list
                 ends.append((runtime, REPLACED))
             else:
                 changes.append((runtime, target))
-    over = [monitor.end_target(runtime, reason) for runtime, reason in ends]
-    await _await_all([*over, *(monitor.apply_settings(runtime, target, RELOAD) for runtime, target in changes)])
+    over = [end_target(monitor, runtime, reason) for runtime, reason in ends]
+    await _await_all([*over, *(apply_settings(monitor, runtime, target, RELOAD) for runtime, target in changes)])
     return [target for name, target in targets.items() if name not in monitor.targets]
+
+
+def target_change(
+    monitor: Pipeline, name: str, event: TargetEvent, settings: TargetSettings, reason: str
+) -> TargetChange:
+    """Make what is to be put on record of the watching of a target."""
+    here = monotonic.milliseconds()
+    clock = ClockSpan(monotonic.origin().boot, here, here, monitor.attribution.clock_bound.milliseconds())
+    return TargetChange(target=name, at=now(), event=event, settings=settings, reason=reason, clock=clock)
+
+
+async def confirm_target(monitor: Pipeline, runtime: TargetRuntime, reason: str) -> None:
+    """Put on record once more how a target is watched."""
+    async with runtime.lock:
+        if monitor.is_watched(runtime) and runtime.settings is not None:
+            await _record_change(monitor, runtime, TargetEvent.CONTINUE, runtime.settings, reason)
+
+
+async def apply_settings(monitor: Pipeline, runtime: TargetRuntime, target: Target, reason: str) -> None:
+    """Go on with the same service under changed settings, which are put on record first."""
+    settings = recorded_settings(target, monitor.rules, monitor.secret)
+    async with runtime.lock:
+        if not monitor.is_watched(runtime):
+            return
+        if settings != runtime.settings:
+            await _record_change(monitor, runtime, TargetEvent.CHANGE, settings, reason)
+        monitor.change_target(runtime, target)
+
+
+async def end_target(monitor: Pipeline, runtime: TargetRuntime, reason: str) -> None:
+    """Watch a target no more: put it on record, with what was open, and forget it.
+
+    A probe that is still under way is not put on record.
+    """
+    async with runtime.lock:
+        if not monitor.is_watched(runtime):
+            return
+        held = runtime.settings or recorded_settings(runtime.target, monitor.rules, monitor.secret)
+        await _record_change(monitor, runtime, TargetEvent.END, held, reason)
+        monitor.former_outages |= runtime.outages
+        monitor.forget_target(runtime.target.name)
+
+
+async def _record_change(
+    monitor: Pipeline, runtime: TargetRuntime, event: TargetEvent, settings: TargetSettings, reason: str
+) -> None:
+    """Put a change on record, and let the rules take it in there. The lock is held."""
+    name = runtime.target.name
+    change = target_change(monitor, name, event, settings, reason)
+    entry = await monitor.recorder.append("watch", change.at, name, change)
+    detector, changed = runtime.detector.feed(IndexedFact(entry.index, change), monitor.rules)
+    for outage in changed:
+        await monitor.recorder.record_outage_change(runtime, outage, settings)
+    runtime.detector, runtime.settings = detector, settings
+    runtime.settings_written = monotonic.milliseconds()
+    runtime.feed(entry.index, change)
 
 
 def _is_another(monitor: Pipeline, runtime: TargetRuntime, target: Target) -> bool:
@@ -141,7 +198,7 @@ async def renew_records(monitor: Pipeline) -> None:
         if w.settings and at - w.settings_written >= _renewal_period(w.target.name)
     ]
     try:
-        await _await_all(monitor.confirm_target(runtime, DAILY) for runtime in due_targets)
+        await _await_all(confirm_target(monitor, runtime, DAILY) for runtime in due_targets)
     except StoreError:
         raise
     except Exception:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mailwatch.analysis.elapsed import Moment, by_reference_clock, fact_end, fact_start, reference_moment
+from mailwatch.analysis.outage import outage_json, outage_payload
 from mailwatch.analysis.public_json import incident_json
 from mailwatch.config import Config, catalogue
 from mailwatch.config.recorded_targets import SEE_API, UnknownTargetError
@@ -21,7 +22,7 @@ from mailwatch.monitor.self_audit import LedgerSelfAudit
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.settings import Target
 from mailwatch.store import Reader, StoreError, Tokens, queries
-from mailwatch.times import DAY_MS, Millis
+from mailwatch.times import DAY_MS, Millis, rfc3339
 from mailwatch.web.read_model import EvidenceUnavailableError, PageData, ReadModel
 
 MAX_OBSERVATIONS = 5000
@@ -102,13 +103,44 @@ def _target_card(monitor: Pipeline, name: str, at: Millis) -> dict[str, Any]:
     }
 
 
+def target_json(runtime: TargetRuntime) -> dict[str, Any]:
+    """Return the target as GET /api/v1/targets has it."""
+    target, latest = runtime.target, runtime.latest
+    return {
+        "target": target.name,
+        "provider": target.provider,
+        "kind": target.kind,
+        "state": runtime.state.name,
+        "interval": target.interval,
+        "last_observation": rfc3339(latest.started_at) if latest else None,
+        "outcome": latest.outcome if latest else None,
+        "cause": latest.cause if latest else None,
+        "failed_phase": latest.failed_phase if latest else None,
+        "detail": latest.detail if latest else "",
+        "outage": next((o["id"] for o in runtime.outages.values() if o["state"] == "open"), None),
+    }
+
+
+def open_outages(monitor: Pipeline) -> dict[str, dict[str, Any]]:
+    """Return what the ledger would say of each outage that is open now, by its id."""
+    vantage = monitor.vantage_point.name
+    opened = [(w.target, w.state.outage) for w in list(monitor.targets.values())]
+    return {
+        outage.id: outage_payload(outage, target.provider, target.kind, vantage)
+        for target, outage in opened
+        if outage
+    }
+
+
 def _outages(monitor: Pipeline) -> list[dict[str, Any]]:
     found = dict(monitor.former_outages)
     for runtime in list(monitor.targets.values()):
         outages = dict(runtime.outages)
         if runtime.state.outage:
             # What was written when it opened is as old as that.
-            outages[runtime.state.outage.id] = monitor.public_outage(runtime.target, runtime.state.outage)
+            outages[runtime.state.outage.id] = outage_json(
+                runtime.state.outage, runtime.target.provider, runtime.target.kind, monitor.vantage_point.name
+            )
         found |= outages
     return sorted(found.values(), key=lambda outage: str(outage["first_bad"]), reverse=True)
 
@@ -128,7 +160,7 @@ def _newest_fact(runtime: TargetRuntime) -> tuple[str, str]:
 
 
 def _payload(monitor: Pipeline, reader: Reader, identity: str) -> dict[str, Any] | None:
-    found = queries.outage_payloads(reader, live=monitor.open_outages())
+    found = queries.outage_payloads(reader, live=open_outages(monitor))
     return next((payload for payload in found if payload["id"] == identity), None)
 
 
@@ -230,7 +262,7 @@ def read_model(
     """
 
     def targets() -> list[dict[str, Any]]:
-        return [monitor.status(runtime) for runtime in list(monitor.targets.values())]
+        return [target_json(runtime) for runtime in list(monitor.targets.values())]
 
     def known() -> dict[str, tuple[str, str]]:
         runtimes = list(monitor.targets.values())
@@ -248,7 +280,7 @@ def read_model(
         return queries.availability(reader, wanted, start, end)
 
     def incident(wanted: str) -> dict[str, Any] | None:
-        for item in queries.incidents(reader, live=monitor.open_outages()):
+        for item in queries.incidents(reader, live=open_outages(monitor)):
             if item.id == wanted:
                 return incident_json(queries.with_symptoms(reader, item))
         return None
@@ -257,12 +289,12 @@ def read_model(
         targets=targets,
         unknown_reason=unknown,
         outages=lambda only_open, start, end: queries.outages(
-            reader, only_open=only_open, start=start, end=end, live=monitor.open_outages()
+            reader, only_open=only_open, start=start, end=end, live=open_outages(monitor)
         ),
         incidents=lambda only_open, start, end: [
             incident_json(incident)
             for incident in queries.incidents(
-                reader, only_open=only_open, start=start, end=end, live=monitor.open_outages()
+                reader, only_open=only_open, start=start, end=end, live=open_outages(monitor)
             )
         ],
         incident=incident,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mailwatch import monotonic
 from mailwatch.analysis.availability import RollingAvailability
-from mailwatch.analysis.outage import Outage, evidence_json
+from mailwatch.analysis.outage import Outage, evidence_json, outage_json
 from mailwatch.guard.login_backoff import endpoint_observations
 from mailwatch.guard.time_evidence import TimeEvidence
 from mailwatch.model import Kind, Observation, Outcome, TargetChange, TargetEvent, TargetSettings
@@ -60,7 +60,7 @@ async def restore_targets(
             target=target,
             detector=replayed.detector,
             rolling_availability=RollingAvailability(
-                interval=target.interval, excluded=partial(monitor.maintenance_windows, target.name)
+                interval=target.interval, excluded=partial(monitor.maintenance.windows_of, target.name)
             ),
             pending_backfill=[],
             observed_until=replayed.latest.ended_at if replayed.latest else None,
@@ -74,15 +74,15 @@ async def restore_targets(
         )
         if replayed.detector.state.outage:
             # Its entry is as old as its opening; what the metrics add up must not fall at a restart.
-            runtime.outages[replayed.detector.state.outage.id] = monitor.public_outage(
-                target, replayed.detector.state.outage
+            runtime.outages[replayed.detector.state.outage.id] = outage_json(
+                replayed.detector.state.outage, target.provider, target.kind, monitor.vantage_point.name
             )
         if target.kind is Kind.ROUNDTRIP:
             await asyncio.to_thread(_restore_roundtrips, monitor, reader, runtime)
         monitor.add_target(runtime)
         for outage, settings in zip(replayed.unrecorded, replayed.unrecorded_settings, strict=True):
             await _record_missing(monitor, runtime, outage, settings, replayed.recorded.get(outage.id))
-        monitor.update_outage_metrics(runtime)
+        monitor.recorder.update_outage_metrics(runtime)
         # Of ten thousand targets too, health is answered meanwhile.
         await asyncio.sleep(0)
 
@@ -96,10 +96,10 @@ async def _record_missing(
 ) -> None:
     """Put on record what a crash or the end of an earlier watching left out: that one may be another service's."""
     if settings is None or (runtime.settings and settings.service == runtime.settings.service):
-        await monitor.record_outage_change(runtime, outage, settings)
+        await monitor.recorder.record_outage_change(runtime, outage, settings)
         return
     identity = recorded or {"provider": settings.provider, "kind": settings.kind.value}
-    runtime.outages[outage.id] = evidence_json(await monitor.record_outage(outage, identity, settings))
+    runtime.outages[outage.id] = evidence_json(await monitor.recorder.record_outage(outage, identity, settings))
 
 
 def login_observations(reader: Reader, targets: Iterable[Target]) -> list[tuple[Target, Observation]]:

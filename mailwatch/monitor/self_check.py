@@ -187,7 +187,7 @@ class SelfCheck:
         if len(part) < size:
             # A copy: targets come and go by reloads.
             self._rest = iter(list(runtimes.values()))
-        waits = self._monitor.store_wait_seconds() > MAX_STORE_WAIT_SECONDS
+        waits = self._monitor.recorder.wait_seconds() > MAX_STORE_WAIT_SECONDS
         for name in {*part, *self._stalled}:
             runtime = runtimes.get(name)
             if runtime is not None and _is_stalled(runtime, at, waits):
@@ -224,7 +224,7 @@ class SelfCheck:
         return at - since > OVERDUE_INTERVALS * self._monitor.max_probe_interval(runtime) + GRACE_SECONDS
 
     def _store(self) -> HealthFinding:
-        waits = self._monitor.store_wait_seconds()
+        waits = self._monitor.recorder.wait_seconds()
         self._monitor.metrics.self_check.store_wait = waits
         reason = f"an entry has waited for the disk for {waits:.0f} s"
         return HealthFinding(
@@ -258,7 +258,7 @@ class SelfCheck:
         """
         if (
             self._on_time < CONFIRMING_TICKS
-            or self._monitor.store_wait_seconds() > MAX_STORE_WAIT_SECONDS
+            or self._monitor.recorder.wait_seconds() > MAX_STORE_WAIT_SECONDS
             or not self._monitor.writer.healthy
         ):
             return []

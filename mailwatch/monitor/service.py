@@ -141,9 +141,10 @@ class Service:
 
     async def _apply_announcements(self) -> None:
         """Take maintenance as it is on record; an announcement is sealed at once."""
-        before = self.monitor.maintenance
-        self.monitor.maintenance = await asyncio.to_thread(read_announcements, self.reader)
-        if self.monitor.maintenance != before:
+        maintenance = self.monitor.maintenance
+        before = maintenance.announced
+        maintenance.announced = await asyncio.to_thread(read_announcements, self.reader)
+        if maintenance.announced != before:
             await self.writer.checkpoint()
 
     async def reload(self) -> None:

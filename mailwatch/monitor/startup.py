@@ -140,7 +140,7 @@ class Startup:
             reader,
             latest=lambda: [w.latest for w in list(monitor.targets.values()) if w.latest],
             count=metrics.notified,
-            in_maintenance=lambda target, at: bool(monitor.maintenance_windows(target, at, at + 1)),
+            in_maintenance=monitor.maintenance.includes,
             health=store.health,
         )
         self.undo.callback(notifier.close)

@@ -9,10 +9,12 @@ from typing import Any
 
 from mailwatch.analysis.availability import RollingAvailability
 from mailwatch.analysis.detector import Detector, State
-from mailwatch.model import Fact, Gap, Observation, TargetSettings
+from mailwatch.analysis.maintenance import Announcements
+from mailwatch.ledger.entry import target_id
+from mailwatch.model import Fact, Gap, Kind, Observation, TargetSettings
 from mailwatch.probes import Outstanding
 from mailwatch.settings import Target
-from mailwatch.times import Millis
+from mailwatch.times import Millis, Window
 
 
 @dataclass(slots=True)
@@ -60,6 +62,17 @@ class TargetRuntime:
         """Where the target stands, by what is on record."""
         return self.detector.state
 
+    def apply(self, index: int, observation: Observation, detector: Detector) -> None:
+        """Take in an observation that is on record, with the state that follows from it."""
+        self.detector = detector
+        self.latest = observation
+        self.observed_until, self.observed_at = observation.ended_at, self.probe_ended
+        self.observed_interval = self.target.interval
+        self.trailing_gap, self.gap_recorded_at = None, None
+        if self.target.kind is Kind.ROUNDTRIP:
+            self.outstanding = self.outstanding.after(observation)
+        self.feed(index, observation)
+
     def feed(self, index: int, fact: Fact) -> None:
         """Count a fact towards availability."""
         if self.pending_backfill is None:
@@ -73,3 +86,21 @@ class TargetRuntime:
             if index > last_index:
                 rolling_availability.feed(fact)
         self.rolling_availability, self.pending_backfill = rolling_availability, None
+
+
+@dataclass(slots=True)
+class MaintenanceCalendar:
+    """The maintenance that is announced on record, under keyed ids of the targets; `secret` is the ledger's."""
+
+    secret: bytes
+    announced: Announcements = field(default_factory=Announcements)
+
+    def windows_of(self, name: str, start: Millis, end: Millis) -> tuple[Window, ...]:
+        """Return the maintenance of a target in [start, end), as announced so far."""
+        if not self.announced.announcements:
+            return ()
+        return self.announced.windows_of(target_id(self.secret, name), start, end)
+
+    def includes(self, name: str, at: Millis) -> bool:
+        """Whether a target is in maintenance at a time."""
+        return bool(self.windows_of(name, at, at + 1))

@@ -37,7 +37,7 @@ class TimestampScheduler:
         self._authorities: dict[str, TimestampAuthority] = {}
         self._wanted: dict[str, asyncio.Event] = {}
         self._others = asyncio.Event()
-        monitor.on_outage_recorded.append(self.request_now)
+        monitor.recorder.on_outage_recorded.append(self.request_now)
         self.set_authorities(authorities)
 
     def set_authorities(self, authorities: Sequence[TimestampAuthority]) -> None:
@@ -117,7 +117,7 @@ class TimestampScheduler:
         after = monotonic.milliseconds()
         # First the reply, then the entry that names it: a crash between the two leaves a file too many.
         digest = await asyncio.to_thread(self._tokens.save, reply.reply)
-        await self._monitor.append("token", now(), None, _payload(authority, signed.size, digest, reply))
+        await self._monitor.recorder.append("token", now(), None, _payload(authority, signed.size, digest, reply))
         self._monitor.metrics.token(reply.token.time)
         if not reply.distrust_reason:
             # Its time lies between the asking and the answer: so far our clock may be off, and no further.

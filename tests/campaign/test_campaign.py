@@ -14,6 +14,7 @@ import mailwatch.analysis.segments
 import mailwatch.guard.attribution
 import mailwatch.guard.connectivity
 import mailwatch.guard.shared_check
+import mailwatch.monitor.enrolment
 import mailwatch.monitor.pipeline
 import mailwatch.monitor.restore
 import tests.campaign.replies
@@ -130,8 +131,8 @@ DEFECTS: list[tuple[int, float, str, Any, str, Callable[..., Any]]] = [
     (1, THREE_DAYS, "out of its bounds", mailwatch.analysis.outage, "elapsed_between", one_boot),
     (4, ONE_WEEK, "out of its bounds", ClockBound, "milliseconds", certain),
     (3, A_DAY, "were observed", mailwatch.analysis.segments, "max_spacing", lambda _: 1800 * 1500 + 1000),
-    (2, THREE_DAYS, "on record as", Pipeline, "apply_settings", silent),
-    (1, THREE_DAYS, "came late", Pipeline, "end_target", kept),
+    (2, THREE_DAYS, "on record as", mailwatch.monitor.enrolment, "apply_settings", silent),
+    (1, THREE_DAYS, "came late", mailwatch.monitor.enrolment, "end_target", kept),
     (4, A_DAY, "booked as down", tests.campaign.replies, "classify_error", strict),
     (
         13,

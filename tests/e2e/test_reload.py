@@ -27,6 +27,7 @@ from mailwatch.config import Config, WebAccess, load
 from mailwatch.config.recorded_targets import recorded_settings
 from mailwatch.metrics import Metrics
 from mailwatch.monitor.build import RESTART_ONLY_KEYS
+from mailwatch.monitor.enrolment import apply_settings
 from mailwatch.monitor.service import Service
 from mailwatch.monitor.startup import Startup
 from mailwatch.times import now
@@ -326,7 +327,7 @@ class Running:
             "limit": monitor.runner._limit,
             "guard": (guard._controls, guard._timeout, port25._controls),
             "time servers": (service._housekeeping._time_servers, monitor.attribution.expiry._servers),
-            "maintenance": monitor.maintenance.announcements[-1].rules,
+            "maintenance": monitor.maintenance.announced.announcements[-1].rules,
             "authorities": service.timestamping._authorities,
             "every": monitor.metrics._token_interval,
             "channels": service.notifier._channels,
@@ -560,7 +561,7 @@ async def test_an_interval_that_grows_leaves_no_blind_days(tmp_path: Path) -> No
     harness.pipeline.change_target(harness.runtime, short)
     harness.runtime.rolling_availability = RollingAvailability(interval=0.01)
     await harness.probe(short)
-    await harness.pipeline.apply_settings(harness.runtime, replace(short, interval=60.0), "reload")
+    await apply_settings(harness.pipeline, harness.runtime, replace(short, interval=60.0), "reload")
     await harness.probe(harness.runtime.target)
     # Farther apart than the interval before lets observations be.
     await asyncio.sleep(1.2)

@@ -127,7 +127,7 @@ async def accepted(folder: Path, which: Target) -> PipelineHarness:
     async with scripted_server(ACCEPTED, port=which.port):
         seen = await harness.pipeline.runner.run(harness.pipeline.targets[which.name], which, now())
     assert seen.outcome is Outcome.UP, seen.detail
-    await harness.pipeline.append("observation", seen.ended_at, which.name, seen)
+    await harness.pipeline.recorder.append("observation", seen.ended_at, which.name, seen)
     return harness
 
 

@@ -398,13 +398,15 @@ async def test_what_is_on_record_bounds_the_time_of_the_next_start(harness: Pipe
         clock=clock,
         interval=1,
     )
-    await harness.pipeline.append("observation", T, "t", seen)
+    await harness.pipeline.recorder.append("observation", T, "t", seen)
     evidence = TimeEvidence()
     restore_evidence(evidence, harness.reader)
     assert evidence.bounds_at(0) == TrueTimeBounds(earliest=T - 5000, sources=("record",))
     token = {"authority": "a", "time": T + DAY, "checkpoint": 1}
-    await harness.pipeline.append("token", T, None, token)
-    await harness.pipeline.append("token", T, None, token | {"time": T + YEAR, "distrust": "nobody knows it"})
+    await harness.pipeline.recorder.append("token", T, None, token)
+    await harness.pipeline.recorder.append(
+        "token", T, None, token | {"time": T + YEAR, "distrust": "nobody knows it"}
+    )
     restore_evidence(evidence, harness.reader)
     assert evidence.bounds_at(0) == TrueTimeBounds(earliest=T + DAY - 1000, sources=("token on record",))
 

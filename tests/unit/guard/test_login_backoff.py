@@ -215,7 +215,9 @@ async def taken_up(
     await harness.writer.start()
     for which, minutes, cause in looks:
         at = now() - minutes * MINUTE
-        await harness.pipeline.append("observation", at, which.name, replace(looked(at, cause), target=which.name))
+        await harness.pipeline.recorder.append(
+            "observation", at, which.name, replace(looked(at, cause), target=which.name)
+        )
     await restore_targets(harness.pipeline, harness.reader, targets)
     await harness.close()
     return harness.pipeline.runner.login_backoff
@@ -308,7 +310,9 @@ async def test_a_restart_remembers_what_was_accepted_and_what_got_no_answer(tmp_
     harness = PipelineHarness(tmp_path)
     await harness.writer.start()
     for which, seen in ((imap, looked(now() - 500 * MINUTE, None)), (smtp, silent(now() - MINUTE))):
-        await harness.pipeline.append("observation", seen.ended_at, which.name, replace(seen, target=which.name))
+        await harness.pipeline.recorder.append(
+            "observation", seen.ended_at, which.name, replace(seen, target=which.name)
+        )
     await restore_targets(harness.pipeline, harness.reader, [imap, smtp])
     await harness.close()
     gate = harness.pipeline.runner.login_backoff

@@ -18,8 +18,10 @@ from mailwatch.guard import clock
 from mailwatch.guard.port25 import Port25
 from mailwatch.guard.sntp import Offset
 from mailwatch.model import Cause, Kind, Observation, Outcome, TlsMode
+from mailwatch.monitor import enrolment
 from mailwatch.monitor.background import BackgroundTasks
 from mailwatch.monitor.enrolment import apply_config
+from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.monitor.timestamps import TimestampScheduler
 from mailwatch.probes import TlsContexts, observe
@@ -195,15 +197,15 @@ async def test_a_change_that_fails_for_one_target_is_made_for_the_others(
     names = ("a-odd", "b-good")
     for name in names:
         harness.add_target(replace(harness.target, name=name))
-    made, rewatch = [], harness.pipeline.apply_settings
+    made, rewatch = [], enrolment.apply_settings
 
-    async def odd(watch: TargetRuntime, target: Target, reason: str) -> None:
+    async def odd(monitor: Pipeline, watch: TargetRuntime, target: Target, reason: str) -> None:
         if target.name == "a-odd":
             raise Odd
         made.append(target.name)
-        await rewatch(watch, target, reason)
+        await rewatch(monitor, watch, target, reason)
 
-    monkeypatch.setattr(harness.pipeline, "apply_settings", odd)
+    monkeypatch.setattr(enrolment, "apply_settings", odd)
     with pytest.raises(Odd):
         await apply_config(
             harness.pipeline, {name: replace(harness.target, name=name, interval=77.0) for name in names}

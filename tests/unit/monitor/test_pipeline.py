@@ -25,7 +25,15 @@ from mailwatch.guard.clock import ClockMonitor, ClockReading, read_clocks
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.controls import Control
 from mailwatch.model import Cause, ConnectivityResult, Gap, GapReason, Kind, Observation, Outcome, TargetEvent
-from mailwatch.monitor.enrolment import end_targets, record_targets, renew_records
+from mailwatch.monitor.enrolment import (
+    apply_settings,
+    end_target,
+    end_targets,
+    record_targets,
+    renew_records,
+    target_change,
+)
+from mailwatch.monitor.read_model import open_outages, target_json
 from mailwatch.monitor.restore import restore_targets
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.probes import observe
@@ -84,13 +92,13 @@ async def test_nothing_is_shown_before_it_is_on_disk(harness: PipelineHarness) -
         await asyncio.sleep(0.01)
     downs = 'mailwatch_observations_total{target="t",provider="",kind="imap",outcome="down"} '
     assert f"{downs}0\n" in harness.exposition()
-    assert harness.pipeline.status(harness.runtime)["outcome"] is None
+    assert target_json(harness.runtime)["outcome"] is None
     assert not looking.done()
     blocker.execute("ROLLBACK")
     blocker.close()
     await looking
     assert f"{downs}1\n" in harness.exposition()
-    assert harness.pipeline.status(harness.runtime)["outcome"] == "down"
+    assert target_json(harness.runtime)["outcome"] == "down"
 
 
 async def test_an_outage_is_on_record_and_sealed_before_it_is_shown(harness: PipelineHarness) -> None:
@@ -106,8 +114,8 @@ async def test_an_outage_is_on_record_and_sealed_before_it_is_shown(harness: Pip
     last = harness.reader.last_checkpoint()
     assert last is not None
     assert last.size == harness.reader.size()
-    assert harness.pipeline.status(harness.runtime)["outage"] == outage["id"]
-    assert harness.pipeline.status(harness.runtime)["state"] == "down"
+    assert target_json(harness.runtime)["outage"] == outage["id"]
+    assert target_json(harness.runtime)["state"] == "down"
 
 
 def ticked(apart: int) -> int:
@@ -393,7 +401,7 @@ async def test_a_probe_under_way_when_its_watching_ends_is_not_recorded(harness:
     harness.pipeline.runner.observe = slow
     under_way = asyncio.create_task(harness.probe())
     await probing.wait()
-    await harness.pipeline.end_target(harness.runtime, "replaced")
+    await end_target(harness.pipeline, harness.runtime, "replaced")
     harness.add_target(replace(harness.target, host="localhost"))
     go_on.set()
     await under_way
@@ -405,7 +413,7 @@ async def test_the_end_of_a_watching_leaves_its_outage_unwatched_and_sealed(harn
     for _ in range(3):
         await harness.probe()
     (opened,) = harness.recorded("outage")
-    await harness.pipeline.end_target(harness.runtime, "removed")
+    await end_target(harness.pipeline, harness.runtime, "removed")
     _, left = harness.recorded("outage")
     assert (left["id"], left["state"], left["duration_ms"]["max"]) == (opened["id"], "unwatched", None)
     assert left["watch"]["host"] == "127.0.0.1"
@@ -427,7 +435,7 @@ async def test_another_interval_goes_on_record_and_the_gauges_go_on_at_once(harn
     assert harness.runtime.latest is not None
     harness.runtime.rolling_availability.feed(harness.runtime.latest)
     gaps = len(harness.recorded("gap"))
-    await harness.pipeline.apply_settings(harness.runtime, replace(harness.target, interval=30.0), "reload")
+    await apply_settings(harness.pipeline, harness.runtime, replace(harness.target, interval=30.0), "reload")
     await harness.probe()
     assert [told["settings"]["interval"] for told in harness.recorded("watch")] == [30_000]
     assert len(harness.recorded("gap")) == gaps
@@ -484,8 +492,8 @@ async def test_a_crash_between_the_end_of_a_watching_and_what_follows_is_made_go
     harness.runtime.settings = recorded_settings(harness.target, harness.pipeline.rules, harness.pipeline.secret)
     for _ in range(3):
         await harness.probe()
-    end = harness.pipeline.target_change("t", TargetEvent.END, harness.runtime.settings, "removed")
-    await harness.pipeline.append("watch", end.at, "t", end)
+    end = target_change(harness.pipeline, "t", TargetEvent.END, harness.runtime.settings, "removed")
+    await harness.pipeline.recorder.append("watch", end.at, "t", end)
     harness.pipeline.forget_target("t")
     if gone:
         await end_targets(harness.pipeline, harness.reader, set())
@@ -507,8 +515,8 @@ async def test_a_target_that_was_removed_costs_no_replay(
 ) -> None:
     for _ in range(3):
         await harness.probe()
-    await harness.pipeline.end_target(harness.runtime, "removed")
+    await end_target(harness.pipeline, harness.runtime, "removed")
     monkeypatch.setattr("mailwatch.store.queries.restore_state", lambda *_: pytest.fail("replayed"))
-    (told,) = queries.outages(harness.reader, live=harness.pipeline.open_outages())
+    (told,) = queries.outages(harness.reader, live=open_outages(harness.pipeline))
     assert told["state"] == "unwatched"
     assert queries.outages(harness.reader, only_open=True) == []
