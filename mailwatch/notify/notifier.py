@@ -1,43 +1,33 @@
-"""Follows the ledger into the outbox, and empties it into the channels, each in its own order."""
+"""Follows the ledger into the outbox; a worker for each channel empties it (channel_worker.py)."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import shutil
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from mailwatch import monotonic
 from mailwatch.model import EventType, Notification, Observation
-from mailwatch.notify.delivery import DeliveryFailure, DeliveryFault, Grouping, deliver, in_quiet_hours
+from mailwatch.notify.channel_worker import DROP_AFTER_MS, ChannelWorker
+from mailwatch.notify.delivery import deliver, in_quiet_hours
 from mailwatch.notify.events import certificate_notifications, notifications_of
-from mailwatch.notify.retries import PASS_AFTER, RETRY_SECONDS, RetryQueue
-from mailwatch.notify.text import MAX_LINES, message_text
+from mailwatch.notify.text import message_text
 from mailwatch.settings import Channel
-from mailwatch.store import Entry, Outbox, OutboxMessage, Reader, StoreDamagedError, StoreError, StoreHealth
+from mailwatch.store import Entry, Outbox, Reader, StoreDamagedError, StoreError, StoreHealth
 from mailwatch.times import DAY_MS, Millis, now
 
 logger = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 1.0
 STATE_SECONDS = 60.0
-FAILING_AFTER_SECONDS = 3600.0
-"""Seconds in which a channel took nothing until the other channels say so."""
-DROP_AFTER_MS = 7 * DAY_MS
 KEEP_MS = 30 * DAY_MS
 BATCH_ENTRIES = 500
 PUT_WITHIN_SECONDS = 15.0
 """Seconds that the disk has for news that may be about itself."""
-OUR_TEXT_ERROR = "text"
-"""The code of a message that we could not write."""
-CHANNEL_KEY_PREFIX = "channel:"
-"""How the keys of news about channels begin."""
 LOW_DISK_BYTES = 500_000_000
 """Bytes."""
 
@@ -70,18 +60,18 @@ class Notifier:
         self._in_maintenance = in_maintenance
         self._cursor = 0
         self._offset = monotonic.offset()
-        self._woken = {channel.name: asyncio.Event() for channel in channels}
-        self._grouping = {channel.name: Grouping(channel.group) for channel in channels}
         self._changed = asyncio.Event()
-        self._renewed = {channel.name: asyncio.Event() for channel in channels}
-        """Set when a channel was changed: what its old address did not take is tried again at once."""
-        self._queues = {channel.name: self._new_queue() for channel in channels}
-        self._denied: dict[str, set[int]] = {channel.name: set() for channel in channels}
-        self._tried_twice: set[int] = set()
+        self._workers = {channel.name: self._new_worker(channel) for channel in channels}
+        """By name, those of removed channels too."""
 
-    @staticmethod
-    def _new_queue() -> RetryQueue:
-        return RetryQueue(time.monotonic, RETRY_SECONDS, PASS_AFTER)
+    def _new_worker(self, channel: Channel) -> ChannelWorker:
+        return ChannelWorker(
+            channel,
+            self._outbox,
+            count=self._count,
+            notify_others=self._notify_others,
+            on_store_error=self._log_unusable,
+        )
 
     def restore_cursor(self) -> None:
         """Go on where the ledger was last read; what happened before there was a channel is not sent.
@@ -100,22 +90,17 @@ class Notifier:
             # What happened while there was no channel is not sent.
             with contextlib.suppress(StoreError):
                 await asyncio.to_thread(self.restore_cursor)
-        before, self._channels = {channel.name: channel for channel in self._channels}, tuple(channels)
-        for channel in channels:
-            self._woken.setdefault(channel.name, asyncio.Event())
-            renewed = self._renewed.setdefault(channel.name, asyncio.Event())
-            if before.get(channel.name) != channel:
-                self._grouping[channel.name] = Grouping(channel.group)
-                self._queues.setdefault(channel.name, self._new_queue())
-                self._denied.setdefault(channel.name, set())
-                renewed.set()
+        self._channels = tuple(channels)
+        present = {channel.name: channel for channel in channels}
+        for name, worker in self._workers.items():
+            worker.change(present.get(name))
+        self._workers |= {
+            name: self._new_worker(channel) for name, channel in present.items() if name not in self._workers
+        }
         with contextlib.suppress(StoreError):
             # The address or the login that a service denied is another one now.
             await asyncio.to_thread(self._outbox.retry, now() - DROP_AFTER_MS)
-        for name in before.keys() - {channel.name for channel in channels}:
-            self._renewed[name].set()
-        for woken in self._woken.values():
-            woken.set()
+        self._wake_workers()
         self._changed.set()
 
     def close(self) -> None:
@@ -130,9 +115,9 @@ class Notifier:
             group.create_task(self._keep_running(self._check_states, STATE_SECONDS))
             while True:
                 self._changed.clear()
-                for name in [channel.name for channel in self._channels]:
-                    if name not in delivering or delivering[name].done():
-                        delivering[name] = group.create_task(self._deliver(name))
+                for name, worker in self._workers.items():
+                    if worker.channel is not None and (name not in delivering or delivering[name].done()):
+                        delivering[name] = group.create_task(worker.run())
                 await self._changed.wait()
 
     async def _keep_running(self, work: Callable[[], None], every: float) -> None:
@@ -144,9 +129,12 @@ class Notifier:
                 self._log_unusable(error)
             except Exception:
                 logger.exception("notify: the record could not be read: internal error")
-            for woken in self._woken.values():
-                woken.set()
+            self._wake_workers()
             await asyncio.sleep(every)
+
+    def _wake_workers(self) -> None:
+        for worker in self._workers.values():
+            worker.wake()
 
     def _follow(self) -> None:
         """Put into the outbox what the ledger has gained."""
@@ -183,7 +171,7 @@ class Notifier:
         try:
             self._put([notification])
         except StoreError as error:
-            logger.error("notify: %s is not told: %s", notification.key, error)
+            logger.error("notify: no message is sent of %s: %s", notification.key, error)
 
     async def notify_directly(self, notification: Notification) -> None:
         """Have news sent that no entry gives: past the outbox, once, if the disk does not take it soon."""
@@ -261,153 +249,17 @@ class Notifier:
             self._count(channel, "dropped")
         self._outbox.delete_done(at - ahead - KEEP_MS)
 
-    async def _deliver(self, name: str) -> None:
-        """Send what waits for a channel, in the order of its turns, until there is none of that name any more."""
-        woken, renewed = self._woken[name], self._renewed[name]
-        while (channel := next((each for each in self._channels if each.name == name), None)) is not None:
-            woken.clear()
-            if renewed.is_set():
-                renewed.clear()
-                self._queues[name] = self._new_queue()
-            try:
-                wait = await self._next(channel)
-            except StoreError as error:
-                self._log_unusable(error)
-                wait = RETRY_SECONDS[0]
-            except Exception:
-                # Our own fault. The probes and the other channels go on.
-                logger.exception("notify: %s: a message could not be sent: internal error", channel.name)
-                wait = RETRY_SECONDS[-1]
-            if wait is None:
-                await woken.wait()
-            else:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait):
-                        await renewed.wait()
-
-    async def _next(self, channel: Channel) -> float | None:
-        """Send the next message; return the seconds to wait (None: for news)."""
-        messages = await asyncio.to_thread(self._outbox.pending, channel.name, BATCH_ENTRIES)
-        if not messages or in_quiet_hours(channel, now()):
-            return None
-        turns = self._queues[channel.name]
-        ready, wait = turns.next_messages(messages)
-        if not ready:
-            return wait
-        if (wait := self._grouping[channel.name].wait((now() - ready[0].put_at) / 1000)) > 0:
-            return wait
-        together = (
-            ready[:1]
-            if turns.is_alone(ready[0])
-            else _one_message([d for d in ready if not turns.is_alone(d)], channel)
-        )
-        numbers = [message.number for message in together]
-        try:
-            title, body = message_text([message.notification for message in together], channel, now())
-        except (LookupError, TypeError, ValueError):
-            # As another version may have left it. Else nothing after it would ever be sent.
-            logger.exception("notify: %s: a message could not be written: internal error", channel.name)
-            await self._failed(
-                channel,
-                together,
-                DeliveryFailure(DeliveryFault.REFUSED, "it could not be written", OUR_TEXT_ERROR),
-            )
-            return 0.0
-        noted = partial(self._outbox.done, numbers, "sent", now())
-        if (answer := await deliver(channel, title, body, noted)) is not None:
-            await self._failed(channel, together, answer)
-            return 0.0
-        await self._done(noted)
-        self._grouping[channel.name].note_sent()
-        self._count(channel.name, "sent")
-        await self._succeeded(channel, turns)
-        return 0.0
-
-    async def _succeeded(self, channel: Channel, turns: RetryQueue) -> None:
-        """The channel works: what it denied before is tried once more, for it may not have been the message."""
-        turns.succeeded()
-        denied = self._denied[channel.name] - self._tried_twice
-        self._denied[channel.name] = set()
-        if denied:
-            self._tried_twice |= denied
-            await self._done(partial(self._outbox.retry, now() - DROP_AFTER_MS, denied))
-
-    async def _failed(self, channel: Channel, together: Sequence[OutboxMessage], answer: DeliveryFailure) -> None:
-        """Set aside what is refused for good; what is not taken now is tried again in its turn."""
-        turns, numbers = self._queues[channel.name], [message.number for message in together]
-        first = turns.failures == 0
-        turns.failed(numbers, answer.fault)
-        if answer.fault not in (DeliveryFault.REFUSED, DeliveryFault.DENIED):
-            self._count(channel.name, "failed")
-            if first:
-                logger.warning(
-                    "notify: %s did not take a message: %s; it is tried again", channel.name, answer.why
-                )
-            since = turns.failing_since
-            if since is not None and time.monotonic() - since >= FAILING_AFTER_SECONDS:
-                await asyncio.to_thread(self._notify_of_channel, channel, together, "failing", answer)
-            return
-        if len(together) > 1:
-            # It may be one of them; the others need not suffer for it.
-            self._count(channel.name, "failed")
-            turns.split(numbers)
-            return
-        outcome = f"{answer.fault} ({answer.code})"
-        await self._done(partial(self._outbox.done, numbers, outcome, now()))
-        self._count(channel.name, "refused")
-        if answer.fault is DeliveryFault.DENIED:
-            self._denied[channel.name] |= set(numbers)
-        key = together[0].notification.key
-        logger.error("notify: %s refuses %s for good: %s; it is set aside", channel.name, key, answer.why)
-        await asyncio.to_thread(self._notify_of_channel, channel, together, "refused", answer)
-
-    def _notify_of_channel(
-        self, channel: Channel, messages: Sequence[OutboxMessage], sign: str, answer: DeliveryFailure
-    ) -> None:
-        """Notify the other channels, once a day, that this one does not take messages."""
-        if answer.code == OUR_TEXT_ERROR or all(
-            message.notification.key.startswith(CHANNEL_KEY_PREFIX) for message in messages
-        ):
-            # Not the channel's fault; and two that refuse everything would report each other for ever.
-            return
-        at = now()
-        facts = {"sign": sign, "channel": channel.name, "answer": answer.code or "-"}
-        notification = Notification(
-            key=f"{CHANNEL_KEY_PREFIX}{sign}:{channel.name}:{at // DAY_MS}",
-            event_type=EventType.MONITOR,
-            time=at,
-            facts=facts,
-        )
+    def _notify_others(self, channel: Channel, notification: Notification) -> None:
         try:
             self._put([notification], but=channel)
         except StoreError as error:
-            logger.error("notify: %s is not told: %s", notification.key, error)
-
-    async def _done(self, noted: Callable[[], None]) -> None:
-        """Note again what was sent, should that have failed; until it is, nothing else is sent."""
-        while True:
-            try:
-                await asyncio.to_thread(noted)
-            except StoreError as error:
-                logger.error("notify: the outbox cannot be written: %s", error)
-                await asyncio.sleep(RETRY_SECONDS[0])
-            else:
-                return
+            logger.error("notify: no message is sent of %s: %s", notification.key, error)
 
     def _log_unusable(self, error: StoreError) -> None:
         """Say once why nothing can be read or sent; it is tried again each second."""
         if error.public_reason not in self._logged:
             self._logged.add(error.public_reason)
             logger.error("notify: ledger and outbox cannot be used now: %s", error)
-
-
-def _one_message(messages: Sequence[OutboxMessage], channel: Channel) -> list[OutboxMessage]:
-    """Take from the head what is one message: of one topic all, of several no more than can be written out."""
-    if not channel.group:
-        return list(messages[:1])
-    topic = messages[0].notification.event_type
-    same = list(itertools.takewhile(lambda letter: letter.notification.event_type is topic, messages))
-    return max(same, list(messages[:MAX_LINES]), key=len)
 
 
 def _may_notify(entry: Entry) -> bool:

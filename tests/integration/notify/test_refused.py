@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mailwatch.model import EventType, Notification
-from mailwatch.notify import delivery
-from mailwatch.notify import notifier as notifier_module
+from mailwatch.notify import channel_worker, delivery
 from mailwatch.notify.delivery import DeliveryFault, classify_failure, deliver, sendable
 from mailwatch.notify.retries import RetryQueue
 from mailwatch.settings import Channel
@@ -49,7 +48,7 @@ def other() -> Iterator[Webhook]:
 
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Record]:
-    monkeypatch.setattr(notifier_module, "RETRY_SECONDS", (0.02, 0.05))
+    monkeypatch.setattr(channel_worker, "RETRY_SECONDS", (0.02, 0.05))
     monkeypatch.setattr(delivery, "INTERVALS_SECONDS", (0.0,))
     made = Record(tmp_path / "data")
     yield made
@@ -191,7 +190,7 @@ async def test_two_channels_that_refuse_everything_do_not_report_each_other_for_
 async def test_a_channel_that_takes_nothing_for_an_hour_is_reported_by_the_others(
     record: Record, webhook: Webhook, other: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifier_module, "FAILING_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(channel_worker, "FAILING_AFTER_SECONDS", 0.1)
     webhook.close()
     notifier = record.notifier(channel(webhook, group=0.0), channel(other, name="json-2", group=0.0, lang="it"))
     record.outage("a")

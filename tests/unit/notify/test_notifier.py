@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from mailwatch.metrics import Metrics
 from mailwatch.model import Attempt, Cause, EventType, Notification, Observation, Outcome, TlsFacts
 from mailwatch.monitor.damage_alarm import DamageAlarm
-from mailwatch.notify import Notifier, notify_ledger_broken, send_heartbeats
+from mailwatch.notify import Notifier, channel_worker, notify_ledger_broken, send_heartbeats
 from mailwatch.notify import notifier as notifier_module
 from mailwatch.notify.delivery import deliver, in_quiet_hours
 from mailwatch.notify.events import certificate_notifications
@@ -98,7 +98,7 @@ async def test_what_was_before_the_first_channel_is_not_sent(record: Record, web
 async def test_while_the_receiver_is_down_nothing_is_lost_and_the_order_stays(
     record: Record, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifier_module, "RETRY_SECONDS", (0.05,))
+    monkeypatch.setattr(channel_worker, "RETRY_SECONDS", (0.05,))
     notifier = record.notifier(channel(webhook, group=0.0))
     webhook.status = 503
     for name in "abc":
@@ -145,7 +145,7 @@ async def test_ten_targets_that_go_down_within_a_minute_are_two_messages(record:
     await telling(notifier, lambda: len(waiting.pending("json-1", 10)) == 9)
     assert len(webhook.took) == 1
     # A minute later.
-    notifier._grouping["json-1"]._sent[0] -= 60
+    notifier._workers["json-1"]._grouping._sent[0] -= 60
     await telling(notifier, record.sent(1))
     assert webhook.titles == ["MailWatch: t0 is down", "MailWatch: 9 outages"]
 
@@ -155,7 +155,8 @@ async def test_a_target_that_flaps_for_an_hour_rings_sixteen_times(
 ) -> None:
     """It goes down and comes back each half minute, on a clock of its own."""
     clock = [NIGHT]
-    monkeypatch.setattr(notifier_module, "now", lambda: clock[0])
+    for module in (notifier_module, channel_worker):
+        monkeypatch.setattr(module, "now", lambda: clock[0])
     monkeypatch.setattr(time, "monotonic", lambda: clock[0] / 1000)
     told = channel(webhook, group=10.0)
     notifier = record.notifier(told)
@@ -163,7 +164,7 @@ async def test_a_target_that_flaps_for_an_hour_rings_sixteen_times(
         clock[0] = NIGHT + second * 1000
         record.outage(f"{second // 30}", closed=second % 30 == 15, at=clock[0])
         notifier._follow()
-        await notifier._next(told)
+        await notifier._workers[told.name]._next(told)
     assert len(webhook.took) == 16
     # All is reported that is older than five minutes, and in its order.
     lines = [line for message in webhook.took for line in message["message"].splitlines()]

@@ -1,0 +1,215 @@
+"""Sends what waits in the outbox for one channel: its turns, its groups, and what it does not take."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from mailwatch.model import EventType, Notification
+from mailwatch.notify.delivery import DeliveryFailure, DeliveryFault, Grouping, deliver, in_quiet_hours
+from mailwatch.notify.retries import PASS_AFTER, RETRY_SECONDS, RetryQueue
+from mailwatch.notify.text import MAX_LINES, message_text
+from mailwatch.settings import Channel
+from mailwatch.store import Outbox, OutboxMessage, StoreError
+from mailwatch.times import DAY_MS, now
+
+logger = logging.getLogger(__name__)
+
+BATCH_MESSAGES = 500
+FAILING_AFTER_SECONDS = 3600.0
+"""Seconds in which a channel took nothing until the other channels say so."""
+DROP_AFTER_MS = 7 * DAY_MS
+"""Age at which a message is given up."""
+OUR_TEXT_ERROR = "text"
+"""The code of a message that we could not write."""
+CHANNEL_KEY_PREFIX = "channel:"
+"""How the keys of news about channels begin."""
+
+
+class ChannelWorker:
+    """Sends the messages of one channel.
+
+    `count` takes (channel, outcome): sent, failed, refused. `notify_others` has every channel but the given one
+    send a notification. `on_store_error` takes why the outbox could not be read.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        outbox: Outbox,
+        *,
+        count: Callable[[str, str], None],
+        notify_others: Callable[[Channel, Notification], None],
+        on_store_error: Callable[[StoreError], None],
+    ) -> None:
+        self.channel: Channel | None = channel
+        """None when it is removed."""
+        self._outbox = outbox
+        self._count, self._notify_others, self._on_store_error = count, notify_others, on_store_error
+        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
+        """Set when the channel is another one: what its old address did not take is tried again at once."""
+        self._grouping = Grouping(channel.group)
+        self._queue = _new_queue()
+        self._denied: set[int] = set()
+        self._tried_twice: set[int] = set()
+
+    def change(self, channel: Channel | None) -> None:
+        """Send to this address from now on; None ends `run`."""
+        if channel == self.channel:
+            return
+        self.channel = channel
+        if channel is not None:
+            self._grouping = Grouping(channel.group)
+        self._changed.set()
+
+    def wake(self) -> None:
+        """Read the outbox again: there may be more in it."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Send what waits, in the order of its turns, until the channel is removed."""
+        while (channel := self.channel) is not None:
+            self._news.clear()
+            if self._changed.is_set():
+                self._changed.clear()
+                self._queue = _new_queue()
+            try:
+                wait = await self._next(channel)
+            except StoreError as error:
+                self._on_store_error(error)
+                wait = RETRY_SECONDS[0]
+            except Exception:
+                # Our own fault. The probes and the other channels go on.
+                logger.exception("notify: %s: a message could not be sent: internal error", channel.name)
+                wait = RETRY_SECONDS[-1]
+            if wait is None:
+                await self._news.wait()
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()
+
+    async def _next(self, channel: Channel) -> float | None:
+        """Send the next message; return the seconds to wait (None: for news)."""
+        messages = await asyncio.to_thread(self._outbox.pending, channel.name, BATCH_MESSAGES)
+        if not messages or in_quiet_hours(channel, now()):
+            return None
+        turns = self._queue
+        ready, wait = turns.next_messages(messages)
+        if not ready:
+            return wait
+        if (wait := self._grouping.wait((now() - ready[0].put_at) / 1000)) > 0:
+            return wait
+        together = (
+            ready[:1]
+            if turns.is_alone(ready[0])
+            else _one_message([d for d in ready if not turns.is_alone(d)], channel)
+        )
+        numbers = [message.number for message in together]
+        try:
+            title, body = message_text([message.notification for message in together], channel, now())
+        except (LookupError, TypeError, ValueError):
+            # As another version may have left it. Else nothing after it would ever be sent.
+            logger.exception("notify: %s: a message could not be written: internal error", channel.name)
+            await self._failed(
+                channel,
+                together,
+                DeliveryFailure(DeliveryFault.REFUSED, "it could not be written", OUR_TEXT_ERROR),
+            )
+            return 0.0
+        noted = partial(self._outbox.done, numbers, "sent", now())
+        if (answer := await deliver(channel, title, body, noted)) is not None:
+            await self._failed(channel, together, answer)
+            return 0.0
+        await self._done(noted)
+        self._grouping.note_sent()
+        self._count(channel.name, "sent")
+        await self._succeeded()
+        return 0.0
+
+    async def _succeeded(self) -> None:
+        """The channel works: what it denied before is tried once more, for it may not have been the message."""
+        self._queue.succeeded()
+        denied = self._denied - self._tried_twice
+        self._denied = set()
+        if denied:
+            self._tried_twice |= denied
+            await self._done(partial(self._outbox.retry, now() - DROP_AFTER_MS, denied))
+
+    async def _failed(self, channel: Channel, together: Sequence[OutboxMessage], answer: DeliveryFailure) -> None:
+        """Set aside what is refused for good; what is not taken now is tried again in its turn."""
+        turns, numbers = self._queue, [message.number for message in together]
+        first = turns.failures == 0
+        turns.failed(numbers, answer.fault)
+        if answer.fault not in (DeliveryFault.REFUSED, DeliveryFault.DENIED):
+            self._count(channel.name, "failed")
+            if first:
+                logger.warning(
+                    "notify: %s did not take a message: %s; it is tried again", channel.name, answer.why
+                )
+            since = turns.failing_since
+            if since is not None and time.monotonic() - since >= FAILING_AFTER_SECONDS:
+                await asyncio.to_thread(self._report, channel, together, "failing", answer)
+            return
+        if len(together) > 1:
+            # It may be one of them; the others need not suffer for it.
+            self._count(channel.name, "failed")
+            turns.split(numbers)
+            return
+        outcome = f"{answer.fault} ({answer.code})"
+        await self._done(partial(self._outbox.done, numbers, outcome, now()))
+        self._count(channel.name, "refused")
+        if answer.fault is DeliveryFault.DENIED:
+            self._denied |= set(numbers)
+        key = together[0].notification.key
+        logger.error("notify: %s refuses %s for good: %s; it is set aside", channel.name, key, answer.why)
+        await asyncio.to_thread(self._report, channel, together, "refused", answer)
+
+    def _report(
+        self, channel: Channel, messages: Sequence[OutboxMessage], sign: str, answer: DeliveryFailure
+    ) -> None:
+        """Have the other channels report, once a day, that this one does not take messages."""
+        if answer.code == OUR_TEXT_ERROR or all(
+            message.notification.key.startswith(CHANNEL_KEY_PREFIX) for message in messages
+        ):
+            # Not the channel's fault; and two that refuse everything would report each other for ever.
+            return
+        at = now()
+        facts = {"sign": sign, "channel": channel.name, "answer": answer.code or "-"}
+        notification = Notification(
+            key=f"{CHANNEL_KEY_PREFIX}{sign}:{channel.name}:{at // DAY_MS}",
+            event_type=EventType.MONITOR,
+            time=at,
+            facts=facts,
+        )
+        self._notify_others(channel, notification)
+
+    async def _done(self, noted: Callable[[], None]) -> None:
+        """Note again what was sent, should that have failed; until it is, nothing else is sent."""
+        while True:
+            try:
+                await asyncio.to_thread(noted)
+            except StoreError as error:
+                logger.error("notify: the outbox cannot be written: %s", error)
+                await asyncio.sleep(RETRY_SECONDS[0])
+            else:
+                return
+
+
+def _new_queue() -> RetryQueue:
+    return RetryQueue(time.monotonic, RETRY_SECONDS, PASS_AFTER)
+
+
+def _one_message(messages: Sequence[OutboxMessage], channel: Channel) -> list[OutboxMessage]:
+    """Take from the head what is one message: of one topic all, of several no more than can be written out."""
+    if not channel.group:
+        return list(messages[:1])
+    topic = messages[0].notification.event_type
+    same = list(itertools.takewhile(lambda letter: letter.notification.event_type is topic, messages))
+    return max(same, list(messages[:MAX_LINES]), key=len)
