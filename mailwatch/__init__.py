@@ -15,7 +15,7 @@ tests/unit/repository/test_layers.py keeps it so.
 3  config       config.yaml, read strictly, and the catalogue of providers
 2  analysis     pure functions of recorded facts: outages, availability, incidents, maintenance
 1  ledger       canonical entries, Merkle tree, checkpoints, timestamp tokens
-0  model        the recorded facts, frozen; settings: what the config says is to be watched
+0  model        the recorded facts, frozen; kinds: a row for each kind of target; settings: what is to be watched
    times        milliseconds, RFC 3339, windows, durations; monotonic: the steady clock
    errors       errors that end a command in a line
    certificates certificates as servers send them

@@ -10,19 +10,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mailwatch.model import Kind, Observation, Outcome, Phase
+from mailwatch.kinds import KINDS
+from mailwatch.model import Observation, Outcome, Phase
 from mailwatch.settings import Target
 
 T = TypeVar("T")
 _COLOURS = {Outcome.UP: "green", Outcome.DOWN: "red", Outcome.UNKNOWN: "yellow"}
 _MARKS = {Outcome.UP: "● up", Outcome.DOWN: "▼ down", Outcome.UNKNOWN: "? unknown"}
 _COMMON = (Phase.RESOLVE, Phase.CONNECT, Phase.TLS, Phase.GREETING)
-_WITH_LOGIN = {
-    Kind.IMAP: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
-    Kind.POP3: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
-    Kind.SMTP: (Phase.AUTH, Phase.SUBMIT),
-    Kind.ROUNDTRIP: (Phase.AUTH, Phase.MAILBOX, Phase.SUBMIT, Phase.DELIVER),
-}
 
 
 class LiveProbe:
@@ -84,11 +79,8 @@ def live_table(rows: Sequence[LiveProbe]) -> Table:
 
 
 def _phases_of(target: Target) -> tuple[Phase, ...]:
-    if target.kind is Kind.WEBMAIL:
-        return (*_COMMON, Phase.FETCH)
-    if target.kind is Kind.MX:
-        return (*_COMMON, Phase.SUBMIT)
-    return (*_COMMON, *(_WITH_LOGIN.get(target.kind, ()) if target.endpoints[0].login else ()))
+    facts = KINDS[target.kind]
+    return (*_COMMON, *facts.phases, *(facts.login_phases if target.endpoints[0].login else ()))
 
 
 def _served_by(observation: Observation) -> str:

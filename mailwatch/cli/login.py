@@ -19,7 +19,7 @@ from mailwatch.cli.common import add_options, open_config
 from mailwatch.cli.pending_login import PendingLogins
 from mailwatch.config import build_targets
 from mailwatch.model import Kind, Outcome
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.probes.oauth.flows import GRANT_SECONDS, BrowserFlow, authorization, device_code, device_grant
 from mailwatch.probes.oauth.grant import Grant, GrantBusyError, lock_grant, write_grant
 from mailwatch.probes.oauth.http import REQUEST_TIMEOUT_SECONDS, OAuthError, OAuthUnavailableError
@@ -74,7 +74,7 @@ async def _log_in(
     async with lock_grant(client.grant_file, REQUEST_TIMEOUT_SECONDS):
         await asyncio.to_thread(write_grant, client.grant_file, grant)
     print(f"access granted; stored in {client.grant_file}")
-    observation = await observe(target, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+    observation = await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens))
     observation = await hearing.judge_silence(target, observation)
     if observation.outcome is Outcome.UP:
         print(f"the login works: {target.name} is up")

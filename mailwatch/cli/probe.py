@@ -19,7 +19,7 @@ from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.expiry import ExpiryAttribution
 from mailwatch.guard.port25 import Port25
 from mailwatch.model import Observation, Outcome
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.probes.internal_errors import ProbeStart, internal_error_observation
 from mailwatch.probes.oauth.http import REQUEST_TIMEOUT_SECONDS
 from mailwatch.probes.oauth.tokens import AccessTokens
@@ -76,9 +76,10 @@ async def _probe(
         target, observation = pulse.target, None
         begun = ProbeStart()
         try:
-            observation = await observe(
+            request = ProbeRequest(
                 target, scheduled_at=now(), contexts=contexts, listener=pulse.phase_event, tokens=tokens
             )
+            observation = await observe(request)
             observation = await expiry.attribute(await hearing.judge_silence(target, observation))
             if guard and observation.outcome is Outcome.DOWN:
                 names = resolver_matters(observation, target.host)

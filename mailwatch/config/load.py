@@ -27,8 +27,8 @@ from mailwatch.config.errors import (
     format_key_path,
 )
 from mailwatch.config.schema import Config
-from mailwatch.config.types import DEFAULT_KINDS
 from mailwatch.config.yaml_file import YamlDocument, YamlValue
+from mailwatch.kinds import MAILBOX_KINDS
 
 VARIABLES: dict[KeyPath, str] = {
     ("data_dir",): "MAILWATCH_DATA_DIR",
@@ -236,6 +236,6 @@ def _names(data: dict[str, YamlValue]) -> Iterator[tuple[str, KeyPath]]:
                 yield name, (*place, "name")
             elif section == "accounts" and isinstance(address, str):
                 # Twice the same channel in one account is that account's own mistake.
-                kinds = dict.fromkeys(map(str, channels)) if isinstance(channels, list) else DEFAULT_KINDS
+                kinds = dict.fromkeys(map(str, channels)) if isinstance(channels, list) else MAILBOX_KINDS
                 for kind in kinds:
                     yield f"{address}/{kind}", (*place, "address")

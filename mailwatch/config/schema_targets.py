@@ -14,7 +14,6 @@ from mailwatch.config import catalogue
 from mailwatch.config.catalogue.oauth_servers import authorization_server, authorization_servers
 from mailwatch.config.errors import FieldError
 from mailwatch.config.types import (
-    DEFAULT_KINDS,
     Address,
     FolderPath,
     Host,
@@ -26,6 +25,7 @@ from mailwatch.config.types import (
     Text,
     Variable,
 )
+from mailwatch.kinds import KINDS, MAILBOX_KINDS
 from mailwatch.model import Kind, TlsMode
 from mailwatch.net import endpoint_problem, is_loopback
 
@@ -96,22 +96,10 @@ TLS_BY_PORT = {
 }
 
 _ONLY_FOR = {
-    "url": (Kind.WEBMAIL,),
-    "contains": (Kind.WEBMAIL,),
-    "absent": (Kind.WEBMAIL,),
-    "recipient": (Kind.MX,),
-    "sender": (Kind.MX,),
-    "via": (Kind.ROUNDTRIP,),
-    "to": (Kind.ROUNDTRIP,),
-    "deadline": (Kind.ROUNDTRIP,),
-    "login": DEFAULT_KINDS,
+    key: tuple(kind for kind, facts in KINDS.items() if key in facts.own_keys)
+    for key in dict.fromkeys(key for facts in reversed(KINDS.values()) for key in facts.own_keys)
 }
-_NEEDED_BY = {Kind.WEBMAIL: ("url",), Kind.ROUNDTRIP: ("via", "to")}
-_NOT_FOR = {
-    Kind.WEBMAIL: ("host", "port", "tls"),
-    Kind.ROUNDTRIP: ("host", "port", "tls", "ca_file"),
-    Kind.MX: ("ca_file",),
-}
+"""The kinds that a key is for, where it is not for all."""
 
 
 PASSWORD_SOURCES = ("password_file", "password_env", "password_command", "oauth2")
@@ -168,7 +156,7 @@ class AccountSection(SecretSection):
         """The channels that are watched."""
         provider = self.catalogue_provider()
         has = {server.kind for server in provider.servers} if provider else set()
-        return self.channels or tuple(kind for kind in DEFAULT_KINDS if kind in has)
+        return self.channels or tuple(kind for kind in MAILBOX_KINDS if kind in has)
 
     @model_validator(mode="after")
     def _served(self) -> Self:
@@ -185,7 +173,7 @@ class AccountSection(SecretSection):
             raise FieldError("webmail needs the address of a page; write it as a target with url", "channels")
         if Kind.ROUNDTRIP in kinds and not {Kind.SMTP, Kind.IMAP} <= set(kinds):
             raise FieldError("roundtrip sends by smtp and reads by imap; add both", "channels")
-        for kind in [kind for kind in kinds if kind in DEFAULT_KINDS]:
+        for kind in [kind for kind in kinds if kind in MAILBOX_KINDS]:
             server = catalogue.server(provider.key, kind)
             if server is None:
                 raise FieldError(f"{provider.key} has no {kind} server in the catalogue; remove it", "channels")
@@ -249,10 +237,10 @@ class TargetSection(Section):
         for field, kinds in _ONLY_FOR.items():
             if getattr(self, field) is not None and self.kind not in kinds:
                 raise FieldError(f"is for {' and '.join(kinds)} only; remove it", field)
-        for field in _NEEDED_BY.get(self.kind, ()):
+        for field in KINDS[self.kind].required_keys:
             if getattr(self, field) is None:
                 raise FieldError(f"a {self.kind} target needs {field}; add it")
-        for field in _NOT_FOR.get(self.kind, ()):
+        for field in KINDS[self.kind].unused_keys:
             if getattr(self, field) is not None:
                 raise FieldError(f"is not for {self.kind} targets; remove it", field)
         if self.kind is Kind.MX and self.requested_tls() is TlsMode.IMPLICIT:
@@ -269,7 +257,7 @@ class TargetSection(Section):
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
-        if self.host is None and self.kind not in (Kind.WEBMAIL, Kind.ROUNDTRIP):
+        if self.host is None and "host" not in KINDS[self.kind].unused_keys:
             if self.kind is Kind.MX:
                 raise FieldError("has no host; add host: DOMAIN, the part after the @ of its addresses")
             if self.provider is None:

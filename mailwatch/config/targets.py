@@ -26,6 +26,7 @@ from mailwatch.config.schema_targets import (
     OAuth2Section,
     TargetSection,
 )
+from mailwatch.kinds import KINDS
 from mailwatch.model import Kind, TlsMode
 from mailwatch.settings import Login, MxTask, OAuth2, RoundtripTask, Target, WebmailTask
 
@@ -56,19 +57,6 @@ def grant_file(username: str, data_dir: Path) -> Path:
     return data_dir / "oauth" / f"{quote(username, safe='@+')}.json"
 
 
-_PORTS = {
-    (Kind.IMAP, TlsMode.IMPLICIT): 993,
-    (Kind.IMAP, TlsMode.STARTTLS): 143,
-    (Kind.IMAP, TlsMode.NONE): 143,
-    (Kind.POP3, TlsMode.IMPLICIT): 995,
-    (Kind.POP3, TlsMode.STARTTLS): 110,
-    (Kind.POP3, TlsMode.NONE): 110,
-    (Kind.SMTP, TlsMode.IMPLICIT): 465,
-    (Kind.SMTP, TlsMode.STARTTLS): 587,
-    (Kind.SMTP, TlsMode.NONE): 587,
-    (Kind.MX, TlsMode.STARTTLS): 25,
-    (Kind.MX, TlsMode.NONE): 25,
-}
 ROUNDTRIP_INTERVAL_SECONDS = 900.0
 """Seconds; each probe sends a message, so that the interval of the other probes would be too often."""
 ROUNDTRIP_DEADLINE_SECONDS = 300.0
@@ -204,7 +192,8 @@ def _with_defaults(target: TargetSection, config: Config) -> TargetSection:
     server = catalogue.server(target.provider, target.kind, tls) if target.provider and host is None else None
     if server:
         host, port, tls = server.host, port or server.port, server.tls
-    tls = tls or (TlsMode.STARTTLS if target.kind is Kind.MX else TlsMode.IMPLICIT)
+    facts = KINDS[target.kind]
+    tls = tls or facts.default_tls
     update: dict[str, object] = {
         "provider": target.provider or "",
         "interval": target.interval or config.defaults.interval,
@@ -213,8 +202,8 @@ def _with_defaults(target: TargetSection, config: Config) -> TargetSection:
     if target.kind is Kind.ROUNDTRIP:
         update["interval"] = target.interval or max(ROUNDTRIP_INTERVAL_SECONDS, config.defaults.interval)
         update["deadline"] = target.deadline or ROUNDTRIP_DEADLINE_SECONDS
-    elif target.kind is not Kind.WEBMAIL:
-        update |= {"host": host, "port": port or _PORTS[target.kind, tls], "tls": tls}
+    elif facts.ports:
+        update |= {"host": host, "port": port or facts.ports[tls], "tls": tls}
     return target.model_copy(update=update)
 
 
@@ -237,7 +226,7 @@ def _target(section: TargetSection, login: Login | None, helo_name: str) -> Targ
         interval=section.interval or 60.0,
         timeout=section.timeout or 30.0,
         task=task,
-        helo_name=helo_name if section.kind in (Kind.SMTP, Kind.MX) else "",
+        helo_name=helo_name if KINDS[section.kind].sends_helo else "",
     )
 
 

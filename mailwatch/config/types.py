@@ -19,11 +19,7 @@ from pydantic import (
 )
 
 from mailwatch.config.errors import FieldError
-from mailwatch.model import Kind
 from mailwatch.times import DURATION_PATTERN, duration_text, parse_duration
-
-DEFAULT_KINDS = (Kind.IMAP, Kind.SMTP, Kind.POP3)
-"""What an account is watched by unless it says otherwise."""
 
 
 class Section(BaseModel):

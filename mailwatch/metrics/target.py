@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from mailwatch.kinds import KINDS
 from mailwatch.metrics.exposition import Labels
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.settings import Target
@@ -216,16 +217,6 @@ _CAUSES: dict[Phase, tuple[Cause, ...]] = {
 }
 
 
-_WITH_LOGIN: dict[Kind, tuple[Phase, ...]] = {
-    Kind.IMAP: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
-    Kind.POP3: (Phase.AUTH, Phase.MAILBOX, Phase.FETCH),
-    Kind.SMTP: (Phase.AUTH, Phase.SUBMIT),
-    Kind.MX: (),
-    Kind.WEBMAIL: (),
-    Kind.ROUNDTRIP: (Phase.AUTH, Phase.SUBMIT, Phase.DELIVER),
-}
-
-
 _WEBMAIL_FAILURES = ((Cause.TLS, Phase.GREETING), *((cause, Phase.FETCH) for cause in _ANSWERED))
 
 
@@ -244,7 +235,9 @@ def _possible(kind: Kind, tls: TlsMode, login: bool) -> tuple[tuple[str, str], .
     if tls is not TlsMode.NONE:
         phases.append(Phase.TLS)
     if login:
-        phases.extend(_WITH_LOGIN[kind])
+        # A round trip fails at its mailbox too; with these its counters would be more than 40.
+        more = KINDS[kind].login_phases
+        phases.extend(phase for phase in more if kind is not Kind.ROUNDTRIP or phase is not Phase.MAILBOX)
     if kind is Kind.MX:
         phases.append(Phase.SUBMIT)
     found = [(cause.value, phase.value) for phase in phases for cause in _CAUSES[phase]]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,12 +24,12 @@ from mailwatch.guard.clock import ClockMonitor
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.port25 import Port25
 from mailwatch.i18n import format_duration
+from mailwatch.kinds import KINDS
 from mailwatch.metrics import Metrics
 from mailwatch.model import (
     Cause,
     ClockSpan,
     GapReason,
-    Kind,
     Observation,
     Outcome,
     Rules,
@@ -39,7 +39,7 @@ from mailwatch.monitor.recorder import Recorder
 from mailwatch.monitor.runner import ProbeRunner
 from mailwatch.monitor.schedule import Schedule
 from mailwatch.monitor.target_runtime import MaintenanceCalendar, TargetRuntime
-from mailwatch.probes import observe
+from mailwatch.probes import ProbeFunction, observe
 from mailwatch.probes.internal_errors import (
     ProbeStart,
     internal_error_observation,
@@ -88,7 +88,7 @@ class Pipeline:
         tokens: AccessTokens | None = None,
         at_once: int = 200,
         time_servers: Sequence[tuple[str, int]] = (),
-        observe: Callable[..., Awaitable[Observation]] = observe,
+        observe: ProbeFunction = observe,
     ) -> None:
         self.vantage_point = vantage_point
         self.rules = rules
@@ -236,7 +236,7 @@ class Pipeline:
         """Where the state is in doubt, probe again before the next interval."""
         delay = next_delay(runtime.state, runtime.target.interval, self.rules)
         # A round trip sends a message: in doubt too, its interval is enough.
-        if delay < runtime.target.interval and runtime.target.kind is not Kind.ROUNDTRIP:
+        if delay < runtime.target.interval and not KINDS[runtime.target.kind].awaits_delivery:
             # Counted from the probe's end: the guard, the diagnosis and the disk may have taken their time.
             self.schedule.advance_to(
                 runtime.target.name, max(0.0, delay - (time.monotonic() - runtime.probe_ended))

@@ -11,12 +11,19 @@ from dataclasses import replace
 
 from mailwatch import monotonic
 from mailwatch.guard.login_backoff import LoginBackoff, endpoint_observations, unanswered
+from mailwatch.kinds import KINDS
 from mailwatch.ledger.entry import secret_id
 from mailwatch.metrics import Metrics
-from mailwatch.model import Cause, ClockSpan, Kind, Observation, Outcome
+from mailwatch.model import Cause, ClockSpan, Observation, Outcome
 from mailwatch.monitor.target_runtime import TargetRuntime
-from mailwatch.probes import RoundtripContext, TlsContexts, observe
-from mailwatch.probes.attempts import max_probe_seconds
+from mailwatch.probes import (
+    ProbeFunction,
+    ProbeRequest,
+    RoundtripContext,
+    TlsContexts,
+    max_probe_seconds,
+    observe,
+)
 from mailwatch.probes.connect import MonitorError
 from mailwatch.probes.oauth.tokens import AccessTokens
 from mailwatch.settings import Login, Target
@@ -44,7 +51,7 @@ class ProbeRunner:
         at_once: int,
         while_probing: Callable[[], contextlib.AbstractContextManager[None]],
         clock_bound: Callable[[], Millis | None] = lambda: None,
-        observe: Callable[..., Awaitable[Observation]] = observe,
+        observe: ProbeFunction = observe,
     ) -> None:
         self.login_backoff = LoginBackoff()
         self.observe = observe
@@ -68,8 +75,8 @@ class ProbeRunner:
             for limit in (self._at_once, *self.login_backoff.limits(target)):
                 await held.enter_async_context(limit)
             self._metrics.lag((now() - scheduled_at) / 1000)
-            roundtrip = None
-            if target.kind is Kind.ROUNDTRIP:
+            roundtrip, awaits_delivery = None, KINDS[target.kind].awaits_delivery
+            if awaits_delivery:
                 # Once it has logged in it only waits, and must not keep other probes from starting.
                 roundtrip = RoundtripContext(self._secret, runtime.outstanding, logged_in=held.aclose)
             for end in target.endpoints:
@@ -77,23 +84,21 @@ class ProbeRunner:
                     self.login_backoff.credentials_changed(end, self._secret_used(end.login))
             with_login = self.login_backoff.may_login(target, self.steady_now())
             # A round trip waits for minutes in any case: for it the regular rounds are enough.
-            watched = contextlib.nullcontext() if target.kind is Kind.ROUNDTRIP else self._while_probing()
+            watched = contextlib.nullcontext() if awaits_delivery else self._while_probing()
+            request = ProbeRequest(
+                target,
+                scheduled_at=scheduled_at,
+                contexts=self._contexts,
+                with_login=with_login,
+                every_address=runtime.state.is_open,
+                tokens=self._tokens,
+                roundtrip=roundtrip,
+            )
             began, offset = monotonic.milliseconds(), monotonic.offset()
             try:
                 runtime.probe_began = runtime.probing_since = time.monotonic()
                 with watched:
-                    observation = await self._bounded(
-                        max_probe_seconds(target),
-                        self.observe(
-                            target,
-                            scheduled_at=scheduled_at,
-                            contexts=self._contexts,
-                            with_login=with_login,
-                            every_address=runtime.state.is_open,
-                            tokens=self._tokens,
-                            roundtrip=roundtrip,
-                        ),
-                    )
+                    observation = await self._bounded(max_probe_seconds(target), self.observe(request))
             finally:
                 runtime.probe_ended, runtime.probing_since, runtime.unrecorded = time.monotonic(), None, True
                 self.login_backoff.release(target)
@@ -102,7 +107,7 @@ class ProbeRunner:
                 observation, began, widened_bound(self.clock_bound(), monotonic.offset() - offset)
             )
             observation = replace(observation, clock=clock, interval=interval)
-        if target.kind is Kind.ROUNDTRIP:
+        if awaits_delivery:
             return self._record_endpoint_logins(target, observation)
         return self._record_login(target, observation)
 

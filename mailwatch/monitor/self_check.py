@@ -21,7 +21,7 @@ from mailwatch.monitor import resources
 from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.resources import Usage
 from mailwatch.monitor.target_runtime import TargetRuntime
-from mailwatch.probes.attempts import max_probe_seconds
+from mailwatch.probes import max_probe_seconds
 from mailwatch.times import Millis, now
 
 logger = logging.getLogger(__name__)

@@ -1,8 +1,4 @@
-"""One connection to one address, and the addresses of a name tried in turn, as a mail program does.
-
-`max_probe_seconds` is how long a probe may take in all, each attempt at its slowest: one that takes longer does
-not end by itself.
-"""
+"""One connection to one address, and the addresses of a name tried in turn, as a mail program does."""
 
 from __future__ import annotations
 
@@ -12,22 +8,21 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from mailwatch.model import Attempt, Cause, Kind, Outcome, Phase
+from mailwatch.model import Attempt, Cause, Outcome, Phase
 from mailwatch.probes.connect import (
     Address,
     CloseCallback,
-    Lookup,
     MonitorError,
     ProbeContext,
-    TlsContexts,
     interleave_families,
 )
 from mailwatch.probes.failures import Classification, classify_error
 from mailwatch.probes.internal_errors import redacted_traceback
 from mailwatch.probes.oauth.tokens import WAIT_SECONDS
-from mailwatch.probes.recorder import PhaseListener, Recorder
+from mailwatch.probes.recorder import Recorder
 from mailwatch.probes.redact import redactor
-from mailwatch.settings import RoundtripTask, Target
+from mailwatch.probes.request import ProbeRequest
+from mailwatch.settings import Target
 
 logger = logging.getLogger(__name__)
 
@@ -47,24 +42,19 @@ RETRYABLE_CAUSES = frozenset({Cause.REFUSED, Cause.UNREACHABLE, Cause.TIMEOUT})
 
 
 async def try_addresses(
-    target: Target,
-    probe: Probe,
-    lookup: Lookup,
-    contexts: TlsContexts,
-    *,
-    listener: PhaseListener | None = None,
-    max_seconds: float | None = None,
+    request: ProbeRequest, probe: Probe, *, max_seconds: float | None = None
 ) -> tuple[list[Attempt], tuple[Address, ...]]:
     """Resolve the target's host and try its addresses; return the attempts and all addresses found.
 
     The next address is tried only after one that does not connect, IPv4 and IPv6 in turn. A probe that
     bounds its phases itself may take `max_seconds` seconds in all, instead of the target's timeout.
     """
+    target, listener = request.target, request.listener
     hide = redactor(target.login)
     recorder = Recorder(hide, listener)
     try:
         with recorder.phase(Phase.RESOLVE):
-            addresses = interleave_families(await lookup(target.host, target.port, target.timeout))
+            addresses = interleave_families(await request.lookup(target.host, target.port, target.timeout))
     except Exception as error:
         return [failed_attempt(recorder, error, target)], ()
     attempts: list[Attempt] = []
@@ -72,7 +62,7 @@ async def try_addresses(
         # A line without IPv6 fails at once over it, which must not use up what is left for IPv4.
         if sum(made.cause is not Cause.UNREACHABLE for made in attempts) == MAX_ATTEMPTS:
             break
-        call = ProbeContext(target, address, target.login, recorder, contexts, lookup=lookup)
+        call = ProbeContext(target, address, target.login, recorder, request.contexts, lookup=request.lookup)
         attempts.append(await run_attempt(call, probe, max_seconds))
         # A webmail page that did connect may have led to a host that does not.
         connected = attempts[-1].failed_phase is not Phase.CONNECT or call.transport is not None
@@ -83,13 +73,14 @@ async def try_addresses(
 
 
 async def probe_other_addresses(
-    target: Target, probe: Probe, addresses: Sequence[Address], contexts: TlsContexts
+    request: ProbeRequest, probe: Probe, addresses: Sequence[Address]
 ) -> list[Attempt]:
     """Probe further addresses of the name, all at once and without a login: each would cost one."""
+    target = request.target
     bare = replace(target, login=None, timeout=min(target.timeout, OTHER_ADDRESS_SECONDS))
     hide = redactor(target.login)
     calls = [
-        ProbeContext(bare, address, None, Recorder(hide, None), contexts)
+        ProbeContext(bare, address, None, Recorder(hide, None), request.contexts)
         for address in addresses[:MAX_OTHER_ADDRESSES]
     ]
     return await asyncio.gather(*(run_attempt(call, probe) for call in calls))
@@ -183,19 +174,15 @@ def as_fact(attempt: Attempt) -> dict[str, str]:
     return words | ({"failed_phase": attempt.failed_phase.value} if attempt.failed_phase else {})
 
 
-_MX_STEPS = 1 + 5 * (1 + 2)
-"""The exchangers' names, then of each of five the addresses, and two connections."""
-_ROUNDTRIP_STEPS = 60
-"""Two logins, the handing in, and each command of waiting for the message and of clearing up."""
 MARGIN_SECONDS = 30.0
 """Seconds for what has a short bound of its own."""
 
 
-def max_probe_seconds(target: Target) -> float:
-    """Return the seconds after which no probe of `target` is under way any more, however slow its server is."""
-    if isinstance(target.task, RoundtripTask):
-        return _ROUNDTRIP_STEPS * target.timeout + 3 * target.task.deadline + MARGIN_SECONDS
-    steps = _MX_STEPS if target.kind is Kind.MX else 1 + MAX_ATTEMPTS
+def max_seconds_of_attempts(steps: int, target: Target) -> float:
+    """Return the seconds that a probe of so many attempts and look-ups takes at the most, each at its slowest.
+
+    A probe that takes longer does not end by itself.
+    """
     once = steps * (target.timeout + CLOSE_SECONDS) + OTHER_ADDRESS_SECONDS
     if target.login is not None and target.login.oauth2 is not None:
         # A token that is rejected is renewed, and the probe made again.

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from mailwatch.model import Kind, Phase, TlsFacts, TlsMode
+from mailwatch.kinds import KINDS
+from mailwatch.model import Phase, TlsFacts, TlsMode
 from mailwatch.probes import cleartext
 from mailwatch.probes.certificates import CapturingTls, TlsFactsCache
 from mailwatch.probes.recorder import Recorder
@@ -59,11 +60,8 @@ class TlsContexts:
         self._certificates = TlsFactsCache()
 
     def get(self, target: Target) -> ssl.SSLContext:
-        """Return the context that trusts the target's `ca_file`, or the system's authorities.
-
-        Between exchangers encryption is opportunistic (RFC 7435): any certificate is better than none.
-        """
-        if target.kind is Kind.MX:
+        """Return the context that trusts the target's `ca_file`, or the system's authorities."""
+        if not KINDS[target.kind].verifies_certificate:
             return self._opportunistic()
         context = self._contexts.get(target.ca_file)
         if context is None:

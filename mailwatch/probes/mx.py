@@ -31,6 +31,7 @@ from mailwatch.probes.mx_lookup import (
 )
 from mailwatch.probes.recorder import PhaseListener, Recorder
 from mailwatch.probes.redact import redactor
+from mailwatch.probes.request import ProbeRequest
 from mailwatch.probes.smtp import SmtpClient, probe_submission, say_ehlo
 from mailwatch.settings import MxTask, Target
 
@@ -123,30 +124,25 @@ class MxAttempts:
 
 
 async def try_exchangers(
-    target: Target,
-    contexts: TlsContexts,
-    *,
-    listener: PhaseListener | None = None,
-    resolver: Resolver | None = None,
-    every_address: bool = False,
+    request: ProbeRequest,
 ) -> MxAttempts:
     """Try the exchangers of the domain until one accepts; with `every_address` probe all others too."""
-    result = MxAttempts()
+    target, listener, result = request.target, request.listener, MxAttempts()
     recorder = Recorder(redactor(None), listener)
     try:
         with recorder.phase(Phase.RESOLVE):
-            asked = resolver or system_resolver()
+            asked = request.resolver or system_resolver()
             result.exchangers = await lookup_exchangers(target.host, asked, target.timeout)
     except Exception as error:
         result.attempts.append(failed_attempt(recorder, error, target))
         return result
-    visitor = _ExchangerProber(target, contexts, asked, listener)
+    visitor = _ExchangerProber(target, request.contexts, asked, listener)
     for exchanger in result.exchangers[:MAX_EXCHANGERS]:
         await visitor.probe(exchanger, result, recorder)
         if result.is_settled:
             break
         recorder = Recorder(redactor(None), listener)
-    if every_address:
+    if request.every_address:
         result.other_attempts = await visitor.probe_others(result)
     return result
 
@@ -216,10 +212,11 @@ class _ExchangerProber:
         target = replace(self.target, timeout=min(self.target.timeout, OTHER_ADDRESS_SECONDS))
         brief = replace(self, target=target, listener=None)
         rest = [exchanger for exchanger in result.exchangers[:MAX_OTHER_ADDRESSES] if exchanger.name not in gone]
-        made = await asyncio.gather(*(brief._rest(exchanger, tried) for exchanger in rest))
+        made = await asyncio.gather(*(brief.attempts_at(exchanger, tried) for exchanger in rest))
         return [each for several in made for each in several]
 
-    async def _rest(self, exchanger: Exchanger, tried: set[tuple[str, str]]) -> list[Attempt]:
+    async def attempts_at(self, exchanger: Exchanger, tried: set[tuple[str, str]]) -> list[Attempt]:
+        """Ask the exchanger's addresses that were not tried yet."""
         recorder = Recorder(redactor(None), None)
         try:
             found = await self._find(exchanger, recorder)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from mailwatch.model import Cause, Observation, Outcome, Phase, TlsFacts
+from mailwatch.probes import ProbeRequest
 from mailwatch.probes.recorder import Recorder
 from mailwatch.probes.redact import redactor
 from mailwatch.settings import Target
-from mailwatch.times import Millis
 from tests.campaign.replies import says
 from tests.campaign.virtual import Clocks
 from tests.campaign.world import HOUR, Service, Span, World, cause_of
@@ -76,10 +76,9 @@ class SimulatedProbes:
         self.on_end: Callable[[], None] | None = None
         self._losses: dict[str, int] = {}
 
-    async def observe(
-        self, target: Target, *, scheduled_at: Millis, with_login: bool = True, **_: Any
-    ) -> Observation:
-        """Probe `target` once."""
+    async def observe(self, request: ProbeRequest) -> Observation:
+        """Probe a target once."""
+        target, with_login = request.target, request.with_login
         service = self._hosts[target.host]
         recorder = Recorder(redactor(target.login), None)
         start, logged_in = self._clocks.true, target.login is not None and with_login
@@ -117,7 +116,7 @@ class SimulatedProbes:
             self.on_end()
         return Observation(
             target=target.name,
-            scheduled_at=scheduled_at,
+            scheduled_at=request.scheduled_at,
             started_at=made.started_at,
             ended_at=made.ended_at,
             outcome=raw,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mailwatch.model import Kind, Observation
-from mailwatch.probes import Outstanding, RoundtripContext, TlsContexts, observe
+from mailwatch.probes import Outstanding, ProbeRequest, RoundtripContext, TlsContexts, observe
 from mailwatch.settings import RoundtripTask, Target
 from mailwatch.times import now
 from tests.helpers.patience import PATIENCE
@@ -56,7 +56,9 @@ class MailService:
         """One probe, taken into account by the next."""
         trips = RoundtripContext(SECRET, self.outstanding)
         seen = await observe(
-            self.roundtrip_target(**more), scheduled_at=now(), contexts=TlsContexts(), roundtrip=trips
+            ProbeRequest(
+                self.roundtrip_target(**more), scheduled_at=now(), contexts=TlsContexts(), roundtrip=trips
+            )
         )
         self.outstanding = self.outstanding.after(seen)
         self.observations.append(seen)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from mailwatch.model import Kind, Observation, TlsMode
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.settings import Login, Target
 from tests.helpers.scripted_server import Step, scripted_server
 
@@ -55,7 +55,7 @@ def at(port: int, kind: Kind = Kind.IMAP, tls: TlsMode = TlsMode.NONE, **changes
 
 
 async def probe(target: Target, **options: Any) -> Observation:
-    return await observe(target, scheduled_at=1, contexts=TlsContexts(), **options)
+    return await observe(ProbeRequest(target, scheduled_at=1, contexts=TlsContexts(), **options))
 
 
 async def probe_script(script: Sequence[Step], kind: Kind = Kind.IMAP, **changes: Any) -> Observation:

@@ -34,7 +34,7 @@ from mailwatch.cli.init.servers import MailboxServers, find_servers, parse_serve
 from mailwatch.config import Config
 from mailwatch.config.catalogue import Provider
 from mailwatch.config.catalogue import server as catalogue_server
-from mailwatch.config.types import DEFAULT_KINDS
+from mailwatch.kinds import MAILBOX_KINDS
 from mailwatch.model import Kind
 
 _AUTHORITIES = {"outlook": "microsoft", "microsoft365": "microsoft"}
@@ -135,10 +135,10 @@ def _run_wizard(args: argparse.Namespace, asker: Prompts, path: Path) -> int:
 
 def _requested_kinds(args: argparse.Namespace, asker: Prompts) -> tuple[Kind, ...]:
     if args.channels is None:
-        return DEFAULT_KINDS
+        return MAILBOX_KINDS
     listed = [word.strip() for word in args.channels.split(",")]
     for word in listed:
-        if word not in DEFAULT_KINDS:
+        if word not in MAILBOX_KINDS:
             raise OptionError(asker.text("bad_channels", word=word))
     return tuple(dict.fromkeys(map(Kind, listed)))
 

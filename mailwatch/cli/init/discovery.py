@@ -22,8 +22,9 @@ from dns.asyncresolver import Resolver
 
 from mailwatch.config import catalogue
 from mailwatch.config.schema_targets import TLS_BY_PORT
+from mailwatch.kinds import KINDS
 from mailwatch.model import Kind, Outcome, TlsMode
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.probes.connect import Address, MonitorError, literal_address
 from mailwatch.probes.failures import ProbeError
 from mailwatch.probes.mx_lookup import Exchanger, lookup_addresses, lookup_exchangers
@@ -200,11 +201,6 @@ def _not_offered(records: list[Any]) -> bool:
 GUESS_SECONDS = 6.0
 """How long an attempt may take; all are made at once."""
 _LABELS = {Kind.IMAP: ("imap", "mail"), Kind.POP3: ("pop", "mail"), Kind.SMTP: ("smtp", "mail")}
-_PORTS = {
-    Kind.IMAP: ((993, TlsMode.IMPLICIT), (143, TlsMode.STARTTLS)),
-    Kind.POP3: ((995, TlsMode.IMPLICIT), (110, TlsMode.STARTTLS)),
-    Kind.SMTP: ((465, TlsMode.IMPLICIT), (587, TlsMode.STARTTLS)),
-}
 _ADDRESSES = 2
 """How many addresses of a name are tried: this is a search, not a watch."""
 
@@ -218,7 +214,8 @@ async def guess_servers(
     candidates = [
         ServerCandidate(kind=kind, host=name, port=port, tls=tls, source=Source.GUESSED)
         for kind in kinds
-        for port, tls in _PORTS[kind]
+        for tls, port in KINDS[kind].ports.items()
+        if tls is not TlsMode.NONE
         for name in (f"{label}.{domain}" for label in _LABELS[kind])
         if known[name]
     ]
@@ -257,5 +254,5 @@ async def _is_serving(
         tls=candidate.tls,
         timeout=seconds,
     )
-    observation = await observe(target, scheduled_at=now(), contexts=contexts, lookup=lookup)
+    observation = await observe(ProbeRequest(target, scheduled_at=now(), contexts=contexts, lookup=lookup))
     return observation.outcome is Outcome.UP

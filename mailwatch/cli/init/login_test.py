@@ -22,7 +22,7 @@ from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.expiry import ExpiryAttribution
 from mailwatch.guard.login_backoff import LoginBackoff, unanswered
 from mailwatch.model import Cause, Kind, Observation, Outcome
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.probes.internal_errors import ProbeStart, internal_error_observation
 from mailwatch.settings import Login, Target
 
@@ -47,12 +47,13 @@ async def try_logins(targets: Sequence[Target], console: Console) -> dict[Kind, 
         begun.append(pulse := LiveProbe(target))
         start, observation = ProbeStart(), None
         try:
-            observation = await observe(
+            request = ProbeRequest(
                 replace(target, timeout=TEST_SECONDS),
                 scheduled_at=start.at,
                 contexts=contexts,
                 listener=pulse.phase_event,
             )
+            observation = await observe(request)
             # No ledger is there yet: nothing was accepted before.
             pulse.observation = await expiry.attribute(
                 LoginBackoff().judge_silence(target, observation, lambda _: "")

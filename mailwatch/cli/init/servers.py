@@ -24,13 +24,12 @@ from mailwatch.cli.init.prompts import HOST, PORT, Prompts, WizardStoppedError
 from mailwatch.config import catalogue
 from mailwatch.config.errors import FieldError
 from mailwatch.config.schema_targets import TLS_BY_PORT
-from mailwatch.config.types import DEFAULT_KINDS, split_endpoint
+from mailwatch.config.types import split_endpoint
+from mailwatch.kinds import KINDS, MAILBOX_KINDS
 from mailwatch.model import Kind, TlsMode
 from mailwatch.probes import TlsContexts
 from mailwatch.probes.connect import MonitorError
 from mailwatch.probes.mx_lookup import system_resolver
-
-_PORTS = {Kind.IMAP: 993, Kind.POP3: 995, Kind.SMTP: 465}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ def parse_server_options(words: Collection[str], asker: Prompts) -> tuple[Server
     for word in words:
         kind, _, where = word.partition("=")
         try:
-            candidates.append(_parse_server(Kind(kind if kind in DEFAULT_KINDS else ""), where))
+            candidates.append(_parse_server(Kind(kind if kind in MAILBOX_KINDS else ""), where))
         except ValueError:
             raise ValueError(asker.text("bad_server", word=word)) from None
         if len({candidate.kind for candidate in candidates}) < len(candidates):
@@ -179,7 +178,7 @@ def _ask_server(asker: Prompts, kind: Kind) -> ServerCandidate | None:
 def _parse_server(kind: Kind, text: str) -> ServerCandidate:
     """Read HOST or HOST:PORT. Raises ValueError."""
     bare = ":" not in text
-    host, port = (text, _PORTS[kind]) if bare else split_endpoint(text)
+    host, port = (text, KINDS[kind].ports[TlsMode.IMPLICIT]) if bare else split_endpoint(text)
     if wrong := HOST(host) or PORT(port):
         raise FieldError(wrong)
     return ServerCandidate(

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ from mailwatch.probes.oauth.http import (
     secret_field,
     token_fields,
 )
-from mailwatch.settings import Login, OAuth2, Target
+from mailwatch.probes.request import ProbeFunction, ProbeRequest
+from mailwatch.settings import Login, OAuth2
 
 logger = logging.getLogger(__name__)
 
@@ -247,14 +248,10 @@ def _file_state(path: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode
 
 
-ProbeFunction = Callable[[Target], Awaitable[Observation]]
-"""One probe of a target, with its login if it has one."""
-
-
 async def probe_with_oauth(
-    target: Target, login: Login, tokens: AccessTokens, probe: ProbeFunction
+    request: ProbeRequest, login: Login, tokens: AccessTokens, probe: ProbeFunction
 ) -> Observation:
-    """Probe the target with a token.
+    """Probe by `probe` with a token for `login`, which is the target's.
 
     1. Without a token the probe goes without a login: what is wrong with the server is reported as it is; what
        works is no proof that the mailbox can be used, and the observation is unknown.
@@ -263,8 +260,8 @@ async def probe_with_oauth(
     """
     result = await tokens.get_token(login)
     if result.token is None:
-        return _unknown_without_token(await probe(replace(target, login=None)), result)
-    observation = await probe(_with_token(target, login, result.token))
+        return _unknown_without_token(await probe(_with_login(request, None)), result)
+    observation = await probe(_with_login(request, replace(login, password=result.token)))
     facts = _token_facts(result)
     if _token_rejected(observation):
         again = await tokens.get_token(login, rejected=result.token)
@@ -276,15 +273,18 @@ async def probe_with_oauth(
             )
         else:
             facts["token_renewed"] = 1
-            first, observation = observation, await probe(_with_token(target, login, again.token))
+            first, observation = (
+                observation,
+                await probe(_with_login(request, replace(login, password=again.token))),
+            )
             observation = replace(
                 observation, started_at=first.started_at, attempts=first.attempts + observation.attempts
             )
     return replace(observation, facts={**(observation.facts or {}), **facts} or None)
 
 
-def _with_token(target: Target, login: Login, token: SecretStr) -> Target:
-    return replace(target, login=replace(login, password=token))
+def _with_login(request: ProbeRequest, login: Login | None) -> ProbeRequest:
+    return replace(request, target=replace(request.target, login=login))
 
 
 def _token_rejected(observation: Observation) -> bool:

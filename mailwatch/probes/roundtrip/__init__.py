@@ -11,46 +11,51 @@ delivery_report   the report that none will come
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 
 from mailwatch.model import Cause, Observation
-from mailwatch.probes.connect import Lookup, TlsContexts
+from mailwatch.probes.attempts import MARGIN_SECONDS
+from mailwatch.probes.connect import MonitorError
 from mailwatch.probes.oauth.tokens import AccessTokens, TokenResult
-from mailwatch.probes.recorder import PhaseListener
+from mailwatch.probes.request import ProbeRequest
 from mailwatch.probes.roundtrip.trip import RoundtripContext, RoundtripProbe
 from mailwatch.settings import RoundtripTask, Target
-from mailwatch.times import Millis, now
+from mailwatch.times import now
+
+_STEPS = 60
+"""Two logins, the handing in, and each command of waiting for the message and of clearing up."""
 
 
-async def probe_roundtrip(
-    target: Target,
-    task: RoundtripTask,
-    *,
-    scheduled_at: Millis,
-    contexts: TlsContexts,
-    context: RoundtripContext,
-    lookup: Lookup,
-    listener: PhaseListener | None = None,
-    with_login: bool = True,
-    tokens: AccessTokens | None = None,
-) -> Observation:
-    """Probe once. Raises nothing but CancelledError. Without both logins nothing is sent."""
-    at = now()
+def max_roundtrip_seconds(target: Target) -> float:
+    """Return the seconds that a round trip takes at the most, each of its steps at its slowest."""
+    return _STEPS * target.timeout + 3 * _task(target).deadline + MARGIN_SECONDS
+
+
+async def probe_roundtrip(request: ProbeRequest) -> Observation:
+    """Probe once. Without both logins nothing is sent."""
+    at, target, task = now(), request.target, _task(request.target)
     missing = TokenResult(cause=Cause.CREDENTIALS, detail="a login was rejected before; it will be tried again")
-    if with_login:
-        task, missing = await _with_tokens(task, tokens)
+    if request.with_login:
+        task, missing = await _with_tokens(task, request.tokens)
     if missing.cause is not None:
         return Observation(
             target=target.name,
-            scheduled_at=scheduled_at,
+            scheduled_at=request.scheduled_at,
             started_at=at,
             ended_at=max(at, now()),
             outcome=missing.cause.outcome,
             cause=missing.cause,
             detail=f"nothing was sent: {missing.detail}",
         )
-    run = RoundtripProbe(target, task, contexts, context, lookup, listener)
-    return await run.run(scheduled_at)
+    context = request.roundtrip or RoundtripContext(secrets.token_bytes(32))
+    return await RoundtripProbe(request, task, context).run()
+
+
+def _task(target: Target) -> RoundtripTask:
+    if not isinstance(target.task, RoundtripTask):
+        raise MonitorError("a round trip without its ends")
+    return target.task
 
 
 async def _with_tokens(task: RoundtripTask, tokens: AccessTokens | None) -> tuple[RoundtripTask, TokenResult]:

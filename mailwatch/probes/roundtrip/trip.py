@@ -16,12 +16,12 @@ from typing import Any
 from mailwatch import monotonic
 from mailwatch.model import Attempt, Cause, Observation, Outcome, Phase
 from mailwatch.probes.attempts import try_addresses
-from mailwatch.probes.connect import Address, CloseCallback, Lookup, ProbeContext, TlsContexts
+from mailwatch.probes.connect import Address, CloseCallback, ProbeContext
 from mailwatch.probes.failures import ProbeError
 from mailwatch.probes.imap import connect_and_login
 from mailwatch.probes.imap_client import ImapCommandError
-from mailwatch.probes.recorder import PhaseListener
 from mailwatch.probes.redact import redactor
+from mailwatch.probes.request import ProbeRequest
 from mailwatch.probes.roundtrip.arrival import ArrivalWait, bounded, clean_up, delete_messages
 from mailwatch.probes.roundtrip.delivery_report import DeliveryReport
 from mailwatch.probes.roundtrip.headers import clock_skew_ms, header_fields, header_section, hops
@@ -91,25 +91,14 @@ class RoundtripContext:
 class RoundtripProbe:
     """One probe under way: what is known of it so far."""
 
-    def __init__(
-        self,
-        target: Target,
-        task: RoundtripTask,
-        contexts: TlsContexts,
-        context: RoundtripContext,
-        lookup: Lookup,
-        listener: PhaseListener | None,
-    ) -> None:
-        self._name = target.name
-        self._via = replace(task.via, timeout=target.timeout)
-        self._to = replace(task.to, timeout=target.timeout)
-        self._timeout = target.timeout
+    def __init__(self, request: ProbeRequest, task: RoundtripTask, context: RoundtripContext) -> None:
+        self._request = request
+        self._timeout = request.target.timeout
+        self._via = replace(request, target=replace(task.via, timeout=self._timeout))
+        self._to = replace(request, target=replace(task.to, timeout=self._timeout))
         self._task = task
-        self._contexts = contexts
         self._context = context
-        self._lookup = lookup
-        self._listener = listener
-        self._signer = MessageSigner(context.secret, target.name)
+        self._signer = MessageSigner(context.secret, request.target.name)
         self._facts: dict[str, Any] = {}
         self._submission: Submission | None = None
         self._submissions: list[Attempt] = []
@@ -121,7 +110,7 @@ class RoundtripProbe:
         self._clean_up_task = False
         self._waited = False
 
-    async def run(self, scheduled_at: Millis) -> Observation:
+    async def run(self) -> Observation:
         """Take the way to its end."""
         loop = asyncio.get_running_loop()
         arrivals = await self._wait_for_arrival(self._timeout * 16 + self._task.deadline)
@@ -143,19 +132,12 @@ class RoundtripProbe:
             arrivals += await self._wait_for_arrival(self._timeout * 4 + self._wait.until - loop.time())
         if self._found is not None:
             self._facts |= await arrival_facts(
-                self._found, self._facts["message"]["sent_at"], (self._via, self._to)
+                self._found, self._facts["message"]["sent_at"], (self._via.target, self._to.target)
             )
-        return self._conclude(scheduled_at, arrivals)
+        return self._conclude(arrivals)
 
     async def _wait_for_arrival(self, answer_seconds: float) -> list[Attempt]:
-        attempts, addresses = await try_addresses(
-            self._to,
-            self._wait_in_mailbox,
-            self._lookup,
-            self._contexts,
-            listener=self._listener,
-            max_seconds=answer_seconds,
-        )
+        attempts, addresses = await try_addresses(self._to, self._wait_in_mailbox, max_seconds=answer_seconds)
         self._addresses = addresses or self._addresses
         return [replace(attempt, facts={**(attempt.facts or {}), "end": "to"}) for attempt in attempts]
 
@@ -205,16 +187,14 @@ class RoundtripProbe:
         if lost and found.complete:
             self._facts["lost"] = [{"token": token.token, "sent_at": token.sent_at} for token in lost]
         if found.leftovers and (why := await delete_messages(mailbox, found.leftovers, self._timeout)):
-            self._facts["left"] = redactor(self._to.login).hide(why)
+            self._facts["left"] = redactor(self._to.target.login).hide(why)
             self._facts.pop("cleaned", None)
 
     async def _submit(self) -> None:
         """Hand the message in, once; what comes of it is in `_submission` and `_submissions`."""
         task = self._task
         submission = self._submission = Submission(self._signer, task.sender, task.recipient)
-        self._submissions, addresses = await try_addresses(
-            self._via, submission.probe, self._lookup, self._contexts, listener=self._listener
-        )
+        self._submissions, addresses = await try_addresses(self._via, submission.probe)
         self._submissions = [replace(a, facts={**(a.facts or {}), "end": "via"}) for a in self._submissions]
         self._addresses = self._addresses or addresses
         await self._context.logged_in()
@@ -236,7 +216,7 @@ class RoundtripProbe:
             raise ProbeError(Cause.UNDELIVERED, f"accepted, but not there within {self._task.deadline:g} s")
         return found
 
-    def _conclude(self, scheduled_at: Millis, arrivals: list[Attempt]) -> Observation:
+    def _conclude(self, arrivals: list[Attempt]) -> Observation:
         submission = self._submission
         assert submission is not None
         ended = self._submissions[-1]
@@ -254,8 +234,8 @@ class RoundtripProbe:
         else:
             self._facts.setdefault("stage", "login")
         return Observation(
-            target=self._name,
-            scheduled_at=scheduled_at,
+            target=self._request.target.name,
+            scheduled_at=self._request.scheduled_at,
             started_at=min(attempt.started_at for attempt in attempts),
             ended_at=max(attempt.ended_at for attempt in attempts),
             outcome=failed.cause.outcome if failed.cause else Outcome.UP,

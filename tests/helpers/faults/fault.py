@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
 from pydantic import SecretStr
 
-from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
-from mailwatch.probes import observe
+from mailwatch.model import Cause, Kind, Outcome, Phase, TlsMode
+from mailwatch.probes import ProbeFunction, observe
 from mailwatch.settings import Login, MxTask, Target
 from tests.helpers.scripted_server import SILENCE, Step, scripted_server
 
@@ -24,7 +24,6 @@ SHORT_TIMEOUT_SECONDS = 2.0
 
 Place = Callable[[Target], AbstractAsyncContextManager[Target]]
 """Makes the fault for as long as the block lasts, and points the target at it."""
-ProbeFunction = Callable[..., Awaitable[Observation]]
 """Probes the target, with the arguments of `observe`."""
 
 

@@ -16,7 +16,7 @@ import dns.rcode
 
 from mailwatch.guard.port25 import Port25
 from mailwatch.model import Cause, Kind, Observation, Phase, TlsMode
-from mailwatch.probes import observe
+from mailwatch.probes import ProbeRequest, observe
 from mailwatch.settings import Target
 from tests.helpers.faults.fault import SHORT_TIMEOUT_SECONDS, USER, Fault, Place, closed_port, full_backlog, plays
 from tests.helpers.faults.names import Zone, name_server
@@ -85,9 +85,10 @@ def _domain(zone: Zone, servers: Mapping[str, list[Step]], *, timeout: float | N
     return place
 
 
-async def probe_domain(target: Target, **more: Any) -> Observation:
+async def probe_domain(request: ProbeRequest) -> Observation:
     """Probe a domain of `_domain`, and ask the control if nobody greets."""
-    seen = await observe(target, resolver=resolver_at(target.port), **more)
+    target = request.target
+    seen = await observe(replace(request, resolver=resolver_at(target.port)))
     return await Port25([CONTROL], port=target.port, seconds=SHORT_TIMEOUT_SECONDS).attribute(target, seen)
 
 

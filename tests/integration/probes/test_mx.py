@@ -26,7 +26,7 @@ from mailwatch.guard.controls import Control
 from mailwatch.guard.port25 import Port25
 from mailwatch.model import Cause, ConnectivityResult, Kind, Observation, Outcome, Phase, TlsMode
 from mailwatch.monitor.target_runtime import TargetRuntime
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.probes.failures import SmtpReplyError, classify_error
 from mailwatch.probes.mx_lookup import Exchanger, lookup_addresses, lookup_exchangers
 from mailwatch.settings import MxTask, Target
@@ -73,7 +73,9 @@ def names() -> Iterator[Resolver]:
 
 async def look(target: Target, resolver: Resolver | None = None, *, every_address: bool = False) -> Observation:
     return await observe(
-        target, scheduled_at=now(), contexts=TlsContexts(), resolver=resolver, every_address=every_address
+        ProbeRequest(
+            target, scheduled_at=now(), contexts=TlsContexts(), resolver=resolver, every_address=every_address
+        )
     )
 
 

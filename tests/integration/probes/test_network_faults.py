@@ -16,7 +16,7 @@ from mailwatch.guard.attribution import attribute, resolver_matters
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.controls import Control
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.probes.connect import Address, resolve
 from mailwatch.settings import Login, Target
 from mailwatch.times import now, rfc3339
@@ -88,7 +88,9 @@ def look(
         controls = [Control(host, 443, CONTROL_NAME, wanted.ca_file) for host in (CONTROL, CONTROL6)]
         guard = Guard(controls, timeout=1.0)
         began = now()
-        seen = await observe(wanted, scheduled_at=began, contexts=TlsContexts(), listener=watch, lookup=lookup)
+        seen = await observe(
+            ProbeRequest(wanted, scheduled_at=began, contexts=TlsContexts(), listener=watch, lookup=lookup)
+        )
         if seen.outcome is not DOWN:
             return seen
         names = resolver_matters(seen, wanted.host)

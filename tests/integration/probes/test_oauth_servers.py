@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from mailwatch.model import Cause, Observation, Outcome, Phase
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.probes.oauth.grant import new_grant, write_grant
 from mailwatch.probes.oauth.tokens import AccessTokens
 from mailwatch.settings import Login, OAuth2, Target
@@ -79,7 +79,7 @@ def all_kinds(targets: Targets, server: Dovecot, submission: Postfix, client: OA
 
 
 async def look(target: Target, tokens: AccessTokens) -> Observation:
-    return await observe(target, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+    return await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens))
 
 
 async def test_a_token_opens_the_mailbox_and_submission(

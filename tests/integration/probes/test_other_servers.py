@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.settings import Target
 from mailwatch.times import now
 from tests.helpers.patience import PATIENCE
@@ -31,7 +31,7 @@ Submission = Exim | OpenSmtpd
 
 async def probe(target: Target) -> Observation:
     """One probe with the login."""
-    return await observe(target, scheduled_at=now(), contexts=TlsContexts(), with_login=True)
+    return await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), with_login=True))
 
 
 def verdict(observation: Observation) -> tuple[Outcome, Cause | None, Phase | None]:

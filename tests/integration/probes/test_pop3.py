@@ -13,7 +13,7 @@ import uvloop
 from pydantic import SecretStr
 
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.settings import Login, Target
 from mailwatch.times import now
 from tests.helpers.scripted_server import CLOSE, RESET, SILENCE, Endless, Step, scripted_server
@@ -26,7 +26,7 @@ STLS = [Phase.RESOLVE, Phase.CONNECT, Phase.GREETING, Phase.TLS, Phase.AUTH, Pha
 
 
 async def look(target: Target, *, with_login: bool = True) -> Observation:
-    return await observe(target, scheduled_at=now(), contexts=TlsContexts(), with_login=with_login)
+    return await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), with_login=with_login))
 
 
 @pytest.mark.parametrize(("tls", "phases"), [(TlsMode.IMPLICIT, IMPLICIT), (TlsMode.STARTTLS, STLS)])

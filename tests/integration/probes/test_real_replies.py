@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.settings import Target
 from mailwatch.times import now
 from tests.helpers.targets import Targets
@@ -32,7 +32,7 @@ def submission(targets: Targets, server: Exim | OpenSmtpd) -> Target:
 
 
 async def probe(target: Target, watch: Callable[[Phase, str, int], None] | None = None) -> Observation:
-    return await observe(target, scheduled_at=now(), contexts=TlsContexts(), listener=watch)
+    return await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), listener=watch))
 
 
 async def says(target: Target, cause: Cause, words: str, phase: Phase | None = None) -> None:

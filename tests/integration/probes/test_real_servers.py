@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from mailwatch.model import Cause, Observation, Outcome, Phase, TlsMode
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.settings import Login, Target
 from mailwatch.times import now
 from tests.helpers.targets import Targets
@@ -25,7 +25,7 @@ ODD_PASSWORD = 'p"a\\ss wörd €{3}'
 
 async def look(target: Target) -> Observation:
     """One probe with the login."""
-    return await observe(target, scheduled_at=now(), contexts=TlsContexts(), with_login=True)
+    return await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), with_login=True))
 
 
 def verdict(observation: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
@@ -243,6 +243,6 @@ async def test_any_character_may_stand_in_an_smtp_password(
 
 async def test_without_the_login_the_greeting_is_enough(dovecot: Dovecot, targets: Targets) -> None:
     target = replace(targets.imap(dovecot), login=Login(username=ALICE, password=SecretStr("never sent")))
-    observation = await observe(target, scheduled_at=now(), contexts=TlsContexts(), with_login=False)
+    observation = await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), with_login=False))
     assert_walked(observation, IMPLICIT[:-1])
     assert observation.with_login is False

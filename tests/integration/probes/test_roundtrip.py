@@ -12,7 +12,7 @@ import pytest
 
 from mailwatch.ledger.payloads import fact_payload, observation_from
 from mailwatch.model import Cause, Observation, Outcome, Phase
-from mailwatch.probes import Outstanding, TlsContexts, observe
+from mailwatch.probes import Outstanding, ProbeRequest, TlsContexts, observe
 from mailwatch.probes.oauth.tokens import AccessTokens
 from mailwatch.probes.roundtrip import arrival
 from mailwatch.probes.roundtrip.message import MessageSigner, MessageToken, compose, new_token
@@ -271,12 +271,14 @@ async def test_both_ends_may_log_in_with_tokens(
             assert isinstance(task, RoundtripTask)
             ends = {"via": replace(task.via, login=login), "to": replace(task.to, login=login)}
             trip, tokens = post.roundtrip_target(**ends), AccessTokens()
-            seen = await observe(trip, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+            seen = await observe(ProbeRequest(trip, scheduled_at=now(), contexts=TlsContexts(), tokens=tokens))
             assert verdict(seen) == SERVED, seen.detail
             assert {"end": "to", "sasl": "OAUTHBEARER"} in [attempt.facts for attempt in seen.attempts]
             # Without a grant there is no token, and nothing is sent.
             assert login.oauth2 is not None
             login.oauth2.grant_file.unlink()
-            seen = await observe(trip, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens())
+            seen = await observe(
+                ProbeRequest(trip, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens())
+            )
             assert (seen.outcome, seen.cause, seen.attempts) == (Outcome.UNKNOWN, Cause.CREDENTIALS, ())
             assert seen.detail.startswith("nothing was sent: ")

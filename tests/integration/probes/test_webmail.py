@@ -21,7 +21,7 @@ import uvloop
 from mailwatch.cli import main
 from mailwatch.ledger.canonical_json import canonical
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.probes.connect import Address, Lookup, resolve
 from mailwatch.settings import Target, WebmailTask
 from mailwatch.times import now
@@ -80,7 +80,7 @@ def page(
 
 
 async def look(target: Target, lookup: Lookup = resolve, **more: Any) -> Observation:
-    return await observe(target, scheduled_at=now(), contexts=TlsContexts(), lookup=lookup, **more)
+    return await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), lookup=lookup, **more))
 
 
 def verdict(seen: Observation) -> tuple[Outcome, Cause | None, Phase | None]:

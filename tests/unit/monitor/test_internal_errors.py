@@ -24,7 +24,7 @@ from mailwatch.monitor.enrolment import apply_config
 from mailwatch.monitor.pipeline import Pipeline
 from mailwatch.monitor.target_runtime import TargetRuntime
 from mailwatch.monitor.timestamps import TimestampScheduler
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.probes.connect import Address
 from mailwatch.settings import Login, Target
 from mailwatch.store import NewEntry, StoreDamagedError, StoreError, Tokens
@@ -58,9 +58,9 @@ def awaited(answer: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
     return asked
 
 
-def down(target: Target, scheduled_at: int, **_: Any) -> Observation:
+def down(request: ProbeRequest) -> Observation:
     return Observation(
-        target=target.name, scheduled_at=scheduled_at, started_at=now(), ended_at=now(),
+        target=request.target.name, scheduled_at=request.scheduled_at, started_at=now(), ended_at=now(),
         outcome=Outcome.DOWN, cause=Cause.REFUSED, detail="connection refused",
     )  # fmt: skip
 
@@ -119,9 +119,7 @@ async def test_a_diagnosis_that_raises_changes_nothing_of_what_was_seen(
     "odd", ["\ud800", 2**60, 1.5j, {1: object()}], ids=["surrogate", "large", "complex", "object"]
 )
 async def test_what_no_entry_can_hold_is_on_record_without_it(harness: PipelineHarness, odd: Any) -> None:
-    harness.pipeline.runner.observe = awaited(
-        lambda target, **named: replace(down(target, **named), facts={"odd": odd})
-    )
+    harness.pipeline.runner.observe = awaited(lambda request: replace(down(request), facts={"odd": odd}))
     told = await one_look(harness)
     assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
     assert "cannot be recorded" in told["detail"]
@@ -130,10 +128,10 @@ async def test_what_no_entry_can_hold_is_on_record_without_it(harness: PipelineH
 
 async def test_observe_raises_nothing(caplog: pytest.LogCaptureFixture) -> None:
     target = Target(name="t", kind=Kind.IMAP, host="127.0.0.1", port=1, tls=TlsMode.NONE, timeout=1.0)
-    seen = await observe(target, scheduled_at=now(), contexts=TlsContexts(), lookup=awaited(raising))
+    seen = await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), lookup=awaited(raising)))
     assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
     odd = awaited(lambda *_: (Address(family=None, sockaddr=()),))  # type: ignore[arg-type]
-    seen = await observe(target, scheduled_at=now(), contexts=TlsContexts(), lookup=odd)
+    seen = await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), lookup=odd))
     assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.MONITOR)
     assert caplog.text.count("probe of t failed: internal error") == 2
 
@@ -146,7 +144,7 @@ async def test_a_goodbye_that_fails_by_our_own_fault_is_logged(
     target = Target(name="t", kind=Kind.IMAP, host="127.0.0.1", port=0, tls=TlsMode.NONE, timeout=5.0)
     monkeypatch.setattr(ImapClient, "logout", awaited(raising))
     async with scripted_server([b"* OK [CAPABILITY IMAP4rev1] hi\r\n"]) as port:
-        seen = await observe(replace(target, port=port), scheduled_at=now(), contexts=TlsContexts())
+        seen = await observe(ProbeRequest(replace(target, port=port), scheduled_at=now(), contexts=TlsContexts()))
     assert seen.outcome is Outcome.UP
     assert "closing the connection to t failed: internal error" in caplog.text
 

@@ -36,7 +36,7 @@ from mailwatch.monitor.enrolment import (
 from mailwatch.monitor.read_model import open_outages, target_json
 from mailwatch.monitor.restore import restore_targets
 from mailwatch.monitor.target_runtime import TargetRuntime
-from mailwatch.probes import observe
+from mailwatch.probes import ProbeRequest, observe
 from mailwatch.store import queries
 from mailwatch.store.replay import audit_outages, rule_book
 from mailwatch.times import Millis, now
@@ -163,8 +163,8 @@ async def test_the_usual_time_between_observations_is_no_gap_unless_mailwatch_sl
 async def disturbed_look(harness: PipelineHarness, reason: GapReason) -> tuple[str, str, str]:
     """A probe of a server that is not there, during which something happens to our machine."""
 
-    async def disturbed(*args: Any, **more: Any) -> Observation:
-        seen = await observe(*args, **more)
+    async def disturbed(request: ProbeRequest) -> Observation:
+        seen = await observe(request)
         harness.pipeline.attribution.note_disruption(ticked(-1000), ticked(60_000), reason)
         return seen
 
@@ -185,9 +185,9 @@ async def test_a_timeout_is_ours_if_we_stood_still_for_much_of_it(
         here, more = read_clocks(), round(ahead * 1e9)
         return ClockReading(here.wall + more, here.running + more, here.boot + more)
 
-    async def stalled(*args: Any, **more: Any) -> Observation:
+    async def stalled(request: ProbeRequest) -> Observation:
         nonlocal ahead
-        seen = await observe(*args, **more)
+        seen = await observe(request)
         # A tick is due each second: here the last one, now the next.
         ahead += 1 + late - (read_clocks().running - harness.pipeline._clock._last.running) / 1e9
         return seen
@@ -393,10 +393,10 @@ async def test_a_probe_under_way_when_its_watching_ends_is_not_recorded(harness:
     """Another service stands under the name by then: what was seen of the old one is nothing of it."""
     probing, go_on = asyncio.Event(), asyncio.Event()
 
-    async def slow(*args: Any, **more: Any) -> Observation:
+    async def slow(request: ProbeRequest) -> Observation:
         probing.set()
         await go_on.wait()
-        return await observe(*args, **more)
+        return await observe(request)
 
     harness.pipeline.runner.observe = slow
     under_way = asyncio.create_task(harness.probe())

@@ -24,7 +24,8 @@ from mailwatch.monitor.resources import Usage
 from mailwatch.monitor.restore import restore_targets
 from mailwatch.monitor.self_check import BEGIN_SECONDS, END_SECONDS, HealthFinding, HealthProblem, SelfCheck
 from mailwatch.notify.text import message_text
-from mailwatch.settings import Channel, Target
+from mailwatch.probes import ProbeRequest
+from mailwatch.settings import Channel
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.process import MailWatchProcess
 from tests.helpers.webhook import Webhook
@@ -239,7 +240,7 @@ async def test_a_probe_that_does_not_end_is_ended_and_shown(
     monkeypatch.setattr("mailwatch.monitor.runner.CANCEL_SECONDS", 0.05)
     back = asyncio.Event()
 
-    async def deaf(_: Target, **__: Any) -> Observation:
+    async def deaf(_: ProbeRequest) -> Observation:
         while not back.is_set():
             try:
                 await back.wait()

@@ -20,7 +20,7 @@ from mailwatch.evidence.verify.archive import VerificationError
 from mailwatch.evidence.verify.tokens import Trust
 from mailwatch.evidence.verify.tokens import certificates as enclosed
 from mailwatch.model import Cause, Kind, Outcome, TlsMode
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.settings import Target
 from mailwatch.times import now
 from tests.helpers.paths import ROOT
@@ -94,7 +94,9 @@ async def test_a_probe_of_a_server_with_an_unreadable_certificate_is_a_fact(
 ) -> None:
     pem = odd(certificates, tmp_path)
     async with scripted_server([serving(pem), b"* OK hi\r\n"]) as port:
-        seen = await observe(imap(port, certificates.ca_file), scheduled_at=now(), contexts=TlsContexts())
+        seen = await observe(
+            ProbeRequest(imap(port, certificates.ca_file), scheduled_at=now(), contexts=TlsContexts())
+        )
     assert (seen.outcome, seen.cause) == (Outcome.DOWN, Cause.TLS)
     assert "certificate cannot be read: InvalidVersion" in seen.detail
     assert not caplog.records

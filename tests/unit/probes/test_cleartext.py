@@ -12,7 +12,7 @@ import uvloop
 from pydantic import SecretStr
 
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.settings import Login, Target
 from mailwatch.times import now
 from tests.helpers.scripted_server import CLOSE, HELLO, SILENCE, Step, scripted_server
@@ -56,7 +56,7 @@ def probed(
                 login=Login(username="a@example.org", password=SecretStr("canary")),
                 timeout=timeout,
             )
-            return await observe(target, scheduled_at=now(), contexts=TlsContexts())
+            return await observe(ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts()))
 
     return run(probe())
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from mailwatch.model import Observation
-from mailwatch.probes import TlsContexts
+from mailwatch.probes import ProbeRequest, TlsContexts
 from mailwatch.probes.oauth.tokens import AccessTokens
 from mailwatch.times import now
 from tests.helpers.faults.fault import PASSWORD, Fault
@@ -47,7 +47,8 @@ async def test_each_fault_is_named_rightly(subtests: pytest.Subtests, caplog: py
 
 async def _observation_of(fault: Fault) -> Observation:
     async with fault.place(fault.target) as target:
-        return await fault.probe(target, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens())
+        request = ProbeRequest(target, scheduled_at=now(), contexts=TlsContexts(), tokens=AccessTokens())
+        return await fault.probe(request)
 
 
 def test_the_page_shows_this_very_table() -> None:

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.probes.connect import Address, Lookup, interleave_families
 from mailwatch.probes.failures import SmtpReplyError, classify_error
 from mailwatch.probes.imap_client import ImapCommandError, ServerByeError
@@ -881,7 +881,7 @@ async def everything_closed(ca: trustme.CA, ca_file: Path) -> None:
     for tls, script, cause, phase in [ends[0], *ends]:
         async with scripted_server(script) as port:
             target = at(port, tls=tls, ca_file=ca_file, timeout=0.4)
-            observation = await observe(target, scheduled_at=1, contexts=contexts)
+            observation = await observe(ProbeRequest(target, scheduled_at=1, contexts=contexts))
         assert verdict(observation) == (cause, phase), (script, observation)
         for _ in range(10):
             await asyncio.sleep(0)

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from mailwatch.model import Cause, Kind, Outcome, TlsMode
 from mailwatch.net import endpoint_problem
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.probes.oauth.flows import authorization, code_challenge, result_page, with_query
 from mailwatch.probes.oauth.grant import GrantBusyError, GrantError, lock_grant, new_grant, read_grant, write_grant
 from mailwatch.probes.oauth.http import OAuthUnavailableError, request_endpoint, seconds_field
@@ -258,7 +258,9 @@ async def test_without_a_token_the_server_is_probed_without_a_login(
     async with scripted_server(GREETS) as port:
         for _ in range(2):
             clock.now += 7200
-            seen = await observe(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+            seen = await observe(
+                ProbeRequest(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+            )
             assert (seen.outcome, seen.cause, seen.with_login) == (Outcome.UNKNOWN, cause, False)
             assert words in seen.detail
     assert kept(login) in authority.refresh, "nothing is lost"
@@ -271,7 +273,7 @@ async def test_without_a_token_the_server_is_probed_without_a_login(
         secret for secret in (*authority.issued, client(login).client_secret.get_secret_value()) if secret in shown
     ] == []
     # What is wrong with the server itself is reported as it is.
-    down = await observe(target(login), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+    down = await observe(ProbeRequest(target(login), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens))
     assert (down.outcome, down.cause) == (Outcome.DOWN, Cause.REFUSED)
 
 
@@ -288,7 +290,7 @@ async def test_the_time_for_a_token_is_none_of_the_probe(authority: Authorizatio
     tokens = AccessTokens()
     async with scripted_server(script) as port:
         looking = asyncio.create_task(
-            observe(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+            observe(ProbeRequest(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens))
         )
         await asyncio.to_thread(authority.waiting.wait, 20)
         await asyncio.sleep(0.05)
@@ -309,7 +311,9 @@ async def test_a_token_that_is_rejected_and_cannot_be_renewed_proves_nothing_of_
     await tokens.get_token(login)
     authority.revoke()
     async with scripted_server([GREETING, "AUTHENTICATE", b"TAG NO [AUTHENTICATIONFAILED] no\r\n", CLOSE]) as port:
-        seen = await observe(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+        seen = await observe(
+            ProbeRequest(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+        )
     assert (seen.outcome, seen.cause, seen.with_login) == (Outcome.UNKNOWN, Cause.CREDENTIALS, False)
     assert "[AUTHENTICATIONFAILED] no; the token endpoint at 127.0.0.1 refuses" in seen.detail
 
@@ -327,7 +331,9 @@ async def test_a_challenge_without_end_is_bounded_and_no_token_is_in_a_line_of_i
         SILENCE,
     ]
     async with scripted_server(script) as port:
-        seen = await observe(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+        seen = await observe(
+            ProbeRequest(target(login, port), scheduled_at=now(), contexts=TlsContexts(), tokens=tokens)
+        )
     assert (seen.outcome, seen.cause) == (Outcome.UNKNOWN, Cause.CREDENTIALS)
     assert len(seen.detail) < 600
 

@@ -20,7 +20,7 @@ from mailwatch.evidence.report.facts import collect_facts
 from mailwatch.evidence.report.formatting import texts
 from mailwatch.ledger.payloads import fact_payload
 from mailwatch.model import Cause, Kind, Observation, Outcome, Phase, TlsMode
-from mailwatch.probes import TlsContexts, observe
+from mailwatch.probes import ProbeRequest, TlsContexts, observe
 from mailwatch.probes.classify import Reply, ReplyMeaning, ReplyRow, classify, classify_free_text, rows
 from mailwatch.probes.failures import SmtpReplyError, classify_error
 from mailwatch.probes.imap_lines import MAX_RESPONSE_BYTES, ImapLineBuffer, ImapProtocolError
@@ -298,7 +298,9 @@ def target(port: int, kind: Kind = Kind.IMAP, **changes: object) -> Target:
 
 async def meet(script: Sequence[Step], kind: Kind = Kind.IMAP, **changes: object) -> Observation:
     async with scripted_server(script) as port:
-        return await observe(target(port, kind, **changes), scheduled_at=now(), contexts=TlsContexts())
+        return await observe(
+            ProbeRequest(target(port, kind, **changes), scheduled_at=now(), contexts=TlsContexts())
+        )
 
 
 def verdict(seen: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
@@ -616,7 +618,7 @@ async def _in_pieces(kind: Kind, answers: list[tuple[str, bytes]], sizes: list[i
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        return await observe(target(port, kind), scheduled_at=now(), contexts=TlsContexts())
+        return await observe(ProbeRequest(target(port, kind), scheduled_at=now(), contexts=TlsContexts()))
 
 
 @given(st.sampled_from(DIALOGUES), st.lists(st.integers(1, 40), min_size=1, max_size=6))

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from mailwatch.ledger.canonical_json import canonical
 from mailwatch.ledger.payloads import fact_payload
 from mailwatch.model import Cause, Kind, Observation, Outcome
-from mailwatch.probes import RoundtripContext, TlsContexts, observe
+from mailwatch.probes import ProbeRequest, RoundtripContext, TlsContexts, observe
 from mailwatch.probes.roundtrip import headers
 from mailwatch.probes.roundtrip.delivery_report import read_delivery_report
 from mailwatch.probes.roundtrip.dkim import KeyLookup, check_signatures, lookup_txt
@@ -286,7 +286,9 @@ async def test_words_that_are_no_text_fit_into_the_record(becomes: str) -> None:
         diagnostic="smtp; 552 \udcff full",
     )
     async with serving(service) as (via, to):
-        seen = await observe(roundtrip_target(TRIP, via, to), scheduled_at=AT, contexts=TlsContexts())
+        seen = await observe(
+            ProbeRequest(roundtrip_target(TRIP, via, to), scheduled_at=AT, contexts=TlsContexts())
+        )
     assert seen.outcome is (Outcome.UP if becomes == "itself" else Outcome.DOWN)
     assert seen.facts is not None
     assert seen.facts["message"]["reply"] == r"250 \xff ok: queued as A\xff1"
@@ -296,7 +298,9 @@ async def test_words_that_are_no_text_fit_into_the_record(becomes: str) -> None:
 async def test_without_uidplus_no_single_message_is_expunged() -> None:
     service = Service(capabilities=b"IMAP4rev1 AUTH=PLAIN")
     async with serving(service) as (via, to):
-        seen = await observe(roundtrip_target(TRIP, via, to), scheduled_at=AT, contexts=TlsContexts())
+        seen = await observe(
+            ProbeRequest(roundtrip_target(TRIP, via, to), scheduled_at=AT, contexts=TlsContexts())
+        )
     assert seen.outcome is Outcome.UP
     assert service.changed == ['SELECT "INBOX"', r"UID STORE 7 +FLAGS.SILENT (\Deleted)", "EXPUNGE"]
 
@@ -306,7 +310,7 @@ async def test_a_message_that_comes_while_we_search_is_not_waited_for() -> None:
     service = Service(silent=True, after_searches=2)
     async with serving(service) as (via, to):
         trip = roundtrip_target(TRIP, via, to, deadline=25.0)
-        seen = await observe(trip, scheduled_at=AT, contexts=TlsContexts())
+        seen = await observe(ProbeRequest(trip, scheduled_at=AT, contexts=TlsContexts()))
     assert seen.outcome is Outcome.UP
     assert (seen.facts or {})["latency_ms"] < 20_000
 
@@ -315,11 +319,15 @@ async def test_a_message_without_an_acknowledgement_may_have_been_accepted() -> 
     service = Service(smtp={"message": CLOSE}, times=1)
     async with serving(service) as (via, to):
         trip = roundtrip_target(TRIP, via, to)
-        seen = await observe(trip, scheduled_at=AT, contexts=TlsContexts(), roundtrip=RoundtripContext(b"s"))
+        seen = await observe(
+            ProbeRequest(trip, scheduled_at=AT, contexts=TlsContexts(), roundtrip=RoundtripContext(b"s"))
+        )
         assert (seen.cause, (seen.facts or {})["stage"]) == (Cause.DISCONNECTED, "unsure")
         outstanding = Outstanding.restore([seen])
         again = await observe(
-            trip, scheduled_at=AT, contexts=TlsContexts(), roundtrip=RoundtripContext(b"s", outstanding)
+            ProbeRequest(
+                trip, scheduled_at=AT, contexts=TlsContexts(), roundtrip=RoundtripContext(b"s", outstanding)
+            )
         )
     assert again.facts is not None
     assert [late["token"] for late in again.facts["late"]] == [*outstanding.sent]

@@ -14,7 +14,7 @@ from tests.helpers.paths import ROOT
 
 PACKAGE = ROOT / "mailwatch"
 LAYERS = (
-    {"certificates", "errors", "i18n", "model", "monotonic", "net", "progress", "settings", "times"},
+    {"certificates", "errors", "i18n", "kinds", "model", "monotonic", "net", "progress", "settings", "times"},
     {"ledger"},
     {"analysis"},
     {"config"},
