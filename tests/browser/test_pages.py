@@ -113,7 +113,7 @@ EVERY = [
 
 
 @pytest.mark.parametrize(("language", "size", "scheme", "rules"), EVERY)
-def test_no_page_keeps_anyone_out(
+def test_pages_pass_axe(
     web: tuple[MailWatchProcess, str], browser: Browser, language: str, size: str, scheme: Any, rules: list[str]
 ) -> None:
     watching, identity = web
@@ -129,7 +129,7 @@ def test_no_page_keeps_anyone_out(
         pytest.param("it", "phone", "dark", TAGS, marks=pytest.mark.nightly),
     ],
 )
-def test_no_public_page_keeps_anyone_out(
+def test_public_pages_pass_axe(
     strangers: tuple[MailWatchProcess, dict[str, str]],
     browser: Browser,
     language: str,
@@ -174,7 +174,7 @@ def _barriers(
     return found
 
 
-def test_one_logs_in_and_out_without_javascript(
+def test_login_and_logout_work_without_javascript(
     strangers: tuple[MailWatchProcess, dict[str, str]], browser: Browser
 ) -> None:
     watching, _ = strangers
@@ -226,7 +226,7 @@ class _Prefixed(BaseHTTPRequestHandler):
         pass
 
 
-def test_one_logs_in_below_the_prefix_of_a_proxy(
+def test_login_works_below_the_prefix_of_a_proxy(
     strangers: tuple[MailWatchProcess, dict[str, str]], browser: Browser
 ) -> None:
     watching, _ = strangers
@@ -276,7 +276,7 @@ def test_all_can_be_read_without_javascript(web: tuple[MailWatchProcess, str], b
     context.close()
 
 
-def test_by_keyboard_and_in_ones_own_time(web: tuple[MailWatchProcess, str], browser: Browser) -> None:
+def test_pages_work_by_keyboard_and_show_local_time(web: tuple[MailWatchProcess, str], browser: Browser) -> None:
     watching, _ = web
     context = browser.new_context(locale="it", timezone_id="Asia/Tokyo")
     page = context.new_page()
@@ -325,7 +325,7 @@ def _first_time(page: Page) -> str | None:
     return page.locator("main time").first.get_attribute("datetime")
 
 
-def test_the_page_changes_by_itself_and_keeps_what_is_open(
+def test_the_page_updates_itself_and_leaves_open_sections_open(
     web: tuple[MailWatchProcess, str], browser: Browser
 ) -> None:
     watching, _ = web
@@ -344,7 +344,7 @@ def test_the_page_changes_by_itself_and_keeps_what_is_open(
     page.close()
 
 
-def test_nothing_moves_while_it_is_stopped_or_another_process_writes(
+def test_a_page_stays_unchanged_while_paused_or_while_a_filter_is_edited(
     web: tuple[MailWatchProcess, str], browser: Browser
 ) -> None:
     watching, _ = web
@@ -392,7 +392,9 @@ def test_the_page_comes_back_after_a_restart_and_after_an_answer_that_is_no_stre
     page.close()
 
 
-def test_the_evidence_is_made_before_ones_eyes(web: tuple[MailWatchProcess, str], browser: Browser) -> None:
+def test_the_page_shows_progress_while_evidence_is_made(
+    web: tuple[MailWatchProcess, str], browser: Browser
+) -> None:
     watching, identity = web
     page = browser.new_page(locale="it")
     said = _opened(page, watching, f"/outages/{identity}")

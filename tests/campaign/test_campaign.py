@@ -148,7 +148,7 @@ NAMES = [f"{each[2]} ({each[4]})" for each in DEFECTS]
 
 
 @pytest.mark.parametrize(("number", "weeks", "told", "where", "name", "defect"), DEFECTS, ids=NAMES)
-def test_the_verdict_sees_a_defect(
+def test_the_campaign_finds_each_seeded_defect(
     number: int,
     weeks: float,
     told: str,
@@ -164,7 +164,7 @@ def test_the_verdict_sees_a_defect(
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(("number", "weeks", "told", "where", "name", "defect"), DEFECTS, ids=NAMES)
-def test_the_verdict_sees_a_defect_in_other_worlds(
+def test_the_campaign_finds_each_seeded_defect_in_other_worlds(
     number: int,
     weeks: float,
     told: str,
@@ -178,7 +178,7 @@ def test_the_verdict_sees_a_defect_in_other_worlds(
     assert next((failure for failure in found if told in failure), None) is not None
 
 
-def test_the_verdict_sees_a_guard_that_goes_by_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_campaign_finds_a_guard_that_uses_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silence from before the clock was set back would excuse the provider until its time comes again."""
     for where in (mailwatch.guard.connectivity, mailwatch.guard.shared_check):
         monkeypatch.setattr(where, "to_wall_clock", lambda at, _: at)

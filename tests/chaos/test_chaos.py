@@ -36,7 +36,7 @@ def figures() -> Iterator[Figures]:
     assert kept.counts["promises checked"] > 0
 
 
-def test_what_was_shown_before_a_kill_is_on_record(servers: Lab, figures: Figures, tmp_path: Path) -> None:
+def test_observations_shown_before_a_kill_are_on_record(servers: Lab, figures: Figures, tmp_path: Path) -> None:
     with Flapping().running() as flapping:
         one = kills.Killed(servers, figures, random.Random(0), tmp_path / "one", flapping)
         for moment in ("start", "writing", "stop"):
@@ -51,7 +51,7 @@ def test_a_first_start_that_was_killed_begins_again(servers: Lab, figures: Figur
         kills.first_start(servers, figures, random.Random(1), tmp_path / "one", flapping, within=0.3)
 
 
-def test_a_damaged_page_is_never_silent(servers: Lab, figures: Figures, tmp_path: Path) -> None:
+def test_a_damaged_database_page_is_always_reported(servers: Lab, figures: Figures, tmp_path: Path) -> None:
     with Flapping().running() as flapping:
         whole = pages.make(servers, tmp_path, flapping)
     index = next(page for page, use in whole.uses.items() if "entries_by_target" in use)
@@ -76,7 +76,7 @@ def test_a_wrong_clock_is_not_an_outage(servers: Lab, figures: Figures) -> None:
     clock.one(servers, figures, "3 hours behind", guarded=False)
 
 
-def test_lack_of_file_handles_is_ours(servers: Lab, figures: Figures) -> None:
+def test_running_out_of_file_handles_is_our_own_failure(servers: Lab, figures: Figures) -> None:
     limits.while_it_runs(
         servers, figures, "no file handle left", resource.RLIMIT_NOFILE, limits.handles, seconds=2.0
     )

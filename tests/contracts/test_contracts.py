@@ -26,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_same_snapshots_are_made(made: Path) -> None:
+def test_each_contract_has_a_snapshot_and_no_snapshot_is_left_over(made: Path) -> None:
     assert names(made) == names(EXPECTED)
 
 

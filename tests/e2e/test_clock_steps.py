@@ -119,7 +119,9 @@ def _shows(watching: MailWatchProcess, clock: WallClock) -> bool:
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_an_outage_lasts_as_long_as_it_lasts(lived: tuple[MailWatchProcess, dict[str, Lived]], name: str) -> None:
+def test_a_clock_step_does_not_change_the_duration_of_an_outage(
+    lived: tuple[MailWatchProcess, dict[str, Lived]], name: str
+) -> None:
     one = lived[1][name]
     told = one.outage["duration"]
     assert told["min"] <= one.most
@@ -134,7 +136,7 @@ def test_an_outage_lasts_as_long_as_it_lasts(lived: tuple[MailWatchProcess, dict
 
 
 @pytest.mark.parametrize("name", ["an hour back", "four days ahead"])
-def test_its_evidence_says_so_and_holds(
+def test_evidence_across_a_clock_step_states_it_and_is_valid(
     lived: tuple[MailWatchProcess, dict[str, Lived]], name: str, tmp_path: Path
 ) -> None:
     watching, found = lived
@@ -159,7 +161,7 @@ def test_its_evidence_says_so_and_holds(
     assert "clock was set" in " ".join(text.stdout.split())
 
 
-def test_the_report_of_the_whole_time_says_what_the_other_commands_say(
+def test_the_report_of_the_whole_time_agrees_with_the_other_commands(
     lived: tuple[MailWatchProcess, dict[str, Lived]], tmp_path: Path
 ) -> None:
     """By their times, entries lie before and after others that they follow: none may be lost for that."""

@@ -225,7 +225,7 @@ def test_without_a_route_it_is_unknown_and_no_outage(tmp_path: Path) -> None:
     reader.close()
 
 
-def test_smtp_submission_is_watched_too(
+def test_smtp_submission_is_monitored_too(
     dovecot: Dovecot, postfix: Postfix, certificates: Certificates, tmp_path: Path
 ) -> None:
     target = imap(dovecot, certificates, tmp_path / "secret", name="lab-smtp", kind="smtp", tls="starttls")
@@ -237,7 +237,7 @@ def test_smtp_submission_is_watched_too(
     assert postfix.queue() == []
 
 
-def test_pop3_is_watched_too(dovecot: Dovecot, certificates: Certificates, tmp_path: Path) -> None:
+def test_pop3_is_monitored_too(dovecot: Dovecot, certificates: Certificates, tmp_path: Path) -> None:
     target = imap(
         dovecot, certificates, tmp_path / "secret", name="lab-pop3", kind="pop3", port=dovecot.pop3s_port
     )
@@ -247,7 +247,7 @@ def test_pop3_is_watched_too(dovecot: Dovecot, certificates: Certificates, tmp_p
         assert list(last["phases"]) == ["resolve", "connect", "tls", "greeting", "auth", "mailbox", "fetch"]
 
 
-def test_a_faulty_config_is_kept_out_at_sighup_and_a_good_one_is_taken(watching: MailWatchProcess) -> None:
+def test_sighup_rejects_a_faulty_config_and_applies_a_good_one(watching: MailWatchProcess) -> None:
     watching.wait_until(lambda: watching.state("lab-imap") == "up", "up")
     good = watching.settings["targets"]
     watching.settings["targets"] = [{**good[0], "intervall": "1s"}]

@@ -89,7 +89,7 @@ def _read(watching: MailWatchProcess, path: str) -> str:
         return str(answer.read().decode())
 
 
-def test_the_walk_knows_what_is_asked(public: MailWatchProcess) -> None:
+def test_the_generated_queries_cover_every_parameter(public: MailWatchProcess) -> None:
     asked = set(questions(public))
     assert {("/api/v1/outages", "from"), ("/api/v1/availability", "to"), ("/api/v1/observations", "limit"),
             ("/api/v1/observations.csv", "before"), ("/api/v1/outages/{outage_id}/evidence.zip", "lang"),
@@ -100,7 +100,7 @@ def test_the_walk_knows_what_is_asked(public: MailWatchProcess) -> None:
 
 
 @pytest.mark.parametrize("who", ["owner", "stranger"])
-def test_no_question_is_a_fault_of_ours(public: MailWatchProcess, who: str) -> None:
+def test_no_query_causes_an_internal_error(public: MailWatchProcess, who: str) -> None:
     headers = basic(PASSWORD) if who == "owner" else {}
     faults = []
     for path, name in questions(public):
@@ -131,7 +131,7 @@ def test_no_question_is_a_fault_of_ours(public: MailWatchProcess, who: str) -> N
         b"/?" + b"&" * 1000, b"/?%=%&=&=%ED%A0%80",
     ],
 )  # fmt: skip
-def test_questions_that_are_odd_as_a_whole(public: MailWatchProcess, asked: bytes) -> None:
+def test_malformed_queries_cause_no_internal_error(public: MailWatchProcess, asked: bytes) -> None:
     for headers in (basic(PASSWORD), {}, {"Accept": "text/html"}):
         assert status(public, asked, headers) in range(200, 500)
 
@@ -157,7 +157,7 @@ HEADERS = (
 
 
 @pytest.mark.parametrize("header", HEADERS, ids=[str(number) for number in range(len(HEADERS))])
-def test_no_header_is_a_fault_of_ours(public: MailWatchProcess, header: dict[str, str]) -> None:
+def test_no_header_causes_an_internal_error(public: MailWatchProcess, header: dict[str, str]) -> None:
     for path in (b"/", b"/live", b"/api/v1/targets", b"/login", b"/metrics"):
         assert status(public, path, header) in range(200, 500)
 
@@ -167,7 +167,7 @@ def test_no_header_is_a_fault_of_ours(public: MailWatchProcess, header: dict[str
     [b"&".join(b"a=%d" % number for number in range(50)), b"password=%ED%A0%80&to=%00", b"=", b"\xff" * 500,
      b"password=" + b"%" * 300, b"password=a&password=b&to=//evil.example"],
 )  # fmt: skip
-def test_no_form_is_a_fault_of_ours(public: MailWatchProcess, body: bytes) -> None:
+def test_no_form_causes_an_internal_error(public: MailWatchProcess, body: bytes) -> None:
     assert status(public, b"/login", {}, b"POST", body) in range(400, 500)
     assert status(public, b"/logout", {}, b"POST", body) in range(300, 500)
     assert status(public, b"/api/v1/outages", {}, b"POST", body) in range(400, 500)
@@ -183,7 +183,7 @@ def test_a_time_that_is_read_can_be_written(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", TIMES)
-def test_the_filter_of_the_page_takes_it_or_says_that_it_does_not(text: str) -> None:
+def test_the_page_filter_accepts_a_value_or_says_why_not(text: str) -> None:
     asked = ObservationFilter("", "", text, "")
     assert asked.bad or asked.times()[0] in range(LATEST_MS + 1)
     assert asked.export()
@@ -203,7 +203,7 @@ VERBS: tuple[tuple[str, ...], ...] = (
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
-def test_no_time_on_the_command_line_is_a_fault_of_ours(
+def test_no_time_on_the_command_line_causes_an_internal_error(
     public: MailWatchProcess, verb: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

@@ -107,7 +107,7 @@ def test_the_heartbeat_comes_while_all_is_healthy_and_its_address_is_not_shown(
     assert len(webhook.pings) == so_far
 
 
-def test_a_real_mail_server_takes_the_message_over_verified_tls(
+def test_a_real_mail_server_accepts_the_message_over_verified_tls(
     tmp_path: Path,
     certificates: Certificates,
     provider: tuple[Dovecot, Postfix],
@@ -149,7 +149,7 @@ def test_a_real_mail_server_takes_the_message_over_verified_tls(
     assert password.encode() not in shown
 
 
-def test_a_channel_can_be_tried_and_says_why_it_does_not_work(tmp_path: Path, webhook: Webhook) -> None:
+def test_a_channel_can_be_tested_and_reports_why_it_fails(tmp_path: Path, webhook: Webhook) -> None:
     refusing = Webhook().open()
     refusing.status = 401
     nobody = f"json://127.0.0.1:{free_port()}/{CANARY}"
@@ -205,7 +205,9 @@ def config_of(folder: Path, *channels: dict[str, Any], **more: Any) -> Config:
         ([], False),
     ],
 )
-def test_a_mailbox_that_is_watched_is_a_bad_only_channel(tmp_path: Path, urls: list[str], warned: bool) -> None:
+def test_config_warns_when_the_only_channel_is_a_monitored_mailbox(
+    tmp_path: Path, urls: list[str], warned: bool
+) -> None:
     found = list(channel_warnings(config_of(tmp_path, *({"url": url} for url in urls))))
     assert ["itself monitors" in mistake.message for mistake in found] == [True] * warned
 

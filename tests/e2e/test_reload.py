@@ -479,7 +479,7 @@ SECRETS = {
 
 @pytest.mark.parametrize("place", SECRETS)
 @pytest.mark.slow
-async def test_what_is_in_a_file_is_read_again_and_a_file_that_is_gone_changes_nothing(
+async def test_secret_files_are_read_again_at_reload_and_a_missing_one_changes_nothing(
     running: Running, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:
     file = running.path.parent / SECRETS[place]
@@ -507,7 +507,7 @@ async def test_what_is_in_a_file_is_read_again_and_a_file_that_is_gone_changes_n
     assert running.service.monitor.metrics._reload[0] == 0
 
 
-async def test_what_waits_for_the_next_start_is_logged_at_each_reload_and_is_not_on_record_before(
+async def test_settings_that_need_a_restart_are_logged_at_each_reload_until_then(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     changed = edited({"vantage_point.name": "away", "detection.open_after": 9, "data_dir": "elsewhere"})

@@ -84,7 +84,7 @@ def ended(watching: MailWatchProcess) -> int:
     return watching._process.wait(PATIENCE)
 
 
-def test_only_run_heeds_signals_so() -> None:
+def test_only_run_handles_signals_this_way() -> None:
     for given, verb in (
         (["run"], "run"), (["--config", "run", "outages"], "outages"), (["report", "-o", "run"], "report"),
         (["--config", "x", "run"], "run"), (["--config=x", "run"], "run"), (["--version"], ""), ([], ""),
@@ -120,7 +120,7 @@ def test_sighup_at_all_moments_of_the_start_is_done_after_it(watching: MailWatch
     assert "Traceback" not in log
 
 
-def test_health_is_answered_and_sigterm_heeded_while_the_disk_hangs(watching: MailWatchProcess) -> None:
+def test_health_and_sigterm_work_while_the_disk_hangs(watching: MailWatchProcess) -> None:
     Store.open(watching.data_dir).close()
     key = watching.data_dir / "keys" / "ledger.pem"
     key.unlink()
@@ -228,9 +228,7 @@ def holding_wal(data_dir: Path) -> Iterator[None]:
     connection.close()
 
 
-def test_entries_that_a_full_disk_did_not_take_are_reported_at_the_end(
-    watching: MailWatchProcess, small_disk: Path
-) -> None:
+def test_entries_lost_to_a_full_disk_are_reported_at_the_end(watching: MailWatchProcess, small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
     watching.settings["targets"][0] |= {"interval": "500ms", "timeout": "500ms"}
     watching.write_config()
@@ -285,7 +283,7 @@ def test_it_ends_in_time_whatever_hangs() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, check=False).returncode == 3
 
 
-def test_a_second_start_says_what_is_taken(watching: MailWatchProcess) -> None:
+def test_a_second_start_reports_which_lock_or_port_is_in_use(watching: MailWatchProcess) -> None:
     with watching.running():
         again = watching.command("run")
         assert again.returncode == 1
@@ -310,7 +308,7 @@ def gated_disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.nightly
-def test_a_disk_that_hangs_keeps_it_neither_from_answering_nor_from_ending(
+def test_a_hanging_disk_stops_neither_answers_nor_the_shutdown(
     watching: MailWatchProcess, gated_disk: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"

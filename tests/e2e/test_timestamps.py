@@ -84,7 +84,7 @@ async def test_a_checkpoint_is_stamped_and_openssl_agrees(authority: Authority, 
     assert "Verification: OK" in checked.stdout, checked.stderr
 
 
-async def test_a_token_of_an_unknown_authority_is_kept_and_reported_as_such(authority: Authority) -> None:
+async def test_a_token_of_an_unknown_authority_is_stored_and_reported(authority: Authority) -> None:
     stamped = await request_timestamp(TimestampAuthority(name="test", url=authority.url, every=3600.0), NOTE)
     assert "does not lead to a trusted authority" in stamped.distrust_reason
     assert stamped.token.time
@@ -272,7 +272,7 @@ def test_a_reload_asks_the_authorities_that_are_named_from_then_on(authority: Au
             assert interval == {"1h": 3600, "2h": 7200}.get(sections[0]["every"] if sections else "")
 
 
-def test_a_token_that_cannot_be_kept_does_not_stop_the_probes(
+def test_a_token_that_cannot_be_stored_does_not_stop_the_probes(
     watching: MailWatchProcess, authority: Authority
 ) -> None:
     """As with a full disk: the folder of the tokens cannot be made."""

@@ -54,7 +54,7 @@ def started(what: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(
     ("where", "status"), [("sleeping", EXIT_STATUS), ("reading", EXIT_STATUS), ("matching", -signal.SIGPROF)]
 )
-def test_a_loop_that_stands_still_ends_the_process_and_says_where(where: str, status: int) -> None:
+def test_a_blocked_event_loop_ends_the_process_and_logs_where(where: str, status: int) -> None:
     with started(f"{where}()") as process:
         assert process.stderr is not None
         said = process.stderr.read()
@@ -139,7 +139,7 @@ def test_a_terminal_shows_the_offset_too() -> None:
     assert datetime.fromisoformat(text).utcoffset() is not None
 
 
-def test_only_our_own_watchdog_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watchdog_meant_for_another_process_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for given, whom, expected in (
         ("3000000", None, 3.0), ("3000000", str(os.getpid()), 3.0), ("3000000", "1", None), ("0", None, None),
         ("", None, None), ("soon", None, None),
@@ -202,7 +202,7 @@ def test_health_follows_the_config_and_loads_next_to_nothing(
     assert not {"pydantic", "yaml", "asyncio", "http.client", "mailwatch.config", "rich"} & loaded
 
 
-def test_the_unit_is_of_what_is_promised() -> None:
+def test_the_systemd_unit_notifies_restarts_and_reloads() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read(ROOT / "docs" / "how-to" / "mailwatch.service")

@@ -27,7 +27,7 @@ SECRET = b"s" * 32
 TARGET = Target(name="lab", kind=Kind.IMAP, host="mail.example.org", port=993)
 
 
-def test_the_record_says_what_is_watched_and_never_the_login_name() -> None:
+def test_the_ledger_names_targets_but_never_the_login_name() -> None:
     login = Login(username="mario@example.org", password=SecretStr("x"))
     settings = recorded_settings(replace(TARGET, login=login, interval=90.0, timeout=20.0), Rules(), SECRET)
     assert (settings.kind, settings.host, settings.port) == (Kind.IMAP, "mail.example.org", 993)
@@ -52,12 +52,14 @@ def test_the_record_says_what_is_watched_and_never_the_login_name() -> None:
         ("libero", Kind.MX, "example.org", False),
     ],
 )
-def test_whether_the_host_is_the_catalogues(provider: str, kind: Kind, host: str, expected: bool) -> None:
+def test_a_target_is_recorded_as_catalogue_only_at_a_catalogue_host(
+    provider: str, kind: Kind, host: str, expected: bool
+) -> None:
     target = replace(TARGET, provider=provider, kind=kind, host=host)
     assert recorded_settings(target, Rules(), SECRET).catalogue is expected
 
 
-def test_what_is_asked_for_makes_another_service() -> None:
+def test_each_setting_that_changes_the_service_starts_a_new_enrolment() -> None:
     def mailbox(name: str, kind: Kind) -> Target:
         login = Login(username=name, password=SecretStr("x"))
         return Target(name=name, kind=kind, host="h", port=1, login=login)
@@ -188,7 +190,7 @@ def clean(watching: MailWatchProcess) -> None:
     assert audit.returncode == 0, audit.stdout + audit.stderr
 
 
-def test_a_start_and_a_restart_say_what_is_watched(
+def test_start_and_restart_record_which_targets_are_probed(
     watching: Callable[..., MailWatchProcess], greeter: Greeter
 ) -> None:
     here = watching(section(greeter.port))
@@ -296,7 +298,7 @@ def test_another_host_under_the_same_name_closes_nothing(
 
 
 @pytest.mark.parametrize("how", ["host", "renamed", "removed"])
-def test_what_was_changed_while_mailwatch_was_stopped(
+def test_changes_made_while_stopped_are_recorded_at_the_next_start(
     watching: Callable[..., MailWatchProcess], greeter: Greeter, how: str
 ) -> None:
     here = watching(section(free_port()))
@@ -340,7 +342,7 @@ def test_an_interval_changed_by_sighup_is_on_record_and_makes_no_gap(
     clean(here)
 
 
-def test_another_login_is_another_watching_and_its_name_is_not_on_record(
+def test_another_login_starts_a_new_enrolment_without_recording_its_name(
     watching: Callable[..., MailWatchProcess], tmp_path: Path
 ) -> None:
     (tmp_path / "secret").write_text("x")

@@ -97,7 +97,7 @@ def test_both_languages_have_the_same_words() -> None:
         ("../../etc", "<script>", "fr", "en"),
     ],
 )
-def test_the_language_is_the_one_asked_for_then_the_kept_then_the_browsers(
+def test_the_language_comes_from_the_query_then_the_cookie_then_the_browser(
     asked: str, kept: str, accepted: str, chosen: str
 ) -> None:
     assert choose_language(asked, kept, accepted) == chosen
@@ -137,13 +137,13 @@ def test_the_overview_says_how_mail_is_and_shows_ninety_days(web: tuple[MailWatc
     ("language", "words"),
     [("en", "MailWatch does not check our own line"), ("it", "MailWatch non controlla la nostra linea")],
 )
-def test_a_guard_that_is_off_is_shown_on_the_overview(
+def test_the_overview_says_that_the_guard_is_off(
     web: tuple[MailWatchProcess, str], language: str, words: str
 ) -> None:
     assert words in web[0].get(f"/?lang={language}")
 
 
-def test_an_outage_is_shown_with_bounds_words_and_proof(web: tuple[MailWatchProcess, str]) -> None:
+def test_the_outage_page_shows_bounds_replies_and_proof(web: tuple[MailWatchProcess, str]) -> None:
     watching, identity = web
     told = next(o for o in watching.api("outages") if o["id"] == identity)
     status, _, text = _get(watching, f"/outages/{identity}")
@@ -181,7 +181,7 @@ def test_other_sites_cannot_have_evidence_made_and_unknown_outages_have_none(
     assert _get(watching, "/outages/nothing")[0] == 404
 
 
-def test_what_is_asked_is_escaped_and_bounded(web: tuple[MailWatchProcess, str]) -> None:
+def test_query_parameters_are_escaped_and_bounded(web: tuple[MailWatchProcess, str]) -> None:
     status, _, text = _get(web[0], "/observations?from=%22%3E%3Cscript%3E&target=%3Cb%3E&lang=it")
     assert status == 200
     assert "<script>" not in text
@@ -314,7 +314,7 @@ def test_a_page_says_that_there_is_no_such_target(
     assert texts(language)["no_target"].partition("{")[0] not in _get(web[0], f"/{page}?target=lab-imap")[2]
 
 
-def test_an_outage_says_what_was_watched_and_never_whose(web: tuple[MailWatchProcess, str]) -> None:
+def test_an_outage_names_the_service_but_never_the_account(web: tuple[MailWatchProcess, str]) -> None:
     watching, identity = web
     watch = watching.api(f"outages/{identity}")["watch"]
     assert {"kind", "provider", "host", "port", "tls", "interval", "timeout", "catalogue", "own_ca", "rules"} == (
@@ -331,13 +331,13 @@ def test_the_other_language_keeps_the_filter(web: tuple[MailWatchProcess, str]) 
     assert 'href="?lang=it"' in _get(web[0], "/?canary=1")[2]
 
 
-def test_a_language_once_chosen_is_kept(web: tuple[MailWatchProcess, str]) -> None:
+def test_a_chosen_language_is_remembered(web: tuple[MailWatchProcess, str]) -> None:
     _, headers, _ = _get(web[0], "/?lang=it")
     cookie = headers["set-cookie"].partition(";")[0]
     assert '<html lang="it">' in _get(web[0], "/about", Cookie=cookie)[2]
 
 
-def test_the_page_hears_of_changes(web: tuple[MailWatchProcess, str]) -> None:
+def test_the_page_is_notified_of_changes(web: tuple[MailWatchProcess, str]) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{web[0].port}/live", timeout=PATIENCE) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         lines = iter(stream.readline, b"")
@@ -351,7 +351,7 @@ def _first(watching: MailWatchProcess, path: str, **headers: str) -> list[str]:
         return ["".join(iter(lambda: stream.readline().decode(), "\n")) for _ in range(2)]
 
 
-def test_what_changed_before_a_listener_came_is_sent_at_once(still: MailWatchProcess) -> None:
+def test_a_new_listener_is_sent_pending_changes_at_once(still: MailWatchProcess) -> None:
     [seen] = re.findall(r'data-pulse="([^"]+)"', _get(still, "/")[2])
     assert re.findall(r'data-pulse="([^"]+)"', _get(still, "/outages")[2]) == [seen]
     news = ["retry: 5000\n", f"id: {seen}\nevent: changed\ndata: {seen}\n"]
@@ -389,7 +389,7 @@ def test_a_page_that_changes_no_more_is_not_asked_for_again(web: tuple[MailWatch
         assert "data-pulse" not in _get(watching, page)[2], page
 
 
-def test_links_stay_below_the_prefix_of_a_proxy(web: tuple[MailWatchProcess, str]) -> None:
+def test_links_keep_the_prefix_of_a_proxy(web: tuple[MailWatchProcess, str]) -> None:
     watching, identity = web
     for page in (*PAGES, f"/outages/{identity}"):
         depth = page.count("/") - 1
@@ -426,7 +426,7 @@ def test_the_states_of_a_day_differ_in_shape_too(spent: tuple[int, int, int, int
     assert len(shapes) == 5
 
 
-def test_a_day_of_which_little_was_seen_is_narrow() -> None:
+def test_a_day_with_few_observations_is_drawn_narrow() -> None:
     whole, part = day_bars(
         [DayAvailability(0, DAY_MS, DAY_MS, 0, 0, 0), DayAvailability(0, DAY_MS, DAY_MS // 2, 0, 0, 0)]
     )
@@ -444,7 +444,7 @@ def test_of_an_unobserved_day_no_downtime_is_written() -> None:
     assert (seen.down, excused.down, unseen.down) == (0, None, None)
 
 
-def test_marks_are_in_order_and_apart_however_close_the_times() -> None:
+def test_timeline_marks_are_in_order_and_do_not_overlap() -> None:
     outage = {"last_good": 1000, "first_bad": 1001, "last_bad": 1001, "first_good": 9_000_000}
     placed = charts.timeline_marks(outage)
     assert all(b.x - a.x >= 20 for a, b in pairwise(placed))
@@ -524,7 +524,7 @@ def test_the_headline_is_true(
         assert all(name in text for name in names)
 
 
-def test_no_word_is_left_over() -> None:
+def test_every_text_of_the_pages_is_used() -> None:
     web = resources.files("mailwatch.web")
     drawn = "".join(one.read_text() for one in (web / "templates").iterdir())
     drawn += (web / "pages.py").read_text() + (web / "starting.py").read_text()

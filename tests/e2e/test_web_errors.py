@@ -127,7 +127,7 @@ def test_head_answers_what_get_would(nobody: MailWatchProcess, path: str, packin
     assert "server" not in head
 
 
-def test_what_never_ends_or_is_much_work_has_no_head_and_nothing_can_be_written(nobody: MailWatchProcess) -> None:
+def test_streams_and_exports_answer_no_head_and_nothing_accepts_writes(nobody: MailWatchProcess) -> None:
     for method, path in (
         ("HEAD", "/live"), ("HEAD", "/api/v1/outages/000000000000/evidence.zip"),
         ("POST", "/"), ("PUT", "/api/v1/targets"), ("DELETE", "/outages"), ("OPTIONS", "/"), ("TRACE", "/"),
@@ -159,7 +159,7 @@ class Broken(Exception):
     """A fault of ours."""
 
 
-async def test_a_fault_of_ours_is_reported_without_its_details() -> None:
+async def test_an_internal_error_is_reported_without_details() -> None:
     def broken(*_: Any) -> list[dict[str, Any]]:
         raise Broken("canary")
 
@@ -174,7 +174,7 @@ async def test_a_fault_of_ours_is_reported_without_its_details() -> None:
     assert (status, json.loads(said)) == (500, {"detail": "internal error; see the log"})
 
 
-def test_other_sites_cannot_log_anybody_out(tmp_path: Any) -> None:
+def test_other_sites_cannot_log_a_user_out(tmp_path: Any) -> None:
     watching = watching_with(tmp_path, password_file="secret-web")
     with watching.running():
         _, headers, _ = ask(watching, "/login", form="password=perch%C3%A9+no")
@@ -184,7 +184,7 @@ def test_other_sites_cannot_log_anybody_out(tmp_path: Any) -> None:
         assert ask(watching, "/", session)[0] == 200
 
 
-async def test_a_password_that_is_never_sent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_login_form_that_never_arrives_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "FORM_SECONDS", 0.05)
     app = full_app(cast(ReadModel, None), cast(PageData, None), Audience())
     asked = AccessControl(app, app, cast(Pages, None), WebAccess(public=True), lambda: False)

@@ -62,7 +62,7 @@ def test_observations_as_a_table(public: MailWatchProcess) -> None:
     assert ask(public, "/" + link.replace("&amp;", "&"), basic(PASSWORD))[0] == 200
 
 
-def test_a_servers_words_begin_no_formula() -> None:
+def test_no_server_reply_begins_a_spreadsheet_formula() -> None:
     row = {
         "detail": '=HYPERLINK("//evil.example","a")',
         "target": "+1",
@@ -79,7 +79,7 @@ def test_a_servers_words_begin_no_formula() -> None:
     )
 
 
-def test_a_feed_reader_hears_of_outages_and_nothing_of_whose(public: MailWatchProcess) -> None:
+def test_the_feed_lists_outages_without_naming_accounts(public: MailWatchProcess) -> None:
     status, headers, text = ask(public, "/outages.atom", {"Accept-Language": "it"})
     assert (status, headers["content-type"]) == (200, "application/atom+xml")
     assert not [word for word in CANARIES if word in text]

@@ -68,7 +68,7 @@ def addresses(watching: MailWatchProcess, route: str) -> Iterator[str]:
             yield route.format(incident_id=item["id"], outage_id=item["id"])
 
 
-def test_the_walk_knows_the_routes() -> None:
+def test_the_walk_covers_every_route() -> None:
     assert len(ROUTES) > 20
     assert {"/metrics", "/ledger", "/observations", "/live", "/api/openapi.json", "/api/v1/availability",
             "/api/v1/outages/{outage_id}/evidence.zip"} <= set(ROUTES)  # fmt: skip
@@ -91,7 +91,7 @@ def test_no_route_discloses_anything_private_to_an_anonymous_client(
             assert not found, (path, found)
 
 
-def test_to_those_who_log_in_all_of_that_is_shown(public: MailWatchProcess) -> None:
+def test_logged_in_users_see_everything_that_is_private(public: MailWatchProcess) -> None:
     seen = "".join(
         everything(public, path, basic(PASSWORD))[1] for route in ROUTES for path in addresses(public, route)
         if not path.endswith("evidence.zip")
@@ -143,7 +143,7 @@ def test_states_and_outages_are_shown_under_pseudonyms(public: MailWatchProcess)
     assert told(public, f"incidents/{incident['id']}")["stages"]
 
 
-def test_an_id_of_the_record_opens_nothing_to_an_anonymous_client(public: MailWatchProcess) -> None:
+def test_a_ledger_id_opens_nothing_to_an_anonymous_client(public: MailWatchProcess) -> None:
     real = told(public, "outages", basic(PASSWORD))[0]["id"]
     assert ask(public, f"/outages/{real}")[0] == 404
     assert ask(public, f"/outages/{real}", basic(PASSWORD))[0] == 200
@@ -158,7 +158,7 @@ def test_every_link_of_a_public_page_can_be_followed(public: MailWatchProcess) -
             assert ask(public, where)[0] == 200, (page, link, where)
 
 
-def test_the_names_stay_over_a_restart(public: MailWatchProcess) -> None:
+def test_pseudonyms_survive_a_restart(public: MailWatchProcess) -> None:
     before = {o["id"] for o in told(public, "outages")}
     assert public.stop() == 0
     public.start()

@@ -23,7 +23,7 @@ def known() -> dict[str, Target]:
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_what_once_failed_is_read(known: dict[str, Target], path: Path) -> None:
+def test_inputs_that_once_failed_are_read(known: dict[str, Target], path: Path) -> None:
     error = failure_of(known[path.parent.name], path.read_bytes())
     assert error is None, repr(error)
 
@@ -36,7 +36,9 @@ def test_a_few_inputs_of_each_reader_are_read(known: dict[str, Target]) -> None:
             assert error is None, (target.name, data, repr(error))
 
 
-def test_a_reader_that_raises_is_found_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_raises_is_found_and_its_input_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tests.fuzz import campaign
 
     def odd(data: bytes) -> None:
@@ -105,7 +107,7 @@ PUMPS = [
 """Texts that would keep a reader busy whose work grows faster than they do: what comes first, what is repeated."""
 
 
-def test_the_work_of_a_reader_grows_no_faster_than_what_it_reads(known: dict[str, Target]) -> None:
+def test_reading_takes_time_linear_in_the_input(known: dict[str, Target]) -> None:
     wrong = []
     for name, before, pump in PUMPS:
         work = partial(_read, known[name])
@@ -118,7 +120,7 @@ def _read(reader: Target, text: str) -> object:
     return reader.run(text.encode("latin-1"))
 
 
-def test_work_that_grows_with_the_square_is_found() -> None:
+def test_quadratic_work_is_found() -> None:
     def compared(text: str) -> int:
         return sum(one == other for one in text for other in text)
 

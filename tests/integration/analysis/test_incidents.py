@@ -254,7 +254,7 @@ def test_three_observations_in_a_row_make_a_change(phases: str, expected: list[t
     assert list(symptom_changes((at, names[phase]) for at, phase in enumerate(phases))) == expected
 
 
-def test_a_turn_is_a_stage_of_its_own() -> None:
+def test_each_symptom_change_is_a_stage() -> None:
     whole = replace(member(1, 0, 30), symptom_changes=((T0, "unreachable"), (T0 + 10 * MINUTE, "login down")))
     (incident,) = incidents([whole, member(2, 5, 20)])
     stages = [((s.at - T0) // MINUTE, s.targets, s.trouble) for s in incident.stages()]
@@ -280,7 +280,7 @@ def drawn(incident: Incident, width: int) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_picture_fits_the_terminal_and_cuts_no_time_short(width: int) -> None:
+def test_the_chart_fits_the_terminal_and_truncates_no_time(width: int) -> None:
     name = "mario.rossi@libero.it/imap"
     members = [member(1, 0, 60, target=name), member(2, 2, None, target="anna.bianchi@libero.it/imap")]
     lines = drawn(incidents(members)[0], width)
@@ -292,7 +292,7 @@ def test_the_picture_fits_the_terminal_and_cuts_no_time_short(width: int) -> Non
     assert not re.search(r"…(\s|$)", text)
 
 
-def test_the_bars_say_what_is_sure_and_what_is_only_possible() -> None:
+def test_bars_distinguish_certain_from_possible_downtime() -> None:
     bar = Bar(label="x", sure=[(20, 60)], possible=[(10, 80)], note="n")
     row = draw_timeline([bar], 0, 100, 27).plain.splitlines()[1]
     cells = re.search(rf"[{SURE_MARK}{POSSIBLE_MARK}{SERVED_MARK}]+", row)
@@ -361,7 +361,7 @@ def run(config: Path, *words: str) -> int:
     return main(["--config", str(config), "incidents", *words])
 
 
-def test_the_verb_lists_and_shows(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lists_and_shows_incidents(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(ledger, "--json") == 0
     newest, oldest = json.loads(capsys.readouterr().out)
     assert (len(newest["outages"]), len(oldest["outages"])) == (1, 2)
@@ -381,7 +381,7 @@ def test_the_verb_lists_and_shows(ledger: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr() == ("", "no incident on record\n")
 
 
-def test_one_incident_in_full_reads_its_observations(tmp_path: Path) -> None:
+def test_showing_an_incident_reads_its_observations(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     for minute, phase in enumerate([None, *[Phase.CONNECT] * 4, *[Phase.AUTH] * 4, None, None]):
         at = T0 + minute * MINUTE
@@ -421,7 +421,7 @@ def test_one_incident_in_full_reads_its_observations(tmp_path: Path) -> None:
         (["show", "00000000000"], 1, "2 incidents begin with 00000000000"),
     ],
 )
-def test_used_wrongly_it_says_how(
+def test_wrong_use_prints_the_usage(
     ledger: Path, words: list[str], status: int, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(ledger, *words) == status
@@ -497,7 +497,7 @@ def test_a_provider_that_goes_and_comes_back_channel_by_channel_is_one_incident(
         assert watching.command("ledger", "audit").returncode == 0
 
 
-def test_an_incident_whose_member_is_watched_no_more_is_over_and_never_restored() -> None:
+def test_an_incident_whose_member_is_removed_ends_without_restoration() -> None:
     left = member(0, 10, None, unwatched=True, last_bad=T0 + 20 * MINUTE)
     (incident,) = incidents([left, member(1, 12, 14)])
     assert (incident.state, incident.first_good) == ("unwatched", None)

@@ -192,7 +192,7 @@ def test_an_account_that_was_locked_and_opened_again_proves_nothing(
     assert bool(found) is proves
 
 
-def test_what_the_clock_was_set_by_before_the_first_rejection_is_reported() -> None:
+def test_a_clock_step_before_the_first_rejection_is_reported() -> None:
     """Accepted, the clock set by an hour while nobody logged in, the machine restarted, rejected, accepted."""
 
     def at(sign: str, boot: str, clock: int, wall: int) -> Observation:

@@ -122,7 +122,7 @@ def test_a_silent_name_server_costs_no_more_than_one_wait() -> None:
         "0 0 993 imap\\032.lies.test.",
     ],
 )
-def test_a_record_that_names_no_host_that_could_be_meant_is_nothing(record: str) -> None:
+def test_a_record_without_a_usable_host_is_ignored(record: str) -> None:
     async def asked(*records: str) -> DnsAnswers:
         said: Records = records
         async with name_server({"_imaps._tcp.lies.test SRV": said, "lies.test MX": ["10 mx.lies.test."]}) as port:
@@ -188,11 +188,11 @@ def test_candidates_belong_to_a_provider_only_all_of_them() -> None:
         ("a@..it", ""),
     ],
 )
-def test_only_the_name_of_a_domain_is_asked_for(address: str, domain: str) -> None:
+def test_dns_queries_contain_only_the_domain(address: str, domain: str) -> None:
     assert ascii_domain(address) == domain
 
 
-def test_within_a_domain_is_at_a_dot() -> None:
+def test_a_subdomain_is_recognised_at_a_dot() -> None:
     assert is_within("imap.example.org", "Example.org")
     assert is_within("example.org", "example.org")
     assert not is_within("evilexample.org", "example.org")

@@ -188,7 +188,7 @@ def test_a_channel_that_does_not_work_is_left_out_with_a_comment(desk: Desk, dov
 
 
 @pytest.mark.parametrize(("answer", "status"), [("", 1), ("n", 1), ("y", 0)])
-def test_no_server_works_is_no_reason_to_lose_the_work(desk: Desk, answer: str, status: int) -> None:
+def test_answers_are_saved_even_if_no_server_works(desk: Desk, answer: str, status: int) -> None:
     server = f"imap=localhost:{free_port()}"
     with desk.sit(ALICE, "--username", ALICE, "--server", server) as terminal:
         terminal.wait_for("Password")
@@ -213,7 +213,7 @@ def test_no_server_works_is_no_reason_to_lose_the_work(desk: Desk, answer: str, 
     assert desk.holding(CANARY) == [Path(f"secrets/{ALICE}")]
 
 
-def test_a_config_that_is_there_is_never_touched(desk: Desk) -> None:
+def test_an_existing_config_is_never_changed(desk: Desk) -> None:
     desk.config.write_text("mine")
     done = desk.run("init", ALICE, "--yes")
     assert (done.returncode, done.stdout) == (1, "")
@@ -305,7 +305,7 @@ QUESTIONS = ("mail address: ", "User name", "Password", "short name", "Where it 
 
 
 @pytest.mark.parametrize("where", QUESTIONS)
-def test_control_c_leaves_nothing_anywhere(desk: Desk, dovecot: Dovecot, where: str) -> None:
+def test_control_c_leaves_no_files_behind(desk: Desk, dovecot: Dovecot, where: str) -> None:
     answers = {"mail address: ": ALICE, "Password": dovecot.passwords[ALICE]}
     with desk.sit(*at_hand(dovecot)) as terminal:
         for question in (
@@ -468,7 +468,7 @@ def test_usual_names_count_only_with_a_certificate_that_is_theirs(world: Isolate
     assert hosts(home.config) == [(Kind.IMAP, USUAL, 993, TlsMode.IMPLICIT)]
 
 
-def test_what_is_not_known_is_asked_for_by_hand(world: IsolatedNetwork, home: Desk) -> None:
+def test_unknown_servers_are_asked_for_by_hand(world: IsolatedNetwork, home: Desk) -> None:
     with home.sit("a@gone.test", "--yes", "--username", "a@gone.test") as terminal:
         terminal.wait_for("by hand")
         terminal.wait_for("IMAP), HOST or HOST:PORT: ")
@@ -568,7 +568,7 @@ def draft(**said: Any) -> ConfigDraft:
         "@",
     ],
 )
-def test_whatever_was_written_is_read_back(tmp_path: Path, odd: str, language: str) -> None:
+def test_every_written_config_loads_again(tmp_path: Path, odd: str, language: str) -> None:
     secret = name_secret(tmp_path, ALICE)
     text = config_text(draft(name=odd, place=odd, username=odd), texts(language), date(2026, 11, 25))
     config = save(tmp_path / "config.yaml", text, secret, SecretStr(odd))
@@ -578,7 +578,7 @@ def test_whatever_was_written_is_read_back(tmp_path: Path, odd: str, language: s
     assert (target.login.username, target.login.password.get_secret_value()) == (odd, odd)
 
 
-def test_the_words_of_a_server_cannot_leave_their_comment() -> None:
+def test_a_server_reply_cannot_escape_its_yaml_comment() -> None:
     text = config_text(
         draft(skipped={Kind.SMTP: "no\nvantage_point: {name: x}\x1b[31m\u2028y"}), texts("en"), date(2026, 1, 1)
     )
@@ -591,7 +591,7 @@ def test_a_config_that_cannot_be_read_back_is_not_put_in_place(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_config_that_appeared_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_config_that_appears_meanwhile_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("mine")
     (tmp_path / "secrets").mkdir()
@@ -606,7 +606,7 @@ def test_a_config_that_appeared_meanwhile_is_left_as_it_is(tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.yaml", "secrets"]
 
 
-def test_a_password_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+def test_an_existing_password_is_not_overwritten(tmp_path: Path) -> None:
     first = name_secret(tmp_path, ALICE)
     first.parent.mkdir()
     first.write_text("mine")
@@ -637,7 +637,7 @@ def test_both_languages_say_the_same() -> None:
     assert dict(shape(texts("en"))) == dict(shape(texts("it")))
 
 
-def test_each_word_is_used() -> None:
+def test_every_text_of_init_is_used() -> None:
     folder = ROOT / "mailwatch" / "cli"
     code = "".join(path.read_text() for path in folder.glob("init/*.py"))
     told = texts("en")

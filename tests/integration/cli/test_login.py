@@ -109,7 +109,7 @@ def test_the_browser_grants_access_and_the_login_is_tried(config: Path, authorit
     assert len(query["state"][0]) >= 43
 
 
-def test_an_answer_to_another_login_is_none(config: Path) -> None:
+def test_an_answer_to_another_login_is_ignored(config: Path) -> None:
     """A page that the owner happens to have open cannot slip its own code in (RFC 6749, section 10.12)."""
     process = start(config, ALICE)
     url = printed_url(process)

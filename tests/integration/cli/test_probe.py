@@ -149,7 +149,9 @@ async def test_a_password_that_was_never_accepted_and_gets_no_answer_is_no_outag
 
 @pytest.mark.parametrize("end", [SILENCE, CLOSE])
 @pytest.mark.parametrize("script", [IMAP, POP3])
-async def test_neither_silence_nor_a_hang_up_is_one(tmp_path: Path, script: list[Step], end: Step) -> None:
+async def test_neither_silence_nor_a_disconnect_is_a_rejection(
+    tmp_path: Path, script: list[Step], end: Step
+) -> None:
     kind = Kind.IMAP if script is IMAP else Kind.POP3
     capa: list[Step] = [] if kind is Kind.IMAP else [b"+OK hi\r\n", "CAPA", b"+OK\r\nUSER\r\n.\r\n", *POP3[1:]]
     async with scripted_server([*(capa or script), end]) as port:
@@ -159,7 +161,7 @@ async def test_neither_silence_nor_a_hang_up_is_one(tmp_path: Path, script: list
     assert "set a longer timeout" in shown
 
 
-async def test_what_the_ledger_says_was_accepted_is_the_servers_silence(tmp_path: Path) -> None:
+async def test_silence_to_a_password_the_ledger_knows_as_accepted_is_the_server(tmp_path: Path) -> None:
     async with scripted_server([CLOSE]) as port:
         pass
     which = target(port)
@@ -185,7 +187,7 @@ async def test_a_record_that_cannot_be_read_says_that_nothing_was_accepted(tmp_p
     assert "Traceback" not in errors
 
 
-async def test_the_trial_of_init_shows_a_password_that_got_no_answer_to_no_other_server(
+async def test_init_sends_an_unanswered_password_to_no_other_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(login_test, "TEST_SECONDS", 1.0)

@@ -212,7 +212,7 @@ def test_an_attack_is_refused_by_the_claim_that_names_it(
     assert "files" in {c.claim for c in refused}
 
 
-def test_the_owner_cannot_write_the_past_anew(bundle: Path, tmp_path: Path, trust: Trust) -> None:
+def test_the_owner_cannot_rewrite_the_past(bundle: Path, tmp_path: Path, trust: Trust) -> None:
     """Who holds a key can make a whole ledger of its own, consistent in itself; the tokens are over another."""
     files, key = files_of(bundle), Ed25519PrivateKey.generate()
     edited_and_resealed(files)
@@ -366,7 +366,7 @@ def with_a_name_twice_in_json(path: Path, files: Files) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_hostile_zip_is_refused_in_words(
+def test_a_hostile_zip_is_refused_with_a_reason(
     bundle: Path, tmp_path: Path, make: Callable[[Path, Files], None], words: str
 ) -> None:
     make(tmp_path / "hostile.zip", files_of(bundle))
@@ -385,7 +385,7 @@ def made_up(count: int, kind: str, payload: dict[str, Any] | None, targets: bool
 
 @pytest.mark.parametrize("kind", ["node", "token", "clock"])
 @pytest.mark.slow
-def test_what_a_walk_keeps_does_not_grow_with_the_entries(kind: str) -> None:
+def test_the_scan_uses_constant_memory(kind: str) -> None:
     """A zip of two megabytes holds half a million of them."""
     payload = {"event": "start", "rules": {"x": "y" * 500}, "reply": "z", "milliseconds": 1}
     tracemalloc.start()

@@ -57,7 +57,7 @@ def lived(operator: Operator, authority: Authority, marks: str = "++----++") -> 
     operator.stamp(authority)
 
 
-def test_an_outage_that_was_lived_through_holds(operator: Operator, authority: Authority) -> None:
+def test_a_recorded_outage_is_valid_evidence(operator: Operator, authority: Authority) -> None:
     lived(operator, authority)
     path = operator.bundle(authority)
     assert refused(path, trusting(authority)) == []
@@ -109,7 +109,7 @@ def test_an_observation_is_dated_as_its_entry_is(
         (-DAY, "times", "ms before the previous one had ended"),
     ],
 )
-def test_an_observation_cannot_begin_at_any_time_it_likes(
+def test_an_observation_cannot_claim_an_arbitrary_start(
     operator: Operator, authority: Authority, begun: int, claim: str, words: str
 ) -> None:
     """The last bad observation would end an outage days later, or begin it days before."""
@@ -192,7 +192,9 @@ def by_the_enclosed_script(path: Path) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("off", [0, 4 * DAY])
-def test_the_steady_clock_is_held_against_the_tokens(operator: Operator, authority: Authority, off: int) -> None:
+def test_the_monotonic_clock_is_compared_with_the_tokens(
+    operator: Operator, authority: Authority, off: int
+) -> None:
     """An operator who makes even that clock run by four days more, with the wall clock or without it."""
     operator.observe("+")
     operator.stamp(authority)
@@ -286,7 +288,7 @@ def test_a_failure_dated_outside_the_tokens_is_refused(operator: Operator, autho
         assert "of which" in detail
 
 
-def test_tokens_of_ones_own_making_are_named(operator: Operator, authority: Authority, other: Authority) -> None:
+def test_self_made_tokens_are_named(operator: Operator, authority: Authority, other: Authority) -> None:
     """One of a trusted authority lends the others nothing."""
     operator.observe("+")
     operator.stamp(authority)
@@ -365,9 +367,7 @@ def test_a_hostile_name_discloses_nothing_of_its_own(
     assert "x\\nvalid  outage  [bold]\\x1b[2Jmade up" in lines[8]
 
 
-def test_each_authority_bounds_the_case_for_who_believes_only_that_one(
-    operator: Operator, authority: Authority, other: Authority
-) -> None:
+def test_each_authority_alone_bounds_the_case(operator: Operator, authority: Authority, other: Authority) -> None:
     """One that is asked daily is older than the one that is asked hourly, on both sides."""
     operator.observe("+")
     operator.stamp(other)
@@ -386,7 +386,7 @@ def test_each_authority_bounds_the_case_for_who_believes_only_that_one(
     assert sides == {(one.folder.name, early, not early) for one in (authority, other) for early in (True, False)}
 
 
-def test_a_token_of_an_unknown_authority_does_not_spoil_those_of_a_known_one(
+def test_a_token_of_an_unknown_authority_does_not_affect_known_ones(
     operator: Operator, authority: Authority, other: Authority
 ) -> None:
     """Its certificate is not in the config: a verifier of the bundle could not check it."""

@@ -34,7 +34,7 @@ def test_a_good_bundle_is_valid_in_every_claim(bundle: Path, trust: Trust) -> No
     assert span[1] <= times["not_before"] < times["not_after"] <= span[2]
 
 
-def test_without_trust_it_is_valid_and_says_on_what_it_rests(bundle: Path) -> None:
+def test_without_trust_anchors_verify_says_what_its_result_rests_on(bundle: Path) -> None:
     claims = {claim.claim: claim for claim in verify(bundle, Trust())}
     assert all(claim.valid for claim in claims.values()), claims
     assert "lead only to certificates in the bundle itself" in claims["tokens"].detail
@@ -72,7 +72,7 @@ def test_the_case_lies_between_two_outside_times(bundle: Path) -> None:
     }
 
 
-def test_nothing_of_others_is_disclosed(
+def test_a_bundle_discloses_nothing_about_other_targets(
     bundle: Path, recorded_outage: tuple[MailWatchProcess, Authority, str]
 ) -> None:
     with zipfile.ZipFile(bundle) as opened:
@@ -100,7 +100,7 @@ def test_the_same_ledger_gives_the_same_bytes(
     assert again.stat().st_mode & 0o777 == 0o600
 
 
-def test_plain_python_checks_it(bundle: Path, tmp_path: Path) -> None:
+def test_the_standalone_script_verifies_the_bundle(bundle: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(bundle) as opened:
         opened.extract("verify.py", tmp_path)
     # -I and -S: nothing of this environment's packages.
@@ -162,7 +162,7 @@ def test_the_commands_of_the_instructions_work(
     assert "Verification: OK" not in stamped.stdout
 
 
-def test_the_plain_script_says_in_a_line_what_is_no_bundle(bundle: Path, tmp_path: Path) -> None:
+def test_the_standalone_script_reports_a_non_bundle_in_one_line(bundle: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(bundle) as opened:
         opened.extract("verify.py", tmp_path)
         entries = opened.read("entries.jsonl")
@@ -183,7 +183,7 @@ def test_the_plain_script_says_in_a_line_what_is_no_bundle(bundle: Path, tmp_pat
         assert said.stderr == ""
 
 
-def test_the_command_line_says_each_claim(
+def test_the_command_prints_each_claim(
     bundle: Path, recorded_outage: tuple[MailWatchProcess, Authority, str]
 ) -> None:
     said = recorded_outage[0].command("verify", str(bundle), "--trust", str(recorded_outage[1].chain))

@@ -44,7 +44,7 @@ def covers(spans: list[Span], at: float) -> bool:
 
 
 @given(POINTS)
-def test_the_sweep_counts_as_one_does_by_hand(points: list[list[Span]]) -> None:
+def test_the_coverage_steps_match_a_count_by_hand(points: list[list[Span]]) -> None:
     levels = at_least_k(coverage_steps(points), len(points))
     assert len(levels) == len(points)
     for at in range(31):
@@ -55,7 +55,7 @@ def test_the_sweep_counts_as_one_does_by_hand(points: list[list[Span]]) -> None:
 
 
 @given(SPANS, SPANS)
-def test_what_two_have_in_common(first: list[Span], second: list[Span]) -> None:
+def test_spans_are_united_and_intersected(first: list[Span], second: list[Span]) -> None:
     a, b = merge_spans(first), merge_spans(second)
     both = intersect_spans(a, b)
     assert [covers(both, at) for at in range(31)] == [covers(first, at) and covers(second, at) for at in range(31)]
@@ -98,7 +98,7 @@ def test_at_least_k_of_three(three: list[Path]) -> None:
     assert "a@example.org" not in json.dumps(told)
 
 
-def test_a_vantage_point_that_saw_it_up_meanwhile_is_named(three: list[Path]) -> None:
+def test_a_vantage_point_that_observed_up_meanwhile_is_named(three: list[Path]) -> None:
     found = joint(three)["groups"][0]["contradictions"]
     told = {(one["vantage_point"], *times({"times": [[one["from"], one["to"]]]})[0], one["down"]) for one in found}
     assert told == {("home-a", 6.0, 9.0, 1), ("home-b", 2.0, 4.0, 1), ("home-c", 2.0, 9.0, 2)}

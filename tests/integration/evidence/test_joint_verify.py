@@ -99,7 +99,7 @@ def rewritten(path: Path, made: Path, change: Callable[[str, bytes], tuple[str, 
     return made
 
 
-def test_each_lie_is_found(enclosed: Path, bundles: list[Path], tmp_path: Path) -> None:
+def test_each_false_statement_is_found(enclosed: Path, bundles: list[Path], tmp_path: Path) -> None:
     digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in bundles)
     first = f"members/{digests[0]}.zip"
     bad = without_an_observation(bundles[0], tmp_path / "bad").read_bytes()
@@ -133,7 +133,7 @@ def told_by(bundles: list[Path], made: Path, change: Callable[[dict[str, Any]], 
 
 
 @pytest.mark.slow
-def test_a_joint_json_that_says_more_than_its_members_is_refused(bundles: list[Path], tmp_path: Path) -> None:
+def test_a_joint_json_that_claims_more_than_its_members_is_refused(bundles: list[Path], tmp_path: Path) -> None:
     """A forger of joint.json attaches the same to the report: only the members show it."""
 
     def longer(told: dict[str, Any]) -> None:
@@ -162,7 +162,9 @@ def test_a_joint_json_that_says_more_than_its_members_is_refused(bundles: list[P
         (b"[" * 4000, "not JSON"),
     ],
 )
-def test_a_joint_json_of_anybody_is_refused(stated: bytes, complaint: str, alone: Path, tmp_path: Path) -> None:
+def test_a_joint_json_made_by_anyone_is_refused(
+    stated: bytes, complaint: str, alone: Path, tmp_path: Path
+) -> None:
     made = rewritten(
         alone, tmp_path / "odd.zip", lambda name, raw: (name, stated if name == "joint.json" else raw)
     )

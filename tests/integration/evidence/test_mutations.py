@@ -36,12 +36,12 @@ def numbered(numbers: range) -> Iterator[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_no_change_by_anybody_is_accepted(tmp_path: Path, part: int) -> None:
+def test_no_change_to_a_bundle_is_accepted(tmp_path: Path, part: int) -> None:
     """Bits flipped, bytes cut, lines moved, values of the wrong type: in the zip as a whole, and in each file."""
     judge_all(original(), Trust.read([FOLDER / "authority.pem"]), tmp_path, range(part, MUTATIONS, PARTS))
 
 
-def test_nor_is_one_of_a_bundle_with_its_report(tmp_path: Path) -> None:
+def test_no_change_to_a_bundle_with_report_is_accepted(tmp_path: Path) -> None:
     with tarfile.open(CONTRACTS / "home.tar.xz") as stored:
         stored.extract("./data/keys/ledger.pem", tmp_path, filter="data")
     bundle = Original(CONTRACTS / "bundles" / "outage.zip", private_key(tmp_path / "data" / "keys" / "ledger.pem"))

@@ -94,7 +94,7 @@ def test_a_good_period_is_valid_in_every_claim(period: Path) -> None:
     assert b'"other"' not in b"".join(files_of(period).values())
 
 
-def test_it_says_what_the_other_commands_say(folder: Path, period: Path) -> None:
+def test_the_period_report_agrees_with_the_other_commands(folder: Path, period: Path) -> None:
     stated = stated_of(period)
     reader = Reader.open(folder / "data")
     end = START + 3 * DAY
@@ -113,7 +113,7 @@ def test_it_says_what_the_other_commands_say(folder: Path, period: Path) -> None
     assert mine[-1]["first_good"] > stated["window"]["to"]
 
 
-def test_plain_python_checks_a_period(period: Path, tmp_path: Path) -> None:
+def test_the_standalone_script_verifies_a_period(period: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(period) as opened:
         opened.extract("verify.py", tmp_path)
     command = [sys.executable, "-I", "-S", "verify.py", str(period)]
@@ -325,7 +325,7 @@ def test_a_statement_with_one_interval_is_checked_by_that_one(folder: Path, tmp_
     reader.close()
 
 
-def test_no_odd_value_in_a_period_is_accepted_nor_makes_verify_fail(folder: Path, tmp_path: Path) -> None:
+def test_no_malformed_value_in_a_period_is_accepted_or_crashes_verify(folder: Path, tmp_path: Path) -> None:
     reader, keys = Reader.open(folder / "data"), load_keys(folder / "data")
     window = (START + 30 * HOUR - 5 * MINUTE, START + 31 * HOUR)
     case = find_period_evidence(
@@ -433,7 +433,7 @@ def test_the_report_can_be_had_alone(folder: Path, period: Path, tmp_path: Path)
     assert (tmp_path / "outage.pdf").read_bytes() == files_of(tmp_path / "outage.zip")["report.pdf"]
 
 
-def test_a_window_that_begins_before_the_watch_says_so(folder: Path, tmp_path: Path) -> None:
+def test_a_window_that_begins_before_the_first_probe_says_so(folder: Path, tmp_path: Path) -> None:
     """The ledger begins a day before START: of the two days before that nobody knows anything."""
     alone = tmp_path / "early.pdf"
     window = ["--from", rfc3339(START - 2 * DAY), "--to", rfc3339(START + DAY)]

@@ -78,7 +78,7 @@ EVERY = [(name, language) for name in CASES for language in ("it", "en")]
 
 
 @pytest.mark.parametrize("case", EVERY, ids="-".join)
-def test_each_bundle_is_valid_and_plain_python_agrees(
+def test_each_bundle_is_valid_and_the_standalone_script_agrees(
     case: tuple[str, str], bundles: dict[tuple[str, str], Path], cases: dict[str, Installation]
 ) -> None:
     path = bundles[case]
@@ -200,7 +200,7 @@ SAYS |= {
 
 
 @pytest.mark.parametrize("language", ["it", "en"])
-def test_what_was_proven_afterwards_is_not_reported_by_the_rules_of_others(
+def test_the_report_of_a_login_outage_states_only_its_own_rules(
     language: str, bundles: dict[tuple[str, str], Path]
 ) -> None:
     text = text_of(bundles["proven", language].with_suffix("") / "report.pdf")
@@ -210,7 +210,7 @@ def test_what_was_proven_afterwards_is_not_reported_by_the_rules_of_others(
 
 
 @pytest.mark.parametrize("case", EVERY, ids="-".join)
-def test_the_report_says_what_was_seen(case: tuple[str, str], bundles: dict[tuple[str, str], Path]) -> None:
+def test_the_report_states_what_was_observed(case: tuple[str, str], bundles: dict[tuple[str, str], Path]) -> None:
     text = text_of(bundles[case].with_suffix("") / "report.pdf")
     for words_of_it in SAYS[case]:
         assert words_of_it in text, (words_of_it, text)
@@ -293,7 +293,7 @@ HOSTILE = "".join(chr(code) for code in range(0x3000)) + "日本😀\u202e\ufeff
 
 
 @pytest.mark.parametrize("font", ["Libertinus Serif", "DejaVu Sans Mono"])
-def test_no_letter_of_a_server_keeps_a_report_from_being_made(font: str) -> None:
+def test_no_character_in_a_reply_prevents_a_report(font: str) -> None:
     """PDF/A wants a font that has each."""
     text = (
         f'#set document(date: datetime(year: 2026, month: 1, day: 1))\n#set text(font: "{font}")\n#sys.inputs.said'
@@ -305,7 +305,7 @@ def test_no_letter_of_a_server_keeps_a_report_from_being_made(font: str) -> None
     assert made.startswith(b"%PDF")
 
 
-def test_what_cannot_be_shown_is_named_and_what_is_too_long_can_break() -> None:
+def test_unprintable_characters_are_named_and_long_words_break() -> None:
     assert printable({"a": ["ok è €", ("日\u202e\x07", 1)]}) == {"a": ["ok è €", ["[U+65E5][U+202E][U+0007]", 1]]}
     assert printable("e\u0300") == "è"
     assert printable("x" * (MAX_UNBROKEN_CHARS + 1)) == "x" * MAX_UNBROKEN_CHARS + "\u200bx"
@@ -339,7 +339,7 @@ def test_the_method_is_that_of_the_kind_and_says_what_was_not_checked() -> None:
     assert mail not in outage_limits(told | {"kind": "roundtrip"}, writing)
 
 
-def test_what_other_operators_did_not_answer_is_stated() -> None:
+def test_unanswered_controls_are_stated() -> None:
     writing = Formatter("en", ZoneInfo("UTC"), False)
     line = dict(observer_health_rows(ReportFacts(down=9, guarded=7, answered=2, controls={"a"}), writing))["Line"]
     assert "7 of 9 (a)" in line
@@ -364,7 +364,7 @@ def test_a_token_of_an_untrusted_authority_is_no_independent_time(told: dict[str
     assert (row[1].endswith("± 500 ms"), row[2:]) == (True, ["17", "0 – 3"])
 
 
-def test_a_bound_is_never_shown_narrower_than_it_is_nor_of_another_day() -> None:
+def test_a_bound_is_rounded_outward_and_keeps_its_day() -> None:
     italian, english = (Formatter(language, ZoneInfo("Europe/Rome"), False) for language in ("it", "en"))
     at = round(datetime(2026, 7, 5, 22, 30, 0, 200_000, UTC).timestamp() * 1000)
 
@@ -384,7 +384,7 @@ def test_a_bound_is_never_shown_narrower_than_it_is_nor_of_another_day() -> None
     assert (english.format_share(0.29), english.format_share(0.29, up=True)) == ("29.000 %", "29.000 %")
 
 
-def test_the_drawing_shows_unobserved_time_and_no_stroke_too_many() -> None:
+def test_the_chart_shows_unobserved_time_and_nothing_more() -> None:
     outage = {
         "last_good": BEGIN,
         "first_bad": BEGIN + HOUR,
@@ -409,7 +409,7 @@ def test_the_drawing_shows_unobserved_time_and_no_stroke_too_many() -> None:
     ]
 
 
-def test_what_was_sent_is_noted_listed_and_shown(tmp_path: Path) -> None:
+def test_sent_claims_are_logged_listed_and_shown(tmp_path: Path) -> None:
     made = make_installation("four-minutes", tmp_path / "sent")
     path = made.folder / "data" / "claims" / "sent.jsonl"
     nothing = made.command("claim", "log", made.outage)

@@ -109,14 +109,14 @@ def traced(namespace: str, peer: str, *, loop: str = "asyncio") -> Any:
         ("[fd99:2::2]:993", "fd99:1::1", ["fd99:1::2", "fd99:2::2"]),
     ],
 )
-def test_the_way_to_a_host_is_found_without_privileges(
+def test_the_route_to_a_host_is_found_without_privileges(
     way: tuple[str, str], loop: str, peer: str, own: str, hops: list[str]
 ) -> None:
     told = traced(way[0], peer, loop=loop)
     assert told == {"to": hops[-1], "from": own, "hops": hops, "arrived": True}
 
 
-def test_a_way_that_ends_halfway_shows_where(way: tuple[str, str]) -> None:
+def test_a_route_that_ends_halfway_shows_where(way: tuple[str, str]) -> None:
     ours, router = way
     rules = "table inet t { chain f { type filter hook forward priority 0; policy drop; }; }"
     subprocess.run(["ip", "netns", "exec", router, "nft", "-f", "-"], input=rules, text=True, check=True)
@@ -128,7 +128,7 @@ def test_without_a_route_nothing_is_found_and_nothing_breaks(way: tuple[str, str
     assert traced(way[0], "192.0.2.1:993") == {"to": "192.0.2.1", "from": "", "hops": [], "arrived": False}
 
 
-async def test_this_machine_and_an_address_need_no_asking() -> None:
+async def test_localhost_and_addresses_need_no_dns_query() -> None:
     told = await Diagnosis().diagnose(TARGET, failed("127.0.0.1:1"))
     assert told["route"] == {"skipped": "the host is this machine"}
     assert told["dns"] == {"skipped": "the host is an address"}
@@ -136,7 +136,7 @@ async def test_this_machine_and_an_address_need_no_asking() -> None:
     canonical(told)
 
 
-async def test_a_probe_that_tried_no_address_has_no_route() -> None:
+async def test_a_probe_without_an_address_has_no_route() -> None:
     told = await Diagnosis().diagnose(TARGET, failed(""))
     assert told["route"] == {"skipped": "no address was tried"}
 
@@ -150,7 +150,7 @@ async def test_when_everything_fails_at_once_only_a_few_diagnoses_are_made() -> 
     assert "skipped" not in await diagnosis.diagnose(TARGET, failed("127.0.0.1:1"))
 
 
-async def test_what_goes_wrong_in_a_diagnosis_is_recorded_and_never_raised() -> None:
+async def test_errors_in_a_diagnosis_are_recorded_and_never_raised() -> None:
     told = await Diagnosis().diagnose(TARGET, failed("no address:1"))
     assert told["route"]["failed"].startswith("ValueError")
 
@@ -185,7 +185,7 @@ def names() -> Iterator[Resolver]:
         yield server.resolver
 
 
-async def test_how_the_name_server_answers_is_recorded(names: Resolver) -> None:
+async def test_each_answer_of_the_name_server_is_recorded(names: Resolver) -> None:
     there = await lookup_names("there.example", 5.0, names)
     assert there["A"]["status"] == there["AAAA"]["status"] == "NOERROR"
     assert (there["A"]["addresses"], there["AAAA"]["addresses"]) == (["192.0.2.1"], ["2001:db8::1"])

@@ -107,7 +107,7 @@ CASES = [
 @pytest.mark.parametrize(
     ("dates", "known", "wall", "whose"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
 )
-def test_whose_failure_it_is(
+def test_a_certificate_failure_is_attributed_by_the_time_window(
     dates: tuple[int | None, int | None], known: TrueTimeBounds, wall: int, whose: ExpiryFault
 ) -> None:
     assert expiry_fault(*dates, known, wall) is whose
@@ -124,7 +124,7 @@ moments = st.integers(0, 4_102_444_800_000)
     early=st.integers(0, YEAR),
     late=st.integers(0, YEAR),
 )
-def test_no_window_that_holds_the_true_time_blames_who_is_not_to_blame(
+def test_no_window_around_the_true_time_blames_the_wrong_party(
     true: int, wall: int, before: int, after: int, early: int, late: int
 ) -> None:
     whose = expiry_fault(before, after, TrueTimeBounds(true - early, true + late), wall)
@@ -150,7 +150,7 @@ def test_most_sources_are_believed_and_a_tie_is_not() -> None:
     assert known.bounds_at(0).contradicted
 
 
-def test_what_the_time_is_not_earlier_than_is_no_vote() -> None:
+def test_a_lower_bound_on_the_time_is_no_vote() -> None:
     known = TimeEvidence()
     known.add_window("sntp", 0, T - YEAR, T + YEAR)
     known.add_floor("record", T)
@@ -283,7 +283,7 @@ async def test_a_control_shows_the_time_whatever_our_clock_says_of_its_certifica
         )
 
 
-async def test_who_cannot_prove_to_be_the_control_shows_no_time(authority: Authority, tmp_path: Path) -> None:
+async def test_an_unauthenticated_control_gives_no_time(authority: Authority, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     forged = Authority(tmp_path / "other").leaf(NAME)
     async with (
@@ -326,7 +326,7 @@ async def harness(tmp_path: Path) -> AsyncIterator[PipelineHarness]:
         "not yet valid, no time",
     ],
 )
-async def test_what_was_weighed_is_on_record(
+async def test_the_time_sources_considered_are_on_record(
     harness: PipelineHarness,
     authority: Authority,
     begins: int,
@@ -386,7 +386,7 @@ async def test_what_was_weighed_is_on_record(
         assert found == []
 
 
-async def test_what_is_on_record_bounds_the_time_of_the_next_start(harness: PipelineHarness) -> None:
+async def test_the_ledger_bounds_the_time_of_the_next_start(harness: PipelineHarness) -> None:
     clock = ClockSpan(monotonic.origin().boot, 1, 2, 5000)
     seen = Observation(
         target="t",
@@ -474,7 +474,7 @@ EXPIRED = [
     [(-timedelta(minutes=5), timedelta(days=30), GOOD), (-timedelta(days=30), -timedelta(hours=1), EXPIRED)],
     ids=["a good certificate", "an expired one"],
 )
-async def test_a_dovecot_seen_from_a_machine_whose_clock_may_be_wrong(
+async def test_a_valid_certificate_is_judged_right_even_if_our_clock_is_wrong(
     own_dovecot: Dovecot,
     authority: Authority,
     tmp_path: Path,

@@ -92,7 +92,7 @@ async def test_a_login_rejected_elsewhere_holds_the_trip_back(harness: PipelineH
         assert service.sent == []
 
 
-async def test_a_message_that_is_awaited_keeps_no_other_probe_from_starting(tmp_path: Path) -> None:
+async def test_waiting_for_a_message_delays_no_other_probe(tmp_path: Path) -> None:
     harness = PipelineHarness(tmp_path / "data", at_once=1)
     await harness.writer.start()
     service = Service(becomes="nothing")

@@ -85,7 +85,7 @@ def about(name: str, status: int) -> Callable[[dict[str, Any]], int]:
         ("", DeliveryFault.BUSY, ""),
     ],
 )
-def test_what_an_answer_means(said: str, fault: DeliveryFault, code: str) -> None:
+def test_each_http_answer_has_its_meaning(said: str, fault: DeliveryFault, code: str) -> None:
     answer = classify_failure([said])
     assert (answer.fault, answer.code) == (fault, code)
 
@@ -124,9 +124,7 @@ async def test_a_message_that_is_refused_for_good_is_set_aside_and_the_others_go
     assert CANARY not in str(ours) + str(box.failed_messages(10)) + str(other.took)
 
 
-async def test_what_is_not_taken_now_is_passed_and_keeps_the_order_of_its_outage(
-    record: Record, webhook: Webhook
-) -> None:
+async def test_deferred_messages_keep_the_order_of_their_outage(record: Record, webhook: Webhook) -> None:
     """A service that stumbles over one message; the end of its outage waits, the other outages do not."""
     webhook.answers = about("a", 500)
     notifier = record.notifier(channel(webhook, group=0.0))
@@ -147,7 +145,9 @@ async def test_what_is_not_taken_now_is_passed_and_keeps_the_order_of_its_outage
 
 
 @pytest.mark.parametrize("status", [408, 429])
-async def test_who_wants_less_is_asked_for_nothing_else(record: Record, webhook: Webhook, status: int) -> None:
+async def test_a_service_that_throttles_is_sent_nothing_else(
+    record: Record, webhook: Webhook, status: int
+) -> None:
     webhook.status = status
     notifier = record.notifier(channel(webhook, group=0.0))
     record.outage("a")
@@ -157,7 +157,7 @@ async def test_who_wants_less_is_asked_for_nothing_else(record: Record, webhook:
     assert ("json-1", "refused") not in record.counted
 
 
-async def test_what_an_address_denied_is_sent_once_it_is_right_again(record: Record, webhook: Webhook) -> None:
+async def test_messages_an_address_denied_are_sent_once_it_is_corrected(record: Record, webhook: Webhook) -> None:
     """A token that was changed at the service, and then in the config: nothing of a week is lost."""
     webhook.status = 401
     record.outage("before")
@@ -187,7 +187,7 @@ async def test_two_channels_that_refuse_everything_do_not_report_each_other_for_
     }  # fmt: skip
 
 
-async def test_a_channel_that_takes_nothing_for_an_hour_is_reported_by_the_others(
+async def test_a_channel_that_fails_for_an_hour_is_reported_by_the_others(
     record: Record, webhook: Webhook, other: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channel_worker, "FAILING_AFTER_SECONDS", 0.1)
@@ -198,7 +198,7 @@ async def test_a_channel_that_takes_nothing_for_an_hour_is_reported_by_the_other
     assert len(other.took) == 2
 
 
-async def test_what_cannot_be_written_is_set_aside_and_the_channel_goes_on(
+async def test_unwritable_messages_are_set_aside_and_the_channel_goes_on(
     record: Record, webhook: Webhook, caplog: pytest.LogCaptureFixture
 ) -> None:
     notifier = record.notifier(channel(webhook))
@@ -215,7 +215,7 @@ async def test_what_cannot_be_written_is_set_aside_and_the_channel_goes_on(
 
 
 @pytest.mark.parametrize("odd", ["\ud800", "a\x00b", "\x1b[2J", "è\u202e\u2028", "x" * 100_000, ""])
-async def test_odd_texts_are_taken(webhook: Webhook, odd: str) -> None:
+async def test_unusual_texts_are_delivered(webhook: Webhook, odd: str) -> None:
     assert await deliver(channel(webhook), f"MailWatch: {odd}\nBcc: x", odd or " ") is None
     assert "\n" not in webhook.titles[0]
     text = json.dumps(webhook.took, ensure_ascii=False)
@@ -223,7 +223,7 @@ async def test_odd_texts_are_taken(webhook: Webhook, odd: str) -> None:
 
 
 @given(st.text())
-def test_what_is_sendable_can_be_encoded_and_ordinary_text_is_as_it_was(text: str) -> None:
+def test_sendable_text_can_be_encoded_and_ordinary_text_is_unchanged(text: str) -> None:
     sendable(text).encode("utf-8")
     assert sendable(sendable(text)) == sendable(text)
     assert sendable("Città: «è» 漢字 🙂\n") == "Città: «è» 漢字 🙂\n"
@@ -238,9 +238,7 @@ def letter(number: int, subject: str) -> OutboxMessage:
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=30), st.sets(st.integers(0, 29), max_size=8))
-def test_whatever_a_service_stumbles_over_the_rest_arrives_in_the_order_of_each_outage(
-    subjects: list[str], poison: set[int]
-) -> None:
+def test_after_a_refused_message_the_rest_arrives_in_order(subjects: list[str], poison: set[int]) -> None:
     """On a clock that the test moves; nobody waits for ever for what has nothing to do with it."""
     clock = [0.0]
     turns = RetryQueue(lambda: clock[0])

@@ -86,9 +86,7 @@ def verdict(seen: Observation) -> tuple[Outcome, Cause | None, Phase | None]:
 # A real Postfix behind a real name server
 
 
-async def test_a_domain_is_asked_down_to_the_recipient_and_nothing_is_sent(
-    postfix: Postfix, names: Resolver
-) -> None:
+async def test_an_mx_probe_goes_up_to_the_recipient_and_sends_nothing(postfix: Postfix, names: Resolver) -> None:
     mark = postfix.mark()
     seen = await look(replace(MX, port=postfix.exchanger_port), names)
     assert verdict(seen) == (Outcome.UP, None, None), seen.detail
@@ -190,9 +188,7 @@ async def test_the_other_exchangers_are_probed_too_while_an_outage_is_open(
     assert (other["exchanger"], other["cause"], other["failed_phase"]) == ("gone.example.org", "dns", "resolve")
 
 
-async def test_what_was_tried_already_is_not_tried_again_among_the_others(
-    postfix: Postfix, names: Resolver
-) -> None:
+async def test_addresses_already_tried_are_not_tried_again(postfix: Postfix, names: Resolver) -> None:
     seen = await look(replace(MX, host="lost.example", port=postfix.exchanger_port), names, every_address=True)
     assert (seen.outcome, seen.partial, seen.facts) == (Outcome.UP, ("gone.example.org",), None)
 
@@ -217,7 +213,7 @@ async def test_an_mx_that_is_an_alias_works_and_is_recorded(postfix: Postfix, na
         ("null.example", Cause.REJECTED, "null.example accepts no mail: it has a null MX (RFC 7505)"),
     ],
 )
-async def test_what_the_name_server_answers_is_recorded(
+async def test_each_mx_answer_of_the_name_server_is_recorded(
     names: Resolver, domain: str, cause: Cause, words: str
 ) -> None:
     seen = await look(replace(MX, host=domain), names)

@@ -128,7 +128,7 @@ def test_a_greeting_that_is_lost_on_the_way_is_a_timeout_of_the_greeting(world: 
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_line_that_goes_dead_in_any_phase_is_ours(world: IsolatedNetwork, phase: Phase) -> None:
+def test_a_line_that_goes_dead_in_any_phase_is_our_own_failure(world: IsolatedNetwork, phase: Phase) -> None:
     seen = look(world, faults={phase: ["input drop", "output drop"]})
     assert told(seen) == (UNKNOWN, Cause.OFFLINE, phase)
     assert seen.detail == "our own line was down (was: timeout)"
@@ -142,9 +142,7 @@ def test_a_reset_is_recorded_in_its_phase(world: IsolatedNetwork, phase: Phase) 
 
 
 @pytest.mark.parametrize("kind", ["host-unreachable", "admin-prohibited"])
-def test_a_router_that_says_no_is_not_the_provider_while_the_controls_hear_it_too(
-    world: IsolatedNetwork, kind: str
-) -> None:
+def test_a_router_that_rejects_the_controls_too_is_not_the_provider(world: IsolatedNetwork, kind: str) -> None:
     only = f"input ip daddr {PROVIDER} reject with icmp {kind}"
     assert told(look(world, faults={Phase.CONNECT: [only]}))[::2] == (DOWN, Phase.CONNECT)
     world.clear_faults()
@@ -186,7 +184,7 @@ def test_ipv6_broken_here_and_the_provider_refusing_on_ipv4_is_the_providers_fai
     assert seen.detail == "connection refused"
 
 
-def test_a_captive_portal_that_takes_every_connection_is_not_being_online(world: IsolatedNetwork) -> None:
+def test_a_captive_portal_that_accepts_every_connection_is_not_online(world: IsolatedNetwork) -> None:
     world.serve(PORTAL, 443, world.certificates.portal)
     world.fault(f"before ip daddr != {PORTAL} meta l4proto tcp dnat ip to {PORTAL}:443", SIX_IS_DEAD)
     seen = look(world)
@@ -238,7 +236,7 @@ def test_a_name_that_is_gone_is_the_providers_failure(world: IsolatedNetwork, tm
 
 
 @pytest.mark.parametrize("fault", ["", "input ip daddr 10.77.0.4 drop"], ids=["refuses", "silent"])
-def test_a_resolver_that_is_dead_is_ours(world: IsolatedNetwork, tmp_path: Path, fault: str) -> None:
+def test_a_dead_resolver_is_our_own_failure(world: IsolatedNetwork, tmp_path: Path, fault: str) -> None:
     if fault:
         world.fault(fault)
     seen = probed(world, tmp_path)
@@ -246,7 +244,7 @@ def test_a_resolver_that_is_dead_is_ours(world: IsolatedNetwork, tmp_path: Path,
     assert seen["detail"].startswith("DNS lookups failed here, even for the control names")
 
 
-def test_a_resolver_that_poisons_every_name_is_ours(world: IsolatedNetwork, tmp_path: Path) -> None:
+def test_a_resolver_that_spoofs_every_name_is_our_own_failure(world: IsolatedNetwork, tmp_path: Path) -> None:
     with world.resolver({"#": PORTAL}):
         seen = probed(world, tmp_path)
     assert (seen["outcome"], seen["cause"], seen["failed_phase"]) == ("unknown", "offline", "connect")
@@ -254,7 +252,7 @@ def test_a_resolver_that_poisons_every_name_is_ours(world: IsolatedNetwork, tmp_
     assert f"sent us to {PORTAL}" in seen["detail"]
 
 
-def test_a_resolver_that_makes_up_missing_names_is_ours_where_it_sent_us_there(
+def test_a_resolver_that_invents_names_is_our_own_failure_where_it_sent_us(
     world: IsolatedNetwork, tmp_path: Path
 ) -> None:
     with world.resolver(TRUTH | {"invalid": PORTAL, MAIL: PORTAL}):

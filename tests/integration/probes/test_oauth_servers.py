@@ -111,7 +111,7 @@ async def test_a_token_that_the_server_rejects_is_renewed_once(
         assert authority.asked[before:] == ["refresh_token"] * 2
 
 
-async def test_a_server_that_takes_no_token_is_credentials_with_its_own_words(
+async def test_a_server_that_rejects_tokens_is_credentials_with_its_reply(
     targets: Targets,
     server: Dovecot,
     submission: Postfix,

@@ -159,7 +159,7 @@ async def test_a_missing_mailbox_of_cyrus_is_down_although_the_login_works(
 
 
 @pytest.mark.parametrize("tls", TLS)
-async def test_a_limit_that_exim_states_before_the_handshake_is_our_doing(
+async def test_a_limit_stated_by_exim_before_the_handshake_is_caused_by_us(
     own_exim: Exim, targets: Targets, tls: TlsMode
 ) -> None:
     """It says 421 in the clear, also on the port where TLS is implicit."""

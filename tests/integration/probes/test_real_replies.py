@@ -46,7 +46,7 @@ async def says(target: Target, cause: Cause, words: str, phase: Phase | None = N
 # A mailbox that is not there, or broken
 
 
-async def test_cyrus_lets_in_who_has_no_mailbox(cyrus: Cyrus, targets: Targets) -> None:
+async def test_cyrus_accepts_a_login_without_a_mailbox(cyrus: Cyrus, targets: Targets) -> None:
     target = mailbox(targets, cyrus, Kind.IMAP, BOB)
     await says(target, Cause.MAILBOX, "NO Mailbox does not exist", Phase.MAILBOX)
 
@@ -59,7 +59,9 @@ async def test_cyrus_cannot_read_a_mailbox_that_is_gone_from_the_disk(own_cyrus:
 
 
 @MAILBOX_KINDS
-async def test_couriers_authdaemon_is_gone(own_courier: Courier, targets: Targets, kind: Kind) -> None:
+async def test_a_stopped_authdaemon_of_courier_is_unavailable(
+    own_courier: Courier, targets: Targets, kind: Kind
+) -> None:
     own_courier.kill_logins()
     target = mailbox(targets, own_courier, kind)
     await says(target, Cause.UNAVAILABLE, "Temporary problem, please try again later", Phase.AUTH)
@@ -78,7 +80,7 @@ async def test_a_home_that_is_gone_is_a_passing_problem_of_courier(
 
 
 @MAILBOX_KINDS
-async def test_courier_lets_no_disabled_account_in(own_courier: Courier, targets: Targets, kind: Kind) -> None:
+async def test_courier_rejects_a_disabled_account(own_courier: Courier, targets: Targets, kind: Kind) -> None:
     own_courier.publish(disabled=ALICE)
     await says(mailbox(targets, own_courier, kind), Cause.CREDENTIALS, "Login failed.", Phase.AUTH)
 
@@ -113,7 +115,7 @@ async def test_cyrus_counts_the_logins_of_a_user(own_cyrus: Cyrus, targets: Targ
 
 
 @MAILBOX_KINDS
-async def test_courier_hangs_up_without_a_word_on_who_has_too_many_connections(
+async def test_courier_drops_connections_above_its_limit_silently(
     own_courier: Courier, targets: Targets, kind: Kind
 ) -> None:
     """Nothing distinguishes it from a server that broke."""

@@ -141,7 +141,7 @@ async def test_a_broken_mailbox_is_down_although_the_login_works(own_dovecot: Do
     assert (await look(targets.imap(own_dovecot, user=BOB))).outcome is Outcome.UP
 
 
-async def test_too_many_connections_are_our_doing(own_dovecot: Dovecot, targets: Targets) -> None:
+async def test_too_many_connections_are_caused_by_us(own_dovecot: Dovecot, targets: Targets) -> None:
     """Dovecot lets the user in and then says NO [LIMIT]: its words blame us, not the service."""
     own_dovecot.set_max_connections(1)
     target = targets.imap(own_dovecot)
@@ -157,7 +157,7 @@ async def test_a_server_that_delays_its_rejection_gets_its_time(own_dovecot: Dov
     assert observation.attempts[-1].phases[Phase.AUTH] > 900_000
 
 
-async def test_a_delay_longer_than_our_patience_is_silence_at_the_login(
+async def test_a_delay_longer_than_the_timeout_is_silence_at_the_login(
     own_dovecot: Dovecot, targets: Targets
 ) -> None:
     own_dovecot.set(auth_failure_delay="30 secs")
@@ -175,7 +175,7 @@ async def test_a_full_mailbox_can_still_be_read(own_dovecot: Dovecot, targets: T
     assert (await look(targets.imap(own_dovecot))).outcome is Outcome.UP
 
 
-async def test_a_changed_password_is_credentials_until_it_is_ours_again(
+async def test_a_password_changed_at_the_server_is_credentials_until_restored(
     own_dovecot: Dovecot, targets: Targets
 ) -> None:
     target = targets.imap(own_dovecot)
@@ -226,14 +226,14 @@ async def test_no_message_is_sent(dovecot: Dovecot, postfix: Postfix, targets: T
 @pytest.mark.parametrize(
     ("user", "password"), [(ODD_USER, "plain"), ("c@example.org", ODD_PASSWORD), (ODD_USER, ODD_PASSWORD)]
 )
-async def test_any_character_may_stand_in_a_name_and_a_password(
+async def test_any_character_is_allowed_in_a_name_and_a_password(
     own_dovecot: Dovecot, targets: Targets, user: str, password: str
 ) -> None:
     own_dovecot.add_user(user, password)
     assert (await look(targets.imap(own_dovecot, user=user))).outcome is Outcome.UP
 
 
-async def test_any_character_may_stand_in_an_smtp_password(
+async def test_any_character_is_allowed_in_an_smtp_password(
     dovecot: Dovecot, postfix: Postfix, targets: Targets
 ) -> None:
     dovecot.add_user("odd@example.org", ODD_PASSWORD)

@@ -133,7 +133,7 @@ async def test_other_mail_that_comes_while_ours_does_not_makes_it_missing(post: 
     assert verdict(await looking) == (*UNDELIVERED, "missing")
 
 
-async def test_what_the_ledger_says_is_enough_to_find_it_after_a_restart(post: MailService) -> None:
+async def test_a_message_is_found_after_a_restart_from_the_ledger_alone(post: MailService) -> None:
     await asyncio.to_thread(post.postfix.hold, True)
     seen = await post.probe(deadline=1.0)
     await asyncio.to_thread(post.postfix.hold, False)
@@ -231,7 +231,7 @@ async def test_a_submission_that_is_down_sends_nothing(post: MailService) -> Non
     assert not post.outstanding.sent
 
 
-async def test_copies_among_what_was_sent_are_cleaned_up_too(post: MailService) -> None:
+async def test_copies_in_the_sent_folder_are_cleaned_up_too(post: MailService) -> None:
     mark = new_token(now())
     ours = compose(mark, MessageSigner(SECRET, "trip").sign(mark), ALICE, ALICE)
     with post.dovecot.session(ALICE) as owner:
@@ -247,7 +247,7 @@ async def test_copies_among_what_was_sent_are_cleaned_up_too(post: MailService) 
     assert sorted(post.messages_of().values()) == sorted(others)
 
 
-async def test_what_was_not_seen_for_a_week_is_recorded_as_lost_once(post: MailService) -> None:
+async def test_a_message_missing_for_a_week_is_recorded_as_lost_once(post: MailService) -> None:
     week = 8 * 24 * 3_600_000
     gone, here = MessageToken("f" * 32, now() - week), MessageToken("e" * 32, now() - week)
     text = compose(here, MessageSigner(SECRET, "trip").sign(here), ALICE, ALICE)

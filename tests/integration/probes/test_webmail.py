@@ -149,7 +149,7 @@ REAL: list[tuple[str, str, Outcome, Cause | None, Phase | None, str]] = [
 @pytest.mark.parametrize(
     ("path", "contains", "outcome", "cause", "phase", "says"), REAL, ids=lambda v: str(v)[:12]
 )
-async def test_what_nginx_answers_is_named_rightly(
+async def test_each_nginx_answer_has_its_cause(
     nginx: Nginx,
     certificates: Certificates,
     path: str,
@@ -173,7 +173,7 @@ async def test_a_rate_limit_is_no_outage(nginx: Nginx, certificates: Certificate
     assert "429" in seen.detail
 
 
-async def test_the_title_of_the_page_that_came_instead_is_kept(nginx: Nginx, certificates: Certificates) -> None:
+async def test_the_title_of_an_unexpected_page_is_recorded(nginx: Nginx, certificates: Certificates) -> None:
     seen = await look(page(nginx.port, certificates.ca_file, "/maintenance"))
     assert seen.attempts[-1].replies == ("503 Service Temporarily Unavailable", "Sito in manutenzione")
 
@@ -330,7 +330,7 @@ async def test_a_host_behind_a_redirect_is_tried_at_its_next_address(ca_file: Pa
     assert there["unserved"] == [f"127.0.0.2:{behind}", f"127.0.0.3:{behind}"]
 
 
-async def test_a_dead_host_behind_a_redirect_is_no_reason_to_try_the_next_address_of_the_first(
+async def test_a_dead_redirect_host_does_not_retry_the_first_host(
     ca_file: Path,
 ) -> None:
     heard: list[bytes] = []
@@ -362,7 +362,7 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
     [(OK + b"\r\n", b"x" * 4096), (CHUNKED, b"1000\r\n" + b"x" * 4096 + b"\r\n"), (OK, b"X: x\r\n" * 1000)],
     ids=["page", "chunks", "headers"],
 )
-async def test_what_comes_without_end_costs_little_memory(ca_file: Path, words: bytes, rest: bytes) -> None:
+async def test_endless_answers_cost_little_memory(ca_file: Path, words: bytes, rest: bytes) -> None:
     async with front("^GET", words, Endless(rest)) as port:
         await look(page(port, ca_file))  # imports
         tracemalloc.start()

@@ -178,7 +178,7 @@ def test_an_old_bundle_is_verified(bundle: str) -> None:
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-def test_plain_python_checks_an_old_bundle(bundle: str, tmp_path: Path) -> None:
+def test_the_standalone_script_verifies_an_old_bundle(bundle: str, tmp_path: Path) -> None:
     path = OLD / f"{bundle}.zip"
     with zipfile.ZipFile(path) as opened:
         opened.extract("verify.py", tmp_path)

@@ -98,7 +98,7 @@ def test_time_is_known_only_between_two_observations_within_the_interval(
 @pytest.mark.parametrize(
     ("pause", "covered"), [(91_000, 91_000), (91_001, 0)], ids=["on the beat", "too far apart"]
 )
-def test_observations_reach_as_far_as_the_pipeline_lets_them_be_apart(pause: int, covered: int) -> None:
+def test_coverage_between_observations_reaches_as_far_as_the_schedule_allows(pause: int, covered: int) -> None:
     told = availability([Fact(look("+", 0)), Fact(look("+", pause))], 0, HOUR, interval=60)
     assert told.covered == covered
 
@@ -281,7 +281,7 @@ def test_the_halves_of_a_window_add_up_to_it(signs: str, lasts: int, cut: int) -
     saw=st.floats(0, 1),
     changed=st.floats(0, 1),
 )
-def test_the_true_time_down_lies_between_the_bounds(signs: str, lasts: int, saw: float, changed: float) -> None:
+def test_the_true_downtime_lies_between_the_bounds(signs: str, lasts: int, saw: float, changed: float) -> None:
     """Each observation sees the truth at some moment in it; between two that differ it changes at some moment."""
     truth, moment = 0, round(lasts * saw)
     change = round(MINUTE * changed)
@@ -391,7 +391,7 @@ def test_a_rolling_window_is_the_availability_from_its_first_bucket_on(
     assert told.coverage == pytest.approx(exact.coverage)
 
 
-def test_what_is_older_than_the_window_is_forgotten() -> None:
+def test_observations_older_than_the_window_are_dropped() -> None:
     buckets, _ = filled("-" * 48 + "+" * 49, HOUR)
     now = 1000 * DAY + 96 * HOUR
     assert buckets.ratio(DAY, now).lower == 1
@@ -450,12 +450,12 @@ def test_ten_thousand_targets_fit() -> None:
 
 
 @pytest.mark.parametrize("signs", ["", "?", "????", "_", "+"])
-def test_of_unobserved_time_no_downtime_is_stated(signs: str) -> None:
+def test_unobserved_time_has_no_downtime(signs: str) -> None:
     told = availability(facts(signs), 0, 10 * MINUTE, interval=60)
     assert told.public_json() == told.as_json() | {"downtime": {"min": None, "max": None}, "mtbf": None}
 
 
-def test_of_observed_time_all_is_stated_as_evidence_has_it() -> None:
+def test_observed_downtime_agrees_with_the_evidence() -> None:
     for signs in ("+++", "+++---+", "+-?"):
         told = availability(facts(signs), 0, 10 * MINUTE, interval=60)
         assert told.public_json() == told.as_json()

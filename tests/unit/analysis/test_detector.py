@@ -156,7 +156,7 @@ def test_a_login_held_back_shows_that_the_server_greets(
         ("+_+", "up unknown up"),
     ],
 )
-def test_the_state_is_what_the_latest_event_showed(signs: str, names: str) -> None:
+def test_the_state_follows_the_latest_event(signs: str, names: str) -> None:
     assert [state.name for state in states(signs, Rules())] == names.split()
 
 
@@ -182,13 +182,13 @@ def test_the_start_is_the_first_failed_probe_and_not_the_decision() -> None:
     assert transition.outage.first_good is None
 
 
-def test_no_outage_is_too_short_to_be_kept() -> None:
+def test_no_outage_is_too_short_to_be_recorded() -> None:
     facts = [look("+", 0, 10), look("-", 20, 30), look("+", 40, 50)]
     (outage,) = detect([IndexedFact(i, fact) for i, fact in enumerate(facts)], AT_ONCE)
     assert (outage.last_good, outage.first_bad, outage.last_bad, outage.first_good) == (0, 30, 30, 50)
 
 
-def test_what_lies_inside_is_counted_from_the_last_up_to_the_first_up_observation() -> None:
+def test_counts_cover_the_time_from_the_last_up_to_the_first_up_observation() -> None:
     (outage,) = detect(events("+?-?--+-++?"), Rules())
     assert (outage.down, outage.up, outage.unknown) == (4, 1, 2)
     assert (outage.first_index, outage.last_index) == (0, 8)
@@ -200,7 +200,7 @@ def test_unknown_observations_before_anything_was_known_belong_to_no_outage() ->
     assert outage.last_good is None
 
 
-def test_an_open_outage_counts_what_has_been_seen_so_far() -> None:
+def test_an_open_outage_counts_observations_so_far() -> None:
     outage = states("+---+?", Rules())[-1].outage
     assert outage is not None
     assert (outage.down, outage.up, outage.unknown, outage.last_index) == (3, 1, 1, 5)
@@ -242,7 +242,7 @@ def test_causes_phases_and_the_first_detail_are_those_of_the_failures() -> None:
     assert payload["first_detail"] == "certificate expired"
 
 
-def test_the_latest_distinct_words_of_the_server_are_kept() -> None:
+def test_the_latest_distinct_replies_are_recorded() -> None:
     def said(at: Millis, *words: str) -> Observation:
         return look("-", at, attempts=(Attempt(started_at=at, ended_at=at, replies=words),))
 
@@ -394,7 +394,7 @@ def test_the_estimate_is_that_of_the_worked_example() -> None:
 
 
 @pytest.mark.parametrize("signs", ["+---", "---++"])
-def test_what_cannot_be_bounded_is_null(signs: str) -> None:
+def test_unknown_bounds_are_null(signs: str) -> None:
     (outage,) = detect(events(signs), Rules())
     told = outage_json(outage, "lab", Kind.IMAP, "home")
     assert told["duration"] == {"min": 119.0, "max": None, "estimate": None, "uncertainty": None}
@@ -435,7 +435,7 @@ SIGNS = st.text("+-?_", max_size=40)
 
 
 @given(signs=SIGNS, rules=RULES, cut=st.integers(0, 40))
-def test_a_replay_from_anywhere_gives_what_was_decided_live(signs: str, rules: Rules, cut: int) -> None:
+def test_a_replay_from_anywhere_agrees_with_the_live_decisions(signs: str, rules: Rules, cut: int) -> None:
     told, state = [], State()
     for event in events(signs)[:cut]:
         state, transition = advance(state, event, rules)
@@ -579,9 +579,7 @@ def test_a_state_does_not_grow_with_the_outage() -> None:
 
 
 @pytest.mark.parametrize(("bound", "unseen"), [(10, 3_600_000), (None, 0)])
-def test_what_was_not_observed_over_a_restart_is_as_long_as_comes_out_when_the_clock_is_known(
-    bound: int | None, unseen: int
-) -> None:
+def test_unobserved_time_over_a_restart_is_settled_once_the_clock_is_known(bound: int | None, unseen: int) -> None:
     """The machine was off for an hour, and began again with a clock that was an hour behind until NTP set it."""
 
     def at(sign: str, boot: str, clock: int, wall: int, known: int | None) -> Observation:

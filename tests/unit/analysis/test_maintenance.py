@@ -72,7 +72,7 @@ def test_a_weekly_window_keeps_its_wall_clock_through_both_changes(rule: dict[st
     ],
     ids=["rrule", "cron"],
 )
-def test_a_time_that_does_not_exist_is_meant_by_the_offset_before_and_one_that_comes_twice_is_the_first(
+def test_skipped_times_use_the_offset_before_and_repeated_times_the_first(
     rule: dict[str, Any],
 ) -> None:
     daily = when(**rule)
@@ -131,7 +131,7 @@ def test_each_start_is_the_wall_time_of_the_rule_unless_that_does_not_exist(
 
 
 @given(st.integers(0, 400), st.integers(0, 400), st.integers(0, 400))
-def test_what_is_asked_for_in_parts_is_what_is_asked_for_as_a_whole(one: int, two: int, three: int) -> None:
+def test_windows_asked_in_parts_equal_the_whole(one: int, two: int, three: int) -> None:
     rule = when(**SUNDAYS)
     first, middle, last = sorted(ms("2026-01-01") + day * 24 * HOUR for day in (one, two, three))
     parts = {*windows_of_rule(rule, first, middle), *windows_of_rule(rule, middle, last)}
@@ -151,7 +151,7 @@ def test_cron_days_are_those_of_cron_and_not_of_the_scheduler() -> None:
         assert starts(cron, "2026-02-01", "2026-03-01") == starts(same, "2026-02-01", "2026-03-01"), text
 
 
-def test_what_means_the_same_is_written_the_same() -> None:
+def test_equal_rules_are_written_the_same() -> None:
     one = when(rrule="rrule:byhour=3;byday=su;freq=weekly", start="2026-01-04 03:00", duration=HOUR)
     assert one == when(rrule="FREQ=WEEKLY;BYDAY=SU;BYHOUR=3", start="2026-01-04T03:00:00", duration=HOUR)
     assert one.rrule == "FREQ=WEEKLY;BYDAY=SU;BYHOUR=3"
@@ -165,7 +165,7 @@ def test_until_and_count_end_a_rule() -> None:
     assert starts(count, "2025-01-01", "2030-01-01") == ["01-01 02:00", "01-02 02:00"]
 
 
-def test_an_answer_comes_soon_whatever_is_asked() -> None:
+def test_any_recurrence_is_answered_within_bounded_work() -> None:
     began = time.process_time()
     hourly = when(cron="0 * * * *", duration=HOUR // 2)
     assert next(iter(windows_of_rule(hourly, 0, 10**15)))
@@ -211,7 +211,7 @@ SOON = "2026-01-01T03:00"
         ),
     ],
 )
-def test_a_rule_that_cannot_be_meant_says_so(keys: dict[str, Any], field: str, told: str) -> None:
+def test_an_impossible_rule_is_refused_with_a_reason(keys: dict[str, Any], field: str, told: str) -> None:
     with pytest.raises(InvalidRuleError) as caught:
         when(**keys)
     assert caught.value.field == field
@@ -243,7 +243,7 @@ def test_a_rule_that_cannot_be_meant_says_so(keys: dict[str, Any], field: str, t
         ("FREQ=DAILY;BYHOUR=3,4", "shorter than the 1 h between"),
     ],
 )
-def test_an_rrule_that_cannot_be_meant_says_so(rrule: str, told: str) -> None:
+def test_an_impossible_rrule_is_refused_with_a_reason(rrule: str, told: str) -> None:
     with pytest.raises(InvalidRuleError) as caught:
         when(rrule=rrule, start=SOON, duration=HOUR)
     assert told in str(caught.value)
@@ -259,7 +259,7 @@ def moments(spans: Any) -> set[int]:
 
 
 @given(SPANS, st.integers(0, 60), st.integers(0, 60))
-def test_inside_and_outside_make_the_whole(spans: list[Window], start: int, end: int) -> None:
+def test_excused_and_counted_time_make_the_whole(spans: list[Window], start: int, end: int) -> None:
     apart = merge_windows(spans)
     assert moments(apart) == moments(spans)
     assert all(one[1] < two[0] for one, two in pairwise(apart))

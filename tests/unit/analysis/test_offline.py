@@ -74,7 +74,7 @@ def test_a_time_offline_has_four_times_and_the_durations_of_an_outage() -> None:
     }
 
 
-def test_what_is_not_over_is_open_as_far_as_it_is_known() -> None:
+def test_an_offline_period_that_has_not_ended_is_open() -> None:
     (told,) = line(
         said(0, True), said(15_000, False), said(20_000, False), said(20_000 + OFFLINE_LOG_INTERVAL_MS, False)
     )
@@ -102,7 +102,7 @@ def test_a_family_that_never_worked_is_not_offline() -> None:
     assert line(*lost) == line(*lost, part="ipv4") == []
 
 
-def test_an_answer_of_unknown_neither_begins_nor_ends_it() -> None:
+def test_an_unknown_answer_neither_begins_nor_ends_an_offline_period() -> None:
     (told,) = line(said(0, False), said(10_000, None), said(20_000, False), said(30_000, True))
     assert told["last_online"] is None
     assert told["first_online"] == T0 + 30_100
@@ -177,7 +177,7 @@ async def keep(data_dir: Path, *answers: ConnectivityResult) -> None:
     await writer.close()
 
 
-async def test_the_record_is_shown_newest_first_and_by_time(folder: Path) -> None:
+async def test_offline_periods_are_listed_newest_first_and_by_time(folder: Path) -> None:
     spells = [said(at, at % 20_000 == 0) for at in range(0, 90_000, 10_000)]
     await keep(folder / "data", *spells)
     reader = Reader.open(folder / "data")
@@ -202,7 +202,7 @@ async def test_a_report_counts_times_offline_and_not_their_entries(folder: Path)
     assert found.offline == 2
 
 
-async def test_the_command_shows_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_offline_command_lists_the_periods(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = ["--config", str(folder / "config.yaml"), "offline"]
     await keep(folder / "data", said(0, True))
     assert main(config) == 0

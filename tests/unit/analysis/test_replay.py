@@ -58,7 +58,7 @@ def runs(told: str) -> list[tuple[str, int, str]]:
 @example(runs("4+a 4-_ 9+a"), 3, 3)
 @example(runs("4+a 1-_ 1+b 5+_ 1?_"), 3, 2)
 @example([*runs("5+a"), ("+", -2 * MINUTE, "a"), *runs("4+a")], 3, 2)
-def test_what_is_put_off_changes_nothing(
+def test_the_fast_path_changes_nothing(
     told: list[tuple[str, int, str]], open_after: int, close_after: int
 ) -> None:
     rules = Rules(open_after, close_after)

@@ -47,7 +47,7 @@ def test_the_script_names_each_verb_and_the_shell_can_read_it(
         subprocess.run([program, "-n", str(tmp_path / "script")], check=True, capture_output=True)
 
 
-def test_a_shell_that_is_not_known_is_used_wrongly(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_shell_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["completion", "fish"])
     assert ended.value.code == 2

@@ -87,7 +87,9 @@ async def test_imap_serves_three_dated_messages(standin: FakeProvider) -> None:
 
 
 @pytest.mark.parametrize("mood", [Behaviour.FINE, Behaviour.SLOW])
-async def test_imap_takes_sasl_plain_and_refuses_a_wrong_password(standin: FakeProvider, mood: Behaviour) -> None:
+async def test_imap_accepts_sasl_plain_and_refuses_a_wrong_password(
+    standin: FakeProvider, mood: Behaviour
+) -> None:
     await standin.change(mood)
 
     def enter(password: str) -> str:
@@ -99,7 +101,7 @@ async def test_imap_takes_sasl_plain_and_refuses_a_wrong_password(standin: FakeP
         await blocking(lambda: enter("wrong"))
 
 
-async def test_imap_takes_a_password_as_literal(standin: FakeProvider) -> None:
+async def test_imap_accepts_a_password_as_literal(standin: FakeProvider) -> None:
     reader, writer = await asyncio.open_connection(HOST, standin.imap_port, ssl=trusting(standin))
     await reader.readline()
     writer.write(f"a LOGIN {USERNAME} {{{len(PASSWORD)}}}\r\n".encode())
@@ -122,7 +124,7 @@ async def test_imap_opens_nothing_before_login_and_inbox_only(standin: FakeProvi
     await blocking(misuse)
 
 
-async def test_submission_takes_a_login_over_starttls_and_an_envelope(standin: FakeProvider) -> None:
+async def test_submission_accepts_a_login_over_starttls_and_an_envelope(standin: FakeProvider) -> None:
     def submit() -> None:
         with submission(standin) as client:
             assert client.login(USERNAME, PASSWORD)[0] == 235
@@ -147,7 +149,7 @@ async def test_submission_knows_both_ways_to_log_in(standin: FakeProvider, mecha
     assert caught.value.smtp_code == 535
 
 
-async def test_submission_hears_no_password_in_the_clear(standin: FakeProvider) -> None:
+async def test_submission_refuses_a_password_in_the_clear(standin: FakeProvider) -> None:
     def ask() -> None:
         with smtp(standin) as client:
             client.ehlo()
@@ -171,7 +173,7 @@ async def test_the_certificate_is_for_this_host_and_from_the_throw_away_authorit
 # Broken
 
 
-async def test_silent_accepts_and_says_nothing(standin: FakeProvider) -> None:
+async def test_silent_accepts_and_answers_nothing(standin: FakeProvider) -> None:
     await standin.change(Behaviour.SILENT)
     with pytest.raises(TimeoutError):
         await blocking(lambda: imap(standin, IMPATIENCE))
@@ -179,7 +181,7 @@ async def test_silent_accepts_and_says_nothing(standin: FakeProvider) -> None:
         await blocking(lambda: smtp(standin, IMPATIENCE))
 
 
-async def test_silence_stays_on_a_connection_when_the_mood_has_changed(standin: FakeProvider) -> None:
+async def test_a_silent_connection_stays_silent_after_a_change_of_behaviour(standin: FakeProvider) -> None:
     await standin.change(Behaviour.SILENT)
     reader, writer = await asyncio.open_connection(HOST, standin.smtp_port)
     writer.write(b"EHLO me\r\n")
@@ -201,7 +203,7 @@ async def test_bye_instead_of_a_greeting_is_recognised(standin: FakeProvider) ->
     assert caught.value.smtp_code == 421
 
 
-async def test_unavailable_answers_to_the_login(standin: FakeProvider) -> None:
+async def test_unavailable_is_answered_to_the_login(standin: FakeProvider) -> None:
     await standin.change(Behaviour.UNAVAILABLE)
 
     def enter_imap() -> None:
@@ -219,7 +221,7 @@ async def test_unavailable_answers_to_the_login(standin: FakeProvider) -> None:
     assert caught.value.smtp_code == 454
 
 
-async def test_refusing_hangs_up_refuses_and_comes_back_on_the_same_port(standin: FakeProvider) -> None:
+async def test_refusing_drops_connections_and_serves_again_on_the_same_port(standin: FakeProvider) -> None:
     reader, writer = await asyncio.open_connection(HOST, standin.smtp_port)
     await reader.readline()
     await standin.change(Behaviour.REFUSING)
@@ -235,13 +237,15 @@ async def test_refusing_hangs_up_refuses_and_comes_back_on_the_same_port(standin
 
 
 @pytest.mark.parametrize("mood", list(Behaviour))
-async def test_the_control_endpoint_answers_in_every_mood(standin: FakeProvider, mood: Behaviour) -> None:
+async def test_the_control_endpoint_answers_in_every_behaviour(standin: FakeProvider, mood: Behaviour) -> None:
     await standin.change(mood)
     _, writer = await asyncio.open_connection(HOST, standin.control_port)
     writer.close()
 
 
-async def test_the_truth_is_from_the_first_broken_mood_to_the_first_that_serves(standin: FakeProvider) -> None:
+async def test_the_true_outage_lasts_from_the_first_broken_behaviour_to_the_first_good_one(
+    standin: FakeProvider,
+) -> None:
     assert standin.down_time() is None
     for mood in (Behaviour.SLOW, Behaviour.UNAVAILABLE, Behaviour.REFUSING):
         await standin.change(mood)
@@ -287,9 +291,7 @@ def test_the_language_is_the_one_of_the_environment(environment: dict[str, str],
 
 
 @pytest.mark.parametrize("speed", [*SPEEDS, 1.0])
-async def test_the_config_of_the_demo_is_one_that_mailwatch_takes(
-    standin: FakeProvider, tmp_path: Path, speed: float
-) -> None:
+async def test_the_config_of_the_demo_loads(standin: FakeProvider, tmp_path: Path, speed: float) -> None:
     loaded = config.load(write_config(standin, tmp_path, "127.0.0.1:8080", speed))
     targets = config.build_targets(loaded)
     assert tuple(target.name for target in targets) == TARGETS
@@ -317,7 +319,7 @@ def outage(target: str, least: float, most: float | None) -> dict[str, Any]:
         ([], False),
     ],
 )
-def test_it_is_proven_only_by_one_closed_outage_a_target_around_the_truth(
+def test_the_demo_succeeds_only_with_one_closed_outage_per_target_around_the_truth(
     outages: list[dict[str, Any]], expected: bool
 ) -> None:
     seen = ApiSnapshot(targets=[], outages=outages, outcomes={})
@@ -348,7 +350,7 @@ async def test_the_demo_ends_with_an_outage_whose_bounds_hold_the_truth(tmp_path
 
 
 @pytest.mark.slow
-async def test_the_demo_that_goes_on_plays_again_and_heeds_no_variable_of_a_container(
+async def test_the_demo_repeats_and_ignores_container_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAILWATCH_DATA_DIR", str(tmp_path / "elsewhere"))

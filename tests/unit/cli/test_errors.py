@@ -70,7 +70,7 @@ def os_error(number: int, path: str | None = None) -> OSError:
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_what_comes_out_of_a_verb_is_printed_in_a_line(
+def test_any_error_of_a_command_is_printed_in_one_line(
     error: BaseException, status: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(raising(error)) == status
@@ -81,7 +81,7 @@ def test_what_comes_out_of_a_verb_is_printed_in_a_line(
     assert "[Errno" not in shown
 
 
-def test_a_defect_says_where_it_is_and_with_traceback_no_values_either(
+def test_an_internal_error_names_its_place_but_no_values(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def command() -> int:

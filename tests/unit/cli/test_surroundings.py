@@ -154,7 +154,7 @@ SURROUNDINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SURROUNDINGS)
-def test_every_verb_does_its_work_in_odd_surroundings(name: str, house: House, tmp_path: Path) -> None:
+def test_every_command_works_in_unusual_environments(name: str, house: House, tmp_path: Path) -> None:
     surroundings = dict(SURROUNDINGS[name])
     draw = surroundings.pop("draw", False)
     for verb, words in house.commands(tmp_path).items():
@@ -180,9 +180,7 @@ def test_a_current_folder_that_is_gone_is_reported(house: House, tmp_path: Path)
             assert ended.status == 2
 
 
-def test_a_full_disk_under_stdout_is_an_error_of_every_verb_that_has_something_to_say(
-    house: House, tmp_path: Path
-) -> None:
+def test_a_full_disk_under_stdout_fails_every_command_that_prints(house: House, tmp_path: Path) -> None:
     silent = {"check", "offline", "claim log", "init", "login"}
     for verb, words in house.commands(tmp_path).items():
         if verb in DRAW:
@@ -193,7 +191,7 @@ def test_a_full_disk_under_stdout_is_an_error_of_every_verb_that_has_something_t
         assert ended.status == (USUAL.get(verb, 0) if verb in silent else 1), (verb, ended)
 
 
-def test_what_never_ends_on_stdin_is_not_read_to_its_end(house: House, tmp_path: Path) -> None:
+def test_endless_stdin_is_not_read_to_its_end(house: House, tmp_path: Path) -> None:
     for verb, words in house.commands(tmp_path).items():
         if verb not in DRAW:
             ended = run(tmp_path, words, streams=("/dev/zero", None, None), limits={"AS": 2 << 30})
@@ -217,9 +215,7 @@ def test_what_never_ends_on_stdin_is_not_read_to_its_end(house: House, tmp_path:
         ("/usr/share/zoneinfo/Europe/Rome", "Europe/Rome"),
     ],
 )
-def test_a_zone_is_meant_though_it_is_oddly_written(
-    given: str, zone: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_oddly_written_zone_is_understood(given: str, zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", given)
     assert local_zone().key == zone
 
@@ -229,7 +225,7 @@ def test_a_zone_is_meant_though_it_is_oddly_written(
     ["CEST", "XXX-5:30", "CET-1CEST,M3.5.0,M10.5.0/3", "Europe", "Europe/Roma", "/etc/passwd", "/dev/zero",
      "../UTC", "x" * 5000, "\udcff", "Europe/Rome\n\x1b[2J!", '"', "zone.tab", "tzdata.zi"],
 )  # fmt: skip
-def test_what_is_no_zone_is_never_taken_for_another(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_zone_is_never_mistaken_for_another(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", given)
     with pytest.raises(
         TimeZoneError, match="is not a time zone; set its name, for example TZ=Europe/Rome"
@@ -239,7 +235,7 @@ def test_what_is_no_zone_is_never_taken_for_another(given: str, monkeypatch: pyt
     assert len(str(told.value)) < 150
 
 
-def test_a_wrong_zone_is_refused_by_who_needs_one_and_nothing_is_written(house: House, tmp_path: Path) -> None:
+def test_a_wrong_zone_is_refused_by_each_command_that_needs_one(house: House, tmp_path: Path) -> None:
     commands = house.commands(tmp_path)
     commands["offline"] += ["--from", "2026-01-09"]
     needing = {"offline", "availability", *DRAW}
@@ -284,7 +280,7 @@ KINDS = ("zero", "pipe", "folder", "ring", "nothing", "below a file", "long")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_file_is_not_read(
+def test_only_regular_files_are_read(
     kind: str, odd: dict[str, tuple[Path, str]], house: House, tmp_path: Path
 ) -> None:
     path, words = odd[kind]
@@ -330,7 +326,7 @@ def test_a_file_of_trust_without_end_is_not_read(house: House, tmp_path: Path) -
         ("there/x.zip", "is not a folder; create it, or name another place"),
     ],
 )
-def test_nothing_is_written_over_what_is_no_file(name: str, words: str, house: House, tmp_path: Path) -> None:
+def test_only_regular_files_are_overwritten(name: str, words: str, house: House, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "there").write_text("")
@@ -346,7 +342,7 @@ def test_nothing_is_written_over_what_is_no_file(name: str, words: str, house: H
     assert {path.name for path in set(tmp_path.rglob("*")) - set(before)} == {"in", "out", "err"}
 
 
-def test_what_a_killed_one_left_is_not_written_through(house: House, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_not_written_through(house: House, tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "evidence.zip.part").symlink_to(tmp_path / "precious")
     ended = run(tmp_path, house.commands(tmp_path)["report"])
@@ -362,7 +358,7 @@ def test_what_a_killed_one_left_is_not_written_through(house: House, tmp_path: P
         ('"Europe/Rome"', ""),
     ],
 )
-def test_who_must_go_on_uses_utc_and_says_so_and_so_does_what_it_starts(given: str, said: str) -> None:
+def test_run_falls_back_to_utc_with_a_warning_and_so_do_its_children(given: str, said: str) -> None:
     program = (
         "from mailwatch.cli.time_zone import normalise_zone, zone_or_utc; normalise_zone(); print(zone_or_utc()); "
         "import os, time; print(os.environ['TZ'], time.localtime(0).tm_hour)"
@@ -372,7 +368,7 @@ def test_who_must_go_on_uses_utc_and_says_so_and_so_does_what_it_starts(given: s
     assert done.stdout.splitlines() == [said, "UTC 0" if said else "Europe/Rome 1"]
 
 
-def test_our_own_lack_is_no_verdict_on_a_bundle(house: House, tmp_path: Path) -> None:
+def test_a_lack_of_resources_does_not_make_a_bundle_invalid(house: House, tmp_path: Path) -> None:
     words = house.commands(tmp_path)["verify"]
     verdicts = [run(tmp_path, words, limits={"NOFILE": handles}) for handles in range(3, 9)]
     for ended in verdicts:

@@ -51,7 +51,7 @@ def text_of(case: str, folder: Path) -> str:
     return HEAD + middle + (f"{what}\n" if kind == "W" else "")
 
 
-def test_there_are_two_hundred_with_the_files() -> None:
+def test_at_least_two_hundred_bad_values_are_tested() -> None:
     files = list((TESTDATA / "bad-config").glob("*.yaml"))
     assert len(CASES) >= 180
     assert len(CASES) + len(files) >= 243
@@ -81,7 +81,7 @@ def _assert_both_print(case: str, expected: str, folder: Path, capsys: pytest.Ca
         assert set(str(refused.value).splitlines()) <= set(lines)
 
 
-def test_what_stands_beside_the_bad_values_is_fine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_beside_the_bad_ones_are_accepted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = folder / "config.yaml"
     for what in (
         "port: 993",
@@ -124,7 +124,7 @@ def test_a_folder_that_can_never_be_made_is_a_mistake(given: str, said: str, tmp
     assert f"{path}:{line}: data_dir: {said}" in str(refused.value)
 
 
-def test_a_folder_that_others_own_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     closed = tmp_path / "closed"
@@ -152,7 +152,7 @@ def test_a_folder_that_others_own_is_refused(tmp_path: Path, capsys: pytest.Capt
     ],
     ids=["utf-16", "utf-16 without a mark", "many values"],
 )
-def test_what_is_no_config_is_refused_in_a_bounded_time(
+def test_any_text_that_is_no_config_is_refused_in_bounded_time(
     raw: bytes,
     words: str,
     tmp_path: Path,
@@ -205,7 +205,7 @@ def test_lines_that_end_as_on_windows_do_no_harm(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_the_environment_says_wrongly_is_named(
+def test_wrong_environment_variables_are_named(
     name: str,
     value: str,
     words: str,

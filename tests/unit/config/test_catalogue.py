@@ -46,7 +46,7 @@ def test_libero_and_virgilio_come_first_with_all_their_domains() -> None:
         ("virgilio", Kind.SMTP, "out.virgilio.it", 465),
     ],
 )
-def test_the_two_that_it_is_about_have_their_servers(key: str, kind: Kind, host: str, port: int) -> None:
+def test_libero_and_virgilio_have_their_servers(key: str, kind: Kind, host: str, port: int) -> None:
     server = catalogue.server(key, kind)
     assert server is not None
     assert (server.host, server.port, server.tls) == (host, port, TlsMode.IMPLICIT)
@@ -60,7 +60,7 @@ def test_port_and_tls_agree_in_every_row(subtests: pytest.Subtests) -> None:
             assert PRESETS[server.kind, server.port] is server.tls
 
 
-def test_587_is_never_spoken_to_as_implicit_tls() -> None:
+def test_port_587_never_uses_implicit_tls() -> None:
     doors = [server for _, server in ROWS if server.port == 587]
     assert len(doors) > 5
     assert {server.tls for server in doors} == {TlsMode.STARTTLS}
@@ -88,7 +88,7 @@ def test_a_key_and_a_domain_belong_to_one_provider_only() -> None:
     assert len(domains) == len(set(domains))
 
 
-def test_the_source_and_its_date_stand_in_the_file_too() -> None:
+def test_the_catalogue_file_states_its_source_and_date() -> None:
     text = resources.files(catalogue).joinpath("providers.tsv").read_text(encoding="utf-8")
     assert f"# Seen: {catalogue.SOURCE_DATE}" in text
     assert "Thunderbird" in text.split("\n")[1]
@@ -116,7 +116,7 @@ def test_an_address_finds_the_provider_of_its_domain(address: str, key: str | No
     ("word", "first"),
     [("LIBERO", "libero"), ("inwind", "libero"), ("out.virgilio", "virgilio"), ("", "libero"), ("zzz", None)],
 )
-def test_a_word_finds_providers_in_the_order_of_the_catalogue(word: str, first: str | None) -> None:
+def test_a_search_term_finds_providers_in_catalogue_order(word: str, first: str | None) -> None:
     found = [provider.key for provider in catalogue.search_providers(word)]
     order = [provider.key for provider in catalogue.providers()]
     assert (found[0] if found else None) == first
@@ -203,7 +203,7 @@ def test_an_address_lists_its_provider_and_the_source(capsys: pytest.CaptureFixt
     assert told.err == f"Source: {catalogue.SOURCE}, seen {catalogue.SOURCE_DATE}\n"
 
 
-def test_a_word_that_nothing_matches_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_without_a_match_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("zzz") == 1
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", "no provider matches 'zzz'; mailwatch providers lists all\n")

@@ -68,7 +68,7 @@ def test_a_bad_file_is_refused_with_its_line_and_advice(subtests: pytest.Subtest
             assert refusal(path) == [f"{path}:{head.removeprefix('#! ')}" for head in heads]
 
 
-def test_no_complaint_repeats_a_secret(subtests: pytest.Subtests) -> None:
+def test_no_error_message_repeats_a_secret(subtests: pytest.Subtests) -> None:
     for path in BAD:
         with subtests.test(path.stem):
             with pytest.raises(config.ConfigError) as caught:
@@ -91,7 +91,7 @@ def test_the_bad_files_hold_secrets_that_could_leak() -> None:
     ],
     ids=["latin-1", "control", "large"],
 )
-def test_what_is_no_text_is_refused(tmp_path: Path, raw: bytes, expected: str) -> None:
+def test_a_config_that_is_not_text_is_refused(tmp_path: Path, raw: bytes, expected: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(raw)
     assert refusal(path) == [f"{path}:{expected}"]
@@ -148,7 +148,7 @@ def test_a_duration_has_a_unit(text: str, seconds: float) -> None:
     "text",
     ["", "5", "s", "5 s", "-5s", "+5s", "5S", "5s\n", "٥s", "1e3s", "1_000s", "1m30s", 5, 5.0, True, None],
 )
-def test_what_only_resembles_a_duration_is_none(text: object) -> None:
+def test_malformed_durations_are_refused(text: object) -> None:
     with pytest.raises(ValueError, match=r"duration|unit"):
         parse_duration(text)
 
@@ -158,7 +158,7 @@ def test_a_written_duration_reads_as_the_same(milliseconds: int) -> None:
     assert parse_duration(duration_text(milliseconds / 1000)) == milliseconds / 1000
 
 
-def test_words_stay_words(write: Write) -> None:
+def test_unquoted_words_stay_text(write: Write) -> None:
     loaded = config.load(write(LAB.replace("name: home", "name: no, place: 12:30") + "guard: off\n"))
     assert (loaded.vantage_point.name, loaded.vantage_point.place) == ("no", "12:30")
     assert loaded.guard is None
@@ -219,7 +219,7 @@ def test_port_and_tls_agree_when_one_is_written(
     assert (target.port, target.tls) == (port, tls)
 
 
-def test_587_beside_a_catalogue_key_is_not_spoken_to_as_implicit(write: Write) -> None:
+def test_port_587_beside_a_catalogue_key_does_not_use_implicit_tls(write: Write) -> None:
     path = write(HOME + "targets: [{name: x, kind: smtp, provider: gandi, port: 587}]\n")
     target = config.build_targets(config.load(path))[0]
     assert (target.host, target.port, target.tls) == ("mail.gandi.net", 587, TlsMode.STARTTLS)
@@ -255,7 +255,7 @@ def test_an_account_becomes_one_target_a_channel(write: Write, monkeypatch: pyte
         assert target.login.password.get_secret_value() == CANARY
 
 
-def test_channels_and_provider_of_an_account_are_heeded(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channels_and_provider_of_an_account_are_used(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREE", CANARY)
     path = write(
         HOME + "accounts:\n  - {address: a@example.org, provider: free, channels: [smtp], password_env: FREE}\n"
@@ -265,7 +265,7 @@ def test_channels_and_provider_of_an_account_are_heeded(write: Write, monkeypatc
     assert (target.host, target.login.username) == ("smtp.free.fr", "a")
 
 
-def test_mail_is_offered_to_the_postmaster_or_to_who_is_named(
+def test_mx_probes_use_the_postmaster_or_the_configured_recipient(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "x")
@@ -290,7 +290,7 @@ def test_defaults_hold_where_nothing_else_is_written(write: Write) -> None:
     assert [(t.interval, t.timeout) for t in (a, b)] == [(5, 7), (600, 7)]
 
 
-def test_the_name_for_ehlo_is_for_those_who_greet(write: Write) -> None:
+def test_the_ehlo_name_is_set_only_for_smtp_and_mx(write: Write) -> None:
     more = "  - {name: b, kind: smtp, host: b.example.org}\n  - {name: c, kind: mx, host: example.org}\n"
     named = "defaults: {helo_name: watch.example.org}\n"
     made = config.build_targets(config.load(write(LAB + more + named)))
@@ -392,7 +392,7 @@ def guarded(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Co
     )
 
 
-def test_a_secret_is_in_nothing_that_is_shown(guarded: Config, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_output_contains_a_secret(guarded: Config, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     targets = config.build_targets(guarded)
     assert all(t.login and t.login.password.get_secret_value() == CANARY for t in targets)
@@ -443,14 +443,14 @@ def test_a_client_secret_that_cannot_be_read_is_reported_at_its_line(write: Writ
     )
 
 
-def test_what_is_shown_of_oauth2_loads_to_the_same_again(write: Write) -> None:
+def test_the_effective_oauth2_section_loads_to_the_same_config(write: Write) -> None:
     loaded = config.load(write(GMAIL))
     again = config.load(write(config.effective_yaml(loaded), "shown.yaml"))
     assert config.build_targets(again) == config.build_targets(loaded)
     assert config.digest(again) == config.digest(loaded)
 
 
-def test_access_that_is_not_granted_yet_or_open_to_others_is_worth_a_word(write: Write, tmp_path: Path) -> None:
+def test_missing_or_world_readable_grants_are_warned_about(write: Write, tmp_path: Path) -> None:
     loaded = config.load(write(GMAIL + "      client_secret_file: secret\n"))
     secret, grant = tmp_path / "secret", tmp_path / "data" / "oauth" / "mario.rossi@gmail.com.json"
     secret.write_text("x\n")
@@ -476,14 +476,14 @@ def test_no_user_name_leads_out_of_the_folder_of_grants(tmp_path: Path, name: st
 # Show
 
 
-def test_what_is_shown_loads_to_the_same_again(guarded: Config, write: Write) -> None:
+def test_the_effective_config_loads_to_the_same_config(guarded: Config, write: Write) -> None:
     again = config.load(write(config.effective_yaml(guarded), "shown.yaml"))
     assert config.effective(again) == config.effective(guarded)
     assert config.digest(again) == config.digest(guarded)
     assert config.effective_yaml(again) == config.effective_yaml(guarded)
 
 
-def test_the_example_shown_gives_the_same_targets_again(write: Write) -> None:
+def test_the_effective_config_of_the_example_gives_the_same_targets(write: Write) -> None:
     loaded = config.load(EXAMPLE)
     again = config.load(write(config.effective_yaml(loaded)))
     assert config.build_targets(again) == config.build_targets(loaded)
@@ -496,7 +496,7 @@ WORDS = st.text(st.characters(codec="utf-8").filter(str.isprintable), min_size=1
 
 @given(WORDS, WORDS)
 @pytest.mark.slow
-def test_any_words_survive_being_shown(tmp_path_factory: pytest.TempPathFactory, name: str, place: str) -> None:
+def test_any_text_survives_config_show(tmp_path_factory: pytest.TempPathFactory, name: str, place: str) -> None:
     folder = tmp_path_factory.mktemp("words")
     plain = {
         "vantage_point": {"name": name, "place": place},
@@ -538,7 +538,7 @@ def test_the_example_mentions_every_field() -> None:
     assert missing == set()
 
 
-def test_the_defaults_that_the_example_shows_are_the_true_ones(write: Write) -> None:
+def test_the_defaults_in_the_example_are_the_real_defaults(write: Write) -> None:
     names = ("limits", "defaults", "detection", "guard")
     text = EXAMPLE.read_text()
     for name in names:
@@ -585,7 +585,7 @@ def test_maintenance_windows_may_overlap(write: Write) -> None:
     assert [rule.name for rule in config.load(write(LAB + rules)).maintenance] == ["x", "y", "z"]
 
 
-def test_the_maintenance_that_the_example_shows_is_valid(write: Write) -> None:
+def test_the_maintenance_in_the_example_is_valid(write: Write) -> None:
     shown = re.search(r"^# maintenance:.*\n(?:#.*\n)+", EXAMPLE.read_text(), re.M)
     assert shown
     text = EXAMPLE.read_text().replace(shown[0], re.sub(r"^# ?", "", shown[0], flags=re.M))
@@ -621,7 +621,7 @@ def test_the_schema_describes_every_field() -> None:
 # Warnings
 
 
-def test_a_timeout_beyond_the_interval_is_worth_a_word(write: Write) -> None:
+def test_a_timeout_beyond_the_interval_is_warned_about(write: Write) -> None:
     path = write(LAB + "    interval: 5s\n    timeout: 6s\n")
     (note,) = config.warnings(config.load(path))
     assert (
@@ -630,7 +630,7 @@ def test_a_timeout_beyond_the_interval_is_worth_a_word(write: Write) -> None:
     )
 
 
-def test_a_deadline_beyond_the_interval_is_worth_a_word(write: Write) -> None:
+def test_a_deadline_beyond_the_interval_is_warned_about(write: Write) -> None:
     ends = (
         HOME
         + """targets:
@@ -650,7 +650,7 @@ def test_a_deadline_beyond_the_interval_is_worth_a_word(write: Write) -> None:
     assert config.warnings(config.load(path)) == ()
 
 
-def test_a_password_file_open_to_others_is_worth_a_word(write: Write, tmp_path: Path) -> None:
+def test_a_password_file_readable_by_others_is_warned_about(write: Write, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x\n")
     path = write(LAB + "    login: {username: a, password_file: secret}\n")
@@ -665,7 +665,7 @@ def test_a_password_file_open_to_others_is_worth_a_word(write: Write, tmp_path: 
 # Where it is searched
 
 
-def test_the_variable_goes_before_the_folder_goes_before_etc(
+def test_the_environment_variable_precedes_the_folder_and_etc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     etc = tmp_path / "etc.yaml"

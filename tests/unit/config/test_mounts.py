@@ -51,18 +51,18 @@ def test_the_file_system_of_a_path_is_that_of_the_innermost_mount(table: Path, p
     assert bool(network_mount_warning(Path(path), table)) == (kind in ("nfs4", "cifs", "fuse.sshfs"))
 
 
-def test_it_names_the_mount_and_what_to_do(table: Path) -> None:
+def test_the_warning_names_the_mount_and_what_to_do(table: Path) -> None:
     said = network_mount_warning(Path("/srv/mail watch/data"), table)
     assert "/srv/mail watch/data lies on nfs4 (nas:/export/mail on /srv/mail watch)" in said
     assert "name a folder on a disk of this machine" in said
 
 
-def test_where_nothing_is_known_nothing_is_stated(tmp_path: Path) -> None:
+def test_an_unknown_file_system_gives_no_warning(tmp_path: Path) -> None:
     assert network_mount_warning(tmp_path, tmp_path / "nowhere") == ""
     assert mount_of(tmp_path) is not None or not MOUNTINFO.exists()
 
 
-def test_config_check_warns_of_it(
+def test_config_check_warns_about_a_network_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "config.yaml"

@@ -98,7 +98,7 @@ def outage_json(one: SlaOutage, kind: str = "imap") -> dict[str, Any]:
 # The catalogue
 
 
-def test_each_promise_names_its_source_and_when_it_was_seen() -> None:
+def test_each_promise_names_its_source_and_date() -> None:
     for rule in PROMISES.values():
         assert rule.source_url.startswith("https://"), rule.key
         assert date.fromisoformat(rule.seen_on) <= datetime.now(UTC).date()
@@ -139,7 +139,7 @@ def test_a_rule_of_an_untrusted_bundle_is_read_strictly(change: dict[str, Any]) 
 # The config
 
 
-def test_the_nearest_claim_is_found() -> None:
+def test_the_most_specific_claim_applies() -> None:
     written = [{"provider": "libero"}, {"accounts": ["a@libero.it"]}, {"targets": ["a@libero.it/imap"]}]
     made = tuple(ClaimSection.model_validate(one) for one in written)
     for target, expected in (("a@libero.it/imap", 2), ("a@libero.it/smtp", 1), ("b@libero.it/smtp", 0)):
@@ -148,7 +148,7 @@ def test_the_nearest_claim_is_found() -> None:
     assert schema_claims.find_claim((), {"target": "x", "provider": "lab"}) is None
 
 
-def test_claims_survive_being_shown_and_change_no_digest(tmp_path: Path) -> None:
+def test_claims_survive_config_show_and_change_no_digest(tmp_path: Path) -> None:
     plain: dict[str, Any] = {
         "vantage_point": {"name": "home"},
         "targets": [{"name": "lab", "kind": "imap", "host": "imap.example.org"}],
@@ -198,7 +198,7 @@ def test_windows_cover_the_span_and_touch_one_another(start: int, length: int, k
 
 
 @given(st.integers(at("2019-12-01"), at("2031-01-01")), st.integers(0, 200 * 24 * HOUR), st.integers(0, HOUR))
-def test_what_is_counted_adds_up_over_the_windows(start: int, length: int, edge: int) -> None:
+def test_counted_downtime_adds_up_over_the_windows(start: int, length: int, edge: int) -> None:
     one = SlaOutage((start, start + length), (start - edge, start + length + edge))
     told = evaluate(PROMISES["titan"], "imap", [one], None)["windows"]
     # Sums of thousandths of a second.
@@ -217,7 +217,7 @@ def test_a_span_without_end_is_refused() -> None:
 # The provider's reading
 
 
-def test_what_is_shorter_than_the_minimum_does_not_count_but_perhaps() -> None:
+def test_an_outage_shorter_than_the_minimum_counts_at_most_possibly() -> None:
     google = PROMISES["google-isp"]
     short = only(evaluate(google, "webmail", [lasted("2026-11-10T10:00", 9 / 60)], None))
     assert short["raw"]["down"] == {"min": 540.0, "max": 660.0}
@@ -278,7 +278,7 @@ def test_tiers_and_money_follow_from_the_share(hours: float, surely: str | None,
         assert (tier["surely"]["amount"], tier["surely"]["currency"]) == ("2.49", "EUR")
 
 
-def test_exactly_what_was_promised_is_a_promise_kept() -> None:
+def test_exactly_the_promised_share_fulfils_the_promise() -> None:
     exact = only(evaluate(PROMISES["microsoft-365"], "imap", [lasted("2026-11-10T10:00", 0.72, edge=0)], None))
     assert exact["counted"]["available"] == {"at_most": "99.9000", "at_least": "99.9000"}
     assert exact["counted"]["broken"] == "no"
@@ -494,7 +494,7 @@ def test_without_a_claim_nothing_of_claims_is_shown(bundle: Path) -> None:
     ],
     ids=range(7),
 )
-def test_a_reading_that_does_not_follow_is_refused(change: Any, why: str) -> None:
+def test_an_evaluation_that_does_not_follow_is_refused(change: Any, why: str) -> None:
     section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "microsoft-365"})
     outage = outage_json(lasted("2026-11-10T10:00", 40))
     claim = json.loads(json.dumps(owner_statement.owner_claim(section, outage)))
@@ -504,7 +504,7 @@ def test_a_reading_that_does_not_follow_is_refused(change: Any, why: str) -> Non
         format.check_claim(claim, outage)
 
 
-def test_verify_refuses_a_bundle_whose_reading_does_not_follow(
+def test_verify_refuses_a_bundle_whose_evaluation_does_not_follow(
     recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path
 ) -> None:
     report(
@@ -667,7 +667,7 @@ def told(one: SlaOutage, **more: Any) -> dict[str, Any]:
     return outage_json(one) | names | {"duration": {"min": seconds, "max": seconds + 120}} | more
 
 
-def test_a_verified_promise_that_was_not_kept_is_cited_with_its_source() -> None:
+def test_a_verified_promise_that_was_broken_is_cited_with_its_source() -> None:
     text = composed("pec", 7)
     assert "D.M. 2 novembre 2005, art. 12" in text
     assert "By this count, by this outage alone the promise was certainly not kept." in text
@@ -678,7 +678,7 @@ def test_a_verified_promise_that_was_not_kept_is_cited_with_its_source() -> None
     )
 
 
-def test_a_promise_that_was_kept_or_is_about_something_else_is_not_cited() -> None:
+def test_a_fulfilled_or_unrelated_promise_is_not_cited() -> None:
     for key, why in (
         ("pec", "the promise was kept"),
         ("google-isp", "is about other channels"),
@@ -722,7 +722,7 @@ def test_nothing_follows_from_a_rule_that_is_not_verified(key: str, verified: bo
     )
 
 
-def test_where_no_promise_is_known_nothing_is_counted() -> None:
+def test_without_a_known_promise_nothing_is_counted() -> None:
     section = ClaimSection.model_validate(
         {"provider": "lab", "sla": "libero", "fee": {"amount": 0, "period": "month"}}
     )
@@ -748,7 +748,7 @@ def test_the_letter_does_not_disclose_to_the_provider_when_the_time_to_claim_end
     assert "Last day" not in text
 
 
-def test_an_open_outage_asks_for_restoration_and_says_nothing_of_today() -> None:
+def test_the_letter_for_an_open_outage_demands_restoration_without_todays_date() -> None:
     """The record ends before the letter is written; how it is then, only the owner knows."""
     assert "[has worked again since ..., or still does not work: ____" in composed(None, 5, state="open")
     assert "still does not work" not in composed(None, 5)

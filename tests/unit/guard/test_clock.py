@@ -98,9 +98,7 @@ def test_many_small_steps_add_up_to_one(clocks: Clocks, watch: ClockMonitor) -> 
 
 
 @pytest.mark.parametrize("step", [-31_536_000_000, -300, 300, 31_536_000_000])
-def test_what_the_clock_was_set_by_since_it_was_asked_counts_before_any_tick(
-    step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clock_step_since_the_survey_counts_before_any_tick(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bound, real = ClockBound(), time.time_ns
     bound.set(20_000)
     assert bound.milliseconds() in range(20, 120)
@@ -231,7 +229,7 @@ def test_the_seconds_that_begin_anew_in_2036_are_read_as_the_nearest() -> None:
 
 
 @given(st.binary(max_size=100))
-def test_no_bytes_whatever_do_more_than_be_refused(data: bytes) -> None:
+def test_any_malformed_sntp_packet_is_refused(data: bytes) -> None:
     try:
         told = read_answer(data, nonce=data[24:32], sent_ns=WALL, elapsed_ns=S, server="x")
     except SntpError:
@@ -266,7 +264,7 @@ def test_of_two_servers_that_disagree_either_may_be_right() -> None:
     assert told.degraded
 
 
-def test_without_servers_the_kernels_word_counts_while_it_is_synchronised() -> None:
+def test_without_time_servers_a_synchronised_kernel_is_believed() -> None:
     assert told_by(kernel=kernel(True)).error_bound_seconds() == 0.005
     assert not told_by(kernel=kernel(True)).degraded
     assert told_by(kernel=kernel(True, max_error_us=2_000_000)).degraded

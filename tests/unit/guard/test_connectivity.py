@@ -107,7 +107,7 @@ async def test_no_control_at_all_gives_no_answer() -> None:
     assert (await Guard([], timeout=1).check()).online is None
 
 
-async def test_asking_leaves_no_socket_and_no_task_behind(closed: Control, silent: Control) -> None:
+async def test_a_check_leaves_no_socket_and_no_task_behind(closed: Control, silent: Control) -> None:
     async with door() as good:
         tasks = asyncio.all_tasks()
         await Guard([closed, silent, silent, good.control], timeout=60).check()
@@ -116,7 +116,7 @@ async def test_asking_leaves_no_socket_and_no_task_behind(closed: Control, silen
     gc.collect()
 
 
-async def test_concurrent_askers_share_one_round() -> None:
+async def test_concurrent_callers_share_one_check() -> None:
     async with door() as good:
         guard = Guard([good.control], timeout=5)
         answers = await asyncio.gather(*(guard.check(provider=f"p{n}") for n in range(50)))
@@ -147,7 +147,7 @@ async def test_an_answer_is_reused_for_two_seconds_only() -> None:
         assert good.visits == 2
 
 
-async def test_an_asker_that_is_cancelled_does_not_take_the_answer_from_others(silent: Control) -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_shared_check(silent: Control) -> None:
     guard = Guard([silent], timeout=0.3)
     impatient = asyncio.create_task(guard.check())
     patient = asyncio.create_task(guard.check())
@@ -159,7 +159,7 @@ async def test_an_asker_that_is_cancelled_does_not_take_the_answer_from_others(s
     assert impatient.cancelled()
 
 
-async def test_another_providers_sighting_proves_that_we_were_online(closed: Control) -> None:
+async def test_an_up_observation_of_another_provider_proves_that_we_were_online(closed: Control) -> None:
     guard = Guard([closed], timeout=1)
     guard.record_up("libero", now())
     assert (await guard.check(provider="virgilio")).online is True
@@ -167,7 +167,7 @@ async def test_another_providers_sighting_proves_that_we_were_online(closed: Con
     assert (await guard.check(provider="libero")).online is False
 
 
-async def test_a_sighting_half_a_minute_old_proves_nothing(closed: Control) -> None:
+async def test_peer_evidence_half_a_minute_old_proves_nothing(closed: Control) -> None:
     guard = Guard([closed], timeout=1)
     guard.record_up("libero", now() - 31_000)
     assert (await guard.check(provider="virgilio")).online is False
@@ -356,7 +356,7 @@ async def test_a_name_that_cannot_exist_is_another_each_time(resolver: Resolver)
     assert len(set(resolver.asked)) == 2
 
 
-async def test_silence_of_controls_that_answered_before_outweighs_a_sighting() -> None:
+async def test_silence_of_controls_that_answered_before_outweighs_peer_evidence() -> None:
     async with door() as good:
         guard = Guard([good.control], timeout=5)
         began = now()
@@ -377,14 +377,14 @@ async def test_silence_of_controls_that_answered_before_outweighs_a_sighting() -
     assert (await guard.check("virgilio", since=now())).online is True
 
 
-async def test_a_sighting_proves_the_line_of_its_family_only(closed: Control) -> None:
+async def test_peer_evidence_proves_the_line_of_its_family_only(closed: Control) -> None:
     guard = Guard([closed, Control("::1", closed.port)], timeout=1)
     guard.record_up("libero", now(), "[2001:4860::1]:993")
     answer = await guard.check("virgilio")
     assert (answer.online, answer.online4, answer.online6) == (True, False, True)
 
 
-async def test_a_sighting_that_is_all_the_proof_dates_the_answer(closed: Control) -> None:
+async def test_peer_evidence_alone_dates_the_answer(closed: Control) -> None:
     guard = Guard([closed], timeout=1)
     seen = now() - 20_000
     guard.record_up("libero", seen, "213.209.0.1:993")
@@ -434,7 +434,7 @@ GREETED = (Phase.AUTH, Cause.UNAVAILABLE)
         ([("[::1]:993", *DEAD)], True, None, Cause.TIMEOUT, "[::1]:993"),
     ],
 )
-def test_a_failure_is_judged_by_the_family_that_it_was_seen_on(
+def test_a_failure_is_attributed_by_its_own_address_family(
     attempts: list[tuple[str, Phase, Cause]], online4: bool | None, online6: bool | None, cause: Cause, told: str
 ) -> None:
     answer = ConnectivityResult(asked_at=1, online=True in (online4, online6), online4=online4, online6=online6)
@@ -462,7 +462,7 @@ HANDSHAKE = (Phase.TLS, Cause.TLS)
         ("192.168.1.1:993", "ok", False),
     ],
 )
-def test_where_a_lying_resolver_sent_us_is_not_the_provider(peer: str, resolver: str, misled: bool) -> None:
+def test_an_address_from_a_spoofing_resolver_is_not_the_provider(peer: str, resolver: str, misled: bool) -> None:
     lie = (LIE, "203.0.113.77")
     answer = ConnectivityResult(asked_at=1, online=True, online4=True, resolver=resolver, spoofed=lie)
     judged = attribute(tried((peer, *HANDSHAKE)), answer)
@@ -533,6 +533,6 @@ def test_online_leaves_the_failure_with_the_provider_and_stores_the_answer() -> 
 
 
 @pytest.mark.parametrize("outcome", [Outcome.UP, Outcome.UNKNOWN])
-def test_only_a_failure_is_judged(outcome: Outcome) -> None:
+def test_only_a_failure_is_attributed(outcome: Outcome) -> None:
     observation, answer = replace(failing(), outcome=outcome), ConnectivityResult(asked_at=1, online=False)
     assert attribute(observation, answer) == replace(observation, guard=answer)

@@ -82,7 +82,7 @@ def run(request: pytest.FixtureRequest) -> Run:
     return run
 
 
-def test_who_shows_the_certificate_of_its_name_is_the_control(authority: Authority, run: Run) -> None:
+def test_a_server_with_the_expected_certificate_is_the_control(authority: Authority, run: Run) -> None:
     async def work() -> None:
         async with serving(authority.context(NAME)) as port:
             answer = await Guard([authority.control(port)], timeout=10).check()
@@ -160,7 +160,7 @@ async def test_authorities_that_cannot_be_read_are_our_own_fault_until_they_can(
         assert (await guard.check(since=now() + 2)).online is True
 
 
-async def test_a_lack_of_file_handles_is_ours_and_passes(authority: Authority) -> None:
+async def test_a_lack_of_file_handles_is_our_own_failure_and_temporary(authority: Authority) -> None:
     async with serving(authority.context(NAME)) as port:
         guard = Guard([authority.control(port)], timeout=10)
         free = os.dup(0)  # the lowest number that is free

@@ -52,7 +52,7 @@ def attempt(gate: LoginBackoff, at: int, cause: Cause | None, which: Target | No
     return allowed
 
 
-def test_each_rejection_puts_the_next_try_further_off() -> None:
+def test_each_rejection_delays_the_next_login_further() -> None:
     gate = LoginBackoff()
     tried = [minute for minute in range(60) if attempt(gate, minute * MINUTE, Cause.CREDENTIALS)]
     assert tried == [0, 5, 25]
@@ -93,7 +93,7 @@ def test_other_failures_do_not_hold_logins_back() -> None:
     assert all(attempt(gate, at, Cause.TIMEOUT) for at in range(10))
 
 
-def test_the_other_targets_of_a_suspect_account_wait_for_the_one_that_tries() -> None:
+def test_the_other_targets_of_a_suspect_account_wait_for_its_next_login() -> None:
     gate = LoginBackoff()
     attempt(gate, 0, Cause.CREDENTIALS)
     assert gate.may_login(target(Kind.IMAP), 6 * MINUTE)
@@ -102,7 +102,7 @@ def test_the_other_targets_of_a_suspect_account_wait_for_the_one_that_tries() ->
     assert gate.may_login(target(Kind.SMTP), 6 * MINUTE)
 
 
-def test_a_restart_remembers_and_a_clock_set_back_does_not_open_the_gate() -> None:
+def test_back_off_survives_a_restart_and_a_clock_set_back() -> None:
     gate = LoginBackoff()
     looks = [looked(0, Cause.CREDENTIALS), looked(MINUTE, Cause.CREDENTIALS, with_login=False)]
     gate.restore(((target(), look) for look in looks), 2 * MINUTE)
@@ -111,7 +111,7 @@ def test_a_restart_remembers_and_a_clock_set_back_does_not_open_the_gate() -> No
 
 
 @pytest.mark.parametrize("wrong", [-365 * 24 * HOUR_MS, 365 * 24 * HOUR_MS])
-def test_what_was_rejected_in_this_boot_is_as_old_as_it_is_however_the_clock_was_set(wrong: int) -> None:
+def test_the_age_of_a_rejection_in_this_boot_ignores_clock_steps(wrong: int) -> None:
     clock = ClockSpan(monotonic.origin().boot, 0, monotonic.milliseconds() - 6 * MINUTE)
     gate, at = LoginBackoff(), 10 * HOUR_MS
     gate.restore([(target(), replace(looked(at + wrong, Cause.CREDENTIALS), clock=clock))], at)
@@ -170,7 +170,7 @@ def test_a_changed_password_another_provider_and_another_time_prove_nothing() ->
     assert gate.correlated_rejections(named("b")) == 1
 
 
-def test_those_that_begin_to_fail_at_another_time_do_not_fail_together() -> None:
+def test_accounts_that_begin_to_fail_at_different_times_do_not_count_together() -> None:
     gate = LoginBackoff()
     for user in "ab":
         attempt(gate, 0, None, named(user))
@@ -284,7 +284,7 @@ def test_silence_at_one_server_holds_back_no_other_that_takes_the_same_password(
     assert gate.may_login(target(Kind.SMTP), 7 * MINUTE)
 
 
-def test_accepted_is_the_same_password_by_the_same_server() -> None:
+def test_accepted_means_the_same_password_at_the_same_server() -> None:
     gate = LoginBackoff()
     gate.record(target(Kind.IMAP), looked(0, None), 0)
     gate.record(target(Kind.SMTP), replace(looked(0, Cause.REJECTED), failed_phase=Phase.SUBMIT), 0)
@@ -328,9 +328,7 @@ GREETS: list[Step] = [IN[0], *OUT]
 
 
 @pytest.mark.parametrize("end", [SILENCE, CLOSE, RESET])
-async def test_no_answer_to_a_password_that_was_never_accepted_is_no_verdict_and_not_asked_again_at_once(
-    tmp_path: Path, end: Step
-) -> None:
+async def test_silence_to_a_never_accepted_password_is_unknown_and_backs_off(tmp_path: Path, end: Step) -> None:
     heard: list[bytes] = []
     async with scripted_server([*IN, end], then=GREETS, received=heard) as port:
         seen = await probed(tmp_path, replace(named("a"), host="127.0.0.1", port=port), 3)
@@ -343,14 +341,14 @@ async def test_no_answer_to_a_password_that_was_never_accepted_is_no_verdict_and
 
 
 @pytest.mark.parametrize("end", [SILENCE, CLOSE])
-async def test_no_answer_to_a_password_that_was_accepted_before_is_the_servers(tmp_path: Path, end: Step) -> None:
+async def test_silence_to_an_accepted_password_is_the_servers_failure(tmp_path: Path, end: Step) -> None:
     async with scripted_server(ACCEPTED, then=[*IN, end]) as port:
         seen = await probed(tmp_path, replace(named("a"), host="127.0.0.1", port=port), 4)
     assert [one["outcome"] for one in seen] == ["up", "down", "down", "down"]
     assert all(one["login"] and one["failed_phase"] == "auth" for one in seen[1:])
 
 
-async def test_silence_before_the_password_is_the_servers(tmp_path: Path) -> None:
+async def test_silence_before_the_password_is_the_servers_failure(tmp_path: Path) -> None:
     """AUTH LOGIN asks for the name first: nothing that could be rejected has been sent by then."""
     hello: list[Step] = [b"220 hi\r\n", "EHLO", b"250-hi\r\n250 AUTH LOGIN\r\n", "AUTH LOGIN"]
     smtp = replace(target(Kind.SMTP), host="127.0.0.1")

@@ -120,7 +120,7 @@ def test_a_reading_that_does_not_fit_is_refused_by_name(
     assert claims["entries"].valid, "hashes and signatures are as good as ever"
 
 
-def test_what_fits_is_taken(operator: Operator) -> None:
+def test_a_valid_clock_reading_is_accepted(operator: Operator) -> None:
     operator.observe("++----++")
     with operator.reader() as reader:
         assert audit(reader, operator.store.keys.public, operator.store.keys.secret) == []
@@ -166,7 +166,7 @@ WATCH = {
         ("", "settings", None),
     ],
 )
-def test_what_is_watched_is_refused_by_name_where_it_cannot_be_read(
+def test_unreadable_target_settings_are_refused_by_name(
     operator: Operator, part: str, key: str, value: Any
 ) -> None:
     read = operator.steady()

@@ -78,7 +78,7 @@ def test_the_golden_roots_of_compact_ranges() -> None:
     assert compared == len(golden) == 11
 
 
-def test_the_trees_that_go_made() -> None:
+def test_trees_made_by_go_have_the_same_roots() -> None:
     tree, made = CompactRange(), {one["size"]: one for one in GO["trees"]}
     for number in range(max(made)):
         tree.append(leaf_hash(f"entry {number}".encode()))
@@ -89,7 +89,7 @@ def test_the_trees_that_go_made() -> None:
 
 
 @pytest.mark.parametrize("vector", SIGNED, ids=lambda vector: vector["key"].partition("+")[0])
-def test_a_note_of_another_implementation_opens_and_bends_in_no_bit(vector: dict[str, Any]) -> None:
+def test_a_note_of_another_implementation_verifies_and_no_bit_may_change(vector: dict[str, Any]) -> None:
     name, key = key_of(vector["key"])
     assert checkpoint.verifier_key(name, key) == vector["key"]
     assert checkpoint.open_text(vector["note"], name, key) + "\n" == vector["note"].rpartition("— ")[0]
@@ -111,7 +111,7 @@ def test_the_same_key_signs_the_same_note(vector: dict[str, Any]) -> None:
     assert checkpoint.sign_text(text, name, Ed25519PrivateKey.from_private_bytes(secret)) == vector["note"]
 
 
-def test_go_found_our_ledger_as_we_say() -> None:
+def test_the_go_implementation_agrees_on_our_ledger() -> None:
     """What crosscheck.go said of ours.json: each note opens, its root is that of the entries, all are in it."""
     assert hashlib.sha256((FOLDER / "ours.json").read_bytes()).hexdigest() == GO["ours_sha256"]
     told = GO["ours"]

@@ -125,7 +125,7 @@ def test_only_a_message_that_came_in_time_has_a_latency(metrics: Metrics) -> Non
     assert value(metrics, "delivery_latency_seconds", **T) is None
 
 
-def test_an_unknown_observation_takes_probe_success_away(metrics: Metrics) -> None:
+def test_an_unknown_observation_removes_probe_success(metrics: Metrics) -> None:
     assert value(metrics, "probe_success", **T) is None
     metrics.observed(TARGET, UP, "up")
     assert value(metrics, "probe_success", **T) == 1
@@ -249,7 +249,7 @@ def test_an_open_outage_grows_with_each_down_observation_and_closes(metrics: Met
     assert value(metrics, "outage_end_timestamp_seconds", **T, outage_id="a") == T0 / 1000 + 140
 
 
-def test_outage_seconds_never_fall_when_the_record_is_more_cautious(metrics: Metrics) -> None:
+def test_outage_seconds_never_decrease_when_bounds_are_corrected(metrics: Metrics) -> None:
     metrics.outages(TARGET, [outage("a", T0, T0)])
     metrics.observed(TARGET, replace(DOWN, started_at=T0 + 80_000), "down")
     metrics.outages(TARGET, [outage("a", T0, T0 + 79_000, T0 + 140_000)])
@@ -335,7 +335,7 @@ def test_a_faulty_reload_keeps_the_time_of_the_last_good_one(metrics: Metrics) -
     assert value(metrics, "config_last_reload_success_timestamp_seconds") == 100
 
 
-def test_what_is_not_known_of_the_monitor_is_absent(metrics: Metrics) -> None:
+def test_unknown_monitor_metrics_are_absent(metrics: Metrics) -> None:
     for name in ("guard_online", "clock_error_bound_seconds", "ledger_size", "ledger_valid"):
         assert value(metrics, name) is None
     metrics.guard(False)
@@ -395,7 +395,7 @@ def labels_of(name: str, text: str) -> frozenset[str]:
     return frozenset(label for line in lines for label in re.findall(r'(\w+)="', line)) - {"le"}
 
 
-def test_promtool_has_nothing_to_say() -> None:
+def test_promtool_accepts_the_exposition() -> None:
     promtool = shutil.which("promtool")
     if promtool is None and "CI" not in os.environ:
         pytest.skip("promtool is not installed")

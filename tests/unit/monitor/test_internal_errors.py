@@ -94,7 +94,7 @@ async def test_a_probe_that_raises_is_on_record(
     assert len(harness.recorded("observation")) == 2
 
 
-async def test_a_judge_that_raises_is_on_record_with_what_was_seen(
+async def test_an_attribution_that_raises_is_recorded_with_the_observation(
     harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness.pipeline.runner.observe = awaited(down)
@@ -104,7 +104,7 @@ async def test_a_judge_that_raises_is_on_record_with_what_was_seen(
     assert "was: refused: connection refused" in told["detail"]
 
 
-async def test_a_diagnosis_that_raises_changes_nothing_of_what_was_seen(
+async def test_a_diagnosis_that_raises_does_not_change_the_observation(
     harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness.pipeline.runner.observe = awaited(down)
@@ -118,7 +118,9 @@ async def test_a_diagnosis_that_raises_changes_nothing_of_what_was_seen(
 @pytest.mark.parametrize(
     "odd", ["\ud800", 2**60, 1.5j, {1: object()}], ids=["surrogate", "large", "complex", "object"]
 )
-async def test_what_no_entry_can_hold_is_on_record_without_it(harness: PipelineHarness, odd: Any) -> None:
+async def test_an_observation_that_cannot_be_recorded_is_recorded_as_unknown(
+    harness: PipelineHarness, odd: Any
+) -> None:
     harness.pipeline.runner.observe = awaited(lambda request: replace(down(request), facts={"odd": odd}))
     told = await one_look(harness)
     assert (told["outcome"], told["cause"]) == ("unknown", "monitor")
@@ -136,7 +138,7 @@ async def test_observe_raises_nothing(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text.count("probe of t failed: internal error") == 2
 
 
-async def test_a_goodbye_that_fails_by_our_own_fault_is_logged(
+async def test_an_error_while_closing_a_connection_is_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mailwatch.probes.imap_client import ImapClient
@@ -149,7 +151,7 @@ async def test_a_goodbye_that_fails_by_our_own_fault_is_logged(
     assert "closing the connection to t failed: internal error" in caplog.text
 
 
-async def test_one_time_server_never_takes_the_answers_of_the_others_away(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_time_server_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     async def asked(host: str, port: int, timeout: float) -> Offset:
         if host == "odd":
             raise Odd
@@ -161,7 +163,7 @@ async def test_one_time_server_never_takes_the_answers_of_the_others_away(monkey
     assert found.failures == {"odd:123": "internal error: Odd"}
 
 
-async def test_a_round_of_controls_that_failed_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_check_of_the_controls_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Port25(["control.example"])
     monkeypatch.setattr(asked, "_greeting_reason", awaited(lambda _: "refused"))
     monkeypatch.setattr(asked, "_round", awaited(raising))
@@ -172,7 +174,7 @@ async def test_a_round_of_controls_that_failed_is_made_anew(monkeypatch: pytest.
     assert (await asked._check(("control.example",))).answers == {"control.example": "refused"}
 
 
-async def test_what_fails_for_one_target_takes_nothing_from_the_others(
+async def test_a_failure_at_one_target_does_not_affect_the_others(
     harness: PipelineHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
     odd, good = (harness.add_target(replace(harness.target, name=name)) for name in ("a-odd", "b-good"))
@@ -233,7 +235,7 @@ async def test_a_damaged_entry_ends_no_background_loop_also_one_with_a_task_grou
     assert keeping.cancelled()
 
 
-async def test_what_came_with_an_error_of_the_store_is_not_kept_with_it(harness: PipelineHarness) -> None:
+async def test_store_errors_do_not_hide_an_internal_error_in_the_same_group(harness: PipelineHarness) -> None:
     nested = ExceptionGroup("", [ExceptionGroup("", [StoreDamagedError("damaged"), Odd()]), StoreError("busy")])
 
     async def failing() -> None:

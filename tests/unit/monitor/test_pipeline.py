@@ -139,7 +139,7 @@ async def test_a_missed_run_is_a_gap_of_its_own(harness: PipelineHarness) -> Non
     assert [gap["reason"] for gap in harness.recorded("gap")] == ["missed"]
 
 
-async def test_a_time_in_which_the_server_slowed_us_down_has_its_own_reason(harness: PipelineHarness) -> None:
+async def test_a_gap_caused_by_server_throttling_has_its_own_reason(harness: PipelineHarness) -> None:
     harness.assume_up(130_000)
     harness.runtime.detector = Detector(State(throttled=1))
     await harness.probe()
@@ -175,7 +175,7 @@ async def disturbed_look(harness: PipelineHarness, reason: GapReason) -> tuple[s
 
 
 @pytest.mark.parametrize(("late", "outcome"), [(1.2, Outcome.UNKNOWN), (0.9, Outcome.DOWN)])
-async def test_a_timeout_is_ours_if_we_stood_still_for_much_of_it(
+async def test_a_timeout_is_our_own_failure_if_the_process_was_stalled(
     harness: PipelineHarness, late: float, outcome: Outcome
 ) -> None:
     """Too short for the record of stalls, but long for a server that has a second."""
@@ -208,7 +208,7 @@ async def test_a_timeout_is_ours_if_we_stood_still_for_much_of_it(
 
 
 @pytest.mark.parametrize("reason", [GapReason.SUSPENDED, GapReason.CLOCK_STEP])
-async def test_a_failure_while_we_slept_is_ours(harness: PipelineHarness, reason: GapReason) -> None:
+async def test_a_failure_during_a_suspend_is_our_own_failure(harness: PipelineHarness, reason: GapReason) -> None:
     outcome, cause, detail = await disturbed_look(harness, reason)
     assert (outcome, cause) == (Outcome.UNKNOWN, Cause.MONITOR)
     assert "refused" in detail
@@ -218,7 +218,7 @@ async def test_a_slow_disk_does_not_excuse_the_provider(harness: PipelineHarness
     assert (await disturbed_look(harness, GapReason.STORE))[0] == "down"
 
 
-async def test_a_clock_that_was_set_back_does_not_excuse_the_provider_when_its_times_come_again(
+async def test_a_clock_set_back_does_not_excuse_the_provider_when_times_repeat(
     harness: PipelineHarness,
 ) -> None:
     harness.assume_up(30_000)
@@ -389,7 +389,7 @@ async def test_a_forgotten_target_is_not_probed_and_its_record_stays(harness: Pi
     assert len(harness.recorded("observation")) == 1
 
 
-async def test_a_probe_under_way_when_its_watching_ends_is_not_recorded(harness: PipelineHarness) -> None:
+async def test_a_probe_under_way_when_its_target_is_removed_is_not_recorded(harness: PipelineHarness) -> None:
     """Another service stands under the name by then: what was seen of the old one is nothing of it."""
     probing, go_on = asyncio.Event(), asyncio.Event()
 
@@ -409,7 +409,7 @@ async def test_a_probe_under_way_when_its_watching_ends_is_not_recorded(harness:
     assert [(told["event"], told["reason"]) for told in harness.recorded("watch")] == [("end", "replaced")]
 
 
-async def test_the_end_of_a_watching_leaves_its_outage_unwatched_and_sealed(harness: PipelineHarness) -> None:
+async def test_the_end_of_an_enrolment_leaves_its_outage_unwatched_and_recorded(harness: PipelineHarness) -> None:
     for _ in range(3):
         await harness.probe()
     (opened,) = harness.recorded("outage")
@@ -485,9 +485,7 @@ async def test_thousands_of_targets_are_enrolled_in_batches(harness: PipelineHar
 
 
 @pytest.mark.parametrize("gone", [True, False], ids=["removed", "another"])
-async def test_a_crash_between_the_end_of_a_watching_and_what_follows_is_made_good(
-    harness: PipelineHarness, gone: bool
-) -> None:
+async def test_a_crash_after_the_end_of_an_enrolment_is_repaired(harness: PipelineHarness, gone: bool) -> None:
     await record_targets(harness.pipeline, harness.reader, [harness.target])
     harness.runtime.settings = recorded_settings(harness.target, harness.pipeline.rules, harness.pipeline.secret)
     for _ in range(3):

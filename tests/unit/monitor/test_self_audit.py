@@ -79,7 +79,7 @@ def test_a_good_ledger_is_reported_as_one(audits: Audits) -> None:
     ],
 )
 @pytest.mark.slow
-def test_what_was_changed_past_us_is_found_and_reported(audits: Audits, change: str, found: str) -> None:
+def test_changes_made_by_other_programs_are_found_and_reported(audits: Audits, change: str, found: str) -> None:
     audits.spoil(change)
     audits.auditing.audit()
     assert audits.auditing.latest is not None
@@ -134,9 +134,7 @@ def test_a_database_that_cannot_be_read_now_says_nothing_of_the_ledger_and_ends_
     assert audits.auditing.latest is not None
 
 
-async def test_it_takes_its_time_and_ends_at_once_when_we_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_self_audit_is_paced_and_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_audit, "FIRST_AFTER_SECONDS", 0.0)
     monkeypatch.setattr(self_audit, "MAX_CPU_SHARE", 1e-6)
     audits = Audits(tmp_path)

@@ -47,7 +47,7 @@ def finding(wrong: bool, reason: str = "it is late") -> HealthFinding:
     return HealthFinding(HealthArea.LOOP, wrong, True, reason, {"seconds": 3})
 
 
-def test_a_blip_is_no_problem_and_a_problem_is_reported_when_it_begins_and_when_it_is_over() -> None:
+def test_a_problem_is_reported_at_its_start_and_end_and_a_blip_is_not() -> None:
     problem, at = HealthProblem(finding(False)), 0.0
 
     def lives(seconds: float, *, wrong: bool) -> list[Notification]:
@@ -83,7 +83,7 @@ def test_a_single_standstill_however_long_is_no_problem() -> None:
 
 @pytest.mark.parametrize("lang", ["en", "it"])
 @pytest.mark.parametrize("sign", list(HealthArea))
-def test_each_sign_has_words_in_each_language(sign: HealthArea, lang: str) -> None:
+def test_each_self_check_problem_has_a_text_in_each_language(sign: HealthArea, lang: str) -> None:
     channel = Channel(name="json-1", url=None, lang=lang)  # type: ignore[arg-type]
     facts: dict[str, Any] = {"sign": sign.value, "seconds": 12, "count": 3, "all": 7, "targets": ["a", "b"]}
     begun = Notification(key="1", event_type=EventType.MONITOR, time=0, facts=facts | {"used": 5, "limit": 6})
@@ -192,7 +192,7 @@ async def test_a_restart_goes_on_where_the_gap_on_record_ends(harness: PipelineH
     assert after == before
 
 
-async def test_what_was_never_probed_is_on_record_too(harness: PipelineHarness) -> None:
+async def test_a_target_that_was_never_probed_gets_a_gap_too(harness: PipelineHarness) -> None:
     began = harness.runtime.settings_written = monotonic.milliseconds() - 240_000
     harness.runtime.watched_since -= 240
     watching, _ = selfwatch(harness)
@@ -202,7 +202,7 @@ async def test_what_was_never_probed_is_on_record_too(harness: PipelineHarness) 
     assert end - start >= 240_000
 
 
-async def test_what_is_probed_right_now_or_waits_for_its_entry_is_not_overdue(harness: PipelineHarness) -> None:
+async def test_a_target_being_probed_or_recorded_is_not_overdue(harness: PipelineHarness) -> None:
     watching, _ = selfwatch(harness)
     aged(harness, 240)
     harness.runtime.probing_since = time.monotonic()
@@ -219,7 +219,7 @@ async def test_what_is_probed_right_now_or_waits_for_its_entry_is_not_overdue(ha
     assert harness.pipeline.metrics.self_check.stalled == 0
 
 
-async def test_after_a_standstill_of_ours_nothing_is_put_on_record_before_the_probes_had_time(
+async def test_after_a_stall_gaps_are_recorded_only_once_probes_had_time(
     harness: PipelineHarness,
 ) -> None:
     watching, _ = selfwatch(harness)
@@ -264,7 +264,7 @@ async def test_a_probe_that_does_not_end_is_ended_and_shown(
     assert harness.pipeline.metrics.self_check.stalled == 0
 
 
-async def test_a_tick_goes_through_a_tenth_of_the_targets(
+async def test_a_self_check_tick_covers_a_tenth_of_the_targets(
     harness: PipelineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(200):
@@ -288,7 +288,7 @@ async def test_a_tick_goes_through_a_tenth_of_the_targets(
     assert "gone" not in watching._overdue
 
 
-def test_what_the_process_uses_is_measured_against_its_limits() -> None:
+def test_resource_use_is_measured_against_the_limits() -> None:
     before = resources.open_files()
     assert before is not None
     with socket.socket(), socket.socket():
@@ -384,7 +384,7 @@ def test_few_handles_left_make_it_unready_and_a_standstill_does_not(tmp_path: Pa
         resource.prlimit(watching.pid, resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def test_a_disk_that_takes_nothing_makes_it_unready_with_the_reason(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_writes_makes_it_unready_with_the_reason(tmp_path: Path) -> None:
     webhook = Webhook().open()
     watching = MailWatchProcess(
         tmp_path, [section("lab", free_port())], notify=[{"url": webhook.url, "on": ["monitor"], "group": "0s"}]

@@ -71,9 +71,7 @@ async def test_an_outage_is_reported_when_it_opens_and_when_it_closes_once_each(
     assert record.counted == [("json-1", "sent")] * 3
 
 
-async def test_what_was_on_record_but_not_in_the_outbox_is_sent_after_a_crash(
-    record: Record, webhook: Webhook
-) -> None:
+async def test_outages_recorded_but_not_queued_are_sent_after_a_crash(record: Record, webhook: Webhook) -> None:
     # begin() of the first run set the cursor; it was killed before it followed.
     record.notifier(channel(webhook)).close()
     record.outage("a")
@@ -81,7 +79,7 @@ async def test_what_was_on_record_but_not_in_the_outbox_is_sent_after_a_crash(
     assert webhook.titles == ["MailWatch: a is down"]
 
 
-async def test_what_was_before_the_first_channel_is_not_sent(record: Record, webhook: Webhook) -> None:
+async def test_events_before_the_first_channel_are_not_sent(record: Record, webhook: Webhook) -> None:
     record.outage("before")
     record.notifier()
     record.outage("unheard")
@@ -150,7 +148,7 @@ async def test_ten_targets_that_go_down_within_a_minute_are_two_messages(record:
     assert webhook.titles == ["MailWatch: t0 is down", "MailWatch: 9 outages"]
 
 
-async def test_a_target_that_flaps_for_an_hour_rings_sixteen_times(
+async def test_a_target_that_flaps_for_an_hour_causes_sixteen_messages(
     record: Record, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes down and comes back each half minute, on a clock of its own."""
@@ -172,7 +170,7 @@ async def test_a_target_that_flaps_for_an_hour_rings_sixteen_times(
     assert len(lines) >= 240 - 22
 
 
-async def test_what_cannot_be_read_or_written_ends_neither_the_probes_nor_the_notifications(
+async def test_unreadable_or_unwritable_files_stop_neither_probes_nor_notifications(
     record: Record, webhook: Webhook, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As another version may have left it."""
@@ -193,7 +191,7 @@ async def test_what_cannot_be_read_or_written_ends_neither_the_probes_nor_the_no
     assert "no message for entry 0: internal error" in caplog.text
 
 
-async def test_an_outage_that_is_watched_no_more_is_reported_once_where_its_begin_was(
+async def test_an_outage_of_a_removed_target_is_reported_once_to_the_same_channels(
     record: Record, webhook: Webhook
 ) -> None:
     at, asked = now() - 600_000, frozenset({EventType.CLOSE})
@@ -303,7 +301,7 @@ async def test_a_channel_gets_only_what_it_asked_for_in_its_language(record: Rec
     assert other.titles == ["MailWatch: a is down"]
 
 
-async def test_in_quiet_hours_nothing_is_sent_and_what_is_over_by_then_is_not_reported_as_open(
+async def test_quiet_hours_hold_messages_and_ended_outages_are_not_sent_as_open(
     record: Record, webhook: Webhook
 ) -> None:
     quiet = channel(webhook, quiet=(22 * 60, 7 * 60))
@@ -392,7 +390,7 @@ async def test_a_full_disk_and_a_certificate_are_reported_once(
     ]
 
 
-async def test_what_is_not_taken_for_a_week_is_given_up_and_reported(
+async def test_a_message_refused_for_a_week_is_given_up_and_reported(
     record: Record, webhook: Webhook, caplog: pytest.LogCaptureFixture
 ) -> None:
     box = record.outbox()
@@ -405,7 +403,7 @@ async def test_what_is_not_taken_for_a_week_is_given_up_and_reported(
     assert webhook.took == []
 
 
-async def test_a_clock_that_is_set_ahead_gives_up_nothing(record: Record, webhook: Webhook) -> None:
+async def test_a_clock_set_ahead_gives_up_no_message(record: Record, webhook: Webhook) -> None:
     webhook.status = 503
     notifier = record.notifier(channel(webhook, group=0.0))
     record.outage("a")

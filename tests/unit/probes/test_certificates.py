@@ -73,7 +73,7 @@ def test_a_certificate_with_any_byte_changed_is_read_or_reported_as_unreadable(c
     assert {"InvalidVersion", "ValueError"} <= told
 
 
-def test_one_that_cannot_be_read_is_left_out_of_those_of_a_machine(certificates: Certificates) -> None:
+def test_an_unreadable_system_certificate_is_skipped(certificates: Certificates) -> None:
     good = der_of(certificates.server.chain)
     assert len(reader.parse_readable([good.replace(V3, V68, 1), good, b"", b"\x30\x80"])) == 1
 
@@ -123,9 +123,7 @@ async def test_where_any_certificate_will_do_an_unreadable_one_is_recorded_besid
     assert unreadable.startswith("InvalidVersion")
 
 
-async def test_one_target_never_takes_the_answer_of_another_away(
-    certificates: Certificates, tmp_path: Path
-) -> None:
+async def test_an_error_at_one_target_does_not_hide_another(certificates: Certificates, tmp_path: Path) -> None:
     pem = odd(certificates, tmp_path)
     config = tmp_path / "config.yaml"
     async with (

@@ -77,7 +77,7 @@ def cuts(words: bytes) -> list[list[Step]]:
 @RUNS
 @pytest.mark.parametrize(("kind", "words"), LIMITS)
 @pytest.mark.slow
-def test_a_limit_stated_in_the_clear_is_our_doing(run: Run, kind: Kind, words: bytes) -> None:
+def test_a_limit_stated_in_the_clear_is_caused_by_us(run: Run, kind: Kind, words: bytes) -> None:
     for script in cuts(words):
         observation = probed(run, kind, *script)
         assert (observation.outcome, observation.cause) == (Outcome.UNKNOWN, Cause.THROTTLED), script
@@ -105,7 +105,7 @@ def test_other_plain_text_is_no_tls_and_is_on_record(run: Run, kind: Kind, words
 
 
 @RUNS
-def test_what_a_server_sends_before_our_hello_is_read_though_it_is_gone(run: Run) -> None:
+def test_text_sent_before_our_hello_is_read_after_a_disconnect(run: Run) -> None:
     """It closes with our hello unread, so that its kernel resets the connection."""
     observation = probed(run, Kind.SMTP, LIMITS[0][1])
     assert observation.cause in (Cause.THROTTLED, Cause.DISCONNECTED)
@@ -113,7 +113,7 @@ def test_what_a_server_sends_before_our_hello_is_read_though_it_is_gone(run: Run
 
 @RUNS
 @pytest.mark.parametrize("junk", [b"\x00\x01\x02\x03\x04\x05", b"\x80\x2e\x01\x00\x02 binary", b"\xff" * 4000])
-def test_what_is_no_text_is_not_put_on_record(run: Run, junk: bytes) -> None:
+def test_binary_data_is_not_recorded_as_a_reply(run: Run, junk: bytes) -> None:
     observation = probed(run, Kind.SMTP, HELLO, junk, CLOSE)
     assert observation.cause is Cause.TLS
     assert all(len(reply) < 1000 for reply in observation.attempts[-1].replies)

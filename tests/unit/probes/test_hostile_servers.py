@@ -164,7 +164,7 @@ def said(step: int, answer: bytes) -> list[Step]:
         (said(6, b"TAG OK nothing\r\n"), Cause.MAILBOX, Phase.FETCH),
     ],
 )
-async def test_what_an_imap_server_says_decides(script: list[Step], cause: Cause, phase: Phase) -> None:
+async def test_each_imap_reply_has_its_cause(script: list[Step], cause: Cause, phase: Phase) -> None:
     observation = await probe_script(script)
     assert verdict(observation) == (cause, phase)
     assert observation.outcome is cause.outcome
@@ -192,7 +192,7 @@ async def test_what_an_imap_server_says_decides(script: list[Step], cause: Cause
         (10, b"500 what\r\n", Cause.PROTOCOL),
     ],
 )
-async def test_what_an_smtp_server_says_decides(step: int, answer: bytes, cause: Cause) -> None:
+async def test_each_smtp_reply_has_its_cause(step: int, answer: bytes, cause: Cause) -> None:
     phase = Phase.AUTH if answer.startswith(b"250 mail") else SMTP_PHASES[step]
     observation = await probe_script([*SMTP[:step], answer, CLOSE], Kind.SMTP)
     assert verdict(observation) == (cause, phase)
@@ -638,7 +638,7 @@ async def test_a_name_with_many_dead_addresses_of_one_family_is_reached_by_the_o
     assert observation.partial == (f"[::2]:{port}",)
 
 
-async def test_a_family_that_this_line_does_not_have_uses_up_nothing() -> None:
+async def test_an_address_family_without_a_route_uses_up_no_attempt() -> None:
     """IPv4 first, as a line without IPv6 has it sorted: the fourth IPv4 address is reached all the same."""
 
     async def lookup(_host: str, port: int, _timeout: float) -> tuple[Address, ...]:
@@ -826,7 +826,7 @@ CANARIES = (PASSWORD, "canary-0123", "mario.rossi", base64.b64encode(PASSWORD.en
         (Kind.SMTP, 4, "you said %s\r\n"),
     ],
 )
-async def test_what_a_server_echoes_is_in_no_record_and_no_log(
+async def test_secrets_echoed_by_a_server_are_in_no_record_and_no_log(
     caplog: pytest.LogCaptureFixture, kind: Kind, step: int, answer: str, echo: str
 ) -> None:
     caplog.set_level(logging.DEBUG)

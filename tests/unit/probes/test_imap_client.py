@@ -76,7 +76,7 @@ class Session:
         (b"\r\n", ImapProtocolError, ""),
     ],
 )
-async def test_a_greeting_that_is_none_is_raised_with_its_words(
+async def test_an_invalid_greeting_is_raised_with_its_text(
     greeting: bytes, error: type[Exception], words: str
 ) -> None:
     session = Session(greeting)
@@ -156,7 +156,7 @@ async def test_an_answer_without_end_fails_and_costs_little_memory(chunk: bytes,
     assert session.wire.aborted
 
 
-async def test_ten_thousand_lines_in_one_packet_are_taken() -> None:
+async def test_ten_thousand_lines_in_one_packet_are_read() -> None:
     session = Session()
     lines = b"".join(b"* %d EXISTS\r\n" % n for n in range(10_000))
     assert await session.while_asked(session.client.examine(), lines + b"TAG OK\r\n") == 9_999
@@ -201,7 +201,7 @@ async def test_user_and_password_are_quoted(user: str, password: str, wire: byte
     assert session.wire.sent[0].split(b" ", 1)[1] == wire
 
 
-async def test_what_is_not_ascii_goes_as_literals_when_asked_for() -> None:
+async def test_non_ascii_text_is_sent_as_literals_when_allowed() -> None:
     session = Session()
     login = session.client.login("ù", "pässword")
     await session.while_asked(login, b"+ go on\r\n", b"+\r\n", b"TAG OK\r\n")
@@ -246,13 +246,13 @@ async def test_a_refusal_is_raised_with_its_code(answer: bytes, status: str, cod
 @pytest.mark.parametrize(
     "answer", [b"ZZZ9 OK done\r\n", b"TAG YES\r\n", b"TAG\r\n", b"*\r\n", b"* !\r\n", b"\0\0\n"]
 )
-async def test_an_answer_that_is_none_is_raised(answer: bytes) -> None:
+async def test_an_invalid_answer_is_raised(answer: bytes) -> None:
     session = Session()
     with pytest.raises(ImapProtocolError):
         await session.while_asked(session.client.examine(), answer)
 
 
-async def test_bytes_beyond_ascii_are_taken_anywhere() -> None:
+async def test_bytes_beyond_ascii_are_accepted_anywhere() -> None:
     session = Session(b"* OK [CAPABILITY IMAP4rev1] caff\xe8 \xf0\x9f\x93\xac\r\n")
     assert "caff" in await session.client.read_greeting()
     answer = b"* FLAGS (\xe8\xff)\r\n* 3 EXISTS\r\nTAG OK \xe8\r\n"
@@ -366,7 +366,7 @@ def test_lines_do_not_depend_on_how_the_bytes_are_cut(data: bytes, cuts: list[in
     assert whole.pending == pieces.pending
 
 
-async def test_words_of_an_answer_are_no_capabilities() -> None:
+async def test_text_of_an_answer_is_not_read_as_capabilities() -> None:
     session = Session()
     asked = session.client.capability()
     await session.while_asked(asked, b"* CAPABILITY IMAP4rev1 IDLE\r\nTAG OK Capability completed.\r\n")
@@ -394,7 +394,7 @@ async def test_literals_are_given_where_they_are_read() -> None:
         (0, [b"+ idling\r\n"]),
     ],
 )
-async def test_idle_ends_with_news_and_with_the_time(seconds: float, answers: list[bytes]) -> None:
+async def test_idle_ends_on_new_data_and_on_timeout(seconds: float, answers: list[bytes]) -> None:
     session = Session()
     idling = asyncio.ensure_future(session.client.idle_for(seconds, 60))
     await asyncio.sleep(0)

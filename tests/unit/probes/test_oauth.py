@@ -117,7 +117,7 @@ async def test_a_probe_that_is_ended_does_not_lose_the_rotated_grant(
     assert len(authority.asked) == 1
 
 
-async def test_a_disk_that_takes_no_rotated_grant_loses_nothing(
+async def test_a_rotated_grant_is_not_lost_when_the_disk_is_full(
     authority: AuthorizationServer, login: Login
 ) -> None:
     clock = Clock()
@@ -205,7 +205,7 @@ async def test_the_identity_stays_over_rotations(authority: AuthorizationServer,
     assert len(seen.pop()) == 32
 
 
-async def test_a_slow_endpoint_holds_a_probe_up_for_a_short_time_only(
+async def test_a_slow_token_endpoint_delays_a_probe_only_briefly(
     authority: AuthorizationServer, login: Login
 ) -> None:
     authority.fault = "slow"
@@ -277,7 +277,7 @@ async def test_without_a_token_the_server_is_probed_without_a_login(
     assert (down.outcome, down.cause) == (Outcome.DOWN, Cause.REFUSED)
 
 
-async def test_the_time_for_a_token_is_none_of_the_probe(authority: AuthorizationServer, login: Login) -> None:
+async def test_fetching_a_token_is_not_counted_as_probe_time(authority: AuthorizationServer, login: Login) -> None:
     script: list[Step] = [
         GREETING,
         "AUTHENTICATE XOAUTH2 ",
@@ -359,7 +359,7 @@ async def test_the_endpoint_must_have_a_certificate_that_is_trusted(login: Login
 # The file
 
 
-def test_a_grant_survives_its_writing_and_is_its_owners_alone(login: Login) -> None:
+def test_a_grant_is_written_atomically_and_readable_only_by_its_owner(login: Login) -> None:
     path = client(login).grant_file
     grant = new_grant(client(login), SecretStr("canary-new"))
     write_grant(path, grant)
@@ -416,7 +416,7 @@ async def test_a_grant_for_another_client_is_never_shown_to_this_one(
     assert authority.asked == []
 
 
-async def test_a_process_that_holds_the_grant_does_not_hold_us_up_for_ever(login: Login) -> None:
+async def test_a_process_that_locks_the_grant_delays_us_only_for_a_bounded_time(login: Login) -> None:
     async with lock_grant(client(login).grant_file, 20):
         with pytest.raises(GrantBusyError):
             async with lock_grant(client(login).grant_file, 0.1):
@@ -429,7 +429,7 @@ async def test_a_process_that_holds_the_grant_does_not_hold_us_up_for_ever(login
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_rude_visitors_of_the_loopback_do_not_disturb_the_browser(login: Login, host: str) -> None:
+async def test_malformed_requests_to_the_redirect_port_do_not_disturb_the_login(login: Login, host: str) -> None:
     """Microsoft's clients are registered with localhost, which a browser may take to be ::1."""
     async with authorization(replace(client(login), redirect_host="localhost"), USER) as flow:
         port = int(flow.redirect_uri.rpartition(":")[2])
@@ -507,7 +507,7 @@ async def test_an_answer_that_is_packed_is_refused_before_it_is_unpacked(login: 
     ("said", "seconds"),
     [(5, 5.0), ("7", 7.0), (10**400, 99.0), ("1e999", 50.0), ("NaN", 99.0), (-1, 99.0), (None, 99.0), ([], 99.0)],
 )
-def test_a_life_that_is_none_is_the_default(said: object, seconds: float) -> None:
+def test_an_invalid_token_lifetime_uses_the_default(said: object, seconds: float) -> None:
     assert seconds_field(said, 99.0, 50.0 if seconds == 50.0 else 1000.0) == seconds
 
 
@@ -517,7 +517,7 @@ def test_the_challenge_is_that_of_the_rfc() -> None:
     assert code_challenge(verifier) == "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
 
 
-def test_an_endpoint_keeps_its_own_query_and_gets_no_empty_field() -> None:
+def test_an_endpoint_keeps_its_query_and_gets_no_empty_field() -> None:
     assert with_query(
         "https://id.example/auth?tenant=&p=1", scope="a b", state="", redirect_uri="http://[::1]:5"
     ) == ("https://id.example/auth?tenant=&p=1&scope=a+b&redirect_uri=http%3A%2F%2F%5B%3A%3A1%5D%3A5")

@@ -85,6 +85,6 @@ async def test_an_exception_of_ours_in_the_middle_of_reading_is_no_lost_connecti
 
 
 @pytest.mark.parametrize("value", [b"{-1}", b"{x}", b"17", b""])
-async def test_a_header_that_is_no_string_is_none(value: bytes) -> None:
+async def test_a_header_that_is_not_text_is_none(value: bytes) -> None:
     seen = await probe_script([*IMAP[:6], b"* 2 FETCH (BODY[HEADER.FIELDS (DATE)] " + value + b")\r\nTAG OK\r\n"])
     assert (seen.outcome, seen.cause) == (Outcome.DOWN, Cause.MAILBOX)

@@ -44,7 +44,7 @@ def told(said: str, *, clear: bool = False, before: Sequence[str] = ()) -> Reply
 # The table
 
 
-def test_each_example_is_judged_by_its_row(subtests: pytest.Subtests) -> None:
+def test_each_example_matches_its_own_row(subtests: pytest.Subtests) -> None:
     for row, said in EXAMPLES:
         with subtests.test(row=row.id, said=said):
             found = told(said, clear=row.clear)
@@ -109,7 +109,7 @@ PLACES = [
 ]
 
 
-def test_the_same_words_get_the_same_verdict_everywhere(subtests: pytest.Subtests) -> None:
+def test_the_same_reply_gets_the_same_cause_everywhere(subtests: pytest.Subtests) -> None:
     for place, (words, cause) in itertools.product(PLACES, SAME.items()):
         with subtests.test(place=place, words=words):
             assert told(f"{place} {words}").cause is cause
@@ -132,7 +132,7 @@ def test_the_same_words_get_the_same_verdict_everywhere(subtests: pytest.Subtest
         ("mx EHLO: 502 foo", Cause.PROTOCOL),
     ],
 )
-def test_what_is_in_no_row_is_judged_by_its_class_and_marked_unknown(said: str, cause: Cause) -> None:
+def test_an_unlisted_reply_is_classified_by_its_code_and_marked_unknown(said: str, cause: Cause) -> None:
     found = told(said)
     assert (found.cause, found.known) == (cause, False)
 
@@ -173,7 +173,7 @@ def test_lines_of_a_reply_are_read_as_one_and_kept_apart() -> None:
     assert refused.status == "5.7.1"
 
 
-def test_over_tls_a_server_that_wants_tls_is_at_fault() -> None:
+def test_a_server_that_demands_tls_over_tls_is_at_fault() -> None:
     said = "imap LOGIN: NO [PRIVACYREQUIRED] x"
     assert told(said, clear=True).cause is Cause.CREDENTIALS
     assert told(said).cause is Cause.PROTOCOL
@@ -229,13 +229,13 @@ SERVERS_OWN = [
 ]
 
 
-def test_what_a_part_of_the_server_ran_into_is_its_own(subtests: pytest.Subtests) -> None:
+def test_an_internal_failure_of_a_server_is_the_servers(subtests: pytest.Subtests) -> None:
     for said in SERVERS_OWN:
         with subtests.test(said=said):
             assert reports(said) == (Outcome.DOWN, Cause.UNAVAILABLE)
 
 
-def test_a_mailbox_that_is_gone_is_the_mailbox() -> None:
+def test_a_missing_mailbox_has_the_cause_mailbox() -> None:
     assert told("pop3 PASS: -ERR [SYS/PERM] Fatal: Mailbox does not exist").cause is Cause.MAILBOX
     assert told("pop3 PASS: -ERR [AUTH] Mailbox does not exist").cause is Cause.CREDENTIALS
 
@@ -278,7 +278,7 @@ ABOUT_US = [
 ]
 
 
-def test_what_is_about_us_is_ours(subtests: pytest.Subtests) -> None:
+def test_replies_about_our_own_behaviour_are_caused_by_us(subtests: pytest.Subtests) -> None:
     for said, cause in ABOUT_US:
         with subtests.test(said=said):
             assert told(said).cause is cause
@@ -315,7 +315,7 @@ BYE: list[Step] = ["LOGOUT", b"* BYE\r\nTAG OK\r\n"]
 WELL = (Outcome.UP, None, None)
 
 
-async def test_untagged_lines_are_on_record_in_order_and_unknown_words_are_marked() -> None:
+async def test_untagged_lines_are_recorded_in_order_and_unknown_ones_marked() -> None:
     seen = await meet(
         [HI, "LOGIN", b"* NO one\r\n* BAD two\r\n* Three.\r\n* OK [ALERT] four\r\nTAG NO five\r\n", CLOSE]
     )
@@ -329,7 +329,7 @@ async def test_untagged_lines_are_on_record_in_order_and_unknown_words_are_marke
     assert seen.attempts[-1].facts is None
 
 
-async def test_a_report_counts_the_observations_whose_words_are_not_known() -> None:
+async def test_a_report_counts_observations_with_unknown_replies() -> None:
     entries = []
     for index, words in enumerate((b"BYE foo", b"BYE System error"), 1):
         seen = await meet([HI, "LOGIN", b"* " + words + b"\r\n", CLOSE])
@@ -353,17 +353,17 @@ async def test_a_report_counts_the_observations_whose_words_are_not_known() -> N
         (b"* NO [ALERT] hello\r\n", Cause.DISCONNECTED),
     ],
 )
-async def test_what_came_before_the_end_is_read(answer: bytes, cause: Cause) -> None:
+async def test_lines_before_a_disconnect_are_read(answer: bytes, cause: Cause) -> None:
     seen = await meet([HI, "LOGIN", answer, CLOSE])
     assert verdict(seen) == (cause.outcome, cause, Phase.AUTH)
 
 
-async def test_a_bye_is_believed_though_the_server_neither_answers_nor_leaves() -> None:
+async def test_a_bye_counts_even_if_the_server_stays_connected() -> None:
     seen = await meet([HI, "LOGIN", b"* BYE System error\r\n", SILENCE])
     assert verdict(seen) == (Outcome.DOWN, Cause.UNAVAILABLE, Phase.AUTH)
 
 
-async def test_words_before_a_silence_excuse_the_server_and_do_not_accuse_it() -> None:
+async def test_replies_before_a_silence_may_excuse_the_server_but_not_accuse_it() -> None:
     script: list[Step] = [HI, "LOGIN", b"* NO [ALERT] Too many logins\r\n", SILENCE]
     assert verdict(await meet(script, timeout=0.7)) == (Outcome.UNKNOWN, Cause.THROTTLED, Phase.AUTH)
     script[2] = b"* NO [ALERT] System error\r\n"
@@ -409,7 +409,7 @@ async def test_words_before_a_silence_excuse_the_server_and_do_not_accuse_it() -
         [b"* OK ready {123}\r\n", "CAPABILITY", b"* CAPABILITY IMAP4rev1\r\nTAG OK {99}\r\n", *OPEN[1:], MAIL],
     ],
 )
-async def test_imap_goes_on_as_mail_programs_do(script: list[Step]) -> None:
+async def test_imap_continues_after_replies_that_mail_programs_tolerate(script: list[Step]) -> None:
     seen = await meet([*script, *BYE])
     assert verdict(seen) == WELL, seen.detail
 
@@ -459,7 +459,7 @@ SENT: list[Step] = [
 ]
 
 
-async def test_a_submission_server_that_knows_helo_only_is_greeted_by_it() -> None:
+async def test_a_submission_server_without_ehlo_is_greeted_with_helo() -> None:
     script: list[Step] = [
         *EHLO,
         b"502 command not implemented\r\n",
@@ -493,7 +493,7 @@ async def test_the_reason_of_ehlo_counts_where_helo_is_refused_without_one() -> 
     assert verdict(await meet([*script[:3], "^HELO", CLOSE], Kind.SMTP))[1] is Cause.OFFLINE
 
 
-async def test_who_takes_auth_plain_in_two_lines_is_given_two() -> None:
+async def test_auth_plain_is_sent_in_two_lines_where_the_server_needs_it() -> None:
     two: list[Step] = [*AUTHED[:-1], b"334 \r\n", "^[A-Za-z0-9+/=]+\r$", b"235 in\r\n"]
     assert verdict(await meet([*two, *SENT], Kind.SMTP)) == WELL
 
@@ -623,7 +623,7 @@ async def _in_pieces(kind: Kind, answers: list[tuple[str, bytes]], sizes: list[i
 
 @given(st.sampled_from(DIALOGUES), st.lists(st.integers(1, 40), min_size=1, max_size=6))
 @settings(max_examples=60, deadline=None)
-def test_the_same_bytes_get_the_same_verdict_however_they_are_cut(
+def test_the_same_bytes_get_the_same_cause_in_any_packets(
     dialogue: tuple[Kind, list[tuple[str, bytes]]], sizes: list[int]
 ) -> None:
     kind, answers = dialogue
@@ -634,7 +634,7 @@ def test_the_same_bytes_get_the_same_verdict_however_they_are_cut(
 
 
 @pytest.mark.parametrize("size", [1 << 22, 1 << 16, 1000])
-def test_what_came_before_a_bound_is_given_however_it_was_cut(size: int) -> None:
+def test_lines_before_a_size_limit_are_kept_in_any_packets(size: int) -> None:
     data, lines = b"* x y z\r\n" * 150_000, ImapLineBuffer()
     pieces = (data[start : start + size] for start in range(0, len(data), size))
     given: list[bytes] = []

@@ -59,7 +59,7 @@ def known(text: bytes, sealer: MessageSigner = SEALER) -> MessageToken | None:
     return sealer.recognise(dict(header_fields(header_section(text))))
 
 
-def test_the_message_is_one_that_a_mail_program_reads() -> None:
+def test_the_probe_message_is_readable_in_a_mail_program() -> None:
     parsed = email.message_from_bytes(message(), policy=policy.default)
     assert parsed["message-id"] == f"<mailwatch.{MARK.token}@example.org>"
     assert parsed["auto-submitted"] == "auto-generated"
@@ -97,7 +97,7 @@ def test_our_message_is_known_by_its_seal_alone() -> None:
 
 
 @given(st.binary(max_size=400))
-def test_nothing_that_comes_is_ours_or_breaks_the_reading(junk: bytes) -> None:
+def test_foreign_messages_are_never_ours_and_never_raise(junk: bytes) -> None:
     assert known(junk) is None
     assert (
         read_delivery_report(b"Content-Type: multipart/report; boundary=B\r\n\r\n--B\r\n" + junk, SEALER) is None
@@ -151,7 +151,7 @@ def test_a_header_without_end_is_bounded() -> None:
 @pytest.mark.parametrize(
     "date", ["", "yesterday", "Thu, 32 Jan 2026 22:00:00 +0000", "Thu, 1 Jan 99999 00:00:00 +0000"]
 )
-def test_a_date_that_is_none_is_none(date: str) -> None:
+def test_an_invalid_date_is_none(date: str) -> None:
     assert parse_date(date) is None
 
 
@@ -239,7 +239,7 @@ async def test_a_signature_out_of_date_by_our_clock_is_no_failure_of_the_message
 
 
 @pytest.mark.parametrize("text", [b"v=DKIM1; p=", b"v=DKIM1; k=rsa; p=AAAA", b"hello"])
-async def test_a_key_that_is_none_is_no_failure_of_the_message(text: bytes) -> None:
+async def test_an_invalid_dkim_key_is_no_failure_of_the_message(text: bytes) -> None:
     async with name_server(text) as keys:
         (told,) = await check_signatures(signed(message()), keys)
     assert told["result"] == "permerror"
@@ -279,7 +279,7 @@ def test_a_report_without_our_seal_is_read_and_proves_nothing() -> None:
 
 
 @pytest.mark.parametrize("becomes", ["itself", "bounce"])
-async def test_words_that_are_no_text_fit_into_the_record(becomes: str) -> None:
+async def test_undecodable_replies_can_be_recorded(becomes: str) -> None:
     service = Service(
         smtp={"message": b"250 \xff ok: queued as A\xff1 \r\n"},
         becomes=becomes,
@@ -358,12 +358,12 @@ def look(stage: str = "served", at: int = AT, **facts: Any) -> Observation:
         ("unsubmitted", False),
     ],
 )
-def test_what_may_still_come_is_outstanding(stage: str, on_its_way: bool) -> None:
+def test_a_message_that_may_still_arrive_is_outstanding(stage: str, on_its_way: bool) -> None:
     assert (MARK.token in Outstanding.restore([look(stage)]).sent) is on_its_way
 
 
 @pytest.mark.parametrize("end", ["late", "lost", "bounced"])
-def test_what_came_or_will_not_come_is_outstanding_no_more(end: str) -> None:
+def test_a_message_that_ended_is_no_longer_outstanding(end: str) -> None:
     ended: dict[str, Any] = {end: [{"token": MARK.token}]}
     after = Outstanding.restore([look("queued"), look("unsubmitted", message=None, **ended)])
     assert not after.sent
@@ -378,7 +378,7 @@ def test_a_message_is_given_up_after_a_week_and_recorded_once() -> None:
     assert not waiting.after(look("unsubmitted", message=None, lost=[{"token": MARK.token}])).overdue(AT + 10**12)
 
 
-def test_what_could_not_be_deleted_is_known_and_no_stray() -> None:
+def test_an_undeleted_message_is_known_and_not_a_leftover() -> None:
     assert Outstanding.restore([look("served", left="read-only")]).recorded == {MARK.token}
     assert Outstanding.restore([look("served")]).recorded == set()
 

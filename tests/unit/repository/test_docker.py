@@ -39,7 +39,7 @@ def last_stage() -> list[str]:
     return LINES[max(number for number, line in enumerate(LINES) if line.startswith("FROM ")) :]
 
 
-def test_every_base_has_a_version_and_nothing_is_fetched_unseen() -> None:
+def test_every_base_image_has_a_version_and_downloads_are_pinned() -> None:
     (base,) = instructions("ARG")
     assert re.fullmatch(r"PYTHON=python:3\.\d+-slim-[a-z]+", base)
     assert [line.split()[0] for line in instructions("FROM")] == ["${PYTHON}", "${PYTHON}"]
@@ -65,9 +65,7 @@ def test_it_runs_as_an_unprivileged_user_on_the_port_and_volume_that_it_names() 
     assert health.endswith('CMD ["mailwatch", "health"]')
 
 
-def test_without_a_config_of_ones_own_it_takes_the_example(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_config_the_container_uses_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "config.example.yaml /etc/mailwatch/config.yaml" in instructions("COPY")
     # That is where mailwatch searches when there is none in the working directory.
     assert Path("/etc/mailwatch/config.yaml") in _DEFAULT_PATHS
@@ -109,7 +107,7 @@ def test_every_service_is_confined(name: str) -> None:
         assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", service["image"])
 
 
-def test_prometheus_may_read_the_metrics_and_asks_by_a_name_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prometheus_may_read_the_metrics_by_an_allowed_host_name(monkeypatch: pytest.MonkeyPatch) -> None:
     service = SERVICES["mailwatch"]
     for name, value in {"MAILWATCH_LISTEN": "0.0.0.0:8080", **service["environment"]}.items():
         monkeypatch.setenv(name, value)
@@ -124,7 +122,7 @@ def test_prometheus_may_read_the_metrics_and_asks_by_a_name_that_is_known(monkey
     assert is_known_host(access, "mailwatch:8080")
 
 
-def test_no_password_stands_in_the_compose_file() -> None:
+def test_the_compose_file_contains_no_password() -> None:
     for service in SERVICES.values():
         for key in service.get("environment", {}):
             assert not re.search(r"PASSWORD|SECRET|TOKEN", key) or key.endswith("__FILE")
@@ -139,7 +137,7 @@ def test_a_bind_mount_comes_from_this_repository_and_is_read_only() -> None:
             assert source in named or (source.startswith("./") and rest.endswith(":ro")), mount
 
 
-def test_the_demo_is_asked_for_and_is_a_command_that_mailwatch_knows() -> None:
+def test_the_demo_profile_runs_an_existing_command() -> None:
     assert SERVICES["demo"]["profiles"] == ["demo"]
     assert [name for name, service in SERVICES.items() if "profiles" in service] == ["demo"]
     verb, *words = SERVICES["demo"]["command"]

@@ -27,7 +27,7 @@ def test_each_command_is_in_the_readme_and_has_help(name: str, capsys: pytest.Ca
     assert f"usage: mailwatch {name}" in capsys.readouterr().out
 
 
-def test_asking_for_help_loads_no_package_of_the_service() -> None:
+def test_help_loads_no_heavy_package() -> None:
     program = "import sys; from mailwatch.cli import main\ntry: main(sys.argv[1:])\nfinally: print(*sys.modules)"
     for words in (["--help"], ["--version"]):
         done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
@@ -138,7 +138,7 @@ def test_pins_have_hashes_and_no_index_address() -> None:
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("requirements.txt", "run"), ("requirements-dev.txt", "dev")])
-def test_whatever_is_asked_for_is_pinned(name: str, wanted: str) -> None:
+def test_every_dependency_is_pinned(name: str, wanted: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = project["dependencies"] + (project["optional-dependencies"]["dev"] if wanted == "dev" else [])
     pinned = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / name).read_text(), re.MULTILINE))

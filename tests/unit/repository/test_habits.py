@@ -81,7 +81,7 @@ def test_each_action_is_pinned_by_its_commit_and_says_its_version(workflow: Path
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_may_only_read_and_a_job_that_writes_says_what(workflow: Path) -> None:
+def test_workflows_are_read_only_and_jobs_declare_what_they_write(workflow: Path) -> None:
     assert yaml.safe_load(workflow.read_text())["permissions"] == {"contents": "read"}
     for name, job in jobs_of(workflow).items():
         assert "timeout-minutes" in job or "uses" in job, name

@@ -138,7 +138,7 @@ def test_analysis_and_ledger_are_pure() -> None:
         assert not called & {"now", "time.time", "datetime.now", "time.monotonic"}, module
 
 
-def test_in_the_monitor_only_its_edges_know_the_outlets() -> None:
+def test_in_the_monitor_only_its_edges_import_web_notify_and_evidence() -> None:
     edges = {"service", "startup", "read_model", "process", "self_audit", "damage_alarm", "runner", "pipeline"}
     for module in in_package("monitor"):
         if module.split(".")[-1] not in edges:
@@ -155,7 +155,7 @@ def test_the_verifier_needs_neither_config_nor_store() -> None:
     assert sorted(wrong & set(found)) == []
 
 
-def test_what_a_package_says_of_its_modules_is_there() -> None:
+def test_modules_named_in_package_docstrings_exist() -> None:
     """Lines such as `trip      one probe, from the one end to the other`."""
     missing = []
     for module, tree in trees().items():
@@ -170,7 +170,7 @@ def test_what_a_package_says_of_its_modules_is_there() -> None:
     assert missing == []
 
 
-def test_a_module_that_another_names_is_there() -> None:
+def test_modules_named_in_comments_exist() -> None:
     """A reason that ends in (stretches.py) helps no reader once that module is renamed."""
     there = {str(path.relative_to(PACKAGE.parent)) for path in PACKAGE.parent.glob("*/**/*.py")}
     missing = []

@@ -17,7 +17,7 @@ BUILT = {
 """Where a pattern is compiled from what is no literal."""
 
 
-def test_no_text_keeps_a_pattern_busy() -> None:
+def test_no_pattern_backtracks() -> None:
     collected = every()
     assert len(collected) > 130
     assert {asked.where: text for asked in collected if (text := busy(asked))} == {}

@@ -63,5 +63,5 @@ def test_a_line_of_markdown_that_could_be_shorter_is_too_long(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_what_is_enforced_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
+def test_enforced_files_contain_no_rejected_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert prose.main(everything=False) == 0, capsys.readouterr().out

@@ -31,6 +31,6 @@ def test_each_claim_names_a_test() -> None:
     assert [row for row in rows if "`tests/" not in row.rpartition(" | ")[2]] == []
 
 
-def test_the_documents_lead_to_it() -> None:
+def test_documents_link_to_the_security_page() -> None:
     for document in ("README.md", "docs/explanation/architecture.md"):
         assert "security.md" in (ROOT / document).read_text(encoding="utf-8")

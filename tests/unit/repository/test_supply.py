@@ -53,7 +53,7 @@ def test_pins_are_read_with_all_their_hashes() -> None:
     assert pins(text) == {"x-y": ("1.0", (one, other)), "z": ("2", (one,))}
 
 
-def test_nothing_is_built_with_what_is_not_pinned() -> None:
+def test_the_build_uses_pinned_dependencies_only() -> None:
     built = re.findall(r"pip (?:install|wheel) [^&\n]*(?:\\\n[^&\n]*)*", (ROOT / "Dockerfile").read_text())
     built += re.findall(r"pip install .*", (ROOT / "Makefile").read_text())
     assert len(built) >= 8
@@ -69,7 +69,7 @@ def test_nothing_is_built_with_what_is_not_pinned() -> None:
     assert all(hashes for _, hashes in pinned.values())
 
 
-def test_what_builds_and_what_tests_are_of_one_version() -> None:
+def test_build_and_test_dependencies_have_the_same_versions() -> None:
     # Both go into one environment: a second version would be taken out by the first, and back again.
     dev, build = (pins((ROOT / f"requirements-{name}.txt").read_text()) for name in ("dev", "build"))
     run = pins((ROOT / "requirements.txt").read_text())
@@ -78,7 +78,7 @@ def test_what_builds_and_what_tests_are_of_one_version() -> None:
     assert all(dev[name] == run[name] for name in run)
 
 
-def test_the_whole_has_the_licence_of_its_strictest_part() -> None:
+def test_the_distribution_has_the_strictest_licence_of_its_parts() -> None:
     parts = {part["name"]: part for part in bill((ROOT / "requirements.txt").read_text())["components"]}
     assert parts["aioimaplib"]["licenses"] == [{"license": {"name": "GPL-3.0-only"}}]
     assert "org.opencontainers.image.licenses=GPL-3.0-only" in (ROOT / "Dockerfile").read_text()

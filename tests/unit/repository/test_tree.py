@@ -39,9 +39,7 @@ def test_no_test_module_lies_outside_the_trees() -> None:
 
 
 @pytest.mark.parametrize("mark", MARKS)
-def test_what_needs_a_mark_cannot_start_in_a_fast_test_without_it(
-    mark: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fast_test_cannot_start_servers_without_a_mark(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILWATCH_TEST_FAST", "1")
     with pytest.raises(AssertionError, match=mark):
         starting(mark)

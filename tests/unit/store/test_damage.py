@@ -88,7 +88,7 @@ VERBS = (
 
 
 @pytest.mark.slow
-def test_each_damaged_page_is_found_by_the_audit_and_reported_in_a_sentence_by_every_verb(
+def test_each_damaged_page_is_found_by_the_audit_and_named_by_every_command(
     database: Path, tmp_path: Path
 ) -> None:
     """One page of each table and index here; `make chaos` spoils them all."""
@@ -119,7 +119,7 @@ def test_a_report_of_a_damaged_ledger_is_refused_in_a_sentence(database: Path, t
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_what_is_started_on_a_damaged_page_says_so_or_writes_what_it_is_given(tmp_path: Path) -> None:
+async def test_a_command_started_on_a_damaged_page_reports_it_or_works(tmp_path: Path) -> None:
     database = make_ledger(tmp_path)
     whole, silent, refused = database.read_bytes(), list[Page](), list[str]()
     for number, page in enumerate(one_of_each(pages(database))):
@@ -153,7 +153,7 @@ def without_an_index(database: Path) -> None:
         connection.commit()
 
 
-async def test_an_index_that_is_damaged_while_it_runs_is_reported_once_and_nothing_waiting_is_dropped(
+async def test_an_index_damaged_while_running_is_reported_once_and_drops_no_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.01)
@@ -250,7 +250,7 @@ def test_each_error_of_sqlite_has_its_meaning(
     assert type(found) is (meant or type(None))
 
 
-def test_an_entry_that_was_changed_on_disk_is_not_shown_as_if_it_had_been_written(tmp_path: Path) -> None:
+def test_a_changed_entry_is_not_shown_as_written(tmp_path: Path) -> None:
     database = make_ledger(tmp_path)
     with contextlib.closing(sqlite3.connect(database)) as connection:
         connection.execute("DROP TRIGGER entries_no_update")
@@ -282,7 +282,7 @@ def test_the_audit_of_a_ledger_that_lost_a_page_names_what_is_lost_and_checks_th
 
 
 @pytest.mark.parametrize("how", ["gone", "empty"])
-def test_every_verb_says_the_same_of_a_database_that_is_lost(tmp_path: Path, how: str) -> None:
+def test_every_command_reports_a_lost_database_the_same_way(tmp_path: Path, how: str) -> None:
     database = make_ledger(tmp_path)
     database.unlink()
     if how == "empty":

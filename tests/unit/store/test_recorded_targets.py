@@ -177,7 +177,7 @@ def test_no_data_is_never_written_as_no_downtime(tmp_path: Path) -> None:
         assert "0,0 s" not in text
 
 
-def test_a_target_that_is_no_longer_in_the_config_is_judged_by_its_own_interval(tmp_path: Path) -> None:
+def test_a_target_removed_from_the_config_is_evaluated_by_its_own_interval(tmp_path: Path) -> None:
     ledger(tmp_path / "data", looks(START, START + 2 * DAY, 15 * MINUTE))
     other = {"name": "other", "kind": "imap", "host": "127.0.0.1", "port": 1, "tls": "none"}
     MailWatchProcess(tmp_path, [other])
@@ -222,7 +222,7 @@ def test_outages_of_one_target_and_of_one_that_never_was(folder: Path) -> None:
         ([*(f"kept {n}" for n in range(11)), "zzzyx"], "is it zzzyx?"),
     ],
 )
-def test_an_unknown_name_is_answered_with_what_there_is(known: list[str], cure: str) -> None:
+def test_an_unknown_name_is_answered_with_the_known_names(known: list[str], cure: str) -> None:
     error = UnknownTargetError("zzzyy", known)
     assert str(error) == f"there is no target 'zzzyy', in the config or on record; {cure}"
 
@@ -239,7 +239,7 @@ def test_an_unknown_name_is_answered_with_what_there_is(known: list[str], cure: 
         ([9, 0], 60_000),
     ],
 )
-def test_the_usual_interval(due: list[int], expected: int) -> None:
+def test_the_interval_of_a_target_is_its_most_frequent_one(due: list[int], expected: int) -> None:
     assert usual_interval(due) == expected
 
 
@@ -258,7 +258,7 @@ MARKS = "+++---?--+++"
     "events", [(TargetEvent.END, TargetEvent.BEGIN), (TargetEvent.END,), (TargetEvent.CHANGE,)]
 )
 @pytest.mark.slow
-def test_a_replay_over_a_change_gives_what_was_decided_live(
+def test_a_replay_over_a_change_agrees_with_the_live_decisions(
     tmp_path: Path, cut: int, events: tuple[TargetEvent, ...]
 ) -> None:
     """Also where a crash came before what follows from the end of a watching was on record."""

@@ -95,7 +95,7 @@ def test_a_restart_between_any_two_observations_changes_nothing(before: str, aft
             assert (told, fresh.name) == (expected, same.name)
 
 
-def test_a_crash_between_an_observation_and_its_outage_is_made_good() -> None:
+def test_a_crash_between_an_observation_and_its_outage_is_repaired() -> None:
     with ledger() as (store, reader):
         live = Live(store, Rules())
         for at, mark in enumerate("+--"):
@@ -112,7 +112,7 @@ def test_a_crash_between_an_observation_and_its_outage_is_made_good() -> None:
         assert audit_outages(reader, rule_book(reader), "t") == []
 
 
-def test_a_crash_between_an_observation_and_what_it_proves_of_the_login_is_made_good() -> None:
+def test_a_crash_before_a_login_outage_is_recorded_is_repaired() -> None:
     with ledger() as (store, reader):
         live = Live(store, Rules())
         for at, cause in enumerate((None, Cause.CREDENTIALS, None)):
@@ -128,7 +128,7 @@ def test_a_crash_between_an_observation_and_what_it_proves_of_the_login_is_made_
         assert audit_outages(reader, rule_book(reader), "t") == []
 
 
-def test_what_was_reported_as_closed_is_not_reported_again_as_open() -> None:
+def test_an_outage_reported_as_closed_is_not_reported_again_as_open() -> None:
     with ledger() as (store, reader):
         live = Live(store, Rules(close_after=1))
         for at, mark in enumerate("+---+"):
@@ -138,7 +138,7 @@ def test_what_was_reported_as_closed_is_not_reported_again_as_open() -> None:
 
 @settings(max_examples=20)
 @given(MARKS)
-def test_the_audit_agrees_with_what_was_decided_live(marks: str) -> None:
+def test_the_audit_agrees_with_the_live_decisions(marks: str) -> None:
     with ledger() as (store, reader):
         live = Live(store, Rules(open_after=2))
         for at, mark in enumerate(marks):
@@ -186,7 +186,7 @@ def announce(store: Store, at: int, *rules: MaintenanceRule) -> None:
     store.append_batch([NewEntry(kind="node", time=at, target=None, payload=payload)])
 
 
-def test_what_was_announced_is_read_from_the_record_with_its_time() -> None:
+def test_announcements_are_read_from_the_ledger_with_their_time() -> None:
     with ledger() as (store, reader):
         announce(store, 1000)
         announce(store, 2000, NIGHTLY)

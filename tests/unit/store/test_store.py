@@ -78,7 +78,7 @@ def test_entries_number_themselves_and_their_target_also_after_a_restart(store: 
     assert audited(data_dir) == []
 
 
-def test_what_is_read_is_what_was_written(store: Store, data_dir: Path) -> None:
+def test_entries_read_back_as_written(store: Store, data_dir: Path) -> None:
     gap = Gap(target="a", start=1, end=9, reason=GapReason.SUSPENDED)
     drafts = [observed("a", 1), observed("b", 2), NewEntry(kind="gap", time=9, target="a", payload=gap)]
     written = store.append_batch([*drafts, observed("a", 10, Outcome.DOWN)])
@@ -176,14 +176,14 @@ def tamper(data_dir: Path, *statements: str) -> None:
         connection.commit()
 
 
-def test_a_second_process_is_kept_out(store: Store, data_dir: Path) -> None:
+def test_a_second_process_is_refused(store: Store, data_dir: Path) -> None:
     with pytest.raises(DataDirLockedError, match=f"process {os.getpid()}"):
         Store.open(data_dir)
     store.close()
     Store.open(data_dir).close()
 
 
-def test_files_are_their_owners_alone(store: Store, data_dir: Path) -> None:
+def test_files_are_readable_only_by_their_owner(store: Store, data_dir: Path) -> None:
     store.append_batch([observed("a", 1)])
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in data_dir.rglob("*") if path.is_file()}
     store.close()
@@ -388,7 +388,7 @@ def test_opening_once_more_keeps_the_locks_of_the_first(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_asked_of_a_part_does_not_read_the_whole(
+def test_a_query_of_a_range_does_not_read_the_whole_ledger(
     store: Store, data_dir: Path, asked: dict[str, Any], index: str
 ) -> None:
     """With ten million entries a query past the indexes takes seconds, and each web page asks several."""

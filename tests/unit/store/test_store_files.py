@@ -78,7 +78,7 @@ def test_keys_without_their_database_never_begin_a_second_ledger(data_dir: Path,
     store.close()
 
 
-def test_a_log_that_was_removed_after_a_kill_is_seen_by_the_checkpoint_beside_the_keys(data_dir: Path) -> None:
+def test_a_log_removed_after_a_kill_is_detected_by_the_stored_checkpoint(data_dir: Path) -> None:
     store = Store.open(data_dir)
     store.append_batch([NODE] * 5)
     store.checkpoint()
@@ -196,7 +196,7 @@ def test_a_locked_database_is_reported_with_its_holder(data_dir: Path, monkeypat
     Store.open(data_dir).close()
 
 
-def test_a_second_process_is_kept_out_also_where_the_lock_file_was_removed(data_dir: Path) -> None:
+def test_a_second_process_is_refused_even_if_the_lock_file_was_removed(data_dir: Path) -> None:
     store = Store.open(data_dir)
     (data_dir / "lock").unlink()
     code = "import sys; from pathlib import Path; from mailwatch.store import Store; Store.open(Path(sys.argv[1]))"
@@ -252,7 +252,7 @@ async def test_a_data_dir_that_is_moved_away_keeps_entries_waiting_until_it_is_b
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
-async def test_a_database_that_is_not_the_one_any_more_takes_nothing_and_the_end_says_so(
+async def test_a_replaced_database_is_not_written_and_the_exit_reports_it(
     data_dir: Path, writing: Writer, how: str
 ) -> None:
     database = data_dir / "mailwatch.sqlite"

@@ -65,7 +65,7 @@ def test_with_a_password_only_the_health_checks_are_open(tmp_path: Path) -> None
         assert PASSWORD.encode() not in watching.all_output()
 
 
-def test_a_token_opens_everything_and_is_shown_nowhere(tmp_path: Path) -> None:
+def test_a_token_opens_everything_and_appears_nowhere(tmp_path: Path) -> None:
     watching = watching_with(tmp_path, token_file="secret-token")
     with watching.running():
         status, _, text = ask(watching, "/metrics", {"Authorization": f"Bearer {TOKEN}"})
@@ -192,7 +192,7 @@ def test_half_a_hash_in_the_password_file_is_not_taken_for_a_password(tmp_path: 
     assert "canary" not in str(caught.value)
 
 
-def test_secrets_that_others_can_read_are_worth_a_word(tmp_path: Path) -> None:
+def test_secrets_readable_by_others_are_warned_about(tmp_path: Path) -> None:
     watching = watching_with(tmp_path, token_file="secret-token")
     (tmp_path / "secret-token").chmod(0o644)
     assert "chmod 600" in watching.command("config", "check").stderr
@@ -223,7 +223,7 @@ def test_beyond_loopback_without_a_password_only_the_public_view_is_shown(tmp_pa
             assert "web.password_file" in said
 
 
-def test_a_network_that_is_trusted_sees_all_but_under_no_strange_name(tmp_path: Path) -> None:
+def test_a_trusted_network_sees_everything_only_under_a_known_host_name(tmp_path: Path) -> None:
     watching = watching_with(tmp_path, trust_network=True)
     watching.settings["web"]["listen"] = f"0.0.0.0:{watching.port}"
     watching.write_config()
@@ -234,7 +234,7 @@ def test_a_network_that_is_trusted_sees_all_but_under_no_strange_name(tmp_path: 
         assert ask(watching, "/", {"Host": "rebound.example"})[0] == 421
 
 
-def test_what_a_proxy_passes_on_does_not_come_from_this_machine(tmp_path: Path) -> None:
+def test_proxied_requests_do_not_count_as_local(tmp_path: Path) -> None:
     watching = watching_with(tmp_path)
     with watching.running():
         assert "nobody" in ask(watching, "/")[2]
@@ -242,7 +242,7 @@ def test_what_a_proxy_passes_on_does_not_come_from_this_machine(tmp_path: Path) 
         assert ask(watching, "/metrics", {"Forwarded": "for=127.0.0.1"})[0] == 403
 
 
-async def test_anonymous_clients_who_read_slowly_hold_no_one_up() -> None:
+async def test_slow_anonymous_clients_delay_no_one() -> None:
     app = FastAPI()
     app.add_api_route("/", lambda: "page")
     gate = AccessControl(app, app, cast(Pages, None), WebAccess(public=True), lambda: False)
@@ -275,7 +275,7 @@ async def test_anonymous_clients_who_read_slowly_hold_no_one_up() -> None:
 # Names
 
 
-def test_a_name_that_was_bent_to_us_gets_nothing_but_advice(tmp_path: Path) -> None:
+def test_a_rebound_host_name_gets_nothing_but_advice(tmp_path: Path) -> None:
     watching = watching_with(tmp_path, hosts=["status.example.org"])
     with watching.running():
         for host in ("rebound.example", f"rebound.example:{watching.port}", "", "a b", "192.0.2.1", "[::2]:1"):
@@ -318,7 +318,7 @@ def test_beyond_loopback_a_name_need_not_be_known_where_a_password_is_asked() ->
         ("127.0.0.1", [], ["127.0.0.1"], "127.0.0.1"),
     ],
 )
-def test_only_proxies_that_are_named_say_who_asks(
+def test_only_trusted_proxies_may_state_the_client(
     peer: str, header: list[str], proxies: list[str], expected: str, tmp_path: Path
 ) -> None:
     watching = watching_with(tmp_path, trusted_proxies=proxies)
@@ -342,7 +342,7 @@ def test_a_spoofed_address_does_not_evade_the_limit(tmp_path: Path, trusted: boo
         assert other == (200 if trusted else 429)
 
 
-def test_many_peers_wait_together_but_not_those_who_were_right() -> None:
+def test_too_many_wrong_tries_delay_all_but_peers_that_logged_in_before() -> None:
     tries = LoginRateLimit()
     tries.note_success("home")
     for number in range(MAX_WRONG_TOTAL):
@@ -406,7 +406,7 @@ async def test_argon2_runs_once_for_the_right_password_and_leaves_the_loop_free(
     assert not credentials.is_verified(b"wrong")
 
 
-def test_what_is_kept_of_a_password_is_not_the_password() -> None:
+def test_a_stored_password_hash_does_not_contain_the_password() -> None:
     credentials = Credentials(WebAccess(password=SecretStr("canary-7f3a"), token=SecretStr("canary-7f3a-token")))
     assert credentials.is_verified(b"canary-7f3a")
     assert credentials.is_verified(b"canary-7f3a-token")
@@ -469,7 +469,7 @@ def _shown_until_it_is_somebodys(folder: Path, asked: bool) -> None:
         ({"task": MxTask("anna@libero.it")}, False),
     ],
 )
-def test_what_counts_as_public(change: dict[str, Any], nobodys: bool) -> None:
+def test_each_kind_of_target_counts_as_public_or_private(change: dict[str, Any], nobodys: bool) -> None:
     target = Target(name="libero-imap", kind=Kind.IMAP, host="imapmail.libero.it", port=993, provider="libero")
     assert _is_public_target(replace(target, **change)) is nobodys
 

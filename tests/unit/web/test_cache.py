@@ -33,7 +33,7 @@ class Maker:
         return [b"%d" % self.made]
 
 
-async def test_who_asks_while_one_is_made_gets_that_one() -> None:
+async def test_concurrent_requests_share_one_answer() -> None:
     kept, maker = ResponseCache(), Maker()
     maker.let.clear()
     asking = [asyncio.create_task(kept.get("page", maker)) for _ in range(100)]
@@ -43,7 +43,7 @@ async def test_who_asks_while_one_is_made_gets_that_one() -> None:
     assert maker.made == 1
 
 
-async def test_a_costly_answer_is_given_again_and_made_anew_behind_it() -> None:
+async def test_a_costly_answer_is_served_stale_while_it_is_recomputed() -> None:
     kept, maker = ResponseCache(), Maker(cost=0.05)
     first = await kept.get("page", maker)
     assert (await kept.get("page", maker)) is first
@@ -82,11 +82,11 @@ async def test_a_failure_is_passed_to_all_and_not_cached() -> None:
         ("identity", False),
     ],
 )
-def test_it_is_packed_for_those_who_take_it(asked: str, packed: bool) -> None:
+def test_answers_are_compressed_for_clients_that_accept_it(asked: str, packed: bool) -> None:
     assert accepts_gzip(Headers({"accept-encoding": asked})) is packed
 
 
-async def test_packed_and_plain_are_the_same_however_long() -> None:
+async def test_compressed_and_plain_answers_are_equal_at_any_length() -> None:
     parts = [b"%d line of metrics\n" % number for number in range(200_000)]
     made = await ResponseCache().get("metrics", lambda: iter(parts))
     assert gzip.decompress(made.packed) == b"".join(parts)

@@ -67,7 +67,7 @@ async def hung_up(reader: asyncio.StreamReader) -> bool:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost: loc", ASKED + b"GET /"])
-async def test_who_does_not_end_a_request_is_hung_up_on(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+async def test_an_unfinished_request_is_dropped(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     monkeypatch.setattr(connections, "TIMEOUT_SECONDS", 0.1)
     async with served() as port, opened(port, sent) as (reader, _):
         if sent.startswith(ASKED):
@@ -144,14 +144,16 @@ def gone(client: socket.socket) -> bool:
 
 @pytest.mark.parametrize("path", ["/", "/parts"])
 @pytest.mark.parametrize("times", [1, 50], ids=["once", "pipelined"])
-async def test_who_never_reads_is_hung_up_on(monkeypatch: pytest.MonkeyPatch, path: str, times: int) -> None:
+async def test_a_client_that_never_reads_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, path: str, times: int
+) -> None:
     monkeypatch.setattr(connections, "TIMEOUT_SECONDS", 0.2)
     async with served(says_much) as port, crowd(port, asked(path) * times, 3) as clients:
         while not all(gone(client) for client in clients):
             await asyncio.sleep(0.02)
 
 
-async def test_who_reads_slowly_but_reads_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_client_gets_the_whole_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(connections, "CHECK_SECONDS", 0.001)
@@ -165,7 +167,7 @@ async def test_who_reads_slowly_but_reads_gets_all(monkeypatch: pytest.MonkeyPat
     assert clock[0] > 1000 + 3 * connections.TIMEOUT_SECONDS
 
 
-async def test_a_crowd_that_never_reads_leaves_places_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clients_that_never_read_leave_connections_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MAX_PER_PEER", 8)
     monkeypatch.setattr(connections, "MAX_PER_NEAR_PEER", 8)
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 24)
@@ -199,7 +201,7 @@ def test_all_connections_together_are_no_more_than_their_file_handles(subtests: 
             assert 1 <= limits.per_peer < limits.per_near_peer < limits.connections
 
 
-async def test_when_all_places_are_taken_health_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_health_is_answered_when_all_connections_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 8)
     monkeypatch.setattr(connections, "LANE_TIMEOUT_SECONDS", 0.2)
     async with served(says_much) as port, crowd(port, asked("/never"), 8):
@@ -213,7 +215,7 @@ async def test_when_all_places_are_taken_health_is_answered(monkeypatch: pytest.
                 await asyncio.sleep(0.02)
 
 
-async def test_a_newcomer_takes_the_place_of_who_waits_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_new_connection_replaces_the_longest_idle_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 3)
     monkeypatch.setattr(connections, "GRACE_SECONDS", 0.0)
     async with served(says_much) as port, crowd(port, asked("/never"), 1) as (working,):
@@ -224,7 +226,7 @@ async def test_a_newcomer_takes_the_place_of_who_waits_longest(monkeypatch: pyte
         assert not gone(working)
 
 
-async def test_what_is_buffered_is_bounded_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_buffers_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MAX_BUFFERED_BYTES", 2 * len(BIG))
     async with served(says_much) as port, crowd(port, asked("/"), 6) as clients:
         while sum(gone(client) for client in clients) < 4:
@@ -264,7 +266,7 @@ async def test_a_long_body_is_not_stuck_where_reading_was_paused() -> None:
             assert await reader.readuntil(b"hello")
 
 
-async def test_who_asks_far_ahead_loses_his_place() -> None:
+async def test_a_client_that_pipelines_far_ahead_is_dropped() -> None:
     async with served(says_much) as port, opened(port, asked("/healthz") * 100) as (reader, _):
         answers = 0
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -349,7 +351,7 @@ def test_a_proxy_on_this_machine_or_a_trusted_one_has_half_of_the_places() -> No
         ("no.such.name.invalid", 8080, "does not resolve to an address here"),
     ],
 )
-def test_an_address_that_cannot_be_had_is_reported_with_what_to_change(host: str, port: int, says: str) -> None:
+def test_an_unusable_address_is_reported_with_the_setting_to_change(host: str, port: int, says: str) -> None:
     with pytest.raises(serve.ListenError, match=says) as caught:
         serve.open_listener(host, port)
     said = str(caught.value)
@@ -357,14 +359,14 @@ def test_an_address_that_cannot_be_had_is_reported_with_what_to_change(host: str
     assert "rrno" not in said
 
 
-def test_a_port_that_is_taken_is_reported_with_what_to_change() -> None:
+def test_a_port_in_use_is_reported_with_the_setting_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(serve.ListenError, match=f"^web.listen: port {port} is used by another program"):
             serve.open_listener("127.0.0.1", port)
 
 
-def test_a_port_for_root_only_is_reported_with_what_to_change() -> None:
+def test_a_privileged_port_is_reported_with_the_setting_to_change() -> None:
     need_root("unshare")
     # What is loaded later the user may not be able to read.
     load = "import os, encodings.idna; from mailwatch.web.server import open_listener"
