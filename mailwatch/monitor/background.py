@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from functools import partial
 
 from mailwatch import monotonic
-from mailwatch.analysis.availability import RollingAvailability
+from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.guard.clock import survey
 from mailwatch.guard.expiry import add_survey
 from mailwatch.guard.guard_log import GuardLog

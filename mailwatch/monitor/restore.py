@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mailwatch import monotonic
-from mailwatch.analysis.availability import RollingAvailability
 from mailwatch.analysis.outage import Outage, evidence_json, outage_json
+from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.guard.login_backoff import endpoint_observations
 from mailwatch.guard.time_evidence import TimeEvidence
 from mailwatch.model import Kind, Observation, Outcome, TargetChange, TargetEvent, TargetSettings

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from mailwatch.analysis.availability import RollingAvailability
 from mailwatch.analysis.detector import Detector, State
 from mailwatch.analysis.maintenance import Announcements
+from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.ledger.entry import target_id
 from mailwatch.model import Fact, Gap, Kind, Observation, TargetSettings
 from mailwatch.probes import Outstanding

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from mailwatch.analysis.availability import DayAvailability
+from mailwatch.analysis.rolling_availability import DayAvailability
 from mailwatch.times import Millis
 
 _SHAPES = {"up": (6, 18), "down": (0, 24), "unknown": (13, 11), "maintenance": (6, 18), "nodata": (21, 3)}

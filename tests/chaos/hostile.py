@@ -26,8 +26,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from mailwatch.analysis.availability import RollingAvailability
 from mailwatch.analysis.detector import Detector
+from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.metrics import Metrics
 from mailwatch.model import Outcome, Rules, TlsMode
 from mailwatch.monitor.pipeline import Pipeline

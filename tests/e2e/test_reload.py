@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 from starlette.types import ASGIApp
 
-from mailwatch.analysis.availability import RollingAvailability
+from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.config import Config, WebAccess, load
 from mailwatch.config.recorded_targets import recorded_settings
 from mailwatch.metrics import Metrics

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from mailwatch.analysis.availability import DayAvailability
+from mailwatch.analysis.rolling_availability import DayAvailability
 from mailwatch.i18n import format_duration
 from mailwatch.store import Reader, queries
 from mailwatch.times import DAY_MS, HOUR_MS, now

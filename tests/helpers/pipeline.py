@@ -12,8 +12,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from mailwatch import monotonic
-from mailwatch.analysis.availability import RollingAvailability
 from mailwatch.analysis.detector import Detector
+from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.guard.clock import TICK_SECONDS, ClockMonitor
 from mailwatch.metrics import Metrics
 from mailwatch.model import ClockSpan, Kind, Observation, Outcome, Rules, TlsMode

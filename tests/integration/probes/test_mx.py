@@ -18,8 +18,8 @@ import pytest
 import uvloop
 from dns.asyncresolver import Resolver
 
-from mailwatch.analysis.availability import RollingAvailability
 from mailwatch.analysis.detector import Detector
+from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.cli import main
 from mailwatch.guard.connectivity import Guard
 from mailwatch.guard.controls import Control

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mailwatch.analysis.availability import Availability, AvailabilityMeter, RollingAvailability, availability
+from mailwatch.analysis.availability import Availability, AvailabilityMeter, availability
 from mailwatch.analysis.elapsed import Durations
+from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.ledger.payloads import fact_payload
 from mailwatch.model import ClockSpan, Gap, GapReason, Observation, Outcome
 from mailwatch.monotonic import STEP_MS

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from mailwatch import monotonic
-from mailwatch.analysis.availability import RollingAvailability
 from mailwatch.analysis.detector import Detector, State
 from mailwatch.analysis.elapsed import gap_length
+from mailwatch.analysis.rolling_availability import RollingAvailability
 from mailwatch.config.recorded_targets import recorded_settings
 from mailwatch.guard.clock import ClockMonitor, ClockReading, read_clocks
 from mailwatch.guard.connectivity import Guard

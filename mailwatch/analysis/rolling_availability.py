@@ -1,0 +1,170 @@
+"""The latest 90 days of a target as hours and quarters of a day, in a memory that does not grow: about 7 KB."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mailwatch.analysis.segments import Segmenter, SegmentState
+from mailwatch.model import Fact
+from mailwatch.times import DAY_MS, HOUR_MS, Millis, Window, subtract_windows
+
+
+@dataclass(frozen=True, slots=True)
+class AvailabilityRatio:
+    """Shares of the observed time, None when there is none; `coverage` is its share of the window.
+
+    The window is without maintenance; the coverage of one that is nothing but maintenance is None.
+    """
+
+    lower: float | None
+    upper: float | None
+    coverage: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DayAvailability:
+    """One day, UTC, in milliseconds: `length` of it has passed, and of that so much was up, down, undecided."""
+
+    start: Millis
+    length: Millis
+    up: Millis
+    down: Millis
+    indeterminate: Millis
+    maintenance: Millis
+
+
+def no_maintenance(start: Millis, end: Millis) -> Sequence[Window]:
+    """No maintenance at all."""
+    return ()
+
+
+class RollingAvailability:
+    """The observations of one target over the last 90 days.
+
+    Windows up to 7 days are counted in whole hours, longer ones in whole quarters of a day. A window begins
+    with the bucket that its first moment falls in, so that it is up to one bucket longer than asked for.
+    `excluded` gives the maintenance in [start, end), merged; it is asked anew each time.
+    """
+
+    __slots__ = ("_excluded", "_rings", "_segmenter")
+
+    def __init__(
+        self,
+        *,
+        interval: float,
+        excluded: Callable[[Millis, Millis], Sequence[Window]] = no_maintenance,
+        infer: bool = False,
+    ) -> None:
+        self._segmenter = Segmenter(interval, infer=infer)
+        self._excluded = excluded
+        self._rings: tuple[_Ring, ...] = ()
+
+    def feed(self, fact: Fact) -> None:
+        """Take in the next observation, gap or change of what is watched."""
+        stretches = self._segmenter.feed(fact)
+        self._segmenter.jumps.clear()
+        for start, end, share in stretches:
+            # A target that was never observed needs no memory.
+            self._rings = self._rings or (_Ring(HOUR_MS, 7 * DAY_MS), _Ring(6 * HOUR_MS, 90 * DAY_MS))
+            for begin, until in subtract_windows(self._excluded(start, end), start, end):
+                for ring in self._rings:
+                    ring.add(begin, until, share, repeated=fact.clock is not None)
+
+    def ratio(self, window: Millis, now: Millis) -> AvailabilityRatio:
+        """Return the availability of the last `window` milliseconds before `now`; at most 90 days."""
+        for ring in self._rings:
+            if window <= ring.longest:
+                first = ring.begin(now - window)
+                excused = sum(end - start for start, end in self._excluded(first, now))
+                return ring.ratio(first, now, excused)
+        if self._rings:
+            raise ValueError(f"the longest window is {self._rings[-1].longest} ms, not {window}")
+        return AvailabilityRatio(None, None, 0.0)
+
+    def days(self, now: Millis) -> list[DayAvailability]:
+        """Return the last 90 days, oldest first, today included as far as it has come."""
+        today = now // DAY_MS * DAY_MS
+        first = today - 89 * DAY_MS
+        excused = self._excluded(first, now)
+        result = []
+        for start in range(first, today + 1, DAY_MS):
+            length = min(DAY_MS, now - start)
+            spent = self._rings[-1].spent(start, start + DAY_MS - 1) if self._rings else (0, 0, 0)
+            maintenance = sum(max(0, min(end, start + length) - max(begin, start)) for begin, end in excused)
+            result.append(DayAvailability(start, length, *spent, maintenance))
+        return result
+
+
+class _Ring:
+    """Milliseconds of each share in buckets of one length, the oldest overwritten by the newest."""
+
+    __slots__ = ("_length", "_newest", "_size", "_spent", "longest")
+
+    def __init__(self, length: Millis, longest: Millis) -> None:
+        self.longest = longest
+        self._length = length
+        # One more: a window that does not begin with a bucket touches one more.
+        self._size = longest // length + 1
+        self._newest = 0
+        self._spent = tuple(array("I", bytes(4 * self._size)) for _ in SegmentState)
+
+    def add(self, start: Millis, end: Millis, state: SegmentState, *, repeated: bool) -> None:
+        """Count a stretch. After the clock was set back the same time comes `repeated`, if a steady clock says
+        so.
+        """
+        while start < end:
+            bucket = start // self._length
+            until = min(end, (bucket + 1) * self._length)
+            self._advance_to(bucket)
+            at = bucket % self._size
+            most = 2**31 if repeated else self._length
+            free = most - sum(spent[at] for spent in self._spent)
+            self._spent[state][at] += min(until - start, free)
+            start = until
+
+    def begin(self, at: Millis) -> Millis:
+        """Return when the bucket of `at` begins."""
+        return at // self._length * self._length
+
+    def ratio(self, start: Millis, now: Millis, maintenance: Millis) -> AvailabilityRatio:
+        """Return the shares from the bucket that begins at `start` on; `maintenance` of that time is left out."""
+        first = start // self._length
+        newest = min(now // self._length, self._newest)
+        oldest = max(first, self._newest - self._size + 1)
+        up, down, undecided = (self._sum(spent, oldest, newest) for spent in self._spent)
+        covered, asked = up + down + undecided, now - start - maintenance
+        if not covered:
+            return AvailabilityRatio(None, None, 0.0 if asked > 0 else None)
+        coverage = min(1.0, covered / asked) if asked > 0 else None
+        return AvailabilityRatio(up / covered, (up + undecided) / covered, coverage)
+
+    def spent(self, start: Millis, end: Millis) -> tuple[int, int, int]:
+        """Return milliseconds up, down and undecided in the buckets from that of `start` to that of `end`."""
+        newest = min(end // self._length, self._newest)
+        oldest = max(start // self._length, self._newest - self._size + 1)
+        up, down, undecided = (self._sum(spent, oldest, newest) for spent in self._spent)
+        return up, down, undecided
+
+    def _advance_to(self, bucket: int) -> None:
+        """Make `bucket` one that is held, forgetting those that are too old.
+
+        A bucket older than all that is held means that the clock was far ahead: the ring begins anew.
+        """
+        if self._newest - self._size < bucket <= self._newest:
+            return
+        steps = bucket - self._newest
+        stale = range(self._newest + 1, bucket + 1) if 0 < steps < self._size else range(self._size)
+        for number in stale:
+            for spent in self._spent:
+                spent[number % self._size] = 0
+        self._newest = bucket
+
+    def _sum(self, spent: array[int], oldest: int, newest: int) -> int:
+        if newest < oldest:
+            return 0
+        left, right = oldest % self._size, newest % self._size
+        if left <= right:
+            return sum(spent[left : right + 1])
+        return sum(spent[left:]) + sum(spent[: right + 1])
