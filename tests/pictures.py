@@ -75,7 +75,7 @@ def pages(folder: Path, docs: Path) -> list[Path]:
         provider="libero",
         vantage="casa",
         every=12,
-        observe=cases._observation_of,
+        observe=cases.observation_of_mark,
         durable=False,
         backdated=True,
     ).close()

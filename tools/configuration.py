@@ -132,7 +132,7 @@ def _default(value: Schema) -> str:
     return _written(default, value)
 
 
-def _written(default: Any, value: Schema) -> str:
+def _written(default: object, value: Schema) -> str:
     if isinstance(default, dict):
         return code(str(default["address"]))
     if isinstance(default, float):

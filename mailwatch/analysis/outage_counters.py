@@ -88,7 +88,7 @@ class OutageCounters:
         """The total length of the stretches that hold an unknown observation or a gap."""
         return self._unobserved + sum(_max_length(*each, self.epochs) for each in self._unobserved_over_reboots)
 
-    def _add_unobserved(self, since: Moment, counted: Moment, until: Moment) -> OutageCounters:
+    def add_unobserved(self, since: Moment, counted: Moment, until: Moment) -> OutageCounters:
         """Take in a stretch from `since`, of which all from `counted` on is to be counted as unobserved."""
         counters = self
         if _spans_reboot(since, until):
@@ -97,10 +97,8 @@ class OutageCounters:
         else:
             counters = replace(counters, _largest=max(self._largest, _max_length(since, until, NO_EPOCHS)))
         if _spans_reboot(counted, until):
-            return replace(
-                counters, _unobserved_over_reboots=(*counters._unobserved_over_reboots, (counted, until))
-            )
-        return replace(counters, _unobserved=counters._unobserved + _max_length(counted, until, NO_EPOCHS))
+            return replace(counters, _unobserved_over_reboots=(*self._unobserved_over_reboots, (counted, until)))
+        return replace(counters, _unobserved=self._unobserved + _max_length(counted, until, NO_EPOCHS))
 
     @classmethod
     def after(cls, index: int, good: Observation) -> OutageCounters:
@@ -152,7 +150,7 @@ class OutageCounters:
         until = fact_end(fact)
         counted = self.observed_until if self.unknown_until is None else self.unknown_until
         return replace(
-            counters._add_unobserved(self.observed_until, counted, until), unknown_until=_later_of(counted, until)
+            counters.add_unobserved(self.observed_until, counted, until), unknown_until=_later_of(counted, until)
         )
 
     def add_observed_time(self, index: int, observation: Observation) -> OutageCounters:
@@ -171,7 +169,7 @@ class OutageCounters:
             )
             counted = since if known is not None and apart > known else start
         return replace(
-            counters._add_unobserved(since, counted, start),
+            counters.add_unobserved(since, counted, start),
             last_index=index,
             observed_until=_later_of(since, end),
             unknown_until=None,

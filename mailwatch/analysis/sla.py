@@ -141,10 +141,11 @@ def _deadline(data: Mapping[str, Any]) -> Deadline:
     return made
 
 
-def _percent(value: Any) -> Decimal:
-    number = Decimal(_text(value))
+def _percent(value: object) -> Decimal:
+    text = _text(value)
+    number = Decimal(text)
     # The exponent first: exact arithmetic with 1e-99999999 would never end.
-    if not number.is_finite() or number.adjusted() < -6 or len(value) > 12 or not 0 < number <= 100:
+    if not number.is_finite() or number.adjusted() < -6 or len(text) > 12 or not 0 < number <= 100:
         raise ValueError("a percentage lies between 0 and 100")
     return number
 
@@ -153,19 +154,19 @@ def _texts(value: Mapping[str, Any]) -> dict[str, str]:
     return {language: _text(value[language]) for language in LANGUAGES}
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if not isinstance(value, str) or len(value) > 2000:
         raise TypeError("not a text")
     return value
 
 
-def _flag(value: Any) -> bool:
+def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError("not true or false")
     return value
 
 
-def _count(value: Any, maximum: int) -> int:
+def _count(value: object, maximum: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= maximum:
         raise TypeError("not a count")
     return value

@@ -32,8 +32,8 @@ def _run(args: argparse.Namespace) -> int:
 def _complete_files(parser: argparse.ArgumentParser) -> None:
     """Let the shell complete file names wherever a parser, or one of its subcommands, takes a path."""
     # argparse has no public way to list them.
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
+    for action in parser._actions:  # noqa: SLF001
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for subparser in action.choices.values():
                 _complete_files(subparser)
         elif action.type is Path:

@@ -9,7 +9,6 @@ import sys
 
 from mailwatch import config
 from mailwatch.cli.common import add_options, config_path
-from mailwatch.config.targets import problem_at
 from mailwatch.evidence.ledger_range import EvidenceError
 from mailwatch.settings import Target
 
@@ -88,7 +87,7 @@ def _check_signing(loaded: config.Config) -> list[config.ConfigProblem]:
     try:
         open_signer(loaded)
     except EvidenceError as error:
-        return [problem_at(loaded, ("signing",), f"signing: {error}")]
+        return [loaded.problem(("signing",), f"signing: {error}")]
     return []
 
 

@@ -11,7 +11,6 @@ from pydantic import SecretStr
 from mailwatch.config.errors import ConfigError, ConfigProblem, FieldError
 from mailwatch.config.schema import HASH_PREFIX, Config, check_hash
 from mailwatch.config.secrets import read_secret, readable_by_others
-from mailwatch.config.targets import problem_at
 from mailwatch.net import is_loopback
 
 Networks = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
@@ -56,7 +55,7 @@ def web_access(config: Config) -> WebAccess:
             if what == "password" and secret.get_secret_value().startswith(HASH_PREFIX):
                 check_hash(secret.get_secret_value())
         except FieldError as fault:
-            problems.append(problem_at(config, ("web", key), f"web.{key}: {fault}"))
+            problems.append(config.problem(("web", key), f"web.{key}: {fault}"))
             return None
         return secret
 
@@ -86,8 +85,8 @@ def web_warnings(config: Config) -> Iterator[ConfigProblem]:
             "view, or everything as long as all targets are servers of the catalogue without a login; "
             "set web.password_file, or web.public: true if you want only the public view"
         )
-        yield problem_at(config, ("web", "listen"), what)
+        yield config.problem(("web", "listen"), what)
     for key in ("password_file", "token_file"):
         file = getattr(web, key)
         if file is not None and readable_by_others(file):
-            yield problem_at(config, ("web", key), f"web.{key} can be read by others; run chmod 600 {file}")
+            yield config.problem(("web", key), f"web.{key} can be read by others; run chmod 600 {file}")

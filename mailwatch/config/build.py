@@ -13,7 +13,7 @@ from mailwatch.certificates import parse_pem
 from mailwatch.config.errors import ConfigError, ConfigProblem, FieldError, KeyPath, format_key_path
 from mailwatch.config.files import MAX_CERTIFICATE_BYTES, read_file
 from mailwatch.config.schema import Config, MaintenanceSection, TimestampSection
-from mailwatch.config.targets import login_secret, problem_at, resolved_targets
+from mailwatch.config.targets import login_secret, resolved_targets
 from mailwatch.ledger.entry import target_id
 from mailwatch.settings import Login, TimestampAuthority
 
@@ -26,9 +26,9 @@ def build_authorities(config: Config) -> tuple[TimestampAuthority, ...]:
         place: KeyPath = ("timestamps", number)
         if section.name in made:
             what = f"timestamps[{number}].url: {section.name} is already listed; keep one"
-            problems.append(problem_at(config, (*place, "url"), what))
+            problems.append(config.problem((*place, "url"), what))
         if fault := _ca_file_problem(section):
-            problems.append(problem_at(config, (*place, "ca_file"), f"timestamps[{number}].ca_file: {fault}"))
+            problems.append(config.problem((*place, "ca_file"), f"timestamps[{number}].ca_file: {fault}"))
         login = None
         if section.login:
             word = login_secret(config, section.login, place)
@@ -88,7 +88,7 @@ def maintenance_problems(config: Config) -> Iterator[ConfigProblem]:
                     near = get_close_matches(name, sorted(known[field]), n=1)
                     advice = f"did you mean '{near[0]}'?" if near else f"name one of the {field} in the config"
                     what = f"{format_key_path(place)}: there is no '{name}' among the {field}; {advice}"
-                    yield problem_at(config, place, what)
+                    yield config.problem(place, what)
 
 
 def _covered_targets(config: Config, section: MaintenanceSection) -> set[str]:

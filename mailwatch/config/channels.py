@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from mailwatch.config import catalogue, secrets
 from mailwatch.config.errors import ConfigError, ConfigProblem, FieldError, KeyPath
 from mailwatch.config.schema import Config, NotifySection, UrlSection, is_http, parse_quiet_hours
-from mailwatch.config.targets import problem_at, resolved_targets
+from mailwatch.config.targets import resolved_targets
 from mailwatch.settings import Channel
 
 _SCHEME = re.compile(r"([a-z][a-z0-9]{1,19})://.+")
@@ -30,9 +30,7 @@ def build_channels(config: Config) -> tuple[Channel, ...]:
             made.append(_channel(section, number + 1))
         except FieldError as fault:
             problems.append(
-                problem_at(
-                    config, (*place, url_source(section)), f"notify[{number}].{url_source(section)}: {fault}"
-                )
+                config.problem((*place, url_source(section)), f"notify[{number}].{url_source(section)}: {fault}")
             )
     if problems:
         raise ConfigError(problems)
@@ -50,7 +48,7 @@ def build_heartbeat(config: Config) -> SecretStr | None:
             raise FieldError("is not an http or https address; correct it")
     except FieldError as fault:
         place: KeyPath = ("heartbeat", url_source(section))
-        raise ConfigError([problem_at(config, place, f"heartbeat.{url_source(section)}: {fault}")]) from None
+        raise ConfigError([config.problem(place, f"heartbeat.{url_source(section)}: {fault}")]) from None
     return url
 
 
@@ -67,11 +65,11 @@ def channel_warnings(config: Config) -> Iterator[ConfigProblem]:
             "every channel is a mailbox at a provider that MailWatch itself monitors; "
             "add a channel of another kind, such as ntfy"
         )
-        yield problem_at(config, ("notify",), f"notify: {what}")
+        yield config.problem(("notify",), f"notify: {what}")
     for number, section in enumerate(config.notify):
         if section.url_file and secrets.readable_by_others(section.url_file):
             what = f"notify[{number}]: others can read {section.url_file}; run chmod 600 on it"
-            yield problem_at(config, ("notify", number, "url_file"), what)
+            yield config.problem(("notify", number, "url_file"), what)
 
 
 def _channel(section: NotifySection, number: int) -> Channel:

@@ -125,7 +125,7 @@ def load(path: Path) -> Config:
         problems += [_problem(document, detail) for detail in details if not _already_reported(detail)]
         raise ConfigError(problems) from None
     problems += schema_claims.duplicate_claims(document, config.claims)
-    config._document = document
+    config.attach(document)
     if problems := problems or list(maintenance_problems(config)):
         raise ConfigError(problems)
     return config

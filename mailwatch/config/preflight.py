@@ -17,13 +17,12 @@ from mailwatch.config.errors import ConfigError, FieldError, KeyPath, format_key
 from mailwatch.config.files import MAX_CERTIFICATE_BYTES, folder_problem, read_file
 from mailwatch.config.load import environment_source
 from mailwatch.config.schema import Config
-from mailwatch.config.targets import problem_at
 
 
 def check_references(config: Config) -> None:
     """Open all that is named. Raises ConfigError with all that is not as it must be."""
     problems = [
-        problem_at(config, place, f"{format_key_path(place)}{environment_source(place)}: {what}")
+        config.problem(place, f"{format_key_path(place)}{environment_source(place)}: {what}")
         for place, what in _problems(config)
     ]
     if problems:

@@ -25,7 +25,7 @@ from pydantic import (
 
 from mailwatch.analysis.maintenance import RecurrenceRule, check_rule
 from mailwatch.analysis.recurrence import InvalidRuleError
-from mailwatch.config.errors import FieldError
+from mailwatch.config.errors import ConfigProblem, FieldError, KeyPath
 from mailwatch.config.schema_claims import ClaimSection
 from mailwatch.config.schema_targets import AccountSection, LoginSection, TargetSection
 from mailwatch.config.types import (
@@ -250,7 +250,7 @@ def _network(text: str) -> str:
     return text
 
 
-def _flag(value: Any) -> Any:
+def _flag(value: object) -> object:
     # As the environment gives it.
     if value in ("true", "false"):
         return value == "true"
@@ -546,3 +546,16 @@ class Config(Section):
     """A service that notices when MailWatch itself is dead."""
 
     _document: YamlDocument | None = PrivateAttr(default=None)
+
+    def attach(self, document: YamlDocument) -> None:
+        """Remember the file that it was read from, for the lines of problems that are found later."""
+        self._document = document
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the file that it was read from, else the working directory."""
+        return self._document.path.absolute().parent if self._document else Path.cwd()
+
+    def problem(self, place: KeyPath, what: str) -> ConfigProblem:
+        """Return a problem at a place of the file that it was read from."""
+        return self._document.problem(place, what) if self._document else ConfigProblem(Path("config"), 1, what)

@@ -90,7 +90,7 @@ def build_targets(config: Config, *, oauth_user: str | None = None) -> tuple[Tar
             made[section.name] = _roundtrip_target(section, made)
         except FieldError as fault:
             problems.append(
-                problem_at(config, (*place, fault.field), f"{format_key_path(place)}.{fault.field}: {fault}")
+                config.problem((*place, fault.field), f"{format_key_path(place)}.{fault.field}: {fault}")
             )
     if problems:
         raise ConfigError(problems)
@@ -101,25 +101,25 @@ def warnings(config: Config) -> tuple[ConfigProblem, ...]:
     """Yield what is allowed but deserves a warning."""
     found = []
     if remote := mounts.network_mount_warning(config.data_dir):
-        found.append(problem_at(config, ("data_dir",), f"data_dir: {remote}"))
+        found.append(config.problem(("data_dir",), f"data_dir: {remote}"))
     for section, place in resolved_targets(config):
         at = format_key_path(place)
         if section.interval is not None and section.timeout is not None and section.timeout > section.interval:
             what = f"{at}: timeout is longer than interval; checks may be missed, so shorten timeout"
-            found.append(problem_at(config, (*place, "timeout"), what))
+            found.append(config.problem((*place, "timeout"), what))
         if section.deadline is not None and section.interval is not None and section.deadline > section.interval:
             what = f"{at}: deadline is longer than interval; checks may be missed, so shorten deadline"
-            found.append(problem_at(config, (*place, "deadline"), what))
+            found.append(config.problem((*place, "deadline"), what))
         if section.login:
             here = _secret_place(section.login, place)
-            found += [problem_at(config, here, f"{at}: {what}") for what in _login_warnings(config, section.login)]
+            found += [config.problem(here, f"{at}: {what}") for what in _login_warnings(config, section.login)]
     found += _unmatched_claims(config)
     if config.guard is None:
         what = (
             "guard: off: MailWatch does not check our own line, so each failure of it counts against the "
             "provider's; remove it, or name controls that answer here"
         )
-        found.append(problem_at(config, ("guard",), what))
+        found.append(config.problem(("guard",), what))
     return tuple(sorted(set(found)))
 
 
@@ -133,7 +133,7 @@ def _unmatched_claims(config: Config) -> Iterator[ConfigProblem]:
         for field, names in known.items():
             for name in sorted(set(getattr(claim, field) or ()) - names):
                 what = f"the config has nothing named '{name}'; correct it if it is misspelt"
-                yield problem_at(config, ("claims", number, field), f"claims[{number}].{field}: {what}")
+                yield config.problem(("claims", number, field), f"claims[{number}].{field}: {what}")
 
 
 def resolved_targets(config: Config) -> Iterator[tuple[TargetSection, KeyPath]]:
@@ -143,12 +143,6 @@ def resolved_targets(config: Config) -> Iterator[tuple[TargetSection, KeyPath]]:
             yield _with_defaults(_account_target(account, kind), config), ("accounts", number)
     for number, target in enumerate(config.targets):
         yield _with_defaults(target, config), ("targets", number)
-
-
-def problem_at(config: Config, place: KeyPath, what: str) -> ConfigProblem:
-    """Say something about a place of the file that `config` came from."""
-    document = config._document
-    return document.problem(place, what) if document else ConfigProblem(Path("config"), 1, what)
 
 
 def _account_target(account: AccountSection, kind: Kind) -> TargetSection:
@@ -299,7 +293,7 @@ def _login(
         except FieldError as fault:
             way = "client_secret_file" if section.oauth2.client_secret_file else "client_secret_env"
             here = (*_secret_place(section, place), way)
-            return problem_at(config, here, f"{format_key_path(here)}: {fault}")
+            return config.problem(here, f"{format_key_path(here)}: {fault}")
         return Login(username=section.username, password=SecretStr(""), oauth2=client)
     if place not in read:
         read[place] = login_secret(config, section, place)
@@ -309,12 +303,11 @@ def _login(
 
 def login_secret(config: Config, login: LoginSection, place: KeyPath) -> SecretStr | ConfigProblem:
     """Read the password of a login that stands at a place of the config, or say what is wrong with it."""
-    folder = config._document.path.absolute().parent if config._document else Path.cwd()
     try:
-        return secrets.read_password(login, folder)
+        return secrets.read_password(login, config.folder)
     except FieldError as fault:
         here = _secret_place(login, place)
-        return problem_at(config, here, f"{format_key_path(here)}: {fault}")
+        return config.problem(here, f"{format_key_path(here)}: {fault}")
 
 
 def _secret_place(login: LoginSection, place: KeyPath) -> KeyPath:

@@ -46,7 +46,8 @@ class Guard:
         self._line = Reachability()
         hosts = [control.host for control in self._controls if family_of(control.host) is None]
         self._resolver = ResolverCheck([*hosts, *names], timeout)
-        self._line_checks = {family: SharedCheck(partial(self._check_controls, family)) for family in FAMILIES}
+        self.line_checks = {family: SharedCheck(partial(self._check_controls, family)) for family in FAMILIES}
+        """The check of the line by each address family: when it began and what it last found."""
         self._resolver_checks = SharedCheck(self._resolver.check)
         self._peers_up: dict[tuple[str, int | None], tuple[Millis, Millis]] = {}
         """When each was seen last, and the offset of the wall clock then."""
@@ -76,7 +77,7 @@ class Guard:
         which all were silent outweighs a good one now, for the line may have come back in between.
         """
         called_at = now()
-        rounds = [*self._line_checks.values(), *([self._resolver_checks] if dns else [])]
+        rounds = [*self.line_checks.values(), *([self._resolver_checks] if dns else [])]
         results = await asyncio.gather(*(each.ask(since) for each in rounds))
         lines, names = (
             dict(zip(FAMILIES, results, strict=False)),
@@ -128,7 +129,7 @@ class Guard:
 
         def proves(family: int | None, at: Millis) -> bool:
             asked = [line for each, line in lines.items() if family in (None, each)]
-            if not any(self._line_checks[each].answered for each in lines if family in (None, each)):
+            if not any(self.line_checks[each].answered for each in lines if family in (None, each)):
                 # It may be a firewall of our own that keeps us from the controls.
                 return at >= max(asked[0].asked_at - PEER_EVIDENCE_MS, since or 0)
             # Controls that answered before and are silent now: the line is gone, or was while the probe went on.

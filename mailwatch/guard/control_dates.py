@@ -8,11 +8,11 @@ between its dates; one that does not is outvoted by the others (guard/time_evide
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from mailwatch import monotonic
 from mailwatch.model import ControlState
@@ -40,7 +40,9 @@ def without_dates(context: ssl.SSLContext) -> ssl.SSLContext:
     return context
 
 
-async def read_control_time(sock: Any, context: ssl.SSLContext, name: str, timeout: float) -> ControlTime:
+async def read_control_time(
+    sock: socket.socket, context: ssl.SSLContext, name: str, timeout: float
+) -> ControlTime:
     """Shake hands over a connected socket and ask what time it is; wait `timeout` seconds for that answer.
 
     Raises OSError; the handshake has no deadline of its own.

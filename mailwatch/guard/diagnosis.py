@@ -15,6 +15,7 @@ import ipaddress
 import socket
 import struct
 import sys
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -34,7 +35,7 @@ async def lookup_names(
     seconds: float,
     resolver: dns.asyncresolver.Resolver | None = None,
     kinds: tuple[str, ...] = ("A", "AAAA"),
-) -> Any:
+) -> dict[str, Any]:
     """Return the answers to A and AAAA, or other kinds of record, by the system's name server.
 
     Each is {"status", "server", "chain": [canonical names], "addresses": [...], "ttl"}; the status is the
@@ -74,8 +75,9 @@ async def _lookup(resolver: dns.asyncresolver.Resolver, host: str, kind: str, se
     return facts | ({"chain": chain} if chain else {}) | ({"ttl": answer.rrset.ttl} if answer.rrset else {})
 
 
-def _server_errors(error: dns.resolver.NoNameservers) -> Any:
-    return error.kwargs.get("errors", ())
+def _server_errors(error: dns.resolver.NoNameservers) -> Iterable[tuple[str, bool, int, str, object]]:
+    found: Iterable[tuple[str, bool, int, str, object]] = error.kwargs.get("errors", ())
+    return found
 
 
 MAX_HOPS = 20
@@ -88,7 +90,7 @@ _ARRIVED = {(3, 3), (1, 4)}
 """Type and code of "port unreachable" in ICMP and ICMPv6: the host itself answers."""
 
 
-async def trace(peer: str, seconds: float) -> Any:
+async def trace(peer: str, seconds: float) -> dict[str, Any]:
     """Return {"to", "from", "hops": [address or "" for silent ones], "arrived"} for "address:port"."""
     address = ipaddress.ip_address(peer.rpartition(":")[0].strip("[]").partition("%")[0])
     if not sys.platform.startswith("linux"):
@@ -186,12 +188,12 @@ def _host(target: Target, observation: Observation) -> str:
     return target.endpoints[-1].host if failed.get("end") == "to" else target.host
 
 
-async def _route(observation: Observation) -> Any:
+async def _route(observation: Observation) -> dict[str, Any]:
     peer = observation.attempts[-1].peer if observation.attempts else ""
     return await trace(peer, DIAGNOSIS_SECONDS - 0.5) if peer else {"skipped": "no address was tried"}
 
 
-async def _bounded(finding: Any) -> Any:
+async def _bounded(finding: Awaitable[dict[str, Any]]) -> dict[str, Any]:
     try:
         async with asyncio.timeout(DIAGNOSIS_SECONDS):
             return await finding

@@ -7,7 +7,6 @@ import secrets
 import struct
 import time
 from dataclasses import dataclass
-from typing import Any
 
 _PACKET = struct.Struct("!BBbbiII8s8s8s8s")
 _EPOCH = 2_208_988_800
@@ -63,11 +62,11 @@ class _Exchange(asyncio.DatagramProtocol):
         self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.sent_ns = self.began = self.received = 0
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
         self.sent_ns, self.began = time.time_ns(), time.monotonic_ns()
         transport.sendto(self._request)
 
-    def datagram_received(self, data: bytes, addr: Any) -> None:
+    def datagram_received(self, data: bytes, addr: object) -> None:
         if not self.answer.done():
             self.received = time.monotonic_ns()
             self.answer.set_result(data)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import orjson
 
 _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
-def canonical(value: Any) -> str:
+def canonical(value: object) -> str:
     """Write `value` as RFC 8785 does, for what entries hold: text, whole numbers, booleans, null.
 
     Entries hold no fractions, whose canonical form is the hard part of RFC 8785, and their keys are

@@ -98,5 +98,5 @@ class ClockReadings:
         self._ended[target] = (self._boot, end)
 
 
-def _is_identity(value: Any) -> bool:
+def _is_identity(value: object) -> bool:
     return isinstance(value, str) and _IDENTITY.fullmatch(value) is not None

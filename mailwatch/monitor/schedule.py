@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apscheduler.executors.base import BaseExecutor
+from apscheduler.job import Job
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -64,7 +65,7 @@ class _ProbeExecutor(BaseExecutor):  # type: ignore[misc]
     def placeholder(target: Target) -> None:
         """What APScheduler believes it runs; `_do_submit_job` starts the probe itself."""
 
-    def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
+    def _do_submit_job(self, job: Job, run_times: list[datetime]) -> None:
         scheduled_at = (run_times[-1] - EPOCH) // timedelta(
             milliseconds=1
         )  # cut off as now() is: never after the probe
@@ -141,7 +142,7 @@ class Schedule:
 
     def advance_to(self, name: str, seconds: float) -> None:
         """Probe again in `seconds`, unless the next due time comes first; later ones are as before."""
-        job: Any = self._scheduler.get_job(name)
+        job: Job = self._scheduler.get_job(name)
         if job is None:  # removed by a reload while the probe was under way
             return
         wanted = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -150,7 +151,7 @@ class Schedule:
 
     def skip(self, name: str, seconds: float) -> None:
         """Leave the due times of the next `seconds` out, but for the last: probes keep their phase."""
-        job: Any = self._scheduler.get_job(name)
+        job: Job = self._scheduler.get_job(name)
         if job is None:
             return
         trigger = self._triggers[name]

@@ -272,7 +272,7 @@ class SelfCheck:
     async def _record_gaps(self, late: list[TargetRuntime]) -> None:
         await asyncio.gather(*(self._monitor.record_overdue(runtime) for runtime in late))
 
-    def _in_background(self, work: Any) -> None:
+    def _in_background(self, work: Awaitable[None]) -> None:
         """Do what may hang beside the ticks."""
         task = asyncio.ensure_future(work)
         self._work.add(task)

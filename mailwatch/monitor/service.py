@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pydantic import SecretStr
 from starlette.types import ASGIApp
@@ -123,7 +122,7 @@ class Service:
             # Half an hour is long to wait for the first probe; but not all at once.
             self.monitor.schedule.advance_to(name, number * FIRST_PROBES_SECONDS)
 
-    async def record_node_event(self, event: str, **more: Any) -> None:
+    async def record_node_event(self, event: str, **more: object) -> None:
         """Put a start, reload or stop on record, with the rules and the maintenance that hold from here on."""
         payload = {
             "event": event,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # Loading it takes longer than a signal should have to wait.
@@ -39,7 +39,7 @@ def command_verb(given: Sequence[str]) -> str:
 def install_early_handlers() -> None:
     """Handle the signals while the rest of MailWatch is being loaded: that takes seconds on a small machine."""
 
-    def remember(*_: Any) -> None:
+    def remember(*_: object) -> None:
         _EarlySignals.hangups += 1
 
     signal.signal(signal.SIGHUP, remember)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -90,16 +90,14 @@ def _line(notification: Notification, channel: Channel, at: Millis) -> str:
     return line
 
 
-def _format_fact(key: str, value: Any, channel: Channel) -> str:
-    if key == "targets":
-        return ", ".join(map(str, value))
+def _format_fact(key: str, value: object, channel: Channel) -> str:
+    texts = load_texts(channel.lang)
     if key == "sign":
-        return str(load_texts(channel.lang)["sign"][value])
-    if key == "causes":
-        causes = load_texts(channel.lang)["cause"]
-        return ", ".join(causes.get(cause, cause) for cause in value)
+        return str(texts["sign"][value])
+    if key in ("targets", "causes") and isinstance(value, Iterable):
+        return ", ".join(texts["cause"].get(each, each) if key == "causes" else str(each) for each in value)
     if key.startswith(("first_", "last_", "not_after")):
-        return load_texts(channel.lang)["unknown"] if value is None else _time(value, channel)
+        return _time(value, channel) if isinstance(value, int) else str(texts["unknown"])
     return str(value)
 
 

@@ -39,7 +39,7 @@ class CapturingTls(ssl.SSLObject):
     _cleartext: bytes = b""
 
     @classmethod
-    def _create(cls, incoming: ssl.MemoryBIO, *arguments: Any, **named: Any) -> Self:
+    def _create(cls, incoming: ssl.MemoryBIO, *arguments: object, **named: object) -> Self:
         # Called by SSLContext.wrap_bio: the one way to see what comes in before OpenSSL does.
         made: Self = super()._create(incoming, *arguments, **named)  # type: ignore[misc]
         made._incoming = incoming
@@ -67,7 +67,7 @@ class CapturingTls(ssl.SSLObject):
         if not hasattr(inner, "get_verified_chain"):
             return []
         chain = (inner.get_verified_chain() or [])[:MAX_CHAIN]
-        encoding = ssl._ssl.ENCODING_DER  # type: ignore[attr-defined]
+        encoding = ssl._ssl.ENCODING_DER  # type: ignore[attr-defined]  # noqa: SLF001
         return [one.public_bytes(encoding) if hasattr(one, "public_bytes") else one for one in chain]
 
 

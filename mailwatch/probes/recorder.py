@@ -85,11 +85,13 @@ class Recorder:
             facts=self.facts or None,
         )
 
-    def _begin(self, phase: Phase) -> None:
+    def begin(self, phase: Phase) -> None:
+        """Note that a phase begins."""
         if self._listener is not None:
             self._listener(phase, "begin", self.phases.get(phase, 0))
 
-    def _end(self, phase: Phase, took: int, failed: bool) -> None:
+    def end(self, phase: Phase, took: int, failed: bool) -> None:
+        """Note that a phase ends that `took` so many microseconds."""
         total = self.phases[phase] = self.phases.get(phase, 0) + took
         if failed:
             self.failed_phase = phase
@@ -107,11 +109,11 @@ class _PhaseTimer:
         self._phase = phase
 
     def __enter__(self) -> None:
-        self._recorder._begin(self._phase)
+        self._recorder.begin(self._phase)
         self._began = time.monotonic_ns()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         took = (time.monotonic_ns() - self._began) // 1000
-        self._recorder._end(self._phase, took, kind is not None)
+        self._recorder.end(self._phase, took, kind is not None)

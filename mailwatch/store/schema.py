@@ -175,7 +175,7 @@ def engine(data_dir: Path, *, read_only: bool = False, health: StoreHealth | Non
             raise
 
     @sa.event.listens_for(made, "checkout")
-    def _check(_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: Any) -> None:
+    def _check(_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
         if _is_stale(record.info, health):
             # The pool makes another one.
             raise sa.exc.DisconnectionError

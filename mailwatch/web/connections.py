@@ -26,8 +26,10 @@ from typing import Any, NamedTuple
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from mailwatch.config.access import Networks
 from mailwatch.web.rate_limit import peer_key
@@ -175,8 +177,16 @@ class Connections:
 class Connection(H11Protocol):
     """One connection. It waits for its client `since` then, by time.monotonic(); None while it does not."""
 
-    def __init__(self, *args: Any, connections: Connections, **more: Any) -> None:
-        super().__init__(*args, **more)
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        connections: Connections,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
         self._connections = connections
         self._unparsed = b""
         self._written = self._taken = self._ahead = 0
@@ -264,7 +274,7 @@ class Connection(H11Protocol):
 class _Flow(FlowControl):
     """Goes on with what came while reading was paused."""
 
-    def __init__(self, transport: asyncio.Transport, resumed: Any) -> None:
+    def __init__(self, transport: asyncio.Transport, resumed: Callable[[], object]) -> None:
         super().__init__(transport)
         self._resumed = resumed
 
@@ -277,18 +287,18 @@ class _Flow(FlowControl):
 class _CountingTransport:
     """A transport that says how much is written to it."""
 
-    def __init__(self, transport: asyncio.Transport, wrote: Any) -> None:
+    def __init__(self, transport: asyncio.Transport, wrote: Callable[[int], None]) -> None:
         self._transport, self._wrote = transport, wrote
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)
         self._wrote(len(data))
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._transport, name)
 
 
-def _lane_app(app: Any) -> ASGIApp:
+def _lane_app(app: ASGIApp) -> ASGIApp:
     """Answer for health and metrics only, and then hang up."""
     busy = PlainTextResponse("too many connections\n", 503, {"retry-after": "5"})
 

@@ -69,14 +69,14 @@ def csv_response(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], name
     return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=disposition)
 
 
-def _nested_value(row: Mapping[str, Any], column: str) -> Any:
-    found: Any = row
+def _nested_value(row: Mapping[str, Any], column: str) -> object:
+    found: object = row
     for key in column.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None
     return found
 
 
-def _cell(value: Any) -> str | float | int:
+def _cell(value: object) -> str | float | int:
     if isinstance(value, Mapping):
         value = " ".join(f"{key}={count}" for key, count in value.items())
     if value is None:

@@ -89,7 +89,7 @@ class Pages:
         request.state.change_token = self._page_data.change_token()
 
     def _render_response(
-        self, request: Request, template: str, here: str, status: int = 200, **facts: Any
+        self, request: Request, template: str, here: str, status: int = 200, **facts: object
     ) -> Response:
         language = _language(request)
         others = [(key, text) for key, text in request.query_params.multi_items() if key != "lang"]
@@ -97,7 +97,7 @@ class Pages:
         text = self._render(request, template, language, here, **{"query": query, **facts})
         return self._answer(request, text.encode(), language, status)
 
-    def _render(self, request: Request, template: str, language: str, here: str, **facts: Any) -> str:
+    def _render(self, request: Request, template: str, language: str, here: str, **facts: object) -> str:
         vantage = ", ".join(filter(None, (self._page_data.vantage_point, self._page_data.place)))
         # Not by request.url: it raises for a query that is no UTF-8.
         path = str(request.scope["path"]).removeprefix(request.scope.get("root_path", ""))

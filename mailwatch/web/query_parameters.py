@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any
 
 from fastapi import HTTPException, Request
+from fastapi.dependencies.models import Dependant
 
 
 async def refuse_unknown_parameters(request: Request) -> None:
@@ -22,7 +22,7 @@ async def refuse_unknown_parameters(request: Request) -> None:
     raise HTTPException(422, f"there is no parameter {unknown[:100]!r}; {advice}")
 
 
-def _parameters(dependant: Any) -> Iterator[str]:
+def _parameters(dependant: Dependant) -> Iterator[str]:
     yield from (parameter.alias for parameter in dependant.query_params)
     for further in dependant.dependencies:
         yield from _parameters(further)

@@ -139,10 +139,10 @@ def _goes_on(figures: Figures, watching: MailWatchProcess, name: str) -> None:
 
 
 def _ended(figures: Figures, watching: MailWatchProcess, name: str) -> None:
-    process = watching._process
+    process = watching.process
     assert process is not None
     status, words = process.wait(), log_since(watching)
-    watching._process = None
+    watching.process = None
     figures.count("ended")
     figures.promise("mailwatch:" in words, f"{name}: it ended and does not say why: {words[-300:]}")
     figures.promise(status != 0, f"{name}: it ended with status 0: {words[-300:]}")
@@ -183,7 +183,7 @@ def at_the_start(lab: Lab, figures: Figures, what: str, kind: str, number: int) 
                 )
             else:
                 figures.count("starts refused")
-                process = watching._process
+                process = watching.process
                 assert process is not None
                 status, words = process.wait(), log_since(watching)
                 figures.promise(status > 0, f"{name}: status {status}: {words[-300:]}")

@@ -207,7 +207,7 @@ class DamageObserver:
         return "a message" if self.channel.informed() else ""
 
     def _ended(self) -> str:
-        process = self.watching._process
+        process = self.watching.process
         assert process is not None
         status, self.log = process.wait(), log_since(self.watching)
         if status == 0:

@@ -44,7 +44,7 @@ def wait_for(holds: Callable[[], Any], timeout: float = TIMEOUT_SECONDS) -> Any:
 
 def alive(watching: MailWatchProcess) -> bool:
     """Whether its process runs."""
-    return watching._process is not None and watching._process.poll() is None
+    return watching.process is not None and watching.process.poll() is None
 
 
 def get(watching: MailWatchProcess, path: str) -> str:
@@ -73,7 +73,7 @@ def starts(watching: MailWatchProcess, timeout: float = TIMEOUT_SECONDS) -> bool
 
 def stops(watching: MailWatchProcess, timeout: float = STOP_SECONDS) -> tuple[int | None, float]:
     """SIGTERM; return its exit status, None when it had to be killed, and the seconds that it took."""
-    process, watching._process = watching._process, None
+    process, watching.process = watching.process, None
     if process is None:
         return 0, 0.0
     began = time.monotonic()
@@ -89,7 +89,7 @@ def stops(watching: MailWatchProcess, timeout: float = STOP_SECONDS) -> tuple[in
 
 def force_stop(watching: MailWatchProcess) -> None:
     """End it by force, if it still runs."""
-    process, watching._process = watching._process, None
+    process, watching.process = watching.process, None
     if process is not None:
         process.kill()
         process.wait()

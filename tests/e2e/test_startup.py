@@ -67,7 +67,7 @@ def watching(tmp_path: Path) -> Iterator[MailWatchProcess]:
     target = {"name": "away", "kind": "imap", "host": "127.0.0.1", "port": free_port(), "tls": "none"}
     made = MailWatchProcess(tmp_path, [{**target, "login": login, "interval": "30m"}])
     yield made
-    if made._process is not None and made._process.poll() is None:
+    if made.process is not None and made.process.poll() is None:
         made.kill()
 
 
@@ -80,8 +80,8 @@ def signalled(watching: MailWatchProcess, number: str, *moments: str) -> None:
 
 
 def ended(watching: MailWatchProcess) -> int:
-    assert watching._process is not None
-    return watching._process.wait(PATIENCE)
+    assert watching.process is not None
+    return watching.process.wait(PATIENCE)
 
 
 def test_only_run_handles_signals_this_way() -> None:

@@ -40,7 +40,7 @@ NOTE = "mailwatch/test\n7\nAAAA\n\n— mailwatch/test AAAA\n"
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An authority's keys and certificates, to copy."""
     folder = tmp_path_factory.mktemp("authority") / "made"
-    Authority(folder)._server.server_close()
+    Authority(folder).server.server_close()
     return folder
 
 

@@ -132,5 +132,5 @@ def trusting(*authorities: Authority) -> Trust:
 def quiet(folder: Path) -> Authority:
     """An authority that is asked by hand."""
     made = Authority(folder)
-    made._server.server_close()
+    made.server.server_close()
     return made

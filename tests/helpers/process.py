@@ -33,7 +33,7 @@ class MailWatchProcess:
         self.prefix: tuple[str, ...] = ()
         self.environment: dict[str, str] = {}
         """What `run` has in its environment besides ours."""
-        self._process: subprocess.Popen[bytes] | Program | None = None
+        self.process: subprocess.Popen[bytes] | Program | None = None
         self.settings: dict[str, Any] = {
             "vantage_point": {"name": "test", "place": "here"},
             "data_dir": "data",
@@ -52,8 +52,8 @@ class MailWatchProcess:
     @property
     def pid(self) -> int:
         """The process, which runs."""
-        assert self._process is not None
-        return self._process.pid
+        assert self.process is not None
+        return self.process.pid
 
     def start(self, *, ready: bool = True) -> None:
         """Start it; return once it says that it is ready."""
@@ -61,11 +61,11 @@ class MailWatchProcess:
         with self.log.open("ab") as log, Path(os.devnull).open("rb") as nothing:
             if self.prefix or self.environment or in_a_network_of_its_own():
                 command = [*self.prefix, sys.executable, "-m", "mailwatch", *words]
-                self._process = subprocess.Popen(
+                self.process = subprocess.Popen(
                     command, stdout=log, stderr=log, stdin=nothing, env=os.environ | self.environment
                 )
             else:
-                self._process = Program(*words, streams=(nothing.fileno(), log.fileno(), log.fileno()))
+                self.process = Program(*words, streams=(nothing.fileno(), log.fileno(), log.fileno()))
         if ready:
             self.wait_until(lambda: self.get("/readyz") == "ok\n", "ready")
 
@@ -76,13 +76,13 @@ class MailWatchProcess:
     def kill(self) -> None:
         """kill -9."""
         self.signal(signal.SIGKILL)
-        assert self._process is not None
-        self._process.wait()
-        self._process = None
+        assert self.process is not None
+        self.process.wait()
+        self.process = None
 
     def stop(self) -> int:
         """SIGTERM; return its exit status. Twice does no harm."""
-        process, self._process = self._process, None
+        process, self.process = self.process, None
         if process is None:
             return 0
         process.send_signal(signal.SIGCONT)
@@ -128,7 +128,7 @@ class MailWatchProcess:
         for _ in tries(timeout):
             if answer := holds():
                 return answer
-            if self._process is not None and self._process.poll() is not None:
+            if self.process is not None and self.process.poll() is not None:
                 break
         raise AssertionError(f"never {what}; its log:\n{self.log.read_text()}")
 
@@ -159,7 +159,7 @@ class MailWatchProcess:
         for path in self.folder.rglob("*"):
             if path.is_file() and "secret" not in path.name:
                 shown += path.read_bytes()
-        if self._process is not None:
+        if self.process is not None:
             for page in ("/", "/metrics", "/api/v1/targets", "/api/v1/observations?limit=1000", "/api/v1/outages"):
                 shown += self.get(page).encode()
             for process in Path("/proc").glob("[0-9]*/cmdline"):

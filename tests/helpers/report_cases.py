@@ -112,7 +112,7 @@ CASES = {
 }  # fmt: skip
 
 
-def _observation_of(name: str, mark: str, at: Millis) -> Observation:
+def observation_of_mark(name: str, mark: str, at: Millis) -> Observation:
     """An observation with a login and a guard, at a server that at first is silent, then refuses, then talks.
 
     x is a login that is rejected, n an observation that does without one meanwhile.
@@ -171,7 +171,7 @@ def make_installation(name: str, folder: Path) -> Installation:
         provider="libero",
         vantage="casa",
         every=10,
-        observe=_observation_of,
+        observe=observation_of_mark,
         durable=False,
         monitor_entries=told.monitor_entries(),
         backdated=True,

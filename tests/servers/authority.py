@@ -51,21 +51,21 @@ class Authority:
         self.signer = folder / "signer.pem"
         self._last = b""
         self._make()
-        self._server = http.server.ThreadingHTTPServer((HOST, 0), self._handler())
-        self._server.daemon_threads = True
-        self.url = f"http://{HOST}:{self._server.server_port}/"
+        self.server = http.server.ThreadingHTTPServer((HOST, 0), self._handler())
+        self.server.daemon_threads = True
+        self.url = f"http://{HOST}:{self.server.server_port}/"
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Authority]:
         """Answering in a thread of its own."""
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
         thread.start()
         try:
             yield self
         finally:
-            self._server.shutdown()
+            self.server.shutdown()
             thread.join()
-            self._server.server_close()
+            self.server.server_close()
 
     def answer(self, query: bytes) -> bytes:
         """Return the reply to a query, DER."""

@@ -35,14 +35,12 @@ def printable_text(text: object) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in str(text))[:200]
 
 
-Check = Callable[[Any], str]
+Check = Callable[[object], str]
 """From a value to what is wrong with it, "" if nothing is."""
 
 
-def _make_check(kind: Any) -> Check:
-    rule: TypeAdapter[Any] = TypeAdapter(kind)
-
-    def problem(value: Any) -> str:
+def _make_check(rule: TypeAdapter[object]) -> Check:
+    def problem(value: object) -> str:
         try:
             rule.validate_python(value)
         except ValidationError as error:
@@ -52,7 +50,7 @@ def _make_check(kind: Any) -> Check:
     return problem
 
 
-ADDRESS, NAME, LOCATION, HOST, PORT = map(_make_check, (Address, Label, Text, Host, Port))
+ADDRESS, NAME, LOCATION, HOST, PORT = map(_make_check, map(TypeAdapter, (Address, Label, Text, Host, Port)))
 USERNAME = CLIENT_ID = LOCATION
 
 

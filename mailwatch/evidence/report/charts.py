@@ -6,7 +6,7 @@ was up, down, indeterminate, or not observed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -155,7 +155,9 @@ def _window(outage: dict[str, Any]) -> tuple[Millis, Millis]:
     return begin - margin, end + (0 if outage["first_good"] is None else margin)
 
 
-def _bands(outage: dict[str, Any], runs: list[ObservationRun], x: Any) -> list[dict[str, Any]]:
+def _bands(
+    outage: dict[str, Any], runs: list[ObservationRun], x: Callable[[Millis], float]
+) -> list[dict[str, Any]]:
     first, last, good, over = (outage[key] for key in ("first_bad", "last_bad", "last_good", "first_good"))
     bands = [{"kind": "down", "a": x(first), "b": x(last)}]
     if good is not None:
@@ -171,7 +173,7 @@ def _bands(outage: dict[str, Any], runs: list[ObservationRun], x: Any) -> list[d
     return bands
 
 
-def _marks(outage: dict[str, Any], x: Any, writing: Formatter) -> list[dict[str, Any]]:
+def _marks(outage: dict[str, Any], x: Callable[[Millis], float], writing: Formatter) -> list[dict[str, Any]]:
     first, last, good, over = (outage[key] for key in ("first_bad", "last_bad", "last_good", "first_good"))
     narrow = x(last) - x(first) < NARROW_SHARE
     begin = first if good is None else good

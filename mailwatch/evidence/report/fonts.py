@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any
+from typing import Any, overload
 
 _PRINTABLE = re.compile("[\\n\\u00a0\\u200b -~¡-\u024f\u0370-\u03ff\u0400-\u045f\u2010-\u2027\u2030-\u203e€−≤≥→]")
 """Latin, Greek, Cyrillic and common marks: Libertinus Serif and DejaVu Sans Mono have them; a test keeps it so."""
@@ -19,7 +19,15 @@ MAX_UNBROKEN_CHARS = 45
 """A word longer than this would run out of its column; it may then be broken."""
 
 
-def printable(data: Any, long: int = MAX_UNBROKEN_CHARS) -> Any:
+@overload
+def printable(data: str, long: int = MAX_UNBROKEN_CHARS) -> str: ...
+@overload
+def printable(data: dict[str, Any], long: int = MAX_UNBROKEN_CHARS) -> dict[str, Any]: ...
+@overload
+def printable(data: object, long: int = MAX_UNBROKEN_CHARS) -> object: ...
+
+
+def printable(data: object, long: int = MAX_UNBROKEN_CHARS) -> object:
     """Return plain data with each text in it fit to be printed, words longer than `long` being breakable."""
     if isinstance(data, str):
         text = "".join(map(_printable_char, unicodedata.normalize("NFC", data)))

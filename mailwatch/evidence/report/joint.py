@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -160,7 +161,9 @@ def _levels(n: int) -> list[int]:
     return sorted({1, 2, 3, n, *(round(n * part / (MAX_LEVELS - 4)) for part in range(1, MAX_LEVELS - 4))})
 
 
-def _chart_points(counted: list[CoverageStep], start: Millis, end: Millis, choose: Any) -> list[tuple[float, int]]:
+def _chart_points(
+    counted: list[CoverageStep], start: Millis, end: Millis, choose: Callable[[int, int], int]
+) -> list[tuple[float, int]]:
     """Places from 0 to 1 with their counts; at most so many, choosing among those that fall together."""
     before = [count for at, count in counted if at <= start]
     points = [(start, before[-1] if before else 0)] + [step for step in counted if start < step[0] < end]

@@ -5,7 +5,7 @@ Of outage.json the outage, of period.json the availability and outages of each t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from mailwatch.analysis import segments
 from mailwatch.analysis.elapsed import Moment
@@ -134,11 +134,12 @@ def _widen_bounds(payload: dict[str, Any], scan: LedgerScan, stated: dict[str, A
     return wide
 
 
+T = TypeVar("T")
 _ADDED = ("maintenance",)
 """What may be stated beside the outage and follows from other entries."""
 
 
-def _recorded_rules(scan: LedgerScan, recorded: dict[str, Any] | None) -> Any:
+def _recorded_rules(scan: LedgerScan, recorded: dict[str, Any] | None) -> object:
     """Return the rules in force, as the outage's own entry has them, else the last start of MailWatch."""
     if recorded and "rules" in recorded:
         return recorded["rules"]
@@ -147,7 +148,7 @@ def _recorded_rules(scan: LedgerScan, recorded: dict[str, Any] | None) -> Any:
     return scan.rules
 
 
-def _interval_of(service: Any) -> float:
+def _interval_of(service: object) -> float:
     """The seconds between two observations, as the config had it: time between those further apart is
     unobserved.
     """
@@ -157,10 +158,11 @@ def _interval_of(service: Any) -> float:
         return DEFAULT_INTERVAL_SECONDS
 
 
-def _typed_value(value: dict[str, Any], key: str, kind: type[Any]) -> Any:
-    if not isinstance(value.get(key), kind):
+def _typed_value(value: dict[str, Any], key: str, kind: type[T]) -> T:
+    found = value.get(key)
+    if not isinstance(found, kind):
         raise VerificationError(f"outage.json has no {key}")
-    return value[key]
+    return found
 
 
 MAX_TARGETS = 1000

@@ -109,7 +109,7 @@ class TokenTrust:
 
 
 def verify_tokens(
-    listed: Any,
+    listed: object,
     files: Collection[str],
     read: Callable[[str], bytes],
     notes: Mapping[int, str],

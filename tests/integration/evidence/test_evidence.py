@@ -45,7 +45,7 @@ def test_another_key_or_authority_than_the_trusted_one_is_refused(
     bundle: Path, recorded_outage: tuple[MailWatchProcess, Authority, str], tmp_path: Path
 ) -> None:
     other = Authority(tmp_path / "other")
-    other._server.server_close()
+    other.server.server_close()
     claim = next(c for c in verify(bundle, Trust.read([other.chain])) if not c.valid)
     # What is enclosed may help to build a chain, but the trusted end of it is another one.
     assert claim.claim == "tokens"

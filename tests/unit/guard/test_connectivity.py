@@ -139,10 +139,10 @@ async def test_an_answer_is_reused_for_two_seconds_only() -> None:
     async with door() as good:
         guard = Guard([good.control], timeout=5)
         await guard.check()
-        guard._line_checks[4].began -= SHARED_SECONDS - 1
+        guard.line_checks[4].began -= SHARED_SECONDS - 1
         await guard.check()
         assert good.visits == 1
-        guard._line_checks[4].began -= 1.01
+        guard.line_checks[4].began -= 1.01
         await guard.check()
         assert good.visits == 2
 
@@ -151,7 +151,7 @@ async def test_a_cancelled_caller_does_not_cancel_the_shared_check(silent: Contr
     guard = Guard([silent], timeout=0.3)
     impatient = asyncio.create_task(guard.check())
     patient = asyncio.create_task(guard.check())
-    while guard._line_checks[4].latest is None:
+    while guard.line_checks[4].latest is None:
         await asyncio.sleep(0)
     await asyncio.sleep(0)  # now both wait for it
     impatient.cancel()
@@ -207,10 +207,10 @@ async def test_a_silence_during_the_probe_outweighs_a_line_that_came_back(closed
     guard = Guard([closed], timeout=1)
     began = now()
     assert (await guard.check()).online is False
-    guard._line_checks[4].began -= SHARED_SECONDS  # a new round would find the line up
+    guard.line_checks[4].began -= SHARED_SECONDS  # a new round would find the line up
     with socket.create_server((closed.host, closed.port)):
         assert (await guard.check(since=began)).online is False
-        while now() == began or now() <= guard._line_checks[4].last_failure.ended_at:  # type: ignore[union-attr]
+        while now() == began or now() <= guard.line_checks[4].last_failure.ended_at:  # type: ignore[union-attr]
             await asyncio.sleep(0)
         assert (await guard.check(since=now())).online is True
 
@@ -222,11 +222,11 @@ async def test_a_silence_before_the_clock_was_set_back_is_not_one_of_later_probe
     guard.record_up("libero", now())
     assert (await guard.check(provider="libero")).online is False
     monkeypatch.setattr(time, "time_ns", lambda: real() - 365 * 86_400 * 10**9)
-    guard._line_checks[4].began -= SHARED_SECONDS
+    guard.line_checks[4].began -= SHARED_SECONDS
     # Nor is a sighting before it one of this very moment.
     monkeypatch.setattr("mailwatch.guard.connectivity.PEER_EVIDENCE_MS", -1)
     assert (await guard.check(provider="virgilio")).online is False
-    guard._line_checks[4].began -= SHARED_SECONDS
+    guard.line_checks[4].began -= SHARED_SECONDS
     with socket.create_server((closed.host, closed.port)):
         assert (await guard.check(since=now() + 1)).online is True
 
@@ -361,11 +361,11 @@ async def test_silence_of_controls_that_answered_before_outweighs_peer_evidence(
         guard = Guard([good.control], timeout=5)
         began = now()
         assert (await guard.check()).online is True
-    guard._line_checks[4].began -= SHARED_SECONDS
+    guard.line_checks[4].began -= SHARED_SECONDS
     # The line goes in the middle of a long probe, after another provider was seen up.
     guard.record_up("libero", now() - 1, "213.209.0.1:993")
     assert (await guard.check("virgilio", since=began)).online is False
-    silence = guard._line_checks[4].last_failure
+    silence = guard.line_checks[4].last_failure
     assert silence is not None
     while now() <= silence.ended_at:
         await asyncio.sleep(0)
