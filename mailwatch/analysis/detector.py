@@ -41,13 +41,6 @@ class IndexedFact:
     fact: Fact
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """An outage that opened, closed (its `first_good` is set), or whose target is watched no longer."""
-
-    outage: Outage
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """The state of a target. All of it follows from the events since the last up observation."""
@@ -74,8 +67,9 @@ class State:
         return _outage_of(self, None, self.counters) if self.is_open else None
 
 
-def advance(state: State, indexed: IndexedFact, rules: Rules) -> tuple[State, Transition | None]:
-    """Return the state after one more event, and the outage it opened or closed, if any.
+def _advance(state: State, indexed: IndexedFact, rules: Rules) -> tuple[State, Outage | None]:
+    """Return the state after one more fact, and the outage that opened, closed (its `first_good` is set), or whose
+    target is no longer probed.
 
     A change is dated to the observation that began the streak, not to the one that confirmed it. Gaps and unknown
     observations neither count in a streak nor break it. Only `name` forgets: it is what the latest event showed.
@@ -117,12 +111,12 @@ class Detector:
     def feed(self, indexed: IndexedFact, rules: Rules) -> tuple[Detector, tuple[Outage, ...]]:
         """Return the detector after one more fact, and the outages that it changed, as they go on record.
 
-        1. The state machine: an outage that opened, closed, or whose target is watched no longer.
+        1. The state machine: an outage that opened, closed, or whose target is no longer probed.
         2. The login history, which must know whether an outage is open now: one that is proven afterwards.
         """
-        state, transition = advance(self.state, indexed, rules)
+        state, outage = _advance(self.state, indexed, rules)
         history, proven = advance_login_history(self.login_history, indexed.index, indexed.fact, state.is_open)
-        changed = () if transition is None else (transition.outage,)
+        changed = () if outage is None else (outage,)
         return Detector(state, history), changed if proven is None else (*changed, proven)
 
 
@@ -134,9 +128,9 @@ def detect(events: Iterable[IndexedFact], rules: Rules) -> list[Outage]:
     """
     state, found = State(), []
     for event in events:
-        state, transition = advance(state, event, rules)
-        if transition is not None and transition.outage.state != "open":
-            found.append(transition.outage)
+        state, outage = _advance(state, event, rules)
+        if outage is not None and outage.state != "open":
+            found.append(outage)
     return found if state.outage is None else [*found, state.outage]
 
 
@@ -156,7 +150,7 @@ def next_delay(state: State, interval: float, rules: Rules) -> float:
     return min(interval, rules.recheck[step])
 
 
-def _on_target_change(state: State, index: int, change: TargetChange) -> tuple[State, Transition | None]:
+def _on_target_change(state: State, index: int, change: TargetChange) -> tuple[State, Outage | None]:
     """Another service, or none, is watched from now on: what is known of the old one says nothing of it.
 
     An open outage becomes unwatched: down up to its last failure, and unknown from then on. This entry is
@@ -166,7 +160,7 @@ def _on_target_change(state: State, index: int, change: TargetChange) -> tuple[S
         return state, None
     counters = replace(state.counters, last_index=index)
     left = _outage_of(state, None, counters, unwatched=True) if state.is_open else None
-    return State(), None if left is None else Transition(left)
+    return State(), left
 
 
 def _reset_answered_failures(state: State, phases: frozenset[Phase]) -> State:
@@ -178,7 +172,7 @@ def _reset_answered_failures(state: State, phases: frozenset[Phase]) -> State:
     )
 
 
-def _on_down(state: State, index: int, fact: Observation, rules: Rules) -> tuple[State, Transition | None]:
+def _on_down(state: State, index: int, fact: Observation, rules: Rules) -> tuple[State, Outage | None]:
     # Unknown observations before anything was known belong to no outage.
     counters = (state.counters if state.last_good or state.first_bad else EMPTY_COUNTERS).count_failure(
         index, fact
@@ -200,10 +194,10 @@ def _on_down(state: State, index: int, fact: Observation, rules: Rules) -> tuple
         closing_counters=None,
     )
     opened = after.outage if is_open and not state.is_open else None
-    return after, None if opened is None else Transition(opened)
+    return after, opened
 
 
-def _on_up(state: State, index: int, fact: Observation, rules: Rules) -> tuple[State, Transition | None]:
+def _on_up(state: State, index: int, fact: Observation, rules: Rules) -> tuple[State, Outage | None]:
     begun = OutageCounters.after(index, fact)
     healthy = State(name="up", last_good=ObservationRef.of(index, fact, begun), counters=begun)
     if not state.is_open:
@@ -215,7 +209,7 @@ def _on_up(state: State, index: int, fact: Observation, rules: Rules) -> tuple[S
         state.closing_counters or counters,
     )
     if streak >= rules.close_after:
-        return healthy, Transition(_outage_of(state, first_good, ending))
+        return healthy, _outage_of(state, first_good, ending)
     recovering = replace(
         state,
         name="recovering",

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mailwatch.analysis.availability import Availability, AvailabilityMeter
-from mailwatch.analysis.detector import Detector, IndexedFact, State, advance
-from mailwatch.analysis.login_outages import advance_login_history
+from mailwatch.analysis.detector import Detector, IndexedFact, State
 from mailwatch.analysis.outage import (
     ClockSteps,
     Outage,
@@ -94,17 +93,17 @@ class TargetReplay:
         """Read what was put off; to be called when all entries were taken in. Raises as `feed`."""
         if self._deferred is None:
             return
-        index, payload = self._deferred
-        fact = _fact("observation", payload)
-        # The latest of many changes the state, and the latest with a secret the login history: each only its own.
-        state, _ = advance(self.state, IndexedFact(index, fact), rules)
-        history = self.detector.login_history
-        if self._deferred_login is not None:
-            index, payload = self._deferred_login
-            history, _ = advance_login_history(history, index, _fact("observation", payload), False)
-        self.detector = Detector(state, history)
+        # The latest with a secret changes the login history, and the latest of all the state.
+        if self._deferred_login is not None and self._deferred_login is not self._deferred:
+            self._feed_up(*self._deferred_login, rules)
+        fact = self._feed_up(*self._deferred, rules)
         self._deferred = self._deferred_login = None
         self._listener(fact.target, fact, self._segments.flush())
+
+    def _feed_up(self, index: int, payload: dict[str, Any], rules: Rules) -> Fact:
+        fact = _fact("observation", payload)
+        self.detector, _ = self.detector.feed(IndexedFact(index, fact), rules)
+        return fact
 
     @property
     def state(self) -> State:

@@ -125,7 +125,7 @@ DEFECTS: list[tuple[int, float, str, Any, str, Callable[..., Any]]] = [
     (6, A_DAY, "out of its bounds", mailwatch.analysis.detector, "ObservationRef", Late),
     (1, THREE_DAYS, "was met at", Schedule, "advance_to", lambda *_: None),
     (1, A_DAY, "no gap", Pipeline, "_record_gap", careless),
-    (0, A_DAY, "taken up", mailwatch.monitor.restore, "restore_state", forgetful),
+    (0, A_DAY, "restored", mailwatch.monitor.restore, "restore_state", forgetful),
     (8, 0.2, "rejected four times", LoginBackoff, "may_login", lambda _, target, __: target.login is not None),
     (6, A_DAY, "at most", mailwatch.analysis.outage, "elapsed_between", wall_durations),
     (1, THREE_DAYS, "out of its bounds", mailwatch.analysis.outage, "elapsed_between", one_boot),

@@ -9,8 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 from mailwatch import monotonic
-from mailwatch.analysis.detector import IndexedFact, State, advance
-from mailwatch.analysis.login_outages import LoginHistory, advance_login_history
+from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.analysis.outage import outage_payload
 from mailwatch.ledger.payloads import rules_payload
 from mailwatch.model import (
@@ -95,11 +94,7 @@ def write(
     program = {"version": "0.1.0", "python": "3.11.2", "system": "Linux-6.1-x86_64", "config": "c0" * 32}
     node = {"event": "start", **program, "vantage_point": vantage, "rules": rules_payload(rules)}
     drafts = [NewEntry(kind="node", time=start, target=None, payload=node)]
-    index, states, proofs = (
-        store.size + 1,
-        dict.fromkeys(patterns, State()),
-        dict.fromkeys(patterns, LoginHistory()),
-    )
+    index, detectors = store.size + 1, dict.fromkeys(patterns, Detector())
     blind: dict[str, Millis] = {}
     waiting = list(monitor_entries)
 
@@ -126,12 +121,9 @@ def write(
             for fact in facts:
                 what, when = ("gap", at) if isinstance(fact, Gap) else ("observation", fact.ended_at)
                 drafts.append(NewEntry(kind=what, time=when, target=name, payload=fact))
-                states[name], told = advance(states[name], IndexedFact(index, fact), rules)
-                proofs[name], proven = advance_login_history(proofs[name], index, fact, states[name].is_open)
+                detectors[name], changed = detectors[name].feed(IndexedFact(index, fact), rules)
                 index += 1
-                for outage in (told.outage if told else None, proven):
-                    if outage is None:
-                        continue
+                for outage in changed:
                     payload = outage_payload(outage, provider, Kind.IMAP, vantage)
                     payload |= {"rules": rules_payload(rules)}
                     drafts.append(NewEntry(kind="outage", time=at, target=name, payload=payload))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mailwatch.analysis.detector import IndexedFact, State, advance
+from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.analysis.outage import outage_payload
 from mailwatch.evidence.bundle import File
 from mailwatch.evidence.outage_case import find_outage_evidence, write_outage_bundle
@@ -38,7 +38,7 @@ class Operator:
         """By how much the operator made the clock run that nobody can set."""
         store.read_clock = self.steady
         self.rules = Rules()
-        self._state = State()
+        self._detector = Detector()
         self.start()
 
     def clock(self) -> Millis:
@@ -77,9 +77,9 @@ class Operator:
             made = replace(made, detail=detail) if detail and mark == "-" else made
             draft = NewEntry(kind="observation", time=made.ended_at, target=self.target, payload=made)
             index = self.store.append_batch([draft])[0].index
-            self._state, told = advance(self._state, IndexedFact(index, made), self.rules)
-            if told is not None:
-                payload = outage_payload(told.outage, "lab", Kind.IMAP, "here")
+            self._detector, changed = self._detector.feed(IndexedFact(index, made), self.rules)
+            for outage in changed:
+                payload = outage_payload(outage, "lab", Kind.IMAP, "here")
                 self.entry("outage", payload | {"rules": rules_payload(self.rules)}, self.target)
 
     def stamp(self, authority: Authority, **more: Any) -> Path:

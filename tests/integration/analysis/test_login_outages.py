@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailwatch import model
-from mailwatch.analysis.detector import IndexedFact, State, advance
-from mailwatch.analysis.login_outages import LoginHistory, advance_login_history
+from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.analysis.outage import Outage, evidence_json, outage_payload
 from mailwatch.guard.login_backoff import LoginBackoff
-from mailwatch.model import Attempt, Cause, Gap, GapReason, Kind, Observation, Outcome, Phase, Rules
+from mailwatch.model import Attempt, Cause, Fact, Gap, GapReason, Kind, Observation, Outcome, Phase, Rules
 from mailwatch.store.replay import audit_outages, restore_state, rule_book
 from tests.helpers.pipeline import PipelineHarness
 from tests.helpers.targets import Targets
 from tests.servers import ALICE, Dovecot
 
 MINUTE = 60_000
+ONE = Rules(1, 1)
 
 
 def fact(sign: str, index: int) -> Observation | Gap:
@@ -45,11 +46,14 @@ def fact(sign: str, index: int) -> Observation | Gap:
 
 
 def proven(signs: str, open_after: int = 1) -> list[Outage]:
-    proof, state, found = LoginHistory(), State(), []
-    for index, sign in enumerate(signs):
-        state, _ = advance(state, IndexedFact(index, fact(sign, index)), Rules(open_after, 1))
-        proof, outage = advance_login_history(proof, index, fact(sign, index), state.is_open)
-        found += [outage] if outage else []
+    return proven_by([fact(sign, index) for index, sign in enumerate(signs)], Rules(open_after, 1))
+
+
+def proven_by(facts: Sequence[Fact], rules: Rules = ONE, start: int = 0) -> list[Outage]:
+    detector, found = Detector(), list[Outage]()
+    for index, each in enumerate(facts, start=start):
+        detector, changed = detector.feed(IndexedFact(index, each), rules)
+        found += [outage for outage in changed if outage.proven_afterwards]
     return found
 
 
@@ -117,18 +121,15 @@ def test_bounds_are_in_order_and_only_observations_with_the_same_secret_set_them
         assert not set("+*") & set(signs[at[0] + 1 : at[3]])
 
 
-@given(st.text("+x*%X-?_", max_size=40), st.integers(0, 40))
-def test_a_replay_from_the_last_accepted_login_gives_the_same(signs: str, cut: int) -> None:
+@given(st.text("+x*%X-?_", max_size=40), st.integers(0, 40), st.integers(1, 3))
+def test_a_replay_from_the_last_accepted_login_gives_the_same(signs: str, cut: int, open_after: int) -> None:
     cut = min(cut, len(signs))
     start = max(signs.rfind("+", 0, cut), signs.rfind("*", 0, cut), 0)
-    proof, whole = LoginHistory(), []
-    for index, sign in enumerate(signs):
-        proof, outage = advance_login_history(proof, index, fact(sign, index), True)
-        whole += [outage] if outage and index >= cut else []
-    proof, resumed = LoginHistory(), []
-    for index, sign in enumerate(signs[start:], start=start):
-        proof, outage = advance_login_history(proof, index, fact(sign, index), True)
-        resumed += [outage] if outage and index >= cut else []
+    facts = [fact(sign, index) for index, sign in enumerate(signs)]
+    whole, resumed = (
+        [outage for outage in proven_by(facts[first:], Rules(open_after, 1), first) if outage.last_index >= cut]
+        for first in (0, start)
+    )
     assert resumed == whole
 
 
@@ -174,7 +175,7 @@ async def test_a_real_server_that_rejects_a_good_password_for_a_while_is_proven_
 def test_an_account_that_was_locked_and_opened_again_proves_nothing(
     phase: Phase, facts: dict[str, str] | None, proves: bool
 ) -> None:
-    proof, found = LoginHistory(), []
+    observations = []
     for index, sign in enumerate("+xx+"):
         seen = fact(sign, index)
         assert isinstance(seen, Observation)
@@ -187,9 +188,8 @@ def test_an_account_that_was_locked_and_opened_again_proves_nothing(
                 facts=facts,
             )
             seen = replace(seen, failed_phase=phase, attempts=(attempt,))
-        proof, outage = advance_login_history(proof, index, seen, False)
-        found += [outage] if outage else []
-    assert bool(found) is proves
+        observations.append(seen)
+    assert bool(proven_by(observations)) is proves
 
 
 def test_a_clock_step_before_the_first_rejection_is_reported() -> None:
@@ -210,10 +210,6 @@ def test_a_clock_step_before_the_first_rejection_is_reported() -> None:
         at("x", "b", 5000, 240_000 + hour),
         at("+", "b", 65_000, 300_000 + hour),
     ]
-    proof, found = LoginHistory(), None
-    for index, each in enumerate(facts):
-        proof, outage = advance_login_history(proof, index, each, False)
-        found = outage or found
-    assert found is not None
+    (found,) = proven_by(facts)
     assert found.clock is not None
     assert (found.clock.stepped, found.clock.reboots) == (hour, 1)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailwatch.analysis.detector import IndexedFact, State, advance, detect, next_delay
+from mailwatch.analysis.detector import Detector, IndexedFact, State, detect, next_delay
 from mailwatch.analysis.outage import Outage, evidence_json, outage_json, outage_payload
 from mailwatch.analysis.outage_counters import MAX_REPLIES
 from mailwatch.model import (
@@ -67,10 +67,10 @@ def minutes(outages: list[Outage]) -> list[tuple[int, int | None]]:
 
 
 def states(signs: str, rules: Rules) -> list[State]:
-    found, state = [], State()
+    found, detector = [], Detector()
     for event in events(signs):
-        state, _ = advance(state, event, rules)
-        found.append(state)
+        detector, _ = detector.feed(event, rules)
+        found.append(detector.state)
     return found
 
 
@@ -172,14 +172,14 @@ def test_an_outage_stays_open_while_there_are_no_probes() -> None:
 
 
 def test_the_start_is_the_first_failed_probe_and_not_the_decision() -> None:
-    state, transition = State(), None
+    detector, changed = Detector(), tuple[Outage, ...]()
     for event in events("++---"):
-        state, transition = advance(state, event, Rules())
-    assert transition is not None
-    assert transition.outage.first_bad == 2 * MINUTE + 1000
-    assert transition.outage.last_good == 1 * MINUTE
-    assert transition.outage.first_index == 1
-    assert transition.outage.first_good is None
+        detector, changed = detector.feed(event, Rules())
+    (opened,) = changed
+    assert opened.first_bad == 2 * MINUTE + 1000
+    assert opened.last_good == 1 * MINUTE
+    assert opened.first_index == 1
+    assert opened.first_good is None
 
 
 def test_no_outage_is_too_short_to_be_recorded() -> None:
@@ -263,11 +263,11 @@ def test_the_id_is_that_of_the_first_bad_entry_and_of_the_target() -> None:
 
 
 def test_the_id_does_not_change_between_opening_and_closing() -> None:
-    state, told = State(), []
+    detector, found = Detector(), list[Outage]()
     for event in events("+---?+-++"):
-        state, transition = advance(state, event, Rules())
-        told += [] if transition is None else [transition.outage]
-    opened, closed = told
+        detector, changed = detector.feed(event, Rules())
+        found += changed
+    opened, closed = found
     assert opened.id == closed.id
     assert (opened.first_good, closed.first_good) == (None, 7 * MINUTE + 1000)
 
@@ -321,26 +321,25 @@ def test_without_recheck_the_interval_is_kept() -> None:
 
 
 def test_a_server_that_throttles_is_not_hurried() -> None:
-    state = State()
-    told = []
+    detector, delays = Detector(), []
     for event in [
         *events("+-"),
         IndexedFact(2, look("?", 2, cause=Cause.THROTTLED)),
         IndexedFact(3, look("-", 3)),
     ]:
-        state, _ = advance(state, event, Rules())
-        told.append(next_delay(state, 60.0, Rules()))
-    assert told == [60, 5, 120, 20]
+        detector, _ = detector.feed(event, Rules())
+        delays.append(next_delay(detector.state, 60.0, Rules()))
+    assert delays == [60, 5, 120, 20]
 
 
 def test_a_server_that_goes_on_throttling_is_left_alone_for_longer_and_longer() -> None:
-    state, told = State(), []
+    detector, delays = Detector(), []
     for index in range(6):
-        state, _ = advance(state, IndexedFact(index, look("?", index, cause=Cause.THROTTLED)), Rules())
-        told.append(next_delay(state, 60.0, Rules()))
-    assert told == [120, 240, 480, 960, 960, 960]
-    state, _ = advance(state, IndexedFact(6, look("+", 6)), Rules())
-    assert next_delay(state, 60.0, Rules()) == 60
+        detector, _ = detector.feed(IndexedFact(index, look("?", index, cause=Cause.THROTTLED)), Rules())
+        delays.append(next_delay(detector.state, 60.0, Rules()))
+    assert delays == [120, 240, 480, 960, 960, 960]
+    detector, _ = detector.feed(IndexedFact(6, look("+", 6)), Rules())
+    assert next_delay(detector.state, 60.0, Rules()) == 60
 
 
 # What is reported of it.
@@ -436,48 +435,46 @@ SIGNS = st.text("+-?_", max_size=40)
 
 @given(signs=SIGNS, rules=RULES, cut=st.integers(0, 40))
 def test_a_replay_from_anywhere_agrees_with_the_live_decisions(signs: str, rules: Rules, cut: int) -> None:
-    told, state = [], State()
-    for event in events(signs)[:cut]:
-        state, transition = advance(state, event, rules)
-        told += [transition.outage] if transition and transition.outage.first_good is not None else []
-    for event in events(signs)[cut:]:
-        state, transition = advance(state, event, rules)
-        told += [transition.outage] if transition and transition.outage.first_good is not None else []
-    assert detect(events(signs), rules) == told + ([state.outage] if state.outage else [])
+    closed, detector = list[Outage](), Detector()
+    for event in [*events(signs)[:cut], *events(signs)[cut:]]:
+        detector, changed = detector.feed(event, rules)
+        closed += [outage for outage in changed if outage.first_good is not None]
+    state = detector.state
+    assert detect(events(signs), rules) == closed + ([state.outage] if state.outage else [])
 
 
 @given(signs=SIGNS, rules=RULES)
 def test_a_restart_needs_to_replay_only_from_the_last_up_observation(signs: str, rules: Rules) -> None:
     """The last up observation outside an outage is the whole state; an open outage reports where it begins."""
-    state, resume_at = State(), 0
+    detector, resume_at = Detector(), 0
     for event in events(signs):
-        state, _ = advance(state, event, rules)
-        resume_at = event.index if state.name == "up" else resume_at
+        detector, _ = detector.feed(event, rules)
+        resume_at = event.index if detector.state.name == "up" else resume_at
+    state = detector.state
     if state.outage is not None:
         assert resume_at in (0, state.outage.first_index)
         resume_at = state.outage.first_index
-    again = State()
+    again = Detector()
     for event in events(signs)[resume_at:]:
-        again, _ = advance(again, event, rules)
-    assert again == state
+        again, _ = again.feed(event, rules)
+    assert again.state == state
 
 
 @given(signs=SIGNS, rules=RULES)
 def test_each_transition_opens_or_closes_and_they_alternate(signs: str, rules: Rules) -> None:
-    state, opened = State(), None
+    detector, opened = Detector(), None
     for event in events(signs):
-        state, transition = advance(state, event, rules)
-        if transition is None:
-            continue
-        if opened is None:
-            assert transition.outage.first_good is None
-            assert state.outage == transition.outage
-            opened = transition.outage.id
-        else:
-            assert transition.outage.first_good is not None
-            assert transition.outage.id == opened
-            assert state.outage is None
-            opened = None
+        detector, changed = detector.feed(event, rules)
+        for outage in changed:
+            if opened is None:
+                assert outage.first_good is None
+                assert detector.state.outage == outage
+                opened = outage.id
+            else:
+                assert outage.first_good is not None
+                assert outage.id == opened
+                assert detector.state.outage is None
+                opened = None
 
 
 @given(signs=SIGNS, rules=RULES)
@@ -570,12 +567,13 @@ def test_a_state_does_not_grow_with_the_outage() -> None:
     def size(value: object) -> int:
         return len(repr(value))
 
-    state, early = State(), 0
+    detector, early = Detector(), 0
     for at in range(5000):
         words = (Attempt(started_at=at, ended_at=at, replies=(f"NO {at:06d}",)),)
-        state, _ = advance(state, IndexedFact(at, look("?" if at % 5 == 4 else "-", at, attempts=words)), Rules())
-        early = size(state) if at == 50 else early
-    assert size(state) < early + 100
+        seen = look("?" if at % 5 == 4 else "-", at, attempts=words)
+        detector, _ = detector.feed(IndexedFact(at, seen), Rules())
+        early = size(detector) if at == 50 else early
+    assert size(detector) < early + 100
 
 
 @pytest.mark.parametrize(("bound", "unseen"), [(10, 3_600_000), (None, 0)])

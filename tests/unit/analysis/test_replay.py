@@ -8,8 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mailwatch.analysis.availability import AvailabilityMeter
-from mailwatch.analysis.detector import IndexedFact, State, advance
-from mailwatch.analysis.login_outages import LoginHistory, advance_login_history
+from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.analysis.outage import Outage
 from mailwatch.analysis.replay import TargetReplay
 from mailwatch.analysis.segments import Segment, SegmentState
@@ -41,9 +40,9 @@ def fact(mark: str, at: int, secret: str) -> Observation | Gap | TargetChange:
     return replace(seen, with_login=bool(secret), secret=secret, interval=interval)
 
 
-def runs(told: str) -> list[tuple[str, int, str]]:
+def runs(text: str) -> list[tuple[str, int, str]]:
     """Observations a minute apart: "4+a" is four good ones with the secret a, "2-_" two bad ones without."""
-    return [(run[1], MINUTE, run[2].strip("_")) for run in told.split() for _ in range(int(run[0]))]
+    return [(run[1], MINUTE, run[2].strip("_")) for run in text.split() for _ in range(int(run[0]))]
 
 
 @given(
@@ -59,38 +58,32 @@ def runs(told: str) -> list[tuple[str, int, str]]:
 @example(runs("4+a 1-_ 1+b 5+_ 1?_"), 3, 2)
 @example([*runs("5+a"), ("+", -2 * MINUTE, "a"), *runs("4+a")], 3, 2)
 def test_the_fast_path_changes_nothing(
-    told: list[tuple[str, int, str]], open_after: int, close_after: int
+    steps: list[tuple[str, int, str]], open_after: int, close_after: int
 ) -> None:
     rules = Rules(open_after, close_after)
     slow, quick = (
         AvailabilityMeter(*WINDOW, interval=60, infer=True),
         AvailabilityMeter(*WINDOW, interval=60, infer=True),
     )
-    state, proof, outages = State(), LoginHistory(), dict[str, Outage]()
+    detector, outages = Detector(), dict[str, Outage]()
     expected: list[Segment] = []
     seen: list[Segment] = []
-    course = TargetReplay(quick, lambda _target, _fact, stretches: seen.extend(stretches))
+    replay = TargetReplay(quick, lambda _target, _fact, stretches: seen.extend(stretches))
     at = 0
-    for index, (mark, step, secret) in enumerate(told):
+    for index, (mark, step, secret) in enumerate(steps):
         at = max(0, at + step)
         one = fact(mark, at, secret)
-        state, transition = advance(state, IndexedFact(index, one), rules)
-        proof, proven = advance_login_history(proof, index, one, state.is_open)
+        detector, changed = detector.feed(IndexedFact(index, one), rules)
         expected += slow.feed(one)
-        for outage in (transition.outage if transition else None, proven):
-            if outage is not None:
-                outages[outage.id] = outage
+        outages |= {outage.id: outage for outage in changed}
         kind = "gap" if isinstance(one, Gap) else "watch" if isinstance(one, TargetChange) else "observation"
-        course.feed(index, kind, fact_payload(one), rules)
-    course.flush(rules)
-    if state.outage is not None:
-        outages[state.outage.id] = state.outage
-    assert course.all_outages == outages
-    assert (course.state, course.detector.login_history, course.observation_count) == (
-        state,
-        proof,
-        sum(mark not in CHANGES for mark, _, _ in told),
-    )
+        replay.feed(index, kind, fact_payload(one), rules)
+    replay.flush(rules)
+    if detector.state.outage is not None:
+        outages[detector.state.outage.id] = detector.state.outage
+    assert replay.all_outages == outages
+    assert replay.detector == detector
+    assert replay.observation_count == sum(mark not in CHANGES for mark, _, _ in steps)
     assert quick.result(outages.values()) == slow.result(outages.values())
     for share in SegmentState:
         assert merge_spans((a, b) for a, b, s in seen if s is share) == merge_spans(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mailwatch.analysis.detector import IndexedFact, State, advance
+from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.analysis.outage import outage_payload
 from mailwatch.cli import main
 from mailwatch.ledger.payloads import rules_payload
@@ -30,20 +30,20 @@ def opened(folder: Path) -> Store:
 
 def killed_after(folder: Path, kept: int) -> int:
     """Write observations of an outage with `kept` of its two entries, as kill -9 leaves them; return how many."""
-    rules, state, index = Rules(), State(), 1
+    rules, detector, index = Rules(), Detector(), 1
     node = {"event": "start", "rules": rules_payload(rules)}
     drafts = [NewEntry(kind="node", time=START, target=None, payload=node)]
     for number, mark in enumerate(MARKS):
         at = START + number * MINUTE
         seen = observation_of("a", mark, at)
         drafts.append(NewEntry(kind="observation", time=at, target="a", payload=seen))
-        state, transition = advance(state, IndexedFact(index, seen), rules)
+        detector, changed = detector.feed(IndexedFact(index, seen), rules)
         index += 1
-        if transition is not None:
-            if kept == 0:
-                break
-            kept -= 1
-            payload = outage_payload(transition.outage, "lab", Kind.IMAP, "here") | {"rules": rules_payload(rules)}
+        if changed and kept == 0:
+            break
+        kept -= len(changed)
+        for outage in changed:
+            payload = outage_payload(outage, "lab", Kind.IMAP, "here") | {"rules": rules_payload(rules)}
             drafts.append(NewEntry(kind="outage", time=at, target="a", payload=payload))
             index += 1
     store = opened(folder)

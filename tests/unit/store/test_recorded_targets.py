@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mailwatch.analysis.detector import IndexedFact, State, advance, detect
+from mailwatch.analysis.detector import Detector, IndexedFact, State, detect
 from mailwatch.analysis.outage import outage_payload
 from mailwatch.analysis.segments import usual_interval
 from mailwatch.config.recorded_targets import UnknownTargetError
@@ -49,7 +49,7 @@ def ledger(folder: Path, facts: Sequence[Fact], name: str = "mail") -> None:
             payload=node,
         )
     ]
-    state, index, settings = State(), store.size + 1, None
+    detector, index, settings = Detector(), store.size + 1, None
     for fact in facts:
         at = (
             fact.at
@@ -60,13 +60,11 @@ def ledger(folder: Path, facts: Sequence[Fact], name: str = "mail") -> None:
         )
         kind = "watch" if isinstance(fact, TargetChange) else "observation"
         drafts.append(NewEntry(kind=kind, time=at, target=name, payload=fact))
-        state, transition = advance(state, IndexedFact(index, fact), Rules())
+        detector, changed = detector.feed(IndexedFact(index, fact), Rules())
         settings = fact.settings if isinstance(fact, TargetChange) else settings
         index += 1
-        if transition is not None:
-            payload = outage_payload(transition.outage, "lab", Kind.IMAP, "here") | {
-                "rules": rules_payload(Rules())
-            }
+        for outage in changed:
+            payload = outage_payload(outage, "lab", Kind.IMAP, "here") | {"rules": rules_payload(Rules())}
             payload |= {"watch": settings_payload(settings)} if settings else {}
             drafts.append(NewEntry(kind="outage", time=at, target=name, payload=payload))
             index += 1
@@ -268,10 +266,10 @@ def test_a_replay_over_a_change_agrees_with_the_live_decisions(
     facts += seen[cut:] if events[-1] is not TargetEvent.END else []
     ledger(tmp_path, facts)
     reader = Reader.open(tmp_path)
-    live, index = State(), 1
+    live, index = Detector(), 1
     for fact in facts:
-        live, transition = advance(live, IndexedFact(index, fact), Rules())
-        index += 1 + (transition is not None)
+        live, changed = live.feed(IndexedFact(index, fact), Rules())
+        index += 1 + len(changed)
     resumed = restore_state(reader, "mail", rule_book(reader))
     audited = audit_outages(reader, rule_book(reader), "mail")
     reader.close()
@@ -281,8 +279,9 @@ def test_a_replay_over_a_change_agrees_with_the_live_decisions(
             # Its last entry is the one that ended the watching: what proves it reaches over that.
             assert isinstance(facts_at(tmp_path, told["ledger"]["last"]), TargetChange)
     assert resumed.unrecorded == ()
-    assert (resumed.detector.state.name, resumed.detector.state.is_open) == (live.name, live.is_open)
-    assert (resumed.detector.state.outage, resumed.detector.state.last_good) == (live.outage, live.last_good)
+    restored, state = resumed.detector.state, live.state
+    assert (restored.name, restored.is_open) == (state.name, state.is_open)
+    assert (restored.outage, restored.last_good) == (state.outage, state.last_good)
     if events[-1] is TargetEvent.END:
         assert resumed.detector.state == State()
         assert resumed.latest is None

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailwatch.analysis.detector import IndexedFact, State, advance
+from mailwatch.analysis.detector import Detector, IndexedFact
 from mailwatch.analysis.maintenance import Announcement, Announcements, MaintenanceRule, RecurrenceRule
 from mailwatch.analysis.outage import outage_payload
 from mailwatch.ledger.payloads import rules_payload
@@ -47,7 +47,7 @@ class Live:
     """What the monitor does with each fact, without its waiting."""
 
     def __init__(self, store: Store, rules: Rules) -> None:
-        self.store, self.rules, self.state = store, rules, State()
+        self.store, self.rules, self.detector = store, rules, Detector()
         self.start()
 
     def start(self) -> None:
@@ -59,9 +59,9 @@ class Live:
         """Record a fact and what follows from it; a crash comes between the two."""
         kind = "gap" if isinstance(seen, Gap) else "observation"
         (entry,) = self.store.append_batch([NewEntry(kind=kind, time=1, target="t", payload=seen)])
-        self.state, transition = advance(self.state, IndexedFact(entry.index, seen), self.rules)
-        if transition is not None and not crash:
-            payload = outage_payload(transition.outage, "lab", Kind.IMAP, "here")
+        self.detector, changed = self.detector.feed(IndexedFact(entry.index, seen), self.rules)
+        for outage in changed if not crash else ():
+            payload = outage_payload(outage, "lab", Kind.IMAP, "here")
             self.store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=payload)])
 
 
@@ -85,14 +85,14 @@ def test_a_restart_between_any_two_observations_changes_nothing(before: str, aft
             live.take(fact(mark, at))
         resumed = restore_state(reader, "t", rule_book(reader))
         assert resumed.unrecorded == ()
-        assert resumed.detector.state.outage == live.state.outage
+        assert resumed.detector.state.outage == live.detector.state.outage
         # The new process goes on from what it read; so does one that never stopped.
-        fresh, same = resumed.detector.state, live.state
+        fresh, same = resumed.detector, live.detector
         for at, mark in enumerate(after, start=len(before)):
             event = IndexedFact(10_000 + at, fact(mark, at))
-            fresh, told = advance(fresh, event, live.rules)
-            same, expected = advance(same, event, live.rules)
-            assert (told, fresh.name) == (expected, same.name)
+            fresh, changed = fresh.feed(event, live.rules)
+            same, expected = same.feed(event, live.rules)
+            assert (changed, fresh.state.name) == (expected, same.state.name)
 
 
 def test_a_crash_between_an_observation_and_its_outage_is_repaired() -> None:
@@ -102,7 +102,7 @@ def test_a_crash_between_an_observation_and_its_outage_is_repaired() -> None:
             live.take(fact(mark, at))
         live.take(fact("-", 3), crash=True)
         (missing,) = restore_state(reader, "t", rule_book(reader)).unrecorded
-        assert missing == live.state.outage
+        assert missing == live.detector.state.outage
         assert [finding.what for finding in audit_outages(reader, rule_book(reader), "t")] == [
             f"outage {missing.id} of t is not yet recorded; the next start records it"
         ]
@@ -119,7 +119,7 @@ def test_a_crash_before_a_login_outage_is_recorded_is_repaired() -> None:
             probed = fact("+", at)
             assert isinstance(probed, Observation)
             probed = replace(probed, outcome=cause.outcome if cause else Outcome.UP, cause=cause)
-            live.take(replace(probed, with_login=True, secret="same"))
+            live.take(replace(probed, with_login=True, secret="same"), crash=at == 2)
         (missing,) = restore_state(reader, "t", rule_book(reader)).unrecorded
         assert missing.proven_afterwards
         payload = outage_payload(missing, "lab", Kind.IMAP, "here")
@@ -151,11 +151,11 @@ def test_an_outage_opened_under_old_rules_stays_open_under_new_ones() -> None:
         live = Live(store, Rules(open_after=1))
         for at, mark in enumerate("+-"):
             live.take(fact(mark, at))
-        assert live.state.outage is not None
+        assert live.detector.state.outage is not None
         live.rules = Rules(open_after=5)
         live.start()
         resumed = restore_state(reader, "t", rule_book(reader))
-        assert resumed.detector.state.outage == live.state.outage
+        assert resumed.detector.state.outage == live.detector.state.outage
         assert resumed.unrecorded == ()
 
 
@@ -164,8 +164,8 @@ def test_an_outage_without_observations_is_found_by_the_audit() -> None:
         live = Live(store, Rules())
         for at, mark in enumerate("+---"):
             live.take(fact(mark, at))
-        assert live.state.outage is not None
-        invented = outage_payload(live.state.outage, "lab", Kind.IMAP, "here")
+        assert live.detector.state.outage is not None
+        invented = outage_payload(live.detector.state.outage, "lab", Kind.IMAP, "here")
         store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=invented)])
         (finding,) = audit_outages(reader, rule_book(reader), "t")
         assert finding.what == "an outage is on record that the replay does not produce"
@@ -227,8 +227,8 @@ def test_an_altered_outage_is_found_by_the_audit() -> None:
         for at, mark in enumerate("+--"):
             live.take(fact(mark, at))
         live.take(fact("-", 3), crash=True)
-        assert live.state.outage is not None
-        payload = outage_payload(live.state.outage, "lab", Kind.IMAP, "here")
+        assert live.detector.state.outage is not None
+        payload = outage_payload(live.detector.state.outage, "lab", Kind.IMAP, "here")
         payload["first_bad"] -= 3_600_000
         store.append_batch([NewEntry(kind="outage", time=1, target="t", payload=payload)])
         (finding,) = audit_outages(reader, rule_book(reader), "t")
