@@ -1,8 +1,101 @@
-"""How long something lasted, as text for people. Reports have a way of their own, by language."""
+"""How the parts of MailWatch that people read write texts, durations, shares, dates and times, by language.
+
+Texts stand in YAML files beside the code that prints them, one file a language, all with the same keys. What is at
+least so long is cut down to what is printed of it, and what is at most so long is rounded up: no figure says more
+than is known.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from functools import cache
+from importlib import resources
+from zoneinfo import ZoneInfo
+
+import yaml
+
+from mailwatch.times import Millis, parse_rfc3339
+
+LANGUAGES = ("en", "it")
+
+
+class Texts:
+    """The texts of one language by key: a text, a section with texts of its own, or lines.
+
+    A key that has no text, or another kind of it, raises KeyError.
+    """
+
+    __slots__ = ("loaded",)
+
+    def __init__(self, loaded: Mapping[str, object]) -> None:
+        self.loaded = loaded
+
+    def __getitem__(self, key: str) -> str:
+        """Return the text of a key."""
+        found = self.loaded[key]
+        if not isinstance(found, str):
+            raise KeyError(f"{key} is not a text")
+        return found
+
+    def __contains__(self, key: object) -> bool:
+        """Whether there is a text, a section or lines of this key."""
+        return key in self.loaded
+
+    def keys(self) -> Collection[str]:
+        """Return the keys of all texts, sections and lines."""
+        return self.loaded.keys()
+
+    def get(self, key: str, otherwise: str) -> str:
+        """Return the text of a key, or another one where there is none."""
+        return self[key] if key in self else otherwise  # noqa: SIM401  This is `get`.
+
+    def section(self, key: str) -> Texts:
+        """Return the texts below a key."""
+        found = self.loaded[key]
+        if not isinstance(found, dict):
+            raise KeyError(f"{key} is not a section")
+        return Texts(found)
+
+    def is_section(self, key: str) -> bool:
+        """Whether a key has texts below it."""
+        return isinstance(self.loaded[key], dict)
+
+    def lines(self, key: str) -> list[str]:
+        """Return the lines of a key."""
+        found = self.loaded[key]
+        if not isinstance(found, list):
+            raise KeyError(f"{key} has no lines")
+        return [str(line) for line in found]
+
+    def single(self) -> dict[str, str]:
+        """Return the texts that stand in no section, for a template."""
+        return {key: text for key, text in self.loaded.items() if isinstance(text, str)}
+
+    def with_texts(self, other: Texts) -> Texts:
+        """Return these texts with those of another file on top of them."""
+        return Texts({**self.loaded, **other.loaded})
+
+
+@cache
+def load_texts(package: str, file: str) -> Texts:
+    """Read a YAML file of texts that lies in a package."""
+    loaded: dict[str, object] = yaml.safe_load((resources.files(package) / file).read_text(encoding="utf-8"))
+    return Texts(loaded)
+
+
+def decimal_point(language: str) -> str:
+    """Return the sign between the whole and the rest of a number."""
+    return "," if language == "it" else "."
+
+
+def round_to(number: int, unit: int, *, up: bool) -> int:
+    """Round to a multiple of `unit`: down, or `up` to the next."""
+    return (-(-number // unit) if up else number // unit) * unit
 
 
 def format_duration(seconds: float, round_up: bool = False, language: str = "en") -> str:
@@ -23,10 +116,103 @@ def _format_duration(seconds: float, round_up: bool) -> str:
     millis = round(seconds * 1000)
     for below, step in ((60_000, 100), (3_600_000, 1000), (math.inf, 60_000)):
         if millis < below:
-            millis = -(-millis // step) * step if round_up else millis // step * step
+            millis = round_to(millis, step, up=round_up)
             break
     if millis < 60_000:
         return f"{millis / 1000:.1f} s"
     whole = millis // 1000
     units = ((whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s"))
     return " ".join(f"{count} {unit}" for count, unit in units if count)
+
+
+def percent_of(share: float, decimals: int, *, up: bool = False) -> str:
+    """Write a share between 0 and 1 in per cent, without the sign: cut to so many decimals, or rounded `up`.
+
+    What is not all is never cut to 100.
+    """
+    # The shortest text of it: the float's own noise would make 0.9 a little more than that.
+    exact = Decimal(repr(share)) * 100
+    return str(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_CEILING if up else ROUND_FLOOR))
+
+
+MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+"""06/07/2026 is in July for some who read English and in June for others; 6 Jul 2026 is the same for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Formatter:
+    """How a report or a letter writes: its language and time zone, and `tenths` of a second or whole ones."""
+
+    language: str
+    zone: ZoneInfo
+    tenths: bool
+
+    def number(self, text: str) -> str:
+        """A decimal number, given with a point."""
+        return text.replace(".", decimal_point(self.language))
+
+    def format_date(self, text: str) -> str:
+        """A date, given as 2026-01-28."""
+        return self._day(dt.date.fromisoformat(text))
+
+    def local_date(self, at: Millis) -> str:
+        """The local date of a time."""
+        return self._day(_utc(at).astimezone(self.zone))
+
+    def format_share(self, share: float, *, up: bool = False) -> str:
+        """A share as per cent, cut or `up` to the next thousandth: 100 % means all and nothing less."""
+        return f"{self.number(percent_of(share, 3, up=up))} %"
+
+    def local_and_utc(self, at: Millis, *, up: bool = False) -> str:
+        """A time for people: local, with UTC in brackets, and its date where that is another one.
+
+        It is cut to what is shown of it, or `up` to the next: what began by then did so by the time shown.
+        """
+        utc = _utc(self._rounded(at, up))
+        local = utc.astimezone(self.zone)
+        other = "" if utc.date() == local.date() else f"{self._day(utc, year=utc.year != local.year)} "
+        # No line is to end between a time and its zone.
+        bracket = f"({other}{self._time(utc)} UTC)".replace(" ", "\u00a0")
+        return f"{self._day(local)} {self._time(local)} {bracket}"
+
+    def format_time(self, at: Millis, *, up: bool = False) -> str:
+        """The local time of day."""
+        return self._time(_utc(self._rounded(at, up)).astimezone(self.zone))
+
+    def local_and_utc_of(self, text: str, *, up: bool = False) -> str:
+        """An RFC 3339 time as `local_and_utc` writes it."""
+        return self.local_and_utc(parse_rfc3339(text), up=up)
+
+    def format_duration(self, millis: int, *, up: bool = False, exact: bool = False) -> str:
+        """A duration for people, cut to what is shown of it, or `up` to the next: at least never says too much.
+
+        Tenths of a second below a minute, seconds below an hour and if `exact`, else minutes.
+        """
+        unit = 100 if millis < 60_000 else 1000 if exact or millis < 3_600_000 else 60_000
+        millis = round_to(millis, unit, up=up)
+        if millis < 60_000:
+            return self.number(f"{millis / 1000:.1f} s")
+        minutes, seconds = divmod(millis // 1000, 60)
+        if minutes < 60:
+            return f"{minutes} min {seconds:02d} s"
+        hours, minutes = divmod(minutes, 60)
+        days, hours = divmod(hours, 24)
+        day = ("giorno" if days == 1 else "giorni") if self.language == "it" else ("day" if days == 1 else "days")
+        text = f"{days} {day} {hours} h {minutes:02d} min" if days else f"{hours} h {minutes:02d} min"
+        return f"{text} {seconds:02d} s" if exact else text
+
+    def _rounded(self, at: Millis, up: bool) -> Millis:
+        return round_to(at, 100 if self.tenths else 1000, up=up)
+
+    def _day(self, day: dt.date, *, year: bool = True) -> str:
+        if self.language == "it":
+            return f"{day:%d/%m/%Y}" if year else f"{day:%d/%m}"
+        return f"{day.day} {MONTH_NAMES[day.month - 1]}" + (f" {day.year}" if year else "")
+
+    def _time(self, at: datetime) -> str:
+        tenth = f"{decimal_point(self.language)}{at.microsecond // 100_000}" if self.tenths else ""
+        return f"{at:%H:%M:%S}{tenth}"
+
+
+def _utc(at: Millis) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=at)

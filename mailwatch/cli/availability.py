@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
 from rich.table import Table
@@ -13,7 +12,7 @@ from rich.table import Table
 from mailwatch.cli.common import add_options, open_config, open_reader, parse_window_options, stdout
 from mailwatch.config.recorded_targets import UnknownTargetError
 from mailwatch.config.targets import resolved_targets
-from mailwatch.i18n import format_duration
+from mailwatch.i18n import format_duration, percent_of
 from mailwatch.store import queries
 
 NO_DATA = "no data"
@@ -80,6 +79,4 @@ def _percent(share: float | None, *, up: bool = False) -> str:
     """Write a share, cut down to a ten-thousandth of a per cent or rounded `up`: neither bound says too much."""
     if share is None:
         return NO_DATA
-    # Six digits more are float's own noise: 0.9 is not a little less than that.
-    exact = round(Decimal(share) * 100, 10)
-    return f"{exact.quantize(Decimal('0.0001'), ROUND_CEILING if up else ROUND_FLOOR)}%"
+    return f"{percent_of(share, 4, up=up)}%"

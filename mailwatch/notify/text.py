@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from functools import cache
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import yaml
-
-from mailwatch.i18n import format_duration
+from mailwatch.i18n import Texts, format_duration, load_texts
 from mailwatch.model import Notification
 from mailwatch.settings import Channel
 from mailwatch.times import Millis, now
@@ -29,31 +25,30 @@ MAX_LINES = 20
 """More are counted only: some channels take no long text."""
 
 
-@cache
-def load_texts(lang: str) -> dict[str, Any]:
-    """Read the texts of a language."""
-    read: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(f"{lang}.yaml").read_text("utf-8"))
-    return read
+def texts(language: str) -> Texts:
+    """Return the texts of a language."""
+    return load_texts("mailwatch.notify", f"{language}.yaml")
 
 
 def message_text(notifications: Sequence[Notification], channel: Channel, at: Millis) -> tuple[str, str]:
     """Write title and body of news sent at that time. What begins with a name is sorted by it."""
-    texts = load_texts(channel.lang)
+    written = texts(channel.lang)
     kinds: dict[str, list[Notification]] = {}
     for each in notifications:
         kinds.setdefault(_kind(each), []).append(each)
-    title = ", ".join(_title(texts["title"][kind], alike) for kind, alike in kinds.items())
+    titles = written.section("title")
+    title = ", ".join(_title(titles.lines(kind), alike) for kind, alike in kinds.items())
     lines = [_line(each, channel, at) for each in notifications[:MAX_LINES]]
     if len(notifications) > MAX_LINES:
-        lines.append(texts["more"].format(count=len(notifications) - MAX_LINES))
+        lines.append(written["more"].format(count=len(notifications) - MAX_LINES))
     return f"MailWatch: {title}", "\n".join(lines)
 
 
 def trial_message(channel: Channel, vantage_point: str) -> tuple[str, str]:
     """Write a message that only shows that the channel works."""
-    texts = load_texts(channel.lang)["trial"]
+    written = texts(channel.lang).section("trial")
     at = _time(now(), channel)
-    return f"MailWatch: {texts['title']}", texts["body"].format(vantage_point=vantage_point, time=at)
+    return f"MailWatch: {written['title']}", written["body"].format(vantage_point=vantage_point, time=at)
 
 
 def _kind(notification: Notification) -> str:
@@ -75,32 +70,34 @@ def _title(forms: Sequence[str], alike: Sequence[Notification]) -> str:
 
 
 def _line(notification: Notification, channel: Channel, at: Millis) -> str:
-    texts = load_texts(channel.lang)
+    written = texts(channel.lang)
     facts = {key: _format_fact(key, value, channel) for key, value in notification.facts.items()}
     for key, millis in notification.facts.get("duration_ms", {}).items():
         known = millis is not None
-        facts[key] = format_duration(millis / 1000, key == "max", channel.lang) if known else texts["unknown"]
-    form = texts[_kind(notification)]
+        facts[key] = format_duration(millis / 1000, key == "max", channel.lang) if known else written["unknown"]
+    kind = _kind(notification)
     # What MailWatch finds wrong with itself has words for each sign.
-    line: str = (form[notification.facts["sign"]] if isinstance(form, dict) else form).format_map(facts)
+    form = written.section(kind)[notification.facts["sign"]] if written.is_section(kind) else written[kind]
+    line = form.format_map(facts)
     if notification.facts.get("maintenance"):
-        line += texts["maintenance"]
+        line += written["maintenance"]
     if at - notification.time > LATE_MS + channel.group * 1000:
-        line += texts["late"].format(time=_time(notification.time, channel))
+        line += written["late"].format(time=_time(notification.time, channel))
     return line
 
 
 def _format_fact(key: str, value: object, channel: Channel) -> str:
-    texts = load_texts(channel.lang)
+    written = texts(channel.lang)
     if key == "sign":
-        return str(texts["sign"][value])
+        return written.section("sign")[str(value)]
     if key in ("targets", "causes") and isinstance(value, Iterable):
-        return ", ".join(texts["cause"].get(each, each) if key == "causes" else str(each) for each in value)
+        causes = written.section("cause")
+        return ", ".join(causes.get(each, each) if key == "causes" else str(each) for each in value)
     if key.startswith(("first_", "last_", "not_after")):
-        return _time(value, channel) if isinstance(value, int) else str(texts["unknown"])
+        return _time(value, channel) if isinstance(value, int) else written["unknown"]
     return str(value)
 
 
 def _time(at: Millis, channel: Channel) -> str:
     local = datetime.fromtimestamp(at // 1000, ZoneInfo(channel.timezone))
-    return local.strftime(load_texts(channel.lang)["time"])
+    return local.strftime(texts(channel.lang)["time"])

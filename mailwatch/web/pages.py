@@ -15,6 +15,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
 from mailwatch import __version__
+from mailwatch.i18n import LANGUAGES
 from mailwatch.net import is_loopback
 from mailwatch.times import Millis, now, rfc3339
 from mailwatch.web import charts
@@ -24,7 +25,7 @@ from mailwatch.web.errors import TEXTS_BY_STATUS
 from mailwatch.web.observation_filter import ObservationFilter, page_of
 from mailwatch.web.read_model import PageData, ReadModel
 from mailwatch.web.summary import status_summary
-from mailwatch.web.templating import COOKIE, LANGUAGES, choose_language, template_environment, texts
+from mailwatch.web.templating import COOKIE, choose_language, template_environment, texts
 
 NAVIGATION = tuple((name, "" if name == "overview" else name) for name in
                ("overview", "outages", "incidents", "observations", "ledger", "about"))  # fmt: skip

@@ -5,28 +5,23 @@ en.yaml and it.yaml have the same keys; a test keeps it so. No figure says more 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from importlib import resources
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mailwatch import i18n
+from mailwatch.i18n import LANGUAGES
 from mailwatch.times import Millis, parse_rfc3339, rfc3339
 
-LANGUAGES = ("en", "it")
 COOKIE = "mailwatch_lang"
 
 
-@cache
-def texts(language: str) -> dict[str, Any]:
-    """Return the texts of a language."""
-    text = (resources.files("mailwatch.web") / f"{language}.yaml").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = yaml.safe_load(text)
-    return loaded
+def texts(language: str) -> Mapping[str, Any]:
+    """Return the texts of a language, as the templates read them."""
+    return i18n.load_texts("mailwatch.web", f"{language}.yaml").loaded
 
 
 def choose_language(requested: str, remembered: str, accepted: str) -> str:
@@ -88,5 +83,4 @@ def format_share(language: str, ratio: float | None, up: bool = False) -> str:
         return "–"
     if ratio in (0, 1):
         return f"{ratio * 100:.0f} %"
-    text = f"{(math.ceil if up else math.floor)(ratio * 100_000) / 1000:.3f} %"
-    return text.replace(".", ",") if language == "it" else text
+    return f"{i18n.percent_of(ratio, 3, up=up).replace('.', i18n.decimal_point(language))} %"

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
 
 from mailwatch.cli.init.prompts import printable_text
 from mailwatch.cli.init.servers import MailboxServers
+from mailwatch.i18n import Texts
 from mailwatch.model import Kind
 
 _COLUMN = 44
@@ -41,9 +41,9 @@ class ConfigDraft:
     timestamps: bool = True
 
 
-def config_text(draft: ConfigDraft, texts: Mapping[str, Any], today: date) -> str:
+def config_text(draft: ConfigDraft, texts: Texts, today: date) -> str:
     """Write it."""
-    comments = texts["config"]
+    comments = texts.section("config")
     lines = [
         f"# {comments['head'].format(date=today)}",
         f"# {comments['check']}",
@@ -57,7 +57,7 @@ def config_text(draft: ConfigDraft, texts: Mapping[str, Any], today: date) -> st
         "web:",
         _line("  listen: 127.0.0.1:8080", comments["listen"]),
         "",
-        *(_account(draft, texts) if draft.servers.provider else _targets(draft, texts)),
+        *(_account if draft.servers.provider else _targets)(draft, comments),
     ]
     if draft.timestamps:
         lines += ["", _line("timestamps:", comments["timestamps"]), f"  - url: {TIMESTAMP_URL}"]
@@ -65,8 +65,7 @@ def config_text(draft: ConfigDraft, texts: Mapping[str, Any], today: date) -> st
     return "".join(f"{line}\n" for line in lines)
 
 
-def _account(draft: ConfigDraft, words: Mapping[str, Any]) -> Iterator[str]:
-    comments = words["config"]
+def _account(draft: ConfigDraft, comments: Texts) -> Iterator[str]:
     yield _line("accounts:", comments["accounts"])
     yield f"  - address: {_value(draft.address)}"
     if draft.servers.named_in_config and draft.servers.provider:
@@ -78,13 +77,12 @@ def _account(draft: ConfigDraft, words: Mapping[str, Any]) -> Iterator[str]:
     else:
         yield _line(f"    password_file: {_value(draft.password_file)}", comments["password_file"])
     yield _line(f"    channels: [{', '.join(draft.kinds)}]", comments["channels"])
-    yield from _remarks(draft, words, "    ")
+    yield from _remarks(draft, comments, "    ")
 
 
-def _targets(draft: ConfigDraft, words: Mapping[str, Any]) -> Iterator[str]:
-    comments = words["config"]
+def _targets(draft: ConfigDraft, comments: Texts) -> Iterator[str]:
     yield _line("targets:", comments["targets"])
-    yield from _remarks(draft, words, "  ")
+    yield from _remarks(draft, comments, "  ")
     secret, domain = _value(draft.password_file), _value(draft.address.rpartition("@")[2])
     for number, candidate in enumerate(
         candidate for candidate in draft.servers.candidates if candidate.kind in draft.kinds
@@ -104,11 +102,11 @@ def _targets(draft: ConfigDraft, words: Mapping[str, Any]) -> Iterator[str]:
         yield from (_line(text, comment if number == 0 else "") for text, comment in lines)
 
 
-def _remarks(draft: ConfigDraft, words: Mapping[str, Any], indent: str) -> Iterator[str]:
+def _remarks(draft: ConfigDraft, comments: Texts, indent: str) -> Iterator[str]:
     for kind, why in draft.skipped.items():
-        yield f"{indent}# {words['config']['left'].format(kind=kind, why=printable_text(why))}"
+        yield f"{indent}# {comments['left'].format(kind=kind, why=printable_text(why))}"
     if draft.untested:
-        yield f"{indent}# {words['config']['unproven']}"
+        yield f"{indent}# {comments['unproven']}"
 
 
 def _line(text: str, comment: str) -> str:

@@ -131,7 +131,7 @@ def _result_of(
 ) -> LoginTest:
     left = {kind: f"{one.cause}: {one.detail}" for kind, one in observations.items() if kind not in up}
     for kind, why in left.items():
-        asker.show("left", kind=asker.texts["kinds"][kind], why=why)
+        asker.show("left", kind=asker.texts.section("kinds")[kind], why=why)
     return LoginTest(password, username, up, left)
 
 

@@ -9,23 +9,17 @@ import getpass
 import sys
 import warnings
 from collections.abc import Callable
-from functools import cache
-from importlib import resources
 from typing import Any
 
-import yaml
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from mailwatch.config.types import Address, Host, Label, Port, Text
+from mailwatch.i18n import Texts, load_texts
 
 
-@cache
-def texts(language: str) -> dict[str, Any]:
+def texts(language: str) -> Texts:
     """Return the texts of a language."""
-    read: dict[str, Any] = yaml.safe_load(
-        (resources.files(__package__ or "") / f"{language}.yaml").read_text(encoding="utf-8")
-    )
-    return read
+    return load_texts("mailwatch.cli.init", f"{language}.yaml")
 
 
 def printable_text(text: object) -> str:
@@ -73,7 +67,7 @@ class WizardStoppedError(Exception):
 class Prompts:
     """Puts questions in the words of a language. With `yes`, what has a default is not asked."""
 
-    def __init__(self, texts: dict[str, Any], *, yes: bool) -> None:
+    def __init__(self, texts: Texts, *, yes: bool) -> None:
         self.texts = texts
         self.interactive = sys.stdin.isatty()
         self._yes = yes
@@ -84,7 +78,7 @@ class Prompts:
 
     def text(self, key: str, **facts: object) -> str:
         """Give the words of something."""
-        return str(self.texts[key]).format(**{name: printable_text(fact) for name, fact in facts.items()})
+        return self.texts[key].format(**{name: printable_text(fact) for name, fact in facts.items()})
 
     def ask(
         self,
@@ -125,7 +119,8 @@ class Prompts:
         if self._yes:
             return default
         self._check_interactive("--yes")
-        answers = {self.texts["answers"]["agree"]: True, self.texts["answers"]["decline"]: False}
+        words = self.texts.section("answers")
+        answers = {words["agree"]: True, words["decline"]: False}
         choice = self.texts["yes_default" if default else "no_default"]
         while True:
             answer = self._line(f"{self.text(key)} {choice} ").strip().casefold()

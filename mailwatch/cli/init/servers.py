@@ -85,7 +85,7 @@ def _discover(asker: Prompts, domain: str, wanted: Collection[Kind], resolver: R
     if answers.failure:
         asker.show("silent", why=answers.failure)
     for kind in sorted(answers.not_offered & set(wanted)):
-        asker.show("refused", domain=domain, kind=asker.texts["kinds"][kind])
+        asker.show("refused", domain=domain, kind=asker.texts.section("kinds")[kind])
     candidates = _confirm_outside(
         asker, domain, [candidate for candidate in answers.candidates if candidate.kind in wanted]
     )
@@ -104,7 +104,7 @@ def _discover(asker: Prompts, domain: str, wanted: Collection[Kind], resolver: R
         candidates += more
     lost = [kind for kind in lacking if kind not in {candidate.kind for candidate in candidates}]
     if candidates and lost:
-        asker.show("not_had", kinds=", ".join(asker.texts["kinds"][kind] for kind in lost))
+        asker.show("not_had", kinds=", ".join(asker.texts.section("kinds")[kind] for kind in lost))
     return MailboxServers(_in_order(candidates)) if candidates else None
 
 
@@ -144,9 +144,9 @@ def _catalogue_servers(
         for server in found
     )
     for candidate in candidates:
-        asker.show("server", kind=asker.texts["kinds"][candidate.kind], where=candidate.endpoint)
+        asker.show("server", kind=asker.texts.section("kinds")[candidate.kind], where=candidate.endpoint)
     if not candidates:
-        asker.show("not_had", kinds=", ".join(asker.texts["kinds"][kind] for kind in wanted))
+        asker.show("not_had", kinds=", ".join(asker.texts.section("kinds")[kind] for kind in wanted))
         asker.show("nothing")
         raise WizardStoppedError
     return MailboxServers(candidates, provider, written)
@@ -170,7 +170,7 @@ def _ask_server(asker: Prompts, kind: Kind) -> ServerCandidate | None:
             return str(error)
         return ""
 
-    name = asker.texts["kinds"][kind]
+    name = asker.texts.section("kinds")[kind]
     text = asker.ask_or_skip("ask_server", f"--server {kind}=HOST:PORT", check=wrong, kind=name)
     return _parse_server(kind, text) if text else None
 
@@ -190,7 +190,7 @@ def _print_found(asker: Prompts, key: str, domain: str, candidates: tuple[Server
     if candidates:
         asker.show(key, domain=domain)
     for candidate in _in_order(candidates):
-        asker.show("server", kind=asker.texts["kinds"][candidate.kind], where=candidate.endpoint)
+        asker.show("server", kind=asker.texts.section("kinds")[candidate.kind], where=candidate.endpoint)
 
 
 def _in_order(candidates: tuple[ServerCandidate, ...]) -> tuple[ServerCandidate, ...]:

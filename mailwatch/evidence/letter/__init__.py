@@ -27,7 +27,7 @@ from mailwatch.evidence.letter.docx import docx
 from mailwatch.evidence.outage_case import OutageEvidence
 from mailwatch.evidence.report import collect_report_facts
 from mailwatch.evidence.report.fonts import MAX_UNBROKEN_CHARS, printable
-from mailwatch.evidence.report.formatting import Formatter, texts
+from mailwatch.evidence.report.formatting import letter_texts, outage_formatter
 from mailwatch.evidence.report.outage import page_data
 from mailwatch.store import Reader, queries
 
@@ -49,12 +49,12 @@ def prepare_letter(
     page = page_data(evidence, collect_report_facts(reader, evidence), b"", place, language, zone)
     claimed = owner_claim(section, outage) if section else {}
     others = _others(reader, outage, rule(section.sla) if section and section.sla else None)
-    return Letter(outage, claimed, page, others, Formatter.for_outage(evidence.payload, language, zone), formal)
+    return Letter(outage, claimed, page, others, outage_formatter(evidence.payload, language, zone), formal)
 
 
 def letter_pdf(letter: Letter, blocks: list[Block]) -> bytes:
     """Lay the letter out. Its date is that of the record, so that the same case gives the same bytes."""
-    w = texts(letter.writing.language, package="mailwatch.evidence.letter")
+    w = letter_texts(letter.writing.language)
     data = {
         "lang": letter.writing.language,
         "title": w["title_formal" if letter.formal else "title"],

@@ -16,7 +16,8 @@ from mailwatch.evidence.claims.evaluate import evaluate, sla_outage
 from mailwatch.evidence.claims.format import owner_fee
 from mailwatch.evidence.letter.blocks import Blank, Block, Line, Paragraph, Run, fill_template, table
 from mailwatch.evidence.report import contract
-from mailwatch.evidence.report.formatting import Formatter, texts
+from mailwatch.evidence.report.formatting import letter_texts, texts
+from mailwatch.i18n import Formatter, Texts
 
 MAX_REPLIES = 3
 
@@ -35,7 +36,7 @@ class Letter:
 
 def compose_letter(letter: Letter) -> list[Block]:
     """Return the letter, block by block."""
-    w = texts(letter.writing.language, package="mailwatch.evidence.letter")
+    w = letter_texts(letter.writing.language)
     owner = letter.claim.get("stated_by_owner", {})
     parts = (_head, _contract, _facts, _method, _promise, _earlier, _requests, _end)
     return [block for part in parts for block in part(letter, w, owner)]
@@ -51,7 +52,7 @@ def combined_reading(letter: Letter) -> dict[str, Any] | None:
     return evaluate(made, letter.outage["kind"], outages, owner_fee(letter.claim["stated_by_owner"]))
 
 
-def _head(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
+def _head(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
     holder = owner.get("holder", {})
     for key in ("name", "tax_code", "address"):
         yield Paragraph((holder.get(key) or Blank(w[key]),), "tight")
@@ -66,9 +67,9 @@ def _head(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[
     yield Paragraph(fill_template(w["undersigned"], name=holder.get("name") or Blank(w["name"])))
 
 
-def _contract(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
+def _contract(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph((w["contract"],), "heading")
-    known = texts(letter.writing.language)["claim"]
+    known = texts(letter.writing.language).section("claim")
     rows_by_label = dict(contract.contract_rows(owner, letter.writing))
     rows: list[list[Run]] = [[texts(letter.writing.language)["account"], letter.outage["target"]]]
     for key in ("plan", "contract_number", "fee", "since"):
@@ -76,10 +77,10 @@ def _contract(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Itera
     yield table(rows)
 
 
-def _facts(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
+def _facts(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
     page, writing = letter.page, letter.writing
     yield Paragraph((w["outage"],), "heading")
-    channel = texts(writing.language)["channels"][letter.outage["kind"]]
+    channel = texts(writing.language).section("channels")[letter.outage["kind"]]
     yield Paragraph((w["outage_text"].format(**_names(letter) | {"channel": channel}),))
     yield Paragraph((page["sentence"],))
     if page["reserve"]:
@@ -101,14 +102,14 @@ def _facts(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator
         yield table([_other(one, writing) for one in letter.others], head)
 
 
-def _method(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
+def _method(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph((w["method"],), "heading")
     yield Paragraph((w["method_text"],))
     yield Paragraph((letter.page["outside"],))
     yield table(letter.page["ours"])
 
 
-def _promise(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
+def _promise(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph((w["promise"],), "heading")
     rule, found, writing = letter.claim.get("rule"), combined_reading(letter), letter.writing
     if rule is None or found is None or "target" not in rule:
@@ -121,9 +122,8 @@ def _promise(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterat
         yield Paragraph((Blank(w["promise_kept"].format(name=rule["name"])),))
     else:
         yield Paragraph((w["promise_text"],), "lead")
-        yield table(
-            [[texts(writing.language)["claim"]["rule"], rule["name"]], *contract.promise_rows(rule, writing)]
-        )
+        known = texts(writing.language).section("claim")
+        yield table([[known["rule"], rule["name"]], *contract.promise_rows(rule, writing)])
         for window in found["windows"]:
             if _broken(window["counted"]):
                 section = contract.window_section(window, found["zone"], writing, alone=not letter.others)
@@ -133,7 +133,7 @@ def _promise(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterat
                     yield Paragraph((line,))
 
 
-def _earlier(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
+def _earlier(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph((w["earlier"],), "heading")
     sent = contract.notification_rows(owner, letter.writing)
     if sent:
@@ -147,7 +147,7 @@ def _earlier(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterat
     yield Paragraph(fill_template(w["harm_text"], blank=Blank(w["harm_blank"])))
 
 
-def _requests(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
+def _requests(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph((w["requests"],), "heading")
     days = Blank(w["days"])
     yield Paragraph(
@@ -164,7 +164,7 @@ def _requests(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Itera
         yield Paragraph((w["formal_end"],))
 
 
-def _end(letter: Letter, w: dict[str, Any], owner: dict[str, Any]) -> Iterator[Block]:
+def _end(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph((w["enclosed"],), "heading")
     yield Paragraph(fill_template(w["enclosed_bundle"], id=letter.outage["id"], blank=Blank(w["bundle"])), "last")
     yield Paragraph(fill_template(w["enclosed_other"], blank=Blank(w["other"])), "last")

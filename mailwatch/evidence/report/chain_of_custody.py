@@ -7,7 +7,8 @@ from typing import Any
 
 from mailwatch.evidence.outage_case import OutageEvidence
 from mailwatch.evidence.report.facts import ReportFacts
-from mailwatch.evidence.report.formatting import Formatter, digest_groups, texts
+from mailwatch.evidence.report.formatting import digest_groups, texts
+from mailwatch.i18n import Formatter
 from mailwatch.times import parse_duration
 
 
@@ -21,7 +22,7 @@ def service_rows(evidence: OutageEvidence, facts: ReportFacts, writing: Formatte
         if service_.get("port") is not None:
             rows.append([w["port"], str(service_["port"])])
         if service_.get("tls") is not None:
-            rows.append([w["tls"], w["tls_modes"][service_["tls"]]])
+            rows.append([w["tls"], w.section("tls_modes")[service_["tls"]]])
         rows += [
             [w[key], writing.format_duration(round(parse_duration(service_[key]) * 1000))]
             for key in ("interval", "timeout")
@@ -97,7 +98,7 @@ def outside_times_text(evidence: OutageEvidence, facts: ReportFacts, writing: Fo
     times, w = evidence.statement["outside_times"], texts(writing.language)
     a, b = times["not_before"], times["not_after"]
     kind = {(True, True): "both", (True, False): "before", (False, True): "after", (False, False): "none"}
-    text = str(w[f"outside_{kind[bool(a), bool(b)]}"])
+    text = w[f"outside_{kind[bool(a), bool(b)]}"]
     names = ", ".join(dict.fromkeys(token.authority for token in evidence.range.tokens))
     sentence = text.format(
         a=a and writing.local_and_utc_of(a), b=b and writing.local_and_utc_of(b, up=True), names=names

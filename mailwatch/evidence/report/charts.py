@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from mailwatch.analysis.elapsed import gap_length
 from mailwatch.analysis.segments import Segment, SegmentState
 from mailwatch.evidence.report.facts import ObservationRun
-from mailwatch.evidence.report.formatting import Formatter
+from mailwatch.i18n import Formatter
 from mailwatch.model import Fact, Gap, Outcome, TargetChange
 from mailwatch.times import Millis
 

@@ -6,7 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mailwatch.evidence.report.formatting import Formatter, texts
+from mailwatch.evidence.report.formatting import texts
+from mailwatch.i18n import Formatter
 
 
 def contract_section(statement: dict[str, Any], writing: Formatter) -> dict[str, Any] | None:
@@ -14,7 +15,7 @@ def contract_section(statement: dict[str, Any], writing: Formatter) -> dict[str,
     claim = statement.get("claim")
     if claim is None:
         return None
-    w = texts(writing.language)["claim"]
+    w = texts(writing.language).section("claim")
     section: dict[str, Any] = {
         "intro": w["intro"],
         "contract": contract_rows(claim["stated_by_owner"], writing),
@@ -46,7 +47,7 @@ def owner_questions(statement: dict[str, Any], writing: Formatter) -> list[list[
     w, owner = texts(writing.language), statement.get("claim", {}).get("stated_by_owner", {})
     holder = owner.get("holder", {})
     named = ", ".join(holder[key] for key in ("name", "tax_code", "address", "email", "pec") if key in holder)
-    plan = [f"{key}: {value}" for key, value in contract_rows(owner, writing) if key != w["claim"]["name"]]
+    plan = [f"{key}: {value}" for key, value in contract_rows(owner, writing) if key != w.section("claim")["name"]]
     sent = ["; ".join(filter(None, one)) for one in notification_rows(owner, writing)]
     answers = (
         ("holder", named),
@@ -60,7 +61,7 @@ def owner_questions(statement: dict[str, Any], writing: Formatter) -> list[list[
 
 def contract_rows(owner: dict[str, Any], writing: Formatter) -> list[list[str]]:
     """Return what the owner says of the contract, as rows."""
-    w = texts(writing.language)["claim"]
+    w = texts(writing.language).section("claim")
     rows = []
     if holder := owner.get("holder"):
         known = [holder[key] for key in ("name", "tax_code", "address", "email", "pec") if key in holder]
@@ -75,10 +76,10 @@ def contract_rows(owner: dict[str, Any], writing: Formatter) -> list[list[str]]:
 
 def fee_text(given: dict[str, str], writing: Formatter) -> str:
     """Write a fee."""
-    w = texts(writing.language)["claim"]
+    w = texts(writing.language).section("claim")
     if float(given["amount"]) == 0:
-        return str(w["free"])
-    return str(w[given["period"]].format(amount=_money(given["amount"], writing), currency=given["currency"]))
+        return w["free"]
+    return w[given["period"]].format(amount=_money(given["amount"], writing), currency=given["currency"])
 
 
 def notification_rows(owner: dict[str, Any], writing: Formatter) -> list[list[str]]:
@@ -95,15 +96,13 @@ def _means(one: dict[str, Any]) -> str:
 
 def rule_label(rule: dict[str, Any], writing: Formatter) -> str:
     """Say whether the rule is verified."""
-    w = texts(writing.language)["claim"]
-    return str(
-        w["verified" if rule["verified"] else "unverified"].format(date=writing.format_date(rule["seen_on"]))
-    )
+    w = texts(writing.language).section("claim")
+    return w["verified" if rule["verified"] else "unverified"].format(date=writing.format_date(rule["seen_on"]))
 
 
 def promise_rows(rule: dict[str, Any], writing: Formatter) -> list[list[str]]:
     """Return what a rule says, as rows."""
-    w, lang = texts(writing.language)["claim"], writing.language
+    w, lang = texts(writing.language).section("claim"), writing.language
     rows = [[w["source"], rule["source_url"]]]
     if "definition" in rule:
         rows.append([w["definition"], rule["definition"][lang]])
@@ -125,12 +124,12 @@ def promise_rows(rule: dict[str, Any], writing: Formatter) -> list[list[str]]:
 
 def credit_text(tier: dict[str, Any], writing: Formatter) -> str:
     """Write what a tier gives; with the money where it is known."""
-    w = texts(writing.language)["claim"]
+    w = texts(writing.language).section("claim")
     if "days" in tier:
-        return str(w["tier_days"].format(n=tier["days"]))
+        return w["tier_days"].format(n=tier["days"])
     if "percent" not in tier:
-        return str(w["tier_unknown"])
-    text = str(w["tier_percent"].format(percent=writing.number(tier["percent"])))
+        return w["tier_unknown"]
+    text = w["tier_percent"].format(percent=writing.number(tier["percent"]))
     return f"{text} = {_money(tier['amount'], writing)} {tier['currency']}" if "amount" in tier else text
 
 
@@ -141,15 +140,13 @@ def window_title(window: dict[str, Any], zone: str, writing: Formatter) -> str:
         for key in ("from", "to")
     )
     last: date = end - timedelta(days=1)
-    w = texts(writing.language)["claim"]
-    return str(
-        w["from_to"].format(a=writing.format_date(first.isoformat()), b=writing.format_date(last.isoformat()))
-    )
+    w = texts(writing.language).section("claim")
+    return w["from_to"].format(a=writing.format_date(first.isoformat()), b=writing.format_date(last.isoformat()))
 
 
 def window_result(window: dict[str, Any], writing: Formatter, *, alone: bool = True) -> list[str]:
     """Say what a window amounts to under the rule, by one outage `alone` or by all on record."""
-    w, counted, lines = texts(writing.language)["claim"], window.get("counted"), []
+    w, counted, lines = texts(writing.language).section("claim"), window.get("counted"), []
     if counted:
         lines.append(w[f"{'broken' if alone else 'together'}_{counted['broken']}"])
         for how, tier in counted["tier"].items():
@@ -165,8 +162,8 @@ def deadline_lines(window: dict[str, Any], rule: dict[str, Any], writing: Format
     """Say until when to claim: to the owner, not to the provider."""
     if "deadline" not in window:
         return []
-    w = texts(writing.language)["claim"]
-    text = str(w["deadline"].format(date=writing.format_date(window["deadline"])))
+    w = texts(writing.language).section("claim")
+    text = w["deadline"].format(date=writing.format_date(window["deadline"]))
     return [text if rule["verified"] else f"{text.removesuffix('.')} ({w['unverified_short']})."]
 
 
@@ -187,12 +184,12 @@ def window_section(given: dict[str, Any], zone: str, writing: Formatter, *, alon
 
 def window_head(writing: Formatter) -> list[str]:
     """Return the heads of a window's table."""
-    w = texts(writing.language)["claim"]
+    w = texts(writing.language).section("claim")
     return [w["way"], w["down"], w["available"]]
 
 
 def _table(window: dict[str, Any], writing: Formatter) -> list[list[str]]:
-    w, unknown = texts(writing.language)["claim"], texts(writing.language)["no_estimate"]
+    w, unknown = texts(writing.language).section("claim"), texts(writing.language)["no_estimate"]
     rows = []
     for way in ("raw", "counted"):
         if way not in window:

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 
 from mailwatch.evidence.joint.quorum import ChannelGroup, CoverageStep
 from mailwatch.evidence.report import typeset
-from mailwatch.evidence.report.formatting import Formatter, digest_groups, provider_name, texts
+from mailwatch.evidence.report.formatting import digest_groups, provider_name, texts
+from mailwatch.i18n import Formatter
 from mailwatch.times import Millis, Span, total_length
 
 MAX_ROWS = 40
@@ -39,7 +40,7 @@ class _JointPage:
         given = {"members": len(members), "points": points, "left_out": len(left_out)}
         return {
             "lang": self._in.language,
-            "words": {key: value for key, value in w.items() if isinstance(value, str)},
+            "words": w.single(),
             "title": w["title"],
             "subtitle": w["subtitle"],
             "author": self._s["made_by"],
@@ -55,7 +56,7 @@ class _JointPage:
             ],
             "members_cut": w["members_cut"].format(n=more) if more > 0 else "",
             "left_out": [[one["file"], one["reason"]] for one in left_out[:MAX_MEMBERS]],
-            "method": [line.replace("`", "") for line in w["method_text"]],
+            "method": [line.replace("`", "") for line in w.lines("method_text")],
             "local_note": w["local_note"].format(zone=str(self._in.zone)),
         }
 

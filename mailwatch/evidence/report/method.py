@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from mailwatch.evidence.report.facts import ReportFacts
-from mailwatch.evidence.report.formatting import Formatter, texts
+from mailwatch.evidence.report.formatting import texts
+from mailwatch.i18n import Formatter
 
 ALWAYS_LIMITS = ("harm", "key", "line", "outside")
 
@@ -15,7 +16,7 @@ def method_paragraphs(
     outage: dict[str, Any], rules: dict[str, Any], facts: ReportFacts, writing: Formatter
 ) -> list[str]:
     """Return the paragraphs. `outage` is a payload, `rules` those that the statement names."""
-    w = texts(writing.language)["method_text"]
+    w = texts(writing.language).section("method_text")
     proven = bool(outage.get("proven_afterwards"))
     lines = [*probe_steps([outage["kind"]], facts.with_login or bool(facts.used), writing)]
     # A round trip sends a message: in doubt too, its interval is enough.
@@ -27,46 +28,46 @@ def method_paragraphs(
     lines += [w["estimate"], *([w["blind"]] if outage["unobserved_ms"] else [])]
     if not proven:
         lines.append(w["guarded" if facts.guarded else "unguarded"])
-    return [str(line) for line in lines]
+    return lines
 
 
 def probe_steps(kinds: Iterable[str], with_login: bool, writing: Formatter) -> list[str]:
     """Say what a probe of each of these kinds does."""
-    w = texts(writing.language)["steps"]
+    w = texts(writing.language).section("steps")
     sentences = [
         w[kind if with_login or f"{kind}_bare" not in w else f"{kind}_bare"] for kind in sorted(set(kinds))
     ]
-    return [str(line) for line in (*sentences, w["each"])]
+    return [*sentences, w["each"]]
 
 
 def period_method(
     kinds: Iterable[str], with_login: bool, rules: dict[str, Any], writing: Formatter, guarded: bool
 ) -> list[str]:
     """Return the paragraphs for all outages of a period."""
-    w = texts(writing.language)["method_text"]
+    w = texts(writing.language).section("method_text")
     opening = w["open"].format(open=rules["open_after"], close=rules["close_after"])
     sentences = (interval_text(rules, writing), opening, w["bounds"], w["guarded" if guarded else "unguarded"])
-    return [*probe_steps(kinds, with_login, writing), *map(str, sentences)]
+    return [*probe_steps(kinds, with_login, writing), *sentences]
 
 
 def interval_text(rules: dict[str, Any], writing: Formatter) -> str:
     """Say when the next probe comes."""
-    w = texts(writing.language)["method_text"]
+    w = texts(writing.language).section("method_text")
     again = [writing.number(f"{millis / 1000:g} s") for millis in rules["recheck_ms"]]
-    return str(w["rhythm"].format(again=", ".join(again), last=again[-1]) if again else w["steady"])
+    return w["rhythm"].format(again=", ".join(again), last=again[-1]) if again else w["steady"]
 
 
 def outage_limits(outage: dict[str, Any], writing: Formatter) -> list[str]:
     """Say what cannot be concluded from the outage."""
-    w = texts(writing.language)["limits_text"]
+    w = texts(writing.language).section("limits_text")
     gap = writing.format_duration(outage["largest_gap_ms"], up=True)
     given = {"gap": gap, "place": outage["vantage_point"], "target": outage["target"]}
     left = () if outage["kind"] == "roundtrip" else ("mail",)
     order = ("cause", "others", "shorter", *left, *ALWAYS_LIMITS)
-    return [str(w[key].format(**given)) for key in order]
+    return [w[key].format(**given) for key in order]
 
 
 def period_limits(writing: Formatter) -> list[str]:
     """Say what cannot be concluded from a period."""
-    w = texts(writing.language)["limits_text"]
-    return [str(w[key]) for key in ("cause", *ALWAYS_LIMITS)]
+    w = texts(writing.language).section("limits_text")
+    return [w[key] for key in ("cause", *ALWAYS_LIMITS)]

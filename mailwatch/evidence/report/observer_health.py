@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from mailwatch.evidence.report.facts import ReportFacts
-from mailwatch.evidence.report.formatting import Formatter, texts
+from mailwatch.evidence.report.formatting import texts
+from mailwatch.i18n import Formatter, Texts
 from mailwatch.times import Millis
 
 
@@ -14,7 +15,7 @@ def observer_health_rows(facts: ReportFacts, writing: Formatter, *, proven: bool
     """Return the rows of the section; of an outage `proven` afterwards no observation is down."""
     w = texts(writing.language)
     return [
-        [w["line"], str(w["line_proven"]) if proven else _line(facts, w)],
+        [w["line"], w["line_proven"] if proven else _line(facts, w)],
         [w["clock"], _clock(facts, w, writing)],
         [w["password"], _password(facts, w)],
     ]
@@ -32,11 +33,11 @@ def clock_lines(outage: dict[str, Any], writing: Formatter) -> list[str]:
         return []
     by = writing.format_duration(clock["stepped_ms"], up=True)
     if clock.get("wall"):
-        return [str(w["clock_wall"].format(time=by))]
+        return [w["clock_wall"].format(time=by)]
     lines = [w["clock_set"].format(time=by)] if clock["stepped_ms"] else []
     if clock["reboots"]:
         lines.append(w["clock_reboots"].format(n=clock["reboots"]))
-    return [str(one) for one in (*lines, w["clock_steady"])]
+    return [*lines, w["clock_steady"]]
 
 
 def clock_doubt(facts: ReportFacts) -> Millis:
@@ -70,21 +71,21 @@ def clock_doubt_lines(facts: ReportFacts, outage: dict[str, Any], writing: Forma
     if not facts.degraded:
         return []
     if facts.unbounded:
-        return [str(w["doubt_unknown_times" if is_steady_clock(outage) else "doubt_unknown"])]
+        return [w["doubt_unknown_times" if is_steady_clock(outage) else "doubt_unknown"]]
     bound = clock_doubt(facts)
     if is_steady_clock(outage):
-        return [str(w["doubt_times"].format(bound=writing.format_duration(bound, up=True)))]
+        return [w["doubt_times"].format(bound=writing.format_duration(bound, up=True))]
     given = {
         "bound": writing.format_duration(bound, up=True),
         "twice": writing.format_duration(2 * bound, up=True),
         "least": writing.format_duration(duration["min"], exact=True),
     }
     if duration["max"] is None:
-        return [str(w["doubt_open"].format(**given))]
-    return [str(w["doubt"].format(**given, most=writing.format_duration(duration["max"], up=True, exact=True)))]
+        return [w["doubt_open"].format(**given)]
+    return [w["doubt"].format(**given, most=writing.format_duration(duration["max"], up=True, exact=True))]
 
 
-def _line(facts: ReportFacts, w: dict[str, Any]) -> str:
+def _line(facts: ReportFacts, w: Texts) -> str:
     lines = [w["line_none"]]
     if facts.guarded:
         controls = ", ".join(sorted(facts.controls)[:8])
@@ -98,8 +99,8 @@ def _line(facts: ReportFacts, w: dict[str, Any]) -> str:
     return " ".join(lines)
 
 
-def _clock(facts: ReportFacts, w: dict[str, Any], writing: Formatter) -> str:
-    clock = str(w["clock_none"])
+def _clock(facts: ReportFacts, w: Texts, writing: Formatter) -> str:
+    clock = w["clock_none"]
     if facts.surveys:
         bound = f"{writing.number(f'{facts.bound_us / 1000:.1f}')} ms"
         if facts.bound_us >= 1_000_000:
@@ -116,10 +117,10 @@ def _clock(facts: ReportFacts, w: dict[str, Any], writing: Formatter) -> str:
     return clock
 
 
-def _password(facts: ReportFacts, w: dict[str, Any]) -> str:
+def _password(facts: ReportFacts, w: Texts) -> str:
     if not facts.used and not facts.with_login:
-        return str(w["password_none"])
+        return w["password_none"]
     if facts.used and facts.used <= facts.accepted_before:
         both = facts.used <= facts.accepted_after
-        return str(w["password_same"] if both else w["password_before"])
-    return str(w["password_unknown"])
+        return w["password_same"] if both else w["password_before"]
+    return w["password_unknown"]

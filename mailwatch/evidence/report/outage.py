@@ -18,7 +18,7 @@ from mailwatch.evidence.report.chain_of_custody import (
 from mailwatch.evidence.report.charts import timeline
 from mailwatch.evidence.report.contract import contract_section, owner_questions
 from mailwatch.evidence.report.facts import ObservationRun, ReportFacts
-from mailwatch.evidence.report.formatting import Formatter, provider_name, texts
+from mailwatch.evidence.report.formatting import outage_formatter, provider_name, texts
 from mailwatch.evidence.report.method import method_paragraphs, outage_limits
 from mailwatch.evidence.report.observer_health import (
     clock_doubt_lines,
@@ -50,7 +50,7 @@ class _OutagePage:
         self._lang, self._zone = language, zone
         self._w = texts(language)
         self._p = case.payload
-        self._in = Formatter.for_outage(case.payload, language, zone)
+        self._in = outage_formatter(case.payload, language, zone)
 
     def data(self, digest: str) -> dict[str, Any]:
         w, p = self._w, self._p
@@ -61,7 +61,7 @@ class _OutagePage:
         headline = (w["headline_closed"] if closed else w["headline_open"]) if least else w["headline_none"]
         return {
             "lang": self._lang,
-            "words": {key: value for key, value in w.items() if isinstance(value, str)},
+            "words": w.single(),
             "title": w["title"],
             "subtitle": w["subtitle"],
             "author": self._case.statement["made_by"],
@@ -80,8 +80,8 @@ class _OutagePage:
             "local_note": w["local_note"].format(zone=str(self._zone)),
             "runs": self._runs(),
             "runs_cut": self._cut(),
-            "causes": [[w["causes"][cause], str(n)] for cause, n in _most_common(p["causes"])],
-            "phases": [[w["phases"][phase], str(n)] for phase, n in _most_common(p["phases"])],
+            "causes": [[w.section("causes")[cause], str(n)] for cause, n in _most_common(p["causes"])],
+            "phases": [[w.section("phases")[phase], str(n)] for phase, n in _most_common(p["phases"])],
             "first_failure": p["first_detail"] or "–",
             "replies": p["replies"],
             "replies_note": self._unknown_words(),
@@ -102,7 +102,7 @@ class _OutagePage:
     def _unknown_words(self) -> str:
         """Say that the class of a reply decided, where its words are not known."""
         unknown, down = self._report_facts.unknown_words, self._report_facts.down
-        return str(self._w["unknown_words"].format(n=unknown, all=down)) if unknown else ""
+        return self._w["unknown_words"].format(n=unknown, all=down) if unknown else ""
 
     def _sentence(self) -> str:
         p = self._p
@@ -121,7 +121,7 @@ class _OutagePage:
         }["a" in given, "d" in given]
         if p["state"] == "unwatched":
             key = "between_unwatched" if "a" in given else "between_unknown_unwatched"
-        return str(self._w[key].format(**given))
+        return self._w[key].format(**given)
 
     def _facts(self) -> list[list[str]]:
         p, w, lasted = self._p, self._w, self._p["duration_ms"]
@@ -133,7 +133,7 @@ class _OutagePage:
         most = w[{"open": "unknown_yet", "unwatched": "unknown_unwatched"}.get(p["state"], "no_estimate")]
         return [
             [w["account"], p["target"]],
-            [w["channel"], w["channels"][p["kind"]]],
+            [w["channel"], w.section("channels")[p["kind"]]],
             [w["provider"], provider_name(p["provider"])],
             [w["from_where"], self._place],
             [w["at_least"], self._in.format_duration(least, exact=True)],
@@ -151,7 +151,7 @@ class _OutagePage:
             parts.append(w["headline_proven"].format(**p["observations"]))
         elif p["unobserved_ms"]:
             parts.append(w["headline_blind"].format(time=self._in.format_duration(p["unobserved_ms"], up=True)))
-        return " ".join(map(str, parts))
+        return " ".join(parts)
 
     def _certainty_lines(self) -> list[str]:
         p, w, facts = self._p, self._w, self._report_facts
@@ -172,9 +172,9 @@ class _OutagePage:
         names = {"up": "worked", "down": "failed", "unknown": "undecided", "gap": "nobody"}
         rows = []
         for run in self._runs_around():
-            text = str(self._w[names[run.state]])
+            text = self._w[names[run.state]]
             if run.detail:
-                known = self._w["reasons" if run.state == "gap" else "causes"]
+                known = self._w.section("reasons" if run.state == "gap" else "causes")
                 text += f": {known[run.detail]}"
             count = "–" if run.state == "gap" else str(run.count)
             rows.append(
@@ -207,14 +207,14 @@ class _OutagePage:
         if facts.first is None or facts.last is None:
             return ""
         given = {"a": self._in.local_and_utc(facts.first), "b": self._in.local_and_utc(facts.last)}
-        return str(self._w["coverage_text"].format(n=facts.observations, gaps=len(facts.gaps), **given))
+        return self._w["coverage_text"].format(n=facts.observations, gaps=len(facts.gaps), **given)
 
     def _gap(self, reason: GapReason, start: Millis, end: Millis) -> str:
         given = {"a": self._in.local_and_utc(start), "b": self._in.local_and_utc(end)}
-        return str(self._w["gap_row"].format(reason=self._w["reasons"][reason.value], **given))
+        return self._w["gap_row"].format(reason=self._w.section("reasons")[reason.value], **given)
 
     def _more(self, key: str, n: int) -> str:
-        return str(self._w[key].format(n=n)) if n > 0 else ""
+        return self._w[key].format(n=n) if n > 0 else ""
 
 
 def _most_common(counts: dict[str, int]) -> list[tuple[str, int]]:

@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo
 from mailwatch.evidence.period_case import PeriodEvidence
 from mailwatch.evidence.report import typeset
 from mailwatch.evidence.report.charts import AvailabilityCalendar, Cell
-from mailwatch.evidence.report.formatting import Formatter, digest_groups, provider_name, texts
+from mailwatch.evidence.report.formatting import digest_groups, provider_name, texts
 from mailwatch.evidence.report.method import period_limits, period_method
+from mailwatch.i18n import Formatter
 
 MAX_OUTAGES = 200
 MAX_TOKENS = 12
@@ -50,7 +51,7 @@ class _PeriodPage:
         more = len(self._case.outages) - MAX_OUTAGES
         return {
             "lang": self._in.language,
-            "words": {key: value for key, value in w.items() if isinstance(value, str)},
+            "words": w.single(),
             "title": w["title"],
             "subtitle": w["subtitle"],
             "author": self._s["made_by"],
@@ -67,7 +68,7 @@ class _PeriodPage:
             "outages": [self._outage(payload) for payload in self._case.outages[:MAX_OUTAGES]],
             "outages_cut": w["outages_cut"].format(n=more) if more > 0 else "",
             "odd": [
-                [name, w["causes"].get(cause, cause), str(count)]
+                [name, w.section("causes").get(cause, cause), str(count)]
                 for name, causes in self._calendar.causes.items()
                 for cause, count in causes.items()
                 if name in self._rows_shown
@@ -75,7 +76,7 @@ class _PeriodPage:
             "gaps": [
                 *self._before(),
                 *(
-                    [name, w["reasons"][reason], str(count), self._in.format_duration(spent)]
+                    [name, w.section("reasons")[reason], str(count), self._in.format_duration(spent)]
                     for name, gaps in self._calendar.gaps.items()
                     for reason, (count, spent) in gaps.items()
                     if name in self._rows_shown
@@ -160,12 +161,12 @@ class _PeriodPage:
         return [*bounds, self._in.format_share(coverage)]
 
     def _observations_text(self, name: str) -> str:
-        text = str(self._w["sure_looks"].format(name=name, **self._rows_shown[name]["observations"]))
+        text = self._w["sure_looks"].format(name=name, **self._rows_shown[name]["observations"])
         failed, answered = self._calendar.failed.get(name, (0, 0))
         return f"{text} {self._w['line_period'].format(n=answered, all=failed)}" if failed else text
 
     def _method(self) -> list[str]:
-        targets = [one for one in self._s["targets"] if one["kind"] in self._w["steps"]]
+        targets = [one for one in self._s["targets"] if one["kind"] in self._w.section("steps")]
         failed = [self._calendar.failed.get(name, (0, 0)) for name in self._rows_shown]
         guarded = any(answered for _, answered in failed) or not any(count for count, _ in failed)
         with_login = any((one["service"] or {}).get("with_login", True) for one in targets)
@@ -195,7 +196,7 @@ class _PeriodPage:
         service = one["service"] or {}
         server = service.get("host") or service.get("url")
         facts = [
-            [w["channel"], w["channels"].get(one["kind"], "–")],
+            [w["channel"], w.section("channels").get(one["kind"], "–")],
             [w["provider"], provider_name(one["provider"])],
             [w["server"], f"{server}:{service['port']}" if server and "port" in service else server or "–"],
             [w["from_where"], self._place],
@@ -243,5 +244,5 @@ class _PeriodPage:
             self._in.local_and_utc(payload["last_bad"]),
             self._in.format_duration(lasted["min"]),
             w[_NOT_OVER[payload["state"]]] if payload["state"] in _NOT_OVER else most,
-            "; ".join(w["causes"][cause] for cause in causes),
+            "; ".join(w.section("causes")[cause] for cause in causes),
         ]

@@ -233,7 +233,7 @@ def test_both_languages_have_the_same_words_and_places() -> None:
             return [shape(inner) for inner in value]
         return sorted(set(re.findall(r"{\w*}", str(value))))
 
-    assert shape(texts("it")) == shape(texts("en"))
-    assert texts("en")["causes"].keys() == {cause.value for cause in Cause}
-    assert texts("en")["phases"].keys() == {phase.value for phase in Phase}
-    assert texts("en")["reasons"].keys() == {reason.value for reason in GapReason}
+    assert shape(texts("it").loaded) == shape(texts("en").loaded)
+    assert texts("en").section("causes").keys() == {cause.value for cause in Cause}
+    assert texts("en").section("phases").keys() == {phase.value for phase in Phase}
+    assert texts("en").section("reasons").keys() == {reason.value for reason in GapReason}

@@ -24,7 +24,7 @@ from mailwatch.evidence.report.chain_of_custody import outside_times_text, token
 from mailwatch.evidence.report.charts import MAX_MARKED_OBSERVATIONS, timeline
 from mailwatch.evidence.report.facts import ObservationRun, ReportFacts
 from mailwatch.evidence.report.fonts import MAX_UNBROKEN_CHARS, printable
-from mailwatch.evidence.report.formatting import Formatter, texts
+from mailwatch.evidence.report.formatting import texts
 from mailwatch.evidence.report.method import method_paragraphs, outage_limits
 from mailwatch.evidence.report.observer_health import (
     clock_doubt,
@@ -32,6 +32,7 @@ from mailwatch.evidence.report.observer_health import (
     observer_health_rows,
     widened_duration,
 )
+from mailwatch.i18n import Formatter
 from mailwatch.model import Kind
 from tests.helpers.ledger_factory import HOUR
 from tests.helpers.pdf import text_of
@@ -205,7 +206,8 @@ def test_the_report_of_a_login_outage_states_only_its_own_rules(
 ) -> None:
     text = text_of(bundles["proven", language].with_suffix("") / "report.pdf")
     w = texts(language)
-    for foreign in (w["line_none"], w["method_text"]["unguarded"], w["method_text"]["guarded"], "3ª", "number 3"):
+    method = w.section("method_text")
+    for foreign in (w["line_none"], method["unguarded"], method["guarded"], "3ª", "number 3"):
         assert foreign[:60] not in text
 
 
@@ -216,8 +218,8 @@ def test_the_report_states_what_was_observed(case: tuple[str, str], bundles: dic
         assert words_of_it in text, (words_of_it, text)
     other = texts("en" if case[1] == "it" else "it")
     foreign = [
-        told for key, told in other.items()
-        if isinstance(told, str) and len(told) > 4 and "{" not in told and told != texts(case[1])[key]
+        told for key, told in other.single().items()
+        if len(told) > 4 and "{" not in told and told != texts(case[1])[key]
         and f" {told} " in text
     ]  # fmt: skip
     assert foreign == []
@@ -332,8 +334,8 @@ def test_the_method_is_that_of_the_kind_and_says_what_was_not_checked() -> None:
     assert "after 5 s" not in trip
     for language in ("it", "en"):
         for kind in Kind:
-            assert texts(language)["channels"][kind.value]
-            assert texts(language)["steps"][kind.value]
+            assert texts(language).section("channels")[kind.value]
+            assert texts(language).section("steps")[kind.value]
     mail = "Whether messages were lost or arrived late."
     assert mail in outage_limits(told, writing)
     assert mail not in outage_limits(told | {"kind": "roundtrip"}, writing)

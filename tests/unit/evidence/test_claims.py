@@ -40,8 +40,9 @@ from mailwatch.evidence.claims.evaluate import (
 from mailwatch.evidence.letter import Letter, compose_letter
 from mailwatch.evidence.letter import docx as docx_of
 from mailwatch.evidence.report.contract import contract_section
-from mailwatch.evidence.report.formatting import Formatter, texts
+from mailwatch.evidence.report.formatting import letter_texts
 from mailwatch.evidence.verify import Trust, verify
+from mailwatch.i18n import Formatter
 from mailwatch.times import rfc3339
 from tests.helpers.pdf import text_of
 from tests.helpers.process import MailWatchProcess
@@ -757,9 +758,10 @@ def test_the_letter_for_an_open_outage_demands_restoration_without_todays_date()
 
 
 def test_both_languages_of_the_letter_have_the_same_words_and_places() -> None:
-    en, it = (texts(language, package="mailwatch.evidence.letter") for language in ("en", "it"))
-    places = [{key: sorted(re.findall(r"{\w*}", text)) for key, text in one.items()} for one in (en, it)]
+    en, it = (letter_texts(language) for language in ("en", "it"))
+    places = [{key: sorted(re.findall(r"{\w*}", text)) for key, text in one.single().items()} for one in (en, it)]
     assert places[0] == places[1]
+    assert en.keys() == en.single().keys()
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from mailwatch.notify import Notifier, channel_worker, notify_ledger_broken, sen
 from mailwatch.notify import notifier as notifier_module
 from mailwatch.notify.delivery import deliver, in_quiet_hours
 from mailwatch.notify.events import certificate_notifications
-from mailwatch.notify.text import load_texts, message_text
+from mailwatch.notify.text import message_text, texts
 from mailwatch.store import NewEntry, Reader, Store
 from mailwatch.store.schema import database, file_moved
 from mailwatch.times import now
@@ -455,10 +455,10 @@ def test_both_languages_say_the_same_and_every_topic_has_its_text(webhook: Webho
         "first_online": NIGHT, "not_after": NIGHT, "days": 3, "free": 10, "finding": "entry 7",
         "vantage_point": "here", "sign": "loop", "seconds": 5,
     }  # fmt: skip
-    assert load_texts("it").keys() == load_texts("en").keys()
+    assert texts("it").keys() == texts("en").keys()
     others = {"moved", "proven", "unanswered", "unwatched", "monitor_over"}
-    assert load_texts("it")["title"].keys() == load_texts("en")["title"].keys() == {*EventType} | others
-    assert load_texts("it")["cause"].keys() == load_texts("en")["cause"].keys() == set(Cause)
+    assert texts("it").section("title").keys() == texts("en").section("title").keys() == {*EventType} | others
+    assert texts("it").section("cause").keys() == texts("en").section("cause").keys() == set(Cause)
     for lang in ("it", "en"):
         for topic in EventType:
             many = [Notification(key="k", event_type=topic, time=NIGHT, facts=fields)] * 25
