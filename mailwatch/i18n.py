@@ -151,13 +151,15 @@ class Formatter:
         """A decimal number, given with a point."""
         return text.replace(".", decimal_point(self.language))
 
-    def format_date(self, text: str) -> str:
-        """A date, given as 2026-01-28."""
-        return self._day(dt.date.fromisoformat(text))
+    def format_date(self, day: dt.date, *, year: bool = True) -> str:
+        """A date, with or without its year."""
+        if self.language == "it":
+            return f"{day:%d/%m/%Y}" if year else f"{day:%d/%m}"
+        return f"{day.day} {MONTH_NAMES[day.month - 1]}" + (f" {day.year}" if year else "")
 
     def local_date(self, at: Millis) -> str:
         """The local date of a time."""
-        return self._day(_utc(at).astimezone(self.zone))
+        return self.format_date(_utc(at).astimezone(self.zone))
 
     def format_share(self, share: float, *, up: bool = False) -> str:
         """A share as per cent, cut or `up` to the next thousandth: 100 % means all and nothing less."""
@@ -170,10 +172,10 @@ class Formatter:
         """
         utc = _utc(self._rounded(at, up))
         local = utc.astimezone(self.zone)
-        other = "" if utc.date() == local.date() else f"{self._day(utc, year=utc.year != local.year)} "
+        other = "" if utc.date() == local.date() else f"{self.format_date(utc, year=utc.year != local.year)} "
         # No line is to end between a time and its zone.
         bracket = f"({other}{self._time(utc)} UTC)".replace(" ", "\u00a0")
-        return f"{self._day(local)} {self._time(local)} {bracket}"
+        return f"{self.format_date(local)} {self._time(local)} {bracket}"
 
     def format_time(self, at: Millis, *, up: bool = False) -> str:
         """The local time of day."""
@@ -203,11 +205,6 @@ class Formatter:
 
     def _rounded(self, at: Millis, up: bool) -> Millis:
         return round_to(at, 100 if self.tenths else 1000, up=up)
-
-    def _day(self, day: dt.date, *, year: bool = True) -> str:
-        if self.language == "it":
-            return f"{day:%d/%m/%Y}" if year else f"{day:%d/%m}"
-        return f"{day.day} {MONTH_NAMES[day.month - 1]}" + (f" {day.year}" if year else "")
 
     def _time(self, at: datetime) -> str:
         tenth = f"{decimal_point(self.language)}{at.microsecond // 100_000}" if self.tenths else ""

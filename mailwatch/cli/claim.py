@@ -142,26 +142,24 @@ def _copy(content: bytes, out: IO[bytes]) -> None:
 def _open_points(letter: Letter) -> list[str]:
     """Say what is left to the owner."""
     hints = ["fill in the marked places, and read the whole letter before you send it; this is not legal advice"]
-    if not letter.claim:
+    if letter.claim is None:
         hints.append(
             "no claim in the config covers this outage; add one to fill in the letter: docs/how-to/claims.md"
         )
-    rule = letter.claim.get("rule")
-    if rule is not None and not rule["verified"]:
-        hints.append(
-            f"the rule {rule['key']} is not verified: compare it with your contract ({rule['source_url']})"
-        )
+    rule = None if letter.claim is None else letter.claim.rule
+    if rule is not None and not rule.verified:
+        hints.append(f"the rule {rule.key} is not verified: compare it with your contract ({rule.source_url})")
     return hints + days_left(letter, date.today())  # noqa: DTZ011 - the owner's own day
 
 
 def days_left(letter: Letter, today: date) -> list[str]:
     """Say until when the provider wants to be asked, window by window."""
     lines = []
-    reading = letter.claim.get("reading", {})
-    for window in reading.get("windows", []):
-        if "deadline" in window:
-            left = (date.fromisoformat(window["deadline"]) - today).days
+    reading = None if letter.claim is None else letter.claim.reading
+    for window in () if reading is None else reading.windows:
+        if window.deadline is not None:
+            left = (window.deadline - today).days
             how = f"{left} days left" if left >= 0 else f"{-left} days ago"
-            which = window_title(window, reading["zone"], replace(letter.writing, language="en"))
-            lines.append(f"last day to claim for {which}: {window['deadline']} ({how})")
+            which = window_title(window.window, replace(letter.writing, language="en"))
+            lines.append(f"last day to claim for {which}: {window.deadline} ({how})")
     return lines

@@ -99,7 +99,7 @@ def _make(args: argparse.Namespace, config: Config, reader: Reader, whole: bool)
             print(f"mailwatch: {error}", file=sys.stderr)
             return 1
         if section:
-            case.statement["claim"] = owner_claim(section, case.statement["outage"])
+            case = case.with_claim(owner_claim(section, case.statement["outage"]))
         status.update("drawing the report")
         from mailwatch.evidence.report import (
             render_outage_report,  # It loads Typst, which other commands do not need.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from mailwatch.evidence import bundle
 from mailwatch.evidence.bundle import File, pretty_json, standalone_checker, write_bundle
+from mailwatch.evidence.claims.owner_statement import OwnerClaim
 from mailwatch.evidence.ledger_range import EvidenceError, LedgerRange, select_range
 from mailwatch.evidence.statement import clock_error_of, outage_statement
 from mailwatch.ledger.checkpoint import verifier_key
@@ -26,6 +27,11 @@ class OutageEvidence:
     range: LedgerRange
     statement: dict[str, Any]
     key: str
+    claim: OwnerClaim | None = None
+
+    def with_claim(self, claim: OwnerClaim) -> OutageEvidence:
+        """Return it with what the owner claims, which the statement then says as well."""
+        return replace(self, claim=claim, statement=self.statement | {"claim": claim.as_json()})
 
 
 def find_outage_evidence(

@@ -9,6 +9,9 @@
    L >= (k + 1) * m at most k pieces can be shorter than m: L - k * m surely counted. Of a shorter one, nothing.
 4. Other outages in the window only lower the availability: what is stated of one alone holds with them too, but
    for what is stated as possible.
+
+The reading follows from the outage, the rule and the fee that stand beside it in the `claim` of outage.json, and
+`check_claim` computes it again. Whether the rule is the provider's, only its source shows. It needs no config.
 """
 
 from __future__ import annotations
@@ -16,12 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mailwatch.analysis.sla import Rule, Tier
+from mailwatch.analysis.sla import Rule, Tier, read_rule
 from mailwatch.times import Millis, Window, month, parse_rfc3339, rfc3339
 
 RULE_ZONE = "Europe/Rome"
@@ -68,6 +71,27 @@ class Fee:
         return Fraction(self.amount) / (12 if self.period == "year" else 1)
 
 
+def owner_fee(owner: Mapping[str, Any]) -> Fee | None:
+    """Read the fee of what the owner says. Raises ValueError."""
+    given = owner.get("fee")
+    if given is None:
+        return None
+    try:
+        made = Fee(Decimal(given["amount"]), str(given["currency"]), str(given["period"]))
+    except (KeyError, TypeError, ValueError, InvalidOperation):
+        raise ValueError("the fee is no amount, currency and period") from None
+    # The exponent: exact arithmetic with 1e-99999999 would never end.
+    exponent = made.amount.as_tuple().exponent
+    if (
+        not isinstance(exponent, int)
+        or exponent < -2
+        or not 0 <= made.amount <= 1_000_000
+        or made.period not in ("month", "year")
+    ):
+        raise ValueError("the fee is no amount of a month or a year")
+    return made
+
+
 def sla_outage(outage: Mapping[str, Any]) -> SlaOutage:
     """Read an outage in its public JSON, where `maintenance` is in seconds. Raises ValueError."""
     maintenance = outage.get("maintenance", 0)
@@ -106,19 +130,154 @@ def sla_windows(rule: Rule, span: Window, zone: ZoneInfo) -> list[Window]:
     return found
 
 
-def evaluate(rule: Rule, kind: str, outages: Sequence[SlaOutage], fee: Fee | None) -> dict[str, Any]:
-    """Return the reading of the first stretch's windows; the other stretches count in them too."""
+@dataclass(frozen=True, slots=True)
+class CountedTime:
+    """What of a window was down: surely, and possibly, None where that is not known."""
+
+    window: Window
+    surely: Millis
+    possibly: Millis | None
+
+    @property
+    def at_most(self) -> str:
+        """The availability in per cent that it had at most."""
+        return _percent(self._total - self.surely, self._total, ROUND_CEILING)
+
+    @property
+    def at_least(self) -> str | None:
+        """The availability in per cent that it had at least; None where that is not known."""
+        return None if self.possibly is None else _percent(self._total - self.possibly, self._total, ROUND_FLOOR)
+
+    @property
+    def _total(self) -> Millis:
+        return self.window[1] - self.window[0]
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as outage.json has it."""
+        most = None if self.possibly is None else self.possibly / 1000
+        return {
+            "down": {"min": self.surely / 1000, "max": most},
+            "available": {"at_most": self.at_most, "at_least": self.at_least},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """What a tier gives; `amount` is the money, where the fee is known."""
+
+    tier: Tier
+    amount: Decimal | None = None
+    currency: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as outage.json has it."""
+        result: dict[str, object] = {"below": str(self.tier.below)}
+        if self.tier.days is not None:
+            result["days"] = self.tier.days
+        if self.tier.percent is not None:
+            result["percent"] = str(self.tier.percent)
+        return result if self.amount is None else result | {"amount": str(self.amount), "currency": self.currency}
+
+
+@dataclass(frozen=True, slots=True)
+class SingleEvent:
+    """How long one event may last, and whether one was longer: "surely", "possibly" or "no"."""
+
+    limit: Millis
+    exceeded: str
+
+
+@dataclass(frozen=True, slots=True)
+class WindowVerdict:
+    """What counted in a window by the rule. `broken` is "surely", "possibly" or "no"."""
+
+    time: CountedTime
+    broken: str
+    surely: Credit | None
+    possibly: Credit | None
+    single_event: SingleEvent | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the promise was kept, as far as is known and by all of its parts."""
+        return self.broken == "no" and (self.single_event is None or self.single_event.exceeded == "no")
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as outage.json has it."""
+        result = self.time.as_json()
+        result["broken"] = self.broken
+        result["tier"] = {
+            "surely": None if self.surely is None else self.surely.as_json(),
+            "possibly": None if self.possibly is None else self.possibly.as_json(),
+        }
+        if (event := self.single_event) is not None:
+            result["single_event"] = {"limit": event.limit / 1000, "exceeded": event.exceeded}
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class WindowReading:
+    """One calendar window: as measured, and by the rule where it covers the channel and promises a figure."""
+
+    window: Window
+    raw: CountedTime
+    counted: WindowVerdict | None = None
+    deadline: date | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as outage.json has it."""
+        result: dict[str, object] = {"from": rfc3339(self.window[0]), "to": rfc3339(self.window[1])}
+        result["raw"] = self.raw.as_json()
+        if self.counted is not None:
+            result["counted"] = self.counted.as_json()
+        return result if self.deadline is None else result | {"deadline": self.deadline.isoformat()}
+
+
+@dataclass(frozen=True, slots=True)
+class SlaReading:
+    """What outages amount to under a rule. `covered` is whether it is about the channel at all."""
+
+    covered: bool
+    windows: tuple[WindowReading, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as outage.json has it."""
+        return {"zone": RULE_ZONE, "covered": self.covered, "windows": [one.as_json() for one in self.windows]}
+
+
+def evaluate(rule: Rule, kind: str, outages: Sequence[SlaOutage], fee: Fee | None) -> SlaReading:
+    """Return the reading of the first outage's windows; the other outages count in them too."""
     zone, case = ZoneInfo(RULE_ZONE), outages[0]
     covered = not rule.channels or kind in rule.channels
-    windows_json = []
+    windows = []
     for window in sla_windows(rule, case.possible or case.sure, zone):
-        one: dict[str, Any] = {"from": rfc3339(window[0]), "to": rfc3339(window[1])}
-        one["raw"] = _share(window, *_down(window, outages, None))
-        if covered and rule.target is not None:
-            one["counted"] = _evaluate_window(rule, window, outages, fee)
-        deadline_ = claim_deadline(rule, window, case, zone) if covered else None
-        windows_json.append(one | ({"deadline": deadline_.isoformat()} if deadline_ else {}))
-    return {"zone": RULE_ZONE, "covered": covered, "windows": windows_json}
+        raw = CountedTime(window, *_down(window, outages, None))
+        counted = _evaluate_window(rule, window, outages, fee) if covered and rule.target is not None else None
+        deadline = claim_deadline(rule, window, case, zone) if covered else None
+        windows.append(WindowReading(window, raw, counted, deadline))
+    return SlaReading(covered, tuple(windows))
+
+
+def check_claim(claim: Mapping[str, Any], outage: Mapping[str, Any]) -> str:
+    """Return in words what of a claim was checked. Raises ValueError when the reading does not follow."""
+    if not isinstance(claim, dict) or not isinstance(claim.get("stated_by_owner"), dict):
+        raise ValueError("it does not say what the owner states")
+    if claim.keys() - {"note", "stated_by_owner", "rule", "reading"} or ("rule" in claim) != ("reading" in claim):
+        raise ValueError("it is not a statement, a rule and its result")
+    if "rule" not in claim:
+        return "a statement of the owner, not a measurement"
+    given = claim["rule"]
+    if not isinstance(given, dict) or not isinstance(given.get("key"), str):
+        raise ValueError("its rule has no key")
+    rule = read_rule(given["key"], {key: value for key, value in given.items() if key != "key"})
+    found = evaluate(rule, str(outage["kind"]), [sla_outage(outage)], owner_fee(claim["stated_by_owner"]))
+    if claim["reading"] != found.as_json():
+        raise ValueError(f"the result does not follow from the outage and the rule {rule.key[:40]}")
+    doubt = "" if rule.verified else ", which is not verified"
+    return (
+        "a statement of the owner, not a measurement; its result follows from the outage and the rule "
+        f"{rule.key[:40]}{doubt}"
+    )
 
 
 def claim_deadline(rule: Rule, window: Window, outage: SlaOutage, zone: ZoneInfo) -> date | None:
@@ -134,19 +293,17 @@ def claim_deadline(rule: Rule, window: Window, outage: SlaOutage, zone: ZoneInfo
     return last + timedelta(days=rule.deadline.days)
 
 
-def _evaluate_window(rule: Rule, window: Window, outages: Sequence[SlaOutage], fee: Fee | None) -> dict[str, Any]:
+def _evaluate_window(rule: Rule, window: Window, outages: Sequence[SlaOutage], fee: Fee | None) -> WindowVerdict:
     assert rule.target is not None
     surely, possibly = _down(window, outages, rule)
     total = window[1] - window[0]
-    result = _share(window, surely, possibly)
-    result["broken"] = _target_result(_below(total, surely, rule.target), possibly, total, rule.target)
-    result["tier"] = {
-        "surely": _tier(rule, total, surely, fee),
-        "possibly": None if possibly is None else _tier(rule, total, possibly, fee),
-    }
-    if rule.single_event_percent is not None:
-        result["single_event"] = _single(rule, total, outages[0])
-    return result
+    return WindowVerdict(
+        CountedTime(window, surely, possibly),
+        _target_result(_below(total, surely, rule.target), possibly, total, rule.target),
+        _credit(rule, total, surely, fee),
+        None if possibly is None else _credit(rule, total, possibly, fee),
+        None if rule.single_event_percent is None else _single_event(rule, total, outages[0]),
+    )
 
 
 def _down(window: Window, outages: Iterable[SlaOutage], rule: Rule | None) -> tuple[Millis, Millis | None]:
@@ -170,7 +327,7 @@ def _down(window: Window, outages: Iterable[SlaOutage], rule: Rule | None) -> tu
     return surely, min(possibly, window[1] - window[0]) if known else None
 
 
-def _single(rule: Rule, total: Millis, outage: SlaOutage) -> dict[str, Any]:
+def _single_event(rule: Rule, total: Millis, outage: SlaOutage) -> SingleEvent:
     """Whether one event alone was longer than the rule allows."""
     assert rule.target is not None
     assert rule.single_event_percent is not None
@@ -180,7 +337,7 @@ def _single(rule: Rule, total: Millis, outage: SlaOutage) -> dict[str, Any]:
     surely = Fraction(observed, outage.cuts(excluded=False) + 1)
     possibly = None if outage.possible is None else outage.possible[1] - outage.possible[0]
     exceeded = "surely" if surely > limit else "no" if possibly is not None and possibly <= limit else "possibly"
-    return {"limit": int(limit) / 1000, "exceeded": exceeded}
+    return SingleEvent(int(limit), exceeded)
 
 
 def _target_result(surely: bool, possibly: Millis | None, total: Millis, target: Decimal) -> str:
@@ -189,36 +346,20 @@ def _target_result(surely: bool, possibly: Millis | None, total: Millis, target:
     return "possibly" if possibly is None or _below(total, possibly, target) else "no"
 
 
-def _tier(rule: Rule, total: Millis, down: Millis, fee: Fee | None) -> dict[str, Any] | None:
+def _credit(rule: Rule, total: Millis, down: Millis, fee: Fee | None) -> Credit | None:
     reached: Tier | None = None
     for tier in rule.tiers:
         if _below(total, down, tier.below):
             reached = tier
-    if reached is None:
-        return None
-    result: dict[str, Any] = {"below": str(reached.below)}
-    if reached.days is not None:
-        result["days"] = reached.days
-    if reached.percent is not None:
-        result["percent"] = str(reached.percent)
-        if fee is not None and rule.window == "month":
-            amount = fee.monthly() * Fraction(reached.percent) / 100
-            exact = (Decimal(amount.numerator) / amount.denominator).quantize(_CENT, ROUND_DOWN)
-            result |= {"amount": str(exact), "currency": fee.currency}
-    return result
+    if reached is None or reached.percent is None or fee is None or rule.window != "month":
+        return None if reached is None else Credit(reached)
+    amount = fee.monthly() * Fraction(reached.percent) / 100
+    exact = (Decimal(amount.numerator) / amount.denominator).quantize(_CENT, ROUND_DOWN)
+    return Credit(reached, exact, fee.currency)
 
 
 def _below(total: Millis, down: Millis, percent: Decimal) -> bool:
     return Fraction(total - down, total) * 100 < Fraction(percent)
-
-
-def _share(window: Window, surely: Millis, possibly: Millis | None) -> dict[str, Any]:
-    total = window[1] - window[0]
-    least = None if possibly is None else _percent(total - possibly, total, ROUND_FLOOR)
-    return {
-        "down": {"min": surely / 1000, "max": None if possibly is None else possibly / 1000},
-        "available": {"at_most": _percent(total - surely, total, ROUND_CEILING), "at_least": least},
-    }
 
 
 def _percent(part: Millis, total: Millis, rounding: str) -> str:

@@ -1,30 +1,55 @@
-"""The `owner_claim` of outage.json: what the owner says, by which rule it is read, and the reading.
+"""The `claim` of outage.json: what the owner says, by which rule it is read, and the reading.
 
-What the owner says is not measured and cannot be checked; format.py checks the rest.
+What the owner says is not measured and cannot be checked; evaluate.py checks the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from mailwatch.analysis.sla import rule_payload
+from mailwatch.analysis.sla import Rule, rule_payload
 from mailwatch.config.catalogue import sla
 from mailwatch.config.schema_claims import ClaimSection
-from mailwatch.evidence.claims.evaluate import evaluate, sla_outage
-from mailwatch.evidence.claims.format import owner_fee
+from mailwatch.evidence.claims.evaluate import Fee, SlaReading, evaluate, owner_fee, sla_outage
 
 ADVICE = "no legal advice"
 
 
-def owner_claim(section: ClaimSection, outage: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the claim of an outage in its public JSON."""
-    owner = section.model_dump(mode="json", exclude_none=True, exclude={"targets", "accounts", "provider", "sla"})
-    if not owner["notified"]:
-        del owner["notified"]
-    claim_json: dict[str, Any] = {"note": ADVICE, "stated_by_owner": owner}
+@dataclass(frozen=True, slots=True)
+class OwnerClaim:
+    """What the owner says of the contract, the rule that applies, if any, and what the outage amounts to by it."""
+
+    owner: ClaimSection
+    rule: Rule | None = None
+    reading: SlaReading | None = None
+
+    @property
+    def fee(self) -> Fee | None:
+        """What the service costs. Raises ValueError where it is no amount of a month or a year."""
+        return owner_fee(self._owner_json())
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as outage.json has it."""
+        result: dict[str, object] = {"note": ADVICE, "stated_by_owner": self._owner_json()}
+        if self.rule is None or self.reading is None:
+            return result
+        rule = {"key": self.rule.key, **rule_payload(self.rule)}
+        return result | {"rule": rule, "reading": self.reading.as_json()}
+
+    def _owner_json(self) -> dict[str, object]:
+        what_applies = {"targets", "accounts", "provider", "sla"}
+        owner = self.owner.model_dump(mode="json", exclude_none=True, exclude=what_applies)
+        if not owner["notified"]:
+            del owner["notified"]
+        return owner
+
+
+def owner_claim(section: ClaimSection, outage: Mapping[str, Any]) -> OwnerClaim:
+    """Return the claim of an outage, given in the JSON of evidence."""
     rule = sla.rule(section.sla) if section.sla else None
     if rule is None:
-        return claim_json
-    reading = evaluate(rule, outage["kind"], [sla_outage(outage)], owner_fee(owner))
-    return claim_json | {"rule": {"key": rule.key, **rule_payload(rule)}, "reading": reading}
+        return OwnerClaim(section)
+    reading = evaluate(rule, outage["kind"], [sla_outage(outage)], OwnerClaim(section).fee)
+    return OwnerClaim(section, rule, reading)

@@ -7,13 +7,10 @@ docx        the blocks as .docx; letter.typ lays them out as PDF
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
 from zoneinfo import ZoneInfo
-
-import typst
 
 from mailwatch.analysis.outage import evidence_json
 from mailwatch.analysis.sla import Rule
@@ -26,9 +23,9 @@ from mailwatch.evidence.letter.content import Letter, compose_letter
 from mailwatch.evidence.letter.docx import docx
 from mailwatch.evidence.outage_case import OutageEvidence
 from mailwatch.evidence.report import collect_report_facts
-from mailwatch.evidence.report.fonts import MAX_UNBROKEN_CHARS, printable
 from mailwatch.evidence.report.formatting import letter_texts, outage_formatter
-from mailwatch.evidence.report.outage import page_data
+from mailwatch.evidence.report.outage import outage_page
+from mailwatch.evidence.report.typesetting import MAX_UNBROKEN_CHARS, compile_pdf, printable
 from mailwatch.store import Reader, queries
 
 MAX_NARROW_CHARS = 26
@@ -46,8 +43,8 @@ def prepare_letter(
 ) -> Letter:
     """Gather what the letter of a case says. `section` is the claim of the config that is for it, if any."""
     outage = evidence.statement["outage"]
-    page = page_data(evidence, collect_report_facts(reader, evidence), b"", place, language, zone)
-    claimed = owner_claim(section, outage) if section else {}
+    page = outage_page(evidence, collect_report_facts(reader, evidence), b"", place, language, zone)
+    claimed = owner_claim(section, outage) if section else None
     others = _others(reader, outage, rule(section.sla) if section and section.sla else None)
     return Letter(outage, claimed, page, others, outage_formatter(evidence.payload, language, zone), formal)
 
@@ -55,30 +52,23 @@ def prepare_letter(
 def letter_pdf(letter: Letter, blocks: list[Block]) -> bytes:
     """Lay the letter out. Its date is that of the record, so that the same case gives the same bytes."""
     w = letter_texts(letter.writing.language)
+    folder = resources.files("mailwatch.evidence.letter")
     data = {
         "lang": letter.writing.language,
         "title": w["title_formal" if letter.formal else "title"],
-        "date": letter.page["date"],
+        "date": asdict(letter.page.head.date),
         "blocks": [_plain(block) for block in blocks],
     }
-    template = resources.files(__package__ or "") / "letter.typ"
-    made: bytes = typst.compile(  # type: ignore[call-overload]  # Bytes, below a root that is a path.
-        template.read_bytes(),
-        root=str(resources.files(__package__ or "")),  # Not the current folder, which may be gone.
-        format="pdf",
-        pdf_standards=["a-3b"],
-        ignore_system_fonts=True,
-        sys_inputs={"data": json.dumps(printable(data), ensure_ascii=False)},
-    )
-    return made
+    return compile_pdf((folder / "letter.typ").read_bytes(), str(folder), data)
 
 
-def _plain(block: Block) -> dict[str, Any]:
-    plain = asdict(block)
+def _plain(block: Block) -> dict[str, object]:
+    """Return a block as the template reads it."""
+    plain: dict[str, object] = asdict(block)
     if isinstance(block, Table):
         alone = len(block.rows) == 1 and not any(isinstance(run, str) for cell in block.rows[0] for run in cell)
         # The columns of a table with a head are narrow.
-        fit: dict[str, Any] = printable(plain, MAX_NARROW_CHARS if block.head else MAX_UNBROKEN_CHARS)
+        fit: dict[str, object] = printable(plain, MAX_NARROW_CHARS if block.head else MAX_UNBROKEN_CHARS)
         return fit | {"kind": "table", "signature": alone}
     return plain | {"kind": "paragraph"}
 

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mailwatch.analysis.sla import read_rule
-from mailwatch.config import catalogue
-from mailwatch.evidence.claims.evaluate import evaluate, sla_outage
-from mailwatch.evidence.claims.format import owner_fee
+from mailwatch.analysis.sla import Rule
+from mailwatch.config.schema_claims import ClaimSection, HolderSection
+from mailwatch.evidence.claims.evaluate import SlaReading, evaluate, sla_outage
+from mailwatch.evidence.claims.owner_statement import OwnerClaim
 from mailwatch.evidence.letter.blocks import Blank, Block, Line, Paragraph, Run, fill_template, table
 from mailwatch.evidence.report import contract
-from mailwatch.evidence.report.formatting import letter_texts, texts
+from mailwatch.evidence.report.formatting import letter_texts, provider_name, texts
+from mailwatch.evidence.report.outage import OutagePage
 from mailwatch.i18n import Formatter, Texts
 
 MAX_REPLIES = 3
@@ -24,77 +25,85 @@ MAX_REPLIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What a letter says: `claim` as in outage.json, `page` the data of the report, `others` payloads' JSON."""
+    """What a letter says: `outage` and `others` in the JSON of evidence, `page` as the report has it."""
 
     outage: dict[str, Any]
-    claim: dict[str, Any]
-    page: dict[str, Any]
+    claim: OwnerClaim | None
+    page: OutagePage
     others: list[dict[str, Any]]
     writing: Formatter
     formal: bool
+
+    @property
+    def owner(self) -> ClaimSection | None:
+        """What the owner says of the contract."""
+        return None if self.claim is None else self.claim.owner
+
+    @property
+    def holder(self) -> HolderSection | None:
+        """The contract holder, as far as the owner says who it is."""
+        return None if self.owner is None else self.owner.holder
 
 
 def compose_letter(letter: Letter) -> list[Block]:
     """Return the letter, block by block."""
     w = letter_texts(letter.writing.language)
-    owner = letter.claim.get("stated_by_owner", {})
     parts = (_head, _contract, _facts, _method, _promise, _earlier, _requests, _end)
-    return [block for part in parts for block in part(letter, w, owner)]
+    return [block for part in parts for block in part(letter, w)]
 
 
-def combined_reading(letter: Letter) -> dict[str, Any] | None:
+def combined_reading(letter: Letter) -> SlaReading | None:
     """Return the reading of all outages on record in the windows of this one; None without a rule."""
-    rule = letter.claim.get("rule")
-    if rule is None:
+    if letter.claim is None or letter.claim.rule is None:
         return None
-    made = read_rule(rule["key"], {key: value for key, value in rule.items() if key != "key"})
     outages = [sla_outage(one) for one in (letter.outage, *letter.others)]
-    return evaluate(made, letter.outage["kind"], outages, owner_fee(letter.claim["stated_by_owner"]))
+    return evaluate(letter.claim.rule, letter.outage["kind"], outages, letter.claim.fee)
 
 
-def _head(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
-    holder = owner.get("holder", {})
-    for key in ("name", "tax_code", "address"):
-        yield Paragraph((holder.get(key) or Blank(w[key]),), "tight")
-    yield Paragraph((holder.get("pec") or holder.get("email") or Blank(w["contact"]),))
-    provider = catalogue.by_key(letter.outage["provider"] or "")
+def _head(letter: Letter, w: Texts) -> Iterator[Block]:
+    holder = letter.holder
+    name, tax_code, address = (None,) * 3 if holder is None else (holder.name, holder.tax_code, holder.address)
+    for key, known in (("name", name), ("tax_code", tax_code), ("address", address)):
+        yield Paragraph((known or Blank(w[key]),), "tight")
+    yield Paragraph(((holder and (holder.pec or holder.email)) or Blank(w["contact"]),))
     yield Paragraph((w["to"],), "to")
-    yield Paragraph((provider.name if provider else letter.outage["provider"] or "–",), "right")
+    yield Paragraph((provider_name(letter.outage["provider"]),), "right")
     yield Paragraph((Blank(w["provider_address"]),), "right")
     yield Paragraph(fill_template(w["by"], means=Blank(w["means"])), "by")
     subject = w["subject_formal" if letter.formal else "subject"]
     yield Paragraph((subject.format(**_names(letter)),), "title")
-    yield Paragraph(fill_template(w["undersigned"], name=holder.get("name") or Blank(w["name"])))
+    yield Paragraph(fill_template(w["undersigned"], name=name or Blank(w["name"])))
 
 
-def _contract(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
+def _contract(letter: Letter, w: Texts) -> Iterator[Block]:
     yield Paragraph((w["contract"],), "heading")
-    known = texts(letter.writing.language).section("claim")
-    rows_by_label = dict(contract.contract_rows(owner, letter.writing))
-    rows: list[list[Run]] = [[texts(letter.writing.language)["account"], letter.outage["target"]]]
+    report = texts(letter.writing.language)
+    known = report.section("claim")
+    rows_by_label = dict(contract.contract_rows(letter.owner, letter.writing))
+    rows: list[list[Run]] = [[report["account"], letter.outage["target"]]]
     for key in ("plan", "contract_number", "fee", "since"):
         rows.append([known[key], rows_by_label.get(known[key]) or Blank(w[key])])
     yield table(rows)
 
 
-def _facts(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
+def _facts(letter: Letter, w: Texts) -> Iterator[Block]:
     page, writing = letter.page, letter.writing
     yield Paragraph((w["outage"],), "heading")
     channel = texts(writing.language).section("channels")[letter.outage["kind"]]
     yield Paragraph((w["outage_text"].format(**_names(letter) | {"channel": channel}),))
-    yield Paragraph((page["sentence"],))
-    if page["reserve"]:
-        yield Paragraph((page["reserve"],))
+    yield Paragraph((page.sentence,))
+    if page.reserve:
+        yield Paragraph((page.reserve,))
     if letter.outage["state"] != "closed":
         # What the record does not reach, the letter does not say.
         yield Paragraph((f"{w['open']}: ", Blank(w["open_blank"])))
-    causes = "; ".join(f"{name} ({count})" for name, count in page["causes"])
+    causes = "; ".join(f"{name} ({count})" for name, count in page.causes)
     # The account, the channel and the provider have been named; what the estimate means, the report explains.
-    rows = [*page["facts"][3:-1], [w["causes"], causes]]
-    if page["replies"]:
-        rows.append([w["replies"], " / ".join(page["replies"][:MAX_REPLIES])])
+    rows = [*page.facts[3:-1], [w["causes"], causes]]
+    if page.replies:
+        rows.append([w["replies"], " / ".join(page.replies[:MAX_REPLIES])])
     yield table(rows)
-    for line in page["sure"]:
+    for line in page.sure:
         yield Paragraph((line,))
     if letter.others:
         yield Paragraph((w["others"],), "bold")
@@ -102,40 +111,45 @@ def _facts(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
         yield table([_other(one, writing) for one in letter.others], head)
 
 
-def _method(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
+def _method(letter: Letter, w: Texts) -> Iterator[Block]:
     yield Paragraph((w["method"],), "heading")
     yield Paragraph((w["method_text"],))
-    yield Paragraph((letter.page["outside"],))
-    yield table(letter.page["ours"])
+    yield Paragraph((letter.page.outside,))
+    yield table(letter.page.ours)
 
 
-def _promise(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
+def _promise(letter: Letter, w: Texts) -> Iterator[Block]:
     yield Paragraph((w["promise"],), "heading")
-    rule, found, writing = letter.claim.get("rule"), combined_reading(letter), letter.writing
-    if rule is None or found is None or "target" not in rule:
+    rule, found = None if letter.claim is None else letter.claim.rule, combined_reading(letter)
+    if rule is None or found is None or rule.target is None:
         yield Paragraph((Blank(w["promise_blank"]),))
-    elif not rule["verified"]:
-        yield Paragraph((Blank(w["promise_unverified"].format(name=rule["name"])),))
-    elif not found["covered"]:
-        yield Paragraph((Blank(w["promise_other"].format(name=rule["name"])),))
-    elif not any(_broken(one["counted"]) for one in found["windows"]):
-        yield Paragraph((Blank(w["promise_kept"].format(name=rule["name"])),))
+    elif not rule.verified:
+        yield Paragraph((Blank(w["promise_unverified"].format(name=rule.name)),))
+    elif not found.covered:
+        yield Paragraph((Blank(w["promise_other"].format(name=rule.name)),))
+    elif all(one.counted is None or one.counted.is_kept for one in found.windows):
+        yield Paragraph((Blank(w["promise_kept"].format(name=rule.name)),))
     else:
         yield Paragraph((w["promise_text"],), "lead")
-        known = texts(writing.language).section("claim")
-        yield table([[known["rule"], rule["name"]], *contract.promise_rows(rule, writing)])
-        for window in found["windows"]:
-            if _broken(window["counted"]):
-                section = contract.window_section(window, found["zone"], writing, alone=not letter.others)
-                yield Paragraph((section["title"],), "bold")
-                yield table(section["table"], contract.window_head(writing))
-                for line in section["lines"]:
-                    yield Paragraph((line,))
+        yield from _broken_promise(letter, rule, found)
 
 
-def _earlier(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
+def _broken_promise(letter: Letter, rule: Rule, found: SlaReading) -> Iterator[Block]:
+    writing = letter.writing
+    name = texts(writing.language).section("claim")["rule"]
+    yield table([[name, rule.name], *contract.promise_rows(rule, writing)])
+    for window in found.windows:
+        if window.counted is not None and not window.counted.is_kept:
+            section = contract.window_section(window, writing, alone=not letter.others)
+            yield Paragraph((section.title,), "bold")
+            yield table(section.table, contract.window_head(writing))
+            for line in section.lines:
+                yield Paragraph((line,))
+
+
+def _earlier(letter: Letter, w: Texts) -> Iterator[Block]:
     yield Paragraph((w["earlier"],), "heading")
-    sent = contract.notification_rows(owner, letter.writing)
+    sent = contract.notification_rows(letter.owner, letter.writing)
     if sent:
         yield Paragraph((w["earlier_text"],), "lead")
         yield table(
@@ -147,7 +161,7 @@ def _earlier(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]
     yield Paragraph(fill_template(w["harm_text"], blank=Blank(w["harm_blank"])))
 
 
-def _requests(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
+def _requests(letter: Letter, w: Texts) -> Iterator[Block]:
     yield Paragraph((w["requests"],), "heading")
     days = Blank(w["days"])
     yield Paragraph(
@@ -164,26 +178,21 @@ def _requests(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block
         yield Paragraph((w["formal_end"],))
 
 
-def _end(letter: Letter, w: Texts, owner: dict[str, Any]) -> Iterator[Block]:
+def _end(letter: Letter, w: Texts) -> Iterator[Block]:
     yield Paragraph((w["enclosed"],), "heading")
     yield Paragraph(fill_template(w["enclosed_bundle"], id=letter.outage["id"], blank=Blank(w["bundle"])), "last")
     yield Paragraph(fill_template(w["enclosed_other"], blank=Blank(w["other"])), "last")
-    name = owner.get("holder", {}).get("name")
+    name = None if letter.holder is None else letter.holder.name
     yield table([[Blank(w["place_date"]), Blank(w["signature"] + (f" ({name})" if name else ""))]])
-    yield Paragraph((f"{letter.page['local_note']} {w['advice']}",), "small")
-
-
-def _broken(counted: dict[str, Any]) -> bool:
-    return bool(counted["broken"] != "no" or counted.get("single_event", {}).get("exceeded", "no") != "no")
+    yield Paragraph((f"{letter.page.head.local_note} {w['advice']}",), "small")
 
 
 def _names(letter: Letter) -> dict[str, str]:
-    provider = catalogue.by_key(letter.outage["provider"] or "")
     return {
         "account": letter.outage["target"],
         "channel": letter.outage["kind"].upper(),
-        "provider": provider.name if provider else letter.outage["provider"] or "–",
-        "least": letter.writing.format_duration(letter.page["least_ms"]),
+        "provider": provider_name(letter.outage["provider"]),
+        "least": letter.writing.format_duration(letter.page.least_ms),
     }
 
 

@@ -128,8 +128,48 @@ NARROW_SHARE = 0.16
 """Below this share of the width two times do not fit side by side under the outage."""
 
 
-def timeline(outage: dict[str, Any], runs: Sequence[ObservationRun], writing: Formatter) -> dict[str, Any]:
-    """Return the drawing, its places between 0 and 1. `outage` is a payload; `observed` is empty for too many."""
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A part of the width: `kind` is down, edge, up, unknown or gap."""
+
+    kind: str
+    a: float
+    b: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stroke:
+    """An observation; `what` is its outcome."""
+
+    at: float
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A time, written above the outage or below, to the left of its place or to the right."""
+
+    at: float
+    above: bool
+    left: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The drawing of an outage, its places between 0 and 1; `strokes` are empty for too many observations."""
+
+    spans: list[Band]
+    strokes: list[Stroke]
+    marks: list[Mark]
+
+
+Place = Callable[[Millis], float]
+"""From a time to its place in a drawing."""
+
+
+def timeline(outage: dict[str, Any], runs: Sequence[ObservationRun], writing: Formatter) -> Timeline:
+    """Return the drawing. `outage` is a payload."""
     start, end = _window(outage)
 
     def x(at: Millis) -> float:
@@ -138,13 +178,13 @@ def timeline(outage: dict[str, Any], runs: Sequence[ObservationRun], writing: Fo
     visible = [run for run in runs if run.end >= start and run.start <= end]
     observed = [run for run in visible if run.state != "gap"]
     strokes = [
-        {"at": x(at), "what": run.state}
+        Stroke(x(at), run.state)
         for run in observed
         if sum(one.count for one in observed) <= MAX_MARKED_OBSERVATIONS
         for at in _run_positions(run)
         if start <= at <= end
     ]
-    return {"spans": _bands(outage, visible, x), "looks": strokes, "marks": _marks(outage, x, writing)}
+    return Timeline(_bands(outage, visible, x), strokes, _marks(outage, x, writing))
 
 
 def _window(outage: dict[str, Any]) -> tuple[Millis, Millis]:
@@ -155,37 +195,35 @@ def _window(outage: dict[str, Any]) -> tuple[Millis, Millis]:
     return begin - margin, end + (0 if outage["first_good"] is None else margin)
 
 
-def _bands(
-    outage: dict[str, Any], runs: list[ObservationRun], x: Callable[[Millis], float]
-) -> list[dict[str, Any]]:
+def _bands(outage: dict[str, Any], runs: list[ObservationRun], x: Place) -> list[Band]:
     first, last, good, over = (outage[key] for key in ("first_bad", "last_bad", "last_good", "first_good"))
-    bands = [{"kind": "down", "a": x(first), "b": x(last)}]
+    bands = [Band("down", x(first), x(last))]
     if good is not None:
-        bands += [{"kind": "edge", "a": x(good), "b": x(first)}, {"kind": "up", "a": 0.0, "b": x(good)}]
+        bands += [Band("edge", x(good), x(first)), Band("up", 0.0, x(good))]
     if over is not None:
-        bands += [{"kind": "edge", "a": x(last), "b": x(over)}, {"kind": "up", "a": x(over), "b": 1.0}]
+        bands += [Band("edge", x(last), x(over)), Band("up", x(over), 1.0)]
     unknown_runs = [
         run for run in runs if run.state in ("unknown", "gap") and run.end > first and run.start < last
     ]
     inside = [run for run in runs if run.state == "up" and first <= run.start < last]
     if len(unknown_runs) + len(inside) <= MAX_BANDS:
-        bands += [{"kind": run.state, "a": x(run.start), "b": x(run.end)} for run in (*unknown_runs, *inside)]
+        bands += [Band(run.state, x(run.start), x(run.end)) for run in (*unknown_runs, *inside)]
     return bands
 
 
-def _marks(outage: dict[str, Any], x: Callable[[Millis], float], writing: Formatter) -> list[dict[str, Any]]:
+def _marks(outage: dict[str, Any], x: Place, writing: Formatter) -> list[Mark]:
     first, last, good, over = (outage[key] for key in ("first_bad", "last_bad", "last_good", "first_good"))
     narrow = x(last) - x(first) < NARROW_SHARE
     begin = first if good is None else good
     end = last if over is None else over
     marks = [
-        {"at": x(begin), "above": True, "left": False, "text": writing.local_and_utc(begin)},
-        {"at": x(end), "above": True, "left": True, "text": writing.local_and_utc(end, up=over is not None)},
+        Mark(x(begin), above=True, left=False, text=writing.local_and_utc(begin)),
+        Mark(x(end), above=True, left=True, text=writing.local_and_utc(end, up=over is not None)),
     ]
     if good is not None:
-        marks.append({"at": x(first), "above": False, "left": narrow, "text": writing.format_time(first, up=True)})
+        marks.append(Mark(x(first), above=False, left=narrow, text=writing.format_time(first, up=True)))
     if over is not None:
-        marks.append({"at": x(last), "above": False, "left": not narrow, "text": writing.format_time(last)})
+        marks.append(Mark(x(last), above=False, left=not narrow, text=writing.format_time(last)))
     return marks
 
 

@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 from mailwatch.config import catalogue
 from mailwatch.i18n import Formatter, Texts, load_texts
 
+Rows = list[list[str]]
+"""Rows of a table, each of the same number of cells."""
 MAX_TENTHS_MS = 600_000
 """In a shorter outage the tenths of a second matter; in a longer one they only disturb."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from mailwatch.evidence.joint.quorum import ChannelGroup, CoverageStep
-from mailwatch.evidence.report import typeset
-from mailwatch.evidence.report.formatting import digest_groups, provider_name, texts
+from mailwatch.evidence.joint.quorum import ChannelGroup, Contradiction, CoverageStep
+from mailwatch.evidence.report.formatting import Rows, digest_groups, provider_name, texts
+from mailwatch.evidence.report.typesetting import Page, page_head, typeset
 from mailwatch.i18n import Formatter
 from mailwatch.times import Millis, Span, total_length
 
@@ -20,106 +20,149 @@ MAX_POINTS = 400
 MAX_LEVELS = 16
 
 
+@dataclass(frozen=True, slots=True)
+class AxisMark:
+    """A time on the axis of a chart, its place between 0 and 1."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageChart:
+    """At how many of `n` vantage points a channel was down or up over time; places from 0 to 1 with counts."""
+
+    n: int
+    ticks: list[int]
+    possibly: list[tuple[float, int]]
+    surely: list[tuple[float, int]]
+    up: list[tuple[float, int]]
+    marks: list[AxisMark]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSection:
+    """A provider's channel, as its vantage points saw it."""
+
+    name: str
+    text: str
+    chart: CoverageChart | None
+    levels: Rows
+    levels_cut: str
+    contradictions: Rows
+    contradictions_cut: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JointPage(Page):
+    """What joint.typ prints."""
+
+    headline: str
+    figure: str
+    alarming: bool
+    sentence: str
+    sources: str
+    groups: list[GroupSection]
+    members: Rows
+    members_cut: str
+    left_out: Rows
+    method: list[str]
+
+
 def joint_report(
-    groups: list[ChannelGroup], stated: dict[str, Any], statement: bytes, language: str, zone: ZoneInfo
+    groups: list[ChannelGroup], stated: Mapping[str, Any], statement: bytes, language: str, zone: ZoneInfo
 ) -> bytes:
     """Return the PDF. `statement` is joint.json as it stands in the zip, `stated` what it says."""
-    return typeset("joint.typ", _JointPage(groups, stated, language, zone).data(), statement)
+    return typeset("joint.typ", _PageBuilder(groups, stated, language, zone).page(), statement)
 
 
-class _JointPage:
-    def __init__(self, groups: list[ChannelGroup], stated: dict[str, Any], language: str, zone: ZoneInfo) -> None:
+class _PageBuilder:
+    def __init__(
+        self, groups: list[ChannelGroup], stated: Mapping[str, Any], language: str, zone: ZoneInfo
+    ) -> None:
         self._in = Formatter(language, zone, tenths=False)
         self._groups, self._s, self._w = groups, stated, texts(language, "joint")
+        self._point_count = len({one["ledger"] for one in stated["members"]})
 
-    def data(self) -> dict[str, Any]:
+    def page(self) -> JointPage:
         w, members, left_out = self._w, self._s["members"], self._s["left_out"]
-        at = datetime.fromtimestamp(self._latest() / 1000, UTC)
-        more = len(members) - MAX_MEMBERS
-        points = len({one["ledger"] for one in members})
-        given = {"members": len(members), "points": points, "left_out": len(left_out)}
-        return {
-            "lang": self._in.language,
-            "words": w.single(),
-            "title": w["title"],
-            "subtitle": w["subtitle"],
-            "author": self._s["made_by"],
-            "id": w["group_text"].format(n=points, with_outage="", outages="", without="").partition(".")[0],
-            "date": {"year": at.year, "month": at.month, "day": at.day},
-            "attached": "joint.json",
-            **self._head(),
-            "sources": w["sources_text"].format(**given),
-            "groups": [self._group(one) for one in self._groups],
-            "members": [
+        more, points = len(members) - MAX_MEMBERS, self._point_count
+        name = w["group_text"].format(n=points, with_outage="", outages="", without="").partition(".")[0]
+        headline, figure, sentence = self._headline()
+        return JointPage(
+            head=page_head(w, self._in, self._s["made_by"], name, self._latest(), "joint.json"),
+            headline=headline,
+            figure=figure,
+            alarming=bool(self._peak()),
+            sentence=sentence,
+            sources=w["sources_text"].format(members=len(members), points=points, left_out=len(left_out)),
+            groups=[self._group(one) for one in self._groups],
+            members=[
                 [one["vantage_point"], one["ledger"], digest_groups(one["sha256"])]
                 for one in members[:MAX_MEMBERS]
             ],
-            "members_cut": w["members_cut"].format(n=more) if more > 0 else "",
-            "left_out": [[one["file"], one["reason"]] for one in left_out[:MAX_MEMBERS]],
-            "method": [line.replace("`", "") for line in w.lines("method_text")],
-            "local_note": w["local_note"].format(zone=str(self._in.zone)),
-        }
+            members_cut=w["members_cut"].format(n=more) if more > 0 else "",
+            left_out=[[one["file"], one["reason"]] for one in left_out[:MAX_MEMBERS]],
+            method=[line.replace("`", "") for line in w.lines("method_text")],
+        )
 
     def _latest(self) -> Millis:
         """The latest time in any of the outages: the date of the report."""
         return max((one.possibly[-1][0] for one in self._groups if one.possibly), default=0)
 
-    def _head(self) -> dict[str, Any]:
-        """The one figure of the first page: of the channel that most vantage points found down together."""
-        w = self._w
-        worst = max(self._groups, key=lambda one: one.peak, default=None)
-        if worst is None or not worst.peak:
-            points = str(len({one["ledger"] for one in self._s["members"]}))
-            return {
-                "headline": w["headline_fine"],
-                "figure": points,
-                "alarming": False,
-                "sentence": w["sentence_fine"],
-            }
-        n, half = len(worst.views), -(-len(worst.views) // 2)
-        lasting = worst.surely_spans[half - 1]
-        span = max(worst.surely_spans[worst.peak - 1], key=lambda span: span[1] - span[0])
-        return {
-            "headline": w["headline"].format(channel=_name(worst)),
-            "figure": w["figure"].format(k=worst.peak, n=n),
-            "alarming": True,
-            "sentence": w["sentence"].format(
-                a=self._in.local_and_utc(span[0], up=True),
-                b=self._in.local_and_utc(span[1]),
-                half=half,
-                time=self._in.format_duration(total_length(lasting)),
-            ),
-        }
+    def _peak(self) -> int:
+        return max((one.peak for one in self._groups), default=0)
 
-    def _group(self, one: ChannelGroup) -> dict[str, Any]:
+    def _headline(self) -> tuple[str, str, str]:
+        """The one figure of the first page, before it what it is of, and a sentence.
+
+        It is of the channel that most vantage points found down together.
+        """
+        w = self._w
+        if not self._peak():
+            return w["headline_fine"], str(self._point_count), w["sentence_fine"]
+        worst = max(self._groups, key=lambda one: one.peak)
+        half = -(-len(worst.views) // 2)
+        span = max(worst.surely_spans[worst.peak - 1], key=lambda span: span[1] - span[0])
+        sentence = w["sentence"].format(
+            a=self._in.local_and_utc(span[0], up=True),
+            b=self._in.local_and_utc(span[1]),
+            half=half,
+            time=self._in.format_duration(total_length(worst.surely_spans[half - 1])),
+        )
+        headline = w["headline"].format(channel=_name(worst))
+        return headline, w["figure"].format(k=worst.peak, n=len(worst.views)), sentence
+
+    def _group(self, one: ChannelGroup) -> GroupSection:
         w, n = self._w, len(one.views)
         having = sum(bool(point.outages) for point in one.views)
         outages = sum(len(point.outages) for point in one.views)
         levels = _levels(n)
         longest = sorted(one.contradictions, key=lambda found: found.span[0] - found.span[1])[:MAX_ROWS]
         more = len(one.contradictions) - MAX_ROWS
-        return {
-            "name": _name(one),
-            "text": w["group_text"].format(n=n, with_outage=having, outages=outages, without=n - having),
-            "chart": self._chart(one),
-            "levels": [
+        return GroupSection(
+            name=_name(one),
+            text=w["group_text"].format(n=n, with_outage=having, outages=outages, without=n - having),
+            chart=self._chart(one),
+            levels=[
                 [str(k), *self._level(one.surely_spans[k - 1]), *self._level(one.possibly_spans[k - 1], up=True)]
                 for k in levels
                 if one.possibly_spans[k - 1]
             ],
-            "levels_cut": w["levels_cut"] if len(levels) < n else "",
-            "contradictions": [
-                [
-                    f"{found.vantage} ({found.ledger.rpartition('/')[2][:8]})",
-                    self._in.local_and_utc(found.span[0], up=True),
-                    self._in.local_and_utc(found.span[1]),
-                    self._in.format_duration(found.span[1] - found.span[0]),
-                    str(found.down),
-                ]
-                for found in longest
-            ],
-            "contradictions_cut": w["contradictions_cut"].format(n=more) if more > 0 else "",
-        }
+            levels_cut=w["levels_cut"] if len(levels) < n else "",
+            contradictions=[self._contradiction(found) for found in longest],
+            contradictions_cut=w["contradictions_cut"].format(n=more) if more > 0 else "",
+        )
+
+    def _contradiction(self, found: Contradiction) -> list[str]:
+        start, end = found.span
+        return [
+            f"{found.vantage} ({found.ledger.rpartition('/')[2][:8]})",
+            self._in.local_and_utc(start, up=True),
+            self._in.local_and_utc(end),
+            self._in.format_duration(end - start),
+            str(found.down),
+        ]
 
     def _level(self, spans: list[Span], *, up: bool = False) -> list[str]:
         if not spans:
@@ -127,28 +170,24 @@ class _JointPage:
         first, last = self._in.local_and_utc(spans[0][0], up=not up), self._in.local_and_utc(spans[-1][1], up=up)
         return [self._in.format_duration(total_length(spans), up=up), first, last]
 
-    def _chart(self, one: ChannelGroup) -> dict[str, Any] | None:
+    def _chart(self, one: ChannelGroup) -> CoverageChart | None:
         if not one.possibly:
             return None
         first, last = one.possibly[0][0], one.possibly[-1][0]
         margin = max(60_000, (last - first) // 20)
         start, end = first - margin, last + margin
         n = len(one.views)
-        marks = [start, (start + end) // 2, end]
-        return {
-            "n": n,
-            "ticks": sorted({0, n, *(round(n * part / 4) for part in (1, 2, 3))}),
-            "possibly": _chart_points(one.possibly, start, end, max),
-            "surely": _chart_points(one.surely, start, end, min),
-            "up": _chart_points(one.up, start, end, min),
-            "marks": [
-                {
-                    "at": (at - start) / (end - start),
-                    "text": f"{self._in.local_date(at)} {self._in.format_time(at)}",
-                }
-                for at in marks
+        return CoverageChart(
+            n=n,
+            ticks=sorted({0, n, *(round(n * part / 4) for part in (1, 2, 3))}),
+            possibly=_chart_points(one.possibly, start, end, max),
+            surely=_chart_points(one.surely, start, end, min),
+            up=_chart_points(one.up, start, end, min),
+            marks=[
+                AxisMark((at - start) / (end - start), f"{self._in.local_date(at)} {self._in.format_time(at)}")
+                for at in (start, (start + end) // 2, end)
             ],
-        }
+        )
 
 
 def _name(one: ChannelGroup) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
 from mailwatch.evidence.outage_case import OutageEvidence
@@ -15,10 +15,10 @@ from mailwatch.evidence.report.chain_of_custody import (
     service_rows,
     token_rows,
 )
-from mailwatch.evidence.report.charts import timeline
-from mailwatch.evidence.report.contract import contract_section, owner_questions
+from mailwatch.evidence.report.charts import Timeline, timeline
+from mailwatch.evidence.report.contract import ContractSection, contract_section, owner_questions
 from mailwatch.evidence.report.facts import ObservationRun, ReportFacts
-from mailwatch.evidence.report.formatting import outage_formatter, provider_name, texts
+from mailwatch.evidence.report.formatting import Rows, outage_formatter, provider_name, texts
 from mailwatch.evidence.report.method import method_paragraphs, outage_limits
 from mailwatch.evidence.report.observer_health import (
     clock_doubt_lines,
@@ -27,6 +27,8 @@ from mailwatch.evidence.report.observer_health import (
     widened_duration,
     widened_uncertainty,
 )
+from mailwatch.evidence.report.typesetting import Page, page_head
+from mailwatch.i18n import Texts
 from mailwatch.model import GapReason
 from mailwatch.times import Millis
 
@@ -35,69 +37,110 @@ MAX_CLOCK_ERROR_SECONDS = 600.0
 """Seconds by which the clock may be off before the first page says so."""
 
 
-def page_data(
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A line of the table of transitions: from, to, which result, in words, how often."""
+
+    a: str
+    b: str
+    what: str
+    text: str
+    n: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutagePage(Page):
+    """What report.typ prints of an outage."""
+
+    headline: str
+    reserve: str
+    least: str
+    least_ms: Millis
+    sentence: str
+    facts: Rows
+    sure: list[str]
+    outside: str
+    timeline: Timeline
+    timeline_note: str
+    runs: list[RunRow]
+    runs_cut: str
+    causes: Rows
+    phases: Rows
+    first_failure: str
+    replies: list[str]
+    replies_note: str
+    ours: Rows
+    service: Rows
+    coverage: str
+    gaps: list[str]
+    gaps_cut: str
+    observer: Rows
+    method: list[str]
+    limits: list[str]
+    terms: ContractSection | None
+    claimant: Rows
+    integrity: Rows
+    tokens: Rows
+
+
+def outage_page(
     evidence: OutageEvidence, facts: ReportFacts, statement: bytes, place: str, language: str, zone: ZoneInfo
-) -> dict[str, Any]:
-    """Return the data of report.typ. `place` is where the observations were made from."""
-    return _OutagePage(evidence, facts, place, language, zone).data(hashlib.sha256(statement).hexdigest())
+) -> OutagePage:
+    """Return what report.typ prints. `place` is where the observations were made from."""
+    return _PageBuilder(evidence, facts, place, language, zone).page(hashlib.sha256(statement).hexdigest())
 
 
-class _OutagePage:
+class _PageBuilder:
     def __init__(
         self, case: OutageEvidence, facts: ReportFacts, place: str, language: str, zone: ZoneInfo
     ) -> None:
         self._case, self._report_facts, self._place = case, facts, place
-        self._lang, self._zone = language, zone
         self._w = texts(language)
         self._p = case.payload
         self._in = outage_formatter(case.payload, language, zone)
 
-    def data(self, digest: str) -> dict[str, Any]:
-        w, p = self._w, self._p
-        at = datetime.fromtimestamp(self._case.range.end.time_ms / 1000, UTC)
-        closed = p["first_good"] is not None
-        least, _ = widened_duration(self._report_facts, p)
-        drawn = timeline(p, self._report_facts.runs, self._in)
-        headline = (w["headline_closed"] if closed else w["headline_open"]) if least else w["headline_none"]
-        return {
-            "lang": self._lang,
-            "words": w.single(),
-            "title": w["title"],
-            "subtitle": w["subtitle"],
-            "author": self._case.statement["made_by"],
-            "id": p["id"],
-            "date": {"year": at.year, "month": at.month, "day": at.day},
-            "headline": headline.format(target=p["target"], kind=p["kind"].upper()),
-            "reserve": self._reservation(),
-            "least": self._in.format_duration(least) if least else self._in.format_time(p["first_bad"]),
-            "least_ms": least,
-            "sentence": self._sentence(),
-            "facts": self._facts(),
-            "sure": self._certainty_lines(),
-            "outside": outside_times_text(self._case, self._report_facts, self._in),
-            "timeline": drawn,
-            "timeline_note": w["timeline_note" if drawn["looks"] else "timeline_bands"],
-            "local_note": w["local_note"].format(zone=str(self._zone)),
-            "runs": self._runs(),
-            "runs_cut": self._cut(),
-            "causes": [[w.section("causes")[cause], str(n)] for cause, n in _most_common(p["causes"])],
-            "phases": [[w.section("phases")[phase], str(n)] for phase, n in _most_common(p["phases"])],
-            "first_failure": p["first_detail"] or "–",
-            "replies": p["replies"],
-            "replies_note": self._unknown_words(),
-            "ours": observer_health_rows(self._report_facts, self._in, proven=bool(p.get("proven_afterwards"))),
-            "service": service_rows(self._case, self._report_facts, self._in),
-            "coverage": self._coverage(),
-            "gaps": [self._gap(gap.reason, gap.start, gap.end) for gap in self._report_facts.gaps[:MAX_ROWS]],
-            "gaps_cut": self._more("gaps_cut", len(self._report_facts.gaps) - MAX_ROWS),
-            "observer": observer_rows(self._report_facts, self._in),
-            "method": method_paragraphs(p, self._case.statement["rules"], self._report_facts, self._in),
-            "limits": outage_limits(p, self._in),
-            "terms": contract_section(self._case.statement, self._in),
-            "claimant": owner_questions(self._case.statement, self._in),
-            "integrity": integrity_rows(self._case, digest, self._in),
-            "tokens": token_rows(self._case, self._report_facts, self._in),
-        }
+    def page(self, digest: str) -> OutagePage:
+        w, p, facts, writing = self._w, self._p, self._report_facts, self._in
+        least, _ = widened_duration(facts, p)
+        made_by = self._case.statement["made_by"]
+        drawn = timeline(p, facts.runs, writing)
+        return OutagePage(
+            head=page_head(w, writing, made_by, p["id"], self._case.range.end.time_ms, "outage.json"),
+            headline=self._headline(least),
+            reserve=self._reservation(),
+            least=writing.format_duration(least) if least else writing.format_time(p["first_bad"]),
+            least_ms=least,
+            sentence=self._sentence(),
+            facts=self._facts(),
+            sure=self._certainty_lines(),
+            outside=outside_times_text(self._case, facts, writing),
+            timeline=drawn,
+            timeline_note=w["timeline_note" if drawn.strokes else "timeline_bands"],
+            runs=self._runs(),
+            runs_cut=self._cut(),
+            causes=_counted(p["causes"], w.section("causes")),
+            phases=_counted(p["phases"], w.section("phases")),
+            first_failure=p["first_detail"] or "–",
+            replies=p["replies"],
+            replies_note=self._unknown_words(),
+            ours=observer_health_rows(facts, writing, proven=bool(p.get("proven_afterwards"))),
+            service=service_rows(self._case, facts, writing),
+            coverage=self._coverage(),
+            gaps=[self._gap(gap.reason, gap.start, gap.end) for gap in facts.gaps[:MAX_ROWS]],
+            gaps_cut=self._more("gaps_cut", len(facts.gaps) - MAX_ROWS),
+            observer=observer_rows(facts, writing),
+            method=method_paragraphs(p, self._case.statement["rules"], facts, writing),
+            limits=outage_limits(p, writing),
+            terms=contract_section(self._case.claim, p["kind"], writing),
+            claimant=owner_questions(self._case.claim, writing),
+            integrity=integrity_rows(self._case, digest, writing),
+            tokens=token_rows(self._case, facts, writing),
+        )
+
+    def _headline(self, least: Millis) -> str:
+        p = self._p
+        closed = "headline_open" if p["first_good"] is None else "headline_closed"
+        return self._w[closed if least else "headline_none"].format(target=p["target"], kind=p["kind"].upper())
 
     def _unknown_words(self) -> str:
         """Say that the class of a reply decided, where its words are not known."""
@@ -123,7 +166,7 @@ class _OutagePage:
             key = "between_unwatched" if "a" in given else "between_unknown_unwatched"
         return self._w[key].format(**given)
 
-    def _facts(self) -> list[list[str]]:
+    def _facts(self) -> Rows:
         p, w, lasted = self._p, self._w, self._p["duration_ms"]
         least, longest = widened_duration(self._report_facts, p)
         estimate = w["no_estimate"]
@@ -168,7 +211,7 @@ class _OutagePage:
         lines.append(w["sure_gap"].format(gap=self._in.format_duration(p["largest_gap_ms"], up=True)))
         return lines + clock_lines(p, self._in) + clock_doubt_lines(facts, p, self._in)
 
-    def _runs(self) -> list[dict[str, str]]:
+    def _runs(self) -> list[RunRow]:
         names = {"up": "worked", "down": "failed", "unknown": "undecided", "gap": "nobody"}
         rows = []
         for run in self._runs_around():
@@ -177,15 +220,8 @@ class _OutagePage:
                 known = self._w.section("reasons" if run.state == "gap" else "causes")
                 text += f": {known[run.detail]}"
             count = "–" if run.state == "gap" else str(run.count)
-            rows.append(
-                {
-                    "a": self._in.local_and_utc(run.start),
-                    "b": self._in.local_and_utc(run.end),
-                    "what": run.state,
-                    "text": text,
-                    "n": count,
-                }
-            )
+            start, end = self._in.local_and_utc(run.start), self._in.local_and_utc(run.end)
+            rows.append(RunRow(start, end, run.state, text, count))
         return rows
 
     def _runs_around(self) -> list[ObservationRun]:
@@ -217,5 +253,6 @@ class _OutagePage:
         return self._w[key].format(n=n) if n > 0 else ""
 
 
-def _most_common(counts: dict[str, int]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda one: -one[1])
+def _counted(counts: Mapping[str, int], names: Texts) -> Rows:
+    """Name what was counted, most frequent first."""
+    return [[names[key], str(count)] for key, count in sorted(counts.items(), key=lambda one: -one[1])]

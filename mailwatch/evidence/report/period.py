@@ -3,21 +3,64 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from mailwatch.evidence.period_case import PeriodEvidence
-from mailwatch.evidence.report import typeset
 from mailwatch.evidence.report.charts import AvailabilityCalendar, Cell
-from mailwatch.evidence.report.formatting import digest_groups, provider_name, texts
+from mailwatch.evidence.report.formatting import Rows, digest_groups, provider_name, texts
 from mailwatch.evidence.report.method import period_limits, period_method
+from mailwatch.evidence.report.typesetting import Page, page_head, typeset
 from mailwatch.i18n import Formatter
 
 MAX_OUTAGES = 200
 MAX_TOKENS = 12
 _NOT_OVER = {"open": "not_ended", "unwatched": "watched_no_more"}
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarRow:
+    """A day of hours or a month of days; a cell is per cent down, unknown and up, None where there is none."""
+
+    label: str
+    cells: list[tuple[int, int, int] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarSection:
+    """The calendar of one channel; `months` is its table, empty where it is drawn by the hour."""
+
+    name: str
+    facts: Rows
+    columns: list[str]
+    rows: list[CalendarRow]
+    months: Rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodPage(Page):
+    """What period.typ prints."""
+
+    headline: str
+    figure: str
+    alarming: bool
+    sentence: str
+    channels: Rows
+    sure: list[str]
+    outside: str
+    calendar_note: str
+    pictures: list[CalendarSection]
+    outages: Rows
+    outages_cut: str
+    odd: Rows
+    gaps: Rows
+    method: list[str]
+    limits: list[str]
+    integrity: Rows
+    tokens: Rows
+    tokens_cut: str
 
 
 def period_report(
@@ -29,11 +72,11 @@ def period_report(
     zone: ZoneInfo,
 ) -> bytes:
     """Return the PDF. `statement` is period.json as it stands in the bundle; `place` is where the probes ran."""
-    data = _PeriodPage(evidence, calendar, place, language, zone).data(hashlib.sha256(statement).hexdigest())
-    return typeset("period.typ", data, statement)
+    page = _PageBuilder(evidence, calendar, place, language, zone).page(hashlib.sha256(statement).hexdigest())
+    return typeset("period.typ", page, statement)
 
 
-class _PeriodPage:
+class _PageBuilder:
     def __init__(
         self, case: PeriodEvidence, calendar: AvailabilityCalendar, place: str, language: str, zone: ZoneInfo
     ) -> None:
@@ -44,93 +87,92 @@ class _PeriodPage:
         self._window = case.replay.window
         self._rows_shown = {one["target"]: one for one in self._s["availability"]}
 
-    def data(self, digest: str) -> dict[str, Any]:
+    def page(self, digest: str) -> PeriodPage:
         w, found = self._w, self._case.range
-        at = datetime.fromtimestamp(found.end.time_ms / 1000, UTC)
         note = w["calendar_hours"] if self._calendar.hourly else w["calendar_days"]
         more = len(self._case.outages) - MAX_OUTAGES
-        return {
-            "lang": self._in.language,
-            "words": w.single(),
-            "title": w["title"],
-            "subtitle": w["subtitle"],
-            "author": self._s["made_by"],
-            "id": " – ".join(self._in.local_date(at) for at in self._window),
-            "date": {"year": at.year, "month": at.month, "day": at.day},
-            "attached": "period.json",
-            **self._head(),
-            "channels": [self._channel(name) for name in self._rows_shown],
-            "sure": [self._observations_text(name) for name in self._rows_shown],
-            "outside": self._outside_times(),
-            "local_note": w["local_note"].format(zone=str(self._in.zone)),
-            "calendar_note": note.format(zone=str(self._in.zone)),
-            "pictures": [self._calendar_page(one) for one in self._s["targets"]],
-            "outages": [self._outage(payload) for payload in self._case.outages[:MAX_OUTAGES]],
-            "outages_cut": w["outages_cut"].format(n=more) if more > 0 else "",
-            "odd": [
-                [name, w.section("causes").get(cause, cause), str(count)]
-                for name, causes in self._calendar.causes.items()
-                for cause, count in causes.items()
-                if name in self._rows_shown
-            ],
-            "gaps": [
-                *self._before(),
-                *(
-                    [name, w.section("reasons")[reason], str(count), self._in.format_duration(spent)]
-                    for name, gaps in self._calendar.gaps.items()
-                    for reason, (count, spent) in gaps.items()
-                    if name in self._rows_shown
-                ),
-            ],
-            "method": self._method(),
-            "limits": period_limits(self._in),
-            "integrity": [
-                [w["document"], f"{self._s['format']}, {self._s['made_by']}"],
-                [w["as_of"], self._in.local_and_utc_of(self._s["as_of"])],
-                [w["ledger"], self._s["ledger"]],
-                [w["range"], f"{found.start.size} – {found.end.size - 1}"],
-                [w["checkpoints"], str(len(found.checkpoints))],
-                [w["last_root"], found.end.note.split("\n")[2]],
-                [w["statement_digest"], digest_groups(digest)],
-            ],
-            "tokens": [
+        more_tokens = len(found.tokens) - MAX_TOKENS
+        window = " – ".join(self._in.local_date(at) for at in self._window)
+        headline, figure, alarming = self._headline()
+        return PeriodPage(
+            head=page_head(w, self._in, self._s["made_by"], window, found.end.time_ms, "period.json"),
+            headline=headline,
+            figure=figure,
+            alarming=alarming,
+            sentence=self._sentence(),
+            channels=[self._channel(name) for name in self._rows_shown],
+            sure=[self._observations_text(name) for name in self._rows_shown],
+            outside=self._outside_times(),
+            calendar_note=note.format(zone=str(self._in.zone)),
+            pictures=[self._calendar_section(one) for one in self._s["targets"]],
+            outages=[self._outage(payload) for payload in self._case.outages[:MAX_OUTAGES]],
+            outages_cut=w["outages_cut"].format(n=more) if more > 0 else "",
+            odd=self._inconclusive(),
+            gaps=[*self._before(), *self._gaps()],
+            method=self._method(),
+            limits=period_limits(self._in),
+            integrity=self._integrity(digest),
+            tokens=[
                 [t.authority, self._in.local_and_utc(t.time), f"0 – {t.checkpoint - 1}"]
                 for t in found.tokens[:MAX_TOKENS]
             ],
-            "tokens_cut": w["tokens_cut"].format(n=len(found.tokens) - MAX_TOKENS)
-            if len(found.tokens) > MAX_TOKENS
-            else "",
-        }
+            tokens_cut=w["tokens_cut"].format(n=more_tokens) if more_tokens > 0 else "",
+        )
 
-    def _head(self) -> dict[str, Any]:
-        """The figure of the first page: the worst channel's certain downtime, else the least certain uptime."""
-        w, (start, end) = self._w, self._window
+    def _inconclusive(self) -> Rows:
+        """Of each channel why observations were inconclusive, and how many."""
+        causes = self._w.section("causes")
+        return [
+            [name, causes.get(cause, cause), str(count)]
+            for name, counts in self._calendar.causes.items()
+            for cause, count in counts.items()
+            if name in self._rows_shown
+        ]
+
+    def _gaps(self) -> Rows:
+        reasons = self._w.section("reasons")
+        return [
+            [name, reasons[reason], str(count), self._in.format_duration(spent)]
+            for name, gaps in self._calendar.gaps.items()
+            for reason, (count, spent) in gaps.items()
+            if name in self._rows_shown
+        ]
+
+    def _integrity(self, digest: str) -> Rows:
+        w, found = self._w, self._case.range
+        return [
+            [w["document"], f"{self._s['format']}, {self._s['made_by']}"],
+            [w["as_of"], self._in.local_and_utc_of(self._s["as_of"])],
+            [w["ledger"], self._s["ledger"]],
+            [w["range"], f"{found.start.size} – {found.end.size - 1}"],
+            [w["checkpoints"], str(len(found.checkpoints))],
+            [w["last_root"], found.end.note.split("\n")[2]],
+            [w["statement_digest"], digest_groups(digest)],
+        ]
+
+    def _headline(self) -> tuple[str, str, bool]:
+        """The figure of the first page, what it is of, and whether it is bad.
+
+        It is the worst channel's certain downtime, else the least certain uptime.
+        """
+        w = self._w
         worst = max(self._rows_shown.values(), key=lambda one: float(one["downtime"]["min"]))
         down = round(worst["downtime"]["min"] * 1000)
         shares = [one["availability"]["lower"] for one in self._rows_shown.values()]
         known = [share for share in shares if share is not None]
-        fine = w["no_data"] if len(known) < len(shares) else self._in.format_share(min(known))
-        cut = end < self._asked_end
-        headline, figure = w["headline_fine"], fine
         if down:
-            headline, figure = w["headline"].format(name=worst["target"]), self._in.format_duration(down)
-        elif self._case.outages and len(known) < len(shares):
+            return w["headline"].format(name=worst["target"]), self._in.format_duration(down), True
+        if len(known) == len(shares):
+            return w["headline_fine"], self._in.format_share(min(known)), False
+        if self._case.outages:
             # Too little was observed to say for how long, but not for none.
-            headline, figure = w["headline_outages"], str(len(self._case.outages))
-        elif len(known) < len(shares):
-            headline = w["headline_no_data"]
-        return {
-            "headline": headline,
-            "figure": figure,
-            "alarming": down > 0,
-            "sentence": w["sentence_cut" if cut else "sentence"].format(
-                a=self._in.local_and_utc(start), b=self._in.local_and_utc(end)
-            ),
-        }
+            return w["headline_outages"], str(len(self._case.outages)), False
+        return w["headline_no_data"], w["no_data"], False
 
-    @property
-    def _asked_end(self) -> int:
-        return self._calendar.window[1]
+    def _sentence(self) -> str:
+        start, end = self._window
+        key = "sentence_cut" if end < self._calendar.window[1] else "sentence"
+        return self._w[key].format(a=self._in.local_and_utc(start), b=self._in.local_and_utc(end))
 
     def _channel(self, name: str) -> list[str]:
         target = self._rows_shown[name]
@@ -189,31 +231,27 @@ class _PeriodPage:
             if begun is not None and begun > self._window[0]:
                 yield [name, self._w["not_yet"], "1", self._in.format_duration(begun - self._window[0])]
 
-    def _calendar_page(self, one: dict[str, Any]) -> dict[str, Any]:
+    def _calendar_section(self, one: Mapping[str, Any]) -> CalendarSection:
         w, interval = self._w, round(one["interval"] * 1000)
         rows = list(self._calendar.rows(one["target"], self._window[1]))
         columns = range(24) if self._calendar.hourly else range(1, 32)
         service = one["service"] or {}
         server = service.get("host") or service.get("url")
-        facts = [
-            [w["channel"], w.section("channels").get(one["kind"], "–")],
-            [w["provider"], provider_name(one["provider"])],
-            [w["server"], f"{server}:{service['port']}" if server and "port" in service else server or "–"],
-            [w["from_where"], self._place],
-        ]
-        return {
-            "name": one["target"],
-            "facts": facts,
-            "columns": [str(column) for column in columns],
-            "rows": [
-                {
-                    "label": self._row(label),
-                    "cells": [cells[c].parts(interval) if c in cells else None for c in columns],
-                }
+        return CalendarSection(
+            name=one["target"],
+            facts=[
+                [w["channel"], w.section("channels").get(one["kind"], "–")],
+                [w["provider"], provider_name(one["provider"])],
+                [w["server"], f"{server}:{service['port']}" if server and "port" in service else server or "–"],
+                [w["from_where"], self._place],
+            ],
+            columns=[str(column) for column in columns],
+            rows=[
+                CalendarRow(self._row(label), [cells[c].parts(interval) if c in cells else None for c in columns])
                 for label, cells in rows
             ],
-            "months": [] if self._calendar.hourly else [self._month(label, cells) for label, cells in rows],
-        }
+            months=[] if self._calendar.hourly else [self._month(label, cells) for label, cells in rows],
+        )
 
     def _row(self, label: str) -> str:
         parts = label.split("-")
@@ -234,7 +272,7 @@ class _PeriodPage:
             *self._lasted(down, down + undecided, bool(observed)),
         ]
 
-    def _outage(self, payload: dict[str, Any]) -> list[str]:
+    def _outage(self, payload: Mapping[str, Any]) -> list[str]:
         w, lasted = self._w, payload["duration_ms"]
         most = self._in.format_duration(lasted["max"], up=True) if lasted["max"] is not None else w["no_estimate"]
         causes = sorted(payload["causes"], key=lambda cause: -payload["causes"][cause])[:2]

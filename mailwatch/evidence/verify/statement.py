@@ -17,7 +17,7 @@ from mailwatch.analysis.outage import (
     widen_for_clock_steps,
 )
 from mailwatch.analysis.replay import FactListener, PeriodReplay, ReplayError, TargetReplay
-from mailwatch.evidence.claims import format
+from mailwatch.evidence.claims.evaluate import check_claim
 from mailwatch.evidence.verify.archive import Archive, VerificationError
 from mailwatch.evidence.verify.entries import LedgerScan
 from mailwatch.ledger.payloads import FACT_KINDS, rules_from, rules_payload
@@ -105,7 +105,7 @@ class OutageCheck:
         )
         if "claim" in self.stated:
             try:
-                words += f"; the claim is {format.check_claim(self.stated['claim'], stated_outage)}"
+                words += f"; the claim is {check_claim(self.stated['claim'], stated_outage)}"
             except (KeyError, ValueError, TypeError, OverflowError) as error:
                 raise VerificationError(f"the claim is not valid: {error}"[:200]) from None
         return words

@@ -23,7 +23,6 @@ from mailwatch.evidence.outage_case import OutageEvidence
 from mailwatch.evidence.report.chain_of_custody import outside_times_text, token_rows
 from mailwatch.evidence.report.charts import MAX_MARKED_OBSERVATIONS, timeline
 from mailwatch.evidence.report.facts import ObservationRun, ReportFacts
-from mailwatch.evidence.report.fonts import MAX_UNBROKEN_CHARS, printable
 from mailwatch.evidence.report.formatting import texts
 from mailwatch.evidence.report.method import method_paragraphs, outage_limits
 from mailwatch.evidence.report.observer_health import (
@@ -32,6 +31,7 @@ from mailwatch.evidence.report.observer_health import (
     observer_health_rows,
     widened_duration,
 )
+from mailwatch.evidence.report.typesetting import MAX_UNBROKEN_CHARS, printable
 from mailwatch.i18n import Formatter
 from mailwatch.model import Kind
 from tests.helpers.ledger_factory import HOUR
@@ -400,15 +400,13 @@ def test_the_chart_shows_unobserved_time_and_nothing_more() -> None:
     ]
     writing = Formatter("en", ZoneInfo("UTC"), False)
     drawn = timeline(outage, runs, writing)
-    assert [band["kind"] for band in drawn["spans"]] == ["down", "edge", "up", "edge", "up", "gap"]
-    assert len(drawn["looks"]) == MAX_MARKED_OBSERVATIONS
+    assert [band.kind for band in drawn.spans] == ["down", "edge", "up", "edge", "up", "gap"]
+    assert len(drawn.strokes) == MAX_MARKED_OBSERVATIONS
     runs[0].count += 1
-    assert timeline(outage, runs, writing)["looks"] == []
+    assert timeline(outage, runs, writing).strokes == []
     still = timeline(outage | {"first_good": None}, runs, writing)
-    assert still["spans"][0]["b"] == 1.0
-    assert [mark["text"] for mark in still["marks"] if mark["at"] == 1.0] == [
-        writing.local_and_utc(BEGIN + 9 * HOUR)
-    ]
+    assert still.spans[0].b == 1.0
+    assert [mark.text for mark in still.marks if mark.at == 1.0] == [writing.local_and_utc(BEGIN + 9 * HOUR)]
 
 
 def test_sent_claims_are_logged_listed_and_shown(tmp_path: Path) -> None:

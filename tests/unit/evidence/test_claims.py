@@ -27,11 +27,12 @@ from mailwatch.cli.claim import days_left
 from mailwatch.config import schema_claims
 from mailwatch.config.catalogue import sla
 from mailwatch.config.schema_claims import ClaimSection
-from mailwatch.evidence.claims import format, owner_statement
+from mailwatch.evidence.claims import owner_statement
 from mailwatch.evidence.claims.evaluate import (
     RULE_ZONE,
     Fee,
     SlaOutage,
+    check_claim,
     claim_deadline,
     evaluate,
     sla_outage,
@@ -39,8 +40,11 @@ from mailwatch.evidence.claims.evaluate import (
 )
 from mailwatch.evidence.letter import Letter, compose_letter
 from mailwatch.evidence.letter import docx as docx_of
+from mailwatch.evidence.report.charts import Timeline
 from mailwatch.evidence.report.contract import contract_section
 from mailwatch.evidence.report.formatting import letter_texts
+from mailwatch.evidence.report.outage import OutagePage
+from mailwatch.evidence.report.typesetting import PageDate, PageHead
 from mailwatch.evidence.verify import Trust, verify
 from mailwatch.i18n import Formatter
 from mailwatch.times import rfc3339
@@ -72,6 +76,11 @@ def lasted(start: str, hours: float, edge: int = MINUTE, **more: Any) -> SlaOuta
     begin = at(start)
     end = begin + round(hours * HOUR)
     return SlaOutage((begin, end), (begin - edge, end + edge), **more)
+
+
+def reading(*asked: Any) -> dict[str, Any]:
+    """What `evaluate` says, as outage.json has it."""
+    return evaluate(*asked).as_json()
 
 
 def only(told: dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +210,7 @@ def test_windows_cover_the_span_and_touch_one_another(start: int, length: int, k
 @given(st.integers(at("2019-12-01"), at("2031-01-01")), st.integers(0, 200 * 24 * HOUR), st.integers(0, HOUR))
 def test_counted_downtime_adds_up_over_the_windows(start: int, length: int, edge: int) -> None:
     one = SlaOutage((start, start + length), (start - edge, start + length + edge))
-    told = evaluate(PROMISES["titan"], "imap", [one], None)["windows"]
+    told = reading(PROMISES["titan"], "imap", [one], None)["windows"]
     # Sums of thousandths of a second.
     assert round(sum(window["raw"]["down"]["min"] for window in told) * 1000) == length
     assert round(sum(window["raw"]["down"]["max"] for window in told) * 1000) == length + 2 * edge
@@ -220,12 +229,12 @@ def test_a_span_without_end_is_refused() -> None:
 
 def test_an_outage_shorter_than_the_minimum_counts_at_most_possibly() -> None:
     google = PROMISES["google-isp"]
-    short = only(evaluate(google, "webmail", [lasted("2026-11-10T10:00", 9 / 60)], None))
+    short = only(reading(google, "webmail", [lasted("2026-11-10T10:00", 9 / 60)], None))
     assert short["raw"]["down"] == {"min": 540.0, "max": 660.0}
     assert short["counted"]["down"] == {"min": 0.0, "max": 660.0}
-    shorter = only(evaluate(google, "webmail", [lasted("2026-11-10T10:00", 7 / 60)], None))
+    shorter = only(reading(google, "webmail", [lasted("2026-11-10T10:00", 7 / 60)], None))
     assert shorter["counted"]["down"] == {"min": 0.0, "max": 0.0}
-    full = only(evaluate(google, "webmail", [lasted("2026-11-10T10:00", 10 / 60)], None))
+    full = only(reading(google, "webmail", [lasted("2026-11-10T10:00", 10 / 60)], None))
     assert full["counted"]["down"]["min"] == 600.0
 
 
@@ -236,7 +245,7 @@ def test_up_observations_inside_never_make_more_count_than_the_pieces(pieces: li
     google, start = PROMISES["google-isp"], at("2026-11-10T10:00")
     span = (start, start + sum(pieces))
     one = SlaOutage(span, span, up_count=len(pieces) - 1)
-    told = only(evaluate(google, "webmail", [one], None))["counted"]["down"]["min"] * 1000
+    told = only(reading(google, "webmail", [one], None))["counted"]["down"]["min"] * 1000
     truth = sum(piece for piece in pieces if piece >= 10 * MINUTE)
     assert round(told) <= truth
     if len(pieces) == 1:
@@ -244,7 +253,7 @@ def test_up_observations_inside_never_make_more_count_than_the_pieces(pieces: li
 
 
 def test_a_channel_that_the_definition_leaves_out_has_its_raw_figure_only() -> None:
-    told = evaluate(PROMISES["google-workspace"], "imap", [lasted("2026-11-10T10:00", 30)], None)
+    told = reading(PROMISES["google-workspace"], "imap", [lasted("2026-11-10T10:00", 30)], None)
     assert told["covered"] is False
     assert only(told).keys() == {"from", "to", "raw"}
     assert only(told)["raw"]["available"] == {"at_most": "95.8334", "at_least": "95.8287"}
@@ -252,8 +261,8 @@ def test_a_channel_that_the_definition_leaves_out_has_its_raw_figure_only() -> N
 
 def test_maintenance_is_left_out_where_the_rule_says_so() -> None:
     announced = lasted("2026-11-10T10:00", 2, maintenance=HOUR)
-    assert only(evaluate(PROMISES["titan"], "imap", [announced], None))["counted"]["down"]["min"] == 3600.0
-    pec = only(evaluate(PROMISES["pec"], "imap", [announced], None))
+    assert only(reading(PROMISES["titan"], "imap", [announced], None))["counted"]["down"]["min"] == 3600.0
+    pec = only(reading(PROMISES["pec"], "imap", [announced], None))
     assert pec["counted"]["down"]["min"] == 7200.0
     assert sla_outage(outage_json(announced)) == announced
 
@@ -271,7 +280,7 @@ def test_maintenance_is_left_out_where_the_rule_says_so() -> None:
 )
 def test_tiers_and_money_follow_from_the_share(hours: float, surely: str | None, possibly: str | None) -> None:
     fee = Fee(Decimal("9.99"), "EUR", "month")
-    tier = only(evaluate(PROMISES["microsoft-365"], "imap", [lasted("2026-11-10T10:00", hours)], fee))["counted"][
+    tier = only(reading(PROMISES["microsoft-365"], "imap", [lasted("2026-11-10T10:00", hours)], fee))["counted"][
         "tier"
     ]
     assert [tier[how] and tier[how]["percent"] for how in ("surely", "possibly")] == [surely, possibly]
@@ -280,7 +289,7 @@ def test_tiers_and_money_follow_from_the_share(hours: float, surely: str | None,
 
 
 def test_exactly_the_promised_share_fulfils_the_promise() -> None:
-    exact = only(evaluate(PROMISES["microsoft-365"], "imap", [lasted("2026-11-10T10:00", 0.72, edge=0)], None))
+    exact = only(reading(PROMISES["microsoft-365"], "imap", [lasted("2026-11-10T10:00", 0.72, edge=0)], None))
     assert exact["counted"]["available"] == {"at_most": "99.9000", "at_least": "99.9000"}
     assert exact["counted"]["broken"] == "no"
     assert exact["counted"]["tier"] == {"surely": None, "possibly": None}
@@ -289,29 +298,29 @@ def test_exactly_the_promised_share_fulfils_the_promise() -> None:
 def test_money_is_shown_only_where_the_rule_gives_some_and_a_fee_is_known() -> None:
     long = [lasted("2026-11-10T10:00", 40)]
     year = Fee(Decimal("120"), "EUR", "year")
-    microsoft = only(evaluate(PROMISES["microsoft-365"], "imap", long, year))
+    microsoft = only(reading(PROMISES["microsoft-365"], "imap", long, year))
     assert microsoft["counted"]["tier"]["surely"]["amount"] == "10.00"
-    days = only(evaluate(PROMISES["google-workspace"], "webmail", long, year))["counted"]["tier"]["surely"]
+    days = only(reading(PROMISES["google-workspace"], "webmail", long, year))["counted"]["tier"]["surely"]
     assert days == {"below": "95", "days": 15}
-    assert only(evaluate(PROMISES["google-isp"], "webmail", long, year))["counted"]["tier"]["surely"] == {
+    assert only(reading(PROMISES["google-isp"], "webmail", long, year))["counted"]["tier"]["surely"] == {
         "below": "95"
     }
-    without = only(evaluate(PROMISES["microsoft-365"], "imap", long, None))["counted"]["tier"]["surely"]
+    without = only(reading(PROMISES["microsoft-365"], "imap", long, None))["counted"]["tier"]["surely"]
     assert without == {"below": "95", "percent": "100"}
 
 
 def test_unobserved_time_does_not_surely_count_under_a_rule() -> None:
     """Five hours of which one was unobserved, in a hole: as measured it is five, by the rule at least four."""
     holed = lasted("2026-11-10T10:00", 5, unobserved=HOUR)
-    told = only(evaluate(PROMISES["titan"], "imap", [holed], None))
+    told = only(reading(PROMISES["titan"], "imap", [holed], None))
     assert told["raw"]["down"] == {"min": 18_000.0, "max": 18_120.0}
     assert told["counted"]["down"] == {"min": 14_400.0, "max": 18_120.0}
     assert sla_outage(outage_json(holed)) == holed
     # What was unobserved as a whole (a login tried now and then) breaks no promise for sure.
-    blind = only(evaluate(PROMISES["titan"], "imap", [lasted("2026-11-10T10:00", 5, unobserved=5 * HOUR)], None))
+    blind = only(reading(PROMISES["titan"], "imap", [lasted("2026-11-10T10:00", 5, unobserved=5 * HOUR)], None))
     assert (blind["counted"]["down"]["min"], blind["counted"]["broken"]) == (0.0, "possibly")
     # Nor is it for sure one event: a recovery may lie in the hole.
-    pec = only(evaluate(PROMISES["pec"], "imap", [lasted("2026-11-10T10:00", 9, unobserved=HOUR)], None))
+    pec = only(reading(PROMISES["pec"], "imap", [lasted("2026-11-10T10:00", 9, unobserved=HOUR)], None))
     assert (pec["counted"]["broken"], pec["counted"]["single_event"]["exceeded"]) == ("surely", "possibly")
 
 
@@ -319,10 +328,10 @@ def test_a_hole_may_have_left_pieces_that_are_too_short_to_count() -> None:
     """25 minutes with a hole of 12: two pieces of six and a half, of which a rule of ten minutes counts none."""
     for hidden in ({"unobserved": 12 * MINUTE}, {"maintenance": 12 * MINUTE}):
         one = lasted("2026-11-10T10:00", 25 / 60, **hidden)
-        assert only(evaluate(PROMISES["google-isp"], "webmail", [one], None))["counted"]["down"]["min"] == 0.0
+        assert only(reading(PROMISES["google-isp"], "webmail", [one], None))["counted"]["down"]["min"] == 0.0
     # One unknown observation of a second within five days: at most two cuts of less than ten minutes.
     long = lasted("2026-11-10T10:00", 120, unobserved=1000, unknown_count=1)
-    told = only(evaluate(PROMISES["google-isp"], "webmail", [long], None))["counted"]["down"]["min"]
+    told = only(reading(PROMISES["google-isp"], "webmail", [long], None))["counted"]["down"]["min"]
     assert told == 120 * 3600 - 1 - 2 * 600
 
 
@@ -330,7 +339,7 @@ def test_an_outage_over_the_end_of_a_month_and_over_a_change_of_clocks() -> None
     """29 March 2026 has 23 hours: from noon on the 28th to noon on 2 April are 119 hours, not 120."""
     start, end = at("2026-03-28T12:00"), at("2026-04-02T12:00")
     assert end - start == 119 * HOUR
-    march, april = evaluate(PROMISES["titan"], "imap", [SlaOutage((start, end), (start, end))], None)["windows"]
+    march, april = reading(PROMISES["titan"], "imap", [SlaOutage((start, end), (start, end))], None)["windows"]
     assert (march["from"], march["to"]) == ("2026-02-28T23:00:00.000Z", "2026-03-31T22:00:00.000Z")
     assert march["raw"]["down"] == {"min": 83 * 3600.0, "max": 83 * 3600.0}
     assert april["raw"]["down"] == {"min": 36 * 3600.0, "max": 36 * 3600.0}
@@ -345,37 +354,37 @@ def test_a_tier_begins_below_its_bound_and_not_at_it() -> None:
     for more, percent, amount in ((0, "50", "0.49"), (1, "100", "0.99")):
         begin = at("2026-11-10T10:00")
         one = SlaOutage((begin, begin + 36 * HOUR + more), (begin, begin + 36 * HOUR + more))
-        tier = only(evaluate(PROMISES["microsoft-365"], "imap", [one], fee))["counted"]["tier"]["surely"]
+        tier = only(reading(PROMISES["microsoft-365"], "imap", [one], fee))["counted"]["tier"]["surely"]
         # A twelfth of 11.99 is 0.99916...; half of it 0.49958...: cents are cut.
         assert (tier["percent"], tier["amount"]) == (percent, amount)
 
 
 def test_an_outage_without_both_ends_has_no_upper_figure() -> None:
     one = replace(lasted("2026-11-10T10:00", 40), possible=None)
-    told = only(evaluate(PROMISES["microsoft-365"], "imap", [one], None))["counted"]
+    told = only(reading(PROMISES["microsoft-365"], "imap", [one], None))["counted"]
     assert told["down"]["max"] is None
     assert told["available"]["at_least"] is None
     assert told["broken"] == "surely"
     assert told["tier"]["possibly"] is None
     brief = replace(lasted("2026-11-10T10:00", 0.1), possible=None)
-    assert only(evaluate(PROMISES["microsoft-365"], "imap", [brief], None))["counted"]["broken"] == "possibly"
+    assert only(reading(PROMISES["microsoft-365"], "imap", [brief], None))["counted"]["broken"] == "possibly"
 
 
 def test_one_event_of_a_certified_mailbox_may_take_half_of_what_is_allowed() -> None:
     """A quadrimestre of 2929 hours (in October a clock is set back): 0.2 % are 5.858 h, half of it 2.929 h."""
     cases = [(2.89, "no", "no"), (2.92, "possibly", "no"), (3, "surely", "no"), (6, "surely", "surely")]
     for hours, exceeded, broken in cases:
-        told = only(evaluate(PROMISES["pec"], "imap", [lasted("2026-11-10T10:00", hours)], None))["counted"]
+        told = only(reading(PROMISES["pec"], "imap", [lasted("2026-11-10T10:00", hours)], None))["counted"]
         assert told["single_event"] == {"limit": 10544.4, "exceeded": exceeded}, hours
         assert told["broken"] == broken
     cut = lasted("2026-11-10T10:00", 4, up_count=1)
-    told = only(evaluate(PROMISES["pec"], "imap", [cut], None))["counted"]
+    told = only(reading(PROMISES["pec"], "imap", [cut], None))["counted"]
     assert told["single_event"]["exceeded"] == "possibly"
 
 
 def test_other_outages_of_the_window_count_and_overlapping_ones_once() -> None:
     first, second = lasted("2026-11-10T10:00", 1), lasted("2026-11-20T10:00", 1)
-    told = only(evaluate(PROMISES["titan"], "imap", [first, second, first], None))["counted"]
+    told = only(reading(PROMISES["titan"], "imap", [first, second, first], None))["counted"]
     assert told["down"]["min"] == 7200.0
 
 
@@ -424,14 +433,14 @@ def test_a_deadline_from_the_end_does_not_run_before_it() -> None:
 def test_the_section_says_whether_the_rule_is_verified_and_that_it_is_no_advice(key: str, language: str) -> None:
     section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": key})
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    statement = {"outage": outage, "claim": json.loads(json.dumps(owner_statement.owner_claim(section, outage)))}
-    told = contract_section(statement, Formatter(language, ROME, tenths=False))
+    claim = owner_statement.owner_claim(section, outage)
+    told = contract_section(claim, "imap", Formatter(language, ROME, tenths=False))
     assert told is not None
-    assert ("NOT VERIFIED" in told["label"] or "NON VERIFICATO" in told["label"]) is not PROMISES[key].verified
-    assert "no legal advice" in told["intro"] or "pareri legali" in told["intro"]
-    assert statement["claim"]["note"] == "no legal advice"
-    assert "Maria Bianchi" in told["contract"][0][1]
-    assert format.check_claim(statement["claim"], outage).startswith(
+    assert ("NOT VERIFIED" in told.label or "NON VERIFICATO" in told.label) is not PROMISES[key].verified
+    assert "no legal advice" in told.intro or "pareri legali" in told.intro
+    assert claim.as_json()["note"] == "no legal advice"
+    assert "Maria Bianchi" in told.contract[0][1]
+    assert check_claim(json.loads(json.dumps(claim.as_json())), outage).startswith(
         "a statement of the owner, not a measurement; its result follows"
     )
 
@@ -498,11 +507,11 @@ def test_without_a_claim_nothing_of_claims_is_shown(bundle: Path) -> None:
 def test_an_evaluation_that_does_not_follow_is_refused(change: Any, why: str) -> None:
     section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "microsoft-365"})
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    claim = json.loads(json.dumps(owner_statement.owner_claim(section, outage)))
-    format.check_claim(claim, outage)
+    claim = json.loads(json.dumps(owner_statement.owner_claim(section, outage).as_json()))
+    check_claim(claim, outage)
     change(claim)
     with pytest.raises(ValueError, match=why):
-        format.check_claim(claim, outage)
+        check_claim(claim, outage)
 
 
 def test_verify_refuses_a_bundle_whose_evaluation_does_not_follow(
@@ -534,11 +543,9 @@ def test_maintenance_that_is_no_time_is_refused(maintenance: Any) -> None:
 
 def test_a_claim_without_a_rule_is_a_statement_only() -> None:
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    assert owner_statement.owner_claim(FREE, outage) == {"note": "no legal advice", "stated_by_owner": {}}
-    assert (
-        format.check_claim(owner_statement.owner_claim(FREE, outage), outage)
-        == "a statement of the owner, not a measurement"
-    )
+    claim = owner_statement.owner_claim(FREE, outage).as_json()
+    assert claim == {"note": "no legal advice", "stated_by_owner": {}}
+    assert check_claim(claim, outage) == "a statement of the owner, not a measurement"
 
 
 # The letter
@@ -631,18 +638,13 @@ def test_an_unknown_outage_has_no_letter(
     assert list(tmp_path.iterdir()) == []
 
 
-PAGE: dict[str, Any] = {
-    "least_ms": 0,
-    "sentence": "",
-    "reserve": "",
-    "local_note": "Times are local.",
-    "causes": [],
-    "facts": [],
-    "replies": ["NO\x07 way"],
-    "sure": [],
-    "outside": "",
-    "ours": [["Line", "good"]],
-}
+PAGE = OutagePage(
+    head=PageHead("en", {}, "", "", "Times are local.", "", "abc", PageDate(2026, 11, 30), "outage.json"),
+    headline="", reserve="", least="", least_ms=0, sentence="", facts=[], sure=[], outside="",
+    timeline=Timeline([], [], []), timeline_note="", runs=[], runs_cut="", causes=[], phases=[], first_failure="",
+    replies=["NO\x07 way"], replies_note="", ours=[["Line", "good"]], service=[], coverage="", gaps=[],
+    gaps_cut="", observer=[], method=[], limits=[], terms=None, claimant=[], integrity=[], tokens=[],
+)  # fmt: skip
 
 
 def composed(
@@ -709,15 +711,15 @@ def test_outages_of_the_same_window_count_together_in_the_letter() -> None:
 def test_nothing_follows_from_a_rule_that_is_not_verified(key: str, verified: bool) -> None:
     section = ClaimSection.model_validate(SAID | {"provider": "lab", "sla": key})
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    statement = {"outage": outage, "claim": json.loads(json.dumps(owner_statement.owner_claim(section, outage)))}
-    given = contract_section(statement, Formatter("en", ROME, tenths=False))
+    claim = owner_statement.owner_claim(section, outage)
+    given = contract_section(claim, "imap", Formatter("en", ROME, tenths=False))
     assert given is not None
-    (window,) = given["windows"]
-    concluded = [line for line in window["lines"] if "promise" in line or "Remedy" in line or "EUR" in line]
+    (window,) = given.windows
+    concluded = [line for line in window.lines if "promise" in line or "Remedy" in line or "EUR" in line]
     assert bool(concluded) is verified
-    assert any("this report draws no conclusion and no amount" in line for line in given["lines"]) is not verified
-    assert any("The contract decides that" in line for line in given["lines"])
-    deadlines = [line for line in window["lines"] if "Last day to claim" in line]
+    assert any("this report draws no conclusion and no amount" in line for line in given.lines) is not verified
+    assert any("The contract decides that" in line for line in given.lines)
+    deadlines = [line for line in window.lines if "Last day to claim" in line]
     assert deadlines == (
         [] if verified else ["Last day to claim, counted with caution: 31 Dec 2026 (not verified)."]
     )
@@ -728,21 +730,20 @@ def test_without_a_known_promise_nothing_is_counted() -> None:
         {"provider": "lab", "sla": "libero", "fee": {"amount": 0, "period": "month"}}
     )
     outage = outage_json(lasted("2026-11-10T10:00", 40))
-    statement = {"outage": outage, "claim": json.loads(json.dumps(owner_statement.owner_claim(section, outage)))}
-    given = contract_section(statement, Formatter("it", ROME, tenths=False))
+    claim = owner_statement.owner_claim(section, outage)
+    given = contract_section(claim, "imap", Formatter("it", ROME, tenths=False))
     assert given is not None
-    assert (given["lines"], given["windows"]) == (["Qui non è noto alcun livello di servizio promesso."], [])
-    assert given["contract"] == [["Canone", "nessuno (gratuito)"]]
+    assert (given.lines, given.windows) == (["Qui non è noto alcun livello di servizio promesso."], [])
+    assert given.contract == [["Canone", "nessuno (gratuito)"]]
 
 
 def test_the_letter_does_not_disclose_to_the_provider_when_the_time_to_claim_ends() -> None:
     """Zen counts pings; as a rule of its own it would be cited, and has a deadline."""
-    rule = rule_payload(replace(PROMISES["zen"], channels=()))
     outage = told(lasted("2026-11-10T10:00", 40))
     claim = owner_statement.owner_claim(
         ClaimSection.model_validate(SAID | {"provider": "lab", "sla": "zen"}), outage
     )
-    claim["rule"] = {"key": "zen", **rule}
+    claim = replace(claim, rule=replace(PROMISES["zen"], channels=()))
     text = text_of_letter(Letter(outage, claim, PAGE, [], Formatter("en", ROME, tenths=False), formal=False))
     assert "Zen hosted MDaemon" in text
     assert "certainly not kept" in text
@@ -772,5 +773,5 @@ def test_the_days_left_are_counted(today: date, left: str) -> None:
     claim = owner_statement.owner_claim(
         ClaimSection.model_validate({"provider": "lab", "sla": "microsoft-365"}), outage
     )
-    made = Letter(outage, claim, {}, [], Formatter("it", ROME, tenths=False), formal=False)
+    made = Letter(outage, claim, PAGE, [], Formatter("it", ROME, tenths=False), formal=False)
     assert days_left(made, today) == [f"last day to claim for 1 Nov 2026 to 30 Nov 2026: 2026-12-31 {left}"]
