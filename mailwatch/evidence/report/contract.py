@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -34,10 +34,10 @@ class ContractSection:
     name: str = ""
     verified: bool = False
     label: str = ""
-    rule: Rows | tuple[()] = ()
-    lines: list[str] | tuple[()] = ()
-    head: list[str] | tuple[()] = ()
-    windows: list[WindowSection] | tuple[()] = ()
+    rule: Rows = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    head: list[str] = field(default_factory=list)
+    windows: list[WindowSection] = field(default_factory=list)
 
 
 def contract_section(claim: OwnerClaim | None, kind: str, writing: Formatter) -> ContractSection | None:
