@@ -9,7 +9,6 @@ import getpass
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
